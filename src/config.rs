@@ -1,0 +1,476 @@
+//! Settings: layers (the compiled-in defaults, a file, the environment, flags), checked as a whole, turned into what each part takes.
+//!
+//! Invariants: [`Config`] holds only valid values. Every problem is reported at once, each with its key and where it came
+//! from. `config/default.toml` is both the defaults and their documentation; a key it lacks does not exist.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::base::{ByteSize, Fault};
+use crate::telemetry::{self, LogFormat};
+
+/// The defaults, as shipped.
+pub const DEFAULTS: &str = include_str!("../config/default.toml");
+
+/// Everything a node is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// The MCP and REST listener.
+    pub server: Server,
+    /// Address of `/health`, `/ready` and `/metrics`.
+    pub admin_listen: SocketAddr,
+    /// The log's sizes.
+    pub store: Store,
+    /// Limits of documents and passages.
+    pub ingest: Ingest,
+    /// The vector index.
+    pub index: Index,
+    /// Defaults of a search.
+    pub search: Search,
+    /// Logs.
+    pub log: telemetry::Config,
+}
+
+/// The MCP and REST listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// Its address.
+    pub listen: SocketAddr,
+    /// Whether any other address than loopback is allowed although nobody has to authenticate.
+    pub allow_unauthenticated: bool,
+    /// Names allowed in `Host` and `Origin` besides the loopback ones and the address.
+    pub allowed_hosts: Vec<String>,
+    /// Largest request body.
+    pub request_bytes_max: ByteSize,
+    /// Requests answered at once.
+    pub in_flight_max: usize,
+    /// How long a stop waits for requests in flight.
+    pub drain_timeout: Duration,
+}
+
+/// The log's sizes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Store {
+    /// Size at which a segment is sealed.
+    pub segment_bytes: ByteSize,
+    /// Free space below which writes are refused.
+    pub reserve_bytes: ByteSize,
+}
+
+/// Limits of documents and passages.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ingest {
+    /// Largest source.
+    pub source_bytes_max: ByteSize,
+    /// Tokens a passage aims at.
+    pub passage_tokens: usize,
+    /// Tokens a passage never exceeds.
+    pub passage_tokens_max: usize,
+}
+
+/// The vector index.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Index {
+    /// Largest collection that is scanned exactly.
+    pub flat_max: usize,
+    /// HNSW's M.
+    pub connectivity: usize,
+    /// HNSW's efConstruction.
+    pub expansion_add: usize,
+    /// HNSW's ef.
+    pub expansion_search: usize,
+    /// Largest filtered set that is scanned exactly.
+    pub scan_max: usize,
+}
+
+/// Defaults of a search.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Search {
+    /// Passages per answer.
+    pub limit: usize,
+    /// Tokens per answer.
+    pub tokens_max: usize,
+    /// Candidates per half.
+    pub candidates: usize,
+    /// Memory of the result cache.
+    pub cache_bytes: ByteSize,
+}
+
+/// What flags and their environment variables override.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Overrides {
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+    /// `--listen`
+    pub listen: Option<SocketAddr>,
+    /// `--admin`
+    pub admin: Option<SocketAddr>,
+    /// `--allow-unauthenticated`
+    pub allow_unauthenticated: bool,
+}
+
+/// One thing wrong with the settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Dotted key, or the file for a problem of the whole file.
+    pub key: String,
+    /// Where the value came from.
+    pub origin: String,
+    /// What was found and what was expected.
+    pub message: String,
+}
+
+/// Everything wrong with the settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// At least one.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration has problems:")?;
+        self.problems
+            .iter()
+            .try_for_each(|problem| write!(f, "\n  {} ({}): {}", problem.key, problem.origin, problem.message))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl ConfigError {
+    /// Always the operator's.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        Fault::Caller
+    }
+}
+
+/// A value with where it came from.
+#[derive(Debug, Clone)]
+struct Setting {
+    key: String,
+    value: toml::Value,
+    origin: String,
+}
+
+impl Config {
+    /// Reads the layers and checks the result.
+    ///
+    /// * `file`: a TOML file with some of the keys of `config/default.toml`.
+    /// * `environment`: name and value pairs; only names that start with `CAIRN_` are looked at.
+    ///
+    /// # Errors
+    /// Every problem found, in the order of the keys.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: &Overrides,
+    ) -> Result<Self, ConfigError> {
+        let mut problems = Vec::new();
+        let mut settings = flatten(&DEFAULTS.parse().expect("the defaults are TOML: a test reads them"), "default");
+        if let Some(path) = file {
+            let origin = path.display().to_string();
+            let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
+            match text.and_then(|text| text.parse::<toml::Table>().map_err(|error| error.to_string())) {
+                Ok(table) => merge(&mut settings, flatten(&table, &origin), &mut problems),
+                Err(message) => {
+                    problems.push(Problem { key: origin, origin: "configuration file".to_owned(), message });
+                }
+            }
+        }
+        let names: Vec<(String, String)> =
+            environment.into_iter().filter(|(name, _)| name.starts_with("CAIRN_")).collect();
+        for setting in &mut settings {
+            let name = format!("CAIRN_{}", setting.key.replace('.', "_").to_uppercase());
+            if let Some((_, value)) = names.iter().find(|(known, _)| *known == name) {
+                setting.value = from_environment(&setting.value, value);
+                setting.origin = name;
+            }
+        }
+        let config = check(&settings, overrides, &mut problems);
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
+    }
+}
+
+fn flatten(table: &toml::Table, origin: &str) -> Vec<Setting> {
+    let mut settings = Vec::new();
+    for (section, value) in table {
+        match value {
+            toml::Value::Table(keys) => settings.extend(keys.iter().map(|(key, value)| Setting {
+                key: format!("{section}.{key}"),
+                value: value.clone(),
+                origin: origin.to_owned(),
+            })),
+            other => {
+                settings.push(Setting { key: section.clone(), value: other.clone(), origin: origin.to_owned() });
+            }
+        }
+    }
+    settings
+}
+
+fn merge(settings: &mut [Setting], layer: Vec<Setting>, problems: &mut Vec<Problem>) {
+    for setting in layer {
+        match settings.iter_mut().find(|known| known.key == setting.key) {
+            Some(known) => *known = setting,
+            None => problems.push(Problem {
+                message: "there is no such key; `cairn serve --print-config` shows all of them".to_owned(),
+                key: setting.key,
+                origin: setting.origin,
+            }),
+        }
+    }
+}
+
+/// An environment variable is text; it becomes what the default is.
+fn from_environment(default: &toml::Value, text: &str) -> toml::Value {
+    match default {
+        toml::Value::Integer(_) => text.parse().map_or_else(|_| text.into(), toml::Value::Integer),
+        toml::Value::Boolean(_) => text.parse().map_or_else(|_| text.into(), toml::Value::Boolean),
+        toml::Value::Array(_) => toml::Value::Array(
+            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(toml::Value::from).collect(),
+        ),
+        _ => text.into(),
+    }
+}
+
+struct Checker<'a> {
+    settings: &'a [Setting],
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Checker<'_> {
+    fn setting(&self, key: &str) -> &Setting {
+        self.settings.iter().find(|setting| setting.key == key).expect("the key is in the defaults: a test loads them")
+    }
+
+    fn problem(&mut self, key: &str, message: impl Into<String>) {
+        let origin = self.setting(key).origin.clone();
+        self.problems.push(Problem { key: key.to_owned(), origin, message: message.into() });
+    }
+
+    /// Text that parses as `T`; what it stands for on a problem does not matter, the load fails.
+    fn parsed<T: std::str::FromStr>(&mut self, key: &str, fallback: T, expected: &str) -> T {
+        match self.setting(key).value.as_str().map(str::parse) {
+            Some(Ok(value)) => value,
+            _ => {
+                let found = self.setting(key).value.to_string();
+                self.problem(key, format!("found {found}, expected {expected}"));
+                fallback
+            }
+        }
+    }
+
+    fn size(&mut self, key: &str, least: u64) -> ByteSize {
+        let setting = self.setting(key);
+        let size = match &setting.value {
+            toml::Value::Integer(bytes) => u64::try_from(*bytes).ok().map(ByteSize),
+            toml::Value::String(text) => text.parse().ok(),
+            _ => None,
+        };
+        match size {
+            Some(size) if size.0 >= least => size,
+            _ => {
+                let found = setting.value.to_string();
+                self.problem(key, format!("found {found}, expected a size of at least {}", ByteSize(least)));
+                ByteSize(least)
+            }
+        }
+    }
+
+    fn count(&mut self, key: &str, range: std::ops::RangeInclusive<usize>) -> usize {
+        let value = self.setting(key).value.as_integer().and_then(|value| usize::try_from(value).ok());
+        match value {
+            Some(value) if range.contains(&value) => value,
+            _ => {
+                let found = self.setting(key).value.to_string();
+                self.problem(
+                    key,
+                    format!("found {found}, expected a whole number from {} to {}", range.start(), range.end()),
+                );
+                *range.start()
+            }
+        }
+    }
+
+    fn flag(&mut self, key: &str) -> bool {
+        match self.setting(key).value.as_bool() {
+            Some(value) => value,
+            None => {
+                let found = self.setting(key).value.to_string();
+                self.problem(key, format!("found {found}, expected true or false"));
+                false
+            }
+        }
+    }
+
+    fn duration(&mut self, key: &str) -> Duration {
+        let read = |text: &str| -> Option<Duration> { text.parse::<jiff::SignedDuration>().ok()?.try_into().ok() };
+        match self.setting(key).value.as_str().and_then(read) {
+            Some(duration) => duration,
+            None => {
+                let found = self.setting(key).value.to_string();
+                self.problem(key, format!("found {found}, expected a duration such as 20s or 5m"));
+                Duration::ZERO
+            }
+        }
+    }
+
+    fn texts(&mut self, key: &str) -> Vec<String> {
+        let texts = self.setting(key).value.as_array().and_then(|items| {
+            items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<String>>>()
+        });
+        match texts {
+            Some(texts) => texts,
+            None => {
+                self.problem(key, "expected a list of texts");
+                Vec::new()
+            }
+        }
+    }
+}
+
+const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+fn check(settings: &[Setting], overrides: &Overrides, problems: &mut Vec<Problem>) -> Config {
+    let mut checker = Checker { settings, problems };
+    let address = "an address and port such as 127.0.0.1:7171";
+    let listen = overrides.listen.unwrap_or_else(|| checker.parsed("server.listen", LOOPBACK, address));
+    let admin_listen = overrides.admin.unwrap_or_else(|| checker.parsed("admin.listen", LOOPBACK, address));
+    let allow_unauthenticated = overrides.allow_unauthenticated || checker.flag("server.allow_unauthenticated");
+    if !listen.ip().is_loopback() && !allow_unauthenticated {
+        checker.problem(
+            "server.listen",
+            format!(
+                "{listen} can be reached from other machines and nobody has to authenticate; listen on 127.0.0.1, or \
+                 pass --allow-unauthenticated where the network itself keeps strangers out"
+            ),
+        );
+    }
+    if listen == admin_listen && listen.port() != 0 {
+        checker.problem("admin.listen", format!("{admin_listen} is the address of server.listen too"));
+    }
+    let passage_tokens_max = checker.count("ingest.passage_tokens_max", 32..=512);
+    let passage_tokens = checker.count("ingest.passage_tokens", 16..=512);
+    if passage_tokens > passage_tokens_max {
+        checker.problem("ingest.passage_tokens", format!("more than ingest.passage_tokens_max ({passage_tokens_max})"));
+    }
+    let source_bytes_max = checker.size("ingest.source_bytes_max", 1 << 10);
+    let request_bytes_max = checker.size("server.request_bytes_max", 64 << 10);
+    let filter = checker.setting("log.level").value.as_str().unwrap_or_default().to_owned();
+    if filter.parse::<tracing_subscriber::EnvFilter>().is_err() || filter.is_empty() {
+        checker.problem(
+            "log.level",
+            format!("found '{filter}', expected a level such as info or \"info,cairn::store=debug\""),
+        );
+    }
+    let data_dir = match (&overrides.data_dir, checker.setting("node.data_dir").value.as_str()) {
+        (Some(path), _) => path.clone(),
+        (None, Some("")) => default_data_dir(),
+        (None, Some(path)) => PathBuf::from(path),
+        (None, None) => {
+            checker.problem("node.data_dir", "expected a path");
+            PathBuf::new()
+        }
+    };
+    Config {
+        data_dir,
+        server: Server {
+            listen,
+            allow_unauthenticated,
+            allowed_hosts: checker.texts("server.allowed_hosts"),
+            request_bytes_max,
+            in_flight_max: checker.count("server.in_flight_max", 1..=100_000),
+            drain_timeout: checker.duration("server.drain_timeout"),
+        },
+        admin_listen,
+        store: Store {
+            segment_bytes: checker.size("store.segment_bytes", 1 << 20),
+            reserve_bytes: checker.size("store.reserve_bytes", 0),
+        },
+        ingest: Ingest { source_bytes_max, passage_tokens, passage_tokens_max },
+        index: Index {
+            flat_max: checker.count("index.flat_max", 0..=10_000_000),
+            connectivity: checker.count("index.connectivity", 4..=128),
+            expansion_add: checker.count("index.expansion_add", 8..=2_048),
+            expansion_search: checker.count("index.expansion_search", 8..=2_048),
+            scan_max: checker.count("index.scan_max", 0..=10_000_000),
+        },
+        search: Search {
+            limit: checker.count("search.limit", 1..=50),
+            tokens_max: checker.count("search.tokens_max", 100..=20_000),
+            candidates: checker.count("search.candidates", 10..=1_000),
+            cache_bytes: checker.size("search.cache_bytes", 0),
+        },
+        log: telemetry::Config { format: checker.parsed("log.format", LogFormat::Auto, "auto, text or json"), filter },
+    }
+}
+
+/// Where data goes when nobody says: the system's place for root, the user's otherwise.
+fn default_data_dir() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/cairn");
+    }
+    let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    named("XDG_DATA_HOME")
+        .or_else(|| named("HOME").map(|home| home.join(".local/share")))
+        .unwrap_or_else(|| PathBuf::from("."))
+        .join("cairn")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("cairn.toml");
+        std::fs::write(&path, file).expect("write");
+        let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        Config::load(Some(&path), environment, &Overrides::default())
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        let config = Config::load(None, [], &Overrides::default()).expect("valid");
+        assert_eq!(config.server.listen, "127.0.0.1:7171".parse().expect("address"));
+        assert_eq!(config.admin_listen, "127.0.0.1:9464".parse().expect("address"));
+        assert_eq!(config.server.drain_timeout, Duration::from_secs(20));
+    }
+
+    #[test]
+    fn later_layers_win() {
+        let file = "[server]\nlisten = \"127.0.0.1:1\"\nin_flight_max = 5\n[node]\ndata_dir = \"/from/file\"";
+        let config = load(file, &[("CAIRN_SERVER_LISTEN", "127.0.0.1:2"), ("CAIRN_SERVER_ALLOWED_HOSTS", "a, b")])
+            .expect("valid");
+        assert_eq!(config.server.listen.port(), 2);
+        assert_eq!(config.server.in_flight_max, 5);
+        assert_eq!(config.server.allowed_hosts, ["a", "b"]);
+        assert_eq!(config.data_dir, PathBuf::from("/from/file"));
+        let overrides = Overrides { listen: Some("127.0.0.1:3".parse().expect("address")), ..Overrides::default() };
+        let environment = [("CAIRN_SERVER_LISTEN".to_owned(), "127.0.0.1:2".to_owned())];
+        assert_eq!(Config::load(None, environment, &overrides).expect("valid").server.listen.port(), 3);
+    }
+
+    #[test]
+    fn every_problem_is_named_at_once() {
+        let file =
+            "[server]\nlisten = \"here\"\nlissen = 1\n[search]\nlimit = 1000\n[store]\nsegment_bytes = \"1 elephant\"";
+        let error = load(file, &[("CAIRN_LOG_FORMAT", "xml")]).expect_err("invalid");
+        let keys: Vec<&str> = error.problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["server.lissen", "server.listen", "store.segment_bytes", "search.limit", "log.format"]);
+        assert!(error.problems[4].origin.contains("CAIRN_LOG_FORMAT"));
+    }
+
+    #[test]
+    fn strangers_are_kept_out_unless_a_flag_says_so() {
+        let open = "[server]\nlisten = \"0.0.0.0:7171\"";
+        assert!(load(open, &[]).expect_err("refused").to_string().contains("--allow-unauthenticated"));
+        load(&format!("{open}\nallow_unauthenticated = true"), &[]).expect("allowed");
+    }
+}

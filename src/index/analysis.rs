@@ -1,0 +1,445 @@
+//! Text to index terms: word boundaries, bigrams for scripts without spaces, stems per language, stop words.
+//!
+//! The same rules serve documents and queries; a document's language decides its stemmer, a query is stemmed in every
+//! language its collection holds. Terms are lower case and carry no diacritics.
+//!
+//! * Words: Unicode word boundaries (UAX #29).
+//! * Chinese, Japanese and Korean runs become overlapping pairs of characters, a run of one character that character.
+//!   Measured on Chinese questions: nDCG@10 0.15 with words, 0.97 with pairs.
+//! * A word with inner punctuation or capitals (`etcd.service`, `tls_san`, `PodCIDR`) gives the whole and its parts.
+//! * Stems: Snowball, for the languages it knows.
+
+use std::fmt;
+use std::str::FromStr;
+
+use frostem::{Algorithm, Stemmer};
+use tantivy::tokenizer::{Token, TokenStream, Tokenizer};
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
+use unicode_segmentation::UnicodeSegmentation;
+
+/// Longer words are no words anyone searches for (base64, hashes of whole files); they are left out.
+const WORD_BYTES_MAX: usize = 128;
+
+/// In running text at least one word in this many is a stop word of its language (about one in two is usual).
+const STOP_WORD_SHARE: usize = 5;
+
+macro_rules! languages {
+    ($($name:ident $code:literal $stemmer:expr, $detected:path;)*) => {
+        /// A language with rules of its own; everything else is [`Language::Other`].
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub enum Language {
+            /// Unknown, mixed, or without rules of its own.
+            #[default]
+            Other,
+            $(#[doc = concat!("ISO 639-1 `", $code, "`.")] $name,)*
+        }
+
+        impl Language {
+            /// Every language with rules.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// ISO 639-1 code; empty for [`Language::Other`].
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self { Self::Other => "", $(Self::$name => $code,)* }
+            }
+
+            fn stemmer(self) -> Option<Stemmer> {
+                let algorithm: Option<Algorithm> = match self { Self::Other => None, $(Self::$name => $stemmer,)* };
+                algorithm.map(Stemmer::new)
+            }
+
+            fn from_detected(detected: whatlang::Lang) -> Self {
+                match detected { $($detected => Self::$name,)* _ => Self::Other }
+            }
+        }
+    };
+}
+
+languages! {
+    Arabic "ar" Some(Algorithm::Arabic), whatlang::Lang::Ara;
+    Chinese "zh" None, whatlang::Lang::Cmn;
+    Danish "da" Some(Algorithm::Danish), whatlang::Lang::Dan;
+    Dutch "nl" Some(Algorithm::Dutch), whatlang::Lang::Nld;
+    English "en" Some(Algorithm::English), whatlang::Lang::Eng;
+    Finnish "fi" Some(Algorithm::Finnish), whatlang::Lang::Fin;
+    French "fr" Some(Algorithm::French), whatlang::Lang::Fra;
+    German "de" Some(Algorithm::German), whatlang::Lang::Deu;
+    Greek "el" Some(Algorithm::Greek), whatlang::Lang::Ell;
+    Hungarian "hu" Some(Algorithm::Hungarian), whatlang::Lang::Hun;
+    Italian "it" Some(Algorithm::Italian), whatlang::Lang::Ita;
+    Japanese "ja" None, whatlang::Lang::Jpn;
+    Korean "ko" None, whatlang::Lang::Kor;
+    Norwegian "no" Some(Algorithm::Norwegian), whatlang::Lang::Nob;
+    Portuguese "pt" Some(Algorithm::Portuguese), whatlang::Lang::Por;
+    Romanian "ro" Some(Algorithm::Romanian), whatlang::Lang::Ron;
+    Russian "ru" Some(Algorithm::Russian), whatlang::Lang::Rus;
+    Spanish "es" Some(Algorithm::Spanish), whatlang::Lang::Spa;
+    Swedish "sv" Some(Algorithm::Swedish), whatlang::Lang::Swe;
+    Tamil "ta" Some(Algorithm::Tamil), whatlang::Lang::Tam;
+    Turkish "tr" Some(Algorithm::Turkish), whatlang::Lang::Tur;
+}
+
+impl Language {
+    /// The language of a text, from its first 2,000 bytes; [`Language::Other`] when the text is too short or too mixed
+    /// to tell. Cost: about 50 µs.
+    #[must_use]
+    pub fn detect(text: &str) -> Self {
+        let mut end = text.len().min(2_000);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let sample = &text[..end];
+        let Some(info) = whatlang::detect(sample) else { return Self::Other };
+        let language = Self::from_detected(info.lang());
+        if info.is_reliable() {
+            return language;
+        }
+        // The detector is shy with short texts; the stop words of the language it suggests are good evidence too.
+        let (mut all, mut stop_words) = (0, 0);
+        words(sample, |word| {
+            all += 1;
+            stop_words += usize::from(language.is_stop_word(word));
+        });
+        if stop_words * STOP_WORD_SHARE >= all && stop_words > 1 { language } else { Self::Other }
+    }
+
+    /// Stop words: the words that a question has whatever it asks for.
+    fn is_stop_word(self, word: &str) -> bool {
+        super::stop_words::of(self).contains(&word)
+    }
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+impl FromStr for Language {
+    type Err = std::convert::Infallible;
+
+    /// Codes without rules of their own are [`Language::Other`].
+    fn from_str(code: &str) -> Result<Self, Self::Err> {
+        Ok(Self::ALL.iter().copied().find(|language| language.code() == code).unwrap_or_default())
+    }
+}
+
+/// Calls `emit` with each word of `text`, lower case, before stemming, in order. A compound comes whole and then in
+/// parts.
+fn words(text: &str, mut emit: impl FnMut(&str)) {
+    let mut buffer = String::with_capacity(64);
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let cjk = is_cjk(first);
+        let end = rest.find(|character| is_cjk(character) != cjk).unwrap_or(rest.len());
+        let (span, after) = rest.split_at(end);
+        rest = after;
+        if cjk {
+            bigrams(span, &mut emit);
+        } else {
+            for word in span.unicode_words() {
+                compound(word, &mut buffer, &mut emit);
+            }
+        }
+    }
+}
+
+fn is_cjk(character: char) -> bool {
+    matches!(u32::from(character),
+        0x1100..=0x11FF | 0x3005..=0x3007 | 0x3040..=0x30FF | 0x3130..=0x318F | 0x31F0..=0x31FF | 0x3400..=0x4DBF
+        | 0x4E00..=0x9FFF | 0xAC00..=0xD7AF | 0xF900..=0xFAFF | 0x20000..=0x323AF)
+}
+
+fn bigrams(run: &str, emit: &mut impl FnMut(&str)) {
+    let mut previous: Option<usize> = None;
+    let mut pairs = 0;
+    for (position, character) in run.char_indices() {
+        if let Some(start) = previous {
+            emit(&run[start..position + character.len_utf8()]);
+            pairs += 1;
+        }
+        previous = Some(position);
+    }
+    if pairs == 0 {
+        emit(run);
+    }
+}
+
+/// One Unicode word: lower-cased, and where it is made of parts, the parts too.
+fn compound(word: &str, buffer: &mut String, emit: &mut impl FnMut(&str)) {
+    if word.len() > WORD_BYTES_MAX {
+        return;
+    }
+    // `L'homme`, `don't`, `node's`: what stands alone is the longer side.
+    let word = match word.find(['\'', '’']) {
+        Some(split) => {
+            let (left, right) = (&word[..split], word[split..].trim_start_matches(['\'', '’']));
+            if right.len() > left.len() { right } else { left }
+        }
+        None => word,
+    };
+    let mut lower = |word: &str, emit: &mut dyn FnMut(&str)| {
+        buffer.clear();
+        if word.is_ascii() {
+            buffer.push_str(word);
+            buffer.make_ascii_lowercase();
+        } else {
+            buffer.extend(word.chars().flat_map(char::to_lowercase));
+        }
+        if !buffer.is_empty() {
+            emit(buffer);
+        }
+    };
+    lower(word, emit);
+    if word.bytes().all(|byte| byte.is_ascii_lowercase()) {
+        return;
+    }
+    let mut start = 0;
+    let mut previous = ' ';
+    let mut parts = 0;
+    for (position, character) in word.char_indices() {
+        let inner = !character.is_alphanumeric();
+        let hump = previous.is_lowercase() && character.is_uppercase();
+        if (inner || hump) && position > start {
+            if position - start > 1 {
+                lower(&word[start..position], emit);
+            }
+            parts += 1;
+        }
+        if inner {
+            start = position + character.len_utf8();
+        } else if hump {
+            start = position;
+        }
+        previous = character;
+    }
+    if parts > 0 && word.len() - start > 1 {
+        lower(&word[start..], emit);
+    }
+}
+
+/// Diacritics off, so that `café` and `cafe` are one term.
+fn fold(word: &str, out: &mut String) {
+    out.clear();
+    if word.is_ascii() {
+        out.push_str(word);
+    } else {
+        out.extend(word.nfd().filter(|&character| !is_combining_mark(character)).nfc());
+    }
+}
+
+/// Calls `emit` with each term of a document's text, in order.
+pub fn document_terms(text: &str, language: Language, mut emit: impl FnMut(&str)) {
+    let stemmer = language.stemmer();
+    let mut folded = String::with_capacity(64);
+    words(text, |word| {
+        match &stemmer {
+            Some(stemmer) if is_stemmable(word) => fold(&stemmer.stem(word), &mut folded),
+            _ => fold(word, &mut folded),
+        }
+        emit(&folded);
+    });
+}
+
+/// Words with digits or punctuation are names, not inflected words.
+fn is_stemmable(word: &str) -> bool {
+    word.chars().all(char::is_alphabetic)
+}
+
+/// A word of a query with the terms that stand for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueryWord {
+    /// One term per language of the collection, without repetition; the first is the main one.
+    pub terms: Vec<String>,
+}
+
+/// The words of a query, each once, in order, stop words left out unless there is nothing else.
+///
+/// * `languages`: the languages of the collection, most frequent first.
+#[must_use]
+pub fn query_words(text: &str, languages: &[Language]) -> Vec<QueryWord> {
+    let mut all: Vec<String> = Vec::new();
+    words(text, |word| {
+        if !all.iter().any(|known| known == word) {
+            all.push(word.to_owned());
+        }
+    });
+    // The language of a short question is told best by the stop words in it; English is what technical text falls back to.
+    let candidates = languages.iter().copied().chain([Language::English]);
+    let stop_language = candidates
+        .map(|language| (all.iter().filter(|word| language.is_stop_word(word)).count(), language))
+        .fold((0, Language::Other), |best, next| if next.0 > best.0 { next } else { best })
+        .1;
+    let only_stop_words = all.iter().all(|word| stop_language.is_stop_word(word));
+    let mut folded = String::new();
+    all.iter()
+        .filter(|word| only_stop_words || !stop_language.is_stop_word(word))
+        .map(|word| {
+            let mut terms: Vec<String> = Vec::with_capacity(1);
+            let stemmable = is_stemmable(word);
+            let languages = if languages.is_empty() { &[Language::Other] } else { languages };
+            for language in languages {
+                match language.stemmer() {
+                    Some(stemmer) if stemmable => fold(&stemmer.stem(word), &mut folded),
+                    _ => fold(word, &mut folded),
+                }
+                if !terms.contains(&folded) {
+                    terms.push(folded.clone());
+                }
+            }
+            QueryWord { terms }
+        })
+        .collect()
+}
+
+/// The first character of a text given to the index names its language: the tokenizer has no other way to learn it.
+/// Private use characters, one per entry of [`Language::ALL`], U+E000 for [`Language::Other`].
+pub(super) fn language_mark(language: Language) -> char {
+    let position = Language::ALL.iter().position(|&known| known == language).map_or(0, |position| position + 1);
+    char::from_u32(0xE000 + position as u32).expect("private use characters are valid")
+}
+
+fn read_mark(text: &str) -> (Language, &str) {
+    let mut characters = text.chars();
+    match characters.next().map(u32::from) {
+        Some(mark @ 0xE000..0xE040) => {
+            let language = (mark as usize - 0xE000).checked_sub(1).and_then(|position| Language::ALL.get(position));
+            (language.copied().unwrap_or_default(), characters.as_str())
+        }
+        _ => (Language::Other, text),
+    }
+}
+
+/// [`document_terms`] as tantivy wants it.
+#[derive(Clone, Default)]
+pub(super) struct DocumentTokenizer {
+    terms: String,
+    ends: Vec<usize>,
+}
+
+pub(super) struct DocumentTokens<'a> {
+    tokenizer: &'a DocumentTokenizer,
+    next: usize,
+    token: Token,
+}
+
+impl Tokenizer for DocumentTokenizer {
+    type TokenStream<'a> = DocumentTokens<'a>;
+
+    fn token_stream<'a>(&'a mut self, text: &'a str) -> DocumentTokens<'a> {
+        self.terms.clear();
+        self.ends.clear();
+        let (language, text) = read_mark(text);
+        let (terms, ends) = (&mut self.terms, &mut self.ends);
+        document_terms(text, language, |term| {
+            terms.push_str(term);
+            ends.push(terms.len());
+        });
+        DocumentTokens { tokenizer: self, next: 0, token: Token::default() }
+    }
+}
+
+impl TokenStream for DocumentTokens<'_> {
+    fn advance(&mut self) -> bool {
+        let Some(&end) = self.tokenizer.ends.get(self.next) else { return false };
+        let start = self.next.checked_sub(1).map_or(0, |previous| self.tokenizer.ends[previous]);
+        self.token.text.clear();
+        self.token.text.push_str(&self.tokenizer.terms[start..end]);
+        self.token.position = self.next;
+        self.next += 1;
+        true
+    }
+
+    fn token(&self) -> &Token {
+        &self.token
+    }
+
+    fn token_mut(&mut self) -> &mut Token {
+        &mut self.token
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn terms(text: &str, language: Language) -> Vec<String> {
+        let mut found = Vec::new();
+        document_terms(text, language, |term| found.push(term.to_owned()));
+        found
+    }
+
+    #[test]
+    fn words_are_stemmed_in_their_language() {
+        assert_eq!(terms("Restoring the snapshots", Language::English), ["restor", "the", "snapshot"]);
+        assert_eq!(terms("Las capturas", Language::Spanish), ["las", "captur"]);
+        assert_eq!(terms("Häuser", Language::German), ["haus"]);
+    }
+
+    #[test]
+    fn diacritics_do_not_matter() {
+        assert_eq!(terms("Café", Language::Other), terms("cafe", Language::Other));
+    }
+
+    #[test]
+    fn runs_without_spaces_become_pairs() {
+        assert_eq!(terms("黑豹队 NFL 中", Language::Chinese), ["黑豹", "豹队", "nfl", "中"]);
+        assert_eq!(terms("カーネル", Language::Japanese), ["カー", "ーネ", "ネル"]);
+    }
+
+    #[test]
+    fn compounds_give_the_whole_and_the_parts() {
+        assert_eq!(terms("tls_san", Language::English), ["tls_san", "tls", "san"]);
+        assert_eq!(terms("k3s.io", Language::English), ["k3s.io", "k3s", "io"]);
+        assert_eq!(terms("PodSecurity", Language::Other), ["podsecurity", "pod", "security"]);
+        assert_eq!(terms("--cluster-init", Language::Other), ["cluster", "init"]);
+    }
+
+    #[test]
+    fn stop_words_go_unless_there_is_nothing_else() {
+        let words = |text| -> Vec<String> {
+            query_words(text, &[Language::English]).into_iter().map(|word| word.terms[0].clone()).collect()
+        };
+        assert_eq!(words("How do I restore a snapshot?"), ["restor", "snapshot"]);
+        assert_eq!(words("to be or not to be"), ["to", "be", "or", "not"]);
+    }
+
+    #[test]
+    fn a_query_is_stemmed_in_each_language_of_the_collection() {
+        let words = query_words("capturas", &[Language::Spanish, Language::English]);
+        assert_eq!(words, [QueryWord { terms: vec!["captur".into(), "captura".into()] }]);
+    }
+
+    #[test]
+    fn language_marks_survive() {
+        for &language in Language::ALL.iter().chain(&[Language::Other]) {
+            let text = format!("{}text", language_mark(language));
+            assert_eq!(read_mark(&text), (language, "text"));
+            assert_eq!(language.code().parse(), Ok(language));
+        }
+    }
+
+    #[test]
+    fn languages_are_told_apart() {
+        for (text, language) in [
+            (
+                "The node keeps every document that it has acknowledged, even when the power fails in the middle of a write.",
+                Language::English,
+            ),
+            (
+                "El nodo conserva todos los documentos que ha confirmado, aunque falle la corriente durante una escritura.",
+                Language::Spanish,
+            ),
+            (
+                "Der Knoten behält jedes bestätigte Dokument, auch wenn mitten im Schreiben der Strom ausfällt.",
+                Language::German,
+            ),
+            ("即使在写入过程中断电,节点也会保留其已确认的每个文档。", Language::Chinese),
+        ] {
+            assert_eq!(Language::detect(text), language, "{text}");
+        }
+        assert_eq!(Language::detect(""), Language::Other);
+    }
+}

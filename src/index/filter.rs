@@ -1,0 +1,284 @@
+//! Metadata filters: what a caller may ask of a document's metadata, as a tree.
+//!
+//! JSON form, as tools take it. An object's fields are joined by AND:
+//!
+//! ```json
+//! {"team": "storage", "year": {"gte": 2024, "lt": 2026}, "tag": {"in": ["a", "b"]}, "reviewed": {"exists": true},
+//!  "or": [{"status": "final"}, {"not": {"draft": true}}]}
+//! ```
+//!
+//! Operators: `eq` `ne` `in` `nin` `gt` `gte` `lt` `lte` `exists`, and `and` `or` `not` at any level; a leading `$` is
+//! allowed. Nested metadata is reached with dots: `owner.name`. A list in the metadata matches when one of its
+//! elements does. Strings compare by Unicode code points, so RFC 3339 dates in one offset compare by time.
+
+use serde_json::{Map, Value};
+
+use crate::base::Fault;
+
+/// Deepest nesting of a filter.
+const DEPTH_MAX: usize = 16;
+/// Most conditions in one filter, counting each value of an `in`.
+const CONDITIONS_MAX: usize = 1_000;
+
+/// A condition on a document's metadata.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Filter {
+    /// Every part holds; an empty list always holds.
+    And(Vec<Filter>),
+    /// At least one part holds; an empty list never does.
+    Or(Vec<Filter>),
+    /// The part does not hold.
+    Not(Box<Filter>),
+    /// The field has this value.
+    Equals(String, Scalar),
+    /// The field's value lies between the bounds. Both bounds are of one kind.
+    Range(String, Option<Bound>, Option<Bound>),
+    /// The field is there and not null.
+    Exists(String),
+}
+
+/// One end of a range: the value, and whether it belongs to the range.
+pub type Bound = (Scalar, bool);
+
+/// A value that metadata can be compared with.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scalar {
+    /// Text.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+    /// A number with a fraction.
+    Float(f64),
+    /// True or false.
+    Bool(bool),
+}
+
+/// Why a filter is not one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FilterError {
+    /// The filter or a part of it is no object.
+    #[error("a filter is an object such as {{\"team\": \"storage\"}}, found {found}")]
+    NotAnObject {
+        /// The kind of value found.
+        found: &'static str,
+    },
+    /// An operator that does not exist.
+    #[error("unknown operator '{operator}' on '{field}', expected one of eq, ne, in, nin, gt, gte, lt, lte, exists")]
+    UnknownOperator {
+        /// The field it stands on.
+        field: String,
+        /// What was written.
+        operator: String,
+    },
+    /// An operator with a value it cannot take.
+    #[error("'{operator}' on '{field}' takes {expected}")]
+    BadValue {
+        /// The field, or the operator's place.
+        field: String,
+        /// The operator.
+        operator: String,
+        /// What it takes.
+        expected: &'static str,
+    },
+    /// Nested too deep or too long.
+    #[error("the filter is too large: at most {DEPTH_MAX} levels and {CONDITIONS_MAX} conditions")]
+    TooLarge,
+}
+
+impl FilterError {
+    /// Always the caller's.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        Fault::Caller
+    }
+}
+
+impl Filter {
+    /// Reads the JSON form.
+    ///
+    /// # Errors
+    /// [`FilterError`] names the field and what it expects.
+    pub fn from_json(value: &Value) -> Result<Self, FilterError> {
+        let mut left = CONDITIONS_MAX;
+        object(value, 0, &mut left)
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+fn object(value: &Value, depth: usize, left: &mut usize) -> Result<Filter, FilterError> {
+    let Value::Object(fields) = value else { return Err(FilterError::NotAnObject { found: kind(value) }) };
+    if depth >= DEPTH_MAX {
+        return Err(FilterError::TooLarge);
+    }
+    let mut parts = Vec::with_capacity(fields.len());
+    for (name, value) in fields {
+        *left = left.checked_sub(1).ok_or(FilterError::TooLarge)?;
+        parts.push(match name.trim_start_matches('$') {
+            "and" => Filter::And(list(name, value, depth, left)?),
+            "or" => Filter::Or(list(name, value, depth, left)?),
+            "not" => Filter::Not(Box::new(object(value, depth + 1, left)?)),
+            _ => field(name, value, left)?,
+        });
+    }
+    Ok(if parts.len() == 1 { parts.remove(0) } else { Filter::And(parts) })
+}
+
+fn list(operator: &str, value: &Value, depth: usize, left: &mut usize) -> Result<Vec<Filter>, FilterError> {
+    let Value::Array(items) = value else {
+        return Err(bad(operator, operator, "a list of filters"));
+    };
+    items.iter().map(|item| object(item, depth + 1, left)).collect()
+}
+
+fn field(name: &str, value: &Value, left: &mut usize) -> Result<Filter, FilterError> {
+    match value {
+        Value::Object(operators) => conditions(name, operators, left),
+        Value::Array(_) => any_of(name, "in", value, left),
+        Value::Null => Ok(Filter::Not(Box::new(Filter::Exists(name.to_owned())))),
+        _ => Ok(Filter::Equals(name.to_owned(), scalar(name, "eq", value)?)),
+    }
+}
+
+fn conditions(name: &str, operators: &Map<String, Value>, left: &mut usize) -> Result<Filter, FilterError> {
+    let mut parts = Vec::new();
+    let (mut lower, mut upper) = (None, None);
+    for (operator, value) in operators {
+        match operator.trim_start_matches('$') {
+            "eq" => parts.push(Filter::Equals(name.to_owned(), scalar(name, operator, value)?)),
+            "ne" => parts.push(not(Filter::Equals(name.to_owned(), scalar(name, operator, value)?))),
+            "in" => parts.push(any_of(name, operator, value, left)?),
+            "nin" => parts.push(not(any_of(name, operator, value, left)?)),
+            "gt" => lower = Some((ordered(name, operator, value)?, false)),
+            "gte" => lower = Some((ordered(name, operator, value)?, true)),
+            "lt" => upper = Some((ordered(name, operator, value)?, false)),
+            "lte" => upper = Some((ordered(name, operator, value)?, true)),
+            "exists" => match value {
+                Value::Bool(true) => parts.push(Filter::Exists(name.to_owned())),
+                Value::Bool(false) => parts.push(not(Filter::Exists(name.to_owned()))),
+                _ => return Err(bad(name, operator, "true or false")),
+            },
+            _ => return Err(FilterError::UnknownOperator { field: name.to_owned(), operator: operator.clone() }),
+        }
+    }
+    if lower.is_some() || upper.is_some() {
+        parts.push(range(name, lower, upper)?);
+    }
+    Ok(if parts.len() == 1 { parts.remove(0) } else { Filter::And(parts) })
+}
+
+/// Both bounds in one kind of value: what the index compares with.
+fn range(name: &str, lower: Option<Bound>, upper: Option<Bound>) -> Result<Filter, FilterError> {
+    let (lower, upper) = match (lower, upper) {
+        (Some((Scalar::Integer(low), low_in)), Some((Scalar::Float(high), high_in))) => {
+            (Some((Scalar::Float(low as f64), low_in)), Some((Scalar::Float(high), high_in)))
+        }
+        (Some((Scalar::Float(low), low_in)), Some((Scalar::Integer(high), high_in))) => {
+            (Some((Scalar::Float(low), low_in)), Some((Scalar::Float(high as f64), high_in)))
+        }
+        (Some((Scalar::Text(_), _)), Some((Scalar::Integer(_) | Scalar::Float(_), _)))
+        | (Some((Scalar::Integer(_) | Scalar::Float(_), _)), Some((Scalar::Text(_), _))) => {
+            return Err(bad(name, "range", "two numbers or two strings"));
+        }
+        bounds => bounds,
+    };
+    Ok(Filter::Range(name.to_owned(), lower, upper))
+}
+
+fn not(filter: Filter) -> Filter {
+    Filter::Not(Box::new(filter))
+}
+
+fn any_of(name: &str, operator: &str, value: &Value, left: &mut usize) -> Result<Filter, FilterError> {
+    let Value::Array(items) = value else { return Err(bad(name, operator, "a list of values")) };
+    *left = left.checked_sub(items.len()).ok_or(FilterError::TooLarge)?;
+    let parts: Result<Vec<_>, _> =
+        items.iter().map(|item| Ok(Filter::Equals(name.to_owned(), scalar(name, operator, item)?))).collect();
+    Ok(Filter::Or(parts?))
+}
+
+fn ordered(name: &str, operator: &str, value: &Value) -> Result<Scalar, FilterError> {
+    match scalar(name, operator, value)? {
+        Scalar::Bool(_) => Err(bad(name, operator, "a number or a string")),
+        other => Ok(other),
+    }
+}
+
+fn scalar(name: &str, operator: &str, value: &Value) -> Result<Scalar, FilterError> {
+    match value {
+        Value::String(text) => Ok(Scalar::Text(text.clone())),
+        Value::Bool(value) => Ok(Scalar::Bool(*value)),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(integer), _) => Ok(Scalar::Integer(integer)),
+            (None, Some(float)) => Ok(Scalar::Float(float)),
+            (None, None) => Err(bad(name, operator, "a number within 64 bits")),
+        },
+        Value::Null | Value::Array(_) | Value::Object(_) => Err(bad(name, operator, "a string, number or boolean")),
+    }
+}
+
+fn bad(field: &str, operator: &str, expected: &'static str) -> FilterError {
+    FilterError::BadValue { field: field.to_owned(), operator: operator.to_owned(), expected }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_json_form_reads_as_documented() {
+        let filter = Filter::from_json(&json!({"team": "storage", "year": {"gte": 2024, "$lt": 2026}})).expect("valid");
+        assert_eq!(
+            filter,
+            Filter::And(vec![
+                Filter::Equals("team".into(), Scalar::Text("storage".into())),
+                Filter::Range("year".into(), Some((Scalar::Integer(2024), true)), Some((Scalar::Integer(2026), false))),
+            ])
+        );
+        assert_eq!(
+            Filter::from_json(&json!({"not": {"tag": ["a", "b"]}})).expect("valid"),
+            not(Filter::Or(vec![
+                Filter::Equals("tag".into(), Scalar::Text("a".into())),
+                Filter::Equals("tag".into(), Scalar::Text("b".into())),
+            ]))
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (filter, message) in [
+            (json!("x"), "a filter is an object such as {\"team\": \"storage\"}, found a string"),
+            (
+                json!({"year": {"above": 3}}),
+                "unknown operator 'above' on 'year', expected one of eq, ne, in, nin, gt, gte, lt, lte, exists",
+            ),
+            (json!({"year": {"gt": true}}), "'gt' on 'year' takes a number or a string"),
+            (json!({"year": {"gt": 1, "lt": "2"}}), "'range' on 'year' takes two numbers or two strings"),
+            (json!({"or": {"a": 1}}), "'or' on 'or' takes a list of filters"),
+        ] {
+            assert_eq!(Filter::from_json(&filter).expect_err("invalid").to_string(), message);
+        }
+    }
+
+    #[test]
+    fn depth_and_length_are_bounded() {
+        let mut deep = json!({"a": 1});
+        for _ in 0..100 {
+            deep = json!({"not": deep});
+        }
+        assert_eq!(Filter::from_json(&deep), Err(FilterError::TooLarge));
+        let long: Vec<u32> = (0..2_000).collect();
+        assert_eq!(Filter::from_json(&json!({"a": {"in": long}})), Err(FilterError::TooLarge));
+    }
+}

@@ -1,0 +1,670 @@
+//! The lexical half: a tantivy index per collection, ranked by BM25, with the metadata to filter by.
+//!
+//! Owns: the schema, the writer, the published [`LexicalSearcher`]. Derived data only; see [`super::derived`] for when
+//! the files are believed. One writer at a time; searchers are immutable and never wait.
+//!
+//! An entry is a passage of a document. It has one text field of everything that can be found by (title, heading
+//! path, text), its key as a column, its document's LSN as a term to delete by, and the document's metadata as JSON.
+//! Texts are not stored here: they are read from the log.
+
+mod directory;
+mod filtering;
+mod spelling;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tantivy::collector::TopDocs;
+use tantivy::columnar::Column;
+use tantivy::merge_policy::{LogMergePolicy, MergePolicy};
+use tantivy::query::{BooleanQuery, BoostQuery, Occur, Query, TermQuery};
+use tantivy::schema::{
+    Field, IndexRecordOption, JsonObjectOptions, NumericOptions, Schema, TextFieldIndexing, TextOptions,
+};
+use tantivy::tokenizer::TextAnalyzer;
+use tantivy::{DocAddress, Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, TantivyError, Term};
+
+use self::directory::UnsyncedDirectory;
+use super::analysis::{self, DocumentTokenizer, Language, QueryWord};
+use super::derived::{self, Trust};
+use super::filter::Filter;
+use crate::base::{Fault, Lsn};
+
+/// What the writer may hold in memory before it writes a segment.
+const WRITER_BYTES: usize = 48 << 20;
+/// A language counts for queries when at least one in this many entries is written in it.
+const LANGUAGE_SHARE: u64 = 50;
+const TOKENIZER: &str = "cairn";
+
+/// Why a lexical index could not be opened, written or searched.
+#[derive(Debug, thiserror::Error)]
+pub enum LexicalError {
+    /// The files cannot be read or written.
+    #[error("lexical index {path}")]
+    Files {
+        /// Its directory.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// tantivy refuses.
+    #[error("lexical index {path}")]
+    Engine {
+        /// Its directory.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: Box<TantivyError>,
+    },
+}
+
+impl LexicalError {
+    /// Always the machine's: what the index holds can be rebuilt.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        Fault::Environment
+    }
+}
+
+/// A passage to be indexed.
+#[derive(Debug, Clone, Copy)]
+pub struct LexicalEntry<'a> {
+    /// The passage's key, unique in the collection.
+    pub key: u64,
+    /// LSN of its document's record; [`LexicalIndex::remove`] takes it.
+    pub document: Lsn,
+    /// Decides the stemmer.
+    pub language: Language,
+    /// What is found besides the text: title and headings.
+    pub context: &'a str,
+    /// The passage without markup.
+    pub text: &'a str,
+    /// The document's metadata: what filters ask for.
+    pub metadata: &'a serde_json::Map<String, serde_json::Value>,
+}
+
+/// A passage found, with its BM25 score (k1 1.2, b 0.75).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LexicalHit {
+    /// Key of the passage.
+    pub key: u64,
+    /// BM25 score, above 0; comparable within one search only.
+    pub score: f32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Fields {
+    text: Field,
+    key: Field,
+    document: Field,
+    metadata: Field,
+}
+
+impl Fields {
+    fn schema() -> (Schema, Self) {
+        let mut builder = Schema::builder();
+        let text = builder.add_text_field(
+            "text",
+            TextOptions::default().set_indexing_options(
+                TextFieldIndexing::default().set_tokenizer(TOKENIZER).set_index_option(IndexRecordOption::WithFreqs),
+            ),
+        );
+        let key = builder.add_u64_field("key", NumericOptions::default().set_fast());
+        let document = builder.add_u64_field("document", NumericOptions::default().set_indexed());
+        let metadata = builder.add_json_field(
+            "metadata",
+            JsonObjectOptions::default().set_fast("raw").set_indexing_options(
+                TextFieldIndexing::default()
+                    .set_tokenizer("raw")
+                    .set_index_option(IndexRecordOption::Basic)
+                    .set_fieldnorms(false),
+            ),
+        );
+        (builder.build(), Self { text, key, document, metadata })
+    }
+}
+
+/// What a commit remembers beside its segments.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Payload {
+    lsn: u64,
+    /// Entries ever indexed, per language code.
+    languages: BTreeMap<String, u64>,
+}
+
+/// The lexical index of one collection.
+pub struct LexicalIndex {
+    path: PathBuf,
+    index: Index,
+    fields: Fields,
+    reader: IndexReader,
+    writer: Mutex<Writing>,
+    searcher: ArcSwap<LexicalSearcher>,
+}
+
+struct Writing {
+    writer: Option<IndexWriter>,
+    payload: Payload,
+    uncommitted: bool,
+    dirty: bool,
+}
+
+impl LexicalIndex {
+    /// Opens the index in `path`, or starts an empty one where there is none that can be believed.
+    ///
+    /// Returns the LSN up to which it has applied the log; [`Lsn::ZERO`] means that everything is to be fed again.
+    ///
+    /// # Errors
+    /// When the directory cannot be used at all.
+    pub fn open(path: &Path) -> Result<(Self, Lsn), LexicalError> {
+        let files = |source| LexicalError::Files { path: path.to_owned(), source };
+        let trust = derived::examine(path).map_err(files)?;
+        let opened = match trust {
+            Trust::Nothing => None,
+            Trust::Verified(_) => Self::open_files(path, true).ok(),
+            // tantivy ends each file with a checksum; after a crash of the process it is compared.
+            Trust::SameBoot => Self::open_files(path, true)
+                .ok()
+                .filter(|opened| opened.index.validate_checksum().is_ok_and(|damaged| damaged.is_empty())),
+        };
+        let opened = match opened {
+            Some(opened) => opened,
+            None => {
+                derived::clear(path).map_err(files)?;
+                Self::open_files(path, false)
+                    .map_err(|source| LexicalError::Engine { path: path.to_owned(), source: Box::new(source) })?
+            }
+        };
+        opened.writer.lock().dirty = trust == Trust::SameBoot;
+        let applied = Lsn(opened.writer.lock().payload.lsn);
+        Ok((opened, applied))
+    }
+
+    fn open_files(path: &Path, existing: bool) -> Result<Self, TantivyError> {
+        let directory = UnsyncedDirectory::open(path)?;
+        let (schema, fields) = Fields::schema();
+        let index = if existing {
+            let index = Index::open(directory)?;
+            if index.schema() != schema {
+                return Err(TantivyError::SchemaError("the index was written by another version".to_owned()));
+            }
+            index
+        } else {
+            Index::create(directory, schema, tantivy::IndexSettings::default())?
+        };
+        index.tokenizers().register(TOKENIZER, TextAnalyzer::from(DocumentTokenizer::default()));
+        let payload = match index.load_metas()?.payload {
+            Some(text) => {
+                serde_json::from_str(&text).map_err(|error| TantivyError::SchemaError(format!("payload: {error}")))?
+            }
+            None => Payload::default(),
+        };
+        let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
+        let searcher = LexicalSearcher::new(&reader, fields, &payload)?;
+        Ok(Self {
+            path: path.to_owned(),
+            index,
+            fields,
+            reader,
+            writer: Mutex::new(Writing { writer: None, payload, uncommitted: false, dirty: false }),
+            searcher: ArcSwap::from_pointee(searcher),
+        })
+    }
+
+    /// Adds passages. Visible after the next [`LexicalIndex::commit`].
+    ///
+    /// # Errors
+    /// When the files cannot be written; the index is to be reopened then.
+    pub fn add<'a>(&self, entries: impl IntoIterator<Item = LexicalEntry<'a>>) -> Result<(), LexicalError> {
+        let mut writing = self.writer.lock();
+        for entry in entries {
+            let mut text = String::with_capacity(entry.context.len() + entry.text.len() + 8);
+            text.push(analysis::language_mark(entry.language));
+            text.push_str(entry.context);
+            text.push_str(". ");
+            text.push_str(entry.text);
+            let mut document = TantivyDocument::default();
+            document.add_text(self.fields.text, text);
+            document.add_u64(self.fields.key, entry.key);
+            document.add_u64(self.fields.document, entry.document.0);
+            if !entry.metadata.is_empty() {
+                document.add_object(self.fields.metadata, filtering::indexable(entry.metadata));
+            }
+            *writing.payload.languages.entry(entry.language.code().to_owned()).or_default() += 1;
+            self.writer(&mut writing)?.add_document(document).map_err(|source| self.engine(source))?;
+        }
+        Ok(())
+    }
+
+    /// Removes every passage of a document. Visible after the next [`LexicalIndex::commit`].
+    ///
+    /// # Errors
+    /// As for [`LexicalIndex::add`].
+    pub fn remove(&self, document: Lsn) -> Result<(), LexicalError> {
+        let term = Term::from_field_u64(self.fields.document, document.0);
+        self.writer(&mut self.writer.lock())?.delete_term(term);
+        Ok(())
+    }
+
+    /// Makes everything added and removed visible, as the state of the log at `lsn`.
+    ///
+    /// # Errors
+    /// As for [`LexicalIndex::add`].
+    pub fn commit(&self, lsn: Lsn) -> Result<(), LexicalError> {
+        let mut writing = self.writer.lock();
+        writing.payload.lsn = lsn.0;
+        if !writing.uncommitted {
+            let searcher = self.searcher.load().at(lsn);
+            self.searcher.store(Arc::new(searcher));
+            return Ok(());
+        }
+        let payload = serde_json::to_string(&writing.payload).expect("numbers and strings serialise");
+        let commit = |writer: &mut IndexWriter| -> Result<(), TantivyError> {
+            let mut prepared = writer.prepare_commit()?;
+            prepared.set_payload(&payload);
+            prepared.commit()?;
+            self.reader.reload()
+        };
+        commit(self.writer(&mut writing)?).map_err(|source| self.engine(source))?;
+        writing.uncommitted = false;
+        self.publish(&writing.payload)
+    }
+
+    fn publish(&self, payload: &Payload) -> Result<(), LexicalError> {
+        let searcher =
+            LexicalSearcher::new(&self.reader, self.fields, payload).map_err(|source| self.engine(source))?;
+        self.searcher.store(Arc::new(searcher));
+        Ok(())
+    }
+
+    /// The current read view.
+    #[must_use]
+    pub fn searcher(&self) -> Arc<LexicalSearcher> {
+        self.searcher.load_full()
+    }
+
+    /// Merges the segments into one where there are several, so that a search reads each term's postings once, and
+    /// gives the writer's memory back. For quiet moments: cost is proportional to the index.
+    ///
+    /// # Errors
+    /// As for [`LexicalIndex::add`]; the old segments stay in use.
+    pub fn settle(&self) -> Result<(), LexicalError> {
+        let mut writing = self.writer.lock();
+        let segments = self.index.searchable_segment_ids().map_err(|source| self.engine(source))?;
+        if segments.len() > 1 {
+            let merge = |writer: &mut IndexWriter| -> Result<(), TantivyError> {
+                writer.merge(&segments).wait()?;
+                writer.garbage_collect_files().wait()?;
+                self.reader.reload()
+            };
+            merge(self.writer(&mut writing)?).map_err(|source| self.engine(source))?;
+            self.publish(&writing.payload)?;
+        }
+        if let Some(writer) = writing.writer.take() {
+            writer.wait_merging_threads().map_err(|source| self.engine(source))?;
+            self.reader.reload().map_err(|source| self.engine(source))?;
+            self.publish(&writing.payload)?;
+        }
+        writing.uncommitted = false;
+        Ok(())
+    }
+
+    /// How many segments a search reads.
+    #[must_use]
+    pub fn segments(&self) -> usize {
+        self.searcher.load().searcher.segment_readers().len()
+    }
+
+    /// Syncs and hashes the files, so that the next start can believe them after any kind of stop.
+    ///
+    /// # Errors
+    /// When a file cannot be synced; the next start rebuilds the index then.
+    pub fn checkpoint(&self) -> Result<(), LexicalError> {
+        self.settle()?;
+        let mut writing = self.writer.lock();
+        if !writing.dirty {
+            return Ok(());
+        }
+        // The last LSNs may have changed nothing here: the commit's payload is older than the searcher. It is written
+        // again, or the next start would read those records once more.
+        let lsn = Lsn(writing.payload.lsn);
+        let committed: Option<Payload> = self
+            .index
+            .load_metas()
+            .map_err(|source| self.engine(source))?
+            .payload
+            .and_then(|text| serde_json::from_str(&text).ok());
+        if committed.is_none_or(|payload| payload.lsn != lsn.0) {
+            let payload = serde_json::to_string(&writing.payload).expect("numbers and strings serialise");
+            let commit = |writer: &mut IndexWriter| -> Result<(), TantivyError> {
+                let mut prepared = writer.prepare_commit()?;
+                prepared.set_payload(&payload);
+                prepared.commit().map(drop)
+            };
+            commit(self.writer(&mut writing)?).map_err(|source| self.engine(source))?;
+            if let Some(writer) = writing.writer.take() {
+                writer.wait_merging_threads().map_err(|source| self.engine(source))?;
+            }
+            writing.uncommitted = false;
+        }
+        derived::checkpoint(&self.path, lsn)
+            .map_err(|source| LexicalError::Files { path: self.path.clone(), source })?;
+        writing.dirty = false;
+        Ok(())
+    }
+
+    fn writer<'w>(&self, writing: &'w mut Writing) -> Result<&'w mut IndexWriter, LexicalError> {
+        if !writing.dirty {
+            derived::mark_dirty(&self.path)
+                .map_err(|source| LexicalError::Files { path: self.path.clone(), source })?;
+            writing.dirty = true;
+        }
+        writing.uncommitted = true;
+        if writing.writer.is_none() {
+            let options = tantivy::indexer::IndexWriterOptions::builder()
+                .memory_budget_per_thread(WRITER_BYTES)
+                .num_worker_threads(1)
+                .num_merge_threads(1)
+                .build();
+            let writer = self.index.writer_with_options(options).map_err(|source| self.engine(source))?;
+            let mut policy = LogMergePolicy::default();
+            policy.set_min_num_segments(6);
+            policy.set_del_docs_ratio_before_merge(0.3);
+            writer.set_merge_policy(Box::new(policy) as Box<dyn MergePolicy>);
+            writing.writer = Some(writer);
+        }
+        Ok(writing.writer.as_mut().expect("set just above"))
+    }
+
+    fn engine(&self, source: TantivyError) -> LexicalError {
+        LexicalError::Engine { path: self.path.clone(), source: Box::new(source) }
+    }
+}
+
+/// An immutable read view of the lexical index.
+pub struct LexicalSearcher {
+    lsn: Lsn,
+    fields: Fields,
+    searcher: tantivy::Searcher,
+    /// The key column of each segment, by segment ordinal.
+    keys: Vec<Column<u64>>,
+    languages: Vec<Language>,
+}
+
+impl LexicalSearcher {
+    fn new(reader: &IndexReader, fields: Fields, payload: &Payload) -> Result<Self, TantivyError> {
+        let searcher = reader.searcher();
+        let keys = searcher
+            .segment_readers()
+            .iter()
+            .map(|segment| segment.fast_fields().u64("key"))
+            .collect::<Result<Vec<_>, _>>()?;
+        let total: u64 = payload.languages.values().sum();
+        let mut languages: Vec<(u64, Language)> = payload
+            .languages
+            .iter()
+            .filter(|&(_, &count)| count * LANGUAGE_SHARE >= total)
+            .map(|(code, &count)| (count, code.parse().unwrap_or_default()))
+            .collect();
+        languages.sort_by(|left, right| right.cmp(left));
+        let languages = languages.into_iter().map(|(_, language)| language).collect();
+        Ok(Self { lsn: Lsn(payload.lsn), fields, searcher, keys, languages })
+    }
+
+    fn at(&self, lsn: Lsn) -> Self {
+        Self {
+            lsn,
+            fields: self.fields,
+            searcher: self.searcher.clone(),
+            keys: self.keys.clone(),
+            languages: self.languages.clone(),
+        }
+    }
+
+    /// The state of the log that this view shows.
+    #[must_use]
+    pub fn lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    /// Number of passages.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.searcher.num_docs()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The passages that score best for `query`, best first, equal scores by ascending key, at most `limit`; with
+    /// `filter`, only those whose metadata matches. None when the query has no word.
+    ///
+    /// # Errors
+    /// When the index's files cannot be read.
+    pub fn search(&self, query: &str, limit: usize, filter: Option<&Filter>) -> Result<Vec<LexicalHit>, TantivyError> {
+        if limit == 0 || self.is_empty() {
+            return Ok(Vec::new());
+        }
+        let words = analysis::query_words(query, &self.languages);
+        let mut clauses: Vec<(Occur, Box<dyn Query>)> = Vec::with_capacity(words.len());
+        for word in &words {
+            self.clauses_of(word, &mut clauses)?;
+        }
+        if clauses.is_empty() {
+            return Ok(Vec::new());
+        }
+        let union = BooleanQuery::new(clauses);
+        let query: Box<dyn Query> = match filter {
+            None => Box::new(union),
+            Some(filter) => {
+                Box::new(BooleanQuery::new(vec![(Occur::Must, Box::new(union)), (Occur::Must, self.constant(filter))]))
+            }
+        };
+        let best = self.searcher.search(query.as_ref(), &TopDocs::with_limit(limit).order_by_score())?;
+        let mut hits: Vec<LexicalHit> =
+            best.into_iter().map(|(score, address)| LexicalHit { key: self.key(address), score }).collect();
+        hits.sort_by(|left, right| right.score.total_cmp(&left.score).then(left.key.cmp(&right.key)));
+        Ok(hits)
+    }
+
+    /// One clause per term; a word that the collection does not know is replaced by the nearest that it does.
+    fn clauses_of(&self, word: &QueryWord, clauses: &mut Vec<(Occur, Box<dyn Query>)>) -> Result<(), TantivyError> {
+        let mut known = false;
+        for text in &word.terms {
+            let term = Term::from_field_text(self.fields.text, text);
+            if self.searcher.doc_freq(&term)? > 0 {
+                clauses.push((Occur::Should, Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs))));
+                known = true;
+            }
+        }
+        if !known && let Some(text) = word.terms.first() {
+            for (nearest, weight) in spelling::nearest(&self.searcher, self.fields.text, text)? {
+                let term = Term::from_field_text(self.fields.text, &nearest);
+                let query = Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs));
+                clauses.push((Occur::Should, Box::new(BoostQuery::new(query, weight))));
+            }
+        }
+        Ok(())
+    }
+
+    /// Keys of all passages that match `filter`, ascending.
+    ///
+    /// # Errors
+    /// When the index's files cannot be read.
+    pub fn matching(&self, filter: &Filter) -> Result<Vec<u64>, TantivyError> {
+        let query = filtering::query(filter, self.fields.metadata);
+        let addresses = self.searcher.search(query.as_ref(), &tantivy::collector::DocSetCollector)?;
+        let mut keys: Vec<u64> = addresses.into_iter().map(|address| self.key(address)).collect();
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
+    fn constant(&self, filter: &Filter) -> Box<dyn Query> {
+        let query = filtering::query(filter, self.fields.metadata);
+        Box::new(tantivy::query::ConstScoreQuery::new(query, 0.0))
+    }
+
+    fn key(&self, address: DocAddress) -> u64 {
+        self.keys[address.segment_ord as usize].first(address.doc_id).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, Value, json};
+
+    use super::*;
+
+    struct Sample {
+        text: &'static str,
+        metadata: Value,
+    }
+
+    fn index(samples: &[Sample]) -> (tempfile::TempDir, LexicalIndex) {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let (index, applied) = LexicalIndex::open(directory.path()).expect("open");
+        assert_eq!(applied, Lsn::ZERO);
+        for (position, sample) in samples.iter().enumerate() {
+            add(&index, position as u64 + 1, sample);
+        }
+        index.commit(Lsn(samples.len() as u64)).expect("commit");
+        (directory, index)
+    }
+
+    fn add(index: &LexicalIndex, key: u64, sample: &Sample) {
+        let metadata: Map<String, Value> = sample.metadata.as_object().cloned().unwrap_or_default();
+        let entry = LexicalEntry {
+            key,
+            document: Lsn(key),
+            language: Language::English,
+            context: "",
+            text: sample.text,
+            metadata: &metadata,
+        };
+        index.add([entry]).expect("add");
+    }
+
+    fn found(index: &LexicalIndex, query: &str) -> Vec<u64> {
+        index.searcher().search(query, 10, None).expect("search").into_iter().map(|hit| hit.key).collect()
+    }
+
+    fn matching(index: &LexicalIndex, filter: Value) -> Vec<u64> {
+        index.searcher().matching(&Filter::from_json(&filter).expect("valid filter")).expect("search")
+    }
+
+    fn texts<const N: usize>(texts: [&'static str; N]) -> [Sample; N] {
+        texts.map(|text| Sample { text, metadata: json!({}) })
+    }
+
+    #[test]
+    fn filters_match_what_they_say() {
+        let (_directory, index) = index(&[
+            Sample {
+                text: "one",
+                metadata: json!({"team": "storage", "year": 2024, "tags": ["a", "b"], "score": 1.5}),
+            },
+            Sample { text: "two", metadata: json!({"team": "network", "year": 2025, "draft": true, "score": 2}) },
+            Sample { text: "three", metadata: json!({"owner": {"name": "ada"}, "date": "2026-02-01", "e.mail": "x"}) },
+        ]);
+        for (filter, expected) in [
+            (json!({"team": "storage"}), vec![1]),
+            (json!({"team": {"ne": "storage"}}), vec![2, 3]),
+            (json!({"team": {"in": ["storage", "network"]}}), vec![1, 2]),
+            (json!({"tags": "b"}), vec![1]),
+            (json!({"year": 2025}), vec![2]),
+            (json!({"year": {"gt": 2024}}), vec![2]),
+            (json!({"year": {"gte": 2024, "lt": 2025}}), vec![1]),
+            (json!({"score": {"gte": 1.5, "lte": 2}}), vec![1, 2]),
+            (json!({"draft": true}), vec![2]),
+            (json!({"draft": {"exists": false}}), vec![1, 3]),
+            (json!({"owner.name": "ada"}), vec![3]),
+            (json!({"e.mail": {"exists": true}}), vec![3]),
+            (json!({"date": {"gte": "2026-01-01", "lt": "2026-03-01"}}), vec![3]),
+            (json!({"or": [{"team": "storage"}, {"draft": true}]}), vec![1, 2]),
+            (json!({"not": {"or": [{"team": "storage"}, {"draft": true}]}}), vec![3]),
+            (json!({"team": "storage", "year": 2025}), vec![]),
+            (json!({}), vec![1, 2, 3]),
+            (json!({"nothing": 1}), vec![]),
+        ] {
+            assert_eq!(matching(&index, filter.clone()), expected, "{filter}");
+        }
+    }
+
+    #[test]
+    fn a_filtered_search_ranks_only_what_matches() {
+        let (_directory, index) = index(&[
+            Sample { text: "snapshot snapshot", metadata: json!({"v": 1}) },
+            Sample { text: "snapshot of a disk", metadata: json!({"v": 2}) },
+        ]);
+        let filter = Filter::from_json(&json!({"v": 2})).expect("valid");
+        let hits = index.searcher().search("snapshot", 10, Some(&filter)).expect("search");
+        assert_eq!(hits.iter().map(|hit| hit.key).collect::<Vec<_>>(), [2]);
+        assert!(hits[0].score > 0.0);
+    }
+
+    #[test]
+    fn removed_and_replaced_passages_are_not_found() {
+        let (_directory, index) = index(&texts(["old words", "other words"]));
+        index.remove(Lsn(1)).expect("remove");
+        add(&index, 3, &Sample { text: "new words", metadata: json!({}) });
+        assert_eq!(found(&index, "old"), [1], "not before the commit");
+        index.commit(Lsn(9)).expect("commit");
+        assert_eq!((found(&index, "old"), found(&index, "new")), (vec![], vec![3]));
+        assert_eq!(index.searcher().lsn(), Lsn(9));
+    }
+
+    #[test]
+    fn a_misspelt_word_finds_its_neighbour() {
+        let (_directory, index) = index(&texts(["the kubelet restarts", "a certificate expires"]));
+        assert_eq!(found(&index, "kubelt"), [1]);
+        assert_eq!(found(&index, "certifciate"), [2]);
+        assert_eq!(found(&index, "zzzzzzzz"), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn reopening_after_any_stop_of_the_process_continues() {
+        let (directory, index) = index(&texts(["first", "second"]));
+        drop(index);
+        let (index, applied) = LexicalIndex::open(directory.path()).expect("open after a crash");
+        assert_eq!((applied, found(&index, "second")), (Lsn(2), vec![2]));
+        add(&index, 3, &Sample { text: "third", metadata: json!({}) });
+        index.commit(Lsn(3)).expect("commit");
+        index.commit(Lsn(5)).expect("nothing to commit, but the log went on");
+        index.checkpoint().expect("checkpoint");
+        drop(index);
+        let (index, applied) = LexicalIndex::open(directory.path()).expect("open after a clean stop");
+        assert_eq!((applied, found(&index, "third"), index.segments()), (Lsn(5), vec![3], 1));
+    }
+
+    #[test]
+    fn a_flipped_byte_in_any_file_discards_the_index() {
+        let (directory, index) = index(&texts(["first", "second"]));
+        index.checkpoint().expect("checkpoint");
+        drop(index);
+        for entry in std::fs::read_dir(directory.path()).expect("list") {
+            let path = entry.expect("entry").path();
+            let mut bytes = std::fs::read(&path).expect("read");
+            if bytes.is_empty() || path.extension().is_some_and(|extension| extension == "lock") {
+                continue;
+            }
+            let copy = tempfile::tempdir().expect("temporary directory");
+            for file in std::fs::read_dir(directory.path()).expect("list") {
+                let file = file.expect("entry");
+                std::fs::copy(file.path(), copy.path().join(file.file_name())).expect("copy");
+            }
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(copy.path().join(path.file_name().expect("named")), &bytes).expect("write");
+            let (index, applied) = LexicalIndex::open(copy.path()).expect("open");
+            assert_eq!((applied, found(&index, "first")), (Lsn::ZERO, vec![]), "{}", path.display());
+        }
+    }
+}

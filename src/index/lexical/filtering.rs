@@ -1,0 +1,125 @@
+//! Filters as tantivy queries over the metadata column.
+
+use std::ops::Bound;
+
+use serde_json::{Map, Value};
+use tantivy::Term;
+use tantivy::query::{AllQuery, BooleanQuery, EmptyQuery, ExistsQuery, Occur, Query, RangeQuery, TermQuery};
+use tantivy::schema::{Field, IndexRecordOption, OwnedValue};
+
+use super::super::filter::{self, Filter, Scalar};
+
+/// Longer strings are no values to filter by; they stay in the document's record only.
+const VALUE_BYTES_MAX: usize = 1_024;
+
+/// Metadata as the index takes it: nested objects flattened to dotted names, over-long strings and nulls left out.
+pub(super) fn indexable(metadata: &Map<String, Value>) -> std::collections::BTreeMap<String, OwnedValue> {
+    let mut flat = std::collections::BTreeMap::new();
+    for (name, value) in metadata {
+        flatten(name.clone(), value, &mut flat);
+    }
+    flat
+}
+
+fn flatten(name: String, value: &Value, flat: &mut std::collections::BTreeMap<String, OwnedValue>) {
+    match value {
+        Value::Null => {}
+        Value::Object(fields) => {
+            for (inner, value) in fields {
+                flatten(format!("{name}.{inner}"), value, flat);
+            }
+        }
+        Value::Array(items) => {
+            let items: Vec<OwnedValue> = items.iter().filter_map(leaf).collect();
+            if !items.is_empty() {
+                flat.insert(name, OwnedValue::Array(items));
+            }
+        }
+        _ => {
+            if let Some(value) = leaf(value) {
+                flat.insert(name, value);
+            }
+        }
+    }
+}
+
+fn leaf(value: &Value) -> Option<OwnedValue> {
+    match value {
+        Value::String(text) => (text.len() <= VALUE_BYTES_MAX).then(|| OwnedValue::Str(text.clone())),
+        Value::Bool(value) => Some(OwnedValue::Bool(*value)),
+        Value::Number(number) => match number.as_i64() {
+            Some(integer) => Some(OwnedValue::I64(integer)),
+            None => number.as_f64().map(OwnedValue::F64),
+        },
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// The query that matches the same entries as `filter`. Its scores mean nothing.
+pub(super) fn query(filter: &Filter, field: Field) -> Box<dyn Query> {
+    match filter {
+        Filter::And(parts) if parts.is_empty() => Box::new(AllQuery),
+        Filter::And(parts) => {
+            let mut clauses: Vec<(Occur, Box<dyn Query>)> = Vec::with_capacity(parts.len() + 1);
+            // A boolean query of nothing but exclusions matches nothing; this gives it something to exclude from.
+            if parts.iter().all(|part| matches!(part, Filter::Not(_))) {
+                clauses.push((Occur::Must, Box::new(AllQuery)));
+            }
+            for part in parts {
+                clauses.push(match part {
+                    Filter::Not(inner) => (Occur::MustNot, query(inner, field)),
+                    other => (Occur::Must, query(other, field)),
+                });
+            }
+            Box::new(BooleanQuery::new(clauses))
+        }
+        Filter::Or(parts) if parts.is_empty() => Box::new(EmptyQuery),
+        Filter::Or(parts) => Box::new(BooleanQuery::union(parts.iter().map(|part| query(part, field)).collect())),
+        Filter::Not(inner) => {
+            Box::new(BooleanQuery::new(vec![(Occur::Must, Box::new(AllQuery)), (Occur::MustNot, query(inner, field))]))
+        }
+        Filter::Equals(name, value) => equals(field, name, value),
+        Filter::Range(name, lower, upper) => range(field, name, lower.as_ref(), upper.as_ref()),
+        Filter::Exists(name) => Box::new(ExistsQuery::new(format!("metadata.{}", escape_dots(name)), true)),
+    }
+}
+
+/// A whole number also equals the same number written with a fraction, so both forms are asked for.
+fn equals(field: Field, name: &str, value: &Scalar) -> Box<dyn Query> {
+    let exact = |term| -> Box<dyn Query> { Box::new(TermQuery::new(term, IndexRecordOption::Basic)) };
+    match value {
+        Scalar::Integer(integer) => Box::new(BooleanQuery::union(vec![
+            exact(term(field, name, value)),
+            exact(term(field, name, &Scalar::Float(*integer as f64))),
+        ])),
+        Scalar::Text(_) | Scalar::Float(_) | Scalar::Bool(_) => exact(term(field, name, value)),
+    }
+}
+
+fn range(field: Field, name: &str, lower: Option<&filter::Bound>, upper: Option<&filter::Bound>) -> Box<dyn Query> {
+    let bound = |side: Option<&filter::Bound>| match side {
+        None => Bound::Unbounded,
+        Some((value, true)) => Bound::Included(term(field, name, value)),
+        Some((value, false)) => Bound::Excluded(term(field, name, value)),
+    };
+    match (lower, upper) {
+        (None, None) => Box::new(AllQuery),
+        _ => Box::new(RangeQuery::new(bound(lower), bound(upper))),
+    }
+}
+
+fn term(field: Field, name: &str, value: &Scalar) -> Term {
+    let mut term = Term::from_field_json_path(field, &escape_dots(name), false);
+    match value {
+        Scalar::Text(text) => term.append_type_and_str(text),
+        Scalar::Integer(integer) => term.append_type_and_fast_value(*integer),
+        Scalar::Float(float) => term.append_type_and_fast_value(*float),
+        Scalar::Bool(value) => term.append_type_and_fast_value(*value),
+    }
+    term
+}
+
+/// Names are stored flat, so a dot is part of a name, not a step into an object.
+fn escape_dots(name: &str) -> String {
+    name.replace('\\', "\\\\").replace('.', "\\.")
+}

@@ -1,0 +1,214 @@
+//! Logs and metrics: the tracing subscriber and the metric registry.
+//!
+//! Invariants: the subscriber is the only process-wide state, set once by `main`; logs go to standard error, so that
+//! standard output carries answers alone (over stdio it carries the protocol). Metrics are plain counters that
+//! cost nanoseconds; rendering happens on the admin thread.
+
+use std::fmt;
+use std::io::IsTerminal as _;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use tracing_subscriber::EnvFilter;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// One line of text per event.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// A text that is no log format.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not a log format, expected auto, text or json")]
+pub struct LogFormatError(String);
+
+impl FromStr for LogFormat {
+    type Err = LogFormatError;
+
+    fn from_str(text: &str) -> Result<Self, LogFormatError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(LogFormatError(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
+/// What is logged and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// See [`LogFormat`].
+    pub format: LogFormat,
+    /// Levels in tracing's syntax: `info`, or `warn,cairn::store=debug`.
+    pub filter: String,
+}
+
+/// Sets the process's subscriber. A second call changes nothing.
+///
+/// # Errors
+/// When the filter cannot be read.
+pub fn init(config: &Config) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter: EnvFilter = config.filter.parse()?;
+    let text = match config.format {
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+        LogFormat::Auto => std::io::stderr().is_terminal(),
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // The error is "there is one already": the first stays.
+    let _ = if text {
+        builder.with_ansi(std::io::stderr().is_terminal()).try_init()
+    } else {
+        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+    };
+    Ok(())
+}
+
+/// Label of a tool call's metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ToolLabels {
+    /// Name of the tool.
+    pub tool: &'static str,
+    /// `ok` or `error`.
+    pub outcome: &'static str,
+}
+
+/// The metrics of a node. Cloning gives another handle to the same counters.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Mutex<Registry>>,
+    /// Tool calls by name and outcome.
+    pub tool_calls: Family<ToolLabels, Counter>,
+    /// Seconds from a tool call's arrival to its answer, by name and outcome; from 50 µs up.
+    pub tool_seconds: Family<ToolLabels, Histogram>,
+    /// Searches answered from the result cache.
+    pub search_cache_hits: Counter,
+    /// Searches that had to be computed.
+    pub search_cache_misses: Counter,
+    /// Requests refused because too many were in flight.
+    pub requests_shed: Counter,
+    /// Requests being answered.
+    pub requests_in_flight: Gauge,
+    /// Documents written (created, updated or deleted) since the start.
+    pub documents_written: Counter,
+    /// Passages written since the start.
+    pub passages_written: Counter,
+    /// Position of the last acknowledged record.
+    pub log_lsn: Gauge<f64, AtomicU64>,
+    /// Bytes of the log on disk.
+    pub log_bytes: Gauge<f64, AtomicU64>,
+    /// Documents, by collection name.
+    pub documents: Family<CollectionLabels, Gauge>,
+    /// Passages, by collection name.
+    pub passages: Family<CollectionLabels, Gauge>,
+    /// Passages not yet linked into the vector graph, by collection name.
+    pub passages_unlinked: Family<CollectionLabels, Gauge>,
+    /// 1 while the node refuses writes.
+    pub read_only: Gauge,
+}
+
+/// Label of a collection's metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CollectionLabels {
+    /// Name of the collection.
+    pub collection: String,
+}
+
+/// From 50 µs to about 13 s, doubling.
+const BUCKETS: std::ops::Range<i32> = 0..18;
+
+impl Metrics {
+    /// Fresh counters, registered under the prefix `cairn`.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("cairn");
+        let histogram: fn() -> Histogram = || Histogram::new(BUCKETS.map(|power| 50e-6 * 2f64.powi(power)));
+        let metrics = Self {
+            tool_calls: Family::default(),
+            tool_seconds: Family::new_with_constructor(histogram),
+            search_cache_hits: Counter::default(),
+            search_cache_misses: Counter::default(),
+            requests_shed: Counter::default(),
+            requests_in_flight: Gauge::default(),
+            documents_written: Counter::default(),
+            passages_written: Counter::default(),
+            log_lsn: Gauge::default(),
+            log_bytes: Gauge::default(),
+            documents: Family::default(),
+            passages: Family::default(),
+            passages_unlinked: Family::default(),
+            read_only: Gauge::default(),
+            registry: Arc::new(Mutex::new(Registry::default())),
+        };
+        registry.register("tool_calls", "Tool calls", metrics.tool_calls.clone());
+        registry.register("tool_duration_seconds", "Time of a tool call inside the node", metrics.tool_seconds.clone());
+        registry.register("search_cache_hits", "Searches answered from the cache", metrics.search_cache_hits.clone());
+        registry.register("search_cache_misses", "Searches computed", metrics.search_cache_misses.clone());
+        registry.register("requests_shed", "Requests refused under load", metrics.requests_shed.clone());
+        registry.register("requests_in_flight", "Requests being answered", metrics.requests_in_flight.clone());
+        registry.register(
+            "documents_written",
+            "Documents created, updated or deleted",
+            metrics.documents_written.clone(),
+        );
+        registry.register("passages_written", "Passages written", metrics.passages_written.clone());
+        registry.register("log_lsn", "Position of the last acknowledged record", metrics.log_lsn.clone());
+        registry.register("log_bytes", "Bytes of the log on disk", metrics.log_bytes.clone());
+        registry.register("documents", "Documents in the collection", metrics.documents.clone());
+        registry.register("passages", "Passages in the collection", metrics.passages.clone());
+        registry.register(
+            "passages_unlinked",
+            "Passages not yet in the vector graph",
+            metrics.passages_unlinked.clone(),
+        );
+        registry.register("read_only", "1 while writes are refused", metrics.read_only.clone());
+        *metrics.registry.lock() = registry;
+        metrics
+    }
+
+    /// The metrics in OpenMetrics text.
+    ///
+    /// # Errors
+    /// Never in practice; formatting into a string does not fail.
+    pub fn render(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry.lock())?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
