@@ -1,7 +1,29 @@
-//! Cairn
+//! Cairn: a context server for AI agents in one static binary.
+//!
+//! The parts, in reading order; each may use those above it as `tests/it/layers.rs` allows. ARCHITECTURE.md tells how
+//! they work together.
+
+#![warn(missing_docs)]
+
 pub mod base;
-pub mod config;
+pub mod telemetry;
+
+pub mod task;
+
 pub mod embed;
 pub mod index;
-pub mod task;
-pub mod telemetry;
+pub mod ingest;
+pub mod store;
+
+pub mod collection;
+
+pub mod retrieval;
+
+pub mod mcp;
+
+pub mod api;
+
+pub mod config;
+
+pub mod app;
+pub mod cli;

@@ -54,6 +54,15 @@ pub fn boot_id() -> String {
         .map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned())
 }
 
+/// Writes a small file durably: a mark that must be there before what it marks.
+///
+/// # Errors
+/// When it cannot be written or synced.
+pub fn write_mark(path: &Path, text: &str) -> io::Result<()> {
+    write_synced(path, text.as_bytes())?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
 /// Decides what `directory` is worth, creating it or emptying it as needed. After this call `checkpoint.json` is still
 /// there when trusted; call [`mark_dirty`] before the first write.
 ///
@@ -101,8 +110,7 @@ pub fn mark_dirty(directory: &Path) -> io::Result<()> {
     if path.exists() {
         return Ok(());
     }
-    write_synced(&path, boot_id().as_bytes())?;
-    sync_directory(directory)
+    write_mark(&path, &boot_id())
 }
 
 /// Hashes and syncs the files of `directory`, and writes a checkpoint that vouches for them at `lsn`.

@@ -358,6 +358,21 @@ impl LexicalIndex {
         Ok(())
     }
 
+    /// An error of tantivy with the index it happened in.
+    #[must_use]
+    pub fn failure(&self, source: TantivyError) -> LexicalError {
+        self.engine(source)
+    }
+
+    /// Names and types of the metadata in the index: string, integer, number or boolean. By name; those of our own
+    /// making begin with an underscore.
+    ///
+    /// # Errors
+    /// When the index's files cannot be read.
+    pub fn fields(&self) -> Result<Vec<(String, &'static str)>, LexicalError> {
+        filtering::fields(&self.index).map_err(|source| self.engine(source))
+    }
+
     fn writer<'w>(&self, writing: &'w mut Writing) -> Result<&'w mut IndexWriter, LexicalError> {
         if !writing.dirty {
             derived::mark_dirty(&self.path)

@@ -3,9 +3,9 @@
 use std::ops::Bound;
 
 use serde_json::{Map, Value};
-use tantivy::Term;
 use tantivy::query::{AllQuery, BooleanQuery, EmptyQuery, ExistsQuery, Occur, Query, RangeQuery, TermQuery};
-use tantivy::schema::{Field, IndexRecordOption, OwnedValue};
+use tantivy::schema::{Field, IndexRecordOption, OwnedValue, Type};
+use tantivy::{Index, TantivyError, Term};
 
 use super::super::filter::{self, Filter, Scalar};
 
@@ -53,6 +53,22 @@ fn leaf(value: &Value) -> Option<OwnedValue> {
         },
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
+}
+
+/// Names and types of the metadata columns of all segments, by name.
+pub(super) fn fields(index: &Index) -> Result<Vec<(String, &'static str)>, TantivyError> {
+    let mut fields = std::collections::BTreeMap::new();
+    for field in index.fields_metadata()? {
+        let Some(name) = field.field_name.strip_prefix("metadata.") else { continue };
+        let kind = match field.typ {
+            Type::I64 | Type::U64 => "integer",
+            Type::F64 => "number",
+            Type::Bool => "boolean",
+            _ => "string",
+        };
+        fields.insert(name.replace("\\.", "."), kind);
+    }
+    Ok(fields.into_iter().collect())
 }
 
 /// The query that matches the same entries as `filter`. Its scores mean nothing.

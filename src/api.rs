@@ -1,0 +1,158 @@
+//! HTTP: MCP at `/mcp`, the tools and the sources as REST under `/v1`, and the admin listener.
+//!
+//! Invariants: a request is refused at once when too many are being answered; a body, a header and the time to send them
+//! are bounded; requests from web pages of other origins are refused (DNS rebinding). The admin listener runs on its
+//! own thread, so that health and metrics answer while everything else is busy.
+
+mod admin;
+mod guard;
+mod listener;
+mod sources;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use rmcp::transport::streamable_http_server::StreamableHttpService;
+use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
+use serde_json::{Value, json};
+
+use crate::base::Fault;
+use crate::collection::Library;
+use crate::mcp::{Arguments, NoProgress, NodeTools, Server, Tool, ToolError, ToolProvider};
+use crate::task::{Drain, Readiness};
+use crate::telemetry::Metrics;
+
+pub use admin::Admin;
+pub use listener::{ListenError, Listener};
+pub(crate) use sources::outcome_json as source_outcome_json;
+
+/// What the MCP and REST listener is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Its address.
+    pub listen: SocketAddr,
+    /// Names allowed in `Host` and `Origin` besides loopback ones.
+    pub allowed_hosts: Vec<String>,
+    /// Largest request body.
+    pub request_bytes_max: usize,
+    /// Requests answered at once.
+    pub in_flight_max: usize,
+    /// How long a stop waits for requests in flight.
+    pub drain_timeout: Duration,
+}
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Shared {
+    tools: Arc<NodeTools>,
+    library: Arc<Library>,
+}
+
+/// The routes of the MCP and REST listener.
+#[must_use]
+pub fn router(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &Drain) -> Router {
+    let library = Arc::clone(tools.retrieval().library());
+    let server = Server::new(Arc::clone(&tools) as Arc<dyn ToolProvider>);
+    let mcp = StreamableHttpService::new(
+        move || Ok(server.clone()),
+        Arc::new(NeverSessionManager::default()),
+        mcp_config(config, drain),
+    );
+    let guard = guard::Guard::new(config.allowed_hosts.clone(), config.in_flight_max, metrics.clone());
+    Router::new()
+        .route("/", get(greeting))
+        .route("/v1/tools/{tool}", post(call_tool))
+        .route("/v1/collections/{collection}/sources", get(sources::list))
+        .route("/v1/collections/{collection}/sources/{*source}", post(sources::sync).delete(sources::remove))
+        .layer(DefaultBodyLimit::max(config.request_bytes_max))
+        .route_service("/mcp", mcp)
+        .fallback(not_found)
+        .layer(axum::middleware::from_fn_with_state(Arc::new(guard), guard::check))
+        .with_state(Shared { tools, library })
+}
+
+fn mcp_config(config: &Config, drain: &Drain) -> rmcp::transport::streamable_http_server::StreamableHttpServerConfig {
+    rmcp::transport::streamable_http_server::StreamableHttpServerConfig::default()
+        // Sessions would keep state per client; nothing here needs any.
+        .with_legacy_session_mode(false)
+        .with_json_response(true)
+        .with_max_request_body_bytes(config.request_bytes_max)
+        .with_cancellation_token(drain.token())
+        // Host and Origin are checked once for all routes, by the guard.
+        .disable_allowed_hosts()
+        .disable_allowed_origins()
+}
+
+async fn greeting() -> &'static str {
+    concat!("Cairn ", env!("CARGO_PKG_VERSION"), "\nMCP: POST /mcp\nTools: POST /v1/tools/{name}\n")
+}
+
+async fn not_found() -> Response {
+    let message = "there is nothing here; MCP is at /mcp, the tools are at /v1/tools/{name}";
+    error_response(&ToolError::not_found(message))
+}
+
+/// `POST /v1/tools/{tool}`: a tool's arguments in, its structured answer out.
+async fn call_tool(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    arguments: Result<axum::Json<Arguments>, axum::extract::rejection::JsonRejection>,
+) -> Response {
+    let Some(tool) = Tool::named(&name) else {
+        return error_response(&ToolError::not_found(format!("there is no tool '{name}'")));
+    };
+    match arguments {
+        Ok(axum::Json(arguments)) => match shared.tools.call(tool, arguments, &NoProgress).await {
+            Ok(answer) => json_response(StatusCode::OK, answer.text),
+            Err(error) => error_response(&error),
+        },
+        Err(rejection) => {
+            let mut response = error_response(&ToolError::bad_argument(rejection.body_text()));
+            *response.status_mut() = rejection.status();
+            response
+        }
+    }
+}
+
+fn json_response(status: StatusCode, body: String) -> Response {
+    (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+}
+
+/// An error in the shape that tool errors have, with the status that fits whose fault it is.
+fn error_response(error: &ToolError) -> Response {
+    let status = match (error.code, error.fault) {
+        ("not_found", _) => StatusCode::NOT_FOUND,
+        ("conflict", _) => StatusCode::CONFLICT,
+        ("read_only" | "overloaded", _) | (_, Fault::Environment) => StatusCode::SERVICE_UNAVAILABLE,
+        (_, Fault::Caller) => StatusCode::BAD_REQUEST,
+        (_, Fault::Damage) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    json_response(status, error.to_json().to_string())
+}
+
+/// Why the node is not ready, as `/ready` shows it; empty when it is.
+fn not_ready(library: Option<&Library>, readiness: &Readiness) -> serde_json::Map<String, Value> {
+    use crate::store::WriterState;
+    let mut reasons: serde_json::Map<String, Value> =
+        readiness.reasons().into_iter().map(|(name, reason)| (name, reason.into())).collect();
+    match library.map(|library| library.reader().state()) {
+        Some(WriterState::ReadOnly { reason }) => {
+            reasons.insert("writes".to_owned(), format!("read-only: {reason}").into());
+        }
+        Some(WriterState::DiskFull { free, needed }) => {
+            reasons.insert("writes".to_owned(), crate::mcp::disk_full(free, needed).into());
+        }
+        Some(WriterState::Writable) | None => {}
+    }
+    reasons
+}
+
+fn ready_json(reasons: &serde_json::Map<String, Value>) -> Value {
+    json!({"ready": reasons.is_empty(), "reasons": reasons})
+}

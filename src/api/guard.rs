@@ -1,0 +1,133 @@
+//! What every request passes first: the check of `Host` and `Origin`, and the limit of requests in flight.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use tokio::sync::Semaphore;
+
+use crate::base::Fault;
+use crate::mcp::ToolError;
+use crate::telemetry::Metrics;
+
+/// What a refused client should wait, in seconds.
+const RETRY_AFTER_SECONDS: &str = "1";
+
+/// The guard's settings and counters.
+pub(super) struct Guard {
+    allowed_hosts: Vec<String>,
+    in_flight: Semaphore,
+    metrics: Metrics,
+}
+
+impl Guard {
+    pub(super) fn new(allowed_hosts: Vec<String>, in_flight_max: usize, metrics: Metrics) -> Self {
+        Self { allowed_hosts, in_flight: Semaphore::new(in_flight_max), metrics }
+    }
+
+    /// A name that a page of another site cannot have made to point here: an address, `localhost`, or a name the operator
+    /// listed. (DNS rebinding needs a name of the attacker's.)
+    fn is_host_allowed(&self, authority: &str) -> bool {
+        let host = host_of(authority);
+        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok() || self.is_listed(authority, host)
+    }
+
+    fn is_listed(&self, authority: &str, host: &str) -> bool {
+        self.allowed_hosts.iter().any(|name| name.eq_ignore_ascii_case(host) || name.eq_ignore_ascii_case(authority))
+    }
+
+    /// A page may talk to the node when it comes from this machine, from the node itself, or from a listed name.
+    fn is_origin_allowed(&self, origin: &str, own: Option<&str>) -> bool {
+        let Some((_, authority)) = origin.split_once("://") else { return false };
+        let host = host_of(authority);
+        host.eq_ignore_ascii_case("localhost")
+            || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+            || own.is_some_and(|own| own.eq_ignore_ascii_case(authority))
+            || self.is_listed(authority, host)
+    }
+}
+
+/// `name:port`, `address:port`, `[v6]:port` without the port and brackets.
+fn host_of(authority: &str) -> &str {
+    if let Some(rest) = authority.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or(rest);
+    }
+    authority.rsplit_once(':').map_or(authority, |(host, _)| host)
+}
+
+/// Lets a request through, or says why not.
+pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    if let Some(refusal) = refuse(&guard, &request) {
+        return refusal;
+    }
+    let Ok(_permit) = guard.in_flight.try_acquire() else {
+        guard.metrics.requests_shed.inc();
+        let message = "the node is answering as many requests as it can; try again in a second";
+        let error = ToolError { code: "overloaded", message: message.to_owned(), fault: Fault::Environment };
+        let mut response = super::error_response(&error);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+        return response;
+    };
+    guard.metrics.requests_in_flight.inc();
+    let response = next.run(request).await;
+    guard.metrics.requests_in_flight.dec();
+    response
+}
+
+/// The answer to a request that a page of another site may have made.
+fn refuse(guard: &Guard, request: &Request) -> Option<Response> {
+    let text = |name: header::HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
+    let host = text(header::HOST).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+    if host.is_some_and(|host| !guard.is_host_allowed(host)) {
+        return Some(forbidden("Host", host.unwrap_or_default()));
+    }
+    if let Some(origin) = text(header::ORIGIN)
+        && !guard.is_origin_allowed(origin, host)
+    {
+        return Some(forbidden("Origin", origin));
+    }
+    None
+}
+
+fn forbidden(header: &str, value: &str) -> Response {
+    let message = format!(
+        "requests with the {header} '{}' are refused; list the name in server.allowed_hosts to allow it",
+        value.chars().take(100).collect::<String>()
+    );
+    let mut response = super::error_response(&ToolError::bad_argument(message));
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard() -> Guard {
+        Guard::new(vec!["docs.example".to_owned()], 1, Metrics::new())
+    }
+
+    #[test]
+    fn only_names_that_cannot_be_rebound_are_hosts() {
+        for host in ["localhost", "localhost:7171", "127.0.0.1:7171", "[::1]:7171", "10.1.2.3", "docs.example:443"] {
+            assert!(guard().is_host_allowed(host), "{host}");
+        }
+        for host in ["evil.example", "evil.example:7171", "localhost.evil.example", ""] {
+            assert!(!guard().is_host_allowed(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn pages_of_other_sites_are_no_origins() {
+        let own = Some("10.1.2.3:7171");
+        for origin in ["http://localhost:3000", "http://127.0.0.1", "http://10.1.2.3:7171", "https://docs.example"] {
+            assert!(guard().is_origin_allowed(origin, own), "{origin}");
+        }
+        for origin in ["http://evil.example", "null", "http://10.1.2.4:7171", "https://docs.example.evil"] {
+            assert!(!guard().is_origin_allowed(origin, own), "{origin}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Sources over REST: how `cairn add` hands files to a running node.
+//!
+//! `POST   /v1/collections/{collection}/sources/{path}` with the file as body: see [`Library::sync_source`].
+//! `GET    /v1/collections/{collection}/sources?prefix=&after=&limit=`: paths and document counts.
+//! `DELETE /v1/collections/{collection}/sources/{path}`: removes the source's documents.
+
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{Shared, error_response, json_response};
+use crate::collection::{DocumentStatus, SourceOutcome};
+use crate::mcp::ToolError;
+
+/// Sources on one page.
+const PAGE: usize = 1_000;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct SyncQuery {
+    /// A JSON object that is added to the metadata of every document.
+    metadata: Option<String>,
+}
+
+pub(super) async fn sync(
+    State(shared): State<Shared>,
+    Path((collection, source)): Path<(String, String)>,
+    Query(query): Query<SyncQuery>,
+    body: Bytes,
+) -> Response {
+    let metadata: Map<String, Value> = match query.metadata.as_deref().map(serde_json::from_str) {
+        None => Map::new(),
+        Some(Ok(metadata)) => metadata,
+        Some(Err(error)) => {
+            return error_response(&ToolError::bad_argument(format!("metadata is no JSON object: {error}")));
+        }
+    };
+    let result = async {
+        shared.library.ensure_collection(&collection).await?;
+        shared.library.sync_source(&collection, &source, body.to_vec(), metadata).await
+    };
+    match result.await {
+        Ok(outcome) => json_response(StatusCode::OK, outcome_json(&source, &outcome).to_string()),
+        Err(error) => error_response(&ToolError::from(error)),
+    }
+}
+
+/// What became of a source, as the REST interface and `cairn add --json` say it.
+pub(crate) fn outcome_json(source: &str, outcome: &SourceOutcome) -> Value {
+    let count = |wanted: fn(&DocumentStatus) -> bool| {
+        outcome.documents.iter().filter(|document| wanted(&document.status)).count()
+    };
+    let created = count(|status| matches!(status, DocumentStatus::Created));
+    let updated = count(|status| matches!(status, DocumentStatus::Updated));
+    let deleted = count(|status| matches!(status, DocumentStatus::Deleted));
+    let failed: Vec<String> = outcome
+        .documents
+        .iter()
+        .filter_map(|document| match &document.status {
+            DocumentStatus::Failed(error) => Some(format!("{}: {error}", document.id)),
+            _ => None,
+        })
+        .collect();
+    let status = match (created, updated + deleted, outcome.unchanged) {
+        _ if !failed.is_empty() => "failed",
+        (0, 0, _) => "unchanged",
+        (_, 0, 0) => "created",
+        _ => "updated",
+    };
+    json!({
+        "source": source,
+        "status": status,
+        "created": created,
+        "updated": updated,
+        "deleted": deleted,
+        "unchanged": outcome.unchanged,
+        "passages": outcome.documents.iter().map(|document| document.passages).sum::<usize>(),
+        "warnings": outcome.warnings,
+        "errors": failed,
+    })
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct ListQuery {
+    #[serde(default)]
+    prefix: String,
+    #[serde(default)]
+    after: Option<String>,
+    #[serde(default)]
+    limit: Option<usize>,
+}
+
+pub(super) async fn list(
+    State(shared): State<Shared>,
+    Path(collection): Path<String>,
+    Query(query): Query<ListQuery>,
+) -> Response {
+    let Some(info) = shared.library.collection(&collection) else {
+        return error_response(&ToolError::not_found(format!("there is no collection '{collection}'")));
+    };
+    let limit = query.limit.unwrap_or(PAGE).clamp(1, PAGE);
+    let sources = shared.library.sources(info.id, &query.prefix, query.after.as_deref(), limit);
+    let sources = match sources {
+        Ok(sources) => sources,
+        Err(error) => return error_response(&ToolError::from(crate::retrieval::SearchError::from(error))),
+    };
+    let sources: Vec<Value> =
+        sources.into_iter().map(|source| json!({"source": source.source, "documents": source.documents})).collect();
+    json_response(StatusCode::OK, json!({ "sources": sources }).to_string())
+}
+
+pub(super) async fn remove(
+    State(shared): State<Shared>,
+    Path((collection, source)): Path<(String, String)>,
+) -> Response {
+    match shared.library.delete_source(&collection, &source).await {
+        Ok(ids) => json_response(StatusCode::OK, json!({"source": source, "deleted": ids.len()}).to_string()),
+        Err(error) => error_response(&ToolError::from(error)),
+    }
+}

@@ -1,0 +1,234 @@
+//! Composition: from settings to a running node, and the order in which it stops.
+//!
+//! Start: admin listener, MCP listener, log, indexes, requests. Stop, with a deadline: no new connections, requests in
+//! flight, background work, indexes, log. What is acknowledged is on stable storage at every moment in between.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::api::{self, Admin, Listener};
+use crate::base::{ByteSize, SystemClock};
+use crate::collection::{self, Library, OpenError};
+use crate::config::Config;
+use crate::embed::Models;
+use crate::index::vector;
+use crate::ingest;
+use crate::mcp::NodeTools;
+use crate::retrieval::{self, Retrieval};
+use crate::task::{self, Drain, Readiness};
+use crate::telemetry::Metrics;
+
+/// How often expired documents are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// Documents removed in one sweep.
+const SWEEP_DOCUMENTS: usize = 1_000;
+
+/// An opened node: everything but the sockets.
+pub struct Node {
+    library: Arc<Library>,
+    tools: Arc<NodeTools>,
+    metrics: Metrics,
+    readiness: Readiness,
+}
+
+impl Node {
+    /// Opens the data directory.
+    ///
+    /// # Errors
+    /// When another process holds it, or it cannot be read or written.
+    pub fn open(config: &Config, readiness: Readiness, metrics: Metrics) -> Result<Self, OpenError> {
+        let start = Instant::now();
+        let models = Arc::new(Models::built_in());
+        let (library, report) = Library::open(library_config(config), models, &readiness, &metrics)?;
+        for damage in &report.damage {
+            tracing::error!(%damage, "the log is damaged; what the record held cannot be read, the rest is served");
+        }
+        if report.torn_bytes > 0 {
+            tracing::warn!(
+                bytes = report.torn_bytes,
+                "an unfinished write at the end of the log was cut off; nothing acknowledged was in it"
+            );
+        }
+        tracing::info!(
+            node = %report.node, lsn = report.last.0, catalog = ?report.catalog,
+            collections = library.collections().len(), took_ms = start.elapsed().as_millis() as u64, "the log is open",
+        );
+        let search = retrieval::Config {
+            limit: config.search.limit,
+            tokens_max: config.search.tokens_max,
+            candidates: config.search.candidates,
+            cache_bytes: config.search.cache_bytes.0,
+        };
+        let retrieval = Retrieval::new(Arc::clone(&library), search, metrics.clone());
+        let tools = Arc::new(NodeTools::new(retrieval, readiness.clone(), metrics.clone()));
+        Ok(Self { library, tools, metrics, readiness })
+    }
+
+    /// The tools over the node's collections.
+    #[must_use]
+    pub fn tools(&self) -> &Arc<NodeTools> {
+        &self.tools
+    }
+
+    /// The node's collections.
+    #[must_use]
+    pub fn library(&self) -> &Arc<Library> {
+        &self.library
+    }
+
+    /// What the node is not ready for.
+    #[must_use]
+    pub fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+
+    /// Finishes what was begun and closes the files.
+    pub fn close(&self) {
+        self.library.close();
+    }
+}
+
+fn library_config(config: &Config) -> collection::Config {
+    collection::Config {
+        data_dir: config.data_dir.clone(),
+        segment_bytes: config.store.segment_bytes.0,
+        reserve_bytes: config.store.reserve_bytes.0,
+        limits: ingest::Limits {
+            source_bytes_max: config.ingest.source_bytes_max.0,
+            text_bytes_max: config.ingest.source_bytes_max.0,
+            ..ingest::Limits::default()
+        },
+        chunks: ingest::ChunkConfig {
+            target_tokens: config.ingest.passage_tokens,
+            max_tokens: config.ingest.passage_tokens_max,
+        },
+        vectors: vector::Config {
+            dimensions: 0,
+            flat_max: config.index.flat_max,
+            connectivity: config.index.connectivity,
+            expansion_add: config.index.expansion_add,
+            expansion_search: config.index.expansion_search,
+            scan_max: config.index.scan_max,
+        },
+        clock: Arc::new(SystemClock),
+    }
+}
+
+/// Where a running node can be reached, left in its data directory for the command line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningNode {
+    /// Process id.
+    pub pid: u32,
+    /// Address of MCP and REST.
+    pub listen: SocketAddr,
+    /// Address of the admin listener.
+    pub admin: SocketAddr,
+}
+
+impl RunningNode {
+    fn path(data_dir: &Path) -> PathBuf {
+        data_dir.join("running.json")
+    }
+
+    /// What the data directory says; it may be a leftover of a node that died.
+    #[must_use]
+    pub fn read(data_dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(Self::path(data_dir)).ok()?).ok()
+    }
+
+    fn write(&self, data_dir: &Path) -> io::Result<()> {
+        let partial = data_dir.join("running.partial");
+        fs::write(&partial, serde_json::to_vec(self).map_err(io::Error::other)?)?;
+        fs::rename(partial, Self::path(data_dir))
+    }
+}
+
+/// Runs a node until SIGTERM or SIGINT. `ready` is called once, when requests are answered.
+///
+/// # Errors
+/// When an address cannot be had or the data directory cannot be opened.
+pub fn serve(config: &Config, ready: impl FnOnce(&RunningNode)) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("cairn")
+        .build()
+        .context("cannot start the runtime")?;
+    let drain = Drain::default();
+    let (readiness, metrics) = (Readiness::default(), Metrics::new());
+    let admin = Admin::start(config.admin_listen, readiness.clone(), metrics.clone(), drain.clone())?;
+    let result = runtime.block_on(run(config, &admin, &drain, readiness, metrics, ready));
+    drain.start();
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    admin.join().context("the admin listener did not stop")?;
+    result
+}
+
+async fn run(
+    config: &Config,
+    admin: &Admin,
+    drain: &Drain,
+    readiness: Readiness,
+    metrics: Metrics,
+    ready: impl FnOnce(&RunningNode),
+) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let listener = Listener::bind(config.server.listen).await?;
+    let opening = config.clone();
+    let node = Arc::new(
+        tokio::task::spawn_blocking(move || Node::open(&opening, readiness, metrics))
+            .await
+            .context("opening the data directory panicked")??,
+    );
+    admin.watch(Arc::clone(node.library()));
+    let running = RunningNode { pid: std::process::id(), listen: listener.address(), admin: admin.address() };
+    if let Err(error) = running.write(&config.data_dir) {
+        tracing::warn!(%error, "the command line will not find this node by its data directory");
+    }
+    let server = api::Config {
+        listen: listener.address(),
+        allowed_hosts: config.server.allowed_hosts.clone(),
+        request_bytes_max: config.server.request_bytes_max.as_usize(),
+        in_flight_max: config.server.in_flight_max,
+        drain_timeout: config.server.drain_timeout,
+    };
+    let router = api::router(&server, Arc::clone(node.tools()), &node.metrics, drain);
+    let serving = task::spawn("serve", listener.serve(router, drain.clone(), server.drain_timeout));
+    let sweeping = task::spawn("sweep", sweep(Arc::clone(node.library()), drain.clone()));
+    ready(&running);
+    tracing::info!(mcp = %format!("http://{}/mcp", running.listen), admin = %running.admin, "ready");
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+    }
+    drain.start();
+    serving.await.context("serving panicked")?;
+    sweeping.await.context("the sweep panicked")?;
+    let closing = Arc::clone(&node);
+    tokio::task::spawn_blocking(move || closing.close()).await.context("closing panicked")?;
+    // Only a convenience; a leftover is recognised because nobody answers there.
+    let _ = fs::remove_file(RunningNode::path(&config.data_dir));
+    tracing::info!(log = %ByteSize(node.library().reader().log_bytes()), "stopped");
+    Ok(())
+}
+
+async fn sweep(library: Arc<Library>, drain: Drain) {
+    loop {
+        tokio::select! {
+            () = drain.ordered() => return,
+            () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+        }
+        match library.sweep_expired(SWEEP_DOCUMENTS).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "expired documents were removed"),
+            Err(error) => tracing::warn!(%error, "expired documents stay, hidden"),
+        }
+    }
+}

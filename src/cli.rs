@@ -1,0 +1,215 @@
+//! The command line: one file a verb, text for people and JSON for programs.
+//!
+//! Invariants: standard output carries answers alone; everything else goes to standard error. Exit codes: 0 done, 1 failed,
+//! 2 usage, 3 not ready or unreachable. A verb talks to the node that runs on the data directory, and opens the directory
+//! itself when none does.
+
+mod add;
+mod backend;
+mod collections;
+mod documents;
+mod eval;
+mod output;
+mod proxy;
+mod search;
+mod serve;
+mod status;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Overrides};
+use crate::telemetry;
+
+use self::backend::Backend;
+
+/// A context server for AI agents: keeps documents on this machine and answers searches over MCP.
+#[derive(Debug, Parser)]
+#[command(name = "cairn", version, arg_required_else_help = true, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cairn serve                              start the node on http://127.0.0.1:7171/mcp
+  cairn add docs/ -c manual                put a folder in, and keep it in step when run again
+  cairn search \"how do I restore a backup\"  find passages, with citations
+  cairn mcp                                speak MCP on standard input and output, for desktop clients
+
+The data directory, configuration and addresses can also be set by CAIRN_* variables; see `cairn serve --print-config`.";
+
+/// What every verb takes.
+#[derive(Debug, Clone, Args)]
+struct Common {
+    /// Where everything is kept [default: /var/lib/cairn for root, else ~/.local/share/cairn]
+    #[arg(long, global = true, env = "CAIRN_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Settings in TOML; see `cairn serve --print-config`
+    #[arg(long, global = true, env = "CAIRN_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Talk to the node at this address instead of the one on the data directory
+    #[arg(long, global = true, env = "CAIRN_URL", value_name = "URL")]
+    url: Option<String>,
+    /// Print JSON
+    #[arg(long, global = true, env = "CAIRN_JSON", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set, hide_possible_values = true, value_name = "BOOL")]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the node
+    Serve(serve::Arguments),
+    /// Speak MCP on standard input and output
+    Mcp(proxy::Arguments),
+    /// Put files and folders into a collection, and keep it in step with them
+    Add(add::Arguments),
+    /// Find passages
+    Search(search::Arguments),
+    /// Print a document, or a passage with what surrounds it
+    Get(documents::GetArguments),
+    /// List collections, or the documents of one
+    Ls(documents::ListArguments),
+    /// Delete documents
+    Rm(documents::RemoveArguments),
+    /// Create, describe and delete collections
+    Collection(collections::Arguments),
+    /// Measure search quality on a folder with questions and judgements
+    Eval(eval::Arguments),
+    /// Tell how the node is
+    Status(status::Arguments),
+    /// Print the tab completions of a shell
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one per verb into a folder
+    Man {
+        /// Folder for the pages
+        #[arg(value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
+}
+
+/// Why a verb did not do what it was asked, with the exit code that says so.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    error: anyhow::Error,
+}
+
+impl Failure {
+    /// The node is not there or not ready.
+    fn unreachable(error: impl Into<anyhow::Error>) -> Self {
+        Self { code: 3, error: error.into() }
+    }
+
+    /// The command line is wrong.
+    fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self { code: 2, error: error.into() }
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.error)?;
+        // An error that passes its cause through has the same words: said once.
+        let mut said = self.error.to_string();
+        for cause in self.error.chain().skip(1) {
+            let text = cause.to_string();
+            if !said.contains(&text) {
+                write!(f, ": {text}")?;
+                said = text;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { code: 1, error: error.into() }
+    }
+}
+
+impl Cli {
+    /// Does what the command line says.
+    ///
+    /// # Errors
+    /// [`Failure`] with words for people and an exit code for programs.
+    pub fn run(self) -> Result<(), Failure> {
+        let common = &self.common;
+        match self.verb {
+            Verb::Serve(arguments) => serve::run(common, &arguments),
+            Verb::Mcp(arguments) => proxy::run(common, &arguments),
+            Verb::Add(arguments) => add::run(common, &arguments),
+            Verb::Search(arguments) => search::run(common, &arguments),
+            Verb::Get(arguments) => documents::get(common, &arguments),
+            Verb::Ls(arguments) => documents::list(common, &arguments),
+            Verb::Rm(arguments) => documents::remove(common, &arguments),
+            Verb::Collection(arguments) => collections::run(common, &arguments),
+            Verb::Eval(arguments) => eval::run(common, &arguments),
+            Verb::Status(arguments) => status::run(common, &arguments),
+            Verb::Completions { shell } => {
+                clap_complete::generate(shell, &mut Self::command(), "cairn", &mut std::io::stdout());
+                Ok(())
+            }
+            Verb::Man { directory } => man(directory),
+        }
+    }
+}
+
+fn man(directory: Option<PathBuf>) -> Result<(), Failure> {
+    match directory {
+        Some(directory) => {
+            std::fs::create_dir_all(&directory)?;
+            clap_mangen::generate_to(Cli::command(), &directory)?;
+        }
+        None => clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?,
+    }
+    Ok(())
+}
+
+impl Common {
+    fn overrides(&self) -> Overrides {
+        Overrides { data_dir: self.data_dir.clone(), ..Overrides::default() }
+    }
+
+    /// The settings, for every verb but `serve`, which has flags of its own.
+    fn load(&self) -> Result<Config, Failure> {
+        self.load_with(&self.overrides())
+    }
+
+    fn load_with(&self, overrides: &Overrides) -> Result<Config, Failure> {
+        // A variable that is not UTF-8 is none of ours.
+        let environment =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Config::load(self.config.as_deref(), environment, overrides).map_err(|error: ConfigError| Failure::usage(error))
+    }
+
+    /// The node that runs on the data directory, or the directory itself.
+    fn backend(&self) -> Result<Backend, Failure> {
+        let config = self.load()?;
+        quiet_logs(&config);
+        Backend::find(self.url.as_deref(), &config)
+    }
+}
+
+/// Verbs other than `serve` say what went wrong themselves; the log is for warnings they cannot see.
+fn quiet_logs(config: &Config) {
+    let filter = if config.log.filter == "info" { "warn".to_owned() } else { config.log.filter.clone() };
+    // The filter was checked when the settings were loaded.
+    let _ = telemetry::init(&telemetry::Config { filter, ..config.log.clone() });
+}

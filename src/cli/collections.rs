@@ -1,0 +1,126 @@
+//! `cairn collection`: creates, describes and deletes collections.
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::backend::Backend;
+use super::{Common, Failure, documents, output};
+use crate::mcp::Tool;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List the collections
+    #[command(alias = "ls")]
+    List,
+    /// Create one
+    Create {
+        /// 1 to 63 of a-z, 0-9, '-', '_' and '.'
+        name: String,
+        /// What it is for; agents see it when they choose where to search
+        #[arg(short, long, default_value = "")]
+        description: String,
+        /// Embedding model [default: the built-in one]
+        #[arg(long)]
+        model: Option<String>,
+    },
+    /// Show its size, its model and the metadata that filters can ask for
+    Describe {
+        /// Name of the collection
+        #[arg(env = "CAIRN_COLLECTION")]
+        name: String,
+    },
+    /// Delete one, with its documents
+    #[command(alias = "rm")]
+    Delete {
+        /// Name of the collection
+        name: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
+    let backend = common.backend()?;
+    let answer = match &arguments.action {
+        Action::List => return list(common, &backend),
+        Action::Create { name, description, model } => {
+            backend.call(Tool::CreateCollection, json!({"name": name, "description": description, "model": model}))?
+        }
+        Action::Describe { name } => return describe(common, &backend, name),
+        Action::Delete { name, yes } => {
+            let found = backend.call(Tool::DescribeCollection, json!({ "collection": name }))?;
+            if !yes {
+                documents::confirm(&format!(
+                    "delete '{name}' with its {} documents?",
+                    output::count(&found, "documents")
+                ))?;
+            }
+            backend.call(Tool::DeleteCollection, json!({"name": name, "confirm": name}))?
+        }
+    };
+    if common.json {
+        return output::json(&answer);
+    }
+    output::line(&format!("{:<9}  {}", output::text(&answer, "status"), output::text(&answer, "name")))
+}
+
+/// Prints the collections.
+pub(super) fn list(common: &Common, backend: &Backend) -> Result<(), Failure> {
+    let answer = backend.call(Tool::ListCollections, json!({}))?;
+    if common.json {
+        return output::json(&answer);
+    }
+    let collections = answer["collections"].as_array().cloned().unwrap_or_default();
+    if collections.is_empty() {
+        eprintln!("there are no collections yet; add documents with `cairn add PATH -c NAME`");
+        return Ok(());
+    }
+    let rows = collections
+        .iter()
+        .map(|info| {
+            let text = |name| output::text(info, name).to_owned();
+            let (documents, passages) = (output::count(info, "documents"), output::count(info, "passages"));
+            vec![
+                text("name"),
+                documents,
+                passages,
+                output::size(info, "text_bytes"),
+                text("updated_at"),
+                text("description"),
+            ]
+        })
+        .collect();
+    let numbers = ["documents", "passages", "text"];
+    output::table(&["name", "documents", "passages", "text", "updated", "description"], &numbers, rows)
+}
+
+fn describe(common: &Common, backend: &Backend, name: &str) -> Result<(), Failure> {
+    let answer = backend.call(Tool::DescribeCollection, json!({ "collection": name }))?;
+    if common.json {
+        return output::json(&answer);
+    }
+    let line = |label: &str, value: String| output::line(&format!("{label:<12}{value}"));
+    line("name", output::text(&answer, "name").to_owned())?;
+    line("for", output::text(&answer, "description").to_owned())?;
+    line("documents", output::count(&answer, "documents"))?;
+    line("passages", output::count(&answer, "passages"))?;
+    line("text", output::size(&answer, "text_bytes"))?;
+    line("model", format!("{} ({} dimensions)", output::text(&answer, "model"), answer["dimensions"]))?;
+    line("updated", output::text(&answer, "updated_at").to_owned())?;
+    let fields = answer["fields"].as_array().into_iter().flatten();
+    let fields: Vec<String> = fields
+        .map(|field: &Value| format!("{} ({})", output::text(field, "name"), output::text(field, "type")))
+        .collect();
+    line("fields", if fields.is_empty() { "none".to_owned() } else { fields.join(", ") })?;
+    if let Some(problem) = answer["problem"].as_str() {
+        line("problem", problem.to_owned())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! `cairn get`, `cairn ls`, `cairn rm`: documents by id.
+
+use std::io::IsTerminal as _;
+
+use anyhow::anyhow;
+use serde_json::{Value, json};
+
+use super::{Common, Failure, collections, output};
+use crate::mcp::Tool;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cairn get manual/install.md       the whole document
+  cairn get 'manual/install.md#4'   its fifth passage, with what surrounds it")]
+pub(super) struct GetArguments {
+    /// An id that search or ls printed
+    id: String,
+    /// Stop after about this many tokens [default: everything]
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+}
+
+pub(super) fn get(common: &Common, arguments: &GetArguments) -> Result<(), Failure> {
+    let backend = common.backend()?;
+    let mut answer = backend.call(
+        Tool::Fetch,
+        json!({"id": arguments.id, "max_tokens": arguments.max_tokens.unwrap_or(crate::retrieval::TOKENS_MAX)}),
+    )?;
+    // A passage is one page; a document is read to its end unless a budget was given.
+    let is_passage =
+        answer["id"].as_str().and_then(|id| id.rsplit_once('#')).is_some_and(|(_, end)| end.parse::<usize>().is_ok());
+    while arguments.max_tokens.is_none()
+        && !is_passage
+        && let Some(cursor) = answer["next_cursor"].as_str()
+    {
+        let arguments = json!({"id": arguments.id, "max_tokens": crate::retrieval::TOKENS_MAX, "cursor": cursor});
+        let next = backend.call(Tool::Fetch, arguments)?;
+        let text = format!("{}\n\n{}", output::text(&answer, "text"), output::text(&next, "text"));
+        answer["range"][1] = next["range"][1].clone();
+        answer["passages"][1] = next["passages"][1].clone();
+        answer["text"] = text.into();
+        answer["truncated"] = false.into();
+        match next.get("next_cursor") {
+            Some(cursor) => answer["next_cursor"] = cursor.clone(),
+            None => {
+                answer.as_object_mut().map(|answer| answer.shift_remove("next_cursor"));
+            }
+        }
+    }
+    if common.json {
+        return output::json(&answer);
+    }
+    output::line(output::text(&answer, "text"))
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cairn ls                    the collections
+  cairn ls manual             the documents of one
+  cairn ls manual guides/     those whose ids begin with guides/")]
+pub(super) struct ListArguments {
+    /// Collection [default: list the collections]
+    #[arg(env = "CAIRN_COLLECTION")]
+    collection: Option<String>,
+    /// Beginning of the ids
+    #[arg(default_value = "")]
+    prefix: String,
+}
+
+pub(super) fn list(common: &Common, arguments: &ListArguments) -> Result<(), Failure> {
+    let backend = common.backend()?;
+    let Some(collection) = &arguments.collection else { return collections::list(common, &backend) };
+    let mut documents: Vec<Value> = Vec::new();
+    let mut cursor = Value::Null;
+    loop {
+        let page = json!({"collection": collection, "prefix": arguments.prefix, "limit": 1_000, "cursor": cursor});
+        let mut answer = backend.call(Tool::ListDocuments, page)?;
+        documents.extend(answer["documents"].as_array_mut().map(std::mem::take).unwrap_or_default());
+        cursor = answer["next_cursor"].take();
+        if cursor.is_null() {
+            break;
+        }
+    }
+    if common.json {
+        return output::json(&json!({"collection": collection, "documents": documents}));
+    }
+    let rows = documents
+        .iter()
+        .map(|document| {
+            let text = |name| output::text(document, name).to_owned();
+            vec![
+                text("id"),
+                text("title"),
+                output::count(document, "passages"),
+                output::count(document, "version"),
+                text("updated_at"),
+            ]
+        })
+        .collect();
+    output::table(&["id", "title", "passages", "version", "updated"], &["passages", "version"], rows)
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cairn rm manual/old.md manual/older.md
+  cairn rm -c papers --filter '{\"year\": {\"lt\": 2000}}' --dry-run")]
+pub(super) struct RemoveArguments {
+    /// Ids that search or ls printed
+    #[arg(value_name = "ID", required_unless_present = "filter", conflicts_with = "filter")]
+    ids: Vec<String>,
+    /// Collection for --filter
+    #[arg(short, long, env = "CAIRN_COLLECTION")]
+    collection: Option<String>,
+    /// Delete every document whose metadata matches, as JSON
+    #[arg(short, long, value_name = "JSON", requires = "collection")]
+    filter: Option<String>,
+    /// Say what would be deleted, and stop
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+pub(super) fn remove(common: &Common, arguments: &RemoveArguments) -> Result<(), Failure> {
+    let filter: Value = match &arguments.filter {
+        None => Value::Null,
+        Some(text) => {
+            serde_json::from_str(text).map_err(|error| Failure::usage(anyhow!("--filter is no JSON: {error}")))?
+        }
+    };
+    let collection = if filter.is_null() { Value::Null } else { json!(arguments.collection) };
+    let ids = super::backend::names(&arguments.ids);
+    let call = |dry_run: bool, expected: Value| json!({"ids": ids, "collection": collection, "filter": filter, "dry_run": dry_run, "expected_count": expected});
+    let backend = common.backend()?;
+    let mut answer = backend.call(Tool::DeleteDocuments, call(true, Value::Null))?;
+    if !arguments.dry_run {
+        let matched = answer["matched"].clone();
+        // Ids were typed one by one; a filter may match more than was thought.
+        if !filter.is_null() && !arguments.yes {
+            confirm(&format!(
+                "delete {} documents from '{}'?",
+                matched,
+                arguments.collection.as_deref().unwrap_or_default()
+            ))?;
+        }
+        answer = backend.call(Tool::DeleteDocuments, call(false, matched))?;
+    }
+    if common.json {
+        return output::json(&answer);
+    }
+    for result in answer["results"].as_array().into_iter().flatten() {
+        output::line(&format!("{:<9}  {}", output::text(result, "status"), output::text(result, "id")))?;
+    }
+    if arguments.dry_run {
+        eprintln!("{} documents would be deleted", output::count(&answer, "matched"));
+    }
+    Ok(())
+}
+
+/// Asks on the terminal; without one, `--yes` is needed.
+pub(super) fn confirm(question: &str) -> Result<(), Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::usage(anyhow!("{question} pass --yes to do it without being asked")));
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(anyhow!("nothing was deleted").into()) }
+}

@@ -1,0 +1,99 @@
+//! `cairn search`: finds passages.
+
+use serde_json::{Value, json};
+
+use super::{Common, Failure, backend, output};
+use crate::mcp::Tool;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cairn search \"how do I restore a backup\"
+  cairn search etcd snapshot -c manual -n 3
+  cairn search quota --filter '{\"team\": \"storage\", \"year\": {\"gte\": 2024}}' --json")]
+pub(super) struct Arguments {
+    /// A question or keywords
+    #[arg(required = true, value_name = "QUERY")]
+    query: Vec<String>,
+    /// Collection to search; may be given several times [default: all]
+    #[arg(short, long = "collection", env = "CAIRN_COLLECTION")]
+    collections: Vec<String>,
+    /// Passages wanted, 1 to 50
+    #[arg(short = 'n', long, value_name = "N")]
+    limit: Option<usize>,
+    /// hybrid, dense or lexical
+    #[arg(short, long, default_value = "hybrid")]
+    mode: String,
+    /// Only documents whose metadata matches, as JSON
+    #[arg(short, long, value_name = "JSON")]
+    filter: Option<String>,
+    /// Print whole passages
+    #[arg(long)]
+    full: bool,
+}
+
+pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
+    let filter: Value = match &arguments.filter {
+        None => Value::Null,
+        Some(text) => serde_json::from_str(text)
+            .map_err(|error| Failure::usage(anyhow::anyhow!("--filter is no JSON: {error}")))?,
+    };
+    let detail = if arguments.full || common.json { "full" } else { "snippet" };
+    let answer = common.backend()?.call(
+        Tool::Search,
+        json!({
+            "query": arguments.query.join(" "), "collections": backend::names(&arguments.collections),
+            "limit": arguments.limit, "mode": arguments.mode, "filter": filter, "detail": detail,
+        }),
+    )?;
+    if common.json {
+        return output::json(&answer);
+    }
+    let results = answer["results"].as_array().cloned().unwrap_or_default();
+    for (rank, result) in results.iter().enumerate() {
+        let headings = result["headings"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let path: Vec<&str> = std::iter::once(output::text(result, "title")).chain(headings).collect();
+        let score = result["score"].as_f64().unwrap_or_default();
+        output::line(&format!(
+            "{:>2}  {}  {}",
+            rank + 1,
+            output::bold(&path.join(" › ")),
+            output::dim(&format!("{score:.2}"))
+        ))?;
+        for line in wrapped(output::text(result, "text"), arguments.full) {
+            output::line(&format!("    {line}"))?;
+        }
+        output::line(&format!("    {}\n", output::dim(output::text(result, "id"))))?;
+    }
+    let searched = answer["searched"]["collections"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let searched: Vec<&str> = searched.collect();
+    if results.is_empty() {
+        let places = if searched.is_empty() {
+            "there are no collections yet; add documents with `cairn add PATH`".to_owned()
+        } else {
+            format!("searched {}", searched.join(", "))
+        };
+        eprintln!("nothing found; {places}");
+    } else if let Some(reason) = answer["searched"]["mode_reason"].as_str() {
+        eprintln!("only {} was searched: {reason}", output::text(&answer["searched"], "mode_used"));
+    }
+    Ok(())
+}
+
+/// A passage in lines of at most 96 characters; as it is when it is wanted whole.
+fn wrapped(text: &str, whole: bool) -> Vec<String> {
+    if whole {
+        return text.lines().map(str::to_owned).collect();
+    }
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= 96 => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}

@@ -1,0 +1,61 @@
+//! `cairn serve`: runs the node.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+
+use serde_json::json;
+
+use super::{Common, Failure};
+use crate::app;
+use crate::config::{DEFAULTS, Overrides};
+use crate::telemetry;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cairn serve
+  cairn serve --data-dir /srv/cairn --listen 127.0.0.1:8000 --admin 127.0.0.1:8001
+  cairn serve --print-config > cairn.toml
+
+Point an MCP client at http://127.0.0.1:7171/mcp. Stop it with Ctrl-C or SIGTERM.")]
+pub(super) struct Arguments {
+    /// Address of MCP and REST [default: 127.0.0.1:7171]
+    #[arg(long, env = "CAIRN_LISTEN", value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Address of /health, /ready and /metrics [default: 127.0.0.1:9464]
+    #[arg(long, env = "CAIRN_ADMIN", value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+    /// Listen on an address that other machines reach, although nobody has to authenticate
+    #[arg(long)]
+    allow_unauthenticated: bool,
+    /// Print every setting with its default and what it does, as a file for --config
+    #[arg(long)]
+    print_config: bool,
+}
+
+pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
+    if arguments.print_config {
+        print!("{DEFAULTS}");
+        return Ok(());
+    }
+    let overrides = Overrides {
+        listen: arguments.listen,
+        admin: arguments.admin,
+        allow_unauthenticated: arguments.allow_unauthenticated,
+        ..common.overrides()
+    };
+    let config = common.load_with(&overrides)?;
+    telemetry::init(&config.log)?;
+    let as_json = common.json;
+    app::serve(&config, |running| {
+        let (mcp, admin) = (format!("http://{}/mcp", running.listen), format!("http://{}", running.admin));
+        if as_json {
+            println!("{}", json!({"mcp": mcp, "admin": admin, "pid": running.pid}));
+        } else {
+            println!("Cairn answers MCP at {mcp} and /health, /ready, /metrics at {admin}");
+        }
+        // Whoever waits for the line may sit behind a pipe.
+        let _ = std::io::stdout().flush();
+    })?;
+    Ok(())
+}

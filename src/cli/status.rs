@@ -1,0 +1,56 @@
+//! `cairn status`: how the node is.
+
+use anyhow::anyhow;
+use serde_json::{Value, json};
+
+use super::{Common, Failure, output};
+use crate::mcp::Tool;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit code 3 means that the node is not ready.")]
+pub(super) struct Arguments {}
+
+pub(super) fn run(common: &Common, _: &Arguments) -> Result<(), Failure> {
+    let backend = common.backend()?;
+    let mut answer = backend.call(Tool::GetStatus, json!({}))?;
+    answer["address"] = backend.address().map_or(Value::Null, Value::from);
+    if common.json {
+        output::json(&answer)?;
+    } else {
+        show(&answer)?;
+    }
+    match answer["ready"].as_bool() {
+        Some(true) => Ok(()),
+        _ => Err(Failure::unreachable(anyhow!("the node is not ready"))),
+    }
+}
+
+fn show(answer: &Value) -> Result<(), Failure> {
+    let line = |label: &str, value: String| output::line(&format!("{label:<12}{value}"));
+    let text = |name| output::text(answer, name).to_owned();
+    line("version", text("version"))?;
+    line("node", text("node"))?;
+    match answer["address"].as_str() {
+        Some(address) => line("running at", address.to_owned())?,
+        None => line("running", "no; the data directory was opened for this command".to_owned())?,
+    }
+    line("data", text("data_dir"))?;
+    let reasons = answer["not_ready"].as_object().into_iter().flatten();
+    let reasons: Vec<&str> = reasons.filter_map(|(_, reason)| reason.as_str()).collect();
+    line("ready", if reasons.is_empty() { "yes".to_owned() } else { format!("no: {}", reasons.join("; ")) })?;
+    match answer["writes_reason"].as_str() {
+        None => line("writes", "accepted".to_owned())?,
+        Some(reason) => line("writes", format!("refused: {reason}"))?,
+    }
+    line("collections", output::count(answer, "collections"))?;
+    line("documents", output::count(answer, "documents"))?;
+    line("passages", output::count(answer, "passages"))?;
+    line("log", format!("{}, {} records", output::size(answer, "log_bytes"), output::count(answer, "lsn")))?;
+    for model in answer["models"].as_array().into_iter().flatten() {
+        line("model", format!("{} ({} dimensions)", output::text(model, "name"), model["dimensions"]))?;
+    }
+    for damage in answer["damage"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        line("damage", damage.to_owned())?;
+    }
+    Ok(())
+}

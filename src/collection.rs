@@ -1,0 +1,643 @@
+//! Collections of documents: the write path (parse, split, embed, log, index) and the read views.
+//!
+//! Invariants:
+//! * The log is written first; the indexes follow it. A write is answered when it is on stable storage and visible to the
+//!   next search.
+//! * One thread writes the log, one thread feeds the indexes, in the order of the log. Readers never wait for either.
+//! * A passage's key is `document LSN << 20 | ordinal`: it follows from the log, so every rebuild gives the same keys.
+//! * Expired documents are not shown, whether or not the sweep has removed them yet.
+
+mod input;
+mod passage;
+mod searcher;
+mod upkeep;
+mod views;
+mod writer;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use serde_json::{Map, Value};
+
+use crate::base::{Clock, Fault, Lsn};
+use crate::embed::{DEFAULT_MODEL, EmbedError, Embedder, Models};
+use crate::index::lexical::LexicalError;
+use crate::index::vector;
+use crate::ingest;
+use crate::store::{self, CollectionId, CollectionInfo, DocumentEntry, Operation, Outcome, Reader, WriteRequest};
+use crate::task::{CpuPool, Readiness};
+use crate::telemetry::Metrics;
+
+pub use crate::ingest::{MediaType, estimate_tokens};
+pub use input::{Body, Conflict, DocumentInput, PrepareError};
+pub use passage::{Passage, PassageKey};
+pub use searcher::Searcher;
+pub use writer::Written;
+
+use self::passage::PassageReader;
+use self::views::Views;
+use self::writer::WriteQueue;
+
+/// Passages per document at most: what fits beside the LSN in a key.
+pub const PASSAGES_PER_DOCUMENT_MAX: usize = 1 << 20;
+/// Longest id of a document, in bytes.
+pub const DOCUMENT_ID_BYTES_MAX: usize = 512;
+
+/// What a node's collections are told.
+#[derive(Clone)]
+pub struct Config {
+    /// Directory of the log and the views.
+    pub data_dir: PathBuf,
+    /// Size at which a log segment is sealed.
+    pub segment_bytes: u64,
+    /// Free space below which writes are refused.
+    pub reserve_bytes: u64,
+    /// Limits of what is parsed.
+    pub limits: ingest::Limits,
+    /// Sizes of passages.
+    pub chunks: ingest::ChunkConfig,
+    /// The vector index; its `dimensions` are replaced by the collection's model's.
+    pub vectors: vector::Config,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why a node's collections could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The log could not be opened.
+    #[error(transparent)]
+    Store(#[from] store::OpenError),
+    /// An index directory cannot be used.
+    #[error(transparent)]
+    Lexical(#[from] LexicalError),
+    /// An index directory cannot be used.
+    #[error(transparent)]
+    Vector(#[from] vector::OpenError),
+    /// No thread could be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+}
+
+impl OpenError {
+    /// Who can mend it.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Store(error) => error.fault(),
+            Self::Lexical(error) => error.fault(),
+            Self::Vector(error) => error.fault(),
+            Self::Thread(_) => Fault::Environment,
+        }
+    }
+}
+
+/// Why a write was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// No such collection.
+    #[error("there is no collection '{name}'")]
+    NoSuchCollection {
+        /// The name asked for.
+        name: String,
+    },
+    /// A collection of that name exists.
+    #[error("collection '{name}' exists already")]
+    CollectionExists {
+        /// Its name.
+        name: String,
+    },
+    /// A name that no collection can have.
+    #[error(
+        "'{name}' cannot name a collection: expected 1 to 63 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit"
+    )]
+    BadName {
+        /// The name asked for.
+        name: String,
+    },
+    /// A model that this node does not have.
+    #[error("there is no model '{name}', this node has {DEFAULT_MODEL}")]
+    NoSuchModel {
+        /// The name asked for.
+        name: String,
+    },
+    /// No such document.
+    #[error("there is no document '{id}' in collection '{collection}'")]
+    NoSuchDocument {
+        /// The collection's name.
+        collection: String,
+        /// The id asked for.
+        id: String,
+    },
+    /// The document cannot be read as one.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// The caller expected another version.
+    #[error("document '{id}' is at version {}, expected version {expected}", .actual.map_or_else(|| "none".to_owned(), |version| version.to_string()))]
+    Conflict {
+        /// The document.
+        id: String,
+        /// What the caller expected; 0 for "must not exist".
+        expected: u64,
+        /// What is there.
+        actual: Option<u64>,
+    },
+    /// The log refuses.
+    #[error("{}", .0)]
+    Commit(#[source] Arc<store::CommitError>),
+    /// Stored data cannot be read.
+    #[error(transparent)]
+    Read(#[from] store::ReadError),
+    /// The model cannot answer.
+    #[error(transparent)]
+    Embed(#[from] EmbedError),
+    /// The node is stopping.
+    #[error("the node is stopping; whether the write was done is not known")]
+    Stopping,
+}
+
+impl WriteError {
+    /// Who can mend it.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::NoSuchCollection { .. }
+            | Self::CollectionExists { .. }
+            | Self::BadName { .. }
+            | Self::NoSuchModel { .. }
+            | Self::NoSuchDocument { .. }
+            | Self::Conflict { .. } => Fault::Caller,
+            Self::Prepare(error) => error.fault(),
+            Self::Commit(error) => error.fault(),
+            Self::Read(error) => error.fault(),
+            Self::Embed(error) => error.fault(),
+            Self::Stopping => Fault::Environment,
+        }
+    }
+}
+
+/// What became of one document of a write.
+#[derive(Debug)]
+pub struct DocumentOutcome {
+    /// The document's id, or the name of the source when it could not be read.
+    pub id: String,
+    /// See [`DocumentStatus`].
+    pub status: DocumentStatus,
+    /// The version that is there now; `None` when nothing is.
+    pub version: Option<u64>,
+    /// Passages of that version.
+    pub passages: usize,
+}
+
+/// How a document fared in a write.
+#[derive(Debug)]
+pub enum DocumentStatus {
+    /// It is new.
+    Created,
+    /// It replaced an older version.
+    Updated,
+    /// It was there already, word for word.
+    Unchanged,
+    /// It is gone.
+    Deleted,
+    /// It was not taken; the others of the same call were.
+    Failed(WriteError),
+}
+
+/// What became of a source: a file, with the documents in it.
+#[derive(Debug)]
+pub struct SourceOutcome {
+    /// One entry per document that was created, updated or deleted; unchanged ones are counted only.
+    pub documents: Vec<DocumentOutcome>,
+    /// Documents that were there already, word for word.
+    pub unchanged: usize,
+    /// What was odd but did not stop anything, in words.
+    pub warnings: Vec<String>,
+}
+
+/// The node's collections.
+pub struct Library {
+    config: Config,
+    reader: Arc<Reader>,
+    models: Arc<Models>,
+    pool: CpuPool,
+    queue: WriteQueue,
+    views: Arc<RwLock<HashMap<CollectionId, Arc<Views>>>>,
+    passages: PassageReader,
+    upkeep: upkeep::Upkeep,
+}
+
+impl Library {
+    /// Opens the log and the views in `config.data_dir`, creating them when absent, and brings the views up to the log.
+    ///
+    /// # Errors
+    /// When another process holds the directory, or it cannot be read or written.
+    pub fn open(
+        config: Config,
+        models: Arc<Models>,
+        readiness: &Readiness,
+        metrics: &Metrics,
+    ) -> Result<(Arc<Self>, store::OpenReport), OpenError> {
+        readiness.hold("log", "the log is being read");
+        let (writer, reader, report) = store::open(store::Config {
+            data_dir: config.data_dir.clone(),
+            segment_bytes: config.segment_bytes,
+            reserve_bytes: config.reserve_bytes,
+            clock: Arc::clone(&config.clock),
+        })?;
+        readiness.release("log");
+        let views = Arc::new(RwLock::new(views::open_all(&config, &reader)?));
+        let upkeep = upkeep::Upkeep::start(Arc::clone(&views)).map_err(OpenError::Thread)?;
+        let queue = WriteQueue::start(
+            writer,
+            config.clone(),
+            Arc::clone(&reader),
+            Arc::clone(&views),
+            upkeep.bell(),
+            readiness,
+            metrics,
+        )
+        .map_err(OpenError::Thread)?;
+        let passages = PassageReader::new(Arc::clone(&reader));
+        let library = Self { config, reader, models, pool: CpuPool::per_core(), queue, views, passages, upkeep };
+        Ok((Arc::new(library), report))
+    }
+
+    /// Stops the threads in order: writes are answered, views are checkpointed, files are closed. Later writes are refused.
+    pub fn close(&self) {
+        self.upkeep.stop();
+        self.queue.close();
+        for views in self.views.read().values() {
+            views.checkpoint();
+        }
+    }
+
+    /// The log and the catalog.
+    #[must_use]
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// Directory of the log and the views.
+    #[must_use]
+    pub fn data_dir(&self) -> &std::path::Path {
+        &self.config.data_dir
+    }
+
+    /// The models this node has.
+    #[must_use]
+    pub fn models(&self) -> &Models {
+        &self.models
+    }
+
+    /// Every collection, by name.
+    #[must_use]
+    pub fn collections(&self) -> Vec<Arc<CollectionInfo>> {
+        let mut collections = self.reader.collections();
+        collections.sort_by(|left, right| left.name.cmp(&right.name));
+        collections
+    }
+
+    /// The collection of that name.
+    #[must_use]
+    pub fn collection(&self, name: &str) -> Option<Arc<CollectionInfo>> {
+        self.reader.collection(name)
+    }
+
+    fn existing(&self, name: &str) -> Result<Arc<CollectionInfo>, WriteError> {
+        self.collection(name).ok_or_else(|| WriteError::NoSuchCollection { name: name.to_owned() })
+    }
+
+    /// Creates a collection.
+    ///
+    /// # Errors
+    /// When the name is taken or no name, or the model is unknown; see [`WriteError`].
+    pub async fn create_collection(
+        &self,
+        name: &str,
+        description: &str,
+        model: Option<&str>,
+    ) -> Result<Arc<CollectionInfo>, WriteError> {
+        if !is_collection_name(name) {
+            return Err(WriteError::BadName { name: name.to_owned() });
+        }
+        let model = model.unwrap_or(DEFAULT_MODEL);
+        let info = self.models.info(model).ok_or_else(|| WriteError::NoSuchModel { name: model.to_owned() })?;
+        let operation = Operation::CreateCollection(store::NewCollection {
+            name: name.to_owned(),
+            description: description.to_owned(),
+            model: info.name,
+            dimensions: u32::try_from(info.dimensions).expect("a model has a few thousand dimensions"),
+        });
+        let written = self.commit(vec![operation]).await?;
+        match written.outcomes.first() {
+            Some(Outcome::CollectionExists(_)) => Err(WriteError::CollectionExists { name: name.to_owned() }),
+            _ => self.existing(name),
+        }
+    }
+
+    /// The collection of that name, created when there is none. The flag tells whether it was.
+    ///
+    /// # Errors
+    /// As for [`Library::create_collection`].
+    pub async fn ensure_collection(&self, name: &str) -> Result<(Arc<CollectionInfo>, bool), WriteError> {
+        if let Some(info) = self.collection(name) {
+            return Ok((info, false));
+        }
+        match self.create_collection(name, "", None).await {
+            Ok(info) => Ok((info, true)),
+            // Somebody else was quicker.
+            Err(WriteError::CollectionExists { .. }) => Ok((self.existing(name)?, false)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes a collection with its documents.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub async fn delete_collection(&self, name: &str) -> Result<Arc<CollectionInfo>, WriteError> {
+        let info = self.existing(name)?;
+        self.commit(vec![Operation::DeleteCollection { collection: info.id }]).await?;
+        Ok(info)
+    }
+
+    /// Writes documents, all in one atomic batch; a document that cannot be taken is reported and left out.
+    ///
+    /// # Errors
+    /// When the collection does not exist or the log refuses. Nothing was written then.
+    pub async fn add(
+        self: &Arc<Self>,
+        collection: &str,
+        inputs: Vec<DocumentInput>,
+    ) -> Result<(Vec<DocumentOutcome>, Lsn), WriteError> {
+        let info = self.existing(collection)?;
+        let mut outcomes: Vec<Option<DocumentOutcome>> = Vec::new();
+        let mut operations = Vec::new();
+        let mut places = Vec::new();
+        for input in inputs {
+            let id = input.id.clone().unwrap_or_default();
+            let expected = input.if_version;
+            let conflict = input.conflict;
+            let prepared = self.prepare(&info, input).await;
+            match prepared {
+                Ok(document) => {
+                    let known = self.reader.lookup(info.id, &document.id)?;
+                    match (conflict, known) {
+                        (Conflict::Skip, Some(entry)) => outcomes.push(Some(DocumentOutcome {
+                            id: document.id,
+                            status: DocumentStatus::Unchanged,
+                            version: Some(entry.version),
+                            passages: entry.chunks as usize,
+                        })),
+                        _ => {
+                            places.push((outcomes.len(), document.id.clone(), document.chunks.len(), expected));
+                            outcomes.push(None);
+                            operations.push(Operation::PutDocument(Box::new(document)));
+                        }
+                    }
+                }
+                Err(error) => outcomes.push(Some(failed(id, error))),
+            }
+        }
+        let written = self.commit(operations).await?;
+        for ((place, id, passages, expected), outcome) in places.into_iter().zip(written.outcomes) {
+            outcomes[place] = Some(document_outcome(collection, id, passages, expected, &outcome));
+        }
+        let outcomes = outcomes.into_iter().map(|outcome| outcome.expect("every place was filled")).collect();
+        Ok((outcomes, written.lsn))
+    }
+
+    async fn prepare(
+        self: &Arc<Self>,
+        info: &Arc<CollectionInfo>,
+        input: DocumentInput,
+    ) -> Result<store::NewDocument, WriteError> {
+        let (library, info) = (Arc::clone(self), Arc::clone(info));
+        self.pool
+            .run(move || {
+                let embedder = library.embedder(&info)?;
+                input::prepare(input, &info, embedder.as_ref(), &library.config)
+            })
+            .await
+    }
+
+    fn embedder(&self, info: &CollectionInfo) -> Result<Arc<dyn Embedder>, WriteError> {
+        self.models.get(&info.model).ok_or_else(|| WriteError::NoSuchModel { name: info.model.clone() })
+    }
+
+    /// Brings the documents of one source (a file) in line with its content: new and changed ones are written, those
+    /// that the source no longer holds are deleted, in one atomic batch.
+    ///
+    /// * `source`: the file's path as the caller names it; also the id of its document, or the prefix of its records' ids.
+    ///
+    /// # Errors
+    /// When the source cannot be read as documents, or the log refuses. Nothing was written then.
+    pub async fn sync_source(
+        self: &Arc<Self>,
+        collection: &str,
+        source: &str,
+        bytes: Vec<u8>,
+        metadata: Map<String, Value>,
+    ) -> Result<SourceOutcome, WriteError> {
+        let info = self.existing(collection)?;
+        let digest = input::source_digest(source, &bytes, &metadata, &info, &self.config);
+        let known = self.reader.list_source(info.id, source, None, usize::MAX)?;
+        if !known.is_empty() && known.iter().all(|(_, entry)| entry.source_digest == Some(digest)) {
+            return Ok(SourceOutcome { documents: Vec::new(), unchanged: known.len(), warnings: Vec::new() });
+        }
+        let (library, target, name) = (Arc::clone(self), Arc::clone(&info), source.to_owned());
+        let prepared = self
+            .pool
+            .run(move || {
+                let embedder = library.embedder(&target)?;
+                input::prepare_source(&name, &bytes, digest, &metadata, &target, embedder.as_ref(), &library.config)
+            })
+            .await?;
+        let mut places: Vec<(String, usize)> = Vec::new();
+        let mut operations = Vec::new();
+        for document in prepared.documents {
+            places.push((document.id.clone(), document.chunks.len()));
+            operations.push(Operation::PutDocument(Box::new(document)));
+        }
+        let kept: std::collections::HashSet<String> = places.iter().map(|(id, _)| id.clone()).collect();
+        for (id, _) in known.iter().filter(|(id, _)| !kept.contains(id)) {
+            places.push((id.clone(), 0));
+            operations.push(Operation::DeleteDocument { collection: info.id, id: id.clone(), if_version: None });
+        }
+        let written = self.commit(operations).await?;
+        let mut outcome = SourceOutcome { documents: Vec::new(), unchanged: 0, warnings: prepared.warnings };
+        for ((id, passages), result) in places.into_iter().zip(written.outcomes) {
+            let document = document_outcome(collection, id, passages, None, &result);
+            if matches!(document.status, DocumentStatus::Unchanged) {
+                outcome.unchanged += 1;
+            } else {
+                outcome.documents.push(document);
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Deletes every document of a source. Returns their ids.
+    ///
+    /// # Errors
+    /// When the collection does not exist or the log refuses.
+    pub async fn delete_source(&self, collection: &str, source: &str) -> Result<Vec<String>, WriteError> {
+        let info = self.existing(collection)?;
+        let ids: Vec<String> =
+            self.reader.list_source(info.id, source, None, usize::MAX)?.into_iter().map(|(id, _)| id).collect();
+        let operations = ids
+            .iter()
+            .map(|id| Operation::DeleteDocument { collection: info.id, id: id.clone(), if_version: None })
+            .collect();
+        self.commit(operations).await?;
+        Ok(ids)
+    }
+
+    /// Deletes documents by id, in one atomic batch.
+    ///
+    /// # Errors
+    /// When the collection does not exist or the log refuses. An unknown id is reported in its outcome.
+    pub async fn delete(&self, collection: &str, ids: &[String]) -> Result<(Vec<DocumentOutcome>, Lsn), WriteError> {
+        let info = self.existing(collection)?;
+        let operations = ids
+            .iter()
+            .map(|id| Operation::DeleteDocument { collection: info.id, id: id.clone(), if_version: None })
+            .collect();
+        let written = self.commit(operations).await?;
+        let outcomes = ids
+            .iter()
+            .zip(&written.outcomes)
+            .map(|(id, outcome)| document_outcome(collection, id.clone(), 0, None, outcome))
+            .collect();
+        Ok((outcomes, written.lsn))
+    }
+
+    /// Remembers an answer under an idempotency key, for a day.
+    ///
+    /// # Errors
+    /// When the log refuses.
+    pub async fn remember(&self, key: String, answer: Vec<u8>) -> Result<(), WriteError> {
+        self.commit(vec![Operation::RememberAnswer { key, answer }]).await.map(drop)
+    }
+
+    async fn commit(&self, operations: Vec<Operation>) -> Result<Written, WriteError> {
+        if operations.is_empty() {
+            return Ok(Written { outcomes: Vec::new(), lsn: self.reader.last() });
+        }
+        self.queue.write(WriteRequest { operations }).await
+    }
+
+    /// What the catalog knows of a document; `None` when there is none of that id.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn lookup(&self, collection: CollectionId, id: &str) -> Result<Option<DocumentEntry>, store::ReadError> {
+        self.reader.lookup(collection, id)
+    }
+
+    /// Names of the sources of a collection that begin with `prefix`, after `after`, at most `limit`, in byte order.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn sources(
+        &self,
+        collection: CollectionId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<store::SourceEntry>, store::ReadError> {
+        // A source that is the prefix itself sorts before everything that begins with it.
+        let from = after.map_or(prefix, |after| after.max(prefix));
+        let mut sources = self.reader.sources(collection, Some(from).filter(|from| !from.is_empty()), limit)?;
+        sources.retain(|source| source.source.starts_with(prefix));
+        Ok(sources)
+    }
+
+    /// The read view of a collection; `None` when its views are not open (it was just deleted).
+    #[must_use]
+    pub fn searcher(&self, info: &Arc<CollectionInfo>) -> Option<Searcher> {
+        let views = self.views.read().get(&info.id).cloned()?;
+        Some(Searcher::new(Arc::clone(info), views))
+    }
+
+    /// Reads passages and documents from the log, with a cache.
+    #[must_use]
+    pub fn passages(&self) -> &PassageReader {
+        &self.passages
+    }
+
+    /// Whether a document may be shown.
+    #[must_use]
+    pub fn is_current(&self, document: &store::DocumentRecord) -> bool {
+        document.expires_at.is_none_or(|expiry| expiry > self.config.clock.now())
+    }
+
+    /// Deletes documents whose time has come, at most `limit`. Returns how many.
+    ///
+    /// # Errors
+    /// When the log refuses.
+    pub async fn sweep_expired(&self, limit: usize) -> Result<usize, WriteError> {
+        let expired = self.reader.expired(self.config.clock.now(), limit)?;
+        let count = expired.len();
+        let operations = expired
+            .into_iter()
+            .map(|(collection, id)| Operation::DeleteDocument { collection, id, if_version: None })
+            .collect();
+        self.commit(operations).await?;
+        Ok(count)
+    }
+
+    /// Waits until nothing is left to do in the background: graphs linked, segments merged. For benchmarks and tests.
+    pub fn settle(&self) {
+        self.upkeep.settle();
+    }
+}
+
+/// Whether `name` can name a collection.
+#[must_use]
+pub fn is_collection_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    (1..=63).contains(&bytes.len())
+        && bytes[0].is_ascii_lowercase() | bytes[0].is_ascii_digit()
+        && bytes.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'))
+}
+
+fn failed(id: String, error: WriteError) -> DocumentOutcome {
+    DocumentOutcome { id, status: DocumentStatus::Failed(error), version: None, passages: 0 }
+}
+
+fn document_outcome(
+    collection: &str,
+    id: String,
+    passages: usize,
+    expected: Option<u64>,
+    outcome: &Outcome,
+) -> DocumentOutcome {
+    let done = |id, status, version: u64, passages| DocumentOutcome { id, status, version: Some(version), passages };
+    match *outcome {
+        Outcome::TooLarge { what, bytes, limit } => {
+            let error = PrepareError::TooLarge { what, found: bytes, limit };
+            failed(id, error.into())
+        }
+        Outcome::Created { version, .. } => done(id, DocumentStatus::Created, version, passages),
+        Outcome::Updated { version, .. } => done(id, DocumentStatus::Updated, version, passages),
+        Outcome::Unchanged { version } => done(id, DocumentStatus::Unchanged, version, passages),
+        Outcome::Deleted { .. } => DocumentOutcome { id, status: DocumentStatus::Deleted, version: None, passages: 0 },
+        Outcome::Missing => {
+            let error = WriteError::NoSuchDocument { collection: collection.to_owned(), id: id.clone() };
+            failed(id, error)
+        }
+        Outcome::Conflict { actual } => {
+            let error = WriteError::Conflict { id: id.clone(), expected: expected.unwrap_or_default(), actual };
+            failed(id, error)
+        }
+        Outcome::NoSuchCollection => failed(id, WriteError::NoSuchCollection { name: collection.to_owned() }),
+        Outcome::CollectionCreated(_)
+        | Outcome::CollectionExists(_)
+        | Outcome::CollectionDeleted
+        | Outcome::Remembered => unreachable!("the operation was on a document"),
+    }
+}

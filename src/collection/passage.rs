@@ -1,0 +1,162 @@
+//! Passages and documents read back from the log, with a cache for those that are asked for again and again.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::base::Lsn;
+use crate::store::{ChunkBody, DocumentRecord, ReadError, Reader};
+
+/// Memory for decoded documents and passages.
+const CACHE_BYTES: u64 = 24 << 20;
+
+/// Names a passage within the node: the LSN of its document's record and its place in the document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PassageKey(pub u64);
+
+impl PassageKey {
+    const ORDINAL_BITS: u32 = 20;
+
+    /// The key of a document's passage.
+    #[must_use]
+    pub fn new(document: Lsn, ordinal: usize) -> Self {
+        Self(document.0 << Self::ORDINAL_BITS | ordinal as u64)
+    }
+
+    /// LSN of the document's record.
+    #[must_use]
+    pub fn document(self) -> Lsn {
+        Lsn(self.0 >> Self::ORDINAL_BITS)
+    }
+
+    /// Place in the document, from 0.
+    #[must_use]
+    pub fn ordinal(self) -> usize {
+        (self.0 & ((1 << Self::ORDINAL_BITS) - 1)) as usize
+    }
+
+    /// The keys of all passages of a document.
+    #[must_use]
+    pub fn all(document: Lsn, passages: u32) -> Range<u64> {
+        Self::new(document, 0).0..Self::new(document, passages as usize).0
+    }
+}
+
+impl fmt::Display for PassageKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.document(), self.ordinal())
+    }
+}
+
+/// A passage with its document.
+#[derive(Debug, Clone)]
+pub struct Passage {
+    /// The document it stands in.
+    pub document: Arc<DocumentRecord>,
+    /// Its place in the document, from 0.
+    pub ordinal: usize,
+    /// Its headings, text, language and embedding.
+    pub body: Arc<ChunkBody>,
+}
+
+#[derive(Clone)]
+enum Cached {
+    Document(Arc<DocumentRecord>),
+    Body(Arc<ChunkBody>),
+}
+
+#[derive(Clone)]
+struct Weigh;
+
+impl Weighter<Lsn, Cached> for Weigh {
+    fn weight(&self, _: &Lsn, value: &Cached) -> u64 {
+        let bytes = match value {
+            Cached::Document(document) => {
+                let texts = document.id.len() + document.title.len() + document.metadata.len();
+                256 + texts + document.chunks.len() * 40
+            }
+            Cached::Body(body) => 128 + body.text.len() + body.embedding.len() * 2,
+        };
+        bytes as u64
+    }
+}
+
+/// Reads passages and documents.
+pub struct PassageReader {
+    reader: Arc<Reader>,
+    cache: Cache<Lsn, Cached, Weigh>,
+}
+
+impl PassageReader {
+    pub(super) fn new(reader: Arc<Reader>) -> Self {
+        Self { reader, cache: Cache::with_weighter(20_000, CACHE_BYTES, Weigh) }
+    }
+
+    /// A document's record by its LSN.
+    ///
+    /// # Errors
+    /// When the record is not there or damaged.
+    pub fn document(&self, lsn: Lsn) -> Result<Arc<DocumentRecord>, ReadError> {
+        if let Some(Cached::Document(document)) = self.cache.get(&lsn) {
+            return Ok(document);
+        }
+        let document = self.reader.document(lsn)?;
+        self.cache.insert(lsn, Cached::Document(Arc::clone(&document)));
+        Ok(document)
+    }
+
+    /// A passage by its key.
+    ///
+    /// # Errors
+    /// When its document or its text is not there or damaged.
+    pub fn passage(&self, key: PassageKey) -> Result<Passage, ReadError> {
+        let document = self.document(key.document())?;
+        let chunk = document
+            .chunks
+            .get(key.ordinal())
+            .ok_or_else(|| ReadError::Missing { lsn: key.document(), last: self.reader.last() })?;
+        let body = self.body(chunk.lsn)?;
+        Ok(Passage { document, ordinal: key.ordinal(), body })
+    }
+
+    fn body(&self, lsn: Lsn) -> Result<Arc<ChunkBody>, ReadError> {
+        if let Some(Cached::Body(body)) = self.cache.get(&lsn) {
+            return Ok(body);
+        }
+        let body = Arc::new(self.reader.chunk(lsn)?);
+        self.cache.insert(lsn, Cached::Body(Arc::clone(&body)));
+        Ok(body)
+    }
+
+    /// The text of a document's passages from `ordinals`, joined by blank lines where something was left out between
+    /// them. What stands between passages (white space, front matter) is not kept.
+    ///
+    /// # Errors
+    /// When a passage is not there or damaged.
+    pub fn text(&self, document: &DocumentRecord, ordinals: Range<usize>) -> Result<String, ReadError> {
+        let mut text = String::new();
+        for chunk in document.chunks.get(ordinals).unwrap_or_default() {
+            if !text.is_empty() {
+                text.push_str("\n\n");
+            }
+            text.push_str(&self.body(chunk.lsn)?.text);
+        }
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_order_by_document_then_place() {
+        let key = PassageKey::new(Lsn(77), 5);
+        assert_eq!((key.document(), key.ordinal()), (Lsn(77), 5));
+        assert!(PassageKey::new(Lsn(77), 6) > key && PassageKey::new(Lsn(78), 0) > key);
+        assert_eq!(PassageKey::all(Lsn(1), 2).collect::<Vec<_>>(), [1 << 20, (1 << 20) + 1]);
+    }
+}

@@ -1,0 +1,91 @@
+//! The read view of one collection: both indexes at one moment.
+
+use std::sync::Arc;
+
+use super::views::Views;
+use crate::base::Lsn;
+use crate::index::filter::Filter;
+use crate::index::lexical::{LexicalError, LexicalHit, LexicalSearcher};
+use crate::index::vector::{KeySet, Neighbor};
+use crate::store::CollectionInfo;
+
+/// An immutable read view of a collection. Cheap to make; drop it after the search.
+pub struct Searcher {
+    info: Arc<CollectionInfo>,
+    views: Arc<Views>,
+    lexical: Arc<LexicalSearcher>,
+}
+
+impl Searcher {
+    pub(super) fn new(info: Arc<CollectionInfo>, views: Arc<Views>) -> Self {
+        let lexical = views.lexical.searcher();
+        Self { info, views, lexical }
+    }
+
+    /// The collection it shows.
+    #[must_use]
+    pub fn collection(&self) -> &CollectionInfo {
+        &self.info
+    }
+
+    /// Everything acknowledged up to this position is in the view.
+    #[must_use]
+    pub fn lsn(&self) -> Lsn {
+        self.lexical.lsn()
+    }
+
+    /// Why the lexical half cannot answer, if it cannot.
+    #[must_use]
+    pub fn broken(&self) -> Option<String> {
+        self.views.broken()
+    }
+
+    /// Number of passages.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.views.vectors.live().max(usize::try_from(self.lexical.len()).unwrap_or(usize::MAX))
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Passages by BM25; see [`LexicalSearcher::search`].
+    ///
+    /// # Errors
+    /// When the index's files cannot be read.
+    pub fn lexical(&self, query: &str, limit: usize, filter: Option<&Filter>) -> Result<Vec<LexicalHit>, LexicalError> {
+        self.lexical.search(query, limit, filter).map_err(|error| self.views.lexical.failure(error))
+    }
+
+    /// Passages by similarity of their embedding; see [`crate::index::vector::VectorIndex::search`].
+    #[must_use]
+    pub fn nearest(&self, embedding: &[f32], limit: usize, allowed: Option<&KeySet>) -> Vec<Neighbor> {
+        self.views.vectors.search(embedding, limit, allowed)
+    }
+
+    /// The keys of the passages whose document matches `filter`.
+    ///
+    /// # Errors
+    /// When the index's files cannot be read.
+    pub fn matching(&self, filter: &Filter) -> Result<KeySet, LexicalError> {
+        let keys = self.lexical.matching(filter).map_err(|error| self.views.lexical.failure(error))?;
+        Ok(KeySet::from_sorted(keys))
+    }
+
+    /// Names and types of the metadata that filters can ask for.
+    ///
+    /// # Errors
+    /// When the index's files cannot be read.
+    pub fn fields(&self) -> Result<Vec<(String, &'static str)>, LexicalError> {
+        self.views.lexical.fields()
+    }
+
+    /// Passages not yet linked into the vector graph; 0 for a collection that needs none.
+    #[must_use]
+    pub fn unlinked(&self) -> usize {
+        self.views.vectors.pending_graph()
+    }
+}

@@ -1,0 +1,140 @@
+//! What is done in quiet moments: linking passages into graphs, merging lexical segments, checkpoints.
+//!
+//! One thread, asleep until the indexer rings. It wakes for nothing on an idle node, and writes nothing that was not
+//! written into.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::views::Views;
+use crate::store::CollectionId;
+use crate::task;
+
+/// Passages linked before looking whether there is something more urgent.
+const LINK_STEP: usize = 256;
+/// How long nothing must be written before segments are merged and files are checkpointed.
+const QUIET: Duration = Duration::from_secs(3);
+
+#[derive(Default)]
+struct State {
+    rung: u64,
+    settled: u64,
+    stopping: bool,
+}
+
+/// Wakes the upkeep thread.
+#[derive(Clone)]
+pub(super) struct Bell(Arc<(Mutex<State>, Condvar)>);
+
+impl Bell {
+    /// Something was written.
+    pub(super) fn ring(&self) {
+        self.0.0.lock().rung += 1;
+        self.0.1.notify_all();
+    }
+}
+
+/// The thread and its bell.
+pub(super) struct Upkeep {
+    bell: Bell,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Upkeep {
+    pub(super) fn start(views: Arc<RwLock<HashMap<CollectionId, Arc<Views>>>>) -> io::Result<Self> {
+        let bell = Bell(Arc::default());
+        let thread = {
+            let bell = bell.clone();
+            task::spawn_thread("upkeep", move || run(&views, &bell))?
+        };
+        Ok(Self { bell, thread: Mutex::new(Some(thread)) })
+    }
+
+    pub(super) fn bell(&self) -> Bell {
+        self.bell.clone()
+    }
+
+    /// Ends the thread at its next step.
+    pub(super) fn stop(&self) {
+        self.bell.0.0.lock().stopping = true;
+        self.bell.0.1.notify_all();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the upkeep thread panicked");
+        }
+    }
+
+    /// Waits until everything written so far is linked, merged and checkpointed.
+    pub(super) fn settle(&self) {
+        let (state, changed) = &*self.bell.0;
+        let mut state = state.lock();
+        let target = state.rung;
+        while state.settled < target && !state.stopping {
+            changed.wait(&mut state);
+        }
+    }
+}
+
+fn run(views: &RwLock<HashMap<CollectionId, Arc<Views>>>, bell: &Bell) {
+    let (state, changed) = &*bell.0;
+    loop {
+        let seen = {
+            let mut state = state.lock();
+            while state.rung == state.settled && !state.stopping {
+                changed.wait(&mut state);
+            }
+            if state.stopping {
+                return;
+            }
+            state.rung
+        };
+        if link(views, bell) {
+            continue;
+        }
+        {
+            let mut state = state.lock();
+            let quiet = |state: &State| state.rung == seen && !state.stopping;
+            let deadline = changed.wait_while_for(&mut state, |state| quiet(state), QUIET);
+            if state.stopping {
+                return;
+            }
+            if !deadline.timed_out() {
+                continue;
+            }
+        }
+        let all: Vec<Arc<Views>> = views.read().values().cloned().collect();
+        for view in all {
+            view.checkpoint();
+        }
+        let mut state = state.lock();
+        state.settled = seen;
+        changed.notify_all();
+    }
+}
+
+/// One step of linking in some collection. True when there was something to do.
+fn link(views: &RwLock<HashMap<CollectionId, Arc<Views>>>, bell: &Bell) -> bool {
+    let all: Vec<Arc<Views>> = views.read().values().cloned().collect();
+    for view in all {
+        while view.vectors.pending_graph() > 0 {
+            match view.vectors.build_step(LINK_STEP) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "passages stay out of the vector graph and are scanned instead");
+                    break;
+                }
+            }
+            if bell.0.0.lock().stopping {
+                return true;
+            }
+        }
+    }
+    false
+}

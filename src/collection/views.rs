@@ -1,0 +1,290 @@
+//! The views of a collection and how they follow the log.
+
+use std::collections::HashMap;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use serde_json::{Map, Value};
+
+use super::input::context;
+use super::passage::PassageKey;
+use super::{Config, OpenError};
+use crate::base::Lsn;
+use crate::index::analysis::Language;
+use crate::index::derived;
+use crate::index::lexical::{LexicalEntry, LexicalError, LexicalIndex};
+use crate::index::vector::{self, VectorIndex};
+use crate::ingest::{self, MediaType};
+use crate::store::{Change, ChangeKind, ChunkBody, CollectionId, CollectionInfo, DocumentRecord, Reader, Replaced};
+
+/// Changes applied between two commits of the indexes while catching up.
+const CATCH_UP_BATCH: usize = 2_000;
+
+/// Both indexes of one collection.
+pub(super) struct Views {
+    pub(super) lexical: LexicalIndex,
+    pub(super) vectors: VectorIndex,
+    lexical_applied: AtomicU64,
+    vectors_applied: AtomicU64,
+    broken: Mutex<Option<String>>,
+}
+
+impl Views {
+    fn open(config: &Config, info: &CollectionInfo, trust: vector::Trust) -> Result<Self, OpenError> {
+        let (lexical, lexical_applied) = LexicalIndex::open(&directory(config, "lexical", info.id))?;
+        let vectors_config = vector::Config { dimensions: info.dimensions as usize, ..config.vectors.clone() };
+        let path = directory(config, "vectors", info.id);
+        let (vectors, vectors_applied) = VectorIndex::open(&path, vectors_config, trust)?;
+        Ok(Self {
+            lexical,
+            vectors,
+            lexical_applied: AtomicU64::new(lexical_applied.0),
+            vectors_applied: AtomicU64::new(vectors_applied.0),
+            broken: Mutex::new(None),
+        })
+    }
+
+    /// The position up to which both indexes have followed the log.
+    fn applied(&self) -> Lsn {
+        Lsn(self.lexical_applied.load(Ordering::Acquire).min(self.vectors_applied.load(Ordering::Acquire)))
+    }
+
+    /// Applies one change; visible after [`Views::commit`]. A change that an index has seen already is skipped there.
+    /// An index that fails is set aside with its reason: the other one goes on answering.
+    fn apply(&self, change: &Change) {
+        if let Err(error) = self.apply_lexical(change) {
+            self.set_broken(&error);
+        }
+        if change.lsn.0 > self.vectors_applied.load(Ordering::Acquire)
+            && let Err(error) = self.apply_vectors(change)
+        {
+            self.set_broken(&error);
+        }
+    }
+
+    fn apply_lexical(&self, change: &Change) -> Result<(), LexicalError> {
+        if change.lsn.0 <= self.lexical_applied.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match &change.kind {
+            ChangeKind::DocumentPut { document, bodies, replaced } => {
+                if let Some(replaced) = replaced {
+                    self.lexical.remove(replaced.lsn)?;
+                }
+                self.add_lexical(document, bodies)
+            }
+            ChangeKind::DocumentDeleted { replaced, .. } => self.lexical.remove(replaced.lsn),
+            ChangeKind::CollectionCreated(_) | ChangeKind::CollectionDeleted(_) => Ok(()),
+        }
+    }
+
+    fn add_lexical(&self, document: &DocumentRecord, bodies: &[Arc<ChunkBody>]) -> Result<(), LexicalError> {
+        let metadata = indexed_metadata(document, bodies);
+        let media_type = MediaType::from_mime(&document.media_type).unwrap_or(MediaType::Text);
+        for (ordinal, body) in bodies.iter().enumerate() {
+            let entry = LexicalEntry {
+                key: PassageKey::new(document.lsn, ordinal).0,
+                document: document.lsn,
+                language: body.language.parse::<Language>().unwrap_or_default(),
+                context: &context(&document.title, &body.headings),
+                text: &ingest::plain(&body.text, media_type),
+                metadata: &metadata,
+            };
+            self.lexical.add([entry])?;
+        }
+        Ok(())
+    }
+
+    fn apply_vectors(&self, change: &Change) -> Result<(), vector::ApplyError> {
+        let keys = |replaced: &Replaced| PassageKey::all(replaced.lsn, replaced.chunks);
+        match &change.kind {
+            ChangeKind::DocumentPut { document, bodies, replaced } => {
+                let added: Vec<(u64, &[half::f16])> = bodies
+                    .iter()
+                    .enumerate()
+                    .map(|(ordinal, body)| (PassageKey::new(document.lsn, ordinal).0, body.embedding.as_slice()))
+                    .collect();
+                let removed = replaced.as_ref().map(keys);
+                self.vectors.apply(change.lsn, removed.as_slice(), &added)
+            }
+            ChangeKind::DocumentDeleted { replaced, .. } => {
+                self.vectors.apply(change.lsn, std::slice::from_ref(&keys(replaced)), &[])
+            }
+            ChangeKind::CollectionCreated(_) | ChangeKind::CollectionDeleted(_) => Ok(()),
+        }
+    }
+
+    /// Makes what was applied visible, as the state of the log at `lsn`.
+    fn commit(&self, lsn: Lsn) {
+        if self.lexical_applied.load(Ordering::Acquire) < lsn.0 {
+            match self.lexical.commit(lsn) {
+                Ok(()) => self.lexical_applied.store(lsn.0, Ordering::Release),
+                Err(error) => self.set_broken(&error),
+            }
+        }
+        self.vectors_applied.fetch_max(lsn.0, Ordering::AcqRel);
+    }
+
+    fn set_broken(&self, error: &(dyn std::error::Error + 'static)) {
+        let mut broken = self.broken.lock();
+        if broken.is_none() {
+            let mut text = error.to_string();
+            let mut source = error.source();
+            while let Some(cause) = source {
+                text.push_str(&format!(": {cause}"));
+                source = cause.source();
+            }
+            tracing::error!(error = %text, "an index stopped following the log; the next start rebuilds it");
+            *broken = Some(text);
+        }
+    }
+
+    /// Why an index of the collection no longer follows the log.
+    pub(super) fn broken(&self) -> Option<String> {
+        self.broken.lock().clone()
+    }
+
+    /// Syncs and hashes the derived files. A failure costs a rebuild at the next start, so it is only logged.
+    pub(super) fn checkpoint(&self) {
+        if self.broken().is_some() {
+            return;
+        }
+        if let Err(error) = self.lexical.checkpoint() {
+            tracing::warn!(%error, "no checkpoint of a lexical index; the next start may rebuild it");
+        }
+        if let Err(error) = self.vectors.checkpoint(Lsn(self.vectors_applied.load(Ordering::Acquire))) {
+            tracing::warn!(%error, "no checkpoint of a vector index; the next start may rebuild it");
+        }
+    }
+}
+
+fn directory(config: &Config, kind: &str, id: CollectionId) -> std::path::PathBuf {
+    config.data_dir.join("views").join(kind).join(id.0.to_string())
+}
+
+/// The document's metadata with what the node knows of it, under names that begin with an underscore.
+fn indexed_metadata(document: &DocumentRecord, bodies: &[Arc<ChunkBody>]) -> Map<String, Value> {
+    let mut metadata: Map<String, Value> = serde_json::from_slice(&document.metadata).unwrap_or_default();
+    metadata.insert("_id".to_owned(), document.id.clone().into());
+    metadata.insert("_media_type".to_owned(), document.media_type.clone().into());
+    metadata.insert("_updated_at".to_owned(), document.updated.to_string().into());
+    if let Some(source) = &document.source {
+        metadata.insert("_source".to_owned(), source.clone().into());
+    }
+    if let Some(language) = bodies.first().map(|body| &body.language).filter(|language| !language.is_empty()) {
+        metadata.insert("_language".to_owned(), language.clone().into());
+    }
+    metadata
+}
+
+/// Opens the views of every collection and removes those of collections that are gone.
+pub(super) fn open_all(config: &Config, reader: &Reader) -> Result<HashMap<CollectionId, Arc<Views>>, OpenError> {
+    let collections = reader.collections();
+    for kind in ["lexical", "vectors"] {
+        let known: Vec<String> = collections.iter().map(|info| info.id.0.to_string()).collect();
+        for entry in fs::read_dir(config.data_dir.join("views").join(kind)).into_iter().flatten().flatten() {
+            if !known.contains(&entry.file_name().to_string_lossy().into_owned()) {
+                // Left over from a deletion that a crash interrupted; a failure leaves only unused bytes.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+    let trust = boot_trust(config);
+    collections.iter().map(|info| Ok((info.id, Arc::new(Views::open(config, info, trust)?)))).collect()
+}
+
+/// Whether the machine has run on since the views were last written. Remembers this boot for the next start.
+fn boot_trust(config: &Config) -> vector::Trust {
+    let (mark, boot) = (config.data_dir.join("views").join("boot"), derived::boot_id());
+    if fs::read_to_string(&mark).is_ok_and(|known| known == boot) {
+        return vector::Trust::SameBoot;
+    }
+    if let Err(error) = derived::write_mark(&mark, &boot) {
+        tracing::warn!(%error, "this boot cannot be remembered; the next start verifies the views");
+    }
+    vector::Trust::Verify
+}
+
+/// Brings views that are behind up to the log. Cost: proportional to the log from the first record that is missing.
+pub(super) fn catch_up(views: &HashMap<CollectionId, Arc<Views>>, reader: &Reader) {
+    let last = reader.last();
+    let mut behind: HashMap<CollectionId, &Views> = HashMap::new();
+    let mut from = last;
+    for info in reader.collections() {
+        let Some(view) = views.get(&info.id) else { continue };
+        if view.applied() >= info.last_change {
+            // Nothing of this collection was written since: it is as current as the log.
+            view.commit(last);
+        } else {
+            from = from.min(view.applied().max(Lsn(info.id.0.0.saturating_sub(1))));
+            behind.insert(info.id, view);
+        }
+    }
+    if behind.is_empty() {
+        return;
+    }
+    tracing::info!(collections = behind.len(), from = from.0, to = last.0, "indexes are catching up with the log");
+    let mut uncommitted = 0;
+    for change in reader.changes_after(from) {
+        match change {
+            Ok(change) => {
+                let Some(view) = collection_of(&change).and_then(|id| behind.get(&id)) else { continue };
+                view.apply(&change);
+                uncommitted += 1;
+                if uncommitted >= CATCH_UP_BATCH {
+                    behind.values().for_each(|view| view.commit(change.lsn));
+                    uncommitted = 0;
+                }
+            }
+            Err(error) => tracing::error!(%error, "a damaged record is left out of the indexes"),
+        }
+    }
+    behind.values().for_each(|view| view.commit(last));
+}
+
+fn collection_of(change: &Change) -> Option<CollectionId> {
+    match &change.kind {
+        ChangeKind::CollectionCreated(info) => Some(info.id),
+        ChangeKind::CollectionDeleted(id) => Some(*id),
+        ChangeKind::DocumentPut { document, .. } => Some(document.collection),
+        ChangeKind::DocumentDeleted { collection, .. } => Some(*collection),
+    }
+}
+
+/// Applies freshly committed changes to all views and makes them visible as the state at `last`.
+pub(super) fn follow(
+    views: &parking_lot::RwLock<HashMap<CollectionId, Arc<Views>>>,
+    config: &Config,
+    changes: &[Change],
+    last: Lsn,
+) {
+    for change in changes {
+        match &change.kind {
+            ChangeKind::CollectionCreated(info) => match Views::open(config, info, vector::Trust::Verify) {
+                Ok(view) => {
+                    views.write().insert(info.id, Arc::new(view));
+                }
+                Err(error) => tracing::error!(%error, collection = info.name, "no index for a new collection"),
+            },
+            ChangeKind::CollectionDeleted(id) => {
+                let removed = views.write().remove(id);
+                drop(removed);
+                for kind in ["lexical", "vectors"] {
+                    // Searches that still hold the view keep its mapped files; the next start removes what stays.
+                    let _ = fs::remove_dir_all(directory(config, kind, *id));
+                }
+            }
+            ChangeKind::DocumentPut { .. } | ChangeKind::DocumentDeleted { .. } => {
+                let view = collection_of(change).and_then(|id| views.read().get(&id).cloned());
+                if let Some(view) = view {
+                    view.apply(change);
+                }
+            }
+        }
+    }
+    for view in views.read().values() {
+        view.commit(last);
+    }
+}

@@ -1,0 +1,559 @@
+//! Vectors of one collection: an append-only matrix, scanned exactly while it is small and walked through a graph when
+//! it is large. Derived data: every file can be deleted and is rebuilt from the log.
+//!
+//! # How a search runs
+//! A search loads one immutable view (rows, which of them are alive, how far the graph reaches) and then
+//! * without a filter, scans all rows while the graph reaches few; otherwise walks the graph and scans the rows that
+//!   the graph has not reached yet, so a write is found at once;
+//! * with a filter, scans exactly the allowed rows when they are few, because a walk costs the more the fewer rows its
+//!   filter admits; otherwise walks.
+//!
+//! Scores are computed by the same kernel on every path, so the paths agree on a row's score to the bit.
+//!
+//! # Invariants
+//! * Keys ascend with rows. All stored vectors are unit vectors in f16, so the inner product is the cosine.
+//! * A batch becomes visible as a whole: searches never see its removals without its additions.
+//! * Readers never wait for the writer. They may wait while the graph's table is doubled.
+//! * Row numbers live as long as a matrix. When more than half of the rows are removed a second matrix with its own
+//!   graph is built beside the first; it takes over at the next checkpoint after it is complete.
+//!
+//! # What survives what
+//! A checkpoint makes the state durable and hashes it. Behind it, each batch writes its rows and then a record in a
+//! journal, unsynced. After the process ended ([`Trust::SameBoot`]) the checkpoint and the journal are taken up again.
+//! After the machine went down ([`Trust::Verify`]) only the checkpoint counts, and only when each file has its digest.
+//! What does not hold is deleted and [`VectorIndex::open`] returns how far the log must be fed again; a graph that
+//! alone is damaged is linked anew from the rows. The graph is hashed at every open since damaged bytes in it would
+//! crash the process; rows, which could only be scored wrongly, are hashed at open after the machine went down and
+//! otherwise by the next checkpoint.
+//!
+//! # Left out
+//! Threads: linking and verifying are steps that the owner's workers call. A lock on the directory: the store holds the
+//! data directory's. Quantisation below f16: an i8 copy halves a scan's time and not a walk's, for half as much memory
+//! again.
+
+mod bits;
+mod column;
+mod disk;
+mod error;
+mod graph;
+mod keys;
+mod matrix;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use half::f16;
+use parking_lot::Mutex;
+
+use self::column::MappedFile;
+pub use self::disk::DiskError;
+use self::disk::{Journal, Record, Sealed, SealedGraph, VectorManifest};
+pub use self::error::{ApplyError, BuildError, CheckpointError, GraphError, OpenError};
+use self::graph::Graph;
+pub use self::graph::Verified;
+pub use self::keys::KeySet;
+use self::matrix::{Matrix, View};
+use crate::base::{Digest, Lsn};
+
+/// Fewest and most numbers a vector may have.
+const DIMENSIONS: std::ops::RangeInclusive<usize> = 64..=4096;
+/// A graph is written anew when at least this part of its nodes has been linked since it was last written: the rest is
+/// linked again after a restart, and a checkpoint of a large collection does not write hundreds of MiB for a few rows.
+const GRAPH_REWRITE_PART: usize = 16;
+/// Matrices with fewer removed rows are not rewritten.
+const REWRITE_ROWS_MIN: usize = 1024;
+/// A walk is asked for at most one row in this many; more is scanned.
+const WALK_PART: usize = 16;
+/// A walk with a filter that admits `m` of `n` rows grows with `n / m`, a scan of the allowed rows with `m`; they break
+/// even where `m²` is this many times `n`. Measured with 100,000 × 256 and `expansion_search` 64: the scan takes 0.5 ms
+/// for 10,000 allowed rows, 0.8 for 14,000 and 1.7 to 2.3 for 20,000; the walk 0.9 to 1.05 ms for 20,000 and 0.4 for 50,000.
+const SCAN_WALK_RATIO: usize = 2500;
+
+/// How the index is laid out and searched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Numbers in a vector, 64 to 4096.
+    pub dimensions: usize,
+    /// Up to this many live vectors there is no graph.
+    pub flat_max: usize,
+    /// Links of a graph node (M).
+    pub connectivity: usize,
+    /// Candidates looked at when a node is linked (efConstruction).
+    pub expansion_add: usize,
+    /// Candidates looked at in a search (ef).
+    pub expansion_search: usize,
+    /// A filter that allows at most this many keys is always answered by an exact scan of them.
+    pub scan_max: usize,
+}
+
+impl Config {
+    /// The measured defaults for vectors of `dimensions` numbers.
+    #[must_use]
+    pub fn new(dimensions: usize) -> Self {
+        Self {
+            dimensions,
+            flat_max: 20_000,
+            connectivity: 16,
+            expansion_add: 128,
+            expansion_search: 64,
+            scan_max: 20_000,
+        }
+    }
+}
+
+/// How far the files of an earlier run can be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// The machine has run on since they were written: all that was written is there, synced or not.
+    SameBoot,
+    /// The machine went down in between: only a checkpoint whose digests match is taken.
+    Verify,
+}
+
+/// A vector that was found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Neighbor {
+    /// The key that it was added under.
+    pub key: u64,
+    /// Cosine of its angle to the query, about -1 to 1.
+    pub score: f32,
+}
+
+/// Counts and sizes at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Position in the log that the index shows.
+    pub applied: Lsn,
+    /// Rows, removed ones included.
+    pub rows: usize,
+    /// Vectors that a search can return.
+    pub live: usize,
+    /// Vectors that were refused because they have no direction or are no unit vectors.
+    pub skipped: u64,
+    /// Rows that the graph reaches.
+    pub linked: usize,
+    /// Linked rows that the graph does not find and every search scans.
+    pub strays: usize,
+    /// Bytes of allocated memory, most of it the graph.
+    pub memory_bytes: usize,
+    /// Bytes of the mapped files; page cache, which the kernel takes back under pressure.
+    pub mapped_bytes: usize,
+    /// Bytes in the journal; a checkpoint empties it.
+    pub journal_bytes: u64,
+}
+
+/// The vectors of one collection. One thread applies and takes checkpoints, any number search, workers link.
+pub struct VectorIndex {
+    dir: PathBuf,
+    config: Config,
+    view: ArcSwap<View>,
+    journal_bytes: AtomicU64,
+    writer: Mutex<Writer>,
+    /// Held during a checkpoint, so that two do not mix. Taken before `writer`.
+    checkpoint: Mutex<()>,
+}
+
+struct Writer {
+    current: Matrix,
+    /// The rewritten matrix, from the moment that `current` is mostly removed rows until a checkpoint puts it in place.
+    successor: Option<Matrix>,
+    journal: Journal,
+    manifest: VectorManifest,
+    next_number: u64,
+}
+
+impl VectorIndex {
+    /// Opens the index in `dir`, which is made if needed and must be used by nobody else. The position is that of the
+    /// last batch it shows: feed the log from the one after it. [`Lsn::ZERO`] when it starts empty.
+    ///
+    /// # Errors
+    /// Those of [`OpenError`]; damaged or foreign files are discarded with a warning instead.
+    pub fn open(dir: &Path, config: Config, trust: Trust) -> Result<(Self, Lsn), OpenError> {
+        if !DIMENSIONS.contains(&config.dimensions) {
+            return Err(OpenError::Dimensions { found: config.dimensions });
+        }
+        std::fs::create_dir_all(dir).map_err(DiskError::of("create", dir))?;
+        let mut next_number = VectorManifest::next_number(dir)?;
+        let opened = match VectorManifest::read(dir)? {
+            Some(manifest) if manifest.dimensions == config.dimensions => {
+                let opened = Self::reopen(dir, &config, manifest, trust)?;
+                if opened.is_none() {
+                    tracing::warn!(dir = %dir.display(), "vector index is damaged and will be rebuilt");
+                }
+                opened
+            }
+            _ => None,
+        };
+        let (current, journal, manifest) = match opened {
+            Some(opened) => opened,
+            None => {
+                let manifest = VectorManifest::empty(config.dimensions, next_number);
+                let current = Matrix::create(dir, &config, next_number)?;
+                let journal = Journal::create(dir, next_number)?;
+                current.sync()?;
+                disk::write_synced(&VectorManifest::path(dir, "alive", next_number), &[])?;
+                manifest.write(dir)?;
+                next_number += 1;
+                (current, journal, manifest)
+            }
+        };
+        manifest.sweep(dir, None);
+        let view = current.view();
+        let applied = view.applied;
+        let index = Self {
+            dir: dir.to_owned(),
+            config,
+            view: ArcSwap::from_pointee(view),
+            journal_bytes: AtomicU64::new(journal.len()),
+            writer: Mutex::new(Writer { current, successor: None, journal, manifest, next_number }),
+            checkpoint: Mutex::new(()),
+        };
+        Ok((index, applied))
+    }
+
+    /// Takes up what `manifest` describes; `None` when a file is missing or not what it says.
+    fn reopen(
+        dir: &Path,
+        config: &Config,
+        manifest: VectorManifest,
+        trust: Trust,
+    ) -> Result<Option<(Matrix, Journal, VectorManifest)>, OpenError> {
+        let alive_path = VectorManifest::path(dir, "alive", manifest.number);
+        let Some((journal, records)) = Journal::open(dir, manifest.number)? else { return Ok(None) };
+        let (journal, records) = match trust {
+            Trust::SameBoot => (journal, records),
+            Trust::Verify => (Journal::create(dir, manifest.number)?, Vec::new()),
+        };
+        let Ok(alive) = std::fs::read(&alive_path) else { return Ok(None) };
+        let Some(alive) =
+            manifest.alive.matches(&alive).then(|| bits::Bits::from_bytes(&alive, manifest.rows)).flatten()
+        else {
+            return Ok(None);
+        };
+        let rows = records.last().map_or(manifest.rows, |record| record.rows);
+        let Some(mut current) = Matrix::open(dir, config, &manifest, rows)? else { return Ok(None) };
+        current.adopt(alive, &manifest);
+        for record in records {
+            if !current.replay(&record) {
+                return Ok(None);
+            }
+        }
+        // Hashing is bound by memory or disk, and the graph and the rows are about as large: side by side.
+        let (graph, rows_intact) = std::thread::scope(|scope| {
+            let graph = scope.spawn(|| Self::load_graph(dir, config, &manifest));
+            let rows_intact = current.verify(&manifest, trust == Trust::Verify);
+            (graph.join().unwrap_or(None), rows_intact)
+        });
+        if !rows_intact {
+            return Ok(None);
+        }
+        let mut manifest = manifest;
+        match graph {
+            Some(graph) => current.graph = Arc::new(graph),
+            None if manifest.graph.is_some() => {
+                tracing::warn!(dir = %dir.display(), "vector graph is damaged or of another shape and will be rebuilt");
+                manifest.graph = None;
+            }
+            None => {}
+        }
+        Ok(Some((current, journal, manifest)))
+    }
+
+    fn load_graph(dir: &Path, config: &Config, manifest: &VectorManifest) -> Option<Graph> {
+        let sealed = manifest.graph.as_ref()?;
+        let file = MappedFile::open(&VectorManifest::path(dir, "graph", sealed.number)).ok()?;
+        // The engine does not check what it loads, so nothing is loaded that was not written by `checkpoint`.
+        if !sealed.file.matches(file.bytes()) {
+            return None;
+        }
+        Graph::load(config, file.bytes(), &sealed.state, manifest.rows).ok()
+    }
+
+    /// Applies the batch at `lsn`: first removes the stored keys in `removed`, then adds the vectors of `added`, whose
+    /// keys ascend and are above all added before. Visible to the next search as a whole; survives the end of the
+    /// process, and that of the machine from the next checkpoint on. A batch at or below the applied position is known
+    /// and ignored.
+    ///
+    /// A vector that is not a finite unit vector (a chunk without meaningful text has a zero vector) is left out and
+    /// counted in [`Stats::skipped`].
+    ///
+    /// # Errors
+    /// Those of [`ApplyError`]; nothing has changed then.
+    pub fn apply(&self, lsn: Lsn, removed: &[Range<u64>], added: &[(u64, &[f16])]) -> Result<(), ApplyError> {
+        let mut writer = self.writer.lock();
+        let Writer { current, successor, journal, .. } = &mut *writer;
+        if lsn <= current.applied {
+            return Ok(());
+        }
+        self.check_batch(current.last_key(), added)?;
+        let (keys, vectors) = sound(added);
+        let skipped = (added.len() - keys.len()) as u64;
+        current.write(&keys, &vectors)?;
+        let record = Record {
+            applied: lsn,
+            rows: current.rows() + keys.len(),
+            skipped: current.skipped + skipped,
+            removed: current.rows_of(removed),
+        };
+        journal.append(&record)?;
+        current.commit(&record);
+        if let Some(next) = successor {
+            let record = Record { rows: next.rows() + keys.len(), removed: next.rows_of(removed), ..record };
+            match next.write(&keys, &vectors) {
+                Ok(()) => next.commit(&record),
+                // The batch stands without it; a later step begins the rewrite anew.
+                Err(_) => *successor = None,
+            }
+        }
+        self.publish(current, journal);
+        Ok(())
+    }
+
+    fn check_batch(&self, last: Option<u64>, added: &[(u64, &[f16])]) -> Result<(), ApplyError> {
+        let mut previous = last;
+        for (key, vector) in added {
+            if vector.len() != self.config.dimensions {
+                let (found, expected) = (vector.len(), self.config.dimensions);
+                return Err(ApplyError::Dimensions { key: *key, found, expected });
+            }
+            if let Some(previous) = previous.filter(|previous| previous >= key) {
+                return Err(ApplyError::Order { key: *key, previous });
+            }
+            previous = Some(*key);
+        }
+        Ok(())
+    }
+
+    /// Up to `limit` vectors nearest to `query` (any length but zero), among those whose key is in `allowed`. Best
+    /// first, equal scores by ascending key. Exact, hence deterministic, where it scans (see the module); otherwise
+    /// recall is that of the graph, but never fewer hits than there are. A query that is zero, not finite or of the
+    /// wrong number of dimensions finds nothing.
+    #[must_use]
+    pub fn search(&self, query: &[f32], limit: usize, allowed: Option<&KeySet>) -> Vec<Neighbor> {
+        let view = self.view.load();
+        let Some(query) = scan::unit_query(query, self.config.dimensions) else { return Vec::new() };
+        let reach = view.graph.linked().min(view.vectors.count());
+        let admitted = allowed.map_or(view.live, KeySet::len).min(view.live);
+        let limit = limit.min(admitted);
+        let filter_is_narrow = allowed.is_some()
+            && (admitted <= self.config.scan_max
+                || admitted.saturating_mul(admitted) <= view.live.saturating_mul(SCAN_WALK_RATIO));
+        // A walk over few nodes costs more than the scan that it saves; a long answer is most of the rows anyway.
+        let walk = reach > self.config.flat_max / 2 && limit < admitted / WALK_PART && !filter_is_narrow;
+        match walk.then(|| view.walk(&query, limit, allowed, reach)).flatten() {
+            Some(found) => found,
+            None => view.scan(&query, limit, allowed),
+        }
+    }
+
+    /// What [`Self::search`] would return were it always exact: scans every allowed row.
+    #[must_use]
+    pub fn exact(&self, query: &[f32], limit: usize, allowed: Option<&KeySet>) -> Vec<Neighbor> {
+        let view = self.view.load();
+        let Some(query) = scan::unit_query(query, self.config.dimensions) else { return Vec::new() };
+        view.scan(&query, limit.min(view.live), allowed)
+    }
+
+    /// How many rows wait for [`Self::build_step`]; 0 where no graph is wanted.
+    #[must_use]
+    pub fn pending_graph(&self) -> usize {
+        let writer = self.writer.lock();
+        let matrix = writer.successor.as_ref().unwrap_or(&writer.current);
+        matrix.pending(&self.config)
+    }
+
+    /// Links up to `max` more rows, and begins to rewrite the matrix when more than half of its rows are removed. For
+    /// background threads, several at once if so wished. Searches go on; batches wait while a matrix is copied. A
+    /// quarter of a millisecond a row at 256 dimensions. Returns how many rows were dealt with: 0 when nothing is left
+    /// to do.
+    ///
+    /// # Errors
+    /// Those of [`BuildError`]; the rows concerned stay pending.
+    pub fn build_step(&self, max: usize) -> Result<usize, BuildError> {
+        let (view, wanted) = {
+            let mut writer = self.writer.lock();
+            let view = writer.current.view();
+            let dead = view.vectors.count() - view.live;
+            if writer.successor.is_none() && dead >= REWRITE_ROWS_MIN && dead > view.live {
+                let number = writer.next_number;
+                writer.next_number += 1;
+                let rewritten = writer.current.rewrite(&self.dir, &self.config, number)?;
+                writer.successor = Some(rewritten);
+            }
+            let matrix = writer.successor.as_ref().unwrap_or(&writer.current);
+            (matrix.view(), matrix.wants_graph(&self.config))
+        };
+        if !wanted {
+            return Ok(0);
+        }
+        Ok(view.graph.grow(&view.vectors, &view.alive, max)?)
+    }
+
+    /// Searches for up to `max` linked rows by their own vectors and links anew those that are not found: now and then
+    /// nothing points to a node (9 of 100,000 × 256 with one builder, 18 with two). Call it after [`Self::build_step`]
+    /// returned 0, until `checked` is 0. About as long as a search a row.
+    ///
+    /// # Errors
+    /// Those of [`GraphError`].
+    pub fn verify_graph(&self, max: usize) -> Result<Verified, GraphError> {
+        let view = {
+            let writer = self.writer.lock();
+            writer.successor.as_ref().unwrap_or(&writer.current).view()
+        };
+        view.graph.verify(&view.vectors, &view.alive, max)
+    }
+
+    /// Makes the present state durable, and notes that the log has been applied up to `lsn` (records without vectors
+    /// count too). Searches go on; batches wait while rows that are new since the last checkpoint are hashed and small
+    /// files are written, not while the graph is.
+    ///
+    /// # Errors
+    /// Those of [`CheckpointError`]; the checkpoint before stays in force.
+    pub fn checkpoint(&self, lsn: Lsn) -> Result<(), CheckpointError> {
+        let _one = self.checkpoint.lock();
+        // The long part, beside the writer: what is written here is named by the manifest below or never.
+        let (number, graph, files, saved) = {
+            let mut writer = self.writer.lock();
+            let number = writer.next_number;
+            writer.next_number += 1;
+            let complete = writer.successor.as_ref().is_some_and(|next| next.pending(&self.config) == 0);
+            let saved = if complete { None } else { writer.manifest.graph.clone() };
+            let subject = if complete { writer.successor.as_ref() } else { None }.unwrap_or(&writer.current);
+            (number, Arc::clone(&subject.graph), subject.handles()?, saved)
+        };
+        let sealed = self.save_graph(&graph, number, saved)?;
+        for (file, path) in files {
+            file.sync_all().map_err(DiskError::of("sync", &path))?;
+        }
+        let mut writer = self.writer.lock();
+        let Writer { current, successor, journal, manifest, .. } = &mut *writer;
+        // The successor may have been dropped since. The graph tells which matrix was saved.
+        let succeeds = successor.as_ref().is_some_and(|next| Arc::ptr_eq(&next.graph, &graph));
+        let subject = match successor {
+            Some(next) if succeeds => next,
+            _ => current,
+        };
+        let sealed = if Arc::ptr_eq(&subject.graph, &graph) { sealed } else { manifest.graph.clone() };
+        subject.applied = subject.applied.max(lsn);
+        let (vectors, keys) = subject.digests().ok_or(CheckpointError::Damaged)?;
+        subject.sync()?;
+        let alive = subject.alive.to_bytes();
+        disk::write_synced(&VectorManifest::path(&self.dir, "alive", number), &alive)?;
+        let next_journal = Journal::create(&self.dir, number)?;
+        next_journal.sync()?;
+        disk::sync_dir(&self.dir)?;
+        let next = VectorManifest {
+            number,
+            generation: subject.generation,
+            applied: subject.applied,
+            rows: subject.rows(),
+            skipped: subject.skipped,
+            vectors,
+            keys,
+            alive: Sealed::new(Digest::of(&alive)),
+            graph: sealed,
+            ..manifest.clone()
+        };
+        next.write(&self.dir)?;
+        (*journal, *manifest) = (next_journal, next);
+        if succeeds && let Some(next) = successor.take() {
+            *current = next;
+        }
+        self.publish(current, journal);
+        manifest.sweep(&self.dir, successor.as_ref().map(|next| next.generation));
+        Ok(())
+    }
+
+    /// Saves the graph under `number`, unless the one saved before will do.
+    fn save_graph(
+        &self,
+        graph: &Graph,
+        number: u64,
+        saved: Option<SealedGraph>,
+    ) -> Result<Option<SealedGraph>, CheckpointError> {
+        let linked = graph.linked();
+        let good_enough = saved.as_ref().is_some_and(|saved| {
+            let newly_verified = saved.state.verified < saved.state.linked && graph.verified() >= linked;
+            linked.saturating_sub(saved.state.linked) <= linked / GRAPH_REWRITE_PART && !newly_verified
+        });
+        if linked == 0 || good_enough {
+            return Ok(saved);
+        }
+        let path = VectorManifest::path(&self.dir, "graph", number);
+        let state = graph.save(&self.config, &path)?;
+        disk::sync_file(&path)?;
+        let file = Sealed::new(Digest::of(MappedFile::open(&path)?.bytes()));
+        Ok(Some(SealedGraph { number, file, state }))
+    }
+
+    /// Rows, removed ones included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.view.load().vectors.count()
+    }
+
+    /// Whether there are no rows.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Vectors that a search can return.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.view.load().live
+    }
+
+    /// Removed rows that have not been reclaimed yet.
+    #[must_use]
+    pub fn deleted(&self) -> usize {
+        let view = self.view.load();
+        view.vectors.count() - view.live
+    }
+
+    /// Bytes of allocated memory; the mapped files are page cache and not counted.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.stats().memory_bytes
+    }
+
+    /// Counts and sizes. Takes no lock that a batch, a checkpoint or a step holds for long.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let view = self.view.load();
+        let rows = view.vectors.count();
+        Stats {
+            applied: view.applied,
+            rows,
+            live: view.live,
+            skipped: view.skipped,
+            linked: view.graph.linked(),
+            strays: view.graph.strays().len(),
+            memory_bytes: view.graph.memory_bytes() + rows / 8,
+            mapped_bytes: rows * (self.config.dimensions * size_of::<f16>() + size_of::<u64>()),
+            journal_bytes: self.journal_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    fn publish(&self, current: &Matrix, journal: &Journal) {
+        self.journal_bytes.store(journal.len(), Ordering::Relaxed);
+        self.view.store(Arc::new(current.view()));
+    }
+}
+
+/// Keys and numbers of the vectors that can be searched.
+fn sound(added: &[(u64, &[f16])]) -> (Vec<u64>, Vec<f16>) {
+    let mut keys = Vec::with_capacity(added.len());
+    let mut vectors = Vec::with_capacity(added.iter().map(|(_, vector)| vector.len()).sum());
+    for (key, vector) in added.iter().filter(|(_, vector)| scan::is_unit(vector)) {
+        keys.push(*key);
+        vectors.extend_from_slice(vector);
+    }
+    (keys, vectors)
+}

@@ -1,0 +1,399 @@
+//! The approximate half of a search: an HNSW graph over the rows of one matrix, by usearch.
+//!
+//! A node's key is its row number; rows keep their numbers as long as the graph lives, and removed rows stay as nodes
+//! that no search returns. The graph reaches a prefix of the rows, `0..linked`; callers scan the rest, and the
+//! *strays*: nodes that the graph holds but does not find.
+//!
+//! What usearch asks of its callers, and how it is met here:
+//! * `reserve` beside any other call is a segmentation fault: it runs under the write lock of `index`, all else under
+//!   the read lock.
+//! * A call needs one of the reserved thread contexts: [`Permits`] hands out exactly that many.
+//! * The check for duplicate keys races: a row is claimed by one builder at a time.
+//! * Vectors that are zero or not finite poison the graph: the matrix holds unit vectors only.
+//! * A panic in a filter aborts the process: filters are bit tests and table look-ups that cannot panic.
+//! * Additions, above all concurrent ones, can leave a node that no other links to: [`Graph::verify`] looks for every row.
+//! * Loading damaged bytes is a segmentation fault, and a load replaces dimensions and metric silently: bytes are
+//!   loaded only after their digest matched, and their header is checked first.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use half::f16;
+use parking_lot::{Condvar, Mutex, RwLock};
+use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
+
+use super::bits::Bits;
+use super::column::{Rows, as_engine};
+use super::{Config, GraphError};
+
+/// Most rows that one builder claims at a time; what other builders finish behind an open claim is scanned until it
+/// closes.
+const CLAIM_ROWS: usize = 256;
+/// Least capacity that is reserved.
+const CAPACITY_MIN: usize = 4096;
+/// How many neighbours a row's own vector is looked up among, so that a few equal vectors are no false alarm.
+const SELF_SEARCH: usize = 16;
+
+/// What a step of verifying the graph did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Verified {
+    /// Rows that were looked up. 0 when all have been.
+    pub checked: usize,
+    /// Rows that were not found and are found after they have been linked anew.
+    pub repaired: usize,
+    /// Rows that are still not found; searches scan them.
+    pub strays: usize,
+}
+
+/// Which rows have been linked.
+#[derive(Default)]
+struct Progress {
+    /// Rows below this are linked or claimed.
+    next: usize,
+    /// Finished claims that lie behind an open one: start and end.
+    finished: BTreeMap<usize, usize>,
+    /// Claims that failed and are claimed again first.
+    failed: Vec<Range<usize>>,
+}
+
+pub(super) struct Graph {
+    index: RwLock<Index>,
+    permits: Permits,
+    /// Held for reading while rows are linked, for writing while the graph is saved.
+    growth: RwLock<()>,
+    progress: Mutex<Progress>,
+    linked: AtomicUsize,
+    /// Rows below this have been looked up.
+    verified: Mutex<usize>,
+    /// Linked rows that the graph does not find, ascending.
+    strays: ArcSwap<Vec<usize>>,
+}
+
+impl Graph {
+    pub(super) fn new(config: &Config) -> Result<Self, GraphError> {
+        let index = Index::new(&options(config)).map_err(GraphError::engine)?;
+        Ok(Self {
+            index: RwLock::new(index),
+            permits: Permits::new(
+                std::thread::available_parallelism().map_or(4, usize::from).saturating_mul(2).clamp(4, 128),
+            ),
+            growth: RwLock::new(()),
+            progress: Mutex::default(),
+            linked: AtomicUsize::new(0),
+            verified: Mutex::new(0),
+            strays: ArcSwap::default(),
+        })
+    }
+
+    /// Loads what [`Self::save`] has written. `bytes` must have the digest that was recorded then.
+    pub(super) fn load(config: &Config, bytes: &[u8], state: &GraphState, rows: usize) -> Result<Self, GraphError> {
+        let found = Index::metadata_from_buffer(bytes).map_err(GraphError::engine)?;
+        let fits = found.dimensions == config.dimensions as u64
+            && found.metric == MetricKind::IP
+            && found.quantization == ScalarKind::F16
+            && !found.multi
+            && state.linked <= rows
+            && state.verified <= state.linked
+            && state.strays.iter().all(|row| *row < state.linked)
+            && state.connectivity == config.connectivity;
+        if !fits {
+            return Err(GraphError::Unfit);
+        }
+        let graph = Self::new(config)?;
+        {
+            let index = graph.index.write();
+            index.load_from_buffer(bytes).map_err(GraphError::engine)?;
+            if index.size() != state.nodes || index.size() > rows || index.dimensions() != config.dimensions {
+                return Err(GraphError::Unfit);
+            }
+            index.change_expansion_add(config.expansion_add);
+            index.change_expansion_search(config.expansion_search);
+            reserve(&index, index.size(), &graph.permits)?;
+        }
+        graph.progress.lock().next = state.linked;
+        graph.linked.store(state.linked, Ordering::Release);
+        *graph.verified.lock() = state.verified;
+        graph.strays.store(Arc::new(state.strays.clone()));
+        Ok(graph)
+    }
+
+    /// The rows `0..linked` are nodes, except those that were removed before their turn came.
+    pub(super) fn linked(&self) -> usize {
+        self.linked.load(Ordering::Acquire)
+    }
+
+    pub(super) fn strays(&self) -> Arc<Vec<usize>> {
+        self.strays.load_full()
+    }
+
+    pub(super) fn verified(&self) -> usize {
+        *self.verified.lock()
+    }
+
+    /// Bytes allocated by the engine: links and its copy of the vectors.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let stats = self.index.read().memory_stats();
+        let index_bytes = self.index.read().capacity() * 3 * size_of::<u64>();
+        stats.graph_allocated + stats.vectors_allocated + index_bytes
+    }
+
+    /// Up to `wanted` rows near `query`, those for which `admit` holds, nearest first. `admit` must not panic.
+    pub(super) fn nearest(
+        &self,
+        query: &[f16],
+        wanted: usize,
+        admit: impl Fn(usize) -> bool,
+    ) -> Result<Vec<usize>, GraphError> {
+        let _permit = self.permits.take();
+        let index = self.index.read();
+        let admit = |key: u64| admit(usize::try_from(key).unwrap_or(usize::MAX));
+        let found = index.filtered_search(as_engine(query), wanted, admit).map_err(GraphError::engine)?;
+        Ok(found.keys.into_iter().filter_map(|key| usize::try_from(key).ok()).collect())
+    }
+
+    /// Links up to `max` rows of `vectors` that are not linked yet; rows that are not in `alive` are passed over. May
+    /// be called from several threads at once. Returns how many rows were dealt with, 0 when none is left to claim.
+    pub(super) fn grow(&self, vectors: &Rows<f16>, alive: &Bits, max: usize) -> Result<usize, GraphError> {
+        let _growing = self.growth.read();
+        let mut done = 0;
+        while done < max {
+            let Some(claim) = self.claim(vectors.count(), (max - done).min(CLAIM_ROWS)) else { break };
+            let linked = self.link(vectors, alive, claim.clone());
+            done += claim.len();
+            self.close(claim, linked.is_ok());
+            linked?;
+        }
+        Ok(done)
+    }
+
+    fn claim(&self, rows: usize, max: usize) -> Option<Range<usize>> {
+        let mut progress = self.progress.lock();
+        // The caller's view may be older than the one that the failed claim was made from.
+        if let Some(position) = progress.failed.iter().position(|claim| claim.end <= rows) {
+            return Some(progress.failed.swap_remove(position));
+        }
+        let claim = progress.next..rows.min(progress.next.saturating_add(max));
+        (!claim.is_empty()).then(|| {
+            progress.next = claim.end;
+            claim
+        })
+    }
+
+    fn close(&self, claim: Range<usize>, linked: bool) {
+        let mut progress = self.progress.lock();
+        if !linked {
+            progress.failed.push(claim);
+            return;
+        }
+        progress.finished.insert(claim.start, claim.end);
+        let mut end = self.linked();
+        while let Some(next) = progress.finished.remove(&end) {
+            end = next;
+        }
+        self.linked.store(end, Ordering::Release);
+    }
+
+    fn link(&self, vectors: &Rows<f16>, alive: &Bits, claim: Range<usize>) -> Result<(), GraphError> {
+        let short = self.index.read().capacity() < claim.end;
+        if short {
+            let index = self.index.write();
+            if index.capacity() < claim.end {
+                reserve(&index, claim.end, &self.permits)?;
+            }
+        }
+        for row in claim.filter(|row| alive.contains(*row)) {
+            let _permit = self.permits.take();
+            let index = self.index.read();
+            // A claim that failed half-way is claimed anew, and a loaded graph may be ahead of its `linked`.
+            if !index.contains(row as u64) {
+                index.add(row as u64, as_engine(vectors.row(row))).map_err(GraphError::engine)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks up the next `max` linked rows by their own vectors. One that is not found is linked anew; one that is
+    /// still not found becomes a stray. Costs as much as a search a row. One caller at a time; others wait.
+    pub(super) fn verify(&self, vectors: &Rows<f16>, alive: &Bits, max: usize) -> Result<Verified, GraphError> {
+        let mut cursor = self.verified.lock();
+        let mut report = Verified::default();
+        let end = self.linked().min(vectors.count()).min(cursor.saturating_add(max));
+        for row in (*cursor..end).filter(|row| alive.contains(*row)) {
+            let vector = vectors.row(row);
+            if !self.finds(row, vector)? {
+                // Searches scan it from here on, so that it is found while it is out of the graph.
+                self.set_stray(row, true);
+                self.relink(row, vector)?;
+                let repaired = self.finds(row, vector)?;
+                self.set_stray(row, !repaired);
+                report.repaired += usize::from(repaired);
+                report.strays += usize::from(!repaired);
+            }
+        }
+        report.checked = end.saturating_sub(*cursor);
+        *cursor = end.max(*cursor);
+        Ok(report)
+    }
+
+    /// Whether a search for `vector` returns `row`, or so many equal vectors that `row` may rightly be missing.
+    fn finds(&self, row: usize, vector: &[f16]) -> Result<bool, GraphError> {
+        let _permit = self.permits.take();
+        let index = self.index.read();
+        let found = index.search(as_engine(vector), SELF_SEARCH).map_err(GraphError::engine)?;
+        let own_distance = 1.0 - super::scan::dot(vector, vector);
+        let crowded =
+            found.keys.len() == SELF_SEARCH && found.distances.last().is_some_and(|last| *last <= own_distance);
+        Ok(crowded || found.keys.contains(&(row as u64)))
+    }
+
+    fn relink(&self, row: usize, vector: &[f16]) -> Result<(), GraphError> {
+        let index = self.index.write();
+        index.remove(row as u64).map_err(GraphError::engine)?;
+        index.add(row as u64, as_engine(vector)).map_err(GraphError::engine)
+    }
+
+    fn set_stray(&self, row: usize, stray: bool) {
+        let mut strays = self.strays().as_ref().clone();
+        match (strays.binary_search(&row), stray) {
+            (Err(position), true) => strays.insert(position, row),
+            (Ok(position), false) => drop(strays.remove(position)),
+            (Ok(_), true) | (Err(_), false) => return,
+        }
+        self.strays.store(Arc::new(strays));
+    }
+
+    /// Writes the graph to `path`, neither synced nor hashed. Searches go on meanwhile, growth and repair wait.
+    pub(super) fn save(&self, config: &Config, path: &Path) -> Result<GraphState, GraphError> {
+        let _no_growth = self.growth.write();
+        let verified = self.verified.lock();
+        let index = self.index.read();
+        let name = path.to_str().ok_or(GraphError::Unfit)?;
+        index.save(name).map_err(GraphError::engine)?;
+        // The engine does not look at what closing the file returns.
+        let written = std::fs::metadata(path).map(|file| file.len()).unwrap_or(0);
+        let expected = index.serialized_length() as u64;
+        if written != expected {
+            return Err(GraphError::Short { written, expected });
+        }
+        Ok(GraphState {
+            connectivity: config.connectivity,
+            nodes: index.size(),
+            linked: self.linked(),
+            verified: *verified,
+            strays: self.strays().as_ref().clone(),
+        })
+    }
+}
+
+/// What goes with the bytes of a saved graph.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GraphState {
+    pub(super) connectivity: usize,
+    pub(super) nodes: usize,
+    pub(super) linked: usize,
+    pub(super) verified: usize,
+    pub(super) strays: Vec<usize>,
+}
+
+fn options(config: &Config) -> IndexOptions {
+    IndexOptions {
+        dimensions: config.dimensions,
+        // Of unit vectors this orders as the cosine does, and it computes one sum instead of three.
+        metric: MetricKind::IP,
+        quantization: ScalarKind::F16,
+        connectivity: config.connectivity,
+        expansion_add: config.expansion_add,
+        expansion_search: config.expansion_search,
+        multi: false,
+    }
+}
+
+/// Makes room for `nodes`, doubling. The caller holds the write lock.
+fn reserve(index: &Index, nodes: usize, permits: &Permits) -> Result<(), GraphError> {
+    let capacity = nodes.max(CAPACITY_MIN).next_power_of_two();
+    index.reserve_capacity_and_threads(capacity, permits.total).map_err(GraphError::engine)
+}
+
+/// Counts the callers inside the engine. A permit is held for one search or one addition.
+struct Permits {
+    free: Mutex<usize>,
+    returned: Condvar,
+    total: usize,
+}
+
+impl Permits {
+    fn new(total: usize) -> Self {
+        Self { free: Mutex::new(total), returned: Condvar::new(), total }
+    }
+
+    /// Waits for a permit. Always taken before the lock on the index, never after it.
+    fn take(&self) -> Permit<'_> {
+        let mut free = self.free.lock();
+        self.returned.wait_while(&mut free, |free| *free == 0);
+        *free -= 1;
+        Permit(self)
+    }
+}
+
+struct Permit<'a>(&'a Permits);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock() += 1;
+        self.0.returned.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::column::Column;
+    use super::super::scan;
+    use super::*;
+
+    #[test]
+    fn a_row_that_the_graph_lost_is_linked_anew() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let config = Config::new(64);
+        let mut column = Column::create(&dir.path().join("vectors"), 64).expect("created");
+        let mut seed = 1_u32;
+        let mut next = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            f32::from((seed >> 16) as u16) - 32_768.0
+        };
+        for row in 0..600 {
+            let numbers: Vec<f32> = (0..64).map(|_| next()).collect();
+            column.append(row, &scan::unit_query(&numbers, 64).expect("not zero")).expect("appended");
+        }
+        let (vectors, mut alive) = (column.rows(600), Bits::default());
+        alive.extend(600);
+        let graph = Graph::new(&config).expect("made");
+        assert_eq!(graph.grow(&vectors, &alive, 1000).expect("linked"), 600);
+        for row in [7, 333] {
+            graph.index.write().remove(row).expect("removed");
+        }
+        let found = |row: usize| graph.nearest(vectors.row(row), 1, |_| true).expect("searched") == [row];
+        assert!(!found(7) && !found(333));
+        let report = graph.verify(&vectors, &alive, 1000).expect("verified");
+        assert_eq!(report, Verified { checked: 600, repaired: 2, strays: 0 });
+        assert!((0..600).all(found) && graph.strays().is_empty());
+        assert_eq!(graph.verify(&vectors, &alive, 1000).expect("verified").checked, 0);
+    }
+
+    #[test]
+    fn a_claim_that_failed_is_claimed_again() {
+        let graph = Graph::new(&Config::new(64)).expect("made");
+        let (first, second) = (graph.claim(100, 40).expect("rows"), graph.claim(100, 40).expect("rows"));
+        graph.close(second, true);
+        assert_eq!(graph.linked(), 0);
+        graph.close(first.clone(), false);
+        assert_eq!(graph.claim(100, 40), Some(first.clone()));
+        graph.close(first, true);
+        assert_eq!(graph.linked(), 80);
+        assert_eq!((graph.claim(100, 40), graph.claim(100, 40)), (Some(80..100), None));
+    }
+}

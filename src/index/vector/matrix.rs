@@ -1,0 +1,257 @@
+//! Rows of one generation: vectors, keys, which of them are alive, and the graph over them.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use half::f16;
+
+use super::bits::Bits;
+use super::column::{Column, Rows};
+use super::disk::{DiskError, Record, Sealed, VectorManifest};
+use super::graph::Graph;
+use super::keys::KeySet;
+use super::scan::Best;
+use super::{BuildError, Config, Neighbor, scan};
+use crate::base::Lsn;
+
+/// Rows copied at a time while a matrix is rewritten.
+const REWRITE_ROWS: usize = 1024;
+
+/// What a search sees: never changes, except that the graph reaches further.
+pub(super) struct View {
+    pub(super) vectors: Rows<f16>,
+    pub(super) keys: Rows<u64>,
+    pub(super) alive: Bits,
+    pub(super) live: usize,
+    pub(super) applied: Lsn,
+    pub(super) skipped: u64,
+    pub(super) graph: Arc<Graph>,
+}
+
+impl View {
+    /// The best of all allowed rows.
+    pub(super) fn scan(&self, query: &[f16], limit: usize, allowed: Option<&KeySet>) -> Vec<Neighbor> {
+        let mut best = Best::new(limit);
+        let rows = self.vectors.count();
+        match allowed {
+            None => scan::scan(&self.vectors, &self.alive, query, 0..rows, &mut best, |_| true),
+            Some(allowed) => {
+                scan::scan_allowed(&self.vectors, self.keys.all(), &self.alive, query, allowed, &mut best);
+            }
+        }
+        self.neighbors(best)
+    }
+
+    /// The best of the allowed rows that the graph finds below `reach`, of its strays and of all rows from `reach` on.
+    /// `None` when the graph does not find enough, so that a scan must decide.
+    pub(super) fn walk(
+        &self,
+        query: &[f16],
+        limit: usize,
+        allowed: Option<&KeySet>,
+        reach: usize,
+    ) -> Option<Vec<Neighbor>> {
+        // Read before the walk: a row that stops being a stray meanwhile is found both ways. One that becomes a stray
+        // meanwhile leaves the graph only within the write lock, and comes back into it there.
+        let strays = self.graph.strays();
+        let keys = self.keys.all();
+        let passes = |row: usize| allowed.is_none_or(|allowed| keys.get(row).is_some_and(|key| allowed.contains(*key)));
+        let admit = |row: usize| row < reach && self.alive.contains(row) && passes(row);
+        let mut rows = self.graph.nearest(query, limit, admit).ok()?;
+        rows.extend(strays.iter().copied().filter(|row| admit(*row)));
+        rows.sort_unstable();
+        rows.dedup();
+        let mut best = Best::new(limit);
+        let found = rows.len();
+        rows.into_iter().for_each(|row| best.offer(scan::dot(self.vectors.row(row), query), row));
+        scan::scan(&self.vectors, &self.alive, query, reach..self.vectors.count(), &mut best, passes);
+        (found >= limit).then(|| self.neighbors(best))
+    }
+
+    fn neighbors(&self, best: Best) -> Vec<Neighbor> {
+        let keys = self.keys.all();
+        best.into_sorted().into_iter().map(|(score, row)| Neighbor { key: keys[row], score }).collect()
+    }
+}
+
+/// The writing end of a [`View`].
+pub(super) struct Matrix {
+    vectors: Column<f16>,
+    keys: Column<u64>,
+    pub(super) alive: Bits,
+    live: usize,
+    pub(super) applied: Lsn,
+    pub(super) skipped: u64,
+    pub(super) generation: u64,
+    pub(super) graph: Arc<Graph>,
+}
+
+impl Matrix {
+    /// An empty matrix with files of its own.
+    pub(super) fn create(dir: &Path, config: &Config, generation: u64) -> Result<Self, BuildError> {
+        Ok(Self {
+            vectors: Column::create(&VectorManifest::path(dir, "vectors", generation), config.dimensions)?,
+            keys: Column::create(&VectorManifest::path(dir, "keys", generation), 1)?,
+            alive: Bits::default(),
+            live: 0,
+            applied: Lsn::ZERO,
+            skipped: 0,
+            generation,
+            graph: Arc::new(Graph::new(config)?),
+        })
+    }
+
+    /// Opens the files that `manifest` names with `rows` rows; `None` when they have fewer. [`Self::adopt`] comes next.
+    pub(super) fn open(
+        dir: &Path,
+        config: &Config,
+        manifest: &VectorManifest,
+        rows: usize,
+    ) -> Result<Option<Self>, BuildError> {
+        let path = |kind| VectorManifest::path(dir, kind, manifest.generation);
+        let vectors = Column::open(&path("vectors"), config.dimensions, rows)?;
+        let keys = Column::open(&path("keys"), 1, rows)?;
+        let (Some(vectors), Some(keys)) = (vectors, keys) else { return Ok(None) };
+        Ok(Some(Self {
+            vectors,
+            keys,
+            alive: Bits::default(),
+            live: 0,
+            applied: Lsn::ZERO,
+            skipped: 0,
+            generation: manifest.generation,
+            graph: Arc::new(Graph::new(config)?),
+        }))
+    }
+
+    /// Takes over the state of a checkpoint.
+    pub(super) fn adopt(&mut self, alive: Bits, manifest: &VectorManifest) {
+        self.live = alive.count();
+        self.alive = alive;
+        self.applied = manifest.applied;
+        self.skipped = manifest.skipped;
+    }
+
+    /// Takes over a record of the journal; `false` when it cannot follow what is here.
+    pub(super) fn replay(&mut self, record: &Record) -> bool {
+        let fits = record.rows >= self.rows()
+            && record.applied > self.applied
+            && record.removed.iter().all(|range| range.start <= range.end && range.end <= self.rows());
+        if fits {
+            self.commit(record);
+        }
+        fits
+    }
+
+    /// Checks the rows of the checkpoint: by their digest now, or by what needs no reading, leaving the digest to the
+    /// next checkpoint. The keys, which every look-up relies on, are checked for order in each case.
+    pub(super) fn verify(&mut self, manifest: &VectorManifest, read: bool) -> bool {
+        let (Some(vectors), Some(keys)) = (manifest.vectors.digest(), manifest.keys.digest()) else { return false };
+        self.vectors.trust(manifest.rows, vectors);
+        self.keys.trust(manifest.rows, keys);
+        let intact = !read || self.vectors.digest(manifest.rows) == Some(vectors);
+        intact
+            && self.keys.digest(manifest.rows) == Some(keys)
+            && self.keys.rows(self.rows()).all().is_sorted_by(|a, b| a < b)
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.alive.len()
+    }
+
+    pub(super) fn last_key(&self) -> Option<u64> {
+        self.keys.rows(self.rows()).all().last().copied()
+    }
+
+    /// The ranges of stored rows whose keys lie in `removed`.
+    pub(super) fn rows_of(&self, removed: &[Range<u64>]) -> Vec<Range<usize>> {
+        let keys = self.keys.rows(self.rows());
+        let first_at = |bound: u64| keys.all().partition_point(|key| *key < bound);
+        let ranges = removed.iter().map(|range| first_at(range.start)..first_at(range.end));
+        ranges.filter(|range| !range.is_empty()).collect()
+    }
+
+    /// Writes rows behind those that are there. They do not count before [`Self::commit`].
+    pub(super) fn write(&mut self, keys: &[u64], vectors: &[f16]) -> Result<(), DiskError> {
+        let rows = self.rows();
+        self.vectors.append(rows, vectors)?;
+        self.keys.append(rows, keys)
+    }
+
+    /// Counts the rows that were written and takes those removed out.
+    pub(super) fn commit(&mut self, record: &Record) {
+        let added = record.rows - self.rows();
+        let removed = record.removed.iter().cloned().flatten().filter(|row| self.alive.remove(*row)).count();
+        self.alive.extend(added);
+        self.live = self.live + added - removed;
+        self.applied = record.applied;
+        self.skipped = record.skipped;
+    }
+
+    pub(super) fn view(&self) -> View {
+        View {
+            vectors: self.vectors.rows(self.rows()),
+            keys: self.keys.rows(self.rows()),
+            alive: self.alive.clone(),
+            live: self.live,
+            applied: self.applied,
+            skipped: self.skipped,
+            graph: Arc::clone(&self.graph),
+        }
+    }
+
+    /// Whether a graph is worth its cost, or has begun.
+    pub(super) fn wants_graph(&self, config: &Config) -> bool {
+        self.live > config.flat_max || self.graph.linked() > 0
+    }
+
+    /// Rows that the graph ought to reach and does not.
+    pub(super) fn pending(&self, config: &Config) -> usize {
+        if self.wants_graph(config) { self.rows() - self.graph.linked().min(self.rows()) } else { 0 }
+    }
+
+    /// Copies the rows that are alive into a matrix of their own, without a graph.
+    pub(super) fn rewrite(&self, dir: &Path, config: &Config, generation: u64) -> Result<Self, BuildError> {
+        let mut next = Self::create(dir, config, generation)?;
+        let view = self.view();
+        let (mut keys, mut vectors) = (Vec::new(), Vec::new());
+        let alive: Vec<usize> = view.alive.iter().collect();
+        for rows in alive.chunks(REWRITE_ROWS) {
+            keys.clear();
+            vectors.clear();
+            for row in rows {
+                keys.extend_from_slice(view.keys.row(*row));
+                vectors.extend_from_slice(view.vectors.row(*row));
+            }
+            next.write(&keys, &vectors)?;
+            next.commit(&Record {
+                applied: self.applied,
+                rows: next.rows() + rows.len(),
+                skipped: self.skipped,
+                removed: Vec::new(),
+            });
+        }
+        next.applied = self.applied;
+        next.skipped = self.skipped;
+        Ok(next)
+    }
+
+    /// Digests of vectors and keys; `None` when rows that were trusted are not what they were.
+    pub(super) fn digests(&mut self) -> Option<(Sealed, Sealed)> {
+        let rows = self.rows();
+        Some((Sealed::new(self.vectors.digest(rows)?), Sealed::new(self.keys.digest(rows)?)))
+    }
+
+    /// Returns once all rows are on stable storage.
+    pub(super) fn sync(&self) -> Result<(), DiskError> {
+        self.vectors.sync()?;
+        self.keys.sync()
+    }
+
+    /// Handles to sync the files without holding the matrix.
+    pub(super) fn handles(&self) -> Result<[(File, PathBuf); 2], DiskError> {
+        Ok([self.vectors.handle()?, self.keys.handle()?])
+    }
+}

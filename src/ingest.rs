@@ -1,0 +1,292 @@
+//! Bytes to documents to chunks: parsers, text extraction and splitting.
+//!
+//! Everything here is pure: no disk, no threads, no clock. [`parse`] turns the bytes of a source into one [`Document`]
+//! (a Markdown file, a PDF) or many (the lines of a JSONL file, the rows of a CSV file); [`chunk`] splits a document
+//! into passages along its own structure; [`plain`] removes markup from a passage for embedding and indexing.
+//!
+//! Invariants:
+//! * Input is hostile until parsed. Sizes, nesting, record and page counts are bounded by [`Limits`]; no input panics,
+//!   recurses without bound or takes more than linear time in what the limits allow. Memory is a constant multiple of
+//!   the source, large only for PDF and JSON made of many tiny values.
+//! * [`Chunk::range`] always addresses [`Document::text`]: a citation can be shown in place.
+//! * The same bytes and settings give the same chunks, so that a second sync of a file changes nothing.
+//!
+//! Left out on purpose: guessing of 8-bit encodings (a wrong guess corrupts text silently), OCR, and the order of
+//! columns in PDF (the order of the file is kept).
+
+mod block;
+mod chunk;
+mod csv_rows;
+mod detect;
+mod front_matter;
+mod html;
+mod markdown;
+mod pdf;
+mod plain;
+mod records;
+mod source_code;
+mod text;
+mod tokens;
+
+use std::ops::Range;
+
+use serde_json::{Map, Value};
+
+use crate::base::{ByteSize, Fault};
+use block::Block;
+
+pub use chunk::{Chunk, ChunkConfig, chunk};
+pub use detect::MediaType;
+pub use plain::plain;
+pub use tokens::estimate_tokens;
+
+/// The bytes of one file or upload.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// Relative path or file name; its extension chooses among languages and delimiters, nothing is opened.
+    pub name: &'a str,
+    /// What the bytes are; see [`MediaType::detect`].
+    pub media_type: MediaType,
+    /// The whole content.
+    pub bytes: &'a [u8],
+}
+
+/// Bounds on what a source may hold; exceeding one is an error, never a silent cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a source as handed in.
+    pub source_bytes_max: u64,
+    /// Bytes of text extracted from a source, all its documents together.
+    pub text_bytes_max: u64,
+    /// Records of a JSONL, JSON or CSV source.
+    pub records_max: usize,
+    /// Nesting of JSON arrays and objects; values above 100 count as 100 (the JSON reader stops at 128).
+    pub depth_max: usize,
+    /// Pages of a PDF.
+    pub pages_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            source_bytes_max: 64 << 20,
+            text_bytes_max: 64 << 20,
+            records_max: 1_000_000,
+            depth_max: 64,
+            pages_max: 20_000,
+        }
+    }
+}
+
+impl Limits {
+    /// [`Self::text_bytes_max`] as a length in memory.
+    fn text_max(&self) -> usize {
+        usize::try_from(self.text_bytes_max).unwrap_or(usize::MAX)
+    }
+
+    /// Refuses extracted text of `length` bytes when it is over the limit.
+    fn check_text(&self, length: usize) -> Result<(), ParseError> {
+        if length > self.text_max() {
+            return Err(ParseError::TooLarge {
+                what: "extracted text",
+                found: ByteSize(length as u64),
+                limit: ByteSize(self.text_bytes_max),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// One text with what is known about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// `None`: the source is the document. `Some`: which record of the source this is, its `_id` or `id` field or else
+    /// the 1-based number of its line (JSONL, CSV) or element (JSON array).
+    pub record: Option<String>,
+    /// Title as the document states it, at most 300 bytes; `None` when it states none.
+    pub title: Option<String>,
+    /// Address the document gives for itself.
+    pub url: Option<String>,
+    /// What else the document says about itself: front matter, `<meta>`, PDF properties, other record fields.
+    pub metadata: Map<String, Value>,
+    /// What it was parsed from.
+    pub media_type: MediaType,
+    /// Markdown, text and source code: the source without its byte order mark, line ends kept. Others: extracted text.
+    pub text: String,
+    /// Pages that have text, in order; PDF only.
+    pub pages: Vec<Page>,
+    /// Structure for [`chunk`]: ascending, not overlapping.
+    pub(crate) blocks: Vec<Block>,
+}
+
+impl Document {
+    /// A document of `text` with nothing known about it yet.
+    fn new(media_type: MediaType, text: String, blocks: Vec<Block>) -> Self {
+        Self { record: None, title: None, url: None, metadata: Map::new(), media_type, text, pages: Vec::new(), blocks }
+    }
+}
+
+/// A page of a PDF.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Position in the file, from 1; not the printed page label.
+    pub number: u32,
+    /// Bytes in [`Document::text`].
+    pub range: Range<usize>,
+}
+
+/// What [`parse`] made of a source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parsed {
+    /// In the order of the source.
+    pub documents: Vec<Document>,
+    /// What was repaired or left out, one sentence each, for the person who added the source.
+    pub warnings: Vec<String>,
+}
+
+/// Why a source could not be parsed. Nothing of it is returned.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseError {
+    /// Over one of the byte limits.
+    #[error("{what} is {found}, the limit is {limit}")]
+    TooLarge {
+        /// What was measured.
+        what: &'static str,
+        /// Its size; for extracted text the size at which extraction stopped.
+        found: ByteSize,
+        /// The limit.
+        limit: ByteSize,
+    },
+    /// Not text and no format that is read here.
+    #[error("content looks like {looks_like}, expected text, HTML or PDF")]
+    Binary {
+        /// Common name of the format.
+        looks_like: &'static str,
+    },
+    /// More than one byte in a hundred is not UTF-8.
+    #[error(
+        "not UTF-8 text: invalid byte at offset {offset}; convert older encodings first, for example: iconv -f WINDOWS-1252 -t UTF-8"
+    )]
+    NotUtf8 {
+        /// First invalid byte, from 0.
+        offset: u64,
+    },
+    /// A PDF that does not open without a password.
+    #[error("the PDF is encrypted and does not open with an empty password")]
+    Encrypted,
+    /// The content breaks the rules of its format.
+    #[error("not valid {format}: {detail}")]
+    Corrupt {
+        /// Name of the format.
+        format: &'static str,
+        /// What was found, and where.
+        detail: String,
+        /// The parser's own error.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// Arrays or objects nested too deeply.
+    #[error("nested deeper than {limit} levels")]
+    TooDeep {
+        /// [`Limits::depth_max`].
+        limit: usize,
+    },
+    /// A PDF of images only.
+    #[error("no page has text; a scanned PDF needs OCR first")]
+    NoText,
+    /// More records than allowed.
+    #[error("more than {limit} records")]
+    TooManyRecords {
+        /// [`Limits::records_max`].
+        limit: usize,
+    },
+    /// More pages than allowed.
+    #[error("{found} pages, the limit is {limit}")]
+    TooManyPages {
+        /// Pages in the file.
+        found: usize,
+        /// [`Limits::pages_max`].
+        limit: usize,
+    },
+    /// Two records of one source share an id.
+    #[error("record id '{id}' appears twice, at {first} and {second}")]
+    DuplicateRecord {
+        /// The id, shortened when long.
+        id: String,
+        /// Line (JSONL) or element number (JSON array) of the first record, from 1.
+        first: u64,
+        /// The same for the second.
+        second: u64,
+    },
+    /// An extension that names a format which is not read here.
+    #[error("{name}: files of this type are not supported")]
+    UnknownType {
+        /// Name of the source.
+        name: String,
+    },
+}
+
+impl ParseError {
+    /// Who can mend it: always the caller, by sending another source.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::TooLarge { .. }
+            | Self::Binary { .. }
+            | Self::NotUtf8 { .. }
+            | Self::Encrypted
+            | Self::Corrupt { .. }
+            | Self::TooDeep { .. }
+            | Self::NoText
+            | Self::TooManyRecords { .. }
+            | Self::TooManyPages { .. }
+            | Self::DuplicateRecord { .. }
+            | Self::UnknownType { .. } => Fault::Caller,
+        }
+    }
+
+    /// Content that breaks the rules of `format`, with nothing more to say than `detail`.
+    fn corrupt(format: &'static str, detail: impl Into<String>) -> Self {
+        Self::Corrupt { format, detail: detail.into(), source: None }
+    }
+}
+
+/// Parses a source into its documents.
+///
+/// Cost: CPU only, linear in the source; tens of MB/s for text, a few for PDF. Call it from a thread that may block.
+///
+/// # Errors
+/// [`ParseError`]; no partial result.
+pub fn parse(source: &Source<'_>, limits: &Limits) -> Result<Parsed, ParseError> {
+    let length = source.bytes.len() as u64;
+    if length > limits.source_bytes_max {
+        return Err(ParseError::TooLarge {
+            what: "source",
+            found: ByteSize(length),
+            limit: ByteSize(limits.source_bytes_max),
+        });
+    }
+    if source.media_type == MediaType::Pdf {
+        return pdf::parse(source.bytes, limits);
+    }
+    let mut warnings = Vec::new();
+    let text = text::decode(source.bytes, &mut warnings)?;
+    limits.check_text(text.len())?;
+    let documents = match source.media_type {
+        MediaType::Markdown => vec![markdown::parse(text, &mut warnings)],
+        MediaType::Text => vec![text::parse(text)],
+        MediaType::SourceCode => vec![source_code::parse(text, source.name)],
+        MediaType::Html => vec![html::parse(&text, limits)?],
+        MediaType::Json => records::parse_json(&text, limits)?,
+        MediaType::JsonLines => records::parse_lines(&text, limits)?,
+        MediaType::Csv => csv_rows::parse(&text, source.name, limits)?,
+        MediaType::Pdf => Vec::new(), // Returned above: a PDF is not text.
+    };
+    if documents.iter().all(|document| document.text.trim().is_empty()) {
+        warnings.push("the source has no text".to_owned());
+    }
+    Ok(Parsed { documents, warnings })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,373 @@
+//! Documents to chunks: passages of bounded size along the document's structure.
+//!
+//! Blocks become *pieces* (a block, or a part of one that is too large), headings are tied to the piece below them, and
+//! pieces are packed in order: within a section up to the target, across sections only while a chunk is too small to
+//! stand alone. A chunk over several sections carries the path they share, never one that is true of half of it.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::Document;
+use super::block::{Block, BlockKind, lines, trim_blank_lines};
+use super::tokens::{estimate_tokens, prefix_within};
+
+/// Below this many tokens a chunk is too small to be found by itself and is merged with a neighbour.
+const SMALL_TOKENS: usize = 32;
+
+/// Sizes in [`estimate_tokens`] tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkConfig {
+    /// Pieces of a section are packed up to this size.
+    pub target_tokens: usize,
+    /// No chunk is larger. A block up to this size is never cut.
+    pub max_tokens: usize,
+}
+
+impl Default for ChunkConfig {
+    fn default() -> Self {
+        Self { target_tokens: 192, max_tokens: 256 }
+    }
+}
+
+/// A passage of a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// Headings above the passage, outermost first, without the document's title. What spans several sections has the
+    /// path they share.
+    pub headings: Vec<String>,
+    /// `&document.text[range]`: no outer blank lines, the indentation of the first line kept.
+    pub text: String,
+    /// Bytes in [`Document::text`].
+    pub range: Range<usize>,
+    /// Page on which the passage starts; PDF only.
+    pub page: Option<u32>,
+}
+
+/// Splits a document into chunks.
+///
+/// Chunks are in the order of the text and do not overlap; every word is in one, except front matter, MDX modules and
+/// component tags. [`estimate_tokens`] of a chunk is at most `max_tokens` (a `max_tokens` of 0 counts as 1, a target
+/// above it as `max_tokens`). Never fails; O(n).
+#[must_use]
+pub fn chunk(document: &Document, config: &ChunkConfig) -> Vec<Chunk> {
+    let max = config.max_tokens.max(1);
+    let mut packer =
+        Packer { text: &document.text, target: config.target_tokens.clamp(1, max), max, open: None, done: Vec::new() };
+    for unit in units(document, &packer) {
+        packer.add(unit);
+    }
+    packer.finish().into_iter().map(|span| span.into_chunk(document)).collect()
+}
+
+type Path = Rc<[String]>;
+
+/// A stretch of text under one path: a piece with its headings, later a chunk.
+#[derive(Debug, Clone)]
+struct Span {
+    range: Range<usize>,
+    /// Upper bound of the estimate over `range`.
+    tokens: usize,
+    path: Path,
+    /// Number of the section of its last piece.
+    section: usize,
+    /// It holds more than headings.
+    has_body: bool,
+}
+
+impl Span {
+    fn into_chunk(self, document: &Document) -> Chunk {
+        let after = document.pages.partition_point(|page| page.range.start <= self.range.start);
+        let page = after.checked_sub(1).map(|index| document.pages[index].number);
+        let text = document.text[self.range.clone()].to_owned();
+        Chunk { headings: self.path.to_vec(), text, range: self.range, page }
+    }
+}
+
+/// Number of leading headings that two paths share.
+fn shared(left: &Path, right: &Path) -> usize {
+    left.iter().zip(right.iter()).take_while(|(left, right)| left == right).count()
+}
+
+/// Path of two neighbouring spans together. Headings alone lend their path to what stands below them.
+fn join_paths(left: &Span, right: &Span) -> Path {
+    let common = shared(&left.path, &right.path);
+    if common == right.path.len() || (!left.has_body && common == left.path.len()) {
+        return Rc::clone(&right.path);
+    }
+    if common == left.path.len() {
+        return Rc::clone(&left.path);
+    }
+    right.path[..common].into()
+}
+
+/// The document as spans that fit: each a block or a part of one, with the headings directly above it.
+fn units<'a>(document: &'a Document, packer: &Packer<'a>) -> Vec<Span> {
+    let mut sections = Sections::new(document.title.as_deref());
+    let mut units: Vec<Span> = Vec::new();
+    let mut pieces = Vec::new();
+    for block in &document.blocks {
+        let (path, section) = sections.enter(block);
+        if block.range.is_empty() {
+            continue;
+        }
+        let is_heading = matches!(block.kind, BlockKind::Heading { .. });
+        split_block(packer, block, &mut pieces);
+        for (range, tokens) in pieces.drain(..) {
+            let unit = Span { range, tokens, path: Rc::clone(&path), section, has_body: !is_heading };
+            match units.last_mut() {
+                Some(above) if !above.has_body && packer.fits(above, &unit) => packer.append(above, unit),
+                _ => units.push(unit),
+            }
+        }
+    }
+    units
+}
+
+/// Follows the headings and knows the path and the number of the current section.
+struct Sections<'a> {
+    title: Option<&'a str>,
+    stack: Vec<(u8, &'a str)>,
+    path: Path,
+    number: usize,
+    title_seen: bool,
+}
+
+impl<'a> Sections<'a> {
+    fn new(title: Option<&'a str>) -> Self {
+        Self { title, stack: Vec::new(), path: Vec::new().into(), number: 0, title_seen: false }
+    }
+
+    fn enter(&mut self, block: &'a Block) -> (Path, usize) {
+        match &block.kind {
+            BlockKind::Heading { level, title } => {
+                self.number += 1;
+                self.stack.retain(|(above, _)| above < level);
+                // The first heading often repeats the title, which every chunk is indexed with anyway.
+                let repeats = !self.title_seen && *level == 1 && self.title == Some(title);
+                self.title_seen |= repeats;
+                if !repeats && !title.is_empty() {
+                    self.stack.push((*level, title));
+                }
+                self.path = self.stack.iter().map(|(_, title)| (*title).to_owned()).collect();
+            }
+            BlockKind::Boundary => self.number += 1,
+            BlockKind::Prose | BlockKind::List | BlockKind::Verbatim => {}
+        }
+        (Rc::clone(&self.path), self.number)
+    }
+}
+
+/// Packs spans into chunks.
+struct Packer<'a> {
+    text: &'a str,
+    target: usize,
+    max: usize,
+    open: Option<Span>,
+    done: Vec<Span>,
+}
+
+impl Packer<'_> {
+    /// Tokens of both spans and of what lies between them (white space, or MDX tags that belong to no block).
+    fn joined_tokens(&self, left: &Span, right: &Span) -> usize {
+        let between = &self.text[left.range.end..right.range.start];
+        let between = if between.trim_ascii().is_empty() { 0 } else { estimate_tokens(between) };
+        left.tokens + between + right.tokens
+    }
+
+    fn fits(&self, left: &Span, right: &Span) -> bool {
+        self.joined_tokens(left, right) <= self.max
+    }
+
+    fn append(&self, left: &mut Span, right: Span) {
+        left.tokens = self.joined_tokens(left, &right);
+        left.path = join_paths(left, &right);
+        left.range.end = right.range.end;
+        left.section = right.section;
+        left.has_body |= right.has_body;
+    }
+
+    fn belongs(&self, open: &Span, next: &Span) -> bool {
+        let tokens = self.joined_tokens(open, next);
+        if tokens > self.max {
+            return false;
+        }
+        if open.section == next.section {
+            return tokens <= self.target || open.tokens < SMALL_TOKENS || next.tokens < SMALL_TOKENS;
+        }
+        // Descendants and siblings only: a last small section says nothing about the next chapter.
+        open.tokens < SMALL_TOKENS && shared(&open.path, &next.path) + 1 >= open.path.len()
+    }
+
+    fn add(&mut self, next: Span) {
+        match self.open.take() {
+            Some(mut open) if self.belongs(&open, &next) => {
+                self.append(&mut open, next);
+                self.open = Some(open);
+            }
+            open => {
+                self.close(open);
+                self.open = Some(next);
+            }
+        }
+    }
+
+    /// Ends a chunk. A small one that found nothing to merge with goes to the chunk before it, if that keeps its path.
+    fn close(&mut self, open: Option<Span>) {
+        let Some(open) = open else { return };
+        if let Some(mut last) = self.done.pop() {
+            let keeps_path = shared(&last.path, &open.path) == last.path.len();
+            if open.tokens < SMALL_TOKENS && keeps_path && self.fits(&last, &open) {
+                let path = Rc::clone(&last.path);
+                self.append(&mut last, open);
+                last.path = path;
+                self.done.push(last);
+                return;
+            }
+            self.done.push(last);
+        }
+        self.done.push(open);
+    }
+
+    fn finish(mut self) -> Vec<Span> {
+        let open = self.open.take();
+        self.close(open);
+        self.done
+    }
+}
+
+/// Where a text may be cut, from best to worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// Before a list item at the list's own indentation.
+    Items,
+    /// Behind blank lines.
+    Groups,
+    Lines,
+    Sentences,
+    Words,
+    Characters,
+}
+
+/// Appends the pieces of a block with their token counts: the block itself when it fits.
+fn split_block(packer: &Packer<'_>, block: &Block, pieces: &mut Vec<(Range<usize>, usize)>) {
+    use Cut::{Characters, Groups, Items, Lines, Sentences, Words};
+    let tokens = estimate_tokens(&packer.text[block.range.clone()]);
+    if tokens <= packer.max {
+        pieces.push((block.range.clone(), tokens));
+        return;
+    }
+    let cuts: &[Cut] = match block.kind {
+        BlockKind::List => &[Items, Groups, Lines, Sentences, Words, Characters],
+        BlockKind::Verbatim => &[Groups, Lines, Sentences, Words, Characters],
+        BlockKind::Prose => &[Sentences, Lines, Words, Characters],
+        BlockKind::Heading { .. } | BlockKind::Boundary => &[Words, Characters],
+    };
+    split(packer.text, block.range.clone(), cuts, packer.target, pieces);
+}
+
+/// Cuts `range` at the first of `cuts` into pieces of at most `limit` tokens, as large as possible; what is still too
+/// large is cut at the next.
+fn split(text: &str, range: Range<usize>, cuts: &[Cut], limit: usize, pieces: &mut Vec<(Range<usize>, usize)>) {
+    let Some((cut, finer)) = cuts.split_first() else { return };
+    let mut open: Option<(Range<usize>, usize)> = None;
+    let emit = |range: Range<usize>, tokens: usize, pieces: &mut Vec<_>| {
+        pieces.extend(trim_blank_lines(text, range).map(|range| (range, tokens)));
+    };
+    for segment in segments(text, range, *cut, limit) {
+        let tokens = estimate_tokens(&text[segment.clone()]);
+        if let Some((range, sum)) = &mut open
+            && *sum + tokens <= limit
+        {
+            range.end = segment.end;
+            *sum += tokens;
+            continue;
+        }
+        if let Some((range, sum)) = open.take() {
+            emit(range, sum, pieces);
+        }
+        if tokens > limit && !finer.is_empty() {
+            split(text, segment, finer, limit, pieces);
+        } else {
+            open = Some((segment, tokens));
+        }
+    }
+    if let Some((range, sum)) = open {
+        emit(range, sum, pieces);
+    }
+}
+
+/// `range` cut at every place that `cut` allows; the segments cover it without gaps.
+fn segments(text: &str, range: Range<usize>, cut: Cut, limit: usize) -> impl Iterator<Item = Range<usize>> {
+    let starts: Box<dyn Iterator<Item = usize>> = match cut {
+        Cut::Items => Box::new(item_starts(text, range.clone())),
+        Cut::Groups => Box::new(group_starts(text, range.clone())),
+        Cut::Lines => Box::new(lines(text, range.clone()).map(|line| line.start)),
+        Cut::Sentences => Box::new(sentence_starts(text, range.clone())),
+        Cut::Words => Box::new(word_starts(text, range.clone())),
+        Cut::Characters => {
+            let end = range.end;
+            let next = move |at: &usize| (*at < end).then(|| at + prefix_within(&text[*at..end], limit));
+            Box::new(std::iter::successors(Some(range.start), next))
+        }
+    };
+    let mut from = range.start;
+    starts.chain([range.end]).filter_map(move |start| {
+        let segment = from..start;
+        from = start.max(from);
+        (!segment.is_empty()).then_some(segment)
+    })
+}
+
+/// Lines of a list that start an item at the indentation of its first line or further out.
+fn item_starts(text: &str, range: Range<usize>) -> impl Iterator<Item = usize> {
+    let base = lines(text, range.clone()).next().map_or(0, |line| line.indent());
+    lines(text, range).filter_map(move |line| {
+        let first = line.content.trim_start().as_bytes().first().copied();
+        let is_item =
+            line.indent() <= base && first.is_some_and(|byte| byte.is_ascii_digit() || b"-*+".contains(&byte));
+        is_item.then_some(line.start)
+    })
+}
+
+/// Lines behind blank lines.
+fn group_starts(text: &str, range: Range<usize>) -> impl Iterator<Item = usize> {
+    let mut blank = false;
+    lines(text, range).filter_map(move |line| {
+        let starts = blank && !line.is_blank();
+        blank = line.is_blank();
+        starts.then_some(line.start)
+    })
+}
+
+/// Starts of sentences: behind `.`, `!`, `?` or `:` (with closing quotes or brackets) and white space, and behind
+/// ideographic full stops.
+fn sentence_starts(text: &str, range: Range<usize>) -> impl Iterator<Item = usize> {
+    let (mut ended, mut wide, mut space) = (false, false, false);
+    text[range.clone()].char_indices().filter_map(move |(offset, character)| {
+        match character {
+            '.' | '!' | '?' | ':' => (ended, wide, space) = (true, false, false),
+            '。' | '！' | '？' | '；' => (ended, wide, space) = (true, true, false),
+            '"' | '\'' | ')' | ']' | '”' | '’' | '»' | '*' | '_' | '`' | '」' | '』' if ended && !space => {}
+            _ if character.is_whitespace() => space = true,
+            _ => {
+                let starts = ended && (wide || space);
+                (ended, wide, space) = (false, false, false);
+                return starts.then_some(range.start + offset);
+            }
+        }
+        None
+    })
+}
+
+/// Characters behind white space.
+fn word_starts(text: &str, range: Range<usize>) -> impl Iterator<Item = usize> {
+    let mut space = false;
+    text[range.clone()].char_indices().filter_map(move |(offset, character)| {
+        let starts = space && !character.is_whitespace();
+        space = character.is_whitespace();
+        starts.then_some(range.start + offset)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+use super::super::{Limits, MediaType, Source, parse};
+use super::*;
+
+fn document(name: &str, text: &str) -> Document {
+    let media_type = MediaType::detect(name, text.as_bytes()).expect("text");
+    let source = Source { name, media_type, bytes: text.as_bytes() };
+    parse(&source, &Limits::default()).expect("parses").documents.swap_remove(0)
+}
+
+fn chunks(text: &str, target_tokens: usize, max_tokens: usize) -> Vec<Chunk> {
+    chunk(&document("a.md", text), &ChunkConfig { target_tokens, max_tokens })
+}
+
+fn paths(chunks: &[Chunk]) -> Vec<String> {
+    chunks.iter().map(|chunk| chunk.headings.join(" > ")).collect()
+}
+
+/// `count` distinct words of one token each.
+fn words(count: usize) -> String {
+    (0..count).map(|n| format!("w{}", char::from(b'a' + (n % 26) as u8))).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn sections_have_their_heading_paths_without_the_title() {
+    let text = format!("# Title\n\nIntro {0}\n\n## One\n\n{0}\n\n### Deep\n\n{0}\n\n## Two\n\n{0}\n", words(40));
+    let found = chunks(&text, 100, 120);
+    assert_eq!(paths(&found), ["", "One", "One > Deep", "Two"]);
+    assert!(found[0].text.starts_with("# Title\n\nIntro"));
+    assert!(found[2].text.starts_with("### Deep"));
+}
+
+#[test]
+fn a_first_heading_that_differs_from_the_title_stays_in_the_path() {
+    let found = chunks(&format!("---\ntitle: Front\n---\n# Other\n\n{}", words(40)), 100, 120);
+    assert_eq!(paths(&found), ["Other"]);
+}
+
+#[test]
+fn small_siblings_share_a_chunk_under_their_common_path() {
+    let text = "# T\n\n## Flags\n\n### a\n\nfirst flag\n\n### b\n\nsecond flag\n\n### c\n\nthird flag\n";
+    let found = chunks(text, 100, 120);
+    assert_eq!(paths(&found), ["Flags"]);
+    assert!(found[0].text.contains("### c\n\nthird flag"));
+}
+
+#[test]
+fn a_heading_never_ends_a_chunk() {
+    let text = format!("# T\n\n## One\n\n{}\n\n## Two\n\n{}\n", words(90), words(90));
+    for found in chunks(&text, 100, 120) {
+        let last = found.text.lines().last().unwrap_or_default();
+        assert!(!last.starts_with('#'), "{:?}", found.text);
+    }
+}
+
+#[test]
+fn blocks_up_to_the_maximum_stay_whole() {
+    let table: String = (0..12).map(|n| format!("| k{n} | v{n} |\n")).collect();
+    let fence = format!("```\n{}```", "line of code\n".repeat(25));
+    let text = format!("{}\n\n{table}\n{}\n\n{fence}\n", words(50), words(50));
+    let found = chunks(&text, 60, 130);
+    assert!(found.iter().any(|chunk| chunk.text.contains(table.trim_end())), "{found:#?}");
+    assert!(found.iter().any(|chunk| chunk.text.contains(&fence)), "{found:#?}");
+}
+
+#[test]
+fn large_tables_are_cut_between_lines() {
+    let table: String = (0..100).map(|n| format!("| key number {n} | value {n} |\n")).collect();
+    let found = chunks(&table, 60, 80);
+    assert!(found.len() > 5);
+    for chunk in &found {
+        assert!(chunk.text.lines().all(|line| line.starts_with("| key") && line.ends_with(" |")), "{:?}", chunk.text);
+    }
+}
+
+#[test]
+fn large_lists_are_cut_between_items() {
+    let list: String = (0..40).map(|n| format!("- item {n} has\n  two lines\n")).collect();
+    for chunk in chunks(&list, 60, 80) {
+        assert!(chunk.text.starts_with("- item") && chunk.text.ends_with("two lines"), "{:?}", chunk.text);
+    }
+}
+
+#[test]
+fn long_prose_is_cut_between_sentences() {
+    let text = "This sentence has some words in it. And this one ends here! ".repeat(40);
+    for chunk in chunks(&text, 50, 60) {
+        assert!(chunk.text.ends_with(['.', '!']) && chunk.text.starts_with(['T', 'A']), "{:?}", chunk.text);
+    }
+    let chinese = "集群需要一台服务器。代理节点加入集群！".repeat(60);
+    for chunk in chunks(&chinese, 50, 60) {
+        assert!(chunk.text.ends_with(['。', '！']), "{:?}", chunk.text);
+    }
+}
+
+#[test]
+fn a_word_without_spaces_is_cut_between_characters() {
+    let text = "x".repeat(10_000);
+    let found = chunks(&text, 50, 60);
+    assert_eq!(found.iter().map(|chunk| chunk.text.as_str()).collect::<String>(), text);
+}
+
+#[test]
+fn mdx_tags_do_not_touch_chunk_edges() {
+    let text = format!("<Tabs>\n<TabItem value=\"a\">\n\n{}\n\n</TabItem>\n</Tabs>\n", words(40));
+    let found = chunks(&text, 100, 120);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].text, words(40));
+}
+
+#[test]
+fn source_code_is_found_under_its_item() {
+    let body = "    let value = compute(input);\n".repeat(8);
+    let text = format!(
+        "use std::io;\n\n/// Doc.\npub fn first() {{\n{body}}}\n\nimpl Thing {{\n    fn second() {{\n{body}    }}\n}}\n"
+    );
+    let found = chunk(&document("a.rs", &text), &ChunkConfig { target_tokens: 100, max_tokens: 140 });
+    assert_eq!(paths(&found).last().map(String::as_str), Some("impl Thing"), "{found:#?}");
+    assert!(found.iter().any(|chunk| chunk.text.contains("/// Doc.\npub fn first()")));
+}
+
+#[test]
+fn an_empty_document_has_no_chunks() {
+    for text in ["", "\n \n", "---\ntitle: x\n---\n"] {
+        assert!(chunks(text, 100, 120).is_empty(), "{text:?}");
+    }
+}
+
+#[test]
+fn sizes_of_zero_are_usable() {
+    let found = chunks("a b c", 0, 0);
+    assert_eq!(found.iter().map(|chunk| chunk.text.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
+}

@@ -1,0 +1,380 @@
+//! What a source is: by extension, then by content.
+
+use super::ParseError;
+
+/// The formats that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MediaType {
+    /// Markdown, with front matter and MDX as Docusaurus writes it.
+    Markdown,
+    /// Plain text.
+    Text,
+    /// HTML, any version.
+    Html,
+    /// PDF with a text layer.
+    Pdf,
+    /// Program text and configuration in a line-oriented language.
+    SourceCode,
+    /// One JSON value; an array of objects is many records.
+    Json,
+    /// One JSON value a line.
+    JsonLines,
+    /// Delimited rows under a header row: comma, semicolon or tab.
+    Csv,
+}
+
+const MARKDOWN: &[&str] = &["md", "mdx", "markdown", "mdown", "mkd"];
+const TEXT: &[&str] = &["txt", "text", "log", "rst", "adoc", "asciidoc", "org", "tex", "srt", "vtt"];
+const HTML: &[&str] = &["html", "htm", "xhtml"];
+const JSON_LINES: &[&str] = &["jsonl", "ndjson"];
+const JSON: &[&str] = &["json", "geojson", "ipynb"];
+const CSV: &[&str] = &["csv", "tsv", "tab"];
+const SOURCE_CODE: &[&str] = &[
+    "rs",
+    "py",
+    "pyi",
+    "js",
+    "mjs",
+    "cjs",
+    "jsx",
+    "ts",
+    "tsx",
+    "go",
+    "java",
+    "kt",
+    "kts",
+    "scala",
+    "groovy",
+    "gradle",
+    "c",
+    "h",
+    "cc",
+    "cpp",
+    "cxx",
+    "hh",
+    "hpp",
+    "cs",
+    "fs",
+    "swift",
+    "m",
+    "rb",
+    "php",
+    "pl",
+    "pm",
+    "lua",
+    "r",
+    "jl",
+    "ex",
+    "exs",
+    "erl",
+    "hs",
+    "ml",
+    "clj",
+    "dart",
+    "zig",
+    "nim",
+    "vue",
+    "svelte",
+    "sh",
+    "bash",
+    "zsh",
+    "fish",
+    "ps1",
+    "bat",
+    "cmd",
+    "yaml",
+    "yml",
+    "toml",
+    "ini",
+    "cfg",
+    "conf",
+    "cnf",
+    "properties",
+    "env",
+    "tf",
+    "tfvars",
+    "hcl",
+    "nix",
+    "sql",
+    "proto",
+    "graphql",
+    "gql",
+    "thrift",
+    "xml",
+    "xsd",
+    "css",
+    "scss",
+    "less",
+    "cmake",
+    "mk",
+    "dockerfile",
+    "service",
+    "socket",
+    "timer",
+    "mount",
+    "target",
+    "wgsl",
+    "glsl",
+    "asm",
+    "s",
+    "vim",
+    "el",
+    "rego",
+    "cue",
+    "jsonnet",
+    "bzl",
+    "diff",
+    "patch",
+];
+const SOURCE_NAMES: &[&str] = &[
+    "dockerfile",
+    "containerfile",
+    "makefile",
+    "gnumakefile",
+    "jenkinsfile",
+    "vagrantfile",
+    "gemfile",
+    "rakefile",
+    "procfile",
+    "justfile",
+    "caddyfile",
+    "cmakelists.txt",
+    "build.bazel",
+    ".gitignore",
+    ".dockerignore",
+    ".editorconfig",
+    ".env",
+    ".bashrc",
+    ".profile",
+];
+/// Extensions of formats that people do try to add; their content alone would be named less clearly.
+const UNSUPPORTED: &[&str] = &[
+    "docx", "doc", "xlsx", "xls", "pptx", "ppt", "odt", "ods", "odp", "rtf", "epub", "png", "jpg", "jpeg", "gif",
+    "webp", "bmp", "tiff", "ico", "mp3", "mp4", "mov", "avi", "wav", "zip", "gz", "tar", "xz", "zst", "7z", "rar",
+    "exe", "dll", "so", "dylib", "o", "a", "class", "jar", "wasm", "bin", "iso", "db", "sqlite", "parquet", "woff",
+    "woff2", "ttf",
+];
+
+impl MediaType {
+    /// The MIME type, for example `text/markdown`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Markdown => "text/markdown",
+            Self::Text => "text/plain",
+            Self::Html => "text/html",
+            Self::Pdf => "application/pdf",
+            Self::SourceCode => "text/x-source-code",
+            Self::Json => "application/json",
+            Self::JsonLines => "application/jsonl",
+            Self::Csv => "text/csv",
+        }
+    }
+
+    /// Reads a MIME type with or without parameters (`text/html; charset=utf-8`), in any case; `None` when it names no
+    /// format that is read.
+    #[must_use]
+    pub fn from_mime(mime: &str) -> Option<Self> {
+        let essence = mime.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        Some(match essence.as_str() {
+            "text/markdown" | "text/x-markdown" | "text/mdx" => Self::Markdown,
+            "text/plain" => Self::Text,
+            "text/html" | "application/xhtml+xml" => Self::Html,
+            "application/pdf" | "application/x-pdf" => Self::Pdf,
+            "application/json" | "text/json" => Self::Json,
+            "application/jsonl" | "application/x-ndjson" | "application/ndjson" | "application/x-jsonlines" => {
+                Self::JsonLines
+            }
+            "text/csv" | "text/tab-separated-values" => Self::Csv,
+            "application/javascript"
+            | "text/javascript"
+            | "application/yaml"
+            | "text/yaml"
+            | "application/x-yaml"
+            | "application/toml"
+            | "application/sql"
+            | "application/xml"
+            | "text/xml"
+            | "text/css" => Self::SourceCode,
+            other if other.starts_with("text/x-") => Self::SourceCode,
+            _ => return None,
+        })
+    }
+
+    /// Decides by the extension of `name`, then by `head`, the first bytes (4 KiB are plenty).
+    ///
+    /// # Errors
+    /// [`ParseError::Binary`] when the bytes are not text and not PDF, [`ParseError::UnknownType`] when the extension
+    /// names an unsupported format.
+    pub fn detect(name: &str, head: &[u8]) -> Result<Self, ParseError> {
+        if starts_as_pdf(head) {
+            return Ok(Self::Pdf);
+        }
+        if let Some(looks_like) = binary_kind(head) {
+            return Err(ParseError::Binary { looks_like });
+        }
+        let file = name.rsplit(['/', '\\']).next().unwrap_or_default().to_ascii_lowercase();
+        let extension = file.rsplit_once('.').map_or("", |(_, extension)| extension);
+        let is = |list: &[&str]| list.contains(&extension);
+        if SOURCE_NAMES.contains(&file.as_str()) || file.starts_with("dockerfile.") {
+            return Ok(Self::SourceCode);
+        }
+        match () {
+            () if is(MARKDOWN) => Ok(Self::Markdown),
+            () if is(TEXT) => Ok(Self::Text),
+            () if is(HTML) => Ok(Self::Html),
+            () if extension == "pdf" => Ok(Self::Pdf),
+            () if is(JSON_LINES) => Ok(Self::JsonLines),
+            () if is(JSON) => Ok(Self::Json),
+            () if is(CSV) => Ok(Self::Csv),
+            () if is(SOURCE_CODE) => Ok(Self::SourceCode),
+            () if is(UNSUPPORTED) => Err(ParseError::UnknownType { name: name.to_owned() }),
+            () => Ok(by_content(head)),
+        }
+    }
+}
+
+/// Whether a PDF header stands within the first KiB, where readers accept it.
+fn starts_as_pdf(head: &[u8]) -> bool {
+    let head = &head[..head.len().min(1024)];
+    head.starts_with(b"%PDF-") || (head.contains(&0) && head.windows(5).any(|window| window == b"%PDF-"))
+}
+
+/// The format of text whose name says nothing.
+fn by_content(head: &[u8]) -> MediaType {
+    let head = String::from_utf8_lossy(&head[..head.len().min(4096)]);
+    let start = head.trim_start_matches('\u{feff}').trim_start();
+    let lower: String = start.chars().take(15).collect::<String>().to_ascii_lowercase();
+    let json = |line: &str| serde_json::from_str::<serde::de::IgnoredAny>(line).is_ok();
+    let mut lines = start.lines().filter(|line| !line.trim().is_empty());
+    let first = lines.next().unwrap_or_default();
+    if lower.starts_with("<!doctype html") || lower.starts_with("<html") {
+        MediaType::Html
+    } else if first.starts_with('{') && json(first) && lines.next().is_some_and(|line| line.starts_with('{')) {
+        MediaType::JsonLines
+    } else if first.starts_with("{\"") || first.starts_with("[{") || matches!(first, "{" | "[") {
+        MediaType::Json
+    } else if first.starts_with("#!") {
+        MediaType::SourceCode
+    } else if first == "---" || first.starts_with("# ") || start.lines().any(|line| line.starts_with("## ")) {
+        MediaType::Markdown
+    } else {
+        MediaType::Text
+    }
+}
+
+/// Signatures of common formats: offset, bytes, name.
+const SIGNATURES: &[(usize, &[u8], &str)] = &[
+    (0, b"\x7fELF", "an ELF program"),
+    (0, b"PK\x03\x04", "a ZIP archive or an Office document"),
+    (0, b"PK\x05\x06", "a ZIP archive"),
+    (0, b"\xd0\xcf\x11\xe0", "an old Office document"),
+    (0, b"{\\rtf", "an RTF document"),
+    (0, b"\x89PNG", "a PNG image"),
+    (0, b"\xff\xd8\xff", "a JPEG image"),
+    (0, b"GIF8", "a GIF image"),
+    (0, b"II*\0", "a TIFF image"),
+    (0, b"MM\0*", "a TIFF image"),
+    (0, b"\x1f\x8b", "gzip data"),
+    (0, b"BZh", "bzip2 data"),
+    (0, b"\xfd7zXZ", "xz data"),
+    (0, b"\x28\xb5\x2f\xfd", "zstd data"),
+    (0, b"7z\xbc\xaf", "a 7-Zip archive"),
+    (0, b"Rar!\x1a", "a RAR archive"),
+    (257, b"ustar", "a tar archive"),
+    (0, b"SQLite format 3\0", "an SQLite database"),
+    (0, b"\xca\xfe\xba\xbe", "a Java class or Mach-O program"),
+    (0, b"\xcf\xfa\xed\xfe", "a Mach-O program"),
+    (0, b"\0asm", "a WebAssembly module"),
+    (0, b"MZ\x90\0", "a Windows program"),
+    (4, b"ftyp", "an MP4 video"),
+    (0, b"OggS", "an Ogg file"),
+    (0, b"ID3\x03", "an MP3 file"),
+    (0, b"ID3\x04", "an MP3 file"),
+    (8, b"WEBP", "a WebP image"),
+    (8, b"WAVE", "a WAV file"),
+    (0, b"wOF2", "a web font"),
+    (0, b"PAR1", "a Parquet file"),
+];
+
+/// How many bytes are searched for a NUL, which text never has.
+const NUL_WINDOW: usize = 8192;
+
+/// The common name of what `bytes` are when they are not text; `None` for text, also for UTF-16 with a byte order mark.
+pub(super) fn binary_kind(bytes: &[u8]) -> Option<&'static str> {
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return None;
+    }
+    let window = &bytes[..bytes.len().min(NUL_WINDOW)];
+    let printable = !window.contains(&0) && std::str::from_utf8(&window[..window.len().min(64)]).is_ok();
+    for (offset, signature, name) in SIGNATURES {
+        // Letters alone may open a text ("BZh", "MZ"): they count only where something unprintable follows.
+        let letters = signature.iter().all(u8::is_ascii_graphic) && *name != "an RTF document";
+        if bytes.get(*offset..).is_some_and(|rest| rest.starts_with(signature)) && !(letters && printable) {
+            return Some(name);
+        }
+    }
+    window.contains(&0).then_some("binary data")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extensions_decide_first() {
+        for (name, expected) in [
+            ("docs/a.MDX", MediaType::Markdown),
+            ("a.b/README", MediaType::Text),
+            ("x.tsv", MediaType::Csv),
+            ("src/main.rs", MediaType::SourceCode),
+            ("deploy/Dockerfile", MediaType::SourceCode),
+            ("corpus.jsonl", MediaType::JsonLines),
+            ("page.htm", MediaType::Html),
+            ("broken.pdf", MediaType::Pdf),
+        ] {
+            assert_eq!(MediaType::detect(name, b"plain words").expect("text"), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn content_decides_without_an_extension() {
+        for (head, expected) in [
+            (&b"%PDF-1.7\n"[..], MediaType::Pdf),
+            (b"\n<!DOCTYPE html><p>", MediaType::Html),
+            (b"{\"a\":1}\n{\"a\":2}\n", MediaType::JsonLines),
+            (b"{\n  \"a\": 1\n}", MediaType::Json),
+            (b"#!/bin/sh\n", MediaType::SourceCode),
+            (b"# Title\n\ntext", MediaType::Markdown),
+            (b"", MediaType::Text),
+            (b"BZhang wrote this", MediaType::Text),
+            (b"\xff\xfea\0", MediaType::Text),
+        ] {
+            assert_eq!(MediaType::detect("upload", head).expect("readable"), expected, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn binaries_are_named() {
+        for (head, name) in [
+            (&b"\x7fELF\x02\x01"[..], "an ELF program"),
+            (b"PK\x03\x04\x14\0", "a ZIP archive or an Office document"),
+            (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+            (b"a\0\0\0", "binary data"),
+        ] {
+            let found = MediaType::detect("notes.txt", head);
+            assert!(matches!(found, Err(ParseError::Binary { looks_like }) if looks_like == name), "{found:?}");
+        }
+        assert!(matches!(MediaType::detect("a.docx", b""), Err(ParseError::UnknownType { .. })));
+    }
+
+    #[test]
+    fn mime_types_survive_a_round_trip() {
+        use MediaType::{Csv, Html, Json, JsonLines, Markdown, Pdf, SourceCode, Text};
+        for media_type in [Markdown, Text, Html, Pdf, SourceCode, Json, JsonLines, Csv] {
+            assert_eq!(MediaType::from_mime(media_type.as_str()), Some(media_type));
+        }
+        assert_eq!(MediaType::from_mime("Text/HTML; charset=utf-8"), Some(Html));
+        assert_eq!(MediaType::from_mime("image/png"), None);
+    }
+}

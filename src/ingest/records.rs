@@ -1,0 +1,407 @@
+//! JSON and JSON Lines to documents: one a record.
+//!
+//! A record with a text field (`text`, `content`, `body`, …) is that text, and its small other fields are metadata. A
+//! record without one becomes `key.path: value` lines, so that every value can be found. Nesting is checked before the
+//! parser runs, arrays of records are read one element at a time.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::block::{Block, BlockKind, shorten};
+use super::front_matter::{TITLE_BYTES_MAX, take_text};
+use super::{Document, Limits, MediaType, ParseError, text};
+
+/// Fields that hold the text of a record, in order of preference.
+const TEXT_FIELDS: &[&str] = &["text", "content", "body", "contents", "page_content", "passage", "chunk"];
+const TITLE_FIELDS: &[&str] = &["title", "name", "headline", "subject"];
+const URL_FIELDS: &[&str] = &["url", "uri", "link", "permalink"];
+const ID_FIELDS: &[&str] = &["_id", "id"];
+/// Largest field kept as metadata, in bytes of its JSON; larger ones go into the text, where they can be searched.
+const METADATA_BYTES_MAX: usize = 1024;
+/// Longest record id, in bytes: ids are keys in the catalog.
+const ID_BYTES_MAX: usize = 512;
+/// Values of one JSON value; each takes about 72 bytes once parsed, whatever its size in the file.
+const VALUES_MAX: usize = 4_000_000;
+
+/// Collects the records of one source and holds them to the limits.
+pub(super) struct Records<'a> {
+    limits: &'a Limits,
+    media_type: MediaType,
+    documents: Vec<Document>,
+    text_bytes: usize,
+    places: HashMap<String, u64>,
+}
+
+impl<'a> Records<'a> {
+    pub(super) fn new(media_type: MediaType, limits: &'a Limits) -> Self {
+        Self { limits, media_type, documents: Vec::new(), text_bytes: 0, places: HashMap::new() }
+    }
+
+    pub(super) fn finish(self) -> Vec<Document> {
+        self.documents
+    }
+
+    /// Adds the record that stands at `place` (line or element, from 1). `numbered`: its fields name no id.
+    pub(super) fn add(&mut self, value: Value, place: u64, numbered: bool) -> Result<(), ParseError> {
+        if self.documents.len() >= self.limits.records_max {
+            return Err(ParseError::TooManyRecords { limit: self.limits.records_max });
+        }
+        let (id, mut document) = document(value, self.media_type, numbered, Lines::new(self.text_bytes, self.limits))?;
+        let id = id.unwrap_or_else(|| place.to_string());
+        if id.len() > ID_BYTES_MAX {
+            let detail = format!("the id at {place} has {} bytes, expected at most {ID_BYTES_MAX}", id.len());
+            return Err(ParseError::corrupt("record", detail));
+        }
+        if let Some(first) = self.places.insert(id.clone(), place) {
+            return Err(ParseError::DuplicateRecord { id: shorten(&id, 80), first, second: place });
+        }
+        document.record = Some(id);
+        self.text_bytes += document.text.len();
+        self.documents.push(document);
+        Ok(())
+    }
+}
+
+/// Parses a JSON source: an array of objects is many records, anything else one document.
+pub(super) fn parse_json(source: &str, limits: &Limits) -> Result<Vec<Document>, ParseError> {
+    if check_shape(source, limits)? {
+        let mut records = Records::new(MediaType::Json, limits);
+        let mut failure = None;
+        let mut reader = serde_json::Deserializer::from_str(source);
+        let read = Elements { records: &mut records, failure: &mut failure }.deserialize(&mut reader);
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        read.and_then(|()| reader.end()).map_err(json_error)?;
+        return Ok(records.finish());
+    }
+    let value = serde_json::from_str(source).map_err(json_error)?;
+    let (_, document) = document(value, MediaType::Json, false, Lines::new(0, limits))?;
+    Ok(vec![document])
+}
+
+/// Parses JSON Lines: one record a line, blank lines between them allowed.
+pub(super) fn parse_lines(source: &str, limits: &Limits) -> Result<Vec<Document>, ParseError> {
+    let mut records = Records::new(MediaType::JsonLines, limits);
+    for (line, number) in source.lines().zip(1u64..) {
+        if line.trim().is_empty() {
+            continue;
+        }
+        check_shape(line, limits)?;
+        let value = serde_json::from_str(line).map_err(|source| ParseError::Corrupt {
+            format: "JSON Lines",
+            detail: format!("line {number} is not a JSON value"),
+            source: Some(Box::new(source)),
+        })?;
+        records.add(value, number, false)?;
+    }
+    Ok(records.finish())
+}
+
+fn json_error(source: serde_json::Error) -> ParseError {
+    let detail = format!("line {}, column {}", source.line(), source.column());
+    ParseError::Corrupt { format: "JSON", detail, source: Some(Box::new(source)) }
+}
+
+/// Refuses what nests too deeply or holds too many values, before anything is built, and tells whether the source is an
+/// array of objects. One pass over the bytes; strings are skipped. Values are counted by their commas, for each element
+/// of an outer array apart. Syntax is left to the parser.
+fn check_shape(source: &str, limits: &Limits) -> Result<bool, ParseError> {
+    let limit = limits.depth_max.min(100);
+    let outer_array = source.trim_start().starts_with('[');
+    let (mut any_object, mut all_objects) = (false, outer_array);
+    let (mut depth, mut commas, mut in_string, mut escaped) = (0usize, 0usize, false, false);
+    for byte in source.bytes() {
+        if in_string {
+            (in_string, escaped) = (escaped || byte != b'"', byte == b'\\' && !escaped);
+            continue;
+        }
+        match byte {
+            b'{' if depth == 1 => any_object = true,
+            b'}' | b']' | b',' => {}
+            _ if depth == 1 && !byte.is_ascii_whitespace() => all_objects = false,
+            _ => {}
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > limit {
+                    return Err(ParseError::TooDeep { limit });
+                }
+            }
+            b']' | b'}' => {
+                depth = depth.saturating_sub(1);
+                if outer_array && depth == 1 {
+                    commas = 0;
+                }
+            }
+            b',' => {
+                commas += 1;
+                if commas > VALUES_MAX {
+                    return Err(ParseError::corrupt("JSON", format!("more than {VALUES_MAX} values in one record")));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(any_object && all_objects)
+}
+
+/// Reads the elements of an array as records. The reader's error type has no room for ours, so that goes beside it.
+struct Elements<'r, 'l> {
+    records: &'r mut Records<'l>,
+    failure: &'r mut Option<ParseError>,
+}
+
+impl<'de> DeserializeSeed<'de> for Elements<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Elements<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of records")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        let mut place = 0;
+        while let Some(value) = elements.next_element::<Value>()? {
+            place += 1;
+            if let Err(error) = self.records.add(value, place, false) {
+                *self.failure = Some(error);
+                return Err(serde::de::Error::custom("record refused"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The id and document of one JSON value. `numbered`: a field named like an id is none.
+fn document(
+    value: Value,
+    media_type: MediaType,
+    numbered: bool,
+    mut lines: Lines<'_>,
+) -> Result<(Option<String>, Document), ParseError> {
+    let mut fields = match value {
+        Value::Object(fields) => fields,
+        Value::String(text) => return Ok((None, from_text(media_type, text, &lines)?)),
+        other => {
+            lines.value(&other)?;
+            return Ok((None, from_text(media_type, String::new(), &lines)?));
+        }
+    };
+    let id = if numbered { None } else { take_text(&mut fields, ID_FIELDS) };
+    let url = take_text(&mut fields, URL_FIELDS);
+    let title = take_text(&mut fields, TITLE_FIELDS);
+    let text_field = TEXT_FIELDS.iter().find(|field| matches!(fields.get(**field), Some(Value::String(_))));
+    let text = match text_field.and_then(|field| fields.shift_remove(*field)) {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    };
+    let mut metadata = Map::new();
+    for (key, value) in fields {
+        let small = is_small(&value);
+        if text.is_none() || !small {
+            lines.field(&key, &value)?;
+        }
+        if small && !value.is_null() {
+            metadata.insert(key, value);
+        }
+    }
+    let mut document = from_text(media_type, text.unwrap_or_default(), &lines)?;
+    document.title = title.map(|title| shorten(&title, TITLE_BYTES_MAX));
+    document.url = url;
+    document.metadata = metadata;
+    Ok((id, document))
+}
+
+/// A document of running text with field lines below it.
+fn from_text(media_type: MediaType, mut out: String, lines: &Lines<'_>) -> Result<Document, ParseError> {
+    let mut blocks = text::paragraphs(&out, 0..out.len());
+    if !lines.out.is_empty() {
+        if !out.is_empty() {
+            out.push_str("\n\n");
+        }
+        let start = out.len();
+        out.push_str(&lines.out);
+        blocks.extend(Block::trimmed(&out, start..out.len(), BlockKind::Verbatim));
+    }
+    lines.limits.check_text(lines.used + out.len())?;
+    Ok(Document::new(media_type, out, blocks))
+}
+
+/// Scalars, and arrays or objects of a few, are metadata.
+fn is_small(value: &Value) -> bool {
+    fn cost(value: &Value, left: usize) -> Option<usize> {
+        match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => left.checked_sub(8),
+            Value::String(text) => left.checked_sub(text.len() + 2),
+            Value::Array(items) => items.iter().try_fold(left, |left, item| cost(item, left)),
+            Value::Object(fields) => {
+                fields.iter().try_fold(left, |left, (key, value)| cost(value, left.checked_sub(key.len() + 3)?))
+            }
+        }
+    }
+    cost(value, METADATA_BYTES_MAX).is_some()
+}
+
+/// Writes `key.path: value` lines. Recursion is bounded by the nesting that [`check_shape`] lets through.
+struct Lines<'a> {
+    out: String,
+    path: String,
+    /// Bytes of text in the records before this one.
+    used: usize,
+    limits: &'a Limits,
+}
+
+impl<'a> Lines<'a> {
+    fn new(used: usize, limits: &'a Limits) -> Self {
+        Self { out: String::new(), path: String::new(), used, limits }
+    }
+
+    fn field(&mut self, key: &str, value: &Value) -> Result<(), ParseError> {
+        let length = self.path.len();
+        if !self.path.is_empty() {
+            self.path.push('.');
+        }
+        self.path.push_str(key);
+        self.value(value)?;
+        self.path.truncate(length);
+        Ok(())
+    }
+
+    fn value(&mut self, value: &Value) -> Result<(), ParseError> {
+        match value {
+            Value::Null => Ok(()),
+            Value::Bool(_) | Value::Number(_) => self.line(&value.to_string()),
+            Value::String(text) => self.line(text.trim()),
+            Value::Array(items) if items.iter().all(|item| !item.is_array() && !item.is_object()) => {
+                let words: Vec<String> = items.iter().filter(|item| !item.is_null()).map(scalar).collect();
+                self.line(&words.join(", "))
+            }
+            Value::Array(items) => {
+                items.iter().enumerate().try_for_each(|(index, item)| self.field(&index.to_string(), item))
+            }
+            Value::Object(fields) => fields.iter().try_for_each(|(key, value)| self.field(key, value)),
+        }
+    }
+
+    fn line(&mut self, value: &str) -> Result<(), ParseError> {
+        if value.is_empty() {
+            return Ok(());
+        }
+        if !self.out.is_empty() {
+            self.out.push('\n');
+        }
+        if !self.path.is_empty() {
+            self.out.push_str(&self.path);
+            self.out.push_str(": ");
+        }
+        self.out.push_str(value);
+        // A long key above many values repeats in every line: text can outgrow the source.
+        self.limits.check_text(self.used + self.out.len())
+    }
+}
+
+fn scalar(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.trim().to_owned(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn json(source: &str) -> Vec<Document> {
+        parse_json(source, &Limits::default()).expect("valid JSON")
+    }
+
+    fn jsonl(source: &str) -> Result<Vec<Document>, ParseError> {
+        parse_lines(source, &Limits::default())
+    }
+
+    #[test]
+    fn a_corpus_line_is_title_and_text() {
+        let found =
+            jsonl("{\"_id\": \"d1\", \"title\": \"T\", \"text\": \"Words.\", \"year\": 1999}\n\n{\"text\":\"x\"}\n")
+                .expect("valid");
+        assert_eq!(found[0].record.as_deref(), Some("d1"));
+        assert_eq!((found[0].title.as_deref(), found[0].text.as_str()), (Some("T"), "Words."));
+        assert_eq!(Value::Object(found[0].metadata.clone()), json!({"year": 1999}));
+        assert_eq!(found[1].record.as_deref(), Some("3"));
+    }
+
+    #[test]
+    fn a_record_without_text_becomes_lines() {
+        let found = json(r#"{"name":"web","spec":{"ports":[80,443],"env":[{"k":"A"}]},"none":null,"on":true}"#);
+        assert_eq!(found[0].title.as_deref(), Some("web"));
+        assert_eq!(found[0].text, "spec.ports: 80, 443\nspec.env.0.k: A\non: true");
+        assert_eq!(found[0].record, None);
+    }
+
+    #[test]
+    fn an_array_of_objects_is_many_records_and_others_are_one() {
+        let found = json(r#"[{"id":7,"body":"a"},{"body":"b"}]"#);
+        assert_eq!(found.iter().map(|document| document.record.as_deref()).collect::<Vec<_>>(), [Some("7"), Some("2")]);
+        assert_eq!(json("[1, {\"a\": 2}]").len(), 1);
+        assert_eq!(json("[]")[0].text, "");
+        assert_eq!(json("\"only words\"")[0].text, "only words");
+    }
+
+    #[test]
+    fn large_fields_beside_the_text_stay_searchable() {
+        let found = json(&format!(r#"{{"text":"short","notes":"{}"}}"#, "long ".repeat(400)));
+        assert!(found[0].text.starts_with("short\n\nnotes: long long"));
+        assert!(found[0].metadata.is_empty());
+    }
+
+    #[test]
+    fn the_same_id_twice_names_both_lines() {
+        let found = jsonl("{\"id\":\"a\"}\n{\"id\":\"b\"}\n{\"id\":\"a\"}\n");
+        assert!(matches!(found, Err(ParseError::DuplicateRecord { first: 1, second: 3, .. })), "{found:?}");
+    }
+
+    #[test]
+    fn nesting_is_refused_before_it_can_overflow() {
+        for open in ["[", "{\"a\":", "[[{\"b\":["] {
+            let found = parse_json(&open.repeat(100_000), &Limits::default());
+            assert!(matches!(found, Err(ParseError::TooDeep { limit: 64 })), "{open}");
+        }
+        assert_eq!(json(r#"{"a":"[[[[\"[[["}"#).len(), 1);
+    }
+
+    #[test]
+    fn a_long_key_above_many_values_cannot_outgrow_the_limit() {
+        let limits = Limits { text_bytes_max: 100_000, ..Limits::default() };
+        let values = vec!["{\"x\":1}"; 5000].join(",");
+        let source = format!("{{\"{}\":[{values}]}}", "k".repeat(5000));
+        assert!(matches!(parse_json(&source, &limits), Err(ParseError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn records_are_counted() {
+        let limits = Limits { records_max: 2, ..Limits::default() };
+        assert!(matches!(parse_lines("1\n2\n3\n", &limits), Err(ParseError::TooManyRecords { limit: 2 })));
+        assert!(matches!(parse_json("[{},{},{}]", &limits), Err(ParseError::TooManyRecords { limit: 2 })));
+    }
+
+    #[test]
+    fn a_broken_line_is_named() {
+        let error = jsonl("{}\n{\"a\":\n").expect_err("broken");
+        assert_eq!(error.to_string(), "not valid JSON Lines: line 2 is not a JSON value");
+    }
+}

@@ -1,0 +1,195 @@
+//! Properties of every format together: whatever the bytes, parsing answers, and chunks are true to the text.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+const ALL: [MediaType; 8] = [
+    MediaType::Markdown,
+    MediaType::Text,
+    MediaType::Html,
+    MediaType::Pdf,
+    MediaType::SourceCode,
+    MediaType::Json,
+    MediaType::JsonLines,
+    MediaType::Csv,
+];
+
+/// Pieces that formats give a meaning to, so that random texts get beyond their first line.
+fn fragment() -> impl Strategy<Value = String> {
+    let marks = prop::sample::select(vec![
+        "# ",
+        "## Head\n",
+        "\n\n",
+        "\n",
+        "\r\n",
+        "---\n",
+        "===\n",
+        "```\n",
+        "~~~ sh\n",
+        "| a | b |\n",
+        "|---|---|\n",
+        "- ",
+        "  - ",
+        "1. ",
+        "> ",
+        "<Tabs>\n",
+        "</Tabs>\n",
+        "<Tab\n",
+        "import x from 'y'\n",
+        "export const a = 1\n",
+        ":::note\n",
+        "<!-- ",
+        " -->",
+        "<div>",
+        "</p>",
+        "<table><tr><td>",
+        "<pre>\n",
+        "<script>",
+        "<svg>",
+        "<h2>",
+        "<li>",
+        "&amp;",
+        "&#x",
+        "{\"a\":",
+        "[1,",
+        "\"text\":\"",
+        "\"}",
+        "]\n",
+        ",",
+        ";",
+        "\t",
+        "\"",
+        "fn name() {\n",
+        "class A:\n",
+        "    def b(self):\n",
+        "}\n\n",
+        "key: value\n",
+        "。",
+        "! ",
+        ". ",
+        "\u{feff}",
+        "\u{a0}",
+        "e\u{301}",
+        "🙂",
+        "title: [\n",
+    ]);
+    prop_oneof![3 => marks.prop_map(str::to_owned), 3 => "[a-zA-Z0-9äß边]{1,12} ", 1 => "\\PC{0,20}"]
+}
+
+fn text() -> impl Strategy<Value = String> {
+    vec(fragment(), 0..80).prop_map(|fragments| fragments.concat())
+}
+
+fn parsed(media_type: MediaType, name: &str, bytes: &[u8]) -> Result<Parsed, ParseError> {
+    parse(&Source { name, media_type, bytes }, &Limits::default())
+}
+
+/// What every list of chunks must hold.
+fn check(document: &Document, config: &ChunkConfig) -> Result<Vec<Chunk>, TestCaseError> {
+    let chunks = chunk(document, config);
+    let mut end = 0;
+    for chunk in &chunks {
+        prop_assert!(chunk.range.start >= end, "chunks overlap");
+        end = chunk.range.end;
+        prop_assert_eq!(&document.text[chunk.range.clone()], &chunk.text);
+        prop_assert!(!chunk.text.trim().is_empty(), "empty chunk");
+        prop_assert_eq!(chunk.text.trim_end(), &chunk.text);
+        let tokens = estimate_tokens(&chunk.text);
+        prop_assert!(tokens <= config.max_tokens, "{tokens} tokens in {:?}", chunk.text);
+    }
+    Ok(chunks)
+}
+
+/// Everything that is not white space is in a chunk.
+fn check_nothing_lost(document: &Document, chunks: &[Chunk]) -> Result<(), TestCaseError> {
+    let mut at = 0;
+    for chunk in chunks {
+        prop_assert_eq!(document.text[at..chunk.range.start].trim(), "");
+        at = chunk.range.end;
+    }
+    prop_assert_eq!(document.text[at..].trim(), "");
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn chunks_are_true_to_the_text(text in text(), target in 1usize..40, more in 0usize..40) {
+        let config = ChunkConfig { target_tokens: target, max_tokens: target + more };
+        for media_type in ALL {
+            let Ok(parsed) = parsed(media_type, "a.rs", text.as_bytes()) else { continue };
+            for document in &parsed.documents {
+                let chunks = check(document, &config)?;
+                // Markdown leaves out front matter and MDX by design; see below.
+                if media_type != MediaType::Markdown {
+                    check_nothing_lost(document, &chunks)?;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn markdown_without_mdx_loses_nothing(text in text(), target in 4usize..60) {
+        let text = text.replace("<Tab", "<b").replace("</Tab", "</b").replace("import", "in").replace("export", "ex");
+        prop_assume!(!text.starts_with("---") && !text.lines().any(|line| line.trim_start().starts_with('<')));
+        let parsed = parsed(MediaType::Markdown, "a.md", text.as_bytes()).expect("text");
+        let chunks = check(&parsed.documents[0], &ChunkConfig { target_tokens: target, max_tokens: target * 2 })?;
+        check_nothing_lost(&parsed.documents[0], &chunks)?;
+    }
+
+    #[test]
+    fn text_and_code_documents_are_the_source_itself(text in text()) {
+        let text = text.trim_start_matches('\u{feff}');
+        for media_type in [MediaType::Markdown, MediaType::Text, MediaType::SourceCode] {
+            let parsed = parsed(media_type, "a.py", text.as_bytes()).expect("text");
+            prop_assert_eq!(&parsed.documents[0].text, text);
+        }
+    }
+
+    #[test]
+    fn any_bytes_get_an_answer(bytes in vec(any::<u8>(), 0..400), prefix in prop::sample::select(vec![&b""[..], b"%PDF-1.4\n", b"\xff\xfe", b"\xef\xbb\xbf", b"{", b"<p>"])) {
+        let bytes = [prefix, &bytes].concat();
+        let _ = MediaType::detect("upload", &bytes);
+        for media_type in ALL {
+            if let Ok(parsed) = parsed(media_type, "a", &bytes) {
+                for document in &parsed.documents {
+                    check(document, &ChunkConfig::default())?;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn words_of_html_survive(words in vec("[a-z]{2,8}", 1..40), tags in vec(prop::sample::select(vec!["p", "div", "b", "li", "td", "h2", "pre", "tr", "table", "ul", "span", "br"]), 40)) {
+        let html: String = words.iter().zip(&tags).map(|(word, tag)| format!("<{tag}>{word}</{tag}> ")).collect();
+        let parsed = parsed(MediaType::Html, "a.html", html.as_bytes()).expect("HTML");
+        let found: Vec<&str> = parsed.documents[0].text.split(|c: char| !c.is_ascii_lowercase()).filter(|word| !word.is_empty()).collect();
+        prop_assert_eq!(found, words.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_source_over_the_limit_is_refused() {
+    let limits = Limits { source_bytes_max: 3, ..Limits::default() };
+    let error =
+        parse(&Source { name: "a.txt", media_type: MediaType::Text, bytes: b"four" }, &limits).expect_err("too large");
+    assert_eq!(error.to_string(), "source is 4 B, the limit is 3 B");
+    assert_eq!(error.fault(), Fault::Caller);
+}
+
+#[test]
+fn utf_16_counts_by_its_decoded_size() {
+    let limits = Limits { text_bytes_max: 5, ..Limits::default() };
+    let bytes: Vec<u8> = [0xff, 0xfe].into_iter().chain("€€".encode_utf16().flat_map(u16::to_le_bytes)).collect();
+    let found = parse(&Source { name: "a.txt", media_type: MediaType::Text, bytes: &bytes }, &limits);
+    assert!(matches!(found, Err(ParseError::TooLarge { what: "extracted text", .. })), "{found:?}");
+}
+
+#[test]
+fn a_source_without_text_is_a_warning() {
+    let found = parsed(MediaType::Html, "a.html", b"<img src=x>").expect("HTML");
+    assert_eq!(found.warnings, ["the source has no text"]);
+}

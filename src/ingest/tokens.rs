@@ -1,0 +1,126 @@
+//! A cheap estimate of how many WordPiece tokens a text has.
+//!
+//! Chunk sizes need a measure that costs nanoseconds and knows no model. The estimate is subadditive: the estimate of
+//! a text never exceeds the sum over its parts, so pieces that fit can be joined without measuring again.
+
+/// What a character costs depends on the run it stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// White space, control characters and combining marks: free.
+    Nothing,
+    /// Latin letters: one token per started six, since frequent words are whole tokens and rare ones fall apart.
+    Latin,
+    /// Digits: one token per started three.
+    Digit,
+    /// Letters of other alphabets: one token per started two.
+    Letter,
+    /// Punctuation, symbols, ideographs and kana: one token each.
+    Single,
+}
+
+/// Counts tokens character by character.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counter {
+    class: Class,
+    run: u8,
+}
+
+impl Counter {
+    /// At the start of a text.
+    pub(super) fn new() -> Self {
+        Self { class: Class::Nothing, run: 0 }
+    }
+
+    /// How many tokens `character` adds: 0 or 1.
+    pub(super) fn push(&mut self, character: char) -> usize {
+        let class = classify(character);
+        let length = match class {
+            Class::Nothing => 0,
+            Class::Latin => 6,
+            Class::Digit => 3,
+            Class::Letter => 2,
+            Class::Single => 1,
+        };
+        if class != self.class || self.run >= length {
+            self.class = class;
+            self.run = 1;
+            return usize::from(length > 0);
+        }
+        self.run += 1;
+        0
+    }
+}
+
+fn classify(character: char) -> Class {
+    match character {
+        'a'..='z' | 'A'..='Z' => Class::Latin,
+        '0'..='9' => Class::Digit,
+        _ if character.is_ascii() => {
+            if character.is_ascii_graphic() {
+                Class::Single
+            } else {
+                Class::Nothing
+            }
+        }
+        '\u{c0}'..='\u{24f}' | '\u{1e00}'..='\u{1eff}' => Class::Latin,
+        '\u{300}'..='\u{36f}' => Class::Nothing,
+        '\u{370}'..='\u{10ff}' if character.is_alphanumeric() => Class::Letter,
+        _ if character.is_whitespace() => Class::Nothing,
+        _ => Class::Single,
+    }
+}
+
+/// Estimates the WordPiece tokens of `text`: one per started six Latin letters, three digits or two other letters of
+/// a run, one per punctuation mark, symbol or ideograph.
+///
+/// O(n), no allocation. Subadditive: never more than the sum over the parts of a text.
+#[must_use]
+pub fn estimate_tokens(text: &str) -> usize {
+    let mut counter = Counter::new();
+    text.chars().map(|character| counter.push(character)).sum()
+}
+
+/// Length in bytes of the longest prefix of `text` with at most `limit` tokens; at least one character, so that a
+/// caller who cuts repeatedly always gets to the end.
+pub(super) fn prefix_within(text: &str, limit: usize) -> usize {
+    let mut counter = Counter::new();
+    let mut tokens = 0;
+    for (offset, character) in text.char_indices() {
+        tokens += counter.push(character);
+        if tokens > limit && offset > 0 {
+            return offset;
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn words_digits_and_ideographs_are_counted() {
+        for (text, tokens) in
+            [("", 0), (" \n\t", 0), ("node", 1), ("kubernetes", 2), ("10.42.0.0/16", 9), ("边缘", 2), ("привет", 3)]
+        {
+            assert_eq!(estimate_tokens(text), tokens, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_whole_never_exceeds_its_parts(left in ".{0,40}", right in ".{0,40}") {
+            let whole = estimate_tokens(&format!("{left}{right}"));
+            prop_assert!(whole <= estimate_tokens(&left) + estimate_tokens(&right));
+        }
+
+        #[test]
+        fn a_prefix_fits_and_is_not_empty(text in ".{1,200}", limit in 1usize..20) {
+            let length = prefix_within(&text, limit);
+            prop_assert!(length > 0 && text.is_char_boundary(length));
+            prop_assert!(estimate_tokens(&text[..length]) <= limit);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The Model Context Protocol face: tools, resources, prompts and completions over what the node knows. No sockets.
+//!
+//! Owns the tools' names, arguments and answers; every other face (the command line, REST) calls the same tools.
+//! [`Server`] speaks the protocol through rmcp, in both eras: 2026-07-28 (stateless, `server/discover`) and the older
+//! `initialize` family. What stands behind the tools is a [`ToolProvider`]: the node itself ([`NodeTools`]), or a running
+//! node reached over HTTP, which is how `cairn mcp` serves stdio.
+//!
+//! Invariants: lists have a fixed order; nothing here waits for a model or an index before it answers `initialize`,
+//! `server/discover` or a list; a mistake of the caller is a tool error with words that tell what to do, never a
+//! protocol error, except for a tool that does not exist.
+
+mod answers;
+mod arguments;
+mod node_tools;
+mod place;
+mod prompts;
+mod schema;
+mod server;
+mod tools;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use serde_json::{Map, Value, json};
+
+use crate::base::{Fault, NodeId};
+
+pub use node_tools::NodeTools;
+pub(crate) use node_tools::disk_full;
+pub use place::Place;
+pub use server::Server;
+pub use tools::{Tool, definitions};
+
+/// Arguments of a call.
+pub type Arguments = Map<String, Value>;
+
+/// What answers a tool call.
+pub trait ToolProvider: Send + Sync + 'static {
+    /// The node that answers; part of resource addresses.
+    fn node(&self) -> NodeId;
+
+    /// Runs a tool.
+    fn call<'a>(
+        &'a self,
+        tool: Tool,
+        arguments: Arguments,
+        progress: &'a dyn Progress,
+    ) -> Pin<Box<dyn Future<Output = Result<ToolAnswer, ToolError>> + Send + 'a>>;
+}
+
+/// Where long work reports how far it is.
+pub trait Progress: Send + Sync {
+    /// `done` of `total` steps; `message` says what is being done.
+    fn report(&self, done: u64, total: u64, message: &str);
+}
+
+/// For callers who do not want to know.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoProgress;
+
+impl Progress for NoProgress {
+    fn report(&self, _done: u64, _total: u64, _message: &str) {}
+}
+
+/// What a tool answers.
+#[derive(Debug, Clone, Default)]
+pub struct ToolAnswer {
+    /// Matches the tool's output schema.
+    pub structured: Value,
+    /// The same as JSON text, for clients that read text only.
+    pub text: String,
+    /// Documents that the answer speaks of.
+    pub links: Vec<Link>,
+}
+
+impl ToolAnswer {
+    /// An answer without links.
+    #[must_use]
+    pub fn new(structured: Value) -> Self {
+        Self { text: structured.to_string(), structured, links: Vec::new() }
+    }
+}
+
+/// A document that an answer speaks of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Link {
+    /// Address of the resource, `ctx://…`.
+    pub uri: String,
+    /// Id within the node.
+    pub name: String,
+    /// Title of the document.
+    pub title: String,
+    /// How well it fits, 0 to 1.
+    pub priority: f32,
+    /// RFC 3339 time of the last change.
+    pub last_modified: String,
+}
+
+/// Why a tool did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ToolError {
+    /// Stable word for programs: `bad_argument`, `not_found`, `conflict`, `read_only`, `overloaded`, `internal`.
+    pub code: &'static str,
+    /// For people and models: what was found and what to do.
+    pub message: String,
+    /// Who can mend it.
+    pub fault: Fault,
+}
+
+impl ToolError {
+    /// An argument that cannot be used.
+    #[must_use]
+    pub fn bad_argument(message: impl Into<String>) -> Self {
+        Self { code: "bad_argument", message: message.into(), fault: Fault::Caller }
+    }
+
+    /// Something that is not there.
+    #[must_use]
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self { code: "not_found", message: message.into(), fault: Fault::Caller }
+    }
+
+    /// As the structured content of a tool error.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let fault = match self.fault {
+            Fault::Caller => "caller",
+            Fault::Environment => "environment",
+            Fault::Damage => "damage",
+        };
+        json!({"error": {"code": self.code, "message": self.message, "fault": fault}})
+    }
+}

@@ -1,0 +1,270 @@
+//! What the tools answer. Field names are part of the interface: clients rely on them.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// A score as people read it: four decimals.
+pub(super) fn rounded(score: f32) -> f64 {
+    (f64::from(score) * 10_000.0).round() / 10_000.0
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct SearchAnswer {
+    /// Best first.
+    pub results: Vec<SearchResult>,
+    /// What was searched, and how.
+    pub searched: Searched,
+    /// Whether passages were left out or shortened to stay within the token budget.
+    pub truncated: bool,
+    /// Pass it as `cursor` for what follows; absent when there is nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct SearchResult {
+    /// Give it to fetch or find_similar.
+    pub id: String,
+    /// Title of the document.
+    pub title: String,
+    /// Where to find the original, or the passage's ctx:// address.
+    pub url: String,
+    /// The passage.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub text: String,
+    /// How well it fits, 0 to 1, within this answer.
+    pub score: f64,
+    /// The collection it is in.
+    pub collection: String,
+    /// Id of its document within the collection.
+    pub document: String,
+    /// Headings above the passage, outermost first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headings: Vec<String>,
+    /// Bytes in the document's text: start and end.
+    pub range: [u64; 2],
+    /// Page of a PDF, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page: Option<u32>,
+    /// One line that says where the passage stands.
+    pub citation: String,
+    /// Version of the document.
+    pub version: u64,
+    /// When the document last changed.
+    pub updated_at: String,
+    /// Scores of the halves: cosine similarity and BM25.
+    pub scores: HalfScores,
+    /// The document's metadata.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub metadata: Map<String, Value>,
+    /// Other documents with the same passage.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub also_in: Vec<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct HalfScores {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dense: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lexical: Option<f64>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Searched {
+    /// Names of the collections.
+    pub collections: Vec<String>,
+    /// The filter, as given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::object_schema")]
+    pub filter: Option<Value>,
+    /// hybrid, dense or lexical: what was used in the end.
+    pub mode_used: String,
+    /// Why that is not what was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode_reason: Option<String>,
+    /// Everything acknowledged up to this position of the log was searched.
+    pub lsn: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct FetchAnswer {
+    pub id: String,
+    pub title: String,
+    /// The text, or the part of it that fits the budget.
+    pub text: String,
+    /// Where to find the original, or the document's ctx:// address.
+    pub url: String,
+    pub collection: String,
+    pub document: String,
+    pub version: u64,
+    pub updated_at: String,
+    pub media_type: String,
+    /// Bytes of the document's text that were given: start and end.
+    pub range: [u64; 2],
+    /// Passages that were given: first and one past the last.
+    pub passages: [usize; 2],
+    /// Passages of the whole document.
+    pub passages_total: usize,
+    pub metadata: Map<String, Value>,
+    /// Whether text was left out to stay within the token budget.
+    pub truncated: bool,
+    /// Pass it as `cursor` for what follows; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct CollectionSummary {
+    pub name: String,
+    pub description: String,
+    pub documents: u64,
+    pub passages: u64,
+    /// Bytes of text.
+    pub text_bytes: u64,
+    /// Embedding model.
+    pub model: String,
+    /// When something in it last changed.
+    pub updated_at: String,
+    /// Position of that change in the log: it grows with each change.
+    pub generation: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ListCollectionsAnswer {
+    pub collections: Vec<CollectionSummary>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct DescribeCollectionAnswer {
+    #[serde(flatten)]
+    pub summary: CollectionSummary,
+    /// Components of an embedding.
+    pub dimensions: u32,
+    /// Metadata that filters can ask for.
+    pub fields: Vec<FieldSummary>,
+    /// Passages not yet in the vector graph; they are scanned instead.
+    pub unlinked: u64,
+    /// Everything acknowledged up to this position of the log can be found.
+    pub lsn: u64,
+    /// What is wrong with its indexes, if anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct FieldSummary {
+    pub name: String,
+    /// string, integer, number or boolean.
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct DocumentSummary {
+    pub id: String,
+    pub title: String,
+    pub url: String,
+    pub version: u64,
+    pub passages: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    pub updated_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ListDocumentsAnswer {
+    pub collection: String,
+    pub documents: Vec<DocumentSummary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct DocumentResult {
+    pub id: String,
+    /// created, updated, unchanged, deleted or failed.
+    pub status: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    pub passages: usize,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct WriteAnswer {
+    pub collection: String,
+    pub results: Vec<DocumentResult>,
+    pub created: usize,
+    pub updated: usize,
+    pub unchanged: usize,
+    pub failed: usize,
+    /// Everything written is on stable storage, at positions up to this one.
+    pub lsn: u64,
+    /// Whether the collection was made by this call.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub collection_created: bool,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct DeleteAnswer {
+    /// Documents that match.
+    pub matched: usize,
+    /// Documents that were deleted.
+    pub deleted: usize,
+    pub dry_run: bool,
+    /// One per document, at most 1000.
+    pub results: Vec<DocumentResult>,
+    pub lsn: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct CollectionAnswer {
+    /// created or deleted.
+    pub status: String,
+    pub name: String,
+    /// Documents it had.
+    pub documents: u64,
+    pub model: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct StatusAnswer {
+    /// Of the software.
+    pub version: String,
+    pub node: String,
+    /// Whether everything is up.
+    pub ready: bool,
+    /// What is not, by name.
+    pub not_ready: Map<String, Value>,
+    /// writable, read_only or disk_full.
+    pub writes: String,
+    /// Why writes are refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writes_reason: Option<String>,
+    pub collections: usize,
+    pub documents: u64,
+    pub passages: u64,
+    /// Position of the last acknowledged record.
+    pub lsn: u64,
+    /// Bytes of the log on disk.
+    pub log_bytes: u64,
+    /// Damaged places in the log.
+    pub damage: Vec<String>,
+    /// Embedding models.
+    pub models: Vec<ModelStatus>,
+    pub data_dir: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ModelStatus {
+    pub name: String,
+    pub dimensions: usize,
+    /// Whether it is in memory already; it is loaded on first use.
+    pub loaded: bool,
+}

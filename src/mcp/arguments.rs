@@ -1,0 +1,307 @@
+//! What the tools take. Names that models are known to invent are accepted as aliases; anything else is an error that
+//! lists what there is.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use super::{Arguments, ToolError};
+
+/// Reads a tool's arguments.
+pub(super) fn read<T: for<'de> Deserialize<'de>>(arguments: Arguments) -> Result<T, ToolError> {
+    serde_json::from_value(Value::Object(arguments)).map_err(|error| ToolError::bad_argument(error.to_string()))
+}
+
+/// A list, or one item that stands for a list of one.
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        One(String),
+        Many(Vec<String>),
+        None(()),
+    }
+    Ok(match Given::deserialize(deserializer)? {
+        Given::One(item) => vec![item],
+        Given::Many(items) => items,
+        Given::None(()) => Vec::new(),
+    })
+}
+
+/// Which index answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ModeArgument {
+    #[default]
+    Hybrid,
+    #[serde(alias = "vector", alias = "semantic")]
+    Dense,
+    #[serde(alias = "keyword", alias = "bm25")]
+    Lexical,
+}
+
+/// How much of each passage is returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum DetailArgument {
+    Ids,
+    Snippet,
+    #[default]
+    Full,
+}
+
+/// How the two rankings are combined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum FusionArgument {
+    Convex,
+    Rrf,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Search {
+    /// What to look for: a question or keywords.
+    #[serde(alias = "q", alias = "question", alias = "text", alias = "queries")]
+    pub query: String,
+    /// Collections to search; all when left out.
+    #[serde(default, deserialize_with = "one_or_many", alias = "collection")]
+    pub collections: Vec<String>,
+    /// Only documents whose metadata matches, for example {"team": "storage", "year": {"gte": 2024}}. Operators: eq, ne, in, nin, gt, gte, lt, lte, exists; and, or, not.
+    #[serde(default, alias = "filters", alias = "where")]
+    #[schemars(schema_with = "super::schema::object_schema")]
+    pub filter: Option<Value>,
+    /// hybrid (default), dense (meaning only) or lexical (words only).
+    #[serde(default)]
+    pub mode: ModeArgument,
+    /// Passages wanted, 1 to 50. Default 8.
+    #[serde(default, alias = "top_k", alias = "k", alias = "n", alias = "max_results", alias = "num_results")]
+    #[schemars(range(min = 1, max = 50))]
+    pub limit: Option<usize>,
+    /// Continues where the previous answer ended: its next_cursor.
+    #[serde(default)]
+    pub cursor: Option<String>,
+    /// full (default: whole passages), snippet (about 300 characters each) or ids (no text).
+    #[serde(default)]
+    pub detail: DetailArgument,
+    /// Token budget of the answer, 50 to 20000. Default 6000.
+    #[serde(default)]
+    #[schemars(range(min = 50, max = 20000))]
+    pub max_tokens: Option<usize>,
+    /// Leaves out passages that score less, 0 to 1. Scores are relative to the best candidates of the same query.
+    #[serde(default)]
+    pub min_score: Option<f32>,
+    /// Only documents changed at or after this RFC 3339 time, in UTC.
+    #[serde(default)]
+    pub after: Option<String>,
+    /// Only documents changed before this RFC 3339 time, in UTC.
+    #[serde(default)]
+    pub before: Option<String>,
+    /// convex (default: weighted scores) or rrf (reciprocal ranks).
+    #[serde(default)]
+    pub fusion: Option<FusionArgument>,
+    /// Weight of meaning against words with convex fusion, 0 to 1. Default: the model's, 0.5.
+    #[serde(default, alias = "alpha")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub dense_weight: Option<f32>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fetch {
+    /// An id from search or list_documents: `collection/document` for the document, `collection/document#3` for one passage with what surrounds it; or its ctx:// address.
+    #[serde(alias = "uri", alias = "document_id", alias = "document")]
+    pub id: String,
+    /// Token budget of the answer, 50 to 20000. Default 8000.
+    #[serde(default)]
+    #[schemars(range(min = 50, max = 20000))]
+    pub max_tokens: Option<usize>,
+    /// Continues where the previous answer ended: its next_cursor.
+    #[serde(default)]
+    pub cursor: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FindSimilar {
+    /// An id from search or list_documents; with `#n` the neighbours of that passage are found.
+    #[serde(alias = "uri", alias = "document_id")]
+    pub id: String,
+    /// Collections to search; the document's own when left out.
+    #[serde(default, deserialize_with = "one_or_many", alias = "collection")]
+    pub collections: Vec<String>,
+    /// Passages wanted, 1 to 50. Default 8.
+    #[serde(default, alias = "top_k", alias = "k", alias = "n")]
+    #[schemars(range(min = 1, max = 50))]
+    pub limit: Option<usize>,
+    /// Only documents whose metadata matches; see search.
+    #[serde(default, alias = "filters", alias = "where")]
+    #[schemars(schema_with = "super::schema::object_schema")]
+    pub filter: Option<Value>,
+    /// full, snippet (default) or ids.
+    #[serde(default)]
+    pub detail: Option<DetailArgument>,
+    /// Token budget of the answer, 50 to 20000. Default 6000.
+    #[serde(default)]
+    #[schemars(range(min = 50, max = 20000))]
+    pub max_tokens: Option<usize>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DescribeCollection {
+    /// Name of the collection.
+    #[serde(alias = "name")]
+    pub collection: String,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListDocuments {
+    /// Name of the collection.
+    #[serde(alias = "name")]
+    pub collection: String,
+    /// Only ids that begin with this.
+    #[serde(default)]
+    pub prefix: String,
+    /// Documents wanted, 1 to 1000. Default 100.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1000))]
+    pub limit: Option<usize>,
+    /// Continues where the previous answer ended: its next_cursor.
+    #[serde(default)]
+    pub cursor: Option<String>,
+}
+
+/// What happens to a document whose id is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ConflictArgument {
+    #[default]
+    #[serde(alias = "update", alias = "overwrite")]
+    Replace,
+    Skip,
+    Fail,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewDocument {
+    /// Unique in the collection; the url, or a digest of the text, when left out.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// The document's text. Give either text or content_base64.
+    #[serde(default, alias = "content")]
+    pub text: Option<String>,
+    /// A file as base64 (PDF, HTML, …); its name in filename tells the format.
+    #[serde(default)]
+    pub content_base64: Option<String>,
+    /// File name of content_base64.
+    #[serde(default)]
+    pub filename: Option<String>,
+    /// Format of text: text/markdown (default), text/plain, text/html, application/json, text/csv, …
+    #[serde(default, alias = "mime_type", alias = "content_type")]
+    pub media_type: Option<String>,
+    /// Replaces the title found in the text.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// Where people find the original; shown in citations.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// Any JSON object; filters ask for it.
+    #[serde(default)]
+    pub metadata: Map<String, Value>,
+    /// RFC 3339 time after which the document is no longer shown.
+    #[serde(default)]
+    pub expires_at: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AddDocuments {
+    /// Name of the collection; created when there is none.
+    pub collection: String,
+    /// The documents, at most 1000 a call.
+    pub documents: Vec<NewDocument>,
+    /// When an id is taken: replace (default), skip or fail.
+    #[serde(default)]
+    pub on_conflict: ConflictArgument,
+    /// Any text; a repeated call with the same key gets the first call's answer instead of writing again. Kept for a day.
+    #[serde(default)]
+    pub idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UpdateDocument {
+    /// An id from search or list_documents.
+    #[serde(alias = "document_id")]
+    pub id: String,
+    /// New text; the old one stays when left out.
+    #[serde(default, alias = "content")]
+    pub text: Option<String>,
+    /// Format of the new text; the old one's when left out.
+    #[serde(default, alias = "mime_type")]
+    pub media_type: Option<String>,
+    /// New title.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// New url.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// Merged into the metadata (RFC 7396): null removes a field.
+    #[serde(default, alias = "metadata")]
+    pub metadata_patch: Option<Map<String, Value>>,
+    /// Only when the document is at this version.
+    #[serde(default)]
+    pub if_version: Option<u64>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeleteDocuments {
+    /// Ids from search or list_documents. Give either ids, or collection and filter.
+    #[serde(default, deserialize_with = "one_or_many", alias = "id")]
+    pub ids: Vec<String>,
+    /// Collection for filter.
+    #[serde(default)]
+    pub collection: Option<String>,
+    /// Deletes every document whose metadata matches; see search.
+    #[serde(default, alias = "where")]
+    #[schemars(schema_with = "super::schema::object_schema")]
+    pub filter: Option<Value>,
+    /// Only says what would be deleted.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Deletes nothing unless exactly this many documents match.
+    #[serde(default)]
+    pub expected_count: Option<usize>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CreateCollection {
+    /// 1 to 63 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit.
+    #[serde(alias = "collection")]
+    pub name: String,
+    /// What it is for, in a sentence; shown to agents that choose where to search.
+    #[serde(default)]
+    pub description: String,
+    /// Embedding model; the built-in one when left out.
+    #[serde(default)]
+    pub model: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeleteCollection {
+    /// Name of the collection.
+    #[serde(alias = "collection")]
+    pub name: String,
+    /// The name once more: deleting a collection deletes its documents.
+    pub confirm: String,
+}

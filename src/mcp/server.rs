@@ -1,0 +1,342 @@
+//! The protocol: rmcp's handler over a [`ToolProvider`].
+
+use std::sync::Arc;
+
+use rmcp::ServerHandler;
+use rmcp::model::{
+    Annotations, CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams,
+    CompleteResult, CompletionInfo, ContentBlock, DiscoverResult, ErrorData, GetPromptRequestParams, GetPromptResponse,
+    Implementation, InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
+    ListToolsResult, PaginatedRequestParams, ProgressNotificationParam, ProgressToken, ReadResourceRequestParams,
+    ReadResourceResponse, ReadResourceResult, Reference, Resource, ResourceContents, ResourceTemplate,
+    ServerCapabilities, Tool as ToolDefinition,
+};
+use rmcp::service::{Peer, RequestContext, RoleServer};
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+
+use super::{Arguments, Link, NoProgress, Place, Progress, Tool, ToolAnswer, ToolError, ToolProvider, prompts, tools};
+use crate::base::Fault;
+use crate::task;
+
+/// How long clients may keep lists that only a new version of the software changes.
+const LIST_TTL_MS: u64 = 300_000;
+/// How long clients may keep what a write can change.
+const CONTENT_TTL_MS: u64 = 0;
+/// Resources on one page.
+const PAGE: usize = 100;
+/// Progress messages that may wait for a slow client; more are dropped, the next one says it all.
+const PROGRESS_WAITING: usize = 8;
+
+const INSTRUCTIONS: &str = "Documents kept on this node, searchable by words and meaning. Start with `search` (a question or \
+keywords); each result carries its passage and a `citation`. Use `fetch` with a result's id for the surrounding text, \
+`list_collections` to see what there is, and a metadata `filter` to narrow a search. Cite what you use.";
+
+/// An MCP server. Cloning is cheap: one per session or request.
+#[derive(Clone)]
+pub struct Server {
+    provider: Arc<dyn ToolProvider>,
+    info: Arc<InitializeResult>,
+}
+
+impl Server {
+    /// A server whose tools `provider` answers.
+    #[must_use]
+    pub fn new(provider: Arc<dyn ToolProvider>) -> Self {
+        let capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_resources()
+            .enable_prompts()
+            .enable_completions()
+            .build();
+        let implementation = Implementation::new("cairn", env!("CARGO_PKG_VERSION"))
+            .with_title("Cairn")
+            .with_description("Context server: searches documents kept on this node");
+        let info = InitializeResult::new(capabilities).with_server_info(implementation).with_instructions(INSTRUCTIONS);
+        Self { provider, info: Arc::new(info) }
+    }
+
+    async fn ask(&self, tool: Tool, arguments: Value) -> Result<Value, ErrorData> {
+        let arguments = match arguments {
+            Value::Object(arguments) => arguments,
+            _ => Map::new(),
+        };
+        match self.provider.call(tool, arguments, &NoProgress).await {
+            Ok(answer) => Ok(answer.structured),
+            Err(error) => Err(protocol_error(&error)),
+        }
+    }
+
+    /// The documents of all collections after `cursor`, a page of them.
+    async fn page_of_resources(&self, cursor: Option<&str>) -> Result<(Vec<Resource>, Option<String>), ErrorData> {
+        let position: (String, String) = match cursor.filter(|cursor| !cursor.is_empty()) {
+            None => (String::new(), String::new()),
+            Some(cursor) => serde_json::from_str(cursor)
+                .map_err(|_| ErrorData::invalid_params("the cursor is not one of ours", None))?,
+        };
+        let listed = self.ask(Tool::ListCollections, json!({})).await?;
+        let mut names: Vec<&str> =
+            listed["collections"].as_array().into_iter().flatten().filter_map(|info| info["name"].as_str()).collect();
+        names.sort_unstable();
+        let mut resources = Vec::new();
+        for name in names.into_iter().filter(|name| *name >= position.0.as_str()) {
+            let after = if name == position.0 { position.1.as_str() } else { "" };
+            let arguments = json!({"collection": name, "cursor": after, "limit": PAGE - resources.len()});
+            let page = self.ask(Tool::ListDocuments, arguments).await?;
+            let mut last = String::new();
+            for document in page["documents"].as_array().into_iter().flatten() {
+                let Some(place) = document["id"].as_str().and_then(Place::parse) else { continue };
+                let whole = Place { document: place.whole(), passage: None, ..place };
+                let mut resource = Resource::new(whole.uri(self.provider.node()), whole.to_string());
+                resource.title = document["title"].as_str().map(str::to_owned);
+                resource.mime_type = Some("text/plain".to_owned());
+                let mut annotations = Annotations::default();
+                annotations.last_modified = document["updated_at"].as_str().map(str::to_owned);
+                resource.annotations = Some(annotations);
+                last = whole.document;
+                resources.push(resource);
+            }
+            if page["next_cursor"].is_string() || resources.len() >= PAGE {
+                return Ok((resources, Some(json!([name, last]).to_string())));
+            }
+        }
+        Ok((resources, None))
+    }
+}
+
+impl ServerHandler for Server {
+    fn get_info(&self) -> InitializeResult {
+        InitializeResult::clone(&self.info)
+    }
+
+    async fn discover(&self, _: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
+        let versions = self.supported_protocol_versions().into_owned();
+        Ok(DiscoverResult::from_server_info(versions, self.get_info())
+            .with_ttl_ms(LIST_TTL_MS)
+            .with_cache_scope(CacheScope::Private))
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        Ok(ListToolsResult::with_all_items(tools::definitions().to_vec())
+            .with_ttl_ms(LIST_TTL_MS)
+            .with_cache_scope(CacheScope::Private))
+    }
+
+    fn get_tool(&self, name: &str) -> Option<ToolDefinition> {
+        tools::definitions().iter().find(|tool| tool.name == name).cloned()
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let Some(tool) = Tool::named(&request.name) else {
+            let names: Vec<&str> = Tool::ALL.iter().map(|tool| tool.name()).collect();
+            let message = format!("there is no tool '{}'; there are {}", request.name, names.join(", "));
+            return Err(ErrorData::invalid_params(message, None));
+        };
+        let arguments: Arguments = request.arguments.unwrap_or_default();
+        let answer = match context.meta.get_progress_token() {
+            None => self.provider.call(tool, arguments, &NoProgress).await,
+            Some(token) => {
+                let (progress, reporter) = PeerProgress::start(token, context.peer.clone());
+                let answer = self.provider.call(tool, arguments, &progress).await;
+                drop(progress);
+                // Every message is sent before the answer, which ends the stream.
+                let _ = reporter.await;
+                answer
+            }
+        };
+        Ok(match answer {
+            Ok(answer) => success(answer),
+            Err(error) => failure(&error),
+        }
+        .into())
+    }
+
+    async fn list_resources(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let cursor = request.and_then(|request| request.cursor);
+        let (resources, next) = self.page_of_resources(cursor.as_deref()).await?;
+        let mut result = ListResourcesResult::with_all_items(resources)
+            .with_ttl_ms(CONTENT_TTL_MS)
+            .with_cache_scope(CacheScope::Private);
+        result.next_cursor = next;
+        Ok(result)
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        let node = self.provider.node().short();
+        let document = ResourceTemplate::new(format!("ctx://{node}/{{collection}}/{{+document}}"), "document")
+            .with_title("Document")
+            .with_description("A document's text")
+            .with_mime_type("text/plain");
+        Ok(ListResourceTemplatesResult::with_all_items(vec![document])
+            .with_ttl_ms(LIST_TTL_MS)
+            .with_cache_scope(CacheScope::Private))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        // Addresses of another node, and of nothing, are equally unknown.
+        let known = format!("ctx://{}/", self.provider.node().short());
+        if !request.uri.starts_with(&known) {
+            let message = format!("there is no resource '{}'; addresses here begin with {known}", request.uri);
+            return Err(ErrorData::invalid_params(message, Some(json!({"uri": request.uri}))));
+        }
+        let mut text = String::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut arguments = json!({"id": request.uri, "max_tokens": crate::retrieval::TOKENS_MAX});
+            if let Some(cursor) = &cursor {
+                arguments["cursor"] = cursor.as_str().into();
+            }
+            let page = self.ask(Tool::Fetch, arguments).await?;
+            if !text.is_empty() {
+                text.push_str("\n\n");
+            }
+            text.push_str(page["text"].as_str().unwrap_or_default());
+            // A passage's address means the passage with what surrounds it: one page. A document's means all of it.
+            let passage = Place::parse(&request.uri).is_some_and(|place| place.passage.is_some());
+            match page["next_cursor"].as_str() {
+                Some(next) if !passage => cursor = Some(next.to_owned()),
+                _ => break,
+            }
+        }
+        let contents = ResourceContents::text(text, request.uri);
+        Ok(ReadResourceResult::new(vec![contents])
+            .with_ttl_ms(CONTENT_TTL_MS)
+            .with_cache_scope(CacheScope::Private)
+            .into())
+    }
+
+    async fn list_prompts(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        Ok(ListPromptsResult::with_all_items(prompts::list())
+            .with_ttl_ms(LIST_TTL_MS)
+            .with_cache_scope(CacheScope::Private))
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        let arguments = request.arguments.unwrap_or_default();
+        prompts::get(&request.name, &arguments).map(Into::into).map_err(|error| protocol_error(&error))
+    }
+
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        let given = request.argument.value;
+        let collection = request.context.as_ref().and_then(|context| context.get_argument("collection")).cloned();
+        let mut values: Vec<String> = match (&request.r#ref, request.argument.name.as_str(), collection) {
+            (Reference::Prompt(_) | Reference::Resource(_), "collection", _) => {
+                let listed = self.ask(Tool::ListCollections, json!({})).await?;
+                let names = listed["collections"].as_array().into_iter().flatten();
+                names
+                    .filter_map(|info| info["name"].as_str())
+                    .filter(|name| name.starts_with(&given))
+                    .map(str::to_owned)
+                    .collect()
+            }
+            (Reference::Resource(_), "document", Some(collection)) => {
+                let limit = CompletionInfo::MAX_VALUES + 1;
+                let arguments = json!({"collection": collection, "prefix": given, "limit": limit});
+                let page = self.ask(Tool::ListDocuments, arguments).await?;
+                let documents = page["documents"].as_array().into_iter().flatten();
+                documents.filter_map(|document| Some(Place::parse(document["id"].as_str()?)?.whole())).collect()
+            }
+            _ => Vec::new(),
+        };
+        values.sort_unstable();
+        let has_more = values.len() > CompletionInfo::MAX_VALUES;
+        values.truncate(CompletionInfo::MAX_VALUES);
+        let mut info = CompletionInfo::new(values).map_err(|error| ErrorData::internal_error(error, None))?;
+        info.has_more = Some(has_more);
+        Ok(CompleteResult::new(info))
+    }
+}
+
+fn success(answer: ToolAnswer) -> CallToolResult {
+    let mut content = Vec::with_capacity(1 + answer.links.len());
+    content.push(ContentBlock::text(answer.text));
+    content.extend(answer.links.into_iter().map(resource_link));
+    let mut result = CallToolResult::success(content);
+    result.structured_content = Some(answer.structured);
+    result
+}
+
+fn resource_link(link: Link) -> ContentBlock {
+    let mut resource = Resource::new(link.uri, link.name).with_title(link.title).with_mime_type("text/plain");
+    let mut annotations = Annotations::default();
+    annotations.priority = Some(link.priority);
+    annotations.last_modified = Some(link.last_modified);
+    resource.annotations = Some(annotations);
+    ContentBlock::resource_link(resource)
+}
+
+/// The words for the model, the code for programs.
+fn failure(error: &ToolError) -> CallToolResult {
+    let mut result = CallToolResult::error(vec![ContentBlock::text(error.message.clone())]);
+    result.structured_content = Some(error.to_json());
+    result
+}
+
+fn protocol_error(error: &ToolError) -> ErrorData {
+    match error.fault {
+        Fault::Caller => ErrorData::invalid_params(error.message.clone(), None),
+        Fault::Environment | Fault::Damage => ErrorData::internal_error(error.message.clone(), None),
+    }
+}
+
+/// Progress as notifications to the client that asked for it.
+struct PeerProgress {
+    messages: mpsc::Sender<ProgressNotificationParam>,
+    token: ProgressToken,
+}
+
+impl PeerProgress {
+    fn start(token: ProgressToken, peer: Peer<RoleServer>) -> (Self, tokio::task::JoinHandle<()>) {
+        let (messages, mut waiting) = mpsc::channel(PROGRESS_WAITING);
+        let reporter = task::spawn("progress", async move {
+            while let Some(message) = waiting.recv().await {
+                if peer.notify_progress(message).await.is_err() {
+                    break;
+                }
+            }
+        });
+        (Self { messages, token }, reporter)
+    }
+}
+
+impl Progress for PeerProgress {
+    fn report(&self, done: u64, total: u64, message: &str) {
+        let message = ProgressNotificationParam::new(self.token.clone(), done as f64)
+            .with_total(total as f64)
+            .with_message(message);
+        // A full queue drops the message: the next one says it all.
+        let _ = self.messages.try_send(message);
+    }
+}

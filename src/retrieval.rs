@@ -1,0 +1,504 @@
+//! Answering a question: both halves, fused, fitted into a token budget, remembered until the next write.
+//!
+//! Invariants:
+//! * An answer says what was searched, how, and up to which position of the log. When one half cannot answer, the other
+//!   does, and the answer says so.
+//! * Equal requests on an unchanged collection give equal answers, from the cache or not.
+//! * Scores are from 0 to 1 and mean something within one answer only.
+
+mod answer_cache;
+mod assembly;
+mod fusion;
+mod snippet;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::base::{Fault, Lsn};
+use crate::collection::{Library, Passage, PassageKey, Searcher, WriteError};
+use crate::embed::{EmbedError, Purpose};
+use crate::index::filter::Filter;
+use crate::index::lexical::LexicalError;
+use crate::index::vector::KeySet;
+use crate::store::{CollectionInfo, ReadError};
+use crate::telemetry::Metrics;
+
+use self::answer_cache::AnswerCache;
+pub use assembly::{Hit, estimate_tokens};
+pub use fusion::{Candidate, Fusion, fuse};
+
+/// Most hits in one answer.
+pub const LIMIT_MAX: usize = 50;
+/// Most tokens in one answer: what clients accept, with room for what surrounds the texts.
+pub const TOKENS_MAX: usize = 20_000;
+/// Longest query that is looked at, in bytes; the rest is cut off.
+const QUERY_BYTES_MAX: usize = 8 << 10;
+/// How deep a cursor can go.
+const OFFSET_MAX: usize = 500;
+
+/// Defaults of a search.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Hits per answer.
+    pub limit: usize,
+    /// Tokens per answer.
+    pub tokens_max: usize,
+    /// Candidates taken from each half.
+    pub candidates: usize,
+    /// Memory for remembered answers.
+    pub cache_bytes: u64,
+}
+
+/// Which halves are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Mode {
+    /// Both, fused.
+    #[default]
+    Hybrid,
+    /// Meaning alone: vectors.
+    Dense,
+    /// Words alone: BM25.
+    Lexical,
+}
+
+impl Mode {
+    /// As tools spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hybrid => "hybrid",
+            Self::Dense => "dense",
+            Self::Lexical => "lexical",
+        }
+    }
+}
+
+/// How much of a passage an answer carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Detail {
+    /// Titles and places only.
+    Ids,
+    /// The part that fits the query best, about 300 characters.
+    Snippet,
+    /// The whole passage.
+    #[default]
+    Full,
+}
+
+/// A question.
+#[derive(Debug, Clone, Default)]
+pub struct SearchRequest {
+    /// In words, or as a question.
+    pub query: String,
+    /// Names of collections; empty for all.
+    pub collections: Vec<String>,
+    /// Which halves are asked.
+    pub mode: Mode,
+    /// Hits wanted; `None` for the default.
+    pub limit: Option<usize>,
+    /// Hits to skip: where the last answer ended.
+    pub offset: usize,
+    /// Only documents whose metadata matches.
+    pub filter: Option<Filter>,
+    /// Tokens that the texts may have together; `None` for the default.
+    pub tokens_max: Option<usize>,
+    /// Only hits with at least this score.
+    pub min_score: Option<f32>,
+    /// How much of a passage is given.
+    pub detail: Detail,
+    /// How the halves are fused; `None` for the model's way.
+    pub fusion: Option<Fusion>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct SearchAnswer {
+    /// Distinguishes answers; equal for an answer from the cache.
+    pub id: u64,
+    /// Best first.
+    pub hits: Vec<Hit>,
+    /// What was asked in the end.
+    pub mode_used: Mode,
+    /// Why it was not what the caller wanted.
+    pub mode_reason: Option<String>,
+    /// Names of the collections that were searched.
+    pub searched: Vec<String>,
+    /// Everything acknowledged up to here was searched.
+    pub lsn: Lsn,
+    /// Whether more was found than the answer holds.
+    pub truncated: bool,
+    /// Where the next answer would begin.
+    pub next_offset: Option<usize>,
+}
+
+/// Why a question was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    /// No word in it.
+    #[error("the query is empty")]
+    EmptyQuery,
+    /// A collection that does not exist.
+    #[error("there is no collection '{name}'; there {}", listed(.known))]
+    NoSuchCollection {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// A document that does not exist.
+    #[error("there is no document '{id}'")]
+    NoSuchDocument {
+        /// The id asked for.
+        id: String,
+    },
+    /// A limit, offset or budget out of range.
+    #[error("{name} is {found}, expected {expected}")]
+    OutOfRange {
+        /// The argument.
+        name: &'static str,
+        /// Its value.
+        found: usize,
+        /// The range.
+        expected: String,
+    },
+    /// An index cannot be read.
+    #[error(transparent)]
+    Lexical(#[from] LexicalError),
+    /// The model cannot answer.
+    #[error(transparent)]
+    Embed(#[from] EmbedError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The model of a collection is not on this node.
+    #[error(transparent)]
+    Model(WriteError),
+}
+
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => "are no collections yet".to_owned(),
+        [name] => format!("is '{name}'"),
+        names => format!("are {}", names.join(", ")),
+    }
+}
+
+impl SearchError {
+    /// Who can mend it.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::EmptyQuery
+            | Self::NoSuchCollection { .. }
+            | Self::NoSuchDocument { .. }
+            | Self::OutOfRange { .. } => Fault::Caller,
+            Self::Lexical(error) => error.fault(),
+            Self::Embed(error) => error.fault(),
+            Self::Read(error) => error.fault(),
+            Self::Model(error) => error.fault(),
+        }
+    }
+}
+
+/// A passage ranked, before its text is read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ranked {
+    /// The passage.
+    pub key: PassageKey,
+    /// Position of its collection in the list searched.
+    pub collection: usize,
+    /// Its scores.
+    pub scores: Candidate,
+}
+
+/// What a ranking looks for.
+enum Target<'a> {
+    /// The words and meaning of a text.
+    Text(&'a str),
+    /// The neighbours of a passage.
+    Embedding(Vec<f32>),
+}
+
+/// Everything a ranking found.
+struct Ranking {
+    ranked: Vec<Ranked>,
+    mode_used: Mode,
+    mode_reason: Option<String>,
+    lsn: Lsn,
+}
+
+/// The searching half of the node.
+pub struct Retrieval {
+    library: Arc<Library>,
+    config: Config,
+    cache: AnswerCache,
+    metrics: Metrics,
+}
+
+impl Retrieval {
+    /// A retrieval over the node's collections.
+    #[must_use]
+    pub fn new(library: Arc<Library>, config: Config, metrics: Metrics) -> Self {
+        let cache = AnswerCache::new(config.cache_bytes);
+        Self { library, config, cache, metrics }
+    }
+
+    /// The collections searched.
+    #[must_use]
+    pub fn library(&self) -> &Arc<Library> {
+        &self.library
+    }
+
+    /// Answers a question.
+    ///
+    /// # Errors
+    /// [`SearchError`]; a caller's mistake names the argument.
+    pub fn search(&self, request: &SearchRequest) -> Result<Arc<SearchAnswer>, SearchError> {
+        let mut end = request.query.len().min(QUERY_BYTES_MAX);
+        while !request.query.is_char_boundary(end) {
+            end -= 1;
+        }
+        let query = request.query[..end].trim();
+        if query.is_empty() {
+            return Err(SearchError::EmptyQuery);
+        }
+        let searchers = self.searchers(&request.collections)?;
+        let key = self.cache.key(request, &searchers);
+        if let Some(answer) = key.and_then(|key| self.cache.get(key, &self.library)) {
+            self.metrics.search_cache_hits.inc();
+            return Ok(answer);
+        }
+        self.metrics.search_cache_misses.inc();
+        let answer = Arc::new(self.answer(&Target::Text(query), request, &searchers, None)?);
+        if let Some(key) = key {
+            self.cache.insert(key, &answer);
+        }
+        Ok(answer)
+    }
+
+    /// Passages that mean the same as a document, or as one of its passages; that document's own are left out.
+    ///
+    /// # Errors
+    /// When the document is not there, or an argument is out of range.
+    pub fn find_similar(
+        &self,
+        source: &Passage,
+        whole_document: bool,
+        request: &SearchRequest,
+    ) -> Result<Arc<SearchAnswer>, SearchError> {
+        let searchers = self.searchers(&request.collections)?;
+        let mut embedding = vec![0f32; source.body.embedding.len()];
+        let ordinals =
+            if whole_document { 0..source.document.chunks.len() } else { source.ordinal..source.ordinal + 1 };
+        for ordinal in ordinals {
+            let passage = self.library.passages().passage(PassageKey::new(source.document.lsn, ordinal))?;
+            for (sum, value) in embedding.iter_mut().zip(&passage.body.embedding) {
+                *sum += value.to_f32();
+            }
+        }
+        let norm = embedding.iter().map(|value| value * value).sum::<f32>().sqrt();
+        if norm > 0.0 {
+            embedding.iter_mut().for_each(|value| *value /= norm);
+        }
+        let request = SearchRequest { mode: Mode::Dense, ..request.clone() };
+        let answer = self.answer(&Target::Embedding(embedding), &request, &searchers, Some(source.document.lsn))?;
+        Ok(Arc::new(answer))
+    }
+
+    /// Ranks passages for a query without reading their texts: for evaluation.
+    ///
+    /// * `candidates`: how many are taken from each half.
+    ///
+    /// # Errors
+    /// As for [`Retrieval::search`].
+    pub fn rank(
+        &self,
+        query: &str,
+        collection: &str,
+        mode: Mode,
+        candidates: usize,
+    ) -> Result<Vec<Ranked>, SearchError> {
+        let searchers = self.searchers(&[collection.to_owned()])?;
+        Ok(self.ranking(&Target::Text(query), mode, None, None, candidates, &searchers)?.ranked)
+    }
+
+    /// Candidates per half that a search with the default limit takes.
+    #[must_use]
+    pub fn default_candidates(&self) -> usize {
+        self.config.candidates
+    }
+
+    fn searchers(&self, names: &[String]) -> Result<Vec<Searcher>, SearchError> {
+        let all = self.library.collections();
+        let wanted: Vec<Arc<CollectionInfo>> = if names.is_empty() || names.iter().any(|name| name == "*") {
+            all
+        } else {
+            names
+                .iter()
+                .map(|name| {
+                    all.iter().find(|info| info.name == *name).cloned().ok_or_else(|| SearchError::NoSuchCollection {
+                        name: name.clone(),
+                        known: all.iter().map(|info| info.name.clone()).collect(),
+                    })
+                })
+                .collect::<Result<_, _>>()?
+        };
+        Ok(wanted.iter().filter_map(|info| self.library.searcher(info)).collect())
+    }
+
+    fn answer(
+        &self,
+        target: &Target<'_>,
+        request: &SearchRequest,
+        searchers: &[Searcher],
+        without: Option<Lsn>,
+    ) -> Result<SearchAnswer, SearchError> {
+        let limit = in_range("limit", request.limit, self.config.limit, 1..=LIMIT_MAX)?;
+        let tokens_max = in_range("max_tokens", request.tokens_max, self.config.tokens_max, 50..=TOKENS_MAX)?;
+        let offset = in_range("offset", Some(request.offset), 0, 0..=OFFSET_MAX)?;
+        let candidates = self.config.candidates.max((offset + limit) * 2);
+        let filter = request.filter.as_ref();
+        let ranking = self.ranking(target, request.mode, request.fusion, filter, candidates, searchers)?;
+        let query = match target {
+            Target::Text(query) => query,
+            Target::Embedding(_) => "",
+        };
+        let wanted = assembly::Wanted {
+            limit,
+            offset,
+            tokens_max,
+            min_score: request.min_score,
+            detail: request.detail,
+            without,
+        };
+        let assembled = assembly::assemble(&ranking.ranked, &wanted, query, searchers, &self.library)?;
+        Ok(SearchAnswer {
+            id: self.cache.next_id(),
+            hits: assembled.hits,
+            mode_used: ranking.mode_used,
+            mode_reason: ranking.mode_reason,
+            searched: searchers.iter().map(|searcher| searcher.collection().name.clone()).collect(),
+            lsn: ranking.lsn,
+            truncated: assembled.truncated,
+            next_offset: assembled.next_offset,
+        })
+    }
+
+    fn ranking(
+        &self,
+        target: &Target<'_>,
+        mode: Mode,
+        fusion: Option<Fusion>,
+        filter: Option<&Filter>,
+        candidates: usize,
+        searchers: &[Searcher],
+    ) -> Result<Ranking, SearchError> {
+        let mut lexical: Vec<(PassageKey, f32)> = Vec::new();
+        let mut dense: Vec<(PassageKey, f32)> = Vec::new();
+        let mut places: HashMap<PassageKey, usize> = HashMap::new();
+        let mut reason = None;
+        let mut weight = 0.5;
+        let mut embeddings: HashMap<&str, Vec<f32>> = HashMap::new();
+        for (place, searcher) in searchers.iter().enumerate() {
+            reason = reason.or_else(|| searcher.broken());
+            let info = searcher.collection();
+            let allowed: Option<KeySet> = match filter {
+                Some(filter) if mode != Mode::Lexical => Some(searcher.matching(filter)?),
+                _ => None,
+            };
+            if let (Target::Text(query), Mode::Hybrid | Mode::Lexical) = (target, mode) {
+                match searcher.lexical(query, candidates, filter) {
+                    Ok(hits) => {
+                        for hit in hits {
+                            places.insert(PassageKey(hit.key), place);
+                            lexical.push((PassageKey(hit.key), hit.score));
+                        }
+                    }
+                    Err(error) if mode == Mode::Hybrid => reason = Some(error.to_string()),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if mode != Mode::Lexical {
+                let embedding: &[f32] = match target {
+                    Target::Embedding(embedding) => embedding,
+                    Target::Text(query) => match embeddings.entry(info.model.as_str()) {
+                        std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+                        std::collections::hash_map::Entry::Vacant(new) => {
+                            let model = self.library.models().get(&info.model).ok_or_else(|| {
+                                SearchError::Model(WriteError::NoSuchModel { name: info.model.clone() })
+                            })?;
+                            weight = model.info().hybrid_weight;
+                            let vectors = model.embed(&[query], Purpose::Query)?;
+                            new.insert(vectors.into_iter().next().unwrap_or_default())
+                        }
+                    },
+                };
+                if embedding.len() == info.dimensions as usize {
+                    for neighbor in searcher.nearest(embedding, candidates, allowed.as_ref()) {
+                        places.insert(PassageKey(neighbor.key), place);
+                        dense.push((PassageKey(neighbor.key), neighbor.score));
+                    }
+                }
+            }
+        }
+        best(&mut lexical, candidates);
+        best(&mut dense, candidates);
+        let mode_used = match mode {
+            Mode::Hybrid if reason.is_some() && lexical.is_empty() => Mode::Dense,
+            mode => mode,
+        };
+        let fusion = fusion.unwrap_or(Fusion::Convex { dense_weight: weight });
+        let fused = match mode_used {
+            Mode::Hybrid => fuse(&lexical, &dense, fusion),
+            Mode::Dense => fuse(&[], &dense, Fusion::Convex { dense_weight: 1.0 }),
+            Mode::Lexical => fuse(&lexical, &[], Fusion::Convex { dense_weight: 0.0 }),
+        };
+        let ranked = fused
+            .into_iter()
+            .map(|(key, scores)| Ranked { key, collection: places.get(&key).copied().unwrap_or_default(), scores })
+            .collect();
+        let lsn = searchers.iter().map(Searcher::lsn).min().unwrap_or_else(|| self.library.reader().last());
+        Ok(Ranking { ranked, mode_used, mode_reason: reason, lsn })
+    }
+}
+
+fn best(list: &mut Vec<(PassageKey, f32)>, limit: usize) {
+    list.sort_by(|left, right| right.1.total_cmp(&left.1).then(left.0.cmp(&right.0)));
+    list.truncate(limit);
+}
+
+fn in_range(
+    name: &'static str,
+    value: Option<usize>,
+    default: usize,
+    range: std::ops::RangeInclusive<usize>,
+) -> Result<usize, SearchError> {
+    let value = value.unwrap_or(default);
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    let expected = format!("{} to {}", range.start(), range.end());
+    Err(SearchError::OutOfRange { name, found: value, expected })
+}
+
+/// A filter on the time of the last change, as `after` and `before` of a search.
+#[must_use]
+pub fn updated_between(after: Option<&str>, before: Option<&str>) -> Option<Filter> {
+    let bound = |text: &str, inclusive| {
+        let scalar = crate::index::filter::Filter::from_json(&serde_json::json!({ "_updated_at": text })).ok()?;
+        match scalar {
+            Filter::Equals(_, scalar) => Some((scalar, inclusive)),
+            _ => None,
+        }
+    };
+    let (lower, upper) = (after.and_then(|text| bound(text, true)), before.and_then(|text| bound(text, false)));
+    (lower.is_some() || upper.is_some()).then(|| Filter::Range("_updated_at".to_owned(), lower, upper))
+}
+
+/// Metadata as an answer shows it.
+#[must_use]
+pub fn shown_metadata(bytes: &[u8]) -> serde_json::Map<String, Value> {
+    serde_json::from_slice(bytes).unwrap_or_default()
+}

@@ -1,0 +1,155 @@
+//! From ranked keys to an answer: texts read, copies folded together, the budget kept.
+
+use std::collections::HashMap;
+
+use super::snippet::snippet;
+use super::{Candidate, Detail, Ranked};
+use crate::base::Lsn;
+use crate::collection::{Library, Passage, Searcher};
+use crate::store::ReadError;
+
+pub use crate::collection::estimate_tokens;
+
+/// What surrounds each text in an answer (ids, title, citation), in tokens; measured on answers of the manual.
+const TOKENS_PER_HIT: usize = 90;
+
+/// A passage in an answer.
+#[derive(Debug, Clone)]
+pub struct Hit {
+    /// The passage with its document.
+    pub passage: Passage,
+    /// Name of its collection.
+    pub collection: String,
+    /// Its scores.
+    pub scores: Candidate,
+    /// As much of its text as was asked for.
+    pub text: String,
+    /// Ids of other documents in which the same passage stands.
+    pub also_in: Vec<String>,
+}
+
+/// What an answer is to hold.
+pub(super) struct Wanted {
+    pub(super) limit: usize,
+    pub(super) offset: usize,
+    pub(super) tokens_max: usize,
+    pub(super) min_score: Option<f32>,
+    pub(super) detail: Detail,
+    /// A document that is not to appear.
+    pub(super) without: Option<Lsn>,
+}
+
+/// What fits.
+pub(super) struct Assembled {
+    pub(super) hits: Vec<Hit>,
+    pub(super) truncated: bool,
+    pub(super) next_offset: Option<usize>,
+}
+
+/// Reads texts in the order of the ranking until the limit or the budget is reached.
+///
+/// The first hit is always given, cut to the budget when it must be. A passage whose record is damaged is left out.
+/// The same passage in several documents is one hit that names the others.
+pub(super) fn assemble(
+    ranked: &[Ranked],
+    wanted: &Wanted,
+    query: &str,
+    searchers: &[Searcher],
+    library: &Library,
+) -> Result<Assembled, ReadError> {
+    let mut assembled = Assembled { hits: Vec::with_capacity(wanted.limit), truncated: false, next_offset: None };
+    // Copies of one passage share its record in the log.
+    let mut seen: HashMap<Lsn, Option<usize>> = HashMap::new();
+    let mut tokens = 0;
+    let mut distinct = 0;
+    for ranked in ranked {
+        if wanted.min_score.is_some_and(|least| ranked.scores.score < least) {
+            break;
+        }
+        if wanted.without == Some(ranked.key.document()) {
+            continue;
+        }
+        let passage = match library.passages().passage(ranked.key) {
+            Ok(passage) => passage,
+            Err(error) => {
+                tracing::error!(%error, key = %ranked.key, "a passage cannot be read and is left out of an answer");
+                continue;
+            }
+        };
+        if !library.is_current(&passage.document) {
+            continue;
+        }
+        let record = passage.document.chunks[passage.ordinal].lsn;
+        if let Some(place) = seen.get(&record) {
+            if let Some(hit) = place.and_then(|place| assembled.hits.get_mut(place))
+                && hit.passage.document.id != passage.document.id
+                && !hit.also_in.contains(&passage.document.id)
+            {
+                hit.also_in.push(passage.document.id.clone());
+            }
+            continue;
+        }
+        distinct += 1;
+        if distinct <= wanted.offset {
+            seen.insert(record, None);
+            continue;
+        }
+        if assembled.hits.len() == wanted.limit {
+            assembled.next_offset = Some(wanted.offset + wanted.limit);
+            break;
+        }
+        let mut text = match wanted.detail {
+            Detail::Ids => String::new(),
+            Detail::Snippet => snippet(&passage.body.text, query),
+            Detail::Full => passage.body.text.clone(),
+        };
+        let cost = estimate_tokens(&text) + TOKENS_PER_HIT;
+        if tokens + cost > wanted.tokens_max {
+            assembled.truncated = true;
+            if !assembled.hits.is_empty() {
+                assembled.next_offset = Some(wanted.offset + assembled.hits.len());
+                break;
+            }
+            cut(&mut text, wanted.tokens_max.saturating_sub(TOKENS_PER_HIT));
+        }
+        tokens += cost;
+        seen.insert(record, Some(assembled.hits.len()));
+        let collection = searchers.get(ranked.collection).map(|searcher| searcher.collection().name.clone());
+        assembled.hits.push(Hit {
+            passage,
+            collection: collection.unwrap_or_default(),
+            scores: ranked.scores,
+            text,
+            also_in: Vec::new(),
+        });
+    }
+    Ok(assembled)
+}
+
+/// Shortens a text to about `tokens`, at a white space where there is one.
+fn cut(text: &mut String, tokens: usize) {
+    while estimate_tokens(text) > tokens && !text.is_empty() {
+        let mut end = text.len() * 9 / 10;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let end = text[..end].rfind(char::is_whitespace).unwrap_or(end);
+        text.truncate(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cutting_keeps_whole_words_within_the_budget() {
+        let mut text = "one two three four five six seven eight nine ten".to_owned();
+        cut(&mut text, 5);
+        assert!(estimate_tokens(&text) <= 5, "{text}");
+        assert!("one two three four five".starts_with(&text), "{text}");
+        let mut solid = "x".repeat(1_000);
+        cut(&mut solid, 5);
+        assert!(estimate_tokens(&solid) <= 5);
+    }
+}

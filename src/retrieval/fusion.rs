@@ -1,0 +1,117 @@
+//! Fusing two ranked lists into one.
+
+use std::collections::HashMap;
+
+use crate::collection::PassageKey;
+
+/// How the halves are fused.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Fusion {
+    /// `score = dense_weight · norm(dense) + (1 − dense_weight) · norm(lexical)`, each half min-max normalised over its
+    /// candidates. Source: Bruch, Gai, Ingber, "An Analysis of Fusion Functions for Hybrid Retrieval", TOIS 2023.
+    Convex {
+        /// Weight of the vector half, 0 to 1.
+        dense_weight: f32,
+    },
+    /// `score = Σ 1 / (k + rank)`. Source: Cormack, Clarke, Büttcher, "Reciprocal Rank Fusion", SIGIR 2009.
+    ReciprocalRank {
+        /// Rank offset; 60 in the source.
+        k: u32,
+    },
+}
+
+/// The scores of one passage.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Candidate {
+    /// What it is ranked by, 0 to 1.
+    pub score: f32,
+    /// Cosine similarity to the query, when the vector half found it.
+    pub dense: Option<f32>,
+    /// BM25, when the lexical half found it.
+    pub lexical: Option<f32>,
+}
+
+/// Fuses the lists of both halves.
+///
+/// * `lexical`, `dense`: `(key, score)`, best first, keys distinct within a list; lengths may differ.
+/// * Returns every key of either list, best first, equal scores by ascending key. Never fails.
+#[must_use]
+pub fn fuse(
+    lexical: &[(PassageKey, f32)],
+    dense: &[(PassageKey, f32)],
+    fusion: Fusion,
+) -> Vec<(PassageKey, Candidate)> {
+    let mut fused: HashMap<PassageKey, Candidate> = HashMap::with_capacity(lexical.len() + dense.len());
+    let (lexical_part, dense_part) = (parts(lexical, fusion, false), parts(dense, fusion, true));
+    for (&(key, raw), part) in lexical.iter().zip(lexical_part) {
+        let candidate = fused.entry(key).or_default();
+        candidate.score += part;
+        candidate.lexical = Some(raw);
+    }
+    for (&(key, raw), part) in dense.iter().zip(dense_part) {
+        let candidate = fused.entry(key).or_default();
+        candidate.score += part;
+        candidate.dense = Some(raw);
+    }
+    let mut fused: Vec<(PassageKey, Candidate)> = fused.into_iter().collect();
+    fused.sort_by(|left, right| right.1.score.total_cmp(&left.1.score).then(left.0.cmp(&right.0)));
+    fused
+}
+
+/// What each entry of a list adds to its passage's score.
+fn parts(list: &[(PassageKey, f32)], fusion: Fusion, is_dense: bool) -> Vec<f32> {
+    match fusion {
+        Fusion::Convex { dense_weight } => {
+            let weight = if is_dense { dense_weight } else { 1.0 - dense_weight };
+            let scores = list.iter().map(|&(_, score)| score);
+            let high = scores.clone().fold(f32::NEG_INFINITY, f32::max);
+            let low = scores.clone().fold(f32::INFINITY, f32::min);
+            let span = high - low;
+            scores.map(|score| weight * if span > 0.0 { (score - low) / span } else { 1.0 }).collect()
+        }
+        Fusion::ReciprocalRank { k } => {
+            // Both lists' best would give 2 / (k + 1): scaled so that this is 1.
+            let scale = (k + 1) as f32 / 2.0;
+            (1..=list.len()).map(|rank| scale / (k as f32 + rank as f32)).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(entries: &[(u64, f32)]) -> Vec<(PassageKey, f32)> {
+        entries.iter().map(|&(key, score)| (PassageKey(key), score)).collect()
+    }
+
+    fn order(fused: &[(PassageKey, Candidate)]) -> Vec<u64> {
+        fused.iter().map(|(key, _)| key.0).collect()
+    }
+
+    #[test]
+    fn convex_fusion_weighs_normalised_scores() {
+        let (lexical, dense) = (list(&[(1, 10.0), (2, 6.0), (3, 2.0)]), list(&[(3, 0.9), (2, 0.8), (4, 0.5)]));
+        let fused = fuse(&lexical, &dense, Fusion::Convex { dense_weight: 0.5 });
+        // 2: .5·.5 + .5·.75 = .625; 1: .5; 3: 0 + .5; 4: 0. Ties by key.
+        assert_eq!(order(&fused), [2, 1, 3, 4]);
+        assert!((fused[0].1.score - 0.625).abs() < 1e-6);
+        assert_eq!((fused[0].1.lexical, fused[0].1.dense), (Some(6.0), Some(0.8)));
+        assert_eq!(order(&fuse(&lexical, &dense, Fusion::Convex { dense_weight: 0.0 }))[0], 1);
+        assert_eq!(order(&fuse(&lexical, &dense, Fusion::Convex { dense_weight: 1.0 }))[0], 3);
+    }
+
+    #[test]
+    fn one_candidate_is_a_full_score() {
+        let fused = fuse(&list(&[(1, 3.0)]), &[], Fusion::Convex { dense_weight: 0.5 });
+        assert!((fused[0].1.score - 0.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn reciprocal_rank_fusion_looks_at_ranks_only() {
+        let (lexical, dense) = (list(&[(1, 1000.0), (2, 1.0)]), list(&[(2, 0.2), (1, 0.1)]));
+        let fused = fuse(&lexical, &dense, Fusion::ReciprocalRank { k: 60 });
+        assert_eq!(order(&fused), [1, 2]);
+        assert!((fused[0].1.score - fused[1].1.score).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,256 @@
+//! The store: an append-only log that is the truth, and a catalog that finds things in it.
+//!
+//! It owns the data directory: the log's segments, the catalog as a view of the log, the lock that keeps a second process
+//! out. It is synchronous and starts no thread; one [`Writer`] and any number of users of a [`Reader`].
+//!
+//! Invariants:
+//! * Acknowledged means on stable storage: [`Writer::commit`] returns after `fdatasync`.
+//! * The records of a request survive a crash together or not at all, and in the order of the commits.
+//! * Damage is reported and stepped over; it never ends in a panic, a loop or wrong data.
+//! * The catalog follows from the log alone and is rebuilt whenever there is a doubt about it.
+//! * Nothing is written while nothing is asked for.
+//!
+//! Left out: compaction and repair, which need the snapshots; and deciding which documents expire, which is the caller's.
+//! The bytes on disk are described in `store/FORMAT.md`.
+
+mod append;
+mod catalog;
+mod commit;
+mod disk;
+#[cfg(test)]
+mod disk_test;
+mod frame;
+mod lock;
+mod log;
+mod reader;
+mod record;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod trust;
+mod update;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use self::append::{Limits, LogWriter};
+use self::disk::{Disk, RealDisk};
+use self::lock::{Lock, LockError};
+use self::log::Log;
+use self::trust::CatalogPlace;
+use crate::base::{Clock, Fault, Lsn, NodeId};
+
+pub use self::catalog::{CatalogError, CollectionInfo, DocumentEntry, SourceEntry};
+pub use self::commit::{
+    CommitError, Committed, NAME_BYTES_MAX, NewChunk, NewDocument, Operation, Outcome, WriteRequest, Writer,
+    WriterState,
+};
+pub use self::log::{Damage, ReadError};
+pub use self::reader::{Change, ChangeKind, Reader};
+pub use self::record::{ChunkBody, ChunkRef, ChunkText, CollectionId, DocumentRecord, NewCollection, Replaced};
+pub use self::trust::ViewState;
+
+/// Segments are at least this long, so that the header does not dominate, …
+const SEGMENT_BYTES_MIN: u64 = 4 << 10;
+/// … and at most this, so that offsets in units of 8 bytes fit 32 bits with room for one large append.
+const SEGMENT_BYTES_MAX: u64 = 8 << 30;
+
+/// What a store needs to know.
+#[derive(Clone)]
+pub struct Config {
+    /// Directory of the store; made with mode 0700 if absent.
+    pub data_dir: PathBuf,
+    /// A segment is sealed before it gets longer than this, in bytes; kept between 4 KiB and 8 GiB.
+    pub segment_bytes: u64,
+    /// Bytes to leave free on the file system. Writes are refused below it.
+    pub reserve_bytes: u64,
+    /// Where the times in the records come from.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Config {
+    /// A store in `data_dir` with segments of 64 MiB and a reserve of 64 MiB.
+    #[must_use]
+    pub fn new(data_dir: PathBuf, clock: Arc<dyn Clock>) -> Self {
+        Self { data_dir, segment_bytes: 64 << 20, reserve_bytes: 64 << 20, clock }
+    }
+}
+
+/// What was found when the store was opened.
+#[derive(Debug, Clone)]
+pub struct OpenReport {
+    /// Identity of the node.
+    pub node: NodeId,
+    /// LSN of the last record.
+    pub last: Lsn,
+    /// Bytes cut from the end of the log: an append that was interrupted and never acknowledged.
+    pub torn_bytes: u64,
+    /// Records that are damaged.
+    pub damage: Vec<Damage>,
+    /// What became of the catalog.
+    pub catalog: ViewState,
+}
+
+/// Why a store could not be opened. Nothing was lost by trying.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("{path} is held by {}", .pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}")))]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// The other process, if it wrote itself down.
+        pid: Option<u32>,
+    },
+    /// A directory could not be made or the lock not be tried.
+    #[error("cannot use {path}")]
+    Directory {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file could not be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file could not be written, cut or removed.
+    #[error("cannot write {path}")]
+    Write {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system gave no random bytes for the id of a new node.
+    #[error("no random numbers for a node id")]
+    Random {
+        /// What it said.
+        source: getrandom::Error,
+    },
+    /// A newer build wrote the log.
+    #[error("{path}: segment format {found} is newer than {supported}, the newest this build reads")]
+    FormatTooNew {
+        /// The segment.
+        path: PathBuf,
+        /// Its format.
+        found: u16,
+        /// Newest format that can be read.
+        supported: u16,
+    },
+    /// A segment of another node lies among the segments.
+    #[error("{path}: written by node {found}, expected node {expected}")]
+    ForeignSegment {
+        /// The segment.
+        path: PathBuf,
+        /// The node that wrote it.
+        found: NodeId,
+        /// The node that wrote the first segment.
+        expected: NodeId,
+    },
+    /// A segment was renamed.
+    #[error("{path}: the first record is {first}, expected the one in the name")]
+    MisnamedSegment {
+        /// The segment.
+        path: PathBuf,
+        /// Its first record.
+        first: Lsn,
+    },
+    /// No segment has a readable header, so none of the log can be read.
+    #[error("{path}: the segment header and its copy are damaged, and there is no other segment")]
+    Header {
+        /// The first segment.
+        path: PathBuf,
+    },
+    /// The log could not be read to build the catalog.
+    #[error("cannot replay the log")]
+    Replay {
+        /// What went wrong.
+        source: ReadError,
+    },
+    /// The catalog could not be built, not even in memory.
+    #[error("cannot build the catalog")]
+    Catalog {
+        /// What went wrong.
+        source: CatalogError,
+    },
+}
+
+impl OpenError {
+    /// Who can do something about it.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Locked { .. }
+            | Self::Directory { .. }
+            | Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Random { .. }
+            | Self::FormatTooNew { .. } => Fault::Environment,
+            Self::ForeignSegment { .. } | Self::MisnamedSegment { .. } | Self::Header { .. } => Fault::Damage,
+            Self::Replay { source } => source.fault(),
+            Self::Catalog { source } => source.fault(),
+        }
+    }
+}
+
+/// Opens the store in a directory, or makes one. Cuts what a crash left unfinished, brings the catalog up to the log and
+/// says what it found. Takes time in proportion to the last segment, or to the log when the catalog must be rebuilt.
+pub fn open(config: Config) -> Result<(Writer, Arc<Reader>, OpenReport), OpenError> {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    create_dir(&*disk, &config.data_dir)?;
+    let lock = Lock::take(&config.data_dir).map_err(|error| match error {
+        LockError::Held { path, pid } => OpenError::Locked { path, pid },
+        LockError::Io { path, source } => OpenError::Directory { path, source },
+    })?;
+    open_on(disk, Some(lock), config, trust::boot_id(), CatalogPlace::Disk)
+}
+
+/// Opens the store on any disk; tests bring their own.
+fn open_on(
+    disk: Arc<dyn Disk>,
+    lock: Option<Lock>,
+    config: Config,
+    boot_id: Option<String>,
+    place: CatalogPlace,
+) -> Result<(Writer, Arc<Reader>, OpenReport), OpenError> {
+    let Config { data_dir, segment_bytes, reserve_bytes, clock } = config;
+    let (log_dir, views) = (data_dir.join("log"), data_dir.join("views"));
+    let is_new = disk.list(&log_dir).map_or(true, |names| names.is_empty());
+    create_dir(&*disk, &log_dir)?;
+    create_dir(&*disk, &views)?;
+    if is_new {
+        // The names of the directories themselves, before anything in them is acknowledged.
+        for path in [Some(&*data_dir), data_dir.parent()].into_iter().flatten() {
+            let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+            disk.sync_dir(path).map_err(|source| OpenError::Directory { path: path.to_owned(), source })?;
+        }
+    }
+    let (log, tail) = Log::open(Arc::clone(&disk), log_dir, clock.now())?;
+    let log = Arc::new(log);
+    let torn_bytes = tail.torn;
+    let (catalog, trust, state) = trust::open_catalog(disk, &views, &log, boot_id, place)?;
+    let report = OpenReport { node: log.node, last: log.last(), torn_bytes, damage: log.damage(), catalog: state };
+    let segment_bytes = segment_bytes.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+    let writer = LogWriter::new(Arc::clone(&log), tail, Limits { segment_bytes, reserve_bytes });
+    let reader = Arc::new(Reader {
+        log,
+        catalog,
+        state: Mutex::new(WriterState::Writable),
+        clock: Arc::clone(&clock),
+        _lock: lock,
+    });
+    Ok((Writer::new(Arc::clone(&reader), writer, trust, clock), reader, report))
+}
+
+fn create_dir(disk: &dyn Disk, path: &Path) -> Result<(), OpenError> {
+    disk.create_dir(path).map_err(|source| OpenError::Directory { path: path.to_owned(), source })
+}

@@ -1,0 +1,261 @@
+//! Writing the log: one append is one write and one `fdatasync`.
+//!
+//! Invariants: an append starts only after the one before was synced. After any failed write or sync nothing is written
+//! again until the log is opened anew: what is on the disk is then unknown, and a repeated sync would lie.
+
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::disk::{DiskFile, read_exact_at};
+use super::frame::{END_OF_BATCH, FRAME_HEADER, FrameHeader, PAYLOAD_MAX, SEGMENT_START, Salt, ZSTD};
+use super::log::{Log, Tail, segment_path};
+use crate::base::{Lsn, UnixMillis};
+
+/// Space is reserved in steps of this size, so that most syncs need not write the file's length.
+const RESERVE_STEP: u64 = 4 << 20;
+/// Payloads below this size gain too little from compression to pay for it on each read.
+const COMPRESS_MIN: usize = 1 << 10;
+/// zstd's fastest regular level, because every commit waits for it.
+const COMPRESS_LEVEL: i32 = 1;
+
+/// Compresses payloads where it helps.
+pub(crate) struct Compressor {
+    /// `None` when zstd found no memory; frames are then written as they are.
+    context: Option<zstd::bulk::Compressor<'static>>,
+    buffer: Vec<u8>,
+}
+
+impl Compressor {
+    pub(crate) fn new() -> Self {
+        Self { context: zstd::bulk::Compressor::new(COMPRESS_LEVEL).ok(), buffer: Vec::new() }
+    }
+
+    /// The stored form of `payload`, if that saves a tenth.
+    fn compress(&mut self, payload: &[u8]) -> Option<&[u8]> {
+        if payload.len() < COMPRESS_MIN {
+            return None;
+        }
+        let most = payload.len() - payload.len() / 10;
+        self.buffer.clear();
+        self.buffer.resize(most, 0);
+        self.buffer[..4].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+        // A buffer too small for the result is the usual way to learn that it does not pay.
+        let length = self.context.as_mut()?.compress_to_buffer(payload, &mut self.buffer[4..]).ok()?;
+        Some(&self.buffer[..4 + length])
+    }
+}
+
+/// The frames of one append, encoded, with their LSNs.
+pub(crate) struct Append {
+    salt: Salt,
+    first: Lsn,
+    time: UnixMillis,
+    bytes: Vec<u8>,
+    /// Offset ÷ 8 of each frame from the start of the append.
+    starts: Vec<u64>,
+    last: Option<FrameHeader>,
+}
+
+impl Append {
+    /// An empty append at the end of `log`.
+    pub(crate) fn new(log: &Log, time: UnixMillis) -> Self {
+        Self { salt: log.salt, first: log.last().next(), time, bytes: Vec::new(), starts: Vec::new(), last: None }
+    }
+
+    /// LSN of the next frame.
+    pub(crate) fn next(&self) -> Lsn {
+        Lsn(self.first.0 + self.starts.len() as u64)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    /// Adds a frame; the caller has checked that the payload is at most [`PAYLOAD_MAX`] bytes long.
+    pub(crate) fn push(&mut self, kind: u8, payload: &[u8], compressor: &mut Compressor) -> Lsn {
+        debug_assert!(payload.len() <= PAYLOAD_MAX);
+        let (stored, flags) = match compressor.compress(payload) {
+            Some(compressed) => (compressed, ZSTD),
+            None => (payload, 0),
+        };
+        let header = FrameHeader {
+            payload_crc: crc32c::crc32c(stored),
+            stored: stored.len() as u32,
+            lsn: self.next(),
+            time: self.time,
+            append: self.first,
+            kind,
+            flags,
+        };
+        self.starts.push(self.bytes.len() as u64 / 8);
+        self.bytes.extend(header.encode(self.salt));
+        self.bytes.extend(stored);
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        self.last = Some(header);
+        header.lsn
+    }
+
+    /// Ends the batch: the frames since the last call are kept or lost together.
+    pub(crate) fn end_batch(&mut self) {
+        if let (Some(header), Some(start)) = (&mut self.last, self.starts.last()) {
+            header.flags |= END_OF_BATCH;
+            let at = *start as usize * 8;
+            self.bytes[at..at + FRAME_HEADER].copy_from_slice(&header.encode(self.salt));
+        }
+    }
+
+    /// The fingerprint of the last frame; see [`Log::fingerprint`].
+    pub(crate) fn fingerprint(&self) -> u64 {
+        self.last.map_or(0, |header| header.fingerprint(self.salt))
+    }
+}
+
+/// Why an append was not made durable.
+#[derive(Debug)]
+pub(crate) enum AppendError {
+    /// Too little space; nothing was written and the next append may succeed.
+    Full { free: u64, needed: u64 },
+    /// A write or sync failed; whether the append is on the disk is unknown, and the writer takes no more.
+    Failed { path: PathBuf, source: io::Error },
+}
+
+/// Sizes that the writer keeps to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// A segment is sealed when the next append would make it longer.
+    pub(crate) segment_bytes: u64,
+    /// Space left free on the file system.
+    pub(crate) reserve_bytes: u64,
+}
+
+/// Appends to a log. There is one for each [`Log`].
+pub(crate) struct LogWriter {
+    log: Arc<Log>,
+    limits: Limits,
+    file: Arc<dyn DiskFile>,
+    first: Lsn,
+    end: u64,
+    allocated: u64,
+    unproven: Range<u64>,
+}
+
+impl LogWriter {
+    pub(crate) fn new(log: Arc<Log>, tail: Tail, limits: Limits) -> Self {
+        let Tail { file, allocated, unproven, .. } = tail;
+        let (first, end) = log.segments.read().last().map(|segment| (segment.first, segment.end)).expect("never empty");
+        Self { log, limits, file, first, end, allocated, unproven }
+    }
+
+    /// Makes an append durable and visible. After [`AppendError::Failed`] it must not be called again.
+    pub(crate) fn append(&mut self, append: Append, now: UnixMillis) -> Result<(), AppendError> {
+        if append.is_empty() {
+            return Ok(());
+        }
+        let length = append.bytes.len() as u64;
+        self.check_space(length)?;
+        self.prove_tail()?;
+        if self.end > SEGMENT_START && self.end + length > self.limits.segment_bytes {
+            self.roll(append.first, now)?;
+        }
+        self.reserve(length)?;
+        self.file.write_at(&append.bytes, self.end).map_err(|source| self.failed(source))?;
+        self.file.sync_data().map_err(|source| self.failed(source))?;
+        let base = self.end / 8;
+        self.end += length;
+        let mut segments = self.log.segments.write();
+        let segment = segments.last_mut().expect("never empty");
+        segment.offsets.extend(append.starts.iter().map(|start| {
+            // 32 GiB in one append would have to be in memory first.
+            u32::try_from(base + start).expect("a segment is shorter than 32 GiB")
+        }));
+        segment.end = self.end;
+        drop(segments);
+        self.log.last.store(append.next().0 - 1, Ordering::Release);
+        Ok(())
+    }
+
+    fn check_space(&self, length: u64) -> Result<(), AppendError> {
+        let growth = (self.end + length).saturating_sub(self.allocated);
+        let needed = self.limits.reserve_bytes.saturating_add(growth);
+        match self.log.disk.free_space(&self.log.dir) {
+            Ok(free) if free < needed => Err(AppendError::Full { free, needed }),
+            // Where the space cannot be asked for, the write will tell.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Writes the last append found at the start once more, before the first new one follows it. If the sync of an
+    /// earlier process failed, the kernel has that append in its cache, marked clean, and not on the disk; only
+    /// a new write makes it reach the disk.
+    fn prove_tail(&mut self) -> Result<(), AppendError> {
+        while !self.unproven.is_empty() {
+            let length = (self.unproven.end - self.unproven.start).min(1 << 20);
+            let mut bytes = vec![0; length as usize];
+            let at = self.unproven.start;
+            read_exact_at(&*self.file, &mut bytes, at).map_err(|source| self.failed(source))?;
+            self.file.write_at(&bytes, at).map_err(|source| self.failed(source))?;
+            self.unproven.start += length;
+            if self.unproven.is_empty() {
+                self.file.sync_data().map_err(|source| self.failed(source))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Seals the segment and starts the next one. The new file comes first: if there is no room for it, the old one is
+    /// still whole and in use.
+    fn roll(&mut self, first: Lsn, now: UnixMillis) -> Result<(), AppendError> {
+        let file = match self.log.create_segment(first, now) {
+            Ok(file) => file,
+            Err(source) => {
+                let path = segment_path(&self.log.dir, first);
+                // Left in place it is removed at the next start, as it holds no frame.
+                let removed = self.log.disk.remove(&path).and_then(|()| self.log.disk.sync_dir(&self.log.dir));
+                return Err(match (is_full(&source), removed) {
+                    (true, Ok(())) => AppendError::Full { free: 0, needed: self.limits.reserve_bytes },
+                    _ => AppendError::Failed { path, source },
+                });
+            }
+        };
+        self.file.truncate(self.end).map_err(|source| self.failed(source))?;
+        self.file.sync_all().map_err(|source| self.failed(source))?;
+        {
+            let segments = self.log.segments.read();
+            let sealed = segments.last().expect("never empty");
+            self.log.write_index(sealed.first, sealed.end, &sealed.offsets);
+        }
+        self.log.start_segment(first);
+        self.file = file;
+        self.first = first;
+        self.end = SEGMENT_START;
+        self.allocated = SEGMENT_START;
+        Ok(())
+    }
+
+    fn reserve(&mut self, length: u64) -> Result<(), AppendError> {
+        let needed = self.end + length;
+        if needed <= self.allocated {
+            return Ok(());
+        }
+        let target = needed.next_multiple_of(RESERVE_STEP).min(self.limits.segment_bytes).max(needed);
+        match self.file.allocate(self.allocated, target - self.allocated) {
+            Ok(()) => {
+                self.allocated = target;
+                Ok(())
+            }
+            Err(source) if is_full(&source) => Err(AppendError::Full { free: 0, needed: target - self.allocated }),
+            Err(source) => Err(self.failed(source)),
+        }
+    }
+
+    fn failed(&self, source: io::Error) -> AppendError {
+        AppendError::Failed { path: segment_path(&self.log.dir, self.first), source }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

@@ -1,0 +1,553 @@
+//! Writing: decides what each operation does, appends the records, brings the catalog up to them.
+//!
+//! Everything conditional is decided here, one operation after the other, against the catalog and what earlier
+//! operations of the same group did. The order is fixed: log, catalog, answer. If the log fails the catalog is left as
+//! it was; if the catalog fails the records are safe and the next start rebuilds the catalog.
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::append::{Append, AppendError, Compressor, LogWriter};
+use super::catalog::{Applied, CatalogError, CollectionInfo};
+use super::frame::PAYLOAD_MAX;
+use super::reader::{Change, ChangeKind, Reader};
+use super::record::{
+    ChunkBody, ChunkRef, CollectionId, DocumentRecord, NewCollection, Record, Replaced, encode_chunk, kind,
+};
+use super::trust::Trust;
+use super::update::Update;
+use crate::base::{Clock, Digest, Fault, Lsn, UnixMillis};
+
+/// Longest document id, source name, collection name and answer key, in bytes: they become keys of the catalog.
+pub const NAME_BYTES_MAX: usize = 4096;
+
+/// Something to do.
+#[derive(Debug, Clone)]
+pub enum Operation {
+    /// Makes a collection, unless one has the name.
+    CreateCollection(NewCollection),
+    /// Deletes a collection with all of its documents.
+    DeleteCollection {
+        /// Which one.
+        collection: CollectionId,
+    },
+    /// Writes a document, new or in place of the one with its id.
+    PutDocument(Box<NewDocument>),
+    /// Deletes a document.
+    DeleteDocument {
+        /// Where it is.
+        collection: CollectionId,
+        /// Which one.
+        id: String,
+        /// The version that the caller means; another one is a conflict. 0: there must be none.
+        if_version: Option<u64>,
+    },
+    /// Keeps an answer for 24 hours, so that a retried request gets the same one.
+    RememberAnswer {
+        /// Idempotency key, made unique for its caller by the caller of the store.
+        key: String,
+        /// The answer.
+        answer: Vec<u8>,
+    },
+}
+
+/// A document to write. The fields are those of [`DocumentRecord`].
+#[derive(Debug, Clone)]
+pub struct NewDocument {
+    /// The collection it goes into.
+    pub collection: CollectionId,
+    /// Unique in the collection.
+    pub id: String,
+    /// Title for people.
+    pub title: String,
+    /// Where the original is.
+    pub url: Option<String>,
+    /// A JSON object.
+    pub metadata: Vec<u8>,
+    /// The declared source that it belongs to.
+    pub source: Option<String>,
+    /// Digest of the original bytes.
+    pub source_digest: Option<Digest>,
+    /// Digest of everything the caller gave; equal to the one of the present version, nothing is written.
+    pub content_digest: Digest,
+    /// Media type of the original.
+    pub media_type: String,
+    /// When it may be deleted.
+    pub expires_at: Option<UnixMillis>,
+    /// The version that the caller means to replace; another one is a conflict. 0: there must be none.
+    pub if_version: Option<u64>,
+    /// In the order of the document.
+    pub chunks: Vec<NewChunk>,
+}
+
+/// A passage of a document to write.
+#[derive(Debug, Clone)]
+pub struct NewChunk {
+    /// Bytes of the source.
+    pub range: Range<u64>,
+    /// Page of the source, from 1, if it has pages.
+    pub page: Option<u32>,
+    /// Its text and embedding.
+    pub body: Arc<ChunkBody>,
+}
+
+/// Operations whose records survive a crash together or not at all. That an operation finds nothing to do, or a
+/// conflict, does not keep the others from being done.
+#[derive(Debug, Clone, Default)]
+pub struct WriteRequest {
+    /// Done in this order.
+    pub operations: Vec<Operation>,
+}
+
+/// What an operation did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The collection was made.
+    CollectionCreated(CollectionId),
+    /// A collection has this name; nothing was done.
+    CollectionExists(CollectionId),
+    /// The collection was deleted.
+    CollectionDeleted,
+    /// The document is new.
+    Created {
+        /// Its version.
+        version: u64,
+        /// LSN of its record.
+        lsn: Lsn,
+    },
+    /// The document took the place of an older version.
+    Updated {
+        /// Its version.
+        version: u64,
+        /// LSN of its record.
+        lsn: Lsn,
+    },
+    /// The document is there with the same content digest; nothing was done.
+    Unchanged {
+        /// Its version.
+        version: u64,
+    },
+    /// The document was deleted.
+    Deleted {
+        /// The version that it had.
+        version: u64,
+    },
+    /// There is no such document.
+    Missing,
+    /// The document does not have the version that the caller named; nothing was done.
+    Conflict {
+        /// The version that it has, if it exists.
+        actual: Option<u64>,
+    },
+    /// There is no such collection; nothing was done.
+    NoSuchCollection,
+    /// The answer is kept.
+    Remembered,
+    /// The operation cannot be stored; nothing was done.
+    TooLarge {
+        /// Which part of it.
+        what: &'static str,
+        /// Its length in bytes.
+        bytes: usize,
+        /// How long it may be.
+        limit: usize,
+    },
+}
+
+/// What a group did. All of it is on stable storage.
+#[derive(Debug)]
+pub struct Committed {
+    /// For each request, for each of its operations.
+    pub outcomes: Vec<Vec<Outcome>>,
+    /// What changed, in LSN order; the same that [`Reader::changes_after`] yields later.
+    pub changes: Vec<Change>,
+    /// LSN of the last record in the log.
+    pub last: Lsn,
+}
+
+/// Why a group was not committed. Nobody in it may be told that his write succeeded.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// An earlier failure ended writing until the store is opened anew.
+    #[error("the store is read-only: {reason}")]
+    ReadOnly {
+        /// That failure.
+        reason: String,
+    },
+    /// Too little space; nothing was written, and a later commit succeeds once there is more.
+    #[error("the disk is full: {free} bytes are free, writing needs {needed}")]
+    DiskFull {
+        /// Bytes free; 0 when the file system itself refused.
+        free: u64,
+        /// Bytes that must be free, reserve included.
+        needed: u64,
+    },
+    /// The log could not be written. Whether the group is in it shows at the next start; the store is read-only now.
+    #[error("cannot write {path}")]
+    Write {
+        /// The segment.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The catalog failed. The store is read-only now; the next start rebuilds the catalog.
+    #[error("the catalog failed")]
+    Catalog {
+        /// What it said.
+        #[from]
+        source: CatalogError,
+    },
+}
+
+impl CommitError {
+    /// Who can do something about it.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::ReadOnly { .. } | Self::DiskFull { .. } | Self::Write { .. } => Fault::Environment,
+            Self::Catalog { source } => source.fault(),
+        }
+    }
+}
+
+/// Whether the store takes writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriterState {
+    /// It does.
+    Writable,
+    /// Not until it is opened anew.
+    ReadOnly {
+        /// What happened.
+        reason: String,
+    },
+    /// Not until there is more space.
+    DiskFull {
+        /// Bytes free when last tried.
+        free: u64,
+        /// Bytes that must be free.
+        needed: u64,
+    },
+}
+
+/// The one writer of a store.
+pub struct Writer {
+    reader: Arc<Reader>,
+    log: LogWriter,
+    compressor: Compressor,
+    trust: Trust,
+    clock: Arc<dyn Clock>,
+}
+
+impl Writer {
+    pub(crate) fn new(reader: Arc<Reader>, log: LogWriter, trust: Trust, clock: Arc<dyn Clock>) -> Self {
+        Self { reader, log, compressor: Compressor::new(), trust, clock }
+    }
+
+    /// The reader of the same store.
+    #[must_use]
+    pub fn reader(&self) -> &Arc<Reader> {
+        &self.reader
+    }
+
+    /// Does a group of requests with one write and one sync. When it returns `Ok` everything is on stable storage and
+    /// readers see it. On an error nobody in the group is acknowledged; see [`CommitError`] for what may be on the disk.
+    pub fn commit(&mut self, group: Vec<WriteRequest>) -> Result<Committed, CommitError> {
+        if let WriterState::ReadOnly { reason } = &*self.reader.state.lock() {
+            return Err(CommitError::ReadOnly { reason: reason.clone() });
+        }
+        let result = self.try_commit(group);
+        let state = match &result {
+            Ok(_) => WriterState::Writable,
+            Err(CommitError::DiskFull { free, needed }) => WriterState::DiskFull { free: *free, needed: *needed },
+            Err(error @ (CommitError::ReadOnly { .. } | CommitError::Write { .. } | CommitError::Catalog { .. })) => {
+                WriterState::ReadOnly { reason: with_causes(error) }
+            }
+        };
+        if matches!(result, Err(CommitError::Catalog { .. })) {
+            self.trust.withdraw();
+        }
+        *self.reader.state.lock() = state;
+        result
+    }
+
+    fn try_commit(&mut self, group: Vec<WriteRequest>) -> Result<Committed, CommitError> {
+        let now = self.clock.now();
+        let reader = Arc::clone(&self.reader);
+        let mut plan = Plan {
+            update: Update::new(&reader.catalog, &reader.log),
+            append: Append::new(&reader.log, now),
+            reader: &reader,
+            compressor: &mut self.compressor,
+            changes: Vec::new(),
+            payload: Vec::new(),
+            now,
+        };
+        let mut outcomes = Vec::with_capacity(group.len());
+        for request in group {
+            let done: Result<_, CatalogError> =
+                request.operations.into_iter().map(|operation| plan.operation(operation)).collect();
+            outcomes.push(done?);
+            plan.append.end_batch();
+        }
+        let Plan { update, append, changes, .. } = plan;
+        if append.is_empty() {
+            return Ok(Committed { outcomes, changes, last: reader.log.last() });
+        }
+        let applied = Applied { lsn: Lsn(append.next().0 - 1), fingerprint: append.fingerprint() };
+        self.log.append(append, now).map_err(|error| match error {
+            AppendError::Full { free, needed } => CommitError::DiskFull { free, needed },
+            AppendError::Failed { path, source } => CommitError::Write { path, source },
+        })?;
+        self.trust.mark_dirty();
+        update.finish(applied)?;
+        Ok(Committed { outcomes, changes, last: applied.lsn })
+    }
+
+    /// Ends writing and vouches for the catalog, so that the next start need not rebuild it. Writes are durable without
+    /// it. Readers that are still held answer catalog questions with an error from now on; the data directory is free
+    /// for another process when the last of them is dropped.
+    pub fn close(mut self) -> Result<(), CatalogError> {
+        let applied = self.reader.catalog.applied();
+        let closed = self.reader.catalog.close();
+        match applied.and_then(|applied| closed.map(|()| applied)) {
+            Ok(_) if self.reader.catalog.has_failed() => {
+                self.trust.withdraw();
+                Ok(())
+            }
+            Ok(applied) => {
+                self.trust.vouch(applied);
+                Ok(())
+            }
+            Err(error) => {
+                self.trust.withdraw();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The message of an error with those of its causes.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// A group while it is being decided.
+struct Plan<'a> {
+    reader: &'a Reader,
+    update: Update<'a>,
+    append: Append,
+    compressor: &'a mut Compressor,
+    changes: Vec<Change>,
+    /// Reused for every payload.
+    payload: Vec<u8>,
+    now: UnixMillis,
+}
+
+impl Plan<'_> {
+    fn operation(&mut self, operation: Operation) -> Result<Outcome, CatalogError> {
+        match operation {
+            Operation::CreateCollection(new) => self.create_collection(new),
+            Operation::DeleteCollection { collection } => {
+                if !self.exists(collection) {
+                    return Ok(Outcome::NoSuchCollection);
+                }
+                let lsn = self.push(&Record::CollectionDeleted(collection), None)?;
+                self.changed(lsn, ChangeKind::CollectionDeleted(collection));
+                Ok(Outcome::CollectionDeleted)
+            }
+            Operation::PutDocument(document) => self.put_document(*document),
+            Operation::DeleteDocument { collection, id, if_version } => {
+                self.delete_document(collection, id, if_version)
+            }
+            Operation::RememberAnswer { key, answer } => {
+                if let Some(outcome) = too_large("answer key", key.len(), NAME_BYTES_MAX) {
+                    return Ok(outcome);
+                }
+                if let Some(outcome) = too_large("answer", key.len() + answer.len() + 8, PAYLOAD_MAX) {
+                    return Ok(outcome);
+                }
+                self.push(&Record::Answer { key, answer }, None)?;
+                Ok(Outcome::Remembered)
+            }
+        }
+    }
+
+    fn exists(&self, collection: CollectionId) -> bool {
+        self.update.collections.by_id.contains_key(&collection)
+    }
+
+    fn create_collection(&mut self, new: NewCollection) -> Result<Outcome, CatalogError> {
+        if let Some(info) = self.update.collections.named(&new.name) {
+            return Ok(Outcome::CollectionExists(info.id));
+        }
+        // The catalog holds these texts in memory and in one value, so none may be a document.
+        for (what, text) in [("name", &new.name), ("description", &new.description), ("model", &new.model)] {
+            if let Some(outcome) = too_large(what, text.len(), NAME_BYTES_MAX) {
+                return Ok(outcome);
+            }
+        }
+        let record = Record::CollectionCreated(new.clone());
+        let lsn = self.push(&record, None)?;
+        let info = CollectionInfo::new(lsn, self.now, new);
+        self.changed(lsn, ChangeKind::CollectionCreated(info));
+        Ok(Outcome::CollectionCreated(CollectionId(lsn)))
+    }
+
+    fn put_document(&mut self, new: NewDocument) -> Result<Outcome, CatalogError> {
+        let collection = new.collection;
+        if !self.exists(collection) {
+            return Ok(Outcome::NoSuchCollection);
+        }
+        if let Some(outcome) = check_size(&new) {
+            return Ok(outcome);
+        }
+        let entry = self.update.document(collection, &new.id)?;
+        let actual = entry.as_ref().map(|entry| entry.version);
+        if new.if_version.is_some_and(|expected| expected != actual.unwrap_or(0)) {
+            return Ok(Outcome::Conflict { actual });
+        }
+        let is_readable = |lsn| lsn >= self.append_start() || !self.reader.log.is_lost(lsn);
+        if let Some(entry) = &entry
+            && entry.content_digest == new.content_digest
+            && is_readable(entry.lsn)
+        {
+            return Ok(Outcome::Unchanged { version: entry.version });
+        }
+        let old = entry.as_ref().and_then(|entry| self.update.record(entry.lsn));
+        let version = match &entry {
+            Some(entry) => entry.version + 1,
+            None => self.update.deleted_version(collection, &new.id)? + 1,
+        };
+        let (chunks, bodies) = self.push_chunks(collection, new.chunks)?;
+        let document = Arc::new(DocumentRecord {
+            lsn: self.append.next(),
+            collection,
+            id: new.id,
+            title: new.title,
+            url: new.url,
+            metadata: new.metadata,
+            source: new.source,
+            source_digest: new.source_digest,
+            content_digest: new.content_digest,
+            media_type: new.media_type,
+            created: old.as_ref().map_or(self.now, |old| old.created),
+            updated: self.now,
+            expires_at: new.expires_at,
+            version,
+            text_bytes: bodies.iter().map(|body| body.text.len() as u64).sum(),
+            chunks,
+            replaced: entry.as_ref().map(|entry| Replaced { lsn: entry.lsn, chunks: entry.chunks }),
+        });
+        let lsn = self.push(&Record::DocumentPut(Arc::clone(&document)), old)?;
+        let replaced = document.replaced;
+        self.changed(lsn, ChangeKind::DocumentPut { document, bodies, replaced });
+        Ok(match replaced {
+            Some(_) => Outcome::Updated { version, lsn },
+            None => Outcome::Created { version, lsn },
+        })
+    }
+
+    /// Writes the chunks that the collection does not have and returns the places of all.
+    fn push_chunks(
+        &mut self,
+        collection: CollectionId,
+        chunks: Vec<NewChunk>,
+    ) -> Result<(Vec<ChunkRef>, Vec<Arc<ChunkBody>>), CatalogError> {
+        let mut written = HashMap::new();
+        let mut refs = Vec::with_capacity(chunks.len());
+        let mut bodies = Vec::with_capacity(chunks.len());
+        for NewChunk { range, page, body } in chunks {
+            let known = match written.get(&body.digest) {
+                Some(lsn) => Some(*lsn),
+                None => self
+                    .update
+                    .chunk(collection, &body.digest)?
+                    .map(|(lsn, _)| lsn)
+                    // A document that brings a damaged chunk again heals it.
+                    .filter(|lsn| *lsn >= self.append_start() || !self.reader.log.is_lost(*lsn)),
+            };
+            let lsn = known.unwrap_or_else(|| {
+                self.payload.clear();
+                encode_chunk(collection, &body, &mut self.payload);
+                self.append.push(kind::CHUNK, &self.payload, self.compressor)
+            });
+            written.insert(body.digest, lsn);
+            refs.push(ChunkRef { lsn, digest: body.digest, range, page });
+            bodies.push(body);
+        }
+        Ok((refs, bodies))
+    }
+
+    fn delete_document(
+        &mut self,
+        collection: CollectionId,
+        id: String,
+        if_version: Option<u64>,
+    ) -> Result<Outcome, CatalogError> {
+        if !self.exists(collection) {
+            return Ok(Outcome::NoSuchCollection);
+        }
+        let entry = self.update.document(collection, &id)?;
+        let actual = entry.as_ref().map(|entry| entry.version);
+        if if_version.is_some_and(|expected| expected != actual.unwrap_or(0)) {
+            return Ok(Outcome::Conflict { actual });
+        }
+        let Some(entry) = entry else { return Ok(Outcome::Missing) };
+        let replaced = Replaced { lsn: entry.lsn, chunks: entry.chunks };
+        let record = Record::DocumentDeleted { collection, id: id.clone(), version: entry.version, replaced };
+        let lsn = self.push(&record, None)?;
+        self.changed(lsn, ChangeKind::DocumentDeleted { collection, id, replaced });
+        Ok(Outcome::Deleted { version: entry.version })
+    }
+
+    /// LSN of the first record of this group; records from there on are not in the log yet.
+    fn append_start(&self) -> Lsn {
+        self.reader.log.last().next()
+    }
+
+    fn push(&mut self, record: &Record, old: Option<Arc<DocumentRecord>>) -> Result<Lsn, CatalogError> {
+        self.payload.clear();
+        record.encode(&mut self.payload);
+        let lsn = self.append.push(record.kind(), &self.payload, self.compressor);
+        self.update.apply(lsn, self.now, record, old)?;
+        Ok(lsn)
+    }
+
+    fn changed(&mut self, lsn: Lsn, kind: ChangeKind) {
+        self.changes.push(Change { lsn, time: self.now, kind });
+    }
+}
+
+fn too_large(what: &'static str, bytes: usize, limit: usize) -> Option<Outcome> {
+    (bytes > limit).then_some(Outcome::TooLarge { what, bytes, limit })
+}
+
+/// Whether a part of a document is too long for a key or a record. The sums are upper bounds of the encoded lengths.
+fn check_size(new: &NewDocument) -> Option<Outcome> {
+    let source = new.source.as_deref().unwrap_or_default().len();
+    let url = new.url.as_deref().unwrap_or_default().len();
+    let texts = new.id.len() + new.title.len() + new.media_type.len() + new.metadata.len() + url + source;
+    let record = texts + new.chunks.len() * 64 + 256;
+    let chunk = |body: &ChunkBody| {
+        let headings: usize = body.headings.iter().map(|heading| heading.len() + 4).sum();
+        too_large(
+            "chunk",
+            headings + body.language.len() + body.text.len() + body.embedding.len() * 2 + 64,
+            PAYLOAD_MAX,
+        )
+    };
+    too_large("document id", new.id.len(), NAME_BYTES_MAX)
+        .or_else(|| too_large("source", source, NAME_BYTES_MAX))
+        .or_else(|| too_large("document", record, PAYLOAD_MAX))
+        .or_else(|| new.chunks.iter().find_map(|new| chunk(&new.body)))
+}

@@ -1,0 +1,218 @@
+#![doc = include_str!("FORMAT.md")]
+
+use crate::base::{Lsn, NodeId, UnixMillis};
+
+/// Newest segment format that this build reads, and the one it writes.
+pub(crate) const FORMAT: u16 = 1;
+/// Bytes before the first frame: the header and its copy.
+pub(crate) const SEGMENT_START: u64 = 128;
+/// Bytes of one copy of the segment header.
+pub(crate) const SEGMENT_HEADER: usize = 64;
+/// Bytes of a frame header.
+pub(crate) const FRAME_HEADER: usize = 48;
+/// Longest payload, stored or decompressed.
+pub(crate) const PAYLOAD_MAX: usize = 64 << 20;
+/// First four bytes of a frame.
+pub(crate) const MARKER: u32 = u32::from_le_bytes(*b"FRM1");
+/// The frame ends its batch.
+pub(crate) const END_OF_BATCH: u8 = 1;
+/// The payload is compressed.
+pub(crate) const ZSTD: u8 = 2;
+
+const SEGMENT_MAGIC: &[u8; 8] = b"CAIRNLOG";
+
+/// Random bytes of a node that make its frame headers unforgeable for who cannot read its disk.
+pub(crate) type Salt = [u8; 8];
+
+/// Header of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub(crate) node: NodeId,
+    pub(crate) first: Lsn,
+    pub(crate) created: UnixMillis,
+    pub(crate) salt: Salt,
+}
+
+/// What the first bytes of a segment are.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum HeaderCheck {
+    /// A good header; `spare` when only the copy was good.
+    Good { header: SegmentHeader, spare: bool },
+    /// Both copies claim this newer format.
+    TooNew(u16),
+    /// Neither copy is good.
+    Bad,
+}
+
+impl SegmentHeader {
+    /// The header and its copy.
+    pub(crate) fn encode(&self) -> [u8; SEGMENT_START as usize] {
+        let mut one = [0; SEGMENT_HEADER];
+        one[..8].copy_from_slice(SEGMENT_MAGIC);
+        one[8..10].copy_from_slice(&FORMAT.to_le_bytes());
+        one[16..32].copy_from_slice(&self.node.0);
+        one[32..40].copy_from_slice(&self.first.0.to_le_bytes());
+        one[40..48].copy_from_slice(&self.created.0.to_le_bytes());
+        one[48..56].copy_from_slice(&self.salt);
+        let crc = crc32c::crc32c(&one);
+        one[12..16].copy_from_slice(&crc.to_le_bytes());
+        let mut both = [0; SEGMENT_START as usize];
+        both[..SEGMENT_HEADER].copy_from_slice(&one);
+        both[SEGMENT_HEADER..].copy_from_slice(&one);
+        both
+    }
+
+    /// Reads the header from the first bytes of a segment; missing bytes count as zeros.
+    pub(crate) fn check(bytes: &[u8; SEGMENT_START as usize]) -> HeaderCheck {
+        let (one, copy) = bytes.split_at(SEGMENT_HEADER);
+        if let Some(header) = Self::parse(one) {
+            return HeaderCheck::Good { header, spare: false };
+        }
+        if let Some(header) = Self::parse(copy) {
+            return HeaderCheck::Good { header, spare: true };
+        }
+        let format = |bytes: &[u8]| (bytes[..8] == *SEGMENT_MAGIC).then(|| u16::from_le_bytes(array(bytes, 8)));
+        match (format(one), format(copy)) {
+            (Some(one), Some(copy)) if one == copy && one > FORMAT => HeaderCheck::TooNew(one),
+            _ => HeaderCheck::Bad,
+        }
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut zeroed: [u8; SEGMENT_HEADER] = array(bytes, 0);
+        zeroed[12..16].fill(0);
+        let sound = bytes[..8] == *SEGMENT_MAGIC
+            && u16::from_le_bytes(array(bytes, 8)) == FORMAT
+            && u32::from_le_bytes(array(bytes, 12)) == crc32c::crc32c(&zeroed);
+        sound.then(|| Self {
+            node: NodeId(array(bytes, 16)),
+            first: Lsn(u64::from_le_bytes(array(bytes, 32))),
+            created: UnixMillis(i64::from_le_bytes(array(bytes, 40))),
+            salt: array(bytes, 48),
+        })
+    }
+}
+
+/// Header of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FrameHeader {
+    pub(crate) payload_crc: u32,
+    /// Bytes of the payload as stored.
+    pub(crate) stored: u32,
+    pub(crate) lsn: Lsn,
+    pub(crate) time: UnixMillis,
+    /// LSN of the first frame written together with this one.
+    pub(crate) append: Lsn,
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+}
+
+impl FrameHeader {
+    /// The header as written.
+    pub(crate) fn encode(&self, salt: Salt) -> [u8; FRAME_HEADER] {
+        let mut bytes = [0; FRAME_HEADER];
+        bytes[..4].copy_from_slice(&MARKER.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.payload_crc.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.stored.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.lsn.0.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.time.0.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.append.0.to_le_bytes());
+        bytes[40] = self.kind;
+        bytes[41] = self.flags;
+        let crc = Self::crc(&bytes, salt);
+        bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// The header at the start of `bytes`, if there are enough and its checksum is right. A right checksum means that
+    /// this node wrote the header, so only its place needs checking.
+    pub(crate) fn parse(bytes: &[u8], salt: Salt) -> Option<Self> {
+        let bytes = bytes.first_chunk::<FRAME_HEADER>()?;
+        let sound = u32::from_le_bytes(array(bytes, 0)) == MARKER
+            && u32::from_le_bytes(array(bytes, 4)) == Self::crc(bytes, salt);
+        let header = sound.then(|| Self {
+            payload_crc: u32::from_le_bytes(array(bytes, 8)),
+            stored: u32::from_le_bytes(array(bytes, 12)),
+            lsn: Lsn(u64::from_le_bytes(array(bytes, 16))),
+            time: UnixMillis(i64::from_le_bytes(array(bytes, 24))),
+            append: Lsn(u64::from_le_bytes(array(bytes, 32))),
+            kind: bytes[40],
+            flags: bytes[41],
+        })?;
+        (header.stored as usize <= PAYLOAD_MAX && header.append <= header.lsn).then_some(header)
+    }
+
+    /// Bytes from the start of this frame to the start of the next.
+    pub(crate) fn length(&self) -> u64 {
+        (FRAME_HEADER as u64 + u64::from(self.stored)).next_multiple_of(8)
+    }
+
+    /// Tells this record from another one that a different history of the log put at the same LSN.
+    pub(crate) fn fingerprint(&self, salt: Salt) -> u64 {
+        u64::from_le_bytes(array(&self.encode(salt), 4))
+    }
+
+    fn crc(bytes: &[u8; FRAME_HEADER], salt: Salt) -> u32 {
+        crc32c::crc32c_append(crc32c::crc32c(&salt), &bytes[8..])
+    }
+}
+
+/// `N` bytes from `at`; the caller has checked that they are there.
+pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes[at..at + N].try_into().expect("the slice is N long")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame() -> FrameHeader {
+        FrameHeader {
+            payload_crc: 7,
+            stored: 13,
+            lsn: Lsn(9),
+            time: UnixMillis(1_700_000_000_000),
+            append: Lsn(8),
+            kind: 3,
+            flags: END_OF_BATCH,
+        }
+    }
+
+    #[test]
+    fn a_frame_header_with_any_bit_flipped_is_refused() {
+        let salt = [1, 2, 3, 4, 5, 6, 7, 8];
+        let bytes = frame().encode(salt);
+        assert_eq!(FrameHeader::parse(&bytes, salt), Some(frame()));
+        assert_eq!(FrameHeader::parse(&bytes, [0; 8]), None, "another node's salt");
+        for bit in 0..FRAME_HEADER * 8 {
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(FrameHeader::parse(&flipped, salt), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_segment_header_survives_the_loss_of_either_copy() {
+        let header = SegmentHeader { node: NodeId([5; 16]), first: Lsn(77), created: UnixMillis(3), salt: [9; 8] };
+        let bytes = header.encode();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(
+                SegmentHeader::check(&flipped),
+                HeaderCheck::Good { header, spare: bit < SEGMENT_HEADER * 8 },
+                "bit {bit}"
+            );
+        }
+        assert_eq!(SegmentHeader::check(&[0; 128]), HeaderCheck::Bad);
+    }
+
+    #[test]
+    fn a_newer_format_is_recognised() {
+        let header = SegmentHeader { node: NodeId([5; 16]), first: Lsn(1), created: UnixMillis(3), salt: [9; 8] };
+        let mut bytes = header.encode();
+        bytes[8] = 2;
+        bytes[SEGMENT_HEADER + 8] = 2;
+        assert_eq!(SegmentHeader::check(&bytes), HeaderCheck::TooNew(2));
+    }
+}

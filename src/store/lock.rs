@@ -1,0 +1,75 @@
+//! One process at a time has a data directory open.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Name of the lock file in the data directory.
+const NAME: &str = "LOCK";
+
+/// Held until dropped, or until the process ends however it ends.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+/// Why the lock was not taken.
+#[derive(Debug)]
+pub(crate) enum LockError {
+    /// Another process has it; `pid` as it wrote it down.
+    Held { path: PathBuf, pid: Option<u32> },
+    /// The lock file could not be used.
+    Io { path: PathBuf, source: io::Error },
+}
+
+impl Lock {
+    /// Takes the lock of a data directory without waiting.
+    pub(crate) fn take(data_dir: &Path) -> Result<Self, LockError> {
+        let path = data_dir.join(NAME);
+        match Self::try_take(&path) {
+            Ok(Ok(lock)) => Ok(lock),
+            Ok(Err(pid)) => Err(LockError::Held { path, pid }),
+            Err(source) => Err(LockError::Io { path, source }),
+        }
+    }
+
+    fn try_take(path: &Path) -> io::Result<Result<Self, Option<u32>>> {
+        // Not truncated on opening: the content belongs to the holder until the lock is ours.
+        let mut options = OpenOptions::new();
+        let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                // What cannot be read only costs the message its process id.
+                let _ = file.take(32).read_to_string(&mut text);
+                return Ok(Err(text.lines().next().and_then(|line| line.parse().ok())));
+            }
+            Err(TryLockError::Error(source)) => return Err(source),
+        }
+        // A full disk costs the next one's message its process id, and must not keep this one from starting.
+        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+        Ok(Ok(Self { _file: file }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_lock_names_its_process_and_is_free_when_dropped() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let lock = Lock::take(directory.path()).expect("free");
+        match Lock::take(directory.path()) {
+            Err(LockError::Held { path, pid }) => {
+                assert_eq!(path, directory.path().join(NAME));
+                assert_eq!(pid, Some(std::process::id()));
+            }
+            other => panic!("expected a held lock, found {other:?}"),
+        }
+        drop(lock);
+        Lock::take(directory.path()).expect("free again");
+    }
+}

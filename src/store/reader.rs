@@ -1,0 +1,307 @@
+//! Reading: records by LSN, the catalog's answers, and the log as a sequence of changes.
+//!
+//! Readers never wait for the writer's disk: the log is read at positions that no longer change, and the catalog answers
+//! from the state after the last commit that returned.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::catalog::{Catalog, CollectionInfo, DocumentEntry, SourceEntry};
+use super::commit::WriterState;
+use super::lock::Lock;
+use super::log::{Damage, Log, ReadError};
+use super::record::{
+    ChunkBody, ChunkText, CollectionId, DocumentRecord, Record, RecordError, Replaced, decode_chunk, decode_chunk_text,
+    kind,
+};
+use crate::base::{Clock, Digest, Lsn, NodeId, UnixMillis};
+
+/// Something that a record changed, with all that a view needs to follow.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The record's place in the log.
+    pub lsn: Lsn,
+    /// When it was written.
+    pub time: UnixMillis,
+    /// What changed.
+    pub kind: ChangeKind,
+}
+
+/// What a [`Change`] is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ChangeKind {
+    /// A collection was made; it is empty.
+    CollectionCreated(CollectionInfo),
+    /// A collection went, with all that was in it.
+    CollectionDeleted(CollectionId),
+    /// A document was written.
+    DocumentPut {
+        /// The document.
+        document: Arc<DocumentRecord>,
+        /// The bodies of its chunks, in the order of `document.chunks`.
+        bodies: Vec<Arc<ChunkBody>>,
+        /// The version that went, if there was one.
+        replaced: Option<Replaced>,
+    },
+    /// A document went.
+    DocumentDeleted {
+        /// Where it was.
+        collection: CollectionId,
+        /// Which one.
+        id: String,
+        /// Its last version.
+        replaced: Replaced,
+    },
+}
+
+/// Reads a store; shared by everyone.
+pub struct Reader {
+    pub(crate) log: Arc<Log>,
+    pub(crate) catalog: Catalog,
+    pub(crate) state: Mutex<WriterState>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Dropped after the catalog, which must not be open twice. `None` only on a disk in memory.
+    pub(crate) _lock: Option<Lock>,
+}
+
+impl Reader {
+    /// Identity of the node that wrote the log.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.log.node
+    }
+
+    /// LSN of the last record; 0 in an empty log.
+    #[must_use]
+    pub fn last(&self) -> Lsn {
+        self.log.last()
+    }
+
+    /// Whether the store takes writes. After a full disk the space is asked for anew, so that this turns good without
+    /// a write.
+    #[must_use]
+    pub fn state(&self) -> WriterState {
+        let mut state = self.state.lock();
+        if let WriterState::DiskFull { needed, .. } = *state
+            && self.log.disk.free_space(&self.log.dir).is_ok_and(|free| free >= needed)
+        {
+            *state = WriterState::Writable;
+        }
+        state.clone()
+    }
+
+    /// Bytes of all segments, without reserved space.
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        self.log.bytes()
+    }
+
+    /// Damage found since the store was opened, at most a thousand places.
+    #[must_use]
+    pub fn damage(&self) -> Vec<Damage> {
+        self.log.damage()
+    }
+
+    /// Tells the record at `lsn` from another one that a different history of the log (a torn tail, a restore) put at
+    /// the same place. A view that keeps it with the LSN it has applied knows whether it still belongs to this log.
+    pub fn fingerprint(&self, lsn: Lsn) -> Result<u64, ReadError> {
+        self.log.fingerprint(lsn)
+    }
+
+    /// The version of a document whose record is at `lsn`.
+    pub fn document(&self, lsn: Lsn) -> Result<Arc<DocumentRecord>, ReadError> {
+        match self.record(lsn, kind::DOCUMENT_PUT)? {
+            (_, Record::DocumentPut(document)) => Ok(document),
+            (_, record) => Err(ReadError::Kind { lsn, found: record.kind(), expected: kind::DOCUMENT_PUT }),
+        }
+    }
+
+    /// The body of the chunk whose record is at `lsn`.
+    pub fn chunk(&self, lsn: Lsn) -> Result<ChunkBody, ReadError> {
+        decode_chunk(&self.payload(lsn, kind::CHUNK)?.1).map_err(|error| self.log.unreadable(lsn, error.0))
+    }
+
+    /// The text of the chunk whose record is at `lsn`; cheaper than [`Self::chunk`].
+    pub fn chunk_text(&self, lsn: Lsn) -> Result<ChunkText, ReadError> {
+        decode_chunk_text(&self.payload(lsn, kind::CHUNK)?.1).map_err(|error| self.log.unreadable(lsn, error.0))
+    }
+
+    /// The changes after a record, up to the present end of the log, in LSN order: the same values that
+    /// [`super::Committed::changes`] had. Every view is built from these.
+    ///
+    /// Damage is an `Err` item and the changes go on after it; a document of which only some chunks are damaged follows
+    /// with the others. Any other error is the last item.
+    pub fn changes_after(&self, after: Lsn) -> impl Iterator<Item = Result<Change, ReadError>> + '_ {
+        Changes { reader: self, next: after.next(), end: self.last(), found: VecDeque::new() }
+    }
+
+    /// The collection with this name.
+    #[must_use]
+    pub fn collection(&self, name: &str) -> Option<Arc<CollectionInfo>> {
+        self.catalog.collections.read().named(name).cloned()
+    }
+
+    /// The collection with this id.
+    #[must_use]
+    pub fn collection_by_id(&self, id: CollectionId) -> Option<Arc<CollectionInfo>> {
+        self.catalog.collections.read().by_id.get(&id).cloned()
+    }
+
+    /// All collections, oldest first.
+    #[must_use]
+    pub fn collections(&self) -> Vec<Arc<CollectionInfo>> {
+        self.catalog.collections.read().by_id.values().cloned().collect()
+    }
+
+    /// The document that has this id now.
+    pub fn lookup(&self, collection: CollectionId, id: &str) -> Result<Option<DocumentEntry>, ReadError> {
+        Ok(self.catalog.ask(|catalog| catalog.lookup(collection, id))?)
+    }
+
+    /// LSN of the record of the chunk with this digest, if a document of the collection has one: its embedding need
+    /// not be computed again.
+    pub fn find_chunk(&self, collection: CollectionId, digest: &Digest) -> Result<Option<Lsn>, ReadError> {
+        Ok(self.catalog.ask(|catalog| catalog.chunk(collection, digest))?)
+    }
+
+    /// At most `limit` documents whose ids begin with `prefix`, by id in byte order, those after the id `after`.
+    pub fn list(
+        &self,
+        collection: CollectionId,
+        after: Option<&str>,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, DocumentEntry)>, ReadError> {
+        Ok(self.catalog.ask(|catalog| catalog.list(collection, after, prefix, limit))?)
+    }
+
+    /// At most `limit` documents of a source, by id in byte order, those after the id `after`.
+    pub fn list_source(
+        &self,
+        collection: CollectionId,
+        source: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, DocumentEntry)>, ReadError> {
+        Ok(self.catalog.ask(|catalog| catalog.list_source(collection, source, after, limit))?)
+    }
+
+    /// At most `limit` sources that have documents, by name in byte order, those after the name `after`.
+    pub fn sources(
+        &self,
+        collection: CollectionId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<SourceEntry>, ReadError> {
+        Ok(self.catalog.ask(|catalog| catalog.sources(collection, after, limit))?)
+    }
+
+    /// At most `limit` documents whose expiry is `now` or before, earliest first.
+    pub fn expired(&self, now: UnixMillis, limit: usize) -> Result<Vec<(CollectionId, String)>, ReadError> {
+        Ok(self.catalog.ask(|catalog| catalog.expired(now, limit))?)
+    }
+
+    /// The answer kept for an idempotency key in the last 24 hours.
+    pub fn remembered(&self, key: &str) -> Result<Option<Vec<u8>>, ReadError> {
+        let Some(lsn) = self.catalog.ask(|catalog| catalog.remembered(key, self.clock.now()))? else { return Ok(None) };
+        match self.record(lsn, kind::ANSWER)? {
+            (_, Record::Answer { answer, .. }) => Ok(Some(answer)),
+            (_, record) => Err(ReadError::Kind { lsn, found: record.kind(), expected: kind::ANSWER }),
+        }
+    }
+
+    fn payload(&self, lsn: Lsn, expected: u8) -> Result<(UnixMillis, Vec<u8>), ReadError> {
+        let frame = self.log.read(lsn)?;
+        match frame.header.kind {
+            found if found == expected => Ok((frame.header.time, frame.payload)),
+            found => Err(ReadError::Kind { lsn, found, expected }),
+        }
+    }
+
+    fn record(&self, lsn: Lsn, expected: u8) -> Result<(UnixMillis, Record), ReadError> {
+        let (time, payload) = self.payload(lsn, expected)?;
+        let record = Record::decode(expected, lsn, time, &payload);
+        Ok((time, record.map_err(|RecordError(what)| self.log.unreadable(lsn, what))?))
+    }
+}
+
+/// See [`Reader::changes_after`].
+struct Changes<'a> {
+    reader: &'a Reader,
+    next: Lsn,
+    end: Lsn,
+    /// Items of the record read last.
+    found: VecDeque<Result<Change, ReadError>>,
+}
+
+impl Iterator for Changes<'_> {
+    type Item = Result<Change, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(item) = self.found.pop_front() {
+                if item.as_ref().is_err_and(|error| !error.is_damage()) {
+                    self.found.clear();
+                    self.next = self.end.next();
+                }
+                return Some(item);
+            }
+            if self.next > self.end {
+                return None;
+            }
+            let lsn = self.reader.log.next_readable(self.next).min(self.end.next());
+            if lsn > self.next {
+                let first = std::mem::replace(&mut self.next, lsn);
+                return Some(Err(ReadError::Lost { first, last: Lsn(lsn.0 - 1) }));
+            }
+            self.next = lsn.next();
+            if let Err(error) = self.read(lsn) {
+                self.found.push_back(Err(error));
+            }
+        }
+    }
+}
+
+impl Changes<'_> {
+    fn read(&mut self, lsn: Lsn) -> Result<(), ReadError> {
+        let header = self.reader.log.header(lsn)?;
+        if matches!(header.kind, kind::CHUNK | kind::ANSWER) {
+            return Ok(());
+        }
+        let (time, record) = self.reader.record(lsn, header.kind)?;
+        let kind = match record {
+            Record::CollectionCreated(new) => ChangeKind::CollectionCreated(CollectionInfo::new(lsn, time, new)),
+            Record::CollectionDeleted(collection) => ChangeKind::CollectionDeleted(collection),
+            Record::DocumentPut(document) => self.document(document)?,
+            Record::DocumentDeleted { collection, id, replaced, .. } => {
+                ChangeKind::DocumentDeleted { collection, id, replaced }
+            }
+            Record::Answer { .. } => return Ok(()),
+        };
+        self.found.push_back(Ok(Change { lsn, time, kind }));
+        Ok(())
+    }
+
+    fn document(&mut self, mut document: Arc<DocumentRecord>) -> Result<ChangeKind, ReadError> {
+        let mut bodies = Vec::with_capacity(document.chunks.len());
+        let mut lost = Vec::new();
+        for (index, chunk) in document.chunks.iter().enumerate() {
+            match self.reader.chunk(chunk.lsn) {
+                Ok(body) => bodies.push(Arc::new(body)),
+                Err(error) if error.is_damage() => {
+                    self.found.push_back(Err(error));
+                    lost.push(index);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if !lost.is_empty() {
+            let mut index = 0..;
+            Arc::make_mut(&mut document).chunks.retain(|_| index.next().is_some_and(|at: usize| !lost.contains(&at)));
+        }
+        let replaced = document.replaced;
+        Ok(ChangeKind::DocumentPut { document, bodies, replaced })
+    }
+}

@@ -1,0 +1,472 @@
+//! Reading one segment from end to end: where its frames are, what is damaged, and where a torn tail is cut.
+//!
+//! Memory: a window of 256 KiB and four bytes a frame. Time: one pass, also over damage, because a search for the next
+//! frame never goes back and a frame whose header is right is stepped over by its length.
+
+use std::io;
+use std::ops::Range;
+
+use super::disk::DiskFile;
+use super::frame::{END_OF_BATCH, FRAME_HEADER, FrameHeader, MARKER, SEGMENT_START, Salt, array};
+use crate::base::{Lsn, NodeId};
+
+/// Stands in the offsets for a frame that cannot be read.
+pub(crate) const UNREADABLE: u32 = u32::MAX;
+
+const WINDOW: usize = 256 << 10;
+
+/// A run of bytes that holds no readable frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BadRange {
+    pub(crate) bytes: Range<u64>,
+    /// The records that were there: first and one past the last; empty when unknown.
+    pub(crate) lsns: Range<u64>,
+    pub(crate) what: &'static str,
+}
+
+/// What a segment holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scan {
+    /// Offset ÷ 8 of each frame by LSN, [`UNREADABLE`] for damaged ones.
+    pub(crate) offsets: Vec<u32>,
+    /// Where the next frame goes.
+    pub(crate) end: u64,
+    /// Damage to what was durable.
+    pub(crate) damage: Vec<BadRange>,
+    /// Bytes after `end` that are the rest of an append which never became durable.
+    pub(crate) torn: u64,
+    /// The last append: the only bytes that may be in the kernel's cache and not on the disk.
+    pub(crate) unproven: Range<u64>,
+}
+
+/// Which segment is read, and what is known about it.
+pub(crate) struct Place {
+    pub(crate) salt: Salt,
+    pub(crate) first: Lsn,
+    /// LSN of the first frame of the segment after this one; `None` for the last segment, whose tail may be torn.
+    pub(crate) next_segment: Option<Lsn>,
+    /// Length of the file in bytes.
+    pub(crate) length: u64,
+}
+
+/// Reads the segment in `file`. Fails only when the disk does.
+pub(crate) fn scan(file: &dyn DiskFile, place: &Place) -> io::Result<Scan> {
+    let mut window = Window { file, length: place.length, start: 0, bytes: Vec::new() };
+    let mut progress = Progress::new(place);
+    let mut position = SEGMENT_START;
+    loop {
+        let expected = progress.expected();
+        let here = window.header(position, place)?.filter(|header| header.lsn.0 == expected);
+        let (gap, header) = match here {
+            Some(header) => (None, header),
+            None => match window.search(position, expected, place)? {
+                Search::Found { at, header } => (Some(position..at), header),
+                Search::Zeros => return Ok(progress.finish(position, None, place)),
+                Search::Garbage { end } => return Ok(progress.finish(position, Some(position..end), place)),
+            },
+        };
+        let start = gap.as_ref().map_or(position, |gap| gap.end);
+        let payload = start + FRAME_HEADER as u64;
+        let whole = window.crc(payload, u64::from(header.stored))? == header.payload_crc;
+        progress.frame(start, &header, gap, whole);
+        position = start + header.length();
+    }
+}
+
+/// Collects frames and decides, append by append, whether bad bytes are damage or the end of the log.
+struct Progress {
+    first: u64,
+    scan: Scan,
+    append: Option<OpenAppend>,
+}
+
+/// The append of the frame read last.
+struct OpenAppend {
+    lsn: Lsn,
+    start: u64,
+    /// Bad ranges that are this append's if no later append follows.
+    bad: Vec<BadRange>,
+    /// End of the last whole batch before the first bad range: offset and number of frames.
+    cut: (u64, usize),
+}
+
+impl Progress {
+    fn new(place: &Place) -> Self {
+        Self { first: place.first.0, scan: Scan::default(), append: None }
+    }
+
+    fn expected(&self) -> u64 {
+        self.first + self.scan.offsets.len() as u64
+    }
+
+    /// Takes the next frame with a right header. `gap` is what was skipped to find it, `whole` whether its payload is.
+    fn frame(&mut self, start: u64, header: &FrameHeader, gap: Option<Range<u64>>, whole: bool) {
+        let expected = self.expected();
+        let before = self.scan.offsets.len();
+        let gap = gap.map(|bytes| BadRange { bytes, lsns: expected..header.lsn.0, what: "no valid frame header" });
+        let missing = (header.lsn.0 - expected) as usize;
+        self.scan.offsets.resize(before + missing, UNREADABLE);
+        if self.append.as_ref().is_none_or(|append| append.lsn != header.append) {
+            // An append is only written after the one before was synced, so that one's bad ranges are damage.
+            if let Some(previous) = self.append.take() {
+                self.scan.damage.extend(previous.bad);
+            }
+            let began_in_gap = gap.is_some() && header.append < header.lsn;
+            let mut append = OpenAppend { lsn: header.append, start, bad: Vec::new(), cut: (start, before + missing) };
+            match gap {
+                Some(gap) if began_in_gap => {
+                    append.start = gap.bytes.start;
+                    append.cut = (gap.bytes.start, before);
+                    append.bad.push(gap);
+                }
+                gap => self.scan.damage.extend(gap),
+            }
+            self.append = Some(append);
+        } else if let (Some(append), Some(gap)) = (&mut self.append, gap) {
+            append.bad.push(gap);
+        }
+        let append = self.append.as_mut().expect("set above");
+        let end = start + header.length();
+        if whole {
+            self.scan.offsets.push(offset_unit(start));
+        } else {
+            self.scan.offsets.push(UNREADABLE);
+            append.bad.push(BadRange {
+                bytes: start..end,
+                lsns: header.lsn.0..header.lsn.0 + 1,
+                what: "payload checksum differs",
+            });
+        }
+        if header.flags & END_OF_BATCH != 0 && append.bad.is_empty() {
+            append.cut = (end, self.scan.offsets.len());
+        }
+    }
+
+    /// Ends the scan at `end`, with what follows the last frame if that is not zeros.
+    fn finish(mut self, end: u64, garbage: Option<Range<u64>>, place: &Place) -> Scan {
+        self.scan.end = end;
+        if let Some(next) = place.next_segment {
+            self.scan.damage.extend(self.append.take().into_iter().flat_map(|append| append.bad));
+            let missing = self.first + (self.scan.offsets.len() as u64)..next.0;
+            if garbage.is_some() || !missing.is_empty() {
+                let bytes = garbage.unwrap_or(end..end);
+                self.scan.end = bytes.end.max(end);
+                self.scan.damage.push(BadRange { bytes, lsns: missing, what: "records missing" });
+            }
+            return self.scan;
+        }
+        let used = garbage.as_ref().map_or(end, |garbage| garbage.end);
+        let append = self.append.take().unwrap_or(OpenAppend {
+            lsn: place.first,
+            start: SEGMENT_START,
+            bad: Vec::new(),
+            cut: (SEGMENT_START, 0),
+        });
+        // Older records in a gap that the last append began in had been synced: cut with it, but not in silence.
+        for bad in append.bad.iter().filter(|bad| bad.lsns.start < append.lsn.0) {
+            let lsns = bad.lsns.start..bad.lsns.end.min(append.lsn.0);
+            self.scan.damage.push(BadRange { bytes: bad.bytes.clone(), lsns, what: "no valid frame header" });
+        }
+        let (cut, frames) = append.cut;
+        self.scan.offsets.truncate(frames);
+        self.scan.end = cut;
+        self.scan.torn = used.saturating_sub(cut);
+        self.scan.unproven = append.start.min(cut)..cut;
+        self.scan
+    }
+}
+
+enum Search {
+    Found {
+        at: u64,
+        header: FrameHeader,
+    },
+    /// Nothing but zeros to the end of the file.
+    Zeros,
+    /// No frame; `end` is just past the last byte that is not zero.
+    Garbage {
+        end: u64,
+    },
+}
+
+/// The part of the file in memory.
+struct Window<'a> {
+    file: &'a dyn DiskFile,
+    length: u64,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window<'_> {
+    /// At least `wanted` bytes from `at`, at most [`WINDOW`]; fewer only at the end of the file.
+    fn at(&mut self, at: u64, wanted: usize) -> io::Result<&[u8]> {
+        let loaded = self.start..self.start + self.bytes.len() as u64;
+        let end = (at + wanted as u64).min(self.length);
+        if at < loaded.start || end > loaded.end {
+            let length = (self.length.saturating_sub(at)).min(WINDOW as u64) as usize;
+            self.bytes.resize(length, 0);
+            let read = self.file.read_at(&mut self.bytes, at)?;
+            self.bytes.truncate(read);
+            self.start = at;
+        }
+        let from = at.saturating_sub(self.start) as usize;
+        Ok(self.bytes.get(from..).unwrap_or_default())
+    }
+
+    /// The frame header at `at`, if there is one and its frame fits into the file.
+    fn header(&mut self, at: u64, place: &Place) -> io::Result<Option<FrameHeader>> {
+        let salt = place.salt;
+        let header = FrameHeader::parse(self.at(at, FRAME_HEADER)?, salt);
+        let length = self.length;
+        Ok(header.filter(|header| {
+            let fits = at + FRAME_HEADER as u64 + u64::from(header.stored) <= length;
+            fits && place.next_segment.is_none_or(|next| header.lsn < next)
+        }))
+    }
+
+    fn crc(&mut self, mut at: u64, mut length: u64) -> io::Result<u32> {
+        let mut crc = 0;
+        while length > 0 {
+            let bytes = self.at(at, 1)?;
+            let take = bytes.len().min(usize::try_from(length).unwrap_or(usize::MAX));
+            if take == 0 {
+                // The file became shorter while it was read.
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            crc = crc32c::crc32c_append(crc, &bytes[..take]);
+            at += take as u64;
+            length -= take as u64;
+        }
+        Ok(crc)
+    }
+
+    /// Looks from `from` on for a frame that can follow one with LSN `expected - 1`. A frame is at least 48 bytes long,
+    /// so the bytes skipped bound how many LSNs may be missing; this also bounds the offsets kept for them.
+    fn search(&mut self, from: u64, expected: u64, place: &Place) -> io::Result<Search> {
+        let mut at = from;
+        let mut used = None;
+        while at < self.length {
+            let bytes = self.at(at, FRAME_HEADER)?;
+            if bytes.is_empty() {
+                break;
+            }
+            let mut step = 0;
+            let mut candidate = None;
+            while step < bytes.len() {
+                let word = &bytes[step..bytes.len().min(step + 8)];
+                if word.iter().any(|byte| *byte != 0) {
+                    used = Some(at + (step + word.len()) as u64);
+                    if word.len() == 8 && u32::from_le_bytes(array(word, 0)) == MARKER {
+                        candidate = Some(at + step as u64);
+                        break;
+                    }
+                }
+                step += 8;
+            }
+            let Some(candidate) = candidate else {
+                at += step as u64;
+                continue;
+            };
+            if let Some(header) = self.header(candidate, place)? {
+                let missing = header.lsn.0.checked_sub(expected);
+                if missing.is_some_and(|missing| missing <= (candidate - from) / FRAME_HEADER as u64) {
+                    return Ok(Search::Found { at: candidate, header });
+                }
+            }
+            at = candidate + 8;
+        }
+        Ok(used.map_or(Search::Zeros, |end| Search::Garbage { end: end.min(self.length) }))
+    }
+}
+
+fn offset_unit(offset: u64) -> u32 {
+    u32::try_from(offset / 8).expect("a segment is shorter than 32 GiB")
+}
+
+const INDEX_MAGIC: &[u8; 8] = b"CAIRNIDX";
+const INDEX_FORMAT: u32 = 1;
+const INDEX_HEADER: usize = 48;
+
+/// The index file of a sealed segment.
+pub(crate) fn encode_index(node: NodeId, first: Lsn, length: u64, offsets: &[u32]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(INDEX_HEADER + offsets.len() * 4 + 32);
+    bytes.extend(INDEX_MAGIC);
+    bytes.extend(INDEX_FORMAT.to_le_bytes());
+    bytes.extend((offsets.len() as u32).to_le_bytes());
+    bytes.extend(node.0);
+    bytes.extend(first.0.to_le_bytes());
+    bytes.extend(length.to_le_bytes());
+    offsets.iter().for_each(|offset| bytes.extend(offset.to_le_bytes()));
+    let digest = blake3::hash(&bytes);
+    bytes.extend(digest.as_bytes());
+    bytes
+}
+
+/// The offsets in an index file; `None` when it is damaged or belongs to another state of the segment.
+pub(crate) fn decode_index(bytes: &[u8], node: NodeId, first: Lsn, length: u64) -> Option<Vec<u32>> {
+    let (body, digest) = bytes.split_last_chunk::<32>()?;
+    if body.len() < INDEX_HEADER || blake3::hash(body) != *digest {
+        return None;
+    }
+    let count = u32::from_le_bytes(array(body, 12)) as usize;
+    let (header, offsets) = body.split_at(INDEX_HEADER);
+    let matches = header[..8] == *INDEX_MAGIC
+        && u32::from_le_bytes(array(header, 8)) == INDEX_FORMAT
+        && array(header, 16) == node.0
+        && u64::from_le_bytes(array(header, 32)) == first.0
+        && u64::from_le_bytes(array(header, 40)) == length
+        && offsets.len() == count * 4;
+    matches.then(|| offsets.chunks_exact(4).map(|offset| u32::from_le_bytes(array(offset, 0))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::UnixMillis;
+    use crate::store::disk::Disk;
+    use crate::store::disk_test::MemDisk;
+    use std::path::Path;
+
+    const SALT: Salt = [3; 8];
+
+    /// Frames of 64 bytes from LSN 1 on; each item is (append, ends a batch).
+    fn segment(frames: &[(u64, bool)]) -> Vec<u8> {
+        let mut bytes = vec![0; SEGMENT_START as usize];
+        for (index, (append, end)) in frames.iter().enumerate() {
+            let payload = [index as u8 + 1; 16];
+            let header = FrameHeader {
+                payload_crc: crc32c::crc32c(&payload),
+                stored: 16,
+                lsn: Lsn(index as u64 + 1),
+                time: UnixMillis(0),
+                append: Lsn(*append),
+                kind: 1,
+                flags: u8::from(*end) * END_OF_BATCH,
+            };
+            bytes.extend(header.encode(SALT));
+            bytes.extend(payload);
+        }
+        bytes.extend([0; 256]);
+        bytes
+    }
+
+    fn frame_at(index: usize) -> usize {
+        SEGMENT_START as usize + index * 64
+    }
+
+    fn scan_bytes(bytes: &[u8], next_segment: Option<Lsn>) -> Scan {
+        let disk = MemDisk::new();
+        let file = disk.create(Path::new("/x")).expect("created");
+        file.write_at(bytes, 0).expect("written");
+        let place = Place { salt: SALT, first: Lsn(1), next_segment, length: bytes.len() as u64 };
+        scan(&*file, &place).expect("readable")
+    }
+
+    #[test]
+    fn a_clean_segment_has_no_damage() {
+        let found = scan_bytes(&segment(&[(1, true), (2, false), (2, true)]), None);
+        assert_eq!(found.offsets, [16, 24, 32]);
+        assert_eq!((found.end, found.torn, found.damage.len()), (frame_at(3) as u64, 0, 0));
+        assert_eq!(found.unproven, frame_at(1) as u64..frame_at(3) as u64);
+    }
+
+    #[test]
+    fn an_unfinished_batch_at_the_end_is_cut() {
+        let found = scan_bytes(&segment(&[(1, true), (2, true), (2, false)]), None);
+        assert_eq!((found.offsets.len(), found.end, found.torn), (2, frame_at(2) as u64, 64));
+    }
+
+    #[test]
+    fn a_hole_in_the_last_append_cuts_from_there() {
+        for (offset, length) in [(0, 4), (20, 1), (50, 1), (0, 64)] {
+            let mut bytes = segment(&[(1, true), (2, true), (2, true), (2, true)]);
+            let hole = frame_at(2) + offset;
+            bytes[hole..hole + length].fill(0xee);
+            let found = scan_bytes(&bytes, None);
+            assert_eq!((found.offsets.len(), found.torn), (2, 128), "{offset} {length}");
+            assert_eq!(found.damage, []);
+        }
+    }
+
+    #[test]
+    fn a_hole_over_the_start_of_the_last_append_cuts_all_of_it() {
+        let mut bytes = segment(&[(1, true), (2, true), (2, true), (2, true)]);
+        bytes[frame_at(1)..frame_at(2) + 8].fill(0);
+        let found = scan_bytes(&bytes, None);
+        assert_eq!((found.offsets.len(), found.torn, found.damage.len()), (1, 192, 0));
+    }
+
+    #[test]
+    fn a_hole_before_the_last_append_is_damage() {
+        for (offset, what) in [(4, "no valid frame header"), (50, "payload checksum differs")] {
+            let mut bytes = segment(&[(1, true), (2, true), (3, true), (4, true)]);
+            bytes[frame_at(1) + offset] ^= 1;
+            let found = scan_bytes(&bytes, None);
+            assert_eq!(found.offsets, [16, UNREADABLE, 32, 40]);
+            assert_eq!(found.damage, [BadRange { bytes: frame_at(1) as u64..frame_at(2) as u64, lsns: 2..3, what }]);
+            assert_eq!(found.torn, 0);
+        }
+    }
+
+    #[test]
+    fn damage_and_a_torn_tail_are_told_apart() {
+        let mut bytes = segment(&[(1, true), (2, true), (3, true), (3, true)]);
+        bytes[frame_at(0) + 50] ^= 1;
+        bytes[frame_at(3) + 50] ^= 1;
+        let found = scan_bytes(&bytes, None);
+        assert_eq!(found.offsets, [UNREADABLE, 24, 32]);
+        assert_eq!((found.damage.len(), found.torn), (1, 64));
+    }
+
+    #[test]
+    fn records_lost_with_the_start_of_the_last_append_are_reported() {
+        let mut bytes = segment(&[(1, true), (2, true), (3, true), (3, true)]);
+        bytes[frame_at(1)..frame_at(3)].fill(0xee);
+        let found = scan_bytes(&bytes, None);
+        assert_eq!((found.offsets.len(), found.torn), (1, 192));
+        assert_eq!(found.damage[0].lsns, 2..3);
+    }
+
+    #[test]
+    fn nothing_is_cut_from_a_sealed_segment() {
+        let mut bytes = segment(&[(1, true), (2, true), (2, true)]);
+        bytes[frame_at(1) + 50] ^= 1;
+        bytes.truncate(frame_at(3) - 10);
+        let found = scan_bytes(&bytes, Some(Lsn(4)));
+        assert_eq!(found.offsets, [16, UNREADABLE]);
+        assert_eq!(found.damage.iter().map(|bad| bad.lsns.clone()).collect::<Vec<_>>(), [2..3, 3..4]);
+    }
+
+    #[test]
+    fn a_frame_inside_a_payload_is_not_taken_for_one() {
+        let forged = FrameHeader {
+            payload_crc: 0,
+            stored: 0,
+            lsn: Lsn(2),
+            time: UnixMillis(0),
+            append: Lsn(2),
+            kind: 1,
+            flags: END_OF_BATCH,
+        };
+        let mut bytes = segment(&[(1, true), (2, true)]);
+        bytes[frame_at(0) + 4] ^= 1;
+        let inside = frame_at(0) + 16;
+        bytes[inside..inside + FRAME_HEADER].copy_from_slice(&forged.encode([0; 8]));
+        assert_eq!(scan_bytes(&bytes, None).offsets, [UNREADABLE, 24]);
+    }
+
+    #[test]
+    fn a_damaged_or_foreign_index_is_refused() {
+        let (node, first, offsets) = (NodeId([1; 16]), Lsn(5), [16, 24, 99]);
+        let bytes = encode_index(node, first, 1000, &offsets);
+        assert_eq!(decode_index(&bytes, node, first, 1000), Some(offsets.to_vec()));
+        assert_eq!(decode_index(&bytes, node, first, 1001), None);
+        assert_eq!(decode_index(&bytes, NodeId([2; 16]), first, 1000), None);
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 4;
+            assert_eq!(decode_index(&flipped, node, first, 1000), None);
+            assert_eq!(decode_index(&bytes[..at], node, first, 1000), None);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What each operation does, and what readers see of it.
+
+use super::*;
+
+fn memory() -> (Writer, Arc<Reader>, CollectionId) {
+    let (mut writer, reader, _) = open_mem(&MemDisk::new()).expect("opened");
+    let collection = new_collection(&mut writer, "docs");
+    (writer, reader, collection)
+}
+
+#[test]
+fn a_document_is_read_back_as_it_was_written() {
+    let (mut writer, reader, collection) = memory();
+    let long = "many words ".repeat(500);
+    let mut new = document(collection, "a", &["one", &long]);
+    new.url = Some("https://example.org/a".to_owned());
+    new.expires_at = Some(UnixMillis(5_000));
+    new.chunks[1].page = Some(7);
+    let committed = writer.commit(vec![request(vec![put(new)])]).expect("committed");
+    let entry = reader.lookup(collection, "a").expect("looked up").expect("there");
+    assert_eq!(committed.outcomes, [[Outcome::Created { version: 1, lsn: entry.lsn }]]);
+    let record = reader.document(entry.lsn).expect("read");
+    assert_eq!((record.title.as_str(), record.version, record.updated), ("Title of a", 1, UnixMillis(1_000)));
+    assert_eq!(record.chunks[1].page, Some(7));
+    for (chunk, text) in record.chunks.iter().zip(["one", &long]) {
+        assert_eq!(reader.chunk(chunk.lsn).expect("read"), *body(text));
+        assert_eq!(reader.chunk_text(chunk.lsn).expect("read").text, text);
+    }
+    assert!(reader.log_bytes() < 3_000, "5,500 bytes of repeated text are stored compressed");
+    assert!(matches!(reader.chunk(entry.lsn), Err(ReadError::Kind { .. })));
+    assert!(matches!(reader.chunk(Lsn(99)), Err(ReadError::Missing { .. })));
+    assert!(matches!(reader.chunk(Lsn(0)), Err(ReadError::Missing { .. })));
+}
+
+#[test]
+fn equal_chunks_are_stored_once_until_nobody_has_them() {
+    let (mut writer, reader, collection) = memory();
+    run(&mut writer, put(document(collection, "a", &["x", "y", "x"])));
+    assert_eq!(reader.last(), Lsn(4), "collection, x, y, document");
+    run(&mut writer, put(document(collection, "b", &["y"])));
+    assert_eq!(reader.last(), Lsn(5));
+    let x = Digest::of(b"x");
+    assert_eq!(reader.find_chunk(collection, &x).expect("found"), Some(Lsn(2)));
+    run(&mut writer, put(document(collection, "a", &["x"])));
+    assert_eq!(reader.find_chunk(collection, &x).expect("found"), Some(Lsn(2)));
+    run(&mut writer, put(document(collection, "a", &["z"])));
+    assert_eq!(reader.find_chunk(collection, &x).expect("found"), None);
+    assert_eq!(reader.find_chunk(collection, &Digest::of(b"y")).expect("found"), Some(Lsn(3)));
+    let info = reader.collection("docs").expect("there");
+    assert_eq!((info.documents, info.chunks, info.text_bytes), (2, 2, 2));
+}
+
+#[test]
+fn conditions_are_decided_in_order_within_a_group() {
+    let (mut writer, reader, collection) = memory();
+    let versioned = |texts: &[&str], version| {
+        let mut new = document(collection, "a", texts);
+        new.if_version = version;
+        put(new)
+    };
+    let delete = |if_version| Operation::DeleteDocument { collection, id: "a".to_owned(), if_version };
+    let group = vec![
+        request(vec![versioned(&["1"], Some(0)), versioned(&["2"], Some(0)), versioned(&["1"], None)]),
+        request(vec![
+            versioned(&["2"], Some(1)),
+            delete(Some(1)),
+            delete(Some(2)),
+            delete(None),
+            versioned(&["3"], Some(4)),
+        ]),
+        request(vec![versioned(&["3"], None), create("docs"), create("other")]),
+    ];
+    let outcomes = writer.commit(group).expect("committed").outcomes;
+    assert_eq!(
+        outcomes,
+        [
+            vec![
+                Outcome::Created { version: 1, lsn: Lsn(3) },
+                Outcome::Conflict { actual: Some(1) },
+                Outcome::Unchanged { version: 1 },
+            ],
+            vec![
+                Outcome::Updated { version: 2, lsn: Lsn(5) },
+                Outcome::Conflict { actual: Some(2) },
+                Outcome::Deleted { version: 2 },
+                Outcome::Missing,
+                Outcome::Conflict { actual: None },
+            ],
+            vec![
+                Outcome::Created { version: 3, lsn: Lsn(8) },
+                Outcome::CollectionExists(collection),
+                Outcome::CollectionCreated(CollectionId(Lsn(9))),
+            ],
+        ]
+    );
+    assert_eq!(reader.document(Lsn(5)).expect("read").replaced, Some(Replaced { lsn: Lsn(3), chunks: 1 }));
+}
+
+#[test]
+fn a_deleted_collection_takes_everything_with_it() {
+    let (mut writer, reader, collection) = memory();
+    let mut new = document(collection, "a", &["x"]);
+    new.source = Some("disk".to_owned());
+    new.expires_at = Some(UnixMillis(1));
+    run(&mut writer, put(new));
+    assert_eq!(run(&mut writer, Operation::DeleteCollection { collection }), Outcome::CollectionDeleted);
+    assert_eq!(run(&mut writer, put(document(collection, "a", &["x"]))), Outcome::NoSuchCollection);
+    assert_eq!(run(&mut writer, Operation::DeleteCollection { collection }), Outcome::NoSuchCollection);
+    assert_eq!(reader.lookup(collection, "a").expect("looked up"), None);
+    assert_eq!(reader.expired(UnixMillis(i64::MAX), 9).expect("listed"), []);
+    let again = new_collection(&mut writer, "docs");
+    assert_ne!(again, collection);
+    for kind in catalog::key::OF_COLLECTION {
+        let prefix = catalog::key::of(*kind, collection);
+        assert_eq!(reader.catalog.pairs(&prefix, &prefix, 9).expect("scanned"), [], "swept by the next commit");
+    }
+    assert_eq!(reader.catalog.pairs(b"e", b"e", 9).expect("scanned"), []);
+}
+
+#[test]
+fn listings_are_paged_in_order() {
+    let (mut writer, reader, collection) = memory();
+    for id in ["b/2", "a", "b/1", "c", "b/3", "b"] {
+        let mut new = document(collection, id, &[id]);
+        new.source = id.starts_with("b/").then(|| "tree\0".to_owned());
+        new.expires_at = Some(UnixMillis(100 - id.len() as i64));
+        run(&mut writer, put(new));
+    }
+    let ids = |entries: Vec<(String, DocumentEntry)>| entries.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+    let list = |after, prefix, limit| ids(reader.list(collection, after, prefix, limit).expect("listed"));
+    assert_eq!(list(None, "", 99), ["a", "b", "b/1", "b/2", "b/3", "c"]);
+    assert_eq!(list(None, "b/", 2), ["b/1", "b/2"]);
+    assert_eq!(list(Some("b/2"), "b/", 2), ["b/3"]);
+    assert_eq!(list(Some("b"), "", 1), ["b/1"]);
+    assert_eq!(list(Some("a"), "c", 9), ["c"]);
+    let of_source = |after, limit| ids(reader.list_source(collection, "tree\0", after, limit).expect("listed"));
+    assert_eq!(of_source(None, 2), ["b/1", "b/2"]);
+    assert_eq!(of_source(Some("b/2"), 2), ["b/3"]);
+    let sources = reader.sources(collection, None, 9).expect("listed");
+    assert_eq!(sources, [SourceEntry { source: "tree\0".to_owned(), source_digest: None, documents: 3 }]);
+    assert_eq!(reader.sources(collection, Some("tree\0"), 9).expect("listed"), []);
+    assert_eq!(reader.expired(UnixMillis(98), 2).expect("listed").len(), 2);
+    assert_eq!(reader.expired(UnixMillis(96), 9).expect("listed"), []);
+}
+
+#[test]
+fn answers_are_remembered_for_a_day() {
+    let disk = MemDisk::new();
+    let clock = TestClock::at(1_000);
+    let config = Config { clock: clock.clone(), ..config(Path::new("/data")) };
+    let (mut writer, reader, _) = open_on(Arc::new(disk), None, config, None, CatalogPlace::Memory).expect("opened");
+    let remember = |key: &str| Operation::RememberAnswer { key: key.to_owned(), answer: key.as_bytes().to_vec() };
+    assert_eq!(run(&mut writer, remember("one")), Outcome::Remembered);
+    run(&mut writer, remember("one"));
+    let answer = |key| reader.remembered(key).expect("asked");
+    assert_eq!((answer("one"), answer("two")), (Some(b"one".to_vec()), None));
+    clock.0.store(1_000 + catalog::ANSWER_LIFETIME_MS, Ordering::SeqCst);
+    assert_eq!(answer("one"), None);
+    run(&mut writer, remember("two"));
+    assert_eq!(reader.catalog.pairs(b"t", b"t", 9).expect("scanned").len(), 1, "the old one is gone");
+    assert_eq!(reader.catalog.pairs(b"r", b"r", 9).expect("scanned").len(), 1);
+}
+
+#[test]
+fn what_cannot_be_stored_is_refused_alone() {
+    let (mut writer, _, collection) = memory();
+    let id = "x".repeat(NAME_BYTES_MAX + 1);
+    let mut heavy = document(collection, "b", &[]);
+    heavy.metadata = vec![b' '; 65 << 20];
+    let operations = vec![put(document(collection, &id, &[])), put(heavy), put(document(collection, "a", &[]))];
+    let outcomes = writer.commit(vec![request(operations)]).expect("committed").outcomes;
+    assert!(matches!(outcomes[0][0], Outcome::TooLarge { what: "document id", bytes: 4097, limit: 4096 }));
+    assert!(matches!(outcomes[0][1], Outcome::TooLarge { what: "document", .. }));
+    assert!(matches!(outcomes[0][2], Outcome::Created { version: 1, .. }));
+}
+
+#[test]
+fn a_full_disk_is_refused_before_it_is_reached_and_writing_resumes() {
+    let disk = MemDisk::new();
+    let (mut writer, reader, _) = open_on(
+        Arc::new(disk.clone()),
+        None,
+        Config { reserve_bytes: 1 << 20, ..config(Path::new("/data")) },
+        None,
+        CatalogPlace::Memory,
+    )
+    .expect("opened");
+    let collection = new_collection(&mut writer, "docs");
+    disk.set_free((1 << 20) - 1);
+    let error = writer.commit(vec![request(vec![put(document(collection, "a", &["x"]))])]).expect_err("full");
+    assert!(matches!(error, CommitError::DiskFull { .. }), "{error}");
+    assert!(matches!(reader.state(), WriterState::DiskFull { .. }));
+    assert_eq!(reader.lookup(collection, "a").expect("looked up"), None);
+    disk.set_free(1 << 30);
+    assert_eq!(reader.state(), WriterState::Writable);
+    assert!(matches!(run(&mut writer, put(document(collection, "a", &["x"]))), Outcome::Created { version: 1, .. }));
+}
+
+#[test]
+fn a_replay_yields_the_changes_that_the_commits_gave() {
+    let (mut writer, reader, collection) = memory();
+    let mut given = vec![];
+    let mut commit = |operations| given.extend(writer.commit(vec![request(operations)]).expect("committed").changes);
+    commit(vec![put(document(collection, "a", &["x", "y"])), put(document(collection, "b", &["x"]))]);
+    commit(vec![put(document(collection, "a", &["y", &"long ".repeat(900)]))]);
+    commit(vec![Operation::DeleteDocument { collection, id: "b".to_owned(), if_version: None }]);
+    commit(vec![create("other"), Operation::DeleteCollection { collection }]);
+    assert_eq!(changes(&reader)[1..], given);
+    let middle = given[2].lsn;
+    assert_eq!(reader.changes_after(middle).map(|change| change.expect("read")).collect::<Vec<_>>(), given[3..]);
+}

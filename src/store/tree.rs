@@ -1,0 +1,189 @@
+//! An ordered map of bytes with atomic batches: sled on disk, or a `BTreeMap` where there is no disk to use.
+//!
+//! The only module that knows sled. sled panics on damaged files and on some failures, so every call into it is fenced;
+//! a panic is an error like any other, after which the catalog is rebuilt at the next start.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use parking_lot::RwLock;
+
+use super::CatalogError;
+
+/// sled's page cache.
+const CACHE_BYTES: u64 = 32 << 20;
+
+/// New values by key, `None` for removal; applied together or not at all.
+pub(crate) type Batch = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// A key with its value.
+pub(crate) type Pair = (Vec<u8>, Vec<u8>);
+
+/// See the module.
+pub(crate) enum Tree {
+    Sled(SledTree),
+    Memory(RwLock<BTreeMap<Vec<u8>, Vec<u8>>>),
+}
+
+/// A sled database; only its default tree is used, because only batches over one tree are atomic and cheap.
+pub(crate) struct SledTree(Option<sled::Db>);
+
+impl Tree {
+    /// Opens or makes a sled database in `path`, with no flushes of its own: an idle node writes nothing.
+    pub(crate) fn open_sled(path: &Path) -> Result<Self, CatalogError> {
+        let config = sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None)
+            .mode(sled::Mode::HighThroughput);
+        fenced(|| config.open()).map(|db| Self::Sled(SledTree(Some(db))))
+    }
+
+    pub(crate) fn in_memory() -> Self {
+        Self::Memory(RwLock::default())
+    }
+
+    /// The value of `key`.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CatalogError> {
+        match self {
+            Self::Sled(tree) => fenced(|| Ok(tree.db().get(key)?.map(|value| value.to_vec()))),
+            Self::Memory(map) => Ok(map.read().get(key).cloned()),
+        }
+    }
+
+    /// Calls `visit` for the pairs from `from` on, in key order, as long as keys begin with `prefix` and `visit` answers
+    /// `true`.
+    pub(crate) fn scan(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<bool, CatalogError>,
+    ) -> Result<(), CatalogError> {
+        match self {
+            Self::Sled(tree) => {
+                let mut pairs = fenced(|| Ok(tree.db().range(from..)))?;
+                while let Some((key, value)) = fenced(|| pairs.next().transpose())? {
+                    if !key.starts_with(prefix) || !visit(&key, &value)? {
+                        break;
+                    }
+                }
+            }
+            Self::Memory(map) => {
+                for (key, value) in map.read().range(from.to_vec()..) {
+                    if !key.starts_with(prefix) || !visit(key, value)? {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// At most `limit` pairs whose keys begin with `prefix`, from `from` on, in key order.
+    pub(crate) fn pairs(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Pair>, CatalogError> {
+        let mut found = Vec::new();
+        if limit > 0 {
+            self.scan(prefix, from, |key, value| {
+                found.push((key.to_vec(), value.to_vec()));
+                Ok(found.len() < limit)
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// Applies all of a batch.
+    pub(crate) fn apply(&self, batch: Batch) -> Result<(), CatalogError> {
+        match self {
+            Self::Sled(tree) => {
+                let mut changes = sled::Batch::default();
+                for (key, value) in batch {
+                    match value {
+                        Some(value) => changes.insert(key, value),
+                        None => changes.remove(key),
+                    }
+                }
+                fenced(|| tree.db().apply_batch(changes))
+            }
+            Self::Memory(map) => {
+                let mut map = map.write();
+                for (key, value) in batch {
+                    match value {
+                        Some(value) => map.insert(key, value),
+                        None => map.remove(&key),
+                    };
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes what is in memory and closes the files.
+    pub(crate) fn close(mut self) -> Result<(), CatalogError> {
+        match &mut self {
+            Self::Sled(tree) => match tree.0.take() {
+                Some(db) => fenced(move || db.flush().map(|_| ())),
+                None => Ok(()),
+            },
+            Self::Memory(_) => Ok(()),
+        }
+    }
+}
+
+impl SledTree {
+    fn db(&self) -> &sled::Db {
+        self.0.as_ref().expect("taken only by close, which consumes the tree")
+    }
+}
+
+impl Drop for SledTree {
+    fn drop(&mut self) {
+        // sled syncs when dropped and panics if it cannot; here that only means a rebuild at the next start.
+        let db = self.0.take();
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(db)));
+    }
+}
+
+/// Runs a call into sled and turns a panic into an error. What sled holds in memory may be inconsistent afterwards; the
+/// catalog takes itself out of use on any error, so nobody looks.
+fn fenced<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, CatalogError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(source)) => Err(CatalogError::Engine { source: Box::new(source) }),
+        Err(_) => Err(CatalogError::Panicked),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn each(check: impl Fn(&Tree)) {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        check(&Tree::in_memory());
+        check(&Tree::open_sled(&directory.path().join("tree")).expect("opened"));
+    }
+
+    fn keys(pairs: Vec<Pair>) -> Vec<Vec<u8>> {
+        pairs.into_iter().map(|(key, _)| key).collect()
+    }
+
+    #[test]
+    fn both_trees_scan_in_order_within_a_prefix() {
+        each(|tree| {
+            let words: [&[u8]; 6] = [b"a", b"ba", b"bb", b"bc", b"b", b"c"];
+            tree.apply(words.iter().map(|key| (key.to_vec(), Some(vec![1]))).collect()).expect("applied");
+            tree.apply(Batch::from([(b"bb".to_vec(), None), (b"bd".to_vec(), Some(vec![2]))])).expect("applied");
+            assert_eq!(keys(tree.pairs(b"b", b"b", 9).expect("scan")), [&b"b"[..], b"ba", b"bc", b"bd"]);
+            assert_eq!(keys(tree.pairs(b"b", b"bb", 1).expect("scan")), [b"bc"]);
+            assert_eq!(keys(tree.pairs(b"b", b"b", 0).expect("scan")), [b""; 0]);
+            assert_eq!((tree.get(b"bb").expect("get"), tree.get(b"bd").expect("get")), (None, Some(vec![2])));
+        });
+    }
+
+    #[test]
+    fn a_panic_inside_is_an_error() {
+        let outcome = fenced(|| -> sled::Result<()> { panic!("as sled does on damage") });
+        assert!(matches!(outcome, Err(CatalogError::Panicked)));
+    }
+}

@@ -1,0 +1,354 @@
+//! Whether the catalog on disk may be used, and bringing it up to the log.
+//!
+//! `views/catalog.json` decides. It says either *clean*, with a digest of every file, or *dirty*, with the boot id of the
+//! machine. Clean and unchanged: used. Dirty and the machine has not restarted since: the process died, the kernel still
+//! had all its writes, so the catalog is used after every pair was read once. Anything else: deleted and rebuilt. In each
+//! case the record that the catalog says it applied last must be the one in the log.
+//!
+//! A start and stop without a write between leave everything as it is, but for the snapshot that sled makes of its own
+//! accord at the first start after writes.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::OpenError;
+use super::catalog::{Applied, Catalog, CatalogError};
+use super::disk::{Disk, read_file, replace_file};
+use super::log::{Log, ReadError};
+use super::record::{Record, kind};
+use super::tree::Tree;
+use super::update::Update;
+use crate::base::{Digest, Lsn, NodeId};
+
+/// Changes when the keys or values of the catalog do; an older catalog is rebuilt.
+const FORMAT: u32 = 1;
+/// The manifest names a handful of files.
+const MANIFEST_BYTES_MAX: u64 = 1 << 20;
+/// Changed keys of one batch during a rebuild, which bounds its memory.
+const REBUILD_KEYS: usize = 4096;
+
+/// What became of the catalog at the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ViewState {
+    /// The store is new.
+    Created,
+    /// It was up to date.
+    Trusted,
+    /// It lacked the last records.
+    CaughtUp {
+        /// The last record it had.
+        from: Lsn,
+        /// The last record it has.
+        to: Lsn,
+    },
+    /// It was made anew from the log.
+    Rebuilt {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Where the catalog is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CatalogPlace {
+    /// In files of sled.
+    Disk,
+    /// In memory, rebuilt at every start.
+    #[cfg(test)]
+    Memory,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    format: u32,
+    node: String,
+    state: State,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum State {
+    Clean { applied: Lsn, files: Vec<ManifestFile> },
+    Dirty { boot_id: Option<String> },
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ManifestFile {
+    name: String,
+    bytes: u64,
+    blake3: String,
+}
+
+/// Keeps `catalog.json` true while the store is open.
+pub(crate) struct Trust {
+    disk: Arc<dyn Disk>,
+    manifest: PathBuf,
+    directory: PathBuf,
+    node: NodeId,
+    boot_id: Option<String>,
+    mark: Mark,
+}
+
+/// What the manifest says now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Clean,
+    Dirty,
+    /// Nothing, and nothing may be written: there are no files, or they are bad.
+    None,
+}
+
+/// Boot id of the running kernel.
+pub(crate) fn boot_id() -> Option<String> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|text| text.trim().to_owned())
+}
+
+/// Opens the catalog of `log` under `views`, which exists, and brings it up to the log.
+pub(crate) fn open_catalog(
+    disk: Arc<dyn Disk>,
+    views: &Path,
+    log: &Log,
+    boot_id: Option<String>,
+    place: CatalogPlace,
+) -> Result<(Catalog, Trust, ViewState), OpenError> {
+    let mut trust = Trust {
+        disk,
+        manifest: views.join("catalog.json"),
+        directory: views.join("catalog"),
+        node: log.node,
+        boot_id,
+        mark: Mark::None,
+    };
+    let reason = match place {
+        CatalogPlace::Disk => match trust.open_trusted(log) {
+            Ok((catalog, state)) => return Ok((catalog, trust, state)),
+            Err(Refusal::Distrust(reason)) => reason,
+            Err(Refusal::Log(error)) => return Err(OpenError::Replay { source: error }),
+        },
+        #[cfg(test)]
+        CatalogPlace::Memory => {
+            let catalog = rebuild(Tree::in_memory(), log)?;
+            return Ok((catalog, trust, ViewState::Rebuilt { reason: "kept in memory".to_owned() }));
+        }
+    };
+    match trust.start_anew().and_then(|tree| rebuild(tree, log)) {
+        Ok(catalog) if log.last() == Lsn::ZERO => Ok((catalog, trust, ViewState::Created)),
+        Ok(catalog) => Ok((catalog, trust, ViewState::Rebuilt { reason })),
+        Err(OpenError::Catalog { source }) => {
+            // A full disk, mostly: sled cannot even open then. A node without its catalog on disk still answers.
+            trust.withdraw();
+            let catalog = rebuild(Tree::in_memory(), log)?;
+            let reason = format!("{reason}; kept in memory, because on disk {source}");
+            Ok((catalog, trust, ViewState::Rebuilt { reason }))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Why a catalog on disk is not used.
+enum Refusal {
+    /// It may be wrong.
+    Distrust(String),
+    /// The log could not be read to bring it up.
+    Log(ReadError),
+}
+
+impl From<CatalogError> for Refusal {
+    fn from(error: CatalogError) -> Self {
+        Self::Distrust(error.to_string())
+    }
+}
+
+impl Trust {
+    fn open_trusted(&mut self, log: &Log) -> Result<(Catalog, ViewState), Refusal> {
+        let distrust = |reason: &str| Refusal::Distrust(reason.to_owned());
+        let bytes = read_file(&*self.disk, &self.manifest, MANIFEST_BYTES_MAX)
+            .map_err(|_| distrust("there is no manifest of the catalog"))?;
+        let manifest: Manifest =
+            serde_json::from_slice(&bytes).map_err(|_| distrust("the manifest of the catalog is damaged"))?;
+        if manifest.format != FORMAT || manifest.node != self.node.to_string() {
+            return Err(distrust("the catalog is of another format or node"));
+        }
+        let clean_at = match manifest.state {
+            State::Clean { applied, files } => {
+                if hash_files(&self.directory).ok().as_ref() != Some(&files) {
+                    return Err(distrust("the files of the catalog are not those in its manifest"));
+                }
+                self.mark = Mark::Clean;
+                Some(applied)
+            }
+            State::Dirty { boot_id } => {
+                if boot_id.is_none() || boot_id != self.boot_id {
+                    return Err(distrust("the machine stopped while the catalog was being written"));
+                }
+                self.mark = Mark::Dirty;
+                None
+            }
+        };
+        let before = stamps(&self.directory).ok();
+        let catalog = Catalog::open(Tree::open_sled(&self.directory)?)?;
+        if stamps(&self.directory).ok() != before {
+            self.mark_dirty();
+        }
+        let applied = catalog.applied()?;
+        match clean_at {
+            None => catalog.check()?,
+            Some(lsn) if lsn != applied.lsn => return Err(distrust("the catalog is not the one in its manifest")),
+            Some(_) => {}
+        }
+        if applied.lsn > log.last() {
+            return Err(distrust("the catalog is ahead of the log"));
+        }
+        if applied.lsn != Lsn::ZERO && log.fingerprint(applied.lsn).ok() != Some(applied.fingerprint) {
+            return Err(distrust("the catalog belongs to another history of the log"));
+        }
+        if log.next_readable(applied.lsn.next()) > log.last() {
+            return Ok((catalog, ViewState::Trusted));
+        }
+        self.mark_dirty();
+        match catch_up(&catalog, log, applied.lsn) {
+            Ok(to) => Ok((catalog, ViewState::CaughtUp { from: applied.lsn, to })),
+            Err(ReadError::Catalog { source }) => Err(source.into()),
+            Err(error) => Err(Refusal::Log(error)),
+        }
+    }
+
+    /// Deletes what there is and opens an empty tree.
+    fn start_anew(&mut self) -> Result<Tree, OpenError> {
+        self.withdraw();
+        match fs::remove_dir_all(&self.directory) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(OpenError::Write { path: self.directory.clone(), source });
+            }
+            _ => {}
+        }
+        self.mark = Mark::Clean;
+        self.mark_dirty();
+        Tree::open_sled(&self.directory).map_err(|source| OpenError::Catalog { source })
+    }
+
+    /// Before the first change of the catalog's files. A failure costs the next start a rebuild and nothing else,
+    /// because a clean manifest no longer matches the files then; so errors are ignored.
+    pub(crate) fn mark_dirty(&mut self) {
+        if self.mark == Mark::Clean {
+            self.mark = Mark::Dirty;
+            let _ = self.write(State::Dirty { boot_id: self.boot_id.clone() });
+        }
+    }
+
+    /// After the catalog was closed in good order. A failure costs the next start a rebuild at worst.
+    pub(crate) fn vouch(&mut self, applied: Applied) {
+        if self.mark == Mark::Dirty
+            && let Ok(files) = hash_files(&self.directory)
+            && self.write(State::Clean { applied: applied.lsn, files }).is_ok()
+        {
+            self.mark = Mark::Clean;
+        }
+    }
+
+    /// The catalog on disk must not be used again.
+    pub(crate) fn withdraw(&mut self) {
+        self.mark = Mark::None;
+        let _ = self.disk.remove(&self.manifest);
+    }
+
+    fn write(&self, state: State) -> io::Result<()> {
+        let manifest = Manifest { format: FORMAT, node: self.node.to_string(), state };
+        let bytes = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?;
+        replace_file(&*self.disk, &self.manifest, &bytes)
+    }
+}
+
+/// Makes a catalog in an empty tree.
+fn rebuild(tree: Tree, log: &Log) -> Result<Catalog, OpenError> {
+    let catalog = Catalog::open(tree).map_err(|source| OpenError::Catalog { source })?;
+    match catch_up(&catalog, log, Lsn::ZERO) {
+        Ok(_) => Ok(catalog),
+        Err(ReadError::Catalog { source }) => Err(OpenError::Catalog { source }),
+        Err(source) => Err(OpenError::Replay { source }),
+    }
+}
+
+/// Applies the records after `applied` and returns the last one applied. Damaged records are stepped over.
+fn catch_up(catalog: &Catalog, log: &Log, applied: Lsn) -> Result<Lsn, ReadError> {
+    let mut update = Update::new(catalog, log);
+    let mut reached = Applied { lsn: applied, fingerprint: 0 };
+    let mut lsn = log.next_readable(applied.next());
+    while lsn <= log.last() {
+        match apply(&mut update, log, lsn) {
+            Ok(fingerprint) => reached = Applied { lsn, fingerprint },
+            Err(error) if error.is_damage() => {}
+            Err(error) => return Err(error),
+        }
+        if update.len() >= REBUILD_KEYS {
+            update.finish(reached)?;
+            update = Update::new(catalog, log);
+        }
+        lsn = log.next_readable(lsn.next());
+    }
+    if reached.lsn > applied {
+        update.finish(reached)?;
+    }
+    Ok(reached.lsn)
+}
+
+/// Applies one record and returns its fingerprint.
+fn apply(update: &mut Update<'_>, log: &Log, lsn: Lsn) -> Result<u64, ReadError> {
+    let header = log.header(lsn)?;
+    if header.kind != kind::CHUNK {
+        let frame = log.read(lsn)?;
+        let record = Record::decode(header.kind, lsn, header.time, &frame.payload)
+            .map_err(|error| log.unreadable(lsn, error.0))?;
+        update.apply(lsn, header.time, &record, None)?;
+    }
+    log.fingerprint(lsn)
+}
+
+/// The files under `directory`, sorted by name.
+fn files(directory: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let mut found = Vec::new();
+    let mut pending = vec![(String::new(), directory.to_owned())];
+    while let Some((prefix, path)) = pending.pop() {
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+            if entry.file_type()?.is_dir() {
+                pending.push((format!("{name}/"), entry.path()));
+            } else {
+                found.push((name, entry.path()));
+            }
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn hash_files(directory: &Path) -> io::Result<Vec<ManifestFile>> {
+    files(directory)?
+        .into_iter()
+        .map(|(name, path)| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update_reader(File::open(path)?)?;
+            let blake3 = Digest(*hasher.finalize().as_bytes()).to_string();
+            Ok(ManifestFile { name, bytes: hasher.count(), blake3 })
+        })
+        .collect()
+}
+
+/// What shows at once whether a file was written: its name, length and time of change.
+fn stamps(directory: &Path) -> io::Result<Vec<(String, u64, SystemTime)>> {
+    files(directory)?
+        .into_iter()
+        .map(|(name, path)| {
+            let metadata = path.metadata()?;
+            Ok((name, metadata.len(), metadata.modified()?))
+        })
+        .collect()
+}

@@ -1,0 +1,314 @@
+//! What records do to the catalog. The one place for it: a commit, a catch-up and a rebuild all pass here, so the
+//! catalog that a rebuild makes equals the one that the commits made.
+//!
+//! An update collects its changes over the tree and applies them in one batch, together with the LSN they reach to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::catalog::{
+    Applied, Catalog, CatalogError, CollectionInfo, Collections, DocumentEntry, decode_pair, decode_source,
+    encode_source, key, pair,
+};
+use super::log::Log;
+use super::record::{ChunkRef, CollectionId, DocumentRecord, NewCollection, Record, RecordError};
+use super::tree::{Batch, Tree};
+use crate::base::{Digest, Lsn, UnixMillis};
+
+/// Most keys of deleted collections that one update removes, so that no commit waits for a large one.
+const SWEEP_KEYS: usize = 1024;
+/// Most answers forgotten for each one remembered; more than one, so that a backlog shrinks.
+const FORGET_ANSWERS: usize = 4;
+
+/// Changes to the catalog that are not in its tree yet.
+pub(crate) struct Update<'a> {
+    catalog: &'a Catalog,
+    log: &'a Log,
+    batch: Batch,
+    pub(crate) collections: Arc<Collections>,
+    /// Collections whose counts differ from what the tree has.
+    touched: Vec<CollectionId>,
+    /// Documents whose records are not in the log yet.
+    pending: HashMap<Lsn, Arc<DocumentRecord>>,
+}
+
+impl<'a> Update<'a> {
+    pub(crate) fn new(catalog: &'a Catalog, log: &'a Log) -> Self {
+        let collections = Arc::clone(&catalog.collections.read());
+        Self { catalog, log, batch: Batch::new(), collections, touched: Vec::new(), pending: HashMap::new() }
+    }
+
+    /// Number of changed keys.
+    pub(crate) fn len(&self) -> usize {
+        self.batch.len()
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CatalogError> {
+        match self.batch.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.catalog.get(key),
+        }
+    }
+
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.batch.insert(key, Some(value));
+    }
+
+    fn remove(&mut self, key: Vec<u8>) {
+        self.batch.insert(key, None);
+    }
+
+    /// The document that has this id now.
+    pub(crate) fn document(&self, collection: CollectionId, id: &str) -> Result<Option<DocumentEntry>, CatalogError> {
+        let value = self.get(&key::document(collection, id))?;
+        Ok(value.map(|value| DocumentEntry::decode(&value)).transpose()?)
+    }
+
+    /// The last version that was used for an id that no document has now; 0 when there never was one.
+    pub(crate) fn deleted_version(&self, collection: CollectionId, id: &str) -> Result<u64, CatalogError> {
+        let value = self.get(&key::deleted(collection, id))?;
+        Ok(value.map(|value| decode_pair(&value)).transpose()?.map_or(0, |(version, _)| version))
+    }
+
+    /// LSN of the chunk record with this digest and how often documents refer to it.
+    pub(crate) fn chunk(&self, collection: CollectionId, digest: &Digest) -> Result<Option<(Lsn, u64)>, CatalogError> {
+        let value = self.get(&key::chunk(collection, digest))?;
+        Ok(value.map(|value| decode_pair(&value)).transpose()?.map(|(lsn, count)| (Lsn(lsn), count)))
+    }
+
+    /// The record of a document; `None` when it is damaged.
+    pub(crate) fn record(&self, lsn: Lsn) -> Option<Arc<DocumentRecord>> {
+        if let Some(record) = self.pending.get(&lsn) {
+            return Some(Arc::clone(record));
+        }
+        let frame = self.log.read(lsn).ok()?;
+        match Record::decode(frame.header.kind, lsn, frame.header.time, &frame.payload) {
+            Ok(Record::DocumentPut(document)) => Some(document),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// Adds what a record does. `old` is the record of the document that it replaces or deletes, if the caller has it.
+    pub(crate) fn apply(
+        &mut self,
+        lsn: Lsn,
+        time: UnixMillis,
+        record: &Record,
+        old: Option<Arc<DocumentRecord>>,
+    ) -> Result<(), CatalogError> {
+        match record {
+            Record::CollectionCreated(new) => {
+                self.touched.push(CollectionId(lsn));
+                let info = CollectionInfo::new(lsn, time, new.clone());
+                Arc::make_mut(&mut self.collections).insert(Arc::new(info));
+                Ok(())
+            }
+            Record::CollectionDeleted(collection) => {
+                if Arc::make_mut(&mut self.collections).remove(*collection) {
+                    self.remove(key::collection(*collection));
+                    self.put(key::garbage(*collection), Vec::new());
+                }
+                Ok(())
+            }
+            Record::DocumentPut(document) => {
+                self.pending.insert(lsn, Arc::clone(document));
+                self.put_document(lsn, time, document, old)
+            }
+            Record::DocumentDeleted { collection, id, version, .. } => {
+                let Some(entry) = self.document(*collection, id)? else { return Ok(()) };
+                self.drop_document(*collection, id, &entry, old)?;
+                self.remove(key::document(*collection, id));
+                self.put(key::deleted(*collection, id), pair(*version, 0));
+                self.change_collection(*collection, lsn, time, |_| {});
+                Ok(())
+            }
+            Record::Answer { key, .. } => self.remember(lsn, time, key),
+        }
+    }
+
+    fn put_document(
+        &mut self,
+        lsn: Lsn,
+        time: UnixMillis,
+        document: &DocumentRecord,
+        old: Option<Arc<DocumentRecord>>,
+    ) -> Result<(), CatalogError> {
+        let (collection, id) = (document.collection, &document.id);
+        if !self.collections.by_id.contains_key(&collection) {
+            // Documents are only written into collections that exist, so its creation record is damaged.
+            let lost = NewCollection {
+                name: format!("recovered-{}", collection.0),
+                description: "its creation record is damaged".to_owned(),
+                model: String::new(),
+                dimensions: 0,
+            };
+            self.touched.push(collection);
+            let info = CollectionInfo::new(collection.0, time, lost);
+            Arc::make_mut(&mut self.collections).insert(Arc::new(info));
+        }
+        // First the new references, then the old ones: a chunk that both versions have is never without any.
+        self.count_chunks(collection, &document.chunks, 1)?;
+        match self.document(collection, id)? {
+            Some(entry) => self.drop_document(collection, id, &entry, old)?,
+            None => self.remove(key::deleted(collection, id)),
+        }
+        let entry = DocumentEntry {
+            lsn,
+            version: document.version,
+            content_digest: document.content_digest,
+            source: document.source.clone(),
+            source_digest: document.source_digest,
+            chunks: document.chunks.len() as u32,
+            text_bytes: document.text_bytes,
+            expires_at: document.expires_at,
+        };
+        self.put(key::document(collection, id), entry.encode());
+        if let Some(source) = &document.source {
+            self.put(key::source_document(collection, source, id), Vec::new());
+            let key = key::source(collection, source);
+            let documents =
+                self.get(&key)?.map(|value| decode_source(&value)).transpose()?.map_or(0, |(_, count)| count);
+            self.put(key, encode_source(document.source_digest.as_ref(), documents + 1));
+        }
+        if let Some(time) = document.expires_at {
+            self.put(key::expiry(time, collection, id), Vec::new());
+        }
+        self.change_collection(collection, lsn, time, |info| {
+            info.documents += 1;
+            info.chunks += u64::from(entry.chunks);
+            info.text_bytes = info.text_bytes.saturating_add(entry.text_bytes);
+        });
+        Ok(())
+    }
+
+    /// Removes what a document's version has put beside its own entry.
+    fn drop_document(
+        &mut self,
+        collection: CollectionId,
+        id: &str,
+        entry: &DocumentEntry,
+        old: Option<Arc<DocumentRecord>>,
+    ) -> Result<(), CatalogError> {
+        // Where the record is damaged its references stay counted: a chunk too many is kept, none is lost.
+        if let Some(record) = old.filter(|old| old.lsn == entry.lsn).or_else(|| self.record(entry.lsn)) {
+            self.count_chunks(collection, &record.chunks, -1)?;
+        }
+        if let Some(source) = &entry.source {
+            self.remove(key::source_document(collection, source, id));
+            let key = key::source(collection, source);
+            match self.get(&key)?.map(|value| decode_source(&value)).transpose()? {
+                Some((digest, documents)) if documents > 1 => {
+                    self.put(key, encode_source(digest.as_ref(), documents - 1));
+                }
+                _ => self.remove(key),
+            }
+        }
+        if let Some(time) = entry.expires_at {
+            self.remove(key::expiry(time, collection, id));
+        }
+        if let Some(info) = Arc::make_mut(&mut self.collections).by_id.get_mut(&collection) {
+            let info = Arc::make_mut(info);
+            info.documents = info.documents.saturating_sub(1);
+            info.chunks = info.chunks.saturating_sub(u64::from(entry.chunks));
+            info.text_bytes = info.text_bytes.saturating_sub(entry.text_bytes);
+        }
+        Ok(())
+    }
+
+    fn count_chunks(&mut self, collection: CollectionId, chunks: &[ChunkRef], change: i64) -> Result<(), CatalogError> {
+        for chunk in chunks {
+            let count = self.chunk(collection, &chunk.digest)?;
+            let (known, count) = count.unwrap_or((chunk.lsn, 0));
+            let lsn = if change > 0 { chunk.lsn } else { known };
+            match count.saturating_add_signed(change) {
+                0 => self.remove(key::chunk(collection, &chunk.digest)),
+                count => self.put(key::chunk(collection, &chunk.digest), pair(lsn.0, count)),
+            }
+        }
+        Ok(())
+    }
+
+    fn change_collection(
+        &mut self,
+        id: CollectionId,
+        lsn: Lsn,
+        time: UnixMillis,
+        change: impl FnOnce(&mut CollectionInfo),
+    ) {
+        if let Some(info) = Arc::make_mut(&mut self.collections).by_id.get_mut(&id) {
+            let info = Arc::make_mut(info);
+            change(info);
+            info.last_change = lsn;
+            info.last_change_time = time;
+            if self.touched.last() != Some(&id) {
+                self.touched.push(id);
+            }
+        }
+    }
+
+    fn remember(&mut self, lsn: Lsn, time: UnixMillis, answer_key: &str) -> Result<(), CatalogError> {
+        let key = key::answer(answer_key);
+        if let Some(value) = self.get(&key)? {
+            let (old, old_time) = decode_pair(&value)?;
+            self.remove(key::answer_time(UnixMillis(old_time as i64), Lsn(old)));
+        }
+        let oldest = self.catalog.pairs(key::ANSWER_TIMES, key::ANSWER_TIMES, FORGET_ANSWERS)?;
+        for (time_key, answer_key) in oldest {
+            let (written, _) = key::time_of(&time_key).ok_or(RecordError("answer key is too short"))?;
+            let is_old = time.0.saturating_sub(written.0) >= super::catalog::ANSWER_LIFETIME_MS;
+            // One that this update has removed already was remembered anew.
+            if is_old && !self.batch.contains_key(&time_key) {
+                let answer_key = std::str::from_utf8(&answer_key).map_err(|_| RecordError("answer key is no text"))?;
+                self.remove(key::answer(answer_key));
+                self.remove(time_key);
+            }
+        }
+        self.put(key, pair(lsn.0, time.0 as u64));
+        self.put(key::answer_time(time, lsn), answer_key.as_bytes().to_vec());
+        Ok(())
+    }
+
+    /// Removes some keys of collections that earlier updates deleted.
+    fn sweep(&mut self, tree: &Tree) -> Result<(), CatalogError> {
+        let mut left = SWEEP_KEYS;
+        for (garbage, _) in tree.pairs(key::GARBAGE, key::GARBAGE, SWEEP_KEYS)? {
+            let Some(collection) = key::collection_of(&garbage) else { continue };
+            for kind in key::OF_COLLECTION {
+                let prefix = key::of(*kind, collection);
+                for (key, value) in tree.pairs(&prefix, &prefix, left)? {
+                    if *kind == b'd'
+                        && let Some(time) = DocumentEntry::decode(&value)?.expires_at
+                        && let Some(id) = key::rest(&key)
+                    {
+                        self.remove(key::expiry(time, collection, id));
+                    }
+                    self.remove(key);
+                    left -= 1;
+                }
+            }
+            if left == 0 {
+                break;
+            }
+            self.remove(garbage);
+        }
+        Ok(())
+    }
+
+    /// Puts everything into the catalog: readers see all of it or nothing.
+    pub(crate) fn finish(mut self, applied: Applied) -> Result<(), CatalogError> {
+        let catalog = self.catalog;
+        catalog.with_tree(|tree| {
+            self.sweep(tree)?;
+            for id in std::mem::take(&mut self.touched) {
+                if let Some(info) = self.collections.by_id.get(&id) {
+                    let value = info.encode();
+                    self.put(key::collection(id), value);
+                }
+            }
+            self.put(key::APPLIED.to_vec(), pair(applied.lsn.0, applied.fingerprint));
+            tree.apply(std::mem::take(&mut self.batch))
+        })?;
+        *catalog.collections.write() = self.collections;
+        Ok(())
+    }
+}
