@@ -21,8 +21,21 @@ pub struct ModelInfo {
     pub name: String,
     /// Components of an embedding.
     pub dimensions: usize,
-    /// Weight of the vector half in hybrid search, 0 to 1, as measured for this model.
+    /// ISO 639-1 codes of the languages whose meaning it knows.
+    pub languages: &'static [&'static str],
+    /// Weight of the vector half in hybrid search for those languages, 0 to 1, as measured for this model.
     pub hybrid_weight: f32,
+    /// The same for other languages.
+    pub hybrid_weight_elsewhere: f32,
+}
+
+impl ModelInfo {
+    /// Weight of the vector half for a collection written in the language of this code; empty for "not known".
+    #[must_use]
+    pub fn weight_for(&self, language: &str) -> f32 {
+        let known = language.is_empty() || self.languages.contains(&language);
+        if known { self.hybrid_weight } else { self.hybrid_weight_elsewhere }
+    }
 }
 
 /// What a text is embedded for. Asymmetric models put different prefixes before queries and passages.

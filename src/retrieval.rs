@@ -11,7 +11,7 @@ mod assembly;
 mod fusion;
 mod snippet;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -310,6 +310,7 @@ impl Retrieval {
     /// Ranks passages for a query without reading their texts: for evaluation.
     ///
     /// * `candidates`: how many are taken from each half.
+    /// * `fusion`: how the halves are fused; `None` for the model's way.
     ///
     /// # Errors
     /// As for [`Retrieval::search`].
@@ -319,9 +320,10 @@ impl Retrieval {
         collection: &str,
         mode: Mode,
         candidates: usize,
+        fusion: Option<Fusion>,
     ) -> Result<Vec<Ranked>, SearchError> {
         let searchers = self.searchers(&[collection.to_owned()])?;
-        Ok(self.ranking(&Target::Text(query), mode, None, None, candidates, &searchers)?.ranked)
+        Ok(self.ranking(&Target::Text(query), mode, fusion, None, candidates, &searchers)?.ranked)
     }
 
     /// Candidates per half that a search with the default limit takes.
@@ -399,7 +401,7 @@ impl Retrieval {
         let mut dense: Vec<(PassageKey, f32)> = Vec::new();
         let mut places: HashMap<PassageKey, usize> = HashMap::new();
         let mut reason = None;
-        let mut weight = 0.5;
+        let mut weight: Option<f32> = None;
         let mut embeddings: HashMap<&str, Vec<f32>> = HashMap::new();
         for (place, searcher) in searchers.iter().enumerate() {
             reason = reason.or_else(|| searcher.broken());
@@ -429,27 +431,39 @@ impl Retrieval {
                             let model = self.library.models().get(&info.model).ok_or_else(|| {
                                 SearchError::Model(WriteError::NoSuchModel { name: info.model.clone() })
                             })?;
-                            weight = model.info().hybrid_weight;
                             let vectors = model.embed(&[query], Purpose::Query)?;
                             new.insert(vectors.into_iter().next().unwrap_or_default())
                         }
                     },
                 };
+                if let Some(model) = self.library.models().info(&info.model) {
+                    // Where collections differ, the words of the one that trusts its vectors least still count.
+                    let own = model.weight_for(searcher.main_language().code());
+                    weight = Some(weight.map_or(own, |weight| weight.min(own)));
+                }
                 if embedding.len() == info.dimensions as usize {
-                    for neighbor in searcher.nearest(embedding, candidates, allowed.as_ref()) {
+                    let mut nearest = searcher.nearest(embedding, candidates, allowed.as_ref());
+                    if mode == Mode::Hybrid {
+                        let found: HashSet<u64> = nearest.iter().map(|neighbor| neighbor.key).collect();
+                        let own = lexical.iter().filter(|(key, _)| places.get(key) == Some(&place)).map(|(key, _)| key.0);
+                        let rest: KeySet = own.filter(|key| !found.contains(key)).collect();
+                        nearest.extend(searcher.similarities(embedding, &rest));
+                    }
+                    for neighbor in nearest {
                         places.insert(PassageKey(neighbor.key), place);
                         dense.push((PassageKey(neighbor.key), neighbor.score));
                     }
                 }
             }
         }
-        best(&mut lexical, candidates);
-        best(&mut dense, candidates);
+        lexical.sort_by(by_score);
+        lexical.truncate(candidates);
+        dense.sort_by(by_score);
         let mode_used = match mode {
             Mode::Hybrid if reason.is_some() && lexical.is_empty() => Mode::Dense,
             mode => mode,
         };
-        let fusion = fusion.unwrap_or(Fusion::Convex { dense_weight: weight });
+        let fusion = fusion.unwrap_or(Fusion::Convex { dense_weight: weight.unwrap_or_default() });
         let fused = match mode_used {
             Mode::Hybrid => fuse(&lexical, &dense, fusion),
             Mode::Dense => fuse(&[], &dense, Fusion::Convex { dense_weight: 1.0 }),
@@ -464,9 +478,9 @@ impl Retrieval {
     }
 }
 
-fn best(list: &mut Vec<(PassageKey, f32)>, limit: usize) {
-    list.sort_by(|left, right| right.1.total_cmp(&left.1).then(left.0.cmp(&right.0)));
-    list.truncate(limit);
+/// Best first, equal scores by ascending key.
+fn by_score(left: &(PassageKey, f32), right: &(PassageKey, f32)) -> std::cmp::Ordering {
+    right.1.total_cmp(&left.1).then(left.0.cmp(&right.0))
 }
 
 fn in_range(

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::backend::Local;
 use super::{Common, Failure, output};
 use crate::collection::{Body, DocumentInput, DocumentStatus, MediaType};
-use crate::retrieval::{Mode, Retrieval};
+use crate::retrieval::{Fusion, Mode, Retrieval};
 
 const COLLECTION: &str = "eval";
 /// Documents written together.
@@ -34,6 +34,26 @@ pub(super) struct Arguments {
     /// Folder with questions and judgements
     #[arg(value_name = "DIR")]
     directory: PathBuf,
+    /// Weight of meaning against words, 0 to 1 [default: as a search chooses it]
+    #[arg(long, value_name = "WEIGHT", value_parser = weight)]
+    dense_weight: Option<f32>,
+    /// Candidates taken from each half [default: search.candidates]
+    #[arg(long, value_name = "N")]
+    candidates: Option<usize>,
+}
+
+fn weight(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(weight) if (0.0..=1.0).contains(&weight) => Ok(weight),
+        _ => Err("expected a number from 0 to 1".to_owned()),
+    }
+}
+
+/// How the questions are asked.
+struct Asked<'a> {
+    retrieval: &'a Retrieval,
+    candidates: usize,
+    fusion: Option<Fusion>,
 }
 
 #[derive(Deserialize)]
@@ -79,10 +99,15 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         local.node().library().settle();
         let ingest_seconds = start.elapsed().as_secs_f64();
         let retrieval = local.node().tools().retrieval();
+        let asked = Asked {
+            retrieval,
+            candidates: arguments.candidates.unwrap_or_else(|| retrieval.default_candidates()),
+            fusion: arguments.dense_weight.map(|dense_weight| Fusion::Convex { dense_weight }),
+        };
         let passages = local.node().library().collection(COLLECTION).map_or(0, |info| info.chunks);
         let mut modes = Vec::new();
         for mode in [Mode::Hybrid, Mode::Dense, Mode::Lexical] {
-            modes.push((mode, measure(retrieval, &queries, &judgements, mode)?));
+            modes.push((mode, measure(&asked, &queries, &judgements, mode)?));
         }
         show(common, documents, passages, queries.len(), ingest_seconds, &modes)
     })();
@@ -198,7 +223,7 @@ fn progress(common: &Common, total: usize) -> ProgressBar {
 }
 
 fn measure(
-    retrieval: &Retrieval,
+    asked: &Asked<'_>,
     queries: &[QueryLine],
     judgements: &HashMap<String, Judged>,
     mode: Mode,
@@ -209,12 +234,12 @@ fn measure(
         let judged = judgements.get(&query._id).unwrap_or(&none);
         let start = Instant::now();
         // The first ranks are measured as a search with default settings gives them, the deep ones from a deeper ranking.
-        let ranked = documents(retrieval, &query.text, mode, retrieval.default_candidates())?;
+        let ranked = documents(asked, &query.text, mode, asked.candidates)?;
         sum.seconds += start.elapsed().as_secs_f64();
         sum.ndcg_at_10 += ndcg(&ranked, judged, 10);
         sum.recall_at_10 += recall(&ranked, judged, 10);
         sum.mrr_at_10 += reciprocal_rank(&ranked, judged, 10);
-        let deep = documents(retrieval, &query.text, mode, DEPTH * 4)?;
+        let deep = documents(asked, &query.text, mode, DEPTH * 4)?;
         sum.recall_at_100 += recall(&deep, judged, DEPTH);
     }
     let count = queries.len().max(1) as f64;
@@ -228,13 +253,13 @@ fn measure(
 }
 
 /// Ids of the documents of the best passages, each once, best first.
-fn documents(retrieval: &Retrieval, query: &str, mode: Mode, candidates: usize) -> Result<Vec<String>, Failure> {
-    let ranked = retrieval.rank(query, COLLECTION, mode, candidates)?;
+fn documents(asked: &Asked<'_>, query: &str, mode: Mode, candidates: usize) -> Result<Vec<String>, Failure> {
+    let ranked = asked.retrieval.rank(query, COLLECTION, mode, candidates, asked.fusion)?;
     let mut seen = HashSet::new();
     let mut ids = Vec::new();
     for passage in ranked {
         if seen.insert(passage.key.document()) {
-            ids.push(retrieval.library().passages().document(passage.key.document())?.id.clone());
+            ids.push(asked.retrieval.library().passages().document(passage.key.document())?.id.clone());
         }
     }
     Ok(ids)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::views::Views;
 use crate::base::Lsn;
+use crate::index::analysis::Language;
 use crate::index::filter::Filter;
 use crate::index::lexical::{LexicalError, LexicalHit, LexicalSearcher};
 use crate::index::vector::{KeySet, Neighbor};
@@ -40,6 +41,12 @@ impl Searcher {
         self.views.broken()
     }
 
+    /// The language most of it is written in.
+    #[must_use]
+    pub fn main_language(&self) -> Language {
+        self.lexical.main_language()
+    }
+
     /// Number of passages.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -64,6 +71,12 @@ impl Searcher {
     #[must_use]
     pub fn nearest(&self, embedding: &[f32], limit: usize, allowed: Option<&KeySet>) -> Vec<Neighbor> {
         self.views.vectors.search(embedding, limit, allowed)
+    }
+
+    /// The similarity of each of these passages; those that have no embedding are left out. Cost: 0.1 µs a passage.
+    #[must_use]
+    pub fn similarities(&self, embedding: &[f32], passages: &KeySet) -> Vec<Neighbor> {
+        self.views.vectors.exact(embedding, passages.len(), Some(passages))
     }
 
     /// The keys of the passages whose document matches `filter`.

@@ -19,7 +19,15 @@ const DIMENSIONS: usize = 256;
 const PIECES_MAX: usize = 512;
 
 pub(super) fn info() -> ModelInfo {
-    ModelInfo { name: NAME.to_owned(), dimensions: DIMENSIONS, hybrid_weight: 0.5 }
+    ModelInfo {
+        name: NAME.to_owned(),
+        dimensions: DIMENSIONS,
+        languages: &["en"],
+        // nDCG@10 of English collections is flat from 0.4 to 0.6. Of Chinese questions it is 0.946 at 0.5 and 0.963 at 0.2,
+        // of Spanish ones 0.970 at both: there the words must decide.
+        hybrid_weight: 0.5,
+        hybrid_weight_elsewhere: 0.2,
+    }
 }
 
 /// A static embedding table with its tokenizer.

@@ -447,6 +447,12 @@ impl LexicalSearcher {
         self.lsn
     }
 
+    /// The language most passages are written in; [`Language::Other`] for an empty index.
+    #[must_use]
+    pub fn main_language(&self) -> Language {
+        self.languages.first().copied().unwrap_or_default()
+    }
+
     /// Number of passages.
     #[must_use]
     pub fn len(&self) -> u64 {

@@ -11,6 +11,8 @@ use super::Document;
 use super::block::{Block, BlockKind, lines, trim_blank_lines};
 use super::tokens::{estimate_tokens, prefix_within};
 
+/// A paragraph up to this size that ends in a colon, or the first line of an admonition, stays with what it introduces.
+const LEAD_TOKENS_MAX: usize = 64;
 /// Below this many tokens a chunk is too small to be found by itself and is merged with a neighbour.
 const SMALL_TOKENS: usize = 32;
 
@@ -53,9 +55,7 @@ pub fn chunk(document: &Document, config: &ChunkConfig) -> Vec<Chunk> {
     let max = config.max_tokens.max(1);
     let mut packer =
         Packer { text: &document.text, target: config.target_tokens.clamp(1, max), max, open: None, done: Vec::new() };
-    for unit in units(document, &packer) {
-        packer.add(unit);
-    }
+    pack(document, &mut packer);
     packer.finish().into_iter().map(|span| span.into_chunk(document)).collect()
 }
 
@@ -72,9 +72,16 @@ struct Span {
     section: usize,
     /// It holds more than headings.
     has_body: bool,
+    /// It introduces what follows: a heading, `For example:`.
+    leads: bool,
 }
 
 impl Span {
+    /// Whether what this span introduces may be `next`: headings introduce what comes, paragraphs only within a section.
+    fn takes(&self, next: &Self) -> bool {
+        !self.has_body || self.section == next.section
+    }
+
     fn into_chunk(self, document: &Document) -> Chunk {
         let after = document.pages.partition_point(|page| page.range.start <= self.range.start);
         let page = after.checked_sub(1).map(|index| document.pages[index].number);
@@ -100,11 +107,16 @@ fn join_paths(left: &Span, right: &Span) -> Path {
     right.path[..common].into()
 }
 
-/// The document as spans that fit: each a block or a part of one, with the headings directly above it.
-fn units<'a>(document: &'a Document, packer: &Packer<'a>) -> Vec<Span> {
+/// Hands the document to the packer as spans that fit: each a block or a part of one, with what leads to it above.
+fn pack(document: &Document, packer: &mut Packer<'_>) {
+    let leads = |range: &Range<usize>, tokens: usize| {
+        let text = &document.text[range.clone()];
+        let introduces = text.ends_with(':') || text.starts_with(":::");
+        tokens <= LEAD_TOKENS_MAX && introduces && !text.trim_matches(':').is_empty()
+    };
     let mut sections = Sections::new(document.title.as_deref());
-    let mut units: Vec<Span> = Vec::new();
     let mut pieces = Vec::new();
+    let mut above: Option<Span> = None;
     for block in &document.blocks {
         let (path, section) = sections.enter(block);
         if block.range.is_empty() {
@@ -113,14 +125,21 @@ fn units<'a>(document: &'a Document, packer: &Packer<'a>) -> Vec<Span> {
         let is_heading = matches!(block.kind, BlockKind::Heading { .. });
         split_block(packer, block, &mut pieces);
         for (range, tokens) in pieces.drain(..) {
-            let unit = Span { range, tokens, path: Rc::clone(&path), section, has_body: !is_heading };
-            match units.last_mut() {
-                Some(above) if !above.has_body && packer.fits(above, &unit) => packer.append(above, unit),
-                _ => units.push(unit),
-            }
+            let leads = is_heading || leads(&range, tokens);
+            let next = Span { range, tokens, path: Rc::clone(&path), section, has_body: !is_heading, leads };
+            above = Some(match above.take() {
+                Some(mut above) if above.leads && above.takes(&next) && packer.fits(&above, &next) => {
+                    packer.append(&mut above, next);
+                    above
+                }
+                done => {
+                    done.into_iter().for_each(|done| packer.add(done));
+                    next
+                }
+            });
         }
     }
-    units
+    above.into_iter().for_each(|above| packer.add(above));
 }
 
 /// Follows the headings and knows the path and the number of the current section.
@@ -184,6 +203,7 @@ impl Packer<'_> {
         left.range.end = right.range.end;
         left.section = right.section;
         left.has_body |= right.has_body;
+        left.leads = right.leads;
     }
 
     fn belongs(&self, open: &Span, next: &Span) -> bool {

@@ -142,6 +142,11 @@ mod tests {
     }
 
     #[test]
+    fn permalink_marks_are_not_part_of_a_heading() {
+        assert_eq!(page("<h1>Top<a href=#top>¶</a></h1>").title.as_deref(), Some("Top"));
+    }
+
+    #[test]
     fn scripts_styles_and_navigation_are_left_out() {
         let text = page("a<script>if (x<y) { \"<p>\" }</script><style>p{}</style><template><p>t</p></template><nav>menu<nav>x</nav></nav><svg><style/><path d=1><text>s</text></svg><noscript>n</noscript><!-- c -->b").text;
         assert_eq!(text, "a b");

@@ -2,7 +2,7 @@
 //!
 //! Chunking needs the outer blocks only, so a line scanner finds them: one pass, no tree, no memory beyond the blocks,
 //! and MDX (imports, component tags) is understood, which CommonMark parsers take for text. Inline markup is left to
-//! [`super::plain`]. Two liberties against CommonMark: a fence may be indented by any amount (documentation nests them
+//! [`super::plain()`]. Two liberties against CommonMark: a fence may be indented by any amount (documentation nests them
 //! in lists and tabs), and what follows a list item without a blank line belongs to the list.
 
 use std::ops::Range;

@@ -41,7 +41,7 @@ fn markdown(text: &str) -> String {
         | Options::ENABLE_STRIKETHROUGH
         | Options::ENABLE_TASKLISTS
         | Options::ENABLE_HEADING_ATTRIBUTES;
-    let mut words = Words { out: String::with_capacity(text.len()) };
+    let mut words = Words { out: String::with_capacity(text.len()), in_row: false };
     for event in Parser::new_ext(&text, options) {
         words.event(event);
     }
@@ -62,6 +62,8 @@ fn dedent(text: &str) -> Cow<'_, str> {
 
 struct Words {
     out: String,
+    /// In a table row that was cut from its header, which makes it a paragraph to the parser.
+    in_row: bool,
 }
 
 impl Words {
@@ -95,10 +97,21 @@ impl Words {
 
     fn text(&mut self, text: &str) {
         let at_line_start = self.out.is_empty() || self.out.ends_with('\n');
+        self.in_row |= at_line_start && text.starts_with('|');
+        if self.in_row {
+            for cell in text.split(['|', ' ']) {
+                self.out.push_str(cell);
+                if !self.out.ends_with([' ', '\n']) && !self.out.is_empty() {
+                    self.out.push(' ');
+                }
+            }
+            return;
+        }
         self.out.push_str(if at_line_start { text.trim_start_matches(":::") } else { text });
     }
 
     fn line(&mut self) {
+        self.in_row = false;
         self.out.truncate(self.out.trim_end_matches([' ', '\n']).len());
         if !self.out.is_empty() {
             self.out.push('\n');
@@ -243,6 +256,7 @@ mod tests {
             "A b c_d\nlink text and bold"
         );
         assert_eq!(of("| a | b |\n|---|---|\n| `x` | 2 |"), "a b\nx 2");
+        assert_eq!(of("| `--x` value  | | cut from *its* header |\n| 1 | 2 |"), "--x value cut from its header\n1 2");
         assert_eq!(of("```yaml title=\"/etc/a.yaml\"\nkey: <value>\n```"), "/etc/a.yaml\nkey: <value>");
         assert_eq!(of(":::note Version gate\nwords\n:::"), "note Version gate\nwords");
         assert_eq!(of("<details open>\n<summary>More</summary>\n</details>"), "More");

@@ -133,8 +133,9 @@ proptest! {
 
     #[test]
     fn markdown_without_mdx_loses_nothing(text in text(), target in 4usize..60) {
-        let text = text.replace("<Tab", "<b").replace("</Tab", "</b").replace("import", "in").replace("export", "ex");
-        prop_assume!(!text.starts_with("---") && !text.lines().any(|line| line.trim_start().starts_with('<')));
+        // No front matter, no tags but comments, no modules.
+        let text = text.replace('<', "(").replace("(!--", "<!--").replace("import", "in").replace("export", "ex");
+        let text = format!("x {text}");
         let parsed = parsed(MediaType::Markdown, "a.md", text.as_bytes()).expect("text");
         let chunks = check(&parsed.documents[0], &ChunkConfig { target_tokens: target, max_tokens: target * 2 })?;
         check_nothing_lost(&parsed.documents[0], &chunks)?;

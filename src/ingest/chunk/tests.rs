@@ -53,6 +53,16 @@ fn a_heading_never_ends_a_chunk() {
 }
 
 #[test]
+fn an_introduction_stays_with_what_it_introduces() {
+    for lead in ["Run this:", ":::note Mind"] {
+        let text = format!("{}\n\n{lead}\n\n```\n{}\n```\n", words(95), words(60));
+        let found = chunks(&text, 100, 120);
+        assert_eq!(found.len(), 2);
+        assert!(found[1].text.starts_with(lead), "{found:#?}");
+    }
+}
+
+#[test]
 fn blocks_up_to_the_maximum_stay_whole() {
     let table: String = (0..12).map(|n| format!("| k{n} | v{n} |\n")).collect();
     let fence = format!("```\n{}```", "line of code\n".repeat(25));

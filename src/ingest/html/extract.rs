@@ -309,7 +309,9 @@ impl State {
         self.page.blocks.extend(block.map(|block| match heading {
             Some(level) => {
                 let title = collapse(&self.page.text[block.range.clone()]);
-                Block::heading(block.range, level, &title)
+                // Generators put the mark of a permalink behind the words.
+                let title = title.trim_end_matches(|mark| matches!(mark, '¶' | '\u{e000}'..='\u{f8ff}'));
+                Block::heading(block.range, level, title)
             }
             None => block,
         }));

@@ -171,6 +171,34 @@ fn a_page_that_unpacks_without_end_is_refused() {
 }
 
 #[test]
+fn objects_in_compressed_streams_are_read() {
+    let mut bytes = Vec::new();
+    pdf(&[lines(&["Packed words."])]).save_modern(&mut bytes).expect("writes");
+    assert!(bytes.windows(6).any(|window| window == b"ObjStm"));
+    assert_eq!(parsed(&bytes).expect("valid").documents[0].text, "Packed words.");
+}
+
+#[test]
+fn object_streams_share_one_budget() {
+    let mut file = pdf(&[lines(&["words"])]);
+    for _ in 0..6 {
+        // The writer leaves object streams out, so the name is put right afterwards.
+        let own = dictionary! { "Type" => "ObjStX", "N" => 0, "First" => 0 };
+        let mut bomb = Stream::new(own, vec![b' '; 24 << 20]);
+        bomb.compress().expect("compresses");
+        file.add_object(bomb);
+    }
+    let mut bytes = bytes(file);
+    for place in 0..bytes.len() - 6 {
+        if bytes[place..].starts_with(b"ObjStX") {
+            bytes[place + 5] = b'm';
+        }
+    }
+    let found = parsed(&bytes);
+    assert!(matches!(found, Err(ParseError::Corrupt { format: "PDF", .. })), "{found:?}");
+}
+
+#[test]
 fn pages_are_counted() {
     let limits = Limits { pages_max: 1, ..Limits::default() };
     let found = parse(&bytes(pdf(&[lines(&["a"]), lines(&["b"])])), &limits);
