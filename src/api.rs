@@ -7,6 +7,7 @@
 mod admin;
 mod guard;
 mod listener;
+mod mcp;
 mod sources;
 
 use std::net::SocketAddr;
@@ -17,11 +18,12 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use rmcp::transport::streamable_http_server::StreamableHttpService;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use serde_json::{Value, json};
 
+use crate::auth::Door;
 use crate::base::Fault;
 use crate::collection::Library;
 use crate::mcp::{Arguments, NoProgress, NodeTools, Server, Tool, ToolError, ToolProvider};
@@ -37,6 +39,8 @@ pub(crate) use sources::outcome_json as source_outcome_json;
 pub struct Config {
     /// Its address.
     pub listen: SocketAddr,
+    /// What it asks of a request.
+    pub door: Door,
     /// Names allowed in `Host` and `Origin` besides loopback ones.
     pub allowed_hosts: Vec<String>,
     /// Largest request body.
@@ -59,19 +63,20 @@ struct Shared {
 pub fn router(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &Drain) -> Router {
     let library = Arc::clone(tools.retrieval().library());
     let server = Server::new(Arc::clone(&tools) as Arc<dyn ToolProvider>);
-    let mcp = StreamableHttpService::new(
+    let service = StreamableHttpService::new(
         move || Ok(server.clone()),
         Arc::new(NeverSessionManager::default()),
         mcp_config(config, drain),
     );
-    let guard = guard::Guard::new(config.allowed_hosts.clone(), config.in_flight_max, metrics.clone());
+    let guard =
+        guard::Guard::new(config.door.clone(), config.allowed_hosts.clone(), config.in_flight_max, metrics.clone());
     Router::new()
         .route("/", get(greeting))
         .route("/v1/tools/{tool}", post(call_tool))
         .route("/v1/collections/{collection}/sources", get(sources::list))
         .route("/v1/collections/{collection}/sources/{*source}", post(sources::sync).delete(sources::remove))
         .layer(DefaultBodyLimit::max(config.request_bytes_max))
-        .route_service("/mcp", mcp)
+        .route("/mcp", any(mcp::answer).with_state(mcp::Endpoint::new(Arc::clone(&tools), service)))
         .fallback(not_found)
         .layer(axum::middleware::from_fn_with_state(Arc::new(guard), guard::check))
         .with_state(Shared { tools, library })
@@ -105,7 +110,11 @@ async fn call_tool(
     arguments: Result<axum::Json<Arguments>, axum::extract::rejection::JsonRejection>,
 ) -> Response {
     let Some(tool) = Tool::named(&name) else {
-        return error_response(&ToolError::not_found(format!("there is no tool '{name}'")));
+        let names: Vec<&str> = Tool::ALL.iter().map(|tool| tool.name()).collect();
+        return error_response(&ToolError::not_found(format!(
+            "there is no tool '{name}'; there are {}",
+            names.join(", ")
+        )));
     };
     match arguments {
         Ok(axum::Json(arguments)) => match shared.tools.call(tool, arguments, &NoProgress).await {

@@ -4,8 +4,9 @@
 //! flight, background work, indexes, log. What is acknowledged is on stable storage at every moment in between.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::{self, Admin, Listener};
-use crate::base::{ByteSize, SystemClock};
+use crate::auth::{self, Door, Token, TokenError};
+use crate::base::{ByteSize, Clock as _, SystemClock};
 use crate::collection::{self, Library, OpenError};
 use crate::config::Config;
 use crate::embed::Models;
@@ -131,6 +133,9 @@ pub struct RunningNode {
     pub listen: SocketAddr,
     /// Address of the admin listener.
     pub admin: SocketAddr,
+    /// A token of this run, for the command line of the same user; only where the listener asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
 }
 
 impl RunningNode {
@@ -146,16 +151,55 @@ impl RunningNode {
 
     fn write(&self, data_dir: &Path) -> io::Result<()> {
         let partial = data_dir.join("running.partial");
-        fs::write(&partial, serde_json::to_vec(self).map_err(io::Error::other)?)?;
+        let text = serde_json::to_vec(self).map_err(io::Error::other)?;
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+        file.write_all(&text)?;
         fs::rename(partial, Self::path(data_dir))
     }
 }
 
+/// The doors of a node's listeners, and the tokens that open them.
+struct Doors {
+    server: Door,
+    admin: Door,
+    /// For the command line of the same user.
+    local: Option<Token>,
+    /// The node's token, when it was made just now.
+    new: Option<Token>,
+}
+
+impl Doors {
+    fn make(config: &Config, renew: bool) -> Result<Self, TokenError> {
+        let guarded = |address: SocketAddr| !address.ip().is_loopback() && !config.server.allow_unauthenticated;
+        let (server, admin) = (guarded(config.server.listen), guarded(config.admin_listen));
+        if !server && !admin && !renew {
+            return Ok(Self { server: Door::open(), admin: Door::open(), local: None, new: None });
+        }
+        fs::create_dir_all(&config.data_dir)
+            .map_err(|source| TokenError::File { path: config.data_dir.clone(), source })?;
+        let (digest, new) = auth::node_token(&config.data_dir, renew, SystemClock.now())?;
+        let local = Token::random()?;
+        let accepted = vec![digest, Door::digest(&local)];
+        let door = |guarded| if guarded { Door::guarded(accepted.clone()) } else { Door::open() };
+        Ok(Self { server: door(server), admin: door(admin), local: server.then_some(local), new })
+    }
+}
+
+/// What is known once a node answers.
+pub struct Ready<'a> {
+    /// Where it answers.
+    pub node: &'a RunningNode,
+    /// The node's token, when it was made just now: it is not shown again.
+    pub token: Option<&'a Token>,
+}
+
 /// Runs a node until SIGTERM or SIGINT. `ready` is called once, when requests are answered.
+///
+/// * `new_token`: makes a new node token; the old one is void.
 ///
 /// # Errors
 /// When an address cannot be had or the data directory cannot be opened.
-pub fn serve(config: &Config, ready: impl FnOnce(&RunningNode)) -> anyhow::Result<()> {
+pub fn serve(config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("cairn")
@@ -163,8 +207,16 @@ pub fn serve(config: &Config, ready: impl FnOnce(&RunningNode)) -> anyhow::Resul
         .context("cannot start the runtime")?;
     let drain = Drain::default();
     let (readiness, metrics) = (Readiness::default(), Metrics::new());
-    let admin = Admin::start(config.admin_listen, readiness.clone(), metrics.clone(), drain.clone())?;
-    let result = runtime.block_on(run(config, &admin, &drain, readiness, metrics, ready));
+    let doors = Doors::make(config, new_token)?;
+    let admin = Admin::start(
+        config.admin_listen,
+        doors.admin.clone(),
+        config.server.allowed_hosts.clone(),
+        readiness.clone(),
+        metrics.clone(),
+        drain.clone(),
+    )?;
+    let result = runtime.block_on(run(config, &doors, &admin, &drain, readiness, metrics, ready));
     drain.start();
     runtime.shutdown_timeout(Duration::from_secs(1));
     admin.join().context("the admin listener did not stop")?;
@@ -173,11 +225,12 @@ pub fn serve(config: &Config, ready: impl FnOnce(&RunningNode)) -> anyhow::Resul
 
 async fn run(
     config: &Config,
+    doors: &Doors,
     admin: &Admin,
     drain: &Drain,
     readiness: Readiness,
     metrics: Metrics,
-    ready: impl FnOnce(&RunningNode),
+    ready: impl FnOnce(Ready<'_>),
 ) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let listener = Listener::bind(config.server.listen).await?;
@@ -188,12 +241,18 @@ async fn run(
             .context("opening the data directory panicked")??,
     );
     admin.watch(Arc::clone(node.library()));
-    let running = RunningNode { pid: std::process::id(), listen: listener.address(), admin: admin.address() };
+    let running = RunningNode {
+        pid: std::process::id(),
+        listen: listener.address(),
+        admin: admin.address(),
+        token: doors.local.as_ref().map(|token| token.reveal().to_owned()),
+    };
     if let Err(error) = running.write(&config.data_dir) {
         tracing::warn!(%error, "the command line will not find this node by its data directory");
     }
     let server = api::Config {
         listen: listener.address(),
+        door: doors.server.clone(),
         allowed_hosts: config.server.allowed_hosts.clone(),
         request_bytes_max: config.server.request_bytes_max.as_usize(),
         in_flight_max: config.server.in_flight_max,
@@ -202,7 +261,7 @@ async fn run(
     let router = api::router(&server, Arc::clone(node.tools()), &node.metrics, drain);
     let serving = task::spawn("serve", listener.serve(router, drain.clone(), server.drain_timeout));
     let sweeping = task::spawn("sweep", sweep(Arc::clone(node.library()), drain.clone()));
-    ready(&running);
+    ready(Ready { node: &running, token: doors.new.as_ref() });
     tracing::info!(mcp = %format!("http://{}/mcp", running.listen), admin = %running.admin, "ready");
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),

@@ -135,7 +135,7 @@ pub enum WriteError {
     #[error(transparent)]
     Prepare(#[from] PrepareError),
     /// The caller expected another version.
-    #[error("document '{id}' is at version {}, expected version {expected}", .actual.map_or_else(|| "none".to_owned(), |version| version.to_string()))]
+    #[error("{}", conflict(.id, *.expected, *.actual))]
     Conflict {
         /// The document.
         id: String,
@@ -593,6 +593,14 @@ impl Library {
     /// Waits until nothing is left to do in the background: graphs linked, segments merged. For benchmarks and tests.
     pub fn settle(&self) {
         self.upkeep.settle();
+    }
+}
+
+fn conflict(id: &str, expected: u64, actual: Option<u64>) -> String {
+    match (expected, actual) {
+        (0, Some(version)) => format!("document '{id}' exists already, at version {version}"),
+        (expected, Some(version)) => format!("document '{id}' is at version {version}, expected version {expected}"),
+        (expected, None) => format!("there is no document '{id}', expected version {expected}"),
     }
 }
 

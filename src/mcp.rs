@@ -11,6 +11,7 @@
 
 mod answers;
 mod arguments;
+mod direct;
 mod node_tools;
 mod place;
 mod prompts;
@@ -25,6 +26,7 @@ use serde_json::{Map, Value, json};
 
 use crate::base::{Fault, NodeId};
 
+pub use direct::Wire;
 pub use node_tools::NodeTools;
 pub(crate) use node_tools::disk_full;
 pub use place::Place;

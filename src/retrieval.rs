@@ -22,7 +22,7 @@ use crate::embed::{EmbedError, Purpose};
 use crate::index::filter::Filter;
 use crate::index::lexical::LexicalError;
 use crate::index::vector::KeySet;
-use crate::store::{CollectionInfo, ReadError};
+use crate::store::{CollectionInfo, DocumentRecord, ReadError};
 use crate::telemetry::Metrics;
 
 use self::answer_cache::AnswerCache;
@@ -35,6 +35,8 @@ pub const LIMIT_MAX: usize = 50;
 pub const TOKENS_MAX: usize = 20_000;
 /// Longest query that is looked at, in bytes; the rest is cut off.
 const QUERY_BYTES_MAX: usize = 8 << 10;
+/// Passages of a document that are looked past when its neighbours are wanted.
+const OWN_PASSAGES_MAX: usize = 1_000;
 /// How deep a cursor can go.
 const OFFSET_MAX: usize = 500;
 
@@ -303,7 +305,7 @@ impl Retrieval {
             embedding.iter_mut().for_each(|value| *value /= norm);
         }
         let request = SearchRequest { mode: Mode::Dense, ..request.clone() };
-        let answer = self.answer(&Target::Embedding(embedding), &request, &searchers, Some(source.document.lsn))?;
+        let answer = self.answer(&Target::Embedding(embedding), &request, &searchers, Some(&source.document))?;
         Ok(Arc::new(answer))
     }
 
@@ -355,12 +357,14 @@ impl Retrieval {
         target: &Target<'_>,
         request: &SearchRequest,
         searchers: &[Searcher],
-        without: Option<Lsn>,
+        without: Option<&DocumentRecord>,
     ) -> Result<SearchAnswer, SearchError> {
         let limit = in_range("limit", request.limit, self.config.limit, 1..=LIMIT_MAX)?;
         let tokens_max = in_range("max_tokens", request.tokens_max, self.config.tokens_max, 50..=TOKENS_MAX)?;
-        let offset = in_range("offset", Some(request.offset), 0, 0..=OFFSET_MAX)?;
-        let candidates = self.config.candidates.max((offset + limit) * 2);
+        let offset = in_range("cursor", Some(request.offset), 0, 0..=OFFSET_MAX)?;
+        // The passages of the document itself are its nearest neighbours; they must not be all there is.
+        let own = without.map_or(0, |document| document.chunks.len().min(OWN_PASSAGES_MAX));
+        let candidates = self.config.candidates.max((offset + limit) * 2) + own;
         let filter = request.filter.as_ref();
         let ranking = self.ranking(target, request.mode, request.fusion, filter, candidates, searchers)?;
         let query = match target {
@@ -373,7 +377,7 @@ impl Retrieval {
             tokens_max,
             min_score: request.min_score,
             detail: request.detail,
-            without,
+            without: without.map(|document| document.lsn),
         };
         let assembled = assembly::assemble(&ranking.ranked, &wanted, query, searchers, &self.library)?;
         Ok(SearchAnswer {
@@ -445,7 +449,8 @@ impl Retrieval {
                     let mut nearest = searcher.nearest(embedding, candidates, allowed.as_ref());
                     if mode == Mode::Hybrid {
                         let found: HashSet<u64> = nearest.iter().map(|neighbor| neighbor.key).collect();
-                        let own = lexical.iter().filter(|(key, _)| places.get(key) == Some(&place)).map(|(key, _)| key.0);
+                        let own =
+                            lexical.iter().filter(|(key, _)| places.get(key) == Some(&place)).map(|(key, _)| key.0);
                         let rest: KeySet = own.filter(|key| !found.contains(key)).collect();
                         nearest.extend(searcher.similarities(embedding, &rest));
                     }

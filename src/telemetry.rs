@@ -72,7 +72,9 @@ pub struct Config {
 /// # Errors
 /// When the filter cannot be read.
 pub fn init(config: &Config) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter: EnvFilter = config.filter.parse()?;
+    // The protocol library greets every request at `info`; whoever wants that names it.
+    let quiet = if config.filter.contains("rmcp") { "" } else { ",rmcp=warn" };
+    let filter: EnvFilter = format!("{}{quiet}", config.filter).parse()?;
     let text = match config.format {
         LogFormat::Text => true,
         LogFormat::Json => false,

@@ -8,12 +8,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use tokio::sync::Semaphore;
 
-use super::{ListenError, Listener};
+use super::{ListenError, Listener, guard};
+use crate::auth::Door;
 use crate::collection::Library;
 use crate::task::{self, Drain, Readiness};
 use crate::telemetry::{CollectionLabels, Metrics};
@@ -23,6 +25,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 struct Shared {
+    door: Door,
     library: Arc<OnceLock<Arc<Library>>>,
     readiness: Readiness,
     metrics: Metrics,
@@ -42,6 +45,8 @@ impl Admin {
     /// When the address cannot be had.
     pub fn start(
         listen: SocketAddr,
+        door: Door,
+        allowed_hosts: Vec<String>,
         readiness: Readiness,
         metrics: Metrics,
         drain: Drain,
@@ -51,11 +56,13 @@ impl Admin {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let listener = runtime.block_on(Listener::bind(listen))?;
         let address = listener.address();
+        let guard = guard::Guard::new(door.clone(), allowed_hosts, Semaphore::MAX_PERMITS, metrics.clone());
         let router = Router::new()
             .route("/health", get(|| async { "ok\n" }))
             .route("/ready", get(ready))
             .route("/metrics", get(metrics_text))
-            .with_state(Shared { library: Arc::clone(&library), readiness, metrics });
+            .layer(axum::middleware::from_fn_with_state(Arc::new(guard), guard::check_host))
+            .with_state(Shared { door, library: Arc::clone(&library), readiness, metrics });
         let thread = task::spawn_thread("admin", move || {
             runtime.block_on(listener.serve(router, drain, DRAIN_TIMEOUT));
         })
@@ -84,13 +91,20 @@ impl Admin {
     }
 }
 
-async fn ready(State(shared): State<Shared>) -> Response {
+/// Probes carry no token: they get the status. The reasons are for those who may know.
+async fn ready(State(shared): State<Shared>, request: Request) -> Response {
     let reasons = super::not_ready(shared.library.get().map(Arc::as_ref), &shared.readiness);
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    super::json_response(status, super::ready_json(&reasons).to_string())
+    match shared.door.admit(guard::authorization(&request)) {
+        Ok(_) => super::json_response(status, super::ready_json(&reasons).to_string()),
+        Err(_) => status.into_response(),
+    }
 }
 
-async fn metrics_text(State(shared): State<Shared>) -> Response {
+async fn metrics_text(State(shared): State<Shared>, request: Request) -> Response {
+    if let Err(refusal) = shared.door.admit(guard::authorization(&request)) {
+        return guard::unauthorized(refusal);
+    }
     if let Some(library) = shared.library.get() {
         observe(library, &shared.metrics);
     }

@@ -1,4 +1,4 @@
-//! What every request passes first: the check of `Host` and `Origin`, and the limit of requests in flight.
+//! What every request passes first: the check of `Host` and `Origin`, the door, and the limit of requests in flight.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tokio::sync::Semaphore;
 
+use crate::auth::{Door, Refusal};
 use crate::base::Fault;
 use crate::mcp::ToolError;
 use crate::telemetry::Metrics;
@@ -18,14 +19,15 @@ const RETRY_AFTER_SECONDS: &str = "1";
 
 /// The guard's settings and counters.
 pub(super) struct Guard {
+    door: Door,
     allowed_hosts: Vec<String>,
     in_flight: Semaphore,
     metrics: Metrics,
 }
 
 impl Guard {
-    pub(super) fn new(allowed_hosts: Vec<String>, in_flight_max: usize, metrics: Metrics) -> Self {
-        Self { allowed_hosts, in_flight: Semaphore::new(in_flight_max), metrics }
+    pub(super) fn new(door: Door, allowed_hosts: Vec<String>, in_flight_max: usize, metrics: Metrics) -> Self {
+        Self { door, allowed_hosts, in_flight: Semaphore::new(in_flight_max), metrics }
     }
 
     /// A name that a page of another site cannot have made to point here: an address, `localhost`, or a name the operator
@@ -59,10 +61,15 @@ fn host_of(authority: &str) -> &str {
 }
 
 /// Lets a request through, or says why not.
-pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+pub(super) async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
     if let Some(refusal) = refuse(&guard, &request) {
         return refusal;
     }
+    match guard.door.admit(authorization(&request)) {
+        // Whoever answers the request finds there who made it.
+        Ok(principal) => request.extensions_mut().insert(principal),
+        Err(refusal) => return unauthorized(refusal),
+    };
     let Ok(_permit) = guard.in_flight.try_acquire() else {
         guard.metrics.requests_shed.inc();
         let message = "the node is answering as many requests as it can; try again in a second";
@@ -74,6 +81,28 @@ pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, nex
     guard.metrics.requests_in_flight.inc();
     let response = next.run(request).await;
     guard.metrics.requests_in_flight.dec();
+    response
+}
+
+/// The check of `Host` and `Origin` alone, for a listener that asks for more route by route.
+pub(super) async fn check_host(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    match refuse(&guard, &request) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    }
+}
+
+/// The `Authorization` header, when there is one and it is text.
+pub(super) fn authorization(request: &Request) -> Option<&str> {
+    request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok())
+}
+
+/// 401, with the way to do better.
+pub(super) fn unauthorized(refusal: Refusal) -> Response {
+    let error = ToolError { code: "unauthorized", message: refusal.to_string(), fault: Fault::Caller };
+    let mut response = super::error_response(&error);
+    *response.status_mut() = StatusCode::UNAUTHORIZED;
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"cairn\""));
     response
 }
 
@@ -97,7 +126,7 @@ fn forbidden(header: &str, value: &str) -> Response {
         "requests with the {header} '{}' are refused; list the name in server.allowed_hosts to allow it",
         value.chars().take(100).collect::<String>()
     );
-    let mut response = super::error_response(&ToolError::bad_argument(message));
+    let mut response = super::error_response(&ToolError { code: "forbidden", message, fault: Fault::Caller });
     *response.status_mut() = StatusCode::FORBIDDEN;
     response
 }
@@ -107,7 +136,7 @@ mod tests {
     use super::*;
 
     fn guard() -> Guard {
-        Guard::new(vec!["docs.example".to_owned()], 1, Metrics::new())
+        Guard::new(Door::open(), vec!["docs.example".to_owned()], 1, Metrics::new())
     }
 
     #[test]

@@ -91,7 +91,7 @@ pub(super) fn list(common: &Common, backend: &Backend) -> Result<(), Failure> {
                 text("name"),
                 documents,
                 passages,
-                output::size(info, "text_bytes"),
+                output::size(info, "bytes"),
                 text("updated_at"),
                 text("description"),
             ]
@@ -111,7 +111,7 @@ fn describe(common: &Common, backend: &Backend, name: &str) -> Result<(), Failur
     line("for", output::text(&answer, "description").to_owned())?;
     line("documents", output::count(&answer, "documents"))?;
     line("passages", output::count(&answer, "passages"))?;
-    line("text", output::size(&answer, "text_bytes"))?;
+    line("text", output::size(&answer, "bytes"))?;
     line("model", format!("{} ({} dimensions)", output::text(&answer, "model"), answer["dimensions"]))?;
     line("updated", output::text(&answer, "updated_at").to_owned())?;
     let fields = answer["fields"].as_array().into_iter().flatten();

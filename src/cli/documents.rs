@@ -152,7 +152,7 @@ pub(super) fn remove(common: &Common, arguments: &RemoveArguments) -> Result<(),
     if common.json {
         return output::json(&answer);
     }
-    for result in answer["results"].as_array().into_iter().flatten() {
+    for result in answer["documents"].as_array().into_iter().flatten() {
         output::line(&format!("{:<9}  {}", output::text(result, "status"), output::text(result, "id")))?;
     }
     if arguments.dry_run {

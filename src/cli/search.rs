@@ -53,7 +53,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     for (rank, result) in results.iter().enumerate() {
         let headings = result["headings"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let path: Vec<&str> = std::iter::once(output::text(result, "title")).chain(headings).collect();
-        let score = result["score"].as_f64().unwrap_or_default();
+        let score = result["score"]["fused"].as_f64().unwrap_or_default();
         output::line(&format!(
             "{:>2}  {}  {}",
             rank + 1,

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Common, Failure};
 use crate::app;
+use crate::auth::Token;
 use crate::config::{DEFAULTS, Overrides};
 use crate::telemetry;
 
@@ -25,9 +26,12 @@ pub(super) struct Arguments {
     /// Address of /health, /ready and /metrics [default: 127.0.0.1:9464]
     #[arg(long, env = "CAIRN_ADMIN", value_name = "ADDR")]
     admin: Option<SocketAddr>,
-    /// Listen on an address that other machines reach, although nobody has to authenticate
+    /// Answer without a token on an address that other machines reach
     #[arg(long)]
     allow_unauthenticated: bool,
+    /// Make a new node token and print it; the old one is void
+    #[arg(long)]
+    new_token: bool,
     /// Print every setting with its default and what it does, as a file for --config
     #[arg(long)]
     print_config: bool,
@@ -47,12 +51,20 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     let config = common.load_with(&overrides)?;
     telemetry::init(&config.log)?;
     let as_json = common.json;
-    app::serve(&config, |running| {
+    app::serve(&config, arguments.new_token, |ready| {
+        let (running, token) = (ready.node, ready.token.map(Token::reveal));
         let (mcp, admin) = (format!("http://{}/mcp", running.listen), format!("http://{}", running.admin));
         if as_json {
-            println!("{}", json!({"mcp": mcp, "admin": admin, "pid": running.pid}));
+            let mut line = json!({"mcp": mcp, "admin": admin, "pid": running.pid});
+            if let Some(token) = token {
+                line["token"] = token.into();
+            }
+            println!("{line}");
         } else {
             println!("Cairn answers MCP at {mcp} and /health, /ready, /metrics at {admin}");
+            if let Some(token) = token {
+                println!("The node's token, shown this once: {token}");
+            }
         }
         // Whoever waits for the line may sit behind a pipe.
         let _ = std::io::stdout().flush();

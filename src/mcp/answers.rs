@@ -26,15 +26,17 @@ pub(super) struct SearchAnswer {
 pub(super) struct SearchResult {
     /// Give it to fetch or find_similar.
     pub id: String,
+    /// Address of the passage as a resource.
+    pub uri: String,
     /// Title of the document.
     pub title: String,
     /// Where to find the original, or the passage's ctx:// address.
     pub url: String,
-    /// The passage.
+    /// The passage, or with detail "snippet" the part of it that fits best.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub text: String,
-    /// How well it fits, 0 to 1, within this answer.
-    pub score: f64,
+    /// How well it fits.
+    pub score: Scores,
     /// The collection it is in.
     pub collection: String,
     /// Id of its document within the collection.
@@ -42,19 +44,14 @@ pub(super) struct SearchResult {
     /// Headings above the passage, outermost first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headings: Vec<String>,
-    /// Bytes in the document's text: start and end.
-    pub range: [u64; 2],
-    /// Page of a PDF, from 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub page: Option<u32>,
+    /// Where exactly it stands.
+    pub source: Source,
     /// One line that says where the passage stands.
     pub citation: String,
     /// Version of the document.
     pub version: u64,
     /// When the document last changed.
     pub updated_at: String,
-    /// Scores of the halves: cosine similarity and BM25.
-    pub scores: HalfScores,
     /// The document's metadata.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
@@ -64,11 +61,29 @@ pub(super) struct SearchResult {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct HalfScores {
+pub(super) struct Scores {
+    /// What results are ranked by, 0 to 1, relative to the best candidates of the same query.
+    pub fused: f64,
+    /// Cosine similarity to the query.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dense: Option<f64>,
+    /// BM25.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lexical: Option<f64>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Source {
+    /// The file it comes from, or its url.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
+    /// Page of a PDF, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page: Option<u32>,
+    /// First byte in the document's text.
+    pub byte_start: u64,
+    /// One past the last byte.
+    pub byte_end: u64,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -79,13 +94,15 @@ pub(super) struct Searched {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::schema::object_schema")]
     pub filter: Option<Value>,
-    /// hybrid, dense or lexical: what was used in the end.
+    /// hybrid, dense or lexical: what was asked for.
+    pub mode: String,
+    /// What was used in the end.
     pub mode_used: String,
     /// Why that is not what was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode_reason: Option<String>,
     /// Everything acknowledged up to this position of the log was searched.
-    pub lsn: u64,
+    pub generation: u64,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -122,7 +139,7 @@ pub(super) struct CollectionSummary {
     pub documents: u64,
     pub passages: u64,
     /// Bytes of text.
-    pub text_bytes: u64,
+    pub bytes: u64,
     /// Embedding model.
     pub model: String,
     /// When something in it last changed.
@@ -186,7 +203,7 @@ pub(super) struct ListDocumentsAnswer {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct DocumentResult {
     pub id: String,
-    /// created, updated, unchanged, deleted or failed.
+    /// created, updated, unchanged, deleted, failed, or matched by a dry run.
     pub status: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
@@ -199,7 +216,8 @@ pub(super) struct DocumentResult {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct WriteAnswer {
     pub collection: String,
-    pub results: Vec<DocumentResult>,
+    /// One per document, in the order of the call.
+    pub documents: Vec<DocumentResult>,
     pub created: usize,
     pub updated: usize,
     pub unchanged: usize,
@@ -219,7 +237,7 @@ pub(super) struct DeleteAnswer {
     pub deleted: usize,
     pub dry_run: bool,
     /// One per document, at most 1000.
-    pub results: Vec<DocumentResult>,
+    pub documents: Vec<DocumentResult>,
     pub lsn: u64,
 }
 

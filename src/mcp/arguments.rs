@@ -28,6 +28,14 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
     })
 }
 
+/// A confirmation in words. A bare `true` confirms nothing, but says what is missing.
+fn confirmation<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) => text,
+        other => other.to_string(),
+    })
+}
+
 /// Which index answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -112,6 +120,16 @@ pub(super) struct Fetch {
     /// An id from search or list_documents: `collection/document` for the document, `collection/document#3` for one passage with what surrounds it; or its ctx:// address.
     #[serde(alias = "uri", alias = "document_id", alias = "document")]
     pub id: String,
+    /// With it, id is the document's own id within this collection.
+    #[serde(default)]
+    pub collection: Option<String>,
+    /// A passage's place in the document, from 0: that passage with what surrounds it.
+    #[serde(default, alias = "passage")]
+    pub chunk: Option<usize>,
+    /// Bytes of the document's text, start and end, as in a result's source: the passages that hold them.
+    #[serde(default)]
+    #[schemars(length(min = 2, max = 2))]
+    pub range: Option<Vec<u64>>,
     /// Token budget of the answer, 50 to 20000. Default 8000.
     #[serde(default)]
     #[schemars(range(min = 50, max = 20000))]
@@ -165,6 +183,13 @@ pub(super) struct ListDocuments {
     /// Name of the collection.
     #[serde(alias = "name")]
     pub collection: String,
+    /// Only documents whose metadata matches; see search.
+    #[serde(default, alias = "where")]
+    #[schemars(schema_with = "super::schema::object_schema")]
+    pub filter: Option<Value>,
+    /// id (default) or updated (the last changed first).
+    #[serde(default)]
+    pub order: OrderArgument,
     /// Only ids that begin with this.
     #[serde(default)]
     pub prefix: String,
@@ -175,6 +200,16 @@ pub(super) struct ListDocuments {
     /// Continues where the previous answer ended: its next_cursor.
     #[serde(default)]
     pub cursor: Option<String>,
+}
+
+/// In which order documents are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum OrderArgument {
+    #[default]
+    Id,
+    #[serde(alias = "updated_at")]
+    Updated,
 }
 
 /// What happens to a document whose id is taken.
@@ -194,9 +229,12 @@ pub(super) struct NewDocument {
     /// Unique in the collection; the url, or a digest of the text, when left out.
     #[serde(default)]
     pub id: Option<String>,
-    /// The document's text. Give either text or content_base64.
+    /// The document's text. Give one of text, uri and content_base64.
     #[serde(default, alias = "content")]
     pub text: Option<String>,
+    /// A data: URI with the content, or the ctx:// address of a document to copy. Nothing is fetched from a network or a disk.
+    #[serde(default)]
+    pub uri: Option<String>,
     /// A file as base64 (PDF, HTML, …); its name in filename tells the format.
     #[serde(default)]
     pub content_base64: Option<String>,
@@ -303,5 +341,6 @@ pub(super) struct DeleteCollection {
     #[serde(alias = "collection")]
     pub name: String,
     /// The name once more: deleting a collection deletes its documents.
+    #[serde(deserialize_with = "confirmation")]
     pub confirm: String,
 }

@@ -39,6 +39,12 @@ impl Place {
         Some(Self { collection: collection.to_owned(), document: document.to_owned(), passage })
     }
 
+    /// Reads a document's own id, which may end in `#number` for a passage.
+    #[must_use]
+    pub fn within(collection: &str, id: &str) -> Option<Self> {
+        Self::parse(&format!("{collection}/{id}"))
+    }
+
     /// The same text read as a document's id to the end.
     #[must_use]
     pub fn whole(&self) -> String {
@@ -79,7 +85,8 @@ fn encode(text: &str) -> String {
     encoded
 }
 
-fn decode(text: &str) -> Option<String> {
+/// Undoes percent-encoding; `None` when it is none, or no UTF-8.
+pub(super) fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

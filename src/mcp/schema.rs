@@ -1,7 +1,11 @@
 //! JSON Schemas that every client understands.
 
 use rmcp::model::JsonObject;
-use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
+use schemars::{
+    JsonSchema, Schema, SchemaGenerator,
+    generate::{Contract, SchemaSettings},
+    json_schema,
+};
 use serde_json::Value;
 
 /// An object with any fields: filters and metadata.
@@ -10,11 +14,12 @@ pub(super) fn object_schema(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// The schema of `T` without references, number formats or nullable types: some clients refuse or warn about those.
-/// An optional field is one that is not required.
-pub(super) fn of<T: JsonSchema>() -> JsonObject {
+/// An optional field is one that is not required: of arguments, what may be left out; of answers, what may be absent.
+pub(super) fn of<T: JsonSchema>(contract: Contract) -> JsonObject {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.inline_subschemas = true;
         settings.meta_schema = None;
+        settings.contract = contract;
     });
     let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
     simplify(&mut schema);

@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use rmcp::model::{JsonObject, Tool as ToolDefinition, ToolAnnotations};
-use schemars::JsonSchema;
+use schemars::generate::Contract;
 
 use super::{answers, arguments, schema};
 
@@ -33,7 +33,7 @@ macro_rules! tools {
         }
 
         static DEFINITIONS: LazyLock<Vec<ToolDefinition>> = LazyLock::new(|| vec![$(
-            definition($wire, $title, $description, input::<arguments::$arguments>(), input::<answers::$answer>(), $hints),
+            definition($wire, $title, $description, Arc::new(schema::of::<arguments::$arguments>(Contract::Deserialize)), Arc::new(schema::of::<answers::$answer>(Contract::Serialize)), $hints),
         )*]);
     };
 }
@@ -69,10 +69,6 @@ tools! {
         "Deletes a collection with all its documents. Needs its name twice.";
     GetStatus "get_status", "Status", Nothing -> StatusAnswer, READS,
         "Tells how the node is: version, readiness, sizes, whether writes are accepted.";
-}
-
-fn input<T: JsonSchema>() -> Arc<JsonObject> {
-    Arc::new(schema::of::<T>())
 }
 
 fn definition(

@@ -141,17 +141,25 @@ impl Graph {
         stats.graph_allocated + stats.vectors_allocated + index_bytes
     }
 
-    /// Up to `wanted` rows near `query`, those for which `admit` holds, nearest first. `admit` must not panic.
+    /// Up to `wanted` rows near `query`, those for which `admit` holds (all without it), nearest first. `admit` must
+    /// not panic.
     pub(super) fn nearest(
         &self,
         query: &[f16],
         wanted: usize,
-        admit: impl Fn(usize) -> bool,
+        admit: Option<impl Fn(usize) -> bool>,
     ) -> Result<Vec<usize>, GraphError> {
         let _permit = self.permits.take();
         let index = self.index.read();
-        let admit = |key: u64| admit(usize::try_from(key).unwrap_or(usize::MAX));
-        let found = index.filtered_search(as_engine(query), wanted, admit).map_err(GraphError::engine)?;
+        let found = match admit {
+            // The engine calls back for every candidate of a filtered walk: a fifth of its time.
+            None => index.search(as_engine(query), wanted),
+            Some(admit) => {
+                let admit = |key: u64| admit(usize::try_from(key).unwrap_or(usize::MAX));
+                index.filtered_search(as_engine(query), wanted, admit)
+            }
+        }
+        .map_err(GraphError::engine)?;
         Ok(found.keys.into_iter().filter_map(|key| usize::try_from(key).ok()).collect())
     }
 
@@ -376,7 +384,7 @@ mod tests {
         for row in [7, 333] {
             graph.index.write().remove(row).expect("removed");
         }
-        let found = |row: usize| graph.nearest(vectors.row(row), 1, |_| true).expect("searched") == [row];
+        let found = |row: usize| graph.nearest(vectors.row(row), 1, Some(|_| true)).expect("searched") == [row];
         assert!(!found(7) && !found(333));
         let report = graph.verify(&vectors, &alive, 1000).expect("verified");
         assert_eq!(report, Verified { checked: 600, repaired: 2, strays: 0 });

@@ -59,7 +59,10 @@ impl View {
         let keys = self.keys.all();
         let passes = |row: usize| allowed.is_none_or(|allowed| keys.get(row).is_some_and(|key| allowed.contains(*key)));
         let admit = |row: usize| row < reach && self.alive.contains(row) && passes(row);
-        let mut rows = self.graph.nearest(query, limit, admit).ok()?;
+        let all = allowed.is_none() && reach == self.vectors.count() && self.live == reach;
+        let mut rows = self.graph.nearest(query, limit, (!all).then_some(admit)).ok()?;
+        // Linked by a newer view than this one.
+        rows.retain(|row| *row < reach);
         rows.extend(strays.iter().copied().filter(|row| admit(*row)));
         rows.sort_unstable();
         rows.dedup();

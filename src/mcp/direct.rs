@@ -1,0 +1,187 @@
+//! A search answered without the protocol library: the path that agents take thousands of times a second.
+//!
+//! Only a request in its plainest form is answered here: every field known, nothing optional in play, headers and body in
+//! agreement. Anything else, mistakes included, gets `None` and goes the ordinary way, so the protocol's rules stay in one
+//! place. Both ways give the same bytes for the same request; a test compares them. The whole result is kept as text with
+//! the cached answer, so a repeated question costs a lookup and a copy.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::answers::SearchAnswer;
+use super::{Arguments, Link, Tool, ToolAnswer, ToolError};
+
+const MODERN: &str = "2026-07-28";
+const LEGACY: [&str; 2] = ["2025-11-25", "2025-06-18"];
+
+/// The protocol's headers as a request carried them; `None` where one is absent.
+#[derive(Debug, Clone, Copy)]
+pub struct Wire<'a> {
+    /// `MCP-Protocol-Version`.
+    pub version: &'a str,
+    /// `Mcp-Method`.
+    pub method: Option<&'a str>,
+    /// `Mcp-Name`.
+    pub name: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request<'a> {
+    jsonrpc: &'a str,
+    #[serde(borrow)]
+    id: &'a RawValue,
+    method: &'a str,
+    params: Params,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    name: String,
+    arguments: Arguments,
+    #[serde(rename = "_meta")]
+    meta: Option<Meta>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Meta {
+    #[serde(rename = "io.modelcontextprotocol/protocolVersion")]
+    version: String,
+    #[serde(rename = "io.modelcontextprotocol/clientInfo")]
+    _client: Client,
+    #[serde(rename = "io.modelcontextprotocol/clientCapabilities")]
+    _capabilities: Capabilities,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Client {
+    #[serde(rename = "name")]
+    _name: String,
+    #[serde(rename = "version")]
+    _version: String,
+    #[serde(rename = "title")]
+    _title: Option<String>,
+}
+
+/// Clients that can do more than the plainest may be owed more than the plainest.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Capabilities {}
+
+/// A search's answer as text, ready to be sent.
+#[derive(Debug)]
+pub(super) struct Rendered {
+    /// The structured content as JSON.
+    structured: String,
+    links: Vec<Link>,
+    /// The members of the tool result, without the braces around them.
+    members: String,
+}
+
+#[derive(Serialize)]
+struct Text<'a> {
+    r#type: &'static str,
+    text: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LinkBlock<'a> {
+    r#type: &'static str,
+    uri: &'a str,
+    name: &'a str,
+    title: &'a str,
+    mime_type: &'static str,
+    annotations: LinkAnnotations<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LinkAnnotations<'a> {
+    priority: f32,
+    last_modified: &'a str,
+}
+
+impl Rendered {
+    pub(super) fn new(answer: &SearchAnswer, links: Vec<Link>) -> Self {
+        let write = "plain data serialises";
+        let structured = serde_json::to_string(answer).expect(write);
+        let mut members = String::with_capacity(structured.len() * 5 / 2 + links.len() * 320);
+        members.push_str("\"content\":[");
+        members.push_str(&serde_json::to_string(&Text { r#type: "text", text: &structured }).expect(write));
+        for link in &links {
+            let block = LinkBlock {
+                r#type: "resource_link",
+                uri: &link.uri,
+                name: &link.name,
+                title: &link.title,
+                mime_type: "text/plain",
+                annotations: LinkAnnotations { priority: link.priority, last_modified: &link.last_modified },
+            };
+            members.push(',');
+            members.push_str(&serde_json::to_string(&block).expect(write));
+        }
+        members.push_str("],\"structuredContent\":");
+        members.push_str(&structured);
+        members.push_str(",\"isError\":false");
+        Self { structured, links, members }
+    }
+
+    /// The same for the ordinary way.
+    pub(super) fn to_answer(&self) -> ToolAnswer {
+        ToolAnswer {
+            structured: serde_json::from_str(&self.structured).expect("written by serde_json"),
+            text: self.structured.clone(),
+            links: self.links.clone(),
+        }
+    }
+}
+
+impl super::NodeTools {
+    /// The JSON-RPC response to `body`, if it is a search in its plainest form; `None` when it has to go the ordinary way.
+    #[must_use]
+    pub fn search_directly(&self, wire: Wire<'_>, body: &[u8]) -> Option<Vec<u8>> {
+        let start = Instant::now();
+        let request: Request<'_> = serde_json::from_slice(body).ok()?;
+        let Params { name, arguments, meta } = request.params;
+        let is_search = request.jsonrpc == "2.0" && request.method == "tools/call" && name == Tool::Search.name();
+        let is_modern = match (&meta, wire) {
+            (Some(meta), Wire { version: MODERN, method: Some("tools/call"), name: Some("search") }) => {
+                meta.version == MODERN
+            }
+            (None, Wire { version, method: None, name: None }) if LEGACY.contains(&version) => false,
+            _ => return None,
+        };
+        if !is_search || is_modern != meta.is_some() || !is_plain_id(request.id.get()) {
+            return None;
+        }
+        // A mistake in the arguments is worded where all mistakes are.
+        let rendered: Arc<Rendered> = self.search_rendered(arguments).map_err(|_: ToolError| ()).ok()?;
+        let id = request.id.get();
+        let mut response = Vec::with_capacity(rendered.members.len() + id.len() + 64);
+        response.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
+        response.extend_from_slice(id.as_bytes());
+        response.extend_from_slice(b",\"result\":{");
+        if is_modern {
+            response.extend_from_slice(b"\"resultType\":\"complete\",");
+        }
+        response.extend_from_slice(rendered.members.as_bytes());
+        response.extend_from_slice(b"}}");
+        self.observe(Tool::Search, true, start);
+        Some(response)
+    }
+}
+
+/// A whole number or a text without escapes: what is echoed byte for byte.
+fn is_plain_id(id: &str) -> bool {
+    let number =
+        id.len() <= 15 && id.bytes().all(|byte| byte.is_ascii_digit()) && (id.len() == 1 || !id.starts_with('0'));
+    let text = id.len() <= 256 && id.starts_with('"') && !id.contains('\\');
+    number || text
+}

@@ -1,0 +1,147 @@
+//! From arguments to what the parts below take.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::Value;
+
+use super::super::arguments::{self, ConflictArgument, DetailArgument};
+use super::super::{ToolError, place};
+use super::NodeTools;
+use crate::base::UnixMillis;
+use crate::collection::{Body, Conflict, DocumentInput, MediaType};
+use crate::index::filter::Filter;
+use crate::retrieval::{self, Detail, SearchError};
+
+pub(super) fn cursor(text: Option<&str>) -> Result<usize, ToolError> {
+    match text {
+        None | Some("") => Ok(0),
+        Some(text) => text.parse().map_err(|_| {
+            ToolError::bad_argument("the cursor is not one of ours; pass next_cursor of the previous answer")
+        }),
+    }
+}
+
+pub(super) fn detail(given: DetailArgument) -> Detail {
+    match given {
+        DetailArgument::Ids => Detail::Ids,
+        DetailArgument::Snippet => Detail::Snippet,
+        DetailArgument::Full => Detail::Full,
+    }
+}
+
+pub(super) fn filter(
+    given: Option<&Value>,
+    after: Option<&str>,
+    before: Option<&str>,
+) -> Result<Option<Filter>, ToolError> {
+    for (name, text) in [("after", after), ("before", before)] {
+        if let Some(text) = text
+            && text.parse::<UnixMillis>().is_err()
+        {
+            let message = format!("{name} is '{text}', expected an RFC 3339 time such as 2026-07-28T09:30:00Z");
+            return Err(ToolError::bad_argument(message));
+        }
+    }
+    let normal =
+        |text: Option<&str>| text.and_then(|text| text.parse::<UnixMillis>().ok()).map(|time| time.to_string());
+    let time = retrieval::updated_between(normal(after).as_deref(), normal(before).as_deref());
+    let given = match given {
+        None | Some(Value::Null) => None,
+        Some(value) => Some(Filter::from_json(value).map_err(|error| ToolError::bad_argument(error.to_string()))?),
+    };
+    Ok(match (given, time) {
+        (Some(given), Some(time)) => Some(Filter::And(vec![given, time])),
+        (given, time) => given.or(time),
+    })
+}
+
+pub(super) fn media_type_of(text: &str) -> Result<MediaType, ToolError> {
+    MediaType::from_mime(text).ok_or_else(|| {
+        ToolError::bad_argument(format!(
+            "media_type is '{text}', expected text/markdown, text/plain, text/html, application/json, application/x-ndjson or text/csv"
+        ))
+    })
+}
+
+pub(super) fn data_uri(uri: &str) -> Result<Body, ToolError> {
+    let rest = uri.strip_prefix("data:").unwrap_or_default();
+    let (kind, data) =
+        rest.split_once(',').ok_or_else(|| ToolError::bad_argument("expected data:[TYPE][;base64],CONTENT"))?;
+    let (kind, is_base64) = kind.strip_suffix(";base64").map_or((kind, false), |kind| (kind, true));
+    let bytes = if is_base64 {
+        BASE64_STANDARD.decode(data.trim()).map_err(|error| ToolError::bad_argument(format!("no base64: {error}")))?
+    } else {
+        place::decode(data).ok_or_else(|| ToolError::bad_argument("no percent-encoded text"))?.into_bytes()
+    };
+    let mime = kind.split(';').next().filter(|mime| !mime.is_empty()).unwrap_or("text/plain");
+    let extension = match media_type_of(mime)? {
+        MediaType::Markdown => "md",
+        MediaType::Text => "txt",
+        MediaType::Html => "html",
+        MediaType::Pdf => "pdf",
+        MediaType::SourceCode => "conf",
+        MediaType::Json => "json",
+        MediaType::JsonLines => "jsonl",
+        MediaType::Csv => "csv",
+    };
+    Ok(Body::File { name: format!("document.{extension}"), bytes })
+}
+
+pub(super) fn input(
+    tools: &NodeTools,
+    given: arguments::NewDocument,
+    conflict: ConflictArgument,
+) -> Result<DocumentInput, (String, ToolError)> {
+    let id = given.id.clone().unwrap_or_default();
+    let refuse = |message: String| (id.clone(), ToolError::bad_argument(message));
+    let body = match (given.text, given.content_base64, given.uri) {
+        (None, None, Some(uri)) if uri.starts_with("data:") => data_uri(&uri).map_err(|error| (id.clone(), error))?,
+        (None, None, Some(uri)) if uri.starts_with("ctx://") => {
+            let copied = tools.find(&uri, None).and_then(|(_, document)| {
+                let text = tools.library.passages().text(&document, 0..document.chunks.len());
+                Ok(Body::Text(text.map_err(SearchError::from)?, MediaType::Markdown))
+            });
+            copied.map_err(|error| (id.clone(), error))?
+        }
+        (None, None, Some(uri)) => {
+            let shown: String = uri.chars().take(80).collect();
+            return Err(refuse(format!(
+                "uri is '{shown}', expected data: or ctx://; nothing is fetched from a network or a disk, so give the text, \
+                 or add files with `cairn add`"
+            )));
+        }
+        (Some(text), None, None) => {
+            let media_type = given.media_type.as_deref().unwrap_or("text/markdown");
+            Body::Text(text, media_type_of(media_type).map_err(|error| (id.clone(), error))?)
+        }
+        (None, Some(content), None) => {
+            let bytes = BASE64_STANDARD
+                .decode(content.trim())
+                .map_err(|error| refuse(format!("content_base64 is not base64: {error}")))?;
+            let name = given.filename.or_else(|| given.id.clone()).unwrap_or_else(|| "document".to_owned());
+            Body::File { name, bytes }
+        }
+        (None, None, None) => {
+            return Err(refuse("expected one of text, uri and content_base64, found none".to_owned()));
+        }
+        _ => return Err(refuse("expected one of text, uri and content_base64, found several".to_owned())),
+    };
+    let expires_at = match given.expires_at.as_deref().map(str::parse::<UnixMillis>) {
+        None => None,
+        Some(Ok(time)) => Some(time),
+        Some(Err(_)) => {
+            return Err(refuse("expires_at is no RFC 3339 time such as 2026-07-28T09:30:00Z".to_owned()));
+        }
+    };
+    Ok(DocumentInput {
+        id: given.id,
+        body,
+        title: given.title,
+        url: given.url,
+        metadata: given.metadata,
+        source: None,
+        expires_at,
+        if_version: (conflict == ConflictArgument::Fail).then_some(0),
+        conflict: if conflict == ConflictArgument::Skip { Conflict::Skip } else { Conflict::Replace },
+    })
+}

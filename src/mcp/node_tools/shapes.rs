@@ -1,0 +1,150 @@
+//! From what the parts below give to answers.
+
+use serde::Serialize;
+
+use super::super::answers::{self, rounded};
+use super::super::{Place, ToolAnswer, ToolError};
+use crate::base::NodeId;
+use crate::collection::{DocumentOutcome, DocumentStatus, WriteError};
+use crate::retrieval::{Hit, SearchError, shown_metadata};
+use crate::store::{CollectionInfo, DocumentRecord};
+
+pub(super) fn answer(value: impl Serialize) -> Result<ToolAnswer, ToolError> {
+    let structured = serde_json::to_value(value).expect("answers are plain data");
+    Ok(ToolAnswer::new(structured))
+}
+
+pub(super) fn document_result(collection: &str, outcome: &DocumentOutcome) -> answers::DocumentResult {
+    let (status, error) = match &outcome.status {
+        DocumentStatus::Created => ("created", None),
+        DocumentStatus::Updated => ("updated", None),
+        DocumentStatus::Unchanged => ("unchanged", None),
+        DocumentStatus::Deleted => ("deleted", None),
+        DocumentStatus::Failed(error) => ("failed", Some(error.to_string())),
+    };
+    answers::DocumentResult {
+        id: format!("{collection}/{}", outcome.id),
+        status: status.to_owned(),
+        version: outcome.version,
+        passages: outcome.passages,
+        error,
+    }
+}
+
+pub(super) fn write_answer(
+    collection: String,
+    documents: Vec<answers::DocumentResult>,
+    lsn: u64,
+    collection_created: bool,
+) -> answers::WriteAnswer {
+    let count = |status: &str| documents.iter().filter(|result| result.status == status).count();
+    answers::WriteAnswer {
+        created: count("created"),
+        updated: count("updated"),
+        unchanged: count("unchanged"),
+        failed: count("failed"),
+        collection,
+        documents,
+        lsn,
+        collection_created,
+    }
+}
+
+pub(super) fn summary(info: &CollectionInfo) -> answers::CollectionSummary {
+    answers::CollectionSummary {
+        name: info.name.clone(),
+        description: info.description.clone(),
+        documents: info.documents,
+        passages: info.chunks,
+        bytes: info.text_bytes,
+        model: info.model.clone(),
+        updated_at: info.last_change_time.to_string(),
+        generation: info.last_change.0,
+    }
+}
+
+pub(super) fn place_of(hit: &Hit) -> Place {
+    Place {
+        collection: hit.collection.clone(),
+        document: hit.passage.document.id.clone(),
+        passage: Some(hit.passage.ordinal),
+    }
+}
+
+pub(super) fn url_of(document: &DocumentRecord, place: &Place, node: NodeId) -> String {
+    document.url.clone().unwrap_or_else(|| place.uri(node))
+}
+
+pub(super) fn search_result(hit: &Hit, node: NodeId) -> answers::SearchResult {
+    let (document, chunk) = (&hit.passage.document, &hit.passage.document.chunks[hit.passage.ordinal]);
+    let place = place_of(hit);
+    answers::SearchResult {
+        id: place.to_string(),
+        uri: place.uri(node),
+        title: document.title.clone(),
+        url: url_of(document, &place, node),
+        text: hit.text.clone(),
+        score: answers::Scores {
+            fused: rounded(hit.scores.score),
+            dense: hit.scores.dense.map(rounded),
+            lexical: hit.scores.lexical.map(rounded),
+        },
+        collection: hit.collection.clone(),
+        document: document.id.clone(),
+        headings: hit.passage.body.headings.clone(),
+        source: answers::Source {
+            uri: document.source.clone().or_else(|| document.url.clone()),
+            page: chunk.page,
+            byte_start: chunk.range.start,
+            byte_end: chunk.range.end,
+        },
+        citation: citation(hit),
+        version: document.version,
+        updated_at: document.updated.to_string(),
+        metadata: shown_metadata(&document.metadata),
+        also_in: hit.also_in.iter().map(|id| format!("{}/{id}", hit.collection)).collect(),
+    }
+}
+
+pub(super) fn citation(hit: &Hit) -> String {
+    let (document, chunk) = (&hit.passage.document, &hit.passage.document.chunks[hit.passage.ordinal]);
+    let mut citation = document.title.clone();
+    for heading in &hit.passage.body.headings {
+        citation.push_str(" › ");
+        citation.push_str(heading);
+    }
+    match chunk.page {
+        Some(page) => citation.push_str(&format!(" ({}, page {page})", document.id)),
+        None => citation.push_str(&format!(" ({}, bytes {}–{})", document.id, chunk.range.start, chunk.range.end)),
+    }
+    citation
+}
+
+impl From<SearchError> for ToolError {
+    fn from(error: SearchError) -> Self {
+        let fault = error.fault();
+        let code = match &error {
+            SearchError::NoSuchCollection { .. } | SearchError::NoSuchDocument { .. } => "not_found",
+            SearchError::EmptyQuery | SearchError::OutOfRange { .. } => "bad_argument",
+            SearchError::Lexical(_) | SearchError::Embed(_) | SearchError::Read(_) | SearchError::Model(_) => {
+                "internal"
+            }
+        };
+        Self { code, message: error.to_string(), fault }
+    }
+}
+
+impl From<WriteError> for ToolError {
+    fn from(error: WriteError) -> Self {
+        let fault = error.fault();
+        let code = match &error {
+            WriteError::NoSuchCollection { .. } | WriteError::NoSuchDocument { .. } => "not_found",
+            WriteError::CollectionExists { .. } | WriteError::Conflict { .. } => "conflict",
+            WriteError::BadName { .. } | WriteError::NoSuchModel { .. } | WriteError::Prepare(_) => "bad_argument",
+            WriteError::Commit(_) => "read_only",
+            WriteError::Read(_) | WriteError::Embed(_) => "internal",
+            WriteError::Stopping => "overloaded",
+        };
+        Self { code, message: error.to_string(), fault }
+    }
+}

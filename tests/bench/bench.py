@@ -1,0 +1,179 @@
+"""Measures a node as its users feel it, and prints one table.
+
+    make bench                 the whole of it: 100,000 passages, about ten minutes
+    python3 tests/bench/bench.py --cairn BINARY [--passages 10000] [--json FILE] [--skip ingest,start,search,idle]
+
+CPU times are the node process's own (user and system, from /proc), so that they hold on a busy machine; wall times
+are given beside them. Corpus and questions are generated and the same for each seed.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+HERE = pathlib.Path(__file__).parent
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+class Node:
+    def __init__(self, binary, data):
+        start = time.perf_counter()
+        command = [binary, "--json", "serve", "--data-dir", data, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"{binary} did not start; run `{' '.join(map(str, command))}` to see why")
+        self.addresses = json.loads(line)
+        while self.ready() != 200:
+            time.sleep(0.002)
+        self.start_seconds = time.perf_counter() - start
+
+    def ready(self):
+        try:
+            return urllib.request.urlopen(self.addresses["admin"] + "/ready").status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def cpu(self):
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / TICK
+
+    def memory(self, field):
+        text = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(rf"{field}:\s+(\d+) kB", text)[1]) / 1024
+
+    def written(self):
+        text = pathlib.Path(f"/proc/{self.process.pid}/io").read_text()
+        return int(re.search(r"^write_bytes: (\d+)", text, re.M)[1]) / 2**20
+
+    def metric(self, name):
+        text = urllib.request.urlopen(self.addresses["admin"] + "/metrics").read().decode()
+        return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.M))
+
+    def settle(self):
+        """Until the graph is linked and nothing has been used for three seconds."""
+        quiet = 0
+        while quiet < 3 or self.metric("cairn_passages_unlinked"):
+            before = self.cpu()
+            time.sleep(1)
+            quiet = quiet + 1 if self.cpu() - before < 0.05 else 0
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait()
+
+
+def size(directory):
+    return sum(path.stat().st_size for path in pathlib.Path(directory).rglob("*") if path.is_file()) / 2**20
+
+
+def ingest(binary, node, data, corpus, rows):
+    passages = None
+    cpu, start = node.cpu(), time.perf_counter()
+    command = [binary, "add", corpus / "docs", "-c", "bench", "--data-dir", data, "--json"]
+    answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    seconds, used = time.perf_counter() - start, node.cpu() - cpu
+    passages = answer["passages"]
+    peak = node.memory("VmHWM")
+    rows["ingest, durable and searchable"] = f"{passages / seconds:,.0f} passages/s ({seconds:.1f} s for {passages:,})"
+    rows["ingest, node CPU"] = f"{used / passages * 1e6:,.0f} µs a passage, {passages / used:,.0f} passages/s a core (graph built meanwhile included)"
+    node.settle()
+    total = node.cpu() - cpu
+    rows["graph, segments and checkpoint included"] = f"{total / passages * 1e6:,.0f} µs CPU a passage"
+    rows["peak memory"] = f"{peak:,.0f} MiB"
+    rows["written"] = f"{node.written():,.0f} MiB for {size(corpus / 'docs'):,.0f} MiB of text; {size(data):,.0f} MiB on disk"
+    return passages
+
+
+def search(node, corpus, seconds, rows):
+    for era in ("modern", "legacy"):
+        for kind in ("uncached", "cached"):
+            for clients in (1, 16, 64):
+                cpu = node.cpu()
+                command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--latency", "-s", HERE / "search.lua"]
+                command += [node.addresses["mcp"], "--", corpus / "queries.txt", era, kind]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                text = done.stdout + done.stderr
+                if "first failure" in text or "Non-2xx" in text:
+                    sys.exit(text)
+                calls = int(re.search(r"(\d+) requests in", text)[1])
+                rate = float(re.search(r"Requests/sec:\s+(\S+)", text)[1])
+                p50, p99 = (re.search(rf"{part}%\s+(\S+)", text)[1] for part in (50, 99))
+                used = (node.cpu() - cpu) / calls * 1e6
+                rows[f"search, {kind}, {era}, {clients} clients"] = (
+                    f"{used:.0f} µs CPU a call, {rate:,.0f} calls/s, p50 {p50}, p99 {p99}"
+                )
+
+
+def starts(binary, data, label, rows, memory=False):
+    times, node = [], None
+    for _ in range(5):
+        node = Node(binary, data)
+        times.append(node.start_seconds * 1e3)
+        if memory:
+            rows[f"memory, {label}"] = f"{node.memory('VmRSS'):.0f} MiB"
+        node.stop()
+    rows[f"start to ready, {label}"] = f"{statistics.median(times):.0f} ms (median of 5)"
+
+
+def idle(node, seconds, rows):
+    cpu, written = node.cpu(), node.written()
+    time.sleep(seconds)
+    rows[f"idle, {seconds} s"] = f"{(node.cpu() - cpu) / seconds * 100:.3f} % CPU, {node.written() - written:.2f} MiB written"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cairn", required=True, type=pathlib.Path)
+    parser.add_argument("--passages", type=int, default=100_000)
+    parser.add_argument("--seconds", type=int, default=6, help="a round of searches")
+    parser.add_argument("--idle", type=int, default=60)
+    parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--skip", default="")
+    arguments = parser.parse_args()
+    skip = set(arguments.skip.split(","))
+    binary = arguments.cairn.resolve()
+    if not shutil.which("wrk") and "search" not in skip:
+        sys.exit("wrk is missing: apt-get install wrk")
+    rows = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = pathlib.Path(scratch)
+        command = [sys.executable, HERE / "corpus.py", scratch / "corpus", "--files", str(arguments.passages // 10)]
+        subprocess.run(command, check=True)
+        corpus, data = scratch / "corpus", scratch / "data"
+        if "start" not in skip:
+            starts(binary, scratch / "empty", "empty", rows, memory=True)
+        node = Node(binary, data)
+        passages = ingest(binary, node, data, corpus, rows)
+        if "search" not in skip:
+            search(node, corpus, arguments.seconds, rows)
+        node.stop()
+        if "start" not in skip:
+            starts(binary, data, f"{passages:,} passages", rows, memory=True)
+        if "idle" not in skip:
+            node = Node(binary, data)
+            time.sleep(5)
+            idle(node, arguments.idle, rows)
+            node.stop()
+    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
+    rows["machine"] = f"{os.cpu_count()} cores, {model}"
+    width = max(map(len, rows))
+    print(f"| {'what'.ljust(width)} | measured |\n|{'-' * (width + 2)}|---|")
+    for name, value in rows.items():
+        print(f"| {name.ljust(width)} | {value} |")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+-- Calls the tool `search` over MCP. wrk -s search.lua URL -- QUERIES ERA CACHED
+-- QUERIES: a file with a question a line. ERA: modern (2026-07-28) or legacy (2025-11-25).
+-- CACHED: "cached" asks one question again and again, "uncached" never the same twice (a number makes each unique).
+local queries, era, unique, counter, thread_count = {}, "modern", true, 0, 0
+
+function setup(thread)
+  thread:set("id", thread_count)
+  thread_count = thread_count + 1
+end
+
+function init(arguments)
+  for line in io.lines(arguments[1]) do queries[#queries + 1] = line:gsub('[\\"]', " ") end
+  era, unique = arguments[2] or "modern", arguments[3] ~= "cached"
+  counter = id * 1000003
+  wrk.method = "POST"
+  wrk.headers["Content-Type"] = "application/json"
+  wrk.headers["Accept"] = "application/json, text/event-stream"
+  if era == "modern" then
+    wrk.headers["MCP-Protocol-Version"] = "2026-07-28"
+    wrk.headers["Mcp-Method"] = "tools/call"
+    wrk.headers["Mcp-Name"] = "search"
+  else
+    wrk.headers["MCP-Protocol-Version"] = "2025-11-25"
+  end
+end
+
+function request()
+  counter = counter + 1
+  local query = queries[1]
+  -- A number no document holds: the words decide, and no two requests are the same.
+  if unique then query = queries[counter % #queries + 1] .. " " .. counter end
+  local meta = ""
+  if era == "modern" then
+    meta = ',"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28",' ..
+      '"io.modelcontextprotocol/clientInfo":{"name":"wrk","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}'
+  end
+  local body = '{"jsonrpc":"2.0","id":' .. counter .. ',"method":"tools/call","params":{"name":"search",' ..
+    '"arguments":{"query":"' .. query .. '"}' .. meta .. '}}'
+  return wrk.format(nil, nil, nil, body)
+end
+
+local failed = 0
+function response(status, headers, body)
+  if status ~= 200 or not body:find('"results"', 1, true) then
+    failed = failed + 1
+    if failed == 1 then io.stderr:write("first failure: " .. status .. " " .. body:sub(1, 300) .. "\n") end
+  end
+end
