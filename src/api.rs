@@ -9,6 +9,7 @@ mod guard;
 mod listener;
 mod mcp;
 mod sources;
+mod stdio;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::telemetry::Metrics;
 pub use admin::Admin;
 pub use listener::{ListenError, Listener};
 pub(crate) use sources::outcome_json as source_outcome_json;
+pub use stdio::{StdioError, answer_stdio};
 
 /// What the MCP and REST listener is told.
 #[derive(Debug, Clone)]
@@ -59,7 +61,6 @@ struct Shared {
 }
 
 /// The routes of the MCP and REST listener.
-#[must_use]
 pub fn router(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &Drain) -> Router {
     let library = Arc::clone(tools.retrieval().library());
     let server = Server::new(Arc::clone(&tools) as Arc<dyn ToolProvider>);
@@ -73,6 +74,7 @@ pub fn router(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: 
     Router::new()
         .route("/", get(greeting))
         .route("/v1/tools/{tool}", post(call_tool))
+        .route("/v1/flush", post(sources::flush))
         .route("/v1/collections/{collection}/sources", get(sources::list))
         .route("/v1/collections/{collection}/sources/{*source}", post(sources::sync).delete(sources::remove))
         .layer(DefaultBodyLimit::max(config.request_bytes_max))
@@ -147,7 +149,7 @@ fn error_response(error: &ToolError) -> Response {
 
 /// Why the node is not ready, as `/ready` shows it; empty when it is.
 fn not_ready(library: Option<&Library>, readiness: &Readiness) -> serde_json::Map<String, Value> {
-    use crate::store::WriterState;
+    use crate::collection::WriterState;
     let mut reasons: serde_json::Map<String, Value> =
         readiness.reasons().into_iter().map(|(name, reason)| (name, reason.into())).collect();
     match library.map(|library| library.reader().state()) {

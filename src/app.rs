@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
-use crate::api::{self, Admin, Listener};
+use crate::api::{self, Admin, ListenError, Listener};
 use crate::auth::{self, Door, Token, TokenError};
 use crate::base::{ByteSize, Clock as _, SystemClock};
 use crate::collection::{self, Library, OpenError};
@@ -92,6 +93,50 @@ impl Node {
         &self.readiness
     }
 
+    /// Blocks until the node is ready, at most for `patience`. Returns whether it is.
+    #[must_use]
+    pub fn wait_ready(&self, patience: Duration) -> bool {
+        self.readiness.wait(patience)
+    }
+
+    /// Answers the other processes of this machine at a free loopback port, for a process that keeps the data directory to
+    /// itself for longer than they would want to wait.
+    ///
+    /// # Errors
+    /// When there is no port to be had.
+    pub async fn answer_locally(self: &Arc<Self>, config: &Config, drain: &Drain) -> Result<Answering, ListenError> {
+        let listener = Listener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        let running = RunningNode::new(self, &listener, None, None);
+        Ok(self.answer(config, listener, Door::open(), running, drain))
+    }
+
+    /// Answers MCP and REST until the drain starts, removes expired documents meanwhile, and lets the command line know.
+    fn answer(
+        self: &Arc<Self>,
+        config: &Config,
+        listener: Listener,
+        door: Door,
+        running: RunningNode,
+        drain: &Drain,
+    ) -> Answering {
+        let server = api::Config {
+            listen: listener.address(),
+            door,
+            allowed_hosts: config.server.allowed_hosts.clone(),
+            request_bytes_max: config.server.request_bytes_max.as_usize(),
+            in_flight_max: config.server.in_flight_max,
+            drain_timeout: config.server.drain_timeout,
+        };
+        let router = api::router(&server, Arc::clone(&self.tools), &self.metrics, drain);
+        let serving = task::spawn("serve", listener.serve(router, drain.clone(), server.drain_timeout));
+        let sweeping = task::spawn("sweep", sweep(Arc::clone(&self.library), drain.clone()));
+        // Written last: whoever reads it finds the port answered.
+        if let Err(error) = running.write(&config.data_dir) {
+            tracing::warn!(%error, "the command line will not find this node by its data directory");
+        }
+        Answering { running, data_dir: config.data_dir.clone(), serving, sweeping }
+    }
+
     /// Finishes what was begun and closes the files.
     pub fn close(&self) {
         self.library.close();
@@ -124,21 +169,58 @@ fn library_config(config: &Config) -> collection::Config {
     }
 }
 
+/// The tasks of a node that answers on a socket.
+#[must_use = "the tasks end in order only when they are awaited"]
+pub struct Answering {
+    running: RunningNode,
+    data_dir: PathBuf,
+    serving: JoinHandle<()>,
+    sweeping: JoinHandle<()>,
+}
+
+impl Answering {
+    /// Waits for the requests in flight; the drain must have started.
+    ///
+    /// # Errors
+    /// When a task panicked.
+    pub async fn finish(self) -> anyhow::Result<()> {
+        let served = self.serving.await.context("serving panicked");
+        let swept = self.sweeping.await.context("the sweep panicked");
+        // Before the lock is given up: afterwards the file may be that of the next process.
+        self.running.remove(&self.data_dir);
+        served.and(swept)
+    }
+}
+
 /// Where a running node can be reached, left in its data directory for the command line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningNode {
     /// Process id.
     pub pid: u32,
+    /// Identity of the node: tells a leftover whose port another node has by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// Address of MCP and REST.
     pub listen: SocketAddr,
-    /// Address of the admin listener.
-    pub admin: SocketAddr,
+    /// Address of the admin listener; only a process that runs for the node's sake has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<SocketAddr>,
     /// A token of this run, for the command line of the same user; only where the listener asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
 }
 
 impl RunningNode {
+    fn new(node: &Node, listener: &Listener, admin: Option<SocketAddr>, token: Option<&Token>) -> Self {
+        Self {
+            pid: std::process::id(),
+            node: Some(node.library.reader().node().to_string()),
+            listen: listener.address(),
+            admin,
+            token: token.map(|token| token.reveal().to_owned()),
+        }
+    }
+
     fn path(data_dir: &Path) -> PathBuf {
         data_dir.join("running.json")
     }
@@ -155,6 +237,13 @@ impl RunningNode {
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
         file.write_all(&text)?;
         fs::rename(partial, Self::path(data_dir))
+    }
+
+    /// Only a convenience; a leftover is recognised because nobody answers there.
+    fn remove(&self, data_dir: &Path) {
+        if Self::read(data_dir).as_ref() == Some(self) {
+            let _ = fs::remove_file(Self::path(data_dir));
+        }
     }
 }
 
@@ -189,6 +278,8 @@ impl Doors {
 pub struct Ready<'a> {
     /// Where it answers.
     pub node: &'a RunningNode,
+    /// Where it tells how it is.
+    pub admin: SocketAddr,
     /// The node's token, when it was made just now: it is not shown again.
     pub token: Option<&'a Token>,
 }
@@ -241,39 +332,18 @@ async fn run(
             .context("opening the data directory panicked")??,
     );
     admin.watch(Arc::clone(node.library()));
-    let running = RunningNode {
-        pid: std::process::id(),
-        listen: listener.address(),
-        admin: admin.address(),
-        token: doors.local.as_ref().map(|token| token.reveal().to_owned()),
-    };
-    if let Err(error) = running.write(&config.data_dir) {
-        tracing::warn!(%error, "the command line will not find this node by its data directory");
-    }
-    let server = api::Config {
-        listen: listener.address(),
-        door: doors.server.clone(),
-        allowed_hosts: config.server.allowed_hosts.clone(),
-        request_bytes_max: config.server.request_bytes_max.as_usize(),
-        in_flight_max: config.server.in_flight_max,
-        drain_timeout: config.server.drain_timeout,
-    };
-    let router = api::router(&server, Arc::clone(node.tools()), &node.metrics, drain);
-    let serving = task::spawn("serve", listener.serve(router, drain.clone(), server.drain_timeout));
-    let sweeping = task::spawn("sweep", sweep(Arc::clone(node.library()), drain.clone()));
-    ready(Ready { node: &running, token: doors.new.as_ref() });
-    tracing::info!(mcp = %format!("http://{}/mcp", running.listen), admin = %running.admin, "ready");
+    let running = RunningNode::new(&node, &listener, Some(admin.address()), doors.local.as_ref());
+    let answering = node.answer(config, listener, doors.server.clone(), running.clone(), drain);
+    ready(Ready { node: &running, admin: admin.address(), token: doors.new.as_ref() });
+    tracing::info!(mcp = %format!("http://{}/mcp", running.listen), admin = %admin.address(), "ready");
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
     }
     drain.start();
-    serving.await.context("serving panicked")?;
-    sweeping.await.context("the sweep panicked")?;
+    answering.finish().await?;
     let closing = Arc::clone(&node);
     tokio::task::spawn_blocking(move || closing.close()).await.context("closing panicked")?;
-    // Only a convenience; a leftover is recognised because nobody answers there.
-    let _ = fs::remove_file(RunningNode::path(&config.data_dir));
     tracing::info!(log = %ByteSize(node.library().reader().log_bytes()), "stopped");
     Ok(())
 }

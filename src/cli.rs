@@ -19,15 +19,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Arg, Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Overrides};
 use crate::telemetry;
 
-use self::backend::Backend;
+use self::backend::{Backend, Stay};
 
 /// A context server for AI agents: keeps documents on this machine and answers searches over MCP.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "cairn", version, arg_required_else_help = true, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(flatten)]
@@ -38,33 +38,47 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  cairn serve                              start the node on http://127.0.0.1:7171/mcp
-  cairn add docs/ -c manual                put a folder in, and keep it in step when run again
-  cairn search \"how do I restore a backup\"  find passages, with citations
-  cairn mcp                                speak MCP on standard input and output, for desktop clients
+  cairn serve                         start the node
+  cairn add docs/ -c manual           put a folder in, and keep it in step
+  cairn search \"restore a backup\"   find passages, with citations
+  cairn mcp                           speak MCP on standard input and output
 
-The data directory, configuration and addresses can also be set by CAIRN_* variables; see `cairn serve --print-config`.";
+The data directory, configuration and addresses can also be set by CAIRN_* variables; see `cairn serve --print-config`.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not ready or not there.";
+
+/// Above the options that every verb has.
+const GLOBAL: &str = "Options of every verb";
+
+/// Stands in for a global option where it means nothing, so that help does not list it. Still taken: variables set it.
+fn unlisted(name: &'static str) -> Arg {
+    Arg::new(name).long(name).hide(true)
+}
 
 /// What every verb takes.
-#[derive(Debug, Clone, Args)]
+#[derive(Clone, Args)]
 struct Common {
     /// Where everything is kept [default: /var/lib/cairn for root, else ~/.local/share/cairn]
-    #[arg(long, global = true, env = "CAIRN_DATA_DIR", value_name = "DIR")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Settings in TOML; see `cairn serve --print-config`
-    #[arg(long, global = true, env = "CAIRN_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Talk to the node at this address instead of the one on the data directory
-    #[arg(long, global = true, env = "CAIRN_URL", value_name = "URL")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_URL", value_name = "URL")]
     url: Option<String>,
+    /// The node's token, for a node that asks for one
+    #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<String>,
     /// Print JSON
-    #[arg(long, global = true, env = "CAIRN_JSON", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set, hide_possible_values = true, value_name = "BOOL")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_JSON", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set, hide_possible_values = true, value_name = "BOOL")]
     json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run the node
+    #[command(arg(unlisted("url")), arg(unlisted("token")))]
     Serve(serve::Arguments),
     /// Speak MCP on standard input and output
     Mcp(proxy::Arguments),
@@ -81,15 +95,18 @@ enum Verb {
     /// Create, describe and delete collections
     Collection(collections::Arguments),
     /// Measure search quality on a folder with questions and judgements
+    #[command(arg(unlisted("url")), arg(unlisted("token")))]
     Eval(eval::Arguments),
     /// Tell how the node is
     Status(status::Arguments),
     /// Print the tab completions of a shell
+    #[command(arg(unlisted("url")), arg(unlisted("token")))]
     Completions {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
     },
     /// Print the manual page, or write one per verb into a folder
+    #[command(arg(unlisted("url")), arg(unlisted("token")))]
     Man {
         /// Folder for the pages
         #[arg(value_name = "DIR")]
@@ -199,11 +216,15 @@ impl Common {
         Config::load(self.config.as_deref(), environment, overrides).map_err(|error: ConfigError| Failure::usage(error))
     }
 
-    /// The node that runs on the data directory, or the directory itself.
+    /// The node that runs on the data directory, or the directory itself, for one answer.
     fn backend(&self) -> Result<Backend, Failure> {
+        self.backend_for(Stay::Brief)
+    }
+
+    fn backend_for(&self, stay: Stay) -> Result<Backend, Failure> {
         let config = self.load()?;
         quiet_logs(&config);
-        Backend::find(self.url.as_deref(), &config)
+        Backend::find(self.url.clone(), self.token.clone(), config, stay)
     }
 }
 

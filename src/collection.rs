@@ -22,15 +22,17 @@ use parking_lot::RwLock;
 use serde_json::{Map, Value};
 
 use crate::base::{Clock, Fault, Lsn};
-use crate::embed::{DEFAULT_MODEL, EmbedError, Embedder, Models};
+use crate::embed::{EmbedError, Embedder, Models};
 use crate::index::lexical::LexicalError;
 use crate::index::vector;
 use crate::ingest;
-use crate::store::{self, CollectionId, CollectionInfo, DocumentEntry, Operation, Outcome, Reader, WriteRequest};
+use crate::store::{self, CollectionId, Operation, Outcome, Reader, WriteRequest};
 use crate::task::{CpuPool, Readiness};
 use crate::telemetry::Metrics;
 
+pub use crate::embed::DEFAULT_MODEL;
 pub use crate::ingest::{MediaType, estimate_tokens};
+pub use crate::store::{ChunkRef, CollectionInfo, DocumentEntry, DocumentRecord, ReadError, WriterState};
 pub use input::{Body, Conflict, DocumentInput, PrepareError};
 pub use passage::{Passage, PassageKey};
 pub use searcher::Searcher;
@@ -38,7 +40,7 @@ pub use writer::Written;
 
 use self::passage::PassageReader;
 use self::views::Views;
-use self::writer::WriteQueue;
+use self::writer::{Until, WriteQueue};
 
 /// Passages per document at most: what fits beside the LSN in a key.
 pub const PASSAGES_PER_DOCUMENT_MAX: usize = 1 << 20;
@@ -331,7 +333,7 @@ impl Library {
             model: info.name,
             dimensions: u32::try_from(info.dimensions).expect("a model has a few thousand dimensions"),
         });
-        let written = self.commit(vec![operation]).await?;
+        let written = self.commit(vec![operation], Until::Visible).await?;
         match written.outcomes.first() {
             Some(Outcome::CollectionExists(_)) => Err(WriteError::CollectionExists { name: name.to_owned() }),
             _ => self.existing(name),
@@ -360,7 +362,7 @@ impl Library {
     /// When there is none of that name.
     pub async fn delete_collection(&self, name: &str) -> Result<Arc<CollectionInfo>, WriteError> {
         let info = self.existing(name)?;
-        self.commit(vec![Operation::DeleteCollection { collection: info.id }]).await?;
+        self.commit(vec![Operation::DeleteCollection { collection: info.id }], Until::Visible).await?;
         Ok(info)
     }
 
@@ -402,7 +404,7 @@ impl Library {
                 Err(error) => outcomes.push(Some(failed(id, error))),
             }
         }
-        let written = self.commit(operations).await?;
+        let written = self.commit(operations, Until::Visible).await?;
         for ((place, id, passages, expected), outcome) in places.into_iter().zip(written.outcomes) {
             outcomes[place] = Some(document_outcome(collection, id, passages, expected, &outcome));
         }
@@ -429,7 +431,8 @@ impl Library {
     }
 
     /// Brings the documents of one source (a file) in line with its content: new and changed ones are written, those
-    /// that the source no longer holds are deleted, in one atomic batch.
+    /// that the source no longer holds are deleted, in one atomic batch. Answers when that is on stable storage; searches
+    /// see it within about half a second, or after [`Library::flush`].
     ///
     /// * `source`: the file's path as the caller names it; also the id of its document, or the prefix of its records' ids.
     ///
@@ -467,7 +470,7 @@ impl Library {
             places.push((id.clone(), 0));
             operations.push(Operation::DeleteDocument { collection: info.id, id: id.clone(), if_version: None });
         }
-        let written = self.commit(operations).await?;
+        let written = self.commit(operations, Until::Durable).await?;
         let mut outcome = SourceOutcome { documents: Vec::new(), unchanged: 0, warnings: prepared.warnings };
         for ((id, passages), result) in places.into_iter().zip(written.outcomes) {
             let document = document_outcome(collection, id, passages, None, &result);
@@ -492,7 +495,7 @@ impl Library {
             .iter()
             .map(|id| Operation::DeleteDocument { collection: info.id, id: id.clone(), if_version: None })
             .collect();
-        self.commit(operations).await?;
+        self.commit(operations, Until::Durable).await?;
         Ok(ids)
     }
 
@@ -506,7 +509,7 @@ impl Library {
             .iter()
             .map(|id| Operation::DeleteDocument { collection: info.id, id: id.clone(), if_version: None })
             .collect();
-        let written = self.commit(operations).await?;
+        let written = self.commit(operations, Until::Visible).await?;
         let outcomes = ids
             .iter()
             .zip(&written.outcomes)
@@ -520,14 +523,23 @@ impl Library {
     /// # Errors
     /// When the log refuses.
     pub async fn remember(&self, key: String, answer: Vec<u8>) -> Result<(), WriteError> {
-        self.commit(vec![Operation::RememberAnswer { key, answer }]).await.map(drop)
+        self.commit(vec![Operation::RememberAnswer { key, answer }], Until::Durable).await.map(drop)
     }
 
-    async fn commit(&self, operations: Vec<Operation>) -> Result<Written, WriteError> {
+    /// Waits until everything written so far is visible to searches.
+    ///
+    /// # Errors
+    /// When the node is stopping.
+    pub async fn flush(&self) -> Result<Lsn, WriteError> {
+        let request = WriteRequest { operations: Vec::new() };
+        Ok(self.queue.write(request, Until::Visible).await?.lsn)
+    }
+
+    async fn commit(&self, operations: Vec<Operation>, until: Until) -> Result<Written, WriteError> {
         if operations.is_empty() {
             return Ok(Written { outcomes: Vec::new(), lsn: self.reader.last() });
         }
-        self.queue.write(WriteRequest { operations }).await
+        self.queue.write(WriteRequest { operations }, until).await
     }
 
     /// What the catalog knows of a document; `None` when there is none of that id.
@@ -586,7 +598,7 @@ impl Library {
             .into_iter()
             .map(|(collection, id)| Operation::DeleteDocument { collection, id, if_version: None })
             .collect();
-        self.commit(operations).await?;
+        self.commit(operations, Until::Durable).await?;
         Ok(count)
     }
 

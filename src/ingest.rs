@@ -272,7 +272,7 @@ pub fn parse(source: &Source<'_>, limits: &Limits) -> Result<Parsed, ParseError>
     let mut warnings = Vec::new();
     let text = text::decode(source.bytes, &mut warnings)?;
     limits.check_text(text.len())?;
-    let documents = match source.media_type {
+    let mut documents = match source.media_type {
         MediaType::Markdown => vec![markdown::parse(text, &mut warnings)],
         MediaType::Text => vec![text::parse(text)],
         MediaType::SourceCode => vec![source_code::parse(text, source.name)],
@@ -284,6 +284,14 @@ pub fn parse(source: &Source<'_>, limits: &Limits) -> Result<Parsed, ParseError>
     };
     if documents.iter().all(|document| document.text.trim().is_empty()) {
         warnings.push("the source has no text".to_owned());
+    } else {
+        let all = documents.len();
+        documents.retain(|document| document.record.is_none() || !document.text.trim().is_empty());
+        match all - documents.len() {
+            0 => {}
+            1 => warnings.push("1 record has no text and was left out".to_owned()),
+            empty => warnings.push(format!("{empty} records have no text and were left out")),
+        }
     }
     Ok(Parsed { documents, warnings })
 }

@@ -17,12 +17,12 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::base::{Fault, Lsn};
+use crate::collection::{CollectionInfo, DocumentRecord, ReadError};
 use crate::collection::{Library, Passage, PassageKey, Searcher, WriteError};
 use crate::embed::{EmbedError, Purpose};
-use crate::index::filter::Filter;
+pub use crate::index::filter::Filter;
 use crate::index::lexical::LexicalError;
 use crate::index::vector::KeySet;
-use crate::store::{CollectionInfo, DocumentRecord, ReadError};
 use crate::telemetry::Metrics;
 
 use self::answer_cache::AnswerCache;
@@ -408,7 +408,7 @@ impl Retrieval {
         let mut weight: Option<f32> = None;
         let mut embeddings: HashMap<&str, Vec<f32>> = HashMap::new();
         for (place, searcher) in searchers.iter().enumerate() {
-            reason = reason.or_else(|| searcher.broken());
+            reason = reason.or_else(|| searcher.broken()).or_else(|| searcher.behind());
             let info = searcher.collection();
             let allowed: Option<KeySet> = match filter {
                 Some(filter) if mode != Mode::Lexical => Some(searcher.matching(filter)?),

@@ -8,8 +8,9 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -81,24 +82,49 @@ impl CpuPool {
 /// What still stands between the node and being ready, by name.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    reasons: Arc<Mutex<BTreeMap<String, String>>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    reasons: Mutex<BTreeMap<String, String>>,
+    /// Rung when the last reason goes.
+    ready: Condvar,
 }
 
 impl Readiness {
     /// Says why the node is not ready; replaces an earlier reason of the same name.
     pub fn hold(&self, name: &str, reason: impl Into<String>) {
-        self.reasons.lock().insert(name.to_owned(), reason.into());
+        self.shared.reasons.lock().insert(name.to_owned(), reason.into());
     }
 
     /// Takes a reason away.
     pub fn release(&self, name: &str) {
-        self.reasons.lock().remove(name);
+        let mut reasons = self.shared.reasons.lock();
+        reasons.remove(name);
+        if reasons.is_empty() {
+            self.shared.ready.notify_all();
+        }
     }
 
     /// Every reason, by name; empty when ready.
     #[must_use]
     pub fn reasons(&self) -> BTreeMap<String, String> {
-        self.reasons.lock().clone()
+        self.shared.reasons.lock().clone()
+    }
+
+    /// Whether there is no reason.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.shared.reasons.lock().is_empty()
+    }
+
+    /// Blocks until there is no reason left, at most for `patience`. Returns whether there is none.
+    #[must_use]
+    pub fn wait(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut reasons = self.shared.reasons.lock();
+        !self.shared.ready.wait_while_until(&mut reasons, |reasons| !reasons.is_empty(), deadline).timed_out()
     }
 }
 
@@ -129,5 +155,28 @@ impl Drain {
     #[must_use]
     pub fn token(&self) -> CancellationToken {
         self.token.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_ends_with_the_last_reason() {
+        let readiness = Readiness::default();
+        assert!(readiness.wait(Duration::ZERO), "nothing stands in the way");
+        readiness.hold("log", "being read");
+        readiness.hold("indexes", "catching up");
+        assert!(!readiness.wait(Duration::ZERO));
+        let releasing = readiness.clone();
+        let thread = spawn_thread("releases", move || {
+            releasing.release("log");
+            releasing.release("indexes");
+        })
+        .expect("a thread");
+        assert!(readiness.wait(Duration::from_secs(60)));
+        assert!(readiness.reasons().is_empty());
+        thread.join().expect("ended");
     }
 }

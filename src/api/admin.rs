@@ -119,7 +119,7 @@ async fn metrics_text(State(shared): State<Shared>, request: Request) -> Respons
 
 /// Sizes are read when somebody asks for them.
 fn observe(library: &Library, metrics: &Metrics) {
-    use crate::store::WriterState;
+    use crate::collection::WriterState;
     let reader = library.reader();
     metrics.log_lsn.set(reader.last().0 as f64);
     metrics.log_bytes.set(reader.log_bytes() as f64);

@@ -3,6 +3,8 @@
 //! `POST   /v1/collections/{collection}/sources/{path}` with the file as body: see [`Library::sync_source`].
 //! `GET    /v1/collections/{collection}/sources?prefix=&after=&limit=`: paths and document counts.
 //! `DELETE /v1/collections/{collection}/sources/{path}`: removes the source's documents.
+//! `POST   /v1/flush`: answers when everything written before can be found; writes of sources are answered when they are
+//! on stable storage, a little earlier.
 
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -80,6 +82,13 @@ pub(crate) fn outcome_json(source: &str, outcome: &SourceOutcome) -> Value {
         "warnings": outcome.warnings,
         "errors": failed,
     })
+}
+
+pub(super) async fn flush(State(shared): State<Shared>) -> Response {
+    match shared.library.flush().await {
+        Ok(lsn) => json_response(StatusCode::OK, json!({"generation": lsn.0}).to_string()),
+        Err(error) => error_response(&ToolError::from(error)),
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,8 +1,9 @@
 //! `cairn add`: files and folders into a collection, as a sync.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{IsTerminal as _, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -12,24 +13,30 @@ use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
-use super::backend::Backend;
-use super::{Common, Failure, output};
+use super::backend::{Backend, Stay};
+use super::{Common, Failure, documents, output};
 use crate::base::ByteSize;
 use crate::ingest::{MediaType, ParseError};
 
 /// Files being read or written at once: enough to share each disk sync among several.
-const IN_FLIGHT: usize = 8;
+const IN_FLIGHT: usize = 16;
+/// Files that may be gone from a folder before anybody is asked, however small it is.
+const GONE_UNASKED: usize = 10;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  cairn add docs/ -c manual                 a folder; run it again to bring changes over
+  cairn add docs/ -c manual                 a folder; again after changes
   cairn add report.pdf notes.md -c papers   single files
   cairn add docs/ -c manual --dry-run       only say what would be read
 
-A folder is kept in step: new and changed files are written, unchanged ones are left alone, and documents
-whose files are gone are deleted (--keep leaves them). Files listed in .gitignore and hidden files are left out.
-Markdown, text, HTML, PDF, source code, JSON, JSON lines and CSV are read.")]
+A folder is kept in step: new and changed files are written, unchanged ones are left alone, and documents whose files are \
+gone are deleted (--keep leaves them). A folder is known by its name: give folders of the same name a --prefix each, or each \
+takes the other's files for gone. Nothing is deleted when nothing of the folder could be read, or with an empty --prefix; when \
+more than half of a folder's files are gone, and more than 10, it asks first.
+
+Files listed in .gitignore and hidden files are left out. Markdown, text, HTML, PDF, source code, JSON, JSON lines and CSV are \
+read.")]
 pub(super) struct Arguments {
     /// Files and folders
     #[arg(required = true, value_name = "PATH")]
@@ -46,6 +53,12 @@ pub(super) struct Arguments {
     /// Leave documents whose files are gone
     #[arg(long)]
     keep: bool,
+    /// Do not ask before many documents are deleted
+    #[arg(short, long)]
+    yes: bool,
+    /// Delete what earlier files left even when nothing could be read
+    #[arg(long, conflicts_with = "keep")]
+    delete_all: bool,
     /// Say what would be read, and stop
     #[arg(long)]
     dry_run: bool,
@@ -70,6 +83,30 @@ struct Report {
     reason: Option<String>,
 }
 
+impl Report {
+    /// Whether the file's documents are there now.
+    fn went_in(&self) -> bool {
+        matches!(self.status, "created" | "updated" | "unchanged")
+    }
+}
+
+/// What an earlier add left below a prefix: each source with the number of its documents.
+struct Known {
+    prefix: String,
+    sources: Vec<(String, u64)>,
+}
+
+/// What may become of the documents whose files are gone from a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// They go.
+    Delete,
+    /// They go when somebody says so: it looks like another folder of that name.
+    Ask,
+    /// They stay: it looks like a disk that is not there.
+    Keep,
+}
+
 /// What a walk found.
 #[derive(Default)]
 struct Walked {
@@ -89,7 +126,9 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     if arguments.dry_run {
         return dry_run(common, &walked);
     }
-    let backend = common.backend()?;
+    let backend = common.backend_for(Stay::Long)?;
+    // Before anything is written, so that new files do not hide how many are gone.
+    let known = known(&backend, arguments, &walked.complete)?;
     let bar = progress(common, walked.found.len());
     let next = AtomicUsize::new(0);
     let reports = Mutex::new(walked.reports);
@@ -105,13 +144,16 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
             });
         }
     });
-    let mut reports = reports.into_inner();
-    if !arguments.keep {
-        remove_gone(&backend, arguments, &walked.found, &walked.complete, &walked.unreadable, &mut reports)?;
-    }
     bar.finish_and_clear();
+    let mut reports = reports.into_inner();
+    let mut problems = remove_gone(&backend, arguments, &walked.found, &walked.unreadable, &known, &mut reports)?;
+    if reports.iter().any(|report| matches!(report.status, "created" | "updated" | "deleted"))
+        && let Err(error) = backend.flush()
+    {
+        problems.push(format!("what went in cannot be found yet: {error}"));
+    }
     reports.sort_by(|left, right| left.source.cmp(&right.source));
-    show(common, arguments, &reports, start.elapsed().as_secs_f64())
+    show(common, arguments, &reports, problems, start.elapsed().as_secs_f64())
 }
 
 fn read_metadata(pairs: &[String]) -> Result<Map<String, Value>, Failure> {
@@ -268,7 +310,9 @@ fn sync(backend: &Backend, collection: &str, file: &Found, metadata: &Map<String
 
 /// Reads a whole file, at most `limit` bytes; an error when somebody wrote into it meanwhile.
 fn read(path: &Path, limit: ByteSize) -> anyhow::Result<Vec<u8>> {
-    let file = File::open(path)?;
+    // Without waiting for the other end, which a named pipe may never have.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let before = file.metadata()?;
     if !before.is_file() {
         bail!("not a regular file");
@@ -285,31 +329,91 @@ fn read(path: &Path, limit: ByteSize) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Deletes the documents of files that are no longer in the folders that were read to the end.
+/// What earlier adds left below the folders that were read to the end.
+fn known(backend: &Backend, arguments: &Arguments, complete: &[String]) -> Result<Vec<Known>, Failure> {
+    if arguments.keep {
+        return Ok(Vec::new());
+    }
+    let mut known = Vec::new();
+    for prefix in complete {
+        if prefix.is_empty() {
+            eprintln!("--prefix is empty: documents whose files are gone stay, for they may be another folder's");
+            continue;
+        }
+        let sources = backend.sources(&arguments.collection, &format!("{prefix}/"))?;
+        known.push(Known { prefix: prefix.clone(), sources });
+    }
+    Ok(known)
+}
+
+/// * `read`: files of the folder that could be read.
+/// * `known`: files that were there earlier, `gone` of them are not any more.
+fn judge(read: usize, known: usize, gone: usize) -> Verdict {
+    match (read, gone) {
+        (_, 0) => Verdict::Delete,
+        (0, _) => Verdict::Keep,
+        (_, gone) if gone > GONE_UNASKED && gone * 2 > known => Verdict::Ask,
+        _ => Verdict::Delete,
+    }
+}
+
+/// Deletes the documents of files that are no longer in the folders. Returns why some were kept that somebody may not want.
 fn remove_gone(
     backend: &Backend,
     arguments: &Arguments,
     found: &[Found],
-    complete: &[String],
     unreadable: &[String],
+    known: &[Known],
     reports: &mut Vec<Report>,
-) -> Result<(), Failure> {
+) -> Result<Vec<String>, Failure> {
     let present: HashSet<&str> = found.iter().map(|file| file.source.as_str()).collect();
-    for prefix in complete {
-        let below = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        // A collection that no file got into does not exist, and nothing is gone from it.
-        let Ok(known) = backend.sources(&arguments.collection, &below) else { continue };
-        for source in known {
-            let unknown = unreadable.iter().any(|place| source == *place || source.starts_with(&format!("{place}/")));
-            if present.contains(source.as_str()) || unknown {
+    let is_out_of_reach =
+        |source: &str| unreadable.iter().any(|place| source == *place || source.starts_with(&format!("{place}/")));
+    let mut refusals = Vec::new();
+    for Known { prefix, sources } in known {
+        let gone: Vec<&(String, u64)> = sources
+            .iter()
+            .filter(|(source, _)| !present.contains(source.as_str()) && !is_out_of_reach(source))
+            .collect();
+        let below = format!("{prefix}/");
+        let read = reports.iter().filter(|report| report.went_in() && report.source.starts_with(&below)).count();
+        let gone_files = || {
+            let (gone, known) = (output::thousands(gone.len() as u64), output::thousands(sources.len() as u64));
+            format!("{gone} of {known} files below '{below}' are gone")
+        };
+        match judge(read, sources.len(), gone.len()) {
+            _ if arguments.delete_all => {}
+            Verdict::Delete => {}
+            Verdict::Keep => {
+                let documents = output::counted(gone.iter().map(|(_, documents)| documents).sum(), "document");
+                eprintln!(
+                    "nothing was read below '{below}'; {documents} of earlier files are kept, pass --delete-all to remove them"
+                );
                 continue;
             }
-            let documents = backend.delete_source(&arguments.collection, &source)?;
-            let detail = json!({"deleted": documents});
-            reports.push(Report { source, status: "deleted", detail, reason: None });
+            Verdict::Ask if arguments.yes => {}
+            Verdict::Ask if std::io::stdin().is_terminal() => {
+                if documents::confirm(&format!("{}; delete their documents?", gone_files())).is_err() {
+                    refusals.push(format!("{}; their documents are kept", gone_files()));
+                    continue;
+                }
+            }
+            Verdict::Ask => {
+                refusals.push(format!("{}; their documents are kept, pass --yes to delete them", gone_files()));
+                continue;
+            }
+        }
+        for (source, _) in gone {
+            let source = source.clone();
+            reports.push(match backend.delete_source(&arguments.collection, &source) {
+                Ok(documents) => {
+                    Report { source, status: "deleted", detail: json!({"deleted": documents}), reason: None }
+                }
+                Err(error) => Report { source, status: "failed", detail: Value::Null, reason: Some(error.to_string()) },
+            });
         }
     }
-    Ok(())
+    Ok(refusals)
 }
 
 fn dry_run(common: &Common, walked: &Walked) -> Result<(), Failure> {
@@ -323,11 +427,17 @@ fn dry_run(common: &Common, walked: &Walked) -> Result<(), Failure> {
     for report in &walked.reports {
         eprintln!("{}: {}", report.source, report.reason.as_deref().unwrap_or_default());
     }
-    eprintln!("{} files would be read", walked.found.len());
+    eprintln!("{} would be read", output::counted(walked.found.len() as u64, "file"));
     Ok(())
 }
 
-fn show(common: &Common, arguments: &Arguments, reports: &[Report], seconds: f64) -> Result<(), Failure> {
+fn show(
+    common: &Common,
+    arguments: &Arguments,
+    reports: &[Report],
+    mut problems: Vec<String>,
+    seconds: f64,
+) -> Result<(), Failure> {
     let count = |status: &str| reports.iter().filter(|report| report.status == status).count();
     let sum = |name: &str| reports.iter().filter_map(|report| report.detail[name].as_u64()).sum::<u64>();
     let failed = count("failed");
@@ -368,12 +478,44 @@ fn show(common: &Common, arguments: &Arguments, reports: &[Report], seconds: f64
             }
         }
         let parts = if parts.is_empty() { "nothing to read".to_owned() } else { parts.join(", ") };
-        let passages = output::thousands(sum("passages"));
-        eprintln!("{}: {parts}; {passages} passages written in {seconds:.1} s", arguments.collection);
+        let passages = output::counted(sum("passages"), "passage");
+        eprintln!("{}: {parts}; {passages} written in {seconds:.1} s", arguments.collection);
     }
-    match failed {
-        0 => Ok(()),
-        1 => Err(anyhow!("one file was not read; the others are in").into()),
-        failed => Err(anyhow!("{failed} files were not read; the others are in").into()),
+    if failed > 0 {
+        let were = if failed == 1 { "was" } else { "were" };
+        let others = if reports.iter().any(Report::went_in) { "; the others are in" } else { "" };
+        problems.insert(0, format!("{} {were} not read{others}", output::counted(failed as u64, "file")));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(anyhow!(problems.join("\n")).into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deleting_much_is_asked_for_and_deleting_all_of_an_empty_folder_is_not_done() {
+        for (read, known, gone, verdict) in [
+            (0, 0, 0, Verdict::Delete),
+            (5, 5, 0, Verdict::Delete),
+            (0, 5, 5, Verdict::Keep),
+            (0, 500, 1, Verdict::Keep),
+            (1, 10, 10, Verdict::Delete),
+            (1, 11, 11, Verdict::Ask),
+            (100, 11, 11, Verdict::Ask),
+            (11, 22, 11, Verdict::Delete),
+            (10, 21, 11, Verdict::Ask),
+            (900, 1_000, 100, Verdict::Delete),
+        ] {
+            assert_eq!(judge(read, known, gone), verdict, "{read} read, {gone} of {known} gone");
+        }
+    }
+
+    #[test]
+    fn metadata_is_what_it_looks_like() {
+        let pairs = ["site=north", "year=2026", "live=true", "code=007", "note=a=b"].map(str::to_owned);
+        let expected = json!({"site": "north", "year": 2026, "live": true, "code": "007", "note": "a=b"});
+        assert_eq!(Value::Object(read_metadata(&pairs).expect("pairs")), expected);
+        assert!(read_metadata(&["=x".to_owned()]).is_err());
     }
 }

@@ -1,71 +1,157 @@
 //! Where a verb's work is done: by a running node over HTTP, or in this process on the data directory.
+//!
+//! Invariants: one process has the directory open, and the others reach it. Who keeps it for long answers on a loopback
+//! port and says so in `running.json`; who finds it taken waits for that file or for the lock. When the node behind a
+//! verb goes away, the next one is looked for and the call repeated, once: what has an id can be written or read again.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod local;
+mod remote;
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
+use tokio::runtime::Runtime;
 
 use super::Failure;
-use crate::app::{Node, RunningNode};
-use crate::base::Fault;
+use crate::app::Node;
+use crate::base::{Fault, NodeId};
 use crate::collection::OpenError;
 use crate::config::Config;
 use crate::mcp::{Arguments, NoProgress, Tool, ToolError, ToolProvider as _};
 use crate::store;
-use crate::task::Readiness;
-use crate::telemetry::Metrics;
 
-/// How long to wait for a node to accept a connection: it is near.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long to wait for an answer: a large file takes its time.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
+pub(super) use local::Local;
+use remote::{Gone, Remote};
 
-/// The node behind a verb.
-pub(super) enum Backend {
+/// How long to wait for a process that has the data directory open.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// How often to look whether it answers or has ended. Nothing tells of either.
+const LOCK_POLL: Duration = Duration::from_millis(50);
+/// After how long somebody who waits is told what for.
+const NOTE_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a verb keeps the data directory when it has to open it itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stay {
+    /// For one answer: others wait.
+    Brief,
+    /// For as long as its client or its files take: others are answered meanwhile.
+    Long,
+}
+
+/// Who does the work.
+enum Place {
     /// A running node.
     Remote(Remote),
-    /// The data directory, opened by this process.
+    /// This process.
     Local(Local),
 }
 
-pub(super) struct Remote {
-    agent: ureq::Agent,
-    base: String,
-}
-
-pub(super) struct Local {
-    runtime: tokio::runtime::Runtime,
-    node: Arc<Node>,
-}
-
-impl Drop for Local {
-    fn drop(&mut self) {
-        self.node.close();
-    }
+/// The node behind a verb.
+pub(super) struct Backend {
+    config: Config,
+    url: Option<String>,
+    token: Option<String>,
+    stay: Stay,
+    runtime: OnceLock<Runtime>,
+    /// `None` once closed. Held for moments only.
+    place: Mutex<Option<Arc<Place>>>,
+    /// Held by whoever looks for the next node.
+    looking: Mutex<()>,
 }
 
 impl Backend {
     /// The node at `url`; else the one that runs on the data directory; else the directory itself.
-    pub(super) fn find(url: Option<&str>, config: &Config) -> Result<Self, Failure> {
-        if let Some(url) = url {
-            let remote = Remote::new(url.trim_end_matches('/').trim_end_matches("/mcp"));
-            return match remote.is_cairn() {
-                true => Ok(Self::Remote(remote)),
-                false => Err(Failure::unreachable(anyhow!("no node answers at {url}; start one with `cairn serve`"))),
-            };
+    ///
+    /// * `token`: what a node is shown that asks for a token.
+    pub(super) fn find(
+        url: Option<String>,
+        token: Option<String>,
+        config: Config,
+        stay: Stay,
+    ) -> Result<Self, Failure> {
+        let (runtime, place, looking) = (OnceLock::new(), Mutex::new(None), Mutex::new(()));
+        let backend = Self { config, url, token, stay, runtime, place, looking };
+        let place = backend.look()?;
+        *backend.place.lock() = Some(Arc::new(place));
+        Ok(backend)
+    }
+
+    fn look(&self) -> Result<Place, Failure> {
+        if let Some(url) = &self.url {
+            return Remote::at(url, self.token.clone()).map(Place::Remote);
         }
-        if let Some(running) = RunningNode::read(&config.data_dir) {
-            let remote = Remote::new(&format!("http://{}", running.listen));
-            if remote.is_cairn() {
-                return Ok(Self::Remote(remote));
+        let start = Instant::now();
+        let mut told = false;
+        loop {
+            if let Some(remote) = Remote::running_on(&self.config.data_dir, self.token.as_deref()) {
+                return Ok(Place::Remote(remote));
             }
+            let holder = match Local::open(&self.config, self.runtime()?.handle(), self.stay) {
+                Ok(local) => return Ok(Place::Local(local)),
+                Err(OpenError::Store(store::OpenError::Locked { pid, .. })) => pid,
+                Err(error) => return Err(error.into()),
+            };
+            if start.elapsed() >= LOCK_PATIENCE {
+                return Err(Failure::unreachable(anyhow!(self.held_by(holder))));
+            }
+            if !told && start.elapsed() >= NOTE_AFTER {
+                told = true;
+                eprintln!("waiting for {}, which has {} open", process(holder), self.config.data_dir.display());
+            }
+            std::thread::sleep(LOCK_POLL);
         }
-        match Local::open(config) {
-            Ok(local) => Ok(Self::Local(local)),
-            Err(OpenError::Store(error @ store::OpenError::Locked { .. })) => Err(Failure::unreachable(error)),
-            Err(error) => Err(error.into()),
+    }
+
+    fn held_by(&self, holder: Option<u32>) -> String {
+        let end = holder.map_or_else(String::new, |pid| format!(" (kill {pid})"));
+        format!(
+            "{} has {} open and answers nobody; try again when it has ended, or end it{end}",
+            process(holder),
+            self.config.data_dir.display()
+        )
+    }
+
+    /// The runtime of whatever runs in this process.
+    pub(super) fn runtime(&self) -> io::Result<&Runtime> {
+        if let Some(runtime) = self.runtime.get() {
+            return Ok(runtime);
         }
+        let built = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        Ok(self.runtime.get_or_init(|| built))
+    }
+
+    fn place(&self) -> Result<Arc<Place>, Failure> {
+        self.place.lock().clone().ok_or_else(stopping)
+    }
+
+    /// Does `work` at the node; when it turns out to be gone, looks for the next one and does it again there.
+    fn at_place<T>(&self, mut work: impl FnMut(&Place) -> Result<T, Failure>) -> Result<T, Failure> {
+        let place = self.place()?;
+        match work(&place) {
+            Err(failure) if self.url.is_none() && failure.error.is::<Gone>() => work(&*self.next(&place)?),
+            result => result,
+        }
+    }
+
+    /// The node that came after `gone`. Whoever comes first looks for it, the others take what was found.
+    fn next(&self, gone: &Arc<Place>) -> Result<Arc<Place>, Failure> {
+        let _looking = self.looking.lock();
+        let current = self.place()?;
+        if !Arc::ptr_eq(&current, gone) {
+            return Ok(current);
+        }
+        let found = Arc::new(self.look()?);
+        match &mut *self.place.lock() {
+            Some(place) => *place = Arc::clone(&found),
+            // Closed meanwhile: what was found is closed with its last use.
+            None => return Err(stopping()),
+        }
+        Ok(found)
     }
 
     /// Calls a tool.
@@ -75,16 +161,14 @@ impl Backend {
             Value::Object(fields) => fields.into_iter().filter(|(_, value)| !value.is_null()).collect(),
             _ => Map::new(),
         };
-        match self {
-            Self::Remote(remote) => {
-                let url = format!("{}/v1/tools/{}", remote.base, tool.name());
-                remote.answer(remote.agent.post(&url).send_json(Value::Object(arguments)))
+        self.at_place(|place| match place {
+            Place::Remote(remote) => remote.call(tool, &arguments),
+            Place::Local(local) => {
+                local.wait_ready()?;
+                let call = local.node().tools().call(tool, arguments.clone(), &NoProgress);
+                Ok(self.runtime()?.block_on(call).map_err(failure)?.structured)
             }
-            Self::Local(local) => {
-                let call = local.node.tools().call(tool, arguments, &NoProgress);
-                Ok(local.runtime.block_on(call).map_err(failure)?.structured)
-            }
-        }
+        })
     }
 
     /// Brings a source's documents in line with its content; see `Library::sync_source`.
@@ -92,52 +176,40 @@ impl Backend {
         &self,
         collection: &str,
         source: &str,
-        bytes: Vec<u8>,
+        mut bytes: Vec<u8>,
         metadata: &Map<String, Value>,
     ) -> Result<Value, Failure> {
-        match self {
-            Self::Remote(remote) => {
-                let url = remote.source_url(collection, source);
-                let request = remote.agent.post(&url).query("metadata", Value::Object(metadata.clone()).to_string());
-                remote.answer(request.content_type("application/octet-stream").send(&bytes))
-            }
-            Self::Local(local) => {
-                let library = local.node.library();
+        self.at_place(|place| match place {
+            Place::Remote(remote) => remote.sync_source(collection, source, &bytes, metadata),
+            Place::Local(local) => {
+                let library = local.node().library();
+                // This process does not go away from itself: the bytes are wanted once.
+                let bytes = std::mem::take(&mut bytes);
                 let synced = async {
                     library.ensure_collection(collection).await?;
                     library.sync_source(collection, source, bytes, metadata.clone()).await
                 };
-                let outcome = local.runtime.block_on(synced).map_err(|error| failure(ToolError::from(error)))?;
+                let outcome = self.runtime()?.block_on(synced).map_err(|error| failure(error.into()))?;
                 Ok(crate::api::source_outcome_json(source, &outcome))
             }
-        }
+        })
     }
 
-    /// Paths of the sources of a collection that begin with `prefix`.
-    pub(super) fn sources(&self, collection: &str, prefix: &str) -> Result<Vec<String>, Failure> {
-        let mut sources: Vec<String> = Vec::new();
+    /// The sources of a collection whose paths begin with `prefix`, each with the number of its documents; none when there
+    /// is no such collection.
+    pub(super) fn sources(&self, collection: &str, prefix: &str) -> Result<Vec<(String, u64)>, Failure> {
+        let mut sources: Vec<(String, u64)> = Vec::new();
         loop {
-            let after = sources.last().cloned();
-            let page: Vec<String> = match self {
-                Self::Remote(remote) => {
-                    let url = format!("{}/v1/collections/{collection}/sources", remote.base);
-                    let mut request = remote.agent.get(&url).query("prefix", prefix);
-                    if let Some(after) = &after {
-                        request = request.query("after", after);
-                    }
-                    let listed = remote.answer(request.call())?;
-                    let listed = listed["sources"].as_array().into_iter().flatten();
-                    listed.filter_map(|source| source["source"].as_str().map(str::to_owned)).collect()
-                }
-                Self::Local(local) => {
-                    let library = local.node.library();
-                    let info = library
-                        .collection(collection)
-                        .with_context(|| format!("there is no collection '{collection}'"))?;
+            let after = sources.last().map(|(source, _)| source.clone());
+            let page = self.at_place(|place| match place {
+                Place::Remote(remote) => remote.sources(collection, prefix, after.as_deref()),
+                Place::Local(local) => {
+                    let library = local.node().library();
+                    let Some(info) = library.collection(collection) else { return Ok(Vec::new()) };
                     let listed = library.sources(info.id, prefix, after.as_deref(), 1_000)?;
-                    listed.into_iter().map(|source| source.source).collect()
+                    Ok(listed.into_iter().map(|source| (source.source, source.documents)).collect())
                 }
-            };
+            })?;
             if page.is_empty() {
                 return Ok(sources);
             }
@@ -147,105 +219,82 @@ impl Backend {
 
     /// Deletes the documents of a source. Returns how many.
     pub(super) fn delete_source(&self, collection: &str, source: &str) -> Result<u64, Failure> {
-        match self {
-            Self::Remote(remote) => {
-                let url = remote.source_url(collection, source);
-                let deleted = remote.answer(remote.agent.delete(&url).call())?;
-                Ok(deleted["deleted"].as_u64().unwrap_or_default())
+        self.at_place(|place| match place {
+            Place::Remote(remote) => remote.delete_source(collection, source),
+            Place::Local(local) => {
+                let deleted = self.runtime()?.block_on(local.node().library().delete_source(collection, source));
+                Ok(deleted.map_err(|error| failure(error.into()))?.len() as u64)
             }
-            Self::Local(local) => {
-                let library = local.node.library();
-                let deleted = local.runtime.block_on(library.delete_source(collection, source));
-                Ok(deleted.map_err(|error| failure(ToolError::from(error)))?.len() as u64)
+        })
+    }
+
+    /// Waits until everything written so far can be found.
+    pub(super) fn flush(&self) -> Result<(), Failure> {
+        self.at_place(|place| match place {
+            Place::Remote(remote) => remote.flush(),
+            Place::Local(local) => {
+                let flushed = self.runtime()?.block_on(local.node().library().flush());
+                flushed.map(drop).map_err(|error| failure(error.into()))
             }
-        }
+        })
     }
 
     /// The address of the node, when it is a running one.
-    pub(super) fn address(&self) -> Option<&str> {
-        match self {
-            Self::Remote(remote) => Some(&remote.base),
-            Self::Local(_) => None,
+    pub(super) fn address(&self) -> Option<String> {
+        match &*self.place().ok()? {
+            Place::Remote(remote) => Some(remote.base().to_owned()),
+            Place::Local(_) => None,
         }
     }
 
-    /// The node in this process, when there is one.
-    pub(super) fn local(&self) -> Option<(&tokio::runtime::Runtime, &Arc<Node>)> {
-        match self {
-            Self::Remote(_) => None,
-            Self::Local(local) => Some((&local.runtime, &local.node)),
+    /// Identity of the node. Does not wait for it to be ready.
+    pub(super) fn node(&self) -> Result<NodeId, Failure> {
+        self.at_place(|place| match place {
+            Place::Remote(remote) => {
+                let status = remote.call(Tool::GetStatus, &Map::new())?;
+                Ok(status["node"].as_str().unwrap_or_default().parse().context("the node does not tell its id")?)
+            }
+            Place::Local(local) => Ok(local.node().tools().node()),
+        })
+    }
+
+    /// The node in this process, when there is one and it is ready.
+    pub(super) fn node_here(&self) -> Option<Arc<Node>> {
+        match &*self.place().ok()? {
+            Place::Local(local) if local.node().readiness().is_ready() => Some(Arc::clone(local.node())),
+            Place::Local(_) | Place::Remote(_) => None,
+        }
+    }
+
+    /// Answers those who wait and closes the files, if they are open here. Later calls are refused. Not for tasks of the
+    /// runtime: it blocks.
+    pub(super) fn close(&self) {
+        let place = self.place.lock().take();
+        if let Some(Place::Local(local)) = place.as_deref() {
+            local.close();
         }
     }
 }
 
-impl Local {
-    /// Opens the data directory in this process.
-    pub(super) fn open(config: &Config) -> Result<Self, OpenError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(OpenError::Thread)?;
-        let node = Node::open(config, Readiness::default(), Metrics::new())?;
-        Ok(Self { runtime, node: Arc::new(node) })
-    }
-
-    pub(super) fn node(&self) -> &Arc<Node> {
-        &self.node
-    }
-
-    pub(super) fn runtime(&self) -> &tokio::runtime::Runtime {
-        &self.runtime
-    }
-}
-
-impl Remote {
-    fn new(base: &str) -> Self {
-        let agent = ureq::Agent::config_builder()
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_global(Some(ANSWER_TIMEOUT))
-            .http_status_as_error(false)
-            .proxy(None)
-            .build()
-            .new_agent();
-        Self { agent, base: base.to_owned() }
-    }
-
-    fn is_cairn(&self) -> bool {
-        let greeting = self.agent.get(&self.base).call().and_then(|mut response| response.body_mut().read_to_string());
-        greeting.is_ok_and(|text| text.starts_with("Cairn "))
-    }
-
-    fn source_url(&self, collection: &str, source: &str) -> String {
-        format!("{}/v1/collections/{collection}/sources/{}", self.base, encode_path(source))
-    }
-
-    fn answer(&self, response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Value, Failure> {
-        let mut response = response.map_err(|error| {
-            Failure::unreachable(anyhow!(error).context(format!("the node at {} does not answer", self.base)))
-        })?;
-        let status = response.status();
-        let text = response.body_mut().with_config().limit(1 << 30).read_to_string().context("the answer broke off")?;
-        let answer: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        if status.is_success() {
-            return Ok(answer);
-        }
-        let message =
-            answer["error"]["message"].as_str().map_or_else(|| format!("HTTP {status}: {answer}"), str::to_owned);
-        let error = anyhow!(message);
-        Err(if status.as_u16() == 503 { Failure::unreachable(error) } else { error.into() })
-    }
-}
-
-/// Percent-encodes a path for a URL; `/` stays.
-fn encode_path(path: &str) -> String {
-    let mut encoded = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.close();
+        if let Some(runtime) = self.runtime.take() {
+            // Standard input may still be read by a thread that nothing ends.
+            runtime.shutdown_background();
         }
     }
-    encoded
 }
 
+fn stopping() -> Failure {
+    Failure::unreachable(anyhow!("this process is stopping"))
+}
+
+fn process(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+}
+
+/// A tool's error with its exit code.
 fn failure(error: ToolError) -> Failure {
     match error.fault {
         Fault::Environment if error.code == "overloaded" => Failure::unreachable(error),
@@ -256,4 +305,92 @@ fn failure(error: ToolError) -> Failure {
 /// A list of names as a tool takes it, or nothing.
 pub(super) fn names(names: &[String]) -> Value {
     if names.is_empty() { Value::Null } else { json!(names) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Overrides;
+
+    fn backend(data_dir: &Path, stay: Stay) -> Result<Backend, Failure> {
+        let overrides = Overrides { data_dir: Some(data_dir.to_owned()), ..Overrides::default() };
+        let config = Config::load(None, [], &overrides).expect("the defaults are valid");
+        Backend::find(None, None, config, stay)
+    }
+
+    fn add(backend: &Backend, id: &str) {
+        let documents = json!([{"id": id, "text": "The heron stands in the reeds."}]);
+        backend.call(Tool::AddDocuments, json!({"collection": "notes", "documents": documents})).expect("written");
+    }
+
+    fn count(backend: &Backend) -> u64 {
+        backend.call(Tool::GetStatus, json!({})).expect("answered")["documents"].as_u64().expect("a number")
+    }
+
+    #[test]
+    fn whoever_comes_second_is_answered_and_takes_over() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let first = backend(directory.path(), Stay::Long).expect("opened");
+        add(&first, "a");
+        let second = backend(directory.path(), Stay::Long).expect("answered by the first");
+        assert!(first.address().is_none() && second.address().is_some());
+        add(&second, "b");
+        assert_eq!((count(&first), count(&second)), (2, 2));
+        drop(first);
+        assert!(!directory.path().join("running.json").exists());
+        assert_eq!(count(&second), 2, "it opens the directory itself");
+        assert!(second.address().is_none());
+        let third = backend(directory.path(), Stay::Brief).expect("answered by the second");
+        add(&third, "c");
+        assert_eq!(count(&second), 3);
+    }
+
+    #[test]
+    fn a_brief_stay_is_waited_for() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let first = backend(directory.path(), Stay::Brief).expect("opened");
+        add(&first, "a");
+        assert!(!directory.path().join("running.json").exists(), "nobody would reach it in time");
+        let path = directory.path().to_owned();
+        let second =
+            crate::task::spawn_thread("waits", move || backend(&path, Stay::Brief).map(|second| count(&second)));
+        drop(first);
+        let counted = second.expect("a thread").join().expect("no panic");
+        assert_eq!(counted.map_err(|failure| failure.to_string()), Ok(1));
+    }
+
+    #[test]
+    fn a_leftover_whose_port_another_node_has_is_recognised() {
+        let (left, other) = (tempfile::tempdir().expect("created"), tempfile::tempdir().expect("created"));
+        add(&backend(left.path(), Stay::Brief).expect("opened"), "a");
+        let elsewhere = backend(other.path(), Stay::Long).expect("opened");
+        let mut running: Value =
+            serde_json::from_slice(&std::fs::read(other.path().join("running.json")).expect("read")).expect("JSON");
+        running["node"] = "00000000000000000000000000000000".into();
+        std::fs::write(left.path().join("running.json"), running.to_string()).expect("written");
+        let found = backend(left.path(), Stay::Brief).expect("opened");
+        assert_eq!((found.address(), count(&found), count(&elsewhere)), (None, 1, 0));
+    }
+
+    #[test]
+    fn what_a_node_refuses_keeps_its_code_on_the_way() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let first = backend(directory.path(), Stay::Long).expect("opened");
+        let second = backend(directory.path(), Stay::Brief).expect("answered by the first");
+        for (tool, arguments) in [
+            (Tool::Fetch, json!({"id": "notes/none"})),
+            (Tool::Search, json!({"limit": 3})),
+            (Tool::Search, json!({"query": "x", "collections": ["none"]})),
+            (Tool::DeleteDocuments, json!({})),
+        ] {
+            let error = |backend: &Backend| {
+                let failure = backend.call(tool, arguments.clone()).expect_err("refused");
+                (failure.code, failure.error.downcast::<ToolError>().expect("a tool's"))
+            };
+            assert_eq!(error(&first), error(&second), "{tool:?}");
+        }
+        assert_eq!(second.sources("none", "").map_err(|failure| failure.to_string()), Ok(Vec::new()));
+    }
 }

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::backend::Backend;
+use super::backend::{Backend, Stay};
 use super::{Common, Failure, documents, output};
 use crate::mcp::Tool;
 
@@ -47,7 +47,8 @@ enum Action {
 }
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
-    let backend = common.backend()?;
+    let asks = matches!(arguments.action, Action::Delete { yes: false, .. });
+    let backend = common.backend_for(if asks { Stay::Long } else { Stay::Brief })?;
     let answer = match &arguments.action {
         Action::List => return list(common, &backend),
         Action::Create { name, description, model } => {
@@ -57,10 +58,8 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         Action::Delete { name, yes } => {
             let found = backend.call(Tool::DescribeCollection, json!({ "collection": name }))?;
             if !yes {
-                documents::confirm(&format!(
-                    "delete '{name}' with its {} documents?",
-                    output::count(&found, "documents")
-                ))?;
+                let documents = output::counted(found["documents"].as_u64().unwrap_or_default(), "document");
+                documents::confirm(&format!("delete '{name}' with its {documents}?"))?;
             }
             backend.call(Tool::DeleteCollection, json!({"name": name, "confirm": name}))?
         }

@@ -5,6 +5,7 @@ use std::io::IsTerminal as _;
 use anyhow::anyhow;
 use serde_json::{Value, json};
 
+use super::backend::Stay;
 use super::{Common, Failure, collections, output};
 use crate::mcp::Tool;
 
@@ -135,19 +136,18 @@ pub(super) fn remove(common: &Common, arguments: &RemoveArguments) -> Result<(),
     let collection = if filter.is_null() { Value::Null } else { json!(arguments.collection) };
     let ids = super::backend::names(&arguments.ids);
     let call = |dry_run: bool, expected: Value| json!({"ids": ids, "collection": collection, "filter": filter, "dry_run": dry_run, "expected_count": expected});
-    let backend = common.backend()?;
+    // Ids were typed one by one; a filter may match more than was thought.
+    let asks = !filter.is_null() && !arguments.yes && !arguments.dry_run;
+    let backend = common.backend_for(if asks { Stay::Long } else { Stay::Brief })?;
     let mut answer = backend.call(Tool::DeleteDocuments, call(true, Value::Null))?;
-    if !arguments.dry_run {
-        let matched = answer["matched"].clone();
-        // Ids were typed one by one; a filter may match more than was thought.
-        if !filter.is_null() && !arguments.yes {
-            confirm(&format!(
-                "delete {} documents from '{}'?",
-                matched,
-                arguments.collection.as_deref().unwrap_or_default()
-            ))?;
+    answer["dry_run"] = arguments.dry_run.into();
+    let matched = answer["matched"].as_u64().unwrap_or_default();
+    let found = output::counted(matched, "document");
+    if !arguments.dry_run && matched > 0 {
+        if asks {
+            confirm(&format!("delete {found} from '{}'?", arguments.collection.as_deref().unwrap_or_default()))?;
         }
-        answer = backend.call(Tool::DeleteDocuments, call(false, matched))?;
+        answer = backend.call(Tool::DeleteDocuments, call(false, matched.into()))?;
     }
     if common.json {
         return output::json(&answer);
@@ -155,8 +155,10 @@ pub(super) fn remove(common: &Common, arguments: &RemoveArguments) -> Result<(),
     for result in answer["documents"].as_array().into_iter().flatten() {
         output::line(&format!("{:<9}  {}", output::text(result, "status"), output::text(result, "id")))?;
     }
-    if arguments.dry_run {
-        eprintln!("{} documents would be deleted", output::count(&answer, "matched"));
+    match (matched, arguments.dry_run) {
+        (0, _) => eprintln!("no document matches; nothing was deleted"),
+        (_, true) => eprintln!("{found} would be deleted"),
+        (_, false) => {}
     }
     Ok(())
 }

@@ -10,8 +10,9 @@ use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::runtime::Runtime;
 
-use super::backend::Local;
+use super::backend::{Local, Stay};
 use super::{Common, Failure, output};
 use crate::collection::{Body, DocumentInput, DocumentStatus, MediaType};
 use crate::retrieval::{Fusion, Mode, Retrieval};
@@ -24,12 +25,11 @@ const DEPTH: usize = 100;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-DIR holds queries.jsonl ({\"_id\", \"text\"}), qrels.tsv (query-id, corpus-id, score, with a header line), and the
-documents: corpus.jsonl ({\"_id\", \"title\", \"text\"}) or a folder docs/, whose files are named by their paths in the
+DIR holds queries.jsonl ({\"_id\", \"text\"}), qrels.tsv (query-id, corpus-id, score, with a header line), and the \
+documents: corpus.jsonl ({\"_id\", \"title\", \"text\"}) or a folder docs/, whose files are named by their paths in the \
 judgements. Everything is read into a temporary collection; the node and its data are not touched.
 
-Measures, over all questions: nDCG@10 with linear gain, Recall@10, Recall@100 and MRR@10, for each way to search.
-The score of a document is that of its best passage.")]
+Measures, over all questions: nDCG@10 with linear gain, Recall@10, Recall@100 and MRR@10, for each way to search. The score of a document is that of its best passage.")]
 pub(super) struct Arguments {
     /// Folder with questions and judgements
     #[arg(value_name = "DIR")]
@@ -93,11 +93,13 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         let mut config = common.load()?;
         super::quiet_logs(&config);
         config.data_dir = scratch.join("data");
-        let local = Local::open(&config)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let local = Local::open(&config, runtime.handle(), Stay::Brief)?;
         let start = Instant::now();
-        let documents = ingest(common, &local, directory)?;
-        local.node().library().settle();
+        let documents = ingest(common, &local, &runtime, directory)?;
+        runtime.block_on(local.node().library().flush())?;
         let ingest_seconds = start.elapsed().as_secs_f64();
+        local.node().library().settle();
         let retrieval = local.node().tools().retrieval();
         let asked = Asked {
             retrieval,
@@ -157,9 +159,8 @@ fn read_judgements(path: &Path) -> anyhow::Result<HashMap<String, Judged>> {
 }
 
 /// Reads the documents; returns how many.
-fn ingest(common: &Common, local: &Local, directory: &Path) -> Result<usize, Failure> {
+fn ingest(common: &Common, local: &Local, runtime: &Runtime, directory: &Path) -> Result<usize, Failure> {
     let library = local.node().library();
-    let runtime = local.runtime();
     runtime.block_on(library.create_collection(COLLECTION, "", None))?;
     let corpus = directory.join("corpus.jsonl");
     if corpus.is_file() {
@@ -229,6 +230,10 @@ fn measure(
     mode: Mode,
 ) -> Result<Measures, Failure> {
     let none = Judged::new();
+    // The first question pays for the model, the files and the caches; none of that is what a question costs.
+    if let Some(query) = queries.first() {
+        documents(asked, &query.text, mode, asked.candidates)?;
+    }
     let mut sum = Measures::default();
     for query in queries {
         let judged = judgements.get(&query._id).unwrap_or(&none);
@@ -329,8 +334,9 @@ fn show(
         .collect();
     let header = ["mode", "nDCG@10", "Recall@10", "Recall@100", "MRR@10", "a query"];
     output::table(&header, &header[1..], rows)?;
-    let (documents, passages) = (output::thousands(documents as u64), output::thousands(passages));
-    eprintln!("{documents} documents, {passages} passages, {queries} questions; read in {ingest_seconds:.1} s");
+    let documents = output::counted(documents as u64, "document");
+    let (passages, queries) = (output::counted(passages, "passage"), output::counted(queries as u64, "question"));
+    eprintln!("{documents}, {passages}, {queries}; read in {ingest_seconds:.1} s");
     Ok(())
 }
 

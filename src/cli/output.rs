@@ -83,6 +83,11 @@ pub(super) fn thousands(number: u64) -> String {
     out
 }
 
+/// `1 document`, `12,345 documents`: `noun` with an `s` unless there is one of it.
+pub(super) fn counted(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", thousands(number), if number == 1 { "" } else { "s" })
+}
+
 /// A number of bytes of an answer: `1.5 MiB`.
 pub(super) fn size(value: &Value, name: &str) -> String {
     ByteSize(value[name].as_u64().unwrap_or_default()).to_string()
@@ -94,5 +99,11 @@ mod tests {
     fn thousands_are_separated() {
         let shown: Vec<String> = [0, 999, 1_000, 1_234_567].map(super::thousands).into();
         assert_eq!(shown, ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn one_is_singular() {
+        let shown: Vec<String> = [0, 1, 2, 1_000].map(|number| super::counted(number, "document")).into();
+        assert_eq!(shown, ["0 documents", "1 document", "2 documents", "1,000 documents"]);
     }
 }

@@ -4,59 +4,50 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use anyhow::Context as _;
-use rmcp::ServiceExt as _;
-use serde_json::{Value, json};
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::backend::Backend;
+use super::backend::{Backend, Stay};
 use super::{Common, Failure};
+use crate::api::answer_stdio;
 use crate::base::{Fault, NodeId};
-use crate::mcp::{Arguments as ToolArguments, Progress, Server, Tool, ToolAnswer, ToolError, ToolProvider};
+use crate::mcp::{Arguments as ToolArguments, Link, Progress, Tool, ToolAnswer, ToolError, ToolProvider};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 For clients that start their servers themselves:
   {\"mcpServers\": {\"cairn\": {\"command\": \"cairn\", \"args\": [\"mcp\"]}}}
 
-Several clients can do so at once while a node runs (`cairn serve`): each then talks to it. Without one, the first
-takes the data directory for itself.")]
+Any number of clients can do so at once, beside a running node (`cairn serve`) or without one: then the first has the data \
+directory open and answers the others, and when it ends another takes over.")]
 pub(super) struct Arguments {}
 
 pub(super) fn run(common: &Common, _: &Arguments) -> Result<(), Failure> {
-    let backend = common.backend()?;
-    match backend.local() {
-        Some((runtime, node)) => {
-            let provider = Arc::clone(node.tools()) as Arc<dyn ToolProvider>;
-            runtime.block_on(speak(provider))?;
-        }
-        None => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            let status = backend.call(Tool::GetStatus, json!({}))?;
-            let node =
-                status["node"].as_str().and_then(|text| text.parse().ok()).context("the node does not tell its id")?;
-            let provider = Arc::new(RemoteTools { backend: Arc::new(backend), node });
-            runtime.block_on(speak(provider))?;
-            // Standard input may still be read by a thread that nothing ends.
-            runtime.shutdown_background();
-        }
-    }
-    Ok(())
+    let backend = Arc::new(common.backend_for(Stay::Long)?);
+    let node = backend.node()?;
+    let provider = Arc::new(Tools { backend: Arc::clone(&backend), node });
+    let ended = backend.runtime()?.block_on(speak(provider));
+    backend.close();
+    Ok(ended?)
 }
 
+/// Answers the client until it closes its end, or this process is told to stop.
 async fn speak(provider: Arc<dyn ToolProvider>) -> anyhow::Result<()> {
-    let service =
-        Server::new(provider).serve(rmcp::transport::stdio()).await.context("the client did not begin as MCP")?;
-    service.waiting().await.context("the connection ended badly")?;
-    Ok(())
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        ended = answer_stdio(provider) => Ok(ended?),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    }
 }
 
-/// The tools of a running node.
-struct RemoteTools {
+/// The tools of whichever node there is.
+struct Tools {
     backend: Arc<Backend>,
     node: NodeId,
 }
 
-impl ToolProvider for RemoteTools {
+impl ToolProvider for Tools {
     fn node(&self) -> NodeId {
         self.node
     }
@@ -65,20 +56,75 @@ impl ToolProvider for RemoteTools {
         &'a self,
         tool: Tool,
         arguments: ToolArguments,
-        _: &'a dyn Progress,
+        progress: &'a dyn Progress,
     ) -> Pin<Box<dyn Future<Output = Result<ToolAnswer, ToolError>> + Send + 'a>> {
         Box::pin(async move {
+            if let Some(node) = self.backend.node_here() {
+                return node.tools().call(tool, arguments, progress).await;
+            }
             let backend = Arc::clone(&self.backend);
             let called = tokio::task::spawn_blocking(move || backend.call(tool, Value::Object(arguments))).await;
             match called {
-                Ok(Ok(structured)) => Ok(ToolAnswer::new(structured)),
-                Ok(Err(failure)) => {
-                    Err(ToolError { code: "bad_argument", message: failure.to_string(), fault: Fault::Caller })
-                }
+                Ok(Ok(structured)) => Ok(ToolAnswer { links: links(&structured), ..ToolAnswer::new(structured) }),
+                Ok(Err(failure)) => Err(tool_error(failure)),
                 Err(error) => {
                     Err(ToolError { code: "internal", message: error.to_string(), fault: Fault::Environment })
                 }
             }
         })
+    }
+}
+
+/// The error of a tool as it was; anything else is between here and the node.
+fn tool_error(failure: Failure) -> ToolError {
+    let message = failure.to_string();
+    failure.error.downcast().unwrap_or(ToolError { code: "internal", message, fault: Fault::Environment })
+}
+
+/// What a node links beside the results of a search: REST has only the results.
+fn links(answer: &Value) -> Vec<Link> {
+    let link = |result: &Value| {
+        let text = |name: &str| result[name].as_str().map(str::to_owned);
+        Some(Link {
+            uri: text("uri")?,
+            name: text("id")?,
+            title: text("title")?,
+            priority: result["score"]["fused"].as_f64()?.clamp(0.0, 1.0) as f32,
+            last_modified: text("updated_at")?,
+        })
+    };
+    answer["results"].as_array().into_iter().flatten().filter_map(link).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn results_are_linked_and_other_answers_are_not() {
+        let result = json!({
+            "id": "notes/a#0", "uri": "ctx://0102/notes/a#0", "title": "A", "score": {"fused": 0.5, "dense": 0.4},
+            "updated_at": "2026-07-28T09:30:00Z", "text": "words",
+        });
+        let expected = Link {
+            uri: "ctx://0102/notes/a#0".to_owned(),
+            name: "notes/a#0".to_owned(),
+            title: "A".to_owned(),
+            priority: 0.5,
+            last_modified: "2026-07-28T09:30:00Z".to_owned(),
+        };
+        assert_eq!(links(&json!({"results": [result]})), [expected]);
+        assert_eq!(links(&json!({"documents": [{"id": "notes/a"}]})), []);
+    }
+
+    #[test]
+    fn a_tools_error_comes_through_and_others_are_the_environments() {
+        let error = ToolError { code: "conflict", message: "version 3 is there".to_owned(), fault: Fault::Caller };
+        assert_eq!(tool_error(error.clone().into()), error);
+        let unreachable = tool_error(Failure::unreachable(anyhow::anyhow!("nobody answers")));
+        assert_eq!((unreachable.code, unreachable.fault), ("internal", Fault::Environment));
+        assert_eq!(unreachable.message, "nobody answers");
     }
 }

@@ -10,7 +10,7 @@ use crate::mcp::Tool;
 Examples:
   cairn search \"how do I restore a backup\"
   cairn search etcd snapshot -c manual -n 3
-  cairn search quota --filter '{\"team\": \"storage\", \"year\": {\"gte\": 2024}}' --json")]
+  cairn search quota --json --filter '{\"year\": {\"gte\": 2024}}'")]
 pub(super) struct Arguments {
     /// A question or keywords
     #[arg(required = true, value_name = "QUERY")]

@@ -15,7 +15,7 @@ use crate::telemetry;
 #[command(after_help = "\
 Examples:
   cairn serve
-  cairn serve --data-dir /srv/cairn --listen 127.0.0.1:8000 --admin 127.0.0.1:8001
+  cairn serve --data-dir /srv/cairn --listen 127.0.0.1:8000
   cairn serve --print-config > cairn.toml
 
 Point an MCP client at http://127.0.0.1:7171/mcp. Stop it with Ctrl-C or SIGTERM.")]
@@ -53,7 +53,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     let as_json = common.json;
     app::serve(&config, arguments.new_token, |ready| {
         let (running, token) = (ready.node, ready.token.map(Token::reveal));
-        let (mcp, admin) = (format!("http://{}/mcp", running.listen), format!("http://{}", running.admin));
+        let (mcp, admin) = (format!("http://{}/mcp", running.listen), format!("http://{}", ready.admin));
         if as_json {
             let mut line = json!({"mcp": mcp, "admin": admin, "pid": running.pid});
             if let Some(token) = token {

@@ -131,17 +131,22 @@ impl PassageReader {
         Ok(body)
     }
 
-    /// The text of a document's passages from `ordinals`, joined by blank lines where something was left out between
-    /// them. What stands between passages (white space, front matter) is not kept.
+    /// The text of a document's passages from `ordinals`. What stood between two of them (white space, front matter) is
+    /// not kept: passages that touched are joined as they were, those one byte apart by a line break, others by a blank
+    /// line.
     ///
     /// # Errors
     /// When a passage is not there or damaged.
     pub fn text(&self, document: &DocumentRecord, ordinals: Range<usize>) -> Result<String, ReadError> {
         let mut text = String::new();
+        let mut end = None;
         for chunk in document.chunks.get(ordinals).unwrap_or_default() {
-            if !text.is_empty() {
-                text.push_str("\n\n");
-            }
+            text.push_str(match end.map(|end| chunk.range.start.saturating_sub(end)) {
+                None | Some(0) => "",
+                Some(1) => "\n",
+                Some(_) => "\n\n",
+            });
+            end = Some(chunk.range.end);
             text.push_str(&self.body(chunk.lsn)?.text);
         }
         Ok(text)

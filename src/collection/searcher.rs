@@ -41,6 +41,14 @@ impl Searcher {
         self.views.broken()
     }
 
+    /// How far the view is behind the collection, in words; `None` when it shows every acknowledged write.
+    #[must_use]
+    pub fn behind(&self) -> Option<String> {
+        let (shown, last) = (self.lsn(), self.info.last_change);
+        (shown < last)
+            .then(|| format!("the indexes follow the log: they show it up to {shown}, the last write is {last}"))
+    }
+
     /// The language most of it is written in.
     #[must_use]
     pub fn main_language(&self) -> Language {

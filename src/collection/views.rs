@@ -167,7 +167,6 @@ fn directory(config: &Config, kind: &str, id: CollectionId) -> std::path::PathBu
 /// The document's metadata with what the node knows of it, under names that begin with an underscore.
 fn indexed_metadata(document: &DocumentRecord, bodies: &[Arc<ChunkBody>]) -> Map<String, Value> {
     let mut metadata: Map<String, Value> = serde_json::from_slice(&document.metadata).unwrap_or_default();
-    metadata.insert("_id".to_owned(), document.id.clone().into());
     metadata.insert("_media_type".to_owned(), document.media_type.clone().into());
     metadata.insert("_updated_at".to_owned(), document.updated.to_string().into());
     if let Some(source) = &document.source {
@@ -253,12 +252,11 @@ fn collection_of(change: &Change) -> Option<CollectionId> {
     }
 }
 
-/// Applies freshly committed changes to all views and makes them visible as the state at `last`.
+/// Applies freshly committed changes to all views; visible after [`commit_all`].
 pub(super) fn follow(
     views: &parking_lot::RwLock<HashMap<CollectionId, Arc<Views>>>,
     config: &Config,
     changes: &[Change],
-    last: Lsn,
 ) {
     for change in changes {
         match &change.kind {
@@ -284,7 +282,10 @@ pub(super) fn follow(
             }
         }
     }
-    for view in views.read().values() {
-        view.commit(last);
-    }
+}
+
+/// Makes everything that was applied visible, as the state of the log at `last`.
+pub(super) fn commit_all(views: &parking_lot::RwLock<HashMap<CollectionId, Arc<Views>>>, last: Lsn) {
+    let current: Vec<Arc<Views>> = views.read().values().cloned().collect();
+    current.iter().for_each(|view| view.commit(last));
 }

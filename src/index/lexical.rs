@@ -118,7 +118,7 @@ impl Fields {
         let document = builder.add_u64_field("document", NumericOptions::default().set_indexed());
         let metadata = builder.add_json_field(
             "metadata",
-            JsonObjectOptions::default().set_fast("raw").set_indexing_options(
+            JsonObjectOptions::default().set_fast("raw").set_expand_dots_enabled().set_indexing_options(
                 TextFieldIndexing::default()
                     .set_tokenizer("raw")
                     .set_index_option(IndexRecordOption::Basic)
@@ -593,7 +593,10 @@ mod tests {
                 metadata: json!({"team": "storage", "year": 2024, "tags": ["a", "b"], "score": 1.5}),
             },
             Sample { text: "two", metadata: json!({"team": "network", "year": 2025, "draft": true, "score": 2}) },
-            Sample { text: "three", metadata: json!({"owner": {"name": "ada"}, "date": "2026-02-01", "e.mail": "x"}) },
+            Sample {
+                text: "three",
+                metadata: json!({"owner": {"name": "ada", "since": "2025-05-01"}, "date": "2026-02-01", "e.mail": "x"}),
+            },
         ]);
         for (filter, expected) in [
             (json!({"team": "storage"}), vec![1]),
@@ -608,6 +611,8 @@ mod tests {
             (json!({"draft": {"exists": false}}), vec![1, 3]),
             (json!({"owner.name": "ada"}), vec![3]),
             (json!({"e.mail": {"exists": true}}), vec![3]),
+            (json!({"owner.since": {"gte": "2025-01-01"}}), vec![3]),
+            (json!({"owner.since": {"exists": true}}), vec![3]),
             (json!({"date": {"gte": "2026-01-01", "lt": "2026-03-01"}}), vec![3]),
             (json!({"or": [{"team": "storage"}, {"draft": true}]}), vec![1, 2]),
             (json!({"not": {"or": [{"team": "storage"}, {"draft": true}]}}), vec![3]),

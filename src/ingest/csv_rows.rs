@@ -149,6 +149,14 @@ mod tests {
     }
 
     #[test]
+    fn a_row_of_names_is_findable() {
+        let found = rows("id,name\na1,Ana\nb2,Bo\n", "a.csv");
+        assert_eq!(found.iter().map(|row| row.text.as_str()).collect::<Vec<_>>(), ["name: Ana", "name: Bo"]);
+        assert_eq!(found[0].title.as_deref(), Some("Ana"));
+        assert_eq!(rows("name\nAna\n", "a.csv")[0].text, "name: Ana");
+    }
+
+    #[test]
     fn delimiters_are_recognised() {
         for (text, name) in [("a;b\n1,5;2\n", "x.csv"), ("a\tb\n1,5\t2\n", "x.csv"), ("a\tb\n1,5\t2\n", "x.TSV")] {
             assert_eq!(rows(text, name)[0].text, "a: 1,5\nb: 2", "{text:?}");

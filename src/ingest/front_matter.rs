@@ -53,16 +53,21 @@ pub(super) fn apply(document: &mut Document, mut fields: Map<String, Value>) {
 }
 
 /// Removes and returns the first of `keys` whose value is a non-empty string or a number.
-pub(super) fn take_text(fields: &mut Map<String, Value>, keys: &[&str]) -> Option<String> {
-    for key in keys {
-        let text = match fields.get(*key) {
+pub(super) fn take_text(fields: &mut Map<String, Value>, keys: &[&'static str]) -> Option<String> {
+    take_field(fields, keys).map(|(_, text)| text)
+}
+
+/// The same, with the key.
+pub(super) fn take_field(fields: &mut Map<String, Value>, keys: &[&'static str]) -> Option<(&'static str, String)> {
+    for &key in keys {
+        let text = match fields.get(key) {
             Some(Value::String(text)) if !text.trim().is_empty() => text.trim().to_owned(),
             Some(Value::Number(number)) => number.to_string(),
             _ => continue,
         };
         // Order is kept: metadata is shown as written.
-        fields.shift_remove(*key);
-        return Some(text);
+        fields.shift_remove(key);
+        return Some((key, text));
     }
     None
 }

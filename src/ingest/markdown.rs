@@ -22,7 +22,17 @@ pub(super) fn parse(text: String, warnings: &mut Vec<String>) -> Document {
             _ => None,
         });
     }
+    if document.blocks.iter().all(|block| block.range.is_empty()) {
+        document.blocks = title_block(&document, body);
+    }
     document
+}
+
+/// What stands for a document that is nothing but its front matter: the title there, in place.
+fn title_block(document: &Document, body: usize) -> Vec<Block> {
+    let head = &document.text[..body];
+    let place = document.title.as_deref().map(|title| head.find(title).map_or(0..body, |at| at..at + title.len()));
+    place.and_then(|range| Block::trimmed(&document.text, range, BlockKind::Prose)).into_iter().collect()
 }
 
 /// What the open block is; it grows line by line.

@@ -1,7 +1,8 @@
 //! JSON and JSON Lines to documents: one a record.
 //!
 //! A record with a text field (`text`, `content`, `body`, …) is that text, and its small other fields are metadata. A
-//! record without one becomes `key.path: value` lines, so that every value can be found. Nesting is checked before the
+//! record without one becomes `key.path: value` lines, so that every value can be found; one that has nothing beside its
+//! title, address or id becomes these. Nesting is checked before the
 //! parser runs, arrays of records are read one element at a time.
 
 use std::collections::HashMap;
@@ -11,7 +12,7 @@ use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::block::{Block, BlockKind, shorten};
-use super::front_matter::{TITLE_BYTES_MAX, take_text};
+use super::front_matter::{TITLE_BYTES_MAX, take_field};
 use super::{Document, Limits, MediaType, ParseError, text};
 
 /// Fields that hold the text of a record, in order of preference.
@@ -200,14 +201,19 @@ fn document(
             return Ok((None, from_text(media_type, String::new(), &lines)?));
         }
     };
-    let id = if numbered { None } else { take_text(&mut fields, ID_FIELDS) };
-    let url = take_text(&mut fields, URL_FIELDS);
-    let title = take_text(&mut fields, TITLE_FIELDS);
-    let text_field = TEXT_FIELDS.iter().find(|field| matches!(fields.get(**field), Some(Value::String(_))));
+    let id = if numbered { None } else { take_field(&mut fields, ID_FIELDS) };
+    let url = take_field(&mut fields, URL_FIELDS);
+    let title = take_field(&mut fields, TITLE_FIELDS);
+    let is_text = |value: Option<&Value>| matches!(value, Some(Value::String(text)) if !text.trim().is_empty());
+    let text_field = TEXT_FIELDS.iter().find(|field| is_text(fields.get(**field)));
     let text = match text_field.and_then(|field| fields.shift_remove(*field)) {
         Some(Value::String(text)) => Some(text),
         _ => None,
     };
+    // An empty text field says nothing that a filter could ask for.
+    fields.retain(|key, value| {
+        !TEXT_FIELDS.contains(&key.as_str()) || value.as_str().is_none_or(|text| !text.trim().is_empty())
+    });
     let mut metadata = Map::new();
     for (key, value) in fields {
         let small = is_small(&value);
@@ -218,11 +224,19 @@ fn document(
             metadata.insert(key, value);
         }
     }
+    if text.is_none() && lines.out.is_empty() {
+        for (key, value) in [&title, &url].into_iter().flatten() {
+            lines.field(key, &Value::String(value.clone()))?;
+        }
+        if let (Some((_, id)), true) = (&id, lines.out.is_empty()) {
+            lines.field("id", &Value::String(id.clone()))?;
+        }
+    }
     let mut document = from_text(media_type, text.unwrap_or_default(), &lines)?;
-    document.title = title.map(|title| shorten(&title, TITLE_BYTES_MAX));
-    document.url = url;
+    document.title = title.map(|(_, title)| shorten(&title, TITLE_BYTES_MAX));
+    document.url = url.map(|(_, url)| url);
     document.metadata = metadata;
-    Ok((id, document))
+    Ok((id.map(|(_, id)| id), document))
 }
 
 /// A document of running text with field lines below it.
@@ -351,6 +365,19 @@ mod tests {
         assert_eq!(found[0].title.as_deref(), Some("web"));
         assert_eq!(found[0].text, "spec.ports: 80, 443\nspec.env.0.k: A\non: true");
         assert_eq!(found[0].record, None);
+    }
+
+    #[test]
+    fn what_a_record_is_called_is_its_text_when_it_has_no_other() {
+        let found =
+            json(r#"[{"id":1,"name":"Ana"},{"_id":"b","title":"Bo","text":" "},{"id":3,"url":"x:y"},{"id":"d"}]"#);
+        let texts: Vec<&str> = found.iter().map(|document| document.text.as_str()).collect();
+        assert_eq!(texts, ["name: Ana", "title: Bo", "url: x:y", "id: d"]);
+        assert_eq!((found[0].title.as_deref(), found[0].record.as_deref()), (Some("Ana"), Some("1")));
+        assert!(found[1].metadata.is_empty());
+        assert_eq!(json("[{}]")[0].text, "");
+        let beside = json(r#"{"text":"","content":"Words.","year":1999}"#);
+        assert_eq!((beside[0].text.as_str(), &beside[0].metadata["year"]), ("Words.", &json!(1999)));
     }
 
     #[test]

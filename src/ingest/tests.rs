@@ -194,3 +194,35 @@ fn a_source_without_text_is_a_warning() {
     let found = parsed(MediaType::Html, "a.html", b"<img src=x>").expect("HTML");
     assert_eq!(found.warnings, ["the source has no text"]);
 }
+
+#[test]
+fn a_record_without_text_costs_only_itself() {
+    let found =
+        parsed(MediaType::JsonLines, "a.jsonl", b"{\"text\":\"x\"}\n{}\n{\"text\":\"\"}\n").expect("JSON lines");
+    assert_eq!((found.documents.len(), found.warnings.len()), (1, 1));
+    assert_eq!(found.warnings, ["2 records have no text and were left out"]);
+}
+
+#[test]
+fn a_title_alone_is_a_passage() {
+    let config = ChunkConfig::default();
+    for (media_type, text, passage) in [
+        (MediaType::Markdown, "# Anchors\n", "# Anchors"),
+        (MediaType::Markdown, "---\ntitle: Anchors\n---\n", "Anchors"),
+        (
+            MediaType::Markdown,
+            "---\ntitle: >\n  Anchors and\n  chains\nid: 7\n---\n\n",
+            "---\ntitle: >\n  Anchors and\n  chains\nid: 7\n---",
+        ),
+        (MediaType::Text, "Anchors\n", "Anchors"),
+    ] {
+        let found = parsed(media_type, "a", text.as_bytes()).expect("text");
+        let chunks = chunk(&found.documents[0], &config);
+        assert_eq!(chunks.iter().map(|chunk| chunk.text.as_str()).collect::<Vec<_>>(), [passage], "{text:?}");
+        assert_eq!(&text[chunks[0].range.clone()], passage);
+    }
+    for text in ["", "\n \n", "---\n---\n", "---\nid: 7\n---\n", "import x from 'y'\n"] {
+        let found = parsed(MediaType::Markdown, "a", text.as_bytes()).expect("text");
+        assert_eq!(chunk(&found.documents[0], &config), [], "{text:?}");
+    }
+}

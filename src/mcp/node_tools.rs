@@ -16,9 +16,9 @@ use super::arguments::{self, DetailArgument, FusionArgument, ModeArgument};
 use super::direct::Rendered;
 use super::{Arguments, Link, Place, Progress, Tool, ToolAnswer, ToolError, ToolProvider};
 use crate::base::{ByteSize, NodeId};
+use crate::collection::{CollectionInfo, DocumentRecord, WriterState};
 use crate::collection::{Library, PassageKey};
 use crate::retrieval::{self, Fusion, Mode, Retrieval, SearchError, SearchRequest, estimate_tokens, shown_metadata};
-use crate::store::{CollectionInfo, DocumentRecord, WriterState};
 use crate::task::Readiness;
 use crate::telemetry::{Metrics, ToolLabels};
 
@@ -294,7 +294,7 @@ impl NodeTools {
         let &[start, end] = range else {
             return Err(ToolError::bad_argument("range takes two numbers: the first byte and one past the last"));
         };
-        let overlaps = |chunk: &&crate::store::ChunkRef| chunk.range.start < end && start < chunk.range.end;
+        let overlaps = |chunk: &&crate::collection::ChunkRef| chunk.range.start < end && start < chunk.range.end;
         let first = document.chunks.iter().position(|chunk| overlaps(&chunk));
         let Some(first) = first.filter(|_| start < end) else {
             let length = document.chunks.last().map_or(0, |chunk| chunk.range.end);
@@ -417,7 +417,7 @@ impl NodeTools {
         }
         let models = self.library.models();
         let mut names: Vec<String> = collections.iter().map(|info| info.model.clone()).collect();
-        names.push(crate::embed::DEFAULT_MODEL.to_owned());
+        names.push(crate::collection::DEFAULT_MODEL.to_owned());
         names.sort();
         names.dedup();
         answers::StatusAnswer {

@@ -7,9 +7,9 @@ use rmcp::model::{
     Annotations, CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams,
     CompleteResult, CompletionInfo, ContentBlock, DiscoverResult, ErrorData, GetPromptRequestParams, GetPromptResponse,
     Implementation, InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
-    ListToolsResult, PaginatedRequestParams, ProgressNotificationParam, ProgressToken, ReadResourceRequestParams,
-    ReadResourceResponse, ReadResourceResult, Reference, Resource, ResourceContents, ResourceTemplate,
-    ServerCapabilities, Tool as ToolDefinition,
+    ListToolsResult, MetaObject, PaginatedRequestParams, ProgressNotificationParam, ProgressToken,
+    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Reference, Resource, ResourceContents,
+    ResourceTemplate, ServerCapabilities, Tool as ToolDefinition,
 };
 use rmcp::service::{Peer, RequestContext, RoleServer};
 use serde_json::{Map, Value, json};
@@ -297,10 +297,13 @@ fn resource_link(link: Link) -> ContentBlock {
     ContentBlock::resource_link(resource)
 }
 
-/// The words for the model, the code for programs.
+/// The words for the model, the code for programs. Not as structured content: clients check that against the schema of
+/// answers even when the call failed.
 fn failure(error: &ToolError) -> CallToolResult {
     let mut result = CallToolResult::error(vec![ContentBlock::text(error.message.clone())]);
-    result.structured_content = Some(error.to_json());
+    let mut meta = MetaObject::default();
+    meta.insert("cairn/error".to_owned(), error.to_json()["error"].take());
+    result.meta = Some(meta);
     result
 }
 

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::snippet::snippet;
 use super::{Candidate, Detail, Ranked};
 use crate::base::Lsn;
+use crate::collection::ReadError;
 use crate::collection::{Library, Passage, Searcher};
-use crate::store::ReadError;
 
 pub use crate::collection::estimate_tokens;
 

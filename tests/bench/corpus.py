@@ -1,4 +1,8 @@
-"""A generated documentation tree: real English words, Zipf frequencies, topics. The same seed gives the same bytes.
+"""A generated documentation tree. The same seed and input give the same bytes.
+
+With CAIRN_EVAL_DATA set, passages are real ones: each keeps most sentences of a passage of those collections and takes the
+others from its neighbours, and the questions are the collections' own. Without it, passages are made of real English
+words with Zipf frequencies and topics: their vectors lie closer together than those of real text.
 
     python3 tests/bench/corpus.py DIR --files 10000 [--sections 10] [--words 120] [--queries 2000]
 
@@ -8,8 +12,10 @@ together in some section, with the small words that people write between them.
 
 import argparse
 import json
+import os
 import pathlib
 import random
+import re
 
 VOCABULARY = pathlib.Path(__file__).parents[2] / "src/embed/static_minilm/tokenizer.json"
 GLUE = "the of to and in a is for that with on as by it from are be this or an at which".split()
@@ -23,6 +29,47 @@ def zipf(words, exponent):
     return weights
 
 
+def real(root, random_, arguments):
+    """Passages and questions of the collections below `root`, the passages recombined by sentence."""
+    groups, queries = [], []
+    for collection in sorted(path for path in root.iterdir() if (path / "corpus.jsonl").is_file()):
+        if collection.name.startswith("xquad"):
+            continue
+        texts = [json.loads(line) for line in (collection / "corpus.jsonl").open()]
+        for start in range(0, len(texts), 25):
+            groups.append([(text["title"] or "Untitled", re.split(r"(?<=[.?!]) ", text["text"])) for text in texts[start : start + 25]])
+        queries += [json.loads(line)["text"] for line in (collection / "queries.jsonl").open()]
+    random_.shuffle(queries)
+    count = arguments.files * arguments.sections
+    passages = [(group, passage) for group in groups for passage in group]
+    for number in range(count):
+        group, (title, sentences) = passages[number % len(passages)]
+        kept = [sentence for sentence in sentences if random_.random() < 0.7] or sentences[:1]
+        other = random_.choice(random_.choice(groups) if random_.random() < 0.3 else group)[1]
+        kept += random_.sample(other, min(len(other), 2))
+        random_.shuffle(kept)
+        yield title.strip(" ."), " ".join(kept)[:850]
+    yield None, queries[: arguments.queries]
+
+
+def write_real(root, random_, arguments):
+    made = real(root, random_, arguments)
+    order = list(range(arguments.files * arguments.sections))
+    random_.shuffle(order)
+    passages = [next(made) for _ in order]
+    for file in range(arguments.files):
+        chosen = [passages[position] for position in order[file * arguments.sections : (file + 1) * arguments.sections]]
+        lines = [f"# Notes {file}", ""]
+        for title, text in chosen:
+            lines += [f"## {title}", "", text, ""]
+        folder = arguments.directory / "docs" / f"{file // 100:04}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"page-{file:06}.md").write_text("\n".join(lines))
+    queries = next(made)[1]
+    (arguments.directory / "queries.txt").write_text("\n".join(query.replace("\n", " ") for query in queries) + "\n")
+    print(f"{arguments.files} files, {len(order)} sections, {len(queries)} queries, from real passages")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=pathlib.Path)
@@ -34,6 +81,8 @@ def main():
     arguments = parser.parse_args()
 
     random_ = random.Random(arguments.seed)
+    if os.environ.get("CAIRN_EVAL_DATA"):
+        return write_real(pathlib.Path(os.environ["CAIRN_EVAL_DATA"]), random_, arguments)
     vocabulary = json.loads(VOCABULARY.read_text())["model"]["vocab"]
     words = [word for word, _ in sorted(vocabulary.items(), key=lambda item: item[1])]
     words = [word for word in words if word.isalpha() and word.isascii() and len(word) > 2 and word not in GLUE]

@@ -1,1 +1,20 @@
-fn main() {}
+//! Integration tests: the real binary on real ports and data directories, driven as its users drive it.
+//!
+//! Each module is a behaviour. Expected answers come from the documents that a test writes and from the
+//! specifications, never from what the implementation happens to say.
+
+mod add;
+mod cli;
+mod clients;
+mod config_files;
+mod documents;
+mod durability;
+mod eval;
+mod first_run;
+mod languages;
+mod layers;
+mod mcp_http;
+mod mcp_stdio;
+mod node;
+mod pdf;
+mod serve;

@@ -12,7 +12,8 @@ use super::super::filter::{self, Filter, Scalar};
 /// Longer strings are no values to filter by; they stay in the document's record only.
 const VALUE_BYTES_MAX: usize = 1_024;
 
-/// Metadata as the index takes it: nested objects flattened to dotted names, over-long strings and nulls left out.
+/// Metadata as the index takes it: nested objects flattened to dotted names, over-long strings and nulls left out. The
+/// index takes a dot for a step into an object, so `a.b` finds `{"a": {"b": …}}` and `{"a.b": …}` alike.
 pub(super) fn indexable(metadata: &Map<String, Value>) -> std::collections::BTreeMap<String, OwnedValue> {
     let mut flat = std::collections::BTreeMap::new();
     for (name, value) in metadata {
@@ -66,7 +67,7 @@ pub(super) fn fields(index: &Index) -> Result<Vec<(String, &'static str)>, Tanti
             Type::Bool => "boolean",
             _ => "string",
         };
-        fields.insert(name.replace("\\.", "."), kind);
+        fields.insert(name.to_owned(), kind);
     }
     Ok(fields.into_iter().collect())
 }
@@ -96,7 +97,7 @@ pub(super) fn query(filter: &Filter, field: Field) -> Box<dyn Query> {
         }
         Filter::Equals(name, value) => equals(field, name, value),
         Filter::Range(name, lower, upper) => range(field, name, lower.as_ref(), upper.as_ref()),
-        Filter::Exists(name) => Box::new(ExistsQuery::new(format!("metadata.{}", escape_dots(name)), true)),
+        Filter::Exists(name) => Box::new(ExistsQuery::new(format!("metadata.{name}"), true)),
     }
 }
 
@@ -125,7 +126,7 @@ fn range(field: Field, name: &str, lower: Option<&filter::Bound>, upper: Option<
 }
 
 fn term(field: Field, name: &str, value: &Scalar) -> Term {
-    let mut term = Term::from_field_json_path(field, &escape_dots(name), false);
+    let mut term = Term::from_field_json_path(field, name, true);
     match value {
         Scalar::Text(text) => term.append_type_and_str(text),
         Scalar::Integer(integer) => term.append_type_and_fast_value(*integer),
@@ -133,9 +134,4 @@ fn term(field: Field, name: &str, value: &Scalar) -> Term {
         Scalar::Bool(value) => term.append_type_and_fast_value(*value),
     }
     term
-}
-
-/// Names are stored flat, so a dot is part of a name, not a step into an object.
-fn escape_dots(name: &str) -> String {
-    name.replace('\\', "\\\\").replace('.', "\\.")
 }

@@ -130,7 +130,7 @@ fn source_code_is_found_under_its_item() {
 
 #[test]
 fn an_empty_document_has_no_chunks() {
-    for text in ["", "\n \n", "---\ntitle: x\n---\n"] {
+    for text in ["", "\n \n", "---\nid: x\n---\n"] {
         assert!(chunks(text, 100, 120).is_empty(), "{text:?}");
     }
 }

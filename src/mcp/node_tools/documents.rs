@@ -11,10 +11,10 @@ use super::inputs::{input, media_type_of};
 use super::shapes::{answer, document_result, url_of, write_answer};
 use crate::base::Fault;
 use crate::collection::{Body, Conflict, DocumentInput, DocumentStatus, MediaType, PassageKey};
-use crate::index::filter::Filter;
+use crate::collection::{CollectionInfo, DocumentEntry};
 use crate::mcp::ToolProvider as _;
+use crate::retrieval::Filter;
 use crate::retrieval::{SearchError, shown_metadata};
-use crate::store::{CollectionInfo, DocumentEntry};
 
 /// Documents in one call.
 const DOCUMENTS_MAX: usize = 1_000;
@@ -104,6 +104,9 @@ impl NodeTools {
                     continue;
                 }
             };
+            if !self.library.is_current(&document) {
+                continue;
+            }
             let place = Place { collection: info.name.clone(), document: id, passage: None };
             documents.push(answers::DocumentSummary {
                 id: place.to_string(),

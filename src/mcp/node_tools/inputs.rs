@@ -9,7 +9,7 @@ use super::super::{ToolError, place};
 use super::NodeTools;
 use crate::base::UnixMillis;
 use crate::collection::{Body, Conflict, DocumentInput, MediaType};
-use crate::index::filter::Filter;
+use crate::retrieval::Filter;
 use crate::retrieval::{self, Detail, SearchError};
 
 pub(super) fn cursor(text: Option<&str>) -> Result<usize, ToolError> {

@@ -5,9 +5,9 @@ use serde::Serialize;
 use super::super::answers::{self, rounded};
 use super::super::{Place, ToolAnswer, ToolError};
 use crate::base::NodeId;
+use crate::collection::{CollectionInfo, DocumentRecord};
 use crate::collection::{DocumentOutcome, DocumentStatus, WriteError};
 use crate::retrieval::{Hit, SearchError, shown_metadata};
-use crate::store::{CollectionInfo, DocumentRecord};
 
 pub(super) fn answer(value: impl Serialize) -> Result<ToolAnswer, ToolError> {
     let structured = serde_json::to_value(value).expect("answers are plain data");

@@ -1,0 +1,181 @@
+# Cairn's tasks. `make` lists them. The first two are all that a newcomer needs: `make run` and `make test`.
+#
+# Tools that are needed for the tests only are kept below target/ and nothing else of the machine is changed, except that
+# missing Debian packages are installed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Where `make run` listens and keeps its data.
+LISTEN ?= 127.0.0.1:7171
+ADMIN ?= 127.0.0.1:9464
+RUN_DATA ?= target/run/data
+# RUN_ONCE=1 stops the node once everything was shown.
+RUN_ONCE ?=
+QUESTION ?= How do I add my own documents?
+
+# The binary. One given from outside is taken as it is; otherwise it is built.
+CAIRN ?=
+CARGO := cargo
+TARGET_DIR := target
+TOOLS := $(TARGET_DIR)/tools
+NPM := $(TARGET_DIR)/npm
+VENV := $(TARGET_DIR)/venv
+CARGO_DENY_VERSION := 0.20.2
+CARGO_NEXTEST_VERSION := 0.9.143
+export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
+
+.PHONY: help
+help: ## List the tasks
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+.PHONY: run
+run: setup-build ## Build, start a node, put Cairn's own manual in, search it; Ctrl-C stops it
+	@cairn='$(CAIRN)'
+	if [ -z "$$cairn" ]; then
+		$(CARGO) build --release
+		cairn=$(built)
+	fi
+	cairn=$$(realpath "$$cairn")
+	mkdir -p '$(RUN_DATA)'
+	export CAIRN_DATA_DIR=$$(realpath '$(RUN_DATA)')
+	ready=$$(mktemp -d)
+	mkfifo "$$ready/line"
+	"$$cairn" serve --listen '$(LISTEN)' --admin '$(ADMIN)' >"$$ready/line" 2>"$$CAIRN_DATA_DIR/../cairn.log" &
+	node=$$!
+	stop() { kill "$$node" 2>/dev/null || true; wait "$$node" || true; rm -rf "$$ready"; }
+	trap stop EXIT
+	trap 'exit 0' INT TERM
+	# Blocks until the node answers; ends without a line when it does not start.
+	if ! read -r line <"$$ready/line"; then
+		echo "make run: the node did not start:" >&2
+		cat "$$CAIRN_DATA_DIR/../cairn.log" >&2
+		exit 1
+	fi
+	echo
+	echo "$$line"
+	echo
+	echo '$$ cairn add docs -c manual'
+	"$$cairn" add docs -c manual
+	echo
+	echo '$$ cairn search "$(QUESTION)" -c manual -n 3'
+	"$$cairn" search "$(QUESTION)" -c manual -n 3
+	echo 'For an MCP client that connects over HTTP:'
+	echo '  {"mcpServers": {"cairn": {"type": "http", "url": "http://$(LISTEN)/mcp"}}}'
+	echo 'For one that starts its servers itself:'
+	echo "  {\"mcpServers\": {\"cairn\": {\"command\": \"$$cairn\", \"args\": [\"mcp\", \"--data-dir\", \"$$CAIRN_DATA_DIR\"]}}}"
+	echo
+	echo "Data is in $$CAIRN_DATA_DIR, the log in $$(realpath "$$CAIRN_DATA_DIR/..")/cairn.log."
+	if [ -n '$(RUN_ONCE)' ]; then exit 0; fi
+	echo 'Ctrl-C stops the node.'
+	wait "$$node"
+
+# Where cargo puts the binary: .cargo/config.toml builds for the machine's own triple by name.
+built = $(TARGET_DIR)/$$(rustc -vV | sed -n 's/^host: //p')/release/cairn
+
+.PHONY: test
+test: setup ## Set up what the tests need and run all of them
+	@$(CARGO) nextest run --release
+	$(CARGO) test --release --doc --quiet
+
+.PHONY: bench
+bench: setup-bench ## Measure ingest, search, start and idling; BENCH="--passages 10000" for a short one
+	@$(CARGO) build --release
+	python3 tests/bench/bench.py --cairn "$(built)" $(BENCH)
+
+.PHONY: fmt
+fmt: ## Format the code
+	@$(CARGO) fmt
+
+.PHONY: fmt-check
+fmt-check: ## Check that the code is formatted
+	@$(CARGO) fmt --check
+
+# --release: what the build made is used again.
+.PHONY: lint
+lint: ## Clippy; warnings are errors
+	@$(CARGO) clippy --release --all-targets -- -D warnings
+
+.PHONY: doc
+doc: ## Build the code's documentation; warnings are errors
+	@RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --release --no-deps
+
+# Advisories are not checked: their database is a Git repository on GitHub, which builders without internet cannot reach, and
+# an old copy would only seem to say that all is well. Where it can be reached: `cargo deny check advisories`.
+.PHONY: deny
+deny: setup-deny ## Check licences, sources and banned dependencies
+	@cargo-deny --locked check bans licenses sources
+
+.PHONY: clean
+clean: ## Remove everything that was built or installed here
+	@$(CARGO) clean
+
+# What a fresh Debian 12 with Rust lacks. Each part looks before it does anything, so that a second run takes no time and
+# needs no network.
+.PHONY: setup
+setup: setup-build setup-test ## Install what building and testing need
+
+# $(call packages,PROGRAM:PACKAGE …): installs the packages whose programs are missing.
+define packages
+missing=()
+for pair in $(1); do command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair##*:}"); done
+if [ $${#missing[@]} -gt 0 ]; then
+	echo "setup: installing $${missing[*]}"
+	as_root=(); if [ "$$(id -u)" -ne 0 ]; then as_root=(sudo); fi
+	if ! { "$${as_root[@]}" apt-get update -qq && "$${as_root[@]}" apt-get install -qq -y --no-install-recommends "$${missing[@]}"; }; then
+		echo "setup: these Debian packages are missing and could not be installed: $${missing[*]}. Install them, then run this again." >&2
+		exit 1
+	fi
+fi
+endef
+
+.PHONY: setup-build
+setup-build:
+	@command -v $(CARGO) >/dev/null || { echo "setup: Rust is missing; install it from https://rustup.rs" >&2; exit 1; }
+	# usearch and mimalloc are C and C++.
+	$(call packages,g++:g++)
+
+.PHONY: setup-test
+setup-test: $(VENV)/installed $(NPM)/released/installed $(NPM)/coming/installed
+	@if ! $(CARGO) nextest --version >/dev/null 2>&1; then
+		$(CARGO) install --locked --root $(TOOLS) --target-dir $(TOOLS)/build cargo-nextest@$(CARGO_NEXTEST_VERSION) ||
+			{ echo "setup: cargo-nextest is missing and crates.io could not be reached to install it." >&2; exit 1; }
+		rm -rf $(TOOLS)/build
+	fi
+
+$(VENV)/installed: tests/clients/requirements.txt
+	@$(call packages,python3:python3)
+	python3 -c 'import ensurepip' 2>/dev/null || { $(call packages,no-such-program:python3-venv); }
+	mkdir -p $(TARGET_DIR)
+	if ! { python3 -m venv $(VENV) && $(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<; }; then
+		echo "setup: the Python MCP client ($$(cat $<)) is missing and PyPI could not be reached to install it." >&2
+		exit 1
+	fi
+	touch $@
+
+# --ignore-scripts: nothing that is installed runs before a test runs it. Node.js itself is one of the packages, because
+# Debian's is too old for the clients; Debian's npm is good enough to fetch it.
+$(NPM)/%/installed: tests/clients/%/package.json
+	@$(call packages,npm:npm)
+	mkdir -p $(@D)
+	cp $< $(@D)/
+	if ! (cd $(@D) && npm install --ignore-scripts --no-package-lock --no-audit --no-fund --loglevel=error); then
+		echo "setup: the npm packages of $< are missing and the npm registry could not be reached to install them." >&2
+		exit 1
+	fi
+	touch $@
+
+.PHONY: setup-deny
+setup-deny:
+	@if ! command -v cargo-deny >/dev/null; then
+		$(CARGO) install --locked --root $(TOOLS) --target-dir $(TOOLS)/build cargo-deny@$(CARGO_DENY_VERSION) ||
+			{ echo "setup: cargo-deny is missing and crates.io could not be reached to install it." >&2; exit 1; }
+		rm -rf $(TOOLS)/build
+	fi
+
+.PHONY: setup-bench
+setup-bench: setup-build
+	@$(call packages,wrk:wrk python3:python3)

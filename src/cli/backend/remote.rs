@@ -1,0 +1,262 @@
+//! A running node, reached over its REST interface.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use serde_json::{Map, Value, json};
+use ureq::http::{Response, StatusCode, header};
+use ureq::{Body, RequestBuilder};
+
+use super::{Failure, failure};
+use crate::app::RunningNode;
+use crate::base::Fault;
+use crate::mcp::{Arguments, Tool, ToolError};
+
+/// How long to wait for a node to accept a connection: it is near.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long to wait for what a node says of itself: a leftover's port may belong to anybody by now.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait for an answer: a large file takes its time.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
+/// Largest answer that is read.
+const ANSWER_BYTES_MAX: u64 = 1 << 30;
+/// What [`ToolError::code`] can be.
+const CODES: [&str; 8] =
+    ["bad_argument", "not_found", "conflict", "read_only", "overloaded", "internal", "unauthorized", "forbidden"];
+
+pub(super) struct Remote {
+    agent: ureq::Agent,
+    base: String,
+    token: Option<String>,
+}
+
+/// No node answers, or it went away before the answer was complete.
+#[derive(Debug, thiserror::Error)]
+#[error("the node at {base} does not answer")]
+pub(super) struct Gone {
+    base: String,
+    #[source]
+    source: ureq::Error,
+}
+
+impl Remote {
+    fn new(base: &str, token: Option<String>) -> Self {
+        let agent = ureq::Agent::config_builder()
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_global(Some(ANSWER_TIMEOUT))
+            .http_status_as_error(false)
+            .proxy(None)
+            .build()
+            .new_agent();
+        Self { agent, base: base.to_owned(), token }
+    }
+
+    /// The node that the user named.
+    pub(super) fn at(url: &str, token: Option<String>) -> Result<Self, Failure> {
+        let remote = Self::new(url.trim_end_matches('/').trim_end_matches("/mcp"), token);
+        let nobody = || Failure::unreachable(anyhow!("no node answers at {url}; start one with `cairn serve`"));
+        let greeting = remote.authorized(remote.agent.get(&remote.base)).config().timeout_global(Some(PROBE_TIMEOUT));
+        let mut response = greeting.build().call().map_err(|_| nobody())?;
+        let text = response.body_mut().read_to_string().map_err(|_| nobody())?;
+        if text.starts_with("Cairn ") {
+            return Ok(remote);
+        }
+        let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+        Err(tool_error(&answer).map_or_else(nobody, failure))
+    }
+
+    /// The node that says that it runs on the data directory, if it answers and is the one.
+    pub(super) fn running_on(data_dir: &Path, token: Option<&str>) -> Option<Self> {
+        let running = RunningNode::read(data_dir)?;
+        let token = running.token.or_else(|| token.map(str::to_owned));
+        let remote = Self::new(&format!("http://{}", reachable(running.listen)), token);
+        let status = remote.tool(Tool::GetStatus).config().timeout_global(Some(PROBE_TIMEOUT)).build();
+        let is_here = match remote.answer(status.send_json(json!({}))) {
+            Ok(status) => running.node.is_none_or(|node| status["node"] == node.as_str()),
+            // Too busy to say more, so it is alive.
+            Err(failure) => failure.error.downcast_ref::<ToolError>().is_some_and(|error| error.code == "overloaded"),
+        };
+        is_here.then_some(remote)
+    }
+
+    /// Where it is, as a URL without a path.
+    pub(super) fn base(&self) -> &str {
+        &self.base
+    }
+
+    fn authorized<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.token {
+            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
+            None => request,
+        }
+    }
+
+    fn tool(&self, tool: Tool) -> RequestBuilder<ureq::typestate::WithBody> {
+        self.authorized(self.agent.post(format!("{}/v1/tools/{}", self.base, tool.name())))
+    }
+
+    fn source_url(&self, collection: &str, source: &str) -> String {
+        format!("{}/v1/collections/{}/sources/{}", self.base, encode_path(collection), encode_path(source))
+    }
+
+    /// Calls a tool; its structured answer.
+    pub(super) fn call(&self, tool: Tool, arguments: &Arguments) -> Result<Value, Failure> {
+        self.answer(self.tool(tool).send_json(arguments))
+    }
+
+    pub(super) fn sync_source(
+        &self,
+        collection: &str,
+        source: &str,
+        bytes: &[u8],
+        metadata: &Map<String, Value>,
+    ) -> Result<Value, Failure> {
+        let request = self.authorized(self.agent.post(self.source_url(collection, source)));
+        let request = request.query("metadata", Value::Object(metadata.clone()).to_string());
+        self.answer(request.content_type("application/octet-stream").send(bytes))
+    }
+
+    /// A page of sources; none when there is no such collection.
+    pub(super) fn sources(
+        &self,
+        collection: &str,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<(String, u64)>, Failure> {
+        let url = format!("{}/v1/collections/{}/sources", self.base, encode_path(collection));
+        let mut request = self.authorized(self.agent.get(&url)).query("prefix", prefix);
+        if let Some(after) = after {
+            request = request.query("after", after);
+        }
+        let listed = match self.answer(request.call()) {
+            Ok(listed) => listed,
+            Err(failure)
+                if failure.error.downcast_ref::<ToolError>().is_some_and(|error| error.code == "not_found") =>
+            {
+                return Ok(Vec::new());
+            }
+            Err(failure) => return Err(failure),
+        };
+        let listed = listed["sources"].as_array().into_iter().flatten();
+        Ok(listed
+            .filter_map(|source| Some((source["source"].as_str()?.to_owned(), source["documents"].as_u64()?)))
+            .collect())
+    }
+
+    pub(super) fn delete_source(&self, collection: &str, source: &str) -> Result<u64, Failure> {
+        let request = self.authorized(self.agent.delete(self.source_url(collection, source)));
+        Ok(self.answer(request.call())?["deleted"].as_u64().unwrap_or_default())
+    }
+
+    pub(super) fn flush(&self) -> Result<(), Failure> {
+        let request = self.authorized(self.agent.post(format!("{}/v1/flush", self.base)));
+        self.answer(request.send_empty()).map(drop)
+    }
+
+    fn answer(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Value, Failure> {
+        let mut response = response.map_err(|error| self.failed(error))?;
+        let status = response.status();
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);
+        let text = body.read_to_string().map_err(|error| self.failed(error))?;
+        let answer: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        match tool_error(&answer) {
+            _ if status.is_success() => Ok(answer),
+            Some(error) => Err(failure(error)),
+            None if status == StatusCode::SERVICE_UNAVAILABLE => {
+                Err(Failure::unreachable(anyhow!("the node at {} is not available: {answer}", self.base)))
+            }
+            None => Err(anyhow!("the node at {} answered {status}: {answer}", self.base).into()),
+        }
+    }
+
+    fn failed(&self, error: ureq::Error) -> Failure {
+        let base = self.base.clone();
+        match error {
+            // It is there, and may still be at it: not to be asked twice.
+            ureq::Error::Timeout(_) => {
+                let minutes = ANSWER_TIMEOUT.as_secs() / 60;
+                Failure::unreachable(anyhow!(error).context(format!("no answer from {base} within {minutes} minutes")))
+            }
+            ureq::Error::BodyExceedsLimit(_) => {
+                anyhow!(error).context(format!("the answer of {base} is too long")).into()
+            }
+            source => Failure::unreachable(Gone { base, source }),
+        }
+    }
+}
+
+/// The error that an answer carries, with what it was to whoever made it.
+fn tool_error(answer: &Value) -> Option<ToolError> {
+    let error = &answer["error"];
+    let mut message = error["message"].as_str()?.to_owned();
+    let fault = match error["fault"].as_str() {
+        Some("caller") => Fault::Caller,
+        Some("damage") => Fault::Damage,
+        _ => Fault::Environment,
+    };
+    let unknown = if fault == Fault::Caller { "bad_argument" } else { "internal" };
+    let code = CODES.into_iter().find(|code| error["code"] == *code).unwrap_or(unknown);
+    if code == "unauthorized" {
+        message.push_str(" (--token or CAIRN_TOKEN)");
+    }
+    Some(ToolError { code, message, fault })
+}
+
+/// An address to connect to, for one to listen on: "all of this machine's" means this machine.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+/// Percent-encodes a path for a URL; `/` stays.
+fn encode_path(path: &str) -> String {
+    let mut encoded = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_read_as_they_were_written() {
+        for code in CODES {
+            for fault in [Fault::Caller, Fault::Environment, Fault::Damage] {
+                let error = ToolError { code, message: "words".to_owned(), fault };
+                let read = tool_error(&error.to_json()).expect("an error");
+                assert_eq!((read.code, read.fault), (error.code, error.fault));
+                assert!(read.message.starts_with("words"));
+            }
+        }
+        assert_eq!(tool_error(&json!({"results": []})), None);
+        assert_eq!(tool_error(&json!("502 Bad Gateway")), None);
+        let newer = tool_error(&json!({"error": {"code": "quota", "message": "m", "fault": "caller"}}));
+        assert_eq!(newer, Some(ToolError::bad_argument("m")));
+    }
+
+    #[test]
+    fn a_node_on_all_addresses_is_reached_on_this_machine() {
+        for (listen, expected) in [
+            ("0.0.0.0:7171", "127.0.0.1:7171"),
+            ("[::]:7171", "[::1]:7171"),
+            ("10.1.2.3:80", "10.1.2.3:80"),
+            ("127.0.0.1:7171", "127.0.0.1:7171"),
+        ] {
+            let parse = |text: &str| text.parse::<SocketAddr>().expect("an address");
+            assert_eq!(reachable(parse(listen)), parse(expected));
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The command line: help, completions, manual pages, exit codes, JSON, and errors that name the next step.
+
+use std::fs;
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::node::{CAIRN, TestNode, assert_says, cairn, json_of, list, run_on, stderr, stdout, texts};
+
+const VERBS: [&str; 12] =
+    ["serve", "mcp", "add", "search", "get", "ls", "rm", "collection", "eval", "status", "completions", "man"];
+
+fn run(arguments: &[&str]) -> Output {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    run_on(&directory.path().join("data"), arguments)
+}
+
+#[test]
+fn every_verb_explains_itself() {
+    let help = stdout(&run(&["--help"]));
+    for verb in VERBS {
+        assert_says(&help, &[verb]);
+        let output = run(&[verb, "--help"]);
+        assert_eq!(output.status.code(), Some(0), "{verb}");
+        assert_says(&stdout(&output), &["Usage: cairn", verb, "--data-dir", "--json"]);
+    }
+    assert_says(&stdout(&run(&["--version"])), &[env!("CARGO_PKG_VERSION")]);
+}
+
+#[test]
+fn completions_are_scripts_that_their_shell_accepts() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(&["completions", shell]);
+        assert!(output.status.success());
+        assert_says(&stdout(&output), &["cairn", "collection", "search"]);
+    }
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let script = directory.path().join("cairn.bash");
+    fs::write(&script, run(&["completions", "bash"]).stdout).expect("written");
+    assert!(Command::new("bash").arg("-n").arg(script).status().expect("bash runs").success());
+}
+
+#[test]
+fn every_verb_has_a_manual_page() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let pages = directory.path().join("man");
+    assert!(run(&["man", pages.to_str().expect("UTF-8")]).status.success());
+    for verb in VERBS {
+        let page = fs::read_to_string(pages.join(format!("cairn-{verb}.1"))).expect("a page");
+        assert_says(&page, &[".TH", "SYNOPSIS"]);
+    }
+    assert_says(&stdout(&run(&["man"])), &[".TH", "SYNOPSIS"]);
+}
+
+#[test]
+fn wrong_usage_is_code_2_and_says_what_is_right() {
+    for (arguments, words) in [
+        (&["serch", "x"][..], &["serch", "search"][..]),
+        (&["search"], &["<QUERY>"]),
+        (&["add"], &["<PATH>"]),
+        (&["search", "x", "--filter", "{"], &["--filter", "JSON"]),
+        (&["add", ".", "--meta", "novalue"], &["novalue", "KEY=VALUE"]),
+        (&["rm"], &["<ID>"]),
+        (&["rm", "--filter", "{}"], &["--collection"]),
+        (&["serve", "--listen", "here"], &["here"]),
+        (&["status", "--config", "/nonexistent.toml"], &["/nonexistent.toml"]),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert_says(&stderr(&output), words);
+        assert_eq!(stdout(&output), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn failures_are_code_1_and_say_what_to_do() {
+    let node = TestNode::start();
+    node.add("notes", json!([{"id": "a", "text": "alpha"}]));
+    for (arguments, words) in [
+        (&["get", "notes/b"][..], &["notes/b"][..]),
+        (&["search", "x", "-c", "nowhere"], &["nowhere", "notes"]),
+        (&["search", "x", "--mode", "psychic"], &["psychic", "hybrid"]),
+        (&["ls", "nowhere"], &["nowhere"]),
+        (&["add", "/nonexistent"], &["/nonexistent", "No such file"]),
+        (&["rm", "notes/b"], &["notes/b"]),
+        (&["collection", "create", "notes"], &["notes", "exists"]),
+        (&["collection", "create", "Bad Name"], &["Bad Name", "a-z"]),
+        (&["collection", "describe", "nowhere"], &["nowhere"]),
+        (&["eval", "/nonexistent"], &["/nonexistent"]),
+    ] {
+        let output = node.cairn(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", stderr(&output));
+        assert_says(&stderr(&output), words);
+        assert!(stderr(&output).starts_with("cairn: "), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn an_unreachable_node_is_code_3() {
+    let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address").port();
+    let url = format!("http://127.0.0.1:{port}");
+    for arguments in [&["status"][..], &["search", "x"], &["ls"], &["mcp"]] {
+        let output = run(&[&["--url", url.as_str()], arguments].concat());
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}");
+        assert_says(&stderr(&output), &[&url, "cairn serve"]);
+    }
+}
+
+#[test]
+fn deleting_by_filter_asks_first() {
+    let node = TestNode::start();
+    node.add(
+        "notes",
+        json!([{"id": "a", "text": "alpha", "metadata": {"k": 1}}, {"id": "b", "text": "beta", "metadata": {"k": 1}}]),
+    );
+    let filter = ["rm", "-c", "notes", "--filter", "{\"k\": 1}"];
+    let asked = node.cairn(&filter);
+    assert_eq!(asked.status.code(), Some(2), "nobody is there to answer");
+    assert_says(&stderr(&asked), &["2", "notes", "--yes"]);
+    let asked = node.cairn(&["collection", "delete", "notes"]);
+    assert_eq!(asked.status.code(), Some(2));
+    assert_says(&stderr(&asked), &["notes", "2", "--yes"]);
+    let dry = node.cairn_json(&[&["--json"], &filter[..], &["--dry-run"]].concat());
+    assert_eq!((&dry["matched"], &dry["deleted"]), (&json!(2), &json!(0)));
+    let done = node.cairn_json(&[&["--json"], &filter[..], &["--yes"]].concat());
+    assert_eq!(done["deleted"], 2);
+}
+
+#[test]
+fn every_verb_that_answers_has_json() {
+    let node = TestNode::start();
+    let file = node.scratch().join("heron.md");
+    fs::write(&file, "# Heron\n\nIt stands in the reeds.\n").expect("written");
+    let file = file.to_str().expect("UTF-8");
+    let created = node.cairn_json(&["--json", "collection", "create", "birds", "--description", "What flies"]);
+    assert_eq!(created["status"], "created");
+    assert_eq!(node.cairn_json(&["--json", "add", file, "-c", "birds"])["created"], 1);
+    let found = node.cairn_json(&["search", "reeds", "--json"]);
+    assert_eq!(texts(&found["results"], "document"), ["heron.md"]);
+    assert_says(node.cairn_json(&["get", "birds/heron.md", "--json"])["text"].as_str().expect("text"), &["reeds"]);
+    assert_eq!(texts(&node.cairn_json(&["ls", "--json"])["collections"], "name"), ["birds"]);
+    assert_eq!(texts(&node.cairn_json(&["ls", "birds", "--json"])["documents"], "id"), ["birds/heron.md"]);
+    assert_eq!(node.cairn_json(&["collection", "describe", "birds", "--json"])["documents"], 1);
+    let status = node.cairn_json(&["status", "--json"]);
+    assert_eq!((&status["ready"], &status["documents"]), (&json!(true), &json!(1)));
+    assert_eq!(status["address"], node.base());
+    assert_eq!(node.cairn_json(&["rm", "birds/heron.md", "--json"])["deleted"], 1);
+    assert_eq!(node.cairn_json(&["collection", "delete", "birds", "--yes", "--json"])["status"], "deleted");
+    let variable = cairn().args(["status", "--data-dir"]).arg(node.data_dir()).env("CAIRN_JSON", "true").output();
+    assert_eq!(json_of(&variable.expect("the binary runs"))["ready"], true);
+}
+
+#[test]
+fn people_get_tables_and_passages() {
+    let node = TestNode::start();
+    node.add("birds", json!([{"id": "heron", "title": "Heron", "text": "# Heron\n\n## Food\n\nIt spears fish."}]));
+    assert_says(&stdout(&node.cairn(&["ls"])), &["NAME", "DOCUMENTS", "birds"]);
+    assert_says(&stdout(&node.cairn(&["ls", "birds"])), &["ID", "TITLE", "birds/heron", "Heron"]);
+    assert_says(&stdout(&node.cairn(&["search", "fish"])), &["Heron", "It spears fish.", "birds/heron#"]);
+    assert_says(&stdout(&node.cairn(&["get", "birds/heron"])), &["# Heron", "It spears fish."]);
+    assert_says(&stdout(&node.cairn(&["status"])), &["running at", node.base(), "ready", "yes", "documents", "1"]);
+    let nothing = node.cairn(&["search", "qqqqzzzz", "--mode", "lexical"]);
+    assert!(nothing.status.success() && stdout(&nothing).is_empty());
+    assert_says(&stderr(&nothing), &["nothing found", "birds"]);
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let node = TestNode::start();
+    let documents: Vec<Value> =
+        (0..900).map(|n| json!({"id": format!("{n:04}"), "text": format!("number {n}")})).collect();
+    node.add("notes", json!(documents));
+    let line =
+        format!("{CAIRN} ls notes --data-dir '{}' | head -n 2; exit ${{PIPESTATUS[0]}}", node.data_dir().display());
+    let output = Command::new("bash").arg("-c").arg(line).stdin(Stdio::null()).output().expect("bash runs");
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+    assert_eq!(stdout(&output).lines().count(), 2);
+}
+
+#[test]
+fn variables_stand_for_flags_and_flags_win() {
+    let (first, second) = (TestNode::start(), TestNode::start());
+    first.add("here", json!([{"id": "a", "text": "alpha"}]));
+    second.add("there", json!([{"id": "b", "text": "beta"}]));
+    let names =
+        |command: &mut Command| texts(&json_of(&command.output().expect("the binary runs"))["collections"], "name");
+    assert_eq!(names(cairn().args(["ls", "--json"]).env("CAIRN_DATA_DIR", first.data_dir())), ["here"]);
+    assert_eq!(names(cairn().args(["ls", "--json"]).env("CAIRN_URL", second.base())), ["there"]);
+    let both = cairn()
+        .args(["ls", "--json", "--data-dir"])
+        .arg(second.data_dir())
+        .env("CAIRN_DATA_DIR", first.data_dir())
+        .output()
+        .expect("the binary runs");
+    assert_eq!(texts(&json_of(&both)["collections"], "name"), ["there"]);
+    let listed = cairn().args(["ls", "--json"]).env("CAIRN_URL", first.base()).env("CAIRN_COLLECTION", "here").output();
+    assert_eq!(list(&json_of(&listed.expect("the binary runs"))["documents"]).len(), 1);
+}
+
+#[test]
+fn a_directory_left_by_a_dead_node_is_opened() {
+    let mut node = TestNode::start();
+    node.add("notes", json!([{"id": "a", "text": "alpha"}]));
+    node.kill();
+    assert!(node.data_dir().join("running.json").exists(), "it had no time to tidy up");
+    let status = node.cairn_json(&["status", "--json"]);
+    assert_eq!((&status["documents"], &status["address"]), (&json!(1), &Value::Null));
+    node.restart();
+    assert_eq!(node.cairn_json(&["status", "--json"])["address"], node.base());
+}

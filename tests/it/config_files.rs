@@ -1,0 +1,73 @@
+//! Every configuration file that is shipped is one that the binary takes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::node::{assert_says, cairn, json_of, run_on, stderr, stdout};
+
+fn shipped() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder).expect("config/").map(|entry| entry.expect("readable").path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    files.sort();
+    files
+}
+
+#[test]
+fn every_shipped_file_loads() {
+    let files = shipped();
+    assert!(files.iter().any(|path| path.ends_with("default.toml")), "{files:?}");
+    for file in files {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = file.to_str().expect("UTF-8");
+        let status = json_of(&run_on(directory.path(), &["status", "--json", "--config", path]));
+        assert_eq!(status["ready"], true, "{path}");
+    }
+}
+
+#[test]
+fn the_printed_configuration_is_the_shipped_one() {
+    let printed = stdout(&cairn().args(["serve", "--print-config"]).output().expect("the binary runs"));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/default.toml");
+    assert_eq!(printed, fs::read_to_string(folder).expect("readable"));
+}
+
+#[test]
+fn all_problems_of_a_file_are_told_at_once() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let file = directory.path().join("cairn.toml");
+    fs::write(
+        &file,
+        "[server]\nlissen = \"127.0.0.1:1\"\nin_flight_max = -3\n[store]\nsegment_bytes = \"2 elephants\"\n",
+    )
+    .expect("written");
+    let path = file.to_str().expect("UTF-8");
+    let output = run_on(directory.path(), &["serve", "--config", path]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_says(
+        &stderr(&output),
+        &["server.lissen", "server.in_flight_max", "-3", "store.segment_bytes", "2 elephants", path],
+    );
+}
+
+#[test]
+fn the_environment_wins_over_the_file() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let (file, from_file, from_environment) =
+        (directory.path().join("cairn.toml"), directory.path().join("one"), directory.path().join("two"));
+    fs::write(&file, format!("[node]\ndata_dir = {:?}\n", from_file.to_str().expect("UTF-8"))).expect("written");
+    let data_dir = |variable: Option<&Path>| {
+        let mut command = cairn();
+        command.args(["status", "--json", "--config"]).arg(&file);
+        if let Some(path) = variable {
+            command.env("CAIRN_NODE_DATA_DIR", path);
+        }
+        let status: Value = json_of(&command.output().expect("the binary runs"));
+        PathBuf::from(status["data_dir"].as_str().expect("a path"))
+    };
+    assert_eq!(data_dir(None), from_file);
+    assert_eq!(data_dir(Some(&from_environment)), from_environment);
+}

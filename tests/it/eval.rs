@@ -1,0 +1,134 @@
+//! `cairn eval`: its measures against a collection worked out by hand, and the quality that real ones must reach.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::node::{json_of, run_on, stdout};
+
+fn eval(folder: &Path) -> Value {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let folder = folder.to_str().expect("UTF-8");
+    json_of(&run_on(directory.path(), &["eval", folder, "--json"]))
+}
+
+fn close(found: &Value, expected: f64) -> bool {
+    found.as_f64().is_some_and(|found| (found - expected).abs() < 5e-5)
+}
+
+/// Three documents without a common word, so that the words of a question decide alone what is found:
+///
+/// | question | finds | judged | nDCG@10 | Recall | MRR |
+/// |---|---|---|---|---|---|
+/// | 1 | heron | heron 1 | 1 | 1 | 1 |
+/// | 2 | boiler | treaty 1 | 0 | 0 | 0 |
+/// | 3 | treaty | treaty 2, heron 1, boiler 0 | 2 / (2 + 1/log2(3)) = 0.76018 | 1/2 | 1 |
+///
+/// Means: nDCG 1.76018 / 3 = 0.58673, recall 1.5 / 3 = 0.5, MRR 2 / 3 = 0.66667.
+#[test]
+fn measures_agree_with_those_worked_out_by_hand() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).expect("written");
+    write(
+        "corpus.jsonl",
+        "{\"_id\":\"heron\",\"title\":\"Heron\",\"text\":\"grey bird spearing fish among reeds\"}\n\
+         {\"_id\":\"boiler\",\"title\":\"Boiler\",\"text\":\"steam pressure valve gauge furnace\"}\n\
+         {\"_id\":\"treaty\",\"title\":\"\",\"text\":\"ambassadors signed peace parliament ratified\"}\n",
+    );
+    write(
+        "queries.jsonl",
+        "{\"_id\":\"1\",\"text\":\"bird reeds\"}\n{\"_id\":\"2\",\"text\":\"furnace gauge\"}\n\
+         {\"_id\":\"3\",\"text\":\"ambassadors parliament\"}\n",
+    );
+    write(
+        "qrels.tsv",
+        "query-id\tcorpus-id\tscore\n1\theron\t1\n2\ttreaty\t1\n3\ttreaty\t2\n3\theron\t1\n3\tboiler\t0\n",
+    );
+    let report = eval(directory.path());
+    assert_eq!((&report["documents"], &report["queries"]), (&json!(3), &json!(3)));
+    let lexical = &report["modes"]["lexical"];
+    for (measure, expected) in
+        [("ndcg_at_10", 0.58673), ("recall_at_10", 0.5), ("recall_at_100", 0.5), ("mrr_at_10", 0.66667)]
+    {
+        assert!(close(&lexical[measure], expected), "{measure}: expected {expected} in {lexical}");
+    }
+    for mode in ["hybrid", "dense", "lexical"] {
+        for measure in ["ndcg_at_10", "recall_at_10", "recall_at_100", "mrr_at_10"] {
+            let value = report["modes"][mode][measure].as_f64().unwrap_or_else(|| panic!("{mode}.{measure}: {report}"));
+            assert!((0.0..=1.0).contains(&value));
+        }
+    }
+}
+
+#[test]
+fn a_folder_of_files_is_judged_by_their_paths() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("created");
+        fs::write(path, text).expect("written");
+    };
+    write("docs/birds/heron.md", "# Heron\n\nA grey bird that spears fish.\n");
+    write("docs/boiler.md", "# Boiler\n\nIt makes steam.\n");
+    write("queries.jsonl", "{\"_id\":\"1\",\"text\":\"grey bird\"}\n{\"_id\":\"2\",\"text\":\"steam\"}\n");
+    write("qrels.tsv", "query-id\tcorpus-id\tscore\n1\tbirds/heron.md\t1\n2\tboiler.md\t1\n");
+    let report = eval(directory.path());
+    assert_eq!(report["documents"], 2);
+    assert!(close(&report["modes"]["lexical"]["ndcg_at_10"], 1.0), "{report}");
+    assert!(close(&report["modes"]["hybrid"]["mrr_at_10"], 1.0), "{report}");
+}
+
+#[test]
+fn people_get_a_table() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).expect("written");
+    write("corpus.jsonl", "{\"_id\":\"a\",\"title\":\"\",\"text\":\"alpha\"}\n");
+    write("queries.jsonl", "{\"_id\":\"1\",\"text\":\"alpha\"}\n");
+    write("qrels.tsv", "query-id\tcorpus-id\tscore\n1\ta\t1\n");
+    let data = tempfile::tempdir().expect("temporary directory");
+    let output = run_on(data.path(), &["eval", directory.path().to_str().expect("UTF-8")]);
+    assert!(output.status.success());
+    let lines: Vec<String> = stdout(&output).lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    for (line, mode) in lines[1..].iter().zip(["hybrid", "dense", "lexical"]) {
+        assert!(line.starts_with(mode) && line.contains("1.0000"), "{line}");
+    }
+}
+
+/// nDCG@10 of hybrid search with the settings as shipped, on the collections that `CAIRN_EVAL_DATA` holds.
+fn reaches(collection: &str, floor: f64) {
+    let Some(folder) = std::env::var_os("CAIRN_EVAL_DATA") else {
+        println!("{collection} was left out: CAIRN_EVAL_DATA does not say where the collections are");
+        return;
+    };
+    let report = eval(&Path::new(&folder).join(collection));
+    let found = report["modes"]["hybrid"]["ndcg_at_10"].as_f64().expect("a number");
+    println!("{collection}: {report}");
+    assert!(found >= floor, "{collection}: nDCG@10 is {found}, expected at least {floor}");
+}
+
+#[test]
+fn cranfield_is_searched_well() {
+    reaches("cranfield", 0.370);
+}
+
+#[test]
+fn squad_is_searched_well() {
+    reaches("squad-a", 0.882);
+}
+
+#[test]
+fn the_k3s_manual_is_searched_well() {
+    reaches("k3s-docs", 0.895);
+}
+
+#[test]
+fn spanish_is_searched_well() {
+    reaches("xquad-es-a", 0.945);
+}
+
+#[test]
+fn chinese_is_searched_well() {
+    reaches("xquad-zh-a", 0.955);
+}

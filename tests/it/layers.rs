@@ -1,0 +1,236 @@
+//! The borders between the parts: who may use whom, and which part is the door to which dependency.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What a part may use, besides [`OPEN`].
+enum Uses {
+    These(&'static [&'static str]),
+    /// Every part above its own row, but these.
+    AllAboveBut(&'static [&'static str]),
+}
+use Uses::{AllAboveBut, These};
+
+/// Each part and what it may use, in reading order. Parts that do not exist yet have their rows too, so that they are
+/// born with their borders.
+const PARTS: &[(&str, Uses)] = &[
+    ("base", These(&[])),
+    ("telemetry", These(&[])),
+    ("task", These(&[])),
+    ("store", These(&["task"])),
+    ("ingest", These(&[])),
+    ("embed", These(&["task"])),
+    ("index", These(&["task"])),
+    ("collection", These(&["ingest", "embed", "store", "index", "task"])),
+    ("retrieval", These(&["collection", "index", "embed"])),
+    ("snapshot", These(&["store", "collection", "task"])),
+    ("auth", These(&["store"])),
+    ("audit", These(&["store"])),
+    ("registry", These(&["store"])),
+    // `task`: reporting progress to a slow client is a task of its own.
+    ("mcp", These(&["retrieval", "collection", "registry", "auth", "audit", "task"])),
+    ("gateway", These(&["mcp", "registry", "auth", "task"])),
+    ("federation", These(&["store", "collection", "task"])),
+    ("deploy", These(&["snapshot"])),
+    ("operator", These(&["deploy", "registry", "task"])),
+    ("api", AllAboveBut(&["deploy", "operator"])),
+    ("config", AllAboveBut(&[])),
+    ("app", AllAboveBut(&[])),
+    ("cli", AllAboveBut(&[])),
+];
+
+/// Whether `part` may use `used`, another part.
+fn may_use(part: &str, used: &str) -> bool {
+    let place = |name: &str| PARTS.iter().position(|(known, _)| *known == name);
+    let (Some(own), Some(other)) = (place(part), place(used)) else { return false };
+    let named = match &PARTS[own].1 {
+        These(parts) => parts.contains(&used),
+        AllAboveBut(parts) => !parts.contains(&used),
+    };
+    other < own && (named || OPEN.contains(&used))
+}
+
+/// What every part may use.
+const OPEN: &[&str] = &["base", "telemetry"];
+
+/// Dependencies that only these parts may name, so that each can be replaced in one place.
+const DOORS: &[(&str, &[&str])] = &[
+    ("sled", &["store"]),
+    ("usearch", &["index"]),
+    ("tantivy", &["index"]),
+    ("safetensors", &["embed"]),
+    ("html5ever", &["ingest"]),
+    ("lopdf", &["ingest"]),
+    ("pulldown_cmark", &["ingest"]),
+    ("csv", &["ingest"]),
+    ("serde_yaml", &["ingest"]),
+    // The transports (sockets, pipes) are the API's; the protocol is mcp's.
+    ("rmcp", &["mcp", "api"]),
+    ("axum", &["api"]),
+    ("hyper", &["api"]),
+    ("toml", &["config"]),
+    ("clap", &["cli"]),
+    ("anyhow", &["app", "cli"]),
+];
+
+/// Program text of a part.
+struct Part {
+    name: String,
+    files: Vec<(PathBuf, String)>,
+}
+
+fn parts() -> Vec<Part> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut parts: Vec<Part> = Vec::new();
+    for file in files(&root) {
+        let inside = file.strip_prefix(&root).expect("a file below src");
+        let first = inside.iter().next().expect("a name").to_string_lossy();
+        let name = first.strip_suffix(".rs").unwrap_or(&first).to_owned();
+        // The crate's own root and the program only put the parts together.
+        if name == "lib" || name == "main" {
+            continue;
+        }
+        let code = code(&fs::read_to_string(&file).expect("readable"));
+        match parts.iter_mut().find(|part| part.name == name) {
+            Some(part) => part.files.push((file, code)),
+            None => parts.push(Part { name, files: vec![(file, code)] }),
+        }
+    }
+    parts
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).expect("readable") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Text without comments: a link in a comment is no use.
+fn code(text: &str) -> String {
+    let lines = text.lines().map(|line| match line.trim_start() {
+        comment if comment.starts_with("//") => "",
+        _ => line.split_once(" // ").map_or(line, |(code, _)| code),
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What stands first after each `crate::`, groups opened: `crate::{a::b, c}` names a and c.
+fn used_parts(code: &str) -> BTreeSet<String> {
+    let mut used = BTreeSet::new();
+    for (place, _) in code.match_indices("crate::") {
+        let before = code[..place].chars().next_back();
+        if before.is_some_and(|letter| letter.is_alphanumeric() || letter == '_') {
+            continue;
+        }
+        let rest = &code[place + "crate::".len()..];
+        match rest.strip_prefix('{') {
+            Some(group) => used.extend(group_heads(group)),
+            None => used.extend(identifier(rest)),
+        }
+    }
+    used
+}
+
+fn identifier(text: &str) -> Option<String> {
+    let end = text.find(|letter: char| !letter.is_alphanumeric() && letter != '_').unwrap_or(text.len());
+    (end > 0).then(|| text[..end].to_owned())
+}
+
+/// First names of the members of a `use` group, up to its closing brace.
+fn group_heads(group: &str) -> Vec<String> {
+    let (mut heads, mut depth, mut at_head) = (Vec::new(), 0usize, true);
+    for (place, letter) in group.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => at_head = true,
+            letter if at_head && !letter.is_whitespace() => {
+                heads.extend(identifier(&group[place..]));
+                at_head = false;
+            }
+            _ => {}
+        }
+    }
+    heads
+}
+
+/// Whether code names a crate in a path: `name::`, not within a longer name.
+fn names_crate(code: &str, name: &str) -> bool {
+    code.match_indices(&format!("{name}::")).any(|(place, _)| {
+        let before = code[..place].chars().next_back();
+        !before.is_some_and(|letter| letter.is_alphanumeric() || letter == '_' || letter == ':')
+    })
+}
+
+#[test]
+fn parts_use_only_what_stands_above_them() {
+    let mut wrong = Vec::new();
+    for part in parts() {
+        if !PARTS.iter().any(|(name, _)| *name == part.name) {
+            wrong.push(format!("{}: no row says what this part may use", part.name));
+        }
+        for (file, code) in &part.files {
+            // Other names after `crate::` are macros and constants of the crate's root.
+            let used = used_parts(code).into_iter().filter(|used| PARTS.iter().any(|(name, _)| name == used));
+            wrong.extend(
+                used.filter(|used| *used != part.name && !may_use(&part.name, used))
+                    .map(|used| format!("{} uses {used} in {}", part.name, file.display())),
+            );
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn each_dependency_has_its_door() {
+    let mut wrong = Vec::new();
+    for part in parts() {
+        for (name, doors) in DOORS {
+            let named = part.files.iter().filter(|(_, code)| names_crate(code, name));
+            wrong.extend(
+                named
+                    .filter(|_| !doors.contains(&part.name.as_str()))
+                    .map(|(file, _)| format!("{name} belongs to {doors:?}, named in {}", file.display())),
+            );
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_table_is_read_as_it_is_meant() {
+    for (part, used, allowed) in [
+        ("store", "task", true),
+        ("store", "base", true),
+        ("telemetry", "base", true),
+        ("base", "telemetry", false),
+        ("store", "index", false),
+        ("mcp", "store", false),
+        ("api", "store", true),
+        ("api", "deploy", false),
+        ("cli", "app", true),
+        ("app", "cli", false),
+    ] {
+        assert_eq!(may_use(part, used), allowed, "{part} using {used}");
+    }
+}
+
+#[test]
+fn uses_are_seen_in_every_form() {
+    let text = "use crate::store::{Lsn, Log};\nuse crate::{index::{self, vector}, task};\nlet x = crate::embed::load();\n\
+                // crate::cli\n    //! [`crate::app`]\nlet y = 1; // crate::api\nother_crate::mcp::x();\npub(crate) fn f() {}";
+    let used: Vec<String> = used_parts(&code(text)).into_iter().collect();
+    assert_eq!(used, ["embed", "index", "store", "task"]);
+    assert!(names_crate("let a = sled::open(p);", "sled"));
+    assert!(!names_crate("assled::open(); my::sled::open();", "sled"));
+}

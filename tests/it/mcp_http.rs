@@ -1,0 +1,442 @@
+//! MCP over HTTP: both eras on one endpoint, what it lists, and what it refuses.
+
+use serde_json::{Value, json};
+
+use crate::node::{Answer, LEGACY, MODERN, TestNode, assert_says, list, modern_meta, modern_request, texts};
+
+/// The tools, in the order that clients have come to know.
+const TOOLS: [&str; 12] = [
+    "search",
+    "fetch",
+    "find_similar",
+    "list_collections",
+    "describe_collection",
+    "list_documents",
+    "add_documents",
+    "update_document",
+    "delete_documents",
+    "create_collection",
+    "delete_collection",
+    "get_status",
+];
+
+fn error_code(answer: &Answer) -> i64 {
+    answer.json()["error"]["code"].as_i64().unwrap_or_else(|| panic!("expected an error: {answer:?}"))
+}
+
+#[test]
+fn a_client_without_sessions_discovers_the_server() {
+    let node = TestNode::start();
+    let found = node.modern("server/discover", json!({})).result();
+    assert_eq!(found["resultType"], "complete");
+    let versions: Vec<&str> = list(&found["supportedVersions"]).iter().filter_map(Value::as_str).collect();
+    assert!(versions.contains(&MODERN) && versions.contains(&LEGACY), "{versions:?}");
+    for capability in ["tools", "resources", "prompts", "completions"] {
+        assert!(found["capabilities"][capability].is_object(), "{capability}: {found}");
+    }
+    assert_says(found["instructions"].as_str().expect("text"), &["search", "fetch"]);
+    assert_eq!(found["_meta"]["io.modelcontextprotocol/serverInfo"]["name"], "cairn");
+}
+
+#[test]
+fn an_older_client_is_answered_in_the_version_it_asks_for() {
+    let node = TestNode::start();
+    for version in ["2025-03-26", "2025-06-18", LEGACY] {
+        let client = json!({"name": "it", "version": "1"});
+        let params = json!({"protocolVersion": version, "capabilities": {}, "clientInfo": client});
+        let body = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
+        let result = node.post(&[], &body.to_string()).result();
+        assert_eq!(result["protocolVersion"], version);
+        assert_eq!(result["serverInfo"]["name"], "cairn");
+        let initialized = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+        let accepted = node.post(&[("mcp-protocol-version", version)], &initialized.to_string());
+        assert_eq!((accepted.status, accepted.text.as_str()), (202, ""));
+        let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
+        assert_eq!(node.post(&[("mcp-protocol-version", version)], &ping.to_string()).result(), json!({}));
+    }
+}
+
+#[test]
+fn tools_are_listed_alike_in_both_eras() {
+    let node = TestNode::start();
+    let modern = node.modern("tools/list", json!({})).result();
+    let legacy = node.legacy("tools/list", json!({})).result();
+    assert_eq!(texts(&modern["tools"], "name"), TOOLS);
+    assert_eq!(modern["tools"], legacy["tools"]);
+    assert_eq!(modern["tools"], node.modern("tools/list", json!({})).result()["tools"]);
+    for tool in list(&modern["tools"]) {
+        let name = tool["name"].as_str().expect("a name");
+        assert!(tool["title"].is_string() && tool["description"].is_string(), "{tool}");
+        assert_eq!((&tool["inputSchema"]["type"], &tool["outputSchema"]["type"]), (&json!("object"), &json!("object")));
+        let reads = ["search", "fetch", "find_similar", "get_status"].contains(&name)
+            || name.starts_with("list_")
+            || name.starts_with("describe_");
+        assert_eq!(tool["annotations"]["readOnlyHint"], reads, "{name}");
+        assert_eq!(tool["annotations"]["destructiveHint"], name.starts_with("delete_"), "{name}");
+        assert_eq!(tool["annotations"]["openWorldHint"], false, "{name}");
+    }
+}
+
+#[test]
+fn answers_that_clients_may_keep_say_for_how_long_and_for_whom() {
+    let node = TestNode::start();
+    node.add("notes", json!([{"id": "a", "text": "alpha"}]));
+    let uri = node.modern("resources/list", json!({})).result()["resources"][0]["uri"].clone();
+    for (method, params) in [
+        ("server/discover", json!({})),
+        ("tools/list", json!({})),
+        ("prompts/list", json!({})),
+        ("resources/list", json!({})),
+        ("resources/templates/list", json!({})),
+        ("resources/read", json!({ "uri": uri })),
+    ] {
+        let result = node.modern(method, params).result();
+        assert!(result["ttlMs"].is_u64(), "{method}: {result}");
+        // What a token may see can differ, so no shared cache may hand it on.
+        assert_eq!(result["cacheScope"], "private", "{method}");
+        assert_eq!(result["resultType"], "complete", "{method}");
+    }
+}
+
+#[test]
+fn headers_must_say_what_the_body_says() {
+    let node = TestNode::start();
+    let body =
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": modern_meta()}}).to_string();
+    let version = ("mcp-protocol-version", MODERN);
+    for headers in [vec![version, ("mcp-method", "tools/call")], vec![version]] {
+        let answer = node.post(&headers, &body);
+        assert_eq!((answer.status, error_code(&answer)), (400, -32020), "{headers:?}");
+    }
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": {"name": "get_status", "_meta": modern_meta()}});
+    let answer = node.post(&[version, ("mcp-method", "tools/call"), ("mcp-name", "search")], &call.to_string());
+    assert_eq!((answer.status, error_code(&answer)), (400, -32020));
+    // The commonest call has the same rules, however it is answered.
+    let search = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": {"name": "search", "arguments": {"query": "x"}, "_meta": modern_meta()}});
+    for headers in [
+        vec![version, ("mcp-method", "tools/call"), ("mcp-name", "fetch")],
+        vec![version, ("mcp-method", "tools/list"), ("mcp-name", "search")],
+        vec![version, ("mcp-method", "tools/call")],
+        vec![version],
+    ] {
+        let answer = node.post(&headers, &search.to_string());
+        assert_eq!((answer.status, error_code(&answer)), (400, -32020), "{headers:?}");
+    }
+}
+
+#[test]
+fn a_request_that_says_too_little_or_too_much_is_refused_by_its_code() {
+    let node = TestNode::start();
+    let bare = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}).to_string();
+    let answer = node.post(&[("mcp-protocol-version", MODERN), ("mcp-method", "tools/list")], &bare);
+    assert_eq!((answer.status, error_code(&answer)), (400, -32602), "no _meta");
+
+    let future = bare.replace("{}", &format!("{{\"_meta\":{}}}", modern_meta())).replace(MODERN, "2099-01-01");
+    let answer = node.post(&[("mcp-protocol-version", "2099-01-01"), ("mcp-method", "tools/list")], &future);
+    assert_eq!((answer.status, error_code(&answer)), (400, -32022), "a version of the future");
+    assert_eq!(answer.json()["error"]["data"]["requested"], "2099-01-01");
+    assert!(list(&answer.json()["error"]["data"]["supported"]).contains(&json!(MODERN)));
+
+    let answer = node.modern("tools/rename", json!({}));
+    assert_eq!((answer.status, error_code(&answer)), (404, -32601), "an unknown method");
+}
+
+#[test]
+fn what_is_no_json_rpc_is_refused_before_it_is_looked_at() {
+    let node = TestNode::start();
+    for body in ["", "{\"jsonrpc", "[]", "[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}]", "\u{0}\u{1}", "7"] {
+        let status = node.post(&[("mcp-protocol-version", LEGACY)], body).status;
+        assert!((400..500).contains(&status), "{body:?}: {status}");
+    }
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert!((400..500).contains(&node.post(&[], &deep).status), "100,000 levels deep");
+    node.call("get_status", json!({}));
+}
+
+#[test]
+fn only_post_is_spoken() {
+    let node = TestNode::start();
+    for method in ["GET", "DELETE", "PUT"] {
+        let answer = node.request(method, &node.mcp, &[("accept", "text/event-stream")], None);
+        assert_eq!(answer.status, 405, "{method}");
+    }
+    let lost = node.get(&format!("{}/elsewhere", node.base()));
+    assert_eq!(lost.status, 404);
+    assert_says(&lost.text, &["/mcp"]);
+}
+
+#[test]
+fn pages_of_other_sites_are_refused() {
+    let node = TestNode::start();
+    let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}).to_string();
+    for (header, value, status) in [
+        ("origin", "http://evil.example", 403),
+        ("origin", "null", 403),
+        ("host", "evil.example", 403),
+        ("host", "evil.example:7171", 403),
+        ("origin", "http://localhost:3000", 200),
+        ("host", "localhost", 200),
+    ] {
+        let answer = node.post(&[("mcp-protocol-version", LEGACY), (header, value)], &ping);
+        assert_eq!(answer.status, status, "{header}: {value}");
+        let tools = format!("{}/v1/tools/get_status", node.base());
+        let headers = [("content-type", "application/json"), (header, value)];
+        assert_eq!(node.request("POST", &tools, &headers, Some(b"{}")).status, status, "{header}: {value}, REST");
+    }
+    let listed = TestNode::with(&[("CAIRN_SERVER_ALLOWED_HOSTS", "docs.example")]);
+    let headers = [("host", "docs.example"), ("origin", "https://docs.example"), ("mcp-protocol-version", LEGACY)];
+    assert_eq!(listed.post(&headers, &ping).status, 200);
+}
+
+#[test]
+fn a_body_over_the_limit_is_refused() {
+    let node = TestNode::with(&[("CAIRN_SERVER_REQUEST_BYTES_MAX", "64KiB")]);
+    let text = "word ".repeat(20_000);
+    let arguments = json!({"collection": "notes", "documents": [{"id": "big", "text": text}]});
+    let answer = node.modern("tools/call", json!({"name": "add_documents", "arguments": arguments}));
+    assert_eq!(answer.status, 413);
+    let tools = format!("{}/v1/tools/add_documents", node.base());
+    let headers = [("content-type", "application/json")];
+    assert_eq!(node.request("POST", &tools, &headers, Some(arguments.to_string().as_bytes())).status, 413);
+    assert_eq!(node.call("get_status", json!({}))["documents"], 0);
+}
+
+#[test]
+fn an_unknown_tool_is_an_error_of_the_protocol() {
+    let node = TestNode::start();
+    for answer in [
+        node.modern("tools/call", json!({"name": "drop_tables", "arguments": {}})),
+        node.legacy("tools/call", json!({"name": "drop_tables", "arguments": {}})),
+    ] {
+        assert_eq!(error_code(&answer), -32602);
+        assert_says(&answer.text, &["drop_tables", "search"]);
+    }
+}
+
+#[test]
+fn a_bad_argument_is_an_answer_that_tells_what_was_expected() {
+    let node = TestNode::start();
+    node.add("notes", json!([{"id": "a", "text": "alpha"}]));
+    for (tool, arguments, words) in [
+        ("search", json!({}), &["query"][..]),
+        ("search", json!({"query": ""}), &["query"]),
+        ("search", json!({"query": 7}), &["7", "string"]),
+        ("search", json!({"query": "alpha", "colour": "red"}), &["colour", "collections"]),
+        ("search", json!({"query": "alpha", "mode": "psychic"}), &["psychic", "hybrid"]),
+        ("search", json!({"query": "alpha", "limit": 0}), &["limit", "1", "50"]),
+        ("search", json!({"query": "alpha", "limit": 51}), &["limit", "50"]),
+        ("search", json!({"query": "alpha", "max_tokens": 1}), &["max_tokens", "50"]),
+        ("search", json!({"query": "alpha", "collections": ["nowhere"]}), &["nowhere", "notes"]),
+        ("search", json!({"query": "alpha", "filter": {"year": {"newer": 3}}}), &["newer", "gte"]),
+        ("search", json!({"query": "alpha", "filter": ["year"]}), &["object"]),
+        ("search", json!({"query": "alpha", "after": "yesterday"}), &["yesterday", "RFC 3339"]),
+        ("fetch", json!({"id": "notes/nothing"}), &["notes/nothing"]),
+        ("fetch", json!({"id": "notes/a#9"}), &["notes/a#9"]),
+        ("find_similar", json!({"id": "nowhere/a"}), &["nowhere/a"]),
+        ("list_documents", json!({"collection": "nowhere"}), &["nowhere", "notes"]),
+        ("list_documents", json!({"collection": "notes", "limit": 0}), &["limit", "1"]),
+        ("add_documents", json!({"collection": "notes", "documents": []}), &["documents"]),
+        ("add_documents", json!({"collection": "Not A Name", "documents": [{"text": "x"}]}), &["Not A Name", "a-z"]),
+        ("update_document", json!({"id": "notes/nothing", "title": "x"}), &["notes/nothing"]),
+        ("delete_documents", json!({}), &["ids", "filter"]),
+        ("delete_documents", json!({"ids": ["notes/a"], "filter": {"x": 1}}), &["ids", "filter"]),
+        ("create_collection", json!({"name": "../etc"}), &["../etc", "a-z"]),
+        ("create_collection", json!({"name": "x", "model": "gpt"}), &["gpt"]),
+        ("delete_collection", json!({"name": "notes", "confirm": "note"}), &["confirm"]),
+        ("get_status", json!({"verbose": true}), &["verbose"]),
+    ] {
+        assert_says(&node.refusal(tool, arguments), words);
+    }
+    assert_eq!(node.call("get_status", json!({}))["documents"], 1);
+}
+
+#[test]
+fn names_that_models_invent_are_understood() {
+    let node = TestNode::start();
+    node.add("notes", json!([{"id": "a", "text": "alpha", "metadata": {"k": 1}}, {"id": "b", "text": "alpha beta"}]));
+    for arguments in [
+        json!({"q": "alpha", "top_k": 1, "collection": "notes", "where": {"k": 1}}),
+        json!({"question": "alpha", "max_results": 1, "collections": "notes", "filters": {"k": 1}, "mode": "semantic"}),
+        json!({"query": "alpha", "k": 1, "mode": "keyword", "filter": {"k": 1}, "collections": null}),
+    ] {
+        assert_eq!(texts(&node.call("search", arguments)["results"], "document"), ["a"]);
+    }
+    assert_eq!(node.call("fetch", json!({"document_id": "notes/a"}))["text"], "alpha");
+}
+
+#[test]
+fn each_hit_is_a_resource_that_can_be_read() {
+    let node = TestNode::start();
+    node.add("notes", json!([{"id": "a b/ü?#1.md", "text": "# Alpha\n\nThe first letter."}]));
+    let result = node.modern("tools/call", json!({"name": "search", "arguments": {"query": "letter"}})).result();
+    let links: Vec<&Value> = list(&result["content"]).iter().filter(|item| item["type"] == "resource_link").collect();
+    assert_eq!(links.len(), list(&result["structuredContent"]["results"]).len());
+    let priority = links[0]["annotations"]["priority"].as_f64().expect("a number");
+    assert!((0.0..=1.0).contains(&priority), "{priority}");
+    assert!(links[0]["annotations"]["lastModified"].is_string());
+    let read = node.modern("resources/read", json!({"uri": links[0]["uri"]})).result();
+    assert_eq!(read["contents"][0]["uri"], links[0]["uri"]);
+    assert_says(read["contents"][0]["text"].as_str().expect("text"), &["The first letter."]);
+    let legacy = node.legacy("resources/read", json!({"uri": links[0]["uri"]})).result();
+    assert_eq!(legacy["contents"], read["contents"]);
+}
+
+#[test]
+fn resources_are_listed_page_by_page_each_once() {
+    let node = TestNode::start();
+    let written: Vec<Value> =
+        (0..130).map(|n| json!({"id": format!("{n:03}"), "text": format!("number {n}")})).collect();
+    node.add("first", json!(written));
+    node.add("second", json!(written));
+    let (mut uris, mut cursor) = (Vec::new(), Value::Null);
+    loop {
+        let params = if cursor.is_null() { json!({}) } else { json!({ "cursor": cursor }) };
+        let page = node.modern("resources/list", params).result();
+        uris.extend(texts(&page["resources"], "uri"));
+        match page.get("nextCursor") {
+            Some(next) => cursor = next.clone(),
+            None => break,
+        }
+    }
+    let listed = uris.len();
+    assert!(uris.is_sorted(), "the order is fixed");
+    uris.dedup();
+    assert_eq!((listed, uris.len()), (260, 260));
+    assert_eq!(error_code(&node.modern("resources/list", json!({"cursor": "made up"}))), -32602);
+}
+
+#[test]
+fn a_document_is_read_whole_by_its_template() {
+    let node = TestNode::start();
+    let text: String = (0..3_000).map(|n| format!("Sentence number {n} stands here.\n\n")).collect();
+    node.add("notes", json!([{"id": "long.txt", "text": text, "media_type": "text/plain"}]));
+    let templates = node.modern("resources/templates/list", json!({})).result();
+    let template = templates["resourceTemplates"][0]["uriTemplate"].as_str().expect("a template").to_owned();
+    let uri = template.replace("{collection}", "notes").replace("{+document}", "long.txt");
+    let read = node.modern("resources/read", json!({ "uri": uri })).result();
+    let read = read["contents"][0]["text"].as_str().expect("text");
+    for n in [0, 1, 1_500, 2_999] {
+        let sentence = format!("Sentence number {n} stands here.");
+        assert_eq!(read.matches(&sentence).count(), 1, "{sentence}");
+    }
+}
+
+#[test]
+fn a_missing_resource_is_an_invalid_parameter() {
+    let node = TestNode::start();
+    for uri in ["ctx://00000000/notes/a", "file:///etc/passwd", "ctx://", "ctx://x/../../etc/passwd"] {
+        let answer = node.modern("resources/read", json!({ "uri": uri }));
+        assert_eq!(error_code(&answer), -32602, "{uri}");
+    }
+}
+
+#[test]
+fn prompts_are_filled_in() {
+    let node = TestNode::start();
+    let prompts = node.modern("prompts/list", json!({})).result();
+    assert_eq!(list(&prompts["prompts"]).len(), 2);
+    for prompt in list(&prompts["prompts"]) {
+        let required = list(&prompt["arguments"]).iter().filter(|argument| argument["required"] == true);
+        let arguments: Value = required
+            .map(|argument| (argument["name"].as_str().expect("a name").to_owned(), json!("tidal-energy")))
+            .collect::<serde_json::Map<_, _>>()
+            .into();
+        let filled = node.modern("prompts/get", json!({"name": prompt["name"], "arguments": arguments})).result();
+        assert_says(filled["messages"][0]["content"]["text"].as_str().expect("text"), &["tidal-energy", "search"]);
+        let empty = node.modern("prompts/get", json!({"name": prompt["name"], "arguments": {}}));
+        assert_eq!(error_code(&empty), -32602);
+    }
+    assert_eq!(error_code(&node.modern("prompts/get", json!({"name": "nothing"}))), -32602);
+}
+
+#[test]
+fn collections_and_documents_are_completed() {
+    let node = TestNode::start();
+    for (collection, ids) in [("manual", ["install.md", "introduction.md"]), ("mails", ["a", "b"])] {
+        let documents: Vec<Value> = ids.iter().map(|id| json!({"id": id, "text": "words"})).collect();
+        node.add(collection, json!(documents));
+    }
+    let complete = |reference: Value, name: &str, value: &str, context: Value| {
+        let params =
+            json!({"ref": reference, "argument": {"name": name, "value": value}, "context": {"arguments": context}});
+        let completion = node.modern("completion/complete", params).result()["completion"].take();
+        list(&completion["values"]).iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let prompt = json!({"type": "ref/prompt", "name": "summarize_collection"});
+    let template = json!({"type": "ref/resource", "uri": "ctx://node/{collection}/{+document}"});
+    assert_eq!(complete(prompt.clone(), "collection", "ma", json!({})), ["mails", "manual"]);
+    assert_eq!(complete(prompt, "collection", "man", json!({})), ["manual"]);
+    assert_eq!(complete(template.clone(), "document", "int", json!({"collection": "manual"})), ["introduction.md"]);
+    assert_eq!(complete(template, "document", "x", json!({"collection": "manual"})), [""; 0]);
+}
+
+#[test]
+fn long_work_reports_progress_to_those_who_ask() {
+    let node = TestNode::start();
+    let documents: Vec<Value> = (0..50).map(|n| json!({"id": n.to_string(), "text": format!("number {n}")})).collect();
+    let arguments = json!({"collection": "notes", "documents": documents});
+    let params = json!({"name": "add_documents", "arguments": arguments, "_meta": {"progressToken": "t-1"}});
+    let messages = node.modern("tools/call", params).messages();
+    let (last, reports) = messages.split_last().expect("an answer");
+    assert_eq!(last["result"]["structuredContent"]["created"], 50, "{last}");
+    assert!(!reports.is_empty());
+    let mut before = -1.0;
+    for report in reports {
+        assert_eq!(
+            (&report["method"], &report["params"]["progressToken"]),
+            (&json!("notifications/progress"), &json!("t-1"))
+        );
+        let done = report["params"]["progress"].as_f64().expect("a number");
+        assert!(done > before && done <= 50.0, "{report}");
+        before = done;
+    }
+}
+
+#[test]
+fn a_search_is_answered_alike_on_every_way_in() {
+    let node = TestNode::start();
+    node.add("notes", json!([{"id": "a", "text": "alpha"}, {"id": "b", "text": "alpha beta"}]));
+    let arguments = json!({"query": "alpha", "limit": 2});
+    let params = json!({"name": "search", "arguments": arguments});
+    let modern = node.modern("tools/call", params.clone()).result();
+    // A request that asks for progress takes the long way.
+    let mut long = params.clone();
+    long["_meta"] = json!({"progressToken": 1});
+    assert_eq!(node.modern("tools/call", long).result(), modern);
+    let legacy = node.legacy("tools/call", params).result();
+    assert_eq!((&legacy["content"], &legacy["structuredContent"]), (&modern["content"], &modern["structuredContent"]));
+    let url = format!("{}/v1/tools/search", node.base());
+    let rest =
+        node.request("POST", &url, &[("content-type", "application/json")], Some(arguments.to_string().as_bytes()));
+    assert_eq!(rest.json(), modern["structuredContent"]);
+    for id in [json!(0), json!("text"), json!(-7)] {
+        let (headers, mut body) = modern_request("tools/call", json!({"name": "search", "arguments": arguments}));
+        body["id"] = id.clone();
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert_eq!(node.post(&headers, &body.to_string()).json()["id"], id);
+    }
+}
+
+#[test]
+fn the_same_tools_are_served_as_rest() {
+    let node = TestNode::start();
+    let post = |tool: &str, body: &str| {
+        let url = format!("{}/v1/tools/{tool}", node.base());
+        node.request("POST", &url, &[("content-type", "application/json")], Some(body.as_bytes()))
+    };
+    let added = post("add_documents", r#"{"collection":"notes","documents":[{"id":"a","text":"alpha"}]}"#);
+    assert_eq!((added.status, &added.json()["created"]), (200, &json!(1)));
+    assert_eq!(post("search", r#"{"query":"alpha"}"#).json()["results"][0]["document"], "a");
+    for (tool, body, status, code) in [
+        ("search", "{}", 400, "bad_argument"),
+        ("search", "{", 400, "bad_argument"),
+        ("fetch", r#"{"id":"notes/b"}"#, 404, "not_found"),
+        ("drop_tables", "{}", 404, "not_found"),
+        ("create_collection", r#"{"name":"notes"}"#, 409, "conflict"),
+    ] {
+        let answer = post(tool, body);
+        assert_eq!((answer.status, &answer.json()["error"]["code"]), (status, &json!(code)), "{tool} {body}");
+    }
+}

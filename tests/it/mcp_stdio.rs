@@ -1,0 +1,153 @@
+//! MCP over standard input and output, in front of a running node and without one.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::node::{LEGACY, TestNode, cairn, list, modern_meta};
+
+/// `cairn mcp` as a desktop client starts it.
+struct Client {
+    process: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    next_id: u64,
+}
+
+impl Client {
+    fn start(data_dir: &Path) -> Self {
+        let mut process = cairn()
+            .arg("mcp")
+            .arg("--data-dir")
+            .arg(data_dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("the binary starts");
+        let (input, output) = (process.stdin.take(), process.stdout.take().expect("a pipe"));
+        Self { process, input, output: BufReader::new(output), next_id: 0 }
+    }
+
+    /// Starts it and shakes hands as clients with sessions do.
+    fn initialized(data_dir: &Path) -> Self {
+        let mut client = Self::start(data_dir);
+        let info = json!({"name": "it", "version": "1"});
+        let result =
+            client.ask("initialize", json!({"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": info}));
+        assert_eq!(result["protocolVersion"], LEGACY);
+        client.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+        client
+    }
+
+    fn send(&mut self, message: &Value) {
+        let input = self.input.as_mut().expect("open");
+        writeln!(input, "{message}").expect("sent");
+        input.flush().expect("sent");
+    }
+
+    /// The next message. Anything else on standard output would break the protocol.
+    fn receive(&mut self) -> Value {
+        let mut line = String::new();
+        assert_ne!(self.output.read_line(&mut line).expect("readable"), 0, "the server ended");
+        let message: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line:?}"));
+        assert_eq!(message["jsonrpc"], "2.0");
+        message
+    }
+
+    fn ask(&mut self, method: &str, params: Value) -> Value {
+        self.next_id += 1;
+        self.send(&json!({"jsonrpc": "2.0", "id": self.next_id, "method": method, "params": params}));
+        let mut answer = self.receive();
+        assert_eq!(answer["id"], self.next_id, "{answer}");
+        assert!(answer.get("error").is_none(), "{method}: {answer}");
+        answer["result"].take()
+    }
+
+    fn call(&mut self, tool: &str, arguments: Value) -> Value {
+        let mut result = self.ask("tools/call", json!({"name": tool, "arguments": arguments}));
+        assert_ne!(result["isError"], true, "{result}");
+        result["structuredContent"].take()
+    }
+
+    /// Closes its input, which is how clients end a server.
+    fn close(mut self) {
+        self.input = None;
+        let status = self.process.wait().expect("it can be waited for");
+        assert!(status.success(), "{status}");
+        let mut rest = String::new();
+        self.output.read_line(&mut rest).expect("readable");
+        assert_eq!(rest, "");
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // It may have ended already; either way it is gone afterwards.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn note(id: &str, text: &str) -> Value {
+    json!({"collection": "notes", "documents": [{"id": id, "text": text}]})
+}
+
+#[test]
+fn without_a_node_the_data_directory_itself_answers() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut client = Client::initialized(directory.path());
+    assert_eq!(list(&client.ask("tools/list", json!({}))["tools"]).len(), 12);
+    client.call("add_documents", note("a", "The heron stands in the reeds."));
+    let found = client.call("search", json!({"query": "heron"}));
+    assert_eq!(found["results"][0]["document"], "a");
+    client.close();
+
+    let mut again = Client::initialized(directory.path());
+    assert_eq!(again.call("fetch", json!({"id": "notes/a"}))["text"], "The heron stands in the reeds.");
+    again.close();
+}
+
+#[test]
+fn clients_without_sessions_are_served_too() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut client = Client::start(directory.path());
+    let found = client.ask("server/discover", json!({"_meta": modern_meta()}));
+    assert!(found["supportedVersions"].is_array(), "{found}");
+    let listed = client.ask("tools/list", json!({"_meta": modern_meta()}));
+    assert_eq!(list(&listed["tools"]).len(), 12);
+    client.close();
+}
+
+#[test]
+fn clients_beside_a_running_node_share_it() {
+    let node = TestNode::start();
+    node.add("notes", json!([{"id": "a", "text": "The heron stands in the reeds."}]));
+    let (mut first, mut second) = (Client::initialized(&node.data_dir()), Client::initialized(&node.data_dir()));
+    assert_eq!(first.call("search", json!({"query": "heron"}))["results"][0]["document"], "a");
+    first.call("add_documents", note("b", "The kingfisher dives."));
+    assert_eq!(second.call("search", json!({"query": "kingfisher"}))["results"][0]["document"], "b");
+    assert_eq!(node.call("get_status", json!({}))["documents"], 2);
+    let refused = first.ask("tools/call", json!({"name": "search", "arguments": {"limit": 3}}));
+    assert_eq!(refused["isError"], true);
+    assert!(refused["content"][0]["text"].as_str().is_some_and(|words| words.contains("query")), "{refused}");
+    let resource = first.call("search", json!({"query": "heron"}));
+    assert!(resource["results"][0]["url"].as_str().is_some_and(|url| url.starts_with("ctx://")), "{resource}");
+    first.close();
+    second.close();
+}
+
+#[test]
+fn two_clients_without_a_node_never_meet_a_locked_directory() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut first = Client::initialized(directory.path());
+    first.call("add_documents", note("a", "The heron stands in the reeds."));
+    let mut second = Client::initialized(directory.path());
+    assert_eq!(second.call("search", json!({"query": "heron"}))["results"][0]["document"], "a");
+    second.call("add_documents", note("b", "The kingfisher dives."));
+    assert_eq!(first.call("search", json!({"query": "kingfisher"}))["results"][0]["document"], "b");
+    second.close();
+    first.close();
+}

@@ -1,0 +1,280 @@
+//! Starting, answering health checks, refusing what cannot be served, and stopping.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::node::{TestNode, assert_says, cairn, run_on, stderr};
+
+#[test]
+fn a_ready_node_answers_where_its_line_says() {
+    let node = TestNode::start();
+    assert_says(&node.mcp, &["http://127.0.0.1:", "/mcp"]);
+    assert_eq!(node.get(&format!("{}/health", node.admin)).status, 200);
+    let ready = node.get(&format!("{}/ready", node.admin));
+    assert_eq!((ready.status, ready.json()), (200, json!({"ready": true, "reasons": {}})));
+    assert_says(&node.get(node.base()).text, &["Cairn ", "/mcp"]);
+    assert_eq!(node.get(&format!("{}/nothing", node.admin)).status, 404);
+}
+
+#[test]
+fn metrics_count_what_was_done() {
+    let node = TestNode::start();
+    node.add("notes", json!([{"id": "a", "text": "alpha"}, {"id": "b", "text": "beta"}]));
+    node.call("search", json!({"query": "alpha"}));
+    node.call("search", json!({"query": "alpha"}));
+    node.refusal("search", json!({}));
+    let metrics = node.get(&format!("{}/metrics", node.admin));
+    assert_says(metrics.header("content-type"), &["application/openmetrics-text"]);
+    assert_says(
+        &metrics.text,
+        &[
+            "cairn_documents{collection=\"notes\"} 2\n",
+            "cairn_passages{collection=\"notes\"} 2\n",
+            "cairn_documents_written_total 2\n",
+            "cairn_tool_calls_total{tool=\"search\",outcome=\"ok\"} 2\n",
+            "cairn_tool_calls_total{tool=\"search\",outcome=\"error\"} 1\n",
+            "cairn_search_cache_hits_total 1\n",
+            "cairn_read_only 0\n",
+        ],
+    );
+    assert!(metrics.text.ends_with("# EOF\n"), "{}", metrics.text);
+}
+
+#[test]
+fn the_line_for_people_names_both_addresses() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut process = cairn()
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
+        .arg(directory.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    let mut line = String::new();
+    let mut stdout = BufReader::new(process.stdout.take().expect("a pipe"));
+    stdout.read_line(&mut line).expect("a line");
+    kill_process(Pid::from_child(&process), Signal::INT).expect("it runs");
+    assert!(process.wait().expect("it ends").success(), "Ctrl-C is a way to stop, not an error");
+    assert_eq!(line.matches("http://127.0.0.1:").count(), 2, "{line}");
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).expect("the rest");
+    assert_eq!(rest, "", "one line, and no more");
+}
+
+fn serve(arguments: &[&str]) -> Output {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    run_on(directory.path(), &[&["serve"], arguments].concat())
+}
+
+#[test]
+fn a_taken_port_is_named_with_the_flag_that_helps() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("an address").to_string();
+    for (arguments, flag) in [
+        (["--listen", &address, "--admin", "127.0.0.1:0"], "--listen"),
+        (["--listen", "127.0.0.1:0", "--admin", &address], "--admin"),
+    ] {
+        let output = serve(&arguments);
+        assert_eq!(output.status.code(), Some(1));
+        assert_says(&stderr(&output), &[&address, flag]);
+    }
+}
+
+#[test]
+fn a_second_node_on_the_same_data_names_the_first() {
+    let node = TestNode::start();
+    let output = node.cairn(&["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_says(&stderr(&output), &[&node.pid().to_string()]);
+    node.call("get_status", json!({}));
+}
+
+/// Addresses that other machines reach.
+const OPEN: [&str; 4] = ["--listen", "0.0.0.0:0", "--admin", "0.0.0.0:0"];
+
+/// Status of a tool call over REST with this `Authorization` header.
+fn status_with(node: &TestNode, authorization: Option<&str>) -> u16 {
+    let mut headers = vec![("content-type", "application/json")];
+    headers.extend(authorization.map(|value| ("authorization", value)));
+    let url = format!("{}/v1/tools/get_status", node.base());
+    node.request("POST", &url, &headers, Some(b"{}")).status
+}
+
+fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
+}
+
+#[test]
+fn other_machines_need_the_token_that_is_shown_once() {
+    let mut node = TestNode::with_arguments(&OPEN, &[]);
+    let token = node.token.clone().expect("shown at the first start");
+    assert!(token.len() >= 40, "long enough never to be guessed");
+    let refused = node.post(&[("mcp-protocol-version", "2025-11-25")], "{}");
+    assert_eq!(refused.status, 401, "MCP is behind the door");
+    assert_says(refused.header("www-authenticate"), &["Bearer"]);
+    for authorization in
+        [None, Some(""), Some("Bearer"), Some("Bearer cairn_wrong"), Some(token.as_str()), Some("Basic Og==")]
+    {
+        assert_eq!(status_with(&node, authorization), 401, "{authorization:?}");
+    }
+    assert_eq!(status_with(&node, Some(&bearer(&token))), 200);
+    assert_eq!(node.cairn_json(&["status", "--json"])["documents"], 0, "the owner's command line needs none");
+    assert!(!anywhere_in(&node.data_dir(), &token), "only its digest is kept");
+    assert!(!node.log().contains(&token));
+
+    node.stop();
+    node.restart();
+    assert_eq!(
+        (node.token.as_deref(), status_with(&node, Some(&bearer(&token)))),
+        (None, 200),
+        "still good, not shown"
+    );
+
+    node.stop();
+    node.restart_with(&[&OPEN[..], &["--new-token"]].concat());
+    let renewed = node.token.clone().expect("shown again when renewed");
+    assert_eq!(status_with(&node, Some(&bearer(&token))), 401, "the old one is void");
+    assert_eq!(status_with(&node, Some(&bearer(&renewed))), 200);
+}
+
+/// Whether a text stands in any file below a directory.
+fn anywhere_in(directory: &Path, text: &str) -> bool {
+    fs::read_dir(directory).expect("readable").any(|entry| {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            return anywhere_in(&path, text);
+        }
+        fs::read(path).expect("readable").windows(text.len()).any(|window| window == text.as_bytes())
+    })
+}
+
+#[test]
+fn strangers_learn_from_the_admin_listener_only_that_it_lives() {
+    let node = TestNode::with_arguments(&OPEN, &[]);
+    let token = bearer(node.token.as_deref().expect("shown at the first start"));
+    assert_eq!(node.get(&format!("{}/health", node.admin)).status, 200);
+    let metrics = format!("{}/metrics", node.admin);
+    assert_eq!(node.get(&metrics).status, 401);
+    assert_eq!(node.request("GET", &metrics, &[("authorization", &token)], None).status, 200);
+}
+
+#[test]
+fn a_flag_opens_the_door() {
+    let node = TestNode::with_arguments(&[&OPEN[..], &["--allow-unauthenticated"]].concat(), &[]);
+    assert_eq!((node.token.as_deref(), status_with(&node, None)), (None, 200));
+}
+
+#[test]
+fn a_loopback_node_asks_for_nothing() {
+    let node = TestNode::start();
+    assert_eq!((node.token.as_deref(), status_with(&node, None)), (None, 200));
+}
+
+#[test]
+fn a_stop_finishes_what_was_begun() {
+    let mut node = TestNode::start();
+    let mut log = Log::follow(&node);
+    let body =
+        json!({"collection": "notes", "documents": [{"id": "late", "text": "written while stopping"}]}).to_string();
+    let mut stream = TcpStream::connect(node.base().strip_prefix("http://").expect("an address")).expect("connects");
+    let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
+    // The node asks for the body when it has begun to answer the request.
+    write!(
+        stream,
+        "POST /v1/tools/add_documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+        body.len()
+    )
+    .expect("sent");
+    let mut line = String::new();
+    reader.read_line(&mut line).expect("an answer");
+    assert!(line.starts_with("HTTP/1.1 100"), "{line}");
+    reader.read_line(&mut line).expect("the end of the interim answer");
+
+    node.terminate();
+    log.wait_for("SIGTERM");
+    stream.write_all(body.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    reader.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(node.wait().success());
+
+    node.restart();
+    assert_eq!(node.call("fetch", json!({"id": "notes/late"}))["text"], "written while stopping");
+}
+
+/// Follows a node's log with `tail`, which waits for lines where a read would end.
+struct Log {
+    process: std::process::Child,
+    lines: BufReader<std::process::ChildStdout>,
+}
+
+impl Log {
+    fn follow(node: &TestNode) -> Self {
+        let mut process = Command::new("tail")
+            .args(["-n", "+1", "-f"])
+            .arg(node.scratch().join("log"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("tail runs");
+        let lines = BufReader::new(process.stdout.take().expect("a pipe"));
+        Self { process, lines }
+    }
+
+    fn wait_for(&mut self, word: &str) {
+        let mut line = String::new();
+        while !line.contains(word) {
+            line.clear();
+            assert_ne!(self.lines.read_line(&mut line).expect("a line"), 0, "the log ended");
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        // It may have ended; either way it is gone afterwards.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn logs_are_json_lines_where_nobody_watches() {
+    let mut node = TestNode::start();
+    node.stop();
+    let log = node.log();
+    assert!(log.lines().count() >= 2, "{log}");
+    for line in log.lines() {
+        let event: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}"));
+        assert!(event["level"].is_string() && event["message"].is_string(), "{event}");
+    }
+}
+
+#[test]
+fn more_requests_than_allowed_are_told_when_to_come_back() {
+    let node = TestNode::with(&[("CAIRN_SERVER_IN_FLIGHT_MAX", "1")]);
+    let mut stream = TcpStream::connect(node.base().strip_prefix("http://").expect("an address")).expect("connects");
+    let head = "POST /v1/tools/get_status HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                Content-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+    stream.write_all(head.as_bytes()).expect("sent");
+    let mut line = String::new();
+    let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
+    reader.read_line(&mut line).expect("an answer");
+    assert!(line.starts_with("HTTP/1.1 100"), "{line}");
+    // One request is being answered now: its body is awaited.
+    let refused = node.modern("tools/list", json!({}));
+    assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
+    assert_eq!(node.get(&format!("{}/health", node.admin)).status, 200, "health has its own thread");
+    stream.write_all(b"{}").expect("sent");
+    let mut status = String::new();
+    reader.read_line(&mut status).expect("the end of the interim answer");
+    status.clear();
+    reader.read_line(&mut status).expect("an answer");
+    assert!(status.starts_with("HTTP/1.1 200"), "{status}");
+}
