@@ -3,10 +3,11 @@
 //! Start: admin listener, MCP listener, log, indexes, requests. Stop, with a deadline: no new connections, requests in
 //! flight, background work, indexes, log. What is acknowledged is on stable storage at every moment in between.
 
+use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -193,7 +194,7 @@ impl Answering {
 }
 
 /// Where a running node can be reached, left in its data directory for the command line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningNode {
     /// Process id.
     pub pid: u32,
@@ -208,6 +209,20 @@ pub struct RunningNode {
     /// A token of this run, for the command line of the same user; only where the listener asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+}
+
+impl fmt::Debug for RunningNode {
+    /// Everything but the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, node, listen, admin, token: _ } = self;
+        let mut shown = f.debug_struct("RunningNode");
+        shown
+            .field("pid", pid)
+            .field("node", node)
+            .field("listen", listen)
+            .field("admin", admin)
+            .finish_non_exhaustive()
+    }
 }
 
 impl RunningNode {
@@ -264,7 +279,10 @@ impl Doors {
         if !server && !admin && !renew {
             return Ok(Self { server: Door::open(), admin: Door::open(), local: None, new: None });
         }
-        fs::create_dir_all(&config.data_dir)
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&config.data_dir)
             .map_err(|source| TokenError::File { path: config.data_dir.clone(), source })?;
         let (digest, new) = auth::node_token(&config.data_dir, renew, SystemClock.now())?;
         let local = Token::random()?;
@@ -298,6 +316,8 @@ pub fn serve(config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) ->
         .context("cannot start the runtime")?;
     let drain = Drain::default();
     let (readiness, metrics) = (Readiness::default(), Metrics::new());
+    // Until the node holds what it waits for itself: the admin listener answers from the first moment.
+    readiness.hold("start", "the node is starting");
     let doors = Doors::make(config, new_token)?;
     let admin = Admin::start(
         config.admin_listen,
@@ -331,6 +351,7 @@ async fn run(
             .await
             .context("opening the data directory panicked")??,
     );
+    node.readiness().release("start");
     admin.watch(Arc::clone(node.library()));
     let running = RunningNode::new(&node, &listener, Some(admin.address()), doors.local.as_ref());
     let answering = node.answer(config, listener, doors.server.clone(), running.clone(), drain);

@@ -197,8 +197,10 @@ impl Config {
             let section = |setting: &Setting| {
                 setting.key.split('.').next().map(|section| format!("CAIRN_{}_", section.to_uppercase()))
             };
-            // Other names may belong to somebody else: Kubernetes sets CAIRN_SERVICE_HOST beside a service called cairn.
-            if settings.iter().filter_map(section).any(|section| name.starts_with(&section))
+            // Kubernetes sets CAIRN_SERVER_SERVICE_HOST, CAIRN_SERVER_PORT and more beside a service called cairn-server.
+            let injected = name.contains("_SERVICE_") || name.contains("_PORT");
+            if !injected
+                && settings.iter().filter_map(section).any(|section| name.starts_with(&section))
                 && !settings.iter().any(is_key)
             {
                 let message = "there is no such setting; `cairn serve --print-config` shows all of them".to_owned();

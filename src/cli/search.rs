@@ -75,7 +75,12 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         };
         eprintln!("nothing found; {places}");
     } else if let Some(reason) = answer["searched"]["mode_reason"].as_str() {
-        eprintln!("only {} was searched: {reason}", output::text(&answer["searched"], "mode_used"));
+        let (asked, used) = (output::text(&answer["searched"], "mode"), output::text(&answer["searched"], "mode_used"));
+        if asked == used {
+            eprintln!("note: {reason}");
+        } else {
+            eprintln!("only the {used} half was searched: {reason}");
+        }
     }
     Ok(())
 }

@@ -2,15 +2,35 @@
 //! lists what there is.
 
 use schemars::JsonSchema;
+use schemars::generate::Contract;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::{Arguments, ToolError};
 
 /// Reads a tool's arguments.
-pub(super) fn read<T: for<'de> Deserialize<'de>>(arguments: Arguments) -> Result<T, ToolError> {
-    serde_json::from_value(Value::Object(arguments)).map_err(|error| ToolError::bad_argument(error.to_string()))
+pub(super) fn read<T: for<'de> Deserialize<'de> + JsonSchema>(arguments: Arguments) -> Result<T, ToolError> {
+    serde_json::from_value(Value::Object(arguments)).map_err(|error| {
+        let message = error.to_string();
+        // The library would list the aliases as well, and speak of our types.
+        let message = match message.split_once(", expected ") {
+            Some((unknown, _)) if unknown.starts_with("unknown field") => {
+                let schema = super::schema::of::<T>(Contract::Deserialize);
+                let properties = schema.get("properties").and_then(Value::as_object);
+                let names: Vec<&str> =
+                    properties.into_iter().flat_map(|names| names.keys().map(String::as_str)).collect();
+                match names.as_slice() {
+                    [] => format!("{unknown}, expected no arguments"),
+                    names => format!("{unknown}, expected one of {}", names.join(", ")),
+                }
+            }
+            _ => message.replace("expected usize", WHOLE_NUMBER).replace("expected u64", WHOLE_NUMBER),
+        };
+        ToolError::bad_argument(message.replace('`', "'"))
+    })
 }
+
+const WHOLE_NUMBER: &str = "expected a whole number of at least 0";
 
 /// A list, or one item that stands for a list of one.
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
@@ -108,7 +128,7 @@ pub(super) struct Search {
     /// convex (default: weighted scores) or rrf (reciprocal ranks).
     #[serde(default)]
     pub fusion: Option<FusionArgument>,
-    /// Weight of meaning against words with convex fusion, 0 to 1. Default: the model's, 0.5.
+    /// Weight of meaning against words with convex fusion, 0 to 1. Default: 0.5 where the model knows the language, else 0.2.
     #[serde(default, alias = "alpha")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub dense_weight: Option<f32>,
@@ -291,7 +311,7 @@ pub(super) struct UpdateDocument {
     /// New url.
     #[serde(default)]
     pub url: Option<String>,
-    /// Merged into the metadata (RFC 7396): null removes a field.
+    /// Fields to set in the metadata; null removes one. An object replaces the whole field.
     #[serde(default, alias = "metadata")]
     pub metadata_patch: Option<Map<String, Value>>,
     /// Only when the document is at this version.

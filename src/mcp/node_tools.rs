@@ -36,7 +36,9 @@ pub struct NodeTools {
     library: Arc<Library>,
     readiness: Readiness,
     metrics: Metrics,
-    rendered: quick_cache::sync::Cache<u64, Arc<Rendered>>,
+    rendered: quick_cache::sync::Cache<(u64, String), Arc<Rendered>>,
+    /// Held during a write with an idempotency key.
+    keyed_writes: tokio::sync::Mutex<()>,
 }
 
 impl ToolProvider for NodeTools {
@@ -64,7 +66,14 @@ impl NodeTools {
     #[must_use]
     pub fn new(retrieval: Retrieval, readiness: Readiness, metrics: Metrics) -> Self {
         let library = Arc::clone(retrieval.library());
-        Self { retrieval, library, readiness, metrics, rendered: quick_cache::sync::Cache::new(RENDERED_MAX) }
+        Self {
+            retrieval,
+            library,
+            readiness,
+            metrics,
+            rendered: quick_cache::sync::Cache::new(RENDERED_MAX),
+            keyed_writes: tokio::sync::Mutex::default(),
+        }
     }
 
     /// What the tools search.
@@ -139,11 +148,13 @@ impl NodeTools {
             fusion,
         };
         let found = self.retrieval.search(&request)?;
-        if let Some(rendered) = self.rendered.get(&found.id) {
+        // Filters that mean the same share an answer, and each echoes its own spelling.
+        let spelling = given.filter.as_ref().map(ToString::to_string).unwrap_or_default();
+        if let Some(rendered) = self.rendered.get(&(found.id, spelling.clone())) {
             return Ok(rendered);
         }
         let rendered = Arc::new(self.render(&found, request.mode, given.filter));
-        self.rendered.insert(found.id, Arc::clone(&rendered));
+        self.rendered.insert((found.id, spelling), Arc::clone(&rendered));
         Ok(rendered)
     }
 

@@ -56,7 +56,7 @@ tools! {
     DescribeCollection "describe_collection", "Describe collection", DescribeCollection -> DescribeCollectionAnswer, READS,
         "Describes a collection: size, model, and the metadata fields that filters can ask for.";
     ListDocuments "list_documents", "List documents", ListDocuments -> ListDocumentsAnswer, READS,
-        "Lists the documents of a collection by id, page by page.";
+        "Lists the documents of a collection, page by page: by id or by last change, all or those whose metadata matches.";
     AddDocuments "add_documents", "Add documents", AddDocuments -> WriteAnswer, WRITES,
         "Adds or replaces documents, all in one atomic write. Answers when they are on stable storage and can be found. A document that cannot be taken is reported with its reason; the others are written.";
     UpdateDocument "update_document", "Update document", UpdateDocument -> WriteAnswer, WRITES,

@@ -165,6 +165,30 @@ fn a_repeated_key_repeats_the_answer_and_writes_nothing() {
 }
 
 #[test]
+fn of_calls_with_one_key_at_once_a_single_one_writes() {
+    let node = TestNode::start();
+    let answers: Vec<Value> = std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..8)
+            .map(|caller| {
+                let node = &node;
+                scope.spawn(move || {
+                    let document = json!({"id": format!("from-{caller}"), "text": "Words."});
+                    let key = "one-order";
+                    node.call(
+                        "add_documents",
+                        json!({"collection": "notes", "idempotency_key": key, "documents": [document]}),
+                    )
+                })
+            })
+            .collect();
+        calls.into_iter().map(|call| call.join().expect("a call")).collect()
+    });
+    assert!(answers.iter().all(|answer| answer["documents"] == answers[0]["documents"]), "{answers:?}");
+    let listed = node.call("list_documents", json!({"collection": "notes"}));
+    assert_eq!(texts(&listed["documents"], "id"), texts(&answers[0]["documents"], "id"));
+}
+
+#[test]
 fn a_dry_run_tells_and_does_nothing() {
     let node = TestNode::start();
     birds(&node);

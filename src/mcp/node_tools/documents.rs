@@ -134,6 +134,11 @@ impl NodeTools {
             )));
         }
         let key = given.idempotency_key.as_ref().map(|key| format!("{}/{key}", given.collection));
+        // Calls with a key go one after another, so that of two at once the second gets the first one's answer.
+        let _turn = match &key {
+            Some(_) => Some(self.keyed_writes.lock().await),
+            None => None,
+        };
         let remembered = match &key {
             Some(key) => self.library.reader().remembered(key).map_err(SearchError::from)?,
             None => None,
