@@ -142,7 +142,7 @@ setup-build:
 setup-test: $(VENV)/installed $(NPM)/released/installed $(NPM)/coming/installed
 	@if ! $(CARGO) nextest --version >/dev/null 2>&1; then
 		$(CARGO) install --locked --root $(TOOLS) --target-dir $(TOOLS)/build cargo-nextest@$(CARGO_NEXTEST_VERSION) ||
-			{ echo "setup: cargo-nextest is missing and crates.io could not be reached to install it." >&2; exit 1; }
+			{ echo "setup: cargo-nextest is missing and the package registry could not be reached to install it." >&2; exit 1; }
 		rm -rf $(TOOLS)/build
 	fi
 
@@ -172,7 +172,7 @@ $(NPM)/%/installed: tests/clients/%/package.json
 setup-deny:
 	@if ! command -v cargo-deny >/dev/null; then
 		$(CARGO) install --locked --root $(TOOLS) --target-dir $(TOOLS)/build cargo-deny@$(CARGO_DENY_VERSION) ||
-			{ echo "setup: cargo-deny is missing and crates.io could not be reached to install it." >&2; exit 1; }
+			{ echo "setup: cargo-deny is missing and the package registry could not be reached to install it." >&2; exit 1; }
 		rm -rf $(TOOLS)/build
 	fi
 
