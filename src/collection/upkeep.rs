@@ -135,6 +135,21 @@ fn link(views: &RwLock<HashMap<CollectionId, Arc<Views>>>, bell: &Bell) -> bool 
                 return true;
             }
         }
+        // Now and then nothing points to a passage that was linked; it is linked anew.
+        loop {
+            match view.vectors.verify_graph(LINK_STEP) {
+                Ok(verified) if verified.checked > 0 => {}
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "the vector graph could not be verified");
+                    break;
+                }
+            }
+            let state = bell.0.0.lock();
+            if state.stopping || view.vectors.pending_graph() > 0 {
+                return true;
+            }
+        }
     }
     false
 }

@@ -108,7 +108,7 @@ def search(node, corpus, seconds, rows):
                     sys.exit(text)
                 calls = int(re.search(r"(\d+) requests in", text)[1])
                 rate = float(re.search(r"Requests/sec:\s+(\S+)", text)[1])
-                p50, p99 = (re.search(rf"{part}%\s+(\S+)", text)[1] for part in (50, 99))
+                p50, p99 = (re.search(rf"^\s+{part}%\s+(\S+)", text, re.M)[1] for part in (50, 99))
                 used = (node.cpu() - cpu) / calls * 1e6
                 rows[f"search, {kind}, {era}, {clients} clients"] = (
                     f"{used:.0f} µs CPU a call, {rate:,.0f} calls/s, p50 {p50}, p99 {p99}"

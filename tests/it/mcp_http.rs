@@ -440,3 +440,27 @@ fn the_same_tools_are_served_as_rest() {
         assert_eq!((answer.status, &answer.json()["error"]["code"]), (status, &json!(code)), "{tool} {body}");
     }
 }
+
+/// Plain searches are answered on a shorter way; a request that says more than it must goes the ordinary one.
+#[test]
+fn both_ways_to_a_search_give_the_same_bytes() {
+    let node = TestNode::start();
+    let text =
+        "# Kites\n\nThe red kite, \"Milvus milvus\", is a bird of prey & keeps its forked tail – even in a gale.\u{1}";
+    node.add(
+        "notes",
+        json!([{"id": "a b/ü.md", "text": text, "url": "https://example.org/?a=\"b\"", "metadata": {"n": 1.5}}]),
+    );
+    for arguments in
+        [json!({"query": "forked tail"}), json!({"query": "kite", "detail": "snippet", "filter": {"n": 1.5}})]
+    {
+        let plain = json!({"name": "search", "arguments": arguments});
+        let mut more = plain.clone();
+        more["_meta"] = json!({"it/anything": true});
+        for ask in [TestNode::modern, TestNode::legacy] {
+            let (direct, ordinary) = (ask(&node, "tools/call", plain.clone()), ask(&node, "tools/call", more.clone()));
+            assert_eq!(direct.result()["isError"], false);
+            assert_eq!(direct.text, ordinary.text);
+        }
+    }
+}
