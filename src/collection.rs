@@ -535,6 +535,15 @@ impl Library {
         Ok(self.queue.write(request, Until::Visible).await?.lsn)
     }
 
+    /// Closes the active segment of the log if it has records. Everything up to the returned position then lies in
+    /// sealed segments.
+    ///
+    /// # Errors
+    /// When the log refuses, or the node is stopping.
+    pub async fn seal(&self) -> Result<Lsn, WriteError> {
+        Ok(self.queue.seal().await?.lsn)
+    }
+
     async fn commit(&self, operations: Vec<Operation>, until: Until) -> Result<Written, WriteError> {
         if operations.is_empty() {
             return Ok(Written { outcomes: Vec::new(), lsn: self.reader.last() });

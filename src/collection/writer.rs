@@ -61,6 +61,8 @@ pub struct Written {
 struct Job {
     request: WriteRequest,
     until: Until,
+    /// Whether the active segment is sealed before the answer.
+    seal: bool,
     reply: Reply,
 }
 
@@ -110,9 +112,18 @@ impl WriteQueue {
 
     /// Writes, and waits. An empty request waits for everything that was written before it.
     pub(super) async fn write(&self, request: WriteRequest, until: Until) -> Result<Written, WriteError> {
+        self.send(request, until, false).await
+    }
+
+    /// Seals the active segment if it has records.
+    pub(super) async fn seal(&self) -> Result<Written, WriteError> {
+        self.send(WriteRequest { operations: Vec::new() }, Until::Durable, true).await
+    }
+
+    async fn send(&self, request: WriteRequest, until: Until, seal: bool) -> Result<Written, WriteError> {
         let jobs = self.jobs.lock().clone().ok_or(WriteError::Stopping)?;
         let (reply, answer) = oneshot::channel();
-        jobs.send(Job { request, until, reply }).await.map_err(|_| WriteError::Stopping)?;
+        jobs.send(Job { request, until, seal, reply }).await.map_err(|_| WriteError::Stopping)?;
         drop(jobs);
         answer.await.map_err(|_| WriteError::Stopping)?
     }
@@ -131,14 +142,18 @@ impl WriteQueue {
 fn write(mut writer: Writer, mut waiting: mpsc::Receiver<Job>, groups: &sync_mpsc::SyncSender<Group>) {
     while let Some(first) = waiting.blocking_recv() {
         let mut bytes = size_of(&first.request);
+        let mut seal = first.seal;
         let (mut requests, mut replies) = (vec![first.request], vec![(first.until, first.reply)]);
         while bytes < GROUP_BYTES && requests.len() < GROUP_REQUESTS {
             let Ok(job) = waiting.try_recv() else { break };
             bytes += size_of(&job.request);
+            seal |= job.seal;
             requests.push(job.request);
             replies.push((job.until, job.reply));
         }
-        match writer.commit(requests) {
+        let committed = writer.commit(requests);
+        let sealed = if seal && committed.is_ok() { writer.seal().map(drop) } else { Ok(()) };
+        match sealed.and(committed) {
             Ok(committed) => {
                 let last = committed.last;
                 let mut waiting = Vec::new();

@@ -177,6 +177,15 @@ impl LogWriter {
         Ok(())
     }
 
+    /// Seals the active segment if it has records.
+    pub(crate) fn seal(&mut self, now: UnixMillis) -> Result<(), AppendError> {
+        if self.end == SEGMENT_START {
+            return Ok(());
+        }
+        self.prove_tail()?;
+        self.roll(self.log.last().next(), now)
+    }
+
     fn check_space(&self, length: u64) -> Result<(), AppendError> {
         let growth = (self.end + length).saturating_sub(self.allocated);
         let needed = self.limits.reserve_bytes.saturating_add(growth);

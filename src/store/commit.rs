@@ -273,6 +273,21 @@ impl Writer {
         result
     }
 
+    /// Seals the active segment if it has records. Returns the LSN of the last record.
+    pub fn seal(&mut self) -> Result<Lsn, CommitError> {
+        if let WriterState::ReadOnly { reason } = &*self.reader.state.lock() {
+            return Err(CommitError::ReadOnly { reason: reason.clone() });
+        }
+        let sealed = self.log.seal(self.clock.now()).map_err(|error| match error {
+            AppendError::Full { free, needed } => CommitError::DiskFull { free, needed },
+            AppendError::Failed { path, source } => CommitError::Write { path, source },
+        });
+        if let Err(error @ CommitError::Write { .. }) = &sealed {
+            *self.reader.state.lock() = WriterState::ReadOnly { reason: with_causes(error) };
+        }
+        sealed.map(|()| self.reader.log.last())
+    }
+
     fn try_commit(&mut self, group: Vec<WriteRequest>) -> Result<Committed, CommitError> {
         let now = self.clock.now();
         let reader = Arc::clone(&self.reader);

@@ -12,6 +12,7 @@ use super::catalog::{Catalog, CollectionInfo, DocumentEntry, SourceEntry};
 use super::commit::WriterState;
 use super::lock::Lock;
 use super::log::{Damage, Log, ReadError};
+use super::sealed::{Epoch, SealedSegment};
 use super::record::{
     ChunkBody, ChunkText, CollectionId, DocumentRecord, Record, RecordError, Replaced, decode_chunk, decode_chunk_text,
     kind,
@@ -102,6 +103,18 @@ impl Reader {
     #[must_use]
     pub fn damage(&self) -> Vec<Damage> {
         self.log.damage()
+    }
+
+    /// The sealed segments, in LSN order.
+    #[must_use]
+    pub fn sealed_segments(&self) -> Vec<SealedSegment> {
+        self.log.sealed_segments()
+    }
+
+    /// The epochs of the log, oldest first.
+    #[must_use]
+    pub fn history(&self) -> Vec<Epoch> {
+        self.log.history()
     }
 
     /// Tells the record at `lsn` from another one that a different history of the log (a torn tail, a restore) put at
