@@ -13,6 +13,7 @@ mod output;
 mod proxy;
 mod search;
 mod serve;
+mod snapshot;
 mod status;
 
 use std::fmt;
@@ -97,6 +98,8 @@ enum Verb {
     /// Measure search quality on a folder with questions and judgements
     #[command(arg(unlisted("url")), arg(unlisted("token")))]
     Eval(eval::Arguments),
+    /// Back the node up, prove the backups, go back to one
+    Snapshot(snapshot::Arguments),
     /// Tell how the node is
     Status(status::Arguments),
     /// Print the tab completions of a shell
@@ -178,6 +181,7 @@ impl Cli {
             Verb::Rm(arguments) => documents::remove(common, &arguments),
             Verb::Collection(arguments) => collections::run(common, &arguments),
             Verb::Eval(arguments) => eval::run(common, &arguments),
+            Verb::Snapshot(arguments) => snapshot::run(common, &arguments),
             Verb::Status(arguments) => status::run(common, &arguments),
             Verb::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "cairn", &mut std::io::stdout());

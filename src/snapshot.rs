@@ -257,12 +257,15 @@ impl Snapshots {
             Err(error) => (id.unwrap_or("the newest snapshot").to_owned(), Some(with_causes(error))),
         };
         let now = self.config.clock.now();
-        self.remember(|state| match failure {
-            None => {
-                state.verified = Some(state::Proof { id, time: now });
-                state.verify_failure = None;
+        self.remember(|state| {
+            state.verify_tried = Some(now);
+            match failure {
+                None => {
+                    state.verified = Some(state::Proof { id, time: now });
+                    state.verify_failure = None;
+                }
+                Some(failure) => state.verify_failure = Some(format!("{id}: {failure}")),
             }
-            Some(failure) => state.verify_failure = Some(format!("{id}: {failure}")),
         });
         let (id, checked) = verified?;
         Ok(Verified { id, checked, took: start.elapsed() })
@@ -384,6 +387,17 @@ impl Snapshots {
         archive::import(&self.repository()?, from, &scratch.path, progress)
     }
 
+    /// Whether the newest snapshot should be proved now.
+    #[must_use]
+    pub fn is_proof_due(&self) -> bool {
+        let state = State::read(&self.config.data_dir);
+        let every = i64::try_from(self.config.verify_interval.as_millis()).unwrap_or(i64::MAX);
+        let last = state.verify_tried.max(state.verified.map(|proof| proof.time));
+        every > 0
+            && state.created.is_some()
+            && last.is_none_or(|last| self.config.clock.now().0.saturating_sub(last.0) >= every)
+    }
+
     /// How old the newest snapshot and the newest proof are, and what failed.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -412,7 +426,12 @@ fn default_target(data_dir: &Path) -> PathBuf {
     let mut name = data_dir.file_name().unwrap_or_default().to_os_string();
     name.push("-snapshots");
     let beside = data_dir.with_file_name(name);
-    if inside.is_dir() || !(beside.is_dir() || repository::create_dirs(&beside).is_ok()) { inside } else { beside }
+    let parent = match data_dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let can_be_beside = beside.is_dir() || rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_ok();
+    if inside.is_dir() || !can_be_beside { inside } else { beside }
 }
 
 /// A directory for one proof, removed when dropped.
@@ -427,7 +446,8 @@ impl Scratch {
             path: data_dir.to_owned(),
             source: io::Error::other(source),
         })?;
-        let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = format!("{}-{random}", std::process::id());
         let folder = data_dir.join("verify");
         // What a process that was killed left behind is of no use to anybody.
         for left in fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -442,8 +462,13 @@ impl Scratch {
     }
 }
 
-/// Whether nothing in it changed for a day: a proof that is under way writes all the time.
+/// Whether its process has ended, or nothing in it changed for a day (in a container every process has the same number).
 fn is_abandoned(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let process = name.split('-').next().unwrap_or_default();
+    if !Path::new("/proc").join(process).exists() {
+        return true;
+    }
     let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
     let age = modified.ok().and_then(|time| time.elapsed().ok());
     age.is_some_and(|age| age > Duration::from_secs(24 * 60 * 60))

@@ -54,6 +54,8 @@ pub struct State {
     pub verified: Option<Proof>,
     /// What the last verification found wrong.
     pub verify_failure: Option<String>,
+    /// When a verification was last tried.
+    pub verify_tried: Option<UnixMillis>,
     /// Day since 1970 of the last scheduled snapshot.
     pub scheduled: Option<i64>,
 }
