@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use tokio::runtime::Handle;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::{Handle, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::api::{self, Admin, ListenError, Listener};
@@ -348,8 +348,19 @@ pub fn serve(config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) ->
         .thread_name("cairn")
         .build()
         .context("cannot start the runtime")?;
+    let result = serve_on(&runtime, config, new_token, ready);
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+fn serve_on(runtime: &Runtime, config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) -> anyhow::Result<()> {
     let metrics = Metrics::new();
     let (mut config, mut new_token, mut ready) = (config.clone(), new_token, Some(ready));
+    // Listened to throughout: a signal that comes while the node starts again counts too.
+    let mut signals = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
     loop {
         let (drain, readiness) = (Drain::default(), Readiness::default());
         // Until the node holds what it waits for itself: the admin listener answers from the first moment.
@@ -364,16 +375,13 @@ pub fn serve(config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) ->
             drain.clone(),
         )?;
         config.admin_listen = admin.address();
-        let ended = runtime.block_on(run(&config, &doors, &admin, &drain, readiness, metrics.clone(), ready.take()));
+        let running = run(&config, &doors, &admin, &drain, readiness, metrics.clone(), &mut signals, ready.take());
+        let ended = runtime.block_on(running);
         drain.start();
-        let joined = admin.join().context("the admin listener did not stop");
+        admin.join().context("the admin listener did not stop")?;
         match ended? {
-            Ended::Stopped => {
-                runtime.shutdown_timeout(Duration::from_secs(1));
-                return joined;
-            }
+            Ended::Stopped => return Ok(()),
             Ended::Restarting(listen) => {
-                joined?;
                 config.server.listen = listen;
                 new_token = false;
             }
@@ -381,6 +389,7 @@ pub fn serve(config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) ->
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "what a round shares with the next one, and what it has for itself")]
 async fn run(
     config: &Config,
     doors: &Doors,
@@ -388,9 +397,9 @@ async fn run(
     drain: &Drain,
     readiness: Readiness,
     metrics: Metrics,
+    (terminate, interrupt): &mut (Signal, Signal),
     ready: Option<impl FnOnce(Ready<'_>)>,
 ) -> anyhow::Result<Ended> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let listener = Listener::bind(config.server.listen).await?;
     let (opening, restart, is_first) = (config.clone(), Restart::default(), ready.is_some());
     let wish = restart.clone();
@@ -435,7 +444,9 @@ fn open(
     loop {
         let (readiness, metrics) = (readiness.clone(), metrics.clone());
         match Node::open(config, readiness, metrics, &Handle::current(), Some(restart.clone())) {
-            Err(OpenError::Store(store::OpenError::Locked { .. })) if !is_first && start.elapsed() < REOPEN_PATIENCE => {
+            Err(OpenError::Store(store::OpenError::Locked { .. }))
+                if !is_first && start.elapsed() < REOPEN_PATIENCE =>
+            {
                 std::thread::sleep(Duration::from_millis(50));
             }
             opened => return opened,

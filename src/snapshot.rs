@@ -186,11 +186,8 @@ impl Snapshots {
     pub fn create(&self, node: &dyn Probe, kind: Kind, progress: &dyn Progress) -> Result<Created, CreateError> {
         let _writing = self.writing.lock();
         let repository = self.repository()?;
-        let about = create::About {
-            kind,
-            now: self.config.clock.now(),
-            configuration: self.config.configuration.clone(),
-        };
+        let about =
+            create::About { kind, now: self.config.clock.now(), configuration: self.config.configuration.clone() };
         let created = create::create(&repository, node, about, &self.runtime, progress);
         self.remember(|state| match &created {
             Ok(created) => {
@@ -356,12 +353,7 @@ impl Snapshots {
     ///
     /// # Errors
     /// See [`ArchiveError`].
-    pub fn export(
-        &self,
-        id: Option<&str>,
-        to: &Path,
-        progress: &dyn Progress,
-    ) -> Result<(String, u64), ArchiveError> {
+    pub fn export(&self, id: Option<&str>, to: &Path, progress: &dyn Progress) -> Result<(String, u64), ArchiveError> {
         let repository = self.repository()?;
         let manifest = match id {
             Some(id) => repository.snapshot(id)?,
@@ -403,11 +395,19 @@ impl Snapshots {
     pub fn health(&self) -> Health {
         let target = self.target();
         let is_beside = match &target {
-            Target::Directory(_) => self.repository().is_ok_and(|repository| repository.is_beside(&self.config.data_dir)),
+            Target::Directory(_) => {
+                self.repository().is_ok_and(|repository| repository.is_beside(&self.config.data_dir))
+            }
             Target::Bucket(_) => false,
         };
         let configured = self.config.target.is_some();
-        Health::new(State::read(&self.config.data_dir), target.to_string(), configured, is_beside, self.config.clock.now())
+        Health::new(
+            State::read(&self.config.data_dir),
+            target.to_string(),
+            configured,
+            is_beside,
+            self.config.clock.now(),
+        )
     }
 
     fn remember(&self, change: impl FnOnce(&mut State)) {
@@ -442,10 +442,8 @@ struct Scratch {
 impl Scratch {
     fn make(data_dir: &Path) -> Result<Self, RestoreError> {
         let mut random = [0; 6];
-        getrandom::fill(&mut random).map_err(|source| RestoreError::Staging {
-            path: data_dir.to_owned(),
-            source: io::Error::other(source),
-        })?;
+        getrandom::fill(&mut random)
+            .map_err(|source| RestoreError::Staging { path: data_dir.to_owned(), source: io::Error::other(source) })?;
         let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let name = format!("{}-{random}", std::process::id());
         let folder = data_dir.join("verify");
@@ -456,8 +454,7 @@ impl Scratch {
             }
         }
         let path = folder.join(name);
-        repository::create_dirs(&path)
-            .map_err(|source| RestoreError::Staging { path: path.clone(), source })?;
+        repository::create_dirs(&path).map_err(|source| RestoreError::Staging { path: path.clone(), source })?;
         Ok(Self { path })
     }
 }

@@ -82,11 +82,7 @@ impl Backend {
     }
 
     /// The node at `url`, else the one that runs on the data directory, if one does. Opens nothing.
-    pub(super) fn running(
-        url: Option<String>,
-        token: Option<String>,
-        config: Config,
-    ) -> Result<Option<Self>, Failure> {
+    pub(super) fn running(url: Option<String>, token: Option<String>, config: Config) -> Result<Option<Self>, Failure> {
         let remote = match &url {
             Some(url) => Some(Remote::at(url, token.clone())?),
             None => Remote::running_on(&config.data_dir, token.as_deref()),

@@ -63,7 +63,9 @@ interrupted. A running node does it while it serves and starts again at the end.
 before-restore-… of the data directory until --drop-old.")]
     Restore(RestoreArguments),
     /// Write a snapshot to one file, for a disk that is carried
-    #[command(after_help = "Examples:\n  cairn snapshot export /media/stick/\n  cairn snapshot export backup.cairn-snapshot --id 20260728T093000Z-1234")]
+    #[command(
+        after_help = "Examples:\n  cairn snapshot export /media/stick/\n  cairn snapshot export backup.cairn-snapshot --id 20260728T093000Z-1234"
+    )]
     Export {
         /// The file, or a folder for it
         path: PathBuf,
@@ -320,13 +322,17 @@ fn restore(common: &Common, arguments: &RestoreArguments) -> Result<(), Failure>
     value["lsn"] = restored.checked.last.0.into();
     value["documents"] = status["documents"].clone();
     value["canaries"] = restored.checked.canaries.into();
-    let old_data = Some(&restored.old_data).filter(|path| path.exists());
+    let old_data = Some(&restored.old_data).filter(|path| path.join("log").exists());
     value["old_data"] = json!(old_data);
     let kept = old_data.map_or_else(String::new, |path| {
         format!("; what was there is in {} until `cairn snapshot restore --drop-old`", path.display())
     });
     let documents = output::counted(status["documents"].as_u64().unwrap_or_default(), "document");
-    say(common, &value, &format!("restored to record {}: {documents}{kept}", output::thousands(restored.checked.last.0)))
+    say(
+        common,
+        &value,
+        &format!("restored to record {}: {documents}{kept}", output::thousands(restored.checked.last.0)),
+    )
 }
 
 fn plan_json(plan: &RestorePlan) -> Value {

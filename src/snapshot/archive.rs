@@ -113,12 +113,7 @@ pub(super) fn export(
     result
 }
 
-fn append(
-    archive: &mut tar::Builder<BufWriter<File>>,
-    name: &str,
-    length: u64,
-    content: impl Read,
-) -> io::Result<()> {
+fn append(archive: &mut tar::Builder<BufWriter<File>>, name: &str, length: u64, content: impl Read) -> io::Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_size(length);
     header.set_mode(0o600);
@@ -147,8 +142,8 @@ pub(super) fn import(
     first
         .and_then(|entry| entry.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes))
         .map_err(|error| content(error.to_string()))?;
-    let mut manifest = SnapshotManifest::decode(&bytes)
-        .map_err(|source| ArchiveError::Manifest { path: from.to_owned(), source })?;
+    let mut manifest =
+        SnapshotManifest::decode(&bytes).map_err(|source| ArchiveError::Manifest { path: from.to_owned(), source })?;
     let (mut done, total) = (0, manifest.bytes());
     let piece = scratch.join("import.seg");
     for segment in &mut manifest.segments {

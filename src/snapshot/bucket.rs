@@ -84,7 +84,9 @@ pub enum BucketError {
         source: io::Error,
     },
     /// There is nothing to sign requests with.
-    #[error("there is no access key: expected snapshot.s3_access_key_file, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment")]
+    #[error(
+        "there is no access key: expected snapshot.s3_access_key_file, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
+    )]
     NoAccessKey,
     /// The access key's file holds something else.
     #[error("{path} is no access key: expected the id on the first line and the secret on the second")]
@@ -248,8 +250,7 @@ impl Bucket {
             let failed = |source| BucketError::File { path: to.to_owned(), source };
             let found = self.store.get(&path).await?;
             let _ = fs::remove_file(to);
-            let mut file =
-                OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(failed)?;
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(failed)?;
             let mut pieces = found.into_stream();
             while let Some(piece) = pieces.next().await {
                 file.write_all(&piece?).map_err(failed)?;
@@ -280,9 +281,7 @@ fn is_passing(error: &object_store::Error) -> bool {
 fn access_key(config: &BucketConfig) -> Result<(String, String), BucketError> {
     let Some(path) = &config.access_key_file else {
         let named = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
-        return named("AWS_ACCESS_KEY_ID")
-            .zip(named("AWS_SECRET_ACCESS_KEY"))
-            .ok_or(BucketError::NoAccessKey);
+        return named("AWS_ACCESS_KEY_ID").zip(named("AWS_SECRET_ACCESS_KEY")).ok_or(BucketError::NoAccessKey);
     };
     let text = fs::read_to_string(path).map_err(|source| BucketError::File { path: path.clone(), source })?;
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -328,12 +327,10 @@ impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let upload = Duration::from_secs(request.body().content_length() as u64 / UPLOAD_RATE_MIN);
         let answered = timeout(ANSWER_TIMEOUT + upload, self.client.request(request)).await;
-        let answer = answered
-            .map_err(|elapsed| HttpError::new(HttpErrorKind::Timeout, elapsed))?
-            .map_err(|error| {
-                let kind = if error.is_connect() { HttpErrorKind::Connect } else { HttpErrorKind::Interrupted };
-                HttpError::new(kind, error)
-            })?;
+        let answer = answered.map_err(|elapsed| HttpError::new(HttpErrorKind::Timeout, elapsed))?.map_err(|error| {
+            let kind = if error.is_connect() { HttpErrorKind::Connect } else { HttpErrorKind::Interrupted };
+            HttpError::new(kind, error)
+        })?;
         Ok(answer.map(|body| HttpResponseBody::new(Watched { body, pause: Box::pin(sleep(STALL_TIMEOUT)) })))
     }
 }

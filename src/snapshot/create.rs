@@ -97,10 +97,8 @@ pub(super) fn create(
     let moment = moment(library, node, about.kind, runtime)?;
     let known = repository.snapshots()?;
     let node_id = library.reader().node().to_string();
-    let newest = known
-        .iter()
-        .filter_map(|listed| listed.manifest.as_ref().ok())
-        .find(|manifest| manifest.node == node_id);
+    let newest =
+        known.iter().filter_map(|listed| listed.manifest.as_ref().ok()).find(|manifest| manifest.node == node_id);
     let mut attempt = 1;
     let (segments, new_segments, new_bytes) = loop {
         match store_segments(repository, library, moment.last, newest, progress) {
@@ -114,15 +112,15 @@ pub(super) fn create(
     models.sort();
     models.dedup();
     let history = reader.history().into_iter().filter(|epoch| epoch.first <= moment.last);
-    let mut created = about.now;
-    // Two snapshots of one second must not share a name.
-    while known.iter().any(|listed| listed.id == id(created, moment.last)) {
-        created = UnixMillis(created.0 + 1_000);
+    // Ids sort by time, so no two may have the same second.
+    let mut named = about.now;
+    while known.iter().any(|listed| listed.id.starts_with(&stamp(named))) {
+        named = UnixMillis(named.0 + 1_000);
     }
     let manifest = SnapshotManifest {
         format: FORMAT,
-        id: id(created, moment.last),
-        created,
+        id: id(named, moment.last),
+        created: about.now,
         cairn: env!("CARGO_PKG_VERSION").to_owned(),
         node: node_id,
         kind: about.kind,

@@ -80,8 +80,7 @@ impl Key {
     /// # Errors
     /// When it cannot be read or is none.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
-        let text =
-            fs::read_to_string(path).map_err(|source| KeyError::Read { path: path.to_owned(), source })?;
+        let text = fs::read_to_string(path).map_err(|source| KeyError::Read { path: path.to_owned(), source })?;
         let digits = text.trim().strip_prefix(WORD);
         let key = digits.and_then(|digits| digits.parse::<Digest>().ok());
         key.map(|Digest(key)| Self(key)).ok_or_else(|| KeyError::Content { path: path.to_owned() })
@@ -146,8 +145,7 @@ impl Key {
                 read_block(&mut stored, &mut next, BLOCK + TAG)?;
                 next.is_empty()
             };
-            let plain =
-                key.open_in_place(nonce(number, is_last), Aad::empty(), &mut block).map_err(|_| wrong())?;
+            let plain = key.open_in_place(nonce(number, is_last), Aad::empty(), &mut block).map_err(|_| wrong())?;
             out.write_all(plain)?;
             if is_last {
                 break;

@@ -20,8 +20,7 @@ fn eligible<'a>(
     target: &SnapshotManifest,
     last: Lsn,
 ) -> impl Iterator<Item = &'a SegmentEntry> {
-    let lenders: Vec<&SnapshotManifest> =
-        manifests.iter().filter(|lender| agree(target, lender, last)).collect();
+    let lenders: Vec<&SnapshotManifest> = manifests.iter().filter(|lender| agree(target, lender, last)).collect();
     lenders.into_iter().flat_map(|lender| &lender.segments)
 }
 
@@ -33,9 +32,8 @@ pub(super) fn cover(
     last: Lsn,
 ) -> Result<Vec<SegmentEntry>, Lsn> {
     let mut starts: BTreeMap<Lsn, Vec<&SegmentEntry>> = BTreeMap::new();
-    let usable = eligible(manifests, target, last).filter(|segment| {
-        segment.as_of <= last && segment.first <= last && segment.first < segment.end
-    });
+    let usable = eligible(manifests, target, last)
+        .filter(|segment| segment.as_of <= last && segment.first <= last && segment.first < segment.end);
     for segment in usable {
         starts.entry(segment.first).or_default().push(segment);
     }
@@ -73,9 +71,7 @@ pub(super) fn cover(
 pub(super) fn with_position(manifests: &[SnapshotManifest], last: Lsn) -> Option<&SnapshotManifest> {
     let newest = manifests.iter().max_by_key(|manifest| manifest.created)?;
     let reaching = manifests.iter().filter(|manifest| {
-        manifest.last >= last
-            && manifest.node == newest.node
-            && manifest.history_at(last) == newest.history_at(last)
+        manifest.last >= last && manifest.node == newest.node && manifest.history_at(last) == newest.history_at(last)
     });
     reaching.min_by_key(|manifest| (manifest.last, manifest.created))
 }
@@ -92,10 +88,7 @@ pub(super) enum Moment<'a> {
 }
 
 /// The manifest that was taken next after `time`, the newest if none was, and the position of that moment in its history.
-pub(super) fn at_time(
-    manifests: &[SnapshotManifest],
-    time: UnixMillis,
-) -> Option<(&SnapshotManifest, Moment<'_>)> {
+pub(super) fn at_time(manifests: &[SnapshotManifest], time: UnixMillis) -> Option<(&SnapshotManifest, Moment<'_>)> {
     let next = manifests.iter().filter(|manifest| manifest.created >= time).min_by_key(|manifest| manifest.created);
     let target = next.or_else(|| manifests.iter().max_by_key(|manifest| manifest.created))?;
     if target.last_time <= time {

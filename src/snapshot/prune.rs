@@ -105,11 +105,9 @@ fn keep(manifests: &[&SnapshotManifest], retention: &Retention, now: UnixMillis)
         .map(|(_, manifest)| manifest)
         .collect();
     let whole = newest_first.iter().copied().filter(|manifest| manifest.kind != Kind::Shipped);
-    for (most, period) in [
-        (retention.daily, day as fn(UnixMillis) -> i64),
-        (retention.weekly, week),
-        (retention.monthly, month),
-    ] {
+    for (most, period) in
+        [(retention.daily, day as fn(UnixMillis) -> i64), (retention.weekly, week), (retention.monthly, month)]
+    {
         let mut periods: Vec<i64> = Vec::new();
         for manifest in whole.clone() {
             let period = period(manifest.created);

@@ -100,7 +100,9 @@ pub enum RepositoryError {
         name: String,
     },
     /// The file does not open with the key.
-    #[error("{name} does not open with the key of snapshot.encryption_key_file: the key is another one, or the file is damaged")]
+    #[error(
+        "{name} does not open with the key of snapshot.encryption_key_file: the key is another one, or the file is damaged"
+    )]
     WrongKey {
         /// Its name.
         name: String,
@@ -184,9 +186,7 @@ impl Repository {
             Target::Directory(path) => Place::Directory(path.clone()),
             Target::Bucket(config) => {
                 let opened = Bucket::open(config, runtime.clone());
-                Place::Bucket(
-                    opened.map_err(|source| RepositoryError::Bucket { name: config.bucket.clone(), source })?,
-                )
+                Place::Bucket(opened.map_err(|source| RepositoryError::Bucket { name: config.bucket.clone(), source })?)
             }
         };
         Ok(Self { place, key, target: target.clone() })
@@ -231,8 +231,7 @@ impl Repository {
                     key.encrypt(File::open(path)?, &mut out)?;
                     out.flush()
                 };
-                let encrypted =
-                    encrypt().map_err(|source| RepositoryError::Write { path: sealed.clone(), source });
+                let encrypted = encrypt().map_err(|source| RepositoryError::Write { path: sealed.clone(), source });
                 let put =
                     encrypted.and_then(|()| self.asked(name, bucket.upload(&format!("{SEGMENTS}/{name}"), &sealed)));
                 // Not there when it could not be made.
@@ -356,9 +355,7 @@ impl Repository {
         let names = self.list(MANIFESTS)?;
         match names.iter().find(|stored| id_of(&stored.name) == Some(id)) {
             Some(stored) => self.manifest(&stored.name),
-            None => {
-                Err(RepositoryError::NoSuchSnapshot { id: id.to_owned(), target: self.target.to_string() })
-            }
+            None => Err(RepositoryError::NoSuchSnapshot { id: id.to_owned(), target: self.target.to_string() }),
         }
     }
 
@@ -378,8 +375,7 @@ impl Repository {
         let bytes = if name.ends_with(ENCRYPTED) {
             let key = self.key.as_ref().ok_or_else(|| RepositoryError::NoKey { name: whole.clone() })?;
             let mut plain = Vec::new();
-            key.decrypt(&stored[..], &mut plain)
-                .map_err(|_| RepositoryError::WrongKey { name: whole.clone() })?;
+            key.decrypt(&stored[..], &mut plain).map_err(|_| RepositoryError::WrongKey { name: whole.clone() })?;
             plain
         } else {
             stored
@@ -475,9 +471,8 @@ impl Repository {
     #[must_use]
     pub fn is_beside(&self, data_dir: &Path) -> bool {
         let Place::Directory(root) = &self.place else { return false };
-        let device = |path: &Path| {
-            path.ancestors().find_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.dev())
-        };
+        let device =
+            |path: &Path| path.ancestors().find_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.dev());
         device(root) == device(data_dir)
     }
 }

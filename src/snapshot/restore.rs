@@ -57,7 +57,9 @@ pub enum RestoreError {
         oldest: UnixMillis,
     },
     /// Segments are missing for a state between two snapshots.
-    #[error("the state after record {wanted} cannot be put together: record {missing} is only in segments that were compacted later")]
+    #[error(
+        "the state after record {wanted} cannot be put together: record {missing} is only in segments that were compacted later"
+    )]
     Compacted {
         /// The position asked for.
         wanted: Lsn,
@@ -229,8 +231,8 @@ pub(super) fn plan(
     if last == Lsn::ZERO {
         return Err(RestoreError::NotReached { wanted: last, newest: newest.id.clone(), last: newest.last });
     }
-    let segments = plan::cover(&manifests, manifest, last)
-        .map_err(|missing| RestoreError::Compacted { wanted: last, missing })?;
+    let segments =
+        plan::cover(&manifests, manifest, last).map_err(|missing| RestoreError::Compacted { wanted: last, missing })?;
     Ok(RestorePlan { manifest: manifest.clone(), last, segments })
 }
 
@@ -345,7 +347,8 @@ fn problem(name: &str, error: &dyn std::error::Error) -> Problem {
         cause = source.source();
     }
     // The name stands in front of it already.
-    let message = message.strip_prefix(name).map_or(message.clone(), |rest| rest.trim_start_matches([':', ' ']).to_owned());
+    let message =
+        message.strip_prefix(name).map_or(message.clone(), |rest| rest.trim_start_matches([':', ' ']).to_owned());
     Problem { name: name.to_owned(), message }
 }
 

@@ -12,11 +12,11 @@ use super::catalog::{Catalog, CollectionInfo, DocumentEntry, SourceEntry};
 use super::commit::WriterState;
 use super::lock::Lock;
 use super::log::{Damage, Log, ReadError};
-use super::sealed::{Epoch, SealedSegment};
 use super::record::{
     ChunkBody, ChunkText, CollectionId, DocumentRecord, Record, RecordError, Replaced, decode_chunk, decode_chunk_text,
     kind,
 };
+use super::sealed::{Epoch, SealedSegment};
 use crate::base::{Clock, Digest, Lsn, NodeId, UnixMillis};
 
 /// Something that a record changed, with all that a view needs to follow.

@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::disk::{RealDisk, replace_file};
-use super::frame::{
-    END_OF_BATCH, FORMAT, FRAME_HEADER, FrameHeader, HeaderCheck, SEGMENT_START, SegmentHeader, array,
-};
+use super::frame::{END_OF_BATCH, FORMAT, FRAME_HEADER, FrameHeader, HeaderCheck, SEGMENT_START, SegmentHeader, array};
 use super::log::{Damage, Log, segment_path};
 use crate::base::{Lsn, NodeId, UnixMillis};
 

@@ -17,4 +17,6 @@ mod mcp_http;
 mod mcp_stdio;
 mod node;
 mod pdf;
+mod s3;
 mod serve;
+mod snapshots;

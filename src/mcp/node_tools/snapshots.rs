@@ -71,10 +71,7 @@ impl snapshot::Progress for Reports {
 }
 
 /// Runs `work` on a thread that may block, and passes its reports on.
-async fn reported<T: Send + 'static>(
-    progress: &dyn Progress,
-    work: impl FnOnce(&Reports) -> T + Send + 'static,
-) -> T {
+async fn reported<T: Send + 'static>(progress: &dyn Progress, work: impl FnOnce(&Reports) -> T + Send + 'static) -> T {
     let (sender, mut reports) = mpsc::channel(16);
     let working = tokio::task::spawn_blocking(move || work(&Reports(sender)));
     while let Some((step, done, total)) = reports.recv().await {
@@ -117,9 +114,8 @@ fn list(snapshots: &Snapshots) -> Result<answers::ListSnapshotsAnswer, ToolError
                     summary.created = Some(manifest.created.to_string());
                     summary.lsn = Some(manifest.last.0);
                     summary.bytes = Some(manifest.bytes());
-                    let documents = |counts: &Vec<snapshot::CollectionCount>| {
-                        counts.iter().map(|count| count.documents).sum()
-                    };
+                    let documents =
+                        |counts: &Vec<snapshot::CollectionCount>| counts.iter().map(|count| count.documents).sum();
                     summary.documents = manifest.counts.as_ref().map(documents);
                 }
                 Err(error) => summary.problem = Some(ToolError::from(error).message),
