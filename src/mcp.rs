@@ -28,7 +28,7 @@ use crate::base::{Fault, NodeId};
 
 pub use direct::Wire;
 pub use node_tools::NodeTools;
-pub(crate) use node_tools::disk_full;
+pub(crate) use node_tools::{disk_full, quota_reached};
 pub use place::Place;
 pub use server::Server;
 pub use tools::{Tool, definitions};
