@@ -26,6 +26,7 @@ mod lock;
 mod log;
 mod reader;
 mod record;
+mod sealed;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,7 @@ pub use self::compact::{CompactError, CompactionLimits, CompactionReport};
 pub use self::log::{Damage, ReadError};
 pub use self::reader::{Change, ChangeKind, Reader};
 pub use self::record::{ChunkBody, ChunkRef, ChunkText, CollectionId, DocumentRecord, NewCollection, Replaced};
+pub use self::sealed::{Epoch, SealedSegment, SegmentReport, check_segment, cut_segment, lsn_at, schedule_swap};
 pub use self::trust::ViewState;
 
 /// Segments are at least this long, so that the header does not dominate, …
@@ -216,6 +218,8 @@ pub fn open(config: Config) -> Result<(Writer, Arc<Reader>, OpenReport), OpenErr
         LockError::Held { path, pid } => OpenError::Locked { path, pid },
         LockError::Io { path, source } => OpenError::Directory { path, source },
     })?;
+    sealed::carry_out_swap(&config.data_dir)
+        .map_err(|source| OpenError::Write { path: config.data_dir.join("swap.json"), source })?;
     open_on(disk, Some(lock), config, trust::boot_id(), CatalogPlace::Disk)
 }
 

@@ -235,7 +235,7 @@ fn index_path(dir: &Path, first: Lsn) -> PathBuf {
 }
 
 /// Names of the segment files in `names`, by LSN; other files are none of ours.
-fn segment_firsts(names: &[String]) -> Vec<Lsn> {
+pub(crate) fn segment_firsts(names: &[String]) -> Vec<Lsn> {
     let digits = names.iter().filter_map(|name| name.strip_suffix(".seg")).filter(|digits| digits.len() == 20);
     let mut firsts: Vec<Lsn> = digits.filter_map(|digits| digits.parse().ok().map(Lsn)).collect();
     firsts.sort_unstable();

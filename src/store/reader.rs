@@ -16,6 +16,7 @@ use super::record::{
     ChunkBody, ChunkText, CollectionId, DocumentRecord, Record, RecordError, Replaced, decode_chunk, decode_chunk_text,
     kind,
 };
+use super::sealed::{Epoch, SealedSegment};
 use crate::base::{Clock, Digest, Lsn, NodeId, UnixMillis};
 
 /// Something that a record changed, with all that a view needs to follow.
@@ -107,6 +108,18 @@ impl Reader {
     #[must_use]
     pub fn damage(&self) -> Vec<Damage> {
         self.log.damage()
+    }
+
+    /// The sealed segments, in LSN order.
+    #[must_use]
+    pub fn sealed_segments(&self) -> Vec<SealedSegment> {
+        self.log.sealed_segments()
+    }
+
+    /// The epochs of the log, oldest first.
+    #[must_use]
+    pub fn history(&self) -> Vec<Epoch> {
+        self.log.history()
     }
 
     /// Tells the record at `lsn` from another one that a different history of the log (a torn tail, a restore) put at
