@@ -159,6 +159,9 @@ fn not_ready(library: Option<&Library>, readiness: &Readiness) -> serde_json::Ma
         Some(WriterState::DiskFull { free, needed }) => {
             reasons.insert("writes".to_owned(), crate::mcp::disk_full(free, needed).into());
         }
+        Some(WriterState::QuotaReached { used, limit }) => {
+            reasons.insert("writes".to_owned(), crate::mcp::quota_reached(used, limit).into());
+        }
         Some(WriterState::Writable) | None => {}
     }
     reasons

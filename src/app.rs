@@ -175,6 +175,8 @@ fn library_config(config: &Config) -> collection::Config {
         data_dir: config.data_dir.clone(),
         segment_bytes: config.store.segment_bytes.0,
         reserve_bytes: config.store.reserve_bytes.0,
+        max_bytes: config.store.max_bytes.0,
+        compaction_bytes_per_second: config.store.compaction_rate.0,
         limits: ingest::Limits {
             source_bytes_max: config.ingest.source_bytes_max.0,
             text_bytes_max: config.ingest.source_bytes_max.0,

@@ -7,6 +7,7 @@
 //! * A passage's key is `document LSN << 20 | ordinal`: it follows from the log, so every rebuild gives the same keys.
 //! * Expired documents are not shown, whether or not the sweep has removed them yet.
 
+mod compactor;
 mod input;
 mod passage;
 mod searcher;
@@ -56,6 +57,10 @@ pub struct Config {
     pub segment_bytes: u64,
     /// Free space below which writes are refused.
     pub reserve_bytes: u64,
+    /// Bytes that the log may have; 0 for no limit.
+    pub max_bytes: u64,
+    /// Bytes each second that compaction reads and writes at most; 0 for no limit.
+    pub compaction_bytes_per_second: u64,
     /// Limits of what is parsed.
     pub limits: ingest::Limits,
     /// Sizes of passages.
@@ -229,6 +234,7 @@ pub struct Library {
     views: Arc<RwLock<HashMap<CollectionId, Arc<Views>>>>,
     passages: PassageReader,
     upkeep: upkeep::Upkeep,
+    compactor: compactor::Compactor,
 }
 
 impl Library {
@@ -247,28 +253,38 @@ impl Library {
             data_dir: config.data_dir.clone(),
             segment_bytes: config.segment_bytes,
             reserve_bytes: config.reserve_bytes,
+            max_bytes: config.max_bytes,
             clock: Arc::clone(&config.clock),
         })?;
         readiness.release("log");
         let views = Arc::new(RwLock::new(views::open_all(&config, &reader)?));
         let upkeep = upkeep::Upkeep::start(Arc::clone(&views)).map_err(OpenError::Thread)?;
+        let sizes = compactor::Sizes {
+            segment_bytes: config.segment_bytes,
+            reserve_bytes: config.reserve_bytes,
+            bytes_per_second: config.compaction_bytes_per_second,
+        };
+        let compactor = compactor::Compactor::start(Arc::clone(&reader), Arc::clone(&views), sizes, metrics)
+            .map_err(OpenError::Thread)?;
         let queue = WriteQueue::start(
             writer,
             config.clone(),
             Arc::clone(&reader),
             Arc::clone(&views),
-            upkeep.bell(),
+            (upkeep.bell(), compactor.bell()),
             readiness,
             metrics,
         )
         .map_err(OpenError::Thread)?;
         let passages = PassageReader::new(Arc::clone(&reader));
-        let library = Self { config, reader, models, pool: CpuPool::per_core(), queue, views, passages, upkeep };
+        let library =
+            Self { config, reader, models, pool: CpuPool::per_core(), queue, views, passages, upkeep, compactor };
         Ok((Arc::new(library), report))
     }
 
     /// Stops the threads in order: writes are answered, views are checkpointed, files are closed. Later writes are refused.
     pub fn close(&self) {
+        self.compactor.stop();
         self.upkeep.stop();
         self.queue.close();
         for views in self.views.read().values() {
@@ -535,13 +551,18 @@ impl Library {
         Ok(self.queue.write(request, Until::Visible).await?.lsn)
     }
 
-    /// Closes the active segment of the log if it has records. Everything up to the returned position then lies in
-    /// sealed segments.
+    /// Closes the segment that is being written, so that everything acknowledged so far lies in segments that no longer
+    /// change. Returns the LSN of the last record.
     ///
     /// # Errors
-    /// When the log refuses, or the node is stopping.
+    /// When the log cannot be written or the node is stopping.
     pub async fn seal(&self) -> Result<Lsn, WriteError> {
-        Ok(self.queue.seal().await?.lsn)
+        self.queue.seal().await
+    }
+
+    /// Keeps every record after `lsn` in the log, replaced or not, for a follower that has come as far as that.
+    pub fn hold(&self, lsn: Lsn) {
+        self.compactor.hold(lsn);
     }
 
     async fn commit(&self, operations: Vec<Operation>, until: Until) -> Result<Written, WriteError> {

@@ -79,6 +79,10 @@ pub struct Store {
     pub segment_bytes: ByteSize,
     /// Free space below which writes are refused.
     pub reserve_bytes: ByteSize,
+    /// Most bytes of the log; 0 for no limit.
+    pub max_bytes: ByteSize,
+    /// Bytes each second that compaction reads and writes at most; 0 for no limit.
+    pub compaction_rate: ByteSize,
 }
 
 /// Limits of documents and passages.
@@ -418,6 +422,8 @@ fn check(settings: &[Setting], overrides: &Overrides, problems: &mut Vec<Problem
         store: Store {
             segment_bytes: checker.size("store.segment_bytes", 1 << 20),
             reserve_bytes: checker.size("store.reserve_bytes", 0),
+            max_bytes: checker.size("store.max_bytes", 0),
+            compaction_rate: checker.size("store.compaction_rate", 0),
         },
         ingest: Ingest { source_bytes_max, passage_tokens, passage_tokens_max },
         index: Index {

@@ -206,11 +206,13 @@ impl Snapshots {
 
     /// Removes shipped snapshots that the one just taken makes superfluous: one a minute would be 10,000 a week.
     fn thin(&self, repository: &Repository, newest: &SnapshotManifest) -> Result<(), RepositoryError> {
-        for listed in repository.snapshots()? {
-            let Ok(older) = listed.manifest else { continue };
-            if older.kind == Kind::Shipped && older.id != newest.id && prune::replaces(newest, &older) {
-                repository.remove_snapshot(&older.id)?;
+        for id in repository.ids()?.into_iter().filter(|id| *id < newest.id) {
+            let Ok(older) = repository.snapshot(&id) else { continue };
+            if older.kind != Kind::Shipped || !prune::replaces(newest, &older) {
+                // What lies before was looked at when this one was taken.
+                break;
             }
+            repository.remove_snapshot(&id)?;
         }
         Ok(())
     }
@@ -272,8 +274,8 @@ impl Snapshots {
         let repository = self.repository()?;
         let id = match id {
             Some(id) => id.to_owned(),
-            None => match repository.snapshots()?.into_iter().next() {
-                Some(listed) => listed.id,
+            None => match repository.ids()?.into_iter().next() {
+                Some(id) => id,
                 None => return Err(RepositoryError::Empty { target: repository.target().to_string() }.into()),
             },
         };
@@ -357,8 +359,8 @@ impl Snapshots {
         let repository = self.repository()?;
         let manifest = match id {
             Some(id) => repository.snapshot(id)?,
-            None => match repository.snapshots()?.into_iter().next() {
-                Some(listed) => listed.manifest?,
+            None => match repository.ids()?.first() {
+                Some(id) => repository.snapshot(id)?,
                 None => return Err(RepositoryError::Empty { target: repository.target().to_string() }.into()),
             },
         };

@@ -16,10 +16,12 @@
 mod append;
 mod catalog;
 mod commit;
+mod compact;
 mod disk;
 #[cfg(test)]
 mod disk_test;
 mod frame;
+mod frames;
 mod lock;
 mod log;
 mod reader;
@@ -50,6 +52,7 @@ pub use self::commit::{
     CommitError, Committed, NAME_BYTES_MAX, NewChunk, NewDocument, Operation, Outcome, WriteRequest, Writer,
     WriterState,
 };
+pub use self::compact::{CompactError, CompactionLimits, CompactionReport};
 pub use self::log::{Damage, ReadError};
 pub use self::reader::{Change, ChangeKind, Reader};
 pub use self::record::{ChunkBody, ChunkRef, ChunkText, CollectionId, DocumentRecord, NewCollection, Replaced};
@@ -70,6 +73,8 @@ pub struct Config {
     pub segment_bytes: u64,
     /// Bytes to leave free on the file system. Writes are refused below it.
     pub reserve_bytes: u64,
+    /// Bytes that the log may have; 0 for no limit. Writes are refused above it.
+    pub max_bytes: u64,
     /// Where the times in the records come from.
     pub clock: Arc<dyn Clock>,
 }
@@ -78,7 +83,7 @@ impl Config {
     /// A store in `data_dir` with segments of 64 MiB and a reserve of 64 MiB.
     #[must_use]
     pub fn new(data_dir: PathBuf, clock: Arc<dyn Clock>) -> Self {
-        Self { data_dir, segment_bytes: 64 << 20, reserve_bytes: 64 << 20, clock }
+        Self { data_dir, segment_bytes: 64 << 20, reserve_bytes: 64 << 20, max_bytes: 0, clock }
     }
 }
 
@@ -214,7 +219,7 @@ pub fn open(config: Config) -> Result<(Writer, Arc<Reader>, OpenReport), OpenErr
         LockError::Io { path, source } => OpenError::Directory { path, source },
     })?;
     sealed::carry_out_swap(&config.data_dir)
-        .map_err(|source| OpenError::Write { path: config.data_dir.clone(), source })?;
+        .map_err(|source| OpenError::Write { path: config.data_dir.join("swap.json"), source })?;
     open_on(disk, Some(lock), config, trust::boot_id(), CatalogPlace::Disk)
 }
 
@@ -226,7 +231,7 @@ fn open_on(
     boot_id: Option<String>,
     place: CatalogPlace,
 ) -> Result<(Writer, Arc<Reader>, OpenReport), OpenError> {
-    let Config { data_dir, segment_bytes, reserve_bytes, clock } = config;
+    let Config { data_dir, segment_bytes, reserve_bytes, max_bytes, clock } = config;
     let (log_dir, views) = (data_dir.join("log"), data_dir.join("views"));
     let is_new = disk.list(&log_dir).map_or(true, |names| names.is_empty());
     create_dir(&*disk, &log_dir)?;
@@ -244,7 +249,7 @@ fn open_on(
     let (catalog, trust, state) = trust::open_catalog(disk, &views, &log, boot_id, place)?;
     let report = OpenReport { node: log.node, last: log.last(), torn_bytes, damage: log.damage(), catalog: state };
     let segment_bytes = segment_bytes.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
-    let writer = LogWriter::new(Arc::clone(&log), tail, Limits { segment_bytes, reserve_bytes });
+    let writer = LogWriter::new(Arc::clone(&log), tail, Limits { segment_bytes, reserve_bytes, max_bytes });
     let reader = Arc::new(Reader {
         log,
         catalog,

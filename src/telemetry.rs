@@ -119,6 +119,8 @@ pub struct Metrics {
     pub documents_written: Counter,
     /// Passages written since the start.
     pub passages_written: Counter,
+    /// Bytes of log segments that compaction wrote.
+    pub compaction_bytes: Counter,
     /// Position of the last acknowledged record.
     pub log_lsn: Gauge<f64, AtomicU64>,
     /// Bytes of the log on disk.
@@ -162,6 +164,7 @@ impl Metrics {
             requests_in_flight: Gauge::default(),
             documents_written: Counter::default(),
             passages_written: Counter::default(),
+            compaction_bytes: Counter::default(),
             log_lsn: Gauge::default(),
             log_bytes: Gauge::default(),
             documents: Family::default(),
@@ -182,6 +185,11 @@ impl Metrics {
             "documents_written",
             "Documents created, updated or deleted",
             metrics.documents_written.clone(),
+        );
+        registry.register(
+            "compaction_bytes",
+            "Bytes of log segments that compaction wrote",
+            metrics.compaction_bytes.clone(),
         );
         registry.register("passages_written", "Passages written", metrics.passages_written.clone());
         registry.register("log_lsn", "Position of the last acknowledged record", metrics.log_lsn.clone());

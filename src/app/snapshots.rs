@@ -8,7 +8,7 @@ use anyhow::anyhow;
 use tokio::runtime::Handle;
 
 use super::library_config;
-use crate::base::{Clock, SystemClock, UnixMillis};
+use crate::base::{Clock, Lsn, SystemClock, UnixMillis};
 use crate::collection::{self, CollectionInfo, Library, PassageKey};
 use crate::config::Config;
 use crate::embed::{Models, Purpose};
@@ -148,12 +148,25 @@ impl Host for Opens {
         };
         let readiness = Readiness::default();
         let (library, _) = Library::open(config, Arc::new(Models::built_in()), &readiness, &Metrics::new())?;
+        // It is read once and goes.
+        library.hold(Lsn::ZERO);
         if !readiness.wait(REBUILD_PATIENCE) {
             library.close();
             let reasons = readiness.reasons().into_values().collect::<Vec<_>>().join("; ");
             return Err(anyhow!("not ready after {} hours: {reasons}", REBUILD_PATIENCE.as_secs() / 3_600).into());
         }
         Ok(Box::new(Collections { library }))
+    }
+}
+
+/// Up to where the log was shipped: what comes after is not compacted before it was, so that every moment can be gone back
+/// to. A target that fails for longer than that reaches back must not fill the disk.
+fn shipped_to(snapshots: &Snapshots) -> Lsn {
+    let health = snapshots.health();
+    match (health.state.created, health.age_seconds) {
+        (Some(_), Some(age)) if age > snapshots.config().retention.point_in_time.as_secs() => Lsn(u64::MAX),
+        (Some(taken), _) => taken.last,
+        (None, _) => Lsn::ZERO,
     }
 }
 
@@ -166,6 +179,9 @@ pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, dr
     let ships = snapshots.config().target.is_some();
     let mut failing = false;
     loop {
+        if ships {
+            node.library().hold(shipped_to(&snapshots));
+        }
         tokio::select! {
             () = drain.ordered() => return,
             () = tokio::time::sleep(snapshots.config().interval) => {}

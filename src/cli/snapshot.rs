@@ -375,8 +375,12 @@ fn restore_running(
         confirm(&format!("{text}\nGo back to this? The node starts again at the end."))?;
     }
     let done = call(false)?;
+    let then = match output::text(&done, "status") {
+        "restarting" => "the node starts again on it",
+        _ => "it takes its place when the process that has the data directory open has ended",
+    };
     let text = format!(
-        "restored to record {}: {}; the node starts again on it; what was there is in {} until `cairn snapshot restore --drop-old`",
+        "restored to record {}: {}; {then}; what was there is in {} until `cairn snapshot restore --drop-old`",
         output::count(&done, "lsn"),
         output::counted(done["documents"].as_u64().unwrap_or_default(), "document"),
         output::text(&done, "old_data"),

@@ -47,7 +47,7 @@ impl Views {
     }
 
     /// The position up to which both indexes have followed the log.
-    fn applied(&self) -> Lsn {
+    pub(super) fn applied(&self) -> Lsn {
         Lsn(self.lexical_applied.load(Ordering::Acquire).min(self.vectors_applied.load(Ordering::Acquire)))
     }
 
@@ -147,16 +147,21 @@ impl Views {
     }
 
     /// Syncs and hashes the derived files. A failure costs a rebuild at the next start, so it is only logged.
-    pub(super) fn checkpoint(&self) {
+    /// Returns whether all is well.
+    pub(super) fn checkpoint(&self) -> bool {
         if self.broken().is_some() {
-            return;
+            return false;
         }
+        let mut well = true;
         if let Err(error) = self.lexical.checkpoint() {
             tracing::warn!(%error, "no checkpoint of a lexical index; the next start may rebuild it");
+            well = false;
         }
         if let Err(error) = self.vectors.checkpoint(Lsn(self.vectors_applied.load(Ordering::Acquire))) {
             tracing::warn!(%error, "no checkpoint of a vector index; the next start may rebuild it");
+            well = false;
         }
+        well
     }
 }
 

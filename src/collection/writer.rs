@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
+use super::compactor::CompactorBell;
 use super::upkeep::Bell;
 use super::views::{self, Views};
 use super::{Config, WriteError};
@@ -58,12 +59,16 @@ pub struct Written {
     pub lsn: Lsn,
 }
 
-struct Job {
-    request: WriteRequest,
-    until: Until,
-    /// Whether the active segment is sealed before the answer.
-    seal: bool,
-    reply: Reply,
+enum Job {
+    Write {
+        request: WriteRequest,
+        until: Until,
+        reply: Reply,
+    },
+    /// Close the segment that is being written.
+    Seal {
+        reply: oneshot::Sender<Result<Lsn, WriteError>>,
+    },
 }
 
 type Reply = oneshot::Sender<Result<Written, WriteError>>;
@@ -88,7 +93,7 @@ impl WriteQueue {
         config: Config,
         reader: Arc<Reader>,
         views: Arc<RwLock<HashMap<CollectionId, Arc<Views>>>>,
-        bell: Bell,
+        (bell, compactor): (Bell, CompactorBell),
         readiness: &Readiness,
         metrics: &Metrics,
     ) -> io::Result<Self> {
@@ -103,7 +108,7 @@ impl WriteQueue {
                 drop(current);
                 readiness.release("indexes");
                 bell.ring();
-                index(&views, &config, &committed, &bell, &metrics);
+                index(&views, &config, &committed, (&bell, &compactor), &metrics);
             })?
         };
         let writer = task::spawn_thread("log-writer", move || write(writer, waiting, &groups))?;
@@ -112,18 +117,18 @@ impl WriteQueue {
 
     /// Writes, and waits. An empty request waits for everything that was written before it.
     pub(super) async fn write(&self, request: WriteRequest, until: Until) -> Result<Written, WriteError> {
-        self.send(request, until, false).await
-    }
-
-    /// Seals the active segment if it has records.
-    pub(super) async fn seal(&self) -> Result<Written, WriteError> {
-        self.send(WriteRequest { operations: Vec::new() }, Until::Durable, true).await
-    }
-
-    async fn send(&self, request: WriteRequest, until: Until, seal: bool) -> Result<Written, WriteError> {
         let jobs = self.jobs.lock().clone().ok_or(WriteError::Stopping)?;
         let (reply, answer) = oneshot::channel();
-        jobs.send(Job { request, until, seal, reply }).await.map_err(|_| WriteError::Stopping)?;
+        jobs.send(Job::Write { request, until, reply }).await.map_err(|_| WriteError::Stopping)?;
+        drop(jobs);
+        answer.await.map_err(|_| WriteError::Stopping)?
+    }
+
+    /// Closes the segment that is being written, after everything that was queued before.
+    pub(super) async fn seal(&self) -> Result<Lsn, WriteError> {
+        let jobs = self.jobs.lock().clone().ok_or(WriteError::Stopping)?;
+        let (reply, answer) = oneshot::channel();
+        jobs.send(Job::Seal { reply }).await.map_err(|_| WriteError::Stopping)?;
         drop(jobs);
         answer.await.map_err(|_| WriteError::Stopping)?
     }
@@ -141,19 +146,37 @@ impl WriteQueue {
 
 fn write(mut writer: Writer, mut waiting: mpsc::Receiver<Job>, groups: &sync_mpsc::SyncSender<Group>) {
     while let Some(first) = waiting.blocking_recv() {
-        let mut bytes = size_of(&first.request);
-        let mut seal = first.seal;
-        let (mut requests, mut replies) = (vec![first.request], vec![(first.until, first.reply)]);
-        while bytes < GROUP_BYTES && requests.len() < GROUP_REQUESTS {
-            let Ok(job) = waiting.try_recv() else { break };
-            bytes += size_of(&job.request);
-            seal |= job.seal;
-            requests.push(job.request);
-            replies.push((job.until, job.reply));
+        let (mut bytes, mut requests, mut replies) = (0, Vec::new(), Vec::new());
+        let (mut next, mut seal) = (Some(first), None);
+        while let Some(job) = next {
+            match job {
+                Job::Write { request, until, reply } => {
+                    bytes += size_of(&request);
+                    requests.push(request);
+                    replies.push((until, reply));
+                }
+                Job::Seal { reply } => {
+                    seal = Some(reply);
+                    break;
+                }
+            }
+            let is_full = bytes >= GROUP_BYTES || requests.len() >= GROUP_REQUESTS;
+            next = if is_full { None } else { waiting.try_recv().ok() };
         }
-        let committed = writer.commit(requests);
-        let sealed = if seal && committed.is_ok() { writer.seal().map(drop) } else { Ok(()) };
-        match sealed.and(committed) {
+        // With too little room, what deletes is still done: it makes some.
+        if let Err(full) = writer.check_room(bytes as u64) {
+            let (deletes, others): (Vec<_>, Vec<_>) =
+                requests.into_iter().zip(replies).partition(|(request, _)| request.only_deletes());
+            refuse(others.into_iter().map(|(_, reply)| reply).collect(), full);
+            (requests, replies) = deletes.into_iter().unzip();
+        }
+        if requests.is_empty() {
+            if let Some(reply) = seal {
+                let _ = reply.send(writer.seal().map_err(|error| WriteError::Commit(Arc::new(error))));
+            }
+            continue;
+        }
+        match writer.commit(requests) {
             Ok(committed) => {
                 let last = committed.last;
                 let mut waiting = Vec::new();
@@ -171,6 +194,9 @@ fn write(mut writer: Writer, mut waiting: mpsc::Receiver<Job>, groups: &sync_mps
             }
             Err(error) => refuse(replies, error),
         }
+        if let Some(reply) = seal {
+            let _ = reply.send(writer.seal().map_err(|error| WriteError::Commit(Arc::new(error))));
+        }
     }
     if let Err(error) = writer.close() {
         tracing::warn!(%error, "the catalog was not closed cleanly; the next start rebuilds it");
@@ -178,6 +204,9 @@ fn write(mut writer: Writer, mut waiting: mpsc::Receiver<Job>, groups: &sync_mps
 }
 
 fn refuse(replies: Vec<(Until, Reply)>, error: CommitError) {
+    if replies.is_empty() {
+        return;
+    }
     tracing::error!(%error, "a write failed");
     let error = Arc::new(error);
     for (_, reply) in replies {
@@ -205,7 +234,7 @@ fn index(
     views: &RwLock<HashMap<CollectionId, Arc<Views>>>,
     config: &Config,
     committed: &sync_mpsc::Receiver<Group>,
-    bell: &Bell,
+    (bell, compactor): (&Bell, &CompactorBell),
     metrics: &Metrics,
 ) {
     let mut pending = Pending::default();
@@ -235,6 +264,7 @@ fn index(
             Err(RecvTimeoutError::Disconnected) => break,
         }
         pending.show(views, bell);
+        compactor.ring();
     }
     pending.show(views, bell);
 }

@@ -260,7 +260,7 @@ pub(super) struct StatusAnswer {
     pub ready: bool,
     /// What is not, by name.
     pub not_ready: Map<String, Value>,
-    /// writable, read_only or disk_full.
+    /// writable, read_only, disk_full or quota_reached.
     pub writes: String,
     /// Why writes are refused.
     #[serde(skip_serializing_if = "Option::is_none")]

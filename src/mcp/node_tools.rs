@@ -437,6 +437,7 @@ impl NodeTools {
             WriterState::Writable => ("writable", None),
             WriterState::ReadOnly { reason } => ("read_only", Some(reason)),
             WriterState::DiskFull { free, needed } => ("disk_full", Some(disk_full(free, needed))),
+            WriterState::QuotaReached { used, limit } => ("quota_reached", Some(quota_reached(used, limit))),
         };
         if let Some(reason) = &writes_reason {
             reasons.insert("writes".to_owned(), reason.clone());
@@ -472,6 +473,13 @@ impl NodeTools {
             snapshots: self.backups.status(),
         }
     }
+}
+
+pub(crate) fn quota_reached(used: u64, limit: u64) -> String {
+    let (used, limit) = (ByteSize(used), ByteSize(limit));
+    format!(
+        "the log has {used} of the {limit} that store.max_bytes allows; delete documents, or raise it; writing resumes by itself once there is room"
+    )
 }
 
 pub(crate) fn disk_full(free: u64, needed: u64) -> String {

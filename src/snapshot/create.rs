@@ -95,13 +95,13 @@ pub(super) fn create(
         return Err(CreateError::Empty);
     }
     let moment = moment(library, node, about.kind, runtime)?;
-    let known = repository.snapshots()?;
+    let known = repository.ids()?;
     let node_id = library.reader().node().to_string();
-    let newest =
-        known.iter().filter_map(|listed| listed.manifest.as_ref().ok()).find(|manifest| manifest.node == node_id);
+    // Only the newest is read: there may be many, and each costs a request.
+    let newest = known.iter().filter_map(|id| repository.snapshot(id).ok()).find(|manifest| manifest.node == node_id);
     let mut attempt = 1;
     let (segments, new_segments, new_bytes) = loop {
-        match store_segments(repository, library, moment.last, newest, progress) {
+        match store_segments(repository, library, moment.last, newest.as_ref(), progress) {
             Err(CreateError::Moving) if attempt < ATTEMPTS => attempt += 1,
             result => break result?,
         }
@@ -114,7 +114,7 @@ pub(super) fn create(
     let history = reader.history().into_iter().filter(|epoch| epoch.first <= moment.last);
     // Ids sort by time, so no two may have the same second.
     let mut named = about.now;
-    while known.iter().any(|listed| listed.id.starts_with(&stamp(named))) {
+    while known.iter().any(|id| id.starts_with(&stamp(named))) {
         named = UnixMillis(named.0 + 1_000);
     }
     let manifest = SnapshotManifest {

@@ -347,6 +347,14 @@ impl Repository {
             .collect())
     }
 
+    /// Ids of all snapshots, newest first.
+    pub(super) fn ids(&self) -> Result<Vec<String>, RepositoryError> {
+        let names = self.list(MANIFESTS)?;
+        let mut ids: Vec<String> = names.iter().filter_map(|stored| id_of(&stored.name).map(str::to_owned)).collect();
+        ids.sort_unstable_by(|left, right| right.cmp(left));
+        Ok(ids)
+    }
+
     /// The snapshot with this id.
     ///
     /// # Errors

@@ -118,6 +118,8 @@ impl Append {
 pub(crate) enum AppendError {
     /// Too little space; nothing was written and the next append may succeed.
     Full { free: u64, needed: u64 },
+    /// The log is as large as it may be; nothing was written and the next append may succeed.
+    Quota { used: u64, limit: u64 },
     /// A write or sync failed; whether the append is on the disk is unknown, and the writer takes no more.
     Failed { path: PathBuf, source: io::Error },
 }
@@ -129,6 +131,17 @@ pub(crate) struct Limits {
     pub(crate) segment_bytes: u64,
     /// Space left free on the file system.
     pub(crate) reserve_bytes: u64,
+    /// Most bytes of the log; 0 for no limit.
+    pub(crate) max_bytes: u64,
+}
+
+/// What an append is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// It adds something, and leaves the reserve alone.
+    Add,
+    /// It only deletes, so that compaction can make room: it may use half of the reserve, and go beyond the quota.
+    Delete,
 }
 
 /// Appends to a log. There is one for each [`Log`].
@@ -150,12 +163,12 @@ impl LogWriter {
     }
 
     /// Makes an append durable and visible. After [`AppendError::Failed`] it must not be called again.
-    pub(crate) fn append(&mut self, append: Append, now: UnixMillis) -> Result<(), AppendError> {
+    pub(crate) fn append(&mut self, append: Append, purpose: Purpose, now: UnixMillis) -> Result<(), AppendError> {
         if append.is_empty() {
             return Ok(());
         }
         let length = append.bytes.len() as u64;
-        self.check_space(length)?;
+        self.check_space(length, purpose)?;
         self.prove_tail()?;
         if self.end > SEGMENT_START && self.end + length > self.limits.segment_bytes {
             self.roll(append.first, now)?;
@@ -167,7 +180,7 @@ impl LogWriter {
         self.end += length;
         let mut segments = self.log.segments.write();
         let segment = segments.last_mut().expect("never empty");
-        segment.offsets.extend(append.starts.iter().map(|start| {
+        segment.frames.extend(append.starts.iter().map(|start| {
             // 32 GiB in one append would have to be in memory first.
             u32::try_from(base + start).expect("a segment is shorter than 32 GiB")
         }));
@@ -177,7 +190,7 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Seals the active segment if it has records.
+    /// Seals the segment that is being written, unless it is empty.
     pub(crate) fn seal(&mut self, now: UnixMillis) -> Result<(), AppendError> {
         if self.end == SEGMENT_START {
             return Ok(());
@@ -186,9 +199,18 @@ impl LogWriter {
         self.roll(self.log.last().next(), now)
     }
 
-    fn check_space(&self, length: u64) -> Result<(), AppendError> {
+    /// Whether `length` bytes may be appended.
+    pub(crate) fn check_space(&self, length: u64, purpose: Purpose) -> Result<(), AppendError> {
         let growth = (self.end + length).saturating_sub(self.allocated);
-        let needed = self.limits.reserve_bytes.saturating_add(growth);
+        let reserve = match purpose {
+            Purpose::Add => self.limits.reserve_bytes,
+            Purpose::Delete => self.limits.reserve_bytes / 2,
+        };
+        let needed = reserve.saturating_add(growth);
+        let (used, limit) = (self.log.bytes(), self.limits.max_bytes);
+        if purpose == Purpose::Add && limit > 0 && used.saturating_add(length) > limit {
+            return Err(AppendError::Quota { used, limit });
+        }
         match self.log.disk.free_space(&self.log.dir) {
             Ok(free) if free < needed => Err(AppendError::Full { free, needed }),
             // Where the space cannot be asked for, the write will tell.
@@ -234,9 +256,9 @@ impl LogWriter {
         {
             let segments = self.log.segments.read();
             let sealed = segments.last().expect("never empty");
-            self.log.write_index(sealed.first, sealed.end, &sealed.offsets);
+            self.log.write_index(sealed.first, sealed.end, &sealed.frames);
         }
-        self.log.start_segment(first);
+        self.log.start_segment(first, now);
         self.file = file;
         self.first = first;
         self.end = SEGMENT_START;

@@ -14,7 +14,8 @@
 //! | `s` collection, source, document id | nothing |
 //! | `S` collection, source | digest of the source's last document, number of documents |
 //! | `t` time, LSN of the answer record | answer key |
-//! | `z` collection, document id | last version of a document that was deleted |
+//! | `x` first LSN of a segment | bytes of dead records in it, more or less |
+//! | `z` collection, document id | last version of a document that was deleted, LSN of its tombstone |
 //!
 //! Numbers in keys are big endian, so that keys sort by them; in values little endian. A source inside a key has each 0
 //! byte written as `00 ff` and ends with `00 00`, which keeps the order. The collections are also kept in memory.
@@ -257,6 +258,7 @@ pub(crate) mod key {
     pub(crate) const EXPIRIES: &[u8] = b"e";
     pub(crate) const GARBAGE: &[u8] = b"g";
     pub(crate) const ANSWER_TIMES: &[u8] = b"t";
+    pub(crate) const DEAD: &[u8] = b"x";
     /// Kinds of key that go with their collection.
     pub(crate) const OF_COLLECTION: &[u8] = b"dksSz";
 
@@ -308,6 +310,10 @@ pub(crate) mod key {
         key.extend(sortable(time));
         key.extend(collection.0.0.to_be_bytes());
         with(key, id)
+    }
+
+    pub(crate) fn dead(segment: Lsn) -> Vec<u8> {
+        of(b'x', CollectionId(segment))
     }
 
     pub(crate) fn answer(answer: &str) -> Vec<u8> {
@@ -452,6 +458,20 @@ impl Catalog {
                 Ok(true)
             })
         })
+    }
+
+    /// Bytes of dead records by segment, as last counted.
+    pub(crate) fn dead(&self) -> Result<BTreeMap<Lsn, u64>, CatalogError> {
+        let mut counts = BTreeMap::new();
+        self.with_tree(|tree| {
+            tree.scan(key::DEAD, key::DEAD, |key, value| {
+                let segment = key::collection_of(key).ok_or(RecordError("segment key is too short"))?;
+                let bytes = value.first_chunk::<8>().ok_or(RecordError("count is too short"))?;
+                counts.insert(segment.0, u64::from_le_bytes(*bytes));
+                Ok(true)
+            })
+        })?;
+        Ok(counts)
     }
 
     pub(crate) fn with_tree<T>(&self, call: impl FnOnce(&Tree) -> Result<T, CatalogError>) -> Result<T, CatalogError> {

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::append::{Append, AppendError, Compressor, LogWriter};
+use super::append::{Append, AppendError, Compressor, LogWriter, Purpose};
 use super::catalog::{Applied, CatalogError, CollectionInfo};
 use super::frame::PAYLOAD_MAX;
 use super::reader::{Change, ChangeKind, Reader};
@@ -185,6 +185,14 @@ pub enum CommitError {
         /// Bytes that must be free, reserve included.
         needed: u64,
     },
+    /// The log has reached its quota; nothing was written, and a later commit succeeds once there is room.
+    #[error("the log has {used} of the {limit} bytes that store.max_bytes allows")]
+    QuotaReached {
+        /// Bytes of the log.
+        used: u64,
+        /// Bytes that it may have.
+        limit: u64,
+    },
     /// The log could not be written. Whether the group is in it shows at the next start; the store is read-only now.
     #[error("cannot write {path}")]
     Write {
@@ -207,7 +215,9 @@ impl CommitError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::ReadOnly { .. } | Self::DiskFull { .. } | Self::Write { .. } => Fault::Environment,
+            Self::ReadOnly { .. } | Self::DiskFull { .. } | Self::QuotaReached { .. } | Self::Write { .. } => {
+                Fault::Environment
+            }
             Self::Catalog { source } => source.fault(),
         }
     }
@@ -230,6 +240,24 @@ pub enum WriterState {
         /// Bytes that must be free.
         needed: u64,
     },
+    /// Not until the log is shorter.
+    QuotaReached {
+        /// Bytes of the log when last tried.
+        used: u64,
+        /// Bytes that it may have.
+        limit: u64,
+    },
+}
+
+impl WriteRequest {
+    /// Whether it only deletes; such requests are taken when the disk is nearly full.
+    #[must_use]
+    pub fn only_deletes(&self) -> bool {
+        self.operations.iter().all(|operation| match operation {
+            Operation::DeleteCollection { .. } | Operation::DeleteDocument { .. } => true,
+            Operation::CreateCollection(_) | Operation::PutDocument(_) | Operation::RememberAnswer { .. } => false,
+        })
+    }
 }
 
 /// The one writer of a store.
@@ -258,37 +286,59 @@ impl Writer {
         if let WriterState::ReadOnly { reason } = &*self.reader.state.lock() {
             return Err(CommitError::ReadOnly { reason: reason.clone() });
         }
-        let result = self.try_commit(group);
-        let state = match &result {
-            Ok(_) => WriterState::Writable,
-            Err(CommitError::DiskFull { free, needed }) => WriterState::DiskFull { free: *free, needed: *needed },
-            Err(error @ (CommitError::ReadOnly { .. } | CommitError::Write { .. } | CommitError::Catalog { .. })) => {
-                WriterState::ReadOnly { reason: with_causes(error) }
-            }
-        };
-        if matches!(result, Err(CommitError::Catalog { .. })) {
-            self.trust.withdraw();
-        }
-        *self.reader.state.lock() = state;
+        let purpose = if group.iter().all(WriteRequest::only_deletes) { Purpose::Delete } else { Purpose::Add };
+        let result = self.try_commit(group, purpose);
+        self.note(result.as_ref().err(), purpose);
         result
     }
 
-    /// Seals the active segment if it has records. Returns the LSN of the last record.
+    /// Whether requests of about `bytes` bytes would be taken. On an error only those that delete are.
+    ///
+    /// # Errors
+    /// [`CommitError::DiskFull`] or [`CommitError::QuotaReached`].
+    pub fn check_room(&mut self, bytes: u64) -> Result<(), CommitError> {
+        let result = self.log.check_space(bytes, Purpose::Add).map_err(CommitError::from);
+        if let Err(error) = &result {
+            self.note(Some(error), Purpose::Add);
+        }
+        result
+    }
+
+    /// Closes the segment that is being written, so that everything up to now lies in segments that no longer change.
+    /// Returns the LSN of the last record.
+    ///
+    /// # Errors
+    /// When the log cannot be written; see [`CommitError`].
     pub fn seal(&mut self) -> Result<Lsn, CommitError> {
         if let WriterState::ReadOnly { reason } = &*self.reader.state.lock() {
             return Err(CommitError::ReadOnly { reason: reason.clone() });
         }
-        let sealed = self.log.seal(self.clock.now()).map_err(|error| match error {
-            AppendError::Full { free, needed } => CommitError::DiskFull { free, needed },
-            AppendError::Failed { path, source } => CommitError::Write { path, source },
-        });
-        if let Err(error @ CommitError::Write { .. }) = &sealed {
-            *self.reader.state.lock() = WriterState::ReadOnly { reason: with_causes(error) };
+        let result = self.log.seal(self.clock.now()).map_err(CommitError::from);
+        if let Err(error) = &result {
+            self.note(Some(error), Purpose::Delete);
         }
-        sealed.map(|()| self.reader.log.last())
+        result.map(|()| self.reader.last())
     }
 
-    fn try_commit(&mut self, group: Vec<WriteRequest>) -> Result<Committed, CommitError> {
+    /// Lets readers know how the last write went.
+    fn note(&mut self, error: Option<&CommitError>, purpose: Purpose) {
+        let state = match error {
+            // That there is room for deletes says nothing about other writes.
+            None if purpose == Purpose::Delete => return,
+            None => WriterState::Writable,
+            Some(CommitError::DiskFull { free, needed }) => WriterState::DiskFull { free: *free, needed: *needed },
+            Some(CommitError::QuotaReached { used, limit }) => WriterState::QuotaReached { used: *used, limit: *limit },
+            Some(error @ (CommitError::ReadOnly { .. } | CommitError::Write { .. } | CommitError::Catalog { .. })) => {
+                WriterState::ReadOnly { reason: with_causes(error) }
+            }
+        };
+        if matches!(error, Some(CommitError::Catalog { .. })) {
+            self.trust.withdraw();
+        }
+        *self.reader.state.lock() = state;
+    }
+
+    fn try_commit(&mut self, group: Vec<WriteRequest>, purpose: Purpose) -> Result<Committed, CommitError> {
         let now = self.clock.now();
         let reader = Arc::clone(&self.reader);
         let mut plan = Plan {
@@ -312,10 +362,7 @@ impl Writer {
             return Ok(Committed { outcomes, changes, last: reader.log.last() });
         }
         let applied = Applied { lsn: Lsn(append.next().0 - 1), fingerprint: append.fingerprint() };
-        self.log.append(append, now).map_err(|error| match error {
-            AppendError::Full { free, needed } => CommitError::DiskFull { free, needed },
-            AppendError::Failed { path, source } => CommitError::Write { path, source },
-        })?;
+        self.log.append(append, purpose, now)?;
         self.trust.mark_dirty();
         update.finish(applied)?;
         Ok(Committed { outcomes, changes, last: applied.lsn })
@@ -340,6 +387,16 @@ impl Writer {
                 self.trust.withdraw();
                 Err(error)
             }
+        }
+    }
+}
+
+impl From<AppendError> for CommitError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Full { free, needed } => Self::DiskFull { free, needed },
+            AppendError::Quota { used, limit } => Self::QuotaReached { used, limit },
+            AppendError::Failed { path, source } => Self::Write { path, source },
         }
     }
 }

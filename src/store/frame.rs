@@ -5,9 +5,9 @@ use crate::base::{Lsn, NodeId, UnixMillis};
 /// Newest segment format that this build reads, and the one it writes.
 pub(crate) const FORMAT: u16 = 1;
 /// Bytes before the first frame: the header and its copy.
-pub(crate) const SEGMENT_START: u64 = 128;
+pub(crate) const SEGMENT_START: u64 = 256;
 /// Bytes of one copy of the segment header.
-pub(crate) const SEGMENT_HEADER: usize = 64;
+pub(crate) const SEGMENT_HEADER: usize = 128;
 /// Bytes of a frame header.
 pub(crate) const FRAME_HEADER: usize = 48;
 /// Longest payload, stored or decompressed.
@@ -31,6 +31,21 @@ pub(crate) struct SegmentHeader {
     pub(crate) first: Lsn,
     pub(crate) created: UnixMillis,
     pub(crate) salt: Salt,
+    /// Random id of the history that the segment was written in; a restore begins a new one.
+    pub(crate) epoch: u64,
+    /// What compaction left out; `None` in a segment as it was written.
+    pub(crate) compacted: Option<Compacted>,
+}
+
+/// What is known of a segment whose dead records were left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Compacted {
+    /// One past the last LSN that the segment covers.
+    pub(crate) end: Lsn,
+    /// Every record that was left out was dead once the log had reached this LSN.
+    pub(crate) as_of: Lsn,
+    /// Length of the file.
+    pub(crate) bytes: u64,
 }
 
 /// What the first bytes of a segment are.
@@ -54,6 +69,12 @@ impl SegmentHeader {
         one[32..40].copy_from_slice(&self.first.0.to_le_bytes());
         one[40..48].copy_from_slice(&self.created.0.to_le_bytes());
         one[48..56].copy_from_slice(&self.salt);
+        one[56..64].copy_from_slice(&self.epoch.to_le_bytes());
+        if let Some(Compacted { end, as_of, bytes }) = self.compacted {
+            one[64..72].copy_from_slice(&end.0.to_le_bytes());
+            one[72..80].copy_from_slice(&as_of.0.to_le_bytes());
+            one[80..88].copy_from_slice(&bytes.to_le_bytes());
+        }
         let crc = crc32c::crc32c(&one);
         one[12..16].copy_from_slice(&crc.to_le_bytes());
         let mut both = [0; SEGMENT_START as usize];
@@ -84,11 +105,14 @@ impl SegmentHeader {
         let sound = bytes[..8] == *SEGMENT_MAGIC
             && u16::from_le_bytes(array(bytes, 8)) == FORMAT
             && u32::from_le_bytes(array(bytes, 12)) == crc32c::crc32c(&zeroed);
+        let lsn = |at| Lsn(u64::from_le_bytes(array(bytes, at)));
         sound.then(|| Self {
             node: NodeId(array(bytes, 16)),
-            first: Lsn(u64::from_le_bytes(array(bytes, 32))),
+            first: lsn(32),
             created: UnixMillis(i64::from_le_bytes(array(bytes, 40))),
             salt: array(bytes, 48),
+            epoch: lsn(56).0,
+            compacted: (lsn(64) != Lsn::ZERO).then(|| Compacted { end: lsn(64), as_of: lsn(72), bytes: lsn(80).0 }),
         })
     }
 }
@@ -193,7 +217,14 @@ mod tests {
 
     #[test]
     fn a_segment_header_survives_the_loss_of_either_copy() {
-        let header = SegmentHeader { node: NodeId([5; 16]), first: Lsn(77), created: UnixMillis(3), salt: [9; 8] };
+        let header = SegmentHeader {
+            node: NodeId([5; 16]),
+            first: Lsn(77),
+            created: UnixMillis(3),
+            salt: [9; 8],
+            epoch: 6,
+            compacted: Some(Compacted { end: Lsn(99), as_of: Lsn(120), bytes: 4096 }),
+        };
         let bytes = header.encode();
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes;
@@ -204,12 +235,19 @@ mod tests {
                 "bit {bit}"
             );
         }
-        assert_eq!(SegmentHeader::check(&[0; 128]), HeaderCheck::Bad);
+        assert_eq!(SegmentHeader::check(&[0; SEGMENT_START as usize]), HeaderCheck::Bad);
     }
 
     #[test]
     fn a_newer_format_is_recognised() {
-        let header = SegmentHeader { node: NodeId([5; 16]), first: Lsn(1), created: UnixMillis(3), salt: [9; 8] };
+        let header = SegmentHeader {
+            node: NodeId([5; 16]),
+            first: Lsn(1),
+            created: UnixMillis(3),
+            salt: [9; 8],
+            epoch: 0,
+            compacted: None,
+        };
         let mut bytes = header.encode();
         bytes[8] = 2;
         bytes[SEGMENT_HEADER + 8] = 2;

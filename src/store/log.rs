@@ -4,28 +4,32 @@
 //! passed its checksum. Damage is listed and stepped over, never repaired here: `doctor` does that from a snapshot.
 //! Writing is in [`super::append`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
 use super::OpenError;
 use super::disk::{Disk, DiskFile, read_exact_at, read_file};
 use super::frame::{
-    FORMAT, FRAME_HEADER, FrameHeader, HeaderCheck, PAYLOAD_MAX, SEGMENT_START, Salt, SegmentHeader, ZSTD,
+    Compacted, FORMAT, FRAME_HEADER, FrameHeader, HeaderCheck, PAYLOAD_MAX, SEGMENT_START, Salt, SegmentHeader, ZSTD,
 };
-use super::segment::{self, Place, Scan, UNREADABLE};
+use super::frames::{Frames, Slot};
+use super::segment::{self, Place, Scan, SparseScan};
 use crate::base::{Lsn, NodeId, UnixMillis};
 
 /// Damage beyond this many places is counted by nobody: the list is for people, and the first places say enough.
 const DAMAGE_MAX: usize = 1000;
 /// Sealed segments kept open; 64 MiB each, so a log of 16 GiB never opens a file twice.
 const OPEN_FILES_MAX: usize = 256;
-/// Index files are four bytes a frame; this is far above any segment's.
+/// Longest time between looking a record up and reading it: a request's, generously.
+const RETIRED_FOR: Duration = Duration::from_secs(60);
+/// Index files are four or eight bytes a frame; this is far above any segment's.
 const INDEX_BYTES_MAX: u64 = 4 << 30;
 
 /// A place in the log whose bytes are not what was written.
@@ -72,6 +76,12 @@ pub enum ReadError {
         /// The last of them.
         last: Lsn,
     },
+    /// The record was dead and compaction has left it out.
+    #[error("record {lsn} was replaced or deleted, and is no longer in the log")]
+    Gone {
+        /// What was asked for.
+        lsn: Lsn,
+    },
     /// The record was found damaged.
     #[error("{path}: record {lsn} at byte {offset}: {what}")]
     Damaged {
@@ -117,7 +127,7 @@ impl ReadError {
     pub fn fault(&self) -> crate::base::Fault {
         use crate::base::Fault;
         match self {
-            Self::Missing { .. } | Self::Kind { .. } => Fault::Caller,
+            Self::Missing { .. } | Self::Gone { .. } | Self::Kind { .. } => Fault::Caller,
             Self::Lost { .. } | Self::Damaged { .. } => Fault::Damage,
             Self::Io { .. } => Fault::Environment,
             Self::Catalog { source } => source.fault(),
@@ -126,7 +136,12 @@ impl ReadError {
 
     /// Whether reading on after this record makes sense.
     pub(crate) fn is_damage(&self) -> bool {
-        matches!(self, Self::Lost { .. } | Self::Damaged { .. } | Self::Kind { .. } | Self::Missing { .. })
+        match self {
+            Self::Lost { .. } | Self::Gone { .. } | Self::Damaged { .. } | Self::Kind { .. } | Self::Missing { .. } => {
+                true
+            }
+            Self::Io { .. } | Self::Catalog { .. } => false,
+        }
     }
 }
 
@@ -136,14 +151,32 @@ pub(crate) struct Frame {
     pub(crate) payload: Vec<u8>,
 }
 
-/// A segment's frames.
+/// A frame as it is stored: header and payload, both with right checksums.
+pub(crate) struct StoredFrame {
+    pub(crate) header: FrameHeader,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A segment.
 pub(crate) struct Segment {
     pub(crate) first: Lsn,
     pub(crate) salt: Salt,
+    pub(crate) epoch: u64,
+    pub(crate) created: UnixMillis,
+    pub(crate) compacted: Option<Compacted>,
     /// Where its frames end.
     pub(crate) end: u64,
-    /// Offset ÷ 8 by LSN, [`UNREADABLE`] for damaged frames.
-    pub(crate) offsets: Vec<u32>,
+    pub(crate) frames: Frames,
+    /// Its file, once another one may have its name: readers must not open that one with these offsets.
+    pub(crate) pinned: Option<Arc<dyn DiskFile>>,
+}
+
+/// A segment that compaction has replaced, kept for those who looked a record up before.
+struct Retired {
+    segment: Segment,
+    /// One past its last LSN.
+    next: Lsn,
+    since: Instant,
 }
 
 /// Where a frame is.
@@ -153,6 +186,14 @@ struct Location {
     offset: u64,
     /// Upper bound of its length, exact unless its neighbour is damaged.
     length: u64,
+    file: Option<Arc<dyn DiskFile>>,
+}
+
+impl Location {
+    /// Tells whether another look finds the record elsewhere.
+    fn is(&self, other: &Self) -> bool {
+        self.segment == other.segment && self.offset == other.offset && self.file.is_some() == other.file.is_some()
+    }
 }
 
 /// What the last segment looked like when the log was opened.
@@ -171,11 +212,16 @@ pub(crate) struct Log {
     pub(crate) dir: PathBuf,
     pub(crate) node: NodeId,
     pub(crate) salt: Salt,
+    /// Epoch of new segments.
+    pub(crate) epoch: u64,
     /// In LSN order, never empty; the last one is being written.
     pub(crate) segments: RwLock<Vec<Segment>>,
     pub(crate) last: AtomicU64,
     files: Mutex<HashMap<Lsn, Arc<dyn DiskFile>>>,
     damage: Mutex<Vec<Damage>>,
+    retired: Mutex<Vec<Retired>>,
+    /// Bytes of dead records by the first LSN of their segment, as far as known: what compaction chooses by.
+    pub(crate) dead: Mutex<BTreeMap<Lsn, u64>>,
     decompressors: Mutex<Vec<zstd::bulk::Decompressor<'static>>>,
 }
 
@@ -189,7 +235,7 @@ fn index_path(dir: &Path, first: Lsn) -> PathBuf {
 }
 
 /// Names of the segment files in `names`, by LSN; other files are none of ours.
-fn segment_firsts(names: &[String]) -> Vec<Lsn> {
+pub(crate) fn segment_firsts(names: &[String]) -> Vec<Lsn> {
     let digits = names.iter().filter_map(|name| name.strip_suffix(".seg")).filter(|digits| digits.len() == 20);
     let mut firsts: Vec<Lsn> = digits.filter_map(|digits| digits.parse().ok().map(Lsn)).collect();
     firsts.sort_unstable();
@@ -243,6 +289,11 @@ impl Log {
     /// Opens the log in `dir`, which exists, and makes it if there is none. Cuts a torn tail.
     pub(crate) fn open(disk: Arc<dyn Disk>, dir: PathBuf, now: UnixMillis) -> Result<(Self, Tail), OpenError> {
         let names = disk.list(&dir).map_err(|source| OpenError::Read { path: dir.clone(), source })?;
+        // What an interrupted compaction was writing.
+        for name in names.iter().filter(|name| name.ends_with(".seg.tmp")) {
+            let path = dir.join(name);
+            disk.remove(&path).map_err(|source| OpenError::Write { path, source })?;
+        }
         let firsts = segment_firsts(&names);
         let last = firsts.last().copied();
         let mut candidates = Vec::with_capacity(firsts.len());
@@ -258,17 +309,19 @@ impl Log {
                 candidates.push(Candidate::open(&*disk, &dir, last.first, true)?);
             }
         }
+        remove_covered(&*disk, &dir, &mut candidates)?;
         let mut headers = candidates.iter().filter_map(|candidate| match candidate.header {
             HeaderCheck::Good { header, .. } => Some(header),
             HeaderCheck::TooNew(_) | HeaderCheck::Bad => None,
         });
-        let (node, salt) = match (headers.next(), candidates.first()) {
-            (Some(header), _) => (header.node, header.salt),
+        let (node, salt, epoch) = match (headers.next(), candidates.first()) {
+            (Some(header), _) => (header.node, header.salt, headers.last().unwrap_or(header).epoch),
             (None, Some(candidate)) => return Err(OpenError::Header { path: candidate.path.clone() }),
             (None, None) => {
-                let mut random = [0; 24];
+                let mut random = [0; 32];
                 getrandom::fill(&mut random).map_err(|source| OpenError::Random { source })?;
-                (NodeId(super::frame::array(&random, 0)), super::frame::array(&random, 16))
+                let epoch = u64::from_le_bytes(super::frame::array(&random, 24));
+                (NodeId(super::frame::array(&random, 0)), super::frame::array(&random, 16), epoch)
             }
         };
         let log = Self {
@@ -276,10 +329,13 @@ impl Log {
             dir,
             node,
             salt,
+            epoch,
             segments: RwLock::default(),
             last: AtomicU64::new(0),
             files: Mutex::default(),
             damage: Mutex::default(),
+            retired: Mutex::default(),
+            dead: Mutex::default(),
             decompressors: Mutex::default(),
         };
         let tail = log.load(candidates, now)?;
@@ -293,32 +349,49 @@ impl Log {
         let mut tail = None;
         for (candidate, next_segment) in candidates.into_iter().zip(nexts) {
             let Candidate { first, path, file, length, header, .. } = candidate;
-            let salt = self.check_header(first, &path, &header)?;
+            let header = self.check_header(first, &path, &header)?;
+            let salt = header.map_or(self.salt, |header| header.salt);
+            let compacted = header.and_then(|header| header.compacted);
             if first > next {
                 let records = Some((next, Lsn(first.0 - 1)));
                 let path = segment_path(&self.dir, next);
                 self.report(Damage { path, offset: 0, length: 0, records, what: "segment missing" });
             }
             let read = |source| OpenError::Read { path: path.clone(), source };
-            let place = Place { salt, first, next_segment, length };
-            let indexed = next_segment.and_then(|after| self.read_index(first, after, length));
-            let is_indexed = indexed.is_some();
-            let scan = match indexed {
-                Some(offsets) => Scan { offsets, end: length, ..Scan::default() },
-                None => segment::scan(&*file, &place).map_err(read)?,
+            // A segment that was missing between two others is no part of the first of them.
+            let end_lsn = match (compacted, next_segment) {
+                (Some(compacted), Some(next)) => Some(compacted.end.min(next)),
+                (Some(compacted), None) => Some(compacted.end),
+                (None, next) => next,
             };
-            for bad in &scan.damage {
+            let place = Place { salt, first, next_segment: end_lsn, length };
+            let bytes = compacted.map(|compacted| compacted.bytes);
+            let indexed = end_lsn.and_then(|after| self.read_index(first, after, length));
+            let is_indexed = indexed.is_some() && bytes.is_none_or(|bytes| bytes == length);
+            let (frames, end, damage, torn) = match indexed.filter(|_| is_indexed) {
+                Some(frames) => (frames, length, Vec::new(), None),
+                // Without its header nobody knows whether a segment was compacted.
+                None if compacted.is_some() || (header.is_none() && end_lsn.is_some()) => {
+                    let SparseScan { frames, damage } = segment::scan_compacted(&*file, &place, bytes).map_err(read)?;
+                    (frames, length, damage, None)
+                }
+                None => {
+                    let Scan { offsets, end, damage, torn, unproven } = segment::scan(&*file, &place).map_err(read)?;
+                    (Frames::Dense(offsets), end, damage, Some((torn, unproven)))
+                }
+            };
+            for bad in &damage {
                 let records = (!bad.lsns.is_empty()).then(|| (Lsn(bad.lsns.start), Lsn(bad.lsns.end - 1)));
                 let (offset, length) = (bad.bytes.start, bad.bytes.end - bad.bytes.start);
                 self.report(Damage { path: path.clone(), offset, length, records, what: bad.what });
             }
-            next = next_segment.unwrap_or(Lsn(first.0 + scan.offsets.len() as u64));
-            let Scan { offsets, end, damage, torn, unproven } = scan;
-            if next_segment.is_some() {
+            next = end_lsn.unwrap_or(Lsn(first.0 + frames.len() as u64));
+            if next_segment.is_some() || compacted.is_some() {
                 if !is_indexed && damage.is_empty() {
-                    self.write_index(first, length, &offsets);
+                    self.write_index(first, length, &frames);
                 }
             } else {
+                let (torn, unproven) = torn.expect("a segment without an end was scanned");
                 let mut allocated = length;
                 if torn > 0 {
                     let write = |source| OpenError::Write { path: path.clone(), source };
@@ -328,7 +401,9 @@ impl Log {
                 }
                 tail = Some(Tail { file, allocated, unproven, torn });
             }
-            self.segments.write().push(Segment { first, salt, end, offsets });
+            let epoch = header.map_or(self.epoch, |header| header.epoch);
+            let created = header.map_or(UnixMillis(0), |header| header.created);
+            self.segments.write().push(Segment { first, salt, epoch, created, compacted, end, frames, pinned: None });
         }
         self.last.store(next.0 - 1, Ordering::Release);
         match tail {
@@ -337,14 +412,14 @@ impl Log {
                 let file = self
                     .create_segment(next, now)
                     .map_err(|source| OpenError::Write { path: segment_path(&self.dir, next), source })?;
-                self.start_segment(next);
+                self.start_segment(next, now);
                 Ok(Tail { file, allocated: SEGMENT_START, unproven: 0..0, torn: 0 })
             }
         }
     }
 
-    /// The salt of a segment; where its header is lost, that of its neighbours.
-    fn check_header(&self, first: Lsn, path: &Path, header: &HeaderCheck) -> Result<Salt, OpenError> {
+    /// The header of a segment; `None` where it is lost.
+    fn check_header(&self, first: Lsn, path: &Path, header: &HeaderCheck) -> Result<Option<SegmentHeader>, OpenError> {
         let damaged = |length| Damage {
             path: path.to_owned(),
             offset: 0,
@@ -363,11 +438,11 @@ impl Log {
                 if spare {
                     self.report(damaged(SEGMENT_START / 2));
                 }
-                Ok(header.salt)
+                Ok(Some(header))
             }
             HeaderCheck::TooNew(_) | HeaderCheck::Bad => {
                 self.report(Damage { what: "segment header damaged", ..damaged(SEGMENT_START) });
-                Ok(self.salt)
+                Ok(None)
             }
         }
     }
@@ -376,34 +451,49 @@ impl Log {
     pub(crate) fn create_segment(&self, first: Lsn, now: UnixMillis) -> io::Result<Arc<dyn DiskFile>> {
         let path = segment_path(&self.dir, first);
         let file = self.disk.create(&path)?;
-        let header = SegmentHeader { node: self.node, first, created: now, salt: self.salt };
+        let header = self.new_header(first, now);
         file.write_at(&header.encode(), 0)?;
         file.sync_all()?;
         self.disk.sync_dir(&self.dir)?;
         Ok(file)
     }
 
-    /// Makes a created segment the last one.
-    pub(crate) fn start_segment(&self, first: Lsn) {
-        let segment = Segment { first, salt: self.salt, end: SEGMENT_START, offsets: Vec::new() };
-        self.segments.write().push(segment);
+    fn new_header(&self, first: Lsn, now: UnixMillis) -> SegmentHeader {
+        let (node, salt, epoch) = (self.node, self.salt, self.epoch);
+        SegmentHeader { node, first, created: now, salt, epoch, compacted: None }
     }
 
-    fn read_index(&self, first: Lsn, after: Lsn, length: u64) -> Option<Vec<u32>> {
+    /// Makes a created segment the last one.
+    pub(crate) fn start_segment(&self, first: Lsn, now: UnixMillis) {
+        self.segments.write().push(Segment {
+            first,
+            salt: self.salt,
+            epoch: self.epoch,
+            created: now,
+            compacted: None,
+            end: SEGMENT_START,
+            frames: Frames::Dense(Vec::new()),
+            pinned: None,
+        });
+    }
+
+    fn read_index(&self, first: Lsn, after: Lsn, length: u64) -> Option<Frames> {
         let bytes = read_file(&*self.disk, &index_path(&self.dir, first), INDEX_BYTES_MAX).ok()?;
-        let offsets = segment::decode_index(&bytes, self.node, first, length)?;
-        (first.0 + offsets.len() as u64 == after.0).then_some(offsets)
+        segment::decode_index(&bytes, self.node, first, length).filter(|frames| match frames {
+            Frames::Dense(offsets) => first.0 + offsets.len() as u64 == after.0,
+            Frames::Sparse { lsns, .. } => lsns.last().is_none_or(|last| first.0 + u64::from(*last) < after.0),
+        })
     }
 
     /// Writes the index of a sealed segment. A failure or a crash costs the next start a scan of that segment, nothing
     /// else, so errors are ignored and nothing is synced.
-    pub(crate) fn write_index(&self, first: Lsn, length: u64, offsets: &[u32]) {
-        if offsets.contains(&UNREADABLE) {
+    pub(crate) fn write_index(&self, first: Lsn, length: u64, frames: &Frames) {
+        if frames.is_damaged() {
             return;
         }
         let path = index_path(&self.dir, first);
         let _ = self.disk.remove(&path);
-        let bytes = segment::encode_index(self.node, first, length, offsets);
+        let bytes = segment::encode_index(self.node, first, length, frames);
         let _ = self.disk.create(&path).and_then(|file| file.write_at(&bytes, 0));
     }
 
@@ -435,24 +525,20 @@ impl Log {
             return Err(ReadError::Missing { lsn, last });
         }
         let lost = ReadError::Lost { first: lsn, last: lsn };
-        let segments = self.segments.read();
-        let Some(segment) = segments.partition_point(|segment| segment.first <= lsn).checked_sub(1) else {
-            return Err(lost);
-        };
-        let segment = &segments[segment];
-        let index = (lsn.0 - segment.first.0) as usize;
-        let end = match segment.offsets.get(index + 1) {
-            Some(&UNREADABLE) | None => segment.end,
-            Some(&next) => u64::from(next) * 8,
-        };
-        match segment.offsets.get(index) {
-            None | Some(&UNREADABLE) => Err(lost),
-            Some(&offset) => {
-                let offset = u64::from(offset) * 8;
-                let length = end.saturating_sub(offset);
-                Ok(Location { segment: segment.first, salt: segment.salt, offset, length })
+        {
+            let segments = self.segments.read();
+            let Some(segment) = segments.partition_point(|segment| segment.first <= lsn).checked_sub(1) else {
+                return Err(lost);
+            };
+            match locate_in(&segments[segment], lsn) {
+                Ok(location) => return Ok(location),
+                Err(Slot::Absent) => {}
+                Err(Slot::Unreadable | Slot::At { .. }) => return Err(lost),
             }
         }
+        let retired = self.retired.lock();
+        let old = retired.iter().rev().find(|old| old.segment.first <= lsn && lsn < old.next);
+        old.and_then(|old| locate_in(&old.segment, lsn).ok()).ok_or(ReadError::Gone { lsn })
     }
 
     /// Whether a record is known to be unreadable; says nothing about damage that nobody has met yet.
@@ -460,28 +546,108 @@ impl Log {
         self.locate(lsn).is_err()
     }
 
-    /// The records from `lsn` on that are known to be unreadable, without a gap: the first readable one after them, or
-    /// one past the end of the log. Equal to `lsn` when that is readable.
+    /// The first readable record at or after `lsn`; one past the end of the log when there is none.
     pub(crate) fn next_readable(&self, lsn: Lsn) -> Lsn {
         let end = self.last().next();
         let segments = self.segments.read();
         let at = segments.partition_point(|segment| segment.first <= lsn).saturating_sub(1);
-        for segment in &segments[at..] {
-            let skip = lsn.0.saturating_sub(segment.first.0) as usize;
-            let offsets = segment.offsets.get(skip..).unwrap_or_default();
-            if let Some(index) = offsets.iter().position(|offset| *offset != UNREADABLE) {
-                return Lsn(segment.first.0 + (skip + index) as u64).min(end);
+        let mut found = segments[at..].iter().filter_map(|segment| segment.frames.next_readable(segment.first, lsn));
+        found.next().map_or(end, |lsn| lsn.min(end))
+    }
+
+    /// First and last of the records from `from` on and before `to` that are damaged or missing, other than by compaction.
+    pub(crate) fn lost_between(&self, from: Lsn, to: Lsn) -> Option<(Lsn, Lsn)> {
+        let segments = self.segments.read();
+        let at = segments.partition_point(|segment| segment.first <= from).saturating_sub(1);
+        let mut found: Option<(Lsn, Lsn)> = None;
+        let mut add = |first: Lsn, last: Lsn| {
+            let (low, high) = found.unwrap_or((first, last));
+            found = Some((low.min(first), high.max(last)));
+        };
+        let mut next = from;
+        for (index, segment) in segments.iter().enumerate().skip(at).take_while(|(_, segment)| segment.first < to) {
+            if next < segment.first {
+                add(next, Lsn(segment.first.0 - 1));
+            }
+            if let Some((first, last)) = segment.frames.lost_in(segment.first, &(from.0..to.0)) {
+                add(first, last);
+            }
+            next = next.max(segment_end(segment, segments.get(index + 1)));
+        }
+        if next < to {
+            add(next, Lsn(to.0 - 1));
+        }
+        found
+    }
+
+    /// The segment that holds a record, and the bytes of its frame; `None` when it is not readable there.
+    pub(crate) fn extent(&self, lsn: Lsn) -> Option<(Lsn, u64)> {
+        let segments = self.segments.read();
+        let segment = &segments[segments.partition_point(|segment| segment.first <= lsn).checked_sub(1)?];
+        let location = locate_in(segment, lsn).ok()?;
+        Some((segment.first, location.length))
+    }
+
+    /// Forgets the segments that were replaced long enough ago; their space becomes free with their last reader.
+    pub(crate) fn drop_retired(&self) {
+        self.retired.lock().retain(|old| old.since.elapsed() < RETIRED_FOR);
+    }
+
+    /// Has readers of these segments keep to the files that they have now. Called before other files take their names; one
+    /// that is pinned already stays so, because after a failure its name may be another file's by now.
+    pub(crate) fn pin(&self, firsts: &[Lsn]) -> io::Result<()> {
+        for first in firsts {
+            let file = self.disk.open(&segment_path(&self.dir, *first), false)?;
+            let mut segments = self.segments.write();
+            if let Some(segment) = segments.iter_mut().find(|segment| segment.first == *first) {
+                segment.pinned.get_or_insert(file);
             }
         }
-        end
+        Ok(())
+    }
+
+    /// Puts a compacted segment in the place of those that it replaces, which are next to each other.
+    pub(crate) fn replace(&self, firsts: &[Lsn], segment: Segment) {
+        let end = segment.compacted.expect("it is compacted").end;
+        let mut segments = self.segments.write();
+        let at = segments.partition_point(|other| other.first < segment.first);
+        let old: Vec<Segment> = segments.splice(at..at + firsts.len(), [segment]).collect();
+        let nexts: Vec<Lsn> = firsts.iter().skip(1).copied().chain([end]).collect();
+        let since = Instant::now();
+        let retired = old.into_iter().zip(nexts).map(|(segment, next)| Retired { segment, next, since });
+        // Before the other lock is given up: at each moment a record is found in one of the two.
+        self.retired.lock().extend(retired);
+        let mut files = self.files.lock();
+        firsts.iter().for_each(|first| drop(files.remove(first)));
     }
 
     /// The header of a record, without reading its payload.
     pub(crate) fn header(&self, lsn: Lsn) -> Result<FrameHeader, ReadError> {
-        let location = self.locate(lsn)?;
-        let mut bytes = [0; FRAME_HEADER];
-        self.read_bytes(&location, &mut bytes, 0)?;
-        self.check(lsn, &location, &bytes)
+        self.read_at(lsn, |location| {
+            let mut bytes = [0; FRAME_HEADER];
+            self.read_bytes(location, &mut bytes, 0)?;
+            Self::check(lsn, location, &bytes)
+        })
+    }
+
+    /// Looks a record up and reads it. When compaction gave its segment's name to another file in between, it is looked
+    /// up once more: that which was read was never its place.
+    fn read_at<T>(&self, lsn: Lsn, read: impl Fn(&Location) -> Result<T, Flaw>) -> Result<T, ReadError> {
+        let mut location = self.locate(lsn)?;
+        loop {
+            let flaw = match read(&location) {
+                Ok(value) => return Ok(value),
+                Err(flaw) => flaw,
+            };
+            let again = self.locate(lsn)?;
+            if again.is(&location) {
+                return Err(match flaw {
+                    Flaw::Damaged(what) => self.damaged(lsn, &location, what),
+                    Flaw::Io(source) => ReadError::Io { path: segment_path(&self.dir, location.segment), source },
+                });
+            }
+            location = again;
+        }
     }
 
     /// Tells the record at `lsn` from another that a different history put there.
@@ -492,39 +658,65 @@ impl Log {
 
     /// Reads a record and checks it.
     pub(crate) fn read(&self, lsn: Lsn) -> Result<Frame, ReadError> {
-        let location = self.locate(lsn)?;
-        // Beside a damaged neighbour the length is only an upper bound, which can be a whole segment.
-        let guess = location.length.clamp(FRAME_HEADER as u64, 64 << 10) as usize;
-        let mut bytes = vec![0; guess];
-        self.read_bytes(&location, &mut bytes, 0)?;
-        let header = self.check(lsn, &location, &bytes)?;
-        let end = FRAME_HEADER + header.stored as usize;
-        if end > bytes.len() {
-            if end as u64 > location.length {
-                return Err(self.damaged(lsn, &location, "length goes beyond the next record"));
-            }
-            bytes.resize(end, 0);
-            self.read_bytes(&location, &mut bytes[guess..], guess as u64)?;
-        }
-        bytes.truncate(end);
-        let stored = &bytes[FRAME_HEADER..];
-        if crc32c::crc32c(stored) != header.payload_crc {
-            return Err(self.damaged(lsn, &location, "payload checksum differs"));
-        }
+        self.read_at(lsn, |location| self.read_frame(lsn, location))
+    }
+
+    fn read_frame(&self, lsn: Lsn, location: &Location) -> Result<Frame, Flaw> {
+        let (header, mut bytes) = self.read_checked(lsn, location)?;
         let payload = if header.flags & ZSTD == 0 {
             bytes.drain(..FRAME_HEADER);
             bytes
         } else {
-            self.decompress(stored).ok_or_else(|| self.damaged(lsn, &location, "payload cannot be decompressed"))?
+            let stored = &bytes[FRAME_HEADER..];
+            self.decompress(stored).ok_or(Flaw::Damaged("payload cannot be decompressed"))?
         };
         Ok(Frame { header, payload })
     }
 
-    fn check(&self, lsn: Lsn, location: &Location, bytes: &[u8]) -> Result<FrameHeader, ReadError> {
+    /// Header and stored payload, both with right checksums.
+    fn read_checked(&self, lsn: Lsn, location: &Location) -> Result<(FrameHeader, Vec<u8>), Flaw> {
+        // Beside a damaged neighbour the length is only an upper bound, which can be a whole segment.
+        let guess = location.length.clamp(FRAME_HEADER as u64, 64 << 10) as usize;
+        let mut bytes = vec![0; guess];
+        self.read_bytes(location, &mut bytes, 0)?;
+        let header = Self::check(lsn, location, &bytes)?;
+        let end = FRAME_HEADER + header.stored as usize;
+        if end > bytes.len() {
+            if end as u64 > location.length {
+                return Err(Flaw::Damaged("length goes beyond the next record"));
+            }
+            bytes.resize(end, 0);
+            self.read_bytes(location, &mut bytes[guess..], guess as u64)?;
+        }
+        bytes.truncate(end);
+        if crc32c::crc32c(&bytes[FRAME_HEADER..]) != header.payload_crc {
+            return Err(Flaw::Damaged("payload checksum differs"));
+        }
+        Ok((header, bytes))
+    }
+
+    /// A record's frame as it is stored, checked.
+    pub(crate) fn read_stored(&self, lsn: Lsn) -> Result<StoredFrame, ReadError> {
+        self.read_at(lsn, |location| {
+            let (header, bytes) = self.read_checked(lsn, location)?;
+            Ok(StoredFrame { header, bytes })
+        })
+    }
+
+    /// The payload of a stored frame.
+    pub(crate) fn payload_of(&self, frame: &StoredFrame) -> Result<Vec<u8>, ReadError> {
+        let stored = &frame.bytes[FRAME_HEADER..];
+        if frame.header.flags & ZSTD == 0 {
+            return Ok(stored.to_vec());
+        }
+        self.decompress(stored).ok_or_else(|| self.unreadable(frame.header.lsn, "payload cannot be decompressed"))
+    }
+
+    fn check(lsn: Lsn, location: &Location, bytes: &[u8]) -> Result<FrameHeader, Flaw> {
         match FrameHeader::parse(bytes, location.salt) {
             Some(header) if header.lsn == lsn => Ok(header),
-            Some(_) => Err(self.damaged(lsn, location, "another record is in its place")),
-            None => Err(self.damaged(lsn, location, "no valid frame header")),
+            Some(_) => Err(Flaw::Damaged("another record is in its place")),
+            None => Err(Flaw::Damaged("no valid frame header")),
         }
     }
 
@@ -563,9 +755,12 @@ impl Log {
         payload
     }
 
-    fn read_bytes(&self, location: &Location, buffer: &mut [u8], skip: u64) -> Result<(), ReadError> {
-        let mut read = || read_exact_at(&*self.file(location.segment)?, buffer, location.offset + skip);
-        read().map_err(|source| ReadError::Io { path: segment_path(&self.dir, location.segment), source })
+    fn read_bytes(&self, location: &Location, buffer: &mut [u8], skip: u64) -> Result<(), Flaw> {
+        let file = match &location.file {
+            Some(file) => Arc::clone(file),
+            None => self.file(location.segment)?,
+        };
+        Ok(read_exact_at(&*file, buffer, location.offset + skip)?)
     }
 
     fn file(&self, first: Lsn) -> io::Result<Arc<dyn DiskFile>> {
@@ -582,4 +777,62 @@ impl Log {
         files.insert(first, Arc::clone(&file));
         Ok(file)
     }
+}
+
+/// What is wrong with what was read, before it is known whether it was the right place.
+enum Flaw {
+    Damaged(&'static str),
+    Io(io::Error),
+}
+
+impl From<io::Error> for Flaw {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+fn locate_in(segment: &Segment, lsn: Lsn) -> Result<Location, Slot> {
+    match segment.frames.slot(segment.first, lsn) {
+        Slot::At { offset, next } => Ok(Location {
+            segment: segment.first,
+            salt: segment.salt,
+            offset,
+            length: next.unwrap_or(segment.end).saturating_sub(offset),
+            file: segment.pinned.clone(),
+        }),
+        slot @ (Slot::Unreadable | Slot::Absent) => Err(slot),
+    }
+}
+
+/// One past the last LSN that a segment covers.
+pub(crate) fn segment_end(segment: &Segment, next: Option<&Segment>) -> Lsn {
+    match (segment.compacted, next) {
+        (Some(compacted), _) => compacted.end,
+        (None, Some(next)) => next.first,
+        (None, None) => Lsn(segment.first.0 + segment.frames.len() as u64),
+    }
+}
+
+/// Removes segments that a compacted one before them covers: compaction was interrupted between the two.
+fn remove_covered(disk: &dyn Disk, dir: &Path, candidates: &mut Vec<Candidate>) -> Result<(), OpenError> {
+    let mut covered = Lsn::ZERO;
+    let mut removed = false;
+    let mut kept = Vec::with_capacity(candidates.len());
+    for candidate in candidates.drain(..) {
+        if candidate.first < covered {
+            let write = |source| OpenError::Write { path: candidate.path.clone(), source };
+            disk.remove(&candidate.path).map_err(write)?;
+            removed = true;
+            continue;
+        }
+        if let HeaderCheck::Good { header: SegmentHeader { compacted: Some(compacted), .. }, .. } = candidate.header {
+            covered = compacted.end;
+        }
+        kept.push(candidate);
+    }
+    *candidates = kept;
+    if removed {
+        disk.sync_dir(dir).map_err(|source| OpenError::Write { path: dir.to_owned(), source })?;
+    }
+    Ok(())
 }

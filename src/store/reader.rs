@@ -85,9 +85,14 @@ impl Reader {
     #[must_use]
     pub fn state(&self) -> WriterState {
         let mut state = self.state.lock();
-        if let WriterState::DiskFull { needed, .. } = *state
-            && self.log.disk.free_space(&self.log.dir).is_ok_and(|free| free >= needed)
-        {
+        let has_room = match *state {
+            WriterState::DiskFull { needed, .. } => {
+                self.log.disk.free_space(&self.log.dir).is_ok_and(|free| free >= needed)
+            }
+            WriterState::QuotaReached { limit, .. } => self.log.bytes() < limit,
+            WriterState::Writable | WriterState::ReadOnly { .. } => false,
+        };
+        if has_room {
             *state = WriterState::Writable;
         }
         state.clone()
@@ -266,8 +271,11 @@ impl Iterator for Changes<'_> {
             }
             let lsn = self.reader.log.next_readable(self.next).min(self.end.next());
             if lsn > self.next {
-                let first = std::mem::replace(&mut self.next, lsn);
-                return Some(Err(ReadError::Lost { first, last: Lsn(lsn.0 - 1) }));
+                let from = std::mem::replace(&mut self.next, lsn);
+                // Those that compaction left out are no loss.
+                if let Some((first, last)) = self.reader.log.lost_between(from, lsn) {
+                    return Some(Err(ReadError::Lost { first, last }));
+                }
             }
             self.next = lsn.next();
             if let Err(error) = self.read(lsn) {

@@ -366,7 +366,7 @@ impl<'a> Decoder<'a> {
         self.array().map(Digest)
     }
 
-    fn collection(&mut self) -> Result<CollectionId, RecordError> {
+    pub(crate) fn collection(&mut self) -> Result<CollectionId, RecordError> {
         self.u64().map(|lsn| CollectionId(Lsn(lsn)))
     }
 

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::disk::DiskFile;
 use super::frame::{END_OF_BATCH, FRAME_HEADER, FrameHeader, MARKER, SEGMENT_START, Salt, array};
+use super::frames::Frames;
 use crate::base::{Lsn, NodeId};
 
 /// Stands in the offsets for a frame that cannot be read.
@@ -59,7 +60,12 @@ pub(crate) fn scan(file: &dyn DiskFile, place: &Place) -> io::Result<Scan> {
         let here = window.header(position, place)?.filter(|header| header.lsn.0 == expected);
         let (gap, header) = match here {
             Some(header) => (None, header),
-            None => match window.search(position, expected, place)? {
+            // A frame is at least 48 bytes long, so the bytes skipped bound how many LSNs may be missing; this also bounds
+            // the offsets kept for them.
+            None => match window.search(position, place, |at, header| {
+                let missing = header.lsn.0.checked_sub(expected);
+                missing.is_some_and(|missing| missing <= (at - position) / FRAME_HEADER as u64)
+            })? {
                 Search::Found { at, header } => (Some(position..at), header),
                 Search::Zeros => return Ok(progress.finish(position, None, place)),
                 Search::Garbage { end } => return Ok(progress.finish(position, Some(position..end), place)),
@@ -71,6 +77,66 @@ pub(crate) fn scan(file: &dyn DiskFile, place: &Place) -> io::Result<Scan> {
         progress.frame(start, &header, gap, whole);
         position = start + header.length();
     }
+}
+
+/// Where the frames of a compacted segment are, and what is damaged.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SparseScan {
+    pub(crate) frames: Frames,
+    pub(crate) damage: Vec<BadRange>,
+}
+
+/// Reads a compacted segment, in which LSNs ascend with gaps. Between two frames there is nothing, so any other byte
+/// is damage; which records it held, if any, is unknown within the LSNs of its neighbours.
+///
+/// * `place.next_segment`: one past the last LSN that the segment covers.
+/// * `bytes`: the length that the file should have, if that is known.
+pub(crate) fn scan_compacted(file: &dyn DiskFile, place: &Place, bytes: Option<u64>) -> io::Result<SparseScan> {
+    let end = place.next_segment.expect("a compacted segment is sealed");
+    let mut window = Window { file, length: place.length, start: 0, bytes: Vec::new() };
+    let (mut lsns, mut offsets, mut lost, mut damage) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut position = SEGMENT_START;
+    let mut expected = place.first.0;
+    let fits = |expected: u64, header: &FrameHeader| {
+        header.lsn.0 >= expected && u32::try_from(header.lsn.0 - place.first.0).is_ok()
+    };
+    while position < place.length {
+        let here = window.header(position, place)?.filter(|header| fits(expected, header));
+        let (at, header) = match here {
+            Some(header) => (position, header),
+            None => match window.search(position, place, |_, header| fits(expected, header))? {
+                Search::Found { at, header } => {
+                    let (bytes, lsns) = (position..at, expected..header.lsn.0);
+                    lost.push(lsns.clone());
+                    damage.push(BadRange { bytes, lsns, what: "no valid frame header" });
+                    (at, header)
+                }
+                Search::Zeros | Search::Garbage { .. } => {
+                    let (bytes, lsns) = (position..place.length, expected..end.0);
+                    lost.push(lsns.clone());
+                    damage.push(BadRange { bytes, lsns, what: "no valid frame header" });
+                    position = place.length;
+                    break;
+                }
+            },
+        };
+        let lsn = header.lsn.0;
+        let whole = window.crc(at + FRAME_HEADER as u64, u64::from(header.stored))? == header.payload_crc;
+        lsns.push((lsn - place.first.0) as u32);
+        offsets.push(if whole { offset_unit(at) } else { UNREADABLE });
+        let next = at + header.length();
+        if !whole {
+            damage.push(BadRange { bytes: at..next, lsns: lsn..lsn + 1, what: "payload checksum differs" });
+        }
+        expected = lsn + 1;
+        position = next;
+    }
+    if bytes.is_some_and(|bytes| bytes > position) {
+        lost.push(expected..end.0);
+        damage.push(BadRange { bytes: position..position, lsns: expected..end.0, what: "records missing" });
+    }
+    lost.retain(|range| !range.is_empty());
+    Ok(SparseScan { frames: Frames::Sparse { lsns, offsets, lost }, damage })
 }
 
 /// Collects frames and decides, append by append, whether bad bytes are damage or the end of the log.
@@ -240,9 +306,8 @@ impl Window<'_> {
         Ok(crc)
     }
 
-    /// Looks from `from` on for a frame that can follow one with LSN `expected - 1`. A frame is at least 48 bytes long,
-    /// so the bytes skipped bound how many LSNs may be missing; this also bounds the offsets kept for them.
-    fn search(&mut self, from: u64, expected: u64, place: &Place) -> io::Result<Search> {
+    /// Looks from `from` on for a frame that `accept` takes; it is given the frame's offset and header.
+    fn search(&mut self, from: u64, place: &Place, accept: impl Fn(u64, &FrameHeader) -> bool) -> io::Result<Search> {
         let mut at = from;
         let mut used = None;
         while at < self.length {
@@ -267,11 +332,10 @@ impl Window<'_> {
                 at += step as u64;
                 continue;
             };
-            if let Some(header) = self.header(candidate, place)? {
-                let missing = header.lsn.0.checked_sub(expected);
-                if missing.is_some_and(|missing| missing <= (candidate - from) / FRAME_HEADER as u64) {
-                    return Ok(Search::Found { at: candidate, header });
-                }
+            if let Some(header) = self.header(candidate, place)?
+                && accept(candidate, &header)
+            {
+                return Ok(Search::Found { at: candidate, header });
             }
             at = candidate + 8;
         }
@@ -284,39 +348,53 @@ fn offset_unit(offset: u64) -> u32 {
 }
 
 const INDEX_MAGIC: &[u8; 8] = b"CAIRNIDX";
-const INDEX_FORMAT: u32 = 1;
+const INDEX_DENSE: u32 = 1;
+const INDEX_SPARSE: u32 = 2;
 const INDEX_HEADER: usize = 48;
 
-/// The index file of a sealed segment.
-pub(crate) fn encode_index(node: NodeId, first: Lsn, length: u64, offsets: &[u32]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(INDEX_HEADER + offsets.len() * 4 + 32);
+/// The index file of a sealed, undamaged segment.
+pub(crate) fn encode_index(node: NodeId, first: Lsn, length: u64, frames: &Frames) -> Vec<u8> {
+    let (format, lsns, offsets) = match frames {
+        Frames::Dense(offsets) => (INDEX_DENSE, &Vec::new(), offsets),
+        Frames::Sparse { lsns, offsets, .. } => (INDEX_SPARSE, lsns, offsets),
+    };
+    let mut bytes = Vec::with_capacity(INDEX_HEADER + (lsns.len() + offsets.len()) * 4 + 32);
     bytes.extend(INDEX_MAGIC);
-    bytes.extend(INDEX_FORMAT.to_le_bytes());
+    bytes.extend(format.to_le_bytes());
     bytes.extend((offsets.len() as u32).to_le_bytes());
     bytes.extend(node.0);
     bytes.extend(first.0.to_le_bytes());
     bytes.extend(length.to_le_bytes());
-    offsets.iter().for_each(|offset| bytes.extend(offset.to_le_bytes()));
+    lsns.iter().chain(offsets).for_each(|number| bytes.extend(number.to_le_bytes()));
     let digest = blake3::hash(&bytes);
     bytes.extend(digest.as_bytes());
     bytes
 }
 
-/// The offsets in an index file; `None` when it is damaged or belongs to another state of the segment.
-pub(crate) fn decode_index(bytes: &[u8], node: NodeId, first: Lsn, length: u64) -> Option<Vec<u32>> {
+/// The frames in an index file; `None` when it is damaged or belongs to another state of the segment.
+pub(crate) fn decode_index(bytes: &[u8], node: NodeId, first: Lsn, length: u64) -> Option<Frames> {
     let (body, digest) = bytes.split_last_chunk::<32>()?;
     if body.len() < INDEX_HEADER || blake3::hash(body) != *digest {
         return None;
     }
     let count = u32::from_le_bytes(array(body, 12)) as usize;
-    let (header, offsets) = body.split_at(INDEX_HEADER);
+    let (header, numbers) = body.split_at(INDEX_HEADER);
     let matches = header[..8] == *INDEX_MAGIC
-        && u32::from_le_bytes(array(header, 8)) == INDEX_FORMAT
         && array(header, 16) == node.0
         && u64::from_le_bytes(array(header, 32)) == first.0
-        && u64::from_le_bytes(array(header, 40)) == length
-        && offsets.len() == count * 4;
-    matches.then(|| offsets.chunks_exact(4).map(|offset| u32::from_le_bytes(array(offset, 0))).collect())
+        && u64::from_le_bytes(array(header, 40)) == length;
+    if !matches {
+        return None;
+    }
+    let mut numbers: Vec<u32> = numbers.chunks_exact(4).map(|number| u32::from_le_bytes(array(number, 0))).collect();
+    match u32::from_le_bytes(array(header, 8)) {
+        INDEX_DENSE if numbers.len() == count => Some(Frames::Dense(numbers)),
+        INDEX_SPARSE if numbers.len() == count.checked_mul(2)? => {
+            let offsets = numbers.split_off(count);
+            Some(Frames::Sparse { lsns: numbers, offsets, lost: Vec::new() })
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -365,7 +443,7 @@ mod tests {
     #[test]
     fn a_clean_segment_has_no_damage() {
         let found = scan_bytes(&segment(&[(1, true), (2, false), (2, true)]), None);
-        assert_eq!(found.offsets, [16, 24, 32]);
+        assert_eq!(found.offsets, [32, 40, 48]);
         assert_eq!((found.end, found.torn, found.damage.len()), (frame_at(3) as u64, 0, 0));
         assert_eq!(found.unproven, frame_at(1) as u64..frame_at(3) as u64);
     }
@@ -402,7 +480,7 @@ mod tests {
             let mut bytes = segment(&[(1, true), (2, true), (3, true), (4, true)]);
             bytes[frame_at(1) + offset] ^= 1;
             let found = scan_bytes(&bytes, None);
-            assert_eq!(found.offsets, [16, UNREADABLE, 32, 40]);
+            assert_eq!(found.offsets, [32, UNREADABLE, 48, 56]);
             assert_eq!(found.damage, [BadRange { bytes: frame_at(1) as u64..frame_at(2) as u64, lsns: 2..3, what }]);
             assert_eq!(found.torn, 0);
         }
@@ -414,7 +492,7 @@ mod tests {
         bytes[frame_at(0) + 50] ^= 1;
         bytes[frame_at(3) + 50] ^= 1;
         let found = scan_bytes(&bytes, None);
-        assert_eq!(found.offsets, [UNREADABLE, 24, 32]);
+        assert_eq!(found.offsets, [UNREADABLE, 40, 48]);
         assert_eq!((found.damage.len(), found.torn), (1, 64));
     }
 
@@ -433,7 +511,7 @@ mod tests {
         bytes[frame_at(1) + 50] ^= 1;
         bytes.truncate(frame_at(3) - 10);
         let found = scan_bytes(&bytes, Some(Lsn(4)));
-        assert_eq!(found.offsets, [16, UNREADABLE]);
+        assert_eq!(found.offsets, [32, UNREADABLE]);
         assert_eq!(found.damage.iter().map(|bad| bad.lsns.clone()).collect::<Vec<_>>(), [2..3, 3..4]);
     }
 
@@ -452,14 +530,18 @@ mod tests {
         bytes[frame_at(0) + 4] ^= 1;
         let inside = frame_at(0) + 16;
         bytes[inside..inside + FRAME_HEADER].copy_from_slice(&forged.encode([0; 8]));
-        assert_eq!(scan_bytes(&bytes, None).offsets, [UNREADABLE, 24]);
+        assert_eq!(scan_bytes(&bytes, None).offsets, [UNREADABLE, 40]);
     }
 
     #[test]
     fn a_damaged_or_foreign_index_is_refused() {
-        let (node, first, offsets) = (NodeId([1; 16]), Lsn(5), [16, 24, 99]);
-        let bytes = encode_index(node, first, 1000, &offsets);
-        assert_eq!(decode_index(&bytes, node, first, 1000), Some(offsets.to_vec()));
+        let (node, first) = (NodeId([1; 16]), Lsn(5));
+        let sparse = Frames::Sparse { lsns: vec![0, 4], offsets: vec![32, 40], lost: Vec::new() };
+        let bytes = encode_index(node, first, 1000, &sparse);
+        assert_eq!(decode_index(&bytes, node, first, 1000), Some(sparse));
+        let dense = Frames::Dense(vec![16, 24, 99]);
+        let bytes = encode_index(node, first, 1000, &dense);
+        assert_eq!(decode_index(&bytes, node, first, 1000), Some(dense));
         assert_eq!(decode_index(&bytes, node, first, 1001), None);
         assert_eq!(decode_index(&bytes, NodeId([2; 16]), first, 1000), None);
         for at in 0..bytes.len() {

@@ -1,5 +1,6 @@
 //! Tests of the store as a whole: crashes and failures on a disk in memory, views and locks in a real directory.
 
+mod compaction;
 mod crash;
 mod operations;
 mod views;
@@ -34,7 +35,13 @@ type Opened = (Writer, Arc<Reader>, OpenReport);
 
 /// Small segments, so that tests cross their borders.
 fn config(data_dir: &Path) -> Config {
-    Config { data_dir: data_dir.to_owned(), segment_bytes: 4 << 10, reserve_bytes: 0, clock: TestClock::at(1_000) }
+    Config {
+        data_dir: data_dir.to_owned(),
+        segment_bytes: 4 << 10,
+        reserve_bytes: 0,
+        max_bytes: 0,
+        clock: TestClock::at(1_000),
+    }
 }
 
 /// On a disk in memory.

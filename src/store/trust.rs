@@ -26,7 +26,7 @@ use super::update::Update;
 use crate::base::{Digest, Lsn, NodeId};
 
 /// Changes when the keys or values of the catalog do; an older catalog is rebuilt.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The manifest names a handful of files.
 const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 /// Changed keys of one batch during a rebuild, which bounds its memory.
@@ -197,6 +197,7 @@ impl Trust {
         if stamps(&self.directory).ok() != before {
             self.mark_dirty();
         }
+        *log.dead.lock() = catalog.dead()?;
         let applied = catalog.applied()?;
         match clean_at {
             None => catalog.check()?,
@@ -269,6 +270,7 @@ impl Trust {
 /// Makes a catalog in an empty tree.
 fn rebuild(tree: Tree, log: &Log) -> Result<Catalog, OpenError> {
     let catalog = Catalog::open(tree).map_err(|source| OpenError::Catalog { source })?;
+    log.dead.lock().clear();
     match catch_up(&catalog, log, Lsn::ZERO) {
         Ok(_) => Ok(catalog),
         Err(ReadError::Catalog { source }) => Err(OpenError::Catalog { source }),

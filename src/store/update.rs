@@ -30,12 +30,22 @@ pub(crate) struct Update<'a> {
     touched: Vec<CollectionId>,
     /// Documents whose records are not in the log yet.
     pending: HashMap<Lsn, Arc<DocumentRecord>>,
+    /// Records that nothing refers to any more.
+    dead: Vec<Lsn>,
 }
 
 impl<'a> Update<'a> {
     pub(crate) fn new(catalog: &'a Catalog, log: &'a Log) -> Self {
         let collections = Arc::clone(&catalog.collections.read());
-        Self { catalog, log, batch: Batch::new(), collections, touched: Vec::new(), pending: HashMap::new() }
+        Self {
+            catalog,
+            log,
+            batch: Batch::new(),
+            collections,
+            touched: Vec::new(),
+            pending: HashMap::new(),
+            dead: Vec::new(),
+        }
     }
 
     /// Number of changed keys.
@@ -66,8 +76,13 @@ impl<'a> Update<'a> {
 
     /// The last version that was used for an id that no document has now; 0 when there never was one.
     pub(crate) fn deleted_version(&self, collection: CollectionId, id: &str) -> Result<u64, CatalogError> {
+        Ok(self.tombstone(collection, id)?.map_or(0, |(version, _)| version))
+    }
+
+    /// Last version and LSN of the tombstone of an id.
+    fn tombstone(&self, collection: CollectionId, id: &str) -> Result<Option<(u64, Lsn)>, CatalogError> {
         let value = self.get(&key::deleted(collection, id))?;
-        Ok(value.map(|value| decode_pair(&value)).transpose()?.map_or(0, |(version, _)| version))
+        Ok(value.map(|value| decode_pair(&value)).transpose()?.map(|(version, lsn)| (version, Lsn(lsn))))
     }
 
     /// LSN of the chunk record with this digest and how often documents refer to it.
@@ -115,10 +130,12 @@ impl<'a> Update<'a> {
                 self.put_document(lsn, time, document, old)
             }
             Record::DocumentDeleted { collection, id, version, .. } => {
-                let Some(entry) = self.document(*collection, id)? else { return Ok(()) };
-                self.drop_document(*collection, id, &entry, old)?;
-                self.remove(key::document(*collection, id));
-                self.put(key::deleted(*collection, id), pair(*version, 0));
+                // In a compacted log there may be the tombstone alone.
+                if let Some(entry) = self.document(*collection, id)? {
+                    self.drop_document(*collection, id, &entry, old)?;
+                    self.remove(key::document(*collection, id));
+                }
+                self.put(key::deleted(*collection, id), pair(*version, lsn.0));
                 self.change_collection(*collection, lsn, time, |_| {});
                 Ok(())
             }
@@ -150,7 +167,12 @@ impl<'a> Update<'a> {
         self.count_chunks(collection, &document.chunks, 1)?;
         match self.document(collection, id)? {
             Some(entry) => self.drop_document(collection, id, &entry, old)?,
-            None => self.remove(key::deleted(collection, id)),
+            None => {
+                if let Some((_, tombstone)) = self.tombstone(collection, id)? {
+                    self.dead.push(tombstone);
+                    self.remove(key::deleted(collection, id));
+                }
+            }
         }
         let entry = DocumentEntry {
             lsn,
@@ -189,6 +211,7 @@ impl<'a> Update<'a> {
         entry: &DocumentEntry,
         old: Option<Arc<DocumentRecord>>,
     ) -> Result<(), CatalogError> {
+        self.dead.push(entry.lsn);
         // Where the record is damaged its references stay counted: a chunk too many is kept, none is lost.
         if let Some(record) = old.filter(|old| old.lsn == entry.lsn).or_else(|| self.record(entry.lsn)) {
             self.count_chunks(collection, &record.chunks, -1)?;
@@ -221,7 +244,10 @@ impl<'a> Update<'a> {
             let (known, count) = count.unwrap_or((chunk.lsn, 0));
             let lsn = if change > 0 { chunk.lsn } else { known };
             match count.saturating_add_signed(change) {
-                0 => self.remove(key::chunk(collection, &chunk.digest)),
+                0 => {
+                    self.dead.push(lsn);
+                    self.remove(key::chunk(collection, &chunk.digest));
+                }
                 count => self.put(key::chunk(collection, &chunk.digest), pair(lsn.0, count)),
             }
         }
@@ -250,16 +276,18 @@ impl<'a> Update<'a> {
         let key = key::answer(answer_key);
         if let Some(value) = self.get(&key)? {
             let (old, old_time) = decode_pair(&value)?;
+            self.dead.push(Lsn(old));
             self.remove(key::answer_time(UnixMillis(old_time as i64), Lsn(old)));
         }
         let oldest = self.catalog.pairs(key::ANSWER_TIMES, key::ANSWER_TIMES, FORGET_ANSWERS)?;
         for (time_key, answer_key) in oldest {
-            let (written, _) = key::time_of(&time_key).ok_or(RecordError("answer key is too short"))?;
+            let (written, answer) = key::time_of(&time_key).ok_or(RecordError("answer key is too short"))?;
             let is_old = time.0.saturating_sub(written.0) >= super::catalog::ANSWER_LIFETIME_MS;
             // One that this update has removed already was remembered anew.
             if is_old && !self.batch.contains_key(&time_key) {
                 let answer_key = std::str::from_utf8(&answer_key).map_err(|_| RecordError("answer key is no text"))?;
                 self.remove(key::answer(answer_key));
+                self.dead.extend(answer.first_chunk::<8>().map(|lsn| Lsn(u64::from_be_bytes(*lsn))));
                 self.remove(time_key);
             }
         }
@@ -276,11 +304,17 @@ impl<'a> Update<'a> {
             for kind in key::OF_COLLECTION {
                 let prefix = key::of(*kind, collection);
                 for (key, value) in tree.pairs(&prefix, &prefix, left)? {
-                    if *kind == b'd'
-                        && let Some(time) = DocumentEntry::decode(&value)?.expires_at
-                        && let Some(id) = key::rest(&key)
-                    {
-                        self.remove(key::expiry(time, collection, id));
+                    match kind {
+                        b'd' => {
+                            let entry = DocumentEntry::decode(&value)?;
+                            self.dead.push(entry.lsn);
+                            if let (Some(time), Some(id)) = (entry.expires_at, key::rest(&key)) {
+                                self.remove(key::expiry(time, collection, id));
+                            }
+                        }
+                        b'k' => self.dead.push(Lsn(decode_pair(&value)?.0)),
+                        b'z' => self.dead.push(Lsn(decode_pair(&value)?.1)),
+                        _ => {}
                     }
                     self.remove(key);
                     left -= 1;
@@ -292,6 +326,24 @@ impl<'a> Update<'a> {
             self.remove(garbage);
         }
         Ok(())
+    }
+
+    /// Adds the dead records to the counts of their segments. They only tell compaction where to look, so it does not
+    /// matter that a crash between a compaction and the next commit leaves some too high.
+    fn count_dead(&mut self) {
+        let mut counts = self.log.dead.lock();
+        let mut touched = Vec::new();
+        for lsn in std::mem::take(&mut self.dead) {
+            if let Some((segment, bytes)) = self.log.extent(lsn) {
+                *counts.entry(segment).or_default() += bytes;
+                touched.push(segment);
+            }
+        }
+        let values: Vec<_> = touched.into_iter().map(|segment| (segment, counts[&segment])).collect();
+        drop(counts);
+        for (segment, bytes) in values {
+            self.put(key::dead(segment), bytes.to_le_bytes().to_vec());
+        }
     }
 
     /// Puts everything into the catalog: readers see all of it or nothing.
@@ -306,6 +358,7 @@ impl<'a> Update<'a> {
                 }
             }
             self.put(key::APPLIED.to_vec(), pair(applied.lsn.0, applied.fingerprint));
+            self.count_dead();
             tree.apply(std::mem::take(&mut self.batch))
         })?;
         *catalog.collections.write() = self.collections;

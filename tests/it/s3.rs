@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
-use http_body_util::combinators::BoxBody;
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::service::Service as _;
 use hyper::{Request, Response, StatusCode};
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-type Body = BoxBody<Bytes, io::Error>;
+type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// A server with one bucket, `backup`.
 pub struct Bucket {
@@ -70,11 +70,12 @@ impl Bucket {
             stalled: AtomicUsize::new(0),
         });
         let shared = Arc::clone(&line);
+        let handle = runtime.handle().clone();
         runtime.spawn(async move {
             loop {
                 let Ok((socket, _)) = listener.accept().await else { return };
                 let (service, line) = (service.clone(), Arc::clone(&shared));
-                tokio::spawn(async move {
+                handle.spawn(async move {
                     let answer = hyper::service::service_fn(move |request| {
                         let (service, line) = (service.clone(), Arc::clone(&line));
                         async move { line.carry(&service, request).await }
@@ -121,13 +122,13 @@ impl Line {
         let number = self.requests.fetch_add(1, Ordering::SeqCst);
         let is_get = request.method() == hyper::Method::GET;
         if !self.breaks.load(Ordering::SeqCst) {
-            return Ok(forward(service, request).await);
+            return forward(service, request).await;
         }
         let gone = || io::Error::from(io::ErrorKind::ConnectionReset);
         match number % 9 {
             1 => {
                 self.refused.fetch_add(1, Ordering::SeqCst);
-                let mut busy = Response::new(http_body_util::Empty::new().map_err(never).boxed());
+                let mut busy = Response::new(http_body_util::Empty::new().map_err(never).boxed_unsync());
                 *busy.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
                 Ok(busy)
             }
@@ -139,18 +140,18 @@ impl Line {
             // … and on the way back, when it is done.
             5 => {
                 self.lost.fetch_add(1, Ordering::SeqCst);
-                forward(service, request).await;
+                forward(service, request).await?;
                 Err(gone())
             }
             7 if is_get => {
                 self.cut.fetch_add(1, Ordering::SeqCst);
-                let (head, body) = forward(service, request).await.into_parts();
+                let (head, body) = forward(service, request).await?.into_parts();
                 let whole = body.collect().await?.to_bytes();
                 let half = whole.slice(..whole.len() / 2);
                 let pieces = [Ok(Frame::data(half)), Err(gone())];
                 let mut answer = Response::from_parts(
                     head,
-                    BodyExt::boxed(http_body_util::StreamBody::new(futures_util::stream::iter(pieces))),
+                    BodyExt::boxed_unsync(http_body_util::StreamBody::new(futures_util::stream::iter(pieces))),
                 );
                 let length = hyper::header::HeaderValue::from(whole.len());
                 answer.headers_mut().insert(hyper::header::CONTENT_LENGTH, length);
@@ -161,16 +162,14 @@ impl Line {
                 tokio::time::sleep(Duration::from_secs(3_600)).await;
                 Err(gone())
             }
-            _ => Ok(forward(service, request).await),
+            _ => forward(service, request).await,
         }
     }
 }
 
-async fn forward(service: &S3Service, request: Request<Incoming>) -> Response<Body> {
-    match service.call(request).await {
-        Ok(answer) => answer.map(|body| body.map_err(io::Error::other).boxed()),
-        Err(error) => panic!("the server failed: {error:?}"),
-    }
+async fn forward(service: &S3Service, request: Request<Incoming>) -> io::Result<Response<Body>> {
+    let answer = service.call(request).await.map_err(|error| io::Error::other(format!("{error:?}")))?;
+    Ok(answer.map(|body| body.map_err(io::Error::other).boxed_unsync()))
 }
 
 fn never(error: Infallible) -> io::Error {

@@ -189,20 +189,20 @@ impl NodeSnapshots {
         if given.dry_run {
             return Ok(answer);
         }
-        let snapshots = Arc::clone(&self.snapshots);
-        let restored = reported(progress, move |reports| snapshots.restore(plan, reports)).await?;
+        let (snapshots, restart) = (Arc::clone(&self.snapshots), self.restart.clone());
+        // Done to its end even when the caller goes away: a restore that waits for some later start would surprise.
+        let restored = reported(progress, move |reports| {
+            let restored = snapshots.restore(plan, reports)?;
+            // The drain waits for the requests in flight, so the answer still goes out.
+            restart.inspect(Restart::request);
+            Ok::<_, RestoreError>(restored)
+        });
+        let restored = restored.await?;
         answer.lsn = restored.checked.last.0;
         answer.documents = Some(restored.checked.documents);
         answer.canaries = Some(restored.checked.canaries);
         answer.old_data = Some(restored.old_data.display().to_string());
-        answer.status = match &self.restart {
-            Some(restart) => {
-                // The drain waits for the requests in flight, so this answer still goes out.
-                restart.request();
-                "restarting".to_owned()
-            }
-            None => "scheduled".to_owned(),
-        };
+        answer.status = if self.restart.is_some() { "restarting" } else { "scheduled" }.to_owned();
         Ok(answer)
     }
 

@@ -158,7 +158,7 @@ fn fail_once(call: u64, failure: Failure, keep: Option<bool>) -> bool {
                     failed = true;
                     unknown = group;
                 }
-                Err(error @ CommitError::Catalog { .. }) => panic!("{error}"),
+                Err(error @ (CommitError::Catalog { .. } | CommitError::QuotaReached { .. })) => panic!("{error}"),
             }
             assert_eq!(written(&reader), acknowledged, "reads go on");
         }
@@ -305,7 +305,7 @@ fn a_foreign_or_renamed_or_newer_segment_is_refused() {
     disk.overwrite(&last, disk.bytes(Path::new("/data/log/00000000000000000001.seg")));
     assert!(matches!(open_mem(&disk), Err(OpenError::MisnamedSegment { first: Lsn(1), .. })));
     let mut newer = original;
-    (newer[8], newer[64 + 8]) = (2, 2);
+    (newer[8], newer[128 + 8]) = (2, 2);
     disk.overwrite(&last, newer);
     let error = open_mem(&disk).err().expect("refused").to_string();
     assert!(error.ends_with("segment format 2 is newer than 1, the newest this build reads"), "{error}");

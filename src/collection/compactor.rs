@@ -1,0 +1,188 @@
+//! Compaction of the log: when it runs, and how far it may go.
+//!
+//! One thread, asleep until something was written. Before it leaves records out, every view is checkpointed: a view that
+//! begins again behind a record that is gone would never learn what that record had replaced.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::views::Views;
+use crate::base::{ByteSize, Lsn};
+use crate::store::{CollectionId, CompactError, CompactionLimits, Reader};
+use crate::task;
+use crate::telemetry::Metrics;
+
+/// Between two looks at a log that is being written into.
+const PAUSE: Duration = Duration::from_secs(1);
+/// After this long nobody reads what was replaced any more.
+const RETIRED: Duration = Duration::from_secs(61);
+
+#[derive(Default)]
+struct State {
+    rung: bool,
+    stopping: bool,
+}
+
+/// Wakes the compactor.
+#[derive(Clone)]
+pub(super) struct CompactorBell(Arc<(Mutex<State>, Condvar)>);
+
+impl CompactorBell {
+    pub(super) fn ring(&self) {
+        self.0.0.lock().rung = true;
+        self.0.1.notify_all();
+    }
+
+    /// Waits for `time`, or the order to stop, which it answers.
+    fn pause(&self, time: Duration) -> bool {
+        let mut state = self.0.0.lock();
+        if !time.is_zero() {
+            self.0.1.wait_while_for(&mut state, |state| !state.stopping, time);
+        }
+        state.stopping
+    }
+}
+
+/// Sizes that compaction keeps to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    pub(super) segment_bytes: u64,
+    pub(super) reserve_bytes: u64,
+    pub(super) bytes_per_second: u64,
+}
+
+/// The thread and its bell.
+pub(super) struct Compactor {
+    bell: CompactorBell,
+    held_from: Arc<AtomicU64>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Compactor {
+    pub(super) fn start(
+        reader: Arc<Reader>,
+        views: Arc<RwLock<HashMap<CollectionId, Arc<Views>>>>,
+        sizes: Sizes,
+        metrics: &Metrics,
+    ) -> io::Result<Self> {
+        let bell = CompactorBell(Arc::default());
+        let held_from = Arc::new(AtomicU64::new(u64::MAX));
+        let work = Work {
+            reader,
+            views,
+            sizes,
+            bell: bell.clone(),
+            held_from: Arc::clone(&held_from),
+            metrics: metrics.clone(),
+        };
+        let thread = task::spawn_thread("compactor", move || work.run())?;
+        // What an earlier run left to do.
+        bell.ring();
+        Ok(Self { bell, held_from, thread: Mutex::new(Some(thread)) })
+    }
+
+    pub(super) fn bell(&self) -> CompactorBell {
+        self.bell.clone()
+    }
+
+    /// Keeps every record after `lsn`, whatever becomes of it, until told otherwise.
+    pub(super) fn hold(&self, lsn: Lsn) {
+        self.held_from.store(lsn.0, Ordering::Release);
+        self.bell.ring();
+    }
+
+    pub(super) fn stop(&self) {
+        self.bell.0.0.lock().stopping = true;
+        self.bell.0.1.notify_all();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the compactor panicked");
+        }
+    }
+}
+
+struct Work {
+    reader: Arc<Reader>,
+    views: Arc<RwLock<HashMap<CollectionId, Arc<Views>>>>,
+    sizes: Sizes,
+    bell: CompactorBell,
+    held_from: Arc<AtomicU64>,
+    metrics: Metrics,
+}
+
+impl Work {
+    fn run(&self) {
+        let (state, changed) = &*self.bell.0;
+        let mut replaced = false;
+        loop {
+            {
+                let mut state = state.lock();
+                if replaced && !state.rung {
+                    changed.wait_while_for(&mut state, |state| !state.rung && !state.stopping, RETIRED);
+                    self.reader.drop_retired();
+                    replaced = false;
+                }
+                while !state.rung && !state.stopping {
+                    changed.wait(&mut state);
+                }
+                if state.stopping {
+                    return;
+                }
+                state.rung = false;
+            }
+            match self.compact() {
+                Ok(done) => replaced |= done,
+                Err(CompactError::Stopped) => return,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "dead records stay in the log for now");
+                }
+            }
+            if self.bell.pause(PAUSE) {
+                return;
+            }
+        }
+    }
+
+    /// Does what is worth doing now. True when segments were replaced.
+    fn compact(&self) -> Result<bool, CompactError> {
+        let held_from = Lsn(self.held_from.load(Ordering::Acquire));
+        let mut limits = CompactionLimits {
+            floor: held_from.min(self.reader.last()),
+            segment_bytes: self.sizes.segment_bytes,
+            bytes_per_second: self.sizes.bytes_per_second,
+            reserve_bytes: self.sizes.reserve_bytes / 2,
+        };
+        if !self.reader.wants_compaction(&limits) {
+            return Ok(false);
+        }
+        let views: Vec<Arc<Views>> = self.views.read().values().cloned().collect();
+        for view in views {
+            let applied = view.applied();
+            if !view.checkpoint() {
+                return Ok(false);
+            }
+            limits.floor = limits.floor.min(applied);
+        }
+        let mut done = false;
+        while let Some(report) = self.reader.compact(&limits, &|pause| self.bell.pause(pause))? {
+            done = true;
+            self.metrics.compaction_bytes.inc_by(report.bytes_after);
+            tracing::info!(
+                first = report.first.0,
+                segments = report.segments,
+                before = %ByteSize(report.bytes_before),
+                after = %ByteSize(report.bytes_after),
+                dropped = report.records_dropped,
+                "segments of the log were compacted"
+            );
+        }
+        Ok(done)
+    }
+}

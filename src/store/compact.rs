@@ -1,0 +1,412 @@
+//! Compaction: segments with many dead records are written anew without them.
+//!
+//! Invariants:
+//! * Only sealed, undamaged segments up to a floor that every follower has passed are touched. A record is left out only
+//!   when the catalog says that something newer took its place, and never the last one of the log.
+//! * Records that say that something was deleted stay as long as nothing took the deleted one's place.
+//! * Killed at any point it leaves the old segments, or the new one and some of the old ones, which the next start removes:
+//!   the new one is whole and durable before it takes the first one's name, and says itself what it covers.
+//! * Writers are not waited for and do not wait: nothing here holds a lock during I/O.
+//!
+//! What is chosen: a segment of which at least [`DEAD_MIN`] is dead, the worst first, with its neighbours as far as they
+//! are worth it and the result fits one segment; else a row of small ones. At 30 % the log is at most 1 ÷ 0.7 = 1.43
+//! times what is alive, and each byte freed costs at most 0.7 ÷ 0.3 = 2.3 bytes of writing.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::catalog::{Catalog, CatalogError, key};
+use super::disk::DiskFile;
+use super::frame::{Compacted, SEGMENT_START, SegmentHeader};
+use super::frames::Frames;
+use super::log::{Log, ReadError, Segment, StoredFrame, segment_end, segment_path};
+use super::record::{CollectionId, Decoder, Record, kind};
+use super::{Reader, catalog::decode_pair};
+use crate::base::{Digest, Lsn, UnixMillis};
+
+/// Share of dead bytes from which a segment is rewritten, in percent.
+const DEAD_MIN: u64 = 30;
+/// A row of this many small segments is merged, so that their number stays low on a node that seals often.
+const SMALL_ROW: usize = 8;
+/// Written between two looks at the clock and at the order to stop.
+const STEP_BYTES: u64 = 1 << 20;
+
+/// Limits of a compaction.
+#[derive(Debug, Clone, Copy)]
+pub struct CompactionLimits {
+    /// Only segments that end at or before this LSN; every view and every other follower has passed it, on stable storage.
+    pub floor: Lsn,
+    /// Longest segment to write, in bytes.
+    pub segment_bytes: u64,
+    /// Bytes read and written each second at most, so that searches and writes have the disk; 0 for no limit.
+    pub bytes_per_second: u64,
+    /// Space to leave free on the file system while both the old and the new segments are there.
+    pub reserve_bytes: u64,
+}
+
+/// What a compaction did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompactionReport {
+    /// First record of the segments that were replaced.
+    pub first: Lsn,
+    /// How many there were.
+    pub segments: usize,
+    /// Their bytes.
+    pub bytes_before: u64,
+    /// Bytes of the one in their place.
+    pub bytes_after: u64,
+    /// Records left out.
+    pub records_dropped: u64,
+}
+
+/// Why a compaction was given up. The log is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum CompactError {
+    /// A record could not be read; its segment is left alone.
+    #[error("a record cannot be read")]
+    Read(#[from] ReadError),
+    /// The new segment could not be written.
+    #[error("cannot write {path}")]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The catalog does not answer.
+    #[error("the catalog does not tell what is alive")]
+    Catalog(#[from] CatalogError),
+    /// It was told to stop.
+    #[error("compaction was stopped")]
+    Stopped,
+}
+
+impl Reader {
+    /// Bytes of the log that are dead, as far as known.
+    #[must_use]
+    pub fn dead_bytes(&self) -> u64 {
+        self.log.dead.lock().values().sum()
+    }
+
+    /// Whether [`Self::compact`] would find something to do; cheap.
+    #[must_use]
+    pub fn wants_compaction(&self, limits: &CompactionLimits) -> bool {
+        !self.catalog.has_failed() && choose(&self.log, limits).is_some()
+    }
+
+    /// Rewrites the segments that are most worth it, if any are. One call does one step; call it until it answers `None`.
+    ///
+    /// * `stop` is asked between steps of about a mebibyte; `true` gives the work up.
+    ///
+    /// # Errors
+    /// When something cannot be read or written; nothing changed then.
+    pub fn compact(
+        &self,
+        limits: &CompactionLimits,
+        stop: &dyn Fn(Duration) -> bool,
+    ) -> Result<Option<CompactionReport>, CompactError> {
+        self.log.drop_retired();
+        if self.catalog.has_failed() {
+            return Ok(None);
+        }
+        let Some(choice) = choose(&self.log, limits) else { return Ok(None) };
+        let work = Work { log: &self.log, catalog: &self.catalog, now: self.clock.now(), limits, stop };
+        work.rewrite(&choice).map(Some)
+    }
+
+    /// Forgets the segments that compaction replaced longer ago than any request takes.
+    pub fn drop_retired(&self) {
+        self.log.drop_retired();
+    }
+}
+
+/// Segments next to each other that are written into one.
+struct Choice {
+    firsts: Vec<Lsn>,
+    end: Lsn,
+    epoch: u64,
+    created: UnixMillis,
+    bytes: u64,
+    dead: Vec<u64>,
+}
+
+struct Candidate {
+    first: Lsn,
+    end: Lsn,
+    epoch: u64,
+    created: UnixMillis,
+    bytes: u64,
+    dead: u64,
+    usable: bool,
+}
+
+impl Candidate {
+    fn alive(&self) -> u64 {
+        self.bytes - self.dead.min(self.bytes)
+    }
+
+    fn is_rotten(&self) -> bool {
+        self.dead.saturating_mul(100) >= self.bytes.saturating_mul(DEAD_MIN)
+    }
+}
+
+fn choose(log: &Log, limits: &CompactionLimits) -> Option<Choice> {
+    let candidates: Vec<Candidate> = {
+        let dead = log.dead.lock();
+        let segments = log.segments.read();
+        let sealed = segments.len() - 1;
+        let candidate = |index: usize| {
+            let segment: &Segment = &segments[index];
+            let end = segment_end(segment, segments.get(index + 1));
+            let adjoins = segments.get(index + 1).is_some_and(|next| next.first == end);
+            Candidate {
+                first: segment.first,
+                end,
+                epoch: segment.epoch,
+                created: segment.created,
+                bytes: segment.end - SEGMENT_START,
+                dead: dead.get(&segment.first).copied().unwrap_or(0),
+                usable: adjoins && end.0 <= limits.floor.0.saturating_add(1) && !segment.frames.is_damaged(),
+            }
+        };
+        (0..sealed).map(candidate).collect()
+    };
+    let free = log.disk.free_space(&log.dir).unwrap_or(u64::MAX).saturating_sub(limits.reserve_bytes);
+    let most = limits.segment_bytes.min(free);
+    let fits = |candidate: &Candidate| candidate.usable && candidate.alive() <= most;
+    let worst = (0..candidates.len())
+        .filter(|index| fits(&candidates[*index]) && candidates[*index].is_rotten())
+        .max_by_key(|index| candidates[*index].dead * 1000 / candidates[*index].bytes.max(1));
+    let small = |candidate: &Candidate| candidate.usable && candidate.alive() < limits.segment_bytes / 4;
+    let row = match worst {
+        Some(index) => grow(&candidates, index, most, |candidate| candidate.is_rotten() || small(candidate)),
+        None => {
+            let row = (0..candidates.len()).map(|index| grow(&candidates, index, most, small));
+            row.filter(|row| row.len() >= SMALL_ROW && small(&candidates[row.start]))
+                .max_by_key(ExactSizeIterator::len)?
+        }
+    };
+    let chosen = &candidates[row];
+    let (one, last) = (chosen.first()?, chosen.last()?);
+    Some(Choice {
+        firsts: chosen.iter().map(|candidate| candidate.first).collect(),
+        end: last.end,
+        epoch: one.epoch,
+        created: one.created,
+        bytes: chosen.iter().map(|candidate| candidate.bytes).sum(),
+        dead: chosen.iter().map(|candidate| candidate.dead).collect(),
+    })
+}
+
+/// The row of segments from `at` on, as long as they are worth it, of one history, and fit.
+fn grow(candidates: &[Candidate], at: usize, most: u64, worth: impl Fn(&Candidate) -> bool) -> std::ops::Range<usize> {
+    let mut bytes = candidates[at].alive();
+    let joins = |next: &Candidate| {
+        next.usable && next.epoch == candidates[at].epoch && u32::try_from(next.end.0 - candidates[at].first.0).is_ok()
+    };
+    let mut end = at + 1;
+    while let Some(next) = candidates.get(end)
+        && joins(next)
+        && worth(next)
+        && bytes + next.alive() <= most
+    {
+        bytes += next.alive();
+        end += 1;
+    }
+    at..end
+}
+
+struct Work<'a> {
+    log: &'a Log,
+    catalog: &'a Catalog,
+    now: UnixMillis,
+    limits: &'a CompactionLimits,
+    stop: &'a dyn Fn(Duration) -> bool,
+}
+
+/// The segment that is being written.
+struct Output {
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    end: u64,
+    lsns: Vec<u32>,
+    offsets: Vec<u32>,
+    pending: Vec<u8>,
+}
+
+impl Output {
+    fn failed(&self) -> impl Fn(io::Error) -> CompactError {
+        let path = self.path.clone();
+        move |source| CompactError::Write { path: path.clone(), source }
+    }
+
+    fn flush(&mut self) -> Result<(), CompactError> {
+        let at = self.end - self.pending.len() as u64;
+        self.file.write_at(&self.pending, at).map_err(self.failed())?;
+        self.pending.clear();
+        // In small portions, so that no append waits behind a large one.
+        self.file.sync_data().map_err(self.failed())
+    }
+}
+
+impl Work<'_> {
+    fn rewrite(&self, choice: &Choice) -> Result<CompactionReport, CompactError> {
+        let first = choice.firsts[0];
+        let path = segment_path(&self.log.dir, first).with_extension("seg.tmp");
+        let written = self.write(choice, path.clone());
+        if written.is_err() {
+            // Left in place it is removed at the next start.
+            let _ = self.log.disk.remove(&path);
+        }
+        let (output, compacted, dropped) = written?;
+        self.swap(choice, &output, compacted)?;
+        Ok(CompactionReport {
+            first,
+            segments: choice.firsts.len(),
+            bytes_before: choice.bytes,
+            bytes_after: output.end - SEGMENT_START,
+            records_dropped: dropped,
+        })
+    }
+
+    /// Writes the new segment, durable, under a temporary name.
+    fn write(&self, choice: &Choice, path: PathBuf) -> Result<(Output, Compacted, u64), CompactError> {
+        let first = choice.firsts[0];
+        let _ = self.log.disk.remove(&path);
+        let file = self.log.disk.create(&path).map_err(|source| CompactError::Write { path: path.clone(), source })?;
+        let mut output =
+            Output { file, path, end: SEGMENT_START, lsns: Vec::new(), offsets: Vec::new(), pending: Vec::new() };
+        let began = Instant::now();
+        let (mut dropped, mut moved) = (0, 0);
+        let mut lsn = self.log.next_readable(first);
+        while lsn < choice.end {
+            let stored = self.log.read_stored(lsn)?;
+            let length = stored.bytes.len() as u64;
+            moved += length;
+            if self.is_alive(&stored)? {
+                output.lsns.push((lsn.0 - first.0) as u32);
+                output.offsets.push(u32::try_from(output.end / 8).expect("a segment is shorter than 32 GiB"));
+                output.pending.extend(&stored.bytes);
+                output.pending.resize(output.pending.len().next_multiple_of(8), 0);
+                output.end += length.next_multiple_of(8);
+            } else {
+                dropped += 1;
+            }
+            if moved >= STEP_BYTES {
+                output.flush()?;
+                let pause = match self.limits.bytes_per_second {
+                    0 => Duration::ZERO,
+                    rate => Duration::from_secs_f64(moved as f64 / rate as f64),
+                };
+                moved = 0;
+                if (self.stop)(pause) {
+                    return Err(CompactError::Stopped);
+                }
+            }
+            lsn = self.log.next_readable(lsn.next());
+        }
+        tracing::trace!(took = ?began.elapsed(), "a compacted segment was written");
+        // Whatever was found dead had been replaced by a record up to here.
+        let compacted = Compacted { end: choice.end, as_of: self.log.last(), bytes: output.end };
+        let header = SegmentHeader {
+            node: self.log.node,
+            first,
+            created: choice.created,
+            salt: self.log.salt,
+            epoch: choice.epoch,
+            compacted: Some(compacted),
+        };
+        output.flush()?;
+        output.file.write_at(&header.encode(), 0).map_err(output.failed())?;
+        output.file.sync_all().map_err(output.failed())?;
+        Ok((output, compacted, dropped))
+    }
+
+    /// Gives the new segment its name and removes the ones that it replaces.
+    fn swap(&self, choice: &Choice, output: &Output, compacted: Compacted) -> Result<(), CompactError> {
+        let (log, first) = (self.log, choice.firsts[0]);
+        log.pin(&choice.firsts).map_err(output.failed())?;
+        let named =
+            log.disk.rename(&output.path, &segment_path(&log.dir, first)).and_then(|()| log.disk.sync_dir(&log.dir));
+        if let Err(source) = named {
+            // Which of the two has the name is unknown; both are whole, and readers have the old one open.
+            return Err(output.failed()(source));
+        }
+        let frames = Frames::Sparse { lsns: output.lsns.clone(), offsets: output.offsets.clone(), lost: Vec::new() };
+        log.write_index(first, output.end, &frames);
+        log.replace(
+            &choice.firsts,
+            Segment {
+                first,
+                salt: log.salt,
+                epoch: choice.epoch,
+                created: choice.created,
+                compacted: Some(compacted),
+                end: output.end,
+                frames,
+                pinned: None,
+            },
+        );
+        {
+            let mut dead = log.dead.lock();
+            let mut since = 0;
+            for (first, known) in choice.firsts.iter().zip(&choice.dead) {
+                since += dead.remove(first).unwrap_or(0).saturating_sub(*known);
+            }
+            dead.insert(first, since);
+        }
+        // The new segment says that it covers these; what a crash leaves of them the next start removes.
+        for old in &choice.firsts[1..] {
+            let _ = log.disk.remove(&segment_path(&log.dir, *old));
+            let _ = log.disk.remove(&segment_path(&log.dir, *old).with_extension("idx"));
+        }
+        let _ = log.disk.sync_dir(&log.dir);
+        Ok(())
+    }
+
+    /// Whether something still refers to a record. In doubt it does.
+    fn is_alive(&self, frame: &StoredFrame) -> Result<bool, CompactError> {
+        let header = &frame.header;
+        let lsn = header.lsn;
+        if lsn >= self.log.last() {
+            return Ok(true);
+        }
+        let payload = self.log.payload_of(frame)?;
+        if header.kind == kind::CHUNK {
+            let mut from = Decoder(&payload);
+            let named: Result<(CollectionId, Digest), _> =
+                from.collection().and_then(|collection| Ok((collection, from.digest()?)));
+            let Ok((collection, digest)) = named else { return Ok(true) };
+            return self
+                .refers(collection, &key::chunk(collection, &digest), |value| Ok(decode_pair(value)?.0 == lsn.0));
+        }
+        match Record::decode(header.kind, lsn, header.time, &payload) {
+            // They are few and short, and what comes after a creation needs it when the log is replayed.
+            Ok(Record::CollectionCreated(_) | Record::CollectionDeleted(_)) | Err(_) => Ok(true),
+            Ok(Record::DocumentPut(document)) => {
+                let collection = document.collection;
+                self.refers(collection, &key::document(collection, &document.id), |value| {
+                    Ok(super::DocumentEntry::decode(value)?.lsn == lsn)
+                })
+            }
+            Ok(Record::DocumentDeleted { collection, id, .. }) => {
+                self.refers(collection, &key::deleted(collection, &id), |value| Ok(decode_pair(value)?.1 == lsn.0))
+            }
+            Ok(Record::Answer { key, .. }) => Ok(self.catalog.remembered(&key, self.now)? == Some(lsn)),
+        }
+    }
+
+    fn refers(
+        &self,
+        collection: CollectionId,
+        key: &[u8],
+        is_it: impl Fn(&[u8]) -> Result<bool, CatalogError>,
+    ) -> Result<bool, CompactError> {
+        if !self.catalog.exists(collection) {
+            return Ok(false);
+        }
+        Ok(self.catalog.get(key)?.map_or(Ok(false), |value| is_it(&value))?)
+    }
+}
