@@ -10,7 +10,6 @@ use std::time::Duration;
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Bytes, Frame, Incoming};
-use hyper::service::Service as _;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
@@ -151,7 +150,7 @@ impl Line {
                 let pieces = [Ok(Frame::data(half)), Err(gone())];
                 let mut answer = Response::from_parts(
                     head,
-                    BodyExt::boxed_unsync(http_body_util::StreamBody::new(futures_util::stream::iter(pieces))),
+                    http_body_util::StreamBody::new(futures_util::stream::iter(pieces)).boxed_unsync(),
                 );
                 let length = hyper::header::HeaderValue::from(whole.len());
                 answer.headers_mut().insert(hyper::header::CONTENT_LENGTH, length);
@@ -168,7 +167,8 @@ impl Line {
 }
 
 async fn forward(service: &S3Service, request: Request<Incoming>) -> io::Result<Response<Body>> {
-    let answer = service.call(request).await.map_err(|error| io::Error::other(format!("{error:?}")))?;
+    let answer =
+        service.call(request.map(s3s::Body::from)).await.map_err(|error| io::Error::other(format!("{error:?}")))?;
     Ok(answer.map(|body| body.map_err(io::Error::other).boxed_unsync()))
 }
 
