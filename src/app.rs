@@ -39,6 +39,8 @@ pub use snapshots::snapshots;
 
 /// How often expired documents are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// Between the wish to start again and the drain: time for the answer to whoever wished it.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
 /// How long a restart waits for what still uses the closed log.
 const REOPEN_PATIENCE: Duration = Duration::from_secs(30);
 /// Documents removed in one sweep.
@@ -421,6 +423,8 @@ async fn run(
         _ = terminate.recv() => { tracing::info!("SIGTERM: stopping"); Ended::Stopped }
         _ = interrupt.recv() => { tracing::info!("SIGINT: stopping"); Ended::Stopped }
         () = restart.requested() => {
+            // The protocol library drops what it is answering when the drain starts, and whoever asked for this waits.
+            tokio::time::sleep(RESTART_PAUSE).await;
             tracing::info!("starting again on restored data");
             Ended::Restarting(running.listen)
         }

@@ -81,7 +81,8 @@ pub(super) fn export(
     if to.exists() {
         return Err(write(io::ErrorKind::AlreadyExists.into()));
     }
-    let partial = to.with_extension("partial");
+    // Not `partial`, which fetching the pieces uses.
+    let partial = to.with_extension("incomplete");
     let piece = to.with_extension("segment");
     let result = (|| {
         let _ = fs::remove_file(&partial);

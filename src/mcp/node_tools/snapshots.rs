@@ -193,7 +193,7 @@ impl NodeSnapshots {
         // Done to its end even when the caller goes away: a restore that waits for some later start would surprise.
         let restored = reported(progress, move |reports| {
             let restored = snapshots.restore(plan, reports)?;
-            // The drain waits for the requests in flight, so the answer still goes out.
+            // The node leaves time for the answer before it drains.
             restart.inspect(Restart::request);
             Ok::<_, RestoreError>(restored)
         });
