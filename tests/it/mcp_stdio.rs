@@ -99,7 +99,7 @@ fn note(id: &str, text: &str) -> Value {
 fn without_a_node_the_data_directory_itself_answers() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let mut client = Client::initialized(directory.path());
-    assert_eq!(list(&client.ask("tools/list", json!({}))["tools"]).len(), 12);
+    assert_eq!(list(&client.ask("tools/list", json!({}))["tools"]).len(), 15);
     client.call("add_documents", note("a", "The heron stands in the reeds."));
     let found = client.call("search", json!({"query": "heron"}));
     assert_eq!(found["results"][0]["document"], "a");
@@ -117,7 +117,7 @@ fn clients_without_sessions_are_served_too() {
     let found = client.ask("server/discover", json!({"_meta": modern_meta()}));
     assert!(found["supportedVersions"].is_array(), "{found}");
     let listed = client.ask("tools/list", json!({"_meta": modern_meta()}));
-    assert_eq!(list(&listed["tools"]).len(), 12);
+    assert_eq!(list(&listed["tools"]).len(), 15);
     client.close();
 }
 

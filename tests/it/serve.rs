@@ -17,7 +17,10 @@ fn a_ready_node_answers_where_its_line_says() {
     assert_says(&node.mcp, &["http://127.0.0.1:", "/mcp"]);
     assert_eq!(node.get(&format!("{}/health", node.admin)).status, 200);
     let ready = node.get(&format!("{}/ready", node.admin));
-    assert_eq!((ready.status, ready.json()), (200, json!({"ready": true, "reasons": {}})));
+    let detail = ready.json();
+    assert_eq!((ready.status, &detail["ready"], &detail["reasons"]), (200, &json!(true), &json!({})));
+    // Told, and no reason to be unready.
+    assert_eq!(detail["snapshots"]["age_seconds"], json!(null));
     assert_says(&node.get(node.base()).text, &["Cairn ", "/mcp"]);
     assert_eq!(node.get(&format!("{}/nothing", node.admin)).status, 404);
 }
