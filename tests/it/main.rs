@@ -18,3 +18,4 @@ mod mcp_stdio;
 mod node;
 mod pdf;
 mod serve;
+mod space;
