@@ -146,12 +146,16 @@ pub enum OpenError {
         source: getrandom::Error,
     },
     /// A newer build wrote the log.
-    #[error("{path}: segment format {found} is newer than {supported}, the newest this build reads")]
+    #[error(
+        "{path}: written by {release}: segment format {found} is newer than {supported}, the newest this build reads"
+    )]
     FormatTooNew {
         /// The segment.
         path: PathBuf,
         /// Its format.
         found: u16,
+        /// The release that wrote it.
+        release: String,
         /// Newest format that can be read.
         supported: u16,
     },
