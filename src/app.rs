@@ -3,6 +3,8 @@
 //! Start: admin listener, MCP listener, log, indexes, requests. Stop, with a deadline: no new connections, requests in
 //! flight, background work, indexes, log. What is acknowledged is on stable storage at every moment in between.
 
+mod snapshots;
+
 use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
@@ -14,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::{Handle, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::api::{self, Admin, ListenError, Listener};
@@ -25,13 +28,19 @@ use crate::config::Config;
 use crate::embed::Models;
 use crate::index::vector;
 use crate::ingest;
-use crate::mcp::NodeTools;
+use crate::mcp::{NodeSnapshots, NodeTools};
 use crate::retrieval::{self, Retrieval};
-use crate::task::{self, Drain, Readiness};
+use crate::snapshot::{Probe, Snapshots};
+use crate::store;
+use crate::task::{self, Drain, Readiness, Restart};
 use crate::telemetry::Metrics;
+
+pub use snapshots::snapshots;
 
 /// How often expired documents are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a restart waits for what still uses the closed log.
+const REOPEN_PATIENCE: Duration = Duration::from_secs(30);
 /// Documents removed in one sweep.
 const SWEEP_DOCUMENTS: usize = 1_000;
 
@@ -39,6 +48,7 @@ const SWEEP_DOCUMENTS: usize = 1_000;
 pub struct Node {
     library: Arc<Library>,
     tools: Arc<NodeTools>,
+    snapshots: Arc<Snapshots>,
     metrics: Metrics,
     readiness: Readiness,
 }
@@ -46,9 +56,18 @@ pub struct Node {
 impl Node {
     /// Opens the data directory.
     ///
+    /// * `runtime`: carries out what snapshots do over the network.
+    /// * `restart`: how the node starts again on restored data; `None` where nobody listens to that.
+    ///
     /// # Errors
     /// When another process holds it, or it cannot be read or written.
-    pub fn open(config: &Config, readiness: Readiness, metrics: Metrics) -> Result<Self, OpenError> {
+    pub fn open(
+        config: &Config,
+        readiness: Readiness,
+        metrics: Metrics,
+        runtime: &Handle,
+        restart: Option<Restart>,
+    ) -> Result<Self, OpenError> {
         let start = Instant::now();
         let models = Arc::new(Models::built_in());
         let (library, report) = Library::open(library_config(config), models, &readiness, &metrics)?;
@@ -72,8 +91,15 @@ impl Node {
             cache_bytes: config.search.cache_bytes.0,
         };
         let retrieval = Retrieval::new(Arc::clone(&library), search, metrics.clone());
-        let tools = Arc::new(NodeTools::new(retrieval, readiness.clone(), metrics.clone()));
-        Ok(Self { library, tools, metrics, readiness })
+        let snapshots = Arc::new(snapshots(config, runtime.clone()));
+        let node = Arc::new(snapshots::Collections::new(Arc::clone(&library)));
+        let backups = NodeSnapshots { snapshots: Arc::clone(&snapshots), node, restart };
+        let tools = Arc::new(NodeTools::new(retrieval, backups, readiness.clone(), metrics.clone()));
+        Ok(Self { library, tools, snapshots, metrics, readiness })
+    }
+
+    fn probe(&self) -> Arc<dyn Probe> {
+        Arc::new(snapshots::Collections::new(Arc::clone(&self.library)))
     }
 
     /// The tools over the node's collections.
@@ -304,7 +330,15 @@ pub struct Ready<'a> {
     pub token: Option<&'a Token>,
 }
 
-/// Runs a node until SIGTERM or SIGINT. `ready` is called once, when requests are answered.
+/// Why a node stopped answering.
+enum Ended {
+    /// It was told to.
+    Stopped,
+    /// It is to start again, at the address that it had.
+    Restarting(SocketAddr),
+}
+
+/// Runs a node until SIGTERM or SIGINT; a restore starts it again in between. `ready` is called once, when requests are answered.
 ///
 /// * `new_token`: makes a new node token; the old one is void.
 ///
@@ -316,26 +350,48 @@ pub fn serve(config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) ->
         .thread_name("cairn")
         .build()
         .context("cannot start the runtime")?;
-    let drain = Drain::default();
-    let (readiness, metrics) = (Readiness::default(), Metrics::new());
-    // Until the node holds what it waits for itself: the admin listener answers from the first moment.
-    readiness.hold("start", "the node is starting");
-    let doors = Doors::make(config, new_token)?;
-    let admin = Admin::start(
-        config.admin_listen,
-        doors.admin.clone(),
-        config.server.allowed_hosts.clone(),
-        readiness.clone(),
-        metrics.clone(),
-        drain.clone(),
-    )?;
-    let result = runtime.block_on(run(config, &doors, &admin, &drain, readiness, metrics, ready));
-    drain.start();
+    let result = serve_on(&runtime, config, new_token, ready);
     runtime.shutdown_timeout(Duration::from_secs(1));
-    admin.join().context("the admin listener did not stop")?;
     result
 }
 
+fn serve_on(runtime: &Runtime, config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) -> anyhow::Result<()> {
+    let metrics = Metrics::new();
+    let (mut config, mut new_token, mut ready) = (config.clone(), new_token, Some(ready));
+    // Listened to throughout: a signal that comes while the node starts again counts too.
+    let mut signals = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    loop {
+        let (drain, readiness) = (Drain::default(), Readiness::default());
+        // Until the node holds what it waits for itself: the admin listener answers from the first moment.
+        readiness.hold("start", "the node is starting");
+        let doors = Doors::make(&config, new_token)?;
+        let admin = Admin::start(
+            config.admin_listen,
+            doors.admin.clone(),
+            config.server.allowed_hosts.clone(),
+            readiness.clone(),
+            metrics.clone(),
+            drain.clone(),
+        )?;
+        config.admin_listen = admin.address();
+        let running = run(&config, &doors, &admin, &drain, readiness, metrics.clone(), &mut signals, ready.take());
+        let ended = runtime.block_on(running);
+        drain.start();
+        admin.join().context("the admin listener did not stop")?;
+        match ended? {
+            Ended::Stopped => return Ok(()),
+            Ended::Restarting(listen) => {
+                config.server.listen = listen;
+                new_token = false;
+            }
+        }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "what a round shares with the next one, and what it has for itself")]
 async fn run(
     config: &Config,
     doors: &Doors,
@@ -343,32 +399,61 @@ async fn run(
     drain: &Drain,
     readiness: Readiness,
     metrics: Metrics,
-    ready: impl FnOnce(Ready<'_>),
-) -> anyhow::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    (terminate, interrupt): &mut (Signal, Signal),
+    ready: Option<impl FnOnce(Ready<'_>)>,
+) -> anyhow::Result<Ended> {
     let listener = Listener::bind(config.server.listen).await?;
-    let opening = config.clone();
-    let node = Arc::new(
-        tokio::task::spawn_blocking(move || Node::open(&opening, readiness, metrics))
-            .await
-            .context("opening the data directory panicked")??,
-    );
+    let (opening, restart, is_first) = (config.clone(), Restart::default(), ready.is_some());
+    let wish = restart.clone();
+    let node = tokio::task::spawn_blocking(move || open(&opening, readiness, metrics, wish, is_first));
+    let node = Arc::new(node.await.context("opening the data directory panicked")??);
     node.readiness().release("start");
-    admin.watch(Arc::clone(node.library()));
+    admin.watch(Arc::clone(node.library()), Arc::clone(&node.snapshots));
     let running = RunningNode::new(&node, &listener, Some(admin.address()), doors.local.as_ref());
     let answering = node.answer(config, listener, doors.server.clone(), running.clone(), drain);
-    ready(Ready { node: &running, admin: admin.address(), token: doors.new.as_ref() });
-    tracing::info!(mcp = %format!("http://{}/mcp", running.listen), admin = %admin.address(), "ready");
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+    let schedule = snapshots::schedule(Arc::clone(&node.snapshots), node.probe(), drain.clone());
+    let schedule = task::spawn("snapshots", schedule);
+    if let Some(ready) = ready {
+        ready(Ready { node: &running, admin: admin.address(), token: doors.new.as_ref() });
     }
+    tracing::info!(mcp = %format!("http://{}/mcp", running.listen), admin = %admin.address(), "ready");
+    let ended = tokio::select! {
+        _ = terminate.recv() => { tracing::info!("SIGTERM: stopping"); Ended::Stopped }
+        _ = interrupt.recv() => { tracing::info!("SIGINT: stopping"); Ended::Stopped }
+        () = restart.requested() => {
+            tracing::info!("starting again on restored data");
+            Ended::Restarting(running.listen)
+        }
+    };
     drain.start();
+    schedule.await.context("the snapshot schedule panicked")?;
     answering.finish().await?;
     let closing = Arc::clone(&node);
     tokio::task::spawn_blocking(move || closing.close()).await.context("closing panicked")?;
     tracing::info!(log = %ByteSize(node.library().reader().log_bytes()), "stopped");
-    Ok(())
+    Ok(ended)
+}
+
+/// Opens the data directory. On a restart, waits for whatever still holds the log that was just closed.
+fn open(
+    config: &Config,
+    readiness: Readiness,
+    metrics: Metrics,
+    restart: Restart,
+    is_first: bool,
+) -> Result<Node, OpenError> {
+    let start = Instant::now();
+    loop {
+        let (readiness, metrics) = (readiness.clone(), metrics.clone());
+        match Node::open(config, readiness, metrics, &Handle::current(), Some(restart.clone())) {
+            Err(OpenError::Store(store::OpenError::Locked { .. }))
+                if !is_first && start.elapsed() < REOPEN_PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            opened => return opened,
+        }
+    }
 }
 
 async fn sweep(library: Arc<Library>, drain: Drain) {

@@ -7,12 +7,14 @@
 mod add;
 mod backend;
 mod collections;
+mod doctor;
 mod documents;
 mod eval;
 mod output;
 mod proxy;
 mod search;
 mod serve;
+mod snapshot;
 mod status;
 
 use std::fmt;
@@ -97,6 +99,10 @@ enum Verb {
     /// Measure search quality on a folder with questions and judgements
     #[command(arg(unlisted("url")), arg(unlisted("token")))]
     Eval(eval::Arguments),
+    /// Back the node up, prove the backups, go back to one
+    Snapshot(snapshot::Arguments),
+    /// Find damage, say what it affects, mend it from the snapshots
+    Doctor(doctor::Arguments),
     /// Tell how the node is
     Status(status::Arguments),
     /// Print the tab completions of a shell
@@ -178,6 +184,8 @@ impl Cli {
             Verb::Rm(arguments) => documents::remove(common, &arguments),
             Verb::Collection(arguments) => collections::run(common, &arguments),
             Verb::Eval(arguments) => eval::run(common, &arguments),
+            Verb::Snapshot(arguments) => snapshot::run(common, &arguments),
+            Verb::Doctor(arguments) => doctor::run(common, &arguments),
             Verb::Status(arguments) => status::run(common, &arguments),
             Verb::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "cairn", &mut std::io::stdout());

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::base::{ByteSize, Fault};
+use crate::snapshot::{BucketConfig, Retention, Target};
 use crate::telemetry::{self, LogFormat};
 
 /// The defaults, as shipped.
@@ -31,8 +32,27 @@ pub struct Config {
     pub index: Index,
     /// Defaults of a search.
     pub search: Search,
+    /// Backups.
+    pub snapshot: Snapshot,
     /// Logs.
     pub log: telemetry::Config,
+    /// All settings as TOML, as they came out of the layers.
+    pub effective: String,
+}
+
+/// Backups.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// Where the log is shipped; `None`: nowhere by itself.
+    pub target: Option<Target>,
+    /// Key of an encrypted repository.
+    pub key_file: Option<PathBuf>,
+    /// How often a log that changed is shipped.
+    pub interval: Duration,
+    /// How often the newest snapshot is proved; zero: never by itself.
+    pub verify_interval: Duration,
+    /// What is kept.
+    pub retention: Retention,
 }
 
 /// The MCP and REST listener.
@@ -419,8 +439,86 @@ fn check(settings: &[Setting], overrides: &Overrides, problems: &mut Vec<Problem
             candidates: checker.count("search.candidates", 10..=1_000),
             cache_bytes: checker.size("search.cache_bytes", 0),
         },
+        snapshot: snapshot(&mut checker),
         log: telemetry::Config { format: checker.parsed("log.format", LogFormat::Auto, "auto, text or json"), filter },
+        effective: effective(settings, overrides),
     }
+}
+
+fn snapshot(checker: &mut Checker<'_>) -> Snapshot {
+    let text = |checker: &mut Checker<'_>, key: &str| match checker.setting(key).value.as_str() {
+        Some(text) => text.to_owned(),
+        None => {
+            checker.problem(key, "expected a text");
+            String::new()
+        }
+    };
+    let path = |text: String| Some(text).filter(|text| !text.is_empty()).map(PathBuf::from);
+    let endpoint = text(checker, "snapshot.s3_endpoint");
+    if !endpoint.is_empty() && !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
+        checker.problem("snapshot.s3_endpoint", format!("found '{endpoint}', expected http:// or https:// and a host"));
+    }
+    let region = text(checker, "snapshot.s3_region");
+    let access_key_file = path(text(checker, "snapshot.s3_access_key_file"));
+    let target = text(checker, "snapshot.target");
+    let target = match target.split_once("://") {
+        _ if target.is_empty() => None,
+        None => Some(Target::Directory(PathBuf::from(target))),
+        Some(("s3", place)) => {
+            let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+            if bucket.is_empty() {
+                checker.problem("snapshot.target", format!("found '{target}', expected s3://bucket/prefix"));
+            }
+            Some(Target::Bucket(BucketConfig {
+                bucket: bucket.to_owned(),
+                prefix: prefix.trim_matches('/').to_owned(),
+                endpoint: Some(endpoint).filter(|endpoint| !endpoint.is_empty()),
+                region,
+                access_key_file,
+            }))
+        }
+        Some(_) => {
+            checker.problem("snapshot.target", format!("found '{target}', expected a directory or s3://bucket/prefix"));
+            None
+        }
+    };
+    let interval = checker.duration("snapshot.interval");
+    if interval < Duration::from_secs(1) {
+        checker.problem("snapshot.interval", "expected at least 1s; an empty snapshot.target turns shipping off");
+    }
+    let max_bytes = checker.size("snapshot.max_bytes", 0).0;
+    Snapshot {
+        target,
+        key_file: path(text(checker, "snapshot.encryption_key_file")),
+        interval,
+        verify_interval: checker.duration("snapshot.verify_interval"),
+        retention: Retention {
+            daily: checker.count("snapshot.daily", 0..=10_000),
+            weekly: checker.count("snapshot.weekly", 0..=10_000),
+            monthly: checker.count("snapshot.monthly", 0..=10_000),
+            max_bytes: Some(max_bytes).filter(|most| *most > 0),
+            point_in_time: checker.duration("snapshot.point_in_time"),
+        },
+    }
+}
+
+/// The settings as a file for `--config`.
+fn effective(settings: &[Setting], overrides: &Overrides) -> String {
+    let mut sections = toml::Table::new();
+    for setting in settings {
+        let Some((section, key)) = setting.key.split_once('.') else { continue };
+        let value = match (setting.key.as_str(), overrides) {
+            ("node.data_dir", Overrides { data_dir: Some(path), .. }) => path.display().to_string().into(),
+            ("server.listen", Overrides { listen: Some(address), .. })
+            | ("admin.listen", Overrides { admin: Some(address), .. }) => address.to_string().into(),
+            _ => setting.value.clone(),
+        };
+        let section = sections.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        if let Some(keys) = section.as_table_mut() {
+            keys.insert(key.to_owned(), value);
+        }
+    }
+    sections.to_string()
 }
 
 /// Where data goes when nobody says: the system's place for root, the user's otherwise.

@@ -19,6 +19,8 @@ pub mod collection;
 
 pub mod retrieval;
 
+pub mod snapshot;
+
 pub mod auth;
 
 pub mod mcp;

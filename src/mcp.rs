@@ -27,8 +27,8 @@ use serde_json::{Map, Value, json};
 use crate::base::{Fault, NodeId};
 
 pub use direct::Wire;
-pub use node_tools::NodeTools;
-pub(crate) use node_tools::{disk_full, quota_reached};
+pub use node_tools::{NodeSnapshots, NodeTools};
+pub(crate) use node_tools::{disk_full, quota_reached, snapshots_json};
 pub use place::Place;
 pub use server::Server;
 pub use tools::{Tool, definitions};

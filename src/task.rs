@@ -158,6 +158,24 @@ impl Drain {
     }
 }
 
+/// The wish that the node starts again on its data directory, in the same process.
+#[derive(Debug, Clone, Default)]
+pub struct Restart {
+    token: CancellationToken,
+}
+
+impl Restart {
+    /// Wishes it. Cannot be taken back.
+    pub fn request(&self) {
+        self.token.cancel();
+    }
+
+    /// Waits for the wish.
+    pub async fn requested(&self) {
+        self.token.cancelled().await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

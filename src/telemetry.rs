@@ -133,6 +133,10 @@ pub struct Metrics {
     pub passages_unlinked: Family<CollectionLabels, Gauge>,
     /// 1 while the node refuses writes.
     pub read_only: Gauge,
+    /// Seconds since the newest snapshot; infinite when there is none.
+    pub snapshot_age: Gauge<f64, AtomicU64>,
+    /// Seconds since a snapshot was last proved; infinite when none was.
+    pub snapshot_verified_age: Gauge<f64, AtomicU64>,
 }
 
 /// Label of a collection's metrics.
@@ -167,6 +171,8 @@ impl Metrics {
             passages: Family::default(),
             passages_unlinked: Family::default(),
             read_only: Gauge::default(),
+            snapshot_age: Gauge::default(),
+            snapshot_verified_age: Gauge::default(),
             registry: Arc::new(Mutex::new(Registry::default())),
         };
         registry.register("tool_calls", "Tool calls", metrics.tool_calls.clone());
@@ -196,6 +202,12 @@ impl Metrics {
             metrics.passages_unlinked.clone(),
         );
         registry.register("read_only", "1 while writes are refused", metrics.read_only.clone());
+        registry.register("snapshot_age_seconds", "Age of the newest snapshot", metrics.snapshot_age.clone());
+        registry.register(
+            "snapshot_verified_age_seconds",
+            "Time since a snapshot was last proved",
+            metrics.snapshot_verified_age.clone(),
+        );
         *metrics.registry.lock() = registry;
         metrics
     }

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use super::{ListenError, Listener, guard};
 use crate::auth::Door;
 use crate::collection::Library;
+use crate::snapshot::Snapshots;
 use crate::task::{self, Drain, Readiness};
 use crate::telemetry::{CollectionLabels, Metrics};
 
@@ -26,15 +27,21 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 struct Shared {
     door: Door,
-    library: Arc<OnceLock<Arc<Library>>>,
+    watched: Arc<OnceLock<Watched>>,
     readiness: Readiness,
     metrics: Metrics,
+}
+
+/// What readiness and metrics are about.
+struct Watched {
+    library: Arc<Library>,
+    snapshots: Arc<Snapshots>,
 }
 
 /// The admin listener.
 pub struct Admin {
     address: SocketAddr,
-    library: Arc<OnceLock<Arc<Library>>>,
+    watched: Arc<OnceLock<Watched>>,
     thread: JoinHandle<()>,
 }
 
@@ -51,7 +58,7 @@ impl Admin {
         metrics: Metrics,
         drain: Drain,
     ) -> Result<Self, ListenError> {
-        let library = Arc::new(OnceLock::new());
+        let watched = Arc::new(OnceLock::new());
         let failed = |source| ListenError { address: listen, source };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let listener = runtime.block_on(Listener::bind(listen))?;
@@ -62,12 +69,12 @@ impl Admin {
             .route("/ready", get(ready))
             .route("/metrics", get(metrics_text))
             .layer(axum::middleware::from_fn_with_state(Arc::new(guard), guard::check_host))
-            .with_state(Shared { door, library: Arc::clone(&library), readiness, metrics });
+            .with_state(Shared { door, watched: Arc::clone(&watched), readiness, metrics });
         let thread = task::spawn_thread("admin", move || {
             runtime.block_on(listener.serve(router, drain, DRAIN_TIMEOUT));
         })
         .map_err(failed)?;
-        Ok(Self { address, library, thread })
+        Ok(Self { address, watched, thread })
     }
 
     /// Its address, with the port that was taken.
@@ -77,9 +84,9 @@ impl Admin {
     }
 
     /// What readiness and metrics are about, once it is open.
-    pub fn watch(&self, library: Arc<Library>) {
-        // A second library is never opened.
-        let _ = self.library.set(library);
+    pub fn watch(&self, library: Arc<Library>, snapshots: Arc<Snapshots>) {
+        // A restart has an admin listener of its own.
+        let _ = self.watched.set(Watched { library, snapshots });
     }
 
     /// Waits for the thread to end; the drain must have started.
@@ -93,10 +100,22 @@ impl Admin {
 
 /// Probes carry no token: they get the status. The reasons are for those who may know.
 async fn ready(State(shared): State<Shared>, request: Request) -> Response {
-    let reasons = super::not_ready(shared.library.get().map(Arc::as_ref), &shared.readiness);
+    let reasons = super::not_ready(shared.watched.get().map(|watched| &*watched.library), &shared.readiness);
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     match shared.door.admit(guard::authorization(&request)) {
-        Ok(_) => super::json_response(status, super::ready_json(&reasons).to_string()),
+        Ok(_) => {
+            let mut detail = super::ready_json(&reasons);
+            // Told here, but a node without a backup serves as well as one with it.
+            if let Some(watched) = shared.watched.get() {
+                let health = watched.snapshots.health();
+                detail["snapshots"] = serde_json::json!({
+                    "age_seconds": health.age_seconds,
+                    "verified_age_seconds": health.verified_age_seconds,
+                    "warnings": health.warnings,
+                });
+            }
+            super::json_response(status, detail.to_string())
+        }
         Err(_) => status.into_response(),
     }
 }
@@ -105,8 +124,12 @@ async fn metrics_text(State(shared): State<Shared>, request: Request) -> Respons
     if let Err(refusal) = shared.door.admit(guard::authorization(&request)) {
         return guard::unauthorized(refusal);
     }
-    if let Some(library) = shared.library.get() {
-        observe(library, &shared.metrics);
+    if let Some(watched) = shared.watched.get() {
+        observe(&watched.library, &shared.metrics);
+        let health = watched.snapshots.health();
+        let age = |seconds: Option<u64>| seconds.map_or(f64::INFINITY, |seconds| seconds as f64);
+        shared.metrics.snapshot_age.set(age(health.age_seconds));
+        shared.metrics.snapshot_verified_age.set(age(health.verified_age_seconds));
     }
     match shared.metrics.render() {
         Ok(text) => {

@@ -81,6 +81,23 @@ impl Backend {
         Ok(backend)
     }
 
+    /// The node at `url`, else the one that runs on the data directory, if one does. Opens nothing.
+    pub(super) fn running(url: Option<String>, token: Option<String>, config: Config) -> Result<Option<Self>, Failure> {
+        let remote = match &url {
+            Some(url) => Some(Remote::at(url, token.clone())?),
+            None => Remote::running_on(&config.data_dir, token.as_deref()),
+        };
+        Ok(remote.map(|remote| Self {
+            config,
+            url,
+            token,
+            stay: Stay::Brief,
+            runtime: OnceLock::new(),
+            place: Mutex::new(Some(Arc::new(Place::Remote(remote)))),
+            looking: Mutex::new(()),
+        }))
+    }
+
     fn look(&self) -> Result<Place, Failure> {
         if let Some(url) = &self.url {
             return Remote::at(url, self.token.clone()).map(Place::Remote);

@@ -49,6 +49,14 @@ fn show(answer: &Value) -> Result<(), Failure> {
     for model in answer["models"].as_array().into_iter().flatten() {
         line("model", format!("{} ({} dimensions)", output::text(model, "name"), model["dimensions"]))?;
     }
+    let snapshots = &answer["snapshots"];
+    let age = |name: &str| snapshots[name].as_u64().map(super::snapshot::ago);
+    let newest = age("age_seconds").map_or_else(|| "none yet".to_owned(), |age| format!("newest {age}"));
+    let proved = age("verified_age_seconds").map_or_else(|| "none proved".to_owned(), |age| format!("proved {age}"));
+    line("snapshots", format!("{newest}, {proved}, in {}", output::text(snapshots, "target")))?;
+    for warning in snapshots["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        line("", warning.to_owned())?;
+    }
     for damage in answer["damage"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         line("damage", damage.to_owned())?;
     }

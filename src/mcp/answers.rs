@@ -277,6 +277,107 @@ pub(super) struct StatusAnswer {
     /// Embedding models.
     pub models: Vec<ModelStatus>,
     pub data_dir: String,
+    pub snapshots: SnapshotStatus,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct SnapshotStatus {
+    /// Where they go.
+    pub target: String,
+    /// Whether the log is shipped there by itself.
+    pub scheduled: bool,
+    /// Id of the newest one that was taken here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newest: Option<String>,
+    /// Its age.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<u64>,
+    /// Id of the last one that was proved to be whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<String>,
+    /// How long ago.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified_age_seconds: Option<u64>,
+    /// What should be looked after.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct CreateSnapshotAnswer {
+    pub id: String,
+    /// Where it is.
+    pub target: String,
+    /// It holds the log up to here.
+    pub lsn: u64,
+    /// Bytes of the log.
+    pub bytes: u64,
+    /// Bytes that had to be copied.
+    pub new_bytes: u64,
+    pub segments: usize,
+    pub new_segments: usize,
+    pub documents: u64,
+    /// Questions whose answers are kept for the proof.
+    pub canaries: usize,
+    /// Damage of the log that the snapshot has too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub damage: Vec<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ListSnapshotsAnswer {
+    /// Where they are.
+    pub target: String,
+    /// Newest first.
+    pub snapshots: Vec<SnapshotSummary>,
+}
+
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub(super) struct SnapshotSummary {
+    pub id: String,
+    /// manual, scheduled or shipped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// It holds the log up to here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lsn: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Bytes that no older snapshot has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub documents: Option<u64>,
+    /// When it was proved, if it was the last one proved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified_at: Option<String>,
+    /// Why it cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct RestoreSnapshotAnswer {
+    /// planned, restarting, or scheduled for the next start.
+    pub status: String,
+    /// The snapshot whose history is followed.
+    pub snapshot: String,
+    /// The log ends here afterwards.
+    pub lsn: u64,
+    /// Records of the log that are put aside.
+    pub records_set_aside: u64,
+    pub bytes: u64,
+    pub segments: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub documents: Option<u64>,
+    /// Questions that gave the answers they gave when the snapshot was taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canaries: Option<usize>,
+    /// Where the present data will be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_data: Option<String>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]

@@ -364,3 +364,23 @@ pub(super) struct DeleteCollection {
     #[serde(deserialize_with = "confirmation")]
     pub confirm: String,
 }
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RestoreSnapshot {
+    /// Id of a snapshot from list_snapshots. The newest when neither this nor a position nor a time is given.
+    #[serde(default, alias = "snapshot")]
+    pub id: Option<String>,
+    /// Position of the log to go back to, as lsn and generation say it.
+    #[serde(default, alias = "lsn")]
+    pub to_lsn: Option<u64>,
+    /// Moment to go back to, such as 2026-07-28T09:30:00Z.
+    #[serde(default, alias = "time")]
+    pub to_time: Option<String>,
+    /// Says what would be done, and does nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// The word restore: everything written since the restored moment is put aside. Not needed for a dry run.
+    #[serde(default, deserialize_with = "confirmation")]
+    pub confirm: String,
+}

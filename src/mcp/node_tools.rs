@@ -3,6 +3,7 @@
 mod documents;
 mod inputs;
 mod shapes;
+mod snapshots;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,6 +24,9 @@ use crate::task::Readiness;
 use crate::telemetry::{Metrics, ToolLabels};
 
 use self::inputs::{cursor, detail, filter};
+pub use self::snapshots::NodeSnapshots;
+pub(crate) use self::snapshots::snapshots_json;
+
 use self::shapes::{answer, place_of, search_result, summary, url_of};
 
 /// Tokens of a fetch when the caller does not say.
@@ -34,6 +38,7 @@ const RENDERED_MAX: usize = 1_024;
 pub struct NodeTools {
     retrieval: Retrieval,
     library: Arc<Library>,
+    backups: NodeSnapshots,
     readiness: Readiness,
     metrics: Metrics,
     rendered: quick_cache::sync::Cache<(u64, String), Arc<Rendered>>,
@@ -64,11 +69,12 @@ impl ToolProvider for NodeTools {
 impl NodeTools {
     /// The tools over a node's collections.
     #[must_use]
-    pub fn new(retrieval: Retrieval, readiness: Readiness, metrics: Metrics) -> Self {
+    pub fn new(retrieval: Retrieval, backups: NodeSnapshots, readiness: Readiness, metrics: Metrics) -> Self {
         let library = Arc::clone(retrieval.library());
         Self {
             retrieval,
             library,
+            backups,
             readiness,
             metrics,
             rendered: quick_cache::sync::Cache::new(RENDERED_MAX),
@@ -110,6 +116,15 @@ impl NodeTools {
             Tool::DeleteDocuments => answer(self.delete_documents(arguments::read(arguments)?).await?),
             Tool::CreateCollection => answer(self.create_collection(arguments::read(arguments)?).await?),
             Tool::DeleteCollection => answer(self.delete_collection(arguments::read(arguments)?).await?),
+            Tool::CreateSnapshot => {
+                arguments::read::<arguments::Nothing>(arguments)?;
+                answer(self.backups.create(progress).await?)
+            }
+            Tool::ListSnapshots => {
+                arguments::read::<arguments::Nothing>(arguments)?;
+                answer(self.backups.list().await?)
+            }
+            Tool::RestoreSnapshot => answer(self.backups.restore(arguments::read(arguments)?, progress).await?),
             Tool::GetStatus => {
                 arguments::read::<arguments::Nothing>(arguments)?;
                 answer(self.status())
@@ -455,6 +470,7 @@ impl NodeTools {
                 })
                 .collect(),
             data_dir: self.library.data_dir().display().to_string(),
+            snapshots: self.backups.status(),
         }
     }
 }

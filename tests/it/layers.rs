@@ -28,8 +28,8 @@ const PARTS: &[(&str, Uses)] = &[
     ("auth", These(&["store"])),
     ("audit", These(&["store"])),
     ("registry", These(&["store"])),
-    // `task`: reporting progress to a slow client is a task of its own.
-    ("mcp", These(&["retrieval", "collection", "registry", "auth", "audit", "task"])),
+    // `task`: reporting progress to a slow client is a task of its own. `snapshot`: its tools.
+    ("mcp", These(&["retrieval", "collection", "snapshot", "registry", "auth", "audit", "task"])),
     ("gateway", These(&["mcp", "registry", "auth", "task"])),
     ("federation", These(&["store", "collection", "task"])),
     ("deploy", These(&["snapshot"])),
@@ -69,6 +69,10 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rmcp", &["mcp", "api"]),
     ("axum", &["api"]),
     ("hyper", &["api"]),
+    ("object_store", &["snapshot"]),
+    ("hyper_rustls", &["snapshot"]),
+    ("ring", &["snapshot"]),
+    ("tar", &["snapshot"]),
     ("toml", &["config"]),
     ("clap", &["cli"]),
     ("anyhow", &["app", "cli"]),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::node::{Answer, LEGACY, MODERN, TestNode, assert_says, list, modern_meta, modern_request, texts};
 
 /// The tools, in the order that clients have come to know.
-const TOOLS: [&str; 12] = [
+const TOOLS: [&str; 15] = [
     "search",
     "fetch",
     "find_similar",
@@ -18,6 +18,9 @@ const TOOLS: [&str; 12] = [
     "create_collection",
     "delete_collection",
     "get_status",
+    "create_snapshot",
+    "list_snapshots",
+    "restore_snapshot",
 ];
 
 fn error_code(answer: &Answer) -> i64 {
@@ -72,7 +75,8 @@ fn tools_are_listed_alike_in_both_eras() {
             || name.starts_with("list_")
             || name.starts_with("describe_");
         assert_eq!(tool["annotations"]["readOnlyHint"], reads, "{name}");
-        assert_eq!(tool["annotations"]["destructiveHint"], name.starts_with("delete_"), "{name}");
+        let destroys = name.starts_with("delete_") || name == "restore_snapshot";
+        assert_eq!(tool["annotations"]["destructiveHint"], destroys, "{name}");
         assert_eq!(tool["annotations"]["openWorldHint"], false, "{name}");
     }
 }

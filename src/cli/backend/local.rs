@@ -29,7 +29,7 @@ pub(in crate::cli) struct Local {
 impl Local {
     /// Opens the data directory in this process. For a long stay it answers other processes too.
     pub(in crate::cli) fn open(config: &Config, runtime: &Handle, stay: Stay) -> Result<Self, OpenError> {
-        let node = Arc::new(Node::open(config, Readiness::default(), Metrics::new())?);
+        let node = Arc::new(Node::open(config, Readiness::default(), Metrics::new(), runtime, None)?);
         let drain = Drain::default();
         let answering = match stay {
             Stay::Brief => None,

@@ -20,6 +20,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for an answer: a large file takes its time.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long to wait for a snapshot to be taken or brought back.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 1 << 30;
 /// What [`ToolError::code`] can be.
@@ -103,7 +105,13 @@ impl Remote {
 
     /// Calls a tool; its structured answer.
     pub(super) fn call(&self, tool: Tool, arguments: &Arguments) -> Result<Value, Failure> {
-        self.answer(self.tool(tool).send_json(arguments))
+        let request = match tool {
+            Tool::CreateSnapshot | Tool::RestoreSnapshot => {
+                self.tool(tool).config().timeout_global(Some(SNAPSHOT_TIMEOUT)).build()
+            }
+            _ => self.tool(tool),
+        };
+        self.answer(request.send_json(arguments))
     }
 
     pub(super) fn sync_source(

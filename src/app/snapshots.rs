@@ -1,0 +1,230 @@
+//! What snapshots need of a node, and when they are taken by themselves.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use tokio::runtime::Handle;
+
+use super::library_config;
+use crate::base::{Clock, Lsn, SystemClock, UnixMillis};
+use crate::collection::{self, CollectionInfo, Library, PassageKey};
+use crate::config::Config;
+use crate::embed::{Models, Purpose};
+use crate::index::filter::Filter;
+use crate::snapshot::{self, Canary, CanaryAnswer, Host, NoProgress, Probe, Snapshots};
+use crate::task::{Drain, Readiness};
+use crate::telemetry::Metrics;
+
+/// Documents of a collection among which questions are chosen.
+const SAMPLE: usize = 256;
+/// Words of a question.
+const QUERY_WORDS: usize = 12;
+/// Passages of an answer.
+const ANSWERS: usize = 5;
+/// How long a rebuild may take: 1 M passages take minutes.
+const REBUILD_PATIENCE: Duration = Duration::from_secs(4 * 3_600);
+
+/// The snapshots of the node with these settings.
+#[must_use]
+pub fn snapshots(config: &Config, runtime: Handle) -> Snapshots {
+    let told = snapshot::Config {
+        data_dir: config.data_dir.clone(),
+        target: config.snapshot.target.clone(),
+        key_file: config.snapshot.key_file.clone(),
+        interval: config.snapshot.interval,
+        verify_interval: config.snapshot.verify_interval,
+        retention: config.snapshot.retention.clone(),
+        configuration: config.effective.clone(),
+        clock: Arc::new(SystemClock),
+    };
+    Snapshots::new(told, Arc::new(Opens { config: library_config(config) }), runtime)
+}
+
+/// A node's collections, for taking a snapshot or for checking one.
+pub(super) struct Collections {
+    library: Arc<Library>,
+}
+
+impl Collections {
+    pub(super) fn new(library: Arc<Library>) -> Self {
+        Self { library }
+    }
+
+    fn nearest(&self, info: &Arc<CollectionInfo>, query: &str, most: usize) -> Result<Vec<CanaryAnswer>, String> {
+        let model = self.library.models().get(&info.model);
+        let model = model.ok_or_else(|| format!("there is no model '{}'", info.model))?;
+        let embedding = model.embed(&[query], Purpose::Query).map_err(|error| error.to_string())?.pop();
+        let embedding = embedding.ok_or("the model gave no embedding")?;
+        let searcher = self.library.searcher(info).ok_or("its indexes are not open")?;
+        if let Some(problem) = searcher.broken() {
+            return Err(problem);
+        }
+        // What the lexical index knows, scored by the vector index without its graph: both have to be right.
+        let passages = searcher.matching(&Filter::And(Vec::new())).map_err(|error| error.to_string())?;
+        let mut found = searcher.similarities(&embedding, &passages);
+        found.sort_by(|left, right| right.score.total_cmp(&left.score).then(left.key.cmp(&right.key)));
+        found.truncate(most);
+        let answer = |key: u64, score: f32| {
+            let key = PassageKey(key);
+            let document = self.library.passages().document(key.document()).map_err(|error| error.to_string())?;
+            Ok(CanaryAnswer { id: format!("{}#{}", document.id, key.ordinal()), score: f64::from(score) })
+        };
+        found.into_iter().map(|neighbor| answer(neighbor.key, neighbor.score)).collect()
+    }
+
+    /// Up to `most` questions to a collection, from documents spread over the first ones by id.
+    fn questions(&self, info: &Arc<CollectionInfo>, most: usize) -> Vec<String> {
+        let Ok(documents) = self.library.reader().list(info.id, None, "", SAMPLE) else { return Vec::new() };
+        let step = (documents.len() / most.max(1)).max(1);
+        let question = |lsn| -> Option<String> {
+            let document = self.library.passages().document(lsn).ok()?;
+            let key = PassageKey::new(lsn, document.chunks.len() / 2);
+            let passage = self.library.passages().passage(key).ok()?;
+            let words: Vec<&str> = passage.body.text.split_whitespace().take(QUERY_WORDS).collect();
+            Some(words.join(" ")).filter(|query| !query.is_empty())
+        };
+        documents.iter().step_by(step).take(most).filter_map(|(_, entry)| question(entry.lsn)).collect()
+    }
+}
+
+impl Probe for Collections {
+    fn library(&self) -> &Arc<Library> {
+        &self.library
+    }
+
+    fn canaries(&self, most: usize) -> Vec<Canary> {
+        let collections = self.library.collections();
+        let each = most.div_ceil(collections.len().max(1));
+        let mut canaries = Vec::new();
+        for info in &collections {
+            for query in self.questions(info, each.min(most - canaries.len())) {
+                match self.nearest(info, &query, ANSWERS) {
+                    Ok(answers) => canaries.push(Canary { collection: info.name.clone(), query, answers }),
+                    Err(error) => {
+                        tracing::warn!(collection = info.name, error, "a collection cannot answer for the snapshot");
+                    }
+                }
+            }
+        }
+        canaries
+    }
+
+    fn ask(&self, collection: &str, query: &str, most: usize) -> Result<Vec<CanaryAnswer>, String> {
+        let info = self.library.collection(collection).ok_or("there is no such collection")?;
+        self.nearest(&info, query, most)
+    }
+
+    fn close(&self) {
+        self.library.close();
+    }
+}
+
+/// Opens nodes on what was brought back.
+struct Opens {
+    config: collection::Config,
+}
+
+/// The time of the snapshot.
+struct Stopped(UnixMillis);
+
+impl Clock for Stopped {
+    fn now(&self) -> UnixMillis {
+        self.0
+    }
+}
+
+impl Host for Opens {
+    fn open(
+        &self,
+        data_dir: &Path,
+        now: UnixMillis,
+    ) -> Result<Box<dyn Probe>, Box<dyn std::error::Error + Send + Sync>> {
+        let config = collection::Config {
+            data_dir: PathBuf::from(data_dir),
+            clock: Arc::new(Stopped(now)),
+            ..self.config.clone()
+        };
+        let readiness = Readiness::default();
+        let (library, _) = Library::open(config, Arc::new(Models::built_in()), &readiness, &Metrics::new())?;
+        // It is read once and goes.
+        library.hold(Lsn::ZERO);
+        if !readiness.wait(REBUILD_PATIENCE) {
+            library.close();
+            let reasons = readiness.reasons().into_values().collect::<Vec<_>>().join("; ");
+            return Err(anyhow!("not ready after {} hours: {reasons}", REBUILD_PATIENCE.as_secs() / 3_600).into());
+        }
+        Ok(Box::new(Collections { library }))
+    }
+}
+
+/// Up to where the log was shipped: what comes after is not compacted before it was, so that every moment can be gone back
+/// to. A target that fails for longer than that reaches back must not fill the disk.
+fn shipped_to(snapshots: &Snapshots) -> Lsn {
+    let health = snapshots.health();
+    match (health.state.created, health.age_seconds) {
+        (Some(_), Some(age)) if age > snapshots.config().retention.point_in_time.as_secs() => Lsn(u64::MAX),
+        (Some(taken), _) => taken.last,
+        (None, _) => Lsn::ZERO,
+    }
+}
+
+/// Ships, prunes and proves until the drain starts. Work that is under way then is left to itself: a half upload is never
+/// visible.
+pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, drain: Drain) {
+    for warning in snapshots.health().warnings {
+        tracing::warn!("{warning}");
+    }
+    let ships = snapshots.config().target.is_some();
+    let mut failing = false;
+    loop {
+        if ships {
+            node.library().hold(shipped_to(&snapshots));
+        }
+        tokio::select! {
+            () = drain.ordered() => return,
+            () = tokio::time::sleep(snapshots.config().interval) => {}
+        }
+        let (working, node) = (Arc::clone(&snapshots), Arc::clone(&node));
+        let work = tokio::task::spawn_blocking(move || {
+            let shipped = if ships { working.ship(&*node).map(drop) } else { Ok(()) };
+            drop(node);
+            let proof = working.is_proof_due().then(|| working.verify(None, &NoProgress));
+            (shipped, proof)
+        });
+        let done = tokio::select! {
+            () = drain.ordered() => return,
+            done = work => done,
+        };
+        let Ok((shipped, proof)) = done else {
+            tracing::error!("the snapshot schedule panicked");
+            continue;
+        };
+        match shipped {
+            Ok(()) => failing = false,
+            // Said once, not every minute; the status goes on saying it.
+            Err(_) if failing => {}
+            Err(error) => {
+                failing = true;
+                let error = anyhow::Error::from(error);
+                tracing::error!(error = format!("{error:#}"), "the log could not be shipped");
+            }
+        }
+        match proof {
+            None => {}
+            Some(Ok(verified)) if verified.checked.problems.is_empty() => {
+                tracing::info!(id = verified.id, took_ms = verified.took.as_millis() as u64, "a snapshot was proved");
+            }
+            Some(Ok(verified)) => {
+                for problem in verified.checked.problems {
+                    tracing::error!(id = verified.id, %problem, "a snapshot is not what it should be");
+                }
+            }
+            Some(Err(error)) => {
+                let error = anyhow::Error::from(error);
+                tracing::error!(error = format!("{error:#}"), "no snapshot could be proved");
+            }
+        }
+    }
+}

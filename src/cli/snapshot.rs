@@ -1,0 +1,544 @@
+//! `cairn snapshot`: backups, their proof, and the way back.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use super::backend::{Backend, Stay};
+use super::{Common, Failure, output, quiet_logs};
+use crate::app;
+use crate::base::{ByteSize, Lsn, UnixMillis};
+use crate::config::Config;
+use crate::mcp::{Tool, snapshots_json};
+use crate::snapshot::{EXTENSION, Key, Progress, RestorePlan, RestoreTarget, Snapshots};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cairn snapshot create                                  back up, beside the data or where snapshot.target says
+  cairn snapshot verify                                  prove that the newest can be restored
+  cairn snapshot restore --to-time 2026-07-28T09:30:00Z  go back to a moment
+  cairn snapshot export /media/stick/                    the newest in one file")]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Take a snapshot; copies only what the last one does not have
+    #[command(after_help = "Example:\n  cairn snapshot create --json")]
+    Create,
+    /// List the snapshots, newest first
+    #[command(after_help = "Example:\n  cairn snapshot list")]
+    List,
+    /// Prove a snapshot: fetch it, check every byte, rebuild the indexes, ask its questions again
+    #[command(after_help = "\
+Examples:
+  cairn snapshot verify
+  cairn snapshot verify 20260728T093000Z-1234
+
+Exit code 1 means that the snapshot is not what it should be; every file with something wrong is named.")]
+    Verify {
+        /// Which one [default: the newest]
+        id: Option<String>,
+    },
+    /// Go back to a snapshot, a position of the log, or a moment
+    #[command(after_help = "\
+Examples:
+  cairn snapshot restore --dry-run
+  cairn snapshot restore 20260728T093000Z-1234 --yes
+  cairn snapshot restore --to-time 2026-07-28T09:30:00Z
+  cairn snapshot restore backup.cairn-snapshot
+  cairn snapshot restore --drop-old
+
+The old state is built and checked beside the data, then takes its place; until then nothing changes, also when it is
+interrupted. A running node does it while it serves and starts again at the end. What was there before stays in
+before-restore-… of the data directory until --drop-old.")]
+    Restore(RestoreArguments),
+    /// Write a snapshot to one file, for a disk that is carried
+    #[command(
+        after_help = "Examples:\n  cairn snapshot export /media/stick/\n  cairn snapshot export backup.cairn-snapshot --id 20260728T093000Z-1234"
+    )]
+    Export {
+        /// The file, or a folder for it
+        path: PathBuf,
+        /// Which snapshot [default: the newest]
+        #[arg(long)]
+        id: Option<String>,
+    },
+    /// Put the snapshot of a file among the others
+    #[command(after_help = "Example:\n  cairn snapshot import backup.cairn-snapshot && cairn snapshot restore")]
+    Import {
+        /// A file that `export` wrote
+        path: PathBuf,
+    },
+    /// Remove snapshots that the settings do not keep
+    #[command(after_help = "Example:\n  cairn snapshot prune --dry-run")]
+    Prune {
+        /// Say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Show what runs when, and how it went
+    #[command(after_help = "Example:\n  CAIRN_SNAPSHOT_TARGET=/mnt/backup cairn snapshot schedule")]
+    Schedule,
+    /// Make a key for an encrypted repository
+    #[command(after_help = "\
+Example:
+  cairn snapshot keygen /etc/cairn/snapshot.key
+
+Then set snapshot.encryption_key_file to it. Keep a copy elsewhere: without the key nobody reads the snapshots.")]
+    Keygen {
+        /// A file that does not exist yet
+        path: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct RestoreArguments {
+    /// Id of a snapshot, or a file that `export` wrote [default: the newest snapshot]
+    #[arg(conflicts_with_all = ["to_lsn", "to_time"])]
+    id: Option<String>,
+    /// Position of the log to go back to
+    #[arg(long, value_name = "LSN", conflicts_with = "to_time")]
+    to_lsn: Option<u64>,
+    /// Moment to go back to, such as 2026-07-28T09:30:00Z
+    #[arg(long, value_name = "TIME")]
+    to_time: Option<UnixMillis>,
+    /// Say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// Remove what earlier restores put aside, and do nothing else
+    #[arg(long, conflicts_with_all = ["id", "to_lsn", "to_time", "yes", "dry_run"])]
+    drop_old: bool,
+}
+
+pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
+    match &arguments.verb {
+        Verb::Create => create(common),
+        Verb::List => list(common),
+        Verb::Verify { id } => verify(common, id.as_deref()),
+        Verb::Restore(arguments) if arguments.drop_old => drop_old(common),
+        Verb::Restore(arguments) => restore(common, arguments),
+        Verb::Export { path, id } => export(common, path, id.as_deref()),
+        Verb::Import { path } => import(common, path),
+        Verb::Prune { dry_run } => prune(common, *dry_run),
+        Verb::Schedule => schedule(common),
+        Verb::Keygen { path } => {
+            Key::generate(path)?;
+            let next = format!("set snapshot.encryption_key_file to {}, and keep a copy elsewhere", path.display());
+            say(common, &json!({"key_file": path}), &format!("wrote {}; {next}", path.display()))
+        }
+    }
+}
+
+/// What works without a node.
+struct Desk {
+    config: Config,
+    snapshots: Snapshots,
+    // Dropped last: the snapshots use it.
+    _runtime: Runtime,
+}
+
+impl Desk {
+    fn open(common: &Common) -> Result<Self, Failure> {
+        if common.url.is_some() {
+            let hint = "snapshots are files: run this on the node's machine, or with its settings, without --url";
+            return Err(Failure::usage(anyhow!(hint)));
+        }
+        let config = common.load()?;
+        quiet_logs(&config);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let snapshots = app::snapshots(&config, runtime.handle().clone());
+        Ok(Self { config, snapshots, _runtime: runtime })
+    }
+}
+
+fn say(common: &Common, value: &Value, text: &str) -> Result<(), Failure> {
+    if common.json { output::json(value) } else { output::line(text) }
+}
+
+fn create(common: &Common) -> Result<(), Failure> {
+    let answer = common.backend()?.call(Tool::CreateSnapshot, json!({}))?;
+    let text = format!(
+        "{}: {} up to record {}, {} of it new, in {}",
+        output::text(&answer, "id"),
+        output::size(&answer, "bytes"),
+        output::count(&answer, "lsn"),
+        output::size(&answer, "new_bytes"),
+        output::text(&answer, "target"),
+    );
+    say(common, &answer, &text)?;
+    for damage in answer["damage"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        eprintln!("the log was damaged before: {damage}");
+    }
+    Ok(())
+}
+
+fn list(common: &Common) -> Result<(), Failure> {
+    let answer = if common.url.is_some() {
+        common.backend()?.call(Tool::ListSnapshots, json!({}))?
+    } else {
+        snapshots_json(&Desk::open(common)?.snapshots)?
+    };
+    if common.json {
+        return output::json(&answer);
+    }
+    let listed = answer["snapshots"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if listed.is_empty() {
+        return output::line(&format!(
+            "no snapshots in {}; `cairn snapshot create` makes one",
+            output::text(&answer, "target")
+        ));
+    }
+    let rows = listed.iter().map(|snapshot| {
+        let id = output::text(snapshot, "id").to_owned();
+        match snapshot["problem"].as_str() {
+            Some(problem) => vec![id, "unreadable".to_owned(), problem.to_owned()],
+            None => vec![
+                id,
+                output::text(snapshot, "kind").to_owned(),
+                output::text(snapshot, "created").to_owned(),
+                output::count(snapshot, "lsn"),
+                output::size(snapshot, "bytes"),
+                output::size(snapshot, "new_bytes"),
+                output::text(snapshot, "verified_at").to_owned(),
+            ],
+        }
+    });
+    output::table(&["id", "kind", "time", "lsn", "size", "new", "verified"], &["lsn", "size", "new"], rows.collect())
+}
+
+fn verify(common: &Common, id: Option<&str>) -> Result<(), Failure> {
+    let desk = Desk::open(common)?;
+    let bar = Bar::new(common);
+    let verified = desk.snapshots.verify(id, &bar);
+    bar.finish();
+    let verified = verified?;
+    let checked = &verified.checked;
+    let problems: Vec<Value> =
+        checked.problems.iter().map(|problem| json!({"name": problem.name, "message": problem.message})).collect();
+    let value = json!({
+        "id": verified.id, "ok": problems.is_empty(), "problems": problems, "segments": checked.segments,
+        "bytes": checked.bytes, "records": checked.records, "documents": checked.documents,
+        "passages": checked.passages, "canaries": checked.canaries, "seconds": verified.took.as_secs_f64(),
+    });
+    if !checked.problems.is_empty() {
+        if common.json {
+            output::json(&value)?;
+        } else {
+            for problem in &checked.problems {
+                output::line(&problem.to_string())?;
+            }
+        }
+        return Err(anyhow!(
+            "snapshot {} is not what it should be; take a new one with `cairn snapshot create`",
+            verified.id
+        )
+        .into());
+    }
+    let text = format!(
+        "{} is whole: {} segments, {}, {} records, {} rebuilt, {} answered as before, in {:.1} s",
+        verified.id,
+        checked.segments,
+        ByteSize(checked.bytes),
+        output::thousands(checked.records),
+        output::counted(checked.documents, "document"),
+        output::counted(checked.canaries as u64, "question"),
+        verified.took.as_secs_f64(),
+    );
+    say(common, &value, &text)
+}
+
+fn drop_old(common: &Common) -> Result<(), Failure> {
+    let removed = Desk::open(common)?.snapshots.drop_old()?;
+    let text = match removed.len() {
+        0 => "there is nothing from an earlier restore".to_owned(),
+        _ => removed.iter().map(|path| format!("removed {}", path.display())).collect::<Vec<_>>().join("\n"),
+    };
+    say(common, &json!({"removed": removed}), &text)
+}
+
+fn restore(common: &Common, arguments: &RestoreArguments) -> Result<(), Failure> {
+    let config = common.load()?;
+    quiet_logs(&config);
+    let archive = arguments.id.as_ref().filter(|id| id.ends_with(&format!(".{EXTENSION}"))).map(PathBuf::from);
+    if !arguments.dry_run && !arguments.yes && !io::stdin().is_terminal() {
+        let hint = "a restore puts aside what is there now; add --yes, or --dry-run to see what would be done";
+        return Err(Failure::usage(anyhow!(hint)));
+    }
+    let mut id = arguments.id.clone();
+    if let Some(path) = archive {
+        let desk = Desk::open(common)?;
+        let bar = Bar::new(common);
+        let imported = desk.snapshots.import(&path, &bar);
+        bar.finish();
+        id = Some(imported?.id);
+    }
+    if let Some(node) = Backend::running(common.url.clone(), common.token.clone(), config)? {
+        return restore_running(common, &node, arguments, id.as_deref());
+    }
+    let target = match (id, arguments.to_lsn, arguments.to_time) {
+        (Some(id), _, _) => RestoreTarget::Snapshot(id),
+        (None, Some(lsn), _) => RestoreTarget::Lsn(Lsn(lsn)),
+        (None, None, Some(time)) => RestoreTarget::Time(time),
+        (None, None, None) => RestoreTarget::Newest,
+    };
+    let desk = Desk::open(common)?;
+    let plan = desk.snapshots.plan(&target)?;
+    let mut value = plan_json(&plan);
+    let text = format!(
+        "{}: {} in {}, up to record {}",
+        plan.manifest.id,
+        ByteSize(plan.bytes()),
+        output::counted(plan.segments.len() as u64, "segment"),
+        output::thousands(plan.last.0),
+    );
+    if arguments.dry_run {
+        return say(common, &value, &text);
+    }
+    if !arguments.yes {
+        confirm(&format!("{text}\nPut what is in {} aside and go back to this?", desk.config.data_dir.display()))?;
+    }
+    let bar = Bar::new(common);
+    let restored = desk.snapshots.restore(plan, &bar);
+    bar.finish();
+    let restored = restored?;
+    // Opening the data directory carries the swap out.
+    let backend = Backend::find(None, common.token.clone(), desk.config.clone(), Stay::Brief)?;
+    let status = backend.call(Tool::GetStatus, json!({}))?;
+    backend.close();
+    value["status"] = "restored".into();
+    value["lsn"] = restored.checked.last.0.into();
+    value["documents"] = status["documents"].clone();
+    value["canaries"] = restored.checked.canaries.into();
+    let old_data = Some(&restored.old_data).filter(|path| path.join("log").exists());
+    value["old_data"] = json!(old_data);
+    let kept = old_data.map_or_else(String::new, |path| {
+        format!("; what was there is in {} until `cairn snapshot restore --drop-old`", path.display())
+    });
+    let documents = output::counted(status["documents"].as_u64().unwrap_or_default(), "document");
+    say(
+        common,
+        &value,
+        &format!("restored to record {}: {documents}{kept}", output::thousands(restored.checked.last.0)),
+    )
+}
+
+fn plan_json(plan: &RestorePlan) -> Value {
+    json!({
+        "status": "planned", "snapshot": plan.manifest.id, "lsn": plan.last.0, "bytes": plan.bytes(),
+        "segments": plan.segments.len(),
+    })
+}
+
+/// The node does it itself, while it serves.
+fn restore_running(
+    common: &Common,
+    node: &Backend,
+    arguments: &RestoreArguments,
+    id: Option<&str>,
+) -> Result<(), Failure> {
+    let call = |dry_run: bool| {
+        node.call(
+            Tool::RestoreSnapshot,
+            json!({
+                "id": id, "to_lsn": arguments.to_lsn,
+                "to_time": arguments.to_time.map(|time| time.to_string()), "dry_run": dry_run,
+                "confirm": if dry_run { Value::Null } else { "restore".into() },
+            }),
+        )
+    };
+    let plan = call(true)?;
+    let text = format!(
+        "{}: {} in {}, up to record {}; {} put aside",
+        output::text(&plan, "snapshot"),
+        output::size(&plan, "bytes"),
+        output::counted(plan["segments"].as_u64().unwrap_or_default(), "segment"),
+        output::count(&plan, "lsn"),
+        output::counted(plan["records_set_aside"].as_u64().unwrap_or_default(), "later record"),
+    );
+    if arguments.dry_run {
+        return say(common, &plan, &text);
+    }
+    if !arguments.yes {
+        confirm(&format!("{text}\nGo back to this? The node starts again at the end."))?;
+    }
+    let done = call(false)?;
+    let then = match output::text(&done, "status") {
+        "restarting" => "the node starts again on it",
+        _ => "it takes its place when the process that has the data directory open has ended",
+    };
+    let text = format!(
+        "restored to record {}: {}; {then}; what was there is in {} until `cairn snapshot restore --drop-old`",
+        output::count(&done, "lsn"),
+        output::counted(done["documents"].as_u64().unwrap_or_default(), "document"),
+        output::text(&done, "old_data"),
+    );
+    say(common, &done, &text)
+}
+
+fn confirm(question: &str) -> Result<(), Failure> {
+    eprint!("{question} [y/N] ");
+    io::stderr().flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(anyhow!("nothing was done").into()),
+    }
+}
+
+fn export(common: &Common, path: &std::path::Path, id: Option<&str>) -> Result<(), Failure> {
+    let desk = Desk::open(common)?;
+    let bar = Bar::new(common);
+    let to = if path.is_dir() {
+        let id = match id {
+            Some(id) => id.to_owned(),
+            None => desk.snapshots.plan(&RestoreTarget::Newest)?.manifest.id,
+        };
+        path.join(format!("{id}.{EXTENSION}"))
+    } else {
+        path.to_owned()
+    };
+    let exported = desk.snapshots.export(id, &to, &bar);
+    bar.finish();
+    let (id, bytes) = exported?;
+    let text = format!("{id}: {} in {}", ByteSize(bytes), to.display());
+    say(common, &json!({"id": id, "path": to, "bytes": bytes}), &text)
+}
+
+fn import(common: &Common, path: &std::path::Path) -> Result<(), Failure> {
+    let desk = Desk::open(common)?;
+    let bar = Bar::new(common);
+    let imported = desk.snapshots.import(path, &bar);
+    bar.finish();
+    let manifest = imported?;
+    let target = desk.snapshots.target().to_string();
+    let text = format!("{}: {} in {target}", manifest.id, ByteSize(manifest.bytes()));
+    say(common, &json!({"id": manifest.id, "target": target, "bytes": manifest.bytes()}), &text)
+}
+
+fn prune(common: &Common, dry_run: bool) -> Result<(), Failure> {
+    let pruned = Desk::open(common)?.snapshots.prune(dry_run)?;
+    let value = json!({
+        "dry_run": dry_run, "snapshots": pruned.snapshots, "segments": pruned.segments, "bytes": pruned.bytes,
+        "kept": pruned.kept, "unreadable": pruned.unreadable,
+    });
+    let text = format!(
+        "{} {} and {} ({}); {} kept",
+        if dry_run { "would remove" } else { "removed" },
+        output::counted(pruned.snapshots.len() as u64, "snapshot"),
+        output::counted(pruned.segments.len() as u64, "segment file"),
+        ByteSize(pruned.bytes),
+        pruned.kept,
+    );
+    say(common, &value, &text)?;
+    if !pruned.unreadable.is_empty() {
+        let ids = pruned.unreadable.join(", ");
+        eprintln!("no segment was removed, because snapshots that cannot be read may need it: {ids}");
+    }
+    Ok(())
+}
+
+fn schedule(common: &Common) -> Result<(), Failure> {
+    let desk = Desk::open(common)?;
+    let (health, told) = (desk.snapshots.health(), desk.snapshots.config());
+    let retention = &told.retention;
+    let value = json!({
+        "target": health.target, "scheduled": health.scheduled,
+        "interval_seconds": told.interval.as_secs(), "verify_interval_seconds": told.verify_interval.as_secs(),
+        "daily": retention.daily, "weekly": retention.weekly, "monthly": retention.monthly,
+        "max_bytes": retention.max_bytes, "point_in_time_seconds": retention.point_in_time.as_secs(),
+        "encrypted": told.key_file.is_some(),
+        "newest": health.state.created.as_ref().map(|taken| &taken.id), "age_seconds": health.age_seconds,
+        "verified": health.state.verified.as_ref().map(|proof| &proof.id),
+        "verified_age_seconds": health.verified_age_seconds, "warnings": health.warnings,
+    });
+    if common.json {
+        return output::json(&value);
+    }
+    let line = |label: &str, value: String| output::line(&format!("{label:<12}{value}"));
+    line("target", health.target.clone())?;
+    if health.scheduled {
+        line("ships", format!("every {} s, if the log changed", told.interval.as_secs()))?;
+        line("snapshot", "the first one of each day, in UTC".to_owned())?;
+    } else {
+        line("ships", "never by itself; set snapshot.target".to_owned())?;
+    }
+    match told.verify_interval.as_secs() {
+        0 => line("proof", "never by itself".to_owned())?,
+        seconds => line("proof", format!("every {} h", seconds.div_ceil(3_600)))?,
+    }
+    let cap = retention.max_bytes.map_or_else(String::new, |most| format!(", within {}", ByteSize(most)));
+    line(
+        "keeps",
+        format!(
+            "{} daily, {} weekly, {} monthly, all of the last {} h{cap}",
+            retention.daily,
+            retention.weekly,
+            retention.monthly,
+            retention.point_in_time.as_secs() / 3_600
+        ),
+    )?;
+    let newest = health.state.created.as_ref().zip(health.age_seconds);
+    line("newest", newest.map_or_else(|| "none yet".to_owned(), |(taken, age)| format!("{}, {}", taken.id, ago(age))))?;
+    let proof = health.state.verified.as_ref().zip(health.verified_age_seconds);
+    line("proved", proof.map_or_else(|| "none yet".to_owned(), |(proof, age)| format!("{}, {}", proof.id, ago(age))))?;
+    health.warnings.iter().try_for_each(|warning| line("warning", warning.clone()))
+}
+
+/// `5 minutes ago`
+pub(super) fn ago(seconds: u64) -> String {
+    let (count, unit) = match seconds {
+        0..120 => (seconds, "second"),
+        120..7_200 => (seconds / 60, "minute"),
+        7_200..172_800 => (seconds / 3_600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{} ago", output::counted(count, unit))
+}
+
+/// A bar with the time that is left, on a terminal.
+struct Bar {
+    bar: ProgressBar,
+    /// The step that is shown.
+    step: Mutex<&'static str>,
+}
+
+impl Bar {
+    fn new(common: &Common) -> Self {
+        let bar =
+            if common.json || !io::stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::no_length() };
+        let template = "{msg:12} {wide_bar} {bytes:>10} / {total_bytes:10} {eta:>6} left";
+        bar.set_style(ProgressStyle::with_template(template).expect("the template is valid"));
+        Self { bar, step: Mutex::new("") }
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Progress for Bar {
+    fn report(&self, step: &'static str, done: u64, total: u64) {
+        let mut shown = self.step.lock();
+        if *shown != step {
+            *shown = step;
+            self.bar.reset();
+            self.bar.set_message(step);
+            self.bar.set_length(total);
+        }
+        self.bar.set_position(done);
+    }
+}

@@ -1,0 +1,221 @@
+//! The tools for snapshots.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::super::{Progress, ToolError, answers, arguments};
+use crate::base::{Fault, Lsn, UnixMillis};
+use crate::snapshot::{self, CreateError, Kind, Probe, RepositoryError, RestoreError, RestoreTarget, Snapshots};
+use crate::task::Restart;
+
+/// The snapshots of a node, and the node as they see it.
+pub struct NodeSnapshots {
+    /// The snapshots.
+    pub snapshots: Arc<Snapshots>,
+    /// The node.
+    pub node: Arc<dyn Probe>,
+    /// How the node starts again on restored data; `None` where nobody listens to that.
+    pub restart: Option<Restart>,
+}
+
+impl From<CreateError> for ToolError {
+    fn from(error: CreateError) -> Self {
+        failed(&error, error.fault())
+    }
+}
+
+impl From<RepositoryError> for ToolError {
+    fn from(error: RepositoryError) -> Self {
+        match error {
+            RepositoryError::NoSuchSnapshot { .. } | RepositoryError::Empty { .. } => {
+                Self::not_found(error.to_string())
+            }
+            error => failed(&error, error.fault()),
+        }
+    }
+}
+
+impl From<RestoreError> for ToolError {
+    fn from(error: RestoreError) -> Self {
+        match error {
+            RestoreError::Repository(error) => error.into(),
+            error => failed(&error, error.fault()),
+        }
+    }
+}
+
+fn failed(error: &dyn std::error::Error, fault: Fault) -> ToolError {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let words = source.to_string();
+        if !message.contains(&words) {
+            message = format!("{message}: {words}");
+        }
+        cause = source.source();
+    }
+    let code = if fault == Fault::Caller { "bad_argument" } else { "internal" };
+    ToolError { code, message, fault }
+}
+
+/// Carries reports from a thread that works to the task that answers.
+struct Reports(mpsc::Sender<(&'static str, u64, u64)>);
+
+impl snapshot::Progress for Reports {
+    fn report(&self, step: &'static str, done: u64, total: u64) {
+        // When the task is behind, the next report says more.
+        let _ = self.0.try_send((step, done, total));
+    }
+}
+
+/// Runs `work` on a thread that may block, and passes its reports on.
+async fn reported<T: Send + 'static>(progress: &dyn Progress, work: impl FnOnce(&Reports) -> T + Send + 'static) -> T {
+    let (sender, mut reports) = mpsc::channel(16);
+    let working = tokio::task::spawn_blocking(move || work(&Reports(sender)));
+    while let Some((step, done, total)) = reports.recv().await {
+        progress.report(done, total, step);
+    }
+    match working.await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// The snapshots there are, as the tool answers; blocks.
+///
+/// # Errors
+/// When the repository cannot be used.
+pub(crate) fn snapshots_json(snapshots: &Snapshots) -> Result<serde_json::Value, ToolError> {
+    list(snapshots).map(|answer| serde_json::to_value(answer).expect("answers are plain data"))
+}
+
+fn list(snapshots: &Snapshots) -> Result<answers::ListSnapshotsAnswer, ToolError> {
+    let listed = snapshots.repository()?.snapshots()?;
+    let proof = snapshots.health().state.verified;
+    let mut known = HashSet::new();
+    // Oldest first, so that each counts what none before it has.
+    let mut summaries: Vec<answers::SnapshotSummary> = listed
+        .into_iter()
+        .rev()
+        .map(|listed| {
+            let verified = proof.as_ref().filter(|proof| proof.id == listed.id);
+            let mut summary = answers::SnapshotSummary {
+                id: listed.id,
+                verified_at: verified.map(|proof| proof.time.to_string()),
+                ..answers::SnapshotSummary::default()
+            };
+            match listed.manifest {
+                Ok(manifest) => {
+                    let new = manifest.segments.iter().filter(|segment| known.insert(segment.file.clone()));
+                    summary.new_bytes = Some(new.map(|segment| segment.bytes).sum());
+                    summary.kind = Some(manifest.kind.as_str().to_owned());
+                    summary.created = Some(manifest.created.to_string());
+                    summary.lsn = Some(manifest.last.0);
+                    summary.bytes = Some(manifest.bytes());
+                    let documents =
+                        |counts: &Vec<snapshot::CollectionCount>| counts.iter().map(|count| count.documents).sum();
+                    summary.documents = manifest.counts.as_ref().map(documents);
+                }
+                Err(error) => summary.problem = Some(ToolError::from(error).message),
+            }
+            summary
+        })
+        .collect();
+    summaries.reverse();
+    Ok(answers::ListSnapshotsAnswer { target: snapshots.target().to_string(), snapshots: summaries })
+}
+
+impl NodeSnapshots {
+    pub(super) async fn create(&self, progress: &dyn Progress) -> Result<answers::CreateSnapshotAnswer, ToolError> {
+        let (snapshots, node) = (Arc::clone(&self.snapshots), Arc::clone(&self.node));
+        let target = snapshots.target().to_string();
+        let created = reported(progress, move |reports| snapshots.create(&*node, Kind::Manual, reports)).await?;
+        let manifest = created.manifest;
+        Ok(answers::CreateSnapshotAnswer {
+            target,
+            lsn: manifest.last.0,
+            bytes: manifest.bytes(),
+            new_bytes: created.new_bytes,
+            segments: manifest.segments.len(),
+            new_segments: created.new_segments,
+            documents: manifest.counts.iter().flatten().map(|count| count.documents).sum(),
+            canaries: manifest.canaries.len(),
+            damage: manifest.damage,
+            id: manifest.id,
+        })
+    }
+
+    pub(super) async fn list(&self) -> Result<answers::ListSnapshotsAnswer, ToolError> {
+        let snapshots = Arc::clone(&self.snapshots);
+        reported(&super::super::NoProgress, move |_| list(&snapshots)).await
+    }
+
+    pub(super) async fn restore(
+        &self,
+        given: arguments::RestoreSnapshot,
+        progress: &dyn Progress,
+    ) -> Result<answers::RestoreSnapshotAnswer, ToolError> {
+        let target = match (given.id, given.to_lsn, given.to_time) {
+            (None, None, None) => RestoreTarget::Newest,
+            (Some(id), None, None) => RestoreTarget::Snapshot(id),
+            (None, Some(lsn), None) => RestoreTarget::Lsn(Lsn(lsn)),
+            (None, None, Some(time)) => RestoreTarget::Time(time.parse::<UnixMillis>().map_err(|_| {
+                ToolError::bad_argument(format!("to_time is '{time}', expected a time such as 2026-07-28T09:30:00Z"))
+            })?),
+            _ => return Err(ToolError::bad_argument("expected at most one of id, to_lsn and to_time")),
+        };
+        if !given.dry_run && given.confirm != "restore" {
+            let found = &given.confirm;
+            return Err(ToolError::bad_argument(format!(
+                "confirm is '{found}', expected 'restore'; dry_run shows what would be done"
+            )));
+        }
+        let snapshots = Arc::clone(&self.snapshots);
+        let plan = reported(progress, move |_| snapshots.plan(&target)).await?;
+        let present = self.node.library().reader().last();
+        let mut answer = answers::RestoreSnapshotAnswer {
+            status: "planned".to_owned(),
+            snapshot: plan.manifest.id.clone(),
+            lsn: plan.last.0,
+            records_set_aside: present.0.saturating_sub(plan.last.0),
+            bytes: plan.bytes(),
+            segments: plan.segments.len(),
+            documents: None,
+            canaries: None,
+            old_data: None,
+        };
+        if given.dry_run {
+            return Ok(answer);
+        }
+        let (snapshots, restart) = (Arc::clone(&self.snapshots), self.restart.clone());
+        // Done to its end even when the caller goes away: a restore that waits for some later start would surprise.
+        let restored = reported(progress, move |reports| {
+            let restored = snapshots.restore(plan, reports)?;
+            // The drain waits for the requests in flight, so the answer still goes out.
+            restart.inspect(Restart::request);
+            Ok::<_, RestoreError>(restored)
+        });
+        let restored = restored.await?;
+        answer.lsn = restored.checked.last.0;
+        answer.documents = Some(restored.checked.documents);
+        answer.canaries = Some(restored.checked.canaries);
+        answer.old_data = Some(restored.old_data.display().to_string());
+        answer.status = if self.restart.is_some() { "restarting" } else { "scheduled" }.to_owned();
+        Ok(answer)
+    }
+
+    pub(super) fn status(&self) -> answers::SnapshotStatus {
+        let health = self.snapshots.health();
+        answers::SnapshotStatus {
+            target: health.target,
+            scheduled: health.scheduled,
+            newest: health.state.created.map(|taken| taken.id),
+            age_seconds: health.age_seconds,
+            verified: health.state.verified.map(|proof| proof.id),
+            verified_age_seconds: health.verified_age_seconds,
+            warnings: health.warnings,
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Taking a snapshot.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use tokio::runtime::Handle;
+
+use super::manifest::{Canary, CollectionCount, EpochEntry, FORMAT, Kind, SegmentEntry, SnapshotManifest};
+use super::repository::{Repository, RepositoryError, digest_of};
+use super::{Probe, Progress};
+use crate::base::{Fault, Lsn, UnixMillis};
+use crate::collection::{Library, WriteError};
+use crate::store::{SealedSegment, check_segment};
+
+/// How often a quiet moment is looked for, in which counts, answers and the end of the log belong together.
+const ATTEMPTS: usize = 5;
+/// Canaries of a snapshot.
+const CANARIES: usize = 16;
+
+/// Why no snapshot was taken. What there was before is untouched.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The repository cannot be used.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The log could not be sealed.
+    #[error("cannot seal the log")]
+    Seal(#[from] WriteError),
+    /// A segment cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Segments were rewritten again and again while they were copied.
+    #[error("the log was compacted while it was copied; try again")]
+    Moving,
+    /// There is nothing in the log.
+    #[error("the log is empty, there is nothing to keep yet")]
+    Empty,
+}
+
+impl CreateError {
+    /// Who can mend it.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Repository(error) => error.fault(),
+            Self::Seal(error) => error.fault(),
+            Self::Read { .. } | Self::Moving => Fault::Environment,
+            Self::Empty => Fault::Caller,
+        }
+    }
+}
+
+/// A snapshot that was taken.
+#[derive(Debug)]
+pub struct Created {
+    /// Its manifest.
+    pub manifest: SnapshotManifest,
+    /// Segments that the repository did not have.
+    pub new_segments: usize,
+    /// Their bytes, before encryption.
+    pub new_bytes: u64,
+}
+
+/// What the log's end was, and what belongs to that very moment.
+struct Moment {
+    last: Lsn,
+    counts: Option<Vec<CollectionCount>>,
+    canaries: Vec<Canary>,
+}
+
+/// What a manifest says beside the log.
+pub(super) struct About {
+    pub(super) kind: Kind,
+    pub(super) now: UnixMillis,
+    pub(super) configuration: String,
+}
+
+pub(super) fn create(
+    repository: &Repository,
+    node: &dyn Probe,
+    about: About,
+    runtime: &Handle,
+    progress: &dyn Progress,
+) -> Result<Created, CreateError> {
+    let library = node.library();
+    if library.reader().last() == Lsn::ZERO {
+        return Err(CreateError::Empty);
+    }
+    let moment = moment(library, node, about.kind, runtime)?;
+    let known = repository.ids()?;
+    let node_id = library.reader().node().to_string();
+    // Only the newest is read: there may be many, and each costs a request.
+    let newest = known.iter().filter_map(|id| repository.snapshot(id).ok()).find(|manifest| manifest.node == node_id);
+    let mut attempt = 1;
+    let (segments, new_segments, new_bytes) = loop {
+        match store_segments(repository, library, moment.last, newest.as_ref(), progress) {
+            Err(CreateError::Moving) if attempt < ATTEMPTS => attempt += 1,
+            result => break result?,
+        }
+    };
+    let reader = library.reader();
+    let collections = library.collections();
+    let mut models: Vec<String> = collections.iter().map(|info| info.model.clone()).collect();
+    models.sort();
+    models.dedup();
+    let history = reader.history().into_iter().filter(|epoch| epoch.first <= moment.last);
+    // Ids sort by time, so no two may have the same second.
+    let mut named = about.now;
+    while known.iter().any(|id| id.starts_with(&stamp(named))) {
+        named = UnixMillis(named.0 + 1_000);
+    }
+    let manifest = SnapshotManifest {
+        format: FORMAT,
+        id: id(named, moment.last),
+        created: about.now,
+        cairn: env!("CARGO_PKG_VERSION").to_owned(),
+        node: node_id,
+        kind: about.kind,
+        last: moment.last,
+        last_time: segments.last().map_or(about.now, |segment| segment.last_time),
+        history: history.map(EpochEntry::from).collect(),
+        segments,
+        counts: moment.counts,
+        models,
+        configuration: about.configuration,
+        files: Vec::new(),
+        damage: reader.damage().iter().map(ToString::to_string).collect(),
+        canaries: moment.canaries,
+    };
+    repository.put_manifest(&manifest)?;
+    Ok(Created { manifest, new_segments, new_bytes })
+}
+
+/// Seals the log and says what it held then. Under constant writing the counts and canaries are left out.
+fn moment(library: &Library, node: &dyn Probe, kind: Kind, runtime: &Handle) -> Result<Moment, CreateError> {
+    let attempts = if kind == Kind::Shipped { 1 } else { ATTEMPTS };
+    for _ in 0..attempts {
+        let visible = runtime.block_on(library.flush())?;
+        let counts = counts(library);
+        let canaries = if kind == Kind::Shipped { Vec::new() } else { node.canaries(CANARIES) };
+        if library.reader().last() != visible {
+            continue;
+        }
+        if runtime.block_on(library.seal())? == visible {
+            return Ok(Moment { last: visible, counts: Some(counts), canaries });
+        }
+    }
+    Ok(Moment { last: runtime.block_on(library.seal())?, counts: None, canaries: Vec::new() })
+}
+
+/// What the collections hold.
+pub(super) fn counts(library: &Library) -> Vec<CollectionCount> {
+    let collections = library.collections();
+    let counts = collections.iter().map(|info| CollectionCount {
+        name: info.name.clone(),
+        documents: info.documents,
+        passages: info.chunks,
+        model: info.model.clone(),
+    });
+    counts.collect()
+}
+
+fn store_segments(
+    repository: &Repository,
+    library: &Library,
+    last: Lsn,
+    newest: Option<&SnapshotManifest>,
+    progress: &dyn Progress,
+) -> Result<(Vec<SegmentEntry>, usize, u64), CreateError> {
+    let mut sealed = library.reader().sealed_segments();
+    sealed.retain(|segment| segment.end <= last.next());
+    let there: HashSet<String> = repository.segments()?.into_iter().map(|stored| stored.name).collect();
+    let known: HashMap<Lsn, &SegmentEntry> = newest
+        .into_iter()
+        .flat_map(|manifest| &manifest.segments)
+        .filter(|entry| there.contains(&entry.file))
+        .map(|entry| (entry.first, entry))
+        .collect();
+    let is_known = |segment: &SealedSegment| {
+        known.get(&segment.first).copied().filter(|entry| {
+            let name = repository.segment_name(entry.first.0, entry.end.0, &entry.digest().unwrap_or(NO_DIGEST));
+            entry.file == name
+                && entry.end == segment.end
+                && entry.as_of == segment.as_of
+                && entry.bytes == segment.bytes
+                && entry.epoch == format!("{:016x}", segment.epoch)
+        })
+    };
+    let total = sealed.iter().filter(|segment| is_known(segment).is_none()).map(|segment| segment.bytes).sum();
+    let (mut entries, mut new_segments, mut new_bytes, mut done) = (Vec::with_capacity(sealed.len()), 0, 0, 0);
+    for segment in &sealed {
+        if let Some(entry) = is_known(segment) {
+            entries.push(entry.clone());
+            continue;
+        }
+        let (entry, is_new) = store_segment(repository, segment, &there)?;
+        if is_new {
+            new_segments += 1;
+            new_bytes += entry.bytes;
+        }
+        done += segment.bytes;
+        progress.report("copying", done, total);
+        entries.push(entry);
+    }
+    Ok((entries, new_segments, new_bytes))
+}
+
+const NO_DIGEST: crate::base::Digest = crate::base::Digest([0; 32]);
+
+/// Hashes and stores one segment; the flag tells whether the repository lacked it.
+fn store_segment(
+    repository: &Repository,
+    segment: &SealedSegment,
+    there: &HashSet<String>,
+) -> Result<(SegmentEntry, bool), CreateError> {
+    let path = &segment.path;
+    let read = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => CreateError::Moving,
+        _ => CreateError::Read { path: path.clone(), source },
+    };
+    let file = inode(path).map_err(read)?;
+    let digest = digest_of(path, &mut |_| {}).map_err(read)?;
+    let report = check_segment(path).map_err(read)?;
+    let name = repository.segment_name(segment.first.0, segment.end.0, &digest);
+    let is_new = !there.contains(&name);
+    if is_new {
+        repository.put_segment(&name, path)?;
+    }
+    if inode(path).map_err(read)? != file || report.as_of != segment.as_of || report.bytes != segment.bytes {
+        if is_new {
+            repository.remove_segment(&name)?;
+        }
+        return Err(CreateError::Moving);
+    }
+    let entry = SegmentEntry {
+        file: name,
+        first: segment.first,
+        end: segment.end,
+        as_of: segment.as_of,
+        epoch: format!("{:016x}", segment.epoch),
+        bytes: segment.bytes,
+        blake3: digest.to_string(),
+        records: report.records,
+        first_time: report.first_time,
+        last_time: report.last_time,
+        damage: report.damage.len() as u64,
+    };
+    Ok((entry, is_new))
+}
+
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// `20260728T093000Z-<last>`
+pub(super) fn id(created: UnixMillis, last: Lsn) -> String {
+    format!("{}-{last}", stamp(created))
+}
+
+/// `20260728T093000Z`
+pub(super) fn stamp(time: UnixMillis) -> String {
+    time.to_string().chars().filter(|letter| !matches!(letter, '-' | ':')).collect()
+}

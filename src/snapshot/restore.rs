@@ -1,0 +1,464 @@
+//! Bringing a state of the log back, and proving that a snapshot can be: both fetch, check and rebuild.
+//!
+//! Invariants: everything is built and checked in a directory of its own. The node's data is touched only by the swap,
+//! which the next opening of the data directory carries out by renames; until then, whatever happens, the node is as it
+//! was.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::create::{counts, stamp};
+use super::manifest::{SegmentEntry, SnapshotManifest};
+use super::plan::{self, Moment};
+use super::repository::{Repository, RepositoryError, create_dirs};
+use super::{Host, Progress};
+use crate::base::{Fault, Lsn, UnixMillis};
+use crate::store::{check_segment, cut_segment, lsn_at, schedule_swap};
+
+/// Scores of a rebuilt index may differ by this much from those of the index they were taken from.
+const SCORE_TOLERANCE: f64 = 1e-3;
+
+/// What to go back to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RestoreTarget {
+    /// The newest snapshot.
+    Newest,
+    /// The snapshot with this id.
+    Snapshot(String),
+    /// The state after this record.
+    Lsn(Lsn),
+    /// The state at this time.
+    Time(UnixMillis),
+}
+
+/// Why nothing was restored. The node's data is untouched in every case.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The repository cannot be used.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// No snapshot reaches so far.
+    #[error("no snapshot holds record {wanted}; the newest one, {newest}, ends with record {last}")]
+    NotReached {
+        /// The position asked for.
+        wanted: Lsn,
+        /// The newest snapshot.
+        newest: String,
+        /// Its end.
+        last: Lsn,
+    },
+    /// Nothing was written at that time.
+    #[error("nothing had been written by {time}; the oldest record is of {oldest}")]
+    TooEarly {
+        /// The time asked for.
+        time: UnixMillis,
+        /// When the first record was written.
+        oldest: UnixMillis,
+    },
+    /// Segments are missing for a state between two snapshots.
+    #[error(
+        "the state after record {wanted} cannot be put together: record {missing} is only in segments that were compacted later"
+    )]
+    Compacted {
+        /// The position asked for.
+        wanted: Lsn,
+        /// The first record that is not to be had.
+        missing: Lsn,
+    },
+    /// A directory or file of the data directory cannot be used.
+    #[error("cannot use {path}")]
+    Staging {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Too little room beside the data.
+    #[error("{path} has {free} free, building the restored data beside the old needs {needed}")]
+    Space {
+        /// Where.
+        path: PathBuf,
+        /// What there is.
+        free: crate::base::ByteSize,
+        /// What there has to be.
+        needed: crate::base::ByteSize,
+    },
+    /// What was built is not what the snapshot says.
+    #[error("the restored data failed its checks: {}", list(.problems))]
+    Failed {
+        /// At least one.
+        problems: Vec<Problem>,
+    },
+}
+
+impl RestoreError {
+    /// Who can mend it.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Repository(error) => error.fault(),
+            Self::NotReached { .. } | Self::TooEarly { .. } | Self::Compacted { .. } => Fault::Caller,
+            Self::Staging { .. } | Self::Space { .. } => Fault::Environment,
+            Self::Failed { .. } => Fault::Damage,
+        }
+    }
+}
+
+fn list(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file of the repository, or the part of the snapshot.
+    pub name: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.name, self.message)
+    }
+}
+
+/// What a restore would do.
+#[derive(Debug, Clone)]
+pub struct RestorePlan {
+    /// The snapshot whose history it follows.
+    pub manifest: SnapshotManifest,
+    /// The last record that it brings back; the end of the last whole batch at or before what was asked for.
+    pub last: Lsn,
+    /// The files it takes.
+    pub segments: Vec<SegmentEntry>,
+}
+
+impl RestorePlan {
+    /// Bytes that are fetched.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Whether the end is the snapshot's own, so that its counts and canaries hold.
+    fn is_whole(&self) -> bool {
+        self.last == self.manifest.last
+    }
+}
+
+/// What was built and checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Segments.
+    pub segments: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Their readable records.
+    pub records: u64,
+    /// Documents in the rebuilt collections.
+    pub documents: u64,
+    /// Passages in the rebuilt collections.
+    pub passages: u64,
+    /// Canaries that were asked again.
+    pub canaries: usize,
+    /// Last record.
+    pub last: Lsn,
+    /// What is wrong; empty when all is well.
+    pub problems: Vec<Problem>,
+}
+
+/// Decides which files make the wanted state. `scratch` takes the one file that must be looked into for a time.
+pub(super) fn plan(
+    repository: &Repository,
+    target: &RestoreTarget,
+    scratch: &Path,
+) -> Result<RestorePlan, RestoreError> {
+    if let RestoreTarget::Snapshot(id) = target {
+        let manifest = repository.snapshot(id)?;
+        return whole(manifest);
+    }
+    // Snapshots that cannot be read lend nothing; `verify` and `list` name them.
+    let listed = repository.snapshots()?;
+    let unreadable = listed.iter().position(|listed| listed.manifest.is_err());
+    let manifests: Vec<SnapshotManifest> = listed.into_iter().filter_map(|listed| listed.manifest.ok()).collect();
+    let Some(newest) = manifests.iter().max_by_key(|manifest| manifest.created) else {
+        return match (unreadable, repository.snapshots()?.into_iter().next()) {
+            (Some(_), Some(listed)) => Err(listed.manifest.err().map_or_else(
+                || RepositoryError::Empty { target: repository.target().to_string() }.into(),
+                RestoreError::from,
+            )),
+            _ => Err(RepositoryError::Empty { target: repository.target().to_string() }.into()),
+        };
+    };
+    let (manifest, last) = match *target {
+        RestoreTarget::Newest => return whole(newest.clone()),
+        RestoreTarget::Snapshot(_) => unreachable!("answered above"),
+        RestoreTarget::Lsn(last) => {
+            let manifest = plan::with_position(&manifests, last).ok_or_else(|| RestoreError::NotReached {
+                wanted: last,
+                newest: newest.id.clone(),
+                last: newest.last,
+            })?;
+            (manifest, last)
+        }
+        RestoreTarget::Time(time) => {
+            let (manifest, moment) = plan::at_time(&manifests, time).expect("there is a newest one");
+            let too_early = || RestoreError::TooEarly {
+                time,
+                oldest: manifest.segments.first().map_or(manifest.created, |segment| segment.first_time),
+            };
+            let last = match moment {
+                Moment::Known(last) => last,
+                Moment::TooEarly => return Err(too_early()),
+                Moment::Within(segment) => {
+                    let file = scratch.join(format!("{:020}.seg", segment.first.0));
+                    let staging = |source| RestoreError::Staging { path: file.clone(), source };
+                    create_dirs(scratch).map_err(staging)?;
+                    repository.fetch_segment(segment, &file, &mut |_| {})?;
+                    let found = lsn_at(&file, time).map_err(staging)?;
+                    fs::remove_file(&file).map_err(staging)?;
+                    found.unwrap_or(Lsn(segment.first.0 - 1))
+                }
+            };
+            if last == Lsn::ZERO {
+                return Err(too_early());
+            }
+            (manifest, last)
+        }
+    };
+    if last == Lsn::ZERO {
+        return Err(RestoreError::NotReached { wanted: last, newest: newest.id.clone(), last: newest.last });
+    }
+    let segments =
+        plan::cover(&manifests, manifest, last).map_err(|missing| RestoreError::Compacted { wanted: last, missing })?;
+    Ok(RestorePlan { manifest: manifest.clone(), last, segments })
+}
+
+/// A snapshot as it is.
+pub(super) fn whole(manifest: SnapshotManifest) -> Result<RestorePlan, RestoreError> {
+    let last = manifest.last;
+    let segments = plan::cover(std::slice::from_ref(&manifest), &manifest, last).map_err(|missing| {
+        let message = format!("record {missing} is in none of its segments");
+        RestoreError::Failed { problems: vec![Problem { name: manifest.id.clone(), message }] }
+    })?;
+    Ok(RestorePlan { manifest, last, segments })
+}
+
+/// Fetches a plan's files into `staged/log`, cuts the last, checks every frame, rebuilds the views beside them and asks
+/// the canaries. Files that are there with the right digest are kept. Problems of the data are in the result.
+pub(super) fn build(
+    repository: &Repository,
+    host: &dyn Host,
+    plan: &RestorePlan,
+    staged: &Path,
+    progress: &dyn Progress,
+) -> Result<Checked, RestoreError> {
+    let log = staged.join("log");
+    let staging = |path: &Path| {
+        let path = path.to_owned();
+        move |source| RestoreError::Staging { path, source }
+    };
+    create_dirs(&log).map_err(staging(&log))?;
+    clean(staged, &log, plan).map_err(staging(staged))?;
+    check_space(staged, plan)?;
+    let total = plan.bytes();
+    let mut checked = Checked { segments: plan.segments.len(), bytes: total, ..Checked::default() };
+    let mut done = 0;
+    for segment in &plan.segments {
+        let path = segment_file(&log, segment);
+        let fetched = repository.fetch_segment(segment, &path, &mut |bytes| {
+            done += bytes;
+            progress.report("fetching", done, total);
+        });
+        match fetched {
+            Ok(()) => {}
+            Err(error) if error.fault() == Fault::Damage => {
+                checked.problems.push(problem(&format!("segments/{}", segment.file), &error));
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        checked.records += check(segment, &path, &mut checked.problems).map_err(staging(&path))?;
+    }
+    if !checked.problems.is_empty() {
+        return Ok(checked);
+    }
+    checked.last = plan.last;
+    if let Some(segment) = plan.segments.last().filter(|segment| segment.end > plan.last.next()) {
+        let path = segment_file(&log, segment);
+        checked.last = cut_segment(&path, plan.last).map_err(staging(&path))?;
+    }
+    super::repository::sync_dir(&log).map_err(staging(&log))?;
+    progress.report("rebuilding", 0, 1);
+    rebuild(host, plan, staged, &mut checked);
+    progress.report("rebuilding", 1, 1);
+    Ok(checked)
+}
+
+fn segment_file(log: &Path, segment: &SegmentEntry) -> PathBuf {
+    log.join(format!("{:020}.seg", segment.first.0))
+}
+
+/// Removes what an earlier attempt left and this one does not want.
+fn clean(staged: &Path, log: &Path, plan: &RestorePlan) -> io::Result<()> {
+    let views = staged.join("views");
+    if views.exists() {
+        fs::remove_dir_all(views)?;
+    }
+    for entry in fs::read_dir(log)? {
+        let path = entry?.path();
+        if !plan.segments.iter().any(|segment| segment_file(log, segment) == path) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_space(staged: &Path, plan: &RestorePlan) -> Result<(), RestoreError> {
+    let there: u64 = plan
+        .segments
+        .iter()
+        .filter_map(|segment| fs::metadata(segment_file(&staged.join("log"), segment)).ok())
+        .map(|metadata| metadata.len())
+        .sum();
+    // The views are about as large as the log.
+    let needed = (plan.bytes() * 2).saturating_sub(there);
+    match rustix::fs::statvfs(staged) {
+        Ok(stat) => {
+            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+            if free >= needed {
+                return Ok(());
+            }
+            let size = crate::base::ByteSize;
+            Err(RestoreError::Space { path: staged.to_owned(), free: size(free), needed: size(needed) })
+        }
+        // Where it cannot be asked for, the write will tell.
+        Err(_) => Ok(()),
+    }
+}
+
+fn problem(name: &str, error: &dyn std::error::Error) -> Problem {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        message = format!("{message}: {source}");
+        cause = source.source();
+    }
+    // The name stands in front of it already.
+    let message =
+        message.strip_prefix(name).map_or(message.clone(), |rest| rest.trim_start_matches([':', ' ']).to_owned());
+    Problem { name: name.to_owned(), message }
+}
+
+/// Reads every frame; the number of readable ones.
+fn check(segment: &SegmentEntry, path: &Path, problems: &mut Vec<Problem>) -> io::Result<u64> {
+    let name = format!("segments/{}", segment.file);
+    let report = match check_segment(path) {
+        Ok(report) => report,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+        Err(error) => {
+            problems.push(Problem { name, message: error.to_string() });
+            return Ok(0);
+        }
+    };
+    let mut wrong = |what: &str, found: u64, expected: u64| {
+        if found != expected {
+            let message = format!("{what} is {found}, the manifest says {expected}");
+            problems.push(Problem { name: name.clone(), message });
+        }
+    };
+    wrong("the first record", report.first.0, segment.first.0);
+    wrong("the length", report.bytes, segment.bytes);
+    wrong("the number of records", report.records, segment.records);
+    wrong("the state it was compacted for", report.as_of.0, segment.as_of.0);
+    wrong("the number of damaged places", report.damage.len() as u64, segment.damage);
+    Ok(report.records)
+}
+
+/// Opens a node on what was built and compares it with what the manifest says.
+fn rebuild(host: &dyn Host, plan: &RestorePlan, staged: &Path, checked: &mut Checked) {
+    let manifest = &plan.manifest;
+    let node = match host.open(staged, manifest.created) {
+        Ok(node) => node,
+        Err(error) => {
+            let error: &(dyn std::error::Error + 'static) = &*error;
+            checked.problems.push(problem("views", error));
+            return;
+        }
+    };
+    let mut wrong = |name: &str, message: String| {
+        checked.problems.push(Problem { name: name.to_owned(), message });
+    };
+    let library = node.library();
+    let last = library.reader().last();
+    if last != checked.last {
+        wrong("log", format!("ends with record {last}, expected {}", checked.last));
+    }
+    let known: u64 = plan.segments.iter().map(|segment| segment.damage).sum();
+    if known == 0 {
+        for damage in library.reader().damage() {
+            wrong("log", damage.to_string());
+        }
+    }
+    let found = counts(library);
+    if let Some(expected) = manifest.counts.as_ref().filter(|_| plan.is_whole()) {
+        for count in expected {
+            match found.iter().find(|found| found.name == count.name) {
+                None => wrong("counts", format!("collection '{}' is missing", count.name)),
+                Some(found) if found != count => wrong(
+                    "counts",
+                    format!(
+                        "collection '{}' has {} documents and {} passages, the manifest says {} and {}",
+                        count.name, found.documents, found.passages, count.documents, count.passages
+                    ),
+                ),
+                Some(_) => {}
+            }
+        }
+        if found.len() > expected.len() {
+            wrong("counts", format!("{} collections, the manifest says {}", found.len(), expected.len()));
+        }
+    }
+    let mut asked = 0;
+    for canary in manifest.canaries.iter().filter(|_| plan.is_whole()) {
+        asked += 1;
+        let name = format!("canary '{}' in '{}'", canary.query, canary.collection);
+        match node.ask(&canary.collection, &canary.query, canary.answers.len()) {
+            Err(message) => wrong(&name, message),
+            Ok(answers) => {
+                let same = answers.len() == canary.answers.len()
+                    && answers.iter().zip(&canary.answers).all(|(found, expected)| {
+                        found.id == expected.id && (found.score - expected.score).abs() <= SCORE_TOLERANCE
+                    });
+                if !same {
+                    let ids = |answers: &[super::CanaryAnswer]| {
+                        answers.iter().map(|answer| answer.id.clone()).collect::<Vec<_>>().join(", ")
+                    };
+                    wrong(&name, format!("found {}, expected {}", ids(&answers), ids(&canary.answers)));
+                }
+            }
+        }
+    }
+    checked.canaries = asked;
+    checked.documents = found.iter().map(|count| count.documents).sum();
+    checked.passages = found.iter().map(|count| count.passages).sum();
+    node.close();
+}
+
+/// Directory in which a plan is built.
+pub(super) fn staging(data_dir: &Path, plan: &RestorePlan) -> PathBuf {
+    data_dir.join("restore").join(format!("{}-at-{}", plan.manifest.id, plan.last))
+}
+
+/// Writes down that the next opening of the data directory takes what was built. Returns where the old data will be.
+pub(super) fn swap(data_dir: &Path, staged: &Path, last: Lsn, now: UnixMillis) -> Result<PathBuf, RestoreError> {
+    let mut id = format!("{}-{last}", stamp(now));
+    while data_dir.join(format!("before-restore-{id}")).exists() {
+        id.push('b');
+    }
+    schedule_swap(data_dir, staged, &id)
+        .map_err(|source| RestoreError::Staging { path: data_dir.to_owned(), source })?;
+    Ok(data_dir.join(format!("before-restore-{id}")))
+}
