@@ -163,15 +163,18 @@ impl Views {
     }
 
     /// Syncs and hashes the derived files. A failure costs a rebuild at the next start, so it is only logged.
-    /// Returns whether all is well.
+    /// Returns whether there is one now, of everything that was applied.
     pub(super) fn checkpoint(&self) -> bool {
         if self.broken().is_some() {
             return false;
         }
         let mut well = true;
-        if let Err(error) = self.lexical.checkpoint() {
-            tracing::warn!(%error, "no checkpoint of a lexical index; the next start may rebuild it");
-            well = false;
+        match self.lexical.checkpoint() {
+            Ok(done) => well &= done,
+            Err(error) => {
+                tracing::warn!(%error, "no checkpoint of a lexical index; the next start may rebuild it");
+                well = false;
+            }
         }
         if let Err(error) = self.vectors.checkpoint(Lsn(self.vectors_applied.load(Ordering::Acquire))) {
             tracing::warn!(%error, "no checkpoint of a vector index; the next start may rebuild it");
