@@ -10,6 +10,7 @@ mod config_files;
 mod documents;
 mod durability;
 mod eval;
+mod faults;
 mod first_run;
 mod languages;
 mod layers;
