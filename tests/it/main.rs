@@ -7,6 +7,7 @@ mod add;
 mod cli;
 mod clients;
 mod config_files;
+mod damage;
 mod documents;
 mod durability;
 mod eval;
