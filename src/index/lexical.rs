@@ -289,12 +289,16 @@ impl LexicalIndex {
     }
 
     /// Merges the segments into one where there are several, so that a search reads each term's postings once, and
-    /// gives the writer's memory back. For quiet moments: cost is proportional to the index.
+    /// gives the writer's memory back. For quiet moments: cost is proportional to the index. Does nothing while changes
+    /// wait for their commit: they are in the writer alone.
     ///
     /// # Errors
     /// As for [`LexicalIndex::add`]; the old segments stay in use.
     pub fn settle(&self) -> Result<(), LexicalError> {
         let mut writing = self.writer.lock();
+        if writing.uncommitted {
+            return Ok(());
+        }
         let segments = self.index.searchable_segment_ids().map_err(|source| self.engine(source))?;
         if segments.len() > 1 {
             let merge = |writer: &mut IndexWriter| -> Result<(), TantivyError> {
@@ -320,15 +324,19 @@ impl LexicalIndex {
         self.searcher.load().searcher.segment_readers().len()
     }
 
-    /// Syncs and hashes the files, so that the next start can believe them after any kind of stop.
+    /// Syncs and hashes the files, so that the next start can believe them after any kind of stop. Does nothing while
+    /// changes wait for their commit, and answers `false` then.
     ///
     /// # Errors
     /// When a file cannot be synced; the next start rebuilds the index then.
-    pub fn checkpoint(&self) -> Result<(), LexicalError> {
+    pub fn checkpoint(&self) -> Result<bool, LexicalError> {
         self.settle()?;
         let mut writing = self.writer.lock();
+        if writing.uncommitted {
+            return Ok(false);
+        }
         if !writing.dirty {
-            return Ok(());
+            return Ok(true);
         }
         // The last LSNs may have changed nothing here: the commit's payload is older than the searcher. It is written
         // again, or the next start would read those records once more.
@@ -355,7 +363,7 @@ impl LexicalIndex {
         derived::checkpoint(&self.path, lsn)
             .map_err(|source| LexicalError::Files { path: self.path.clone(), source })?;
         writing.dirty = false;
-        Ok(())
+        Ok(true)
     }
 
     /// An error of tantivy with the index it happened in.
@@ -668,6 +676,20 @@ mod tests {
         drop(index);
         let (index, applied) = LexicalIndex::open(directory.path()).expect("open after a clean stop");
         assert_eq!((applied, found(&index, "third"), index.segments()), (Lsn(5), vec![3], 1));
+    }
+
+    #[test]
+    fn a_checkpoint_between_a_change_and_its_commit_loses_nothing() {
+        let (directory, index) = index(&texts(["first", "second"]));
+        add(&index, 3, &Sample { text: "third", metadata: json!({}) });
+        index.remove(Lsn(1)).expect("remove");
+        assert!(!index.checkpoint().expect("nothing to do yet"));
+        index.commit(Lsn(4)).expect("commit");
+        assert_eq!((found(&index, "first"), found(&index, "third")), (vec![], vec![3]));
+        index.checkpoint().expect("checkpoint");
+        drop(index);
+        let (index, applied) = LexicalIndex::open(directory.path()).expect("open after a clean stop");
+        assert_eq!((applied, found(&index, "third")), (Lsn(4), vec![3]));
     }
 
     #[test]
