@@ -12,6 +12,7 @@ use super::input::context;
 use super::passage::PassageKey;
 use super::{Config, OpenError};
 use crate::base::Lsn;
+use crate::embed::{DEFAULT_MODEL, Models};
 use crate::index::analysis::Language;
 use crate::index::derived;
 use crate::index::lexical::{LexicalEntry, LexicalError, LexicalIndex};
@@ -38,7 +39,7 @@ pub(super) struct Views {
 impl Views {
     fn open(config: &Config, info: &CollectionInfo, trust: vector::Trust) -> Result<Self, OpenError> {
         let (lexical, lexical_applied) = LexicalIndex::open(&directory(config, "lexical", info.id))?;
-        let vectors_config = vector::Config { dimensions: info.dimensions as usize, ..config.vectors.clone() };
+        let vectors_config = vector::Config { dimensions: dimensions(info), ..config.vectors.clone() };
         let path = directory(config, "vectors", info.id);
         let (vectors, vectors_applied) = VectorIndex::open(&path, vectors_config, trust)?;
         Ok(Self {
@@ -181,6 +182,15 @@ impl Views {
             well = false;
         }
         well
+    }
+}
+
+/// Components of a collection's embeddings.
+fn dimensions(info: &CollectionInfo) -> usize {
+    match info.dimensions {
+        // Its creation record is damaged. A wrong guess costs the vector half alone.
+        0 => Models::built_in().info(DEFAULT_MODEL).map_or(0, |model| model.dimensions),
+        known => known as usize,
     }
 }
 

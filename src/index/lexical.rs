@@ -236,6 +236,7 @@ impl LexicalIndex {
                 document.add_object(self.fields.metadata, filtering::indexable(entry.metadata));
             }
             *writing.payload.languages.entry(entry.language.code().to_owned()).or_default() += 1;
+            writing.uncommitted = true;
             self.writer(&mut writing)?.add_document(document).map_err(|source| self.engine(source))?;
         }
         Ok(())
@@ -247,7 +248,9 @@ impl LexicalIndex {
     /// As for [`LexicalIndex::add`].
     pub fn remove(&self, document: Lsn) -> Result<(), LexicalError> {
         let term = Term::from_field_u64(self.fields.document, document.0);
-        self.writer(&mut self.writer.lock())?.delete_term(term);
+        let mut writing = self.writer.lock();
+        writing.uncommitted = true;
+        self.writer(&mut writing)?.delete_term(term);
         Ok(())
     }
 
@@ -299,23 +302,29 @@ impl LexicalIndex {
         if writing.uncommitted {
             return Ok(());
         }
+        // Merges that the policy began come to their end first: a segment cannot be merged twice.
+        let mut worked = self.rest(&mut writing)?;
         let segments = self.index.searchable_segment_ids().map_err(|source| self.engine(source))?;
         if segments.len() > 1 {
             let merge = |writer: &mut IndexWriter| -> Result<(), TantivyError> {
                 writer.merge(&segments).wait()?;
-                writer.garbage_collect_files().wait()?;
-                self.reader.reload()
+                writer.garbage_collect_files().wait().map(drop)
             };
             merge(self.writer(&mut writing)?).map_err(|source| self.engine(source))?;
-            self.publish(&writing.payload)?;
+            worked |= self.rest(&mut writing)?;
         }
-        if let Some(writer) = writing.writer.take() {
-            writer.wait_merging_threads().map_err(|source| self.engine(source))?;
+        if worked {
             self.reader.reload().map_err(|source| self.engine(source))?;
             self.publish(&writing.payload)?;
         }
-        writing.uncommitted = false;
         Ok(())
+    }
+
+    /// Ends the writer, once its merges are done. Returns whether there was one.
+    fn rest(&self, writing: &mut Writing) -> Result<bool, LexicalError> {
+        let Some(writer) = writing.writer.take() else { return Ok(false) };
+        writer.wait_merging_threads().map_err(|source| self.engine(source))?;
+        Ok(true)
     }
 
     /// How many segments a search reads.
@@ -355,10 +364,7 @@ impl LexicalIndex {
                 prepared.commit().map(drop)
             };
             commit(self.writer(&mut writing)?).map_err(|source| self.engine(source))?;
-            if let Some(writer) = writing.writer.take() {
-                writer.wait_merging_threads().map_err(|source| self.engine(source))?;
-            }
-            writing.uncommitted = false;
+            self.rest(&mut writing)?;
         }
         derived::checkpoint(&self.path, lsn)
             .map_err(|source| LexicalError::Files { path: self.path.clone(), source })?;
@@ -387,7 +393,6 @@ impl LexicalIndex {
                 .map_err(|source| LexicalError::Files { path: self.path.clone(), source })?;
             writing.dirty = true;
         }
-        writing.uncommitted = true;
         if writing.writer.is_none() {
             let options = tantivy::indexer::IndexWriterOptions::builder()
                 .memory_budget_per_thread(WRITER_BYTES)

@@ -1,6 +1,6 @@
 //! Every call of the file system that can fail fails once.
 //!
-//! A fixed scenario (writes, an update, deletions, a full segment, a clean stop, a second start, compaction) runs on a disk
+//! A fixed scenario (writes, an update, deletions, a full segment, compaction, a clean stop, a second start) runs on a disk
 //! whose call number N fails: with EIO, with ENOSPC, as a short write, or as a sync after which the kernel forgets what it
 //! could not write. A run without a fault tells how many calls there are. Whatever the node makes of the fault, it does not
 //! panic and does not hang, it goes on answering reads, and once the disk is healthy it starts and has all that it
@@ -47,8 +47,7 @@ fn batch(writer: &mut Writer, collection: &'static str, prefix: &str, count: u64
     Op::Put(collection, documents)
 }
 
-/// The writes of the first life. One fills a segment; what is deleted last makes it worth compacting, which the second life
-/// begins with.
+/// The writes of the first life. One fills a segment, and what is deleted last makes it worth compacting.
 fn script(writer: &mut Writer) -> Vec<Op> {
     vec![
         batch(writer, COLLECTIONS[0], "a", 3, 0),
@@ -102,6 +101,10 @@ fn scenario(machine: &mut Machine, writer: &mut Writer) -> Result<Run, String> {
             Ok(node) => {
                 reads_answer(&node.client)?;
                 send(writer, &node, ops, &mut run)?;
+                if let Err(trouble @ Trouble::Broken(_)) = node.client.compact() {
+                    return Err(format!("compaction: {}", trouble.words()));
+                }
+                reads_answer(&node.client)?;
                 node.stop()?;
                 no_panic(machine)?;
             }
@@ -150,6 +153,7 @@ fn a_call_that_fails_costs_nothing_acknowledged() {
         let fitting: Vec<(usize, Call)> =
             calls.iter().copied().enumerate().filter(|(_, call)| fault.fits(*call)).collect();
         // Each kind of fault begins at another call, so that together they try more of them.
+        eprintln!("{fault:?}: {} calls can fail like this", fitting.len());
         for (number, call) in fitting.into_iter().skip(kind * stride / Fault::ALL.len()).step_by(stride) {
             let at = number as u64 + 1;
             match one_case(&mut machine, at, fault) {
@@ -161,7 +165,12 @@ fn a_call_that_fails_costs_nothing_acknowledged() {
                     tally.refused_starts += run.refused_starts;
                 }
                 Ok(None) => unfit += 1,
-                Err(words) => found.push(format!("{fault:?} at call {at} ({call:?}): {words}\n{}", machine.log())),
+                Err(words) => {
+                    let words = format!("{fault:?} at call {at} ({call:?}): {words}\n{}", machine.log());
+                    // At once, as all of them take long.
+                    eprintln!("{words}");
+                    found.push(words);
+                }
             }
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! Each round starts `cairn serve` on what the last power cut left, compares it with every acknowledgement that clients
 //! ever got, and lets several of them write until the power goes at a call of the file system that the seed chooses: while
-//! they write, while the node stops, or while it starts. Some rounds kill the process only, so that what was written
-//! before a kill can be lost to a later power cut. Every few dozen rounds begin with an empty disk.
+//! they write, while the node stops, or while it starts. In some rounds the log is compacted meanwhile. Some rounds kill the
+//! process only, so that what was written before a kill can be lost to a later power cut. Every few dozen rounds begin with
+//! an empty disk.
 //!
 //! `CAIRN_POWER_ROUNDS` sets how many rounds there are (120), `CAIRN_POWER_SEED` the seed. The same seed asks for the same
 //! writes and cuts at the same call; which thread of the node gets there first is the machine's business. For long runs
@@ -70,9 +71,19 @@ fn some_calls(random: &mut Random) -> u64 {
     1 + random.below(16 << scale)
 }
 
-/// Lets all writers write until somebody tells, then kills the node.
-fn write_until(told: &std::sync::mpsc::Receiver<()>, node: Node, writers: &mut [Writer]) -> Result<(), String> {
+/// Lets all writers write until somebody tells, then kills the node. With `compacts` the log is compacted meanwhile.
+fn write_until(
+    told: &std::sync::mpsc::Receiver<()>,
+    node: Node,
+    writers: &mut [Writer],
+    compacts: bool,
+) -> Result<(), String> {
     std::thread::scope(|scope| {
+        if compacts {
+            let client = node.client.clone();
+            // What it answers is of no interest here, and there is none once the node is gone.
+            scope.spawn(move || (0..4).all(|_| client.compact().is_ok()));
+        }
         let writing: Vec<_> = writers
             .iter_mut()
             .map(|writer| {
@@ -140,12 +151,13 @@ fn one_round(
 ) -> Result<(), String> {
     let end = End::draw(random);
     report.kinds[end as usize] += 1;
+    let compacts = random.percent(20);
     machine.disk().ignore_syncs_of(plant);
     match end {
         End::CutWhileStarting => {
             let told = machine.disk().cut_power_at(1 + random.below(150));
             match machine.start() {
-                Ok(node) => write_until(&told, node, writers)?,
+                Ok(node) => write_until(&told, node, writers, compacts)?,
                 Err(words) => {
                     // It may fail only for want of power.
                     told.try_recv().map_err(|_| format!("FAILED START: {words}"))?;
@@ -156,7 +168,7 @@ fn one_round(
         End::CutWhileWriting => {
             let node = verified(machine, writers, every_text)?;
             let told = machine.disk().cut_power_at(some_calls(random));
-            write_until(&told, node, writers)?;
+            write_until(&told, node, writers, compacts)?;
         }
         End::CutWhileStopping => {
             let node = verified(machine, writers, every_text)?;
@@ -173,7 +185,7 @@ fn one_round(
         End::Kill => {
             let node = verified(machine, writers, every_text)?;
             let told = machine.disk().tell_at(some_calls(random));
-            write_until(&told, node, writers)?;
+            write_until(&told, node, writers, compacts)?;
             machine.repair();
             return Ok(());
         }

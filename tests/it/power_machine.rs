@@ -312,6 +312,14 @@ impl Client {
         self.call(tool, arguments).map_err(|trouble| format!("{tool} {arguments}: {}", trouble.words()))
     }
 
+    /// Has the log compacted now.
+    ///
+    /// # Errors
+    /// See [`Trouble`].
+    pub fn compact(&self) -> Result<Value, Trouble> {
+        self.post("/v1/compact", "")
+    }
+
     /// Waits until all that was written can be found.
     ///
     /// # Errors
