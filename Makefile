@@ -26,6 +26,7 @@ NPM := $(TARGET_DIR)/npm
 VENV := $(TARGET_DIR)/venv
 CARGO_DENY_VERSION := 0.20.2
 CARGO_NEXTEST_VERSION := 0.9.143
+CARGO_FUZZ_VERSION := 0.13.1
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 
 .PHONY: help
@@ -85,6 +86,22 @@ test: setup ## Set up what the tests need and run all of them
 bench: setup-bench ## Measure ingest, search, start and idling; BENCH="--passages 10000" for a short one
 	@$(CARGO) build --release
 	python3 tests/bench/bench.py --cairn "$(built)" $(BENCH)
+
+.PHONY: bench-snapshots
+bench-snapshots: setup-bench ## Measure snapshots, restore and compaction; BENCH="--passages 700000" for a log of 1 GB
+	@$(CARGO) build --release
+	python3 tests/bench/snapshots.py --cairn "$(built)" $(BENCH)
+
+# Seconds for each target.
+FUZZ_SECONDS ?= 600
+# RUSTC_BOOTSTRAP: the coverage that the fuzzer steers by is an unstable option of the stable compiler. No sanitizer: Cairn's own
+# readers are safe Rust, and panics and hangs are what is looked for.
+.PHONY: fuzz
+fuzz: setup-fuzz ## Fuzz what reads segments, logs, manifests and snapshot files; FUZZ_SECONDS=60 for a short run
+	@for target in segment log manifest archive; do
+		RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CURDIR)/$(TARGET_DIR)/fuzz cargo fuzz run --fuzz-dir tests/fuzz -s none "$$target" -- \
+			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 -timeout=20
+	done
 
 .PHONY: fmt
 fmt: ## Format the code
@@ -173,6 +190,14 @@ setup-deny:
 	@if ! command -v cargo-deny >/dev/null; then
 		$(CARGO) install --locked --root $(TOOLS) --target-dir $(TOOLS)/build cargo-deny@$(CARGO_DENY_VERSION) ||
 			{ echo "setup: cargo-deny is missing and the package registry could not be reached to install it." >&2; exit 1; }
+		rm -rf $(TOOLS)/build
+	fi
+
+.PHONY: setup-fuzz
+setup-fuzz: setup-build
+	@if ! cargo fuzz --version >/dev/null 2>&1; then
+		$(CARGO) install --locked --root $(TOOLS) --target-dir $(TOOLS)/build cargo-fuzz@$(CARGO_FUZZ_VERSION) ||
+			{ echo "setup: cargo-fuzz is missing and the package registry could not be reached to install it." >&2; exit 1; }
 		rm -rf $(TOOLS)/build
 	fi
 

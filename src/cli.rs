@@ -7,6 +7,7 @@
 mod add;
 mod backend;
 mod collections;
+mod doctor;
 mod documents;
 mod eval;
 mod output;
@@ -100,6 +101,8 @@ enum Verb {
     Eval(eval::Arguments),
     /// Back the node up, prove the backups, go back to one
     Snapshot(snapshot::Arguments),
+    /// Find damage, say what it affects, mend it from the snapshots
+    Doctor(doctor::Arguments),
     /// Tell how the node is
     Status(status::Arguments),
     /// Print the tab completions of a shell
@@ -182,6 +185,7 @@ impl Cli {
             Verb::Collection(arguments) => collections::run(common, &arguments),
             Verb::Eval(arguments) => eval::run(common, &arguments),
             Verb::Snapshot(arguments) => snapshot::run(common, &arguments),
+            Verb::Doctor(arguments) => doctor::run(common, &arguments),
             Verb::Status(arguments) => status::run(common, &arguments),
             Verb::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "cairn", &mut std::io::stdout());

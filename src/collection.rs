@@ -560,6 +560,18 @@ impl Library {
         self.queue.seal().await
     }
 
+    /// Clears out dead records as far as that is worth it, and waits until it is done. What the compactor would do by
+    /// itself a little later.
+    ///
+    /// # Errors
+    /// When the node is stopping.
+    pub async fn compact(self: &Arc<Self>) -> Result<u64, WriteError> {
+        self.flush().await?;
+        let library = Arc::clone(self);
+        tokio::task::spawn_blocking(move || library.compactor.settle()).await.map_err(|_| WriteError::Stopping)?;
+        Ok(self.reader.log_bytes())
+    }
+
     /// Keeps every record after `lsn` in the log, replaced or not, for a follower that has come as far as that.
     pub fn hold(&self, lsn: Lsn) {
         self.compactor.hold(lsn);

@@ -91,6 +91,12 @@ pub struct Models {
 /// Name of the model a collection gets when its creator names none.
 pub const DEFAULT_MODEL: &str = static_model::NAME;
 
+/// No name is that of a collection whose creation record is damaged: the default model is the best guess, and without any
+/// every search by meaning would fail.
+fn is_built_in(name: &str) -> bool {
+    name.is_empty() || name == static_model::NAME
+}
+
 impl Models {
     /// The models that need no files: the built-in table.
     #[must_use]
@@ -101,19 +107,19 @@ impl Models {
     /// The facts of a model without loading it, or `None` when there is no such model.
     #[must_use]
     pub fn info(&self, name: &str) -> Option<ModelInfo> {
-        (name == static_model::NAME).then(static_model::info)
+        is_built_in(name).then(static_model::info)
     }
 
     /// Whether the model answers without loading anything first.
     #[must_use]
     pub fn is_loaded(&self, name: &str) -> bool {
-        name == static_model::NAME && self.built_in.get().is_some()
+        is_built_in(name) && self.built_in.get().is_some()
     }
 
     /// The model, loaded on first use (a few milliseconds for the built-in one).
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<dyn Embedder>> {
-        (name == static_model::NAME).then(|| -> Arc<dyn Embedder> {
+        is_built_in(name).then(|| -> Arc<dyn Embedder> {
             Arc::clone(self.built_in.get_or_init(|| Arc::new(StaticModel::built_in()))) as Arc<dyn Embedder>
         })
     }

@@ -17,6 +17,7 @@ mod bucket;
 mod create;
 mod crypt;
 mod manifest;
+mod mend;
 mod plan;
 mod prune;
 mod repository;
@@ -43,6 +44,7 @@ pub use manifest::{
     Canary, CanaryAnswer, CollectionCount, EpochEntry, FORMAT, InstalledFile, Kind, ManifestError, SegmentEntry,
     SnapshotManifest,
 };
+pub use mend::Mended;
 pub use prune::{Pruned, Retention};
 pub use repository::{Listed, Repository, RepositoryError, Target};
 pub use restore::{Checked, Problem, RestoreError, RestorePlan, RestoreTarget};

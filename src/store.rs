@@ -10,7 +10,7 @@
 //! * The catalog follows from the log alone and is rebuilt whenever there is a doubt about it.
 //! * Nothing is written while nothing is asked for.
 //!
-//! Left out: compaction and repair, which need the snapshots; and deciding which documents expire, which is the caller's.
+//! Left out: threads, and deciding which documents expire and when to compact, which is the caller's.
 //! The bytes on disk are described in `store/FORMAT.md`.
 
 mod append;
@@ -26,6 +26,7 @@ mod lock;
 mod log;
 mod reader;
 mod record;
+mod repair;
 mod sealed;
 mod segment;
 #[cfg(test)]
@@ -56,6 +57,7 @@ pub use self::compact::{CompactError, CompactionLimits, CompactionReport};
 pub use self::log::{Damage, ReadError};
 pub use self::reader::{Change, ChangeKind, Reader};
 pub use self::record::{ChunkBody, ChunkRef, ChunkText, CollectionId, DocumentRecord, NewCollection, Replaced};
+pub use self::repair::{Affected, Replacement, cover, repair};
 pub use self::sealed::{Epoch, SealedSegment, SegmentReport, check_segment, cut_segment, lsn_at, schedule_swap};
 pub use self::trust::ViewState;
 
@@ -144,12 +146,16 @@ pub enum OpenError {
         source: getrandom::Error,
     },
     /// A newer build wrote the log.
-    #[error("{path}: segment format {found} is newer than {supported}, the newest this build reads")]
+    #[error(
+        "{path}: written by {release}: segment format {found} is newer than {supported}, the newest this build reads"
+    )]
     FormatTooNew {
         /// The segment.
         path: PathBuf,
         /// Its format.
         found: u16,
+        /// The release that wrote it.
+        release: String,
         /// Newest format that can be read.
         supported: u16,
     },

@@ -27,6 +27,9 @@ const RETIRED: Duration = Duration::from_secs(61);
 struct State {
     rung: bool,
     stopping: bool,
+    /// Rounds that were begun and rounds that were finished.
+    begun: u64,
+    finished: u64,
 }
 
 /// Wakes the compactor.
@@ -97,6 +100,16 @@ impl Compactor {
         self.bell.ring();
     }
 
+    /// Waits for a round that begins now: nothing is left to do then that can be done.
+    pub(super) fn settle(&self) {
+        let (state, changed) = &*self.bell.0;
+        let mut state = state.lock();
+        state.rung = true;
+        let target = state.begun + 1;
+        changed.notify_all();
+        changed.wait_while(&mut state, |state| state.finished < target && !state.stopping);
+    }
+
     pub(super) fn stop(&self) {
         self.bell.0.0.lock().stopping = true;
         self.bell.0.1.notify_all();
@@ -136,6 +149,7 @@ impl Work {
                     return;
                 }
                 state.rung = false;
+                state.begun += 1;
             }
             match self.compact() {
                 Ok(done) => replaced |= done,
@@ -143,6 +157,11 @@ impl Work {
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "dead records stay in the log for now");
                 }
+            }
+            {
+                let mut state = state.lock();
+                state.finished = state.begun;
+                changed.notify_all();
             }
             if self.bell.pause(PAUSE) {
                 return;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
@@ -12,6 +12,7 @@ use super::input::context;
 use super::passage::PassageKey;
 use super::{Config, OpenError};
 use crate::base::Lsn;
+use crate::embed::{DEFAULT_MODEL, Models};
 use crate::index::analysis::Language;
 use crate::index::derived;
 use crate::index::lexical::{LexicalEntry, LexicalError, LexicalIndex};
@@ -28,13 +29,17 @@ pub(super) struct Views {
     pub(super) vectors: VectorIndex,
     lexical_applied: AtomicU64,
     vectors_applied: AtomicU64,
+    /// A failed index takes nothing more: a commit after the failure would claim what the index lacks, and the next start
+    /// would believe it.
+    lexical_failed: AtomicBool,
+    vectors_failed: AtomicBool,
     broken: Mutex<Option<String>>,
 }
 
 impl Views {
     fn open(config: &Config, info: &CollectionInfo, trust: vector::Trust) -> Result<Self, OpenError> {
         let (lexical, lexical_applied) = LexicalIndex::open(&directory(config, "lexical", info.id))?;
-        let vectors_config = vector::Config { dimensions: info.dimensions as usize, ..config.vectors.clone() };
+        let vectors_config = vector::Config { dimensions: dimensions(info), ..config.vectors.clone() };
         let path = directory(config, "vectors", info.id);
         let (vectors, vectors_applied) = VectorIndex::open(&path, vectors_config, trust)?;
         Ok(Self {
@@ -42,6 +47,8 @@ impl Views {
             vectors,
             lexical_applied: AtomicU64::new(lexical_applied.0),
             vectors_applied: AtomicU64::new(vectors_applied.0),
+            lexical_failed: AtomicBool::new(false),
+            vectors_failed: AtomicBool::new(false),
             broken: Mutex::new(None),
         })
     }
@@ -54,12 +61,17 @@ impl Views {
     /// Applies one change; visible after [`Views::commit`]. A change that an index has seen already is skipped there.
     /// An index that fails is set aside with its reason: the other one goes on answering.
     fn apply(&self, change: &Change) {
-        if let Err(error) = self.apply_lexical(change) {
+        if !self.lexical_failed.load(Ordering::Acquire)
+            && let Err(error) = self.apply_lexical(change)
+        {
+            self.lexical_failed.store(true, Ordering::Release);
             self.set_broken(&error);
         }
-        if change.lsn.0 > self.vectors_applied.load(Ordering::Acquire)
+        if !self.vectors_failed.load(Ordering::Acquire)
+            && change.lsn.0 > self.vectors_applied.load(Ordering::Acquire)
             && let Err(error) = self.apply_vectors(change)
         {
+            self.vectors_failed.store(true, Ordering::Release);
             self.set_broken(&error);
         }
     }
@@ -118,13 +130,18 @@ impl Views {
 
     /// Makes what was applied visible, as the state of the log at `lsn`.
     fn commit(&self, lsn: Lsn) {
-        if self.lexical_applied.load(Ordering::Acquire) < lsn.0 {
+        if !self.lexical_failed.load(Ordering::Acquire) && self.lexical_applied.load(Ordering::Acquire) < lsn.0 {
             match self.lexical.commit(lsn) {
                 Ok(()) => self.lexical_applied.store(lsn.0, Ordering::Release),
-                Err(error) => self.set_broken(&error),
+                Err(error) => {
+                    self.lexical_failed.store(true, Ordering::Release);
+                    self.set_broken(&error);
+                }
             }
         }
-        self.vectors_applied.fetch_max(lsn.0, Ordering::AcqRel);
+        if !self.vectors_failed.load(Ordering::Acquire) {
+            self.vectors_applied.fetch_max(lsn.0, Ordering::AcqRel);
+        }
     }
 
     fn set_broken(&self, error: &(dyn std::error::Error + 'static)) {
@@ -147,21 +164,33 @@ impl Views {
     }
 
     /// Syncs and hashes the derived files. A failure costs a rebuild at the next start, so it is only logged.
-    /// Returns whether all is well.
+    /// Returns whether there is one now, of everything that was applied.
     pub(super) fn checkpoint(&self) -> bool {
         if self.broken().is_some() {
             return false;
         }
         let mut well = true;
-        if let Err(error) = self.lexical.checkpoint() {
-            tracing::warn!(%error, "no checkpoint of a lexical index; the next start may rebuild it");
-            well = false;
+        match self.lexical.checkpoint() {
+            Ok(done) => well &= done,
+            Err(error) => {
+                tracing::warn!(%error, "no checkpoint of a lexical index; the next start may rebuild it");
+                well = false;
+            }
         }
         if let Err(error) = self.vectors.checkpoint(Lsn(self.vectors_applied.load(Ordering::Acquire))) {
             tracing::warn!(%error, "no checkpoint of a vector index; the next start may rebuild it");
             well = false;
         }
         well
+    }
+}
+
+/// Components of a collection's embeddings.
+fn dimensions(info: &CollectionInfo) -> usize {
+    match info.dimensions {
+        // Its creation record is damaged. A wrong guess costs the vector half alone.
+        0 => Models::built_in().info(DEFAULT_MODEL).map_or(0, |model| model.dimensions),
+        known => known as usize,
     }
 }
 

@@ -236,6 +236,7 @@ impl LexicalIndex {
                 document.add_object(self.fields.metadata, filtering::indexable(entry.metadata));
             }
             *writing.payload.languages.entry(entry.language.code().to_owned()).or_default() += 1;
+            writing.uncommitted = true;
             self.writer(&mut writing)?.add_document(document).map_err(|source| self.engine(source))?;
         }
         Ok(())
@@ -247,7 +248,9 @@ impl LexicalIndex {
     /// As for [`LexicalIndex::add`].
     pub fn remove(&self, document: Lsn) -> Result<(), LexicalError> {
         let term = Term::from_field_u64(self.fields.document, document.0);
-        self.writer(&mut self.writer.lock())?.delete_term(term);
+        let mut writing = self.writer.lock();
+        writing.uncommitted = true;
+        self.writer(&mut writing)?.delete_term(term);
         Ok(())
     }
 
@@ -289,29 +292,39 @@ impl LexicalIndex {
     }
 
     /// Merges the segments into one where there are several, so that a search reads each term's postings once, and
-    /// gives the writer's memory back. For quiet moments: cost is proportional to the index.
+    /// gives the writer's memory back. For quiet moments: cost is proportional to the index. Does nothing while changes
+    /// wait for their commit: they are in the writer alone.
     ///
     /// # Errors
     /// As for [`LexicalIndex::add`]; the old segments stay in use.
     pub fn settle(&self) -> Result<(), LexicalError> {
         let mut writing = self.writer.lock();
+        if writing.uncommitted {
+            return Ok(());
+        }
+        // Merges that the policy began come to their end first: a segment cannot be merged twice.
+        let mut worked = self.rest(&mut writing)?;
         let segments = self.index.searchable_segment_ids().map_err(|source| self.engine(source))?;
         if segments.len() > 1 {
             let merge = |writer: &mut IndexWriter| -> Result<(), TantivyError> {
                 writer.merge(&segments).wait()?;
-                writer.garbage_collect_files().wait()?;
-                self.reader.reload()
+                writer.garbage_collect_files().wait().map(drop)
             };
             merge(self.writer(&mut writing)?).map_err(|source| self.engine(source))?;
-            self.publish(&writing.payload)?;
+            worked |= self.rest(&mut writing)?;
         }
-        if let Some(writer) = writing.writer.take() {
-            writer.wait_merging_threads().map_err(|source| self.engine(source))?;
+        if worked {
             self.reader.reload().map_err(|source| self.engine(source))?;
             self.publish(&writing.payload)?;
         }
-        writing.uncommitted = false;
         Ok(())
+    }
+
+    /// Ends the writer, once its merges are done. Returns whether there was one.
+    fn rest(&self, writing: &mut Writing) -> Result<bool, LexicalError> {
+        let Some(writer) = writing.writer.take() else { return Ok(false) };
+        writer.wait_merging_threads().map_err(|source| self.engine(source))?;
+        Ok(true)
     }
 
     /// How many segments a search reads.
@@ -320,15 +333,19 @@ impl LexicalIndex {
         self.searcher.load().searcher.segment_readers().len()
     }
 
-    /// Syncs and hashes the files, so that the next start can believe them after any kind of stop.
+    /// Syncs and hashes the files, so that the next start can believe them after any kind of stop. Does nothing while
+    /// changes wait for their commit, and answers `false` then.
     ///
     /// # Errors
     /// When a file cannot be synced; the next start rebuilds the index then.
-    pub fn checkpoint(&self) -> Result<(), LexicalError> {
+    pub fn checkpoint(&self) -> Result<bool, LexicalError> {
         self.settle()?;
         let mut writing = self.writer.lock();
+        if writing.uncommitted {
+            return Ok(false);
+        }
         if !writing.dirty {
-            return Ok(());
+            return Ok(true);
         }
         // The last LSNs may have changed nothing here: the commit's payload is older than the searcher. It is written
         // again, or the next start would read those records once more.
@@ -347,15 +364,12 @@ impl LexicalIndex {
                 prepared.commit().map(drop)
             };
             commit(self.writer(&mut writing)?).map_err(|source| self.engine(source))?;
-            if let Some(writer) = writing.writer.take() {
-                writer.wait_merging_threads().map_err(|source| self.engine(source))?;
-            }
-            writing.uncommitted = false;
+            self.rest(&mut writing)?;
         }
         derived::checkpoint(&self.path, lsn)
             .map_err(|source| LexicalError::Files { path: self.path.clone(), source })?;
         writing.dirty = false;
-        Ok(())
+        Ok(true)
     }
 
     /// An error of tantivy with the index it happened in.
@@ -379,7 +393,6 @@ impl LexicalIndex {
                 .map_err(|source| LexicalError::Files { path: self.path.clone(), source })?;
             writing.dirty = true;
         }
-        writing.uncommitted = true;
         if writing.writer.is_none() {
             let options = tantivy::indexer::IndexWriterOptions::builder()
                 .memory_budget_per_thread(WRITER_BYTES)
@@ -668,6 +681,20 @@ mod tests {
         drop(index);
         let (index, applied) = LexicalIndex::open(directory.path()).expect("open after a clean stop");
         assert_eq!((applied, found(&index, "third"), index.segments()), (Lsn(5), vec![3], 1));
+    }
+
+    #[test]
+    fn a_checkpoint_between_a_change_and_its_commit_loses_nothing() {
+        let (directory, index) = index(&texts(["first", "second"]));
+        add(&index, 3, &Sample { text: "third", metadata: json!({}) });
+        index.remove(Lsn(1)).expect("remove");
+        assert!(!index.checkpoint().expect("nothing to do yet"));
+        index.commit(Lsn(4)).expect("commit");
+        assert_eq!((found(&index, "first"), found(&index, "third")), (vec![], vec![3]));
+        index.checkpoint().expect("checkpoint");
+        drop(index);
+        let (index, applied) = LexicalIndex::open(directory.path()).expect("open after a clean stop");
+        assert_eq!((applied, found(&index, "third")), (Lsn(4), vec![3]));
     }
 
     #[test]

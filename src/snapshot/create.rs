@@ -94,16 +94,17 @@ pub(super) fn create(
     if library.reader().last() == Lsn::ZERO {
         return Err(CreateError::Empty);
     }
-    let moment = moment(library, node, about.kind, runtime)?;
     let known = repository.ids()?;
     let node_id = library.reader().node().to_string();
     // Only the newest is read: there may be many, and each costs a request.
     let newest = known.iter().filter_map(|id| repository.snapshot(id).ok()).find(|manifest| manifest.node == node_id);
     let mut attempt = 1;
-    let (segments, new_segments, new_bytes) = loop {
+    // Each time anew: compaction may have put what was sealed into one segment with what came after it.
+    let (moment, (segments, new_segments, new_bytes)) = loop {
+        let moment = moment(library, node, about.kind, runtime)?;
         match store_segments(repository, library, moment.last, newest.as_ref(), progress) {
             Err(CreateError::Moving) if attempt < ATTEMPTS => attempt += 1,
-            result => break result?,
+            result => break (moment, result?),
         }
     };
     let reader = library.reader();
@@ -209,6 +210,9 @@ fn store_segments(
         done += segment.bytes;
         progress.report("copying", done, total);
         entries.push(entry);
+    }
+    if entries.last().is_none_or(|entry| entry.end != last.next()) {
+        return Err(CreateError::Moving);
     }
     Ok((entries, new_segments, new_bytes))
 }

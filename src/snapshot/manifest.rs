@@ -235,7 +235,8 @@ impl SnapshotManifest {
         let rest = bytes.strip_prefix(HEAD)?;
         let (digest, rest) = rest.split_at_checked(HEX)?;
         let body = rest.strip_prefix(MIDDLE)?.strip_suffix(TAIL)?;
-        (Digest::of(body).to_string().as_bytes() == digest).then_some(body)
+        // The fuzzers cannot guess digests.
+        (cfg!(fuzzing) || Digest::of(body).to_string().as_bytes() == digest).then_some(body)
     }
 
     /// Bytes of all segments, before encryption.

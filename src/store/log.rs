@@ -262,8 +262,8 @@ impl Candidate {
         let mut bytes = [0; SEGMENT_START as usize];
         file.read_at(&mut bytes, 0).map_err(read)?;
         let header = SegmentHeader::check(&bytes);
-        if let HeaderCheck::TooNew(found) = header {
-            return Err(OpenError::FormatTooNew { path, found, supported: FORMAT });
+        if let HeaderCheck::TooNew { found, release } = header {
+            return Err(OpenError::FormatTooNew { path, found, release, supported: FORMAT });
         }
         let used = header != HeaderCheck::Bad || !zeros_from(&*file, SEGMENT_START, length).map_err(read)?;
         Ok(Self { first, path, file, length, header, used })
@@ -312,7 +312,7 @@ impl Log {
         remove_covered(&*disk, &dir, &mut candidates)?;
         let mut headers = candidates.iter().filter_map(|candidate| match candidate.header {
             HeaderCheck::Good { header, .. } => Some(header),
-            HeaderCheck::TooNew(_) | HeaderCheck::Bad => None,
+            HeaderCheck::TooNew { .. } | HeaderCheck::Bad => None,
         });
         let (node, salt, epoch) = match (headers.next(), candidates.first()) {
             (Some(header), _) => (header.node, header.salt, headers.last().unwrap_or(header).epoch),
@@ -440,7 +440,7 @@ impl Log {
                 }
                 Ok(Some(header))
             }
-            HeaderCheck::TooNew(_) | HeaderCheck::Bad => {
+            HeaderCheck::TooNew { .. } | HeaderCheck::Bad => {
                 self.report(Damage { what: "segment header damaged", ..damaged(SEGMENT_START) });
                 Ok(None)
             }

@@ -93,9 +93,9 @@ impl Segment {
         file.read_at(&mut start, 0)?;
         let (header, spare) = match SegmentHeader::check(&start) {
             HeaderCheck::Good { header, spare } => (header, spare),
-            HeaderCheck::TooNew(found) => {
+            HeaderCheck::TooNew { found, release } => {
                 return Err(invalid(format!(
-                    "segment format {found} is newer than {FORMAT}, the newest this build reads"
+                    "written by {release}: segment format {found} is newer than {FORMAT}, the newest this build reads"
                 )));
             }
             HeaderCheck::Bad => return Err(invalid("the segment header and its copy are damaged".to_owned())),

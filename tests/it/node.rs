@@ -114,7 +114,10 @@ impl TestNode {
 
     /// Starts a node with arguments for `cairn serve` and environment variables.
     pub fn with_arguments(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let directory = tempfile::tempdir().expect("temporary directory");
+        Self::inside(tempfile::tempdir().expect("temporary directory"), arguments, environment)
+    }
+
+    fn inside(directory: TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let settings = Settings {
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
             environment: environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
@@ -132,6 +135,13 @@ impl TestNode {
         };
         node.read_line(&line);
         node
+    }
+
+    /// Starts a node on data that is there already; `prepare` is given the data directory, which does not exist yet.
+    pub fn on(prepare: impl FnOnce(&Path)) -> Self {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        prepare(&data_dir(directory.path()));
+        Self::inside(directory, &LOOPBACK, &[])
     }
 
     fn read_line(&mut self, line: &Value) {

@@ -1,0 +1,206 @@
+//! `cairn doctor`: what is wrong with a node's data, what it affects, and mending it from a snapshot.
+
+use std::fs;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use serde_json::{Value, json};
+
+use super::backend::Backend;
+use super::{Common, Failure, output, quiet_logs};
+use crate::app;
+use crate::base::{ByteSize, Lsn, SystemClock};
+use crate::config::Config;
+use crate::mcp::Tool;
+use crate::snapshot::Snapshots;
+use crate::store::{self, Reader};
+
+/// Documents named.
+const NAMED: usize = 1_000;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cairn doctor            read every record, name what is damaged and which documents that affects
+  cairn doctor --repair   put sound segments from the snapshots in the place of damaged ones
+
+The node must be stopped for either, because every byte is read; of a running node only what it knows is told.
+Exit code 1 means that something is wrong.")]
+pub(super) struct Arguments {
+    /// Replace damaged segments of the log by those of the snapshots
+    #[arg(long)]
+    repair: bool,
+}
+
+pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
+    let config = common.load()?;
+    quiet_logs(&config);
+    if let Some(node) = Backend::running(common.url.clone(), common.token.clone(), config.clone())? {
+        if arguments.repair {
+            return Err(anyhow!("the node is running; stop it, repair, and start it again").into());
+        }
+        return running(common, &node);
+    }
+    if !config.data_dir.join("log").exists() && !config.data_dir.join("swap.json").exists() {
+        let hint = "`cairn serve` makes one, --data-dir names another place";
+        return Err(anyhow!("there is no data in {}; {hint}", config.data_dir.display()).into());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let snapshots = app::snapshots(&config, runtime.handle().clone());
+    let mut checkup = examine(&config, &snapshots)?;
+    if arguments.repair && !checkup.ranges.is_empty() {
+        let mended = repair(&config, &snapshots, &checkup)?;
+        checkup = examine(&config, &snapshots)?;
+        checkup.mended = mended;
+    }
+    tell(common, &checkup, arguments.repair)
+}
+
+/// What a running node knows of itself.
+fn running(common: &Common, node: &Backend) -> Result<(), Failure> {
+    let status = node.call(Tool::GetStatus, json!({}))?;
+    let texts = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let mut problems = texts(&status["damage"]);
+    problems.extend(status["writes_reason"].as_str().map(|reason| format!("writes are refused: {reason}")));
+    let warnings = texts(&status["snapshots"]["warnings"]);
+    if common.json {
+        output::json(&json!({"running": true, "problems": problems, "warnings": warnings}))?;
+    } else {
+        problems.iter().try_for_each(|problem| output::line(&format!("problem  {problem}")))?;
+        warnings.iter().try_for_each(|warning| output::line(&format!("warning  {warning}")))?;
+        if problems.is_empty() {
+            output::line("the running node knows of no problem; stop it and run this again to read every byte")?;
+        }
+    }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(anyhow!("the node has problems; stop it, then run `cairn doctor`").into())
+    }
+}
+
+struct Checkup {
+    node: String,
+    last: Lsn,
+    log_bytes: u64,
+    dead_bytes: u64,
+    damage: Vec<String>,
+    affected: Vec<store::Affected>,
+    ranges: Vec<(Lsn, Lsn)>,
+    warnings: Vec<String>,
+    mended: Vec<String>,
+}
+
+fn examine(config: &Config, snapshots: &Snapshots) -> Result<Checkup, Failure> {
+    let told = store::Config::new(config.data_dir.clone(), Arc::new(SystemClock));
+    let (writer, reader, report) = store::open(told)?;
+    let affected = scrub(&reader)?;
+    let mut warnings = snapshots.health().warnings;
+    if snapshots.health().state.created.is_none() {
+        warnings.push("there is no snapshot; `cairn snapshot create` makes one".to_owned());
+    }
+    let free = rustix::fs::statvfs(&config.data_dir)
+        .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+        .with_context(|| format!("cannot ask for the free space of {}", config.data_dir.display()))?;
+    let reserve = config.store.reserve_bytes.0;
+    if free < reserve.saturating_mul(2) {
+        let (free, reserve) = (ByteSize(free), ByteSize(reserve));
+        warnings.push(format!("{free} of the disk are free; below {reserve} writes are refused"));
+    }
+    if report.torn_bytes > 0 {
+        let bytes = ByteSize(report.torn_bytes);
+        warnings.push(format!("{bytes} of an unfinished write were cut off; nothing acknowledged was in them"));
+    }
+    let checkup = Checkup {
+        node: report.node.to_string(),
+        last: reader.last(),
+        log_bytes: reader.log_bytes(),
+        dead_bytes: reader.dead_bytes(),
+        damage: reader.damage().iter().map(ToString::to_string).collect(),
+        affected,
+        ranges: reader.damaged_segments(),
+        warnings,
+        mended: Vec::new(),
+    };
+    // Whether the catalog can be vouched for matters to the next start only.
+    let _ = writer.close();
+    Ok(checkup)
+}
+
+/// Reads every record, so that damage that nobody has met yet is met now.
+fn scrub(reader: &Reader) -> Result<Vec<store::Affected>, Failure> {
+    for change in reader.changes_after(Lsn::ZERO) {
+        match change {
+            Ok(_) => {}
+            // It is on the list of damage.
+            Err(error) if error.fault() != crate::base::Fault::Environment => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(reader.affected(NAMED)?)
+}
+
+fn repair(config: &Config, snapshots: &Snapshots, checkup: &Checkup) -> Result<Vec<String>, Failure> {
+    let told = store::Config::new(config.data_dir.clone(), Arc::new(SystemClock));
+    let (writer, reader, _) = store::open(told)?;
+    let history = reader.history();
+    let _ = writer.close();
+    drop(reader);
+    let scratch = config.data_dir.join("restore").join("repair");
+    fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
+    let mut told = Vec::new();
+    for mended in snapshots.sound_segments(&history, &checkup.ranges, &scratch)? {
+        let (first, last) = (mended.range.0, Lsn(mended.range.1.0 - 1));
+        match mended.row {
+            Some(row) => {
+                store::repair(&config.data_dir, &row).context("cannot put a sound segment into the log")?;
+                told.push(format!("records {first} to {last}: replaced from the snapshots"));
+            }
+            None => told.push(format!("records {first} to {last}: no snapshot has them")),
+        }
+    }
+    fs::remove_dir_all(&scratch).with_context(|| format!("cannot remove {}", scratch.display()))?;
+    Ok(told)
+}
+
+fn tell(common: &Common, checkup: &Checkup, repaired: bool) -> Result<(), Failure> {
+    let is_well = checkup.damage.is_empty() && checkup.affected.is_empty();
+    if common.json {
+        let affected: Vec<Value> = checkup
+            .affected
+            .iter()
+            .map(|one| json!({"collection": one.collection, "id": one.document, "passages": one.passages}))
+            .collect();
+        output::json(&json!({
+            "running": false, "node": checkup.node, "lsn": checkup.last.0, "log_bytes": checkup.log_bytes,
+            "dead_bytes": checkup.dead_bytes, "problems": checkup.damage, "affected": affected,
+            "warnings": checkup.warnings, "repairs": checkup.mended,
+        }))?;
+    } else {
+        checkup.mended.iter().try_for_each(|line| output::line(&format!("repair   {line}")))?;
+        checkup.damage.iter().try_for_each(|line| output::line(&format!("damage   {line}")))?;
+        for one in &checkup.affected {
+            let what = match one.passages {
+                None => "cannot be read".to_owned(),
+                Some(count) => format!("lacks {}", output::counted(count as u64, "passage")),
+            };
+            output::line(&format!("affected {}/{} {what}", one.collection, one.document))?;
+        }
+        checkup.warnings.iter().try_for_each(|line| output::line(&format!("warning  {line}")))?;
+        if is_well {
+            let (log, dead) = (ByteSize(checkup.log_bytes), ByteSize(checkup.dead_bytes));
+            let records = output::thousands(checkup.last.0);
+            output::line(&format!("the log is whole: {log} up to record {records}, {dead} of it dead"))?;
+        }
+    }
+    match (is_well, repaired) {
+        (true, _) => Ok(()),
+        (false, false) => Err(anyhow!("the log is damaged; `cairn doctor --repair` looks for sound segments in the snapshots").into()),
+        (false, true) => Err(anyhow!(
+            "the log is still damaged; `cairn snapshot restore` goes back to a snapshot, and adding the affected documents again heals them"
+        )
+        .into()),
+    }
+}

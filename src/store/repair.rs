@@ -1,0 +1,177 @@
+//! What damage means for the documents, and putting sound segments in the place of damaged ones.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::disk::{Disk, RealDisk};
+use super::log::{ReadError, segment_firsts, segment_path};
+use super::{Reader, SegmentReport, check_segment};
+use crate::base::Lsn;
+
+/// Documents of a collection that are looked at between two questions to the catalog.
+const PAGE: usize = 1000;
+
+/// A document that damage has reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Affected {
+    /// Name of its collection.
+    pub collection: String,
+    /// Its id.
+    pub document: String,
+    /// Passages that cannot be read; `None` when the document itself cannot be.
+    pub passages: Option<usize>,
+}
+
+impl Reader {
+    /// The documents of which something is known to be damaged, at most `limit`. One whose record was unreadable when the
+    /// catalog was made is not among them: nobody knows its name any more.
+    ///
+    /// # Errors
+    /// When the catalog or the disk cannot be read.
+    pub fn affected(&self, limit: usize) -> Result<Vec<Affected>, ReadError> {
+        let mut found = Vec::new();
+        for info in self.collections() {
+            let mut after: Option<String> = None;
+            loop {
+                let page = self.list(info.id, after.as_deref(), "", PAGE)?;
+                for (id, entry) in &page {
+                    let lost = match self.document(entry.lsn) {
+                        Ok(document) => {
+                            Some(document.chunks.iter().filter(|chunk| self.log.read(chunk.lsn).is_err()).count())
+                        }
+                        Err(error) if error.is_damage() => None,
+                        Err(error) => return Err(error),
+                    };
+                    if lost != Some(0) {
+                        let (collection, document) = (info.name.clone(), id.clone());
+                        found.push(Affected { collection, document, passages: lost });
+                        if found.len() == limit {
+                            return Ok(found);
+                        }
+                    }
+                }
+                match page.last() {
+                    Some((last, _)) if page.len() == PAGE => after = Some(last.clone()),
+                    _ => break,
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The ranges of LSNs, as first and one past the last, of the sealed segments in which something is damaged or which
+    /// are missing: what [`repair`] is given sound segments for.
+    #[must_use]
+    pub fn damaged_segments(&self) -> Vec<(Lsn, Lsn)> {
+        let damage = self.damage();
+        let mut ranges = Vec::new();
+        let mut next = Lsn::ZERO.next();
+        for segment in self.sealed_segments() {
+            if next < segment.first {
+                ranges.push((next, segment.first));
+            }
+            if damage.iter().any(|place| place.path == segment.path && place.what != "segment missing") {
+                ranges.push((segment.first, segment.end));
+            }
+            next = segment.end;
+        }
+        if let Some(active) = self.log.segments.read().last()
+            && next < active.first
+        {
+            ranges.push((next, active.first));
+        }
+        ranges
+    }
+}
+
+/// A sound segment file that may replace a damaged one.
+#[derive(Debug, Clone)]
+pub struct Replacement {
+    /// The file; it is copied.
+    pub path: PathBuf,
+    /// What it holds.
+    pub report: SegmentReport,
+}
+
+impl Replacement {
+    /// Reads a segment file and takes it when every checksum in it is right.
+    ///
+    /// # Errors
+    /// When it cannot be read or is damaged.
+    pub fn check(path: &Path) -> io::Result<Self> {
+        let report = check_segment(path)?;
+        match report.damage.first() {
+            None => Ok(Self { path: path.to_owned(), report }),
+            Some(damage) => Err(io::Error::new(io::ErrorKind::InvalidData, damage.to_string())),
+        }
+    }
+}
+
+/// Chooses, from segments with their first and one past their last LSN, a row that covers exactly `range`. Prefers long
+/// ones; the answer is indices into `segments`.
+#[must_use]
+pub fn cover(segments: &[(Lsn, Lsn)], range: (Lsn, Lsn)) -> Option<Vec<usize>> {
+    if range.0 == range.1 {
+        return Some(Vec::new());
+    }
+    let mut starts: Vec<usize> =
+        (0..segments.len()).filter(|at| segments[*at].0 == range.0 && segments[*at].1 <= range.1).collect();
+    starts.retain(|at| segments[*at].1 > segments[*at].0);
+    starts.sort_by_key(|at| std::cmp::Reverse(segments[*at].1));
+    starts.into_iter().find_map(|at| {
+        let rest = cover(segments, (segments[at].1, range.1))?;
+        Some([vec![at], rest].concat())
+    })
+}
+
+/// Puts sound segments in the place of damaged or missing ones. Nobody may have the store open. The views are removed and
+/// made anew by the next start.
+///
+/// * `row`: segments next to each other, all of this node's log; see [`cover`].
+///
+/// # Errors
+/// When a file cannot be read or written. What was replaced until then is sound; doing it again is safe.
+pub fn repair(data_dir: &Path, row: &[Replacement]) -> io::Result<()> {
+    let log = data_dir.join("log");
+    let (Some(first), Some(last)) = (row.first(), row.last()) else { return Ok(()) };
+    let disk = RealDisk;
+    // What was merged into the damaged one must be there before the sound first one, which no longer covers it.
+    for replacement in row.iter().rev() {
+        let path = segment_path(&log, replacement.report.first);
+        let temporary = path.with_extension("seg.tmp");
+        fs::copy(&replacement.path, &temporary)?;
+        File::open(&temporary)?.sync_all()?;
+        disk.rename(&temporary, &path)?;
+        match fs::remove_file(path.with_extension("idx")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        disk.sync_dir(&log)?;
+    }
+    // Segments inside the range that are not of the row belong to the damaged state.
+    let kept: Vec<Lsn> = row.iter().map(|replacement| replacement.report.first).collect();
+    for other in segment_firsts(&disk.list(&log)?) {
+        if first.report.first < other && other < last.report.end && !kept.contains(&other) {
+            disk.remove(&segment_path(&log, other))?;
+        }
+    }
+    disk.sync_dir(&log)?;
+    match fs::remove_dir_all(data_dir.join("views")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_covers_a_range_without_gaps_or_overlaps() {
+        let segments = [(1, 5), (5, 9), (1, 7), (9, 12), (7, 9), (6, 9)].map(|(first, end)| (Lsn(first), Lsn(end)));
+        assert_eq!(cover(&segments, (Lsn(1), Lsn(9))), Some(vec![2, 4]));
+        assert_eq!(cover(&segments, (Lsn(5), Lsn(12))), Some(vec![1, 3]));
+        assert_eq!(cover(&segments, (Lsn(1), Lsn(6))), None);
+    }
+}

@@ -1,0 +1,78 @@
+//! `cairn doctor`: damage is named with what it affects, and mended from a snapshot.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::node::{TestNode, json_of, list};
+
+fn sealed(node: &TestNode) -> PathBuf {
+    let entries = fs::read_dir(node.data_dir().join("log")).expect("readable");
+    let paths = entries.map(|entry| entry.expect("readable").path());
+    paths.filter(|path| path.extension().is_some_and(|kind| kind == "seg")).min().expect("a segment")
+}
+
+fn text(id: usize) -> String {
+    format!("Note {id} says word{id} in hall {}.", id * 7)
+}
+
+#[test]
+fn damage_is_named_and_mended_from_a_snapshot() {
+    let mut node = TestNode::start();
+    let notes: Value = (0..30).map(|id| json!({"id": format!("n{id}"), "text": text(id)})).collect();
+    node.add("notes", notes);
+    node.call("create_snapshot", json!({}));
+    node.add("notes", json!([{"id": "later", "text": "Written after the snapshot."}]));
+    node.stop();
+
+    let well = json_of(&node.cairn(&["--json", "doctor"]));
+    assert_eq!((list(&well["problems"]).len(), list(&well["affected"]).len()), (0, 0), "{well}");
+
+    // The snapshot has a link to the same file: the damaged bytes get a file of their own, as decay of one disk does.
+    let segment = sealed(&node);
+    let mut bytes = fs::read(&segment).expect("readable");
+    let at = bytes.windows(5).position(|window| window == b"hall ").expect("a passage is stored as it is");
+    bytes[at] ^= 1;
+    fs::remove_file(&segment).expect("removed");
+    fs::write(&segment, &bytes).expect("written");
+
+    let output = node.cairn(&["--json", "doctor"]);
+    assert_eq!(output.status.code(), Some(1));
+    let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let name = segment.file_name().expect("a name").to_string_lossy().into_owned();
+    assert!(list(&found["problems"]).iter().any(|problem| problem.to_string().contains(&name)), "{found}");
+    assert_eq!(list(&found["affected"]).len(), 1, "{found}");
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains("cairn doctor --repair"), "{words}");
+
+    let repaired = json_of(&node.cairn(&["--json", "doctor", "--repair"]));
+    assert_eq!(list(&repaired["repairs"]).len(), 1, "{repaired}");
+    assert_eq!((list(&repaired["problems"]).len(), list(&repaired["affected"]).len()), (0, 0), "{repaired}");
+    node.restart();
+    node.catch_up();
+    for id in 0..30 {
+        assert_eq!(node.call("fetch", json!({"id": format!("notes/n{id}")}))["text"], text(id).as_str());
+    }
+    assert_eq!(node.call("fetch", json!({"id": "notes/later"}))["text"], "Written after the snapshot.");
+    assert_eq!(node.found("notes", "word7", "lexical"), ["notes/n7"]);
+}
+
+#[test]
+fn without_a_snapshot_doctor_says_so_and_changes_nothing() {
+    let mut node = TestNode::start();
+    node.add("notes", json!([{"id": "a", "text": "The pump is blue."}, {"id": "b", "text": "The valve is red."}]));
+    let running = json_of(&node.cairn(&["--json", "doctor"]));
+    assert_eq!(running["running"], true);
+    node.stop();
+    let segment = sealed(&node);
+    let mut bytes = fs::read(&segment).expect("readable");
+    let at = bytes.windows(4).position(|window| window == b"pump").expect("a passage is stored as it is");
+    bytes[at] ^= 1;
+    fs::write(&segment, &bytes).expect("written");
+    let output = node.cairn(&["doctor", "--repair"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(fs::read(&segment).expect("readable").len(), bytes.len());
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(shown.contains("affected notes/a"), "{shown}");
+}
