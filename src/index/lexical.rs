@@ -698,6 +698,34 @@ mod tests {
     }
 
     #[test]
+    fn what_a_killed_process_left_of_a_commit_is_in_nobodys_way() {
+        let (directory, index) = index(&texts(["first", "second"]));
+        drop(index);
+        let copy = tempfile::tempdir().expect("temporary directory");
+        for file in std::fs::read_dir(directory.path()).expect("list") {
+            let file = file.expect("entry");
+            std::fs::copy(file.path(), copy.path().join(file.file_name())).expect("copy");
+        }
+        // The commit writes its files, and the process ends before the last one names them.
+        let (killed, _) = LexicalIndex::open(copy.path()).expect("open");
+        killed.remove(Lsn(1)).expect("remove");
+        killed.commit(Lsn(3)).expect("commit");
+        drop(killed);
+        let left: Vec<_> = std::fs::read_dir(copy.path())
+            .expect("list")
+            .map(|file| file.expect("entry").path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "del"))
+            .collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+        std::fs::write(directory.path().join(left[0].file_name().expect("named")), b"half").expect("write");
+        let (index, applied) = LexicalIndex::open(directory.path()).expect("open after a crash");
+        assert_eq!(applied, Lsn(2));
+        index.remove(Lsn(1)).expect("remove");
+        index.commit(Lsn(3)).expect("commit");
+        assert_eq!((found(&index, "first"), found(&index, "second")), (vec![], vec![2]));
+    }
+
+    #[test]
     fn a_flipped_byte_in_any_file_discards_the_index() {
         let (directory, index) = index(&texts(["first", "second"]));
         index.checkpoint().expect("checkpoint");

@@ -61,13 +61,17 @@ impl Directory for UnsyncedDirectory {
     }
 
     fn open_write(&self, path: &Path) -> Result<WritePtr, OpenWriteError> {
-        let file = OpenOptions::new().write(true).create_new(true).open(self.path.join(path)).map_err(|error| {
-            if error.kind() == io::ErrorKind::AlreadyExists {
-                OpenWriteError::FileAlreadyExists(path.to_owned())
-            } else {
-                OpenWriteError::wrap_io_error(error, path.to_owned())
+        let target = self.path.join(path);
+        let create = || OpenOptions::new().write(true).create_new(true).open(&target);
+        let file = match create() {
+            // A process that was killed before its commit left it. tantivy counts its operations from the last commit on, so
+            // the name comes again; nothing that was committed has it, and whoever still maps it keeps what he maps.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_file(&target).and_then(|()| create())
             }
-        })?;
+            result => result,
+        };
+        let file = file.map_err(|error| OpenWriteError::wrap_io_error(error, path.to_owned()))?;
         Ok(BufWriter::new(Box::new(UnsyncedFile(file))))
     }
 
