@@ -55,13 +55,15 @@ fn damage_is_named_and_mended_from_a_snapshot() {
         assert_eq!(node.call("fetch", json!({"id": format!("notes/n{id}")}))["text"], text(id).as_str());
     }
     assert_eq!(node.call("fetch", json!({"id": "notes/later"}))["text"], "Written after the snapshot.");
-    assert_eq!(node.found("notes", "word7", "lexical"), ["notes/n7"]);
+    assert_eq!(node.found("notes", "word7", "lexical"), ["n7"]);
 }
 
 #[test]
 fn without_a_snapshot_doctor_says_so_and_changes_nothing() {
     let mut node = TestNode::start();
     node.add("notes", json!([{"id": "a", "text": "The pump is blue."}, {"id": "b", "text": "The valve is red."}]));
+    // What is damaged in the last append of all looks like a write that never ended, so there is one more.
+    node.add("notes", json!([{"id": "c", "text": "The end."}]));
     let running = json_of(&node.cairn(&["--json", "doctor"]));
     assert_eq!(running["running"], true);
     node.stop();

@@ -137,13 +137,6 @@ impl TestNode {
         node
     }
 
-    /// Starts a node on data that is there already; `prepare` is given the data directory, which does not exist yet.
-    pub fn on(prepare: impl FnOnce(&Path)) -> Self {
-        let directory = tempfile::tempdir().expect("temporary directory");
-        prepare(&data_dir(directory.path()));
-        Self::inside(directory, &LOOPBACK, &[])
-    }
-
     fn read_line(&mut self, line: &Value) {
         assert_eq!(line["pid"], self.process.id());
         self.mcp = line["mcp"].as_str().expect("an address").to_owned();

@@ -67,7 +67,7 @@ fn ten_times_the_same_data_takes_little_more_than_once() {
             assert_eq!(fetched["text"], text(&format!("9 {id}")).as_str());
         }
         let word = text("9 250").split(' ').next().expect("a word").to_owned();
-        assert_eq!(node.found("notes", &word, "lexical"), ["notes/d250"]);
+        assert_eq!(node.found("notes", &word, "lexical"), ["d250"]);
         let old = text("3 250").split(' ').next().expect("a word").to_owned();
         assert_eq!(node.found("notes", &old, "lexical"), Vec::<String>::new());
     };
