@@ -148,7 +148,8 @@ impl Candidate {
     }
 
     fn is_rotten(&self) -> bool {
-        self.dead.saturating_mul(100) >= self.bytes.saturating_mul(DEAD_MIN)
+        // One that is empty already has nothing to give.
+        self.dead > 0 && self.dead.saturating_mul(100) >= self.bytes.saturating_mul(DEAD_MIN)
     }
 }
 

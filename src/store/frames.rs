@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn a_gap_is_absent_and_a_damaged_range_is_not() {
-        let frames = Frames::Sparse { lsns: vec![0, 3, 7], offsets: vec![32, 40, UNREADABLE], lost: vec![14..16] };
+        let lost = [14..16].to_vec();
+        let frames = Frames::Sparse { lsns: vec![0, 3, 7], offsets: vec![32, 40, UNREADABLE], lost };
         let first = Lsn(10);
         assert_eq!(frames.slot(first, Lsn(10)), Slot::At { offset: 256, next: Some(320) });
         assert_eq!(frames.slot(first, Lsn(11)), Slot::Absent);

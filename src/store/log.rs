@@ -315,7 +315,7 @@ impl Log {
             HeaderCheck::TooNew { .. } | HeaderCheck::Bad => None,
         });
         let (node, salt, epoch) = match (headers.next(), candidates.first()) {
-            (Some(header), _) => (header.node, header.salt, headers.last().unwrap_or(header).epoch),
+            (Some(header), _) => (header.node, header.salt, headers.next_back().unwrap_or(header).epoch),
             (None, Some(candidate)) => return Err(OpenError::Header { path: candidate.path.clone() }),
             (None, None) => {
                 let mut random = [0; 32];

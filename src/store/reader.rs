@@ -89,7 +89,8 @@ impl Reader {
             WriterState::DiskFull { needed, .. } => {
                 self.log.disk.free_space(&self.log.dir).is_ok_and(|free| free >= needed)
             }
-            WriterState::QuotaReached { limit, .. } => self.log.bytes() < limit,
+            // That a smaller write may fit shows when one comes.
+            WriterState::QuotaReached { used, .. } => self.log.bytes() < used,
             WriterState::Writable | WriterState::ReadOnly { .. } => false,
         };
         if has_room {
