@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_gap_is_absent_and_a_damaged_range_is_not() {
-        let lost = [14..16].to_vec();
+        let lost = std::iter::once(14..16).collect();
         let frames = Frames::Sparse { lsns: vec![0, 3, 7], offsets: vec![32, 40, UNREADABLE], lost };
         let first = Lsn(10);
         assert_eq!(frames.slot(first, Lsn(10)), Slot::At { offset: 256, next: Some(320) });
