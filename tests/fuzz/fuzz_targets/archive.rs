@@ -1,0 +1,46 @@
+//! Bytes as a snapshot in one file, brought into a repository.
+#![no_main]
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use cairn::base::{SystemClock, UnixMillis};
+use cairn::snapshot::{self, Host, NoProgress, Probe, Snapshots};
+use libfuzzer_sys::fuzz_target;
+use tokio::runtime::Runtime;
+
+/// Nothing is opened: bringing a file in needs no node.
+struct Nobody;
+
+impl Host for Nobody {
+    fn open(&self, _: &Path, _: UnixMillis) -> Result<Box<dyn Probe>, Box<dyn Error + Send + Sync>> {
+        Err("not here".into())
+    }
+}
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
+
+fuzz_target!(|bytes: &[u8]| {
+    let place = PathBuf::from(format!("/dev/shm/cairn-fuzz-archive-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&place);
+    fs::create_dir_all(&place).expect("memory for the directory");
+    let file = place.join("x.cairn-snapshot");
+    fs::write(&file, bytes).expect("memory for the file");
+    let config = snapshot::Config {
+        data_dir: place.join("data"),
+        target: None,
+        key_file: None,
+        interval: Duration::from_secs(60),
+        verify_interval: Duration::from_secs(60),
+        retention: snapshot::Retention::default(),
+        configuration: String::new(),
+        clock: Arc::new(SystemClock),
+    };
+    let snapshots = Snapshots::new(config, Arc::new(Nobody), RUNTIME.handle().clone());
+    if let Ok(manifest) = snapshots.import(&file, &NoProgress) {
+        assert!(manifest.segments.iter().all(|segment| !segment.file.contains('/')));
+    }
+});
