@@ -153,13 +153,17 @@ pub(crate) struct LogWriter {
     end: u64,
     allocated: u64,
     unproven: Range<u64>,
+    /// Whether the segment's header and name may be unknown to the disk.
+    is_start_unproven: bool,
 }
 
 impl LogWriter {
     pub(crate) fn new(log: Arc<Log>, tail: Tail, limits: Limits) -> Self {
         let Tail { file, allocated, unproven, .. } = tail;
         let (first, end) = log.segments.read().last().map(|segment| (segment.first, segment.end)).expect("never empty");
-        Self { log, limits, file, first, end, allocated, unproven }
+        // An append is only made once the start of its segment is on the disk. One that is itself in doubt says nothing.
+        let is_start_unproven = unproven.start <= SEGMENT_START;
+        Self { log, limits, file, first, end, allocated, unproven, is_start_unproven }
     }
 
     /// Makes an append durable and visible. After [`AppendError::Failed`] it must not be called again.
@@ -220,8 +224,18 @@ impl LogWriter {
 
     /// Writes the last append found at the start once more, before the first new one follows it. If the sync of an
     /// earlier process failed, the kernel has that append in its cache, marked clean, and not on the disk; only
-    /// a new write makes it reach the disk.
+    /// a new write makes it reach the disk. The same goes for the header of a segment without another append, and for
+    /// its name: the process that made it may have ended before it synced the directory.
     fn prove_tail(&mut self) -> Result<(), AppendError> {
+        if self.is_start_unproven {
+            let mut header = [0; SEGMENT_START as usize];
+            // Shorter when the power went while it was written; its first copy is whole then.
+            let length = self.file.read_at(&mut header, 0).map_err(|source| self.failed(source))?;
+            self.file.write_at(&header[..length], 0).map_err(|source| self.failed(source))?;
+            self.file.sync_data().map_err(|source| self.failed(source))?;
+            self.log.disk.sync_dir(&self.log.dir).map_err(|source| self.failed(source))?;
+            self.is_start_unproven = false;
+        }
         while !self.unproven.is_empty() {
             let length = (self.unproven.end - self.unproven.start).min(1 << 20);
             let mut bytes = vec![0; length as usize];

@@ -169,7 +169,13 @@ fn fail_once(call: u64, failure: Failure, keep: Option<bool>) -> bool {
     assert_eq!(report.damage, []);
     settle(&written(&reader), &mut acknowledged, &unknown);
     new_collection(&mut writer, "it goes on");
-    failed || disk.calls() == 0
+    let mattered = failed || disk.calls() == 0;
+    drop((writer, reader));
+    // What the failure kept from the disk must not take later writes with it.
+    let (_, reader, report) = open_mem(&disk.power_cut(|| false)).expect("opened");
+    assert_eq!((report.damage, written(&reader)), (vec![], acknowledged));
+    assert!(reader.collections().iter().any(|info| info.name == "it goes on"));
+    mattered
 }
 
 #[test]
