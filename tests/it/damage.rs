@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::ledger::{COLLECTIONS, Document, Op, Writer, content, listed};
 use crate::node::list;
-use crate::power_machine::{Client, LOOPBACK, Node, Trouble};
+use crate::power_machine::{Client, LOOPBACK, Node, Trouble, tells_of_a_panic};
 
 /// Cases of the test suite.
 const CASES: usize = 160;
@@ -201,7 +201,7 @@ impl Store {
         if !stopped.as_ref().is_ok_and(std::process::ExitStatus::success) {
             return Err(format!("it did not stop well: {stopped:?}\n{log}"));
         }
-        if log.contains("panicked at") {
+        if tells_of_a_panic(&log) {
             return Err(format!("PANIC\n{log}"));
         }
         Ok(lost)
@@ -291,7 +291,7 @@ fn is((text, ballast): &(Vec<String>, String), document: &Document) -> bool {
 fn token_case(place: &Path, log: &Path) -> Result<bool, String> {
     let started = Node::start(place, log, EVERYWHERE);
     let said = fs::read_to_string(log).unwrap_or_default();
-    if said.contains("panicked at") {
+    if tells_of_a_panic(&said) {
         return Err(format!("PANIC\n{said}"));
     }
     match started {

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::ledger::{COLLECTIONS, Document, Op, Writer, check};
 use crate::power_disk::{Call, Fault};
-use crate::power_machine::{Client, Machine, Node, Trouble};
+use crate::power_machine::{Client, Machine, Node, Trouble, tells_of_a_panic};
 use crate::power_tree::{Random, Tree};
 
 /// Of all call numbers, how many the test suite leaves out between two that it tries.
@@ -85,8 +85,7 @@ fn send(writer: &mut Writer, node: &Node, ops: Vec<Op>, run: &mut Run) -> Result
 
 fn no_panic(machine: &Machine) -> Result<(), String> {
     let log = machine.log();
-    // Not the word alone: tantivy has a message that says it of a thread that met an error.
-    if log.contains("panicked at") { Err(format!("PANIC\n{log}")) } else { Ok(()) }
+    if tells_of_a_panic(&log) { Err(format!("PANIC\n{log}")) } else { Ok(()) }
 }
 
 /// Two lives of a node. A start may be refused, as the fault may have hit it.
