@@ -54,8 +54,6 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 4] = [Self::Io, Self::NoSpace, Self::ShortWrite, Self::LostSync];
-
     /// Whether such a call can fail like this.
     pub fn fits(self, call: Call) -> bool {
         match self {
