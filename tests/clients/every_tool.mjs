@@ -24,6 +24,9 @@ const calls = [
   ['update_document', { id: 'rivers/rhine', metadata_patch: { country: 'Netherlands' } }],
   ['delete_documents', { ids: ['rivers/rhine'], expected_count: 1 }],
   ['get_status', {}],
+  ['create_snapshot', {}],
+  ['list_snapshots', {}],
+  ['restore_snapshot', { dry_run: true }],
   ['delete_collection', { name: 'rivers', confirm: 'rivers' }],
 ];
 

@@ -109,7 +109,7 @@ fn the_inspector_finds_nothing_to_object_to() {
         let listed: Value =
             serde_json::from_str(&inspect(&["--protocol-era", era, "--method", "tools/list", "--strict"]))
                 .expect("JSON");
-        assert_eq!(list(&listed["tools"]).len(), 12, "{era}");
+        assert_eq!(list(&listed["tools"]).len(), 15, "{era}");
         let called = inspect(&[
             "--protocol-era",
             era,
@@ -128,7 +128,7 @@ fn the_inspector_finds_nothing_to_object_to() {
 fn calls_every_tool(command: &mut Command) {
     let printed = assert_succeeds(command);
     let called: Value = serde_json::from_str(printed.lines().last().expect("a line")).expect("JSON");
-    assert_eq!(list(&called["called"]).len(), 12, "{called}");
+    assert_eq!(list(&called["called"]).len(), 15, "{called}");
 }
 
 #[test]

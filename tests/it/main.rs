@@ -14,6 +14,7 @@ mod durability;
 mod eval;
 mod faults;
 mod first_run;
+mod formats;
 mod languages;
 mod layers;
 mod ledger;

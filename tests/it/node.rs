@@ -117,6 +117,13 @@ impl TestNode {
         Self::inside(tempfile::tempdir().expect("temporary directory"), arguments, environment)
     }
 
+    /// Starts a node on a data directory that `prepare` fills.
+    pub fn on(prepare: impl FnOnce(&Path)) -> Self {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        prepare(&data_dir(directory.path()));
+        Self::inside(directory, &LOOPBACK, &[])
+    }
+
     fn inside(directory: TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let settings = Settings {
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
