@@ -561,12 +561,15 @@ impl Library {
     }
 
     /// Clears out dead records as far as that is worth it, and waits until it is done. What the compactor would do by
-    /// itself a little later.
+    /// itself a little later; the segment that is being written is sealed for it.
     ///
     /// # Errors
-    /// When the node is stopping.
+    /// When the log cannot be written or the node is stopping.
     pub async fn compact(self: &Arc<Self>) -> Result<u64, WriteError> {
         self.flush().await?;
+        if self.reader.is_active_rotten() {
+            self.seal().await?;
+        }
         let library = Arc::clone(self);
         tokio::task::spawn_blocking(move || library.compactor.settle()).await.map_err(|_| WriteError::Stopping)?;
         Ok(self.reader.log_bytes())

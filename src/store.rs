@@ -249,7 +249,8 @@ fn open_on(
             disk.sync_dir(path).map_err(|source| OpenError::Directory { path: path.to_owned(), source })?;
         }
     }
-    let (log, tail) = Log::open(Arc::clone(&disk), log_dir, clock.now())?;
+    let promise = trust::promise(&*disk, &views);
+    let (log, tail) = Log::open(Arc::clone(&disk), log_dir, clock.now(), promise.as_ref())?;
     let log = Arc::new(log);
     let torn_bytes = tail.torn;
     let (catalog, trust, state) = trust::open_catalog(disk, &views, &log, boot_id, place)?;

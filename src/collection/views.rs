@@ -20,8 +20,10 @@ use crate::index::vector::{self, VectorIndex};
 use crate::ingest::{self, MediaType};
 use crate::store::{Change, ChangeKind, ChunkBody, CollectionId, CollectionInfo, DocumentRecord, Reader, Replaced};
 
-/// Changes applied between two commits of the indexes while catching up.
-const CATCH_UP_BATCH: usize = 2_000;
+/// Passages applied between two commits of the indexes while catching up.
+const CATCH_UP_BATCH: usize = 20_000;
+/// Threads that take texts apart while catching up, at most: each holds up to 48 MiB.
+const CATCH_UP_THREADS: usize = 4;
 
 /// Both indexes of one collection.
 pub(super) struct Views {
@@ -259,13 +261,16 @@ pub(super) fn catch_up(views: &HashMap<CollectionId, Arc<Views>>, reader: &Reade
         return;
     }
     tracing::info!(collections = behind.len(), from = from.0, to = last.0, "indexes are catching up with the log");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(CATCH_UP_THREADS);
+    let threads = (cores / behind.len()).max(1);
+    behind.values().for_each(|view| view.lexical.set_threads(threads));
     let mut uncommitted = 0;
     for change in reader.changes_after(from) {
         match change {
             Ok(change) => {
                 let Some(view) = collection_of(&change).and_then(|id| behind.get(&id)) else { continue };
                 view.apply(&change);
-                uncommitted += 1;
+                uncommitted += passages(&change);
                 if uncommitted >= CATCH_UP_BATCH {
                     behind.values().for_each(|view| view.commit(change.lsn));
                     uncommitted = 0;
@@ -274,7 +279,18 @@ pub(super) fn catch_up(views: &HashMap<CollectionId, Arc<Views>>, reader: &Reade
             Err(error) => tracing::error!(%error, "a damaged record is left out of the indexes"),
         }
     }
-    behind.values().for_each(|view| view.commit(last));
+    for view in behind.values() {
+        view.commit(last);
+        view.lexical.set_threads(1);
+    }
+}
+
+/// What a change costs the indexes: its passages, or one for a removal.
+pub(super) fn passages(change: &Change) -> usize {
+    match &change.kind {
+        ChangeKind::DocumentPut { bodies, .. } => bodies.len(),
+        ChangeKind::CollectionCreated(_) | ChangeKind::CollectionDeleted(_) | ChangeKind::DocumentDeleted { .. } => 1,
+    }
 }
 
 fn collection_of(change: &Change) -> Option<CollectionId> {

@@ -282,13 +282,7 @@ struct Pending {
 impl Pending {
     fn take(&mut self, group: Group) {
         self.since.get_or_insert_with(Instant::now);
-        let passages = |change: &Change| match &change.kind {
-            ChangeKind::DocumentPut { bodies, .. } => bodies.len(),
-            ChangeKind::CollectionCreated(_)
-            | ChangeKind::CollectionDeleted(_)
-            | ChangeKind::DocumentDeleted { .. } => 1,
-        };
-        self.passages += group.changes.iter().map(passages).sum::<usize>();
+        self.passages += group.changes.iter().map(views::passages).sum::<usize>();
         self.last = group.last;
         self.replies.extend(group.replies);
     }

@@ -149,6 +149,7 @@ pub struct LexicalIndex {
 
 struct Writing {
     writer: Option<IndexWriter>,
+    threads: usize,
     payload: Payload,
     uncommitted: bool,
     dirty: bool,
@@ -211,9 +212,22 @@ impl LexicalIndex {
             index,
             fields,
             reader,
-            writer: Mutex::new(Writing { writer: None, payload, uncommitted: false, dirty: false }),
+            writer: Mutex::new(Writing { writer: None, threads: 1, payload, uncommitted: false, dirty: false }),
             searcher: ArcSwap::from_pointee(searcher),
         })
+    }
+
+    /// Sets how many threads take apart what is added from now on. One, which is what an index begins with, leaves the
+    /// other cores to searches; a rebuild that nobody can search before it is done takes more. Does nothing while changes
+    /// wait for their commit.
+    ///
+    /// * `threads`: at least 1; each may hold 48 MiB before it writes.
+    pub fn set_threads(&self, threads: usize) {
+        let mut writing = self.writer.lock();
+        if !writing.uncommitted && writing.threads != threads {
+            writing.writer = None;
+            writing.threads = threads;
+        }
     }
 
     /// Adds passages. Visible after the next [`LexicalIndex::commit`].
@@ -396,7 +410,7 @@ impl LexicalIndex {
         if writing.writer.is_none() {
             let options = tantivy::indexer::IndexWriterOptions::builder()
                 .memory_budget_per_thread(WRITER_BYTES)
-                .num_worker_threads(1)
+                .num_worker_threads(writing.threads)
                 .num_merge_threads(1)
                 .build();
             let writer = self.index.writer_with_options(options).map_err(|source| self.engine(source))?;

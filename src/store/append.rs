@@ -124,10 +124,13 @@ pub(crate) enum AppendError {
     Failed { path: PathBuf, source: io::Error },
 }
 
+/// A segment that has come to this part of its size is sealed when half of it is dead.
+const WORN_FROM: u64 = 8;
+
 /// Sizes that the writer keeps to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// A segment is sealed when the next append would make it longer.
+    /// A segment is sealed when the next append would make it longer, or earlier when most of it is dead.
     pub(crate) segment_bytes: u64,
     /// Space left free on the file system.
     pub(crate) reserve_bytes: u64,
@@ -174,7 +177,7 @@ impl LogWriter {
         let length = append.bytes.len() as u64;
         self.check_space(length, purpose)?;
         self.prove_tail()?;
-        if self.end > SEGMENT_START && self.end + length > self.limits.segment_bytes {
+        if self.end > SEGMENT_START && (self.end + length > self.limits.segment_bytes || self.is_worn()) {
             self.roll(append.first, now)?;
         }
         self.reserve(length)?;
@@ -192,6 +195,14 @@ impl LogWriter {
         drop(segments);
         self.log.last.store(append.next().0 - 1, Ordering::Release);
         Ok(())
+    }
+
+    /// Whether so much of the segment is dead that it is sealed before it is full. A store whose few documents are replaced
+    /// again and again would otherwise keep a whole segment of what is gone.
+    fn is_worn(&self) -> bool {
+        let bytes = self.end - SEGMENT_START;
+        let dead = || self.log.dead.lock().get(&self.first).copied().unwrap_or(0);
+        bytes >= self.limits.segment_bytes / WORN_FROM && dead().saturating_mul(2) >= bytes
     }
 
     /// Seals the segment that is being written, unless it is empty.
@@ -226,7 +237,7 @@ impl LogWriter {
     /// earlier process failed, the kernel has that append in its cache, marked clean, and not on the disk; only
     /// a new write makes it reach the disk. The same goes for the header of a segment without another append, and for
     /// its name: the process that made it may have ended before it synced the directory.
-    fn prove_tail(&mut self) -> Result<(), AppendError> {
+    pub(crate) fn prove_tail(&mut self) -> Result<(), AppendError> {
         if self.is_start_unproven {
             let mut header = [0; SEGMENT_START as usize];
             // Shorter when the power went while it was written; its first copy is whole then.

@@ -380,7 +380,10 @@ impl Writer {
                 Ok(())
             }
             Ok(applied) => {
-                self.trust.vouch(applied);
+                // What an earlier run left in the kernel's cache is promised only once it is on the disk.
+                if self.trust.is_dirty() && self.log.prove_tail().is_ok() {
+                    self.trust.vouch(applied);
+                }
                 Ok(())
             }
             Err(error) => {

@@ -90,6 +90,16 @@ impl Reader {
         self.log.dead.lock().values().sum()
     }
 
+    /// Whether the segment that is being written would be worth a compaction, were it sealed.
+    #[must_use]
+    pub fn is_active_rotten(&self) -> bool {
+        let dead = self.log.dead.lock();
+        let segments = self.log.segments.read();
+        segments
+            .last()
+            .is_some_and(|active| is_rotten(active.end - SEGMENT_START, dead.get(&active.first).copied().unwrap_or(0)))
+    }
+
     /// Whether [`Self::compact`] would find something to do; cheap.
     #[must_use]
     pub fn wants_compaction(&self, limits: &CompactionLimits) -> bool {
@@ -148,9 +158,13 @@ impl Candidate {
     }
 
     fn is_rotten(&self) -> bool {
-        // One that is empty already has nothing to give.
-        self.dead > 0 && self.dead.saturating_mul(100) >= self.bytes.saturating_mul(DEAD_MIN)
+        is_rotten(self.bytes, self.dead)
     }
+}
+
+fn is_rotten(bytes: u64, dead: u64) -> bool {
+    // One that is empty already has nothing to give.
+    dead > 0 && dead.saturating_mul(100) >= bytes.saturating_mul(DEAD_MIN)
 }
 
 fn choose(log: &Log, limits: &CompactionLimits) -> Option<Choice> {

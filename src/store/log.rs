@@ -21,6 +21,7 @@ use super::frame::{
 };
 use super::frames::{Frames, Slot};
 use super::segment::{self, Place, Scan, SparseScan};
+use super::trust::Promise;
 use crate::base::{Lsn, NodeId, UnixMillis};
 
 /// Damage beyond this many places is counted by nobody: the list is for people, and the first places say enough.
@@ -287,7 +288,12 @@ fn zeros_from(file: &dyn DiskFile, mut at: u64, length: u64) -> io::Result<bool>
 
 impl Log {
     /// Opens the log in `dir`, which exists, and makes it if there is none. Cuts a torn tail.
-    pub(crate) fn open(disk: Arc<dyn Disk>, dir: PathBuf, now: UnixMillis) -> Result<(Self, Tail), OpenError> {
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        now: UnixMillis,
+        promise: Option<&Promise>,
+    ) -> Result<(Self, Tail), OpenError> {
         let names = disk.list(&dir).map_err(|source| OpenError::Read { path: dir.clone(), source })?;
         // What an interrupted compaction was writing.
         for name in names.iter().filter(|name| name.ends_with(".seg.tmp")) {
@@ -338,12 +344,14 @@ impl Log {
             dead: Mutex::default(),
             decompressors: Mutex::default(),
         };
-        let tail = log.load(candidates, now)?;
+        let promised = promise.filter(|promise| promise.node == log.node.to_string());
+        let tail = log.load(candidates, now, promised.map_or(Lsn::ZERO, |promise| promise.last))?;
         Ok((log, tail))
     }
 
-    /// Reads what the segments hold, the last one in full.
-    fn load(&self, candidates: Vec<Candidate>, now: UnixMillis) -> Result<Tail, OpenError> {
+    /// Reads what the segments hold, the last one in full. What it lacks of the records up to `promised` is damage, and new
+    /// records come after them.
+    fn load(&self, candidates: Vec<Candidate>, now: UnixMillis, promised: Lsn) -> Result<Tail, OpenError> {
         let mut next = Lsn::ZERO.next();
         let nexts: Vec<Option<Lsn>> = candidates.iter().skip(1).map(|after| Some(after.first)).chain([None]).collect();
         let mut tail = None;
@@ -359,12 +367,12 @@ impl Log {
             }
             let read = |source| OpenError::Read { path: path.clone(), source };
             // A segment that was missing between two others is no part of the first of them.
-            let end_lsn = match (compacted, next_segment) {
+            let mut end_lsn = match (compacted, next_segment) {
                 (Some(compacted), Some(next)) => Some(compacted.end.min(next)),
                 (Some(compacted), None) => Some(compacted.end),
                 (None, next) => next,
             };
-            let place = Place { salt, first, next_segment: end_lsn, length };
+            let mut place = Place { salt, first, next_segment: end_lsn, length };
             let bytes = compacted.map(|compacted| compacted.bytes);
             let indexed = end_lsn.and_then(|after| self.read_index(first, after, length));
             let is_indexed = indexed.is_some() && bytes.is_none_or(|bytes| bytes == length);
@@ -376,7 +384,13 @@ impl Log {
                     (frames, length, damage, None)
                 }
                 None => {
-                    let Scan { offsets, end, damage, torn, unproven } = segment::scan(&*file, &place).map_err(read)?;
+                    let mut scan = segment::scan(&*file, &place).map_err(read)?;
+                    if end_lsn.is_none() && first.0 + scan.offsets.len() as u64 <= promised.0 {
+                        end_lsn = Some(promised.next());
+                        place.next_segment = end_lsn;
+                        scan = segment::scan(&*file, &place).map_err(read)?;
+                    }
+                    let Scan { offsets, end, damage, torn, unproven } = scan;
                     (Frames::Dense(offsets), end, damage, Some((torn, unproven)))
                 }
             };
@@ -386,7 +400,7 @@ impl Log {
                 self.report(Damage { path: path.clone(), offset, length, records, what: bad.what });
             }
             next = end_lsn.unwrap_or(Lsn(first.0 + frames.len() as u64));
-            if next_segment.is_some() || compacted.is_some() {
+            if end_lsn.is_some() {
                 if !is_indexed && damage.is_empty() {
                     self.write_index(first, length, &frames);
                 }
@@ -404,6 +418,12 @@ impl Log {
             let epoch = header.map_or(self.epoch, |header| header.epoch);
             let created = header.map_or(UnixMillis(0), |header| header.created);
             self.segments.write().push(Segment { first, salt, epoch, created, compacted, end, frames, pinned: None });
+        }
+        if next <= promised && self.segments.read().len() > 0 {
+            let path = segment_path(&self.dir, next);
+            let records = Some((next, promised));
+            self.report(Damage { path, offset: 0, length: 0, records, what: "segment missing" });
+            next = promised.next();
         }
         self.last.store(next.0 - 1, Ordering::Release);
         match tail {

@@ -110,6 +110,26 @@ pub(crate) fn boot_id() -> Option<String> {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|text| text.trim().to_owned())
 }
 
+/// What a run that ended in good order knew to be on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Promise {
+    /// Whose log, as text.
+    pub(crate) node: String,
+    /// Its last record.
+    pub(crate) last: Lsn,
+}
+
+/// What the last run promised; `None` when it did not end in good order. A log that ends earlier was damaged: a write that
+/// was torn off is none that anybody stopped after.
+pub(crate) fn promise(disk: &dyn Disk, views: &Path) -> Option<Promise> {
+    let bytes = read_file(disk, &views.join("catalog.json"), MANIFEST_BYTES_MAX).ok()?;
+    let manifest: Manifest = serde_json::from_slice(&bytes).ok()?;
+    match manifest.state {
+        State::Clean { applied, .. } => Some(Promise { node: manifest.node, last: applied }),
+        State::Dirty { .. } => None,
+    }
+}
+
 /// Opens the catalog of `log` under `views`, which exists, and brings it up to the log.
 pub(crate) fn open_catalog(
     disk: Arc<dyn Disk>,
@@ -244,7 +264,12 @@ impl Trust {
         }
     }
 
-    /// After the catalog was closed in good order. A failure costs the next start a rebuild at worst.
+    /// Whether [`Self::vouch`] would write.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.mark == Mark::Dirty
+    }
+
+    /// After the catalog was closed in good order, and the log is on the disk up to `applied`. A failure costs the next start a rebuild at worst.
     pub(crate) fn vouch(&mut self, applied: Applied) {
         if self.mark == Mark::Dirty
             && let Ok(files) = hash_files(&self.directory)

@@ -89,7 +89,7 @@ fn copy(from: &Path, to: &Path, part: &str) {
 }
 
 #[test]
-fn a_catalog_behind_the_log_is_caught_up_and_one_ahead_is_rebuilt() {
+fn a_catalog_behind_the_log_is_caught_up_and_one_ahead_tells_what_the_log_lost() {
     let [directory, behind, ahead] = [(); 3].map(|()| tempfile::tempdir().expect("temporary directory"));
     let (writer, reader) = filled(directory.path());
     writer.close().expect("closed");
@@ -109,8 +109,10 @@ fn a_catalog_behind_the_log_is_caught_up_and_one_ahead_is_rebuilt() {
     let (_writer, reader, report) = open_boot(behind.path(), BOOT);
     assert_eq!((report.catalog, dump(&reader)), (ViewState::CaughtUp { from, to }, now));
     let (mut writer, reader, report) = open_boot(ahead.path(), BOOT);
-    assert_eq!(report.catalog, ViewState::Rebuilt { reason: "the catalog is ahead of the log".to_owned() });
-    assert_eq!(reader.last(), from);
+    let reason = "the catalog belongs to another history of the log".to_owned();
+    assert_eq!(report.catalog, ViewState::Rebuilt { reason });
+    let lost: Vec<_> = report.damage.iter().map(|damage| damage.records).collect();
+    assert_eq!((lost, reader.last()), (vec![Some((from.next(), to))], to), "its numbers are not used again");
     // The same LSNs with other records: the catalog of the first history must not pass for one of this.
     run(&mut writer, put(document(CollectionId(Lsn(1)), "e", &["other"])));
     let other = dump(&reader);
@@ -122,6 +124,44 @@ fn a_catalog_behind_the_log_is_caught_up_and_one_ahead_is_rebuilt() {
     let (_writer, reader, report) = open_boot(ahead.path(), BOOT);
     let reason = "the catalog belongs to another history of the log".to_owned();
     assert_eq!((report.catalog, dump(&reader)), (ViewState::Rebuilt { reason }, other));
+}
+
+#[test]
+fn damage_in_the_last_append_is_torn_off_after_a_crash_and_named_after_a_clean_close() {
+    for is_clean in [false, true] {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let (mut writer, reader) = filled(directory.path());
+        let before = reader.last();
+        run(&mut writer, put(document(CollectionId(Lsn(1)), "last", &["the last one"])));
+        let last = reader.last();
+        if is_clean {
+            writer.close().expect("closed");
+        } else {
+            drop(writer);
+        }
+        drop(reader);
+        let log = directory.path().join("log");
+        let path = fs::read_dir(&log).expect("listed").map(|entry| entry.expect("entry").path()).max().expect("one");
+        let mut bytes = fs::read(&path).expect("read");
+        let end = bytes.iter().rposition(|&byte| byte != 0).expect("frames");
+        bytes[end] ^= 1;
+        fs::write(&path, &bytes).expect("written");
+
+        for _ in 0..2 {
+            let (mut writer, reader, report) = open_boot(directory.path(), BOOT);
+            let lost: Vec<_> = report.damage.iter().filter_map(|damage| damage.records).collect();
+            if !is_clean {
+                assert_eq!((report.torn_bytes > 0, lost, report.last), (true, vec![], before));
+                break;
+            }
+            assert_eq!((report.torn_bytes, report.last >= last), (0, true));
+            assert!(lost.iter().all(|lost| *lost == (last, last)) && !lost.is_empty(), "{lost:?}");
+            // What comes now gets a number of its own.
+            run(&mut writer, put(document(CollectionId(Lsn(1)), "new", &["after it"])));
+            assert!(reader.last() > last);
+            writer.close().expect("closed");
+        }
+    }
 }
 
 #[test]
