@@ -40,7 +40,7 @@ pub use searcher::Searcher;
 pub use writer::Written;
 
 use self::passage::PassageReader;
-use self::views::Views;
+use self::views::{Merging, Views};
 use self::writer::{Until, WriteQueue};
 
 /// Passages per document at most: what fits beside the LSN in a key.
@@ -284,11 +284,29 @@ impl Library {
 
     /// Stops the threads in order: writes are answered, views are checkpointed, files are closed. Later writes are refused.
     pub fn close(&self) {
+        self.end(Some(Merging::All));
+    }
+
+    /// Ends what goes on in the background, for a library that is opened to be read once: nothing is cleared out, linked
+    /// or merged any more.
+    pub fn freeze(&self) {
         self.compactor.stop();
         self.upkeep.stop();
+    }
+
+    /// Like [`Self::close`], and sooner: for a library that is thrown away (`keep` false), or that leaves merging to the node
+    /// which opens it next.
+    pub fn close_soon(&self, keep: bool) {
+        self.end(keep.then_some(Merging::Later));
+    }
+
+    fn end(&self, checkpoint: Option<Merging>) {
+        self.freeze();
         self.queue.close();
-        for views in self.views.read().values() {
-            views.checkpoint();
+        if let Some(merging) = checkpoint {
+            for views in self.views.read().values() {
+                views.checkpoint(merging);
+            }
         }
     }
 

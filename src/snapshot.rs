@@ -86,7 +86,9 @@ pub trait Probe: Send + Sync {
     fn ask(&self, collection: &str, query: &str, most: usize) -> Result<Vec<CanaryAnswer>, String>;
 
     /// Closes a node that [`Host::open`] opened.
-    fn close(&self);
+    ///
+    /// * `keep`: whether its files are used again.
+    fn close(&self, keep: bool);
 }
 
 /// Opens nodes.
@@ -297,7 +299,7 @@ impl Snapshots {
             Err(error) => return Err(error),
         };
         let scratch = Scratch::make(&self.config.data_dir)?;
-        let checked = restore::build(&repository, &*self.host, &plan, &scratch.path, progress)?;
+        let checked = restore::build(&repository, &*self.host, &plan, (&scratch.path, false), progress)?;
         Ok((id, checked))
     }
 
@@ -317,7 +319,7 @@ impl Snapshots {
     pub fn restore(&self, plan: RestorePlan, progress: &dyn Progress) -> Result<Restored, RestoreError> {
         let _restoring = self.restoring.lock();
         let staged = restore::staging(&self.config.data_dir, &plan);
-        let checked = restore::build(&self.repository()?, &*self.host, &plan, &staged, progress)?;
+        let checked = restore::build(&self.repository()?, &*self.host, &plan, (&staged, true), progress)?;
         if !checked.problems.is_empty() {
             return Err(RestoreError::Failed { problems: checked.problems });
         }

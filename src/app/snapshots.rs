@@ -13,6 +13,7 @@ use crate::collection::{self, CollectionInfo, Library, PassageKey};
 use crate::config::Config;
 use crate::embed::{Models, Purpose};
 use crate::index::filter::Filter;
+use crate::index::vector::Neighbor;
 use crate::snapshot::{self, Canary, CanaryAnswer, Host, NoProgress, Probe, Snapshots};
 use crate::task::{Drain, Readiness};
 use crate::telemetry::Metrics;
@@ -64,8 +65,13 @@ impl Collections {
         // What the lexical index knows, scored by the vector index without its graph: both have to be right.
         let passages = searcher.matching(&Filter::And(Vec::new())).map_err(|error| error.to_string())?;
         let mut found = searcher.similarities(&embedding, &passages);
-        found.sort_by(|left, right| right.score.total_cmp(&left.score).then(left.key.cmp(&right.key)));
-        found.truncate(most);
+        let by_score =
+            |left: &Neighbor, right: &Neighbor| right.score.total_cmp(&left.score).then(left.key.cmp(&right.key));
+        if found.len() > most {
+            found.select_nth_unstable_by(most, by_score);
+            found.truncate(most);
+        }
+        found.sort_unstable_by(by_score);
         let answer = |key: u64, score: f32| {
             let key = PassageKey(key);
             let document = self.library.passages().document(key.document()).map_err(|error| error.to_string())?;
@@ -116,8 +122,8 @@ impl Probe for Collections {
         self.nearest(&info, query, most)
     }
 
-    fn close(&self) {
-        self.library.close();
+    fn close(&self, keep: bool) {
+        self.library.close_soon(keep);
     }
 }
 
@@ -148,8 +154,7 @@ impl Host for Opens {
         };
         let readiness = Readiness::default();
         let (library, _) = Library::open(config, Arc::new(Models::built_in()), &readiness, &Metrics::new())?;
-        // It is read once and goes.
-        library.hold(Lsn::ZERO);
+        library.freeze();
         if !readiness.wait(REBUILD_PATIENCE) {
             library.close();
             let reasons = readiness.reasons().into_values().collect::<Vec<_>>().join("; ");

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use super::views::Views;
+use super::views::{Merging, Views};
 use crate::base::{ByteSize, Lsn};
 use crate::store::{CollectionId, CompactError, CompactionLimits, Reader};
 use crate::task;
@@ -184,7 +184,7 @@ impl Work {
         let views: Vec<Arc<Views>> = self.views.read().values().cloned().collect();
         for view in views {
             let applied = view.applied();
-            if !view.checkpoint() {
+            if !view.checkpoint(Merging::All) {
                 return Ok(false);
             }
             limits.floor = limits.floor.min(applied);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use super::views::Views;
+use super::views::{Merging, Views};
 use crate::store::CollectionId;
 use crate::task;
 
@@ -110,7 +110,7 @@ fn run(views: &RwLock<HashMap<CollectionId, Arc<Views>>>, bell: &Bell) {
         }
         let all: Vec<Arc<Views>> = views.read().values().cloned().collect();
         for view in all {
-            view.checkpoint();
+            view.checkpoint(Merging::All);
         }
         let mut state = state.lock();
         state.settled = seen;

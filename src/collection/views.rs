@@ -20,6 +20,15 @@ use crate::index::vector::{self, VectorIndex};
 use crate::ingest::{self, MediaType};
 use crate::store::{Change, ChangeKind, ChunkBody, CollectionId, CollectionInfo, DocumentRecord, Reader, Replaced};
 
+/// Whether a checkpoint merges the segments of the lexical index first, which takes time in proportion to the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Merging {
+    /// Into one, so that searches read each word once.
+    All,
+    /// Upkeep does it, when the node has run for a while.
+    Later,
+}
+
 /// Passages applied between two commits of the indexes while catching up.
 const CATCH_UP_BATCH: usize = 20_000;
 /// Threads that take texts apart while catching up, at most: each holds up to 48 MiB.
@@ -167,12 +176,16 @@ impl Views {
 
     /// Syncs and hashes the derived files. A failure costs a rebuild at the next start, so it is only logged.
     /// Returns whether there is one now, of everything that was applied.
-    pub(super) fn checkpoint(&self) -> bool {
+    pub(super) fn checkpoint(&self, merging: Merging) -> bool {
         if self.broken().is_some() {
             return false;
         }
         let mut well = true;
-        match self.lexical.checkpoint() {
+        let lexical = match merging {
+            Merging::All => self.lexical.settle().and_then(|()| self.lexical.checkpoint()),
+            Merging::Later => self.lexical.checkpoint(),
+        };
+        match lexical {
             Ok(done) => well &= done,
             Err(error) => {
                 tracing::warn!(%error, "no checkpoint of a lexical index; the next start may rebuild it");
@@ -263,7 +276,7 @@ pub(super) fn catch_up(views: &HashMap<CollectionId, Arc<Views>>, reader: &Reade
     tracing::info!(collections = behind.len(), from = from.0, to = last.0, "indexes are catching up with the log");
     let cores = std::thread::available_parallelism().map_or(1, usize::from).min(CATCH_UP_THREADS);
     let threads = (cores / behind.len()).max(1);
-    behind.values().for_each(|view| view.lexical.set_threads(threads));
+    behind.values().for_each(|view| view.lexical.set_bulk(Some(threads)));
     let mut uncommitted = 0;
     for change in reader.changes_after(from) {
         match change {
@@ -281,7 +294,7 @@ pub(super) fn catch_up(views: &HashMap<CollectionId, Arc<Views>>, reader: &Reade
     }
     for view in behind.values() {
         view.commit(last);
-        view.lexical.set_threads(1);
+        view.lexical.set_bulk(None);
     }
 }
 

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tantivy::collector::TopDocs;
 use tantivy::columnar::Column;
-use tantivy::merge_policy::{LogMergePolicy, MergePolicy};
+use tantivy::merge_policy::{LogMergePolicy, MergePolicy, NoMergePolicy};
 use tantivy::query::{BooleanQuery, BoostQuery, Occur, Query, TermQuery};
 use tantivy::schema::{
     Field, IndexRecordOption, JsonObjectOptions, NumericOptions, Schema, TextFieldIndexing, TextOptions,
@@ -149,7 +149,8 @@ pub struct LexicalIndex {
 
 struct Writing {
     writer: Option<IndexWriter>,
-    threads: usize,
+    /// Threads of a bulk load, while there is one.
+    bulk: Option<usize>,
     payload: Payload,
     uncommitted: bool,
     dirty: bool,
@@ -212,21 +213,21 @@ impl LexicalIndex {
             index,
             fields,
             reader,
-            writer: Mutex::new(Writing { writer: None, threads: 1, payload, uncommitted: false, dirty: false }),
+            writer: Mutex::new(Writing { writer: None, bulk: None, payload, uncommitted: false, dirty: false }),
             searcher: ArcSwap::from_pointee(searcher),
         })
     }
 
-    /// Sets how many threads take apart what is added from now on. One, which is what an index begins with, leaves the
-    /// other cores to searches; a rebuild that nobody can search before it is done takes more. Does nothing while changes
-    /// wait for their commit.
+    /// Says that much is coming which nobody can search before it is all there, or, with `None`, that it has come. Until then
+    /// several threads take texts apart and nothing is merged; as usual it is one, which leaves the other cores to
+    /// searches. Does nothing while changes wait for their commit.
     ///
     /// * `threads`: at least 1; each may hold 48 MiB before it writes.
-    pub fn set_threads(&self, threads: usize) {
+    pub fn set_bulk(&self, threads: Option<usize>) {
         let mut writing = self.writer.lock();
-        if !writing.uncommitted && writing.threads != threads {
+        if !writing.uncommitted && writing.bulk != threads {
             writing.writer = None;
-            writing.threads = threads;
+            writing.bulk = threads;
         }
     }
 
@@ -353,10 +354,13 @@ impl LexicalIndex {
     /// # Errors
     /// When a file cannot be synced; the next start rebuilds the index then.
     pub fn checkpoint(&self) -> Result<bool, LexicalError> {
-        self.settle()?;
         let mut writing = self.writer.lock();
         if writing.uncommitted {
             return Ok(false);
+        }
+        if self.rest(&mut writing)? {
+            self.reader.reload().map_err(|source| self.engine(source))?;
+            self.publish(&writing.payload)?;
         }
         if !writing.dirty {
             return Ok(true);
@@ -410,14 +414,19 @@ impl LexicalIndex {
         if writing.writer.is_none() {
             let options = tantivy::indexer::IndexWriterOptions::builder()
                 .memory_budget_per_thread(WRITER_BYTES)
-                .num_worker_threads(writing.threads)
+                .num_worker_threads(writing.bulk.unwrap_or(1))
                 .num_merge_threads(1)
                 .build();
             let writer = self.index.writer_with_options(options).map_err(|source| self.engine(source))?;
-            let mut policy = LogMergePolicy::default();
-            policy.set_min_num_segments(6);
-            policy.set_del_docs_ratio_before_merge(0.3);
-            writer.set_merge_policy(Box::new(policy) as Box<dyn MergePolicy>);
+            let policy: Box<dyn MergePolicy> = if writing.bulk.is_some() {
+                Box::new(NoMergePolicy)
+            } else {
+                let mut policy = LogMergePolicy::default();
+                policy.set_min_num_segments(6);
+                policy.set_del_docs_ratio_before_merge(0.3);
+                Box::new(policy)
+            };
+            writer.set_merge_policy(policy);
             writing.writer = Some(writer);
         }
         Ok(writing.writer.as_mut().expect("set just above"))
@@ -691,6 +700,7 @@ mod tests {
         add(&index, 3, &Sample { text: "third", metadata: json!({}) });
         index.commit(Lsn(3)).expect("commit");
         index.commit(Lsn(5)).expect("nothing to commit, but the log went on");
+        index.settle().expect("merged");
         index.checkpoint().expect("checkpoint");
         drop(index);
         let (index, applied) = LexicalIndex::open(directory.path()).expect("open after a clean stop");

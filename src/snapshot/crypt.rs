@@ -1,7 +1,8 @@
-//! Encryption of a repository's files with a key of the operator. The layout is in `FORMAT.md`.
+//! Encryption of a repository's files: the age format (<https://age-encryption.org/v1>) with one X25519 key of the operator,
+//! so that the `age` command opens the files and `age-keygen` makes keys.
 //!
 //! Invariants: no byte of plain text is handed out before its block's tag was checked; a file that was cut, extended or
-//! put together from others is refused. Memory: one block.
+//! put together from others is refused. Memory: one block of 64 KiB, and the header's [`HEADER_MAX`] at most.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -9,16 +10,16 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use ring::hkdf::{HKDF_SHA256, Salt};
+use age::secrecy::ExposeSecret as _;
+use age::x25519::Identity;
+use age::{Decryptor, Encryptor};
 
-use crate::base::{Digest, Fault};
+use crate::base::Fault;
 
-const MAGIC: &[u8; 8] = b"CAIRNEN1";
-const SALT: usize = 32;
-const BLOCK: usize = 64 << 10;
-const TAG: usize = 16;
-const WORD: &str = "CAIRN-SNAPSHOT-KEY-1 ";
+/// Longer headers are none of ours: one for a single key has 200 bytes. The library would read a header of any length.
+const HEADER_MAX: u64 = 64 << 10;
+/// The line that a header ends with begins so.
+const HEADER_END: &[u8] = b"\n---";
 
 /// Why a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +33,9 @@ pub enum KeyError {
         source: io::Error,
     },
     /// It holds something else.
-    #[error("{path} is no key file of `cairn snapshot keygen`")]
+    #[error(
+        "{path} holds no age key: one line of it is expected to begin with AGE-SECRET-KEY-1, as `cairn snapshot keygen` writes it"
+    )]
     Content {
         /// Which one.
         path: PathBuf,
@@ -45,12 +48,6 @@ pub enum KeyError {
         /// What the system said.
         source: io::Error,
     },
-    /// The system gave no random bytes.
-    #[error("no random numbers for a key")]
-    Random {
-        /// What it said.
-        source: getrandom::Error,
-    },
 }
 
 impl KeyError {
@@ -59,14 +56,14 @@ impl KeyError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Read { .. } | Self::Content { .. } => Fault::Caller,
-            Self::Write { .. } | Self::Random { .. } => Fault::Environment,
+            Self::Write { .. } => Fault::Environment,
         }
     }
 }
 
 /// A repository's key.
 #[derive(Clone)]
-pub struct Key([u8; 32]);
+pub struct Key(Identity);
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,15 +72,15 @@ impl fmt::Debug for Key {
 }
 
 impl Key {
-    /// Reads a key file.
+    /// Reads a key file: comments, and the secret key in a line of its own.
     ///
     /// # Errors
-    /// When it cannot be read or is none.
+    /// When it cannot be read or holds no key.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
         let text = fs::read_to_string(path).map_err(|source| KeyError::Read { path: path.to_owned(), source })?;
-        let digits = text.trim().strip_prefix(WORD);
-        let key = digits.and_then(|digits| digits.parse::<Digest>().ok());
-        key.map(|Digest(key)| Self(key)).ok_or_else(|| KeyError::Content { path: path.to_owned() })
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let key = lines.next().and_then(|line| line.parse().ok());
+        key.map(Self).ok_or_else(|| KeyError::Content { path: path.to_owned() })
     }
 
     /// Writes a new key to a file that does not exist yet, readable by its owner only.
@@ -91,11 +88,10 @@ impl Key {
     /// # Errors
     /// When there is such a file, or it cannot be written.
     pub fn generate(path: &Path) -> Result<Self, KeyError> {
-        let mut key = [0; 32];
-        getrandom::fill(&mut key).map_err(|source| KeyError::Random { source })?;
+        let key = Identity::generate();
         let write = || -> io::Result<()> {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-            writeln!(file, "{WORD}{}", Digest(key))?;
+            writeln!(file, "# public key: {}\n{}", key.to_public(), key.to_string().expose_secret())?;
             file.sync_all()
         };
         write().map_err(|source| KeyError::Write { path: path.to_owned(), source })?;
@@ -103,115 +99,97 @@ impl Key {
     }
 
     /// Encrypts everything that `plain` yields.
-    pub(super) fn encrypt(&self, mut plain: impl Read, mut out: impl Write) -> io::Result<()> {
-        let mut salt = [0; SALT];
-        getrandom::fill(&mut salt).map_err(io::Error::other)?;
-        out.write_all(MAGIC)?;
-        out.write_all(&salt)?;
-        let key = self.for_file(&salt);
-        let (mut block, mut next) = (Vec::new(), Vec::new());
-        read_block(&mut plain, &mut block, BLOCK)?;
-        for number in 0u64.. {
-            // Only the end of the input tells which block is the last.
-            let is_last = block.len() < BLOCK || {
-                read_block(&mut plain, &mut next, BLOCK)?;
-                next.is_empty()
-            };
-            key.seal_in_place_append_tag(nonce(number, is_last), Aad::empty(), &mut block)
-                .map_err(|_| io::Error::other("encryption failed"))?;
-            out.write_all(&block)?;
-            if is_last {
-                break;
-            }
-            std::mem::swap(&mut block, &mut next);
-        }
-        Ok(())
+    pub(super) fn encrypt(&self, mut plain: impl Read, out: impl Write) -> io::Result<()> {
+        let recipient = self.0.to_public();
+        let encryptor =
+            Encryptor::with_recipients(std::iter::once(&recipient as &dyn age::Recipient)).map_err(io::Error::other)?;
+        let mut sealed = encryptor.wrap_output(out)?;
+        io::copy(&mut plain, &mut sealed)?;
+        sealed.finish()?.flush()
     }
 
     /// Decrypts a file. An error of kind `InvalidData` means a wrong key or a damaged file.
     pub(super) fn decrypt(&self, mut stored: impl Read, mut out: impl Write) -> io::Result<()> {
         let wrong = || io::Error::new(io::ErrorKind::InvalidData, "the key is another one, or the file is damaged");
-        let mut head = [0; MAGIC.len() + SALT];
-        stored.read_exact(&mut head).map_err(|_| wrong())?;
-        let (magic, salt) = head.split_at(MAGIC.len());
-        if magic != MAGIC {
+        let mut head = Vec::new();
+        stored.by_ref().take(HEADER_MAX).read_to_end(&mut head)?;
+        if !head.windows(HEADER_END.len()).any(|bytes| bytes == HEADER_END) {
             return Err(wrong());
         }
-        let key = self.for_file(salt);
-        let (mut block, mut next) = (Vec::new(), Vec::new());
-        read_block(&mut stored, &mut block, BLOCK + TAG)?;
-        for number in 0u64.. {
-            let is_last = block.len() < BLOCK + TAG || {
-                read_block(&mut stored, &mut next, BLOCK + TAG)?;
-                next.is_empty()
-            };
-            let plain = key.open_in_place(nonce(number, is_last), Aad::empty(), &mut block).map_err(|_| wrong())?;
-            out.write_all(plain)?;
-            if is_last {
-                break;
+        let decryptor = Decryptor::new(head.as_slice().chain(stored)).map_err(|_| wrong())?;
+        let identity = std::iter::once(&self.0 as &dyn age::Identity);
+        let mut plain = decryptor.decrypt(identity).map_err(|_| wrong())?;
+        let mut block = vec![0; 64 << 10];
+        loop {
+            match plain.read(&mut block) {
+                Ok(0) => return Ok(()),
+                Ok(read) => out.write_all(&block[..read])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What the reader finds wrong, it tells with one of these; others come from the disk.
+                Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
+                    return Err(wrong());
+                }
+                Err(error) => return Err(error),
             }
-            std::mem::swap(&mut block, &mut next);
         }
-        Ok(())
     }
-
-    fn for_file(&self, salt: &[u8]) -> LessSafeKey {
-        let secret = Salt::new(HKDF_SHA256, salt).extract(&self.0);
-        let expanded = secret.expand(&[b"cairn snapshot 1"], &CHACHA20_POLY1305);
-        LessSafeKey::new(UnboundKey::from(expanded.expect("the length is the algorithm's own")))
-    }
-}
-
-fn nonce(number: u64, is_last: bool) -> Nonce {
-    let mut bytes = [0; 12];
-    bytes[3..11].copy_from_slice(&number.to_be_bytes());
-    bytes[11] = u8::from(is_last);
-    Nonce::assume_unique_for_key(bytes)
-}
-
-/// Fills `block` with up to `length` bytes; fewer only at the end.
-fn read_block(from: &mut impl Read, block: &mut Vec<u8>, length: usize) -> io::Result<()> {
-    block.clear();
-    from.by_ref().take(length as u64).read_to_end(block)?;
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sealed(plain: &[u8]) -> Vec<u8> {
+    const BLOCK: usize = 64 << 10;
+
+    fn sealed(key: &Key, plain: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        Key([7; 32]).encrypt(plain, &mut out).expect("encrypted");
+        key.encrypt(plain, &mut out).expect("encrypted");
         out
     }
 
-    fn opened(key: u8, stored: &[u8]) -> io::Result<Vec<u8>> {
+    fn opened(key: &Key, stored: &[u8]) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        Key([key; 32]).decrypt(stored, &mut out).map(|()| out)
+        key.decrypt(stored, &mut out).map(|()| out)
     }
 
     #[test]
     fn any_length_survives_and_only_with_its_key() {
+        let [key, other] = [(); 2].map(|()| Key(Identity::generate()));
         for length in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK] {
             let plain: Vec<u8> = (0..length).map(|byte| byte as u8).collect();
-            let stored = sealed(&plain);
-            assert_eq!(opened(7, &stored).expect("decrypted"), plain);
-            assert_eq!(opened(8, &stored).expect_err("another key").kind(), io::ErrorKind::InvalidData);
+            let stored = sealed(&key, &plain);
+            assert_eq!(opened(&key, &stored).expect("decrypted"), plain);
+            assert_eq!(opened(&other, &stored).expect_err("another key").kind(), io::ErrorKind::InvalidData);
         }
     }
 
     #[test]
     fn a_file_that_was_changed_cut_or_extended_is_refused() {
-        let stored = sealed(&vec![1; BLOCK + 100]);
-        for at in [0, 8, 39, 40, 41, 40 + BLOCK, 40 + BLOCK + TAG, stored.len() - 1] {
+        let key = Key(Identity::generate());
+        let stored = sealed(&key, &vec![1; BLOCK + 100]);
+        let body = stored.len() - (BLOCK + 16) - (100 + 16);
+        let places = (0..body).chain([body, body + BLOCK, body + BLOCK + 16, stored.len() - 1]);
+        for at in places {
             let mut flipped = stored.clone();
             flipped[at] ^= 1;
-            assert!(opened(7, &flipped).is_err(), "byte {at}");
+            let error = opened(&key, &flipped).expect_err("flipped");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "byte {at}");
+            assert!(opened(&key, &stored[..at]).is_err(), "cut to {at}");
         }
-        for length in [0, 39, 40, 41, 40 + BLOCK, 40 + BLOCK + TAG, stored.len() - 1] {
-            assert!(opened(7, &stored[..length]).is_err(), "cut to {length}");
-        }
-        assert!(opened(7, &[&stored[..], &[0]].concat()).is_err());
+        assert!(opened(&key, &[&stored[..], &[0]].concat()).is_err());
+        assert!(opened(&key, &vec![b'x'; 1 << 20]).is_err());
+    }
+
+    #[test]
+    fn a_key_file_is_one_of_age() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("key");
+        let key = Key::generate(&path).expect("made");
+        let text = fs::read_to_string(&path).expect("read");
+        assert!(text.starts_with("# public key: age1") && text.contains("\nAGE-SECRET-KEY-1"), "{text}");
+        let stored = sealed(&key, b"plain");
+        assert_eq!(opened(&Key::read(&path).expect("a key"), &stored).expect("decrypted"), b"plain");
+        fs::write(&path, "secret\n").expect("written");
+        assert!(matches!(Key::read(&path), Err(KeyError::Content { .. })));
     }
 }

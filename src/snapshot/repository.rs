@@ -19,7 +19,7 @@ use crate::base::{Digest, Fault, UnixMillis};
 
 pub(super) const SEGMENTS: &str = "segments";
 const MANIFESTS: &str = "snapshots";
-const ENCRYPTED: &str = ".enc";
+const ENCRYPTED: &str = ".age";
 const PARTIAL: &str = ".partial-";
 /// Manifests are read into memory; a node with a million segments has one of 300 MiB.
 const MANIFEST_BYTES_MAX: u64 = 1 << 30;

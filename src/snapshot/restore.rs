@@ -248,11 +248,13 @@ pub(super) fn whole(manifest: SnapshotManifest) -> Result<RestorePlan, RestoreEr
 
 /// Fetches a plan's files into `staged/log`, cuts the last, checks every frame, rebuilds the views beside them and asks
 /// the canaries. Files that are there with the right digest are kept. Problems of the data are in the result.
+///
+/// * `keep`: whether a node will run on it; the views are left as they fall otherwise.
 pub(super) fn build(
     repository: &Repository,
     host: &dyn Host,
     plan: &RestorePlan,
-    staged: &Path,
+    (staged, keep): (&Path, bool),
     progress: &dyn Progress,
 ) -> Result<Checked, RestoreError> {
     let log = staged.join("log");
@@ -292,7 +294,7 @@ pub(super) fn build(
     }
     super::repository::sync_dir(&log).map_err(staging(&log))?;
     progress.report("rebuilding", 0, 1);
-    rebuild(host, plan, staged, &mut checked);
+    rebuild(host, plan, (staged, keep), &mut checked);
     progress.report("rebuilding", 1, 1);
     Ok(checked)
 }
@@ -378,7 +380,7 @@ fn check(segment: &SegmentEntry, path: &Path, problems: &mut Vec<Problem>) -> io
 }
 
 /// Opens a node on what was built and compares it with what the manifest says.
-fn rebuild(host: &dyn Host, plan: &RestorePlan, staged: &Path, checked: &mut Checked) {
+fn rebuild(host: &dyn Host, plan: &RestorePlan, (staged, keep): (&Path, bool), checked: &mut Checked) {
     let manifest = &plan.manifest;
     let node = match host.open(staged, manifest.created) {
         Ok(node) => node,
@@ -444,7 +446,7 @@ fn rebuild(host: &dyn Host, plan: &RestorePlan, staged: &Path, checked: &mut Che
     checked.canaries = asked;
     checked.documents = found.iter().map(|count| count.documents).sum();
     checked.passages = found.iter().map(|count| count.passages).sum();
-    node.close();
+    node.close(keep);
 }
 
 /// Directory in which a plan is built.

@@ -118,6 +118,22 @@ impl Tree {
         }
     }
 
+    /// Like [`Self::apply`], one change after the other instead of all or none. Three times as fast: in the order of the keys
+    /// one change finds the page of the one before, where the engine's batches go through theirs in an order of their own.
+    /// For a tree that is thrown away when this does not come to its end.
+    pub(crate) fn load(&self, batch: Batch) -> Result<(), CatalogError> {
+        let Self::Sled(tree) = self else { return self.apply(batch) };
+        fenced(|| {
+            for (key, value) in batch {
+                match value {
+                    Some(value) => tree.db().insert(key, value)?,
+                    None => tree.db().remove(key)?,
+                };
+            }
+            Ok(())
+        })
+    }
+
     /// Writes what is in memory and closes the files.
     pub(crate) fn close(mut self) -> Result<(), CatalogError> {
         match &mut self {

@@ -29,8 +29,10 @@ use crate::base::{Digest, Lsn, NodeId};
 const FORMAT: u32 = 2;
 /// The manifest names a handful of files.
 const MANIFEST_BYTES_MAX: u64 = 1 << 20;
-/// Changed keys of one batch during a rebuild, which bounds its memory.
-const REBUILD_KEYS: usize = 4096;
+/// Changed keys of one batch while catching up, which bounds its memory.
+const CATCH_UP_KEYS: usize = 4096;
+/// The same while the catalog is made anew: some 10 MB.
+const REBUILD_KEYS: usize = 65_536;
 
 /// What became of the catalog at the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,7 +160,11 @@ pub(crate) fn open_catalog(
             return Ok((catalog, trust, ViewState::Rebuilt { reason: "kept in memory".to_owned() }));
         }
     };
-    match trust.start_anew().and_then(|tree| rebuild(tree, log)) {
+    let rebuilt = trust.start_anew().and_then(|tree| rebuild(tree, log));
+    if rebuilt.is_ok() {
+        trust.begin();
+    }
+    match rebuilt {
         Ok(catalog) if log.last() == Lsn::ZERO => Ok((catalog, trust, ViewState::Created)),
         Ok(catalog) => Ok((catalog, trust, ViewState::Rebuilt { reason })),
         Err(OpenError::Catalog { source }) => {
@@ -234,7 +240,7 @@ impl Trust {
             return Ok((catalog, ViewState::Trusted));
         }
         self.mark_dirty();
-        match catch_up(&catalog, log, applied.lsn) {
+        match apply_after(&catalog, log, applied.lsn, CATCH_UP_KEYS, |update, reached| update.finish(reached)) {
             Ok(to) => Ok((catalog, ViewState::CaughtUp { from: applied.lsn, to })),
             Err(ReadError::Catalog { source }) => Err(source.into()),
             Err(error) => Err(Refusal::Log(error)),
@@ -250,9 +256,13 @@ impl Trust {
             }
             _ => {}
         }
+        Tree::open_sled(&self.directory).map_err(|source| OpenError::Catalog { source })
+    }
+
+    /// A catalog was made anew and is whole. Until now there was no manifest: a part of one must not pass for a whole one.
+    fn begin(&mut self) {
         self.mark = Mark::Clean;
         self.mark_dirty();
-        Tree::open_sled(&self.directory).map_err(|source| OpenError::Catalog { source })
     }
 
     /// Before the first change of the catalog's files. A failure costs the next start a rebuild and nothing else,
@@ -296,15 +306,22 @@ impl Trust {
 fn rebuild(tree: Tree, log: &Log) -> Result<Catalog, OpenError> {
     let catalog = Catalog::open(tree).map_err(|source| OpenError::Catalog { source })?;
     log.dead.lock().clear();
-    match catch_up(&catalog, log, Lsn::ZERO) {
+    match apply_after(&catalog, log, Lsn::ZERO, REBUILD_KEYS, |update, reached| update.load(reached)) {
         Ok(_) => Ok(catalog),
         Err(ReadError::Catalog { source }) => Err(OpenError::Catalog { source }),
         Err(source) => Err(OpenError::Replay { source }),
     }
 }
 
-/// Applies the records after `applied` and returns the last one applied. Damaged records are stepped over.
-fn catch_up(catalog: &Catalog, log: &Log, applied: Lsn) -> Result<Lsn, ReadError> {
+/// Applies the records after `applied`, writes about every `keys` keys, and returns the last one applied. Damaged records are
+/// stepped over.
+fn apply_after(
+    catalog: &Catalog,
+    log: &Log,
+    applied: Lsn,
+    keys: usize,
+    write: impl Fn(Update<'_>, Applied) -> Result<(), CatalogError>,
+) -> Result<Lsn, ReadError> {
     let mut update = Update::new(catalog, log);
     let mut reached = Applied { lsn: applied, fingerprint: 0 };
     let mut lsn = log.next_readable(applied.next());
@@ -314,14 +331,14 @@ fn catch_up(catalog: &Catalog, log: &Log, applied: Lsn) -> Result<Lsn, ReadError
             Err(error) if error.is_damage() => {}
             Err(error) => return Err(error),
         }
-        if update.len() >= REBUILD_KEYS {
-            update.finish(reached)?;
+        if update.len() >= keys {
+            write(update, reached)?;
             update = Update::new(catalog, log);
         }
         lsn = log.next_readable(lsn.next());
     }
     if reached.lsn > applied {
-        update.finish(reached)?;
+        write(update, reached)?;
     }
     Ok(reached.lsn)
 }

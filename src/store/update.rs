@@ -347,7 +347,20 @@ impl<'a> Update<'a> {
     }
 
     /// Puts everything into the catalog: readers see all of it or nothing.
-    pub(crate) fn finish(mut self, applied: Applied) -> Result<(), CatalogError> {
+    pub(crate) fn finish(self, applied: Applied) -> Result<(), CatalogError> {
+        self.write(applied, Tree::apply)
+    }
+
+    /// Like [`Self::finish`], for a catalog that is made anew and worth nothing before it is whole; see [`Tree::load`].
+    pub(crate) fn load(self, applied: Applied) -> Result<(), CatalogError> {
+        self.write(applied, Tree::load)
+    }
+
+    fn write(
+        mut self,
+        applied: Applied,
+        write: impl FnOnce(&Tree, Batch) -> Result<(), CatalogError>,
+    ) -> Result<(), CatalogError> {
         let catalog = self.catalog;
         catalog.with_tree(|tree| {
             self.sweep(tree)?;
@@ -359,7 +372,7 @@ impl<'a> Update<'a> {
             }
             self.put(key::APPLIED.to_vec(), pair(applied.lsn.0, applied.fingerprint));
             self.count_dead();
-            tree.apply(std::mem::take(&mut self.batch))
+            write(tree, std::mem::take(&mut self.batch))
         })?;
         *catalog.collections.write() = self.collections;
         Ok(())

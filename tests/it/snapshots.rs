@@ -378,7 +378,7 @@ fn an_encrypted_snapshot_opens_with_its_key_only() {
     assert_eq!(json_of(&with_key(&node, Some(&key), &["snapshot", "verify", "--json"]))["ok"], json!(true));
     for file in files(&repository(&node).join("segments")).iter().chain(&files(&repository(&node).join("snapshots"))) {
         let bytes = fs::read(file).expect("readable");
-        assert!(name(file).ends_with(".enc"));
+        assert!(name(file).ends_with(".age"));
         assert!(!bytes.windows(6).any(|window| window == b"heron." || window == b"birds\""), "{}", file.display());
     }
     let wrong = with_key(&node, Some(&other), &["snapshot", "verify"]);
@@ -391,6 +391,28 @@ fn an_encrypted_snapshot_opens_with_its_key_only() {
     assert!(stderr(&no_file).contains("cannot read the key file"), "{}", stderr(&no_file));
     let restored = json_of(&with_key(&node, Some(&key), &["snapshot", "restore", "--yes", "--json"]));
     assert_eq!((&restored["documents"], &restored["snapshot"]), (&json!(10), &created["id"]));
+}
+
+#[test]
+fn the_age_command_makes_keys_and_opens_what_they_encrypt() {
+    let mut node = TestNode::start();
+    node.add("birds", birds());
+    node.stop();
+    let [key, opened] = ["key", "opened"].map(|name| node.scratch().join(name));
+    let age = |program: &str, arguments: &[&Path]| {
+        let output = Command::new(program).args(arguments).output();
+        let output = output.unwrap_or_else(|error| panic!("{program}: {error}; make setup installs it"));
+        assert!(output.status.success(), "{program}: {}", stderr(&output));
+    };
+    age("age-keygen", &["-o".as_ref(), &key]);
+    let created = json_of(&with_key(&node, Some(&key), &["snapshot", "create", "--json"]));
+    let sealed = files(&repository(&node).join("segments"));
+    assert_eq!(json!(sealed.len()), created["segments"]);
+    age("age", &["--decrypt".as_ref(), "-i".as_ref(), &key, "-o".as_ref(), &opened, &sealed[0]]);
+    // The log's only segment, which the snapshot closed.
+    let log = files(&node.data_dir().join("log"));
+    let segment = log.iter().find(|path| name(path).ends_with("0001.seg")).expect("a segment");
+    assert!(fs::read(&opened).expect("readable") == fs::read(segment).expect("readable"), "another content");
 }
 
 #[test]
