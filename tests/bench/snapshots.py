@@ -76,7 +76,8 @@ def main():
     parser.add_argument("--cairn", required=True, type=pathlib.Path)
     parser.add_argument("--passages", type=int, default=100_000)
     parser.add_argument("--seals", type=int, default=40, help="snapshots that are taken while a client writes")
-    parser.add_argument("--churn", type=int, default=20_000, help="passages that are written ten times")
+    parser.add_argument("--churn", type=int, default=20_000, help="passages that are written ten times; 0 for none")
+    parser.add_argument("--busy", action="store_true", help="do not wait until the vector graph is linked")
     arguments = parser.parse_args()
     rows = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -86,7 +87,8 @@ def main():
         subprocess.run(generate, check=True)
         node = Node(arguments.cairn, data)
         run(arguments.cairn, data, "add", corpus / "docs", "-c", "bench")
-        node.settle()
+        if not arguments.busy:
+            node.settle()
         log = size(data / "log")
         rows["log"] = f"{log:,.0f} MiB, {arguments.passages:,} passages"
 
@@ -133,6 +135,8 @@ def main():
         rows["start on the restored data"] = f"{node.start_seconds:.2f} s until ready"
         node.stop()
 
+        if not arguments.churn:
+            return show(rows)
         churned = scratch / "churned"
         node = Node(arguments.cairn, churned)
         texts = [path.read_text() for path in sorted((corpus / "docs").rglob("*.md"))[: arguments.churn // 10]]
@@ -155,6 +159,10 @@ def main():
         time.sleep(60)
         rows["written in an idle minute"] = f"{node.written() - before:,.2f} MiB"
         node.stop()
+    show(rows)
+
+
+def show(rows):
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"{name:<{width}}  {value}")
