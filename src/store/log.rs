@@ -419,7 +419,7 @@ impl Log {
             let created = header.map_or(UnixMillis(0), |header| header.created);
             self.segments.write().push(Segment { first, salt, epoch, created, compacted, end, frames, pinned: None });
         }
-        if next <= promised && self.segments.read().len() > 0 {
+        if next <= promised && !self.segments.read().is_empty() {
             let path = segment_path(&self.dir, next);
             let records = Some((next, promised));
             self.report(Damage { path, offset: 0, length: 0, records, what: "segment missing" });
