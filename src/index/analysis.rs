@@ -235,7 +235,7 @@ fn fold(word: &str, out: &mut String) {
 }
 
 /// Stems that were worked out before. Texts repeat their words: without it a third of the time that indexing takes went
-/// into stemming. Holds at most [`STEMS_MAX`] words, then begins anew.
+/// into stemming. Holds at most 32,768 words, then begins anew.
 #[derive(Clone, Default)]
 pub struct Stems {
     known: HashMap<Language, HashMap<Box<str>, Box<str>>>,
