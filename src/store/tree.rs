@@ -118,9 +118,9 @@ impl Tree {
         }
     }
 
-    /// Like [`Self::apply`], one change after the other instead of all or none. Three times as fast: in the order of the keys
-    /// one change finds the page of the one before, where the engine's batches go through theirs in an order of their own.
-    /// For a tree that is thrown away when this does not come to its end.
+    /// Like [`Self::apply`], one change after the other instead of all or none. In the order of the keys one change finds the page
+    /// of the one before, where the engine's batches go through theirs in an order of their own: fetching, checking and
+    /// cataloguing 957,001 records took 18 s instead of 21. For a tree that is thrown away when this does not come to its end.
     pub(crate) fn load(&self, batch: Batch) -> Result<(), CatalogError> {
         let Self::Sled(tree) = self else { return self.apply(batch) };
         fenced(|| {

@@ -279,7 +279,8 @@ impl Trust {
         self.mark == Mark::Dirty
     }
 
-    /// After the catalog was closed in good order, and the log is on the disk up to `applied`. A failure costs the next start a rebuild at worst.
+    /// After the catalog was closed in good order, and the log is on the disk up to `applied`. A failure costs the next start
+    /// a rebuild at worst.
     pub(crate) fn vouch(&mut self, applied: Applied) {
         if self.mark == Mark::Dirty
             && let Ok(files) = hash_files(&self.directory)

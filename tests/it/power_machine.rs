@@ -20,8 +20,9 @@ use crate::node::cairn;
 use crate::power_disk::Disk;
 use crate::power_tree::{Random, Tree};
 
-/// Whether a node's log tells of a panic. It takes more than the word, which tantivy says of a thread that met an error. One of sled's does not count: it has no other way to say that a file cannot be
-/// written, the store catches it, and the catalog is built anew at the next start.
+/// Whether a node's log tells of a panic. It takes more than the word, which tantivy says of a thread that met an error. One of
+/// sled's does not count: it has no other way to say that a file cannot be written, the store catches it, and the catalog
+/// is built anew at the next start.
 pub fn tells_of_a_panic(log: &str) -> bool {
     log.lines().any(|line| line.contains("panicked at") && !line.contains("/sled-"))
 }
