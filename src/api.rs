@@ -10,6 +10,7 @@ mod listener;
 mod mcp;
 mod sources;
 mod stdio;
+mod unread;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -82,6 +83,7 @@ pub fn router(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: 
         .route("/mcp", any(mcp::answer).with_state(mcp::Endpoint::new(Arc::clone(&tools), service)))
         .fallback(not_found)
         .layer(axum::middleware::from_fn_with_state(Arc::new(guard), guard::check))
+        .layer(axum::middleware::from_fn(unread::tell))
         .with_state(Shared { tools, library })
 }
 

@@ -3,6 +3,7 @@
 //! Invariants: every type here is a plain value; nothing in this part touches disk, network or the clock of the
 //! machine except [`SystemClock`].
 
+use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 
@@ -234,6 +235,22 @@ pub enum Fault {
     Environment,
     /// Stored data is not what was written.
     Damage,
+}
+
+/// The message of `error` with those of its causes, in one line: `opening the log: a.seg: no space left`. A cause that
+/// the text has already is not said again.
+#[must_use]
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let words = source.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = source.source();
+    }
+    text
 }
 
 /// Milliseconds since 1970-01-01 00:00 UTC.

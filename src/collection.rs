@@ -310,6 +310,13 @@ impl Library {
         }
     }
 
+    /// The position up to which every index has followed the log.
+    #[must_use]
+    pub fn indexed(&self) -> Lsn {
+        let views = self.views.read();
+        views.values().map(|views| views.applied()).min().unwrap_or_else(|| self.reader.last())
+    }
+
     /// The log and the catalog.
     #[must_use]
     pub fn reader(&self) -> &Reader {

@@ -24,6 +24,7 @@ mod repository;
 mod restore;
 mod state;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use crate::base::{Clock, Fault, Lsn, UnixMillis};
+use crate::base::{Clock, Fault, Lsn, UnixMillis, with_causes};
 use crate::collection::Library;
 
 pub use archive::{ArchiveError, EXTENSION};
@@ -47,6 +48,7 @@ pub use manifest::{
 pub use mend::Mended;
 pub use prune::{Pruned, Retention};
 pub use repository::{Listed, Repository, RepositoryError, Target};
+use restore::Staged;
 pub use restore::{Checked, Problem, RestoreError, RestorePlan, RestoreTarget};
 pub use state::{Health, State};
 
@@ -96,6 +98,7 @@ pub trait Host: Send + Sync + 'static {
     /// Opens a node on a data directory and waits until its views have followed the log.
     ///
     /// * `now`: what the node's clock says, so that documents which expired since are still there.
+    /// * `report`: told which record the views have come to, and which is the last.
     ///
     /// # Errors
     /// When it cannot be opened or does not become ready.
@@ -103,13 +106,50 @@ pub trait Host: Send + Sync + 'static {
         &self,
         data_dir: &Path,
         now: UnixMillis,
+        report: &dyn Fn(Lsn, Lsn),
     ) -> Result<Box<dyn Probe>, Box<dyn std::error::Error + Send + Sync>>;
 }
 
 /// Where long work reports how far it is.
 pub trait Progress: Send + Sync {
-    /// `done` of `total` bytes or steps of what `step` names.
+    /// `done` of `total` bytes of what `step` names; records where it is [`REBUILDING`].
     fn report(&self, step: &'static str, done: u64, total: u64);
+}
+
+/// The step that makes the views from the log.
+pub const REBUILDING: &str = "rebuilding";
+
+/// How far long work of this process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnderWay {
+    /// `create`, `verify` or `restore`.
+    pub work: &'static str,
+    /// What it is doing; see [`Progress`].
+    pub step: &'static str,
+    /// How much of it is done.
+    pub done: u64,
+    /// Of how much; 0 while that is not known.
+    pub total: u64,
+}
+
+/// Passes reports on, and shows them as [`Snapshots::under_way`] while it lives.
+struct Shown<'a> {
+    among: &'a Mutex<BTreeMap<&'static str, UnderWay>>,
+    work: &'static str,
+    to: &'a dyn Progress,
+}
+
+impl Progress for Shown<'_> {
+    fn report(&self, step: &'static str, done: u64, total: u64) {
+        self.among.lock().insert(self.work, UnderWay { work: self.work, step, done, total });
+        self.to.report(step, done, total);
+    }
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.among.lock().remove(self.work);
+    }
 }
 
 /// For callers who do not want to know.
@@ -151,13 +191,21 @@ pub struct Snapshots {
     writing: Mutex<()>,
     /// Held while a restore is built.
     restoring: Mutex<()>,
+    under_way: Mutex<BTreeMap<&'static str, UnderWay>>,
 }
 
 impl Snapshots {
     /// Nothing is opened or made yet.
     #[must_use]
     pub fn new(config: Config, host: Arc<dyn Host>, runtime: Handle) -> Self {
-        Self { config, host, runtime, writing: Mutex::default(), restoring: Mutex::default() }
+        Self {
+            config,
+            host,
+            runtime,
+            writing: Mutex::default(),
+            restoring: Mutex::default(),
+            under_way: Mutex::default(),
+        }
     }
 
     /// What they were told.
@@ -189,6 +237,7 @@ impl Snapshots {
     /// See [`CreateError`].
     pub fn create(&self, node: &dyn Probe, kind: Kind, progress: &dyn Progress) -> Result<Created, CreateError> {
         let _writing = self.writing.lock();
+        let progress = &self.shown("create", progress);
         let repository = self.repository()?;
         let about =
             create::About { kind, now: self.config.clock.now(), configuration: self.config.configuration.clone() };
@@ -254,7 +303,7 @@ impl Snapshots {
     /// When it cannot be tried. What is wrong with the snapshot is in the result.
     pub fn verify(&self, id: Option<&str>, progress: &dyn Progress) -> Result<Verified, RestoreError> {
         let start = std::time::Instant::now();
-        let verified = self.try_verify(id, progress);
+        let verified = self.try_verify(id, &self.shown("verify", progress));
         let (id, failure) = match &verified {
             Ok((id, checked)) => (id.clone(), checked.problems.first().map(ToString::to_string)),
             Err(error) => (id.unwrap_or("the newest snapshot").to_owned(), Some(with_causes(error))),
@@ -299,7 +348,8 @@ impl Snapshots {
             Err(error) => return Err(error),
         };
         let scratch = Scratch::make(&self.config.data_dir)?;
-        let checked = restore::build(&repository, &*self.host, &plan, (&scratch.path, false), progress)?;
+        let checked =
+            restore::build(&repository, &*self.host, &plan, Staged { path: &scratch.path, keep: false }, progress)?;
         Ok((id, checked))
     }
 
@@ -318,8 +368,10 @@ impl Snapshots {
     /// See [`RestoreError`]; the node's data is untouched.
     pub fn restore(&self, plan: RestorePlan, progress: &dyn Progress) -> Result<Restored, RestoreError> {
         let _restoring = self.restoring.lock();
+        let progress = &self.shown("restore", progress);
         let staged = restore::staging(&self.config.data_dir, &plan);
-        let checked = restore::build(&self.repository()?, &*self.host, &plan, (&staged, true), progress)?;
+        let checked =
+            restore::build(&self.repository()?, &*self.host, &plan, Staged { path: &staged, keep: true }, progress)?;
         if !checked.problems.is_empty() {
             return Err(RestoreError::Failed { problems: checked.problems });
         }
@@ -394,6 +446,18 @@ impl Snapshots {
         every > 0
             && state.created.is_some()
             && last.is_none_or(|last| self.config.clock.now().0.saturating_sub(last.0) >= every)
+    }
+
+    /// What this process is doing.
+    #[must_use]
+    pub fn under_way(&self) -> Vec<UnderWay> {
+        self.under_way.lock().values().copied().collect()
+    }
+
+    fn shown<'a>(&'a self, work: &'static str, to: &'a dyn Progress) -> Shown<'a> {
+        let shown = Shown { among: &self.under_way, work, to };
+        shown.report("preparing", 0, 0);
+        shown
     }
 
     /// How old the newest snapshot and the newest proof are, and what failed.
@@ -485,18 +549,4 @@ impl Drop for Scratch {
         // Only when it is empty.
         let _ = self.path.parent().map(fs::remove_dir);
     }
-}
-
-/// The message of an error with those of its causes.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let words = source.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = source.source();
-    }
-    text
 }

@@ -45,7 +45,7 @@ use self::append::{Limits, LogWriter};
 use self::disk::{Disk, RealDisk};
 use self::lock::{Lock, LockError};
 use self::log::Log;
-use self::trust::CatalogPlace;
+use self::trust::{CatalogPlace, Told};
 use crate::base::{Clock, Fault, Lsn, NodeId};
 
 pub use self::catalog::{CatalogError, CollectionInfo, DocumentEntry, SourceEntry};
@@ -249,11 +249,11 @@ fn open_on(
             disk.sync_dir(path).map_err(|source| OpenError::Directory { path: path.to_owned(), source })?;
         }
     }
-    let promise = trust::promise(&*disk, &views);
-    let (log, tail) = Log::open(Arc::clone(&disk), log_dir, clock.now(), promise.as_ref())?;
+    let told = Told::read(&*disk, &views);
+    let (log, tail) = Log::open(Arc::clone(&disk), log_dir, clock.now(), told.promise().as_ref())?;
     let log = Arc::new(log);
     let torn_bytes = tail.torn;
-    let (catalog, trust, state) = trust::open_catalog(disk, &views, &log, boot_id, place)?;
+    let (catalog, trust, state) = trust::open_catalog(disk, &views, told, &log, boot_id, place)?;
     let report = OpenReport { node: log.node, last: log.last(), torn_bytes, damage: log.damage(), catalog: state };
     let segment_bytes = segment_bytes.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
     let writer = LogWriter::new(Arc::clone(&log), tail, Limits { segment_bytes, reserve_bytes, max_bytes });

@@ -69,6 +69,7 @@ impl Admin {
             .route("/ready", get(ready))
             .route("/metrics", get(metrics_text))
             .layer(axum::middleware::from_fn_with_state(Arc::new(guard), guard::check_host))
+            .layer(axum::middleware::from_fn(super::unread::tell))
             .with_state(Shared { door, watched: Arc::clone(&watched), readiness, metrics });
         let thread = task::spawn_thread("admin", move || {
             runtime.block_on(listener.serve(router, drain, DRAIN_TIMEOUT));

@@ -84,14 +84,16 @@ pub(crate) fn outcome_json(source: &str, outcome: &SourceOutcome) -> Value {
     })
 }
 
-pub(super) async fn compact(State(shared): State<Shared>) -> Response {
+/// * `_body`: read, though nothing in it counts, so that the connection goes on.
+pub(super) async fn compact(State(shared): State<Shared>, _body: Bytes) -> Response {
     match shared.library.compact().await {
         Ok(bytes) => json_response(StatusCode::OK, json!({"log_bytes": bytes}).to_string()),
         Err(error) => error_response(&ToolError::from(error)),
     }
 }
 
-pub(super) async fn flush(State(shared): State<Shared>) -> Response {
+/// * `_body`: see [`compact`].
+pub(super) async fn flush(State(shared): State<Shared>, _body: Bytes) -> Response {
     match shared.library.flush().await {
         Ok(lsn) => json_response(StatusCode::OK, json!({"generation": lsn.0}).to_string()),
         Err(error) => error_response(&ToolError::from(error)),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use tokio::runtime::Handle;
@@ -26,6 +26,9 @@ const QUERY_WORDS: usize = 12;
 const ANSWERS: usize = 5;
 /// How long a rebuild may take: 1 M passages take minutes.
 const REBUILD_PATIENCE: Duration = Duration::from_secs(4 * 3_600);
+
+/// How often a rebuild says how far it is.
+const REPORT_EVERY: Duration = Duration::from_millis(250);
 
 /// The snapshots of the node with these settings.
 #[must_use]
@@ -146,6 +149,7 @@ impl Host for Opens {
         &self,
         data_dir: &Path,
         now: UnixMillis,
+        report: &dyn Fn(Lsn, Lsn),
     ) -> Result<Box<dyn Probe>, Box<dyn std::error::Error + Send + Sync>> {
         let config = collection::Config {
             data_dir: PathBuf::from(data_dir),
@@ -155,8 +159,12 @@ impl Host for Opens {
         let readiness = Readiness::default();
         let (library, _) = Library::open(config, Arc::new(Models::built_in()), &readiness, &Metrics::new())?;
         library.freeze();
-        if !readiness.wait(REBUILD_PATIENCE) {
-            library.close();
+        let begun = Instant::now();
+        while begun.elapsed() < REBUILD_PATIENCE && !readiness.wait(REPORT_EVERY) {
+            report(library.indexed(), library.reader().last());
+        }
+        if !readiness.is_ready() {
+            library.close_soon(false);
             let reasons = readiness.reasons().into_values().collect::<Vec<_>>().join("; ");
             return Err(anyhow!("not ready after {} hours: {reasons}", REBUILD_PATIENCE.as_secs() / 3_600).into());
         }

@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Subcommand;
@@ -16,7 +18,10 @@ use crate::app;
 use crate::base::{ByteSize, Lsn, UnixMillis};
 use crate::config::Config;
 use crate::mcp::{Tool, snapshots_json};
-use crate::snapshot::{EXTENSION, Key, Progress, RestorePlan, RestoreTarget, Snapshots};
+use crate::snapshot::{EXTENSION, Key, Progress, REBUILDING, RestorePlan, RestoreTarget, Snapshots};
+
+/// How often a node that works is asked how far it is.
+const ASK_EVERY: Duration = Duration::from_millis(250);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -169,7 +174,7 @@ fn say(common: &Common, value: &Value, text: &str) -> Result<(), Failure> {
 }
 
 fn create(common: &Common) -> Result<(), Failure> {
-    let answer = common.backend()?.call(Tool::CreateSnapshot, json!({}))?;
+    let answer = call_shown(common, &common.backend()?, Tool::CreateSnapshot, json!({}), "create")?;
     let text = format!(
         "{}: {} up to record {}, {} of it new, in {}",
         output::text(&answer, "id"),
@@ -349,17 +354,14 @@ fn restore_running(
     arguments: &RestoreArguments,
     id: Option<&str>,
 ) -> Result<(), Failure> {
-    let call = |dry_run: bool| {
-        node.call(
-            Tool::RestoreSnapshot,
-            json!({
-                "id": id, "to_lsn": arguments.to_lsn,
-                "to_time": arguments.to_time.map(|time| time.to_string()), "dry_run": dry_run,
-                "confirm": if dry_run { Value::Null } else { "restore".into() },
-            }),
-        )
+    let wanted = |dry_run: bool| {
+        json!({
+            "id": id, "to_lsn": arguments.to_lsn,
+            "to_time": arguments.to_time.map(|time| time.to_string()), "dry_run": dry_run,
+            "confirm": if dry_run { Value::Null } else { "restore".into() },
+        })
     };
-    let plan = call(true)?;
+    let plan = node.call(Tool::RestoreSnapshot, wanted(true))?;
     let text = format!(
         "{}: {} in {}, up to record {}; {} put aside",
         output::text(&plan, "snapshot"),
@@ -374,7 +376,7 @@ fn restore_running(
     if !arguments.yes {
         confirm(&format!("{text}\nGo back to this? The node starts again at the end."))?;
     }
-    let done = call(false)?;
+    let done = call_shown(common, node, Tool::RestoreSnapshot, wanted(false), "restore")?;
     let then = match output::text(&done, "status") {
         "restarting" => "the node starts again on it",
         _ => "it takes its place when the process that has the data directory open has ended",
@@ -509,20 +511,75 @@ pub(super) fn ago(seconds: u64) -> String {
     format!("{} ago", output::counted(count, unit))
 }
 
+/// `create: copying, 40 %`
+pub(super) fn under_way(work: &Value) -> String {
+    let (name, step) = (output::text(work, "work"), output::text(work, "step"));
+    let share = work["done"].as_u64().unwrap_or_default() * 100;
+    match share.checked_div(work["total"].as_u64().unwrap_or_default()) {
+        Some(percent) => format!("{name}: {step}, {percent} %"),
+        None => format!("{name}: {step}"),
+    }
+}
+
+/// Calls a tool that takes long, and shows how far the node says that it is.
+///
+/// * `work`: what the node's status calls it.
+fn call_shown(common: &Common, node: &Backend, tool: Tool, arguments: Value, work: &str) -> Result<Value, Failure> {
+    let bar = Bar::new(common);
+    if bar.bar.is_hidden() {
+        return node.call(tool, arguments);
+    }
+    let answer = std::thread::scope(|scope| {
+        let (over, waiting) = std::sync::mpsc::channel::<()>();
+        let bar = &bar;
+        scope.spawn(move || {
+            while waiting.recv_timeout(ASK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                // Without an answer the bar stands still; the call itself tells what is wrong.
+                let Ok(status) = node.call(Tool::GetStatus, json!({})) else { continue };
+                let under_way = status["snapshots"]["under_way"].as_array();
+                if let Some(now) = under_way.into_iter().flatten().find(|now| now["work"] == work) {
+                    let number = |name: &str| now[name].as_u64().unwrap_or_default();
+                    bar.show(output::text(now, "step"), number("done"), number("total"));
+                }
+            }
+        });
+        let answer = node.call(tool, arguments);
+        drop(over);
+        answer
+    });
+    bar.finish();
+    answer
+}
+
 /// A bar with the time that is left, on a terminal.
 struct Bar {
     bar: ProgressBar,
     /// The step that is shown.
-    step: Mutex<&'static str>,
+    step: Mutex<String>,
 }
 
 impl Bar {
     fn new(common: &Common) -> Self {
         let bar =
             if common.json || !io::stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::no_length() };
-        let template = "{msg:12} {wide_bar} {bytes:>10} / {total_bytes:10} {eta:>6} left";
-        bar.set_style(ProgressStyle::with_template(template).expect("the template is valid"));
-        Self { bar, step: Mutex::new("") }
+        Self { bar, step: Mutex::default() }
+    }
+
+    fn show(&self, step: &str, done: u64, total: u64) {
+        let mut shown = self.step.lock();
+        if *shown != step {
+            step.clone_into(&mut shown);
+            let template = match (step, total) {
+                (_, 0) => "{msg:12}",
+                (REBUILDING, _) => "{msg:12} {wide_bar} {human_pos:>10} / {human_len:10} records {eta:>6} left",
+                _ => "{msg:12} {wide_bar} {bytes:>10} / {total_bytes:10} {eta:>6} left",
+            };
+            self.bar.set_style(ProgressStyle::with_template(template).expect("the template is valid"));
+            self.bar.reset();
+            self.bar.set_message(shown.clone());
+            self.bar.set_length(total);
+        }
+        self.bar.set_position(done);
     }
 
     fn finish(&self) {
@@ -532,13 +589,6 @@ impl Bar {
 
 impl Progress for Bar {
     fn report(&self, step: &'static str, done: u64, total: u64) {
-        let mut shown = self.step.lock();
-        if *shown != step {
-            *shown = step;
-            self.bar.reset();
-            self.bar.set_message(step);
-            self.bar.set_length(total);
-        }
-        self.bar.set_position(done);
+        self.show(step, done, total);
     }
 }

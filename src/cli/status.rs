@@ -54,6 +54,9 @@ fn show(answer: &Value) -> Result<(), Failure> {
     let newest = age("age_seconds").map_or_else(|| "none yet".to_owned(), |age| format!("newest {age}"));
     let proved = age("verified_age_seconds").map_or_else(|| "none proved".to_owned(), |age| format!("proved {age}"));
     line("snapshots", format!("{newest}, {proved}, in {}", output::text(snapshots, "target")))?;
+    for work in snapshots["under_way"].as_array().into_iter().flatten() {
+        line("", super::snapshot::under_way(work))?;
+    }
     for warning in snapshots["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         line("", warning.to_owned())?;
     }

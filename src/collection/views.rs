@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::input::context;
 use super::passage::PassageKey;
 use super::{Config, OpenError};
-use crate::base::Lsn;
+use crate::base::{Lsn, with_causes};
 use crate::embed::{DEFAULT_MODEL, Models};
 use crate::index::analysis::Language;
 use crate::index::derived;
@@ -158,12 +158,7 @@ impl Views {
     fn set_broken(&self, error: &(dyn std::error::Error + 'static)) {
         let mut broken = self.broken.lock();
         if broken.is_none() {
-            let mut text = error.to_string();
-            let mut source = error.source();
-            while let Some(cause) = source {
-                text.push_str(&format!(": {cause}"));
-                source = cause.source();
-            }
+            let text = with_causes(error);
             tracing::error!(error = %text, "an index stopped following the log; the next start rebuilds it");
             *broken = Some(text);
         }
@@ -256,7 +251,9 @@ fn boot_trust(config: &Config) -> vector::Trust {
 }
 
 /// Brings views that are behind up to the log. Cost: proportional to the log from the first record that is missing.
-pub(super) fn catch_up(views: &HashMap<CollectionId, Arc<Views>>, reader: &Reader) {
+///
+/// * `report`: told now and then which record they have come to, and which is the last.
+pub(super) fn catch_up(views: &HashMap<CollectionId, Arc<Views>>, reader: &Reader, report: impl Fn(Lsn, Lsn)) {
     let last = reader.last();
     let mut behind: HashMap<CollectionId, &Views> = HashMap::new();
     let mut from = last;
@@ -286,6 +283,7 @@ pub(super) fn catch_up(views: &HashMap<CollectionId, Arc<Views>>, reader: &Reade
                 uncommitted += passages(&change);
                 if uncommitted >= CATCH_UP_BATCH {
                     behind.values().for_each(|view| view.commit(change.lsn));
+                    report(change.lsn, last);
                     uncommitted = 0;
                 }
             }

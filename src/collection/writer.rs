@@ -86,6 +86,9 @@ pub(super) struct WriteQueue {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// Why searches may lack the newest documents after the start.
+const CATCHING_UP: &str = "the indexes are catching up with the log";
+
 impl WriteQueue {
     /// Starts both threads. The indexer first brings the views up to the log.
     pub(super) fn start(
@@ -99,12 +102,14 @@ impl WriteQueue {
     ) -> io::Result<Self> {
         let (jobs, waiting) = mpsc::channel(QUEUE_LENGTH);
         let (groups, committed) = sync_mpsc::sync_channel(GROUPS_WAITING);
-        readiness.hold("indexes", "the indexes are catching up with the log");
+        readiness.hold("indexes", CATCHING_UP);
         let indexer = {
             let (readiness, metrics) = (readiness.clone(), metrics.clone());
             task::spawn_thread("indexer", move || {
                 let current = views.read().clone();
-                views::catch_up(&current, &reader);
+                views::catch_up(&current, &reader, |reached, last| {
+                    readiness.hold("indexes", format!("{CATCHING_UP}: record {reached} of {last}"));
+                });
                 drop(current);
                 readiness.release("indexes");
                 bell.ring();

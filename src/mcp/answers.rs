@@ -301,6 +301,22 @@ pub(super) struct SnapshotStatus {
     /// What should be looked after.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// What is being done now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub under_way: Vec<SnapshotWork>,
+}
+
+/// How far long work with snapshots is.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct SnapshotWork {
+    /// `create`, `verify` or `restore`.
+    pub work: &'static str,
+    /// What it is doing, such as `copying`, `fetching` or `rebuilding`.
+    pub step: &'static str,
+    /// Bytes that are done; records when `rebuilding`.
+    pub done: u64,
+    /// Of how many; 0 while that is not known.
+    pub total: u64,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]

@@ -12,8 +12,8 @@ use super::create::{counts, stamp};
 use super::manifest::{SegmentEntry, SnapshotManifest};
 use super::plan::{self, Moment};
 use super::repository::{Repository, RepositoryError, create_dirs};
-use super::{Host, Progress};
-use crate::base::{Fault, Lsn, UnixMillis};
+use super::{Host, Progress, REBUILDING};
+use crate::base::{Fault, Lsn, UnixMillis, with_causes};
 use crate::store::{check_segment, cut_segment, lsn_at, schedule_swap};
 
 /// Scores of a rebuilt index may differ by this much from those of the index they were taken from.
@@ -246,44 +246,67 @@ pub(super) fn whole(manifest: SnapshotManifest) -> Result<RestorePlan, RestoreEr
     Ok(RestorePlan { manifest, last, segments })
 }
 
-/// Fetches a plan's files into `staged/log`, cuts the last, checks every frame, rebuilds the views beside them and asks
-/// the canaries. Files that are there with the right digest are kept. Problems of the data are in the result.
-///
-/// * `keep`: whether a node will run on it; the views are left as they fall otherwise.
+/// Where a plan is built.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Staged<'a> {
+    /// The data directory to be.
+    pub(super) path: &'a Path,
+    /// Whether a node will run on it; the views are left as they fall otherwise.
+    pub(super) keep: bool,
+}
+
+/// Fetches a plan's files into the log of `staged`, cuts the last, checks every frame, rebuilds the views beside them and
+/// asks the canaries. Files that are there with the right digest are kept. Problems of the data are in the result.
 pub(super) fn build(
     repository: &Repository,
     host: &dyn Host,
     plan: &RestorePlan,
-    (staged, keep): (&Path, bool),
+    staged: Staged<'_>,
     progress: &dyn Progress,
 ) -> Result<Checked, RestoreError> {
-    let log = staged.join("log");
+    let log = staged.path.join("log");
     let staging = |path: &Path| {
         let path = path.to_owned();
         move |source| RestoreError::Staging { path, source }
     };
     create_dirs(&log).map_err(staging(&log))?;
-    clean(staged, &log, plan).map_err(staging(staged))?;
-    check_space(staged, plan)?;
+    clean(staged.path, &log, plan).map_err(staging(staged.path))?;
+    check_space(staged.path, plan)?;
     let total = plan.bytes();
     let mut checked = Checked { segments: plan.segments.len(), bytes: total, ..Checked::default() };
-    let mut done = 0;
-    for segment in &plan.segments {
-        let path = segment_file(&log, segment);
-        let fetched = repository.fetch_segment(segment, &path, &mut |bytes| {
-            done += bytes;
-            progress.report("fetching", done, total);
-        });
-        match fetched {
-            Ok(()) => {}
-            Err(error) if error.fault() == Fault::Damage => {
-                checked.problems.push(problem(&format!("segments/{}", segment.file), &error));
-                continue;
+    std::thread::scope(|scope| {
+        // Fetching waits for the disk or the network, checking is work for the processor.
+        let (fetched, arriving) = std::sync::mpsc::channel::<&SegmentEntry>();
+        let log = &log;
+        let checking = scope.spawn(move || {
+            let (mut records, mut problems) = (0, Vec::new());
+            for segment in arriving {
+                let path = segment_file(log, segment);
+                records += check(segment, &path, &mut problems).map_err(staging(&path))?;
             }
-            Err(error) => return Err(error.into()),
+            Ok::<_, RestoreError>((records, problems))
+        });
+        let mut done = 0;
+        for segment in &plan.segments {
+            let arrived = repository.fetch_segment(segment, &segment_file(log, segment), &mut |bytes| {
+                done += bytes;
+                progress.report("fetching", done, total);
+            });
+            match arrived {
+                // Checking has ended early when it failed, which is told below.
+                Ok(()) => drop(fetched.send(segment)),
+                Err(error) if error.fault() == Fault::Damage => {
+                    checked.problems.push(problem(&format!("segments/{}", segment.file), &error));
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
-        checked.records += check(segment, &path, &mut checked.problems).map_err(staging(&path))?;
-    }
+        drop(fetched);
+        let (records, problems) = checking.join().expect("checking a segment does not panic")?;
+        checked.records = records;
+        checked.problems.extend(problems);
+        Ok::<_, RestoreError>(())
+    })?;
     if !checked.problems.is_empty() {
         return Ok(checked);
     }
@@ -293,9 +316,8 @@ pub(super) fn build(
         checked.last = cut_segment(&path, plan.last).map_err(staging(&path))?;
     }
     super::repository::sync_dir(&log).map_err(staging(&log))?;
-    progress.report("rebuilding", 0, 1);
-    rebuild(host, plan, (staged, keep), &mut checked);
-    progress.report("rebuilding", 1, 1);
+    progress.report(REBUILDING, 0, checked.last.0);
+    rebuild(host, plan, staged, progress, &mut checked);
     Ok(checked)
 }
 
@@ -342,12 +364,7 @@ fn check_space(staged: &Path, plan: &RestorePlan) -> Result<(), RestoreError> {
 }
 
 fn problem(name: &str, error: &dyn std::error::Error) -> Problem {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        message = format!("{message}: {source}");
-        cause = source.source();
-    }
+    let message = with_causes(error);
     // The name stands in front of it already.
     let message =
         message.strip_prefix(name).map_or(message.clone(), |rest| rest.trim_start_matches([':', ' ']).to_owned());
@@ -380,9 +397,11 @@ fn check(segment: &SegmentEntry, path: &Path, problems: &mut Vec<Problem>) -> io
 }
 
 /// Opens a node on what was built and compares it with what the manifest says.
-fn rebuild(host: &dyn Host, plan: &RestorePlan, (staged, keep): (&Path, bool), checked: &mut Checked) {
+fn rebuild(host: &dyn Host, plan: &RestorePlan, staged: Staged<'_>, progress: &dyn Progress, checked: &mut Checked) {
     let manifest = &plan.manifest;
-    let node = match host.open(staged, manifest.created) {
+    let node = match host
+        .open(staged.path, manifest.created, &|reached, last| progress.report(REBUILDING, reached.0, last.0))
+    {
         Ok(node) => node,
         Err(error) => {
             let error: &(dyn std::error::Error + 'static) = &*error;
@@ -446,7 +465,7 @@ fn rebuild(host: &dyn Host, plan: &RestorePlan, (staged, keep): (&Path, bool), c
     checked.canaries = asked;
     checked.documents = found.iter().map(|count| count.documents).sum();
     checked.passages = found.iter().map(|count| count.passages).sum();
-    node.close(keep);
+    node.close(staged.keep);
 }
 
 /// Directory in which a plan is built.

@@ -261,10 +261,17 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Seals the segment and starts the next one. The new file comes first: if there is no room for it, the old one is
-    /// still whole and in use.
+    /// Seals the segment and starts the next one. If there is no room for it, the old one is still whole and in use.
     fn roll(&mut self, first: Lsn, now: UnixMillis) -> Result<(), AppendError> {
-        let file = match self.log.create_segment(first, now) {
+        // Side by side, because writers wait for both, and a journalling file system commits them as one. Neither needs the
+        // other: what is cut off is reserved space, and a new segment without a frame is removed at the next start.
+        let (created, cut) = std::thread::scope(|scope| {
+            let cutting = scope.spawn(|| self.file.truncate(self.end).and_then(|()| self.file.sync_all()));
+            (self.log.create_segment(first, now), cutting.join().expect("cutting a file does not panic"))
+        });
+        cut.map_err(|source| self.failed(source))?;
+        self.allocated = self.end;
+        let file = match created {
             Ok(file) => file,
             Err(source) => {
                 let path = segment_path(&self.log.dir, first);
@@ -276,8 +283,6 @@ impl LogWriter {
                 });
             }
         };
-        self.file.truncate(self.end).map_err(|source| self.failed(source))?;
-        self.file.sync_all().map_err(|source| self.failed(source))?;
         {
             let segments = self.log.segments.read();
             let sealed = segments.last().expect("never empty");

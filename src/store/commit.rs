@@ -19,7 +19,7 @@ use super::record::{
 };
 use super::trust::Trust;
 use super::update::Update;
-use crate::base::{Clock, Digest, Fault, Lsn, UnixMillis};
+use crate::base::{Clock, Digest, Fault, Lsn, UnixMillis, with_causes};
 
 /// Longest document id, source name, collection name and answer key, in bytes: they become keys of the catalog.
 pub const NAME_BYTES_MAX: usize = 4096;
@@ -402,18 +402,6 @@ impl From<AppendError> for CommitError {
             AppendError::Failed { path, source } => Self::Write { path, source },
         }
     }
-}
-
-/// The message of an error with those of its causes.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// A group while it is being decided.

@@ -361,9 +361,7 @@ impl Log {
             let salt = header.map_or(self.salt, |header| header.salt);
             let compacted = header.and_then(|header| header.compacted);
             if first > next {
-                let records = Some((next, Lsn(first.0 - 1)));
-                let path = segment_path(&self.dir, next);
-                self.report(Damage { path, offset: 0, length: 0, records, what: "segment missing" });
+                self.report_missing(next, Lsn(first.0 - 1));
             }
             let read = |source| OpenError::Read { path: path.clone(), source };
             // A segment that was missing between two others is no part of the first of them.
@@ -420,9 +418,7 @@ impl Log {
             self.segments.write().push(Segment { first, salt, epoch, created, compacted, end, frames, pinned: None });
         }
         if next <= promised && !self.segments.read().is_empty() {
-            let path = segment_path(&self.dir, next);
-            let records = Some((next, promised));
-            self.report(Damage { path, offset: 0, length: 0, records, what: "segment missing" });
+            self.report_missing(next, promised);
             next = promised.next();
         }
         self.last.store(next.0 - 1, Ordering::Release);
@@ -530,6 +526,12 @@ impl Log {
     /// Damage found so far, at most [`DAMAGE_MAX`] places.
     pub(crate) fn damage(&self) -> Vec<Damage> {
         self.damage.lock().clone()
+    }
+
+    /// No segment holds the records from `first` to `last`.
+    fn report_missing(&self, first: Lsn, last: Lsn) {
+        let (path, records) = (segment_path(&self.dir, first), Some((first, last)));
+        self.report(Damage { path, offset: 0, length: 0, records, what: "segment missing" });
     }
 
     fn report(&self, damage: Damage) {
@@ -643,11 +645,7 @@ impl Log {
 
     /// The header of a record, without reading its payload.
     pub(crate) fn header(&self, lsn: Lsn) -> Result<FrameHeader, ReadError> {
-        self.read_at(lsn, |location| {
-            let mut bytes = [0; FRAME_HEADER];
-            self.read_bytes(location, &mut bytes, 0)?;
-            Self::check(lsn, location, &bytes)
-        })
+        Ok(self.header_and_fingerprint(lsn)?.0)
     }
 
     /// Looks a record up and reads it. When compaction gave its segment's name to another file in between, it is looked
@@ -672,8 +670,17 @@ impl Log {
 
     /// Tells the record at `lsn` from another that a different history put there.
     pub(crate) fn fingerprint(&self, lsn: Lsn) -> Result<u64, ReadError> {
-        let header = self.header(lsn)?;
-        Ok(header.fingerprint(self.locate(lsn)?.salt))
+        Ok(self.header_and_fingerprint(lsn)?.1)
+    }
+
+    /// What [`Self::header`] and [`Self::fingerprint`] give, in one read.
+    pub(crate) fn header_and_fingerprint(&self, lsn: Lsn) -> Result<(FrameHeader, u64), ReadError> {
+        self.read_at(lsn, |location| {
+            let mut bytes = [0; FRAME_HEADER];
+            self.read_bytes(location, &mut bytes, 0)?;
+            let header = Self::check(lsn, location, &bytes)?;
+            Ok((header, header.fingerprint(location.salt)))
+        })
     }
 
     /// Reads a record and checks it.

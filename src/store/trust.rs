@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,7 @@ use super::log::{Log, ReadError};
 use super::record::{Record, kind};
 use super::tree::Tree;
 use super::update::Update;
-use crate::base::{Digest, Lsn, NodeId};
+use crate::base::{Digest, Lsn, NodeId, UnixMillis};
 
 /// Changes when the keys or values of the catalog do; an older catalog is rebuilt.
 const FORMAT: u32 = 2;
@@ -33,6 +34,11 @@ const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 const CATCH_UP_KEYS: usize = 4096;
 /// The same while the catalog is made anew: some 10 MB.
 const REBUILD_KEYS: usize = 65_536;
+
+/// Records and payload bytes of one batch that is read ahead of the catalog, and how many batches wait at most.
+const BATCH_RECORDS: usize = 512;
+const BATCH_BYTES: usize = 1 << 20;
+const READ_AHEAD: usize = 4;
 
 /// What became of the catalog at the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,35 +127,54 @@ pub(crate) struct Promise {
     pub(crate) last: Lsn,
 }
 
-/// What the last run promised; `None` when it did not end in good order. A log that ends earlier was damaged: a write that
-/// was torn off is none that anybody stopped after.
-pub(crate) fn promise(disk: &dyn Disk, views: &Path) -> Option<Promise> {
-    let bytes = read_file(disk, &views.join("catalog.json"), MANIFEST_BYTES_MAX).ok()?;
-    let manifest: Manifest = serde_json::from_slice(&bytes).ok()?;
-    match manifest.state {
-        State::Clean { applied, .. } => Some(Promise { node: manifest.node, last: applied }),
-        State::Dirty { .. } => None,
+/// What the last run wrote about the catalog.
+pub(crate) struct Told(Result<Manifest, Refusal>);
+
+impl Told {
+    /// Reads `views/catalog.json`.
+    pub(crate) fn read(disk: &dyn Disk, views: &Path) -> Self {
+        let read = read_file(disk, &manifest_path(views), MANIFEST_BYTES_MAX);
+        let parsed = read.map_err(|_| Refusal::distrust("there is no manifest of the catalog")).and_then(|bytes| {
+            serde_json::from_slice(&bytes).map_err(|_| Refusal::distrust("the manifest of the catalog is damaged"))
+        });
+        Self(parsed)
     }
+
+    /// What the last run promised; `None` when it did not end in good order. A log that ends earlier was damaged: a write
+    /// that was torn off is none that anybody stopped after.
+    pub(crate) fn promise(&self) -> Option<Promise> {
+        match &self.0 {
+            Ok(Manifest { node, state: State::Clean { applied, .. }, .. }) => {
+                Some(Promise { node: node.clone(), last: *applied })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn manifest_path(views: &Path) -> PathBuf {
+    views.join("catalog.json")
 }
 
 /// Opens the catalog of `log` under `views`, which exists, and brings it up to the log.
 pub(crate) fn open_catalog(
     disk: Arc<dyn Disk>,
     views: &Path,
+    told: Told,
     log: &Log,
     boot_id: Option<String>,
     place: CatalogPlace,
 ) -> Result<(Catalog, Trust, ViewState), OpenError> {
     let mut trust = Trust {
         disk,
-        manifest: views.join("catalog.json"),
+        manifest: manifest_path(views),
         directory: views.join("catalog"),
         node: log.node,
         boot_id,
         mark: Mark::None,
     };
     let reason = match place {
-        CatalogPlace::Disk => match trust.open_trusted(log) {
+        CatalogPlace::Disk => match trust.open_trusted(told, log) {
             Ok((catalog, state)) => return Ok((catalog, trust, state)),
             Err(Refusal::Distrust(reason)) => reason,
             Err(Refusal::Log(error)) => return Err(OpenError::Replay { source: error }),
@@ -186,6 +211,12 @@ enum Refusal {
     Log(ReadError),
 }
 
+impl Refusal {
+    fn distrust(reason: &str) -> Self {
+        Self::Distrust(reason.to_owned())
+    }
+}
+
 impl From<CatalogError> for Refusal {
     fn from(error: CatalogError) -> Self {
         Self::Distrust(error.to_string())
@@ -193,12 +224,9 @@ impl From<CatalogError> for Refusal {
 }
 
 impl Trust {
-    fn open_trusted(&mut self, log: &Log) -> Result<(Catalog, ViewState), Refusal> {
-        let distrust = |reason: &str| Refusal::Distrust(reason.to_owned());
-        let bytes = read_file(&*self.disk, &self.manifest, MANIFEST_BYTES_MAX)
-            .map_err(|_| distrust("there is no manifest of the catalog"))?;
-        let manifest: Manifest =
-            serde_json::from_slice(&bytes).map_err(|_| distrust("the manifest of the catalog is damaged"))?;
+    fn open_trusted(&mut self, told: Told, log: &Log) -> Result<(Catalog, ViewState), Refusal> {
+        let distrust = Refusal::distrust;
+        let manifest = told.0?;
         if manifest.format != FORMAT || manifest.node != self.node.to_string() {
             return Err(distrust("the catalog is of another format or node"));
         }
@@ -323,37 +351,79 @@ fn apply_after(
     keys: usize,
     write: impl Fn(Update<'_>, Applied) -> Result<(), CatalogError>,
 ) -> Result<Lsn, ReadError> {
-    let mut update = Update::new(catalog, log);
-    let mut reached = Applied { lsn: applied, fingerprint: 0 };
+    std::thread::scope(|scope| {
+        // Reading and decoding is half of the work, so it has a thread of its own.
+        let (sender, receiver) = sync_channel(READ_AHEAD);
+        scope.spawn(move || read_after(log, applied, &sender));
+        let mut update = Update::new(catalog, log);
+        let mut reached = Applied { lsn: applied, fingerprint: 0 };
+        for batch in receiver {
+            for Decoded { applied, time, record } in batch? {
+                if let Some(record) = record {
+                    update.apply(applied.lsn, time, &record, None)?;
+                }
+                reached = applied;
+                if update.len() >= keys {
+                    write(update, reached)?;
+                    update = Update::new(catalog, log);
+                }
+            }
+        }
+        if reached.lsn > applied {
+            write(update, reached)?;
+        }
+        Ok(reached.lsn)
+    })
+}
+
+/// A record on its way into the catalog.
+struct Decoded {
+    /// The state that the catalog has with it.
+    applied: Applied,
+    time: UnixMillis,
+    /// `None` where the catalog has nothing of it but that it was there.
+    record: Option<Record>,
+}
+
+/// Sends the records after `applied` in batches, until the last one, an error or the end of the receiver.
+fn read_after(log: &Log, applied: Lsn, sender: &SyncSender<Result<Vec<Decoded>, ReadError>>) {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
     let mut lsn = log.next_readable(applied.next());
     while lsn <= log.last() {
-        match apply(&mut update, log, lsn) {
-            Ok(fingerprint) => reached = Applied { lsn, fingerprint },
+        match decode(log, lsn) {
+            Ok((decoded, size)) => {
+                batch.push(decoded);
+                bytes += size;
+            }
             Err(error) if error.is_damage() => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                // What was read before it is not applied: the next start reads it again.
+                let _ = sender.send(Err(error));
+                return;
+            }
         }
-        if update.len() >= keys {
-            write(update, reached)?;
-            update = Update::new(catalog, log);
+        if batch.len() >= BATCH_RECORDS || bytes >= BATCH_BYTES {
+            bytes = 0;
+            if sender.send(Ok(std::mem::take(&mut batch))).is_err() {
+                return;
+            }
         }
         lsn = log.next_readable(lsn.next());
     }
-    if reached.lsn > applied {
-        write(update, reached)?;
-    }
-    Ok(reached.lsn)
+    let _ = sender.send(Ok(batch));
 }
 
-/// Applies one record and returns its fingerprint.
-fn apply(update: &mut Update<'_>, log: &Log, lsn: Lsn) -> Result<u64, ReadError> {
-    let header = log.header(lsn)?;
-    if header.kind != kind::CHUNK {
-        let frame = log.read(lsn)?;
-        let record = Record::decode(header.kind, lsn, header.time, &frame.payload)
-            .map_err(|error| log.unreadable(lsn, error.0))?;
-        update.apply(lsn, header.time, &record, None)?;
+/// A record and the length of its payload.
+fn decode(log: &Log, lsn: Lsn) -> Result<(Decoded, usize), ReadError> {
+    let (header, fingerprint) = log.header_and_fingerprint(lsn)?;
+    let (applied, time) = (Applied { lsn, fingerprint }, header.time);
+    if header.kind == kind::CHUNK {
+        return Ok((Decoded { applied, time, record: None }, 0));
     }
-    log.fingerprint(lsn)
+    let frame = log.read(lsn)?;
+    let record =
+        Record::decode(header.kind, lsn, time, &frame.payload).map_err(|error| log.unreadable(lsn, error.0))?;
+    Ok((Decoded { applied, time, record: Some(record) }, frame.payload.len()))
 }
 
 /// The files under `directory`, sorted by name.

@@ -259,6 +259,46 @@ fn logs_are_json_lines_where_nobody_watches() {
     }
 }
 
+/// Sends a request whose body is held back until the node asks for it, if it does. Returns the head of the answer.
+fn send_slowly(stream: &mut TcpStream, path: &str, body: &str) -> String {
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+         Expect: 100-continue\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).expect("sent");
+    let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
+    let mut read_head = || {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(reader.read_line(&mut head).expect("an answer") > 0, "the connection ended after {head:?}");
+        }
+        head
+    };
+    let mut head = read_head();
+    if head.starts_with("HTTP/1.1 100") {
+        stream.write_all(body.as_bytes()).expect("sent");
+        head = read_head();
+    }
+    let bytes = head.to_lowercase().split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+    reader.read_exact(&mut vec![0; bytes.expect("a length")]).expect("the body of the answer");
+    head
+}
+
+#[test]
+fn a_connection_goes_on_or_the_answer_says_that_it_ends() {
+    let node = TestNode::start();
+    let address = node.base().strip_prefix("http://").expect("an address").to_owned();
+    let mut kept = TcpStream::connect(&address).expect("connects");
+    for path in ["/v1/flush", "/v1/compact", "/v1/tools/get_status"] {
+        let head = send_slowly(&mut kept, path, "{}");
+        assert!(head.starts_with("HTTP/1.1 200") && !head.contains("close"), "{path}: {head}");
+    }
+    let mut refused = TcpStream::connect(&address).expect("connects");
+    let head = send_slowly(&mut refused, "/v1/nothing", "{}");
+    assert!(head.starts_with("HTTP/1.1 404") && head.contains("connection: close"), "{head}");
+}
+
 #[test]
 fn more_requests_than_allowed_are_told_when_to_come_back() {
     let node = TestNode::with(&[("CAIRN_SERVER_IN_FLIGHT_MAX", "1")]);

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::super::{Progress, ToolError, answers, arguments};
-use crate::base::{Fault, Lsn, UnixMillis};
-use crate::snapshot::{self, CreateError, Kind, Probe, RepositoryError, RestoreError, RestoreTarget, Snapshots};
+use crate::base::{Fault, Lsn, UnixMillis, with_causes};
+use crate::snapshot::{
+    self, CreateError, Kind, Probe, RepositoryError, RestoreError, RestoreTarget, Snapshots, UnderWay,
+};
 use crate::task::Restart;
 
 /// The snapshots of a node, and the node as they see it.
@@ -47,15 +49,7 @@ impl From<RestoreError> for ToolError {
 }
 
 fn failed(error: &dyn std::error::Error, fault: Fault) -> ToolError {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let words = source.to_string();
-        if !message.contains(&words) {
-            message = format!("{message}: {words}");
-        }
-        cause = source.source();
-    }
+    let message = with_causes(error);
     let code = if fault == Fault::Caller { "bad_argument" } else { "internal" };
     ToolError { code, message, fault }
 }
@@ -125,6 +119,11 @@ fn list(snapshots: &Snapshots) -> Result<answers::ListSnapshotsAnswer, ToolError
         .collect();
     summaries.reverse();
     Ok(answers::ListSnapshotsAnswer { target: snapshots.target().to_string(), snapshots: summaries })
+}
+
+fn work(of: UnderWay) -> answers::SnapshotWork {
+    let UnderWay { work, step, done, total } = of;
+    answers::SnapshotWork { work, step, done, total }
 }
 
 impl NodeSnapshots {
@@ -216,6 +215,7 @@ impl NodeSnapshots {
             verified: health.state.verified.map(|proof| proof.id),
             verified_age_seconds: health.verified_age_seconds,
             warnings: health.warnings,
+            under_way: self.snapshots.under_way().into_iter().map(work).collect(),
         }
     }
 }
