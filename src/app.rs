@@ -170,6 +170,11 @@ impl Node {
     pub fn close(&self) {
         self.library.close();
     }
+
+    /// The same, and sooner: merging indexes is left to the node that opens the data directory next.
+    pub fn close_soon(&self) {
+        self.library.close_soon(true);
+    }
 }
 
 fn library_config(config: &Config) -> collection::Config {

@@ -286,9 +286,18 @@ impl Backend {
     /// Answers those who wait and closes the files, if they are open here. Later calls are refused. Not for tasks of the
     /// runtime: it blocks.
     pub(super) fn close(&self) {
+        self.end(Local::close);
+    }
+
+    /// The same, and sooner after a large change: merging indexes is left to whoever opens the files next.
+    pub(super) fn close_soon(&self) {
+        self.end(Local::close_soon);
+    }
+
+    fn end(&self, close: impl FnOnce(&Local)) {
         let place = self.place.lock().take();
         if let Some(Place::Local(local)) = place.as_deref() {
-            local.close();
+            close(local);
         }
     }
 }

@@ -322,7 +322,7 @@ fn restore(common: &Common, arguments: &RestoreArguments) -> Result<(), Failure>
     // Opening the data directory carries the swap out.
     let backend = Backend::find(None, common.token.clone(), desk.config.clone(), Stay::Brief)?;
     let status = backend.call(Tool::GetStatus, json!({}))?;
-    backend.close();
+    backend.close_soon();
     value["status"] = "restored".into();
     value["lsn"] = restored.checked.last.0.into();
     value["documents"] = status["documents"].clone();

@@ -381,7 +381,10 @@ impl LexicalIndex {
                 prepared.set_payload(&payload);
                 prepared.commit().map(drop)
             };
-            commit(self.writer(&mut writing)?).map_err(|source| self.engine(source))?;
+            let writer = self.writer(&mut writing)?;
+            // Merging has its own time.
+            writer.set_merge_policy(Box::new(NoMergePolicy));
+            commit(writer).map_err(|source| self.engine(source))?;
             self.rest(&mut writing)?;
         }
         derived::checkpoint(&self.path, lsn)

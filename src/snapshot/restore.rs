@@ -12,7 +12,7 @@ use super::create::{counts, stamp};
 use super::manifest::{SegmentEntry, SnapshotManifest};
 use super::plan::{self, Moment};
 use super::repository::{Repository, RepositoryError, create_dirs};
-use super::{Host, Progress, REBUILDING};
+use super::{Canary, CanaryAnswer, Host, Probe, Progress, REBUILDING};
 use crate::base::{Fault, Lsn, UnixMillis, with_causes};
 use crate::store::{check_segment, cut_segment, lsn_at, schedule_swap};
 
@@ -442,11 +442,10 @@ fn rebuild(host: &dyn Host, plan: &RestorePlan, staged: Staged<'_>, progress: &d
             wrong("counts", format!("{} collections, the manifest says {}", found.len(), expected.len()));
         }
     }
-    let mut asked = 0;
-    for canary in manifest.canaries.iter().filter(|_| plan.is_whole()) {
-        asked += 1;
+    let canaries = if plan.is_whole() { manifest.canaries.as_slice() } else { &[] };
+    for (canary, answered) in canaries.iter().zip(ask(&*node, canaries)) {
         let name = format!("canary '{}' in '{}'", canary.query, canary.collection);
-        match node.ask(&canary.collection, &canary.query, canary.answers.len()) {
+        match answered {
             Err(message) => wrong(&name, message),
             Ok(answers) => {
                 let same = answers.len() == canary.answers.len()
@@ -454,7 +453,7 @@ fn rebuild(host: &dyn Host, plan: &RestorePlan, staged: Staged<'_>, progress: &d
                         found.id == expected.id && (found.score - expected.score).abs() <= SCORE_TOLERANCE
                     });
                 if !same {
-                    let ids = |answers: &[super::CanaryAnswer]| {
+                    let ids = |answers: &[CanaryAnswer]| {
                         answers.iter().map(|answer| answer.id.clone()).collect::<Vec<_>>().join(", ")
                     };
                     wrong(&name, format!("found {}, expected {}", ids(&answers), ids(&canary.answers)));
@@ -462,10 +461,21 @@ fn rebuild(host: &dyn Host, plan: &RestorePlan, staged: Staged<'_>, progress: &d
             }
         }
     }
-    checked.canaries = asked;
+    checked.canaries = canaries.len();
     checked.documents = found.iter().map(|count| count.documents).sum();
     checked.passages = found.iter().map(|count| count.passages).sum();
     node.close(staged.keep);
+}
+
+/// Asks a node the questions, on all cores: each is a scan of a whole collection.
+fn ask(node: &dyn Probe, canaries: &[Canary]) -> Vec<Result<Vec<CanaryAnswer>, String>> {
+    let each = canaries.len().div_ceil(std::thread::available_parallelism().map_or(1, usize::from)).max(1);
+    let one = |canary: &Canary| node.ask(&canary.collection, &canary.query, canary.answers.len());
+    std::thread::scope(|scope| {
+        let parts: Vec<_> =
+            canaries.chunks(each).map(|part| scope.spawn(move || part.iter().map(one).collect::<Vec<_>>())).collect();
+        parts.into_iter().flat_map(|part| part.join().expect("asking does not panic")).collect()
+    })
 }
 
 /// Directory in which a plan is built.

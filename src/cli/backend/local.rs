@@ -67,6 +67,15 @@ impl Local {
 
     /// Answers the requests in flight and closes the files. Does nothing the second time.
     pub(super) fn close(&self) {
+        self.end(Node::close);
+    }
+
+    /// The same without the upkeep of a large change; see [`Node::close_soon`].
+    pub(super) fn close_soon(&self) {
+        self.end(Node::close_soon);
+    }
+
+    fn end(&self, close: impl FnOnce(&Node)) {
         if self.drain.is_draining() {
             return;
         }
@@ -76,7 +85,7 @@ impl Local {
         {
             tracing::error!(%error, "answering other processes ended badly");
         }
-        self.node.close();
+        close(&self.node);
     }
 }
 
