@@ -9,11 +9,11 @@ use tokio::runtime::Handle;
 
 use super::library_config;
 use crate::base::{Clock, Lsn, SystemClock, UnixMillis};
-use crate::collection::{self, CollectionInfo, Library, PassageKey};
+use crate::collection::{self, CollectionInfo, Library, PassageKey, Searcher};
 use crate::config::Config;
 use crate::embed::{Models, Purpose};
 use crate::index::filter::Filter;
-use crate::index::vector::Neighbor;
+use crate::index::vector::KeySet;
 use crate::snapshot::{self, Canary, CanaryAnswer, Host, NoProgress, Probe, Snapshots};
 use crate::task::{Drain, Readiness};
 use crate::telemetry::Metrics;
@@ -56,25 +56,30 @@ impl Collections {
         Self { library }
     }
 
-    fn nearest(&self, info: &Arc<CollectionInfo>, query: &str, most: usize) -> Result<Vec<CanaryAnswer>, String> {
-        let model = self.library.models().get(&info.model);
-        let model = model.ok_or_else(|| format!("there is no model '{}'", info.model))?;
-        let embedding = model.embed(&[query], Purpose::Query).map_err(|error| error.to_string())?.pop();
-        let embedding = embedding.ok_or("the model gave no embedding")?;
+    /// The indexes of a collection, and every passage that its lexical index knows.
+    fn open(&self, info: &Arc<CollectionInfo>) -> Result<(Searcher, KeySet), String> {
         let searcher = self.library.searcher(info).ok_or("its indexes are not open")?;
         if let Some(problem) = searcher.broken() {
             return Err(problem);
         }
-        // What the lexical index knows, scored by the vector index without its graph: both have to be right.
         let passages = searcher.matching(&Filter::And(Vec::new())).map_err(|error| error.to_string())?;
-        let mut found = searcher.similarities(&embedding, &passages);
-        let by_score =
-            |left: &Neighbor, right: &Neighbor| right.score.total_cmp(&left.score).then(left.key.cmp(&right.key));
-        if found.len() > most {
-            found.select_nth_unstable_by(most, by_score);
-            found.truncate(most);
-        }
-        found.sort_unstable_by(by_score);
+        Ok((searcher, passages))
+    }
+
+    /// The passages that the vector index, without its graph, scores best among those that the lexical index knows: both
+    /// have to be right.
+    fn nearest(
+        &self,
+        info: &CollectionInfo,
+        (searcher, passages): &(Searcher, KeySet),
+        query: &str,
+        most: usize,
+    ) -> Result<Vec<CanaryAnswer>, String> {
+        let model = self.library.models().get(&info.model);
+        let model = model.ok_or_else(|| format!("there is no model '{}'", info.model))?;
+        let embedding = model.embed(&[query], Purpose::Query).map_err(|error| error.to_string())?.pop();
+        let embedding = embedding.ok_or("the model gave no embedding")?;
+        let found = searcher.nearest_exact(&embedding, most, passages);
         let answer = |key: u64, score: f32| {
             let key = PassageKey(key);
             let document = self.library.passages().document(key.document()).map_err(|error| error.to_string())?;
@@ -108,12 +113,18 @@ impl Probe for Collections {
         let each = most.div_ceil(collections.len().max(1));
         let mut canaries = Vec::new();
         for info in &collections {
-            for query in self.questions(info, each.min(most - canaries.len())) {
-                match self.nearest(info, &query, ANSWERS) {
-                    Ok(answers) => canaries.push(Canary { collection: info.name.clone(), query, answers }),
-                    Err(error) => {
-                        tracing::warn!(collection = info.name, error, "a collection cannot answer for the snapshot");
-                    }
+            let questions = self.questions(info, each.min(most - canaries.len()));
+            let answered = self.open(info).and_then(|opened| {
+                let answer = |query: String| {
+                    let answers = self.nearest(info, &opened, &query, ANSWERS)?;
+                    Ok(Canary { collection: info.name.clone(), query, answers })
+                };
+                questions.into_iter().map(answer).collect::<Result<Vec<_>, String>>()
+            });
+            match answered {
+                Ok(answered) => canaries.extend(answered),
+                Err(error) => {
+                    tracing::warn!(collection = info.name, error, "a collection cannot answer for the snapshot");
                 }
             }
         }
@@ -122,7 +133,7 @@ impl Probe for Collections {
 
     fn ask(&self, collection: &str, query: &str, most: usize) -> Result<Vec<CanaryAnswer>, String> {
         let info = self.library.collection(collection).ok_or("there is no such collection")?;
-        self.nearest(&info, query, most)
+        self.nearest(&info, &self.open(&info)?, query, most)
     }
 
     fn close(&self, keep: bool) {

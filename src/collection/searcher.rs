@@ -87,6 +87,13 @@ impl Searcher {
         self.views.vectors.exact(embedding, passages.len(), Some(passages))
     }
 
+    /// The `limit` passages nearest in meaning among `passages`, by a scan of them all; best first, equal scores by
+    /// ascending key.
+    #[must_use]
+    pub fn nearest_exact(&self, embedding: &[f32], limit: usize, passages: &KeySet) -> Vec<Neighbor> {
+        self.views.vectors.exact(embedding, limit, Some(passages))
+    }
+
     /// The keys of the passages whose document matches `filter`.
     ///
     /// # Errors

@@ -1,12 +1,13 @@
 //! Backups: what was in the node comes back, and whatever is wrong with one is named.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::node::{TestNode, cairn, json_of, run_on, stderr, stdout};
+use crate::node::{TestNode, agent, cairn, json_of, list, run_on, stderr, stdout};
 use crate::s3::{Bucket, objects};
 
 /// Ten documents about ten birds.
@@ -533,4 +534,32 @@ fn a_bucket_behind_a_bad_line_receives_proves_and_gives_back() {
     let refused = with_settings(&node, &settings, &["snapshot", "list"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("there is no access key"), "{}", stderr(&refused));
+}
+
+#[test]
+fn a_node_says_how_far_long_work_is() {
+    // A bucket that takes connections and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", silent.local_addr().expect("an address"));
+    let mut node = TestNode::with(&[
+        ("CAIRN_SNAPSHOT_TARGET", "s3://backup/site"),
+        ("CAIRN_SNAPSHOT_S3_ENDPOINT", &url),
+        ("AWS_ACCESS_KEY_ID", "id"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("CAIRN_SNAPSHOT_INTERVAL", "1h"),
+    ]);
+    node.add("birds", birds());
+    assert_eq!(node.call("get_status", json!({}))["snapshots"].get("under_way"), None);
+    let creating = {
+        let (agent, url) = (agent(), format!("{}/v1/tools/create_snapshot", node.base()));
+        std::thread::spawn(move || agent.post(&url).send_json(json!({})).is_ok())
+    };
+    let _kept = silent.accept().expect("the snapshot has begun");
+    let status = node.call("get_status", json!({}));
+    let under_way = &status["snapshots"]["under_way"];
+    assert_eq!((list(under_way).len(), &under_way[0]["work"]), (1, &json!("create")), "{under_way}");
+    let shown = stdout(&node.cairn(&["status"]));
+    assert!(shown.contains("create: "), "{shown}");
+    node.kill();
+    assert!(!creating.join().expect("ended"), "nobody answered it");
 }
