@@ -115,6 +115,7 @@ fmt-check: ## Check that the code is formatted
 .PHONY: lint
 lint: ## Clippy; warnings are errors
 	@$(CARGO) clippy --release --all-targets -- -D warnings
+	@$(CARGO) clippy --release --manifest-path tests/fuzz/Cargo.toml --target-dir $(TARGET_DIR) -- -D warnings
 
 .PHONY: doc
 doc: ## Build the code's documentation; warnings are errors

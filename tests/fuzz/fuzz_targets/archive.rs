@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use cairn::base::{SystemClock, UnixMillis};
-use cairn::snapshot::{self, Host, NoProgress, Probe, Snapshots};
+use cairn::base::{Lsn, SystemClock, UnixMillis};
+use cairn::snapshot::{self, Host, NoProgress, Probe, Retention, Snapshots};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::Runtime;
 
@@ -16,7 +16,12 @@ use tokio::runtime::Runtime;
 struct Nobody;
 
 impl Host for Nobody {
-    fn open(&self, _: &Path, _: UnixMillis) -> Result<Box<dyn Probe>, Box<dyn Error + Send + Sync>> {
+    fn open(
+        &self,
+        _: &Path,
+        _: UnixMillis,
+        _: &dyn Fn(Lsn, Lsn),
+    ) -> Result<Box<dyn Probe>, Box<dyn Error + Send + Sync>> {
         Err("not here".into())
     }
 }
@@ -35,7 +40,13 @@ fuzz_target!(|bytes: &[u8]| {
         key_file: None,
         interval: Duration::from_secs(60),
         verify_interval: Duration::from_secs(60),
-        retention: snapshot::Retention::default(),
+        retention: Retention {
+            daily: 7,
+            weekly: 4,
+            monthly: 6,
+            max_bytes: None,
+            point_in_time: Duration::from_secs(60),
+        },
         configuration: String::new(),
         clock: Arc::new(SystemClock),
     };
