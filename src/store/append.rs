@@ -264,7 +264,7 @@ impl LogWriter {
     /// Seals the segment and starts the next one. If there is no room for it, the old one is still whole and in use.
     fn roll(&mut self, first: Lsn, now: UnixMillis) -> Result<(), AppendError> {
         // Side by side, because writers wait for both, and a journalling file system commits them as one. Neither needs the
-        // other: what is cut off is reserved space, and a new segment without a frame is removed at the next start.
+        // other: what is cut off is reserved space, and a new segment without a frame holds nothing.
         let (created, cut) = std::thread::scope(|scope| {
             let cutting = scope.spawn(|| self.file.truncate(self.end).and_then(|()| self.file.sync_all()));
             (self.log.create_segment(first, now), cutting.join().expect("cutting a file does not panic"))
