@@ -81,11 +81,9 @@ pub trait Probe: Send + Sync {
     /// Up to `most` questions spread over the collections, taken from what is stored, with their answers.
     fn canaries(&self, most: usize) -> Vec<Canary>;
 
-    /// The `most` passages of a collection that are nearest in meaning, by an exact scan, best first; why not, in words.
-    ///
-    /// # Errors
-    /// When the collection or its index cannot answer.
-    fn ask(&self, collection: &str, query: &str, most: usize) -> Result<Vec<CanaryAnswer>, String>;
+    /// Asks the questions again. For each, as many passages as it had answers, by an exact scan, best first; or why not, in
+    /// words.
+    fn ask(&self, canaries: &[Canary]) -> Vec<Result<Vec<CanaryAnswer>, String>>;
 
     /// Closes a node that [`Host::open`] opened.
     ///

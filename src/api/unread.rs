@@ -1,5 +1,5 @@
-//! Tells a client when an answer ends its connection: hyper closes one whose request was not read to the end, and
-//! a client that kept it would send its next request into the void.
+//! Tells a client when an answer ends its connection. Unless the rest has arrived by then, hyper closes a connection
+//! whose request was not read to the end, and a client that kept it would send its next request into the void.
 
 use std::pin::Pin;
 use std::sync::Arc;

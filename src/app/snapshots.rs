@@ -1,5 +1,6 @@
 //! What snapshots need of a node, and when they are taken by themselves.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,6 +47,12 @@ pub fn snapshots(config: &Config, runtime: Handle) -> Snapshots {
     Snapshots::new(told, Arc::new(Opens { config: library_config(config) }), runtime)
 }
 
+/// The indexes of a collection, and every passage that its lexical index knows.
+struct Opened {
+    searcher: Searcher,
+    passages: KeySet,
+}
+
 /// A node's collections, for taking a snapshot or for checking one.
 pub(super) struct Collections {
     library: Arc<Library>,
@@ -56,14 +63,13 @@ impl Collections {
         Self { library }
     }
 
-    /// The indexes of a collection, and every passage that its lexical index knows.
-    fn open(&self, info: &Arc<CollectionInfo>) -> Result<(Searcher, KeySet), String> {
+    fn open(&self, info: &Arc<CollectionInfo>) -> Result<Opened, String> {
         let searcher = self.library.searcher(info).ok_or("its indexes are not open")?;
         if let Some(problem) = searcher.broken() {
             return Err(problem);
         }
         let passages = searcher.matching(&Filter::And(Vec::new())).map_err(|error| error.to_string())?;
-        Ok((searcher, passages))
+        Ok(Opened { searcher, passages })
     }
 
     /// The passages that the vector index, without its graph, scores best among those that the lexical index knows: both
@@ -71,10 +77,11 @@ impl Collections {
     fn nearest(
         &self,
         info: &CollectionInfo,
-        (searcher, passages): &(Searcher, KeySet),
+        opened: &Result<Opened, String>,
         query: &str,
         most: usize,
     ) -> Result<Vec<CanaryAnswer>, String> {
+        let Opened { searcher, passages } = opened.as_ref().map_err(Clone::clone)?;
         let model = self.library.models().get(&info.model);
         let model = model.ok_or_else(|| format!("there is no model '{}'", info.model))?;
         let embedding = model.embed(&[query], Purpose::Query).map_err(|error| error.to_string())?.pop();
@@ -113,27 +120,27 @@ impl Probe for Collections {
         let each = most.div_ceil(collections.len().max(1));
         let mut canaries = Vec::new();
         for info in &collections {
-            let questions = self.questions(info, each.min(most - canaries.len()));
-            let answered = self.open(info).and_then(|opened| {
-                let answer = |query: String| {
-                    let answers = self.nearest(info, &opened, &query, ANSWERS)?;
-                    Ok(Canary { collection: info.name.clone(), query, answers })
-                };
-                questions.into_iter().map(answer).collect::<Result<Vec<_>, String>>()
-            });
-            match answered {
-                Ok(answered) => canaries.extend(answered),
-                Err(error) => {
-                    tracing::warn!(collection = info.name, error, "a collection cannot answer for the snapshot");
+            let opened = self.open(info);
+            for query in self.questions(info, each.min(most - canaries.len())) {
+                match self.nearest(info, &opened, &query, ANSWERS) {
+                    Ok(answers) => canaries.push(Canary { collection: info.name.clone(), query, answers }),
+                    Err(error) => {
+                        tracing::warn!(collection = info.name, error, "a collection cannot answer for the snapshot");
+                    }
                 }
             }
         }
         canaries
     }
 
-    fn ask(&self, collection: &str, query: &str, most: usize) -> Result<Vec<CanaryAnswer>, String> {
-        let info = self.library.collection(collection).ok_or("there is no such collection")?;
-        self.nearest(&info, &self.open(&info)?, query, most)
+    fn ask(&self, canaries: &[Canary]) -> Vec<Result<Vec<CanaryAnswer>, String>> {
+        let mut opened = HashMap::new();
+        let mut one = |canary: &Canary| {
+            let info = self.library.collection(&canary.collection).ok_or("there is no such collection")?;
+            let opened = opened.entry(info.id).or_insert_with(|| self.open(&info));
+            self.nearest(&info, opened, &canary.query, canary.answers.len())
+        };
+        canaries.iter().map(&mut one).collect()
     }
 
     fn close(&self, keep: bool) {

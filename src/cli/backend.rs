@@ -188,6 +188,17 @@ impl Backend {
         })
     }
 
+    /// The status of a running node, if it has one to tell at once. Unlike [`Self::call`] it looks for no other node.
+    pub(super) fn peek(&self) -> Option<Value> {
+        match &*self.place().ok()? {
+            Place::Remote(remote) => remote.peek(),
+            Place::Local(local) => {
+                let call = local.node().tools().call(Tool::GetStatus, Map::new(), &NoProgress);
+                Some(self.runtime().ok()?.block_on(call).ok()?.structured)
+            }
+        }
+    }
+
     /// Brings a source's documents in line with its content; see `Library::sync_source`.
     pub(super) fn sync_source(
         &self,

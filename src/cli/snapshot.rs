@@ -535,7 +535,7 @@ fn call_shown(common: &Common, node: &Backend, tool: Tool, arguments: Value, wor
         scope.spawn(move || {
             while waiting.recv_timeout(ASK_EVERY) == Err(RecvTimeoutError::Timeout) {
                 // Without an answer the bar stands still; the call itself tells what is wrong.
-                let Ok(status) = node.call(Tool::GetStatus, json!({})) else { continue };
+                let Some(status) = node.peek() else { continue };
                 let under_way = status["snapshots"]["under_way"].as_array();
                 if let Some(now) = under_way.into_iter().flatten().find(|now| now["work"] == work) {
                     let number = |name: &str| now[name].as_u64().unwrap_or_default();
@@ -562,6 +562,9 @@ impl Bar {
     fn new(common: &Common) -> Self {
         let bar =
             if common.json || !io::stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::no_length() };
+        bar.set_style(ProgressStyle::with_template("{elapsed}").expect("the template is valid"));
+        // So that the time moves where nothing else does.
+        bar.enable_steady_tick(ASK_EVERY);
         Self { bar, step: Mutex::default() }
     }
 
@@ -570,7 +573,7 @@ impl Bar {
         if *shown != step {
             step.clone_into(&mut shown);
             let template = match (step, total) {
-                (_, 0) => "{msg:12}",
+                (_, 0) => "{msg:12} {elapsed}",
                 (REBUILDING, _) => "{msg:12} {wide_bar} {human_pos:>10} / {human_len:10} records {eta:>6} left",
                 _ => "{msg:12} {wide_bar} {bytes:>10} / {total_bytes:10} {eta:>6} left",
             };

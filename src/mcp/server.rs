@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rmcp::ServerHandler;
 use rmcp::model::{
     Annotations, CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams,
@@ -318,6 +319,33 @@ fn protocol_error(error: &ToolError) -> ErrorData {
 struct PeerProgress {
     messages: mpsc::Sender<ProgressNotificationParam>,
     token: ProgressToken,
+    sum: Mutex<Sum>,
+}
+
+/// The progress of several steps as one: the protocol wants it to grow with every message, and a step begins at 0.
+#[derive(Debug, Default)]
+struct Sum {
+    /// What the steps before came to.
+    before: u64,
+    /// How far this step is.
+    done: u64,
+    /// What was told last.
+    told: Option<u64>,
+}
+
+impl Sum {
+    /// What to tell when a step is at `done`, and what is to be added to its total; `None` for nothing new.
+    fn add(&mut self, done: u64) -> Option<(u64, u64)> {
+        if done < self.done {
+            self.before += self.done;
+        }
+        self.done = done;
+        let all = self.before + done;
+        (self.told < Some(all)).then(|| {
+            self.told = Some(all);
+            (all, self.before)
+        })
+    }
 }
 
 impl PeerProgress {
@@ -330,16 +358,31 @@ impl PeerProgress {
                 }
             }
         });
-        (Self { messages, token }, reporter)
+        (Self { messages, token, sum: Mutex::default() }, reporter)
     }
 }
 
 impl Progress for PeerProgress {
     fn report(&self, done: u64, total: u64, message: &str) {
-        let message = ProgressNotificationParam::new(self.token.clone(), done as f64)
-            .with_total(total as f64)
-            .with_message(message);
+        let Some((done, before)) = self.sum.lock().add(done) else { return };
+        let mut message = ProgressNotificationParam::new(self.token.clone(), done as f64).with_message(message);
+        if total > 0 {
+            message = message.with_total((before + total) as f64);
+        }
         // A full queue drops the message: the next one says it all.
         let _ = self.messages.try_send(message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_grows_over_steps() {
+        let mut sum = Sum::default();
+        let told: Vec<_> =
+            [0, 0, 40, 100, 100, 0, 5, 0, 0, 3].map(|done| sum.add(done)).into_iter().flatten().collect();
+        assert_eq!(told, [(0, 0), (40, 0), (100, 0), (105, 100), (108, 105)]);
     }
 }

@@ -12,7 +12,7 @@ use super::create::{counts, stamp};
 use super::manifest::{SegmentEntry, SnapshotManifest};
 use super::plan::{self, Moment};
 use super::repository::{Repository, RepositoryError, create_dirs};
-use super::{Canary, CanaryAnswer, Host, Probe, Progress, REBUILDING};
+use super::{CanaryAnswer, Host, Progress, REBUILDING};
 use crate::base::{Fault, Lsn, UnixMillis, with_causes};
 use crate::store::{check_segment, cut_segment, lsn_at, schedule_swap};
 
@@ -278,14 +278,15 @@ pub(super) fn build(
         // Fetching waits for the disk or the network, checking is work for the processor.
         let (fetched, arriving) = std::sync::mpsc::channel::<&SegmentEntry>();
         let log = &log;
-        let checking = scope.spawn(move || {
+        let check_all = move || {
             let (mut records, mut problems) = (0, Vec::new());
             for segment in arriving {
                 let path = segment_file(log, segment);
                 records += check(segment, &path, &mut problems).map_err(staging(&path))?;
             }
             Ok::<_, RestoreError>((records, problems))
-        });
+        };
+        let checking = std::thread::Builder::new().spawn_scoped(scope, check_all).map_err(staging(log))?;
         let mut done = 0;
         for segment in &plan.segments {
             let arrived = repository.fetch_segment(segment, &segment_file(log, segment), &mut |bytes| {
@@ -316,7 +317,7 @@ pub(super) fn build(
         checked.last = cut_segment(&path, plan.last).map_err(staging(&path))?;
     }
     super::repository::sync_dir(&log).map_err(staging(&log))?;
-    progress.report(REBUILDING, 0, checked.last.0);
+    progress.report("reading the log", 0, 0);
     rebuild(host, plan, staged, progress, &mut checked);
     Ok(checked)
 }
@@ -442,8 +443,9 @@ fn rebuild(host: &dyn Host, plan: &RestorePlan, staged: Staged<'_>, progress: &d
             wrong("counts", format!("{} collections, the manifest says {}", found.len(), expected.len()));
         }
     }
+    progress.report("asking", 0, 0);
     let canaries = if plan.is_whole() { manifest.canaries.as_slice() } else { &[] };
-    for (canary, answered) in canaries.iter().zip(ask(&*node, canaries)) {
+    for (canary, answered) in canaries.iter().zip(node.ask(canaries)) {
         let name = format!("canary '{}' in '{}'", canary.query, canary.collection);
         match answered {
             Err(message) => wrong(&name, message),
@@ -464,18 +466,8 @@ fn rebuild(host: &dyn Host, plan: &RestorePlan, staged: Staged<'_>, progress: &d
     checked.canaries = canaries.len();
     checked.documents = found.iter().map(|count| count.documents).sum();
     checked.passages = found.iter().map(|count| count.passages).sum();
+    progress.report("closing", 0, 0);
     node.close(staged.keep);
-}
-
-/// Asks a node the questions, on all cores: each is a scan of a whole collection.
-fn ask(node: &dyn Probe, canaries: &[Canary]) -> Vec<Result<Vec<CanaryAnswer>, String>> {
-    let each = canaries.len().div_ceil(std::thread::available_parallelism().map_or(1, usize::from)).max(1);
-    let one = |canary: &Canary| node.ask(&canary.collection, &canary.query, canary.answers.len());
-    std::thread::scope(|scope| {
-        let parts: Vec<_> =
-            canaries.chunks(each).map(|part| scope.spawn(move || part.iter().map(one).collect::<Vec<_>>())).collect();
-        parts.into_iter().flat_map(|part| part.join().expect("asking does not panic")).collect()
-    })
 }
 
 /// Directory in which a plan is built.

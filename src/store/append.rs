@@ -265,9 +265,12 @@ impl LogWriter {
     fn roll(&mut self, first: Lsn, now: UnixMillis) -> Result<(), AppendError> {
         // Side by side, because writers wait for both, and a journalling file system commits them as one. Neither needs the
         // other: what is cut off is reserved space, and a new segment without a frame holds nothing.
-        let (created, cut) = std::thread::scope(|scope| {
-            let cutting = scope.spawn(|| self.file.truncate(self.end).and_then(|()| self.file.sync_all()));
-            (self.log.create_segment(first, now), cutting.join().expect("cutting a file does not panic"))
+        let cut = || self.file.truncate(self.end).and_then(|()| self.file.sync_all());
+        let create = || self.log.create_segment(first, now);
+        let (created, cut) = std::thread::scope(|scope| match std::thread::Builder::new().spawn_scoped(scope, cut) {
+            Ok(cutting) => (create(), cutting.join().expect("cutting a file does not panic")),
+            // No thread to be had: one after the other.
+            Err(_) => (create(), cut()),
         });
         cut.map_err(|source| self.failed(source))?;
         self.allocated = self.end;

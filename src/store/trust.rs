@@ -35,10 +35,12 @@ const CATCH_UP_KEYS: usize = 4096;
 /// The same while the catalog is made anew: some 10 MB.
 const REBUILD_KEYS: usize = 65_536;
 
-/// Records and payload bytes of one batch that is read ahead of the catalog, and how many batches wait at most.
+/// A batch that is read ahead of the catalog ends with the record that brings it to so many, or to so many payload bytes.
 const BATCH_RECORDS: usize = 512;
 const BATCH_BYTES: usize = 1 << 20;
-const READ_AHEAD: usize = 4;
+/// Batches that wait. With the one being read and the one being applied three are in memory: 3 MiB, more where single
+/// records are larger.
+const READ_AHEAD: usize = 1;
 
 /// What became of the catalog at the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -354,7 +356,10 @@ fn apply_after(
     std::thread::scope(|scope| {
         // Reading and decoding is half of the work, so it has a thread of its own.
         let (sender, receiver) = sync_channel(READ_AHEAD);
-        scope.spawn(move || read_after(log, applied, &sender));
+        std::thread::Builder::new()
+            .name("log-reader".to_owned())
+            .spawn_scoped(scope, move || read_after(log, applied, &sender))
+            .map_err(|source| ReadError::Io { path: log.dir.clone(), source })?;
         let mut update = Update::new(catalog, log);
         let mut reached = Applied { lsn: applied, fingerprint: 0 };
         for batch in receiver {

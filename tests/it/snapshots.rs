@@ -199,6 +199,7 @@ fn a_second_snapshot_copies_only_what_is_new() {
     let node = TestNode::start();
     node.add("birds", birds());
     let first = create(&node);
+    assert_eq!(node.call("get_status", json!({}))["snapshots"].get("under_way"), None, "it is over");
     assert_eq!(first["new_bytes"], first["bytes"]);
     let before = segments(&node);
     node.add("birds", json!([{"id": "more", "text": "One more note."}]));

@@ -114,6 +114,12 @@ impl Remote {
         self.answer(request.send_json(arguments))
     }
 
+    /// The node's status, when it answers within seconds.
+    pub(super) fn peek(&self) -> Option<Value> {
+        let request = self.tool(Tool::GetStatus).config().timeout_global(Some(PROBE_TIMEOUT)).build();
+        self.answer(request.send_json(Map::new())).ok()
+    }
+
     pub(super) fn sync_source(
         &self,
         collection: &str,
