@@ -119,15 +119,13 @@ fn scenario(machine: &mut Machine, writer: &mut Writer) -> Result<Run, String> {
     Ok(run)
 }
 
-fn one_case(machine: &mut Machine, at: u64, fault: Fault) -> Result<Option<(Run, u64)>, String> {
+/// One run with one fault: the call that failed, and what was acknowledged; `None` when the run had fewer such calls.
+fn one_case(machine: &mut Machine, at: u64, fault: Fault) -> Result<Option<(Call, Run, u64)>, String> {
     machine.change_disk(Tree::new());
     let mut writer = Writer::new(0, at);
     machine.disk().fail_at(at, fault);
     let run = scenario(machine, &mut writer)?;
-    if !machine.disk().has_failed() {
-        // The threads of the node took another order, and the call is one that cannot fail like this.
-        return Ok(None);
-    }
+    let Some(call) = machine.disk().failed() else { return Ok(None) };
     // A healthy disk: the same machine, or one that lost its power, which takes what no sync made durable.
     if at.is_multiple_of(2) {
         machine.repair()
@@ -138,7 +136,7 @@ fn one_case(machine: &mut Machine, at: u64, fault: Fault) -> Result<Option<(Run,
     check(&node.client, std::slice::from_mut(&mut writer), true)?;
     node.stop()?;
     no_panic(machine)?;
-    Ok(Some((run, writer.acknowledged)))
+    Ok(Some((call, run, writer.acknowledged)))
 }
 
 /// Runs the scenario with one fault after the other.
@@ -152,22 +150,22 @@ fn try_all(fault: Fault) {
     assert_eq!((dry.refused_writes, dry.refused_starts), (0, 0));
     let calls = machine.disk().calls();
     assert!(calls.len() > 100, "{calls:?}");
-    let fitting: Vec<(usize, Call)> = calls.iter().copied().enumerate().filter(|(_, call)| fault.fits(*call)).collect();
+    let fitting = calls.iter().filter(|call| fault.fits(**call)).count() as u64;
     let mut tallies: BTreeMap<Call, Tally> = BTreeMap::new();
-    let mut unfit = 0;
+    let mut unmet = 0;
     let mut found = Vec::new();
-    for (place, call) in fitting.iter().skip(from).step_by(stride) {
-        let at = *place as u64 + 1;
+    for at in (1..=fitting).skip(from).step_by(stride) {
         match one_case(&mut machine, at, fault) {
-            Ok(Some((run, acknowledged))) => {
-                let tally = tallies.entry(*call).or_default();
+            Ok(Some((call, run, acknowledged))) => {
+                let tally = tallies.entry(call).or_default();
                 tally.runs += 1;
                 tally.acknowledged += acknowledged;
                 tally.refused_writes += run.refused_writes;
                 tally.refused_starts += run.refused_starts;
             }
-            Ok(None) => unfit += 1,
+            Ok(None) => unmet += 1,
             Err(words) => {
+                let call = machine.disk().failed();
                 let words = format!("{fault:?} at call {at} ({call:?}): {words}\n{}", machine.log());
                 // At once, as all of them take long.
                 eprintln!("{words}");
@@ -175,7 +173,7 @@ fn try_all(fault: Fault) {
             }
         }
     }
-    eprintln!("{fault:?}: {} calls, {} can fail so; {unfit} runs met another call", calls.len(), fitting.len());
+    eprintln!("{fault:?}: {} calls, {fitting} can fail so; {unmet} runs ended before theirs", calls.len());
     for (call, tally) in &tallies {
         eprintln!("{:24} {tally:?}", format!("{fault:?} {call:?}"));
     }

@@ -69,6 +69,7 @@ impl Fault {
 struct Plan {
     /// Somebody waits for the call of this number.
     alarm: Option<Alarm>,
+    /// Strikes at the call of this number among those that it fits.
     fault: Option<(u64, Fault)>,
     /// Syncs of files whose name ends in this do nothing: a bug to be found.
     ignored_syncs: Option<&'static str>,
@@ -88,7 +89,8 @@ struct State {
     plan: Plan,
     /// Modifying calls since the disk was armed.
     calls: Vec<Call>,
-    struck: bool,
+    /// The call that the fault has struck.
+    struck: Option<Call>,
     dead: bool,
     free_bytes: u64,
 }
@@ -118,15 +120,18 @@ impl State {
                 return Step::Last;
             }
         }
-        match self.plan.fault {
-            Some((at, fault)) if at == number => {
-                self.struck = fault.fits(call);
+        match &mut self.plan.fault {
+            Some((left, fault)) if fault.fits(call) && self.struck.is_none() => {
+                *left -= 1;
+                if *left > 0 {
+                    return Step::Go;
+                }
+                self.struck = Some(call);
                 match fault {
                     Fault::Io => Step::Fail(Errno::EIO),
                     Fault::NoSpace => Step::Fail(Errno::ENOSPC),
-                    Fault::ShortWrite if call == Call::Write => Step::Short,
-                    Fault::LostSync if call == Call::Sync => Step::LostSync,
-                    Fault::ShortWrite | Fault::LostSync => Step::Go,
+                    Fault::ShortWrite => Step::Short,
+                    Fault::LostSync => Step::LostSync,
                 }
             }
             _ => Step::Go,
@@ -167,7 +172,7 @@ impl Disk {
             tree,
             plan: Plan::default(),
             calls: Vec::new(),
-            struck: false,
+            struck: None,
             dead: false,
             free_bytes: FREE_BYTES,
         };
@@ -217,16 +222,15 @@ impl Disk {
         self.state.lock().dead = true;
     }
 
-    /// From now on calls are counted from 1, and one of them fails.
+    /// From now on the calls that a fault fits are counted from 1, and one of them fails.
     pub fn fail_at(&self, at: u64, fault: Fault) {
         let mut state = self.state.lock();
-        state.calls.clear();
-        state.struck = false;
+        state.struck = None;
         state.plan.fault = Some((at, fault));
     }
 
-    /// Whether the fault has come, and in a call that it fits.
-    pub fn has_failed(&self) -> bool {
+    /// The call that failed, if there was one.
+    pub fn failed(&self) -> Option<Call> {
         self.state.lock().struck
     }
 
