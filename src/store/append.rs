@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::disk::{DiskFile, read_exact_at};
+use super::disk::{DiskFile, read_exact_at, side_by_side};
 use super::frame::{END_OF_BATCH, FRAME_HEADER, FrameHeader, PAYLOAD_MAX, SEGMENT_START, Salt, ZSTD};
 use super::log::{Log, Tail, segment_path};
 use crate::base::{Lsn, UnixMillis};
@@ -263,15 +263,9 @@ impl LogWriter {
 
     /// Seals the segment and starts the next one. If there is no room for it, the old one is still whole and in use.
     fn roll(&mut self, first: Lsn, now: UnixMillis) -> Result<(), AppendError> {
-        // Side by side, because writers wait for both, and a journalling file system commits them as one. Neither needs the
-        // other: what is cut off is reserved space, and a new segment without a frame holds nothing.
+        // Neither needs the other: what is cut off is reserved space, and a new segment without a frame holds nothing.
         let cut = || self.file.truncate(self.end).and_then(|()| self.file.sync_all());
-        let create = || self.log.create_segment(first, now);
-        let (created, cut) = std::thread::scope(|scope| match std::thread::Builder::new().spawn_scoped(scope, cut) {
-            Ok(cutting) => (create(), cutting.join().expect("cutting a file does not panic")),
-            // No thread to be had: one after the other.
-            Err(_) => (create(), cut()),
-        });
+        let (cut, created) = side_by_side(cut, || self.log.create_segment(first, now));
         cut.map_err(|source| self.failed(source))?;
         self.allocated = self.end;
         let file = match created {

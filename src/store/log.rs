@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use super::OpenError;
-use super::disk::{Disk, DiskFile, read_exact_at, read_file};
+use super::disk::{Disk, DiskFile, read_exact_at, read_file, side_by_side};
 use super::frame::{
     Compacted, FORMAT, FRAME_HEADER, FrameHeader, HeaderCheck, PAYLOAD_MAX, SEGMENT_START, Salt, SegmentHeader, ZSTD,
 };
@@ -469,8 +469,9 @@ impl Log {
         let file = self.disk.create(&path)?;
         let header = self.new_header(first, now);
         file.write_at(&header.encode(), 0)?;
-        file.sync_all()?;
-        self.disk.sync_dir(&self.dir)?;
+        // A name without its header is no segment yet, nor is a header without its name.
+        let (named, written) = side_by_side(|| self.disk.sync_dir(&self.dir), || file.sync_all());
+        written.and(named)?;
         Ok(file)
     }
 

@@ -168,14 +168,8 @@ impl Disk {
     /// # Errors
     /// When the kernel has no FUSE, or the caller may not mount.
     pub fn mount(tree: Tree, at: &Path) -> io::Result<Self> {
-        let state = State {
-            tree,
-            plan: Plan::default(),
-            calls: Vec::new(),
-            struck: None,
-            dead: false,
-            free_bytes: FREE_BYTES,
-        };
+        let state =
+            State { tree, plan: Plan::default(), calls: Vec::new(), struck: None, dead: false, free_bytes: FREE_BYTES };
         let state = Arc::new(Mutex::new(state));
         let mut config = fuser::Config::default();
         config.mount_options = vec![MountOption::FSName("cairn-test".to_owned())];
