@@ -67,6 +67,11 @@ class Writer(threading.Thread):
         """Milliseconds of the slowest write that was under way between two moments."""
         return max((took for start, took in self.times if start + took >= since and start <= until), default=0) * 1e3
 
+    def usual_slowest(self, since, until, seconds):
+        """The same for windows of so many seconds between two moments: the median of them."""
+        windows = int((until - since) / seconds)
+        return statistics.median(self.slowest(since + seconds * n, since + seconds * (n + 1)) for n in range(windows))
+
     def median(self, since, until):
         return statistics.median(took for start, took in self.times if since <= start and start + took <= until) * 1e3
 
@@ -112,6 +117,8 @@ def main():
         usual, worst = writer.median(quiet, began), writer.slowest(quiet, began)
         slowest = sorted(writer.slowest(*seal) for seal in seals)
         rows["a small write, nothing else going on"] = f"{usual:.1f} ms (median), {worst:.1f} ms (slowest in 10 s)"
+        length = statistics.median(end - start for start, end in seals)
+        rows["the slowest in as long a time as a snapshot takes, without one"] = f"{writer.usual_slowest(quiet, began, length):.1f} ms (median)"
         rows["the slowest while that snapshot was taken"] = f"{writer.slowest(began, ended):.1f} ms"
         rows[f"the slowest of {len(seals)} more snapshots each"] = f"{statistics.median(slowest):.1f} ms (median), {slowest[-1]:.1f} ms (slowest)"
 

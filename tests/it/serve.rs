@@ -16,6 +16,8 @@ fn a_ready_node_answers_where_its_line_says() {
     let node = TestNode::start();
     assert_says(&node.mcp, &["http://127.0.0.1:", "/mcp"]);
     assert_eq!(node.get(&format!("{}/health", node.admin)).status, 200);
+    // It answers a moment before its indexes have looked at the log.
+    node.catch_up();
     let ready = node.get(&format!("{}/ready", node.admin));
     let detail = ready.json();
     assert_eq!((ready.status, &detail["ready"], &detail["reasons"]), (200, &json!(true), &json!({})));
