@@ -250,14 +250,33 @@ fn boot_trust(config: &Config) -> vector::Trust {
     vector::Trust::Verify
 }
 
-/// Brings views that are behind up to the log. Cost: proportional to the log from the first record that is missing.
+/// A state of the log, and the collections with what they had then. It is looked at while nobody writes: an append is in the
+/// log before it is in the catalog, and what comes between two looks would pass for indexed.
+pub(super) struct Position {
+    last: Lsn,
+    collections: Vec<Arc<CollectionInfo>>,
+}
+
+impl Position {
+    /// The present one.
+    pub(super) fn of(reader: &Reader) -> Self {
+        Self { last: reader.last(), collections: reader.collections() }
+    }
+}
+
+/// Brings views that are behind up to `position`. Cost: proportional to the log from the first record that is missing.
 ///
 /// * `report`: told now and then which record they have come to, and which is the last.
-pub(super) fn catch_up(views: &HashMap<CollectionId, Arc<Views>>, reader: &Reader, report: impl Fn(Lsn, Lsn)) {
-    let last = reader.last();
+pub(super) fn catch_up(
+    views: &HashMap<CollectionId, Arc<Views>>,
+    reader: &Reader,
+    position: Position,
+    report: impl Fn(Lsn, Lsn),
+) {
+    let Position { last, collections } = position;
     let mut behind: HashMap<CollectionId, &Views> = HashMap::new();
     let mut from = last;
-    for info in reader.collections() {
+    for info in collections {
         let Some(view) = views.get(&info.id) else { continue };
         if view.applied() >= info.last_change {
             // Nothing of this collection was written since: it is as current as the log.
@@ -275,7 +294,7 @@ pub(super) fn catch_up(views: &HashMap<CollectionId, Arc<Views>>, reader: &Reade
     let threads = (cores / behind.len()).max(1);
     behind.values().for_each(|view| view.lexical.set_bulk(Some(threads)));
     let mut uncommitted = 0;
-    for change in reader.changes_after(from) {
+    for change in reader.changes_between(from, last) {
         match change {
             Ok(change) => {
                 let Some(view) = collection_of(&change).and_then(|id| behind.get(&id)) else { continue };
@@ -349,4 +368,53 @@ pub(super) fn follow(
 pub(super) fn commit_all(views: &parking_lot::RwLock<HashMap<CollectionId, Arc<Views>>>, last: Lsn) {
     let current: Vec<Arc<Views>> = views.read().values().cloned().collect();
     current.iter().for_each(|view| view.commit(last));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::SystemClock;
+    use crate::store::{self, NewCollection, Operation, WriteRequest, Writer};
+
+    fn create(writer: &mut Writer, name: &str) {
+        let new = NewCollection {
+            name: name.to_owned(),
+            description: String::new(),
+            model: DEFAULT_MODEL.to_owned(),
+            dimensions: 256,
+        };
+        let request = WriteRequest { operations: vec![Operation::CreateCollection(new)] };
+        writer.commit(vec![request]).expect("durable");
+    }
+
+    #[test]
+    fn what_is_written_while_views_catch_up_does_not_pass_for_indexed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = Config {
+            data_dir: directory.path().to_owned(),
+            segment_bytes: 1 << 20,
+            reserve_bytes: 0,
+            max_bytes: 0,
+            compaction_bytes_per_second: 0,
+            limits: ingest::Limits::default(),
+            chunks: ingest::ChunkConfig::default(),
+            vectors: vector::Config::new(256),
+            clock: Arc::new(SystemClock),
+        };
+        let (mut writer, reader, _) = store::open(store::Config {
+            data_dir: config.data_dir.clone(),
+            segment_bytes: config.segment_bytes,
+            reserve_bytes: 0,
+            max_bytes: 0,
+            clock: Arc::clone(&config.clock),
+        })
+        .expect("opened");
+        create(&mut writer, "first");
+        let views = open_all(&config, &reader).expect("opened");
+        let position = Position::of(&reader);
+        let last = reader.last();
+        create(&mut writer, "second");
+        catch_up(&views, &reader, position, |_, _| {});
+        assert_eq!(views.values().map(|view| view.applied()).collect::<Vec<_>>(), [last]);
+    }
 }

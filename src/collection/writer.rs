@@ -103,11 +103,13 @@ impl WriteQueue {
         let (jobs, waiting) = mpsc::channel(QUEUE_LENGTH);
         let (groups, committed) = sync_mpsc::sync_channel(GROUPS_WAITING);
         readiness.hold("indexes", CATCHING_UP);
+        // Before the first write.
+        let position = views::Position::of(&reader);
         let indexer = {
             let (readiness, metrics) = (readiness.clone(), metrics.clone());
             task::spawn_thread("indexer", move || {
                 let current = views.read().clone();
-                views::catch_up(&current, &reader, |reached, last| {
+                views::catch_up(&current, &reader, position, |reached, last| {
                     readiness.hold("indexes", format!("{CATCHING_UP}: record {reached} of {last}"));
                 });
                 drop(current);

@@ -153,7 +153,12 @@ impl Reader {
     /// Damage is an `Err` item and the changes go on after it; a document of which only some chunks are damaged follows
     /// with the others. Any other error is the last item.
     pub fn changes_after(&self, after: Lsn) -> impl Iterator<Item = Result<Change, ReadError>> + '_ {
-        Changes { reader: self, next: after.next(), end: self.last(), found: VecDeque::new() }
+        self.changes_between(after, self.last())
+    }
+
+    /// Like [`Self::changes_after`], up to the record at `last`, which is there.
+    pub fn changes_between(&self, after: Lsn, last: Lsn) -> impl Iterator<Item = Result<Change, ReadError>> + '_ {
+        Changes { reader: self, next: after.next(), end: last, found: VecDeque::new() }
     }
 
     /// The collection with this name.
