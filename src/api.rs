@@ -151,7 +151,7 @@ fn error_response(error: &ToolError) -> Response {
 }
 
 /// Why the node is not ready, as `/ready` shows it; empty when it is.
-fn not_ready(library: Option<&Library>, readiness: &Readiness) -> serde_json::Map<String, Value> {
+pub(crate) fn not_ready(library: Option<&Library>, readiness: &Readiness) -> serde_json::Map<String, Value> {
     use crate::collection::WriterState;
     let mut reasons: serde_json::Map<String, Value> =
         readiness.reasons().into_iter().map(|(name, reason)| (name, reason.into())).collect();

@@ -4,6 +4,7 @@
 //! flight, background work, indexes, log. What is acknowledged is on stable storage at every moment in between.
 
 mod snapshots;
+mod supervisor;
 
 use std::fmt;
 use std::fs;
@@ -36,6 +37,7 @@ use crate::task::{self, Drain, Readiness, Restart};
 use crate::telemetry::Metrics;
 
 pub use snapshots::snapshots;
+use supervisor::Supervisor;
 
 /// How often expired documents are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -364,6 +366,7 @@ pub fn serve(config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) ->
 
 fn serve_on(runtime: &Runtime, config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) -> anyhow::Result<()> {
     let metrics = Metrics::new();
+    let supervisor = Supervisor::start(runtime.handle()).context("cannot start a thread")?;
     let (mut config, mut new_token, mut ready) = (config.clone(), new_token, Some(ready));
     // Listened to throughout: a signal that comes while the node starts again counts too.
     let mut signals = {
@@ -374,6 +377,7 @@ fn serve_on(runtime: &Runtime, config: &Config, new_token: bool, ready: impl FnO
         let (drain, readiness) = (Drain::default(), Readiness::default());
         // Until the node holds what it waits for itself: the admin listener answers from the first moment.
         readiness.hold("start", "the node is starting");
+        supervisor.starting(&readiness);
         let doors = Doors::make(&config, new_token)?;
         let admin = Admin::start(
             config.admin_listen,
@@ -384,7 +388,8 @@ fn serve_on(runtime: &Runtime, config: &Config, new_token: bool, ready: impl FnO
             drain.clone(),
         )?;
         config.admin_listen = admin.address();
-        let running = run(&config, &doors, &admin, &drain, readiness, metrics.clone(), &mut signals, ready.take());
+        let metrics = metrics.clone();
+        let running = run(&config, &doors, &admin, &drain, &supervisor, readiness, metrics, &mut signals, ready.take());
         let ended = runtime.block_on(running);
         drain.start();
         admin.join().context("the admin listener did not stop")?;
@@ -404,6 +409,7 @@ async fn run(
     doors: &Doors,
     admin: &Admin,
     drain: &Drain,
+    supervisor: &Supervisor,
     readiness: Readiness,
     metrics: Metrics,
     (terminate, interrupt): &mut (Signal, Signal),
@@ -423,7 +429,9 @@ async fn run(
     if let Some(ready) = ready {
         ready(Ready { node: &running, admin: admin.address(), token: doors.new.as_ref() });
     }
-    tracing::info!(mcp = %format!("http://{}/mcp", running.listen), admin = %admin.address(), "ready");
+    let mcp = format!("http://{}/mcp", running.listen);
+    supervisor.serving(&mcp, &node.library);
+    tracing::info!(%mcp, admin = %admin.address(), "ready");
     let ended = tokio::select! {
         _ = terminate.recv() => { tracing::info!("SIGTERM: stopping"); Ended::Stopped }
         _ = interrupt.recv() => { tracing::info!("SIGINT: stopping"); Ended::Stopped }
@@ -434,6 +442,10 @@ async fn run(
             Ended::Restarting(running.listen)
         }
     };
+    match ended {
+        Ended::Stopped => supervisor.stopping(),
+        Ended::Restarting(_) => supervisor.restarting(),
+    }
     drain.start();
     schedule.await.context("the snapshot schedule panicked")?;
     answering.finish().await?;

@@ -185,7 +185,7 @@ struct Setting {
 impl Config {
     /// Reads the layers and checks the result.
     ///
-    /// * `file`: a TOML file with some of the keys of `config/default.toml`.
+    /// * `file`: a TOML file with some of the keys of `config/default.toml`; behind a dash, as in units of systemd, it need not exist.
     /// * `environment`: name and value pairs; only names that start with `CAIRN_` are looked at.
     ///
     /// # Errors
@@ -198,8 +198,13 @@ impl Config {
         let mut problems = Vec::new();
         let mut settings = flatten(&DEFAULTS.parse().expect("the defaults are TOML: a test reads them"), "default");
         if let Some(path) = file {
+            let optional = path.to_str().and_then(|path| path.strip_prefix('-')).map(Path::new);
+            let path = optional.unwrap_or(path);
             let origin = path.display().to_string();
-            let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
+            let text = match std::fs::read_to_string(path) {
+                Err(error) if optional.is_some() && error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+                read => read.map_err(|error| error.to_string()),
+            };
             match text.and_then(|text| text.parse::<toml::Table>().map_err(|error| error.to_string())) {
                 Ok(table) => merge(&mut settings, flatten(&table, &origin), &mut problems),
                 Err(message) => {
@@ -440,7 +445,10 @@ fn check(settings: &[Setting], overrides: &Overrides, problems: &mut Vec<Problem
             cache_bytes: checker.size("search.cache_bytes", 0),
         },
         snapshot: snapshot(&mut checker),
-        log: telemetry::Config { format: checker.parsed("log.format", LogFormat::Auto, "auto, text or json"), filter },
+        log: telemetry::Config {
+            format: checker.parsed("log.format", LogFormat::Auto, "auto, text, json or journal"),
+            filter,
+        },
         effective: effective(settings, overrides),
     }
 }
@@ -565,6 +573,21 @@ mod tests {
         let overrides = Overrides { listen: Some("127.0.0.1:3".parse().expect("address")), ..Overrides::default() };
         let environment = [("CAIRN_SERVER_LISTEN".to_owned(), "127.0.0.1:2".to_owned())];
         assert_eq!(Config::load(None, environment, &overrides).expect("valid").server.listen.port(), 3);
+    }
+
+    #[test]
+    fn a_file_behind_a_dash_need_not_exist_but_is_read_when_it_does() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("cairn.toml");
+        let optional = PathBuf::from(format!("-{}", path.display()));
+        let load = |file: &Path| Config::load(Some(file), [], &Overrides::default());
+        assert!(load(&path).is_err(), "one that is named must exist");
+        assert_eq!(load(&optional).expect("valid").server.in_flight_max, 512);
+        std::fs::write(&path, "[server]\nin_flight_max = 5").expect("written");
+        assert_eq!(load(&optional).expect("valid").server.in_flight_max, 5);
+        std::fs::write(&path, "[server]\nin_flight_max = 0").expect("written");
+        let error = load(&optional).expect_err("invalid");
+        assert_eq!(error.problems[0].origin, path.display().to_string(), "told without the dash");
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub mod auth;
 
 pub mod mcp;
 
+pub mod deploy;
+
 pub mod api;
 
 pub mod config;

@@ -1,8 +1,10 @@
 //! Logs and metrics: the tracing subscriber and the metric registry.
 //!
-//! Invariants: the subscriber is the only process-wide state, set once by `main`; logs go to standard error, so that
-//! standard output carries answers alone (over stdio it carries the protocol). Metrics are plain counters that
+//! Invariants: the subscriber is the only process-wide state, set once by `main`; logs go to standard error or to journald, so
+//! that standard output carries answers alone (over stdio it carries the protocol). Metrics are plain counters that
 //! cost nanoseconds; rendering happens on the admin thread.
+
+mod journal;
 
 use std::fmt;
 use std::io::IsTerminal as _;
@@ -17,22 +19,28 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry as Subscriber};
+
+use self::journal::Journal;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Text on a terminal, JSON otherwise.
+    /// Entries of the journal under systemd, text on a terminal, JSON otherwise.
     Auto,
     /// One line of text per event.
     Text,
     /// One JSON object per line.
     Json,
+    /// Entries of journald with the event's fields as their fields; JSON where journald cannot be reached.
+    Journal,
 }
 
 /// A text that is no log format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a log format, expected auto, text or json")]
+#[error("'{0}' is not a log format, expected auto, text, json or journal")]
 pub struct LogFormatError(String);
 
 impl FromStr for LogFormat {
@@ -43,6 +51,7 @@ impl FromStr for LogFormat {
             "auto" => Ok(Self::Auto),
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
+            "journal" => Ok(Self::Journal),
             _ => Err(LogFormatError(text.to_owned())),
         }
     }
@@ -54,6 +63,7 @@ impl fmt::Display for LogFormat {
             Self::Auto => "auto",
             Self::Text => "text",
             Self::Json => "json",
+            Self::Journal => "journal",
         })
     }
 }
@@ -75,18 +85,29 @@ pub fn init(config: &Config) -> Result<(), tracing_subscriber::filter::ParseErro
     // The protocol library greets every request at `info`; whoever wants that names it.
     let quiet = if config.filter.contains("rmcp") { "" } else { ",rmcp=warn" };
     let filter: EnvFilter = format!("{}{quiet}", config.filter).parse()?;
-    let text = match config.format {
-        LogFormat::Text => true,
-        LogFormat::Json => false,
-        LogFormat::Auto => std::io::stderr().is_terminal(),
+    let format = match config.format {
+        LogFormat::Auto if journal::is_connected() => LogFormat::Journal,
+        LogFormat::Auto if std::io::stderr().is_terminal() => LogFormat::Text,
+        LogFormat::Auto => LogFormat::Json,
+        named => named,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (journal, unreachable) = match format {
+        LogFormat::Journal => {
+            Journal::connect().map_or_else(|error| (None, Some(error)), |journal| (Some(journal), None))
+        }
+        _ => (None, None),
+    };
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer: Box<dyn Layer<Subscriber> + Send + Sync> = match (journal, format) {
+        (Some(journal), _) => journal.boxed(),
+        (None, LogFormat::Text) => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        (None, _) => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+    };
     // The error is "there is one already": the first stays.
-    let _ = if text {
-        builder.with_ansi(std::io::stderr().is_terminal()).try_init()
-    } else {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
-    };
+    let is_first = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().is_ok();
+    if let Some(error) = unreachable.filter(|_| is_first) {
+        tracing::warn!(%error, "journald cannot be reached; logs go to standard error");
+    }
     Ok(())
 }
 

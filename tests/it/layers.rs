@@ -73,6 +73,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("hyper_rustls", &["snapshot"]),
     ("ring", &["snapshot"]),
     ("tar", &["snapshot"]),
+    ("systemd_journal_logger", &["telemetry"]),
+    ("sd_notify", &["app"]),
     ("toml", &["config"]),
     ("clap", &["cli"]),
     ("anyhow", &["app", "cli"]),

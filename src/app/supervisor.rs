@@ -1,0 +1,341 @@
+//! What systemd is told about the node: that it serves, what it is doing, that it is alive, that it stops.
+//!
+//! Invariants: nothing happens unless `NOTIFY_SOCKET` is set. One thread of its own sends everything, in order, and sleeps in
+//! between. A sign of life (`WATCHDOG=1`, `EXTEND_TIMEOUT_USEC`) is sent only when the runtime that answers requests has just run
+//! a task, so a node that hangs there falls silent, and is restarted, while this thread and the admin listener go on.
+
+use std::io;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+use tokio::runtime::Handle;
+
+use crate::api;
+use crate::collection::Library;
+use crate::task::{self, Readiness};
+
+/// How much longer a start may take from each sign of life on. Longer than any pause of the runtime that is not a hang.
+const START_EXTENSION: Duration = Duration::from_secs(60);
+/// How often a start that is not done says what it is doing.
+const START_TICK: Duration = Duration::from_secs(1);
+/// How often the status is looked at when there is no watchdog.
+const IDLE_TICK: Duration = Duration::from_secs(30);
+
+/// What happens to the node.
+enum Event {
+    /// It begins, and is held up by these reasons.
+    Starting(Readiness),
+    /// Requests are answered at this address.
+    Serving { mcp: String, library: Weak<Library> },
+    /// It closes the log, to open a restored one.
+    Restarting,
+    /// It drains and ends.
+    Stopping,
+    /// The runtime ran a task.
+    Answered,
+    /// Time has passed.
+    Tick,
+    /// The process ends.
+    Ended,
+}
+
+/// Tells systemd; silent without one. The last message is sent before the value is gone.
+pub(super) struct Supervisor(Option<Running>);
+
+struct Running {
+    events: mpsc::Sender<Event>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Supervisor {
+    /// Begins, when a service manager listens.
+    ///
+    /// * `runtime`: the one that answers requests.
+    ///
+    /// # Errors
+    /// When the machine has no thread left.
+    pub(super) fn start(runtime: &Handle) -> io::Result<Self> {
+        if std::env::var_os("NOTIFY_SOCKET").is_none() {
+            return Ok(Self(None));
+        }
+        let (events, incoming) = mpsc::channel();
+        let (answers, runtime) = (events.clone(), runtime.clone());
+        let thread = task::spawn_thread("supervisor", move || run(&incoming, &answers, &runtime))?;
+        Ok(Self(Some(Running { events, thread: Some(thread) })))
+    }
+
+    fn say(&self, event: Event) {
+        if let Some(running) = &self.0 {
+            // The thread ends with this value; a panic there ends nothing but the messages.
+            let _ = running.events.send(event);
+        }
+    }
+
+    /// The node begins to open its data.
+    pub(super) fn starting(&self, readiness: &Readiness) {
+        self.say(Event::Starting(readiness.clone()));
+    }
+
+    /// The log is open and requests are answered.
+    pub(super) fn serving(&self, mcp: &str, library: &Arc<Library>) {
+        self.say(Event::Serving { mcp: mcp.to_owned(), library: Arc::downgrade(library) });
+    }
+
+    /// The node starts again in the same process.
+    pub(super) fn restarting(&self) {
+        self.say(Event::Restarting);
+    }
+
+    /// The drain begins, for good.
+    pub(super) fn stopping(&self) {
+        self.say(Event::Stopping);
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.say(Event::Ended);
+        if let Some(thread) = self.0.as_mut().and_then(|running| running.thread.take()) {
+            // A panic there was printed by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread: waits, lets the machine decide, sends.
+fn run(events: &mpsc::Receiver<Event>, answers: &mpsc::Sender<Event>, runtime: &Handle) {
+    let watchdog = sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero());
+    let mut machine = Machine { watchdog, ..Machine::default() };
+    let mut known = Known::default();
+    let (mut last, mut tick) = (Instant::now(), Instant::now());
+    let mut was_told = true;
+    loop {
+        let event = match events.recv_timeout(tick.saturating_duration_since(Instant::now())) {
+            Ok(Event::Ended) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(event) => event,
+            Err(RecvTimeoutError::Timeout) => Event::Tick,
+        };
+        known.learn(&event);
+        let is_tick = matches!(event, Event::Tick);
+        for effect in machine.apply(event, &known.reasons()) {
+            if let Effect::Ask = effect {
+                let (answers, _entered) = (answers.clone(), runtime.enter());
+                // Its answer is the event; nobody has to wait for the task itself.
+                drop(task::spawn("heartbeat", async move {
+                    let _ = answers.send(Event::Answered);
+                }));
+                continue;
+            }
+            let told = tell(&effect);
+            if let Err(error) = &told
+                && was_told
+            {
+                tracing::warn!(%error, "the service manager cannot be told how the node is");
+            }
+            was_told = told.is_ok();
+        }
+        // From the last tick on, so that what happens in between does not put the next one off.
+        if is_tick {
+            last = Instant::now();
+        }
+        tick = last + machine.pause();
+    }
+}
+
+fn tell(effect: &Effect) -> io::Result<()> {
+    match effect {
+        Effect::Ready => sd_notify::notify(&[NotifyState::Ready]),
+        Effect::Reloading => sd_notify::notify(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()?]),
+        Effect::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
+        Effect::Watchdog => sd_notify::notify(&[NotifyState::Watchdog]),
+        Effect::Extend => {
+            let micros = u32::try_from(START_EXTENSION.as_micros()).unwrap_or(u32::MAX);
+            sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(micros)])
+        }
+        Effect::Status(status) => sd_notify::notify(&[NotifyState::Status(status)]),
+        Effect::Ask => Ok(()),
+    }
+}
+
+/// Where the reasons for not being ready come from.
+#[derive(Default)]
+struct Known {
+    readiness: Readiness,
+    /// Weak: a restart waits until the closed log is let go of.
+    library: Weak<Library>,
+}
+
+impl Known {
+    fn learn(&mut self, event: &Event) {
+        match event {
+            Event::Starting(readiness) => self.readiness = readiness.clone(),
+            Event::Serving { library, .. } => self.library = library.clone(),
+            Event::Restarting | Event::Stopping => *self = Self::default(),
+            Event::Answered | Event::Tick | Event::Ended => {}
+        }
+    }
+
+    fn reasons(&self) -> Vec<String> {
+        let reasons = api::not_ready(self.library.upgrade().as_deref(), &self.readiness);
+        // One line: the status is one.
+        let text = |value: serde_json::Value| value.as_str().map(|text| text.replace('\n', " "));
+        reasons.into_iter().filter_map(|(_, value)| text(value)).collect()
+    }
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Effect {
+    Ready,
+    Reloading,
+    Stopping,
+    Watchdog,
+    Extend,
+    Status(String),
+    /// Give the runtime a task.
+    Ask,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Starting,
+    Serving {
+        mcp: String,
+    },
+    Restarting,
+    Stopping,
+}
+
+/// Decides what is said when. Knows no clock and no socket.
+#[derive(Debug, Default)]
+struct Machine {
+    phase: Phase,
+    watchdog: Option<Duration>,
+    status: String,
+    /// A task was given to the runtime and has not run yet.
+    is_asked: bool,
+}
+
+impl Machine {
+    /// * `reasons`: why the node is not ready.
+    fn apply(&mut self, event: Event, reasons: &[String]) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Starting(_) => self.phase = Phase::Starting,
+            Event::Serving { mcp, .. } => {
+                self.phase = Phase::Serving { mcp };
+                effects.push(Effect::Ready);
+            }
+            Event::Restarting => {
+                self.phase = Phase::Restarting;
+                effects.push(Effect::Reloading);
+            }
+            Event::Stopping => {
+                self.phase = Phase::Stopping;
+                effects.push(Effect::Stopping);
+            }
+            Event::Answered => {
+                self.is_asked = false;
+                if matches!(self.phase, Phase::Starting | Phase::Restarting) {
+                    effects.push(Effect::Extend);
+                }
+                if self.watchdog.is_some() {
+                    effects.push(Effect::Watchdog);
+                }
+            }
+            Event::Tick if !self.is_asked && self.wants_life() => {
+                self.is_asked = true;
+                effects.push(Effect::Ask);
+            }
+            Event::Tick | Event::Ended => {}
+        }
+        let status = self.status(reasons);
+        if status != self.status {
+            self.status.clone_from(&status);
+            effects.push(Effect::Status(status));
+        }
+        effects
+    }
+
+    /// Whether anybody waits for a sign of life.
+    fn wants_life(&self) -> bool {
+        self.watchdog.is_some() || matches!(self.phase, Phase::Starting | Phase::Restarting)
+    }
+
+    fn status(&self, reasons: &[String]) -> String {
+        let reasons = reasons.join("; ");
+        match &self.phase {
+            Phase::Starting if reasons.is_empty() => "Starting".to_owned(),
+            Phase::Starting => format!("Starting: {reasons}"),
+            Phase::Serving { mcp } if reasons.is_empty() => format!("Answers MCP at {mcp}"),
+            Phase::Serving { mcp } => format!("Answers MCP at {mcp}; not ready: {reasons}"),
+            Phase::Restarting => "Starting again on restored data".to_owned(),
+            Phase::Stopping => "Stopping: finishing requests, writing the indexes".to_owned(),
+        }
+    }
+
+    /// Until the next tick: a third of what the watchdog waits, so that one late answer is no alarm.
+    fn pause(&self) -> Duration {
+        let usual = if matches!(self.phase, Phase::Serving { .. }) { IDLE_TICK } else { START_TICK };
+        self.watchdog.map_or(usual, |interval| usual.min(interval / 3))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serving() -> Event {
+        Event::Serving { mcp: "http://127.0.0.1:7171/mcp".to_owned(), library: Weak::new() }
+    }
+
+    #[test]
+    fn a_sign_of_life_needs_an_answer_of_the_runtime() {
+        let mut machine = Machine { watchdog: Some(Duration::from_secs(30)), ..Machine::default() };
+        machine.apply(Event::Starting(Readiness::default()), &[]);
+        machine.apply(serving(), &[]);
+        assert_eq!(machine.apply(Event::Tick, &[]), [Effect::Ask]);
+        for _ in 0..10 {
+            assert_eq!(machine.apply(Event::Tick, &[]), [], "asked once, and nothing is said before the answer");
+        }
+        assert_eq!(machine.apply(Event::Answered, &[]), [Effect::Watchdog]);
+        assert_eq!(machine.apply(Event::Tick, &[]), [Effect::Ask]);
+    }
+
+    #[test]
+    fn ready_is_said_when_requests_are_answered_and_again_after_a_restart() {
+        let mut machine = Machine::default();
+        let reading = ["the log is being read".to_owned()];
+        let status = |text: &str| Effect::Status(text.to_owned());
+        assert_eq!(
+            machine.apply(Event::Starting(Readiness::default()), &reading),
+            [status("Starting: the log is being read")]
+        );
+        assert_eq!(machine.apply(Event::Tick, &reading), [Effect::Ask]);
+        assert_eq!(machine.apply(Event::Answered, &reading), [Effect::Extend]);
+        let at = "Answers MCP at http://127.0.0.1:7171/mcp";
+        assert_eq!(
+            machine.apply(serving(), &["catching up".to_owned()]),
+            [Effect::Ready, status(&format!("{at}; not ready: catching up"))]
+        );
+        assert_eq!(machine.apply(Event::Tick, &[]), [status(at)], "without a watchdog nobody asks for life");
+        let restarting = machine.apply(Event::Restarting, &[]);
+        assert_eq!(restarting, [Effect::Reloading, status("Starting again on restored data")]);
+        assert_eq!(machine.apply(Event::Starting(Readiness::default()), &[]), [status("Starting")]);
+        assert_eq!(machine.apply(serving(), &[]), [Effect::Ready, status(at)]);
+        assert_eq!(machine.apply(Event::Stopping, &[])[0], Effect::Stopping);
+    }
+
+    #[test]
+    fn the_watchdog_is_fed_thrice_in_its_interval() {
+        let mut machine = Machine { watchdog: Some(Duration::from_secs(30)), ..Machine::default() };
+        machine.apply(serving(), &[]);
+        assert_eq!(machine.pause(), Duration::from_secs(10));
+        machine.watchdog = None;
+        assert_eq!(machine.pause(), IDLE_TICK);
+    }
+}

@@ -1,0 +1,3 @@
+//! Putting Cairn onto machines: what is written where, decided by pure functions.
+
+pub mod systemd;
