@@ -6,10 +6,12 @@
 
 mod add;
 mod backend;
+mod bundle;
 mod collections;
 mod doctor;
 mod documents;
 mod eval;
+mod image;
 mod output;
 mod proxy;
 mod search;
@@ -55,6 +57,11 @@ const GLOBAL: &str = "Options of every verb";
 /// Stands in for a global option where it means nothing, so that help does not list it. Still taken: variables set it.
 fn unlisted(name: &'static str) -> Arg {
     Arg::new(name).long(name).hide(true)
+}
+
+/// The same for the settings, so that a verb can have a `--config` of its own.
+fn unlisted_config() -> Arg {
+    unlisted("config").value_parser(clap::value_parser!(PathBuf))
 }
 
 /// What every verb takes.
@@ -105,6 +112,12 @@ enum Verb {
     Doctor(doctor::Arguments),
     /// Tell how the node is
     Status(status::Arguments),
+    /// Write Cairn's own container image
+    #[command(arg(unlisted("url")), arg(unlisted("token")))]
+    Image(image::Arguments),
+    /// Pack everything for a machine without a network into one signed file
+    #[command(arg(unlisted("url")), arg(unlisted("token")), arg(unlisted_config()))]
+    Bundle(bundle::Arguments),
     /// Print the tab completions of a shell
     #[command(arg(unlisted("url")), arg(unlisted("token")))]
     Completions {
@@ -187,6 +200,8 @@ impl Cli {
             Verb::Snapshot(arguments) => snapshot::run(common, &arguments),
             Verb::Doctor(arguments) => doctor::run(common, &arguments),
             Verb::Status(arguments) => status::run(common, &arguments),
+            Verb::Image(arguments) => image::run(common, &arguments),
+            Verb::Bundle(arguments) => bundle::run(common, &arguments),
             Verb::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "cairn", &mut std::io::stdout());
                 Ok(())

@@ -1,0 +1,337 @@
+//! What is in a bundle: the list that the signature covers.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::executable::Architecture;
+use super::super::sha256::Sha256;
+use crate::base::{Digest, UnixMillis};
+
+/// Version of the format that this release writes, and the newest it reads.
+pub const FORMAT: u32 = 1;
+/// The only path of the executable.
+pub(super) const EXECUTABLE: &str = "executable/cairn";
+/// The only path of the settings.
+pub(super) const CONFIGURATION: &str = "configuration/cairn.toml";
+const PATH_BYTES_MAX: usize = 1_024;
+const NAME_BYTES_MAX: usize = 255;
+/// Endings of image archives that K3s imports.
+pub(super) const IMAGE_ENDINGS: &[&str] =
+    &[".tar", ".tar.lz4", ".tar.bz2", ".tbz", ".tar.gz", ".tgz", ".tar.zst", ".tzst"];
+
+/// What a member is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The settings of the node.
+    Configuration,
+    /// Documents that the node gets, a folder each collection.
+    Documents,
+    /// The program.
+    Executable,
+    /// Images of other servers.
+    Image,
+    /// Models besides the built-in one.
+    Model,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 5] = [Self::Configuration, Self::Documents, Self::Executable, Self::Image, Self::Model];
+
+    /// The folder of its members.
+    #[must_use]
+    pub fn folder(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration",
+            Self::Documents => "documents",
+            Self::Executable => "executable",
+            Self::Image => "images",
+            Self::Model => "models",
+        }
+    }
+
+    /// Permissions of its members.
+    pub(super) fn mode(self) -> u32 {
+        match self {
+            Self::Executable => 0o755,
+            Self::Configuration | Self::Documents | Self::Image | Self::Model => 0o644,
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Configuration => "configuration",
+            Self::Documents => "documents",
+            Self::Executable => "executable",
+            Self::Image => "image",
+            Self::Model => "model",
+        })
+    }
+}
+
+/// The list of a bundle's members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contents {
+    /// Version of the format.
+    pub format: u32,
+    /// Version of the release that wrote it.
+    pub cairn: String,
+    /// What the executable runs on.
+    pub architecture: Architecture,
+    /// When it was written.
+    #[serde(with = "as_text")]
+    pub created: UnixMillis,
+    /// The members, sorted by path.
+    pub members: Vec<Member>,
+}
+
+/// A file in a bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// Its path in the bundle.
+    pub path: String,
+    /// What it is for.
+    pub role: Role,
+    /// Its length.
+    pub bytes: u64,
+    /// Digest of its content.
+    #[serde(with = "as_text")]
+    pub blake3: Digest,
+    /// The digest that other people's tools know.
+    #[serde(with = "as_text")]
+    pub sha256: Sha256,
+}
+
+impl Member {
+    /// Its path below the folder of its role.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.path.split_once('/').map_or(&self.path, |(_, name)| name)
+    }
+}
+
+/// Why a list is none of this format.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ContentsError {
+    /// It is of a version that this release does not know.
+    #[error("its format is {found} and this release reads {FORMAT}; take the release that wrote it, or a newer one")]
+    Format {
+        /// The version found.
+        found: u64,
+    },
+    /// It is no JSON of this format.
+    #[error("bundle.json is not as the format says: {0}")]
+    Json(String),
+    /// A member must not be there, or not like this.
+    #[error("member {path:?} {what}")]
+    Member {
+        /// Its path.
+        path: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// There is no program in it.
+    #[error("{EXECUTABLE} is missing")]
+    Executable,
+}
+
+/// Only the version, which is read before the rest.
+#[derive(Deserialize)]
+struct Version {
+    format: u64,
+}
+
+impl Contents {
+    /// Reads and checks a list.
+    ///
+    /// # Errors
+    /// See [`ContentsError`].
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, ContentsError> {
+        let json = |error: serde_json::Error| ContentsError::Json(error.to_string());
+        let version: Version = serde_json::from_slice(bytes).map_err(json)?;
+        if version.format != u64::from(FORMAT) {
+            return Err(ContentsError::Format { found: version.format });
+        }
+        let contents: Self = serde_json::from_slice(bytes).map_err(json)?;
+        contents.check()?;
+        Ok(contents)
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec_pretty(self).expect("a list of plain values");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Bytes of all members.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.members.iter().fold(0, |sum, member| sum.saturating_add(member.bytes))
+    }
+
+    /// The members of one role.
+    pub fn of(&self, role: Role) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(move |member| member.role == role)
+    }
+
+    pub(super) fn check(&self) -> Result<(), ContentsError> {
+        let member = |path: &str, what| ContentsError::Member { path: path.to_owned(), what };
+        for one in &self.members {
+            check_path(&one.path, one.role).map_err(|what| member(&one.path, what))?;
+        }
+        for pair in self.members.windows(2) {
+            match pair[0].path.cmp(&pair[1].path) {
+                std::cmp::Ordering::Less => {}
+                std::cmp::Ordering::Equal => return Err(member(&pair[1].path, "is there twice")),
+                std::cmp::Ordering::Greater => {
+                    return Err(member(&pair[1].path, "is not in its place: paths are sorted"));
+                }
+            }
+        }
+        let paths: HashSet<&str> = self.members.iter().map(|member| member.path.as_str()).collect();
+        for one in &self.members {
+            let folders = one.path.match_indices('/').map(|(end, _)| &one.path[..end]);
+            if folders.into_iter().any(|folder| paths.contains(folder)) {
+                return Err(member(&one.path, "is below another member"));
+            }
+        }
+        // Offsets are sums of these, so that no sum can overflow.
+        if self.bytes() >= 1 << 62 {
+            return Err(member("*", "sizes are out of all proportion"));
+        }
+        if self.of(Role::Executable).count() == 1 { Ok(()) } else { Err(ContentsError::Executable) }
+    }
+}
+
+fn check_path(path: &str, role: Role) -> Result<(), &'static str> {
+    if path.len() > PATH_BYTES_MAX {
+        return Err("has a path that is too long");
+    }
+    if path.chars().any(|letter| letter.is_control() || letter == '\\') {
+        return Err("has a control character or a backslash in its path");
+    }
+    if path.starts_with('/') {
+        return Err("has an absolute path");
+    }
+    let names: Vec<&str> = path.split('/').collect();
+    if names.iter().any(|name| matches!(*name, "" | "." | "..")) {
+        return Err("has an empty name, . or .. in its path");
+    }
+    if names.iter().any(|name| name.len() > NAME_BYTES_MAX) {
+        return Err("has a name that is too long");
+    }
+    if names[0] != role.folder() {
+        return Err("is not in the folder of its role");
+    }
+    let fits = match role {
+        Role::Executable => path == EXECUTABLE,
+        Role::Configuration => path == CONFIGURATION,
+        Role::Image => names.len() == 2 && IMAGE_ENDINGS.iter().any(|ending| path.ends_with(ending)),
+        Role::Documents | Role::Model => names.len() > 2,
+    };
+    if fits { Ok(()) } else { Err("has a path that members of its role do not have") }
+}
+
+/// Values that JSON has as the text they are shown as.
+mod as_text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(path: &str, role: Role) -> Member {
+        Member { path: path.to_owned(), role, bytes: 1, blake3: Digest::of(b"x"), sha256: Sha256::of(b"x") }
+    }
+
+    fn contents(members: Vec<Member>) -> Contents {
+        Contents {
+            format: FORMAT,
+            cairn: "0.1.0".to_owned(),
+            architecture: Architecture::X86_64,
+            created: UnixMillis(0),
+            members,
+        }
+    }
+
+    #[test]
+    fn a_list_survives_json() {
+        let whole = contents(vec![
+            member("configuration/cairn.toml", Role::Configuration),
+            member("documents/manual/a/b.md", Role::Documents),
+            member("executable/cairn", Role::Executable),
+            member("images/nats.tar.gz", Role::Image),
+            member("models/big/model.safetensors", Role::Model),
+        ]);
+        assert_eq!(Contents::decode(&whole.encode()), Ok(whole));
+    }
+
+    #[test]
+    fn paths_that_lead_elsewhere_are_refused() {
+        for (path, words) in [
+            ("/documents/a/b", "absolute"),
+            ("documents/../executable/cairn", ".."),
+            ("documents/a/./b", "."),
+            ("documents//b", "empty"),
+            ("documents/a/", "empty"),
+            ("documents/b", "members of its role"),
+            ("executable/cairn", "folder of its role"),
+            ("documents/a/b\n", "control"),
+            ("documents/a\\b/c", "backslash"),
+        ] {
+            let list = contents(vec![member(path, Role::Documents), member("executable/cairn", Role::Executable)]);
+            let error = Contents::decode(&list.encode()).expect_err(path).to_string();
+            assert!(error.contains(words), "{path}: {error}");
+        }
+    }
+
+    #[test]
+    fn order_and_folders_are_checked() {
+        let program = || member("executable/cairn", Role::Executable);
+        let documents = |path| member(path, Role::Documents);
+        for (members, words) in [
+            (vec![documents("documents/a/b"), documents("documents/a/b"), program()], "twice"),
+            (vec![program(), documents("documents/a/b")], "sorted"),
+            (
+                vec![documents("documents/a/b"), documents("documents/a/b-c"), documents("documents/a/b/c"), program()],
+                "below",
+            ),
+            (vec![documents("documents/a/b")], "executable/cairn is missing"),
+        ] {
+            let error = Contents::decode(&contents(members).encode()).expect_err(words).to_string();
+            assert!(error.contains(words), "{words}: {error}");
+        }
+    }
+
+    #[test]
+    fn another_version_is_said_before_anything_else_is_read() {
+        let error = Contents::decode(br#"{"format": 7, "whatever": true}"#).expect_err("newer");
+        assert_eq!(error, ContentsError::Format { found: 7 });
+        let error = Contents::decode(br#"{"format": 1, "whatever": true}"#).expect_err("unknown field");
+        assert!(matches!(error, ContentsError::Json(_)));
+    }
+}

@@ -1,0 +1,264 @@
+//! An executable file that is to run elsewhere: what its ELF header says about where it runs, and whether it needs nothing.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::Fault;
+
+/// The program that runs, also once its file was replaced or removed.
+pub const OWN_EXECUTABLE: &str = "/proc/self/exe";
+
+/// A kind of processor that Cairn is built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Architecture {
+    /// 64-bit Intel and AMD.
+    #[serde(rename = "x86_64")]
+    X86_64,
+    /// 64-bit ARM.
+    Aarch64,
+}
+
+impl Architecture {
+    /// The machine that this program runs on.
+    #[must_use]
+    pub fn of_this_machine() -> Option<Self> {
+        match std::env::consts::ARCH {
+            "x86_64" => Some(Self::X86_64),
+            "aarch64" => Some(Self::Aarch64),
+            _ => None,
+        }
+    }
+
+    /// Its name in container images.
+    #[must_use]
+    pub fn oci(self) -> &'static str {
+        match self {
+            Self::X86_64 => "amd64",
+            Self::Aarch64 => "arm64",
+        }
+    }
+}
+
+impl fmt::Display for Architecture {
+    /// As `uname -m` says it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::X86_64 => "x86_64",
+            Self::Aarch64 => "aarch64",
+        })
+    }
+}
+
+/// Why a file is no executable that can run by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutableError {
+    /// It cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is something else.
+    #[error("{path} is no Linux executable ({what}); name the cairn program itself with --executable")]
+    Kind {
+        /// Which one.
+        path: PathBuf,
+        /// What was found.
+        what: &'static str,
+    },
+    /// It is for a processor that Cairn is not built for.
+    #[error("{path} is for another processor (ELF machine {machine}); Cairn runs on x86_64 (62) and aarch64 (183)")]
+    Machine {
+        /// Which one.
+        path: PathBuf,
+        /// `e_machine` of its header.
+        machine: u16,
+    },
+    /// It needs files that would not be there.
+    #[error(
+        "{path} is linked dynamically ({what}) and would not start where it stands alone; build a static one: \
+         plain `cargo build --release` in Cairn's source does"
+    )]
+    Dynamic {
+        /// Which one.
+        path: PathBuf,
+        /// What it asks for.
+        what: &'static str,
+    },
+}
+
+impl ExecutableError {
+    /// Who can mend it.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Read { .. } => Fault::Environment,
+            Self::Kind { .. } | Self::Machine { .. } | Self::Dynamic { .. } => Fault::Caller,
+        }
+    }
+}
+
+/// A static executable, held open: what is read later is the file that was looked at, whatever its name means by then.
+#[derive(Debug)]
+pub(super) struct Executable {
+    pub(super) path: PathBuf,
+    pub(super) file: File,
+    pub(super) bytes: u64,
+    pub(super) architecture: Architecture,
+}
+
+/// Offsets in a 64-bit ELF header and its tables, from the System V ABI (gabi 4.1) and the GNU extensions.
+mod elf {
+    pub(super) const HEADER_BYTES: usize = 64;
+    pub(super) const SEGMENT_BYTES: usize = 56;
+    /// No linker makes nearly so many.
+    pub(super) const SEGMENTS_MAX: u16 = 256;
+    pub(super) const DYNAMIC_BYTES_MAX: u64 = 1 << 16;
+    pub(super) const ET_EXEC: u16 = 2;
+    pub(super) const ET_DYN: u16 = 3;
+    pub(super) const PT_DYNAMIC: u32 = 2;
+    pub(super) const PT_INTERP: u32 = 3;
+    pub(super) const DT_NULL: u64 = 0;
+    pub(super) const DT_NEEDED: u64 = 1;
+}
+
+impl Executable {
+    /// Opens a file that has to be a static executable for Linux.
+    pub(super) fn open(path: &Path) -> Result<Self, ExecutableError> {
+        let read = |source| ExecutableError::Read { path: path.to_owned(), source };
+        let kind = |what| ExecutableError::Kind { path: path.to_owned(), what };
+        let dynamic = |what| ExecutableError::Dynamic { path: path.to_owned(), what };
+        let file = File::open(path).map_err(read)?;
+        let metadata = file.metadata().map_err(read)?;
+        if !metadata.is_file() {
+            return Err(kind("it is no file"));
+        }
+        let part = |buffer: &mut [u8], offset: u64| match file.read_exact_at(buffer, offset) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(kind("it ends in its header")),
+            result => result.map_err(read),
+        };
+
+        let mut header = [0; elf::HEADER_BYTES];
+        part(&mut header, 0)?;
+        if !header.starts_with(b"\x7fELF") {
+            return Err(kind("no ELF header"));
+        }
+        if header[4] != 2 || header[5] != 1 {
+            return Err(kind("not 64-bit and little-endian"));
+        }
+        // 0 is System V, which nearly every linker writes, 3 is Linux.
+        if header[7] != 0 && header[7] != 3 {
+            return Err(kind("for another system"));
+        }
+        if !matches!(u16_at(&header, 16), elf::ET_EXEC | elf::ET_DYN) {
+            return Err(kind("an object or core file"));
+        }
+        let architecture = match u16_at(&header, 18) {
+            62 => Architecture::X86_64,
+            183 => Architecture::Aarch64,
+            machine => return Err(ExecutableError::Machine { path: path.to_owned(), machine }),
+        };
+        if u64_at(&header, 24) == 0 {
+            return Err(kind("a library, it has no entry point"));
+        }
+        let (table, size, count) = (u64_at(&header, 32), u16_at(&header, 54), u16_at(&header, 56));
+        if usize::from(size) != elf::SEGMENT_BYTES || count == 0 || count > elf::SEGMENTS_MAX {
+            return Err(kind("a damaged header"));
+        }
+        for number in 0..u64::from(count) {
+            let mut segment = [0; elf::SEGMENT_BYTES];
+            part(&mut segment, table.saturating_add(number * elf::SEGMENT_BYTES as u64))?;
+            match u32_at(&segment, 0) {
+                elf::PT_INTERP => return Err(dynamic("it asks for an interpreter")),
+                elf::PT_DYNAMIC => {
+                    let (offset, length) = (u64_at(&segment, 8), u64_at(&segment, 32));
+                    let mut section = vec![0; length.min(elf::DYNAMIC_BYTES_MAX) as usize];
+                    part(&mut section, offset)?;
+                    let tags = section.chunks_exact(16).map(|entry| u64_at(entry, 0));
+                    if tags.take_while(|tag| *tag != elf::DT_NULL).any(|tag| tag == elf::DT_NEEDED) {
+                        return Err(dynamic("it asks for libraries"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(Self { path: path.to_owned(), bytes: metadata.len(), file, architecture })
+    }
+
+    /// Its content from the beginning, as long as it was when it was opened.
+    pub(super) fn content(&self) -> FileContent<'_> {
+        FileContent { file: &self.file, position: 0, end: self.bytes }
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(bytes[at..at + 2].try_into().expect("two bytes"))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+/// Part of an open file, read without its cursor, so that any number of readers can share it.
+pub(super) struct FileContent<'a> {
+    pub(super) file: &'a File,
+    pub(super) position: u64,
+    pub(super) end: u64,
+}
+
+impl io::Read for FileContent<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.file.read_at(&mut buffer[..left], self.position)?;
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn open(bytes: &[u8]) -> Result<Executable, ExecutableError> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        Executable::open(file.path())
+    }
+
+    #[test]
+    fn this_test_is_a_static_executable() {
+        let executable = Executable::open(Path::new(OWN_EXECUTABLE)).expect("static");
+        assert_eq!(Some(executable.architecture), Architecture::of_this_machine());
+    }
+
+    proptest! {
+        /// Whatever stands in a file, it is answered.
+        #[test]
+        fn nothing_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = open(&bytes);
+            let start = b"\x7fELF\x02\x01\x01\x00";
+            if bytes.len() >= 64 {
+                bytes[..8].copy_from_slice(start);
+                bytes[16..20].copy_from_slice(&[3, 0, 62, 0]);
+                bytes[54..58].copy_from_slice(&[56, 0, 3, 0]);
+                let _ = open(&bytes);
+            }
+        }
+    }
+}

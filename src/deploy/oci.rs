@@ -1,0 +1,464 @@
+//! Cairn's own container image, written by Cairn from its own executable: no Docker, no registry, no network.
+//!
+//! One tar that is an OCI image layout and a `docker save` archive at once, so that containerd, K3s, skopeo, podman and
+//! `docker load` all read it. It has one layer, uncompressed, with the executable and what `images/` holds, no shell and no
+//! library. The same executable gives the same bytes on every machine: owners and times are fixed, members are sorted, JSON
+//! has a fixed order. The index names the one manifest twice, by tag and by digest, because Kubernetes finds an image by the
+//! name that it was imported under and no other.
+//!
+//! [`Image::of`] reads the executable once and knows every digest and size; [`Image::write_to`] reads it a second time. The
+//! memory in use does not depend on the executable's size.
+
+mod reference;
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+pub use self::reference::{Reference, ReferenceError};
+use super::executable::{Architecture, Executable, ExecutableError};
+use super::output::{OutputError, check_space, write_whole};
+use super::sha256::{Sha256, Sha256Hasher};
+use super::tarball::{self, Entry, header, padded, padding};
+use crate::base::Fault;
+
+/// Repository of the image that Cairn names by itself. The dot in its first part keeps others from looking for it in a
+/// public registry.
+pub const REPOSITORY: &str = "cairn.local/cairn";
+/// User and group that the image runs as.
+pub const USER: u32 = 65532;
+/// What starts when a container does.
+pub const ENTRYPOINT: &str = "/cairn";
+/// Arguments where none are given.
+pub const ARGUMENTS: &[&str] = &["serve"];
+/// Where a container keeps everything.
+pub const DATA_DIR: &str = "/var/lib/cairn";
+/// Variables that are set in a container.
+pub const ENVIRONMENT: &[(&str, &str)] = &[("CAIRN_DATA_DIR", DATA_DIR), ("CAIRN_LOG_FORMAT", "json")];
+/// What it listens on where it is told to: MCP and REST, and the admin listener.
+pub const PORTS: &[u16] = &[7171, 9464];
+/// Asks it to finish what it is doing and to stop.
+pub const STOP_SIGNAL: &str = "SIGTERM";
+/// Labels that say what the image is, by the names of the OCI's annotations.
+pub const LABELS: &[(&str, &str)] = &[
+    ("org.opencontainers.image.description", env!("CARGO_PKG_DESCRIPTION")),
+    ("org.opencontainers.image.licenses", env!("CARGO_PKG_LICENSE")),
+    ("org.opencontainers.image.title", env!("CARGO_PKG_NAME")),
+    ("org.opencontainers.image.version", env!("CARGO_PKG_VERSION")),
+];
+
+const PASSWD: &[u8] = include_bytes!("../../images/passwd");
+const GROUP: &[u8] = include_bytes!("../../images/group");
+
+/// The time of everything in the image: a true one would differ from build to build.
+const CREATED: &str = "1970-01-01T00:00:00Z";
+
+const TYPE_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const TYPE_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const TYPE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const TYPE_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// Why an image was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The file is no executable for an image.
+    #[error(transparent)]
+    Executable(#[from] ExecutableError),
+    /// The executable changed while the image was written.
+    #[error("{path} changed while the image was written; try again once nobody writes it")]
+    Changed {
+        /// The executable.
+        path: PathBuf,
+    },
+    /// The image cannot be written to its file.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// The image cannot be written to where its bytes were to go.
+    #[error("cannot write the image")]
+    Write(#[source] io::Error),
+}
+
+impl ImageError {
+    /// Who can mend it.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Executable(error) => error.fault(),
+            Self::Output(error) => error.fault(),
+            Self::Changed { .. } | Self::Write(_) => Fault::Environment,
+        }
+    }
+}
+
+/// What is in the layer, sorted.
+const LAYER: &[(&str, u32, u32, LayerContent)] = &[
+    ("cairn", 0o755, 0, LayerContent::Executable),
+    ("etc/", 0o755, 0, LayerContent::Nothing),
+    ("etc/group", 0o644, 0, LayerContent::Bytes(GROUP)),
+    ("etc/passwd", 0o644, 0, LayerContent::Bytes(PASSWD)),
+    ("tmp/", 0o1777, 0, LayerContent::Nothing),
+    ("var/", 0o755, 0, LayerContent::Nothing),
+    ("var/lib/", 0o755, 0, LayerContent::Nothing),
+    ("var/lib/cairn/", 0o700, USER, LayerContent::Nothing),
+];
+
+enum LayerContent {
+    Executable,
+    Bytes(&'static [u8]),
+    Nothing,
+}
+
+/// A blob of the image: its digest and its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Blob {
+    /// SHA-256 of its bytes.
+    pub digest: Sha256,
+    /// How many they are.
+    pub bytes: u64,
+}
+
+impl Blob {
+    fn of(bytes: &[u8]) -> Self {
+        Self { digest: Sha256::of(bytes), bytes: bytes.len() as u64 }
+    }
+
+    fn descriptor(&self, media_type: &str) -> Value {
+        json!({"mediaType": media_type, "digest": format!("sha256:{}", self.digest), "size": self.bytes})
+    }
+
+    fn path(&self) -> String {
+        format!("blobs/sha256/{}", self.digest)
+    }
+}
+
+/// An image that can be written: everything about it is known, and only the executable's bytes are not in memory.
+#[derive(Debug)]
+pub struct Image {
+    executable: Executable,
+    reference: Reference,
+    layer: Blob,
+    manifest: Blob,
+    /// Members of the archive, sorted by path.
+    members: Vec<(String, Content)>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Bytes(Vec<u8>),
+    Layer(u64),
+    Nothing,
+}
+
+impl Content {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Layer(bytes) => *bytes,
+            Self::Nothing => 0,
+        }
+    }
+}
+
+impl Image {
+    /// The image of an executable, under Cairn's own name and version. Reads the executable once.
+    ///
+    /// # Errors
+    /// See [`ImageError`].
+    pub fn of(executable: &Path) -> Result<Self, ImageError> {
+        Self::named(executable, Reference::own())
+    }
+
+    /// The image of an executable under another name.
+    ///
+    /// # Errors
+    /// See [`ImageError`].
+    pub fn named(executable: &Path, reference: Reference) -> Result<Self, ImageError> {
+        let executable = Executable::open(executable)?;
+        let layer = layer_of(&executable)?;
+
+        let config = config(executable.architecture, layer.digest).to_string().into_bytes();
+        let config_blob = Blob::of(&config);
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": TYPE_MANIFEST,
+            "config": config_blob.descriptor(TYPE_CONFIG),
+            "layers": [layer.descriptor(TYPE_LAYER)],
+        });
+        let manifest = manifest.to_string().into_bytes();
+        let manifest_blob = Blob::of(&manifest);
+        let index = index(&reference, manifest_blob, executable.architecture).to_string().into_bytes();
+        let docker = json!([{
+            "Config": config_blob.path(),
+            "RepoTags": [reference.to_string()],
+            "Layers": [layer.path()],
+        }]);
+
+        let mut members = vec![
+            ("blobs/".to_owned(), Content::Nothing),
+            ("blobs/sha256/".to_owned(), Content::Nothing),
+            (config_blob.path(), Content::Bytes(config)),
+            (layer.path(), Content::Layer(layer.bytes)),
+            (manifest_blob.path(), Content::Bytes(manifest)),
+            ("index.json".to_owned(), Content::Bytes(index)),
+            ("manifest.json".to_owned(), Content::Bytes(docker.to_string().into_bytes())),
+            ("oci-layout".to_owned(), Content::Bytes(json!({"imageLayoutVersion": "1.0.0"}).to_string().into_bytes())),
+        ];
+        members.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(Self { executable, reference, layer, manifest: manifest_blob, members })
+    }
+
+    /// The name with its tag.
+    #[must_use]
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    /// The name with the digest: what a manifest for Kubernetes says, so that it gets these bytes and no others.
+    #[must_use]
+    pub fn pinned(&self) -> String {
+        self.reference.pinned(self.manifest.digest)
+    }
+
+    /// Digest of the image's manifest, which covers everything in it: `sha256:…`.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        format!("sha256:{}", self.manifest.digest)
+    }
+
+    /// Its one layer, which is not compressed.
+    #[must_use]
+    pub fn layer(&self) -> Blob {
+        self.layer
+    }
+
+    /// What the executable runs on.
+    #[must_use]
+    pub fn architecture(&self) -> Architecture {
+        self.executable.architecture
+    }
+
+    /// Length of the archive.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let members = self.members.iter().map(|(path, content)| {
+            let header = header(outer(path, content)).expect("digests make short paths");
+            header.len() as u64 + padded(content.bytes())
+        });
+        members.sum::<u64>() + tarball::END.len() as u64
+    }
+
+    /// Writes the archive.
+    ///
+    /// # Errors
+    /// [`ImageError::Changed`] when the executable is not what it was any more; what was written until then is of no use.
+    pub fn write_to(&self, mut to: impl Write) -> Result<(), ImageError> {
+        for (path, content) in &self.members {
+            let header = header(outer(path, content)).expect("digests make short paths");
+            to.write_all(&header).map_err(ImageError::Write)?;
+            match content {
+                Content::Bytes(bytes) => to.write_all(bytes).map_err(ImageError::Write)?,
+                Content::Layer(_) => self.write_layer(&mut to)?,
+                Content::Nothing => {}
+            }
+            write_zeros(&mut to, padding(content.bytes())).map_err(ImageError::Write)?;
+        }
+        to.write_all(&tarball::END).map_err(ImageError::Write)?;
+        to.flush().map_err(ImageError::Write)
+    }
+
+    /// Writes the archive to a file, which appears under its name once it is whole and on the disk. Refused before the first
+    /// byte when there is no room for it.
+    ///
+    /// # Errors
+    /// See [`ImageError`]; a file that had the name before is as it was.
+    pub fn write_file(&self, path: &Path) -> Result<(), ImageError> {
+        check_space(path, self.bytes())?;
+        write_whole(path, 0o644, |out| {
+            self.write_to(out).map_err(|error| match error {
+                ImageError::Write(source) => OutputError::Write { path: path.to_owned(), source }.into(),
+                other => other,
+            })
+        })
+    }
+
+    fn write_layer(&self, to: &mut impl Write) -> Result<(), ImageError> {
+        let mut hasher = Sha256Hasher::new();
+        let mut both = Both(&mut hasher, to);
+        write_layer(&self.executable, &mut both)?;
+        if hasher.finish() == self.layer.digest {
+            return Ok(());
+        }
+        Err(ImageError::Changed { path: self.executable.path.clone() })
+    }
+}
+
+fn outer<'a>(path: &'a str, content: &Content) -> Entry<'a> {
+    let mode = if path.ends_with('/') { 0o755 } else { 0o644 };
+    Entry { path, mode, owner: 0, bytes: content.bytes() }
+}
+
+/// Digest and length of the layer.
+fn layer_of(executable: &Executable) -> Result<Blob, ImageError> {
+    let mut hasher = Sha256Hasher::new();
+    let bytes = write_layer(executable, &mut hasher)?;
+    Ok(Blob { digest: hasher.finish(), bytes })
+}
+
+/// Writes the layer; returns its length.
+fn write_layer(executable: &Executable, to: &mut impl Write) -> Result<u64, ImageError> {
+    let mut written = 0;
+    for (path, mode, owner, content) in LAYER {
+        let bytes = match content {
+            LayerContent::Executable => executable.bytes,
+            LayerContent::Bytes(bytes) => bytes.len() as u64,
+            LayerContent::Nothing => 0,
+        };
+        let header =
+            header(Entry { path, mode: *mode, owner: u64::from(*owner), bytes }).expect("paths of the layer are short");
+        to.write_all(&header).map_err(ImageError::Write)?;
+        match content {
+            LayerContent::Executable => copy(executable, to)?,
+            LayerContent::Bytes(bytes) => to.write_all(bytes).map_err(ImageError::Write)?,
+            LayerContent::Nothing => {}
+        }
+        write_zeros(to, padding(bytes)).map_err(ImageError::Write)?;
+        written += header.len() as u64 + padded(bytes);
+    }
+    to.write_all(&tarball::END).map_err(ImageError::Write)?;
+    Ok(written + tarball::END.len() as u64)
+}
+
+fn copy(executable: &Executable, to: &mut impl Write) -> Result<(), ImageError> {
+    let mut content = executable.content();
+    let mut left = executable.bytes;
+    let mut buffer = vec![0; 1 << 18];
+    while left > 0 {
+        let count = content
+            .read(&mut buffer)
+            .map_err(|source| ExecutableError::Read { path: executable.path.clone(), source })?;
+        if count == 0 {
+            return Err(ImageError::Changed { path: executable.path.clone() });
+        }
+        to.write_all(&buffer[..count]).map_err(ImageError::Write)?;
+        left -= count as u64;
+    }
+    Ok(())
+}
+
+fn write_zeros(to: &mut impl Write, count: usize) -> io::Result<()> {
+    to.write_all(&[0; tarball::BLOCK][..count])
+}
+
+fn config(architecture: Architecture, layer: Sha256) -> Value {
+    let environment: Vec<String> = ENVIRONMENT.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let ports: Map<String, Value> = PORTS.iter().map(|port| (format!("{port}/tcp"), json!({}))).collect();
+    let labels: Map<String, Value> =
+        LABELS.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect();
+    json!({
+        "created": CREATED,
+        "architecture": architecture.oci(),
+        "os": "linux",
+        "config": {
+            "User": format!("{USER}:{USER}"),
+            "ExposedPorts": ports,
+            "Env": environment,
+            "Entrypoint": [ENTRYPOINT],
+            "Cmd": ARGUMENTS,
+            "WorkingDir": "/",
+            "Labels": labels,
+            "StopSignal": STOP_SIGNAL,
+        },
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer}")]},
+        "history": [{"created": CREATED, "created_by": "cairn image build"}],
+    })
+}
+
+/// The manifest under both names. containerd takes the name from the first annotation, others from the second.
+fn index(reference: &Reference, manifest: Blob, architecture: Architecture) -> Value {
+    let descriptor = |name: String, short: String| {
+        let mut descriptor = manifest.descriptor(TYPE_MANIFEST);
+        descriptor["platform"] = json!({"architecture": architecture.oci(), "os": "linux"});
+        descriptor["annotations"] = json!({
+            "io.containerd.image.name": name,
+            "org.opencontainers.image.ref.name": short,
+        });
+        descriptor
+    };
+    let pinned = reference.pinned(manifest.digest);
+    json!({
+        "schemaVersion": 2,
+        "mediaType": TYPE_INDEX,
+        "manifests": [
+            descriptor(reference.to_string(), reference.tag().to_owned()),
+            descriptor(pinned.clone(), pinned),
+        ],
+    })
+}
+
+/// Writes to two places.
+struct Both<'a, A, B>(&'a mut A, &'a mut B);
+
+impl<A: Write, B: Write> Write for Both<'_, A, B> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write_all(bytes)?;
+        self.1.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()?;
+        self.1.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::executable::OWN_EXECUTABLE;
+    use super::*;
+
+    #[test]
+    fn the_length_is_known_before_anything_is_written() {
+        let image = Image::of(Path::new(OWN_EXECUTABLE)).unwrap();
+        let mut count = Count(0);
+        image.write_to(&mut count).unwrap();
+        assert_eq!(image.bytes(), count.0);
+    }
+
+    struct Count(u64);
+
+    impl Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_executable_that_changes_in_between_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cairn");
+        fs::copy(OWN_EXECUTABLE, &path).unwrap();
+        let image = Image::of(&path).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        assert!(matches!(image.write_to(io::sink()), Err(ImageError::Changed { .. })));
+        fs::write(&path, &bytes[..last]).unwrap();
+        assert!(matches!(image.write_to(io::sink()), Err(ImageError::Changed { .. })));
+    }
+
+    #[test]
+    fn a_full_pipe_is_said() {
+        let image = Image::of(Path::new(OWN_EXECUTABLE)).unwrap();
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        assert!(matches!(image.write_to(full), Err(ImageError::Write(_))));
+    }
+}
