@@ -12,6 +12,7 @@ mod doctor;
 mod documents;
 mod eval;
 mod image;
+mod install;
 mod output;
 mod proxy;
 mod search;
@@ -118,6 +119,15 @@ enum Verb {
     /// Pack everything for a machine without a network into one signed file
     #[command(arg(unlisted("url")), arg(unlisted("token")), arg(unlisted_config()))]
     Bundle(bundle::Arguments),
+    /// Install the node on this machine, or upgrade it
+    #[command(visible_alias = "upgrade", arg(unlisted("url")), arg(unlisted("token")))]
+    Install(install::Arguments),
+    /// Run the release from before the last upgrade again
+    #[command(arg(unlisted("url")), arg(unlisted("token")))]
+    Rollback(install::RollbackArguments),
+    /// Remove what was installed; data and snapshots stay
+    #[command(arg(unlisted("url")), arg(unlisted("token")))]
+    Uninstall(install::UninstallArguments),
     /// Print the tab completions of a shell
     #[command(arg(unlisted("url")), arg(unlisted("token")))]
     Completions {
@@ -202,6 +212,9 @@ impl Cli {
             Verb::Status(arguments) => status::run(common, &arguments),
             Verb::Image(arguments) => image::run(common, &arguments),
             Verb::Bundle(arguments) => bundle::run(common, &arguments),
+            Verb::Install(arguments) => install::run(common, &arguments),
+            Verb::Rollback(arguments) => install::rollback(common, &arguments),
+            Verb::Uninstall(arguments) => install::uninstall(common, &arguments),
             Verb::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "cairn", &mut std::io::stdout());
                 Ok(())

@@ -8,11 +8,28 @@ pub mod bundle;
 pub mod oci;
 pub mod systemd;
 
+mod change;
 mod executable;
+mod host;
+mod node;
 mod output;
+mod plan;
+mod release;
+mod service;
 mod sha256;
 mod tarball;
+mod tree;
 
+pub use change::{Cause, Change, ChangeError, Changed, Node, Report, Runner};
 pub use executable::{Architecture, ExecutableError, OWN_EXECUTABLE};
+pub use host::{ClusterNode, Distribution, Host, Role};
+pub use node::{FormatOf, HostNode};
 pub use output::OutputError;
+pub use plan::{Action, Finding, Need, Plan};
+pub use release::{
+    COMMAND, CURRENT, Executable, FOLDER, ImageFile, Installation, ManagedFile, Pending, Platform, Release,
+    ReleaseError,
+};
+pub use service::{CommandError, Systemd, UNIT, VERSION_MIN};
 pub use sha256::Sha256;
+pub use tree::{Tree, TreeError, Volume};

@@ -54,7 +54,8 @@ pub use self::commit::{
     WriterState,
 };
 pub use self::compact::{CompactError, CompactionLimits, CompactionReport};
-pub use self::log::{Damage, ReadError};
+pub use self::frame::FORMAT;
+pub use self::log::{Damage, ReadError, data_format};
 pub use self::reader::{Change, ChangeKind, Reader};
 pub use self::record::{ChunkBody, ChunkRef, ChunkText, CollectionId, DocumentRecord, NewCollection, Replaced};
 pub use self::repair::{Affected, Replacement, cover, repair};

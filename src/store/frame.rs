@@ -2,8 +2,8 @@
 
 use crate::base::{Lsn, NodeId, UnixMillis};
 
-/// Newest segment format that this build reads, and the one it writes.
-pub(crate) const FORMAT: u16 = 1;
+/// Newest segment format that this build reads, and the one that it writes.
+pub const FORMAT: u16 = 1;
 /// Bytes before the first frame: the header and its copy.
 pub(crate) const SEGMENT_START: u64 = 256;
 /// Bytes of one copy of the segment header.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use super::OpenError;
-use super::disk::{Disk, DiskFile, read_exact_at, read_file, side_by_side};
+use super::disk::{Disk, DiskFile, RealDisk, read_exact_at, read_file, side_by_side};
 use super::frame::{
     Compacted, FORMAT, FRAME_HEADER, FrameHeader, HeaderCheck, PAYLOAD_MAX, SEGMENT_START, Salt, SegmentHeader, ZSTD,
 };
@@ -241,6 +241,31 @@ pub(crate) fn segment_firsts(names: &[String]) -> Vec<Lsn> {
     let mut firsts: Vec<Lsn> = digits.filter_map(|digits| digits.parse().ok().map(Lsn)).collect();
     firsts.sort_unstable();
     firsts
+}
+
+/// The newest format among the segments of a data directory; `None` when it has none. Reads headers only, without the lock.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn data_format(data_dir: &Path) -> io::Result<Option<u16>> {
+    let (disk, dir) = (RealDisk, data_dir.join("log"));
+    let names = match disk.list(&dir) {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut newest = None;
+    for first in segment_firsts(&names) {
+        let mut bytes = [0; SEGMENT_START as usize];
+        disk.open(&segment_path(&dir, first), false)?.read_at(&mut bytes, 0)?;
+        let format = match SegmentHeader::check(&bytes) {
+            HeaderCheck::TooNew { found, .. } => found,
+            // A damaged header says nothing of another format.
+            HeaderCheck::Good { .. } | HeaderCheck::Bad => FORMAT,
+        };
+        newest = newest.max(Some(format));
+    }
+    Ok(newest)
 }
 
 /// A segment file before its frames are read.

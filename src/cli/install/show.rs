@@ -1,0 +1,143 @@
+//! What an installation is going to do, and what came of it, as text and JSON.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::{DATA_DIR, TOKEN};
+use crate::base::ByteSize;
+use crate::cli::{Failure, output};
+use crate::deploy::{Action, Changed, Finding, Plan, Release, Tree};
+
+/// The plan in words.
+pub(super) fn plan(plan: &Plan, release: &Release) -> Result<(), Failure> {
+    output::line(&format!("{} for {}", output::bold(&format!("Cairn {}", release.name)), release.platform))?;
+    output::line("")?;
+    for action in &plan.actions {
+        let (verb, what, size) = words(action);
+        let size = size.map(|bytes| format!("  {}", ByteSize(bytes))).unwrap_or_default();
+        output::line(&format!("  {verb:<8} {what}{}", output::dim(&size)))?;
+    }
+    output::line("")?;
+    for finding in &plan.findings {
+        let level = if finding.is_obstacle { "problem" } else { "note" };
+        output::line(&format!("{level:<8} {}", finding.message))?;
+    }
+    Ok(())
+}
+
+fn words(action: &Action) -> (&'static str, String, Option<u64>) {
+    match action {
+        Action::Create { path, bytes } => ("create", path.display().to_string(), Some(*bytes)),
+        Action::Replace { path, bytes, was_changed: _ } => ("replace", path.display().to_string(), Some(*bytes)),
+        Action::Keep { path } => ("keep", path.display().to_string(), None),
+        Action::Remove { path } => ("remove", path.display().to_string(), None),
+        Action::Link { path, target } => ("link", format!("{} to {}", path.display(), target.display()), None),
+        Action::Run { what } => ("run", what.clone(), None),
+    }
+}
+
+/// The plan as JSON.
+pub(super) fn plan_json(plan: &Plan, release: &Release) -> Value {
+    let actions: Vec<Value> = plan
+        .actions
+        .iter()
+        .map(|action| {
+            let (verb, what, bytes) = words(action);
+            let mut told = json!({"action": verb, "what": what});
+            if let Some(bytes) = bytes {
+                told["bytes"] = bytes.into();
+            }
+            told
+        })
+        .collect();
+    let findings: Vec<Value> = plan.findings.iter().map(finding_json).collect();
+    json!({
+        "release": release.name, "version": release.version, "platform": release.platform,
+        "possible": plan.is_possible(), "actions": actions, "findings": findings,
+    })
+}
+
+fn finding_json(finding: &Finding) -> Value {
+    json!({"about": finding.about, "obstacle": finding.is_obstacle, "message": finding.message})
+}
+
+fn changed_json(changed: &Changed) -> Value {
+    json!({"current": changed.current, "previous": changed.previous, "snapshot": changed.snapshot})
+}
+
+/// What an installation came to, with what a client needs.
+pub(super) fn installed(as_json: bool, tree: &Tree, changed: &Changed, listen: SocketAddr) -> Result<(), Failure> {
+    if !tree.is_machine() {
+        return if as_json {
+            output::json(&changed_json(changed))
+        } else {
+            output::line(&format!("{} is in place; it starts with the machine", changed.current))
+        };
+    }
+    let scheme = if listen.ip().is_loopback() { "http" } else { "https" };
+    let url = format!("{scheme}://{}/mcp", SocketAddr::new(reachable(listen.ip()), listen.port()));
+    let token = fs::read_to_string(TOKEN).map(|token| token.trim().to_owned()).unwrap_or_default();
+    let authority = PathBuf::from(DATA_DIR).join("tls/authority.pem");
+    let authority = (scheme == "https" && authority.exists()).then_some(authority);
+    let mut server = json!({"type": "http", "url": url});
+    if scheme == "https" {
+        server["headers"] = json!({"Authorization": format!("Bearer {token}")});
+    }
+    let client = json!({"mcpServers": {"cairn": server}});
+    if as_json {
+        let mut told = changed_json(changed);
+        told["url"] = url.into();
+        told["token"] = token.into();
+        told["authority"] = authority.map_or(Value::Null, |path| path.display().to_string().into());
+        told["client"] = client;
+        return output::json(&told);
+    }
+    output::line(&format!("\n{} runs.", output::bold(&format!("Cairn {}", changed.current))))?;
+    if let Some(previous) = &changed.previous {
+        output::line(&format!("`cairn rollback` goes back to {previous}."))?;
+    }
+    output::line(&format!("\n  address    {url}"))?;
+    if scheme == "https" {
+        output::line(&format!("  token      {token}"))?;
+    }
+    if let Some(path) = authority {
+        output::line(&format!("  authority  {}, which clients have to trust", path.display()))?;
+    }
+    output::line("\nFor an MCP client:")?;
+    output::line(&format!("  {client}"))
+}
+
+/// What a rollback came to.
+pub(super) fn changed(as_json: bool, changed: Option<&Changed>) -> Result<(), Failure> {
+    if as_json {
+        return output::json(&changed.map_or(json!({"current": null}), changed_json));
+    }
+    match changed {
+        Some(changed) => output::line(&format!("{} runs", changed.current)),
+        None => output::line("nothing is installed now; data and settings are kept"),
+    }
+}
+
+/// What is gone and what is left.
+pub(super) fn uninstalled(as_json: bool, purged: &[PathBuf], left: &[PathBuf]) -> Result<(), Failure> {
+    if as_json {
+        return output::json(&json!({"removed": purged, "left": left}));
+    }
+    purged.iter().try_for_each(|path| output::line(&format!("removed  {}", path.display())))?;
+    left.iter().try_for_each(|path| output::line(&format!("left     {}", path.display())))?;
+    output::line("Cairn is not installed any more")
+}
+
+/// An address at which others reach a listener: this machine's own, where it listens on all of them.
+fn reachable(listen: IpAddr) -> IpAddr {
+    if !listen.is_unspecified() {
+        return listen;
+    }
+    // Nothing is sent: connecting a datagram socket only looks the route up. The address is one kept for documentation.
+    let own = UdpSocket::bind((listen, 0))
+        .and_then(|socket| socket.connect(("192.0.2.1", 9)).and_then(|()| socket.local_addr()));
+    own.map_or(IpAddr::from([127, 0, 0, 1]), |address| address.ip())
+}

@@ -1,0 +1,122 @@
+//! The node of this machine, asked through its own command line.
+//!
+//! Invariants: a release is asked by its own executable, as the user that the data belongs to: what it writes has the right owner,
+//! and no release has to know what another one says over HTTP. Waiting has a deadline.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::change::{Cause, Node};
+use super::release::{CURRENT, Release};
+
+/// Between two questions whether the node is ready.
+const ASK_EVERY: Duration = Duration::from_millis(250);
+/// Exit code of a command that found the node not ready.
+const NOT_READY: i32 = 3;
+
+/// Reads the format of a data directory; `None` when there is no data.
+pub type FormatOf<'a> = Box<dyn Fn(&Path) -> Result<Option<u16>, Cause> + 'a>;
+
+/// A node that runs on this machine.
+pub struct HostNode<'a> {
+    data_dir: PathBuf,
+    config: PathBuf,
+    patience: Duration,
+    format_of: FormatOf<'a>,
+}
+
+impl<'a> HostNode<'a> {
+    /// The node on a data directory.
+    ///
+    /// * `config`: its settings; may be missing.
+    /// * `patience`: how long it may take to be ready.
+    #[must_use]
+    pub fn new(data_dir: PathBuf, config: PathBuf, patience: Duration, format_of: FormatOf<'a>) -> Self {
+        Self { data_dir, config, patience, format_of }
+    }
+
+    /// Runs a verb; its JSON, or its exit code with what it said.
+    fn ask(&self, executable: &Path, arguments: &[&str]) -> Result<Value, (Option<i32>, Cause)> {
+        let failed = |message: String| {
+            Cause::from(format!("`{} {}` failed: {message}", executable.display(), arguments.join(" ")))
+        };
+        let owner = fs::metadata(&self.data_dir).map_err(|error| {
+            (None, failed(format!("cannot read the owner of {}: {error}", self.data_dir.display())))
+        })?;
+        let mut command = Command::new(executable);
+        // Neither settings nor credentials of whoever installs are the node's.
+        command.env_clear().env("CAIRN_JSON", "true").env("CAIRN_DATA_DIR", &self.data_dir);
+        if self.config.exists() {
+            command.env("CAIRN_CONFIG", &self.config);
+        }
+        command.args(arguments).current_dir("/").stdin(Stdio::null());
+        if rustix::process::geteuid().is_root() {
+            command.gid(owner.gid()).uid(owner.uid());
+        }
+        let output = command.output().map_err(|error| (None, failed(error.to_string())))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() {
+            return Err((output.status.code(), failed(said.trim().to_owned())));
+        }
+        serde_json::from_slice(&output.stdout)
+            .map_err(|error| (None, failed(format!("its answer is no JSON: {error}"))))
+    }
+
+    fn current() -> PathBuf {
+        Path::new(CURRENT).join("cairn")
+    }
+}
+
+impl Node for HostNode<'_> {
+    fn secure(&mut self) -> Result<Option<String>, Cause> {
+        if self.data_format()?.is_none() {
+            return Ok(None);
+        }
+        let ask = |arguments: &[&str]| self.ask(&Self::current(), arguments).map_err(|(_, cause)| cause);
+        let created = ask(&["snapshot", "create"])?;
+        let id = created["id"].as_str().ok_or("the snapshot has no id")?.to_owned();
+        ask(&["snapshot", "verify", &id])?;
+        Ok(Some(id))
+    }
+
+    fn self_test(&mut self) -> Result<(), Cause> {
+        let start = Instant::now();
+        let status = loop {
+            match self.ask(&Self::current(), &["status"]) {
+                Ok(status) => break status,
+                Err((Some(NOT_READY), cause)) if start.elapsed() >= self.patience => {
+                    let seconds = self.patience.as_secs();
+                    return Err(format!("not ready within {seconds} s (--timeout): {cause}").into());
+                }
+                Err((Some(NOT_READY), _)) => std::thread::sleep(ASK_EVERY),
+                Err((_, cause)) => return Err(cause),
+            }
+        };
+        if status["address"].is_null() {
+            return Err("no node answers on the data directory".into());
+        }
+        if status["passages"].as_u64() == Some(0) {
+            return Ok(());
+        }
+        let found = self.ask(&Self::current(), &["search", "self-test"]).map_err(|(_, cause)| cause)?;
+        match found["results"].as_array() {
+            Some(results) if !results.is_empty() => Ok(()),
+            _ => Err("a search found nothing, though there are passages".into()),
+        }
+    }
+
+    fn data_format(&mut self) -> Result<Option<u16>, Cause> {
+        (self.format_of)(&self.data_dir)
+    }
+
+    fn restore(&mut self, release: &Release, snapshot: &str) -> Result<(), Cause> {
+        let arguments = ["snapshot", "restore", snapshot, "--yes"];
+        self.ask(&release.executable(), &arguments).map(drop).map_err(|(_, cause)| cause)
+    }
+}

@@ -1,0 +1,471 @@
+//! Releases on a machine, and the record of which one runs.
+//!
+//! A release is a folder of its own: the executable, every file that it puts elsewhere, and `release.json`, which names them.
+//! So going back needs nothing but the folder: the same bytes are put in place again. `installation.json` says which release
+//! runs, which one ran before, and which change was begun and not finished.
+//!
+//! Invariants: a folder gets its name when it is complete; the name has the digest of all that is in it, so a folder never
+//! changes and two builds of one version never mix. The record is replaced whole.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::tree::{Tree, TreeError};
+use crate::base::{Digest, Fault};
+
+/// Where releases and the record are.
+pub const FOLDER: &str = "/usr/local/lib/cairn";
+/// The link to the release that runs.
+pub const CURRENT: &str = "/usr/local/lib/cairn/current";
+/// The command for people.
+pub const COMMAND: &str = "/usr/local/bin/cairn";
+
+const RECORD: &str = "/usr/local/lib/cairn/installation.json";
+/// Format of `installation.json` and `release.json`.
+const FORMAT: u16 = 1;
+/// Digits of the digest in a release's name.
+const NAME_DIGITS: usize = 8;
+/// Most that a record may have: it is written by us, and read again by whatever version comes.
+const RECORD_BYTES_MAX: usize = 4 << 20;
+
+/// How a node runs on a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Platform {
+    /// As a service of systemd.
+    Systemd,
+    /// As a pod of the K3s or RKE2 server on this machine.
+    K3s,
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Systemd => "systemd",
+            Self::K3s => "k3s",
+        })
+    }
+}
+
+/// A file that a release puts into the tree, and takes out again.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ManagedFile {
+    /// Where it goes.
+    pub path: PathBuf,
+    /// Its permissions.
+    pub mode: u32,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for ManagedFile {
+    /// Without the content, which may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} bytes, {:o})", self.path.display(), self.bytes.len(), self.mode)
+    }
+}
+
+/// The image that a release runs from, where it runs in containers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageFile {
+    /// Where its archive lies for K3s to import.
+    pub path: PathBuf,
+    /// Its name with the tag.
+    pub reference: String,
+    /// Digest of its manifest, `sha256:…`.
+    pub digest: String,
+    /// Size of the archive.
+    pub bytes: u64,
+}
+
+/// A release, complete with the content of its files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// Name of its folder: version and the beginning of a digest.
+    pub name: String,
+    /// Version of the executable.
+    pub version: String,
+    /// How it runs.
+    pub platform: Platform,
+    /// Newest format of the store that it reads.
+    pub store_format: u16,
+    /// What it puts into the tree besides its folder.
+    pub files: Vec<ManagedFile>,
+    /// What it runs from in a cluster.
+    pub image: Option<ImageFile>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ReleaseFile {
+    format: u16,
+    version: String,
+    platform: Platform,
+    store_format: u16,
+    files: Vec<FileEntry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    image: Option<ImageFile>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FileEntry {
+    path: PathBuf,
+    mode: u32,
+    blake3: String,
+}
+
+/// Why a release or the record could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    /// A file could not be read, written or removed.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// A file is not what was written.
+    #[error("{path} is damaged: {problem}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A newer release wrote it.
+    #[error(
+        "{path} has format {found}, newer than {FORMAT}, the newest this build reads; use the release that wrote it"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u16,
+    },
+    /// The executable could not be read.
+    #[error("cannot read the executable {path}")]
+    Executable {
+        /// Where it is.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ReleaseError {
+    /// Who can mend it.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Tree(error) => error.fault(),
+            Self::Damaged { .. } => Fault::Damage,
+            Self::Newer { .. } | Self::Executable { .. } => Fault::Environment,
+        }
+    }
+}
+
+/// An executable that a release is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Executable {
+    /// Where it is on this machine.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// BLAKE3 of its content.
+    pub digest: Digest,
+}
+
+impl Executable {
+    /// Reads it once, for its digest.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn at(path: &Path) -> Result<Self, ReleaseError> {
+        let failed = |source| ReleaseError::Executable { path: path.to_owned(), source };
+        let mut file = File::open(path).map_err(failed)?;
+        let (mut hasher, mut buffer, mut bytes) = (blake3::Hasher::new(), vec![0; 1 << 20], 0);
+        loop {
+            match file.read(&mut buffer).map_err(failed)? {
+                0 => break,
+                read => {
+                    hasher.update(&buffer[..read]);
+                    bytes += read as u64;
+                }
+            }
+        }
+        Ok(Self { path: path.to_owned(), bytes, digest: Digest(*hasher.finalize().as_bytes()) })
+    }
+}
+
+impl Release {
+    /// A release of this executable. Its name follows from all that it is made of, so a folder never changes its content.
+    #[must_use]
+    pub fn new(
+        executable: &Executable,
+        version: &str,
+        platform: Platform,
+        store_format: u16,
+        files: Vec<ManagedFile>,
+        image: Option<ImageFile>,
+    ) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        let mut take = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        take(&executable.digest.0);
+        take(platform.to_string().as_bytes());
+        for file in &files {
+            take(file.path.as_os_str().as_encoded_bytes());
+            take(&file.mode.to_le_bytes());
+            take(&file.bytes);
+        }
+        let digest = hasher.finalize().to_hex();
+        let name = format!("{version}-{}", &digest[..NAME_DIGITS]);
+        Self { name, version: version.to_owned(), platform, store_format, files, image }
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        folder_of(&self.name)
+    }
+
+    /// Its executable.
+    #[must_use]
+    pub fn executable(&self) -> PathBuf {
+        self.folder().join("cairn")
+    }
+
+    /// Whether its folder is there and whole.
+    #[must_use]
+    pub fn is_stored(&self, tree: &Tree) -> bool {
+        Self::load(tree, &self.name).ok().flatten().as_ref() == Some(self)
+    }
+
+    /// Writes the folder, unless it is there.
+    ///
+    /// # Errors
+    /// See [`ReleaseError`]; an incomplete folder has another name and is removed by the next attempt.
+    pub fn store(&self, tree: &Tree, executable: &Executable) -> Result<(), ReleaseError> {
+        if self.is_stored(tree) {
+            return Ok(());
+        }
+        let partial = folder_of(&format!(".{}.partial", self.name));
+        tree.remove_folder(&partial)?;
+        tree.make_folder(partial.join("files"), 0o755)?;
+        let mut source = File::open(&executable.path)
+            .map_err(|source| ReleaseError::Executable { path: executable.path.clone(), source })?;
+        tree.write_with(partial.join("cairn"), 0o755, |file| io::copy(&mut source, file).map(drop))?;
+        let mut entries = Vec::new();
+        for (number, file) in self.files.iter().enumerate() {
+            // Secrets may be among them.
+            tree.write(partial.join("files").join(number.to_string()), &file.bytes, 0o600)?;
+            let blake3 = Digest::of(&file.bytes).to_string();
+            entries.push(FileEntry { path: file.path.clone(), mode: file.mode, blake3 });
+        }
+        let told = ReleaseFile {
+            format: FORMAT,
+            version: self.version.clone(),
+            platform: self.platform,
+            store_format: self.store_format,
+            files: entries,
+            image: self.image.clone(),
+        };
+        let text = serde_json::to_vec_pretty(&told).expect("plain data serialises");
+        tree.write(partial.join("release.json"), &text, 0o644)?;
+        // What has the name is damaged, or was looked at above.
+        tree.remove_folder(self.folder())?;
+        tree.rename(partial, self.folder())?;
+        Ok(())
+    }
+
+    /// Reads a release's folder; `None` when there is none.
+    ///
+    /// # Errors
+    /// See [`ReleaseError`].
+    pub fn load(tree: &Tree, name: &str) -> Result<Option<Self>, ReleaseError> {
+        let folder = folder_of(name);
+        let path = folder.join("release.json");
+        let Some(told) = read_json::<ReleaseFile>(tree, &path)? else { return Ok(None) };
+        let mut files = Vec::new();
+        for (number, entry) in told.files.into_iter().enumerate() {
+            let path = folder.join("files").join(number.to_string());
+            let damaged = |problem: &str| ReleaseError::Damaged { path: path.clone(), problem: problem.to_owned() };
+            let bytes = tree.read(&path)?.ok_or_else(|| damaged("it is missing"))?;
+            if Digest::of(&bytes).to_string() != entry.blake3 {
+                return Err(damaged("its digest is not the one in release.json"));
+            }
+            files.push(ManagedFile { path: entry.path, mode: entry.mode, bytes });
+        }
+        Ok(Some(Self {
+            name: name.to_owned(),
+            version: told.version,
+            platform: told.platform,
+            store_format: told.store_format,
+            files,
+            image: told.image,
+        }))
+    }
+
+    /// Puts its files in place, and takes those out that only `others` put there. What has the right content is left alone.
+    ///
+    /// # Errors
+    /// See [`TreeError`]; doing it again completes it.
+    pub fn place(&self, tree: &Tree, others: &[&Self]) -> Result<(), TreeError> {
+        for file in &self.files {
+            if tree.read(&file.path)?.as_deref() != Some(&file.bytes) {
+                tree.make_folder(file.path.parent().unwrap_or(Path::new("/")), 0o755)?;
+                tree.write(&file.path, &file.bytes, file.mode)?;
+            }
+        }
+        let own: BTreeSet<&Path> = self.files.iter().map(|file| file.path.as_path()).collect();
+        for other in others {
+            for file in other.files.iter().filter(|file| !own.contains(file.path.as_path())) {
+                tree.remove(&file.path)?;
+            }
+        }
+        tree.link(CURRENT, &self.name)?;
+        tree.make_folder(Path::new(COMMAND).parent().unwrap_or(Path::new("/")), 0o755)?;
+        tree.link(COMMAND, Path::new(CURRENT).join("cairn"))
+    }
+
+    /// Takes out what it put in place, and the links to it.
+    ///
+    /// # Errors
+    /// See [`TreeError`].
+    pub fn withdraw(&self, tree: &Tree) -> Result<(), TreeError> {
+        for file in &self.files {
+            tree.remove(&file.path)?;
+        }
+        tree.remove(CURRENT)?;
+        if tree.link_target(COMMAND)?.as_deref() == Some(&Path::new(CURRENT).join("cairn")) {
+            tree.remove(COMMAND)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where the release with this name is.
+fn folder_of(name: &str) -> PathBuf {
+    Path::new(FOLDER).join(name)
+}
+
+/// A change that was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// The release that is to run.
+    pub to: String,
+    /// The snapshot that was taken and proved before anything was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+}
+
+/// What is installed on a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installation {
+    format: u16,
+    /// How the node runs.
+    pub platform: Platform,
+    /// The release that runs; `None` until the first one came up well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<String>,
+    /// The release before, which `rollback` goes back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+    /// The proved snapshot from before the change from `previous` to `current`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+    /// What was begun and neither finished nor taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Pending>,
+    /// What the operator chose, kept for upgrades: options by name.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub choices: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Installation {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(platform: Platform) -> Self {
+        Self {
+            format: FORMAT,
+            platform,
+            current: None,
+            previous: None,
+            snapshot: None,
+            pending: None,
+            choices: serde_json::Map::new(),
+        }
+    }
+
+    /// The record of a machine; `None` when nothing was installed.
+    ///
+    /// # Errors
+    /// See [`ReleaseError`].
+    pub fn read(tree: &Tree) -> Result<Option<Self>, ReleaseError> {
+        read_json(tree, Path::new(RECORD))
+    }
+
+    /// Replaces the record.
+    ///
+    /// # Errors
+    /// See [`TreeError`].
+    pub fn write(&self, tree: &Tree) -> Result<(), TreeError> {
+        tree.make_folder(FOLDER, 0o755)?;
+        let text = serde_json::to_vec_pretty(self).expect("plain data serialises");
+        tree.write(RECORD, &text, 0o644)
+    }
+
+    /// Removes the record and every release.
+    ///
+    /// # Errors
+    /// See [`TreeError`].
+    pub fn remove(tree: &Tree) -> Result<(), TreeError> {
+        for name in tree.list(FOLDER)? {
+            if tree.exists(folder_of(&name).join("release.json"))? || name.ends_with(".partial") {
+                tree.remove_folder(folder_of(&name))?;
+            }
+        }
+        tree.remove(RECORD)?;
+        tree.remove_if_empty(FOLDER);
+        Ok(())
+    }
+
+    /// Removes the releases that are neither current, previous nor wanted by a change.
+    ///
+    /// # Errors
+    /// See [`TreeError`].
+    pub fn prune(&self, tree: &Tree) -> Result<Vec<String>, TreeError> {
+        let pending = self.pending.as_ref().map(|pending| &pending.to);
+        let kept: Vec<&String> =
+            [self.current.as_ref(), self.previous.as_ref(), pending].into_iter().flatten().collect();
+        let mut removed = Vec::new();
+        for name in tree.list(FOLDER)? {
+            let is_release = tree.exists(folder_of(&name).join("release.json"))?;
+            if (is_release && !kept.contains(&&name)) || (name.starts_with('.') && name.ends_with(".partial")) {
+                tree.remove_folder(folder_of(&name))?;
+                removed.push(name);
+            }
+        }
+        Ok(removed)
+    }
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(tree: &Tree, path: &Path) -> Result<Option<T>, ReleaseError> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: u16,
+    }
+    let Some(bytes) = tree.read(path)? else { return Ok(None) };
+    let damaged = |problem: String| ReleaseError::Damaged { path: path.to_owned(), problem };
+    if bytes.len() > RECORD_BYTES_MAX {
+        return Err(damaged(format!("it has {} bytes", bytes.len())));
+    }
+    let head: Head = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+    if head.format > FORMAT {
+        return Err(ReleaseError::Newer { path: path.to_owned(), found: head.format });
+    }
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(error.to_string()))
+}
