@@ -6,6 +6,7 @@
 
 mod admin;
 mod guard;
+mod handshake;
 mod listener;
 mod mcp;
 mod sources;
@@ -44,6 +45,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What it asks of a request.
     pub door: Door,
+    /// The authority of the certificate that it shows, PEM; `None` where there is none to hand out.
+    pub authority: Option<String>,
     /// Names allowed in `Host` and `Origin` besides loopback ones.
     pub allowed_hosts: Vec<String>,
     /// Largest request body.
@@ -72,6 +75,11 @@ pub fn router(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: 
     );
     let guard =
         guard::Guard::new(config.door.clone(), config.allowed_hosts.clone(), config.in_flight_max, metrics.clone());
+    let guard = Arc::new(guard);
+    let authority: Option<Arc<str>> = config.authority.as_deref().map(Arc::from);
+    // Without a token: a client needs it before it can send one in confidence.
+    let authority = get(move || hand_out(authority.clone()))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&guard), guard::check_host));
     Router::new()
         .route("/", get(greeting))
         .route("/v1/tools/{tool}", post(call_tool))
@@ -82,7 +90,8 @@ pub fn router(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: 
         .layer(DefaultBodyLimit::max(config.request_bytes_max))
         .route("/mcp", any(mcp::answer).with_state(mcp::Endpoint::new(Arc::clone(&tools), service)))
         .fallback(not_found)
-        .layer(axum::middleware::from_fn_with_state(Arc::new(guard), guard::check))
+        .layer(axum::middleware::from_fn_with_state(guard, guard::check))
+        .route("/authority.pem", authority)
         .layer(axum::middleware::from_fn(unread::tell))
         .with_state(Shared { tools, library })
 }
@@ -101,6 +110,17 @@ fn mcp_config(config: &Config, drain: &Drain) -> rmcp::transport::streamable_htt
 
 async fn greeting() -> &'static str {
     concat!("Cairn ", env!("CARGO_PKG_VERSION"), "\nMCP: POST /mcp\nTools: POST /v1/tools/{name}\n")
+}
+
+/// `GET /authority.pem`: what a client has to trust. It proves nothing by itself: compare its fingerprint.
+async fn hand_out(authority: Option<Arc<str>>) -> Response {
+    match authority {
+        Some(pem) => ([(header::CONTENT_TYPE, "application/x-pem-file")], pem.to_string()).into_response(),
+        None => {
+            let message = "this node shows no certificate of an authority of its own";
+            error_response(&ToolError::not_found(message))
+        }
+    }
 }
 
 async fn not_found() -> Response {

@@ -10,7 +10,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::api::{self, Admin, ListenError, Listener};
-use crate::auth::{self, Door, Token, TokenError};
+use crate::auth::{self, Authority, Door, Identity, Name, Source, Token};
 use crate::base::{ByteSize, Clock as _, SystemClock};
 use crate::collection::{self, Library, OpenError};
 use crate::config::Config;
@@ -45,6 +45,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 /// How long a restart waits for what still uses the closed log.
 const REOPEN_PATIENCE: Duration = Duration::from_secs(30);
+/// Files and connections that a node may have open, when the machine lets it: what systems set for a login is fewer than the
+/// connections that a listener takes.
+const OPEN_FILES: u64 = 16_384;
 /// Documents removed in one sweep.
 const SWEEP_DOCUMENTS: usize = 1_000;
 
@@ -137,8 +140,9 @@ impl Node {
     /// When there is no port to be had.
     pub async fn answer_locally(self: &Arc<Self>, config: &Config, drain: &Drain) -> Result<Answering, ListenError> {
         let listener = Listener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
-        let running = RunningNode::new(self, &listener, None, None);
-        Ok(self.answer(config, listener, Door::open(), running, drain))
+        let doors = Doors::open();
+        let running = RunningNode::new(self, &listener, &doors, false, None);
+        Ok(self.answer(config, listener, &doors, running, drain))
     }
 
     /// Answers MCP and REST until the drain starts, removes expired documents meanwhile, and lets the command line know.
@@ -146,20 +150,22 @@ impl Node {
         self: &Arc<Self>,
         config: &Config,
         listener: Listener,
-        door: Door,
+        doors: &Doors,
         running: RunningNode,
         drain: &Drain,
     ) -> Answering {
         let server = api::Config {
             listen: listener.address(),
-            door,
-            allowed_hosts: config.server.allowed_hosts.clone(),
+            door: doors.server.clone(),
+            authority: doors.authority().map(|authority| authority.pem.clone()),
+            allowed_hosts: doors.allowed_hosts(config),
             request_bytes_max: config.server.request_bytes_max.as_usize(),
             in_flight_max: config.server.in_flight_max,
             drain_timeout: config.server.drain_timeout,
         };
         let router = api::router(&server, Arc::clone(&self.tools), &self.metrics, drain);
-        let serving = task::spawn("serve", listener.serve(router, drain.clone(), server.drain_timeout));
+        let tls = doors.identity.clone().filter(|_| running.tls);
+        let serving = task::spawn("serve", listener.serve(router, tls, drain.clone(), server.drain_timeout));
         let sweeping = task::spawn("sweep", sweep(Arc::clone(&self.library), drain.clone()));
         // Written last: whoever reads it finds the port answered.
         if let Err(error) = running.write(&config.data_dir) {
@@ -240,6 +246,9 @@ pub struct RunningNode {
     pub node: Option<String>,
     /// Address of MCP and REST.
     pub listen: SocketAddr,
+    /// Whether it speaks TLS there, with a certificate of the data directory's authority for `auth::LOCAL_NAME`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tls: bool,
     /// Address of the admin listener; only a process that runs for the node's sake has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<SocketAddr>,
@@ -251,26 +260,34 @@ pub struct RunningNode {
 impl fmt::Debug for RunningNode {
     /// Everything but the token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pid, node, listen, admin, token: _ } = self;
+        let Self { pid, node, listen, tls, admin, token: _ } = self;
         let mut shown = f.debug_struct("RunningNode");
         shown
             .field("pid", pid)
             .field("node", node)
             .field("listen", listen)
+            .field("tls", tls)
             .field("admin", admin)
             .finish_non_exhaustive()
     }
 }
 
 impl RunningNode {
-    fn new(node: &Node, listener: &Listener, admin: Option<SocketAddr>, token: Option<&Token>) -> Self {
+    fn new(node: &Node, listener: &Listener, doors: &Doors, tls: bool, admin: Option<SocketAddr>) -> Self {
         Self {
             pid: std::process::id(),
             node: Some(node.library.reader().node().to_string()),
             listen: listener.address(),
+            tls,
             admin,
-            token: token.map(|token| token.reveal().to_owned()),
+            token: doors.local.as_ref().map(|token| token.reveal().to_owned()),
         }
+    }
+
+    /// Address of MCP.
+    #[must_use]
+    pub fn mcp(&self) -> String {
+        format!("{}/mcp", url(self.tls, self.listen))
     }
 
     fn path(data_dir: &Path) -> PathBuf {
@@ -299,10 +316,20 @@ impl RunningNode {
     }
 }
 
-/// The doors of a node's listeners, and the tokens that open them.
+/// The address of a listener as a URL without a path.
+fn url(tls: bool, address: SocketAddr) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    format!("{scheme}://{address}")
+}
+
+/// The doors of a node's listeners: the tokens that open them, and what is shown to those who come.
 struct Doors {
     server: Door,
     admin: Door,
+    /// What listeners that speak TLS show; `None` when none does.
+    identity: Option<Arc<Identity>>,
+    /// Names in the certificate that were set.
+    names: Vec<Name>,
     /// For the command line of the same user.
     local: Option<Token>,
     /// The node's token, when it was made just now.
@@ -310,22 +337,57 @@ struct Doors {
 }
 
 impl Doors {
-    fn make(config: &Config, renew: bool) -> Result<Self, TokenError> {
-        let guarded = |address: SocketAddr| !address.ip().is_loopback() && !config.server.allow_unauthenticated;
-        let (server, admin) = (guarded(config.server.listen), guarded(config.admin_listen));
-        if !server && !admin && !renew {
-            return Ok(Self { server: Door::open(), admin: Door::open(), local: None, new: None });
+    /// Doors that ask for nothing and show nothing.
+    fn open() -> Self {
+        Self { server: Door::open(), admin: Door::open(), identity: None, names: Vec::new(), local: None, new: None }
+    }
+
+    fn make(config: &Config, renew: bool) -> anyhow::Result<Self> {
+        let mut doors = Self::open();
+        let (data_dir, server) = (&config.data_dir, &config.server);
+        let guarded = |address: SocketAddr| !address.ip().is_loopback() && !server.allow_unauthenticated;
+        let token_file = server.token_file.as_deref();
+        // Whoever gave a token needs no other.
+        let is_given = token_file.is_some_and(Path::exists);
+        if renew || ((guarded(server.listen) || guarded(config.admin_listen)) && !is_given) {
+            doors.new = auth::token_of_node(data_dir, renew, SystemClock.now())?;
         }
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&config.data_dir)
-            .map_err(|source| TokenError::File { path: config.data_dir.clone(), source })?;
-        let (digest, new) = auth::node_token(&config.data_dir, renew, SystemClock.now())?;
-        let local = Token::random()?;
-        let accepted = vec![digest, Door::digest(&local)];
-        let door = |guarded| if guarded { Door::guarded(accepted.clone()) } else { Door::open() };
-        Ok(Self { server: door(server), admin: door(admin), local: server.then_some(local), new })
+        if guarded(server.listen) || guarded(config.admin_listen) {
+            let local = Token::random()?;
+            let door = Door::guarded(data_dir, token_file, &local)?;
+            let at = |address| if guarded(address) { door.clone() } else { Door::open() };
+            (doors.server, doors.admin) = (at(server.listen), at(config.admin_listen));
+            doors.local = guarded(server.listen).then_some(local);
+        }
+        let listens = [server.listen, config.admin_listen].into_iter().filter(|address| server.tls.covers(*address));
+        let addresses: Vec<SocketAddr> = listens.collect();
+        if !addresses.is_empty() {
+            doors.names = server.tls_names.iter().cloned().chain(Name::of_this_machine()).collect();
+            let concrete = addresses.iter().map(|address| address.ip()).filter(|ip| !ip.is_unspecified());
+            let source = match &server.certificate {
+                Some(files) => Source::Files(files.clone()),
+                None => Source::Own(doors.names.iter().cloned().chain(concrete.map(Name::Ip)).collect()),
+            };
+            let identity = Identity::open(data_dir, source, SystemClock.now())?;
+            doors.identity = Some(Arc::new(identity));
+        }
+        Ok(doors)
+    }
+
+    /// What clients have to trust, when it is the node's own.
+    fn authority(&self) -> Option<&Authority> {
+        self.identity.as_ref()?.authority()
+    }
+
+    /// What the listener at this address shows.
+    fn identity_at(&self, config: &Config, address: SocketAddr) -> Option<Arc<Identity>> {
+        self.identity.clone().filter(|_| config.server.tls.covers(address))
+    }
+
+    /// Names in `Host` and `Origin`. A name that the certificate has is one that clients were told to use; with another one they
+    /// would not have come this far.
+    fn allowed_hosts(&self, config: &Config) -> Vec<String> {
+        config.server.allowed_hosts.iter().cloned().chain(self.names.iter().map(ToString::to_string)).collect()
     }
 }
 
@@ -333,10 +395,12 @@ impl Doors {
 pub struct Ready<'a> {
     /// Where it answers.
     pub node: &'a RunningNode,
-    /// Where it tells how it is.
-    pub admin: SocketAddr,
+    /// Where it tells how it is, as a URL.
+    pub admin: String,
     /// The node's token, when it was made just now: it is not shown again.
     pub token: Option<&'a Token>,
+    /// What clients have to trust, when the node shows a certificate of its own authority.
+    pub authority: Option<&'a Authority>,
 }
 
 /// Why a node stopped answering.
@@ -354,6 +418,7 @@ enum Ended {
 /// # Errors
 /// When an address cannot be had or the data directory cannot be opened.
 pub fn serve(config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) -> anyhow::Result<()> {
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("cairn")
@@ -362,6 +427,16 @@ pub fn serve(config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) ->
     let result = serve_on(&runtime, config, new_token, ready);
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+/// As many open files as the machine allows without asking, up to [`OPEN_FILES`]. Where it allows fewer, connections wait.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
+    if limit.current.is_some_and(|current| current < wanted) {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
+    }
 }
 
 fn serve_on(runtime: &Runtime, config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) -> anyhow::Result<()> {
@@ -382,7 +457,8 @@ fn serve_on(runtime: &Runtime, config: &Config, new_token: bool, ready: impl FnO
         let admin = Admin::start(
             config.admin_listen,
             doors.admin.clone(),
-            config.server.allowed_hosts.clone(),
+            doors.identity_at(&config, config.admin_listen),
+            doors.allowed_hosts(&config),
             readiness.clone(),
             metrics.clone(),
             drain.clone(),
@@ -422,16 +498,17 @@ async fn run(
     let node = Arc::new(node.await.context("opening the data directory panicked")??);
     node.readiness().release("start");
     admin.watch(Arc::clone(node.library()), Arc::clone(&node.snapshots));
-    let running = RunningNode::new(&node, &listener, Some(admin.address()), doors.local.as_ref());
-    let answering = node.answer(config, listener, doors.server.clone(), running.clone(), drain);
+    let tls = config.server.tls;
+    let running = RunningNode::new(&node, &listener, doors, tls.covers(config.server.listen), Some(admin.address()));
+    let answering = node.answer(config, listener, doors, running.clone(), drain);
     let schedule = snapshots::schedule(Arc::clone(&node.snapshots), node.probe(), drain.clone());
     let schedule = task::spawn("snapshots", schedule);
+    let admin = url(tls.covers(config.admin_listen), admin.address());
+    supervisor.serving(&running.mcp(), &node.library);
+    tracing::info!(mcp = %running.mcp(), %admin, "ready");
     if let Some(ready) = ready {
-        ready(Ready { node: &running, admin: admin.address(), token: doors.new.as_ref() });
+        ready(Ready { node: &running, admin, token: doors.new.as_ref(), authority: doors.authority() });
     }
-    let mcp = format!("http://{}/mcp", running.listen);
-    supervisor.serving(&mcp, &node.library);
-    tracing::info!(%mcp, admin = %admin.address(), "ready");
     let ended = tokio::select! {
         _ = terminate.recv() => { tracing::info!("SIGTERM: stopping"); Ended::Stopped }
         _ = interrupt.recv() => { tracing::info!("SIGINT: stopping"); Ended::Stopped }

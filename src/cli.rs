@@ -19,6 +19,7 @@ mod search;
 mod serve;
 mod snapshot;
 mod status;
+mod token;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ use clap::{Arg, Args, CommandFactory as _, Parser, Subcommand};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::telemetry;
 
-use self::backend::{Backend, Stay};
+use self::backend::{Address, Backend, Stay};
 
 /// A context server for AI agents: keeps documents on this machine and answers searches over MCP.
 #[derive(Parser)]
@@ -80,6 +81,9 @@ struct Common {
     /// The node's token, for a node that asks for one
     #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
+    /// Trust this authority of a node at an https:// address, a PEM file [default: those of the system]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Print JSON
     #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_JSON", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set, hide_possible_values = true, value_name = "BOOL")]
     json: bool,
@@ -88,7 +92,7 @@ struct Common {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run the node
-    #[command(arg(unlisted("url")), arg(unlisted("token")))]
+    #[command(arg(unlisted("url")), arg(unlisted("token")), arg(unlisted("ca")))]
     Serve(serve::Arguments),
     /// Speak MCP on standard input and output
     Mcp(proxy::Arguments),
@@ -105,12 +109,15 @@ enum Verb {
     /// Create, describe and delete collections
     Collection(collections::Arguments),
     /// Measure search quality on a folder with questions and judgements
-    #[command(arg(unlisted("url")), arg(unlisted("token")))]
+    #[command(arg(unlisted("url")), arg(unlisted("token")), arg(unlisted("ca")))]
     Eval(eval::Arguments),
     /// Back the node up, prove the backups, go back to one
     Snapshot(snapshot::Arguments),
     /// Find damage, say what it affects, mend it from the snapshots
     Doctor(doctor::Arguments),
+    /// Make tokens for clients of this machine's node, list them, take them back
+    #[command(arg(unlisted("url")), arg(unlisted("token")), arg(unlisted("ca")))]
+    Token(token::Arguments),
     /// Tell how the node is
     Status(status::Arguments),
     /// Write Cairn's own container image
@@ -129,13 +136,13 @@ enum Verb {
     #[command(arg(unlisted("url")), arg(unlisted("token")))]
     Uninstall(install::UninstallArguments),
     /// Print the tab completions of a shell
-    #[command(arg(unlisted("url")), arg(unlisted("token")))]
+    #[command(arg(unlisted("url")), arg(unlisted("token")), arg(unlisted("ca")))]
     Completions {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
     },
     /// Print the manual page, or write one per verb into a folder
-    #[command(arg(unlisted("url")), arg(unlisted("token")))]
+    #[command(arg(unlisted("url")), arg(unlisted("token")), arg(unlisted("ca")))]
     Man {
         /// Folder for the pages
         #[arg(value_name = "DIR")]
@@ -209,6 +216,7 @@ impl Cli {
             Verb::Eval(arguments) => eval::run(common, &arguments),
             Verb::Snapshot(arguments) => snapshot::run(common, &arguments),
             Verb::Doctor(arguments) => doctor::run(common, &arguments),
+            Verb::Token(arguments) => token::run(common, &arguments),
             Verb::Status(arguments) => status::run(common, &arguments),
             Verb::Image(arguments) => image::run(common, &arguments),
             Verb::Bundle(arguments) => bundle::run(common, &arguments),
@@ -260,7 +268,12 @@ impl Common {
     fn backend_for(&self, stay: Stay) -> Result<Backend, Failure> {
         let config = self.load()?;
         quiet_logs(&config);
-        Backend::find(self.url.clone(), self.token.clone(), config, stay)
+        Backend::find(self.address(), config, stay)
+    }
+
+    /// Which node was named, and how to come in there.
+    fn address(&self) -> Address {
+        Address { url: self.url.clone(), token: self.token.clone(), ca: self.ca.clone() }
     }
 }
 

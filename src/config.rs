@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::auth::{CertificateFiles, Name};
 use crate::base::{ByteSize, Fault};
 use crate::snapshot::{BucketConfig, Retention, Target};
 use crate::telemetry::{self, LogFormat};
@@ -62,6 +63,14 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Whether other addresses than loopback are answered without the node's token.
     pub allow_unauthenticated: bool,
+    /// Which listeners speak TLS.
+    pub tls: Tls,
+    /// The certificate that clients are shown; `None`: one of the node's own authority.
+    pub certificate: Option<CertificateFiles>,
+    /// More names in a certificate of the node's own authority.
+    pub tls_names: Vec<Name>,
+    /// File with a token that is taken besides those of the data directory.
+    pub token_file: Option<PathBuf>,
     /// Names allowed in `Host` and `Origin` besides the loopback ones and the address.
     pub allowed_hosts: Vec<String>,
     /// Largest request body.
@@ -70,6 +79,42 @@ pub struct Server {
     pub in_flight_max: usize,
     /// How long a stop waits for requests in flight.
     pub drain_timeout: Duration,
+}
+
+/// Which listeners speak TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// Those that other machines reach.
+    Auto,
+    /// All.
+    On,
+    /// None.
+    Off,
+}
+
+impl Tls {
+    /// Whether the listener at this address does.
+    #[must_use]
+    pub fn covers(self, listen: SocketAddr) -> bool {
+        match self {
+            Self::Auto => !listen.ip().is_loopback(),
+            Self::On => true,
+            Self::Off => false,
+        }
+    }
+}
+
+impl std::str::FromStr for Tls {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            _ => Err(()),
+        }
+    }
 }
 
 /// The log's sizes.
@@ -365,6 +410,21 @@ impl Checker<'_> {
         }
     }
 
+    fn text(&mut self, key: &str) -> String {
+        match self.setting(key).value.as_str() {
+            Some(text) => text.to_owned(),
+            None => {
+                self.problem(key, "expected a text");
+                String::new()
+            }
+        }
+    }
+
+    /// A path, or nothing when it is empty.
+    fn path(&mut self, key: &str) -> Option<PathBuf> {
+        Some(self.text(key)).filter(|text| !text.is_empty()).map(PathBuf::from)
+    }
+
     fn texts(&mut self, key: &str) -> Vec<String> {
         let texts = self.setting(key).value.as_array().and_then(|items| {
             items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<String>>>()
@@ -418,6 +478,10 @@ fn check(settings: &[Setting], overrides: &Overrides, problems: &mut Vec<Problem
         server: Server {
             listen,
             allow_unauthenticated,
+            tls: checker.parsed("server.tls", Tls::Auto, "auto, on or off"),
+            certificate: certificate(&mut checker),
+            tls_names: tls_names(&mut checker),
+            token_file: checker.path("server.token_file"),
             allowed_hosts: checker.texts("server.allowed_hosts"),
             request_bytes_max,
             in_flight_max: checker.count("server.in_flight_max", 1..=100_000),
@@ -453,22 +517,42 @@ fn check(settings: &[Setting], overrides: &Overrides, problems: &mut Vec<Problem
     }
 }
 
-fn snapshot(checker: &mut Checker<'_>) -> Snapshot {
-    let text = |checker: &mut Checker<'_>, key: &str| match checker.setting(key).value.as_str() {
-        Some(text) => text.to_owned(),
-        None => {
-            checker.problem(key, "expected a text");
-            String::new()
+/// A certificate and its key: both or neither.
+fn certificate(checker: &mut Checker<'_>) -> Option<CertificateFiles> {
+    let (file, key_file) = ("server.tls_certificate_file", "server.tls_key_file");
+    match (checker.path(file), checker.path(key_file)) {
+        (Some(certificate), Some(key)) => Some(CertificateFiles { certificate, key }),
+        (None, None) => None,
+        (Some(_), None) => {
+            checker.problem(key_file, format!("is empty, and {file} is not: a certificate needs its key"));
+            None
         }
-    };
-    let path = |text: String| Some(text).filter(|text| !text.is_empty()).map(PathBuf::from);
-    let endpoint = text(checker, "snapshot.s3_endpoint");
+        (None, Some(_)) => {
+            checker.problem(file, format!("is empty, and {key_file} is not: a key needs its certificate"));
+            None
+        }
+    }
+}
+
+fn tls_names(checker: &mut Checker<'_>) -> Vec<Name> {
+    let mut names = Vec::new();
+    for text in checker.texts("server.tls_names") {
+        match text.parse::<Name>() {
+            Ok(name) => names.push(name),
+            Err(error) => checker.problem("server.tls_names", error.to_string()),
+        }
+    }
+    names
+}
+
+fn snapshot(checker: &mut Checker<'_>) -> Snapshot {
+    let endpoint = checker.text("snapshot.s3_endpoint");
     if !endpoint.is_empty() && !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
         checker.problem("snapshot.s3_endpoint", format!("found '{endpoint}', expected http:// or https:// and a host"));
     }
-    let region = text(checker, "snapshot.s3_region");
-    let access_key_file = path(text(checker, "snapshot.s3_access_key_file"));
-    let target = text(checker, "snapshot.target");
+    let region = checker.text("snapshot.s3_region");
+    let access_key_file = checker.path("snapshot.s3_access_key_file");
+    let target = checker.text("snapshot.target");
     let target = match target.split_once("://") {
         _ if target.is_empty() => None,
         None => Some(Target::Directory(PathBuf::from(target))),
@@ -497,7 +581,7 @@ fn snapshot(checker: &mut Checker<'_>) -> Snapshot {
     let max_bytes = checker.size("snapshot.max_bytes", 0).0;
     Snapshot {
         target,
-        key_file: path(text(checker, "snapshot.encryption_key_file")),
+        key_file: checker.path("snapshot.encryption_key_file"),
         interval,
         verify_interval: checker.duration("snapshot.verify_interval"),
         retention: Retention {
@@ -598,5 +682,22 @@ mod tests {
         let keys: Vec<&str> = error.problems.iter().map(|problem| problem.key.as_str()).collect();
         assert_eq!(keys, ["server.lissen", "server.listen", "store.segment_bytes", "search.limit", "log.format"]);
         assert!(error.problems[4].origin.contains("CAIRN_LOG_FORMAT"));
+    }
+
+    #[test]
+    fn a_certificate_needs_its_key_and_names_are_names() {
+        let file = "[server]\ntls = \"yes\"\ntls_key_file = \"/key\"\ntls_names = [\"ok.example\", \"*.example\", \"10.0.0.1\"]";
+        let error = load(file, &[]).expect_err("invalid");
+        let keys: Vec<&str> = error.problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["server.tls", "server.tls_certificate_file", "server.tls_names"]);
+        let config = load("", &[("CAIRN_SERVER_TLS_NAMES", "Site-Box, 10.0.0.1")]).expect("valid");
+        let names: Vec<String> = config.server.tls_names.iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["site-box", "10.0.0.1"]);
+        let other = "192.0.2.1:1".parse().expect("an address");
+        let here = "[::1]:1".parse().expect("an address");
+        assert_eq!(
+            [Tls::Auto, Tls::On, Tls::Off].map(|tls| (tls.covers(other), tls.covers(here))),
+            [(true, false), (true, true), (false, false)]
+        );
     }
 }

@@ -15,7 +15,7 @@ use axum::routing::get;
 use tokio::sync::Semaphore;
 
 use super::{ListenError, Listener, guard};
-use crate::auth::Door;
+use crate::auth::{Door, Identity};
 use crate::collection::Library;
 use crate::snapshot::Snapshots;
 use crate::task::{self, Drain, Readiness};
@@ -48,11 +48,14 @@ pub struct Admin {
 impl Admin {
     /// Starts answering, before there is anything to be ready.
     ///
+    /// * `tls`: what is shown to clients; `None` speaks plain HTTP.
+    ///
     /// # Errors
     /// When the address cannot be had.
     pub fn start(
         listen: SocketAddr,
         door: Door,
+        tls: Option<Arc<Identity>>,
         allowed_hosts: Vec<String>,
         readiness: Readiness,
         metrics: Metrics,
@@ -72,7 +75,7 @@ impl Admin {
             .layer(axum::middleware::from_fn(super::unread::tell))
             .with_state(Shared { door, watched: Arc::clone(&watched), readiness, metrics });
         let thread = task::spawn_thread("admin", move || {
-            runtime.block_on(listener.serve(router, drain, DRAIN_TIMEOUT));
+            runtime.block_on(listener.serve(router, tls, drain, DRAIN_TIMEOUT));
         })
         .map_err(failed)?;
         Ok(Self { address, watched, thread })

@@ -9,7 +9,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tokio::sync::Semaphore;
 
-use crate::auth::{Door, Refusal};
+use crate::auth::{Door, LOCAL_NAME, Refusal};
 use crate::base::Fault;
 use crate::mcp::ToolError;
 use crate::telemetry::Metrics;
@@ -30,11 +30,15 @@ impl Guard {
         Self { door, allowed_hosts, in_flight: Semaphore::new(in_flight_max), metrics }
     }
 
-    /// A name that a page of another site cannot have made to point here: an address, `localhost`, or a name the operator
-    /// listed. (DNS rebinding needs a name of the attacker's.)
+    /// A name that a page of another site cannot have made to point here: an address, `localhost`, a name below it, or one
+    /// that the operator listed. (DNS rebinding needs a name of the attacker's.)
     fn is_host_allowed(&self, authority: &str) -> bool {
         let host = host_of(authority);
-        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok() || self.is_listed(authority, host)
+        let is_local = |name: &str| host.eq_ignore_ascii_case(name);
+        is_local("localhost")
+            || host.parse::<IpAddr>().is_ok()
+            || is_local(LOCAL_NAME)
+            || self.is_listed(authority, host)
     }
 
     fn is_listed(&self, authority: &str, host: &str) -> bool {

@@ -1,4 +1,5 @@
-//! Accepting connections: bounded in number, patient with slow clients for a while only, drained on a stop.
+//! Accepting connections: bounded in number, patient with slow clients for a while only, drained on a stop. With TLS or
+//! without.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,12 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::rt::{Read, Write};
+use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use super::handshake;
+use crate::auth::Identity;
 use crate::base::Fault;
 use crate::task::{self, Drain};
 
@@ -77,10 +82,12 @@ impl Listener {
     }
 
     /// Serves `router` until the drain starts, then waits for the requests in flight, at most `drain_timeout`.
-    pub async fn serve(self, router: Router, drain: Drain, drain_timeout: Duration) {
+    ///
+    /// * `tls`: what is shown to clients; `None` speaks plain HTTP.
+    pub async fn serve(self, router: Router, tls: Option<Arc<Identity>>, drain: Drain, drain_timeout: Duration) {
         let graceful = GracefulShutdown::new();
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let mut http = hyper::server::conn::http1::Builder::new();
+        let mut http = Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         loop {
             let permit = tokio::select! {
@@ -105,19 +112,37 @@ impl Listener {
             if stream.set_nodelay(true).is_err() {
                 continue;
             }
-            let connection =
-                graceful.watch(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone())));
-            // Ends with its connection, which the graceful shutdown waits for.
-            drop(task::spawn("connection", async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "a connection ended badly");
+            let (http, router, watcher) = (http.clone(), router.clone(), graceful.watcher());
+            // Each ends with its connection, which the graceful shutdown waits for.
+            match &tls {
+                None => drop(task::spawn("connection", async move {
+                    answer(TokioIo::new(stream), http, router, watcher).await;
+                    drop(permit);
+                })),
+                Some(identity) => {
+                    let (identity, drain) = (Arc::clone(identity), drain.clone());
+                    let patience = handshake::patience(connections.available_permits(), CONNECTIONS_MAX);
+                    // Accepting goes on meanwhile: nobody waits for somebody else's handshake.
+                    drop(task::spawn("connection", async move {
+                        if let Some(stream) = handshake::shake(stream, identity, patience, &drain).await {
+                            answer(TokioIo::new(stream), http, router, watcher).await;
+                        }
+                        drop(permit);
+                    }));
                 }
-                drop(permit);
-            }));
+            }
         }
         drop(self.listener);
         if tokio::time::timeout(drain_timeout, graceful.shutdown()).await.is_err() {
             tracing::warn!("requests were still being answered at the deadline; they are cut off");
         }
+    }
+}
+
+/// Answers the requests of a connection until it ends.
+async fn answer<S: Read + Write + Unpin + 'static>(stream: S, http: Builder, router: Router, watcher: Watcher) {
+    let connection = watcher.watch(http.serve_connection(stream, TowerToHyperService::new(router)));
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a connection ended badly");
     }
 }

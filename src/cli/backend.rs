@@ -6,8 +6,10 @@
 
 mod local;
 mod remote;
+mod trust;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -43,6 +45,17 @@ pub(super) enum Stay {
     Long,
 }
 
+/// A node as the user named it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Address {
+    /// Where it is; `None`: on the data directory.
+    pub(super) url: Option<String>,
+    /// What it is shown when it asks for a token.
+    pub(super) token: Option<String>,
+    /// The authority that an `https://` address is trusted for; `None`: those of the system.
+    pub(super) ca: Option<PathBuf>,
+}
+
 /// Who does the work.
 enum Place {
     /// A running node.
@@ -54,8 +67,7 @@ enum Place {
 /// The node behind a verb.
 pub(super) struct Backend {
     config: Config,
-    url: Option<String>,
-    token: Option<String>,
+    address: Address,
     stay: Stay,
     runtime: OnceLock<Runtime>,
     /// `None` once closed. Held for moments only.
@@ -65,32 +77,24 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    /// The node at `url`; else the one that runs on the data directory; else the directory itself.
-    ///
-    /// * `token`: what a node is shown that asks for a token.
-    pub(super) fn find(
-        url: Option<String>,
-        token: Option<String>,
-        config: Config,
-        stay: Stay,
-    ) -> Result<Self, Failure> {
+    /// The node at the address; else the one that runs on the data directory; else the directory itself.
+    pub(super) fn find(address: Address, config: Config, stay: Stay) -> Result<Self, Failure> {
         let (runtime, place, looking) = (OnceLock::new(), Mutex::new(None), Mutex::new(()));
-        let backend = Self { config, url, token, stay, runtime, place, looking };
+        let backend = Self { config, address, stay, runtime, place, looking };
         let place = backend.look()?;
         *backend.place.lock() = Some(Arc::new(place));
         Ok(backend)
     }
 
-    /// The node at `url`, else the one that runs on the data directory, if one does. Opens nothing.
-    pub(super) fn running(url: Option<String>, token: Option<String>, config: Config) -> Result<Option<Self>, Failure> {
-        let remote = match &url {
-            Some(url) => Some(Remote::at(url, token.clone())?),
-            None => Remote::running_on(&config.data_dir, token.as_deref()),
+    /// The node at the address, else the one that runs on the data directory, if one does. Opens nothing.
+    pub(super) fn running(address: Address, config: Config) -> Result<Option<Self>, Failure> {
+        let remote = match &address.url {
+            Some(url) => Some(Remote::at(url, &address)?),
+            None => Remote::running_on(&config.data_dir, address.token.as_deref()),
         };
         Ok(remote.map(|remote| Self {
             config,
-            url,
-            token,
+            address,
             stay: Stay::Brief,
             runtime: OnceLock::new(),
             place: Mutex::new(Some(Arc::new(Place::Remote(remote)))),
@@ -99,13 +103,13 @@ impl Backend {
     }
 
     fn look(&self) -> Result<Place, Failure> {
-        if let Some(url) = &self.url {
-            return Remote::at(url, self.token.clone()).map(Place::Remote);
+        if let Some(url) = &self.address.url {
+            return Remote::at(url, &self.address).map(Place::Remote);
         }
         let start = Instant::now();
         let mut told = false;
         loop {
-            if let Some(remote) = Remote::running_on(&self.config.data_dir, self.token.as_deref()) {
+            if let Some(remote) = Remote::running_on(&self.config.data_dir, self.address.token.as_deref()) {
                 return Ok(Place::Remote(remote));
             }
             let holder = match Local::open(&self.config, self.runtime()?.handle(), self.stay) {
@@ -150,7 +154,7 @@ impl Backend {
     fn at_place<T>(&self, mut work: impl FnMut(&Place) -> Result<T, Failure>) -> Result<T, Failure> {
         let place = self.place()?;
         match work(&place) {
-            Err(failure) if self.url.is_none() && failure.error.is::<Gone>() => work(&*self.next(&place)?),
+            Err(failure) if self.address.url.is_none() && failure.error.is::<Gone>() => work(&*self.next(&place)?),
             result => result,
         }
     }
@@ -270,7 +274,7 @@ impl Backend {
     /// The address of the node, when it is a running one.
     pub(super) fn address(&self) -> Option<String> {
         match &*self.place().ok()? {
-            Place::Remote(remote) => Some(remote.base().to_owned()),
+            Place::Remote(remote) => Some(remote.shown().to_owned()),
             Place::Local(_) => None,
         }
     }
@@ -354,7 +358,7 @@ mod tests {
     fn backend(data_dir: &Path, stay: Stay) -> Result<Backend, Failure> {
         let overrides = Overrides { data_dir: Some(data_dir.to_owned()), ..Overrides::default() };
         let config = Config::load(None, [], &overrides).expect("the defaults are valid");
-        Backend::find(None, None, config, stay)
+        Backend::find(Address::default(), config, stay)
     }
 
     fn add(backend: &Backend, id: &str) {

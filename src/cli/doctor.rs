@@ -35,7 +35,7 @@ pub(super) struct Arguments {
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
     let config = common.load()?;
     quiet_logs(&config);
-    if let Some(node) = Backend::running(common.url.clone(), common.token.clone(), config.clone())? {
+    if let Some(node) = Backend::running(common.address(), config.clone())? {
         if arguments.repair {
             return Err(anyhow!("the node is running; stop it, repair, and start it again").into());
         }

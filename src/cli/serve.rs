@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     /// Answer without a token on an address that other machines reach
     #[arg(long)]
     allow_unauthenticated: bool,
-    /// Make a new node token and print it; the old one is void
+    /// Make a new token named `node` and print it; the old one is void. The others go on; see `cairn token`
     #[arg(long)]
     new_token: bool,
     /// Print every setting with its default and what it does, as a file for --config
@@ -52,16 +52,23 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     telemetry::init(&config.log)?;
     let as_json = common.json;
     app::serve(&config, arguments.new_token, |ready| {
-        let (running, token) = (ready.node, ready.token.map(Token::reveal));
-        let (mcp, admin) = (format!("http://{}/mcp", running.listen), format!("http://{}", ready.admin));
+        let (mcp, admin, token) = (ready.node.mcp(), ready.admin, ready.token.map(Token::reveal));
         if as_json {
-            let mut line = json!({"mcp": mcp, "admin": admin, "pid": running.pid});
+            let mut line = json!({"mcp": mcp, "admin": admin, "pid": ready.node.pid});
+            if let Some(authority) = ready.authority {
+                line["authority"] = authority.file.display().to_string().into();
+                line["authority_sha256"] = authority.fingerprint.clone().into();
+            }
             if let Some(token) = token {
                 line["token"] = token.into();
             }
             println!("{line}");
         } else {
             println!("Cairn answers MCP at {mcp} and /health, /ready, /metrics at {admin}");
+            if let Some(authority) = ready.authority {
+                println!("Clients have to trust {}", authority.file.display());
+                println!("SHA-256 fingerprint {}", authority.fingerprint);
+            }
             if let Some(token) = token {
                 println!("The node's token, shown this once: {token}");
             }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::backend::{Backend, Stay};
+use super::backend::{Address, Backend, Stay};
 use super::{Common, Failure, output, quiet_logs};
 use crate::app;
 use crate::base::{ByteSize, Lsn, UnixMillis};
@@ -290,7 +290,7 @@ fn restore(common: &Common, arguments: &RestoreArguments) -> Result<(), Failure>
         bar.finish();
         id = Some(imported?.id);
     }
-    if let Some(node) = Backend::running(common.url.clone(), common.token.clone(), config)? {
+    if let Some(node) = Backend::running(common.address(), config)? {
         return restore_running(common, &node, arguments, id.as_deref());
     }
     let target = match (id, arguments.to_lsn, arguments.to_time) {
@@ -320,7 +320,7 @@ fn restore(common: &Common, arguments: &RestoreArguments) -> Result<(), Failure>
     bar.finish();
     let restored = restored?;
     // Opening the data directory carries the swap out.
-    let backend = Backend::find(None, common.token.clone(), desk.config.clone(), Stay::Brief)?;
+    let backend = Backend::find(Address { url: None, ..common.address() }, desk.config.clone(), Stay::Brief)?;
     let status = backend.call(Tool::GetStatus, json!({}))?;
     backend.close_soon();
     value["status"] = "restored".into();

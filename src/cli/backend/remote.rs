@@ -9,13 +9,13 @@ use serde_json::{Map, Value, json};
 use ureq::http::{Response, StatusCode, header};
 use ureq::{Body, RequestBuilder};
 
-use super::{Failure, failure};
+use super::trust::{Trust, agent};
+use super::{Address, Failure, failure};
 use crate::app::RunningNode;
+use crate::auth::LOCAL_NAME;
 use crate::base::Fault;
 use crate::mcp::{Arguments, Tool, ToolError};
 
-/// How long to wait for a node to accept a connection: it is near.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long to wait for what a node says of itself: a leftover's port may belong to anybody by now.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for an answer: a large file takes its time.
@@ -31,6 +31,8 @@ const CODES: [&str; 8] =
 pub(super) struct Remote {
     agent: ureq::Agent,
     base: String,
+    /// The same for people.
+    shown: String,
     token: Option<String>,
 }
 
@@ -44,26 +46,29 @@ pub(super) struct Gone {
 }
 
 impl Remote {
-    fn new(base: &str, token: Option<String>) -> Self {
-        let agent = ureq::Agent::config_builder()
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_global(Some(ANSWER_TIMEOUT))
-            .http_status_as_error(false)
-            .proxy(None)
-            .build()
-            .new_agent();
-        Self { agent, base: base.to_owned(), token }
+    fn new(base: &str, trust: Trust, token: Option<String>) -> Self {
+        Self { agent: agent(trust, ANSWER_TIMEOUT), base: base.to_owned(), shown: base.to_owned(), token }
     }
 
     /// The node that the user named.
-    pub(super) fn at(url: &str, token: Option<String>) -> Result<Self, Failure> {
-        let remote = Self::new(url.trim_end_matches('/').trim_end_matches("/mcp"), token);
+    pub(super) fn at(url: &str, address: &Address) -> Result<Self, Failure> {
+        let trust = address.ca.as_deref().map_or(Ok(Trust::System), Trust::file).map_err(Failure::usage)?;
+        let remote = Self::new(url.trim_end_matches('/').trim_end_matches("/mcp"), trust, address.token.clone());
         let nobody = || Failure::unreachable(anyhow!("no node answers at {url}; start one with `cairn serve`"));
         let greeting = remote.authorized(remote.agent.get(&remote.base)).config().timeout_global(Some(PROBE_TIMEOUT));
-        let mut response = greeting.build().call().map_err(|_| nobody())?;
+        let mut response = greeting.build().call().map_err(|error| match refused_certificate(&error) {
+            Some(reason) => Failure::unreachable(anyhow!(
+                "the certificate at {url} is refused: {reason}; --ca (CAIRN_CA) names the authority to trust, which a \
+                 node keeps in tls/authority.pem"
+            )),
+            None => nobody(),
+        })?;
         let text = response.body_mut().read_to_string().map_err(|_| nobody())?;
         if text.starts_with("Cairn ") {
             return Ok(remote);
+        }
+        if response.status() == StatusCode::BAD_REQUEST && text.starts_with("this listener speaks TLS") {
+            return Err(Failure::unreachable(anyhow!("the node at {url} speaks TLS: use https://")));
         }
         let answer: Value = serde_json::from_str(&text).unwrap_or_default();
         Err(tool_error(&answer).map_or_else(nobody, failure))
@@ -73,7 +78,14 @@ impl Remote {
     pub(super) fn running_on(data_dir: &Path, token: Option<&str>) -> Option<Self> {
         let running = RunningNode::read(data_dir)?;
         let token = running.token.or_else(|| token.map(str::to_owned));
-        let remote = Self::new(&format!("http://{}", reachable(running.listen)), token);
+        let address = reachable(running.listen);
+        let remote = if running.tls {
+            let trust = Trust::here(data_dir, address).ok()?;
+            let remote = Self::new(&format!("https://{LOCAL_NAME}:{}", address.port()), trust, token);
+            Self { shown: format!("https://{address}"), ..remote }
+        } else {
+            Self::new(&format!("http://{address}"), Trust::System, token)
+        };
         let status = remote.tool(Tool::GetStatus).config().timeout_global(Some(PROBE_TIMEOUT)).build();
         let is_here = match remote.answer(status.send_json(json!({}))) {
             Ok(status) => running.node.is_none_or(|node| status["node"] == node.as_str()),
@@ -84,8 +96,8 @@ impl Remote {
     }
 
     /// Where it is, as a URL without a path.
-    pub(super) fn base(&self) -> &str {
-        &self.base
+    pub(super) fn shown(&self) -> &str {
+        &self.shown
     }
 
     fn authorized<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
@@ -179,14 +191,14 @@ impl Remote {
             _ if status.is_success() => Ok(answer),
             Some(error) => Err(failure(error)),
             None if status == StatusCode::SERVICE_UNAVAILABLE => {
-                Err(Failure::unreachable(anyhow!("the node at {} is not available: {answer}", self.base)))
+                Err(Failure::unreachable(anyhow!("the node at {} is not available: {answer}", self.shown)))
             }
-            None => Err(anyhow!("the node at {} answered {status}: {answer}", self.base).into()),
+            None => Err(anyhow!("the node at {} answered {status}: {answer}", self.shown).into()),
         }
     }
 
     fn failed(&self, error: ureq::Error) -> Failure {
-        let base = self.base.clone();
+        let base = self.shown.clone();
         match error {
             // It is there, and may still be at it: not to be asked twice.
             ureq::Error::Timeout(_) => {
@@ -198,6 +210,16 @@ impl Remote {
             }
             source => Failure::unreachable(Gone { base, source }),
         }
+    }
+}
+
+/// Why a node's certificate was not taken, if that is what went wrong.
+fn refused_certificate(error: &ureq::Error) -> Option<String> {
+    match error {
+        ureq::Error::Rustls(error) => Some(error.to_string()),
+        // What the library says while it shakes hands comes as one of these.
+        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => Some(error.to_string()),
+        _ => None,
     }
 }
 

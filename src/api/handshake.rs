@@ -1,0 +1,93 @@
+//! The beginning of a connection to a listener that speaks TLS: the handshake, or a word to whoever speaks plain HTTP.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::auth::Identity;
+use crate::task::Drain;
+
+/// How long a handshake may take: four messages over a slow radio link.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The same while more than half of the connections are taken: those who do not go on make room for those who do.
+const PATIENCE_CROWDED: Duration = Duration::from_secs(1);
+/// The first byte of every TLS connection: the record type of a handshake.
+const HANDSHAKE: u8 = 0x16;
+/// What is read of a plain request before it is answered: its head, if that is not too long.
+const HEAD_BYTES_MAX: usize = 8 << 10;
+/// What is read of it afterwards. A connection that is closed on unread bytes is reset, and the answer may be lost with it.
+const REST_BYTES_MAX: u64 = 1 << 20;
+const PLAIN: &str = "this listener speaks TLS: use https:// in place of http://; its authority is at /authority.pem\n";
+
+/// How long the next handshake may take.
+pub(super) fn patience(free: usize, of: usize) -> Duration {
+    if free < of / 2 { PATIENCE_CROWDED } else { PATIENCE }
+}
+
+/// The connection with TLS on it; `None` when it is over.
+pub(super) async fn shake(
+    stream: TcpStream,
+    identity: Arc<Identity>,
+    patience: Duration,
+    drain: &Drain,
+) -> Option<TlsStream<TcpStream>> {
+    let shaken = tokio::select! {
+        biased;
+        () = drain.ordered() => return None,
+        shaken = tokio::time::timeout(patience, begin(stream, identity)) => shaken,
+    };
+    match shaken {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(?patience, "a handshake took too long");
+            None
+        }
+    }
+}
+
+async fn begin(mut stream: TcpStream, identity: Arc<Identity>) -> io::Result<Option<TlsStream<TcpStream>>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 0 {
+        return Ok(None);
+    }
+    match first[0] {
+        HANDSHAKE => {}
+        // A method.
+        b'A'..=b'Z' => return tell(&mut stream).await.map(|()| None),
+        _ => return Ok(None),
+    }
+    let address = stream.local_addr()?.ip();
+    let config = identity.config();
+    if identity.is_look_due(address) {
+        // It may read and write files.
+        tokio::task::spawn_blocking(move || identity.look(address)).await.map_err(io::Error::other)?;
+    }
+    TlsAcceptor::from(config).accept(stream).await.map(Some)
+}
+
+/// Answers a plain request.
+async fn tell(stream: &mut TcpStream) -> io::Result<()> {
+    let mut head = Vec::new();
+    while head.len() < HEAD_BYTES_MAX && !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        if stream.read_buf(&mut head).await? == 0 {
+            break;
+        }
+    }
+    let length = PLAIN.len();
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n{PLAIN}"
+    );
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream.take(REST_BYTES_MAX), &mut tokio::io::sink()).await.map(drop)
+}

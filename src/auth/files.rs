@@ -1,0 +1,180 @@
+//! Small files that only their owner reads: written whole or not at all, and looked at again only when they changed.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+
+use crate::base::Fault;
+
+/// Largest file that is read here: a certificate with its chain has some kilobytes.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// A file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use {path}")]
+pub struct FileError {
+    /// The file.
+    pub path: PathBuf,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}
+
+impl FileError {
+    pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self { path, source }
+    }
+
+    /// Always the machine's.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        Fault::Environment
+    }
+}
+
+/// Reads a small file; `None` when there is none.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > BYTES_MAX {
+            return Err(io::Error::other(format!("it is larger than {BYTES_MAX} bytes")));
+        }
+        Ok(bytes)
+    };
+    match read() {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FileError::at(path)(error)),
+    }
+}
+
+/// Makes a directory that only its owner reads, with those above it.
+pub(super) fn make_directory(path: &Path) -> Result<(), FileError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let make = || -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        give_to_owner_of(path.parent(), &File::open(path)?)
+    };
+    make().map_err(FileError::at(path))
+}
+
+/// Puts `bytes` into `path`, so that a power cut leaves the old content or the new one: under another name, synced, renamed.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let partial = path.with_added_extension("partial");
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+        give_to_owner_of(Some(directory), &file)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&partial, path)?;
+        File::open(directory)?.sync_all()
+    };
+    write().map_err(FileError::at(path))
+}
+
+/// What root makes in the data directory of a node that runs as another user has to be readable by that user.
+fn give_to_owner_of(directory: Option<&Path>, file: &File) -> io::Result<()> {
+    let Some(directory) = directory.filter(|_| rustix::process::geteuid().is_root()) else { return Ok(()) };
+    let owner = fs::metadata(directory)?;
+    fchown(file, Some(owner.uid()), Some(owner.gid()))
+}
+
+/// Keeps other processes from writing the same files until it is dropped. Those that wait do so for moments.
+pub(super) struct Turn {
+    _file: File,
+}
+
+impl Turn {
+    /// Waits for its turn with the file `name` in `directory`.
+    pub(super) fn wait(directory: &Path, name: &str) -> Result<Self, FileError> {
+        let path = directory.join(name);
+        let lock = || -> io::Result<File> {
+            let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+            give_to_owner_of(Some(directory), &file)?;
+            file.lock()?;
+            Ok(file)
+        };
+        lock().map(|file| Self { _file: file }).map_err(FileError::at(&path))
+    }
+}
+
+/// Tells whether a file is still the one that was read, without reading it. Symbolic links are followed, so it sees a
+/// Kubernetes volume swap its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp(Option<(u64, u64, u64, i64, i64, i64, i64)>);
+
+impl Stamp {
+    /// Of a file that is not there.
+    pub(super) const NONE: Self = Self(None);
+
+    /// Of the file as it is now. Taken before it is read: what changes meanwhile is read again.
+    pub(super) fn of(path: &Path) -> Self {
+        Self(fs::metadata(path).ok().map(|file| {
+            (file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec())
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_whole_private_and_seen_as_changed() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("a/key");
+        make_directory(path.parent().expect("a parent")).expect("made");
+        assert_eq!(read(&path).expect("no error"), None);
+        let before = Stamp::of(&path);
+        write(&path, b"one").expect("written");
+        let first = Stamp::of(&path);
+        write(&path, b"two").expect("written");
+        assert!(before != first && first != Stamp::of(&path) && Stamp::of(&path) == Stamp::of(&path));
+        assert_eq!(read(&path).expect("no error").as_deref(), Some(&b"two"[..]));
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().expect("a parent"))), (0o600, 0o700));
+        let names = fs::read_dir(path.parent().expect("a parent")).expect("readable").count();
+        assert_eq!(names, 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_swapped_link_is_seen() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let at = |name: &str| directory.path().join(name);
+        for version in ["1", "2"] {
+            fs::create_dir(at(version)).expect("made");
+            fs::write(at(version).join("token"), "same length").expect("written");
+        }
+        symlink("1", at("..data")).expect("linked");
+        symlink("..data/token", at("token")).expect("linked");
+        let before = Stamp::of(&at("token"));
+        symlink("2", at("..new")).expect("linked");
+        fs::rename(at("..new"), at("..data")).expect("swapped");
+        assert_ne!(before, Stamp::of(&at("token")));
+    }
+
+    #[test]
+    fn turns_are_taken_one_after_the_other() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("count");
+        fs::write(&path, "0").expect("written");
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let _turn = Turn::wait(directory.path(), "lock").expect("a turn");
+                    let count: u32 = fs::read_to_string(&path).expect("read").parse().expect("a number");
+                    fs::write(&path, (count + 1).to_string()).expect("written");
+                });
+            }
+        });
+        assert_eq!(fs::read_to_string(&path).expect("read"), "8");
+    }
+}

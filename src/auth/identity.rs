@@ -1,0 +1,339 @@
+//! What a listener that speaks TLS shows: a certificate of the node's own authority, or one from files; and how it changes
+//! while connections go on.
+//!
+//! Nothing here waits for time to pass. Whoever is about to shake hands asks whether a look is due, at most once a second, and
+//! looks: whether the files changed, whether the node's own certificate is to be renewed. Connections keep what they
+//! began with. A new pair that does not fit is told once, and the one from before goes on being shown.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use super::authority::{self, Authority, Facts, LOCAL_NAME};
+use super::door::is_due;
+use super::files::{self, FileError, Stamp};
+use super::names::Name;
+use crate::base::{Clock as _, Fault, SystemClock, UnixMillis, with_causes};
+
+/// How all of Cairn's TLS does its arithmetic.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// Why a node cannot show who it is.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The node's authority is damaged.
+    #[error("{path} is not this node's authority: {what}")]
+    Authority {
+        /// Its certificate.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// A certificate and its key cannot be used.
+    #[error("{path} cannot be shown: {reason}")]
+    Certificate {
+        /// The certificate.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A certificate could not be made.
+    #[error("a certificate cannot be made")]
+    Make(#[from] rcgen::Error),
+    /// The library refuses what it is told.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+}
+
+impl IdentityError {
+    /// Who can mend it.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::File(error) => error.fault(),
+            Self::Authority { .. } => Fault::Damage,
+            Self::Certificate { .. } => Fault::Caller,
+            Self::Make(_) | Self::Tls(_) => Fault::Environment,
+        }
+    }
+}
+
+/// A certificate that somebody else issued: PEM, the chain in one file and the key in the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, the node's own certificate first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Where the certificate comes from that clients are shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The node's own authority issues it, for these names and the machine's own.
+    Own(Vec<Name>),
+    /// Files, read again when they change.
+    Files(CertificateFiles),
+}
+
+/// The node's side of every handshake. Both listeners share one.
+pub struct Identity {
+    data_dir: PathBuf,
+    source: Source,
+    authority: Authority,
+    shown: Arc<Shown>,
+    config: Arc<ServerConfig>,
+    begun: Instant,
+    /// When it was last looked, in milliseconds from `begun`.
+    looked: AtomicU64,
+    /// Whether the last renewal failed, which was told.
+    is_failing: AtomicBool,
+    /// Of the files, as they were last read. Held while somebody looks.
+    stamps: Mutex<[Stamp; 2]>,
+}
+
+struct Certificates {
+    /// Of the node's own authority.
+    own: Arc<CertifiedKey>,
+    facts: Facts,
+    /// Out of files.
+    given: Option<Arc<CertifiedKey>>,
+}
+
+struct Shown(ArcSwap<Certificates>);
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shown")
+    }
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let certificates = self.0.load();
+        match &certificates.given {
+            Some(given) if hello.server_name() != Some(LOCAL_NAME) => Some(Arc::clone(given)),
+            _ => Some(Arc::clone(&certificates.own)),
+        }
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// Reads or makes what is shown. The node's own authority is there in any case: this machine's command line trusts it.
+    ///
+    /// # Errors
+    /// When something cannot be read or made, or does not fit.
+    pub fn open(data_dir: &Path, source: Source, now: UnixMillis) -> Result<Self, IdentityError> {
+        let (authority, own) = authority::ensure(data_dir, source.names(), None, now)?;
+        let stamps = source.stamps();
+        let given = source.read()?;
+        let certificates = Certificates { own: own.key, facts: own.facts, given };
+        let shown = Arc::new(Shown(ArcSwap::from_pointee(certificates)));
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::<Shown>::clone(&shown));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self {
+            data_dir: data_dir.to_owned(),
+            source,
+            authority,
+            shown,
+            config: Arc::new(config),
+            begun: Instant::now(),
+            looked: AtomicU64::new(0),
+            is_failing: AtomicBool::new(false),
+            stamps: Mutex::new(stamps),
+        })
+    }
+
+    /// For handshakes; stays the same when the certificate changes.
+    #[must_use]
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// The authority of what clients are shown; `None` when that comes out of files.
+    #[must_use]
+    pub fn authority(&self) -> Option<&Authority> {
+        match self.source {
+            Source::Own(_) => Some(&self.authority),
+            Source::Files(_) => None,
+        }
+    }
+
+    /// Whether to [`Self::look`] before the handshake of a client that connected to this address. Whoever is told so has to.
+    #[must_use]
+    pub fn is_look_due(&self, address: IpAddr) -> bool {
+        is_due(self.begun, &self.looked) || (self.lacks(address) && !self.is_failing.load(Ordering::Relaxed))
+    }
+
+    /// Whether a client at this address of the machine is shown a certificate that does not have it.
+    fn lacks(&self, address: IpAddr) -> bool {
+        matches!(self.source, Source::Own(_)) && self.shown.0.load().facts.lacks(address)
+    }
+
+    /// Reads files that changed, and renews what is to be renewed. Blocks on the disk.
+    pub fn look(&self, address: IpAddr) {
+        self.look_at(address, SystemClock.now());
+    }
+
+    fn look_at(&self, address: IpAddr, now: UnixMillis) {
+        let mut stamps = self.stamps.lock();
+        let current = self.shown.0.load_full();
+        let lacking = Some(address).filter(|address| self.lacks(*address));
+        if lacking.is_some() || !current.facts.are_good(self.source.names(), now) {
+            match authority::ensure(&self.data_dir, self.source.names(), lacking, now) {
+                Ok((_, own)) => {
+                    let given = current.given.clone();
+                    self.shown.0.store(Arc::new(Certificates { own: own.key, facts: own.facts, given }));
+                    self.is_failing.store(false, Ordering::Relaxed);
+                }
+                Err(error) if !self.is_failing.swap(true, Ordering::Relaxed) => {
+                    let error = with_causes(&error);
+                    tracing::error!(%error, "the node's certificate could not be renewed; the old one goes on being shown");
+                }
+                Err(_) => {}
+            }
+        }
+        let now = self.source.stamps();
+        if *stamps == now {
+            return;
+        }
+        *stamps = now;
+        match self.source.read() {
+            Ok(given) => {
+                let current = self.shown.0.load_full();
+                let certificates = Certificates { own: Arc::clone(&current.own), facts: current.facts.clone(), given };
+                self.shown.0.store(Arc::new(certificates));
+                tracing::info!("the certificate was read again");
+            }
+            Err(error) => {
+                let error = with_causes(&error);
+                tracing::error!(%error, "the changed certificate cannot be used; the one from before goes on being shown");
+            }
+        }
+    }
+}
+
+impl Source {
+    /// What the node's own certificate is good for besides the machine's own names.
+    fn names(&self) -> &[Name] {
+        match self {
+            Self::Own(names) => names,
+            Self::Files(_) => &[],
+        }
+    }
+
+    fn stamps(&self) -> [Stamp; 2] {
+        match self {
+            Self::Own(_) => [Stamp::NONE; 2],
+            Self::Files(files) => [Stamp::of(&files.certificate), Stamp::of(&files.key)],
+        }
+    }
+
+    /// The pair out of files.
+    fn read(&self) -> Result<Option<Arc<CertifiedKey>>, IdentityError> {
+        let Self::Files(paths) = self else { return Ok(None) };
+        let bytes = |path: &Path| {
+            let absent = || FileError::at(path)(std::io::ErrorKind::NotFound.into());
+            files::read(path)?.ok_or_else(absent)
+        };
+        let (pem, key) = (bytes(&paths.certificate)?, bytes(&paths.key)?);
+        let path = paths.certificate.clone();
+        let pair = authority::certified(&pem, &key);
+        Ok(Some(Arc::new(pair.map_err(|reason| IdentityError::Certificate { path, reason })?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn given(identity: &Identity) -> Vec<u8> {
+        identity.shown.0.load().given.as_ref().expect("out of files").cert[0].to_vec()
+    }
+
+    #[test]
+    fn a_pair_that_does_not_fit_changes_nothing() {
+        let (data, one, two) = (
+            tempfile::tempdir().expect("temporary directory"),
+            tempfile::tempdir().expect("temporary directory"),
+            tempfile::tempdir().expect("temporary directory"),
+        );
+        let now = SystemClock.now();
+        for directory in [&one, &two] {
+            authority::make_authority(directory.path(), &[], now).expect("made");
+        }
+        let (certificate, key) = (data.path().join("tls.crt"), data.path().join("tls.key"));
+        let copy = |from: &tempfile::TempDir, name: &str, to: &Path| {
+            fs::copy(from.path().join("tls").join(name), to).expect("copied");
+        };
+        copy(&one, "node.pem", &certificate);
+        copy(&two, "node.key", &key);
+        let files = CertificateFiles { certificate: certificate.clone(), key: key.clone() };
+        let open = || Identity::open(&data.path().join("data"), Source::Files(files.clone()), now);
+        assert!(matches!(open(), Err(IdentityError::Certificate { .. })));
+        copy(&one, "node.key", &key);
+        let identity = open().expect("they fit");
+        let first = given(&identity);
+        for broken in [&b"no certificate"[..], b""] {
+            fs::write(&certificate, broken).expect("written");
+            identity.look(HERE);
+            assert_eq!(given(&identity), first);
+        }
+        fs::remove_file(&certificate).expect("removed");
+        identity.look(HERE);
+        assert_eq!(given(&identity), first);
+        copy(&two, "node.pem", &certificate);
+        identity.look(HERE);
+        assert_eq!(given(&identity), first, "half of the new pair");
+        copy(&two, "node.key", &key);
+        identity.look(HERE);
+        assert_ne!(given(&identity), first);
+    }
+
+    #[test]
+    fn the_own_certificate_is_renewed_while_running() {
+        let data = tempfile::tempdir().expect("temporary directory");
+        let now = SystemClock.now();
+        let identity = Identity::open(data.path(), Source::Own(Vec::new()), now).expect("made");
+        let shown = || identity.shown.0.load().own.cert[0].to_vec();
+        let first = shown();
+        identity.look_at(HERE, now);
+        assert_eq!(shown(), first);
+        identity.look_at(HERE, UnixMillis(now.0 + 700 * 24 * 3_600 * 1_000));
+        let second = shown();
+        assert_ne!(first, second);
+        let other = IpAddr::from([192, 0, 2, 7]);
+        assert!(identity.is_look_due(other), "a client came to an address that is not in the certificate");
+        identity.look_at(other, UnixMillis(now.0 + 700 * 24 * 3_600 * 1_000));
+        assert!(shown() != second && !identity.lacks(other));
+    }
+}

@@ -1,0 +1,121 @@
+//! The secret itself.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+use super::files::FileError;
+use crate::base::{Digest, Fault};
+
+/// Random bytes of a token.
+const TOKEN_BYTES: usize = 32;
+/// Tells our tokens from others, for people and for scanners of leaked secrets.
+const PREFIX: &str = "cairn_";
+
+/// A secret; its `Debug` shows nothing of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// A new random token.
+    ///
+    /// # Errors
+    /// When the system has no random numbers.
+    pub fn random() -> Result<Self, TokenError> {
+        let mut bytes = [0; TOKEN_BYTES];
+        getrandom::fill(&mut bytes).map_err(|source| TokenError::Random { source })?;
+        Ok(Self(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))))
+    }
+
+    /// The text to hand to a client.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        digest_of(&self.0)
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// What is kept of a token.
+pub(super) fn digest_of(token: &str) -> Digest {
+    Digest::of_parts([&b"cairn node token"[..], token.as_bytes()])
+}
+
+/// Why tokens could not be read, made or taken back.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The file holds something else.
+    #[error("{path} is no token file; remove it, and the next start makes a new token")]
+    Content {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The file of `server.token_file` holds no token.
+    #[error("{path} holds no token: expected one line of at least {least} visible characters")]
+    Weak {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Fewest characters.
+        least: usize,
+    },
+    /// The name is not one.
+    #[error("'{name}' is no name for a token: expected 1 to 64 letters, digits, '.', '_', '-' or '@'")]
+    Name {
+        /// What was given.
+        name: String,
+    },
+    /// There is one of that name.
+    #[error("there is a token named '{name}' already; revoke it first, or choose another name")]
+    Exists {
+        /// Its name.
+        name: String,
+    },
+    /// There is none of that name.
+    #[error("there is no token named '{name}'; `cairn token list` shows all")]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// There are as many as there may be.
+    #[error("there are {most} tokens, as many as a node keeps; revoke one first")]
+    TooMany {
+        /// The limit.
+        most: usize,
+    },
+    /// The system has no random numbers.
+    #[error("no random numbers for a token")]
+    Random {
+        /// What it said.
+        source: getrandom::Error,
+    },
+}
+
+impl TokenError {
+    /// Who can mend it.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::File(error) => error.fault(),
+            Self::Random { .. } => Fault::Environment,
+            Self::Content { .. } => Fault::Damage,
+            Self::Weak { .. }
+            | Self::Name { .. }
+            | Self::Exists { .. }
+            | Self::Unknown { .. }
+            | Self::TooMany { .. } => Fault::Caller,
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The named tokens of a node: `token.json` in its data directory, digests only.
+//!
+//! Invariants: a change is made under a lock file, so that two commands at once lose nothing. The file is written anew in one
+//! rename; a running node sees the old list or the new one. A file of the time when a node had one token is read as a
+//! token named [`NODE`].
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::files::{self, FileError, Turn};
+use super::token::{Token, TokenError};
+use crate::base::{Digest, UnixMillis};
+
+/// The token that the first start makes.
+pub const NODE: &str = "node";
+/// Tokens of a node. Bounds the work of a request.
+const TOKENS_MAX: usize = 256;
+/// Longest name.
+const NAME_BYTES_MAX: usize = 64;
+
+/// What is known of a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedToken {
+    /// Its name, for people.
+    pub name: String,
+    /// When it was made.
+    pub created: UnixMillis,
+    /// From when on it is refused; `None`: never.
+    pub expires: Option<UnixMillis>,
+    pub(super) digest: Digest,
+}
+
+impl NamedToken {
+    /// Whether it is refused by now.
+    #[must_use]
+    pub fn is_expired(&self, now: UnixMillis) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum TokenFile {
+    Named {
+        tokens: Vec<Entry>,
+    },
+    /// As written when a node had one token.
+    Single {
+        blake3: String,
+        created: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    name: String,
+    blake3: String,
+    created: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires: Option<String>,
+}
+
+impl Entry {
+    fn read(self) -> Result<NamedToken, serde_json::Error> {
+        use serde::de::Error as _;
+        let time = |text: &str| text.parse().map_err(serde_json::Error::custom);
+        Ok(NamedToken {
+            digest: self.blake3.parse().map_err(serde_json::Error::custom)?,
+            created: time(&self.created)?,
+            expires: self.expires.as_deref().map(time).transpose()?,
+            name: self.name,
+        })
+    }
+}
+
+pub(super) fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join("token.json")
+}
+
+/// All tokens, the oldest first; `None` when there has never been one.
+pub(super) fn read(data_dir: &Path) -> Result<Option<Vec<NamedToken>>, TokenError> {
+    let path = path(data_dir);
+    let Some(bytes) = files::read(&path)? else { return Ok(None) };
+    let parse = || -> Result<Vec<NamedToken>, serde_json::Error> {
+        match serde_json::from_slice(&bytes)? {
+            TokenFile::Named { tokens } => tokens.into_iter().map(Entry::read).collect(),
+            TokenFile::Single { blake3, created } => {
+                Ok(vec![Entry { name: NODE.to_owned(), blake3, created, expires: None }.read()?])
+            }
+        }
+    };
+    parse().map(Some).map_err(|source| TokenError::Content { path, source })
+}
+
+fn write(data_dir: &Path, tokens: &[NamedToken]) -> Result<(), FileError> {
+    let tokens = tokens.iter().map(|token| Entry {
+        name: token.name.clone(),
+        blake3: token.digest.to_string(),
+        created: token.created.to_string(),
+        expires: token.expires.map(|time| time.to_string()),
+    });
+    let file = TokenFile::Named { tokens: tokens.collect() };
+    let text = serde_json::to_vec_pretty(&file).expect("plain data serialises");
+    files::write(&path(data_dir), &text)
+}
+
+fn turn(data_dir: &Path) -> Result<Turn, FileError> {
+    files::make_directory(data_dir)?;
+    Turn::wait(data_dir, "token.lock")
+}
+
+/// All tokens, the oldest first.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn list(data_dir: &Path) -> Result<Vec<NamedToken>, TokenError> {
+    Ok(read(data_dir)?.unwrap_or_default())
+}
+
+/// Makes a token; a running node takes it within a second. It is shown here and never again.
+///
+/// # Errors
+/// When there is one of that name, or the file cannot be written.
+pub fn create(
+    data_dir: &Path,
+    name: &str,
+    now: UnixMillis,
+    expires: Option<UnixMillis>,
+) -> Result<(Token, NamedToken), TokenError> {
+    let is_name_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(is_name_letter) {
+        return Err(TokenError::Name { name: name.to_owned() });
+    }
+    let _turn = turn(data_dir)?;
+    let mut tokens = list(data_dir)?;
+    if tokens.iter().any(|token| token.name == name) {
+        return Err(TokenError::Exists { name: name.to_owned() });
+    }
+    if tokens.len() >= TOKENS_MAX {
+        return Err(TokenError::TooMany { most: TOKENS_MAX });
+    }
+    let token = Token::random()?;
+    let named = NamedToken { name: name.to_owned(), created: now, expires, digest: token.digest() };
+    tokens.push(named.clone());
+    write(data_dir, &tokens)?;
+    Ok((token, named))
+}
+
+/// Takes a token back; a running node refuses it within a second.
+///
+/// # Errors
+/// When there is none of that name, or the file cannot be written.
+pub fn revoke(data_dir: &Path, name: &str) -> Result<NamedToken, TokenError> {
+    let _turn = turn(data_dir)?;
+    let mut tokens = list(data_dir)?;
+    let Some(place) = tokens.iter().position(|token| token.name == name) else {
+        return Err(TokenError::Unknown { name: name.to_owned() });
+    };
+    let revoked = tokens.remove(place);
+    write(data_dir, &tokens)?;
+    Ok(revoked)
+}
+
+/// Makes the token named [`NODE`] when the node has never had a token, or puts a new one in its place when `renew` is set.
+/// Returned only when it was made.
+///
+/// # Errors
+/// See [`TokenError`].
+pub fn token_of_node(data_dir: &Path, renew: bool, now: UnixMillis) -> Result<Option<Token>, TokenError> {
+    let _turn = turn(data_dir)?;
+    let known = match read(data_dir) {
+        Ok(Some(_)) if !renew => return Ok(None),
+        Ok(known) => known.unwrap_or_default(),
+        // A file that cannot be read lets nobody in: there is nothing in it to be kept.
+        Err(TokenError::Content { .. }) if renew => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let token = Token::random()?;
+    let made = NamedToken { name: NODE.to_owned(), created: now, expires: None, digest: token.digest() };
+    let others = known.into_iter().filter(|token| token.name != NODE);
+    write(data_dir, &std::iter::once(made).chain(others).collect::<Vec<_>>())?;
+    Ok(Some(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_shown_once_and_kept_as_a_digest() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let shown = token_of_node(directory.path(), false, UnixMillis(0)).expect("made").expect("new");
+        assert_eq!(token_of_node(directory.path(), false, UnixMillis(0)).expect("read"), None);
+        let kept = std::fs::read_to_string(path(directory.path())).expect("read");
+        assert!(!kept.contains(shown.reveal()) && kept.contains(&shown.digest().to_string()));
+        let renewed = token_of_node(directory.path(), true, UnixMillis(0)).expect("renewed").expect("new");
+        assert_ne!(renewed, shown);
+        assert_eq!(format!("{shown:?}"), "Token(…)");
+    }
+
+    #[test]
+    fn the_one_token_of_an_older_node_goes_on_under_a_name() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let digest = Token::random().expect("random").digest();
+        let text = format!(r#"{{"blake3": "{digest}", "created": "2026-07-28T09:30:00Z"}}"#);
+        std::fs::write(path(directory.path()), text).expect("written");
+        create(directory.path(), "laptop", UnixMillis(0), None).expect("made");
+        let tokens = list(directory.path()).expect("read");
+        let names: Vec<&str> = tokens.iter().map(|token| token.name.as_str()).collect();
+        assert_eq!((names, tokens[0].digest), (vec![NODE, "laptop"], digest));
+        assert_eq!(tokens[0].created.to_string(), "2026-07-28T09:30:00Z");
+    }
+
+    #[test]
+    fn names_are_used_once_and_must_be_names() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let make = |name: &str| create(directory.path(), name, UnixMillis(0), None).map(drop);
+        assert!(make("laptop").is_ok());
+        assert!(matches!(make("laptop"), Err(TokenError::Exists { .. })));
+        for name in ["", "two words", "a/b", "ü", &"x".repeat(65)] {
+            assert!(matches!(make(name), Err(TokenError::Name { .. })), "{name}");
+        }
+        assert!(matches!(revoke(directory.path(), "phone"), Err(TokenError::Unknown { .. })));
+        revoke(directory.path(), "laptop").expect("revoked");
+        assert_eq!(list(directory.path()).expect("read"), []);
+        assert_eq!(
+            token_of_node(directory.path(), false, UnixMillis(0)).expect("read"),
+            None,
+            "revoked, not made anew"
+        );
+    }
+
+    #[test]
+    fn many_writers_lose_nothing() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        std::thread::scope(|scope| {
+            for number in 0..16 {
+                let data_dir = directory.path();
+                scope.spawn(move || create(data_dir, &format!("t{number}"), UnixMillis(0), None).expect("made"));
+            }
+        });
+        assert_eq!(list(directory.path()).expect("read").len(), 16);
+    }
+}
