@@ -27,8 +27,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
+use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 
@@ -146,12 +149,17 @@ pub(super) fn ensure(
     let known = read(&directory, &authority)?;
     let mut addresses = known.as_ref().map_or_else(BTreeSet::new, |known| known.facts.seen.clone());
     addresses.extend(seen.map(|address| address.to_canonical()));
-    match known {
-        Some(known) if known.facts.are_good(names, now) && known.facts.seen == addresses => Ok((authority, known)),
-        _ => {
-            let made = make(&directory, &authority, key, wanted(names, &addresses), addresses, now)?;
-            Ok((authority, made))
-        }
+    if let Some(known) = known
+        && known.facts.are_good(names, now)
+        && known.facts.seen == addresses
+        && trusted(&authority, &known.key, now).is_ok()
+    {
+        return Ok((authority, known));
+    }
+    let made = make(&directory, &authority, key, wanted(names, &addresses), addresses, now)?;
+    match trusted(&authority, &made.key, now) {
+        Ok(()) => Ok((authority, made)),
+        Err(what) => Err(IdentityError::Authority { path: authority.file, what }),
     }
 }
 
@@ -212,6 +220,21 @@ pub(super) fn certified(pem: &[u8], key: &[u8]) -> Result<CertifiedKey, String> 
     }
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("the key cannot be read: {error}"))?;
     CertifiedKey::from_der(chain, key, &provider()).map_err(|error| format!("certificate and key do not fit: {error}"))
+}
+
+/// Whether a client that trusts the authority takes the certificate; why not, when it does not. Finds damage in
+/// either that reading them does not.
+fn trusted(authority: &Authority, key: &CertifiedKey, now: UnixMillis) -> Result<(), String> {
+    let mut roots = RootCertStore::empty();
+    let words = |error: rustls::Error| error.to_string();
+    let root = CertificateDer::from_pem_slice(authority.pem.as_bytes()).map_err(|error| error.to_string())?;
+    roots.add(root).map_err(words)?;
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+    let verifier = verifier.map_err(|error| error.to_string())?;
+    let name = ServerName::try_from(LOCAL_NAME).expect("a name: a test makes it");
+    let now = UnixTime::since_unix_epoch(Duration::from_millis(sound(now).0.unsigned_abs()));
+    let certificate = key.end_entity_cert().map_err(words)?;
+    verifier.verify_server_cert(certificate, &[], &name, &[], now).map(drop).map_err(words)
 }
 
 /// The node's certificate, if all of it is there and is this authority's.

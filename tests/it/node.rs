@@ -55,6 +55,8 @@ pub struct TestNode {
     pub admin: String,
     /// The token that its line showed.
     pub token: Option<String>,
+    /// The authority that its line named.
+    pub authority: Option<PathBuf>,
     agent: ureq::Agent,
 }
 
@@ -98,7 +100,25 @@ impl Answer {
 /// A client that shows every status as an answer, goes through no proxy and keeps no connection: a node that refuses a
 /// request before it has read the body closes the connection, and the next request must not meet that.
 pub fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder().http_status_as_error(false).proxy(None).max_idle_connections(0).build().new_agent()
+    agent_trusting(ureq::tls::RootCerts::WebPki)
+}
+
+/// The same, with these authorities for addresses that begin with `https://`.
+pub fn agent_trusting(roots: ureq::tls::RootCerts) -> ureq::Agent {
+    let tls = ureq::tls::TlsConfig::builder().root_certs(roots).build();
+    let config = ureq::Agent::config_builder().http_status_as_error(false).proxy(None).max_idle_connections(0);
+    config.tls_config(tls).build().new_agent()
+}
+
+/// The authority in a file.
+pub fn authority(path: &Path) -> ureq::tls::RootCerts {
+    let pem = fs::read(path).expect("an authority");
+    [ureq::tls::Certificate::from_pem(&pem).expect("a certificate")].into_iter().into()
+}
+
+/// The address that a node's line names, for a client on this machine.
+pub fn reachable(url: &str) -> String {
+    url.replace("//0.0.0.0:", "//127.0.0.1:")
 }
 
 impl TestNode {
@@ -138,6 +158,7 @@ impl TestNode {
             mcp: String::new(),
             admin: String::new(),
             token: None,
+            authority: None,
             agent: agent(),
         };
         node.read_line(&line);
@@ -146,9 +167,13 @@ impl TestNode {
 
     fn read_line(&mut self, line: &Value) {
         assert_eq!(line["pid"], self.process.id());
-        self.mcp = line["mcp"].as_str().expect("an address").to_owned();
-        self.admin = line["admin"].as_str().expect("an address").to_owned();
+        self.mcp = reachable(line["mcp"].as_str().expect("an address"));
+        self.admin = reachable(line["admin"].as_str().expect("an address"));
         self.token = line["token"].as_str().map(str::to_owned);
+        self.authority = line["authority"].as_str().map(PathBuf::from);
+        if let Some(path) = &self.authority {
+            self.agent = agent_trusting(authority(path));
+        }
     }
 
     /// Its process id.

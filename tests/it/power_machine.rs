@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::node::cairn;
+use crate::node::{authority, cairn, reachable};
 use crate::power_disk::Disk;
 use crate::power_tree::{Random, Tree};
 
@@ -204,7 +204,8 @@ impl Node {
                         return Err(format!("{error} in {line:?}"));
                     }
                 };
-                let client = Client::new(line["mcp"].as_str().and_then(|url| url.strip_suffix("/mcp")).expect("a URL"));
+                let url = line["mcp"].as_str().and_then(|url| url.strip_suffix("/mcp")).expect("a URL");
+                let client = Client::new(&reachable(url), line["authority"].as_str().map(Path::new));
                 Ok(Self { process, ended, client })
             }
             Ok(_) => {
@@ -281,8 +282,10 @@ pub struct Client {
 }
 
 impl Client {
-    fn new(base: &str) -> Self {
+    fn new(base: &str, trusted: Option<&Path>) -> Self {
+        let roots = trusted.map_or(ureq::tls::RootCerts::WebPki, authority);
         let agent = ureq::Agent::config_builder()
+            .tls_config(ureq::tls::TlsConfig::builder().root_certs(roots).build())
             .http_status_as_error(false)
             .proxy(None)
             .timeout_global(Some(PATIENCE))
