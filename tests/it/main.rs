@@ -10,6 +10,7 @@ mod config_files;
 mod damage;
 mod doctor;
 mod documents;
+mod door;
 mod durability;
 mod eval;
 mod faults;
