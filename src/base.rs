@@ -258,6 +258,9 @@ pub fn with_causes(error: &dyn Error) -> String {
 #[serde(transparent)]
 pub struct UnixMillis(pub i64);
 
+/// 2026-11-01: when this release was made. No clock that is right shows an earlier time.
+pub const RELEASED: UnixMillis = UnixMillis(1_793_491_200_000);
+
 impl fmt::Display for UnixMillis {
     /// RFC 3339 with seconds in UTC, for example `2026-07-28T09:30:00Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -14,6 +14,7 @@ mod eval;
 mod image;
 mod install;
 mod output;
+mod owner;
 mod proxy;
 mod search;
 mod serve;
@@ -150,6 +151,34 @@ enum Verb {
     },
 }
 
+impl Verb {
+    /// Whether it may open the data directory.
+    fn opens_data(&self) -> bool {
+        match self {
+            Self::Serve(_)
+            | Self::Mcp(_)
+            | Self::Add(_)
+            | Self::Search(_)
+            | Self::Get(_)
+            | Self::Ls(_)
+            | Self::Rm(_)
+            | Self::Collection(_)
+            | Self::Snapshot(_)
+            | Self::Token(_)
+            | Self::Doctor(_)
+            | Self::Status(_) => true,
+            Self::Eval(_)
+            | Self::Image(_)
+            | Self::Bundle(_)
+            | Self::Install(_)
+            | Self::Rollback(_)
+            | Self::Uninstall(_)
+            | Self::Completions { .. }
+            | Self::Man { .. } => false,
+        }
+    }
+}
+
 /// Why a verb did not do what it was asked, with the exit code that says so.
 #[derive(Debug)]
 pub struct Failure {
@@ -204,6 +233,12 @@ impl Cli {
     /// [`Failure`] with words for people and an exit code for programs.
     pub fn run(self) -> Result<(), Failure> {
         let common = &self.common;
+        if self.verb.opens_data()
+            && common.url.is_none()
+            && let Ok(config) = common.load()
+        {
+            owner::go_on_as_owner(&config.data_dir)?;
+        }
         match self.verb {
             Verb::Serve(arguments) => serve::run(common, &arguments),
             Verb::Mcp(arguments) => proxy::run(common, &arguments),

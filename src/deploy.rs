@@ -5,6 +5,7 @@
 //! signature holds, and gets its name only once its digest is right.
 
 pub mod bundle;
+pub mod checkup;
 pub mod oci;
 pub mod systemd;
 

@@ -38,15 +38,13 @@ use serde::{Deserialize, Serialize};
 use super::files::{self, Turn};
 use super::identity::{IdentityError, provider};
 use super::names::Name;
-use crate::base::{Digest, UnixMillis};
+use crate::base::{Digest, RELEASED, UnixMillis};
 
 /// The name under which the command line of this machine reaches the node, whatever certificate others are shown. Names below
 /// `localhost` belong to nobody else (RFC 6761).
 pub const LOCAL_NAME: &str = "cairn.localhost";
 
 const DAY_MS: i64 = 24 * 3_600 * 1_000;
-/// 2026-11-01: when this release was made. No clock that is right shows an earlier time.
-const RELEASED: UnixMillis = UnixMillis(1_793_491_200_000);
 /// How long before its making a certificate is valid.
 const BACKDATE_MS: i64 = 30 * DAY_MS;
 const AUTHORITY_MS: i64 = 25 * 365 * DAY_MS;

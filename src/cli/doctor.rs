@@ -1,4 +1,4 @@
-//! `cairn doctor`: what is wrong with a node's data, what it affects, and mending it from a snapshot.
+//! `cairn doctor`: what is wrong with a machine and with a node's data, what that affects, and mending it from a snapshot.
 
 use std::fs;
 use std::sync::Arc;
@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use super::backend::Backend;
 use super::{Common, Failure, output, quiet_logs};
 use crate::app;
-use crate::base::{ByteSize, Lsn, SystemClock};
+use crate::base::{ByteSize, Clock as _, Lsn, SystemClock};
 use crate::config::Config;
+use crate::deploy::{Finding, Tree, checkup};
 use crate::mcp::Tool;
 use crate::snapshot::Snapshots;
 use crate::store::{self, Reader};
@@ -21,10 +22,10 @@ const NAMED: usize = 1_000;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  cairn doctor            read every record, name what is damaged and which documents that affects
+  cairn doctor            look at the machine, read every record, name what is damaged and which documents that affects
   cairn doctor --repair   put sound segments from the snapshots in the place of damaged ones
 
-The node must be stopped for either, because every byte is read; of a running node only what it knows is told.
+The node must be stopped to read every byte; of a running node what it knows is told, and what is wrong with the machine.
 Exit code 1 means that something is wrong.")]
 pub(super) struct Arguments {
     /// Replace damaged segments of the log by those of the snapshots
@@ -35,14 +36,21 @@ pub(super) struct Arguments {
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
     let config = common.load()?;
     quiet_logs(&config);
+    // Of another machine only its node can be asked.
+    let machine = if common.url.is_some() { Vec::new() } else { machine(&config) };
     if let Some(node) = Backend::running(common.address(), config.clone())? {
         if arguments.repair {
             return Err(anyhow!("the node is running; stop it, repair, and start it again").into());
         }
-        return running(common, &node);
+        return running(common, &node, &machine);
     }
     if !config.data_dir.join("log").exists() && !config.data_dir.join("swap.json").exists() {
         let hint = "`cairn serve` makes one, --data-dir names another place";
+        if common.json {
+            output::json(&json!({"running": false, "machine": findings_json(&machine)}))?;
+        } else {
+            show(&machine)?;
+        }
         return Err(anyhow!("there is no data in {}; {hint}", config.data_dir.display()).into());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -53,11 +61,30 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         checkup = examine(&config, &snapshots)?;
         checkup.mended = mended;
     }
-    tell(common, &checkup, arguments.repair)
+    tell(common, &checkup, arguments.repair, &machine)
+}
+
+/// What is wrong with this machine.
+fn machine(config: &Config) -> Vec<Finding> {
+    let subject =
+        checkup::Subject { data_dir: config.data_dir.clone(), now: SystemClock.now(), released: crate::base::RELEASED };
+    checkup::examine(&Tree::machine(), &subject)
+}
+
+fn findings_json(findings: &[Finding]) -> Vec<Value> {
+    let told = findings.iter();
+    told.map(|found| json!({"about": found.about, "problem": found.is_obstacle, "message": found.message})).collect()
+}
+
+fn show(findings: &[Finding]) -> Result<(), Failure> {
+    findings.iter().try_for_each(|found| {
+        let level = if found.is_obstacle { "problem" } else { "warning" };
+        output::line(&format!("{level:<9}{}", found.message))
+    })
 }
 
 /// What a running node knows of itself.
-fn running(common: &Common, node: &Backend) -> Result<(), Failure> {
+fn running(common: &Common, node: &Backend, machine: &[Finding]) -> Result<(), Failure> {
     let status = node.call(Tool::GetStatus, json!({}))?;
     let texts = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
@@ -66,8 +93,10 @@ fn running(common: &Common, node: &Backend) -> Result<(), Failure> {
     problems.extend(status["writes_reason"].as_str().map(|reason| format!("writes are refused: {reason}")));
     let warnings = texts(&status["snapshots"]["warnings"]);
     if common.json {
-        output::json(&json!({"running": true, "problems": problems, "warnings": warnings}))?;
+        let machine = findings_json(machine);
+        output::json(&json!({"running": true, "problems": problems, "warnings": warnings, "machine": machine}))?;
     } else {
+        show(machine)?;
         problems.iter().try_for_each(|problem| output::line(&format!("problem  {problem}")))?;
         warnings.iter().try_for_each(|warning| output::line(&format!("warning  {warning}")))?;
         if problems.is_empty() {
@@ -75,9 +104,18 @@ fn running(common: &Common, node: &Backend) -> Result<(), Failure> {
         }
     }
     if problems.is_empty() {
-        Ok(())
+        well(machine)
     } else {
         Err(anyhow!("the node has problems; stop it, then run `cairn doctor`").into())
+    }
+}
+
+/// Fails when the machine has a problem.
+fn well(machine: &[Finding]) -> Result<(), Failure> {
+    match machine.iter().filter(|found| found.is_obstacle).count() {
+        0 => Ok(()),
+        1 => Err(anyhow!("the machine has a problem").into()),
+        count => Err(anyhow!("the machine has {count} problems").into()),
     }
 }
 
@@ -165,7 +203,7 @@ fn repair(config: &Config, snapshots: &Snapshots, checkup: &Checkup) -> Result<V
     Ok(told)
 }
 
-fn tell(common: &Common, checkup: &Checkup, repaired: bool) -> Result<(), Failure> {
+fn tell(common: &Common, checkup: &Checkup, repaired: bool, machine: &[Finding]) -> Result<(), Failure> {
     let is_well = checkup.damage.is_empty() && checkup.affected.is_empty();
     if common.json {
         let affected: Vec<Value> = checkup
@@ -176,9 +214,10 @@ fn tell(common: &Common, checkup: &Checkup, repaired: bool) -> Result<(), Failur
         output::json(&json!({
             "running": false, "node": checkup.node, "lsn": checkup.last.0, "log_bytes": checkup.log_bytes,
             "dead_bytes": checkup.dead_bytes, "problems": checkup.damage, "affected": affected,
-            "warnings": checkup.warnings, "repairs": checkup.mended,
+            "warnings": checkup.warnings, "repairs": checkup.mended, "machine": findings_json(machine),
         }))?;
     } else {
+        show(machine)?;
         checkup.mended.iter().try_for_each(|line| output::line(&format!("repair   {line}")))?;
         checkup.damage.iter().try_for_each(|line| output::line(&format!("damage   {line}")))?;
         for one in &checkup.affected {
@@ -196,7 +235,7 @@ fn tell(common: &Common, checkup: &Checkup, repaired: bool) -> Result<(), Failur
         }
     }
     match (is_well, repaired) {
-        (true, _) => Ok(()),
+        (true, _) => well(machine),
         (false, false) => Err(anyhow!("the log is damaged; `cairn doctor --repair` looks for sound segments in the snapshots").into()),
         (false, true) => Err(anyhow!(
             "the log is still damaged; `cairn snapshot restore` goes back to a snapshot, and adding the affected documents again heals them"

@@ -390,7 +390,7 @@ fn settings(tree: &Tree) -> Result<Option<crate::config::Config>, Failure> {
 fn first_settings(listen: SocketAddr) -> String {
     format!(
         "# What differs from the defaults, which `cairn serve --print-config` shows. Restart the service after a change.\n\n\
-         [node]\ndata_dir = \"{DATA_DIR}\"\n\n[server]\nlisten = \"{listen}\"\ntoken_file = \"\"\n"
+         [node]\ndata_dir = \"{DATA_DIR}\"\n\n[server]\nlisten = \"{listen}\"\n"
     )
 }
 

@@ -1,0 +1,35 @@
+//! Root, and data that belongs to somebody else.
+//!
+//! A node under systemd keeps its data as a user of its own. What root would write there, by a command on a stopped node, the
+//! node could not use any more; so such a command goes on as the owner.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::anyhow;
+
+use super::Failure;
+
+/// Goes on as the user that `data_dir` belongs to, where this is root and the directory is not root's.
+///
+/// # Errors
+/// When that is not possible. Otherwise returns only where there is nothing to do.
+pub(super) fn go_on_as_owner(data_dir: &Path) -> Result<(), Failure> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let Ok(found) = fs::metadata(data_dir) else { return Ok(()) };
+    if found.uid() == 0 {
+        return Ok(());
+    }
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // The file that runs, also where its owner may not look into the folder that it is in.
+    let error = Command::new("/proc/self/exe").arg0("cairn").args(arguments).gid(found.gid()).uid(found.uid()).exec();
+    let place = data_dir.display();
+    let uid = found.uid();
+    Err(anyhow!(error).context(format!("{place} belongs to user {uid}, and this cannot go on as that user")).into())
+}
