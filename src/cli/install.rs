@@ -128,6 +128,14 @@ struct Staged<'a> {
 }
 
 impl Runner for Staged<'_> {
+    fn stage(&mut self, _: &Release) -> Result<(), Cause> {
+        Ok(())
+    }
+
+    fn retire(&mut self, _: &Release) -> Result<(), Cause> {
+        Ok(())
+    }
+
     fn prepare(&mut self, _: &Release) -> Result<(), Cause> {
         keep(self.tree, &self.kept)
     }

@@ -19,6 +19,12 @@ pub type Cause = Box<dyn Error + Send + Sync>;
 
 /// Makes releases run on a machine.
 pub trait Runner {
+    /// Brings what a release needs, from its own folder, before its files are in place: an image. Fine when it is there.
+    ///
+    /// # Errors
+    /// In words for the operator.
+    fn stage(&mut self, release: &Release) -> Result<(), Cause>;
+
     /// Makes what outlives releases: users, folders, secrets. Fine when they exist.
     ///
     /// # Errors
@@ -31,11 +37,17 @@ pub trait Runner {
     /// When it does not; with what its log says.
     fn start(&mut self, release: &Release) -> Result<(), Cause>;
 
-    /// Ends it, so that nothing holds the data, before its files are withdrawn.
+    /// Ends it, so that nothing holds the data, until a release is started again.
     ///
     /// # Errors
     /// When it goes on.
     fn stop(&mut self, release: &Release) -> Result<(), Cause>;
+
+    /// Ends it for good, before its files are withdrawn. Data stays.
+    ///
+    /// # Errors
+    /// When it goes on.
+    fn retire(&mut self, release: &Release) -> Result<(), Cause>;
 
     /// Lets the machine forget what was withdrawn.
     ///
@@ -299,7 +311,7 @@ impl Change<'_> {
     fn remove(&mut self, release: &Release) -> Result<(), ChangeError> {
         let failed = |source| ChangeError::NotRemoved { name: release.name.clone(), source };
         self.report.step("stopping the node");
-        self.runner.stop(release).map_err(failed)?;
+        self.runner.retire(release).map_err(failed)?;
         self.report.step("removing what was put in place");
         release.withdraw(self.tree)?;
         self.runner.forget(release).map_err(failed)
@@ -368,6 +380,7 @@ impl Change<'_> {
     }
 
     fn bring_up(&mut self, to: &Release, others: &[&Release]) -> Result<(), Cause> {
+        self.runner.stage(to)?;
         self.report.step("putting files in place");
         to.place(self.tree, others)?;
         self.report.step("making users and folders");
@@ -384,7 +397,7 @@ impl Change<'_> {
         match record.current.as_deref() {
             None => {
                 self.report.step("taking everything out again");
-                self.runner.stop(to)?;
+                self.runner.retire(to)?;
                 to.withdraw(self.tree)?;
                 self.runner.forget(to)?;
                 Installation::remove(self.tree)?;
@@ -400,6 +413,7 @@ impl Change<'_> {
                     self.report.step(&format!("restoring snapshot {snapshot}"));
                     self.node.restore(&from, &snapshot)?;
                 }
+                self.runner.stage(&from)?;
                 from.place(self.tree, &[to])?;
                 self.runner.start(&from)?;
                 self.node.self_test()?;

@@ -347,6 +347,14 @@ impl Release {
     }
 }
 
+/// Removes the archive of a release's image; a damaged release does not say where it is.
+fn remove_image(tree: &Tree, name: &str) -> Result<(), TreeError> {
+    match Release::load(tree, name).ok().flatten().and_then(|release| release.image) {
+        Some(image) => tree.remove(image.path),
+        None => Ok(()),
+    }
+}
+
 /// Where the release with this name is.
 fn folder_of(name: &str) -> PathBuf {
     Path::new(FOLDER).join(name)
@@ -425,6 +433,7 @@ impl Installation {
     pub fn remove(tree: &Tree) -> Result<(), TreeError> {
         for name in tree.list(FOLDER)? {
             if tree.exists(folder_of(&name).join("release.json"))? || name.ends_with(".partial") {
+                remove_image(tree, &name)?;
                 tree.remove_folder(folder_of(&name))?;
             }
         }
@@ -444,6 +453,10 @@ impl Installation {
         let mut removed = Vec::new();
         for name in tree.list(FOLDER)? {
             let is_release = tree.exists(folder_of(&name).join("release.json"))?;
+            if is_release && self.current.as_ref() != Some(&name) && pending != Some(&name) {
+                // A release makes it again from its executable.
+                remove_image(tree, &name)?;
+            }
             if (is_release && !kept.contains(&&name)) || (name.starts_with('.') && name.ends_with(".partial")) {
                 tree.remove_folder(folder_of(&name))?;
                 removed.push(name);

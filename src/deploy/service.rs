@@ -98,6 +98,10 @@ impl<'a> Systemd<'a> {
 }
 
 impl Runner for Systemd<'_> {
+    fn stage(&mut self, _: &Release) -> Result<(), Cause> {
+        Ok(())
+    }
+
     fn prepare(&mut self, release: &Release) -> Result<(), Cause> {
         let paths = |folder: &str| -> Vec<PathBuf> {
             let files = release.files.iter().map(|file| file.path.clone());
@@ -126,6 +130,10 @@ impl Runner for Systemd<'_> {
     }
 
     fn stop(&mut self, _: &Release) -> Result<(), Cause> {
+        Ok(run("systemctl", &["stop", UNIT]).map(drop)?)
+    }
+
+    fn retire(&mut self, _: &Release) -> Result<(), Cause> {
         match run("systemctl", &["disable", "--now", UNIT]) {
             Err(error) if error.message.contains("does not exist") || error.message.contains("not loaded") => Ok(()),
             result => Ok(result.map(drop)?),

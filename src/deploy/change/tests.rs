@@ -39,6 +39,16 @@ impl Machine {
 struct Fake(Rc<Machine>, Tree);
 
 impl Runner for Fake {
+    fn stage(&mut self, release: &Release) -> Result<(), Cause> {
+        self.0.step();
+        assert!(release.is_stored(&self.1));
+        Ok(())
+    }
+
+    fn retire(&mut self, release: &Release) -> Result<(), Cause> {
+        self.stop(release)
+    }
+
     fn prepare(&mut self, _: &Release) -> Result<(), Cause> {
         self.0.step();
         Ok(())
