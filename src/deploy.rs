@@ -10,6 +10,7 @@ pub mod oci;
 pub mod systemd;
 
 mod change;
+mod cluster;
 mod executable;
 mod host;
 mod node;
@@ -22,6 +23,7 @@ mod tarball;
 mod tree;
 
 pub use change::{Cause, Change, ChangeError, Changed, Node, Report, Runner};
+pub use cluster::{Cluster, ClusterError, Pods};
 pub use executable::{Architecture, ExecutableError, OWN_EXECUTABLE};
 pub use host::{ClusterNode, Distribution, Host, Role};
 pub use node::{FormatOf, HostNode};

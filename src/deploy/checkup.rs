@@ -130,7 +130,9 @@ fn volumes(tree: &Tree, subject: &Subject, cluster: Option<&ClusterNode>) -> Vec
             findings.push(Finding::warning("disk", message));
         }
         if let Some(files) = volume.free_files.filter(|files| *files < FREE_FILES) {
-            let message = format!("the file system of {place} can hold {files} more files; `df -i` shows them, many small files use them up");
+            let message = format!(
+                "the file system of {place} can hold {files} more files; `df -i` shows them, many small files use them up"
+            );
             findings.push(Finding::warning("inodes", message));
         }
     }
@@ -143,7 +145,8 @@ fn wear(tree: &Tree, subject: &Subject) -> Vec<Finding> {
     for name in tree.list("/sys/block").unwrap_or_default() {
         let Some(told) = text(tree, format!("/sys/block/{name}/device/life_time")) else { continue };
         // Two numbers, one for each kind of cell: 0x01 is up to 10 % used, 0x0b is beyond what was promised.
-        let used = told.split_whitespace().filter_map(|word| u32::from_str_radix(word.trim_start_matches("0x"), 16).ok());
+        let used =
+            told.split_whitespace().filter_map(|word| u32::from_str_radix(word.trim_start_matches("0x"), 16).ok());
         match used.max().unwrap_or_default() {
             0..=7 => {}
             tenths @ 8..=10 => findings.push(Finding::warning(
@@ -166,9 +169,10 @@ fn card_writes(tree: &Tree, subject: &Subject) -> Option<Finding> {
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let uptime: f64 = text(tree, "/proc/uptime")?.split_whitespace().next()?.parse().ok()?;
     let stats = text(tree, "/proc/diskstats")?;
-    let line = stats.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|fields| {
-        fields.len() > 9 && fields[0].parse() == Ok(major) && fields[1].parse() == Ok(minor)
-    })?;
+    let line = stats
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|fields| fields.len() > 9 && fields[0].parse() == Ok(major) && fields[1].parse() == Ok(minor))?;
     let (name, sectors) = (line[2], line[9].parse::<u64>().ok()?);
     if !name.starts_with("mmcblk") || uptime < WEAR_UPTIME_SECONDS {
         return None;
@@ -227,14 +231,16 @@ fn installation(tree: &Tree) -> Vec<Finding> {
         );
         findings.push(Finding::obstacle("installation", message));
     }
-    for (name, is_current) in
-        [(&record.current, true), (&record.previous, false)].into_iter().filter_map(|(name, is)| Some((name.as_ref()?, is)))
+    for (name, is_current) in [(&record.current, true), (&record.previous, false)]
+        .into_iter()
+        .filter_map(|(name, is)| Some((name.as_ref()?, is)))
     {
         match Release::load(tree, name) {
             Ok(Some(release)) if is_current => findings.extend(drift(tree, &release)),
             Ok(Some(_)) => {}
             Ok(None) => {
-                let message = format!("the folder of release {name} is gone; `cairn install` with that release writes it again");
+                let message =
+                    format!("the folder of release {name} is gone; `cairn install` with that release writes it again");
                 findings.push(Finding::obstacle("installation", message));
             }
             Err(error) => findings.push(Finding::obstacle("installation", error.to_string())),
@@ -249,7 +255,9 @@ fn drift(tree: &Tree, release: &Release) -> Vec<Finding> {
     for file in &release.files {
         let message = match tree.read(&file.path) {
             Ok(Some(bytes)) if bytes == file.bytes => continue,
-            Ok(Some(_)) => "was changed since Cairn put it there; an upgrade replaces it. Drop-ins and /etc/cairn/cairn.toml are kept",
+            Ok(Some(_)) => {
+                "was changed since Cairn put it there; an upgrade replaces it. Drop-ins and /etc/cairn/cairn.toml are kept"
+            }
             Ok(None) => "is gone; `cairn install` puts it back",
             Err(_) => continue,
         };
@@ -289,7 +297,8 @@ fn images(tree: &Tree, node: &ClusterNode) -> Option<Finding> {
 /// The first link that is missing between an NVIDIA card and a pod or service that wants to use it.
 fn nvidia(tree: &Tree, cluster: Option<&ClusterNode>) -> Option<Finding> {
     let devices = tree.list("/sys/bus/pci/devices").ok()?;
-    let read = |device: &str, name: &str| text(tree, format!("/sys/bus/pci/devices/{device}/{name}")).unwrap_or_default();
+    let read =
+        |device: &str, name: &str| text(tree, format!("/sys/bus/pci/devices/{device}/{name}")).unwrap_or_default();
     // Vendor 0x10de; classes 0x0300 and 0x0302 are display controllers.
     let has_card = devices
         .iter()
@@ -298,7 +307,8 @@ fn nvidia(tree: &Tree, cluster: Option<&ClusterNode>) -> Option<Finding> {
         return None;
     }
     if !exists(tree, "/proc/driver/nvidia/version") {
-        let message = "there is an NVIDIA card and no driver for it; install the driver of your distribution and restart";
+        let message =
+            "there is an NVIDIA card and no driver for it; install the driver of your distribution and restart";
         return Some(Finding::warning("nvidia", message));
     }
     if !exists(tree, "/dev/nvidiactl") {
@@ -315,7 +325,10 @@ fn nvidia(tree: &Tree, cluster: Option<&ClusterNode>) -> Option<Finding> {
     }
     let runtime = text(tree, node.data_dir.join("agent/etc/containerd/config.toml")).unwrap_or_default();
     (!runtime.contains("nvidia")).then(|| {
-        let message = format!("{} has not seen the NVIDIA runtime, which it looks for when it starts: restart it", node.distribution);
+        let message = format!(
+            "{} has not seen the NVIDIA runtime, which it looks for when it starts: restart it",
+            node.distribution
+        );
         Finding::warning("nvidia", message)
     })
 }

@@ -73,6 +73,16 @@ pub struct ClusterNode {
 }
 
 impl ClusterNode {
+    /// The unit that runs it.
+    #[must_use]
+    pub fn unit(&self) -> &'static str {
+        let (server, agent) = self.distribution.units();
+        match self.role {
+            Role::Server => server,
+            Role::Agent => agent,
+        }
+    }
+
     /// Where manifests are put for it to apply.
     #[must_use]
     pub fn manifests(&self) -> PathBuf {

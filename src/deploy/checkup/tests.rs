@@ -50,8 +50,10 @@ const ROUTE: (&str, &str) = (
     "/proc/net/route",
     "Iface\tDestination\tGateway\tFlags\neth0\t00000000\t0102A8C0\t0003\neth0\t0002A8C0\t00000000\t0001\n",
 );
-const CARD: [(&str, &str); 2] =
-    [("/sys/bus/pci/devices/0000:01:00.0/vendor", "0x10de\n"), ("/sys/bus/pci/devices/0000:01:00.0/class", "0x030200\n")];
+const CARD: [(&str, &str); 2] = [
+    ("/sys/bus/pci/devices/0000:01:00.0/vendor", "0x10de\n"),
+    ("/sys/bus/pci/devices/0000:01:00.0/class", "0x030200\n"),
+];
 const DRIVER: [(&str, &str); 2] = [("/proc/driver/nvidia/version", "570"), ("/dev/nvidiactl", "")];
 
 #[test]

@@ -1,0 +1,183 @@
+//! Waiting for a cluster: until a manifest was applied, a pod is ready, a pod is gone.
+//!
+//! What is waited for is asked for again and again: a watch that breaks off has to be begun anew anyway, and K3s looks at its folders
+//! every 15 seconds only. A failure that the cluster knows of ends the wait with its words.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
+use kube::Api;
+use kube::api::ListParams;
+
+use super::{ADDONS, Cause, Cluster, NAME, POD, Pods, Sha256, addon_name};
+
+/// Between two questions.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// Reasons for which a container waits that do not go away by waiting.
+const HOPELESS: [&str; 6] = [
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "RunContainerError",
+    "CrashLoopBackOff",
+];
+/// Restarts before a pod is given up: the first may be for a claim or a secret that came late.
+const RESTARTS: i32 = 3;
+
+/// The end of a wait.
+pub(super) struct Deadline {
+    end: Instant,
+    patience: Duration,
+}
+
+impl Deadline {
+    pub(super) fn after(patience: Duration) -> Self {
+        Self { end: Instant::now() + patience, patience }
+    }
+
+    /// Asks until there is an answer.
+    ///
+    /// * `question`: `None` while there is none.
+    /// * `waiting`: for what, and what is known of it, when there was no answer in time.
+    fn wait<T>(
+        &self,
+        mut question: impl FnMut() -> Result<Option<T>, Cause>,
+        waiting: impl FnOnce() -> String,
+    ) -> Result<T, Cause> {
+        loop {
+            if let Some(answer) = question()? {
+                return Ok(answer);
+            }
+            if Instant::now() >= self.end {
+                return Err(format!("{} within {} s (--timeout)", waiting(), self.patience.as_secs()).into());
+            }
+            std::thread::sleep(ASK_EVERY);
+        }
+    }
+}
+
+impl Pods<'_> {
+    /// Waits until the server applied a manifest with this content.
+    pub(super) fn applied(&self, path: &Path, bytes: &[u8], deadline: &Deadline) -> Result<(), Cause> {
+        let (name, wanted) = (addon_name(path), Sha256::of(bytes).to_string());
+        let addons = self.cluster.addons();
+        let since = Instant::now();
+        deadline.wait(
+            || {
+                let addon = self.cluster.ask("show what it applied", addons.get_opt(&name))?;
+                let checksum =
+                    addon.and_then(|addon| Some(addon.data.get("spec")?.get("checksum")?.as_str()?.to_owned()));
+                if checksum.as_ref() == Some(&wanted) {
+                    return Ok(Some(()));
+                }
+                match self.cluster.failure_of(&name, since.elapsed())? {
+                    Some(words) => Err(format!("{} was not applied: {words}", path.display()).into()),
+                    None => Ok(None),
+                }
+            },
+            || format!("{} was not applied", path.display()),
+        )
+    }
+
+    /// Waits until the pod of the newest revision is ready.
+    pub(super) fn rolled_out(&self, deadline: &Deadline) -> Result<(), Cause> {
+        let sets = self.cluster.api::<StatefulSet>();
+        let known = RefCell::new(String::new());
+        deadline.wait(
+            || {
+                let set = self.cluster.ask("show the set", sets.get_opt(NAME))?;
+                if set.as_ref().is_some_and(is_rolled_out) {
+                    return Ok(Some(()));
+                }
+                self.remove_stuck()?;
+                let pod = self.cluster.ask("show the pod", self.cluster.api::<Pod>().get_opt(POD))?;
+                *known.borrow_mut() = pod.as_ref().map_or_else(|| "there is no pod yet".to_owned(), state);
+                match pod.as_ref().and_then(hopeless) {
+                    Some(words) => {
+                        Err(format!("the pod does not come up: {words}{}", self.cluster.last_words()).into())
+                    }
+                    None => Ok(None),
+                }
+            },
+            || format!("the pod was not ready; {}{}", known.borrow(), self.cluster.last_words()),
+        )
+    }
+
+    /// Waits until there is no pod.
+    pub(super) fn gone(&self, deadline: &Deadline) -> Result<(), Cause> {
+        let pods = self.cluster.api::<Pod>();
+        deadline.wait(
+            || Ok(self.cluster.ask("show the pod", pods.get_opt(POD))?.is_none().then_some(())),
+            || "the pod did not end".to_owned(),
+        )
+    }
+}
+
+impl Cluster {
+    /// What the server says went wrong with a manifest, not longer ago than `since`.
+    fn failure_of(&self, addon: &str, since: Duration) -> Result<Option<String>, Cause> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), ADDONS);
+        let about = ListParams::default().fields(&format!("involvedObject.name={addon},involvedObject.kind=Addon"));
+        let events = self.ask("show events", events.list(&about))?;
+        let begun = jiff::Timestamp::now() - jiff::SignedDuration::try_from(since).unwrap_or_default();
+        let mut failed = events.items.into_iter().filter(|event| {
+            let reason = event.reason.as_deref().unwrap_or_default();
+            let is_new = event.last_timestamp.as_ref().is_some_and(|time| time.0 >= begun);
+            is_new && reason.ends_with("Failed")
+        });
+        Ok(failed.next_back().and_then(|event| event.message))
+    }
+
+    /// The end of the pod's log.
+    fn last_words(&self) -> String {
+        let lines = kube::api::LogParams { tail_lines: Some(10), ..kube::api::LogParams::default() };
+        let log = self.runtime.block_on(self.api::<Pod>().logs(POD, &lines)).unwrap_or_default();
+        if log.trim().is_empty() { String::new() } else { format!("\n{}", log.trim()) }
+    }
+}
+
+/// Whether every pod of a set has the newest revision and is ready.
+fn is_rolled_out(set: &StatefulSet) -> bool {
+    let (Some(spec), Some(status)) = (&set.spec, &set.status) else { return false };
+    let wanted = spec.replicas.unwrap_or(1);
+    wanted > 0
+        && status.observed_generation >= set.metadata.generation
+        && status.update_revision == status.current_revision
+        && status.updated_replicas.unwrap_or(status.current_replicas.unwrap_or_default()) >= wanted
+        && status.ready_replicas.unwrap_or_default() >= wanted
+}
+
+fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten())
+}
+
+/// How a pod is, in words.
+fn state(pod: &Pod) -> String {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_else(|| "unknown".to_owned());
+    let unmet = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let unmet: Vec<&str> = unmet
+        .filter(|condition| condition.status != "True")
+        .filter_map(|condition| condition.message.as_deref())
+        .collect();
+    let waiting = containers(pod).filter_map(|container| container.state.as_ref()?.waiting.as_ref());
+    let waiting: Vec<&str> =
+        waiting.filter_map(|waiting| waiting.message.as_deref().or(waiting.reason.as_deref())).collect();
+    let mut words = vec![format!("it is {phase}")];
+    words.extend(unmet.into_iter().chain(waiting).map(str::to_owned));
+    words.join("; ")
+}
+
+/// Why waiting for a pod makes no sense, in words.
+fn hopeless(pod: &Pod) -> Option<String> {
+    containers(pod).find_map(|container| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        let reason = waiting.reason.as_deref()?;
+        let is_hopeless =
+            HOPELESS.contains(&reason) && (reason != "CrashLoopBackOff" || container.restart_count >= RESTARTS);
+        is_hopeless.then(|| format!("{reason}: {}", waiting.message.as_deref().unwrap_or("no message")))
+    })
+}

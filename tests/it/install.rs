@@ -1,0 +1,262 @@
+//! `cairn install` and what follows it: staged into a folder, and on a real systemd host, where it is upgraded, taken back, cut off
+//! and removed.
+//!
+//! The first journey on a host is for every run. The others take minutes: `make test-host` sets `CAIRN_TEST_HOST=all` for them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::host::is_long_run;
+use crate::host_guest::{Guest, Output};
+use crate::node::{CAIRN, assert_says, cairn, json_of, list, stderr};
+
+/// Every file and link below a folder; of the executable its size.
+fn tree(root: &Path) -> BTreeMap<PathBuf, String> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("readable") {
+            let path = entry.expect("readable").path();
+            let inside = path.strip_prefix(root).expect("below").to_owned();
+            if let Ok(target) = fs::read_link(&path) {
+                found.insert(inside, format!("-> {}", target.display()));
+            } else if path.is_dir() {
+                folders.push(path);
+            } else {
+                let bytes = fs::read(&path).expect("readable");
+                found.insert(inside, String::from_utf8(bytes).unwrap_or_else(|error| format!("{}", error.as_bytes().len())));
+            }
+        }
+    }
+    found
+}
+
+fn stage(root: &Path, arguments: &[&str]) -> std::process::Output {
+    cairn().args(["install", "--root"]).arg(root).args(arguments).output().expect("the binary runs")
+}
+
+#[test]
+fn a_release_is_staged_into_an_image_that_is_being_built() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let planned = json_of(&stage(directory.path(), &["--dry-run", "--json"]));
+    assert_eq!((&planned["possible"], &planned["platform"]), (&Value::Bool(true), &"systemd".into()));
+    assert_eq!(tree(directory.path()), BTreeMap::new(), "a plan writes nothing");
+    let installed = json_of(&stage(directory.path(), &["--yes", "--json"]));
+    let release = installed["current"].as_str().expect("a name");
+    assert_eq!(planned["release"], release, "what was shown is what was done");
+    let there = tree(directory.path());
+    let text = |path: &str| there.get(Path::new(path)).unwrap_or_else(|| panic!("no {path} in {:?}", there.keys())).as_str();
+    assert_eq!(text("usr/local/lib/cairn/current"), format!("-> {release}"));
+    assert_eq!(text("usr/local/bin/cairn"), "-> /usr/local/lib/cairn/current/cairn");
+    assert_eq!(text("etc/systemd/system/multi-user.target.wants/cairn.service"), "-> /etc/systemd/system/cairn.service");
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    for (name, path) in [
+        ("cairn.service", "etc/systemd/system/cairn.service"),
+        ("cairn.sysusers", "etc/sysusers.d/cairn.conf"),
+        ("cairn.tmpfiles", "etc/tmpfiles.d/cairn.conf"),
+    ] {
+        assert_eq!(text(path), fs::read_to_string(shipped.join(name)).expect("shipped"));
+    }
+    let size = fs::metadata(CAIRN).expect("there").len().to_string();
+    assert_eq!(text(&format!("usr/local/lib/cairn/{release}/cairn")), size);
+    assert!(text("etc/cairn/token").starts_with("cairn_"));
+    assert_says(text("etc/cairn/cairn.toml"), &["0.0.0.0:7171"]);
+    let actions = list(&planned["actions"]).iter().filter(|action| action["action"] == "create");
+    for action in actions {
+        let path = action["what"].as_str().expect("a path").trim_start_matches('/');
+        assert!(there.contains_key(Path::new(path)), "{path} was announced");
+    }
+    json_of(&stage(directory.path(), &["--yes", "--json"]));
+    assert_eq!(tree(directory.path()), there, "a second time changes nothing, the token least of all");
+}
+
+#[test]
+fn what_others_put_there_is_not_replaced() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let unit = directory.path().join("etc/systemd/system/cairn.service");
+    fs::create_dir_all(unit.parent().expect("a folder")).expect("made");
+    fs::write(&unit, "[Service]\nExecStart=/opt/mine\n").expect("written");
+    let before = tree(directory.path());
+    let output = stage(directory.path(), &["--yes"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_says(&stderr(&output), &["nothing was changed"]);
+    assert_eq!(tree(directory.path()), before);
+}
+
+#[test]
+fn nobody_is_asked_where_nobody_is() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let output = stage(directory.path(), &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_says(&stderr(&output), &["--yes"]);
+    assert_eq!(tree(directory.path()), BTreeMap::new());
+}
+
+#[test]
+fn an_agent_of_a_cluster_is_told_what_to_do_instead() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let unit = directory.path().join("etc/systemd/system/k3s-agent.service");
+    fs::create_dir_all(unit.parent().expect("a folder")).expect("made");
+    fs::write(&unit, "[Service]\nExecStart=/usr/local/bin/k3s agent --data-dir /mnt/k3s\n").expect("written");
+    let output = stage(directory.path(), &["--yes"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_says(&stderr(&output), &["agent of K3s", "/mnt/k3s/agent/images", "--for systemd"]);
+}
+
+/// A guest with the binary where a technician copies it to.
+fn site() -> Option<Guest> {
+    Guest::start(&[(Path::new(CAIRN), "/root/cairn")])
+}
+
+/// What a command of the guest printed as JSON.
+fn json(output: &Output) -> Value {
+    assert_eq!(output.status, 0, "{}{}", output.stdout, output.stderr);
+    serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error} in {}", output.stdout))
+}
+
+fn install(guest: &mut Guest, executable: &str) -> Value {
+    json(&guest.run(&format!("{executable} install --yes --json")))
+}
+
+/// Everything that an installation puts in place, with digests; the folder of releases and the record aside.
+fn placed(guest: &mut Guest) -> String {
+    guest.must(
+        "find /etc/systemd/system /etc/sysusers.d /etc/tmpfiles.d /usr/local/bin -type f | sort | xargs -r sha256sum; \
+         find /etc/systemd/system /usr/local/bin /usr/local/lib/cairn -maxdepth 2 -type l -printf '%p %l\\n' | sort",
+    )
+}
+
+/// Asks over TLS with the token, as a client does that has only what `install` printed.
+fn search(guest: &mut Guest, installed: &Value, words: &str) -> Value {
+    let (token, authority) = (installed["token"].as_str().expect("a token"), installed["authority"].as_str().expect("a path"));
+    json(&guest.run(&format!(
+        "CAIRN_TOKEN={token} /usr/local/bin/cairn search '{words}' --url https://127.0.0.1:7171 --ca {authority} --json"
+    )))
+}
+
+#[test]
+fn a_node_is_installed_upgraded_taken_back_and_removed() {
+    let Some(mut guest) = site() else { return };
+    guest.must("mkdir /root/docs && echo 'The relay in cabinet four trips when the pump starts.' > /root/docs/relay.md");
+    let start = Instant::now();
+    let first = install(&mut guest, "/root/cairn");
+    guest.must("cairn add /root/docs -c site");
+    let found = search(&mut guest, &first, "why does the relay trip");
+    eprintln!("from the copied file to the first answer: {:.1} s in the guest", start.elapsed().as_secs_f64());
+    assert_eq!(found["results"][0]["document"], "site/docs/relay.md");
+    assert_eq!(guest.must("systemctl is-active cairn; systemctl is-enabled cairn").trim(), "active\nenabled");
+    assert_says(&guest.must("ps -o user= -C cairn"), &["cairn"]);
+    assert_says(&guest.must("cairn doctor --json"), &["\"running\":true", "\"problems\":[]"]);
+
+    // A newer build: the same program with another digest.
+    guest.must("cp /root/cairn /root/cairn-2 && printf 2 >> /root/cairn-2");
+    let old = placed(&mut guest);
+    let second = install(&mut guest, "/root/cairn-2");
+    assert_eq!(second["previous"], first["current"]);
+    assert!(second["snapshot"].is_string(), "the data was secured first: {second}");
+    assert_eq!(second["token"], first["token"]);
+    search(&mut guest, &second, "relay");
+
+    // A build that cannot start: its model is damaged.
+    guest.must(
+        "cp /root/cairn /root/cairn-3 && at=$(grep -obUa 'embeddings' /root/cairn-3 | head -1 | cut -d: -f1) && test -n \"$at\" && \
+         for at in $(grep -obUa '\"dtype\"' /root/cairn-3 | cut -d: -f1); do printf '\\xff\\xff\\xff' | dd of=/root/cairn-3 bs=1 seek=$at conv=notrunc status=none; done",
+    );
+    let before = placed(&mut guest);
+    let broken = guest.run("/root/cairn-3 install --yes --timeout 60");
+    assert_eq!(broken.status, 1, "{}{}", broken.stdout, broken.stderr);
+    assert_says(&broken.stderr, &["did not come up well and was taken back", "runs as before"]);
+    assert_eq!(placed(&mut guest), before, "byte for byte");
+    search(&mut guest, &second, "relay");
+
+    let back = json(&guest.run("cairn rollback --yes --json"));
+    assert_eq!((&back["current"], &back["previous"]), (&first["current"], &second["current"]));
+    assert_eq!(placed(&mut guest), old, "byte for byte");
+    search(&mut guest, &first, "relay");
+
+    let refused = guest.run("flock /run/cairn-install.lock /root/cairn-2 install --yes");
+    assert_eq!(refused.status, 3, "two at once: {}", refused.stderr);
+
+    guest.must("cairn uninstall --yes");
+    assert_eq!(placed(&mut guest).lines().filter(|line| line.contains("cairn")).collect::<Vec<_>>(), Vec::<&str>::new());
+    assert_eq!(guest.run("systemctl cat cairn").status, 1);
+    let again = install(&mut guest, "/root/cairn");
+    let found = search(&mut guest, &again, "relay");
+    assert_eq!(found["results"][0]["document"], "site/docs/relay.md", "the data outlived the program");
+    guest.must("cairn uninstall --yes; printf '/var/lib/cairn\\n/var/lib/cairn-snapshots\\n/etc/cairn\\n' | /root/cairn uninstall --purge");
+    assert_eq!(guest.must("ls -d /var/lib/cairn* /etc/cairn 2>/dev/null; true"), "");
+    guest.shutdown();
+}
+
+#[test]
+fn what_stands_in_the_way_is_told_before_the_first_write() {
+    if !is_long_run() {
+        return;
+    }
+    let Some(mut guest) = site() else { return };
+    let clean = placed(&mut guest);
+    for (what, prepare, undo, words) in [
+        ("no root", "cp /root/cairn /tmp/cairn && chmod 755 /tmp/cairn", "", "needs root"),
+        (
+            "no room",
+            "mkdir -p /usr/local/lib/cairn && mount -t tmpfs -o size=1m none /usr/local/lib/cairn",
+            "umount /usr/local/lib/cairn",
+            "is needed for",
+        ),
+        ("read-only /var", "mount --bind /var /var && mount -o remount,ro,bind /var", "umount /var", "mounted read-only"),
+        (
+            "a taken port",
+            "systemd-run --quiet --unit other /root/cairn serve --data-dir /tmp/other --listen 0.0.0.0:7171 --admin 127.0.0.1:0; \
+             until /root/cairn status --data-dir /tmp/other >/dev/null 2>&1; do :; done",
+            "systemctl stop other",
+            "cannot listen on 0.0.0.0:7171",
+        ),
+    ] {
+        guest.must(prepare);
+        let by = if what == "no root" { "setpriv --reuid 65534 --regid 65534 --clear-groups /tmp/cairn" } else { "/root/cairn" };
+        let output = guest.run(&format!("{by} install --yes"));
+        assert_eq!(output.status, 1, "{what}: {}{}", output.stdout, output.stderr);
+        assert_says(&output.stdout, &[words]);
+        guest.must(if undo.is_empty() { "true" } else { undo });
+        assert_eq!(placed(&mut guest), clean, "{what}");
+    }
+}
+
+#[test]
+fn the_power_may_go_at_any_step_on_a_host() {
+    if !is_long_run() {
+        return;
+    }
+    let Some(mut guest) = site() else { return };
+    guest.must("cp /root/cairn /root/cairn-2 && printf 2 >> /root/cairn-2");
+    let steps = ["writing release", "putting files in place", "making users and folders", "starting the node", "asking the node"];
+    for step in steps {
+        guest.begin("/root/cairn install --yes >/dev/null 2>/dev/ttyS0");
+        guest.console_lines(&format!("… {step}"), 1);
+        guest.power_cut();
+        guest.boot();
+        let first = install(&mut guest, "/root/cairn");
+        guest.must("echo 'The pump is on the second floor.' > /root/pump.md; cairn add /root/pump.md -c site");
+        guest.begin("/root/cairn-2 install --yes >/dev/null 2>/dev/ttyS0");
+        guest.console_lines(&format!("… {step}"), 1);
+        guest.power_cut();
+        guest.boot();
+        // Either direction has to work.
+        let outcome = if step.len() % 2 == 0 { guest.run("/root/cairn rollback --yes --json") } else { guest.run("true") };
+        let second = install(&mut guest, "/root/cairn-2");
+        assert_eq!(second["previous"], first["current"], "{step}: {outcome:?}");
+        assert_eq!(search(&mut guest, &second, "pump")["results"][0]["document"], "site/pump.md", "{step}");
+        guest.begin("cairn uninstall --yes >/dev/null 2>/dev/ttyS0");
+        guest.console_lines("… stopping the node", 1);
+        guest.power_cut();
+        guest.boot();
+        let removed = guest.run("/root/cairn uninstall --yes");
+        assert!(removed.status == 0 || removed.stderr.contains("not installed"), "{step}: {}", removed.stderr);
+        assert!(!placed(&mut guest).contains("cairn"), "{step}");
+    }
+    guest.shutdown();
+}
