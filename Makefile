@@ -158,7 +158,7 @@ setup-build:
 
 .PHONY: setup-test
 setup-test: $(VENV)/installed $(NPM)/released/installed $(NPM)/coming/installed
-	@$(call packages,age:age curl:curl openssl:openssl)
+	@$(call packages,age:age curl:curl openssl:openssl containerd:containerd skopeo:skopeo minisign:minisign)
 	if ! $(CARGO) nextest --version >/dev/null 2>&1; then
 		$(CARGO) install --locked --root $(TOOLS) --target-dir $(TOOLS)/build cargo-nextest@$(CARGO_NEXTEST_VERSION) ||
 			{ echo "setup: cargo-nextest is missing and the package registry could not be reached to install it." >&2; exit 1; }

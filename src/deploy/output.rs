@@ -48,15 +48,24 @@ fn partial(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// The folder that a file is in.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
 /// Refuses a file that there is no room for.
 ///
 /// # Errors
 /// [`OutputError::Space`], or [`OutputError::Write`] when the folder cannot be asked.
 pub(super) fn check_space(path: &Path, needed: u64) -> Result<(), OutputError> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    check_space_in(folder_of(path), path, needed)
+}
+
+/// The same for something that is to lie in a folder; `path` is what the message names.
+pub(super) fn check_space_in(folder: &Path, path: &Path, needed: u64) -> Result<(), OutputError> {
     let stat = rustix::fs::statvfs(folder)
         .map_err(|error| OutputError::Write { path: path.to_owned(), source: error.into() })?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
@@ -76,6 +85,11 @@ pub(super) fn write_whole<T, E: From<OutputError>>(
     fill: impl FnOnce(&mut BufWriter<File>) -> Result<T, E>,
 ) -> Result<T, E> {
     let write = |source| OutputError::Write { path: path.to_owned(), source };
+    // A rename would put a file in the place of a device.
+    if path.symlink_metadata().is_ok_and(|there| !there.is_file() && !there.is_symlink()) {
+        let what = "it is there, and is no file";
+        return Err(write(io::Error::new(io::ErrorKind::AlreadyExists, what)).into());
+    }
     let partial = partial(path);
     let result = (|| {
         // Left by a run that was interrupted. Made anew, so that nobody else's file or link is written through.
@@ -89,20 +103,13 @@ pub(super) fn write_whole<T, E: From<OutputError>>(
         out.flush().map_err(write)?;
         out.get_ref().sync_all().map_err(write)?;
         fs::rename(&partial, path).map_err(write)?;
-        sync_folder(path).map_err(write)?;
+        File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(write)?;
         Ok(value)
     })();
     if result.is_err() {
         let _ = fs::remove_file(&partial);
     }
     result
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
-    }
 }
 
 #[cfg(test)]
@@ -121,6 +128,16 @@ mod tests {
         assert!(error.is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_device_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert!(write_whole::<_, OutputError>(&path, 0o644, |_| Ok(())).is_err());
+        use std::os::unix::fs::FileTypeExt as _;
+        assert!(fs::metadata(&path).unwrap().file_type().is_fifo());
     }
 
     #[test]

@@ -132,8 +132,12 @@ mod tests {
 
     #[test]
     fn a_record_counts_its_own_digits() {
-        assert_eq!(record("path", "x"), "10 path=x\n");
-        assert_eq!(record("path", "").len(), 8);
-        assert_eq!(record("path", &"x".repeat(90)).split(' ').next(), Some("100"));
+        assert_eq!(record("path", "x"), "9 path=x\n");
+        // One more byte makes one more digit, which makes two more bytes.
+        assert!(record("path", "xx").starts_with("11 "));
+        for length in [1, 2, 90, 91, 92, 989, 990, 991] {
+            let record = record("path", &"x".repeat(length));
+            assert_eq!(record.split(' ').next(), Some(record.len().to_string().as_str()));
+        }
     }
 }

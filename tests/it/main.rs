@@ -4,9 +4,11 @@
 //! specifications, never from what the implementation happens to say.
 
 mod add;
+mod bundle;
 mod cli;
 mod clients;
 mod config_files;
+mod containerd;
 mod damage;
 mod doctor;
 mod documents;
@@ -16,6 +18,7 @@ mod eval;
 mod faults;
 mod first_run;
 mod formats;
+mod image;
 mod languages;
 mod layers;
 mod ledger;

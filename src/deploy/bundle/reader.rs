@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use super::super::executable::FileContent;
-use super::super::output::{OutputError, check_space, write_whole};
+use super::super::output::{OutputError, check_space_in, write_whole};
 use super::super::sha256::Sha256Hasher;
 use super::super::tarball::{self, BLOCK, END, Entry, header, padded, padding};
 use super::contents::{Contents, ContentsError, Member, Role};
@@ -227,7 +227,7 @@ impl Verified {
     /// [`OpenError::Member`] for the first member that is not what was signed.
     pub fn check(&self) -> Result<(), OpenError> {
         for (member, at) in self.places() {
-            self.copy(member, at, &mut io::sink())?;
+            self.copy(member, at, &mut io::sink(), Path::new(""))?;
         }
         let mut end = [0; END.len()];
         self.read(&mut end, self.places().last().map_or(self.start, |(member, at)| at + place(member)))?;
@@ -246,14 +246,14 @@ impl Verified {
         };
         fs::create_dir_all(to).map_err(write(to))?;
         let bytes = self.contents.of(role).map(|member| member.bytes).sum();
-        check_space(&to.join("."), bytes)?;
+        check_space_in(to, to, bytes)?;
         let mut files = Vec::new();
         for (member, at) in self.places().filter(|(member, _)| member.role == role) {
             let path = to.join(member.name());
             if let Some(folder) = path.parent() {
                 fs::create_dir_all(folder).map_err(write(folder))?;
             }
-            write_whole(&path, member.role.mode(), |out| self.copy(member, at, out))?;
+            write_whole(&path, member.role.mode(), |out| self.copy(member, at, out, &path))?;
             files.push(path);
         }
         Ok(files)
@@ -269,9 +269,9 @@ impl Verified {
         })
     }
 
-    /// Copies a member's content, and fails when anything of it is not as it was signed. The last bytes may have been
-    /// written by then.
-    fn copy(&self, member: &Member, at: u64, to: &mut impl Write) -> Result<(), OpenError> {
+    /// Copies a member's content to a file of this name, and fails when anything of it is not as it was signed. The last
+    /// bytes may have been written by then.
+    fn copy(&self, member: &Member, at: u64, to: &mut impl Write, name: &Path) -> Result<(), OpenError> {
         let expected = header_of(member);
         let mut found = vec![0; expected.len()];
         self.read(&mut found, at)?;
@@ -290,7 +290,7 @@ impl Verified {
             }
             blake3.update(&buffer[..count]);
             sha256.update(&buffer[..count]);
-            let write = |source| OutputError::Write { path: PathBuf::from(&member.path), source };
+            let write = |source| OutputError::Write { path: name.to_owned(), source };
             to.write_all(&buffer[..count]).map_err(write)?;
             left -= count as u64;
         }

@@ -1,0 +1,374 @@
+//! The container image: what other programs make of it, and how it runs under containerd and runc.
+
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cairn::deploy::oci;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::containerd::{Container, Containerd};
+use crate::node::{CAIRN, assert_says, cairn, json_of, list, stderr, texts};
+
+const NAME: &str = concat!("cairn.local/cairn:", env!("CARGO_PKG_VERSION"));
+
+/// Runs `cairn image` with arguments.
+fn image(arguments: &[&str]) -> std::process::Output {
+    cairn().arg("--json").arg("image").args(arguments).output().expect("the binary runs")
+}
+
+/// Builds the image into a folder; its file and what the verb said.
+fn build(folder: &Path) -> (PathBuf, Value) {
+    let file = folder.join("cairn.tar");
+    let answer = json_of(&image(&["build", "-o", &file.to_string_lossy()]));
+    (file, answer)
+}
+
+/// A program that has to be installed; what it printed.
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("{program} is missing, run make setup-test: {error}"));
+    assert!(output.status.success(), "{program} {arguments:?}: {}", stderr(&output));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// Members of an archive: `mode owner size path`.
+fn listing(bytes: &[u8]) -> Vec<String> {
+    let mut archive = tar::Archive::new(bytes);
+    let entries = archive.entries().expect("an archive");
+    let lines = entries.map(|entry| {
+        let entry = entry.expect("a member");
+        let header = entry.header();
+        assert_eq!(header.mtime().expect("a time"), 0);
+        assert_eq!(header.uid().expect("an owner"), header.gid().expect("a group"));
+        let path = String::from_utf8(entry.path_bytes().into_owned()).expect("UTF-8");
+        let (mode, owner) = (header.mode().expect("a mode"), header.uid().expect("an owner"));
+        format!("{mode:04o} {owner} {} {path}", entry.size())
+    });
+    lines.collect()
+}
+
+/// The content of one member.
+fn member(archive: &[u8], path: &str) -> Vec<u8> {
+    let mut archive = tar::Archive::new(archive);
+    for entry in archive.entries().expect("an archive") {
+        let mut entry = entry.expect("a member");
+        if entry.path_bytes() == path.as_bytes() {
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content).expect("readable");
+            return content;
+        }
+    }
+    panic!("no {path}");
+}
+
+fn parsed(archive: &[u8], path: &str) -> Value {
+    serde_json::from_slice(&member(archive, path)).expect("JSON")
+}
+
+fn blob(digest: &Value) -> String {
+    format!("blobs/sha256/{}", digest.as_str().and_then(|digest| digest.strip_prefix("sha256:")).expect("a digest"))
+}
+
+#[test]
+fn the_archive_holds_what_it_should_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, answer) = build(folder.path());
+    let archive = fs::read(file).expect("readable");
+    assert_eq!(answer["bytes"], archive.len());
+
+    let index = parsed(&archive, "index.json");
+    let manifest_path = blob(&answer["digest"]);
+    let manifest = parsed(&archive, &manifest_path);
+    let (config_path, layer_path) = (blob(&manifest["config"]["digest"]), blob(&manifest["layers"][0]["digest"]));
+    let layer = member(&archive, &layer_path);
+
+    let executable = fs::metadata(CAIRN).expect("the binary").len();
+    let size_of = |path: &str| fs::metadata(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a file").len();
+    assert_eq!(
+        listing(&layer),
+        [
+            format!("0755 0 {executable} cairn"),
+            "0755 0 0 etc/".to_owned(),
+            format!("0644 0 {} etc/group", size_of("images/group")),
+            format!("0644 0 {} etc/passwd", size_of("images/passwd")),
+            "1777 0 0 tmp/".to_owned(),
+            "0755 0 0 var/".to_owned(),
+            "0755 0 0 var/lib/".to_owned(),
+            "0700 65532 0 var/lib/cairn/".to_owned(),
+        ]
+    );
+    assert!(member(&layer, "cairn") == fs::read(CAIRN).expect("readable"), "the program is another one");
+
+    assert_eq!(member(&layer, "etc/passwd"), include_bytes!("../../images/passwd"));
+    assert_eq!(member(&layer, "etc/group"), include_bytes!("../../images/group"));
+
+    let mut blobs = [&config_path, &layer_path, &manifest_path].map(|path| {
+        let bytes = member(&archive, path).len();
+        format!("0644 0 {bytes} {path}")
+    });
+    blobs.sort_by(|one, other| one.rsplit(' ').next().cmp(&other.rsplit(' ').next()));
+    let of = |path: &str| format!("0644 0 {} {path}", member(&archive, path).len());
+    let mut expected = vec!["0755 0 0 blobs/".to_owned(), "0755 0 0 blobs/sha256/".to_owned()];
+    expected.extend(blobs);
+    expected.extend(["index.json", "manifest.json", "oci-layout"].map(of));
+    assert_eq!(listing(&archive), expected);
+
+    // Both names are of the one manifest.
+    let digest = answer["digest"].as_str().expect("a digest");
+    let names = list(&index["manifests"]).iter().map(|one| {
+        assert_eq!(one["digest"], digest);
+        one["annotations"]["io.containerd.image.name"].as_str().expect("a name").to_owned()
+    });
+    assert_eq!(names.collect::<Vec<_>>(), [NAME.to_owned(), format!("cairn.local/cairn@{digest}")]);
+
+    let config = parsed(&archive, &config_path);
+    assert_eq!(
+        config["config"],
+        json!({
+            "User": "65532:65532",
+            "ExposedPorts": {"7171/tcp": {}, "9464/tcp": {}},
+            "Env": ["CAIRN_DATA_DIR=/var/lib/cairn", "CAIRN_LOG_FORMAT=json"],
+            "Entrypoint": ["/cairn"],
+            "Cmd": ["serve"],
+            "WorkingDir": "/",
+            "Labels": {
+                "org.opencontainers.image.description": env!("CARGO_PKG_DESCRIPTION"),
+                "org.opencontainers.image.licenses": "Apache-2.0",
+                "org.opencontainers.image.title": "cairn",
+                "org.opencontainers.image.version": env!("CARGO_PKG_VERSION"),
+            },
+            "StopSignal": "SIGTERM",
+        })
+    );
+    assert_eq!(config["rootfs"]["diff_ids"][0], manifest["layers"][0]["digest"]);
+}
+
+#[test]
+fn the_same_program_gives_the_same_bytes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, answer) = build(folder.path());
+    // Elsewhere, under another name, with other times, and to a pipe.
+    let copy = folder.path().join("other");
+    fs::copy(CAIRN, &copy).expect("copied");
+    let again = image(&["build", "-o", "-", "--executable", &copy.to_string_lossy()]);
+    assert!(again.status.success(), "{}", stderr(&again));
+    assert!(fs::read(file).expect("readable") == again.stdout, "the bytes differ");
+    let told = json_of(&image(&["inspect"]));
+    for field in ["name", "pinned", "digest", "bytes", "layers"] {
+        assert_eq!(told[field], answer[field]);
+    }
+}
+
+#[test]
+fn skopeo_reads_it_as_both_kinds_of_archive() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, answer) = build(folder.path());
+    let version = env!("CARGO_PKG_VERSION");
+    let [oci, docker] =
+        [format!("oci-archive:{}:{version}", file.display()), format!("docker-archive:{}:{NAME}", file.display())];
+    let inspect = |arguments: &[&str]| -> Value {
+        let text = run("skopeo", &[&["inspect"], arguments].concat());
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let (from_oci, from_docker) = (inspect(&[&oci]), inspect(&[&docker]));
+    assert_eq!(from_oci["Digest"], answer["digest"]);
+    for field in ["Architecture", "Os", "Labels", "Env", "Layers"] {
+        assert_eq!(from_oci[field], from_docker[field], "{field}");
+    }
+    assert_eq!(inspect(&["--config", &oci]), inspect(&["--config", &docker]));
+}
+
+#[test]
+fn files_that_would_not_start_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let refusal = |executable: &Path| {
+        let file = folder.path().join("cairn.tar");
+        let output = image(&["build", "-o", &file.to_string_lossy(), "--executable", &executable.to_string_lossy()]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(!file.exists());
+        stderr(&output)
+    };
+    assert_says(
+        &refusal(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml").as_path()),
+        &["no Linux executable", "--executable"],
+    );
+    assert_says(&refusal(Path::new("/bin/ls")), &["dynamically", "static"]);
+    assert_says(&refusal(folder.path()), &["no file"]);
+    assert_says(&refusal(&folder.path().join("missing")), &["cannot read", "missing"]);
+
+    let patched = |machine: u16| {
+        let mut bytes = fs::read(CAIRN).expect("readable");
+        bytes[18..20].copy_from_slice(&machine.to_le_bytes());
+        let path = folder.path().join("patched");
+        fs::write(&path, bytes).expect("written");
+        path
+    };
+    // RISC-V.
+    assert_says(&refusal(&patched(243)), &["another processor", "243", "x86_64", "aarch64"]);
+    let told = json_of(&image(&["inspect", "--executable", &patched(183).to_string_lossy()]));
+    assert_eq!(told["architecture"], "arm64");
+}
+
+#[test]
+fn names_and_places_are_checked_before_anything_is_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = image(&["inspect", "--name", "cairn:1.0"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_says(&stderr(&output), &["has no host", "cairn.local/cairn"]);
+    let output = image(&["build", "-o", &folder.path().join("none/cairn.tar").to_string_lossy()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_says(&stderr(&output), &["cannot write", "none/cairn.tar"]);
+    let told = json_of(&image(&["inspect", "--name", "registry.example:5000/edge/cairn:1.0"]));
+    assert_eq!(told["name"], "registry.example:5000/edge/cairn:1.0");
+    assert!(
+        told["pinned"].as_str().is_some_and(|pinned| pinned.starts_with("registry.example:5000/edge/cairn@sha256:"))
+    );
+    // A folder gets the name that K3s' folder of images has.
+    json_of(&image(&["build", "-o", &folder.path().to_string_lossy()]));
+    assert!(folder.path().join(concat!("cairn-", env!("CARGO_PKG_VERSION"), ".tar")).is_file());
+}
+
+#[test]
+fn a_full_disk_is_told_before_the_first_write() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let file = disk.path().join("cairn.tar");
+    fs::write(&file, "what was there").expect("written");
+    let output = image(&["build", "-o", &file.to_string_lossy()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_says(&stderr(&output), &["needs", "are free", "make room"]);
+    assert_eq!(fs::read(&file).expect("readable"), b"what was there");
+    assert_eq!(fs::read_dir(disk.path()).expect("readable").count(), 1);
+}
+
+/// A file system of 8 MiB.
+pub struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    /// `None` where nobody may mount.
+    pub fn mount() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("LEFT OUT: a small disk is mounted, and only root may mount one");
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        run("mount", &["-t", "tmpfs", "-o", "size=8m", "cairn-test", &folder.path().to_string_lossy()]);
+        Some(Self(folder))
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let status = Command::new("umount").arg(self.0.path()).status();
+        assert!(status.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+#[test]
+fn a_container_answers_keeps_its_data_and_stops_when_asked() {
+    let Some(containerd) = Containerd::start() else { return };
+    let (file, answer) = build(containerd.folder());
+    containerd.ctr(&["images", "import", &file.to_string_lossy()]);
+
+    // Kubernetes looks for exactly one of these names.
+    let pinned = answer["pinned"].as_str().expect("a name");
+    let names = containerd.ctr(&["images", "ls", "-q"]);
+    assert_eq!(names.lines().collect::<Vec<_>>(), [NAME, pinned]);
+
+    let data = containerd.folder().join("data");
+    fs::create_dir(&data).expect("made");
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).expect("changed");
+    std::os::unix::fs::chown(&data, Some(oci::USER), Some(oci::USER)).expect("root gives it away");
+
+    let mut first = Container::run(&containerd, NAME, "first", &data);
+    for route in ["/health", "/ready"] {
+        let probe = first.get(route);
+        assert_eq!(probe.status, 200, "{probe:?}");
+    }
+    let process = first.status();
+    assert_eq!(process("Uid"), "65532\t65532\t65532\t65532");
+    assert_eq!(process("Gid"), "65532\t65532\t65532\t65532");
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(process(set), "0000000000000000", "{set}");
+    }
+    assert_eq!(process("NoNewPrivs"), "1");
+    assert!(first.root_is_read_only());
+
+    let documents = json!([{"id": "tides", "text": "The tide turns twice a day at the northern pier."}]);
+    first.call("add_documents", json!({"collection": "harbour", "documents": documents}));
+    assert_eq!(first.stop(), Some(0));
+    let log = first.log();
+    for line in log.lines() {
+        assert!(serde_json::from_str::<Value>(line).is_ok(), "a line of the log is no JSON: {line}");
+    }
+    assert_says(&log, &["stopped"]);
+
+    let mut second = Container::run(&containerd, pinned, "second", &data);
+    let found = second.call("search", json!({"query": "when does the tide turn", "collections": ["harbour"]}));
+    assert_eq!(texts(&found["results"], "document"), ["tides"]);
+    assert_eq!(second.stop(), Some(0));
+}
+
+/// Instructions of the Containerfile, `NAME REST`.
+fn instructions() -> Vec<(String, String)> {
+    let text = include_str!("../../images/Containerfile");
+    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    lines
+        .map(|line| {
+            let (name, rest) = line.split_once(' ').expect("an instruction");
+            (name.to_owned(), rest.to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn the_containerfile_says_what_the_program_writes() {
+    let instructions = instructions();
+    let all = |name: &str| -> Vec<String> {
+        instructions.iter().filter(|(one, _)| one == name).map(|(_, rest)| rest.clone()).collect()
+    };
+    let pairs = |pairs: &[(&str, &str)]| -> Vec<String> {
+        pairs.iter().map(|(name, value)| format!("{name}={value:?}")).collect()
+    };
+    assert_eq!(all("FROM"), ["scratch"]);
+    assert_eq!(all("USER"), [format!("{0}:{0}", oci::USER)]);
+    assert_eq!(all("ENTRYPOINT"), [json!([oci::ENTRYPOINT]).to_string()]);
+    assert_eq!(all("CMD"), [json!(oci::ARGUMENTS).to_string()]);
+    assert_eq!(all("WORKDIR"), ["/"]);
+    assert_eq!(all("STOPSIGNAL"), [oci::STOP_SIGNAL]);
+    assert_eq!(all("LABEL"), pairs(oci::LABELS));
+    assert_eq!(all("ENV"), pairs(oci::ENVIRONMENT));
+    assert_eq!(all("EXPOSE"), oci::PORTS.iter().map(|port| format!("{port}/tcp")).collect::<Vec<_>>());
+    assert_eq!(all("COPY"), ["--chmod=0755 cairn /cairn", "--chmod=0644 passwd group /etc/"]);
+    let known = ["FROM", "USER", "ENTRYPOINT", "CMD", "WORKDIR", "STOPSIGNAL", "LABEL", "ENV", "EXPOSE", "COPY"];
+    for (name, _) in &instructions {
+        assert!(known.contains(&name.as_str()), "{name} is not compared with anything");
+    }
+}
+
+#[test]
+fn every_file_of_the_images_folder_is_used() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("images");
+    let mut names: Vec<String> = fs::read_dir(&folder)
+        .expect("readable")
+        .map(|entry| entry.expect("readable").file_name().into_string().expect("UTF-8"))
+        .collect();
+    names.sort();
+    // passwd and group are in the layer, whose listing another test compares; the Containerfile is compared above.
+    assert_eq!(names, ["Containerfile", "README.md", "group", "images.txt", "passwd"]);
+    let airgap = fs::read_to_string(folder.join("images.txt")).expect("readable");
+    assert_eq!(airgap, format!("{NAME}\n"));
+    let readme = fs::read_to_string(folder.join("README.md")).expect("readable");
+    for name in names.iter().filter(|name| *name != "README.md") {
+        assert!(readme.contains(&format!("`{name}`")), "README.md does not say what {name} is for");
+    }
+    let layer_user = format!("cairn:x:{0}:{0}:cairn:{1}:/sbin/nologin", oci::USER, oci::DATA_DIR);
+    assert!(fs::read_to_string(folder.join("passwd")).expect("readable").lines().any(|line| line == layer_user));
+}
