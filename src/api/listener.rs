@@ -12,7 +12,7 @@ use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 
 use super::handshake;
@@ -22,6 +22,8 @@ use crate::task::{self, Drain};
 
 /// Connections held at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 4_096;
+/// Connections that the kernel keeps until they are accepted. The usual 128 are a burst; who finds them taken waits a second.
+const WAITING_MAX: u32 = 4_096;
 /// How long a client may take to send a request's head. Idle connections are closed after it too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long to wait after `accept` failed (no file descriptors, usually) before trying again.
@@ -70,7 +72,14 @@ impl Listener {
     /// When the address cannot be had.
     pub async fn bind(address: SocketAddr) -> Result<Self, ListenError> {
         let failed = |source| ListenError { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listen = || {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            // A node that starts again takes the port that it had, though old connections linger.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            socket.listen(WAITING_MAX)
+        };
+        let listener = listen().map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self { listener, address })
     }
