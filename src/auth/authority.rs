@@ -50,8 +50,9 @@ const BACKDATE_MS: i64 = 30 * DAY_MS;
 const AUTHORITY_MS: i64 = 25 * 365 * DAY_MS;
 /// From beginning to end, the backdating included.
 const NODE_MS: i64 = 825 * DAY_MS;
-/// Addresses in the certificate that clients were seen to connect to.
-const SEEN_MAX: usize = 16;
+/// Addresses in the certificate that clients were seen to connect to, and how many of them a run of the node adds. A machine
+/// whose address changes gets another one now and then; those from long ago make room.
+pub(super) const SEEN_MAX: usize = 16;
 
 /// An authority as its clients need to know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,8 +90,8 @@ pub fn make_authority(data_dir: &Path, names: &[Name], now: UnixMillis) -> Resul
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Facts {
     names: BTreeSet<Name>,
-    /// Addresses that clients connected to; those of `names` that nobody set.
-    seen: BTreeSet<IpAddr>,
+    /// Addresses that clients connected to, the oldest first; those of `names` that nobody set.
+    seen: Vec<IpAddr>,
     not_before_ms: i64,
     not_after_ms: i64,
     /// BLAKE3 of `node.pem` and of `authority.pem`.
@@ -109,7 +110,7 @@ impl Facts {
 
     /// Whether a certificate with this address in it would be good for more clients.
     pub(super) fn lacks(&self, address: IpAddr) -> bool {
-        self.seen.len() < SEEN_MAX && !self.names.contains(&Name::Ip(address.to_canonical()))
+        !self.names.contains(&Name::Ip(address.to_canonical()))
     }
 }
 
@@ -124,7 +125,7 @@ fn sound(now: UnixMillis) -> UnixMillis {
     now.max(RELEASED)
 }
 
-fn wanted(names: &[Name], seen: &BTreeSet<IpAddr>) -> BTreeSet<Name> {
+fn wanted(names: &[Name], seen: &[IpAddr]) -> BTreeSet<Name> {
     let own = ["localhost", LOCAL_NAME, "127.0.0.1", "::1"].map(|name| name.parse().expect("a name: a test makes it"));
     let all = own.into_iter().chain(Name::of_this_machine()).chain(names.iter().cloned());
     all.chain(seen.iter().copied().map(Name::Ip)).collect()
@@ -145,8 +146,10 @@ pub(super) fn ensure(
     let _turn = Turn::wait(&directory, "lock")?;
     let (authority, key) = authority(data_dir, &directory, now)?;
     let known = read(&directory, &authority)?;
-    let mut addresses = known.as_ref().map_or_else(BTreeSet::new, |known| known.facts.seen.clone());
-    addresses.extend(seen.map(|address| address.to_canonical()));
+    let mut addresses = known.as_ref().map_or_else(Vec::new, |known| known.facts.seen.clone());
+    let new = seen.map(|address| address.to_canonical()).filter(|address| !addresses.contains(address));
+    addresses.extend(new);
+    addresses.drain(..addresses.len().saturating_sub(SEEN_MAX));
     if let Some(known) = known
         && known.facts.are_good(names, now)
         && known.facts.seen == addresses
@@ -254,7 +257,7 @@ fn make(
     authority: &Authority,
     authority_key: KeyPair,
     names: BTreeSet<Name>,
-    seen: BTreeSet<IpAddr>,
+    seen: Vec<IpAddr>,
     now: UnixMillis,
 ) -> Result<NodeCertificate, IdentityError> {
     let key = KeyPair::generate()?;
@@ -357,16 +360,15 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_clients_use_are_taken_in_up_to_a_number() {
+    fn the_last_addresses_that_clients_used_are_in_it() {
         let directory = tempfile::tempdir().expect("temporary directory");
+        let address = |last| IpAddr::from([192, 0, 2, last]);
         for last in 1..=20 {
-            let seen = IpAddr::from([192, 0, 2, last]);
-            let (_, known) = good(directory.path(), &[], NOW);
-            assert_eq!(known.facts.lacks(seen), usize::from(last) <= SEEN_MAX, "{last}");
-            if known.facts.lacks(seen) {
-                ensure(directory.path(), &[], Some(seen), NOW).expect("made");
-            }
+            ensure(directory.path(), &[], Some(address(last)), NOW).expect("made");
         }
+        let (_, known) = ensure(directory.path(), &[], Some(address(20)), NOW).expect("kept");
+        let there: Vec<u8> = (1..=20).filter(|&last| !known.facts.lacks(address(last))).collect();
+        assert_eq!(there, (5..=20).collect::<Vec<u8>>());
     }
 
     /// Whatever is missing or half there after an interrupted making, the next start has a pair that fits.

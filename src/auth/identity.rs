@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -102,6 +102,8 @@ pub struct Identity {
     begun: Instant,
     /// When it was last looked, in milliseconds from `begun`.
     looked: AtomicU64,
+    /// Addresses that this run took into the certificate. Bounded, so that no client can have it made without end.
+    taken_in: AtomicUsize,
     /// Whether the last renewal failed, which was told.
     is_failing: AtomicBool,
     /// Of the files, as they were last read. Held while somebody looks.
@@ -164,6 +166,7 @@ impl Identity {
             config: Arc::new(config),
             begun: Instant::now(),
             looked: AtomicU64::new(0),
+            taken_in: AtomicUsize::new(0),
             is_failing: AtomicBool::new(false),
             stamps: Mutex::new(stamps),
         })
@@ -192,7 +195,9 @@ impl Identity {
 
     /// Whether a client at this address of the machine is shown a certificate that does not have it.
     fn lacks(&self, address: IpAddr) -> bool {
-        matches!(self.source, Source::Own(_)) && self.shown.0.load().facts.lacks(address)
+        matches!(self.source, Source::Own(_))
+            && self.taken_in.load(Ordering::Relaxed) < authority::SEEN_MAX
+            && self.shown.0.load().facts.lacks(address)
     }
 
     /// Reads files that changed, and renews what is to be renewed. Blocks on the disk.
@@ -210,6 +215,7 @@ impl Identity {
                     let given = current.given.clone();
                     self.shown.0.store(Arc::new(Certificates { own: own.key, facts: own.facts, given }));
                     self.is_failing.store(false, Ordering::Relaxed);
+                    self.taken_in.fetch_add(usize::from(lacking.is_some()), Ordering::Relaxed);
                 }
                 Err(error) if !self.is_failing.swap(true, Ordering::Relaxed) => {
                     let error = with_causes(&error);
