@@ -30,8 +30,7 @@ pub use node::{FormatOf, HostNode};
 pub use output::OutputError;
 pub use plan::{Action, Finding, Need, Plan};
 pub use release::{
-    COMMAND, CURRENT, Executable, FOLDER, ImageFile, Installation, ManagedFile, Pending, Platform, Release,
-    ReleaseError,
+    COMMAND, CURRENT, FOLDER, ImageFile, Installation, ManagedFile, Pending, Platform, Program, Release, ReleaseError,
 };
 pub use service::{CommandError, Systemd, UNIT, VERSION_MIN};
 pub use sha256::Sha256;

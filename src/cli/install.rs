@@ -4,7 +4,9 @@
 //! from the same [`Release`]. One change at a time: a lock in `/run` keeps a second one out.
 
 mod show;
+mod unpack;
 
+use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -12,14 +14,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use clap::ValueEnum as _;
 use serde_json::{Map, Value};
 
 use super::{Common, Failure, output};
 use crate::auth::Token;
 use crate::base::ByteSize;
 use crate::deploy::{
-    self, Cause, Change, ClusterNode, Executable, Finding, FormatOf, Host, HostNode, Installation, ManagedFile, Need,
-    Node, Plan, Platform, Release, Report, Role, Runner, Systemd, Tree,
+    self, Cause, Change, ClusterNode, Finding, FormatOf, Host, HostNode, Installation, ManagedFile, Need, Node, Plan,
+    Platform, Program, Release, Report, Role, Runner, Systemd, Tree,
 };
 use crate::store;
 
@@ -43,6 +46,8 @@ Examples:
   sudo cairn install --yes        do it; over an older release this is the upgrade
   cairn install --dry-run         show what would be done
   cairn install --root image/     put the files into an image that is being built
+  sudo cairn install --bundle site.bundle --public-key RW…
+                                  everything from one signed file: program, settings, documents
 
 The same release again repairs what is in place. A release that does not come up well is taken back, and the one before
 runs again. What was interrupted is completed by running this again, or taken back by `cairn rollback`.")]
@@ -59,6 +64,12 @@ pub(super) struct Arguments {
     /// What runs the node [default: K3s where this is a K3s server, else systemd]
     #[arg(long = "for", value_name = "PLATFORM")]
     platform: Option<PlatformArgument>,
+    /// Install from this bundle, which `cairn bundle create` made
+    #[arg(long, value_name = "FILE")]
+    bundle: Option<PathBuf>,
+    /// Public key of the bundle, or a file with it [default: that of the first bundle]
+    #[arg(long, value_name = "KEY", requires = "bundle")]
+    public_key: Option<String>,
     /// Let the service use the machine's GPU
     #[arg(long)]
     gpu: bool,
@@ -110,6 +121,33 @@ pub(super) struct UninstallArguments {
     /// Remove the data, the snapshots and the settings too, after their paths were typed
     #[arg(long)]
     purge: bool,
+}
+
+impl Arguments {
+    /// The options for the program of a bundle, which does the rest.
+    fn passed_on(&self) -> Vec<OsString> {
+        let mut passed: Vec<OsString> = Vec::new();
+        let mut pass = |name: &str, value: Option<OsString>| {
+            passed.push(name.into());
+            passed.extend(value);
+        };
+        for (is_given, name) in [(self.yes, "--yes"), (self.dry_run, "--dry-run"), (self.gpu, "--gpu")] {
+            if is_given {
+                pass(name, None);
+            }
+        }
+        if let Some(root) = &self.root {
+            pass("--root", Some(root.into()));
+        }
+        if let Some(platform) = self.platform.and_then(|platform| platform.to_possible_value()) {
+            pass("--for", Some(platform.get_name().into()));
+        }
+        if let Some(listen) = self.listen {
+            pass("--listen", Some(listen.to_string().into()));
+        }
+        pass("--timeout", Some(self.timeout.to_string().into()));
+        passed
+    }
 }
 
 /// Shows each step on standard error.
@@ -192,7 +230,7 @@ fn keep(tree: &Tree, kept: &[ManagedFile]) -> Result<(), Cause> {
 struct Prepared {
     tree: Tree,
     release: Release,
-    executable: Executable,
+    executable: Program,
     /// Files that are made once and belong to the operator from then on.
     kept: Vec<ManagedFile>,
     choices: Map<String, Value>,
@@ -201,6 +239,9 @@ struct Prepared {
 }
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
+    if let Some(file) = &arguments.bundle {
+        return unpack::run(common, arguments, file);
+    }
     let tree = arguments.root.clone().map_or_else(Tree::machine, Tree::below);
     let host = Host::detect(&tree)?;
     let platform = platform(&host, arguments, &tree)?;
@@ -329,7 +370,7 @@ fn agent_words(agent: &ClusterNode) -> String {
 
 fn prepare(tree: &Tree, platform: Platform, arguments: &Arguments) -> Result<Prepared, Failure> {
     let executable = std::env::current_exe().context("cannot find the file that is running")?;
-    let executable = Executable::at(&executable)?;
+    let executable = Program::at(&executable)?;
     let record = Installation::read(tree)?;
     let mut choices = record.as_ref().map(|record| record.choices.clone()).unwrap_or_default();
     let mut findings = Vec::new();

@@ -10,7 +10,7 @@ use std::error::Error;
 
 use serde_json::{Map, Value};
 
-use super::release::{Executable, Installation, Pending, Platform, Release, ReleaseError};
+use super::release::{Installation, Pending, Platform, Program, Release, ReleaseError};
 use super::tree::{Tree, TreeError};
 use crate::base::{Fault, with_causes};
 
@@ -230,7 +230,7 @@ impl Change<'_> {
     pub fn install(
         &mut self,
         to: &Release,
-        executable: &Executable,
+        executable: &Program,
         choices: Map<String, Value>,
     ) -> Result<Changed, ChangeError> {
         let mut record = Installation::read(self.tree)?.unwrap_or_else(|| Installation::new(to.platform));

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::release::{COMMAND, CURRENT, Executable, ManagedFile, Release, ReleaseError};
+use super::release::{COMMAND, CURRENT, ManagedFile, Program, Release, ReleaseError};
 use super::tree::Tree;
 use crate::base::ByteSize;
 
@@ -127,7 +127,7 @@ impl Plan {
         to: &Release,
         from: Option<&Release>,
         others: &[&Release],
-        executable: &Executable,
+        executable: &Program,
         needs: &[Need],
     ) -> Result<Self, ReleaseError> {
         let mut plan = Self::default();

@@ -167,7 +167,7 @@ impl ReleaseError {
 
 /// An executable that a release is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Executable {
+pub struct Program {
     /// Where it is on this machine.
     pub path: PathBuf,
     /// Its size.
@@ -176,7 +176,7 @@ pub struct Executable {
     pub digest: Digest,
 }
 
-impl Executable {
+impl Program {
     /// Reads it once, for its digest.
     ///
     /// # Errors
@@ -202,7 +202,7 @@ impl Release {
     /// A release of this executable. Its name follows from all that it is made of, so a folder never changes its content.
     #[must_use]
     pub fn new(
-        executable: &Executable,
+        executable: &Program,
         version: &str,
         platform: Platform,
         store_format: u16,
@@ -248,7 +248,7 @@ impl Release {
     ///
     /// # Errors
     /// See [`ReleaseError`]; an incomplete folder has another name and is removed by the next attempt.
-    pub fn store(&self, tree: &Tree, executable: &Executable) -> Result<(), ReleaseError> {
+    pub fn store(&self, tree: &Tree, executable: &Program) -> Result<(), ReleaseError> {
         if self.is_stored(tree) {
             return Ok(());
         }

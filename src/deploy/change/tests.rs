@@ -130,10 +130,10 @@ impl Site {
     }
 
     /// A release that reads the store up to a format, and puts a unit and a file of its own in place.
-    fn release(&self, version: &str, store_format: u16) -> (Release, Executable) {
+    fn release(&self, version: &str, store_format: u16) -> (Release, Program) {
         let path = self.directory.path().join(format!("cairn-{version}"));
         fs::write(&path, format!("executable {version}")).expect("written");
-        let executable = Executable::at(&path).expect("readable");
+        let executable = Program::at(&path).expect("readable");
         let file = |path: String, text: String| ManagedFile { path: path.into(), mode: 0o644, bytes: text.into() };
         let files = vec![
             file("/etc/systemd/system/cairn.service".to_owned(), format!("unit of {version}")),

@@ -1,0 +1,178 @@
+//! `cairn install --bundle`: everything that a site gets, from one signed file.
+//!
+//! Invariants: nothing of a bundle is used before its signature holds and every byte was compared; the release that it brings
+//! installs itself, so that its own plan, units and checks count. What was unpacked is removed again, however that ends.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, anyhow};
+use serde_json::Value;
+
+use super::{Arguments, CONFIG, need_root};
+use crate::cli::{Common, Failure};
+use crate::deploy::bundle::{self, PublicKey, Role, Verified};
+use crate::deploy::{Architecture, COMMAND, FOLDER, Tree};
+
+/// The key that bundles for this machine are signed with, left by the first one.
+const KEY: &str = "/etc/cairn/bundle.pub";
+/// Where a bundle is unpacked: on the volume that the release goes to, readable by the node's user.
+const UNPACKED: &str = ".bundle.partial";
+
+/// Installs from a bundle.
+pub(super) fn run(common: &Common, arguments: &Arguments, file: &Path) -> Result<(), Failure> {
+    let tree = arguments.root.clone().map_or_else(Tree::machine, Tree::below);
+    if tree.is_machine() && !arguments.dry_run {
+        need_root("install from a bundle")?;
+    }
+    let key = key(&tree, arguments.public_key.as_deref())?;
+    let bundle = bundle::open(file, &key)?;
+    refuse_foreign(&bundle)?;
+    eprintln!("… comparing every byte of {} with what was signed", file.display());
+    bundle.check()?;
+    // A plan needs no more than a place of its own.
+    let folder = if arguments.dry_run {
+        tempfolder()?
+    } else {
+        tree.make_folder(FOLDER, 0o755)?;
+        tree.locate(Path::new(FOLDER).join(UNPACKED))?
+    };
+    let _unpacked = Unpacked::new(folder.clone())?;
+    bundle.extract(Role::Executable, &folder)?;
+    if !arguments.dry_run {
+        settings(&tree, &bundle, &folder)?;
+    }
+    installed(common, arguments, &folder)?;
+    if arguments.dry_run || !tree.is_machine() {
+        return Ok(());
+    }
+    remember(&tree, &key)?;
+    documents(&bundle, &folder)
+}
+
+/// The key to believe: the one that was given, else the one of the first bundle.
+fn key(tree: &Tree, given: Option<&str>) -> Result<PublicKey, Failure> {
+    let kept = tree.locate(KEY)?;
+    match given {
+        Some(given) => Ok(PublicKey::from_text_or_file(given).map_err(Failure::usage)?),
+        None if kept.exists() => Ok(PublicKey::from_text_or_file(&kept.to_string_lossy())?),
+        None => Err(Failure::usage(anyhow!(
+            "whose signature is to be believed? Give --public-key with the key that the bundle was made with; {KEY} keeps it for the next one"
+        ))),
+    }
+}
+
+fn remember(tree: &Tree, key: &PublicKey) -> Result<(), Failure> {
+    if !tree.exists(KEY)? {
+        tree.make_folder("/etc/cairn", 0o755)?;
+        tree.write(KEY, format!("untrusted comment: key of the bundles for this machine\n{key}\n").as_bytes(), 0o644)?;
+    }
+    Ok(())
+}
+
+/// A bundle for another machine's processor, or without a program, installs nothing.
+fn refuse_foreign(bundle: &Verified) -> Result<(), Failure> {
+    let (found, own) = (bundle.contents().architecture, Architecture::of_this_machine());
+    if Some(found) != own {
+        let own = std::env::consts::ARCH;
+        return Err(anyhow!("the bundle is for {found}, and this machine is {own}; use the bundle for {own}").into());
+    }
+    if bundle.contents().of(Role::Executable).next().is_none() {
+        return Err(anyhow!("the bundle has no program").into());
+    }
+    Ok(())
+}
+
+/// A folder that goes with this value.
+struct Unpacked(PathBuf);
+
+impl Unpacked {
+    fn new(folder: PathBuf) -> Result<Self, Failure> {
+        // Of a bundle whose unpacking was interrupted.
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+        }
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Unpacked {
+    fn drop(&mut self) {
+        // A leftover takes room only; the next installation removes it.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn tempfolder() -> Result<PathBuf, Failure> {
+    let folder = std::env::temp_dir().join(format!("cairn-bundle-{}", std::process::id()));
+    // Somebody else's folder of that name is none to run a program from.
+    fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder)
+}
+
+/// The settings that come along, where the machine has none.
+fn settings(tree: &Tree, bundle: &Verified, folder: &Path) -> Result<(), Failure> {
+    if tree.exists(CONFIG)? {
+        return Ok(());
+    }
+    if let Some(file) = bundle.extract(Role::Configuration, folder)?.first() {
+        let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        tree.make_folder("/etc/cairn", 0o755)?;
+        tree.write(CONFIG, &bytes, 0o644)?;
+    }
+    Ok(())
+}
+
+/// Has the release install itself.
+fn installed(common: &Common, arguments: &Arguments, folder: &Path) -> Result<(), Failure> {
+    let mut command = Command::new(folder.join("cairn"));
+    command.arg("install").args(arguments.passed_on());
+    if common.json {
+        command.arg("--json");
+    }
+    let status = command.status().context("cannot run the program of the bundle")?;
+    match status.code() {
+        Some(0) => Ok(()),
+        // It has said why.
+        Some(code) => {
+            Err(Failure { code: u8::try_from(code).unwrap_or(1), error: anyhow!("the release was not installed") })
+        }
+        None => {
+            Err(anyhow!("the installation was ended by a signal; run this again, it goes on where it stopped").into())
+        }
+    }
+}
+
+/// Puts the documents that come along into the node, each folder into the collection of its name.
+fn documents(bundle: &Verified, folder: &Path) -> Result<(), Failure> {
+    if bundle.contents().of(Role::Documents).next().is_none() {
+        return Ok(());
+    }
+    let folder = folder.join(Role::Documents.folder());
+    bundle.extract(Role::Documents, &folder)?;
+    let mut collections: Vec<PathBuf> =
+        fs::read_dir(&folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    collections.retain(|path| path.is_dir());
+    collections.sort();
+    for path in collections {
+        let name = path.file_name().unwrap_or_default();
+        eprintln!("… adding documents to {}", name.to_string_lossy());
+        let mut command = Command::new(COMMAND);
+        command.args(["add", "--json", "--yes", "-c"]).arg(name).arg(&path).stdin(Stdio::null());
+        command.env("CAIRN_CONFIG", format!("-{CONFIG}"));
+        let output = command.output().context("cannot run the installed program")?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            return Err(
+                anyhow!("the node runs, and documents of {} were not added: {said}", name.to_string_lossy()).into()
+            );
+        }
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        if let Some(count) = told["created"].as_u64() {
+            eprintln!("  {count} created");
+        }
+    }
+    Ok(())
+}
