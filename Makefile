@@ -27,6 +27,7 @@ VENV := $(TARGET_DIR)/venv
 CARGO_DENY_VERSION := 0.20.2
 CARGO_NEXTEST_VERSION := 0.9.143
 CARGO_FUZZ_VERSION := 0.13.1
+CARGO_CYCLONEDX_VERSION := 0.5.9
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 
 .PHONY: help
@@ -91,6 +92,52 @@ bench: setup-bench ## Measure ingest, search, start and idling; BENCH="--passage
 bench-snapshots: setup-bench ## Measure snapshots, restore and compaction; BENCH="--passages 700000" for a log of 1 GB
 	@$(CARGO) build --release
 	python3 tests/bench/snapshots.py --cairn "$(built)" $(BENCH)
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+# Other targets need the target's standard library (rustup target add), and a C and C++ compiler for it in CC_<target> and
+# CXX_<target> and as the linker in CARGO_TARGET_<TARGET>_LINKER.
+TARGET ?= $(HOST)
+DIST ?= dist
+DIST_NAME = cairn-$(VERSION)-$(firstword $(subst -, ,$(TARGET)))-linux
+# Paths of the machine that builds are no part of what is built: of Rust's messages, and of the C libraries' assertions.
+REMAP = --config 'target."cfg(target_env = \"gnu\")".rustflags=["--remap-path-prefix=$(CURDIR)=cairn","--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo"]'
+MAP_C = -ffile-prefix-map=$(CURDIR)=cairn -ffile-prefix-map=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo
+
+.PHONY: dist
+dist: setup-build setup-dist ## Make the release in dist/: the static binary, digests, an SBOM, completions, man pages
+	@mkdir -p $(DIST)
+	$(MAKE) dist-binary
+	install -m 755 $(TARGET_DIR)/$(TARGET)/dist/cairn $(DIST)/$(DIST_NAME)
+	# Without the build and test dependencies: what is in the binary.
+	cargo-cyclonedx cyclonedx --quiet --format json --spec-version 1.5 --target $(TARGET) --no-build-deps --override-filename cairn.cdx
+	mv cairn.cdx.json $(DIST)/$(DIST_NAME).cdx.json
+	if [ '$(TARGET)' = '$(HOST)' ]; then
+		cairn=$$(realpath $(DIST)/$(DIST_NAME))
+		rm -rf $(DIST)/man $(DIST)/completions
+		mkdir -p $(DIST)/completions
+		"$$cairn" man $(DIST)/man
+		for shell in bash zsh fish elvish powershell; do "$$cairn" completions $$shell >$(DIST)/completions/cairn.$$shell; done
+		file "$$cairn" | grep -q 'static-pie linked' || { echo "dist: $$cairn is not static-pie" >&2; exit 1; }
+	fi
+	(cd $(DIST) && sha256sum $(DIST_NAME) $(DIST_NAME).cdx.json >SHA256SUMS)
+	bytes=$$(stat -c %s $(DIST)/$(DIST_NAME))
+	echo "$(DIST)/$(DIST_NAME): $$bytes bytes"
+	if [ "$$bytes" -gt 40000000 ]; then echo "dist: more than 40 MB" >&2; exit 1; fi
+
+.PHONY: reproducible
+reproducible: setup-build ## Build the release twice, in two places, and compare the bytes; takes a while
+	@rm -rf $(TARGET_DIR)/reproducible
+	for place in one two; do
+		git clone --quiet . $(TARGET_DIR)/reproducible/$$place
+		$(MAKE) -C $(TARGET_DIR)/reproducible/$$place dist-binary
+	done
+	cmp $(TARGET_DIR)/reproducible/{one,two}/$(TARGET_DIR)/$(TARGET)/dist/cairn
+	echo "both builds are the same: $$(sha256sum <$(TARGET_DIR)/reproducible/one/$(TARGET_DIR)/$(TARGET)/dist/cairn | cut -d' ' -f1)"
+
+.PHONY: dist-binary
+dist-binary:
+	@CFLAGS="$(MAP_C)" CXXFLAGS="$(MAP_C)" $(CARGO) build --locked --profile dist --target $(TARGET) $(REMAP)
 
 # Seconds for each target.
 FUZZ_SECONDS ?= 600
@@ -158,7 +205,7 @@ setup-build:
 
 .PHONY: setup-test
 setup-test: $(VENV)/installed $(NPM)/released/installed $(NPM)/coming/installed
-	@$(call packages,age:age curl:curl openssl:openssl containerd:containerd skopeo:skopeo minisign:minisign)
+	@$(call packages,age:age curl:curl openssl:openssl containerd:containerd skopeo:skopeo minisign:minisign file:file)
 	if ! $(CARGO) nextest --version >/dev/null 2>&1; then
 		$(CARGO) install --locked --root $(TOOLS) --target-dir $(TOOLS)/build cargo-nextest@$(CARGO_NEXTEST_VERSION) ||
 			{ echo "setup: cargo-nextest is missing and the package registry could not be reached to install it." >&2; exit 1; }
@@ -192,6 +239,15 @@ setup-deny:
 	@if ! command -v cargo-deny >/dev/null; then
 		$(CARGO) install --locked --root $(TOOLS) --target-dir $(TOOLS)/build cargo-deny@$(CARGO_DENY_VERSION) ||
 			{ echo "setup: cargo-deny is missing and the package registry could not be reached to install it." >&2; exit 1; }
+		rm -rf $(TOOLS)/build
+	fi
+
+.PHONY: setup-dist
+setup-dist: setup-build
+	@$(call packages,file:file)
+	if ! command -v cargo-cyclonedx >/dev/null; then
+		$(CARGO) install --locked --root $(TOOLS) --target-dir $(TOOLS)/build cargo-cyclonedx@$(CARGO_CYCLONEDX_VERSION) ||
+			{ echo "setup: cargo-cyclonedx is missing and the package registry could not be reached to install it." >&2; exit 1; }
 		rm -rf $(TOOLS)/build
 	fi
 

@@ -34,3 +34,4 @@ mod s3;
 mod serve;
 mod snapshots;
 mod space;
+mod static_binary;

@@ -1,0 +1,58 @@
+//! One file, and nothing else: the binary needs no library, no loader, no file and no device of the machine.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::node::{CAIRN, agent, assert_says, clean, documents, send, stderr, stdout};
+
+#[test]
+fn the_binary_is_static() {
+    let file = Command::new("file").args(["--brief", CAIRN]).output().expect("file is installed");
+    assert_says(&stdout(&file), &["static-pie linked", "stripped"]);
+    let ldd = Command::new("ldd").arg(CAIRN).env("LC_ALL", "C").output().expect("ldd is there");
+    let said = format!("{}{}", stdout(&ldd), stderr(&ldd));
+    assert!(said.contains("statically linked") || said.contains("not a dynamic executable"), "{said}");
+}
+
+#[test]
+fn it_serves_from_an_empty_root() {
+    if !rustix::process::geteuid().is_root() {
+        println!("left out: an empty root takes root to enter");
+        return;
+    }
+    let root = tempfile::tempdir().expect("temporary directory");
+    let place = root.path().join("cairn");
+    fs::copy(CAIRN, &place).expect("copied");
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).expect("executable");
+    let mut command = clean(Command::new("chroot"));
+    command.arg(root.path()).args(["/cairn", "--json", "serve", "--data-dir", "/data"]);
+    command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).env_clear();
+    let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("chroot is there");
+    let mut line = String::new();
+    BufReader::new(process.stdout.take().expect("a pipe")).read_line(&mut line).expect("the line with the addresses");
+    let line: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line:?}"));
+    let base = line["mcp"].as_str().expect("an address").trim_end_matches("/mcp").to_owned();
+    let call = |tool: &str, arguments: Value| -> Value {
+        let headers = [("content-type", "application/json")];
+        let url = format!("{base}/v1/tools/{tool}");
+        let answer = send(&agent(), "POST", &url, &headers, Some(arguments.to_string().as_bytes()));
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json()
+    };
+    let heron = json!([{"id": "heron.md", "text": "The heron stands in the reeds."}]);
+    call("add_documents", json!({"collection": "birds", "documents": heron}));
+    let found = call("search", json!({"query": "bird between the reeds"}));
+    assert_eq!(documents(&found), ["birds/heron.md"]);
+    process.kill().expect("it runs");
+    process.wait().expect("it ended");
+    let mut there: Vec<String> = fs::read_dir(root.path())
+        .expect("readable")
+        .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
+        .collect();
+    there.sort();
+    assert!(there.iter().all(|name| ["cairn", "data", "data-snapshots"].contains(&name.as_str())), "{there:?}");
+}
