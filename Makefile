@@ -24,6 +24,8 @@ TARGET_DIR := target
 TOOLS := $(TARGET_DIR)/tools
 NPM := $(TARGET_DIR)/npm
 VENV := $(TARGET_DIR)/venv
+# Of their own: checkov pins a hundred packages, which the MCP client must not be held to.
+SCANNERS := $(TARGET_DIR)/scanners
 CARGO_DENY_VERSION := 0.20.2
 CARGO_NEXTEST_VERSION := 0.9.143
 CARGO_FUZZ_VERSION := 0.13.1
@@ -204,7 +206,7 @@ setup-build:
 	$(call packages,g++:g++)
 
 .PHONY: setup-test
-setup-test: $(VENV)/installed $(NPM)/released/installed $(NPM)/coming/installed
+setup-test: $(VENV)/installed $(SCANNERS)/installed $(NPM)/released/installed $(NPM)/coming/installed
 	@$(call packages,age:age curl:curl openssl:openssl containerd:containerd skopeo:skopeo minisign:minisign file:file)
 	if ! $(CARGO) nextest --version >/dev/null 2>&1; then
 		$(CARGO) install --locked --root $(TOOLS) --target-dir $(TOOLS)/build cargo-nextest@$(CARGO_NEXTEST_VERSION) ||
@@ -213,11 +215,13 @@ setup-test: $(VENV)/installed $(NPM)/released/installed $(NPM)/coming/installed
 	fi
 
 $(VENV)/installed: tests/clients/requirements.txt
+$(SCANNERS)/installed: tests/scanners/requirements.txt
+$(VENV)/installed $(SCANNERS)/installed:
 	@$(call packages,python3:python3)
 	python3 -c 'import ensurepip' 2>/dev/null || { $(call packages,no-such-program:python3-venv); }
 	mkdir -p $(TARGET_DIR)
-	if ! { python3 -m venv $(VENV) && $(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<; }; then
-		echo "setup: the Python MCP client ($$(cat $<)) is missing and PyPI could not be reached to install it." >&2
+	if ! { python3 -m venv $(@D) && $(@D)/bin/pip install --quiet --disable-pip-version-check -r $<; }; then
+		echo "setup: the Python packages of $< ($$(paste -sd' ' $<)) are missing and PyPI could not be reached to install them." >&2
 		exit 1
 	fi
 	touch $@

@@ -13,6 +13,7 @@ mod documents;
 mod eval;
 mod image;
 mod install;
+mod k3s;
 mod output;
 mod owner;
 mod proxy;
@@ -119,6 +120,8 @@ enum Verb {
     /// Make tokens for clients of this machine's node, list them, take them back
     #[command(arg(unlisted("url")), arg(unlisted("token")), arg(unlisted("ca")))]
     Token(token::Arguments),
+    /// Manifests for K3s
+    K3s(k3s::Arguments),
     /// Tell how the node is
     Status(status::Arguments),
     /// Write Cairn's own container image
@@ -168,6 +171,7 @@ impl Verb {
             | Self::Doctor(_)
             | Self::Status(_) => true,
             Self::Eval(_)
+            | Self::K3s(_)
             | Self::Image(_)
             | Self::Bundle(_)
             | Self::Install(_)
@@ -252,6 +256,7 @@ impl Cli {
             Verb::Snapshot(arguments) => snapshot::run(common, &arguments),
             Verb::Doctor(arguments) => doctor::run(common, &arguments),
             Verb::Token(arguments) => token::run(common, &arguments),
+            Verb::K3s(arguments) => k3s::run(common, &arguments),
             Verb::Status(arguments) => status::run(common, &arguments),
             Verb::Image(arguments) => image::run(common, &arguments),
             Verb::Bundle(arguments) => bundle::run(common, &arguments),

@@ -240,16 +240,36 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
         overrides: &Overrides,
     ) -> Result<Self, ConfigError> {
-        let mut problems = Vec::new();
-        let mut settings = flatten(&DEFAULTS.parse().expect("the defaults are TOML: a test reads them"), "default");
-        if let Some(path) = file {
+        let read = |path: &Path| {
             let optional = path.to_str().and_then(|path| path.strip_prefix('-')).map(Path::new);
             let path = optional.unwrap_or(path);
-            let origin = path.display().to_string();
             let text = match std::fs::read_to_string(path) {
                 Err(error) if optional.is_some() && error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
                 read => read.map_err(|error| error.to_string()),
             };
+            (path.display().to_string(), text)
+        };
+        Self::from_layers(file.map(read), environment, overrides)
+    }
+
+    /// Checks the text of a file that is going to be read elsewhere.
+    ///
+    /// * `origin`: what stands for the file's name in problems.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn read(text: &str, origin: &str) -> Result<Self, ConfigError> {
+        Self::from_layers(Some((origin.to_owned(), Ok(text.to_owned()))), [], &Overrides::default())
+    }
+
+    fn from_layers(
+        file: Option<(String, Result<String, String>)>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: &Overrides,
+    ) -> Result<Self, ConfigError> {
+        let mut problems = Vec::new();
+        let mut settings = flatten(&DEFAULTS.parse().expect("the defaults are TOML: a test reads them"), "default");
+        if let Some((origin, text)) = file {
             match text.and_then(|text| text.parse::<toml::Table>().map_err(|error| error.to_string())) {
                 Ok(table) => merge(&mut settings, flatten(&table, &origin), &mut problems),
                 Err(message) => {

@@ -1,4 +1,5 @@
-//! Puts Cairn onto machines: its own container image, signed bundles for machines without a network, and installing.
+//! Puts Cairn onto machines: its own container image, manifests for K3s, signed bundles for machines without a
+//! network, and installing.
 //!
 //! Invariants: each room is a plan without side effects and a small part that carries it out. Files appear whole: they are
 //! written under another name, synced and renamed. What comes from outside, such as a bundle, is written nowhere before its
@@ -6,6 +7,7 @@
 
 pub mod bundle;
 pub mod checkup;
+pub mod k3s;
 pub mod oci;
 pub mod systemd;
 

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::node::{CAIRN, TestNode, assert_says, cairn, json_of, list, run_on, stderr, stdout, texts};
 
-const VERBS: [&str; 12] =
-    ["serve", "mcp", "add", "search", "get", "ls", "rm", "collection", "eval", "status", "completions", "man"];
+const VERBS: [&str; 13] =
+    ["serve", "mcp", "add", "search", "get", "ls", "rm", "collection", "eval", "k3s", "status", "completions", "man"];
 
 fn run(arguments: &[&str]) -> Output {
     let directory = tempfile::tempdir().expect("temporary directory");

@@ -65,6 +65,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ("pulldown_cmark", &["ingest"]),
     ("csv", &["ingest"]),
     ("serde_yaml", &["ingest", "deploy"]),
+    // `operator`: the same types, for a client.
+    ("k8s_openapi", &["deploy", "operator"]),
+    ("strsim", &["deploy"]),
     // The transports (sockets, pipes) are the API's; the protocol is mcp's.
     ("rmcp", &["mcp", "api"]),
     ("axum", &["api"]),

@@ -1,0 +1,174 @@
+//! `cairn k3s`: manifests for K3s and any other Kubernetes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::{Common, Failure, output, unlisted, unlisted_config};
+use crate::base::ByteSize;
+use crate::config::Config;
+use crate::deploy::k3s::{self, Assignment, KubeObject, NodeSize, Options, Rendered, Settings, Token, Variant};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cairn k3s render | kubectl apply -f -
+  cairn k3s render --node-size pi -o manifests/")]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Write the manifests of a node, to a folder or as one stream
+    #[command(
+        after_help = RENDER_EXAMPLES,
+        after_long_help = render_help(),
+        arg(unlisted("url")), arg(unlisted("token")), arg(unlisted_config())
+    )]
+    Render(RenderArguments),
+}
+
+const RENDER_EXAMPLES: &str = "\
+Examples:
+  cairn k3s render | kubectl apply -f -
+  cairn k3s render --node-size auto -o /var/lib/rancher/k3s/server/manifests
+  cairn k3s render --with ingress,cert-manager --set ingress.host=cairn.example.com
+  cairn k3s render --set storage.size=64GiB --set config.search.limit=12
+
+Nothing is asked of a cluster, and nothing is applied. --help lists the keys of --set.";
+
+/// The examples, and every key.
+fn render_help() -> String {
+    let mut text = format!("{RENDER_EXAMPLES}\n\nKeys of --set:\n");
+    for key in k3s::KEYS {
+        let default = if key.default.is_empty() { String::new() } else { format!(" [default: {}]", key.default) };
+        text.push_str(&format!("  {}\n          {}{default}\n", key.name, key.about));
+    }
+    text.push_str(
+        "  config.SECTION.KEY\n          a setting of Cairn itself; `cairn serve --print-config` shows all of them",
+    );
+    text
+}
+
+#[derive(Debug, clap::Args)]
+struct RenderArguments {
+    /// Folder for cairn-namespace.yaml and cairn.yaml [default: standard output]
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Add something: cert-manager, external-secrets, gpu, ingress, loadbalancer, monitoring
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    with: Vec<Variant>,
+    /// Set a key
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<Assignment>,
+    /// How big the node is: pi, small, medium, large, its memory such as 4GiB, or auto for this machine [default: small]
+    #[arg(long, value_name = "SIZE", value_parser = node_size)]
+    node_size: Option<NodeSize>,
+    /// The image by name and tag [default: the one of this version]
+    #[arg(long, value_name = "REF")]
+    image: Option<String>,
+    /// The image's digest; it is then named by that alone, which no other image can take
+    #[arg(long, value_name = "sha256:HEX")]
+    image_digest: Option<String>,
+    /// File with a token for clients, rendered as a Secret [default: none; the node makes its own]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
+    match &arguments.verb {
+        Verb::Render(arguments) => render(common, arguments),
+    }
+}
+
+fn render(common: &Common, arguments: &RenderArguments) -> Result<(), Failure> {
+    let token = arguments.token_file.as_deref().map(read_token).transpose()?;
+    let options = Options {
+        size: arguments.node_size,
+        with: arguments.with.iter().copied().collect(),
+        set: arguments.set.clone(),
+        image: arguments.image.clone(),
+        image_digest: arguments.image_digest.clone(),
+        token,
+    };
+    let settings = Settings::new(&options).map_err(Failure::usage)?;
+    check_configuration(&settings)?;
+    let rendered = k3s::render(&settings);
+    if let Some(folder) = &arguments.output {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        rendered.write_into(folder)?;
+    }
+    tell(common, arguments.output.as_deref(), &settings, &rendered)
+}
+
+/// Whether the node would take the configuration that it is given. Only here are both known.
+pub(super) fn check_configuration(settings: &Settings) -> Result<(), Failure> {
+    match Config::read(&k3s::configuration(settings), "rendered") {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let lines: Vec<String> = error
+                .problems
+                .iter()
+                .map(|problem| format!("\n  {}{}: {}", k3s::CONFIG, problem.key, problem.message))
+                .collect();
+            Err(Failure::usage(anyhow!("the node would not take this configuration:{}", lines.concat())))
+        }
+    }
+}
+
+fn read_token(path: &Path) -> Result<Token, Failure> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Token::new(text.trim()))
+}
+
+fn tell(common: &Common, folder: Option<&Path>, settings: &Settings, rendered: &Rendered) -> Result<(), Failure> {
+    if common.json {
+        let objects = [vec![k3s::namespace(settings)], k3s::objects(settings)];
+        let files: Vec<Value> = rendered
+            .files()
+            .iter()
+            .zip(&objects)
+            .map(|((name, text), objects)| {
+                let mut file = json!({"name": name, "objects": objects.iter().map(described).collect::<Vec<_>>()});
+                match folder {
+                    Some(folder) => file["path"] = folder.join(name).display().to_string().into(),
+                    None => file["text"] = (*text).into(),
+                }
+                file
+            })
+            .collect();
+        let size = settings.size().name();
+        return output::json(
+            &json!({"namespace": settings.namespace(), "image": settings.image(), "node_size": size, "files": files}),
+        );
+    }
+    match folder {
+        Some(folder) => {
+            rendered.files().iter().try_for_each(|(name, _)| output::line(&folder.join(name).display().to_string()))
+        }
+        // One stream: the comment at the top of a file ends in a separator.
+        None => output::line(format!("{}{}", rendered.namespace, rendered.main).trim_end()),
+    }
+}
+
+fn described(object: &KubeObject) -> Value {
+    json!({"kind": object.kind(), "name": object.metadata().name})
+}
+
+/// A size, or `auto` for the machine that this runs on.
+fn node_size(text: &str) -> Result<NodeSize, String> {
+    if text != "auto" {
+        return text.parse().map_err(|error: k3s::NodeSizeError| format!("{error}, or auto"));
+    }
+    let memory = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        total.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    });
+    let memory = memory.ok_or("/proc/meminfo does not tell this machine's memory; name the size")?;
+    Ok(NodeSize::for_memory(ByteSize(memory << 10)))
+}

@@ -1,0 +1,80 @@
+//! Cairn's own configuration for the pod: what the manifests decide, what follows from the node's size, and what was asked for.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use super::settings::{ADMIN_PORT, MCP_PORT, Settings, toml_text};
+use super::sizes::{log_bytes_max, quantity, snapshot_bytes_max};
+use super::workload::{BACKUP_KEY_DIR, DATA_DIR, SNAPSHOTS_DIR, TLS_DIR};
+use crate::base::ByteSize;
+
+/// The key of the ConfigMap, and the name of the file.
+pub(super) const FILE: &str = "cairn.toml";
+
+/// The text of `cairn.toml`: sections and keys in the order of the alphabet, so that equal settings are equal bytes.
+#[must_use]
+pub fn configuration(settings: &Settings) -> String {
+    let mut values = decided(settings);
+    // What was asked for holds; nothing that the manifests depend on is among it.
+    values.extend(settings.own.clone());
+    let mut text =
+        String::from("# Settings of the pod. Set others with `cairn k3s render --set config.SECTION.KEY=VALUE`.\n");
+    let mut current = "";
+    for (key, value) in &values {
+        let (section, name) = key.split_once('.').expect("keys have a section: they were checked");
+        if section != current {
+            let _ = write!(text, "\n[{section}]\n");
+            current = section;
+        }
+        let _ = writeln!(text, "{name} = {value}");
+    }
+    text
+}
+
+fn decided(settings: &Settings) -> BTreeMap<String, String> {
+    let defaults = settings.size.defaults();
+    let mut values = BTreeMap::new();
+    let mut put = |key: &str, value: String| {
+        values.insert(key.to_owned(), value);
+    };
+    let listen = |port| toml_text(&SocketAddr::new(settings.address, port).to_string());
+    put("node.data_dir", toml_text(DATA_DIR));
+    put("server.listen", listen(MCP_PORT));
+    put("admin.listen", listen(ADMIN_PORT));
+    put("server.allowed_hosts", texts(&settings.hosts));
+    if settings.certificate.is_some() {
+        put("server.tls_certificate_file", toml_text(&format!("{TLS_DIR}/tls.crt")));
+        put("server.tls_key_file", toml_text(&format!("{TLS_DIR}/tls.key")));
+    } else {
+        put("server.tls_names", texts(&settings.hosts));
+    }
+    if let Some(request) = defaults.request {
+        put("server.request_bytes_max", size(request));
+        // A document travels with what the protocol puts around it.
+        put("ingest.source_bytes_max", size(ByteSize(request.0 - (2 << 20))));
+    }
+    if let Some(in_flight) = defaults.in_flight {
+        put("server.in_flight_max", in_flight.to_string());
+    }
+    put("search.cache_bytes", size(defaults.cache));
+    put("store.max_bytes", size(log_bytes_max(settings.storage, settings.resources.memory.1)));
+    if settings.backup_claim.is_some() {
+        put("snapshot.target", toml_text(SNAPSHOTS_DIR));
+    } else if settings.own("snapshot.target").is_none_or(str::is_empty) {
+        put("snapshot.max_bytes", size(snapshot_bytes_max(settings.storage)));
+    }
+    if settings.backup_secret.is_some() {
+        put("snapshot.s3_access_key_file", toml_text(&format!("{BACKUP_KEY_DIR}/access-key")));
+    }
+    values
+}
+
+fn size(size: ByteSize) -> String {
+    toml_text(&format!("{}B", quantity(size)))
+}
+
+fn texts(items: &[String]) -> String {
+    let items: Vec<String> = items.iter().map(|item| toml_text(item)).collect();
+    format!("[{}]", items.join(", "))
+}

@@ -1,0 +1,321 @@
+//! Objects of operators that may run in the cluster. No library has their types, so what is used of them is written down here.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use serde::Serialize;
+
+use super::settings::{Certificate as AskedCertificate, ExternalSecret as AskedSecret, Monitoring, Settings};
+use super::{NAME, TLS_SECRET, TOKEN_KEY, TOKEN_SECRET, metadata, selector_labels};
+
+/// An object whose type is an operator's.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Custom<S> {
+    api_version: &'static str,
+    kind: &'static str,
+    pub(super) metadata: ObjectMeta,
+    spec: S,
+}
+
+/// cert-manager's Certificate.
+pub type Certificate = Custom<CertificateSpec>;
+/// cert-manager's Issuer.
+pub type Issuer = Custom<IssuerSpec>;
+/// The External Secrets Operator's ExternalSecret.
+pub type ExternalSecret = Custom<ExternalSecretSpec>;
+/// The Prometheus Operator's ServiceMonitor.
+pub type ServiceMonitor = Custom<ServiceMonitorSpec>;
+/// Traefik's ServersTransport: how it talks to what is behind it.
+pub type ServersTransport = Custom<ServersTransportSpec>;
+
+const CERT_MANAGER: &str = "cert-manager.io/v1";
+
+/// What a certificate is for and who makes it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateSpec {
+    secret_name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    common_name: Option<&'static str>,
+    #[serde(rename = "isCA", skip_serializing_if = "Option::is_none")]
+    is_ca: Option<bool>,
+    duration: &'static str,
+    renew_before: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dns_names: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ip_addresses: Vec<String>,
+    usages: Vec<&'static str>,
+    private_key: PrivateKey,
+    issuer_ref: Reference,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PrivateKey {
+    algorithm: &'static str,
+    size: u16,
+    rotation_policy: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Reference {
+    name: String,
+    kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'static str>,
+}
+
+/// What an issuer signs with: one of the two. No enum, because YAML would tag it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuerSpec {
+    /// Each certificate with its own key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    self_signed: Option<BTreeMap<String, String>>,
+    /// With the key of an authority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca: Option<Authority>,
+}
+
+/// Where an authority's certificate and key are.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Authority {
+    secret_name: &'static str,
+}
+
+/// The issuer that signs nothing but the authority.
+const ROOT: &str = "cairn-self-signed";
+/// The authority, and the Secret that holds it.
+const AUTHORITY: &str = "cairn-authority";
+
+/// An authority that lives in the namespace, where no issuer is given: a certificate that signs itself, and an issuer that signs
+/// with it.
+pub(super) fn authority(settings: &Settings) -> (Issuer, Certificate, Issuer) {
+    let issuer = |name: &str, spec| Custom {
+        api_version: CERT_MANAGER,
+        kind: "Issuer",
+        metadata: metadata(settings, name, "certificate"),
+        spec,
+    };
+    let root = Custom {
+        api_version: CERT_MANAGER,
+        kind: "Certificate",
+        metadata: metadata(settings, AUTHORITY, "certificate"),
+        spec: CertificateSpec {
+            common_name: Some("Cairn"),
+            is_ca: Some(true),
+            // Clients are told to trust it once, so it has to last.
+            duration: "87600h",
+            renew_before: "720h",
+            dns_names: Vec::new(),
+            ip_addresses: Vec::new(),
+            usages: vec!["cert sign", "crl sign"],
+            ..certificate_spec(AUTHORITY, (ROOT.to_owned(), "Issuer".to_owned()), "Never")
+        },
+    };
+    let by_itself = IssuerSpec { self_signed: Some(BTreeMap::new()), ca: None };
+    let by_authority = IssuerSpec { self_signed: None, ca: Some(Authority { secret_name: AUTHORITY }) };
+    (issuer(ROOT, by_itself), root, issuer(NAME, by_authority))
+}
+
+pub(super) fn certificate(settings: &Settings, asked: &AskedCertificate) -> Certificate {
+    let issuer = asked.issuer.clone().unwrap_or_else(|| (NAME.to_owned(), "Issuer".to_owned()));
+    let (addresses, names) = settings.hosts.iter().cloned().partition(|host| host.parse::<std::net::IpAddr>().is_ok());
+    Custom {
+        api_version: CERT_MANAGER,
+        kind: "Certificate",
+        metadata: metadata(settings, NAME, "certificate"),
+        spec: CertificateSpec {
+            dns_names: names,
+            ip_addresses: addresses,
+            ..certificate_spec(TLS_SECRET, issuer, "Always")
+        },
+    }
+}
+
+fn certificate_spec(secret: &str, (name, kind): (String, String), rotation_policy: &'static str) -> CertificateSpec {
+    CertificateSpec {
+        secret_name: secret.to_owned(),
+        common_name: None,
+        is_ca: None,
+        duration: "2160h",
+        renew_before: "720h",
+        dns_names: Vec::new(),
+        ip_addresses: Vec::new(),
+        usages: vec!["digital signature", "server auth"],
+        private_key: PrivateKey { algorithm: "ECDSA", size: 256, rotation_policy },
+        issuer_ref: Reference { name, kind, group: Some("cert-manager.io") },
+    }
+}
+
+/// Which entries of which store become which Secret.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalSecretSpec {
+    refresh_interval: &'static str,
+    secret_store_ref: Reference,
+    target: SecretTarget,
+    data: Vec<SecretEntry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SecretTarget {
+    name: &'static str,
+    creation_policy: &'static str,
+    deletion_policy: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SecretEntry {
+    secret_key: &'static str,
+    remote_ref: RemoteReference,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct RemoteReference {
+    key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    property: Option<String>,
+}
+
+pub(super) fn external_secret(settings: &Settings, asked: &AskedSecret) -> ExternalSecret {
+    Custom {
+        api_version: "external-secrets.io/v1",
+        kind: "ExternalSecret",
+        metadata: metadata(settings, TOKEN_SECRET, "token"),
+        spec: ExternalSecretSpec {
+            refresh_interval: "1h",
+            secret_store_ref: Reference { name: asked.store.clone(), kind: asked.store_kind.clone(), group: None },
+            // A store that is out of reach, or lost the entry, locks nobody out.
+            target: SecretTarget { name: TOKEN_SECRET, creation_policy: "Owner", deletion_policy: "Retain" },
+            data: vec![SecretEntry {
+                secret_key: TOKEN_KEY,
+                remote_ref: RemoteReference { key: asked.key.clone(), property: asked.property.clone() },
+            }],
+        },
+    }
+}
+
+/// What is scraped.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceMonitorSpec {
+    selector: LabelSelector,
+    endpoints: Vec<Endpoint>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Endpoint {
+    port: &'static str,
+    path: &'static str,
+    interval: String,
+    scheme: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_config: Option<TlsConfig>,
+    authorization: Authorization,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TlsConfig {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca: Option<SecretOrConfigMap>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    insecure_skip_verify: Option<bool>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct SecretOrConfigMap {
+    secret: SecretKey,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct SecretKey {
+    name: &'static str,
+    key: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Authorization {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    credentials: SecretKey,
+}
+
+pub(super) fn service_monitor(settings: &Settings, asked: &Monitoring) -> ServiceMonitor {
+    let mut metadata = metadata(settings, NAME, "monitoring");
+    if let (Some(labels), Some(release)) = (&mut metadata.labels, &asked.release) {
+        labels.insert("release".to_owned(), release.clone());
+    }
+    let tls = if settings.certificate.is_some() {
+        TlsConfig {
+            server_name: Some(server_name(settings)),
+            ca: Some(SecretOrConfigMap { secret: SecretKey { name: TLS_SECRET, key: "ca.crt" } }),
+            insecure_skip_verify: None,
+        }
+    } else {
+        // The node's own authority is in no Secret that Prometheus could read.
+        TlsConfig { server_name: None, ca: None, insecure_skip_verify: Some(true) }
+    };
+    // The headless Service: the other one has no port for it.
+    let mut labels = selector_labels();
+    labels.insert("app.kubernetes.io/component".to_owned(), "headless".to_owned());
+    Custom {
+        api_version: "monitoring.coreos.com/v1",
+        kind: "ServiceMonitor",
+        metadata,
+        spec: ServiceMonitorSpec {
+            selector: LabelSelector { match_labels: Some(labels), ..LabelSelector::default() },
+            endpoints: vec![Endpoint {
+                port: "admin",
+                path: "/metrics",
+                interval: asked.interval.clone(),
+                scheme: if settings.is_tls() { "https" } else { "http" },
+                tls_config: settings.is_tls().then_some(tls),
+                authorization: Authorization {
+                    kind: "Bearer",
+                    credentials: SecretKey { name: TOKEN_SECRET, key: TOKEN_KEY },
+                },
+            }],
+        },
+    }
+}
+
+/// How Traefik talks to the pod.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServersTransportSpec {
+    server_name: String,
+    #[serde(rename = "rootCAsSecrets", skip_serializing_if = "Vec::is_empty")]
+    root_cas_secrets: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    insecure_skip_verify: Option<bool>,
+}
+
+pub(super) fn servers_transport(settings: &Settings) -> ServersTransport {
+    let has_authority = settings.certificate.is_some();
+    Custom {
+        api_version: "traefik.io/v1alpha1",
+        kind: "ServersTransport",
+        metadata: metadata(settings, NAME, "ingress"),
+        spec: ServersTransportSpec {
+            server_name: server_name(settings),
+            root_cas_secrets: if has_authority { vec![TLS_SECRET] } else { Vec::new() },
+            // The node's own authority is in no Secret; between Traefik and the pod only the cluster listens.
+            insecure_skip_verify: (!has_authority).then_some(true),
+        },
+    }
+}
+
+/// The name that the certificate has in every variant.
+fn server_name(settings: &Settings) -> String {
+    format!("{NAME}.{}.svc", settings.namespace)
+}

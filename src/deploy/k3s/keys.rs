@@ -1,0 +1,195 @@
+//! What `--with` and `--set` take: every key with its default and what it is for.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Something that is added to the plain rendering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Variant {
+    /// A certificate by cert-manager instead of the node's own authority.
+    CertManager,
+    /// The token by the External Secrets Operator.
+    ExternalSecrets,
+    /// An NVIDIA GPU.
+    Gpu,
+    /// A name on the cluster's ingress.
+    Ingress,
+    /// A port on the cluster's nodes.
+    LoadBalancer,
+    /// Scraping by the Prometheus Operator.
+    Monitoring,
+}
+
+impl Variant {
+    /// All, by name.
+    pub const ALL: [Self; 6] =
+        [Self::CertManager, Self::ExternalSecrets, Self::Gpu, Self::Ingress, Self::LoadBalancer, Self::Monitoring];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CertManager => "cert-manager",
+            Self::ExternalSecrets => "external-secrets",
+            Self::Gpu => "gpu",
+            Self::Ingress => "ingress",
+            Self::LoadBalancer => "loadbalancer",
+            Self::Monitoring => "monitoring",
+        }
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Variant {
+    type Err = VariantError;
+
+    fn from_str(text: &str) -> Result<Self, VariantError> {
+        Self::ALL.into_iter().find(|variant| variant.name() == text).ok_or_else(|| {
+            let nearest = nearest(text, Self::ALL.iter().map(|variant| variant.name()));
+            VariantError { found: text.to_owned(), nearest }
+        })
+    }
+}
+
+/// A text that names no variant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is nothing called '{found}' to add{}; expected some of {}", meant(nearest.as_deref()), names())]
+pub struct VariantError {
+    /// What was found.
+    pub found: String,
+    /// What was probably meant.
+    pub nearest: Option<String>,
+}
+
+fn names() -> String {
+    Variant::ALL.map(Variant::name).join(", ")
+}
+
+/// A setting of the rendering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// What stands before the equals sign.
+    pub name: &'static str,
+    /// Without this variant the key means nothing, and is refused.
+    pub variant: Option<Variant>,
+    /// What holds when it is not set; empty for nothing.
+    pub default: &'static str,
+    /// What it is for.
+    pub about: &'static str,
+}
+
+const fn key(name: &'static str, default: &'static str, about: &'static str) -> Key {
+    Key { name, variant: None, default, about }
+}
+
+const fn with(variant: Variant, name: &'static str, default: &'static str, about: &'static str) -> Key {
+    Key { name, variant: Some(variant), default, about }
+}
+
+/// Settings of Cairn itself begin with this.
+pub const CONFIG: &str = "config.";
+
+/// Every key but Cairn's own settings, which are `config.SECTION.KEY`.
+pub const KEYS: &[Key] = &[
+    key("namespace", "cairn", "the namespace, of its own because removing the installation may remove it"),
+    key("address", "0.0.0.0", "what the pod listens on; `::` where the cluster has IPv6 only"),
+    key("hosts", "", "more names by which clients reach the node, with commas"),
+    key("cluster.domain", "cluster.local", "the cluster's own DNS domain"),
+    key("node.memory", "", "the node's memory such as 4GiB, instead of `--node-size`"),
+    key("node.name", "", "the only node that the pod may run on, by its label `kubernetes.io/hostname`"),
+    key("storage.size", "by node size", "the volume; cannot be changed once installed"),
+    key("storage.class", "", "StorageClass; empty: the cluster's default; cannot be changed once installed"),
+    key("resources.cpu", "by node size", "most processor time, such as 2 or 500m"),
+    key("resources.cpu-request", "by node size", "reserved processor time"),
+    key("resources.memory", "by node size", "most memory"),
+    key("resources.memory-request", "by node size", "reserved memory"),
+    key("resources.ephemeral", "by node size", "most disk outside the volume: the container's log and /tmp"),
+    key("resources.ephemeral-request", "by node size", "reserved disk outside the volume"),
+    key("backup.claim", "", "an existing PersistentVolumeClaim that snapshots are shipped to"),
+    key("backup.secret", "", "Secret whose key `access-key` holds the two lines of `snapshot.s3_access_key_file`"),
+    key("backup.cidr", "", "addresses of the S3 service; empty: any. For `config.snapshot.target=s3://…`"),
+    with(Variant::CertManager, "cert-manager.issuer", "", "an existing issuer; empty: an authority of its own"),
+    with(Variant::CertManager, "cert-manager.issuer-kind", "ClusterIssuer", "ClusterIssuer or Issuer"),
+    with(Variant::ExternalSecrets, "external-secrets.store", "", "the secret store to read from; has to be given"),
+    with(
+        Variant::ExternalSecrets,
+        "external-secrets.store-kind",
+        "ClusterSecretStore",
+        "ClusterSecretStore or SecretStore",
+    ),
+    with(Variant::ExternalSecrets, "external-secrets.key", "cairn", "what the token is called in the store"),
+    with(Variant::ExternalSecrets, "external-secrets.property", "token", "its property there; empty: the whole entry"),
+    with(Variant::Gpu, "gpu.count", "1", "GPUs, as `nvidia.com/gpu`"),
+    with(Variant::Gpu, "gpu.runtime-class", "nvidia", "RuntimeClass; K3s makes `nvidia` where it finds the runtime"),
+    with(Variant::Gpu, "gpu.own-runtime-class", "false", "true renders the RuntimeClass too, where nothing makes it"),
+    with(Variant::Ingress, "ingress.host", "", "the name that clients use; has to be given"),
+    with(
+        Variant::Ingress,
+        "ingress.class",
+        "traefik",
+        "IngressClass; `traefik` and `nginx` are told to speak TLS to the node",
+    ),
+    with(
+        Variant::Ingress,
+        "ingress.secret",
+        "",
+        "Secret with the certificate that clients see; empty: the ingress's default",
+    ),
+    with(
+        Variant::LoadBalancer,
+        "loadbalancer.port",
+        "7171",
+        "port on the nodes; 80 and 443 belong to the ingress, 6443 to K3s",
+    ),
+    with(Variant::LoadBalancer, "loadbalancer.cidr", "", "addresses that may connect, with commas; empty: any"),
+    with(Variant::Monitoring, "monitoring.namespace", "monitoring", "the namespace that Prometheus runs in"),
+    with(Variant::Monitoring, "monitoring.interval", "60s", "how often it scrapes"),
+    with(
+        Variant::Monitoring,
+        "monitoring.release",
+        "",
+        "label `release` of the ServiceMonitor, by which Prometheus may choose",
+    ),
+];
+
+/// The name most like `text`, when one is like it at all.
+pub(super) fn nearest<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let scored = names.map(|name| (strsim::jaro_winkler(text, name), name));
+    let best = scored.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    // Below this, names share letters by chance; clap uses the same border.
+    (best.0 > 0.7).then(|| best.1.to_owned())
+}
+
+/// ` (did you mean 'x'?)`, or nothing.
+pub(super) fn meant(nearest: Option<&str>) -> String {
+    nearest.map(|nearest| format!(" (did you mean '{nearest}'?)")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_told_from_nonsense() {
+        let names = || KEYS.iter().map(|key| key.name);
+        assert_eq!(nearest("storage.sise", names()).as_deref(), Some("storage.size"));
+        assert_eq!(nearest("resources.mem", names()).as_deref(), Some("resources.memory"));
+        assert_eq!(nearest("zzz", names()), None);
+        let error = "certmanager".parse::<Variant>().expect_err("unknown");
+        assert_eq!(error.nearest.as_deref(), Some("cert-manager"));
+    }
+
+    #[test]
+    fn a_key_of_a_variant_begins_with_its_name() {
+        for key in KEYS {
+            if let Some(variant) = key.variant {
+                assert!(key.name.starts_with(&format!("{variant}.")), "{}", key.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! The pod and what belongs to it: StatefulSet, ServiceAccount, ConfigMap, Secret, PodDisruptionBudget, RuntimeClass.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::apps::v1::{
+    StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
+};
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
+    HTTPGetAction, Namespace, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimVolumeSource,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, Secret,
+    SecretVolumeSource, SecurityContext, ServiceAccount, Toleration, Volume, VolumeMount, VolumeResourceRequirements,
+};
+use k8s_openapi::api::node::v1::RuntimeClass;
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::configuration::FILE;
+use super::settings::{ADMIN_PORT, Gpu, MCP_PORT, Settings, Token};
+use super::sizes::{TMP, quantity};
+use super::{NAME, TLS_SECRET, TOKEN_KEY, TOKEN_SECRET, labels, metadata, selector, selector_labels};
+use crate::base::{ByteSize, Digest};
+
+/// User, group and the group of volumes: `cairn` in the image.
+const USER: i64 = 65532;
+/// The claim template; the volume of the pod is then called `data-cairn-0`.
+const CLAIM: &str = "data";
+const CONFIG_DIR: &str = "/etc/cairn";
+pub(super) const DATA_DIR: &str = "/var/lib/cairn";
+pub(super) const SNAPSHOTS_DIR: &str = "/var/lib/cairn-snapshots";
+const TOKEN_DIR: &str = "/run/secrets/cairn";
+pub(super) const TLS_DIR: &str = "/run/secrets/cairn-tls";
+pub(super) const BACKUP_KEY_DIR: &str = "/run/secrets/cairn-backup";
+/// Secrets are read by the group, which is the volume's.
+const SECRET_MODE: i32 = 0o440;
+/// After the requests in flight: writing what is queued and the indexes, so that the next start is quick.
+const FLUSH_SECONDS: i64 = 40;
+
+pub(super) fn namespace(settings: &Settings) -> Namespace {
+    let mut labels = labels("namespace");
+    for mode in ["enforce", "audit", "warn"] {
+        labels.insert(format!("pod-security.kubernetes.io/{mode}"), "restricted".to_owned());
+        labels.insert(format!("pod-security.kubernetes.io/{mode}-version"), "latest".to_owned());
+    }
+    let metadata = ObjectMeta { name: Some(settings.namespace.clone()), labels: Some(labels), ..ObjectMeta::default() };
+    Namespace { metadata, ..Namespace::default() }
+}
+
+/// Cairn does not talk to the cluster, so its account has no rights and the pod gets no token for it.
+pub(super) fn service_account(settings: &Settings) -> ServiceAccount {
+    ServiceAccount {
+        metadata: metadata(settings, NAME, "node"),
+        automount_service_account_token: Some(false),
+        ..ServiceAccount::default()
+    }
+}
+
+pub(super) fn config_map(settings: &Settings, configuration: &str) -> ConfigMap {
+    ConfigMap {
+        metadata: metadata(settings, NAME, "node"),
+        data: Some(BTreeMap::from([(FILE.to_owned(), configuration.to_owned())])),
+        ..ConfigMap::default()
+    }
+}
+
+pub(super) fn token_secret(settings: &Settings, token: &Token) -> Secret {
+    Secret {
+        metadata: metadata(settings, TOKEN_SECRET, "node"),
+        type_: Some("Opaque".to_owned()),
+        data: Some(BTreeMap::from([(TOKEN_KEY.to_owned(), ByteString(token.reveal().as_bytes().to_vec()))])),
+        ..Secret::default()
+    }
+}
+
+/// Lets the one pod be drained, also when it is not ready: refusing would block every drain of its node.
+pub(super) fn disruption_budget(settings: &Settings) -> PodDisruptionBudget {
+    PodDisruptionBudget {
+        metadata: metadata(settings, NAME, "node"),
+        spec: Some(PodDisruptionBudgetSpec {
+            max_unavailable: Some(IntOrString::Int(1)),
+            selector: Some(selector()),
+            unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
+            ..PodDisruptionBudgetSpec::default()
+        }),
+        ..PodDisruptionBudget::default()
+    }
+}
+
+pub(super) fn runtime_class(gpu: &Gpu) -> RuntimeClass {
+    RuntimeClass {
+        metadata: ObjectMeta {
+            name: Some(gpu.runtime_class.clone()),
+            labels: Some(labels("gpu")),
+            ..ObjectMeta::default()
+        },
+        handler: gpu.runtime_class.clone(),
+        ..RuntimeClass::default()
+    }
+}
+
+pub(super) fn stateful_set(settings: &Settings, configuration: &str) -> StatefulSet {
+    let spec = StatefulSetSpec {
+        replicas: Some(1),
+        service_name: Some(super::HEADLESS.to_owned()),
+        selector: selector(),
+        // With one pod there is no order to keep, and `OrderedReady` would never replace a pod that does not get ready: an
+        // upgrade that fails could not be taken back by the older manifest alone.
+        pod_management_policy: Some("Parallel".to_owned()),
+        update_strategy: Some(StatefulSetUpdateStrategy {
+            type_: Some("RollingUpdate".to_owned()),
+            ..StatefulSetUpdateStrategy::default()
+        }),
+        revision_history_limit: Some(3),
+        persistent_volume_claim_retention_policy: Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
+            when_deleted: Some("Retain".to_owned()),
+            when_scaled: Some("Retain".to_owned()),
+        }),
+        template: PodTemplateSpec {
+            metadata: Some(ObjectMeta {
+                labels: Some(labels("node")),
+                // The pod reads its settings once, at its start, so other settings need another pod.
+                annotations: Some(BTreeMap::from([(
+                    "cairn.local/configuration".to_owned(),
+                    Digest::of(configuration.as_bytes()).to_string(),
+                )])),
+                ..ObjectMeta::default()
+            }),
+            spec: Some(pod(settings)),
+        },
+        volume_claim_templates: Some(vec![claim(settings)]),
+        ..StatefulSetSpec::default()
+    };
+    StatefulSet { metadata: metadata(settings, NAME, "node"), spec: Some(spec), ..StatefulSet::default() }
+}
+
+/// A claim template cannot be changed once installed, so nothing in it may follow the version.
+fn claim(settings: &Settings) -> PersistentVolumeClaim {
+    PersistentVolumeClaim {
+        metadata: ObjectMeta { name: Some(CLAIM.to_owned()), labels: Some(selector_labels()), ..ObjectMeta::default() },
+        spec: Some(PersistentVolumeClaimSpec {
+            // One pod at a time, also while a node that was lost comes back.
+            access_modes: Some(vec!["ReadWriteOncePod".to_owned()]),
+            resources: Some(VolumeResourceRequirements {
+                requests: Some(BTreeMap::from([("storage".to_owned(), Quantity(quantity(settings.storage)))])),
+                ..VolumeResourceRequirements::default()
+            }),
+            storage_class_name: settings.storage_class.clone(),
+            volume_mode: Some("Filesystem".to_owned()),
+            ..PersistentVolumeClaimSpec::default()
+        }),
+        ..PersistentVolumeClaim::default()
+    }
+}
+
+fn pod(settings: &Settings) -> PodSpec {
+    let (volumes, mut mounts): (Vec<Volume>, Vec<VolumeMount>) = volumes(settings).into_iter().unzip();
+    // Its volume is the claim template's.
+    mounts.insert(0, mount(CLAIM, DATA_DIR, false));
+    let drain = settings.drain_timeout.as_secs();
+    let node = |name: &String| BTreeMap::from([("kubernetes.io/hostname".to_owned(), name.clone())]);
+    // Nodes with a GPU are often closed to pods that need none.
+    let tolerations = settings.gpu.iter().map(|_| Toleration {
+        key: Some("nvidia.com/gpu".to_owned()),
+        operator: Some("Exists".to_owned()),
+        effect: Some("NoSchedule".to_owned()),
+        ..Toleration::default()
+    });
+    PodSpec {
+        service_account_name: Some(NAME.to_owned()),
+        automount_service_account_token: Some(false),
+        // The variables of services would look like Cairn's own settings.
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(drain + FLUSH_SECONDS),
+        runtime_class_name: settings.gpu.as_ref().map(|gpu| gpu.runtime_class.clone()),
+        tolerations: Some(tolerations.collect::<Vec<_>>()).filter(|tolerations| !tolerations.is_empty()),
+        node_selector: settings.node_name.as_ref().map(node),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER),
+            run_as_group: Some(USER),
+            fs_group: Some(USER),
+            // Looking at every file of a large volume would make each start slow.
+            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+            seccomp_profile: Some(seccomp()),
+            ..PodSecurityContext::default()
+        }),
+        containers: vec![container(settings, mounts)],
+        volumes: Some(volumes),
+        ..PodSpec::default()
+    }
+}
+
+fn seccomp() -> SeccompProfile {
+    SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }
+}
+
+fn container(settings: &Settings, mounts: Vec<VolumeMount>) -> Container {
+    let port = |name: &str, number: u16| ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: i32::from(number),
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
+    };
+    Container {
+        name: NAME.to_owned(),
+        image: Some(settings.image.clone()),
+        // The image comes as a file. `Always` would ask a registry that a node without internet cannot reach.
+        image_pull_policy: Some("IfNotPresent".to_owned()),
+        args: Some(vec!["serve".to_owned()]),
+        env: Some(environment(settings)),
+        ports: Some(vec![port("mcp", MCP_PORT), port("admin", ADMIN_PORT)]),
+        resources: Some(resources(settings)),
+        startup_probe: Some(probe(settings, "/health", 2, 5, 300)),
+        liveness_probe: Some(probe(settings, "/health", 10, 5, 6)),
+        readiness_probe: Some(probe(settings, "/ready", 5, 3, 2)),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            privileged: Some(false),
+            read_only_root_filesystem: Some(true),
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER),
+            run_as_group: Some(USER),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+            seccomp_profile: Some(seccomp()),
+            ..SecurityContext::default()
+        }),
+        // The end of the log is the reason of a container that stops by itself.
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: Some(mounts),
+        ..Container::default()
+    }
+}
+
+fn environment(settings: &Settings) -> Vec<EnvVar> {
+    let variable =
+        |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), ..EnvVar::default() };
+    // Variables, not arguments, so that `kubectl exec cairn-0 -- /cairn status` sees them too.
+    let mut variables = vec![
+        variable("CAIRN_CONFIG", format!("{CONFIG_DIR}/{FILE}")),
+        variable("CAIRN_SERVER_TOKEN_FILE", format!("{TOKEN_DIR}/{TOKEN_KEY}")),
+    ];
+    if settings.gpu.is_some() {
+        // Vulkan's libraries come with `graphics`.
+        variables.push(variable("NVIDIA_DRIVER_CAPABILITIES", "compute,graphics,utility".to_owned()));
+    }
+    variables
+}
+
+fn resources(settings: &Settings) -> ResourceRequirements {
+    let resources = &settings.resources;
+    let of = |cpu: String, memory: ByteSize, ephemeral: ByteSize| {
+        let size = |size| Quantity(quantity(size));
+        BTreeMap::from([
+            ("cpu".to_owned(), Quantity(cpu)),
+            ("memory".to_owned(), size(memory)),
+            ("ephemeral-storage".to_owned(), size(ephemeral)),
+        ])
+    };
+    let (cpu, memory, ephemeral) = (resources.cpu, resources.memory, resources.ephemeral);
+    let requests = of(cpu.0.to_string(), memory.0, ephemeral.0);
+    let mut limits = of(cpu.1.to_string(), memory.1, ephemeral.1);
+    // A GPU is asked for by its limit; the request follows.
+    limits.extend(settings.gpu.iter().map(|gpu| ("nvidia.com/gpu".to_owned(), Quantity(gpu.count.to_string()))));
+    ResourceRequirements { requests: Some(requests), limits: Some(limits), ..ResourceRequirements::default() }
+}
+
+/// Probes ask the admin listener, which has its own thread and needs no token.
+///
+/// * startup and liveness ask `/health`. It answers before the log is opened, so a rebuild of the indexes may take as long as it
+///   needs: a restart would not help it. The startup probe's ten minutes are for a slow disk; liveness gives up after one.
+/// * readiness asks `/ready`, which says no while indexes catch up and while writes are refused.
+fn probe(settings: &Settings, path: &str, period: i32, timeout: i32, failures: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::String("admin".to_owned()),
+            scheme: Some(if settings.is_tls() { "HTTPS" } else { "HTTP" }.to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period),
+        timeout_seconds: Some(timeout),
+        failure_threshold: Some(failures),
+        ..Probe::default()
+    }
+}
+
+/// Volumes with where they are mounted, but for the data's.
+fn volumes(settings: &Settings) -> Vec<(Volume, VolumeMount)> {
+    let mut volumes = vec![
+        mounted("config", CONFIG_DIR, |volume| {
+            volume.config_map =
+                Some(ConfigMapVolumeSource { name: NAME.to_owned(), ..ConfigMapVolumeSource::default() });
+        }),
+        mounted("tmp", "/tmp", |volume| {
+            let size_limit = Some(Quantity(quantity(TMP)));
+            volume.empty_dir = Some(EmptyDirVolumeSource { size_limit, ..EmptyDirVolumeSource::default() });
+        }),
+        // The pod starts without the Secret: it then has the tokens that it made itself.
+        secret("token", TOKEN_DIR, TOKEN_SECRET, true),
+    ];
+    if settings.certificate.is_some() {
+        volumes.push(secret("tls", TLS_DIR, TLS_SECRET, false));
+    }
+    if let Some(claim) = &settings.backup_claim {
+        volumes.push(mounted("snapshots", SNAPSHOTS_DIR, |volume| {
+            let claim_name = claim.clone();
+            volume.persistent_volume_claim = Some(PersistentVolumeClaimVolumeSource { claim_name, read_only: None });
+        }));
+    }
+    if let Some(name) = &settings.backup_secret {
+        volumes.push(secret("backup-key", BACKUP_KEY_DIR, name, false));
+    }
+    volumes
+}
+
+fn mounted(name: &str, path: &str, fill: impl FnOnce(&mut Volume)) -> (Volume, VolumeMount) {
+    let mut volume = Volume { name: name.to_owned(), ..Volume::default() };
+    fill(&mut volume);
+    let is_read_only = volume.config_map.is_some() || volume.secret.is_some();
+    (volume, mount(name, path, is_read_only))
+}
+
+fn mount(name: &str, path: &str, is_read_only: bool) -> VolumeMount {
+    let read_only = is_read_only.then_some(true);
+    VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), read_only, ..VolumeMount::default() }
+}
+
+fn secret(name: &str, path: &str, secret: &str, optional: bool) -> (Volume, VolumeMount) {
+    mounted(name, path, |volume| {
+        volume.secret = Some(SecretVolumeSource {
+            secret_name: Some(secret.to_owned()),
+            default_mode: Some(SECRET_MODE),
+            optional: optional.then_some(true),
+            ..SecretVolumeSource::default()
+        });
+    })
+}

@@ -1,0 +1,561 @@
+//! The manifests: shipped as they are rendered, taken by the node, and kept to the rules of everybody who checks such files.
+//!
+//! `UPDATE_EXPECT=1` rewrites what is shipped. What is not tested here is `kubectl apply --dry-run=client`: it asks a cluster for
+//! its types before it does anything, so it does not work without one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use cairn::deploy::k3s::{Assignment, KEYS, NodeSize, Options, Settings, Variant};
+use proptest::prelude::*;
+use serde::Deserialize as _;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::k3s_own_rules::{OWN, POD_SECURITY};
+use crate::k3s_rules::{KUBE_LINTER, KUBE_SCORE, Objects, Rule, items, quantity, text};
+use crate::node::{TestNode, assert_says, cairn, clean, json_of, run_on, stderr, stdout};
+
+/// What is shipped: folder below `k3s/`, and what it is rendered with.
+const SHIPPED: &[(&str, &[&str])] = &[
+    ("", &[]),
+    ("examples/cert-manager", &["--with", "cert-manager"]),
+    ("examples/external-secrets", &["--with", "external-secrets", "--set", "external-secrets.store=vault"]),
+    ("examples/gpu", &["--with", "gpu"]),
+    ("examples/ingress", &["--with", "ingress", "--set", "ingress.host=cairn.example.com"]),
+    ("examples/large", &["--node-size", "large"]),
+    ("examples/loadbalancer", &["--with", "loadbalancer"]),
+    ("examples/monitoring", &["--with", "monitoring"]),
+    ("examples/pi", &["--node-size", "pi"]),
+];
+
+/// Everything at once: what the variants do to one another.
+const EVERYTHING: &[&str] = &[
+    "--with",
+    "cert-manager,external-secrets,gpu,ingress,loadbalancer,monitoring",
+    "--set",
+    "external-secrets.store=vault",
+    "--set",
+    "ingress.host=cairn.example.com",
+    "--set",
+    "gpu.own-runtime-class=true",
+];
+
+/// A digest as an image has it.
+const DIGEST: &str = "sha256:7d865e959b2466918c9863afca942d0fb89d7c9ac0c99bafc3749504ded97730";
+
+const FILES: [&str; 2] = ["cairn-namespace.yaml", "cairn.yaml"];
+
+/// The oldest Kubernetes that docs/k3s.md names: the first in which `ReadWriteOncePod` is not a feature to be turned on.
+const OLDEST: &str = "1.29.0";
+
+/// Objects whose types are operators' and come with them: no schema of Kubernetes knows them.
+const CUSTOM: [&str; 5] = ["Certificate", "ExternalSecret", "Issuer", "ServersTransport", "ServiceMonitor"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn render(arguments: &[&str]) -> Output {
+    cairn().args(["k3s", "render"]).args(arguments).output().expect("the binary runs")
+}
+
+fn render_into(folder: &Path, arguments: &[&str]) {
+    let output = render(&[arguments, &["-o", folder.to_str().expect("UTF-8")]].concat());
+    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+}
+
+fn parse(yaml: &str) -> Vec<Value> {
+    serde_yaml::Deserializer::from_str(yaml)
+        .map(|document| Value::deserialize(document).expect("YAML"))
+        .filter(|document| !document.is_null())
+        .collect()
+}
+
+fn objects(arguments: &[&str]) -> Objects {
+    let output = render(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    Objects(parse(&stdout(&output)))
+}
+
+/// What is shipped, and everything at once, named.
+fn variants() -> Vec<(&'static str, &'static [&'static str])> {
+    [SHIPPED, &[("everything", EVERYTHING)]].concat()
+}
+
+fn configuration(objects: &Objects) -> String {
+    text(&objects.one("ConfigMap")["data"]["cairn.toml"]).to_owned()
+}
+
+/// Every file below a folder.
+fn files_below(folder: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        let path = entry.expect("readable").path();
+        if path.is_dir() { found.extend(files_below(&path)) } else { found.extend([path]) }
+    }
+    found
+}
+
+#[test]
+fn what_is_shipped_is_what_is_rendered() {
+    let update = std::env::var_os("UPDATE_EXPECT").is_some();
+    let shipped = root().join("k3s");
+    let mut expected = BTreeSet::from([shipped.join("README.md")]);
+    for (folder, arguments) in SHIPPED {
+        let rendered = tempfile::tempdir().expect("temporary directory");
+        render_into(rendered.path(), arguments);
+        let folder = shipped.join(folder);
+        for name in FILES {
+            let path = folder.join(name);
+            let text = fs::read_to_string(rendered.path().join(name)).expect("rendered");
+            if update {
+                fs::create_dir_all(&folder).expect("a folder");
+                fs::write(&path, &text).expect("written");
+            }
+            let is = fs::read_to_string(&path).unwrap_or_default();
+            assert!(
+                is == text,
+                "{} is stale: run this test with UPDATE_EXPECT=1 and read what changed",
+                path.display()
+            );
+            expected.insert(path);
+        }
+    }
+    // Whatever else lies there was rendered by nobody, and is loaded by no test.
+    assert_eq!(files_below(&shipped), expected);
+}
+
+#[test]
+fn rendering_is_the_same_bytes_in_every_order() {
+    let one = render(&["--with", "gpu,monitoring", "--set", "hosts=a.example", "--set", "storage.size=16GiB"]);
+    let other =
+        render(&["--set", "storage.size=16GiB", "--with", "monitoring", "--with", "gpu", "--set", "hosts=a.example"]);
+    assert_eq!(stdout(&one), stdout(&other));
+    // The command in the comment renders the same again.
+    let command = stdout(&one).lines().find_map(|line| line.strip_prefix("#   cairn k3s render ").map(str::to_owned));
+    let command = command.expect("the command in the comment");
+    assert_eq!(stdout(&render(&command.split(' ').collect::<Vec<_>>())), stdout(&one));
+}
+
+#[test]
+fn the_namespace_is_in_a_file_of_its_own() {
+    for (name, arguments) in variants() {
+        let folder = tempfile::tempdir().expect("temporary directory");
+        render_into(folder.path(), arguments);
+        let kinds = |file: &str| -> Vec<String> {
+            let objects = parse(&fs::read_to_string(folder.path().join(file)).expect("rendered"));
+            objects.iter().map(|object| text(&object["kind"]).to_owned()).collect()
+        };
+        assert_eq!(kinds(FILES[0]), ["Namespace"], "{name}");
+        assert!(!kinds(FILES[1]).contains(&"Namespace".to_owned()), "{name}");
+        // Nothing half-written stays, under no name.
+        assert_eq!(files_below(folder.path()).len(), 2, "{name}");
+    }
+}
+
+#[test]
+fn the_node_takes_every_configuration() {
+    for (name, arguments) in variants() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let file = directory.path().join("cairn.toml");
+        // The certificate is mounted in the pod only; whether it is there is looked at by `serve`.
+        fs::write(&file, configuration(&objects(arguments))).expect("written");
+        let path = file.to_str().expect("UTF-8");
+        let status = json_of(&run_on(&directory.path().join("data"), &["status", "--json", "--config", path]));
+        assert_eq!(status["ready"], true, "{name}");
+    }
+}
+
+/// The rendered configuration, the probes and the token's file, on a real node.
+#[test]
+fn a_node_of_the_manifests_answers_its_probes_and_its_clients() {
+    let objects = objects(&["--node-size", "pi"]);
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let (file, token_file) = (directory.path().join("cairn.toml"), directory.path().join("token"));
+    fs::write(&file, configuration(&objects)).expect("written");
+    fs::write(&token_file, "a-token-of-some-length").expect("written");
+    let path = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+    // Ports of a test are free ones; the rest is as in the pod.
+    let node = TestNode::with_arguments(
+        &["--listen", "0.0.0.0:0", "--admin", "0.0.0.0:0"],
+        &[("CAIRN_CONFIG", &path(&file)), ("CAIRN_SERVER_TOKEN_FILE", &path(&token_file))],
+    );
+    let container = &objects.pod()["containers"][0];
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        let probe = &container[probe]["httpGet"];
+        assert!(node.admin.starts_with(&format!("{}://", text(&probe["scheme"]).to_lowercase())), "{}", node.admin);
+        // kubelet names the pod by its address.
+        let answer = node.request(
+            "GET",
+            &format!("{}{}", node.admin, text(&probe["path"])),
+            &[("host", "10.42.0.7:9464")],
+            None,
+        );
+        assert_eq!(answer.status, 200, "{probe}");
+    }
+    let as_client = |host: &str, token: &str| {
+        let headers = [("host", host), ("authorization", token), ("content-type", "application/json")];
+        node.request("POST", &format!("{}/v1/tools/get_status", node.base()), &headers, Some(b"{}")).status
+    };
+    assert_eq!(as_client("cairn.cairn.svc:7171", "Bearer a-token-of-some-length"), 200);
+    assert_eq!(as_client("cairn.cairn.svc:7171", "Bearer another-token-of-some-length"), 401);
+    assert_eq!(as_client("cairn.elsewhere.svc:7171", "Bearer a-token-of-some-length"), 403);
+}
+
+#[test]
+fn every_variant_keeps_every_rule() {
+    let mut broken = Vec::new();
+    for (name, arguments) in variants() {
+        for pinned in [false, true] {
+            let arguments = if pinned { [arguments, &["--image-digest", DIGEST]].concat() } else { arguments.to_vec() };
+            let objects = objects(&arguments);
+            let failed =
+                [KUBE_LINTER, KUBE_SCORE, POD_SECURITY, OWN].concat_rules().filter(|rule| !(rule.holds)(&objects));
+            broken.extend(failed.map(|rule| format!("{name}: {}", rule.name)));
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn every_rule_sees_what_it_is_about() {
+    let good = objects(&[]);
+    let mut blind = Vec::new();
+    for rule in [KUBE_LINTER, KUBE_SCORE, POD_SECURITY, OWN].concat_rules() {
+        let mut bad = good.clone();
+        (rule.breaks)(&mut bad);
+        if (rule.holds)(&bad) {
+            blind.push(rule.name);
+        }
+    }
+    assert!(blind.is_empty(), "{blind:#?}");
+    let counts =
+        [("kube-linter", KUBE_LINTER), ("kube-score", KUBE_SCORE), ("Pod Security", POD_SECURITY), ("own", OWN)];
+    println!("{}", counts.map(|(name, rules)| format!("{name}: {} rules", rules.len())).join(", "));
+}
+
+trait Tables {
+    fn concat_rules(&self) -> impl Iterator<Item = &'static Rule>;
+}
+
+impl Tables for [&'static [Rule]; 4] {
+    fn concat_rules(&self) -> impl Iterator<Item = &'static Rule> {
+        self.iter().copied().flatten()
+    }
+}
+
+#[test]
+fn sizes_follow_the_node() {
+    let mut last = 0.0;
+    for (size, memory) in [("pi", "900MiB"), ("small", "3.8GiB"), ("medium", "15GiB"), ("large", "62GiB")] {
+        let by_name = objects(&["--node-size", size]);
+        let limits = &by_name.pod()["containers"][0]["resources"]["limits"];
+        assert!(quantity(&limits["memory"]) > last, "{size}");
+        last = quantity(&limits["memory"]);
+        for same in [&["--node-size", memory][..], &["--set", &format!("node.memory={memory}")]] {
+            assert_eq!(objects(same).pod()["containers"][0]["resources"], by_name.pod()["containers"][0]["resources"]);
+        }
+    }
+    assert!(render(&["--node-size", "auto"]).status.success());
+}
+
+#[test]
+fn settings_reach_where_they_belong() {
+    let objects = objects(&[
+        "--set",
+        "namespace=docs",
+        "--set",
+        "storage.size=64GiB",
+        "--set",
+        "storage.class=fast",
+        "--set",
+        "resources.memory=2GiB",
+        "--set",
+        "node.name=site-7",
+        "--set",
+        "hosts=docs.example",
+        "--set",
+        "config.search.limit=12",
+        "--set",
+        "config.server.drain_timeout=2m",
+        "--set",
+        "config.snapshot.target=s3://bucket/site-7",
+        "--set",
+        "config.snapshot.s3_endpoint=https://minio.example:9000",
+        "--set",
+        "backup.secret=keys",
+        "--set",
+        "backup.cidr=10.0.0.0/8",
+        "--image",
+        "registry.example/cairn:1",
+        "--image-digest",
+        DIGEST,
+    ]);
+    assert!(objects.0.iter().skip(1).all(|object| object["metadata"]["namespace"] == "docs"));
+    let claim = &objects.workload()["volumeClaimTemplates"][0]["spec"];
+    assert_eq!(claim["resources"]["requests"]["storage"], "64Gi");
+    assert_eq!(claim["storageClassName"], "fast");
+    let pod = objects.pod();
+    assert_eq!(pod["containers"][0]["image"], format!("registry.example/cairn@{DIGEST}"));
+    assert_eq!(pod["nodeSelector"], json!({"kubernetes.io/hostname": "site-7"}));
+    assert_eq!(pod["terminationGracePeriodSeconds"], 160);
+    assert_says(
+        &configuration(&objects),
+        &[
+            "limit = 12",
+            "max_bytes = \"2GiB\"",
+            "\"docs.example\"",
+            "\"cairn.docs.svc\"",
+            "/run/secrets/cairn-backup/access-key",
+        ],
+    );
+    let egress = &objects.one("NetworkPolicy")["spec"]["egress"][1];
+    assert_eq!(
+        *egress,
+        json!({"ports": [{"port": 9000, "protocol": "TCP"}], "to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]})
+    );
+}
+
+#[test]
+fn a_volume_for_backups_and_plain_text_behind_something_that_speaks_tls() {
+    let objects = objects(&[
+        "--with",
+        "ingress,monitoring",
+        "--set",
+        "ingress.host=a.example",
+        "--set",
+        "backup.claim=nas",
+        "--set",
+        "config.server.tls=off",
+    ]);
+    let mounts = &objects.pod()["containers"][0]["volumeMounts"];
+    assert!(items(mounts).any(|mount| mount["mountPath"] == "/var/lib/cairn-snapshots"), "{mounts}");
+    assert_says(&configuration(&objects), &["target = \"/var/lib/cairn-snapshots\"", "tls = \"off\""]);
+    assert_eq!(objects.pod()["containers"][0]["livenessProbe"]["httpGet"]["scheme"], "HTTP");
+    assert_eq!(objects.one("ServiceMonitor")["spec"]["endpoints"][0]["scheme"], "http");
+    assert_eq!(objects.of_kind("ServersTransport").count(), 0);
+}
+
+#[test]
+fn a_token_becomes_a_secret_and_is_shown_nowhere_else() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let file = directory.path().join("token");
+    fs::write(&file, "a-token-of-some-length\n").expect("written");
+    let objects = objects(&["--token-file", file.to_str().expect("UTF-8")]);
+    let secret = objects.one("Secret");
+    assert_eq!(secret["metadata"]["name"], "cairn-token");
+    assert_eq!(secret["data"], json!({"token": "YS10b2tlbi1vZi1zb21lLWxlbmd0aA=="}));
+    render_into(directory.path(), &["--token-file", file.to_str().expect("UTF-8")]);
+    let mode = fs::metadata(directory.path().join("cairn.yaml")).expect("rendered").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    fs::write(&file, "short secret").expect("written");
+    let refused = render(&["--token-file", file.to_str().expect("UTF-8")]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(!stderr(&refused).contains("short secret"), "{}", stderr(&refused));
+}
+
+#[test]
+fn mistakes_are_named_all_at_once_with_what_was_meant() {
+    let said = |arguments: &[&str], words: &[&str]| {
+        let output = render(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "", "{arguments:?}");
+        assert_says(&stderr(&output), words);
+    };
+    said(
+        &[
+            "--set",
+            "storage.sise=1GiB",
+            "--set",
+            "namespace=kube-system",
+            "--set",
+            "gpu.count=2",
+            "--with",
+            "ingress",
+            "--set",
+            "resources.cpu=lots",
+        ],
+        &["'storage.sise'", "'storage.size'", "kube-system", "`--with gpu`", "ingress.host", "resources.cpu", "lots"],
+    );
+    said(&["--with", "certmanager"], &["cert-manager"]);
+    said(&["--set", "novalue"], &["KEY=VALUE"]);
+    said(&["--set", "config.server.listen=0.0.0.0:80"], &["config.server.listen", "`address`"]);
+    said(&["--set", "config.search.limmit=5"], &["config.search.limmit", "no such key"]);
+    said(&["--set", "config.search.limit=5000"], &["config.search.limit", "5000"]);
+    said(&["--set", "config.search.limit=[1"], &["config.search.limit"]);
+    said(&["--set", "config.snapshot.target=/backup"], &["backup.claim"]);
+    said(&["--set", "namespace=on"], &["namespace", "truth value"]);
+    said(&["--image", "cairn"], &["--image", "cairn"]);
+    said(&["--image", "registry.example/cairn:latest"], &["latest"]);
+    said(&["--image-digest", "sha256:12"], &["--image-digest", "64 hex digits"]);
+    said(&["--node-size", "huge"], &["huge", "auto"]);
+    said(&["--node-size", "pi", "--set", "node.memory=64GiB"], &["node.memory", "--node-size"]);
+    said(
+        &["--set", "resources.memory=256MiB", "--set", "resources.memory-request=1GiB"],
+        &["resources.memory-request"],
+    );
+}
+
+proptest! {
+    /// Whatever is set, it is refused, or it ends up as one value in files that parse.
+    #[test]
+    fn no_value_breaks_out_of_its_place(key in 0..KEYS.len() + 1, value in "[ -~]{0,24}|[a-z0-9.:/,-]{1,16}|\\PC{0,8}") {
+        let key = KEYS.get(key).map_or("config.snapshot.s3_region", |key| key.name).to_owned();
+        let with = Variant::ALL.into_iter().collect();
+        let required = ["ingress.host=a.example", "external-secrets.store=vault"].map(|text| text.parse().expect("an assignment"));
+        let set = required.into_iter().chain([Assignment { key: key.clone(), value: value.clone() }]).collect();
+        let options = Options { with, set, ..Options::default() };
+        if let Ok(settings) = Settings::new(&options) {
+            let rendered = cairn::deploy::k3s::render(&settings);
+            let objects = Objects([rendered.namespace, rendered.main].iter().flat_map(|text| parse(text)).collect());
+            prop_assert_eq!(objects.0.len(), 1 + cairn::deploy::k3s::objects(&settings).len());
+            prop_assert_eq!(objects.one("ConfigMap")["data"].as_object().map(serde_json::Map::len), Some(1));
+            let own = configuration(&objects).parse::<toml::Table>();
+            if key.starts_with("config.") {
+                // A text in brackets or quotes is taken as TOML, and refused by the check of the whole when it is none.
+                let found = own.ok().map(|own| own["snapshot"]["s3_region"].clone());
+                prop_assert!(found.is_none_or(|found| found.is_array() || found.is_integer() || found.is_bool() || found.as_str().is_some()));
+            } else {
+                prop_assert!(own.is_ok());
+            }
+        }
+    }
+}
+
+#[test]
+fn json_tells_what_was_rendered() {
+    let folder = tempfile::tempdir().expect("temporary directory");
+    let written = json_of(&render(&["--json", "-o", folder.path().to_str().expect("UTF-8")]));
+    assert_eq!(written["image"], format!("cairn.local/cairn:{}", env!("CARGO_PKG_VERSION")));
+    assert_eq!(written["files"][0]["objects"], json!([{"kind": "Namespace", "name": "cairn"}]));
+    assert_eq!(written["files"][1]["path"], folder.path().join("cairn.yaml").to_str().expect("UTF-8"));
+    let shown = json_of(&render(&["--json"]));
+    assert_eq!(shown["files"][1]["text"], fs::read_to_string(folder.path().join("cairn.yaml")).expect("written"));
+}
+
+#[test]
+fn the_manual_lists_every_key_and_size() {
+    let manual = fs::read_to_string(root().join("docs/k3s.md")).expect("the manual");
+    let help = stdout(&render(&["--help"]));
+    for key in KEYS {
+        assert!(manual.contains(&format!("`{}`", key.name)), "docs/k3s.md does not list {}", key.name);
+        assert!(help.contains(key.name), "--help does not list {}", key.name);
+    }
+    for size in NodeSize::ALL {
+        let row = manual.lines().find(|line| line.starts_with(&format!("| `{size}` |"))).expect("a row for each size");
+        let defaults = size.defaults();
+        for number in [defaults.memory, defaults.ephemeral, defaults.storage] {
+            assert!(row.contains(&number.to_string()), "{number} in {row}");
+        }
+    }
+}
+
+/// A program that `make setup` installs.
+fn scanner(name: &str) -> Command {
+    let path = root().join("target/scanners/bin").join(name);
+    assert!(path.exists(), "{} is missing: run `make setup` first", path.display());
+    let mut command = clean(Command::new(path));
+    command.stdin(Stdio::null()).env("NO_COLOR", "1");
+    command
+}
+
+/// checkov passes by whatever begins with a dot.
+fn visible_folder() -> TempDir {
+    tempfile::Builder::new().prefix("cairn-").tempdir().expect("temporary directory")
+}
+
+/// Failed checks with the objects, and how many passed.
+fn checkov(folder: &Path) -> (BTreeMap<String, BTreeSet<String>>, u64) {
+    let output = scanner("checkov")
+        .args(["--framework", "kubernetes", "--skip-download", "--output", "json", "--directory"])
+        .arg(folder)
+        .output()
+        .expect("checkov runs");
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", stderr(&output)));
+    let mut failed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for check in items(&report["results"]["failed_checks"]) {
+        let place = format!("{} in {}", text(&check["resource"]), text(&check["file_path"]));
+        failed.entry(text(&check["check_id"]).to_owned()).or_default().insert(place);
+    }
+    assert_eq!(report["summary"]["skipped"], 0, "checks are skipped here with a reason, not in the manifests");
+    assert_eq!(report["summary"]["parsing_errors"], 0);
+    (failed, report["summary"]["passed"].as_u64().expect("a count"))
+}
+
+#[test]
+fn checkov_finds_nothing_in_any_variant() {
+    let directory = visible_folder();
+    for (name, arguments) in variants() {
+        let folder = directory.path().join(if name.is_empty() { "plain" } else { name });
+        render_into(&folder, &[arguments, &["--image-digest", DIGEST]].concat());
+    }
+    let (failed, passed) = checkov(directory.path());
+    println!("checkov: {passed} passed, {} failed", failed.len());
+    assert!(failed.is_empty(), "{failed:#?}");
+    // Fewer would mean that it no longer looks.
+    assert!(passed >= 90 * variants().len() as u64, "{passed}");
+}
+
+/// What is shipped names the image by its tag, since its digest is known when it is built. Two checks are about exactly that.
+#[test]
+fn checkov_sees_that_a_tag_is_no_digest() {
+    let directory = visible_folder();
+    render_into(directory.path(), &[]);
+    let (failed, _) = checkov(directory.path());
+    assert_eq!(failed.keys().collect::<Vec<_>>(), ["CKV_K8S_15", "CKV_K8S_43"], "{failed:#?}");
+}
+
+#[test]
+fn kubernetes_takes_every_object_in_its_three_newest_versions_and_the_oldest_named() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut files = Vec::new();
+    for (name, arguments) in variants() {
+        let objects = objects(arguments).0;
+        for (place, object) in objects.iter().filter(|object| !CUSTOM.contains(&text(&object["kind"]))).enumerate() {
+            let file = directory.path().join(format!("{}-{place}.json", name.replace('/', "-")));
+            fs::write(&file, object.to_string()).expect("written");
+            files.push(file);
+        }
+    }
+    let versions = schema_versions();
+    for version in versions.iter().rev().take(3).chain([&OLDEST.to_owned()]) {
+        let validate = |files: &[PathBuf]| {
+            scanner("kubernetes-validate")
+                .args(["--strict", "--quiet", "-k", version])
+                .args(files)
+                .output()
+                .expect("it runs")
+        };
+        let output = validate(&files);
+        assert!(output.status.success(), "{version}: {}{}", stdout(&output), stderr(&output));
+        // It sees a field that there is not.
+        let mut wrong: Value = serde_json::from_str(&fs::read_to_string(&files[0]).expect("written")).expect("JSON");
+        wrong["metadata"]["labbels"] = json!({});
+        let file = directory.path().join("wrong.json");
+        fs::write(&file, wrong.to_string()).expect("written");
+        assert!(!validate(&[file]).status.success(), "{version}");
+        println!("kubernetes-validate {version}: {} objects", files.len());
+    }
+}
+
+/// The versions that it has schemas of, oldest first.
+fn schema_versions() -> Vec<String> {
+    let script = "import kubernetes_validate as k, os; print(os.path.dirname(k.__file__))";
+    let output = scanner("python").args(["-c", script]).output().expect("python runs");
+    let folder = PathBuf::from(stdout(&output).trim()).join("kubernetes-json-schema");
+    let names = fs::read_dir(&folder).expect("schemas").map(|entry| entry.expect("readable").file_name());
+    let mut versions: Vec<(u32, String)> = names
+        .filter_map(|name| {
+            let version = name.to_str()?.strip_prefix('v')?.strip_suffix("-local-strict")?.to_owned();
+            Some((version.split('.').nth(1)?.parse().ok()?, version))
+        })
+        .collect();
+    versions.sort();
+    assert!(versions.len() >= 3, "{versions:?}");
+    versions.into_iter().map(|(_, version)| version).collect()
+}
