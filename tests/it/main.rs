@@ -13,6 +13,7 @@ mod damage;
 mod doctor;
 mod documents;
 mod door;
+mod door_tokens;
 mod durability;
 mod eval;
 mod faults;
