@@ -7,19 +7,28 @@ use serde_json::Value;
 
 use crate::node::{assert_says, cairn, json_of, run_on, stderr, stdout};
 
+/// Every file below `config/`, which are all settings.
 fn shipped() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(folder).expect("config/").map(|entry| entry.expect("readable").path()).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    let mut files = below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("config"));
     files.sort();
+    files
+}
+
+fn below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        let path = entry.expect("readable").path();
+        if path.is_dir() { files.extend(below(&path)) } else { files.push(path) }
+    }
     files
 }
 
 #[test]
 fn every_shipped_file_loads() {
     let files = shipped();
-    assert!(files.iter().any(|path| path.ends_with("default.toml")), "{files:?}");
+    for name in ["default.toml", "examples/pi.toml", "examples/server.toml", "examples/gpu.toml"] {
+        assert!(files.iter().any(|path| path.ends_with(name)), "{name} in {files:?}");
+    }
     for file in files {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = file.to_str().expect("UTF-8");
