@@ -138,16 +138,73 @@ fn search(guest: &mut Guest, installed: &Value, words: &str) -> Value {
     )))
 }
 
+/// The commands of the README's journey onto a machine without a network, each with what it prints there.
+fn readme_journey() -> Vec<(String, Vec<String>)> {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("readable");
+    let (_, section) = readme.split_once("## Onto a machine without a network").expect("a section");
+    let (_, block) = section.split_once("```console\n").expect("a transcript");
+    let (block, _) = block.split_once("```").expect("its end");
+    let mut commands: Vec<(String, Vec<String>)> = Vec::new();
+    for line in block.lines() {
+        match (line.strip_prefix("$ "), commands.last_mut()) {
+            (Some(command), _) => commands.push((command.to_owned(), Vec::new())),
+            (None, Some((_, lines))) => lines.push(line.to_owned()),
+            (None, None) => panic!("{line} belongs to no command"),
+        }
+    }
+    commands
+}
+
+/// Whether a line is as it is told, where `…` stands for anything.
+fn is_told(told: &str, line: &str) -> bool {
+    let mut rest = line;
+    let mut parts = told.split('…');
+    let first = parts.next().unwrap_or_default();
+    let Some(after) = rest.strip_prefix(first) else { return false };
+    rest = after;
+    let mut ends_open = false;
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+        ends_open = part.is_empty();
+    }
+    rest.is_empty() || ends_open
+}
+
+/// Does what the README does, and compares what it says with what is printed.
+fn replay_readme(guest: &mut Guest) {
+    for (command, told) in readme_journey() {
+        let output = guest.run(&format!("cd /root && {command}"));
+        assert_eq!(output.status, 0, "{command}: {}{}", output.stdout, output.stderr);
+        let printed: Vec<&str> = output.stdout.lines().map(str::trim_end).collect();
+        let told: Vec<&str> = told.iter().map(String::as_str).collect();
+        let is_same = printed.len() == told.len() && printed.iter().zip(&told).all(|(line, told)| is_told(told, line));
+        assert!(is_same, "$ {command}\nis told in the README as\n{}\nand printed\n{}", told.join("\n"), printed.join("\n"));
+    }
+}
+
 #[test]
-fn a_node_is_installed_upgraded_taken_back_and_removed() {
+fn a_node_is_installed_without_a_network_upgraded_taken_back_and_removed() {
     let Some(mut guest) = site() else { return };
-    guest.must("mkdir /root/docs && echo 'The relay in cabinet four trips when the pump starts.' > /root/docs/relay.md");
+    assert_eq!(guest.must("ip -o link | grep -v ' lo:' || true"), "", "there is no network");
+    guest.must("mkdir /root/manuals && echo 'The relay in cabinet four trips when the pump starts.' > /root/manuals/relay.md");
+    guest.must("cd /root && ./cairn bundle keygen -o other.key && ./cairn bundle create -o other.bundle --key other.key");
     let start = Instant::now();
+    replay_readme(&mut guest);
+    eprintln!("the README's journey took {:.1} s in the guest", start.elapsed().as_secs_f64());
+
+    // Whatever is not exactly what was signed is refused, and nothing happens.
+    let clean = placed(&mut guest);
+    guest.must("cd /root && cp site.bundle bad.bundle && printf X | dd of=bad.bundle bs=1 seek=5000000 conv=notrunc status=none");
+    for bundle in ["bad.bundle", "other.bundle", "cairn"] {
+        let refused = guest.run(&format!("/root/cairn install --yes --bundle /root/{bundle}"));
+        assert_eq!(refused.status, 1, "{bundle}: {}", refused.stderr);
+    }
+    assert_eq!(placed(&mut guest), clean);
+
     let first = install(&mut guest, "/root/cairn");
-    guest.must("cairn add /root/docs -c site");
     let found = search(&mut guest, &first, "why does the relay trip");
-    eprintln!("from the copied file to the first answer: {:.1} s in the guest", start.elapsed().as_secs_f64());
-    assert_eq!(found["results"][0]["document"], "site/docs/relay.md");
+    assert_eq!(found["results"][0]["document"], "manuals/manuals/relay.md");
     assert_eq!(guest.must("systemctl is-active cairn; systemctl is-enabled cairn").trim(), "active\nenabled");
     assert_says(&guest.must("ps -o user= -C cairn"), &["cairn"]);
     assert_says(&guest.must("cairn doctor --json"), &["\"running\":true", "\"problems\":[]"]);
