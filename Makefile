@@ -26,6 +26,7 @@ NPM := $(TARGET_DIR)/npm
 VENV := $(TARGET_DIR)/venv
 # Of their own: checkov pins a hundred packages, which the MCP client must not be held to.
 SCANNERS := $(TARGET_DIR)/scanners
+GUEST := $(TARGET_DIR)/guest
 CARGO_DENY_VERSION := 0.20.2
 CARGO_NEXTEST_VERSION := 0.9.143
 CARGO_FUZZ_VERSION := 0.13.1
@@ -84,6 +85,10 @@ built = $(TARGET_DIR)/$$(rustc -vV | sed -n 's/^host: //p')/release/cairn
 test: setup ## Set up what the tests need and run all of them
 	@$(CARGO) nextest run --release
 	$(CARGO) test --release --doc --quiet
+
+.PHONY: test-host
+test-host: setup ## Run the long tests on an emulated host with systemd
+	@CAIRN_TEST_HOST=all $(CARGO) nextest run --release -E 'test(/^(host|install)::/)' --no-capture
 
 .PHONY: bench
 bench: setup-bench ## Measure ingest, search, start and idling; BENCH="--passages 10000" for a short one
@@ -206,13 +211,28 @@ setup-build:
 	$(call packages,g++:g++)
 
 .PHONY: setup-test
-setup-test: $(VENV)/installed $(SCANNERS)/installed $(NPM)/released/installed $(NPM)/coming/installed
-	@$(call packages,age:age curl:curl openssl:openssl containerd:containerd skopeo:skopeo minisign:minisign file:file)
+setup-test: $(VENV)/installed $(SCANNERS)/installed $(NPM)/released/installed $(NPM)/coming/installed setup-guest
+	@$(call packages,age:age curl:curl openssl:openssl containerd:containerd skopeo:skopeo minisign:minisign file:file \
+		systemd-analyze:systemd systemd-sysusers:systemd systemd-tmpfiles:systemd)
 	if ! $(CARGO) nextest --version >/dev/null 2>&1; then
 		$(CARGO) install --locked --root $(TOOLS) --target-dir $(TOOLS)/build cargo-nextest@$(CARGO_NEXTEST_VERSION) ||
 			{ echo "setup: cargo-nextest is missing and the package registry could not be reached to install it." >&2; exit 1; }
 		rm -rf $(TOOLS)/build
 	fi
+
+# The machine for tests/it/host.rs. What it is made of comes from Debian's archive, once.
+.PHONY: setup-guest
+setup-guest: $(GUEST)/complete
+	@$(call packages,qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils)
+
+$(GUEST)/complete: tests/guest/build tests/guest/agent tests/guest/agent.service tests/guest/init
+	@if [ "$$(id -u)" -ne 0 ]; then
+		echo "setup: the emulated host is left out, and with it the tests that need it: it takes root to make. Run: sudo make setup-guest" >&2
+		exit 0
+	fi
+	$(call packages,debootstrap:debootstrap busybox:busybox-static qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs)
+	echo "setup: making the emulated host, which takes two minutes"
+	tests/guest/build $(GUEST)
 
 $(VENV)/installed: tests/clients/requirements.txt
 $(SCANNERS)/installed: tests/scanners/requirements.txt

@@ -16,7 +16,7 @@ mod token;
 mod tokens;
 
 pub use authority::{Authority, LOCAL_NAME, make_authority};
-pub use door::{Door, Principal, Refusal};
+pub use door::{Door, Principal, Refusal, gives_token};
 pub use files::FileError;
 pub use identity::{CertificateFiles, Identity, IdentityError, Source, provider};
 pub use names::{Name, NameError};

@@ -1,7 +1,6 @@
 //! From settings to the doors of a node's listeners: what they ask for, and what they show.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::auth::{self, Authority, Door, Identity, Name, Source, Token};
@@ -33,12 +32,13 @@ impl Doors {
         let (data_dir, server) = (&config.data_dir, &config.server);
         let guarded = |address: SocketAddr| !address.ip().is_loopback() && !server.allow_unauthenticated;
         let token_file = server.token_file.as_deref();
+        let asks = guarded(server.listen) || guarded(config.admin_listen);
         // Whoever gave a token needs no other.
-        let is_given = token_file.is_some_and(Path::exists);
-        if renew || ((guarded(server.listen) || guarded(config.admin_listen)) && !is_given) {
+        let is_given = asks && token_file.map_or(Ok(false), auth::gives_token)?;
+        if renew || (asks && !is_given) {
             doors.new = auth::token_of_node(data_dir, renew, SystemClock.now())?;
         }
-        if guarded(server.listen) || guarded(config.admin_listen) {
+        if asks {
             let local = Token::random()?;
             let door = Door::guarded(data_dir, token_file, &local)?;
             let at = |address| if guarded(address) { door.clone() } else { Door::open() };

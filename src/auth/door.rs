@@ -194,14 +194,29 @@ impl Guard {
 
     /// The token of `server.token_file`.
     fn read_file(&self) -> Result<Option<Digest>, TokenError> {
-        let Some(path) = &self.token_file else { return Ok(None) };
-        let Some(bytes) = files::read(path)? else { return Ok(None) };
-        let text = std::str::from_utf8(&bytes).unwrap_or_default().trim();
-        if text.len() < TOKEN_BYTES_MIN || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(TokenError::Weak { path: path.clone(), least: TOKEN_BYTES_MIN });
-        }
-        Ok(Some(digest_of(text)))
+        self.token_file.as_deref().map_or(Ok(None), token_in)
     }
+}
+
+/// Whether the file of `server.token_file` gives the node a token. One that is missing or blank does not: systemd hands over a blank
+/// one where the installer made none.
+///
+/// # Errors
+/// When it cannot be read, or has something in it that is no token.
+pub fn gives_token(file: &Path) -> Result<bool, TokenError> {
+    token_in(file).map(|token| token.is_some())
+}
+
+fn token_in(file: &Path) -> Result<Option<Digest>, TokenError> {
+    let Some(bytes) = files::read(file)? else { return Ok(None) };
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(None);
+    }
+    let text = std::str::from_utf8(&bytes).unwrap_or_default().trim();
+    if text.len() < TOKEN_BYTES_MIN || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(TokenError::Weak { path: file.to_owned(), least: TOKEN_BYTES_MIN });
+    }
+    Ok(Some(digest_of(text)))
 }
 
 fn told(error: &TokenError, path: &Path) {
@@ -270,6 +285,9 @@ mod tests {
         assert_eq!(show(&door, "a-secret-of-the-cluster"), Ok(Principal::Token), "what cannot be read changes nothing");
         std::fs::remove_file(&file).expect("removed");
         assert_eq!(show(&door, "a-secret-of-the-cluster"), Err(Refusal::Wrong));
+        std::fs::write(&file, "\n").expect("written");
+        assert_eq!(show(&door, "\n"), Err(Refusal::Wrong));
+        assert!(Door::guarded(directory.path(), Some(&file), &local).is_ok(), "a blank file is none, and no mistake");
 
         std::fs::write(tokens::path(directory.path()), "{").expect("written");
         let again = tokens::create(directory.path(), "again", UnixMillis(0), None);
