@@ -28,7 +28,10 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, String> {
                 folders.push(path);
             } else {
                 let bytes = fs::read(&path).expect("readable");
-                found.insert(inside, String::from_utf8(bytes).unwrap_or_else(|error| format!("{}", error.as_bytes().len())));
+                found.insert(
+                    inside,
+                    String::from_utf8(bytes).unwrap_or_else(|error| format!("{}", error.as_bytes().len())),
+                );
             }
         }
     }
@@ -49,10 +52,14 @@ fn a_release_is_staged_into_an_image_that_is_being_built() {
     let release = installed["current"].as_str().expect("a name");
     assert_eq!(planned["release"], release, "what was shown is what was done");
     let there = tree(directory.path());
-    let text = |path: &str| there.get(Path::new(path)).unwrap_or_else(|| panic!("no {path} in {:?}", there.keys())).as_str();
+    let text =
+        |path: &str| there.get(Path::new(path)).unwrap_or_else(|| panic!("no {path} in {:?}", there.keys())).as_str();
     assert_eq!(text("usr/local/lib/cairn/current"), format!("-> {release}"));
     assert_eq!(text("usr/local/bin/cairn"), "-> /usr/local/lib/cairn/current/cairn");
-    assert_eq!(text("etc/systemd/system/multi-user.target.wants/cairn.service"), "-> /etc/systemd/system/cairn.service");
+    assert_eq!(
+        text("etc/systemd/system/multi-user.target.wants/cairn.service"),
+        "-> /etc/systemd/system/cairn.service"
+    );
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
     for (name, path) in [
         ("cairn.service", "etc/systemd/system/cairn.service"),
@@ -132,7 +139,8 @@ fn placed(guest: &mut Guest) -> String {
 
 /// Asks over TLS with the token, as a client does that has only what `install` printed.
 fn search(guest: &mut Guest, installed: &Value, words: &str) -> Value {
-    let (token, authority) = (installed["token"].as_str().expect("a token"), installed["authority"].as_str().expect("a path"));
+    let (token, authority) =
+        (installed["token"].as_str().expect("a token"), installed["authority"].as_str().expect("a path"));
     json(&guest.run(&format!(
         "CAIRN_TOKEN={token} /usr/local/bin/cairn search '{words}' --url https://127.0.0.1:7171 --ca {authority} --json"
     )))
@@ -179,7 +187,12 @@ fn replay_readme(guest: &mut Guest) {
         let printed: Vec<&str> = output.stdout.lines().map(str::trim_end).collect();
         let told: Vec<&str> = told.iter().map(String::as_str).collect();
         let is_same = printed.len() == told.len() && printed.iter().zip(&told).all(|(line, told)| is_told(told, line));
-        assert!(is_same, "$ {command}\nis told in the README as\n{}\nand printed\n{}", told.join("\n"), printed.join("\n"));
+        assert!(
+            is_same,
+            "$ {command}\nis told in the README as\n{}\nand printed\n{}",
+            told.join("\n"),
+            printed.join("\n")
+        );
     }
 }
 
@@ -187,8 +200,12 @@ fn replay_readme(guest: &mut Guest) {
 fn a_node_is_installed_without_a_network_upgraded_taken_back_and_removed() {
     let Some(mut guest) = site() else { return };
     assert_eq!(guest.must("ip -o link | grep -v ' lo:' || true"), "", "there is no network");
-    guest.must("mkdir /root/manuals && echo 'The relay in cabinet four trips when the pump starts.' > /root/manuals/relay.md");
-    guest.must("cd /root && ./cairn bundle keygen -o other.key && ./cairn bundle create -o other.bundle --key other.key");
+    guest.must(
+        "mkdir /root/manuals && echo 'The relay in cabinet four trips when the pump starts.' > /root/manuals/relay.md",
+    );
+    guest.must(
+        "cd /root && ./cairn bundle keygen -o other.key && ./cairn bundle create -o other.bundle --key other.key",
+    );
     let start = Instant::now();
     replay_readme(&mut guest);
     eprintln!("the README's journey took {:.1} s in the guest", start.elapsed().as_secs_f64());
@@ -239,7 +256,10 @@ fn a_node_is_installed_without_a_network_upgraded_taken_back_and_removed() {
     assert_eq!(refused.status, 3, "two at once: {}", refused.stderr);
 
     guest.must("cairn uninstall --yes");
-    assert_eq!(placed(&mut guest).lines().filter(|line| line.contains("cairn")).collect::<Vec<_>>(), Vec::<&str>::new());
+    assert_eq!(
+        placed(&mut guest).lines().filter(|line| line.contains("cairn")).collect::<Vec<_>>(),
+        Vec::<&str>::new()
+    );
     assert_eq!(guest.run("systemctl cat cairn").status, 1);
     let again = install(&mut guest, "/root/cairn");
     let found = search(&mut guest, &again, "relay");
@@ -264,7 +284,12 @@ fn what_stands_in_the_way_is_told_before_the_first_write() {
             "umount /usr/local/lib/cairn",
             "is needed for",
         ),
-        ("read-only /var", "mount --bind /var /var && mount -o remount,ro,bind /var", "umount /var", "mounted read-only"),
+        (
+            "read-only /var",
+            "mount --bind /var /var && mount -o remount,ro,bind /var",
+            "umount /var",
+            "mounted read-only",
+        ),
         (
             "a taken port",
             "systemd-run --quiet --unit other /root/cairn serve --data-dir /tmp/other --listen 0.0.0.0:7171 --admin 127.0.0.1:0; \
@@ -274,7 +299,11 @@ fn what_stands_in_the_way_is_told_before_the_first_write() {
         ),
     ] {
         guest.must(prepare);
-        let by = if what == "no root" { "setpriv --reuid 65534 --regid 65534 --clear-groups /tmp/cairn" } else { "/root/cairn" };
+        let by = if what == "no root" {
+            "setpriv --reuid 65534 --regid 65534 --clear-groups /tmp/cairn"
+        } else {
+            "/root/cairn"
+        };
         let output = guest.run(&format!("{by} install --yes"));
         assert_eq!(output.status, 1, "{what}: {}{}", output.stdout, output.stderr);
         assert_says(&output.stdout, &[words]);
@@ -290,7 +319,13 @@ fn the_power_may_go_at_any_step_on_a_host() {
     }
     let Some(mut guest) = site() else { return };
     guest.must("cp /root/cairn /root/cairn-2 && printf 2 >> /root/cairn-2");
-    let steps = ["writing release", "putting files in place", "making users and folders", "starting the node", "asking the node"];
+    let steps = [
+        "writing release",
+        "putting files in place",
+        "making users and folders",
+        "starting the node",
+        "asking the node",
+    ];
     for step in steps {
         guest.begin("/root/cairn install --yes >/dev/null 2>/dev/ttyS0");
         guest.console_lines(&format!("… {step}"), 1);
@@ -303,7 +338,8 @@ fn the_power_may_go_at_any_step_on_a_host() {
         guest.power_cut();
         guest.boot();
         // Either direction has to work.
-        let outcome = if step.len() % 2 == 0 { guest.run("/root/cairn rollback --yes --json") } else { guest.run("true") };
+        let outcome =
+            if step.len() % 2 == 0 { guest.run("/root/cairn rollback --yes --json") } else { guest.run("true") };
         let second = install(&mut guest, "/root/cairn-2");
         assert_eq!(second["previous"], first["current"], "{step}: {outcome:?}");
         assert_eq!(search(&mut guest, &second, "pump")["results"][0]["document"], "site/pump.md", "{step}");
