@@ -241,7 +241,8 @@ impl Cli {
             && common.url.is_none()
             && let Ok(config) = common.load()
         {
-            owner::go_on_as_owner(&config.data_dir)?;
+            let answers = || matches!(Backend::running(common.address(), config.clone()), Ok(Some(_)));
+            owner::go_on_as_owner(&config.data_dir, answers)?;
         }
         match self.verb {
             Verb::Serve(arguments) => serve::run(common, &arguments),

@@ -16,19 +16,24 @@ use super::Failure;
 
 /// Goes on as the user that `data_dir` belongs to, where this is root and the directory is not root's.
 ///
+/// * `answers`: whether a node answers there; what it is asked to do it does as its own user.
+///
 /// # Errors
 /// When that is not possible. Otherwise returns only where there is nothing to do.
-pub(super) fn go_on_as_owner(data_dir: &Path) -> Result<(), Failure> {
+pub(super) fn go_on_as_owner(data_dir: &Path, answers: impl FnOnce() -> bool) -> Result<(), Failure> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
     let Ok(found) = fs::metadata(data_dir) else { return Ok(()) };
-    if found.uid() == 0 {
+    if found.uid() == 0 || answers() {
         return Ok(());
     }
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     // The file that runs, also where its owner may not look into the folder that it is in.
-    let error = Command::new("/proc/self/exe").arg0("cairn").args(arguments).gid(found.gid()).uid(found.uid()).exec();
+    let mut command = Command::new("/proc/self/exe");
+    // The default is another one for that user; --data-dir still counts more.
+    command.arg0("cairn").args(arguments).env("CAIRN_DATA_DIR", data_dir);
+    let error = command.gid(found.gid()).uid(found.uid()).exec();
     let place = data_dir.display();
     let uid = found.uid();
     Err(anyhow!(error).context(format!("{place} belongs to user {uid}, and this cannot go on as that user")).into())

@@ -347,6 +347,20 @@ impl Release {
     }
 }
 
+/// Names in the folder of releases, without links: the one to the release that runs looks like a release, too.
+fn folders(tree: &Tree) -> Result<Vec<String>, TreeError> {
+    let mut names = tree.list(FOLDER)?;
+    let mut failed = Ok(());
+    names.retain(|name| match tree.link_target(folder_of(name)) {
+        Ok(target) => target.is_none(),
+        Err(error) => {
+            failed = Err(error);
+            false
+        }
+    });
+    failed.map(|()| names)
+}
+
 /// Removes the archive of a release's image; a damaged release does not say where it is.
 fn remove_image(tree: &Tree, name: &str) -> Result<(), TreeError> {
     match Release::load(tree, name).ok().flatten().and_then(|release| release.image) {
@@ -431,7 +445,7 @@ impl Installation {
     /// # Errors
     /// See [`TreeError`].
     pub fn remove(tree: &Tree) -> Result<(), TreeError> {
-        for name in tree.list(FOLDER)? {
+        for name in folders(tree)? {
             if tree.exists(folder_of(&name).join("release.json"))? || name.ends_with(".partial") {
                 remove_image(tree, &name)?;
                 tree.remove_folder(folder_of(&name))?;
@@ -451,7 +465,7 @@ impl Installation {
         let kept: Vec<&String> =
             [self.current.as_ref(), self.previous.as_ref(), pending].into_iter().flatten().collect();
         let mut removed = Vec::new();
-        for name in tree.list(FOLDER)? {
+        for name in folders(tree)? {
             let is_release = tree.exists(folder_of(&name).join("release.json"))?;
             if is_release && self.current.as_ref() != Some(&name) && pending != Some(&name) {
                 // A release makes it again from its executable.

@@ -199,6 +199,7 @@ fn the_first_release_runs_and_the_next_one_takes_its_place() {
         (Some(&first.current), Some("snapshot-in-format-1"))
     );
     let placed = site.placed();
+    assert_eq!(placed[Path::new("usr/local/lib/cairn/current")], format!("-> {}", second.current));
     assert_eq!(placed[Path::new("etc/systemd/system/cairn.service")], "unit of 2.0.0");
     assert!(!placed.contains_key(Path::new("etc/cairn.d/1.0.0.conf")), "what only the old one had is gone");
     let back = site.change(|change| change.rollback(false)).expect("rolled back").expect("a release runs");
