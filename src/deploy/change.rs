@@ -233,7 +233,7 @@ impl Change<'_> {
         executable: &Program,
         choices: Map<String, Value>,
     ) -> Result<Changed, ChangeError> {
-        let mut record = Installation::read(self.tree)?.unwrap_or_else(|| Installation::new(to.platform));
+        let record = Installation::read(self.tree)?.unwrap_or_else(|| Installation::new(to.platform));
         if record.platform != to.platform {
             return Err(ChangeError::OtherPlatform { found: record.platform, wanted: to.platform });
         }
@@ -241,8 +241,7 @@ impl Change<'_> {
         self.check_format(to, way)?;
         self.report.step(&format!("writing release {}", to.name));
         to.store(self.tree, executable)?;
-        record.choices = choices;
-        self.switch(record, to)
+        self.switch(record, to, Some(choices))
     }
 
     /// Goes back to the release before, or takes back a change that was interrupted.
@@ -287,7 +286,7 @@ impl Change<'_> {
             }
             (checked, _) => checked?,
         }
-        self.switch(record, &to).map(Some)
+        self.switch(record, &to, None).map(Some)
     }
 
     /// Removes what was installed. Data and snapshots are not touched.
@@ -334,7 +333,14 @@ impl Change<'_> {
     }
 
     /// Makes `to`, whose folder is there, the release that runs.
-    fn switch(&mut self, mut record: Installation, to: &Release) -> Result<Changed, ChangeError> {
+    ///
+    /// * `choices`: what was chosen for it; kept once it runs.
+    fn switch(
+        &mut self,
+        mut record: Installation,
+        to: &Release,
+        choices: Option<Map<String, Value>>,
+    ) -> Result<Changed, ChangeError> {
         let from = match record.current.as_deref().map(|name| self.load(name)).transpose() {
             Err(error) if error.fault() == Fault::Damage => {
                 self.report.step(&format!("{error}; there is no way back to it"));
@@ -350,7 +356,7 @@ impl Change<'_> {
             self.report.step("taking a snapshot and proving it");
             snapshot = self.node.secure().map_err(|source| ChangeError::NotSecured { source })?;
         }
-        record.pending = Some(Pending { to: to.name.clone(), snapshot: snapshot.clone() });
+        record.pending = Some(Pending { to: to.name.clone(), snapshot: snapshot.clone(), choices });
         record.write(self.tree)?;
         // Another change may have been interrupted with its files in place.
         let left = match begun {
@@ -373,7 +379,9 @@ impl Change<'_> {
             record.snapshot.clone_from(&snapshot);
         }
         record.current = Some(to.name.clone());
-        record.pending = None;
+        if let Some(choices) = record.pending.take().and_then(|pending| pending.choices) {
+            record.choices = choices;
+        }
         record.write(self.tree)?;
         record.prune(self.tree)?;
         Ok(Changed { current: to.name.clone(), previous: record.previous, snapshot })

@@ -347,18 +347,10 @@ impl Release {
     }
 }
 
-/// Names in the folder of releases, without links: the one to the release that runs looks like a release, too.
-fn folders(tree: &Tree) -> Result<Vec<String>, TreeError> {
-    let mut names = tree.list(FOLDER)?;
-    let mut failed = Ok(());
-    names.retain(|name| match tree.link_target(folder_of(name)) {
-        Ok(target) => target.is_none(),
-        Err(error) => {
-            failed = Err(error);
-            false
-        }
-    });
-    failed.map(|()| names)
+/// Whether a name in [`FOLDER`] is a release. The link to the one that runs is none.
+fn is_release(tree: &Tree, name: &str) -> Result<bool, TreeError> {
+    let folder = folder_of(name);
+    Ok(tree.link_target(&folder)?.is_none() && tree.exists(folder.join("release.json"))?)
 }
 
 /// Removes the archive of a release's image; a damaged release does not say where it is.
@@ -382,6 +374,9 @@ pub struct Pending {
     /// The snapshot that was taken and proved before anything was changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
+    /// What the operator chose for it, in the place of what was chosen before; `None` where that stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choices: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// What is installed on a machine.
@@ -440,13 +435,19 @@ impl Installation {
         tree.write(RECORD, &text, 0o644)
     }
 
+    /// What the operator chose last, also for a change that was begun.
+    #[must_use]
+    pub fn chosen(&self) -> &serde_json::Map<String, serde_json::Value> {
+        self.pending.as_ref().and_then(|pending| pending.choices.as_ref()).unwrap_or(&self.choices)
+    }
+
     /// Removes the record and every release.
     ///
     /// # Errors
     /// See [`TreeError`].
     pub fn remove(tree: &Tree) -> Result<(), TreeError> {
-        for name in folders(tree)? {
-            if tree.exists(folder_of(&name).join("release.json"))? || name.ends_with(".partial") {
+        for name in tree.list(FOLDER)? {
+            if is_release(tree, &name)? || name.ends_with(".partial") {
                 remove_image(tree, &name)?;
                 tree.remove_folder(folder_of(&name))?;
             }
@@ -465,8 +466,8 @@ impl Installation {
         let kept: Vec<&String> =
             [self.current.as_ref(), self.previous.as_ref(), pending].into_iter().flatten().collect();
         let mut removed = Vec::new();
-        for name in folders(tree)? {
-            let is_release = tree.exists(folder_of(&name).join("release.json"))?;
+        for name in tree.list(FOLDER)? {
+            let is_release = is_release(tree, &name)?;
             if is_release && self.current.as_ref() != Some(&name) && pending != Some(&name) {
                 // A release makes it again from its executable.
                 remove_image(tree, &name)?;
