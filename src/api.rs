@@ -85,6 +85,7 @@ pub fn router(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: 
         .route("/v1/tools/{tool}", post(call_tool))
         .route("/v1/flush", post(sources::flush))
         .route("/v1/compact", post(sources::compact))
+        .route("/v1/snapshots/verify", post(sources::verify_snapshot))
         .route("/v1/collections/{collection}/sources", get(sources::list))
         .route("/v1/collections/{collection}/sources/{*source}", post(sources::sync).delete(sources::remove))
         .layer(DefaultBodyLimit::max(config.request_bytes_max))

@@ -3,6 +3,7 @@
 //! `POST   /v1/collections/{collection}/sources/{path}` with the file as body: see [`Library::sync_source`].
 //! `GET    /v1/collections/{collection}/sources?prefix=&after=&limit=`: paths and document counts.
 //! `DELETE /v1/collections/{collection}/sources/{path}`: removes the source's documents.
+//! `POST   /v1/snapshots/verify?id=`: proves a snapshot, the newest when none is named; answers when it is done.
 //! `POST   /v1/flush`: answers when everything written before can be found; writes of sources are answered when they are
 //! on stable storage, a little earlier.
 
@@ -97,6 +98,24 @@ pub(super) async fn flush(State(shared): State<Shared>, _body: Bytes) -> Respons
     match shared.library.flush().await {
         Ok(lsn) => json_response(StatusCode::OK, json!({"generation": lsn.0}).to_string()),
         Err(error) => error_response(&ToolError::from(error)),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct VerifyQuery {
+    #[serde(default)]
+    id: Option<String>,
+}
+
+/// * `_body`: see [`compact`].
+pub(super) async fn verify_snapshot(
+    State(shared): State<Shared>,
+    Query(query): Query<VerifyQuery>,
+    _body: Bytes,
+) -> Response {
+    match shared.tools.verify_snapshot(query.id).await {
+        Ok(verified) => json_response(StatusCode::OK, verified.to_string()),
+        Err(error) => error_response(&error),
     }
 }
 

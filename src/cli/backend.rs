@@ -271,6 +271,14 @@ impl Backend {
         })
     }
 
+    /// Has the node prove a snapshot, when it is a running one.
+    pub(super) fn verify_snapshot(&self, id: Option<&str>) -> Result<Option<Value>, Failure> {
+        self.at_place(|place| match place {
+            Place::Remote(remote) => remote.verify_snapshot(id).map(Some),
+            Place::Local(_) => Ok(None),
+        })
+    }
+
     /// The address of the node, when it is a running one.
     pub(super) fn address(&self) -> Option<String> {
         match &*self.place().ok()? {

@@ -17,7 +17,7 @@ use super::{Common, Failure, output, quiet_logs};
 use crate::app;
 use crate::base::{ByteSize, Lsn, UnixMillis};
 use crate::config::Config;
-use crate::mcp::{Tool, snapshots_json};
+use crate::mcp::{Tool, snapshots_json, verified_json};
 use crate::snapshot::{EXTENSION, Key, Progress, REBUILDING, RestorePlan, RestoreTarget, Snapshots};
 
 /// How often a node that works is asked how far it is.
@@ -225,42 +225,43 @@ fn list(common: &Common) -> Result<(), Failure> {
 }
 
 fn verify(common: &Common, id: Option<&str>) -> Result<(), Failure> {
-    let desk = Desk::open(common)?;
-    let bar = Bar::new(common);
-    let verified = desk.snapshots.verify(id, &bar);
-    bar.finish();
-    let verified = verified?;
-    let checked = &verified.checked;
-    let problems: Vec<Value> =
-        checked.problems.iter().map(|problem| json!({"name": problem.name, "message": problem.message})).collect();
-    let value = json!({
-        "id": verified.id, "ok": problems.is_empty(), "problems": problems, "segments": checked.segments,
-        "bytes": checked.bytes, "records": checked.records, "documents": checked.documents,
-        "passages": checked.passages, "canaries": checked.canaries, "seconds": verified.took.as_secs_f64(),
-    });
-    if !checked.problems.is_empty() {
+    let value = match Backend::running(common.address(), common.load()?)? {
+        Some(node) => shown(common, &node, "verify", || node.verify_snapshot(id))?,
+        None => None,
+    };
+    let value = match value {
+        Some(value) => value,
+        None => {
+            let desk = Desk::open(common)?;
+            let bar = Bar::new(common);
+            let verified = desk.snapshots.verify(id, &bar);
+            bar.finish();
+            verified_json(&verified?)
+        }
+    };
+    let id = output::text(&value, "id");
+    if value["ok"] != true {
         if common.json {
             output::json(&value)?;
         } else {
-            for problem in &checked.problems {
-                output::line(&problem.to_string())?;
+            for problem in value["problems"].as_array().into_iter().flatten() {
+                let (name, message) = (output::text(problem, "name"), output::text(problem, "message"));
+                output::line(&format!("{name}: {message}"))?;
             }
         }
-        return Err(anyhow!(
-            "snapshot {} is not what it should be; take a new one with `cairn snapshot create`",
-            verified.id
-        )
-        .into());
+        return Err(
+            anyhow!("snapshot {id} is not what it should be; take a new one with `cairn snapshot create`").into()
+        );
     }
+    let number = |name: &str| value[name].as_u64().unwrap_or_default();
     let text = format!(
-        "{} is whole: {} segments, {}, {} records, {} rebuilt, {} answered as before, in {:.1} s",
-        verified.id,
-        checked.segments,
-        ByteSize(checked.bytes),
-        output::thousands(checked.records),
-        output::counted(checked.documents, "document"),
-        output::counted(checked.canaries as u64, "question"),
-        verified.took.as_secs_f64(),
+        "{id} is whole: {} segments, {}, {} records, {} rebuilt, {} answered as before, in {:.1} s",
+        number("segments"),
+        output::size(&value, "bytes"),
+        output::count(&value, "records"),
+        output::counted(number("documents"), "document"),
+        output::counted(number("canaries"), "question"),
+        value["seconds"].as_f64().unwrap_or_default(),
     );
     say(common, &value, &text)
 }
@@ -525,9 +526,19 @@ pub(super) fn under_way(work: &Value) -> String {
 ///
 /// * `work`: what the node's status calls it.
 fn call_shown(common: &Common, node: &Backend, tool: Tool, arguments: Value, work: &str) -> Result<Value, Failure> {
+    shown(common, node, work, || node.call(tool, arguments))
+}
+
+/// The same for any question.
+fn shown<T>(
+    common: &Common,
+    node: &Backend,
+    work: &str,
+    ask: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let bar = Bar::new(common);
     if bar.bar.is_hidden() {
-        return node.call(tool, arguments);
+        return ask();
     }
     let answer = std::thread::scope(|scope| {
         let (over, waiting) = std::sync::mpsc::channel::<()>();
@@ -543,7 +554,7 @@ fn call_shown(common: &Common, node: &Backend, tool: Tool, arguments: Value, wor
                 }
             }
         });
-        let answer = node.call(tool, arguments);
+        let answer = ask();
         drop(over);
         answer
     });

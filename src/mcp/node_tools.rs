@@ -25,7 +25,7 @@ use crate::telemetry::{Metrics, ToolLabels};
 
 use self::inputs::{cursor, detail, filter};
 pub use self::snapshots::NodeSnapshots;
-pub(crate) use self::snapshots::snapshots_json;
+pub(crate) use self::snapshots::{snapshots_json, verified_json};
 
 use self::shapes::{answer, place_of, search_result, summary, url_of};
 
@@ -86,6 +86,14 @@ impl NodeTools {
     #[must_use]
     pub fn retrieval(&self) -> &Retrieval {
         &self.retrieval
+    }
+
+    /// Proves a snapshot, the newest when none is named; what was found, which may be that it is not whole.
+    ///
+    /// # Errors
+    /// When it cannot be tried.
+    pub async fn verify_snapshot(&self, id: Option<String>) -> Result<Value, ToolError> {
+        self.backups.verify(id).await
     }
 
     pub(super) fn observe(&self, tool: Tool, is_ok: bool, start: Instant) {

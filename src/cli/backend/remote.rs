@@ -53,10 +53,17 @@ impl Remote {
     /// The node that the user named.
     pub(super) fn at(url: &str, address: &Address) -> Result<Self, Failure> {
         let trust = address.ca.as_deref().map_or(Ok(Trust::System), Trust::file).map_err(Failure::usage)?;
-        let remote = Self::new(url.trim_end_matches('/').trim_end_matches("/mcp"), trust, address.token.clone());
+        let base = url.trim_end_matches('/').trim_end_matches("/mcp");
+        let remote = Self::new(base, trust, address.token.clone());
         let nobody = || Failure::unreachable(anyhow!("no node answers at {url}; start one with `cairn serve`"));
         let greeting = remote.authorized(remote.agent.get(&remote.base)).config().timeout_global(Some(PROBE_TIMEOUT));
-        let mut response = greeting.build().call().map_err(|error| match refused_certificate(&error) {
+        let greeted = greeting.build().call();
+        if greeted.as_ref().is_err_and(|error| refused_certificate(error).is_some())
+            && let Some(remote) = Self::by_own_name(base, address)
+        {
+            return Ok(remote);
+        }
+        let mut response = greeted.map_err(|error| match refused_certificate(&error) {
             Some(reason) => Failure::unreachable(anyhow!(
                 "the certificate at {url} is refused: {reason}; --ca (CAIRN_CA) names the authority to trust, which a \
                  node keeps in tls/authority.pem"
@@ -72,6 +79,18 @@ impl Remote {
         }
         let answer: Value = serde_json::from_str(&text).unwrap_or_default();
         Err(tool_error(&answer).map_or_else(nobody, failure))
+    }
+
+    /// The same where the node shows a certificate without this address: it cannot know all that lead to it, such as that of a
+    /// service in a cluster. Its own authority vouches for it by the name that every node has.
+    fn by_own_name(base: &str, address: &Address) -> Option<Self> {
+        let place: SocketAddr = base.strip_prefix("https://")?.parse().ok()?;
+        let trust = Trust::own(address.ca.as_deref()?, place).ok()?;
+        let own = Self::new(&format!("https://{LOCAL_NAME}:{}", place.port()), trust, address.token.clone());
+        let remote = Self { shown: base.to_owned(), ..own };
+        let greeting = remote.authorized(remote.agent.get(&remote.base)).config().timeout_global(Some(PROBE_TIMEOUT));
+        let text = greeting.build().call().ok()?.body_mut().read_to_string().ok()?;
+        text.starts_with("Cairn ").then_some(remote)
     }
 
     /// The node that says that it runs on the data directory, if it answers and is the one.
@@ -179,6 +198,15 @@ impl Remote {
     pub(super) fn flush(&self) -> Result<(), Failure> {
         let request = self.authorized(self.agent.post(format!("{}/v1/flush", self.base)));
         self.answer(request.send_empty()).map(drop)
+    }
+
+    /// Has a snapshot proved, the newest when none is named.
+    pub(super) fn verify_snapshot(&self, id: Option<&str>) -> Result<Value, Failure> {
+        let mut request = self.authorized(self.agent.post(format!("{}/v1/snapshots/verify", self.base)));
+        if let Some(id) = id {
+            request = request.query("id", id);
+        }
+        self.answer(request.config().timeout_global(Some(SNAPSHOT_TIMEOUT)).build().send_empty())
     }
 
     fn answer(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Value, Failure> {

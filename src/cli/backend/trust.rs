@@ -24,7 +24,7 @@ pub(super) enum Trust {
     System,
     /// One authority, for whoever was named.
     Authority(RootCerts),
-    /// That of the data directory, for the node at this address, whatever name it has for others.
+    /// That of a node, for the node at this address, whatever name it has for others.
     Here(RootCerts, SocketAddr),
 }
 
@@ -36,7 +36,12 @@ impl Trust {
 
     /// The authority of a data directory, for the node that runs on it.
     pub(super) fn here(data_dir: &Path, address: SocketAddr) -> anyhow::Result<Self> {
-        Ok(Self::Here(authorities(&auth::Authority::file(data_dir))?, address))
+        Self::own(&auth::Authority::file(data_dir), address)
+    }
+
+    /// The authority in a file, for the node of that authority at this address.
+    pub(super) fn own(path: &Path, address: SocketAddr) -> anyhow::Result<Self> {
+        Ok(Self::Here(authorities(path)?, address))
     }
 }
 

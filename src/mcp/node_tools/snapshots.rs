@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::super::{Progress, ToolError, answers, arguments};
 use crate::base::{Fault, Lsn, UnixMillis, with_causes};
 use crate::snapshot::{
-    self, CreateError, Kind, Probe, RepositoryError, RestoreError, RestoreTarget, Snapshots, UnderWay,
+    self, CreateError, Kind, Probe, RepositoryError, RestoreError, RestoreTarget, Snapshots, UnderWay, Verified,
 };
 use crate::task::Restart;
 
@@ -85,6 +86,18 @@ pub(crate) fn snapshots_json(snapshots: &Snapshots) -> Result<serde_json::Value,
     list(snapshots).map(|answer| serde_json::to_value(answer).expect("answers are plain data"))
 }
 
+/// What a proof found, for REST and the command line.
+pub(crate) fn verified_json(verified: &Verified) -> serde_json::Value {
+    let checked = &verified.checked;
+    let problems: Vec<serde_json::Value> =
+        checked.problems.iter().map(|problem| json!({"name": problem.name, "message": problem.message})).collect();
+    json!({
+        "id": verified.id, "ok": problems.is_empty(), "problems": problems, "segments": checked.segments,
+        "bytes": checked.bytes, "records": checked.records, "documents": checked.documents,
+        "passages": checked.passages, "canaries": checked.canaries, "seconds": verified.took.as_secs_f64(),
+    })
+}
+
 fn list(snapshots: &Snapshots) -> Result<answers::ListSnapshotsAnswer, ToolError> {
     let listed = snapshots.repository()?.snapshots()?;
     let proof = snapshots.health().state.verified;
@@ -149,6 +162,16 @@ impl NodeSnapshots {
     pub(super) async fn list(&self) -> Result<answers::ListSnapshotsAnswer, ToolError> {
         let snapshots = Arc::clone(&self.snapshots);
         reported(&super::super::NoProgress, move |_| list(&snapshots)).await
+    }
+
+    /// Proves a snapshot, the newest when none is named; what was found, which may be that it is not whole.
+    ///
+    /// # Errors
+    /// When it cannot be tried.
+    pub(super) async fn verify(&self, id: Option<String>) -> Result<serde_json::Value, ToolError> {
+        let snapshots = Arc::clone(&self.snapshots);
+        let verified = reported(&super::super::NoProgress, move |reports| snapshots.verify(id.as_deref(), reports));
+        Ok(verified_json(&verified.await?))
     }
 
     pub(super) async fn restore(
