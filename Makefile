@@ -90,6 +90,11 @@ test: setup ## Set up what the tests need and run all of them
 test-host: setup ## Run the long tests on an emulated host with systemd
 	@CAIRN_TEST_HOST=all $(CARGO) nextest run --release -E 'test(/^(host|install)::/)' --no-capture
 
+.PHONY: test-k8s
+test-k8s: setup ## The journey of tests/it/install_k3s.rs on this machine's K3s server, as root: KUBECONFIG=/etc/rancher/k3s/k3s.yaml
+	@if [ ! -r '$(KUBECONFIG)' ]; then echo 'test-k8s: run this as root on a K3s server without Cairn, with KUBECONFIG=/etc/rancher/k3s/k3s.yaml' >&2; exit 1; fi
+	CAIRN_TEST_K8S='$(KUBECONFIG)' $(CARGO) nextest run --release -E 'test(/install_k3s::.*real_server/)' --no-capture
+
 .PHONY: bench
 bench: setup-bench ## Measure ingest, search, start and idling; BENCH="--passages 10000" for a short one
 	@$(CARGO) build --release
@@ -212,7 +217,7 @@ setup-build:
 
 .PHONY: setup-test
 setup-test: $(VENV)/installed $(SCANNERS)/installed $(NPM)/released/installed $(NPM)/coming/installed setup-guest
-	@$(call packages,age:age curl:curl openssl:openssl containerd:containerd skopeo:skopeo minisign:minisign file:file \
+	@$(call packages,age:age curl:curl openssl:openssl containerd:containerd skopeo:skopeo minisign:minisign file:file ip:iproute2 mount:mount \
 		systemd-analyze:systemd systemd-sysusers:systemd systemd-tmpfiles:systemd)
 	if ! $(CARGO) nextest --version >/dev/null 2>&1; then
 		$(CARGO) install --locked --root $(TOOLS) --target-dir $(TOOLS)/build cargo-nextest@$(CARGO_NEXTEST_VERSION) ||

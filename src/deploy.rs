@@ -12,7 +12,7 @@ pub mod oci;
 pub mod systemd;
 
 mod change;
-mod cluster;
+pub mod cluster;
 mod executable;
 mod host;
 mod node;
@@ -25,7 +25,7 @@ mod tarball;
 mod tree;
 
 pub use change::{Cause, Change, ChangeError, Changed, Node, Report, Runner};
-pub use cluster::{Cluster, ClusterError, Pods};
+pub use cluster::{Cluster, ClusterError, PodNode, Pods};
 pub use executable::{Architecture, ExecutableError, OWN_EXECUTABLE};
 pub use host::{ClusterNode, Distribution, Host, Role};
 pub use node::{FormatOf, HostNode};

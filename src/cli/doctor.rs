@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow};
 use serde_json::{Value, json};
 
 use super::backend::Backend;
-use super::{Common, Failure, output, quiet_logs};
+use super::{Common, Failure, install, output, quiet_logs};
 use crate::app;
 use crate::base::{ByteSize, Clock as _, Lsn, SystemClock};
 use crate::config::Config;
@@ -37,7 +37,10 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     let config = common.load()?;
     quiet_logs(&config);
     // Of another machine only its node can be asked.
-    let machine = if common.url.is_some() { Vec::new() } else { machine(&config) };
+    let mut machine = if common.url.is_some() { Vec::new() } else { machine(&config) };
+    let in_cluster = if common.url.is_some() { None } else { install::cluster::checkup() };
+    let is_in_cluster = in_cluster.is_some();
+    machine.extend(in_cluster.into_iter().flatten());
     if let Some(node) = Backend::running(common.address(), config.clone())? {
         if arguments.repair {
             return Err(anyhow!("the node is running; stop it, repair, and start it again").into());
@@ -50,6 +53,10 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
             output::json(&json!({"running": false, "machine": findings_json(&machine)}))?;
         } else {
             show(&machine)?;
+        }
+        if is_in_cluster {
+            // The data is in the pod's volume, and the pod has it open.
+            return well(&machine);
         }
         return Err(anyhow!("there is no data in {}; {hint}", config.data_dir.display()).into());
     }

@@ -3,10 +3,11 @@
 //! Invariants: the plan is shown and agreed to before anything is written; what is shown is what is done, because both come
 //! from the same [`Release`]. One change at a time: a lock in `/run` keeps a second one out.
 
+mod arguments;
+pub(super) mod cluster;
 mod show;
 mod unpack;
 
-use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -14,9 +15,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use clap::ValueEnum as _;
 use serde_json::{Map, Value};
 
+use self::arguments::PlatformArgument;
+pub(super) use self::arguments::{Arguments, RollbackArguments, UninstallArguments};
 use super::{Common, Failure, output};
 use crate::auth::Token;
 use crate::base::ByteSize;
@@ -32,123 +34,16 @@ const DATA_DIR: &str = "/var/lib/cairn";
 const CONFIG: &str = "/etc/cairn/cairn.toml";
 /// The token that clients get.
 const TOKEN: &str = "/etc/cairn/token";
+/// What clients of a node in a cluster have to trust, as this machine was told last.
+const AUTHORITY: &str = "/etc/cairn/authority.pem";
 /// Held by whoever changes what is installed.
 const LOCK: &str = "/run/cairn-install.lock";
 /// Room for the node's first documents, beside what the installation itself writes.
 const DATA_BYTES: u64 = 256 << 20;
+/// How long a node may take to end before it is removed.
+const REMOVAL: Duration = Duration::from_secs(300);
 /// Where the service listens when nobody says: everywhere, with TLS and a token.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7171);
-
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  sudo cairn install              show what would be done, ask, do it
-  sudo cairn install --yes        do it; over an older release this is the upgrade
-  cairn install --dry-run         show what would be done
-  cairn install --root image/     put the files into an image that is being built
-  sudo cairn install --bundle site.bundle --public-key RW…
-                                  everything from one signed file: program, settings, documents
-
-The same release again repairs what is in place. A release that does not come up well is taken back, and the one before
-runs again. What was interrupted is completed by running this again, or taken back by `cairn rollback`.")]
-pub(super) struct Arguments {
-    /// Do not ask
-    #[arg(long, short)]
-    yes: bool,
-    /// Say what would be done, and do nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Put the files below this folder, and start nothing
-    #[arg(long, value_name = "DIR")]
-    root: Option<PathBuf>,
-    /// What runs the node [default: K3s where this is a K3s server, else systemd]
-    #[arg(long = "for", value_name = "PLATFORM")]
-    platform: Option<PlatformArgument>,
-    /// Install from this bundle, which `cairn bundle create` made
-    #[arg(long, value_name = "FILE")]
-    bundle: Option<PathBuf>,
-    /// Public key of the bundle, or a file with it [default: that of the first bundle]
-    #[arg(long, value_name = "KEY", requires = "bundle")]
-    public_key: Option<String>,
-    /// Let the service use the machine's GPU
-    #[arg(long)]
-    gpu: bool,
-    /// Address of MCP and REST, for the first installation [default: 0.0.0.0:7171]
-    #[arg(long, value_name = "ADDR")]
-    listen: Option<SocketAddr>,
-    /// How long the node may take to be ready, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    timeout: u64,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum PlatformArgument {
-    /// A service of systemd
-    Systemd,
-    /// A pod of the K3s or RKE2 server on this machine
-    K3s,
-}
-
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  sudo cairn rollback                  run the release from before the last upgrade
-  sudo cairn rollback --restore-data   and bring its data back, where it cannot read the newer one's
-
-After an installation that was interrupted this takes back what was begun.")]
-pub(super) struct RollbackArguments {
-    /// Do not ask
-    #[arg(long, short)]
-    yes: bool,
-    /// Go back to the snapshot from before the upgrade too, where the older release cannot read the data; what was written
-    /// since is lost
-    #[arg(long)]
-    restore_data: bool,
-    /// How long the node may take to be ready, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    timeout: u64,
-}
-
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  sudo cairn uninstall           stop the node and remove the program; data and snapshots stay
-  sudo cairn uninstall --purge   remove the data and the snapshots as well; asks for their paths")]
-pub(super) struct UninstallArguments {
-    /// Do not ask whether to remove the program
-    #[arg(long, short)]
-    yes: bool,
-    /// Remove the data, the snapshots and the settings too, after their paths were typed
-    #[arg(long)]
-    purge: bool,
-}
-
-impl Arguments {
-    /// The options for the program of a bundle, which does the rest.
-    fn passed_on(&self) -> Vec<OsString> {
-        let mut passed: Vec<OsString> = Vec::new();
-        let mut pass = |name: &str, value: Option<OsString>| {
-            passed.push(name.into());
-            passed.extend(value);
-        };
-        for (is_given, name) in [(self.yes, "--yes"), (self.dry_run, "--dry-run"), (self.gpu, "--gpu")] {
-            if is_given {
-                pass(name, None);
-            }
-        }
-        if let Some(root) = &self.root {
-            pass("--root", Some(root.into()));
-        }
-        if let Some(platform) = self.platform.and_then(|platform| platform.to_possible_value()) {
-            pass("--for", Some(platform.get_name().into()));
-        }
-        if let Some(listen) = self.listen {
-            pass("--listen", Some(listen.to_string().into()));
-        }
-        pass("--timeout", Some(self.timeout.to_string().into()));
-        passed
-    }
-}
 
 /// Shows each step on standard error.
 struct Steps;
@@ -166,8 +61,8 @@ struct Staged<'a> {
 }
 
 impl Runner for Staged<'_> {
-    fn stage(&mut self, _: &Release) -> Result<(), Cause> {
-        Ok(())
+    fn stage(&mut self, release: &Release) -> Result<(), Cause> {
+        if release.image.is_some() { deploy::cluster::bring_image(self.tree, release) } else { Ok(()) }
     }
 
     fn retire(&mut self, _: &Release) -> Result<(), Cause> {
@@ -178,7 +73,11 @@ impl Runner for Staged<'_> {
         keep(self.tree, &self.kept)
     }
 
-    fn start(&mut self, _: &Release) -> Result<(), Cause> {
+    fn start(&mut self, release: &Release) -> Result<(), Cause> {
+        if release.platform == Platform::K3s {
+            // The server applies what it finds when it starts.
+            return Ok(());
+        }
         // What `systemctl enable` makes.
         let wants = Path::new("/etc/systemd/system/multi-user.target.wants");
         self.tree.make_folder(wants, 0o755)?;
@@ -245,19 +144,15 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     let tree = arguments.root.clone().map_or_else(Tree::machine, Tree::below);
     let host = Host::detect(&tree)?;
     let platform = platform(&host, arguments, &tree)?;
+    if let (Platform::K3s, Some(node)) = (platform, &host.cluster) {
+        return cluster::run(common, arguments, &tree, node);
+    }
+    if arguments.node_size.is_some() || !arguments.with.is_empty() || !arguments.set.is_empty() {
+        let hint = "--node-size, --with and --set are for K3s; under systemd the settings are in";
+        return Err(Failure::usage(anyhow!("{hint} {CONFIG}")));
+    }
     let prepared = prepare(&tree, platform, arguments)?;
-    let is_ready = prepared.plan.is_possible();
-    if common.json {
-        if arguments.dry_run || !is_ready {
-            output::json(&show::plan_json(&prepared.plan, &prepared.release))?;
-        }
-    } else {
-        show::plan(&prepared.plan, &prepared.release)?;
-    }
-    if !is_ready {
-        return Err(anyhow!("nothing was changed; mend what stands in the way and run this again").into());
-    }
-    if arguments.dry_run {
+    if !propose(common, arguments, &prepared.plan, &prepared.release)? {
         return Ok(());
     }
     agree(arguments.yes, "Do this?")?;
@@ -281,6 +176,35 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     show::installed(common.json, &prepared.tree, &changed, prepared.listen)
 }
 
+/// Shows a plan; whether it is to be done.
+fn propose(common: &Common, arguments: &Arguments, plan: &Plan, release: &Release) -> Result<bool, Failure> {
+    let is_ready = plan.is_possible();
+    if common.json {
+        if arguments.dry_run || !is_ready {
+            output::json(&show::plan_json(plan, release))?;
+        }
+    } else {
+        show::plan(plan, release)?;
+    }
+    if !is_ready {
+        return Err(anyhow!("nothing was changed; mend what stands in the way and run this again").into());
+    }
+    Ok(!arguments.dry_run)
+}
+
+/// Works on the node that is installed, with what runs it and what asks it.
+fn at_node<T>(
+    tree: &Tree,
+    record: &Installation,
+    patience: Duration,
+    work: impl FnOnce(&mut dyn Runner, &mut dyn Node) -> T,
+) -> Result<T, Failure> {
+    match record.platform {
+        Platform::Systemd => Ok(work(&mut Systemd::new(Box::new(|| Ok(()))), &mut host_node(patience))),
+        Platform::K3s => Ok(cluster::Connection::of(tree, record)?.with(tree, patience, work)),
+    }
+}
+
 pub(super) fn rollback(common: &Common, arguments: &RollbackArguments) -> Result<(), Failure> {
     let tree = Tree::machine();
     need_root("go back to another release")?;
@@ -296,9 +220,9 @@ pub(super) fn rollback(common: &Common, arguments: &RollbackArguments) -> Result
     };
     agree(arguments.yes, &question)?;
     let _lock = lock(&tree)?;
-    let (mut runner, mut node) = (Systemd::new(Box::new(|| Ok(()))), host_node(Duration::from_secs(arguments.timeout)));
-    let mut change = Change { tree: &tree, runner: &mut runner, node: &mut node, report: &Steps };
-    let changed = change.rollback(arguments.restore_data)?;
+    let changed = at_node(&tree, &record, Duration::from_secs(arguments.timeout), |runner, node| {
+        Change { tree: &tree, runner, node, report: &Steps }.rollback(arguments.restore_data)
+    })??;
     show::changed(common.json, changed.as_ref())
 }
 
@@ -310,20 +234,37 @@ pub(super) fn uninstall(common: &Common, arguments: &UninstallArguments) -> Resu
         return Err(deploy::ChangeError::NotInstalled.into());
     }
     let _lock = lock(&tree)?;
-    if record.is_some() {
+    let mut in_cluster = None;
+    if let Some(record) = &record {
         agree(arguments.yes, "Stop the node and remove the program? Data and snapshots stay.")?;
-        let (mut runner, mut node) = (Systemd::new(Box::new(|| Ok(()))), host_node(Duration::ZERO));
-        Change { tree: &tree, runner: &mut runner, node: &mut node, report: &Steps }.uninstall()?;
+        at_node(&tree, record, REMOVAL, |runner, node| {
+            Change { tree: &tree, runner, node, report: &Steps }.uninstall()
+        })??;
+        if record.platform == Platform::K3s {
+            in_cluster = Some(cluster::Connection::of(&tree, record)?);
+        }
     }
+    let data = in_cluster.as_ref().map(cluster::data_of).transpose()?.flatten();
     let mut purged = Vec::new();
     if arguments.purge {
+        if let (Some(connection), Some(path)) = (&in_cluster, &data) {
+            typed_back(path)?;
+            Steps.step("deleting the namespace");
+            connection.purge(&tree, REMOVAL)?;
+            // A volume that outlives its claim.
+            if path.is_absolute() {
+                tree.remove_folder(path)?;
+            }
+            purged.push(path.clone());
+        }
         for path in kept_folders(&tree)? {
             typed_back(&path)?;
             tree.remove_folder(&path)?;
             purged.push(path);
         }
     }
-    let left = kept_folders(&tree)?;
+    let mut left = kept_folders(&tree)?;
+    left.extend(data.filter(|path| !purged.contains(path)));
     show::uninstalled(common.json, &purged, &left)
 }
 
@@ -372,11 +313,8 @@ fn prepare(tree: &Tree, platform: Platform, arguments: &Arguments) -> Result<Pre
     let executable = std::env::current_exe().context("cannot find the file that is running")?;
     let executable = Program::at(&executable)?;
     let record = Installation::read(tree)?;
-    let mut choices = record.as_ref().map(|record| record.choices.clone()).unwrap_or_default();
+    let mut choices = record.as_ref().map(|record| record.chosen().clone()).unwrap_or_default();
     let mut findings = Vec::new();
-    if platform == Platform::K3s {
-        return Err(anyhow!("this version installs under systemd only; `cairn k3s render` writes the manifests").into());
-    }
     let settings = settings(tree)?;
     let listen = match (&settings, arguments.listen) {
         (Some(settings), Some(wanted)) if settings.server.listen != wanted => {
@@ -397,12 +335,7 @@ fn prepare(tree: &Tree, platform: Platform, arguments: &Arguments) -> Result<Pre
     let files = deploy::systemd::files(deploy::systemd::Machine { memory, gpu: arguments.gpu });
     let version = env!("CARGO_PKG_VERSION");
     let release = Release::new(&executable, version, platform, store::FORMAT, files, None);
-    let load = |name: &Option<String>| match name {
-        Some(name) => Release::load(tree, name),
-        None => Ok(None),
-    };
-    let from = load(&record.as_ref().and_then(|record| record.current.clone()))?;
-    let pending = load(&record.as_ref().and_then(|record| record.pending.as_ref().map(|pending| pending.to.clone())))?;
+    let (from, pending) = load(tree, record.as_ref())?;
     let needs = [Need { path: DATA_DIR.into(), bytes: DATA_BYTES, what: "data" }];
     let others: Vec<&Release> = pending.iter().collect();
     let mut plan = Plan::make(tree, &release, from.as_ref(), &others, &executable, &needs)?;
@@ -414,16 +347,32 @@ fn prepare(tree: &Tree, platform: Platform, arguments: &Arguments) -> Result<Pre
         );
         findings.extend(machine_findings(from.is_some(), listen, admin));
     }
-    if let Some(record) = record.as_ref().filter(|record| record.platform != platform) {
+    findings.extend(record_findings(record.as_ref(), platform));
+    plan.findings.splice(0..0, findings);
+    Ok(Prepared { tree: tree.clone(), release, executable, kept, choices, plan, listen })
+}
+
+/// The release that runs, and the one that was begun.
+fn load(tree: &Tree, record: Option<&Installation>) -> Result<(Option<Release>, Option<Release>), Failure> {
+    let load = |name: Option<&str>| name.map_or(Ok(None), |name| Release::load(tree, name));
+    let current = load(record.and_then(|record| record.current.as_deref()))?;
+    let pending = record.and_then(|record| record.pending.as_ref());
+    Ok((current, load(pending.map(|pending| pending.to.as_str()))?))
+}
+
+/// What is to be said of what is installed.
+fn record_findings(record: Option<&Installation>, platform: Platform) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let Some(record) = record else { return findings };
+    if record.platform != platform {
         let message = format!("Cairn is installed here for {}; `cairn uninstall` removes that", record.platform);
         findings.push(Finding::obstacle("platform", message));
     }
-    if let Some(pending) = record.as_ref().and_then(|record| record.pending.as_ref()) {
+    if let Some(pending) = &record.pending {
         let message = format!("the change to {} was begun and not finished; this completes it", pending.to);
         findings.push(Finding::warning("interrupted", message));
     }
-    plan.findings.splice(0..0, findings);
-    Ok(Prepared { tree: tree.clone(), release, executable, kept, choices, plan, listen })
+    findings
 }
 
 /// The settings of the node that is installed, or will be from what lies there; `None` when there is no file.
@@ -451,12 +400,10 @@ fn memory_bytes() -> u64 {
 
 /// What speaks against an installation on this machine, besides its files.
 fn machine_findings(is_installed: bool, listen: SocketAddr, admin: Option<SocketAddr>) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    if !rustix::process::geteuid().is_root() {
-        let message = "this needs root: it writes below /usr/local, /etc and /var/lib, makes a user and starts a service; \
-                       run it with sudo, or see what it would do with --dry-run";
-        findings.push(Finding::obstacle("root", message));
-    }
+    let mut findings: Vec<Finding> =
+        root_finding("it writes below /usr/local, /etc and /var/lib, makes a user and starts a service")
+            .into_iter()
+            .collect();
     match Systemd::version() {
         Some(version) if version < deploy::VERSION_MIN => findings.push(Finding::obstacle(
             "systemd",
@@ -480,6 +427,14 @@ fn machine_findings(is_installed: bool, listen: SocketAddr, admin: Option<Socket
         }
     }
     findings
+}
+
+/// What is missing where this is not root.
+fn root_finding(why: &str) -> Option<Finding> {
+    (!rustix::process::geteuid().is_root()).then(|| {
+        let message = format!("this needs root: {why}; run it with sudo, or see what it would do with --dry-run");
+        Finding::obstacle("root", message)
+    })
 }
 
 fn host_node(patience: Duration) -> HostNode<'static> {

@@ -161,7 +161,7 @@ fn described(object: &KubeObject) -> Value {
 }
 
 /// A size, or `auto` for the machine that this runs on.
-fn node_size(text: &str) -> Result<NodeSize, String> {
+pub(super) fn node_size(text: &str) -> Result<NodeSize, String> {
     if text != "auto" {
         return text.parse().map_err(|error: k3s::NodeSizeError| format!("{error}, or auto"));
     }

@@ -6,13 +6,15 @@
 //! Invariants: the server never sees half a file (see [`Tree`]), because it deletes what a shorter file does not name any more.
 //! The namespace, and with it the claim to the data, is in a file of its own that is never emptied. Waiting has a deadline.
 
+pub mod checkup;
+mod node;
 mod watch;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Secret, Service};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
@@ -21,25 +23,22 @@ use tokio::runtime::Handle;
 
 use super::change::{Cause, Runner};
 use super::host::{ClusterNode, Distribution};
-use super::oci::Image;
-use super::release::Release;
+use super::k3s::{LOAD_BALANCER, NAME, NAMESPACE_FILE, TLS_SECRET, TOKEN_KEY, TOKEN_SECRET};
+use super::node::ask;
+use super::release::{ManagedFile, Release};
 use super::sha256::Sha256;
 use super::tree::Tree;
 use crate::base::Fault;
 
-/// Namespace of all objects.
-pub const NAMESPACE: &str = "cairn";
-/// Name of all objects.
-pub const NAME: &str = "cairn";
+pub use node::PodNode;
+
 /// The node's pod: the first of its set.
-const POD: &str = "cairn-0";
+pub const POD: &str = "cairn-0";
 /// The claim to the node's data.
-const CLAIM: &str = "data-cairn-0";
+pub const CLAIM: &str = "data-cairn-0";
 /// The oldest Kubernetes that keeps everything that the manifests say: claims that outlive their set, pods that have a volume for
 /// themselves, evictions of unready pods.
 pub const VERSION_MIN: (u32, u32) = (1, 29);
-/// The manifests' file that holds the namespace.
-const NAMESPACE_FILE: &str = "cairn-namespace.yaml";
 /// What a manifest says whose objects are to be removed.
 const NOTHING: &[u8] = b"# Removed by `cairn uninstall`.\n";
 /// How long the API may take to answer one question.
@@ -106,6 +105,7 @@ pub struct Cluster {
     client: Client,
     runtime: Handle,
     node: ClusterNode,
+    namespace: String,
     version: String,
 }
 
@@ -113,10 +113,16 @@ impl Cluster {
     /// Connects to the API and asks its version.
     ///
     /// * `kubeconfig`: the file, where it lies on this machine.
+    /// * `namespace`: where the node is, or will be.
     ///
     /// # Errors
     /// See [`ClusterError`].
-    pub fn connect(node: ClusterNode, kubeconfig: &Path, runtime: Handle) -> Result<Self, ClusterError> {
+    pub fn connect(
+        node: ClusterNode,
+        kubeconfig: &Path,
+        namespace: &str,
+        runtime: Handle,
+    ) -> Result<Self, ClusterError> {
         let unreadable = |source| ClusterError::Kubeconfig {
             path: kubeconfig.to_owned(),
             is_root: rustix::process::geteuid().is_root(),
@@ -139,7 +145,8 @@ impl Cluster {
         if !is_new_enough(&told.major, &told.minor) {
             return Err(ClusterError::TooOld { distribution, found: told.git_version });
         }
-        Ok(Self { client, runtime, node, version: told.git_version })
+        let namespace = namespace.to_owned();
+        Ok(Self { client, runtime, node, namespace, version: told.git_version })
     }
 
     /// Version of Kubernetes, as `v1.33.1+k3s1`.
@@ -166,7 +173,7 @@ impl Cluster {
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
         K::DynamicType: Default,
     {
-        Api::namespaced(self.client.clone(), NAMESPACE)
+        Api::namespaced(self.client.clone(), &self.namespace)
     }
 
     fn addons(&self) -> Api<DynamicObject> {
@@ -189,14 +196,72 @@ impl Cluster {
         Ok(service.and_then(|service| service.spec?.cluster_ip).filter(|address| address != "None"))
     }
 
-    /// The certificate of the node's own authority, fetched through the API, which knows the pod.
+    /// Where the load balancer of `--with loadbalancer` answers, once it was given an address.
     ///
     /// # Errors
     /// See [`ClusterError`].
-    pub fn authority(&self) -> Result<String, ClusterError> {
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/services/https:{NAME}:mcp/proxy/authority.pem");
+    pub fn balanced_address(&self) -> Result<Option<String>, ClusterError> {
+        let service = self.ask("show the load balancer", self.api::<Service>().get_opt(LOAD_BALANCER))?;
+        let status = service.and_then(|service| service.status?.load_balancer?.ingress);
+        Ok(status.into_iter().flatten().find_map(|place| place.hostname.or(place.ip)))
+    }
+
+    /// What clients have to trust: the certificate of the node's own authority, fetched through the API, which knows the pod; where
+    /// another authority issued the node's certificate, that one. `None` where the node speaks no TLS.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub fn authority(&self) -> Result<Option<String>, ClusterError> {
+        let given = self.ask("show the certificate", self.api::<Secret>().get_opt(TLS_SECRET))?;
+        let given = given.and_then(|secret| secret.data?.remove("ca.crt"));
+        if let Some(pem) = given.and_then(|bytes| String::from_utf8(bytes.0).ok()) {
+            return Ok(Some(pem));
+        }
+        let namespace = &self.namespace;
+        let path = format!("/api/v1/namespaces/{namespace}/services/https:{NAME}:mcp/proxy/authority.pem");
         let request = http::Request::get(path).body(Vec::new()).expect("a path of our own");
-        self.ask("pass a request on to the node", self.client.request_text(request))
+        match self.runtime.block_on(self.client.request_text(request)) {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            told => told.map(Some).map_err(|error| self.refused("pass a request on to the node", error)),
+        }
+    }
+
+    /// The token that clients use, where it is in a Secret.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub fn token(&self) -> Result<Option<String>, ClusterError> {
+        let secret = self.ask("show the token", self.api::<Secret>().get_opt(TOKEN_SECRET))?;
+        let token = secret.and_then(|secret| secret.data?.remove(TOKEN_KEY));
+        Ok(token.and_then(|bytes| String::from_utf8(bytes.0).ok()).map(|token| token.trim().to_owned()))
+    }
+
+    /// Whether there is a claim to data.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub fn has_data(&self) -> Result<bool, ClusterError> {
+        let claim = self.ask("show the claim", self.api::<PersistentVolumeClaim>().get_opt(CLAIM))?;
+        Ok(claim.and_then(|claim| claim.spec?.volume_name).is_some())
+    }
+
+    /// Deletes the namespace, and with it the claim to the data and whatever else is in it. The cluster does it in its own time.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub fn delete_namespace(&self) -> Result<(), ClusterError> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        match self.runtime.block_on(namespaces.delete(&self.namespace, &DeleteParams::default())) {
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+            told => told.map(drop).map_err(|error| self.refused("delete the namespace", error)),
+        }
+    }
+
+    /// Whether the server imports an archive that appears while it runs: since 1.32.0, 1.31.5, 1.30.9 and 1.29.13. Others do it when
+    /// they start.
+    #[must_use]
+    pub fn imports_while_running(&self) -> bool {
+        imports_while_running(&self.version)
     }
 
     /// The folder on this machine that holds the node's data; `None` where it is elsewhere.
@@ -212,15 +277,6 @@ impl Cluster {
         let path =
             spec.and_then(|spec| spec.host_path.map(|place| place.path).or_else(|| spec.local.map(|place| place.path)));
         Ok(path.map(PathBuf::from).filter(|path| path.is_dir()))
-    }
-
-    /// Whether the node's pod is there and ready.
-    ///
-    /// # Errors
-    /// See [`ClusterError`].
-    pub fn is_running(&self) -> Result<bool, ClusterError> {
-        let set = self.ask("show the set", self.api::<StatefulSet>().get_opt(NAME))?;
-        Ok(set.and_then(|set| set.status?.ready_replicas).unwrap_or_default() > 0)
     }
 }
 
@@ -252,57 +308,84 @@ impl<'a> Pods<'a> {
         Self { cluster, tree, patience }
     }
 
-    fn manifests<'r>(&self, release: &'r Release) -> impl Iterator<Item = &'r super::release::ManagedFile> + use<'r> {
+    fn manifests<'r>(&self, release: &'r Release) -> impl Iterator<Item = &'r ManagedFile> + use<'r> {
         let folder = self.cluster.node.manifests();
         release.files.iter().filter(move |file| file.path.parent() == Some(&folder))
     }
 
-    fn scale_to_none(&self) -> Result<(), Cause> {
+    fn scale(&self, replicas: i32) -> Result<(), Cause> {
         let sets = self.cluster.api::<StatefulSet>();
-        let none = Patch::Merge(json!({"spec": {"replicas": 0}}));
-        match self.cluster.runtime.block_on(sets.patch_scale(NAME, &PatchParams::default(), &none)) {
+        let wanted = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        match self.cluster.runtime.block_on(sets.patch_scale(NAME, &PatchParams::default(), &wanted)) {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            result => result.map(drop).map_err(|error| self.cluster.refused("stop the pod", error).into()),
+            result => result.map(drop).map_err(|error| self.cluster.refused("scale the set", error).into()),
         }
     }
 
-    /// A pod of an older revision that never gets ready is not replaced by its set; removed, it is made anew.
-    fn remove_stuck(&self) -> Result<(), Cause> {
+    /// Brings back what somebody else took away since the manifests were applied: the server applies a file once.
+    fn mend(&self, release: &Release, deadline: &watch::Deadline) -> Result<(), Cause> {
         let set = self.cluster.ask("show the set", self.cluster.api::<StatefulSet>().get_opt(NAME))?;
-        let pods = self.cluster.api::<Pod>();
-        let pod = self.cluster.ask("show the pod", pods.get_opt(POD))?;
-        let wanted = set.and_then(|set| set.status?.update_revision);
-        let has = pod.and_then(|pod| pod.metadata.labels?.remove("controller-revision-hash"));
-        if let (Some(wanted), Some(has)) = (wanted, has)
-            && wanted != has
-        {
-            self.cluster.ask("remove the pod of the other release", pods.delete(POD, &DeleteParams::default()))?;
+        match set.map(|set| set.spec.and_then(|spec| spec.replicas)) {
+            // Stopped, by a change that was interrupted or by hand.
+            Some(Some(0)) => self.scale(1),
+            Some(_) => Ok(()),
+            None => {
+                for file in self.manifests(release) {
+                    // Forgotten and written anew, a file is applied as if it had just come.
+                    self.forget_addon(&file.path)?;
+                    self.tree.write(&file.path, &file.bytes, file.mode)?;
+                    self.applied(&file.path, &file.bytes, deadline)?;
+                }
+                Ok(())
+            }
         }
-        Ok(())
     }
+
+    fn forget_addon(&self, manifest: &Path) -> Result<(), Cause> {
+        let (addons, name) = (self.cluster.addons(), addon_name(manifest));
+        match self.cluster.runtime.block_on(addons.delete(&name, &DeleteParams::default())) {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            told => told.map(drop).map_err(|error| self.cluster.refused("forget a manifest", error).into()),
+        }
+    }
+}
+
+/// Puts the archive of a release's image where the server imports it from. Fine when it is there.
+///
+/// The release writes it by its own executable: another version would write another image.
+///
+/// # Errors
+/// When it cannot be written, or is not the image that the manifests name.
+pub fn bring_image(tree: &Tree, release: &Release) -> Result<(), Cause> {
+    let Some(file) = &release.image else { return Err("the release has no image".into()) };
+    let place = tree.locate(&file.path)?;
+    if place.metadata().is_ok_and(|found| found.len() == file.bytes) {
+        return Ok(());
+    }
+    let folder = file.path.parent().unwrap_or(Path::new("/"));
+    tree.make_folder(folder, 0o755)?;
+    // An ending that the server does not know. Its time is that of now, which the server goes by.
+    let partial = file.path.with_extension("tar.partial");
+    let written = tree.locate(&partial)?;
+    let executable = tree.locate(release.executable())?;
+    let told = ask(&executable, &["image", "build", "-o", &written.to_string_lossy()], |_| {});
+    let told = told.map_err(|(_, cause)| cause)?;
+    if told["digest"] != file.digest.as_str() {
+        tree.remove(&partial)?;
+        return Err(format!("the image of {} is {}, not {}", release.name, told["digest"], file.digest).into());
+    }
+    Ok(tree.rename(&partial, &file.path)?)
 }
 
 impl Runner for Pods<'_> {
     fn stage(&mut self, release: &Release) -> Result<(), Cause> {
-        let Some(file) = &release.image else { return Err("the release has no image".into()) };
         let folder = self.cluster.node.images();
         self.tree.make_folder(&folder, 0o755)?;
         // Without it K3s imports every archive again at each start. It is read where it exists, and made by nobody.
         if keeps_a_cache(&self.cluster.version) && !self.tree.exists(folder.join(".cache.json"))? {
             self.tree.write(folder.join(".cache.json"), b"", 0o600)?;
         }
-        let image = Image::of(&self.tree.locate(release.executable())?)?;
-        if image.digest() != file.digest {
-            return Err(
-                format!("the image of {} would be {}, not {}", release.name, image.digest(), file.digest).into()
-            );
-        }
-        let place = self.tree.locate(&file.path)?;
-        if place.metadata().is_ok_and(|found| found.len() == file.bytes) {
-            return Ok(());
-        }
-        self.tree.write_with(&file.path, 0o600, |to| image.write_to(to).map_err(std::io::Error::other))?;
-        Ok(())
+        bring_image(self.tree, release)
     }
 
     fn prepare(&mut self, _: &Release) -> Result<(), Cause> {
@@ -314,11 +397,12 @@ impl Runner for Pods<'_> {
         for file in self.manifests(release) {
             self.applied(&file.path, &file.bytes, &deadline)?;
         }
+        self.mend(release, &deadline)?;
         self.rolled_out(&deadline)
     }
 
     fn stop(&mut self, _: &Release) -> Result<(), Cause> {
-        self.scale_to_none()?;
+        self.scale(0)?;
         self.gone(&watch::Deadline::after(self.patience))
     }
 
@@ -336,27 +420,32 @@ impl Runner for Pods<'_> {
 
     fn forget(&mut self, release: &Release) -> Result<(), Cause> {
         for file in self.manifests(release) {
-            let name = addon_name(&file.path);
-            match self.cluster.runtime.block_on(self.cluster.addons().delete(&name, &DeleteParams::default())) {
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                result => {
-                    result.map_err(|error| self.cluster.refused("forget a manifest", error))?;
-                }
-            }
+            self.forget_addon(&file.path)?;
         }
         Ok(())
     }
 }
 
+/// Major, minor and patch of a version such as `v1.33.1+k3s1`; fewer where it has fewer.
+fn numbers(version: &str) -> Vec<u32> {
+    version.trim_start_matches('v').split(['.', '+', '-']).take(3).filter_map(|number| number.parse().ok()).collect()
+}
+
+/// See [`Cluster::imports_while_running`].
+fn imports_while_running(version: &str) -> bool {
+    match numbers(version)[..] {
+        [1, 29, patch] => patch >= 13,
+        [1, 30, patch] => patch >= 9,
+        [1, 31, patch] => patch >= 5,
+        [1, minor, _] => minor > 31,
+        [major, ..] => major > 1,
+        [] => false,
+    }
+}
+
 /// Whether this K3s keeps a cache of imported archives where it finds one: since 1.33.1, 1.32.5, 1.31.9 and 1.30.13.
 fn keeps_a_cache(version: &str) -> bool {
-    let numbers: Vec<u32> = version
-        .trim_start_matches('v')
-        .split(['.', '+', '-'])
-        .take(3)
-        .filter_map(|number| number.parse().ok())
-        .collect();
-    match numbers[..] {
+    match numbers(version)[..] {
         [1, 30, patch] => patch >= 13,
         [1, 31, patch] => patch >= 9,
         [1, 32, patch] => patch >= 5,
@@ -380,6 +469,8 @@ mod tests {
         for version in ["v1.30.12+k3s1", "v1.29.15+k3s1", "v1.33.0+k3s1", "v1.9", ""] {
             assert!(!keeps_a_cache(version), "{version}");
         }
+        assert!(imports_while_running("v1.29.13+k3s1") && imports_while_running("v1.36.2+k3s1"));
+        assert!(!imports_while_running("v1.31.4+k3s1") && !imports_while_running(""));
     }
 
     #[test]

@@ -41,35 +41,82 @@ impl<'a> HostNode<'a> {
         Self { data_dir, config, patience, format_of }
     }
 
-    /// Runs a verb; its JSON, or its exit code with what it said.
-    fn ask(&self, executable: &Path, arguments: &[&str]) -> Result<Value, (Option<i32>, Cause)> {
-        let failed = |message: String| {
-            Cause::from(format!("`{} {}` failed: {message}", executable.display(), arguments.join(" ")))
-        };
+    /// Runs a verb as the owner of the data.
+    fn ask(&self, executable: &Path, arguments: &[&str]) -> Answer {
         let owner = fs::metadata(&self.data_dir).map_err(|error| {
-            (None, failed(format!("cannot read the owner of {}: {error}", self.data_dir.display())))
+            let message = format!("cannot read the owner of {}: {error}", self.data_dir.display());
+            (None, Cause::from(message))
         })?;
-        let mut command = Command::new(executable);
-        // Neither settings nor credentials of whoever installs are the node's.
-        command.env_clear().env("CAIRN_JSON", "true").env("CAIRN_DATA_DIR", &self.data_dir);
-        if self.config.exists() {
-            command.env("CAIRN_CONFIG", &self.config);
-        }
-        command.args(arguments).current_dir("/").stdin(Stdio::null());
-        if rustix::process::geteuid().is_root() {
-            command.gid(owner.gid()).uid(owner.uid());
-        }
-        let output = command.output().map_err(|error| (None, failed(error.to_string())))?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        if !output.status.success() {
-            return Err((output.status.code(), failed(said.trim().to_owned())));
-        }
-        serde_json::from_slice(&output.stdout)
-            .map_err(|error| (None, failed(format!("its answer is no JSON: {error}"))))
+        ask(executable, arguments, |command| {
+            command.env("CAIRN_DATA_DIR", &self.data_dir);
+            if self.config.exists() {
+                command.env("CAIRN_CONFIG", &self.config);
+            }
+            if rustix::process::geteuid().is_root() {
+                command.gid(owner.gid()).uid(owner.uid());
+            }
+        })
     }
+}
 
-    fn current() -> PathBuf {
-        Path::new(CURRENT).join("cairn")
+/// What a verb answers: its JSON, or its exit code with what it said.
+pub(super) type Answer = Result<Value, (Option<i32>, Cause)>;
+
+/// The executable of the release that runs.
+pub(super) fn current() -> PathBuf {
+    Path::new(CURRENT).join("cairn")
+}
+
+/// Runs a verb of a release by its own executable.
+///
+/// * `prepare`: adds what is to be asked, and as whom.
+pub(super) fn ask(executable: &Path, arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Answer {
+    let failed =
+        |message: String| Cause::from(format!("`{} {}` failed: {message}", executable.display(), arguments.join(" ")));
+    let mut command = Command::new(executable);
+    // Neither settings nor credentials of whoever installs are the node's.
+    command.env_clear().env("CAIRN_JSON", "true").args(arguments).current_dir("/").stdin(Stdio::null());
+    prepare(&mut command);
+    let output = command.output().map_err(|error| (None, failed(error.to_string())))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err((output.status.code(), failed(said.trim().to_owned())));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| (None, failed(format!("its answer is no JSON: {error}"))))
+}
+
+/// Takes a snapshot of a node that answers, and proves it; its id.
+pub(super) fn secure(ask: impl Fn(&[&str]) -> Answer) -> Result<String, Cause> {
+    let created = ask(&["snapshot", "create"]).map_err(|(_, cause)| cause)?;
+    let id = created["id"].as_str().ok_or("the snapshot has no id")?.to_owned();
+    ask(&["snapshot", "verify", &id]).map_err(|(_, cause)| cause)?;
+    Ok(id)
+}
+
+/// Waits until a node is ready, and has it search.
+pub(super) fn self_test(patience: Duration, ask: impl Fn(&[&str]) -> Answer) -> Result<(), Cause> {
+    let start = Instant::now();
+    let status = loop {
+        match ask(&["status"]) {
+            Ok(status) => break status,
+            Err((Some(NOT_READY), cause)) if start.elapsed() >= patience => {
+                let seconds = patience.as_secs();
+                return Err(format!("not ready within {seconds} s (--timeout): {cause}").into());
+            }
+            Err((Some(NOT_READY), _)) => std::thread::sleep(ASK_EVERY),
+            Err((_, cause)) => return Err(cause),
+        }
+    };
+    if status["address"].is_null() {
+        return Err("no node answers on the data directory".into());
+    }
+    if status["passages"].as_u64() == Some(0) {
+        return Ok(());
+    }
+    let found = ask(&["search", "self-test"]).map_err(|(_, cause)| cause)?;
+    match found["results"].as_array() {
+        Some(results) if !results.is_empty() => Ok(()),
+        _ => Err("a search found nothing, though there are passages".into()),
     }
 }
 
@@ -78,37 +125,11 @@ impl Node for HostNode<'_> {
         if self.data_format()?.is_none() {
             return Ok(None);
         }
-        let ask = |arguments: &[&str]| self.ask(&Self::current(), arguments).map_err(|(_, cause)| cause);
-        let created = ask(&["snapshot", "create"])?;
-        let id = created["id"].as_str().ok_or("the snapshot has no id")?.to_owned();
-        ask(&["snapshot", "verify", &id])?;
-        Ok(Some(id))
+        secure(|arguments| self.ask(&current(), arguments)).map(Some)
     }
 
     fn self_test(&mut self) -> Result<(), Cause> {
-        let start = Instant::now();
-        let status = loop {
-            match self.ask(&Self::current(), &["status"]) {
-                Ok(status) => break status,
-                Err((Some(NOT_READY), cause)) if start.elapsed() >= self.patience => {
-                    let seconds = self.patience.as_secs();
-                    return Err(format!("not ready within {seconds} s (--timeout): {cause}").into());
-                }
-                Err((Some(NOT_READY), _)) => std::thread::sleep(ASK_EVERY),
-                Err((_, cause)) => return Err(cause),
-            }
-        };
-        if status["address"].is_null() {
-            return Err("no node answers on the data directory".into());
-        }
-        if status["passages"].as_u64() == Some(0) {
-            return Ok(());
-        }
-        let found = self.ask(&Self::current(), &["search", "self-test"]).map_err(|(_, cause)| cause)?;
-        match found["results"].as_array() {
-            Some(results) if !results.is_empty() => Ok(()),
-            _ => Err("a search found nothing, though there are passages".into()),
-        }
+        self_test(self.patience, |arguments| self.ask(&current(), arguments))
     }
 
     fn data_format(&mut self) -> Result<Option<u16>, Cause> {

@@ -68,6 +68,9 @@ const DOORS: &[(&str, &[&str])] = &[
     // `operator`: the same types, for a client.
     ("k8s_openapi", &["deploy", "operator"]),
     ("strsim", &["deploy"]),
+    ("kube", &["deploy", "operator"]),
+    // The type of a request that the client passes on.
+    ("http", &["deploy"]),
     // The transports (sockets, pipes) are the API's; the protocol is mcp's.
     ("rmcp", &["mcp", "api"]),
     ("axum", &["api"]),

@@ -71,11 +71,7 @@ fn changed_json(changed: &Changed) -> Value {
 /// What an installation came to, with what a client needs.
 pub(super) fn installed(as_json: bool, tree: &Tree, changed: &Changed, listen: SocketAddr) -> Result<(), Failure> {
     if !tree.is_machine() {
-        return if as_json {
-            output::json(&changed_json(changed))
-        } else {
-            output::line(&format!("{} is in place; it starts with the machine", changed.current))
-        };
+        return staged(as_json, changed);
     }
     let scheme = if listen.ip().is_loopback() { "http" } else { "https" };
     let url = format!("{scheme}://{}/mcp", SocketAddr::new(reachable(listen.ip()), listen.port()));
@@ -101,6 +97,66 @@ pub(super) fn installed(as_json: bool, tree: &Tree, changed: &Changed, listen: S
     }
     output::line(&format!("\n  address    {url}"))?;
     if scheme == "https" {
+        output::line(&format!("  token      {token}"))?;
+    }
+    if let Some(path) = authority {
+        output::line(&format!("  authority  {}, which clients have to trust", path.display()))?;
+    }
+    output::line("\nFor an MCP client:")?;
+    output::line(&format!("  {client}"))
+}
+
+/// What a staged tree came to.
+pub(super) fn staged(as_json: bool, changed: &Changed) -> Result<(), Failure> {
+    if as_json {
+        return output::json(&changed_json(changed));
+    }
+    output::line(&format!("{} is in place; it starts with the machine", changed.current))
+}
+
+/// How a node in a cluster is reached.
+pub(super) struct Told {
+    /// Address of MCP for clients.
+    pub(super) url: String,
+    /// Address of the service, for this machine.
+    pub(super) here: Option<String>,
+    pub(super) authority: Option<PathBuf>,
+    pub(super) token: Option<String>,
+    pub(super) namespace: String,
+}
+
+/// What an installation into a cluster came to, with what a client needs.
+pub(super) fn in_cluster(as_json: bool, changed: &Changed, told: &Told) -> Result<(), Failure> {
+    let Told { url, here, authority, token, namespace } = told;
+    let mut server = json!({"type": "http", "url": url});
+    if let Some(token) = token {
+        server["headers"] = json!({"Authorization": format!("Bearer {token}")});
+    }
+    let client = json!({"mcpServers": {"cairn": server}});
+    let forward = format!("kubectl -n {namespace} port-forward service/cairn 7171");
+    if as_json {
+        let mut answer = changed_json(changed);
+        for (name, value) in [
+            ("url", json!(url)),
+            ("service", json!(here)),
+            ("token", json!(token)),
+            ("authority", json!(authority)),
+            ("port_forward", json!(forward)),
+            ("client", client),
+        ] {
+            answer[name] = value;
+        }
+        return output::json(&answer);
+    }
+    output::line(&format!("\n{} runs.", output::bold(&format!("Cairn {}", changed.current))))?;
+    if let Some(previous) = &changed.previous {
+        output::line(&format!("`cairn rollback` goes back to {previous}."))?;
+    }
+    output::line(&format!("\n  address    {url}"))?;
+    if let Some(here) = here {
+        output::line(&format!("  here       {here}, or {forward}"))?;
+    }
+    if let Some(token) = token {
         output::line(&format!("  token      {token}"))?;
     }
     if let Some(path) = authority {

@@ -3,6 +3,7 @@
 //! Invariants: nothing of a bundle is used before its signature holds and every byte was compared; the release that it brings
 //! installs itself, so that its own plan, units and checks count. What was unpacked is removed again, however that ends.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,7 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, anyhow};
 use serde_json::Value;
 
-use super::{Arguments, CONFIG, need_root};
+use super::{Arguments, CONFIG, cluster, need_root};
 use crate::cli::{Common, Failure};
 use crate::deploy::bundle::{self, PublicKey, Role, Verified};
 use crate::deploy::{Architecture, COMMAND, FOLDER, Tree};
@@ -48,7 +49,13 @@ pub(super) fn run(common: &Common, arguments: &Arguments, file: &Path) -> Result
         return Ok(());
     }
     remember(&tree, &key)?;
-    documents(&bundle, &folder)
+    let reach = cluster::reach(&tree)?;
+    if reach.is_some() && bundle.contents().of(Role::Configuration).next().is_some() {
+        eprintln!(
+            "  the settings of the bundle are those of a service; in a cluster give them with --set config.SECTION.KEY=VALUE"
+        );
+    }
+    documents(&bundle, &folder, reach)
 }
 
 /// The key to believe: the one that was given, else the one of the first bundle.
@@ -146,7 +153,10 @@ fn installed(common: &Common, arguments: &Arguments, folder: &Path) -> Result<()
 }
 
 /// Puts the documents that come along into the node, each folder into the collection of its name.
-fn documents(bundle: &Verified, folder: &Path) -> Result<(), Failure> {
+///
+/// * `reach`: variables by which the node is reached; `None` for the service of this machine.
+fn documents(bundle: &Verified, folder: &Path, reach: Option<Vec<(&'static str, OsString)>>) -> Result<(), Failure> {
+    let reach = reach.unwrap_or_else(|| vec![("CAIRN_CONFIG", format!("-{CONFIG}").into())]);
     if bundle.contents().of(Role::Documents).next().is_none() {
         return Ok(());
     }
@@ -161,7 +171,7 @@ fn documents(bundle: &Verified, folder: &Path) -> Result<(), Failure> {
         eprintln!("… adding documents to {}", name.to_string_lossy());
         let mut command = Command::new(COMMAND);
         command.args(["add", "--json", "--yes", "-c"]).arg(name).arg(&path).stdin(Stdio::null());
-        command.env("CAIRN_CONFIG", format!("-{CONFIG}"));
+        command.envs(reach.iter().cloned());
         let output = command.output().context("cannot run the installed program")?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();

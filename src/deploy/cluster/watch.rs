@@ -8,11 +8,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Namespace, Pod};
 use kube::Api;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams, Preconditions};
 
-use super::{ADDONS, Cause, Cluster, NAME, POD, Pods, Sha256, addon_name};
+use super::{ADDONS, Cause, Cluster, ClusterError, NAME, POD, Pods, Sha256, addon_name};
 
 /// Between two questions.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ impl Deadline {
         Self { end: Instant::now() + patience, patience }
     }
 
-    /// Asks until there is an answer.
+    /// Asks until there is an answer. A server that does not answer for a while, as while it is restarted, is asked again.
     ///
     /// * `question`: `None` while there is none.
     /// * `waiting`: for what, and what is known of it, when there was no answer in time.
@@ -49,11 +49,15 @@ impl Deadline {
         waiting: impl FnOnce() -> String,
     ) -> Result<T, Cause> {
         loop {
-            if let Some(answer) = question()? {
-                return Ok(answer);
-            }
+            let silence = match question() {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => None,
+                Err(cause) if cause.downcast_ref().is_some_and(ClusterError::is_silence) => Some(cause),
+                Err(cause) => return Err(cause),
+            };
             if Instant::now() >= self.end {
-                return Err(format!("{} within {} s (--timeout)", waiting(), self.patience.as_secs()).into());
+                let seconds = self.patience.as_secs();
+                return Err(silence.unwrap_or_else(|| format!("{} within {seconds} s (--timeout)", waiting()).into()));
             }
             std::thread::sleep(ASK_EVERY);
         }
@@ -85,7 +89,7 @@ impl Pods<'_> {
 
     /// Waits until the pod of the newest revision is ready.
     pub(super) fn rolled_out(&self, deadline: &Deadline) -> Result<(), Cause> {
-        let sets = self.cluster.api::<StatefulSet>();
+        let (sets, pods) = (self.cluster.api::<StatefulSet>(), self.cluster.api::<Pod>());
         let known = RefCell::new(String::new());
         deadline.wait(
             || {
@@ -93,17 +97,49 @@ impl Pods<'_> {
                 if set.as_ref().is_some_and(is_rolled_out) {
                     return Ok(Some(()));
                 }
-                self.remove_stuck()?;
-                let pod = self.cluster.ask("show the pod", self.cluster.api::<Pod>().get_opt(POD))?;
+                let pod = self.cluster.ask("show the pod", pods.get_opt(POD))?;
                 *known.borrow_mut() = pod.as_ref().map_or_else(|| "there is no pod yet".to_owned(), state);
-                match pod.as_ref().and_then(hopeless) {
-                    Some(words) => {
-                        Err(format!("the pod does not come up: {words}{}", self.cluster.last_words()).into())
+                let (Some(set), Some(pod)) = (set, pod) else { return Ok(None) };
+                match (is_of_newest(&set, &pod), hopeless(&pod)) {
+                    // What is wrong with the pod of another release is no matter any more.
+                    (Some(false), _) => self.remove(&pod)?,
+                    (Some(true), Some(words)) => {
+                        return Err(format!("the pod does not come up: {words}{}", self.cluster.last_words()).into());
                     }
-                    None => Ok(None),
+                    _ => {}
                 }
+                Ok(None)
             },
             || format!("the pod was not ready; {}{}", known.borrow(), self.cluster.last_words()),
+        )
+    }
+
+    /// Removes the pod of another release: its set does not replace one that never got ready. This one, and none that came after it.
+    fn remove(&self, pod: &Pod) -> Result<(), Cause> {
+        if pod.metadata.deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let preconditions = Some(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None });
+        let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
+        match self.cluster.runtime.block_on(self.cluster.api::<Pod>().delete(POD, &parameters)) {
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+            told => told
+                .map(drop)
+                .map_err(|error| self.cluster.refused("remove the pod of the other release", error).into()),
+        }
+    }
+
+    /// Deletes the namespace, and with it the claim to the data, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it does not go.
+    pub fn purge(&self) -> Result<(), Cause> {
+        self.cluster.delete_namespace()?;
+        let namespaces: Api<Namespace> = Api::all(self.cluster.client.clone());
+        let name = &self.cluster.namespace;
+        Deadline::after(self.patience).wait(
+            || Ok(self.cluster.ask("show the namespace", namespaces.get_opt(name))?.is_none().then_some(())),
+            || format!("the namespace {name} did not go"),
         )
     }
 
@@ -115,6 +151,31 @@ impl Pods<'_> {
             || "the pod did not end".to_owned(),
         )
     }
+}
+
+impl ClusterError {
+    /// Whether there was no answer at all, rather than a refusal.
+    fn is_silence(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { source, .. } => match &**source {
+                kube::Error::Api(status) => status.code == 429 || status.code >= 500,
+                kube::Error::HyperError(_) | kube::Error::Service(_) => true,
+                _ => false,
+            },
+            Self::Kubeconfig { .. } | Self::TooOld { .. } => false,
+        }
+    }
+}
+
+/// Whether a pod is of the newest revision of its set; `None` while the set's controller has not seen the newest.
+fn is_of_newest(set: &StatefulSet, pod: &Pod) -> Option<bool> {
+    let status = set.status.as_ref()?;
+    if status.observed_generation < set.metadata.generation {
+        return None;
+    }
+    let has = pod.metadata.labels.as_ref()?.get("controller-revision-hash")?;
+    Some(status.update_revision.as_ref()? == has)
 }
 
 impl Cluster {
@@ -151,12 +212,12 @@ fn is_rolled_out(set: &StatefulSet) -> bool {
         && status.ready_replicas.unwrap_or_default() >= wanted
 }
 
-fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+pub(super) fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten())
 }
 
 /// How a pod is, in words.
-fn state(pod: &Pod) -> String {
+pub(super) fn state(pod: &Pod) -> String {
     let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_else(|| "unknown".to_owned());
     let unmet = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let unmet: Vec<&str> = unmet

@@ -289,8 +289,21 @@ impl Settings {
         self.own.get(key).map(|value| value.trim_matches('"'))
     }
 
+    /// The name under which an Ingress leads to the node, where one does.
+    #[must_use]
+    pub fn ingress_host(&self) -> Option<&str> {
+        self.ingress.as_ref().map(|ingress| ingress.host.as_str())
+    }
+
+    /// The port of the load balancer, where there is one.
+    #[must_use]
+    pub fn balanced_port(&self) -> Option<u16> {
+        self.load_balancer.as_ref().map(|balancer| balancer.port)
+    }
+
     /// Whether the listeners speak TLS: they do on every address but loopback, unless that is turned off.
-    pub(super) fn is_tls(&self) -> bool {
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
         self.own("server.tls") != Some("off")
     }
 }

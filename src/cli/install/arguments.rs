@@ -1,0 +1,140 @@
+//! What `cairn install`, `rollback` and `uninstall` are told.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::ValueEnum as _;
+
+use crate::deploy::k3s::{Assignment, NodeSize, Variant};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sudo cairn install              show what would be done, ask, do it
+  sudo cairn install --yes        do it; over an older release this is the upgrade
+  cairn install --dry-run         show what would be done
+  sudo cairn install --with loadbalancer --set storage.size=64GiB
+                                  as a pod of the K3s server on this machine, with what `cairn k3s render` takes
+  cairn install --root image/     put the files into an image that is being built
+  sudo cairn install --bundle site.bundle --public-key RW…
+                                  everything from one signed file: program, settings, documents
+
+The same release again repairs what is in place. A release that does not come up well is taken back, and the one before
+runs again. What was interrupted is completed by running this again, or taken back by `cairn rollback`.")]
+pub(in crate::cli) struct Arguments {
+    /// Do not ask
+    #[arg(long, short)]
+    pub(super) yes: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Put the files below this folder, and start nothing
+    #[arg(long, value_name = "DIR")]
+    pub(super) root: Option<PathBuf>,
+    /// What runs the node [default: K3s where this is a K3s server, else systemd]
+    #[arg(long = "for", value_name = "PLATFORM")]
+    pub(super) platform: Option<PlatformArgument>,
+    /// Install from this bundle, which `cairn bundle create` made
+    #[arg(long, value_name = "FILE")]
+    pub(super) bundle: Option<PathBuf>,
+    /// Public key of the bundle, or a file with it [default: that of the first bundle]
+    #[arg(long, value_name = "KEY", requires = "bundle")]
+    pub(super) public_key: Option<String>,
+    /// Let the service use the machine's GPU
+    #[arg(long)]
+    pub(super) gpu: bool,
+    /// Address of MCP and REST, for the first installation [default: 0.0.0.0:7171]
+    #[arg(long, value_name = "ADDR")]
+    pub(super) listen: Option<SocketAddr>,
+    /// K3s: how big the node is: pi, small, medium, large, or its memory such as 4GiB [default: this machine]
+    #[arg(long, value_name = "SIZE", value_parser = crate::cli::k3s::node_size)]
+    pub(super) node_size: Option<NodeSize>,
+    /// K3s: add something: cert-manager, external-secrets, gpu, ingress, loadbalancer, monitoring [default: as installed]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(super) with: Vec<Variant>,
+    /// K3s: set a key of `cairn k3s render`; kept for upgrades, and nothing after the = takes it back
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) set: Vec<Assignment>,
+    /// How long the node may take to be ready, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(super) timeout: u64,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(super) enum PlatformArgument {
+    /// A service of systemd
+    Systemd,
+    /// A pod of the K3s or RKE2 server on this machine
+    K3s,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sudo cairn rollback                  run the release from before the last upgrade
+  sudo cairn rollback --restore-data   and bring its data back, where it cannot read the newer one's
+
+After an installation that was interrupted this takes back what was begun.")]
+pub(in crate::cli) struct RollbackArguments {
+    /// Do not ask
+    #[arg(long, short)]
+    pub(super) yes: bool,
+    /// Go back to the snapshot from before the upgrade too, where the older release cannot read the data; what was written
+    /// since is lost
+    #[arg(long)]
+    pub(super) restore_data: bool,
+    /// How long the node may take to be ready, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(super) timeout: u64,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sudo cairn uninstall           stop the node and remove the program; data and snapshots stay
+  sudo cairn uninstall --purge   remove the data and the snapshots as well; asks for their paths")]
+pub(in crate::cli) struct UninstallArguments {
+    /// Do not ask whether to remove the program
+    #[arg(long, short)]
+    pub(super) yes: bool,
+    /// Remove the data, the snapshots and the settings too, after their paths were typed
+    #[arg(long)]
+    pub(super) purge: bool,
+}
+
+impl Arguments {
+    /// The options for the program of a bundle, which does the rest.
+    pub(super) fn passed_on(&self) -> Vec<OsString> {
+        let mut passed: Vec<OsString> = Vec::new();
+        let mut pass = |name: &str, value: Option<OsString>| {
+            passed.push(name.into());
+            passed.extend(value);
+        };
+        for (is_given, name) in [(self.yes, "--yes"), (self.dry_run, "--dry-run"), (self.gpu, "--gpu")] {
+            if is_given {
+                pass(name, None);
+            }
+        }
+        if let Some(root) = &self.root {
+            pass("--root", Some(root.into()));
+        }
+        if let Some(platform) = self.platform.and_then(|platform| platform.to_possible_value()) {
+            pass("--for", Some(platform.get_name().into()));
+        }
+        if let Some(listen) = self.listen {
+            pass("--listen", Some(listen.to_string().into()));
+        }
+        if let Some(size) = self.node_size {
+            pass("--node-size", Some(size.name().into()));
+        }
+        for variant in &self.with {
+            pass("--with", Some(variant.to_string().into()));
+        }
+        for Assignment { key, value } in &self.set {
+            pass("--set", Some(format!("{key}={value}").into()));
+        }
+        pass("--timeout", Some(self.timeout.to_string().into()));
+        passed
+    }
+}

@@ -1,0 +1,134 @@
+//! The node in the pod, asked over the network by its release's own command line; its data where the volume is a folder of this machine.
+//!
+//! Invariants: what is asked goes over TLS, trusted by the authority that the API handed out. Data is touched as the user that it
+//! belongs to, and only while no pod has it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::super::change::{Cause, Node};
+use super::super::node::{Answer, FormatOf, ask, current, secure, self_test};
+use super::super::release::Release;
+use super::super::tree::Tree;
+use super::Cluster;
+
+/// The port of MCP and REST.
+const PORT: u16 = 7171;
+
+/// A node that runs as a pod.
+pub struct PodNode<'a> {
+    cluster: &'a Cluster,
+    tree: &'a Tree,
+    authority: PathBuf,
+    patience: Duration,
+    format_of: FormatOf<'a>,
+}
+
+impl<'a> PodNode<'a> {
+    /// The node of a cluster.
+    ///
+    /// * `authority`: the file in which this machine keeps what it trusts the node by. It is written whenever the node is asked.
+    /// * `patience`: how long it may take to be ready.
+    #[must_use]
+    pub fn new(
+        cluster: &'a Cluster,
+        tree: &'a Tree,
+        authority: PathBuf,
+        patience: Duration,
+        format_of: FormatOf<'a>,
+    ) -> Self {
+        Self { cluster, tree, authority, patience, format_of }
+    }
+
+    /// How the command line reaches the node now, as variables: its address, what to trust, the token.
+    ///
+    /// # Errors
+    /// When the cluster does not tell.
+    pub fn reach(&self) -> Result<Vec<(&'static str, OsString)>, Cause> {
+        let address = self.cluster.service_address()?.ok_or("the node's service has no address")?;
+        let authority = self.cluster.authority()?;
+        if let Some(pem) = &authority
+            && self.tree.read(&self.authority)?.as_deref() != Some(pem.as_bytes())
+        {
+            self.tree.make_folder(self.authority.parent().unwrap_or(Path::new("/")), 0o755)?;
+            self.tree.write(&self.authority, pem.as_bytes(), 0o644)?;
+        }
+        let scheme = if authority.is_some() { "https" } else { "http" };
+        let address = if address.contains(':') { format!("[{address}]") } else { address };
+        let mut reach = vec![("CAIRN_URL", format!("{scheme}://{address}:{PORT}").into())];
+        reach.extend(authority.map(|_| ("CAIRN_CA", self.authority.clone().into())));
+        reach.extend(self.cluster.token()?.map(|token| ("CAIRN_TOKEN", token.into())));
+        Ok(reach)
+    }
+
+    /// Asks the pod.
+    fn ask(&self, arguments: &[&str]) -> Answer {
+        let reach = self.reach().map_err(|cause| (None, cause))?;
+        ask(&current(), arguments, |command| {
+            command.envs(reach);
+        })
+    }
+
+    /// Asks the data, without a pod.
+    fn ask_data(folder: &Path, executable: &Path, arguments: &[&str]) -> Answer {
+        // The folder is made by the cluster, what is in it by the node.
+        let inside = folder.join("log");
+        let owner = fs::metadata(&inside)
+            .or_else(|_| fs::metadata(folder))
+            .map_err(|error| (None, Cause::from(format!("cannot read the owner of {}: {error}", folder.display()))))?;
+        ask(executable, arguments, |command| {
+            command.env("CAIRN_DATA_DIR", folder);
+            if rustix::process::geteuid().is_root() {
+                command.gid(owner.gid()).uid(owner.uid());
+            }
+        })
+    }
+}
+
+impl Node for PodNode<'_> {
+    fn secure(&mut self) -> Result<Option<String>, Cause> {
+        if !self.cluster.has_data()? {
+            return Ok(None);
+        }
+        if let Some(folder) = self.cluster.data_folder()?
+            && (self.format_of)(&folder)?.is_none()
+        {
+            return Ok(None);
+        }
+        match (secure(|arguments| self.ask(arguments)), self.cluster.data_folder()?) {
+            // A pod that does not answer may be what this change is to mend.
+            (Err(silent), Some(folder)) => secure(|arguments| Self::ask_data(&folder, &current(), arguments))
+                .map(Some)
+                .map_err(|cause| format!("{silent}; and without the pod: {cause}").into()),
+            (secured, _) => secured.map(Some),
+        }
+    }
+
+    fn self_test(&mut self) -> Result<(), Cause> {
+        self_test(self.patience, |arguments| self.ask(arguments))
+    }
+
+    /// `None` also where the volume is on another machine: what is there cannot be read.
+    fn data_format(&mut self) -> Result<Option<u16>, Cause> {
+        match self.cluster.data_folder()? {
+            Some(folder) => (self.format_of)(&folder),
+            None => Ok(None),
+        }
+    }
+
+    fn restore(&mut self, release: &Release, snapshot: &str) -> Result<(), Cause> {
+        let Some(folder) = self.cluster.data_folder()? else {
+            return Err(
+                "the node's volume is no folder of this machine; restore the snapshot from inside a pod of the older \
+                        release: cairn snapshot restore"
+                    .into(),
+            );
+        };
+        let arguments = ["snapshot", "restore", snapshot, "--yes"];
+        Self::ask_data(&folder, &release.executable(), &arguments).map(drop).map_err(|(_, cause)| cause)
+    }
+}
