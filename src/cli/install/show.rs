@@ -20,7 +20,9 @@ pub(super) fn plan(plan: &Plan, release: &Release) -> Result<(), Failure> {
         let size = size.map(|bytes| format!("  {}", ByteSize(bytes))).unwrap_or_default();
         output::line(&format!("  {verb:<8} {what}{}", output::dim(&size)))?;
     }
-    output::line("")?;
+    if !plan.findings.is_empty() {
+        output::line("")?;
+    }
     for finding in &plan.findings {
         let level = if finding.is_obstacle { "problem" } else { "note" };
         output::line(&format!("{level:<8} {}", finding.message))?;
