@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tantivy::collector::TopDocs;
 use tantivy::columnar::Column;
+use tantivy::indexer::UserOperation;
 use tantivy::merge_policy::{LogMergePolicy, MergePolicy, NoMergePolicy};
 use tantivy::query::{BooleanQuery, BoostQuery, Occur, Query, TermQuery};
 use tantivy::schema::{
@@ -430,6 +431,11 @@ impl LexicalIndex {
                 Box::new(policy)
             };
             writer.set_merge_policy(policy);
+            // A new writer gives its first operation the number of the last commit. A removal with that number passes for part of
+            // the commit, and a merge that begins before the next one skips it in segments that the commit had removed from:
+            // what was removed came back. With no operation nothing happens, and the number is spent.
+            let nothing: [UserOperation; 0] = [];
+            writer.run(nothing).map_err(|source| self.engine(source))?;
             writing.writer = Some(writer);
         }
         Ok(writing.writer.as_mut().expect("set just above"))
@@ -673,6 +679,35 @@ mod tests {
         let hits = index.searcher().search("snapshot", 10, Some(&filter)).expect("search");
         assert_eq!(hits.iter().map(|hit| hit.key).collect::<Vec<_>>(), [2]);
         assert!(hits[0].score > 0.0);
+    }
+
+    /// A new writer's first removal hits a segment that the last commit had removed from, while enough segments are there for a
+    /// merge to begin before the next commit.
+    #[test]
+    fn what_a_new_writer_removes_first_does_not_come_back_by_a_merge() {
+        let plain = |text| Sample { text, metadata: json!({}) };
+        for _ in 0..20 {
+            // The largest segment leads a merge, and is not the one with the removals. A bulk load leaves more than a merge waits for.
+            let (_directory, index) = index(&[const { Sample { text: "stays", metadata: Value::Null } }; 6]);
+            index.set_bulk(Some(1));
+            for (key, text) in [(11, "gone first"), (12, "gone last"), (13, "stays")] {
+                add(&index, key, &plain(text));
+            }
+            index.commit(Lsn(13)).expect("commit");
+            for key in 14..20 {
+                add(&index, key, &plain("stays"));
+                if key == 19 {
+                    index.remove(Lsn(11)).expect("remove");
+                }
+                index.commit(Lsn(key)).expect("commit");
+            }
+            index.set_bulk(None);
+            index.remove(Lsn(12)).expect("remove");
+            add(&index, 20, &plain("stays"));
+            index.commit(Lsn(20)).expect("commit");
+            index.settle().expect("merged");
+            assert_eq!(found(&index, "gone"), Vec::<u64>::new());
+        }
     }
 
     #[test]
