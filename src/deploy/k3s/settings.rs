@@ -27,7 +27,7 @@ pub(super) const ADMIN_PORT: u16 = 9464;
 /// `KEY=VALUE`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
-    /// One of [`KEYS`], or `config.SECTION.KEY`.
+    /// One of `KEYS`, or `config.SECTION.KEY`.
     pub key: String,
     /// What it is set to.
     pub value: String,

@@ -30,13 +30,13 @@ pub struct Defaults {
     pub cpu: Cpu,
     /// Reserved memory: an empty node takes 22 MiB, 100,000 passages take 111 MiB.
     pub memory_request: ByteSize,
-    /// Most memory. Also bounds the log, see [`log_bytes_max`].
+    /// Most memory. Also bounds the log, see `log_bytes_max`.
     pub memory: ByteSize,
     /// Reserved space outside the volume: the container's log (kubelet keeps 50 MiB of it) and `/tmp`.
     pub ephemeral_request: ByteSize,
     /// Most space outside the volume.
     pub ephemeral: ByteSize,
-    /// The volume: eight times the log's limit, see [`log_bytes_max`].
+    /// The volume: eight times the log's limit, see `log_bytes_max`.
     pub storage: ByteSize,
     /// `search.cache_bytes`
     pub cache: ByteSize,
@@ -146,7 +146,7 @@ pub(super) fn log_bytes_max(storage: ByteSize, memory: ByteSize) -> ByteSize {
     ByteSize((storage.0 / 8).min(memory.0))
 }
 
-/// What snapshots that lie in the volume itself may take of it: the parts that [`log_bytes_max`] leaves.
+/// What snapshots that lie in the volume itself may take of it: the parts that `log_bytes_max` leaves.
 #[must_use]
 pub(super) fn snapshot_bytes_max(storage: ByteSize) -> ByteSize {
     ByteSize(storage.0 / 8 * 3)
