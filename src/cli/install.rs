@@ -331,8 +331,7 @@ fn prepare(tree: &Tree, platform: Platform, arguments: &Arguments) -> Result<Pre
         ManagedFile { path: CONFIG.into(), mode: 0o644, bytes: first_settings(listen).into_bytes() },
         ManagedFile { path: TOKEN.into(), mode: 0o600, bytes: format!("{}\n", Token::random()?.reveal()).into_bytes() },
     ];
-    let memory = ByteSize(memory_bytes());
-    let files = deploy::systemd::files(deploy::systemd::Machine { memory, gpu: arguments.gpu });
+    let files = deploy::systemd::files(deploy::systemd::Machine { memory: memory(), gpu: arguments.gpu });
     let version = env!("CARGO_PKG_VERSION");
     let release = Release::new(&executable, version, platform, store::FORMAT, files, None);
     let (from, pending) = load(tree, record.as_ref())?;
@@ -393,9 +392,9 @@ fn first_settings(listen: SocketAddr) -> String {
 }
 
 /// Memory of this machine.
-fn memory_bytes() -> u64 {
+pub(super) fn memory() -> ByteSize {
     let told = rustix::system::sysinfo();
-    told.totalram.saturating_mul(u64::from(told.mem_unit))
+    ByteSize(told.totalram.saturating_mul(u64::from(told.mem_unit)))
 }
 
 /// What speaks against an installation on this machine, besides its files.

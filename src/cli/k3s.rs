@@ -8,7 +8,6 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{Common, Failure, output, unlisted, unlisted_config};
-use crate::base::ByteSize;
 use crate::config::Config;
 use crate::deploy::k3s::{self, Assignment, KubeObject, NodeSize, Options, Rendered, Settings, Token, Variant};
 
@@ -165,10 +164,5 @@ pub(super) fn node_size(text: &str) -> Result<NodeSize, String> {
     if text != "auto" {
         return text.parse().map_err(|error: k3s::NodeSizeError| format!("{error}, or auto"));
     }
-    let memory = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        total.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
-    });
-    let memory = memory.ok_or("/proc/meminfo does not tell this machine's memory; name the size")?;
-    Ok(NodeSize::for_memory(ByteSize(memory << 10)))
+    Ok(NodeSize::for_memory(super::install::memory()))
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -80,11 +80,7 @@ pub(super) fn installed(as_json: bool, tree: &Tree, changed: &Changed, listen: S
     let token = fs::read_to_string(TOKEN).map(|token| token.trim().to_owned()).unwrap_or_default();
     let authority = PathBuf::from(DATA_DIR).join("tls/authority.pem");
     let authority = (scheme == "https" && authority.exists()).then_some(authority);
-    let mut server = json!({"type": "http", "url": url});
-    if scheme == "https" {
-        server["headers"] = json!({"Authorization": format!("Bearer {token}")});
-    }
-    let client = json!({"mcpServers": {"cairn": server}});
+    let client = client(&url, (scheme == "https").then_some(token.as_str()));
     if as_json {
         let mut told = changed_json(changed);
         told["url"] = url.into();
@@ -93,17 +89,35 @@ pub(super) fn installed(as_json: bool, tree: &Tree, changed: &Changed, listen: S
         told["client"] = client;
         return output::json(&told);
     }
+    let mut lines = vec![("address", url)];
+    if scheme == "https" {
+        lines.push(("token", token));
+    }
+    lines.extend(authority.map(|path| ("authority", to_trust(&path))));
+    runs(changed, &lines, &client)
+}
+
+/// The entry of a client's configuration.
+fn client(url: &str, token: Option<&str>) -> Value {
+    let mut server = json!({"type": "http", "url": url});
+    if let Some(token) = token {
+        server["headers"] = json!({"Authorization": format!("Bearer {token}")});
+    }
+    json!({"mcpServers": {"cairn": server}})
+}
+
+fn to_trust(authority: &Path) -> String {
+    format!("{}, which clients have to trust", authority.display())
+}
+
+/// Says that a release runs, and how it is reached.
+fn runs(changed: &Changed, lines: &[(&str, String)], client: &Value) -> Result<(), Failure> {
     output::line(&format!("\n{} runs.", output::bold(&format!("Cairn {}", changed.current))))?;
     if let Some(previous) = &changed.previous {
         output::line(&format!("`cairn rollback` goes back to {previous}."))?;
     }
-    output::line(&format!("\n  address    {url}"))?;
-    if scheme == "https" {
-        output::line(&format!("  token      {token}"))?;
-    }
-    if let Some(path) = authority {
-        output::line(&format!("  authority  {}, which clients have to trust", path.display()))?;
-    }
+    output::line("")?;
+    lines.iter().try_for_each(|(label, text)| output::line(&format!("  {label:<11}{text}")))?;
     output::line("\nFor an MCP client:")?;
     output::line(&format!("  {client}"))
 }
@@ -130,11 +144,7 @@ pub(super) struct Told {
 /// What an installation into a cluster came to, with what a client needs.
 pub(super) fn in_cluster(as_json: bool, changed: &Changed, told: &Told) -> Result<(), Failure> {
     let Told { url, here, authority, token, namespace } = told;
-    let mut server = json!({"type": "http", "url": url});
-    if let Some(token) = token {
-        server["headers"] = json!({"Authorization": format!("Bearer {token}")});
-    }
-    let client = json!({"mcpServers": {"cairn": server}});
+    let client = client(url, token.as_deref());
     let forward = format!("kubectl -n {namespace} port-forward service/cairn 7171");
     if as_json {
         let mut answer = changed_json(changed);
@@ -150,22 +160,11 @@ pub(super) fn in_cluster(as_json: bool, changed: &Changed, told: &Told) -> Resul
         }
         return output::json(&answer);
     }
-    output::line(&format!("\n{} runs.", output::bold(&format!("Cairn {}", changed.current))))?;
-    if let Some(previous) = &changed.previous {
-        output::line(&format!("`cairn rollback` goes back to {previous}."))?;
-    }
-    output::line(&format!("\n  address    {url}"))?;
-    if let Some(here) = here {
-        output::line(&format!("  here       {here}, or {forward}"))?;
-    }
-    if let Some(token) = token {
-        output::line(&format!("  token      {token}"))?;
-    }
-    if let Some(path) = authority {
-        output::line(&format!("  authority  {}, which clients have to trust", path.display()))?;
-    }
-    output::line("\nFor an MCP client:")?;
-    output::line(&format!("  {client}"))
+    let mut lines = vec![("address", url.clone())];
+    lines.extend(here.as_ref().map(|here| ("here", format!("{here}, or {forward}"))));
+    lines.extend(token.clone().map(|token| ("token", token)));
+    lines.extend(authority.as_deref().map(|path| ("authority", to_trust(path))));
+    runs(changed, &lines, &client)
 }
 
 /// What a rollback came to.

@@ -33,18 +33,18 @@ pub(super) fn run(common: &Common, arguments: &Arguments, file: &Path) -> Result
     eprintln!("… comparing every byte of {} with what was signed", file.display());
     bundle.check()?;
     // A plan needs no more than a place of its own.
-    let folder = if arguments.dry_run {
-        tempfolder()?
+    let unpacked = if arguments.dry_run {
+        Unpacked::elsewhere()?
     } else {
         tree.make_folder(FOLDER, 0o755)?;
-        tree.locate(Path::new(FOLDER).join(UNPACKED))?
+        Unpacked::at(tree.locate(Path::new(FOLDER).join(UNPACKED))?)?
     };
-    let _unpacked = Unpacked::new(folder.clone())?;
-    bundle.extract(Role::Executable, &folder)?;
+    let folder = &unpacked.0;
+    bundle.extract(Role::Executable, folder)?;
     if !arguments.dry_run {
-        settings(&tree, &bundle, &folder)?;
+        settings(&tree, &bundle, folder)?;
     }
-    installed(common, arguments, &folder)?;
+    installed(common, arguments, folder)?;
     if arguments.dry_run || !tree.is_machine() {
         return Ok(());
     }
@@ -55,7 +55,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, file: &Path) -> Result
             "  the settings of the bundle are those of a service; in a cluster give them with --set config.SECTION.KEY=VALUE"
         );
     }
-    documents(&bundle, &folder, reach)
+    documents(&bundle, folder, reach)
 }
 
 /// The key to believe: the one that was given, else the one of the first bundle.
@@ -95,12 +95,20 @@ fn refuse_foreign(bundle: &Verified) -> Result<(), Failure> {
 struct Unpacked(PathBuf);
 
 impl Unpacked {
-    fn new(folder: PathBuf) -> Result<Self, Failure> {
+    fn at(folder: PathBuf) -> Result<Self, Failure> {
         // Of a bundle whose unpacking was interrupted.
         if folder.exists() {
             fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
         }
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self(folder))
+    }
+
+    /// A new folder among the temporary ones.
+    fn elsewhere() -> Result<Self, Failure> {
+        let folder = std::env::temp_dir().join(format!("cairn-bundle-{}", std::process::id()));
+        // Somebody else's folder of that name is none to run a program from.
+        fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         Ok(Self(folder))
     }
 }
@@ -110,13 +118,6 @@ impl Drop for Unpacked {
         // A leftover takes room only; the next installation removes it.
         let _ = fs::remove_dir_all(&self.0);
     }
-}
-
-fn tempfolder() -> Result<PathBuf, Failure> {
-    let folder = std::env::temp_dir().join(format!("cairn-bundle-{}", std::process::id()));
-    // Somebody else's folder of that name is none to run a program from.
-    fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    Ok(folder)
 }
 
 /// The settings that come along, where the machine has none.

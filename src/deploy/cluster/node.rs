@@ -94,12 +94,13 @@ impl Node for PodNode<'_> {
         if !self.cluster.has_data()? {
             return Ok(None);
         }
-        if let Some(folder) = self.cluster.data_folder()?
-            && (self.format_of)(&folder)?.is_none()
+        let folder = self.cluster.data_folder()?;
+        if let Some(folder) = &folder
+            && (self.format_of)(folder)?.is_none()
         {
             return Ok(None);
         }
-        match (secure(|arguments| self.ask(arguments)), self.cluster.data_folder()?) {
+        match (secure(|arguments| self.ask(arguments)), folder) {
             // A pod that does not answer may be what this change is to mend.
             (Err(silent), Some(folder)) => secure(|arguments| Self::ask_data(&folder, &current(), arguments))
                 .map(Some)
