@@ -81,6 +81,14 @@ pub struct Server {
     pub drain_timeout: Duration,
 }
 
+impl Server {
+    /// Whether the listener at this address asks for a token.
+    #[must_use]
+    pub fn guards(&self, listen: SocketAddr) -> bool {
+        !listen.ip().is_loopback() && !self.allow_unauthenticated
+    }
+}
+
 /// Which listeners speak TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tls {

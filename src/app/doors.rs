@@ -30,7 +30,7 @@ impl Doors {
     pub(super) fn make(config: &Config, renew: bool) -> anyhow::Result<Self> {
         let mut doors = Self::open();
         let (data_dir, server) = (&config.data_dir, &config.server);
-        let guarded = |address: SocketAddr| !address.ip().is_loopback() && !server.allow_unauthenticated;
+        let guarded = |address| server.guards(address);
         let token_file = server.token_file.as_deref();
         let asks = guarded(server.listen) || guarded(config.admin_listen);
         // Whoever gave a token needs no other.

@@ -1,6 +1,7 @@
 //! `cairn doctor`: what is wrong with a machine and with a node's data, what that affects, and mending it from a snapshot.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
@@ -36,18 +37,24 @@ pub(super) struct Arguments {
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
     let config = common.load()?;
     quiet_logs(&config);
+    let node = Backend::running(common.address(), config.clone())?;
+    let has_data = config.data_dir.join("log").exists() || config.data_dir.join("swap.json").exists();
     // Of another machine only its node can be asked.
-    let mut machine = if common.url.is_some() { Vec::new() } else { machine(&config) };
     let in_cluster = if common.url.is_some() { None } else { install::cluster::checkup() };
     let is_in_cluster = in_cluster.is_some();
+    let mut machine = match (&common.url, &node) {
+        (Some(_), _) => Vec::new(),
+        (None, None) if has_data && !is_in_cluster => machine(&config, vec![config.server.listen, config.admin_listen]),
+        (None, _) => machine(&config, Vec::new()),
+    };
     machine.extend(in_cluster.into_iter().flatten());
-    if let Some(node) = Backend::running(common.address(), config.clone())? {
+    if let Some(node) = node {
         if arguments.repair {
             return Err(anyhow!("the node is running; stop it, repair, and start it again").into());
         }
         return running(common, &node, &machine);
     }
-    if !config.data_dir.join("log").exists() && !config.data_dir.join("swap.json").exists() {
+    if !has_data {
         let hint = "`cairn serve` makes one, --data-dir names another place";
         if common.json {
             output::json(&json!({"running": false, "machine": findings_json(&machine)}))?;
@@ -72,9 +79,15 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
 }
 
 /// What is wrong with this machine.
-fn machine(config: &Config) -> Vec<Finding> {
-    let subject =
-        checkup::Subject { data_dir: config.data_dir.clone(), now: SystemClock.now(), released: crate::base::RELEASED };
+///
+/// * `listens`: where a node that does not run is to listen.
+fn machine(config: &Config, listens: Vec<SocketAddr>) -> Vec<Finding> {
+    let subject = checkup::Subject {
+        data_dir: config.data_dir.clone(),
+        listens,
+        now: SystemClock.now(),
+        released: crate::base::RELEASED,
+    };
     checkup::examine(&Tree::machine(), &subject)
 }
 

@@ -22,6 +22,7 @@ pub(super) use self::arguments::{Arguments, RollbackArguments, UninstallArgument
 use super::{Common, Failure, output};
 use crate::auth::Token;
 use crate::base::ByteSize;
+use crate::config::{self, Config};
 use crate::deploy::{
     self, Cause, Change, ClusterNode, Finding, FormatOf, Host, HostNode, Installation, ManagedFile, Need, Node, Plan,
     Platform, Program, Release, Report, Role, Runner, Systemd, Tree,
@@ -134,7 +135,8 @@ struct Prepared {
     kept: Vec<ManagedFile>,
     choices: Map<String, Value>,
     plan: Plan,
-    listen: SocketAddr,
+    /// How clients reach it.
+    server: config::Server,
 }
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
@@ -173,7 +175,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         };
         Change { tree, runner, node, report: &Steps }.install(release, executable, choices.clone())?
     };
-    show::installed(common.json, &prepared.tree, &changed, prepared.listen)
+    show::installed(common.json, &prepared.tree, &changed, &prepared.server)
 }
 
 /// Shows a plan; whether it is to be done.
@@ -315,20 +317,19 @@ fn prepare(tree: &Tree, platform: Platform, arguments: &Arguments) -> Result<Pre
     let record = Installation::read(tree)?;
     let mut choices = record.as_ref().map(|record| record.chosen().clone()).unwrap_or_default();
     let mut findings = Vec::new();
-    let settings = settings(tree)?;
-    let listen = match (&settings, arguments.listen) {
-        (Some(settings), Some(wanted)) if settings.server.listen != wanted => {
-            let message = format!("the node listens on {}; change server.listen in {CONFIG}", settings.server.listen);
-            findings.push(Finding::obstacle("listen", message));
-            settings.server.listen
-        }
-        (Some(settings), _) => settings.server.listen,
-        (None, wanted) => wanted.unwrap_or(LISTEN),
+    let first_settings = first_settings(arguments.listen.unwrap_or(LISTEN));
+    let config = match settings(tree)? {
+        Some(config) => config,
+        None => Config::read(&first_settings, CONFIG)?,
     };
-    let admin = settings.as_ref().map(|settings| settings.admin_listen);
+    let listen = config.server.listen;
+    if arguments.listen.is_some_and(|wanted| wanted != listen) {
+        let message = format!("the node listens on {listen}; change server.listen in {CONFIG}");
+        findings.push(Finding::obstacle("listen", message));
+    }
     choices.insert("listen".to_owned(), listen.to_string().into());
     let kept = vec![
-        ManagedFile { path: CONFIG.into(), mode: 0o644, bytes: first_settings(listen).into_bytes() },
+        ManagedFile { path: CONFIG.into(), mode: 0o644, bytes: first_settings.into_bytes() },
         ManagedFile { path: TOKEN.into(), mode: 0o600, bytes: format!("{}\n", Token::random()?.reveal()).into_bytes() },
     ];
     let files = deploy::systemd::files(deploy::systemd::Machine { memory: memory(), gpu: arguments.gpu });
@@ -344,11 +345,11 @@ fn prepare(tree: &Tree, platform: Platform, arguments: &Arguments) -> Result<Pre
             ["make the user cairn and its folders", "systemctl enable, restart cairn", "ask the node a question"]
                 .map(|what| deploy::Action::Run { what: what.to_owned() }),
         );
-        findings.extend(machine_findings(from.is_some(), listen, admin));
+        findings.extend(machine_findings(from.is_some(), listen, config.admin_listen));
     }
     findings.extend(record_findings(record.as_ref(), platform));
     plan.findings.splice(0..0, findings);
-    Ok(Prepared { tree: tree.clone(), release, executable, kept, choices, plan, listen })
+    Ok(Prepared { tree: tree.clone(), release, executable, kept, choices, plan, server: config.server })
 }
 
 /// The release that runs, and the one that was begun.
@@ -375,12 +376,12 @@ fn record_findings(record: Option<&Installation>, platform: Platform) -> Vec<Fin
 }
 
 /// The settings of the node that is installed, or will be from what lies there; `None` when there is no file.
-fn settings(tree: &Tree) -> Result<Option<crate::config::Config>, Failure> {
+fn settings(tree: &Tree) -> Result<Option<Config>, Failure> {
     if !tree.exists(CONFIG)? {
         return Ok(None);
     }
     let path = tree.locate(CONFIG)?;
-    let config = crate::config::Config::load(Some(&path), [], &crate::config::Overrides::default());
+    let config = Config::load(Some(&path), [], &config::Overrides::default());
     config.map(Some).map_err(Failure::usage)
 }
 
@@ -398,7 +399,7 @@ pub(super) fn memory() -> ByteSize {
 }
 
 /// What speaks against an installation on this machine, besides its files.
-fn machine_findings(is_installed: bool, listen: SocketAddr, admin: Option<SocketAddr>) -> Vec<Finding> {
+fn machine_findings(is_installed: bool, listen: SocketAddr, admin: SocketAddr) -> Vec<Finding> {
     let mut findings: Vec<Finding> =
         root_finding("it writes below /usr/local, /etc and /var/lib, makes a user and starts a service")
             .into_iter()
@@ -415,7 +416,6 @@ fn machine_findings(is_installed: bool, listen: SocketAddr, admin: Option<Socket
         )),
     }
     if !(is_installed && Systemd::is_active()) {
-        let admin = admin.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)));
         for (address, setting) in [(listen, "server.listen"), (admin, "admin.listen")] {
             if let Err(error) = TcpListener::bind(address) {
                 let message = format!(

@@ -1,10 +1,14 @@
-//! What is wrong with a machine, for `cairn doctor`: read from its files, without changing or asking anything.
+//! What is wrong with a machine, for `cairn doctor`: read from its files and its containerd, without changing anything.
 //!
 //! Invariants: each check looks at one thing and says what to do about it; what a machine does not have (a battery-backed clock, an
 //! SD card, a GPU) is not reported. A file that cannot be read is no finding: checks run as any user.
 
+mod images;
+mod ports;
+
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -32,6 +36,8 @@ const DAY_SECONDS: f64 = 86_400.0;
 pub struct Subject {
     /// Where the node keeps its data.
     pub data_dir: PathBuf,
+    /// Where the node is to listen, when it does not run.
+    pub listens: Vec<SocketAddr>,
     /// What the clock says.
     pub now: UnixMillis,
     /// When this release was made: no clock that is right shows less.
@@ -49,10 +55,11 @@ pub fn examine(tree: &Tree, subject: &Subject) -> Vec<Finding> {
     findings.extend(volumes(tree, subject, cluster));
     findings.extend(wear(tree, subject));
     findings.extend(owner(tree, subject));
+    findings.extend(ports::check(tree, &subject.listens));
     findings.extend(installation(tree));
     if let Some(node) = cluster {
         findings.extend(kubeconfig(tree, node));
-        findings.extend(images(tree, node));
+        findings.extend(images::check(tree, node));
     }
     findings.extend(nvidia(tree, cluster));
     findings.sort_by_key(|finding| !finding.is_obstacle);
@@ -277,20 +284,6 @@ fn kubeconfig(tree: &Tree, node: &ClusterNode) -> Option<Finding> {
             node.distribution
         );
         Finding::warning("kubeconfig", message)
-    })
-}
-
-/// The archive that K3s imports the image from, where a node runs in it.
-fn images(tree: &Tree, node: &ClusterNode) -> Option<Finding> {
-    let record = Installation::read(tree).ok().flatten()?;
-    let image = Release::load(tree, record.current.as_deref()?).ok().flatten()?.image?;
-    (!exists(tree, &image.path)).then(|| {
-        let message = format!(
-            "{} is gone, so {} cannot import the image again when it was removed under disk pressure; `cairn install` puts it back",
-            image.path.display(),
-            node.distribution
-        );
-        Finding::warning("image", message)
     })
 }
 

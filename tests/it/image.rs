@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cairn::deploy::oci;
+use cairn::base::UnixMillis;
+use cairn::deploy::{Tree, checkup, oci};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -314,6 +315,48 @@ fn a_container_answers_keeps_its_data_and_stops_when_asked() {
     let found = second.call("search", json!({"query": "when does the tide turn", "collections": ["harbour"]}));
     assert_eq!(texts(&found["results"], "document"), ["tides"]);
     assert_eq!(second.stop(), Some(0));
+}
+
+#[test]
+fn doctor_tells_an_image_that_the_kubelet_may_remove() {
+    let Some(containerd) = Containerd::start() else { return };
+    // The machine of a K3s server, whose containerd is the one of this test.
+    let root = containerd.folder();
+    let put = |path: &str| {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        path
+    };
+    fs::write(put("etc/systemd/system/k3s.service"), "ExecStart=/usr/local/bin/k3s server\n").expect("written");
+    fs::write(put("proc/net/route"), "Iface\tDestination\neth0\t00000000\n").expect("written");
+    let found = Command::new("sh").args(["-c", "command -v ctr"]).output().expect("a shell");
+    let ctr = PathBuf::from(String::from_utf8(found.stdout).expect("UTF-8").trim());
+    fs::copy(ctr, put("var/lib/rancher/k3s/data/current/bin/ctr")).expect("copied");
+    std::os::unix::fs::symlink("/socket", put("run/k3s/containerd/containerd.sock")).expect("linked");
+    let staged = json_of(&cairn().args(["--json", "install", "--yes", "--root"]).arg(root).output().expect("it runs"));
+    let tree = Tree::below(root);
+    let findings = || -> Vec<(bool, String)> {
+        let subject = checkup::Subject {
+            data_dir: "/var/lib/cairn".into(),
+            listens: Vec::new(),
+            now: UnixMillis(1),
+            released: UnixMillis(0),
+        };
+        let found = checkup::examine(&tree, &subject).into_iter().filter(|finding| finding.about == "image");
+        found.map(|finding| (finding.is_obstacle, finding.message)).collect()
+    };
+    let [(true, message)] = &findings()[..] else { panic!("{:?}", findings()) };
+    assert_says(message, &["does not have the image"]);
+    let name = staged["current"].as_str().expect("a name");
+    let archive = root.join(format!("var/lib/rancher/k3s/agent/images/cairn-{name}.tar"));
+    containerd.ctr(&["images", "import", &archive.to_string_lossy()]);
+    let [(false, message)] = &findings()[..] else { panic!("{:?}", findings()) };
+    assert_says(message, &["not pinned", &format!("touch /var/lib/rancher/k3s/agent/images/cairn-{name}.tar")]);
+    // What K3s does after an import.
+    for image in containerd.ctr(&["images", "ls", "-q"]).lines() {
+        containerd.ctr(&["images", "label", image, "io.cattle.k3s.pinned=pinned", "io.cri-containerd.pinned=pinned"]);
+    }
+    assert_eq!(findings(), []);
 }
 
 /// Instructions of the Containerfile, `NAME REST`.

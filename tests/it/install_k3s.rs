@@ -273,12 +273,38 @@ fn one_installation_at_a_time() {
     assert!(server.manifests().is_empty());
 }
 
-#[test]
-fn a_server_is_staged_into_an_image_that_is_being_built() {
+/// The files of a machine with a K3s server whose data directory was moved.
+fn moved_server() -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("temporary directory");
     let unit = directory.path().join("etc/systemd/system/k3s.service");
     fs::create_dir_all(unit.parent().expect("a folder")).expect("made");
     fs::write(&unit, "[Service]\nExecStart=/usr/local/bin/k3s server --data-dir /mnt/k3s\n").expect("written");
+    directory
+}
+
+#[test]
+fn images_of_a_bundle_go_where_the_server_imports_them_from() {
+    let directory = moved_server();
+    let desk = tempfile::tempdir().expect("temporary directory");
+    let at_desk = |arguments: &[&str]| {
+        let output = verb(Path::new(CAIRN), arguments).current_dir(desk.path()).output().expect("the binary runs");
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    };
+    fs::write(desk.path().join("nats.tar.gz"), "an image").expect("written");
+    at_desk(&["bundle", "keygen", "-o", "site.key"]);
+    at_desk(&["bundle", "create", "-o", "site.bundle", "--key", "site.key", "--image", "nats.tar.gz"]);
+    let root = directory.path().to_string_lossy();
+    at_desk(&["install", "--bundle", "site.bundle", "--public-key", "site.pub", "--yes", "--root", &root]);
+    let images = directory.path().join("mnt/k3s/agent/images");
+    assert_eq!(fs::read(images.join("nats.tar.gz")).expect("placed"), b"an image");
+    let left: Vec<_> =
+        fs::read_dir(&images).expect("a folder").map(|entry| entry.expect("listed").file_name()).collect();
+    assert_eq!(left.len(), 2, "nothing but the two images: {left:?}");
+}
+
+#[test]
+fn a_server_is_staged_into_an_image_that_is_being_built() {
+    let directory = moved_server();
     let stage = || {
         let output =
             cairn().args(["install", "--yes", "--json", "--node-size", "pi", "--root"]).arg(directory.path()).output();

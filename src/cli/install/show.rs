@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{DATA_DIR, TOKEN};
 use crate::base::ByteSize;
 use crate::cli::{Failure, output};
+use crate::config;
 use crate::deploy::{Action, Changed, Finding, Plan, Release, Tree};
 
 /// The plan in words.
@@ -71,16 +72,21 @@ fn changed_json(changed: &Changed) -> Value {
 }
 
 /// What an installation came to, with what a client needs.
-pub(super) fn installed(as_json: bool, tree: &Tree, changed: &Changed, listen: SocketAddr) -> Result<(), Failure> {
+pub(super) fn installed(as_json: bool, tree: &Tree, changed: &Changed, server: &config::Server) -> Result<(), Failure> {
     if !tree.is_machine() {
         return staged(as_json, changed);
     }
-    let scheme = if listen.ip().is_loopback() { "http" } else { "https" };
+    let listen = server.listen;
+    let scheme = if server.tls.covers(listen) { "https" } else { "http" };
     let url = format!("{scheme}://{}/mcp", SocketAddr::new(reachable(listen.ip()), listen.port()));
-    let token = fs::read_to_string(TOKEN).map(|token| token.trim().to_owned()).unwrap_or_default();
+    let token = server
+        .guards(listen)
+        .then(|| fs::read_to_string(TOKEN).map(|token| token.trim().to_owned()).unwrap_or_default());
     let authority = PathBuf::from(DATA_DIR).join("tls/authority.pem");
-    let authority = (scheme == "https" && authority.exists()).then_some(authority);
-    let client = client(&url, (scheme == "https").then_some(token.as_str()));
+    // A certificate of the operator's own is trusted by its own authority.
+    let is_own = scheme == "https" && server.certificate.is_none();
+    let authority = (is_own && authority.exists()).then_some(authority);
+    let client = client(&url, token.as_deref());
     if as_json {
         let mut told = changed_json(changed);
         told["url"] = url.into();
@@ -90,9 +96,7 @@ pub(super) fn installed(as_json: bool, tree: &Tree, changed: &Changed, listen: S
         return output::json(&told);
     }
     let mut lines = vec![("address", url)];
-    if scheme == "https" {
-        lines.push(("token", token));
-    }
+    lines.extend(token.map(|token| ("token", token)));
     lines.extend(authority.map(|path| ("authority", to_trust(&path))));
     runs(changed, &lines, &client)
 }

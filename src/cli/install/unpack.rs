@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{Arguments, CONFIG, cluster, need_root};
 use crate::cli::{Common, Failure};
 use crate::deploy::bundle::{self, PublicKey, Role, Verified};
-use crate::deploy::{Architecture, COMMAND, FOLDER, Tree};
+use crate::deploy::{Architecture, COMMAND, FOLDER, Host, Tree};
 
 /// The key that bundles for this machine are signed with, left by the first one.
 const KEY: &str = "/etc/cairn/bundle.pub";
@@ -45,7 +45,11 @@ pub(super) fn run(common: &Common, arguments: &Arguments, file: &Path) -> Result
         settings(&tree, &bundle, folder)?;
     }
     installed(common, arguments, folder)?;
-    if arguments.dry_run || !tree.is_machine() {
+    if arguments.dry_run {
+        return Ok(());
+    }
+    images(&tree, &bundle)?;
+    if !tree.is_machine() {
         return Ok(());
     }
     remember(&tree, &key)?;
@@ -151,6 +155,23 @@ fn installed(common: &Common, arguments: &Arguments, folder: &Path) -> Result<()
             Err(anyhow!("the installation was ended by a signal; run this again, it goes on where it stopped").into())
         }
     }
+}
+
+/// Puts the images of other servers where this machine's cluster imports them from.
+fn images(tree: &Tree, bundle: &Verified) -> Result<(), Failure> {
+    if bundle.contents().of(Role::Image).next().is_none() {
+        return Ok(());
+    }
+    let Some(node) = Host::detect(tree)?.cluster else {
+        eprintln!("  the images of the bundle are for a cluster, and this machine is in none; they stay in the bundle");
+        return Ok(());
+    };
+    tree.make_folder(node.images(), 0o755)?;
+    // Each appears under its name when it is whole: until then it has an ending that no server imports.
+    for path in bundle.extract(Role::Image, &tree.locate(node.images())?)? {
+        eprintln!("… placing {}", path.display());
+    }
+    Ok(())
 }
 
 /// Puts the documents that come along into the node, each folder into the collection of its name.

@@ -24,6 +24,7 @@ impl Machine {
     fn found(&self) -> Vec<(&'static str, bool, String)> {
         let subject = Subject {
             data_dir: "/var/lib/cairn".into(),
+            listens: vec![SocketAddr::from(([127, 0, 0, 1], 7171)), SocketAddr::from(([127, 0, 0, 1], 9464))],
             now: UnixMillis(2_000_000_000_000),
             released: UnixMillis(1_700_000_000_000),
         };
@@ -65,7 +66,7 @@ fn a_machine_with_nothing_wrong_has_no_findings() {
 #[test]
 fn a_clock_before_the_release_is_wrong() {
     let machine = Machine::with(&[]);
-    let subject = Subject { data_dir: "/".into(), now: UnixMillis(0), released: UnixMillis(1) };
+    let subject = Subject { data_dir: "/".into(), listens: Vec::new(), now: UnixMillis(0), released: UnixMillis(1) };
     let found = clock(&machine.tree(), &subject).expect("found");
     assert!(found.is_obstacle && found.message.contains("1970-01-01"), "{}", found.message);
     assert_finds(&[("/run/systemd/timesync/clock", "")], "clock", false, "not been synchronised");
@@ -134,4 +135,19 @@ fn an_interrupted_change_is_named() {
     assert_finds(&[("/usr/local/lib/cairn/installation.json", record)], "installation", true, "cairn rollback");
     let newer = r#"{"format": 9, "platform": "systemd"}"#;
     assert_finds(&[("/usr/local/lib/cairn/installation.json", newer)], "installation", true, "newer than 1");
+}
+
+#[test]
+fn what_listens_where_the_node_is_to_is_named() {
+    // A socket of this test, as the kernel tells of it, on a machine whose node wants the same port on every address.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let wanted = [SocketAddr::from(([0, 0, 0, 0], port)), SocketAddr::from(([127, 0, 0, 2], port))];
+    let [finding] = &ports::check(&Tree::machine(), &wanted)[..] else { panic!("one of both is taken") };
+    let process = format!("(process {})", std::process::id());
+    assert!(finding.is_obstacle && finding.message.contains(&process), "{}", finding.message);
+    drop(listener);
+    assert!(ports::check(&Tree::machine(), &wanted).is_empty());
+    let six = "sl local\n 0: 00000000000000000000000000000000:1C03 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 77 1\n";
+    assert_finds(&[("/proc/net/tcp6", six)], "port", true, "another program listens on [::]:7171");
 }
