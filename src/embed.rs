@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::base::Fault;
 
 pub use static_model::StaticModel;
-pub use wordpiece::{WordPiece, WordPieceError};
+pub use wordpiece::{VocabularyError, WordPiece};
 
 /// What a collection remembers of its model.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,7 +10,7 @@ use safetensors::{Dtype, SafeTensors};
 use super::{EmbedError, Embedder, ModelInfo, Purpose, WordPiece};
 
 static TABLE: &[u8] = include_bytes!("static_minilm/model.safetensors");
-static TOKENIZER: &str = include_str!("static_minilm/tokenizer.json");
+static VOCABULARY: &str = include_str!("static_minilm/vocab.txt");
 
 /// Name of the built-in model.
 pub(super) const NAME: &str = "static-minilm-256";
@@ -46,13 +46,13 @@ impl StaticModel {
     /// The table inside the binary.
     #[must_use]
     pub fn built_in() -> Self {
-        Self::from_parts(TABLE, TOKENIZER).expect("the compiled-in model is checked by this module's tests")
+        Self::from_parts(TABLE, VOCABULARY).expect("the compiled-in model is checked by this module's tests")
     }
 
-    fn from_parts(table: &'static [u8], tokenizer: &str) -> Result<Self, EmbedError> {
+    fn from_parts(table: &'static [u8], vocabulary: &'static str) -> Result<Self, EmbedError> {
         let unusable = |detail: String| EmbedError::Model { model: NAME.to_owned(), detail };
         let tensors = SafeTensors::deserialize(table).map_err(|error| unusable(error.to_string()))?;
-        let tokenizer = WordPiece::from_json(tokenizer).map_err(|error| unusable(error.to_string()))?;
+        let tokenizer = WordPiece::from_vocabulary(vocabulary).map_err(|error| unusable(error.to_string()))?;
         let rows = tensors.tensor("embeddings").map_err(|error| unusable(error.to_string()))?;
         let scales = tensors.tensor("scales").map_err(|error| unusable(error.to_string()))?;
         let expected = [tokenizer.len(), DIMENSIONS];

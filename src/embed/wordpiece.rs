@@ -8,85 +8,49 @@
 //! greedily into the longest known pieces; a word with an unknown rest, or of over 100 characters, becomes `[UNK]`.
 
 use rustc_hash::FxHashMap;
-use serde::Deserialize;
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
 /// Longer words become `[UNK]`.
 const WORD_CHARS_MAX: usize = 100;
 
-/// Why a `tokenizer.json` is not usable here.
-#[derive(Debug, thiserror::Error)]
-pub enum WordPieceError {
-    /// Not JSON, or not of the expected shape.
-    #[error("tokenizer.json is not readable")]
-    Json(#[from] serde_json::Error),
-    /// Another kind of tokenizer.
-    #[error("tokenizer.json holds a {found} model, expected WordPiece with a lower-casing BertNormalizer")]
-    Kind {
-        /// The `model.type` found.
-        found: String,
-    },
-    /// The piece for unknown words is not in the vocabulary.
-    #[error("the vocabulary lacks {0}")]
-    NoUnknown(String),
-}
+/// What stands for words that cannot be cut into pieces.
+const UNKNOWN: &str = "[UNK]";
+/// What begins a piece that is not the start of a word.
+const CONTINUATION: &str = "##";
+
+/// The vocabulary lacks the piece that stands for unknown words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the vocabulary lacks {UNKNOWN}")]
+pub struct VocabularyError;
 
 /// A WordPiece vocabulary.
 #[derive(Debug)]
 pub struct WordPiece {
     /// Pieces at the start of a word.
-    starts: FxHashMap<Box<str>, u32>,
+    starts: FxHashMap<&'static str, u32>,
     /// Pieces inside a word, without their `##`.
-    continuations: FxHashMap<Box<str>, u32>,
+    continuations: FxHashMap<&'static str, u32>,
     /// Longest piece in bytes: no longer prefix is looked up.
     piece_bytes_max: usize,
     unknown: u32,
 }
 
-#[derive(Deserialize)]
-struct TokenizerFile {
-    normalizer: Normalizer,
-    model: Model,
-}
-
-#[derive(Deserialize)]
-struct Normalizer {
-    lowercase: bool,
-}
-
-#[derive(Deserialize)]
-struct Model {
-    #[serde(rename = "type")]
-    kind: String,
-    unk_token: String,
-    continuing_subword_prefix: String,
-    vocab: FxHashMap<Box<str>, u32>,
-}
-
 impl WordPiece {
-    /// Reads the `tokenizer.json` of the tokenizers library.
+    /// Reads a `vocab.txt` as BERT has it: a piece in each line, numbered from 0.
     ///
     /// # Errors
-    /// When it is not JSON or not an uncased WordPiece tokenizer.
-    pub fn from_json(json: &str) -> Result<Self, WordPieceError> {
-        let file: TokenizerFile = serde_json::from_str(json)?;
-        if file.model.kind != "WordPiece" || !file.normalizer.lowercase {
-            return Err(WordPieceError::Kind { found: file.model.kind });
-        }
-        let unknown = *file
-            .model
-            .vocab
-            .get(file.model.unk_token.as_str())
-            .ok_or_else(|| WordPieceError::NoUnknown(file.model.unk_token.clone()))?;
+    /// When there is no piece for unknown words.
+    pub fn from_vocabulary(vocabulary: &'static str) -> Result<Self, VocabularyError> {
         let (mut starts, mut continuations, mut piece_bytes_max) = (FxHashMap::default(), FxHashMap::default(), 0);
-        for (piece, id) in file.model.vocab {
+        for (id, piece) in (0..).zip(vocabulary.lines()) {
             piece_bytes_max = piece_bytes_max.max(piece.len());
-            match piece.strip_prefix(file.model.continuing_subword_prefix.as_str()) {
-                Some(rest) if !rest.is_empty() => continuations.insert(rest.into(), id),
+            match piece.strip_prefix(CONTINUATION) {
+                Some(rest) if !rest.is_empty() => continuations.insert(rest, id),
                 _ => starts.insert(piece, id),
             };
         }
+        let unknown = *starts.get(UNKNOWN).ok_or(VocabularyError)?;
         Ok(Self { starts, continuations, piece_bytes_max, unknown })
     }
 

@@ -17,7 +17,7 @@ import pathlib
 import random
 import re
 
-VOCABULARY = pathlib.Path(__file__).parents[2] / "src/embed/static_minilm/tokenizer.json"
+VOCABULARY = pathlib.Path(__file__).parents[2] / "src/embed/static_minilm/vocab.txt"
 GLUE = "the of to and in a is for that with on as by it from are be this or an at which".split()
 
 
@@ -83,8 +83,7 @@ def main():
     random_ = random.Random(arguments.seed)
     if os.environ.get("CAIRN_EVAL_DATA"):
         return write_real(pathlib.Path(os.environ["CAIRN_EVAL_DATA"]), random_, arguments)
-    vocabulary = json.loads(VOCABULARY.read_text())["model"]["vocab"]
-    words = [word for word, _ in sorted(vocabulary.items(), key=lambda item: item[1])]
+    words = VOCABULARY.read_text().splitlines()
     words = [word for word in words if word.isalpha() and word.isascii() and len(word) > 2 and word not in GLUE]
     common = words[:3_000]
     common_weights = zipf(common, 0.9)

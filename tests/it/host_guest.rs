@@ -235,7 +235,8 @@ impl Guest {
         assert_eq!(sent, meta.len(), "the file did not change meanwhile");
         let output = self.answer(&id, COMMAND);
         assert_eq!(output.status, 0, "{to}: {}", output.stderr);
-        self.must(&format!("chmod {:o} '{to}'", meta.permissions().mode() & 0o777));
+        // What a test copies before it cuts the power was there before it.
+        self.must(&format!("chmod {:o} '{to}' && sync", meta.permissions().mode() & 0o777));
     }
 
     /// Writes a text file into the guest.

@@ -288,8 +288,8 @@ fn what_stands_in_the_way_is_told_before_the_first_write() {
         ),
         (
             "a taken port",
-            "systemd-run --quiet --unit other /root/cairn serve --data-dir /tmp/other --listen 0.0.0.0:7171 --admin 127.0.0.1:0; \
-             until /root/cairn status --data-dir /tmp/other >/dev/null 2>&1; do :; done",
+            "systemd-run --quiet --unit other --service-type notify \
+             /root/cairn serve --data-dir /tmp/other --listen 0.0.0.0:7171 --admin 127.0.0.1:0",
             "systemctl stop other",
             "cannot listen on 0.0.0.0:7171",
         ),
@@ -314,7 +314,7 @@ fn the_power_may_go_at_any_step_on_a_host() {
         return;
     }
     let Some(mut guest) = site() else { return };
-    guest.must("cp /root/cairn /root/cairn-2 && printf 2 >> /root/cairn-2");
+    guest.must("cp /root/cairn /root/cairn-2 && printf 2 >> /root/cairn-2 && sync");
     let steps = [
         "writing release",
         "putting files in place",
