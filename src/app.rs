@@ -28,6 +28,7 @@ use crate::base::{ByteSize, SystemClock};
 use crate::collection::{self, Library, OpenError};
 use crate::config::Config;
 use crate::embed::Models;
+use crate::index::lexical::WordCache;
 use crate::index::vector;
 use crate::ingest;
 use crate::mcp::{NodeSnapshots, NodeTools};
@@ -211,6 +212,7 @@ fn library_config(config: &Config) -> collection::Config {
             expansion_search: config.index.expansion_search,
             scan_max: config.index.scan_max,
         },
+        words: Arc::new(WordCache::new(config.search.word_cache_bytes.0)),
         clock: Arc::new(SystemClock),
     }
 }

@@ -24,7 +24,7 @@ use serde_json::{Map, Value};
 
 use crate::base::{Clock, Fault, Lsn};
 use crate::embed::{EmbedError, Embedder, Models};
-use crate::index::lexical::LexicalError;
+use crate::index::lexical::{LexicalError, WordCache};
 use crate::index::vector;
 use crate::ingest;
 use crate::store::{self, CollectionId, Operation, Outcome, Reader, WriteRequest};
@@ -67,6 +67,8 @@ pub struct Config {
     pub chunks: ingest::ChunkConfig,
     /// The vector index; its `dimensions` are replaced by the collection's model's.
     pub vectors: vector::Config,
+    /// Where words that are searched for are remembered.
+    pub words: Arc<WordCache>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
 }

@@ -175,6 +175,8 @@ pub struct Search {
     pub candidates: usize,
     /// Memory of the result cache.
     pub cache_bytes: ByteSize,
+    /// Memory for words that are searched for.
+    pub word_cache_bytes: ByteSize,
 }
 
 /// What flags and their environment variables override.
@@ -535,6 +537,7 @@ fn check(settings: &[Setting], overrides: &Overrides, problems: &mut Vec<Problem
             tokens_max: checker.count("search.tokens_max", 100..=20_000),
             candidates: checker.count("search.candidates", 10..=1_000),
             cache_bytes: checker.size("search.cache_bytes", 0),
+            word_cache_bytes: checker.size("search.word_cache_bytes", 0),
         },
         snapshot: snapshot(&mut checker),
         log: telemetry::Config {

@@ -21,7 +21,7 @@ use crate::collection::{CollectionInfo, DocumentRecord, ReadError};
 use crate::collection::{Library, Passage, PassageKey, Searcher, WriteError};
 use crate::embed::{EmbedError, Purpose};
 pub use crate::index::filter::Filter;
-use crate::index::lexical::LexicalError;
+use crate::index::lexical::{LexicalError, Passages};
 use crate::index::vector::KeySet;
 use crate::telemetry::Metrics;
 
@@ -410,12 +410,9 @@ impl Retrieval {
         for (place, searcher) in searchers.iter().enumerate() {
             reason = reason.or_else(|| searcher.broken()).or_else(|| searcher.behind());
             let info = searcher.collection();
-            let allowed: Option<KeySet> = match filter {
-                Some(filter) if mode != Mode::Lexical => Some(searcher.matching(filter)?),
-                _ => None,
-            };
+            let among = filter.map(|filter| searcher.matching(filter)).transpose()?;
             if let (Target::Text(query), Mode::Hybrid | Mode::Lexical) = (target, mode) {
-                match searcher.lexical(query, candidates, filter) {
+                match searcher.lexical(query, candidates, among.as_deref()) {
                     Ok(hits) => {
                         for hit in hits {
                             places.insert(PassageKey(hit.key), place);
@@ -446,7 +443,7 @@ impl Retrieval {
                     weight = Some(weight.map_or(own, |weight| weight.min(own)));
                 }
                 if embedding.len() == info.dimensions as usize {
-                    let mut nearest = searcher.nearest(embedding, candidates, allowed.as_ref());
+                    let mut nearest = searcher.nearest(embedding, candidates, among.as_deref().map(Passages::keys));
                     if mode == Mode::Hybrid {
                         let found: HashSet<u64> = nearest.iter().map(|neighbor| neighbor.key).collect();
                         let own =

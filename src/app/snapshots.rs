@@ -14,7 +14,7 @@ use crate::collection::{self, CollectionInfo, Library, PassageKey, Searcher};
 use crate::config::Config;
 use crate::embed::{Models, Purpose};
 use crate::index::filter::Filter;
-use crate::index::vector::KeySet;
+use crate::index::lexical::Passages;
 use crate::snapshot::{self, Canary, CanaryAnswer, Host, NoProgress, Probe, Snapshots};
 use crate::task::{Drain, Readiness};
 use crate::telemetry::Metrics;
@@ -50,7 +50,7 @@ pub fn snapshots(config: &Config, runtime: Handle) -> Snapshots {
 /// The indexes of a collection, and every passage that its lexical index knows.
 struct Opened {
     searcher: Searcher,
-    passages: KeySet,
+    passages: Arc<Passages>,
 }
 
 /// A node's collections, for taking a snapshot or for checking one.
@@ -86,7 +86,7 @@ impl Collections {
         let model = model.ok_or_else(|| format!("there is no model '{}'", info.model))?;
         let embedding = model.embed(&[query], Purpose::Query).map_err(|error| error.to_string())?.pop();
         let embedding = embedding.ok_or("the model gave no embedding")?;
-        let found = searcher.nearest_exact(&embedding, most, passages);
+        let found = searcher.nearest_exact(&embedding, most, passages.keys());
         let answer = |key: u64, score: f32| {
             let key = PassageKey(key);
             let document = self.library.passages().document(key.document()).map_err(|error| error.to_string())?;

@@ -6,7 +6,7 @@ use super::views::Views;
 use crate::base::Lsn;
 use crate::index::analysis::Language;
 use crate::index::filter::Filter;
-use crate::index::lexical::{LexicalError, LexicalHit, LexicalSearcher};
+use crate::index::lexical::{LexicalError, LexicalHit, LexicalSearcher, Passages};
 use crate::index::vector::{KeySet, Neighbor};
 use crate::store::CollectionInfo;
 
@@ -71,8 +71,13 @@ impl Searcher {
     ///
     /// # Errors
     /// When the index's files cannot be read.
-    pub fn lexical(&self, query: &str, limit: usize, filter: Option<&Filter>) -> Result<Vec<LexicalHit>, LexicalError> {
-        self.lexical.search(query, limit, filter).map_err(|error| self.views.lexical.failure(error))
+    pub fn lexical(
+        &self,
+        query: &str,
+        limit: usize,
+        among: Option<&Passages>,
+    ) -> Result<Vec<LexicalHit>, LexicalError> {
+        self.lexical.search(query, limit, among).map_err(|error| self.views.lexical.failure(error))
     }
 
     /// Passages by similarity of their embedding; see [`crate::index::vector::VectorIndex::search`].
@@ -94,13 +99,12 @@ impl Searcher {
         self.views.vectors.exact(embedding, limit, Some(passages))
     }
 
-    /// The keys of the passages whose document matches `filter`.
+    /// The passages whose document matches `filter`.
     ///
     /// # Errors
     /// When the index's files cannot be read.
-    pub fn matching(&self, filter: &Filter) -> Result<KeySet, LexicalError> {
-        let keys = self.lexical.matching(filter).map_err(|error| self.views.lexical.failure(error))?;
-        Ok(KeySet::from_sorted(keys))
+    pub fn matching(&self, filter: &Filter) -> Result<Arc<Passages>, LexicalError> {
+        self.lexical.matching(filter).map_err(|error| self.views.lexical.failure(error))
     }
 
     /// Names and types of the metadata that filters can ask for.

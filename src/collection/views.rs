@@ -49,7 +49,7 @@ pub(super) struct Views {
 
 impl Views {
     fn open(config: &Config, info: &CollectionInfo, trust: vector::Trust) -> Result<Self, OpenError> {
-        let (lexical, lexical_applied) = LexicalIndex::open(&directory(config, "lexical", info.id))?;
+        let (lexical, lexical_applied) = LexicalIndex::open(&directory(config, "lexical", info.id), &config.words)?;
         let vectors_config = vector::Config { dimensions: dimensions(info), ..config.vectors.clone() };
         let path = directory(config, "vectors", info.id);
         let (vectors, vectors_applied) = VectorIndex::open(&path, vectors_config, trust)?;
@@ -374,6 +374,7 @@ pub(super) fn commit_all(views: &parking_lot::RwLock<HashMap<CollectionId, Arc<V
 mod tests {
     use super::*;
     use crate::base::SystemClock;
+    use crate::index::lexical::WordCache;
     use crate::store::{self, NewCollection, Operation, WriteRequest, Writer};
 
     fn create(writer: &mut Writer, name: &str) {
@@ -399,6 +400,7 @@ mod tests {
             limits: ingest::Limits::default(),
             chunks: ingest::ChunkConfig::default(),
             vectors: vector::Config::new(256),
+            words: Arc::new(WordCache::new(1 << 20)),
             clock: Arc::new(SystemClock),
         };
         let (mut writer, reader, _) = store::open(store::Config {

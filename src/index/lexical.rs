@@ -9,6 +9,9 @@
 
 mod directory;
 mod filtering;
+mod impacts;
+mod matching;
+mod ranking;
 mod spelling;
 
 use std::collections::BTreeMap;
@@ -18,11 +21,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tantivy::collector::TopDocs;
 use tantivy::columnar::Column;
 use tantivy::indexer::UserOperation;
 use tantivy::merge_policy::{LogMergePolicy, MergePolicy, NoMergePolicy};
-use tantivy::query::{BooleanQuery, BoostQuery, Occur, Query, TermQuery};
+use tantivy::query::EnableScoring;
 use tantivy::schema::{
     Field, IndexRecordOption, JsonObjectOptions, NumericOptions, Schema, TextFieldIndexing, TextOptions,
 };
@@ -30,9 +32,15 @@ use tantivy::tokenizer::TextAnalyzer;
 use tantivy::{DocAddress, Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, TantivyError, Term};
 
 use self::directory::UnsyncedDirectory;
+use self::impacts::{Average, Impacts};
+pub use self::impacts::WordCache;
+pub use self::matching::Passages;
+use self::matching::Remembered;
+use self::ranking::Word;
 use super::analysis::{self, DocumentTokenizer, Language, QueryWord};
 use super::derived::{self, Trust};
 use super::filter::Filter;
+use super::vector::KeySet;
 use crate::base::{Fault, Lsn};
 
 /// What the writer may hold in memory before it writes a segment.
@@ -141,6 +149,7 @@ struct Payload {
 /// The lexical index of one collection.
 pub struct LexicalIndex {
     path: PathBuf,
+    words: Arc<WordCache>,
     index: Index,
     fields: Fields,
     reader: IndexReader,
@@ -162,16 +171,18 @@ impl LexicalIndex {
     ///
     /// Returns the LSN up to which it has applied the log; [`Lsn::ZERO`] means that everything is to be fed again.
     ///
+    /// * `words`: where words that are searched for are remembered.
+    ///
     /// # Errors
     /// When the directory cannot be used at all.
-    pub fn open(path: &Path) -> Result<(Self, Lsn), LexicalError> {
+    pub fn open(path: &Path, words: &Arc<WordCache>) -> Result<(Self, Lsn), LexicalError> {
         let files = |source| LexicalError::Files { path: path.to_owned(), source };
         let trust = derived::examine(path).map_err(files)?;
         let opened = match trust {
             Trust::Nothing => None,
-            Trust::Verified(_) => Self::open_files(path, true).ok(),
+            Trust::Verified(_) => Self::open_files(path, words, true).ok(),
             // tantivy ends each file with a checksum; after a crash of the process it is compared.
-            Trust::SameBoot => Self::open_files(path, true)
+            Trust::SameBoot => Self::open_files(path, words, true)
                 .ok()
                 .filter(|opened| opened.index.validate_checksum().is_ok_and(|damaged| damaged.is_empty())),
         };
@@ -179,7 +190,7 @@ impl LexicalIndex {
             Some(opened) => opened,
             None => {
                 derived::clear(path).map_err(files)?;
-                Self::open_files(path, false)
+                Self::open_files(path, words, false)
                     .map_err(|source| LexicalError::Engine { path: path.to_owned(), source: Box::new(source) })?
             }
         };
@@ -188,7 +199,7 @@ impl LexicalIndex {
         Ok((opened, applied))
     }
 
-    fn open_files(path: &Path, existing: bool) -> Result<Self, TantivyError> {
+    fn open_files(path: &Path, words: &Arc<WordCache>, existing: bool) -> Result<Self, TantivyError> {
         let directory = UnsyncedDirectory::open(path)?;
         let (schema, fields) = Fields::schema();
         let index = if existing {
@@ -208,9 +219,10 @@ impl LexicalIndex {
             None => Payload::default(),
         };
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-        let searcher = LexicalSearcher::new(&reader, fields, &payload)?;
+        let searcher = LexicalSearcher::new(&reader, fields, &payload, words)?;
         Ok(Self {
             path: path.to_owned(),
+            words: Arc::clone(words),
             index,
             fields,
             reader,
@@ -296,7 +308,7 @@ impl LexicalIndex {
 
     fn publish(&self, payload: &Payload) -> Result<(), LexicalError> {
         let searcher =
-            LexicalSearcher::new(&self.reader, self.fields, payload).map_err(|source| self.engine(source))?;
+            LexicalSearcher::new(&self.reader, self.fields, payload, &self.words).map_err(|source| self.engine(source))?;
         self.searcher.store(Arc::new(searcher));
         Ok(())
     }
@@ -454,10 +466,21 @@ pub struct LexicalSearcher {
     /// The key column of each segment, by segment ordinal.
     keys: Vec<Column<u64>>,
     languages: Vec<Language>,
+    words: Arc<WordCache>,
+    /// The length of its passages, as scores take it.
+    average: Average,
+    /// Passages that the segments hold, removed ones included: what scores are computed with.
+    passages: u64,
+    remembered: Arc<Remembered>,
 }
 
 impl LexicalSearcher {
-    fn new(reader: &IndexReader, fields: Fields, payload: &Payload) -> Result<Self, TantivyError> {
+    fn new(
+        reader: &IndexReader,
+        fields: Fields,
+        payload: &Payload,
+        words: &Arc<WordCache>,
+    ) -> Result<Self, TantivyError> {
         let searcher = reader.searcher();
         let keys = searcher
             .segment_readers()
@@ -473,7 +496,22 @@ impl LexicalSearcher {
             .collect();
         languages.sort_by(|left, right| right.cmp(left));
         let languages = languages.into_iter().map(|(_, language)| language).collect();
-        Ok(Self { lsn: Lsn(payload.lsn), fields, searcher, keys, languages })
+        let (mut tokens, mut passages) = (0, 0);
+        for segment in searcher.segment_readers() {
+            tokens += segment.inverted_index(fields.text)?.total_num_tokens();
+            passages += u64::from(segment.max_doc());
+        }
+        Ok(Self {
+            lsn: Lsn(payload.lsn),
+            fields,
+            searcher,
+            keys,
+            languages,
+            words: Arc::clone(words),
+            average: Average::of(tokens, passages),
+            passages,
+            remembered: Arc::default(),
+        })
     }
 
     fn at(&self, lsn: Lsn) -> Self {
@@ -483,6 +521,10 @@ impl LexicalSearcher {
             searcher: self.searcher.clone(),
             keys: self.keys.clone(),
             languages: self.languages.clone(),
+            words: Arc::clone(&self.words),
+            average: self.average,
+            passages: self.passages,
+            remembered: Arc::clone(&self.remembered),
         }
     }
 
@@ -511,71 +553,72 @@ impl LexicalSearcher {
     }
 
     /// The passages that score best for `query`, best first, equal scores by ascending key, at most `limit`; with
-    /// `filter`, only those whose metadata matches. None when the query has no word.
+    /// `among`, only those. None when the query has no word. Scores are BM25's to about one per cent (see [`impacts`]).
     ///
     /// # Errors
     /// When the index's files cannot be read.
-    pub fn search(&self, query: &str, limit: usize, filter: Option<&Filter>) -> Result<Vec<LexicalHit>, TantivyError> {
+    pub fn search(&self, query: &str, limit: usize, among: Option<&Passages>) -> Result<Vec<LexicalHit>, TantivyError> {
         if limit == 0 || self.is_empty() {
             return Ok(Vec::new());
         }
-        let words = analysis::query_words(query, &self.languages);
-        let mut clauses: Vec<(Occur, Box<dyn Query>)> = Vec::with_capacity(words.len());
-        for word in &words {
-            self.clauses_of(word, &mut clauses)?;
+        let mut words = Vec::new();
+        for word in analysis::query_words(query, &self.languages) {
+            self.known_words(&word, &mut words)?;
         }
-        if clauses.is_empty() {
-            return Ok(Vec::new());
-        }
-        let union = BooleanQuery::new(clauses);
-        let query: Box<dyn Query> = match filter {
-            None => Box::new(union),
-            Some(filter) => {
-                Box::new(BooleanQuery::new(vec![(Occur::Must, Box::new(union)), (Occur::Must, self.constant(filter))]))
-            }
-        };
-        let best = self.searcher.search(query.as_ref(), &TopDocs::with_limit(limit).order_by_score())?;
+        let best = ranking::best(self.searcher.segment_readers(), &words, limit, among);
         let mut hits: Vec<LexicalHit> =
             best.into_iter().map(|(score, address)| LexicalHit { key: self.key(address), score }).collect();
         hits.sort_by(|left, right| right.score.total_cmp(&left.score).then(left.key.cmp(&right.key)));
         Ok(hits)
     }
 
-    /// One clause per term; a word that the collection does not know is replaced by the nearest that it does.
-    fn clauses_of(&self, word: &QueryWord, clauses: &mut Vec<(Occur, Box<dyn Query>)>) -> Result<(), TantivyError> {
-        let mut known = false;
-        for text in &word.terms {
-            let term = Term::from_field_text(self.fields.text, text);
-            if self.searcher.doc_freq(&term)? > 0 {
-                clauses.push((Occur::Should, Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs))));
-                known = true;
-            }
+    /// The terms of a word that the collection knows; of one that it does not, the nearest that it does.
+    fn known_words(&self, word: &QueryWord, words: &mut Vec<Word>) -> Result<(), TantivyError> {
+        let known = words.len();
+        for term in &word.terms {
+            words.extend(self.known_word(term, 1.0)?);
         }
-        if !known && let Some(text) = word.terms.first() {
-            for (nearest, weight) in spelling::nearest(&self.searcher, self.fields.text, text)? {
-                let term = Term::from_field_text(self.fields.text, &nearest);
-                let query = Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs));
-                clauses.push((Occur::Should, Box::new(BoostQuery::new(query, weight))));
+        if words.len() == known && let Some(text) = word.terms.first() {
+            for (nearest, share) in spelling::nearest(&self.searcher, self.fields.text, text)? {
+                words.extend(self.known_word(&nearest, share)?);
             }
         }
         Ok(())
     }
 
-    /// Keys of all passages that match `filter`, ascending.
+    /// A term with its inverse document frequency, as BM25 has it; `None` when no passage has it.
+    fn known_word(&self, term: &str, share: f32) -> Result<Option<Word>, TantivyError> {
+        let segments = self.searcher.segment_readers().iter();
+        let impacts: Vec<Arc<Impacts>> = segments
+            .map(|segment| self.words.impacts(segment, self.fields.text, term, self.average))
+            .collect::<Result<_, _>>()?;
+        let with: u64 = impacts.iter().map(|impacts| u64::from(impacts.doc_freq())).sum();
+        let without = self.passages.saturating_sub(with);
+        let weight = share * (1.0 + (without as f32 + 0.5) / (with as f32 + 0.5)).ln();
+        Ok((with > 0).then_some(Word { weight, impacts }))
+    }
+
+    /// The passages that match `filter`. Those of the filters asked for lately are remembered.
     ///
     /// # Errors
     /// When the index's files cannot be read.
-    pub fn matching(&self, filter: &Filter) -> Result<Vec<u64>, TantivyError> {
-        let query = filtering::query(filter, self.fields.metadata);
-        let addresses = self.searcher.search(query.as_ref(), &tantivy::collector::DocSetCollector)?;
-        let mut keys: Vec<u64> = addresses.into_iter().map(|address| self.key(address)).collect();
-        keys.sort_unstable();
-        Ok(keys)
-    }
-
-    fn constant(&self, filter: &Filter) -> Box<dyn Query> {
-        let query = filtering::query(filter, self.fields.metadata);
-        Box::new(tantivy::query::ConstScoreQuery::new(query, 0.0))
+    pub fn matching(&self, filter: &Filter) -> Result<Arc<Passages>, TantivyError> {
+        self.remembered.get(filter, || {
+            let query = filtering::query(filter, self.fields.metadata);
+            let weight = query.weight(EnableScoring::disabled_from_searcher(&self.searcher))?;
+            let (mut segments, mut keys) = (Vec::new(), Vec::new());
+            for (segment, column) in self.searcher.segment_readers().iter().zip(&self.keys) {
+                let mut words = vec![0u64; (segment.max_doc() as usize).div_ceil(64)];
+                weight.for_each_no_score(segment, &mut |passages| {
+                    for &passage in passages.iter().filter(|passage| !segment.is_deleted(**passage)) {
+                        words[passage as usize / 64] |= 1 << (passage % 64);
+                        keys.push(column.first(passage).unwrap_or_default());
+                    }
+                })?;
+                segments.push(words.into());
+            }
+            Ok(Passages::new(segments, KeySet::from_sorted(keys)))
+        })
     }
 
     fn key(&self, address: DocAddress) -> u64 {
@@ -589,6 +632,10 @@ mod tests {
 
     use super::*;
 
+    fn words() -> Arc<WordCache> {
+        Arc::new(WordCache::new(1 << 20))
+    }
+
     struct Sample {
         text: &'static str,
         metadata: Value,
@@ -596,7 +643,7 @@ mod tests {
 
     fn index(samples: &[Sample]) -> (tempfile::TempDir, LexicalIndex) {
         let directory = tempfile::tempdir().expect("temporary directory");
-        let (index, applied) = LexicalIndex::open(directory.path()).expect("open");
+        let (index, applied) = LexicalIndex::open(directory.path(), &words()).expect("open");
         assert_eq!(applied, Lsn::ZERO);
         for (position, sample) in samples.iter().enumerate() {
             add(&index, position as u64 + 1, sample);
@@ -623,7 +670,8 @@ mod tests {
     }
 
     fn matching(index: &LexicalIndex, filter: Value) -> Vec<u64> {
-        index.searcher().matching(&Filter::from_json(&filter).expect("valid filter")).expect("search")
+        let filter = Filter::from_json(&filter).expect("valid filter");
+        index.searcher().matching(&filter).expect("search").keys().keys().to_vec()
     }
 
     fn texts<const N: usize>(texts: [&'static str; N]) -> [Sample; N] {
@@ -676,7 +724,9 @@ mod tests {
             Sample { text: "snapshot of a disk", metadata: json!({"v": 2}) },
         ]);
         let filter = Filter::from_json(&json!({"v": 2})).expect("valid");
-        let hits = index.searcher().search("snapshot", 10, Some(&filter)).expect("search");
+        let searcher = index.searcher();
+        let among = searcher.matching(&filter).expect("search");
+        let hits = searcher.search("snapshot", 10, Some(&among)).expect("search");
         assert_eq!(hits.iter().map(|hit| hit.key).collect::<Vec<_>>(), [2]);
         assert!(hits[0].score > 0.0);
     }
@@ -733,7 +783,7 @@ mod tests {
     fn reopening_after_any_stop_of_the_process_continues() {
         let (directory, index) = index(&texts(["first", "second"]));
         drop(index);
-        let (index, applied) = LexicalIndex::open(directory.path()).expect("open after a crash");
+        let (index, applied) = LexicalIndex::open(directory.path(), &words()).expect("open after a crash");
         assert_eq!((applied, found(&index, "second")), (Lsn(2), vec![2]));
         add(&index, 3, &Sample { text: "third", metadata: json!({}) });
         index.commit(Lsn(3)).expect("commit");
@@ -741,7 +791,7 @@ mod tests {
         index.settle().expect("merged");
         index.checkpoint().expect("checkpoint");
         drop(index);
-        let (index, applied) = LexicalIndex::open(directory.path()).expect("open after a clean stop");
+        let (index, applied) = LexicalIndex::open(directory.path(), &words()).expect("open after a clean stop");
         assert_eq!((applied, found(&index, "third"), index.segments()), (Lsn(5), vec![3], 1));
     }
 
@@ -755,7 +805,7 @@ mod tests {
         assert_eq!((found(&index, "first"), found(&index, "third")), (vec![], vec![3]));
         index.checkpoint().expect("checkpoint");
         drop(index);
-        let (index, applied) = LexicalIndex::open(directory.path()).expect("open after a clean stop");
+        let (index, applied) = LexicalIndex::open(directory.path(), &words()).expect("open after a clean stop");
         assert_eq!((applied, found(&index, "third")), (Lsn(4), vec![3]));
     }
 
@@ -769,7 +819,7 @@ mod tests {
             std::fs::copy(file.path(), copy.path().join(file.file_name())).expect("copy");
         }
         // The commit writes its files, and the process ends before the last one names them.
-        let (killed, _) = LexicalIndex::open(copy.path()).expect("open");
+        let (killed, _) = LexicalIndex::open(copy.path(), &words()).expect("open");
         killed.remove(Lsn(1)).expect("remove");
         killed.commit(Lsn(3)).expect("commit");
         drop(killed);
@@ -780,7 +830,7 @@ mod tests {
             .collect();
         assert_eq!(left.len(), 1, "{left:?}");
         std::fs::write(directory.path().join(left[0].file_name().expect("named")), b"half").expect("write");
-        let (index, applied) = LexicalIndex::open(directory.path()).expect("open after a crash");
+        let (index, applied) = LexicalIndex::open(directory.path(), &words()).expect("open after a crash");
         assert_eq!(applied, Lsn(2));
         index.remove(Lsn(1)).expect("remove");
         index.commit(Lsn(3)).expect("commit");
@@ -806,8 +856,117 @@ mod tests {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
             std::fs::write(copy.path().join(path.file_name().expect("named")), &bytes).expect("write");
-            let (index, applied) = LexicalIndex::open(copy.path()).expect("open");
+            let (index, applied) = LexicalIndex::open(copy.path(), &words()).expect("open");
             assert_eq!((applied, found(&index, "first")), (Lsn::ZERO, vec![]), "{}", path.display());
         }
+    }
+
+    /// Passages of words `w0`, `w1`, …, each half as frequent as the one before, in several segments, some removed.
+    fn generated(seed: u64, passages: u64, words: &Arc<WordCache>) -> (tempfile::TempDir, LexicalIndex) {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let (index, _) = LexicalIndex::open(directory.path(), words).expect("open");
+        let mut state = seed | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let commits = [passages / 2, passages / 2 + 1, passages];
+        for key in 1..=passages {
+            let length = 3 + next() % 60;
+            let text: Vec<String> = (0..length).map(|_| format!("w{}", next().trailing_zeros())).collect();
+            let entry = LexicalEntry {
+                key,
+                document: Lsn(key),
+                language: Language::Other,
+                context: "",
+                text: &text.join(" "),
+                metadata: &Map::new(),
+            };
+            index.add([entry]).expect("add");
+            if next() % 11 == 0 {
+                index.remove(Lsn(1 + next() % key)).expect("remove");
+            }
+            if commits.contains(&key) {
+                index.commit(Lsn(key)).expect("commit");
+            }
+        }
+        (directory, index)
+    }
+
+    /// What tantivy itself finds, all of it: score by key.
+    fn reference(searcher: &LexicalSearcher, words: &[&str]) -> BTreeMap<u64, f32> {
+        use tantivy::query::{BooleanQuery, Query, TermQuery};
+        let terms = words.iter().map(|word| Term::from_field_text(searcher.fields.text, word));
+        let clauses: Vec<Box<dyn Query>> = terms
+            .map(|term| Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs)) as Box<dyn Query>)
+            .collect();
+        let all = tantivy::collector::TopDocs::with_limit(1_000_000).order_by_score();
+        let found = searcher.searcher.search(&BooleanQuery::union(clauses), &all).expect("search");
+        found.into_iter().map(|(score, address)| (searcher.key(address), score)).collect()
+    }
+
+    #[test]
+    fn scores_are_those_of_bm25() {
+        let words = words();
+        // 40,000 passages are three ranges; `w0` to `w4` are dense, `w9` is rare enough to be followed.
+        for (seed, passages) in [(7, 40_000), (11, 300)] {
+            let (_directory, index) = generated(seed, passages, &words);
+            let searcher = index.searcher();
+            assert!(searcher.searcher.segment_readers().len() > 1);
+            for query in [&["w0"][..], &["w9"], &["w1", "w6"], &["w2", "w5", "w8", "w11"], &["w9", "w10", "w12"]] {
+                let expected = reference(&searcher, query);
+                let text = query.join(" ");
+                for limit in [1, 10, 100] {
+                    let hits = searcher.search(&text, limit, None).expect("search");
+                    assert_eq!(hits.len(), limit.min(expected.len()), "{text}");
+                    let mut scores: Vec<f32> = expected.values().copied().collect();
+                    scores.sort_by(|left, right| right.total_cmp(left));
+                    for (hit, best) in hits.iter().zip(scores) {
+                        // A byte for each impact, and a sixteen-bit sum.
+                        let exact = expected[&hit.key];
+                        assert!((hit.score - exact).abs() < exact * 0.01 + 0.01, "{text} {hit:?} {exact}");
+                        assert!(exact > best * 0.98 - 0.02, "{text}: {hit:?} is not among the best: {exact} {best}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_filter_admits_is_ranked_as_without_it() {
+        let (_directory, index) = generated(5, 3_000, &words());
+        let searcher = index.searcher();
+        let all = searcher.search("w3 w6 w7", 10_000, None).expect("search");
+        let keys: Vec<u64> = all.iter().map(|hit| hit.key).filter(|key| key % 7 == 0).collect();
+        let segments = searcher.searcher.segment_readers().iter().enumerate().map(|(ordinal, segment)| {
+            let mut bits = vec![0u64; (segment.max_doc() as usize).div_ceil(64)];
+            for passage in 0..segment.max_doc() {
+                let key = searcher.key(DocAddress::new(ordinal as u32, passage));
+                bits[passage as usize / 64] |= u64::from(key % 7 == 0) << (passage % 64);
+            }
+            bits.into()
+        });
+        let among = Passages::new(segments.collect(), KeySet::from_sorted(keys.clone()));
+        let hits = searcher.search("w3 w6 w7", 10_000, Some(&among)).expect("search");
+        assert_eq!(hits.iter().map(|hit| hit.key).collect::<Vec<_>>(), keys);
+    }
+
+    #[test]
+    fn what_is_remembered_gives_the_same_answers_and_stays_small() {
+        let (small, large) = (Arc::new(WordCache::new(0)), words());
+        let (_directory, index) = generated(3, 2_000, &small);
+        let (_directory, remembering) = generated(3, 2_000, &large);
+        for _ in 0..3 {
+            for query in ["w1 w8", "w4", "w0 w2 w3 w5"] {
+                let hits = |index: &LexicalIndex| index.searcher().search(query, 20, None).expect("search");
+                assert_eq!(hits(&index), hits(&remembering), "{query}");
+            }
+        }
+        assert_eq!(small.bytes(), 0);
+        let (hits, misses) = large.hits_and_misses();
+        assert_eq!(hits, misses * 2, "each word is decoded once and then found");
+        assert!(large.bytes() > 0);
     }
 }

@@ -58,6 +58,7 @@ fn decided(settings: &Settings) -> BTreeMap<String, String> {
         put("server.in_flight_max", in_flight.to_string());
     }
     put("search.cache_bytes", size(defaults.cache));
+    put("search.word_cache_bytes", size(ByteSize(defaults.cache.0 * 4)));
     put("store.max_bytes", size(log_bytes_max(settings.storage, settings.resources.memory.1)));
     if settings.backup_claim.is_some() {
         put("snapshot.target", toml_text(SNAPSHOTS_DIR));

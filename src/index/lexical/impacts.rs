@@ -1,0 +1,283 @@
+//! What a word adds to the score of each passage of a segment, decoded once and kept: a cache beside tantivy's postings.
+//!
+//! BM25 gives a passage `idf · impact` for each word of the query that is in it, where the impact
+//! `tf · (k1 + 1) / (tf + k1 · (1 − b + b · length / average))` depends on the passage and the word alone. So it is computed
+//! once for each word that is asked for, as a byte, and a search only adds. Postings are cut into ranges of passages whose sums
+//! fit the processor's first cache.
+//!
+//! Invariants:
+//! * An impact is the byte nearest to its share of the bound `k1 + 1`, and at least 1: 0 means that the word is not there.
+//! * The average length moves with every write, so it counts in steps of two per cent: what was decoded stays valid as long as
+//!   the step is the same, and equal views give equal scores, whatever was decoded when.
+//! * Memory is bounded. Segments that are gone are not asked for any more, so their words are the first to go.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quick_cache::sync::Cache;
+use quick_cache::{Equivalent, Weighter};
+use tantivy::fieldnorm::FieldNormReader;
+use tantivy::index::SegmentId;
+use tantivy::schema::{Field, IndexRecordOption};
+use tantivy::{SegmentReader, TantivyError, Term};
+
+/// Passages of a range.
+pub(super) const RANGE: usize = 1 << 14;
+/// BM25's saturation of a word that is repeated.
+const K1: f32 = 1.2;
+/// BM25's weight of a passage's length.
+const B: f32 = 0.75;
+/// What an impact stays below.
+pub(super) const BOUND: f32 = K1 + 1.0;
+/// A word in at least one passage of this many is kept as a byte for each passage: adding those is quicker than following
+/// postings, and takes five times their memory at most.
+const DENSE_PART: usize = 16;
+/// Steps of the average length for each factor of e.
+const STEPS: f32 = 50.0;
+/// What an entry takes besides its postings.
+const ENTRY_BYTES: u64 = 256;
+
+/// The average length of the passages, to a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Average(i16);
+
+impl Average {
+    pub(super) fn of(tokens: u64, passages: u64) -> Self {
+        let average = (tokens as f32 / passages.max(1) as f32).max(1.0);
+        Self((average.ln() * STEPS).round() as i16)
+    }
+
+    fn value(self) -> f32 {
+        (f32::from(self.0) / STEPS).exp()
+    }
+}
+
+/// The impacts of one word in one segment.
+#[derive(Debug)]
+pub(super) struct Impacts {
+    /// Passages that have the word, those removed since included.
+    doc_freq: u32,
+    /// The greatest impact of each range, 0 where the word is in none of its passages.
+    peaks: Box<[u8]>,
+    layout: Layout,
+}
+
+#[derive(Debug)]
+enum Layout {
+    /// Where in its range each passage is, and its impact; those of range `r` are `starts[r]..starts[r + 1]`.
+    Sparse { starts: Box<[u32]>, offsets: Box<[u16]>, impacts: Box<[u8]> },
+    /// An impact for each passage of the segment.
+    Dense(Box<[u8]>),
+}
+
+/// What a word has in one range.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Part<'a> {
+    /// Passages by their place in the range, ascending, with their impacts.
+    Sparse(&'a [u16], &'a [u8]),
+    /// An impact for each passage of the range.
+    Dense(&'a [u8]),
+}
+
+impl Impacts {
+    /// Decodes a word's postings.
+    fn read(segment: &SegmentReader, field: Field, word: &str, average: Average) -> Result<Self, TantivyError> {
+        let inverted = segment.inverted_index(field)?;
+        let Some(info) = inverted.get_term_info(&Term::from_field_text(field, word))? else { return Ok(Self::none()) };
+        let lengths = segment.get_fieldnorms_reader(field)?;
+        let mut block = inverted.read_block_postings_from_terminfo(&info, IndexRecordOption::WithFreqs)?;
+        let average = average.value();
+        let norms: Vec<f32> =
+            (0..=255).map(|id| K1 * (1.0 - B + B * FieldNormReader::id_to_fieldnorm(id) as f32 / average)).collect();
+        let impact = |frequency: u32, passage: u32| {
+            let frequency = frequency as f32;
+            let share = frequency / (frequency + norms[usize::from(lengths.fieldnorm_id(passage))]);
+            ((share * 255.0).round() as u8).max(1)
+        };
+        let passages = segment.max_doc() as usize;
+        let mut peaks = vec![0u8; passages.div_ceil(RANGE)];
+        let mut note = |passage: usize, impact: u8| peaks[passage / RANGE] = peaks[passage / RANGE].max(impact);
+        let layout = if info.doc_freq as usize * DENSE_PART >= passages {
+            let mut dense = vec![0u8; passages];
+            while !block.docs().is_empty() {
+                for (&passage, &frequency) in block.docs().iter().zip(block.freqs()) {
+                    let impact = impact(frequency, passage);
+                    dense[passage as usize] = impact;
+                    note(passage as usize, impact);
+                }
+                block.advance();
+            }
+            Layout::Dense(dense.into())
+        } else {
+            let count = info.doc_freq as usize;
+            let (mut offsets, mut impacts) = (Vec::with_capacity(count), Vec::with_capacity(count));
+            let mut starts = vec![0u32];
+            while !block.docs().is_empty() {
+                for (&passage, &frequency) in block.docs().iter().zip(block.freqs()) {
+                    let place = passage as usize;
+                    starts.resize(place / RANGE + 1, offsets.len() as u32);
+                    offsets.push((place % RANGE) as u16);
+                    let impact = impact(frequency, passage);
+                    impacts.push(impact);
+                    note(place, impact);
+                }
+                block.advance();
+            }
+            starts.resize(passages.div_ceil(RANGE) + 1, offsets.len() as u32);
+            Layout::Sparse { starts: starts.into(), offsets: offsets.into(), impacts: impacts.into() }
+        };
+        Ok(Self { doc_freq: info.doc_freq, peaks: peaks.into(), layout })
+    }
+
+    fn none() -> Self {
+        let layout = Layout::Sparse { starts: Box::default(), offsets: Box::default(), impacts: Box::default() };
+        Self { doc_freq: 0, peaks: Box::default(), layout }
+    }
+
+    /// Passages that have the word, those removed since included.
+    pub(super) fn doc_freq(&self) -> u32 {
+        self.doc_freq
+    }
+
+    /// The greatest impact in a range.
+    pub(super) fn peak(&self, range: usize) -> u8 {
+        self.peaks.get(range).copied().unwrap_or_default()
+    }
+
+    /// What the word has in a range; `None` where it is in no passage of it.
+    pub(super) fn part(&self, range: usize) -> Option<Part<'_>> {
+        if self.peak(range) == 0 {
+            return None;
+        }
+        match &self.layout {
+            Layout::Sparse { starts, offsets, impacts } => {
+                let part = starts[range] as usize..starts[range + 1] as usize;
+                Some(Part::Sparse(&offsets[part.clone()], &impacts[part]))
+            }
+            Layout::Dense(impacts) => {
+                let start = range * RANGE;
+                Some(Part::Dense(&impacts[start..impacts.len().min(start + RANGE)]))
+            }
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        let layout = match &self.layout {
+            Layout::Sparse { starts, offsets, impacts } => size_of_val(&**starts) + size_of_val(&**offsets) + impacts.len(),
+            Layout::Dense(impacts) => impacts.len(),
+        };
+        (layout + self.peaks.len()) as u64
+    }
+}
+
+/// A word in a segment.
+#[derive(Debug, Clone)]
+struct Key {
+    segment: SegmentId,
+    average: Average,
+    word: Box<str>,
+}
+
+/// The same, of a word that is borrowed.
+struct KeyOf<'a> {
+    segment: SegmentId,
+    average: Average,
+    word: &'a str,
+}
+
+impl Key {
+    fn borrowed(&self) -> KeyOf<'_> {
+        KeyOf { segment: self.segment, average: self.average, word: &self.word }
+    }
+}
+
+impl Hash for KeyOf<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.segment, self.average, self.word).hash(state);
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.borrowed().hash(state);
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.borrowed().equivalent(other)
+    }
+}
+
+impl Eq for Key {}
+
+impl Equivalent<Key> for KeyOf<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        (self.segment, self.average, self.word) == (key.segment, key.average, &*key.word)
+    }
+}
+
+#[derive(Clone)]
+struct Weigh;
+
+impl Weighter<Key, Arc<Impacts>> for Weigh {
+    fn weight(&self, key: &Key, impacts: &Arc<Impacts>) -> u64 {
+        ENTRY_BYTES + key.word.len() as u64 + impacts.bytes()
+    }
+}
+
+/// The words that were asked for lately, of all collections.
+pub struct WordCache {
+    words: Cache<Key, Arc<Impacts>, Weigh>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl WordCache {
+    /// An empty cache.
+    ///
+    /// * `bytes`: what it may take; one word of a segment of a million passages takes a megabyte at most. With 0 nothing is kept.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        let words = Cache::with_weighter((bytes / 4_096).clamp(16, 1 << 20) as usize, bytes, Weigh);
+        Self { words, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+    }
+
+    /// Bytes that are taken.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.words.weight()
+    }
+
+    /// Words found and words decoded since the start.
+    #[must_use]
+    pub fn hits_and_misses(&self) -> (u64, u64) {
+        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
+    }
+
+    /// A word's impacts in a segment.
+    pub(super) fn impacts(
+        &self,
+        segment: &SegmentReader,
+        field: Field,
+        word: &str,
+        average: Average,
+    ) -> Result<Arc<Impacts>, TantivyError> {
+        let segment_id = segment.segment_id();
+        if let Some(known) = self.words.get(&KeyOf { segment: segment_id, average, word }) {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(known);
+        }
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        let impacts = Arc::new(Impacts::read(segment, field, word, average)?);
+        self.words.insert(Key { segment: segment_id, average, word: word.into() }, Arc::clone(&impacts));
+        Ok(impacts)
+    }
+}
+
+impl std::fmt::Debug for WordCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WordCache").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,176 @@
+//! The best passages of a query by BM25: impacts of its words added up, range by range.
+//!
+//! Invariants: sums cannot overflow, because the words' weights are shares of what a sum can hold; a range whose words together cannot
+//! reach what was found already is not looked at, so what is skipped cannot be among the best. Equal scores are kept by segment and
+//! place, so what is returned does not depend on the order in which ranges are looked at.
+
+use std::sync::Arc;
+
+use tantivy::{DocAddress, SegmentReader};
+
+use super::impacts::{BOUND, Impacts, Part, RANGE};
+use super::matching::Passages;
+
+/// A range with fewer postings than this is read by following them again instead of looking at every sum.
+const FOLLOWED: usize = RANGE / 8;
+/// Sums looked at together: when none is good enough the next come.
+const GROUP: usize = 64;
+/// The greatest sum.
+const SUM_MAX: f32 = 65_535.0;
+
+/// A word of a query with what it counts.
+pub(super) struct Word {
+    /// Its inverse document frequency, times what a misspelling leaves of it.
+    pub(super) weight: f32,
+    /// Its impacts in each segment.
+    pub(super) impacts: Vec<Arc<Impacts>>,
+}
+
+/// The passages with the greatest sums.
+struct Best {
+    found: Vec<(u16, DocAddress)>,
+    limit: usize,
+    /// No lower sum can be among the best.
+    threshold: u16,
+}
+
+impl Best {
+    fn offer(&mut self, sum: u16, address: DocAddress) {
+        self.found.push((sum, address));
+        if self.found.len() >= self.limit.saturating_mul(2) {
+            let (_, last, _) = self.found.select_nth_unstable_by(self.limit - 1, order);
+            self.threshold = last.0;
+            self.found.truncate(self.limit);
+        }
+    }
+
+    fn into_sorted(mut self) -> Vec<(u16, DocAddress)> {
+        self.found.sort_unstable_by(order);
+        self.found.truncate(self.limit);
+        self.found
+    }
+}
+
+fn order(left: &(u16, DocAddress), right: &(u16, DocAddress)) -> std::cmp::Ordering {
+    right.0.cmp(&left.0).then(left.1.cmp(&right.1))
+}
+
+/// The `limit` best passages, with their scores, best first.
+///
+/// * `limit`: at least 1.
+/// * `among`: those that may be found.
+pub(super) fn best(
+    segments: &[SegmentReader],
+    words: &[Word],
+    limit: usize,
+    among: Option<&Passages>,
+) -> Vec<(f32, DocAddress)> {
+    let total: f32 = words.iter().map(|word| word.weight).sum();
+    if words.is_empty() || total <= 0.0 {
+        return Vec::new();
+    }
+    // Sixteenths of bits: a byte times this, cut to its upper half, is the word's part of a sum.
+    let weights: Vec<u16> = words.iter().map(|word| (word.weight / total * SUM_MAX) as u16).collect();
+    let mut ranges: Vec<(u16, usize, usize)> = Vec::new();
+    for (ordinal, segment) in segments.iter().enumerate() {
+        for range in 0..(segment.max_doc() as usize).div_ceil(RANGE) {
+            let peaks = words.iter().zip(&weights).map(|(word, weight)| part_of(word.impacts[ordinal].peak(range), *weight));
+            let bound = peaks.sum::<u16>();
+            if bound > 0 {
+                ranges.push((bound, ordinal, range));
+            }
+        }
+    }
+    ranges.sort_unstable_by(|left, right| right.0.cmp(&left.0).then((left.1, left.2).cmp(&(right.1, right.2))));
+    let mut best = Best { found: Vec::with_capacity(limit * 2), limit, threshold: 1 };
+    let mut sums = vec![0u16; RANGE];
+    for (bound, ordinal, range) in ranges {
+        if bound < best.threshold {
+            break;
+        }
+        let parts: Vec<(u16, Part<'_>)> = words
+            .iter()
+            .zip(&weights)
+            .filter_map(|(word, weight)| Some((*weight, word.impacts[ordinal].part(range)?)))
+            .collect();
+        for (weight, part) in &parts {
+            add(&mut sums, *part, *weight);
+        }
+        let segment = &segments[ordinal];
+        let alive = segment.alive_bitset();
+        let start = range * RANGE;
+        let mut offer = |best: &mut Best, place: usize, sum: u16| {
+            let passage = (start + place) as u32;
+            let is_admitted = alive.is_none_or(|alive| alive.is_alive(passage))
+                && among.is_none_or(|among| among.contains(ordinal, passage));
+            if is_admitted {
+                best.offer(sum, DocAddress::new(ordinal as u32, passage));
+            }
+        };
+        let end = (segment.max_doc() as usize - start).min(RANGE);
+        collect(&mut sums[..end], &parts, &mut best, &mut offer);
+    }
+    let scale = total * BOUND / (SUM_MAX * 255.0 / 256.0);
+    best.into_sorted().into_iter().map(|(sum, address)| (f32::from(sum) * scale, address)).collect()
+}
+
+/// What an impact adds to a sum.
+#[inline]
+fn part_of(impact: u8, weight: u16) -> u16 {
+    let impact = u16::from(impact) << 8;
+    ((u32::from(impact) * u32::from(weight)) >> 16) as u16
+}
+
+fn add(sums: &mut [u16], part: Part<'_>, weight: u16) {
+    match part {
+        Part::Sparse(places, impacts) => {
+            for (place, impact) in places.iter().zip(impacts) {
+                sums[usize::from(*place) % RANGE] += part_of(*impact, weight);
+            }
+        }
+        Part::Dense(impacts) => {
+            for (sum, impact) in sums.iter_mut().zip(impacts) {
+                *sum += part_of(*impact, weight);
+            }
+        }
+    }
+}
+
+/// Offers the sums of a range that are good enough, and leaves all of them 0.
+fn collect(
+    sums: &mut [u16],
+    parts: &[(u16, Part<'_>)],
+    best: &mut Best,
+    offer: &mut impl FnMut(&mut Best, usize, u16),
+) {
+    let postings: Option<usize> = parts
+        .iter()
+        .map(|(_, part)| match part {
+            Part::Sparse(places, _) => Some(places.len()),
+            Part::Dense(_) => None,
+        })
+        .sum();
+    if postings.is_some_and(|postings| postings < FOLLOWED) {
+        for (_, part) in parts {
+            let Part::Sparse(places, _) = part else { continue };
+            for place in places.iter() {
+                // With a later word it is 0 by then: each passage is offered once.
+                let sum = std::mem::take(&mut sums[usize::from(*place)]);
+                if sum >= best.threshold {
+                    offer(best, usize::from(*place), sum);
+                }
+            }
+        }
+        return;
+    }
+    for (group, start) in sums.chunks_mut(GROUP).zip((0..).step_by(GROUP)) {
+        if group.iter().copied().fold(0, u16::max) >= best.threshold {
+            for (sum, place) in group.iter().zip(start..) {
+                if *sum >= best.threshold {
+                    offer(best, place, *sum);
+                }
+            }
+        }
+        group.fill(0);
+    }
+}
