@@ -345,7 +345,7 @@ fn prepare(tree: &Tree, platform: Platform, arguments: &Arguments) -> Result<Pre
             ["make the user cairn and its folders", "systemctl enable, restart cairn", "ask the node a question"]
                 .map(|what| deploy::Action::Run { what: what.to_owned() }),
         );
-        findings.extend(machine_findings(from.is_some(), listen, config.admin_listen));
+        findings.extend(machine_findings(listen, config.admin_listen));
     }
     findings.extend(record_findings(record.as_ref(), platform));
     plan.findings.splice(0..0, findings);
@@ -399,7 +399,7 @@ pub(super) fn memory() -> ByteSize {
 }
 
 /// What speaks against an installation on this machine, besides its files.
-fn machine_findings(is_installed: bool, listen: SocketAddr, admin: SocketAddr) -> Vec<Finding> {
+fn machine_findings(listen: SocketAddr, admin: SocketAddr) -> Vec<Finding> {
     let mut findings: Vec<Finding> =
         root_finding("it writes below /usr/local, /etc and /var/lib, makes a user and starts a service")
             .into_iter()
@@ -415,7 +415,8 @@ fn machine_findings(is_installed: bool, listen: SocketAddr, admin: SocketAddr) -
             "systemd does not run on this machine now; --root / puts the files in place without starting anything",
         )),
     }
-    if !(is_installed && Systemd::is_active()) {
+    // One that an interrupted installation left running, too.
+    if !Systemd::is_up() {
         for (address, setting) in [(listen, "server.listen"), (admin, "admin.listen")] {
             if let Err(error) = TcpListener::bind(address) {
                 let message = format!(

@@ -90,10 +90,11 @@ impl<'a> Systemd<'a> {
         told.split_whitespace().nth(1)?.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
     }
 
-    /// Whether the node runs as a service.
+    /// Whether the node runs as a service, or is about to: then its ports are its own.
     #[must_use]
-    pub fn is_active() -> bool {
-        run("systemctl", &["is-active", "--quiet", UNIT]).is_ok()
+    pub fn is_up() -> bool {
+        let told = run("systemctl", &["show", "--property", "ActiveState", "--value", UNIT]);
+        told.is_ok_and(|state| !matches!(state.trim(), "inactive" | "failed"))
     }
 }
 

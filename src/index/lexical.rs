@@ -32,8 +32,8 @@ use tantivy::tokenizer::TextAnalyzer;
 use tantivy::{DocAddress, Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, TantivyError, Term};
 
 use self::directory::UnsyncedDirectory;
-use self::impacts::{Average, Impacts};
 pub use self::impacts::WordCache;
+use self::impacts::{Average, Impacts};
 pub use self::matching::Passages;
 use self::matching::Remembered;
 use self::ranking::Word;
@@ -307,8 +307,8 @@ impl LexicalIndex {
     }
 
     fn publish(&self, payload: &Payload) -> Result<(), LexicalError> {
-        let searcher =
-            LexicalSearcher::new(&self.reader, self.fields, payload, &self.words).map_err(|source| self.engine(source))?;
+        let searcher = LexicalSearcher::new(&self.reader, self.fields, payload, &self.words)
+            .map_err(|source| self.engine(source))?;
         self.searcher.store(Arc::new(searcher));
         Ok(())
     }
@@ -578,7 +578,9 @@ impl LexicalSearcher {
         for term in &word.terms {
             words.extend(self.known_word(term, 1.0)?);
         }
-        if words.len() == known && let Some(text) = word.terms.first() {
+        if words.len() == known
+            && let Some(text) = word.terms.first()
+        {
             for (nearest, share) in spelling::nearest(&self.searcher, self.fields.text, text)? {
                 words.extend(self.known_word(&nearest, share)?);
             }
@@ -899,9 +901,8 @@ mod tests {
     fn reference(searcher: &LexicalSearcher, words: &[&str]) -> BTreeMap<u64, f32> {
         use tantivy::query::{BooleanQuery, Query, TermQuery};
         let terms = words.iter().map(|word| Term::from_field_text(searcher.fields.text, word));
-        let clauses: Vec<Box<dyn Query>> = terms
-            .map(|term| Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs)) as Box<dyn Query>)
-            .collect();
+        let clauses: Vec<Box<dyn Query>> =
+            terms.map(|term| Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs)) as Box<dyn Query>).collect();
         let all = tantivy::collector::TopDocs::with_limit(1_000_000).order_by_score();
         let found = searcher.searcher.search(&BooleanQuery::union(clauses), &all).expect("search");
         found.into_iter().map(|(score, address)| (searcher.key(address), score)).collect()

@@ -101,7 +101,7 @@ impl Config {
             flat_max: 20_000,
             connectivity: 16,
             expansion_add: 128,
-            expansion_search: 64,
+            expansion_search: 80,
             scan_max: 20_000,
         }
     }

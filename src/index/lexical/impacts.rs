@@ -15,8 +15,9 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{Equivalent, Weighter};
+use rustc_hash::FxBuildHasher;
 use tantivy::fieldnorm::FieldNormReader;
 use tantivy::index::SegmentId;
 use tantivy::schema::{Field, IndexRecordOption};
@@ -164,7 +165,9 @@ impl Impacts {
 
     fn bytes(&self) -> u64 {
         let layout = match &self.layout {
-            Layout::Sparse { starts, offsets, impacts } => size_of_val(&**starts) + size_of_val(&**offsets) + impacts.len(),
+            Layout::Sparse { starts, offsets, impacts } => {
+                size_of_val(&**starts) + size_of_val(&**offsets) + impacts.len()
+            }
             Layout::Dense(impacts) => impacts.len(),
         };
         (layout + self.peaks.len()) as u64
@@ -229,7 +232,7 @@ impl Weighter<Key, Arc<Impacts>> for Weigh {
 
 /// The words that were asked for lately, of all collections.
 pub struct WordCache {
-    words: Cache<Key, Arc<Impacts>, Weigh>,
+    words: Cache<Key, Arc<Impacts>, Weigh, FxBuildHasher>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -240,7 +243,9 @@ impl WordCache {
     /// * `bytes`: what it may take; one word of a segment of a million passages takes a megabyte at most. With 0 nothing is kept.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
-        let words = Cache::with_weighter((bytes / 4_096).clamp(16, 1 << 20) as usize, bytes, Weigh);
+        // A word is a name here and no secret, and who floods one bucket slows only himself down.
+        let items = (bytes / 4_096).clamp(16, 1 << 20) as usize;
+        let words = Cache::with(items, bytes, Weigh, FxBuildHasher, DefaultLifecycle::default());
         Self { words, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 

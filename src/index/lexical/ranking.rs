@@ -4,6 +4,7 @@
 //! reach what was found already is not looked at, so what is skipped cannot be among the best. Equal scores are kept by segment and
 //! place, so what is returned does not depend on the order in which ranges are looked at.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use tantivy::{DocAddress, SegmentReader};
@@ -55,6 +56,26 @@ fn order(left: &(u16, DocAddress), right: &(u16, DocAddress)) -> std::cmp::Order
     right.0.cmp(&left.0).then(left.1.cmp(&right.1))
 }
 
+thread_local! {
+    static SUMS: RefCell<Vec<u16>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A sum for each passage of a range, all 0 between ranges. Kept by the thread: making it anew costs more than some searches.
+struct Sums(Vec<u16>);
+
+impl Sums {
+    fn take() -> Self {
+        let mut sums = SUMS.take();
+        sums.resize(RANGE, 0);
+        Self(sums)
+    }
+
+    /// Not after a panic: then they may not be 0.
+    fn give_back(self) {
+        SUMS.set(self.0);
+    }
+}
+
 /// The `limit` best passages, with their scores, best first.
 ///
 /// * `limit`: at least 1.
@@ -69,12 +90,13 @@ pub(super) fn best(
     if words.is_empty() || total <= 0.0 {
         return Vec::new();
     }
-    // Sixteenths of bits: a byte times this, cut to its upper half, is the word's part of a sum.
+    // A byte times this, without the lower eight bits, is the word's part of a sum.
     let weights: Vec<u16> = words.iter().map(|word| (word.weight / total * SUM_MAX) as u16).collect();
     let mut ranges: Vec<(u16, usize, usize)> = Vec::new();
     for (ordinal, segment) in segments.iter().enumerate() {
         for range in 0..(segment.max_doc() as usize).div_ceil(RANGE) {
-            let peaks = words.iter().zip(&weights).map(|(word, weight)| part_of(word.impacts[ordinal].peak(range), *weight));
+            let peaks =
+                words.iter().zip(&weights).map(|(word, weight)| part_of(word.impacts[ordinal].peak(range), *weight));
             let bound = peaks.sum::<u16>();
             if bound > 0 {
                 ranges.push((bound, ordinal, range));
@@ -83,7 +105,7 @@ pub(super) fn best(
     }
     ranges.sort_unstable_by(|left, right| right.0.cmp(&left.0).then((left.1, left.2).cmp(&(right.1, right.2))));
     let mut best = Best { found: Vec::with_capacity(limit * 2), limit, threshold: 1 };
-    let mut sums = vec![0u16; RANGE];
+    let mut sums = Sums::take();
     for (bound, ordinal, range) in ranges {
         if bound < best.threshold {
             break;
@@ -94,7 +116,7 @@ pub(super) fn best(
             .filter_map(|(word, weight)| Some((*weight, word.impacts[ordinal].part(range)?)))
             .collect();
         for (weight, part) in &parts {
-            add(&mut sums, *part, *weight);
+            add(&mut sums.0, *part, *weight);
         }
         let segment = &segments[ordinal];
         let alive = segment.alive_bitset();
@@ -108,17 +130,18 @@ pub(super) fn best(
             }
         };
         let end = (segment.max_doc() as usize - start).min(RANGE);
-        collect(&mut sums[..end], &parts, &mut best, &mut offer);
+        collect(&mut sums.0[..end], &parts, &mut best, &mut offer);
     }
+    sums.give_back();
     let scale = total * BOUND / (SUM_MAX * 255.0 / 256.0);
     best.into_sorted().into_iter().map(|(sum, address)| (f32::from(sum) * scale, address)).collect()
 }
 
-/// What an impact adds to a sum.
+/// What an impact adds to a sum: `impact · weight / 256`, cut to a whole number, in sixteen bits, of which a register has many.
 #[inline]
 fn part_of(impact: u8, weight: u16) -> u16 {
-    let impact = u16::from(impact) << 8;
-    ((u32::from(impact) * u32::from(weight)) >> 16) as u16
+    let impact = u16::from(impact);
+    impact * (weight >> 8) + ((impact * (weight & 0xff)) >> 8)
 }
 
 fn add(sums: &mut [u16], part: Part<'_>, weight: u16) {

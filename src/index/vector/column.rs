@@ -52,12 +52,6 @@ pub(super) fn as_kernel(values: &[f16]) -> &[numkong::f16] {
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<numkong::f16>(), values.len()) }
 }
 
-/// The same numbers as the graph's engine names them.
-pub(super) fn as_engine(values: &[f16]) -> &[usearch::f16] {
-    // SAFETY: `repr(transparent)` over u16 and over i16: equal size and alignment, every pattern is valid.
-    unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<usearch::f16>(), values.len()) }
-}
-
 /// A whole file, mapped for reading.
 pub(super) struct MappedFile(Option<MmapRaw>);
 

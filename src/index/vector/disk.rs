@@ -35,7 +35,7 @@ use super::graph::GraphState;
 use crate::base::{Digest, Lsn};
 
 /// Version of the files of this module; others are not read but rebuilt.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const MANIFEST: &str = "manifest.json";
 const PREFIXES: [&str; 5] = ["vectors-", "keys-", "alive-", "graph-", "journal-"];
 const RECORD_HEAD: usize = 28;

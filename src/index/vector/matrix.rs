@@ -10,7 +10,7 @@ use half::f16;
 use super::bits::Bits;
 use super::column::{Column, Rows};
 use super::disk::{DiskError, Record, Sealed, VectorManifest};
-use super::graph::Graph;
+use super::graph::{Graph, hosted};
 use super::keys::KeySet;
 use super::scan::Best;
 use super::{BuildError, Config, Neighbor, scan};
@@ -18,6 +18,9 @@ use crate::base::Lsn;
 
 /// Rows copied at a time while a matrix is rewritten.
 const REWRITE_ROWS: usize = 1024;
+/// While fewer than one row in this many is removed, a walk does not ask about each row that it meets, a fifth of its time:
+/// what it finds too much is more than what has to be dropped.
+const DEAD_PART: usize = 10;
 
 /// What a search sees: never changes, except that the graph reaches further.
 pub(super) struct View {
@@ -44,7 +47,7 @@ impl View {
         self.neighbors(best)
     }
 
-    /// The best of the allowed rows that the graph finds below `reach`, of its strays and of all rows from `reach` on.
+    /// The best of the allowed rows that the graph finds below `reach`, of its strays near them and of all rows from `reach` on.
     /// `None` when the graph does not find enough, so that a scan must decide.
     pub(super) fn walk(
         &self,
@@ -58,12 +61,22 @@ impl View {
         let strays = self.graph.strays();
         let keys = self.keys.all();
         let passes = |row: usize| allowed.is_none_or(|allowed| keys.get(row).is_some_and(|key| allowed.contains(*key)));
+        // A row at `reach` or above was linked by a newer view than this one.
         let admit = |row: usize| row < reach && self.alive.contains(row) && passes(row);
-        let all = allowed.is_none() && reach == self.vectors.count() && self.live == reach;
-        let mut rows = self.graph.nearest(query, limit, (!all).then_some(admit)).ok()?;
-        // Linked by a newer view than this one.
-        rows.retain(|row| *row < reach);
-        rows.extend(strays.iter().copied().filter(|row| admit(*row)));
+        let wanted = limit.max(self.graph.expansion_search());
+        let mut rows = Vec::new();
+        if allowed.is_none() && (self.vectors.count() - self.live) * DEAD_PART <= self.live {
+            rows = self.graph.nearest(query, wanted, None::<fn(usize) -> bool>).ok()?;
+            if !strays.is_empty() {
+                let more: Vec<usize> = rows.iter().flat_map(|row| hosted(&strays, *row)).collect();
+                rows.extend(more);
+            }
+            rows.retain(|row| admit(*row));
+        }
+        if rows.len() < limit {
+            rows = self.graph.nearest(query, wanted, Some(admit)).ok()?;
+            rows.extend(strays.iter().map(|stray| stray.row).filter(|row| admit(*row)));
+        }
         rows.sort_unstable();
         rows.dedup();
         let mut best = Best::new(limit);

@@ -3,12 +3,15 @@
 use std::ops::Range;
 
 use half::f16;
+use half::slice::HalfFloatSliceExt as _;
 use numkong::Dot;
 
 use super::bits::Bits;
 use super::column::{Rows, as_kernel};
-use super::keys::{KeySet, gallop};
+use super::keys::{KeySet, gallop, locate};
 
+/// How many standard deviations of a component the coarse form can hold. Those of a unit vector of `n` numbers have `1/√n`.
+const SPREAD: f32 = 5.0;
 /// Largest accepted distance of a vector's squared length from 1. Rounding to f16 moves it by less than 0.002.
 const UNIT_TOLERANCE: f32 = 0.05;
 
@@ -27,15 +30,30 @@ pub(super) fn is_unit(vector: &[f16]) -> bool {
 /// Allowed rows are picked one by one while they are fewer than one in this many; else all are scored in order and
 /// those allowed are kept. With 100,000 × 256, larger than the caches, a picked row costs 95 ns and one in order 19 ns.
 const PICK_PART: usize = 5;
+/// Fewer allowed rows than one in this many are looked for one by one, more by walking from each to the next.
+const FEW_PART: usize = 64;
 
 /// `query` scaled to length 1; `None` when it is zero, not finite or not of `dimensions` numbers.
 pub(super) fn unit_query(query: &[f32], dimensions: usize) -> Option<Vec<f16>> {
     if query.len() != dimensions {
         return None;
     }
+    // In f64 because a square of a small number may be none in f32.
     let norm = query.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-    let scaled: Vec<f16> = query.iter().map(|x| f16::from_f64(f64::from(*x) / norm)).collect();
-    is_unit(&scaled).then_some(scaled)
+    let scaled: Vec<f32> = query.iter().map(|x| (f64::from(*x) / norm) as f32).collect();
+    let mut unit = vec![f16::ZERO; dimensions];
+    unit.convert_from_f32_slice(&scaled);
+    is_unit(&unit).then_some(unit)
+}
+
+/// A unit vector in bytes, for the graph: the same scale for all, so that inner products order as those of the vectors do. What
+/// is too large for it is cut off.
+pub(super) fn coarse(vector: &[f16]) -> Vec<i8> {
+    let scale = 127.0 * (vector.len() as f32).sqrt() / SPREAD;
+    let mut exact = vec![0f32; vector.len()];
+    vector.convert_to_f32_slice(&mut exact);
+    // The conversion to a byte saturates.
+    exact.into_iter().map(|value| (value * scale).round_ties_even() as i8).collect()
 }
 
 /// Keeps the `limit` best of the rows offered: greatest score first, equal scores by ascending row.
@@ -122,9 +140,10 @@ pub(super) fn scan_allowed(
         scan(vectors, alive, query, 0..keys.len(), best, |row| allowed.contains(keys[row]));
         return;
     }
+    let is_few = allowed.len() < keys.len() / FEW_PART;
     let mut row = 0;
     for key in allowed.keys() {
-        row = gallop(keys, row, *key);
+        row = if is_few { locate(keys, *key) } else { gallop(keys, row, *key) };
         if keys.get(row) == Some(key) && alive.contains(row) {
             best.offer(dot(vectors.row(row), query), row);
         }

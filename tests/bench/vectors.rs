@@ -1,0 +1,190 @@
+//! The vector part alone: what it finds and what that costs, beside usearch called directly with the same settings.
+//!
+//! `cargo bench --bench vectors -- FOLDER [VECTORS [CANDIDATES]]`, where FOLDER is what `tests/bench/corpus.py` wrote. One line of JSON for
+//! each row. Costs are the thread's own time on a processor, so that they hold on a busy machine.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use cairn::base::Lsn;
+use cairn::embed::StaticModel;
+use cairn::index::vector::{Config, KeySet, Trust, VectorIndex};
+use half::f16;
+use serde_json::json;
+use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
+
+/// Hits that recall is measured of.
+const HITS: usize = 10;
+/// Questions that are asked.
+const QUESTIONS: usize = 1_000;
+/// Vectors of one batch of the index.
+const BATCH: usize = 10_000;
+
+/// Nanoseconds that this thread has run.
+fn on_cpu() -> u64 {
+    let told = fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
+    told.split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number")
+}
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    let mut entries: Vec<PathBuf> =
+        fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("listed").path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() { files(&path, found) } else { found.push(path) }
+    }
+}
+
+/// The passages of the corpus as unit vectors.
+fn vectors(folder: &Path, count: usize, model: &StaticModel) -> Vec<Vec<f16>> {
+    let mut paths = Vec::new();
+    files(&folder.join("docs"), &mut paths);
+    let mut vectors = Vec::with_capacity(count);
+    for path in paths {
+        for section in fs::read_to_string(path).expect("text").split("\n## ").skip(1) {
+            if vectors.len() == count {
+                return vectors;
+            }
+            vectors.push(model.embed_one(section).into_iter().map(f16::from_f32).collect());
+        }
+    }
+    vectors
+}
+
+/// Microseconds of processor for each question.
+fn cost(questions: &[Vec<f32>], mut ask: impl FnMut(&[f32])) -> f64 {
+    questions.iter().take(100).for_each(|question| ask(question));
+    let start = on_cpu();
+    questions.iter().for_each(|question| ask(question));
+    (on_cpu() - start) as f64 / 1e3 / questions.len() as f64
+}
+
+fn recall(found: &[HashSet<u64>], truth: &[HashSet<u64>]) -> f64 {
+    let hits: usize = found.iter().zip(truth).map(|(found, truth)| found.intersection(truth).count()).sum();
+    hits as f64 / truth.iter().map(HashSet::len).sum::<usize>() as f64
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let [folder, rest @ ..] = &arguments[..] else {
+        eprintln!("vectors: give the folder that tests/bench/corpus.py wrote; nothing was measured");
+        return;
+    };
+    let folder = Path::new(folder);
+    let count = rest.first().map_or(100_000, |count| count.parse().expect("a number of vectors"));
+    let model = StaticModel::built_in();
+    let vectors = vectors(folder, count, &model);
+    let dimensions = vectors[0].len();
+    let questions = fs::read_to_string(folder.join("queries.txt")).expect("questions");
+    let questions: Vec<Vec<f32>> = questions.lines().take(QUESTIONS).map(|line| model.embed_one(line)).collect();
+    let row = |what: &str, values: serde_json::Value| {
+        let mut row = json!({"what": what, "vectors": vectors.len(), "dimensions": dimensions});
+        row.as_object_mut().expect("an object").extend(values.as_object().expect("an object").clone());
+        println!("{row}");
+    };
+
+    let directory = tempfile::tempdir().expect("a folder");
+    let mut config = Config::new(dimensions);
+    if let Some(expansion) = rest.get(1) {
+        config.expansion_search = expansion.parse().expect("a number of candidates");
+    }
+    let (index, _) = VectorIndex::open(directory.path(), config.clone(), Trust::Verify).expect("opened");
+    for (number, batch) in vectors.chunks(BATCH).enumerate() {
+        let first = (number * BATCH) as u64;
+        let added: Vec<(u64, &[f16])> = (first..).zip(batch.iter().map(Vec::as_slice)).collect();
+        index.apply(Lsn(number as u64 + 1), &[], &added).expect("applied");
+    }
+    let begun = Instant::now();
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| while index.build_step(1_000).expect("linked") > 0 {});
+        }
+    });
+    let linked = begun.elapsed().as_secs_f64();
+    let mut repaired = 0;
+    loop {
+        let step = index.verify_graph(10_000).expect("verified");
+        repaired += step.repaired;
+        if step.checked == 0 {
+            break;
+        }
+    }
+    let stats = index.stats();
+    row(
+        "build",
+        json!({
+            "seconds": linked, "threads": threads, "a_second": vectors.len() as f64 / linked, "repaired": repaired,
+            "strays": stats.strays, "memory_mib": stats.memory_bytes >> 20, "mapped_mib": stats.mapped_bytes >> 20,
+        }),
+    );
+    let keys =
+        |found: Vec<cairn::index::vector::Neighbor>| found.into_iter().map(|hit| hit.key).collect::<HashSet<u64>>();
+    let truth: Vec<HashSet<u64>> = questions.iter().map(|question| keys(index.exact(question, HITS, None))).collect();
+    for limit in [HITS, 40] {
+        let found: Vec<HashSet<u64>> = questions
+            .iter()
+            .map(|question| index.search(question, limit, None).into_iter().take(HITS).map(|hit| hit.key).collect())
+            .collect();
+        let cost = cost(&questions, |question| drop(index.search(question, limit, None)));
+        row("search", json!({"limit": limit, "recall": recall(&found, &truth), "us": cost}));
+    }
+    for part in [2, 10, 100, 1_000, 10_000] {
+        let allowed: KeySet = (0..vectors.len() as u64)
+            .filter(|key| key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32 < u64::from(u32::MAX) / part)
+            .collect();
+        let truth: Vec<HashSet<u64>> =
+            questions.iter().map(|question| keys(index.exact(question, HITS, Some(&allowed)))).collect();
+        let found: Vec<HashSet<u64>> = questions
+            .iter()
+            .map(|question| {
+                index.search(question, 40, Some(&allowed)).into_iter().take(HITS).map(|hit| hit.key).collect()
+            })
+            .collect();
+        let cost = cost(&questions, |question| drop(index.search(question, 40, Some(&allowed))));
+        row(
+            "filtered search",
+            json!({"limit": 40, "one_in": part, "allowed": allowed.len(), "recall": recall(&found, &truth), "us": cost}),
+        );
+    }
+
+    for (name, kind) in [("f16", ScalarKind::F16), ("i8", ScalarKind::I8)] {
+        let options = IndexOptions {
+            dimensions,
+            metric: MetricKind::IP,
+            quantization: kind,
+            connectivity: config.connectivity,
+            expansion_add: config.expansion_add,
+            expansion_search: config.expansion_search,
+            multi: false,
+        };
+        let direct = Index::new(&options).expect("made");
+        direct.reserve(vectors.len()).expect("room");
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            for thread in 0..threads {
+                let (direct, vectors) = (&direct, &vectors);
+                scope.spawn(move || {
+                    for (key, vector) in vectors.iter().enumerate().skip(thread).step_by(threads) {
+                        let vector: Vec<f32> = vector.iter().map(|value| value.to_f32()).collect();
+                        direct.add(key as u64, &vector).expect("added");
+                    }
+                });
+            }
+        });
+        let seconds = begun.elapsed().as_secs_f64();
+        for limit in [HITS, 40] {
+            let found: Vec<HashSet<u64>> = questions
+                .iter()
+                .map(|question| direct.search(question, limit).expect("found").keys.into_iter().take(HITS).collect())
+                .collect();
+            let cost = cost(&questions, |question| drop(direct.search(question, limit)));
+            row(
+                &format!("usearch {name}"),
+                json!({"limit": limit, "recall": recall(&found, &truth), "us": cost, "build_seconds": seconds}),
+            );
+        }
+    }
+}
