@@ -331,6 +331,12 @@ impl Library {
         &self.config.data_dir
     }
 
+    /// The words that are searched for.
+    #[must_use]
+    pub fn words(&self) -> &WordCache {
+        &self.config.words
+    }
+
     /// The models this node has.
     #[must_use]
     pub fn models(&self) -> &Models {

@@ -152,6 +152,12 @@ pub struct Metrics {
     pub passages: Family<CollectionLabels, Gauge>,
     /// Passages not yet linked into the vector graph, by collection name.
     pub passages_unlinked: Family<CollectionLabels, Gauge>,
+    /// Words of questions that were remembered.
+    pub word_cache_hits: Counter,
+    /// Words of questions that had to be decoded.
+    pub word_cache_misses: Counter,
+    /// Memory for words of questions.
+    pub word_cache_bytes: Gauge,
     /// 1 while the node refuses writes.
     pub read_only: Gauge,
     /// Seconds since the newest snapshot; infinite when there is none.
@@ -191,6 +197,9 @@ impl Metrics {
             documents: Family::default(),
             passages: Family::default(),
             passages_unlinked: Family::default(),
+            word_cache_hits: Counter::default(),
+            word_cache_misses: Counter::default(),
+            word_cache_bytes: Gauge::default(),
             read_only: Gauge::default(),
             snapshot_age: Gauge::default(),
             snapshot_verified_age: Gauge::default(),
@@ -200,6 +209,17 @@ impl Metrics {
         registry.register("tool_duration_seconds", "Time of a tool call inside the node", metrics.tool_seconds.clone());
         registry.register("search_cache_hits", "Searches answered from the cache", metrics.search_cache_hits.clone());
         registry.register("search_cache_misses", "Searches computed", metrics.search_cache_misses.clone());
+        registry.register(
+            "word_cache_hits",
+            "Words of questions that were remembered",
+            metrics.word_cache_hits.clone(),
+        );
+        registry.register(
+            "word_cache_misses",
+            "Words of questions that were decoded",
+            metrics.word_cache_misses.clone(),
+        );
+        registry.register("word_cache_bytes", "Memory for words of questions", metrics.word_cache_bytes.clone());
         registry.register("requests_shed", "Requests refused under load", metrics.requests_shed.clone());
         registry.register("requests_in_flight", "Requests being answered", metrics.requests_in_flight.clone());
         registry.register(

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -151,6 +152,10 @@ fn observe(library: &Library, metrics: &Metrics) {
     metrics.log_lsn.set(reader.last().0 as f64);
     metrics.log_bytes.set(reader.log_bytes() as f64);
     metrics.read_only.set(i64::from(!matches!(reader.state(), WriterState::Writable)));
+    let (hits, misses) = library.words().hits_and_misses();
+    metrics.word_cache_hits.inner().store(hits, Ordering::Relaxed);
+    metrics.word_cache_misses.inner().store(misses, Ordering::Relaxed);
+    metrics.word_cache_bytes.set(library.words().bytes().cast_signed());
     metrics.documents.clear();
     metrics.passages.clear();
     metrics.passages_unlinked.clear();

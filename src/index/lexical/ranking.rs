@@ -4,7 +4,7 @@
 //! reach what was found already is not looked at, so what is skipped cannot be among the best. Equal scores are kept by segment and
 //! place, so what is returned does not depend on the order in which ranges are looked at.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::sync::Arc;
 
 use tantivy::{DocAddress, SegmentReader};
@@ -57,22 +57,20 @@ fn order(left: &(u16, DocAddress), right: &(u16, DocAddress)) -> std::cmp::Order
 }
 
 thread_local! {
-    static SUMS: RefCell<Vec<u16>> = const { RefCell::new(Vec::new()) };
+    static SUMS: Cell<Option<Box<[u16; RANGE]>>> = const { Cell::new(None) };
 }
 
 /// A sum for each passage of a range, all 0 between ranges. Kept by the thread: making it anew costs more than some searches.
-struct Sums(Vec<u16>);
+struct Sums(Box<[u16; RANGE]>);
 
 impl Sums {
     fn take() -> Self {
-        let mut sums = SUMS.take();
-        sums.resize(RANGE, 0);
-        Self(sums)
+        Self(SUMS.take().unwrap_or_else(|| Box::new([0; RANGE])))
     }
 
     /// Not after a panic: then they may not be 0.
     fn give_back(self) {
-        SUMS.set(self.0);
+        SUMS.set(Some(self.0));
     }
 }
 
@@ -92,6 +90,8 @@ pub(super) fn best(
     }
     // A byte times this, without the lower eight bits, is the word's part of a sum.
     let weights: Vec<u16> = words.iter().map(|word| (word.weight / total * SUM_MAX) as u16).collect();
+    let addends: Vec<[u16; 256]> =
+        weights.iter().map(|weight| std::array::from_fn(|impact| part_of(impact as u8, *weight))).collect();
     let mut ranges: Vec<(u16, usize, usize)> = Vec::new();
     for (ordinal, segment) in segments.iter().enumerate() {
         for range in 0..(segment.max_doc() as usize).div_ceil(RANGE) {
@@ -110,13 +110,11 @@ pub(super) fn best(
         if bound < best.threshold {
             break;
         }
-        let parts: Vec<(u16, Part<'_>)> = words
-            .iter()
-            .zip(&weights)
-            .filter_map(|(word, weight)| Some((*weight, word.impacts[ordinal].part(range)?)))
-            .collect();
-        for (weight, part) in &parts {
-            add(&mut sums.0, *part, *weight);
+        let mut parts = Vec::with_capacity(words.len());
+        for ((word, weight), addends) in words.iter().zip(&weights).zip(&addends) {
+            let Some(part) = word.impacts[ordinal].part(range) else { continue };
+            add(&mut sums.0, part, *weight, addends);
+            parts.push(part);
         }
         let segment = &segments[ordinal];
         let alive = segment.alive_bitset();
@@ -144,11 +142,12 @@ fn part_of(impact: u8, weight: u16) -> u16 {
     impact * (weight >> 8) + ((impact * (weight & 0xff)) >> 8)
 }
 
-fn add(sums: &mut [u16], part: Part<'_>, weight: u16) {
+/// * `addends`: what each impact adds at this weight.
+fn add(sums: &mut [u16; RANGE], part: Part<'_>, weight: u16, addends: &[u16; 256]) {
     match part {
         Part::Sparse(places, impacts) => {
             for (place, impact) in places.iter().zip(impacts) {
-                sums[usize::from(*place) % RANGE] += part_of(*impact, weight);
+                sums[usize::from(*place) % RANGE] += addends[usize::from(*impact)];
             }
         }
         Part::Dense(impacts) => {
@@ -160,21 +159,16 @@ fn add(sums: &mut [u16], part: Part<'_>, weight: u16) {
 }
 
 /// Offers the sums of a range that are good enough, and leaves all of them 0.
-fn collect(
-    sums: &mut [u16],
-    parts: &[(u16, Part<'_>)],
-    best: &mut Best,
-    offer: &mut impl FnMut(&mut Best, usize, u16),
-) {
+fn collect(sums: &mut [u16], parts: &[Part<'_>], best: &mut Best, offer: &mut impl FnMut(&mut Best, usize, u16)) {
     let postings: Option<usize> = parts
         .iter()
-        .map(|(_, part)| match part {
+        .map(|part| match part {
             Part::Sparse(places, _) => Some(places.len()),
             Part::Dense(_) => None,
         })
         .sum();
     if postings.is_some_and(|postings| postings < FOLLOWED) {
-        for (_, part) in parts {
+        for part in parts {
             let Part::Sparse(places, _) = part else { continue };
             for place in places.iter() {
                 // With a later word it is 0 by then: each passage is offered once.
