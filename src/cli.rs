@@ -6,6 +6,7 @@
 
 mod add;
 mod backend;
+mod bench;
 mod bundle;
 mod collections;
 mod doctor;
@@ -113,6 +114,8 @@ enum Verb {
     /// Measure search quality on a folder with questions and judgements
     #[command(arg(unlisted("url")), arg(unlisted("token")), arg(unlisted("ca")))]
     Eval(eval::Arguments),
+    /// Measure what the node can answer on this hardware
+    Bench(bench::Arguments),
     /// Back the node up, prove the backups, go back to one
     Snapshot(snapshot::Arguments),
     /// Find damage, say what it affects, mend it from the snapshots
@@ -171,6 +174,7 @@ impl Verb {
             | Self::Doctor(_)
             | Self::Status(_) => true,
             Self::Eval(_)
+            | Self::Bench(_)
             | Self::K3s(_)
             | Self::Image(_)
             | Self::Bundle(_)
@@ -254,6 +258,7 @@ impl Cli {
             Verb::Rm(arguments) => documents::remove(common, &arguments),
             Verb::Collection(arguments) => collections::run(common, &arguments),
             Verb::Eval(arguments) => eval::run(common, &arguments),
+            Verb::Bench(arguments) => bench::run(common, &arguments),
             Verb::Snapshot(arguments) => snapshot::run(common, &arguments),
             Verb::Doctor(arguments) => doctor::run(common, &arguments),
             Verb::Token(arguments) => token::run(common, &arguments),

@@ -69,7 +69,18 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let snapshots = app::snapshots(&config, runtime.handle().clone());
-    let mut checkup = examine(&config, &snapshots)?;
+    let mut checkup = match examine(&config, &snapshots) {
+        Ok(checkup) => checkup,
+        Err(failure) => {
+            // What the machine lacks may be why.
+            if common.json {
+                output::json(&json!({"running": false, "machine": findings_json(&machine)}))?;
+            } else {
+                show(&machine)?;
+            }
+            return Err(failure);
+        }
+    };
     if arguments.repair && !checkup.ranges.is_empty() {
         let mended = repair(&config, &snapshots, &checkup)?;
         checkup = examine(&config, &snapshots)?;

@@ -93,8 +93,12 @@ impl<'a> Systemd<'a> {
     /// Whether the node runs as a service, or is about to: then its ports are its own.
     #[must_use]
     pub fn is_up() -> bool {
-        let told = run("systemctl", &["show", "--property", "ActiveState", "--value", UNIT]);
-        told.is_ok_and(|state| !matches!(state.trim(), "inactive" | "failed"))
+        let told = run("systemctl", &["show", "--property", "ActiveState,SubState", UNIT]);
+        told.is_ok_and(|state| {
+            let is = |line: &str| state.lines().any(|found| found == line);
+            // Between two attempts to start, it holds no port, and something else may.
+            !is("ActiveState=inactive") && !is("ActiveState=failed") && !is("SubState=auto-restart")
+        })
     }
 }
 

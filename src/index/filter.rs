@@ -102,6 +102,20 @@ impl Filter {
         let mut left = CONDITIONS_MAX;
         object(value, 0, &mut left)
     }
+
+    /// Bytes of memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        let text = |value: &Scalar| if let Scalar::Text(text) = value { text.len() } else { 0 };
+        let bound = |bound: &Option<Bound>| bound.as_ref().map_or(0, |(value, _)| text(value));
+        let own = match self {
+            Self::And(parts) | Self::Or(parts) => parts.iter().map(Self::bytes).sum(),
+            Self::Not(part) => part.bytes(),
+            Self::Equals(name, value) => name.len() + text(value),
+            Self::Range(name, lower, upper) => name.len() + bound(lower) + bound(upper),
+            Self::Exists(name) => name.len(),
+        };
+        own + size_of::<Self>()
+    }
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -28,8 +28,7 @@
 //!
 //! # Left out
 //! Threads: linking and verifying are steps that the owner's workers call. A lock on the directory: the store holds the
-//! data directory's. Quantisation below f16: an i8 copy halves a scan's time and not a walk's, for half as much memory
-//! again.
+//! data directory's. Bytes for the scan, too: they would halve its time, for half as much memory again.
 
 mod bits;
 mod column;
@@ -138,7 +137,7 @@ pub struct Stats {
     pub skipped: u64,
     /// Rows that the graph reaches.
     pub linked: usize,
-    /// Linked rows that the graph does not find and every search scans.
+    /// Linked rows that the graph does not find; searches look at them where the nearest row that it finds comes up.
     pub strays: usize,
     /// Bytes of allocated memory, most of it the graph.
     pub memory_bytes: usize,

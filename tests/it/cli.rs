@@ -8,8 +8,30 @@ use serde_json::{Value, json};
 
 use crate::node::{CAIRN, TestNode, assert_says, cairn, json_of, list, run_on, stderr, stdout, texts};
 
-const VERBS: [&str; 13] =
-    ["serve", "mcp", "add", "search", "get", "ls", "rm", "collection", "eval", "k3s", "status", "completions", "man"];
+const VERBS: [&str; 22] = [
+    "serve",
+    "mcp",
+    "add",
+    "search",
+    "get",
+    "ls",
+    "rm",
+    "collection",
+    "eval",
+    "bench",
+    "snapshot",
+    "doctor",
+    "token",
+    "k3s",
+    "status",
+    "image",
+    "bundle",
+    "install",
+    "rollback",
+    "uninstall",
+    "completions",
+    "man",
+];
 
 fn run(arguments: &[&str]) -> Output {
     let directory = tempfile::tempdir().expect("temporary directory");
@@ -208,4 +230,34 @@ fn a_directory_left_by_a_dead_node_is_opened() {
     assert_eq!((&status["documents"], &status["address"]), (&json!(1), &Value::Null));
     node.restart();
     assert_eq!(node.cairn_json(&["status", "--json"])["address"], node.base());
+}
+
+#[test]
+fn bench_asks_the_node_by_its_own_documents_and_writes_nothing() {
+    let node = TestNode::start();
+    let bench = |arguments: &[&str]| node.cairn(&[&["bench", "--seconds", "1", "--clients", "4"], arguments].concat());
+    let refused = bench(&[]);
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    assert_says(&stderr(&refused), &["nothing to ask for", "cairn add"]);
+    let documents: Vec<Value> = (0..40)
+        .map(|number| json!({"id": format!("pump-{number}"), "text": format!("Pump {number} feeds cabinet {number} with cooling water from the northern basin.")}))
+        .collect();
+    node.call("add_documents", json!({"collection": "site", "documents": documents}));
+    let written = node.call("get_status", json!({}))["lsn"].clone();
+    let told = json_of(&bench(&["--json"]));
+    let rounds = list(&told["rounds"]);
+    assert_eq!((rounds.len(), &told["passages"], &told["questions"]), (5, &json!(40), &json!(40)));
+    for round in rounds {
+        let number = |name: &str| round[name].as_f64().unwrap_or_else(|| panic!("no {name} in {round}"));
+        assert!(number("answered_per_second") > 0.0 && number("p50_ms") <= number("p99_ms"), "{round}");
+        assert_eq!(round["failed"], 0, "{round}");
+    }
+    let (most, steady) = (&rounds[2]["answered_per_second"], &rounds[3]["asked_per_second"]);
+    assert!((steady.as_f64().expect("a rate") / most.as_f64().expect("a rate") - 0.7).abs() < 0.001);
+    assert_eq!(node.call("get_status", json!({}))["lsn"], written);
+    let table = stdout(&bench(&["-c", "site"]));
+    assert_says(
+        &table,
+        &["ROUND", "ANSWERS A SECOND", "70 % of that, constantly", "searches a second this node answers 99 of 100"],
+    );
 }

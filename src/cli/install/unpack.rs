@@ -48,11 +48,16 @@ pub(super) fn run(common: &Common, arguments: &Arguments, file: &Path) -> Result
     if arguments.dry_run {
         return Ok(());
     }
-    images(&tree, &bundle)?;
+    if tree.is_machine() {
+        remember(&tree, &key)?;
+    }
+    images(&tree, &bundle).map_err(|failure| Failure {
+        error: failure.error.context("the node is installed, and images of the bundle were not placed"),
+        ..failure
+    })?;
     if !tree.is_machine() {
         return Ok(());
     }
-    remember(&tree, &key)?;
     let reach = cluster::reach(&tree)?;
     if reach.is_some() && bundle.contents().of(Role::Configuration).next().is_some() {
         eprintln!(

@@ -67,7 +67,13 @@ fn address(digits: &str) -> Option<IpAddr> {
 
 /// Whether nobody can listen on one while somebody listens on the other.
 fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
-    one.port() == other.port() && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+    let both = if one.is_ipv4() == other.is_ipv4() {
+        one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified()
+    } else {
+        // All of IPv6 are all of IPv4, too, unless whoever listens says otherwise.
+        [one, other].iter().any(|address| address.is_ipv6() && address.ip().is_unspecified())
+    };
+    both && one.port() == other.port()
 }
 
 /// The process that has a socket open, where that may be seen.

@@ -9,14 +9,14 @@
 //! * An impact is the byte nearest to its share of the bound `k1 + 1`, and at least 1: 0 means that the word is not there.
 //! * The average length moves with every write, so it counts in steps of two per cent: what was decoded stays valid as long as
 //!   the step is the same, and equal views give equal scores, whatever was decoded when.
-//! * Memory is bounded. Segments that are gone are not asked for any more, so their words are the first to go.
+//! * What is kept is bounded. Segments that are gone are not asked for any more, so their words go in time.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{Equivalent, Weighter};
+use quick_cache::{Equivalent, OptionsBuilder, Weighter};
 use rustc_hash::FxBuildHasher;
 use tantivy::fieldnorm::FieldNormReader;
 use tantivy::index::SegmentId;
@@ -36,6 +36,8 @@ pub(super) const BOUND: f32 = K1 + 1.0;
 const DENSE_PART: usize = 6;
 /// Steps of the average length for each factor of e.
 const STEPS: f32 = 50.0;
+/// Memory that is kept under one lock: room for many words of large segments.
+const SHARD_BYTES: u64 = 32 << 20;
 /// What an entry takes besides its postings.
 const ENTRY_BYTES: u64 = 256;
 
@@ -245,8 +247,15 @@ impl WordCache {
     #[must_use]
     pub fn new(bytes: u64) -> Self {
         // A word is a name here and no secret, and who floods one bucket slows only himself down.
-        let items = (bytes / 4_096).clamp(16, 1 << 20) as usize;
-        let words = Cache::with(items, bytes, Weigh, FxBuildHasher, DefaultLifecycle::default());
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity((bytes / 4_096).clamp(16, 1 << 20) as usize)
+            .weight_capacity(bytes)
+            // Each takes its part of the memory and nothing that is larger than that.
+            .shards(((bytes / SHARD_BYTES) as usize).clamp(1, cores))
+            .build()
+            .expect("both capacities are given");
+        let words = Cache::with_options(options, Weigh, FxBuildHasher, DefaultLifecycle::default());
         Self { words, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
@@ -260,6 +269,20 @@ impl WordCache {
     #[must_use]
     pub fn hits_and_misses(&self) -> (u64, u64) {
         (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
+    }
+
+    /// How many passages of a segment have a word, those removed since included.
+    pub(super) fn doc_freq(
+        &self,
+        segment: &SegmentReader,
+        field: Field,
+        word: &str,
+        average: Average,
+    ) -> Result<u32, TantivyError> {
+        if let Some(known) = self.words.get(&KeyOf { segment: segment.segment_id(), average, word }) {
+            return Ok(known.doc_freq());
+        }
+        Ok(segment.inverted_index(field)?.doc_freq(&Term::from_field_text(field, word))?)
     }
 
     /// A word's impacts in a segment.

@@ -8,8 +8,10 @@ use parking_lot::Mutex;
 use super::super::filter::Filter;
 use super::super::vector::KeySet;
 
-/// What the filters that are remembered may take, each view.
-const REMEMBERED_BYTES: usize = 16 << 20;
+/// What the filters that are remembered may take with what they admit, each view.
+const REMEMBERED_BYTES: usize = 8 << 20;
+/// Longer filters, written out, are not remembered.
+const FILTER_BYTES_MAX: usize = 4 << 10;
 /// How many filters are remembered, each view.
 const REMEMBERED: usize = 16;
 
@@ -61,6 +63,9 @@ impl Remembered {
             return Ok(Arc::clone(known));
         }
         let found = Arc::new(find()?);
+        if filter.bytes() > FILTER_BYTES_MAX {
+            return Ok(found);
+        }
         let mut remembered = self.0.lock();
         remembered.push_front((filter.clone(), Arc::clone(&found)));
         remembered.truncate(REMEMBERED);

@@ -1,8 +1,8 @@
 //! The best passages of a query by BM25: impacts of its words added up, range by range.
 //!
 //! Invariants: sums cannot overflow, because the words' weights are shares of what a sum can hold; a range whose words together cannot
-//! reach what was found already is not looked at, so what is skipped cannot be among the best. Equal scores are kept by segment and
-//! place, so what is returned does not depend on the order in which ranges are looked at.
+//! reach what was found already is not looked at, so what is skipped cannot be among the best. Equal scores go by key, so what is
+//! returned depends neither on the order in which ranges are looked at nor on how passages are spread over segments.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -17,7 +17,11 @@ const FOLLOWED: usize = RANGE / 8;
 /// Sums looked at together: when none is good enough the next come.
 const GROUP: usize = 64;
 /// The greatest sum.
-const SUM_MAX: f32 = 65_535.0;
+const SUM_MAX: u16 = u16::MAX;
+/// Least weight, at which every impact adds something: who has a word of the query is found.
+const WEIGHT_MIN: u16 = 256;
+/// Most words of a query: with them the least weights take a quarter of the sum.
+pub(super) const WORDS_MAX: usize = 64;
 
 /// A word of a query with what it counts.
 pub(super) struct Word {
@@ -29,15 +33,15 @@ pub(super) struct Word {
 
 /// The passages with the greatest sums.
 struct Best {
-    found: Vec<(u16, DocAddress)>,
+    found: Vec<(u16, u64)>,
     limit: usize,
     /// No lower sum can be among the best.
     threshold: u16,
 }
 
 impl Best {
-    fn offer(&mut self, sum: u16, address: DocAddress) {
-        self.found.push((sum, address));
+    fn offer(&mut self, sum: u16, key: u64) {
+        self.found.push((sum, key));
         if self.found.len() >= self.limit.saturating_mul(2) {
             let (_, last, _) = self.found.select_nth_unstable_by(self.limit - 1, order);
             self.threshold = last.0;
@@ -45,14 +49,14 @@ impl Best {
         }
     }
 
-    fn into_sorted(mut self) -> Vec<(u16, DocAddress)> {
+    fn into_sorted(mut self) -> Vec<(u16, u64)> {
         self.found.sort_unstable_by(order);
         self.found.truncate(self.limit);
         self.found
     }
 }
 
-fn order(left: &(u16, DocAddress), right: &(u16, DocAddress)) -> std::cmp::Ordering {
+fn order(left: &(u16, u64), right: &(u16, u64)) -> std::cmp::Ordering {
     right.0.cmp(&left.0).then(left.1.cmp(&right.1))
 }
 
@@ -74,22 +78,26 @@ impl Sums {
     }
 }
 
-/// The `limit` best passages, with their scores, best first.
+/// The keys of the `limit` best passages, with their scores, best first, equal scores by ascending key.
 ///
+/// * `words`: [`WORDS_MAX`] at most.
 /// * `limit`: at least 1.
 /// * `among`: those that may be found.
+/// * `key`: of a passage.
 pub(super) fn best(
     segments: &[SegmentReader],
     words: &[Word],
     limit: usize,
     among: Option<&Passages>,
-) -> Vec<(f32, DocAddress)> {
+    key: impl Fn(DocAddress) -> u64,
+) -> Vec<(f32, u64)> {
     let total: f32 = words.iter().map(|word| word.weight).sum();
     if words.is_empty() || total <= 0.0 {
         return Vec::new();
     }
     // A byte times this, without the lower eight bits, is the word's part of a sum.
-    let weights: Vec<u16> = words.iter().map(|word| (word.weight / total * SUM_MAX) as u16).collect();
+    let shared = f32::from(SUM_MAX - WEIGHT_MIN * words.len().min(WORDS_MAX) as u16);
+    let weights: Vec<u16> = words.iter().map(|word| ((word.weight / total * shared) as u16).max(WEIGHT_MIN)).collect();
     let addends: Vec<[u16; 256]> =
         weights.iter().map(|weight| std::array::from_fn(|impact| part_of(impact as u8, *weight))).collect();
     let mut ranges: Vec<(u16, usize, usize)> = Vec::new();
@@ -124,15 +132,15 @@ pub(super) fn best(
             let is_admitted = alive.is_none_or(|alive| alive.is_alive(passage))
                 && among.is_none_or(|among| among.contains(ordinal, passage));
             if is_admitted {
-                best.offer(sum, DocAddress::new(ordinal as u32, passage));
+                best.offer(sum, key(DocAddress::new(ordinal as u32, passage)));
             }
         };
         let end = (segment.max_doc() as usize - start).min(RANGE);
         collect(&mut sums.0[..end], &parts, &mut best, &mut offer);
     }
     sums.give_back();
-    let scale = total * BOUND / (SUM_MAX * 255.0 / 256.0);
-    best.into_sorted().into_iter().map(|(sum, address)| (f32::from(sum) * scale, address)).collect()
+    let scale = total * BOUND / (shared * 255.0 / 256.0);
+    best.into_sorted().into_iter().map(|(sum, key)| (f32::from(sum) * scale, key)).collect()
 }
 
 /// What an impact adds to a sum: `impact · weight / 256`, cut to a whole number, in sixteen bits, of which a register has many.

@@ -29,7 +29,7 @@ use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
 
 use super::bits::Bits;
 use super::column::Rows;
-use super::scan::coarse;
+use super::scan::{coarse, dot};
 use super::{Config, GraphError};
 
 /// Most rows that one builder claims at a time; what other builders finish behind an open claim is scanned until it
@@ -39,8 +39,6 @@ const CLAIM_ROWS: usize = 256;
 const CAPACITY_MIN: usize = 4096;
 /// How many neighbours a row's own vector is looked up among, so that a few equal vectors are no false alarm.
 const SELF_SEARCH: usize = 16;
-/// What a distance may be off by, as a part of it: the engine's sums of whole numbers are exact up to 24 bits.
-const ROUNDING: f32 = 1e-6;
 
 /// What a step of verifying the graph did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,7 +47,7 @@ pub struct Verified {
     pub checked: usize,
     /// Rows that were not found and are found after they have been linked anew.
     pub repaired: usize,
-    /// Rows that are still not found; searches scan them.
+    /// Rows that are still not found; searches look at them beside their hosts.
     pub strays: usize,
 }
 
@@ -245,11 +243,11 @@ impl Graph {
         let end = self.linked().min(vectors.count()).min(cursor.saturating_add(max));
         for row in (*cursor..end).filter(|row| alive.contains(*row)) {
             let vector = &coarse(vectors.row(row));
-            if let Some(host) = self.host_of_lost(row, vector)? {
+            if let Some(host) = self.host_of_lost(vectors, row, vector)? {
                 // Searches look at it from here on, so that it is found while it is out of the graph.
                 self.set_stray(row, Some(host));
                 self.relink(row, vector)?;
-                let host = self.host_of_lost(row, vector)?;
+                let host = self.host_of_lost(vectors, row, vector)?;
                 self.set_stray(row, host);
                 report.repaired += usize::from(host.is_none());
                 report.strays += usize::from(host.is_some());
@@ -262,15 +260,18 @@ impl Graph {
 
     /// The row that a search for `row`'s own vector returns first, where it does not return `row`; `None` where it does, or
     /// returns so many equal vectors that `row` may rightly be missing.
-    fn host_of_lost(&self, row: usize, vector: &[i8]) -> Result<Option<usize>, GraphError> {
+    fn host_of_lost(&self, vectors: &Rows<f16>, row: usize, vector: &[i8]) -> Result<Option<usize>, GraphError> {
         let _permit = self.permits.take();
         let index = self.index.read();
         let found = index.search(vector, SELF_SEARCH).map_err(GraphError::engine)?;
-        let square: i32 = vector.iter().map(|value| i32::from(*value).pow(2)).sum();
-        let own_distance = 1.0 - square as f32 * (1.0 - ROUNDING);
-        let crowded =
-            found.keys.len() == SELF_SEARCH && found.distances.last().is_some_and(|last| *last <= own_distance);
-        if crowded || found.keys.contains(&(row as u64)) {
+        if found.keys.contains(&(row as u64)) {
+            return Ok(None);
+        }
+        // Of the vectors themselves: bytes can make one that is only near come out as nearer than the row itself.
+        let own = vectors.row(row);
+        let least = dot(own, own);
+        let equal = |key: &u64| usize::try_from(*key).is_ok_and(|other| dot(own, vectors.row(other)) >= least);
+        if found.keys.len() == SELF_SEARCH && found.keys.iter().all(equal) {
             return Ok(None);
         }
         // A graph that finds nothing makes callers scan, so that any host will do.
@@ -288,9 +289,11 @@ impl Graph {
         let mut strays = self.strays().as_ref().clone();
         strays.retain(|stray| stray.row != row);
         if let Some(host) = host {
-            let stray = Stray { host, row };
-            let position = strays.partition_point(|other| *other < stray);
-            strays.insert(position, stray);
+            // A host that is lost itself is found by its own host, and so are all that it hosts.
+            let host = strays.iter().find(|stray| stray.row == host).map_or(host, |stray| stray.host);
+            strays.iter_mut().filter(|stray| stray.host == row).for_each(|stray| stray.host = host);
+            strays.push(Stray { host, row });
+            strays.sort_unstable();
         }
         self.strays.store(Arc::new(strays));
     }
@@ -428,6 +431,22 @@ mod tests {
         assert_eq!(report, Verified { checked: 600, repaired: 2, strays: 0 });
         assert!((0..600).all(found) && graph.strays().is_empty());
         assert_eq!(graph.verify(&vectors, &alive, 1000).expect("verified").checked, 0);
+    }
+
+    #[test]
+    fn strays_are_hosted_by_rows_that_are_found() {
+        let graph = Graph::new(&Config::new(64)).expect("made");
+        let of = |host: usize| hosted(&graph.strays(), host).collect::<Vec<_>>();
+        for (row, host) in [(1, 9), (2, 9), (3, 5)] {
+            graph.set_stray(row, Some(host));
+        }
+        assert_eq!((of(9), of(5)), (vec![1, 2], vec![3]));
+        // A host is lost: what it hosts goes with it to its own host. A lost row is no host.
+        graph.set_stray(9, Some(5));
+        graph.set_stray(4, Some(2));
+        assert_eq!((of(9), of(2), of(5)), (vec![], vec![], vec![1, 2, 3, 4, 9]));
+        graph.set_stray(2, None);
+        assert_eq!(of(5), [1, 3, 4, 9]);
     }
 
     #[test]

@@ -18,6 +18,8 @@ use crate::base::Lsn;
 
 /// Rows copied at a time while a matrix is rewritten.
 const REWRITE_ROWS: usize = 1024;
+/// So few strays are looked at one and all, which costs less than to look for their hosts.
+const STRAYS_SCANNED: usize = 64;
 /// While fewer than one row in this many is removed, a walk does not ask about each row that it meets, a fifth of its time:
 /// what it finds too much is more than what has to be dropped.
 const DEAD_PART: usize = 10;
@@ -67,10 +69,12 @@ impl View {
         let mut rows = Vec::new();
         if allowed.is_none() && (self.vectors.count() - self.live) * DEAD_PART <= self.live {
             rows = self.graph.nearest(query, wanted, None::<fn(usize) -> bool>).ok()?;
-            if !strays.is_empty() {
-                let more: Vec<usize> = rows.iter().flat_map(|row| hosted(&strays, *row)).collect();
-                rows.extend(more);
-            }
+            let more: Vec<usize> = if strays.len() <= STRAYS_SCANNED {
+                strays.iter().map(|stray| stray.row).collect()
+            } else {
+                rows.iter().flat_map(|row| hosted(&strays, *row)).collect()
+            };
+            rows.extend(more);
             rows.retain(|row| admit(*row));
         }
         if rows.len() < limit {
