@@ -145,8 +145,11 @@ dist: setup-build setup-dist ## Make the release in dist/: the static binary, di
 .PHONY: reproducible
 reproducible: setup-build ## Build the release twice, in two places, and compare the bytes; takes a while
 	@rm -rf $(TARGET_DIR)/reproducible
+	# Of one commit, also when more are made meanwhile.
+	commit=$$(git rev-parse HEAD)
 	for place in one two; do
 		git clone --quiet . $(TARGET_DIR)/reproducible/$$place
+		git -C $(TARGET_DIR)/reproducible/$$place checkout --quiet --detach "$$commit"
 		$(MAKE) -C $(TARGET_DIR)/reproducible/$$place dist-binary
 	done
 	cmp $(TARGET_DIR)/reproducible/{one,two}/$(TARGET_DIR)/$(TARGET)/dist/cairn
