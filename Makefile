@@ -157,7 +157,10 @@ reproducible: setup-build ## Build the release twice, in two places, and compare
 
 .PHONY: dist-binary
 dist-binary:
-	@CFLAGS="$(MAP_C)" CXXFLAGS="$(MAP_C)" $(CARGO) build --locked --profile dist --target $(TARGET) $(REMAP)
+	@# What C code says of the time that it was built at is the time of the commit.
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 0)
+	export SOURCE_DATE_EPOCH
+	CFLAGS="$(MAP_C)" CXXFLAGS="$(MAP_C)" $(CARGO) build --locked --profile dist --target $(TARGET) $(REMAP)
 
 # Seconds for each target.
 FUZZ_SECONDS ?= 600

@@ -123,7 +123,7 @@ impl LexicalSearcher {
 
     /// The passages that score best for `query`, best first, equal scores by ascending key, at most `limit`; with
     /// `among`, only those. None when the query has no word; of more than 64 terms the rarest count. Scores are BM25's to
-    /// about one per cent of the best that the query could reach (see [`impacts`]).
+    /// about one per cent of the best that the query could reach.
     ///
     /// # Errors
     /// When the index's files cannot be read.
