@@ -11,9 +11,10 @@ mod assembly;
 mod fusion;
 mod snippet;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::Value;
 
 use crate::base::{Fault, Lsn};
@@ -403,7 +404,7 @@ impl Retrieval {
     ) -> Result<Ranking, SearchError> {
         let mut lexical: Vec<(PassageKey, f32)> = Vec::new();
         let mut dense: Vec<(PassageKey, f32)> = Vec::new();
-        let mut places: HashMap<PassageKey, usize> = HashMap::new();
+        let mut places: FxHashMap<PassageKey, usize> = FxHashMap::default();
         let mut reason = None;
         let mut weight: Option<f32> = None;
         let mut embeddings: HashMap<&str, Vec<f32>> = HashMap::new();
@@ -445,7 +446,7 @@ impl Retrieval {
                 if embedding.len() == info.dimensions as usize {
                     let mut nearest = searcher.nearest(embedding, candidates, among.as_deref().map(Passages::keys));
                     if mode == Mode::Hybrid {
-                        let found: HashSet<u64> = nearest.iter().map(|neighbor| neighbor.key).collect();
+                        let found: FxHashSet<u64> = nearest.iter().map(|neighbor| neighbor.key).collect();
                         let own =
                             lexical.iter().filter(|(key, _)| places.get(key) == Some(&place)).map(|(key, _)| key.0);
                         let rest: KeySet = own.filter(|key| !found.contains(key)).collect();

@@ -1,6 +1,6 @@
 //! Fusing two ranked lists into one.
 
-use std::collections::HashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::collection::PassageKey;
 
@@ -41,7 +41,8 @@ pub fn fuse(
     dense: &[(PassageKey, f32)],
     fusion: Fusion,
 ) -> Vec<(PassageKey, Candidate)> {
-    let mut fused: HashMap<PassageKey, Candidate> = HashMap::with_capacity(lexical.len() + dense.len());
+    let mut fused: FxHashMap<PassageKey, Candidate> =
+        FxHashMap::with_capacity_and_hasher(lexical.len() + dense.len(), FxBuildHasher);
     let (lexical_part, dense_part) = (parts(lexical, fusion, false), parts(dense, fusion, true));
     for (&(key, raw), part) in lexical.iter().zip(lexical_part) {
         let candidate = fused.entry(key).or_default();

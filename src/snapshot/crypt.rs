@@ -101,8 +101,10 @@ impl Key {
     /// Encrypts everything that `plain` yields.
     pub(super) fn encrypt(&self, mut plain: impl Read, out: impl Write) -> io::Result<()> {
         let recipient = self.0.to_public();
-        let encryptor =
-            Encryptor::with_recipients(std::iter::once(&recipient as &dyn age::Recipient)).map_err(io::Error::other)?;
+        // In our words: those of the crate bring translations into twenty languages into the program, and a macro that orders them
+        // by chance, so that no two builds were the same. A key of this kind is always taken.
+        let encryptor = Encryptor::with_recipients(std::iter::once(&recipient as &dyn age::Recipient))
+            .map_err(|_| io::Error::other("nothing can be encrypted for this key"))?;
         let mut sealed = encryptor.wrap_output(out)?;
         io::copy(&mut plain, &mut sealed)?;
         sealed.finish()?.flush()
