@@ -105,6 +105,17 @@ bench-snapshots: setup-bench ## Measure snapshots, restore and compaction; BENCH
 	@$(CARGO) build --release
 	python3 tests/bench/snapshots.py --cairn "$(built)" $(BENCH)
 
+# Passages are ten times this.
+FILES ?= 10000
+.PHONY: bench-parts
+bench-parts: setup-bench ## Measure the vector part beside usearch itself, and the stages of a search; FILES=100000 for a million passages
+	@$(CARGO) build --release
+	rm -rf $(TARGET_DIR)/bench
+	python3 tests/bench/corpus.py $(TARGET_DIR)/bench/corpus --files $(FILES) --sections 10
+	$(CARGO) bench --bench vectors -- $(CURDIR)/$(TARGET_DIR)/bench/corpus $(FILES)0
+	"$(built)" add $(TARGET_DIR)/bench/corpus/docs -c bench --data-dir $(TARGET_DIR)/bench/data --json >/dev/null
+	$(CARGO) bench --bench stages -- $(CURDIR)/$(TARGET_DIR)/bench/data $(CURDIR)/$(TARGET_DIR)/bench/corpus/queries.txt
+
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 # Other targets need the target's standard library (rustup target add), and a C and C++ compiler for it in CC_<target> and
