@@ -18,6 +18,8 @@ const FOLLOWED: usize = RANGE / 8;
 const GROUP: usize = 64;
 /// The greatest sum.
 const SUM_MAX: u16 = u16::MAX;
+/// Passages that room is made for at once; who wants more waits for it.
+const FOUND_ROOM: usize = 1 << 12;
 /// Least weight, at which every impact adds something: who has a word of the query is found.
 const WEIGHT_MIN: u16 = 256;
 /// Most words of a query: with them the least weights take a quarter of the sum.
@@ -112,7 +114,8 @@ pub(super) fn best(
         }
     }
     ranges.sort_unstable_by(|left, right| right.0.cmp(&left.0).then((left.1, left.2).cmp(&(right.1, right.2))));
-    let mut best = Best { found: Vec::with_capacity(limit * 2), limit, threshold: 1 };
+    let room = limit.saturating_mul(2).min(FOUND_ROOM);
+    let mut best = Best { found: Vec::with_capacity(room), limit, threshold: 1 };
     let mut sums = Sums::take();
     for (bound, ordinal, range) in ranges {
         if bound < best.threshold {

@@ -121,9 +121,11 @@ impl LexicalSearcher {
         self.len() == 0
     }
 
-    /// The passages that score best for `query`, best first, equal scores by ascending key, at most `limit`; with
-    /// `among`, only those. None when the query has no word; of more than 64 terms the rarest count. Scores are BM25's to
-    /// about one per cent of the best that the query could reach.
+    /// The passages that score best for `query`, best first, equal scores by ascending key, at most `limit`. None when
+    /// the query has no word; of more than 64 terms the rarest count. Scores are BM25's to about one per cent of the best that
+    /// the query could reach.
+    ///
+    /// * `among`: with it only those are found; this view has to have made it.
     ///
     /// # Errors
     /// When the index's files cannot be read.
