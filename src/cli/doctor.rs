@@ -56,11 +56,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     }
     if !has_data {
         let hint = "`cairn serve` makes one, --data-dir names another place";
-        if common.json {
-            output::json(&json!({"running": false, "machine": findings_json(&machine)}))?;
-        } else {
-            show(&machine)?;
-        }
+        tell_machine(common, &machine)?;
         if is_in_cluster {
             // The data is in the pod's volume, and the pod has it open.
             return well(&machine);
@@ -73,11 +69,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         Ok(checkup) => checkup,
         Err(failure) => {
             // What the machine lacks may be why.
-            if common.json {
-                output::json(&json!({"running": false, "machine": findings_json(&machine)}))?;
-            } else {
-                show(&machine)?;
-            }
+            tell_machine(common, &machine)?;
             return Err(failure);
         }
     };
@@ -112,6 +104,14 @@ fn show(findings: &[Finding]) -> Result<(), Failure> {
         let level = if found.is_obstacle { "problem" } else { "warning" };
         output::line(&format!("{level:<9}{}", found.message))
     })
+}
+
+/// What is found where no data can be looked at.
+fn tell_machine(common: &Common, findings: &[Finding]) -> Result<(), Failure> {
+    if common.json {
+        return output::json(&json!({"running": false, "machine": findings_json(findings)}));
+    }
+    show(findings)
 }
 
 /// What a running node knows of itself.

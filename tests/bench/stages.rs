@@ -3,6 +3,8 @@
 //! `cargo bench --bench stages -- DATA_DIR QUESTIONS`: a line of JSON and a line of a Markdown table. The node must be stopped.
 //! What the protocol takes besides is the node's time for each call, as `tests/bench/bench.py` measures it, less the sum.
 
+mod cpu;
+
 use std::fs;
 use std::path::PathBuf;
 
@@ -14,25 +16,12 @@ use cairn::task::Readiness;
 use cairn::telemetry::Metrics;
 use serde_json::json;
 
+use self::cpu::cost;
+
 /// Questions that are asked.
 const QUESTIONS: usize = 1_500;
 /// How long views may take to follow the log.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(600);
-
-/// Nanoseconds that this thread has run.
-fn on_cpu() -> u64 {
-    let told = fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
-    told.split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number")
-}
-
-/// Microseconds of processor for each question. All are asked once before: what is remembered is remembered, as in a node that
-/// has run for a while.
-fn cost(questions: &[String], mut ask: impl FnMut(&str)) -> f64 {
-    questions.iter().for_each(|question| ask(question));
-    let start = on_cpu();
-    questions.iter().for_each(|question| ask(question));
-    (on_cpu() - start) as f64 / 1e3 / questions.len() as f64
-}
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();

@@ -3,6 +3,8 @@
 //! `cargo bench --bench vectors -- FOLDER [VECTORS [CANDIDATES]]`, where FOLDER is what `tests/bench/corpus.py` wrote. One line of JSON for
 //! each row. Costs are the thread's own time on a processor, so that they hold on a busy machine.
 
+mod cpu;
+
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,18 +17,14 @@ use half::f16;
 use serde_json::json;
 use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
 
+use self::cpu::cost;
+
 /// Hits that recall is measured of.
 const HITS: usize = 10;
 /// Questions that are asked.
 const QUESTIONS: usize = 1_000;
 /// Vectors of one batch of the index.
 const BATCH: usize = 10_000;
-
-/// Nanoseconds that this thread has run.
-fn on_cpu() -> u64 {
-    let told = fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
-    told.split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number")
-}
 
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     let mut entries: Vec<PathBuf> =
@@ -51,14 +49,6 @@ fn vectors(folder: &Path, count: usize, model: &StaticModel) -> Vec<Vec<f16>> {
         }
     }
     vectors
-}
-
-/// Microseconds of processor for each question.
-fn cost(questions: &[Vec<f32>], mut ask: impl FnMut(&[f32])) -> f64 {
-    questions.iter().take(100).for_each(|question| ask(question));
-    let start = on_cpu();
-    questions.iter().for_each(|question| ask(question));
-    (on_cpu() - start) as f64 / 1e3 / questions.len() as f64
 }
 
 fn recall(found: &[HashSet<u64>], truth: &[HashSet<u64>]) -> f64 {

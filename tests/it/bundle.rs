@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::image::SmallDisk;
 use crate::node::{CAIRN, assert_says, cairn, json_of, list, stderr, stdout, texts};
+use crate::tiny_executable::tiny_executable;
 
 /// Where bundles are made: a key, and things to pack.
 struct Desk {
@@ -289,20 +290,6 @@ fn what_cannot_be_packed_is_refused() {
         assert_says(&stderr(&output), &["needs", "are free"]);
         assert_eq!(fs::read_dir(disk.path()).expect("readable").count(), 0);
     }
-}
-
-/// The smallest static executable: a header and one empty segment.
-fn tiny_executable() -> Vec<u8> {
-    let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
-    bytes.resize(64 + 56, 0);
-    for (at, value) in [(16, 2u16), (18, 62), (54, 56), (56, 1)] {
-        bytes[at..at + 2].copy_from_slice(&value.to_le_bytes());
-    }
-    for (at, value) in [(24, 0x40_0000_u64), (32, 64)] {
-        bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
-    }
-    bytes[64] = 1;
-    bytes
 }
 
 /// A small bundle, with every kind of header in it.

@@ -48,3 +48,4 @@ mod snapshots;
 mod space;
 mod static_binary;
 mod systemd_units;
+mod tiny_executable;

@@ -101,34 +101,30 @@ impl Impacts {
         };
         let passages = segment.max_doc() as usize;
         let mut peaks = vec![0u8; passages.div_ceil(RANGE)];
-        let mut note = |passage: usize, impact: u8| peaks[passage / RANGE] = peaks[passage / RANGE].max(impact);
-        let layout = if info.doc_freq as usize * DENSE_PART >= passages {
-            let mut dense = vec![0u8; passages];
-            while !block.docs().is_empty() {
-                for (&passage, &frequency) in block.docs().iter().zip(block.freqs()) {
-                    let impact = impact(frequency, passage);
-                    dense[passage as usize] = impact;
-                    note(passage as usize, impact);
-                }
-                block.advance();
-            }
-            Layout::Dense(dense.into())
-        } else {
-            let count = info.doc_freq as usize;
-            let (mut offsets, mut impacts) = (Vec::with_capacity(count), Vec::with_capacity(count));
-            let mut starts = vec![0u32];
-            while !block.docs().is_empty() {
-                for (&passage, &frequency) in block.docs().iter().zip(block.freqs()) {
-                    let place = passage as usize;
+        let is_dense = info.doc_freq as usize * DENSE_PART >= passages;
+        let mut dense = vec![0u8; if is_dense { passages } else { 0 }];
+        let count = if is_dense { 0 } else { info.doc_freq as usize };
+        let (mut offsets, mut impacts) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut starts = vec![0u32];
+        while !block.docs().is_empty() {
+            for (&passage, &frequency) in block.docs().iter().zip(block.freqs()) {
+                let (place, impact) = (passage as usize, impact(frequency, passage));
+                let peak = &mut peaks[place / RANGE];
+                *peak = impact.max(*peak);
+                if is_dense {
+                    dense[place] = impact;
+                } else {
                     starts.resize(place / RANGE + 1, offsets.len() as u32);
                     offsets.push((place % RANGE) as u16);
-                    let impact = impact(frequency, passage);
                     impacts.push(impact);
-                    note(place, impact);
                 }
-                block.advance();
             }
-            starts.resize(passages.div_ceil(RANGE) + 1, offsets.len() as u32);
+            block.advance();
+        }
+        let layout = if is_dense {
+            Layout::Dense(dense.into())
+        } else {
+            starts.resize(peaks.len() + 1, offsets.len() as u32);
             Layout::Sparse { starts: starts.into(), offsets: offsets.into(), impacts: impacts.into() }
         };
         Ok(Self { doc_freq: info.doc_freq, peaks: peaks.into(), layout })
@@ -271,36 +267,25 @@ impl WordCache {
         (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
     }
 
-    /// How many passages of a segment have a word, those removed since included.
-    pub(super) fn doc_freq(
-        &self,
-        segment: &SegmentReader,
-        field: Field,
-        word: &str,
-        average: Average,
-    ) -> Result<u32, TantivyError> {
-        if let Some(known) = self.words.get(&KeyOf { segment: segment.segment_id(), average, word }) {
-            return Ok(known.doc_freq());
-        }
-        Ok(segment.inverted_index(field)?.doc_freq(&Term::from_field_text(field, word))?)
+    /// A word's impacts in a segment, where they are remembered.
+    pub(super) fn remembered(&self, segment: &SegmentReader, word: &str, average: Average) -> Option<Arc<Impacts>> {
+        let known = self.words.get(&KeyOf { segment: segment.segment_id(), average, word });
+        let counter = if known.is_some() { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+        known
     }
 
-    /// A word's impacts in a segment.
-    pub(super) fn impacts(
+    /// Decodes a word's impacts in a segment, and remembers them.
+    pub(super) fn decode(
         &self,
         segment: &SegmentReader,
         field: Field,
         word: &str,
         average: Average,
     ) -> Result<Arc<Impacts>, TantivyError> {
-        let segment_id = segment.segment_id();
-        if let Some(known) = self.words.get(&KeyOf { segment: segment_id, average, word }) {
-            self.hits.fetch_add(1, Ordering::Relaxed);
-            return Ok(known);
-        }
-        self.misses.fetch_add(1, Ordering::Relaxed);
         let impacts = Arc::new(Impacts::read(segment, field, word, average)?);
-        self.words.insert(Key { segment: segment_id, average, word: word.into() }, Arc::clone(&impacts));
+        let key = Key { segment: segment.segment_id(), average, word: word.into() };
+        self.words.insert(key, Arc::clone(&impacts));
         Ok(impacts)
     }
 }

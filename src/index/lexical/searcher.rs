@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use tantivy::columnar::Column;
 use tantivy::query::EnableScoring;
-use tantivy::{DocAddress, IndexReader, TantivyError};
+use tantivy::{DocAddress, IndexReader, TantivyError, Term};
 
 use super::super::analysis::{self, Language, QueryWord};
 use super::super::filter::Filter;
 use super::super::vector::KeySet;
-use super::impacts::Average;
+use super::impacts::{Average, Impacts};
 use super::matching::{Passages, Remembered};
 use super::ranking::{self, Word};
 use super::{Fields, LANGUAGE_SHARE, LexicalHit, Payload, WordCache, filtering, spelling};
@@ -20,6 +20,8 @@ struct Weighed {
     term: String,
     /// Its inverse document frequency, times what a misspelling leaves of it.
     weight: f32,
+    /// Its impacts in each segment, where they are remembered.
+    remembered: Vec<Option<Arc<Impacts>>>,
 }
 
 /// An immutable read view of the lexical index.
@@ -139,7 +141,7 @@ impl LexicalSearcher {
         }
         terms.sort_by(|left, right| right.weight.total_cmp(&left.weight));
         terms.truncate(ranking::WORDS_MAX);
-        let words: Vec<Word> = terms.iter().map(|term| self.word(term)).collect::<Result<_, _>>()?;
+        let words: Vec<Word> = terms.into_iter().map(|term| self.word(term)).collect::<Result<_, _>>()?;
         let key = |address| self.key(address);
         let best = ranking::best(self.searcher.segment_readers(), &words, limit, among, key);
         Ok(best.into_iter().map(|(score, key)| LexicalHit { key, score }).collect())
@@ -163,19 +165,28 @@ impl LexicalSearcher {
 
     /// A term with its inverse document frequency, as BM25 has it; `None` when no passage has it.
     fn known_term(&self, term: &str, share: f32) -> Result<Option<Weighed>, TantivyError> {
-        let mut with = 0;
+        let (mut with, mut remembered) = (0, Vec::new());
         for segment in self.searcher.segment_readers() {
-            with += u64::from(self.words.doc_freq(segment, self.fields.text, term, self.average)?);
+            let known = self.words.remembered(segment, term, self.average);
+            with += u64::from(match &known {
+                Some(impacts) => impacts.doc_freq(),
+                None => segment
+                    .inverted_index(self.fields.text)?
+                    .doc_freq(&Term::from_field_text(self.fields.text, term))?,
+            });
+            remembered.push(known);
         }
         let without = self.passages.saturating_sub(with);
         let weight = share * ((without as f64 + 0.5) / (with as f64 + 0.5)).ln_1p() as f32;
-        Ok((with > 0).then(|| Weighed { term: term.to_owned(), weight }))
+        Ok((with > 0).then(|| Weighed { term: term.to_owned(), weight, remembered }))
     }
 
-    fn word(&self, term: &Weighed) -> Result<Word, TantivyError> {
-        let segments = self.searcher.segment_readers().iter();
-        let impacts = segments.map(|segment| self.words.impacts(segment, self.fields.text, &term.term, self.average));
-        Ok(Word { weight: term.weight, impacts: impacts.collect::<Result<_, _>>()? })
+    fn word(&self, term: Weighed) -> Result<Word, TantivyError> {
+        let Weighed { term, weight, remembered } = term;
+        let decode = |segment| self.words.decode(segment, self.fields.text, &term, self.average);
+        let segments = self.searcher.segment_readers().iter().zip(remembered);
+        let impacts = segments.map(|(segment, known)| known.map_or_else(|| decode(segment), Ok));
+        Ok(Word { weight, impacts: impacts.collect::<Result<_, _>>()? })
     }
 
     /// The passages that match `filter`. Those of the filters asked for lately are remembered.

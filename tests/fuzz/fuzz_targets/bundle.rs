@@ -1,6 +1,9 @@
 //! Bytes as a bundle: as the whole file, and as the list within one whose other parts are right.
 #![no_main]
 
+#[path = "../../it/tiny_executable.rs"]
+mod tiny_executable;
+
 use std::fs;
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -8,6 +11,8 @@ use std::sync::LazyLock;
 use cairn::base::UnixMillis;
 use cairn::deploy::bundle::{self, KeyPair, LockedKey, Plan, Role, SecretKey};
 use libfuzzer_sys::fuzz_target;
+
+use self::tiny_executable::tiny_executable;
 
 /// Bytes of a block of a tar archive.
 const BLOCK: usize = 512;
@@ -27,7 +32,7 @@ static DESK: LazyLock<Desk> = LazyLock::new(|| {
     KeyPair::generate(None).expect("made").write(&folder.join("site.key")).expect("written");
     let key = LockedKey::read(&folder.join("site.key")).and_then(|key| key.unlock(None)).expect("a key");
     fs::write(folder.join("manual/page.md"), "a page").expect("written");
-    fs::write(folder.join("cairn"), executable()).expect("written");
+    fs::write(folder.join("cairn"), tiny_executable()).expect("written");
     let mut plan = Plan::new(&folder.join("cairn")).expect("static");
     plan.add_documents(&folder.join("manual")).expect("packed");
     plan.write(&folder.join("whole"), &key, UnixMillis(1_785_230_000_000)).expect("written");
@@ -36,20 +41,6 @@ static DESK: LazyLock<Desk> = LazyLock::new(|| {
     let list = BLOCK + usize::from_str_radix(digits, 8).expect("octal").next_multiple_of(BLOCK);
     Desk { folder, key, whole, list }
 });
-
-/// The smallest static executable: a header and one empty segment.
-fn executable() -> Vec<u8> {
-    let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
-    bytes.resize(64 + 56, 0);
-    for (at, value) in [(16, 2u16), (18, 62), (54, 56), (56, 1)] {
-        bytes[at..at + 2].copy_from_slice(&value.to_le_bytes());
-    }
-    for (at, value) in [(24, 0x40_0000_u64), (32, 64)] {
-        bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
-    }
-    bytes[64] = 1;
-    bytes
-}
 
 /// The first member with another content.
 fn listing(header: &[u8], content: &[u8]) -> Vec<u8> {
