@@ -17,19 +17,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use axum::{Extension, Router};
 use rmcp::transport::streamable_http_server::StreamableHttpService;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use serde_json::{Value, json};
 
-use crate::auth::Door;
+use crate::auth::{Door, Principal};
 use crate::base::Fault;
 use crate::collection::Library;
-use crate::mcp::{Arguments, NoProgress, NodeTools, Server, Tool, ToolError, ToolProvider};
+use crate::mcp::{Arguments, NoProgress, NodeTools, OVERLOADED, Server, Tool, ToolError, ToolProvider};
 use crate::task::{Drain, Readiness};
 use crate::telemetry::Metrics;
 
@@ -37,6 +37,9 @@ pub use admin::Admin;
 pub use listener::{ListenError, Listener};
 pub(crate) use sources::outcome_json as source_outcome_json;
 pub use stdio::{StdioError, answer_stdio};
+
+/// What a refused client should wait, in seconds.
+const RETRY_AFTER_SECONDS: &str = "1";
 
 /// What the MCP and REST listener is told.
 #[derive(Debug, Clone)]
@@ -132,6 +135,7 @@ async fn not_found() -> Response {
 /// `POST /v1/tools/{tool}`: a tool's arguments in, its structured answer out.
 async fn call_tool(
     State(shared): State<Shared>,
+    Extension(principal): Extension<Principal>,
     Path(name): Path<String>,
     arguments: Result<axum::Json<Arguments>, axum::extract::rejection::JsonRejection>,
 ) -> Response {
@@ -143,7 +147,7 @@ async fn call_tool(
         )));
     };
     match arguments {
-        Ok(axum::Json(arguments)) => match shared.tools.call(tool, arguments, &NoProgress).await {
+        Ok(axum::Json(arguments)) => match shared.tools.call(tool, arguments, principal, &NoProgress).await {
             Ok(answer) => json_response(StatusCode::OK, answer.text),
             Err(error) => error_response(&error),
         },
@@ -164,11 +168,15 @@ fn error_response(error: &ToolError) -> Response {
     let status = match (error.code, error.fault) {
         ("not_found", _) => StatusCode::NOT_FOUND,
         ("conflict", _) => StatusCode::CONFLICT,
-        ("read_only" | "overloaded", _) | (_, Fault::Environment) => StatusCode::SERVICE_UNAVAILABLE,
+        ("read_only" | OVERLOADED, _) | (_, Fault::Environment) => StatusCode::SERVICE_UNAVAILABLE,
         (_, Fault::Caller) => StatusCode::BAD_REQUEST,
         (_, Fault::Damage) => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    json_response(status, error.to_json().to_string())
+    let mut response = json_response(status, error.to_json().to_string());
+    if error.code == OVERLOADED {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+    }
+    response
 }
 
 /// Why the node is not ready, as `/ready` shows it; empty when it is.

@@ -104,7 +104,9 @@ impl Node {
         let snapshots = Arc::new(snapshots(config, runtime.clone()));
         let node = Arc::new(snapshots::Collections::new(Arc::clone(&library)));
         let backups = NodeSnapshots { snapshots: Arc::clone(&snapshots), node, restart };
-        let tools = Arc::new(NodeTools::new(retrieval, backups, readiness.clone(), metrics.clone()));
+        let reads_max = config.server.in_flight_max;
+        let tools = NodeTools::new(retrieval, backups, readiness.clone(), metrics.clone(), reads_max);
+        let tools = Arc::new(tools.map_err(OpenError::Thread)?);
         Ok(Self { library, tools, snapshots, metrics, readiness })
     }
 

@@ -24,6 +24,7 @@ use std::pin::Pin;
 
 use serde_json::{Map, Value, json};
 
+use crate::auth::Principal;
 use crate::base::{Fault, NodeId};
 
 pub use direct::Wire;
@@ -33,6 +34,9 @@ pub use place::Place;
 pub use server::Server;
 pub use tools::{Tool, definitions};
 
+/// The code of [`ToolError::overloaded`].
+pub const OVERLOADED: &str = "overloaded";
+
 /// Arguments of a call.
 pub type Arguments = Map<String, Value>;
 
@@ -41,11 +45,12 @@ pub trait ToolProvider: Send + Sync + 'static {
     /// The node that answers; part of resource addresses.
     fn node(&self) -> NodeId;
 
-    /// Runs a tool.
+    /// Runs a tool for `principal`.
     fn call<'a>(
         &'a self,
         tool: Tool,
         arguments: Arguments,
+        principal: Principal,
         progress: &'a dyn Progress,
     ) -> Pin<Box<dyn Future<Output = Result<ToolAnswer, ToolError>> + Send + 'a>>;
 }
@@ -121,6 +126,13 @@ impl ToolError {
     #[must_use]
     pub fn not_found(message: impl Into<String>) -> Self {
         Self { code: "not_found", message: message.into(), fault: Fault::Caller }
+    }
+
+    /// There is no room for the call now.
+    #[must_use]
+    pub fn overloaded() -> Self {
+        let message = "the node is answering as many requests as it can; try again in a second";
+        Self { code: OVERLOADED, message: message.to_owned(), fault: Fault::Environment }
     }
 
     /// As the structured content of a tool error.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::Value;
 
-use crate::base::{Fault, Lsn};
+use crate::base::{Digest, Fault, Lsn};
 use crate::collection::{CollectionInfo, DocumentRecord, ReadError};
 use crate::collection::{Library, Passage, PassageKey, Searcher, WriteError};
 use crate::embed::{EmbedError, Purpose};
@@ -232,6 +232,13 @@ struct Ranking {
     lsn: Lsn,
 }
 
+/// A question taken: the views it is asked of, and what its answer is remembered by.
+pub struct Asked {
+    searchers: Vec<Searcher>,
+    /// `None` where an answer may not be remembered.
+    key: Option<Digest>,
+}
+
 /// The searching half of the node.
 pub struct Retrieval {
     library: Arc<Library>,
@@ -254,31 +261,50 @@ impl Retrieval {
         &self.library
     }
 
-    /// Answers a question.
+    /// Takes a question on the views of this moment.
     ///
     /// # Errors
-    /// [`SearchError`]; a caller's mistake names the argument.
-    pub fn search(&self, request: &SearchRequest) -> Result<Arc<SearchAnswer>, SearchError> {
-        let mut end = request.query.len().min(QUERY_BYTES_MAX);
-        while !request.query.is_char_boundary(end) {
-            end -= 1;
-        }
-        let query = request.query[..end].trim();
-        if query.is_empty() {
+    /// When the question is empty or names a collection that is not there.
+    pub fn ask(&self, request: &SearchRequest) -> Result<Asked, SearchError> {
+        if words(&request.query).is_empty() {
             return Err(SearchError::EmptyQuery);
         }
         let searchers = self.searchers(&request.collections)?;
         let key = self.cache.key(request, &searchers);
-        if let Some(answer) = key.and_then(|key| self.cache.get(key, &self.library)) {
-            self.metrics.search_cache_hits.inc();
-            return Ok(answer);
-        }
+        Ok(Asked { searchers, key })
+    }
+
+    /// The answer to a question that was asked before, when nothing changed since. Cost: a lookup.
+    #[must_use]
+    pub fn remembered(&self, asked: &Asked) -> Option<Arc<SearchAnswer>> {
+        let answer = self.cache.get(asked.key?, &self.library)?;
+        self.metrics.search_cache_hits.inc();
+        Some(answer)
+    }
+
+    /// Searches for the answer to a question, and remembers it.
+    ///
+    /// * `request`: the one that was asked.
+    ///
+    /// # Errors
+    /// [`SearchError`]; a caller's mistake names the argument.
+    pub fn answer(&self, request: &SearchRequest, asked: &Asked) -> Result<Arc<SearchAnswer>, SearchError> {
         self.metrics.search_cache_misses.inc();
-        let answer = Arc::new(self.answer(&Target::Text(query), request, &searchers, None)?);
-        if let Some(key) = key {
+        let target = Target::Text(words(&request.query));
+        let answer = Arc::new(self.compose(&target, request, &asked.searchers, None)?);
+        if let Some(key) = asked.key {
             self.cache.insert(key, &answer);
         }
         Ok(answer)
+    }
+
+    /// Answers a question, from memory or by searching.
+    ///
+    /// # Errors
+    /// As for [`Retrieval::ask`] and [`Retrieval::answer`].
+    pub fn search(&self, request: &SearchRequest) -> Result<Arc<SearchAnswer>, SearchError> {
+        let asked = self.ask(request)?;
+        self.remembered(&asked).map_or_else(|| self.answer(request, &asked), Ok)
     }
 
     /// Passages that mean the same as a document, or as one of its passages; that document's own are left out.
@@ -306,7 +332,7 @@ impl Retrieval {
             embedding.iter_mut().for_each(|value| *value /= norm);
         }
         let request = SearchRequest { mode: Mode::Dense, ..request.clone() };
-        let answer = self.answer(&Target::Embedding(embedding), &request, &searchers, Some(&source.document))?;
+        let answer = self.compose(&Target::Embedding(embedding), &request, &searchers, Some(&source.document))?;
         Ok(Arc::new(answer))
     }
 
@@ -353,7 +379,7 @@ impl Retrieval {
         Ok(wanted.iter().filter_map(|info| self.library.searcher(info)).collect())
     }
 
-    fn answer(
+    fn compose(
         &self,
         target: &Target<'_>,
         request: &SearchRequest,
@@ -479,6 +505,15 @@ impl Retrieval {
         let lsn = searchers.iter().map(Searcher::lsn).min().unwrap_or_else(|| self.library.reader().last());
         Ok(Ranking { ranked, mode_used, mode_reason: reason, lsn })
     }
+}
+
+/// What of a query is looked at.
+fn words(query: &str) -> &str {
+    let mut end = query.len().min(QUERY_BYTES_MAX);
+    while !query.is_char_boundary(end) {
+        end -= 1;
+    }
+    query[..end].trim()
 }
 
 /// Best first, equal scores by ascending key.

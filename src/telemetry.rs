@@ -132,6 +132,8 @@ pub struct Metrics {
     pub search_cache_hits: Counter,
     /// Searches that had to be computed.
     pub search_cache_misses: Counter,
+    /// Seconds that searches and other reads waited for a thread; from 50 µs up.
+    pub read_wait_seconds: Histogram,
     /// Requests refused because too many were in flight.
     pub requests_shed: Counter,
     /// Requests being answered.
@@ -187,6 +189,7 @@ impl Metrics {
             tool_seconds: Family::new_with_constructor(histogram),
             search_cache_hits: Counter::default(),
             search_cache_misses: Counter::default(),
+            read_wait_seconds: histogram(),
             requests_shed: Counter::default(),
             requests_in_flight: Gauge::default(),
             documents_written: Counter::default(),
@@ -220,6 +223,11 @@ impl Metrics {
             metrics.word_cache_misses.clone(),
         );
         registry.register("word_cache_bytes", "Memory for words of questions", metrics.word_cache_bytes.clone());
+        registry.register(
+            "read_wait_seconds",
+            "Time that a search or another read waited for a thread",
+            metrics.read_wait_seconds.clone(),
+        );
         registry.register("requests_shed", "Requests refused under load", metrics.requests_shed.clone());
         registry.register("requests_in_flight", "Requests being answered", metrics.requests_in_flight.clone());
         registry.register(

@@ -14,9 +14,6 @@ use crate::base::Fault;
 use crate::mcp::ToolError;
 use crate::telemetry::Metrics;
 
-/// What a refused client should wait, in seconds.
-const RETRY_AFTER_SECONDS: &str = "1";
-
 /// The guard's settings and counters.
 pub(super) struct Guard {
     door: Door,
@@ -76,11 +73,7 @@ pub(super) async fn check(State(guard): State<Arc<Guard>>, mut request: Request,
     };
     let Ok(_permit) = guard.in_flight.try_acquire() else {
         guard.metrics.requests_shed.inc();
-        let message = "the node is answering as many requests as it can; try again in a second";
-        let error = ToolError { code: "overloaded", message: message.to_owned(), fault: Fault::Environment };
-        let mut response = super::error_response(&error);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
-        return response;
+        return super::error_response(&ToolError::overloaded());
     };
     guard.metrics.requests_in_flight.inc();
     let response = next.run(request).await;

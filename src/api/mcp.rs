@@ -9,6 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use rmcp::transport::streamable_http_server::StreamableHttpService;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 
+use crate::auth::Principal;
 use crate::mcp::{NodeTools, Server, Wire};
 
 /// A larger request is no plain search.
@@ -40,10 +41,13 @@ pub(super) async fn answer(State(endpoint): State<Endpoint>, request: Request) -
         Ok(bytes) => bytes,
         Err(error) => return (axum::http::StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
+    let principal = head.extensions.get().copied().unwrap_or(Principal::Local);
     if let Some(wire) = wire(&head.headers)
-        && let Some(response) = endpoint.tools.search_directly(wire, &bytes)
+        && let Some(answered) = endpoint.tools.search_directly(wire, &bytes, principal).await
     {
-        return ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], response).into_response();
+        let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+        return answered
+            .map_or_else(|error| super::error_response(&error), |response| (json, response).into_response());
     }
     endpoint.service.handle(Request::from_parts(head, Body::from(bytes))).await.into_response()
 }

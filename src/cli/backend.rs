@@ -20,6 +20,7 @@ use tokio::runtime::Runtime;
 
 use super::Failure;
 use crate::app::Node;
+use crate::auth::Principal;
 use crate::base::{Fault, NodeId};
 use crate::collection::OpenError;
 use crate::config::Config;
@@ -186,7 +187,7 @@ impl Backend {
             Place::Remote(remote) => remote.call(tool, &arguments),
             Place::Local(local) => {
                 local.wait_ready()?;
-                let call = local.node().tools().call(tool, arguments.clone(), &NoProgress);
+                let call = local.node().tools().call(tool, arguments.clone(), Principal::Local, &NoProgress);
                 Ok(self.runtime()?.block_on(call).map_err(failure)?.structured)
             }
         })
@@ -197,7 +198,7 @@ impl Backend {
         match &*self.place().ok()? {
             Place::Remote(remote) => remote.peek(),
             Place::Local(local) => {
-                let call = local.node().tools().call(Tool::GetStatus, Map::new(), &NoProgress);
+                let call = local.node().tools().call(Tool::GetStatus, Map::new(), Principal::Local, &NoProgress);
                 Some(self.runtime().ok()?.block_on(call).ok()?.structured)
             }
         }

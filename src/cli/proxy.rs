@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::backend::{Backend, Stay};
 use super::{Common, Failure};
 use crate::api::answer_stdio;
+use crate::auth::Principal;
 use crate::base::{Fault, NodeId};
 use crate::mcp::{Arguments as ToolArguments, Link, Progress, Tool, ToolAnswer, ToolError, ToolProvider};
 
@@ -56,11 +57,12 @@ impl ToolProvider for Tools {
         &'a self,
         tool: Tool,
         arguments: ToolArguments,
+        principal: Principal,
         progress: &'a dyn Progress,
     ) -> Pin<Box<dyn Future<Output = Result<ToolAnswer, ToolError>> + Send + 'a>> {
         Box::pin(async move {
             if let Some(node) = self.backend.node_here() {
-                return node.tools().call(tool, arguments, progress).await;
+                return node.tools().call(tool, arguments, principal, progress).await;
             }
             let backend = Arc::clone(&self.backend);
             let called = tokio::task::spawn_blocking(move || backend.call(tool, Value::Object(arguments))).await;

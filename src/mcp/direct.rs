@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::answers::SearchAnswer;
-use super::{Arguments, Link, Tool, ToolAnswer, ToolError};
+use super::{Arguments, Link, OVERLOADED, Tool, ToolAnswer, ToolError};
+use crate::auth::Principal;
 
 const MODERN: &str = "2026-07-28";
 const LEGACY: [&str; 2] = ["2025-11-25", "2025-06-18"];
@@ -144,9 +145,14 @@ impl Rendered {
 }
 
 impl super::NodeTools {
-    /// The JSON-RPC response to `body`, if it is a search in its plainest form; `None` when it has to go the ordinary way.
-    #[must_use]
-    pub fn search_directly(&self, wire: Wire<'_>, body: &[u8]) -> Option<Vec<u8>> {
+    /// The JSON-RPC response to `body`, if it is a search in its plainest form; `None` when it has to go the ordinary way. An
+    /// error is [`ToolError::overloaded`]: going the ordinary way would only cost more.
+    pub async fn search_directly(
+        &self,
+        wire: Wire<'_>,
+        body: &[u8],
+        principal: Principal,
+    ) -> Option<Result<Vec<u8>, ToolError>> {
         let start = Instant::now();
         let request: Request<'_> = serde_json::from_slice(body).ok()?;
         let Params { name, arguments, meta } = request.params;
@@ -161,8 +167,15 @@ impl super::NodeTools {
         if !is_search || is_modern != meta.is_some() || !is_plain_id(request.id.get()) {
             return None;
         }
-        // A mistake in the arguments is worded where all mistakes are.
-        let rendered: Arc<Rendered> = self.search_rendered(arguments).map_err(|_: ToolError| ()).ok()?;
+        let rendered: Arc<Rendered> = match self.search(arguments, principal).await {
+            Ok(rendered) => rendered,
+            Err(error) if error.code == OVERLOADED => {
+                self.observe(Tool::Search, false, start);
+                return Some(Err(error));
+            }
+            // A mistake in the arguments is worded where all mistakes are.
+            Err(_) => return None,
+        };
         let id = request.id.get();
         let mut response = Vec::with_capacity(rendered.members.len() + id.len() + 64);
         response.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
@@ -174,7 +187,7 @@ impl super::NodeTools {
         response.extend_from_slice(rendered.members.as_bytes());
         response.extend_from_slice(b"}}");
         self.observe(Tool::Search, true, start);
-        Some(response)
+        Some(Ok(response))
     }
 }
 

@@ -1,47 +1,45 @@
 //! The tools on the node itself.
 
-mod documents;
 mod inputs;
+mod reading;
+mod searching;
 mod shapes;
 mod snapshots;
+mod writing;
 
 use std::future::Future;
+use std::hash::{Hash, Hasher as _};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::Value;
 
-use super::answers;
-use super::arguments::{self, DetailArgument, FusionArgument, ModeArgument};
 use super::direct::Rendered;
-use super::{Arguments, Link, Place, Progress, Tool, ToolAnswer, ToolError, ToolProvider};
+use super::{Arguments, Place, Progress, Tool, ToolAnswer, ToolError, ToolProvider, answers, arguments};
+use crate::auth::Principal;
 use crate::base::{ByteSize, NodeId};
-use crate::collection::{CollectionInfo, DocumentRecord, WriterState};
-use crate::collection::{Library, PassageKey};
-use crate::retrieval::{self, Fusion, Mode, Retrieval, SearchError, SearchRequest, estimate_tokens, shown_metadata};
-use crate::task::Readiness;
+use crate::collection::{Library, WriterState};
+use crate::retrieval::Retrieval;
+use crate::task::{Busy, FairPool, Flow, Readiness};
 use crate::telemetry::{Metrics, ToolLabels};
 
-use self::inputs::{cursor, detail, filter};
+use self::reading::Reading;
+use self::searching::{Known, Question};
+use self::shapes::{answer, summary};
 pub use self::snapshots::NodeSnapshots;
 pub(crate) use self::snapshots::{snapshots_json, verified_json};
 
-use self::shapes::{answer, place_of, search_result, summary, url_of};
-
-/// Tokens of a fetch when the caller does not say.
-const FETCH_TOKENS: usize = 8_000;
-/// Rendered answers kept beside the answers themselves.
-const RENDERED_MAX: usize = 1_024;
-
 /// The tools of this node.
 pub struct NodeTools {
-    retrieval: Retrieval,
+    reading: Arc<Reading>,
+    /// Where reading is done: the threads that answer sockets only look into caches.
+    readers: FairPool,
     library: Arc<Library>,
     backups: NodeSnapshots,
     readiness: Readiness,
     metrics: Metrics,
-    rendered: quick_cache::sync::Cache<(u64, String), Arc<Rendered>>,
     /// Held during a write with an idempotency key.
     keyed_writes: tokio::sync::Mutex<()>,
 }
@@ -55,11 +53,12 @@ impl ToolProvider for NodeTools {
         &'a self,
         tool: Tool,
         arguments: Arguments,
+        principal: Principal,
         progress: &'a dyn Progress,
     ) -> Pin<Box<dyn Future<Output = Result<ToolAnswer, ToolError>> + Send + 'a>> {
         Box::pin(async move {
             let start = Instant::now();
-            let result = self.dispatch(tool, arguments, progress).await;
+            let result = self.dispatch(tool, arguments, principal, progress).await;
             self.observe(tool, result.is_ok(), start);
             result
         })
@@ -68,24 +67,35 @@ impl ToolProvider for NodeTools {
 
 impl NodeTools {
     /// The tools over a node's collections.
-    #[must_use]
-    pub fn new(retrieval: Retrieval, backups: NodeSnapshots, readiness: Readiness, metrics: Metrics) -> Self {
+    ///
+    /// * `reads_max`: searches and other reads that run or wait at once; more are refused.
+    ///
+    /// # Errors
+    /// When the machine has no thread left.
+    pub fn new(
+        retrieval: Retrieval,
+        backups: NodeSnapshots,
+        readiness: Readiness,
+        metrics: Metrics,
+        reads_max: usize,
+    ) -> io::Result<Self> {
         let library = Arc::clone(retrieval.library());
-        Self {
-            retrieval,
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            reading: Arc::new(Reading::new(retrieval)),
+            readers: FairPool::start("reader", cores, reads_max)?,
             library,
             backups,
             readiness,
             metrics,
-            rendered: quick_cache::sync::Cache::new(RENDERED_MAX),
             keyed_writes: tokio::sync::Mutex::default(),
-        }
+        })
     }
 
     /// What the tools search.
     #[must_use]
     pub fn retrieval(&self) -> &Retrieval {
-        &self.retrieval
+        &self.reading.retrieval
     }
 
     /// Proves a snapshot, the newest when none is named; what was found, which may be that it is not whole.
@@ -106,19 +116,34 @@ impl NodeTools {
         &self,
         tool: Tool,
         arguments: Arguments,
+        principal: Principal,
         progress: &dyn Progress,
     ) -> Result<ToolAnswer, ToolError> {
         match tool {
-            Tool::Search => Ok(self.search_rendered(arguments)?.to_answer()),
-            Tool::Fetch => answer(self.fetch(arguments::read(arguments)?)?),
-            Tool::FindSimilar => self.find_similar(arguments::read(arguments)?),
+            Tool::Search => Ok(self.search(arguments, principal).await?.to_answer()),
+            Tool::Fetch => {
+                let given: arguments::Fetch = arguments::read(arguments)?;
+                let collection = given.collection.clone().or_else(|| Some(Place::parse(&given.id)?.collection));
+                self.read(flow(principal, &collection), move |reading| answer(reading.fetch(&given)?)).await
+            }
+            Tool::FindSimilar => {
+                let given: arguments::FindSimilar = arguments::read(arguments)?;
+                self.read(flow(principal, &given.collections), move |reading| reading.find_similar(given)).await
+            }
             Tool::ListCollections => {
                 arguments::read::<arguments::Nothing>(arguments)?;
                 let collections = self.library.collections().iter().map(|info| summary(info)).collect();
                 answer(answers::ListCollectionsAnswer { collections })
             }
-            Tool::DescribeCollection => answer(self.describe(&arguments::read(arguments)?)?),
-            Tool::ListDocuments => answer(self.list_documents(&arguments::read(arguments)?)?),
+            Tool::DescribeCollection => {
+                let given: arguments::DescribeCollection = arguments::read(arguments)?;
+                self.read(flow(principal, &given.collection), move |reading| answer(reading.describe(&given)?)).await
+            }
+            Tool::ListDocuments => {
+                let given: arguments::ListDocuments = arguments::read(arguments)?;
+                self.read(flow(principal, &given.collection), move |reading| answer(reading.list_documents(&given)?))
+                    .await
+            }
             Tool::AddDocuments => self.add_documents(arguments::read(arguments)?, progress).await,
             Tool::UpdateDocument => answer(self.update_document(arguments::read(arguments)?).await?),
             Tool::DeleteDocuments => answer(self.delete_documents(arguments::read(arguments)?).await?),
@@ -140,267 +165,33 @@ impl NodeTools {
         }
     }
 
-    /// A search with its answer as text; from the cache when the same was asked before and nothing changed since.
-    pub(super) fn search_rendered(&self, arguments: Arguments) -> Result<Arc<Rendered>, ToolError> {
-        let given: arguments::Search = arguments::read(arguments)?;
-        let filter = filter(given.filter.as_ref(), given.after.as_deref(), given.before.as_deref())?;
-        let fusion = match (given.fusion, given.dense_weight) {
-            (None | Some(FusionArgument::Convex), Some(weight)) if (0.0..=1.0).contains(&weight) => {
-                Some(Fusion::Convex { dense_weight: weight })
+    /// A search with its answer as text. What is remembered is answered here, everything else by a reader.
+    pub(super) async fn search(&self, arguments: Arguments, principal: Principal) -> Result<Arc<Rendered>, ToolError> {
+        let question = Question::read(arguments)?;
+        match self.reading.known(&question)? {
+            Known::Answer(rendered) => Ok(rendered),
+            Known::Nothing(asked) => {
+                let flow = flow(principal, &question.request.collections);
+                self.read(flow, move |reading| reading.search(&question, &asked)).await
             }
-            (_, Some(weight)) if !(0.0..=1.0).contains(&weight) => {
-                return Err(ToolError::bad_argument(format!("dense_weight is {weight}, expected 0 to 1")));
-            }
-            (Some(FusionArgument::Rrf), _) => Some(Fusion::ReciprocalRank { k: 60 }),
-            _ => None,
-        };
-        let request = SearchRequest {
-            query: given.query,
-            collections: given.collections,
-            mode: match given.mode {
-                ModeArgument::Hybrid => Mode::Hybrid,
-                ModeArgument::Dense => Mode::Dense,
-                ModeArgument::Lexical => Mode::Lexical,
-            },
-            limit: given.limit,
-            offset: cursor(given.cursor.as_deref())?,
-            filter,
-            tokens_max: given.max_tokens,
-            min_score: given.min_score,
-            detail: detail(given.detail),
-            fusion,
-        };
-        let found = self.retrieval.search(&request)?;
-        // Filters that mean the same share an answer, and each echoes its own spelling.
-        let spelling = given.filter.as_ref().map(ToString::to_string).unwrap_or_default();
-        if let Some(rendered) = self.rendered.get(&(found.id, spelling.clone())) {
-            return Ok(rendered);
         }
-        let rendered = Arc::new(self.render(&found, request.mode, given.filter));
-        self.rendered.insert((found.id, spelling), Arc::clone(&rendered));
-        Ok(rendered)
     }
 
-    fn find_similar(&self, given: arguments::FindSimilar) -> Result<ToolAnswer, ToolError> {
-        let (place, document) = self.find(&given.id, None)?;
-        let ordinal = place.passage.unwrap_or_default();
-        let passage =
-            self.library.passages().passage(PassageKey::new(document.lsn, ordinal)).map_err(SearchError::from)?;
-        let collections = if given.collections.is_empty() { vec![place.collection] } else { given.collections };
-        let request = SearchRequest {
-            collections,
-            limit: given.limit,
-            filter: filter(given.filter.as_ref(), None, None)?,
-            tokens_max: given.max_tokens,
-            detail: detail(given.detail.unwrap_or(DetailArgument::Snippet)),
-            ..SearchRequest::default()
-        };
-        let found = self.retrieval.find_similar(&passage, place.passage.is_none(), &request)?;
-        Ok(self.render(&found, Mode::Dense, given.filter).to_answer())
-    }
-
-    fn render(&self, found: &retrieval::SearchAnswer, mode: Mode, filter: Option<Value>) -> Rendered {
-        let node = self.node();
-        let mut links = Vec::with_capacity(found.hits.len());
-        let results = found
-            .hits
-            .iter()
-            .map(|hit| {
-                let result = search_result(hit, node);
-                links.push(Link {
-                    uri: place_of(hit).uri(node),
-                    name: result.id.clone(),
-                    title: result.title.clone(),
-                    priority: hit.scores.score.clamp(0.0, 1.0),
-                    last_modified: result.updated_at.clone(),
-                });
-                result
-            })
-            .collect();
-        let answer = answers::SearchAnswer {
-            results,
-            searched: answers::Searched {
-                collections: found.searched.clone(),
-                filter,
-                mode: mode.as_str().to_owned(),
-                mode_used: found.mode_used.as_str().to_owned(),
-                mode_reason: found.mode_reason.clone(),
-                generation: found.lsn.0,
-            },
-            truncated: found.truncated,
-            next_cursor: found.next_offset.map(|offset| offset.to_string()),
-        };
-        Rendered::new(&answer, links)
-    }
-
-    /// The document that an id names: as a whole id first, then with its end as a passage's number.
-    fn find(&self, id: &str, collection: Option<&str>) -> Result<(Place, Arc<DocumentRecord>), ToolError> {
-        let unknown = || {
-            ToolError::not_found(format!(
-                "there is no document '{id}'; expected an id from search or list_documents, such as collection/document"
-            ))
-        };
-        let place = match collection {
-            Some(collection) => Place::within(collection, id),
-            None => Place::parse(id),
-        };
-        let place = place.ok_or_else(unknown)?;
-        let info = self.library.collection(&place.collection).ok_or_else(unknown)?;
-        let lookup = |id: &str| self.library.lookup(info.id, id).map_err(SearchError::from);
-        let (place, entry) = match lookup(&place.whole())? {
-            Some(entry) => (Place { document: place.whole(), passage: None, ..place }, entry),
-            None => {
-                let entry = lookup(&place.document)?.ok_or_else(unknown)?;
-                (place, entry)
-            }
-        };
-        let document = self.library.passages().document(entry.lsn).map_err(SearchError::from)?;
-        if !self.library.is_current(&document) || place.passage.is_some_and(|passage| passage >= document.chunks.len())
-        {
-            return Err(unknown());
-        }
-        Ok((place, document))
-    }
-
-    fn fetch(&self, given: arguments::Fetch) -> Result<answers::FetchAnswer, ToolError> {
-        let tokens_max = given.max_tokens.unwrap_or(FETCH_TOKENS);
-        if !(50..=retrieval::TOKENS_MAX).contains(&tokens_max) {
-            let most = retrieval::TOKENS_MAX;
-            return Err(ToolError::bad_argument(format!("max_tokens is {tokens_max}, expected 50 to {most}")));
-        }
-        let (mut place, document) = self.find(&given.id, given.collection.as_deref())?;
-        let total = document.chunks.len();
-        if let Some(chunk) = given.chunk {
-            if chunk >= total {
-                return Err(ToolError::bad_argument(format!(
-                    "chunk is {chunk}, the document has {total}, counted from 0"
-                )));
-            }
-            place.passage = Some(chunk);
-        }
-        if let Some(range) = &given.range {
-            return self.fetch_range(&place, &document, range, tokens_max);
-        }
-        let passages = self.library.passages();
-        let tokens_of = |ordinal: usize| -> Result<usize, ToolError> {
-            let text = passages.text(&document, ordinal..ordinal + 1).map_err(SearchError::from)?;
-            Ok(estimate_tokens(&text))
-        };
-        let continued = given.cursor.as_deref().map(|text| cursor(Some(text))).transpose()?;
-        let (mut first, mut last) = match (continued, place.passage) {
-            (Some(start), _) if start < total => (start, start + 1),
-            (Some(_), _) => return Err(ToolError::bad_argument("the cursor does not belong to this document")),
-            (None, Some(passage)) => (passage, passage + 1),
-            (None, None) => (0, 1),
-        };
-        // Grows until the budget is spent: forward from the start, and around a passage to both sides.
-        let around = continued.is_none() && place.passage.is_some();
-        let mut tokens = tokens_of(first)?;
-        loop {
-            let mut grown = false;
-            if last < total {
-                let more = tokens_of(last)?;
-                if tokens + more <= tokens_max {
-                    (tokens, last, grown) = (tokens + more, last + 1, true);
-                }
-            }
-            if around && first > 0 {
-                let more = tokens_of(first - 1)?;
-                if tokens + more <= tokens_max {
-                    (tokens, first, grown) = (tokens + more, first - 1, true);
-                }
-            }
-            if !grown {
-                break;
-            }
-        }
-        self.fetched(&place, &document, first..last)
-    }
-
-    /// The passages that hold bytes `start..end` of a document's text, as many as the budget allows.
-    fn fetch_range(
+    /// Has a reader do something, or refuses it at once.
+    async fn read<T: Send + 'static>(
         &self,
-        place: &Place,
-        document: &DocumentRecord,
-        range: &[u64],
-        tokens_max: usize,
-    ) -> Result<answers::FetchAnswer, ToolError> {
-        let &[start, end] = range else {
-            return Err(ToolError::bad_argument("range takes two numbers: the first byte and one past the last"));
+        flow: Flow,
+        job: impl FnOnce(&Reading) -> Result<T, ToolError> + Send + 'static,
+    ) -> Result<T, ToolError> {
+        let (reading, waited, came) =
+            (Arc::clone(&self.reading), self.metrics.read_wait_seconds.clone(), Instant::now());
+        let job = move || {
+            waited.observe(came.elapsed().as_secs_f64());
+            job(&reading)
         };
-        let overlaps = |chunk: &&crate::collection::ChunkRef| chunk.range.start < end && start < chunk.range.end;
-        let first = document.chunks.iter().position(|chunk| overlaps(&chunk));
-        let Some(first) = first.filter(|_| start < end) else {
-            let length = document.chunks.last().map_or(0, |chunk| chunk.range.end);
-            return Err(ToolError::bad_argument(format!("no text stands at bytes {start} to {end}; it has {length}")));
-        };
-        let wanted = document.chunks[first..].iter().take_while(overlaps).count();
-        let mut tokens = 0;
-        let mut last = first;
-        while last < first + wanted {
-            let text = self.library.passages().text(document, last..last + 1).map_err(SearchError::from)?;
-            tokens += estimate_tokens(&text);
-            if tokens > tokens_max && last > first {
-                break;
-            }
-            last += 1;
-        }
-        self.fetched(place, document, first..last)
-    }
-
-    fn fetched(
-        &self,
-        place: &Place,
-        document: &DocumentRecord,
-        passages: std::ops::Range<usize>,
-    ) -> Result<answers::FetchAnswer, ToolError> {
-        let std::ops::Range { start: first, end: last } = passages;
-        let total = document.chunks.len();
-        let text = self.library.passages().text(document, first..last).map_err(SearchError::from)?;
-        let range = [document.chunks[first].range.start, document.chunks[last - 1].range.end];
-        Ok(answers::FetchAnswer {
-            id: place.to_string(),
-            title: document.title.clone(),
-            text,
-            url: url_of(document, place, self.node()),
-            collection: place.collection.clone(),
-            document: document.id.clone(),
-            version: document.version,
-            updated_at: document.updated.to_string(),
-            media_type: document.media_type.clone(),
-            range,
-            passages: [first, last],
-            passages_total: total,
-            metadata: shown_metadata(&document.metadata),
-            truncated: last - first < total,
-            next_cursor: (last < total).then(|| last.to_string()),
-        })
-    }
-
-    fn existing(&self, name: &str) -> Result<Arc<CollectionInfo>, ToolError> {
-        self.library.collection(name).ok_or_else(|| {
-            let known = self.library.collections().iter().map(|info| info.name.clone()).collect();
-            SearchError::NoSuchCollection { name: name.to_owned(), known }.into()
-        })
-    }
-
-    fn describe(&self, given: &arguments::DescribeCollection) -> Result<answers::DescribeCollectionAnswer, ToolError> {
-        let info = self.existing(&given.collection)?;
-        let searcher = self.library.searcher(&info);
-        let fields = match &searcher {
-            Some(searcher) => searcher.fields().map_err(SearchError::from)?,
-            None => Vec::new(),
-        };
-        Ok(answers::DescribeCollectionAnswer {
-            summary: summary(&info),
-            dimensions: info.dimensions,
-            fields: fields
-                .into_iter()
-                .map(|(name, kind)| answers::FieldSummary { name, kind: kind.to_owned() })
-                .collect(),
-            unlinked: searcher.as_ref().map_or(0, |searcher| searcher.unlinked() as u64),
-            lsn: searcher.as_ref().map_or(0, |searcher| searcher.lsn().0),
-            problem: searcher.and_then(|searcher| searcher.broken()),
+        self.readers.run(flow, job).await.unwrap_or_else(|Busy| {
+            self.metrics.requests_shed.inc();
+            Err(ToolError::overloaded())
         })
     }
 
@@ -421,7 +212,7 @@ impl NodeTools {
         &self,
         given: arguments::DeleteCollection,
     ) -> Result<answers::CollectionAnswer, ToolError> {
-        self.existing(&given.name)?;
+        self.reading.existing(&given.name)?;
         if given.confirm != given.name {
             let (name, found) = (&given.name, &given.confirm);
             return Err(ToolError::bad_argument(format!(
@@ -493,4 +284,11 @@ pub(crate) fn quota_reached(used: u64, limit: u64) -> String {
 pub(crate) fn disk_full(free: u64, needed: u64) -> String {
     let (free, needed) = (ByteSize(free), ByteSize(needed));
     format!("{free} of the disk are free, writing needs {needed}; it resumes by itself once there is room")
+}
+
+/// Whose a read is: who asks, and the collection, or collections, that it names.
+fn flow(principal: Principal, subject: &impl Hash) -> Flow {
+    let mut hasher = rustc_hash::FxHasher::default();
+    subject.hash(&mut hasher);
+    Flow { principal: principal.tag(), subject: hasher.finish() }
 }

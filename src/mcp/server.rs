@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::{Arguments, Link, NoProgress, Place, Progress, Tool, ToolAnswer, ToolError, ToolProvider, prompts, tools};
+use crate::auth::Principal;
 use crate::base::Fault;
 use crate::task;
 
@@ -57,25 +58,29 @@ impl Server {
         Self { provider, info: Arc::new(info) }
     }
 
-    async fn ask(&self, tool: Tool, arguments: Value) -> Result<Value, ErrorData> {
+    async fn ask(&self, principal: Principal, tool: Tool, arguments: Value) -> Result<Value, ErrorData> {
         let arguments = match arguments {
             Value::Object(arguments) => arguments,
             _ => Map::new(),
         };
-        match self.provider.call(tool, arguments, &NoProgress).await {
+        match self.provider.call(tool, arguments, principal, &NoProgress).await {
             Ok(answer) => Ok(answer.structured),
             Err(error) => Err(protocol_error(&error)),
         }
     }
 
     /// The documents of all collections after `cursor`, a page of them.
-    async fn page_of_resources(&self, cursor: Option<&str>) -> Result<(Vec<Resource>, Option<String>), ErrorData> {
+    async fn page_of_resources(
+        &self,
+        principal: Principal,
+        cursor: Option<&str>,
+    ) -> Result<(Vec<Resource>, Option<String>), ErrorData> {
         let position: (String, String) = match cursor.filter(|cursor| !cursor.is_empty()) {
             None => (String::new(), String::new()),
             Some(cursor) => serde_json::from_str(cursor)
                 .map_err(|_| ErrorData::invalid_params("the cursor is not one of ours", None))?,
         };
-        let listed = self.ask(Tool::ListCollections, json!({})).await?;
+        let listed = self.ask(principal, Tool::ListCollections, json!({})).await?;
         let mut names: Vec<&str> =
             listed["collections"].as_array().into_iter().flatten().filter_map(|info| info["name"].as_str()).collect();
         names.sort_unstable();
@@ -83,7 +88,7 @@ impl Server {
         for name in names.into_iter().filter(|name| *name >= position.0.as_str()) {
             let after = if name == position.0 { position.1.as_str() } else { "" };
             let arguments = json!({"collection": name, "cursor": after, "limit": PAGE - resources.len()});
-            let page = self.ask(Tool::ListDocuments, arguments).await?;
+            let page = self.ask(principal, Tool::ListDocuments, arguments).await?;
             let mut last = String::new();
             for document in page["documents"].as_array().into_iter().flatten() {
                 let Some(place) = document["id"].as_str().and_then(Place::parse) else { continue };
@@ -142,11 +147,12 @@ impl ServerHandler for Server {
             return Err(ErrorData::invalid_params(message, None));
         };
         let arguments: Arguments = request.arguments.unwrap_or_default();
+        let principal = principal(&context);
         let answer = match context.meta.get_progress_token() {
-            None => self.provider.call(tool, arguments, &NoProgress).await,
+            None => self.provider.call(tool, arguments, principal, &NoProgress).await,
             Some(token) => {
                 let (progress, reporter) = PeerProgress::start(token, context.peer.clone());
-                let answer = self.provider.call(tool, arguments, &progress).await;
+                let answer = self.provider.call(tool, arguments, principal, &progress).await;
                 drop(progress);
                 // Every message is sent before the answer, which ends the stream.
                 let _ = reporter.await;
@@ -163,10 +169,10 @@ impl ServerHandler for Server {
     async fn list_resources(
         &self,
         request: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
         let cursor = request.and_then(|request| request.cursor);
-        let (resources, next) = self.page_of_resources(cursor.as_deref()).await?;
+        let (resources, next) = self.page_of_resources(principal(&context), cursor.as_deref()).await?;
         let mut result = ListResourcesResult::with_all_items(resources)
             .with_ttl_ms(CONTENT_TTL_MS)
             .with_cache_scope(CacheScope::Private);
@@ -192,8 +198,9 @@ impl ServerHandler for Server {
     async fn read_resource(
         &self,
         request: ReadResourceRequestParams,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
+        let principal = principal(&context);
         // Addresses of another node, and of nothing, are equally unknown.
         let known = format!("ctx://{}/", self.provider.node().short());
         if !request.uri.starts_with(&known) {
@@ -207,7 +214,7 @@ impl ServerHandler for Server {
             if let Some(cursor) = &cursor {
                 arguments["cursor"] = cursor.as_str().into();
             }
-            let page = self.ask(Tool::Fetch, arguments).await?;
+            let page = self.ask(principal, Tool::Fetch, arguments).await?;
             if !text.is_empty() {
                 text.push_str("\n\n");
             }
@@ -248,13 +255,14 @@ impl ServerHandler for Server {
     async fn complete(
         &self,
         request: CompleteRequestParams,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
+        let principal = principal(&context);
         let given = request.argument.value;
         let collection = request.context.as_ref().and_then(|context| context.get_argument("collection")).cloned();
         let mut values: Vec<String> = match (&request.r#ref, request.argument.name.as_str(), collection) {
             (Reference::Prompt(_) | Reference::Resource(_), "collection", _) => {
-                let listed = self.ask(Tool::ListCollections, json!({})).await?;
+                let listed = self.ask(principal, Tool::ListCollections, json!({})).await?;
                 let names = listed["collections"].as_array().into_iter().flatten();
                 names
                     .filter_map(|info| info["name"].as_str())
@@ -265,7 +273,7 @@ impl ServerHandler for Server {
             (Reference::Resource(_), "document", Some(collection)) => {
                 let limit = CompletionInfo::MAX_VALUES + 1;
                 let arguments = json!({"collection": collection, "prefix": given, "limit": limit});
-                let page = self.ask(Tool::ListDocuments, arguments).await?;
+                let page = self.ask(principal, Tool::ListDocuments, arguments).await?;
                 let documents = page["documents"].as_array().into_iter().flatten();
                 documents.filter_map(|document| Some(Place::parse(document["id"].as_str()?)?.whole())).collect()
             }
@@ -306,6 +314,12 @@ fn failure(error: &ToolError) -> CallToolResult {
     meta.insert("cairn/error".to_owned(), error.to_json()["error"].take());
     result.meta = Some(meta);
     result
+}
+
+/// Who made a request: the listener has written it into the request's head. Over stdio there is only this machine.
+fn principal(context: &RequestContext<RoleServer>) -> Principal {
+    let head = context.extensions.get::<http::request::Parts>();
+    head.and_then(|head| head.extensions.get().copied()).unwrap_or(Principal::Local)
 }
 
 fn protocol_error(error: &ToolError) -> ErrorData {

@@ -2,6 +2,10 @@
 //!
 //! `cargo bench --bench vectors -- FOLDER [VECTORS [CANDIDATES]]`, where FOLDER is what `tests/bench/corpus.py` wrote. One line of JSON for
 //! each row. Costs are the thread's own time on a processor, so that they hold on a busy machine.
+//!
+//! `CAIRN_BENCH_DIMENSIONS=384` turns the model's vectors into ones of more dimensions with the same products, which cost what such
+//! vectors cost and are as hard to find. `CAIRN_BENCH_WRITE=DIR` writes vectors, questions and the true neighbours into DIR for
+//! other libraries (`tests/bench/peers.py`), measures candidates from few to many, and leaves the other rows out.
 
 mod cpu;
 
@@ -51,6 +55,49 @@ fn vectors(folder: &Path, count: usize, model: &StaticModel) -> Vec<Vec<f16>> {
     vectors
 }
 
+/// An isometry into more dimensions: rows of a random matrix, made orthonormal (Gram and Schmidt), of a fixed seed.
+struct Isometry(Vec<Vec<f32>>);
+
+impl Isometry {
+    fn new(from: usize, to: usize) -> Self {
+        let mut state = 0x9E37_79B9_7F4A_7C15u64;
+        let mut next = || {
+            // xorshift64*, Vigna 2016; twelve uniform numbers make a normal one.
+            (0..12).fold(-6.0f32, |sum, _| {
+                state ^= state >> 12;
+                state ^= state << 25;
+                state ^= state >> 27;
+                sum + (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 40) as f32 / (1u64 << 24) as f32
+            })
+        };
+        let mut rows: Vec<Vec<f32>> = Vec::with_capacity(from);
+        for _ in 0..from {
+            let mut row: Vec<f32> = (0..to).map(|_| next()).collect();
+            for known in &rows {
+                let along: f32 = row.iter().zip(known).map(|(left, right)| left * right).sum();
+                row.iter_mut().zip(known).for_each(|(value, known)| *value -= along * known);
+            }
+            let norm = row.iter().map(|value| value * value).sum::<f32>().sqrt();
+            row.iter_mut().for_each(|value| *value /= norm);
+            rows.push(row);
+        }
+        Self(rows)
+    }
+
+    fn apply(&self, vector: &[f32]) -> Vec<f32> {
+        let mut image = vec![0f32; self.0[0].len()];
+        for (value, row) in vector.iter().zip(&self.0) {
+            image.iter_mut().zip(row).for_each(|(sum, part)| *sum += value * part);
+        }
+        image
+    }
+}
+
+fn write(path: &Path, values: impl Iterator<Item = f32>) {
+    let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+    fs::write(path, bytes).expect("written");
+}
+
 fn recall(found: &[HashSet<u64>], truth: &[HashSet<u64>]) -> f64 {
     let hits: usize = found.iter().zip(truth).map(|(found, truth)| found.intersection(truth).count()).sum();
     hits as f64 / truth.iter().map(HashSet::len).sum::<usize>() as f64
@@ -65,10 +112,18 @@ fn main() {
     let folder = Path::new(folder);
     let count = rest.first().map_or(100_000, |count| count.parse().expect("a number of vectors"));
     let model = StaticModel::built_in();
-    let vectors = vectors(folder, count, &model);
-    let dimensions = vectors[0].len();
+    let mut vectors = vectors(folder, count, &model);
     let questions = fs::read_to_string(folder.join("queries.txt")).expect("questions");
-    let questions: Vec<Vec<f32>> = questions.lines().take(QUESTIONS).map(|line| model.embed_one(line)).collect();
+    let mut questions: Vec<Vec<f32>> = questions.lines().take(QUESTIONS).map(|line| model.embed_one(line)).collect();
+    if let Ok(wider) = std::env::var("CAIRN_BENCH_DIMENSIONS") {
+        let isometry = Isometry::new(vectors[0].len(), wider.parse().expect("a number of dimensions"));
+        for vector in &mut vectors {
+            let wide: Vec<f32> = vector.iter().map(|value| value.to_f32()).collect();
+            *vector = isometry.apply(&wide).into_iter().map(f16::from_f32).collect();
+        }
+        questions.iter_mut().for_each(|question| *question = isometry.apply(question));
+    }
+    let dimensions = vectors[0].len();
     let row = |what: &str, values: serde_json::Value| {
         let mut row = json!({"what": what, "vectors": vectors.len(), "dimensions": dimensions});
         row.as_object_mut().expect("an object").extend(values.as_object().expect("an object").clone());
@@ -113,6 +168,26 @@ fn main() {
     let keys =
         |found: Vec<cairn::index::vector::Neighbor>| found.into_iter().map(|hit| hit.key).collect::<HashSet<u64>>();
     let truth: Vec<HashSet<u64>> = questions.iter().map(|question| keys(index.exact(question, HITS, None))).collect();
+    if let Some(folder) = std::env::var_os("CAIRN_BENCH_WRITE").map(PathBuf::from) {
+        fs::create_dir_all(&folder).expect("made");
+        write(&folder.join("vectors.f32"), vectors.iter().flatten().map(|value| value.to_f32()));
+        write(&folder.join("questions.f32"), questions.iter().flatten().copied());
+        let truth: Vec<Vec<u64>> = truth.iter().map(|keys| keys.iter().copied().collect()).collect();
+        fs::write(folder.join("truth.json"), json!(truth).to_string()).expect("written");
+        index.checkpoint(Lsn(u64::from(u32::MAX))).expect("kept");
+        drop(index);
+        for expansion in [16, 24, 32, 48, 64, 80, 96, 128, 192, 256] {
+            config.expansion_search = expansion;
+            let (index, _) = VectorIndex::open(directory.path(), config.clone(), Trust::Verify).expect("opened");
+            assert_eq!(index.pending_graph(), 0, "nothing is built anew");
+            let truth: Vec<HashSet<u64>> = truth.iter().map(|keys| keys.iter().copied().collect()).collect();
+            let found: Vec<HashSet<u64>> =
+                questions.iter().map(|question| keys(index.search(question, HITS, None))).collect();
+            let cost = cost(&questions, |question| drop(index.search(question, HITS, None)));
+            row("search", json!({"ef": expansion, "limit": HITS, "recall": recall(&found, &truth), "us": cost}));
+        }
+        return;
+    }
     for limit in [HITS, 40] {
         let found: Vec<HashSet<u64>> = questions
             .iter()

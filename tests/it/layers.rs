@@ -69,8 +69,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("k8s_openapi", &["deploy", "operator"]),
     ("strsim", &["deploy"]),
     ("kube", &["deploy", "operator"]),
-    // The type of a request that the client passes on.
-    ("http", &["deploy"]),
+    // The type of a request that the client passes on (deploy), and of its head as the protocol library hands it on (mcp).
+    ("http", &["deploy", "mcp"]),
     // The transports (sockets, pipes) are the API's; the protocol is mcp's.
     ("rmcp", &["mcp", "api"]),
     ("axum", &["api"]),

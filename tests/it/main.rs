@@ -37,6 +37,7 @@ mod mcp_http;
 mod mcp_stdio;
 mod node;
 mod notify;
+mod overload;
 mod pdf;
 mod power;
 mod power_disk;

@@ -97,7 +97,7 @@ pub(super) fn input(
     let body = match (given.text, given.content_base64, given.uri) {
         (None, None, Some(uri)) if uri.starts_with("data:") => data_uri(&uri).map_err(|error| (id.clone(), error))?,
         (None, None, Some(uri)) if uri.starts_with("ctx://") => {
-            let copied = tools.find(&uri, None).and_then(|(_, document)| {
+            let copied = tools.reading.find(&uri, None).and_then(|(_, document)| {
                 let text = tools.library.passages().text(&document, 0..document.chunks.len());
                 Ok(Body::Text(text.map_err(SearchError::from)?, MediaType::Markdown))
             });

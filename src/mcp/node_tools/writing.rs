@@ -1,127 +1,19 @@
-//! The tools that list and write documents.
+//! The tools that write documents.
 
-use std::sync::Arc;
-
-use serde_json::Value;
-
-use super::super::arguments::{self, OrderArgument};
-use super::super::{Place, Progress, ToolAnswer, ToolError, answers};
+use super::super::arguments;
+use super::super::{Progress, ToolAnswer, ToolError, answers};
 use super::NodeTools;
 use super::inputs::{input, media_type_of};
-use super::shapes::{answer, document_result, url_of, write_answer};
+use super::reading::PAGE_MAX;
+use super::shapes::{answer, document_result, write_answer};
 use crate::base::Fault;
-use crate::collection::{Body, Conflict, DocumentInput, DocumentStatus, MediaType, PassageKey};
-use crate::collection::{CollectionInfo, DocumentEntry};
-use crate::mcp::ToolProvider as _;
-use crate::retrieval::Filter;
+use crate::collection::{Body, Conflict, DocumentInput, DocumentStatus, MediaType};
 use crate::retrieval::{SearchError, shown_metadata};
 
 /// Documents in one call.
 const DOCUMENTS_MAX: usize = 1_000;
-/// Documents on one page of a list.
-const PAGE_MAX: usize = 1_000;
 
 impl NodeTools {
-    pub(super) fn list_documents(
-        &self,
-        given: &arguments::ListDocuments,
-    ) -> Result<answers::ListDocumentsAnswer, ToolError> {
-        let info = self.existing(&given.collection)?;
-        let limit = given.limit.unwrap_or(100);
-        if !(1..=PAGE_MAX).contains(&limit) {
-            return Err(ToolError::bad_argument(format!("limit is {limit}, expected 1 to {PAGE_MAX}")));
-        }
-        let after = given.cursor.as_deref().filter(|cursor| !cursor.is_empty());
-        let by_id = given.order == OrderArgument::Id;
-        let mut entries = match &given.filter {
-            None if by_id => {
-                let reader = self.library.reader();
-                reader.list(info.id, after, &given.prefix, limit + 1).map_err(SearchError::from)?
-            }
-            filter => self.matching_documents(&info, filter.as_ref(), &given.prefix)?,
-        };
-        if !by_id {
-            entries.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.lsn));
-        }
-        if let Some(after) = after {
-            let lsn: u64 = after.parse().unwrap_or_default();
-            entries.retain(|(id, entry)| if by_id { id.as_str() > after } else { entry.lsn.0 < lsn });
-        }
-        let last = entries.get(limit).and_then(|_| entries.get(limit - 1));
-        let next_cursor = last.map(|(id, entry)| if by_id { id.clone() } else { entry.lsn.to_string() });
-        entries.truncate(limit);
-        self.document_page(&info, entries, next_cursor)
-    }
-
-    /// Every document of a collection that matches, by id. Cost: proportional to the collection without a filter.
-    fn matching_documents(
-        &self,
-        info: &Arc<CollectionInfo>,
-        filter: Option<&Value>,
-        prefix: &str,
-    ) -> Result<Vec<(String, DocumentEntry)>, ToolError> {
-        let reader = self.library.reader();
-        let Some(filter) = filter else {
-            return Ok(reader.list(info.id, None, prefix, usize::MAX).map_err(SearchError::from)?);
-        };
-        let mut entries = Vec::new();
-        for id in self.matching_ids(info, filter)?.into_iter().filter(|id| id.starts_with(prefix)) {
-            if let Some(entry) = reader.lookup(info.id, &id).map_err(SearchError::from)? {
-                entries.push((id, entry));
-            }
-        }
-        Ok(entries)
-    }
-
-    /// Ids of the documents whose metadata matches, in byte order.
-    fn matching_ids(&self, info: &Arc<CollectionInfo>, filter: &Value) -> Result<Vec<String>, ToolError> {
-        let filter = Filter::from_json(filter).map_err(|error| ToolError::bad_argument(error.to_string()))?;
-        let searcher = self.library.searcher(info).ok_or_else(|| ToolError::not_found("the collection is gone"))?;
-        let matching = searcher.matching(&filter).map_err(SearchError::from)?;
-        let mut documents: Vec<_> = matching.keys().keys().iter().map(|&key| PassageKey(key).document()).collect();
-        documents.dedup();
-        let mut ids = Vec::with_capacity(documents.len());
-        for lsn in documents {
-            ids.push(self.library.passages().document(lsn).map_err(SearchError::from)?.id.clone());
-        }
-        ids.sort();
-        ids.dedup();
-        Ok(ids)
-    }
-
-    fn document_page(
-        &self,
-        info: &Arc<CollectionInfo>,
-        entries: Vec<(String, DocumentEntry)>,
-        next_cursor: Option<String>,
-    ) -> Result<answers::ListDocumentsAnswer, ToolError> {
-        let mut documents = Vec::with_capacity(entries.len());
-        for (id, entry) in entries {
-            let document = match self.library.passages().document(entry.lsn) {
-                Ok(document) => document,
-                Err(error) => {
-                    tracing::error!(%error, id, "a document's record cannot be read");
-                    continue;
-                }
-            };
-            if !self.library.is_current(&document) {
-                continue;
-            }
-            let place = Place { collection: info.name.clone(), document: id, passage: None };
-            documents.push(answers::DocumentSummary {
-                id: place.to_string(),
-                title: document.title.clone(),
-                url: url_of(&document, &place, self.node()),
-                version: document.version,
-                passages: document.chunks.len() as u64,
-                source: document.source.clone(),
-                updated_at: document.updated.to_string(),
-                expires_at: document.expires_at.map(|time| time.to_string()),
-            });
-        }
-        Ok(answers::ListDocumentsAnswer { collection: info.name.clone(), documents, next_cursor })
-    }
-
     pub(super) async fn add_documents(
         &self,
         given: arguments::AddDocuments,
@@ -184,7 +76,7 @@ impl NodeTools {
         &self,
         given: arguments::UpdateDocument,
     ) -> Result<answers::WriteAnswer, ToolError> {
-        let (place, document) = self.find(&given.id, None)?;
+        let (place, document) = self.reading.find(&given.id, None)?;
         let media_type = given.media_type.as_deref().unwrap_or(&document.media_type);
         let media_type = media_type_of(media_type)?;
         let (text, media_type) = match given.text {
@@ -234,13 +126,13 @@ impl NodeTools {
         match (&given.filter, &given.collection, given.ids.is_empty()) {
             (None, None, false) => {
                 for id in &given.ids {
-                    let (place, document) = self.find(id, None)?;
+                    let (place, document) = self.reading.find(id, None)?;
                     targets.push((place.collection, document.id.clone()));
                 }
             }
             (Some(filter_json), Some(collection), true) => {
-                let info = self.existing(collection)?;
-                let ids = self.matching_ids(&info, filter_json)?;
+                let info = self.reading.existing(collection)?;
+                let ids = self.reading.matching_ids(&info, filter_json)?;
                 targets.extend(ids.into_iter().map(|id| (info.name.clone(), id)));
             }
             _ => return Err(ToolError::bad_argument("expected either ids, or collection and filter")),
