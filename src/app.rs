@@ -35,7 +35,7 @@ use crate::mcp::{NodeSnapshots, NodeTools};
 use crate::retrieval::{self, Retrieval};
 use crate::snapshot::{Probe, Snapshots};
 use crate::store;
-use crate::task::{self, Drain, Readiness, Restart};
+use crate::task::{self, Drain, Readiness, Restart, Turns};
 use crate::telemetry::Metrics;
 
 use doors::Doors;
@@ -104,9 +104,8 @@ impl Node {
         let snapshots = Arc::new(snapshots(config, runtime.clone()));
         let node = Arc::new(snapshots::Collections::new(Arc::clone(&library)));
         let backups = NodeSnapshots { snapshots: Arc::clone(&snapshots), node, restart };
-        let reads_max = config.server.in_flight_max;
-        let tools = NodeTools::new(retrieval, backups, readiness.clone(), metrics.clone(), reads_max);
-        let tools = Arc::new(tools.map_err(OpenError::Thread)?);
+        let turns = Turns::new(cores(), config.server.in_flight_max);
+        let tools = Arc::new(NodeTools::new(retrieval, backups, readiness.clone(), metrics.clone(), turns));
         Ok(Self { library, tools, snapshots, metrics, readiness })
     }
 
@@ -359,11 +358,18 @@ pub fn serve(config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) ->
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("cairn")
+        // One more than may compute at once (`Turns`): it reads sockets and refuses while all others search.
+        .worker_threads(cores() + 1)
         .build()
         .context("cannot start the runtime")?;
     let result = serve_on(&runtime, config, new_token, ready);
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+/// Processors that this process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// As many open files as the machine allows without asking, up to [`OPEN_FILES`]. Where it allows fewer, connections wait.

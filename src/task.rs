@@ -1,10 +1,10 @@
 //! Spawning, readiness, and the order to stop.
 //!
-//! Invariants: every task has a name and an owner that awaits it; nothing else in Cairn calls `tokio::spawn`. Arithmetic runs
-//! on the [`CpuPool`] (what may wait: writes) or the [`FairPool`] (what is refused sooner than it waits long: searches), never on
-//! the threads that answer sockets.
+//! Invariants: every task has a name and an owner that awaits it; nothing else in Cairn calls `tokio::spawn`. Long arithmetic
+//! runs on the [`CpuPool`]; what takes less than a change of threads is worth is computed where it was asked, by who has one of
+//! the [`Turns`].
 
-mod fair;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-pub use fair::{Busy, FairPool, Flow};
+pub use turns::{Busy, Flow, Turn, Turns};
 
 /// Runs `future` as a task of its own, in a span with its name. The caller awaits or aborts the handle.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]

@@ -132,7 +132,7 @@ pub struct Metrics {
     pub search_cache_hits: Counter,
     /// Searches that had to be computed.
     pub search_cache_misses: Counter,
-    /// Seconds that searches and other reads waited for a thread; from 50 µs up.
+    /// Seconds that searches and other reads waited for their turn; from 50 µs up.
     pub read_wait_seconds: Histogram,
     /// Requests refused because too many were in flight.
     pub requests_shed: Counter,
@@ -225,7 +225,7 @@ impl Metrics {
         registry.register("word_cache_bytes", "Memory for words of questions", metrics.word_cache_bytes.clone());
         registry.register(
             "read_wait_seconds",
-            "Time that a search or another read waited for a thread",
+            "Time that a search or another read waited for its turn",
             metrics.read_wait_seconds.clone(),
         );
         registry.register("requests_shed", "Requests refused under load", metrics.requests_shed.clone());

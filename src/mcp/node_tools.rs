@@ -9,7 +9,6 @@ mod writing;
 
 use std::future::Future;
 use std::hash::{Hash, Hasher as _};
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,7 +21,7 @@ use crate::auth::Principal;
 use crate::base::{ByteSize, NodeId};
 use crate::collection::{Library, WriterState};
 use crate::retrieval::Retrieval;
-use crate::task::{Busy, FairPool, Flow, Readiness};
+use crate::task::{Busy, Flow, Readiness, Turns};
 use crate::telemetry::{Metrics, ToolLabels};
 
 use self::reading::Reading;
@@ -33,9 +32,9 @@ pub(crate) use self::snapshots::{snapshots_json, verified_json};
 
 /// The tools of this node.
 pub struct NodeTools {
-    reading: Arc<Reading>,
-    /// Where reading is done: the threads that answer sockets only look into caches.
-    readers: FairPool,
+    reading: Reading,
+    /// Who may read: what looks into caches only needs no turn.
+    turns: Turns,
     library: Arc<Library>,
     backups: NodeSnapshots,
     readiness: Readiness,
@@ -68,28 +67,25 @@ impl ToolProvider for NodeTools {
 impl NodeTools {
     /// The tools over a node's collections.
     ///
-    /// * `reads_max`: searches and other reads that run or wait at once; more are refused.
-    ///
-    /// # Errors
-    /// When the machine has no thread left.
+    /// * `turns`: of searches and other reads.
+    #[must_use]
     pub fn new(
         retrieval: Retrieval,
         backups: NodeSnapshots,
         readiness: Readiness,
         metrics: Metrics,
-        reads_max: usize,
-    ) -> io::Result<Self> {
+        turns: Turns,
+    ) -> Self {
         let library = Arc::clone(retrieval.library());
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self {
-            reading: Arc::new(Reading::new(retrieval)),
-            readers: FairPool::start("reader", cores, reads_max)?,
+        Self {
+            reading: Reading::new(retrieval),
+            turns,
             library,
             backups,
             readiness,
             metrics,
             keyed_writes: tokio::sync::Mutex::default(),
-        })
+        }
     }
 
     /// What the tools search.
@@ -124,11 +120,11 @@ impl NodeTools {
             Tool::Fetch => {
                 let given: arguments::Fetch = arguments::read(arguments)?;
                 let collection = given.collection.clone().or_else(|| Some(Place::parse(&given.id)?.collection));
-                self.read(flow(principal, &collection), move |reading| answer(reading.fetch(&given)?)).await
+                self.read(flow(principal, &collection), |reading| answer(reading.fetch(&given)?)).await
             }
             Tool::FindSimilar => {
                 let given: arguments::FindSimilar = arguments::read(arguments)?;
-                self.read(flow(principal, &given.collections), move |reading| reading.find_similar(given)).await
+                self.read(flow(principal, &given.collections), |reading| reading.find_similar(given)).await
             }
             Tool::ListCollections => {
                 arguments::read::<arguments::Nothing>(arguments)?;
@@ -137,11 +133,11 @@ impl NodeTools {
             }
             Tool::DescribeCollection => {
                 let given: arguments::DescribeCollection = arguments::read(arguments)?;
-                self.read(flow(principal, &given.collection), move |reading| answer(reading.describe(&given)?)).await
+                self.read(flow(principal, &given.collection), |reading| answer(reading.describe(&given)?)).await
             }
             Tool::ListDocuments => {
                 let given: arguments::ListDocuments = arguments::read(arguments)?;
-                self.read(flow(principal, &given.collection), move |reading| answer(reading.list_documents(&given)?))
+                self.read(flow(principal, &given.collection), |reading| answer(reading.list_documents(&given)?))
                     .await
             }
             Tool::AddDocuments => self.add_documents(arguments::read(arguments)?, progress).await,
@@ -165,34 +161,31 @@ impl NodeTools {
         }
     }
 
-    /// A search with its answer as text. What is remembered is answered here, everything else by a reader.
+    /// A search with its answer as text. What is remembered needs no turn.
     pub(super) async fn search(&self, arguments: Arguments, principal: Principal) -> Result<Arc<Rendered>, ToolError> {
         let question = Question::read(arguments)?;
         match self.reading.known(&question)? {
             Known::Answer(rendered) => Ok(rendered),
             Known::Nothing(asked) => {
                 let flow = flow(principal, &question.request.collections);
-                self.read(flow, move |reading| reading.search(&question, &asked)).await
+                self.read(flow, |reading| reading.search(&question, &asked)).await
             }
         }
     }
 
-    /// Has a reader do something, or refuses it at once.
-    async fn read<T: Send + 'static>(
+    /// Reads when it is the flow's turn, or refuses at once.
+    async fn read<T>(
         &self,
         flow: Flow,
-        job: impl FnOnce(&Reading) -> Result<T, ToolError> + Send + 'static,
+        read: impl FnOnce(&Reading) -> Result<T, ToolError>,
     ) -> Result<T, ToolError> {
-        let (reading, waited, came) =
-            (Arc::clone(&self.reading), self.metrics.read_wait_seconds.clone(), Instant::now());
-        let job = move || {
-            waited.observe(came.elapsed().as_secs_f64());
-            job(&reading)
-        };
-        self.readers.run(flow, job).await.unwrap_or_else(|Busy| {
+        let came = Instant::now();
+        let Ok(_turn): Result<_, Busy> = self.turns.take(flow).await else {
             self.metrics.requests_shed.inc();
-            Err(ToolError::overloaded())
-        })
+            return Err(ToolError::overloaded());
+        };
+        self.metrics.read_wait_seconds.observe(came.elapsed().as_secs_f64());
+        read(&self.reading)
     }
 
     async fn create_collection(

@@ -1,4 +1,4 @@
-//! The tools that read: what runs on the pool of the searches, for one caller at a time.
+//! The tools that read: plain functions, called by who has a turn.
 
 use std::sync::Arc;
 
