@@ -24,6 +24,7 @@ TARGET_DIR := target
 TOOLS := $(TARGET_DIR)/tools
 NPM := $(TARGET_DIR)/npm
 VENV := $(TARGET_DIR)/venv
+PEERS := $(TARGET_DIR)/peers
 # Of their own: checkov pins a hundred packages, which the MCP client must not be held to.
 SCANNERS := $(TARGET_DIR)/scanners
 GUEST := $(TARGET_DIR)/guest
@@ -115,6 +116,17 @@ bench-parts: setup-bench ## Measure the vector part beside usearch itself, and t
 	$(CARGO) bench --bench vectors -- $(CURDIR)/$(TARGET_DIR)/bench/corpus $(FILES)0
 	"$(built)" add $(TARGET_DIR)/bench/corpus/docs -c bench --data-dir $(TARGET_DIR)/bench/data --json >/dev/null
 	$(CARGO) bench --bench stages -- $(CURDIR)/$(TARGET_DIR)/bench/data $(CURDIR)/$(TARGET_DIR)/bench/corpus/queries.txt
+
+.PHONY: bench-growth
+bench-growth: setup-bench ## Measure the same at 10,000, 100,000 and 1,000,000 passages, and draw it; half an hour
+	@$(CARGO) build --release
+	python3 tests/bench/growth.py --cairn "$(built)" --out $(TARGET_DIR)/bench-growth $(BENCH)
+
+.PHONY: bench-peers
+bench-peers: setup-bench $(PEERS)/installed ## Measure beside hnswlib, faiss, usearch, lancedb, chromadb and two MCP servers; BENCH="--passages 20000" for a short one
+	@$(CARGO) build --release
+	rm -rf $(TARGET_DIR)/bench-peers
+	$(PEERS)/bin/python tests/bench/peers/run.py --cairn "$(built)" --scratch $(TARGET_DIR)/bench-peers $(BENCH)
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
@@ -263,7 +275,8 @@ $(GUEST)/complete: tests/guest/build tests/guest/agent tests/guest/agent.service
 
 $(VENV)/installed: tests/clients/requirements.txt
 $(SCANNERS)/installed: tests/scanners/requirements.txt
-$(VENV)/installed $(SCANNERS)/installed:
+$(PEERS)/installed: tests/bench/peers/requirements.txt
+$(VENV)/installed $(SCANNERS)/installed $(PEERS)/installed:
 	@$(call packages,python3:python3)
 	python3 -c 'import ensurepip' 2>/dev/null || { $(call packages,no-such-program:python3-venv); }
 	mkdir -p $(TARGET_DIR)

@@ -8,6 +8,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::base::Lsn;
+use crate::ingest::estimate_tokens;
 use crate::store::{ChunkBody, DocumentRecord, ReadError, Reader};
 
 /// Memory for decoded documents and passages.
@@ -60,12 +61,15 @@ pub struct Passage {
     pub ordinal: usize,
     /// Its headings, text, language and embedding.
     pub body: Arc<ChunkBody>,
+    /// [`estimate_tokens`] of its text.
+    pub tokens: usize,
 }
 
 #[derive(Clone)]
 enum Cached {
     Document(Arc<DocumentRecord>),
-    Body(Arc<ChunkBody>),
+    /// With the estimate of its text's tokens: counting costs as much as all else about a remembered passage.
+    Body(Arc<ChunkBody>, usize),
 }
 
 #[derive(Clone)]
@@ -78,7 +82,7 @@ impl Weighter<Lsn, Cached> for Weigh {
                 let texts = document.id.len() + document.title.len() + document.metadata.len();
                 256 + texts + document.chunks.len() * 40
             }
-            Cached::Body(body) => 128 + body.text.len() + body.embedding.len() * 2,
+            Cached::Body(body, _) => 128 + body.text.len() + body.embedding.len() * 2,
         };
         bytes as u64
     }
@@ -118,17 +122,18 @@ impl PassageReader {
             .chunks
             .get(key.ordinal())
             .ok_or_else(|| ReadError::Missing { lsn: key.document(), last: self.reader.last() })?;
-        let body = self.body(chunk.lsn)?;
-        Ok(Passage { document, ordinal: key.ordinal(), body })
+        let (body, tokens) = self.body(chunk.lsn)?;
+        Ok(Passage { document, ordinal: key.ordinal(), body, tokens })
     }
 
-    fn body(&self, lsn: Lsn) -> Result<Arc<ChunkBody>, ReadError> {
-        if let Some(Cached::Body(body)) = self.cache.get(&lsn) {
-            return Ok(body);
+    fn body(&self, lsn: Lsn) -> Result<(Arc<ChunkBody>, usize), ReadError> {
+        if let Some(Cached::Body(body, tokens)) = self.cache.get(&lsn) {
+            return Ok((body, tokens));
         }
         let body = Arc::new(self.reader.chunk(lsn)?);
-        self.cache.insert(lsn, Cached::Body(Arc::clone(&body)));
-        Ok(body)
+        let tokens = estimate_tokens(&body.text);
+        self.cache.insert(lsn, Cached::Body(Arc::clone(&body), tokens));
+        Ok((body, tokens))
     }
 
     /// The text of a document's passages from `ordinals`. What stood between two of them (white space, front matter) is
@@ -147,7 +152,7 @@ impl PassageReader {
                 Some(_) => "\n\n",
             });
             end = Some(chunk.range.end);
-            text.push_str(&self.body(chunk.lsn)?.text);
+            text.push_str(&self.body(chunk.lsn)?.0.text);
         }
         Ok(text)
     }

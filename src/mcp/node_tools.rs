@@ -137,8 +137,7 @@ impl NodeTools {
             }
             Tool::ListDocuments => {
                 let given: arguments::ListDocuments = arguments::read(arguments)?;
-                self.read(flow(principal, &given.collection), |reading| answer(reading.list_documents(&given)?))
-                    .await
+                self.read(flow(principal, &given.collection), |reading| answer(reading.list_documents(&given)?)).await
             }
             Tool::AddDocuments => self.add_documents(arguments::read(arguments)?, progress).await,
             Tool::UpdateDocument => answer(self.update_document(arguments::read(arguments)?).await?),
@@ -174,11 +173,7 @@ impl NodeTools {
     }
 
     /// Reads when it is the flow's turn, or refuses at once.
-    async fn read<T>(
-        &self,
-        flow: Flow,
-        read: impl FnOnce(&Reading) -> Result<T, ToolError>,
-    ) -> Result<T, ToolError> {
+    async fn read<T>(&self, flow: Flow, read: impl FnOnce(&Reading) -> Result<T, ToolError>) -> Result<T, ToolError> {
         let came = Instant::now();
         let Ok(_turn): Result<_, Busy> = self.turns.take(flow).await else {
             self.metrics.requests_shed.inc();

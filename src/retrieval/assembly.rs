@@ -98,12 +98,16 @@ pub(super) fn assemble(
             assembled.next_offset = Some(wanted.offset + wanted.limit);
             break;
         }
-        let mut text = match wanted.detail {
-            Detail::Ids => String::new(),
-            Detail::Snippet => snippet(&passage.body.text, query),
-            Detail::Full => passage.body.text.clone(),
+        let (mut text, tokens_of_text) = match wanted.detail {
+            Detail::Ids => (String::new(), 0),
+            Detail::Snippet => {
+                let text = snippet(&passage.body.text, query);
+                let tokens = estimate_tokens(&text);
+                (text, tokens)
+            }
+            Detail::Full => (passage.body.text.clone(), passage.tokens),
         };
-        let cost = estimate_tokens(&text) + TOKENS_PER_HIT;
+        let cost = tokens_of_text + TOKENS_PER_HIT;
         if tokens + cost > wanted.tokens_max {
             assembled.truncated = true;
             if !assembled.hits.is_empty() {

@@ -1,13 +1,14 @@
 """Measures a node as its users feel it, and prints one table.
 
     make bench                 the whole of it: 100,000 passages, about ten minutes
-    python3 tests/bench/bench.py --cairn BINARY [--passages 10000] [--json FILE] [--skip ingest,start,search,idle]
+    python3 tests/bench/bench.py --cairn BINARY [--passages 10000] [--json FILE] [--skip overload,start,search,idle]
 
 CPU times are the node process's own (user and system, from /proc), so that they hold on a busy machine; wall times
 are given beside them. Corpus and questions are generated and the same for each seed.
 """
 
 import argparse
+import http.client
 import json
 import os
 import pathlib
@@ -18,7 +19,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import urllib.parse
 import urllib.request
 
 HERE = pathlib.Path(__file__).parent
@@ -95,24 +98,96 @@ def ingest(binary, node, data, corpus, rows):
     return passages
 
 
+def searches(node, corpus, era, kind, clients, seconds, rows):
+    cpu = node.cpu()
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--latency", "-s", HERE / "search.lua"]
+    command += [node.addresses["mcp"], "--", corpus / "queries.txt", era, kind]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    text = done.stdout + done.stderr
+    if "first failure" in text or "Non-2xx" in text:
+        sys.exit(text)
+    calls = int(re.search(r"(\d+) requests in", text)[1])
+    rate = float(re.search(r"Requests/sec:\s+(\S+)", text)[1])
+    p50, p99 = (re.search(rf"^\s+{part}%\s+(\S+)", text, re.M)[1] for part in (50, 99))
+    used = (node.cpu() - cpu) / calls * 1e6
+    rows[f"search, {kind}, {era}, {clients} clients"] = (
+        f"{used:.0f} µs CPU a call, {rate:,.0f} calls/s, p50 {p50}, p99 {p99}"
+    )
+
+
 def search(node, corpus, seconds, rows):
     for era in ("modern", "legacy"):
         for kind in ("uncached", "cached"):
             for clients in (1, 16, 64):
-                cpu = node.cpu()
-                command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--latency", "-s", HERE / "search.lua"]
-                command += [node.addresses["mcp"], "--", corpus / "queries.txt", era, kind]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
-                text = done.stdout + done.stderr
-                if "first failure" in text or "Non-2xx" in text:
-                    sys.exit(text)
-                calls = int(re.search(r"(\d+) requests in", text)[1])
-                rate = float(re.search(r"Requests/sec:\s+(\S+)", text)[1])
-                p50, p99 = (re.search(rf"^\s+{part}%\s+(\S+)", text, re.M)[1] for part in (50, 99))
-                used = (node.cpu() - cpu) / calls * 1e6
-                rows[f"search, {kind}, {era}, {clients} clients"] = (
-                    f"{used:.0f} µs CPU a call, {rate:,.0f} calls/s, p50 {p50}, p99 {p99}"
-                )
+                searches(node, corpus, era, kind, clients, seconds, rows)
+
+
+def wrk(node, corpus, clients, seconds, *options):
+    """What `clients` connections got: answers and refusals a second, and the node's share of a processor."""
+    cpu = node.cpu()
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "-s", HERE / "search.lua", node.addresses["mcp"], "--"]
+    command += [corpus / "queries.txt", "modern", "uncached", *map(str, options)]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    calls = int(re.search(r"(\d+) requests in", text)[1])
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+    refused = int(refused[1]) if refused else 0
+    return (calls - refused) / seconds, refused / seconds, (node.cpu() - cpu) / seconds
+
+
+class Probe(threading.Thread):
+    """Asks a hundred times a second and notes how long answers and refusals took, in milliseconds."""
+
+    def __init__(self, node):
+        super().__init__()
+        self.address, self.is_over, self.times = urllib.parse.urlsplit(node.addresses["mcp"]), False, {}
+
+    def run(self):
+        connection = http.client.HTTPConnection(self.address.netloc)
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json, text/event-stream",
+            "MCP-Protocol-Version": "2025-11-25",
+        }
+        number = 0
+        while not self.is_over:
+            number += 1
+            arguments = {"query": f"which pump hums {number}"}
+            body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "search", "arguments": arguments}}
+            start = time.perf_counter()
+            connection.request("POST", self.address.path, json.dumps(body), headers)
+            answer = connection.getresponse()
+            answer.read()
+            self.times.setdefault(answer.status, []).append((time.perf_counter() - start) * 1e3)
+            time.sleep(0.01)
+
+
+def overload(binary, data, corpus, seconds, rows):
+    """Four times as many searches as the node answers. The node has one processor to itself and the clients another: what
+    they take must not count against it."""
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) < 2:
+        rows["overload"] = "left out: it takes two processors"
+        return
+    os.sched_setaffinity(0, allowed[:1])
+    node = Node(binary, data)
+    os.sched_setaffinity(0, allowed[1:2])
+    node.settle()
+    wrk(node, corpus, 16, 2)
+    peak, _, _ = wrk(node, corpus, 16, seconds)
+    before, connections = node.memory("VmRSS"), 2_000
+    probe = Probe(node)
+    probe.start()
+    good, refused, cpu = wrk(node, corpus, connections, seconds, int(connections / (4 * peak) * 1e3) - 10)
+    probe.is_over = True
+    probe.join()
+    times = sorted(probe.times.get(503, [0.0]))
+    rows["overload, one processor"] = (
+        f"peak {peak:,.0f}/s; of {good + refused:,.0f}/s ({(good + refused) / peak:.1f} times that) {good:,.0f}/s answered "
+        f"({good / peak * 100:.0f} %), {refused:,.0f}/s refused within p50 {times[len(times) // 2]:.2f} ms, most {times[-1]:.2f} ms "
+        f"({len(times)} seen); memory {before:,.0f} → {node.memory('VmRSS'):,.0f} MiB"
+    )
+    node.stop()
+    os.sched_setaffinity(0, allowed)
 
 
 def starts(binary, data, label, rows, memory=False):
@@ -158,6 +233,8 @@ def main():
         if "search" not in skip:
             search(node, corpus, arguments.seconds, rows)
         node.stop()
+        if "overload" not in skip:
+            overload(binary, data, corpus, arguments.seconds, rows)
         if "start" not in skip:
             starts(binary, data, f"{passages:,} passages", rows, memory=True)
         if "idle" not in skip:

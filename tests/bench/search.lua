@@ -1,6 +1,8 @@
--- Calls the tool `search` over MCP. wrk -s search.lua URL -- QUERIES ERA CACHED
+-- Calls the tool `search` over MCP. wrk -s search.lua URL -- QUERIES ERA CACHED [PAUSE]
 -- QUERIES: a file with a question a line. ERA: modern (2026-07-28) or legacy (2025-11-25).
 -- CACHED: "cached" asks one question again and again, "uncached" never the same twice (a number makes each unique).
+-- PAUSE: milliseconds that a connection waits on average before it asks, so that many connections ask at a rate; refusals are
+-- then expected.
 local queries, era, unique, counter, thread_count = {}, "modern", true, 0, 0
 
 function setup(thread)
@@ -12,6 +14,12 @@ function init(arguments)
   for line in io.lines(arguments[1]) do queries[#queries + 1] = line:gsub('[\\"]', " ") end
   era, unique = arguments[2] or "modern", arguments[3] ~= "cached"
   counter = id * 1000003
+  local pause = tonumber(arguments[4])
+  if pause then
+    math.randomseed(id)
+    delay = function() return math.random(0, 2 * pause) end
+    response = nil
+  end
   wrk.method = "POST"
   wrk.headers["Content-Type"] = "application/json"
   wrk.headers["Accept"] = "application/json, text/event-stream"

@@ -33,33 +33,64 @@ pub(super) struct Word {
     pub(super) impacts: Vec<Arc<Impacts>>,
 }
 
+/// A passage that may be among the best.
+#[derive(Clone, Copy)]
+struct Found {
+    sum: u16,
+    address: DocAddress,
+    /// Looked up only where equal sums have to be told apart, and in the end: it costs more than the sum.
+    key: Option<u64>,
+}
+
 /// The passages with the greatest sums.
-struct Best {
-    found: Vec<(u16, u64)>,
+struct Best<'a> {
+    found: Vec<Found>,
     limit: usize,
+    /// The key of a passage.
+    key: &'a dyn Fn(DocAddress) -> u64,
     /// No lower sum can be among the best.
     threshold: u16,
 }
 
-impl Best {
-    fn offer(&mut self, sum: u16, key: u64) {
-        self.found.push((sum, key));
+impl Best<'_> {
+    fn offer(&mut self, sum: u16, address: DocAddress) {
+        self.found.push(Found { sum, address, key: None });
         if self.found.len() >= self.limit.saturating_mul(2) {
-            let (_, last, _) = self.found.select_nth_unstable_by(self.limit - 1, order);
-            self.threshold = last.0;
+            self.cut();
+        }
+    }
+
+    /// Leaves the best `limit` of at least as many.
+    fn cut(&mut self) {
+        let (_, last, _) = self.found.select_nth_unstable_by(self.limit - 1, |left, right| right.sum.cmp(&left.sum));
+        let least = last.sum;
+        self.threshold = least;
+        self.found.retain(|found| found.sum >= least);
+        if self.found.len() > self.limit {
+            for found in self.found.iter_mut().filter(|found| found.sum == least) {
+                found.key.get_or_insert_with(|| (self.key)(found.address));
+            }
+            self.found.select_nth_unstable_by(self.limit - 1, order);
             self.found.truncate(self.limit);
         }
     }
 
+    /// The keys of the best, best first, with their sums.
     fn into_sorted(mut self) -> Vec<(u16, u64)> {
+        if self.found.len() > self.limit {
+            self.cut();
+        }
+        for found in &mut self.found {
+            found.key.get_or_insert_with(|| (self.key)(found.address));
+        }
         self.found.sort_unstable_by(order);
-        self.found.truncate(self.limit);
-        self.found
+        self.found.into_iter().map(|found| (found.sum, found.key.unwrap_or_default())).collect()
     }
 }
 
-fn order(left: &(u16, u64), right: &(u16, u64)) -> std::cmp::Ordering {
-    right.0.cmp(&left.0).then(left.1.cmp(&right.1))
+/// Greatest sum first, then by key; keys that were not looked up are of sums that are not told apart.
+fn order(left: &Found, right: &Found) -> std::cmp::Ordering {
+    right.sum.cmp(&left.sum).then(left.key.cmp(&right.key))
 }
 
 thread_local! {
@@ -115,7 +146,7 @@ pub(super) fn best(
     }
     ranges.sort_unstable_by(|left, right| right.0.cmp(&left.0).then((left.1, left.2).cmp(&(right.1, right.2))));
     let room = limit.saturating_mul(2).min(FOUND_ROOM);
-    let mut best = Best { found: Vec::with_capacity(room), limit, threshold: 1 };
+    let mut best = Best { found: Vec::with_capacity(room), limit, key: &key, threshold: 1 };
     let mut sums = Sums::take();
     for (bound, ordinal, range) in ranges {
         if bound < best.threshold {
@@ -130,16 +161,16 @@ pub(super) fn best(
         let segment = &segments[ordinal];
         let alive = segment.alive_bitset();
         let start = range * RANGE;
-        let mut offer = |best: &mut Best, place: usize, sum: u16| {
+        let offer = |best: &mut Best<'_>, place: usize, sum: u16| {
             let passage = (start + place) as u32;
             let is_admitted = alive.is_none_or(|alive| alive.is_alive(passage))
                 && among.is_none_or(|among| among.contains(ordinal, passage));
             if is_admitted {
-                best.offer(sum, key(DocAddress::new(ordinal as u32, passage)));
+                best.offer(sum, DocAddress::new(ordinal as u32, passage));
             }
         };
         let end = (segment.max_doc() as usize - start).min(RANGE);
-        collect(&mut sums.0[..end], &parts, &mut best, &mut offer);
+        collect(&mut sums.0[..end], &parts, &mut best, &offer);
     }
     sums.give_back();
     let scale = total * BOUND / (shared * 255.0 / 256.0);
@@ -170,7 +201,7 @@ fn add(sums: &mut [u16; RANGE], part: Part<'_>, weight: u16, addends: &[u16; 256
 }
 
 /// Offers the sums of a range that are good enough, and leaves all of them 0.
-fn collect(sums: &mut [u16], parts: &[Part<'_>], best: &mut Best, offer: &mut impl FnMut(&mut Best, usize, u16)) {
+fn collect(sums: &mut [u16], parts: &[Part<'_>], best: &mut Best<'_>, offer: &impl Fn(&mut Best<'_>, usize, u16)) {
     let postings: Option<usize> = parts
         .iter()
         .map(|part| match part {
