@@ -61,14 +61,14 @@ def number(text):
 
 def plot(rows, path):
     """Cost of a search against the size, both logarithmic, as SVG."""
-    width, height, margin = 640, 360, 60
+    width, height, margin, right_margin = 680, 360, 70, 110
     sizes = [row["passages"] for row in rows]
     costs = [row[key] for row in rows for key in ("uncached_us", "cached_us")]
     low, high = math.floor(math.log10(min(costs))), math.ceil(math.log10(max(costs)))
 
     def x(size):
         left, right = math.log10(sizes[0]), math.log10(sizes[-1])
-        return margin + (width - 2 * margin) * (math.log10(size) - left) / max(right - left, 1e-9)
+        return margin + (width - margin - right_margin) * (math.log10(size) - left) / max(right - left, 1e-9)
 
     def y(cost):
         return height - margin - (height - 2 * margin) * (math.log10(cost) - low) / (high - low)
@@ -80,7 +80,7 @@ def plot(rows, path):
     ]
     for power in range(low, high + 1):
         place = y(10**power)
-        parts.append(f'<line x1="{margin}" y1="{place:.1f}" x2="{width - margin}" y2="{place:.1f}" stroke="#ddd"/>')
+        parts.append(f'<line x1="{margin}" y1="{place:.1f}" x2="{width - right_margin}" y2="{place:.1f}" stroke="#ddd"/>')
         parts.append(f'<text x="{margin - 8}" y="{place + 4:.1f}" text-anchor="end">{10**power:,} µs</text>')
     for size in sizes:
         parts.append(f'<text x="{x(size):.1f}" y="{height - margin + 22}" text-anchor="middle">{size:,}</text>')
@@ -92,7 +92,7 @@ def plot(rows, path):
             parts.append(f'<circle cx="{place:.1f}" cy="{value:.1f}" r="4" fill="{colour}"/>')
             parts.append(f'<text x="{place:.1f}" y="{value - 10:.1f}" text-anchor="middle" fill="{colour}">{row[key]:.0f}</text>')
         parts.append(
-            f'<text x="{x(sizes[-1]) - 30:.1f}" y="{y(rows[-1][key]) + 24:.1f}" text-anchor="end" fill="{colour}">{name}</text>'
+            f'<text x="{x(sizes[-1]) + 14:.1f}" y="{y(rows[-1][key]) + 5:.1f}" fill="{colour}">{name}</text>'
         )
     path.write_text("\n".join([*parts, "</svg>"]) + "\n")
 
