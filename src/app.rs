@@ -104,7 +104,7 @@ impl Node {
         let snapshots = Arc::new(snapshots(config, runtime.clone()));
         let node = Arc::new(snapshots::Collections::new(Arc::clone(&library)));
         let backups = NodeSnapshots { snapshots: Arc::clone(&snapshots), node, restart };
-        let turns = Turns::new(cores(), config.server.in_flight_max);
+        let turns = Turns::new(task::cores(), config.server.in_flight_max);
         let tools = Arc::new(NodeTools::new(retrieval, backups, readiness.clone(), metrics.clone(), turns));
         Ok(Self { library, tools, snapshots, metrics, readiness })
     }
@@ -359,17 +359,12 @@ pub fn serve(config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) ->
         .enable_all()
         .thread_name("cairn")
         // One more than may compute at once (`Turns`): it reads sockets and refuses while all others search.
-        .worker_threads(cores() + 1)
+        .worker_threads(task::cores() + 1)
         .build()
         .context("cannot start the runtime")?;
     let result = serve_on(&runtime, config, new_token, ready);
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
-}
-
-/// Processors that this process may use.
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// As many open files as the machine allows without asking, up to [`OPEN_FILES`]. Where it allows fewer, connections wait.

@@ -42,6 +42,12 @@ pub fn spawn_thread<T: Send + 'static>(
     thread::Builder::new().name(name.to_owned()).spawn(body)
 }
 
+/// Processors that this process may use; at least one.
+#[must_use]
+pub fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Bounds how much arithmetic runs at once, so that it shares the cores with whatever answers requests.
 #[derive(Debug, Clone)]
 pub struct CpuPool {
@@ -60,7 +66,7 @@ impl CpuPool {
     /// A pool as wide as the machine has cores.
     #[must_use]
     pub fn per_core() -> Self {
-        Self::new(thread::available_parallelism().map_or(1, usize::from))
+        Self::new(cores())
     }
 
     /// How many jobs run at once.

@@ -24,7 +24,7 @@ use crate::auth::Principal;
 use crate::base::{Fault, NodeId};
 use crate::collection::OpenError;
 use crate::config::Config;
-use crate::mcp::{Arguments, NoProgress, Tool, ToolError, ToolProvider as _};
+use crate::mcp::{Arguments, NoProgress, OVERLOADED, Tool, ToolError, ToolProvider as _};
 use crate::store;
 
 pub(super) use local::Local;
@@ -347,7 +347,7 @@ fn process(pid: Option<u32>) -> String {
 /// A tool's error with its exit code.
 fn failure(error: ToolError) -> Failure {
     match error.fault {
-        Fault::Environment if error.code == "overloaded" => Failure::unreachable(error),
+        Fault::Environment if error.code == OVERLOADED => Failure::unreachable(error),
         Fault::Caller | Fault::Environment | Fault::Damage => error.into(),
     }
 }

@@ -16,7 +16,7 @@ use self::load::{Answer, Load, Outcome, quantile};
 use super::backend::Backend;
 use super::{Common, Failure, output, quiet_logs};
 use crate::app::RunningNode;
-use crate::mcp::{Tool, ToolError};
+use crate::mcp::{OVERLOADED, Tool, ToolError};
 
 /// Documents whose words are asked for.
 const DOCUMENTS: usize = 200;
@@ -139,7 +139,7 @@ fn told(answer: Result<Value, Failure>) -> Answer {
     match answer {
         Ok(_) => Answer::Answered,
         Err(failure) => match failure.error.downcast_ref::<ToolError>() {
-            Some(error) if error.code == "overloaded" => Answer::Refused,
+            Some(error) if error.code == OVERLOADED => Answer::Refused,
             _ => Answer::Failed,
         },
     }

@@ -5,7 +5,7 @@
 //!
 //! `CAIRN_BENCH_DIMENSIONS=384` turns the model's vectors into ones of more dimensions with the same products, which cost what such
 //! vectors cost and are as hard to find. `CAIRN_BENCH_WRITE=DIR` writes vectors, questions and the true neighbours into DIR for
-//! other libraries (`tests/bench/peers.py`), measures candidates from few to many, and leaves the other rows out.
+//! other libraries (`tests/bench/peers/run.py`), measures candidates from few to many, and leaves the other rows out.
 
 mod cpu;
 

@@ -9,8 +9,8 @@ use crate::node::{Answer, TestNode, list};
 
 /// Requests that the node takes at once.
 const ROOM: &str = "64";
-/// Clients that call all the time: more than half of the room, and fewer than the room, so that no door but that of the readers
-/// refuses anybody.
+/// Clients that call all the time: more than half of the room, and fewer than the room, so that nothing but the turns of
+/// readers refuses anybody.
 const CLIENTS: usize = 48;
 /// Documents of the collection that is listed; a list in the order of their times looks at all of them.
 const DOCUMENTS: usize = 4_000;
