@@ -4,6 +4,7 @@
 //! flight, background work, indexes, log. What is acknowledged is on stable storage at every moment in between.
 
 mod doors;
+mod memory;
 mod snapshots;
 mod supervisor;
 
@@ -39,10 +40,11 @@ use crate::task::{self, Drain, Readiness, Restart, Turns};
 use crate::telemetry::Metrics;
 
 use doors::Doors;
+use memory::Memory;
 pub use snapshots::snapshots;
 use supervisor::Supervisor;
 
-/// How often expired documents are looked for.
+/// How often expired documents are looked for and memory is divided anew.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// Between the wish to start again and the drain: time for the answer to whoever wished it.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
@@ -59,6 +61,7 @@ pub struct Node {
     library: Arc<Library>,
     tools: Arc<NodeTools>,
     snapshots: Arc<Snapshots>,
+    memory: Memory,
     metrics: Metrics,
     readiness: Readiness,
 }
@@ -106,7 +109,9 @@ impl Node {
         let backups = NodeSnapshots { snapshots: Arc::clone(&snapshots), node, restart };
         let turns = Turns::new(task::cores(), config.server.in_flight_max);
         let tools = Arc::new(NodeTools::new(retrieval, backups, readiness.clone(), metrics.clone(), turns));
-        Ok(Self { library, tools, snapshots, metrics, readiness })
+        let memory = Memory::new(config, Arc::clone(&tools), metrics.clone());
+        memory.settle();
+        Ok(Self { library, tools, snapshots, memory, metrics, readiness })
     }
 
     fn probe(&self) -> Arc<dyn Probe> {
@@ -170,7 +175,7 @@ impl Node {
         let router = api::router(&server, Arc::clone(&self.tools), &self.metrics, drain);
         let tls = doors.identity.clone().filter(|_| running.tls);
         let serving = task::spawn("serve", listener.serve(router, tls, drain.clone(), server.drain_timeout));
-        let sweeping = task::spawn("sweep", sweep(Arc::clone(&self.library), drain.clone()));
+        let sweeping = task::spawn("sweep", sweep(Arc::clone(self), drain.clone()));
         // Written last: whoever reads it finds the port answered.
         if let Err(error) = running.write(&config.data_dir) {
             tracing::warn!(%error, "the command line will not find this node by its data directory");
@@ -492,13 +497,16 @@ fn open(
     }
 }
 
-async fn sweep(library: Arc<Library>, drain: Drain) {
+/// What has to be looked after now and then, whether or not anybody asks for something.
+async fn sweep(node: Arc<Node>, drain: Drain) {
     loop {
         tokio::select! {
             () = drain.ordered() => return,
             () = tokio::time::sleep(SWEEP_INTERVAL) => {}
         }
-        match library.sweep_expired(SWEEP_DOCUMENTS).await {
+        node.memory.settle();
+        node.library.look_at_recall();
+        match node.library.sweep_expired(SWEEP_DOCUMENTS).await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "expired documents were removed"),
             Err(error) => tracing::warn!(%error, "expired documents stay, hidden"),

@@ -331,6 +331,23 @@ impl Library {
         &self.config.data_dir
     }
 
+    /// Memory that the indexes take and cannot give back, in bytes.
+    #[must_use]
+    pub fn index_bytes(&self) -> u64 {
+        self.views.read().values().map(|views| views.vectors.memory_bytes() as u64).sum()
+    }
+
+    /// Has graphs looked at in the background that changed, or of whose questions more is known, since they were last
+    /// compared with a scan.
+    pub fn look_at_recall(&self) {
+        self.upkeep.look(&self.views);
+    }
+
+    /// Lets the kernel have the mapped files of the vector indexes; what is needed comes back page by page.
+    pub fn release_mapped(&self) {
+        self.views.read().values().for_each(|views| views.vectors.release_mapped());
+    }
+
     /// The words that are searched for.
     #[must_use]
     pub fn words(&self) -> &WordCache {

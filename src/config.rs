@@ -31,6 +31,8 @@ pub struct Config {
     pub ingest: Ingest,
     /// The vector index.
     pub index: Index,
+    /// What the node may take; 0: what the machine or its container allows.
+    pub memory_max_bytes: ByteSize,
     /// Defaults of a search.
     pub search: Search,
     /// Backups.
@@ -177,6 +179,8 @@ pub struct Search {
     pub cache_bytes: ByteSize,
     /// Memory for words that are searched for.
     pub word_cache_bytes: ByteSize,
+    /// Memory for passages and documents read from the log.
+    pub passage_cache_bytes: ByteSize,
 }
 
 /// What flags and their environment variables override.
@@ -518,6 +522,7 @@ fn check(settings: &[Setting], overrides: &Overrides, problems: &mut Vec<Problem
             drain_timeout: checker.duration("server.drain_timeout"),
         },
         admin_listen,
+        memory_max_bytes: checker.size("memory.max_bytes", 0),
         store: Store {
             segment_bytes: checker.size("store.segment_bytes", 1 << 20),
             reserve_bytes: checker.size("store.reserve_bytes", 0),
@@ -538,6 +543,7 @@ fn check(settings: &[Setting], overrides: &Overrides, problems: &mut Vec<Problem
             candidates: checker.count("search.candidates", 10..=1_000),
             cache_bytes: checker.size("search.cache_bytes", 0),
             word_cache_bytes: checker.size("search.word_cache_bytes", 0),
+            passage_cache_bytes: checker.size("search.passage_cache_bytes", 0),
         },
         snapshot: snapshot(&mut checker),
         log: telemetry::Config {

@@ -255,6 +255,11 @@ impl Retrieval {
         Self { library, config, cache, metrics }
     }
 
+    /// Sets what remembered answers may take from now on.
+    pub fn set_cache_bytes(&self, bytes: u64) {
+        self.cache.set_bytes(bytes);
+    }
+
     /// The collections searched.
     #[must_use]
     pub fn library(&self) -> &Arc<Library> {

@@ -4,6 +4,7 @@
 //! runs on the [`CpuPool`]; what takes less than a change of threads is worth is computed where it was asked, by who has one of
 //! the [`Turns`].
 
+mod memory;
 mod turns;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+pub use memory::{Resident, memory_limit, resident};
 pub use turns::{Busy, Flow, Turn, Turns};
 
 /// Runs `future` as a task of its own, in a span with its name. The caller awaits or aborts the handle.

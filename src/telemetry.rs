@@ -154,12 +154,20 @@ pub struct Metrics {
     pub passages: Family<CollectionLabels, Gauge>,
     /// Passages not yet linked into the vector graph, by collection name.
     pub passages_unlinked: Family<CollectionLabels, Gauge>,
+    /// Part of the ten nearest that the vector graph was found to find, by collection name.
+    pub vector_recall: Family<CollectionLabels, Gauge<f64, AtomicU64>>,
     /// Words of questions that were remembered.
     pub word_cache_hits: Counter,
     /// Words of questions that had to be decoded.
     pub word_cache_misses: Counter,
     /// Memory for words of questions.
     pub word_cache_bytes: Gauge,
+    /// Memory that the node may take.
+    pub memory_max_bytes: Gauge,
+    /// Memory of the vector graphs.
+    pub memory_index_bytes: Gauge,
+    /// Memory that the caches may take.
+    pub memory_cache_bytes: Gauge,
     /// 1 while the node refuses writes.
     pub read_only: Gauge,
     /// Seconds since the newest snapshot; infinite when there is none.
@@ -200,9 +208,13 @@ impl Metrics {
             documents: Family::default(),
             passages: Family::default(),
             passages_unlinked: Family::default(),
+            vector_recall: Family::default(),
             word_cache_hits: Counter::default(),
             word_cache_misses: Counter::default(),
             word_cache_bytes: Gauge::default(),
+            memory_max_bytes: Gauge::default(),
+            memory_index_bytes: Gauge::default(),
+            memory_cache_bytes: Gauge::default(),
             read_only: Gauge::default(),
             snapshot_age: Gauge::default(),
             snapshot_verified_age: Gauge::default(),
@@ -250,6 +262,14 @@ impl Metrics {
             "Passages not yet in the vector graph",
             metrics.passages_unlinked.clone(),
         );
+        registry.register(
+            "vector_recall",
+            "Part of the ten nearest neighbours that the vector graph finds",
+            metrics.vector_recall.clone(),
+        );
+        registry.register("memory_max_bytes", "Memory that the node may take", metrics.memory_max_bytes.clone());
+        registry.register("memory_index_bytes", "Memory of the vector graphs", metrics.memory_index_bytes.clone());
+        registry.register("memory_cache_bytes", "Memory that caches may take", metrics.memory_cache_bytes.clone());
         registry.register("read_only", "1 while writes are refused", metrics.read_only.clone());
         registry.register("snapshot_age_seconds", "Age of the newest snapshot", metrics.snapshot_age.clone());
         registry.register(

@@ -159,12 +159,16 @@ fn observe(library: &Library, metrics: &Metrics) {
     metrics.documents.clear();
     metrics.passages.clear();
     metrics.passages_unlinked.clear();
+    metrics.vector_recall.clear();
     for info in library.collections() {
         let labels = CollectionLabels { collection: info.name.clone() };
         metrics.documents.get_or_create(&labels).set(info.documents.cast_signed());
         metrics.passages.get_or_create(&labels).set(info.chunks.cast_signed());
         if let Some(searcher) = library.searcher(&info) {
             metrics.passages_unlinked.get_or_create(&labels).set(searcher.unlinked() as i64);
+            if let Some(recall) = searcher.recall() {
+                metrics.vector_recall.get_or_create(&labels).set(recall.at_10);
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::base::Lsn;
 use crate::ingest::estimate_tokens;
 use crate::store::{ChunkBody, DocumentRecord, ReadError, Reader};
 
-/// Memory for decoded documents and passages.
+/// Memory for decoded documents and passages until somebody says how much.
 const CACHE_BYTES: u64 = 24 << 20;
 
 /// Names a passage within the node: the LSN of its document's record and its place in the document.
@@ -97,6 +97,11 @@ pub struct PassageReader {
 impl PassageReader {
     pub(super) fn new(reader: Arc<Reader>) -> Self {
         Self { reader, cache: Cache::with_weighter(20_000, CACHE_BYTES, Weigh) }
+    }
+
+    /// Sets what the cache may take from now on; what is too much is forgotten.
+    pub fn set_cache_bytes(&self, bytes: u64) {
+        self.cache.set_capacity(bytes);
     }
 
     /// A document's record by its LSN.

@@ -7,7 +7,7 @@ use crate::base::Lsn;
 use crate::index::analysis::Language;
 use crate::index::filter::Filter;
 use crate::index::lexical::{LexicalError, LexicalHit, LexicalSearcher, Passages};
-use crate::index::vector::{KeySet, Neighbor};
+use crate::index::vector::{KeySet, Neighbor, Recall};
 use crate::store::CollectionInfo;
 
 /// An immutable read view of a collection. Cheap to make; drop it after the search.
@@ -113,6 +113,12 @@ impl Searcher {
     /// When the index's files cannot be read.
     pub fn fields(&self) -> Result<Vec<(String, &'static str)>, LexicalError> {
         self.views.lexical.fields()
+    }
+
+    /// How well the vector graph was found to do; `None` where there is none, or nobody has looked yet.
+    #[must_use]
+    pub fn recall(&self) -> Option<Recall> {
+        self.views.vectors.recall()
     }
 
     /// Passages not yet linked into the vector graph; 0 for a collection that needs none.

@@ -1,4 +1,5 @@
-//! What is done in quiet moments: linking passages into graphs, merging lexical segments, checkpoints.
+//! What is done in quiet moments: linking passages into graphs, merging lexical segments, checkpoints, a look at how well the
+//! graphs find.
 //!
 //! One thread, asleep until the indexer rings. It wakes for nothing on an idle node, and writes nothing that was not
 //! written into.
@@ -70,6 +71,13 @@ impl Upkeep {
         }
     }
 
+    /// Rings when a graph is worth a look.
+    pub(super) fn look(&self, views: &RwLock<HashMap<CollectionId, Arc<Views>>>) {
+        if views.read().values().any(|view| view.vectors.is_recall_due()) {
+            self.bell.ring();
+        }
+    }
+
     /// Waits until everything written so far is linked, merged and checkpointed.
     pub(super) fn settle(&self) {
         let (state, changed) = &*self.bell.0;
@@ -111,6 +119,7 @@ fn run(views: &RwLock<HashMap<CollectionId, Arc<Views>>>, bell: &Bell) {
         let all: Vec<Arc<Views>> = views.read().values().cloned().collect();
         for view in all {
             view.checkpoint(Merging::All);
+            view.check_recall();
         }
         let mut state = state.lock();
         state.settled = seen;

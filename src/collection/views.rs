@@ -34,6 +34,9 @@ const CATCH_UP_BATCH: usize = 20_000;
 /// Threads that take texts apart while catching up, at most: each holds up to 48 MiB.
 const CATCH_UP_THREADS: usize = 4;
 
+/// Below this part of the ten nearest the log says that the graph finds too little.
+const RECALL_LEAST: f64 = 0.9;
+
 /// Both indexes of one collection.
 pub(super) struct Views {
     pub(super) lexical: LexicalIndex,
@@ -62,6 +65,25 @@ impl Views {
             vectors_failed: AtomicBool::new(false),
             broken: Mutex::new(None),
         })
+    }
+
+    /// Looks at how well the graph finds, when that is worth it.
+    pub(super) fn check_recall(&self) {
+        if !self.vectors.is_recall_due() {
+            return;
+        }
+        if let Some(recall) = self.vectors.check_recall() {
+            let percent = (recall.at_10 * 100.0).round();
+            if recall.at_10 < RECALL_LEAST {
+                tracing::warn!(
+                    percent,
+                    questions = recall.questions,
+                    "the vector graph misses neighbours: a greater index.expansion_search finds more, for slower searches"
+                );
+            } else {
+                tracing::debug!(percent, questions = recall.questions, "the vector graph was compared with a scan");
+            }
+        }
     }
 
     /// The position up to which both indexes have followed the log.

@@ -37,6 +37,7 @@ mod error;
 mod graph;
 mod keys;
 mod matrix;
+mod recall;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -58,6 +59,8 @@ use self::graph::Graph;
 pub use self::graph::Verified;
 pub use self::keys::KeySet;
 use self::matrix::{Matrix, View};
+pub use self::recall::Recall;
+use self::recall::Sample;
 use crate::base::{Digest, Lsn};
 
 /// Fewest and most numbers a vector may have.
@@ -154,6 +157,7 @@ pub struct VectorIndex {
     view: ArcSwap<View>,
     journal_bytes: AtomicU64,
     writer: Mutex<Writer>,
+    sample: Mutex<Sample>,
     /// Held during a checkpoint, so that two do not mix. Taken before `writer`.
     checkpoint: Mutex<()>,
 }
@@ -211,6 +215,7 @@ impl VectorIndex {
             view: ArcSwap::from_pointee(view),
             journal_bytes: AtomicU64::new(journal.len()),
             writer: Mutex::new(Writer { current, successor: None, journal, manifest, next_number }),
+            sample: Mutex::default(),
             checkpoint: Mutex::new(()),
         };
         Ok((index, applied))
@@ -345,6 +350,12 @@ impl VectorIndex {
                 || admitted.saturating_mul(admitted) <= view.live.saturating_mul(SCAN_WALK_RATIO));
         // A walk over few nodes costs more than the scan that it saves; a long answer is most of the rows anyway.
         let walk = reach > self.config.flat_max / 2 && limit < admitted / WALK_PART && !filter_is_narrow;
+        if walk
+            && allowed.is_none()
+            && let Some(mut sample) = self.sample.try_lock()
+        {
+            sample.take(&query);
+        }
         match walk.then(|| view.walk(&query, limit, allowed, reach)).flatten() {
             Some(found) => found,
             None => view.scan(&query, limit, allowed),
@@ -357,6 +368,31 @@ impl VectorIndex {
         let view = self.view.load();
         let Some(query) = scan::unit_query(query, self.config.dimensions) else { return Vec::new() };
         view.scan(&query, limit.min(view.live), allowed)
+    }
+
+    /// Whether [`Self::check_recall`] would tell something new.
+    #[must_use]
+    pub fn is_recall_due(&self) -> bool {
+        self.sample.lock().is_due(self.view.load().graph.linked())
+    }
+
+    /// Compares the graph with an exact scan, on the questions that were asked lately. For quiet moments: 32 scans of all rows. `None` where there is no graph or it is not complete.
+    pub fn check_recall(&self) -> Option<Recall> {
+        let view = self.view.load_full();
+        let linked = view.graph.linked();
+        if linked == 0 || linked < view.vectors.count() {
+            return None;
+        }
+        let questions = self.sample.lock().begin();
+        let recall = recall::look(&view, &questions)?;
+        self.sample.lock().end(recall, linked);
+        Some(recall)
+    }
+
+    /// What the last [`Self::check_recall`] found.
+    #[must_use]
+    pub fn recall(&self) -> Option<Recall> {
+        self.sample.lock().last()
     }
 
     /// How many rows wait for [`Self::build_step`]; 0 where no graph is wanted.
@@ -520,6 +556,12 @@ impl VectorIndex {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.stats().memory_bytes
+    }
+
+    /// Takes the rows out of this process's memory; they stay in the kernel's cache as long as it has room, and come back page
+    /// by page when a search scores them.
+    pub fn release_mapped(&self) {
+        self.view.load().vectors.release();
     }
 
     /// Counts and sizes. Takes no lock that a batch, a checkpoint or a step holds for long.

@@ -36,6 +36,13 @@ impl AnswerCache {
         Self { answers, ids: AtomicU64::new(1) }
     }
 
+    /// Sets what the cache may take from now on; what is too much is forgotten.
+    pub(super) fn set_bytes(&self, bytes: u64) {
+        if let Some(answers) = &self.answers {
+            answers.set_capacity(bytes);
+        }
+    }
+
     pub(super) fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }

@@ -6,8 +6,9 @@ words with Zipf frequencies and topics: their vectors lie closer together than t
 
     python3 tests/bench/corpus.py DIR --files 10000 [--sections 10] [--words 120] [--queries 2000]
 
-DIR/docs/NNN/*.md are the files: each section is one passage. DIR/queries.txt holds questions made of words that stand
-together in some section, with the small words that people write between them.
+DIR/docs/NNN/*.md are the files: each section is one passage. Their metadata has a `draw`, a whole number below 10,000 by chance, so that
+`{"draw": {"lt": 100}}` admits one per cent. DIR/queries.txt holds questions made of words that stand together in some section, with
+the small words that people write between them.
 """
 
 import argparse
@@ -52,6 +53,10 @@ def real(root, random_, arguments):
     yield None, queries[: arguments.queries]
 
 
+def front_matter(file):
+    return ["---", f"draw: {random.Random(file).randrange(10_000)}", "---", ""]
+
+
 def write_real(root, random_, arguments):
     made = real(root, random_, arguments)
     order = list(range(arguments.files * arguments.sections))
@@ -59,7 +64,7 @@ def write_real(root, random_, arguments):
     passages = [next(made) for _ in order]
     for file in range(arguments.files):
         chosen = [passages[position] for position in order[file * arguments.sections : (file + 1) * arguments.sections]]
-        lines = [f"# Notes {file}", ""]
+        lines = [*front_matter(file), f"# Notes {file}", ""]
         for title, text in chosen:
             lines += [f"## {title}", "", text, ""]
         folder = arguments.directory / "docs" / f"{file // 100:04}"
@@ -108,7 +113,7 @@ def main():
     for file in range(arguments.files):
         topic = random_.choice(topics)
         title = " ".join(random_.sample(topic[0], 3)).title()
-        lines = [f"# {title}", ""]
+        lines = [*front_matter(file), f"# {title}", ""]
         for _ in range(arguments.sections):
             sentences = section(topic)
             heading = " ".join(random_.sample(topic[0], 2)).capitalize()

@@ -255,6 +255,11 @@ impl WordCache {
         Self { words, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
+    /// Sets what the cache may take from now on; what is too much is forgotten.
+    pub fn set_bytes(&self, bytes: u64) {
+        self.words.set_capacity(bytes);
+    }
+
     /// Bytes that are taken.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use blake3::Hasher;
 use half::f16;
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{MmapOptions, MmapRaw, UncheckedAdvice};
 
 use super::disk::DiskError;
 use crate::base::Digest;
@@ -99,6 +99,13 @@ impl<T: Plain> Rows<T> {
         // SAFETY: `Column::rows` covers only rows that were written in full, so this range lies inside the file and the
         // mapping and does not change any more; the mapping is page-aligned, `T` takes every bit pattern.
         unsafe { std::slice::from_raw_parts(self.mapping.map.as_ptr().cast::<T>(), self.count * self.stride) }
+    }
+
+    /// Takes the pages of the mapping out of the process.
+    pub(super) fn release(&self) {
+        // SAFETY: the mapping is shared and of a file, and nobody writes through it: its pages come back with the same bytes.
+        // An error leaves them where they are.
+        let _ = unsafe { self.mapping.map.unchecked_advise(UncheckedAdvice::DontNeed) };
     }
 
     /// The numbers of one row; empty where there is no such row.

@@ -1,0 +1,124 @@
+//! How much memory this process may take, and how much it takes.
+//!
+//! Read from `/proc` and the control groups: what a container, a pod or a unit of systemd is limited to shows there only.
+
+use std::fs;
+use std::path::Path;
+
+/// What the process takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Resident {
+    /// Bytes of its own: nobody else can give them back.
+    pub own: u64,
+    /// Bytes of mapped files; the kernel takes them back when it needs them.
+    pub mapped: u64,
+}
+
+/// Bytes that this process may take: the limit of its control group and of those above it, and at most half of the machine's
+/// memory where none is set. `None` when the system does not tell.
+#[must_use]
+pub fn memory_limit() -> Option<u64> {
+    limit_below(Path::new("/proc"), Path::new("/sys/fs/cgroup"))
+}
+
+/// What this process takes at the moment; zeros when the system does not tell.
+#[must_use]
+pub fn resident() -> Resident {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = |name| kib(&status, name).unwrap_or_default();
+    Resident { own: field("RssAnon:") + field("RssShmem:"), mapped: field("RssFile:") }
+}
+
+/// * `proc`, `groups`: where the process and control group file systems are.
+fn limit_below(proc: &Path, groups: &Path) -> Option<u64> {
+    let machine = fs::read_to_string(proc.join("meminfo")).ok().and_then(|text| kib(&text, "MemTotal:"));
+    let member = fs::read_to_string(proc.join("self/cgroup")).unwrap_or_default();
+    let group = member.lines().filter_map(group_limits).flat_map(|(files, root, path)| {
+        // The path is that of the group as the process sees it: the root of what is mounted in a container.
+        let mut folder = Some(Path::new(path));
+        let mut limits = Vec::new();
+        while let Some(path) = folder {
+            let folder_of = groups.join(root).join(path.strip_prefix("/").unwrap_or(path));
+            limits.extend(files.iter().filter_map(|file| number(&folder_of.join(file))));
+            folder = path.parent();
+        }
+        limits
+    });
+    // Groups without a limit say "max", those of version 1 a number that no machine has.
+    let group = group.filter(|limit| machine.is_none_or(|machine| *limit < machine)).min();
+    group.or_else(|| machine.map(|machine| machine / 2))
+}
+
+/// The files of a group that limit memory, where the hierarchy is mounted and the group's place in it, from a line of
+/// `/proc/self/cgroup`: `0::/path` (version 2) or `4:memory:/path` (version 1).
+fn group_limits(line: &str) -> Option<(&'static [&'static str], &'static str, &str)> {
+    let mut parts = line.splitn(3, ':').skip(1);
+    let (controllers, path) = (parts.next()?, parts.next()?);
+    match controllers {
+        "" => Some((&["memory.max", "memory.high"], "", path)),
+        names if names.split(',').any(|name| name == "memory") => Some((&["memory.limit_in_bytes"], "memory", path)),
+        _ => None,
+    }
+}
+
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// Bytes of a line `Name:   123 kB`.
+fn kib(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(member: &str, files: &[(&str, &str)]) -> Option<u64> {
+        let root = tempfile::tempdir().expect("a directory");
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().expect("not the root")).expect("a directory");
+            fs::write(path, text).expect("a file");
+        };
+        write("proc/meminfo", "MemTotal:        4096 kB\nMemFree:         1024 kB\n");
+        write("proc/self/cgroup", member);
+        files.iter().for_each(|(path, text)| write(&format!("groups/{path}"), text));
+        limit_below(&root.path().join("proc"), &root.path().join("groups"))
+    }
+
+    #[test]
+    fn the_least_limit_of_the_groups_above_counts() {
+        let files = [
+            ("memory.max", "max\n"),
+            ("pods/memory.max", "3000000\n"),
+            ("pods/cairn/memory.max", "2000000\n"),
+            ("pods/cairn/memory.high", "1000000\n"),
+            ("pods/other/memory.max", "1000\n"),
+        ];
+        assert_eq!(limit("0::/pods/cairn\n", &files), Some(1_000_000));
+        assert_eq!(limit("0::/pods\n", &files), Some(3_000_000));
+    }
+
+    #[test]
+    fn a_container_sees_its_own_group_as_the_root() {
+        assert_eq!(limit("0::/\n", &[("memory.max", "1048576\n")]), Some(1 << 20));
+    }
+
+    #[test]
+    fn groups_of_the_first_version_count_too() {
+        let member = "5:cpu:/a\n4:hugetlb,memory:/a/b\n";
+        let files = [("memory/a/b/memory.limit_in_bytes", "2097152"), ("cpu/a/memory.limit_in_bytes", "1")];
+        assert_eq!(limit(member, &files), Some(2 << 20));
+        // No limit is told as one that no machine has.
+        assert_eq!(limit(member, &[("memory/a/b/memory.limit_in_bytes", "9223372036854771712")]), Some(2 << 20));
+    }
+
+    #[test]
+    fn without_a_limit_it_is_half_of_the_machine() {
+        assert_eq!(limit("0::/\n", &[("memory.max", "max\n")]), Some(2 << 20));
+        assert_eq!(limit("", &[]), Some(2 << 20));
+        assert!(memory_limit().is_some_and(|limit| limit > 0) && resident().own > 0);
+    }
+}
