@@ -28,7 +28,7 @@ use crate::index::lexical::{LexicalError, WordCache};
 use crate::index::vector;
 use crate::ingest;
 use crate::store::{self, CollectionId, Operation, Outcome, Reader, WriteRequest};
-use crate::task::{CpuPool, Readiness};
+use crate::task::{self, CpuPool, Readiness};
 use crate::telemetry::Metrics;
 
 pub use crate::embed::DEFAULT_MODEL;
@@ -279,8 +279,9 @@ impl Library {
         )
         .map_err(OpenError::Thread)?;
         let passages = PassageReader::new(Arc::clone(&reader));
+        let pool = CpuPool::start("prepare", task::cores()).map_err(OpenError::Thread)?;
         let library =
-            Self { config, reader, models, pool: CpuPool::per_core(), queue, views, passages, upkeep, compactor };
+            Self { config, reader, models, pool, queue, views, passages, upkeep, compactor };
         Ok((Arc::new(library), report))
     }
 
@@ -498,7 +499,8 @@ impl Library {
 
     /// Brings the documents of one source (a file) in line with its content: new and changed ones are written, those
     /// that the source no longer holds are deleted, in one atomic batch. Answers when that is on stable storage; searches
-    /// see it within about half a second, or after [`Library::flush`].
+    /// see it within about half a second, or after [`Library::flush`]. Sources of a collection that is searched meanwhile wait
+    /// until its graph has come near what was written, at most a second each.
     ///
     /// * `source`: the file's path as the caller names it; also the id of its document, or the prefix of its records' ids.
     ///
@@ -516,6 +518,10 @@ impl Library {
         let known = self.reader.list_source(info.id, source, None, usize::MAX)?;
         if !known.is_empty() && known.iter().all(|(_, entry)| entry.source_digest == Some(digest)) {
             return Ok(SourceOutcome { documents: Vec::new(), unchanged: known.len(), warnings: Vec::new() });
+        }
+        let views = self.views.read().get(&info.id).cloned();
+        if let Some(views) = views {
+            self.upkeep.let_graph_follow(&views).await;
         }
         let (library, target, name) = (Arc::clone(self), Arc::clone(&info), source.to_owned());
         let prepared = self

@@ -5,6 +5,7 @@
 //! the [`Turns`].
 
 mod memory;
+mod pool;
 mod turns;
 
 use std::collections::BTreeMap;
@@ -15,12 +16,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 pub use memory::{Resident, memory_limit, resident};
+pub use pool::CpuPool;
 pub use turns::{Busy, Flow, Turn, Turns};
 
 /// Runs `future` as a task of its own, in a span with its name. The caller awaits or aborts the handle.
@@ -44,52 +45,34 @@ pub fn spawn_thread<T: Send + 'static>(
     thread::Builder::new().name(name.to_owned()).spawn(body)
 }
 
+/// How much nicer than the rest of the process a thread is that works behind it: it gets a tenth of a core that is wanted by both,
+/// and all of one that is not.
+const BEHIND: i32 = 10;
+
+/// Starts a named thread that gives way to those that answer requests, with all threads that it starts itself; the caller joins it.
+///
+/// # Errors
+/// When the machine has no thread left.
+pub fn spawn_behind<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<thread::JoinHandle<T>> {
+    spawn_thread(name, || {
+        give_way();
+        body()
+    })
+}
+
+/// Puts the calling thread, and all that it starts from now on, behind those that answer requests. It cannot be taken back.
+pub fn give_way() {
+    // Without a process this is about the calling thread alone. Where it is not allowed the thread does not give way.
+    let _ = rustix::process::setpriority_process(None, BEHIND);
+}
+
 /// Processors that this process may use; at least one.
 #[must_use]
 pub fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// Bounds how much arithmetic runs at once, so that it shares the cores with whatever answers requests.
-#[derive(Debug, Clone)]
-pub struct CpuPool {
-    permits: Arc<Semaphore>,
-    width: usize,
-}
-
-impl CpuPool {
-    /// A pool that runs at most `width` jobs at once; at least one.
-    #[must_use]
-    pub fn new(width: usize) -> Self {
-        let width = width.max(1);
-        Self { permits: Arc::new(Semaphore::new(width)), width }
-    }
-
-    /// A pool as wide as the machine has cores.
-    #[must_use]
-    pub fn per_core() -> Self {
-        Self::new(cores())
-    }
-
-    /// How many jobs run at once.
-    #[must_use]
-    pub fn width(&self) -> usize {
-        self.width
-    }
-
-    /// Runs `job` on a blocking thread once there is room. A panic of the job goes on in the caller.
-    pub async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
-        let result = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            job()
-        })
-        .await;
-        match result {
-            Ok(value) => value,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    }
 }
 
 /// What still stands between the node and being ready, by name.

@@ -135,6 +135,8 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     std::thread::scope(|scope| {
         for _ in 0..IN_FLIGHT.min(walked.found.len()) {
             scope.spawn(|| {
+                // Whoever asks the node meanwhile goes first, on this machine too.
+                crate::task::give_way();
                 while let Some(file) = walked.found.get(next.fetch_add(1, Ordering::Relaxed)) {
                     bar.set_message(file.source.clone());
                     let report = sync(&backend, &arguments.collection, file, &metadata, limit);

@@ -84,7 +84,7 @@ impl Compactor {
             held_from: Arc::clone(&held_from),
             metrics: metrics.clone(),
         };
-        let thread = task::spawn_thread("compactor", move || work.run())?;
+        let thread = task::spawn_behind("compactor", move || work.run())?;
         // What an earlier run left to do.
         bell.ring();
         Ok(Self { bell, held_from, thread: Mutex::new(Some(thread)) })

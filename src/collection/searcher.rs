@@ -83,6 +83,7 @@ impl Searcher {
     /// Passages by similarity of their embedding; see [`crate::index::vector::VectorIndex::search`].
     #[must_use]
     pub fn nearest(&self, embedding: &[f32], limit: usize, allowed: Option<&KeySet>) -> Vec<Neighbor> {
+        self.views.note_search();
         self.views.vectors.search(embedding, limit, allowed)
     }
 

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
+use tokio::sync::Notify;
 
 use super::views::{Merging, Views};
 use crate::store::CollectionId;
@@ -32,6 +33,11 @@ struct State {
 #[derive(Clone)]
 pub(super) struct Bell(Arc<(Mutex<State>, Condvar)>);
 
+/// Rows beyond the graph that each search of a collection may have to scan while it is added to: a tenth of what a search costs.
+const TAIL_MAX: usize = 4_096;
+/// How long a source waits at most for the graph of a collection that is searched, before it adds to what the graph is behind.
+const LINKING_PATIENCE: Duration = Duration::from_secs(1);
+
 impl Bell {
     /// Something was written.
     pub(super) fn ring(&self) {
@@ -43,17 +49,19 @@ impl Bell {
 /// The thread and its bell.
 pub(super) struct Upkeep {
     bell: Bell,
+    /// Told of each step of linking.
+    linked: Arc<Notify>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Upkeep {
     pub(super) fn start(views: Arc<RwLock<HashMap<CollectionId, Arc<Views>>>>) -> io::Result<Self> {
-        let bell = Bell(Arc::default());
+        let (bell, linked) = (Bell(Arc::default()), Arc::<Notify>::default());
         let thread = {
-            let bell = bell.clone();
-            task::spawn_thread("upkeep", move || run(&views, &bell))?
+            let (bell, linked) = (bell.clone(), Arc::clone(&linked));
+            task::spawn_behind("upkeep", move || run(&views, &bell, &linked))?
         };
-        Ok(Self { bell, thread: Mutex::new(Some(thread)) })
+        Ok(Self { bell, linked, thread: Mutex::new(Some(thread)) })
     }
 
     pub(super) fn bell(&self) -> Bell {
@@ -68,6 +76,25 @@ impl Upkeep {
             && thread.join().is_err()
         {
             tracing::error!("the upkeep thread panicked");
+        }
+    }
+
+    /// Waits until the graph of a collection that is searched has come near what was written, or for a second: what it has not
+    /// reached is scanned by each search, and adding goes no slower if it waits for what has to be done in any case.
+    pub(super) async fn let_graph_follow(&self, views: &Views) {
+        let patience = tokio::time::sleep(LINKING_PATIENCE);
+        tokio::pin!(patience);
+        loop {
+            let linked = self.linked.notified();
+            tokio::pin!(linked);
+            linked.as_mut().enable();
+            if !views.is_searched() || views.vectors.scanned_tail() <= TAIL_MAX {
+                return;
+            }
+            tokio::select! {
+                () = linked => {}
+                () = &mut patience => return,
+            }
         }
     }
 
@@ -89,7 +116,7 @@ impl Upkeep {
     }
 }
 
-fn run(views: &RwLock<HashMap<CollectionId, Arc<Views>>>, bell: &Bell) {
+fn run(views: &RwLock<HashMap<CollectionId, Arc<Views>>>, bell: &Bell, linked: &Notify) {
     let (state, changed) = &*bell.0;
     loop {
         let seen = {
@@ -102,7 +129,7 @@ fn run(views: &RwLock<HashMap<CollectionId, Arc<Views>>>, bell: &Bell) {
             }
             state.rung
         };
-        if link(views, bell) {
+        if link(views, bell, linked) {
             continue;
         }
         {
@@ -128,13 +155,13 @@ fn run(views: &RwLock<HashMap<CollectionId, Arc<Views>>>, bell: &Bell) {
 }
 
 /// One step of linking in some collection. True when there was something to do.
-fn link(views: &RwLock<HashMap<CollectionId, Arc<Views>>>, bell: &Bell) -> bool {
+fn link(views: &RwLock<HashMap<CollectionId, Arc<Views>>>, bell: &Bell, linked: &Notify) -> bool {
     let all: Vec<Arc<Views>> = views.read().values().cloned().collect();
     for view in all {
         while view.vectors.pending_graph() > 0 {
             match view.vectors.build_step(LINK_STEP) {
                 Ok(0) => break,
-                Ok(_) => {}
+                Ok(_) => linked.notify_waiters(),
                 Err(error) => {
                     tracing::warn!(%error, "passages stay out of the vector graph and are scanned instead");
                     break;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
@@ -37,6 +38,10 @@ const CATCH_UP_THREADS: usize = 4;
 /// Below this part of the ten nearest the log says that the graph finds too little.
 const RECALL_LEAST: f64 = 0.9;
 
+/// How long after a search a collection counts as one that is searched.
+const SEARCHED_MILLIS: u64 = 5_000;
+const NEVER: u64 = u64::MAX;
+
 /// Both indexes of one collection.
 pub(super) struct Views {
     pub(super) lexical: LexicalIndex,
@@ -48,6 +53,9 @@ pub(super) struct Views {
     lexical_failed: AtomicBool,
     vectors_failed: AtomicBool,
     broken: Mutex<Option<String>>,
+    opened: Instant,
+    /// Milliseconds from `opened` to the last search.
+    searched: AtomicU64,
 }
 
 impl Views {
@@ -64,7 +72,24 @@ impl Views {
             lexical_failed: AtomicBool::new(false),
             vectors_failed: AtomicBool::new(false),
             broken: Mutex::new(None),
+            opened: Instant::now(),
+            searched: AtomicU64::new(NEVER),
         })
+    }
+
+    /// Notes that somebody searches.
+    pub(super) fn note_search(&self) {
+        self.searched.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Whether somebody searched within the last seconds.
+    pub(super) fn is_searched(&self) -> bool {
+        let searched = self.searched.load(Ordering::Relaxed);
+        searched != NEVER && self.now().saturating_sub(searched) < SEARCHED_MILLIS
+    }
+
+    fn now(&self) -> u64 {
+        self.opened.elapsed().as_millis() as u64
     }
 
     /// Looks at how well the graph finds, when that is worth it.

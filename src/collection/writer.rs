@@ -107,7 +107,7 @@ impl WriteQueue {
         let position = views::Position::of(&reader);
         let indexer = {
             let (readiness, metrics) = (readiness.clone(), metrics.clone());
-            task::spawn_thread("indexer", move || {
+            task::spawn_behind("indexer", move || {
                 let current = views.read().clone();
                 views::catch_up(&current, &reader, position, |reached, last| {
                     readiness.hold("indexes", format!("{CATCHING_UP}: record {reached} of {last}"));
@@ -118,7 +118,7 @@ impl WriteQueue {
                 index(&views, &config, &committed, (&bell, &compactor), &metrics);
             })?
         };
-        let writer = task::spawn_thread("log-writer", move || write(writer, waiting, &groups))?;
+        let writer = task::spawn_behind("log-writer", move || write(writer, waiting, &groups))?;
         Ok(Self { jobs: Mutex::new(Some(jobs)), threads: Mutex::new(vec![writer, indexer]) })
     }
 

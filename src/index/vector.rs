@@ -403,6 +403,14 @@ impl VectorIndex {
         matrix.pending(&self.config)
     }
 
+    /// Rows that searches scan because the graph has not reached them yet; 0 while all are scanned anyway. Takes no lock.
+    #[must_use]
+    pub fn scanned_tail(&self) -> usize {
+        let view = self.view.load();
+        let tail = view.vectors.count().saturating_sub(view.graph.linked());
+        if view.live > self.config.flat_max { tail } else { 0 }
+    }
+
     /// Links up to `max` more rows, and begins to rewrite the matrix when more than half of its rows are removed. For
     /// background threads, several at once if so wished. Searches go on; batches wait while a matrix is copied. A
     /// quarter of a millisecond a row at 256 dimensions. Returns how many rows were dealt with: 0 when nothing is left

@@ -1,17 +1,21 @@
 //! Where the processor's time of an uncached hybrid search goes, stage by stage, on a data directory that a node has filled.
 //!
 //! `cargo bench --bench stages -- DATA_DIR QUESTIONS`: a line of JSON and a line of a Markdown table. The node must be stopped.
+//! Then the same with filters that admit less and less, where documents have the `draw` of `tests/bench/corpus.py`: what a search costs
+//! when the filter was asked for before, what asking for it first costs, and which part of the ten nearest among what it admits the
+//! vector part finds.
 //! What the protocol takes besides is the node's time for each call, as `tests/bench/bench.py` measures it, less the sum.
 
 mod cpu;
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use cairn::app::Node;
 use cairn::config::{Config, Overrides};
 use cairn::embed::StaticModel;
-use cairn::retrieval::{Mode, SearchRequest};
+use cairn::retrieval::{Filter, Mode, SearchRequest};
 use cairn::task::Readiness;
 use cairn::telemetry::Metrics;
 use serde_json::json;
@@ -20,6 +24,10 @@ use self::cpu::cost;
 
 /// Questions that are asked.
 const QUESTIONS: usize = 1_500;
+/// Of those how many are compared with an exact scan.
+const RECALL_QUESTIONS: usize = 300;
+/// recall@10.
+const HITS: usize = 10;
 /// How long views may take to follow the log.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(600);
 
@@ -67,5 +75,40 @@ fn main() {
         "| {} | {embed:.0} | {lexical:.0} | {vector:.0} | {fuse:.0} | {read:.0} | {whole:.0} |",
         collection.chunks
     );
+    let ask = |filter: Option<&Filter>| {
+        cost(&questions, |question| {
+            let request =
+                SearchRequest { query: question.to_owned(), filter: filter.cloned(), ..SearchRequest::default() };
+            drop(retrieval.search(&request).expect("searched"));
+        })
+    };
+    let has_draw = searcher.fields().expect("fields").iter().any(|(name, _)| name == "draw");
+    for least in [10_000, 5_000, 1_000, 100, 10, 1].into_iter().filter(|_| has_draw) {
+        let filter = Filter::from_json(&json!({ "draw": { "lt": least } })).expect("a filter");
+        let begun = Instant::now();
+        let passages = searcher.matching(&filter).expect("matched");
+        let first_ms = begun.elapsed().as_secs_f64() * 1e3;
+        let allowed = passages.keys();
+        let (mut found, mut wanted) = (0, 0);
+        for embedding in embeddings.iter().take(RECALL_QUESTIONS) {
+            let exact = searcher.nearest_exact(embedding, HITS, allowed);
+            let nearest = searcher.nearest(embedding, candidates, Some(allowed));
+            let last = exact.last().map_or(f32::INFINITY, |neighbor| neighbor.score);
+            found += nearest.iter().take(HITS).filter(|neighbor| neighbor.score >= last).count();
+            wanted += exact.len();
+        }
+        let mut next = embeddings.iter().cycle();
+        let vector_us =
+            cost(&questions, |_| drop(searcher.nearest(next.next().expect("endless"), candidates, Some(allowed))));
+        let lexical_us = cost(&questions, |question| {
+            drop(searcher.lexical(question, candidates, Some(&passages)).expect("searched"));
+        });
+        let row = json!({
+            "filter": "draw", "admitted": allowed.len(), "share": allowed.len() as f64 / collection.chunks as f64,
+            "whole_us": ask(Some(&filter)), "unfiltered_us": ask(None), "vector_us": vector_us, "lexical_us": lexical_us,
+            "recall_at_10": found as f64 / f64::from(wanted.max(1) as u32), "first_ms": first_ms,
+        });
+        println!("{row}");
+    }
     node.close();
 }

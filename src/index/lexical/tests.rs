@@ -311,6 +311,19 @@ fn scores_are_those_of_bm25() {
 }
 
 #[test]
+fn what_is_skipped_is_not_among_the_best() {
+    let (_directory, index) = generated(13, 40_000, &words());
+    let searcher = index.searcher();
+    for query in ["w0 w1 w9", "w1 w3 w5 w7", "w2 w12", "w0 w1 w2 w3 w4 w5 w6 w7 w8", "w4 w4 w10 w11", "w3 w8 w10"] {
+        // With room for all nothing can be skipped.
+        let all = searcher.search(query, 100_000, None).expect("search");
+        for limit in [1, 3, 40, 500] {
+            assert_eq!(searcher.search(query, limit, None).expect("search"), all[..limit], "{query} {limit}");
+        }
+    }
+}
+
+#[test]
 fn of_a_long_query_the_rarest_words_count() {
     let texts: Vec<String> = (0..200).map(|number| format!("unique{number} common")).collect();
     let samples: Vec<Sample> =
