@@ -216,6 +216,7 @@ fn library_config(config: &Config) -> collection::Config {
             connectivity: config.index.connectivity,
             expansion_add: config.index.expansion_add,
             expansion_search: config.index.expansion_search,
+            recall: config.index.recall,
             scan_max: config.index.scan_max,
         },
         words: Arc::new(WordCache::new(config.search.word_cache_bytes.0)),

@@ -162,6 +162,8 @@ pub struct Index {
     pub expansion_add: usize,
     /// HNSW's ef.
     pub expansion_search: usize,
+    /// Recall@10 that searches by the graph are to have.
+    pub recall: f64,
     /// Largest filtered set that is scanned exactly.
     pub scan_max: usize,
 }
@@ -354,6 +356,7 @@ fn merge(settings: &mut [Setting], layer: Vec<Setting>, problems: &mut Vec<Probl
 fn from_environment(default: &toml::Value, text: &str) -> toml::Value {
     match default {
         toml::Value::Integer(_) => text.parse().map_or_else(|_| text.into(), toml::Value::Integer),
+        toml::Value::Float(_) => text.parse().map_or_else(|_| text.into(), toml::Value::Float),
         toml::Value::Boolean(_) => text.parse().map_or_else(|_| text.into(), toml::Value::Boolean),
         toml::Value::Array(_) => toml::Value::Array(
             text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(toml::Value::from).collect(),
@@ -385,6 +388,24 @@ impl Checker<'_> {
                 let found = self.setting(key).value.to_string();
                 self.problem(key, format!("found {found}, expected {expected}"));
                 fallback
+            }
+        }
+    }
+
+    /// A number from 0 to 1.
+    fn share(&mut self, key: &str) -> f64 {
+        let setting = self.setting(key);
+        let share = match setting.value {
+            toml::Value::Integer(number) => Some(number as f64),
+            toml::Value::Float(number) => Some(number),
+            _ => None,
+        };
+        match share {
+            Some(share) if (0.0..=1.0).contains(&share) => share,
+            _ => {
+                let found = setting.value.to_string();
+                self.problem(key, format!("found {found}, expected a number from 0 to 1"));
+                0.0
             }
         }
     }
@@ -535,6 +556,7 @@ fn check(settings: &[Setting], overrides: &Overrides, problems: &mut Vec<Problem
             connectivity: checker.count("index.connectivity", 4..=128),
             expansion_add: checker.count("index.expansion_add", 8..=2_048),
             expansion_search: checker.count("index.expansion_search", 8..=2_048),
+            recall: checker.share("index.recall"),
             scan_max: checker.count("index.scan_max", 0..=10_000_000),
         },
         search: Search {

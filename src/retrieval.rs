@@ -22,8 +22,7 @@ use crate::collection::{CollectionInfo, DocumentRecord, ReadError};
 use crate::collection::{Library, Passage, PassageKey, Searcher, WriteError};
 use crate::embed::{EmbedError, Purpose};
 pub use crate::index::filter::Filter;
-use crate::index::lexical::{LexicalError, Passages};
-use crate::index::vector::KeySet;
+use crate::index::lexical::LexicalError;
 use crate::telemetry::Metrics;
 
 use self::answer_cache::AnswerCache;
@@ -475,12 +474,13 @@ impl Retrieval {
                     weight = Some(weight.map_or(own, |weight| weight.min(own)));
                 }
                 if embedding.len() == info.dimensions as usize {
-                    let mut nearest = searcher.nearest(embedding, candidates, among.as_deref().map(Passages::keys));
+                    let mut nearest = searcher.nearest(embedding, candidates, among.as_deref());
                     if mode == Mode::Hybrid {
                         let found: FxHashSet<u64> = nearest.iter().map(|neighbor| neighbor.key).collect();
                         let own =
                             lexical.iter().filter(|(key, _)| places.get(key) == Some(&place)).map(|(key, _)| key.0);
-                        let rest: KeySet = own.filter(|key| !found.contains(key)).collect();
+                        let mut rest: Vec<u64> = own.filter(|key| !found.contains(key)).collect();
+                        rest.sort_unstable();
                         nearest.extend(searcher.similarities(embedding, &rest));
                     }
                     for neighbor in nearest {

@@ -86,7 +86,7 @@ impl Collections {
         let model = model.ok_or_else(|| format!("there is no model '{}'", info.model))?;
         let embedding = model.embed(&[query], Purpose::Query).map_err(|error| error.to_string())?.pop();
         let embedding = embedding.ok_or("the model gave no embedding")?;
-        let found = searcher.nearest_exact(&embedding, most, passages.keys());
+        let found = searcher.nearest_exact(&embedding, most, &passages.keys());
         let answer = |key: u64, score: f32| {
             let key = PassageKey(key);
             let document = self.library.passages().document(key.document()).map_err(|error| error.to_string())?;

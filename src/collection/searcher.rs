@@ -7,7 +7,7 @@ use crate::base::Lsn;
 use crate::index::analysis::Language;
 use crate::index::filter::Filter;
 use crate::index::lexical::{LexicalError, LexicalHit, LexicalSearcher, Passages};
-use crate::index::vector::{KeySet, Neighbor, Recall};
+use crate::index::vector::{Neighbor, Recall};
 use crate::store::CollectionInfo;
 
 /// An immutable read view of a collection. Cheap to make; drop it after the search.
@@ -82,21 +82,28 @@ impl Searcher {
 
     /// Passages by similarity of their embedding; see [`crate::index::vector::VectorIndex::search`].
     #[must_use]
-    pub fn nearest(&self, embedding: &[f32], limit: usize, allowed: Option<&KeySet>) -> Vec<Neighbor> {
+    pub fn nearest(&self, embedding: &[f32], limit: usize, among: Option<&Passages>) -> Vec<Neighbor> {
         self.views.note_search();
-        self.views.vectors.search(embedding, limit, allowed)
+        let vectors = &self.views.vectors;
+        let Some(among) = among else { return vectors.search(embedding, limit) };
+        // A matrix is rewritten when most of its rows are removed: hardly ever, let alone twice during a search.
+        let mut found = None;
+        for _ in 0..2 {
+            found = found.or_else(|| vectors.search_among(embedding, limit, &among.rows(vectors)));
+        }
+        found.unwrap_or_else(|| vectors.exact(embedding, limit, Some(&among.keys())))
     }
 
-    /// The similarity of each of these passages; those that have no embedding are left out. Cost: 0.1 µs a passage.
+    /// The similarity of each of these passages, whose keys ascend; those that have no embedding are left out. Cost: 0.1 µs a passage.
     #[must_use]
-    pub fn similarities(&self, embedding: &[f32], passages: &KeySet) -> Vec<Neighbor> {
+    pub fn similarities(&self, embedding: &[f32], passages: &[u64]) -> Vec<Neighbor> {
         self.views.vectors.exact(embedding, passages.len(), Some(passages))
     }
 
-    /// The `limit` passages nearest in meaning among `passages`, by a scan of them all; best first, equal scores by
+    /// The `limit` passages nearest in meaning among `passages`, whose keys ascend, by a scan of them all; best first, equal scores by
     /// ascending key.
     #[must_use]
-    pub fn nearest_exact(&self, embedding: &[f32], limit: usize, passages: &KeySet) -> Vec<Neighbor> {
+    pub fn nearest_exact(&self, embedding: &[f32], limit: usize, passages: &[u64]) -> Vec<Neighbor> {
         self.views.vectors.exact(embedding, limit, Some(passages))
     }
 

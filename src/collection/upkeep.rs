@@ -145,8 +145,8 @@ fn run(views: &RwLock<HashMap<CollectionId, Arc<Views>>>, bell: &Bell, linked: &
         }
         let all: Vec<Arc<Views>> = views.read().values().cloned().collect();
         for view in all {
-            view.checkpoint(Merging::All);
             view.check_recall();
+            view.checkpoint(Merging::All);
         }
         let mut state = state.lock();
         state.settled = seen;

@@ -103,10 +103,11 @@ impl Views {
                 tracing::warn!(
                     percent,
                     questions = recall.questions,
+                    candidates = recall.candidates,
                     "the vector graph misses neighbours: a greater index.expansion_search finds more, for slower searches"
                 );
             } else {
-                tracing::debug!(percent, questions = recall.questions, "the vector graph was compared with a scan");
+                tracing::debug!(percent, questions = recall.questions, recall.candidates, "the vector graph was compared with a scan");
             }
         }
     }

@@ -38,6 +38,7 @@ mod graph;
 mod keys;
 mod matrix;
 mod recall;
+mod row_set;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -57,10 +58,10 @@ use self::disk::{Journal, Record, Sealed, SealedGraph, VectorManifest};
 pub use self::error::{ApplyError, BuildError, CheckpointError, GraphError, OpenError};
 use self::graph::Graph;
 pub use self::graph::Verified;
-pub use self::keys::KeySet;
 use self::matrix::{Matrix, View};
 pub use self::recall::Recall;
 use self::recall::Sample;
+pub use self::row_set::RowSet;
 use crate::base::{Digest, Lsn};
 
 /// Fewest and most numbers a vector may have.
@@ -72,13 +73,15 @@ const GRAPH_REWRITE_PART: usize = 16;
 const REWRITE_ROWS_MIN: usize = 1024;
 /// A walk is asked for at most one row in this many; more is scanned.
 const WALK_PART: usize = 16;
-/// A walk with a filter that admits `m` of `n` rows grows with `n / m`, a scan of the allowed rows with `m`; they break
-/// even where `m²` is this many times `n`. Measured with 100,000 × 256 and `expansion_search` 64: the scan takes 0.5 ms
-/// for 10,000 allowed rows, 0.8 for 14,000 and 1.7 to 2.3 for 20,000; the walk 0.9 to 1.05 ms for 20,000 and 0.4 for 50,000.
-const SCAN_WALK_RATIO: usize = 2500;
+/// A walk that looks at `e` candidates among `m` of `n` rows grows with `e · n / m`, a scan of the `m` with `m`: they break even where
+/// `m²` is this many times `e · n`. Measured with 100,000 and 1,000,000 × 256: 1.35 µs a candidate, 18 to 35 ns a row.
+const SCAN_WALK_RATIO: usize = 40;
+/// How many times the candidates that the recall of a whole collection takes a walk with a filter looks at: callers who filter mean to
+/// see all that passes.
+const FILTERED_EXPANSION: f64 = 1.7;
 
 /// How the index is laid out and searched.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Numbers in a vector, 64 to 4096.
     pub dimensions: usize,
@@ -88,8 +91,11 @@ pub struct Config {
     pub connectivity: usize,
     /// Candidates looked at when a node is linked (efConstruction).
     pub expansion_add: usize,
-    /// Candidates looked at in a search (ef).
+    /// Candidates looked at in a search (ef), at least.
     pub expansion_search: usize,
+    /// Recall@10 that a walk is to have on the questions that are asked, 0 to 1: [`VectorIndex::check_recall`] has it look at more
+    /// candidates where it has less.
+    pub recall: f64,
     /// A filter that allows at most this many keys is always answered by an exact scan of them.
     pub scan_max: usize,
 }
@@ -104,6 +110,7 @@ impl Config {
             connectivity: 16,
             expansion_add: 128,
             expansion_search: 80,
+            recall: 0.95,
             scan_max: 20_000,
         }
     }
@@ -334,40 +341,82 @@ impl VectorIndex {
         Ok(())
     }
 
-    /// Up to `limit` vectors nearest to `query` (any length but zero), among those whose key is in `allowed`. Best
-    /// first, equal scores by ascending key. Exact, hence deterministic, where it scans (see the module); otherwise
-    /// recall is that of the graph, but never fewer hits than there are. A query that is zero, not finite or of the
-    /// wrong number of dimensions finds nothing.
+    /// Up to `limit` vectors nearest to `query` (any length but zero). Best first, equal scores by ascending key. Exact, hence
+    /// deterministic, where it scans (see the module); otherwise recall is that of the graph, but never fewer hits than there
+    /// are. A query that is zero, not finite or of the wrong number of dimensions finds nothing.
     #[must_use]
-    pub fn search(&self, query: &[f32], limit: usize, allowed: Option<&KeySet>) -> Vec<Neighbor> {
+    pub fn search(&self, query: &[f32], limit: usize) -> Vec<Neighbor> {
         let view = self.view.load();
         let Some(query) = scan::unit_query(query, self.config.dimensions) else { return Vec::new() };
         let reach = view.graph.linked().min(view.vectors.count());
-        let admitted = allowed.map_or(view.live, KeySet::len).min(view.live);
-        let limit = limit.min(admitted);
-        let filter_is_narrow = allowed.is_some()
-            && (admitted <= self.config.scan_max
-                || admitted.saturating_mul(admitted) <= view.live.saturating_mul(SCAN_WALK_RATIO));
-        // A walk over few nodes costs more than the scan that it saves; a long answer is most of the rows anyway.
-        let walk = reach > self.config.flat_max / 2 && limit < admitted / WALK_PART && !filter_is_narrow;
-        if walk
-            && allowed.is_none()
-            && let Some(mut sample) = self.sample.try_lock()
-        {
+        let limit = limit.min(view.live);
+        if !self.is_walk_worth_it(reach, limit, view.live) {
+            return view.scan(&query, limit, None);
+        }
+        if let Some(mut sample) = self.sample.try_lock() {
             sample.take(&query);
         }
-        match walk.then(|| view.walk(&query, limit, allowed, reach)).flatten() {
-            Some(found) => found,
-            None => view.scan(&query, limit, allowed),
-        }
+        let expansion = view.graph.expansion_search();
+        view.walk(&query, limit, expansion, None, reach).unwrap_or_else(|| view.scan(&query, limit, None))
     }
 
-    /// What [`Self::search`] would return were it always exact: scans every allowed row.
+    /// The same among the rows of `allowed`; `None` when the matrix was rewritten since [`Self::row_set`] made it.
     #[must_use]
-    pub fn exact(&self, query: &[f32], limit: usize, allowed: Option<&KeySet>) -> Vec<Neighbor> {
+    pub fn search_among(&self, query: &[f32], limit: usize, allowed: &RowSet) -> Option<Vec<Neighbor>> {
+        let view = self.view.load();
+        if allowed.generation() != view.generation {
+            return None;
+        }
+        let Some(query) = scan::unit_query(query, self.config.dimensions) else { return Some(Vec::new()) };
+        let reach = view.graph.linked().min(view.vectors.count());
+        let admitted = allowed.len().min(view.live);
+        let limit = limit.min(admitted);
+        let expansion = self.filtered_expansion(&view, admitted);
+        let is_narrow = admitted <= self.config.scan_max
+            || admitted.saturating_mul(admitted) <= view.live.saturating_mul(expansion * SCAN_WALK_RATIO);
+        let walk = self.is_walk_worth_it(reach, limit, admitted) && !is_narrow;
+        let walked = walk.then(|| view.walk(&query, limit, expansion, Some(allowed), reach)).flatten();
+        Some(walked.unwrap_or_else(|| view.scan(&query, limit, Some(allowed))))
+    }
+
+    /// Candidates of a walk among `admitted` rows. What is above the settings' is needed where many vectors lie close together, and
+    /// the fewer a filter admits the fewer do.
+    fn filtered_expansion(&self, view: &View, admitted: usize) -> usize {
+        let least = self.config.expansion_search;
+        let more = view.graph.expansion_search().saturating_sub(least) as f64;
+        let share = admitted as f64 / view.live.max(1) as f64;
+        ((least as f64 + more * share) * FILTERED_EXPANSION) as usize
+    }
+
+    /// A walk over few nodes costs more than the scan that it saves; a long answer is most of the rows anyway.
+    fn is_walk_worth_it(&self, reach: usize, limit: usize, admitted: usize) -> bool {
+        reach > self.config.flat_max / 2 && limit < admitted / WALK_PART
+    }
+
+    /// The rows of `keys`, which ascend, for [`Self::search_among`]. What has no row now is left out. Cost: that of reading the
+    /// keys.
+    #[must_use]
+    pub fn row_set(&self, keys: &[u64]) -> RowSet {
+        let view = self.view.load();
+        RowSet::new(view.generation, view.keys.all(), keys)
+    }
+
+    /// Whether `rows` are those of the present matrix.
+    #[must_use]
+    pub fn numbers(&self, rows: &RowSet) -> bool {
+        rows.generation() == self.view.load().generation
+    }
+
+    /// What a search would return were it always exact: scans every row, or those with the keys in `among`, which ascend.
+    #[must_use]
+    pub fn exact(&self, query: &[f32], limit: usize, among: Option<&[u64]>) -> Vec<Neighbor> {
         let view = self.view.load();
         let Some(query) = scan::unit_query(query, self.config.dimensions) else { return Vec::new() };
-        view.scan(&query, limit.min(view.live), allowed)
+        let limit = limit.min(view.live);
+        match among {
+            None => view.scan(&query, limit, None),
+            Some(keys) => view.scan_keys(&query, limit, keys),
+        }
     }
 
     /// Whether [`Self::check_recall`] would tell something new.
@@ -376,7 +425,8 @@ impl VectorIndex {
         self.sample.lock().is_due(self.view.load().graph.linked())
     }
 
-    /// Compares the graph with an exact scan, on the questions that were asked lately. For quiet moments: 32 scans of all rows. `None` where there is no graph or it is not complete.
+    /// Compares the graph with an exact scan, on the questions that were asked lately, and has walks look at as many candidates as
+    /// the recall that is wanted takes. For quiet moments: 64 scans of all rows. `None` where there is no graph or it is not complete.
     pub fn check_recall(&self) -> Option<Recall> {
         let view = self.view.load_full();
         let linked = view.graph.linked();
@@ -384,7 +434,7 @@ impl VectorIndex {
             return None;
         }
         let questions = self.sample.lock().begin();
-        let recall = recall::look(&view, &questions)?;
+        let recall = recall::look(&view, &questions, self.config.expansion_search, self.config.recall)?;
         self.sample.lock().end(recall, linked);
         Some(recall)
     }

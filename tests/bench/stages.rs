@@ -39,7 +39,9 @@ fn main() {
     };
     let overrides = Overrides { data_dir: Some(PathBuf::from(data_dir)), ..Overrides::default() };
     // Answers from memory are no searches.
-    let settings = [("CAIRN_SEARCH_CACHE_BYTES".to_owned(), "0".to_owned())];
+    let settings = std::env::vars()
+        .filter(|(name, _)| name.starts_with("CAIRN_INDEX_") || name.starts_with("CAIRN_SEARCH_"))
+        .chain([("CAIRN_SEARCH_CACHE_BYTES".to_owned(), "0".to_owned())]);
     let config = Config::load(None, settings, &overrides).expect("settings");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let readiness = Readiness::default();
@@ -53,6 +55,12 @@ fn main() {
     let embeddings: Vec<Vec<f32>> = questions.iter().map(|question| model.embed_one(question)).collect();
     let retrieval = node.tools().retrieval();
     let candidates = retrieval.default_candidates();
+
+    // The node looks at its recall, as it does in a quiet moment.
+    embeddings.iter().for_each(|embedding| drop(searcher.nearest(embedding, candidates, None)));
+    node.library().look_at_recall();
+    node.library().settle();
+    let recall = searcher.recall();
 
     let embed = cost(&questions, |question| drop(model.embed_one(question)));
     let lexical = cost(&questions, |question| drop(searcher.lexical(question, candidates, None).expect("searched")));
@@ -69,6 +77,7 @@ fn main() {
     let row = json!({
         "passages": collection.chunks, "embed_us": embed, "lexical_us": lexical, "vector_us": vector, "fuse_us": fuse,
         "read_us": read, "whole_us": whole,
+        "recall_at_10": recall.map(|recall| recall.at_10), "candidates": recall.map(|recall| recall.candidates),
     });
     println!("{row}");
     println!(
@@ -88,18 +97,18 @@ fn main() {
         let begun = Instant::now();
         let passages = searcher.matching(&filter).expect("matched");
         let first_ms = begun.elapsed().as_secs_f64() * 1e3;
-        let allowed = passages.keys();
+        let allowed = &passages.keys();
         let (mut found, mut wanted) = (0, 0);
         for embedding in embeddings.iter().take(RECALL_QUESTIONS) {
             let exact = searcher.nearest_exact(embedding, HITS, allowed);
-            let nearest = searcher.nearest(embedding, candidates, Some(allowed));
+            let nearest = searcher.nearest(embedding, candidates, Some(&passages));
             let last = exact.last().map_or(f32::INFINITY, |neighbor| neighbor.score);
             found += nearest.iter().take(HITS).filter(|neighbor| neighbor.score >= last).count();
             wanted += exact.len();
         }
         let mut next = embeddings.iter().cycle();
         let vector_us =
-            cost(&questions, |_| drop(searcher.nearest(next.next().expect("endless"), candidates, Some(allowed))));
+            cost(&questions, |_| drop(searcher.nearest(next.next().expect("endless"), candidates, Some(&passages))));
         let lexical_us = cost(&questions, |question| {
             drop(searcher.lexical(question, candidates, Some(&passages)).expect("searched"));
         });

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use cairn::base::Lsn;
 use cairn::embed::StaticModel;
-use cairn::index::vector::{Config, KeySet, Trust, VectorIndex};
+use cairn::index::vector::{Config, Trust, VectorIndex};
 use half::f16;
 use serde_json::json;
 use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
@@ -182,8 +182,8 @@ fn main() {
             assert_eq!(index.pending_graph(), 0, "nothing is built anew");
             let truth: Vec<HashSet<u64>> = truth.iter().map(|keys| keys.iter().copied().collect()).collect();
             let found: Vec<HashSet<u64>> =
-                questions.iter().map(|question| keys(index.search(question, HITS, None))).collect();
-            let cost = cost(&questions, |question| drop(index.search(question, HITS, None)));
+                questions.iter().map(|question| keys(index.search(question, HITS))).collect();
+            let cost = cost(&questions, |question| drop(index.search(question, HITS)));
             row("search", json!({"ef": expansion, "limit": HITS, "recall": recall(&found, &truth), "us": cost}));
         }
         return;
@@ -191,24 +191,26 @@ fn main() {
     for limit in [HITS, 40] {
         let found: Vec<HashSet<u64>> = questions
             .iter()
-            .map(|question| index.search(question, limit, None).into_iter().take(HITS).map(|hit| hit.key).collect())
+            .map(|question| index.search(question, limit).into_iter().take(HITS).map(|hit| hit.key).collect())
             .collect();
-        let cost = cost(&questions, |question| drop(index.search(question, limit, None)));
+        let cost = cost(&questions, |question| drop(index.search(question, limit)));
         row("search", json!({"limit": limit, "recall": recall(&found, &truth), "us": cost}));
     }
     for part in [2, 10, 100, 1_000, 10_000] {
-        let allowed: KeySet = (0..vectors.len() as u64)
+        let allowed: Vec<u64> = (0..vectors.len() as u64)
             .filter(|key| key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32 < u64::from(u32::MAX) / part)
             .collect();
         let truth: Vec<HashSet<u64>> =
             questions.iter().map(|question| keys(index.exact(question, HITS, Some(&allowed)))).collect();
+        let rows = index.row_set(&allowed);
+        let search = |question: &[f32]| index.search_among(question, 40, &rows).expect("one matrix");
         let found: Vec<HashSet<u64>> = questions
             .iter()
             .map(|question| {
-                index.search(question, 40, Some(&allowed)).into_iter().take(HITS).map(|hit| hit.key).collect()
+                search(question).into_iter().take(HITS).map(|hit| hit.key).collect()
             })
             .collect();
-        let cost = cost(&questions, |question| drop(index.search(question, 40, Some(&allowed))));
+        let cost = cost(&questions, |question| drop(search(question)));
         row(
             "filtered search",
             json!({"limit": 40, "one_in": part, "allowed": allowed.len(), "recall": recall(&found, &truth), "us": cost}),

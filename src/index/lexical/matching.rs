@@ -1,12 +1,14 @@
 //! The passages that a filter admits, in one read view: for both halves of a search.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tantivy::columnar::Column;
 
 use super::super::filter::Filter;
-use super::super::vector::KeySet;
+use super::super::vector::{RowSet, VectorIndex};
 
 /// What the filters that are remembered may take with what they admit, each view.
 const REMEMBERED_BYTES: usize = 8 << 20;
@@ -16,36 +18,87 @@ const FILTER_BYTES_MAX: usize = 4 << 10;
 const REMEMBERED: usize = 16;
 
 /// Passages of one read view.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Passages {
     /// A bit for each passage of each segment.
     segments: Vec<Box<[u64]>>,
-    keys: KeySet,
+    /// The key column of each segment.
+    columns: Vec<Column<u64>>,
+    /// Their rows in the vector index, once somebody asked.
+    rows: Mutex<Option<Arc<RowSet>>>,
 }
 
 impl Passages {
     /// * `segments`: a bit for each passage, lowest first.
-    /// * `keys`: those of the passages.
-    pub(super) fn new(segments: Vec<Box<[u64]>>, keys: KeySet) -> Self {
-        Self { segments, keys }
+    /// * `columns`: the key of each passage.
+    pub(super) fn new(segments: Vec<Box<[u64]>>, columns: Vec<Column<u64>>) -> Self {
+        Self { segments, columns, rows: Mutex::default() }
     }
 
-    /// Whether a passage is among them.
+    /// The bits of the passages of a segment, from passage `64 * word` on.
     #[inline]
-    pub(super) fn contains(&self, segment: usize, passage: u32) -> bool {
-        let words = self.segments.get(segment).map(|words| &words[..]).unwrap_or_default();
-        words.get(passage as usize / 64).is_some_and(|word| word & (1 << (passage % 64)) != 0)
+    pub(super) fn words(&self, segment: usize, words: Range<usize>) -> &[u64] {
+        let all = self.segments.get(segment).map(|words| &words[..]).unwrap_or_default();
+        &all[words.start.min(all.len())..words.end.min(all.len())]
     }
 
-    /// Their keys.
+    /// How many there are.
     #[must_use]
-    pub fn keys(&self) -> &KeySet {
-        &self.keys
+    pub fn len(&self) -> usize {
+        self.segments.iter().map(|words| count_ones(words)).sum()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Their keys, ascending.
+    #[must_use]
+    pub fn keys(&self) -> Vec<u64> {
+        let mut keys = Vec::with_capacity(self.len());
+        for (words, column) in self.segments.iter().zip(&self.columns) {
+            keys.extend(ones(words).map(|passage| column.first(passage as u32).unwrap_or_default()));
+        }
+        if !keys.is_sorted() {
+            keys.sort_unstable();
+        }
+        keys
+    }
+
+    /// Their rows in the vector index of the same collection. Looked up once; the next search has them at once.
+    #[must_use]
+    pub fn rows(&self, vectors: &VectorIndex) -> Arc<RowSet> {
+        // Others wait meanwhile: they would do the same work.
+        let mut rows = self.rows.lock();
+        match &*rows {
+            Some(known) if vectors.numbers(known) => Arc::clone(known),
+            _ => Arc::clone(rows.insert(Arc::new(vectors.row_set(&self.keys())))),
+        }
     }
 
     fn bytes(&self) -> usize {
-        self.segments.iter().map(|words| size_of_val(&**words)).sum::<usize>() + self.keys.len() * 9
+        // The rows are about as many as the passages, also while nobody has asked for them.
+        self.segments.iter().map(|words| size_of_val(&**words) * 2 + 64).sum::<usize>()
     }
+}
+
+/// How many bits are set.
+pub(super) fn count_ones(words: &[u64]) -> usize {
+    words.iter().map(|word| word.count_ones() as usize).sum()
+}
+
+/// The places of the bits that are set, ascending.
+pub(super) fn ones(words: &[u64]) -> impl Iterator<Item = usize> {
+    words.iter().enumerate().flat_map(|(index, word)| {
+        let mut word = *word;
+        std::iter::from_fn(move || {
+            let bit = (word != 0).then(|| word.trailing_zeros() as usize)?;
+            word &= word - 1;
+            Some(index * 64 + bit)
+        })
+    })
 }
 
 /// What the filters asked for lately admit. Made for one view and gone with it, so nothing in it grows old.

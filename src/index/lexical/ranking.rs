@@ -10,10 +10,12 @@ use std::sync::Arc;
 use tantivy::{DocAddress, SegmentReader};
 
 use super::impacts::{BOUND, Impacts, Part, RANGE};
-use super::matching::Passages;
+use super::matching::{Passages, count_ones, ones};
 
 /// A range with fewer postings than this is read by following them again instead of looking at every sum.
 const FOLLOWED: usize = RANGE / 8;
+/// When a filter admits fewer than one passage in this many of a range, those are looked at one by one; else all sums together.
+const ADMITTED_PART: usize = 16;
 /// Sums looked at together: when none is good enough the next come.
 const GROUP: usize = 64;
 /// The greatest sum.
@@ -148,29 +150,39 @@ pub(super) fn best(
     let room = limit.saturating_mul(2).min(FOUND_ROOM);
     let mut best = Best { found: Vec::with_capacity(room), limit, key: &key, threshold: 1 };
     let mut sums = Sums::take();
+    let mut steps = Vec::with_capacity(words.len());
     for (bound, ordinal, range) in ranges {
         if bound < best.threshold {
             break;
         }
-        let mut parts = Vec::with_capacity(words.len());
+        steps.clear();
         for ((word, weight), addends) in words.iter().zip(&weights).zip(&addends) {
-            let Some(part) = word.impacts[ordinal].part(range) else { continue };
-            add(&mut sums.0, part, *weight, addends);
-            parts.push(part);
+            steps.extend(word.impacts[ordinal].part(range).map(|part| Step { part, weight: *weight, addends }));
         }
         let segment = &segments[ordinal];
         let alive = segment.alive_bitset();
         let start = range * RANGE;
+        let end = (segment.max_doc() as usize - start).min(RANGE);
+        let admitted = among.map(|among| among.words(ordinal, start / 64..(start + RANGE) / 64));
         let offer = |best: &mut Best<'_>, place: usize, sum: u16| {
             let passage = (start + place) as u32;
-            let is_admitted = alive.is_none_or(|alive| alive.is_alive(passage))
-                && among.is_none_or(|among| among.contains(ordinal, passage));
+            let is_admitted = admitted
+                .is_none_or(|words| words.get(place / 64).is_some_and(|word| word & (1 << (place % 64)) != 0))
+                && alive.is_none_or(|alive| alive.is_alive(passage));
             if is_admitted {
                 best.offer(sum, DocAddress::new(ordinal as u32, passage));
             }
         };
-        let end = (segment.max_doc() as usize - start).min(RANGE);
-        collect(&mut sums.0[..end], &parts, &mut best, &offer);
+        match admitted.map(|words| (words, count_ones(words))) {
+            Some((_, 0)) => {}
+            Some((words, count)) if count < end / ADMITTED_PART => {
+                collect_admitted(&mut sums.0, (words, count), &steps, &mut best, &offer);
+            }
+            _ => {
+                steps.iter().for_each(|step| step.add(&mut sums.0));
+                collect(&mut sums.0[..end], &steps, &mut best, &offer);
+            }
+        }
     }
     sums.give_back();
     let scale = total * BOUND / (shared * 255.0 / 256.0);
@@ -184,34 +196,101 @@ fn part_of(impact: u8, weight: u16) -> u16 {
     impact * (weight >> 8) + ((impact * (weight & 0xff)) >> 8)
 }
 
-/// * `addends`: what each impact adds at this weight.
-fn add(sums: &mut [u16; RANGE], part: Part<'_>, weight: u16, addends: &[u16; 256]) {
-    match part {
-        Part::Sparse(places, impacts) => {
-            for (place, impact) in places.iter().zip(impacts) {
-                sums[usize::from(*place) % RANGE] += addends[usize::from(*impact)];
+/// What a word adds to the sums of a range.
+#[derive(Clone, Copy)]
+struct Step<'a> {
+    part: Part<'a>,
+    weight: u16,
+    /// What each impact adds at this weight.
+    addends: &'a [u16; 256],
+}
+
+impl Step<'_> {
+    /// What adding it costs, about, in postings.
+    fn cost(&self) -> usize {
+        match self.part {
+            Part::Sparse(places, _) => places.len(),
+            // A register of them at a time.
+            Part::Dense(impacts) => impacts.len() / 8,
+        }
+    }
+
+    /// What looking one passage up in it costs, in the same measure.
+    fn look_up_cost(&self) -> usize {
+        match self.part {
+            Part::Sparse(..) => 24,
+            Part::Dense(_) => 4,
+        }
+    }
+
+    fn add(&self, sums: &mut [u16; RANGE]) {
+        match self.part {
+            Part::Sparse(places, impacts) => {
+                for (place, impact) in places.iter().zip(impacts) {
+                    sums[usize::from(*place) % RANGE] += self.addends[usize::from(*impact)];
+                }
+            }
+            Part::Dense(impacts) => {
+                for (sum, impact) in sums.iter_mut().zip(impacts) {
+                    *sum += part_of(*impact, self.weight);
+                }
             }
         }
-        Part::Dense(impacts) => {
-            for (sum, impact) in sums.iter_mut().zip(impacts) {
-                *sum += part_of(*impact, weight);
+    }
+
+    /// What it adds to one passage.
+    fn at(&self, place: usize) -> u16 {
+        let impact = match self.part {
+            Part::Sparse(places, impacts) => {
+                places.binary_search(&(place as u16)).ok().and_then(|found| impacts.get(found))
             }
+            Part::Dense(impacts) => impacts.get(place),
+        };
+        impact.map_or(0, |impact| self.addends[usize::from(*impact)])
+    }
+}
+
+/// Offers the sums of the passages that a filter admits, where they are good enough, and leaves all sums 0. What is cheaper to look up
+/// for them than to add up for all is looked up.
+///
+/// * `admitted`: a bit for each passage of the range, and how many are set.
+fn collect_admitted(
+    sums: &mut [u16; RANGE],
+    (admitted, count): (&[u64], usize),
+    steps: &[Step<'_>],
+    best: &mut Best<'_>,
+    offer: &impl Fn(&mut Best<'_>, usize, u16),
+) {
+    let is_looked_up = |step: &&Step<'_>| count * step.look_up_cost() < step.cost();
+    let mut added = false;
+    for step in steps.iter().filter(|step| !is_looked_up(step)) {
+        step.add(sums);
+        added = true;
+    }
+    for place in ones(admitted) {
+        let looked_up: u16 = steps.iter().filter(is_looked_up).map(|step| step.at(place)).sum();
+        let sum = sums[place % RANGE] + looked_up;
+        if sum >= best.threshold {
+            offer(best, place, sum);
         }
+    }
+    if added {
+        sums.fill(0);
     }
 }
 
 /// Offers the sums of a range that are good enough, and leaves all of them 0.
-fn collect(sums: &mut [u16], parts: &[Part<'_>], best: &mut Best<'_>, offer: &impl Fn(&mut Best<'_>, usize, u16)) {
-    let postings: Option<usize> = parts
+fn collect(sums: &mut [u16], steps: &[Step<'_>], best: &mut Best<'_>, offer: &impl Fn(&mut Best<'_>, usize, u16)) {
+    let postings: Option<usize> = steps
         .iter()
-        .map(|part| match part {
+        .map(|step| match step.part {
             Part::Sparse(places, _) => Some(places.len()),
             Part::Dense(_) => None,
         })
         .sum();
     if postings.is_some_and(|postings| postings < FOLLOWED) {
-        for part in parts {
-            let Part::Sparse(places, _) = part else { continue };
+        for step in steps {
+            let Part::Sparse(places, _) = step.part else { continue };
             for place in places.iter() {
                 // With a later word it is 0 by then: each passage is offered once.
                 let sum = std::mem::take(&mut sums[usize::from(*place)]);

@@ -8,7 +8,6 @@ use tantivy::{DocAddress, IndexReader, TantivyError, Term};
 
 use super::super::analysis::{self, Language, QueryWord};
 use super::super::filter::Filter;
-use super::super::vector::KeySet;
 use super::impacts::{Average, Impacts};
 use super::matching::{Passages, Remembered};
 use super::ranking::{self, Word};
@@ -30,7 +29,7 @@ pub struct LexicalSearcher {
     pub(super) fields: Fields,
     pub(super) searcher: tantivy::Searcher,
     /// The key column of each segment, by segment ordinal.
-    keys: Vec<Column<u64>>,
+    pub(super) keys: Vec<Column<u64>>,
     languages: Vec<Language>,
     words: Arc<WordCache>,
     /// The length of its passages, as scores take it.
@@ -197,18 +196,17 @@ impl LexicalSearcher {
         self.remembered.get(filter, || {
             let query = filtering::query(filter, self.fields.metadata);
             let weight = query.weight(EnableScoring::disabled_from_searcher(&self.searcher))?;
-            let (mut segments, mut keys) = (Vec::new(), Vec::new());
-            for (segment, column) in self.searcher.segment_readers().iter().zip(&self.keys) {
+            let mut segments = Vec::new();
+            for segment in self.searcher.segment_readers() {
                 let mut words = vec![0u64; (segment.max_doc() as usize).div_ceil(64)];
                 weight.for_each_no_score(segment, &mut |passages| {
                     for &passage in passages.iter().filter(|passage| !segment.is_deleted(**passage)) {
                         words[passage as usize / 64] |= 1 << (passage % 64);
-                        keys.push(column.first(passage).unwrap_or_default());
                     }
                 })?;
                 segments.push(words.into());
             }
-            Ok(Passages::new(segments, KeySet::from_sorted(keys)))
+            Ok(Passages::new(segments, self.keys.clone()))
         })
     }
 

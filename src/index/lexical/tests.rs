@@ -4,7 +4,6 @@ use serde_json::{Map, Value, json};
 use tantivy::DocAddress;
 
 use super::super::filter::Filter;
-use super::super::vector::KeySet;
 use super::*;
 
 fn words() -> Arc<WordCache> {
@@ -46,7 +45,7 @@ fn found(index: &LexicalIndex, query: &str) -> Vec<u64> {
 
 fn matching(index: &LexicalIndex, filter: Value) -> Vec<u64> {
     let filter = Filter::from_json(&filter).expect("valid filter");
-    index.searcher().matching(&filter).expect("search").keys().keys().to_vec()
+    index.searcher().matching(&filter).expect("search").keys()
 }
 
 fn texts<const N: usize>(texts: [&'static str; N]) -> [Sample; N] {
@@ -338,21 +337,27 @@ fn of_a_long_query_the_rarest_words_count() {
 
 #[test]
 fn what_a_filter_admits_is_ranked_as_without_it() {
-    let (_directory, index) = generated(5, 3_000, &words());
+    let (_directory, index) = generated(5, 40_000, &words());
     let searcher = index.searcher();
-    let all = searcher.search("w3 w6 w7", 10_000, None).expect("search");
-    let keys: Vec<u64> = all.iter().map(|hit| hit.key).filter(|key| key % 7 == 0).collect();
-    let segments = searcher.searcher.segment_readers().iter().enumerate().map(|(ordinal, segment)| {
-        let mut bits = vec![0u64; (segment.max_doc() as usize).div_ceil(64)];
-        for passage in 0..segment.max_doc() {
-            let key = searcher.key(DocAddress::new(ordinal as u32, passage));
-            bits[passage as usize / 64] |= u64::from(key % 7 == 0) << (passage % 64);
+    for query in ["w3 w6 w7", "w0 w9", "w1 w2 w12"] {
+        let all = searcher.search(query, 100_000, None).expect("search");
+        for part in [2, 7, 50, 3_000] {
+            let segments = searcher.searcher.segment_readers().iter().enumerate().map(|(ordinal, segment)| {
+                let mut bits = vec![0u64; (segment.max_doc() as usize).div_ceil(64)];
+                for passage in 0..segment.max_doc() {
+                    let key = searcher.key(DocAddress::new(ordinal as u32, passage));
+                    bits[passage as usize / 64] |= u64::from(key % part == 0) << (passage % 64);
+                }
+                bits.into()
+            });
+            let among = Passages::new(segments.collect(), searcher.keys.clone());
+            let expected: Vec<LexicalHit> = all.iter().filter(|hit| hit.key % part == 0).copied().collect();
+            for limit in [10, 100_000] {
+                let hits = searcher.search(query, limit, Some(&among)).expect("search");
+                assert_eq!(hits, expected[..limit.min(expected.len())], "{query}, 1 in {part}");
+            }
         }
-        bits.into()
-    });
-    let among = Passages::new(segments.collect(), KeySet::from_sorted(keys.clone()));
-    let hits = searcher.search("w3 w6 w7", 10_000, Some(&among)).expect("search");
-    assert_eq!(hits.iter().map(|hit| hit.key).collect::<Vec<_>>(), keys);
+    }
 }
 
 #[test]

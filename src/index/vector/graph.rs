@@ -73,7 +73,8 @@ pub(super) struct Graph {
     verified: Mutex<usize>,
     /// Linked rows that the graph does not find, by host and row.
     strays: ArcSwap<Vec<Stray>>,
-    expansion_search: usize,
+    /// Candidates that a walk looks at.
+    expansion_search: AtomicUsize,
 }
 
 impl Graph {
@@ -89,7 +90,7 @@ impl Graph {
             linked: AtomicUsize::new(0),
             verified: Mutex::new(0),
             strays: ArcSwap::default(),
-            expansion_search: config.expansion_search,
+            expansion_search: AtomicUsize::new(config.expansion_search),
         })
     }
 
@@ -123,6 +124,7 @@ impl Graph {
         graph.linked.store(state.linked, Ordering::Release);
         *graph.verified.lock() = state.verified;
         graph.strays.store(Arc::new(state.strays.clone()));
+        graph.set_expansion_search(state.expansion_search.max(config.expansion_search));
         Ok(graph)
     }
 
@@ -133,7 +135,11 @@ impl Graph {
 
     /// Candidates that a walk looks at: as many as it can be asked for at the same cost.
     pub(super) fn expansion_search(&self) -> usize {
-        self.expansion_search
+        self.expansion_search.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_expansion_search(&self, candidates: usize) {
+        self.expansion_search.store(candidates, Ordering::Relaxed);
     }
 
     pub(super) fn strays(&self) -> Arc<Vec<Stray>> {
@@ -317,6 +323,7 @@ impl Graph {
             linked: self.linked(),
             verified: *verified,
             strays: self.strays().as_ref().clone(),
+            expansion_search: self.expansion_search(),
         })
     }
 }
@@ -330,6 +337,9 @@ pub(super) struct GraphState {
     pub(super) linked: usize,
     pub(super) verified: usize,
     pub(super) strays: Vec<Stray>,
+    /// What walks were found to need for the recall that is wanted; 0 where nobody has looked.
+    #[serde(default)]
+    pub(super) expansion_search: usize,
 }
 
 /// A linked row that the graph does not find.

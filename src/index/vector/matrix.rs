@@ -11,7 +11,7 @@ use super::bits::Bits;
 use super::column::{Column, Rows};
 use super::disk::{DiskError, Record, Sealed, VectorManifest};
 use super::graph::{Graph, hosted};
-use super::keys::KeySet;
+use super::row_set::RowSet;
 use super::scan::Best;
 use super::{BuildError, Config, Neighbor, scan};
 use crate::base::Lsn;
@@ -23,6 +23,9 @@ const STRAYS_SCANNED: usize = 64;
 /// While fewer than one row in this many is removed, a walk does not ask about each row that it meets, a fifth of its time:
 /// what it finds too much is more than what has to be dropped.
 const DEAD_PART: usize = 10;
+/// A filter that admits at least one row in this many is applied to what a longer walk finds: to ask about each row on the way takes
+/// twice the time.
+const WIDE_PART: usize = 3;
 
 /// What a search sees: never changes, except that the graph reaches further.
 pub(super) struct View {
@@ -32,43 +35,56 @@ pub(super) struct View {
     pub(super) live: usize,
     pub(super) applied: Lsn,
     pub(super) skipped: u64,
+    /// Which matrix it is of: row numbers live as long as that.
+    pub(super) generation: u64,
     pub(super) graph: Arc<Graph>,
 }
 
 impl View {
     /// The best of all allowed rows.
-    pub(super) fn scan(&self, query: &[f16], limit: usize, allowed: Option<&KeySet>) -> Vec<Neighbor> {
+    pub(super) fn scan(&self, query: &[f16], limit: usize, allowed: Option<&RowSet>) -> Vec<Neighbor> {
         let mut best = Best::new(limit);
         let rows = self.vectors.count();
         match allowed {
             None => scan::scan(&self.vectors, &self.alive, query, 0..rows, &mut best, |_| true),
-            Some(allowed) => {
-                scan::scan_allowed(&self.vectors, self.keys.all(), &self.alive, query, allowed, &mut best);
-            }
+            Some(allowed) => scan::scan_allowed(&self.vectors, &self.alive, query, allowed, &mut best),
         }
+        self.neighbors(best)
+    }
+
+    /// The best of the rows with these keys, which ascend.
+    pub(super) fn scan_keys(&self, query: &[f16], limit: usize, keys: &[u64]) -> Vec<Neighbor> {
+        let mut best = Best::new(limit);
+        scan::scan_keys(&self.vectors, self.keys.all(), &self.alive, query, keys, &mut best);
         self.neighbors(best)
     }
 
     /// The best of the allowed rows that the graph finds below `reach`, of its strays near them and of all rows from `reach` on.
     /// `None` when the graph does not find enough, so that a scan must decide.
+    ///
+    /// * `expansion`: candidates that the walk looks at.
     pub(super) fn walk(
         &self,
         query: &[f16],
         limit: usize,
-        allowed: Option<&KeySet>,
+        expansion: usize,
+        allowed: Option<&RowSet>,
         reach: usize,
     ) -> Option<Vec<Neighbor>> {
         // Read before the walk: a row that stops being a stray meanwhile is found both ways. One that becomes a stray
         // meanwhile leaves the graph only within the write lock, and comes back into it there.
         let strays = self.graph.strays();
-        let keys = self.keys.all();
-        let passes = |row: usize| allowed.is_none_or(|allowed| keys.get(row).is_some_and(|key| allowed.contains(*key)));
+        let passes = |row: usize| allowed.is_none_or(|allowed| allowed.contains(row));
         // A row at `reach` or above was linked by a newer view than this one.
         let admit = |row: usize| row < reach && self.alive.contains(row) && passes(row);
-        let wanted = limit.max(self.graph.expansion_search());
+        let wanted = limit.max(expansion);
         let mut rows = Vec::new();
-        if allowed.is_none() && (self.vectors.count() - self.live) * DEAD_PART <= self.live {
-            rows = self.graph.nearest(query, wanted, None::<fn(usize) -> bool>).ok()?;
+        let is_wide = allowed.is_none_or(|allowed| allowed.len() * WIDE_PART >= self.live);
+        if is_wide && (self.vectors.count() - self.live) * DEAD_PART <= self.live {
+            // So many that as many as are wanted are likely to pass.
+            let share = allowed.map_or(1.0, |allowed| self.live as f64 / allowed.len().max(1) as f64);
+            let more = (wanted as f64 * share.max(1.0)) as usize;
+            rows = self.graph.nearest(query, more, None::<fn(usize) -> bool>).ok()?;
             let more: Vec<usize> = if strays.len() <= STRAYS_SCANNED {
                 strays.iter().map(|stray| stray.row).collect()
             } else {
@@ -85,7 +101,7 @@ impl View {
         rows.dedup();
         let mut best = Best::new(limit);
         let found = rows.len();
-        rows.into_iter().for_each(|row| best.offer(scan::dot(self.vectors.row(row), query), row));
+        scan::pick(&self.vectors, query, &rows, &mut best);
         scan::scan(&self.vectors, &self.alive, query, reach..self.vectors.count(), &mut best, passes);
         (found >= limit).then(|| self.neighbors(best))
     }
@@ -218,6 +234,7 @@ impl Matrix {
             live: self.live,
             applied: self.applied,
             skipped: self.skipped,
+            generation: self.generation,
             graph: Arc::clone(&self.graph),
         }
     }

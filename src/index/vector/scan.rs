@@ -8,7 +8,8 @@ use numkong::Dot;
 
 use super::bits::Bits;
 use super::column::{Rows, as_kernel};
-use super::keys::{KeySet, gallop, locate};
+use super::keys::locate;
+use super::row_set::RowSet;
 
 /// How many standard deviations of a component the coarse form can hold. Those of a unit vector of `n` numbers have `1/√n`.
 const SPREAD: f32 = 5.0;
@@ -27,11 +28,10 @@ pub(super) fn is_unit(vector: &[f16]) -> bool {
     (dot(vector, vector) - 1.0).abs() <= UNIT_TOLERANCE
 }
 
-/// Allowed rows are picked one by one while they are fewer than one in this many; else all are scored in order and
-/// those allowed are kept. With 100,000 × 256, larger than the caches, a picked row costs 95 ns and one in order 19 ns.
-const PICK_PART: usize = 5;
-/// Fewer allowed rows than one in this many are looked for one by one, more by walking from each to the next.
-const FEW_PART: usize = 64;
+/// How many rows ahead of the one that is scored the next is fetched.
+const AHEAD: usize = 4;
+/// Rows that are gathered before they are scored.
+const PICKED: usize = 256;
 
 /// `query` scaled to length 1; `None` when it is zero, not finite or not of `dimensions` numbers.
 pub(super) fn unit_query(query: &[f32], dimensions: usize) -> Option<Vec<f16>> {
@@ -127,27 +127,39 @@ pub(super) fn scan(
     }
 }
 
-/// Offers the rows in `alive` whose key is in `allowed`.
-pub(super) fn scan_allowed(
-    vectors: &Rows<f16>,
-    keys: &[u64],
-    alive: &Bits,
-    query: &[f16],
-    allowed: &KeySet,
-    best: &mut Best,
-) {
-    if allowed.len() >= keys.len() / PICK_PART {
-        scan(vectors, alive, query, 0..keys.len(), best, |row| allowed.contains(keys[row]));
-        return;
+/// Offers these rows, wherever they lie.
+pub(super) fn pick(vectors: &Rows<f16>, query: &[f16], rows: &[usize], best: &mut Best) {
+    rows.iter().take(AHEAD).for_each(|row| vectors.prefetch(*row));
+    for (place, row) in rows.iter().enumerate() {
+        if let Some(next) = rows.get(place + AHEAD) {
+            vectors.prefetch(*next);
+        }
+        best.offer(dot(vectors.row(*row), query), *row);
     }
-    let is_few = allowed.len() < keys.len() / FEW_PART;
-    let mut row = 0;
-    for key in allowed.keys() {
-        row = if is_few { locate(keys, *key) } else { gallop(keys, row, *key) };
-        if keys.get(row) == Some(key) && alive.contains(row) {
-            best.offer(dot(vectors.row(row), query), row);
+}
+
+/// Offers the rows that are in `alive` and in `allowed`.
+pub(super) fn scan_allowed(vectors: &Rows<f16>, alive: &Bits, query: &[f16], allowed: &RowSet, best: &mut Best) {
+    let mut rows = Vec::with_capacity(PICKED + 64);
+    for index in 0..vectors.count().div_ceil(64) {
+        let mut word = alive.word(index) & allowed.word(index);
+        while word != 0 {
+            rows.push(index * 64 + word.trailing_zeros() as usize);
+            word &= word - 1;
+        }
+        if rows.len() >= PICKED {
+            pick(vectors, query, &rows, best);
+            rows.clear();
         }
     }
+    pick(vectors, query, &rows, best);
+}
+
+/// Offers the rows in `alive` with these keys, which ascend.
+pub(super) fn scan_keys(vectors: &Rows<f16>, all: &[u64], alive: &Bits, query: &[f16], keys: &[u64], best: &mut Best) {
+    let found = |key: &u64| Some(locate(all, *key)).filter(|row| all.get(*row) == Some(key) && alive.contains(*row));
+    let rows: Vec<usize> = keys.iter().filter_map(found).collect();
+    pick(vectors, query, &rows, best);
 }
 
 #[cfg(test)]

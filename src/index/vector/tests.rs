@@ -98,7 +98,7 @@ fn a_walk_recalls_what_the_scan_finds() {
     for query in &queries {
         let query = wide(query);
         let exact = keys(&index.exact(&query, 10, None));
-        let found = index.search(&query, 10, None);
+        let found = index.search(&query, 10);
         assert!(found.is_sorted_by(|a, b| a.score > b.score || (a.score == b.score && a.key < b.key)));
         hits += found.iter().filter(|neighbor| exact.contains(&neighbor.key)).count();
     }
@@ -107,19 +107,19 @@ fn a_walk_recalls_what_the_scan_finds() {
     let own = vectors
         .iter()
         .enumerate()
-        .filter(|(row, vector)| keys(&index.search(&wide(vector), 3, None)).contains(&key(*row)));
+        .filter(|(row, vector)| keys(&index.search(&wide(vector), 3)).contains(&key(*row)));
     assert_eq!(own.count(), 30_000, "every row finds itself");
 
     // Filters from narrow, where the answer is exact, to wide, where it is the walk's.
     for (part, least) in [(1000, 1.0), (100, 1.0), (10, 0.95), (2, 0.95)] {
-        let allowed: KeySet = (0..30_000).filter(|row| row % part == part / 2).map(key).collect();
+        let allowed: Vec<u64> = (0..30_000).filter(|row| row % part == part / 2).map(key).collect();
         let mut hits = 0;
         for query in &queries[..40] {
             let query = wide(query);
             let exact = keys(&index.exact(&query, 10, Some(&allowed)));
-            let found = index.search(&query, 10, Some(&allowed));
+            let found = index.search_among(&query, 10, &index.row_set(&allowed)).expect("one matrix");
             assert_eq!(found.len(), 10);
-            assert!(found.iter().all(|neighbor| allowed.contains(neighbor.key)));
+            assert!(found.iter().all(|neighbor| allowed.contains(&neighbor.key)));
             hits += found.iter().filter(|neighbor| exact.contains(&neighbor.key)).count();
         }
         assert!(hits as f64 >= least * 400.0, "1/{part}: {hits} of 400");
@@ -134,15 +134,19 @@ fn the_scan_is_the_definition() {
     let gone = |row: usize| (300..420).contains(&row) || row == 7;
     let query = wide(&vectors[310]);
     let narrow = scan::unit_query(&query, DIMENSIONS).expect("unit");
-    let allowed: KeySet = (0..700).step_by(2).map(key).chain([u64::MAX]).collect();
+    let allowed: Vec<u64> = (0..700).step_by(2).map(key).chain([u64::MAX]).collect();
     for (limit, filter) in [(10, None), (10, Some(&allowed)), (1000, None), (1000, Some(&allowed)), (0, None)] {
         let mut expected: Vec<(f32, u64)> = (0..700)
-            .filter(|row| !gone(*row) && filter.is_none_or(|allowed| allowed.contains(key(*row))))
+            .filter(|row| !gone(*row) && filter.is_none_or(|allowed| allowed.contains(&key(*row))))
             .map(|row| (scan::dot(&narrow, &vectors[row]), key(row)))
             .collect();
         expected.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         expected.truncate(limit);
-        let found = index.search(&query, limit, filter);
+        let found = match filter {
+            None => index.search(&query, limit),
+            Some(allowed) => index.search_among(&query, limit, &index.row_set(allowed)).expect("one matrix"),
+        };
+        assert_eq!(found, index.exact(&query, limit, filter.map(Vec::as_slice)));
         assert!(found.iter().map(|neighbor| (neighbor.score, neighbor.key)).eq(expected));
     }
     assert_eq!((index.len(), index.live(), index.deleted()), (700, 579, 121));
@@ -152,11 +156,12 @@ fn the_scan_is_the_definition() {
 fn queries_without_direction_find_nothing() {
     let (_dir, index) = filled(20_000, &clustered(3, 50, 5, 1.0));
     for query in [vec![], vec![0.0; 64], vec![f32::NAN; 64], vec![f32::INFINITY; 64], vec![1.0; 63]] {
-        assert!(index.search(&query, 5, None).is_empty());
+        assert!(index.search(&query, 5).is_empty());
         assert!(index.exact(&query, 5, None).is_empty());
     }
-    assert!(index.search(&[1.0; 64], 5, Some(&KeySet::default())).is_empty());
-    assert_eq!(index.search(&[f32::MAX; 64], usize::MAX, None).len(), 50);
+    let none = index.row_set(&[]);
+    assert_eq!(index.search_among(&[1.0; 64], 5, &none), Some(Vec::new()));
+    assert_eq!(index.search(&[f32::MAX; 64], usize::MAX).len(), 50);
 }
 
 #[test]
@@ -167,7 +172,7 @@ fn vectors_without_direction_are_counted_and_left_out() {
     let added = [(key(3), &zero[..]), (key(4), &nan[..]), (key(5), &good[0][..]), (key(6), &long[..])];
     index.apply(Lsn(50), &[], &added).expect("applies");
     assert_eq!((index.len(), index.stats().skipped), (4, 3));
-    assert_eq!(index.search(&wide(&good[0]), 1, None)[0].key, key(5));
+    assert_eq!(index.search(&wide(&good[0]), 1)[0].key, key(5));
 }
 
 #[test]
@@ -193,12 +198,12 @@ fn rows_behind_the_graph_and_removed_rows_are_treated_at_once() {
     feed(&index, 3000, &vectors[3000..]);
     assert_eq!((index.pending_graph(), index.stats().linked), (100, 3000));
     for row in [3000, 3050, 3099] {
-        assert_eq!(index.search(&wide(&vectors[row]), 1, None)[0].key, key(row));
+        assert_eq!(index.search(&wide(&vectors[row]), 1)[0].key, key(row));
     }
     for row in [5, 2999, 3050] {
         let next = index.stats().applied.next();
         index.apply(next, from_ref(&(key(row)..key(row) + 1)), &[]).expect("applies");
-        let found = index.search(&wide(&vectors[row]), 20, None);
+        let found = index.search(&wide(&vectors[row]), 20);
         assert_eq!(found.len(), 20);
         assert!(!keys(&found).contains(&key(row)));
     }
@@ -211,7 +216,7 @@ fn a_checkpoint_is_taken_up_after_the_machine_went_down() {
     index.apply(Lsn(100), from_ref(&(key(10)..key(20))), &[]).expect("applies");
     build(&index);
     index.checkpoint(Lsn(120)).expect("durable");
-    let before: Vec<_> = (0..3000).step_by(50).map(|row| index.search(&wide(&vectors[row]), 5, None)).collect();
+    let before: Vec<_> = (0..3000).step_by(50).map(|row| index.search(&wide(&vectors[row]), 5)).collect();
     feed(&index, 3000, &vectors[3000..]);
     drop(index);
 
@@ -219,12 +224,12 @@ fn a_checkpoint_is_taken_up_after_the_machine_went_down() {
     assert_eq!((applied, index.len(), index.live()), (Lsn(120), 3000, 2990), "what came later is fed again");
     assert_eq!((index.pending_graph(), index.stats().linked), (0, 3000), "the graph is not built again");
     for (row, before) in (0..3000).step_by(50).zip(&before) {
-        assert_eq!(&index.search(&wide(&vectors[row]), 5, None), before);
+        assert_eq!(&index.search(&wide(&vectors[row]), 5), before);
     }
     feed(&index, 3000, &vectors[3000..]);
     build(&index);
     index.checkpoint(Lsn(200)).expect("durable");
-    assert_eq!(index.search(&wide(&vectors[3100]), 1, None)[0].key, key(3100));
+    assert_eq!(index.search(&wide(&vectors[3100]), 1)[0].key, key(3100));
 }
 
 #[test]
@@ -261,7 +266,7 @@ fn batches_without_a_checkpoint_survive_the_process() {
     drop(index);
     let (index, found) = open(dir.path(), &config(20_000), Trust::Verify);
     assert_eq!((found, index.len()), (Lsn(99), 2500));
-    assert_eq!(index.search(&wide(&more[77]), 1, None)[0].key, key(2077));
+    assert_eq!(index.search(&wide(&more[77]), 1)[0].key, key(2077));
 }
 
 #[test]
@@ -300,7 +305,7 @@ fn a_flipped_byte_in_any_file_is_not_loaded() {
                 }
                 // The first open has discarded what is damaged; the second finds a sound directory.
                 feed(&index, 1500, &vectors[..10]);
-                assert!(!index.search(&wide(&vectors[3]), 5, None).is_empty());
+                assert!(!index.search(&wide(&vectors[3]), 5).is_empty());
             }
         }
     }
@@ -350,7 +355,7 @@ fn rows_of_removed_vectors_are_reclaimed() {
     index.checkpoint(Lsn(100)).expect("durable");
     assert!(index.deleted() < 100, "{} rows are left", index.deleted());
     assert_eq!((index.live(), index.exact(&query, 100, None)), (live, before.clone()));
-    assert!(index.search(&wide(&vectors[100]), 10, None).iter().all(|neighbor| neighbor.key >= key(3000)));
+    assert!(index.search(&wide(&vectors[100]), 10).iter().all(|neighbor| neighbor.key >= key(3000)));
     feed(&index, 5900, &vectors[5900..]);
     drop(index);
     for trust in [Trust::SameBoot, Trust::Verify] {
@@ -372,10 +377,10 @@ fn equal_vectors_are_all_found() {
     }
     let (_dir, index) = filled(1000, &vectors);
     build(&index);
-    let found = index.search(&wide(&vectors[0]), 50, None);
+    let found = index.search(&wide(&vectors[0]), 50);
     assert!(found.iter().all(|neighbor| neighbor.score > 0.99), "{:?}", found.last());
     for row in (1..2000).step_by(4) {
-        assert_eq!(index.search(&wide(&vectors[row]), 1, None)[0].key, key(row));
+        assert_eq!(index.search(&wide(&vectors[row]), 1)[0].key, key(row));
     }
 }
 
@@ -406,16 +411,27 @@ fn searching_applying_linking_and_saving_side_by_side_stays_right() {
         for reader in 0..3 {
             let (index, done, vectors, lookups, missed) = (&index, &done, &vectors, &lookups, &missed);
             scope.spawn(move || {
-                let even: KeySet = (0..9000).step_by(2).map(key).collect();
+                let even: Vec<u64> = (0..9000).step_by(2).map(key).collect();
                 let mut row = reader;
                 let mut turns = 0;
                 while turns < 600 || !done.load(Ordering::Acquire) {
                     turns += 1;
                     row = (row + 7) % 2000;
                     let filter = (row % 3 == 0).then_some(&even);
-                    let found = index.search(&wide(&vectors[row]), 10, filter);
+                    let query = wide(&vectors[row]);
+                    let found = match filter {
+                        None => index.search(&query, 10),
+                        // A matrix may be rewritten in between.
+                        Some(even) => loop {
+                            if let Some(found) = index.search_among(&query, 10, &index.row_set(even)) {
+                                break found;
+                            }
+                        },
+                    };
                     assert_eq!(found.len(), 10);
-                    assert!(filter.is_none_or(|even| found.iter().all(|neighbor| even.contains(neighbor.key))));
+                    assert!(filter.is_none_or(|even| {
+                        found.iter().all(|neighbor| even.binary_search(&neighbor.key).is_ok())
+                    }));
                     if row >= 1000 && filter.is_none() {
                         // Not removed, so it is found but for what a graph in the making promises: a share.
                         lookups.fetch_add(1, Ordering::Relaxed);
@@ -429,11 +445,11 @@ fn searching_applying_linking_and_saving_side_by_side_stays_right() {
             let next = index.stats().applied.next();
             let removed = round * 10;
             index.apply(next, from_ref(&(key(removed)..key(removed + 10))), &[]).expect("applies");
-            let found = index.search(&wide(&vectors[removed]), 10, None);
+            let found = index.search(&wide(&vectors[removed]), 10);
             assert!(!keys(&found).contains(&key(removed)), "removed rows are never returned");
             let newest = 2000 + round * 100 + 99;
             assert_eq!(
-                index.search(&wide(&vectors[newest]), 1, None)[0].key,
+                index.search(&wide(&vectors[newest]), 1)[0].key,
                 key(newest),
                 "new rows are found at once"
             );
@@ -449,7 +465,7 @@ fn searching_applying_linking_and_saving_side_by_side_stays_right() {
     index.checkpoint(last).expect("durable");
     let live = index.live();
     // A row that was verified may lose its last link to a later one. None did in 60 runs; a thousandth is allowed for.
-    let lost = (700..9000).filter(|row| index.search(&wide(&vectors[*row]), 1, None)[0].key != key(*row)).count();
+    let lost = (700..9000).filter(|row| index.search(&wide(&vectors[*row]), 1)[0].key != key(*row)).count();
     assert!(lost * 1000 <= 8300, "{lost} of 8300 rows are lost to searches");
     drop(index);
     let (index, applied) = open(dir.path(), &config(1000), Trust::Verify);

@@ -269,7 +269,7 @@ impl Reading {
         let filter = Filter::from_json(filter).map_err(|error| ToolError::bad_argument(error.to_string()))?;
         let searcher = self.library.searcher(info).ok_or_else(|| ToolError::not_found("the collection is gone"))?;
         let matching = searcher.matching(&filter).map_err(SearchError::from)?;
-        let mut documents: Vec<_> = matching.keys().keys().iter().map(|&key| PassageKey(key).document()).collect();
+        let mut documents: Vec<_> = matching.keys().into_iter().map(|key| PassageKey(key).document()).collect();
         documents.dedup();
         let mut ids = Vec::with_capacity(documents.len());
         for lsn in documents {
