@@ -73,6 +73,25 @@ pub struct Config {
     pub clock: Arc<dyn Clock>,
 }
 
+#[cfg(test)]
+impl Config {
+    /// Small, in a directory of its own.
+    fn for_test(directory: &std::path::Path) -> Self {
+        Self {
+            data_dir: directory.to_owned(),
+            segment_bytes: 1 << 20,
+            reserve_bytes: 0,
+            max_bytes: 0,
+            compaction_bytes_per_second: 0,
+            limits: ingest::Limits::default(),
+            chunks: ingest::ChunkConfig::default(),
+            vectors: vector::Config::new(256),
+            words: Arc::new(WordCache::new(1 << 20)),
+            clock: Arc::new(crate::base::SystemClock),
+        }
+    }
+}
+
 /// Why a node's collections could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

@@ -8,6 +8,7 @@
 
 mod answer_cache;
 mod assembly;
+mod embedding_cache;
 mod fusion;
 mod snippet;
 
@@ -20,12 +21,13 @@ use serde_json::Value;
 use crate::base::{Digest, Fault, Lsn};
 use crate::collection::{CollectionInfo, DocumentRecord, ReadError};
 use crate::collection::{Library, Passage, PassageKey, Searcher, WriteError};
-use crate::embed::{EmbedError, Purpose};
+use crate::embed::EmbedError;
 pub use crate::index::filter::Filter;
 use crate::index::lexical::LexicalError;
 use crate::telemetry::Metrics;
 
 use self::answer_cache::AnswerCache;
+use self::embedding_cache::EmbeddingCache;
 pub use assembly::{Hit, estimate_tokens};
 pub use fusion::{Candidate, Fusion, fuse};
 
@@ -243,6 +245,7 @@ pub struct Retrieval {
     library: Arc<Library>,
     config: Config,
     cache: AnswerCache,
+    embeddings: EmbeddingCache,
     metrics: Metrics,
 }
 
@@ -251,7 +254,7 @@ impl Retrieval {
     #[must_use]
     pub fn new(library: Arc<Library>, config: Config, metrics: Metrics) -> Self {
         let cache = AnswerCache::new(config.cache_bytes);
-        Self { library, config, cache, metrics }
+        Self { library, config, cache, embeddings: EmbeddingCache::new(metrics.clone()), metrics }
     }
 
     /// Sets what remembered answers may take from now on.
@@ -437,7 +440,7 @@ impl Retrieval {
         let mut places: FxHashMap<PassageKey, usize> = FxHashMap::default();
         let mut reason = None;
         let mut weight: Option<f32> = None;
-        let mut embeddings: HashMap<&str, Vec<f32>> = HashMap::new();
+        let mut embeddings: HashMap<&str, Arc<[f32]>> = HashMap::new();
         for (place, searcher) in searchers.iter().enumerate() {
             reason = reason.or_else(|| searcher.broken()).or_else(|| searcher.behind());
             let info = searcher.collection();
@@ -463,8 +466,7 @@ impl Retrieval {
                             let model = self.library.models().get(&info.model).ok_or_else(|| {
                                 SearchError::Model(WriteError::NoSuchModel { name: info.model.clone() })
                             })?;
-                            let vectors = model.embed(&[query], Purpose::Query)?;
-                            new.insert(vectors.into_iter().next().unwrap_or_default())
+                            new.insert(self.embeddings.embed(model.as_ref(), query)?)
                         }
                     },
                 };

@@ -154,6 +154,10 @@ pub struct Metrics {
     pub passages: Family<CollectionLabels, Gauge>,
     /// Passages not yet linked into the vector graph, by collection name.
     pub passages_unlinked: Family<CollectionLabels, Gauge>,
+    /// Questions whose embedding was remembered.
+    pub embedding_cache_hits: Counter,
+    /// Questions that were embedded.
+    pub embedding_cache_misses: Counter,
     /// Part of the ten nearest that the vector graph was found to find, by collection name.
     pub vector_recall: Family<CollectionLabels, Gauge<f64, AtomicU64>>,
     /// Words of questions that were remembered.
@@ -208,6 +212,8 @@ impl Metrics {
             documents: Family::default(),
             passages: Family::default(),
             passages_unlinked: Family::default(),
+            embedding_cache_hits: Counter::default(),
+            embedding_cache_misses: Counter::default(),
             vector_recall: Family::default(),
             word_cache_hits: Counter::default(),
             word_cache_misses: Counter::default(),
@@ -261,6 +267,16 @@ impl Metrics {
             "passages_unlinked",
             "Passages not yet in the vector graph",
             metrics.passages_unlinked.clone(),
+        );
+        registry.register(
+            "embedding_cache_hits",
+            "Questions whose embedding was remembered",
+            metrics.embedding_cache_hits.clone(),
+        );
+        registry.register(
+            "embedding_cache_misses",
+            "Questions that were embedded",
+            metrics.embedding_cache_misses.clone(),
         );
         registry.register(
             "vector_recall",

@@ -189,3 +189,58 @@ fn link(views: &RwLock<HashMap<CollectionId, Arc<Views>>>, bell: &Bell, linked: 
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+
+    use super::super::{Config, DEFAULT_MODEL};
+    use super::*;
+    use crate::base::{Clock as _, Lsn, SystemClock};
+    use crate::index::vector::Trust;
+    use crate::store::{CollectionInfo, NewCollection};
+
+    #[tokio::test]
+    async fn sources_of_a_collection_that_is_searched_wait_for_its_graph() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut config = Config::for_test(directory.path());
+        config.vectors.flat_max = 100;
+        let new = NewCollection {
+            name: "notes".to_owned(),
+            description: String::new(),
+            model: DEFAULT_MODEL.to_owned(),
+            dimensions: 256,
+        };
+        let info = CollectionInfo::new(Lsn(1), SystemClock.now(), new);
+        let view = Views::open(&config, &info, Trust::Verify).expect("opened");
+        let rows = TAIL_MAX + 200;
+        let vectors: Vec<Vec<f16>> = (0..rows)
+            .map(|row| {
+                let angle = row as f32 / rows as f32;
+                let mut vector = vec![f16::ZERO; 256];
+                (vector[row % 200], vector[255]) = (f16::from_f32(angle.cos()), f16::from_f32(angle.sin()));
+                vector
+            })
+            .collect();
+        let added: Vec<(u64, &[f16])> = (1..).zip(vectors.iter().map(Vec::as_slice)).collect();
+        view.vectors.apply(Lsn(1), &[], &added).expect("applied");
+        let all = Arc::new(RwLock::new(HashMap::from([(info.id, Arc::new(view))])));
+        let view = all.read().values().next().cloned().expect("just made");
+        // The bell is not rung, so nothing is linked yet.
+        let upkeep = Upkeep::start(Arc::clone(&all)).expect("a thread");
+        upkeep.let_graph_follow(&view).await;
+        assert!(view.vectors.scanned_tail() > TAIL_MAX, "nobody searches, so nobody waits");
+        view.note_search();
+        let waiting = upkeep.let_graph_follow(&view);
+        tokio::pin!(waiting);
+        tokio::select! {
+            biased;
+            () = &mut waiting => panic!("searches would have to scan {} rows", view.vectors.scanned_tail()),
+            () = std::future::ready(()) => {}
+        }
+        upkeep.bell().ring();
+        waiting.await;
+        assert!(view.vectors.scanned_tail() <= TAIL_MAX, "{}", view.vectors.scanned_tail());
+        upkeep.stop();
+    }
+}

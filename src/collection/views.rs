@@ -59,7 +59,7 @@ pub(super) struct Views {
 }
 
 impl Views {
-    fn open(config: &Config, info: &CollectionInfo, trust: vector::Trust) -> Result<Self, OpenError> {
+    pub(super) fn open(config: &Config, info: &CollectionInfo, trust: vector::Trust) -> Result<Self, OpenError> {
         let (lexical, lexical_applied) = LexicalIndex::open(&directory(config, "lexical", info.id), &config.words)?;
         let vectors_config = vector::Config { dimensions: dimensions(info), ..config.vectors.clone() };
         let path = directory(config, "vectors", info.id);
@@ -421,8 +421,6 @@ pub(super) fn commit_all(views: &parking_lot::RwLock<HashMap<CollectionId, Arc<V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::SystemClock;
-    use crate::index::lexical::WordCache;
     use crate::store::{self, NewCollection, Operation, WriteRequest, Writer};
 
     fn create(writer: &mut Writer, name: &str) {
@@ -439,18 +437,7 @@ mod tests {
     #[test]
     fn what_is_written_while_views_catch_up_does_not_pass_for_indexed() {
         let directory = tempfile::tempdir().expect("a directory");
-        let config = Config {
-            data_dir: directory.path().to_owned(),
-            segment_bytes: 1 << 20,
-            reserve_bytes: 0,
-            max_bytes: 0,
-            compaction_bytes_per_second: 0,
-            limits: ingest::Limits::default(),
-            chunks: ingest::ChunkConfig::default(),
-            vectors: vector::Config::new(256),
-            words: Arc::new(WordCache::new(1 << 20)),
-            clock: Arc::new(SystemClock),
-        };
+        let config = Config::for_test(directory.path());
         let (mut writer, reader, _) = store::open(store::Config {
             data_dir: config.data_dir.clone(),
             segment_bytes: config.segment_bytes,

@@ -576,7 +576,10 @@ impl VectorIndex {
             linked.saturating_sub(saved.state.linked) <= linked / GRAPH_REWRITE_PART && !newly_verified
         });
         if linked == 0 || good_enough {
-            return Ok(saved);
+            return Ok(saved.map(|mut saved| {
+                saved.state.expansion_search = graph.expansion_search();
+                saved
+            }));
         }
         let path = VectorManifest::path(&self.dir, "graph", number);
         let state = graph.save(&self.config, &path)?;

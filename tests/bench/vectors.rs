@@ -103,6 +103,11 @@ fn recall(found: &[HashSet<u64>], truth: &[HashSet<u64>]) -> f64 {
     hits as f64 / truth.iter().map(HashSet::len).sum::<usize>() as f64
 }
 
+/// How many keys are at least `first`.
+fn fresh_count(held: &[(u64, usize)], first: u64) -> usize {
+    held.iter().filter(|(key, _)| *key >= first).count()
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let [folder, rest @ ..] = &arguments[..] else {
@@ -214,6 +219,35 @@ fn main() {
         row(
             "filtered search",
             json!({"limit": 40, "one_in": part, "allowed": allowed.len(), "recall": recall(&found, &truth), "us": cost}),
+        );
+    }
+
+    // Half of the vectors are replaced, as documents are: removed, and added again under later keys. Twice; the second time more rows
+    // are dead than alive, and the matrix is written anew.
+    let mut held: Vec<(u64, usize)> = (0..vectors.len() as u64).zip(0..).collect();
+    for round in 1..=2u64 {
+        let is_replaced = |key: u64| (key ^ round).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 63 == 0;
+        let (replaced, kept): (Vec<_>, Vec<_>) = held.iter().copied().partition(|(key, _)| is_replaced(*key));
+        let next = held.last().map_or(0, |(key, _)| key + 1);
+        let fresh: Vec<(u64, usize)> = (next..).zip(replaced.iter().map(|(_, vector)| *vector)).collect();
+        for (old, new) in replaced.chunks(BATCH).zip(fresh.chunks(BATCH)) {
+            let removed: Vec<std::ops::Range<u64>> = old.iter().map(|(key, _)| *key..key + 1).collect();
+            let added: Vec<(u64, &[f16])> = new.iter().map(|(key, vector)| (*key, vectors[*vector].as_slice())).collect();
+            index.apply(index.stats().applied.next(), &removed, &added).expect("applied");
+        }
+        held = kept.into_iter().chain(fresh).collect();
+        while index.build_step(1_000).expect("linked") > 0 {}
+        while index.verify_graph(10_000).expect("verified").checked > 0 {}
+        index.checkpoint(index.stats().applied).expect("durable");
+        let truth: Vec<HashSet<u64>> = questions.iter().map(|question| keys(index.exact(question, HITS, None))).collect();
+        let found: Vec<HashSet<u64>> = questions.iter().map(|question| keys(index.search(question, HITS))).collect();
+        let cost = cost(&questions, |question| drop(index.search(question, HITS)));
+        row(
+            "search after churn",
+            json!({
+                "round": round, "replaced": fresh_count(&held, next), "rows": index.len(), "live": index.live(),
+                "recall": recall(&found, &truth), "us": cost,
+            }),
         );
     }
 

@@ -35,6 +35,7 @@ mod layers;
 mod ledger;
 mod mcp_http;
 mod mcp_stdio;
+mod memory;
 mod node;
 mod notify;
 mod overload;

@@ -33,6 +33,7 @@ fn metrics_count_what_was_done() {
     node.add("notes", json!([{"id": "a", "text": "alpha"}, {"id": "b", "text": "beta"}]));
     node.call("search", json!({"query": "alpha"}));
     node.call("search", json!({"query": "alpha"}));
+    node.call("search", json!({"query": "alpha", "limit": 3}));
     node.refusal("search", json!({}));
     let metrics = node.get(&format!("{}/metrics", node.admin));
     assert_says(metrics.header("content-type"), &["application/openmetrics-text"]);
@@ -42,9 +43,11 @@ fn metrics_count_what_was_done() {
             "cairn_documents{collection=\"notes\"} 2\n",
             "cairn_passages{collection=\"notes\"} 2\n",
             "cairn_documents_written_total 2\n",
-            "cairn_tool_calls_total{tool=\"search\",outcome=\"ok\"} 2\n",
+            "cairn_tool_calls_total{tool=\"search\",outcome=\"ok\"} 3\n",
             "cairn_tool_calls_total{tool=\"search\",outcome=\"error\"} 1\n",
             "cairn_search_cache_hits_total 1\n",
+            "cairn_embedding_cache_hits_total 1\n",
+            "cairn_embedding_cache_misses_total 1\n",
             "cairn_read_only 0\n",
         ],
     );

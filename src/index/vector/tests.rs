@@ -127,6 +127,38 @@ fn a_walk_recalls_what_the_scan_finds() {
 }
 
 #[test]
+fn walks_look_at_more_where_they_recall_too_little() {
+    let vectors = clustered(31, 12_000, 40, 0.3);
+    let questions = clustered(31, 12_000 + 64, 40, 0.3).split_off(12_000);
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let config = Config { expansion_search: 10, recall: 0.9, ..config(2000) };
+    let (index, _) = open(dir.path(), &config, Trust::SameBoot);
+    feed(&index, 0, &vectors);
+    build(&index);
+    index.checkpoint(index.stats().applied).expect("durable");
+    let recall = |index: &VectorIndex| {
+        let found = |question: &Vec<f16>| {
+            let exact = keys(&index.exact(&wide(question), 10, None));
+            index.search(&wide(question), 10).iter().filter(|neighbor| exact.contains(&neighbor.key)).count()
+        };
+        questions.iter().map(found).sum::<usize>() as f64 / 640.0
+    };
+    assert!(!index.is_recall_due(), "nobody has asked yet");
+    let before = recall(&index);
+    assert!(before < 0.85, "few candidates find little: {before}");
+    assert!(index.is_recall_due());
+    let looked = index.check_recall().expect("there is a graph");
+    assert!((0.9..=1.0).contains(&looked.at_10) && looked.candidates > 10, "{looked:?}");
+    assert_eq!((recall(&index), index.recall()), (looked.at_10, Some(looked)));
+    assert!(!index.is_recall_due(), "nothing has changed since");
+    // What was found out outlives the process.
+    index.checkpoint(index.stats().applied).expect("durable");
+    drop(index);
+    let (index, _) = open(dir.path(), &config, Trust::Verify);
+    assert_eq!(recall(&index), looked.at_10);
+}
+
+#[test]
 fn the_scan_is_the_definition() {
     let vectors = clustered(2, 700, 20, 1.0);
     let (_dir, index) = filled(20_000, &vectors);

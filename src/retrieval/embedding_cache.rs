@@ -1,0 +1,50 @@
+//! Embeddings of questions that were asked before: with other filters, in other collections, or since something was written.
+//!
+//! An embedding depends on the model and the text alone, so nothing in it grows old.
+
+use std::sync::Arc;
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::base::Digest;
+use crate::embed::{EmbedError, Embedder, Purpose};
+use crate::telemetry::Metrics;
+
+/// Memory for embeddings: about two thousand of 256 numbers.
+const BYTES: u64 = 2 << 20;
+
+#[derive(Clone)]
+struct Weigh;
+
+impl Weighter<Digest, Arc<[f32]>> for Weigh {
+    fn weight(&self, _: &Digest, embedding: &Arc<[f32]>) -> u64 {
+        64 + size_of_val(&**embedding) as u64
+    }
+}
+
+/// The cache.
+pub(super) struct EmbeddingCache {
+    embeddings: Cache<Digest, Arc<[f32]>, Weigh>,
+    metrics: Metrics,
+}
+
+impl EmbeddingCache {
+    pub(super) fn new(metrics: Metrics) -> Self {
+        Self { embeddings: Cache::with_weighter(2_048, BYTES, Weigh), metrics }
+    }
+
+    /// The embedding of a question, remembered or made. Empty when the model gives none.
+    pub(super) fn embed(&self, model: &dyn Embedder, question: &str) -> Result<Arc<[f32]>, EmbedError> {
+        let key = Digest::of_parts([model.info().name.as_bytes(), question.as_bytes()]);
+        if let Some(known) = self.embeddings.get(&key) {
+            self.metrics.embedding_cache_hits.inc();
+            return Ok(known);
+        }
+        self.metrics.embedding_cache_misses.inc();
+        let made = model.embed(&[question], Purpose::Query)?;
+        let made: Arc<[f32]> = made.into_iter().next().unwrap_or_default().into();
+        self.embeddings.insert(key, Arc::clone(&made));
+        Ok(made)
+    }
+}
