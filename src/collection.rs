@@ -299,8 +299,7 @@ impl Library {
         .map_err(OpenError::Thread)?;
         let passages = PassageReader::new(Arc::clone(&reader));
         let pool = CpuPool::start("prepare", task::cores()).map_err(OpenError::Thread)?;
-        let library =
-            Self { config, reader, models, pool, queue, views, passages, upkeep, compactor };
+        let library = Self { config, reader, models, pool, queue, views, passages, upkeep, compactor };
         Ok((Arc::new(library), report))
     }
 

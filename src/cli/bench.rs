@@ -182,7 +182,7 @@ fn cpu(process: u32) -> Option<f64> {
 }
 
 fn report(common: &Common, status: &Value, questions: usize, rounds: &[Round]) -> Result<(), Failure> {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let cores = crate::task::cores();
     let millis = |time: Duration| time.as_secs_f64() * 1e3;
     if common.json {
         let rounds: Vec<Value> = rounds

@@ -20,6 +20,7 @@ use crate::index::lexical::{LexicalEntry, LexicalError, LexicalIndex};
 use crate::index::vector::{self, VectorIndex};
 use crate::ingest::{self, MediaType};
 use crate::store::{Change, ChangeKind, ChunkBody, CollectionId, CollectionInfo, DocumentRecord, Reader, Replaced};
+use crate::task;
 
 /// Whether a checkpoint merges the segments of the lexical index first, which takes time in proportion to the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +108,12 @@ impl Views {
                     "the vector graph misses neighbours: a greater index.expansion_search finds more, for slower searches"
                 );
             } else {
-                tracing::debug!(percent, questions = recall.questions, recall.candidates, "the vector graph was compared with a scan");
+                tracing::debug!(
+                    percent,
+                    questions = recall.questions,
+                    recall.candidates,
+                    "the vector graph was compared with a scan"
+                );
             }
         }
     }
@@ -338,7 +344,7 @@ pub(super) fn catch_up(
         return;
     }
     tracing::info!(collections = behind.len(), from = from.0, to = last.0, "indexes are catching up with the log");
-    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(CATCH_UP_THREADS);
+    let cores = task::cores().min(CATCH_UP_THREADS);
     let threads = (cores / behind.len()).max(1);
     behind.values().for_each(|view| view.lexical.set_bulk(Some(threads)));
     let mut uncommitted = 0;

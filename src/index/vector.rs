@@ -577,7 +577,7 @@ impl VectorIndex {
         });
         if linked == 0 || good_enough {
             return Ok(saved.map(|mut saved| {
-                saved.state.expansion_search = graph.expansion_search();
+                saved.state.expansion_found = graph.expansion_found();
                 saved
             }));
         }

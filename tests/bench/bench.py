@@ -1,7 +1,7 @@
 """Measures a node as its users feel it, and prints one table.
 
     make bench                 the whole of it: 100,000 passages, about ten minutes
-    python3 tests/bench/bench.py --cairn BINARY [--passages 10000] [--json FILE] [--skip overload,start,search,idle]
+    python3 tests/bench/bench.py --cairn BINARY [--passages 10000] [--json FILE] [--skip overload,start,search,loading,idle]
 
 CPU times are the node process's own (user and system, from /proc), so that they hold on a busy machine; wall times
 are given beside them. Corpus and questions are generated and the same for each seed.
@@ -190,6 +190,41 @@ def overload(binary, data, corpus, seconds, rows):
     os.sched_setaffinity(0, allowed)
 
 
+def latency(node, corpus, seconds):
+    """Median and 99th percentile of a search in milliseconds, with 400 a second from eight clients."""
+    command = ["wrk", "-t1", "-c8", f"-d{seconds}s", "--latency", "-s", HERE / "search.lua", node.addresses["mcp"], "--"]
+    command += [corpus / "queries.txt", "modern", "uncached", "20"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    told = [re.search(rf"^\s+{part}%\s+([\d.]+)(us|ms|s)$", text, re.M) for part in (50, 99)]
+    return [float(value[1]) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[value[2]] for value in told]
+
+
+def loading(binary, data, corpus, scratch, files, seconds, rows):
+    """What searches feel of a bulk load into the collection that they search, on the same processors."""
+    more = scratch / "more"
+    command = [sys.executable, HERE / "corpus.py", more, "--files", str(files), "--seed", "8"]
+    subprocess.run(command, check=True)
+    # A folder of another name: its documents are added to those that are there.
+    (more / "docs").rename(more / "added")
+    node = Node(binary, data)
+    node.settle()
+    latency(node, corpus, 3)
+    before = latency(node, corpus, seconds)
+    command = [binary, "add", more / "added", "-c", "bench", "--data-dir", data, "--json"]
+    add = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(1)
+    written = node.metric("cairn_passages_written_total")
+    during = latency(node, corpus, seconds)
+    rate = (node.metric("cairn_passages_written_total") - written) / seconds
+    was_long_enough = add.poll() is None
+    add.wait()
+    rows["search while documents are added to its collection"] = (
+        f"p50 {before[0]:.2f} → {during[0]:.2f} ms, p99 {before[1]:.2f} → {during[1]:.2f} ms ({during[1] / before[1]:.1f} times), "
+        f"{rate:,.0f} passages/s added meanwhile" + ("" if was_long_enough else "; the load was over too soon")
+    )
+    node.stop()
+
+
 def starts(binary, data, label, rows, memory=False):
     times, node = [], None
     for _ in range(5):
@@ -237,6 +272,8 @@ def main():
             overload(binary, data, corpus, arguments.seconds, rows)
         if "start" not in skip:
             starts(binary, data, f"{passages:,} passages", rows, memory=True)
+        if "loading" not in skip:
+            loading(binary, data, corpus, scratch, max(arguments.passages // 10, 8_000), arguments.seconds, rows)
         if "idle" not in skip:
             node = Node(binary, data)
             time.sleep(5)

@@ -211,9 +211,7 @@ fn main() {
         let search = |question: &[f32]| index.search_among(question, 40, &rows).expect("one matrix");
         let found: Vec<HashSet<u64>> = questions
             .iter()
-            .map(|question| {
-                search(question).into_iter().take(HITS).map(|hit| hit.key).collect()
-            })
+            .map(|question| search(question).into_iter().take(HITS).map(|hit| hit.key).collect())
             .collect();
         let cost = cost(&questions, |question| drop(search(question)));
         row(
@@ -232,14 +230,16 @@ fn main() {
         let fresh: Vec<(u64, usize)> = (next..).zip(replaced.iter().map(|(_, vector)| *vector)).collect();
         for (old, new) in replaced.chunks(BATCH).zip(fresh.chunks(BATCH)) {
             let removed: Vec<std::ops::Range<u64>> = old.iter().map(|(key, _)| *key..key + 1).collect();
-            let added: Vec<(u64, &[f16])> = new.iter().map(|(key, vector)| (*key, vectors[*vector].as_slice())).collect();
+            let added: Vec<(u64, &[f16])> =
+                new.iter().map(|(key, vector)| (*key, vectors[*vector].as_slice())).collect();
             index.apply(index.stats().applied.next(), &removed, &added).expect("applied");
         }
         held = kept.into_iter().chain(fresh).collect();
         while index.build_step(1_000).expect("linked") > 0 {}
         while index.verify_graph(10_000).expect("verified").checked > 0 {}
         index.checkpoint(index.stats().applied).expect("durable");
-        let truth: Vec<HashSet<u64>> = questions.iter().map(|question| keys(index.exact(question, HITS, None))).collect();
+        let truth: Vec<HashSet<u64>> =
+            questions.iter().map(|question| keys(index.exact(question, HITS, None))).collect();
         let found: Vec<HashSet<u64>> = questions.iter().map(|question| keys(index.search(question, HITS))).collect();
         let cost = cost(&questions, |question| drop(index.search(question, HITS)));
         row(

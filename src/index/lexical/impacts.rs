@@ -23,6 +23,8 @@ use tantivy::index::SegmentId;
 use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{SegmentReader, TantivyError, Term};
 
+use crate::task;
+
 /// Passages of a range.
 pub(super) const RANGE: usize = 1 << 14;
 /// BM25's saturation of a word that is repeated.
@@ -243,12 +245,11 @@ impl WordCache {
     #[must_use]
     pub fn new(bytes: u64) -> Self {
         // A word is a name here and no secret, and who floods one bucket slows only himself down.
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let options = OptionsBuilder::new()
             .estimated_items_capacity((bytes / 4_096).clamp(16, 1 << 20) as usize)
             .weight_capacity(bytes)
             // Each takes its part of the memory and nothing that is larger than that.
-            .shards(((bytes / SHARD_BYTES) as usize).clamp(1, cores))
+            .shards(((bytes / SHARD_BYTES) as usize).clamp(1, task::cores()))
             .build()
             .expect("both capacities are given");
         let words = Cache::with_options(options, Weigh, FxBuildHasher, DefaultLifecycle::default());

@@ -31,6 +31,7 @@ use super::bits::Bits;
 use super::column::Rows;
 use super::scan::{coarse, dot};
 use super::{Config, GraphError};
+use crate::task;
 
 /// Most rows that one builder claims at a time; what other builders finish behind an open claim is scanned until it
 /// closes.
@@ -73,8 +74,10 @@ pub(super) struct Graph {
     verified: Mutex<usize>,
     /// Linked rows that the graph does not find, by host and row.
     strays: ArcSwap<Vec<Stray>>,
-    /// Candidates that a walk looks at.
-    expansion_search: AtomicUsize,
+    /// Candidates that a walk looks at, as the settings have it.
+    expansion_search: usize,
+    /// As many as were found to be needed; 0 where that is no more, or nobody has looked.
+    expansion_found: AtomicUsize,
 }
 
 impl Graph {
@@ -82,15 +85,14 @@ impl Graph {
         let index = Index::new(&options(config)).map_err(GraphError::engine)?;
         Ok(Self {
             index: RwLock::new(index),
-            permits: Permits::new(
-                std::thread::available_parallelism().map_or(4, usize::from).saturating_mul(2).clamp(4, 128),
-            ),
+            permits: Permits::new(task::cores().saturating_mul(2).clamp(4, 128)),
             growth: RwLock::new(()),
             progress: Mutex::default(),
             linked: AtomicUsize::new(0),
             verified: Mutex::new(0),
             strays: ArcSwap::default(),
-            expansion_search: AtomicUsize::new(config.expansion_search),
+            expansion_search: config.expansion_search,
+            expansion_found: AtomicUsize::new(0),
         })
     }
 
@@ -124,7 +126,7 @@ impl Graph {
         graph.linked.store(state.linked, Ordering::Release);
         *graph.verified.lock() = state.verified;
         graph.strays.store(Arc::new(state.strays.clone()));
-        graph.set_expansion_search(state.expansion_search.max(config.expansion_search));
+        graph.expansion_found.store(state.expansion_found, Ordering::Relaxed);
         Ok(graph)
     }
 
@@ -135,11 +137,18 @@ impl Graph {
 
     /// Candidates that a walk looks at: as many as it can be asked for at the same cost.
     pub(super) fn expansion_search(&self) -> usize {
-        self.expansion_search.load(Ordering::Relaxed)
+        self.expansion_search.max(self.expansion_found())
     }
 
-    pub(super) fn set_expansion_search(&self, candidates: usize) {
-        self.expansion_search.store(candidates, Ordering::Relaxed);
+    /// What was found to be needed beyond the settings; 0 where that is nothing.
+    pub(super) fn expansion_found(&self) -> usize {
+        self.expansion_found.load(Ordering::Relaxed)
+    }
+
+    /// Notes how many candidates the recall takes that is wanted.
+    pub(super) fn set_expansion_found(&self, candidates: usize) {
+        let found = if candidates > self.expansion_search { candidates } else { 0 };
+        self.expansion_found.store(found, Ordering::Relaxed);
     }
 
     pub(super) fn strays(&self) -> Arc<Vec<Stray>> {
@@ -323,7 +332,7 @@ impl Graph {
             linked: self.linked(),
             verified: *verified,
             strays: self.strays().as_ref().clone(),
-            expansion_search: self.expansion_search(),
+            expansion_found: self.expansion_found(),
         })
     }
 }
@@ -337,9 +346,9 @@ pub(super) struct GraphState {
     pub(super) linked: usize,
     pub(super) verified: usize,
     pub(super) strays: Vec<Stray>,
-    /// What walks were found to need for the recall that is wanted; 0 where nobody has looked.
+    /// Candidates that walks were found to need beyond the settings; 0 where that is nothing.
     #[serde(default)]
-    pub(super) expansion_search: usize,
+    pub(super) expansion_found: usize,
 }
 
 /// A linked row that the graph does not find.

@@ -95,7 +95,7 @@ pub(super) fn look(view: &View, questions: &[Vec<f16>], least: usize, wanted: f6
         let recall = Recall { at_10: found as f64 / there as f64, questions: questions.len(), candidates };
         let more = candidates * 5 / 4;
         if recall.at_10 >= wanted || more > least.saturating_mul(CANDIDATES_FACTOR) {
-            view.graph.set_expansion_search(candidates);
+            view.graph.set_expansion_found(candidates);
             return Some(recall);
         }
         candidates = more;

@@ -104,10 +104,8 @@ fn a_walk_recalls_what_the_scan_finds() {
     }
     assert!(hits >= 950, "recall@10 is {}", hits as f64 / 1000.0);
 
-    let own = vectors
-        .iter()
-        .enumerate()
-        .filter(|(row, vector)| keys(&index.search(&wide(vector), 3)).contains(&key(*row)));
+    let own =
+        vectors.iter().enumerate().filter(|(row, vector)| keys(&index.search(&wide(vector), 3)).contains(&key(*row)));
     assert_eq!(own.count(), 30_000, "every row finds itself");
 
     // Filters from narrow, where the answer is exact, to wide, where it is the walk's.
@@ -461,9 +459,11 @@ fn searching_applying_linking_and_saving_side_by_side_stays_right() {
                         },
                     };
                     assert_eq!(found.len(), 10);
-                    assert!(filter.is_none_or(|even| {
-                        found.iter().all(|neighbor| even.binary_search(&neighbor.key).is_ok())
-                    }));
+                    assert!(
+                        filter.is_none_or(|even| {
+                            found.iter().all(|neighbor| even.binary_search(&neighbor.key).is_ok())
+                        })
+                    );
                     if row >= 1000 && filter.is_none() {
                         // Not removed, so it is found but for what a graph in the making promises: a share.
                         lookups.fetch_add(1, Ordering::Relaxed);
@@ -480,11 +480,7 @@ fn searching_applying_linking_and_saving_side_by_side_stays_right() {
             let found = index.search(&wide(&vectors[removed]), 10);
             assert!(!keys(&found).contains(&key(removed)), "removed rows are never returned");
             let newest = 2000 + round * 100 + 99;
-            assert_eq!(
-                index.search(&wide(&vectors[newest]), 1)[0].key,
-                key(newest),
-                "new rows are found at once"
-            );
+            assert_eq!(index.search(&wide(&vectors[newest]), 1)[0].key, key(newest), "new rows are found at once");
             if round % 20 == 0 {
                 index.checkpoint(next).expect("durable");
             }

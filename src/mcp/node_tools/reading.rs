@@ -89,8 +89,8 @@ impl Reading {
         }
         let passages = self.library.passages();
         let tokens_of = |ordinal: usize| -> Result<usize, ToolError> {
-            let text = passages.text(&document, ordinal..ordinal + 1).map_err(SearchError::from)?;
-            Ok(estimate_tokens(&text))
+            let key = PassageKey::new(document.lsn, ordinal);
+            Ok(passages.passage(key).map_err(SearchError::from)?.tokens)
         };
         let continued = given.cursor.as_deref().map(|text| cursor(Some(text))).transpose()?;
         let (mut first, mut last) = match (continued, place.passage) {
