@@ -94,7 +94,7 @@ pub struct Config {
     /// Candidates looked at in a search (ef), at least.
     pub expansion_search: usize,
     /// Recall@10 that a walk is to have on the questions that are asked, 0 to 1: [`VectorIndex::check_recall`] has it look at more
-    /// candidates where it has less.
+    /// candidates where it has clearly less.
     pub recall: f64,
     /// A filter that allows at most this many keys is always answered by an exact scan of them.
     pub scan_max: usize,

@@ -11,9 +11,9 @@ use super::matrix::View;
 
 /// Questions that are kept, the latest.
 const QUESTIONS: usize = 128;
-/// How far a recall of so few questions may be from that of all: without it a collection at the border would be searched twice as long
-/// for one question that is hard.
-const TOLERANCE: f64 = 0.02;
+/// How far below what is wanted a recall may be before walks look further. So few questions tell it to two per cent, and a collection
+/// at the border would be searched twice as long for a few questions that are hard.
+const SLACK: f64 = 0.05;
 /// How many times the candidates of the settings are looked at, at most.
 const CANDIDATES_FACTOR: usize = 8;
 /// Neighbours that are compared: recall@10.
@@ -79,7 +79,7 @@ impl Sample {
 ///
 /// * `questions`: unit vectors.
 /// * `least`: candidates to begin with.
-/// * `wanted`: recall@10, to two per cent.
+/// * `wanted`: recall@10 that walks get once they have less by more than [`SLACK`].
 pub(super) fn look(view: &View, questions: &[Vec<f16>], least: usize, wanted: f64) -> Option<Recall> {
     let reach = view.graph.linked().min(view.vectors.count());
     let exact: Vec<Vec<Neighbor>> = questions.iter().map(|question| view.scan(question, NEIGHBORS, None)).collect();
@@ -87,7 +87,7 @@ pub(super) fn look(view: &View, questions: &[Vec<f16>], least: usize, wanted: f6
     if there == 0 {
         return None;
     }
-    let mut candidates = least;
+    let (mut candidates, mut enough) = (least, wanted - SLACK);
     loop {
         let mut found = 0;
         for (question, exact) in questions.iter().zip(&exact) {
@@ -97,10 +97,10 @@ pub(super) fn look(view: &View, questions: &[Vec<f16>], least: usize, wanted: f6
         }
         let recall = Recall { at_10: found as f64 / there as f64, questions: questions.len(), candidates };
         let more = candidates * 5 / 4;
-        if recall.at_10 + TOLERANCE >= wanted || more > least.saturating_mul(CANDIDATES_FACTOR) {
+        if recall.at_10 >= enough || more > least.saturating_mul(CANDIDATES_FACTOR) {
             view.graph.set_expansion_found(candidates);
             return Some(recall);
         }
-        candidates = more;
+        (candidates, enough) = (more, wanted);
     }
 }
