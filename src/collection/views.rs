@@ -37,7 +37,7 @@ const CATCH_UP_BATCH: usize = 20_000;
 const CATCH_UP_THREADS: usize = 4;
 
 /// Below this part of the ten nearest the log says that the graph finds too little.
-const RECALL_LEAST: f64 = 0.9;
+const RECALL_LEAST: f64 = 0.8;
 
 /// How long after a search a collection counts as one that is searched.
 const SEARCHED_MILLIS: u64 = 5_000;
