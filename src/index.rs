@@ -6,5 +6,6 @@ pub mod analysis;
 pub mod derived;
 pub mod filter;
 pub mod lexical;
+mod ones;
 mod stop_words;
 pub mod vector;

@@ -98,18 +98,23 @@ def ingest(binary, node, data, corpus, rows):
     return passages
 
 
-def searches(node, corpus, era, kind, clients, seconds, rows):
+def ask(node, corpus, clients, seconds, era, kind, *options):
+    """What wrk tells of searches from `clients` connections, and the node's seconds of processor meanwhile."""
     cpu = node.cpu()
     command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--latency", "-s", HERE / "search.lua"]
-    command += [node.addresses["mcp"], "--", corpus / "queries.txt", era, kind]
+    command += [node.addresses["mcp"], "--", corpus / "queries.txt", era, kind, *map(str, options)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    text = done.stdout + done.stderr
+    return done.stdout + done.stderr, node.cpu() - cpu
+
+
+def searches(node, corpus, era, kind, clients, seconds, rows):
+    text, used = ask(node, corpus, clients, seconds, era, kind)
     if "first failure" in text or "Non-2xx" in text:
         sys.exit(text)
     calls = int(re.search(r"(\d+) requests in", text)[1])
     rate = float(re.search(r"Requests/sec:\s+(\S+)", text)[1])
     p50, p99 = (re.search(rf"^\s+{part}%\s+(\S+)", text, re.M)[1] for part in (50, 99))
-    used = (node.cpu() - cpu) / calls * 1e6
+    used *= 1e6 / calls
     rows[f"search, {kind}, {era}, {clients} clients"] = (
         f"{used:.0f} µs CPU a call, {rate:,.0f} calls/s, p50 {p50}, p99 {p99}"
     )
@@ -124,14 +129,11 @@ def search(node, corpus, seconds, rows):
 
 def wrk(node, corpus, clients, seconds, *options):
     """What `clients` connections got: answers and refusals a second, and the node's share of a processor."""
-    cpu = node.cpu()
-    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "-s", HERE / "search.lua", node.addresses["mcp"], "--"]
-    command += [corpus / "queries.txt", "modern", "uncached", *map(str, options)]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    text, used = ask(node, corpus, clients, seconds, "modern", "uncached", *options)
     calls = int(re.search(r"(\d+) requests in", text)[1])
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     refused = int(refused[1]) if refused else 0
-    return (calls - refused) / seconds, refused / seconds, (node.cpu() - cpu) / seconds
+    return (calls - refused) / seconds, refused / seconds, used / seconds
 
 
 class Probe(threading.Thread):
@@ -192,9 +194,7 @@ def overload(binary, data, corpus, seconds, rows):
 
 def latency(node, corpus, seconds):
     """Median and 99th percentile of a search in milliseconds, with 400 a second from eight clients."""
-    command = ["wrk", "-t1", "-c8", f"-d{seconds}s", "--latency", "-s", HERE / "search.lua", node.addresses["mcp"], "--"]
-    command += [corpus / "queries.txt", "modern", "uncached", "20"]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    text, _ = ask(node, corpus, 8, seconds, "modern", "uncached", 20)
     told = [re.search(rf"^\s+{part}%\s+([\d.]+)(us|ms|s)$", text, re.M) for part in (50, 99)]
     return [float(value[1]) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[value[2]] for value in told]
 

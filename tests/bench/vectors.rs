@@ -103,11 +103,6 @@ fn recall(found: &[HashSet<u64>], truth: &[HashSet<u64>]) -> f64 {
     hits as f64 / truth.iter().map(HashSet::len).sum::<usize>() as f64
 }
 
-/// How many keys are at least `first`.
-fn fresh_count(held: &[(u64, usize)], first: u64) -> usize {
-    held.iter().filter(|(key, _)| *key >= first).count()
-}
-
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let [folder, rest @ ..] = &arguments[..] else {
@@ -245,7 +240,7 @@ fn main() {
         row(
             "search after churn",
             json!({
-                "round": round, "replaced": fresh_count(&held, next), "rows": index.len(), "live": index.live(),
+                "round": round, "replaced": replaced.len(), "rows": index.len(), "live": index.live(),
                 "recall": recall(&found, &truth), "us": cost,
             }),
         );

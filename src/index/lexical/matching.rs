@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tantivy::columnar::Column;
 
 use super::super::filter::Filter;
+use super::super::ones::ones;
 use super::super::vector::{RowSet, VectorIndex};
 
 /// What the filters that are remembered may take with what they admit, each view.
@@ -59,7 +60,7 @@ impl Passages {
     pub fn keys(&self) -> Vec<u64> {
         let mut keys = Vec::with_capacity(self.len());
         for (words, column) in self.segments.iter().zip(&self.columns) {
-            keys.extend(ones(words).map(|passage| column.first(passage as u32).unwrap_or_default()));
+            keys.extend(ones(words.iter().copied()).map(|passage| column.first(passage as u32).unwrap_or_default()));
         }
         if !keys.is_sorted() {
             keys.sort_unstable();
@@ -87,18 +88,6 @@ impl Passages {
 /// How many bits are set.
 pub(super) fn count_ones(words: &[u64]) -> usize {
     words.iter().map(|word| word.count_ones() as usize).sum()
-}
-
-/// The places of the bits that are set, ascending.
-pub(super) fn ones(words: &[u64]) -> impl Iterator<Item = usize> {
-    words.iter().enumerate().flat_map(|(index, word)| {
-        let mut word = *word;
-        std::iter::from_fn(move || {
-            let bit = (word != 0).then(|| word.trailing_zeros() as usize)?;
-            word &= word - 1;
-            Some(index * 64 + bit)
-        })
-    })
 }
 
 /// What the filters asked for lately admit. Made for one view and gone with it, so nothing in it grows old.

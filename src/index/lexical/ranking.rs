@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use tantivy::{DocAddress, SegmentReader};
 
+use super::super::ones::ones;
 use super::impacts::{BOUND, Impacts, Part, RANGE};
-use super::matching::{Passages, count_ones, ones};
+use super::matching::{Passages, count_ones};
 
 /// A range with fewer postings than this is read by following them again instead of looking at every sum.
 const FOLLOWED: usize = RANGE / 8;
@@ -267,7 +268,7 @@ fn collect_admitted(
         step.add(sums);
         added = true;
     }
-    for place in ones(admitted) {
+    for place in ones(admitted.iter().copied()) {
         let looked_up: u16 = steps.iter().filter(is_looked_up).map(|step| step.at(place)).sum();
         let sum = sums[place % RANGE] + looked_up;
         if sum >= best.threshold {

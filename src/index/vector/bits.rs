@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use super::super::ones::ones;
+
 const WORDS: usize = 512;
 const PAGE_BITS: usize = WORDS * 64;
 
@@ -83,14 +85,7 @@ impl Bits {
 
     /// The rows in the set, ascending.
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
-        (0..self.len.div_ceil(64)).flat_map(|index| {
-            let mut word = self.word(index);
-            std::iter::from_fn(move || {
-                let bit = (word != 0).then(|| word.trailing_zeros() as usize)?;
-                word &= word - 1;
-                Some(index * 64 + bit)
-            })
-        })
+        ones((0..self.len.div_ceil(64)).map(|index| self.word(index)))
     }
 }
 

@@ -61,12 +61,6 @@ impl RowSet {
     pub(super) fn word(&self, index: usize) -> u64 {
         self.words.get(index).copied().unwrap_or_default()
     }
-
-    /// Bytes that it takes.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        size_of_val(&*self.words) + size_of::<Self>()
-    }
 }
 
 #[cfg(test)]

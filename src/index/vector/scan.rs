@@ -6,6 +6,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt as _;
 use numkong::Dot;
 
+use super::super::ones::ones;
 use super::bits::Bits;
 use super::column::{Rows, as_kernel};
 use super::keys::locate;
@@ -140,14 +141,11 @@ pub(super) fn pick(vectors: &Rows<f16>, query: &[f16], rows: &[usize], best: &mu
 
 /// Offers the rows that are in `alive` and in `allowed`.
 pub(super) fn scan_allowed(vectors: &Rows<f16>, alive: &Bits, query: &[f16], allowed: &RowSet, best: &mut Best) {
-    let mut rows = Vec::with_capacity(PICKED + 64);
-    for index in 0..vectors.count().div_ceil(64) {
-        let mut word = alive.word(index) & allowed.word(index);
-        while word != 0 {
-            rows.push(index * 64 + word.trailing_zeros() as usize);
-            word &= word - 1;
-        }
-        if rows.len() >= PICKED {
+    let mut rows = Vec::with_capacity(PICKED);
+    let both = (0..vectors.count().div_ceil(64)).map(|index| alive.word(index) & allowed.word(index));
+    for row in ones(both) {
+        rows.push(row);
+        if rows.len() == PICKED {
             pick(vectors, query, &rows, best);
             rows.clear();
         }
