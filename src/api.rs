@@ -5,22 +5,23 @@
 //! own thread, so that health and metrics answer while everything else is busy.
 
 mod admin;
+mod front;
 mod guard;
 mod handshake;
 mod listener;
-mod mcp;
 mod sources;
 mod stdio;
 mod unread;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{get, post};
 use axum::{Extension, Router};
 use rmcp::transport::streamable_http_server::StreamableHttpService;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
@@ -30,10 +31,11 @@ use crate::auth::{Door, Principal};
 use crate::base::Fault;
 use crate::collection::Library;
 use crate::mcp::{Arguments, NoProgress, NodeTools, OVERLOADED, Server, Tool, ToolError, ToolProvider};
-use crate::task::{Drain, Readiness};
+use crate::task::{Busy, Drain, Readiness};
 use crate::telemetry::Metrics;
 
 pub use admin::Admin;
+pub use front::Front;
 pub use listener::{ListenError, Listener};
 pub(crate) use sources::outcome_json as source_outcome_json;
 pub use stdio::{StdioError, answer_stdio};
@@ -67,8 +69,8 @@ struct Shared {
     library: Arc<Library>,
 }
 
-/// The routes of the MCP and REST listener.
-pub fn router(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &Drain) -> Router {
+/// What answers at the MCP and REST listener.
+pub fn front(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &Drain) -> Front {
     let library = Arc::clone(tools.retrieval().library());
     let server = Server::new(Arc::clone(&tools) as Arc<dyn ToolProvider>);
     let service = StreamableHttpService::new(
@@ -83,7 +85,7 @@ pub fn router(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: 
     // Without a token: a client needs it before it can send one in confidence.
     let authority = get(move || hand_out(authority.clone()))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&guard), guard::check_host));
-    Router::new()
+    let router = Router::new()
         .route("/", get(greeting))
         .route("/v1/tools/{tool}", post(call_tool))
         .route("/v1/flush", post(sources::flush))
@@ -92,12 +94,13 @@ pub fn router(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: 
         .route("/v1/collections/{collection}/sources", get(sources::list))
         .route("/v1/collections/{collection}/sources/{*source}", post(sources::sync).delete(sources::remove))
         .layer(DefaultBodyLimit::max(config.request_bytes_max))
-        .route("/mcp", any(mcp::answer).with_state(mcp::Endpoint::new(Arc::clone(&tools), service)))
+        .route_service("/mcp", service)
         .fallback(not_found)
-        .layer(axum::middleware::from_fn_with_state(guard, guard::check))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&guard), guard::check))
         .route("/authority.pem", authority)
         .layer(axum::middleware::from_fn(unread::tell))
-        .with_state(Shared { tools, library })
+        .with_state(Shared { tools: Arc::clone(&tools), library });
+    Front::new(guard, tools, router)
 }
 
 fn mcp_config(config: &Config, drain: &Drain) -> rmcp::transport::streamable_http_server::StreamableHttpServerConfig {
@@ -177,6 +180,16 @@ fn error_response(error: &ToolError) -> Response {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
     }
     response
+}
+
+/// The answer to a request that there is no room for. It is written once: it is given most when there is least time for it.
+fn busy_response(_: Busy) -> Response {
+    static BODY: LazyLock<Bytes> = LazyLock::new(|| ToolError::overloaded().to_json().to_string().into());
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS)),
+    ];
+    (StatusCode::SERVICE_UNAVAILABLE, headers, BODY.clone()).into_response()
 }
 
 /// Why the node is not ready, as `/ready` shows it; empty when it is.

@@ -172,9 +172,9 @@ impl Node {
             in_flight_max: config.server.in_flight_max,
             drain_timeout: config.server.drain_timeout,
         };
-        let router = api::router(&server, Arc::clone(&self.tools), &self.metrics, drain);
+        let front = api::front(&server, Arc::clone(&self.tools), &self.metrics, drain);
         let tls = doors.identity.clone().filter(|_| running.tls);
-        let serving = task::spawn("serve", listener.serve(router, tls, drain.clone(), server.drain_timeout));
+        let serving = task::spawn("serve", listener.serve(front, tls, drain.clone(), server.drain_timeout));
         let sweeping = task::spawn("sweep", sweep(Arc::clone(self), drain.clone()));
         // Written last: whoever reads it finds the port answered.
         if let Err(error) = running.write(&config.data_dir) {

@@ -13,6 +13,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 
 use super::{ListenError, Listener, guard};
@@ -76,7 +77,7 @@ impl Admin {
             .layer(axum::middleware::from_fn(super::unread::tell))
             .with_state(Shared { door, watched: Arc::clone(&watched), readiness, metrics });
         let thread = task::spawn_thread("admin", move || {
-            runtime.block_on(listener.serve(router, tls, drain, DRAIN_TIMEOUT));
+            runtime.block_on(listener.serve(TowerToHyperService::new(router), tls, drain, DRAIN_TIMEOUT));
         })
         .map_err(failed)?;
         Ok(Self { address, watched, thread })

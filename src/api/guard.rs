@@ -7,11 +7,12 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::auth::{Door, LOCAL_NAME, Refusal};
+use crate::auth::{Door, LOCAL_NAME, Principal, Refusal};
 use crate::base::Fault;
 use crate::mcp::ToolError;
+use crate::task::Busy;
 use crate::telemetry::Metrics;
 
 /// The guard's settings and counters.
@@ -22,9 +23,36 @@ pub(super) struct Guard {
     metrics: Metrics,
 }
 
+/// A request that was let in; it counts as one in flight until this is dropped.
+pub(super) struct Entry<'a> {
+    pub(super) principal: Principal,
+    guard: &'a Guard,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.guard.metrics.requests_in_flight.dec();
+    }
+}
+
 impl Guard {
     pub(super) fn new(door: Door, allowed_hosts: Vec<String>, in_flight_max: usize, metrics: Metrics) -> Self {
         Self { door, allowed_hosts, in_flight: Semaphore::new(in_flight_max), metrics }
+    }
+
+    /// Lets a request in, or gives the answer that says why not.
+    pub(super) fn enter<B>(&self, request: &Request<B>) -> Result<Entry<'_>, Response> {
+        if let Some(refusal) = refuse(self, request) {
+            return Err(refusal);
+        }
+        let principal = self.door.admit(authorization(request)).map_err(unauthorized)?;
+        let Ok(permit) = self.in_flight.try_acquire() else {
+            self.metrics.requests_shed.inc();
+            return Err(super::busy_response(Busy));
+        };
+        self.metrics.requests_in_flight.inc();
+        Ok(Entry { principal, guard: self, _permit: permit })
     }
 
     /// A name that a page of another site cannot have made to point here: an address, `localhost`, a name below it, or one
@@ -63,22 +91,13 @@ fn host_of(authority: &str) -> &str {
 
 /// Lets a request through, or says why not.
 pub(super) async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
-    if let Some(refusal) = refuse(&guard, &request) {
-        return refusal;
-    }
-    match guard.door.admit(authorization(&request)) {
-        // Whoever answers the request finds there who made it.
-        Ok(principal) => request.extensions_mut().insert(principal),
-        Err(refusal) => return unauthorized(refusal),
+    let entry = match guard.enter(&request) {
+        Ok(entry) => entry,
+        Err(refusal) => return refusal,
     };
-    let Ok(_permit) = guard.in_flight.try_acquire() else {
-        guard.metrics.requests_shed.inc();
-        return super::error_response(&ToolError::overloaded());
-    };
-    guard.metrics.requests_in_flight.inc();
-    let response = next.run(request).await;
-    guard.metrics.requests_in_flight.dec();
-    response
+    // Whoever answers the request finds there who made it.
+    request.extensions_mut().insert(entry.principal);
+    next.run(request).await
 }
 
 /// The check of `Host` and `Origin` alone, for a listener that asks for more route by route.
@@ -90,7 +109,7 @@ pub(super) async fn check_host(State(guard): State<Arc<Guard>>, request: Request
 }
 
 /// The `Authorization` header, when there is one and it is text.
-pub(super) fn authorization(request: &Request) -> Option<&str> {
+pub(super) fn authorization<B>(request: &Request<B>) -> Option<&str> {
     request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok())
 }
 
@@ -104,7 +123,7 @@ pub(super) fn unauthorized(refusal: Refusal) -> Response {
 }
 
 /// The answer to a request that a page of another site may have made.
-fn refuse(guard: &Guard, request: &Request) -> Option<Response> {
+fn refuse<B>(guard: &Guard, request: &Request<B>) -> Option<Response> {
     let text = |name: header::HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
     let host = text(header::HOST).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
     if host.is_some_and(|host| !guard.is_host_allowed(host)) {

@@ -1,17 +1,20 @@
 //! Accepting connections: bounded in number, patient with slow clients for a while only, drained on a stop. With TLS or
 //! without.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
 use hyper::server::conn::http1::Builder;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 
@@ -90,10 +93,14 @@ impl Listener {
         self.address
     }
 
-    /// Serves `router` until the drain starts, then waits for the requests in flight, at most `drain_timeout`.
+    /// Serves until the drain starts, then waits for the requests in flight, at most `drain_timeout`.
     ///
+    /// * `service`: what answers requests.
     /// * `tls`: what is shown to clients; `None` speaks plain HTTP.
-    pub async fn serve(self, router: Router, tls: Option<Arc<Identity>>, drain: Drain, drain_timeout: Duration) {
+    pub async fn serve<S>(self, service: S, tls: Option<Arc<Identity>>, drain: Drain, drain_timeout: Duration)
+    where
+        S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+    {
         let graceful = GracefulShutdown::new();
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut http = Builder::new();
@@ -121,11 +128,11 @@ impl Listener {
             if stream.set_nodelay(true).is_err() {
                 continue;
             }
-            let (http, router, watcher) = (http.clone(), router.clone(), graceful.watcher());
+            let (http, service, watcher) = (http.clone(), service.clone(), graceful.watcher());
             // Each ends with its connection, which the graceful shutdown waits for.
             match &tls {
                 None => drop(task::spawn("connection", async move {
-                    answer(TokioIo::new(stream), http, router, watcher).await;
+                    answer(TokioIo::new(stream), http, service, watcher).await;
                     drop(permit);
                 })),
                 Some(identity) => {
@@ -134,7 +141,7 @@ impl Listener {
                     // Accepting goes on meanwhile: nobody waits for somebody else's handshake.
                     drop(task::spawn("connection", async move {
                         if let Some(stream) = handshake::shake(stream, identity, patience, &drain).await {
-                            answer(TokioIo::new(stream), http, router, watcher).await;
+                            answer(TokioIo::new(stream), http, service, watcher).await;
                         }
                         drop(permit);
                     }));
@@ -149,8 +156,12 @@ impl Listener {
 }
 
 /// Answers the requests of a connection until it ends.
-async fn answer<S: Read + Write + Unpin + 'static>(stream: S, http: Builder, router: Router, watcher: Watcher) {
-    let connection = watcher.watch(http.serve_connection(stream, TowerToHyperService::new(router)));
+async fn answer<T, S>(stream: T, http: Builder, service: S, watcher: Watcher)
+where
+    T: Read + Write + Unpin + 'static,
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
+{
+    let connection = watcher.watch(http.serve_connection(stream, service));
     if let Err(error) = connection.await {
         tracing::debug!(%error, "a connection ended badly");
     }

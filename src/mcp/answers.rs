@@ -1,5 +1,7 @@
 //! What the tools answer. Field names are part of the interface: clients rely on them.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -10,9 +12,9 @@ pub(super) fn rounded(score: f32) -> f64 {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct SearchAnswer {
+pub(super) struct SearchAnswer<'a> {
     /// Best first.
-    pub results: Vec<SearchResult>,
+    pub results: Vec<SearchResult<'a>>,
     /// What was searched, and how.
     pub searched: Searched,
     /// Whether passages were left out or shortened to stay within the token budget.
@@ -23,29 +25,29 @@ pub(super) struct SearchAnswer {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct SearchResult {
+pub(super) struct SearchResult<'a> {
     /// Give it to fetch or find_similar.
     pub id: String,
     /// Address of the passage as a resource.
     pub uri: String,
     /// Title of the document.
-    pub title: String,
+    pub title: &'a str,
     /// Where to find the original, or the passage's ctx:// address.
-    pub url: String,
+    pub url: Cow<'a, str>,
     /// The passage, or with detail "snippet" the part of it that fits best.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub text: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub text: &'a str,
     /// How well it fits.
     pub score: Scores,
     /// The collection it is in.
-    pub collection: String,
+    pub collection: &'a str,
     /// Id of its document within the collection.
-    pub document: String,
+    pub document: &'a str,
     /// Headings above the passage, outermost first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub headings: Vec<String>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub headings: &'a [String],
     /// Where exactly it stands.
-    pub source: Source,
+    pub source: Source<'a>,
     /// One line that says where the passage stands.
     pub citation: String,
     /// Version of the document.
@@ -73,10 +75,10 @@ pub(super) struct Scores {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Source {
+pub(super) struct Source<'a> {
     /// The file it comes from, or its url.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub uri: Option<String>,
+    pub uri: Option<&'a str>,
     /// Page of a PDF, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub page: Option<u32>,

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::answers::SearchAnswer;
-use super::{Arguments, Link, OVERLOADED, Tool, ToolAnswer, ToolError};
+use super::{Arguments, Link, OVERLOADED, Tool, ToolAnswer};
 use crate::auth::Principal;
+use crate::task::Busy;
 
 const MODERN: &str = "2026-07-28";
 const LEGACY: [&str; 2] = ["2025-11-25", "2025-06-18"];
@@ -110,7 +111,7 @@ struct LinkAnnotations<'a> {
 }
 
 impl Rendered {
-    pub(super) fn new(answer: &SearchAnswer, links: Vec<Link>) -> Self {
+    pub(super) fn new(answer: &SearchAnswer<'_>, links: Vec<Link>) -> Self {
         let write = "plain data serialises";
         let structured = serde_json::to_string(answer).expect(write);
         let mut members = String::with_capacity(structured.len() * 5 / 2 + links.len() * 320);
@@ -145,14 +146,14 @@ impl Rendered {
 }
 
 impl super::NodeTools {
-    /// The JSON-RPC response to `body`, if it is a search in its plainest form; `None` when it has to go the ordinary way. An
-    /// error is [`ToolError::overloaded`]: going the ordinary way would only cost more.
+    /// The JSON-RPC response to `body`, if it is a search in its plainest form; `None` when it has to go the ordinary way. Where
+    /// there is no room for it, it is refused: going the ordinary way would only cost more.
     pub async fn search_directly(
         &self,
         wire: Wire<'_>,
         body: &[u8],
         principal: Principal,
-    ) -> Option<Result<Vec<u8>, ToolError>> {
+    ) -> Option<Result<Vec<u8>, Busy>> {
         let start = Instant::now();
         let request: Request<'_> = serde_json::from_slice(body).ok()?;
         let Params { name, arguments, meta } = request.params;
@@ -171,7 +172,7 @@ impl super::NodeTools {
             Ok(rendered) => rendered,
             Err(error) if error.code == OVERLOADED => {
                 self.observe(Tool::Search, false, start);
-                return Some(Err(error));
+                return Some(Err(Busy));
             }
             // A mistake in the arguments is worded where all mistakes are.
             Err(_) => return None,

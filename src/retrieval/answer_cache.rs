@@ -20,7 +20,7 @@ struct Weigh;
 
 impl Weighter<Digest, Arc<SearchAnswer>> for Weigh {
     fn weight(&self, _: &Digest, answer: &Arc<SearchAnswer>) -> u64 {
-        answer.hits.iter().map(|hit| 512 + hit.text.len() as u64).sum::<u64>() + 256
+        answer.hits.iter().map(|hit| 512 + hit.text().len() as u64).sum::<u64>() + 256
     }
 }
 

@@ -22,10 +22,18 @@ pub struct Hit {
     pub collection: String,
     /// Its scores.
     pub scores: Candidate,
-    /// As much of its text as was asked for.
-    pub text: String,
+    /// The part of its text that was asked for, where that is not all of it.
+    excerpt: Option<String>,
     /// Ids of other documents in which the same passage stands.
     pub also_in: Vec<String>,
+}
+
+impl Hit {
+    /// As much of the passage's text as was asked for.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        self.excerpt.as_deref().unwrap_or(&self.passage.body.text)
+    }
 }
 
 /// What an answer is to hold.
@@ -98,14 +106,14 @@ pub(super) fn assemble(
             assembled.next_offset = Some(wanted.offset + wanted.limit);
             break;
         }
-        let (mut text, tokens_of_text) = match wanted.detail {
-            Detail::Ids => (String::new(), 0),
+        let (mut excerpt, tokens_of_text) = match wanted.detail {
+            Detail::Ids => (Some(String::new()), 0),
             Detail::Snippet => {
                 let text = snippet(&passage.body.text, query);
                 let tokens = estimate_tokens(&text);
-                (text, tokens)
+                (Some(text), tokens)
             }
-            Detail::Full => (passage.body.text.clone(), passage.tokens),
+            Detail::Full => (None, passage.tokens),
         };
         let cost = tokens_of_text + TOKENS_PER_HIT;
         if tokens + cost > wanted.tokens_max {
@@ -114,7 +122,8 @@ pub(super) fn assemble(
                 assembled.next_offset = Some(wanted.offset + assembled.hits.len());
                 break;
             }
-            cut(&mut text, wanted.tokens_max.saturating_sub(TOKENS_PER_HIT));
+            let text = excerpt.get_or_insert_with(|| passage.body.text.clone());
+            cut(text, wanted.tokens_max.saturating_sub(TOKENS_PER_HIT));
         }
         tokens += cost;
         seen.insert(record, Some(assembled.hits.len()));
@@ -123,7 +132,7 @@ pub(super) fn assemble(
             passage,
             collection: collection.unwrap_or_default(),
             scores: ranked.scores,
-            text,
+            excerpt,
             also_in: Vec::new(),
         });
     }

@@ -9,7 +9,7 @@ use super::super::direct::Rendered;
 use super::super::{Arguments, Link, ToolAnswer, ToolError, answers};
 use super::inputs::{cursor, detail, filter};
 use super::reading::Reading;
-use super::shapes::{place_of, search_result};
+use super::shapes::search_result;
 use crate::collection::PassageKey;
 use crate::retrieval::{self, Asked, Fusion, Mode, SearchError, SearchRequest};
 
@@ -114,9 +114,9 @@ impl Reading {
             .map(|hit| {
                 let result = search_result(hit, node);
                 links.push(Link {
-                    uri: place_of(hit).uri(node),
+                    uri: result.uri.clone(),
                     name: result.id.clone(),
-                    title: result.title.clone(),
+                    title: result.title.to_owned(),
                     priority: hit.scores.score.clamp(0.0, 1.0),
                     last_modified: result.updated_at.clone(),
                 });

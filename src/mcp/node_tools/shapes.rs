@@ -75,25 +75,27 @@ pub(super) fn url_of(document: &DocumentRecord, place: &Place, node: NodeId) -> 
     document.url.clone().unwrap_or_else(|| place.uri(node))
 }
 
-pub(super) fn search_result(hit: &Hit, node: NodeId) -> answers::SearchResult {
-    let (document, chunk) = (&hit.passage.document, &hit.passage.document.chunks[hit.passage.ordinal]);
+pub(super) fn search_result(hit: &Hit, node: NodeId) -> answers::SearchResult<'_> {
+    let document = &*hit.passage.document;
+    let chunk = &document.chunks[hit.passage.ordinal];
     let place = place_of(hit);
+    let uri = place.uri(node);
     answers::SearchResult {
         id: place.to_string(),
-        uri: place.uri(node),
-        title: document.title.clone(),
-        url: url_of(document, &place, node),
-        text: hit.text.clone(),
+        title: &document.title,
+        url: document.url.as_deref().map_or_else(|| uri.clone().into(), Into::into),
+        uri,
+        text: hit.text(),
         score: answers::Scores {
             fused: rounded(hit.scores.score),
             dense: hit.scores.dense.map(rounded),
             lexical: hit.scores.lexical.map(rounded),
         },
-        collection: hit.collection.clone(),
-        document: document.id.clone(),
-        headings: hit.passage.body.headings.clone(),
+        collection: &hit.collection,
+        document: &document.id,
+        headings: &hit.passage.body.headings,
         source: answers::Source {
-            uri: document.source.clone().or_else(|| document.url.clone()),
+            uri: document.source.as_deref().or(document.url.as_deref()),
             page: chunk.page,
             byte_start: chunk.range.start,
             byte_end: chunk.range.end,
