@@ -31,7 +31,7 @@ use crate::auth::{Door, Principal};
 use crate::base::Fault;
 use crate::collection::Library;
 use crate::mcp::{Arguments, NoProgress, NodeTools, OVERLOADED, Server, Tool, ToolError, ToolProvider};
-use crate::task::{Busy, Drain, Readiness};
+use crate::task::{Drain, Readiness};
 use crate::telemetry::Metrics;
 
 pub use admin::Admin;
@@ -183,7 +183,7 @@ fn error_response(error: &ToolError) -> Response {
 }
 
 /// The answer to a request that there is no room for. It is written once: it is given most when there is least time for it.
-fn busy_response(_: Busy) -> Response {
+fn busy_response() -> Response {
     static BODY: LazyLock<Bytes> = LazyLock::new(|| ToolError::overloaded().to_json().to_string().into());
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),

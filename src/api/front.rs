@@ -18,6 +18,7 @@ use hyper_util::service::TowerToHyperService;
 
 use super::guard::Guard;
 use crate::mcp::{NodeTools, Wire};
+use crate::task::Busy;
 
 /// A larger request is no plain search.
 const DIRECT_BYTES_MAX: usize = 16 << 10;
@@ -78,13 +79,13 @@ impl Plain {
         let wire = wire(request.headers())?;
         let entry = match self.guard.enter(request) {
             Ok(entry) => entry,
-            Err(refusal) => return Some(refusal),
+            Err(refused) => return Some(refused.into_response()),
         };
         Some(match self.tools.search_directly(wire, request.body(), entry.principal).await? {
             Ok(answer) => {
                 ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], answer).into_response()
             }
-            Err(busy) => super::busy_response(busy),
+            Err(Busy) => super::busy_response(),
         })
     }
 }

@@ -4,15 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::auth::{Door, LOCAL_NAME, Principal, Refusal};
 use crate::base::Fault;
 use crate::mcp::ToolError;
-use crate::task::Busy;
 use crate::telemetry::Metrics;
 
 /// The guard's settings and counters.
@@ -36,23 +35,53 @@ impl Drop for Entry<'_> {
     }
 }
 
+/// Why a request was not let in.
+pub(super) enum Refused {
+    /// A page of another site may have made it.
+    Foreign {
+        header: &'static str,
+        value: String,
+    },
+    Unknown(Refusal),
+    Busy,
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Foreign { header, value } => forbidden(header, &value),
+            Self::Unknown(refusal) => unauthorized(refusal),
+            Self::Busy => super::busy_response(),
+        }
+    }
+}
+
 impl Guard {
     pub(super) fn new(door: Door, allowed_hosts: Vec<String>, in_flight_max: usize, metrics: Metrics) -> Self {
         Self { door, allowed_hosts, in_flight: Semaphore::new(in_flight_max), metrics }
     }
 
-    /// Lets a request in, or gives the answer that says why not.
-    pub(super) fn enter<B>(&self, request: &Request<B>) -> Result<Entry<'_>, Response> {
-        if let Some(refusal) = refuse(self, request) {
-            return Err(refusal);
-        }
-        let principal = self.door.admit(authorization(request)).map_err(unauthorized)?;
+    /// Lets a request in.
+    pub(super) fn enter<B>(&self, request: &Request<B>) -> Result<Entry<'_>, Refused> {
+        self.check_names(request)?;
+        let principal = self.door.admit(authorization(request)).map_err(Refused::Unknown)?;
         let Ok(permit) = self.in_flight.try_acquire() else {
             self.metrics.requests_shed.inc();
-            return Err(super::busy_response(Busy));
+            return Err(Refused::Busy);
         };
         self.metrics.requests_in_flight.inc();
         Ok(Entry { principal, guard: self, _permit: permit })
+    }
+
+    fn check_names<B>(&self, request: &Request<B>) -> Result<(), Refused> {
+        let text = |name: HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
+        let foreign = |header, value: &str| Refused::Foreign { header, value: value.to_owned() };
+        let host = text(header::HOST).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+        match (host, text(header::ORIGIN)) {
+            (Some(host), _) if !self.is_host_allowed(host) => Err(foreign("Host", host)),
+            (_, Some(origin)) if !self.is_origin_allowed(origin, host) => Err(foreign("Origin", origin)),
+            _ => Ok(()),
+        }
     }
 
     /// A name that a page of another site cannot have made to point here: an address, `localhost`, a name below it, or one
@@ -93,7 +122,7 @@ fn host_of(authority: &str) -> &str {
 pub(super) async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
     let entry = match guard.enter(&request) {
         Ok(entry) => entry,
-        Err(refusal) => return refusal,
+        Err(refused) => return refused.into_response(),
     };
     // Whoever answers the request finds there who made it.
     request.extensions_mut().insert(entry.principal);
@@ -102,9 +131,9 @@ pub(super) async fn check(State(guard): State<Arc<Guard>>, mut request: Request,
 
 /// The check of `Host` and `Origin` alone, for a listener that asks for more route by route.
 pub(super) async fn check_host(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    match refuse(&guard, &request) {
-        Some(refusal) => refusal,
-        None => next.run(request).await,
+    match guard.check_names(&request) {
+        Ok(()) => next.run(request).await,
+        Err(refused) => refused.into_response(),
     }
 }
 
@@ -120,21 +149,6 @@ pub(super) fn unauthorized(refusal: Refusal) -> Response {
     *response.status_mut() = StatusCode::UNAUTHORIZED;
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"cairn\""));
     response
-}
-
-/// The answer to a request that a page of another site may have made.
-fn refuse<B>(guard: &Guard, request: &Request<B>) -> Option<Response> {
-    let text = |name: header::HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
-    let host = text(header::HOST).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
-    if host.is_some_and(|host| !guard.is_host_allowed(host)) {
-        return Some(forbidden("Host", host.unwrap_or_default()));
-    }
-    if let Some(origin) = text(header::ORIGIN)
-        && !guard.is_origin_allowed(origin, host)
-    {
-        return Some(forbidden("Origin", origin));
-    }
-    None
 }
 
 fn forbidden(header: &str, value: &str) -> Response {

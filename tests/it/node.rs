@@ -249,6 +249,14 @@ impl TestNode {
         self.request("GET", url, &[], None)
     }
 
+    /// The value of a metric that has no labels.
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = self.get(&format!("{}/metrics", self.admin)).text;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = value.unwrap_or_else(|| panic!("no {name} in {text}"));
+        value.parse().unwrap_or_else(|error| panic!("{name} {value}: {error}"))
+    }
+
     /// POSTs JSON text to MCP with these headers besides the media types.
     pub fn post(&self, headers: &[(&str, &str)], body: &str) -> Answer {
         let mut all = vec![("content-type", "application/json"), ("accept", "application/json, text/event-stream")];

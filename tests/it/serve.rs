@@ -304,17 +304,43 @@ fn a_connection_goes_on_or_the_answer_says_that_it_ends() {
     assert!(head.starts_with("HTTP/1.1 404") && head.contains("connection: close"), "{head}");
 }
 
-#[test]
-fn more_requests_than_allowed_are_told_when_to_come_back() {
-    let node = TestNode::with(&[("CAIRN_SERVER_IN_FLIGHT_MAX", "1")]);
+/// A request of which the node has the head and awaits the body, `length` bytes.
+fn begun(node: &TestNode, path: &str, headers: &str, length: usize) -> (TcpStream, BufReader<TcpStream>) {
     let mut stream = TcpStream::connect(node.base().strip_prefix("http://").expect("an address")).expect("connects");
-    let head = "POST /v1/tools/get_status HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-                Content-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{headers}\
+         Content-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).expect("sent");
     let mut line = String::new();
     let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
     reader.read_line(&mut line).expect("an answer");
     assert!(line.starts_with("HTTP/1.1 100"), "{line}");
+    (stream, reader)
+}
+
+#[test]
+fn who_goes_away_before_the_answer_makes_room() {
+    let node = TestNode::with(&[("CAIRN_SERVER_IN_FLIGHT_MAX", "1")]);
+    let begun = begun(&node, "/v1/tools/get_status", "", 2);
+    assert_eq!(node.metric("cairn_requests_in_flight"), 1);
+    drop(begun);
+    // The node sees the end of the connection when it sees it.
+    while node.metric("cairn_requests_in_flight") != 0 {}
+    assert_eq!(node.modern("tools/list", json!({})).status, 200);
+}
+
+#[test]
+fn a_search_that_is_sent_slowly_takes_no_room() {
+    let node = TestNode::with(&[("CAIRN_SERVER_IN_FLIGHT_MAX", "1")]);
+    let _begun = begun(&node, "/mcp", "Accept: application/json, text/event-stream\r\n", 100);
+    assert_eq!(node.modern("tools/list", json!({})).status, 200);
+}
+
+#[test]
+fn more_requests_than_allowed_are_told_when_to_come_back() {
+    let node = TestNode::with(&[("CAIRN_SERVER_IN_FLIGHT_MAX", "1")]);
+    let (mut stream, mut reader) = begun(&node, "/v1/tools/get_status", "", 2);
     // One request is being answered now: its body is awaited.
     let refused = node.modern("tools/list", json!({}));
     assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
