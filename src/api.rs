@@ -149,17 +149,19 @@ async fn call_tool(
             names.join(", ")
         )));
     };
-    match arguments {
-        Ok(axum::Json(arguments)) => match shared.tools.call(tool, arguments, principal, &NoProgress).await {
-            Ok(answer) => json_response(StatusCode::OK, answer.text),
-            Err(error) => error_response(&error),
-        },
+    let arguments = match arguments {
+        Ok(axum::Json(arguments)) => arguments,
         Err(rejection) => {
             let mut response = error_response(&ToolError::bad_argument(rejection.body_text()));
             *response.status_mut() = rejection.status();
-            response
+            return response;
         }
-    }
+    };
+    let answered = match tool {
+        Tool::Search => shared.tools.search_as_text(arguments, principal).await,
+        _ => shared.tools.call(tool, arguments, principal, &NoProgress).await.map(|answer| answer.text),
+    };
+    answered.map_or_else(|error| error_response(&error), |text| json_response(StatusCode::OK, text))
 }
 
 fn json_response(status: StatusCode, body: String) -> Response {

@@ -178,11 +178,7 @@ impl Backend {
 
     /// Calls a tool.
     pub(super) fn call(&self, tool: Tool, arguments: Value) -> Result<Value, Failure> {
-        let arguments: Arguments = match arguments {
-            // What was not given is left out: the tool's default counts.
-            Value::Object(fields) => fields.into_iter().filter(|(_, value)| !value.is_null()).collect(),
-            _ => Map::new(),
-        };
+        let arguments = given(arguments);
         self.at_place(|place| match place {
             Place::Remote(remote) => remote.call(tool, &arguments),
             Place::Local(local) => {
@@ -191,6 +187,14 @@ impl Backend {
                 Ok(self.runtime()?.block_on(call).map_err(failure)?.structured)
             }
         })
+    }
+
+    /// Calls a tool for the outcome only.
+    pub(super) fn call_unread(&self, tool: Tool, arguments: Value) -> Result<(), Failure> {
+        if let Place::Remote(remote) = &*self.place()? {
+            return remote.call_unread(tool, &given(arguments));
+        }
+        self.call(tool, arguments).map(drop)
     }
 
     /// The status of a running node, if it has one to tell at once. Unlike [`Self::call`] it looks for no other node.
@@ -333,6 +337,14 @@ impl Drop for Backend {
             // Standard input may still be read by a thread that nothing ends.
             runtime.shutdown_background();
         }
+    }
+}
+
+/// A call's arguments. What was not given is left out: the tool's default counts.
+fn given(arguments: Value) -> Arguments {
+    match arguments {
+        Value::Object(fields) => fields.into_iter().filter(|(_, value)| !value.is_null()).collect(),
+        _ => Map::new(),
     }
 }
 

@@ -108,7 +108,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
                 move |number: u64| {
                     let question = &questions[number as usize % questions.len()];
                     let question = if is_new { format!("{question} {number}") } else { question.clone() };
-                    told(node.call(Tool::Search, json!({"query": question, "collections": names})))
+                    told(node.call_unread(Tool::Search, json!({"query": question, "collections": names})))
                 }
             })
             .collect();
@@ -135,9 +135,9 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
 }
 
 /// What became of a call.
-fn told(answer: Result<Value, Failure>) -> Answer {
-    match answer {
-        Ok(_) => Answer::Answered,
+fn told(outcome: Result<(), Failure>) -> Answer {
+    match outcome {
+        Ok(()) => Answer::Answered,
         Err(failure) => match failure.error.downcast_ref::<ToolError>() {
             Some(error) if error.code == OVERLOADED => Answer::Refused,
             _ => Answer::Failed,

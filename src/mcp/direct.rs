@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::answers::SearchAnswer;
-use super::{Arguments, Link, OVERLOADED, Tool, ToolAnswer};
+use super::{Arguments, Link, OVERLOADED, Tool, ToolAnswer, ToolError};
 use crate::auth::Principal;
 use crate::task::Busy;
 
@@ -146,6 +146,17 @@ impl Rendered {
 }
 
 impl super::NodeTools {
+    /// The structured answer of a search as text.
+    ///
+    /// # Errors
+    /// As [`super::ToolProvider::call`].
+    pub async fn search_as_text(&self, arguments: Arguments, principal: Principal) -> Result<String, ToolError> {
+        let start = Instant::now();
+        let result = self.search(arguments, principal).await;
+        self.observe(Tool::Search, result.is_ok(), start);
+        result.map(|rendered| rendered.structured.clone())
+    }
+
     /// The JSON-RPC response to `body`, if it is a search in its plainest form; `None` when it has to go the ordinary way. Where
     /// there is no room for it, it is refused: going the ordinary way would only cost more.
     pub async fn search_directly(

@@ -1,5 +1,6 @@
 //! A running node, reached over its REST interface.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -143,6 +144,16 @@ impl Remote {
             _ => self.tool(tool),
         };
         self.answer(request.send_json(arguments))
+    }
+
+    /// The same for who wants to know the outcome only: a search's answer takes longer to read than the node to find it.
+    pub(super) fn call_unread(&self, tool: Tool, arguments: &Arguments) -> Result<(), Failure> {
+        let mut response = self.tool(tool).send_json(arguments).map_err(|error| self.failed(error))?;
+        if !response.status().is_success() {
+            return self.answer(Ok(response)).map(drop);
+        }
+        let mut body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).reader();
+        io::copy(&mut body, &mut io::sink()).map(drop).map_err(|error| self.failed(error.into()))
     }
 
     /// The node's status, when it answers within seconds.
