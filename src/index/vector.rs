@@ -110,7 +110,7 @@ impl Config {
             connectivity: 16,
             expansion_add: 128,
             expansion_search: 80,
-            recall: 0.9,
+            recall: 0.95,
             scan_max: 20_000,
         }
     }
