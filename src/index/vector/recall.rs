@@ -11,9 +11,9 @@ use super::matrix::View;
 
 /// Questions that are kept, the latest.
 const QUESTIONS: usize = 128;
-/// How far below what is wanted a recall may be before walks look further. So few questions tell it to two per cent, and a collection
-/// at the border would be searched twice as long for a few questions that are hard.
-const SLACK: f64 = 0.05;
+/// How far below what is wanted a recall may be before walks look further: so few questions tell it no better, and a collection at the
+/// border would be searched longer for a few questions that are hard.
+const SLACK: f64 = 0.02;
 /// How many times the candidates of the settings are looked at, at most.
 const CANDIDATES_FACTOR: usize = 8;
 /// Neighbours that are compared: recall@10.
