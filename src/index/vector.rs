@@ -426,7 +426,7 @@ impl VectorIndex {
     }
 
     /// Compares the graph with an exact scan, on the questions that were asked lately, and has walks look at as many candidates as
-    /// the recall that is wanted takes. For quiet moments: 128 scans of all rows. `None` where there is no graph or it is not complete.
+    /// the recall that is wanted takes. For quiet moments: 256 scans of all rows. `None` where there is no graph or it is not complete.
     pub fn check_recall(&self) -> Option<Recall> {
         let view = self.view.load_full();
         let linked = view.graph.linked();

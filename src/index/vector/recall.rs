@@ -10,7 +10,7 @@ use super::Neighbor;
 use super::matrix::View;
 
 /// Questions that are kept, the latest.
-const QUESTIONS: usize = 128;
+const QUESTIONS: usize = 256;
 /// How far below what is wanted a recall may be before walks look further: so few questions tell it no better, and a collection at the
 /// border would be searched longer for a few questions that are hard.
 const SLACK: f64 = 0.02;

@@ -127,7 +127,7 @@ fn a_walk_recalls_what_the_scan_finds() {
 #[test]
 fn walks_look_at_more_where_they_recall_too_little() {
     let vectors = clustered(31, 12_000, 40, 0.3);
-    let questions = clustered(31, 12_000 + 128, 40, 0.3).split_off(12_000);
+    let questions = clustered(31, 12_000 + 256, 40, 0.3).split_off(12_000);
     let dir = tempfile::tempdir().expect("temporary directory");
     let config = Config { expansion_search: 10, recall: 0.9, ..config(2000) };
     let (index, _) = open(dir.path(), &config, Trust::SameBoot);
@@ -139,7 +139,7 @@ fn walks_look_at_more_where_they_recall_too_little() {
             let exact = keys(&index.exact(&wide(question), 10, None));
             index.search(&wide(question), 10).iter().filter(|neighbor| exact.contains(&neighbor.key)).count()
         };
-        questions.iter().map(found).sum::<usize>() as f64 / 1280.0
+        questions.iter().map(found).sum::<usize>() as f64 / 2560.0
     };
     assert!(!index.is_recall_due(), "nobody has asked yet");
     let before = recall(&index);
