@@ -12,6 +12,7 @@ mod collections;
 mod doctor;
 mod documents;
 mod eval;
+mod gpu;
 mod image;
 mod install;
 mod k3s;
@@ -116,6 +117,9 @@ enum Verb {
     Eval(eval::Arguments),
     /// Measure what the node can answer on this hardware
     Bench(bench::Arguments),
+    /// List this machine's GPUs, prove that they compute right, measure them
+    #[command(arg(unlisted("url")), arg(unlisted("token")), arg(unlisted("ca")))]
+    Gpu(gpu::Arguments),
     /// Back the node up, prove the backups, go back to one
     Snapshot(snapshot::Arguments),
     /// Find damage, say what it affects, mend it from the snapshots
@@ -175,6 +179,7 @@ impl Verb {
             | Self::Status(_) => true,
             Self::Eval(_)
             | Self::Bench(_)
+            | Self::Gpu(_)
             | Self::K3s(_)
             | Self::Image(_)
             | Self::Bundle(_)
@@ -259,6 +264,7 @@ impl Cli {
             Verb::Collection(arguments) => collections::run(common, &arguments),
             Verb::Eval(arguments) => eval::run(common, &arguments),
             Verb::Bench(arguments) => bench::run(common, &arguments),
+            Verb::Gpu(arguments) => gpu::run(common, &arguments),
             Verb::Snapshot(arguments) => snapshot::run(common, &arguments),
             Verb::Doctor(arguments) => doctor::run(common, &arguments),
             Verb::Token(arguments) => token::run(common, &arguments),

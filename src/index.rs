@@ -5,6 +5,7 @@
 pub mod analysis;
 pub mod derived;
 pub mod filter;
+pub mod gpu;
 pub mod lexical;
 mod ones;
 mod stop_words;

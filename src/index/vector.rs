@@ -62,6 +62,7 @@ use self::matrix::{Matrix, View};
 pub use self::recall::Recall;
 use self::recall::Sample;
 pub use self::row_set::RowSet;
+pub(super) use self::scan::{coarse as bytes_of, dot as inner_product};
 use crate::base::{Digest, Lsn};
 
 /// Fewest and most numbers a vector may have.

@@ -19,6 +19,7 @@ mod eval;
 mod faults;
 mod first_run;
 mod formats;
+mod gpu;
 mod host;
 mod host_guest;
 mod image;

@@ -19,7 +19,7 @@ const UNIT_TOLERANCE: f32 = 0.05;
 
 /// Inner product of two vectors, accumulated in f32; 0 when their lengths differ.
 #[inline]
-pub(super) fn dot(a: &[f16], b: &[f16]) -> f32 {
+pub(in crate::index) fn dot(a: &[f16], b: &[f16]) -> f32 {
     numkong::f16::dot(as_kernel(a), as_kernel(b)).unwrap_or(0.0)
 }
 
@@ -49,7 +49,7 @@ pub(super) fn unit_query(query: &[f32], dimensions: usize) -> Option<Vec<f16>> {
 
 /// A unit vector in bytes, for the graph: the same scale for all, so that inner products order as those of the vectors do. What
 /// is too large for it is cut off.
-pub(super) fn coarse(vector: &[f16]) -> Vec<i8> {
+pub(in crate::index) fn coarse(vector: &[f16]) -> Vec<i8> {
     let scale = 127.0 * (vector.len() as f32).sqrt() / SPREAD;
     let mut exact = vec![0f32; vector.len()];
     vector.convert_to_f32_slice(&mut exact);

@@ -1,0 +1,196 @@
+//! `cairn gpu`: which GPUs there are, whether they compute right, and how fast.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::{Common, Failure, output};
+use crate::index::gpu::measure::{self, Measured};
+use crate::index::gpu::{Adapter, AdapterKind, Gpu, HELPER_ON_DISK, helper_program, selftest};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cairn gpu list                    what Vulkan finds on this machine
+  cairn gpu selftest                compare its answers with the definition
+  cairn gpu bench --rows 1000000    searches a second and bytes a second, beside this machine's CPU
+  cairn gpu extract                 put the helper at /usr/libexec/cairn-gpu, for hardened machines
+
+The GPU is used by a program of its own, which is part of this file. It needs the Vulkan loader (libvulkan.so.1) and a driver.")]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// List the GPUs, best first; exit code 1 when there is none
+    List,
+    /// Ask random questions and compare the answers with the definition
+    Selftest {
+        /// Questions, at least
+        #[arg(long, default_value_t = 2_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+        cases: u32,
+        #[command(flatten)]
+        device: Device,
+    },
+    /// Write the helper's program to a file, for machines that execute nothing from memory (vm.memfd_noexec = 2)
+    Extract {
+        /// Where to; it is looked for at /usr/libexec/cairn-gpu
+        #[arg(default_value = HELPER_ON_DISK, value_name = "FILE")]
+        path: PathBuf,
+    },
+    /// Measure exact searches, and the CPU's beside them
+    Bench {
+        /// Vectors
+        #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1_000..=100_000_000))]
+        rows: u32,
+        /// Numbers of a vector
+        #[arg(long, default_value_t = 384, value_name = "N", value_parser = clap::value_parser!(u32).range(64..=4_096))]
+        dimensions: u32,
+        #[command(flatten)]
+        device: Device,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Device {
+    /// Take a rasteriser on the CPU where there is no GPU: for tests
+    #[arg(long, hide = true)]
+    software: bool,
+}
+
+pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
+    match &arguments.action {
+        Action::List => list(common),
+        Action::Selftest { cases, device } => selftest(common, *cases as usize, device),
+        Action::Extract { path } => extract(path),
+        Action::Bench { rows, dimensions, device } => bench(common, *rows, *dimensions, device),
+    }
+}
+
+fn list(common: &Common) -> Result<(), Failure> {
+    let adapters = Gpu::start().and_then(|mut gpu| gpu.adapters()).map_err(anyhow::Error::from)?;
+    if common.json {
+        output::json(&json!({"gpus": adapters.iter().map(as_json).collect::<Vec<_>>()}))?;
+    } else if !adapters.is_empty() {
+        let rows = adapters.iter().map(|adapter| {
+            vec![
+                adapter.name.clone(),
+                kind(adapter.kind).to_owned(),
+                adapter.driver.clone(),
+                format!("{} MiB", output::thousands(adapter.buffer_bytes_max >> 20)),
+                if adapter.kind == AdapterKind::Software { "no, slower than the CPU itself" } else { "yes" }.to_owned(),
+            ]
+        });
+        output::table(&["gpu", "kind", "driver", "largest buffer", "used"], &["largest buffer"], rows.collect())?;
+    }
+    if adapters.iter().any(|adapter| adapter.kind != AdapterKind::Software) {
+        return Ok(());
+    }
+    Err(anyhow!(
+        "Vulkan finds no GPU here. Cairn searches on the CPU. A GPU needs its driver's Vulkan part and the loader \
+         (Debian: libvulkan1); in a container also the device, see docs/gpu.md"
+    )
+    .into())
+}
+
+fn selftest(common: &Common, cases: usize, device: &Device) -> Result<(), Failure> {
+    let (mut gpu, adapter) = open(device)?;
+    let progress = ProgressBar::new(cases as u64).with_style(
+        ProgressStyle::with_template("{bar:40} {pos} of {len} questions")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    let report =
+        selftest::run(&mut gpu, cases, |asked| progress.set_position(asked as u64)).map_err(anyhow::Error::from)?;
+    progress.finish_and_clear();
+    if common.json {
+        output::json(&json!({"gpu": as_json(&adapter), "questions": report.cases, "wrong": report.wrong}))?;
+    } else {
+        output::line(&format!("{}: {} answered", adapter.name, output::counted(report.cases as u64, "question")))?;
+        report.wrong.iter().try_for_each(|wrong| output::line(&format!("wrong: {wrong}")))?;
+    }
+    if report.wrong.is_empty() {
+        return Ok(());
+    }
+    Err(anyhow!("the GPU does not compute what it should; try another driver").into())
+}
+
+fn extract(path: &Path) -> Result<(), Failure> {
+    let program = helper_program().map_err(anyhow::Error::from)?;
+    let write = || -> io::Result<()> {
+        fs::write(path, program)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))?;
+    output::line(&format!("wrote {}", path.display()))
+}
+
+fn bench(common: &Common, rows: u32, dimensions: u32, device: &Device) -> Result<(), Failure> {
+    let (mut gpu, adapter) = open(device)?;
+    let measured =
+        measure::run(&mut gpu, rows, dimensions, |what| eprintln!("… {what}")).map_err(anyhow::Error::from)?;
+    let per_second = |measured: &Measured| measured.batch as f64 / measured.median.as_secs_f64();
+    if common.json {
+        let rounds: Vec<Value> = measured
+            .iter()
+            .map(|round| {
+                json!({
+                    "what": round.what, "batch": round.batch, "queries_per_second": per_second(round),
+                    "p50_ms": round.median.as_secs_f64() * 1e3, "p99_ms": round.worst.as_secs_f64() * 1e3,
+                    "bytes_per_second": round.bytes_per_second(),
+                })
+            })
+            .collect();
+        return output::json(
+            &json!({"gpu": as_json(&adapter), "rows": rows, "dimensions": dimensions, "rounds": rounds}),
+        );
+    }
+    output::line(&format!(
+        "{}, {} × {dimensions}, the ten nearest, exact",
+        adapter.name,
+        output::thousands(u64::from(rows))
+    ))?;
+    output::line("")?;
+    let table = measured.iter().map(|round| {
+        vec![
+            round.what.to_owned(),
+            round.batch.to_string(),
+            output::thousands(per_second(round) as u64),
+            format!("{:.2} ms", round.median.as_secs_f64() * 1e3),
+            format!("{:.2} ms", round.worst.as_secs_f64() * 1e3),
+            format!("{:.1} GB/s", round.bytes_per_second() / 1e9),
+        ]
+    });
+    let header = ["what", "batch", "queries a second", "p50", "p99", "vectors read"];
+    output::table(&header, &header[1..], table.collect())
+}
+
+fn open(device: &Device) -> Result<(Gpu, Adapter), Failure> {
+    let mut gpu = Gpu::start().map_err(anyhow::Error::from)?;
+    let adapter = gpu.open(device.software).map_err(anyhow::Error::from)?;
+    Ok((gpu, adapter))
+}
+
+fn kind(kind: AdapterKind) -> &'static str {
+    match kind {
+        AdapterKind::Discrete => "discrete",
+        AdapterKind::Virtual => "virtual",
+        AdapterKind::Integrated => "integrated",
+        AdapterKind::Other => "other",
+        AdapterKind::Software => "software",
+    }
+}
+
+fn as_json(adapter: &Adapter) -> Value {
+    json!({
+        "name": adapter.name, "driver": adapter.driver, "kind": kind(adapter.kind),
+        "buffer_bytes_max": adapter.buffer_bytes_max, "workgroup_bytes_max": adapter.workgroup_bytes_max,
+        "f16": adapter.has_f16, "subgroups": adapter.has_subgroups,
+    })
+}

@@ -1,0 +1,136 @@
+//! The adapter, and what is asked of it: waiting never lasts for ever, and what goes wrong is an error and no panic.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use wgpu::{DeviceType, Features, SubmissionIndex};
+
+use crate::protocol::{Adapter, AdapterKind};
+
+/// How long a submission may take. Watchdogs of drivers end theirs after seconds, and the query that waits is answered by the CPU
+/// long before.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a device did not do.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// There is no Vulkan, or no adapter that may be used.
+    #[error("{0}")]
+    NoAdapter(String),
+    /// The adapter does not give its device.
+    #[error("the device cannot be opened: {0}")]
+    Open(String),
+    /// What was asked for does not fit its memory.
+    #[error("the device's memory is used up: {0}")]
+    OutOfMemory(String),
+    /// It refused a command.
+    #[error("the device refused a command: {0}")]
+    Refused(String),
+    /// It is gone, or was reset.
+    #[error("the device was lost: {0}")]
+    Lost(String),
+    /// It did not answer.
+    #[error("the device did not finish within {} s", PATIENCE.as_secs())]
+    Hangs,
+}
+
+/// A device with its queue.
+pub struct Gpu {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) limits: wgpu::Limits,
+    lost: Arc<OnceLock<String>>,
+}
+
+/// The adapters that Vulkan offers, best first.
+pub fn adapters() -> Vec<wgpu::Adapter> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: wgpu::Backends::VULKAN,
+        flags: wgpu::InstanceFlags::empty(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let mut adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::VULKAN));
+    adapters.sort_by_key(|adapter| kind(&adapter.get_info()) as u8);
+    adapters
+}
+
+/// What is told of an adapter.
+pub fn describe(adapter: &wgpu::Adapter) -> Adapter {
+    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    Adapter {
+        kind: kind(&info),
+        name: info.name,
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        buffer_bytes_max: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
+        workgroup_bytes_max: limits.max_compute_workgroup_storage_size,
+        has_f16: features.contains(Features::SHADER_F16),
+        has_subgroups: features.contains(Features::SUBGROUP),
+    }
+}
+
+fn kind(info: &wgpu::AdapterInfo) -> AdapterKind {
+    match info.device_type {
+        DeviceType::DiscreteGpu => AdapterKind::Discrete,
+        DeviceType::VirtualGpu => AdapterKind::Virtual,
+        DeviceType::IntegratedGpu => AdapterKind::Integrated,
+        DeviceType::Other => AdapterKind::Other,
+        DeviceType::Cpu => AdapterKind::Software,
+    }
+}
+
+impl Gpu {
+    /// Opens an adapter with all of its limits.
+    pub fn open(adapter: &wgpu::Adapter) -> Result<Self, DeviceError> {
+        let features = adapter.features() & (Features::SHADER_F16 | Features::SUBGROUP | Features::TIMESTAMP_QUERY);
+        let limits = adapter.limits();
+        let descriptor = wgpu::DeviceDescriptor {
+            label: None,
+            required_features: features,
+            required_limits: limits.clone(),
+            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            memory_hints: wgpu::MemoryHints::Performance,
+            trace: wgpu::Trace::Off,
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|error| DeviceError::Open(error.to_string()))?;
+        let lost = Arc::new(OnceLock::new());
+        let told = Arc::clone(&lost);
+        device.set_device_lost_callback(move |reason, message| drop(told.set(format!("{reason:?}: {message}"))));
+        let told = Arc::clone(&lost);
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| drop(told.set(error.to_string()))));
+        Ok(Self { device, queue, limits, lost })
+    }
+
+    /// Does `work`, and says what the device had against it.
+    pub fn checked<T>(&self, work: impl FnOnce() -> T) -> Result<T, DeviceError> {
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let done = work();
+        let refused = pollster::block_on(validation.pop());
+        let broken = pollster::block_on(internal.pop());
+        let memory = pollster::block_on(memory.pop());
+        if let Some(error) = memory {
+            return Err(DeviceError::OutOfMemory(error.to_string()));
+        }
+        if let Some(error) = refused.or(broken) {
+            return Err(self.lost().unwrap_or_else(|| DeviceError::Refused(error.to_string())));
+        }
+        self.lost().map_or(Ok(done), Err)
+    }
+
+    /// Waits until a submission is done.
+    pub fn wait(&self, submission: SubmissionIndex) -> Result<(), DeviceError> {
+        let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(PATIENCE) };
+        match self.device.poll(wait) {
+            Ok(_) => self.lost().map_or(Ok(()), Err),
+            Err(wgpu::PollError::Timeout) => Err(self.lost().unwrap_or(DeviceError::Hangs)),
+            Err(error) => Err(DeviceError::Refused(error.to_string())),
+        }
+    }
+
+    fn lost(&self) -> Option<DeviceError> {
+        self.lost.get().cloned().map(DeviceError::Lost)
+    }
+}

@@ -1,0 +1,223 @@
+//! The vectors of a collection in the device's memory.
+//!
+//! Invariants: rows lie in tiles, each a buffer that one binding can hold, in whole blocks of 256 rows; within a block chunk by chunk
+//! (see score.wgsl). Every tile but the last is full. A row that was never written is never admitted.
+
+use half::f16;
+use wgpu::BufferUsages;
+
+use crate::device::{DeviceError, Gpu};
+use crate::kernels::GROUP;
+use crate::protocol::{Format, Metric};
+
+/// Largest tile: so much is read within a few hundredths of a second even by a small GPU, so that no driver's watchdog bites.
+const TILE_BYTES_MAX: u64 = 1 << 30;
+/// Rows of the first buffer of a tile; it doubles.
+const ROWS_MIN: u32 = 4_096;
+/// Bytes that are handed over at a time.
+const UPLOAD_BYTES: usize = 8 << 20;
+/// How many standard deviations of a number of a unit vector a byte can hold.
+const SPREAD: f32 = 5.0;
+
+/// What a matrix holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    pub format: Format,
+    pub metric: Metric,
+    /// Numbers of a vector.
+    pub dimensions: u32,
+}
+
+pub(crate) struct Tile {
+    pub(crate) vectors: wgpu::Buffer,
+    /// Number of its first row, a multiple of 256.
+    pub(crate) first: u32,
+    pub(crate) rows: u32,
+    capacity: u32,
+}
+
+/// Rows on the device.
+pub struct DeviceMatrix {
+    pub(crate) layout: Layout,
+    pub(crate) tiles: Vec<Tile>,
+    rows: u32,
+    /// A bit for each row that was not removed.
+    alive: Vec<u32>,
+    tile_rows: u32,
+}
+
+impl Layout {
+    /// vec4s of a row.
+    pub fn chunks(self) -> u32 {
+        self.dimensions.div_ceil(self.format.per_chunk())
+    }
+
+    /// Bytes of a row.
+    pub fn row_bytes(self) -> u64 {
+        u64::from(self.chunks()) * 16
+    }
+
+    /// A vector as its words, padded with zeros to whole chunks.
+    pub fn words(self, vector: &[f16], words: &mut Vec<u32>) {
+        words.clear();
+        match self.format {
+            Format::F32 => words.extend(vector.iter().map(|number| number.to_f32().to_bits())),
+            Format::F16 => words.extend(vector.chunks(2).map(|pair| {
+                u32::from(pair[0].to_bits()) | u32::from(pair.get(1).copied().unwrap_or(f16::ZERO).to_bits()) << 16
+            })),
+            Format::I8 => words.extend(vector.chunks(4).map(|four| {
+                let scale = 127.0 * (self.dimensions as f32).sqrt() / SPREAD;
+                let mut bytes = [0u8; 4];
+                for (byte, number) in bytes.iter_mut().zip(four) {
+                    // The conversion to a byte saturates.
+                    *byte = (number.to_f32() * scale).round_ties_even() as i8 as u8;
+                }
+                u32::from_le_bytes(bytes)
+            })),
+        }
+        words.resize(self.chunks() as usize * 4, 0);
+    }
+
+    /// A query as the scoring shader reads it: numbers of four bytes, padded with zeros.
+    pub fn query(self, vector: &[f16]) -> Vec<u32> {
+        let mut words = Vec::new();
+        match self.format {
+            Format::I8 => self.words(vector, &mut words),
+            Format::F32 | Format::F16 => {
+                words.extend(vector.iter().map(|number| number.to_f32().to_bits()));
+                words.resize((self.chunks() * self.format.query_vectors() * 4) as usize, 0);
+            }
+        }
+        words
+    }
+}
+
+impl DeviceMatrix {
+    /// An empty matrix.
+    pub fn new(gpu: &Gpu, layout: Layout) -> Self {
+        let bytes = TILE_BYTES_MAX.min(gpu.limits.max_storage_buffer_binding_size).min(gpu.limits.max_buffer_size);
+        let block_bytes = layout.row_bytes() * u64::from(GROUP);
+        let tile_rows = ((bytes / block_bytes).max(1) * u64::from(GROUP)).min(1 << 30) as u32;
+        Self { layout, tiles: Vec::new(), rows: 0, alive: Vec::new(), tile_rows }
+    }
+
+    pub fn rows(&self) -> u32 {
+        self.rows
+    }
+
+    /// Bytes of the device's memory.
+    pub fn bytes(&self) -> u64 {
+        self.tiles.iter().map(|tile| u64::from(tile.capacity) * self.layout.row_bytes()).sum()
+    }
+
+    /// A bit for each row that can be found.
+    pub fn alive(&self) -> &[u32] {
+        &self.alive
+    }
+
+    /// Takes rows out of every later search.
+    pub fn remove(&mut self, rows: std::ops::Range<u32>) {
+        for row in rows.start..rows.end.min(self.rows) {
+            self.alive[row as usize / 32] &= !(1 << (row % 32));
+        }
+    }
+
+    /// Appends rows, `dimensions` numbers each.
+    pub fn append(&mut self, gpu: &Gpu, vectors: &[f16]) -> Result<(), DeviceError> {
+        let dimensions = self.layout.dimensions as usize;
+        let batch = (UPLOAD_BYTES as u64 / self.layout.row_bytes()).max(1) as usize;
+        for rows in vectors.chunks(batch * dimensions) {
+            let mut rest = rows;
+            while !rest.is_empty() {
+                let room = self.make_room(gpu, (rest.len() / dimensions) as u32)? as usize;
+                let (now, later) = rest.split_at(room.min(rest.len() / dimensions) * dimensions);
+                self.write(gpu, now)?;
+                rest = later;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes room for up to `wanted` rows in the last tile; for how many there is.
+    fn make_room(&mut self, gpu: &Gpu, wanted: u32) -> Result<u32, DeviceError> {
+        let tile_rows = self.tile_rows;
+        if self.tiles.last().is_none_or(|tile| tile.rows == tile_rows) {
+            let capacity = ROWS_MIN.max(wanted.next_multiple_of(GROUP)).min(tile_rows);
+            let vectors = self.buffer(gpu, capacity)?;
+            self.tiles.push(Tile { vectors, first: self.rows, rows: 0, capacity });
+        }
+        let (rows, capacity) = self.tiles.last().map_or((0, 0), |tile| (tile.rows, tile.capacity));
+        if capacity < tile_rows && rows + wanted > capacity {
+            let larger = (rows + wanted).next_multiple_of(GROUP).max(capacity.saturating_mul(2)).min(tile_rows);
+            let vectors = self.buffer(gpu, larger)?;
+            let bytes = u64::from(capacity) * self.layout.row_bytes();
+            if let Some(tile) = self.tiles.last_mut() {
+                gpu.checked(|| {
+                    let mut commands = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                    commands.copy_buffer_to_buffer(&tile.vectors, 0, &vectors, 0, bytes);
+                    gpu.queue.submit([commands.finish()]);
+                })?;
+                (tile.vectors, tile.capacity) = (vectors, larger);
+            }
+        }
+        Ok(self.tiles.last().map_or(0, |tile| tile.capacity - tile.rows))
+    }
+
+    fn buffer(&self, gpu: &Gpu, rows: u32) -> Result<wgpu::Buffer, DeviceError> {
+        gpu.checked(|| {
+            gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size: u64::from(rows) * self.layout.row_bytes(),
+                usage: BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC,
+                mapped_at_creation: false,
+            })
+        })
+    }
+
+    /// Writes rows behind the last one; there is room for them in the last tile.
+    fn write(&mut self, gpu: &Gpu, vectors: &[f16]) -> Result<(), DeviceError> {
+        let (layout, chunks) = (self.layout, self.layout.chunks() as usize);
+        let Some(tile) = self.tiles.last_mut() else { return Ok(()) };
+        let count = vectors.len() / layout.dimensions as usize;
+        let mut rows = vectors.chunks_exact(layout.dimensions as usize);
+        let mut words = Vec::new();
+        let mut at = tile.rows as usize;
+        let end = at + count;
+        while at < end {
+            let (block, start) = (at / GROUP as usize, at % GROUP as usize);
+            let part = (GROUP as usize - start).min(end - at);
+            // Chunk by chunk; of a block that is written in part, each chunk's part by itself.
+            let mut packed = vec![0u8; chunks * part * 16];
+            for (place, row) in rows.by_ref().take(part).enumerate() {
+                layout.words(row, &mut words);
+                for (chunk, four) in words.chunks_exact(4).enumerate() {
+                    let to = (chunk * part + place) * 16;
+                    for (bytes, word) in packed[to..to + 16].chunks_exact_mut(4).zip(four) {
+                        bytes.copy_from_slice(&word.to_le_bytes());
+                    }
+                }
+            }
+            let offset = |chunk: usize| ((block * chunks + chunk) * GROUP as usize + start) as u64 * 16;
+            gpu.checked(|| {
+                if part == GROUP as usize {
+                    gpu.queue.write_buffer(&tile.vectors, offset(0), &packed);
+                } else {
+                    for (chunk, bytes) in packed.chunks_exact(part * 16).enumerate() {
+                        gpu.queue.write_buffer(&tile.vectors, offset(chunk), bytes);
+                    }
+                }
+            })?;
+            at += part;
+        }
+        tile.rows = end as u32;
+        let first = self.rows;
+        self.rows += count as u32;
+        self.alive.resize(self.rows.div_ceil(32) as usize, 0);
+        for row in first..self.rows {
+            self.alive[row as usize / 32] |= 1 << (row % 32);
+        }
+        // What was handed over is copied now and its memory given back, not with the next search.
+        gpu.queue.submit([]);
+        Ok(())
+    }
+}

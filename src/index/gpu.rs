@@ -1,0 +1,330 @@
+//! Exact search on the GPU, by a helper program: drivers crash, hang and bring a C library of their own, and none of that may reach
+//! the node.
+//!
+//! The helper is part of this file, compressed ([`program`]); it is started where it is asked for, with one end of a socket pair
+//! ([`process`]), and spoken to in messages ([`protocol`]). Vectors are handed over as the descriptor of their file.
+//!
+//! # Invariants
+//! * Whatever the helper does or does not do, a call returns within its deadline. After one that failed the helper is of no use: it
+//!   is killed, and another one may be started.
+//! * What it answers is checked before it is believed: rows are in range, lists no longer than asked for.
+
+pub mod measure;
+mod process;
+mod program;
+#[path = "../gpu_helper/protocol.rs"]
+mod protocol;
+pub mod selftest;
+
+use std::io::{self, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use half::f16;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+
+use self::process::Helper;
+pub use self::process::{HELPER_ON_DISK, StartError};
+pub use self::protocol::{Adapter, AdapterKind, Failure, Format, LIMIT_MAX, Metric, ProtocolError, QUERIES_MAX};
+use self::protocol::{Request, Response};
+
+/// How long the helper may take to find adapters and open one: a driver that is loaded for the first time takes its time.
+const OPEN_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a matrix may take to be handed over.
+const LOAD_PATIENCE: Duration = Duration::from_secs(120);
+
+/// The helper's program, for machines that execute nothing from memory.
+///
+/// # Errors
+/// [`StartError::NotBuilt`] where this build has none.
+pub fn helper_program() -> Result<Vec<u8>, StartError> {
+    if program::is_there() { program::bytes().map_err(StartError::Exec) } else { Err(StartError::NotBuilt) }
+}
+
+/// What the GPU did not do.
+#[derive(Debug, thiserror::Error)]
+pub enum GpuError {
+    /// The helper cannot be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// It ended, does not answer, or answers what makes no sense.
+    #[error("the GPU helper {what}")]
+    Helper {
+        /// What it did.
+        what: &'static str,
+        /// What came instead of an answer.
+        #[source]
+        source: ProtocolError,
+    },
+    /// There is no memory for vectors that are handed over.
+    #[error("a file of memory cannot be made")]
+    Memory(#[source] io::Error),
+    /// It says that it cannot.
+    #[error("{message}")]
+    Failed {
+        /// In which way.
+        failure: Failure,
+        /// Its words.
+        message: String,
+    },
+}
+
+impl GpuError {
+    fn unexpected(response: &Response) -> Self {
+        match response {
+            Response::Failed { failure, message } => Self::Failed { failure: *failure, message: message.clone() },
+            _ => Self::Helper {
+                what: "answers something else than it was asked",
+                source: ProtocolError::Malformed { kind: 0, what: "another answer was due" },
+            },
+        }
+    }
+}
+
+/// A row that was found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scored {
+    /// Its number, from 0.
+    pub row: u32,
+    /// See [`Metric`]; of [`Format::I8`] in a scale of its own.
+    pub score: f32,
+}
+
+/// A matrix on the device, as it was loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceMatrix {
+    number: u32,
+    dimensions: u32,
+    rows: u32,
+}
+
+/// What a search found, and how long the device took.
+#[derive(Debug)]
+pub struct Answer {
+    /// For each query, best first, equal scores by row.
+    pub results: Vec<Vec<Scored>>,
+    /// From the first command to the last byte that was read back.
+    pub took: Duration,
+}
+
+/// The helper with its device. Dropping it ends the helper.
+pub struct Gpu {
+    helper: Helper,
+    /// Number of the last request.
+    number: u64,
+    matrices: u32,
+}
+
+impl Gpu {
+    /// Starts the helper.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be started here.
+    pub fn start() -> Result<Self, GpuError> {
+        Ok(Self { helper: process::start()?, number: 0, matrices: 0 })
+    }
+
+    /// The adapters that there are, best first; software rasterisers last.
+    ///
+    /// # Errors
+    /// When the helper fails.
+    pub fn adapters(&mut self) -> Result<Vec<Adapter>, GpuError> {
+        match self.call(&Request::List, None, OPEN_PATIENCE)? {
+            Response::Adapters { adapters } => Ok(adapters),
+            other => Err(GpuError::unexpected(&other)),
+        }
+    }
+
+    /// Opens the best adapter.
+    ///
+    /// * `software`: a rasteriser on the CPU will do. It is slower than the node's own scan, and there for tests.
+    ///
+    /// # Errors
+    /// When there is none, or its device cannot be had.
+    pub fn open(&mut self, software: bool) -> Result<Adapter, GpuError> {
+        match self.call(&Request::Open { software }, None, OPEN_PATIENCE)? {
+            Response::Opened { adapter } => Ok(adapter),
+            other => Err(GpuError::unexpected(&other)),
+        }
+    }
+
+    /// Hands over the first `rows` of a file of f16 vectors.
+    ///
+    /// # Errors
+    /// When the device has no memory for them, or fails.
+    pub fn load(
+        &mut self,
+        file: BorrowedFd<'_>,
+        (format, metric): (Format, Metric),
+        dimensions: u32,
+        rows: u32,
+    ) -> Result<DeviceMatrix, GpuError> {
+        self.matrices += 1;
+        let matrix = self.matrices;
+        let request = Request::Load { matrix, format, metric, dimensions, rows };
+        self.done(&request, Some(file), LOAD_PATIENCE)?;
+        Ok(DeviceMatrix { number: matrix, dimensions, rows })
+    }
+
+    /// Hands over the rows that the file has behind those that were handed over, up to `rows`.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn append(&mut self, matrix: &mut DeviceMatrix, rows: u32) -> Result<(), GpuError> {
+        self.done(&Request::Append { matrix: matrix.number, rows }, None, LOAD_PATIENCE)?;
+        matrix.rows = rows.max(matrix.rows);
+        Ok(())
+    }
+
+    /// Takes rows out of every later search: start and one past the end.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn remove(&mut self, matrix: &DeviceMatrix, ranges: Vec<[u32; 2]>) -> Result<(), GpuError> {
+        self.done(&Request::Remove { matrix: matrix.number, ranges }, None, LOAD_PATIENCE).map(drop)
+    }
+
+    /// Gives the memory of a matrix back.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn unload(&mut self, matrix: DeviceMatrix) -> Result<(), GpuError> {
+        self.done(&Request::Drop { matrix: matrix.number }, None, LOAD_PATIENCE).map(drop)
+    }
+
+    /// The nearest rows of each query.
+    ///
+    /// * `queries`: at most [`QUERIES_MAX`], each of the matrix's dimensions.
+    /// * `limit`: 1 to [`LIMIT_MAX`] rows of each.
+    /// * `filters`: bits of the rows that may be found, 32 a word; `filter_of` says for each query which, from 1, or 0 for none.
+    /// * `patience`: how long it may take.
+    ///
+    /// # Errors
+    /// When the device fails or takes longer; the helper is of no use then.
+    pub fn search(
+        &mut self,
+        matrix: &DeviceMatrix,
+        queries: &[&[f16]],
+        limit: u32,
+        (filters, filter_of): (Vec<Vec<u32>>, Vec<u32>),
+        patience: Duration,
+    ) -> Result<Answer, GpuError> {
+        let request = Request::Search {
+            matrix: matrix.number,
+            limit,
+            queries: queries.iter().flat_map(|query| query.iter().map(|number| number.to_bits())).collect(),
+            dimensions: matrix.dimensions,
+            filters,
+            filter_of,
+        };
+        match self.call(&request, None, patience)? {
+            Response::Found { results, micros } => {
+                let fits = results.len() == queries.len()
+                    && results.iter().flatten().all(|(row, _)| *row < matrix.rows)
+                    && results.iter().all(|result| result.len() <= limit as usize);
+                if !fits {
+                    let what = "rows were found that there are not";
+                    return Err(self.broken("answers nonsense", ProtocolError::Malformed { kind: 0, what }));
+                }
+                let scored =
+                    |result: Vec<(u32, f32)>| result.into_iter().map(|(row, score)| Scored { row, score }).collect();
+                Ok(Answer {
+                    results: results.into_iter().map(scored).collect(),
+                    took: Duration::from_micros(u64::from(micros)),
+                })
+            }
+            other => Err(GpuError::unexpected(&other)),
+        }
+    }
+
+    /// The process id of the helper.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.helper.pid()
+    }
+
+    fn done(&mut self, request: &Request, file: Option<BorrowedFd<'_>>, patience: Duration) -> Result<u64, GpuError> {
+        match self.call(request, file, patience)? {
+            Response::Done { bytes } => Ok(bytes),
+            other => Err(GpuError::unexpected(&other)),
+        }
+    }
+
+    fn call(
+        &mut self,
+        request: &Request,
+        file: Option<BorrowedFd<'_>>,
+        patience: Duration,
+    ) -> Result<Response, GpuError> {
+        self.number += 1;
+        let number = self.number;
+        let deadline = Instant::now() + patience;
+        let bytes = protocol::to_bytes(number, request);
+        let mut socket = Timed { helper: &self.helper, deadline, file };
+        let received =
+            socket.write_all(&bytes).map_err(ProtocolError::from).and_then(|()| protocol::receive(&mut socket));
+        match received {
+            Ok((of, response)) if of == number => Ok(response),
+            Ok(_) => {
+                Err(self
+                    .broken("answers another request", ProtocolError::Malformed { kind: 0, what: "a wrong number" }))
+            }
+            Err(ProtocolError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(self.broken("ended", ProtocolError::Io(error)))
+            }
+            Err(ProtocolError::Io(error))
+                if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) =>
+            {
+                Err(self.broken("did not answer in time", ProtocolError::Io(error)))
+            }
+            Err(error) => Err(self.broken("does not speak the protocol", error)),
+        }
+    }
+
+    /// Ends a helper that is of no use any more.
+    fn broken(&mut self, what: &'static str, source: ProtocolError) -> GpuError {
+        self.helper.kill();
+        GpuError::Helper { what, source }
+    }
+}
+
+/// The socket until a deadline.
+struct Timed<'a> {
+    helper: &'a Helper,
+    deadline: Instant,
+    /// Goes with the first byte that is written.
+    file: Option<BorrowedFd<'a>>,
+}
+
+impl Timed<'_> {
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut socket = self.helper.socket();
+        socket.set_read_timeout(self.left()?)?;
+        socket.read(buffer)
+    }
+}
+
+impl Write for Timed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut socket = self.helper.socket();
+        socket.set_write_timeout(self.left()?)?;
+        let Some(file) = self.file.take() else { return socket.write(bytes) };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut with = SendAncillaryBuffer::new(&mut space);
+        let files = [file];
+        with.push(SendAncillaryMessage::ScmRights(&files));
+        Ok(rustix::net::sendmsg(socket.as_fd(), &[IoSlice::new(bytes)], &mut with, SendFlags::NOSIGNAL)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
