@@ -1,6 +1,7 @@
 //! The shaders, put together for what is searched, and compiled when they are first needed.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use crate::device::{DeviceError, Gpu};
 use crate::protocol::{Format, Metric};
@@ -124,21 +125,21 @@ pub struct Kernels {
 }
 
 impl Kernels {
-    pub fn score(&mut self, gpu: &Gpu, shape: Shape) -> Result<&wgpu::ComputePipeline, DeviceError> {
-        if !self.score.contains_key(&shape) {
-            let made = compile(gpu, &shape.source(), "score")?;
-            self.score.insert(shape, made);
+    pub fn score(&mut self, gpu: &Gpu, shape: Shape) -> Result<wgpu::ComputePipeline, DeviceError> {
+        match self.score.entry(shape) {
+            Entry::Occupied(made) => Ok(made.get().clone()),
+            Entry::Vacant(none) => Ok(none.insert(compile(gpu, &shape.source(), "score")?).clone()),
         }
-        Ok(&self.score[&shape])
     }
 
-    pub fn merge(&mut self, gpu: &Gpu, list: u32) -> Result<&wgpu::ComputePipeline, DeviceError> {
-        if !self.merge.contains_key(&list) {
-            let source = format!("const QUERIES = 1u;\nconst LIST = {list}u;\n{LIST}{MERGE}");
-            let made = compile(gpu, &source, "merge")?;
-            self.merge.insert(list, made);
+    pub fn merge(&mut self, gpu: &Gpu, list: u32) -> Result<wgpu::ComputePipeline, DeviceError> {
+        match self.merge.entry(list) {
+            Entry::Occupied(made) => Ok(made.get().clone()),
+            Entry::Vacant(none) => {
+                let source = format!("const QUERIES = 1u;\nconst LIST = {list}u;\n{LIST}{MERGE}");
+                Ok(none.insert(compile(gpu, &source, "merge")?).clone())
+            }
         }
-        Ok(&self.merge[&list])
     }
 }
 

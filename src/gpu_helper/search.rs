@@ -10,7 +10,7 @@ use crate::protocol::{Format, LIMIT_MAX};
 
 /// Most workgroups of a dispatch: enough for the largest GPU to hide what its memory takes to answer.
 const GROUPS_MAX: u32 = 2_048;
-/// Most entries that the lists of one pass hold.
+/// Most entries that the lists of one pass hold: 16 MiB.
 const ENTRIES_MAX: u32 = 1 << 21;
 
 /// A row that was found.
@@ -52,7 +52,8 @@ pub fn search(
     let passes: Vec<&[&[f16]]> = queries.chunks(together as usize).collect();
     let entries = u64::from(limit) * passes.len() as u64 * u64::from(together);
     let read = new_buffer(gpu, entries * 8, BufferUsages::MAP_READ | BufferUsages::COPY_DST)?;
-    let groups_max = GROUPS_MAX.min(ENTRIES_MAX / (limit * together)).max(1);
+    let tiles = matrix.tiles.len().max(1) as u32;
+    let groups_max = GROUPS_MAX.min(ENTRIES_MAX / (limit * together * tiles)).max(1);
     let groups: Vec<u32> = matrix.tiles.iter().map(|tile| tile.rows.div_ceil(GROUP).clamp(1, groups_max)).collect();
     let lists: u32 = groups.iter().sum();
     let mut last = None;
@@ -79,13 +80,13 @@ pub fn search(
             let masks = buffer_of(gpu, &masks, BufferUsages::STORAGE)?;
             let pipeline = kernels.score(gpu, shape)?;
             let bindings = [&of_tile, &tile.vectors, &numbers, &admitted, &masks, &known, &found];
-            dispatch(gpu, &mut commands, pipeline, &bindings, *count)?;
+            dispatch(gpu, &mut commands, &pipeline, &bindings, *count)?;
             group += count;
         }
         let of_lists = buffer_of(gpu, &[lists, limit, together, 0], BufferUsages::UNIFORM)?;
         let own = new_buffer(gpu, u64::from(limit * together) * 8, BufferUsages::STORAGE | BufferUsages::COPY_SRC)?;
         let pipeline = kernels.merge(gpu, list)?;
-        dispatch(gpu, &mut commands, pipeline, &[&of_lists, &found, &own], together)?;
+        dispatch(gpu, &mut commands, &pipeline, &[&of_lists, &found, &own], together)?;
         commands.copy_buffer_to_buffer(&own, 0, &read, pass as u64 * own.size(), own.size());
         last = Some(gpu.checked(|| gpu.queue.submit([commands.finish()]))?);
     }

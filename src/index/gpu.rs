@@ -15,6 +15,8 @@ mod program;
 #[path = "../gpu_helper/protocol.rs"]
 mod protocol;
 pub mod selftest;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
