@@ -272,7 +272,12 @@ impl Gpu {
                 Err(self
                     .broken("answers another request", ProtocolError::Malformed { kind: 0, what: "a wrong number" }))
             }
-            Err(ProtocolError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(ProtocolError::Io(error))
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+                ) =>
+            {
                 Err(self.broken("ended", ProtocolError::Io(error)))
             }
             Err(ProtocolError::Io(error))

@@ -15,6 +15,8 @@ use Uses::{AllAboveBut, These};
 /// Each part and what it may use, in reading order. Parts that do not exist yet have their rows too, so that they are
 /// born with their borders.
 const PARTS: &[(&str, Uses)] = &[
+    // A program of its own, in a package of its own; nobody uses it, and it uses nobody.
+    ("gpu_helper", These(&[])),
     ("base", These(&[])),
     ("telemetry", These(&[])),
     ("task", These(&[])),
@@ -58,6 +60,8 @@ const OPEN: &[&str] = &["base", "telemetry"];
 const DOORS: &[(&str, &[&str])] = &[
     ("sled", &["store"]),
     ("usearch", &["index"]),
+    ("wgpu", &["gpu_helper"]),
+    ("seccompiler", &["gpu_helper"]),
     ("tantivy", &["index"]),
     ("safetensors", &["embed"]),
     ("html5ever", &["ingest"]),
