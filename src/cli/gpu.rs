@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -36,6 +37,9 @@ enum Action {
         /// Questions, at least
         #[arg(long, default_value_t = 2_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
         cases: u32,
+        /// Seconds that an answer may take; the first of a kind compiles its shader
+        #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+        patience: u64,
         #[command(flatten)]
         device: Device,
     },
@@ -68,7 +72,9 @@ struct Device {
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.action {
         Action::List => list(common),
-        Action::Selftest { cases, device } => selftest(common, *cases as usize, device),
+        Action::Selftest { cases, patience, device } => {
+            selftest(common, *cases as usize, Duration::from_secs(*patience), device)
+        }
         Action::Extract { path } => extract(path),
         Action::Bench { rows, dimensions, device } => bench(common, *rows, *dimensions, device),
     }
@@ -100,14 +106,14 @@ fn list(common: &Common) -> Result<(), Failure> {
     .into())
 }
 
-fn selftest(common: &Common, cases: usize, device: &Device) -> Result<(), Failure> {
+fn selftest(common: &Common, cases: usize, patience: Duration, device: &Device) -> Result<(), Failure> {
     let (mut gpu, adapter) = open(device)?;
     let progress = ProgressBar::new(cases as u64).with_style(
         ProgressStyle::with_template("{bar:40} {pos} of {len} questions")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
-    let report =
-        selftest::run(&mut gpu, cases, |asked| progress.set_position(asked as u64)).map_err(anyhow::Error::from)?;
+    let report = selftest::run(&mut gpu, cases, patience, |asked| progress.set_position(asked as u64))
+        .map_err(anyhow::Error::from)?;
     progress.finish_and_clear();
     if common.json {
         output::json(&json!({"gpu": as_json(&adapter), "questions": report.cases, "wrong": report.wrong}))?;

@@ -33,8 +33,10 @@ use self::protocol::{Request, Response};
 
 /// How long the helper may take to find adapters and open one: a driver that is loaded for the first time takes its time.
 const OPEN_PATIENCE: Duration = Duration::from_secs(20);
-/// How long a matrix may take to be handed over.
-const LOAD_PATIENCE: Duration = Duration::from_secs(120);
+/// How long anything else may take that is no search.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of vectors that are handed over each second, at least; a twentieth of what a slow machine does.
+const HANDED_OVER_PER_SECOND: u64 = 50 << 20;
 
 /// The helper's program, for machines that execute nothing from memory.
 ///
@@ -165,7 +167,7 @@ impl Gpu {
         self.matrices += 1;
         let matrix = self.matrices;
         let request = Request::Load { matrix, format, metric, dimensions, rows };
-        self.done(&request, Some(file), LOAD_PATIENCE)?;
+        self.done(&request, Some(file), handing_over(dimensions, rows))?;
         Ok(DeviceMatrix { number: matrix, dimensions, rows })
     }
 
@@ -174,7 +176,8 @@ impl Gpu {
     /// # Errors
     /// As [`Self::load`].
     pub fn append(&mut self, matrix: &mut DeviceMatrix, rows: u32) -> Result<(), GpuError> {
-        self.done(&Request::Append { matrix: matrix.number, rows }, None, LOAD_PATIENCE)?;
+        let patience = handing_over(matrix.dimensions, rows.saturating_sub(matrix.rows));
+        self.done(&Request::Append { matrix: matrix.number, rows }, None, patience)?;
         matrix.rows = rows.max(matrix.rows);
         Ok(())
     }
@@ -184,7 +187,7 @@ impl Gpu {
     /// # Errors
     /// When the device fails.
     pub fn remove(&mut self, matrix: &DeviceMatrix, ranges: Vec<[u32; 2]>) -> Result<(), GpuError> {
-        self.done(&Request::Remove { matrix: matrix.number, ranges }, None, LOAD_PATIENCE).map(drop)
+        self.done(&Request::Remove { matrix: matrix.number, ranges }, None, PATIENCE).map(drop)
     }
 
     /// Gives the memory of a matrix back.
@@ -192,7 +195,7 @@ impl Gpu {
     /// # Errors
     /// When the device fails.
     pub fn unload(&mut self, matrix: DeviceMatrix) -> Result<(), GpuError> {
-        self.done(&Request::Drop { matrix: matrix.number }, None, LOAD_PATIENCE).map(drop)
+        self.done(&Request::Drop { matrix: matrix.number }, None, PATIENCE).map(drop)
     }
 
     /// The nearest rows of each query.
@@ -294,6 +297,12 @@ impl Gpu {
         self.helper.kill();
         GpuError::Helper { what, source }
     }
+}
+
+/// How long it may take to hand rows over.
+fn handing_over(dimensions: u32, rows: u32) -> Duration {
+    let bytes = u64::from(dimensions) * u64::from(rows) * size_of::<f16>() as u64;
+    PATIENCE + Duration::from_secs(bytes / HANDED_OVER_PER_SECOND)
 }
 
 /// The socket until a deadline.

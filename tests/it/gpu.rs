@@ -31,10 +31,10 @@ fn helper_of(child: &Child) -> u32 {
     }
 }
 
-/// A self-test that takes a while.
+/// A self-test that takes a while, of which an answer may take a second.
 fn long_selftest() -> Child {
     let mut command = cairn();
-    command.args(["gpu", "selftest", "--software", "--cases", "10000000"]);
+    command.args(["gpu", "selftest", "--software", "--cases", "10000000", "--patience", "1"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
 }
 
@@ -83,6 +83,18 @@ fn a_helper_that_dies_is_an_error_and_nothing_more() {
     let ended = child.wait_with_output().expect("it ends");
     assert_eq!(ended.status.code(), Some(1));
     assert_says(&stderr(&ended), &["the GPU helper ended"]);
+}
+
+#[test]
+fn a_helper_that_hangs_is_given_up_and_ended() {
+    let child = long_selftest();
+    let helper = helper_of(&child);
+    while !is_open(helper) {}
+    assert!(Command::new("kill").args(["-STOP", &helper.to_string()]).status().expect("kill is there").success());
+    let ended = child.wait_with_output().expect("it ends");
+    assert_eq!(ended.status.code(), Some(1));
+    assert_says(&stderr(&ended), &["the GPU helper did not answer in time"]);
+    assert!(!fs::exists(format!("/proc/{helper}")).expect("/proc is there"), "nothing is left behind");
 }
 
 #[test]

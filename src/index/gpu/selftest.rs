@@ -16,8 +16,6 @@ use crate::index::vector::bytes_of;
 
 /// How far a score may be from the definition, for vectors of length 1: sums of halves in another order.
 pub const TOLERANCE: f64 = 2e-5;
-/// How long a search may take, also on a rasteriser that compiles its shader first.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Questions asked of each matrix.
 const QUESTIONS: usize = 64;
 const FORMATS: [Format; 3] = [Format::F16, Format::F32, Format::I8];
@@ -119,21 +117,27 @@ impl Rows {
 
 /// Asks at least `cases` random questions.
 ///
+/// * `patience`: how long an answer may take; the first of a kind compiles its shader.
 /// * `progress`: told how many were asked.
 ///
 /// # Errors
 /// When the device fails.
-pub fn run(gpu: &mut Gpu, cases: usize, mut progress: impl FnMut(usize)) -> Result<Report, GpuError> {
+pub fn run(
+    gpu: &mut Gpu,
+    cases: usize,
+    patience: Duration,
+    mut progress: impl FnMut(usize),
+) -> Result<Report, GpuError> {
     let (mut numbers, mut report) = (Numbers(1), Report::default());
     while report.cases < cases {
-        matrix(gpu, &mut numbers, &mut report)?;
+        matrix(gpu, patience, &mut numbers, &mut report)?;
         progress(report.cases);
     }
     Ok(report)
 }
 
 /// One matrix, loaded in two parts, some of its rows removed, asked in batches.
-fn matrix(gpu: &mut Gpu, numbers: &mut Numbers, report: &mut Report) -> Result<(), GpuError> {
+fn matrix(gpu: &mut Gpu, patience: Duration, numbers: &mut Numbers, report: &mut Report) -> Result<(), GpuError> {
     let format = FORMATS[numbers.below(3) as usize];
     let metric = METRICS[numbers.below(3) as usize];
     let dimensions = 64 + numbers.below(200) as usize;
@@ -171,7 +175,7 @@ fn matrix(gpu: &mut Gpu, numbers: &mut Numbers, report: &mut Report) -> Result<(
         let filter: Vec<u32> = (0..count.div_ceil(32)).map(|_| (numbers.next() & numbers.next()) as u32).collect();
         let filter_of: Vec<u32> = (0..batch).map(|_| numbers.below(2) as u32).collect();
         let given: Vec<&[f16]> = queries.iter().map(Vec::as_slice).collect();
-        let answer = gpu.search(&on_device, &given, limit, (vec![filter.clone()], filter_of.clone()), PATIENCE)?;
+        let answer = gpu.search(&on_device, &given, limit, (vec![filter.clone()], filter_of.clone()), patience)?;
         for ((query, filter_of), found) in queries.iter().zip(&filter_of).zip(&answer.results) {
             let filter = (*filter_of == 1).then_some(&*filter);
             if let Some(fault) = rows.fault(query, limit as usize, filter, found)
