@@ -1,8 +1,8 @@
 //! Exact search on the GPU, by a helper program: drivers crash, hang and bring a C library of their own, and none of that may reach
 //! the node.
 //!
-//! The helper is part of this file, compressed ([`program`]); it is started where it is asked for, with one end of a socket pair
-//! ([`process`]), and spoken to in messages ([`protocol`]). Vectors are handed over as the descriptor of their file.
+//! The helper is part of this file, compressed (`program`); it is started where it is asked for, with one end of a socket pair
+//! (`process`), and spoken to in messages ([`protocol`]). Vectors are handed over as the descriptor of their file.
 //!
 //! # Invariants
 //! * Whatever the helper does or does not do, a call returns within its deadline. After one that failed the helper is of no use: it
