@@ -2,7 +2,7 @@
 //! the node.
 //!
 //! The helper is part of this file, compressed (`program`); it is started where it is asked for, with one end of a socket pair
-//! (`process`), and spoken to in messages ([`protocol`]). Vectors are handed over as the descriptor of their file.
+//! (`process`), and spoken to in messages (`protocol`). Vectors are handed over as the descriptor of their file.
 //!
 //! # Invariants
 //! * Whatever the helper does or does not do, a call returns within its deadline. After one that failed the helper is of no use: it
