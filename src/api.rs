@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -164,8 +164,8 @@ async fn call_tool(
     answered.map_or_else(|error| error_response(&error), |text| json_response(StatusCode::OK, text))
 }
 
-fn json_response(status: StatusCode, body: String) -> Response {
-    (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+fn json_response(status: StatusCode, body: impl Into<Body>) -> Response {
+    (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body.into()).into_response()
 }
 
 /// An error in the shape that tool errors have, with the status that fits whose fault it is.
@@ -177,21 +177,19 @@ fn error_response(error: &ToolError) -> Response {
         (_, Fault::Caller) => StatusCode::BAD_REQUEST,
         (_, Fault::Damage) => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    let mut response = json_response(status, error.to_json().to_string());
-    if error.code == OVERLOADED {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
-    }
+    let response = json_response(status, error.to_json().to_string());
+    if error.code == OVERLOADED { later(response) } else { response }
+}
+
+fn later(mut response: Response) -> Response {
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
     response
 }
 
 /// The answer to a request that there is no room for. It is written once: it is given most when there is least time for it.
 fn busy_response() -> Response {
     static BODY: LazyLock<Bytes> = LazyLock::new(|| ToolError::overloaded().to_json().to_string().into());
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS)),
-    ];
-    (StatusCode::SERVICE_UNAVAILABLE, headers, BODY.clone()).into_response()
+    later(json_response(StatusCode::SERVICE_UNAVAILABLE, BODY.clone()))
 }
 
 /// Why the node is not ready, as `/ready` shows it; empty when it is.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -82,9 +82,7 @@ impl Plain {
             Err(refused) => return Some(refused.into_response()),
         };
         Some(match self.tools.search_directly(wire, request.body(), entry.principal).await? {
-            Ok(answer) => {
-                ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], answer).into_response()
-            }
+            Ok(answer) => super::json_response(StatusCode::OK, answer),
             Err(Busy) => super::busy_response(),
         })
     }

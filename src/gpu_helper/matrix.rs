@@ -14,8 +14,6 @@ use crate::protocol::{Format, Metric};
 const TILE_BYTES_MAX: u64 = 1 << 30;
 /// Rows of the first buffer of a tile; it doubles.
 const ROWS_MIN: u32 = 4_096;
-/// Bytes that are handed over at a time.
-const UPLOAD_BYTES: usize = 8 << 20;
 /// How many standard deviations of a number of a unit vector a byte can hold.
 const SPREAD: f32 = 5.0;
 
@@ -122,18 +120,15 @@ impl DeviceMatrix {
         }
     }
 
-    /// Appends rows, `dimensions` numbers each.
+    /// Appends rows, `dimensions` numbers each: a few at a time, since they are copied twice on their way.
     pub fn append(&mut self, gpu: &Gpu, vectors: &[f16]) -> Result<(), DeviceError> {
         let dimensions = self.layout.dimensions as usize;
-        let batch = (UPLOAD_BYTES as u64 / self.layout.row_bytes()).max(1) as usize;
-        for rows in vectors.chunks(batch * dimensions) {
-            let mut rest = rows;
-            while !rest.is_empty() {
-                let room = self.make_room(gpu, (rest.len() / dimensions) as u32)? as usize;
-                let (now, later) = rest.split_at(room.min(rest.len() / dimensions) * dimensions);
-                self.write(gpu, now)?;
-                rest = later;
-            }
+        let mut rest = vectors;
+        while !rest.is_empty() {
+            let room = self.make_room(gpu, (rest.len() / dimensions) as u32)? as usize;
+            let (now, later) = rest.split_at(room.min(rest.len() / dimensions) * dimensions);
+            self.write(gpu, now)?;
+            rest = later;
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ pub const VERSION: u16 = 1;
 const MAGIC: [u8; 4] = *b"CGPU";
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 20;
-/// Largest payload: filters of 256 queries over ten million rows would be 320 MB and are asked for in parts.
+/// Largest payload: fifty filters over ten million rows.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 /// Most queries of a request.
 pub const QUERIES_MAX: usize = 256;

@@ -13,19 +13,11 @@ const GROUPS_MAX: u32 = 2_048;
 /// Most entries that the lists of one pass hold: 16 MiB.
 const ENTRIES_MAX: u32 = 1 << 21;
 
-/// A row that was found.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Found {
-    pub row: u32,
-    /// Greater is nearer; see [`crate::protocol::Metric`]. Of bytes it is in their scale.
-    pub score: f32,
-}
-
-/// The best rows of each query, best first, equal scores by row.
+/// The best rows of each query with their scores, best first, equal scores by row. Scores of bytes are in the bytes' scale.
 ///
 /// * `queries`: each of the matrix's dimensions.
 /// * `limit`: 1 to [`LIMIT_MAX`].
-/// * `admitted`: for each query the bits of the rows that it may find, an index into `filters`, or `None` for all that are alive.
+/// * `filters`: bits of rows. `filter_of` says for each query which of them it may find, or `None` for all that are alive.
 pub fn search(
     gpu: &Gpu,
     kernels: &mut Kernels,
@@ -34,7 +26,7 @@ pub fn search(
     limit: u32,
     filters: &[Vec<u32>],
     filter_of: &[Option<usize>],
-) -> Result<Vec<Vec<Found>>, DeviceError> {
+) -> Result<Vec<Vec<(u32, f32)>>, DeviceError> {
     let limit = limit.clamp(1, LIMIT_MAX);
     let list = (limit + GROUP).next_power_of_two().max(512);
     let together = queries_together(gpu, matrix, queries.len(), list);
@@ -104,7 +96,7 @@ pub fn search(
         .take(queries.len())
         .map(|list| {
             let entries = list.chunks_exact(8).map(entry).take_while(|(key, _)| *key != 0);
-            entries.map(|(key, row)| Found { row, score: score_of(key) }).collect()
+            entries.map(|(key, row)| (row, score_of(key))).collect()
         })
         .collect())
 }

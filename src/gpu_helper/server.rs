@@ -148,10 +148,7 @@ impl State {
                 let queries: Vec<&[f16]> = numbers.chunks_exact(dimensions as usize).collect();
                 let filter_of: Vec<Option<usize>> =
                     filter_of.into_iter().map(|filter| (filter as usize).checked_sub(1)).collect();
-                let found = search::search(gpu, &mut self.kernels, on_device, &queries, limit, &filters, &filter_of)?;
-                let results =
-                    found.into_iter().map(|rows| rows.into_iter().map(|found| (found.row, found.score)).collect());
-                let results = results.collect();
+                let results = search::search(gpu, &mut self.kernels, on_device, &queries, limit, &filters, &filter_of)?;
                 Ok(Response::Found { results, micros: start.elapsed().as_micros().try_into().unwrap_or(u32::MAX) })
             }
             Request::Drop { matrix } => {

@@ -31,11 +31,21 @@ fn helper_of(child: &Child) -> u32 {
     }
 }
 
-/// A self-test that takes a while, of which an answer may take a second.
-fn long_selftest() -> Child {
+/// A self-test that takes a while, of which an answer may take a second, with its helper, which has opened its device.
+fn long_selftest() -> (Child, u32) {
     let mut command = cairn();
     command.args(["gpu", "selftest", "--software", "--cases", "10000000", "--patience", "1"]);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let helper = helper_of(&child);
+    while !is_open(helper) {}
+    (child, helper)
+}
+
+/// How a self-test ends whose helper gets a signal.
+fn signalled(signal: &str) -> (Output, u32) {
+    let (child, helper) = long_selftest();
+    assert!(Command::new("kill").args([signal, &helper.to_string()]).status().expect("kill is there").success());
+    (child.wait_with_output().expect("it ends"), helper)
 }
 
 fn is_open(helper: u32) -> bool {
@@ -76,22 +86,14 @@ fn without_a_driver_there_is_no_gpu() {
 
 #[test]
 fn a_helper_that_dies_is_an_error_and_nothing_more() {
-    let child = long_selftest();
-    let helper = helper_of(&child);
-    while !is_open(helper) {}
-    assert!(Command::new("kill").args(["-9", &helper.to_string()]).status().expect("kill is there").success());
-    let ended = child.wait_with_output().expect("it ends");
+    let (ended, _) = signalled("-9");
     assert_eq!(ended.status.code(), Some(1));
     assert_says(&stderr(&ended), &["the GPU helper ended"]);
 }
 
 #[test]
 fn a_helper_that_hangs_is_given_up_and_ended() {
-    let child = long_selftest();
-    let helper = helper_of(&child);
-    while !is_open(helper) {}
-    assert!(Command::new("kill").args(["-STOP", &helper.to_string()]).status().expect("kill is there").success());
-    let ended = child.wait_with_output().expect("it ends");
+    let (ended, helper) = signalled("-STOP");
     assert_eq!(ended.status.code(), Some(1));
     assert_says(&stderr(&ended), &["the GPU helper did not answer in time"]);
     assert!(!fs::exists(format!("/proc/{helper}")).expect("/proc is there"), "nothing is left behind");
@@ -99,9 +101,7 @@ fn a_helper_that_hangs_is_given_up_and_ended() {
 
 #[test]
 fn a_helper_ends_with_whoever_started_it() {
-    let mut child = long_selftest();
-    let helper = helper_of(&child);
-    while !is_open(helper) {}
+    let (mut child, helper) = long_selftest();
     child.kill().expect("it runs");
     child.wait().expect("it ends");
     // Gone, or a zombie that nobody has waited for yet.
@@ -111,9 +111,7 @@ fn a_helper_ends_with_whoever_started_it() {
 
 #[test]
 fn a_helper_may_do_little() {
-    let mut child = long_selftest();
-    let helper = helper_of(&child);
-    while !is_open(helper) {}
+    let (mut child, helper) = long_selftest();
     let status = fs::read_to_string(format!("/proc/{helper}/status")).expect("it runs");
     assert_says(&status, &["NoNewPrivs:\t1", "Seccomp:\t2"]);
     let limits = fs::read_to_string(format!("/proc/{helper}/limits")).expect("it runs");

@@ -1,16 +1,12 @@
 //! How fast a device searches, beside this machine's CPU: what `cairn gpu bench` shows.
 
-use std::fs::File;
-use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use half::f16;
-use rustix::fs::MemfdFlags;
-
-use super::selftest::Numbers;
+use super::selftest::{Numbers, file_of};
 use super::{Format, Gpu, GpuError, Metric};
 use crate::index::vector::inner_product;
+use half::f16;
 
 /// Queries of a batch.
 const BATCHES: [usize; 4] = [1, 8, 64, 256];
@@ -32,12 +28,13 @@ pub struct Measured {
     pub median: Duration,
     /// The 99th percentile of the rounds.
     pub worst: Duration,
-    /// Bytes of vectors that a batch has to look at.
+    /// Bytes of all vectors.
     bytes: u64,
 }
 
 impl Measured {
-    /// Bytes of vectors that were looked at each second; each query counts once for all that share a pass over the rows.
+    /// Bytes of all vectors in the time of a batch: what was read each second where a batch shares one pass over them, and less than that
+    /// where it takes several.
     #[must_use]
     pub fn bytes_per_second(&self) -> f64 {
         self.bytes as f64 / self.median.as_secs_f64()
@@ -53,12 +50,7 @@ pub fn run(gpu: &mut Gpu, rows: u32, dimensions: u32, mut tell: impl FnMut(&str)
     let count = rows as usize * dimensions as usize;
     tell("making vectors");
     let vectors: Vec<f16> = (0..rows).flat_map(|_| numbers.unit_vector(dimensions as usize)).collect();
-    debug_assert_eq!(vectors.len(), count);
-    let mut file = File::from(rustix::fs::memfd_create("vectors", MemfdFlags::CLOEXEC).map_err(io_error)?);
-    for part in vectors.chunks(1 << 20) {
-        let bytes: Vec<u8> = part.iter().flat_map(|number| number.to_le_bytes()).collect();
-        file.write_all(&bytes).map_err(io_error)?;
-    }
+    let file = file_of(&vectors)?;
     let queries: Vec<Vec<f16>> = (0..256).map(|_| numbers.unit_vector(dimensions as usize)).collect();
     let mut measured = Vec::new();
     for (what, format, bytes) in [("GPU, halves", Format::F16, 2), ("GPU, bytes", Format::I8, 1)] {
@@ -104,8 +96,4 @@ fn rounds(mut round: impl FnMut()) -> Vec<Duration> {
 fn of(what: &'static str, batch: usize, times: Vec<Duration>, bytes: u64) -> Measured {
     let at = |part: f64| times[((times.len() - 1) as f64 * part).round() as usize];
     Measured { what, batch, median: at(0.5), worst: at(0.99), bytes }
-}
-
-fn io_error(error: impl Into<std::io::Error>) -> GpuError {
-    GpuError::Memory(error.into())
 }

@@ -4,7 +4,7 @@
 //! row that is left out is better than the last by more than that. Rows of equal scores are made on purpose: they go by number.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
@@ -150,9 +150,7 @@ fn matrix(gpu: &mut Gpu, patience: Duration, numbers: &mut Numbers, report: &mut
             if again { vectors[numbers.below(row as u64) as usize].clone() } else { numbers.unit_vector(dimensions) };
         vectors.push(vector);
     }
-    let mut file = File::from(rustix::fs::memfd_create("vectors", MemfdFlags::CLOEXEC).map_err(io_error)?);
-    let bytes: Vec<u8> = vectors.iter().flatten().flat_map(|number| number.to_le_bytes()).collect();
-    file.write_all(&bytes).map_err(io_error)?;
+    let file = file_of(&vectors.concat())?;
     let first = numbers.below(count as u64 + 1) as u32;
     let mut on_device = gpu.load(file.as_fd(), (format, metric), dimensions as u32, first)?;
     gpu.append(&mut on_device, count as u32)?;
@@ -192,6 +190,15 @@ fn matrix(gpu: &mut Gpu, patience: Duration, numbers: &mut Numbers, report: &mut
     gpu.unload(on_device)
 }
 
-fn io_error(error: impl Into<std::io::Error>) -> GpuError {
-    GpuError::Memory(error.into())
+/// Vectors in a file of memory, as the helper reads them.
+pub(super) fn file_of(vectors: &[f16]) -> Result<File, GpuError> {
+    let write = || -> io::Result<File> {
+        let mut file = File::from(rustix::fs::memfd_create("vectors", MemfdFlags::CLOEXEC)?);
+        for part in vectors.chunks(1 << 20) {
+            let bytes: Vec<u8> = part.iter().flat_map(|number| number.to_le_bytes()).collect();
+            file.write_all(&bytes)?;
+        }
+        Ok(file)
+    };
+    write().map_err(GpuError::Memory)
 }
