@@ -29,6 +29,7 @@ use crate::base::{ByteSize, SystemClock};
 use crate::collection::{self, Library, OpenError};
 use crate::config::Config;
 use crate::embed::Models;
+use crate::index::gpu::service::{GpuClient, GpuService, Use};
 use crate::index::lexical::WordCache;
 use crate::index::vector;
 use crate::ingest;
@@ -58,6 +59,8 @@ const SWEEP_DOCUMENTS: usize = 1_000;
 
 /// An opened node: everything but the sockets.
 pub struct Node {
+    /// Before the rest, so that nothing of a collection is held by its thread when the files are closed.
+    gpu: Option<GpuService>,
     library: Arc<Library>,
     tools: Arc<NodeTools>,
     snapshots: Arc<Snapshots>,
@@ -83,7 +86,13 @@ impl Node {
     ) -> Result<Self, OpenError> {
         let start = Instant::now();
         let models = Arc::new(Models::built_in());
-        let (library, report) = Library::open(library_config(config), models, &readiness, &metrics)?;
+        // A command that opens the data directory for itself is over before a GPU would be open.
+        let how = &config.index.gpu;
+        let gpu = (restart.is_some() && how.how != Use::Off)
+            .then(|| GpuService::start(how.clone(), metrics.gpu.clone()).map_err(OpenError::Thread))
+            .transpose()?;
+        let library = library_config(config, gpu.as_ref().map(GpuService::client));
+        let (library, report) = Library::open(library, models, &readiness, &metrics)?;
         for damage in &report.damage {
             tracing::error!(%damage, "the log is damaged; what the record held cannot be read, the rest is served");
         }
@@ -111,7 +120,7 @@ impl Node {
         let tools = Arc::new(NodeTools::new(retrieval, backups, readiness.clone(), metrics.clone(), turns));
         let memory = Memory::new(config, Arc::clone(&tools), metrics.clone());
         memory.settle();
-        Ok(Self { library, tools, snapshots, memory, metrics, readiness })
+        Ok(Self { gpu, library, tools, snapshots, memory, metrics, readiness })
     }
 
     fn probe(&self) -> Arc<dyn Probe> {
@@ -185,16 +194,24 @@ impl Node {
 
     /// Finishes what was begun and closes the files.
     pub fn close(&self) {
+        self.stop_gpu();
         self.library.close();
     }
 
     /// The same, and sooner: merging indexes is left to the node that opens the data directory next.
     pub fn close_soon(&self) {
+        self.stop_gpu();
         self.library.close_soon(true);
+    }
+
+    fn stop_gpu(&self) {
+        if let Some(gpu) = &self.gpu {
+            gpu.stop();
+        }
     }
 }
 
-fn library_config(config: &Config) -> collection::Config {
+fn library_config(config: &Config, gpu: Option<GpuClient>) -> collection::Config {
     collection::Config {
         data_dir: config.data_dir.clone(),
         segment_bytes: config.store.segment_bytes.0,
@@ -219,6 +236,7 @@ fn library_config(config: &Config) -> collection::Config {
             recall: config.index.recall,
             scan_max: config.index.scan_max,
         },
+        gpu,
         words: Arc::new(WordCache::new(config.search.word_cache_bytes.0)),
         clock: Arc::new(SystemClock),
     }

@@ -24,6 +24,8 @@ use serde_json::{Map, Value};
 
 use crate::base::{Clock, Fault, Lsn};
 use crate::embed::{EmbedError, Embedder, Models};
+use crate::index::gpu::service::GpuClient;
+pub use crate::index::gpu::service::{DeviceState, Verdict};
 use crate::index::lexical::{LexicalError, WordCache};
 use crate::index::vector;
 use crate::ingest;
@@ -67,6 +69,8 @@ pub struct Config {
     pub chunks: ingest::ChunkConfig,
     /// The vector index; its `dimensions` are replaced by the collection's model's.
     pub vectors: vector::Config,
+    /// The GPU; `None` where none is used.
+    pub gpu: Option<GpuClient>,
     /// Where words that are searched for are remembered.
     pub words: Arc<WordCache>,
     /// The time of day.
@@ -86,6 +90,7 @@ impl Config {
             limits: ingest::Limits::default(),
             chunks: ingest::ChunkConfig::default(),
             vectors: vector::Config::new(256),
+            gpu: None,
             words: Arc::new(WordCache::new(1 << 20)),
             clock: Arc::new(crate::base::SystemClock),
         }
@@ -360,6 +365,12 @@ impl Library {
     /// compared with a scan.
     pub fn look_at_recall(&self) {
         self.upkeep.look(&self.views);
+    }
+
+    /// The GPU; `None` where none is used.
+    #[must_use]
+    pub fn gpu(&self) -> Option<&GpuClient> {
+        self.config.gpu.as_ref()
     }
 
     /// Lets the kernel have the mapped files of the vector indexes; what is needed comes back page by page.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::auth::{CertificateFiles, Name};
 use crate::base::{ByteSize, Fault};
+use crate::index::gpu::service as gpu;
 use crate::snapshot::{BucketConfig, Retention, Target};
 use crate::telemetry::{self, LogFormat};
 
@@ -166,6 +167,8 @@ pub struct Index {
     pub recall: f64,
     /// Largest filtered set that is scanned exactly.
     pub scan_max: usize,
+    /// Whether the GPU is used, and how.
+    pub gpu: gpu::Options,
 }
 
 /// Defaults of a search.
@@ -558,6 +561,11 @@ fn check(settings: &[Setting], overrides: &Overrides, problems: &mut Vec<Problem
             expansion_search: checker.count("index.expansion_search", 8..=2_048),
             recall: checker.share("index.recall"),
             scan_max: checker.count("index.scan_max", 0..=10_000_000),
+            gpu: gpu::Options {
+                how: checker.parsed("index.gpu", gpu::Use::Auto, "auto, on or off"),
+                memory_bytes_max: checker.size("index.gpu_memory_bytes_max", 0).0,
+                batch_wait: checker.duration("index.gpu_batch_wait"),
+            },
         },
         search: Search {
             limit: checker.count("search.limit", 1..=50),

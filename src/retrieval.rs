@@ -25,6 +25,7 @@ use crate::collection::{Library, Passage, PassageKey, Searcher, WriteError};
 use crate::embed::EmbedError;
 pub use crate::index::filter::Filter;
 use crate::index::lexical::LexicalError;
+use crate::index::vector::{DeviceAnswer, DeviceQuestion};
 use crate::telemetry::Metrics;
 
 use self::answer_cache::AnswerCache;
@@ -226,6 +227,13 @@ enum Target<'a> {
     Embedding(Vec<f32>),
 }
 
+/// Sizes of an answer.
+struct Wanted {
+    limit: usize,
+    offset: usize,
+    tokens_max: usize,
+}
+
 /// Everything a ranking found.
 struct Ranking {
     ranked: Vec<Ranked>,
@@ -239,6 +247,44 @@ pub struct Asked {
     searchers: Vec<Searcher>,
     /// `None` where an answer may not be remembered.
     key: Option<Digest>,
+    ahead: Ahead,
+}
+
+/// What was done of a question ahead of answering it: nothing, where no GPU was asked.
+#[derive(Default)]
+struct Ahead {
+    /// The question's embedding by each model.
+    embeddings: HashMap<String, Arc<[f32]>>,
+    /// What the GPU found in each collection.
+    found: Vec<Option<DeviceAnswer>>,
+}
+
+/// A question that the GPU was asked: waiting for it takes no processor.
+pub struct AskedDevices {
+    embeddings: HashMap<String, Arc<[f32]>>,
+    questions: Vec<Option<DeviceQuestion>>,
+}
+
+impl Asked {
+    /// Whether the GPU may be asked first.
+    #[must_use]
+    pub fn asks_device(&self, mode: Mode) -> bool {
+        mode != Mode::Lexical && self.searchers.iter().any(Searcher::asks_device)
+    }
+
+    /// Takes over what the GPU found.
+    pub async fn with(&mut self, asked: AskedDevices) {
+        let AskedDevices { embeddings, questions } = asked;
+        let mut found = Vec::with_capacity(questions.len());
+        // They have been asked one and all; none waits longer for those before it.
+        for question in questions {
+            found.push(match question {
+                Some(question) => question.answer().await,
+                None => None,
+            });
+        }
+        self.ahead = Ahead { embeddings, found };
+    }
 }
 
 /// The searching half of the node.
@@ -279,7 +325,37 @@ impl Retrieval {
         }
         let searchers = self.searchers(&request.collections)?;
         let key = self.cache.key(request, &searchers);
-        Ok(Asked { searchers, key })
+        Ok(Asked { searchers, key, ahead: Ahead::default() })
+    }
+
+    /// Asks the GPU for the vector half of a question, where it searches; the answer goes into `asked`, see [`Asked::with`].
+    ///
+    /// * `request`: the one that was asked.
+    ///
+    /// # Errors
+    /// As for [`Retrieval::answer`].
+    pub fn ask_devices(&self, request: &SearchRequest, asked: &Asked) -> Result<AskedDevices, SearchError> {
+        let wanted = self.wanted(request)?;
+        let candidates = self.candidates(&wanted, 0);
+        let query = words(&request.query);
+        let mut embeddings: HashMap<String, Arc<[f32]>> = HashMap::new();
+        let mut questions = Vec::with_capacity(asked.searchers.len());
+        for searcher in &asked.searchers {
+            let info = searcher.collection();
+            if !searcher.asks_device() {
+                questions.push(None);
+                continue;
+            }
+            let among = request.filter.as_ref().map(|filter| searcher.matching(filter)).transpose()?;
+            let embedding = match embeddings.get(&info.model) {
+                Some(known) => Arc::clone(known),
+                None => self.embedding(&info.model, query)?,
+            };
+            embeddings.insert(info.model.clone(), Arc::clone(&embedding));
+            let fits = embedding.len() == info.dimensions as usize;
+            questions.push(fits.then(|| searcher.ask_device(&embedding, candidates, among.as_deref())).flatten());
+        }
+        Ok(AskedDevices { embeddings, questions })
     }
 
     /// The answer to a question that was asked before, when nothing changed since. Cost: a lookup.
@@ -299,7 +375,7 @@ impl Retrieval {
     pub fn answer(&self, request: &SearchRequest, asked: &Asked) -> Result<Arc<SearchAnswer>, SearchError> {
         self.metrics.search_cache_misses.inc();
         let target = Target::Text(words(&request.query));
-        let answer = Arc::new(self.compose(&target, request, &asked.searchers, None)?);
+        let answer = Arc::new(self.compose(&target, request, (&asked.searchers, &asked.ahead), None)?);
         if let Some(key) = asked.key {
             self.cache.insert(key, &answer);
         }
@@ -340,7 +416,12 @@ impl Retrieval {
             embedding.iter_mut().for_each(|value| *value /= norm);
         }
         let request = SearchRequest { mode: Mode::Dense, ..request.clone() };
-        let answer = self.compose(&Target::Embedding(embedding), &request, &searchers, Some(&source.document))?;
+        let answer = self.compose(
+            &Target::Embedding(embedding),
+            &request,
+            (&searchers, &Ahead::default()),
+            Some(&source.document),
+        )?;
         Ok(Arc::new(answer))
     }
 
@@ -360,7 +441,7 @@ impl Retrieval {
         fusion: Option<Fusion>,
     ) -> Result<Vec<Ranked>, SearchError> {
         let searchers = self.searchers(&[collection.to_owned()])?;
-        Ok(self.ranking(&Target::Text(query), mode, fusion, None, candidates, &searchers)?.ranked)
+        Ok(self.ranking(&Target::Text(query), mode, fusion, None, candidates, (&searchers, &Ahead::default()))?.ranked)
     }
 
     /// Candidates per half that a search with the default limit takes.
@@ -391,17 +472,15 @@ impl Retrieval {
         &self,
         target: &Target<'_>,
         request: &SearchRequest,
-        searchers: &[Searcher],
+        (searchers, ahead): (&[Searcher], &Ahead),
         without: Option<&DocumentRecord>,
     ) -> Result<SearchAnswer, SearchError> {
-        let limit = in_range("limit", request.limit, self.config.limit, 1..=LIMIT_MAX)?;
-        let tokens_max = in_range("max_tokens", request.tokens_max, self.config.tokens_max, 50..=TOKENS_MAX)?;
-        let offset = in_range("cursor", Some(request.offset), 0, 0..=OFFSET_MAX)?;
+        let Wanted { limit, offset, tokens_max } = self.wanted(request)?;
         // The passages of the document itself are its nearest neighbours; they must not be all there is.
         let own = without.map_or(0, |document| document.chunks.len().min(OWN_PASSAGES_MAX));
-        let candidates = self.config.candidates.max((offset + limit) * 2) + own;
+        let candidates = self.candidates(&Wanted { limit, offset, tokens_max }, own);
         let filter = request.filter.as_ref();
-        let ranking = self.ranking(target, request.mode, request.fusion, filter, candidates, searchers)?;
+        let ranking = self.ranking(target, request.mode, request.fusion, filter, candidates, (searchers, ahead))?;
         let query = match target {
             Target::Text(query) => query,
             Target::Embedding(_) => "",
@@ -427,6 +506,27 @@ impl Retrieval {
         })
     }
 
+    fn wanted(&self, request: &SearchRequest) -> Result<Wanted, SearchError> {
+        Ok(Wanted {
+            limit: in_range("limit", request.limit, self.config.limit, 1..=LIMIT_MAX)?,
+            tokens_max: in_range("max_tokens", request.tokens_max, self.config.tokens_max, 50..=TOKENS_MAX)?,
+            offset: in_range("cursor", Some(request.offset), 0, 0..=OFFSET_MAX)?,
+        })
+    }
+
+    /// Passages that are taken from each half.
+    ///
+    /// * `own`: passages among them that will be left out.
+    fn candidates(&self, wanted: &Wanted, own: usize) -> usize {
+        self.config.candidates.max((wanted.offset + wanted.limit) * 2) + own
+    }
+
+    fn embedding(&self, model: &str, query: &str) -> Result<Arc<[f32]>, SearchError> {
+        let known = self.library.models().get(model);
+        let model = known.ok_or_else(|| SearchError::Model(WriteError::NoSuchModel { name: model.to_owned() }))?;
+        Ok(self.embeddings.embed(model.as_ref(), query)?)
+    }
+
     fn ranking(
         &self,
         target: &Target<'_>,
@@ -434,7 +534,7 @@ impl Retrieval {
         fusion: Option<Fusion>,
         filter: Option<&Filter>,
         candidates: usize,
-        searchers: &[Searcher],
+        (searchers, ahead): (&[Searcher], &Ahead),
     ) -> Result<Ranking, SearchError> {
         let mut lexical: Vec<(PassageKey, f32)> = Vec::new();
         let mut dense: Vec<(PassageKey, f32)> = Vec::new();
@@ -464,10 +564,10 @@ impl Retrieval {
                     Target::Text(query) => match embeddings.entry(info.model.as_str()) {
                         std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
                         std::collections::hash_map::Entry::Vacant(new) => {
-                            let model = self.library.models().get(&info.model).ok_or_else(|| {
-                                SearchError::Model(WriteError::NoSuchModel { name: info.model.clone() })
-                            })?;
-                            new.insert(self.embeddings.embed(model.as_ref(), query)?)
+                            new.insert(match ahead.embeddings.get(&info.model) {
+                                Some(known) => Arc::clone(known),
+                                None => self.embedding(&info.model, query)?,
+                            })
                         }
                     },
                 };
@@ -477,7 +577,10 @@ impl Retrieval {
                     weight = Some(weight.map_or(own, |weight| weight.min(own)));
                 }
                 if embedding.len() == info.dimensions as usize {
-                    let mut nearest = searcher.nearest(embedding, candidates, among.as_deref());
+                    let device = ahead.found.get(place).and_then(Option::as_ref);
+                    let mut nearest = device
+                        .and_then(|answer| searcher.collect(answer))
+                        .unwrap_or_else(|| searcher.nearest(embedding, candidates, among.as_deref()));
                     if mode == Mode::Hybrid {
                         let found: FxHashSet<u64> = nearest.iter().map(|neighbor| neighbor.key).collect();
                         let own =

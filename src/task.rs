@@ -22,7 +22,7 @@ use tracing::Instrument as _;
 
 pub use memory::{Resident, memory_limit, resident};
 pub use pool::CpuPool;
-pub use turns::{Busy, Flow, Turn, Turns};
+pub use turns::{Busy, Flow, Paused, Turn, Turns};
 
 /// Runs `future` as a task of its own, in a span with its name. The caller awaits or aborts the handle.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]

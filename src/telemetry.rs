@@ -4,6 +4,7 @@
 //! that standard output carries answers alone (over stdio it carries the protocol). Metrics are plain counters that
 //! cost nanoseconds; rendering happens on the admin thread.
 
+mod gpu;
 mod journal;
 
 use std::fmt;
@@ -23,6 +24,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry as Subscriber};
 
+pub use self::gpu::{FallbackLabels, GpuMetrics};
 use self::journal::Journal;
 
 /// How log lines look.
@@ -178,6 +180,8 @@ pub struct Metrics {
     pub snapshot_age: Gauge<f64, AtomicU64>,
     /// Seconds since a snapshot was last proved; infinite when none was.
     pub snapshot_verified_age: Gauge<f64, AtomicU64>,
+    /// The GPU.
+    pub gpu: GpuMetrics,
 }
 
 /// Label of a collection's metrics.
@@ -224,6 +228,7 @@ impl Metrics {
             read_only: Gauge::default(),
             snapshot_age: Gauge::default(),
             snapshot_verified_age: Gauge::default(),
+            gpu: GpuMetrics::new(),
             registry: Arc::new(Mutex::new(Registry::default())),
         };
         registry.register("tool_calls", "Tool calls", metrics.tool_calls.clone());
@@ -293,6 +298,7 @@ impl Metrics {
             "Time since a snapshot was last proved",
             metrics.snapshot_verified_age.clone(),
         );
+        metrics.gpu.register(&mut registry);
         *metrics.registry.lock() = registry;
         metrics
     }

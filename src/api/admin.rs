@@ -119,6 +119,8 @@ async fn ready(State(shared): State<Shared>, request: Request) -> Response {
                     "verified_age_seconds": health.verified_age_seconds,
                     "warnings": health.warnings,
                 });
+                // Nor is one without its GPU slow to answer for it: the CPU does.
+                detail["gpu"] = crate::mcp::gpu_json(&watched.library);
             }
             super::json_response(status, detail.to_string())
         }
@@ -161,6 +163,7 @@ fn observe(library: &Library, metrics: &Metrics) {
     metrics.passages.clear();
     metrics.passages_unlinked.clear();
     metrics.vector_recall.clear();
+    metrics.gpu.collections.clear();
     for info in library.collections() {
         let labels = CollectionLabels { collection: info.name.clone() };
         metrics.documents.get_or_create(&labels).set(info.documents.cast_signed());
@@ -169,6 +172,9 @@ fn observe(library: &Library, metrics: &Metrics) {
             metrics.passages_unlinked.get_or_create(&labels).set(searcher.unlinked() as i64);
             if let Some(recall) = searcher.recall() {
                 metrics.vector_recall.get_or_create(&labels).set(recall.at_10);
+            }
+            if let Some(verdict) = searcher.device() {
+                metrics.gpu.collections.get_or_create(&labels).set(i64::from(verdict.by_gpu));
             }
         }
     }

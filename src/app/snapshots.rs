@@ -44,7 +44,7 @@ pub fn snapshots(config: &Config, runtime: Handle) -> Snapshots {
         configuration: config.effective.clone(),
         clock: Arc::new(SystemClock),
     };
-    Snapshots::new(told, Arc::new(Opens { config: library_config(config) }), runtime)
+    Snapshots::new(told, Arc::new(Opens { config: library_config(config, None) }), runtime)
 }
 
 /// The indexes of a collection, and every passage that its lexical index knows.

@@ -49,6 +49,18 @@ fn show(answer: &Value) -> Result<(), Failure> {
     for model in answer["models"].as_array().into_iter().flatten() {
         line("model", format!("{} ({} dimensions)", output::text(model, "name"), model["dimensions"]))?;
     }
+    let gpu = &answer["gpu"];
+    match output::text(gpu, "state") {
+        "ready" => line("gpu", format!("{}, driver {}", output::text(gpu, "device"), output::text(gpu, "driver")))?,
+        "off" => {}
+        "starting" => line("gpu", "is being opened".to_owned())?,
+        "failed" => line("gpu", format!("failed, the CPU searches: {}", output::text(gpu, "reason")))?,
+        _ => line("gpu", format!("none: {}", output::text(gpu, "reason")))?,
+    }
+    for collection in gpu["collections"].as_array().into_iter().flatten() {
+        let (name, by) = (output::text(collection, "name"), output::text(collection, "searched_by"));
+        line("", format!("{name}: searched by the {}; {}", by.to_uppercase(), output::text(collection, "reason")))?;
+    }
     let snapshots = &answer["snapshots"];
     let age = |name: &str| snapshots[name].as_u64().map(super::snapshot::ago);
     let newest = age("age_seconds").map_or_else(|| "none yet".to_owned(), |age| format!("newest {age}"));

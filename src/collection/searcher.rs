@@ -6,8 +6,9 @@ use super::views::Views;
 use crate::base::Lsn;
 use crate::index::analysis::Language;
 use crate::index::filter::Filter;
+use crate::index::gpu::service::Verdict;
 use crate::index::lexical::{LexicalError, LexicalHit, LexicalSearcher, Passages};
-use crate::index::vector::{Neighbor, Recall};
+use crate::index::vector::{DeviceAnswer, DeviceQuestion, Neighbor, Recall};
 use crate::store::CollectionInfo;
 
 /// An immutable read view of a collection. Cheap to make; drop it after the search.
@@ -92,6 +93,33 @@ impl Searcher {
             found = found.or_else(|| vectors.search_among(embedding, limit, &among.rows(vectors)));
         }
         found.unwrap_or_else(|| vectors.exact(embedding, limit, Some(&among.keys())))
+    }
+
+    /// Whether the GPU may be asked for neighbours.
+    #[must_use]
+    pub fn asks_device(&self) -> bool {
+        self.views.vectors.asks_device()
+    }
+
+    /// Asks the GPU what [`Self::nearest`] asks the CPU; `None` where the CPU is to be asked. See
+    /// [`crate::index::vector::VectorIndex::ask_device`].
+    #[must_use]
+    pub fn ask_device(&self, embedding: &[f32], limit: usize, among: Option<&Passages>) -> Option<DeviceQuestion> {
+        let vectors = &self.views.vectors;
+        vectors.ask_device(embedding, limit, among.map(|among| among.rows(vectors)))
+    }
+
+    /// The passages that the GPU found; `None` where the CPU is to be asked after all.
+    #[must_use]
+    pub fn collect(&self, answer: &DeviceAnswer) -> Option<Vec<Neighbor>> {
+        self.views.note_search();
+        self.views.vectors.collect(answer)
+    }
+
+    /// Whether the GPU answers, and why; `None` where none is used.
+    #[must_use]
+    pub fn device(&self) -> Option<Verdict> {
+        self.views.vectors.device()
     }
 
     /// The similarity of each of these passages, whose keys ascend; those that have no embedding are left out. Cost: 0.1 µs a passage.

@@ -46,7 +46,7 @@ const NEVER: u64 = u64::MAX;
 /// Both indexes of one collection.
 pub(super) struct Views {
     pub(super) lexical: LexicalIndex,
-    pub(super) vectors: VectorIndex,
+    pub(super) vectors: Arc<VectorIndex>,
     lexical_applied: AtomicU64,
     vectors_applied: AtomicU64,
     /// A failed index takes nothing more: a commit after the failure would claim what the index lacks, and the next start
@@ -65,6 +65,10 @@ impl Views {
         let vectors_config = vector::Config { dimensions: dimensions(info), ..config.vectors.clone() };
         let path = directory(config, "vectors", info.id);
         let (vectors, vectors_applied) = VectorIndex::open(&path, vectors_config, trust)?;
+        let vectors = Arc::new(vectors);
+        if let Some(gpu) = &config.gpu {
+            vectors.join_device(gpu);
+        }
         Ok(Self {
             lexical,
             vectors,

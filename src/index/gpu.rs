@@ -14,9 +14,12 @@ mod process;
 mod program;
 #[path = "../gpu_helper/protocol.rs"]
 mod protocol;
+mod resident;
 pub mod selftest;
+pub mod service;
 #[cfg(test)]
 mod tests;
+mod worker;
 
 use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;

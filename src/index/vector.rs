@@ -32,7 +32,9 @@
 
 mod bits;
 mod column;
+mod device;
 mod disk;
+mod engine;
 mod error;
 mod graph;
 mod keys;
@@ -45,16 +47,20 @@ mod tests;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use half::f16;
 use parking_lot::Mutex;
 
+pub(super) use self::bits::Bits;
 use self::column::MappedFile;
+use self::device::Place;
+pub use self::device::{DeviceAnswer, DeviceQuestion};
 pub use self::disk::DiskError;
 use self::disk::{Journal, Record, Sealed, SealedGraph, VectorManifest};
+use self::engine::{Engine as _, Flat, Hnsw};
 pub use self::error::{ApplyError, BuildError, CheckpointError, GraphError, OpenError};
 use self::graph::Graph;
 pub use self::graph::Verified;
@@ -168,6 +174,8 @@ pub struct VectorIndex {
     sample: Mutex<Sample>,
     /// Held during a checkpoint, so that two do not mix. Taken before `writer`.
     checkpoint: Mutex<()>,
+    /// Where the GPU is asked; empty where none is used.
+    device: OnceLock<Place>,
 }
 
 struct Writer {
@@ -225,6 +233,7 @@ impl VectorIndex {
             writer: Mutex::new(Writer { current, successor: None, journal, manifest, next_number }),
             sample: Mutex::default(),
             checkpoint: Mutex::new(()),
+            device: OnceLock::new(),
         };
         Ok((index, applied))
     }
@@ -349,16 +358,30 @@ impl VectorIndex {
     pub fn search(&self, query: &[f32], limit: usize) -> Vec<Neighbor> {
         let view = self.view.load();
         let Some(query) = scan::unit_query(query, self.config.dimensions) else { return Vec::new() };
+        self.nearest(&view, &query, limit, |sample, query| sample.take(query))
+    }
+
+    /// The same for a unit vector.
+    ///
+    /// * `walked`: told of a question that walks the graph.
+    fn nearest(
+        &self,
+        view: &View,
+        query: &[f16],
+        limit: usize,
+        walked: impl FnOnce(&mut Sample, &[f16]),
+    ) -> Vec<Neighbor> {
         let reach = view.graph.linked().min(view.vectors.count());
         let limit = limit.min(view.live);
+        let flat = || Flat.nearest(view, query, limit, None).unwrap_or_default();
         if !self.is_walk_worth_it(reach, limit, view.live) {
-            return view.scan(&query, limit, None);
+            return flat();
         }
         if let Some(mut sample) = self.sample.try_lock() {
-            sample.take(&query);
+            walked(&mut sample, query);
         }
-        let expansion = view.graph.expansion_search();
-        view.walk(&query, limit, expansion, None, reach).unwrap_or_else(|| view.scan(&query, limit, None))
+        let graph = Hnsw { expansion: view.graph.expansion_search(), reach };
+        graph.nearest(view, query, limit, None).unwrap_or_else(flat)
     }
 
     /// The same among the rows of `allowed`; `None` when the matrix was rewritten since [`Self::row_set`] made it.
@@ -376,8 +399,9 @@ impl VectorIndex {
         let is_narrow = admitted <= self.config.scan_max
             || admitted.saturating_mul(admitted) <= view.live.saturating_mul(expansion * SCAN_WALK_RATIO);
         let walk = self.is_walk_worth_it(reach, limit, admitted) && !is_narrow;
-        let walked = walk.then(|| view.walk(&query, limit, expansion, Some(allowed), reach)).flatten();
-        Some(walked.unwrap_or_else(|| view.scan(&query, limit, Some(allowed))))
+        let graph = Hnsw { expansion, reach };
+        let walked = walk.then(|| graph.nearest(&view, &query, limit, Some(allowed))).flatten();
+        walked.or_else(|| Flat.nearest(&view, &query, limit, Some(allowed)))
     }
 
     /// Candidates of a walk among `admitted` rows. What is above the settings' is needed where many vectors lie close together, and
@@ -647,6 +671,9 @@ impl VectorIndex {
     fn publish(&self, current: &Matrix, journal: &Journal) {
         self.journal_bytes.store(journal.len(), Ordering::Relaxed);
         self.view.store(Arc::new(current.view()));
+        if let Some(place) = self.device.get() {
+            place.grew(current.rows());
+        }
     }
 }
 

@@ -279,7 +279,34 @@ pub(super) struct StatusAnswer {
     /// Embedding models.
     pub models: Vec<ModelStatus>,
     pub data_dir: String,
+    pub gpu: GpuStatus,
     pub snapshots: SnapshotStatus,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct GpuStatus {
+    /// off, starting, ready, failed or absent.
+    pub state: &'static str,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// Why it is not ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who answers for each collection; where the GPU is ready.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub collections: Vec<GpuCollection>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct GpuCollection {
+    pub name: String,
+    /// gpu or cpu.
+    pub searched_by: &'static str,
+    /// Why.
+    pub reason: String,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]

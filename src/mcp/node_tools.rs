@@ -21,7 +21,7 @@ use crate::auth::Principal;
 use crate::base::{ByteSize, NodeId};
 use crate::collection::{Library, WriterState};
 use crate::retrieval::Retrieval;
-use crate::task::{Busy, Flow, Readiness, Turns};
+use crate::task::{Busy, Flow, Readiness, Turn, Turns};
 use crate::telemetry::{Metrics, ToolLabels};
 
 use self::reading::Reading;
@@ -165,21 +165,36 @@ impl NodeTools {
         let question = Question::read(arguments)?;
         match self.reading.known(&question)? {
             Known::Answer(rendered) => Ok(rendered),
-            Known::Nothing(asked) => {
-                let flow = flow(principal, &question.request.collections);
-                self.read(flow, |reading| reading.search(&question, &asked)).await
+            Known::Nothing(mut asked) => {
+                let mut turn = self.turn(flow(principal, &question.request.collections)).await?;
+                if asked.asks_device(question.request.mode) {
+                    let devices = self.retrieval().ask_devices(&question.request, &asked)?;
+                    // Others compute while the GPU does.
+                    let paused = turn.pause();
+                    asked.with(devices).await;
+                    turn = paused.resume().await.map_err(|Busy| ToolError::overloaded())?;
+                }
+                let answer = self.reading.search(&question, &asked);
+                drop(turn);
+                answer
             }
         }
     }
 
-    /// Reads when it is the flow's turn, or refuses at once.
-    async fn read<T>(&self, flow: Flow, read: impl FnOnce(&Reading) -> Result<T, ToolError>) -> Result<T, ToolError> {
+    /// Waits for the flow's turn, or refuses at once.
+    async fn turn(&self, flow: Flow) -> Result<Turn, ToolError> {
         let came = Instant::now();
-        let Ok(_turn): Result<_, Busy> = self.turns.take(flow).await else {
+        let Ok(turn) = self.turns.take(flow).await else {
             self.metrics.requests_shed.inc();
             return Err(ToolError::overloaded());
         };
         self.metrics.read_wait_seconds.observe(came.elapsed().as_secs_f64());
+        Ok(turn)
+    }
+
+    /// Reads when it is the flow's turn, or refuses at once.
+    async fn read<T>(&self, flow: Flow, read: impl FnOnce(&Reading) -> Result<T, ToolError>) -> Result<T, ToolError> {
+        let _turn = self.turn(flow).await?;
         read(&self.reading)
     }
 
@@ -257,9 +272,15 @@ impl NodeTools {
                 })
                 .collect(),
             data_dir: self.library.data_dir().display().to_string(),
+            gpu: shapes::gpu(&self.library),
             snapshots: self.backups.status(),
         }
     }
+}
+
+/// How the GPU is, and what it is used for, as `get_status` shows it.
+pub(crate) fn gpu_json(library: &Library) -> Value {
+    serde_json::to_value(shapes::gpu(library)).expect("answers are plain data")
 }
 
 pub(crate) fn quota_reached(used: u64, limit: u64) -> String {

@@ -47,6 +47,14 @@ pub struct Turn {
     flow: Flow,
 }
 
+/// A turn that was put off while its task waits for something else than the processor. Its place is kept; dropping it gives it up.
+#[must_use = "dropping it ends the turn"]
+pub struct Paused {
+    /// `None` once it went on.
+    lines: Option<Arc<Lines>>,
+    flow: Flow,
+}
+
 struct Lines {
     state: Mutex<State>,
     /// Turns at once.
@@ -146,13 +154,11 @@ impl Turns {
     }
 }
 
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let Some(lines) = self.lines.take() else { return };
-        let mut state = lines.state.lock();
-        state.leave(self.flow);
+impl Lines {
+    /// Gives a turn that is free to whoever is next.
+    fn hand_on(self: &Arc<Self>, state: &mut State) {
         while let Some((flow, waiter)) = state.next() {
-            match waiter.send(Self { lines: Some(Arc::clone(&lines)), flow }) {
+            match waiter.send(Turn { lines: Some(Arc::clone(self)), flow }) {
                 Ok(()) => return,
                 // Nobody waits for it any more.
                 Err(mut turn) => {
@@ -162,6 +168,56 @@ impl Drop for Turn {
             }
         }
         state.taken -= 1;
+    }
+}
+
+impl Turn {
+    /// Lets others compute while this task waits for something else, and keeps its place.
+    pub fn pause(mut self) -> Paused {
+        let lines = self.lines.take();
+        if let Some(lines) = &lines {
+            lines.hand_on(&mut lines.state.lock());
+        }
+        Paused { lines, flow: self.flow }
+    }
+}
+
+impl Paused {
+    /// Waits for the next turn of the flow. It was let in before, so it is not refused.
+    ///
+    /// # Errors
+    /// [`Busy`] when the turns are gone.
+    pub async fn resume(mut self) -> Result<Turn, Busy> {
+        let Some(lines) = self.lines.take() else { return Err(Busy) };
+        let given = {
+            let mut state = lines.state.lock();
+            if state.taken < lines.width {
+                state.taken += 1;
+                return Ok(Turn { lines: Some(Arc::clone(&lines)), flow: self.flow });
+            }
+            let (waiter, given) = oneshot::channel();
+            state.wait(self.flow, waiter);
+            given
+        };
+        drop(lines);
+        given.await.map_err(|_| Busy)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Some(lines) = self.lines.take() else { return };
+        let mut state = lines.state.lock();
+        state.leave(self.flow);
+        lines.hand_on(&mut state);
+    }
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        if let Some(lines) = self.lines.take() {
+            lines.state.lock().leave(self.flow);
+        }
     }
 }
 
@@ -252,6 +308,25 @@ mod tests {
             });
         }
         assert_eq!(order, [10, 20, 30, 11, 21, 12]);
+    }
+
+    #[test]
+    fn who_pauses_lets_others_compute_and_keeps_the_place() {
+        let turns = Turns::new(1, 2);
+        let first = given(&mut ask(&turns, flow(1, 1)));
+        let mut second = ask(&turns, flow(2, 2));
+        assert!(poll(&mut second).is_pending());
+        let paused = first.pause();
+        let second = given(&mut second);
+        assert!(matches!(poll(&mut ask(&turns, flow(3, 3))), Poll::Ready(Err(Busy))), "both places are held");
+        let mut resumed: Asking = Box::pin(paused.resume());
+        assert!(poll(&mut resumed).is_pending(), "another computes");
+        drop(second);
+        let first = given(&mut resumed);
+        drop(first.pause());
+        let others: Vec<Turn> = vec![given(&mut ask(&turns, flow(4, 4)))];
+        assert!(poll(&mut ask(&turns, flow(5, 5))).is_pending(), "the place of who paused and went is free");
+        drop(others);
     }
 
     #[test]

@@ -16,9 +16,9 @@ fn gpu(arguments: &[&str]) -> Output {
 }
 
 /// The helper that a process has started, once it has.
-fn helper_of(child: &Child) -> u32 {
+pub fn helper_of(process: u32) -> u32 {
     loop {
-        let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).expect("it runs");
+        let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
         let children = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
         let first = children.flat_map(|ids| ids.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).next();
         // Between fork and exec it still has the name of the one that starts it.
@@ -36,7 +36,7 @@ fn long_selftest() -> (Child, u32) {
     let mut command = cairn();
     command.args(["gpu", "selftest", "--software", "--cases", "10000000", "--patience", "1"]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
-    let helper = helper_of(&child);
+    let helper = helper_of(child.id());
     while !is_open(helper) {}
     (child, helper)
 }
@@ -48,7 +48,7 @@ fn signalled(signal: &str) -> (Output, u32) {
     (child.wait_with_output().expect("it ends"), helper)
 }
 
-fn is_open(helper: u32) -> bool {
+pub fn is_open(helper: u32) -> bool {
     // It forbids new programs once the device is open: the second filter.
     fs::read_to_string(format!("/proc/{helper}/status")).is_ok_and(|status| status.contains("Seccomp_filters:\t2"))
 }

@@ -20,6 +20,7 @@ mod faults;
 mod first_run;
 mod formats;
 mod gpu;
+mod gpu_searches;
 mod host;
 mod host_guest;
 mod image;

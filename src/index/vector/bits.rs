@@ -12,7 +12,7 @@ const PAGE_BITS: usize = WORDS * 64;
 
 /// Which of the rows `0..len` are in the set.
 #[derive(Clone, Default)]
-pub(super) struct Bits {
+pub(in crate::index) struct Bits {
     pages: Vec<Arc<[u64; WORDS]>>,
     len: usize,
 }
@@ -20,7 +20,7 @@ pub(super) struct Bits {
 impl Bits {
     /// Rows `0..len`, those with a set bit in `bytes` (bit `i % 8` of byte `i / 8`) included. `None` when the number of
     /// bytes does not fit `len`.
-    pub(super) fn from_bytes(bytes: &[u8], len: usize) -> Option<Self> {
+    pub(in crate::index) fn from_bytes(bytes: &[u8], len: usize) -> Option<Self> {
         if bytes.len() != len.div_ceil(8) {
             return None;
         }
@@ -33,31 +33,31 @@ impl Bits {
     }
 
     /// The inverse of [`Self::from_bytes`].
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub(in crate::index) fn to_bytes(&self) -> Vec<u8> {
         let words = self.pages.iter().flat_map(|page| page.iter());
         let mut bytes: Vec<u8> = words.flat_map(|word| word.to_le_bytes()).collect();
         bytes.truncate(self.len.div_ceil(8));
         bytes
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::index) fn len(&self) -> usize {
         self.len
     }
 
     /// Whether `row` is in the set.
     #[inline]
-    pub(super) fn contains(&self, row: usize) -> bool {
+    pub(in crate::index) fn contains(&self, row: usize) -> bool {
         self.word(row / 64) & (1 << (row % 64)) != 0
     }
 
     /// The bits of rows `64 * index..64 * index + 64`, lowest first; rows past the end are absent.
     #[inline]
-    pub(super) fn word(&self, index: usize) -> u64 {
+    pub(in crate::index) fn word(&self, index: usize) -> u64 {
         self.pages.get(index / WORDS).map_or(0, |page| page[index % WORDS])
     }
 
     /// Appends `count` rows, all in the set.
-    pub(super) fn extend(&mut self, count: usize) {
+    pub(in crate::index) fn extend(&mut self, count: usize) {
         let end = self.len + count;
         self.pages.resize_with(end.div_ceil(PAGE_BITS), || Arc::new([0; WORDS]));
         while self.len < end {
@@ -70,7 +70,7 @@ impl Bits {
     }
 
     /// Takes `row` out; whether it was in the set.
-    pub(super) fn remove(&mut self, row: usize) -> bool {
+    pub(in crate::index) fn remove(&mut self, row: usize) -> bool {
         if !self.contains(row) {
             return false;
         }
@@ -79,12 +79,12 @@ impl Bits {
     }
 
     /// How many rows are in the set.
-    pub(super) fn count(&self) -> usize {
+    pub(in crate::index) fn count(&self) -> usize {
         self.pages.iter().flat_map(|page| page.iter()).map(|word| word.count_ones() as usize).sum()
     }
 
     /// The rows in the set, ascending.
-    pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
+    pub(in crate::index) fn iter(&self) -> impl Iterator<Item = usize> {
         ones((0..self.len.div_ceil(64)).map(|index| self.word(index)))
     }
 }

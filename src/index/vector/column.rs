@@ -131,7 +131,7 @@ impl<T: Plain> Rows<T> {
 
 /// One append-only file of rows of `stride` numbers, and its writing end.
 pub(super) struct Column<T> {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     stride: usize,
     /// Rows that the file holds in full; no view reaches further.
@@ -174,7 +174,7 @@ impl<T: Plain> Column<T> {
         let mapping = Self::map(&file, path, stride, capacity_rows)?;
         let digest = (count == 0).then(|| (Hasher::new(), 0));
         Ok(Self {
-            file,
+            file: Arc::new(file),
             path: path.to_owned(),
             stride,
             written: count,
@@ -241,6 +241,11 @@ impl<T: Plain> Column<T> {
     /// Returns once every row is on stable storage.
     pub(super) fn sync(&self) -> Result<(), DiskError> {
         self.file.sync_all().map_err(DiskError::of("sync", &self.path))
+    }
+
+    /// The file, for whoever reads published rows from it by themselves.
+    pub(super) fn file(&self) -> &Arc<File> {
+        &self.file
     }
 
     /// A second handle, to sync without holding the column.

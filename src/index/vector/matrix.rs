@@ -30,6 +30,8 @@ const WIDE_PART: usize = 3;
 /// What a search sees: never changes, except that the graph reaches further.
 pub(super) struct View {
     pub(super) vectors: Rows<f16>,
+    /// Where the vectors lie, row after row.
+    pub(super) file: Arc<File>,
     pub(super) keys: Rows<u64>,
     pub(super) alive: Bits,
     pub(super) live: usize,
@@ -106,7 +108,7 @@ impl View {
         (found >= limit).then(|| self.neighbors(best))
     }
 
-    fn neighbors(&self, best: Best) -> Vec<Neighbor> {
+    pub(super) fn neighbors(&self, best: Best) -> Vec<Neighbor> {
         let keys = self.keys.all();
         best.into_sorted().into_iter().map(|(score, row)| Neighbor { key: keys[row], score }).collect()
     }
@@ -229,6 +231,7 @@ impl Matrix {
     pub(super) fn view(&self) -> View {
         View {
             vectors: self.vectors.rows(self.rows()),
+            file: Arc::clone(self.vectors.file()),
             keys: self.keys.rows(self.rows()),
             alive: self.alive.clone(),
             live: self.live,

@@ -34,7 +34,7 @@ impl RowSet {
     }
 
     /// Which matrix they are of.
-    pub(super) fn generation(&self) -> u64 {
+    pub(in crate::index) fn generation(&self) -> u64 {
         self.generation
     }
 
@@ -58,7 +58,7 @@ impl RowSet {
 
     /// The bits of rows `64 * index..64 * index + 64`, lowest first.
     #[inline]
-    pub(super) fn word(&self, index: usize) -> u64 {
+    pub(in crate::index) fn word(&self, index: usize) -> u64 {
         self.words.get(index).copied().unwrap_or_default()
     }
 }

@@ -31,7 +31,7 @@ impl Normal {
 }
 
 /// `count` unit vectors around `clusters` centres with normal noise of `spread` per component.
-fn clustered(seed: u64, count: usize, clusters: usize, spread: f32) -> Vec<Vec<f16>> {
+pub(super) fn clustered(seed: u64, count: usize, clusters: usize, spread: f32) -> Vec<Vec<f16>> {
     let mut normal = Normal(seed);
     let centres: Vec<Vec<f32>> = (0..clusters).map(|_| (0..DIMENSIONS).map(|_| normal.next()).collect()).collect();
     let mut vector = |row: usize| {
@@ -41,7 +41,7 @@ fn clustered(seed: u64, count: usize, clusters: usize, spread: f32) -> Vec<Vec<f
     (0..count).map(&mut vector).collect()
 }
 
-fn wide(vector: &[f16]) -> Vec<f32> {
+pub(super) fn wide(vector: &[f16]) -> Vec<f32> {
     vector.iter().map(|x| x.to_f32()).collect()
 }
 
@@ -49,7 +49,7 @@ fn config(flat_max: usize) -> Config {
     Config { flat_max, scan_max: 200, ..Config::new(DIMENSIONS) }
 }
 
-fn key(row: usize) -> u64 {
+pub(super) fn key(row: usize) -> u64 {
     (row as u64 / 3 + 1) << 20 | (row as u64 % 3)
 }
 
@@ -66,12 +66,12 @@ fn feed(index: &VectorIndex, from: usize, vectors: &[Vec<f16>]) {
     }
 }
 
-fn build(index: &VectorIndex) {
+pub(super) fn build(index: &VectorIndex) {
     while index.build_step(1000).expect("builds") > 0 {}
     while index.verify_graph(1000).expect("verifies").checked > 0 {}
 }
 
-fn filled(flat_max: usize, vectors: &[Vec<f16>]) -> (TempDir, VectorIndex) {
+pub(super) fn filled(flat_max: usize, vectors: &[Vec<f16>]) -> (TempDir, VectorIndex) {
     let dir = tempfile::tempdir().expect("temporary directory");
     let (index, applied) = open(dir.path(), &config(flat_max), Trust::SameBoot);
     assert_eq!(applied, Lsn::ZERO);

@@ -1,11 +1,13 @@
 //! From what the parts below give to answers.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
-use super::super::answers::{self, rounded};
+use super::super::answers::{self, GpuCollection, GpuStatus, rounded};
 use super::super::{Place, ToolAnswer, ToolError};
 use crate::base::NodeId;
-use crate::collection::{CollectionInfo, DocumentRecord};
+use crate::collection::{CollectionInfo, DeviceState, DocumentRecord, Library, Verdict};
 use crate::collection::{DocumentOutcome, DocumentStatus, WriteError};
 use crate::retrieval::{Hit, SearchError, shown_metadata};
 
@@ -148,5 +150,29 @@ impl From<WriteError> for ToolError {
             WriteError::Stopping => "overloaded",
         };
         Self { code, message: error.to_string(), fault }
+    }
+}
+
+/// How the GPU is, and what it is used for.
+pub(super) fn gpu(library: &Library) -> GpuStatus {
+    let none = GpuStatus { state: "off", device: None, driver: None, reason: None, collections: Vec::new() };
+    let Some(client) = library.gpu() else { return none };
+    match client.state() {
+        DeviceState::Starting => GpuStatus { state: "starting", ..none },
+        DeviceState::Absent { reason } => GpuStatus { state: "absent", reason: Some(reason), ..none },
+        DeviceState::Failed { reason, again_in } => {
+            let reason = format!("{reason}; tried again after {} s", again_in.as_secs());
+            GpuStatus { state: "failed", reason: Some(reason), ..none }
+        }
+        DeviceState::Ready { adapter } => {
+            let verdict = |info: &Arc<CollectionInfo>| {
+                let Verdict { by_gpu, reason } = library.searcher(info)?.device()?;
+                let searched_by = if by_gpu { "gpu" } else { "cpu" };
+                Some(GpuCollection { name: info.name.clone(), searched_by, reason })
+            };
+            let collections = library.collections().iter().filter_map(verdict).collect();
+            let (device, driver) = (Some(adapter.name), Some(adapter.driver));
+            GpuStatus { state: "ready", device, driver, reason: None, collections }
+        }
     }
 }

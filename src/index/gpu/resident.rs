@@ -1,0 +1,113 @@
+//! The vectors of one collection on the device, and how they follow the index.
+//!
+//! Invariants: rows are appended in order and never changed; rows that were removed are told of in lots, since searches leave them
+//! out by themselves. A matrix of another generation is another matrix.
+
+use std::os::fd::AsFd as _;
+
+use super::super::ones::ones;
+use super::super::vector::Bits;
+use super::service::Snapshot;
+use super::{DeviceMatrix, Format, Gpu, GpuError, Metric};
+
+/// Bytes that are handed over at a time, so that questions about other collections get their turn in between.
+const SLICE_BYTES: usize = 32 << 20;
+/// Rows beyond those on the device that each search scans itself, before they are handed over.
+const TAIL: usize = 1_024;
+/// Removed rows that the device is not told of yet.
+const REMOVED: usize = 8;
+/// Ranges of a message.
+const RANGES_MAX: usize = 100_000;
+
+/// A collection on the device.
+pub(super) struct Resident {
+    pub(super) matrix: DeviceMatrix,
+    pub(super) generation: u64,
+    pub(super) format: Format,
+    /// Rows on the device.
+    pub(super) rows: usize,
+    dimensions: usize,
+    /// Which of them the device knows to be there.
+    alive: Bits,
+    removed: usize,
+}
+
+/// Bytes of a row on the device.
+pub(super) fn row_bytes(format: Format, dimensions: usize) -> u64 {
+    let number = match format {
+        Format::F32 => 4,
+        Format::F16 => 2,
+        Format::I8 => 1,
+    };
+    (dimensions * number).next_multiple_of(16) as u64
+}
+
+impl Resident {
+    /// Hands the first rows over.
+    pub(super) fn begin(gpu: &mut Gpu, snapshot: &Snapshot, format: Format) -> Result<Self, GpuError> {
+        let dimensions = snapshot.dimensions;
+        let rows = snapshot.rows.min(slice(dimensions));
+        let file = snapshot.file.as_fd();
+        // All vectors are unit vectors, so the inner product is the cosine.
+        let matrix = gpu.load(file, (format, Metric::Dot), dimensions as u32, rows as u32)?;
+        let mut alive = Bits::default();
+        alive.extend(rows);
+        Ok(Self { matrix, generation: snapshot.generation, format, rows, dimensions, alive, removed: 0 })
+    }
+
+    /// Hands over a slice of what is missing; whether all is there now.
+    pub(super) fn proceed(&mut self, gpu: &mut Gpu, snapshot: &Snapshot) -> Result<bool, GpuError> {
+        let rows = snapshot.rows.min(self.rows + slice(self.dimensions));
+        if rows > self.rows {
+            gpu.append(&mut self.matrix, rows as u32)?;
+            self.alive.extend(rows - self.rows);
+            self.rows = rows;
+        }
+        Ok(self.rows >= snapshot.rows)
+    }
+
+    /// Brings the device up to date where that is due and takes no longer than a question may wait. Whether it is fit to answer.
+    pub(super) fn follow(&mut self, gpu: &mut Gpu, snapshot: &Snapshot) -> Result<bool, GpuError> {
+        if self.generation != snapshot.generation {
+            return Ok(false);
+        }
+        if snapshot.rows.saturating_sub(self.rows) > TAIL && !self.proceed(gpu, snapshot)? {
+            return Ok(false);
+        }
+        self.forget(gpu, snapshot)?;
+        Ok(true)
+    }
+
+    /// Tells the device of rows that were removed, when they are more than a few.
+    pub(super) fn forget(&mut self, gpu: &mut Gpu, snapshot: &Snapshot) -> Result<(), GpuError> {
+        let removed = snapshot.rows - snapshot.live;
+        if removed < self.removed + REMOVED {
+            return Ok(());
+        }
+        let gone = |index| self.alive.word(index) & !snapshot.alive.word(index);
+        let gone: Vec<usize> = ones((0..self.rows.div_ceil(64)).map(gone)).collect();
+        let mut ranges: Vec<[u32; 2]> = Vec::new();
+        for row in gone {
+            self.alive.remove(row);
+            let row = row as u32;
+            match ranges.last_mut() {
+                Some(last) if last[1] == row => last[1] = row + 1,
+                _ => ranges.push([row, row + 1]),
+            }
+        }
+        for ranges in ranges.chunks(RANGES_MAX) {
+            gpu.remove(&self.matrix, ranges.to_vec())?;
+        }
+        self.removed = removed;
+        Ok(())
+    }
+
+    /// Bytes of the device's memory.
+    pub(super) fn bytes(&self) -> u64 {
+        self.rows as u64 * row_bytes(self.format, self.dimensions)
+    }
+}
+
+fn slice(dimensions: usize) -> usize {
+    (SLICE_BYTES / (dimensions * 2)).max(1)
+}

@@ -1,0 +1,397 @@
+//! The GPU as the indexes see it: a queue of questions, and one thread that owns the helper and answers them in batches.
+//!
+//! # How a question goes
+//! A search asks only where its collection's [`Seat`] is open, which costs a load. Its question waits in the queue; what waits while
+//! the device is busy goes together in one batch. After a batch of several questions the thread waits a moment for as many again; a
+//! question that comes alone is sent at once. Whoever asked waits for [`PATIENCE`] and then searches on the CPU.
+//!
+//! # When the device fails
+//! Every question that waits is given up at once, every seat is closed, and the helper is ended and started again, after one second,
+//! then two, up to five minutes. Then collections are loaded anew from their files. Until then the CPU answers and nobody waits.
+//!
+//! # Invariants
+//! * Nobody waits for the GPU longer than [`PATIENCE`], and nobody waits at all while it is known not to answer.
+//! * What the device answers says which rows of which matrix it had: the index decides whether that will do.
+//! * Without a service nothing here costs anything.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use half::f16;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use super::super::vector::{Bits, RowSet};
+use super::worker::Worker;
+use super::{Adapter, LIMIT_MAX, Scored};
+use crate::task;
+use crate::telemetry::GpuMetrics;
+
+/// How long a search waits for the GPU before the CPU answers it.
+pub const PATIENCE: Duration = Duration::from_millis(250);
+/// How long nobody asks after somebody waited in vain, unless a batch is answered before.
+const STALL: Duration = Duration::from_secs(1);
+/// Questions that may wait.
+const QUEUE_MAX: usize = 1_024;
+/// Rows that are asked for beyond those that are wanted: some may have been removed meanwhile.
+const SPARE: usize = 16;
+
+/// Whether the GPU is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Where it answers with less work, and a question alone hardly later than by the CPU.
+    Auto,
+    /// For every collection that is not tiny.
+    On,
+    /// Nowhere.
+    Off,
+    /// Like `On`, and a rasteriser that runs on the CPU will do: for tests.
+    Software,
+}
+
+impl FromStr for Use {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            "software" => Ok(Self::Software),
+            _ => Err(()),
+        }
+    }
+}
+
+/// How the service works.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Whether the GPU is used.
+    pub how: Use,
+    /// Bytes of the device's memory that vectors may take; 0 for as many as it has.
+    pub memory_bytes_max: u64,
+    /// How long a batch waits for more questions while many come.
+    pub batch_wait: Duration,
+}
+
+/// The vectors of a collection at a moment.
+pub(in crate::index) struct Snapshot {
+    /// Which matrix they are of.
+    pub generation: u64,
+    /// The file in which they lie, row after row.
+    pub file: Arc<File>,
+    /// Numbers of a vector.
+    pub dimensions: usize,
+    /// Rows that the file holds, removed ones included.
+    pub rows: usize,
+    /// Rows that a search may find.
+    pub live: usize,
+    /// Which those are.
+    pub alive: Bits,
+}
+
+/// A collection that the GPU may search.
+pub(in crate::index) trait Vectors: Send + Sync {
+    /// Its vectors now.
+    fn snapshot(&self) -> Snapshot;
+    /// Up to `count` of its own vectors, from all over it.
+    fn samples(&self, count: usize) -> Vec<Vec<f16>>;
+    /// Answers a question by the CPU, for comparison.
+    fn search_by_cpu(&self, query: &[f16], limit: usize);
+}
+
+/// Who answers the questions about a collection, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether it is the GPU.
+    pub by_gpu: bool,
+    /// In words.
+    pub reason: String,
+}
+
+/// A collection's place at the device.
+pub struct Seat {
+    id: u64,
+    /// Whether questions may be asked.
+    is_open: AtomicBool,
+    /// With so many rows the collection is looked at again.
+    look_at: AtomicUsize,
+    /// What is asked for is this many times what is wanted: bytes tell near neighbours apart less well.
+    factor: AtomicUsize,
+    verdict: Mutex<Verdict>,
+}
+
+impl Seat {
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether questions may be asked.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Acquire)
+    }
+
+    /// Who answers, and why.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        self.verdict.lock().clone()
+    }
+
+    pub(super) fn open(&self, factor: usize, reason: String) {
+        self.factor.store(factor, Ordering::Relaxed);
+        *self.verdict.lock() = Verdict { by_gpu: true, reason };
+        self.is_open.store(true, Ordering::Release);
+    }
+
+    pub(super) fn close(&self, reason: impl Into<String>) {
+        self.is_open.store(false, Ordering::Release);
+        *self.verdict.lock() = Verdict { by_gpu: false, reason: reason.into() };
+    }
+
+    pub(super) fn look_at(&self, rows: usize) {
+        self.look_at.store(rows, Ordering::Relaxed);
+    }
+}
+
+/// What the device found for a question.
+#[derive(Debug)]
+pub struct Found {
+    /// The matrix that was searched.
+    pub generation: u64,
+    /// Its rows below this were searched.
+    pub rows: usize,
+    /// Rows that were asked for: fewer were found only where there are no more.
+    pub wanted: usize,
+    /// Best first.
+    pub scored: Vec<Scored>,
+}
+
+/// A question to the device.
+pub(super) struct Question {
+    pub(super) seat: Arc<Seat>,
+    pub(super) query: Vec<f16>,
+    pub(super) wanted: usize,
+    pub(super) allowed: Option<Arc<RowSet>>,
+    pub(super) asked: Instant,
+    pub(super) reply: oneshot::Sender<Found>,
+}
+
+/// How the device is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DeviceState {
+    /// It is being opened.
+    Starting,
+    /// It answers.
+    Ready {
+        /// Which one.
+        adapter: Adapter,
+    },
+    /// It failed and will be tried again.
+    Failed {
+        /// What was wrong.
+        reason: String,
+        /// Until the next try, from when this was noted.
+        again_in: Duration,
+    },
+    /// There is none, and none is looked for any more.
+    Absent {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What waits for the thread.
+#[derive(Default)]
+pub(super) struct Queue {
+    pub(super) questions: VecDeque<Question>,
+    /// Collections that are new.
+    pub(super) members: Vec<(Arc<Seat>, Weak<dyn Vectors>)>,
+    /// Seats whose collection grew or went.
+    pub(super) looks: Vec<u64>,
+    pub(super) is_stopping: bool,
+}
+
+pub(super) struct Shared {
+    pub(super) options: Options,
+    pub(super) metrics: GpuMetrics,
+    pub(super) queue: Mutex<Queue>,
+    pub(super) rung: Condvar,
+    started: Instant,
+    /// Milliseconds after `started` until which nobody asks: somebody waited in vain for the batch that is under way.
+    stalled: AtomicU64,
+    pub(super) state: Mutex<DeviceState>,
+    next_seat: AtomicU64,
+}
+
+impl Shared {
+    fn now(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    fn stall(&self) {
+        self.stalled.store(self.now() + STALL.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn is_stalled(&self) -> bool {
+        let until = self.stalled.load(Ordering::Relaxed);
+        until > 0 && self.now() < until
+    }
+
+    /// The CPU has to answer these.
+    pub(super) fn give_up(&self, questions: Vec<Question>, why: &'static str) {
+        if !questions.is_empty() {
+            self.metrics.fell_back(why, questions.len());
+        }
+    }
+
+    /// A batch was answered.
+    pub(super) fn goes_on(&self) {
+        self.stalled.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Asks the GPU. Cheap to clone.
+#[derive(Clone)]
+pub struct GpuClient {
+    shared: Arc<Shared>,
+}
+
+/// The thread that owns the helper.
+pub struct GpuService {
+    client: GpuClient,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl GpuService {
+    /// Starts the thread, which opens the device by itself.
+    ///
+    /// # Errors
+    /// When the machine has no thread left.
+    pub fn start(options: Options, metrics: GpuMetrics) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            options,
+            metrics,
+            queue: Mutex::default(),
+            rung: Condvar::new(),
+            started: Instant::now(),
+            stalled: AtomicU64::new(0),
+            state: Mutex::new(DeviceState::Starting),
+            next_seat: AtomicU64::new(1),
+        });
+        let worker = Worker::new(Arc::clone(&shared));
+        let thread = task::spawn_thread("gpu", move || worker.run())?;
+        Ok(Self { client: GpuClient { shared }, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// A handle to ask it by.
+    #[must_use]
+    pub fn client(&self) -> GpuClient {
+        self.client.clone()
+    }
+
+    /// Ends the thread and the helper. Questions that wait are given up.
+    pub fn stop(&self) {
+        self.client.shared.queue.lock().is_stopping = true;
+        self.client.shared.rung.notify_all();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the GPU's thread panicked");
+        }
+    }
+}
+
+impl Drop for GpuService {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl GpuClient {
+    /// A seat for a collection. Its vectors are looked at soon.
+    #[must_use]
+    pub(in crate::index) fn join(&self, vectors: Weak<dyn Vectors>) -> Arc<Seat> {
+        let seat = Arc::new(Seat {
+            id: self.shared.next_seat.fetch_add(1, Ordering::Relaxed),
+            is_open: AtomicBool::new(false),
+            look_at: AtomicUsize::new(usize::MAX),
+            factor: AtomicUsize::new(1),
+            verdict: Mutex::new(Verdict { by_gpu: false, reason: "the GPU is being opened".to_owned() }),
+        });
+        if let DeviceState::Absent { reason } = &*self.shared.state.lock() {
+            seat.close(reason.clone());
+            return seat;
+        }
+        self.shared.queue.lock().members.push((Arc::clone(&seat), vectors));
+        self.shared.rung.notify_all();
+        seat
+    }
+
+    /// Notes that a collection has so many rows now.
+    pub fn grew(&self, seat: &Seat, rows: usize) {
+        if rows >= seat.look_at.load(Ordering::Relaxed) {
+            seat.look_at(usize::MAX);
+            self.look(seat);
+        }
+    }
+
+    /// Has a collection looked at again; also when it is gone.
+    pub fn look(&self, seat: &Seat) {
+        self.shared.queue.lock().looks.push(seat.id);
+        self.shared.rung.notify_all();
+    }
+
+    /// Puts a question; `None` where the GPU will not answer it.
+    ///
+    /// * `query`: a unit vector of the collection's dimensions.
+    /// * `limit`: rows that are wanted.
+    /// * `allowed`: rows that may be found; `None` for all.
+    #[must_use]
+    pub fn ask(
+        &self,
+        seat: &Arc<Seat>,
+        query: Vec<f16>,
+        limit: usize,
+        allowed: Option<Arc<RowSet>>,
+    ) -> Option<oneshot::Receiver<Found>> {
+        let wanted = limit * seat.factor.load(Ordering::Relaxed) + SPARE;
+        if !seat.is_open() || self.shared.is_stalled() || wanted > LIMIT_MAX as usize {
+            return None;
+        }
+        let (reply, found) = oneshot::channel();
+        {
+            let mut queue = self.shared.queue.lock();
+            if queue.questions.len() >= QUEUE_MAX {
+                self.shared.metrics.fell_back("full", 1);
+                return None;
+            }
+            let question = Question { seat: Arc::clone(seat), query, wanted, allowed, asked: Instant::now(), reply };
+            queue.questions.push_back(question);
+        }
+        self.shared.rung.notify_one();
+        Some(found)
+    }
+
+    /// What the device found, or `None` when it takes too long or gave up.
+    pub async fn wait(&self, found: oneshot::Receiver<Found>) -> Option<Found> {
+        let Ok(found) = tokio::time::timeout(PATIENCE, found).await else {
+            self.shared.stall();
+            self.shared.metrics.fell_back("late", 1);
+            return None;
+        };
+        found.ok()
+    }
+
+    /// How the device is.
+    #[must_use]
+    pub fn state(&self) -> DeviceState {
+        self.shared.state.lock().clone()
+    }
+}

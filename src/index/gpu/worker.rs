@@ -1,0 +1,591 @@
+//! The thread behind the queue: it opens the device, loads collections, decides which of them the GPU answers, and answers.
+//!
+//! # Which collections
+//! One with fewer than [`ROWS_MIN`] passages stays with the CPU. Another is loaded as halves, as bytes where halves find no room, and
+//! stays with the CPU where those find none either: nothing is streamed through the device, since a bus is no faster than the CPU's
+//! memory. Then, unless the settings ask for the GPU in any case, eight of its own vectors are searched for by both. The GPU
+//! answers where a question of eight together takes it less time than the CPU takes for one, and a question alone at most
+//! [`LATER_MAX`] more. A collection that has doubled is looked at again.
+//!
+//! # Room
+//! A collection that finds none may take that of one that nobody asked for lately; see [`IDLE`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use half::f16;
+
+use super::resident::{Resident, row_bytes};
+use super::service::{DeviceState, Found, Question, Queue, Seat, Shared, Use, Vectors};
+use super::{Adapter, Answer, Failure, Format, Gpu, GpuError, QUERIES_MAX};
+
+/// Smaller collections are scanned by the CPU within microseconds.
+const ROWS_MIN: usize = 4_096;
+/// How much later than by the CPU a question alone may be answered.
+const LATER_MAX: Duration = Duration::from_millis(1);
+/// How long a batch may take; a device that takes longer is given up.
+const BATCH_PATIENCE: Duration = Duration::from_secs(2);
+/// The same for the first of a kind, for which shaders are compiled.
+const FIRST_PATIENCE: Duration = Duration::from_secs(30);
+/// Until a device that failed is tried again: at first, and at most.
+const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// A device that answered for so long is tried again after the shorter time.
+const HEALTHY: Duration = Duration::from_secs(60);
+/// Questions come close together when the next one follows a batch within this time.
+const CLOSE: Duration = Duration::from_millis(1);
+/// How long nobody asked for a collection whose room may be taken.
+const IDLE: Duration = Duration::from_secs(60);
+/// Questions that both sides answer for comparison, and how many results.
+const COMPARED: usize = 8;
+const COMPARED_LIMIT: usize = 50;
+/// Different filters of a batch.
+const FILTERS_MAX: usize = 8;
+/// How many more candidates bytes take than halves.
+const BYTES_FACTOR: usize = 4;
+
+/// A collection.
+struct Member {
+    seat: Arc<Seat>,
+    vectors: Weak<dyn Vectors>,
+    resident: Option<Resident>,
+    format: Format,
+    /// Rows it had when both sides were compared, and what came out.
+    compared: Option<(usize, Comparison)>,
+    /// When somebody asked for it.
+    used: Instant,
+    /// It found no room.
+    is_refused: bool,
+}
+
+/// What a question takes.
+#[derive(Clone, Copy)]
+struct Comparison {
+    cpu: Duration,
+    alone: Duration,
+    of_eight: Duration,
+}
+
+impl Comparison {
+    fn is_for_gpu(self) -> bool {
+        self.of_eight < self.cpu && self.alone <= self.cpu + LATER_MAX
+    }
+
+    fn told(self) -> String {
+        let millis = |time: Duration| time.as_secs_f64() * 1e3;
+        let (cpu, alone, of_eight) = (millis(self.cpu), millis(self.alone), millis(self.of_eight));
+        format!(
+            "a question takes the GPU {alone:.2} ms alone and {of_eight:.2} ms of eight together, the CPU {cpu:.2} ms"
+        )
+    }
+}
+
+struct Device {
+    gpu: Gpu,
+    since: Instant,
+}
+
+/// The last batch.
+struct Last {
+    seat: u64,
+    questions: usize,
+    ended: Instant,
+}
+
+/// What is to be done next.
+enum Next {
+    Stop,
+    Open,
+    Answer(Vec<Question>),
+    Look,
+}
+
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    device: Option<Device>,
+    members: BTreeMap<u64, Member>,
+    /// Members to look at.
+    looks: VecDeque<u64>,
+    last: Option<Last>,
+    /// When to open the device, and how long to wait after the next failure.
+    open_at: Instant,
+    back_off: Duration,
+    /// There was a device before, so one is looked for again.
+    was_open: bool,
+}
+
+impl Worker {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            device: None,
+            members: BTreeMap::new(),
+            looks: VecDeque::new(),
+            last: None,
+            open_at: Instant::now(),
+            back_off: BACK_OFF.0,
+            was_open: false,
+        }
+    }
+
+    /// Works until it is told to stop, or there is no device.
+    pub(super) fn run(mut self) {
+        loop {
+            match self.next() {
+                Next::Stop => break,
+                Next::Open => {
+                    if !self.open() {
+                        break;
+                    }
+                }
+                Next::Answer(questions) => self.answer(questions),
+                Next::Look => self.look(),
+            }
+        }
+        for member in self.members.values().filter(|member| member.seat.is_open()) {
+            member.seat.close("the node stops");
+        }
+        self.shared.queue.lock().questions.clear();
+    }
+
+    fn next(&mut self) -> Next {
+        let shared = Arc::clone(&self.shared);
+        let mut queue = shared.queue.lock();
+        loop {
+            for (seat, vectors) in std::mem::take(&mut queue.members) {
+                self.looks.push_back(seat.id());
+                let member = Member {
+                    seat,
+                    vectors,
+                    resident: None,
+                    format: Format::F16,
+                    compared: None,
+                    used: Instant::now(),
+                    is_refused: false,
+                };
+                self.members.insert(member.seat.id(), member);
+            }
+            for seat in std::mem::take(&mut queue.looks) {
+                if !self.looks.contains(&seat) {
+                    self.looks.push_back(seat);
+                }
+            }
+            if queue.is_stopping {
+                return Next::Stop;
+            }
+            if self.device.is_none() {
+                shared.give_up(std::mem::take(&mut queue.questions).into(), "failed");
+                if Instant::now() >= self.open_at {
+                    return Next::Open;
+                }
+                shared.rung.wait_until(&mut queue, self.open_at);
+                continue;
+            }
+            if !queue.questions.is_empty() {
+                return Next::Answer(self.gather(&mut queue));
+            }
+            if !self.looks.is_empty() {
+                return Next::Look;
+            }
+            shared.rung.wait(&mut queue);
+        }
+    }
+
+    /// The questions that go together, those about the collection of the first; the queue is not empty.
+    fn gather(&self, queue: &mut parking_lot::MutexGuard<'_, Queue>) -> Vec<Question> {
+        let Some((seat, asked)) = queue.questions.front().map(|first| (first.seat.id(), first.asked)) else {
+            return Vec::new();
+        };
+        if let Some(last) = &self.last
+            && last.seat == seat
+            && last.questions > 1
+            && last.ended.elapsed() < CLOSE
+        {
+            // Many ask at once. As many as were answered together may soon ask again together.
+            let due = asked + self.shared.options.batch_wait;
+            while queue.questions.len() < last.questions.min(QUERIES_MAX) && !queue.is_stopping {
+                if self.shared.rung.wait_until(queue, due).timed_out() {
+                    break;
+                }
+            }
+        }
+        let mut filters: Vec<usize> = Vec::new();
+        let mut together = Vec::new();
+        let mut others = VecDeque::with_capacity(queue.questions.len());
+        for question in queue.questions.drain(..) {
+            let filter = question.allowed.as_ref().map(|allowed| Arc::as_ptr(allowed) as usize);
+            let is_new = filter.is_some_and(|filter| !filters.contains(&filter));
+            let fits =
+                question.seat.id() == seat && together.len() < QUERIES_MAX && !(is_new && filters.len() == FILTERS_MAX);
+            if !fits {
+                others.push_back(question);
+                continue;
+            }
+            filters.extend(filter.filter(|_| is_new));
+            // Who waited in vain has gone.
+            if !question.reply.is_closed() {
+                together.push(question);
+            }
+        }
+        queue.questions = others;
+        together
+    }
+
+    fn answer(&mut self, mut questions: Vec<Question>) {
+        let Some(first) = questions.first() else { return };
+        let shared = Arc::clone(&self.shared);
+        let id = first.seat.id();
+        let Some(device) = &mut self.device else { return shared.give_up(questions, "failed") };
+        let Some(member) = self.members.get_mut(&id) else { return shared.give_up(questions, "changed") };
+        let Some(vectors) = member.vectors.upgrade() else { return shared.give_up(questions, "changed") };
+        let Some(resident) = &mut member.resident else { return shared.give_up(questions, "loading") };
+        member.used = Instant::now();
+        let snapshot = vectors.snapshot();
+        drop(vectors);
+        match resident.follow(&mut device.gpu, &snapshot) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.looks.push_back(id);
+                return shared.give_up(questions, "loading");
+            }
+            Err(error) => {
+                shared.give_up(questions, "failed");
+                return self.failed(id, &error);
+            }
+        }
+        let generation = resident.generation;
+        let foreign = |question: &mut Question| {
+            question.allowed.as_ref().is_some_and(|allowed| allowed.generation() != generation)
+        };
+        let foreign: Vec<Question> = questions.extract_if(.., foreign).collect();
+        shared.give_up(foreign, "changed");
+        if questions.is_empty() {
+            return;
+        }
+        let wanted = questions.iter().map(|question| question.wanted).max().unwrap_or_default();
+        let queries: Vec<&[f16]> = questions.iter().map(|question| &*question.query).collect();
+        let (filters, filter_of) = filters(&questions, resident.rows);
+        let sent = Instant::now();
+        let metrics = &shared.metrics;
+        for question in &questions {
+            metrics.queue_seconds.observe(sent.duration_since(question.asked).as_secs_f64());
+        }
+        metrics.batch_questions.observe(questions.len() as f64);
+        let found = device.gpu.search(&resident.matrix, &queries, wanted as u32, (filters, filter_of), BATCH_PATIENCE);
+        match found {
+            Ok(answer) => {
+                metrics.batch_seconds.observe(sent.elapsed().as_secs_f64());
+                metrics.kernel_seconds.observe(answer.took.as_secs_f64());
+                metrics.scanned_bytes.inc_by(resident.bytes());
+                metrics.questions.inc_by(questions.len() as u64);
+                let rows = resident.rows;
+                let asked = questions.len();
+                reply(questions, answer, generation, rows);
+                self.last = Some(Last { seat: id, questions: asked, ended: Instant::now() });
+            }
+            Err(error) => {
+                shared.give_up(questions, "failed");
+                self.failed(id, &error);
+            }
+        }
+        self.shared.goes_on();
+    }
+
+    /// A step for the member that has waited longest.
+    fn look(&mut self) {
+        let Some(id) = self.looks.pop_front() else { return };
+        let Some(member) = self.members.get(&id) else { return };
+        let Some(vectors) = member.vectors.upgrade() else {
+            self.unload(id);
+            self.members.remove(&id);
+            self.offer_room();
+            return;
+        };
+        match self.step(id, &*vectors) {
+            Ok(true) => {}
+            // The others may have a step first.
+            Ok(false) => self.looks.push_back(id),
+            Err(error) => self.failed(id, &error),
+        }
+    }
+
+    /// Loads a slice, or decides once all is there. Whether the member is done with.
+    fn step(&mut self, id: u64, vectors: &dyn Vectors) -> Result<bool, GpuError> {
+        let snapshot = vectors.snapshot();
+        let Some(member) = self.members.get_mut(&id) else { return Ok(true) };
+        if snapshot.live < ROWS_MIN {
+            member.seat.close(format!("it has fewer than {ROWS_MIN} passages, which the CPU scans in no time"));
+            member.seat.look_at(snapshot.rows - snapshot.live + ROWS_MIN);
+            self.unload(id);
+            return Ok(true);
+        }
+        if member.resident.as_ref().is_some_and(|resident| resident.generation != snapshot.generation) {
+            member.seat.close("it was rewritten and is being loaded");
+            self.unload(id);
+        }
+        let Some(member) = self.members.get(&id) else { return Ok(true) };
+        let loaded = self.loaded_bytes() - member.resident.as_ref().map_or(0, Resident::bytes);
+        let needed = snapshot.rows as u64 * row_bytes(member.format, snapshot.dimensions);
+        let most = self.shared.options.memory_bytes_max;
+        if most > 0 && loaded + needed > most {
+            return Ok(self.make_room(id));
+        }
+        let (Some(device), Some(member)) = (&mut self.device, self.members.get_mut(&id)) else { return Ok(true) };
+        let gpu = &mut device.gpu;
+        let before = member.resident.as_ref().map_or(0, |resident| resident.rows);
+        let is_whole = match &mut member.resident {
+            Some(resident) => resident.proceed(gpu, &snapshot)?,
+            None => {
+                member.seat.close("it is being loaded");
+                let resident = Resident::begin(gpu, &snapshot, member.format)?;
+                let is_whole = resident.rows >= snapshot.rows;
+                member.resident = Some(resident);
+                is_whole
+            }
+        };
+        let Some(resident) = &mut member.resident else { return Ok(true) };
+        let transferred = (resident.rows - before) * snapshot.dimensions * size_of::<f16>();
+        self.shared.metrics.transferred_bytes.inc_by(transferred as u64);
+        if !is_whole {
+            self.tell_memory();
+            return Ok(false);
+        }
+        resident.forget(gpu, &snapshot)?;
+        let comparison = match member.compared {
+            Some((rows, comparison)) if snapshot.rows < rows * 2 => comparison,
+            _ => {
+                let comparison = compare(gpu, resident, vectors)?;
+                member.compared = Some((snapshot.rows, comparison));
+                comparison
+            }
+        };
+        let format = resident.format;
+        member.seat.look_at(member.compared.map_or(snapshot.rows, |(rows, _)| rows) * 2);
+        let is_wanted = self.shared.options.how != Use::Auto;
+        if is_wanted || comparison.is_for_gpu() {
+            let factor = if format == Format::I8 { BYTES_FACTOR } else { 1 };
+            let kind = if format == Format::I8 { " (as bytes: halves find no room)" } else { "" };
+            member.seat.open(factor, format!("{}{kind}", comparison.told()));
+            self.tell_memory();
+        } else {
+            member.seat.close(comparison.told());
+            self.unload(id);
+        }
+        Ok(true)
+    }
+
+    /// What became of a member whose device could not do something.
+    fn failed(&mut self, id: u64, error: &GpuError) {
+        match error {
+            GpuError::Failed { failure: Failure::OutOfMemory, .. } => {
+                if !self.make_room(id) {
+                    self.looks.push_back(id);
+                }
+            }
+            GpuError::Failed { failure: Failure::BadRequest, message } => {
+                tracing::warn!(message, "the GPU helper refuses a collection, which the CPU searches");
+                if let Some(member) = self.members.get(&id) {
+                    member.seat.close(format!("the helper refuses it: {message}"));
+                }
+                self.unload(id);
+            }
+            GpuError::Failed { .. } | GpuError::Start(_) | GpuError::Helper { .. } | GpuError::Memory(_) => {
+                self.lose(error);
+            }
+        }
+    }
+
+    /// Takes the room of a member that nobody asked for lately, or has less room do; whether the member is done with, because nothing helps.
+    fn make_room(&mut self, id: u64) -> bool {
+        let is_idle = |member: &Member| member.resident.is_some() && member.used.elapsed() >= IDLE;
+        let idle = self.members.iter().filter(|(other, member)| **other != id && is_idle(member));
+        if let Some(idle) = idle.min_by_key(|(_, member)| member.used).map(|(other, _)| *other) {
+            if let Some(member) = self.members.get_mut(&idle) {
+                member.seat.close("its room was given to a collection that is asked for");
+                member.is_refused = true;
+            }
+            self.unload(idle);
+            return false;
+        }
+        self.unload(id);
+        let Some(member) = self.members.get_mut(&id) else { return true };
+        if member.format == Format::F16 {
+            member.format = Format::I8;
+            member.compared = None;
+            return false;
+        }
+        member.format = Format::F16;
+        member.is_refused = true;
+        member.seat.close("it finds no room on the device; index.gpu_memory_bytes_max says how much may be taken");
+        true
+    }
+
+    /// Room became free.
+    fn offer_room(&mut self) {
+        for (id, member) in &mut self.members {
+            if std::mem::take(&mut member.is_refused) {
+                self.looks.push_back(*id);
+            }
+        }
+    }
+
+    fn unload(&mut self, id: u64) {
+        let resident = self.members.get_mut(&id).and_then(|member| member.resident.take());
+        let (Some(resident), Some(device)) = (resident, &mut self.device) else { return };
+        if let Err(error) = device.gpu.unload(resident.matrix) {
+            return self.lose(&error);
+        }
+        self.tell_memory();
+    }
+
+    fn loaded_bytes(&self) -> u64 {
+        self.members.values().filter_map(|member| member.resident.as_ref()).map(Resident::bytes).sum()
+    }
+
+    fn tell_memory(&self) {
+        self.shared.metrics.memory_bytes.set(self.loaded_bytes().cast_signed());
+    }
+
+    /// Opens the device. `false` when there is none and none is to be expected.
+    fn open(&mut self) -> bool {
+        if self.shared.options.how == Use::Auto && !self.was_open && !has_device_files() {
+            self.absent("this machine has no device files of a GPU (/dev/dri/renderD*, /dev/nvidia*)".to_owned());
+            return false;
+        }
+        self.shared.metrics.starts.inc();
+        let opened = Gpu::start().and_then(|mut gpu| {
+            let adapter = gpu.open(self.shared.options.how == Use::Software)?;
+            Ok((gpu, adapter))
+        });
+        match opened {
+            Ok((gpu, adapter)) => {
+                tracing::info!(gpu = adapter.name, driver = adapter.driver, "the GPU is open");
+                self.opened(gpu, adapter);
+                true
+            }
+            Err(error) if self.is_hopeless(&error) => {
+                self.absent(error.to_string());
+                false
+            }
+            Err(error) => {
+                self.lose(&error);
+                true
+            }
+        }
+    }
+
+    /// Where a machine has no GPU none is looked for again, unless the settings ask for one or there was one: its driver may be
+    /// replaced at this moment.
+    fn is_hopeless(&self, error: &GpuError) -> bool {
+        let is_absent = matches!(error, GpuError::Start(_) | GpuError::Failed { failure: Failure::NoDevice, .. });
+        is_absent && self.shared.options.how == Use::Auto && !self.was_open
+    }
+
+    /// There is no device, and none is looked for again.
+    fn absent(&self, reason: String) {
+        tracing::info!(reason, "no GPU is used");
+        *self.shared.state.lock() = DeviceState::Absent { reason: reason.clone() };
+        let new = std::mem::take(&mut self.shared.queue.lock().members);
+        new.iter().for_each(|(seat, _)| seat.close(reason.clone()));
+        self.members.values().for_each(|member| member.seat.close(reason.clone()));
+    }
+
+    fn opened(&mut self, gpu: Gpu, adapter: Adapter) {
+        self.device = Some(Device { gpu, since: Instant::now() });
+        self.was_open = true;
+        self.shared.metrics.up.set(1);
+        self.shared.goes_on();
+        *self.shared.state.lock() = DeviceState::Ready { adapter };
+        self.looks = self.members.keys().copied().collect();
+    }
+
+    /// Gives the device up, and everything on it.
+    fn lose(&mut self, error: &GpuError) {
+        if self.device.take().is_some_and(|device| device.since.elapsed() >= HEALTHY) {
+            self.back_off = BACK_OFF.0;
+        }
+        let again_in = self.back_off;
+        self.open_at = Instant::now() + again_in;
+        self.back_off = (self.back_off * 2).min(BACK_OFF.1);
+        let reason = crate::base::with_causes(error);
+        tracing::warn!(reason, again_in_s = again_in.as_secs(), "the GPU failed; the CPU searches");
+        for member in self.members.values_mut() {
+            member.resident = None;
+            member.seat.close(format!("the GPU failed: {reason}"));
+        }
+        self.shared.metrics.up.set(0);
+        self.tell_memory();
+        self.shared.goes_on();
+        *self.shared.state.lock() = DeviceState::Failed { reason, again_in };
+    }
+}
+
+/// Whether there is any file by which a driver reaches a GPU: to look costs nothing, to start the helper a quarter of a second.
+fn has_device_files() -> bool {
+    let has = |directory: &str, is_gpu: fn(&str) -> bool| {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.into_iter().any(|entry| is_gpu(&entry.file_name().to_string_lossy()))
+    };
+    // WSL's is /dev/dxg.
+    has("/dev/dri", |name| name.starts_with("renderD"))
+        || has("/dev", |name| name.starts_with("nvidia") || name == "dxg")
+}
+
+/// The filters of a batch, and which of them each question has: 1 is the first, 0 none.
+fn filters(questions: &[Question], rows: usize) -> (Vec<Vec<u32>>, Vec<u32>) {
+    let mut known: Vec<*const super::super::vector::RowSet> = Vec::new();
+    let mut filters = Vec::new();
+    let mut filter_of = Vec::with_capacity(questions.len());
+    for question in questions {
+        let Some(allowed) = &question.allowed else {
+            filter_of.push(0);
+            continue;
+        };
+        let place = known.iter().position(|known| *known == Arc::as_ptr(allowed)).unwrap_or_else(|| {
+            let words = (0..rows.div_ceil(64)).map(|index| allowed.word(index));
+            filters.push(words.flat_map(|word| [word as u32, (word >> 32) as u32]).collect());
+            known.push(Arc::as_ptr(allowed));
+            known.len() - 1
+        });
+        filter_of.push(place as u32 + 1);
+    }
+    (filters, filter_of)
+}
+
+fn reply(questions: Vec<Question>, answer: Answer, generation: u64, rows: usize) {
+    for (question, mut scored) in questions.into_iter().zip(answer.results) {
+        scored.truncate(question.wanted);
+        // Who waited in vain has gone.
+        let _ = question.reply.send(Found { generation, rows, wanted: question.wanted, scored });
+    }
+}
+
+/// Searches for a few of the collection's vectors on both sides. The first batches of each size compile what they need.
+fn compare(gpu: &mut Gpu, resident: &Resident, vectors: &dyn Vectors) -> Result<Comparison, GpuError> {
+    let samples = vectors.samples(COMPARED);
+    let Some(first) = samples.first() else {
+        return Ok(Comparison { cpu: Duration::ZERO, alone: Duration::ZERO, of_eight: Duration::ZERO });
+    };
+    let mut search = |queries: &[&[f16]], patience| {
+        let start = Instant::now();
+        let none = (Vec::new(), vec![0; queries.len()]);
+        gpu.search(&resident.matrix, queries, COMPARED_LIMIT as u32, none, patience).map(|_| start.elapsed())
+    };
+    for size in [1, 2, 4, 8, 16, 32] {
+        search(&vec![&**first; size], FIRST_PATIENCE)?;
+    }
+    let all: Vec<&[f16]> = samples.iter().map(Vec::as_slice).collect();
+    let (mut cpu, mut alone, mut of_eight) = (Vec::new(), Vec::new(), Vec::new());
+    for sample in &all {
+        let start = Instant::now();
+        vectors.search_by_cpu(sample, COMPARED_LIMIT);
+        cpu.push(start.elapsed());
+        alone.push(search(&[sample], BATCH_PATIENCE)?);
+        of_eight.push(search(&all, BATCH_PATIENCE)? / all.len() as u32);
+    }
+    let median = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    };
+    Ok(Comparison { cpu: median(cpu), alone: median(alone), of_eight: median(of_eight) })
+}

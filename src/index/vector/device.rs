@@ -1,0 +1,134 @@
+//! A collection's vectors on the GPU: what the device is given, and what becomes of its answers.
+
+use std::sync::{Arc, Weak};
+
+use half::f16;
+use tokio::sync::oneshot;
+
+use super::super::gpu::service::{Found, GpuClient, Seat, Snapshot, Vectors, Verdict};
+use super::engine::{Engine as _, GpuFlat};
+use super::row_set::RowSet;
+use super::{Neighbor, VectorIndex, scan};
+
+/// Where an index asks the GPU.
+pub(super) struct Place {
+    client: GpuClient,
+    seat: Arc<Seat>,
+}
+
+/// A question that the GPU was asked. [`DeviceQuestion::answer`] waits for it, [`VectorIndex::collect`] makes neighbours of it.
+pub struct DeviceQuestion {
+    client: GpuClient,
+    query: Vec<f16>,
+    limit: usize,
+    allowed: Option<Arc<RowSet>>,
+    reply: oneshot::Receiver<Found>,
+}
+
+/// What the GPU answered.
+pub struct DeviceAnswer {
+    query: Vec<f16>,
+    limit: usize,
+    allowed: Option<Arc<RowSet>>,
+    found: Found,
+}
+
+impl DeviceQuestion {
+    /// Waits for the answer, for a quarter of a second at most; `None` where the CPU must search.
+    pub async fn answer(self) -> Option<DeviceAnswer> {
+        let Self { client, query, limit, allowed, reply } = self;
+        let found = client.wait(reply).await?;
+        Some(DeviceAnswer { query, limit, allowed, found })
+    }
+}
+
+impl Place {
+    /// Notes that the index has so many rows now.
+    pub(super) fn grew(&self, rows: usize) {
+        self.client.grew(&self.seat, rows);
+    }
+
+    pub(super) fn verdict(&self) -> Verdict {
+        self.seat.verdict()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.client.look(&self.seat);
+    }
+}
+
+impl VectorIndex {
+    /// Has the GPU search this index where that pays. Once; later calls change nothing.
+    pub fn join_device(self: &Arc<Self>, client: &GpuClient) {
+        self.device.get_or_init(|| {
+            let vectors: Weak<Self> = Arc::downgrade(self);
+            Place { client: client.clone(), seat: client.join(vectors) }
+        });
+    }
+
+    /// Whether the GPU answers, and why; `None` where no GPU is used at all.
+    #[must_use]
+    pub fn device(&self) -> Option<Verdict> {
+        self.device.get().map(Place::verdict)
+    }
+
+    /// Whether the GPU may be asked now.
+    #[must_use]
+    pub fn asks_device(&self) -> bool {
+        self.device.get().is_some_and(|place| place.seat.is_open())
+    }
+
+    /// Puts a question to the GPU: the `limit` vectors nearest to `query`, among `allowed` where it is given. `None` where the CPU
+    /// searches: see [`Self::search`] and [`Self::search_among`]. A few allowed rows are scanned by the CPU in less time.
+    #[must_use]
+    pub fn ask_device(&self, query: &[f32], limit: usize, allowed: Option<Arc<RowSet>>) -> Option<DeviceQuestion> {
+        let place = self.device.get().filter(|place| place.seat.is_open())?;
+        let view = self.view.load();
+        let admitted = match &allowed {
+            None => view.live,
+            Some(allowed) if allowed.generation() != view.generation => return None,
+            Some(allowed) if allowed.len() <= self.config.scan_max => return None,
+            Some(allowed) => allowed.len().min(view.live),
+        };
+        let query = scan::unit_query(query, self.config.dimensions)?;
+        let limit = limit.min(admitted);
+        let reply = place.client.ask(&place.seat, query.clone(), limit, allowed.clone())?;
+        Some(DeviceQuestion { client: place.client.clone(), query, limit, allowed, reply })
+    }
+
+    /// The neighbours that an answer of the GPU tells of, scored as every other search scores them, rows that it did not have included.
+    /// `None` where the index changed too much meanwhile, so that the CPU must search.
+    #[must_use]
+    pub fn collect(&self, answer: &DeviceAnswer) -> Option<Vec<Neighbor>> {
+        let DeviceAnswer { query, limit, allowed, found } = answer;
+        let view = self.view.load();
+        GpuFlat { found }.nearest(&view, query, (*limit).min(view.live), allowed.as_deref())
+    }
+}
+
+impl Vectors for VectorIndex {
+    fn snapshot(&self) -> Snapshot {
+        let view = self.view.load();
+        Snapshot {
+            generation: view.generation,
+            file: Arc::clone(&view.file),
+            dimensions: self.config.dimensions,
+            rows: view.vectors.count(),
+            live: view.live,
+            alive: view.alive.clone(),
+        }
+    }
+
+    fn samples(&self, count: usize) -> Vec<Vec<f16>> {
+        let view = self.view.load();
+        let step = (view.live / count.max(1)).max(1);
+        view.alive.iter().step_by(step).take(count).map(|row| view.vectors.row(row).to_vec()).collect()
+    }
+
+    fn search_by_cpu(&self, query: &[f16], limit: usize) {
+        // It is no question that anybody asked.
+        std::hint::black_box(self.nearest(&self.view.load(), query, limit, |_, _| ()));
+    }
+}
