@@ -3,8 +3,8 @@
 //! Invariants:
 //! * An answer says what was searched, how, and up to which position of the log. When one half cannot answer, the other
 //!   does, and the answer says so.
-//! * Equal requests on an unchanged collection give equal answers, from the cache or not; but for neighbours that its graph had
-//!   missed, once the node has found out that it has to look further.
+//! * Equal requests on an unchanged collection give equal answers, from the cache or not; but for neighbours that its graph
+//!   misses, once the node has found out that it has to look further, or where the GPU answers one and the CPU the other.
 //! * Scores are from 0 to 1 and mean something within one answer only.
 
 mod answer_cache;

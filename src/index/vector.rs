@@ -451,7 +451,8 @@ impl VectorIndex {
     }
 
     /// Compares the graph with an exact scan, on the questions that were asked lately, and has walks look at as many candidates as
-    /// the recall that is wanted takes. For quiet moments: 256 scans of all rows. `None` where there is no graph or it is not complete.
+    /// the recall that is wanted takes. For quiet moments: 256 scans of all rows, by the GPU where it
+    /// answers. `None` where there is no graph or it is not complete.
     pub fn check_recall(&self) -> Option<Recall> {
         let view = self.view.load_full();
         let linked = view.graph.linked();
@@ -459,7 +460,10 @@ impl VectorIndex {
             return None;
         }
         let questions = self.sample.lock().begin();
-        let recall = recall::look(&view, &questions, self.config.expansion_search, self.config.recall)?;
+        let exact = self
+            .exact_by_device(&questions, recall::NEIGHBORS)
+            .unwrap_or_else(|| questions.iter().map(|question| view.scan(question, recall::NEIGHBORS, None)).collect());
+        let recall = recall::look(&view, &questions, &exact, self.config.expansion_search, self.config.recall)?;
         self.sample.lock().end(recall, linked);
         Some(recall)
     }

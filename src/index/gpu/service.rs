@@ -10,7 +10,8 @@
 //! then two, up to five minutes. Then collections are loaded anew from their files. Until then the CPU answers and nobody waits.
 //!
 //! # Invariants
-//! * Nobody waits for the GPU longer than [`PATIENCE`], and nobody waits at all while it is known not to answer.
+//! * No search waits for the GPU longer than [`PATIENCE`], and none waits at all while it is known not to answer.
+//! * Every question is answered or given up: whoever waits without a deadline waits no longer than a batch may take.
 //! * What the device answers says which rows of which matrix it had: the index decides whether that will do.
 //! * Without a service nothing here costs anything.
 
@@ -216,6 +217,8 @@ pub(super) struct Queue {
     /// Seats whose collection grew or went.
     pub(super) looks: Vec<u64>,
     pub(super) is_stopping: bool,
+    /// The thread has ended: nobody is there to answer.
+    pub(super) is_over: bool,
 }
 
 pub(super) struct Shared {
@@ -242,6 +245,16 @@ impl Shared {
     fn is_stalled(&self) -> bool {
         let until = self.stalled.load(Ordering::Relaxed);
         until > 0 && self.now() < until
+    }
+
+    /// Why nobody answers any more.
+    pub(super) fn why_over(&self) -> String {
+        match &*self.state.lock() {
+            DeviceState::Absent { reason } => reason.clone(),
+            DeviceState::Starting | DeviceState::Ready { .. } | DeviceState::Failed { .. } => {
+                "the node stops".to_owned()
+            }
+        }
     }
 
     /// The CPU has to answer these.
@@ -325,12 +338,14 @@ impl GpuClient {
             factor: AtomicUsize::new(1),
             verdict: Mutex::new(Verdict { by_gpu: false, reason: "the GPU is being opened".to_owned() }),
         });
-        if let DeviceState::Absent { reason } = &*self.shared.state.lock() {
-            seat.close(reason.clone());
-            return seat;
+        let mut queue = self.shared.queue.lock();
+        if queue.is_over {
+            seat.close(self.shared.why_over());
+        } else {
+            queue.members.push((Arc::clone(&seat), vectors));
+            self.shared.rung.notify_all();
         }
-        self.shared.queue.lock().members.push((Arc::clone(&seat), vectors));
-        self.shared.rung.notify_all();
+        drop(queue);
         seat
     }
 
@@ -368,6 +383,9 @@ impl GpuClient {
         let (reply, found) = oneshot::channel();
         {
             let mut queue = self.shared.queue.lock();
+            if queue.is_over {
+                return None;
+            }
             if queue.questions.len() >= QUEUE_MAX {
                 self.shared.metrics.fell_back("full", 1);
                 return None;

@@ -142,10 +142,16 @@ impl Worker {
                 Next::Look => self.look(),
             }
         }
-        for member in self.members.values().filter(|member| member.seat.is_open()) {
-            member.seat.close("the node stops");
+        let reason = self.shared.why_over();
+        let mut queue = self.shared.queue.lock();
+        queue.is_over = true;
+        queue.questions.clear();
+        for (seat, _) in queue.members.drain(..) {
+            seat.close(reason.clone());
         }
-        self.shared.queue.lock().questions.clear();
+        for member in self.members.values() {
+            member.seat.close(reason.clone());
+        }
     }
 
     fn next(&mut self) -> Next {
@@ -484,10 +490,7 @@ impl Worker {
     /// There is no device, and none is looked for again.
     fn absent(&self, reason: String) {
         tracing::info!(reason, "no GPU is used");
-        *self.shared.state.lock() = DeviceState::Absent { reason: reason.clone() };
-        let new = std::mem::take(&mut self.shared.queue.lock().members);
-        new.iter().for_each(|(seat, _)| seat.close(reason.clone()));
-        self.members.values().for_each(|member| member.seat.close(reason.clone()));
+        *self.shared.state.lock() = DeviceState::Absent { reason };
     }
 
     fn opened(&mut self, gpu: Gpu, adapter: Adapter) {

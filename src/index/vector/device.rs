@@ -10,6 +10,9 @@ use super::engine::{Engine as _, GpuFlat};
 use super::row_set::RowSet;
 use super::{Neighbor, VectorIndex, scan};
 
+/// Questions of a look at the graph's recall that are asked together.
+const TOGETHER: usize = 8;
+
 /// Where an index asks the GPU.
 pub(super) struct Place {
     client: GpuClient,
@@ -93,9 +96,35 @@ impl VectorIndex {
             Some(allowed) => allowed.len().min(view.live),
         };
         let query = scan::unit_query(query, self.config.dimensions)?;
+        // The graph answers when the GPU does not, and is looked at on the questions of both.
+        if allowed.is_none()
+            && view.graph.linked() > 0
+            && let Some(mut sample) = self.sample.try_lock()
+        {
+            sample.take(&query);
+        }
         let limit = limit.min(admitted);
         let reply = place.client.ask(&place.seat, query.clone(), limit, allowed.clone())?;
         Some(DeviceQuestion { client: place.client.clone(), query, limit, allowed, reply })
+    }
+
+    /// The `limit` nearest of each unit vector, by the GPU; waits for it. `None` where the GPU does not answer.
+    pub(super) fn exact_by_device(&self, queries: &[Vec<f16>], limit: usize) -> Option<Vec<Vec<Neighbor>>> {
+        let place = self.device.get()?;
+        let mut exact = Vec::with_capacity(queries.len());
+        // A few at a time, so that nobody's question waits for all of them.
+        for queries in queries.chunks(TOGETHER) {
+            let ask = |query: &Vec<f16>| {
+                let reply = place.client.ask(&place.seat, query.clone(), limit, None)?;
+                let client = place.client.clone();
+                Some(DeviceQuestion { client, query: query.clone(), limit, allowed: None, reply })
+            };
+            for asked in queries.iter().map(ask).collect::<Option<Vec<_>>>()? {
+                let found = asked.reply.blocking_recv().ok()?;
+                exact.push(self.collect(&DeviceAnswer { query: asked.query, limit, allowed: None, found })?);
+            }
+        }
+        Some(exact)
     }
 
     /// The neighbours that an answer of the GPU tells of, scored as every other search scores them, rows that it did not have included.

@@ -17,7 +17,7 @@ const SLACK: f64 = 0.02;
 /// How many times the candidates of the settings are looked at, at most.
 const CANDIDATES_FACTOR: usize = 8;
 /// Neighbours that are compared: recall@10.
-const NEIGHBORS: usize = 10;
+pub(super) const NEIGHBORS: usize = 10;
 
 /// What a look at the graph's recall found.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -74,15 +74,21 @@ impl Sample {
     }
 }
 
-/// Answers each question by a scan of all rows and by the graph, with more and more candidates until the recall is what is wanted; walks
+/// Compares the exact neighbours of each question with those that the graph finds, with more and more candidates until the recall is what is wanted; walks
 /// look at as many from then on. A neighbour that is as near as the scan's tenth counts as found.
 ///
 /// * `questions`: unit vectors.
+/// * `exact`: the [`NEIGHBORS`] nearest of each.
 /// * `least`: candidates to begin with.
 /// * `wanted`: recall@10 that walks get once they have less by more than [`SLACK`].
-pub(super) fn look(view: &View, questions: &[Vec<f16>], least: usize, wanted: f64) -> Option<Recall> {
+pub(super) fn look(
+    view: &View,
+    questions: &[Vec<f16>],
+    exact: &[Vec<Neighbor>],
+    least: usize,
+    wanted: f64,
+) -> Option<Recall> {
     let reach = view.graph.linked().min(view.vectors.count());
-    let exact: Vec<Vec<Neighbor>> = questions.iter().map(|question| view.scan(question, NEIGHBORS, None)).collect();
     let there: usize = exact.iter().map(Vec::len).sum();
     if there == 0 {
         return None;
@@ -90,7 +96,7 @@ pub(super) fn look(view: &View, questions: &[Vec<f16>], least: usize, wanted: f6
     let (mut candidates, mut enough) = (least, wanted - SLACK);
     loop {
         let mut found = 0;
-        for (question, exact) in questions.iter().zip(&exact) {
+        for (question, exact) in questions.iter().zip(exact) {
             let walked = view.walk(question, NEIGHBORS, candidates, None, reach)?;
             let last = exact.last().map_or(f32::INFINITY, |neighbor| neighbor.score);
             found += walked.iter().filter(|neighbor| neighbor.score >= last).count().min(exact.len());

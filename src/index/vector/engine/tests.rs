@@ -92,8 +92,12 @@ fn ordered(score: f32) -> i64 {
 }
 
 fn service(memory_bytes_max: u64) -> GpuService {
+    counted(memory_bytes_max, &Metrics::new())
+}
+
+fn counted(memory_bytes_max: u64, metrics: &Metrics) -> GpuService {
     let options = Options { how: Use::Software, memory_bytes_max, batch_wait: std::time::Duration::from_micros(300) };
-    GpuService::start(options, Metrics::new().gpu).expect("a thread")
+    GpuService::start(options, metrics.gpu.clone()).expect("a thread")
 }
 
 /// Asks the device, again when it was too busy.
@@ -139,6 +143,27 @@ fn the_gpu_answers_as_defined() {
     assert_eq!(fixture.recall(&by_device), 1.0);
     let verdict = fixture.index.device().expect("it joined");
     assert!(verdict.by_gpu && verdict.reason.starts_with("a question takes the GPU"), "{verdict:?}");
+}
+
+#[test]
+fn the_graph_is_compared_with_what_the_gpu_finds() {
+    let metrics = Metrics::new();
+    let (service, fixture) = (counted(0, &metrics), Fixture::new(100));
+    fixture.index.join_device(&service.client());
+    let questions = clustered(13, 256, 60, 0.5);
+    for question in &questions {
+        by_device(&fixture, question, 10, None);
+    }
+    assert!(fixture.index.is_recall_due());
+    let before = metrics.gpu.questions.get();
+    let told = fixture.index.check_recall().expect("the graph is complete");
+    assert_eq!(metrics.gpu.questions.get() - before, 256);
+    drop(service);
+    for question in &questions {
+        assert_eq!(fixture.index.search(&wide(question), 10).len(), 10);
+    }
+    let by_cpu = fixture.index.check_recall().expect("the graph is complete");
+    assert_eq!((told.questions, told.at_10), (256, by_cpu.at_10));
 }
 
 #[test]
