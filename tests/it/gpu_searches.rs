@@ -2,14 +2,15 @@
 //! only.
 
 use std::fs;
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
 use crate::door::soon;
 use crate::gpu::{helper_of, is_open};
-use crate::node::{TestNode, assert_says, list, stdout};
+use crate::node::{CAIRN, TestNode, assert_says, cairn, clean, list, stderr, stdout};
 
 /// More passages than a collection must have for the GPU.
 const DOCUMENTS: usize = 4_200;
@@ -272,4 +273,64 @@ fn a_node_without_a_gpu_says_so_and_serves() {
     soon("it knows", || gpu(&node)["state"] == "failed");
     assert_says(&node.log(), &["the GPU failed; the CPU searches", "Vulkan finds no GPU here"]);
     assert_says(&stdout(&node.cairn(&["status"])), &["failed, the CPU searches", "tried again after"]);
+}
+
+/// Helpers that do not speak the protocol, in a folder that lies over the machine's, where nothing is executed from memory.
+#[test]
+fn a_helper_that_talks_nonsense_costs_no_answer() {
+    if !rustix::process::geteuid().is_root() {
+        println!("left out: it takes root to put another helper in the place of ours");
+        return;
+    }
+    let scratch = tempfile::tempdir().expect("temporary directory");
+    for (nonsense, said) in [
+        ("head -c 4096 /dev/urandom >&0; sleep 100", "does not speak the protocol"),
+        ("printf 'CGPU' >&0; head -c 24 /dev/zero >&0; sleep 100", "does not speak the protocol"),
+        ("exit 3", "the GPU helper ended"),
+    ] {
+        let script = "mount -t tmpfs none /usr/libexec && echo 2 >/proc/sys/vm/memfd_noexec || exit 99
+                      printf '#!/bin/sh\\n%s\\n' \"$1\" >/usr/libexec/cairn-gpu && chmod +x /usr/libexec/cairn-gpu
+                      exec \"$2\" --json serve --data-dir \"$3\" --listen 127.0.0.1:0 --admin 127.0.0.1:0";
+        let data = scratch.path().join(said.replace(' ', "-"));
+        let log = scratch.path().join("log");
+        let mut command = clean(Command::new("unshare"));
+        command.args([
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            nonsense,
+            CAIRN,
+        ]);
+        command.arg(&data).env("CAIRN_INDEX_GPU", "on").stdout(Stdio::piped());
+        let mut node = command.stderr(fs::File::create(&log).expect("a log")).spawn().expect("unshare is there");
+        let mut line = String::new();
+        BufReader::new(node.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+        if line.is_empty() && node.wait().expect("it ends").code() == Some(99) {
+            println!("left out: this kernel has no vm.memfd_noexec");
+            return;
+        }
+        let addresses: Value = serde_json::from_str(&line).expect("JSON");
+        let url = addresses["mcp"].as_str().expect("an address").trim_end_matches("/mcp");
+        soon("the helper was tried", || fs::read_to_string(&log).is_ok_and(|log| log.contains("the GPU failed")));
+        let document = scratch.path().join("note.md");
+        fs::write(&document, "The boiler of hall seven hums.").expect("written");
+        let document = document.to_str().expect("UTF-8");
+        let added = run(&["--url", url, "add", document, "-c", "notes"]);
+        assert!(added.status.success(), "{}", stderr(&added));
+        let found = run(&["--url", url, "search", "boiler hums", "--mode", "dense"]);
+        assert_says(&stdout(&found), &["hall seven"]);
+        assert_says(&stdout(&run(&["--url", url, "status"])), &["failed, the CPU searches", said]);
+        node.kill().expect("it runs");
+        node.wait().expect("it ends");
+    }
+}
+
+fn run(arguments: &[&str]) -> Output {
+    cairn().args(arguments).output().expect("starts")
 }
