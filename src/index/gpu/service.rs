@@ -40,6 +40,8 @@ pub const PATIENCE: Duration = Duration::from_millis(250);
 const STALL: Duration = Duration::from_secs(1);
 /// Questions that may wait.
 const QUEUE_MAX: usize = 1_024;
+/// Bytes that the filters of a batch may have together: a quarter of what a message may have.
+pub(super) const FILTER_BYTES_MAX: usize = 16 << 20;
 /// Rows that are asked for beyond those that are wanted: some may have been removed meanwhile.
 const SPARE: usize = 16;
 
@@ -377,7 +379,9 @@ impl GpuClient {
         allowed: Option<Arc<RowSet>>,
     ) -> Option<oneshot::Receiver<Found>> {
         let wanted = limit * seat.factor.load(Ordering::Relaxed) + SPARE;
-        if !seat.is_open() || self.shared.is_stalled() || wanted > LIMIT_MAX as usize {
+        let is_too_much =
+            wanted > LIMIT_MAX as usize || allowed.as_ref().is_some_and(|allowed| allowed.bytes() > FILTER_BYTES_MAX);
+        if is_too_much || !seat.is_open() || self.shared.is_stalled() {
             return None;
         }
         let (reply, found) = oneshot::channel();

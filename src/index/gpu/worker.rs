@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use half::f16;
 
 use super::resident::{Resident, row_bytes};
-use super::service::{DeviceState, Found, Question, Queue, Seat, Shared, Use, Vectors};
+use super::service::{DeviceState, FILTER_BYTES_MAX, Found, Question, Queue, Seat, Shared, Use, Vectors};
 use super::{Adapter, Answer, Failure, Format, Gpu, GpuError, QUERIES_MAX};
 
 /// Smaller collections are scanned by the CPU within microseconds.
@@ -39,8 +39,6 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Questions that both sides answer for comparison, and how many results.
 const COMPARED: usize = 8;
 const COMPARED_LIMIT: usize = 50;
-/// Different filters of a batch.
-const FILTERS_MAX: usize = 8;
 /// How many more candidates bytes take than halves.
 const BYTES_FACTOR: usize = 4;
 
@@ -215,18 +213,20 @@ impl Worker {
                 }
             }
         }
-        let mut filters: Vec<usize> = Vec::new();
+        let (mut filters, mut filter_bytes) = (Vec::new(), 0);
         let mut together = Vec::new();
         let mut others = VecDeque::with_capacity(queue.questions.len());
         for question in queue.questions.drain(..) {
             let filter = question.allowed.as_ref().map(|allowed| Arc::as_ptr(allowed) as usize);
             let is_new = filter.is_some_and(|filter| !filters.contains(&filter));
+            let more = question.allowed.as_ref().filter(|_| is_new).map_or(0, |allowed| allowed.bytes());
             let fits =
-                question.seat.id() == seat && together.len() < QUERIES_MAX && !(is_new && filters.len() == FILTERS_MAX);
+                question.seat.id() == seat && together.len() < QUERIES_MAX && filter_bytes + more <= FILTER_BYTES_MAX;
             if !fits {
                 others.push_back(question);
                 continue;
             }
+            filter_bytes += more;
             filters.extend(filter.filter(|_| is_new));
             // Who waited in vain has gone.
             if !question.reply.is_closed() {

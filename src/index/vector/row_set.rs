@@ -38,6 +38,11 @@ impl RowSet {
         self.generation
     }
 
+    /// Bytes of its bits.
+    pub(in crate::index) fn bytes(&self) -> usize {
+        size_of_val(&*self.words)
+    }
+
     /// How many rows.
     #[must_use]
     pub fn len(&self) -> usize {
