@@ -11,8 +11,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::{Common, Failure, output};
-use crate::index::gpu::measure::{self, Measured};
-use crate::index::gpu::{Adapter, AdapterKind, Gpu, HELPER_ON_DISK, helper_program, selftest};
+use crate::index::gpu::measure::{Bench, Measured};
+use crate::index::gpu::{Adapter, AdapterKind, Format, Gpu, HELPER_ON_DISK, helper_program, selftest};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -57,9 +57,22 @@ enum Action {
         /// Numbers of a vector
         #[arg(long, default_value_t = 384, value_name = "N", value_parser = clap::value_parser!(u32).range(64..=4_096))]
         dimensions: u32,
+        /// Questions at once, up to 256
+        #[arg(long, default_value = "1,8,64,256", value_delimiter = ',', value_name = "N,…", value_parser = clap::value_parser!(u32).range(1..=256))]
+        batches: Vec<u32>,
+        /// How the GPU keeps the vectors
+        #[arg(long, default_value = "halves,bytes", value_delimiter = ',', value_name = "FORMAT,…")]
+        formats: Vec<Kept>,
         #[command(flatten)]
         device: Device,
     },
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Kept {
+    Floats,
+    Halves,
+    Bytes,
 }
 
 #[derive(Debug, clap::Args)]
@@ -76,7 +89,15 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
             selftest(common, *cases as usize, Duration::from_secs(*patience), device)
         }
         Action::Extract { path } => extract(path),
-        Action::Bench { rows, dimensions, device } => bench(common, *rows, *dimensions, device),
+        Action::Bench { rows, dimensions, batches, formats, device } => {
+            let formats = formats.iter().map(|kept| match kept {
+                Kept::Floats => Format::F32,
+                Kept::Halves => Format::F16,
+                Kept::Bytes => Format::I8,
+            });
+            let batches = batches.iter().map(|batch| *batch as usize).collect();
+            bench(common, &Bench { rows: *rows, dimensions: *dimensions, batches, formats: formats.collect() }, device)
+        }
     }
 }
 
@@ -137,10 +158,10 @@ fn extract(path: &Path) -> Result<(), Failure> {
     output::line(&format!("wrote {}", path.display()))
 }
 
-fn bench(common: &Common, rows: u32, dimensions: u32, device: &Device) -> Result<(), Failure> {
+fn bench(common: &Common, bench: &Bench, device: &Device) -> Result<(), Failure> {
     let (mut gpu, adapter) = open(device)?;
-    let measured =
-        measure::run(&mut gpu, rows, dimensions, |what| eprintln!("… {what}")).map_err(anyhow::Error::from)?;
+    let Bench { rows, dimensions, .. } = *bench;
+    let measured = bench.run(&mut gpu, |what| eprintln!("… {what}")).map_err(anyhow::Error::from)?;
     let per_second = |measured: &Measured| measured.batch as f64 / measured.median.as_secs_f64();
     if common.json {
         let rounds: Vec<Value> = measured
@@ -149,6 +170,7 @@ fn bench(common: &Common, rows: u32, dimensions: u32, device: &Device) -> Result
                 json!({
                     "what": round.what, "batch": round.batch, "queries_per_second": per_second(round),
                     "p50_ms": round.median.as_secs_f64() * 1e3, "p99_ms": round.worst.as_secs_f64() * 1e3,
+                    "device_p50_ms": round.on_device.map(|took| took.as_secs_f64() * 1e3),
                     "bytes_per_second": round.bytes_per_second(),
                 })
             })
@@ -170,10 +192,11 @@ fn bench(common: &Common, rows: u32, dimensions: u32, device: &Device) -> Result
             output::thousands(per_second(round) as u64),
             format!("{:.2} ms", round.median.as_secs_f64() * 1e3),
             format!("{:.2} ms", round.worst.as_secs_f64() * 1e3),
+            round.on_device.map_or_else(String::new, |took| format!("{:.2} ms", took.as_secs_f64() * 1e3)),
             format!("{:.1} GB/s", round.bytes_per_second() / 1e9),
         ]
     });
-    let header = ["what", "batch", "queries a second", "p50", "p99", "vectors read"];
+    let header = ["what", "batch", "queries a second", "p50", "p99", "on the device", "vectors read"];
     output::table(&header, &header[1..], table.collect())
 }
 

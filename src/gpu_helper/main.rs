@@ -9,6 +9,7 @@ mod protocol;
 mod sandbox;
 mod search;
 mod server;
+mod unchecked;
 
 use std::process::ExitCode;
 

@@ -1,14 +1,17 @@
 //! The vectors of a collection in the device's memory.
 //!
-//! Invariants: rows lie in tiles, each a buffer that one binding can hold, in whole blocks of 256 rows; within a block chunk by chunk
-//! (see score.wgsl). Every tile but the last is full. A row that was never written is never admitted.
+//! Invariants: rows lie in tiles, each a buffer that one binding can hold and one dispatch can reach, in whole blocks of 256 rows; within
+//! a block in chunks of 32 bytes, all rows' first chunk, then all rows' second: what 256 invocations read together lies together, and the
+//! chunks of 16 rows of halves are a matrix of 16 × 16. Every tile but the last is full. A row that was never written is never admitted.
 
 use half::f16;
+use half::slice::HalfFloatSliceExt as _;
 use wgpu::BufferUsages;
 
 use crate::device::{DeviceError, Gpu};
-use crate::kernels::GROUP;
+use crate::kernels::BLOCK;
 use crate::protocol::{Format, Metric};
+use crate::search::Scratch;
 
 /// Largest tile: so much is read within a few hundredths of a second even by a small GPU, so that no driver's watchdog bites.
 const TILE_BYTES_MAX: u64 = 1 << 30;
@@ -16,6 +19,8 @@ const TILE_BYTES_MAX: u64 = 1 << 30;
 const ROWS_MIN: u32 = 4_096;
 /// How many standard deviations of a number of a unit vector a byte can hold.
 const SPREAD: f32 = 5.0;
+/// Among numbers around this only whole ones are floats, so adding it rounds: ten times as fast as the instruction that not every CPU has.
+const TO_WHOLE: f32 = 12_582_912.0;
 
 /// What a matrix holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,67 +45,83 @@ pub struct DeviceMatrix {
     pub(crate) tiles: Vec<Tile>,
     rows: u32,
     /// A bit for each row that was not removed.
-    alive: Vec<u32>,
+    pub(crate) alive: Vec<u32>,
+    /// Whether the device knows of other rows that are alive.
+    pub(crate) is_changed: bool,
+    pub(crate) scratch: Scratch,
     tile_rows: u32,
 }
 
 impl Layout {
-    /// vec4s of a row.
+    /// Chunks of a row, 32 bytes each.
     pub fn chunks(self) -> u32 {
         self.dimensions.div_ceil(self.format.per_chunk())
     }
 
     /// Bytes of a row.
     pub fn row_bytes(self) -> u64 {
-        u64::from(self.chunks()) * 16
+        u64::from(self.chunks()) * 32
     }
 
     /// A vector as its words, padded with zeros to whole chunks.
     pub fn words(self, vector: &[f16], words: &mut Vec<u32>) {
         words.clear();
+        let floats = || {
+            let mut floats = vec![0f32; vector.len()];
+            vector.convert_to_f32_slice(&mut floats);
+            floats
+        };
         match self.format {
-            Format::F32 => words.extend(vector.iter().map(|number| number.to_f32().to_bits())),
+            Format::F32 => words.extend(floats().into_iter().map(f32::to_bits)),
             Format::F16 => words.extend(vector.chunks(2).map(|pair| {
                 u32::from(pair[0].to_bits()) | u32::from(pair.get(1).copied().unwrap_or(f16::ZERO).to_bits()) << 16
             })),
-            Format::I8 => words.extend(vector.chunks(4).map(|four| {
+            Format::I8 => {
                 let scale = 127.0 * (self.dimensions as f32).sqrt() / SPREAD;
-                let mut bytes = [0u8; 4];
-                for (byte, number) in bytes.iter_mut().zip(four) {
-                    // The conversion to a byte saturates.
-                    *byte = (number.to_f32() * scale).round_ties_even() as i8 as u8;
-                }
-                u32::from_le_bytes(bytes)
-            })),
-        }
-        words.resize(self.chunks() as usize * 4, 0);
-    }
-
-    /// A query as the scoring shader reads it: numbers of four bytes, padded with zeros.
-    pub fn query(self, vector: &[f16]) -> Vec<u32> {
-        let mut words = Vec::new();
-        match self.format {
-            Format::I8 => self.words(vector, &mut words),
-            Format::F32 | Format::F16 => {
-                words.extend(vector.iter().map(|number| number.to_f32().to_bits()));
-                words.resize((self.chunks() * self.format.query_vectors() * 4) as usize, 0);
+                words.extend(floats().chunks(4).map(|four| {
+                    let mut bytes = [0u8; 4];
+                    for (byte, number) in bytes.iter_mut().zip(four) {
+                        // To the nearest whole number, of two the even one; what is too large is cut off.
+                        *byte = ((number * scale).clamp(-128.0, 127.0) + TO_WHOLE - TO_WHOLE) as i8 as u8;
+                    }
+                    u32::from_le_bytes(bytes)
+                }));
             }
         }
-        words
+        words.resize(self.chunks() as usize * 8, 0);
     }
 }
 
 impl DeviceMatrix {
     /// An empty matrix.
     pub fn new(gpu: &Gpu, layout: Layout) -> Self {
-        let bytes = TILE_BYTES_MAX.min(gpu.limits.max_storage_buffer_binding_size).min(gpu.limits.max_buffer_size);
-        let block_bytes = layout.row_bytes() * u64::from(GROUP);
-        let tile_rows = ((bytes / block_bytes).max(1) * u64::from(GROUP)).min(1 << 30) as u32;
-        Self { layout, tiles: Vec::new(), rows: 0, alive: Vec::new(), tile_rows }
+        let bytes = TILE_BYTES_MAX.min(gpu.binding_bytes_max());
+        let block_bytes = layout.row_bytes() * u64::from(BLOCK);
+        let blocks = (bytes / block_bytes).clamp(1, u64::from(gpu.limits.max_compute_workgroups_per_dimension));
+        let tile_rows = blocks as u32 * BLOCK;
+        Self {
+            layout,
+            tiles: Vec::new(),
+            rows: 0,
+            alive: Vec::new(),
+            is_changed: true,
+            scratch: Scratch::default(),
+            tile_rows,
+        }
     }
 
     pub fn rows(&self) -> u32 {
         self.rows
+    }
+
+    /// Blocks of 256 rows, of which the last may have fewer.
+    pub fn blocks(&self) -> u32 {
+        self.rows.div_ceil(BLOCK)
+    }
+
+    /// Bytes of these.
+    pub fn block_bytes(&self) -> u64 {
+        u64::from(self.blocks() * BLOCK) * self.layout.row_bytes()
     }
 
     /// Bytes of the device's memory.
@@ -108,13 +129,9 @@ impl DeviceMatrix {
         self.tiles.iter().map(|tile| u64::from(tile.capacity) * self.layout.row_bytes()).sum()
     }
 
-    /// A bit for each row that can be found.
-    pub fn alive(&self) -> &[u32] {
-        &self.alive
-    }
-
     /// Takes rows out of every later search.
     pub fn remove(&mut self, rows: std::ops::Range<u32>) {
+        self.is_changed = true;
         for row in rows.start..rows.end.min(self.rows) {
             self.alive[row as usize / 32] &= !(1 << (row % 32));
         }
@@ -123,6 +140,8 @@ impl DeviceMatrix {
     /// Appends rows, `dimensions` numbers each: a few at a time, since they are copied twice on their way.
     pub fn append(&mut self, gpu: &Gpu, vectors: &[f16]) -> Result<(), DeviceError> {
         let dimensions = self.layout.dimensions as usize;
+        self.is_changed = true;
+        self.scratch.forget_bindings();
         let mut rest = vectors;
         while !rest.is_empty() {
             let room = self.make_room(gpu, (rest.len() / dimensions) as u32)? as usize;
@@ -135,15 +154,20 @@ impl DeviceMatrix {
 
     /// Makes room for up to `wanted` rows in the last tile; for how many there is.
     fn make_room(&mut self, gpu: &Gpu, wanted: u32) -> Result<u32, DeviceError> {
+        // A search has a key of four bytes for each, in one binding.
+        let most = gpu.binding_bytes_max() / 4 / u64::from(BLOCK) * u64::from(BLOCK);
+        if u64::from(self.rows) + u64::from(wanted) > most {
+            return Err(DeviceError::OutOfMemory(format!("it searches among {most} rows at most")));
+        }
         let tile_rows = self.tile_rows;
         if self.tiles.last().is_none_or(|tile| tile.rows == tile_rows) {
-            let capacity = ROWS_MIN.max(wanted.next_multiple_of(GROUP)).min(tile_rows);
+            let capacity = ROWS_MIN.max(wanted.next_multiple_of(BLOCK)).min(tile_rows);
             let vectors = self.buffer(gpu, capacity)?;
             self.tiles.push(Tile { vectors, first: self.rows, rows: 0, capacity });
         }
         let (rows, capacity) = self.tiles.last().map_or((0, 0), |tile| (tile.rows, tile.capacity));
         if capacity < tile_rows && rows + wanted > capacity {
-            let larger = (rows + wanted).next_multiple_of(GROUP).max(capacity.saturating_mul(2)).min(tile_rows);
+            let larger = (rows + wanted).next_multiple_of(BLOCK).max(capacity.saturating_mul(2)).min(tile_rows);
             let vectors = self.buffer(gpu, larger)?;
             let bytes = u64::from(capacity) * self.layout.row_bytes();
             if let Some(tile) = self.tiles.last_mut() {
@@ -179,25 +203,25 @@ impl DeviceMatrix {
         let mut at = tile.rows as usize;
         let end = at + count;
         while at < end {
-            let (block, start) = (at / GROUP as usize, at % GROUP as usize);
-            let part = (GROUP as usize - start).min(end - at);
+            let (block, start) = (at / BLOCK as usize, at % BLOCK as usize);
+            let part = (BLOCK as usize - start).min(end - at);
             // Chunk by chunk; of a block that is written in part, each chunk's part by itself.
-            let mut packed = vec![0u8; chunks * part * 16];
+            let mut packed = vec![0u8; chunks * part * 32];
             for (place, row) in rows.by_ref().take(part).enumerate() {
                 layout.words(row, &mut words);
-                for (chunk, four) in words.chunks_exact(4).enumerate() {
-                    let to = (chunk * part + place) * 16;
-                    for (bytes, word) in packed[to..to + 16].chunks_exact_mut(4).zip(four) {
+                for (chunk, eight) in words.chunks_exact(8).enumerate() {
+                    let to = (chunk * part + place) * 32;
+                    for (bytes, word) in packed[to..to + 32].chunks_exact_mut(4).zip(eight) {
                         bytes.copy_from_slice(&word.to_le_bytes());
                     }
                 }
             }
-            let offset = |chunk: usize| ((block * chunks + chunk) * GROUP as usize + start) as u64 * 16;
+            let offset = |chunk: usize| ((block * chunks + chunk) * BLOCK as usize + start) as u64 * 32;
             gpu.checked(|| {
-                if part == GROUP as usize {
+                if part == BLOCK as usize {
                     gpu.queue.write_buffer(&tile.vectors, offset(0), &packed);
                 } else {
-                    for (chunk, bytes) in packed.chunks_exact(part * 16).enumerate() {
+                    for (chunk, bytes) in packed.chunks_exact(part * 32).enumerate() {
                         gpu.queue.write_buffer(&tile.vectors, offset(chunk), bytes);
                     }
                 }

@@ -15,7 +15,7 @@ use std::io::{self, Read};
 
 /// Raised when a message changes its meaning. The helper is part of the node's own file, so the two differ only when another file
 /// was put in its place.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 const MAGIC: [u8; 4] = *b"CGPU";
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 20;
@@ -165,6 +165,10 @@ pub enum Response {
         results: Vec<Vec<(u32, f32)>>,
         /// Microseconds from the first command to the last byte read back.
         micros: u32,
+        /// Nanoseconds of these that the device computed; 0 where it does not tell.
+        device_nanos: u64,
+        /// How many times the matrix was read.
+        passes: u32,
     },
     /// It cannot be done.
     Failed { failure: Failure, message: String },
@@ -415,8 +419,8 @@ impl Message for Response {
                 to.u64(*bytes);
                 102
             }
-            Self::Found { results, micros } => {
-                to.u32(*micros).u32(results.len() as u32);
+            Self::Found { results, micros, device_nanos, passes } => {
+                to.u32(*micros).u64(*device_nanos).u32(*passes).u32(results.len() as u32);
                 for result in results {
                     to.u32(result.len() as u32);
                     for (row, score) in result {
@@ -439,7 +443,7 @@ impl Message for Response {
             101 => Self::Opened { adapter: Adapter::read(&mut from)? },
             102 => Self::Done { bytes: from.u64()? },
             103 => {
-                let micros = from.u32()?;
+                let (micros, device_nanos, passes) = (from.u32()?, from.u64()?, from.u32()?);
                 let results = (0..from.count(4, QUERIES_MAX)?)
                     .map(|_| {
                         let count = from.count(8, LIMIT_MAX as usize)?;
@@ -447,7 +451,7 @@ impl Message for Response {
                         Ok(words.chunks_exact(2).map(|pair| (pair[0], f32::from_bits(pair[1]))).collect())
                     })
                     .collect::<Result<Vec<_>, ProtocolError>>()?;
-                Self::Found { results, micros }
+                Self::Found { results, micros, device_nanos, passes }
             }
             105 => {
                 let count = from.count(8, 256)?;

@@ -1,157 +1,384 @@
-//! A search on the device: upload the queries, score every tile, merge, read back.
+//! A search on the device: upload the queries, score every row, select the best, read them back.
+//!
+//! Queries share a pass over the rows, up to 32 of them. A pass writes a key of 4 bytes down for each of its queries and rows. All of these
+//! take at most a quarter of what the matrix itself takes, but 64 MiB are always granted, and never more than a binding can
+//! hold; as many queries as that allows share a pass, rounded down to a power of two.
+//!
+//! What a call needs besides the matrix is kept with it for the next one, [`Scratch`]: buffers, which grow when they are too small, and
+//! their bindings. So a call makes nothing, and its fixed cost is one upload, one submission and one wait. Scratch goes with
+//! its matrix. It is bounded: the keys as above, the bits of filters by a binding, the rest by what a request can hold.
+
+use std::time::Duration;
 
 use half::f16;
 use wgpu::BufferUsages;
 
 use crate::device::{DeviceError, Gpu};
-use crate::kernels::{GROUP, Kernels, Shape};
+use crate::kernels::{BLOCK, CHUNK_BYTES, Kernels, LIST_ENTRIES, SELECT_LANES, Shape, TOGETHER_MAX};
 use crate::matrix::DeviceMatrix;
-use crate::protocol::{Format, LIMIT_MAX};
+use crate::protocol::LIMIT_MAX;
 
-/// Most workgroups of a dispatch: enough for the largest GPU to hide what its memory takes to answer.
-const GROUPS_MAX: u32 = 2_048;
-/// Most entries that the lists of one pass hold: 16 MiB.
-const ENTRIES_MAX: u32 = 1 << 21;
+/// Bytes of keys that every matrix may have, however small it is.
+const KEYS_BYTES: u64 = 64 << 20;
+/// Bytes of a matrix that one submission reads, about: no driver's watchdog bites before a small GPU has read them.
+const SUBMISSION_BYTES: u64 = 16 << 30;
+/// From one uniform to the next: a multiple of what any device wants.
+const SLOT_BYTES: usize = 256;
+/// Bytes of the time stamps, which come behind what was found.
+const STAMP_BYTES: u64 = 16;
 
-/// The best rows of each query with their scores, best first, equal scores by row. Scores of bytes are in the bytes' scale.
-///
-/// * `queries`: each of the matrix's dimensions.
-/// * `limit`: 1 to [`LIMIT_MAX`].
-/// * `filters`: bits of rows. `filter_of` says for each query which of them it may find, or `None` for all that are alive.
+/// Why a search was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error("the filters take {bytes} bytes, and a binding of this device holds {most}")]
+    Filters { bytes: u64, most: u64 },
+}
+
+/// What was found.
+pub struct Found {
+    /// The best rows of each query with their scores, best first, equal scores by row. Scores of bytes are in the bytes' scale.
+    pub results: Vec<Vec<(u32, f32)>>,
+    /// From the begin of the first kernel to the end of the last, where the device tells.
+    pub on_device: Option<Duration>,
+    /// How many times the rows were read.
+    pub passes: u32,
+}
+
+/// What is asked of a matrix.
+pub struct Question<'a> {
+    /// Each of the matrix's dimensions.
+    pub queries: &'a [&'a [f16]],
+    /// Rows of each query, 1 to [`LIMIT_MAX`].
+    pub limit: u32,
+    /// Bits of rows.
+    pub filters: &'a [Vec<u32>],
+    /// For each query which of the filters it may find, or `None` for all rows that are alive.
+    pub filter_of: &'a [Option<usize>],
+}
+
+/// What searches of a matrix need besides it.
+#[derive(Default)]
+pub struct Scratch {
+    /// Uniforms, and the queries behind them.
+    uploads: Option<wgpu::Buffer>,
+    /// A bit for each row: of those that are alive, and then for each filter.
+    admitted: Option<wgpu::Buffer>,
+    keys: Option<wgpu::Buffer>,
+    /// The best key of each block.
+    best: Option<wgpu::Buffer>,
+    found: Option<wgpu::Buffer>,
+    /// What of it is read back, and the time stamps.
+    read: Option<wgpu::Buffer>,
+    stamps: Option<(wgpu::QuerySet, wgpu::Buffer)>,
+    bindings: Option<Bindings>,
+}
+
+/// The buffers as the shaders see them.
+struct Bindings {
+    tiles: Vec<wgpu::BindGroup>,
+    selection: wgpu::BindGroup,
+}
+
+impl Scratch {
+    /// The matrix's own buffers are others.
+    pub fn forget_bindings(&mut self) {
+        self.bindings = None;
+    }
+}
+
+/// The numbers of a call.
+struct Plan {
+    shape: Shape,
+    limit: u32,
+    /// Blocks of the matrix.
+    blocks: u32,
+    /// Bytes that keys may take.
+    granted: u64,
+    /// Queries of a pass.
+    together: u32,
+    passes: usize,
+    /// Words of the bits for all rows of all blocks.
+    bit_words: usize,
+    /// Bytes of the queries of a pass.
+    pass_bytes: usize,
+}
+
+impl Plan {
+    fn new(gpu: &Gpu, matrix: &DeviceMatrix, question: &Question<'_>) -> Self {
+        let (layout, blocks) = (matrix.layout, matrix.blocks());
+        let keys_bytes = u64::from(blocks * BLOCK) * 4;
+        let granted = KEYS_BYTES.max(matrix.block_bytes() / 4).min(gpu.binding_bytes_max());
+        let wanted = (question.queries.len() as u32).next_power_of_two().min(TOGETHER_MAX);
+        let fits = |together: &u32| u64::from(*together) * keys_bytes <= granted;
+        let together =
+            (0..).map(|halved| wanted >> halved).find(|together| *together <= 1 || fits(together)).unwrap_or(1);
+        Self {
+            shape: Shape::new(gpu, layout.format, layout.metric, together),
+            limit: question.limit.clamp(1, LIMIT_MAX),
+            blocks,
+            granted,
+            together,
+            passes: question.queries.len().div_ceil(together as usize),
+            bit_words: (blocks * (BLOCK / 32)) as usize,
+            pass_bytes: (layout.chunks() * CHUNK_BYTES * together) as usize,
+        }
+    }
+
+    /// Where the queries begin, behind a slot for each pass and tile and one for each selection.
+    fn queries_at(&self, tiles: usize) -> usize {
+        self.passes * (tiles + 1) * SLOT_BYTES
+    }
+
+    fn found_bytes(&self) -> u64 {
+        u64::from(self.limit * self.together) * self.passes as u64 * 8
+    }
+
+    /// What `keys.wgsl` and `select.wgsl` have as uniforms, in the order in which they are used, and the queries.
+    fn uploads(&self, matrix: &DeviceMatrix, question: &Question<'_>) -> Vec<u8> {
+        let queries_at = self.queries_at(matrix.tiles.len());
+        let mut uploads = vec![0; queries_at + self.passes * self.pass_bytes];
+        let (slots, numbers) = uploads.split_at_mut(queries_at);
+        let mut slots = slots.chunks_exact_mut(SLOT_BYTES);
+        let groups = (self.limit * 4).next_multiple_of(SELECT_LANES).min(LIST_ENTRIES);
+        let together = self.together as usize;
+        for pass in 0..self.passes {
+            let masks = (0..together)
+                .map(|query| question.filter_of.get(pass * together + query).copied().flatten())
+                .map(|filter| (filter.map_or(0, |filter| filter + 1) * self.bit_words) as u32);
+            let queries = (queries_at + pass * self.pass_bytes) / 16;
+            for (tile, slot) in matrix.tiles.iter().zip(&mut slots) {
+                let tile = [matrix.layout.chunks(), tile.first / BLOCK, self.blocks, queries as u32];
+                put(slot, tile.into_iter().chain(masks.clone()));
+            }
+            if let Some(slot) = slots.next() {
+                put(slot, [self.blocks, self.limit, groups, pass as u32 * self.together * self.limit]);
+            }
+        }
+        // Chunk by chunk, one query's beside the other's.
+        let chunk_bytes = CHUNK_BYTES as usize;
+        let mut words = Vec::new();
+        let passes = question.queries.chunks(together).zip(numbers.chunks_exact_mut(self.pass_bytes));
+        for (queries, numbers) in passes {
+            for (query, vector) in queries.iter().enumerate() {
+                matrix.layout.words(vector, &mut words);
+                let chunks = numbers.chunks_exact_mut(together * chunk_bytes).zip(words.chunks_exact(chunk_bytes / 4));
+                for (chunk, words) in chunks {
+                    put(&mut chunk[query * chunk_bytes..(query + 1) * chunk_bytes], words.iter().copied());
+                }
+            }
+        }
+        uploads
+    }
+
+    /// The bits of the rows that are alive, and of those that filters admit, for whole blocks: rows that there are not have none.
+    fn bits(&self, alive: &[u32], filters: &[Vec<u32>]) -> Vec<u8> {
+        let mut bits = vec![0; (filters.len() + 1) * self.bit_words * 4];
+        let mut parts = bits.chunks_exact_mut(self.bit_words * 4);
+        if let Some(part) = parts.next() {
+            put(part, alive.iter().copied());
+        }
+        for (part, filter) in parts.zip(filters) {
+            put(part, filter.iter().zip(alive).map(|(filter, alive)| filter & alive));
+        }
+        bits
+    }
+}
+
+/// Writes words as the device reads them; what is too much is left out.
+fn put(bytes: &mut [u8], words: impl IntoIterator<Item = u32>) {
+    for (bytes, word) in bytes.chunks_exact_mut(4).zip(words) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+}
+
+/// The best rows of each query.
 pub fn search(
     gpu: &Gpu,
     kernels: &mut Kernels,
-    matrix: &DeviceMatrix,
-    queries: &[&[f16]],
-    limit: u32,
-    filters: &[Vec<u32>],
-    filter_of: &[Option<usize>],
-) -> Result<Vec<Vec<(u32, f32)>>, DeviceError> {
-    let limit = limit.clamp(1, LIMIT_MAX);
-    let list = (limit + GROUP).next_power_of_two().max(512);
-    let together = queries_together(gpu, matrix, queries.len(), list);
-    let shape = Shape { format: matrix.layout.format, metric: matrix.layout.metric, queries: together, list };
-    let words = matrix.alive().len().max(1);
-    let mut admitted = matrix.alive().to_vec();
-    admitted.resize(words, 0);
-    for filter in filters {
-        admitted
-            .extend((0..words).map(|word| {
-                filter.get(word).zip(matrix.alive().get(word)).map_or(0, |(filter, alive)| filter & alive)
-            }));
+    matrix: &mut DeviceMatrix,
+    question: &Question<'_>,
+) -> Result<Found, SearchError> {
+    let count = question.queries.len();
+    if matrix.blocks() == 0 || count == 0 {
+        return Ok(Found { results: vec![Vec::new(); count], on_device: None, passes: 0 });
     }
-    let admitted = buffer_of(gpu, &admitted, BufferUsages::STORAGE)?;
-    let passes: Vec<&[&[f16]]> = queries.chunks(together as usize).collect();
-    let entries = u64::from(limit) * passes.len() as u64 * u64::from(together);
-    let read = new_buffer(gpu, entries * 8, BufferUsages::MAP_READ | BufferUsages::COPY_DST)?;
-    let tiles = matrix.tiles.len().max(1) as u32;
-    let groups_max = GROUPS_MAX.min(ENTRIES_MAX / (limit * together * tiles)).max(1);
-    let groups: Vec<u32> = matrix.tiles.iter().map(|tile| tile.rows.div_ceil(GROUP).clamp(1, groups_max)).collect();
-    let lists: u32 = groups.iter().sum();
-    let mut last = None;
-    for (pass, queries) in passes.iter().enumerate() {
-        let mut words_of_queries: Vec<u32> = queries.iter().flat_map(|query| matrix.layout.query(query)).collect();
-        words_of_queries.resize(words_of_queries.len() / queries.len() * together as usize, 0);
-        let numbers = buffer_of(gpu, &words_of_queries, BufferUsages::STORAGE)?;
-        let masks: Vec<u32> = (0..together as usize)
-            .map(|query| {
-                filter_of.get(pass * together as usize + query).copied().flatten().map_or(0, |filter| filter + 1)
-            })
-            .map(|filter| (filter * words) as u32)
-            .collect();
-        let known = buffer_of(gpu, &vec![0; together as usize], BufferUsages::STORAGE)?;
-        let found = new_buffer(gpu, u64::from(lists.max(1) * limit * together) * 8, BufferUsages::STORAGE)?;
-        let mut commands = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let mut group = 0;
-        for (tile, count) in matrix.tiles.iter().zip(&groups) {
-            let blocks = tile.rows.div_ceil(GROUP);
-            let of_tile =
-                [tile.rows, blocks, matrix.layout.chunks(), *count, limit, tile.first, queries.len() as u32, group];
-            let of_tile = buffer_of(gpu, &of_tile, BufferUsages::UNIFORM)?;
-            let masks: Vec<u32> = masks.iter().map(|mask| mask + tile.first / 32).collect();
-            let masks = buffer_of(gpu, &masks, BufferUsages::STORAGE)?;
-            let pipeline = kernels.score(gpu, shape)?;
-            let bindings = [&of_tile, &tile.vectors, &numbers, &admitted, &masks, &known, &found];
-            dispatch(gpu, &mut commands, &pipeline, &bindings, *count)?;
-            group += count;
+    let plan = Plan::new(gpu, matrix, question);
+    let (bits_bytes, most) = ((question.filters.len() as u64 + 1) * plan.bit_words as u64 * 4, gpu.binding_bytes_max());
+    if bits_bytes > most {
+        return Err(SearchError::Filters { bytes: bits_bytes, most });
+    }
+    let score = kernels.score(gpu, plan.shape)?;
+    let uploads = plan.uploads(matrix, question);
+    let submitted = gpu.checked(|| {
+        let buffers = buffers(gpu, &mut matrix.scratch, &plan, uploads.len() as u64, bits_bytes);
+        gpu.queue.write_buffer(&buffers.uploads, 0, &uploads);
+        if buffers.is_admitted_new || matrix.is_changed || !question.filters.is_empty() {
+            let bits = plan.bits(&matrix.alive, question.filters);
+            gpu.queue.write_buffer(&buffers.admitted, 0, &bits);
+            matrix.is_changed = false;
         }
-        let of_lists = buffer_of(gpu, &[lists, limit, together, 0], BufferUsages::UNIFORM)?;
-        let own = new_buffer(gpu, u64::from(limit * together) * 8, BufferUsages::STORAGE | BufferUsages::COPY_SRC)?;
-        let pipeline = kernels.merge(gpu, list)?;
-        dispatch(gpu, &mut commands, &pipeline, &[&of_lists, &found, &own], together)?;
-        commands.copy_buffer_to_buffer(&own, 0, &read, pass as u64 * own.size(), own.size());
-        last = Some(gpu.checked(|| gpu.queue.submit([commands.finish()]))?);
-    }
-    let Some(submission) = last else { return Ok(Vec::new()) };
-    read.map_async(wgpu::MapMode::Read, .., |_| {});
+        let bindings = matrix.scratch.bindings.take().unwrap_or_else(|| bind(gpu, kernels, &buffers, matrix));
+        let submission = submit(gpu, (&score, kernels.select()), &plan, &buffers, &bindings, matrix, count);
+        matrix.scratch.bindings = Some(bindings);
+        buffers.read.map_async(wgpu::MapMode::Read, ..plan.found_bytes() + STAMP_BYTES, |_| {});
+        (submission, buffers.read, buffers.stamps.is_some())
+    });
+    let (submission, read, has_stamps) = submitted.inspect_err(|_| matrix.scratch = Scratch::default())?;
     gpu.wait(submission)?;
-    let bytes = read.get_mapped_range(..).map_err(|error| DeviceError::Refused(error.to_string()))?;
-    let entry = |bytes: &[u8]| {
-        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        (word(0), word(4))
-    };
-    let of_query = limit as usize * 8;
-    Ok(bytes
-        .chunks_exact(of_query)
-        .take(queries.len())
+    let view = read
+        .get_mapped_range(..plan.found_bytes() + STAMP_BYTES)
+        .map_err(|error| DeviceError::Refused(error.to_string()))?;
+    let (found, stamps) = view.split_at(plan.found_bytes() as usize);
+    let on_device = has_stamps.then(|| {
+        let ticks = long(&stamps[8..]).saturating_sub(long(stamps));
+        Duration::from_nanos((ticks as f64 * f64::from(gpu.queue.get_timestamp_period())) as u64)
+    });
+    let lists = found.chunks_exact(plan.limit as usize * 8).take(count);
+    let results = lists
         .map(|list| {
-            let entries = list.chunks_exact(8).map(entry).take_while(|(key, _)| *key != 0);
-            entries.map(|(key, row)| (row, score_of(key))).collect()
+            let entries = list.chunks_exact(8).map(|entry| (word(entry), word(&entry[4..])));
+            entries.take_while(|(key, _)| *key != 0).map(|(key, row)| (row, score_of(key))).collect()
         })
-        .collect())
+        .collect();
+    drop(view);
+    read.unmap();
+    Ok(Found { results, on_device, passes: plan.passes as u32 })
 }
 
-/// Queries that are scored in one pass over the rows: as many as fit a workgroup's memory, and no more than there are.
-fn queries_together(gpu: &Gpu, matrix: &DeviceMatrix, queries: usize, list: u32) -> u32 {
-    let fits = |queries: u32| {
-        let shape = Shape { format: Format::F16, metric: matrix.layout.metric, queries, list };
-        shape.workgroup_bytes() <= gpu.limits.max_compute_workgroup_storage_size
+/// The buffers of a call.
+struct Buffers {
+    uploads: wgpu::Buffer,
+    admitted: wgpu::Buffer,
+    keys: wgpu::Buffer,
+    best: wgpu::Buffer,
+    found: wgpu::Buffer,
+    read: wgpu::Buffer,
+    stamps: Option<(wgpu::QuerySet, wgpu::Buffer)>,
+    is_admitted_new: bool,
+}
+
+/// Those that there are, larger ones where they are too small.
+fn buffers(gpu: &Gpu, scratch: &mut Scratch, plan: &Plan, uploads_bytes: u64, bits_bytes: u64) -> Buffers {
+    let bindings = &mut scratch.bindings;
+    let most = gpu.binding_bytes_max() & !(SLOT_BYTES as u64 - 1);
+    let mut grown = |buffer: &mut Option<wgpu::Buffer>, bytes: u64, most: u64, usage: BufferUsages| {
+        if let Some(buffer) = buffer.as_ref().filter(|buffer| buffer.size() >= bytes) {
+            return (buffer.clone(), false);
+        }
+        *bindings = None;
+        // A half more, so that a matrix that grows does not need another one each time; the old one is gone first.
+        *buffer = None;
+        let size = (bytes + bytes / 2).next_multiple_of(SLOT_BYTES as u64).min(most).max(bytes);
+        let descriptor = wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false };
+        (buffer.insert(gpu.device.create_buffer(&descriptor)).clone(), true)
     };
-    [8, 4, 2]
-        .into_iter()
-        .find(|together| *together as usize <= queries.next_power_of_two() && fits(*together))
-        .unwrap_or(1)
+    let storage = BufferUsages::STORAGE;
+    let keys_bytes = u64::from(plan.blocks * BLOCK) * 4 * u64::from(plan.together);
+    let of_uploads = storage | BufferUsages::UNIFORM | BufferUsages::COPY_DST;
+    let (uploads, _) = grown(&mut scratch.uploads, uploads_bytes, most, of_uploads);
+    let (admitted, is_admitted_new) = grown(&mut scratch.admitted, bits_bytes, most, storage | BufferUsages::COPY_DST);
+    let (keys, _) = grown(&mut scratch.keys, keys_bytes, plan.granted & !(SLOT_BYTES as u64 - 1), storage);
+    let (best, _) = grown(&mut scratch.best, u64::from(plan.blocks * plan.together) * 4, most, storage);
+    let (found, _) = grown(&mut scratch.found, plan.found_bytes(), most, storage | BufferUsages::COPY_SRC);
+    let of_read = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
+    let (read, _) = grown(&mut scratch.read, plan.found_bytes() + STAMP_BYTES, most, of_read);
+    if scratch.stamps.is_none() && gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+        let ty = wgpu::QueryType::Timestamp;
+        let set = gpu.device.create_query_set(&wgpu::QuerySetDescriptor { label: None, ty, count: 2 });
+        let usage = BufferUsages::QUERY_RESOLVE | BufferUsages::COPY_SRC;
+        let descriptor = wgpu::BufferDescriptor { label: None, size: STAMP_BYTES, usage, mapped_at_creation: false };
+        scratch.stamps = Some((set, gpu.device.create_buffer(&descriptor)));
+    }
+    Buffers { uploads, admitted, keys, best, found, read, stamps: scratch.stamps.clone(), is_admitted_new }
 }
 
-/// The score that a key was made from (see list.wgsl).
+fn bind(gpu: &Gpu, kernels: &Kernels, buffers: &Buffers, matrix: &DeviceMatrix) -> Bindings {
+    let bound = |layout: &wgpu::BindGroupLayout, buffers: &[wgpu::BindingResource<'_>]| {
+        let entries: Vec<_> = buffers
+            .iter()
+            .zip(0..)
+            .map(|(resource, binding)| wgpu::BindGroupEntry { binding, resource: resource.clone() })
+            .collect();
+        gpu.device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries })
+    };
+    let slot =
+        wgpu::BufferBinding { buffer: &buffers.uploads, offset: 0, size: wgpu::BufferSize::new(SLOT_BYTES as u64) };
+    let slot = wgpu::BindingResource::Buffer(slot);
+    let [uploads, admitted, keys, best, found] =
+        [&buffers.uploads, &buffers.admitted, &buffers.keys, &buffers.best, &buffers.found]
+            .map(wgpu::Buffer::as_entire_binding);
+    let tiles = matrix.tiles.iter().map(|tile| {
+        let vectors = tile.vectors.as_entire_binding();
+        let resources = [slot.clone(), vectors, uploads.clone(), admitted.clone(), keys.clone(), best.clone()];
+        bound(&kernels.score_bindings, &resources)
+    });
+    let tiles = tiles.collect();
+    Bindings { tiles, selection: bound(&kernels.select_bindings, &[slot, keys, best, found]) }
+}
+
+/// Has the device do all of a call; mostly in one submission, see [`SUBMISSION_BYTES`]. It is the last that is to be waited for.
+fn submit(
+    gpu: &Gpu,
+    (score, select): (&wgpu::ComputePipeline, &wgpu::ComputePipeline),
+    plan: &Plan,
+    buffers: &Buffers,
+    bindings: &Bindings,
+    matrix: &DeviceMatrix,
+    queries: usize,
+) -> Option<wgpu::SubmissionIndex> {
+    let at_once = (SUBMISSION_BYTES / matrix.block_bytes().max(1)).max(1) as usize;
+    let mut slots = (0..).step_by(SLOT_BYTES);
+    let mut submission = None;
+    for start in (0..plan.passes).step_by(at_once) {
+        let end = (start + at_once).min(plan.passes);
+        let mut commands = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let (is_first, is_last) = (start == 0, end == plan.passes);
+        let stamps = buffers.stamps.as_ref();
+        let writes = stamps.filter(|_| is_first || is_last).map(|(set, _)| wgpu::ComputePassTimestampWrites {
+            query_set: set,
+            beginning_of_pass_write_index: is_first.then_some(0),
+            end_of_pass_write_index: is_last.then_some(1),
+        });
+        let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: writes };
+        let mut work = commands.begin_compute_pass(&descriptor);
+        for pass in start..end {
+            work.set_pipeline(score);
+            for (tile, bindings) in matrix.tiles.iter().zip(&bindings.tiles) {
+                work.set_bind_group(0, bindings, &[slots.next().unwrap_or(0)]);
+                work.dispatch_workgroups(tile.rows.div_ceil(BLOCK), 1, 1);
+            }
+            work.set_pipeline(select);
+            work.set_bind_group(0, &bindings.selection, &[slots.next().unwrap_or(0)]);
+            work.dispatch_workgroups(
+                (queries - pass * plan.together as usize).min(plan.together as usize) as u32,
+                1,
+                1,
+            );
+        }
+        drop(work);
+        if is_last {
+            commands.copy_buffer_to_buffer(&buffers.found, 0, &buffers.read, 0, plan.found_bytes());
+            if let Some((set, stamps)) = stamps {
+                commands.resolve_query_set(set, 0..2, stamps, 0);
+                commands.copy_buffer_to_buffer(stamps, 0, &buffers.read, plan.found_bytes(), STAMP_BYTES);
+            }
+        }
+        submission = Some(gpu.queue.submit([commands.finish()]));
+    }
+    submission
+}
+
+/// The score that a key was made from (see keys.wgsl).
 fn score_of(key: u32) -> f32 {
     f32::from_bits(if key & (1 << 31) != 0 { key & !(1 << 31) } else { !key })
 }
 
-fn new_buffer(gpu: &Gpu, size: u64, usage: BufferUsages) -> Result<wgpu::Buffer, DeviceError> {
-    gpu.checked(|| {
-        gpu.device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
-    })
+fn word(bytes: &[u8]) -> u32 {
+    bytes.iter().take(4).rev().fold(0, |word, byte| word << 8 | u32::from(*byte))
 }
 
-fn buffer_of(gpu: &Gpu, words: &[u32], usage: BufferUsages) -> Result<wgpu::Buffer, DeviceError> {
-    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    let buffer = new_buffer(gpu, bytes.len() as u64, usage | BufferUsages::COPY_DST)?;
-    gpu.queue.write_buffer(&buffer, 0, &bytes);
-    Ok(buffer)
-}
-
-fn dispatch(
-    gpu: &Gpu,
-    commands: &mut wgpu::CommandEncoder,
-    pipeline: &wgpu::ComputePipeline,
-    buffers: &[&wgpu::Buffer],
-    groups: u32,
-) -> Result<(), DeviceError> {
-    gpu.checked(|| {
-        let entries: Vec<_> = buffers
-            .iter()
-            .zip(0..)
-            .map(|(buffer, binding)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
-            .collect();
-        let bindings = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout: &pipeline.get_bind_group_layout(0),
-            entries: &entries,
-        });
-        let mut pass = commands.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        pass.set_pipeline(pipeline);
-        pass.set_bind_group(0, &bindings, &[]);
-        pass.dispatch_workgroups(groups, 1, 1);
-    })
+fn long(bytes: &[u8]) -> u64 {
+    u64::from(word(bytes)) | u64::from(word(&bytes[4..])) << 32
 }

@@ -16,7 +16,7 @@ use crate::kernels::Kernels;
 use crate::matrix::{DeviceMatrix, Layout};
 use crate::protocol::{self, AdapterKind, Failure, ProtocolError, Request, Response};
 use crate::sandbox;
-use crate::search;
+use crate::search::{self, Question, SearchError};
 
 /// Bytes of a file that are read at a time.
 const READ_BYTES: usize = 8 << 20;
@@ -59,8 +59,7 @@ impl Write for Socket<'_> {
 /// The device and what lies on it.
 #[derive(Default)]
 struct State {
-    gpu: Option<Gpu>,
-    kernels: Kernels,
+    gpu: Option<(Gpu, Kernels)>,
     matrices: HashMap<u32, (File, DeviceMatrix)>,
 }
 
@@ -69,6 +68,8 @@ struct State {
 enum RequestError {
     #[error(transparent)]
     Device(#[from] DeviceError),
+    #[error(transparent)]
+    Search(#[from] SearchError),
     #[error("{0}")]
     Bad(&'static str),
     #[error("the vectors' file cannot be read: {0}")]
@@ -78,10 +79,12 @@ enum RequestError {
 impl RequestError {
     fn failure(&self) -> Failure {
         match self {
-            Self::Device(DeviceError::NoAdapter(_) | DeviceError::Open(_)) => Failure::NoDevice,
-            Self::Device(DeviceError::OutOfMemory(_)) => Failure::OutOfMemory,
-            Self::Device(DeviceError::Refused(_) | DeviceError::Lost(_) | DeviceError::Hangs) => Failure::Lost,
-            Self::Bad(_) | Self::Read(_) => Failure::BadRequest,
+            Self::Device(error) | Self::Search(SearchError::Device(error)) => match error {
+                DeviceError::NoAdapter(_) | DeviceError::Open(_) => Failure::NoDevice,
+                DeviceError::OutOfMemory(_) => Failure::OutOfMemory,
+                DeviceError::Refused(_) | DeviceError::Lost(_) | DeviceError::Hangs => Failure::Lost,
+            },
+            Self::Search(SearchError::Filters { .. }) | Self::Bad(_) | Self::Read(_) => Failure::BadRequest,
         }
     }
 }
@@ -117,7 +120,7 @@ impl State {
             }
             Request::Open { software } => self.open(software),
             Request::Load { matrix, format, metric, dimensions, rows } => {
-                let gpu = self.gpu.as_ref().ok_or(RequestError::Bad("no device is open"))?;
+                let (gpu, _) = self.gpu.as_ref().ok_or(RequestError::Bad("no device is open"))?;
                 let file = File::from(file.ok_or(RequestError::Bad("no descriptor came with it"))?);
                 self.matrices.remove(&matrix);
                 let mut on_device = DeviceMatrix::new(gpu, Layout { format, metric, dimensions });
@@ -127,7 +130,7 @@ impl State {
                 Ok(Response::Done { bytes })
             }
             Request::Append { matrix, rows } => {
-                let gpu = self.gpu.as_ref().ok_or(RequestError::Bad("no device is open"))?;
+                let (gpu, _) = self.gpu.as_ref().ok_or(RequestError::Bad("no device is open"))?;
                 let (file, on_device) = self.matrices.get_mut(&matrix).ok_or(RequestError::Bad("no such matrix"))?;
                 take(gpu, file, on_device, rows)?;
                 Ok(Response::Done { bytes: on_device.bytes() })
@@ -138,8 +141,8 @@ impl State {
                 Ok(Response::Done { bytes: on_device.bytes() })
             }
             Request::Search { matrix, limit, queries, dimensions, filters, filter_of } => {
-                let gpu = self.gpu.as_ref().ok_or(RequestError::Bad("no device is open"))?;
-                let (_, on_device) = self.matrices.get(&matrix).ok_or(RequestError::Bad("no such matrix"))?;
+                let (gpu, kernels) = self.gpu.as_mut().ok_or(RequestError::Bad("no device is open"))?;
+                let (_, on_device) = self.matrices.get_mut(&matrix).ok_or(RequestError::Bad("no such matrix"))?;
                 if dimensions != on_device.layout.dimensions {
                     return Err(RequestError::Bad("the queries have other dimensions than the matrix"));
                 }
@@ -148,8 +151,14 @@ impl State {
                 let queries: Vec<&[f16]> = numbers.chunks_exact(dimensions as usize).collect();
                 let filter_of: Vec<Option<usize>> =
                     filter_of.into_iter().map(|filter| (filter as usize).checked_sub(1)).collect();
-                let results = search::search(gpu, &mut self.kernels, on_device, &queries, limit, &filters, &filter_of)?;
-                Ok(Response::Found { results, micros: start.elapsed().as_micros().try_into().unwrap_or(u32::MAX) })
+                let question = Question { queries: &queries, limit, filters: &filters, filter_of: &filter_of };
+                let found = search::search(gpu, kernels, on_device, &question)?;
+                Ok(Response::Found {
+                    results: found.results,
+                    micros: start.elapsed().as_micros().try_into().unwrap_or(u32::MAX),
+                    device_nanos: found.on_device.map_or(0, |took| took.as_nanos().try_into().unwrap_or(u64::MAX)),
+                    passes: found.passes,
+                })
             }
             Request::Drop { matrix } => {
                 self.matrices.remove(&matrix);
@@ -171,8 +180,9 @@ impl State {
             .into());
         }
         let gpu = Gpu::open(adapter)?;
+        let kernels = Kernels::new(&gpu)?;
         sandbox::close()?;
-        self.gpu = Some(gpu);
+        self.gpu = Some((gpu, kernels));
         Ok(Response::Opened { adapter: told })
     }
 }

@@ -113,6 +113,10 @@ pub struct Answer {
     pub results: Vec<Vec<Scored>>,
     /// From the first command to the last byte that was read back.
     pub took: Duration,
+    /// What of it the device computed, where it tells.
+    pub on_device: Option<Duration>,
+    /// How many times it read the matrix.
+    pub passes: u32,
 }
 
 /// The helper with its device. Dropping it ends the helper.
@@ -227,7 +231,7 @@ impl Gpu {
             filter_of,
         };
         match self.call(&request, None, patience)? {
-            Response::Found { results, micros } => {
+            Response::Found { results, micros, device_nanos, passes } => {
                 let fits = results.len() == queries.len()
                     && results.iter().flatten().all(|(row, _)| *row < matrix.rows)
                     && results.iter().all(|result| result.len() <= limit as usize);
@@ -240,6 +244,8 @@ impl Gpu {
                 Ok(Answer {
                     results: results.into_iter().map(scored).collect(),
                     took: Duration::from_micros(u64::from(micros)),
+                    passes,
+                    on_device: (device_nanos > 0).then(|| Duration::from_nanos(device_nanos)),
                 })
             }
             other => Err(GpuError::unexpected(&other)),

@@ -143,10 +143,10 @@ fn garbage_ends_a_helper() {
     for (sent, said) in [
         (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), "no message of the helper's protocol"),
         (header(9, 7, 0), "has version 9"),
-        (header(1, 7, u32::MAX), "it is too long"),
-        (header(1, 99, 0), "there is no such kind"),
-        ([header(1, 7, 1), vec![0]].concat(), "bytes too many"),
-        (header(1, 5, 0), "it ends too soon"),
+        (header(2, 7, u32::MAX), "it is too long"),
+        (header(2, 99, 0), "there is no such kind"),
+        ([header(2, 7, 1), vec![0]].concat(), "bytes too many"),
+        (header(2, 5, 0), "it ends too soon"),
     ] {
         let (mut ours, theirs) = UnixStream::pair().expect("a pair");
         let mut command = clean(Command::new(&program));

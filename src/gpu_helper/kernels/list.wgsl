@@ -1,91 +1,84 @@
-// The best rows of each query within a workgroup of 256 invocations: a list of (key, row) in the workgroup's memory.
+// The best rows of a query within a workgroup: a list of (key, row) in its memory, cut when it is full.
 //
-// A key orders as the score does, and is 0 where there is none. Nothing below a list's bar is kept: it is what the last of `limit`
-// had when a list of this query was last sorted, here or in another workgroup, so what is below cannot be among the best. Equal keys
-// go by row, lower first; what equals the bar is kept for that reason.
+// Nothing that comes behind the bar is kept: it is what the last of `limit` had when the list was last cut, so what is behind it
+// cannot be among the best. Equal keys go by row, lower first.
 //
-// Before it stand QUERIES, the number of lists, and LIST, the entries of one: a power of two, at least limit + 256.
+// Before it stand LANES, the invocations, and LIST, the entries: at least the largest limit and 256 more.
 
-var<workgroup> keys: array<u32, QUERIES * LIST>;
-var<workgroup> rows: array<u32, QUERIES * LIST>;
-var<workgroup> counts: array<atomic<u32>, QUERIES>;
-// What the counts were when nobody was adding.
-var<workgroup> totals: array<u32, QUERIES>;
-var<workgroup> bars: array<u32, QUERIES>;
-
-// Orders as the number does; no number gives 0.
-fn ordered(score: f32) -> u32 {
-    let bits = bitcast<u32>(score);
-    return max(select(bits | 0x80000000u, ~bits, bits >= 0x80000000u), 1u);
-}
-
-fn empty_lists(lane: u32) {
-    if lane < QUERIES {
-        atomicStore(&counts[lane], 0u);
-        bars[lane] = 0u;
-    }
-    workgroupBarrier();
-}
-
-// There is room for one entry of each invocation.
-fn keep(query: u32, key: u32, row: u32) {
-    if key != 0u && key >= bars[query] {
-        let place = query * LIST + atomicAdd(&counts[query], 1u);
-        keys[place] = key;
-        rows[place] = row;
-    }
-}
+var<workgroup> keys: array<u32, LIST>;
+var<workgroup> rows: array<u32, LIST>;
+// Entries, and those that there was no room for.
+var<workgroup> count: atomic<u32>;
+var<workgroup> bar_key: u32;
+var<workgroup> bar_row: u32;
 
 // Whether the entry at left comes before that at right.
 fn is_before(left: u32, right: u32) -> bool {
     return keys[left] > keys[right] || (keys[left] == keys[right] && rows[left] < rows[right]);
 }
 
-// Sorts a list, best first, and leaves the best `limit`. The whole workgroup calls it. (Batcher's bitonic sort.)
-fn cut(query: u32, limit: u32, lane: u32) {
-    let start = query * LIST;
-    let count = totals[query];
-    for (var place = count + lane; place < LIST; place += 256u) {
-        keys[start + place] = 0u;
-        rows[start + place] = 0xffffffffu;
+fn exchange(left: u32, right: u32) {
+    if is_before(right, left) {
+        let key = keys[left];
+        let row = rows[left];
+        keys[left] = keys[right];
+        rows[left] = rows[right];
+        keys[right] = key;
+        rows[right] = row;
     }
-    workgroupBarrier();
-    for (var size = 2u; size <= LIST; size <<= 1u) {
-        for (var stride = size >> 1u; stride > 0u; stride >>= 1u) {
-            for (var pair = lane; pair < LIST / 2u; pair += 256u) {
-                let offset = 2u * pair - (pair & (stride - 1u));
-                let left = start + offset;
-                let right = left + stride;
-                if is_before(right, left) == ((offset & size) == 0u) {
-                    let key = keys[left];
-                    let row = rows[left];
-                    keys[left] = keys[right];
-                    rows[left] = rows[right];
-                    keys[right] = key;
-                    rows[right] = row;
+}
+
+// Sorts the first `length` entries, best first. The whole workgroup calls it.
+//
+// Batcher's bitonic sort, of which the first step of each merge reads the second half backwards: then the better of two always goes to
+// the lower place, and places from `length` on can be left out as if the worst were there.
+fn sort(length: u32, lane: u32) {
+    for (var half = 1u; half < length; half <<= 1u) {
+        for (var pair = lane; ; pair += LANES) {
+            let start = pair / half * half * 2u;
+            let offset = pair % half;
+            if start + half >= length {
+                break;
+            }
+            let right = start + 2u * half - 1u - offset;
+            if right < length {
+                exchange(start + offset, right);
+            }
+        }
+        workgroupBarrier();
+        for (var stride = half >> 1u; stride > 0u; stride >>= 1u) {
+            for (var pair = lane; ; pair += LANES) {
+                let left = 2u * pair - (pair & (stride - 1u));
+                if left >= length {
+                    break;
+                }
+                if left + stride < length {
+                    exchange(left, left + stride);
                 }
             }
             workgroupBarrier();
         }
     }
+}
+
+// There is no room for it where the list is full; it is counted all the same.
+fn keep(key: u32, row: u32) {
+    let place = atomicAdd(&count, 1u);
+    if place < LIST {
+        keys[place] = key;
+        rows[place] = row;
+    }
+}
+
+// Leaves the best `limit` of the first `length` entries and has their last be the bar. The whole workgroup calls it.
+fn cut(length: u32, limit: u32, lane: u32) {
+    sort(length, lane);
     if lane == 0u {
-        totals[query] = min(count, limit);
-        atomicStore(&counts[query], min(count, limit));
-        if count >= limit {
-            bars[query] = max(bars[query], keys[start + limit - 1u]);
+        atomicStore(&count, min(length, limit));
+        if length >= limit {
+            bar_key = keys[limit - 1u];
+            bar_row = rows[limit - 1u];
         }
     }
     workgroupBarrier();
-}
-
-// Makes room in a list for 256 more; whether it was cut for it. The whole workgroup calls it, once nobody is adding.
-fn make_room(query: u32, limit: u32, lane: u32) -> bool {
-    if lane == 0u {
-        totals[query] = atomicLoad(&counts[query]);
-    }
-    let is_full = workgroupUniformLoad(&totals[query]) > LIST - 256u;
-    if is_full {
-        cut(query, limit, lane);
-    }
-    return is_full;
 }

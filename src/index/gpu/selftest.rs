@@ -161,7 +161,9 @@ fn matrix(gpu: &mut Gpu, patience: Duration, numbers: &mut Numbers, report: &mut
     let rows = Rows { format, metric, vectors, removed };
     let mut asked = 0;
     while asked < QUESTIONS {
-        let batch = 1 + numbers.below(16) as usize;
+        // Up to as many as share a pass, and more.
+        let most = if numbers.below(8) == 0 { 70 } else { 16 };
+        let batch = 1 + numbers.below(most) as usize;
         let limit = if numbers.below(4) == 0 { LIMIT_MAX } else { 50 };
         let limit = 1 + numbers.below(u64::from(limit)) as u32;
         let queries: Vec<Vec<f16>> = (0..batch)
@@ -191,7 +193,7 @@ fn matrix(gpu: &mut Gpu, patience: Duration, numbers: &mut Numbers, report: &mut
 }
 
 /// Vectors in a file of memory, as the helper reads them.
-pub(super) fn file_of(vectors: &[f16]) -> Result<File, GpuError> {
+fn file_of(vectors: &[f16]) -> Result<File, GpuError> {
     let write = || -> io::Result<File> {
         let mut file = File::from(rustix::fs::memfd_create("vectors", MemfdFlags::CLOEXEC)?);
         for part in vectors.chunks(1 << 20) {

@@ -68,7 +68,9 @@ fn response() -> impl Strategy<Value = Response> {
         vec(adapter(), 0..4).prop_map(|adapters| Response::Adapters { adapters }),
         adapter().prop_map(|adapter| Response::Opened { adapter }),
         any::<u64>().prop_map(|bytes| Response::Done { bytes }),
-        (found, any::<u32>()).prop_map(|(results, micros)| Response::Found { results, micros }),
+        (found, any::<(u32, u64, u32)>()).prop_map(|(results, (micros, device_nanos, passes))| {
+            Response::Found { results, micros, device_nanos, passes }
+        }),
         (failure, ".{0,60}").prop_map(|(failure, message)| Response::Failed { failure, message }),
     ]
 }
