@@ -281,8 +281,8 @@ impl Worker {
         match found {
             Ok(answer) => {
                 metrics.batch_seconds.observe(sent.elapsed().as_secs_f64());
-                metrics.kernel_seconds.observe(answer.took.as_secs_f64());
-                metrics.scanned_bytes.inc_by(resident.bytes());
+                metrics.kernel_seconds.observe(answer.on_device.unwrap_or(answer.took).as_secs_f64());
+                metrics.scanned_bytes.inc_by(resident.bytes() * u64::from(answer.passes));
                 metrics.questions.inc_by(questions.len() as u64);
                 let rows = resident.rows;
                 let asked = questions.len();
