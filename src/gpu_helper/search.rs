@@ -146,7 +146,9 @@ impl Plan {
         for pass in 0..self.passes {
             let masks = (0..together)
                 .map(|query| question.filter_of.get(pass * together + query).copied().flatten())
-                .map(|filter| (filter.map_or(0, |filter| filter + 1) * self.bit_words) as u32);
+                // Never beyond the bits that there are, since the shader does not check it.
+                .map(|filter| filter.map_or(0, |filter| (filter + 1).min(question.filters.len())))
+                .map(|part| (part * self.bit_words) as u32);
             let queries = (queries_at + pass * self.pass_bytes) / 16;
             for (tile, slot) in matrix.tiles.iter().zip(&mut slots) {
                 let tile = [matrix.layout.chunks(), tile.first / BLOCK, self.blocks, queries as u32];

@@ -63,6 +63,37 @@ fn ten_thousand_answers_are_those_of_the_definition() {
 }
 
 #[test]
+fn a_bench_tells_what_the_device_took() {
+    let benched = gpu(&[
+        "bench",
+        "--software",
+        "--rows",
+        "1000",
+        "--dimensions",
+        "64",
+        "--batches",
+        "1,40",
+        "--formats",
+        "halves",
+        "--json",
+    ]);
+    assert!(benched.status.success(), "{}", stderr(&benched));
+    let told: Value = serde_json::from_slice(&benched.stdout).expect("JSON");
+    let rounds = told["rounds"].as_array().expect("a list");
+    let of = |round: &Value| (round["what"].as_str().map(str::to_owned), round["batch"].as_u64());
+    let expected = [("GPU, halves", 1), ("GPU, halves", 40), ("CPU, one core", 1)];
+    assert_eq!(
+        rounds.iter().map(of).collect::<Vec<_>>(),
+        expected.map(|(what, batch)| (Some(what.into()), Some(batch)))
+    );
+    for round in &rounds[..2] {
+        let took = |key: &str| round[key].as_f64().expect("a number");
+        assert!(0.0 < took("device_p50_ms") && took("device_p50_ms") < took("p99_ms"), "{round}");
+    }
+    assert!(rounds[2]["device_p50_ms"].is_null());
+}
+
+#[test]
 fn a_rasteriser_is_no_gpu() {
     let listed = gpu(&["list"]);
     assert_eq!(listed.status.code(), Some(1));

@@ -1,7 +1,7 @@
 // Scores as score.wgsl does, inner products of halves by the device's units for matrices of 16 x 16: SETS of 16 queries.
 //
-// A chunk is 16 numbers of a row, so the chunks of 16 rows are such a matrix, and so are those of 16 queries. keys.wgsl stands before
-// this.
+// A chunk is 16 numbers of a row, so the chunks of 16 rows are such a matrix, and so are those of 16 queries. As in score.wgsl, the
+// marks below are replaced by the lines for all matrices. keys.wgsl stands before this.
 
 @group(0) @binding(1) var<storage, read> vectors: array<f16>;
 @group(0) @binding(2) var<storage, read> queries: array<f16>;
