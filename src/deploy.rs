@@ -13,8 +13,10 @@ pub mod systemd;
 
 mod change;
 pub mod cluster;
+mod elf;
 mod executable;
 mod host;
+mod loader;
 mod node;
 mod output;
 mod plan;

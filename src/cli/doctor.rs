@@ -1,5 +1,7 @@
 //! `cairn doctor`: what is wrong with a machine and with a node's data, what that affects, and mending it from a snapshot.
 
+mod gpu;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use anyhow::{Context as _, anyhow};
 use serde_json::{Value, json};
 
 use super::backend::Backend;
+use super::gpu::Device;
 use super::{Common, Failure, install, output, quiet_logs};
 use crate::app;
 use crate::base::{ByteSize, Clock as _, Lsn, SystemClock};
@@ -23,7 +26,7 @@ const NAMED: usize = 1_000;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  cairn doctor            look at the machine, read every record, name what is damaged and which documents that affects
+  cairn doctor            look at the machine, prove its GPU, read every record, name what is damaged and what that affects
   cairn doctor --repair   put sound segments from the snapshots in the place of damaged ones
 
 The node must be stopped to read every byte; of a running node what it knows is told, and what is wrong with the machine.
@@ -32,6 +35,15 @@ pub(super) struct Arguments {
     /// Replace damaged segments of the log by those of the snapshots
     #[arg(long)]
     repair: bool,
+    #[command(flatten)]
+    device: Device,
+}
+
+/// What is known of the machine: all but its node.
+struct Machine {
+    findings: Vec<Finding>,
+    /// Not looked at on another machine.
+    gpu: Option<gpu::Found>,
 }
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
@@ -42,12 +54,19 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     // Of another machine only its node can be asked.
     let in_cluster = if common.url.is_some() { None } else { install::cluster::checkup() };
     let is_in_cluster = in_cluster.is_some();
-    let mut machine = match (&common.url, &node) {
+    let mut findings = match (&common.url, &node) {
         (Some(_), _) => Vec::new(),
-        (None, None) if has_data && !is_in_cluster => machine(&config, vec![config.server.listen, config.admin_listen]),
-        (None, _) => machine(&config, Vec::new()),
+        (None, None) if has_data && !is_in_cluster => {
+            examined(&config, vec![config.server.listen, config.admin_listen])
+        }
+        (None, _) => examined(&config, Vec::new()),
     };
-    machine.extend(in_cluster.into_iter().flatten());
+    findings.extend(in_cluster.into_iter().flatten());
+    let gpu = common.url.is_none().then(|| gpu::look(arguments.device.software));
+    if let Some(gpu::Found::Broken { what }) = &gpu {
+        findings.push(Finding::obstacle("gpu", format!("the GPU: {what}")));
+    }
+    let machine = Machine { findings, gpu };
     if let Some(node) = node {
         if arguments.repair {
             return Err(anyhow!("the node is running; stop it, repair, and start it again").into());
@@ -84,7 +103,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
 /// What is wrong with this machine.
 ///
 /// * `listens`: where a node that does not run is to listen.
-fn machine(config: &Config, listens: Vec<SocketAddr>) -> Vec<Finding> {
+fn examined(config: &Config, listens: Vec<SocketAddr>) -> Vec<Finding> {
     let subject = checkup::Subject {
         data_dir: config.data_dir.clone(),
         listens,
@@ -94,28 +113,33 @@ fn machine(config: &Config, listens: Vec<SocketAddr>) -> Vec<Finding> {
     checkup::examine(&Tree::machine(), &subject)
 }
 
-fn findings_json(findings: &[Finding]) -> Vec<Value> {
-    let told = findings.iter();
-    told.map(|found| json!({"about": found.about, "problem": found.is_obstacle, "message": found.message})).collect()
+/// What was found on the machine, and its GPU.
+fn machine_json(machine: &Machine) -> (Vec<Value>, Option<Value>) {
+    let told = machine.findings.iter();
+    let told = told.map(|found| json!({"about": found.about, "problem": found.is_obstacle, "message": found.message}));
+    (told.collect(), machine.gpu.as_ref().map(gpu::Found::as_json))
 }
 
-fn show(findings: &[Finding]) -> Result<(), Failure> {
-    findings.iter().try_for_each(|found| {
+fn show(machine: &Machine) -> Result<(), Failure> {
+    machine.findings.iter().try_for_each(|found| {
         let level = if found.is_obstacle { "problem" } else { "warning" };
         output::line(&format!("{level:<9}{}", found.message))
-    })
+    })?;
+    let gpu = machine.gpu.as_ref().and_then(gpu::Found::words);
+    gpu.map_or(Ok(()), |words| output::line(&format!("gpu      {words}")))
 }
 
 /// What is found where no data can be looked at.
-fn tell_machine(common: &Common, findings: &[Finding]) -> Result<(), Failure> {
+fn tell_machine(common: &Common, machine: &Machine) -> Result<(), Failure> {
     if common.json {
-        return output::json(&json!({"running": false, "machine": findings_json(findings)}));
+        let (findings, gpu) = machine_json(machine);
+        return output::json(&json!({"running": false, "machine": findings, "gpu": gpu}));
     }
-    show(findings)
+    show(machine)
 }
 
 /// What a running node knows of itself.
-fn running(common: &Common, node: &Backend, machine: &[Finding]) -> Result<(), Failure> {
+fn running(common: &Common, node: &Backend, machine: &Machine) -> Result<(), Failure> {
     let status = node.call(Tool::GetStatus, json!({}))?;
     let texts = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
@@ -124,8 +148,10 @@ fn running(common: &Common, node: &Backend, machine: &[Finding]) -> Result<(), F
     problems.extend(status["writes_reason"].as_str().map(|reason| format!("writes are refused: {reason}")));
     let warnings = texts(&status["snapshots"]["warnings"]);
     if common.json {
-        let machine = findings_json(machine);
-        output::json(&json!({"running": true, "problems": problems, "warnings": warnings, "machine": machine}))?;
+        let (machine, gpu) = machine_json(machine);
+        output::json(
+            &json!({"running": true, "problems": problems, "warnings": warnings, "machine": machine, "gpu": gpu}),
+        )?;
     } else {
         show(machine)?;
         problems.iter().try_for_each(|problem| output::line(&format!("problem  {problem}")))?;
@@ -142,8 +168,8 @@ fn running(common: &Common, node: &Backend, machine: &[Finding]) -> Result<(), F
 }
 
 /// Fails when the machine has a problem.
-fn well(machine: &[Finding]) -> Result<(), Failure> {
-    match machine.iter().filter(|found| found.is_obstacle).count() {
+fn well(machine: &Machine) -> Result<(), Failure> {
+    match machine.findings.iter().filter(|found| found.is_obstacle).count() {
         0 => Ok(()),
         1 => Err(anyhow!("the machine has a problem").into()),
         count => Err(anyhow!("the machine has {count} problems").into()),
@@ -234,7 +260,7 @@ fn repair(config: &Config, snapshots: &Snapshots, checkup: &Checkup) -> Result<V
     Ok(told)
 }
 
-fn tell(common: &Common, checkup: &Checkup, repaired: bool, machine: &[Finding]) -> Result<(), Failure> {
+fn tell(common: &Common, checkup: &Checkup, repaired: bool, machine: &Machine) -> Result<(), Failure> {
     let is_well = checkup.damage.is_empty() && checkup.affected.is_empty();
     if common.json {
         let affected: Vec<Value> = checkup
@@ -242,10 +268,11 @@ fn tell(common: &Common, checkup: &Checkup, repaired: bool, machine: &[Finding])
             .iter()
             .map(|one| json!({"collection": one.collection, "id": one.document, "passages": one.passages}))
             .collect();
+        let (machine, gpu) = machine_json(machine);
         output::json(&json!({
             "running": false, "node": checkup.node, "lsn": checkup.last.0, "log_bytes": checkup.log_bytes,
             "dead_bytes": checkup.dead_bytes, "problems": checkup.damage, "affected": affected,
-            "warnings": checkup.warnings, "repairs": checkup.mended, "machine": findings_json(machine),
+            "warnings": checkup.warnings, "repairs": checkup.mended, "machine": machine, "gpu": gpu,
         }))?;
     } else {
         show(machine)?;

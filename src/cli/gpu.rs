@@ -76,10 +76,10 @@ enum Kept {
 }
 
 #[derive(Debug, clap::Args)]
-struct Device {
+pub(super) struct Device {
     /// Take a rasteriser on the CPU where there is no GPU: for tests
     #[arg(long, hide = true)]
-    software: bool,
+    pub(super) software: bool,
 }
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
@@ -216,7 +216,7 @@ fn kind(kind: AdapterKind) -> &'static str {
     }
 }
 
-fn as_json(adapter: &Adapter) -> Value {
+pub(super) fn as_json(adapter: &Adapter) -> Value {
     json!({
         "name": adapter.name, "driver": adapter.driver, "kind": kind(adapter.kind),
         "buffer_bytes_max": adapter.buffer_bytes_max, "workgroup_bytes_max": adapter.workgroup_bytes_max,

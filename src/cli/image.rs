@@ -1,6 +1,8 @@
 //! `cairn image`: Cairn's own container image.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal as _};
+use std::mem;
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
@@ -9,14 +11,17 @@ use serde_json::{Value, json};
 
 use super::{Common, Failure, output};
 use crate::base::ByteSize;
-use crate::deploy::OWN_EXECUTABLE;
+use crate::deploy::oci::gpu::{Collected, Drivers};
 use crate::deploy::oci::{Image, Reference};
+use crate::deploy::{OWN_EXECUTABLE, Tree};
+use crate::index::gpu::helper_program;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   cairn image build -o .                                 write cairn-VERSION.tar here
   cairn image build -o - | ctr -n k8s.io images import -
+  cairn image build -o . --gpu                           with a layer for GPUs, from this machine's libraries
   cairn image inspect                                    what it would be: names, digest, size")]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -32,9 +37,11 @@ Examples:
   cairn image build -o /var/lib/rancher/k3s/agent/images/
   cairn image build -o - | docker load
   cairn image build -o cairn.tar --name registry.example/edge/cairn:1.0
+  cairn image build -o . --gpu                           for any GPU, with this machine's libraries
+  cairn image build -o . --gpu --gpu-drivers none        for NVIDIA's, whose toolkit brings the driver
 
-One tar, OCI layout and docker archive at once. The same program gives the same bytes. The file appears under its name once it
-is whole.")]
+One tar, OCI layout and docker archive at once. The same program gives the same bytes; with --gpu, the same program and the
+same libraries. The file appears under its name once it is whole.")]
     Build {
         /// The file, a folder for it, or - for standard output
         #[arg(short, long, value_name = "FILE")]
@@ -56,25 +63,70 @@ struct Of {
     /// A static cairn for Linux [default: this program]
     #[arg(long, value_name = "FILE")]
     executable: Option<PathBuf>,
-    /// Name of the image with its host; the tag is this release's version where none is given
-    #[arg(long, default_value_t = Reference::own())]
-    name: Reference,
+    /// Name of the image with its host; the tag is this release's version where none is given [default: cairn.local/cairn:VERSION,
+    /// with --gpu cairn.local/cairn:VERSION-gpu]
+    #[arg(long)]
+    name: Option<Reference>,
+    /// Add a layer with what a GPU needs: C library, Vulkan loader and Mesa's drivers, as this machine has them
+    #[arg(long)]
+    gpu: bool,
+    /// Drivers in that layer: all for GPUs, none, or names such as intel,radeon
+    #[arg(long, value_name = "NAME,…", requires = "gpu", default_value = "all", value_delimiter = ',')]
+    gpu_drivers: Vec<String>,
+    /// Root folder of the system whose libraries are taken
+    #[arg(long, value_name = "DIR", requires = "gpu", default_value = "/")]
+    gpu_root: PathBuf,
+}
+
+/// An image, and what is to be said of its libraries.
+struct Built {
+    image: Image,
+    gpu: Option<Libraries>,
+}
+
+struct Libraries {
+    count: usize,
+    drivers: Vec<String>,
+    notes: Vec<String>,
 }
 
 impl Of {
-    fn image(&self) -> Result<Image, Failure> {
+    fn image(&self) -> Result<Built, Failure> {
         let executable = self.executable.as_deref().unwrap_or(Path::new(OWN_EXECUTABLE));
-        Ok(Image::named(executable, self.name.clone())?)
+        let name = |own: fn() -> Reference| self.name.clone().unwrap_or_else(own);
+        if !self.gpu {
+            return Ok(Built { image: Image::named(executable, name(Reference::own))?, gpu: None });
+        }
+        let drivers = match &self.gpu_drivers[..] {
+            [all] if all == "all" => Drivers::All,
+            [none] if none == "none" => Drivers::Named(BTreeSet::new()),
+            names => Drivers::Named(names.iter().cloned().collect()),
+        };
+        let mut collected = collect(&Tree::below(&self.gpu_root), &drivers)?;
+        let gpu = Libraries {
+            count: collected.libraries,
+            drivers: mem::take(&mut collected.drivers),
+            notes: mem::take(&mut collected.notes),
+        };
+        Ok(Built { image: Image::with_gpu(executable, name(Reference::own_for_gpus), collected)?, gpu: Some(gpu) })
     }
+
+    /// As K3s' folder of images has it: with the version, so that a new release is a new file.
+    fn file_name(&self) -> String {
+        format!("cairn-{}{}.tar", env!("CARGO_PKG_VERSION"), if self.gpu { "-gpu" } else { "" })
+    }
+}
+
+/// The layer for GPUs, with what is in a tree.
+pub(super) fn collect(tree: &Tree, drivers: &Drivers) -> Result<Collected, Failure> {
+    let helper = helper_program().map_err(anyhow::Error::from)?;
+    Ok(Collected::from(tree, &helper, drivers)?)
 }
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.verb {
         Verb::Build { output, of } => build(common, output, of),
-        Verb::Inspect { of } => {
-            let image = of.image()?;
-            show(common, &image, None)
-        }
+        Verb::Inspect { of } => show(common, &of.image()?, None),
     }
 }
 
@@ -86,54 +138,55 @@ fn build(common: &Common, output: &Path, of: &Of) -> Result<(), Failure> {
                 "the image would go to the terminal; pipe it to a program or name a file"
             )));
         }
-        let image = of.image()?;
+        let Built { image, gpu } = of.image()?;
+        gpu.iter().flat_map(|gpu| &gpu.notes).for_each(|note| eprintln!("warning: {note}"));
         image.write_to(stdout.lock())?;
         eprintln!("{} {} {}", image.reference(), image.digest(), ByteSize(image.bytes()));
         return Ok(());
     }
-    let file = if output.is_dir() { output.join(file_name()) } else { output.to_owned() };
-    let image = of.image()?;
-    image.write_file(&file)?;
-    show(common, &image, Some(&file))
+    let file = if output.is_dir() { output.join(of.file_name()) } else { output.to_owned() };
+    let built = of.image()?;
+    built.image.write_file(&file)?;
+    show(common, &built, Some(&file))
 }
 
-/// As K3s' folder of images has it: with the version, so that a new release is a new file.
-fn file_name() -> String {
-    format!("cairn-{}.tar", env!("CARGO_PKG_VERSION"))
-}
-
-fn show(common: &Common, image: &Image, file: Option<&Path>) -> Result<(), Failure> {
+fn show(common: &Common, Built { image, gpu }: &Built, file: Option<&Path>) -> Result<(), Failure> {
     if common.json {
-        return output::json(&description(image, file));
+        return output::json(&description(image, gpu.as_ref(), file));
     }
-    let layer = image.layer();
-    let rows = [
+    let mut rows = vec![
         ("name", image.reference().to_string()),
         ("pinned", image.pinned()),
         ("digest", image.digest()),
         ("architecture", image.architecture().oci().to_owned()),
         ("size", format!("{} ({} bytes)", ByteSize(image.bytes()), image.bytes())),
-        ("layer", format!("sha256:{} ({} bytes)", layer.digest, layer.bytes)),
     ];
-    for (name, value) in rows {
-        output::line(&format!("{name:<14}{value}"))?;
+    rows.extend(image.layers().map(|layer| ("layer", format!("sha256:{} ({} bytes)", layer.digest, layer.bytes))));
+    if let Some(gpu) = gpu {
+        let drivers = if gpu.drivers.is_empty() { "none".to_owned() } else { gpu.drivers.join(", ") };
+        rows.push(("libraries", gpu.count.to_string()));
+        rows.push(("drivers", format!("{drivers}; NVIDIA's comes from its container toolkit")));
+        rows.extend(gpu.notes.iter().map(|note| ("warning", note.clone())));
     }
-    match file {
-        Some(file) => output::line(&format!("{:<14}{}", "file", file.display())),
-        None => Ok(()),
-    }
+    rows.extend(file.map(|file| ("file", file.display().to_string())));
+    rows.iter().try_for_each(|(name, value)| output::line(&format!("{name:<14}{value}")))
 }
 
-fn description(image: &Image, file: Option<&Path>) -> Value {
-    let layer = image.layer();
-    json!({
+fn description(image: &Image, gpu: Option<&Libraries>, file: Option<&Path>) -> Value {
+    let layers =
+        image.layers().map(|layer| json!({"digest": format!("sha256:{}", layer.digest), "bytes": layer.bytes}));
+    let mut told = json!({
         "name": image.reference().to_string(),
         "pinned": image.pinned(),
         "digest": image.digest(),
         "architecture": image.architecture().oci(),
         "os": "linux",
         "bytes": image.bytes(),
-        "layers": [{"digest": format!("sha256:{}", layer.digest), "bytes": layer.bytes}],
+        "layers": layers.collect::<Vec<_>>(),
         "file": file,
-    })
+    });
+    if let Some(gpu) = gpu {
+        told["gpu"] = json!({"libraries": gpu.count, "drivers": gpu.drivers, "warnings": gpu.notes});
+    }
+    told
 }

@@ -368,11 +368,21 @@ pub fn bring_image(tree: &Tree, release: &Release) -> Result<(), Cause> {
     let partial = file.path.with_extension("tar.partial");
     let written = tree.locate(&partial)?;
     let executable = tree.locate(release.executable())?;
-    let told = ask(&executable, &["image", "build", "-o", &written.to_string_lossy()], |_| {});
+    let (written, root) = (written.to_string_lossy(), tree.locate("/")?);
+    let root = root.to_string_lossy();
+    let mut arguments = vec!["image", "build", "-o", &written];
+    if let Some(drivers) = &file.gpu_drivers {
+        arguments.extend(["--gpu", "--gpu-drivers", drivers, "--gpu-root", &root]);
+    }
+    let told = ask(&executable, &arguments, |_| {});
     let told = told.map_err(|(_, cause)| cause)?;
     if told["digest"] != file.digest.as_str() {
         tree.remove(&partial)?;
-        return Err(format!("the image of {} is {}, not {}", release.name, told["digest"], file.digest).into());
+        let mut message = format!("the image of {} is {}, not {}", release.name, told["digest"], file.digest);
+        if file.gpu_drivers.is_some() {
+            message += ": its libraries are the machine's, and they changed since; `cairn install` with that release makes it anew";
+        }
+        return Err(message.into());
     }
     Ok(tree.rename(&partial, &file.path)?)
 }

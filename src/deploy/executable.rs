@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::elf::{Elf, ElfError};
 use crate::base::Fault;
 
 /// The program that runs, also once its file was replaced or removed.
@@ -32,6 +33,27 @@ impl Architecture {
             "x86_64" => Some(Self::X86_64),
             "aarch64" => Some(Self::Aarch64),
             _ => None,
+        }
+    }
+
+    /// The one that an ELF header names.
+    pub(super) fn of_elf(machine: u16) -> Option<Self> {
+        [Self::X86_64, Self::Aarch64].into_iter().find(|one| one.elf() == machine)
+    }
+
+    /// `e_machine` of its ELF files.
+    pub(super) fn elf(self) -> u16 {
+        match self {
+            Self::X86_64 => 62,
+            Self::Aarch64 => 183,
+        }
+    }
+
+    /// Debian's name for what is built for it, which its folders of libraries have.
+    pub(super) fn triplet(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-linux-gnu",
+            Self::Aarch64 => "aarch64-linux-gnu",
         }
     }
 
@@ -115,21 +137,6 @@ pub(super) struct Executable {
     pub(super) architecture: Architecture,
 }
 
-/// Offsets in a 64-bit ELF header and its tables, from the System V ABI (gabi 4.1) and the GNU extensions.
-mod elf {
-    pub(super) const HEADER_BYTES: usize = 64;
-    pub(super) const SEGMENT_BYTES: usize = 56;
-    /// No linker makes nearly so many.
-    pub(super) const SEGMENTS_MAX: u16 = 256;
-    pub(super) const DYNAMIC_BYTES_MAX: u64 = 1 << 16;
-    pub(super) const ET_EXEC: u16 = 2;
-    pub(super) const ET_DYN: u16 = 3;
-    pub(super) const PT_DYNAMIC: u32 = 2;
-    pub(super) const PT_INTERP: u32 = 3;
-    pub(super) const DT_NULL: u64 = 0;
-    pub(super) const DT_NEEDED: u64 = 1;
-}
-
 impl Executable {
     /// Opens a file that has to be a static executable for Linux.
     pub(super) fn open(path: &Path) -> Result<Self, ExecutableError> {
@@ -141,54 +148,21 @@ impl Executable {
         if !metadata.is_file() {
             return Err(kind("it is no file"));
         }
-        let part = |buffer: &mut [u8], offset: u64| match file.read_exact_at(buffer, offset) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(kind("it ends in its header")),
-            result => result.map_err(read),
-        };
-
-        let mut header = [0; elf::HEADER_BYTES];
-        part(&mut header, 0)?;
-        if !header.starts_with(b"\x7fELF") {
-            return Err(kind("no ELF header"));
-        }
-        if header[4] != 2 || header[5] != 1 {
-            return Err(kind("not 64-bit and little-endian"));
-        }
-        // 0 is System V, which nearly every linker writes, 3 is Linux.
-        if header[7] != 0 && header[7] != 3 {
-            return Err(kind("for another system"));
-        }
-        if !matches!(u16_at(&header, 16), elf::ET_EXEC | elf::ET_DYN) {
-            return Err(kind("an object or core file"));
-        }
-        let architecture = match u16_at(&header, 18) {
-            62 => Architecture::X86_64,
-            183 => Architecture::Aarch64,
-            machine => return Err(ExecutableError::Machine { path: path.to_owned(), machine }),
-        };
-        if u64_at(&header, 24) == 0 {
+        let elf = Elf::read(&file).map_err(|error| match error {
+            ElfError::Read(source) => read(source),
+            ElfError::Kind(what) => kind(what),
+        })?;
+        let machine = elf.machine;
+        let architecture =
+            Architecture::of_elf(machine).ok_or_else(|| ExecutableError::Machine { path: path.to_owned(), machine })?;
+        if !elf.has_entry {
             return Err(kind("a library, it has no entry point"));
         }
-        let (table, size, count) = (u64_at(&header, 32), u16_at(&header, 54), u16_at(&header, 56));
-        if usize::from(size) != elf::SEGMENT_BYTES || count == 0 || count > elf::SEGMENTS_MAX {
-            return Err(kind("a damaged header"));
+        if elf.interpreter.is_some() {
+            return Err(dynamic("it asks for an interpreter"));
         }
-        for number in 0..u64::from(count) {
-            let mut segment = [0; elf::SEGMENT_BYTES];
-            part(&mut segment, table.saturating_add(number * elf::SEGMENT_BYTES as u64))?;
-            match u32_at(&segment, 0) {
-                elf::PT_INTERP => return Err(dynamic("it asks for an interpreter")),
-                elf::PT_DYNAMIC => {
-                    let (offset, length) = (u64_at(&segment, 8), u64_at(&segment, 32));
-                    let mut section = vec![0; length.min(elf::DYNAMIC_BYTES_MAX) as usize];
-                    part(&mut section, offset)?;
-                    let tags = section.chunks_exact(16).map(|entry| u64_at(entry, 0));
-                    if tags.take_while(|tag| *tag != elf::DT_NULL).any(|tag| tag == elf::DT_NEEDED) {
-                        return Err(dynamic("it asks for libraries"));
-                    }
-                }
-                _ => {}
-            }
+        if !elf.needed.is_empty() {
+            return Err(dynamic("it asks for libraries"));
         }
         Ok(Self { path: path.to_owned(), bytes: metadata.len(), file, architecture })
     }
@@ -197,18 +171,6 @@ impl Executable {
     pub(super) fn content(&self) -> FileContent<'_> {
         FileContent { file: &self.file, position: 0, end: self.bytes }
     }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(bytes[at..at + 2].try_into().expect("two bytes"))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
 /// Part of an open file, read without its cursor, so that any number of readers can share it.

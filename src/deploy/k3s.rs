@@ -169,8 +169,9 @@ pub fn objects(settings: &Settings) -> Vec<KubeObject> {
         }
         objects.push(custom::certificate(settings, asked).into());
     }
-    let own_class = settings.gpu.iter().filter(|gpu| gpu.own_runtime_class);
-    objects.extend(own_class.map(|gpu| workload::runtime_class(gpu).into()));
+    let own_class =
+        settings.gpu.iter().filter(|gpu| gpu.own_runtime_class).filter_map(|gpu| gpu.runtime_class.as_ref());
+    objects.extend(own_class.map(|name| workload::runtime_class(name).into()));
     // The policy before the pod: it should hold when the pod starts.
     objects.push(network::network_policy(settings).into());
     objects.push(network::headless_service(settings).into());

@@ -2,22 +2,25 @@
 //!
 //! One tar that is an OCI image layout and a `docker save` archive at once, so that containerd, K3s, skopeo, podman and
 //! `docker load` all read it. It has one layer, uncompressed, with the executable and what `images/` holds, no shell and no
-//! library. The same executable gives the same bytes on every machine: owners and times are fixed, members are sorted, JSON
+//! library; an image for GPUs has a second one with libraries of the machine that builds it ([`gpu`]). The same files give the same bytes on every machine: owners and times are fixed, members are sorted, JSON
 //! has a fixed order. The index names the one manifest twice, by tag and by digest, because Kubernetes finds an image by the
 //! name that it was imported under and no other.
 //!
 //! [`Image::of`] reads the executable once and knows every digest and size; [`Image::write_to`] reads it a second time. The
 //! memory in use does not depend on the executable's size.
 
+pub mod gpu;
 mod reference;
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
 pub use self::reference::{Reference, ReferenceError};
-use super::executable::{Architecture, Executable, ExecutableError};
+use super::executable::{Architecture, Executable, ExecutableError, FileContent};
+use super::loader::Library;
 use super::output::{OutputError, check_space, write_whole};
 use super::sha256::{Sha256, Sha256Hasher};
 use super::tarball::{self, Entry, header, padded, padding};
@@ -65,12 +68,15 @@ pub enum ImageError {
     /// The file is no executable for an image.
     #[error(transparent)]
     Executable(#[from] ExecutableError),
-    /// The executable changed while the image was written.
-    #[error("{path} changed while the image was written; try again once nobody writes it")]
+    /// A file changed while the image was written.
+    #[error("{what} changed while the image was written; try again once nobody writes it")]
     Changed {
-        /// The executable.
-        path: PathBuf,
+        /// Which one, or which kind.
+        what: String,
     },
+    /// There is no layer for GPUs.
+    #[error(transparent)]
+    Gpu(#[from] gpu::GpuLayerError),
     /// The image cannot be written to its file.
     #[error(transparent)]
     Output(#[from] OutputError),
@@ -85,28 +91,128 @@ impl ImageError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Executable(error) => error.fault(),
+            Self::Gpu(error) => error.fault(),
             Self::Output(error) => error.fault(),
             Self::Changed { .. } | Self::Write(_) => Fault::Environment,
         }
     }
 }
 
-/// What is in the layer, sorted.
-const LAYER: &[(&str, u32, u32, LayerContent)] = &[
-    ("cairn", 0o755, 0, LayerContent::Executable),
-    ("etc/", 0o755, 0, LayerContent::Nothing),
-    ("etc/group", 0o644, 0, LayerContent::Bytes(GROUP)),
-    ("etc/passwd", 0o644, 0, LayerContent::Bytes(PASSWD)),
-    ("tmp/", 0o1777, 0, LayerContent::Nothing),
-    ("var/", 0o755, 0, LayerContent::Nothing),
-    ("var/lib/", 0o755, 0, LayerContent::Nothing),
-    ("var/lib/cairn/", 0o700, USER, LayerContent::Nothing),
-];
+/// What is in a layer, under one path.
+#[derive(Debug)]
+struct Member {
+    path: String,
+    mode: u32,
+    owner: u32,
+    content: MemberContent,
+}
 
-enum LayerContent {
-    Executable,
-    Bytes(&'static [u8]),
+#[derive(Debug)]
+enum MemberContent {
+    /// A file of this machine, as long as it was when it was opened.
+    File {
+        path: PathBuf,
+        file: File,
+        bytes: u64,
+    },
+    Bytes(Vec<u8>),
     Nothing,
+}
+
+impl Member {
+    fn library(path: String, Library { path: from, file, bytes, .. }: Library) -> Self {
+        Self { path, mode: 0o755, owner: 0, content: MemberContent::File { path: from, file, bytes } }
+    }
+
+    fn bytes(path: String, bytes: Vec<u8>) -> Self {
+        Self { path, mode: 0o644, owner: 0, content: MemberContent::Bytes(bytes) }
+    }
+
+    fn folder(path: String) -> Self {
+        Self { path, mode: 0o755, owner: 0, content: MemberContent::Nothing }
+    }
+
+    fn len(&self) -> u64 {
+        match &self.content {
+            MemberContent::File { bytes, .. } => *bytes,
+            MemberContent::Bytes(bytes) => bytes.len() as u64,
+            MemberContent::Nothing => 0,
+        }
+    }
+}
+
+/// Members of an archive that is a layer of the image, sorted, with its digest.
+#[derive(Debug)]
+struct Layer {
+    members: Vec<Member>,
+    blob: Blob,
+}
+
+impl Layer {
+    /// Reads every member once.
+    fn of(members: Vec<Member>) -> Result<Self, ImageError> {
+        let mut layer = Self { members, blob: Blob::of(b"") };
+        let mut hasher = Sha256Hasher::new();
+        let bytes = layer.write_unchecked(&mut hasher)?;
+        layer.blob = Blob { digest: hasher.finish(), bytes };
+        Ok(layer)
+    }
+
+    /// The layer of every image.
+    fn of_program(executable: Executable) -> Result<Self, ImageError> {
+        let Executable { path, file, bytes, .. } = executable;
+        let folder = |path: &str| Member::folder(path.to_owned());
+        Self::of(vec![
+            Member {
+                path: "cairn".to_owned(),
+                mode: 0o755,
+                owner: 0,
+                content: MemberContent::File { path, file, bytes },
+            },
+            folder("etc/"),
+            Member::bytes("etc/group".to_owned(), GROUP.to_vec()),
+            Member::bytes("etc/passwd".to_owned(), PASSWD.to_vec()),
+            Member { mode: 0o1777, ..folder("tmp/") },
+            folder("var/"),
+            folder("var/lib/"),
+            Member { mode: 0o700, owner: USER, ..folder("var/lib/cairn/") },
+        ])
+    }
+
+    /// Writes it, and fails when it is not what was read before.
+    fn write(&self, to: &mut impl Write) -> Result<(), ImageError> {
+        let mut hasher = Sha256Hasher::new();
+        self.write_unchecked(&mut Both(&mut hasher, to))?;
+        if hasher.finish() == self.blob.digest {
+            return Ok(());
+        }
+        let files = self.members.iter().filter_map(|member| match &member.content {
+            MemberContent::File { path, .. } => Some(path.display().to_string()),
+            MemberContent::Bytes(_) | MemberContent::Nothing => None,
+        });
+        // Of several it is not known which.
+        Err(ImageError::Changed { what: files.reduce(|_, _| "a library for GPUs".to_owned()).unwrap_or_default() })
+    }
+
+    /// Writes it; returns its length.
+    fn write_unchecked(&self, to: &mut impl Write) -> Result<u64, ImageError> {
+        let mut written = 0;
+        for member in &self.members {
+            let entry =
+                Entry { path: &member.path, mode: member.mode, owner: u64::from(member.owner), bytes: member.len() };
+            let header = header(entry).map_err(ImageError::Write)?;
+            to.write_all(&header).map_err(ImageError::Write)?;
+            match &member.content {
+                MemberContent::File { path, file, bytes } => copy(path, file, *bytes, to)?,
+                MemberContent::Bytes(bytes) => to.write_all(bytes).map_err(ImageError::Write)?,
+                MemberContent::Nothing => {}
+            }
+            write_zeros(to, padding(member.len())).map_err(ImageError::Write)?;
+            written += header.len() as u64 + padded(member.len());
+        }
+        to.write_all(&tarball::END).map_err(ImageError::Write)?;
+        Ok(written + tarball::END.len() as u64)
+    }
 }
 
 /// A blob of the image: its digest and its length.
@@ -132,12 +238,12 @@ impl Blob {
     }
 }
 
-/// An image that can be written: everything about it is known, and only the executable's bytes are not in memory.
+/// An image that can be written: everything about it is known, and only the bytes of its files are not in memory.
 #[derive(Debug)]
 pub struct Image {
-    executable: Executable,
+    architecture: Architecture,
     reference: Reference,
-    layer: Blob,
+    layers: Vec<Layer>,
     manifest: Blob,
     /// Members of the archive, sorted by path.
     members: Vec<(String, Content)>,
@@ -146,7 +252,8 @@ pub struct Image {
 #[derive(Debug)]
 enum Content {
     Bytes(Vec<u8>),
-    Layer(u64),
+    /// Which one, and its length.
+    Layer(usize, u64),
     Nothing,
 }
 
@@ -154,7 +261,7 @@ impl Content {
     fn bytes(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Layer(bytes) => *bytes,
+            Self::Layer(_, bytes) => *bytes,
             Self::Nothing => 0,
         }
     }
@@ -175,37 +282,60 @@ impl Image {
     /// See [`ImageError`].
     pub fn named(executable: &Path, reference: Reference) -> Result<Self, ImageError> {
         let executable = Executable::open(executable)?;
-        let layer = layer_of(&executable)?;
+        let architecture = executable.architecture;
+        let environment = ENVIRONMENT.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Ok(Self::assemble(architecture, reference, vec![Layer::of_program(executable)?], environment))
+    }
 
-        let config = config(executable.architecture, layer.digest).to_string().into_bytes();
+    /// The image of an executable with a second layer, for GPUs.
+    ///
+    /// # Errors
+    /// See [`ImageError`].
+    pub fn with_gpu(executable: &Path, reference: Reference, layer: gpu::Collected) -> Result<Self, ImageError> {
+        let executable = Executable::open(executable)?;
+        let architecture = executable.architecture;
+        let environment = ENVIRONMENT.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let environment = environment.chain(gpu::environment(architecture)).collect();
+        let layers = vec![Layer::of_program(executable)?, layer.layer(architecture)?];
+        Ok(Self::assemble(architecture, reference, layers, environment))
+    }
+
+    fn assemble(
+        architecture: Architecture,
+        reference: Reference,
+        layers: Vec<Layer>,
+        environment: Vec<(&'static str, String)>,
+    ) -> Self {
+        let config = config(architecture, &layers, &environment).to_string().into_bytes();
         let config_blob = Blob::of(&config);
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": TYPE_MANIFEST,
             "config": config_blob.descriptor(TYPE_CONFIG),
-            "layers": [layer.descriptor(TYPE_LAYER)],
+            "layers": layers.iter().map(|layer| layer.blob.descriptor(TYPE_LAYER)).collect::<Vec<_>>(),
         });
         let manifest = manifest.to_string().into_bytes();
         let manifest_blob = Blob::of(&manifest);
-        let index = index(&reference, manifest_blob, executable.architecture).to_string().into_bytes();
+        let index = index(&reference, manifest_blob, architecture).to_string().into_bytes();
         let docker = json!([{
             "Config": config_blob.path(),
             "RepoTags": [reference.to_string()],
-            "Layers": [layer.path()],
+            "Layers": layers.iter().map(|layer| layer.blob.path()).collect::<Vec<_>>(),
         }]);
 
         let mut members = vec![
             ("blobs/".to_owned(), Content::Nothing),
             ("blobs/sha256/".to_owned(), Content::Nothing),
             (config_blob.path(), Content::Bytes(config)),
-            (layer.path(), Content::Layer(layer.bytes)),
             (manifest_blob.path(), Content::Bytes(manifest)),
             ("index.json".to_owned(), Content::Bytes(index)),
             ("manifest.json".to_owned(), Content::Bytes(docker.to_string().into_bytes())),
             ("oci-layout".to_owned(), Content::Bytes(json!({"imageLayoutVersion": "1.0.0"}).to_string().into_bytes())),
         ];
+        let blobs = layers.iter().enumerate();
+        members.extend(blobs.map(|(at, layer)| (layer.blob.path(), Content::Layer(at, layer.blob.bytes))));
         members.sort_by(|(one, _), (other, _)| one.cmp(other));
-        Ok(Self { executable, reference, layer, manifest: manifest_blob, members })
+        Self { architecture, reference, layers, manifest: manifest_blob, members }
     }
 
     /// The name with its tag.
@@ -226,16 +356,15 @@ impl Image {
         format!("sha256:{}", self.manifest.digest)
     }
 
-    /// Its one layer, which is not compressed.
-    #[must_use]
-    pub fn layer(&self) -> Blob {
-        self.layer
+    /// Its layers, which are not compressed: the program's, and one for GPUs where it has that.
+    pub fn layers(&self) -> impl Iterator<Item = Blob> {
+        self.layers.iter().map(|layer| layer.blob)
     }
 
     /// What the executable runs on.
     #[must_use]
     pub fn architecture(&self) -> Architecture {
-        self.executable.architecture
+        self.architecture
     }
 
     /// Length of the archive.
@@ -251,14 +380,14 @@ impl Image {
     /// Writes the archive.
     ///
     /// # Errors
-    /// [`ImageError::Changed`] when the executable is not what it was any more; what was written until then is of no use.
+    /// [`ImageError::Changed`] when a file is not what it was any more; what was written until then is of no use.
     pub fn write_to(&self, mut to: impl Write) -> Result<(), ImageError> {
         for (path, content) in &self.members {
             let header = header(outer(path, content)).expect("digests make short paths");
             to.write_all(&header).map_err(ImageError::Write)?;
             match content {
                 Content::Bytes(bytes) => to.write_all(bytes).map_err(ImageError::Write)?,
-                Content::Layer(_) => self.write_layer(&mut to)?,
+                Content::Layer(at, _) => self.layers[*at].write(&mut to)?,
                 Content::Nothing => {}
             }
             write_zeros(&mut to, padding(content.bytes())).map_err(ImageError::Write)?;
@@ -281,16 +410,6 @@ impl Image {
             })
         })
     }
-
-    fn write_layer(&self, to: &mut impl Write) -> Result<(), ImageError> {
-        let mut hasher = Sha256Hasher::new();
-        let mut both = Both(&mut hasher, to);
-        write_layer(&self.executable, &mut both)?;
-        if hasher.finish() == self.layer.digest {
-            return Ok(());
-        }
-        Err(ImageError::Changed { path: self.executable.path.clone() })
-    }
 }
 
 fn outer<'a>(path: &'a str, content: &Content) -> Entry<'a> {
@@ -298,47 +417,15 @@ fn outer<'a>(path: &'a str, content: &Content) -> Entry<'a> {
     Entry { path, mode, owner: 0, bytes: content.bytes() }
 }
 
-/// Digest and length of the layer.
-fn layer_of(executable: &Executable) -> Result<Blob, ImageError> {
-    let mut hasher = Sha256Hasher::new();
-    let bytes = write_layer(executable, &mut hasher)?;
-    Ok(Blob { digest: hasher.finish(), bytes })
-}
-
-/// Writes the layer; returns its length.
-fn write_layer(executable: &Executable, to: &mut impl Write) -> Result<u64, ImageError> {
-    let mut written = 0;
-    for (path, mode, owner, content) in LAYER {
-        let bytes = match content {
-            LayerContent::Executable => executable.bytes,
-            LayerContent::Bytes(bytes) => bytes.len() as u64,
-            LayerContent::Nothing => 0,
-        };
-        let header =
-            header(Entry { path, mode: *mode, owner: u64::from(*owner), bytes }).expect("paths of the layer are short");
-        to.write_all(&header).map_err(ImageError::Write)?;
-        match content {
-            LayerContent::Executable => copy(executable, to)?,
-            LayerContent::Bytes(bytes) => to.write_all(bytes).map_err(ImageError::Write)?,
-            LayerContent::Nothing => {}
-        }
-        write_zeros(to, padding(bytes)).map_err(ImageError::Write)?;
-        written += header.len() as u64 + padded(bytes);
-    }
-    to.write_all(&tarball::END).map_err(ImageError::Write)?;
-    Ok(written + tarball::END.len() as u64)
-}
-
-fn copy(executable: &Executable, to: &mut impl Write) -> Result<(), ImageError> {
-    let mut content = executable.content();
-    let mut left = executable.bytes;
+fn copy(path: &Path, file: &File, bytes: u64, to: &mut impl Write) -> Result<(), ImageError> {
+    let mut content = FileContent { file, position: 0, end: bytes };
+    let mut left = bytes;
     let mut buffer = vec![0; 1 << 18];
     while left > 0 {
-        let count = content
-            .read(&mut buffer)
-            .map_err(|source| ExecutableError::Read { path: executable.path.clone(), source })?;
+        let count =
+            content.read(&mut buffer).map_err(|source| ExecutableError::Read { path: path.to_owned(), source })?;
         if count == 0 {
-            return Err(ImageError::Changed { path: executable.path.clone() });
+            return Err(ImageError::Changed { what: path.display().to_string() });
         }
         to.write_all(&buffer[..count]).map_err(ImageError::Write)?;
         left -= count as u64;
@@ -350,8 +437,8 @@ fn write_zeros(to: &mut impl Write, count: usize) -> io::Result<()> {
     to.write_all(&[0; tarball::BLOCK][..count])
 }
 
-fn config(architecture: Architecture, layer: Sha256) -> Value {
-    let environment: Vec<String> = ENVIRONMENT.iter().map(|(name, value)| format!("{name}={value}")).collect();
+fn config(architecture: Architecture, layers: &[Layer], environment: &[(&'static str, String)]) -> Value {
+    let environment: Vec<String> = environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let ports: Map<String, Value> = PORTS.iter().map(|port| (format!("{port}/tcp"), json!({}))).collect();
     let labels: Map<String, Value> =
         LABELS.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect();
@@ -369,8 +456,11 @@ fn config(architecture: Architecture, layer: Sha256) -> Value {
             "Labels": labels,
             "StopSignal": STOP_SIGNAL,
         },
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer}")]},
-        "history": [{"created": CREATED, "created_by": "cairn image build"}],
+        "rootfs": {
+            "type": "layers",
+            "diff_ids": layers.iter().map(|layer| format!("sha256:{}", layer.blob.digest)).collect::<Vec<_>>(),
+        },
+        "history": layers.iter().map(|_| json!({"created": CREATED, "created_by": "cairn image build"})).collect::<Vec<_>>(),
     })
 }
 

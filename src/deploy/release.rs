@@ -81,6 +81,9 @@ pub struct ImageFile {
     pub digest: String,
     /// Size of the archive.
     pub bytes: u64,
+    /// With a layer for GPUs: which drivers it has, as `cairn image build --gpu-drivers` takes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_drivers: Option<String>,
 }
 
 /// A release, complete with the content of its files.
@@ -353,6 +356,12 @@ fn is_release(tree: &Tree, name: &str) -> Result<bool, TreeError> {
     Ok(tree.link_target(&folder)?.is_none() && tree.exists(folder.join("release.json"))?)
 }
 
+/// Whether a release can make the archive of its image again: with libraries of the machine it would be another one by now.
+fn makes_its_image_again(tree: &Tree, name: &str) -> bool {
+    let release = Release::load(tree, name).ok().flatten();
+    release.is_none_or(|release| release.image.is_none_or(|image| image.gpu_drivers.is_none()))
+}
+
 /// Removes the archive of a release's image; a damaged release does not say where it is.
 fn remove_image(tree: &Tree, name: &str) -> Result<(), TreeError> {
     match Release::load(tree, name).ok().flatten().and_then(|release| release.image) {
@@ -468,7 +477,8 @@ impl Installation {
         let mut removed = Vec::new();
         for name in tree.list(FOLDER)? {
             let is_release = is_release(tree, &name)?;
-            if is_release && self.current.as_ref() != Some(&name) && pending != Some(&name) {
+            let is_wanted = kept.contains(&&name) && !makes_its_image_again(tree, &name);
+            if is_release && self.current.as_ref() != Some(&name) && pending != Some(&name) && !is_wanted {
                 // A release makes it again from its executable.
                 remove_image(tree, &name)?;
             }

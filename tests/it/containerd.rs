@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -103,6 +103,15 @@ impl Containerd {
         let output = self.command(arguments).output().expect("ctr comes with containerd");
         assert!(output.status.success(), "ctr {arguments:?}: {}", stderr(&output));
         String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// Runs a verb of the program in an image as Kubernetes would: a read-only root, no capability, the default filter of system calls.
+    pub fn once(&self, image: &str, name: &str, arguments: &[&str]) -> Output {
+        let mut command = self.command(&["run", "--rm", "--read-only", "--seccomp"]);
+        for capability in CAPABILITIES {
+            command.args(["--cap-drop", capability]);
+        }
+        command.args([image, name, "/cairn"]).args(arguments).output().expect("ctr comes with containerd")
     }
 }
 

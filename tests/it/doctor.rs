@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::node::{TestNode, json_of, list};
+use crate::node::{TestNode, assert_says, cairn, json_of, list, stdout};
 
 fn sealed(node: &TestNode) -> PathBuf {
     let entries = fs::read_dir(node.data_dir().join("log")).expect("readable");
@@ -77,4 +77,33 @@ fn without_a_snapshot_doctor_says_so_and_changes_nothing() {
     assert_eq!(fs::read(&segment).expect("readable").len(), bytes.len());
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(shown.contains("affected notes/a"), "{shown}");
+}
+
+/// Mesa's rasteriser counts as a GPU where a test says so.
+#[test]
+fn doctor_proves_the_gpu() {
+    let node = TestNode::start();
+    let told = json_of(&node.cairn(&["--json", "doctor", "--software"]));
+    assert_says(&told["gpu"]["name"].to_string(), &["llvmpipe"]);
+    assert!(told["gpu"]["questions"].as_u64().is_some_and(|questions| questions >= 400), "{told}");
+    let shown = stdout(&node.cairn(&["doctor", "--software"]));
+    assert_says(&shown, &["gpu      llvmpipe", "questions answered right in "]);
+}
+
+#[test]
+fn no_gpu_is_no_problem() {
+    let node = TestNode::start();
+    for (drivers, reason) in [("/nowhere.json", "Vulkan finds no GPU here;"), ("", "a rasteriser on the CPU (llvmpipe")]
+    {
+        let mut command = cairn();
+        command.args(["doctor", "--data-dir"]).arg(node.data_dir());
+        if !drivers.is_empty() {
+            command.env("VK_DRIVER_FILES", drivers).env("VK_ICD_FILENAMES", drivers);
+        }
+        let output = command.output().expect("the binary runs");
+        assert!(output.status.success(), "{}", stdout(&output));
+        assert_says(&stdout(&output), &["gpu      none: ", reason, "docs/gpu.md"]);
+    }
+    let elsewhere = json_of(&node.cairn(&["--json", "doctor", "--url", node.base()]));
+    assert_eq!(elsewhere["gpu"], Value::Null, "of another machine only its node is asked");
 }

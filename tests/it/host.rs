@@ -209,5 +209,16 @@ fn what_the_host_lacks_or_has_is_met() {
     guest.write("/etc/systemd/system/cairn.service.d/gpu.conf", 0o644, systemd::GPU);
     guest.must("systemctl daemon-reload && systemctl start cairn");
     assert_eq!(show(&mut guest, "PrivateDevices"), "no");
+    // Inside it the helper starts, from memory and with its own filter of system calls, and looks for Vulkan.
+    let look = "[Service]\nExecStartPre=-/usr/local/bin/cairn gpu list\n";
+    guest.write("/etc/systemd/system/cairn.service.d/look.conf", 0o644, look);
+    guest.must("systemctl daemon-reload && systemctl restart cairn");
+    let told = guest.must("journalctl --sync; journalctl -b -u cairn --no-pager");
+    assert!(told.contains("Vulkan finds no GPU here"), "{told}");
+    // The drop-in's line for that is needed.
+    guest.write("/etc/systemd/system/cairn.service.d/look.conf", 0o644, &format!("{look}SystemCallFilter=~seccomp\n"));
+    guest.must("systemctl daemon-reload && systemctl restart cairn");
+    let told = guest.must("journalctl --sync; journalctl -b -u cairn --no-pager");
+    assert!(told.contains("the GPU helper ended"), "{told}");
     guest.shutdown();
 }

@@ -317,6 +317,93 @@ fn a_container_answers_keeps_its_data_and_stops_when_asked() {
     assert_eq!(second.stop(), Some(0));
 }
 
+/// Layers of an image, as its digest names them.
+fn layers(answer: &Value) -> Vec<Value> {
+    list(&answer["layers"]).to_vec()
+}
+
+#[test]
+fn an_image_for_gpus_has_the_same_program_and_a_layer_that_follows_from_the_machine() {
+    let told = |arguments: &[&str]| json_of(&image(&[&["inspect"], arguments].concat()));
+    let (plain, gpu) = (told(&[]), told(&["--gpu", "--gpu-drivers", "none"]));
+    assert_eq!(gpu["name"], format!("{NAME}-gpu"));
+    assert_eq!((layers(&gpu).len(), &layers(&gpu)[0]), (2, &layers(&plain)[0]));
+    assert_eq!(told(&["--gpu", "--gpu-drivers", "none"]), gpu, "the same bytes");
+    let drivers = |told: &Value| -> Vec<String> {
+        list(&told["gpu"]["drivers"]).iter().map(|name| name.as_str().expect("a name").to_owned()).collect()
+    };
+    assert_eq!(drivers(&gpu), [""; 0]);
+    let all = told(&["--gpu"]);
+    assert!(drivers(&all).contains(&"radeon".to_owned()) && !drivers(&all).contains(&"lvp".to_owned()), "{all}");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    json_of(&image(&["build", "-o", &folder.path().to_string_lossy(), "--gpu", "--gpu-drivers", "none"]));
+    let file = folder.path().join(concat!("cairn-", env!("CARGO_PKG_VERSION"), "-gpu.tar"));
+    let archive = fs::read(file).expect("under a name of its own");
+    let manifest = parsed(&archive, &blob(&gpu["digest"]));
+    let config = parsed(&archive, &blob(&manifest["config"]["digest"]));
+    let variables: Vec<&str> = list(&config["config"]["Env"]).iter().filter_map(Value::as_str).collect();
+    for variable in ["CAIRN_DATA_DIR=/var/lib/cairn", "NVIDIA_DRIVER_CAPABILITIES=compute,graphics,utility"] {
+        assert!(variables.contains(&variable), "{variables:?}");
+    }
+    assert_eq!(config["rootfs"]["diff_ids"][1], layers(&gpu)[1]["digest"]);
+    let listed = listing(&member(&archive, &blob(&manifest["layers"][1]["digest"])));
+    assert!(listed.iter().all(|line| line.split(' ').nth(1) == Some("0")), "all of it is root's: {listed:#?}");
+    for name in
+        ["/libvulkan.so.1", "/libc.so.6", "/libgcc_s.so.1", "usr/libexec/cairn-gpu", "lib64/ld-linux-x86-64.so.2"]
+    {
+        assert!(listed.iter().any(|line| line.ends_with(name)), "{name}: {listed:#?}");
+    }
+}
+
+#[test]
+fn what_an_image_for_gpus_lacks_is_told() {
+    let empty = tempfile::tempdir().expect("a folder");
+    let root = empty.path().to_string_lossy().into_owned();
+    let refused = |arguments: &[&str], words: &[&str]| {
+        let output = image(&[&["inspect"], arguments].concat());
+        assert!(!output.status.success(), "{arguments:?}");
+        assert_says(&stderr(&output), words);
+    };
+    refused(&["--gpu", "--gpu-root", &root], &["ld-linux", "glibc", "--gpu-root"]);
+    refused(&["--gpu", "--gpu-drivers", "intl"], &["no Vulkan driver 'intl'", "intel"]);
+    refused(&["--gpu-drivers", "none"], &["--gpu"]);
+    let mut bytes = fs::read(CAIRN).expect("readable");
+    bytes[18..20].copy_from_slice(&183u16.to_le_bytes());
+    let other = empty.path().join("cairn-aarch64");
+    fs::write(&other, bytes).expect("written");
+    refused(
+        &["--gpu", "--executable", &other.to_string_lossy()],
+        &["aarch64", "x86_64", "build the image on a machine with aarch64"],
+    );
+}
+
+/// Mesa's rasteriser stands in for a GPU: what it takes to start the helper and to load a driver is the same.
+#[test]
+fn the_helper_starts_in_a_container_of_an_image_for_gpus_and_in_no_other() {
+    let Some(containerd) = Containerd::start() else { return };
+    let (plain, _) = build(containerd.folder());
+    let file = containerd.folder().join("gpu.tar");
+    json_of(&image(&["build", "-o", &file.to_string_lossy(), "--gpu", "--gpu-drivers", "lvp"]));
+    for file in [plain, file] {
+        containerd.ctr(&["images", "import", &file.to_string_lossy()]);
+    }
+    let name = format!("{NAME}-gpu");
+    let proved = containerd.once(&name, "proved", &["gpu", "selftest", "--software", "--cases", "300", "--json"]);
+    let told: Value = json_of(&proved);
+    assert_says(&told["gpu"]["name"].to_string(), &["llvmpipe"]);
+    assert_eq!(told["wrong"], json!([]));
+
+    let without = containerd.once(NAME, "without", &["doctor"]);
+    assert_says(
+        &String::from_utf8_lossy(&without.stdout),
+        &["gpu      none: the GPU helper cannot be started", "`cairn image build --gpu`"],
+    );
+    let listed = containerd.once(NAME, "listed", &["gpu", "list"]);
+    assert_eq!(listed.status.code(), Some(1));
+    assert_says(&stderr(&listed), &["the GPU helper cannot be started"]);
+}
+
 #[test]
 fn doctor_tells_an_image_that_the_kubelet_may_remove() {
     let Some(containerd) = Containerd::start() else { return };

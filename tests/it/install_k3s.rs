@@ -273,6 +273,53 @@ fn one_installation_at_a_time() {
     assert!(server.manifests().is_empty());
 }
 
+#[test]
+fn a_pod_for_gpus_runs_an_image_with_the_machines_libraries_also_when_it_comes_back() {
+    let Some(server) = Server::start(VERSION) else { return };
+    let with_gpu = |program: &Path| {
+        let arguments = ["install", "--yes", "--json", "--node-size", "small", "--timeout", "60", "--with", "gpu"];
+        json_of(&run(program, &arguments))
+    };
+    let first = with_gpu(Path::new(CAIRN));
+    let expected = json_of(&run(Path::new(CAIRN), &["image", "inspect", "--gpu", "--gpu-drivers", "none", "--json"]));
+    let manifest = |server: &Server| {
+        let manifests = server.manifests();
+        manifests.values().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect::<String>()
+    };
+    assert_says(&manifest(&server), &[expected["pinned"].as_str().expect("a name"), "runtimeClassName: nvidia"]);
+    let archive = |installed: &Value| {
+        server.path(&format!("k3s/agent/images/cairn-{}.tar", installed["current"].as_str().expect("a name")))
+    };
+    assert_eq!(fs::metadata(archive(&first)).expect("written").len(), expected["bytes"].as_u64().expect("a size"));
+
+    add(&server.path(""), &first);
+    // What was chosen stays chosen, and the archive of the release before is kept: no other day would make it again.
+    let second = install(&build(&server.path(""), "cairn-2"));
+    assert!(archive(&first).exists() && archive(&second).exists());
+    let back = json_of(&run(Path::new(CAIRN), &["rollback", "--yes", "--json", "--timeout", "60"]));
+    assert_eq!(back["current"], first["current"]);
+    assert_says(&manifest(&server), &[expected["pinned"].as_str().expect("a name")]);
+    assert!(run(Path::new(CAIRN), &["uninstall", "--yes"]).status.success());
+    assert!(!archive(&first).exists() && !archive(&second).exists());
+    server.assert_sound();
+}
+
+#[test]
+fn a_machine_that_lacks_what_gpus_take_is_told_and_gets_the_plain_image() {
+    let directory = moved_server();
+    let output = cairn()
+        .args(["install", "--dry-run", "--json", "--with", "gpu", "--root"])
+        .arg(directory.path())
+        .output()
+        .expect("the binary runs");
+    let planned = json_of(&output);
+    let found = planned["findings"].to_string();
+    assert_says(&found, &["no layer for GPUs", "the dynamic loader of glibc", "`cairn install` again"]);
+    let plain = json_of(&run(Path::new(CAIRN), &["image", "inspect", "--json"]));
+    let sizes: Vec<&Value> = list(&planned["actions"]).iter().map(|action| &action["bytes"]).collect();
+    assert!(sizes.contains(&&plain["bytes"]), "{planned}");
+}
+
 /// The files of a machine with a K3s server whose data directory was moved.
 fn moved_server() -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("temporary directory");

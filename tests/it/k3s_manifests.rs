@@ -42,6 +42,8 @@ const EVERYTHING: &[&str] = &[
     "ingress.host=cairn.example.com",
     "--set",
     "gpu.own-runtime-class=true",
+    "--set",
+    "gpu.group=105",
 ];
 
 /// A digest as an image has it.
@@ -321,6 +323,29 @@ fn settings_reach_where_they_belong() {
 }
 
 #[test]
+fn a_gpu_takes_an_image_of_its_own_and_what_its_maker_needs() {
+    let nvidia = objects(&["--with", "gpu"]);
+    let pod = nvidia.pod();
+    let container = &pod["containers"][0];
+    assert_eq!(container["image"], format!("cairn.local/cairn:{}-gpu", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        (&pod["runtimeClassName"], &container["resources"]["limits"]["nvidia.com/gpu"]),
+        (&json!("nvidia"), &json!("1"))
+    );
+    assert!(container["env"].to_string().contains("NVIDIA_DRIVER_CAPABILITIES"), "{container}");
+
+    let set = ["--with", "gpu", "--set", "gpu.resource=gpu.intel.com/i915", "--set", "gpu.group=105"];
+    let intel = objects(&set);
+    let pod = intel.pod();
+    let container = &pod["containers"][0];
+    assert_eq!(container["resources"]["limits"]["gpu.intel.com/i915"], "1");
+    assert_eq!(pod["securityContext"]["supplementalGroups"], json!([105]));
+    assert_eq!(pod["tolerations"][0]["key"], "gpu.intel.com/i915");
+    let text = pod.to_string().to_lowercase();
+    assert!(!text.contains("nvidia"), "{text}");
+}
+
+#[test]
 fn a_volume_for_backups_and_plain_text_behind_something_that_speaks_tls() {
     let objects = objects(&[
         "--with",
@@ -392,6 +417,11 @@ fn mistakes_are_named_all_at_once_with_what_was_meant() {
     said(&["--image", "cairn"], &["--image", "cairn"]);
     said(&["--image", "registry.example/cairn:latest"], &["latest"]);
     said(&["--image-digest", "sha256:12"], &["--image-digest", "64 hex digits"]);
+    said(&["--with", "gpu", "--set", "gpu.resource=gpu"], &["gpu.resource", "nvidia.com/gpu"]);
+    said(
+        &["--with", "gpu", "--set", "gpu.resource=amd.com/gpu", "--set", "gpu.own-runtime-class=true"],
+        &["gpu.own-runtime-class", "gpu.runtime-class"],
+    );
     said(&["--node-size", "huge"], &["huge", "auto"]);
     said(&["--node-size", "pi", "--set", "node.memory=64GiB"], &["node.memory", "--node-size"]);
     said(

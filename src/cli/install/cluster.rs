@@ -4,6 +4,7 @@
 //! operator chose is in the record, and an upgrade without flags keeps it. Once the files are in place the server does the rest, also
 //! when this process is gone.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,10 +18,12 @@ use super::{
     root_finding, show, store,
 };
 use crate::auth::Token;
+use crate::cli::image::collect;
 use crate::cli::k3s::{check_configuration, node_size};
 use crate::cli::{Common, Failure};
 use crate::deploy::k3s::{self, Assignment, NodeSize, Options, Settings, Variant};
-use crate::deploy::oci::Image;
+use crate::deploy::oci::gpu::Drivers;
+use crate::deploy::oci::{Image, Reference};
 use crate::deploy::{
     Action, Change, Cluster, ClusterError, ClusterNode, Finding, FormatOf, Host, ImageFile, Installation, ManagedFile,
     Need, Node, Plan, Platform, PodNode, Pods, Program, Release, Role, Runner, Tree, cluster,
@@ -188,9 +191,9 @@ fn prepare(tree: &Tree, node: &ClusterNode, arguments: &Arguments) -> Result<Pre
     let executable = std::env::current_exe().context("cannot find the file that is running")?;
     let executable = Program::at(&executable)?;
     let record = Installation::read(tree)?;
-    let image = Image::of(&executable.path)?;
     let before = record.as_ref().map(|record| record.chosen().clone()).unwrap_or_default();
     let (mut options, choices) = options(&before, Some(arguments))?;
+    let (image, gpu_drivers, without) = image(tree, &executable, &options)?;
     options.image_digest = Some(image.digest());
     let mut kept = Vec::new();
     // Of another store of secrets the token comes from there.
@@ -218,6 +221,7 @@ fn prepare(tree: &Tree, node: &ClusterNode, arguments: &Arguments) -> Result<Pre
         reference: image.reference().to_string(),
         digest: image.digest(),
         bytes: image.bytes(),
+        gpu_drivers,
     });
     let (from, pending) = load(tree, record.as_ref())?;
     let needs = [Need { path: node.data_dir.join("storage"), bytes: DATA_BYTES, what: "data" }];
@@ -225,6 +229,7 @@ fn prepare(tree: &Tree, node: &ClusterNode, arguments: &Arguments) -> Result<Pre
     let mut plan = Plan::make(tree, &release, from.as_ref(), &others, &executable, &needs)?;
     plan.keep(tree, &kept)?;
     let mut findings = record_findings(record.as_ref(), Platform::K3s);
+    findings.extend(without);
     if let Some(record) = record.as_ref().filter(|record| record.platform == Platform::K3s && record.current.is_some())
     {
         let found = namespace(record)?;
@@ -256,6 +261,33 @@ fn prepare(tree: &Tree, node: &ClusterNode, arguments: &Arguments) -> Result<Pre
     }
     plan.findings.splice(0..0, findings);
     Ok(Prepared { release, executable, kept, choices, plan, settings, connection })
+}
+
+/// The image that runs what is chosen: with a layer for GPUs where they are chosen and this machine has what it takes. Then also its
+/// drivers; otherwise what is missing.
+fn image(
+    tree: &Tree,
+    executable: &Program,
+    options: &Options,
+) -> Result<(Image, Option<String>, Option<Finding>), Failure> {
+    let settings = Settings::new(options).map_err(Failure::usage)?;
+    let Some(is_nvidia) = settings.gpu_is_nvidia() else { return Ok((Image::of(&executable.path)?, None, None)) };
+    // NVIDIA's container toolkit brings the driver; 200 MB of others would be of no use.
+    let (name, drivers) = if is_nvidia { ("none", Drivers::Named(BTreeSet::new())) } else { ("all", Drivers::All) };
+    match collect(tree, &drivers) {
+        Ok(layer) => {
+            let warning = layer.notes.first().map(|note| Finding::warning("gpu", note.clone()));
+            let image = Image::with_gpu(&executable.path, Reference::own_for_gpus(), layer)?;
+            Ok((image, Some(name.to_owned()), warning))
+        }
+        Err(failure) => {
+            let message = format!(
+                "the image has no layer for GPUs, and the node searches on the CPU: {failure}. Once that is mended, `cairn install` again \
+                 brings an image with one"
+            );
+            Ok((Image::of(&executable.path)?, None, Some(Finding::warning("gpu", message))))
+        }
+    }
 }
 
 fn late_import(cluster: &Cluster, node: &ClusterNode) -> Option<Finding> {

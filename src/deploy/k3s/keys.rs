@@ -10,7 +10,7 @@ pub enum Variant {
     CertManager,
     /// The token by the External Secrets Operator.
     ExternalSecrets,
-    /// An NVIDIA GPU.
+    /// A GPU.
     Gpu,
     /// A name on the cluster's ingress.
     Ingress,
@@ -124,8 +124,25 @@ pub const KEYS: &[Key] = &[
     ),
     with(Variant::ExternalSecrets, "external-secrets.key", "cairn", "what the token is called in the store"),
     with(Variant::ExternalSecrets, "external-secrets.property", "token", "its property there; empty: the whole entry"),
-    with(Variant::Gpu, "gpu.count", "1", "GPUs, as `nvidia.com/gpu`"),
-    with(Variant::Gpu, "gpu.runtime-class", "nvidia", "RuntimeClass; K3s makes `nvidia` where it finds the runtime"),
+    with(Variant::Gpu, "gpu.count", "1", "GPUs"),
+    with(
+        Variant::Gpu,
+        "gpu.resource",
+        "nvidia.com/gpu",
+        "what the device plugin calls them, such as `gpu.intel.com/i915` or `amd.com/gpu`",
+    ),
+    with(
+        Variant::Gpu,
+        "gpu.group",
+        "",
+        "number of the group that may use /dev/dri/renderD*; NVIDIA's devices need none",
+    ),
+    with(
+        Variant::Gpu,
+        "gpu.runtime-class",
+        "nvidia",
+        "RuntimeClass; K3s makes `nvidia` where it finds the runtime; none by itself where `gpu.resource` is not NVIDIA's",
+    ),
     with(Variant::Gpu, "gpu.own-runtime-class", "false", "true renders the RuntimeClass too, where nothing makes it"),
     with(Variant::Ingress, "ingress.host", "", "the name that clients use; has to be given"),
     with(

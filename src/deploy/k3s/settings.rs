@@ -145,9 +145,21 @@ pub(super) struct ExternalSecret {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Gpu {
     pub(super) count: u8,
-    pub(super) runtime_class: String,
+    pub(super) resource: String,
+    pub(super) group: Option<u32>,
+    pub(super) runtime_class: Option<String>,
     pub(super) own_runtime_class: bool,
 }
+
+impl Gpu {
+    /// Whether a container toolkit brings the driver.
+    pub(super) fn is_nvidia(&self) -> bool {
+        self.resource.starts_with(NVIDIA)
+    }
+}
+
+/// What the resources of NVIDIA's device plugin begin with.
+const NVIDIA: &str = "nvidia.com/";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ingress {
@@ -264,6 +276,12 @@ impl Settings {
         let mut reader = Reader::new(options);
         let settings = reader.settings(options);
         if reader.problems.is_empty() { Ok(settings) } else { Err(SettingsError { problems: reader.problems }) }
+    }
+
+    /// Which GPUs the image is for: `Some(true)` where the driver comes from NVIDIA's container toolkit; `None` for none.
+    #[must_use]
+    pub fn gpu_is_nvidia(&self) -> Option<bool> {
+        self.gpu.as_ref().map(Gpu::is_nvidia)
     }
 
     /// The image as the pod names it.

@@ -89,14 +89,10 @@ pub(super) fn disruption_budget(settings: &Settings) -> PodDisruptionBudget {
     }
 }
 
-pub(super) fn runtime_class(gpu: &Gpu) -> RuntimeClass {
+pub(super) fn runtime_class(name: &str) -> RuntimeClass {
     RuntimeClass {
-        metadata: ObjectMeta {
-            name: Some(gpu.runtime_class.clone()),
-            labels: Some(labels("gpu")),
-            ..ObjectMeta::default()
-        },
-        handler: gpu.runtime_class.clone(),
+        metadata: ObjectMeta { name: Some(name.to_owned()), labels: Some(labels("gpu")), ..ObjectMeta::default() },
+        handler: name.to_owned(),
         ..RuntimeClass::default()
     }
 }
@@ -162,8 +158,8 @@ fn pod(settings: &Settings) -> PodSpec {
     let drain = settings.drain_timeout.as_secs();
     let node = |name: &String| BTreeMap::from([("kubernetes.io/hostname".to_owned(), name.clone())]);
     // Nodes with a GPU are often closed to pods that need none.
-    let tolerations = settings.gpu.iter().map(|_| Toleration {
-        key: Some("nvidia.com/gpu".to_owned()),
+    let tolerations = settings.gpu.iter().map(|gpu| Toleration {
+        key: Some(gpu.resource.clone()),
         operator: Some("Exists".to_owned()),
         effect: Some("NoSchedule".to_owned()),
         ..Toleration::default()
@@ -174,7 +170,7 @@ fn pod(settings: &Settings) -> PodSpec {
         // The variables of services would look like Cairn's own settings.
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(drain + FLUSH_SECONDS),
-        runtime_class_name: settings.gpu.as_ref().map(|gpu| gpu.runtime_class.clone()),
+        runtime_class_name: settings.gpu.as_ref().and_then(|gpu| gpu.runtime_class.clone()),
         tolerations: Some(tolerations.collect::<Vec<_>>()).filter(|tolerations| !tolerations.is_empty()),
         node_selector: settings.node_name.as_ref().map(node),
         security_context: Some(PodSecurityContext {
@@ -182,6 +178,7 @@ fn pod(settings: &Settings) -> PodSpec {
             run_as_user: Some(USER),
             run_as_group: Some(USER),
             fs_group: Some(USER),
+            supplemental_groups: settings.gpu.as_ref().and_then(|gpu| gpu.group).map(|group| vec![i64::from(group)]),
             // Looking at every file of a large volume would make each start slow.
             fs_group_change_policy: Some("OnRootMismatch".to_owned()),
             seccomp_profile: Some(seccomp()),
@@ -242,7 +239,7 @@ fn environment(settings: &Settings) -> Vec<EnvVar> {
         variable("CAIRN_CONFIG", format!("{CONFIG_DIR}/{FILE}")),
         variable("CAIRN_SERVER_TOKEN_FILE", format!("{TOKEN_DIR}/{TOKEN_KEY}")),
     ];
-    if settings.gpu.is_some() {
+    if settings.gpu.as_ref().is_some_and(Gpu::is_nvidia) {
         // Vulkan's libraries come with `graphics`.
         variables.push(variable("NVIDIA_DRIVER_CAPABILITIES", "compute,graphics,utility".to_owned()));
     }
@@ -263,7 +260,7 @@ fn resources(settings: &Settings) -> ResourceRequirements {
     let requests = of(cpu.0.to_string(), memory.0, ephemeral.0);
     let mut limits = of(cpu.1.to_string(), memory.1, ephemeral.1);
     // A GPU is asked for by its limit; the request follows.
-    limits.extend(settings.gpu.iter().map(|gpu| ("nvidia.com/gpu".to_owned(), Quantity(gpu.count.to_string()))));
+    limits.extend(settings.gpu.iter().map(|gpu| (gpu.resource.clone(), Quantity(gpu.count.to_string()))));
     ResourceRequirements { requests: Some(requests), limits: Some(limits), ..ResourceRequirements::default() }
 }
 

@@ -37,6 +37,12 @@ impl Reference {
         Self { repository: REPOSITORY.to_owned(), tag: env!("CARGO_PKG_VERSION").to_owned() }
     }
 
+    /// The name of this release's own image for GPUs, which may lie beside the other one.
+    #[must_use]
+    pub fn own_for_gpus() -> Self {
+        Self { tag: format!("{}-gpu", env!("CARGO_PKG_VERSION")), ..Self::own() }
+    }
+
     /// Host and path.
     #[must_use]
     pub fn repository(&self) -> &str {

@@ -34,6 +34,12 @@ pub(super) fn is_object_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
 }
 
+/// What a device plugin calls what it offers: a name below a domain.
+pub(super) fn is_resource(text: &str) -> bool {
+    text.split_once('/')
+        .is_some_and(|(domain, name)| domain.contains('.') && is_object_name(domain) && is_object_name(name))
+}
+
 /// A name or an address.
 pub(super) fn is_host(text: &str) -> bool {
     is_object_name(text) || text.parse::<IpAddr>().is_ok()

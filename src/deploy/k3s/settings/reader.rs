@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use super::super::NAME;
 use super::super::keys::{CONFIG, KEYS, Key, Variant, nearest};
 use super::super::sizes::NodeSize;
-use super::forms::{is_cidr, is_host, is_misread, is_object_name, toml_value};
+use super::forms::{is_cidr, is_host, is_misread, is_object_name, is_resource, toml_value};
 use super::{
     Assignment, Certificate, DECIDED, ExternalSecret, Gpu, Ingress, LoadBalancer, MCP_PORT, Monitoring, Options,
     Problem, Resources, Settings, Token,
@@ -206,8 +206,38 @@ impl Reader {
         text
     }
 
+    fn gpu(&mut self) -> Gpu {
+        let resource = Self::key("gpu.resource").default.to_owned();
+        let expected = "a name with its domain such as nvidia.com/gpu";
+        let mut gpu = Gpu {
+            count: self.parsed("gpu.count", 1, "a number from 1 to 16", |text| {
+                text.parse().ok().filter(|count| (1..=16).contains(count))
+            }),
+            resource: self
+                .parsed("gpu.resource", resource, expected, |text| is_resource(text).then(|| text.to_owned())),
+            group: self.parsed(
+                "gpu.group",
+                None,
+                "a number above 0, as `stat -c %g /dev/dri/renderD128` prints it",
+                |text| text.parse().ok().filter(|group| *group > 0).map(Some),
+            ),
+            runtime_class: self.text("gpu.runtime-class"),
+            own_runtime_class: self.one_of("gpu.own-runtime-class", ["true", "false"]) == "true",
+        };
+        if let Some(class) = gpu.runtime_class.clone().filter(|class| !is_object_name(class)) {
+            self.refuse("gpu.runtime-class", &class, "a name of lower-case letters, digits, '-' and '.'");
+        }
+        if gpu.runtime_class.is_none() && gpu.is_nvidia() {
+            gpu.runtime_class = Some(Self::key("gpu.runtime-class").default.to_owned());
+        }
+        if gpu.own_runtime_class && gpu.runtime_class.is_none() {
+            self.refuse("gpu.own-runtime-class", "true", "false, or a gpu.runtime-class");
+        }
+        gpu
+    }
+
     fn image(&mut self, options: &Options) -> String {
-        let own = Reference::own();
+        let own = if options.with.contains(&Variant::Gpu) { Reference::own_for_gpus() } else { Reference::own() };
         let Some(image) = options.image.as_deref() else { return self.pinned(options.image_digest.as_deref(), own) };
         let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
         let digest = options.image_digest.as_deref().or(digest);
@@ -258,13 +288,7 @@ impl Reader {
                 None => Some(Self::key("external-secrets.property").default.to_owned()),
             },
         });
-        let gpu = has(Variant::Gpu).then(|| Gpu {
-            count: self.parsed("gpu.count", 1, "a number from 1 to 16", |text| {
-                text.parse().ok().filter(|count| (1..=16).contains(count))
-            }),
-            runtime_class: self.name("gpu.runtime-class").unwrap_or_default(),
-            own_runtime_class: self.one_of("gpu.own-runtime-class", ["true", "false"]) == "true",
-        });
+        let gpu = has(Variant::Gpu).then(|| self.gpu());
         let ingress = has(Variant::Ingress).then(|| Ingress {
             host: self.required("ingress.host"),
             class: self.name("ingress.class").unwrap_or_default(),

@@ -1,0 +1,134 @@
+//! The GPU in `cairn doctor`: whether there is one, and whether it computes right. No GPU is no fault.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::cli::gpu::as_json;
+use crate::cli::output;
+use crate::index::gpu::{Adapter, Failure, Gpu, GpuError, selftest};
+use crate::task;
+
+/// Questions that are asked: matrices in several formats, with filters and removed rows. A GPU answers them within a second.
+const QUESTIONS: usize = 400;
+/// How long an answer may take; the first of a kind compiles its shader.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long all of it may take.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// What is to be done about one that is broken.
+const ADVICE: &str = "searches are right on the CPU; try another version of the driver, then `cairn gpu selftest`";
+
+/// What was found.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// One that computes right.
+    Right { adapter: Adapter, questions: usize, took: Duration },
+    /// None that could be used, and why.
+    None { why: String },
+    /// One that is not to be trusted, or whose helper fails.
+    Broken { what: String },
+}
+
+/// Looks at the GPU of this machine.
+///
+/// * `software`: a rasteriser on the CPU will do, for tests.
+pub(super) fn look(software: bool) -> Found {
+    let (tell, told) = mpsc::channel();
+    // A helper may take its full patience for every question. What is not awaited ends with the process.
+    let asking = task::spawn_thread("gpu-selftest", move || drop(tell.send(ask(software))));
+    if let Err(error) = asking {
+        return Found::Broken { what: format!("no thread for the GPU's self-test: {error}") };
+    }
+    let late = |_| Found::Broken { what: format!("its self-test took longer than {} s; {ADVICE}", DEADLINE.as_secs()) };
+    told.recv_timeout(DEADLINE).unwrap_or_else(late)
+}
+
+fn ask(software: bool) -> Found {
+    let started = Instant::now();
+    let opened = Gpu::start().and_then(|mut gpu| gpu.open(software).map(|adapter| (gpu, adapter)));
+    let (mut gpu, adapter) = match opened {
+        Ok(opened) => opened,
+        Err(GpuError::Start(error)) => {
+            return Found::None {
+                why: format!(
+                    "{:#}. In a container it takes an image of `cairn image build --gpu`",
+                    anyhow::Error::from(error)
+                ),
+            };
+        }
+        Err(GpuError::Failed { failure: Failure::NoDevice, message }) => {
+            return Found::None { why: format!("{message}; see docs/gpu.md") };
+        }
+        Err(error) => return Found::Broken { what: format!("{:#}; {ADVICE}", anyhow::Error::from(error)) },
+    };
+    match selftest::run(&mut gpu, QUESTIONS, PATIENCE, |_| {}) {
+        Ok(report) => judged(adapter, &report, started.elapsed()),
+        Err(error) => Found::Broken { what: format!("{}: {:#}; {ADVICE}", adapter.name, anyhow::Error::from(error)) },
+    }
+}
+
+fn judged(adapter: Adapter, report: &selftest::Report, took: Duration) -> Found {
+    match report.wrong.first() {
+        None => Found::Right { adapter, questions: report.cases, took },
+        Some(first) => {
+            let wrong = output::counted(report.wrong.len() as u64, "answer");
+            let what = format!("{} gives {wrong} of {} wrong ({first}); {ADVICE}", adapter.name, report.cases);
+            Found::Broken { what }
+        }
+    }
+}
+
+impl Found {
+    /// In words, where it is no problem.
+    pub(super) fn words(&self) -> Option<String> {
+        match self {
+            Self::Right { adapter, questions, took } => Some(format!(
+                "{}: {} answered right in {:.1} s",
+                adapter.name,
+                output::counted(*questions as u64, "question"),
+                took.as_secs_f64()
+            )),
+            Self::None { why } => Some(format!("none: {why}")),
+            Self::Broken { .. } => None,
+        }
+    }
+
+    pub(super) fn as_json(&self) -> Value {
+        match self {
+            Self::Right { adapter, questions, .. } => {
+                let mut told = as_json(adapter);
+                told["questions"] = (*questions).into();
+                told
+            }
+            Self::None { why } => json!({"name": null, "reason": why}),
+            Self::Broken { what } => json!({"name": null, "problem": what}),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::index::gpu::AdapterKind;
+
+    use super::*;
+
+    #[test]
+    fn wrong_answers_are_a_problem_with_what_to_do() {
+        let adapter = Adapter {
+            name: "Test".to_owned(),
+            kind: AdapterKind::Discrete,
+            driver: String::new(),
+            buffer_bytes_max: 0,
+            workgroup_bytes_max: 0,
+            has_f16: false,
+            has_subgroups: false,
+        };
+        let right =
+            judged(adapter.clone(), &selftest::Report { cases: 400, wrong: Vec::new() }, Duration::from_secs(1));
+        assert_eq!(right.words().as_deref(), Some("Test: 400 questions answered right in 1.0 s"));
+        let report = selftest::Report { cases: 400, wrong: vec!["rows are out of order".to_owned(); 2] };
+        let Found::Broken { what } = judged(adapter, &report, Duration::ZERO) else { panic!("not noticed") };
+        assert!(what.starts_with("Test gives 2 answers of 400 wrong (rows are out of order); "), "{what}");
+    }
+}
