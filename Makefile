@@ -118,9 +118,9 @@ bench-parts: setup-bench ## Measure the vector part beside usearch itself, and t
 	$(CARGO) bench --bench stages -- $(CURDIR)/$(TARGET_DIR)/bench/data $(CURDIR)/$(TARGET_DIR)/bench/corpus/queries.txt
 
 .PHONY: bench-gpu
-bench-gpu: setup-build ## Measure exact search on this machine's GPU at 100,000, 1,000,000 and 10,000,000 vectors, as JSON; BENCH=100000 for one size
+bench-gpu: setup-bench ## Measure this machine's GPU: its kernels, PyTorch beside them, a node over MCP; BENCH="--rows 100000" for less
 	@$(CARGO) build --release
-	for rows in $(or $(BENCH),100000 1000000 10000000); do "$(built)" gpu bench --rows $$rows --dimensions 384 --json; done
+	python3 tests/bench/gpu.py --cairn "$(built)" $(BENCH)
 
 .PHONY: bench-growth
 bench-growth: setup-bench ## Measure the same at 10,000, 100,000 and 1,000,000 passages, and draw it; half an hour
