@@ -456,6 +456,15 @@ impl Checker<'_> {
         }
     }
 
+    /// A duration that must not be longer than `most`.
+    fn duration_to(&mut self, key: &str, most: Duration) -> Duration {
+        let duration = self.duration(key);
+        if duration > most {
+            self.problem(key, format!("found {duration:?}, expected at most {most:?}"));
+        }
+        duration.min(most)
+    }
+
     fn duration(&mut self, key: &str) -> Duration {
         let read = |text: &str| -> Option<Duration> { text.parse::<jiff::SignedDuration>().ok()?.try_into().ok() };
         match self.setting(key).value.as_str().and_then(read) {
@@ -564,7 +573,8 @@ fn check(settings: &[Setting], overrides: &Overrides, problems: &mut Vec<Problem
             gpu: gpu::Options {
                 how: checker.parsed("index.gpu", gpu::Use::Auto, "auto, on or off"),
                 memory_bytes_max: checker.size("index.gpu_memory_bytes_max", 0).0,
-                batch_wait: checker.duration("index.gpu_batch_wait"),
+                batch_wait: checker.duration_to("index.gpu_batch_wait", gpu::BATCH_WAIT_MAX),
+                idle: gpu::IDLE,
             },
         },
         search: Search {

@@ -265,6 +265,14 @@ pub struct AskedDevices {
     questions: Vec<Option<DeviceQuestion>>,
 }
 
+impl AskedDevices {
+    /// Whether there is nothing to wait for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.questions.iter().all(Option::is_none)
+    }
+}
+
 impl Asked {
     /// Whether the GPU may be asked first.
     #[must_use]

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::elf::Elf;
 use super::executable::Architecture;
@@ -52,9 +52,14 @@ impl<'a> Loader<'a> {
         Self { tree, machine: architecture.elf(), folders }
     }
 
-    /// The library of a name; a path is taken as it is.
+    /// The library of a name; a path from the root is taken as it is, and no other path.
     pub(super) fn find(&self, name: &str) -> Option<Library> {
-        if name.contains('/') { self.at(Path::new(name)) } else { self.among(name, &self.folders) }
+        if !name.contains('/') {
+            return self.among(name, &self.folders);
+        }
+        let path = Path::new(name);
+        let is_plain = path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
+        if is_plain { self.at(path) } else { None }
     }
 
     /// Adds what a library asks for, and what that asks for, by name.

@@ -85,12 +85,15 @@ pub(super) fn ask(executable: &Path, arguments: &[&str], prepare: impl FnOnce(&m
     serde_json::from_slice(&output.stdout).map_err(|error| (None, failed(format!("its answer is no JSON: {error}"))))
 }
 
-/// Takes a snapshot of a node that answers, and proves it; its id.
-pub(super) fn secure(ask: impl Fn(&[&str]) -> Answer) -> Result<String, Cause> {
+/// Takes a snapshot of a node that answers, and proves it; its id. `None` where nothing was ever written, so that there is nothing to keep.
+pub(super) fn secure(ask: impl Fn(&[&str]) -> Answer) -> Result<Option<String>, Cause> {
+    if ask(&["status"]).is_ok_and(|status| status["lsn"] == 0) {
+        return Ok(None);
+    }
     let created = ask(&["snapshot", "create"]).map_err(|(_, cause)| cause)?;
     let id = created["id"].as_str().ok_or("the snapshot has no id")?.to_owned();
     ask(&["snapshot", "verify", &id]).map_err(|(_, cause)| cause)?;
-    Ok(id)
+    Ok(Some(id))
 }
 
 /// Waits until a node is ready, and has it search.
@@ -125,7 +128,7 @@ impl Node for HostNode<'_> {
         if self.data_format()?.is_none() {
             return Ok(None);
         }
-        secure(|arguments| self.ask(&current(), arguments)).map(Some)
+        secure(|arguments| self.ask(&current(), arguments))
     }
 
     fn self_test(&mut self) -> Result<(), Cause> {
@@ -139,5 +142,28 @@ impl Node for HostNode<'_> {
     fn restore(&mut self, release: &Release, snapshot: &str) -> Result<(), Cause> {
         let arguments = ["snapshot", "restore", snapshot, "--yes"];
         self.ask(&release.executable(), &arguments).map(drop).map_err(|(_, cause)| cause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_node_into_which_nothing_was_written_has_nothing_to_keep() {
+        let empty = secure(|arguments| match arguments {
+            ["status"] => Ok(json!({"lsn": 0})),
+            other => panic!("nothing else is asked of it: {other:?}"),
+        });
+        assert_eq!(empty.ok(), Some(None));
+        let kept = secure(|arguments| match arguments {
+            ["status"] => Ok(json!({"lsn": 7})),
+            ["snapshot", "create"] => Ok(json!({"id": "seven"})),
+            ["snapshot", "verify", "seven"] => Ok(json!({})),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(kept.ok(), Some(Some("seven".to_owned())));
     }
 }

@@ -30,6 +30,9 @@ pub enum DeviceError {
     /// What was asked for does not fit its memory.
     #[error("the device's memory is used up: {0}")]
     OutOfMemory(String),
+    /// More rows than it can be asked about.
+    #[error("the device searches among {most} rows at most")]
+    TooMany { most: u64 },
     /// It refused a command.
     #[error("the device refused a command: {0}")]
     Refused(String),

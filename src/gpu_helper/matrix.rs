@@ -157,7 +157,7 @@ impl DeviceMatrix {
         // A search has a key of four bytes for each, in one binding.
         let most = gpu.binding_bytes_max() / 4 / u64::from(BLOCK) * u64::from(BLOCK);
         if u64::from(self.rows) + u64::from(wanted) > most {
-            return Err(DeviceError::OutOfMemory(format!("it searches among {most} rows at most")));
+            return Err(DeviceError::TooMany { most });
         }
         let tile_rows = self.tile_rows;
         if self.tiles.last().is_none_or(|tile| tile.rows == tile_rows) {
@@ -167,7 +167,8 @@ impl DeviceMatrix {
         }
         let (rows, capacity) = self.tiles.last().map_or((0, 0), |tile| (tile.rows, tile.capacity));
         if capacity < tile_rows && rows + wanted > capacity {
-            let larger = (rows + wanted).next_multiple_of(BLOCK).max(capacity.saturating_mul(2)).min(tile_rows);
+            let roomier = (capacity.saturating_add(capacity / 4)).next_multiple_of(BLOCK);
+            let larger = (rows + wanted).next_multiple_of(BLOCK).max(roomier).min(tile_rows);
             let vectors = self.buffer(gpu, larger)?;
             let bytes = u64::from(capacity) * self.layout.row_bytes();
             if let Some(tile) = self.tiles.last_mut() {

@@ -83,6 +83,7 @@ impl RequestError {
                 DeviceError::NoAdapter(_) | DeviceError::Open(_) => Failure::NoDevice,
                 DeviceError::OutOfMemory(_) => Failure::OutOfMemory,
                 DeviceError::Refused(_) | DeviceError::Lost(_) | DeviceError::Hangs => Failure::Lost,
+                DeviceError::TooMany { .. } => Failure::BadRequest,
             },
             Self::Search(SearchError::Filters { .. }) | Self::Bad(_) | Self::Read(_) => Failure::BadRequest,
         }

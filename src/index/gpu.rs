@@ -24,6 +24,7 @@ mod worker;
 use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use half::f16;
@@ -104,6 +105,15 @@ pub struct DeviceMatrix {
     number: u32,
     dimensions: u32,
     rows: u32,
+    bytes: u64,
+}
+
+impl DeviceMatrix {
+    /// Bytes of the device's memory that its vectors take, room for more included. Searches take some beside it.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
 }
 
 /// What a search found, and how long the device took.
@@ -174,8 +184,8 @@ impl Gpu {
         self.matrices += 1;
         let matrix = self.matrices;
         let request = Request::Load { matrix, format, metric, dimensions, rows };
-        self.done(&request, Some(file), handing_over(dimensions, rows))?;
-        Ok(DeviceMatrix { number: matrix, dimensions, rows })
+        let bytes = self.done(&request, Some(file), handing_over(dimensions, rows))?;
+        Ok(DeviceMatrix { number: matrix, dimensions, rows, bytes })
     }
 
     /// Hands over the rows that the file has behind those that were handed over, up to `rows`.
@@ -184,7 +194,7 @@ impl Gpu {
     /// As [`Self::load`].
     pub fn append(&mut self, matrix: &mut DeviceMatrix, rows: u32) -> Result<(), GpuError> {
         let patience = handing_over(matrix.dimensions, rows.saturating_sub(matrix.rows));
-        self.done(&Request::Append { matrix: matrix.number, rows }, None, patience)?;
+        matrix.bytes = self.done(&Request::Append { matrix: matrix.number, rows }, None, patience)?;
         matrix.rows = rows.max(matrix.rows);
         Ok(())
     }
@@ -250,6 +260,14 @@ impl Gpu {
             }
             other => Err(GpuError::unexpected(&other)),
         }
+    }
+
+    /// Ends what the helper is asked, now or later, from another thread: as if it had ended.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub(super) fn breaker(&self) -> io::Result<UnixStream> {
+        self.helper.socket().try_clone()
     }
 
     /// The process id of the helper.

@@ -461,7 +461,7 @@ impl VectorIndex {
         }
         let questions = self.sample.lock().begin();
         let exact = self
-            .exact_by_device(&questions, recall::NEIGHBORS)
+            .exact_by_device(&view, &questions, recall::NEIGHBORS)
             .unwrap_or_else(|| questions.iter().map(|question| view.scan(question, recall::NEIGHBORS, None)).collect());
         let recall = recall::look(&view, &questions, &exact, self.config.expansion_search, self.config.recall)?;
         self.sample.lock().end(recall, linked);

@@ -169,10 +169,12 @@ impl NodeTools {
                 let mut turn = self.turn(flow(principal, &question.request.collections)).await?;
                 if asked.asks_device(question.request.mode) {
                     let devices = self.retrieval().ask_devices(&question.request, &asked)?;
-                    // Others compute while the GPU does.
-                    let paused = turn.pause();
-                    asked.with(devices).await;
-                    turn = paused.resume().await.map_err(|Busy| ToolError::overloaded())?;
+                    if !devices.is_empty() {
+                        // Others compute while the GPU does.
+                        let paused = turn.pause();
+                        asked.with(devices).await;
+                        turn = paused.resume().await.map_err(|Busy| ToolError::overloaded())?;
+                    }
                 }
                 let answer = self.reading.search(&question, &asked);
                 drop(turn);

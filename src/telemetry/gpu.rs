@@ -12,7 +12,7 @@ use super::CollectionLabels;
 /// Label of a question that the CPU answered though the GPU was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct FallbackLabels {
-    /// `late`, `failed`, `loading`, `changed` or `full`.
+    /// `late`, `failed`, `loading`, `busy`, `changed` or `full`.
     pub reason: &'static str,
 }
 

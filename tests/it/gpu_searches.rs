@@ -203,6 +203,8 @@ fn a_helper_that_hangs_delays_a_question_and_is_replaced() {
         .map(|number| ask(&node, &format!("the hose leaks {number}")))
         .filter(|found| list(&found["results"]).len() == 20);
     assert_eq!(answered.count(), 50);
+    // A second later somebody may try again, once each second.
+    assert!(fallbacks(&node, "late") <= 5, "{}", fallbacks(&node, "late"));
     soon("it is given up", || !fs::exists(format!("/proc/{helper}")).expect("/proc is there"));
     by_gpu(&node, "parts");
     assert_says(&node.log(), &["the GPU helper did not answer in time"]);
@@ -251,12 +253,17 @@ fn a_device_without_memory_leaves_a_collection_to_the_cpu() {
 }
 
 #[test]
-fn a_collection_that_finds_no_room_takes_that_of_none_that_is_used() {
+fn a_collection_that_finds_no_room_gets_what_another_leaves() {
     // Room for one of them as halves: 4,200 × 512 bytes.
     let node = with_gpu(&[("CAIRN_INDEX_GPU_MEMORY_BYTES_MAX", "2500KiB")]);
     fill(&node, "others");
-    soon("the second finds no room", || searched_by(&node, "others").1.contains("finds no room"));
+    soon("the second finds no room", || {
+        ask(&node, "the pump hums");
+        searched_by(&node, "others").1.contains("finds no room")
+    });
     assert_eq!(searched_by(&node, "parts").0, "gpu");
+    // It is searched, so it gets room as soon as there is some.
+    node.call("search", json!({"query": "the pump", "collections": ["others"]}));
     node.call("delete_collection", json!({"name": "parts", "confirm": "parts"}));
     by_gpu(&node, "others");
 }
@@ -264,7 +271,7 @@ fn a_collection_that_finds_no_room_takes_that_of_none_that_is_used() {
 #[test]
 fn a_node_without_a_gpu_says_so_and_serves() {
     let nowhere = [("VK_DRIVER_FILES", "/nowhere.json"), ("VK_ICD_FILENAMES", "/nowhere.json")];
-    let node = TestNode::start();
+    let node = TestNode::with(&nowhere);
     soon("it knows", || gpu(&node)["state"] == "absent");
     assert!(gpu(&node)["reason"].as_str().is_some_and(|why| why.contains("GPU")), "{}", gpu(&node));
     assert_says(&stdout(&node.cairn(&["status"])), &["gpu         none: "]);
@@ -283,15 +290,18 @@ fn a_helper_that_talks_nonsense_costs_no_answer() {
         return;
     }
     let scratch = tempfile::tempdir().expect("temporary directory");
-    for (nonsense, said) in [
+    for (number, (nonsense, said)) in [
         ("head -c 4096 /dev/urandom >&0; sleep 100", "does not speak the protocol"),
         ("printf 'CGPU' >&0; head -c 24 /dev/zero >&0; sleep 100", "does not speak the protocol"),
         ("exit 3", "the GPU helper ended"),
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let script = "mount -t tmpfs none /usr/libexec && echo 2 >/proc/sys/vm/memfd_noexec || exit 99
                       printf '#!/bin/sh\\n%s\\n' \"$1\" >/usr/libexec/cairn-gpu && chmod +x /usr/libexec/cairn-gpu
                       exec \"$2\" --json serve --data-dir \"$3\" --listen 127.0.0.1:0 --admin 127.0.0.1:0";
-        let data = scratch.path().join(said.replace(' ', "-"));
+        let data = scratch.path().join(number.to_string());
         let log = scratch.path().join("log");
         let mut command = clean(Command::new("unshare"));
         command.args([

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cli::gpu::as_json;
 use crate::cli::output;
-use crate::index::gpu::{Adapter, Failure, Gpu, GpuError, selftest};
+use crate::index::gpu::{Adapter, Failure, Gpu, GpuError, StartError, selftest};
 use crate::task;
 
 /// Questions that are asked: matrices in several formats, with filters and removed rows. A GPU answers them within a second.
@@ -50,12 +50,11 @@ fn ask(software: bool) -> Found {
     let (mut gpu, adapter) = match opened {
         Ok(opened) => opened,
         Err(GpuError::Start(error)) => {
-            return Found::None {
-                why: format!(
-                    "{:#}. In a container it takes an image of `cairn image build --gpu`",
-                    anyhow::Error::from(error)
-                ),
+            let advice = match error {
+                StartError::NotBuilt => "",
+                StartError::Exec(_) => ". In a container it takes an image of `cairn image build --gpu`",
             };
+            return Found::None { why: format!("{:#}{advice}", anyhow::Error::from(error)) };
         }
         Err(GpuError::Failed { failure: Failure::NoDevice, message }) => {
             return Found::None { why: format!("{message}; see docs/gpu.md") };

@@ -269,23 +269,23 @@ fn image(
     tree: &Tree,
     executable: &Program,
     options: &Options,
-) -> Result<(Image, Option<String>, Option<Finding>), Failure> {
+) -> Result<(Image, Option<String>, Vec<Finding>), Failure> {
     let settings = Settings::new(options).map_err(Failure::usage)?;
-    let Some(is_nvidia) = settings.gpu_is_nvidia() else { return Ok((Image::of(&executable.path)?, None, None)) };
+    let Some(is_nvidia) = settings.gpu_is_nvidia() else { return Ok((Image::of(&executable.path)?, None, Vec::new())) };
     // NVIDIA's container toolkit brings the driver; 200 MB of others would be of no use.
     let (name, drivers) = if is_nvidia { ("none", Drivers::Named(BTreeSet::new())) } else { ("all", Drivers::All) };
     match collect(tree, &drivers) {
         Ok(layer) => {
-            let warning = layer.notes.first().map(|note| Finding::warning("gpu", note.clone()));
+            let warnings = layer.notes.iter().map(|note| Finding::warning("gpu", note.clone())).collect();
             let image = Image::with_gpu(&executable.path, Reference::own_for_gpus(), layer)?;
-            Ok((image, Some(name.to_owned()), warning))
+            Ok((image, Some(name.to_owned()), warnings))
         }
         Err(failure) => {
             let message = format!(
                 "the image has no layer for GPUs, and the node searches on the CPU: {failure}. Once that is mended, `cairn install` again \
                  brings an image with one"
             );
-            Ok((Image::of(&executable.path)?, None, Some(Finding::warning("gpu", message))))
+            Ok((Image::of(&executable.path)?, None, vec![Finding::warning("gpu", message)]))
         }
     }
 }

@@ -103,9 +103,8 @@ impl Node for PodNode<'_> {
         match (secure(|arguments| self.ask(arguments)), folder) {
             // A pod that does not answer may be what this change is to mend.
             (Err(silent), Some(folder)) => secure(|arguments| Self::ask_data(&folder, &current(), arguments))
-                .map(Some)
                 .map_err(|cause| format!("{silent}; and without the pod: {cause}").into()),
-            (secured, _) => secured.map(Some),
+            (secured, _) => secured,
         }
     }
 

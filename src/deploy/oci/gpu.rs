@@ -8,7 +8,7 @@
 //! nor links are needed. The same files give the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -257,6 +257,22 @@ impl Collected {
     }
 }
 
+/// A driver's library as its file names it: a path that does not begin at the root begins at the file's own folder.
+fn from_root(folder: &Path, library: &str) -> String {
+    if library.starts_with('/') || !library.contains('/') {
+        return library.to_owned();
+    }
+    let mut path = PathBuf::from("/").join(folder);
+    for part in Path::new(library).components() {
+        match part {
+            Component::ParentDir => drop(path.pop()),
+            Component::Normal(name) => path.push(name),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    path.to_string_lossy().into_owned()
+}
+
 /// Adds a library with all that it needs, or nothing.
 fn add(
     loader: &Loader<'_>,
@@ -286,7 +302,8 @@ fn announced(tree: &Tree) -> Result<BTreeMap<String, Vec<Announced>>, TreeError>
             }
             let bytes = tree.read(PathBuf::from(folder).join(&file))?.unwrap_or_default();
             let Ok(content) = serde_json::from_slice::<Value>(&bytes) else { continue };
-            let Some(library) = content["ICD"]["library_path"].as_str().map(str::to_owned) else { continue };
+            let Some(library) = content["ICD"]["library_path"].as_str() else { continue };
+            let library = from_root(Path::new(folder), library);
             all.entry(name.to_owned()).or_default().push(Announced { content, library, file });
         }
     }
@@ -346,7 +363,7 @@ mod tests {
         put("lib64/ld-linux-x86-64.so.2", &library(X86, &[], None));
         for (name, path) in [
             ("intel", "/usr/lib/x86_64-linux-gnu/libvulkan_intel.so"),
-            ("radeon", "libvulkan_radeon.so"),
+            ("radeon", "../../../lib/x86_64-linux-gnu/libvulkan_radeon.so"),
             ("lvp", "libvulkan_lvp.so"),
         ] {
             let text = json!({"file_format_version": "1.0.0", "ICD": {"library_path": path, "api_version": "1.3.230"}});

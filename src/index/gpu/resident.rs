@@ -27,9 +27,10 @@ pub(super) struct Resident {
     /// Rows on the device.
     pub(super) rows: usize,
     dimensions: usize,
-    /// Which of them the device knows to be there.
+    /// Which of them the device takes to be there.
     alive: Bits,
-    removed: usize,
+    /// Rows that the collection had lost, and rows on the device, when they were last compared.
+    compared: (usize, usize),
 }
 
 /// Bytes of a row on the device.
@@ -39,7 +40,7 @@ pub(super) fn row_bytes(format: Format, dimensions: usize) -> u64 {
         Format::F16 => 2,
         Format::I8 => 1,
     };
-    (dimensions * number).next_multiple_of(16) as u64
+    (dimensions * number).next_multiple_of(32) as u64
 }
 
 impl Resident {
@@ -52,7 +53,7 @@ impl Resident {
         let matrix = gpu.load(file, (format, Metric::Dot), dimensions as u32, rows as u32)?;
         let mut alive = Bits::default();
         alive.extend(rows);
-        Ok(Self { matrix, generation: snapshot.generation, format, rows, dimensions, alive, removed: 0 })
+        Ok(Self { matrix, generation: snapshot.generation, format, rows, dimensions, alive, compared: (0, 0) })
     }
 
     /// Hands over a slice of what is missing; whether all is there now.
@@ -64,6 +65,12 @@ impl Resident {
             self.rows = rows;
         }
         Ok(self.rows >= snapshot.rows)
+    }
+
+    /// Bytes that it will take more once the rows are handed over that are due.
+    pub(super) fn growth(&self, snapshot: &Snapshot) -> u64 {
+        let rows = snapshot.rows.saturating_sub(self.rows);
+        if rows > TAIL { rows as u64 * row_bytes(self.format, self.dimensions) } else { 0 }
     }
 
     /// Brings the device up to date where that is due and takes no longer than a question may wait. Whether it is fit to answer.
@@ -81,7 +88,8 @@ impl Resident {
     /// Tells the device of rows that were removed, when they are more than a few.
     pub(super) fn forget(&mut self, gpu: &mut Gpu, snapshot: &Snapshot) -> Result<(), GpuError> {
         let removed = snapshot.rows - snapshot.live;
-        if removed < self.removed + REMOVED {
+        let (known, rows) = self.compared;
+        if removed == 0 || (removed < known + REMOVED && rows == self.rows) {
             return Ok(());
         }
         let gone = |index| self.alive.word(index) & !snapshot.alive.word(index);
@@ -98,13 +106,13 @@ impl Resident {
         for ranges in ranges.chunks(RANGES_MAX) {
             gpu.remove(&self.matrix, ranges.to_vec())?;
         }
-        self.removed = removed;
+        self.compared = (removed, self.rows);
         Ok(())
     }
 
     /// Bytes of the device's memory.
     pub(super) fn bytes(&self) -> u64 {
-        self.rows as u64 * row_bytes(self.format, self.dimensions)
+        self.matrix.bytes()
     }
 }
 

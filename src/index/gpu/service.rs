@@ -18,6 +18,8 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -38,6 +40,8 @@ use crate::telemetry::GpuMetrics;
 pub const PATIENCE: Duration = Duration::from_millis(250);
 /// How long nobody asks after somebody waited in vain, unless a batch is answered before.
 const STALL: Duration = Duration::from_secs(1);
+/// Milliseconds that a search of a refused collection is remembered beyond `idle`.
+const WANTED_LATELY: u64 = 5_000;
 /// Questions that may wait.
 const QUEUE_MAX: usize = 1_024;
 /// Bytes that the filters of a batch may have together: a quarter of what a message may have.
@@ -79,9 +83,16 @@ pub struct Options {
     pub how: Use,
     /// Bytes of the device's memory that vectors may take; 0 for as many as it has.
     pub memory_bytes_max: u64,
-    /// How long a batch waits for more questions while many come.
+    /// How long a batch waits for more questions while many come; at most [`BATCH_WAIT_MAX`].
     pub batch_wait: Duration,
+    /// How long nobody asked for a collection whose room another may take.
+    pub idle: Duration,
 }
+
+/// Longest `batch_wait`: questions are given up after [`PATIENCE`].
+pub const BATCH_WAIT_MAX: Duration = Duration::from_millis(50);
+/// The usual `idle`.
+pub const IDLE: Duration = Duration::from_secs(60);
 
 /// The vectors of a collection at a moment.
 pub(in crate::index) struct Snapshot {
@@ -125,6 +136,10 @@ pub struct Seat {
     is_open: AtomicBool,
     /// With so many rows the collection is looked at again.
     look_at: AtomicUsize,
+    /// It found no room on the device, and has some once others need theirs no longer.
+    is_refused: AtomicBool,
+    /// Milliseconds after the start of the service at which somebody searched it while it was refused.
+    wanted: AtomicU64,
     /// What is asked for is this many times what is wanted: bytes tell near neighbours apart less well.
     factor: AtomicUsize,
     verdict: Mutex<Verdict>,
@@ -139,6 +154,12 @@ impl Seat {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.is_open.load(Ordering::Acquire)
+    }
+
+    /// Whether answers are exact: bytes may miss a neighbour.
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        self.is_open() && self.factor.load(Ordering::Relaxed) == 1
     }
 
     /// Who answers, and why.
@@ -156,6 +177,21 @@ impl Seat {
     pub(super) fn close(&self, reason: impl Into<String>) {
         self.is_open.store(false, Ordering::Release);
         *self.verdict.lock() = Verdict { by_gpu: false, reason: reason.into() };
+    }
+
+    /// Closes it for want of room.
+    pub(super) fn refuse(&self, reason: impl Into<String>) {
+        self.close(reason);
+        self.is_refused.store(true, Ordering::Release);
+    }
+
+    /// Whether it was refused; it is looked at now.
+    pub(super) fn take_refusal(&self) -> bool {
+        self.is_refused.swap(false, Ordering::AcqRel)
+    }
+
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_refused.load(Ordering::Acquire)
     }
 
     pub(super) fn look_at(&self, rows: usize) {
@@ -232,6 +268,8 @@ pub(super) struct Shared {
     /// Milliseconds after `started` until which nobody asks: somebody waited in vain for the batch that is under way.
     stalled: AtomicU64,
     pub(super) state: Mutex<DeviceState>,
+    /// The helper's socket, so that whoever stops the service need not wait for what the helper does.
+    pub(super) breaker: Mutex<Option<UnixStream>>,
     next_seat: AtomicU64,
 }
 
@@ -240,8 +278,15 @@ impl Shared {
         self.started.elapsed().as_millis() as u64
     }
 
-    fn stall(&self) {
-        self.stalled.store(self.now() + STALL.as_millis() as u64, Ordering::Relaxed);
+    /// Nobody asks for a while, or until a batch is answered.
+    pub(super) fn stall(&self, time: Duration) {
+        self.stalled.store(self.now() + time.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Whether somebody searched a refused collection lately.
+    pub(super) fn is_wanted(&self, seat: &Seat) -> bool {
+        let wanted = seat.wanted.load(Ordering::Relaxed);
+        wanted > 0 && self.now().saturating_sub(wanted) <= self.options.idle.as_millis() as u64 + WANTED_LATELY
     }
 
     fn is_stalled(&self) -> bool {
@@ -254,7 +299,7 @@ impl Shared {
         match &*self.state.lock() {
             DeviceState::Absent { reason } => reason.clone(),
             DeviceState::Starting | DeviceState::Ready { .. } | DeviceState::Failed { .. } => {
-                "the node stops".to_owned()
+                "nothing answers for the GPU any more".to_owned()
             }
         }
     }
@@ -298,6 +343,7 @@ impl GpuService {
             started: Instant::now(),
             stalled: AtomicU64::new(0),
             state: Mutex::new(DeviceState::Starting),
+            breaker: Mutex::new(None),
             next_seat: AtomicU64::new(1),
         });
         let worker = Worker::new(Arc::clone(&shared));
@@ -313,8 +359,13 @@ impl GpuService {
 
     /// Ends the thread and the helper. Questions that wait are given up.
     pub fn stop(&self) {
-        self.client.shared.queue.lock().is_stopping = true;
-        self.client.shared.rung.notify_all();
+        let shared = &self.client.shared;
+        shared.queue.lock().is_stopping = true;
+        shared.rung.notify_all();
+        if let Some(socket) = &*shared.breaker.lock() {
+            // The error is that it has ended.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {
@@ -337,6 +388,8 @@ impl GpuClient {
             id: self.shared.next_seat.fetch_add(1, Ordering::Relaxed),
             is_open: AtomicBool::new(false),
             look_at: AtomicUsize::new(usize::MAX),
+            is_refused: AtomicBool::new(false),
+            wanted: AtomicU64::new(0),
             factor: AtomicUsize::new(1),
             verdict: Mutex::new(Verdict { by_gpu: false, reason: "the GPU is being opened".to_owned() }),
         });
@@ -401,10 +454,24 @@ impl GpuClient {
         Some(found)
     }
 
+    /// Notes that somebody searches a collection that the device has no room for.
+    pub fn want(&self, seat: &Seat) {
+        if seat.is_refused() {
+            seat.wanted.store(self.shared.now().max(1), Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a question that was answered in vain.
+    pub(in crate::index) fn fell_back(&self, why: &'static str) {
+        self.shared.metrics.fell_back(why, 1);
+    }
+
     /// What the device found, or `None` when it takes too long or gave up.
-    pub async fn wait(&self, found: oneshot::Receiver<Found>) -> Option<Found> {
-        let Ok(found) = tokio::time::timeout(PATIENCE, found).await else {
-            self.shared.stall();
+    ///
+    /// * `asked`: when the question was put; what is waited for counts from then.
+    pub async fn wait(&self, asked: Instant, found: oneshot::Receiver<Found>) -> Option<Found> {
+        let Ok(found) = tokio::time::timeout_at((asked + PATIENCE).into(), found).await else {
+            self.shared.stall(STALL);
             self.shared.metrics.fell_back("late", 1);
             return None;
         };

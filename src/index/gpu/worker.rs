@@ -8,7 +8,8 @@
 //! [`LATER_MAX`] more. A collection that has doubled is looked at again.
 //!
 //! # Room
-//! A collection that finds none may take that of one that nobody asked for lately; see [`IDLE`].
+//! A collection that finds none is refused. Once somebody searches it, it takes the room of one that nobody asked for since
+//! [`Options::idle`](super::service::Options), now and again until it has some.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use half::f16;
 
 use super::resident::{Resident, row_bytes};
-use super::service::{DeviceState, FILTER_BYTES_MAX, Found, Question, Queue, Seat, Shared, Use, Vectors};
+use super::service::{DeviceState, FILTER_BYTES_MAX, Found, PATIENCE, Question, Queue, Seat, Shared, Use, Vectors};
 use super::{Adapter, Answer, Failure, Format, Gpu, GpuError, QUERIES_MAX};
 
 /// Smaller collections are scanned by the CPU within microseconds.
@@ -34,8 +35,12 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_s
 const HEALTHY: Duration = Duration::from_secs(60);
 /// Questions come close together when the next one follows a batch within this time.
 const CLOSE: Duration = Duration::from_millis(1);
-/// How long nobody asked for a collection whose room may be taken.
-const IDLE: Duration = Duration::from_secs(60);
+/// Batches after which a step is taken for a collection that waits to be looked at, although questions wait too.
+const BATCHES_BETWEEN_LOOKS: usize = 16;
+/// Questions that always may go together.
+const TOGETHER_MIN: usize = 8;
+/// How long nobody is to wait while a collection is measured.
+const MEASURING: Duration = Duration::from_secs(10);
 /// Questions that both sides answer for comparison, and how many results.
 const COMPARED: usize = 8;
 const COMPARED_LIMIT: usize = 50;
@@ -54,8 +59,6 @@ struct Member {
     compared: Option<(usize, Comparison)>,
     /// When somebody asked for it.
     used: Instant,
-    /// It found no room.
-    is_refused: bool,
 }
 
 /// What a question takes.
@@ -98,14 +101,19 @@ enum Next {
     Open,
     Answer(Vec<Question>),
     Look,
+    Room,
 }
 
 pub(super) struct Worker {
     shared: Arc<Shared>,
     device: Option<Device>,
     members: BTreeMap<u64, Member>,
-    /// Members to look at.
+    /// Members to look at, each once.
     looks: VecDeque<u64>,
+    /// Batches since the last look.
+    batches: usize,
+    /// When refused members are thought of again.
+    room_at: Instant,
     last: Option<Last>,
     /// When to open the device, and how long to wait after the next failure.
     open_at: Instant,
@@ -121,6 +129,8 @@ impl Worker {
             device: None,
             members: BTreeMap::new(),
             looks: VecDeque::new(),
+            batches: 0,
+            room_at: Instant::now(),
             last: None,
             open_at: Instant::now(),
             back_off: BACK_OFF.0,
@@ -140,17 +150,15 @@ impl Worker {
                 }
                 Next::Answer(questions) => self.answer(questions),
                 Next::Look => self.look(),
+                Next::Room => self.offer_room(),
             }
         }
-        let reason = self.shared.why_over();
-        let mut queue = self.shared.queue.lock();
-        queue.is_over = true;
-        queue.questions.clear();
-        for (seat, _) in queue.members.drain(..) {
-            seat.close(reason.clone());
-        }
-        for member in self.members.values() {
-            member.seat.close(reason.clone());
+    }
+
+    /// Has a member looked at, once however often it is said.
+    fn look_at(&mut self, id: u64) {
+        if !self.looks.contains(&id) {
+            self.looks.push_back(id);
         }
     }
 
@@ -160,22 +168,11 @@ impl Worker {
         loop {
             for (seat, vectors) in std::mem::take(&mut queue.members) {
                 self.looks.push_back(seat.id());
-                let member = Member {
-                    seat,
-                    vectors,
-                    resident: None,
-                    format: Format::F16,
-                    compared: None,
-                    used: Instant::now(),
-                    is_refused: false,
-                };
+                let member =
+                    Member { seat, vectors, resident: None, format: Format::F16, compared: None, used: Instant::now() };
                 self.members.insert(member.seat.id(), member);
             }
-            for seat in std::mem::take(&mut queue.looks) {
-                if !self.looks.contains(&seat) {
-                    self.looks.push_back(seat);
-                }
-            }
+            std::mem::take(&mut queue.looks).into_iter().for_each(|seat| self.look_at(seat));
             if queue.is_stopping {
                 return Next::Stop;
             }
@@ -187,13 +184,20 @@ impl Worker {
                 shared.rung.wait_until(&mut queue, self.open_at);
                 continue;
             }
-            if !queue.questions.is_empty() {
+            let is_look_due = self.batches >= BATCHES_BETWEEN_LOOKS && !self.looks.is_empty();
+            if !queue.questions.is_empty() && !is_look_due {
                 return Next::Answer(self.gather(&mut queue));
             }
             if !self.looks.is_empty() {
                 return Next::Look;
             }
-            shared.rung.wait(&mut queue);
+            if !self.members.values().any(|member| member.seat.is_refused()) {
+                shared.rung.wait(&mut queue);
+            } else if Instant::now() < self.room_at {
+                shared.rung.wait_until(&mut queue, self.room_at);
+            } else {
+                return Next::Room;
+            }
         }
     }
 
@@ -215,6 +219,12 @@ impl Worker {
                 }
             }
         }
+        // No more than it answers well before anybody has waited in vain.
+        let of_eight = self.members.get(&seat).and_then(|member| Some(member.compared?.1.of_eight));
+        let most = of_eight.filter(|time| !time.is_zero()).map_or(QUERIES_MAX, |time| {
+            let fits = (PATIENCE.as_nanos() / 2 / time.as_nanos()) as usize;
+            fits.clamp(TOGETHER_MIN, QUERIES_MAX)
+        });
         let (mut filters, mut filter_bytes) = (Vec::new(), 0);
         let mut together = Vec::new();
         let mut others = VecDeque::with_capacity(queue.questions.len());
@@ -222,8 +232,7 @@ impl Worker {
             let filter = question.allowed.as_ref().map(|allowed| Arc::as_ptr(allowed) as usize);
             let is_new = filter.is_some_and(|filter| !filters.contains(&filter));
             let more = question.allowed.as_ref().filter(|_| is_new).map_or(0, |allowed| allowed.bytes());
-            let fits =
-                question.seat.id() == seat && together.len() < QUERIES_MAX && filter_bytes + more <= FILTER_BYTES_MAX;
+            let fits = question.seat.id() == seat && together.len() < most && filter_bytes + more <= FILTER_BYTES_MAX;
             if !fits {
                 others.push_back(question);
                 continue;
@@ -243,6 +252,8 @@ impl Worker {
         let Some(first) = questions.first() else { return };
         let shared = Arc::clone(&self.shared);
         let id = first.seat.id();
+        self.batches += 1;
+        let (loaded, most) = (self.loaded_bytes(), shared.options.memory_bytes_max);
         let Some(device) = &mut self.device else { return shared.give_up(questions, "failed") };
         let Some(member) = self.members.get_mut(&id) else { return shared.give_up(questions, "changed") };
         let Some(vectors) = member.vectors.upgrade() else { return shared.give_up(questions, "changed") };
@@ -250,10 +261,15 @@ impl Worker {
         member.used = Instant::now();
         let snapshot = vectors.snapshot();
         drop(vectors);
-        match resident.follow(&mut device.gpu, &snapshot) {
+        if resident.generation != snapshot.generation {
+            member.seat.close("it was rewritten and is being loaded");
+        }
+        let has_room = most == 0 || loaded + resident.growth(&snapshot) <= most;
+        let followed = if has_room { resident.follow(&mut device.gpu, &snapshot) } else { Ok(false) };
+        match followed {
             Ok(true) => {}
             Ok(false) => {
-                self.looks.push_back(id);
+                self.look_at(id);
                 return shared.give_up(questions, "loading");
             }
             Err(error) => {
@@ -302,7 +318,9 @@ impl Worker {
     /// A step for the member that has waited longest.
     fn look(&mut self) {
         let Some(id) = self.looks.pop_front() else { return };
+        self.batches = 0;
         let Some(member) = self.members.get(&id) else { return };
+        member.seat.take_refusal();
         let Some(vectors) = member.vectors.upgrade() else {
             self.unload(id);
             self.members.remove(&id);
@@ -312,7 +330,7 @@ impl Worker {
         match self.step(id, &*vectors) {
             Ok(true) => {}
             // The others may have a step first.
-            Ok(false) => self.looks.push_back(id),
+            Ok(false) => self.look_at(id),
             Err(error) => self.failed(id, &error),
         }
     }
@@ -324,7 +342,9 @@ impl Worker {
         if snapshot.live < ROWS_MIN {
             member.seat.close(format!("it has fewer than {ROWS_MIN} passages, which the CPU scans in no time"));
             member.seat.look_at(snapshot.rows - snapshot.live + ROWS_MIN);
-            self.unload(id);
+            if self.unload(id) {
+                self.offer_room();
+            }
             return Ok(true);
         }
         if member.resident.as_ref().is_some_and(|resident| resident.generation != snapshot.generation) {
@@ -335,6 +355,8 @@ impl Worker {
         let loaded = self.loaded_bytes() - member.resident.as_ref().map_or(0, Resident::bytes);
         let needed = snapshot.rows as u64 * row_bytes(member.format, snapshot.dimensions);
         let most = self.shared.options.memory_bytes_max;
+        // What is there already may take more than its rows, and says so.
+        let needed = needed.max(member.resident.as_ref().map_or(0, Resident::bytes));
         if most > 0 && loaded + needed > most {
             return Ok(self.make_room(id));
         }
@@ -362,7 +384,12 @@ impl Worker {
         let comparison = match member.compared {
             Some((rows, comparison)) if snapshot.rows < rows * 2 => comparison,
             _ => {
+                // Nobody waits meanwhile: shaders may have to be compiled.
+                self.shared.stall(MEASURING);
+                let waiting = std::mem::take(&mut self.shared.queue.lock().questions);
+                self.shared.give_up(waiting.into(), "busy");
                 let comparison = compare(gpu, resident, vectors)?;
+                self.shared.goes_on();
                 member.compared = Some((snapshot.rows, comparison));
                 comparison
             }
@@ -378,6 +405,7 @@ impl Worker {
         } else {
             member.seat.close(comparison.told());
             self.unload(id);
+            self.offer_room();
         }
         Ok(true)
     }
@@ -386,8 +414,10 @@ impl Worker {
     fn failed(&mut self, id: u64, error: &GpuError) {
         match error {
             GpuError::Failed { failure: Failure::OutOfMemory, .. } => {
+                // The device may have taken some of the rows, and nobody knows how many.
+                self.unload(id);
                 if !self.make_room(id) {
-                    self.looks.push_back(id);
+                    self.look_at(id);
                 }
             }
             GpuError::Failed { failure: Failure::BadRequest, message } => {
@@ -405,14 +435,13 @@ impl Worker {
 
     /// Takes the room of a member that nobody asked for lately, or has less room do; whether the member is done with, because nothing helps.
     fn make_room(&mut self, id: u64) -> bool {
-        let is_idle = |member: &Member| member.resident.is_some() && member.used.elapsed() >= IDLE;
+        let idle_after = self.shared.options.idle;
+        let is_idle = |member: &Member| member.resident.is_some() && member.used.elapsed() >= idle_after;
         let idle = self.members.iter().filter(|(other, member)| **other != id && is_idle(member));
-        if let Some(idle) = idle.min_by_key(|(_, member)| member.used).map(|(other, _)| *other) {
-            if let Some(member) = self.members.get_mut(&idle) {
-                member.seat.close("its room was given to a collection that is asked for");
-                member.is_refused = true;
-            }
-            self.unload(idle);
+        let idle = idle.min_by_key(|(_, member)| member.used).map(|(other, member)| (*other, Arc::clone(&member.seat)));
+        if let Some((other, seat)) = idle {
+            seat.refuse("its room was given to a collection that is searched more");
+            self.unload(other);
             return false;
         }
         self.unload(id);
@@ -423,27 +452,33 @@ impl Worker {
             return false;
         }
         member.format = Format::F16;
-        member.is_refused = true;
-        member.seat.close("it finds no room on the device; index.gpu_memory_bytes_max says how much may be taken");
+        member.seat.refuse("it finds no room on the device; index.gpu_memory_bytes_max says how much may be taken");
+        self.room_at = Instant::now() + idle_after;
         true
     }
 
-    /// Room became free.
+    /// Has those looked at that found no room and are searched.
     fn offer_room(&mut self) {
-        for (id, member) in &mut self.members {
-            if std::mem::take(&mut member.is_refused) {
-                self.looks.push_back(*id);
+        self.room_at = Instant::now() + self.shared.options.idle;
+        let is_wanted = |member: &Member| member.seat.is_refused() && self.shared.is_wanted(&member.seat);
+        let wanted: Vec<u64> = self.members.iter().filter(|(_, member)| is_wanted(member)).map(|(id, _)| *id).collect();
+        for id in wanted {
+            if let Some(member) = self.members.get_mut(&id) {
+                member.used = Instant::now();
             }
+            self.look_at(id);
         }
     }
 
-    fn unload(&mut self, id: u64) {
+    /// Gives the room of a member back; whether it had some.
+    fn unload(&mut self, id: u64) -> bool {
         let resident = self.members.get_mut(&id).and_then(|member| member.resident.take());
-        let (Some(resident), Some(device)) = (resident, &mut self.device) else { return };
+        let (Some(resident), Some(device)) = (resident, &mut self.device) else { return false };
         if let Err(error) = device.gpu.unload(resident.matrix) {
-            return self.lose(&error);
+            self.lose(&error);
         }
         self.tell_memory();
+        true
     }
 
     fn loaded_bytes(&self) -> u64 {
@@ -461,7 +496,11 @@ impl Worker {
             return false;
         }
         self.shared.metrics.starts.inc();
-        let opened = Gpu::start().and_then(|mut gpu| {
+        let started = Gpu::start().inspect(|gpu| *self.shared.breaker.lock() = gpu.breaker().ok());
+        if self.is_stopping() {
+            return true;
+        }
+        let opened = started.and_then(|mut gpu| {
             let adapter = gpu.open(self.shared.options.how == Use::Software)?;
             Ok((gpu, adapter))
         });
@@ -502,12 +541,22 @@ impl Worker {
         self.shared.goes_on();
         *self.shared.state.lock() = DeviceState::Ready { adapter };
         self.looks = self.members.keys().copied().collect();
+        // It may be another device or driver, and its shaders have to be compiled before anybody waits for them.
+        self.members.values_mut().for_each(|member| member.compared = None);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.shared.queue.lock().is_stopping
     }
 
     /// Gives the device up, and everything on it.
     fn lose(&mut self, error: &GpuError) {
         if self.device.take().is_some_and(|device| device.since.elapsed() >= HEALTHY) {
             self.back_off = BACK_OFF.0;
+        }
+        if self.is_stopping() {
+            // It was ended for that.
+            return;
         }
         let again_in = self.back_off;
         self.open_at = Instant::now() + again_in;
@@ -522,6 +571,23 @@ impl Worker {
         self.tell_memory();
         self.shared.goes_on();
         *self.shared.state.lock() = DeviceState::Failed { reason, again_in };
+    }
+}
+
+impl Drop for Worker {
+    /// Also where the thread panics: nobody waits for what nobody answers.
+    fn drop(&mut self) {
+        let reason = self.shared.why_over();
+        *self.shared.breaker.lock() = None;
+        let mut queue = self.shared.queue.lock();
+        queue.is_over = true;
+        queue.questions.clear();
+        for (seat, _) in queue.members.drain(..) {
+            seat.close(reason.clone());
+        }
+        for member in self.members.values() {
+            member.seat.close(reason.clone());
+        }
     }
 }
 

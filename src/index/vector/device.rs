@@ -1,12 +1,14 @@
 //! A collection's vectors on the GPU: what the device is given, and what becomes of its answers.
 
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use half::f16;
 use tokio::sync::oneshot;
 
 use super::super::gpu::service::{Found, GpuClient, Seat, Snapshot, Vectors, Verdict};
 use super::engine::{Engine as _, GpuFlat};
+use super::matrix::View;
 use super::row_set::RowSet;
 use super::{Neighbor, VectorIndex, scan};
 
@@ -25,6 +27,7 @@ pub struct DeviceQuestion {
     query: Vec<f16>,
     limit: usize,
     allowed: Option<Arc<RowSet>>,
+    asked: Instant,
     reply: oneshot::Receiver<Found>,
 }
 
@@ -37,10 +40,10 @@ pub struct DeviceAnswer {
 }
 
 impl DeviceQuestion {
-    /// Waits for the answer, for a quarter of a second at most; `None` where the CPU must search.
+    /// Waits for the answer, for a quarter of a second from when it was asked for at most; `None` where the CPU must search.
     pub async fn answer(self) -> Option<DeviceAnswer> {
-        let Self { client, query, limit, allowed, reply } = self;
-        let found = client.wait(reply).await?;
+        let Self { client, query, limit, allowed, asked, reply } = self;
+        let found = client.wait(asked, reply).await?;
         Some(DeviceAnswer { query, limit, allowed, found })
     }
 }
@@ -77,10 +80,16 @@ impl VectorIndex {
         self.device.get().map(Place::verdict)
     }
 
-    /// Whether the GPU may be asked now.
+    /// Whether the GPU may be asked now, by somebody who wants to search.
     #[must_use]
     pub fn asks_device(&self) -> bool {
-        self.device.get().is_some_and(|place| place.seat.is_open())
+        self.device.get().is_some_and(|place| {
+            let is_open = place.seat.is_open();
+            if !is_open {
+                place.client.want(&place.seat);
+            }
+            is_open
+        })
     }
 
     /// Puts a question to the GPU: the `limit` vectors nearest to `query`, among `allowed` where it is given. `None` where the CPU
@@ -105,23 +114,26 @@ impl VectorIndex {
         }
         let limit = limit.min(admitted);
         let reply = place.client.ask(&place.seat, query.clone(), limit, allowed.clone())?;
-        Some(DeviceQuestion { client: place.client.clone(), query, limit, allowed, reply })
+        Some(DeviceQuestion { client: place.client.clone(), query, limit, allowed, asked: Instant::now(), reply })
     }
 
-    /// The `limit` nearest of each unit vector, by the GPU; waits for it. `None` where the GPU does not answer.
-    pub(super) fn exact_by_device(&self, queries: &[Vec<f16>], limit: usize) -> Option<Vec<Vec<Neighbor>>> {
-        let place = self.device.get()?;
+    /// The `limit` nearest of each unit vector in `view`, by the GPU; waits for it. `None` where the GPU does not answer, or not
+    /// exactly.
+    pub(super) fn exact_by_device(
+        &self,
+        view: &View,
+        queries: &[Vec<f16>],
+        limit: usize,
+    ) -> Option<Vec<Vec<Neighbor>>> {
+        let place = self.device.get().filter(|place| place.seat.is_exact())?;
         let mut exact = Vec::with_capacity(queries.len());
         // A few at a time, so that nobody's question waits for all of them.
         for queries in queries.chunks(TOGETHER) {
-            let ask = |query: &Vec<f16>| {
-                let reply = place.client.ask(&place.seat, query.clone(), limit, None)?;
-                let client = place.client.clone();
-                Some(DeviceQuestion { client, query: query.clone(), limit, allowed: None, reply })
-            };
-            for asked in queries.iter().map(ask).collect::<Option<Vec<_>>>()? {
-                let found = asked.reply.blocking_recv().ok()?;
-                exact.push(self.collect(&DeviceAnswer { query: asked.query, limit, allowed: None, found })?);
+            let ask = |query: &Vec<f16>| place.client.ask(&place.seat, query.clone(), limit, None);
+            let replies = queries.iter().map(ask).collect::<Option<Vec<_>>>()?;
+            for (query, reply) in queries.iter().zip(replies) {
+                let found = reply.blocking_recv().ok()?;
+                exact.push(GpuFlat { found: &found }.nearest(view, query, limit.min(view.live), None)?);
             }
         }
         Some(exact)
@@ -133,7 +145,13 @@ impl VectorIndex {
     pub fn collect(&self, answer: &DeviceAnswer) -> Option<Vec<Neighbor>> {
         let DeviceAnswer { query, limit, allowed, found } = answer;
         let view = self.view.load();
-        GpuFlat { found }.nearest(&view, query, (*limit).min(view.live), allowed.as_deref())
+        let nearest = GpuFlat { found }.nearest(&view, query, (*limit).min(view.live), allowed.as_deref());
+        if nearest.is_none()
+            && let Some(place) = self.device.get()
+        {
+            place.client.fell_back("changed");
+        }
+        nearest
     }
 }
 

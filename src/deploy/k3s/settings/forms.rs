@@ -36,8 +36,15 @@ pub(super) fn is_object_name(text: &str) -> bool {
 
 /// What a device plugin calls what it offers: a name below a domain.
 pub(super) fn is_resource(text: &str) -> bool {
-    text.split_once('/')
-        .is_some_and(|(domain, name)| domain.contains('.') && is_object_name(domain) && is_object_name(name))
+    let is_name = |name: &str| {
+        let is_edge = |letter: Option<char>| letter.is_some_and(|letter| letter.is_ascii_alphanumeric());
+        let is_inner = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+        (1..=63).contains(&name.len())
+            && is_edge(name.chars().next())
+            && is_edge(name.chars().next_back())
+            && name.chars().all(is_inner)
+    };
+    text.split_once('/').is_some_and(|(domain, name)| domain.contains('.') && is_object_name(domain) && is_name(name))
 }
 
 /// A name or an address.

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -9,7 +10,7 @@ use super::super::super::gpu::service::{GpuService, Options, Use};
 use super::super::tests::{build, clustered, filled, key, wide};
 use super::*;
 use crate::index::vector::VectorIndex;
-use crate::telemetry::Metrics;
+use crate::telemetry::{FallbackLabels, Metrics};
 
 const ROWS: usize = 6_000;
 const LIMITS: [usize; 4] = [1, 10, 50, 200];
@@ -96,14 +97,22 @@ fn service(memory_bytes_max: u64) -> GpuService {
 }
 
 fn counted(memory_bytes_max: u64, metrics: &Metrics) -> GpuService {
-    let options = Options { how: Use::Software, memory_bytes_max, batch_wait: std::time::Duration::from_micros(300) };
+    let (batch_wait, idle) = (Duration::from_micros(300), Duration::from_millis(50));
+    let options = Options { how: Use::Software, memory_bytes_max, batch_wait, idle };
     GpuService::start(options, metrics.gpu.clone()).expect("a thread")
 }
+
+/// How long a device may be too busy or not there yet before a test fails.
+const SOON: Duration = Duration::from_secs(120);
 
 /// Asks the device, again when it was too busy.
 fn by_device(fixture: &Fixture, query: &[f16], limit: usize, allowed: Option<&Arc<RowSet>>) -> Vec<Neighbor> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let started = Instant::now();
     loop {
+        assert!(started.elapsed() < SOON, "the GPU does not answer: {:?}", fixture.index.device());
+        // As every search does.
+        let _ = fixture.index.asks_device();
         let asked = fixture.index.ask_device(&wide(query), limit, allowed.cloned());
         let answer = asked.and_then(|asked| runtime.block_on(asked.answer()));
         if let Some(found) = answer.and_then(|answer| fixture.index.collect(&answer)) {
@@ -183,15 +192,57 @@ fn where_halves_find_no_room_bytes_do() {
 fn what_finds_no_room_stays_with_the_cpu() {
     let (service, fixture) = (service(300_000), Fixture::new(ROWS * 2));
     fixture.index.join_device(&service.client());
+    let started = Instant::now();
     loop {
         let verdict = fixture.index.device().expect("it joined");
-        assert!(!verdict.by_gpu);
+        assert!(!verdict.by_gpu && started.elapsed() < SOON, "{verdict:?}");
         if verdict.reason.starts_with("it finds no room on the device") {
             break;
         }
         std::thread::yield_now();
     }
     assert!(fixture.index.ask_device(&wide(&fixture.queries[0]), 1, None).is_none());
+}
+
+#[test]
+fn who_is_searched_gets_the_room_of_who_is_not() {
+    // Room for the halves of one.
+    let service = service(1_000_000);
+    let [first, second] = [Fixture::new(ROWS * 2), Fixture::new(ROWS * 2)];
+    first.index.join_device(&service.client());
+    by_device(&first, &first.queries[0], 1, None);
+    second.index.join_device(&service.client());
+    for fixture in [&second, &first, &second] {
+        for query in &fixture.queries {
+            assert_eq!(by_device(fixture, query, 10, None), fixture.defined(query, 10, None));
+        }
+    }
+    assert!(!first.index.device().expect("it joined").by_gpu, "both do not fit");
+}
+
+#[test]
+fn the_device_is_told_of_rows_that_went_before_it_had_them() {
+    let metrics = Metrics::new();
+    let (_service, fixture) = {
+        let (service, fixture) = (counted(0, &metrics), Fixture::new(ROWS * 2));
+        fixture.index.join_device(&service.client());
+        (service, fixture)
+    };
+    let query = fixture.queries[0].clone();
+    by_device(&fixture, &query, 1, None);
+    // Nearer than all others, written and removed while they are few enough to be scanned; then enough others.
+    let next = fixture.index.stats().applied.next();
+    let near: Vec<(u64, &[f16])> = (0..600).map(|row| (key(ROWS + row), &query[..])).collect();
+    fixture.index.apply(next, &[], &near).expect("applied");
+    fixture.index.apply(next.next(), &[key(ROWS)..key(ROWS + 600)], &[]).expect("applied");
+    let others = clustered(17, 600, 60, 0.5);
+    let others: Vec<(u64, &[f16])> =
+        others.iter().enumerate().map(|(row, v)| (key(ROWS + 600 + row), &v[..])).collect();
+    fixture.index.apply(next.next().next(), &[], &others).expect("applied");
+    let in_vain = || metrics.gpu.fallbacks.get_or_create(&FallbackLabels { reason: "changed" }).get();
+    let before = in_vain();
+    assert_eq!(by_device(&fixture, &query, 20, None), fixture.defined(&query, 20, None));
+    assert_eq!(in_vain(), before);
 }
 
 #[test]
