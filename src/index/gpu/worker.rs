@@ -184,19 +184,22 @@ impl Worker {
                 shared.rung.wait_until(&mut queue, self.open_at);
                 continue;
             }
-            let is_look_due = self.batches >= BATCHES_BETWEEN_LOOKS && !self.looks.is_empty();
+            let is_refused = self.members.values().any(|member| member.seat.is_refused());
+            let is_room_due = is_refused && Instant::now() >= self.room_at;
+            let is_look_due = self.batches >= BATCHES_BETWEEN_LOOKS && (is_room_due || !self.looks.is_empty());
             if !queue.questions.is_empty() && !is_look_due {
                 return Next::Answer(self.gather(&mut queue));
+            }
+            if is_room_due {
+                return Next::Room;
             }
             if !self.looks.is_empty() {
                 return Next::Look;
             }
-            if !self.members.values().any(|member| member.seat.is_refused()) {
-                shared.rung.wait(&mut queue);
-            } else if Instant::now() < self.room_at {
+            if is_refused {
                 shared.rung.wait_until(&mut queue, self.room_at);
             } else {
-                return Next::Room;
+                shared.rung.wait(&mut queue);
             }
         }
     }

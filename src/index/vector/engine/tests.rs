@@ -1,6 +1,7 @@
 //! One suite for all engines: what an answer must be, whoever gives it.
 
 use std::cmp::Reverse;
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -234,7 +235,7 @@ fn the_device_is_told_of_rows_that_went_before_it_had_them() {
     let next = fixture.index.stats().applied.next();
     let near: Vec<(u64, &[f16])> = (0..600).map(|row| (key(ROWS + row), &query[..])).collect();
     fixture.index.apply(next, &[], &near).expect("applied");
-    fixture.index.apply(next.next(), &[key(ROWS)..key(ROWS + 600)], &[]).expect("applied");
+    fixture.index.apply(next.next(), from_ref(&(key(ROWS)..key(ROWS + 600))), &[]).expect("applied");
     let others = clustered(17, 600, 60, 0.5);
     let others: Vec<(u64, &[f16])> =
         others.iter().enumerate().map(|(row, v)| (key(ROWS + 600 + row), &v[..])).collect();
@@ -251,12 +252,12 @@ fn a_rewritten_matrix_is_loaded_anew() {
     fixture.index.join_device(&service.client());
     by_device(&fixture, &fixture.queries[0], 1, None);
     let next = fixture.index.stats().applied.next();
-    fixture.index.apply(next, &[key(0)..key(ROWS / 2 + 300)], &[]).expect("applied");
+    fixture.index.apply(next, from_ref(&(key(0)..key(ROWS / 2 + 300))), &[]).expect("applied");
     let added = clustered(11, 5_000, 60, 0.5);
     let rows: Vec<(u64, &[f16])> = added.iter().enumerate().map(|(row, v)| (key(ROWS + row), &v[..])).collect();
     fixture.index.apply(next.next(), &[], &rows).expect("applied");
     let next = next.next().next();
-    fixture.index.apply(next, &[key(ROWS / 2 + 300)..key(ROWS - 300)], &[]).expect("applied");
+    fixture.index.apply(next, from_ref(&(key(ROWS / 2 + 300)..key(ROWS - 300))), &[]).expect("applied");
     let generation = fixture.index.view.load().generation;
     while fixture.index.build_step(1_000).expect("builds") > 0 {}
     fixture.index.checkpoint(next).expect("durable");
