@@ -205,6 +205,11 @@ impl Failure {
         Self { code: 3, error: error.into() }
     }
 
+    /// The node serves, and its snapshots are not what they should be.
+    fn backups(error: impl Into<anyhow::Error>) -> Self {
+        Self { code: 4, error: error.into() }
+    }
+
     /// The command line is wrong.
     fn usage(error: impl Into<anyhow::Error>) -> Self {
         Self { code: 2, error: error.into() }

@@ -5,6 +5,7 @@
 //!
 //! Invariants:
 //! * A manifest is written after the segments that it names, and removed before them.
+//! * The node remembers what it put where ([`state`]), and looks whether it is there ([`look`]) before it says anything of it.
 //! * Nothing is believed: what is fetched has the manifest's digests, every frame is read, the views are rebuilt and
 //!   questions are asked again before a restore touches the node's data or a verification says yes.
 //! * A restore that fails or is interrupted leaves the node as it was; one that succeeds keeps the old data.
@@ -16,13 +17,18 @@ mod archive;
 mod bucket;
 mod create;
 mod crypt;
+mod listing;
+mod look;
 mod manifest;
+mod marker;
 mod mend;
+mod mounts;
 mod plan;
 mod prune;
 mod repository;
 mod restore;
 mod state;
+mod whose;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -41,16 +47,21 @@ pub use archive::{ArchiveError, EXTENSION};
 pub use bucket::{BucketConfig, BucketError};
 pub use create::{CreateError, Created};
 pub use crypt::{Key, KeyError};
+pub use listing::ListingError;
+pub use look::TargetError;
+use look::{Look, Survey};
 pub use manifest::{
-    Canary, CanaryAnswer, CollectionCount, EpochEntry, FORMAT, InstalledFile, Kind, ManifestError, SegmentEntry,
-    SnapshotManifest,
+    Canary, CanaryAnswer, CollectionCount, EpochEntry, FORMAT, Kind, ManifestError, SegmentEntry, SnapshotManifest,
 };
+pub use marker::MarkerError;
 pub use mend::Mended;
 pub use prune::{Pruned, Retention};
 pub use repository::{Listed, Repository, RepositoryError, Target};
 use restore::Staged;
 pub use restore::{Checked, Problem, RestoreError, RestorePlan, RestoreTarget};
-pub use state::{Health, State};
+pub use state::{Health, Proof, Taken};
+use state::{Shipped, State};
+pub use whose::{NodeSummary, Whose, WhoseError};
 
 /// What a node's snapshots are told.
 #[derive(Clone)]
@@ -190,7 +201,16 @@ pub struct Snapshots {
     /// Held while a restore is built.
     restoring: Mutex<()>,
     under_way: Mutex<BTreeMap<&'static str, UnderWay>>,
+    /// Held by whoever looks at the place.
+    looking: Mutex<()>,
+    /// When that began.
+    look_began: Mutex<Option<UnixMillis>>,
+    looked: Mutex<Option<Look>>,
+    failures: Mutex<BTreeMap<&'static str, u64>>,
 }
+
+/// After this many milliseconds a place that did not answer a look is said not to.
+const LOOK_PATIENCE: i64 = 60_000;
 
 impl Snapshots {
     /// Nothing is opened or made yet.
@@ -203,6 +223,10 @@ impl Snapshots {
             writing: Mutex::default(),
             restoring: Mutex::default(),
             under_way: Mutex::default(),
+            looking: Mutex::default(),
+            look_began: Mutex::default(),
+            looked: Mutex::default(),
+            failures: Mutex::default(),
         }
     }
 
@@ -229,54 +253,228 @@ impl Snapshots {
         Repository::open(&self.target(), self.config.key_file.as_deref(), &self.runtime)
     }
 
+    /// The node whose records the data directory holds.
+    fn own(&self) -> Option<String> {
+        match crate::store::data_node(&self.config.data_dir) {
+            Ok(node) => node.map(|node| node.to_string()),
+            Err(error) => {
+                tracing::warn!(%error, "the log cannot be asked whose it is");
+                None
+            }
+        }
+    }
+
+    /// Looks at the place where snapshots go and compares it with what is remembered. Blocks as long as that place takes; while
+    /// another thread looks, what was seen before is told.
+    #[must_use]
+    pub fn look(&self) -> Health {
+        let Some(_looking) = self.looking.try_lock() else { return self.health() };
+        *self.look_began.lock() = Some(self.config.clock.now());
+        let own = self.own();
+        match self.repository() {
+            // What was found is kept, and told below.
+            Ok(repository) => drop(self.survey(&repository, own.as_deref())),
+            Err(error) => self.saw(None, &Err(error), false),
+        }
+        *self.look_began.lock() = None;
+        self.health()
+    }
+
+    fn survey(&self, repository: &Repository, own: Option<&str>) -> Result<Survey, RepositoryError> {
+        let found = look::survey(repository, own, &State::read(&self.config.data_dir));
+        self.saw(Some(repository), &found, true);
+        found
+    }
+
+    /// * `learns`: whether what was learned of the snapshots there is remembered.
+    fn saw(&self, repository: Option<&Repository>, found: &Result<Survey, RepositoryError>, learns: bool) {
+        if let Ok(Survey { is_learned: true, shipped: Some(shipped), .. }) = found
+            && learns
+        {
+            self.remember(|state| drop(state.targets.insert(self.target().key(), shipped.clone())));
+        }
+        let is_beside = repository.is_some_and(|repository| repository.is_beside(&self.config.data_dir));
+        let mut look = Look::new(found, is_beside, self.config.clock.now());
+        let access = match &self.config.target {
+            Some(Target::Bucket(bucket)) => bucket.access_key_file.as_deref(),
+            Some(Target::Directory(_)) | None => None,
+        };
+        look.exposed =
+            [self.config.key_file.as_deref(), access].into_iter().flatten().filter_map(Key::exposure).collect();
+        if look.problem.is_some() {
+            self.failed("look");
+        }
+        *self.looked.lock() = Some(look);
+    }
+
+    fn failed(&self, work: &'static str) {
+        *self.failures.lock().entry(work).or_default() += 1;
+    }
+
+    /// How often `create`, `verify` and `look` failed in this process.
+    #[must_use]
+    pub fn failures(&self) -> [(&'static str, u64); 3] {
+        let failures = self.failures.lock();
+        ["create", "verify", "look"].map(|work| (work, failures.get(work).copied().unwrap_or_default()))
+    }
+
+    /// Opens the place for another snapshot: refuses one that is not what this node left there, and marks a new one.
+    ///
+    /// * `anew`: what is missing was given up.
+    fn writable(&self, repository: &Repository, own: Option<&str>, anew: bool) -> Result<Survey, RepositoryError> {
+        let mut state = State::read(&self.config.data_dir);
+        if let Some(own) = own.filter(|_| anew) {
+            // Given up once there is something in its place, and no sooner. A key that was used stays necessary.
+            let key = self.target().key();
+            let is_encrypted = state.shipped(&key, own, None).is_some_and(|shipped| shipped.is_encrypted);
+            state.targets.insert(key, Shipped { is_encrypted, ..Shipped::new(own, None) });
+        }
+        let found = look::survey(repository, own, &state);
+        self.saw(Some(repository), &found, !anew);
+        let mut survey = found?;
+        if let Some(trouble) = survey.trouble.take_if(|trouble| trouble.forbids_writing()) {
+            return Err(trouble.into());
+        }
+        if survey.marker.is_none() {
+            let known = survey.shipped.as_ref().and_then(|shipped| shipped.repository.clone());
+            let id = known.map_or_else(random_id, Ok);
+            let id = id.map_err(|source| RepositoryError::Write { path: self.config.data_dir.clone(), source })?;
+            let marker = marker::Marker::new(id, self.config.clock.now());
+            repository.begin(&marker)?;
+            if !survey.names.is_empty() {
+                tracing::info!(target = %repository.target(), id = marker.id, "a repository of an earlier release was marked");
+            }
+            survey.marker = Some(marker);
+        }
+        Ok(survey)
+    }
+
     /// Takes a snapshot of a running node.
+    ///
+    /// * `anew`: snapshots that are missing were given up, and the place is taken as it is.
     ///
     /// # Errors
     /// See [`CreateError`].
-    pub fn create(&self, node: &dyn Probe, kind: Kind, progress: &dyn Progress) -> Result<Created, CreateError> {
+    pub fn create(
+        &self,
+        node: &dyn Probe,
+        kind: Kind,
+        anew: bool,
+        progress: &dyn Progress,
+    ) -> Result<Created, CreateError> {
         let _writing = self.writing.lock();
+        if node.library().reader().last() == Lsn::ZERO {
+            return Err(CreateError::Empty);
+        }
         let progress = &self.shown("create", progress);
+        let created = self.try_create(node, kind, anew, progress);
+        if let Err(error) = &created {
+            self.failed("create");
+            self.remember(|state| state.create_failure = Some(with_causes(error)));
+        }
+        created
+    }
+
+    fn try_create(
+        &self,
+        node: &dyn Probe,
+        kind: Kind,
+        anew: bool,
+        progress: &dyn Progress,
+    ) -> Result<Created, CreateError> {
+        let own = node.library().reader().node().to_string();
         let repository = self.repository()?;
+        let survey = self.writable(&repository, Some(&own), anew)?;
         let about =
             create::About { kind, now: self.config.clock.now(), configuration: self.config.configuration.clone() };
-        let created = create::create(&repository, node, about, &self.runtime, progress);
-        self.remember(|state| match &created {
-            Ok(created) => {
-                state.created = Some(state::Taken::of(&created.manifest));
-                state.create_failure = None;
+        let created = create::create(&repository, &survey, node, about, &self.runtime, progress)?;
+        let id = &created.manifest.id;
+        self.remember(|state| {
+            let key = repository.target().key();
+            state.created = Some(Taken::of(&created.manifest, &key));
+            state.create_failure = None;
+            if anew {
+                state.targets.remove(&key);
             }
-            Err(CreateError::Empty) => {}
-            Err(error) => state.create_failure = Some(with_causes(error)),
+            self.add(state, &repository, &survey, &own, id);
         });
-        let created = created?;
+        let host = if repository.is_encrypting() { String::new() } else { host() };
+        let note = marker::Note::new(own.clone(), host, id.clone(), self.config.clock.now());
+        if let Err(error) = repository.put_note(&note) {
+            // The snapshot is there; only a machine that remembers nothing would not miss it.
+            tracing::warn!(error = with_causes(&error), "the repository could not be told of its newest snapshot");
+        }
+        match self.looked.lock().as_mut() {
+            Some(look) => look.add(id, self.config.clock.now()),
+            None => unreachable!("the place was looked at above"),
+        }
+        if anew {
+            // What the note of the last one had promised is given up by now.
+            self.survey(&repository, Some(&own))?;
+        }
         if kind == Kind::Shipped {
-            self.thin(&repository, &created.manifest)?;
+            self.thin(&repository, &survey, &created.manifest)?;
         }
         Ok(created)
     }
 
+    /// Remembers a snapshot that is in the repository.
+    fn add(&self, state: &mut State, repository: &Repository, survey: &Survey, own: &str, id: &str) {
+        let place = survey.marker.as_ref().map(|marker| marker.id.clone());
+        let known = survey.shipped.clone().unwrap_or_else(|| Shipped::new(own, None));
+        let there = state.targets.entry(repository.target().key()).or_insert(known);
+        if there.node != own {
+            *there = survey.shipped.clone().unwrap_or_else(|| Shipped::new(own, None));
+        }
+        there.repository = place;
+        there.is_encrypted |= repository.is_encrypting();
+        there.is_complete = true;
+        there.snapshots.insert(id.to_owned());
+    }
+
+    /// Forgets a snapshot that is about to be removed: from then on nobody misses it.
+    fn forget(&self, id: &str) {
+        self.remember(|state| {
+            if let Some(shipped) = state.targets.get_mut(&self.target().key()) {
+                shipped.snapshots.remove(id);
+            }
+        });
+    }
+
     /// Removes shipped snapshots that the one just taken makes superfluous: one a minute would be 10,000 a week.
-    fn thin(&self, repository: &Repository, newest: &SnapshotManifest) -> Result<(), RepositoryError> {
-        for id in repository.ids()?.into_iter().filter(|id| *id < newest.id) {
-            let Ok(older) = repository.snapshot(&id) else { continue };
+    ///
+    /// * `survey`: what was there before.
+    fn thin(&self, repository: &Repository, survey: &Survey, newest: &SnapshotManifest) -> Result<(), RepositoryError> {
+        for id in survey.own().filter(|id| **id < *newest.id) {
+            let Ok(older) = repository.snapshot(id) else { continue };
             if older.kind != Kind::Shipped || !prune::replaces(newest, &older) {
                 // What lies before was looked at when this one was taken.
                 break;
             }
-            repository.remove_snapshot(&id)?;
+            self.forget(id);
+            repository.remove_snapshot(id)?;
+            if let Some(look) = self.looked.lock().as_mut() {
+                look.snapshots -= 1;
+            }
         }
         Ok(())
     }
 
-    /// Ships the log if it changed since the newest snapshot of this process. Returns what was taken.
+    /// Ships the log if it changed since the newest snapshot that is there. Returns what was taken.
     ///
     /// # Errors
     /// See [`CreateError`].
     pub fn ship(&self, node: &dyn Probe) -> Result<Option<Created>, CreateError> {
         let last = node.library().reader().last();
         let state = State::read(&self.config.data_dir);
-        let target = self.target().to_string();
-        let fresh = state.created.as_ref().is_some_and(|taken| taken.last == last && taken.target == target);
+        let key = self.target().key();
+        let is_shipped = state.created.as_ref().is_some_and(|taken| taken.last == last && taken.target == key);
+        // What was shipped and is not there any more, or not whole, is shipped again.
+        let is_there = self.looked.lock().as_ref().is_none_or(|look| {
+            let is_missing = |taken: &Taken| look.missing.contains(&taken.id);
+            !matches!(look.state, "incomplete" | "unreadable") && !state.created.as_ref().is_some_and(is_missing)
+        });
+        let fresh = is_shipped && is_there && state.create_failure.is_none();
         if last == Lsn::ZERO {
             return Ok(None);
         }
@@ -286,12 +484,47 @@ impl Snapshots {
             return Ok(None);
         }
         let kind = if due { Kind::Scheduled } else { Kind::Shipped };
-        let created = self.create(node, kind, &NoProgress)?;
+        let created = self.create(node, kind, false, &NoProgress)?;
         if due {
             self.remember(|state| state.scheduled = Some(now.0.div_euclid(DAY)));
-            self.prune(false)?;
+            self.prune(&Whose::Own, false)?;
         }
         Ok(Some(created))
+    }
+
+    /// The newest snapshot that this node took, whatever became of it: up to its end the log was shipped.
+    #[must_use]
+    pub fn taken(&self) -> Option<Taken> {
+        State::read(&self.config.data_dir).created
+    }
+
+    /// The last proof, whatever became of the snapshot.
+    #[must_use]
+    pub fn proof(&self) -> Option<Proof> {
+        State::read(&self.config.data_dir).verified
+    }
+
+    /// Every snapshot of the nodes that are meant, newest first, those that cannot be read too, and the other nodes that have
+    /// some. [`Self::health`] tells afterwards what is missing.
+    ///
+    /// # Errors
+    /// When the repository cannot be used, or `whose` names nobody.
+    pub fn list(&self, whose: &Whose) -> Result<(Vec<Listed>, Vec<NodeSummary>), RepositoryError> {
+        let repository = self.repository()?;
+        let own = self.own();
+        let survey = self.survey(&repository, own.as_deref())?;
+        let mut listed: Vec<Listed> = survey.names.into_iter().map(|named| repository.listed(named)).collect();
+        let manifests: Vec<SnapshotManifest> =
+            listed.iter().filter_map(|listed| listed.manifest.as_ref().ok()).cloned().collect();
+        let nodes = whose::nodes(&manifests, &repository.notes()?);
+        let meant = match (whose, own) {
+            // On a new machine every node may be the one that is wanted.
+            (Whose::Own, own) => own,
+            (whose, own) => whose::choose(whose, own.as_deref(), nodes.clone(), &repository.target().to_string())?,
+        };
+        let is_meant = |node: &str| meant.as_ref().is_none_or(|meant| meant == node);
+        listed.retain(|listed| listed.manifest.as_ref().map_or(true, |manifest| is_meant(&manifest.node)));
+        Ok((listed, nodes.into_iter().filter(|summary| !is_meant(&summary.node)).collect()))
     }
 
     /// Proves a snapshot, the newest when none is named: fetches it, reads every frame, rebuilds the views and asks its
@@ -307,6 +540,9 @@ impl Snapshots {
             Err(error) => (id.unwrap_or("the newest snapshot").to_owned(), Some(with_causes(error))),
         };
         let now = self.config.clock.now();
+        if failure.is_some() {
+            self.failed("verify");
+        }
         self.remember(|state| {
             state.verify_tried = Some(now);
             match failure {
@@ -325,10 +561,7 @@ impl Snapshots {
         let repository = self.repository()?;
         let id = match id {
             Some(id) => id.to_owned(),
-            None => match repository.ids()?.into_iter().next() {
-                Some(id) => id,
-                None => return Err(RepositoryError::Empty { target: repository.target().to_string() }.into()),
-            },
+            None => self.newest(&repository, &Whose::Own)?,
         };
         let manifest = match repository.snapshot(&id) {
             Ok(manifest) => manifest,
@@ -351,12 +584,51 @@ impl Snapshots {
         Ok((id, checked))
     }
 
+    /// The id of the newest snapshot, readable or not; an error when a newer one should be there.
+    fn newest(&self, repository: &Repository, whose: &Whose) -> Result<String, RestoreError> {
+        let own = self.own();
+        let survey = self.visible(repository, own.as_deref())?;
+        let target = &RestoreTarget::Newest;
+        let wanted = restore::Wanted { target, whose, own: own.as_deref(), missing: &survey.missing };
+        let (node, id) = match survey.own().next().filter(|_| *whose == Whose::Own) {
+            Some(id) => (own.clone(), id.to_owned()),
+            None => {
+                let (node, manifests) = wanted.snapshots(repository)?;
+                let ids = manifests.into_iter().map(|manifest| manifest.id);
+                (node, ids.max().expect("there is one"))
+            }
+        };
+        wanted.check_newest(repository, node.as_deref(), &id)?;
+        Ok(id)
+    }
+
+    /// Looks at the place; an error when what is there is not this node's.
+    fn visible(&self, repository: &Repository, own: Option<&str>) -> Result<Survey, RepositoryError> {
+        let mut survey = self.survey(repository, own)?;
+        match survey.trouble.take_if(|trouble| trouble.hides()) {
+            Some(trouble) => Err(trouble.into()),
+            None => Ok(survey),
+        }
+    }
+
     /// Says what a restore would do.
     ///
     /// # Errors
-    /// When the wanted state cannot be put together.
-    pub fn plan(&self, target: &RestoreTarget) -> Result<RestorePlan, RestoreError> {
-        restore::plan(&self.repository()?, target, &self.config.data_dir.join("restore").join("lookup"))
+    /// When the wanted state cannot be put together, or is older than what was wanted.
+    pub fn plan(&self, target: &RestoreTarget, whose: &Whose) -> Result<RestorePlan, RestoreError> {
+        let repository = self.repository()?;
+        let own = self.own();
+        let survey = self.visible(&repository, own.as_deref())?;
+        let wanted = restore::Wanted { target, whose, own: own.as_deref(), missing: &survey.missing };
+        restore::plan(&repository, &wanted, &self.config.data_dir.join("restore").join("lookup"))
+    }
+
+    /// Says what a restore of an exported file would do. The repository is not looked at; of the file only the manifest is.
+    ///
+    /// # Errors
+    /// When it is not such a file.
+    pub fn plan_file(&self, path: &Path) -> Result<RestorePlan, FileError> {
+        Ok(restore::whole(archive::peek(path)?)?)
     }
 
     /// Builds the wanted state beside the data, checks it, and writes down that the next opening of the data directory
@@ -400,26 +672,62 @@ impl Snapshots {
     ///
     /// # Errors
     /// When the repository cannot be used.
-    pub fn prune(&self, dry_run: bool) -> Result<Pruned, RepositoryError> {
+    pub fn prune(&self, whose: &Whose, dry_run: bool) -> Result<Pruned, RepositoryError> {
         let _writing = self.writing.lock();
-        prune::prune(&self.repository()?, &self.config.retention, self.config.clock.now(), dry_run)
+        let repository = self.repository()?;
+        let own = self.own();
+        let mut survey = self.survey(&repository, own.as_deref())?;
+        // While something is not as it should be, nothing is known to be superfluous.
+        if let Some(trouble) = survey.trouble.take_if(|trouble| !matches!(trouble, TargetError::Mixed { .. })) {
+            return Err(trouble.into());
+        }
+        let target = repository.target().to_string();
+        let notes = repository.notes()?;
+        if let Some(note) = notes.iter().find(|note| survey.names.iter().all(|named| named.id != note.newest)) {
+            let (node, id) = (note.node.clone(), note.newest.clone());
+            return Err(TargetError::OthersMissing { target, node, id }.into());
+        }
+        let listed: Vec<Listed> = survey.names.into_iter().map(|named| repository.listed(named)).collect();
+        let manifests: Vec<SnapshotManifest> =
+            listed.iter().filter_map(|listed| listed.manifest.as_ref().ok()).cloned().collect();
+        let nodes = whose::nodes(&manifests, &notes);
+        let node = match whose::choose(whose, own.as_deref(), nodes, &target) {
+            // Without snapshots of its own there is nothing to remove but files that nobody needs.
+            Err(WhoseError::OthersOnly { own, .. }) => Some(own),
+            node => node?,
+        };
+        let forget = |id: &str| self.forget(id);
+        let (retention, now) = (&self.config.retention, self.config.clock.now());
+        prune::prune(&repository, prune::Pruning { listed, node, retention, now, dry_run, forget: &forget })
     }
 
     /// Writes a snapshot, the newest when none is named, to one file. Returns its id and the file's length.
     ///
     /// # Errors
     /// See [`ArchiveError`].
-    pub fn export(&self, id: Option<&str>, to: &Path, progress: &dyn Progress) -> Result<(String, u64), ArchiveError> {
-        let repository = self.repository()?;
-        let manifest = match id {
-            Some(id) => repository.snapshot(id)?,
-            None => match repository.ids()?.first() {
-                Some(id) => repository.snapshot(id)?,
-                None => return Err(RepositoryError::Empty { target: repository.target().to_string() }.into()),
-            },
+    pub fn export(
+        &self,
+        id: Option<&str>,
+        whose: &Whose,
+        to: &Path,
+        progress: &dyn Progress,
+    ) -> Result<(String, u64), FileError> {
+        let repository = self.repository().map_err(ArchiveError::from)?;
+        let id = match id {
+            Some(id) => id.to_owned(),
+            None => self.newest(&repository, whose)?,
         };
+        let manifest = repository.snapshot(&id).map_err(ArchiveError::from)?;
         let bytes = archive::export(&repository, &manifest, to, progress)?;
         Ok((manifest.id, bytes))
+    }
+
+    /// The id of the newest snapshot.
+    ///
+    /// # Errors
+    /// When there is none, or a newer one should be there.
+    pub fn newest_id(&self, whose: &Whose) -> Result<String, RestoreError> {
+        self.newest(&self.repository()?, whose)
     }
 
     /// Puts the snapshot of a file into the repository.
@@ -428,11 +736,20 @@ impl Snapshots {
     /// See [`ArchiveError`].
     pub fn import(&self, from: &Path, progress: &dyn Progress) -> Result<SnapshotManifest, ArchiveError> {
         let _writing = self.writing.lock();
+        // Before anything is made for it.
+        archive::peek(from)?;
+        let own = self.own();
+        let repository = self.repository()?;
+        let survey = self.writable(&repository, own.as_deref(), false)?;
         let scratch = Scratch::make(&self.config.data_dir).map_err(|error| match error {
             RestoreError::Staging { path, source } => ArchiveError::Write { path, source },
             other => ArchiveError::Content { path: from.to_owned(), what: other.to_string() },
         })?;
-        archive::import(&self.repository()?, from, &scratch.path, progress)
+        let manifest = archive::import(&repository, from, &scratch.path, progress)?;
+        if let Some(own) = own.filter(|own| *own == manifest.node) {
+            self.remember(|state| self.add(state, &repository, &survey, &own, &manifest.id));
+        }
+        Ok(manifest)
     }
 
     /// Whether the newest snapshot should be proved now.
@@ -458,32 +775,59 @@ impl Snapshots {
         shown
     }
 
-    /// How old the newest snapshot and the newest proof are, and what failed.
+    /// What the last look found, and what failed. Nothing but the data directory is read: [`Self::look`] looks.
     #[must_use]
     pub fn health(&self) -> Health {
-        let target = self.target();
-        let is_beside = match &target {
-            Target::Directory(_) => {
-                self.repository().is_ok_and(|repository| repository.is_beside(&self.config.data_dir))
-            }
-            Target::Bucket(_) => false,
-        };
-        let configured = self.config.target.is_some();
-        Health::new(
-            State::read(&self.config.data_dir),
-            target.to_string(),
-            configured,
-            is_beside,
-            self.config.clock.now(),
-        )
+        let (state, now) = (State::read(&self.config.data_dir), self.config.clock.now());
+        let mut looked = self.looked.lock().clone();
+        if let Some(began) = *self.look_began.lock()
+            && now.0 - began.0 > LOOK_PATIENCE
+        {
+            let problem = format!("{} has not answered for {} seconds", self.target(), (now.0 - began.0) / 1_000);
+            let time = looked.map_or(began, |look| look.time);
+            looked = Some(Look::blind(time, "unanswered", problem));
+        }
+        Health::new(&state, looked.as_ref(), self.target().to_string(), self.config.target.is_some(), now)
     }
 
     fn remember(&self, change: impl FnOnce(&mut State)) {
-        let target = self.target().to_string();
-        if let Err(error) = State::update(&self.config.data_dir, &target, change) {
+        if let Err(error) = State::update(&self.config.data_dir, change) {
             tracing::warn!(%error, "what became of a snapshot could not be written down");
         }
     }
+}
+
+/// Why an exported file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The file, or the repository behind it.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The snapshot in it.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+}
+
+impl FileError {
+    /// Who can mend it.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Archive(error) => error.fault(),
+            Self::Restore(error) => error.fault(),
+        }
+    }
+}
+
+fn random_id() -> io::Result<String> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    Ok(crate::base::NodeId(random).to_string())
+}
+
+/// The name of this machine.
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().chars().take(64).collect()
 }
 
 const DAY: i64 = 24 * 60 * 60 * 1_000;

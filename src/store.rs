@@ -59,7 +59,9 @@ pub use self::log::{Damage, ReadError, data_format};
 pub use self::reader::{Change, ChangeKind, Reader};
 pub use self::record::{ChunkBody, ChunkRef, ChunkText, CollectionId, DocumentRecord, NewCollection, Replaced};
 pub use self::repair::{Affected, Replacement, cover, repair};
-pub use self::sealed::{Epoch, SealedSegment, SegmentReport, check_segment, cut_segment, lsn_at, schedule_swap};
+pub use self::sealed::{
+    Epoch, SealedSegment, SegmentReport, check_segment, cut_segment, data_node, lsn_at, schedule_swap,
+};
 pub use self::trust::ViewState;
 
 /// Segments are at least this long, so that the header does not dominate, …

@@ -176,12 +176,29 @@ pub struct Metrics {
     pub memory_cache_bytes: Gauge,
     /// 1 while the node refuses writes.
     pub read_only: Gauge,
-    /// Seconds since the newest snapshot; infinite when there is none.
+    /// Seconds since the newest snapshot that is there; infinite when there is none.
     pub snapshot_age: Gauge<f64, AtomicU64>,
     /// Seconds since a snapshot was last proved; infinite when none was.
     pub snapshot_verified_age: Gauge<f64, AtomicU64>,
+    /// 1 when the place where snapshots go holds what this node put there; 0 when not, and before the first look.
+    pub snapshot_target_up: Gauge,
+    /// Seconds since that place was looked at; infinite before the first look.
+    pub snapshot_target_seen_age: Gauge<f64, AtomicU64>,
+    /// Snapshots of this node that are there.
+    pub snapshots: Gauge,
+    /// Snapshots of this node that should be there and are not.
+    pub snapshots_missing: Gauge,
+    /// Snapshots, proofs and looks that failed, by kind.
+    pub snapshot_failures: Family<WorkLabels, Counter>,
     /// The GPU.
     pub gpu: GpuMetrics,
+}
+
+/// Label of the metrics of work with snapshots.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WorkLabels {
+    /// `create`, `verify` or `look`.
+    pub work: &'static str,
 }
 
 /// Label of a collection's metrics.
@@ -228,6 +245,11 @@ impl Metrics {
             read_only: Gauge::default(),
             snapshot_age: Gauge::default(),
             snapshot_verified_age: Gauge::default(),
+            snapshot_target_up: Gauge::default(),
+            snapshot_target_seen_age: Gauge::default(),
+            snapshots: Gauge::default(),
+            snapshots_missing: Gauge::default(),
+            snapshot_failures: Family::default(),
             gpu: GpuMetrics::new(),
             registry: Arc::new(Mutex::new(Registry::default())),
         };
@@ -297,6 +319,27 @@ impl Metrics {
             "snapshot_verified_age_seconds",
             "Time since a snapshot was last proved",
             metrics.snapshot_verified_age.clone(),
+        );
+        registry.register(
+            "snapshot_target_up",
+            "1 while the place of the snapshots holds what this node put there",
+            metrics.snapshot_target_up.clone(),
+        );
+        registry.register(
+            "snapshot_target_seen_age_seconds",
+            "Time since the place of the snapshots was looked at",
+            metrics.snapshot_target_seen_age.clone(),
+        );
+        registry.register("snapshots", "Snapshots of this node that are there", metrics.snapshots.clone());
+        registry.register(
+            "snapshots_missing",
+            "Snapshots of this node that should be there and are not",
+            metrics.snapshots_missing.clone(),
+        );
+        registry.register(
+            "snapshot_failures",
+            "Snapshots, proofs and looks that failed",
+            metrics.snapshot_failures.clone(),
         );
         metrics.gpu.register(&mut registry);
         *metrics.registry.lock() = registry;

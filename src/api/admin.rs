@@ -21,7 +21,7 @@ use crate::auth::{Door, Identity};
 use crate::collection::Library;
 use crate::snapshot::Snapshots;
 use crate::task::{self, Drain, Readiness};
-use crate::telemetry::{CollectionLabels, Metrics};
+use crate::telemetry::{CollectionLabels, Metrics, WorkLabels};
 
 /// Requests are answered at once, so this is only for clients that do not read.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -111,10 +111,13 @@ async fn ready(State(shared): State<Shared>, request: Request) -> Response {
     match shared.door.admit(guard::authorization(&request)) {
         Ok(_) => {
             let mut detail = super::ready_json(&reasons);
-            // Told here, but a node without a backup serves as well as one with it.
+            // Told here, but a node without a backup serves as well as one with it: to take it out of service would add an
+            // outage to a risk. Whoever watches backups watches the metrics.
             if let Some(watched) = shared.watched.get() {
                 let health = watched.snapshots.health();
                 detail["snapshots"] = serde_json::json!({
+                    "state": health.standing,
+                    "problem": health.problem,
                     "age_seconds": health.age_seconds,
                     "verified_age_seconds": health.verified_age_seconds,
                     "warnings": health.warnings,
@@ -134,10 +137,7 @@ async fn metrics_text(State(shared): State<Shared>, request: Request) -> Respons
     }
     if let Some(watched) = shared.watched.get() {
         observe(&watched.library, &shared.metrics);
-        let health = watched.snapshots.health();
-        let age = |seconds: Option<u64>| seconds.map_or(f64::INFINITY, |seconds| seconds as f64);
-        shared.metrics.snapshot_age.set(age(health.age_seconds));
-        shared.metrics.snapshot_verified_age.set(age(health.verified_age_seconds));
+        observe_snapshots(&watched.snapshots, &shared.metrics);
     }
     match shared.metrics.render() {
         Ok(text) => {
@@ -145,6 +145,21 @@ async fn metrics_text(State(shared): State<Shared>, request: Request) -> Respons
             ([(header::CONTENT_TYPE, kind)], text).into_response()
         }
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// What the last look at the backups found: this thread looks at no disk and no network that may not answer.
+fn observe_snapshots(snapshots: &Snapshots, metrics: &Metrics) {
+    let health = snapshots.health();
+    let age = |seconds: Option<u64>| seconds.map_or(f64::INFINITY, |seconds| seconds as f64);
+    metrics.snapshot_age.set(age(health.age_seconds));
+    metrics.snapshot_verified_age.set(age(health.verified_age_seconds));
+    metrics.snapshot_target_seen_age.set(age(health.seen_seconds));
+    metrics.snapshot_target_up.set(i64::from(health.is_well()));
+    metrics.snapshots.set(health.snapshots.unwrap_or_default() as i64);
+    metrics.snapshots_missing.set(health.missing as i64);
+    for (work, count) in snapshots.failures() {
+        metrics.snapshot_failures.get_or_create(&WorkLabels { work }).inner().store(count, Ordering::Relaxed);
     }
 }
 

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::embed::{Models, Purpose};
 use crate::index::filter::Filter;
 use crate::index::lexical::Passages;
-use crate::snapshot::{self, Canary, CanaryAnswer, Host, NoProgress, Probe, Snapshots};
+use crate::snapshot::{self, Canary, CanaryAnswer, Health, Host, NoProgress, Probe, Snapshots};
 use crate::task::{Drain, Readiness};
 use crate::telemetry::Metrics;
 
@@ -27,6 +27,9 @@ const QUERY_WORDS: usize = 12;
 const ANSWERS: usize = 5;
 /// How long a rebuild may take: 1 M passages take minutes.
 const REBUILD_PATIENCE: Duration = Duration::from_secs(4 * 3_600);
+
+/// Rounds of the schedule between two looks at a bucket into which nothing was shipped.
+const LOOKS_APART: u32 = 10;
 
 /// How often a rebuild says how far it is.
 const REPORT_EVERY: Duration = Duration::from_millis(250);
@@ -193,22 +196,34 @@ impl Host for Opens {
 /// Up to where the log was shipped: what comes after is not compacted before it was, so that every moment can be gone back
 /// to. A target that fails for longer than that reaches back must not fill the disk.
 fn shipped_to(snapshots: &Snapshots) -> Lsn {
-    let health = snapshots.health();
-    match (health.state.created, health.age_seconds) {
-        (Some(_), Some(age)) if age > snapshots.config().retention.point_in_time.as_secs() => Lsn(u64::MAX),
-        (Some(taken), _) => taken.last,
-        (None, _) => Lsn::ZERO,
+    let config = snapshots.config();
+    let reach = i64::try_from(config.retention.point_in_time.as_millis()).unwrap_or(i64::MAX);
+    match snapshots.taken() {
+        Some(taken) if config.clock.now().0.saturating_sub(taken.time.0) > reach => Lsn(u64::MAX),
+        Some(taken) => taken.last,
+        None => Lsn::ZERO,
     }
 }
 
-/// Ships, prunes and proves until the drain starts. Work that is under way then is left to itself: a half upload is never
-/// visible.
+/// Ships, prunes, proves, and looks whether what was shipped is still there, until the drain starts. Work that is under way then
+/// is left to itself: a half upload is never visible.
 pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, drain: Drain) {
-    for warning in snapshots.health().warnings {
-        tracing::warn!("{warning}");
-    }
     let ships = snapshots.config().target.is_some();
-    let mut failing = false;
+    let (mut failing, mut trouble) = (false, None);
+    let looking = Arc::clone(&snapshots);
+    let looked = tokio::task::spawn_blocking(move || looking.look());
+    tokio::select! {
+        () = drain.ordered() => return,
+        looked = looked => {
+            if let Ok(health) = looked {
+                for warning in &health.warnings {
+                    tracing::warn!("{warning}");
+                }
+                tell(&health, &mut trouble);
+            }
+        }
+    }
+    let mut rounds = 0_u32;
     loop {
         if ships {
             node.library().hold(shipped_to(&snapshots));
@@ -217,21 +232,26 @@ pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, dr
             () = drain.ordered() => return,
             () = tokio::time::sleep(snapshots.config().interval) => {}
         }
+        rounds = rounds.wrapping_add(1);
+        // A look at a bucket costs requests; shipping looks, too.
+        let looks = rounds.is_multiple_of(if snapshots.target().is_remote() { LOOKS_APART } else { 1 });
         let (working, node) = (Arc::clone(&snapshots), Arc::clone(&node));
         let work = tokio::task::spawn_blocking(move || {
             let shipped = if ships { working.ship(&*node).map(drop) } else { Ok(()) };
             drop(node);
             let proof = working.is_proof_due().then(|| working.verify(None, &NoProgress));
-            (shipped, proof)
+            let health = if looks { working.look() } else { working.health() };
+            (shipped, proof, health)
         });
         let done = tokio::select! {
             () = drain.ordered() => return,
             done = work => done,
         };
-        let Ok((shipped, proof)) = done else {
+        let Ok((shipped, proof, health)) = done else {
             tracing::error!("the snapshot schedule panicked");
             continue;
         };
+        tell(&health, &mut trouble);
         match shipped {
             Ok(()) => failing = false,
             // Said once, not every minute; the status goes on saying it.
@@ -258,4 +278,16 @@ pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, dr
             }
         }
     }
+}
+
+/// Says once that the place where snapshots go is not what it should be, and once that it is again.
+fn tell(health: &Health, told: &mut Option<String>) {
+    if *told == health.problem {
+        return;
+    }
+    match &health.problem {
+        Some(problem) => tracing::error!(target = health.target, state = health.standing, "{problem}"),
+        None => tracing::info!(target = health.target, "the snapshots are where they should be"),
+    }
+    told.clone_from(&health.problem);
 }

@@ -146,7 +146,8 @@ fn running(common: &Common, node: &Backend, machine: &Machine) -> Result<(), Fai
     };
     let mut problems = texts(&status["damage"]);
     problems.extend(status["writes_reason"].as_str().map(|reason| format!("writes are refused: {reason}")));
-    let warnings = texts(&status["snapshots"]["warnings"]);
+    let mut warnings = texts(&status["snapshots"]["warnings"]);
+    warnings.extend(status["snapshots"]["problem"].as_str().map(|problem| format!("snapshots: {problem}")));
     if common.json {
         let (machine, gpu) = machine_json(machine);
         output::json(
@@ -192,9 +193,12 @@ fn examine(config: &Config, snapshots: &Snapshots) -> Result<Checkup, Failure> {
     let told = store::Config::new(config.data_dir.clone(), Arc::new(SystemClock));
     let (writer, reader, report) = store::open(told)?;
     let affected = scrub(&reader)?;
-    let mut warnings = snapshots.health().warnings;
-    if snapshots.health().state.created.is_none() {
-        warnings.push("there is no snapshot; `cairn snapshot create` makes one".to_owned());
+    let backups = snapshots.look();
+    let mut warnings = backups.warnings;
+    match (backups.problem, backups.newest) {
+        (Some(problem), _) => warnings.push(format!("snapshots: {problem}")),
+        (None, None) => warnings.push("there is no snapshot; `cairn snapshot create` makes one".to_owned()),
+        (None, Some(_)) => {}
     }
     let free = rustix::fs::statvfs(&config.data_dir)
         .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))

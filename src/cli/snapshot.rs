@@ -1,5 +1,6 @@
 //! `cairn snapshot`: backups, their proof, and the way back.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::mpsc::RecvTimeoutError;
@@ -18,7 +19,9 @@ use crate::app;
 use crate::base::{ByteSize, Lsn, UnixMillis};
 use crate::config::Config;
 use crate::mcp::{Tool, snapshots_json, verified_json};
-use crate::snapshot::{EXTENSION, Key, Progress, REBUILDING, RestorePlan, RestoreTarget, Snapshots};
+use crate::snapshot::{
+    self, EXTENSION, Health, Key, Progress, REBUILDING, RestorePlan, RestoreTarget, Snapshots, Whose,
+};
 
 /// How often a node that works is asked how far it is.
 const ASK_EVERY: Duration = Duration::from_millis(250);
@@ -27,6 +30,7 @@ const ASK_EVERY: Duration = Duration::from_millis(250);
 #[command(after_help = "\
 Examples:
   cairn snapshot create                                  back up, beside the data or where snapshot.target says
+  cairn snapshot list                                    what is there, and what should be there and is not
   cairn snapshot verify                                  prove that the newest can be restored
   cairn snapshot restore --to-time 2026-07-28T09:30:00Z  go back to a moment
   cairn snapshot export /media/stick/                    the newest in one file")]
@@ -38,18 +42,34 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Take a snapshot; copies only what the last one does not have
-    #[command(after_help = "Example:\n  cairn snapshot create --json")]
-    Create,
-    /// List the snapshots, newest first
-    #[command(after_help = "Example:\n  cairn snapshot list")]
-    List,
+    #[command(after_help = "\
+Examples:
+  cairn snapshot create --json
+  cairn snapshot create --begin-anew   on a new disk in the place of one that is lost
+
+A place that is gone, empty, or holds another repository, though this node put snapshots there, is refused: its disk may
+only not be mounted.")]
+    Create {
+        /// Go on without snapshots that are missing, and take the place where they went as it is now
+        #[arg(long)]
+        begin_anew: bool,
+    },
+    /// List this node's snapshots, newest first
+    #[command(after_help = "\
+Examples:
+  cairn snapshot list
+  cairn snapshot list --any          those of other nodes too, in a repository that several share
+
+Exit code 1 means that snapshots are missing, or that the place where they go cannot be seen.")]
+    List(Nodes),
     /// Prove a snapshot: fetch it, check every byte, rebuild the indexes, ask its questions again
     #[command(after_help = "\
 Examples:
   cairn snapshot verify
   cairn snapshot verify 20260728T093000Z-1234
 
-Exit code 1 means that the snapshot is not what it should be; every file with something wrong is named.")]
+Exit code 1 means that the snapshot is not what it should be, every file with something wrong is named; or that a newer one
+is missing.")]
     Verify {
         /// Which one [default: the newest]
         id: Option<String>,
@@ -61,6 +81,7 @@ Examples:
   cairn snapshot restore 20260728T093000Z-1234 --yes
   cairn snapshot restore --to-time 2026-07-28T09:30:00Z
   cairn snapshot restore backup.cairn-snapshot
+  cairn snapshot restore --node 904ab9d5   another node's newest, in a repository that several share
   cairn snapshot restore --drop-old
 
 The old state is built and checked beside the data, then takes its place; until then nothing changes, also when it is
@@ -77,6 +98,8 @@ before-restore-… of the data directory until --drop-old.")]
         /// Which snapshot [default: the newest]
         #[arg(long)]
         id: Option<String>,
+        #[command(flatten)]
+        nodes: Nodes,
     },
     /// Put the snapshot of a file among the others
     #[command(after_help = "Example:\n  cairn snapshot import backup.cairn-snapshot && cairn snapshot restore")]
@@ -85,11 +108,18 @@ before-restore-… of the data directory until --drop-old.")]
         path: PathBuf,
     },
     /// Remove snapshots that the settings do not keep
-    #[command(after_help = "Example:\n  cairn snapshot prune --dry-run")]
+    #[command(after_help = "\
+Examples:
+  cairn snapshot prune --dry-run
+  cairn snapshot prune --node 904ab9d5   those of a node that is no more, by this node's settings
+
+Nothing is removed while a snapshot that should be there is missing.")]
     Prune {
         /// Say what would be removed
         #[arg(long)]
         dry_run: bool,
+        #[command(flatten)]
+        nodes: Nodes,
     },
     /// Show what runs when, and how it went
     #[command(after_help = "Example:\n  CAIRN_SNAPSHOT_TARGET=/mnt/backup cairn snapshot schedule")]
@@ -104,6 +134,28 @@ Then set snapshot.encryption_key_file to it. Keep a copy elsewhere: without the 
         /// A file that does not exist yet
         path: PathBuf,
     },
+}
+
+/// Whose snapshots are meant.
+#[derive(Debug, clap::Args)]
+struct Nodes {
+    /// Another node: the first digits of its id, as `list --any` shows it
+    #[arg(long, value_name = "ID", conflicts_with = "any")]
+    node: Option<String>,
+    /// All nodes that write to the same place
+    #[arg(long)]
+    any: bool,
+}
+
+impl Nodes {
+    /// As the tools take it.
+    fn named(&self) -> Option<&str> {
+        if self.any { Some("any") } else { self.node.as_deref() }
+    }
+
+    fn whose(&self) -> Result<Whose, Failure> {
+        Whose::read(self.named()).map_err(Failure::usage)
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -126,18 +178,20 @@ struct RestoreArguments {
     /// Remove what earlier restores put aside, and do nothing else
     #[arg(long, conflicts_with_all = ["id", "to_lsn", "to_time", "yes", "dry_run"])]
     drop_old: bool,
+    #[command(flatten)]
+    nodes: Nodes,
 }
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.verb {
-        Verb::Create => create(common),
-        Verb::List => list(common),
+        Verb::Create { begin_anew } => create(common, *begin_anew),
+        Verb::List(nodes) => list(common, nodes),
         Verb::Verify { id } => verify(common, id.as_deref()),
         Verb::Restore(arguments) if arguments.drop_old => drop_old(common),
         Verb::Restore(arguments) => restore(common, arguments),
-        Verb::Export { path, id } => export(common, path, id.as_deref()),
+        Verb::Export { path, id, nodes } => export(common, path, id.as_deref(), nodes),
         Verb::Import { path } => import(common, path),
-        Verb::Prune { dry_run } => prune(common, *dry_run),
+        Verb::Prune { dry_run, nodes } => prune(common, *dry_run, nodes),
         Verb::Schedule => schedule(common),
         Verb::Keygen { path } => {
             Key::generate(path)?;
@@ -173,8 +227,10 @@ fn say(common: &Common, value: &Value, text: &str) -> Result<(), Failure> {
     if common.json { output::json(value) } else { output::line(text) }
 }
 
-fn create(common: &Common) -> Result<(), Failure> {
-    let answer = call_shown(common, &common.backend()?, Tool::CreateSnapshot, json!({}), "create")?;
+fn create(common: &Common, begin_anew: bool) -> Result<(), Failure> {
+    // An older node knows no such argument.
+    let arguments = if begin_anew { json!({"begin_anew": true}) } else { json!({}) };
+    let answer = call_shown(common, &common.backend()?, Tool::CreateSnapshot, arguments, "create")?;
     let text = format!(
         "{}: {} up to record {}, {} of it new, in {}",
         output::text(&answer, "id"),
@@ -187,44 +243,88 @@ fn create(common: &Common) -> Result<(), Failure> {
     for damage in answer["damage"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         eprintln!("the log was damaged before: {damage}");
     }
+    // This one is there and was read back; what else is wrong is no failure of it.
+    if let Some(problem) = answer["problem"].as_str() {
+        eprintln!("{problem}");
+    }
     Ok(())
 }
 
-fn list(common: &Common) -> Result<(), Failure> {
+fn list(common: &Common, nodes: &Nodes) -> Result<(), Failure> {
     let answer = if common.url.is_some() {
-        common.backend()?.call(Tool::ListSnapshots, json!({}))?
+        let arguments = nodes.named().map_or_else(|| json!({}), |node| json!({"node": node}));
+        common.backend()?.call(Tool::ListSnapshots, arguments)?
     } else {
-        snapshots_json(&Desk::open(common)?.snapshots)?
+        snapshots_json(&Desk::open(common)?.snapshots, &nodes.whose()?)?
     };
     if common.json {
-        return output::json(&answer);
+        output::json(&answer)?;
+    } else {
+        show_list(&answer)?;
     }
+    match answer["problem"].as_str() {
+        Some(problem) => Err(anyhow!("{problem}").into()),
+        None => Ok(()),
+    }
+}
+
+fn show_list(answer: &Value) -> Result<(), Failure> {
+    let others = answer["others"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let tell_others = || {
+        others.iter().try_for_each(|other| {
+            let host = other["host"].as_str().map_or_else(String::new, |host| format!(" on {host}"));
+            output::line(&format!(
+                "node {}{host} has {} there too, the newest {}; --node or --any lists them",
+                output::text(other, "node"),
+                output::counted(other["snapshots"].as_u64().unwrap_or_default(), "snapshot"),
+                output::text(other, "newest"),
+            ))
+        })
+    };
     let listed = answer["snapshots"].as_array().map(Vec::as_slice).unwrap_or_default();
     if listed.is_empty() {
-        return output::line(&format!(
-            "no snapshots in {}; `cairn snapshot create` makes one",
-            output::text(&answer, "target")
-        ));
+        // Where they should be, what follows says so.
+        if answer["problem"].is_null() {
+            let whose = if others.is_empty() { "" } else { " of this node" };
+            let target = output::text(answer, "target");
+            output::line(&format!("no snapshots{whose} in {target}; `cairn snapshot create` makes one"))?;
+        }
+        return tell_others();
     }
+    let nodes: BTreeSet<&str> = listed.iter().filter_map(|snapshot| snapshot["node"].as_str()).collect();
+    let shows_node = nodes.len() > 1;
     let rows = listed.iter().map(|snapshot| {
         let id = output::text(snapshot, "id").to_owned();
+        let node = snapshot["node"].as_str().and_then(|node| node.get(..8)).unwrap_or_default();
+        let node = shows_node.then(|| node.to_owned());
         match snapshot["problem"].as_str() {
-            Some(problem) => vec![id, "unreadable".to_owned(), problem.to_owned()],
-            None => vec![
-                id,
-                output::text(snapshot, "kind").to_owned(),
-                output::text(snapshot, "created").to_owned(),
-                output::count(snapshot, "lsn"),
-                output::size(snapshot, "bytes"),
-                output::size(snapshot, "new_bytes"),
-                output::text(snapshot, "verified_at").to_owned(),
-            ],
+            Some(problem) => {
+                [id].into_iter().chain(node).chain(["unreadable".to_owned(), problem.to_owned()]).collect()
+            }
+            None => [id]
+                .into_iter()
+                .chain(node)
+                .chain([
+                    output::text(snapshot, "kind").to_owned(),
+                    output::text(snapshot, "created").to_owned(),
+                    output::count(snapshot, "lsn"),
+                    output::size(snapshot, "bytes"),
+                    output::size(snapshot, "new_bytes"),
+                    output::text(snapshot, "verified_at").to_owned(),
+                ])
+                .collect(),
         }
     });
-    output::table(&["id", "kind", "time", "lsn", "size", "new", "verified"], &["lsn", "size", "new"], rows.collect())
+    let titles = ["id"]
+        .into_iter()
+        .chain(shows_node.then_some("node"))
+        .chain(["kind", "time", "lsn", "size", "new", "verified"]);
+    output::table(&titles.collect::<Vec<_>>(), &["lsn", "size", "new"], rows.collect())?;
+    tell_others()
 }
 
 fn verify(common: &Common, id: Option<&str>) -> Result<(), Failure> {
+    let newest = id.is_none();
     let value = match Backend::running(common.address(), common.load()?)? {
         Some(node) => shown(common, &node, "verify", || node.verify_snapshot(id))?,
         None => None,
@@ -236,7 +336,7 @@ fn verify(common: &Common, id: Option<&str>) -> Result<(), Failure> {
             let bar = Bar::new(common);
             let verified = desk.snapshots.verify(id, &bar);
             bar.finish();
-            verified_json(&verified?)
+            verified_json(&desk.snapshots, &verified?)
         }
     };
     let id = output::text(&value, "id");
@@ -263,7 +363,12 @@ fn verify(common: &Common, id: Option<&str>) -> Result<(), Failure> {
         output::counted(number("canaries"), "question"),
         value["seconds"].as_f64().unwrap_or_default(),
     );
-    say(common, &value, &text)
+    say(common, &value, &text)?;
+    // Asked about one, the answer is about that one; asked about the newest, it is whether the backups are good.
+    match value["problem"].as_str().filter(|_| newest) {
+        Some(problem) => Err(anyhow!("{problem}").into()),
+        None => Ok(()),
+    }
 }
 
 fn drop_old(common: &Common) -> Result<(), Failure> {
@@ -283,39 +388,72 @@ fn restore(common: &Common, arguments: &RestoreArguments) -> Result<(), Failure>
         let hint = "a restore puts aside what is there now; add --yes, or --dry-run to see what would be done";
         return Err(Failure::usage(anyhow!(hint)));
     }
-    let mut id = arguments.id.clone();
     if let Some(path) = archive {
-        let desk = Desk::open(common)?;
-        let bar = Bar::new(common);
-        let imported = desk.snapshots.import(&path, &bar);
-        bar.finish();
-        id = Some(imported?.id);
+        return restore_file(common, arguments, &path);
     }
     if let Some(node) = Backend::running(common.address(), config)? {
-        return restore_running(common, &node, arguments, id.as_deref());
+        return restore_running(common, &node, arguments);
     }
-    let target = match (id, arguments.to_lsn, arguments.to_time) {
+    let target = match (arguments.id.clone(), arguments.to_lsn, arguments.to_time) {
         (Some(id), _, _) => RestoreTarget::Snapshot(id),
         (None, Some(lsn), _) => RestoreTarget::Lsn(Lsn(lsn)),
         (None, None, Some(time)) => RestoreTarget::Time(time),
         (None, None, None) => RestoreTarget::Newest,
     };
     let desk = Desk::open(common)?;
-    let plan = desk.snapshots.plan(&target)?;
-    let mut value = plan_json(&plan);
-    let text = format!(
+    let plan = desk.snapshots.plan(&target, &arguments.nodes.whose()?)?;
+    let text = plan_text(&plan);
+    if arguments.dry_run {
+        return say(common, &plan_json(&plan), &text);
+    }
+    if !arguments.yes {
+        confirm(&format!("{text}\nPut what is in {} aside and go back to this?", desk.config.data_dir.display()))?;
+    }
+    carry_out(common, &desk, plan)
+}
+
+/// Goes back to what a file holds: nothing is done, not even among the snapshots, before it was said what.
+fn restore_file(common: &Common, arguments: &RestoreArguments, path: &std::path::Path) -> Result<(), Failure> {
+    let desk = Desk::open(common)?;
+    let plan = desk.snapshots.plan_file(path)?;
+    let text = plan_text(&plan);
+    if arguments.dry_run {
+        return say(common, &plan_json(&plan), &text);
+    }
+    let running = Backend::running(common.address(), desk.config.clone())?;
+    if !arguments.yes {
+        let then = if running.is_some() { " The node starts again at the end." } else { "" };
+        let place = desk.config.data_dir.display();
+        confirm(&format!("{text}\nPut what is in {place} aside and go back to this?{then}"))?;
+    }
+    let bar = Bar::new(common);
+    let imported = desk.snapshots.import(path, &bar);
+    bar.finish();
+    let imported = imported?;
+    let Some(node) = running else {
+        let target = RestoreTarget::Snapshot(imported.id);
+        let plan = desk.snapshots.plan(&target, &Whose::Any)?;
+        return carry_out(common, &desk, plan);
+    };
+    // Whoever named the file named its node.
+    let wanted = json!({"id": imported.id, "node": "any", "confirm": "restore"});
+    let done = call_shown(common, &node, Tool::RestoreSnapshot, wanted, "restore")?;
+    tell_restored(common, &done)
+}
+
+fn plan_text(plan: &RestorePlan) -> String {
+    format!(
         "{}: {} in {}, up to record {}",
         plan.manifest.id,
         ByteSize(plan.bytes()),
         output::counted(plan.segments.len() as u64, "segment"),
         output::thousands(plan.last.0),
-    );
-    if arguments.dry_run {
-        return say(common, &value, &text);
-    }
-    if !arguments.yes {
-        confirm(&format!("{text}\nPut what is in {} aside and go back to this?", desk.config.data_dir.display()))?;
-    }
+    )
+}
+
+/// Restores into the data directory, which nobody has open.
+fn carry_out(common: &Common, desk: &Desk, plan: RestorePlan) -> Result<(), Failure> {
+    let mut value = plan_json(&plan);
     let bar = Bar::new(common);
     let restored = desk.snapshots.restore(plan, &bar);
     bar.finish();
@@ -349,18 +487,18 @@ fn plan_json(plan: &RestorePlan) -> Value {
 }
 
 /// The node does it itself, while it serves.
-fn restore_running(
-    common: &Common,
-    node: &Backend,
-    arguments: &RestoreArguments,
-    id: Option<&str>,
-) -> Result<(), Failure> {
+fn restore_running(common: &Common, node: &Backend, arguments: &RestoreArguments) -> Result<(), Failure> {
     let wanted = |dry_run: bool| {
-        json!({
-            "id": id, "to_lsn": arguments.to_lsn,
+        let mut wanted = json!({
+            "id": arguments.id, "to_lsn": arguments.to_lsn,
             "to_time": arguments.to_time.map(|time| time.to_string()), "dry_run": dry_run,
             "confirm": if dry_run { Value::Null } else { "restore".into() },
-        })
+        });
+        // An older node knows no such argument.
+        if let Some(named) = arguments.nodes.named() {
+            wanted["node"] = named.into();
+        }
+        wanted
     };
     let plan = node.call(Tool::RestoreSnapshot, wanted(true))?;
     let text = format!(
@@ -378,17 +516,21 @@ fn restore_running(
         confirm(&format!("{text}\nGo back to this? The node starts again at the end."))?;
     }
     let done = call_shown(common, node, Tool::RestoreSnapshot, wanted(false), "restore")?;
-    let then = match output::text(&done, "status") {
+    tell_restored(common, &done)
+}
+
+fn tell_restored(common: &Common, done: &Value) -> Result<(), Failure> {
+    let then = match output::text(done, "status") {
         "restarting" => "the node starts again on it",
         _ => "it takes its place when the process that has the data directory open has ended",
     };
     let text = format!(
         "restored to record {}: {}; {then}; what was there is in {} until `cairn snapshot restore --drop-old`",
-        output::count(&done, "lsn"),
+        output::count(done, "lsn"),
         output::counted(done["documents"].as_u64().unwrap_or_default(), "document"),
-        output::text(&done, "old_data"),
+        output::text(done, "old_data"),
     );
-    say(common, &done, &text)
+    say(common, done, &text)
 }
 
 fn confirm(question: &str) -> Result<(), Failure> {
@@ -402,19 +544,20 @@ fn confirm(question: &str) -> Result<(), Failure> {
     }
 }
 
-fn export(common: &Common, path: &std::path::Path, id: Option<&str>) -> Result<(), Failure> {
+fn export(common: &Common, path: &std::path::Path, id: Option<&str>, nodes: &Nodes) -> Result<(), Failure> {
     let desk = Desk::open(common)?;
+    let whose = nodes.whose()?;
     let bar = Bar::new(common);
     let to = if path.is_dir() {
         let id = match id {
             Some(id) => id.to_owned(),
-            None => desk.snapshots.plan(&RestoreTarget::Newest)?.manifest.id,
+            None => desk.snapshots.newest_id(&whose)?,
         };
         path.join(format!("{id}.{EXTENSION}"))
     } else {
         path.to_owned()
     };
-    let exported = desk.snapshots.export(id, &to, &bar);
+    let exported = desk.snapshots.export(id, &whose, &to, &bar);
     bar.finish();
     let (id, bytes) = exported?;
     let text = format!("{id}: {} in {}", ByteSize(bytes), to.display());
@@ -432,8 +575,8 @@ fn import(common: &Common, path: &std::path::Path) -> Result<(), Failure> {
     say(common, &json!({"id": manifest.id, "target": target, "bytes": manifest.bytes()}), &text)
 }
 
-fn prune(common: &Common, dry_run: bool) -> Result<(), Failure> {
-    let pruned = Desk::open(common)?.snapshots.prune(dry_run)?;
+fn prune(common: &Common, dry_run: bool, nodes: &Nodes) -> Result<(), Failure> {
+    let pruned = Desk::open(common)?.snapshots.prune(&nodes.whose()?, dry_run)?;
     let value = json!({
         "dry_run": dry_run, "snapshots": pruned.snapshots, "segments": pruned.segments, "bytes": pruned.bytes,
         "kept": pruned.kept, "unreadable": pruned.unreadable,
@@ -456,7 +599,7 @@ fn prune(common: &Common, dry_run: bool) -> Result<(), Failure> {
 
 fn schedule(common: &Common) -> Result<(), Failure> {
     let desk = Desk::open(common)?;
-    let (health, told) = (desk.snapshots.health(), desk.snapshots.config());
+    let (health, told) = (desk.snapshots.look(), desk.snapshots.config());
     let retention = &told.retention;
     let value = json!({
         "target": health.target, "scheduled": health.scheduled,
@@ -464,13 +607,23 @@ fn schedule(common: &Common) -> Result<(), Failure> {
         "daily": retention.daily, "weekly": retention.weekly, "monthly": retention.monthly,
         "max_bytes": retention.max_bytes, "point_in_time_seconds": retention.point_in_time.as_secs(),
         "encrypted": told.key_file.is_some(),
-        "newest": health.state.created.as_ref().map(|taken| &taken.id), "age_seconds": health.age_seconds,
-        "verified": health.state.verified.as_ref().map(|proof| &proof.id),
+        "state": health.standing, "problem": health.problem, "snapshots": health.snapshots, "missing": health.missing,
+        "newest": health.newest, "age_seconds": health.age_seconds, "verified": health.verified,
         "verified_age_seconds": health.verified_age_seconds, "warnings": health.warnings,
     });
     if common.json {
-        return output::json(&value);
+        output::json(&value)?;
+    } else {
+        show_schedule(&health, told)?;
     }
+    match health.problem {
+        Some(problem) => Err(anyhow!("{problem}").into()),
+        None => Ok(()),
+    }
+}
+
+fn show_schedule(health: &Health, told: &snapshot::Config) -> Result<(), Failure> {
+    let retention = &told.retention;
     let line = |label: &str, value: String| output::line(&format!("{label:<12}{value}"));
     line("target", health.target.clone())?;
     if health.scheduled {
@@ -494,10 +647,13 @@ fn schedule(common: &Common) -> Result<(), Failure> {
             retention.point_in_time.as_secs() / 3_600
         ),
     )?;
-    let newest = health.state.created.as_ref().zip(health.age_seconds);
-    line("newest", newest.map_or_else(|| "none yet".to_owned(), |(taken, age)| format!("{}, {}", taken.id, ago(age))))?;
-    let proof = health.state.verified.as_ref().zip(health.verified_age_seconds);
-    line("proved", proof.map_or_else(|| "none yet".to_owned(), |(proof, age)| format!("{}, {}", proof.id, ago(age))))?;
+    let none = || if health.problem.is_some() { "unknown".to_owned() } else { "none yet".to_owned() };
+    let shown = |id: &Option<String>, age: Option<u64>| {
+        let known = id.as_ref().zip(age);
+        known.map_or_else(none, |(id, age)| format!("{id}, {}", ago(age)))
+    };
+    line("newest", shown(&health.newest, health.age_seconds))?;
+    line("proved", shown(&health.verified, health.verified_age_seconds))?;
     health.warnings.iter().try_for_each(|warning| line("warning", warning.clone()))
 }
 

@@ -7,7 +7,8 @@ use super::{Common, Failure, output};
 use crate::mcp::Tool;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit code 3 means that the node is not ready.")]
+#[command(after_help = "\
+Exit code 3 means that the node is not ready, exit code 4 that it serves and that its snapshots are not where they should be.")]
 pub(super) struct Arguments {}
 
 pub(super) fn run(common: &Common, _: &Arguments) -> Result<(), Failure> {
@@ -20,7 +21,11 @@ pub(super) fn run(common: &Common, _: &Arguments) -> Result<(), Failure> {
         show(&answer)?;
     }
     match answer["ready"].as_bool() {
-        Some(true) => Ok(()),
+        Some(true) => match answer["snapshots"]["problem"].as_str() {
+            // Said in its line already, and what to do about it.
+            Some(_) => Err(Failure::backups(anyhow!("the node serves; its snapshots are not what they should be"))),
+            None => Ok(()),
+        },
         _ => Err(Failure::unreachable(anyhow!("the node is not ready"))),
     }
 }
@@ -63,9 +68,20 @@ fn show(answer: &Value) -> Result<(), Failure> {
     }
     let snapshots = &answer["snapshots"];
     let age = |name: &str| snapshots[name].as_u64().map(super::snapshot::ago);
-    let newest = age("age_seconds").map_or_else(|| "none yet".to_owned(), |age| format!("newest {age}"));
+    let newest = age("age_seconds").map(|age| format!("newest {age}"));
     let proved = age("verified_age_seconds").map_or_else(|| "none proved".to_owned(), |age| format!("proved {age}"));
-    line("snapshots", format!("{newest}, {proved}, in {}", output::text(snapshots, "target")))?;
+    let place = output::text(snapshots, "target");
+    let known = newest.map(|newest| format!("{newest}, {proved}, in {place}"));
+    match (snapshots["problem"].as_str(), known) {
+        (Some(problem), Some(known)) => {
+            line("snapshots", format!("PROBLEM: {problem}"))?;
+            line("", known)?;
+        }
+        (Some(problem), None) => line("snapshots", format!("PROBLEM: {problem}"))?,
+        (None, Some(known)) => line("snapshots", known)?,
+        (None, None) if snapshots["state"] == "unknown" => line("snapshots", format!("not looked for yet in {place}"))?,
+        (None, None) => line("snapshots", format!("none yet, in {place}"))?,
+    }
     for work in snapshots["under_way"].as_array().into_iter().flatten() {
         line("", super::snapshot::under_way(work))?;
     }

@@ -19,6 +19,8 @@ use super::release::{CURRENT, Release};
 const ASK_EVERY: Duration = Duration::from_millis(250);
 /// Exit code of a command that found the node not ready.
 const NOT_READY: i32 = 3;
+/// Its exit code when the node serves and its snapshots are not where they should be: no reason to take a release back.
+const BACKUPS: i32 = 4;
 
 /// Reads the format of a data directory; `None` when there is no data.
 pub type FormatOf<'a> = Box<dyn Fn(&Path) -> Result<Option<u16>, Cause> + 'a>;
@@ -79,7 +81,8 @@ pub(super) fn ask(executable: &Path, arguments: &[&str], prepare: impl FnOnce(&m
     prepare(&mut command);
     let output = command.output().map_err(|error| (None, failed(error.to_string())))?;
     let said = String::from_utf8_lossy(&output.stderr);
-    if !output.status.success() {
+    let is_answered = output.status.success() || (arguments == ["status"] && output.status.code() == Some(BACKUPS));
+    if !is_answered {
         return Err((output.status.code(), failed(said.trim().to_owned())));
     }
     serde_json::from_slice(&output.stdout).map_err(|error| (None, failed(format!("its answer is no JSON: {error}"))))

@@ -315,7 +315,22 @@ pub(super) struct SnapshotStatus {
     pub target: String,
     /// Whether the log is shipped there by itself.
     pub scheduled: bool,
-    /// Id of the newest one that was taken here.
+    /// ok; new where nothing was put yet; unknown before the first look; else what is wrong: gone, empty, foreign, missing, incomplete,
+    /// unreadable, no_key, mixed, unmounted, unreachable or unanswered.
+    pub state: &'static str,
+    /// What is wrong, in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// How many of this node's snapshots are there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<usize>,
+    /// How many should be there and are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<usize>,
+    /// When the place was looked at, seconds ago.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen_seconds: Option<u64>,
+    /// Id of this node's newest one that is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub newest: Option<String>,
     /// Its age.
@@ -364,6 +379,9 @@ pub(super) struct CreateSnapshotAnswer {
     pub documents: u64,
     /// Questions whose answers are kept for the proof.
     pub canaries: usize,
+    /// What else is wrong with the place where snapshots go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// Damage of the log that the snapshot has too.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub damage: Vec<String>,
@@ -373,13 +391,36 @@ pub(super) struct CreateSnapshotAnswer {
 pub(super) struct ListSnapshotsAnswer {
     /// Where they are.
     pub target: String,
+    /// As in get_status: ok, new, or what is wrong.
+    pub state: &'static str,
+    /// What is wrong, in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// Newest first.
     pub snapshots: Vec<SnapshotSummary>,
+    /// Other nodes that have snapshots there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<OtherNode>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct OtherNode {
+    /// Its id.
+    pub node: String,
+    /// Name of its machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    pub snapshots: usize,
+    /// Id of its newest one.
+    pub newest: String,
 }
 
 #[derive(Debug, Default, Serialize, JsonSchema)]
 pub(super) struct SnapshotSummary {
     pub id: String,
+    /// The node that it is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// manual, scheduled or shipped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,

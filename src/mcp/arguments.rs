@@ -367,7 +367,27 @@ pub(super) struct DeleteCollection {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+pub(super) struct CreateSnapshot {
+    /// Goes on without snapshots that are missing, in a place that is gone, empty or another one. Only when a person says that they
+    /// are given up.
+    #[serde(default)]
+    pub begin_anew: bool,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListSnapshots {
+    /// Another node whose snapshots are meant: the beginning of its id, or any for those of all nodes.
+    #[serde(default)]
+    pub node: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RestoreSnapshot {
+    /// Another node whose data is to replace this node's: the beginning of its id, or any.
+    #[serde(default)]
+    pub node: Option<String>,
     /// Id of a snapshot from list_snapshots. The newest when neither this nor a position nor a time is given.
     #[serde(default, alias = "snapshot")]
     pub id: Option<String>,

@@ -144,18 +144,12 @@ impl NodeTools {
             Tool::DeleteDocuments => answer(self.delete_documents(arguments::read(arguments)?).await?),
             Tool::CreateCollection => answer(self.create_collection(arguments::read(arguments)?).await?),
             Tool::DeleteCollection => answer(self.delete_collection(arguments::read(arguments)?).await?),
-            Tool::CreateSnapshot => {
-                arguments::read::<arguments::Nothing>(arguments)?;
-                answer(self.backups.create(progress).await?)
-            }
-            Tool::ListSnapshots => {
-                arguments::read::<arguments::Nothing>(arguments)?;
-                answer(self.backups.list().await?)
-            }
+            Tool::CreateSnapshot => answer(self.backups.create(arguments::read(arguments)?, progress).await?),
+            Tool::ListSnapshots => answer(self.backups.list(arguments::read(arguments)?).await?),
             Tool::RestoreSnapshot => answer(self.backups.restore(arguments::read(arguments)?, progress).await?),
             Tool::GetStatus => {
                 arguments::read::<arguments::Nothing>(arguments)?;
-                answer(self.status())
+                answer(self.status().await)
             }
         }
     }
@@ -233,7 +227,8 @@ impl NodeTools {
         })
     }
 
-    fn status(&self) -> answers::StatusAnswer {
+    async fn status(&self) -> answers::StatusAnswer {
+        let snapshots = self.backups.status().await;
         let reader = self.library.reader();
         let collections = self.library.collections();
         let mut reasons = self.readiness.reasons();
@@ -275,7 +270,7 @@ impl NodeTools {
                 .collect(),
             data_dir: self.library.data_dir().display().to_string(),
             gpu: shapes::gpu(&self.library),
-            snapshots: self.backups.status(),
+            snapshots,
         }
     }
 }

@@ -69,10 +69,10 @@ tools! {
         "Deletes a collection with all its documents. Needs its name twice.";
     GetStatus "get_status", "Status", Nothing -> StatusAnswer, READS,
         "Tells how the node is: version, readiness, sizes, whether writes are accepted.";
-    CreateSnapshot "create_snapshot", "Create snapshot", Nothing -> CreateSnapshotAnswer, WRITES,
+    CreateSnapshot "create_snapshot", "Create snapshot", CreateSnapshot -> CreateSnapshotAnswer, WRITES,
         "Takes a snapshot of the whole node, a backup that can be restored. Copies only what the last one does not have.";
-    ListSnapshots "list_snapshots", "List snapshots", Nothing -> ListSnapshotsAnswer, READS,
-        "Lists the snapshots there are, newest first.";
+    ListSnapshots "list_snapshots", "List snapshots", ListSnapshots -> ListSnapshotsAnswer, READS,
+        "Lists this node's snapshots that are there, newest first, and says what is missing.";
     RestoreSnapshot "restore_snapshot", "Restore snapshot", RestoreSnapshot -> RestoreSnapshotAnswer, DESTROYS,
         "Takes the whole node back to a snapshot, to a position of the log or to a moment. Builds and checks the old state first, then starts the node again on it; what is there now is kept aside. Use dry_run first to see what would be done.";
 }

@@ -122,6 +122,24 @@ fn append(archive: &mut tar::Builder<BufWriter<File>>, name: &str, length: u64, 
     archive.append_data(&mut header, name, content)
 }
 
+/// The manifest of an archive; nothing else in it is looked at.
+pub(super) fn peek(from: &Path) -> Result<SnapshotManifest, ArchiveError> {
+    let read = |source| ArchiveError::Read { path: from.to_owned(), source };
+    let mut archive = tar::Archive::new(BufReader::new(File::open(from).map_err(read)?));
+    first(&mut archive.entries().map_err(read)?, from)
+}
+
+/// The manifest, which is the first entry.
+fn first<R: Read>(entries: &mut tar::Entries<'_, R>, from: &Path) -> Result<SnapshotManifest, ArchiveError> {
+    let content = |what: String| ArchiveError::Content { path: from.to_owned(), what };
+    let first = entries.next().ok_or_else(|| content("it is empty".to_owned()))?;
+    let mut bytes = Vec::new();
+    first
+        .and_then(|entry| entry.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes))
+        .map_err(|error| content(error.to_string()))?;
+    SnapshotManifest::decode(&bytes).map_err(|source| ArchiveError::Manifest { path: from.to_owned(), source })
+}
+
 /// Puts the snapshot of an archive into a repository. Every segment is checked before the manifest is written.
 pub(super) fn import(
     repository: &Repository,
@@ -138,13 +156,17 @@ pub(super) fn import(
     create_dirs(scratch).map_err(write(scratch))?;
     let mut archive = tar::Archive::new(BufReader::with_capacity(1 << 20, File::open(from).map_err(read)?));
     let mut entries = archive.entries().map_err(read)?;
-    let first = entries.next().ok_or_else(|| content("it is empty".to_owned()))?;
-    let mut bytes = Vec::new();
-    first
-        .and_then(|entry| entry.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes))
-        .map_err(|error| content(error.to_string()))?;
-    let mut manifest =
-        SnapshotManifest::decode(&bytes).map_err(|source| ArchiveError::Manifest { path: from.to_owned(), source })?;
+    let mut manifest = first(&mut entries, from)?;
+    match repository.snapshot(&manifest.id) {
+        Err(RepositoryError::NoSuchSnapshot { .. }) => {}
+        Ok(there) if there.node == manifest.node && there.last == manifest.last => {}
+        Ok(_) => {
+            return Err(content(format!("{} has another snapshot of its id, {}", repository.target(), manifest.id)));
+        }
+        // It takes the place of one that is no good.
+        Err(error) if error.fault() == Fault::Damage => {}
+        Err(error) => return Err(error.into()),
+    }
     let (mut done, total) = (0, manifest.bytes());
     let piece = scratch.join("import.seg");
     for segment in &mut manifest.segments {
@@ -176,7 +198,7 @@ pub(super) fn import(
             return Err(content(format!("{name}: digest is {actual}, the manifest says {}", segment.blake3)));
         }
         segment.file = repository.segment_name(segment.first.0, segment.end.0, &actual);
-        repository.put_segment(&segment.file, &piece)?;
+        repository.put_segment(&segment.file, &piece, &actual)?;
     }
     let _ = fs::remove_file(&piece);
     repository.put_manifest(&manifest)?;

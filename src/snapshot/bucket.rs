@@ -2,38 +2,43 @@
 //!
 //! Invariants: every request and every pause within an answer has a deadline; refusals for overload, lost connections and
 //! time-outs are repeated with growing pauses. An object is visible when it is whole: large files go up in parts that the
-//! service puts together at the end, and the parts of a failed upload are given up.
+//! service puts together at the end, and the parts of a failed upload are given up. Nothing is stored because the service says
+//! so: every object is read back. Nothing is there because it is listed, or gone because it is not, before [`super::listing`] has
+//! looked at the page. No answer is kept in memory beyond a limit.
 
+use std::collections::HashSet;
 use std::env;
+use std::error::Error as _;
 use std::fs::{self, File, OpenOptions};
-use std::future::Future as _;
+use std::future::{Future as _, poll_fn};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path as FilePath, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
 use http_body::{Body, Frame};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector as TcpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse, HttpResponseBody,
     HttpService,
 };
+use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
 use object_store::path::Path;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt as _, PutPayload, RetryConfig};
+use object_store::{BackoffConfig, ClientOptions, ObjectStoreExt as _, PutPayload, RetryConfig};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
+use super::listing::{EMPTY_PAGES_MAX, ListingError, NAMES_MAX, PAGES_MAX, check_page};
 use super::repository::Stored;
-use crate::base::{Fault, UnixMillis};
+use crate::base::{Digest, Fault, UnixMillis};
 
 /// Until the head of an answer, besides the time that the request's own bytes may take, …
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -44,8 +49,14 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Files up to here go up in one request, larger ones in parts of this size. At least 5 MiB, the service's own minimum.
 const PART_BYTES: usize = 8 << 20;
-/// Times that a whole file is tried, besides the repetitions of each request.
+/// Times that a whole file is tried, and that what was stored is asked for, besides the repetitions of each request.
 const ATTEMPTS: u32 = 3;
+/// For a whole listing: 2 million names by a slow service.
+const LISTING_TIMEOUT: Duration = Duration::from_secs(300);
+/// A page of 1,000 names of 1,024 bytes each, with all else that services say about them.
+const PAGE_BYTES_MAX: usize = 16 << 20;
+/// Answers other than objects and listings, errors above all.
+const SMALL_BYTES_MAX: usize = 1 << 20;
 
 /// Which bucket, and how it is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +105,20 @@ pub enum BucketError {
         /// Which file.
         path: PathBuf,
     },
+    /// The listing cannot be believed.
+    #[error(transparent)]
+    Listing {
+        /// Why.
+        source: ListingError,
+    },
+    /// What was stored is not there.
+    #[error("the service said that it stored {name}, and {found}")]
+    NotKept {
+        /// The object.
+        name: String,
+        /// What it gave back.
+        found: String,
+    },
     /// The object is larger than anything of ours.
     #[error("the object has {found} bytes, expected at most {most}")]
     TooLarge {
@@ -110,7 +135,9 @@ impl BucketError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::NotFound | Self::TooLarge { .. } => Fault::Damage,
-            Self::Service { .. } | Self::File { .. } => Fault::Environment,
+            Self::Service { .. } | Self::File { .. } | Self::Listing { .. } | Self::NotKept { .. } => {
+                Fault::Environment
+            }
             Self::NoAccessKey | Self::AccessKey { .. } => Fault::Caller,
         }
     }
@@ -118,6 +145,14 @@ impl BucketError {
 
 impl From<object_store::Error> for BucketError {
     fn from(source: object_store::Error) -> Self {
+        // The page is looked at below the library, which passes our own error through.
+        let mut cause = source.source();
+        while let Some(error) = cause {
+            if let Some(listing) = error.downcast_ref::<ListingError>() {
+                return Self::Listing { source: listing.clone() };
+            }
+            cause = error.source();
+        }
         match source {
             object_store::Error::NotFound { .. } => Self::NotFound,
             source => Self::Service { source },
@@ -127,7 +162,7 @@ impl From<object_store::Error> for BucketError {
 
 /// An open bucket. Calls block until the runtime has carried them out.
 pub(super) struct Bucket {
-    store: Arc<dyn ObjectStore>,
+    store: AmazonS3,
     prefix: String,
     runtime: Handle,
 }
@@ -156,41 +191,124 @@ impl Bucket {
         if let Some(endpoint) = &config.endpoint {
             builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
         }
-        Ok(Self { store: Arc::new(builder.build()?), prefix: config.prefix.clone(), runtime })
+        Ok(Self { store: builder.build()?, prefix: config.prefix.clone(), runtime })
     }
 
     fn path(&self, name: &str) -> Path {
         Path::from(if self.prefix.is_empty() { name.to_owned() } else { format!("{}/{name}", self.prefix) })
     }
 
+    /// The objects directly below a folder.
     pub(super) fn list(&self, folder: &str) -> Result<Vec<Stored>, BucketError> {
         let path = self.path(folder);
-        let listed = self.runtime.block_on(self.store.list(Some(&path)).try_collect::<Vec<_>>());
-        let listed = match listed.map_err(BucketError::from) {
-            Err(BucketError::NotFound) => Vec::new(),
-            listed => listed?,
-        };
-        let stored = listed.into_iter().filter_map(|object| {
-            let since = UnixMillis(object.last_modified.timestamp_millis());
-            Some(Stored { name: object.location.filename()?.to_owned(), bytes: object.size, since })
-        });
-        Ok(stored.collect())
+        self.runtime.block_on(async {
+            let listing = timeout(LISTING_TIMEOUT, self.pages(&path)).await;
+            let seconds = LISTING_TIMEOUT.as_secs();
+            listing.map_err(|_| BucketError::Listing { source: ListingError::TooSlow { seconds } })?
+        })
+    }
+
+    async fn pages(&self, folder: &Path) -> Result<Vec<Stored>, BucketError> {
+        let failed = |source| BucketError::Listing { source };
+        let prefix = format!("{folder}/");
+        let (mut stored, mut names, mut tokens) = (Vec::new(), HashSet::new(), HashSet::new());
+        let (mut page_token, mut empty_pages) = (None, 0);
+        for _ in 0..PAGES_MAX {
+            let options = PaginatedListOptions { page_token: page_token.take(), ..PaginatedListOptions::default() };
+            let page = self.store.list_paginated(Some(&prefix), options).await?;
+            let page_is_empty = page.result.objects.is_empty();
+            for object in page.result.objects {
+                // A folder below this one, or the mark of the folder itself that some consoles make.
+                let Some(name) = object.location.as_ref().strip_prefix(&prefix).filter(|name| !name.contains('/'))
+                else {
+                    continue;
+                };
+                if !names.insert(name.to_owned()) {
+                    return Err(failed(ListingError::Repeats));
+                }
+                let since = UnixMillis(object.last_modified.timestamp_millis());
+                stored.push(Stored { name: name.to_owned(), bytes: object.size, since });
+            }
+            empty_pages = if page_is_empty { empty_pages + 1 } else { 0 };
+            if stored.len() > NAMES_MAX || empty_pages > EMPTY_PAGES_MAX {
+                break;
+            }
+            match page.page_token.filter(|token| !token.is_empty()) {
+                None => return Ok(stored),
+                Some(token) if !tokens.insert(token.clone()) => return Err(failed(ListingError::Repeats)),
+                token => page_token = token,
+            }
+        }
+        Err(failed(ListingError::Endless { pages: tokens.len(), names: stored.len() }))
     }
 
     pub(super) fn get(&self, name: &str, most: u64) -> Result<Vec<u8>, BucketError> {
         let path = self.path(name);
         self.runtime.block_on(async {
-            let found = self.store.get(&path).await?;
-            if found.meta.size > most {
-                return Err(BucketError::TooLarge { found: found.meta.size, most });
-            }
-            Ok(found.bytes().await?.to_vec())
+            let mut bytes = Vec::new();
+            self.read(&path, most, |piece| {
+                bytes.extend_from_slice(piece);
+                Ok(())
+            })
+            .await?;
+            Ok(bytes)
         })
     }
 
+    /// Hands an object's bytes to `take` as they come, `most` of them.
+    async fn read(
+        &self,
+        path: &Path,
+        most: u64,
+        mut take: impl FnMut(&[u8]) -> Result<(), BucketError>,
+    ) -> Result<(), BucketError> {
+        let found = self.store.get(path).await?;
+        let mut length = 0;
+        let mut pieces = found.into_stream();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece?;
+            length += piece.len() as u64;
+            if length > most {
+                return Err(BucketError::TooLarge { found: length, most });
+            }
+            take(&piece)?;
+        }
+        Ok(())
+    }
+
+    /// Stores a small object and reads it back.
     pub(super) fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), BucketError> {
-        let path = self.path(name);
-        Ok(self.runtime.block_on(self.store.put(&path, PutPayload::from(bytes))).map(drop)?)
+        let (path, sent) = (self.path(name), Sent { bytes: bytes.len() as u64, digest: Digest::of(&bytes) });
+        self.runtime.block_on(async {
+            self.store.put(&path, PutPayload::from(bytes)).await?;
+            self.read_back(&path, sent).await
+        })
+    }
+
+    /// Asks for what was stored. Some services show an object, or its new content, only a moment after they took it.
+    async fn read_back(&self, path: &Path, sent: Sent) -> Result<(), BucketError> {
+        let mut attempt = 1;
+        loop {
+            let (mut hasher, mut bytes) = (blake3::Hasher::new(), 0);
+            let read = self.read(path, sent.bytes, |piece| {
+                bytes += piece.len() as u64;
+                hasher.update(piece);
+                Ok(())
+            });
+            let found = match read.await {
+                Ok(()) if bytes == sent.bytes && Digest(*hasher.finalize().as_bytes()) == sent.digest => return Ok(()),
+                Ok(()) if bytes == sent.bytes => "gives back other bytes".to_owned(),
+                Ok(()) => format!("gives back {bytes} bytes of {}", sent.bytes),
+                Err(BucketError::TooLarge { .. }) => format!("gives back more than the {} bytes", sent.bytes),
+                Err(BucketError::NotFound) => "does not have it".to_owned(),
+                Err(error) => return Err(error),
+            };
+            if attempt == ATTEMPTS {
+                return Err(BucketError::NotKept { name: path.to_string(), found });
+            }
+            sleep(Duration::from_millis(250 << attempt)).await;
+            attempt += 1;
+        }
     }
 
     pub(super) fn delete(&self, name: &str) -> Result<(), BucketError> {
@@ -201,25 +319,31 @@ impl Bucket {
         }
     }
 
-    /// Uploads a file. Memory: one part.
+    /// Uploads a file and reads it back. Memory: one part.
     pub(super) fn upload(&self, name: &str, from: &FilePath) -> Result<(), BucketError> {
         let path = self.path(name);
-        self.runtime.block_on(repeated(async || self.try_upload(&path, from).await))
+        self.runtime.block_on(repeated(async || {
+            let sent = self.try_upload(&path, from).await?;
+            self.read_back(&path, sent).await
+        }))
     }
 
-    async fn try_upload(&self, path: &Path, from: &FilePath) -> Result<(), BucketError> {
+    async fn try_upload(&self, path: &Path, from: &FilePath) -> Result<Sent, BucketError> {
         let failed = |source| BucketError::File { path: from.to_owned(), source };
         let mut file = File::open(from).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
         // Local reads of a part are short beside its way over the network.
+        let (mut hasher, mut bytes) = (blake3::Hasher::new(), 0);
         let mut part = || -> Result<Bytes, BucketError> {
             let mut part = Vec::new();
             (&mut file).take(PART_BYTES as u64).read_to_end(&mut part).map_err(failed)?;
+            hasher.update(&part);
+            bytes += part.len() as u64;
             Ok(part.into())
         };
         if length <= PART_BYTES as u64 {
             self.store.put(path, PutPayload::from(part()?)).await?;
-            return Ok(());
+            return Ok(Sent { bytes, digest: Digest(*hasher.finalize().as_bytes()) });
         }
         let mut upload = self.store.put_multipart(path).await?;
         let mut sent = async || -> Result<(), BucketError> {
@@ -240,24 +364,27 @@ impl Bucket {
             // The service forgets what is left of it by its own rules.
             let _ = upload.abort().await;
         }
-        done
+        done?;
+        Ok(Sent { bytes, digest: Digest(*hasher.finalize().as_bytes()) })
     }
 
-    /// Downloads an object into a file, which is replaced. Not synced.
-    pub(super) fn download(&self, name: &str, to: &FilePath) -> Result<(), BucketError> {
+    /// Downloads an object of at most `most` bytes into a file, which is replaced. Not synced.
+    pub(super) fn download(&self, name: &str, to: &FilePath, most: u64) -> Result<(), BucketError> {
         let path = self.path(name);
         self.runtime.block_on(repeated(async || {
             let failed = |source| BucketError::File { path: to.to_owned(), source };
-            let found = self.store.get(&path).await?;
             let _ = fs::remove_file(to);
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(failed)?;
-            let mut pieces = found.into_stream();
-            while let Some(piece) = pieces.next().await {
-                file.write_all(&piece?).map_err(failed)?;
-            }
-            Ok(())
+            self.read(&path, most, |piece| file.write_all(piece).map_err(failed)).await
         }))
     }
+}
+
+/// What was handed to the service.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    bytes: u64,
+    digest: Digest,
 }
 
 async fn repeated(work: impl AsyncFn() -> Result<(), BucketError>) -> Result<(), BucketError> {
@@ -326,19 +453,55 @@ struct Service {
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let upload = Duration::from_secs(request.body().content_length() as u64 / UPLOAD_RATE_MIN);
+        let is_get = request.method() == "GET";
+        let is_listing =
+            is_get && request.uri().query().is_some_and(|query| query.split('&').any(|one| one == "list-type=2"));
         let answered = timeout(ANSWER_TIMEOUT + upload, self.client.request(request)).await;
         let answer = answered.map_err(|elapsed| HttpError::new(HttpErrorKind::Timeout, elapsed))?.map_err(|error| {
             let kind = if error.is_connect() { HttpErrorKind::Connect } else { HttpErrorKind::Interrupted };
             HttpError::new(kind, error)
         })?;
-        Ok(answer.map(|body| HttpResponseBody::new(Watched { body, pause: Box::pin(sleep(STALL_TIMEOUT)) })))
+        let most = match (is_listing, is_get && answer.status().is_success()) {
+            (true, true) => PAGE_BYTES_MAX,
+            // Objects are streamed; whoever takes them counts.
+            (false, true) => usize::MAX,
+            (_, false) => SMALL_BYTES_MAX,
+        };
+        if is_listing && answer.status() == 404 {
+            return Err(HttpError::new(HttpErrorKind::Decode, ListingError::NoBucket));
+        }
+        let is_page = is_listing && answer.status().is_success();
+        let (head, body) = answer.into_parts();
+        let body = Watched { body, pause: Box::pin(sleep(STALL_TIMEOUT)), left: most };
+        if !is_page {
+            return Ok(HttpResponse::from_parts(head, HttpResponseBody::new(body)));
+        }
+        let page = collect(body).await?;
+        check_page(&page).map_err(|error| HttpError::new(HttpErrorKind::Decode, error))?;
+        Ok(HttpResponse::from_parts(head, page.into()))
     }
 }
 
-/// A body that fails when nothing comes for too long.
+async fn collect<B>(mut body: Watched<B>) -> Result<Bytes, HttpError>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        if let Ok(data) = frame?.into_data() {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(bytes.freeze())
+}
+
+/// A body that fails when nothing comes for too long, or too much.
 struct Watched<B> {
     body: B,
     pause: Pin<Box<Sleep>>,
+    /// Bytes that may still come.
+    left: usize,
 }
 
 impl<B> Body for Watched<B>
@@ -355,6 +518,12 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             self.pause.as_mut().reset(Instant::now() + STALL_TIMEOUT);
+            let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+            let Some(left) = self.left.checked_sub(bytes) else {
+                let endless = io::Error::new(io::ErrorKind::InvalidData, "the answer is longer than any of its kind");
+                return Poll::Ready(Some(Err(HttpError::new(HttpErrorKind::Decode, endless))));
+            };
+            self.left = left;
             return Poll::Ready(
                 frame.map(|frame| frame.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error))),
             );

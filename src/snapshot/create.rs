@@ -1,6 +1,6 @@
 //! Taking a snapshot.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use tokio::runtime::Handle;
 
+use super::look::Survey;
 use super::manifest::{Canary, CollectionCount, EpochEntry, FORMAT, Kind, SegmentEntry, SnapshotManifest};
-use super::repository::{Repository, RepositoryError, digest_of};
+use super::repository::{Repository, RepositoryError, Stored, digest_of};
 use super::{Probe, Progress};
 use crate::base::{Fault, Lsn, UnixMillis};
 use crate::collection::{Library, WriteError};
@@ -83,26 +84,22 @@ pub(super) struct About {
     pub(super) configuration: String,
 }
 
+/// * `found`: what is in the repository.
 pub(super) fn create(
     repository: &Repository,
+    found: &Survey,
     node: &dyn Probe,
     about: About,
     runtime: &Handle,
     progress: &dyn Progress,
 ) -> Result<Created, CreateError> {
     let library = node.library();
-    if library.reader().last() == Lsn::ZERO {
-        return Err(CreateError::Empty);
-    }
-    let known = repository.ids()?;
     let node_id = library.reader().node().to_string();
-    // Only the newest is read: there may be many, and each costs a request.
-    let newest = known.iter().filter_map(|id| repository.snapshot(id).ok()).find(|manifest| manifest.node == node_id);
     let mut attempt = 1;
     // Each time anew: compaction may have put what was sealed into one segment with what came after it.
     let (moment, (segments, new_segments, new_bytes)) = loop {
         let moment = moment(library, node, about.kind, runtime)?;
-        match store_segments(repository, library, moment.last, newest.as_ref(), progress) {
+        match store_segments(repository, library, moment.last, found, progress) {
             Err(CreateError::Moving) if attempt < ATTEMPTS => attempt += 1,
             result => break (moment, result?),
         }
@@ -115,7 +112,7 @@ pub(super) fn create(
     let history = reader.history().into_iter().filter(|epoch| epoch.first <= moment.last);
     // Ids sort by time, so no two may have the same second.
     let mut named = about.now;
-    while known.iter().any(|id| id.starts_with(&stamp(named))) {
+    while found.names.iter().any(|other| other.id.starts_with(&stamp(named))) {
         named = UnixMillis(named.0 + 1_000);
     }
     let manifest = SnapshotManifest {
@@ -132,7 +129,7 @@ pub(super) fn create(
         counts: moment.counts,
         models,
         configuration: about.configuration,
-        files: Vec::new(),
+        files: [],
         damage: reader.damage().iter().map(ToString::to_string).collect(),
         canaries: moment.canaries,
     };
@@ -173,16 +170,18 @@ fn store_segments(
     repository: &Repository,
     library: &Library,
     last: Lsn,
-    newest: Option<&SnapshotManifest>,
+    found: &Survey,
     progress: &dyn Progress,
 ) -> Result<(Vec<SegmentEntry>, usize, u64), CreateError> {
     let mut sealed = library.reader().sealed_segments();
     sealed.retain(|segment| segment.end <= last.next());
-    let there: HashSet<String> = repository.segments()?.into_iter().map(|stored| stored.name).collect();
-    let known: HashMap<Lsn, &SegmentEntry> = newest
-        .into_iter()
+    let there: HashMap<&str, &Stored> = found.segments.iter().map(|stored| (stored.name.as_str(), stored)).collect();
+    // Only the newest was read: there may be many, and each costs a request.
+    let known: HashMap<Lsn, &SegmentEntry> = found
+        .newest
+        .iter()
         .flat_map(|manifest| &manifest.segments)
-        .filter(|entry| there.contains(&entry.file))
+        .filter(|entry| there.get(entry.file.as_str()).is_some_and(|stored| stored.fits(entry.bytes)))
         .map(|entry| (entry.first, entry))
         .collect();
     let is_known = |segment: &SealedSegment| {
@@ -223,7 +222,7 @@ const NO_DIGEST: crate::base::Digest = crate::base::Digest([0; 32]);
 fn store_segment(
     repository: &Repository,
     segment: &SealedSegment,
-    there: &HashSet<String>,
+    there: &HashMap<&str, &Stored>,
 ) -> Result<(SegmentEntry, bool), CreateError> {
     let path = &segment.path;
     let read = |source: io::Error| match source.kind() {
@@ -234,9 +233,10 @@ fn store_segment(
     let digest = digest_of(path, &mut |_| {}).map_err(read)?;
     let report = check_segment(path).map_err(read)?;
     let name = repository.segment_name(segment.first.0, segment.end.0, &digest);
-    let is_new = !there.contains(&name);
+    // One that was cut is written again.
+    let is_new = there.get(name.as_str()).is_none_or(|stored| !stored.fits(segment.bytes));
     if is_new {
-        repository.put_segment(&name, path)?;
+        repository.put_segment(&name, path, &digest)?;
     }
     if inode(path).map_err(read)? != file || report.as_of != segment.as_of || report.bytes != segment.bytes {
         if is_new {

@@ -18,6 +18,8 @@ use crate::base::Fault;
 
 /// Longer headers are none of ours: one for a single key has 200 bytes. The library would read a header of any length.
 const HEADER_MAX: u64 = 64 << 10;
+/// The most by which a short file grows: its header, and the tag of its first block.
+pub(super) const OVERHEAD_MAX: u64 = HEADER_MAX + 16;
 /// The line that a header ends with begins so.
 const HEADER_END: &[u8] = b"\n---";
 
@@ -81,6 +83,15 @@ impl Key {
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let key = lines.next().and_then(|line| line.parse().ok());
         key.map(Self).ok_or_else(|| KeyError::Content { path: path.to_owned() })
+    }
+
+    /// What should be said of a key file that others than its owner and group may read.
+    #[must_use]
+    pub fn exposure(path: &Path) -> Option<String> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = fs::metadata(path).ok()?.permissions().mode() & 0o777;
+        (mode & 0o007 != 0)
+            .then(|| format!("everybody on this machine may read {} (mode {mode:04o}); `chmod 600` it", path.display()))
     }
 
     /// Writes a new key to a file that does not exist yet, readable by its owner only.

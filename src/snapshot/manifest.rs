@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Digest, Fault, Lsn, UnixMillis};
+use crate::base::{Digest, Fault, Lsn, NodeId, UnixMillis};
 use crate::store::Epoch;
 
 /// Newest manifest format that this build reads, and the one it writes.
@@ -102,16 +102,6 @@ pub struct CollectionCount {
     pub model: String,
 }
 
-/// A file of the installation, kept with the data.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InstalledFile {
-    /// Where it was.
-    pub path: String,
-    /// Its text.
-    pub text: String,
-}
-
 /// A question with the answer that the node gave when the snapshot was taken.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -164,8 +154,8 @@ pub struct SnapshotManifest {
     pub models: Vec<String>,
     /// The node's settings as TOML.
     pub configuration: String,
-    /// Files of the installation.
-    pub files: Vec<InstalledFile>,
+    /// Nothing; release 0.1.0 wants the field.
+    pub files: [(); 0],
     /// Damage that the node knew of.
     pub damage: Vec<String>,
     /// Questions with their answers.
@@ -184,6 +174,16 @@ pub enum ManifestError {
         /// Its format.
         found: u16,
     },
+    /// A field holds what no node writes: the bytes are somebody else's.
+    #[error("{field} is '{}', expected {expected}", .found.escape_debug())]
+    Field {
+        /// Which one.
+        field: &'static str,
+        /// What it holds.
+        found: String,
+        /// What it should be.
+        expected: &'static str,
+    },
     /// The bytes are those that were written, and no manifest.
     #[error("this is not a manifest")]
     Unreadable {
@@ -197,7 +197,7 @@ impl ManifestError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Damaged | Self::Unreadable { .. } => Fault::Damage,
+            Self::Damaged | Self::Field { .. } | Self::Unreadable { .. } => Fault::Damage,
             Self::FormatTooNew { .. } => Fault::Environment,
         }
     }
@@ -227,7 +227,32 @@ impl SnapshotManifest {
         if found > FORMAT {
             return Err(ManifestError::FormatTooNew { found });
         }
-        serde_json::from_slice(body).map_err(unreadable)
+        let manifest: Self = serde_json::from_slice(body).map_err(unreadable)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Whether everything that becomes the name of a file, or is compared as an id, has the form that a node gives it: the
+    /// digest proves that nothing changed since it was written, and not who wrote it.
+    fn check(&self) -> Result<(), ManifestError> {
+        let refuse = |field, found: &str, expected| {
+            Err(ManifestError::Field { field, found: found.chars().take(100).collect(), expected })
+        };
+        if !is_id(&self.id) {
+            return refuse("id", &self.id, "a time and a position, such as 20260728T093000Z-1234");
+        }
+        if self.node.parse::<NodeId>().is_err() {
+            return refuse("node", &self.node, "32 hex digits");
+        }
+        for segment in &self.segments {
+            if !is_file_name(&segment.file) {
+                return refuse("file", &segment.file, "the name of a segment file");
+            }
+            if segment.digest().is_none() {
+                return refuse("blake3", &segment.blake3, "64 hex digits");
+            }
+        }
+        Ok(())
     }
 
     /// The inner object, if all around it and its digest are right.
@@ -250,6 +275,26 @@ impl SnapshotManifest {
         let count = self.history.iter().take_while(|epoch| epoch.first <= last).count();
         &self.history[..count]
     }
+}
+
+/// Whether a text is the id of a snapshot: `YYYYMMDDTHHMMSSZ-<position>`. Such a text is also a safe file name.
+pub(super) fn is_id(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let Some((stamp, position)) = text.split_once('-') else { return false };
+    stamp.len() == 16
+        && stamp.is_ascii()
+        && digits(&stamp[..8])
+        && stamp[8..].starts_with('T')
+        && digits(&stamp[9..15])
+        && stamp.ends_with('Z')
+        && digits(position)
+        && position.len() <= 20
+}
+
+/// Whether a text is the plain name of a segment file, wherever it is put together with a folder.
+fn is_file_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+    text.len() <= 128 && text.bytes().all(plain) && text.contains(".seg") && !text.starts_with('.')
 }
 
 #[cfg(test)]
@@ -293,7 +338,7 @@ pub(super) mod tests {
             }]),
             models: vec!["static".to_owned()],
             configuration: "[node]\n".to_owned(),
-            files: Vec::new(),
+            files: [],
             damage: Vec::new(),
             canaries: vec![Canary {
                 collection: "notes".to_owned(),
@@ -319,6 +364,28 @@ pub(super) mod tests {
         }
         for length in 0..bytes.len() {
             assert!(SnapshotManifest::decode(&bytes[..length]).is_err(), "cut to {length}");
+        }
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_are_refused() {
+        type Break = fn(&mut SnapshotManifest);
+        let breaks: [(&str, Break); 8] = [
+            ("../../evil", |manifest| manifest.id = "../../evil".to_owned()),
+            ("/tmp/x-1", |manifest| manifest.id = "/tmp/x-1".to_owned()),
+            ("20260728T093000Z-8/x", |manifest| manifest.id.push_str("/x")),
+            ("\\u{1b}", |manifest| manifest.id.push('\u{1b}')),
+            ("../log/1.seg", |manifest| manifest.segments[0].file = "../log/1.seg".to_owned()),
+            (".seg", |manifest| manifest.segments[0].file = ".seg".to_owned()),
+            ("blake3", |manifest| manifest.segments[0].blake3 = "../x".to_owned()),
+            ("32 hex digits", |manifest| manifest.node = "..".to_owned()),
+        ];
+        for (shown, change) in breaks {
+            let mut changed = manifest(&[("a", 1)], vec![segment(1, 9, 0)]);
+            change(&mut changed);
+            let error = SnapshotManifest::decode(&changed.encode()).expect_err(shown);
+            assert!(matches!(error, ManifestError::Field { .. }), "{error}");
+            assert!(error.to_string().contains(shown) && !error.to_string().contains('\u{1b}'), "{shown}: {error}");
         }
     }
 

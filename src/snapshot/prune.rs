@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::manifest::{Kind, SnapshotManifest};
-use super::repository::{Repository, RepositoryError};
+use super::repository::{Listed, Repository, RepositoryError};
 use crate::base::UnixMillis;
 
 /// Segments younger than this may belong to a snapshot that is being taken.
@@ -41,35 +41,58 @@ pub struct Pruned {
     pub unreadable: Vec<String>,
 }
 
-/// Removes what the retention does not keep.
-pub(super) fn prune(
-    repository: &Repository,
-    retention: &Retention,
-    now: UnixMillis,
-    dry_run: bool,
-) -> Result<Pruned, RepositoryError> {
+/// What is to be pruned.
+pub(super) struct Pruning<'a> {
+    /// Every snapshot there is.
+    pub(super) listed: Vec<Listed>,
+    /// Whose snapshots go; `None`: of every node those that its retention does not keep.
+    pub(super) node: Option<String>,
+    /// What stays.
+    pub(super) retention: &'a Retention,
+    pub(super) now: UnixMillis,
+    /// Only says what would go.
+    pub(super) dry_run: bool,
+    /// Told before a snapshot is removed, so that nobody misses it.
+    pub(super) forget: &'a dyn Fn(&str),
+}
+
+/// Removes what the retention does not keep, and looks afterwards whether it is gone.
+pub(super) fn prune(repository: &Repository, pruning: Pruning<'_>) -> Result<Pruned, RepositoryError> {
+    let Pruning { listed, node, retention, now, dry_run, forget } = pruning;
     let mut pruned = Pruned::default();
     let mut manifests = Vec::new();
-    for listed in repository.snapshots()? {
+    for listed in listed {
         match listed.manifest {
             Ok(manifest) => manifests.push(manifest),
             Err(_) => pruned.unreadable.push(listed.id),
         }
     }
-    // Each node keeps its own.
-    let nodes: HashSet<String> = manifests.iter().map(|manifest| manifest.node.clone()).collect();
+    // Each node has a retention of its own, and others' snapshots are none of this one's business.
+    let is_meant = |other: &str| node.as_ref().is_none_or(|node| node == other);
+    let nodes: HashSet<&str> = manifests.iter().map(|manifest| manifest.node.as_str()).collect();
     let mut kept = HashSet::new();
-    for node in &nodes {
-        let own: Vec<&SnapshotManifest> = manifests.iter().filter(|manifest| manifest.node == *node).collect();
-        kept.extend(keep(&own, retention, now));
+    for node in nodes {
+        let own: Vec<&SnapshotManifest> = manifests.iter().filter(|manifest| manifest.node == node).collect();
+        match is_meant(node) {
+            true => kept.extend(keep(&own, retention, now)),
+            false => kept.extend(own.iter().map(|manifest| manifest.id.clone())),
+        }
     }
-    pruned.kept = kept.len();
+    pruned.kept = manifests.iter().filter(|manifest| is_meant(&manifest.node) && kept.contains(&manifest.id)).count();
     for manifest in &manifests {
         if !kept.contains(&manifest.id) {
             if !dry_run {
+                forget(&manifest.id);
                 repository.remove_snapshot(&manifest.id)?;
             }
             pruned.snapshots.push(manifest.id.clone());
+        }
+    }
+    let still = |name: String| RepositoryError::NotRemoved { name, target: repository.target().to_string() };
+    if !dry_run && !pruned.snapshots.is_empty() {
+        let there = repository.ids()?;
+        if let Some(id) = pruned.snapshots.iter().find(|id| there.contains(id)) {
+            return Err(still(format!("snapshot {id}")));
         }
     }
     if !pruned.unreadable.is_empty() {
@@ -87,6 +110,12 @@ pub(super) fn prune(
             }
             pruned.bytes += stored.bytes;
             pruned.segments.push(stored.name);
+        }
+    }
+    if !dry_run && !pruned.segments.is_empty() {
+        let there: HashSet<String> = repository.segments()?.into_iter().map(|stored| stored.name).collect();
+        if let Some(name) = pruned.segments.iter().find(|name| there.contains(*name)) {
+            return Err(still(format!("segments/{name}")));
         }
     }
     Ok(pruned)

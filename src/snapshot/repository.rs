@@ -1,8 +1,9 @@
 //! Where snapshots are kept: a directory or a bucket, with or without encryption.
 //!
-//! Invariants: a file has its name only when it is whole and, in a directory, on stable storage. Segment files are named
-//! by their content, so one that is there need not be written again. Files are streamed, never held in memory; only
-//! manifests are.
+//! Invariants: a file has its name only when it is whole, was read back and, in a directory, is on stable storage. Segment files
+//! are named by their content, so one that is there with its length need not be written again. Files are streamed, never held
+//! in memory; only manifests are. The directory itself is made by [`Repository::begin`] and by nothing else: what is written into
+//! a place that has gone fails.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -13,14 +14,19 @@ use std::path::{Path, PathBuf};
 use tokio::runtime::Handle;
 
 use super::bucket::{Bucket, BucketConfig, BucketError};
-use super::crypt::{Key, KeyError};
-use super::manifest::{ManifestError, SegmentEntry, SnapshotManifest};
-use crate::base::{Digest, Fault, UnixMillis};
+use super::crypt::{Key, KeyError, OVERHEAD_MAX};
+use super::look::TargetError;
+use super::manifest::{ManifestError, SegmentEntry, SnapshotManifest, is_id};
+use super::marker::{self, MARKER, Marker, MarkerError, NOTES, Note};
+use super::whose::WhoseError;
+use crate::base::{Clock as _, Digest, Fault, SystemClock, UnixMillis};
 
 pub(super) const SEGMENTS: &str = "segments";
 const MANIFESTS: &str = "snapshots";
 const ENCRYPTED: &str = ".age";
 const PARTIAL: &str = ".partial-";
+/// What is being written for longer than this many milliseconds was given up.
+const LEFTOVER_AGE: i64 = 24 * 60 * 60 * 1_000;
 /// Manifests are read into memory; a node with a million segments has one of 300 MiB.
 const MANIFEST_BYTES_MAX: u64 = 1 << 30;
 
@@ -31,6 +37,23 @@ pub enum Target {
     Directory(PathBuf),
     /// A prefix of a bucket.
     Bucket(BucketConfig),
+}
+
+impl Target {
+    /// Whether it is reached over the network by requests that cost something.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        matches!(self, Self::Bucket(_))
+    }
+
+    /// How the node remembers it: the same for every directory that a command is run in.
+    #[must_use]
+    pub fn key(&self) -> String {
+        match self {
+            Self::Directory(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string(),
+            Self::Bucket(_) => self.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for Target {
@@ -93,6 +116,30 @@ pub enum RepositoryError {
         /// Why.
         source: ManifestError,
     },
+    /// The repository's own description of itself cannot be used.
+    #[error("{name} of {target}")]
+    Marker {
+        /// Its name.
+        name: String,
+        /// Where.
+        target: String,
+        /// Why.
+        source: MarkerError,
+    },
+    /// What is there is not what this node put there.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// It is not clear whose snapshots are meant.
+    #[error(transparent)]
+    Whose(#[from] WhoseError),
+    /// What was removed is still there.
+    #[error("{target} still has {name} after it was removed")]
+    NotRemoved {
+        /// What.
+        name: String,
+        /// Where.
+        target: String,
+    },
     /// The file is encrypted and there is no key.
     #[error("{name} is encrypted; set snapshot.encryption_key_file to the key that it was written with")]
     NoKey {
@@ -131,7 +178,11 @@ impl RepositoryError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Read { .. } | Self::Write { .. } => Fault::Environment,
+            Self::Read { .. } | Self::Write { .. } | Self::Marker { .. } | Self::NotRemoved { .. } => {
+                Fault::Environment
+            }
+            Self::Target(error) => error.fault(),
+            Self::Whose(error) => error.fault(),
             Self::Bucket { source, .. } => source.fault(),
             Self::Missing { .. } | Self::DigestMismatch { .. } => Fault::Damage,
             Self::Manifest { source, .. } => source.fault(),
@@ -151,6 +202,29 @@ pub(super) struct Stored {
     pub(super) bytes: u64,
     /// When it got its place.
     pub(super) since: UnixMillis,
+}
+
+impl Stored {
+    /// Whether the file can be the whole of something that has `bytes` bytes before encryption.
+    pub(super) fn fits(&self, bytes: u64) -> bool {
+        if self.name.ends_with(ENCRYPTED) {
+            self.bytes > bytes && self.bytes <= encrypted_max(bytes)
+        } else {
+            self.bytes == bytes
+        }
+    }
+}
+
+/// The most bytes that a file of `bytes` has once it is encrypted: a tag for each block of 64 KiB, and the head.
+fn encrypted_max(bytes: u64) -> u64 {
+    bytes + OVERHEAD_MAX + 16 * bytes.div_ceil(64 << 10)
+}
+
+/// The name of a snapshot in the repository.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Named {
+    pub(super) id: String,
+    pub(super) is_encrypted: bool,
 }
 
 /// A snapshot in the repository.
@@ -176,7 +250,7 @@ enum Place {
 }
 
 impl Repository {
-    /// Opens the repository at `target`; a directory is made when the first file is written.
+    /// Opens the repository at `target`; nothing is made.
     ///
     /// # Errors
     /// When the target's settings or the key cannot be used.
@@ -209,19 +283,127 @@ impl Repository {
         self.list(SEGMENTS)
     }
 
-    /// Stores a segment file under a name of [`Self::segment_name`].
-    pub(super) fn put_segment(&self, name: &str, path: &Path) -> Result<(), RepositoryError> {
-        match (&self.place, &self.key) {
-            (Place::Directory(_), None) => {
-                self.place_file(SEGMENTS, name, |partial| {
-                    // A link costs nothing and shares the blocks; sealed segments are never changed.
-                    if fs::hard_link(path, partial).is_ok() { Ok(()) } else { copy(path, partial) }
-                })
+    /// Whether what is written gets encrypted.
+    pub(super) fn is_encrypting(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// Whether the place itself is there. A bucket says so when it is listed.
+    pub(super) fn is_there(&self) -> Result<bool, RepositoryError> {
+        let Place::Directory(root) = &self.place else { return Ok(true) };
+        match fs::metadata(root) {
+            Ok(found) if found.is_dir() => Ok(true),
+            Ok(_) => Err(RepositoryError::Read { path: root.clone(), source: io::ErrorKind::NotADirectory.into() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(RepositoryError::Read { path: root.clone(), source }),
+        }
+    }
+
+    /// Makes the place, where it is a directory, and writes the marker.
+    pub(super) fn begin(&self, marker: &Marker) -> Result<(), RepositoryError> {
+        if let Place::Directory(root) = &self.place {
+            if !root.exists()
+                && let Some(mount_point) = super::mounts::unmounted(root)
+            {
+                return Err(TargetError::Unmounted { target: self.target.to_string(), mount_point }.into());
             }
+            create_dirs(root).map_err(|source| RepositoryError::Write { path: root.clone(), source })?;
+        }
+        self.put_small("", MARKER, &marker.encode())
+    }
+
+    /// The marker; `None` in a new place, and in one that release 0.1.0 wrote.
+    pub(super) fn marker(&self) -> Result<Option<Marker>, RepositoryError> {
+        let wrong = |source| self.not_ours(MARKER, source);
+        let found = self.read_small(MARKER, marker::BYTES_MAX)?;
+        found.map(|bytes| Marker::decode(&bytes).map_err(wrong)).transpose()
+    }
+
+    /// What the nodes say that write here.
+    pub(super) fn notes(&self) -> Result<Vec<Note>, RepositoryError> {
+        let mut notes = Vec::new();
+        for stored in self.list(NOTES)? {
+            if let Some(id) = stored.name.strip_suffix(".json")
+                && let Some(note) = self.note(id)?
+            {
+                notes.push(note);
+            }
+        }
+        Ok(notes)
+    }
+
+    /// What one node says.
+    pub(super) fn note(&self, node: &str) -> Result<Option<Note>, RepositoryError> {
+        let name = format!("{NOTES}/{node}.json");
+        let wrong = |source| self.not_ours(&name, source);
+        let found = self.read_small(&name, marker::BYTES_MAX)?;
+        found.map(|bytes| Note::decode(&bytes).map_err(wrong)).transpose()
+    }
+
+    pub(super) fn put_note(&self, note: &Note) -> Result<(), RepositoryError> {
+        self.put_small(NOTES, &format!("{}.json", note.node), &note.encode())
+    }
+
+    fn not_ours(&self, name: &str, source: MarkerError) -> RepositoryError {
+        RepositoryError::Marker { name: name.to_owned(), target: self.target.to_string(), source }
+    }
+
+    /// A file that is read into memory; `None` when it is not there.
+    fn read_small(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, RepositoryError> {
+        match &self.place {
+            Place::Directory(root) => {
+                let path = root.join(name);
+                let read = File::open(&path).and_then(|file| {
+                    let mut bytes = Vec::new();
+                    file.take(most).read_to_end(&mut bytes).map(|_| bytes)
+                });
+                match read {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                    read => read.map(Some).map_err(|source| RepositoryError::Read { path, source }),
+                }
+            }
+            Place::Bucket(bucket) => match self.asked(name, bucket.get(name, most)) {
+                Err(RepositoryError::Missing { .. }) => Ok(None),
+                read => read.map(Some),
+            },
+        }
+    }
+
+    /// Writes a file from memory and reads it back.
+    fn put_small(&self, folder: &str, name: &str, bytes: &[u8]) -> Result<(), RepositoryError> {
+        match &self.place {
+            Place::Directory(_) => self.place_file(folder, name, |partial| {
+                let mut file = create(partial)?;
+                file.write_all(bytes)?;
+                file.sync_all()?;
+                read_back(&file, partial, &Digest::of(bytes))
+            }),
+            Place::Bucket(bucket) => {
+                let whole = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+                self.asked(&whole, bucket.put(&whole, bytes.to_vec()))
+            }
+        }
+    }
+
+    /// Stores a segment file under a name of [`Self::segment_name`].
+    ///
+    /// * `digest`: that of the file.
+    pub(super) fn put_segment(&self, name: &str, path: &Path, digest: &Digest) -> Result<(), RepositoryError> {
+        match (&self.place, &self.key) {
+            (Place::Directory(_), None) => self.place_file(SEGMENTS, name, |partial| {
+                // A link costs nothing and shares the blocks, which were read just now; sealed segments are never changed.
+                if fs::hard_link(path, partial).is_ok() {
+                    return Ok(());
+                }
+                let file = copy(path, partial)?;
+                read_back(&file, partial, digest)
+            }),
             (Place::Directory(_), Some(key)) => self.place_file(SEGMENTS, name, |partial| {
-                let mut out = BufWriter::new(create(partial)?);
+                let mut out = BufWriter::new(Hashing { out: create(partial)?, hasher: blake3::Hasher::new() });
                 key.encrypt(File::open(path)?, &mut out)?;
-                out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+                let Hashing { out: file, hasher } = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+                file.sync_all()?;
+                read_back(&file, partial, &Digest(*hasher.finalize().as_bytes()))
             }),
             (Place::Bucket(bucket), None) => self.asked(name, bucket.upload(&format!("{SEGMENTS}/{name}"), path)),
             (Place::Bucket(bucket), Some(key)) => {
@@ -258,7 +440,7 @@ impl Repository {
             return Ok(());
         }
         let partial = to.with_extension("partial");
-        self.fetch(SEGMENTS, name, &partial)?;
+        self.fetch(SEGMENTS, name, &partial, entry.bytes)?;
         let actual = digest_of(&partial, progress);
         let actual = actual.map_err(|source| RepositoryError::Read { path: partial.clone(), source })?;
         if actual != expected {
@@ -274,13 +456,16 @@ impl Repository {
     }
 
     /// Brings a file to `to`, decrypted.
-    fn fetch(&self, folder: &str, name: &str, to: &Path) -> Result<(), RepositoryError> {
+    ///
+    /// * `bytes`: how long it is before encryption; a longer one is refused.
+    fn fetch(&self, folder: &str, name: &str, to: &Path, bytes: u64) -> Result<(), RepositoryError> {
         let whole = format!("{folder}/{name}");
         let stored = match &self.place {
             Place::Directory(root) => root.join(&whole),
             Place::Bucket(bucket) => {
                 let download = if name.ends_with(ENCRYPTED) { tempfile_beside(to, ENCRYPTED) } else { to.to_owned() };
-                self.asked(&whole, bucket.download(&whole, &download))?;
+                let most = if name.ends_with(ENCRYPTED) { encrypted_max(bytes) } else { bytes };
+                self.asked(&whole, bucket.download(&whole, &download, most))?;
                 download
             }
         };
@@ -306,7 +491,7 @@ impl Repository {
         if stored != to {
             File::open(&stored).map_err(read)?;
             let _ = fs::remove_file(to);
-            copy(&stored, to).map_err(|source| RepositoryError::Write { path: to.to_owned(), source })?;
+            copy(&stored, to).map(drop).map_err(|source| RepositoryError::Write { path: to.to_owned(), source })?;
         }
         Ok(())
     }
@@ -322,14 +507,7 @@ impl Repository {
             (bytes, name) = (sealed, name + ENCRYPTED);
         }
         let size = bytes.len() as u64;
-        match &self.place {
-            Place::Directory(_) => self.place_file(MANIFESTS, &name, |partial| {
-                let mut file = create(partial)?;
-                file.write_all(&bytes)?;
-                file.sync_all()
-            })?,
-            Place::Bucket(bucket) => self.asked(&name, bucket.put(&format!("{MANIFESTS}/{name}"), bytes))?,
-        }
+        self.put_small(MANIFESTS, &name, &bytes)?;
         Ok(size)
     }
 
@@ -338,21 +516,30 @@ impl Repository {
     /// # Errors
     /// When the repository cannot be listed.
     pub fn snapshots(&self) -> Result<Vec<Listed>, RepositoryError> {
-        let mut names: Vec<String> = self.list(MANIFESTS)?.into_iter().map(|stored| stored.name).collect();
-        names.retain(|name| id_of(name).is_some());
+        Ok(self.names()?.into_iter().map(|named| self.listed(named)).collect())
+    }
+
+    /// A snapshot whose name is known.
+    pub(super) fn listed(&self, named: Named) -> Listed {
+        let manifest = self.manifest(&named.file());
+        Listed { id: named.id, manifest }
+    }
+
+    /// The names of all snapshots, newest first. A snapshot that is there both ways counts as encrypted.
+    pub(super) fn names(&self) -> Result<Vec<Named>, RepositoryError> {
+        let named = |stored: Stored| {
+            let id = id_of(&stored.name).filter(|id| is_id(id))?.to_owned();
+            Some(Named { id, is_encrypted: stored.name.ends_with(ENCRYPTED) })
+        };
+        let mut names: Vec<Named> = self.list(MANIFESTS)?.into_iter().filter_map(named).collect();
         names.sort_unstable_by(|left, right| right.cmp(left));
-        Ok(names
-            .into_iter()
-            .map(|name| Listed { id: id_of(&name).unwrap_or_default().to_owned(), manifest: self.manifest(&name) })
-            .collect())
+        names.dedup_by(|later, first| later.id == first.id);
+        Ok(names)
     }
 
     /// Ids of all snapshots, newest first.
     pub(super) fn ids(&self) -> Result<Vec<String>, RepositoryError> {
-        let names = self.list(MANIFESTS)?;
-        let mut ids: Vec<String> = names.iter().filter_map(|stored| id_of(&stored.name).map(str::to_owned)).collect();
-        ids.sort_unstable_by(|left, right| right.cmp(left));
-        Ok(ids)
+        Ok(self.names()?.into_iter().map(|named| named.id).collect())
     }
 
     /// The snapshot with this id.
@@ -360,26 +547,16 @@ impl Repository {
     /// # Errors
     /// When there is none, or its manifest cannot be read.
     pub fn snapshot(&self, id: &str) -> Result<SnapshotManifest, RepositoryError> {
-        let names = self.list(MANIFESTS)?;
-        match names.iter().find(|stored| id_of(&stored.name) == Some(id)) {
-            Some(stored) => self.manifest(&stored.name),
+        match self.names()?.iter().find(|named| named.id == id) {
+            Some(named) => self.manifest(&named.file()),
             None => Err(RepositoryError::NoSuchSnapshot { id: id.to_owned(), target: self.target.to_string() }),
         }
     }
 
     fn manifest(&self, name: &str) -> Result<SnapshotManifest, RepositoryError> {
         let whole = format!("{MANIFESTS}/{name}");
-        let stored = match &self.place {
-            Place::Directory(root) => {
-                let path = root.join(&whole);
-                let read = File::open(&path).and_then(|file| {
-                    let mut bytes = Vec::new();
-                    file.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes).map(|_| bytes)
-                });
-                read.map_err(|source| RepositoryError::Read { path, source })?
-            }
-            Place::Bucket(bucket) => self.asked(&whole, bucket.get(&whole, MANIFEST_BYTES_MAX))?,
-        };
+        let stored = self.read_small(&whole, MANIFEST_BYTES_MAX)?;
+        let stored = stored.ok_or_else(|| RepositoryError::Missing { name: whole.clone() })?;
         let bytes = if name.ends_with(ENCRYPTED) {
             let key = self.key.as_ref().ok_or_else(|| RepositoryError::NoKey { name: whole.clone() })?;
             let mut plain = Vec::new();
@@ -435,10 +612,17 @@ impl Repository {
         for entry in entries {
             let entry = entry.map_err(read)?;
             let Ok(name) = entry.file_name().into_string() else { continue };
-            // Removed meanwhile by somebody else.
-            let Ok(metadata) = entry.metadata() else { continue };
+            let metadata = match entry.metadata() {
+                // Removed meanwhile by somebody else. What cannot be looked at for another reason must not seem to be gone.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                metadata => metadata.map_err(read)?,
+            };
             // A link keeps the time of its content; the change of the inode is when it was linked here.
             let since = UnixMillis(metadata.ctime().saturating_mul(1_000));
+            if name.starts_with(PARTIAL) && SystemClock.now().0 - since.0 > LEFTOVER_AGE {
+                // Another process may have done so.
+                let _ = fs::remove_file(entry.path());
+            }
             if metadata.is_file() && !name.starts_with('.') {
                 found.push(Stored { name, bytes: metadata.len(), since });
             }
@@ -457,7 +641,11 @@ impl Repository {
         let folder = root.join(folder);
         let path = folder.join(name);
         let place = || -> io::Result<()> {
-            create_dirs(&folder)?;
+            match DirBuilder::new().mode(0o700).create(&folder) {
+                Ok(()) => sync_dir(root)?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
             let partial = folder.join(format!("{PARTIAL}{}-{name}", std::process::id()));
             let _ = fs::remove_file(&partial);
             let made = make(&partial).and_then(|()| fs::rename(&partial, &path)).and_then(|()| sync_dir(&folder));
@@ -482,6 +670,12 @@ impl Repository {
         let device =
             |path: &Path| path.ancestors().find_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.dev());
         device(root) == device(data_dir)
+    }
+}
+
+impl Named {
+    fn file(&self) -> String {
+        format!("{}.json{}", self.id, if self.is_encrypted { ENCRYPTED } else { "" })
     }
 }
 
@@ -528,10 +722,39 @@ pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
 }
 
 /// Copies a file to a new one and syncs it.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
+fn copy(from: &Path, to: &Path) -> io::Result<File> {
     let mut out = create(to)?;
     io::copy(&mut File::open(from)?, &mut out)?;
-    out.sync_all()
+    out.sync_all()?;
+    Ok(out)
+}
+
+/// Reads what was written to a file and synced, from the disk rather than from memory where the system lets that be asked for.
+fn read_back(written: &File, path: &Path, digest: &Digest) -> io::Result<()> {
+    // Not every file system can; the bytes are compared in any case.
+    let _ = rustix::fs::fadvise(written, 0, None, rustix::fs::Advice::DontNeed);
+    match digest_of(path, &mut |_| {})? {
+        found if found == *digest => Ok(()),
+        _ => Err(io::Error::other("the disk gives back other bytes than were written to it")),
+    }
+}
+
+/// Passes on what is written and hashes it.
+struct Hashing {
+    out: File,
+    hasher: blake3::Hasher,
+}
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// A name for a temporary file in the directory of `path`.

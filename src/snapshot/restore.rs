@@ -12,6 +12,7 @@ use super::create::{counts, stamp};
 use super::manifest::{SegmentEntry, SnapshotManifest};
 use super::plan::{self, Moment};
 use super::repository::{Repository, RepositoryError, create_dirs};
+use super::whose::{self, Whose, WhoseError};
 use super::{CanaryAnswer, Host, Progress, REBUILDING};
 use crate::base::{Fault, Lsn, UnixMillis, with_causes};
 use crate::store::{check_segment, cut_segment, lsn_at, schedule_swap};
@@ -38,6 +39,18 @@ pub enum RestoreError {
     /// The repository cannot be used.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+    /// What would be restored is not the newest there was.
+    #[error(
+        "snapshot {missing} is missing from {target}; the newest that is left is {chosen}, which is older. `cairn snapshot restore {chosen}` takes it all the same"
+    )]
+    NewerMissing {
+        /// The snapshot that should be there.
+        missing: String,
+        /// The one that would be taken in its place.
+        chosen: String,
+        /// Where.
+        target: String,
+    },
     /// No snapshot reaches so far.
     #[error("no snapshot holds record {wanted}; the newest one, {newest}, ends with record {last}")]
     NotReached {
@@ -100,7 +113,7 @@ impl RestoreError {
             Self::Repository(error) => error.fault(),
             Self::NotReached { .. } | Self::TooEarly { .. } | Self::Compacted { .. } => Fault::Caller,
             Self::Staging { .. } | Self::Space { .. } => Fault::Environment,
-            Self::Failed { .. } => Fault::Damage,
+            Self::Failed { .. } | Self::NewerMissing { .. } => Fault::Damage,
         }
     }
 }
@@ -169,30 +182,87 @@ pub struct Checked {
     pub problems: Vec<Problem>,
 }
 
+/// What is asked for, of whom, and what should be there.
+pub(super) struct Wanted<'a> {
+    pub(super) target: &'a RestoreTarget,
+    pub(super) whose: &'a Whose,
+    /// This node; `None` while its data directory holds nothing.
+    pub(super) own: Option<&'a str>,
+    /// Snapshots of this node that are missing.
+    pub(super) missing: &'a [String],
+}
+
+impl Wanted<'_> {
+    /// The node whose snapshots are meant, and those of them that can be read, newest first.
+    pub(super) fn snapshots(
+        &self,
+        repository: &Repository,
+    ) -> Result<(Option<String>, Vec<SnapshotManifest>), RestoreError> {
+        // Snapshots that cannot be read lend nothing; `verify` and `list` name them.
+        let (mut manifests, mut unreadable) = (Vec::new(), None);
+        for listed in repository.snapshots()? {
+            match listed.manifest {
+                Ok(manifest) => manifests.push(manifest),
+                Err(error) => unreadable = unreadable.or(Some(error)),
+            }
+        }
+        let target = repository.target().to_string();
+        let nodes = whose::nodes(&manifests, &repository.notes()?);
+        let node = whose::choose(self.whose, self.own, nodes, &target).map_err(RepositoryError::from)?;
+        if let Some(node) = &node {
+            manifests.retain(|manifest| manifest.node == *node);
+        }
+        match (manifests.is_empty(), unreadable) {
+            (true, Some(error)) => Err(error.into()),
+            (true, None) => Err(RepositoryError::Empty { target }.into()),
+            (false, _) => Ok((node, manifests)),
+        }
+    }
+
+    /// Refuses an older state where a newer snapshot should be there and is not.
+    pub(super) fn check_newest(
+        &self,
+        repository: &Repository,
+        node: Option<&str>,
+        chosen: &str,
+    ) -> Result<(), RestoreError> {
+        let own = self.missing.first().filter(|_| node.is_none() || node == self.own).cloned();
+        // What the node itself said last; it may have been another machine.
+        let note = node.map(|node| repository.note(node)).transpose()?.flatten();
+        let promised = note.filter(|note| repository.ids().is_ok_and(|ids| !ids.contains(&note.newest)));
+        match own.max(promised.map(|note| note.newest)).filter(|missing| missing.as_str() > chosen) {
+            None => Ok(()),
+            Some(missing) => Err(RestoreError::NewerMissing {
+                missing,
+                chosen: chosen.to_owned(),
+                target: repository.target().to_string(),
+            }),
+        }
+    }
+}
+
 /// Decides which files make the wanted state. `scratch` takes the one file that must be looked into for a time.
-pub(super) fn plan(
-    repository: &Repository,
-    target: &RestoreTarget,
-    scratch: &Path,
-) -> Result<RestorePlan, RestoreError> {
-    if let RestoreTarget::Snapshot(id) = target {
+pub(super) fn plan(repository: &Repository, wanted: &Wanted<'_>, scratch: &Path) -> Result<RestorePlan, RestoreError> {
+    if let RestoreTarget::Snapshot(id) = wanted.target {
         let manifest = repository.snapshot(id)?;
+        let is_meant = match (wanted.whose, wanted.own) {
+            (Whose::Any, _) | (Whose::Own, None) => true,
+            (Whose::Own, Some(own)) => manifest.node == own,
+            (Whose::Node(named), _) => manifest.node.starts_with(named),
+        };
+        if !is_meant {
+            let (id, own) = (id.clone(), wanted.own.unwrap_or("a new one").to_owned());
+            return Err(RepositoryError::from(WhoseError::OfAnother { id, node: manifest.node, own }).into());
+        }
         return whole(manifest);
     }
-    // Snapshots that cannot be read lend nothing; `verify` and `list` name them.
-    let listed = repository.snapshots()?;
-    let unreadable = listed.iter().position(|listed| listed.manifest.is_err());
-    let manifests: Vec<SnapshotManifest> = listed.into_iter().filter_map(|listed| listed.manifest.ok()).collect();
-    let Some(newest) = manifests.iter().max_by_key(|manifest| manifest.created) else {
-        return match (unreadable, repository.snapshots()?.into_iter().next()) {
-            (Some(_), Some(listed)) => Err(listed.manifest.err().map_or_else(
-                || RepositoryError::Empty { target: repository.target().to_string() }.into(),
-                RestoreError::from,
-            )),
-            _ => Err(RepositoryError::Empty { target: repository.target().to_string() }.into()),
-        };
-    };
-    let (manifest, last) = match *target {
+    let (node, manifests) = wanted.snapshots(repository)?;
+    let newest = manifests.iter().max_by_key(|manifest| manifest.created).expect("not empty");
+    // The end of the newest history, or of a time after it, is only that when nothing later is missing.
+    if !matches!(wanted.target, RestoreTarget::Lsn(_)) {
+        wanted.check_newest(repository, node.as_deref(), &newest.id)?;
+    }
+    let (manifest, last) = match *wanted.target {
         RestoreTarget::Newest => return whole(newest.clone()),
         RestoreTarget::Snapshot(_) => unreachable!("answered above"),
         RestoreTarget::Lsn(last) => {

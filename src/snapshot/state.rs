@@ -1,11 +1,17 @@
-//! What became of a node's snapshots, kept in `snapshots.json` of the data directory so that every process knows.
+//! What became of a node's snapshots, kept in `snapshots.json` of the data directory so that every process knows: memory, which
+//! says what has to be found and never what is there.
+//!
+//! Invariants: changes of several processes do not undo each other; a change is on stable storage when it returns.
 
-use std::fs;
-use std::io;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::look::{Look, time_of};
 use super::manifest::{Kind, SnapshotManifest};
 use super::repository::{create_dirs, sync_dir};
 use crate::base::{Lsn, UnixMillis};
@@ -27,9 +33,9 @@ pub struct Taken {
 }
 
 impl Taken {
-    pub(super) fn of(manifest: &SnapshotManifest) -> Self {
+    pub(super) fn of(manifest: &SnapshotManifest, target: &str) -> Self {
         let SnapshotManifest { id, created, kind, last, .. } = manifest;
-        Self { id: id.clone(), time: *created, kind: *kind, last: *last, target: String::new() }
+        Self { id: id.clone(), time: *created, kind: *kind, last: *last, target: target.to_owned() }
     }
 }
 
@@ -40,6 +46,32 @@ pub struct Proof {
     pub id: String,
     /// When.
     pub time: UnixMillis,
+}
+
+/// What a node put into one place and did not remove.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Shipped {
+    /// The node: a restore may bring another one's data here.
+    pub(super) node: String,
+    /// Id of the place's marker.
+    pub(super) repository: Option<String>,
+    /// Whether any of it is encrypted.
+    #[serde(default)]
+    pub(super) is_encrypted: bool,
+    /// Ids of the snapshots.
+    pub(super) snapshots: BTreeSet<String>,
+    /// Whether that is all of them; release 0.1.0 remembered the last one only.
+    pub(super) is_complete: bool,
+}
+
+impl Shipped {
+    pub(super) fn new(node: &str, repository: Option<String>) -> Self {
+        Self { node: node.to_owned(), repository, is_encrypted: false, snapshots: BTreeSet::new(), is_complete: false }
+    }
+
+    pub(super) fn newest(&self) -> Option<&str> {
+        self.snapshots.last().map(String::as_str)
+    }
 }
 
 /// The file.
@@ -58,6 +90,11 @@ pub struct State {
     pub verify_tried: Option<UnixMillis>,
     /// Day since 1970 of the last scheduled snapshot.
     pub scheduled: Option<i64>,
+    /// What was put where, by [`super::Target::key`].
+    pub(super) targets: BTreeMap<String, Shipped>,
+    /// Whether the file could not be read, now or before.
+    #[serde(skip)]
+    is_damaged: bool,
 }
 
 impl State {
@@ -65,59 +102,154 @@ impl State {
         data_dir.join("snapshots.json")
     }
 
-    /// What is written down; nothing when there is no file, or one that cannot be read.
-    #[must_use]
-    pub fn read(data_dir: &Path) -> Self {
-        fs::read(Self::path(data_dir)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    /// Where a file that cannot be read goes.
+    fn aside(data_dir: &Path) -> PathBuf {
+        data_dir.join("snapshots.json.damaged")
     }
 
-    pub(super) fn update(data_dir: &Path, target: &str, change: impl FnOnce(&mut Self)) -> io::Result<()> {
-        let mut state = Self::read(data_dir);
-        change(&mut state);
-        if let Some(taken) = state.created.as_mut().filter(|taken| taken.target.is_empty()) {
-            taken.target = target.to_owned();
+    /// What is written down; nothing when there is no file, or one that cannot be read, which [`Health`] tells until somebody has
+    /// looked after it.
+    #[must_use]
+    pub fn read(data_dir: &Path) -> Self {
+        let read = match fs::read(Self::path(data_dir)) {
+            Ok(bytes) => serde_json::from_slice(&bytes).ok(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Self::default()),
+            Err(_) => None,
+        };
+        let is_damaged = read.is_none() || Self::aside(data_dir).exists();
+        Self { is_damaged, ..read.unwrap_or_default() }
+    }
+
+    /// What `node` put into the place that is remembered as `key`.
+    ///
+    /// * `marker`: the id that the place has: one that was moved is known by it.
+    pub(super) fn shipped(&self, key: &str, node: &str, marker: Option<&str>) -> Option<Shipped> {
+        let ours = |shipped: &&Shipped| shipped.node == node;
+        if let Some(shipped) = self.targets.get(key) {
+            return Some(shipped).filter(ours).cloned();
         }
+        let moved = self
+            .targets
+            .values()
+            .filter(ours)
+            .find(|shipped| marker.is_some() && shipped.repository.as_deref() == marker);
+        let last = || {
+            let last = self.created.as_ref().filter(|taken| {
+                taken.target == key || std::path::absolute(&taken.target).is_ok_and(|path| path == Path::new(key))
+            })?;
+            Some(Shipped { snapshots: BTreeSet::from([last.id.clone()]), ..Shipped::new(node, None) })
+        };
+        moved.cloned().or_else(last)
+    }
+
+    pub(super) fn update(data_dir: &Path, change: impl FnOnce(&mut Self)) -> io::Result<()> {
         create_dirs(data_dir)?;
-        let partial = data_dir.join(format!("snapshots.json.{}", std::process::id()));
-        fs::write(&partial, serde_json::to_vec_pretty(&state)?)?;
+        let create = |path: &Path| OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+        let lock = create(&data_dir.join("snapshots.lock"))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
+        let mut state = Self::read(data_dir);
+        if state == (Self { is_damaged: true, ..Self::default() }) {
+            // Not there when it was set aside before.
+            let _ = fs::rename(Self::path(data_dir), Self::aside(data_dir));
+        }
+        change(&mut state);
+        let partial = data_dir.join("snapshots.json.partial");
+        // One that a killed process left may be readable by others.
+        let _ = fs::remove_file(&partial);
+        let mut file = create(&partial)?;
+        file.write_all(&serde_json::to_vec_pretty(&state)?)?;
+        file.sync_all()?;
         fs::rename(&partial, Self::path(data_dir))?;
         sync_dir(data_dir)
     }
 }
 
-/// How a node's snapshots are.
+/// How a node's snapshots are: what the last look at the place found. Ages are given only of what was seen there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Health {
     /// Where they go.
     pub target: String,
     /// Whether they go there by themselves.
     pub scheduled: bool,
-    /// What is written down.
-    pub state: State,
-    /// Seconds since the newest snapshot.
+    /// `ok`; `new` where nothing was put yet; `unknown` before the first look; else what is wrong, in a word.
+    pub standing: &'static str,
+    /// What is wrong with the place, in a sentence.
+    pub problem: Option<String>,
+    /// How many of this node's snapshots are there.
+    pub snapshots: Option<usize>,
+    /// How many of them should be there and are not.
+    pub missing: usize,
+    /// Id of the newest one that is there.
+    pub newest: Option<String>,
+    /// Seconds since that was taken.
     pub age_seconds: Option<u64>,
-    /// Seconds since the newest proof.
+    /// Id of the last one that was proved.
+    pub verified: Option<String>,
+    /// Seconds since then.
     pub verified_age_seconds: Option<u64>,
-    /// What the operator should know.
+    /// Seconds since the place was looked at.
+    pub seen_seconds: Option<u64>,
+    /// What the operator should know besides.
     pub warnings: Vec<String>,
 }
 
 impl Health {
-    pub(super) fn new(state: State, target: String, scheduled: bool, is_beside: bool, now: UnixMillis) -> Self {
+    /// Whether the place was seen and holds what this node put there.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        matches!(self.standing, "ok" | "new")
+    }
+
+    pub(super) fn new(state: &State, look: Option<&Look>, target: String, scheduled: bool, now: UnixMillis) -> Self {
         let age = |time: UnixMillis| u64::try_from(now.0.saturating_sub(time.0)).unwrap_or_default() / 1_000;
-        let mut warnings = Vec::new();
-        if is_beside && (scheduled || state.created.is_some()) {
+        let newest = look.and_then(|look| look.newest.clone());
+        let taken = newest.as_deref().and_then(|id| match &state.created {
+            Some(created) if created.id == id => Some(created.time),
+            _ => time_of(id),
+        });
+        let is_missing = |id: &str| look.is_some_and(|look| look.missing.iter().any(|missing| missing == id));
+        // A proof speaks for what is there: the snapshot itself, or later ones that have its files.
+        let proof = state.verified.as_ref().filter(|proof| newest.is_some() && !is_missing(&proof.id));
+        let mut warnings = look.map_or_else(Vec::new, |look| look.exposed.clone());
+        if look.is_some_and(|look| look.is_beside) && (scheduled || newest.is_some()) {
             warnings.push(format!("{target} is on the disk of the data; a snapshot elsewhere survives that disk"));
+        }
+        if let Some(plain) =
+            look.map(|look| look.plain).filter(|plain| *plain > 0 && look.is_some_and(|look| look.state != "mixed"))
+        {
+            warnings.push(format!("snapshots from before there was a key are not encrypted: {plain} in {target}"));
+        }
+        if taken.is_some_and(|taken| taken.0 > now.0 + CLOCK_TOLERANCE) {
+            let id = newest.as_deref().unwrap_or_default();
+            warnings.push(format!(
+                "the newest snapshot, {id}, is dated in the future: a clock was wrong, and ages are not to be relied on"
+            ));
+        }
+        if state.is_damaged {
+            warnings.push(
+                "snapshots.json could not be read, so snapshots that vanished before are not missed; see what `cairn snapshot \
+                 list --any` shows, then remove snapshots.json.damaged"
+                    .to_owned(),
+            );
         }
         warnings.extend(state.create_failure.iter().map(|failure| format!("the last snapshot failed: {failure}")));
         warnings.extend(state.verify_failure.iter().map(|failure| format!("the last verification failed: {failure}")));
         Self {
             target,
             scheduled,
-            age_seconds: state.created.as_ref().map(|taken| age(taken.time)),
-            verified_age_seconds: state.verified.as_ref().map(|proof| age(proof.time)),
+            standing: look.map_or("unknown", |look| look.state),
+            problem: look.and_then(|look| look.problem.clone()),
+            snapshots: look.filter(|look| look.sees).map(|look| look.snapshots),
+            missing: look.map_or(0, |look| look.missing.len()),
+            age_seconds: taken.map(age),
+            newest,
+            verified: proof.map(|proof| proof.id.clone()),
+            verified_age_seconds: proof.map(|proof| age(proof.time)),
+            seen_seconds: look.map(|look| age(look.time)),
             warnings,
-            state,
         }
     }
 }
+
+/// Clocks of machines may differ by this many milliseconds before it is said.
+const CLOCK_TOLERANCE: i64 = 5 * 60 * 1_000;

@@ -135,6 +135,36 @@ fn invalid(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
+/// The node whose records a data directory holds; `None` when it holds none yet, or no header can be read. Reads the beginnings
+/// of the segments only, without the lock.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn data_node(data_dir: &Path) -> io::Result<Option<NodeId>> {
+    let dir = data_dir.join("log");
+    let names = match RealDisk.list(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        names => names?,
+    };
+    let firsts = segment_firsts(&names);
+    let is_more_than_one = firsts.len() > 1;
+    for first in firsts {
+        let file = match RealDisk.open(&segment_path(&dir, first), false) {
+            // Compacted meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            file => file?,
+        };
+        let (mut start, mut frame) = ([0; SEGMENT_START as usize], [0; FRAME_HEADER]);
+        file.read_at(&mut start, 0)?;
+        // The next segment is begun before there is a record for it.
+        let is_used = is_more_than_one || (file.read_at(&mut frame, SEGMENT_START)? > 0 && frame != [0; FRAME_HEADER]);
+        if let (HeaderCheck::Good { header, .. }, true) = (SegmentHeader::check(&start), is_used) {
+            return Ok(Some(header.node));
+        }
+    }
+    Ok(None)
+}
+
 /// Reads a segment file with every checksum.
 ///
 /// # Errors

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use crate::door::soon;
 use crate::gpu::{helper_of, is_open};
-use crate::left_out::left_out;
 use crate::node::{CAIRN, TestNode, assert_says, cairn, clean, list, stderr, stdout};
 
 /// More passages than a collection must have for the GPU.
@@ -288,7 +287,7 @@ fn a_node_without_a_gpu_says_so_and_serves() {
 #[test]
 fn a_helper_that_talks_nonsense_costs_no_answer() {
     if !rustix::process::geteuid().is_root() {
-        left_out("it takes root to put another helper in the place of ours");
+        println!("left out: it takes root to put another helper in the place of ours");
         return;
     }
     let scratch = tempfile::tempdir().expect("temporary directory");
@@ -324,7 +323,7 @@ fn a_helper_that_talks_nonsense_costs_no_answer() {
         let mut line = String::new();
         BufReader::new(node.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
         if line.is_empty() && node.wait().expect("it ends").code() == Some(99) {
-            left_out("this kernel has no vm.memfd_noexec");
+            println!("left out: this kernel has no vm.memfd_noexec");
             return;
         }
         let addresses: Value = serde_json::from_str(&line).expect("JSON");

@@ -80,6 +80,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("axum", &["api"]),
     ("hyper", &["api"]),
     ("object_store", &["snapshot"]),
+    ("quick_xml", &["snapshot"]),
     ("hyper_rustls", &["snapshot"]),
     ("ring", &["snapshot", "auth", "deploy"]),
     ("rcgen", &["auth"]),

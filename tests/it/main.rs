@@ -4,6 +4,7 @@
 //! specifications, never from what the implementation happens to say.
 
 mod add;
+mod backups;
 mod bundle;
 mod cli;
 mod clients;
@@ -35,8 +36,6 @@ mod kube_server;
 mod languages;
 mod layers;
 mod ledger;
-#[path = "../left_out.rs"]
-mod left_out;
 mod mcp_http;
 mod mcp_stdio;
 mod memory;

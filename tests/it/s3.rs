@@ -1,4 +1,4 @@
-//! A bucket under test: a real S3 server on a folder, behind a line that breaks.
+//! A bucket under test: a real S3 server on a folder, behind a line that breaks, or that answers what is not so.
 
 use std::convert::Infallible;
 use std::io;
@@ -12,6 +12,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tempfile::TempDir;
@@ -30,8 +31,35 @@ pub struct Bucket {
     _runtime: Runtime,
 }
 
+/// What a service says that is not so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lie {
+    /// Nothing: it is honest.
+    None,
+    /// A web page, whatever is asked.
+    WebPage,
+    /// An error, with status 200.
+    ErrorPage,
+    /// One name on the page of a listing, and that there is more, without a way to ask for it.
+    NoToken,
+    /// The same page again and again.
+    Circles,
+    /// An endless row of empty pages.
+    EmptyPages,
+    /// A listing without the newest snapshot.
+    Forgets,
+    /// That it stored what it threw away.
+    Swallows,
+    /// The first half of a segment, as if that were all.
+    Halves,
+    /// That there is no such bucket.
+    NoBucket,
+}
+
 /// What goes wrong on the way.
 struct Line {
+    lie: Mutex<Lie>,
+    pages: AtomicUsize,
     breaks: AtomicBool,
     requests: AtomicUsize,
     refused: AtomicUsize,
@@ -61,6 +89,8 @@ impl Bucket {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
         let line = Arc::new(Line {
+            lie: Mutex::new(Lie::None),
+            pages: AtomicUsize::new(0),
             breaks: AtomicBool::new(false),
             requests: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
@@ -93,6 +123,16 @@ impl Bucket {
         self.line.breaks.store(true, Ordering::SeqCst);
     }
 
+    /// From now on the service says this.
+    pub fn lie(&self, lie: Lie) {
+        *self.line.lie.lock() = lie;
+    }
+
+    /// Pages of listings that were made up.
+    pub fn pages(&self) -> usize {
+        self.line.pages.load(Ordering::SeqCst)
+    }
+
     /// What has gone wrong so far.
     pub fn met(&self) -> Met {
         let count = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
@@ -121,7 +161,8 @@ impl Line {
         let number = self.requests.fetch_add(1, Ordering::SeqCst);
         let is_get = request.method() == hyper::Method::GET;
         if !self.breaks.load(Ordering::SeqCst) {
-            return forward(service, request).await;
+            let lie = *self.lie.lock();
+            return self.tell(lie, service, request).await;
         }
         let gone = || io::Error::from(io::ErrorKind::ConnectionReset);
         match number % 9 {
@@ -164,6 +205,71 @@ impl Line {
             _ => forward(service, request).await,
         }
     }
+}
+
+impl Line {
+    /// Answers as the lie wants it.
+    async fn tell(&self, lie: Lie, service: &S3Service, request: Request<Incoming>) -> io::Result<Response<Body>> {
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let is_listing = query.contains("list-type=2");
+        let is_of_snapshots = is_listing && query.contains("snapshots");
+        let is_put = request.method() == hyper::Method::PUT;
+        match lie {
+            Lie::WebPage => Ok(page(200, "<html><body><h1>Console</h1></body></html>")),
+            Lie::ErrorPage => Ok(page(200, "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>")),
+            Lie::NoBucket => Ok(page(404, "<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code></Error>")),
+            Lie::Swallows if is_put => {
+                request.into_body().collect().await.map_err(io::Error::other)?;
+                Ok(page(200, ""))
+            }
+            Lie::Halves if request.method() == hyper::Method::GET && request.uri().path().contains("/segments/") => {
+                let (mut head, body) = forward(service, request).await?.into_parts();
+                let whole = body.collect().await?.to_bytes();
+                let half = whole.slice(..whole.len() / 2);
+                head.headers.insert(hyper::header::CONTENT_LENGTH, half.len().into());
+                Ok(Response::from_parts(head, full(half)))
+            }
+            Lie::Forgets | Lie::NoToken if is_of_snapshots => {
+                let body = forward(service, request).await?.into_body().collect().await?.to_bytes();
+                let text = String::from_utf8(body.to_vec()).expect("XML");
+                Ok(page(200, &shortened(&text, lie)))
+            }
+            Lie::Circles | Lie::EmptyPages if is_listing => {
+                let number = self.pages.fetch_add(1, Ordering::SeqCst);
+                let token = if lie == Lie::Circles { 0 } else { number };
+                Ok(page(
+                    200,
+                    &format!(
+                        "<ListBucketResult><IsTruncated>true</IsTruncated>\
+                         <NextContinuationToken>{token}</NextContinuationToken></ListBucketResult>"
+                    ),
+                ))
+            }
+            _ => forward(service, request).await,
+        }
+    }
+}
+
+/// A listing in ascending order with only the first object, or without the last.
+fn shortened(listing: &str, lie: Lie) -> String {
+    let mut objects: Vec<&str> =
+        listing.split("<Contents>").skip(1).filter_map(|one| one.split("</Contents>").next()).collect();
+    objects.sort_unstable_by_key(|object| object.split("<Key>").nth(1).expect("a key").to_owned());
+    let (kept, is_truncated) = match lie {
+        Lie::NoToken => (objects.iter().take(1).collect::<Vec<_>>(), true),
+        _ => (objects.iter().take(objects.len().saturating_sub(1)).collect(), false),
+    };
+    let kept: String = kept.into_iter().map(|object| format!("<Contents>{object}</Contents>")).collect();
+    format!("<ListBucketResult><IsTruncated>{is_truncated}</IsTruncated>{kept}</ListBucketResult>")
+}
+
+fn full(bytes: Bytes) -> Body {
+    http_body_util::Full::new(bytes).map_err(never).boxed_unsync()
+}
+
+fn page(status: u16, text: &str) -> Response<Body> {
+    let answer = Response::builder().status(status).header("etag", "\"1\"");
+    answer.body(full(Bytes::copy_from_slice(text.as_bytes()))).expect("an answer")
 }
 
 async fn forward(service: &S3Service, request: Request<Incoming>) -> io::Result<Response<Body>> {

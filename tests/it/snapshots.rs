@@ -555,8 +555,13 @@ fn a_node_says_how_far_long_work_is() {
         let (agent, url) = (agent(), format!("{}/v1/tools/create_snapshot", node.base()));
         std::thread::spawn(move || agent.post(&url).send_json(json!({})).is_ok())
     };
-    let _kept = silent.accept().expect("the snapshot has begun");
-    let status = node.call("get_status", json!({}));
+    let status = loop {
+        let status = node.call("get_status", json!({}));
+        if status["snapshots"].get("under_way").is_some() {
+            break status;
+        }
+        std::thread::yield_now();
+    };
     let under_way = &status["snapshots"]["under_way"];
     assert_eq!((list(under_way).len(), &under_way[0]["work"]), (1, &json!("create")), "{under_way}");
     let shown = stdout(&node.cairn(&["status"]));

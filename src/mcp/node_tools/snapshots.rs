@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -9,9 +10,15 @@ use tokio::sync::mpsc;
 use super::super::{Progress, ToolError, answers, arguments};
 use crate::base::{Fault, Lsn, UnixMillis, with_causes};
 use crate::snapshot::{
-    self, CreateError, Kind, Probe, RepositoryError, RestoreError, RestoreTarget, Snapshots, UnderWay, Verified,
+    self, CreateError, Health, Kind, NodeSummary, Probe, RepositoryError, RestoreError, RestoreTarget, Snapshots,
+    UnderWay, Verified, Whose, WhoseError,
 };
 use crate::task::Restart;
+
+/// A bucket that was looked at so many seconds ago is not looked at again for a status.
+const LOOK_AGAIN: u64 = 30;
+/// How long a status waits for a look.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The snapshots of a node, and the node as they see it.
 pub struct NodeSnapshots {
@@ -37,6 +44,12 @@ impl From<RepositoryError> for ToolError {
             }
             error => failed(&error, error.fault()),
         }
+    }
+}
+
+impl From<WhoseError> for ToolError {
+    fn from(error: WhoseError) -> Self {
+        failed(&error, error.fault())
     }
 }
 
@@ -82,12 +95,14 @@ async fn reported<T: Send + 'static>(progress: &dyn Progress, work: impl FnOnce(
 ///
 /// # Errors
 /// When the repository cannot be used.
-pub(crate) fn snapshots_json(snapshots: &Snapshots) -> Result<serde_json::Value, ToolError> {
-    list(snapshots).map(|answer| serde_json::to_value(answer).expect("answers are plain data"))
+pub(crate) fn snapshots_json(snapshots: &Snapshots, whose: &Whose) -> Result<serde_json::Value, ToolError> {
+    list(snapshots, whose).map(|answer| serde_json::to_value(answer).expect("answers are plain data"))
 }
 
 /// What a proof found, for REST and the command line.
-pub(crate) fn verified_json(verified: &Verified) -> serde_json::Value {
+///
+/// * `snapshots`: those that it is one of; `problem` is what is wrong with the place where they go.
+pub(crate) fn verified_json(snapshots: &Snapshots, verified: &Verified) -> serde_json::Value {
     let checked = &verified.checked;
     let problems: Vec<serde_json::Value> =
         checked.problems.iter().map(|problem| json!({"name": problem.name, "message": problem.message})).collect();
@@ -95,12 +110,14 @@ pub(crate) fn verified_json(verified: &Verified) -> serde_json::Value {
         "id": verified.id, "ok": problems.is_empty(), "problems": problems, "segments": checked.segments,
         "bytes": checked.bytes, "records": checked.records, "documents": checked.documents,
         "passages": checked.passages, "canaries": checked.canaries, "seconds": verified.took.as_secs_f64(),
+        "problem": snapshots.health().problem,
     })
 }
 
-fn list(snapshots: &Snapshots) -> Result<answers::ListSnapshotsAnswer, ToolError> {
-    let listed = snapshots.repository()?.snapshots()?;
-    let proof = snapshots.health().state.verified;
+fn list(snapshots: &Snapshots, whose: &Whose) -> Result<answers::ListSnapshotsAnswer, ToolError> {
+    let (listed, others) = snapshots.list(whose)?;
+    let health = snapshots.health();
+    let proof = snapshots.proof();
     let mut known = HashSet::new();
     // Oldest first, so that each counts what none before it has.
     let mut summaries: Vec<answers::SnapshotSummary> = listed
@@ -115,6 +132,7 @@ fn list(snapshots: &Snapshots) -> Result<answers::ListSnapshotsAnswer, ToolError
             };
             match listed.manifest {
                 Ok(manifest) => {
+                    summary.node = Some(manifest.node.clone());
                     let new = manifest.segments.iter().filter(|segment| known.insert(segment.file.clone()));
                     summary.new_bytes = Some(new.map(|segment| segment.bytes).sum());
                     summary.kind = Some(manifest.kind.as_str().to_owned());
@@ -131,7 +149,18 @@ fn list(snapshots: &Snapshots) -> Result<answers::ListSnapshotsAnswer, ToolError
         })
         .collect();
     summaries.reverse();
-    Ok(answers::ListSnapshotsAnswer { target: snapshots.target().to_string(), snapshots: summaries })
+    Ok(answers::ListSnapshotsAnswer {
+        target: health.target,
+        state: health.standing,
+        problem: health.problem,
+        snapshots: summaries,
+        others: others.into_iter().map(other).collect(),
+    })
+}
+
+fn other(summary: NodeSummary) -> answers::OtherNode {
+    let NodeSummary { node, host, snapshots, newest } = summary;
+    answers::OtherNode { node, host: Some(host).filter(|host| !host.is_empty()), snapshots, newest }
 }
 
 fn work(of: UnderWay) -> answers::SnapshotWork {
@@ -140,11 +169,16 @@ fn work(of: UnderWay) -> answers::SnapshotWork {
 }
 
 impl NodeSnapshots {
-    pub(super) async fn create(&self, progress: &dyn Progress) -> Result<answers::CreateSnapshotAnswer, ToolError> {
+    pub(super) async fn create(
+        &self,
+        given: arguments::CreateSnapshot,
+        progress: &dyn Progress,
+    ) -> Result<answers::CreateSnapshotAnswer, ToolError> {
+        let anew = given.begin_anew;
         let (snapshots, node) = (Arc::clone(&self.snapshots), Arc::clone(&self.node));
         let target = snapshots.target().to_string();
-        let created = reported(progress, move |reports| snapshots.create(&*node, Kind::Manual, reports)).await?;
-        let manifest = created.manifest;
+        let created = reported(progress, move |reports| snapshots.create(&*node, Kind::Manual, anew, reports)).await?;
+        let (manifest, problem) = (created.manifest, self.snapshots.health().problem);
         Ok(answers::CreateSnapshotAnswer {
             target,
             lsn: manifest.last.0,
@@ -154,14 +188,19 @@ impl NodeSnapshots {
             new_segments: created.new_segments,
             documents: manifest.counts.iter().flatten().map(|count| count.documents).sum(),
             canaries: manifest.canaries.len(),
+            problem,
             damage: manifest.damage,
             id: manifest.id,
         })
     }
 
-    pub(super) async fn list(&self) -> Result<answers::ListSnapshotsAnswer, ToolError> {
+    pub(super) async fn list(
+        &self,
+        given: arguments::ListSnapshots,
+    ) -> Result<answers::ListSnapshotsAnswer, ToolError> {
+        let whose = Whose::read(given.node.as_deref())?;
         let snapshots = Arc::clone(&self.snapshots);
-        reported(&super::super::NoProgress, move |_| list(&snapshots)).await
+        reported(&super::super::NoProgress, move |_| list(&snapshots, &whose)).await
     }
 
     /// Proves a snapshot, the newest when none is named; what was found, which may be that it is not whole.
@@ -171,7 +210,8 @@ impl NodeSnapshots {
     pub(super) async fn verify(&self, id: Option<String>) -> Result<serde_json::Value, ToolError> {
         let snapshots = Arc::clone(&self.snapshots);
         let verified = reported(&super::super::NoProgress, move |reports| snapshots.verify(id.as_deref(), reports));
-        Ok(verified_json(&verified.await?))
+        let verified = verified.await?;
+        Ok(verified_json(&self.snapshots, &verified))
     }
 
     pub(super) async fn restore(
@@ -194,8 +234,9 @@ impl NodeSnapshots {
                 "confirm is '{found}', expected 'restore'; dry_run shows what would be done"
             )));
         }
+        let whose = Whose::read(given.node.as_deref())?;
         let snapshots = Arc::clone(&self.snapshots);
-        let plan = reported(progress, move |_| snapshots.plan(&target)).await?;
+        let plan = reported(progress, move |_| snapshots.plan(&target, &whose)).await?;
         let present = self.node.library().reader().last();
         let mut answer = answers::RestoreSnapshotAnswer {
             status: "planned".to_owned(),
@@ -228,14 +269,36 @@ impl NodeSnapshots {
         Ok(answer)
     }
 
-    pub(super) fn status(&self) -> answers::SnapshotStatus {
+    /// Looks at the place where snapshots go, as long as an answer can wait for that.
+    async fn seen(&self) -> Health {
+        let recent = |health: &Health| health.seen_seconds.is_some_and(|seconds| seconds < LOOK_AGAIN);
         let health = self.snapshots.health();
+        if recent(&health) && self.snapshots.target().is_remote() {
+            return health;
+        }
+        let snapshots = Arc::clone(&self.snapshots);
+        let looking = tokio::task::spawn_blocking(move || snapshots.look());
+        match tokio::time::timeout(LOOK_TIMEOUT, looking).await {
+            Ok(Ok(health)) => health,
+            Ok(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+            // It goes on, and is told by the next answer.
+            Err(_) => self.snapshots.health(),
+        }
+    }
+
+    pub(super) async fn status(&self) -> answers::SnapshotStatus {
+        let health = self.seen().await;
         answers::SnapshotStatus {
             target: health.target,
             scheduled: health.scheduled,
-            newest: health.state.created.map(|taken| taken.id),
+            state: health.standing,
+            problem: health.problem,
+            snapshots: health.snapshots,
+            missing: Some(health.missing).filter(|missing| *missing > 0),
+            seen_seconds: health.seen_seconds,
+            newest: health.newest,
             age_seconds: health.age_seconds,
-            verified: health.state.verified.map(|proof| proof.id),
+            verified: health.verified,
             verified_age_seconds: health.verified_age_seconds,
             warnings: health.warnings,
             under_way: self.snapshots.under_way().into_iter().map(work).collect(),
