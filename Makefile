@@ -84,7 +84,18 @@ built = $(TARGET_DIR)/$$(rustc -vV | sed -n 's/^host: //p')/release/cairn
 
 .PHONY: test
 test: setup ## Set up what the tests need and run all of them
-	@$(CARGO) nextest run --release
+	@export CAIRN_TEST_LEFT_OUT='$(CURDIR)/$(TARGET_DIR)/left-out.txt'
+	rm -f "$$CAIRN_TEST_LEFT_OUT"
+	# What did not run is counted also when something failed.
+	left_out() {
+		if [ -s "$$CAIRN_TEST_LEFT_OUT" ]; then
+			echo
+			echo "$$(wc -l <"$$CAIRN_TEST_LEFT_OUT") tests, or parts of them, were left out:"
+			cut -f1 "$$CAIRN_TEST_LEFT_OUT" | sort | uniq -c | sort -rn
+		fi
+	}
+	trap left_out EXIT
+	$(CARGO) nextest run --release
 	$(CARGO) test --release --doc --quiet
 
 .PHONY: test-host

@@ -9,6 +9,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+#[path = "../tests/left_out.rs"]
+#[expect(dead_code, reason = "shared with the integration tests, which use more of it")]
+pub(crate) mod left_out;
+
 /// Position of a record in the log: 1, 2, 3, … without gaps when written; 0 stands for "before the first record".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -126,6 +126,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
+    use crate::base::left_out::left_out;
 
     #[test]
     fn what_is_written_is_whole_private_and_seen_as_changed() {
@@ -149,7 +150,7 @@ mod tests {
     #[test]
     fn what_root_makes_belongs_to_the_owner_of_the_directory() {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("LEFT OUT: only root can make files for somebody else");
+            left_out("making files for another user takes root");
             return;
         }
         let directory = tempfile::tempdir().expect("temporary directory");

@@ -8,6 +8,7 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::left_out::left_out;
 use crate::node::{Answer, agent, modern_request, send, stderr};
 
 /// Where Kubernetes keeps its images and containers.
@@ -41,7 +42,7 @@ impl Containerd {
     /// Starts one; `None` for anybody but root.
     pub fn start() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("LEFT OUT: containers are run by containerd and runc, for which one has to be root");
+            left_out("containers are run by containerd and runc, which takes root");
             return None;
         }
         let folder = tempfile::tempdir().expect("a folder");

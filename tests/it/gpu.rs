@@ -9,6 +9,8 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::door::soon;
+use crate::left_out::left_out;
 use crate::node::{CAIRN, assert_says, cairn, clean, stderr, stdout};
 
 fn gpu(arguments: &[&str]) -> Output {
@@ -20,12 +22,12 @@ pub fn helper_of(process: u32) -> u32 {
     loop {
         let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
         let children = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
-        let first = children.flat_map(|ids| ids.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).next();
+        let mut children = children.flat_map(|ids| ids.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
         // Between fork and exec it still has the name of the one that starts it.
         let is_helper = |id: &String| {
             fs::read_link(format!("/proc/{id}/exe")).is_ok_and(|exe| exe.to_string_lossy().contains("cairn-gpu"))
         };
-        if let Some(id) = first.filter(is_helper) {
+        if let Some(id) = children.find(is_helper) {
             return id.parse().expect("a number");
         }
     }
@@ -37,7 +39,7 @@ fn long_selftest() -> (Child, u32) {
     command.args(["gpu", "selftest", "--software", "--cases", "10000000", "--patience", "1"]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
     let helper = helper_of(child.id());
-    while !is_open(helper) {}
+    soon("the helper has opened its device", || is_open(helper));
     (child, helper)
 }
 
@@ -137,7 +139,7 @@ fn a_helper_ends_with_whoever_started_it() {
     child.wait().expect("it ends");
     // Gone, or a zombie that nobody has waited for yet.
     let lives = || fs::read_to_string(format!("/proc/{helper}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
-    while lives() {}
+    soon("the helper has ended", || !lives());
 }
 
 #[test]
@@ -194,7 +196,7 @@ fn garbage_ends_a_helper() {
 #[test]
 fn an_empty_root_has_no_gpu() {
     if !rustix::process::geteuid().is_root() {
-        println!("left out: an empty root takes root to enter");
+        left_out("an empty root takes root to enter");
         return;
     }
     let root = tempfile::tempdir().expect("temporary directory");
@@ -209,7 +211,7 @@ fn an_empty_root_has_no_gpu() {
 #[test]
 fn where_memory_is_not_executed_the_helper_is_taken_from_disk() {
     if !rustix::process::geteuid().is_root() {
-        println!("left out: it takes root to forbid it");
+        left_out("it takes root to forbid that memory is executed");
         return;
     }
     // Both are this test's own: the rule holds for a namespace of process ids, and the folder lies over the machine's.
@@ -219,7 +221,7 @@ fn where_memory_is_not_executed_the_helper_is_taken_from_disk() {
     command.args(["--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", script, "sh", CAIRN]);
     let done = command.output().expect("unshare is there");
     if done.status.code() == Some(99) {
-        println!("left out: this kernel has no vm.memfd_noexec");
+        left_out("this kernel has no vm.memfd_noexec");
         return;
     }
     assert_says(&stderr(&done), &["cairn gpu extract"]);

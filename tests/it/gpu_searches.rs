@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::door::soon;
 use crate::gpu::{helper_of, is_open};
+use crate::left_out::left_out;
 use crate::node::{CAIRN, TestNode, assert_says, cairn, clean, list, stderr, stdout};
 
 /// More passages than a collection must have for the GPU.
@@ -287,7 +288,7 @@ fn a_node_without_a_gpu_says_so_and_serves() {
 #[test]
 fn a_helper_that_talks_nonsense_costs_no_answer() {
     if !rustix::process::geteuid().is_root() {
-        println!("left out: it takes root to put another helper in the place of ours");
+        left_out("it takes root to put another helper in the place of ours");
         return;
     }
     let scratch = tempfile::tempdir().expect("temporary directory");
@@ -323,7 +324,7 @@ fn a_helper_that_talks_nonsense_costs_no_answer() {
         let mut line = String::new();
         BufReader::new(node.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
         if line.is_empty() && node.wait().expect("it ends").code() == Some(99) {
-            println!("left out: this kernel has no vm.memfd_noexec");
+            left_out("this kernel has no vm.memfd_noexec");
             return;
         }
         let addresses: Value = serde_json::from_str(&line).expect("JSON");

@@ -12,6 +12,7 @@ use cairn::deploy::{COMMAND, CURRENT};
 use serde_json::Value;
 
 use crate::host_guest::{Guest, MEMORY};
+use crate::left_out::on_request;
 use crate::node::CAIRN;
 
 /// Where the tests put the release.
@@ -34,7 +35,7 @@ fn installed() -> Option<Guest> {
 pub fn is_long_run() -> bool {
     let is_asked = std::env::var("CAIRN_TEST_HOST").is_ok_and(|value| value == "all");
     if !is_asked {
-        eprintln!("LEFT OUT: takes minutes; `make test-host` runs it");
+        on_request("takes minutes; `make test-host` runs it");
     }
     is_asked
 }

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::containerd::{Container, Containerd};
+use crate::door::soon;
+use crate::left_out::left_out;
 use crate::node::{CAIRN, assert_says, cairn, json_of, list, stderr, texts};
 
 const NAME: &str = concat!("cairn.local/cairn:", env!("CARGO_PKG_VERSION"));
@@ -252,7 +254,7 @@ impl SmallDisk {
     /// `None` where nobody may mount.
     pub fn mount() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("LEFT OUT: a small disk is mounted, and only root may mount one");
+            left_out("a small disk is mounted, which takes root");
             return None;
         }
         let folder = tempfile::tempdir().expect("a folder");
@@ -289,9 +291,9 @@ fn a_container_answers_keeps_its_data_and_stops_when_asked() {
     std::os::unix::fs::chown(&data, Some(oci::USER), Some(oci::USER)).expect("root gives it away");
 
     let mut first = Container::run(&containerd, NAME, "first", &data);
+    // Work in the background may make it not ready for a moment, as it may under Kubernetes.
     for route in ["/health", "/ready"] {
-        let probe = first.get(route);
-        assert_eq!(probe.status, 200, "{probe:?}");
+        soon(route, || first.get(route).status == 200);
     }
     let process = first.status();
     assert_eq!(process("Uid"), "65532\t65532\t65532\t65532");

@@ -11,6 +11,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::kube_server::Server;
+use crate::left_out::on_request;
 use crate::node::{CAIRN, assert_says, cairn, clean, json_of, list, stderr, stdout};
 
 const VERSION: &str = "v1.33.4+k3s1";
@@ -97,7 +98,7 @@ fn journey(scratch: &Path, manifests: impl Fn() -> BTreeMap<String, Vec<u8>>) ->
 #[test]
 fn the_journey_on_a_real_server() {
     let Some(kubeconfig) = std::env::var_os("CAIRN_TEST_K8S") else {
-        eprintln!("LEFT OUT: it needs a K3s server; `make test-k8s` runs it on one");
+        on_request("needs a K3s server; `make test-k8s` runs it on one");
         return;
     };
     assert!(Path::new(&kubeconfig).exists(), "the server's own kubeconfig");

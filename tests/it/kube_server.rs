@@ -26,6 +26,7 @@ use tempfile::TempDir;
 
 use crate::kube_api::{Api, Key};
 use crate::kube_controllers::Controllers;
+use crate::left_out::left_out;
 
 /// Where things are in the namespace of a test.
 pub const API: &str = "127.0.0.1:6443";
@@ -56,7 +57,7 @@ impl Server {
     /// A machine on which this version of K3s is installed and does not run; `None` where this is not root.
     pub fn machine(version: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("left out: this test makes a machine of its own, which needs root");
+            left_out("a machine of its own takes root");
             return None;
         }
         // SAFETY: only this thread and those that it starts get other namespaces; no memory is touched.

@@ -36,6 +36,8 @@ mod kube_server;
 mod languages;
 mod layers;
 mod ledger;
+#[path = "../left_out.rs"]
+mod left_out;
 mod mcp_http;
 mod mcp_stdio;
 mod memory;

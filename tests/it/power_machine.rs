@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::left_out::left_out;
 use crate::node::{authority, cairn, reachable};
 use crate::power_disk::Disk;
 use crate::power_tree::{Random, Tree};
@@ -49,7 +50,7 @@ impl Machine {
     /// When root cannot mount: then the tests that need this would pass without testing anything.
     pub fn new() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("LEFT OUT: cutting the power takes a mounted file system, and only root may mount one");
+            left_out("cutting the power takes a mounted file system, and that takes root");
             return None;
         }
         let directory = tempfile::tempdir().expect("temporary directory");

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::left_out::left_out;
 use crate::node::{CAIRN, agent, assert_says, clean, documents, send, stderr, stdout};
 
 #[test]
@@ -32,7 +33,7 @@ impl Drop for Killed {
 #[test]
 fn it_serves_from_an_empty_root() {
     if !rustix::process::geteuid().is_root() {
-        println!("left out: an empty root takes root to enter");
+        left_out("an empty root takes root to enter");
         return;
     }
     let root = tempfile::tempdir().expect("temporary directory");
