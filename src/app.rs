@@ -465,6 +465,9 @@ async fn run(
     let answering = node.answer(config, listener, doors, running.clone(), drain);
     let schedule = snapshots::schedule(Arc::clone(&node.snapshots), node.probe(), drain.clone());
     let schedule = task::spawn("snapshots", schedule);
+    let lookup = doors.identity.clone().zip(config.server.service.as_ref()).map(|(identity, service)| {
+        task::spawn("lookup", doors::look_up(identity, service.full.clone(), drain.clone()))
+    });
     let admin = url(tls.covers(config.admin_listen), admin.address());
     supervisor.serving(&running.mcp(), &node.library);
     tracing::info!(mcp = %running.mcp(), %admin, "ready");
@@ -487,6 +490,9 @@ async fn run(
     }
     drain.start();
     schedule.await.context("the snapshot schedule panicked")?;
+    if let Some(lookup) = lookup {
+        lookup.await.context("looking names up panicked")?;
+    }
     answering.finish().await?;
     let closing = Arc::clone(&node);
     tokio::task::spawn_blocking(move || closing.close()).await.context("closing panicked")?;

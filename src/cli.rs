@@ -14,6 +14,7 @@ mod documents;
 mod eval;
 mod gpu;
 mod image;
+mod in_cluster;
 mod install;
 mod k3s;
 mod output;
@@ -26,6 +27,7 @@ mod status;
 mod token;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -85,9 +87,15 @@ struct Common {
     /// The node's token, for a node that asks for one
     #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
+    /// The same, read from a file, as a mounted Secret is
+    #[arg(long, global = true, hide = true, env = "CAIRN_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Trust this authority of a node at an https:// address, a PEM file [default: those of the system]
     #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// Connect to this address, whatever the host in --url is called
+    #[arg(long, global = true, hide = true, env = "CAIRN_RESOLVE", value_name = "ADDR")]
+    resolve: Option<IpAddr>,
     /// Print JSON
     #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_JSON", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set, hide_possible_values = true, value_name = "BOOL")]
     json: bool,
@@ -143,6 +151,13 @@ enum Verb {
     /// Run the release from before the last upgrade again
     #[command(arg(unlisted("url")), arg(unlisted("token")))]
     Rollback(install::RollbackArguments),
+    /// Add the documents that an image left for its machines, and remove them; for the unit that does so
+    #[command(hide = true)]
+    AddWaiting {
+        /// The folder that holds a folder for each collection
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
     /// Remove what was installed; data and snapshots stay
     #[command(arg(unlisted("url")), arg(unlisted("token")))]
     Uninstall(install::UninstallArguments),
@@ -162,6 +177,12 @@ enum Verb {
 }
 
 impl Verb {
+    /// Whether it asks a node, wherever that is.
+    fn asks_a_node(&self) -> bool {
+        // Of a machine the doctor looks at more than the node; tokens lie in the data directory.
+        self.opens_data() && !matches!(self, Self::Serve(_) | Self::Doctor(_) | Self::Token(_))
+    }
+
     /// Whether it may open the data directory.
     fn opens_data(&self) -> bool {
         match self {
@@ -174,9 +195,9 @@ impl Verb {
             | Self::Rm(_)
             | Self::Collection(_)
             | Self::Snapshot(_)
-            | Self::Token(_)
             | Self::Doctor(_)
             | Self::Status(_) => true,
+            Self::Token(arguments) => arguments.is_about_data(),
             Self::Eval(_)
             | Self::Bench(_)
             | Self::Gpu(_)
@@ -186,6 +207,7 @@ impl Verb {
             | Self::Install(_)
             | Self::Rollback(_)
             | Self::Uninstall(_)
+            | Self::AddWaiting { .. }
             | Self::Completions { .. }
             | Self::Man { .. } => false,
         }
@@ -250,7 +272,21 @@ impl Cli {
     /// # Errors
     /// [`Failure`] with words for people and an exit code for programs.
     pub fn run(self) -> Result<(), Failure> {
-        let common = &self.common;
+        let mut common = self.common;
+        if let (None, Some(file)) = (&common.token, &common.token_file) {
+            common.token = Some(in_cluster::token_in(file)?);
+        }
+        if let Ok(config) = common.load() {
+            if self.verb.asks_a_node() {
+                in_cluster::name_it(&mut common, &config)?;
+            } else if matches!(self.verb, Verb::Token(_))
+                && self.verb.opens_data()
+                && in_cluster::is_meant(&common, &config)
+            {
+                common.data_dir = Some(install::cluster::data_here()?);
+            }
+        }
+        let common = &common;
         if self.verb.opens_data()
             && common.url.is_none()
             && let Ok(config) = common.load()
@@ -280,6 +316,7 @@ impl Cli {
             Verb::Install(arguments) => install::run(common, &arguments),
             Verb::Rollback(arguments) => install::rollback(common, &arguments),
             Verb::Uninstall(arguments) => install::uninstall(common, &arguments),
+            Verb::AddWaiting { folder } => install::add_waiting(&folder),
             Verb::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "cairn", &mut std::io::stdout());
                 Ok(())
@@ -330,7 +367,7 @@ impl Common {
 
     /// Which node was named, and how to come in there.
     fn address(&self) -> Address {
-        Address { url: self.url.clone(), token: self.token.clone(), ca: self.ca.clone() }
+        Address { url: self.url.clone(), token: self.token.clone(), ca: self.ca.clone(), resolve: self.resolve }
     }
 }
 

@@ -59,6 +59,15 @@ pub struct Snapshot {
     pub retention: Retention,
 }
 
+/// A service of Kubernetes whose one pod is this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// What clients call it, and the pod's own name.
+    pub names: Vec<Name>,
+    /// The one of them that means nobody else.
+    pub full: String,
+}
+
 /// The MCP and REST listener.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
@@ -72,6 +81,8 @@ pub struct Server {
     pub certificate: Option<CertificateFiles>,
     /// More names in a certificate of the node's own authority.
     pub tls_names: Vec<Name>,
+    /// The service of Kubernetes in front of the node.
+    pub service: Option<Service>,
     /// File with a token that is taken besides those of the data directory.
     pub token_file: Option<PathBuf>,
     /// Names allowed in `Host` and `Origin` besides the loopback ones and the address.
@@ -548,6 +559,7 @@ fn check(settings: &[Setting], overrides: &Overrides, problems: &mut Vec<Problem
             tls: checker.parsed("server.tls", Tls::Auto, "auto, on or off"),
             certificate: certificate(&mut checker),
             tls_names: tls_names(&mut checker),
+            service: service(&mut checker),
             token_file: checker.path("server.token_file"),
             allowed_hosts: checker.texts("server.allowed_hosts"),
             request_bytes_max,
@@ -622,6 +634,42 @@ fn tls_names(checker: &mut Checker<'_>) -> Vec<Name> {
     names
 }
 
+/// The service that leads to a pod.
+fn service(checker: &mut Checker<'_>) -> Option<Service> {
+    let key = "server.pod";
+    let text = checker.text(key);
+    if text.is_empty() {
+        return None;
+    }
+    let service = Service::of_pod(&text);
+    if service.is_none() {
+        let expected = "a pod of a set with its namespace, such as cairn-0.site.svc.cluster.local";
+        checker.problem(key, format!("found '{text}', expected {expected}"));
+    }
+    service
+}
+
+impl Service {
+    /// The service of a pod `SET-NUMBER.NAMESPACE.svc.DOMAIN`; `None` for any other text.
+    fn of_pod(text: &str) -> Option<Self> {
+        let (pod, rest) = text.split_once('.')?;
+        let (namespace, domain) = rest.split_once(".svc.")?;
+        let (set, number) = pod.rsplit_once('-')?;
+        number.parse::<u32>().ok()?;
+        let full = format!("{set}.{namespace}.svc.{domain}");
+        let names = [
+            set.to_owned(),
+            format!("{set}.{namespace}"),
+            format!("{set}.{namespace}.svc"),
+            full.clone(),
+            format!("{pod}.{set}-headless.{namespace}.svc.{domain}"),
+        ];
+        let names: Option<Vec<Name>> =
+            names.iter().map(|name| name.parse().ok().filter(|name| matches!(name, Name::Dns(_)))).collect();
+        Some(Self { names: names?, full })
+    }
+}
+
 fn snapshot(checker: &mut Checker<'_>) -> Snapshot {
     let endpoint = checker.text("snapshot.s3_endpoint");
     if !endpoint.is_empty() && !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
@@ -691,7 +739,8 @@ fn effective(settings: &[Setting], overrides: &Overrides) -> String {
 }
 
 /// Where data goes when nobody says: the system's place for root, the user's otherwise.
-fn default_data_dir() -> PathBuf {
+#[must_use]
+pub fn default_data_dir() -> PathBuf {
     if rustix::process::geteuid().is_root() {
         return PathBuf::from("/var/lib/cairn");
     }
@@ -712,6 +761,20 @@ mod tests {
         std::fs::write(&path, file).expect("write");
         let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
         Config::load(Some(&path), environment, &Overrides::default())
+    }
+
+    #[test]
+    fn a_pod_is_reached_by_the_names_of_its_service() {
+        let config = load("", &[("CAIRN_SERVER_POD", "team-cairn-0.team-a.svc.cluster.local")]).expect("valid");
+        let service = config.server.service.expect("a service");
+        let names: Vec<String> = service.names.iter().map(ToString::to_string).collect();
+        assert_eq!(names[..3], ["team-cairn", "team-cairn.team-a", "team-cairn.team-a.svc"]);
+        assert_eq!(service.full, "team-cairn.team-a.svc.cluster.local");
+        assert_eq!(names[4], "team-cairn-0.team-cairn-headless.team-a.svc.cluster.local");
+        for wrong in ["cairn", "cairn.site.svc.cluster.local", "cairn-0.site", "cairn-x.site.svc.local", "-0..svc.x"] {
+            let error = load("", &[("CAIRN_SERVER_POD", wrong)]).expect_err(wrong);
+            assert_eq!(error.problems[0].key, "server.pod", "{wrong}");
+        }
     }
 
     #[test]

@@ -34,7 +34,8 @@ pub use node::{FormatOf, HostNode};
 pub use output::OutputError;
 pub use plan::{Action, Finding, Need, Plan};
 pub use release::{
-    COMMAND, CURRENT, FOLDER, ImageFile, Installation, ManagedFile, Pending, Platform, Program, Release, ReleaseError,
+    ImageFile, Installation, ManagedFile, NodeAddress, Pending, Platform, Program, Release, ReleaseError, command,
+    current, folder,
 };
 pub use service::{CommandError, Systemd, UNIT, VERSION_MIN};
 pub use sha256::Sha256;

@@ -1,11 +1,18 @@
 //! From settings to the doors of a node's listeners: what they ask for, and what they show.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::auth::{self, Authority, Door, Identity, Name, Source, Token};
 use crate::base::{Clock as _, SystemClock};
 use crate::config::Config;
+use crate::task::Drain;
+
+/// Between two looks at where the name of a service leads.
+const LOOKUP_EVERY: Duration = Duration::from_secs(60);
+/// The same until it leads somewhere: the network of a pod comes after the pod.
+const LOOKUP_AGAIN: Duration = Duration::from_secs(3);
 
 /// The doors of a node's listeners: the tokens that open them, and what is shown to those who come.
 pub(super) struct Doors {
@@ -48,7 +55,8 @@ impl Doors {
         let listens = [server.listen, config.admin_listen].into_iter().filter(|address| server.tls.covers(*address));
         let addresses: Vec<SocketAddr> = listens.collect();
         if !addresses.is_empty() {
-            doors.names = server.tls_names.iter().cloned().chain(Name::of_this_machine()).collect();
+            let of_service = server.service.iter().flat_map(|service| service.names.clone());
+            doors.names = server.tls_names.iter().cloned().chain(of_service).chain(Name::of_this_machine()).collect();
             let concrete = addresses.iter().map(|address| address.ip()).filter(|ip| !ip.is_unspecified());
             let source = match &server.certificate {
                 Some(files) => Source::Files(files.clone()),
@@ -73,6 +81,34 @@ impl Doors {
     /// Names in `Host` and `Origin`. A name that the certificate has is one that clients were told to use; with another one they
     /// would not have come this far.
     pub(super) fn allowed_hosts(&self, config: &Config) -> Vec<String> {
-        config.server.allowed_hosts.iter().cloned().chain(self.names.iter().map(ToString::to_string)).collect()
+        let of_service = config.server.service.iter().flat_map(|service| &service.names);
+        let names = of_service.chain(&self.names).map(ToString::to_string);
+        config.server.allowed_hosts.iter().cloned().chain(names).collect()
     }
+}
+
+/// Takes the addresses that a name leads to into the node's certificate, until the drain starts.
+pub(super) async fn look_up(identity: Arc<Identity>, name: String, drain: Drain) {
+    loop {
+        let (identity, name) = (Arc::clone(&identity), name.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            let addresses = addresses_of(&name);
+            addresses.iter().for_each(|address| identity.take_in(*address));
+            !addresses.is_empty()
+        });
+        let pause = tokio::select! {
+            // A lookup that hangs is left to its own deadline.
+            () = drain.ordered() => return,
+            looked = looked => if looked.unwrap_or(false) { LOOKUP_EVERY } else { LOOKUP_AGAIN },
+        };
+        tokio::select! {
+            () = drain.ordered() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Where a name leads; nowhere when it is not known, or nobody can be asked.
+fn addresses_of(name: &str) -> Vec<IpAddr> {
+    (name, 0).to_socket_addrs().into_iter().flatten().map(|address| address.ip()).collect()
 }

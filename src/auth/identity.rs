@@ -200,6 +200,13 @@ impl Identity {
             && self.shown.0.load().facts.lacks(address)
     }
 
+    /// Takes an address at which clients reach the node into its own certificate. Blocks on the disk.
+    pub fn take_in(&self, address: IpAddr) {
+        if self.lacks(address) {
+            self.look(address);
+        }
+    }
+
     /// Reads files that changed, and renews what is to be renewed. Blocks on the disk.
     pub fn look(&self, address: IpAddr) {
         self.look_at(address, SystemClock.now());

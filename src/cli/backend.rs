@@ -9,6 +9,7 @@ mod remote;
 mod trust;
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ use crate::mcp::{Arguments, NoProgress, OVERLOADED, Tool, ToolError, ToolProvide
 use crate::store;
 
 pub(super) use local::Local;
+pub(super) use remote::prove;
 use remote::{Gone, Remote};
 
 /// How long to wait for a process that has the data directory open.
@@ -55,6 +57,8 @@ pub(super) struct Address {
     pub(super) token: Option<String>,
     /// The authority that an `https://` address is trusted for; `None`: those of the system.
     pub(super) ca: Option<PathBuf>,
+    /// Where the name in the address leads, whatever others say.
+    pub(super) resolve: Option<IpAddr>,
 }
 
 /// Who does the work.

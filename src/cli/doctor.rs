@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::backend::Backend;
 use super::gpu::Device;
-use super::{Common, Failure, install, output, quiet_logs};
+use super::{Common, Failure, in_cluster, install, output, quiet_logs};
 use crate::app;
 use crate::base::{ByteSize, Clock as _, Lsn, SystemClock};
 use crate::config::Config;
@@ -49,11 +49,23 @@ struct Machine {
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
     let config = common.load()?;
     quiet_logs(&config);
-    let node = Backend::running(common.address(), config.clone())?;
-    let has_data = config.data_dir.join("log").exists() || config.data_dir.join("swap.json").exists();
     // Of another machine only its node can be asked.
-    let in_cluster = if common.url.is_some() { None } else { install::cluster::checkup() };
+    let in_cluster =
+        if common.url.is_none() && in_cluster::is_meant(common, &config) { install::cluster::checkup() } else { None };
     let is_in_cluster = in_cluster.is_some();
+    let mut silent = None;
+    let node = if is_in_cluster {
+        match pods_node(common, &config) {
+            Ok(node) => node,
+            Err(failure) => {
+                silent = Some(Finding::obstacle("node", failure.to_string()));
+                None
+            }
+        }
+    } else {
+        Backend::running(common.address(), config.clone())?
+    };
+    let has_data = config.data_dir.join("log").exists() || config.data_dir.join("swap.json").exists();
     let mut findings = match (&common.url, &node) {
         (Some(_), _) => Vec::new(),
         (None, None) if has_data && !is_in_cluster => {
@@ -62,6 +74,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         (None, _) => examined(&config, Vec::new()),
     };
     findings.extend(in_cluster.into_iter().flatten());
+    findings.extend(silent);
     let gpu = common.url.is_none().then(|| gpu::look(arguments.device.software));
     if let Some(gpu::Found::Broken { what }) = &gpu {
         findings.push(Finding::obstacle("gpu", format!("the GPU: {what}")));
@@ -73,7 +86,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         }
         return running(common, &node, &machine);
     }
-    if !has_data {
+    if !has_data || is_in_cluster {
         let hint = "`cairn serve` makes one, --data-dir names another place";
         tell_machine(common, &machine)?;
         if is_in_cluster {
@@ -98,6 +111,13 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         checkup.mended = mended;
     }
     tell(common, &checkup, arguments.repair, &machine)
+}
+
+/// The node in the pod of this machine's cluster.
+fn pods_node(common: &Common, config: &Config) -> Result<Option<Backend>, Failure> {
+    let mut common = common.clone();
+    in_cluster::name_it(&mut common, config)?;
+    Backend::running(common.address(), config.clone())
 }
 
 /// What is wrong with this machine.

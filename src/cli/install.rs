@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 
 use self::arguments::PlatformArgument;
 pub(super) use self::arguments::{Arguments, RollbackArguments, UninstallArguments};
+pub(super) use self::unpack::add_waiting;
 use super::{Common, Failure, output};
 use crate::auth::Token;
 use crate::base::ByteSize;
@@ -37,6 +38,10 @@ const CONFIG: &str = "/etc/cairn/cairn.toml";
 const TOKEN: &str = "/etc/cairn/token";
 /// What clients of a node in a cluster have to trust, as this machine was told last.
 const AUTHORITY: &str = "/etc/cairn/authority.pem";
+/// Where systemd finds what starts with the machine.
+const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
+/// Where releases go where the usual place cannot be written.
+const OTHER_PREFIX: &str = "/opt/cairn";
 /// Held by whoever changes what is installed.
 const LOCK: &str = "/run/cairn-install.lock";
 /// Room for the node's first documents, beside what the installation itself writes.
@@ -55,6 +60,22 @@ impl Report for Steps {
     }
 }
 
+/// The same where nothing runs: of a tree that is staged only what happens to its files is a step.
+struct FileSteps;
+
+impl Report for FileSteps {
+    fn step(&self, what: &str) {
+        Steps.step(what);
+    }
+
+    fn running(&self, _: &str) {}
+}
+
+/// What tells of the steps of a change to this tree.
+fn report(tree: &Tree) -> &'static dyn Report {
+    if tree.is_machine() { &Steps } else { &FileSteps }
+}
+
 /// A tree that is staged: nothing runs there.
 struct Staged<'a> {
     tree: &'a Tree,
@@ -67,6 +88,10 @@ impl Runner for Staged<'_> {
     }
 
     fn retire(&mut self, _: &Release) -> Result<(), Cause> {
+        // What `systemctl disable` removes.
+        for unit in [deploy::UNIT, deploy::systemd::DOCUMENTS_UNIT] {
+            self.tree.remove(Path::new(WANTS).join(unit))?;
+        }
         Ok(())
     }
 
@@ -79,10 +104,7 @@ impl Runner for Staged<'_> {
             // The server applies what it finds when it starts.
             return Ok(());
         }
-        // What `systemctl enable` makes.
-        let wants = Path::new("/etc/systemd/system/multi-user.target.wants");
-        self.tree.make_folder(wants, 0o755)?;
-        Ok(self.tree.link(wants.join(deploy::UNIT), Path::new("/etc/systemd/system").join(deploy::UNIT))?)
+        enable(self.tree, deploy::UNIT)
     }
 
     fn stop(&mut self, _: &Release) -> Result<(), Cause> {
@@ -92,6 +114,12 @@ impl Runner for Staged<'_> {
     fn forget(&mut self, _: &Release) -> Result<(), Cause> {
         Ok(())
     }
+}
+
+/// What `systemctl enable` does.
+fn enable(tree: &Tree, unit: &str) -> Result<(), Cause> {
+    tree.make_folder(WANTS, 0o755)?;
+    Ok(tree.link(Path::new(WANTS).join(unit), Path::new("/etc/systemd/system").join(unit))?)
 }
 
 /// The node of a staged tree: there is none yet.
@@ -143,11 +171,13 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     if let Some(file) = &arguments.bundle {
         return unpack::run(common, arguments, file);
     }
-    let tree = arguments.root.clone().map_or_else(Tree::machine, Tree::below);
+    let tree = tree_of(arguments)?;
     let host = Host::detect(&tree)?;
     let platform = platform(&host, arguments, &tree)?;
-    if let (Platform::K3s, Some(node)) = (platform, &host.cluster) {
-        return cluster::run(common, arguments, &tree, node);
+    if platform == Platform::K3s {
+        // An image is made before K3s ever ran on it.
+        let node = host.cluster.filter(|node| node.role == Role::Server).unwrap_or_else(ClusterNode::unseen);
+        return cluster::run(common, arguments, &tree, &node);
     }
     if arguments.node_size.is_some() || !arguments.with.is_empty() || !arguments.set.is_empty() {
         let hint = "--node-size, --with and --set are for K3s; under systemd the settings are in";
@@ -160,22 +190,88 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     agree(arguments.yes, "Do this?")?;
     let _lock = lock(&tree)?;
     let patience = Duration::from_secs(arguments.timeout);
-    let changed = {
+    let installed = {
         let Prepared { tree, release, executable, kept, choices, .. } = &prepared;
+        let made = Made::before(tree, kept)?;
         let outliving = || keep(tree, kept);
         let (mut staged, mut systemd, mut nobody, mut node);
         let (runner, node): (&mut dyn Runner, &mut dyn Node) = if tree.is_machine() {
             systemd = Systemd::new(Box::new(outliving));
-            node = host_node(patience);
+            node = host_node(tree, patience);
             (&mut systemd, &mut node)
         } else {
             staged = Staged { tree, kept: kept.clone() };
             nobody = NoNode;
             (&mut staged, &mut nobody)
         };
-        Change { tree, runner, node, report: &Steps }.install(release, executable, choices.clone())?
+        let installed =
+            Change { tree, runner, node, report: report(tree) }.install(release, executable, choices.clone());
+        made.settle(installed)?
     };
-    show::installed(common.json, &prepared.tree, &changed, &prepared.server)
+    show::installed(common.json, &prepared.tree, &installed, &prepared.server)
+}
+
+/// Files that outlive releases, and are made by an installation: where the first one is taken back, they go with it.
+struct Made<'a> {
+    tree: &'a Tree,
+    paths: Vec<PathBuf>,
+}
+
+impl<'a> Made<'a> {
+    /// Notes which of them are not there yet.
+    fn before(tree: &'a Tree, kept: &[ManagedFile]) -> Result<Self, Failure> {
+        let mut paths = Vec::new();
+        for file in kept {
+            if !tree.exists(&file.path)? {
+                paths.push(file.path.clone());
+            }
+        }
+        Ok(Self { tree, paths })
+    }
+
+    /// Takes them out again where nothing is installed in the end.
+    fn settle<T, E: Into<Failure>>(self, outcome: Result<T, E>) -> Result<T, Failure> {
+        let error = match outcome {
+            Ok(outcome) => return Ok(outcome),
+            Err(error) => error.into(),
+        };
+        if matches!(Installation::read(self.tree), Ok(None)) {
+            for path in self.paths {
+                self.tree.remove(&path)?;
+                self.tree.remove_if_empty(path.parent().unwrap_or(Path::new("/")));
+            }
+        }
+        Err(error)
+    }
+}
+
+/// The tree that is installed to: this machine's, or one that is staged; below which folder its releases are.
+fn tree_of(arguments: &Arguments) -> Result<Tree, Failure> {
+    let tree = below(arguments.root.as_deref());
+    let is_installed = Installation::read(&tree)?.is_some();
+    match &arguments.prefix {
+        Some(prefix) if !prefix.is_absolute() => {
+            let hint = "found --prefix {}, expected a folder that begins with /, such as /opt/cairn";
+            Err(Failure::usage(anyhow!(hint.replace("{}", &prefix.display().to_string()))))
+        }
+        Some(prefix) if is_installed && prefix != tree.prefix() => {
+            let found = tree.prefix().display();
+            Err(Failure::usage(anyhow!(
+                "Cairn is installed below {found}; `cairn uninstall` removes that and keeps the data"
+            )))
+        }
+        Some(prefix) => Ok(tree.with_prefix(prefix.clone())),
+        // As on systems whose /usr comes as an image.
+        None if !is_installed && tree.volume(tree.prefix())?.is_read_only && !tree.volume("/opt")?.is_read_only => {
+            Ok(tree.with_prefix(PathBuf::from(OTHER_PREFIX)))
+        }
+        None => Ok(tree),
+    }
+}
+
+/// This machine's tree, or the one below a folder.
+fn below(root: Option<&Path>) -> Tree {
+    root.map_or_else(Tree::machine, Tree::below)
 }
 
 /// Shows a plan; whether it is to be done.
@@ -201,15 +297,20 @@ fn at_node<T>(
     patience: Duration,
     work: impl FnOnce(&mut dyn Runner, &mut dyn Node) -> T,
 ) -> Result<T, Failure> {
+    if !tree.is_machine() {
+        return Ok(work(&mut Staged { tree, kept: Vec::new() }, &mut NoNode));
+    }
     match record.platform {
-        Platform::Systemd => Ok(work(&mut Systemd::new(Box::new(|| Ok(()))), &mut host_node(patience))),
+        Platform::Systemd => Ok(work(&mut Systemd::new(Box::new(|| Ok(()))), &mut host_node(tree, patience))),
         Platform::K3s => Ok(cluster::Connection::of(tree, record)?.with(tree, patience, work)),
     }
 }
 
 pub(super) fn rollback(common: &Common, arguments: &RollbackArguments) -> Result<(), Failure> {
-    let tree = Tree::machine();
-    need_root("go back to another release")?;
+    let tree = below(arguments.root.as_deref());
+    if tree.is_machine() {
+        need_root("go back to another release")?;
+    }
     let record = Installation::read(&tree)?.ok_or(deploy::ChangeError::NotInstalled)?;
     let question = match (&record.pending, &record.current, &record.previous) {
         (Some(pending), _, _) => format!("Take back {}, which was begun and not finished?", pending.to),
@@ -223,56 +324,62 @@ pub(super) fn rollback(common: &Common, arguments: &RollbackArguments) -> Result
     agree(arguments.yes, &question)?;
     let _lock = lock(&tree)?;
     let changed = at_node(&tree, &record, Duration::from_secs(arguments.timeout), |runner, node| {
-        Change { tree: &tree, runner, node, report: &Steps }.rollback(arguments.restore_data)
+        Change { tree: &tree, runner, node, report: report(&tree) }.rollback(arguments.restore_data)
     })??;
     show::changed(common.json, changed.as_ref())
 }
 
 pub(super) fn uninstall(common: &Common, arguments: &UninstallArguments) -> Result<(), Failure> {
-    let tree = Tree::machine();
-    need_root("remove what was installed")?;
+    let tree = below(arguments.root.as_deref());
+    if tree.is_machine() {
+        need_root("remove what was installed")?;
+    }
     let record = Installation::read(&tree)?;
     if record.is_none() && !arguments.purge {
         return Err(deploy::ChangeError::NotInstalled.into());
     }
-    let _lock = lock(&tree)?;
-    let mut in_cluster = None;
-    if let Some(record) = &record {
-        agree(arguments.yes, "Stop the node and remove the program? Data and snapshots stay.")?;
-        at_node(&tree, record, REMOVAL, |runner, node| {
-            Change { tree: &tree, runner, node, report: &Steps }.uninstall()
-        })??;
-        if record.platform == Platform::K3s {
-            in_cluster = Some(cluster::Connection::of(&tree, record)?);
-        }
-    }
+    let in_cluster = match &record {
+        _ if !tree.is_machine() => None,
+        Some(record) if record.platform == Platform::K3s => Some(cluster::Connection::of(&tree, record)?),
+        Some(_) => None,
+        // What an earlier call left, or one whose record is lost.
+        None => cluster::Connection::left(&tree)?,
+    };
     let data = in_cluster.as_ref().map(cluster::data_of).transpose()?.flatten();
-    let mut purged = Vec::new();
-    if arguments.purge {
-        if let (Some(connection), Some(path)) = (&in_cluster, &data) {
-            typed_back(path)?;
-            Steps.step("deleting the namespace");
-            connection.purge(&tree, REMOVAL)?;
-            // A volume that outlives its claim.
-            if path.is_absolute() {
-                tree.remove_folder(path)?;
-            }
-            purged.push(path.clone());
-        }
-        for path in kept_folders(&tree)? {
-            typed_back(&path)?;
-            tree.remove_folder(&path)?;
-            purged.push(path);
+    let to_purge: Vec<PathBuf> =
+        if arguments.purge { data.iter().cloned().chain(kept_folders(&tree)?).collect() } else { Vec::new() };
+    if record.is_none() && to_purge.is_empty() {
+        return Err(deploy::ChangeError::NotInstalled.into());
+    }
+    // All questions before anything is removed: a path that is mistyped changes nothing.
+    if record.is_some() {
+        agree(arguments.yes, "Stop the node and remove the program? Data and snapshots stay.")?;
+    }
+    to_purge.iter().try_for_each(|path| typed_back(path))?;
+    let _lock = lock(&tree)?;
+    if let Some(record) = &record {
+        at_node(&tree, record, REMOVAL, |runner, node| {
+            Change { tree: &tree, runner, node, report: report(&tree) }.uninstall()
+        })??;
+    }
+    if let (true, Some(connection)) = (arguments.purge, &in_cluster) {
+        Steps.step("deleting the namespace");
+        connection.purge(&tree, REMOVAL)?;
+    }
+    for path in &to_purge {
+        // A volume may outlive its claim; one on another machine has no path.
+        if path.is_absolute() {
+            tree.remove_folder(path)?;
         }
     }
     let mut left = kept_folders(&tree)?;
-    left.extend(data.filter(|path| !purged.contains(path)));
-    show::uninstalled(common.json, &purged, &left)
+    left.extend(data.filter(|path| !to_purge.contains(path)));
+    show::uninstalled(common.json, &to_purge, &left)
 }
 
 /// What removing the program leaves.
 fn kept_folders(tree: &Tree) -> Result<Vec<PathBuf>, Failure> {
-    let folders = [DATA_DIR, "/var/lib/cairn-snapshots", "/etc/cairn"].map(PathBuf::from);
+    let folders = [DATA_DIR, "/var/lib/cairn-snapshots", unpack::WAITING, "/etc/cairn"].map(PathBuf::from);
     let mut there = Vec::new();
     for folder in folders {
         if tree.exists(&folder)? {
@@ -291,6 +398,8 @@ fn platform(host: &Host, arguments: &Arguments, tree: &Tree) -> Result<Platform,
             Ok(Platform::Systemd)
         }
         (Some(PlatformArgument::K3s), Some(_), _) | (None, Some(_), _) => Ok(Platform::K3s),
+        // In an image nothing of K3s need be there yet.
+        (Some(PlatformArgument::K3s), None, _) if !tree.is_machine() => Ok(Platform::K3s),
         (None, None, Some(agent)) => Err(anyhow!(agent_words(agent)).into()),
         (Some(PlatformArgument::K3s), None, _) => {
             Err(anyhow!("this machine is no K3s or RKE2 server; run this on the server, or use --for systemd").into())
@@ -328,11 +437,18 @@ fn prepare(tree: &Tree, platform: Platform, arguments: &Arguments) -> Result<Pre
         findings.push(Finding::obstacle("listen", message));
     }
     choices.insert("listen".to_owned(), listen.to_string().into());
-    let kept = vec![
-        ManagedFile { path: CONFIG.into(), mode: 0o644, bytes: first_settings.into_bytes() },
-        ManagedFile { path: TOKEN.into(), mode: 0o600, bytes: format!("{}\n", Token::random()?.reveal()).into_bytes() },
-    ];
-    let files = deploy::systemd::files(deploy::systemd::Machine { memory: memory(), gpu: arguments.gpu });
+    let mut kept = vec![ManagedFile { path: CONFIG.into(), mode: 0o644, bytes: first_settings.into_bytes() }];
+    if tree.is_machine() {
+        let token = format!("{}\n", Token::random()?.reveal()).into_bytes();
+        kept.push(ManagedFile { path: TOKEN.into(), mode: 0o600, bytes: token });
+    } else {
+        // One that many machines share would be no secret.
+        let message = format!("each machine makes its own token at its first start: {TOKEN}");
+        findings.push(Finding::warning("token", message));
+    }
+    let current = deploy::current(tree);
+    let machine = deploy::systemd::Machine { current: &current, memory: memory(), gpu: arguments.gpu };
+    let files = deploy::systemd::files(machine);
     let version = env!("CARGO_PKG_VERSION");
     let release = Release::new(&executable, version, platform, store::FORMAT, files, None);
     let (from, pending) = load(tree, record.as_ref())?;
@@ -340,6 +456,17 @@ fn prepare(tree: &Tree, platform: Platform, arguments: &Arguments) -> Result<Pre
     let others: Vec<&Release> = pending.iter().collect();
     let mut plan = Plan::make(tree, &release, from.as_ref(), &others, &executable, &needs)?;
     plan.keep(tree, &kept)?;
+    let admin = config.admin_listen;
+    let guard = match (config.server.tls.covers(listen), config.server.guards(listen)) {
+        (true, true) => ", with TLS and a token",
+        (true, false) => ", with TLS",
+        (false, true) => ", with a token",
+        (false, false) => "",
+    };
+    let what =
+        format!("the service listens on {listen} for MCP and REST{guard}, and on {admin} for health and metrics");
+    plan.actions.push(deploy::Action::Run { what });
+    findings.extend(unusual_prefix(tree));
     if tree.is_machine() {
         plan.actions.extend(
             ["make the user cairn and its folders", "systemctl enable, restart cairn", "ask the node a question"]
@@ -350,6 +477,16 @@ fn prepare(tree: &Tree, platform: Platform, arguments: &Arguments) -> Result<Pre
     findings.extend(record_findings(record.as_ref(), platform));
     plan.findings.splice(0..0, findings);
     Ok(Prepared { tree: tree.clone(), release, executable, kept, choices, plan, server: config.server })
+}
+
+/// What is to be said where the command is in no folder that shells look in.
+fn unusual_prefix(tree: &Tree) -> Option<Finding> {
+    let prefix = tree.prefix();
+    (prefix != Path::new("/usr/local")).then(|| {
+        let message =
+            format!("the program goes below {0}: run it as {0}/bin/cairn, or add {0}/bin to PATH", prefix.display());
+        Finding::warning("prefix", message)
+    })
 }
 
 /// The release that runs, and the one that was begun.
@@ -437,9 +574,9 @@ fn root_finding(why: &str) -> Option<Finding> {
     })
 }
 
-fn host_node(patience: Duration) -> HostNode<'static> {
+fn host_node(tree: &Tree, patience: Duration) -> HostNode<'_> {
     let format_of: FormatOf<'static> = Box::new(|data_dir| Ok(store::data_format(data_dir)?));
-    HostNode::new(DATA_DIR.into(), CONFIG.into(), patience, format_of)
+    HostNode::new(tree, DATA_DIR.into(), CONFIG.into(), patience, format_of)
 }
 
 fn need_root(what: &str) -> Result<(), Failure> {
@@ -489,5 +626,5 @@ fn typed_back(path: &Path) -> Result<(), Failure> {
     if Path::new(answer.trim()) == path {
         return Ok(());
     }
-    Err(anyhow!("{} stays; what was typed is not its path", path.display()).into())
+    Err(anyhow!("nothing was removed: what was typed is not the path {}", path.display()).into())
 }

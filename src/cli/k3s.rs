@@ -38,6 +38,7 @@ Examples:
   cairn k3s render --node-size auto -o /var/lib/rancher/k3s/server/manifests
   cairn k3s render --with ingress,cert-manager --set ingress.host=cairn.example.com
   cairn k3s render --set storage.size=64GiB --set config.search.limit=12
+  cairn k3s render --kustomize -o base/
 
 Nothing is asked of a cluster, and nothing is applied. --help lists the keys of --set.";
 
@@ -59,7 +60,10 @@ struct RenderArguments {
     /// Folder for cairn-namespace.yaml and cairn.yaml [default: standard output]
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Add something: cert-manager, external-secrets, gpu, ingress, loadbalancer, monitoring
+    /// Write a base for Kustomize into the folder
+    #[arg(long, requires = "output")]
+    kustomize: bool,
+    /// Add something: cert-manager, documents, external-secrets, gpu, ingress, loadbalancer, monitoring
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     with: Vec<Variant>,
     /// Set a key
@@ -95,8 +99,10 @@ fn render(common: &Common, arguments: &RenderArguments) -> Result<(), Failure> {
         image_digest: arguments.image_digest.clone(),
         token,
     };
-    let settings = Settings::new(&options).map_err(Failure::usage)?;
-    check_configuration(&settings)?;
+    let settings = checked(&options)?;
+    if let (true, Some(folder)) = (arguments.kustomize, &arguments.output) {
+        return base(common, folder, &settings);
+    }
     let rendered = k3s::render(&settings);
     if let Some(folder) = &arguments.output {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -105,19 +111,35 @@ fn render(common: &Common, arguments: &RenderArguments) -> Result<(), Failure> {
     tell(common, arguments.output.as_deref(), &settings, &rendered)
 }
 
-/// Whether the node would take the configuration that it is given. Only here are both known.
-pub(super) fn check_configuration(settings: &Settings) -> Result<(), Failure> {
-    match Config::read(&k3s::configuration(settings), "rendered") {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let lines: Vec<String> = error
-                .problems
-                .iter()
-                .map(|problem| format!("\n  {}{}: {}", k3s::CONFIG, problem.key, problem.message))
-                .collect();
-            Err(Failure::usage(anyhow!("the node would not take this configuration:{}", lines.concat())))
-        }
+/// Writes a base for Kustomize.
+fn base(common: &Common, folder: &Path, settings: &Settings) -> Result<(), Failure> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let files = k3s::kustomize(settings);
+    for (name, text) in &files {
+        k3s::write_file(folder, name, text, settings.mode())?;
     }
+    let paths: Vec<String> = files.iter().map(|(name, _)| folder.join(name).display().to_string()).collect();
+    if common.json {
+        let files: Vec<Value> = paths.iter().map(|path| json!({"path": path})).collect();
+        return output::json(&json!({"namespace": settings.namespace(), "image": settings.image(), "files": files}));
+    }
+    paths.iter().try_for_each(|path| output::line(path))
+}
+
+/// The settings, where they are good and the node would take its configuration. Only here are both known, and what is wrong with either
+/// is said at once.
+pub(super) fn checked(options: &Options) -> Result<Settings, Failure> {
+    let (settings, problems) = Settings::draft(options);
+    let refused = match Config::read(&k3s::configuration(&settings), "rendered") {
+        Ok(_) => Vec::new(),
+        Err(error) => error.problems,
+    };
+    if problems.is_empty() && refused.is_empty() {
+        return Ok(settings);
+    }
+    let own = refused.iter().map(|problem| format!("\n  {}{}: {}", k3s::CONFIG, problem.key, problem.message));
+    let lines: Vec<String> = problems.iter().map(|problem| format!("\n  {problem}")).chain(own).collect();
+    Err(Failure::usage(anyhow!("the manifests cannot be rendered:{}", lines.concat())))
 }
 
 fn read_token(path: &Path) -> Result<Token, Failure> {

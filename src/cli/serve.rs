@@ -8,8 +8,9 @@ use serde_json::json;
 use super::{Common, Failure};
 use crate::app;
 use crate::auth::Token;
+use crate::base::{Clock as _, SystemClock};
 use crate::config::{DEFAULTS, Overrides};
-use crate::telemetry;
+use crate::telemetry::{self, LogFormat};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -51,6 +52,8 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     let config = common.load_with(&overrides)?;
     telemetry::init(&config.log)?;
     let as_json = common.json;
+    // A log of one form: where lines of JSON were asked for, as in a container, whose output is one log.
+    let in_log = config.log.format == LogFormat::Json && !as_json;
     app::serve(&config, arguments.new_token, |ready| {
         let (mcp, admin, token) = (ready.node.mcp(), ready.admin, ready.token.map(Token::reveal));
         if as_json {
@@ -61,6 +64,22 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
             }
             if let Some(token) = token {
                 line["token"] = token.into();
+            }
+            println!("{line}");
+        } else if in_log {
+            let message = format!("Cairn answers MCP at {mcp} and /health, /ready, /metrics at {admin}");
+            let mut line = json!({"timestamp": SystemClock.now().to_string(), "level": "INFO", "message": message, "mcp": mcp, "admin": admin});
+            if let Some(authority) = ready.authority {
+                line["authority"] = authority.file.display().to_string().into();
+                line["authority_sha256"] = authority.fingerprint.clone().into();
+            }
+            match token {
+                Some(token) if arguments.new_token => line["token"] = token.into(),
+                // Logs are collected, kept and read by others.
+                Some(_) => {
+                    line["token"] = "not shown in a log; `cairn token create NAME` makes one and prints it".into()
+                }
+                None => {}
             }
             println!("{line}");
         } else {

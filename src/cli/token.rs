@@ -1,12 +1,15 @@
 //! `cairn token`: the tokens that a node's clients show. Works on the data directory alone: nobody makes tokens over the network.
 
-use anyhow::anyhow;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
 use jiff::{Span, SpanRelativeTo};
 use serde_json::{Value, json};
 
 use super::{Common, Failure, output};
-use crate::auth::{self, NamedToken, TokenError};
+use crate::auth::{self, NamedToken, Token, TokenError};
 use crate::base::{Clock as _, Fault, SystemClock, UnixMillis};
+use crate::deploy::Tree;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -40,6 +43,12 @@ Examples:
     /// Show all tokens, without the secrets
     #[command(after_help = "Example:\n  cairn token list --json")]
     List,
+    /// Make a token in a file of its own, unless it is there: for images, whose machines must not share one
+    #[command(after_help = "Example:\n  cairn token file /etc/cairn/token")]
+    File {
+        /// The file, which `server.token_file` names
+        path: PathBuf,
+    },
     /// Take a token back
     #[command(after_help = "Example:\n  cairn token revoke laptop")]
     Revoke {
@@ -48,7 +57,28 @@ Examples:
     },
 }
 
+impl Arguments {
+    /// Whether it is about the tokens of a data directory.
+    pub(super) fn is_about_data(&self) -> bool {
+        !matches!(self.action, Action::File { .. })
+    }
+}
+
+/// Makes a token in a file that only its owner reads, unless there is one.
+fn make_file(path: &Path) -> Result<(), Failure> {
+    let path = std::path::absolute(path).with_context(|| format!("cannot find {}", path.display()))?;
+    let tree = Tree::machine();
+    if !tree.exists(&path)? {
+        tree.make_folder(path.parent().unwrap_or(Path::new("/")), 0o755)?;
+        tree.write(&path, format!("{}\n", Token::random()?.reveal()).as_bytes(), 0o600)?;
+    }
+    Ok(())
+}
+
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
+    if let Action::File { path } = &arguments.action {
+        return make_file(path);
+    }
     let data_dir = common.load()?.data_dir;
     let now = SystemClock.now();
     match &arguments.action {
@@ -85,6 +115,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
             });
             output::table(&["name", "created", "expires"], &[], rows.collect())
         }
+        Action::File { .. } => Ok(()),
         Action::Revoke { name } => {
             let revoked = auth::revoke(&data_dir, name).map_err(failure)?;
             if common.json {

@@ -49,6 +49,22 @@ pub trait Runner {
     /// When it goes on.
     fn retire(&mut self, release: &Release) -> Result<(), Cause>;
 
+    /// Ends a first installation that did not come up well: as [`Runner::retire`], and what it made in vain goes too.
+    ///
+    /// # Errors
+    /// When it goes on.
+    fn abandon(&mut self, release: &Release) -> Result<(), Cause> {
+        self.retire(release)
+    }
+
+    /// Removes what a release that did not come up well left behind, unless the one that runs in its place has it.
+    ///
+    /// # Errors
+    /// In words for the operator.
+    fn clear(&mut self, _failed: &Release, _instead: Option<&Release>) -> Result<(), Cause> {
+        Ok(())
+    }
+
     /// Lets the machine forget what was withdrawn.
     ///
     /// # Errors
@@ -87,6 +103,11 @@ pub trait Node {
 pub trait Report {
     /// A step begins.
     fn step(&self, what: &str);
+
+    /// A step begins that is about what runs rather than about files.
+    fn running(&self, what: &str) {
+        self.step(what);
+    }
 }
 
 /// How a change ended well.
@@ -279,9 +300,9 @@ impl Change<'_> {
             (Err(ChangeError::DataTooNew { .. }), Some(snapshot)) if restore_data => {
                 let from = self.load(&current)?;
                 let failed = |source| ChangeError::NotRemoved { name: current.clone(), source };
-                self.report.step("stopping the node");
+                self.report.running("stopping the node");
                 self.runner.stop(&from).map_err(failed)?;
-                self.report.step(&format!("restoring snapshot {snapshot}"));
+                self.report.running(&format!("restoring snapshot {snapshot}"));
                 self.node.restore(&to, &snapshot).map_err(|source| ChangeError::NotSecured { source })?;
             }
             (checked, _) => checked?,
@@ -309,7 +330,7 @@ impl Change<'_> {
 
     fn remove(&mut self, release: &Release) -> Result<(), ChangeError> {
         let failed = |source| ChangeError::NotRemoved { name: release.name.clone(), source };
-        self.report.step("stopping the node");
+        self.report.running("stopping the node");
         self.runner.retire(release).map_err(failed)?;
         self.report.step("removing what was put in place");
         release.withdraw(self.tree)?;
@@ -353,7 +374,7 @@ impl Change<'_> {
         let begun = record.pending.take();
         let mut snapshot = begun.as_ref().and_then(|begun| begun.snapshot.clone());
         if from.is_some() && is_new && snapshot.is_none() {
-            self.report.step("taking a snapshot and proving it");
+            self.report.running("taking a snapshot and proving it");
             snapshot = self.node.secure().map_err(|source| ChangeError::NotSecured { source })?;
         }
         record.pending = Some(Pending { to: to.name.clone(), snapshot: snapshot.clone(), choices });
@@ -374,6 +395,11 @@ impl Change<'_> {
                 Err(back) => ChangeError::NotTakenBack { name: to.name.clone(), back: with_causes(&*back), source },
             });
         }
+        if let Some(left) = &left {
+            self.runner
+                .clear(left, Some(to))
+                .map_err(|source| ChangeError::NotRemoved { name: left.name.clone(), source })?;
+        }
         if is_new {
             record.previous = from.map(|from| from.name);
             record.snapshot.clone_from(&snapshot);
@@ -391,11 +417,11 @@ impl Change<'_> {
         self.runner.stage(to)?;
         self.report.step("putting files in place");
         to.place(self.tree, others)?;
-        self.report.step("making users and folders");
+        self.report.running("making users and folders");
         self.runner.prepare(to)?;
-        self.report.step("starting the node");
+        self.report.running("starting the node");
         self.runner.start(to)?;
-        self.report.step("asking the node");
+        self.report.running("asking the node");
         self.node.self_test()
     }
 
@@ -405,7 +431,7 @@ impl Change<'_> {
         match record.current.as_deref() {
             None => {
                 self.report.step("taking everything out again");
-                self.runner.retire(to)?;
+                self.runner.abandon(to)?;
                 to.withdraw(self.tree)?;
                 self.runner.forget(to)?;
                 Installation::remove(self.tree)?;
@@ -418,12 +444,13 @@ impl Change<'_> {
                     && format > from.store_format
                 {
                     self.runner.stop(to)?;
-                    self.report.step(&format!("restoring snapshot {snapshot}"));
+                    self.report.running(&format!("restoring snapshot {snapshot}"));
                     self.node.restore(&from, &snapshot)?;
                 }
                 self.runner.stage(&from)?;
                 from.place(self.tree, &[to])?;
                 self.runner.start(&from)?;
+                self.runner.clear(to, Some(&from))?;
                 self.node.self_test()?;
                 record.pending = None;
                 record.write(self.tree)?;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::host::{ClusterNode, Host, Role};
 use super::plan::Finding;
-use super::release::{Installation, Release};
+use super::release::{Installation, Platform, Release};
 use super::tree::Tree;
 use crate::base::{ByteSize, UnixMillis};
 
@@ -47,7 +47,9 @@ pub struct Subject {
 /// Everything that is found on a machine, most urgent first.
 #[must_use]
 pub fn examine(tree: &Tree, subject: &Subject) -> Vec<Finding> {
-    let host = Host::detect(tree).ok();
+    // Of the cluster only where Cairn was installed into it: an ordinary node beside K3s has nothing to do with that.
+    let is_in_cluster = Installation::read(tree).ok().flatten().is_some_and(|record| record.platform == Platform::K3s);
+    let host = if is_in_cluster { Host::detect(tree).ok() } else { None };
     let cluster = host.as_ref().and_then(|host| host.cluster.as_ref());
     let mut findings = Vec::new();
     findings.extend(clock(tree, subject));

@@ -1,21 +1,28 @@
 //! The K3s or RKE2 server of this machine: a node as a pod, brought by the folders that the server watches.
 //!
-//! The image archive goes to `agent/images`, the manifests go to `server/manifests`; the API is asked only whether both arrived, and
-//! is told to stop the pod. So an installation is complete on the disk, and a server that starts later applies it by itself.
+//! The image archive goes to `agent/images`, the manifests go to `server/manifests`; the API is asked only whether both arrived, is
+//! told to stop the pod, and to remove what a manifest left behind. So an installation is complete on the disk, and a server that
+//! starts later applies it without anybody.
 //!
 //! Invariants: the server never sees half a file (see [`Tree`]), because it deletes what a shorter file does not name any more.
 //! The namespace, and with it the claim to the data, is in a file of its own that is never emptied. Waiting has a deadline.
 
 pub mod checkup;
+mod members;
 mod node;
+mod objects;
+mod volume;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Secret, Service};
-use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolume, PersistentVolumeClaim, Secret, Service};
+use k8s_openapi::api::networking::v1::IngressClass;
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use serde_json::json;
@@ -23,14 +30,19 @@ use tokio::runtime::Handle;
 
 use super::change::{Cause, Runner};
 use super::host::{ClusterNode, Distribution};
-use super::k3s::{LOAD_BALANCER, NAME, NAMESPACE_FILE, TLS_SECRET, TOKEN_KEY, TOKEN_SECRET};
+use super::k3s::{
+    AUTHORITY_CONFIG_MAP, AUTHORITY_KEY, LOAD_BALANCER, NAME, NAMESPACE_FILE, TLS_SECRET, TOKEN_KEY, TOKEN_SECRET,
+};
 use super::node::ask;
 use super::release::{ManagedFile, Release};
 use super::sha256::Sha256;
 use super::tree::Tree;
 use crate::base::Fault;
 
-pub use node::PodNode;
+pub use self::members::{Member, this_machine};
+pub use self::node::{PodNode, Reach};
+use self::objects::entries;
+pub use self::volume::Fit;
 
 /// The node's pod: the first of its set.
 pub const POD: &str = "cairn-0";
@@ -41,6 +53,10 @@ pub const CLAIM: &str = "data-cairn-0";
 pub const VERSION_MIN: (u32, u32) = (1, 29);
 /// What a manifest says whose objects are to be removed.
 const NOTHING: &[u8] = b"# Removed by `cairn uninstall`.\n";
+/// What a manifest ends with that is to be applied although the server did so before.
+const AGAIN: &[u8] = b"# Applied again: the cluster does not hold what this file says.\n";
+/// Within which the server looks at its manifests some times, whatever patience there is for the pod.
+const PASSES: Duration = Duration::from_secs(90);
 /// How long the API may take to answer one question.
 const ANSWER: Duration = Duration::from_secs(20);
 /// Where K3s keeps what it knows of its manifests.
@@ -100,6 +116,15 @@ impl ClusterError {
     }
 }
 
+/// An authority that clients have to trust.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trusted {
+    /// Its certificate.
+    pub pem: String,
+    /// Whether it is the node's own.
+    pub is_own: bool,
+}
+
 /// The API of this machine's server.
 pub struct Cluster {
     client: Client,
@@ -153,6 +178,12 @@ impl Cluster {
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Where the node is, or will be.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     fn refused(&self, action: &'static str, source: kube::Error) -> ClusterError {
@@ -211,19 +242,37 @@ impl Cluster {
     ///
     /// # Errors
     /// See [`ClusterError`].
-    pub fn authority(&self) -> Result<Option<String>, ClusterError> {
+    pub fn trusted(&self) -> Result<Option<Trusted>, ClusterError> {
         let given = self.ask("show the certificate", self.api::<Secret>().get_opt(TLS_SECRET))?;
         let given = given.and_then(|secret| secret.data?.remove("ca.crt"));
         if let Some(pem) = given.and_then(|bytes| String::from_utf8(bytes.0).ok()) {
-            return Ok(Some(pem));
+            return Ok(Some(Trusted { pem, is_own: false }));
         }
         let namespace = &self.namespace;
         let path = format!("/api/v1/namespaces/{namespace}/services/https:{NAME}:mcp/proxy/authority.pem");
         let request = http::Request::get(path).body(Vec::new()).expect("a path of our own");
         match self.runtime.block_on(self.client.request_text(request)) {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-            told => told.map(Some).map_err(|error| self.refused("pass a request on to the node", error)),
+            told => told
+                .map(|pem| Some(Trusted { pem, is_own: true }))
+                .map_err(|error| self.refused("pass a request on to the node", error)),
         }
+    }
+
+    /// Puts an authority into a ConfigMap, for pods that have to trust it.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub fn publish_authority(&self, pem: &str) -> Result<(), ClusterError> {
+        let labels = json!({"app.kubernetes.io/name": NAME, "app.kubernetes.io/managed-by": NAME});
+        let wanted = Patch::Apply(json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": AUTHORITY_CONFIG_MAP, "labels": labels},
+            "data": {AUTHORITY_KEY: pem},
+        }));
+        let maps = self.api::<ConfigMap>();
+        let parameters = PatchParams::apply(NAME).force();
+        let put = maps.patch(AUTHORITY_CONFIG_MAP, &parameters, &wanted);
+        self.ask("put the authority into a ConfigMap", put).map(drop)
     }
 
     /// The token that clients use, where it is in a Secret.
@@ -236,6 +285,24 @@ impl Cluster {
         Ok(token.and_then(|bytes| String::from_utf8(bytes.0).ok()).map(|token| token.trim().to_owned()))
     }
 
+    /// Whether there is a class of runtimes of this name.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub fn has_runtime_class(&self, name: &str) -> Result<bool, ClusterError> {
+        let classes: Api<RuntimeClass> = Api::all(self.client.clone());
+        Ok(self.ask("show the runtime class", classes.get_opt(name))?.is_some())
+    }
+
+    /// Whether there is a class of ingresses of this name.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub fn has_ingress_class(&self, name: &str) -> Result<bool, ClusterError> {
+        let classes: Api<IngressClass> = Api::all(self.client.clone());
+        Ok(self.ask("show the ingress class", classes.get_opt(name))?.is_some())
+    }
+
     /// Whether there is a claim to data.
     ///
     /// # Errors
@@ -243,6 +310,18 @@ impl Cluster {
     pub fn has_data(&self) -> Result<bool, ClusterError> {
         let claim = self.ask("show the claim", self.api::<PersistentVolumeClaim>().get_opt(CLAIM))?;
         Ok(claim.and_then(|claim| claim.spec?.volume_name).is_some())
+    }
+
+    /// The namespaces that Cairn made, by their labels.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub fn own_namespaces(&self) -> Result<Vec<String>, ClusterError> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let ours =
+            ListParams::default().labels(&format!("app.kubernetes.io/managed-by={NAME},app.kubernetes.io/name={NAME}"));
+        let found = self.ask("show the namespaces", namespaces.list(&ours))?;
+        Ok(found.items.into_iter().filter_map(|namespace| namespace.metadata.name).collect())
     }
 
     /// Deletes the namespace, and with it the claim to the data and whatever else is in it. The cluster does it in its own time.
@@ -297,20 +376,28 @@ pub struct Pods<'a> {
     cluster: &'a Cluster,
     tree: &'a Tree,
     patience: Duration,
+    /// What the server had applied before the files of a release were put in place: checksums by the names of Addons. A file of
+    /// that checksum it does not apply again.
+    applied: BTreeMap<String, String>,
 }
 
 impl<'a> Pods<'a> {
     /// A runner of releases.
     ///
-    /// * `patience`: how long manifests, an image and a pod may take.
+    /// * `patience`: how long an image and a pod may take.
     #[must_use]
     pub fn new(cluster: &'a Cluster, tree: &'a Tree, patience: Duration) -> Self {
-        Self { cluster, tree, patience }
+        Self { cluster, tree, patience, applied: BTreeMap::new() }
     }
 
     fn manifests<'r>(&self, release: &'r Release) -> impl Iterator<Item = &'r ManagedFile> + use<'r> {
         let folder = self.cluster.node.manifests();
         release.files.iter().filter(move |file| file.path.parent() == Some(&folder))
+    }
+
+    /// The end of waiting for the server to look at its manifests.
+    fn passes(&self) -> watch::Deadline {
+        watch::Deadline::after(self.patience.max(PASSES))
     }
 
     fn scale(&self, replicas: i32) -> Result<(), Cause> {
@@ -322,23 +409,21 @@ impl<'a> Pods<'a> {
         }
     }
 
-    /// Brings back what somebody else took away since the manifests were applied: the server applies a file once.
-    fn mend(&self, release: &Release, deadline: &watch::Deadline) -> Result<(), Cause> {
-        let set = self.cluster.ask("show the set", self.cluster.api::<StatefulSet>().get_opt(NAME))?;
-        match set.map(|set| set.spec.and_then(|spec| spec.replicas)) {
-            // Stopped, by a change that was interrupted or by hand.
-            Some(Some(0)) => self.scale(1),
-            Some(_) => Ok(()),
-            None => {
-                for file in self.manifests(release) {
-                    // Forgotten and written anew, a file is applied as if it had just come.
-                    self.forget_addon(&file.path)?;
-                    self.tree.write(&file.path, &file.bytes, file.mode)?;
-                    self.applied(&file.path, &file.bytes, deadline)?;
-                }
-                Ok(())
-            }
+    /// Waits until the cluster holds what a manifest says.
+    ///
+    /// Of a file that went well last the server looks at the checksum only. So one that is put back after another one was applied in
+    /// part, or whose objects somebody changed, is written with a line more, and then as it is.
+    fn apply(&self, file: &ManagedFile, deadline: &watch::Deadline) -> Result<(), Cause> {
+        let is_known = self.applied.get(&addon_name(&file.path)) == Some(&Sha256::of(&file.bytes).to_string());
+        if !is_known || self.cluster.first_unlike(&entries([file].into_iter()))?.is_none() {
+            return self.applied(&file.path, &file.bytes, deadline);
         }
+        let again = [&file.bytes, AGAIN].concat();
+        for bytes in [&again, &file.bytes] {
+            self.tree.write(&file.path, bytes, file.mode)?;
+            self.applied_at_last(&file.path, bytes, deadline)?;
+        }
+        Ok(())
     }
 
     fn forget_addon(&self, manifest: &Path) -> Result<(), Cause> {
@@ -367,7 +452,7 @@ pub fn bring_image(tree: &Tree, release: &Release) -> Result<(), Cause> {
     // An ending that the server does not know. Its time is that of now, which the server goes by.
     let partial = file.path.with_extension("tar.partial");
     let written = tree.locate(&partial)?;
-    let executable = tree.locate(release.executable())?;
+    let executable = tree.locate(release.executable(tree))?;
     let (written, root) = (written.to_string_lossy(), tree.locate("/")?);
     let root = root.to_string_lossy();
     let mut arguments = vec!["image", "build", "-o", &written];
@@ -395,6 +480,11 @@ impl Runner for Pods<'_> {
         if keeps_a_cache(&self.cluster.version) && !self.tree.exists(folder.join(".cache.json"))? {
             self.tree.write(folder.join(".cache.json"), b"", 0o600)?;
         }
+        for file in self.manifests(release) {
+            let name = addon_name(&file.path);
+            let checksum = self.cluster.applied_checksum(&name)?;
+            self.applied.extend(checksum.map(|checksum| (name, checksum)));
+        }
         bring_image(self.tree, release)
     }
 
@@ -403,12 +493,17 @@ impl Runner for Pods<'_> {
     }
 
     fn start(&mut self, release: &Release) -> Result<(), Cause> {
-        let deadline = watch::Deadline::after(self.patience);
+        let deadline = self.passes();
+        self.make_room(release, &deadline)?;
         for file in self.manifests(release) {
-            self.applied(&file.path, &file.bytes, &deadline)?;
+            self.apply(file, &deadline)?;
         }
-        self.mend(release, &deadline)?;
-        self.rolled_out(&deadline)
+        let set = self.cluster.ask("show the set", self.cluster.api::<StatefulSet>().get_opt(NAME))?;
+        // Stopped, by a change that was interrupted or by hand.
+        if set.and_then(|set| set.spec?.replicas) == Some(0) {
+            self.scale(1)?;
+        }
+        self.rolled_out(&watch::Deadline::after(self.patience))
     }
 
     fn stop(&mut self, _: &Release) -> Result<(), Cause> {
@@ -417,15 +512,29 @@ impl Runner for Pods<'_> {
     }
 
     fn retire(&mut self, release: &Release) -> Result<(), Cause> {
-        let deadline = watch::Deadline::after(self.patience);
+        let deadline = self.passes();
         for file in self.manifests(release).filter(|file| !file.path.ends_with(NAMESPACE_FILE)) {
             // A file that goes deletes nothing; one that names nothing any more does.
             if self.tree.exists(&file.path)? {
                 self.tree.write(&file.path, NOTHING, file.mode)?;
-                self.applied(&file.path, NOTHING, &deadline)?;
+                self.applied_at_last(&file.path, NOTHING, &deadline)?;
             }
         }
+        // Of kinds that were in no file that went well the server knows nothing.
+        self.clear(release, None)?;
         self.gone(&deadline)
+    }
+
+    fn abandon(&mut self, release: &Release) -> Result<(), Cause> {
+        let is_in_vain = self.cluster.was_claimed_in_vain()?;
+        self.retire(release)?;
+        // Bound to a node where the pod cannot run, it would keep every later pod from running.
+        if is_in_vain { self.remove_claim(&watch::Deadline::after(self.patience)) } else { Ok(()) }
+    }
+
+    fn clear(&mut self, failed: &Release, instead: Option<&Release>) -> Result<(), Cause> {
+        let stays = instead.map(|release| entries(self.manifests(release))).unwrap_or_default();
+        Ok(self.cluster.remove_all(&entries(self.manifests(failed)), &stays)?)
     }
 
     fn forget(&mut self, release: &Release) -> Result<(), Cause> {
@@ -453,14 +562,16 @@ fn imports_while_running(version: &str) -> bool {
     }
 }
 
-/// Whether this K3s keeps a cache of imported archives where it finds one: since 1.33.1, 1.32.5, 1.31.9 and 1.30.13.
+/// Whether this K3s keeps a cache of imported archives where it finds one, and with it what protects their images. It keeps one
+/// since 1.33.1, and up to 1.33.13, 1.34.9, 1.35.6 and 1.36.2 the images in it lose their pins with every restart: the kubelet may
+/// then remove them from a full disk, and nothing brings them back.
 fn keeps_a_cache(version: &str) -> bool {
     match numbers(version)[..] {
-        [1, 30, patch] => patch >= 13,
-        [1, 31, patch] => patch >= 9,
-        [1, 32, patch] => patch >= 5,
-        [1, 33, patch] => patch >= 1,
-        [1, minor, _] => minor > 33,
+        [1, 33, patch] => patch > 13,
+        [1, 34, patch] => patch > 9,
+        [1, 35, patch] => patch > 6,
+        [1, 36, patch] => patch > 2,
+        [1, minor, _] => minor > 36,
         _ => false,
     }
 }
@@ -473,10 +584,10 @@ mod tests {
     fn versions_are_compared_as_numbers() {
         assert!(is_new_enough("1", "33") && is_new_enough("1", "29+") && is_new_enough("2", "0"));
         assert!(!is_new_enough("1", "28") && !is_new_enough("1", "9") && !is_new_enough("", ""));
-        for version in ["v1.30.13+k3s1", "v1.33.1+k3s1", "v1.34.0+rke2r1", "v1.40.2"] {
+        for version in ["v1.33.14+k3s1", "v1.34.10+k3s1", "v1.36.3+rke2r1", "v1.40.2"] {
             assert!(keeps_a_cache(version), "{version}");
         }
-        for version in ["v1.30.12+k3s1", "v1.29.15+k3s1", "v1.33.0+k3s1", "v1.9", ""] {
+        for version in ["v1.30.13+k3s1", "v1.33.13+k3s1", "v1.34.3+k3s1", "v1.35.6+k3s1", "v1.36.2+k3s1", "v1.9", ""] {
             assert!(!keeps_a_cache(version), "{version}");
         }
         assert!(imports_while_running("v1.29.13+k3s1") && imports_while_running("v1.36.2+k3s1"));

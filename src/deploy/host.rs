@@ -70,9 +70,23 @@ pub struct ClusterNode {
     pub data_dir: PathBuf,
     /// How its administrator reaches the API; servers only.
     pub kubeconfig: PathBuf,
+    /// What it is called in the cluster, where that is set.
+    pub name: Option<String>,
 }
 
 impl ClusterNode {
+    /// A K3s server as it will be, where none was seen yet.
+    #[must_use]
+    pub fn unseen() -> Self {
+        Self {
+            distribution: Distribution::K3s,
+            role: Role::Server,
+            data_dir: PathBuf::from("/var/lib/rancher/k3s"),
+            kubeconfig: PathBuf::from("/etc/rancher/k3s/k3s.yaml"),
+            name: None,
+        }
+    }
+
     /// The unit that runs it.
     #[must_use]
     pub fn unit(&self) -> &'static str {
@@ -93,6 +107,17 @@ impl ClusterNode {
     #[must_use]
     pub fn images(&self) -> PathBuf {
         self.data_dir.join("agent/images")
+    }
+
+    /// Whether nodes of its cluster take images from one another: the embedded registry was turned on.
+    #[must_use]
+    pub fn shares_images(&self, tree: &Tree) -> bool {
+        const KEY: &str = "embedded-registry";
+        let command = unit(tree, self.unit()).ok().flatten().unwrap_or_default();
+        let is_told =
+            command.split_whitespace().any(|word| word.trim_matches(['"', '\'']).starts_with("--embedded-registry"));
+        let set = setting_of(tree, self.distribution.name(), KEY).ok().flatten();
+        is_told || set.is_some_and(|value| value.as_bool() == Some(true) || value.as_str() == Some("true"))
     }
 }
 
@@ -143,6 +168,10 @@ fn cluster_node(tree: &Tree, distribution: Distribution) -> Result<Option<Cluste
         (Some(path), _) | (None, Some(path)) => PathBuf::from(path),
         (None, None) => PathBuf::from(format!("/etc/rancher/{name}/{name}.yaml")),
     };
+    let node_name = match flag(command, "node-name", None) {
+        Some(name) => Some(name),
+        None => setting(tree, name, "node-name")?,
+    };
     let has_server = tree.exists(data_dir.join("server/manifests"))?;
     let has_agent = tree.exists(data_dir.join("agent"))?;
     // Folders tell what ran; a unit tells what will, also before its first start.
@@ -153,7 +182,7 @@ fn cluster_node(tree: &Tree, distribution: Distribution) -> Result<Option<Cluste
         (false, false) if has_agent => Some(Role::Agent),
         (false, false) => None,
     };
-    Ok(role.map(|role| ClusterNode { distribution, role, data_dir, kubeconfig }))
+    Ok(role.map(|role| ClusterNode { distribution, role, data_dir, kubeconfig, name: node_name }))
 }
 
 /// The text of a service, systemd's or OpenRC's, with the file of its environment; `None` when there is none.
@@ -184,8 +213,13 @@ fn flag(command: &str, long: &str, short: Option<&str>) -> Option<String> {
     None
 }
 
-/// A text of the configuration files; later files win, as they do for K3s.
+/// A text of the configuration files.
 fn setting(tree: &Tree, name: &str, key: &str) -> Result<Option<String>, TreeError> {
+    Ok(setting_of(tree, name, key)?.as_ref().and_then(Value::as_str).map(str::to_owned))
+}
+
+/// A value of the configuration files; later files win, as they do for K3s.
+fn setting_of(tree: &Tree, name: &str, key: &str) -> Result<Option<Value>, TreeError> {
     let folder = format!("/etc/rancher/{name}/config.yaml.d");
     let parts = tree.list(&folder)?.into_iter().filter(|name| name.ends_with(".yaml") || name.ends_with(".yml"));
     let mut files = vec![format!("/etc/rancher/{name}/config.yaml")];
@@ -195,9 +229,7 @@ fn setting(tree: &Tree, name: &str, key: &str) -> Result<Option<String>, TreeErr
         let Some(bytes) = tree.read(&path)? else { continue };
         // A file that K3s cannot read either says nothing.
         let Ok(settings) = serde_yaml::from_slice::<Value>(&bytes) else { continue };
-        if let Some(value) = settings.get(key).and_then(Value::as_str) {
-            found = Some(value.to_owned());
-        }
+        found = settings.get(key).cloned().or(found);
     }
     Ok(found)
 }

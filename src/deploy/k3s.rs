@@ -9,17 +9,19 @@
 
 mod configuration;
 pub mod custom;
+mod documents;
 mod keys;
 mod network;
 mod settings;
 mod sizes;
 mod workload;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::Path;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::batch::v1::CronJob;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::node::v1::RuntimeClass;
@@ -46,6 +48,13 @@ pub const TOKEN_SECRET: &str = "cairn-token";
 pub const TOKEN_KEY: &str = "token";
 /// The Secret with the certificate of `--with cert-manager`.
 pub const TLS_SECRET: &str = "cairn-tls";
+/// The CronJob of `--with documents`.
+pub const DOCUMENTS: &str = "cairn-documents";
+/// The ConfigMap with the node's own authority, for pods that have to trust it, and its key. Who installs makes it: it is in no manifest,
+/// because the node makes its authority itself.
+pub const AUTHORITY_CONFIG_MAP: &str = "cairn-authority";
+/// See [`AUTHORITY_CONFIG_MAP`].
+pub const AUTHORITY_KEY: &str = "authority.pem";
 /// The file with the Namespace. It sorts before [`MAIN_FILE`], so K3s applies it first.
 pub const NAMESPACE_FILE: &str = "cairn-namespace.yaml";
 /// The file with everything else.
@@ -74,14 +83,20 @@ impl Rendered {
     /// # Errors
     /// The file that could not be written; those before it were.
     pub fn write_into(&self, folder: &Path) -> Result<(), OutputError> {
-        for ((name, text), mode) in self.files().into_iter().zip([0o644, self.main_mode]) {
-            let path = folder.join(name);
-            write_whole(&path, mode, |out| {
-                out.write_all(text.as_bytes()).map_err(|source| OutputError::Write { path: path.clone(), source })
-            })?;
-        }
-        Ok(())
+        let files = self.files().into_iter().zip([0o644, self.main_mode]);
+        files.into_iter().try_for_each(|((name, text), mode)| write_file(folder, name, text, mode))
     }
+}
+
+/// Writes a file into a folder, whole or not at all.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_file(folder: &Path, name: &str, text: &str, mode: u32) -> Result<(), OutputError> {
+    let path = folder.join(name);
+    write_whole(&path, mode, |out| {
+        out.write_all(text.as_bytes()).map_err(|source| OutputError::Write { path: path.clone(), source })
+    })
 }
 
 /// An object of the cluster.
@@ -130,8 +145,59 @@ kube_objects! {
     Issuer: custom::Issuer,
     Certificate: custom::Certificate,
     ExternalSecret: custom::ExternalSecret,
+    CronJob: CronJob,
     ServiceMonitor: custom::ServiceMonitor,
+    PrometheusRule: custom::PrometheusRule,
     ServersTransport: custom::ServersTransport,
+}
+
+/// A kind of object that somebody else brings into a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Requirement {
+    /// Group and version, as `apiVersion` has it.
+    pub version: &'static str,
+    /// The kind.
+    pub kind: &'static str,
+    /// What needs it.
+    pub variant: Variant,
+    /// Who brings it.
+    pub from: &'static str,
+}
+
+impl KubeObject {
+    /// The kind that a cluster may not know; `None` for those that every cluster knows.
+    fn requirement(&self) -> Option<Requirement> {
+        let of = |version, variant, from| Some(Requirement { version, kind: self.kind(), variant, from });
+        match self {
+            Self::Issuer(object) => of(object.version(), Variant::CertManager, "cert-manager"),
+            Self::Certificate(object) => of(object.version(), Variant::CertManager, "cert-manager"),
+            Self::ExternalSecret(object) => {
+                of(object.version(), Variant::ExternalSecrets, "the External Secrets Operator")
+            }
+            Self::ServiceMonitor(object) => of(object.version(), Variant::Monitoring, "the Prometheus Operator"),
+            Self::PrometheusRule(object) => of(object.version(), Variant::Monitoring, "the Prometheus Operator"),
+            Self::ServersTransport(object) => {
+                of(object.version(), Variant::Ingress, "Traefik, which K3s has unless it was told --disable=traefik")
+            }
+            Self::Namespace(_)
+            | Self::ServiceAccount(_)
+            | Self::ConfigMap(_)
+            | Self::Secret(_)
+            | Self::Service(_)
+            | Self::StatefulSet(_)
+            | Self::NetworkPolicy(_)
+            | Self::PodDisruptionBudget(_)
+            | Self::RuntimeClass(_)
+            | Self::CronJob(_)
+            | Self::Ingress(_) => None,
+        }
+    }
+}
+
+/// What a cluster has to know before it takes the manifests.
+#[must_use]
+pub fn requirements(settings: &Settings) -> BTreeSet<Requirement> {
+    objects(settings).iter().filter_map(KubeObject::requirement).collect()
 }
 
 /// Renders both files.
@@ -146,6 +212,38 @@ pub fn render(settings: &Settings) -> Rendered {
     );
     let main_mode = if settings.token.is_some() { 0o600 } else { 0o644 };
     Rendered { namespace, main, main_mode }
+}
+
+/// The same as a base for Kustomize, by the names of files: with the settings in a file of their own, out of which Kustomize makes the
+/// ConfigMap. It is named by its content, so that a patch of the settings starts another pod, and what refers to it follows.
+#[must_use]
+pub fn kustomize(settings: &Settings) -> Vec<(&'static str, String)> {
+    let mut objects = objects(settings);
+    objects.retain(|object| !matches!(object, KubeObject::ConfigMap(_)));
+    for object in &mut objects {
+        if let KubeObject::StatefulSet(set) = object {
+            let template = set.spec.as_mut().and_then(|spec| spec.template.metadata.as_mut());
+            let annotations = template.and_then(|metadata| metadata.annotations.as_mut());
+            annotations.map(|annotations| annotations.remove(workload::CONFIGURATION));
+        }
+    }
+    let labels: Vec<String> =
+        labels("node").iter().map(|(name, value)| format!("      {name}: \"{value}\"\n")).collect();
+    let kustomization = format!(
+        "# A base: overlays may set `namespace:` and `namePrefix:`. The pod is told its own name and namespace, and the names of its Service\n\
+         # follow from them.\napiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n- {NAMESPACE_FILE}\n- {MAIN_FILE}\n\
+         configMapGenerator:\n- name: {NAME}\n  namespace: {}\n  files:\n  - {}\n  options:\n    labels:\n{}",
+        settings.namespace,
+        configuration::FILE,
+        labels.concat(),
+    );
+    let note = "`kubectl apply -k` takes the folder.";
+    vec![
+        ("kustomization.yaml", kustomization),
+        (configuration::FILE, configuration(settings)),
+        (NAMESPACE_FILE, file(settings, &[namespace(settings)], note)),
+        (MAIN_FILE, file(settings, &objects, note)),
+    ]
 }
 
 /// The object of [`NAMESPACE_FILE`].
@@ -185,7 +283,12 @@ pub fn objects(settings: &Settings) -> Vec<KubeObject> {
         }
         objects.push(network::ingress(settings, asked).into());
     }
-    objects.extend(settings.monitoring.iter().map(|asked| custom::service_monitor(settings, asked).into()));
+    if let Some(asked) = &settings.monitoring {
+        objects.extend([custom::service_monitor(settings, asked).into(), custom::rules(settings, asked).into()]);
+    }
+    if let Some(asked) = &settings.documents {
+        objects.extend([documents::policy(settings, asked).into(), documents::job(settings, asked).into()]);
+    }
     objects
 }
 
@@ -210,7 +313,13 @@ fn file(settings: &Settings, objects: &[KubeObject], note: &str) -> String {
 
 /// Labels of every object. The version is among them, so nothing may be selected by all of them.
 fn labels(component: &str) -> BTreeMap<String, String> {
+    object_labels(NAME, component)
+}
+
+/// The same of another program than the node.
+fn object_labels(name: &str, component: &str) -> BTreeMap<String, String> {
     let mut labels = selector_labels();
+    labels.insert("app.kubernetes.io/name".to_owned(), name.to_owned());
     for (name, value) in
         [("version", settings::VERSION), ("component", component), ("part-of", NAME), ("managed-by", NAME)]
     {

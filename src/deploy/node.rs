@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::change::{Cause, Node};
-use super::release::{CURRENT, Release};
+use super::release::{self, Release};
+use super::tree::Tree;
 
 /// Between two questions whether the node is ready.
 const ASK_EVERY: Duration = Duration::from_millis(250);
@@ -27,6 +28,7 @@ pub type FormatOf<'a> = Box<dyn Fn(&Path) -> Result<Option<u16>, Cause> + 'a>;
 
 /// A node that runs on this machine.
 pub struct HostNode<'a> {
+    tree: &'a Tree,
     data_dir: PathBuf,
     config: PathBuf,
     patience: Duration,
@@ -39,8 +41,14 @@ impl<'a> HostNode<'a> {
     /// * `config`: its settings; may be missing.
     /// * `patience`: how long it may take to be ready.
     #[must_use]
-    pub fn new(data_dir: PathBuf, config: PathBuf, patience: Duration, format_of: FormatOf<'a>) -> Self {
-        Self { data_dir, config, patience, format_of }
+    pub fn new(
+        tree: &'a Tree,
+        data_dir: PathBuf,
+        config: PathBuf,
+        patience: Duration,
+        format_of: FormatOf<'a>,
+    ) -> Self {
+        Self { tree, data_dir, config, patience, format_of }
     }
 
     /// Runs a verb as the owner of the data.
@@ -65,8 +73,8 @@ impl<'a> HostNode<'a> {
 pub(super) type Answer = Result<Value, (Option<i32>, Cause)>;
 
 /// The executable of the release that runs.
-pub(super) fn current() -> PathBuf {
-    Path::new(CURRENT).join("cairn")
+pub(super) fn current(tree: &Tree) -> PathBuf {
+    release::current(tree).join("cairn")
 }
 
 /// Runs a verb of a release by its own executable.
@@ -131,11 +139,11 @@ impl Node for HostNode<'_> {
         if self.data_format()?.is_none() {
             return Ok(None);
         }
-        secure(|arguments| self.ask(&current(), arguments))
+        secure(|arguments| self.ask(&current(self.tree), arguments))
     }
 
     fn self_test(&mut self) -> Result<(), Cause> {
-        self_test(self.patience, |arguments| self.ask(&current(), arguments))
+        self_test(self.patience, |arguments| self.ask(&current(self.tree), arguments))
     }
 
     fn data_format(&mut self) -> Result<Option<u16>, Cause> {
@@ -144,7 +152,7 @@ impl Node for HostNode<'_> {
 
     fn restore(&mut self, release: &Release, snapshot: &str) -> Result<(), Cause> {
         let arguments = ["snapshot", "restore", snapshot, "--yes"];
-        self.ask(&release.executable(), &arguments).map(drop).map_err(|(_, cause)| cause)
+        self.ask(&release.executable(self.tree), &arguments).map(drop).map_err(|(_, cause)| cause)
     }
 }
 

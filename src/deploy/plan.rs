@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::release::{COMMAND, CURRENT, ManagedFile, Program, Release, ReleaseError};
+use super::release::{ManagedFile, Program, Release, ReleaseError, command, current, record};
 use super::tree::Tree;
 use crate::base::ByteSize;
 
@@ -133,10 +133,10 @@ impl Plan {
         let mut plan = Self::default();
         let mut writes: Vec<Need> = needs.to_vec();
         if to.is_stored(tree) {
-            plan.actions.push(Action::Keep { path: to.executable() });
+            plan.actions.push(Action::Keep { path: to.executable(tree) });
         } else {
-            plan.actions.push(Action::Create { path: to.executable(), bytes: executable.bytes });
-            writes.push(Need { path: to.folder(), bytes: executable.bytes, what: "the executable" });
+            plan.actions.push(Action::Create { path: to.executable(tree), bytes: executable.bytes });
+            writes.push(Need { path: to.folder(tree), bytes: executable.bytes, what: "the executable" });
         }
         if let Some(image) = &to.image {
             if from.and_then(|from| from.image.as_ref()) == Some(image) && tree.exists(&image.path)? {
@@ -159,16 +159,20 @@ impl Plan {
         for path in goes {
             plan.actions.push(Action::Remove { path: path.to_owned() });
         }
-        for (path, target) in [(CURRENT, PathBuf::from(&to.name)), (COMMAND, Path::new(CURRENT).join("cairn"))] {
+        let (current, command) = (current(tree), command(tree));
+        for (path, target) in [(&current, PathBuf::from(&to.name)), (&command, current.join("cairn"))] {
             if tree.link_target(path)?.as_deref() == Some(&target) {
-                plan.actions.push(Action::Keep { path: path.into() });
+                plan.actions.push(Action::Keep { path: path.clone() });
                 continue;
             }
-            if path == COMMAND && tree.link_target(path)?.is_none() && tree.exists(path)? {
-                plan.findings.push(Finding::warning("command", format!("{path} is replaced by a link to the release")));
+            if path == &command && tree.link_target(path)?.is_none() && tree.exists(path)? {
+                let message = format!("{} is replaced by a link to the release", path.display());
+                plan.findings.push(Finding::warning("command", message));
             }
-            plan.actions.push(Action::Link { path: path.into(), target });
+            writes.push(Need { path: path.clone(), bytes: 0, what: "the command" });
+            plan.actions.push(Action::Link { path: path.clone(), target });
         }
+        writes.push(Need { path: record(tree), bytes: 0, what: "the record" });
         plan.room(tree, &writes)?;
         Ok(plan)
     }
@@ -242,7 +246,8 @@ impl Plan {
         }
         for path in read_only {
             let message = format!(
-                "{} is on a file system that is mounted read-only; mount it writable, or stage the files with --root",
+                "{} is on a file system that is mounted read-only; mount it writable, put the program elsewhere with --prefix, or stage \
+                 the files with --root",
                 path.display()
             );
             self.findings.push(Finding::obstacle("read-only", message));

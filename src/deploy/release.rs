@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -19,13 +20,28 @@ use super::tree::{Tree, TreeError};
 use crate::base::{Digest, Fault};
 
 /// Where releases and the record are.
-pub const FOLDER: &str = "/usr/local/lib/cairn";
-/// The link to the release that runs.
-pub const CURRENT: &str = "/usr/local/lib/cairn/current";
-/// The command for people.
-pub const COMMAND: &str = "/usr/local/bin/cairn";
+#[must_use]
+pub fn folder(tree: &Tree) -> PathBuf {
+    tree.prefix().join("lib/cairn")
+}
 
-const RECORD: &str = "/usr/local/lib/cairn/installation.json";
+/// The link to the release that runs.
+#[must_use]
+pub fn current(tree: &Tree) -> PathBuf {
+    folder(tree).join("current")
+}
+
+/// The command for people.
+#[must_use]
+pub fn command(tree: &Tree) -> PathBuf {
+    tree.prefix().join("bin/cairn")
+}
+
+/// The record of what is installed.
+pub(super) fn record(tree: &Tree) -> PathBuf {
+    folder(tree).join("installation.json")
+}
+
 /// Format of `installation.json` and `release.json`.
 const FORMAT: u16 = 1;
 /// Digits of the digest in a release's name.
@@ -231,14 +247,14 @@ impl Release {
 
     /// Its folder.
     #[must_use]
-    pub fn folder(&self) -> PathBuf {
-        folder_of(&self.name)
+    pub fn folder(&self, tree: &Tree) -> PathBuf {
+        folder_of(tree, &self.name)
     }
 
     /// Its executable.
     #[must_use]
-    pub fn executable(&self) -> PathBuf {
-        self.folder().join("cairn")
+    pub fn executable(&self, tree: &Tree) -> PathBuf {
+        self.folder(tree).join("cairn")
     }
 
     /// Whether its folder is there and whole.
@@ -255,7 +271,7 @@ impl Release {
         if self.is_stored(tree) {
             return Ok(());
         }
-        let partial = folder_of(&format!(".{}.partial", self.name));
+        let partial = folder_of(tree, &format!(".{}.partial", self.name));
         tree.remove_folder(&partial)?;
         tree.make_folder(partial.join("files"), 0o755)?;
         let mut source = File::open(&executable.path)
@@ -279,8 +295,8 @@ impl Release {
         let text = serde_json::to_vec_pretty(&told).expect("plain data serialises");
         tree.write(partial.join("release.json"), &text, 0o644)?;
         // What has the name is damaged, or was looked at above.
-        tree.remove_folder(self.folder())?;
-        tree.rename(partial, self.folder())?;
+        tree.remove_folder(self.folder(tree))?;
+        tree.rename(partial, self.folder(tree))?;
         Ok(())
     }
 
@@ -289,7 +305,7 @@ impl Release {
     /// # Errors
     /// See [`ReleaseError`].
     pub fn load(tree: &Tree, name: &str) -> Result<Option<Self>, ReleaseError> {
-        let folder = folder_of(name);
+        let folder = folder_of(tree, name);
         let path = folder.join("release.json");
         let Some(told) = read_json::<ReleaseFile>(tree, &path)? else { return Ok(None) };
         let mut files = Vec::new();
@@ -329,9 +345,10 @@ impl Release {
                 tree.remove(&file.path)?;
             }
         }
-        tree.link(CURRENT, &self.name)?;
-        tree.make_folder(Path::new(COMMAND).parent().unwrap_or(Path::new("/")), 0o755)?;
-        tree.link(COMMAND, Path::new(CURRENT).join("cairn"))
+        tree.link(current(tree), &self.name)?;
+        let command = command(tree);
+        tree.make_folder(command.parent().unwrap_or(Path::new("/")), 0o755)?;
+        tree.link(command, current(tree).join("cairn"))
     }
 
     /// Takes out what it put in place, and the links to it.
@@ -342,9 +359,9 @@ impl Release {
         for file in &self.files {
             tree.remove(&file.path)?;
         }
-        tree.remove(CURRENT)?;
-        if tree.link_target(COMMAND)?.as_deref() == Some(&Path::new(CURRENT).join("cairn")) {
-            tree.remove(COMMAND)?;
+        tree.remove(current(tree))?;
+        if tree.link_target(command(tree))?.as_deref() == Some(&current(tree).join("cairn")) {
+            tree.remove(command(tree))?;
         }
         Ok(())
     }
@@ -352,7 +369,7 @@ impl Release {
 
 /// Whether a name in [`FOLDER`] is a release. The link to the one that runs is none.
 fn is_release(tree: &Tree, name: &str) -> Result<bool, TreeError> {
-    let folder = folder_of(name);
+    let folder = folder_of(tree, name);
     Ok(tree.link_target(&folder)?.is_none() && tree.exists(folder.join("release.json"))?)
 }
 
@@ -371,8 +388,8 @@ fn remove_image(tree: &Tree, name: &str) -> Result<(), TreeError> {
 }
 
 /// Where the release with this name is.
-fn folder_of(name: &str) -> PathBuf {
-    Path::new(FOLDER).join(name)
+fn folder_of(tree: &Tree, name: &str) -> PathBuf {
+    folder(tree).join(name)
 }
 
 /// A change that was begun.
@@ -386,6 +403,16 @@ pub struct Pending {
     /// What the operator chose for it, in the place of what was chosen before; `None` where that stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub choices: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// How a node in a cluster is reached from this machine, for every account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeAddress {
+    /// Its address, without a path.
+    pub url: String,
+    /// Where the host of that leads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
 }
 
 /// What is installed on a machine.
@@ -406,6 +433,9 @@ pub struct Installation {
     /// What was begun and neither finished nor taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<Pending>,
+    /// Where the node is, when it is in a cluster and answered once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeAddress>,
     /// What the operator chose, kept for upgrades: options by name.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub choices: serde_json::Map<String, serde_json::Value>,
@@ -422,6 +452,7 @@ impl Installation {
             previous: None,
             snapshot: None,
             pending: None,
+            node: None,
             choices: serde_json::Map::new(),
         }
     }
@@ -431,7 +462,7 @@ impl Installation {
     /// # Errors
     /// See [`ReleaseError`].
     pub fn read(tree: &Tree) -> Result<Option<Self>, ReleaseError> {
-        read_json(tree, Path::new(RECORD))
+        read_json(tree, &record(tree))
     }
 
     /// Replaces the record.
@@ -439,9 +470,10 @@ impl Installation {
     /// # Errors
     /// See [`TreeError`].
     pub fn write(&self, tree: &Tree) -> Result<(), TreeError> {
-        tree.make_folder(FOLDER, 0o755)?;
+        tree.make_folder(folder(tree), 0o755)?;
+        tree.remember_prefix()?;
         let text = serde_json::to_vec_pretty(self).expect("plain data serialises");
-        tree.write(RECORD, &text, 0o644)
+        tree.write(record(tree), &text, 0o644)
     }
 
     /// What the operator chose last, also for a change that was begun.
@@ -455,15 +487,15 @@ impl Installation {
     /// # Errors
     /// See [`TreeError`].
     pub fn remove(tree: &Tree) -> Result<(), TreeError> {
-        for name in tree.list(FOLDER)? {
+        for name in tree.list(folder(tree))? {
             if is_release(tree, &name)? || name.ends_with(".partial") {
                 remove_image(tree, &name)?;
-                tree.remove_folder(folder_of(&name))?;
+                tree.remove_folder(folder_of(tree, &name))?;
             }
         }
-        tree.remove(RECORD)?;
-        tree.remove_if_empty(FOLDER);
-        Ok(())
+        tree.remove(record(tree))?;
+        tree.remove_if_empty(folder(tree));
+        tree.forget_prefix()
     }
 
     /// Removes the releases that are neither current, previous nor wanted by a change.
@@ -475,7 +507,7 @@ impl Installation {
         let kept: Vec<&String> =
             [self.current.as_ref(), self.previous.as_ref(), pending].into_iter().flatten().collect();
         let mut removed = Vec::new();
-        for name in tree.list(FOLDER)? {
+        for name in tree.list(folder(tree))? {
             let is_release = is_release(tree, &name)?;
             let is_wanted = kept.contains(&&name) && !makes_its_image_again(tree, &name);
             if is_release && self.current.as_ref() != Some(&name) && pending != Some(&name) && !is_wanted {
@@ -483,7 +515,7 @@ impl Installation {
                 remove_image(tree, &name)?;
             }
             if (is_release && !kept.contains(&&name)) || (name.starts_with('.') && name.ends_with(".partial")) {
-                tree.remove_folder(folder_of(&name))?;
+                tree.remove_folder(folder_of(tree, &name))?;
                 removed.push(name);
             }
         }

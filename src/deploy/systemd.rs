@@ -3,6 +3,8 @@
 //! Pure: nothing here touches a machine. The units are static; what depends on the machine (its memory, its GPU) is in drop-ins, so
 //! that `systemctl cat cairn` shows where each line came from.
 
+use std::path::Path;
+
 use super::release::ManagedFile;
 use crate::base::ByteSize;
 
@@ -15,9 +17,20 @@ pub const SYSUSERS: &str = include_str!("../../systemd/cairn.sysusers");
 /// The folders, for `systemd-tmpfiles`.
 pub const TMPFILES: &str = include_str!("../../systemd/cairn.tmpfiles");
 
+/// The unit that makes the token of a machine at its first start.
+pub const TOKEN: &str = include_str!("../../systemd/cairn-token.service");
+/// The unit that adds what an image brought along.
+pub const DOCUMENTS: &str = include_str!("../../systemd/cairn-documents.service");
+/// Its name.
+pub const DOCUMENTS_UNIT: &str = "cairn-documents.service";
+/// Where the units say that the release is.
+const CURRENT: &str = "/usr/local/lib/cairn/current";
+
 /// What differs between machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Machine {
+pub struct Machine<'a> {
+    /// The link to the release that runs.
+    pub current: &'a Path,
     /// Its memory.
     pub memory: ByteSize,
     /// Whether the node is to use its GPU.
@@ -26,18 +39,33 @@ pub struct Machine {
 
 /// What a release puts onto such a machine, besides its own folder and the links to it.
 #[must_use]
-pub fn files(machine: Machine) -> Vec<ManagedFile> {
-    let file = |path: &str, text: &str| ManagedFile { path: path.into(), mode: 0o644, bytes: text.as_bytes().to_vec() };
+pub fn files(machine: Machine<'_>) -> Vec<ManagedFile> {
+    let file = |path: &str, text: &str| {
+        let text = text.replace(CURRENT, &machine.current.to_string_lossy());
+        ManagedFile { path: path.into(), mode: 0o644, bytes: text.into_bytes() }
+    };
     let mut files = vec![
         file("/etc/sysusers.d/cairn.conf", SYSUSERS),
         file("/etc/tmpfiles.d/cairn.conf", TMPFILES),
         file("/etc/systemd/system/cairn.service", UNIT),
+        file("/etc/systemd/system/cairn-token.service", TOKEN),
+        documents(machine.current),
         file("/etc/systemd/system/cairn.service.d/memory.conf", &memory_drop_in(machine.memory)),
     ];
     if machine.gpu {
         files.push(file("/etc/systemd/system/cairn.service.d/gpu.conf", GPU));
     }
     files
+}
+
+/// The unit that adds what an image brought along, which runs where it is wanted.
+///
+/// * `current`: the link to the release that runs.
+#[must_use]
+pub fn documents(current: &Path) -> ManagedFile {
+    let text = DOCUMENTS.replace(CURRENT, &current.to_string_lossy());
+    let path = Path::new("/etc/systemd/system").join(DOCUMENTS_UNIT);
+    ManagedFile { path, mode: 0o644, bytes: text.into_bytes() }
 }
 
 /// Least memory that a limit leaves to the node.
@@ -62,16 +90,23 @@ pub fn memory_drop_in(memory: ByteSize) -> String {
 mod tests {
     use super::*;
 
-    const PI: Machine = Machine { memory: ByteSize(1 << 30), gpu: false };
+    fn pi() -> Machine<'static> {
+        Machine { current: Path::new("/opt/cairn/lib/cairn/current"), memory: ByteSize(1 << 30), gpu: false }
+    }
 
     #[test]
-    fn the_unit_runs_what_the_link_points_at() {
-        assert!(UNIT.contains(&format!("ExecStart={}/cairn serve", super::super::release::CURRENT)));
+    fn the_units_run_what_the_link_points_at() {
+        let runs = |unit: &str| unit.contains(&format!("ExecStart={CURRENT}/cairn "));
+        assert!([UNIT, TOKEN, DOCUMENTS].into_iter().all(runs));
+        let placed = files(pi());
+        let unit = placed.iter().find(|file| file.path.ends_with("cairn.service")).expect("there");
+        let text = String::from_utf8_lossy(&unit.bytes);
+        assert!(text.contains("ExecStart=/opt/cairn/lib/cairn/current/cairn serve") && !text.contains("/usr/local"));
     }
 
     #[test]
     fn only_a_machine_with_a_gpu_gets_its_drop_in() {
-        let gpu = |gpu| files(Machine { gpu, ..PI }).iter().any(|file| file.path.ends_with("gpu.conf"));
+        let gpu = |gpu| files(Machine { gpu, ..pi() }).iter().any(|file| file.path.ends_with("gpu.conf"));
         assert!(!gpu(false) && gpu(true));
     }
 

@@ -20,7 +20,7 @@ const LINKS_MAX: usize = 40;
 pub struct TreeError {
     /// What was tried, as a verb.
     pub action: &'static str,
-    /// The file, as it is called inside the tree.
+    /// The file, as people see it.
     pub path: PathBuf,
     /// What the system said.
     #[source]
@@ -44,29 +44,90 @@ impl TreeError {
     }
 }
 
+/// The file that says where releases are, where they are in no usual place.
+const PREFIX: &str = "/etc/cairn/prefix";
+/// Where releases usually are.
+const USUAL_PREFIX: &str = "/usr/local";
+
 /// A root folder and what is below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tree {
+    /// Absolute.
     root: PathBuf,
+    is_machine: bool,
+    /// Below it are the releases and the command.
+    prefix: PathBuf,
 }
 
 impl Tree {
     /// The machine's own tree.
     #[must_use]
     pub fn machine() -> Self {
-        Self { root: PathBuf::from("/") }
+        Self::at(PathBuf::from("/"), true)
     }
 
-    /// The tree of an image that is being built, or of a test.
+    /// The tree of an image that is being built, or of a test. A path that is not absolute is one from the folder of this process.
     #[must_use]
     pub fn below(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        let root = root.into();
+        // It fails for an empty path only.
+        Self::at(std::path::absolute(&root).unwrap_or(root), false)
+    }
+
+    fn at(root: PathBuf, is_machine: bool) -> Self {
+        let mut tree = Self { root, is_machine, prefix: PathBuf::from(USUAL_PREFIX) };
+        if let Ok(Some(bytes)) = tree.read(PREFIX) {
+            let path = PathBuf::from(String::from_utf8_lossy(&bytes).trim());
+            if path.is_absolute() {
+                tree.prefix = path;
+            }
+        }
+        tree
+    }
+
+    /// The same, for releases below another folder.
+    #[must_use]
+    pub fn with_prefix(self, prefix: PathBuf) -> Self {
+        Self { prefix, ..self }
+    }
+
+    /// Below which folder releases and the command are; as the installation was told, or wrote down.
+    #[must_use]
+    pub fn prefix(&self) -> &Path {
+        &self.prefix
+    }
+
+    /// Writes down where releases are, unless that is the usual place.
+    ///
+    /// # Errors
+    /// See [`TreeError`].
+    pub(super) fn remember_prefix(&self) -> Result<(), TreeError> {
+        if self.prefix == Path::new(USUAL_PREFIX) {
+            return self.remove(PREFIX);
+        }
+        self.make_folder("/etc/cairn", 0o755)?;
+        self.write(PREFIX, format!("{}\n", self.prefix.display()).as_bytes(), 0o644)
+    }
+
+    /// Forgets it.
+    ///
+    /// # Errors
+    /// See [`TreeError`].
+    pub(super) fn forget_prefix(&self) -> Result<(), TreeError> {
+        self.remove(PREFIX)?;
+        self.remove_if_empty("/etc/cairn");
+        Ok(())
     }
 
     /// Whether this is the machine's own tree, whose services can be started.
     #[must_use]
     pub fn is_machine(&self) -> bool {
-        self.root == Path::new("/")
+        self.is_machine
+    }
+
+    /// A path as people see it.
+    fn shown(&self, path: &Path) -> PathBuf {
+        if self.is_machine { path.to_owned() } else { self.root.join(path.strip_prefix("/").unwrap_or(path)) }
     }
 
     /// Where a file of the tree lies on this machine. Links inside the tree are followed within it; what does not exist yet is
@@ -97,7 +158,7 @@ impl Tree {
                         links += 1;
                         if links > LINKS_MAX {
                             let source = rustix::io::Errno::LOOP.into();
-                            return Err(TreeError { action: "follow the links of", path: path.to_owned(), source });
+                            return Err(TreeError { action: "follow the links of", path: self.shown(path), source });
                         }
                         place.pop();
                         left.push(target);
@@ -123,7 +184,7 @@ impl Tree {
         match fs::read(self.locate(path)?) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if is_absent(&error) => Ok(None),
-            Err(source) => Err(TreeError { action: "read", path: path.to_owned(), source }),
+            Err(source) => Err(TreeError { action: "read", path: self.shown(path), source }),
         }
     }
 
@@ -141,7 +202,7 @@ impl Tree {
     /// When it cannot be read.
     pub fn list(&self, path: impl AsRef<Path>) -> Result<Vec<String>, TreeError> {
         let path = path.as_ref();
-        let failed = |source| TreeError { action: "read", path: path.to_owned(), source };
+        let failed = |source| TreeError { action: "read", path: self.shown(path), source };
         let entries = match fs::read_dir(self.locate(path)?) {
             Ok(entries) => entries,
             Err(error) if is_absent(&error) => return Ok(Vec::new()),
@@ -163,7 +224,7 @@ impl Tree {
     /// See [`TreeError`].
     pub fn make_folder(&self, path: impl AsRef<Path>, mode: u32) -> Result<(), TreeError> {
         let path = path.as_ref();
-        let failed = |source| TreeError { action: "make", path: path.to_owned(), source };
+        let failed = |source| TreeError { action: "make", path: self.shown(path), source };
         let place = self.locate(path)?;
         let missing: Vec<&Path> = place.ancestors().take_while(|folder| !folder.exists()).collect();
         for folder in missing.into_iter().rev() {
@@ -194,7 +255,7 @@ impl Tree {
         fill: impl FnOnce(&mut File) -> io::Result<()>,
     ) -> Result<(), TreeError> {
         let path = path.as_ref();
-        let failed = |source| TreeError { action: "write", path: path.to_owned(), source };
+        let failed = |source| TreeError { action: "write", path: self.shown(path), source };
         let place = self.locate(path)?;
         let partial = partial(&place);
         let write = || -> io::Result<()> {
@@ -228,7 +289,7 @@ impl Tree {
             fs::rename(&partial, &place)?;
             sync_parent(&place)
         };
-        link().map_err(|source| TreeError { action: "link", path: path.to_owned(), source })
+        link().map_err(|source| TreeError { action: "link", path: self.shown(path), source })
     }
 
     /// What a symbolic link says; `None` when there is no link.
@@ -251,7 +312,7 @@ impl Tree {
             Err(error) => Err(error),
             Ok(()) => sync_parent(&place),
         };
-        removed.map_err(|source| TreeError { action: "remove", path: path.to_owned(), source })
+        removed.map_err(|source| TreeError { action: "remove", path: self.shown(path), source })
     }
 
     /// Removes a folder with all that is in it. Fine when there is none.
@@ -266,7 +327,7 @@ impl Tree {
             Err(error) => Err(error),
             Ok(()) => sync_parent(&place),
         };
-        removed.map_err(|source| TreeError { action: "remove", path: path.to_owned(), source })
+        removed.map_err(|source| TreeError { action: "remove", path: self.shown(path), source })
     }
 
     /// Removes a folder that is empty; leaves any other.
@@ -286,7 +347,7 @@ impl Tree {
         let (old, new) = (self.locate_entry(from)?, self.locate_entry(to)?);
         fs::rename(old, &new).and_then(|()| sync_parent(&new)).map_err(|source| TreeError {
             action: "rename",
-            path: from.to_owned(),
+            path: self.shown(from),
             source,
         })
     }
@@ -297,7 +358,7 @@ impl Tree {
     /// When it cannot be asked.
     pub fn volume(&self, path: impl AsRef<Path>) -> Result<Volume, TreeError> {
         let path = path.as_ref();
-        let failed = |source| TreeError { action: "ask for the free space of", path: path.to_owned(), source };
+        let failed = |source| TreeError { action: "ask for the free space of", path: self.shown(path), source };
         let place = self.locate(path)?;
         let existing = place.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
         let device = fs::metadata(existing).map_err(failed)?.dev();

@@ -8,7 +8,6 @@ use std::path::Path;
 
 use cairn::base::ByteSize;
 use cairn::deploy::systemd::{self, Machine};
-use cairn::deploy::{COMMAND, CURRENT};
 use serde_json::Value;
 
 use crate::host_guest::{Guest, MEMORY};
@@ -17,11 +16,13 @@ use crate::node::CAIRN;
 
 /// Where the tests put the release.
 const RELEASE: &str = "/usr/local/lib/cairn/0.0.0-00000000";
+const CURRENT: &str = "/usr/local/lib/cairn/current";
+const COMMAND: &str = "/usr/local/bin/cairn";
 
 /// A guest with the program and the units in place and nothing started.
 fn installed() -> Option<Guest> {
     let mut guest = Guest::start(&[])?;
-    for file in systemd::files(Machine { memory: ByteSize(MEMORY), gpu: false }) {
+    for file in systemd::files(Machine { current: Path::new(CURRENT), memory: ByteSize(MEMORY), gpu: false }) {
         let text = String::from_utf8(file.bytes).expect("text");
         guest.write(file.path.to_str().expect("UTF-8"), file.mode, &text);
     }

@@ -70,15 +70,112 @@ fn a_release_is_staged_into_an_image_that_is_being_built() {
     }
     let size = fs::metadata(CAIRN).expect("there").len().to_string();
     assert_eq!(text(&format!("usr/local/lib/cairn/{release}/cairn")), size);
-    assert!(text("etc/cairn/token").starts_with("cairn_"));
+    assert!(!there.contains_key(Path::new("etc/cairn/token")), "one that many machines share would be no secret");
+    assert_says(text("etc/systemd/system/cairn-token.service"), &["cairn token file /etc/cairn/token"]);
     assert_says(text("etc/cairn/cairn.toml"), &["0.0.0.0:7171"]);
+    assert_says(&planned.to_string(), &["listens on 0.0.0.0:7171", "makes its own token"]);
     let actions = list(&planned["actions"]).iter().filter(|action| action["action"] == "create");
     for action in actions {
         let path = action["what"].as_str().expect("a path").trim_start_matches('/');
         assert!(there.contains_key(Path::new(path)), "{path} was announced");
     }
     json_of(&stage(directory.path(), &["--yes", "--json"]));
-    assert_eq!(tree(directory.path()), there, "a second time changes nothing, the token least of all");
+    assert_eq!(tree(directory.path()), there, "a second time changes nothing");
+}
+
+#[test]
+fn an_image_tells_what_happens_to_it_and_is_emptied_again() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    // A folder that is not there, named from where the command runs.
+    let here = |program: &Path, arguments: &[&str]| {
+        let mut command = crate::node::clean(std::process::Command::new(program));
+        command.current_dir(directory.path()).args(arguments).stdin(std::process::Stdio::null());
+        command.output().expect("the binary runs")
+    };
+    let image = directory.path().join("image");
+    let installed = here(Path::new(CAIRN), &["install", "--yes", "--root", "image"]);
+    assert!(installed.status.success(), "{}", stderr(&installed));
+    for wrong in ["starting the node", "asking the node", "taking a snapshot", "making users"] {
+        assert!(!stderr(&installed).contains(wrong), "{}", stderr(&installed));
+    }
+    let first = tree(&image);
+    let newer = directory.path().join("cairn-2");
+    fs::write(&newer, [fs::read(CAIRN).expect("readable"), b"2".to_vec()].concat()).expect("written");
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(&newer, fs::Permissions::from_mode(0o755)).expect("set");
+    let upgraded = here(&newer, &["install", "--yes", "--root", "image"]);
+    assert!(upgraded.status.success() && !stderr(&upgraded).contains("snapshot"), "{}", stderr(&upgraded));
+    let back = here(Path::new(CAIRN), &["rollback", "--yes", "--root", "image"]);
+    assert!(back.status.success(), "{}", stderr(&back));
+    let link = Path::new("usr/local/lib/cairn/current");
+    assert_eq!(tree(&image)[link], first[link]);
+    let removed = here(Path::new(CAIRN), &["uninstall", "--yes", "--root", "image"]);
+    assert!(removed.status.success(), "{}", stderr(&removed));
+    assert_eq!(tree(&image).into_keys().collect::<Vec<_>>(), [Path::new("etc/cairn/cairn.toml")], "settings stay");
+}
+
+#[test]
+fn what_a_bundle_brings_arrives_in_an_image() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let here = |arguments: &[&str]| {
+        let output = cairn().current_dir(directory.path()).args(arguments).output().expect("the binary runs");
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        output
+    };
+    fs::create_dir(directory.path().join("manuals")).expect("made");
+    fs::write(directory.path().join("manuals/relay.md"), "The relay trips.").expect("written");
+    here(&["bundle", "keygen", "-o", "site.key"]);
+    here(&["bundle", "create", "-o", "site.bundle", "--key", "site.key", "--documents", "manuals"]);
+    let output = here(&["install", "--yes", "--root", "image", "--bundle", "site.bundle", "--public-key", "site.pub"]);
+    assert_says(&stderr(&output), &["1 documents are in", "each machine adds them at its first start"]);
+    let there = tree(&directory.path().join("image"));
+    let text = |path: &str| there.get(Path::new(path)).unwrap_or_else(|| panic!("no {path} in {:?}", there.keys()));
+    assert_eq!(text("var/lib/cairn-documents/manuals/relay.md"), "The relay trips.");
+    assert_says(text("etc/cairn/bundle.pub"), &["RW"]);
+    let unit = text("etc/systemd/system/multi-user.target.wants/cairn-documents.service");
+    assert_eq!(unit, "-> /etc/systemd/system/cairn-documents.service");
+    // The next bundle is believed by the key that the first one left.
+    here(&["install", "--yes", "--root", "image", "--bundle", "site.bundle"]);
+}
+
+#[test]
+fn documents_of_an_image_are_added_once() {
+    let node = crate::node::TestNode::start();
+    let waiting = tempfile::tempdir().expect("temporary directory");
+    let folder = waiting.path().join("documents");
+    fs::create_dir_all(folder.join("manuals")).expect("made");
+    fs::write(folder.join("manuals/relay.md"), "The relay trips.").expect("written");
+    let path = folder.to_string_lossy().into_owned();
+    // The verb that it runs finds the node as every verb does.
+    let mut command = cairn();
+    command.args(["add-waiting", &path]).env("CAIRN_URL", node.base());
+    let output = command.output().expect("the binary runs");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(!folder.exists(), "what was added is not added again");
+    assert_eq!(node.found("manuals", "relay", "lexical"), ["manuals/relay.md"]);
+}
+
+#[test]
+fn a_program_may_go_elsewhere_and_is_found_there() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let installed = json_of(&stage(directory.path(), &["--yes", "--json", "--prefix", "/srv/cairn"]));
+    let release = installed["current"].as_str().expect("a name");
+    let there = tree(directory.path());
+    assert_eq!(there[Path::new("srv/cairn/lib/cairn/current")], format!("-> {release}"));
+    assert_eq!(there[Path::new("srv/cairn/bin/cairn")], "-> /srv/cairn/lib/cairn/current/cairn");
+    let unit = &there[Path::new("etc/systemd/system/cairn.service")];
+    assert_says(unit, &["ExecStart=/srv/cairn/lib/cairn/current/cairn serve"]);
+    assert!(there.keys().all(|path| !path.starts_with("usr")), "{:?}", there.keys());
+    // Nobody has to say it again.
+    assert_eq!(json_of(&stage(directory.path(), &["--yes", "--json"]))["current"], release);
+    assert_eq!(tree(directory.path()), there);
+    let other = stage(directory.path(), &["--yes", "--prefix", "/srv/other"]);
+    assert_eq!(other.status.code(), Some(2));
+    assert_says(&stderr(&other), &["below /srv/cairn"]);
+    let mut remove = cairn();
+    remove.args(["uninstall", "--yes", "--root"]).arg(directory.path());
+    assert!(remove.output().expect("the binary runs").status.success());
+    assert_eq!(tree(directory.path()).into_keys().collect::<Vec<_>>(), [Path::new("etc/cairn/cairn.toml")]);
 }
 
 #[test]

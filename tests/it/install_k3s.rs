@@ -10,11 +10,14 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::kube_server::Server;
+use crate::kube_api::Key;
+use crate::kube_server::{EMPTIER, NODE_IP, SERVICE_IP, Server, this_node};
 use crate::left_out::on_request;
 use crate::node::{CAIRN, assert_says, cairn, clean, json_of, list, stderr, stdout};
 
-const VERSION: &str = "v1.33.4+k3s1";
+const VERSION: &str = "v1.36.3+k3s1";
+/// One of those that lose the pins of images at a restart.
+const FORGETFUL: &str = "v1.33.4+k3s1";
 
 /// The program of another build: the same with more at its end.
 fn build(folder: &Path, name: &str) -> PathBuf {
@@ -113,8 +116,10 @@ fn the_journey_on_a_real_server() {
     let removed = run(Path::new(CAIRN), &["uninstall", "--yes"]);
     assert!(removed.status.success(), "{}", stderr(&removed));
     assert!(files.iter().all(|path| !path.exists()));
-    assert_eq!(install(Path::new(CAIRN))["current"], first["current"]);
-    assert!(finds(&first), "the data outlived the program");
+    // The cluster may give the service another address.
+    let again = install(Path::new(CAIRN));
+    assert_eq!(again["current"], first["current"]);
+    assert!(finds(&again), "the data outlived the program");
     assert!(run(Path::new(CAIRN), &["uninstall", "--yes"]).status.success());
 }
 
@@ -186,9 +191,15 @@ fn a_pod_that_never_gets_ready_is_taken_back() {
     assert_eq!(server.manifests(), before, "byte for byte");
     assert!(finds(&first));
     server.imports.store(true, Ordering::SeqCst);
-    // What the cluster does not know is refused by it, in its words.
-    let output = run(&hanging, &["install", "--yes", "--timeout", "60", "--with", "cert-manager"]);
-    assert_says(&stderr(&output), &["was not applied: no matches for kind", "runs as before"]);
+    // What the cluster does not know is found out before anything is written.
+    let output =
+        run(&hanging, &["install", "--yes", "--with", "cert-manager,ingress", "--set", "ingress.host=a.example"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+    assert_says(
+        &stdout(&output),
+        &["kind Certificate of cert-manager.io/v1", "comes with cert-manager", "ServersTransport", "Traefik"],
+    );
+    assert_says(&stderr(&output), &["nothing was changed"]);
     assert_eq!(server.manifests(), before, "byte for byte");
     let third = install(&build(&server.path(""), "cairn-3"));
     assert_eq!(third["previous"], first["current"], "what was chosen for the one that failed is not kept");
@@ -264,6 +275,300 @@ fn what_stands_in_the_way_is_told_before_the_first_write() {
     assert_eq!((server.manifests().len(), server.version()), (0, "v1.28.15+k3s1"));
 }
 
+/// What a later release's manifests do when the cluster takes a part of them: the set asks for a GPU that no node has, and another object
+/// is refused.
+#[test]
+fn what_was_applied_in_part_is_taken_back_whole() {
+    let Some(server) = Server::start(VERSION) else { return };
+    let first = install(Path::new(CAIRN));
+    add(&server.path(""), &first);
+    let before = server.manifests();
+    let set = || server.object("statefulsets", "cairn").expect("there")["spec"]["template"].clone();
+    let old = set();
+    // The operator goes while the plan is made: what was there when it was asked for is refused when it is applied.
+    server.api.has_operators.store(true, Ordering::SeqCst);
+    let arguments = [
+        "install",
+        "--yes",
+        "--timeout",
+        "5",
+        "--with",
+        "monitoring,gpu",
+        "--set",
+        "gpu.own-runtime-class=true",
+        "--set",
+        "gpu.runtime-class=own",
+    ];
+    let mut process = verb(&build(&server.path(""), "cairn-2"), &arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut said = Vec::new();
+    for line in BufReader::new(process.stderr.take().expect("a pipe")).lines().map_while(Result::ok) {
+        if line.starts_with("… taking a snapshot") {
+            server.api.has_operators.store(false, Ordering::SeqCst);
+        }
+        said.push(line);
+    }
+    let said = said.join("\n");
+    assert_eq!(process.wait().expect("it ends").code(), Some(1), "{said}");
+    assert_says(&said, &["the server could not find the requested resource", "was taken back", "runs as before"]);
+    assert_eq!((server.manifests(), set()), (before.clone(), old.clone()), "what ran before is what the cluster holds");
+    assert!(!server.has_of_cluster("runtimeclasses", "own"), "what only the failed release had is gone");
+    assert!(finds(&first));
+    let doctor = run(Path::new(CAIRN), &["doctor"]);
+    assert!(!stdout(&doctor).contains("cairn.yaml"), "{}", stdout(&doctor));
+
+    // The same by hand: objects that somebody changed are as the file says again, though the server applied it before.
+    server.api.objects.lock().change(&Key::new("statefulsets", "cairn", "cairn"), |set| {
+        set["spec"]["template"]["spec"]["containers"][0]["image"] = "somebody.else/image:1".into();
+    });
+    let doctor = run(Path::new(CAIRN), &["doctor"]);
+    assert_eq!(doctor.status.code(), Some(1));
+    assert_says(&stdout(&doctor), &["StatefulSet cairn runs something else", "cairn install"]);
+    let again = install(Path::new(CAIRN));
+    assert_eq!((&again["current"], set()), (&first["current"], old));
+    assert_eq!(server.manifests(), before, "byte for byte");
+    assert!(finds(&again));
+    server.assert_sound();
+}
+
+#[test]
+fn the_first_installation_that_is_applied_in_part_leaves_nothing() {
+    let Some(server) = Server::start(VERSION) else { return };
+    let output = run(
+        Path::new(CAIRN),
+        &[
+            "install",
+            "--yes",
+            "--timeout",
+            "5",
+            "--with",
+            "gpu",
+            "--set",
+            "gpu.own-runtime-class=true",
+            "--set",
+            "gpu.runtime-class=own",
+        ],
+    );
+    assert_eq!(output.status.code(), Some(1), "{}{}", stdout(&output), stderr(&output));
+    assert_says(&stderr(&output), &["0/1 nodes are available", "was taken back"]);
+    for (plural, name) in [
+        ("statefulsets", "cairn"),
+        ("pods", "cairn-0"),
+        ("services", "cairn"),
+        ("persistentvolumeclaims", "data-cairn-0"),
+    ] {
+        assert!(!server.has(plural, name), "{plural}/{name}");
+    }
+    assert!(!server.has_of_cluster("runtimeclasses", "own"));
+    assert!(finds_nothing(&install(Path::new(CAIRN))), "the next one runs");
+    server.assert_sound();
+}
+
+/// Whether a node answers that has no documents yet.
+fn finds_nothing(installed: &Value) -> bool {
+    client(installed, &["status"])["documents"] == 0
+}
+
+#[test]
+fn with_several_nodes_the_pod_is_bound_to_the_one_with_the_image() {
+    let Some(server) = Server::start(VERSION) else { return };
+    server.add_node();
+    let planned = run(Path::new(CAIRN), &["install", "--dry-run", "--node-size", "small"]);
+    assert_says(&stdout(&planned), &["the cluster has 2 nodes", &format!("bound to {}", this_node())]);
+    // A node that was chosen has to have the image: it does not come up, and the claim that it was given goes with it.
+    let elsewhere = format!("node.name={EMPTIER}");
+    let output = run(Path::new(CAIRN), &["install", "--yes", "--timeout", "5", "--set", &elsewhere]);
+    assert_says(&stderr(&output), &["Back-off pulling image", "was taken back"]);
+    assert!(!server.has("persistentvolumeclaims", "data-cairn-0"), "a claim that binds the next pod to that node");
+    let first = install(Path::new(CAIRN));
+    let pod = server.object("pods", "cairn-0").expect("there");
+    assert_eq!(pod["spec"]["nodeSelector"]["kubernetes.io/hostname"], this_node().as_str());
+    add(&server.path(""), &first);
+    // A claim with data stays, whatever comes after it.
+    let output = run(&build(&server.path(""), "cairn-2"), &["install", "--yes", "--timeout", "5", "--set", &elsewhere]);
+    assert_says(&stderr(&output), &["was taken back", "runs as before"]);
+    assert!(finds(&first));
+    server.assert_sound();
+}
+
+#[test]
+fn a_volume_on_another_node_is_told_before_the_first_write() {
+    let Some(server) = Server::start(VERSION) else { return };
+    server.add_node();
+    let namespace = serde_json::json!({"metadata": {}});
+    let claim = serde_json::json!({"metadata": {}, "spec": {"volumeName": "pvc-1", "storageClassName": "local-path"}});
+    let here = serde_json::json!([{"key": "kubernetes.io/hostname", "operator": "In", "values": [EMPTIER]}]);
+    let volume = serde_json::json!({"metadata": {}, "spec": {"hostPath": {"path": "/of/another/node"},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": here}]}}}});
+    {
+        let mut objects = server.api.objects.lock();
+        objects.put(Key::new("namespaces", "", "cairn"), namespace);
+        objects.put(Key::new("persistentvolumes", "", "pvc-1"), volume);
+        objects.put(Key::new("persistentvolumeclaims", "cairn", "data-cairn-0"), claim);
+    }
+    let output = run(Path::new(CAIRN), &["install", "--yes"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_says(&stdout(&output), &["the data is on the node emptier", "cairn image build", "delete pvc data-cairn-0"]);
+    assert!(server.manifests().is_empty());
+}
+
+#[test]
+fn a_volume_grows_where_its_class_lets_it_and_otherwise_the_plan_says_no() {
+    let Some(server) = Server::start(VERSION) else { return };
+    let class = |name: &str, grows: bool| {
+        let class = serde_json::json!({"metadata": {}, "provisioner": "csi.example", "allowVolumeExpansion": grows, "reclaimPolicy": "Delete"});
+        server.api.objects.lock().put(Key::new("storageclasses", "", name), class);
+    };
+    class("grows", true);
+    let size = || {
+        server.object("persistentvolumeclaims", "data-cairn-0").expect("claimed")["spec"]["resources"]["requests"]["storage"].clone()
+    };
+    let first = json_of(&run(
+        Path::new(CAIRN),
+        &["install", "--yes", "--json", "--node-size", "small", "--set", "storage.class=grows", "--timeout", "60"],
+    ));
+    add(&server.path(""), &first);
+    assert_eq!(size(), "8Gi");
+    let grown = run(Path::new(CAIRN), &["install", "--yes", "--set", "storage.size=64GiB", "--timeout", "60"]);
+    assert!(grown.status.success(), "{}", stderr(&grown));
+    assert_says(&stdout(&grown), &["let the volume grow from 8 GiB to 64 GiB"]);
+    assert_eq!(size(), "64Gi");
+    assert!(finds(&first), "the data is that from before");
+    // The set of the release before asked for less; it comes back around the same volume.
+    let back = run(Path::new(CAIRN), &["rollback", "--yes", "--timeout", "60"]);
+    assert!(back.status.success(), "{}", stderr(&back));
+    assert_eq!(size(), "64Gi", "volumes do not shrink");
+    assert!(finds(&first));
+    class("grows", false);
+    let before = server.manifests();
+    for (wanted, words) in
+        [("storage.size=128GiB", "lets none grow to 128 GiB"), ("storage.class=other", "cannot change to another one")]
+    {
+        let output = run(Path::new(CAIRN), &["install", "--yes", "--set", wanted]);
+        assert_eq!(output.status.code(), Some(1), "{wanted}");
+        assert_says(&stdout(&output), &[words, "snapshot restore"]);
+        assert_eq!(server.manifests(), before, "{wanted}");
+    }
+    server.assert_sound();
+}
+
+#[test]
+fn images_keep_their_pins_where_a_restart_would_cost_them() {
+    let Some(mut server) = Server::start(FORGETFUL) else { return };
+    let first = install(Path::new(CAIRN));
+    assert!(!server.path("k3s/agent/images/.cache.json").exists(), "with a cache this version forgets the pins");
+    server.restart();
+    assert!(finds_nothing(&first), "it goes on");
+    let unpinned = || stdout(&run(Path::new(CAIRN), &["doctor"])).contains("not pinned");
+    assert!(!unpinned());
+    // Somebody made it: the doctor says what it costs.
+    fs::write(server.path("k3s/agent/images/.cache.json"), "").expect("written");
+    server.restart();
+    let told = stdout(&run(Path::new(CAIRN), &["doctor"]));
+    assert_says(&told, &["not pinned", ".cache.json"]);
+}
+
+/// What the command line says where nobody named a node.
+#[test]
+fn on_the_server_every_verb_reaches_the_node_in_the_pod() {
+    let Some(server) = Server::start(VERSION) else { return };
+    let first = install(Path::new(CAIRN));
+    let path = server.path("relay.md");
+    fs::write(&path, "The relay in cabinet four trips when the pump starts.").expect("written");
+    let file = path.to_string_lossy();
+    let home = tempfile::tempdir().expect("temporary directory");
+    let bare = |arguments: &[&str]| {
+        verb(Path::new(CAIRN), arguments).env("HOME", home.path()).output().expect("the binary runs")
+    };
+    let added = bare(&["add", &file, "-c", "site", "--json"]);
+    assert_eq!(json_of(&added)["created"], 1, "{}", stderr(&added));
+    assert_says(&stderr(&added), &["the node in this machine's cluster", SERVICE_IP]);
+    assert_eq!(json_of(&bare(&["search", "why does the relay trip", "--json"]))["results"][0]["document"], "relay.md");
+    assert_eq!(json_of(&bare(&["status", "--json"]))["documents"], 1);
+    assert_eq!(json_of(&bare(&["ls", "site", "--json"]))["documents"][0]["id"], "site/relay.md");
+    // The network of this test has no default route, which is a problem of its own.
+    let doctor: Value = serde_json::from_str(&stdout(&bare(&["doctor", "--json"]))).expect("JSON");
+    assert_eq!((&doctor["running"], list(&doctor["problems"]).len()), (&Value::Bool(true), 0), "{doctor}");
+    let mut about = list(&doctor["machine"]).iter().filter_map(|found| found["about"].as_str());
+    assert!(!about.any(|about| ["node", "pod", "manifest"].contains(&about)), "{doctor}");
+    let token = stdout(&bare(&["token", "create", "laptop"]));
+    let mut status =
+        verb(Path::new(CAIRN), &["status", "--json", "--url", first["service"].as_str().expect("an address")]);
+    status.args(["--ca", first["authority"].as_str().expect("a path")]).env("CAIRN_TOKEN", token.trim());
+    assert_eq!(json_of(&status.output().expect("the binary runs"))["documents"], 1);
+    let mut mcp =
+        verb(Path::new(CAIRN), &["mcp"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the binary runs");
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"test","version":"1"}}}"#;
+    writeln!(mcp.stdin.take().expect("a pipe"), "{call}").expect("written");
+    let mut answer = String::new();
+    BufReader::new(mcp.stdout.take().expect("a pipe")).read_line(&mut answer).expect("answered");
+    assert!(answer.contains("\"serverInfo\""), "{answer}");
+    mcp.wait().expect("it ends");
+    // Whoever names a directory means it.
+    let own = home.path().join("own");
+    assert_eq!(
+        json_of(&bare(&["add", &file, "-c", "site", "--json", "--data-dir", &own.to_string_lossy()]))["created"],
+        1
+    );
+    assert!(!server.path("var-lib/cairn").exists(), "no verb made a node beside the one in the pod");
+}
+
+/// Asks as any client does that knows the authority and nothing else of Cairn.
+fn curl(url: &str, authority: &str, more: &[&str]) -> Output {
+    let url = url.trim_end_matches("/mcp");
+    let mut command = clean(Command::new("curl"));
+    command
+        .args(["--silent", "--show-error", "--max-time", "10", "--noproxy", "*", "--cacert", authority])
+        .args(more)
+        .arg(format!("{url}/"));
+    command.output().expect("curl runs")
+}
+
+#[test]
+fn addresses_that_are_printed_hold_for_any_client() {
+    let Some(server) = Server::start(VERSION) else { return };
+    let arguments = ["install", "--yes", "--json", "--node-size", "small", "--timeout", "60", "--with", "loadbalancer"];
+    let installed = json_of(&run(Path::new(CAIRN), &arguments));
+    assert_eq!(installed["url"], format!("https://{NODE_IP}:7171/mcp"), "{installed}");
+    assert_eq!(list(&installed["notes"]).len(), 0, "{installed}");
+    let text = |name: &str| installed[name].as_str().expect("told").to_owned();
+    for url in [text("url"), text("service")] {
+        let answer = curl(&url, &text("authority"), &[]);
+        assert!(answer.status.success(), "{url}: {}", stderr(&answer));
+    }
+    let by_name = ["--resolve".to_owned(), format!("cairn.cairn.svc:7171:{SERVICE_IP}")];
+    let answer = curl("https://cairn.cairn.svc:7171", &text("authority"), &by_name.each_ref().map(String::as_str));
+    assert!(answer.status.success(), "{}", stderr(&answer));
+    // The container's output is one log, of one form.
+    let log = fs::read_to_string(server.path("pod.log")).expect("a log");
+    for line in log.lines() {
+        assert!(serde_json::from_str::<Value>(line).is_ok_and(|line| line["message"].is_string()), "{line}");
+    }
+    assert!(log.contains("Cairn answers MCP at") && !log.contains(&text("token")), "{log}");
+    // A token that is wrong is said to be wrong, also where the certificate has other names.
+    let status = |token: &str| {
+        let mut command =
+            verb(Path::new(CAIRN), &["status", "--url", "https://10.42.0.5:7171", "--ca", &text("authority")]);
+        if !token.is_empty() {
+            command.env("CAIRN_TOKEN", token);
+        }
+        command.output().expect("the binary runs")
+    };
+    for token in ["", "a-wrong-token-of-some-length"] {
+        let refused = status(token);
+        assert!(!refused.status.success());
+        assert!(
+            stderr(&refused).contains("token") && !stderr(&refused).contains("certificate"),
+            "{}",
+            stderr(&refused)
+        );
+    }
+    server.assert_sound();
+}
+
 #[test]
 fn one_installation_at_a_time() {
     let Some(server) = Server::start(VERSION) else { return };
@@ -277,6 +582,7 @@ fn one_installation_at_a_time() {
 #[test]
 fn a_pod_for_gpus_runs_an_image_with_the_machines_libraries_also_when_it_comes_back() {
     let Some(server) = Server::start(VERSION) else { return };
+    server.add_gpu();
     let with_gpu = |program: &Path| {
         let arguments = ["install", "--yes", "--json", "--node-size", "small", "--timeout", "60", "--with", "gpu"];
         json_of(&run(program, &arguments))
@@ -362,11 +668,83 @@ fn a_server_is_staged_into_an_image_that_is_being_built() {
     let release = staged["current"].as_str().expect("a name");
     let place = |path: &str| directory.path().join("mnt/k3s").join(path);
     let main = fs::read_to_string(place("server/manifests/cairn.yaml")).expect("staged");
-    let token = fs::read_to_string(directory.path().join("etc/cairn/token")).expect("staged");
-    use base64::Engine as _;
-    let secret = base64::prelude::BASE64_STANDARD.encode(token.trim());
-    assert_says(&main, &["kind: StatefulSet", "cairn.local/cairn@sha256:", &secret]);
+    assert_says(&main, &["kind: StatefulSet", "cairn.local/cairn@sha256:"]);
+    assert!(!main.contains("kind: Secret") && !directory.path().join("etc/cairn/token").exists(), "no token is shared");
     assert!(place("server/manifests/cairn-namespace.yaml").exists());
     assert!(place(&format!("agent/images/cairn-{release}.tar")).exists());
     assert_eq!(stage()["current"], release, "a second time changes nothing");
+}
+
+#[test]
+fn an_image_gets_a_node_for_k3s_before_k3s_ever_ran_there() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let here = |arguments: &[&str]| {
+        let mut command = verb(Path::new(CAIRN), arguments);
+        command.current_dir(directory.path()).output().expect("the binary runs")
+    };
+    let output = here(&["install", "--yes", "--for", "k3s", "--root", "image", "--node-size", "pi"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("starting the node"), "{}", stderr(&output));
+    let inside = |path: &str| directory.path().join("image").join(path);
+    assert!(inside("var/lib/rancher/k3s/server/manifests/cairn.yaml").exists());
+    assert_eq!(fs::read_dir(inside("var/lib/rancher/k3s/agent/images")).expect("a folder").count(), 1);
+    assert!(here(&["uninstall", "--yes", "--root", "image"]).status.success());
+    let mut left: Vec<PathBuf> = Vec::new();
+    let mut folders = vec![directory.path().join("image")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("readable") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() { folders.push(path) } else { left.push(path) }
+        }
+    }
+    assert_eq!(left, Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_path_that_is_mistyped_changes_nothing_and_a_lost_record_leaves_no_data_behind() {
+    let Some(server) = Server::start(VERSION) else { return };
+    let first = install(Path::new(CAIRN));
+    add(&server.path(""), &first);
+    let volume = server.volumes().pop().expect("a volume").display().to_string();
+    let purge = |typed: &str| {
+        let mut purge = verb(Path::new(CAIRN), &["uninstall", "--yes", "--purge"]);
+        purge.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = purge.spawn().expect("the binary runs");
+        writeln!(process.stdin.take().expect("a pipe"), "{typed}").expect("typed");
+        process.wait_with_output().expect("it ends")
+    };
+    let refused = purge(&format!("{volume}\n/etc/cairm"));
+    assert_eq!(refused.status.code(), Some(1));
+    assert_says(&stderr(&refused), &["nothing was removed", "/etc/cairn"]);
+    assert!(finds(&first), "the node runs as before");
+    assert!(run(Path::new(CAIRN), &["uninstall", "--yes"]).status.success());
+    assert!(server.has("persistentvolumeclaims", "data-cairn-0"));
+    // Nothing is installed, and the data is still known.
+    let purged = purge(&format!("{volume}\n/etc/cairn"));
+    assert!(purged.status.success(), "{}", stderr(&purged));
+    assert!(!server.has("namespaces", "cairn") && server.volumes().is_empty() && !Path::new("/etc/cairn").exists());
+    let nothing = purge("");
+    assert_says(&stderr(&nothing), &["not installed"]);
+    server.assert_sound();
+}
+
+#[test]
+fn where_usr_local_is_read_only_the_program_goes_to_opt() {
+    let Some(server) = Server::start(VERSION) else { return };
+    let mounted = Command::new("mount").args(["-o", "remount,ro,bind", "/usr/local"]).status().expect("mount runs");
+    assert!(mounted.success());
+    let first = install(Path::new(CAIRN));
+    add(&server.path(""), &first);
+    assert!(Path::new("/opt/cairn/bin/cairn").exists());
+    let second = install(&build(&server.path(""), "cairn-2"));
+    assert_eq!(second["previous"], first["current"]);
+    let installed = Path::new("/opt/cairn/bin/cairn");
+    let back = json_of(&run(installed, &["rollback", "--yes", "--json", "--timeout", "60"]));
+    assert_eq!(back["current"], first["current"]);
+    assert!(finds(&first));
+    let doctor = run(installed, &["doctor"]);
+    assert!(!stdout(&doctor).contains("is gone") && stdout(&doctor).contains("storage class"), "{}", stdout(&doctor));
+    assert!(run(installed, &["uninstall", "--yes"]).status.success());
+    assert!(!Path::new("/opt/cairn/lib/cairn").exists());
+    server.assert_sound();
 }

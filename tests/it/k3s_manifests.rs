@@ -23,6 +23,17 @@ use crate::node::{TestNode, assert_says, cairn, clean, json_of, run_on, stderr, 
 const SHIPPED: &[(&str, &[&str])] = &[
     ("", &[]),
     ("examples/cert-manager", &["--with", "cert-manager"]),
+    (
+        "examples/documents",
+        &[
+            "--with",
+            "documents",
+            "--set",
+            "documents.git=https://git.example/site/manuals.git",
+            "--set",
+            "documents.git.image=registry.example/git@sha256:7d865e959b2466918c9863afca942d0fb89d7c9ac0c99bafc3749504ded97730",
+        ],
+    ),
     ("examples/external-secrets", &["--with", "external-secrets", "--set", "external-secrets.store=vault"]),
     ("examples/gpu", &["--with", "gpu"]),
     ("examples/ingress", &["--with", "ingress", "--set", "ingress.host=cairn.example.com"]),
@@ -35,7 +46,23 @@ const SHIPPED: &[(&str, &[&str])] = &[
 /// Everything at once: what the variants do to one another.
 const EVERYTHING: &[&str] = &[
     "--with",
-    "cert-manager,external-secrets,gpu,ingress,loadbalancer,monitoring",
+    "cert-manager,documents,external-secrets,gpu,ingress,loadbalancer,monitoring",
+    "--set",
+    "documents.claim=manuals",
+    "--set",
+    "tolerations=edge=true:NoSchedule,*",
+    "--set",
+    "node.prefer=disk=ssd",
+    "--set",
+    "pod.annotations=example.com/team=ops",
+    "--set",
+    "service.annotations=example.com/pool=site",
+    "--set",
+    "env=HTTPS_PROXY=http://proxy:3128",
+    "--set",
+    "image.pull-secrets=registry",
+    "--set",
+    "priority-class=edge-critical",
     "--set",
     "external-secrets.store=vault",
     "--set",
@@ -55,7 +82,8 @@ const FILES: [&str; 2] = ["cairn-namespace.yaml", "cairn.yaml"];
 const OLDEST: &str = "1.29.0";
 
 /// Objects whose types are operators' and come with them: no schema of Kubernetes knows them.
-const CUSTOM: [&str; 5] = ["Certificate", "ExternalSecret", "Issuer", "ServersTransport", "ServiceMonitor"];
+const CUSTOM: [&str; 6] =
+    ["Certificate", "ExternalSecret", "Issuer", "PrometheusRule", "ServersTransport", "ServiceMonitor"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -172,6 +200,184 @@ fn the_node_takes_every_configuration() {
     }
 }
 
+/// What the container's variable says where the pod has this name in this namespace.
+fn pod_variable(objects: &Objects, pod: &str, namespace: &str) -> String {
+    let variables = &objects.pod()["containers"][0]["env"];
+    let field = |name: &str| {
+        let variable = items(variables).find(|variable| variable["name"] == name).expect("a variable");
+        text(&variable["valueFrom"]["fieldRef"]["fieldPath"]).to_owned()
+    };
+    assert_eq!(
+        (field("POD_NAME"), field("POD_NAMESPACE")),
+        ("metadata.name".to_owned(), "metadata.namespace".to_owned())
+    );
+    let variable = items(variables).find(|variable| variable["name"] == "CAIRN_SERVER_POD").expect("a variable");
+    text(&variable["value"]).replace("$(POD_NAME)", pod).replace("$(POD_NAMESPACE)", namespace)
+}
+
+/// Kustomize changes names and namespaces, and no text: the node takes them from its pod.
+#[test]
+fn a_base_for_kustomize_holds_under_another_name_and_namespace() {
+    let folder = tempfile::tempdir().expect("temporary directory");
+    render_into(folder.path(), &["--kustomize"]);
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).expect("rendered");
+    let base: Value = serde_yaml::from_str(&read("kustomization.yaml")).expect("YAML");
+    assert_eq!(base["resources"], json!(["cairn-namespace.yaml", "cairn.yaml"]));
+    let generator = &base["configMapGenerator"][0];
+    assert_eq!((&generator["name"], &generator["files"]), (&json!("cairn"), &json!(["cairn.toml"])));
+    let objects =
+        Objects([read("cairn-namespace.yaml"), read("cairn.yaml")].iter().flat_map(|text| parse(text)).collect());
+    assert_eq!(objects.of_kind("ConfigMap").count(), 0, "Kustomize makes it, named by its content");
+    let template = &objects.workload()["template"]["metadata"];
+    assert!(template["annotations"]["cairn.local/configuration"].is_null(), "a patched file would not be followed");
+    assert!(!read("cairn.toml").contains("cairn.cairn.svc"), "{}", read("cairn.toml"));
+    let file = folder.path().join("cairn.toml").to_string_lossy().into_owned();
+    let variable = pod_variable(&objects, "team-cairn-0", "team-a");
+    let node = TestNode::with_arguments(
+        &["--listen", "0.0.0.0:0", "--admin", "127.0.0.1:0"],
+        &[("CAIRN_CONFIG", &file), ("CAIRN_SERVER_POD", &variable)],
+    );
+    let port = node.base().rsplit_once(':').expect("a port").1.to_owned();
+    let authority = node.data_dir().join("tls/authority.pem");
+    for (name, is_own) in
+        [("team-cairn.team-a.svc", true), ("team-cairn.team-a.svc.cluster.local", true), ("cairn.cairn.svc", false)]
+    {
+        let mut curl = clean(Command::new("curl"));
+        curl.args([
+            "--silent",
+            "--show-error",
+            "--noproxy",
+            "*",
+            "--max-time",
+            "10",
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{http_code}",
+        ]);
+        curl.args(["--resolve", &format!("{name}:{port}:127.0.0.1"), "--cacert"]).arg(&authority);
+        let answer = curl.arg(format!("https://{name}:{port}/authority.pem")).output().expect("curl runs");
+        assert_eq!(
+            (answer.status.success(), stdout(&answer) == "200"),
+            (is_own, is_own),
+            "{name}: {}",
+            stderr(&answer)
+        );
+    }
+}
+
+/// The pods of the job are no less bounded than the node's.
+#[test]
+fn the_job_for_documents_keeps_the_rules_of_pods_and_reaches_the_node_alone() {
+    for source in [
+        &["--set", "documents.claim=manuals"][..],
+        &["--set", "documents.config-map=manuals"],
+        &[
+            "--set",
+            "documents.git=https://git.example/site/manuals.git",
+            "--set",
+            "documents.git.image=registry.example/git:2.50.1",
+            "--set",
+            "documents.git.branch=main",
+            "--set",
+            "documents.git.secret=git",
+            "--set",
+            "documents.git.cidr=10.1.0.0/16",
+            "--set",
+            "documents.path=docs/site",
+        ],
+    ] {
+        let all = objects(&[&["--with", "documents", "--set", "documents.collection=manuals"], source].concat());
+        let job = all.one("CronJob")["spec"]["jobTemplate"]["spec"]["template"].clone();
+        // The same rules, on the job's pod in the place of the node's.
+        let mut as_node = all.clone();
+        as_node.edit("StatefulSet", "/spec/template", job.clone());
+        let of_pods = [
+            "drop-net-raw-capability",
+            "read-secret-from-env-var",
+            "latest-tag, stable-version",
+            "no-read-only-root-fs",
+            "non-existent-service-account, default-service-account",
+            "privilege-escalation-container, privileged-container",
+            "run-as-non-root",
+            "sensitive-host-mounts, writable-host-mount, docker-sock",
+            "unset-cpu-requirements, unset-memory-requirements",
+            "container-ephemeral-storage-request-and-limit",
+            "container-security-context-user-group-id",
+            "the pod has no access to the cluster",
+            "no variables of services",
+            "no registry is asked for what is there",
+            "temporary files are bounded",
+        ];
+        let rules = [KUBE_LINTER, KUBE_SCORE, OWN].into_iter().flatten().filter(|rule| of_pods.contains(&rule.name));
+        let rules: Vec<&Rule> = rules.chain(POD_SECURITY).collect();
+        assert_eq!(rules.len(), of_pods.len() + POD_SECURITY.len());
+        for rule in rules {
+            assert!((rule.holds)(&as_node), "{source:?}: {}", rule.name);
+        }
+        let container = &job["spec"]["containers"][0];
+        let arguments: Vec<&str> = items(&container["args"]).map(text).collect();
+        assert_eq!(arguments[..4], ["add", "--yes", "--collection", "manuals"]);
+        let policy = all.of_kind("NetworkPolicy").nth(1).expect("one of its own");
+        let egress: Vec<&Value> = items(&policy["spec"]["egress"]).collect();
+        let is_git = source.len() > 2;
+        assert_eq!(egress.len(), if is_git { 3 } else { 2 }, "{policy}");
+        if is_git {
+            let clone = &job["spec"]["initContainers"][0];
+            let expected = json!([
+                "-c",
+                "credential.helper=store --file=/run/secrets/git/credentials",
+                "clone",
+                "--depth=1",
+                "--single-branch",
+                "--branch=main",
+                "--",
+                "https://git.example/site/manuals.git",
+                "/documents/repository",
+            ]);
+            assert_eq!((&clone["command"], &clone["args"]), (&json!(["git"]), &expected));
+            assert_eq!(arguments[4], "/documents/repository/docs/site");
+            assert_eq!(egress[2]["to"], json!([{"ipBlock": {"cidr": "10.1.0.0/16"}}]));
+        }
+    }
+}
+
+/// What the job runs, on a node: its own program with the variables and the files of the manifests.
+#[test]
+fn what_the_job_runs_brings_a_collection_in_step() {
+    let all = objects(&["--with", "documents", "--set", "documents.claim=manuals"]);
+    let container = &all.one("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let token = directory.path().join("token");
+    fs::write(&token, "a-token-of-some-length\n").expect("written");
+    let node = TestNode::with_arguments(
+        &["--listen", "0.0.0.0:0", "--admin", "127.0.0.1:0"],
+        &[
+            ("CAIRN_SERVER_TOKEN_FILE", token.to_str().expect("UTF-8")),
+            ("CAIRN_SERVER_POD", "cairn-0.cairn.svc.cluster.local"),
+        ],
+    );
+    let manuals = directory.path().join("manuals");
+    fs::create_dir(&manuals).expect("made");
+    fs::write(manuals.join("relay.md"), "The relay in cabinet four trips.").expect("written");
+    let port = node.base().rsplit_once(':').expect("a port").1.to_owned();
+    let mut command = cairn();
+    for variable in items(&container["env"]) {
+        let value = match text(&variable["name"]) {
+            "CAIRN_TOKEN_FILE" => token.display().to_string(),
+            "CAIRN_CA" => node.data_dir().join("tls/authority.pem").display().to_string(),
+            _ => text(&variable["value"]).replace("7171", &port),
+        };
+        command.env(text(&variable["name"]), value);
+    }
+    let arguments: Vec<String> = items(&container["args"])
+        .map(|argument| text(argument).replace("/documents", &manuals.to_string_lossy()))
+        .collect();
+    let output =
+        command.env("CAIRN_RESOLVE", "127.0.0.1").args(&arguments).arg("--json").output().expect("the binary runs");
+    assert_eq!(json_of(&output)["created"], 1, "{}", stderr(&output));
+}
+
 /// The rendered configuration, the probes and the token's file, on a real node.
 #[test]
 fn a_node_of_the_manifests_answers_its_probes_and_its_clients() {
@@ -184,7 +390,11 @@ fn a_node_of_the_manifests_answers_its_probes_and_its_clients() {
     // Ports of a test are free ones; the rest is as in the pod.
     let node = TestNode::with_arguments(
         &["--listen", "0.0.0.0:0", "--admin", "0.0.0.0:0"],
-        &[("CAIRN_CONFIG", &path(&file)), ("CAIRN_SERVER_TOKEN_FILE", &path(&token_file))],
+        &[
+            ("CAIRN_CONFIG", &path(&file)),
+            ("CAIRN_SERVER_TOKEN_FILE", &path(&token_file)),
+            ("CAIRN_SERVER_POD", &pod_variable(&objects, "cairn-0", "cairn")),
+        ],
     );
     let container = &objects.pod()["containers"][0];
     for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
@@ -303,23 +513,78 @@ fn settings_reach_where_they_belong() {
     assert_eq!(claim["storageClassName"], "fast");
     let pod = objects.pod();
     assert_eq!(pod["containers"][0]["image"], format!("registry.example/cairn@{DIGEST}"));
-    assert_eq!(pod["nodeSelector"], json!({"kubernetes.io/hostname": "site-7"}));
+    assert_eq!(pod["nodeSelector"]["kubernetes.io/hostname"], "site-7");
+    // The image runs on one kind of processor.
+    assert!(pod["nodeSelector"]["kubernetes.io/arch"].is_string(), "{}", pod["nodeSelector"]);
     assert_eq!(pod["terminationGracePeriodSeconds"], 160);
     assert_says(
         &configuration(&objects),
-        &[
-            "limit = 12",
-            "max_bytes = \"2GiB\"",
-            "\"docs.example\"",
-            "\"cairn.docs.svc\"",
-            "/run/secrets/cairn-backup/access-key",
-        ],
+        &["limit = 12", "max_bytes = \"2GiB\"", "\"docs.example\"", "/run/secrets/cairn-backup/access-key"],
     );
     let egress = &objects.one("NetworkPolicy")["spec"]["egress"][1];
     assert_eq!(
         *egress,
         json!({"ports": [{"port": 9000, "protocol": "TCP"}], "to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]})
     );
+}
+
+#[test]
+fn what_platforms_ask_of_pods_reaches_them() {
+    let objects = objects(&[
+        "--set",
+        "tolerations=edge=true:NoSchedule,node-role.kubernetes.io/control-plane,*",
+        "--set",
+        "node.selector=disk=ssd,site=7",
+        "--set",
+        "node.prefer=zone=a",
+        "--set",
+        "priority-class=edge-critical",
+        "--set",
+        "image.pull-secrets=registry,mirror",
+        "--set",
+        "env=HTTPS_PROXY=http://proxy:3128",
+        "--set",
+        "pod.annotations=example.com/team=ops",
+        "--set",
+        "service.annotations=metallb.io/address-pool=site",
+        "--with",
+        "ingress",
+        "--set",
+        "ingress.host=a.example",
+        "--set",
+        "ingress.path=/mcp",
+        "--set",
+        "ingress.annotations=example.com/auth=site",
+        "--set",
+        "node.arch=arm64",
+    ]);
+    let pod = objects.pod();
+    assert_eq!(
+        pod["tolerations"],
+        json!([
+            {"key": "edge", "operator": "Equal", "value": "true", "effect": "NoSchedule"},
+            {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"},
+            {"operator": "Exists"},
+        ])
+    );
+    assert_eq!(pod["nodeSelector"], json!({"disk": "ssd", "site": "7", "kubernetes.io/arch": "arm64"}));
+    let term = &pod["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"][0];
+    let expected = json!([{"key": "zone", "operator": "In", "values": ["a"]}]);
+    assert_eq!(term["preference"]["matchExpressions"], expected);
+    assert_eq!(pod["priorityClassName"], "edge-critical");
+    assert_eq!(pod["imagePullSecrets"], json!([{"name": "registry"}, {"name": "mirror"}]));
+    let variables = &pod["containers"][0]["env"];
+    assert!(
+        items(variables).any(|one| one["name"] == "HTTPS_PROXY" && one["value"] == "http://proxy:3128"),
+        "{variables}"
+    );
+    let template = &objects.workload()["template"]["metadata"]["annotations"];
+    assert_eq!(template["example.com/team"], "ops");
+    let service = objects.of_kind("Service").find(|service| service["metadata"]["name"] == "cairn").expect("there");
+    assert_eq!(service["metadata"]["annotations"]["metallb.io/address-pool"], "site");
+    let ingress = objects.one("Ingress");
+    assert_eq!(ingress["spec"]["rules"][0]["http"]["paths"][0]["path"], "/mcp");
+    assert_eq!(ingress["metadata"]["annotations"]["example.com/auth"], "site");
 }
 
 #[test]
@@ -405,6 +670,38 @@ fn mistakes_are_named_all_at_once_with_what_was_meant() {
             "resources.cpu=lots",
         ],
         &["'storage.sise'", "'storage.size'", "kube-system", "`--with gpu`", "ingress.host", "resources.cpu", "lots"],
+    );
+    // Those of Cairn's own settings too.
+    said(
+        &[
+            "--set",
+            "config.search.limit=999",
+            "--set",
+            "config.foo.bar=1",
+            "--set",
+            "storage.size=10",
+            "--with",
+            "ingress",
+        ],
+        &["config.search.limit", "config.foo.bar", "storage.size", "ingress.host"],
+    );
+    said(&["--set", "tolerations=edge:Sometimes"], &["tolerations", "NoSchedule"]);
+    said(&["--set", "env=CAIRN_LOG_FILTER=debug"], &["env", "config.SECTION.KEY"]);
+    said(&["--set", "node.arch=any"], &["node.arch", "one"]);
+    said(&["--with", "documents"], &["documents.git", "documents.claim", "documents.config-map"]);
+    said(&["--with", "documents", "--set", "documents.git=https://git.example/a.git"], &["documents.git.image", "git"]);
+    said(
+        &[
+            "--with",
+            "documents",
+            "--set",
+            "documents.claim=a",
+            "--set",
+            "documents.schedule=often",
+            "--set",
+            "documents.path=../b",
+        ],
+        &["documents.schedule", "documents.path"],
     );
     said(&["--with", "certmanager"], &["cert-manager"]);
     said(&["--set", "novalue"], &["KEY=VALUE"]);

@@ -38,6 +38,12 @@ impl Objects {
         &self.workload()["template"]["metadata"]["labels"]
     }
 
+    /// The labels of the pods of every workload.
+    fn all_pod_labels(&self) -> Vec<&Value> {
+        let jobs = self.of_kind("CronJob").map(|job| &job["spec"]["jobTemplate"]["spec"]["template"]);
+        jobs.map(|template| &template["metadata"]["labels"]).chain([self.pod_labels()]).collect()
+    }
+
     pub fn containers(&self) -> Vec<&Value> {
         ["containers", "initContainers"].iter().flat_map(|kind| items(&self.pod()[kind])).collect()
     }
@@ -146,9 +152,11 @@ pub const KUBE_LINTER: &[Rule] = &[
     rule(
         "dangling-networkpolicy",
         |objects| {
-            objects
-                .of_kind("NetworkPolicy")
-                .all(|policy| selects(&policy["spec"]["podSelector"]["matchLabels"], objects.pod_labels()))
+            objects.of_kind("NetworkPolicy").all(|policy| {
+                let selector = &policy["spec"]["podSelector"]["matchLabels"];
+                // Of two, a pod would have what both allow.
+                objects.all_pod_labels().into_iter().filter(|labels| selects(selector, labels)).count() == 1
+            })
         },
         |objects| objects.edit("NetworkPolicy", "/spec/podSelector/matchLabels", json!({"app": "other"})),
     ),
@@ -204,7 +212,7 @@ pub const KUBE_LINTER: &[Rule] = &[
         "read-secret-from-env-var",
         |objects| {
             each_container(objects, |container| {
-                items(&container["env"]).all(|variable| variable["valueFrom"].is_null())
+                items(&container["env"]).all(|variable| variable["valueFrom"]["secretKeyRef"].is_null())
                     && container["envFrom"].is_null()
             })
         },

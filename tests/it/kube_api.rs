@@ -1,14 +1,16 @@
 //! A stand-in for the API of a K3s server: it keeps objects and answers about them as the real one does, as far as `cairn install` asks.
 //!
-//! What is real: the paths, `Status` objects, `resourceVersion`, `generation` and `uid`, merge patches of the scale subresource,
-//! preconditions, graceful deletion, field selectors, the proxy to a service, logs. What is not: authorization, admission, defaults,
-//! watches, and every field that nobody here reads. What acts on the objects is in [`crate::kube_server`].
+//! What is real: the paths, discovery, `Status` objects, `resourceVersion`, `generation`, `uid` and the time of creation, merge patches
+//! of a scale and of a claim, preconditions, graceful deletion, orphans, selectors of fields and labels, the proxy to a service, logs.
+//! What is not: authorization, admission, defaults, watches, and every field that nobody here reads. What acts on the objects is in
+//! [`crate::kube_server`].
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
@@ -20,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 /// The kinds that are known: plural, kind, group and version.
-const KINDS: [(&str, &str, &str); 17] = [
+const KINDS: [(&str, &str, &str); 20] = [
     ("namespaces", "Namespace", "v1"),
     ("pods", "Pod", "v1"),
     ("services", "Service", "v1"),
@@ -38,11 +40,25 @@ const KINDS: [(&str, &str, &str); 17] = [
     ("storageclasses", "StorageClass", "storage.k8s.io/v1"),
     ("runtimeclasses", "RuntimeClass", "node.k8s.io/v1"),
     ("addons", "Addon", "k3s.cattle.io/v1"),
+    ("ingressclasses", "IngressClass", "networking.k8s.io/v1"),
+    ("jobs", "Job", "batch/v1"),
+    ("cronjobs", "CronJob", "batch/v1"),
 ];
 
-/// The plural of a kind.
-pub fn plural_of(kind: &str) -> Option<&'static str> {
-    KINDS.iter().find(|(_, known, _)| *known == kind).map(|(plural, ..)| *plural)
+/// Kinds that come with operators: only where somebody brought those.
+const OPERATORS: [(&str, &str, &str); 4] = [
+    ("servicemonitors", "ServiceMonitor", "monitoring.coreos.com/v1"),
+    ("prometheusrules", "PrometheusRule", "monitoring.coreos.com/v1"),
+    ("issuers", "Issuer", "cert-manager.io/v1"),
+    ("certificates", "Certificate", "cert-manager.io/v1"),
+];
+
+/// Objects of these are in no namespace.
+const OF_THE_CLUSTER: [&str; 6] =
+    ["namespaces", "nodes", "persistentvolumes", "storageclasses", "runtimeclasses", "ingressclasses"];
+
+fn all_kinds() -> impl Iterator<Item = &'static (&'static str, &'static str, &'static str)> {
+    KINDS.iter().chain(&OPERATORS)
 }
 
 /// Which object.
@@ -80,8 +96,7 @@ impl Objects {
     pub fn put(&mut self, key: Key, mut object: Value) {
         self.version += 1;
         let before = self.all.get(&key);
-        let (kind, version) = KINDS
-            .iter()
+        let (kind, version) = all_kinds()
             .find(|(plural, ..)| *plural == key.plural)
             .map(|known| (known.1, known.2))
             .expect("a known kind");
@@ -97,6 +112,10 @@ impl Objects {
         metadata["uid"] = match before {
             Some(before) => before["metadata"]["uid"].clone(),
             None => format!("00000000-0000-4000-8000-{:012}", self.version).into(),
+        };
+        metadata["creationTimestamp"] = match before {
+            Some(before) => before["metadata"]["creationTimestamp"].clone(),
+            None => now().into(),
         };
         metadata["resourceVersion"] = self.version.to_string().into();
         metadata["generation"] = (generation + u64::from(is_wanted_otherwise)).into();
@@ -123,7 +142,9 @@ impl Objects {
 pub struct Api {
     pub objects: Mutex<Objects>,
     /// As `/version` tells it.
-    version: String,
+    pub version: String,
+    /// Whether operators brought their kinds.
+    pub has_operators: AtomicBool,
     /// Where the pod's listener is.
     pod: SocketAddr,
     /// Where the pod's log is.
@@ -132,7 +153,37 @@ pub struct Api {
 
 impl Api {
     pub fn new(version: &str, pod: SocketAddr, log: PathBuf) -> Arc<Self> {
-        Arc::new(Self { objects: Mutex::default(), version: version.to_owned(), pod, log })
+        let (objects, has_operators) = (Mutex::default(), AtomicBool::new(false));
+        Arc::new(Self { objects, version: version.to_owned(), has_operators, pod, log })
+    }
+
+    fn kinds(&self) -> impl Iterator<Item = &'static (&'static str, &'static str, &'static str)> {
+        let has_operators = self.has_operators.load(Ordering::SeqCst);
+        KINDS.iter().chain(OPERATORS.iter().filter(move |_| has_operators))
+    }
+
+    /// The plural of a kind, where it is known.
+    pub fn plural_of(&self, kind: &str, version: &str) -> Option<&'static str> {
+        self.kinds().find(|known| known.1 == kind && known.2 == version).map(|known| known.0)
+    }
+
+    /// What there is of a group and version.
+    fn discover(&self, version: &str) -> Response<Full<Bytes>> {
+        let resources: Vec<Value> = self
+            .kinds()
+            .filter(|known| known.2 == version)
+            .map(|(plural, kind, _)| {
+                let is_namespaced = !OF_THE_CLUSTER.contains(plural);
+                json!({"name": plural, "singularName": "", "kind": kind, "namespaced": is_namespaced, "verbs": ["get", "list", "delete"]})
+            })
+            .collect();
+        if resources.is_empty() {
+            return status(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource");
+        }
+        json_answer(
+            StatusCode::OK,
+            &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": resources}),
+        )
     }
 
     /// Answers at an address until the runtime ends.
@@ -167,6 +218,9 @@ impl Api {
             return json_answer(StatusCode::OK, &self.version());
         }
         let words: Vec<&str> = path.trim_matches('/').split('/').collect();
+        if let (&Method::GET, ["api", "v1"] | ["apis", _, _]) = (&parts.method, &words[..]) {
+            return self.discover(words[1..].join("/").as_str());
+        }
         let words = match words[..] {
             ["api", "v1", ..] => &words[2..],
             ["apis", _, _, ..] => &words[3..],
@@ -183,6 +237,12 @@ impl Api {
             (&Method::GET, ["services", _, "proxy", rest @ ..]) => self.proxy(rest.join("/")).await,
             (&Method::GET, [plural, name]) => self.get(&Key::new(plural, namespace, name)),
             (&Method::PATCH, [plural, name, "scale"]) => self.scale(&Key::new(plural, namespace, name), &body),
+            (&Method::PATCH, ["configmaps", name]) => {
+                let key = Key::new("configmaps", namespace, name);
+                self.objects.lock().put(key.clone(), body);
+                self.get(&key)
+            }
+            (&Method::PATCH, ["persistentvolumeclaims", name]) => self.grow(namespace, name, &body),
             (&Method::DELETE, [plural, name]) => self.delete(&Key::new(plural, namespace, name), &body),
             _ => status(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "the stand-in does not do this"),
         }
@@ -201,23 +261,30 @@ impl Api {
     }
 
     fn list(&self, plural: &str, namespace: &str, query: &str) -> Response<Full<Bytes>> {
-        let Some((_, kind, version)) = KINDS.iter().find(|(known, ..)| *known == plural) else {
+        let Some((_, kind, version)) = self.kinds().find(|(known, ..)| *known == plural) else {
             return status(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource");
         };
-        let selector = query.split('&').find_map(|pair| pair.strip_prefix("fieldSelector=")).unwrap_or_default();
-        let selector = selector.replace("%3D", "=").replace("%2C", ",");
-        let wanted: Vec<(String, &str)> = selector
-            .split(',')
-            .filter_map(|pair| pair.split_once('='))
-            .map(|(field, value)| (format!("/{}", field.replace('.', "/")), value.trim_start_matches('=')))
+        let selector = |name: &str| {
+            let given = query.split('&').find_map(|pair| pair.strip_prefix(name)).unwrap_or_default();
+            given.replace("%3D", "=").replace("%2C", ",").replace("%2F", "/")
+        };
+        let pairs = |selector: &str| -> Vec<(String, String)> {
+            let pairs = selector.split(',').filter_map(|pair| pair.split_once('='));
+            pairs.map(|(name, value)| (name.to_owned(), value.trim_start_matches('=').to_owned())).collect()
+        };
+        let wanted: Vec<(String, String)> = pairs(&selector("fieldSelector="))
+            .into_iter()
+            .map(|(field, value)| (format!("/{}", field.replace('.', "/")), value))
             .collect();
+        let labels = pairs(&selector("labelSelector="));
         let objects = self.objects.lock();
         let items: Vec<&Value> = objects
             .iter()
             .filter(|(key, _)| key.plural == plural && (namespace.is_empty() || key.namespace == namespace))
             .map(|(_, object)| object)
             .filter(|object| {
-                wanted.iter().all(|(field, value)| object.pointer(field).is_some_and(|found| found == value))
+                wanted.iter().all(|(field, value)| object.pointer(field).is_some_and(|found| *found == value.as_str()))
+                    && labels.iter().all(|(name, value)| object["metadata"]["labels"][name] == value.as_str())
             })
             .collect();
         let metadata = json!({"resourceVersion": objects.version.to_string()});
@@ -242,6 +309,22 @@ impl Api {
         )
     }
 
+    /// A larger request of a claim, where its class lets it grow.
+    fn grow(&self, namespace: &str, name: &str, patch: &Value) -> Response<Full<Bytes>> {
+        let key = Key::new("persistentvolumeclaims", namespace, name);
+        let mut objects = self.objects.lock();
+        let Some(claim) = objects.get(&key) else { return absent(&key) };
+        let class = claim["spec"]["storageClassName"].as_str().unwrap_or_default();
+        if objects.get(&Key::new("storageclasses", "", class)).is_none_or(|class| class["allowVolumeExpansion"] != true)
+        {
+            let words = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize";
+            return status(StatusCode::FORBIDDEN, "Forbidden", words);
+        }
+        let storage = patch["spec"]["resources"]["requests"]["storage"].clone();
+        objects.change(&key, |claim| claim["spec"]["resources"]["requests"]["storage"] = storage);
+        json_answer(StatusCode::OK, objects.get(&key).expect("still there"))
+    }
+
     fn delete(&self, key: &Key, options: &Value) -> Response<Full<Bytes>> {
         let mut objects = self.objects.lock();
         let Some(object) = objects.get(key).cloned() else { return absent(key) };
@@ -259,6 +342,16 @@ impl Api {
             return json_answer(StatusCode::OK, objects.get(key).expect("still there"));
         }
         objects.remove(key);
+        if options["propagationPolicy"] == "Orphan" {
+            let left: Vec<Key> = objects.iter().map(|(key, _)| key.clone()).collect();
+            for other in left {
+                objects.change(&other, |left| {
+                    if left["metadata"]["ownerReferences"][0]["uid"] == object["metadata"]["uid"] {
+                        left["metadata"].as_object_mut().expect("an object").remove("ownerReferences");
+                    }
+                });
+            }
+        }
         json_answer(StatusCode::OK, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}))
     }
 

@@ -1,6 +1,6 @@
-//! The controllers of [`crate::kube_server`]: what applies manifests, imports images and runs the pod.
+//! The controllers of [`crate::kube_server`]: what applies manifests, imports images, places and runs the pod.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read as _};
@@ -17,14 +17,16 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::kube_api::{Api, Key, Objects, get_unverified, now, plural_of};
-use crate::kube_server::{NAMESPACE, POD_IP, SERVICE_IP};
+use crate::kube_api::{Api, Key, Objects, get_unverified, now};
+use crate::kube_server::{EMPTIER, NAMESPACE, NODE_IP, POD_IP, SERVICE_IP, this_node};
 use crate::node::clean;
 
 /// User of the image.
 const USER: u32 = 65532;
 /// The annotation that says which manifest an object came from.
 const OWNER: &str = "objectset.rio.cattle.io/owner-name";
+/// The annotation of an Addon with the kinds that its last success had.
+const KINDS: &str = "addon.k3s.cattle.io/gvks";
 
 pub struct Controllers {
     pub api: Arc<Api>,
@@ -37,6 +39,10 @@ pub struct Controllers {
     pub images: BTreeMap<String, PathBuf>,
     /// Whether archives are imported, as they are while containerd works.
     pub imports: Arc<AtomicBool>,
+    /// Names of images that a full disk does not cost.
+    pub pinned: BTreeSet<String>,
+    /// Whether files are applied whatever their checksums.
+    pub is_forced: bool,
     pub process: Option<Child>,
     /// Until when a container that ended is not started again.
     pub pause: Option<Instant>,
@@ -47,6 +53,8 @@ impl Controllers {
         self.import();
         self.deploy();
         self.end_namespaces();
+        self.reclaim();
+        self.balance();
         self.set();
         self.pod();
     }
@@ -64,6 +72,7 @@ impl Controllers {
         let Ok(entries) = fs::read_dir(self.root.join("k3s/server/manifests")) else { return };
         let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         files.sort();
+        let mut is_well = true;
         for path in files {
             let name = path.file_name().expect("a name").to_string_lossy().into_owned();
             let is_known = [".yaml", ".yml", ".json"].iter().any(|ending| name.to_lowercase().ends_with(ending));
@@ -71,7 +80,7 @@ impl Controllers {
                 continue;
             }
             let Ok(changed) = fs::metadata(&path).and_then(|found| found.modified()) else { continue };
-            if self.manifests.get(&path) == Some(&changed) {
+            if !self.is_forced && self.manifests.get(&path) == Some(&changed) {
                 continue;
             }
             let Ok(bytes) = fs::read(&path) else { continue };
@@ -80,9 +89,14 @@ impl Controllers {
                 Ok(()) => {
                     self.manifests.insert(path, changed);
                 }
-                Err((reason, words)) => self.tell(&addon, reason, &words),
+                Err((reason, words)) => {
+                    is_well = false;
+                    self.tell(&addon, reason, &words);
+                }
             }
         }
+        // After a start everything is applied whatever its checksum, until a pass goes well.
+        self.is_forced &= !is_well;
     }
 
     fn tell(&self, addon: &str, reason: &str, words: &str) {
@@ -95,9 +109,14 @@ impl Controllers {
     fn apply(&self, addon: &str, bytes: &[u8]) -> Result<(), (&'static str, String)> {
         let key = Key::new("addons", "kube-system", addon);
         let checksum = sha256(bytes);
-        let mut objects = self.api.objects.lock();
-        if objects.get(&key).is_some_and(|known| known["spec"]["checksum"] == checksum.as_str()) {
-            return Ok(());
+        {
+            let mut objects = self.api.objects.lock();
+            if objects.get(&key).is_none() {
+                objects.put(key.clone(), json!({"metadata": {}, "spec": {"checksum": ""}}));
+            }
+            if !self.is_forced && objects.get(&key).expect("put")["spec"]["checksum"] == checksum.as_str() {
+                return Ok(());
+            }
         }
         let mut wanted = Vec::new();
         for document in serde_yaml::Deserializer::from_slice(bytes) {
@@ -108,47 +127,36 @@ impl Controllers {
             if object.is_null() {
                 continue;
             }
-            let (Some(kind), Some(name)) = (object["kind"].as_str(), object["metadata"]["name"].as_str()) else {
+            let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+            let (Some(kind), Some(version), Some(name)) = (text("/kind"), text("/apiVersion"), text("/metadata/name"))
+            else {
                 self.problems.lock().push(format!("{addon} was seen with half an object: {object}"));
                 return Err(("ParseManifestFailed", "an object without a kind or a name".to_owned()));
             };
-            let Some(plural) = plural_of(kind) else {
-                return Err(("ApplyManifestFailed", format!("no matches for kind \"{kind}\"")));
-            };
-            let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
-            wanted.push((Key::new(plural, namespace, name), object));
+            let namespace = text("/metadata/namespace").unwrap_or_default();
+            let plural = self.api.plural_of(&kind, &version);
+            wanted.push((plural.map(|plural| Key::new(plural, &namespace, &name)), object));
         }
+        self.tell(addon, "ApplyingManifest", "Applying manifest");
+        let mut failures: Vec<String> = Vec::new();
+        let mut objects = self.api.objects.lock();
         for (key, object) in &wanted {
-            let home = Key::new("namespaces", "", &key.namespace);
-            if !key.namespace.is_empty() && objects.get(&home).is_none() {
-                return Err(("ApplyManifestFailed", format!("namespaces \"{}\" not found", key.namespace)));
-            }
-            let mut object = object.clone();
-            object["metadata"]["annotations"][OWNER] = addon.into();
-            if let Some(before) = objects.get(key) {
-                for fixed in ["volumeClaimTemplates", "serviceName", "selector", "podManagementPolicy"] {
-                    if key.plural == "statefulsets" && before["spec"][fixed] != object["spec"][fixed] {
-                        return Err((
-                            "ApplyManifestFailed",
-                            format!("updates to statefulset spec for {fixed} are forbidden"),
-                        ));
-                    }
-                }
-                for kept in ["/status", "/spec/clusterIP"] {
-                    if let Some(value) = before.pointer(kept).cloned() {
-                        let (parent, name) = kept.rsplit_once('/').expect("a path");
-                        object.pointer_mut(parent).expect("the same kind")[name] = value;
-                    }
-                }
-            } else if key.plural == "services" && object["spec"]["clusterIP"].is_null() {
-                object["spec"]["clusterIP"] = SERVICE_IP.into();
-            }
-            objects.put(key.clone(), object);
+            let applied = match key {
+                // It does not say which.
+                None => Err("the server could not find the requested resource".to_owned()),
+                Some(key) => apply_one(&mut objects, addon, key, object),
+            };
+            failures.extend(applied.err());
         }
+        let known = objects.get(&key).expect("put")["metadata"]["annotations"][KINDS].clone();
+        let known: Vec<&str> = known.as_str().unwrap_or_default().split(';').collect();
+        let kinds: BTreeSet<&str> = wanted.iter().filter_map(|(key, _)| Some(key.as_ref()?.plural.as_str())).collect();
         let gone: Vec<Key> = objects
             .iter()
             .filter(|(key, object)| {
-                object["metadata"]["annotations"][OWNER] == addon && wanted.iter().all(|(wanted, _)| wanted != *key)
+                object["metadata"]["annotations"][OWNER] == addon
+                    && wanted.iter().all(|(wanted, _)| wanted.as_ref() != Some(*key))
+                    && (kinds.contains(key.plural.as_str()) || known.contains(&key.plural.as_str()))
             })
             .map(|(key, _)| key.clone())
             .collect();
@@ -159,7 +167,14 @@ impl Controllers {
                 objects.remove(&key);
             }
         }
-        objects.put(key, json!({"metadata": {}, "spec": {"checksum": checksum}}));
+        if !failures.is_empty() {
+            return Err(("ApplyManifestFailed", format!("Applying manifest failed: {}", failures.join(", "))));
+        }
+        let kinds = kinds.into_iter().collect::<Vec<_>>().join(";");
+        let annotations = json!({KINDS: kinds});
+        objects.put(key, json!({"metadata": {"annotations": annotations}, "spec": {"checksum": checksum}}));
+        drop(objects);
+        self.tell(addon, "AppliedManifest", "Applied manifest");
         Ok(())
     }
 
@@ -179,12 +194,47 @@ impl Controllers {
                 continue;
             }
             match unpack(&path, &self.root.join("store")) {
-                Ok(names) => self.images.extend(names),
+                Ok(names) => {
+                    self.pinned.extend(names.iter().map(|(name, _)| name.clone()));
+                    self.images.extend(names);
+                }
                 Err(error) => {
                     self.problems.lock().push(format!("{} was seen and is no image: {error}", path.display()))
                 }
             }
             self.archives.insert(path, stamp);
+        }
+        let rows = self.images.keys().map(|name| {
+            let label = if self.pinned.contains(name) { "io.cri-containerd.pinned=pinned" } else { "-" };
+            format!("{name} type digest size platforms {label}\n")
+        });
+        let _ = fs::write(self.root.join("store/images.txt"), rows.collect::<String>());
+        let names: Vec<Value> = self.images.keys().map(|name| json!({"names": [name], "sizeBytes": 1})).collect();
+        self.api.objects.lock().change(&Key::new("nodes", "", &this_node()), |node| {
+            node["status"]["images"] = names.into();
+        });
+    }
+
+    /// What K3s does when it starts: it applies every file, and imports every archive unless it has a cache that says that it did.
+    /// Up to 1.33.13, 1.34.9, 1.35.6 and 1.36.2 what is not imported again loses its pin.
+    pub fn begin(&mut self) {
+        self.is_forced = true;
+        if self.root.join("k3s/agent/images/.cache.json").exists() {
+            let numbers: Vec<u32> =
+                self.api.version.trim_start_matches('v').split(['.', '+']).take(3).flat_map(str::parse).collect();
+            let keeps = match numbers[..] {
+                [1, 33, patch] => patch > 13,
+                [1, 34, patch] => patch > 9,
+                [1, 35, patch] => patch > 6,
+                [1, 36, patch] => patch > 2,
+                [1, minor, _] => minor > 36,
+                _ => false,
+            };
+            if !keeps {
+                self.pinned.clear();
+            }
+        } else {
+            self.archives.clear();
         }
     }
 
@@ -207,14 +257,34 @@ impl Controllers {
                 objects.change(&key, |pod| pod["metadata"]["deletionTimestamp"] = now().into());
                 continue;
             }
-            if key.plural == "persistentvolumeclaims" {
-                // The class's policy is to delete.
-                let volume =
-                    objects.get(&key).expect("listed")["spec"]["volumeName"].as_str().expect("bound").to_owned();
-                objects.remove(&Key::new("persistentvolumes", "", &volume));
-                let _ = fs::remove_dir_all(self.root.join("storage").join(volume));
-            }
             objects.remove(&key);
+        }
+    }
+
+    /// Volumes whose claims are gone: the class's policy is to delete.
+    fn reclaim(&self) {
+        let mut objects = self.api.objects.lock();
+        let volumes: Vec<Key> =
+            objects.iter().map(|(key, _)| key.clone()).filter(|key| key.plural == "persistentvolumes").collect();
+        for key in volumes {
+            let claim = Key::new("persistentvolumeclaims", NAMESPACE, "data-cairn-0");
+            if objects.get(&claim).is_none_or(|claim| claim["spec"]["volumeName"] != key.name.as_str()) {
+                objects.remove(&key);
+                let _ = fs::remove_dir_all(self.root.join("storage").join(&key.name));
+            }
+        }
+    }
+
+    /// What ServiceLB does: the addresses of the nodes, where the ports are free.
+    fn balance(&self) {
+        let mut objects = self.api.objects.lock();
+        let services: Vec<Key> = objects
+            .iter()
+            .filter(|(key, object)| key.plural == "services" && object["spec"]["type"] == "LoadBalancer")
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in services {
+            objects.change(&key, |service| service["status"] = json!({"loadBalancer": {"ingress": [{"ip": NODE_IP}]}}));
         }
     }
 
@@ -225,12 +295,13 @@ impl Controllers {
         let (key, pod_key) = (Key::new("statefulsets", NAMESPACE, "cairn"), Key::new("pods", NAMESPACE, "cairn-0"));
         let pod = objects.get(&pod_key).cloned();
         let Some(set) = objects.get(&key).cloned() else {
-            // Collected with its owner.
-            if pod.is_some() {
+            // Collected with its owner, unless it was left without one.
+            if pod.is_some_and(|pod| pod["metadata"]["ownerReferences"].is_array()) {
                 objects.change(&pod_key, |pod| pod["metadata"]["deletionTimestamp"] = now().into());
             }
             return;
         };
+        let owner = json!([{"kind": "StatefulSet", "name": "cairn", "uid": set["metadata"]["uid"]}]);
         let mut hasher = DefaultHasher::new();
         set["spec"]["template"].to_string().hash(&mut hasher);
         let revision = format!("cairn-{:x}", hasher.finish());
@@ -240,9 +311,10 @@ impl Controllers {
         let is_new = has.as_ref().is_some_and(|has| *has == revision.as_str());
         match &pod {
             None if wanted > 0 => {
-                self.claim(&mut objects, &set);
+                claim(&mut objects, &set);
                 let mut pod = set["spec"]["template"].clone();
                 pod["metadata"]["labels"]["controller-revision-hash"] = revision.clone().into();
+                pod["metadata"]["ownerReferences"] = owner;
                 pod["status"] = json!({"phase": "Pending", "conditions": [{"type": "Ready", "status": "False"}]});
                 objects.put(pod_key, pod);
             }
@@ -254,7 +326,9 @@ impl Controllers {
                     }
                 });
             }
-            _ => {}
+            // One without an owner is adopted.
+            Some(_) => objects.change(&pod_key, |pod| pod["metadata"]["ownerReferences"] = owner),
+            None => {}
         }
         let is_done = is_new && is_ready;
         objects.change(&key, |set| {
@@ -268,26 +342,58 @@ impl Controllers {
         });
     }
 
-    /// A claim out of the template, and its volume: a folder of this machine, as local-path makes it.
-    fn claim(&self, objects: &mut Objects, set: &Value) {
-        let key = Key::new("persistentvolumeclaims", NAMESPACE, "data-cairn-0");
-        if objects.get(&key).is_some() {
-            return;
+    /// Places the pod, the emptiest node first, and binds its claim there; why not, when no node will do.
+    fn schedule(&self, objects: &mut Objects, pod: &Value) -> Result<String, String> {
+        let claim_key = Key::new("persistentvolumeclaims", NAMESPACE, "data-cairn-0");
+        let claim = objects.get(&claim_key).cloned().unwrap_or_default();
+        let volume = claim["spec"]["volumeName"].as_str().map(str::to_owned);
+        let place = volume.as_deref().and_then(|name| objects.get(&Key::new("persistentvolumes", "", name)));
+        let place = place.map(|volume| {
+            volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"][0]["matchExpressions"][0]["values"][0]
+                .clone()
+        });
+        let asked = &pod["spec"]["containers"][0]["resources"]["limits"];
+        let devices: Vec<&String> =
+            asked.as_object().into_iter().flatten().map(|(name, _)| name).filter(|name| name.contains('/')).collect();
+        let fits = |node: &Value| {
+            let labels = &node["metadata"]["labels"];
+            let selector = pod["spec"]["nodeSelector"].as_object();
+            let is_selected = selector.into_iter().flatten().all(|(name, value)| labels[name] == *value);
+            let is_bound_here = place.as_ref().is_none_or(|place| *place == labels["kubernetes.io/hostname"]);
+            is_selected
+                && is_bound_here
+                && devices.iter().all(|device| node["status"]["allocatable"][device.as_str()].is_string())
+        };
+        let nodes: Vec<(String, bool)> = objects
+            .iter()
+            .filter(|(key, _)| key.plural == "nodes")
+            .map(|(key, node)| (key.name.clone(), fits(node)))
+            .collect();
+        let chosen = nodes.iter().filter(|(_, fits)| *fits).max_by_key(|(name, _)| name == EMPTIER);
+        let Some((node, _)) = chosen else {
+            return Err(format!("0/{} nodes are available: none has what the pod asks for", nodes.len()));
+        };
+        let known = claim["spec"]["storageClassName"].as_str().unwrap_or_default();
+        if objects.get(&Key::new("storageclasses", "", known)).is_none() {
+            return Err("pod has unbound immediate PersistentVolumeClaims".to_owned());
         }
-        let volume = "pvc-1";
-        let folder = self.root.join("storage").join(volume);
-        fs::create_dir_all(&folder).expect("made");
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("set");
-        let mut claim = set["spec"]["volumeClaimTemplates"][0].clone();
-        claim["spec"]["volumeName"] = volume.into();
-        claim["spec"]["storageClassName"] = "local-path".into();
-        objects.put(key, claim);
-        objects.put(
-            Key::new("persistentvolumes", "", volume),
-            json!({"metadata": {}, "spec": {"hostPath": {"path": folder, "type": "DirectoryOrCreate"}}}),
-        );
-        let class = json!({"metadata": {}, "provisioner": "rancher.io/local-path", "reclaimPolicy": "Delete"});
-        objects.put(Key::new("storageclasses", "", "local-path"), class);
+        if volume.is_none() {
+            // A folder of that node, as local-path makes it.
+            let name = "pvc-1";
+            let mut folder = self.root.join("storage").join(name);
+            if *node == this_node() {
+                fs::create_dir_all(&folder).expect("made");
+                fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("set");
+            } else {
+                folder = PathBuf::from("/of/another/node").join(name);
+            }
+            let here = json!([{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]);
+            let affinity = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": here}]}});
+            let spec = json!({"hostPath": {"path": folder, "type": "DirectoryOrCreate"}, "nodeAffinity": affinity});
+            objects.put(Key::new("persistentvolumes", "", name), json!({"metadata": {}, "spec": spec}));
+            objects.change(&claim_key, |claim| claim["spec"]["volumeName"] = name.into());
+        }
+        Ok(node.clone())
     }
 
     /// What a kubelet does for the one pod.
@@ -304,9 +410,25 @@ impl Controllers {
             self.api.objects.lock().remove(&key);
             return;
         }
+        if pod["spec"]["nodeName"].is_null() {
+            let mut objects = self.api.objects.lock();
+            let placed = self.schedule(&mut objects, &pod);
+            objects.change(&key, |pod| match placed {
+                Ok(node) => pod["spec"]["nodeName"] = node.into(),
+                Err(words) => {
+                    pod["status"]["conditions"] = json!([
+                        {"type": "Ready", "status": "False"},
+                        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words},
+                    ]);
+                }
+            });
+            return;
+        }
+        let is_here = pod["spec"]["nodeName"] == this_node().as_str();
         let image = pod["spec"]["containers"][0]["image"].as_str().expect("an image").to_owned();
         let mut restarts = pod["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap_or(0);
-        let waiting = match (&mut self.process, self.images.get(&image).cloned()) {
+        let executable = self.images.get(&image).filter(|_| is_here).cloned();
+        let waiting = match (&mut self.process, executable) {
             (None, _) if self.pause.is_some_and(|end| Instant::now() < end) => {
                 let message = pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"].as_str();
                 Some(("CrashLoopBackOff", message.unwrap_or_default().to_owned()))
@@ -333,6 +455,8 @@ impl Controllers {
             None => json!({"running": {"startedAt": now()}}),
         };
         let ready = if is_ready { "True" } else { "False" };
+        // Once it has run, it has an id.
+        let has_run = waiting.is_none() || restarts > 0;
         self.api.objects.lock().change(&key, |pod| {
             pod["status"] = json!({
                 "phase": if waiting.is_some() { "Pending" } else { "Running" },
@@ -340,6 +464,7 @@ impl Controllers {
                 "conditions": [{"type": "Ready", "status": ready}],
                 "containerStatuses": [{
                     "name": "cairn", "image": image, "imageID": image, "ready": is_ready, "restartCount": restarts, "state": state,
+                    "containerID": if has_run { "containerd://1" } else { "" },
                 }],
             });
         });
@@ -356,7 +481,23 @@ impl Controllers {
             fs::write(&token, base64::prelude::BASE64_STANDARD.decode(encoded).expect("base64")).expect("written");
         }
         let log = File::options().create(true).append(true).open(self.root.join("pod.log")).expect("a log");
+        let pod = objects.get(&Key::new("pods", NAMESPACE, "cairn-0")).expect("it is being started");
+        let mut variables: Vec<(String, String)> = Vec::new();
+        for variable in pod["spec"]["containers"][0]["env"].as_array().into_iter().flatten() {
+            let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
+                Some("metadata.name") => "cairn-0".to_owned(),
+                Some("metadata.namespace") => NAMESPACE.to_owned(),
+                Some(other) => panic!("the stand-in does not know {other}"),
+                None => variables
+                    .iter()
+                    .fold(variable["value"].as_str().expect("a value").to_owned(), |text, (name, value)| {
+                        text.replace(&format!("$({name})"), value)
+                    }),
+            };
+            variables.push((variable["name"].as_str().expect("a name").to_owned(), value));
+        }
         clean(Command::new(executable))
+            .envs(variables)
             .args(["serve", "--listen", &format!("{POD_IP}:7171"), "--admin", &format!("{POD_IP}:9464")])
             .env("CAIRN_CONFIG", &settings)
             .env("CAIRN_SERVER_TOKEN_FILE", &token)
@@ -369,6 +510,45 @@ impl Controllers {
             .uid(USER)
             .spawn()
             .expect("the executable starts")
+    }
+}
+
+/// Applies an object: what it is, with what the cluster keeps of what was there.
+fn apply_one(objects: &mut Objects, addon: &str, key: &Key, object: &Value) -> Result<(), String> {
+    let home = Key::new("namespaces", "", &key.namespace);
+    if !key.namespace.is_empty() && objects.get(&home).is_none() {
+        return Err(format!("namespaces \"{}\" not found", key.namespace));
+    }
+    let mut object = object.clone();
+    object["metadata"]["annotations"][OWNER] = addon.into();
+    if let Some(before) = objects.get(key) {
+        for fixed in ["volumeClaimTemplates", "serviceName", "selector", "podManagementPolicy"] {
+            if key.plural == "statefulsets" && before["spec"][fixed] != object["spec"][fixed] {
+                return Err(format!("updates to statefulset spec for {fixed} are forbidden"));
+            }
+        }
+        for kept in ["/status", "/spec/clusterIP"] {
+            if let Some(value) = before.pointer(kept).cloned() {
+                let (parent, name) = kept.rsplit_once('/').expect("a path");
+                object.pointer_mut(parent).expect("the same kind")[name] = value;
+            }
+        }
+    } else if key.plural == "services" && object["spec"]["clusterIP"].is_null() {
+        object["spec"]["clusterIP"] = SERVICE_IP.into();
+    }
+    objects.put(key.clone(), object);
+    Ok(())
+}
+
+/// A claim out of the template, of the default class where it names none. Its volume comes with its pod.
+fn claim(objects: &mut Objects, set: &Value) {
+    let key = Key::new("persistentvolumeclaims", NAMESPACE, "data-cairn-0");
+    if objects.get(&key).is_none() {
+        let mut claim = set["spec"]["volumeClaimTemplates"][0].clone();
+        if claim["spec"]["storageClassName"].is_null() {
+            claim["spec"]["storageClassName"] = "local-path".into();
+        }
+        objects.put(key, claim);
     }
 }
 

@@ -1,14 +1,17 @@
 //! A stand-in for a K3s server: what acts on the objects of [`crate::kube_api`].
 //!
-//! Three controllers, as they are on a real one. The first applies the manifests of a folder: hidden files and unknown endings are passed
-//! over, what a changed file no longer names is deleted, a file that goes deletes nothing, an Addon keeps the checksum. The second imports
-//! image archives. The third runs the pod of a StatefulSet: it starts the real executable out of the imported image, as the user of
+//! Controllers, as they are on a real one. The first applies the manifests of a folder: hidden files and unknown endings are passed
+//! over; each object of a file is applied, also when another one fails; what a changed file no longer names is deleted, of the kinds that
+//! the file has or the last success had; an Addon keeps the checksum and the kinds of the last success, and a file with that checksum
+//! is not applied again before a restart; a file that goes deletes nothing. The second imports image archives and pins them; a restart
+//! loses the pins where K3s does. The third places the pod on a node that its selector, its volume and its devices allow, the emptiest
+//! one, binds its volume there, and runs it: it starts the real executable out of the image of that node, as the user of
 //! the image, with the settings, the token and the volume that the objects say, asks its probes, and never replaces a pod that does
 //! not get ready. What is not real: containers, the network between pods, time (it looks ten times a second, not every 15 seconds).
 //!
 //! All of it is in a network and a mount namespace of its own, so that `/` is the tree that is installed to.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -22,6 +25,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::kube_api::{Api, Key};
@@ -32,7 +36,11 @@ use crate::left_out::left_out;
 pub const API: &str = "127.0.0.1:6443";
 pub const POD_IP: &str = "10.42.0.5";
 pub const SERVICE_IP: &str = "10.43.0.7";
+/// The address of this machine, on which load balancers answer.
+pub const NODE_IP: &str = "192.0.2.10";
 pub const NAMESPACE: &str = "cairn";
+/// A node without the image, on which nothing runs yet.
+pub const EMPTIER: &str = "emptier";
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A machine with a K3s server. Everything ends with it.
@@ -71,6 +79,8 @@ impl Server {
             "etc/rancher/k3s",
             "etc/systemd/system",
             "usr-local",
+            "var-lib",
+            "opt",
             "run",
             "k3s/server/manifests",
             "k3s/agent",
@@ -79,10 +89,23 @@ impl Server {
         ] {
             fs::create_dir_all(place(path)).expect("made");
         }
+        // containerd's command, as far as somebody asks which images are pinned.
+        fs::create_dir_all(place("k3s/data/current/bin")).expect("made");
+        let script = format!(
+            "#!/bin/sh\necho 'REF TYPE DIGEST SIZE PLATFORMS LABELS'\ncat {}\n",
+            place("store/images.txt").display()
+        );
+        write_executable(&place("k3s/data/current/bin/ctr"), &script);
         // It is plain HTTP; the file has one, as a server's has.
         let authority = rcgen::generate_simple_self_signed(vec!["k3s".to_owned()]).expect("made").cert.pem();
         let authority = base64::prelude::BASE64_STANDARD.encode(authority);
         let write = |path: &str, text: &str| fs::write(place(path), text).expect("written");
+        // What DNS says in a cluster.
+        write(
+            "etc/hosts",
+            &format!("127.0.0.1 localhost\n{SERVICE_IP} cairn.cairn.svc.cluster.local cairn.cairn.svc\n"),
+        );
+        write("etc/machine-id", "00000000000000000000000000000001\n");
         write("etc/systemd/system/k3s.service", "[Service]\nExecStart=/usr/local/bin/k3s server\n");
         write("etc/rancher/k3s/config.yaml", &format!("data-dir: {}\n", place("k3s").display()));
         write(
@@ -95,15 +118,33 @@ impl Server {
             ),
         );
         run("mount", &["--make-rprivate", "/"]);
-        for (from, to) in [("etc", "/etc"), ("usr-local", "/usr/local"), ("run", "/run")] {
+        for (from, to) in
+            [("etc", "/etc"), ("usr-local", "/usr/local"), ("run", "/run"), ("var-lib", "/var/lib"), ("opt", "/opt")]
+        {
             run("mount", &["--bind", &place(from).to_string_lossy(), to]);
         }
         run("ip", &["link", "set", "lo", "up"]);
-        for address in [POD_IP, SERVICE_IP] {
+        for address in [POD_IP, SERVICE_IP, NODE_IP] {
             run("ip", &["address", "add", &format!("{address}/32"), "dev", "lo"]);
         }
         let pod = SocketAddr::new(ip(POD_IP), 7171);
         let api = Api::new(version, pod, place("pod.log"));
+        let put = |plural: &str, name: &str, object: Value| {
+            api.objects.lock().put(Key::new(plural, "", name), object);
+        };
+        put("nodes", &this_node(), node(&this_node(), NODE_IP, "00000000000000000000000000000001"));
+        let default = json!({"annotations": {"storageclass.kubernetes.io/is-default-class": "true"}});
+        put(
+            "storageclasses",
+            "local-path",
+            json!({"metadata": default, "provisioner": "rancher.io/local-path", "reclaimPolicy": "Delete"}),
+        );
+        put("runtimeclasses", "nvidia", json!({"metadata": {}, "handler": "nvidia"}));
+        put(
+            "ingressclasses",
+            "traefik",
+            json!({"metadata": {}, "spec": {"controller": "traefik.io/ingress-controller"}}),
+        );
         Some(Self {
             directory,
             api,
@@ -133,19 +174,49 @@ impl Server {
             archives: HashMap::new(),
             images: BTreeMap::new(),
             imports: Arc::clone(&self.imports),
+            pinned: BTreeSet::new(),
+            is_forced: true,
             process: None,
             pause: None,
         };
+        let node = SocketAddr::new(ip(NODE_IP), 7171);
+        let balancer = TcpListener::bind(node).expect("bound");
+        std::thread::spawn(move || forward(&balancer, SocketAddr::new(ip(POD_IP), 7171)));
         let service = TcpListener::bind(SocketAddr::new(ip(SERVICE_IP), 7171)).expect("bound");
         std::thread::spawn(move || forward(&service, SocketAddr::new(ip(POD_IP), 7171)));
-        let controllers = std::thread::spawn(move || {
-            while !told.load(Ordering::SeqCst) {
-                controllers.look();
-                std::thread::sleep(PAUSE);
-            }
-            controllers
-        });
+        controllers.begin();
+        let controllers = work(told, controllers);
         self.running = Some(Running { _runtime: runtime, end, controllers: Some(controllers), problems });
+    }
+
+    /// Restarts K3s; the pod goes on meanwhile, as it does.
+    pub fn restart(&mut self) {
+        let running = self.running.as_mut().expect("it runs");
+        running.end.store(true, Ordering::SeqCst);
+        let mut controllers = running.controllers.take().expect("they work").join().expect("no panic");
+        controllers.begin();
+        running.end = Arc::default();
+        running.controllers = Some(work(Arc::clone(&running.end), controllers));
+    }
+
+    /// Another node joins, on which less runs.
+    pub fn add_node(&self) {
+        let node = node(EMPTIER, "192.0.2.11", "00000000000000000000000000000002");
+        self.api.objects.lock().put(Key::new("nodes", "", EMPTIER), node);
+    }
+
+    /// A device plugin offers GPUs of this machine.
+    pub fn add_gpu(&self) {
+        self.api.objects.lock().change(&Key::new("nodes", "", &this_node()), |node| {
+            node["status"]["allocatable"]["nvidia.com/gpu"] = "1".into();
+        });
+    }
+
+    /// An object as it is.
+    pub fn object(&self, plural: &str, name: &str) -> Option<Value> {
+        let namespace = if plural == "addons" { "kube-system" } else { NAMESPACE };
+        let objects = self.api.objects.lock();
+        objects.get(&Key::new(plural, namespace, name)).or_else(|| objects.get(&Key::new(plural, "", name))).cloned()
     }
 
     pub fn version(&self) -> &str {
@@ -182,6 +253,10 @@ impl Server {
         self.api.objects.lock().get(&Key::new(plural, namespace, name)).is_some()
     }
 
+    pub fn has_of_cluster(&self, plural: &str, name: &str) -> bool {
+        self.api.objects.lock().get(&Key::new(plural, "", name)).is_some()
+    }
+
     /// Fails when the server ever saw what it must not see.
     pub fn assert_sound(&self) {
         if let Some(running) = &self.running {
@@ -206,6 +281,41 @@ impl Drop for Server {
             }
         }
     }
+}
+
+fn write_executable(path: &std::path::Path, text: &str) {
+    fs::write(path, text).expect("written");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("set");
+}
+
+/// What K3s calls this machine.
+pub fn this_node() -> String {
+    rustix::system::uname().nodename().to_string_lossy().to_lowercase()
+}
+
+fn node(name: &str, address: &str, machine: &str) -> Value {
+    json!({
+        "metadata": {"labels": {"kubernetes.io/hostname": name, "kubernetes.io/arch": "amd64"}},
+        "status": {
+            "allocatable": {"cpu": "4"},
+            "addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}],
+            "nodeInfo": {
+                "machineID": machine, "architecture": "amd64", "operatingSystem": "linux", "bootID": "", "containerRuntimeVersion": "",
+                "kernelVersion": "", "kubeProxyVersion": "", "kubeletVersion": "", "osImage": "", "systemUUID": "",
+            },
+        },
+    })
+}
+
+/// Has controllers look until they are told to end.
+fn work(end: Arc<AtomicBool>, mut controllers: Controllers) -> JoinHandle<Controllers> {
+    std::thread::spawn(move || {
+        while !end.load(Ordering::SeqCst) {
+            controllers.look();
+            std::thread::sleep(PAUSE);
+        }
+        controllers
+    })
 }
 
 fn ip(text: &str) -> IpAddr {

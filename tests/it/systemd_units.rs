@@ -7,11 +7,13 @@ use std::process::{Command, Output};
 
 use cairn::base::ByteSize;
 use cairn::deploy::systemd::{self, Machine};
-use cairn::deploy::{CURRENT, FOLDER};
 use tempfile::TempDir;
 
 use crate::left_out::left_out;
 use crate::node::{TestNode, stderr, stdout};
+
+const FOLDER: &str = "/usr/local/lib/cairn";
+const CURRENT: &str = "/usr/local/lib/cairn/current";
 
 /// Highest exposure that is let through, in tenths: 2.0 of 10.
 const EXPOSURE_MAX: &str = "20";
@@ -35,7 +37,7 @@ fn staged(gpu: bool) -> TempDir {
         fs::write(&path, bytes).expect("written");
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("changed");
     };
-    for file in systemd::files(Machine { memory: ByteSize(4 << 30), gpu }) {
+    for file in systemd::files(Machine { current: Path::new(CURRENT), memory: ByteSize(4 << 30), gpu }) {
         write(&file.path, file.mode, &file.bytes);
     }
     let release = Path::new(FOLDER).join("0.0.0-00000000");
@@ -125,7 +127,7 @@ fn every_file_is_installed() {
         let entries = fs::read_dir(folder).expect("readable").map(|entry| entry.expect("readable").path());
         entries.filter(|path| path.is_file() && path.file_name().is_some_and(|name| name != "README.md")).collect()
     };
-    let files = systemd::files(Machine { memory: ByteSize(4 << 30), gpu: true });
+    let files = systemd::files(Machine { current: Path::new(CURRENT), memory: ByteSize(4 << 30), gpu: true });
     for file in shipped(folder()).into_iter().chain(shipped(folder().join("cairn.service.d"))) {
         let bytes = fs::read(&file).expect("readable");
         let is_installed = files.iter().any(|installed| installed.bytes == bytes);

@@ -53,33 +53,49 @@ impl Remote {
 
     /// The node that the user named.
     pub(super) fn at(url: &str, address: &Address) -> Result<Self, Failure> {
-        let trust = address.ca.as_deref().map_or(Ok(Trust::System), Trust::file).map_err(Failure::usage)?;
         let base = url.trim_end_matches('/').trim_end_matches("/mcp");
-        let remote = Self::new(base, trust, address.token.clone());
-        let nobody = || Failure::unreachable(anyhow!("no node answers at {url}; start one with `cairn serve`"));
-        let greeting = remote.authorized(remote.agent.get(&remote.base)).config().timeout_global(Some(PROBE_TIMEOUT));
-        let greeted = greeting.build().call();
-        if greeted.as_ref().is_err_and(|error| refused_certificate(error).is_some())
-            && let Some(remote) = Self::by_own_name(base, address)
-        {
-            return Ok(remote);
+        let mut trust = address.ca.as_deref().map_or(Ok(Trust::System), Trust::file).map_err(Failure::usage)?;
+        if let Some(place) = address.resolve {
+            trust = trust.at(SocketAddr::new(place, port(base)));
         }
-        let mut response = greeted.map_err(|error| match refused_certificate(&error) {
-            Some(reason) => Failure::unreachable(anyhow!(
-                "the certificate at {url} is refused: {reason}; --ca (CAIRN_CA) names the authority to trust, which a \
-                 node keeps in tls/authority.pem"
-            )),
-            None => nobody(),
+        let remote = Self::new(base, trust, address.token.clone());
+        match remote.greet(url) {
+            Err(Greeting::Distrusted(reason)) => {
+                let distrusted = || {
+                    Failure::unreachable(anyhow!(
+                        "the certificate at {url} is refused: {reason}; --ca (CAIRN_CA) names the authority to trust, which a \
+                         node keeps in tls/authority.pem"
+                    ))
+                };
+                let own = Self::by_own_name(base, address).ok_or_else(distrusted)?;
+                match own.greet(url) {
+                    Ok(()) => Ok(own),
+                    Err(Greeting::Distrusted(_)) => Err(distrusted()),
+                    Err(Greeting::Failed(failure)) => Err(failure),
+                }
+            }
+            Err(Greeting::Failed(failure)) => Err(failure),
+            Ok(()) => Ok(remote),
+        }
+    }
+
+    /// Whether a node answers there, and lets in whoever has the token.
+    fn greet(&self, url: &str) -> Result<(), Greeting> {
+        let nobody = || Failure::unreachable(anyhow!("no node answers at {url}; start one with `cairn serve`"));
+        let greeting = self.authorized(self.agent.get(&self.base)).config().timeout_global(Some(PROBE_TIMEOUT));
+        let mut response = greeting.build().call().map_err(|error| match refused_certificate(&error) {
+            Some(reason) => Greeting::Distrusted(reason),
+            None => Greeting::Failed(nobody()),
         })?;
-        let text = response.body_mut().read_to_string().map_err(|_| nobody())?;
+        let text = response.body_mut().read_to_string().map_err(|_| Greeting::Failed(nobody()))?;
         if text.starts_with("Cairn ") {
-            return Ok(remote);
+            return Ok(());
         }
         if response.status() == StatusCode::BAD_REQUEST && text.starts_with("this listener speaks TLS") {
-            return Err(Failure::unreachable(anyhow!("the node at {url} speaks TLS: use https://")));
+            return Err(Greeting::Failed(Failure::unreachable(anyhow!("the node at {url} speaks TLS: use https://"))));
         }
         let answer: Value = serde_json::from_str(&text).unwrap_or_default();
-        Err(tool_error(&answer).map_or_else(nobody, failure))
+        Err(Greeting::Failed(tool_error(&answer).map_or_else(nobody, failure)))
     }
 
     /// The same where the node shows a certificate without this address: it cannot know all that lead to it, such as that of a
@@ -88,10 +104,7 @@ impl Remote {
         let place: SocketAddr = base.strip_prefix("https://")?.parse().ok()?;
         let trust = Trust::own(address.ca.as_deref()?, place).ok()?;
         let own = Self::new(&format!("https://{LOCAL_NAME}:{}", place.port()), trust, address.token.clone());
-        let remote = Self { shown: base.to_owned(), ..own };
-        let greeting = remote.authorized(remote.agent.get(&remote.base)).config().timeout_global(Some(PROBE_TIMEOUT));
-        let text = greeting.build().call().ok()?.body_mut().read_to_string().ok()?;
-        text.starts_with("Cairn ").then_some(remote)
+        Some(Self { shown: base.to_owned(), ..own })
     }
 
     /// The node that says that it runs on the data directory, if it answers and is the one.
@@ -250,6 +263,35 @@ impl Remote {
             source => Failure::unreachable(Gone { base, source }),
         }
     }
+}
+
+/// Whether any client reaches a node at this address that trusts this authority and nobody else; why not, when it does not.
+///
+/// * `resolve`: where the host leads, for a name that only others know.
+pub(in crate::cli) fn prove(url: &str, ca: Option<&Path>, resolve: Option<IpAddr>) -> Result<(), String> {
+    let base = url.trim_end_matches('/').trim_end_matches("/mcp");
+    let mut trust = ca.map_or(Ok(Trust::System), Trust::file).map_err(|error| format!("{error:#}"))?;
+    if let Some(place) = resolve {
+        trust = trust.at(SocketAddr::new(place, port(base)));
+    }
+    // Whoever is refused for want of a token has come far enough.
+    let answer = agent(trust, PROBE_TIMEOUT).get(base).call();
+    answer.map(drop).map_err(|error| refused_certificate(&error).unwrap_or_else(|| error.to_string()))
+}
+
+/// Why a node was not greeted back.
+enum Greeting {
+    /// Its certificate is not trusted, for this reason.
+    Distrusted(String),
+    /// Anything else.
+    Failed(Failure),
+}
+
+/// The port of a URL without a path.
+fn port(base: &str) -> u16 {
+    let (scheme, place) = base.split_once("://").unwrap_or(("http", base));
+    let named = place.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    named.unwrap_or(if scheme == "https" { 443 } else { 80 })
 }
 
 /// Why a node's certificate was not taken, if that is what went wrong.

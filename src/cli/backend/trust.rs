@@ -24,8 +24,8 @@ pub(super) enum Trust {
     System,
     /// One authority, for whoever was named.
     Authority(RootCerts),
-    /// That of a node, for the node at this address, whatever name it has for others.
-    Here(RootCerts, SocketAddr),
+    /// One authority, or those of the system, for a node that has a name and is found at this address.
+    At(Option<RootCerts>, SocketAddr),
 }
 
 impl Trust {
@@ -41,7 +41,16 @@ impl Trust {
 
     /// The authority in a file, for the node of that authority at this address.
     pub(super) fn own(path: &Path, address: SocketAddr) -> anyhow::Result<Self> {
-        Ok(Self::Here(authorities(path)?, address))
+        Ok(Self::At(Some(authorities(path)?), address))
+    }
+
+    /// The same trust, at this address whatever the name says.
+    pub(super) fn at(self, address: SocketAddr) -> Self {
+        match self {
+            Self::System => Self::At(system(), address),
+            Self::Authority(roots) => Self::At(Some(roots), address),
+            Self::At(roots, _) => Self::At(roots, address),
+        }
     }
 }
 
@@ -64,7 +73,7 @@ pub(super) fn agent(trust: Trust, answer_timeout: Duration) -> Agent {
     let (roots, address) = match trust {
         Trust::System => (system(), None),
         Trust::Authority(roots) => (Some(roots), None),
-        Trust::Here(roots, address) => (Some(roots), Some(address)),
+        Trust::At(roots, address) => (roots, Some(address)),
     };
     let tls = TlsConfig::builder()
         .root_certs(roots.unwrap_or(RootCerts::WebPki))

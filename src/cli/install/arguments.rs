@@ -32,6 +32,9 @@ pub(in crate::cli) struct Arguments {
     /// Put the files below this folder, and start nothing
     #[arg(long, value_name = "DIR")]
     pub(super) root: Option<PathBuf>,
+    /// Folder for the program [default: /usr/local, or /opt/cairn where that is read-only]
+    #[arg(long, value_name = "DIR")]
+    pub(super) prefix: Option<PathBuf>,
     /// What runs the node [default: K3s where this is a K3s server, else systemd]
     #[arg(long = "for", value_name = "PLATFORM")]
     pub(super) platform: Option<PlatformArgument>,
@@ -50,7 +53,7 @@ pub(in crate::cli) struct Arguments {
     /// K3s: how big the node is: pi, small, medium, large, or its memory such as 4GiB [default: this machine]
     #[arg(long, value_name = "SIZE", value_parser = crate::cli::k3s::node_size)]
     pub(super) node_size: Option<NodeSize>,
-    /// K3s: add something: cert-manager, external-secrets, gpu, ingress, loadbalancer, monitoring [default: as installed]
+    /// K3s: add something: cert-manager, documents, external-secrets, gpu, ingress, loadbalancer, monitoring [default: as installed]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(super) with: Vec<Variant>,
     /// K3s: set a key of `cairn k3s render`; kept for upgrades, and nothing after the = takes it back
@@ -74,12 +77,16 @@ pub(super) enum PlatformArgument {
 Examples:
   sudo cairn rollback                  run the release from before the last upgrade
   sudo cairn rollback --restore-data   and bring its data back, where it cannot read the newer one's
+  cairn rollback --root image/         in an image that is being built
 
 After an installation that was interrupted this takes back what was begun.")]
 pub(in crate::cli) struct RollbackArguments {
     /// Do not ask
     #[arg(long, short)]
     pub(super) yes: bool,
+    /// Go back in the image below this folder, where nothing runs
+    #[arg(long, value_name = "DIR")]
+    pub(super) root: Option<PathBuf>,
     /// Go back to the snapshot from before the upgrade too, where the older release cannot read the data; what was written
     /// since is lost
     #[arg(long)]
@@ -93,11 +100,15 @@ pub(in crate::cli) struct RollbackArguments {
 #[command(after_help = "\
 Examples:
   sudo cairn uninstall           stop the node and remove the program; data and snapshots stay
-  sudo cairn uninstall --purge   remove the data and the snapshots as well; asks for their paths")]
+  sudo cairn uninstall --purge   remove the data and the snapshots as well; asks for their paths
+  cairn uninstall --root image/  take it out of an image that is being built")]
 pub(in crate::cli) struct UninstallArguments {
     /// Do not ask whether to remove the program
     #[arg(long, short)]
     pub(super) yes: bool,
+    /// Remove it from the image below this folder, where nothing runs
+    #[arg(long, value_name = "DIR")]
+    pub(super) root: Option<PathBuf>,
     /// Remove the data, the snapshots and the settings too, after their paths were typed
     #[arg(long)]
     pub(super) purge: bool,
@@ -117,7 +128,11 @@ impl Arguments {
             }
         }
         if let Some(root) = &self.root {
-            pass("--root", Some(root.into()));
+            // The program of the bundle runs elsewhere.
+            pass("--root", Some(std::path::absolute(root).unwrap_or_else(|_| root.clone()).into()));
+        }
+        if let Some(prefix) = &self.prefix {
+            pass("--prefix", Some(prefix.into()));
         }
         if let Some(platform) = self.platform.and_then(|platform| platform.to_possible_value()) {
             pass("--for", Some(platform.get_name().into()));

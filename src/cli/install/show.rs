@@ -143,11 +143,13 @@ pub(super) struct Told {
     pub(super) authority: Option<PathBuf>,
     pub(super) token: Option<String>,
     pub(super) namespace: String,
+    /// What is not as it should be.
+    pub(super) notes: Vec<String>,
 }
 
 /// What an installation into a cluster came to, with what a client needs.
 pub(super) fn in_cluster(as_json: bool, changed: &Changed, told: &Told) -> Result<(), Failure> {
-    let Told { url, here, authority, token, namespace } = told;
+    let Told { url, here, authority, token, namespace, notes } = told;
     let client = client(url, token.as_deref());
     let forward = format!("kubectl -n {namespace} port-forward service/cairn 7171");
     if as_json {
@@ -159,6 +161,7 @@ pub(super) fn in_cluster(as_json: bool, changed: &Changed, told: &Told) -> Resul
             ("authority", json!(authority)),
             ("port_forward", json!(forward)),
             ("client", client),
+            ("notes", json!(notes)),
         ] {
             answer[name] = value;
         }
@@ -168,7 +171,8 @@ pub(super) fn in_cluster(as_json: bool, changed: &Changed, told: &Told) -> Resul
     lines.extend(here.as_ref().map(|here| ("here", format!("{here}, or {forward}"))));
     lines.extend(token.clone().map(|token| ("token", token)));
     lines.extend(authority.as_deref().map(|path| ("authority", to_trust(path))));
-    runs(changed, &lines, &client)
+    runs(changed, &lines, &client)?;
+    notes.iter().try_for_each(|note| output::line(&format!("\nnote     {note}")))
 }
 
 /// What a rollback came to.

@@ -11,19 +11,21 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, anyhow};
 use serde_json::Value;
 
-use super::{Arguments, CONFIG, cluster, need_root};
+use super::{Arguments, CONFIG, cluster, enable, need_root, tree_of};
 use crate::cli::{Common, Failure};
 use crate::deploy::bundle::{self, PublicKey, Role, Verified};
-use crate::deploy::{Architecture, COMMAND, FOLDER, Host, Tree};
+use crate::deploy::{self, Architecture, Host, Tree};
 
 /// The key that bundles for this machine are signed with, left by the first one.
 const KEY: &str = "/etc/cairn/bundle.pub";
 /// Where a bundle is unpacked: on the volume that the release goes to, readable by the node's user.
 const UNPACKED: &str = ".bundle.partial";
+/// Where an image keeps documents until its machines have a node; the unit that adds them names it too.
+pub(super) const WAITING: &str = "/var/lib/cairn-documents";
 
 /// Installs from a bundle.
 pub(super) fn run(common: &Common, arguments: &Arguments, file: &Path) -> Result<(), Failure> {
-    let tree = arguments.root.clone().map_or_else(Tree::machine, Tree::below);
+    let tree = tree_of(arguments)?;
     if tree.is_machine() && !arguments.dry_run {
         need_root("install from a bundle")?;
     }
@@ -36,8 +38,8 @@ pub(super) fn run(common: &Common, arguments: &Arguments, file: &Path) -> Result
     let unpacked = if arguments.dry_run {
         Unpacked::elsewhere()?
     } else {
-        tree.make_folder(FOLDER, 0o755)?;
-        Unpacked::at(tree.locate(Path::new(FOLDER).join(UNPACKED))?)?
+        tree.make_folder(deploy::folder(&tree), 0o755)?;
+        Unpacked::at(tree.locate(deploy::folder(&tree).join(UNPACKED))?)?
     };
     let folder = &unpacked.0;
     bundle.extract(Role::Executable, folder)?;
@@ -48,15 +50,13 @@ pub(super) fn run(common: &Common, arguments: &Arguments, file: &Path) -> Result
     if arguments.dry_run {
         return Ok(());
     }
-    if tree.is_machine() {
-        remember(&tree, &key)?;
-    }
+    remember(&tree, &key)?;
     images(&tree, &bundle).map_err(|failure| Failure {
         error: failure.error.context("the node is installed, and images of the bundle were not placed"),
         ..failure
     })?;
     if !tree.is_machine() {
-        return Ok(());
+        return leave(&tree, &bundle);
     }
     let reach = cluster::reach(&tree)?;
     if reach.is_some() && bundle.contents().of(Role::Configuration).next().is_some() {
@@ -64,7 +64,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, file: &Path) -> Result
             "  the settings of the bundle are those of a service; in a cluster give them with --set config.SECTION.KEY=VALUE"
         );
     }
-    documents(&bundle, folder, reach)
+    documents(&tree, &bundle, folder, reach)
 }
 
 /// The key to believe: the one that was given, else the one of the first bundle.
@@ -179,37 +179,78 @@ fn images(tree: &Tree, bundle: &Verified) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Leaves the documents that come along in an image, for its machines to add at their first start. A node that was made here would be
+/// the same one on each of them.
+fn leave(tree: &Tree, bundle: &Verified) -> Result<(), Failure> {
+    if bundle.contents().of(Role::Documents).next().is_none() {
+        return Ok(());
+    }
+    tree.make_folder(Path::new(WAITING).parent().unwrap_or(Path::new("/")), 0o755)?;
+    let folder = tree.locate(WAITING)?;
+    let left = bundle.extract(Role::Documents, &folder)?;
+    enable(tree, deploy::systemd::DOCUMENTS_UNIT).map_err(|error| anyhow!(error))?;
+    eprintln!("  {} documents are in {}; each machine adds them at its first start", left.len(), folder.display());
+    Ok(())
+}
+
 /// Puts the documents that come along into the node, each folder into the collection of its name.
 ///
 /// * `reach`: variables by which the node is reached; `None` for the service of this machine.
-fn documents(bundle: &Verified, folder: &Path, reach: Option<Vec<(&'static str, OsString)>>) -> Result<(), Failure> {
+fn documents(
+    tree: &Tree,
+    bundle: &Verified,
+    folder: &Path,
+    reach: Option<Vec<(&'static str, OsString)>>,
+) -> Result<(), Failure> {
     let reach = reach.unwrap_or_else(|| vec![("CAIRN_CONFIG", format!("-{CONFIG}").into())]);
     if bundle.contents().of(Role::Documents).next().is_none() {
         return Ok(());
     }
     let folder = folder.join(Role::Documents.folder());
     bundle.extract(Role::Documents, &folder)?;
+    for path in collections(&folder)? {
+        add(&deploy::command(tree), &path, &reach)?;
+    }
+    Ok(())
+}
+
+/// Adds the documents that an image left, and removes what was added. Nothing to do where there are none.
+pub(in crate::cli) fn add_waiting(folder: &Path) -> Result<(), Failure> {
+    let program = std::env::current_exe().context("cannot find the file that is running")?;
+    let reach = [("CAIRN_CONFIG", OsString::from(format!("-{CONFIG}")))];
+    for path in collections(folder)? {
+        add(&program, &path, &reach)?;
+        fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    Ok(())
+}
+
+/// The folders in a folder, each the content of a collection.
+fn collections(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut collections: Vec<PathBuf> =
-        fs::read_dir(&folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
     collections.retain(|path| path.is_dir());
     collections.sort();
-    for path in collections {
-        let name = path.file_name().unwrap_or_default();
-        eprintln!("… adding documents to {}", name.to_string_lossy());
-        let mut command = Command::new(COMMAND);
-        command.args(["add", "--json", "--yes", "-c"]).arg(name).arg(&path).stdin(Stdio::null());
-        command.envs(reach.iter().cloned());
-        let output = command.output().context("cannot run the installed program")?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(
-                anyhow!("the node runs, and documents of {} were not added: {said}", name.to_string_lossy()).into()
-            );
-        }
-        let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        if let Some(count) = told["created"].as_u64() {
-            eprintln!("  {count} created");
-        }
+    Ok(collections)
+}
+
+/// Has a program add a folder to the collection of its name.
+fn add(program: &Path, path: &Path, reach: &[(&'static str, OsString)]) -> Result<(), Failure> {
+    let name = path.file_name().unwrap_or_default();
+    eprintln!("… adding documents to {}", name.to_string_lossy());
+    let mut command = Command::new(program);
+    command.args(["add", "--json", "--yes", "-c"]).arg(name).arg(path).stdin(Stdio::null());
+    command.envs(reach.iter().cloned());
+    let output = command.output().context("cannot run the installed program")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(anyhow!("the node runs, and documents of {} were not added: {said}", name.to_string_lossy()).into());
+    }
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    if let Some(count) = told["created"].as_u64() {
+        eprintln!("  {count} created");
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use super::*;
 use crate::deploy::plan::{Need, Plan};
-use crate::deploy::release::{CURRENT, ManagedFile};
+use crate::deploy::release::{ManagedFile, current};
 
 /// What the machine's supervisor knows, which a power cut does not change.
 #[derive(Default)]
@@ -56,7 +56,7 @@ impl Runner for Fake {
 
     fn start(&mut self, release: &Release) -> Result<(), Cause> {
         self.0.step();
-        let linked = self.1.link_target(CURRENT)?;
+        let linked = self.1.link_target(current(&self.1))?;
         assert_eq!(linked.as_deref(), Some(Path::new(&release.name)), "what starts is what is in place");
         if let Some(format) = self.0.writes.borrow().get(&release.name) {
             self.0.format.set(Some(*format));

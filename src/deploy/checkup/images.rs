@@ -34,8 +34,15 @@ pub(super) fn check(tree: &Tree, node: &ClusterNode) -> Option<Finding> {
     match known(tree, node, &format!("{REPOSITORY}@{}", image.digest))? {
         Known::Pinned => None,
         Known::Unpinned => {
+            let cache = node.images().join(".cache.json");
+            // Up to 1.33.13, 1.34.9, 1.35.6 and 1.36.2 a server that finds its cache does not pin what is in it again.
+            let before = if exists(tree, &cache) {
+                format!("remove {}, by which older servers lose pins at each restart, then ", cache.display())
+            } else {
+                String::new()
+            };
             let message = format!(
-                "the image of Cairn is not pinned in containerd, so the kubelet removes it when the disk is nearly full; \
+                "the image of Cairn is not pinned in containerd, so the kubelet removes it when the disk is nearly full; {before}\
                  `touch {}` and restart {}, which then imports and pins it again",
                 image.path.display(),
                 node.unit()

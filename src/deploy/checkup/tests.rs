@@ -48,6 +48,7 @@ fn assert_finds(files: &[(&str, &str)], about: &str, is_obstacle: bool, words: &
 }
 
 const K3S: (&str, &str) = ("/etc/systemd/system/k3s.service", "ExecStart=/usr/local/bin/k3s server\n");
+const INSTALLED: (&str, &str) = ("/usr/local/lib/cairn/installation.json", r#"{"format": 1, "platform": "k3s"}"#);
 const ROUTE: (&str, &str) = (
     "/proc/net/route",
     "Iface\tDestination\tGateway\tFlags\neth0\t00000000\t0102A8C0\t0003\neth0\t0002A8C0\t00000000\t0001\n",
@@ -61,7 +62,7 @@ const DRIVER: [(&str, &str); 2] = [("/proc/driver/nvidia/version", "570"), ("/de
 #[test]
 fn a_machine_with_nothing_wrong_has_no_findings() {
     assert_eq!(Machine::with(&[]).found(), []);
-    assert_eq!(Machine::with(&[K3S, ROUTE]).found(), []);
+    assert_eq!(Machine::with(&[K3S, INSTALLED, ROUTE]).found(), []);
 }
 
 #[test]
@@ -76,11 +77,12 @@ fn a_clock_before_the_release_is_wrong() {
 #[test]
 fn a_cluster_without_a_default_route_is_named() {
     let local = ("/proc/net/route", "Iface\tDestination\tGateway\tFlags\neth0\t0002A8C0\t00000000\t0001\n");
-    assert_finds(&[K3S, local], "route", true, "dummy0");
+    assert_finds(&[K3S, INSTALLED, local], "route", true, "dummy0");
     let six = "00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000001 \
                00000400 00000001 00000000 00000003 eth0\n";
-    assert_eq!(Machine::with(&[K3S, local, ("/proc/net/ipv6_route", six)]).found(), []);
+    assert_eq!(Machine::with(&[K3S, INSTALLED, local, ("/proc/net/ipv6_route", six)]).found(), []);
     assert_eq!(Machine::with(&[local]).found(), [], "a service needs none");
+    assert_eq!(Machine::with(&[K3S, local]).found(), [], "nor does a node that is not in the cluster beside it");
 }
 
 #[test]
@@ -93,7 +95,7 @@ fn a_worn_chip_is_named() {
 
 #[test]
 fn a_readable_kubeconfig_is_named() {
-    let machine = Machine::with(&[K3S, ROUTE, ("/etc/rancher/k3s/k3s.yaml", "")]);
+    let machine = Machine::with(&[K3S, INSTALLED, ROUTE, ("/etc/rancher/k3s/k3s.yaml", "")]);
     assert_eq!(machine.found(), []);
     machine.tree().write("/etc/rancher/k3s/k3s.yaml", b"", 0o644).expect("written");
     let found = machine.found();
@@ -108,7 +110,7 @@ fn the_first_missing_link_to_a_gpu_is_named() {
     assert_finds(&files, "nvidia", false, "/dev/nvidiactl is missing");
     files.push(DRIVER[1]);
     assert_eq!(Machine::with(&files).found(), [], "a service needs no more");
-    files.extend([K3S, ROUTE]);
+    files.extend([K3S, INSTALLED, ROUTE]);
     assert_finds(&files, "nvidia", false, "container toolkit");
     files.push(("/usr/bin/nvidia-container-runtime", ""));
     assert_finds(&files, "nvidia", false, "restart it");

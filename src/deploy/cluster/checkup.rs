@@ -7,41 +7,61 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
 use kube::api::ListParams;
 
+use super::objects::entries;
 use super::watch::state;
-use super::{ADDONS, CLAIM, Cluster, NAME, POD};
-use crate::deploy::k3s::{MAIN_FILE, NAMESPACE_FILE};
+use super::{ADDONS, CLAIM, Cluster, NAME, POD, addon_name};
 use crate::deploy::oci::REPOSITORY;
 use crate::deploy::plan::Finding;
+use crate::deploy::release::Release;
+use crate::deploy::sha256::Sha256;
+use crate::deploy::tree::Tree;
 
 /// Everything that the API tells.
 ///
-/// * `image`: digest of the image that is to run, where it is known.
+/// * `release`: the one that is to run, where it is known.
 #[must_use]
-pub fn examine(cluster: &Cluster, image: Option<&str>) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = manifests(cluster);
+pub fn examine(cluster: &Cluster, tree: &Tree, release: Option<&Release>) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = release.map(|release| manifests(cluster, tree, release)).unwrap_or_default();
     findings.extend(pod(cluster));
-    findings.extend(image.and_then(|digest| imported(cluster, digest)));
+    let image = release.and_then(|release| release.image.as_ref());
+    findings.extend(image.and_then(|image| imported(cluster, &image.digest)));
     findings.extend(reclaimed(cluster));
     findings
 }
 
-/// A manifest whose last event is a failure is not applied.
-fn manifests(cluster: &Cluster) -> Vec<Finding> {
-    let events: Api<Event> = Api::namespaced(cluster.client.clone(), ADDONS);
+/// Manifests that the server did not apply as they lie there, and objects that are not as they say. Events alone say little: a file
+/// that is put back after one that failed may be applied without another one.
+fn manifests(cluster: &Cluster, tree: &Tree, release: &Release) -> Vec<Finding> {
+    let folder = cluster.node.manifests();
     let mut findings = Vec::new();
-    for file in [NAMESPACE_FILE, MAIN_FILE] {
-        let addon = file.split('.').next().unwrap_or(file);
-        let about = ListParams::default().fields(&format!("involvedObject.name={addon},involvedObject.kind=Addon"));
-        let Ok(told) = cluster.ask("show events", events.list(&about)) else { continue };
-        let newest = told.items.into_iter().max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
-        let failed = newest.filter(|event| event.reason.as_deref().unwrap_or_default().ends_with("Failed"));
-        if let Some(event) = failed {
-            let words = event.message.unwrap_or_default();
-            let message = format!("{file} is not applied: {words}; `cairn install` writes it again");
+    for file in release.files.iter().filter(|file| file.path.parent() == Some(&folder)) {
+        let (name, addon) = (file.path.file_name().unwrap_or_default().to_string_lossy(), addon_name(&file.path));
+        let Ok(Some(bytes)) = tree.read(&file.path) else { continue };
+        let Ok(checksum) = cluster.applied_checksum(&addon) else { continue };
+        if checksum != Some(Sha256::of(&bytes).to_string()) {
+            let words = last_failure(cluster, &addon).map_or_else(String::new, |words| format!(": {words}"));
+            let message = format!("{name} is not applied{words}; `cairn install` writes it again");
+            findings.push(Finding::obstacle("manifest", message));
+        } else if let Ok(Some(astray)) = cluster.first_astray(&entries([file].into_iter())) {
+            let message =
+                format!("the cluster does not hold what {name} says: {astray}; `cairn install` has it applied again");
             findings.push(Finding::obstacle("manifest", message));
         }
     }
     findings
+}
+
+/// What the server said last, where that is a failure.
+fn last_failure(cluster: &Cluster, addon: &str) -> Option<String> {
+    let events: Api<Event> = Api::namespaced(cluster.client.clone(), ADDONS);
+    let about = ListParams::default().fields(&format!("involvedObject.name={addon},involvedObject.kind=Addon"));
+    let told = cluster.ask("show events", events.list(&about)).ok()?;
+    let newest = told.items.into_iter().max_by_key(|event| {
+        let is_failure = event.reason.as_deref().unwrap_or_default().ends_with("Failed");
+        // Times are whole seconds: of two in one, the failure came after the attempt.
+        (event.last_timestamp.as_ref().map(|time| time.0), is_failure)
+    });
+    newest.filter(|event| event.reason.as_deref().unwrap_or_default().ends_with("Failed"))?.message
 }
 
 fn pod(cluster: &Cluster) -> Option<Finding> {

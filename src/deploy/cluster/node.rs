@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -12,12 +13,43 @@ use std::time::Duration;
 
 use super::super::change::{Cause, Node};
 use super::super::node::{Answer, FormatOf, ask, current, secure, self_test};
-use super::super::release::Release;
+use super::super::release::{NodeAddress, Release};
 use super::super::tree::Tree;
-use super::Cluster;
+use super::{Cluster, NAME, Trusted};
 
 /// The port of MCP and REST.
 const PORT: u16 = 7171;
+
+/// How the command line reaches a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
+    /// Its address, without a path.
+    pub url: String,
+    /// Where the host of that leads: of the service.
+    pub address: Option<IpAddr>,
+    /// What to trust, where it speaks TLS.
+    pub authority: Option<PathBuf>,
+    /// The token.
+    pub token: Option<String>,
+}
+
+impl Reach {
+    /// As variables of the command line.
+    #[must_use]
+    pub fn variables(self) -> Vec<(&'static str, OsString)> {
+        let mut variables = vec![("CAIRN_URL", self.url.into())];
+        variables.extend(self.address.map(|address| ("CAIRN_RESOLVE", address.to_string().into())));
+        variables.extend(self.authority.map(|path| ("CAIRN_CA", path.into())));
+        variables.extend(self.token.map(|token| ("CAIRN_TOKEN", token.into())));
+        variables
+    }
+
+    /// What is written down of it.
+    #[must_use]
+    pub fn address(&self) -> NodeAddress {
+        NodeAddress { url: self.url.clone(), address: self.address }
+    }
+}
 
 /// A node that runs as a pod.
 pub struct PodNode<'a> {
@@ -44,32 +76,36 @@ impl<'a> PodNode<'a> {
         Self { cluster, tree, authority, patience, format_of }
     }
 
-    /// How the command line reaches the node now, as variables: its address, what to trust, the token.
+    /// How the command line reaches the node now: its address, what to trust, the token.
     ///
     /// # Errors
     /// When the cluster does not tell.
-    pub fn reach(&self) -> Result<Vec<(&'static str, OsString)>, Cause> {
+    pub fn reach(&self) -> Result<Reach, Cause> {
         let address = self.cluster.service_address()?.ok_or("the node's service has no address")?;
-        let authority = self.cluster.authority()?;
-        if let Some(pem) = &authority
+        let trusted = self.cluster.trusted()?;
+        if let Some(Trusted { pem, .. }) = &trusted
             && self.tree.read(&self.authority)?.as_deref() != Some(pem.as_bytes())
         {
             self.tree.make_folder(self.authority.parent().unwrap_or(Path::new("/")), 0o755)?;
             self.tree.write(&self.authority, pem.as_bytes(), 0o644)?;
         }
-        let scheme = if authority.is_some() { "https" } else { "http" };
-        let address = if address.contains(':') { format!("[{address}]") } else { address };
-        let mut reach = vec![("CAIRN_URL", format!("{scheme}://{address}:{PORT}").into())];
-        reach.extend(authority.map(|_| ("CAIRN_CA", self.authority.clone().into())));
-        reach.extend(self.cluster.token()?.map(|token| ("CAIRN_TOKEN", token.into())));
-        Ok(reach)
+        let authority = trusted.as_ref().map(|_| self.authority.clone());
+        let (token, place) = (self.cluster.token()?, address.parse().ok());
+        let scheme = if trusted.is_some() { "https" } else { "http" };
+        // A certificate that others issued has the service's name, and not the address that the cluster gave it.
+        let name = match trusted.is_some_and(|trusted| !trusted.is_own) {
+            true => format!("{NAME}.{}.svc", self.cluster.namespace),
+            false if address.contains(':') => format!("[{address}]"),
+            false => address,
+        };
+        Ok(Reach { url: format!("{scheme}://{name}:{PORT}"), address: place, authority, token })
     }
 
     /// Asks the pod.
     fn ask(&self, arguments: &[&str]) -> Answer {
         let reach = self.reach().map_err(|cause| (None, cause))?;
-        ask(&current(), arguments, |command| {
-            command.envs(reach);
+        ask(&current(self.tree), arguments, |command| {
+            command.envs(reach.variables());
         })
     }
 
@@ -102,7 +138,7 @@ impl Node for PodNode<'_> {
         }
         match (secure(|arguments| self.ask(arguments)), folder) {
             // A pod that does not answer may be what this change is to mend.
-            (Err(silent), Some(folder)) => secure(|arguments| Self::ask_data(&folder, &current(), arguments))
+            (Err(silent), Some(folder)) => secure(|arguments| Self::ask_data(&folder, &current(self.tree), arguments))
                 .map_err(|cause| format!("{silent}; and without the pod: {cause}").into()),
             (secured, _) => secured,
         }
@@ -129,6 +165,6 @@ impl Node for PodNode<'_> {
             );
         };
         let arguments = ["snapshot", "restore", snapshot, "--yes"];
-        Self::ask_data(&folder, &release.executable(), &arguments).map(drop).map_err(|(_, cause)| cause)
+        Self::ask_data(&folder, &release.executable(self.tree), &arguments).map(drop).map_err(|(_, cause)| cause)
     }
 }

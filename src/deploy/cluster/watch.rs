@@ -43,7 +43,7 @@ impl Deadline {
     ///
     /// * `question`: `None` while there is none.
     /// * `waiting`: for what, and what is known of it, when there was no answer in time.
-    fn wait<T>(
+    pub(super) fn wait<T>(
         &self,
         mut question: impl FnMut() -> Result<Option<T>, Cause>,
         waiting: impl FnOnce() -> String,
@@ -65,25 +65,39 @@ impl Deadline {
 }
 
 impl Pods<'_> {
-    /// Waits until the server applied a manifest with this content.
+    /// Waits until the server applied a manifest with this content, or says that it cannot.
     pub(super) fn applied(&self, path: &Path, bytes: &[u8], deadline: &Deadline) -> Result<(), Cause> {
+        self.wait_applied(path, bytes, deadline, true)
+    }
+
+    /// The same in the place of a file that failed: what the server says meanwhile may be about that one still, so only the
+    /// end of the wait is a failure.
+    pub(super) fn applied_at_last(&self, path: &Path, bytes: &[u8], deadline: &Deadline) -> Result<(), Cause> {
+        self.wait_applied(path, bytes, deadline, false)
+    }
+
+    fn wait_applied(&self, path: &Path, bytes: &[u8], deadline: &Deadline, fails_at_once: bool) -> Result<(), Cause> {
         let (name, wanted) = (addon_name(path), Sha256::of(bytes).to_string());
-        let addons = self.cluster.addons();
         let since = Instant::now();
+        let known = RefCell::new(None);
         deadline.wait(
             || {
-                let addon = self.cluster.ask("show what it applied", addons.get_opt(&name))?;
-                let checksum =
-                    addon.and_then(|addon| Some(addon.data.get("spec")?.get("checksum")?.as_str()?.to_owned()));
-                if checksum.as_ref() == Some(&wanted) {
+                if self.cluster.applied_checksum(&name)?.as_ref() == Some(&wanted) {
                     return Ok(Some(()));
                 }
-                match self.cluster.failure_of(&name, since.elapsed())? {
-                    Some(words) => Err(format!("{} was not applied: {words}", path.display()).into()),
-                    None => Ok(None),
+                let failure = self.cluster.failure_of(&name, since.elapsed())?;
+                match failure {
+                    Some(words) if fails_at_once => Err(format!("{} was not applied: {words}", path.display()).into()),
+                    failure => {
+                        *known.borrow_mut() = failure;
+                        Ok(None)
+                    }
                 }
             },
-            || format!("{} was not applied", path.display()),
+            || {
+                let words = known.borrow().clone().map_or_else(String::new, |words| format!(": {words};"));
+                format!("{} was not applied{words}", path.display())
+            },
         )
     }
 
@@ -179,6 +193,13 @@ fn is_of_newest(set: &StatefulSet, pod: &Pod) -> Option<bool> {
 }
 
 impl Cluster {
+    /// The checksum of what the server applied of a manifest last; `None` before it did for the first time.
+    pub(super) fn applied_checksum(&self, addon: &str) -> Result<Option<String>, ClusterError> {
+        let addon = self.ask("show what it applied", self.addons().get_opt(addon))?;
+        let checksum = addon.and_then(|addon| Some(addon.data.get("spec")?.get("checksum")?.as_str()?.to_owned()));
+        Ok(checksum.filter(|checksum| !checksum.is_empty()))
+    }
+
     /// What the server says went wrong with a manifest, not longer ago than `since`.
     fn failure_of(&self, addon: &str, since: Duration) -> Result<Option<String>, Cause> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), ADDONS);

@@ -42,6 +42,7 @@ fn decided(settings: &Settings) -> BTreeMap<String, String> {
     put("node.data_dir", toml_text(DATA_DIR));
     put("server.listen", listen(MCP_PORT));
     put("admin.listen", listen(ADMIN_PORT));
+    // The names of the service follow from the pod's, which it is told as a variable.
     put("server.allowed_hosts", texts(&settings.hosts));
     if settings.certificate.is_some() {
         put("server.tls_certificate_file", toml_text(&format!("{TLS_DIR}/tls.crt")));
@@ -49,6 +50,8 @@ fn decided(settings: &Settings) -> BTreeMap<String, String> {
     } else {
         put("server.tls_names", texts(&settings.hosts));
     }
+    // The container's output is one log.
+    put("log.format", toml_text("json"));
     if let Some(request) = defaults.request {
         put("server.request_bytes_max", size(request));
         // A document travels with what the protocol puts around it.

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde::Serialize;
 
 use super::settings::{Certificate as AskedCertificate, ExternalSecret as AskedSecret, Monitoring, Settings};
-use super::{NAME, TLS_SECRET, TOKEN_KEY, TOKEN_SECRET, metadata, selector_labels};
+use super::{HEADLESS, NAME, TLS_SECRET, TOKEN_KEY, TOKEN_SECRET, metadata, selector_labels};
 
 /// An object whose type is an operator's.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -16,6 +16,13 @@ pub struct Custom<S> {
     kind: &'static str,
     pub(super) metadata: ObjectMeta,
     spec: S,
+}
+
+impl<S> Custom<S> {
+    /// Its group and version.
+    pub(super) fn version(&self) -> &'static str {
+        self.api_version
+    }
 }
 
 /// cert-manager's Certificate.
@@ -123,7 +130,8 @@ pub(super) fn authority(settings: &Settings) -> (Issuer, Certificate, Issuer) {
 
 pub(super) fn certificate(settings: &Settings, asked: &AskedCertificate) -> Certificate {
     let issuer = asked.issuer.clone().unwrap_or_else(|| (NAME.to_owned(), "Issuer".to_owned()));
-    let (addresses, names) = settings.hosts.iter().cloned().partition(|host| host.parse::<std::net::IpAddr>().is_ok());
+    let hosts = settings.service_names().into_iter().chain(settings.hosts.iter().cloned());
+    let (addresses, names) = hosts.partition(|host| host.parse::<std::net::IpAddr>().is_ok());
     Custom {
         api_version: CERT_MANAGER,
         kind: "Certificate",
@@ -286,6 +294,91 @@ pub(super) fn service_monitor(settings: &Settings, asked: &Monitoring) -> Servic
                 },
             }],
         },
+    }
+}
+
+/// The Prometheus Operator's PrometheusRule.
+pub type PrometheusRule = Custom<PrometheusRuleSpec>;
+
+/// What is alerted on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PrometheusRuleSpec {
+    groups: Vec<RuleGroup>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct RuleGroup {
+    name: &'static str,
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Rule {
+    alert: &'static str,
+    expr: String,
+    #[serde(rename = "for")]
+    for_: &'static str,
+    labels: BTreeMap<&'static str, &'static str>,
+    annotations: BTreeMap<&'static str, &'static str>,
+}
+
+/// The alerts that the manual names.
+pub(super) fn rules(settings: &Settings, asked: &Monitoring) -> PrometheusRule {
+    let mut metadata = metadata(settings, NAME, "monitoring");
+    if let (Some(labels), Some(release)) = (&mut metadata.labels, &asked.release) {
+        labels.insert("release".to_owned(), release.clone());
+    }
+    let rule = |alert, expr: String, for_, severity, summary| Rule {
+        alert,
+        expr,
+        for_,
+        labels: BTreeMap::from([("severity", severity)]),
+        annotations: BTreeMap::from([("summary", summary)]),
+    };
+    let namespace = &settings.namespace;
+    let here = format!("{{namespace=\"{namespace}\"}}");
+    let rules = vec![
+        rule(
+            "CairnDown",
+            format!("absent(up{{namespace=\"{namespace}\",service=\"{HEADLESS}\"}} == 1)"),
+            "5m",
+            "critical",
+            "Cairn does not answer its scrapes",
+        ),
+        rule(
+            "CairnReadOnly",
+            format!("cairn_read_only{here} == 1"),
+            "5m",
+            "critical",
+            "Cairn refuses writes; `cairn status` says why",
+        ),
+        rule(
+            "CairnSheds",
+            format!("increase(cairn_requests_shed_total{here}[10m]) > 0"),
+            "10m",
+            "warning",
+            "Cairn refuses requests because too many are in flight",
+        ),
+        rule(
+            "CairnRecall",
+            format!("cairn_vector_recall{here} < 0.8"),
+            "15m",
+            "warning",
+            "The vector graph of a collection finds too little",
+        ),
+        rule(
+            "CairnSnapshotOld",
+            format!("cairn_snapshot_age_seconds{here} > 172800"),
+            "1h",
+            "warning",
+            "There is no snapshot of the last two days",
+        ),
+    ];
+    Custom {
+        api_version: "monitoring.coreos.com/v1",
+        kind: "PrometheusRule",
+        metadata,
+        spec: PrometheusRuleSpec { groups: vec![RuleGroup { name: NAME, rules }] },
     }
 }
 

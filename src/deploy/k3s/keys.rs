@@ -8,6 +8,8 @@ use std::str::FromStr;
 pub enum Variant {
     /// A certificate by cert-manager instead of the node's own authority.
     CertManager,
+    /// Documents that a job keeps in step.
+    Documents,
     /// The token by the External Secrets Operator.
     ExternalSecrets,
     /// A GPU.
@@ -22,14 +24,22 @@ pub enum Variant {
 
 impl Variant {
     /// All, by name.
-    pub const ALL: [Self; 6] =
-        [Self::CertManager, Self::ExternalSecrets, Self::Gpu, Self::Ingress, Self::LoadBalancer, Self::Monitoring];
+    pub const ALL: [Self; 7] = [
+        Self::CertManager,
+        Self::Documents,
+        Self::ExternalSecrets,
+        Self::Gpu,
+        Self::Ingress,
+        Self::LoadBalancer,
+        Self::Monitoring,
+    ];
 
     /// Its name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::CertManager => "cert-manager",
+            Self::Documents => "documents",
             Self::ExternalSecrets => "external-secrets",
             Self::Gpu => "gpu",
             Self::Ingress => "ingress",
@@ -102,6 +112,23 @@ pub const KEYS: &[Key] = &[
     key("cluster.domain", "cluster.local", "the cluster's own DNS domain"),
     key("node.memory", "", "the node's memory such as 4GiB, instead of `--node-size`"),
     key("node.name", "", "the only node that the pod may run on, by its label `kubernetes.io/hostname`"),
+    key("node.selector", "", "labels of the nodes that the pod may run on, such as `disk=ssd`, with commas"),
+    key("node.prefer", "", "labels of the nodes that the pod runs on rather than on others"),
+    key(
+        "node.arch",
+        "that of this program",
+        "the processor by the label `kubernetes.io/arch`; `any` for an image with several",
+    ),
+    key(
+        "tolerations",
+        "",
+        "taints that the pod bears, as KEY, KEY=VALUE or KEY=VALUE:EFFECT, with commas; `*` bears all of them",
+    ),
+    key("priority-class", "", "an existing PriorityClass"),
+    key("image.pull-secrets", "", "Secrets by which the registry of `--image` is asked, with commas"),
+    key("env", "", "more variables of the container, such as `HTTPS_PROXY=http://proxy:3128`, with commas"),
+    key("pod.annotations", "", "annotations of the pod as KEY=VALUE, with commas"),
+    key("service.annotations", "", "annotations of the Services that clients use"),
     key("storage.size", "by node size", "the volume; cannot be changed once installed"),
     key("storage.class", "", "StorageClass; empty: the cluster's default; cannot be changed once installed"),
     key("resources.cpu", "by node size", "most processor time, such as 2 or 500m"),
@@ -115,6 +142,37 @@ pub const KEYS: &[Key] = &[
     key("backup.cidr", "", "addresses of the S3 service; empty: any. For `config.snapshot.target=s3://…`"),
     with(Variant::CertManager, "cert-manager.issuer", "", "an existing issuer; empty: an authority of its own"),
     with(Variant::CertManager, "cert-manager.issuer-kind", "ClusterIssuer", "ClusterIssuer or Issuer"),
+    with(Variant::Documents, "documents.git", "", "a git repository, such as `https://git.example/site/manuals.git`"),
+    with(
+        Variant::Documents,
+        "documents.git.image",
+        "",
+        "an image with git for it, by its digest; Cairn's own has nothing but Cairn",
+    ),
+    with(Variant::Documents, "documents.git.branch", "", "its branch; empty: the default one"),
+    with(
+        Variant::Documents,
+        "documents.git.secret",
+        "",
+        "Secret whose key `credentials` is a line of git's credential store",
+    ),
+    with(Variant::Documents, "documents.git.cidr", "", "addresses of the git server; empty: any"),
+    with(Variant::Documents, "documents.git.size", "1GiB", "most room for the copy of the repository"),
+    with(
+        Variant::Documents,
+        "documents.claim",
+        "",
+        "an existing PersistentVolumeClaim with documents, in the place of a repository",
+    ),
+    with(
+        Variant::Documents,
+        "documents.config-map",
+        "",
+        "a ConfigMap whose keys are files, in the place of a repository",
+    ),
+    with(Variant::Documents, "documents.path", "", "a folder in it; empty: all of it"),
+    with(Variant::Documents, "documents.collection", "documents", "the collection that they go into"),
+    with(Variant::Documents, "documents.schedule", "*/15 * * * *", "when they are brought in step, as cron writes it"),
     with(Variant::ExternalSecrets, "external-secrets.store", "", "the secret store to read from; has to be given"),
     with(
         Variant::ExternalSecrets,
@@ -157,6 +215,8 @@ pub const KEYS: &[Key] = &[
         "",
         "Secret with the certificate that clients see; empty: the ingress's default",
     ),
+    with(Variant::Ingress, "ingress.path", "/", "what of the node is led out: `/mcp` is MCP alone, without REST"),
+    with(Variant::Ingress, "ingress.annotations", "", "annotations of the Ingress as KEY=VALUE, with commas"),
     with(
         Variant::LoadBalancer,
         "loadbalancer.port",

@@ -15,20 +15,26 @@ use super::settings::{self, ADMIN_PORT, LoadBalancer, MCP_PORT, Settings};
 use super::{HEADLESS, LOAD_BALANCER, NAME, metadata, selector, selector_labels};
 
 const DNS_PORT: u16 = 53;
+/// The port of MCP and REST.
+pub(super) const MCP: u16 = MCP_PORT;
 
 /// Where clients of the cluster connect.
 pub(super) fn cluster_service(settings: &Settings) -> Service {
     let mut service = service(settings, NAME, "service", vec![port(settings, "mcp", MCP_PORT)]);
+    annotate(&mut service, settings.service_annotations.clone());
     if let Some(ingress) = &settings.ingress
         && ingress.class == TRAEFIK
         && settings.is_tls()
     {
         // Traefik takes these from the Service, not from the Ingress.
         let transport = format!("{}-{NAME}@kubernetescrd", settings.namespace);
-        service.metadata.annotations = Some(BTreeMap::from([
-            ("traefik.ingress.kubernetes.io/service.serversscheme".to_owned(), "https".to_owned()),
-            ("traefik.ingress.kubernetes.io/service.serverstransport".to_owned(), transport),
-        ]));
+        annotate(
+            &mut service,
+            BTreeMap::from([
+                ("traefik.ingress.kubernetes.io/service.serversscheme".to_owned(), "https".to_owned()),
+                ("traefik.ingress.kubernetes.io/service.serverstransport".to_owned(), transport),
+            ]),
+        );
     }
     with_spec(service, |spec| spec.type_ = Some("ClusterIP".to_owned()))
 }
@@ -46,7 +52,9 @@ pub(super) fn headless_service(settings: &Settings) -> Service {
 pub(super) fn load_balancer(settings: &Settings, asked: &LoadBalancer) -> Service {
     let mut mcp = port(settings, "mcp", MCP_PORT);
     mcp.port = i32::from(asked.port);
-    with_spec(service(settings, LOAD_BALANCER, "loadbalancer", vec![mcp]), |spec| {
+    let mut service = service(settings, LOAD_BALANCER, "loadbalancer", vec![mcp]);
+    annotate(&mut service, settings.service_annotations.clone());
+    with_spec(service, |spec| {
         spec.type_ = Some("LoadBalancer".to_owned());
         spec.load_balancer_source_ranges = Some(asked.cidrs.clone()).filter(|cidrs| !cidrs.is_empty());
     })
@@ -64,6 +72,12 @@ fn service(settings: &Settings, name: &str, component: &str, ports: Vec<ServiceP
             ..ServiceSpec::default()
         }),
         ..Service::default()
+    }
+}
+
+fn annotate(service: &mut Service, annotations: BTreeMap<String, String>) {
+    if !annotations.is_empty() {
+        service.metadata.annotations.get_or_insert_default().extend(annotations);
     }
 }
 
@@ -106,15 +120,20 @@ pub(super) fn network_policy(settings: &Settings) -> NetworkPolicy {
     }
 }
 
-fn egress(settings: &Settings) -> Vec<NetworkPolicyEgressRule> {
+/// Looking names up.
+pub(super) fn dns() -> NetworkPolicyEgressRule {
     let dns_pods = LabelSelector {
         match_labels: Some(BTreeMap::from([("k8s-app".to_owned(), "kube-dns".to_owned())])),
         ..LabelSelector::default()
     };
-    let mut rules = vec![NetworkPolicyEgressRule {
+    NetworkPolicyEgressRule {
         to: Some(vec![NetworkPolicyPeer { pod_selector: Some(dns_pods), ..namespaces(named("kube-system")) }]),
         ports: Some(vec![port_of("UDP", DNS_PORT), port_of("TCP", DNS_PORT)]),
-    }];
+    }
+}
+
+fn egress(settings: &Settings) -> Vec<NetworkPolicyEgressRule> {
+    let mut rules = vec![dns()];
     if settings.own("snapshot.target").is_some_and(|target| target.starts_with("s3://")) {
         let block = |cidr: &String| NetworkPolicyPeer {
             ip_block: Some(IPBlock { cidr: cidr.clone(), except: None }),
@@ -130,7 +149,7 @@ fn egress(settings: &Settings) -> Vec<NetworkPolicyEgressRule> {
 }
 
 /// The port of `https://host:port/…`; Amazon's without an endpoint.
-fn endpoint_port(endpoint: &str) -> u16 {
+pub(super) fn endpoint_port(endpoint: &str) -> u16 {
     let (scheme, rest) = endpoint.split_once("://").unwrap_or(("https", endpoint));
     let authority = rest.split('/').next().unwrap_or_default();
     let named = authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
@@ -147,7 +166,7 @@ fn named(namespace: &str) -> LabelSelector {
     LabelSelector { match_labels: Some(BTreeMap::from([label])), ..LabelSelector::default() }
 }
 
-fn port_of(protocol: &str, port: u16) -> NetworkPolicyPort {
+pub(super) fn port_of(protocol: &str, port: u16) -> NetworkPolicyPort {
     NetworkPolicyPort {
         protocol: Some(protocol.to_owned()),
         port: Some(IntOrString::Int(i32::from(port))),
@@ -171,6 +190,9 @@ pub(super) fn ingress(settings: &Settings, asked: &settings::Ingress) -> Ingress
         }
         metadata.annotations = Some(annotations);
     }
+    if !asked.annotations.is_empty() {
+        metadata.annotations.get_or_insert_default().extend(asked.annotations.clone());
+    }
     let backend = IngressBackend {
         service: Some(IngressServiceBackend {
             name: NAME.to_owned(),
@@ -178,7 +200,7 @@ pub(super) fn ingress(settings: &Settings, asked: &settings::Ingress) -> Ingress
         }),
         resource: None,
     };
-    let path = HTTPIngressPath { path: Some("/".to_owned()), path_type: "Prefix".to_owned(), backend };
+    let path = HTTPIngressPath { path: Some(asked.path.clone()), path_type: "Prefix".to_owned(), backend };
     Ingress {
         metadata,
         spec: Some(IngressSpec {

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use jiff::SignedDuration;
 
 use self::reader::Reader;
+use super::NAME;
 use super::keys::{Variant, meant};
 use super::sizes::{Cpu, NodeSize};
 
@@ -98,8 +99,22 @@ pub struct Settings {
     pub(super) token: Option<Token>,
     pub(super) namespace: String,
     pub(super) address: IpAddr,
+    /// Names by which clients reach the node besides those of its service.
     pub(super) hosts: Vec<String>,
-    pub(super) node_name: Option<String>,
+    /// The cluster's DNS domain.
+    pub(super) domain: String,
+    /// On which nodes the pod runs, by their labels.
+    pub(super) node_selector: BTreeMap<String, String>,
+    /// On which of them rather than on others.
+    pub(super) node_prefer: BTreeMap<String, String>,
+    pub(super) tolerations: Vec<Tolerated>,
+    pub(super) priority_class: Option<String>,
+    pub(super) pull_secrets: Vec<String>,
+    /// Variables of the container besides its own.
+    pub(super) environment: BTreeMap<String, String>,
+    pub(super) pod_annotations: BTreeMap<String, String>,
+    pub(super) service_annotations: BTreeMap<String, String>,
+    pub(super) documents: Option<Documents>,
     pub(super) storage: ByteSize,
     pub(super) storage_class: Option<String>,
     pub(super) resources: Resources,
@@ -166,6 +181,46 @@ pub(super) struct Ingress {
     pub(super) host: String,
     pub(super) class: String,
     pub(super) secret: Option<String>,
+    /// What is led to the node: this and what is below it.
+    pub(super) path: String,
+    pub(super) annotations: BTreeMap<String, String>,
+}
+
+/// A taint that the pod bears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tolerated {
+    /// `None`: every one.
+    pub(super) key: Option<String>,
+    /// `None`: whatever it is.
+    pub(super) value: Option<String>,
+    /// `None`: all effects.
+    pub(super) effect: Option<String>,
+}
+
+/// Documents that a job of the cluster keeps in step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Documents {
+    pub(super) from: DocumentSource,
+    pub(super) collection: String,
+    pub(super) schedule: String,
+    /// Within the source; empty for all of it.
+    pub(super) path: String,
+}
+
+/// Where they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum DocumentSource {
+    Claim(String),
+    ConfigMap(String),
+    Git {
+        url: String,
+        image: String,
+        branch: Option<String>,
+        /// Secret with `.git-credentials`.
+        secret: Option<String>,
+        cidrs: Vec<String>,
+        size: ByteSize,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -261,6 +316,8 @@ const DECIDED: &[(&str, &str)] = &[
     ("admin.listen", "set `address`; ports are those of the services"),
     ("server.allowed_hosts", "set `hosts`"),
     ("server.tls_names", "set `hosts`"),
+    ("server.pod", "it is the pod; set `hosts` for other names"),
+    ("log.format", "the container's output is one log, of lines of JSON"),
     ("server.tls_certificate_file", "use `--with cert-manager`"),
     ("server.tls_key_file", "use `--with cert-manager`"),
     ("server.token_file", "it is the key `token` of the Secret `cairn-token`"),
@@ -273,9 +330,17 @@ impl Settings {
     /// # Errors
     /// Every problem found, unknown keys first.
     pub fn new(options: &Options) -> Result<Self, SettingsError> {
+        let (settings, problems) = Self::draft(options);
+        if problems.is_empty() { Ok(settings) } else { Err(SettingsError { problems }) }
+    }
+
+    /// Reads what is asked for as far as it can be: with problems for whoever looks for more of them elsewhere. Only without any of them
+    /// are the settings good for something.
+    #[must_use]
+    pub fn draft(options: &Options) -> (Self, Vec<Problem>) {
         let mut reader = Reader::new(options);
         let settings = reader.settings(options);
-        if reader.problems.is_empty() { Ok(settings) } else { Err(SettingsError { problems: reader.problems }) }
+        (settings, reader.problems)
     }
 
     /// Which GPUs the image is for: `Some(true)` where the driver comes from NVIDIA's container toolkit; `None` for none.
@@ -300,6 +365,55 @@ impl Settings {
     #[must_use]
     pub fn size(&self) -> NodeSize {
         self.size
+    }
+
+    /// Permissions of what is rendered: it may hold the token.
+    #[must_use]
+    pub fn mode(&self) -> u32 {
+        if self.token.is_some() { 0o600 } else { 0o644 }
+    }
+
+    /// The names of the service, which clients in the cluster use.
+    pub(super) fn service_names(&self) -> Vec<String> {
+        let (namespace, domain) = (&self.namespace, &self.domain);
+        vec![
+            NAME.to_owned(),
+            format!("{NAME}.{namespace}"),
+            format!("{NAME}.{namespace}.svc"),
+            format!("{NAME}.{namespace}.svc.{domain}"),
+            format!("{NAME}-0.{NAME}-headless.{namespace}.svc.{domain}"),
+        ]
+    }
+
+    /// Whether a job needs the node's own authority in a ConfigMap.
+    #[must_use]
+    pub fn needs_authority(&self) -> bool {
+        self.documents.is_some() && self.is_tls() && self.certificate.is_none()
+    }
+
+    /// The size of the volume.
+    #[must_use]
+    pub fn storage(&self) -> ByteSize {
+        self.storage
+    }
+
+    /// The class of the volume, where one was named.
+    #[must_use]
+    pub fn storage_class(&self) -> Option<&str> {
+        self.storage_class.as_deref()
+    }
+
+    /// The RuntimeClass that the pod needs and the manifests do not bring.
+    #[must_use]
+    pub fn runtime_class(&self) -> Option<&str> {
+        let gpu = self.gpu.as_ref().filter(|gpu| !gpu.own_runtime_class)?;
+        gpu.runtime_class.as_deref()
+    }
+
+    /// The class of the Ingress, where there is one.
+    #[must_use]
+    pub fn ingress_class(&self) -> Option<&str> {
+        self.ingress.as_ref().map(|ingress| ingress.class.as_str())
     }
 
     /// A setting of Cairn's that was asked for, without its quotes.

@@ -7,10 +7,12 @@ use k8s_openapi::api::apps::v1::{
     StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
 };
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-    HTTPGetAction, Namespace, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimVolumeSource,
-    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, Secret,
-    SecretVolumeSource, SecurityContext, ServiceAccount, Toleration, Volume, VolumeMount, VolumeResourceRequirements,
+    Affinity, Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
+    EnvVarSource, HTTPGetAction, LocalObjectReference, Namespace, NodeAffinity, NodeSelectorRequirement,
+    NodeSelectorTerm, ObjectFieldSelector, PersistentVolumeClaim, PersistentVolumeClaimSpec,
+    PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, PreferredSchedulingTerm, Probe,
+    ResourceRequirements, SeccompProfile, Secret, SecretVolumeSource, SecurityContext, ServiceAccount, Toleration,
+    Volume, VolumeMount, VolumeResourceRequirements,
 };
 use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
@@ -29,6 +31,8 @@ const USER: i64 = 65532;
 /// The claim template; the volume of the pod is then called `data-cairn-0`.
 const CLAIM: &str = "data";
 const CONFIG_DIR: &str = "/etc/cairn";
+/// The annotation with the digest of the settings.
+pub(super) const CONFIGURATION: &str = "cairn.local/configuration";
 pub(super) const DATA_DIR: &str = "/var/lib/cairn";
 pub(super) const SNAPSHOTS_DIR: &str = "/var/lib/cairn-snapshots";
 const TOKEN_DIR: &str = "/run/secrets/cairn";
@@ -118,10 +122,7 @@ pub(super) fn stateful_set(settings: &Settings, configuration: &str) -> Stateful
             metadata: Some(ObjectMeta {
                 labels: Some(labels("node")),
                 // The pod reads its settings once, at its start, so other settings need another pod.
-                annotations: Some(BTreeMap::from([(
-                    "cairn.local/configuration".to_owned(),
-                    Digest::of(configuration.as_bytes()).to_string(),
-                )])),
+                annotations: Some(annotations(settings, configuration)),
                 ..ObjectMeta::default()
             }),
             spec: Some(pod(settings)),
@@ -130,6 +131,12 @@ pub(super) fn stateful_set(settings: &Settings, configuration: &str) -> Stateful
         ..StatefulSetSpec::default()
     };
     StatefulSet { metadata: metadata(settings, NAME, "node"), spec: Some(spec), ..StatefulSet::default() }
+}
+
+fn annotations(settings: &Settings, configuration: &str) -> BTreeMap<String, String> {
+    let mut annotations = settings.pod_annotations.clone();
+    annotations.insert(CONFIGURATION.to_owned(), Digest::of(configuration.as_bytes()).to_string());
+    annotations
 }
 
 /// A claim template cannot be changed once installed, so nothing in it may follow the version.
@@ -156,14 +163,7 @@ fn pod(settings: &Settings) -> PodSpec {
     // Its volume is the claim template's.
     mounts.insert(0, mount(CLAIM, DATA_DIR, false));
     let drain = settings.drain_timeout.as_secs();
-    let node = |name: &String| BTreeMap::from([("kubernetes.io/hostname".to_owned(), name.clone())]);
-    // Nodes with a GPU are often closed to pods that need none.
-    let tolerations = settings.gpu.iter().map(|gpu| Toleration {
-        key: Some(gpu.resource.clone()),
-        operator: Some("Exists".to_owned()),
-        effect: Some("NoSchedule".to_owned()),
-        ..Toleration::default()
-    });
+    let pull_secrets = settings.pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() });
     PodSpec {
         service_account_name: Some(NAME.to_owned()),
         automount_service_account_token: Some(false),
@@ -171,22 +171,83 @@ fn pod(settings: &Settings) -> PodSpec {
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(drain + FLUSH_SECONDS),
         runtime_class_name: settings.gpu.as_ref().and_then(|gpu| gpu.runtime_class.clone()),
-        tolerations: Some(tolerations.collect::<Vec<_>>()).filter(|tolerations| !tolerations.is_empty()),
-        node_selector: settings.node_name.as_ref().map(node),
-        security_context: Some(PodSecurityContext {
-            run_as_non_root: Some(true),
-            run_as_user: Some(USER),
-            run_as_group: Some(USER),
-            fs_group: Some(USER),
-            supplemental_groups: settings.gpu.as_ref().and_then(|gpu| gpu.group).map(|group| vec![i64::from(group)]),
-            // Looking at every file of a large volume would make each start slow.
-            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
-            seccomp_profile: Some(seccomp()),
-            ..PodSecurityContext::default()
-        }),
+        tolerations: Some(tolerations(settings)).filter(|tolerations| !tolerations.is_empty()),
+        node_selector: Some(settings.node_selector.clone()).filter(|labels| !labels.is_empty()),
+        affinity: affinity(settings),
+        priority_class_name: settings.priority_class.clone(),
+        image_pull_secrets: Some(pull_secrets.collect::<Vec<_>>()).filter(|secrets| !secrets.is_empty()),
+        security_context: Some(pod_security(settings.gpu.as_ref().and_then(|gpu| gpu.group))),
         containers: vec![container(settings, mounts)],
         volumes: Some(volumes),
         ..PodSpec::default()
+    }
+}
+
+/// Taints that the pod bears: those that were named, and of nodes with a GPU, which are often closed to pods that need none.
+pub(super) fn tolerations(settings: &Settings) -> Vec<Toleration> {
+    let named = settings.tolerations.iter().map(|tolerated| Toleration {
+        key: tolerated.key.clone(),
+        operator: Some(if tolerated.value.is_some() { "Equal" } else { "Exists" }.to_owned()),
+        value: tolerated.value.clone(),
+        effect: tolerated.effect.clone(),
+        ..Toleration::default()
+    });
+    let of_gpu = settings.gpu.iter().map(|gpu| Toleration {
+        key: Some(gpu.resource.clone()),
+        operator: Some("Exists".to_owned()),
+        effect: Some("NoSchedule".to_owned()),
+        ..Toleration::default()
+    });
+    of_gpu.chain(named).collect()
+}
+
+/// Nodes that are better than others.
+fn affinity(settings: &Settings) -> Option<Affinity> {
+    let expression = |(key, value): (&String, &String)| NodeSelectorRequirement {
+        key: key.clone(),
+        operator: "In".to_owned(),
+        values: Some(vec![value.clone()]),
+    };
+    let expressions: Vec<NodeSelectorRequirement> = settings.node_prefer.iter().map(expression).collect();
+    if expressions.is_empty() {
+        return None;
+    }
+    let preference = NodeSelectorTerm { match_expressions: Some(expressions), match_fields: None };
+    let term = PreferredSchedulingTerm { preference, weight: 100 };
+    let node = NodeAffinity {
+        preferred_during_scheduling_ignored_during_execution: Some(vec![term]),
+        ..NodeAffinity::default()
+    };
+    Some(Affinity { node_affinity: Some(node), ..Affinity::default() })
+}
+
+/// What Pod Security asks of a pod.
+pub(super) fn pod_security(group: Option<u32>) -> PodSecurityContext {
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: Some(USER),
+        run_as_group: Some(USER),
+        fs_group: Some(USER),
+        supplemental_groups: group.map(|group| vec![i64::from(group)]),
+        // Looking at every file of a large volume would make each start slow.
+        fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+        seccomp_profile: Some(seccomp()),
+        ..PodSecurityContext::default()
+    }
+}
+
+/// What Pod Security asks of a container, and a root that nothing is written to.
+pub(super) fn security() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        privileged: Some(false),
+        read_only_root_filesystem: Some(true),
+        run_as_non_root: Some(true),
+        run_as_user: Some(USER),
+        run_as_group: Some(USER),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+        seccomp_profile: Some(seccomp()),
+        ..SecurityContext::default()
     }
 }
 
@@ -213,17 +274,7 @@ fn container(settings: &Settings, mounts: Vec<VolumeMount>) -> Container {
         startup_probe: Some(probe(settings, "/health", 2, 5, 300)),
         liveness_probe: Some(probe(settings, "/health", 10, 5, 6)),
         readiness_probe: Some(probe(settings, "/ready", 5, 3, 2)),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            privileged: Some(false),
-            read_only_root_filesystem: Some(true),
-            run_as_non_root: Some(true),
-            run_as_user: Some(USER),
-            run_as_group: Some(USER),
-            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
-            seccomp_profile: Some(seccomp()),
-            ..SecurityContext::default()
-        }),
+        security_context: Some(security()),
         // The end of the log is the reason of a container that stops by itself.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(mounts),
@@ -234,11 +285,24 @@ fn container(settings: &Settings, mounts: Vec<VolumeMount>) -> Container {
 fn environment(settings: &Settings) -> Vec<EnvVar> {
     let variable =
         |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), ..EnvVar::default() };
+    let of_pod = |name: &str, field: &str| EnvVar {
+        name: name.to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector { api_version: Some("v1".to_owned()), field_path: field.to_owned() }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    };
     // Variables, not arguments, so that `kubectl exec cairn-0 -- /cairn status` sees them too.
     let mut variables = vec![
         variable("CAIRN_CONFIG", format!("{CONFIG_DIR}/{FILE}")),
         variable("CAIRN_SERVER_TOKEN_FILE", format!("{TOKEN_DIR}/{TOKEN_KEY}")),
+        of_pod("POD_NAME", "metadata.name"),
+        of_pod("POD_NAMESPACE", "metadata.namespace"),
+        // As the pod is called where it runs: whoever gives objects another namespace or prefix changes no text.
+        variable("CAIRN_SERVER_POD", format!("$(POD_NAME).$(POD_NAMESPACE).svc.{}", settings.domain)),
     ];
+    variables.extend(settings.environment.iter().map(|(name, value)| variable(name, value.clone())));
     if settings.gpu.as_ref().is_some_and(Gpu::is_nvidia) {
         // Vulkan's libraries come with `graphics`.
         variables.push(variable("NVIDIA_DRIVER_CAPABILITIES", "compute,graphics,utility".to_owned()));
@@ -313,19 +377,19 @@ fn volumes(settings: &Settings) -> Vec<(Volume, VolumeMount)> {
     volumes
 }
 
-fn mounted(name: &str, path: &str, fill: impl FnOnce(&mut Volume)) -> (Volume, VolumeMount) {
+pub(super) fn mounted(name: &str, path: &str, fill: impl FnOnce(&mut Volume)) -> (Volume, VolumeMount) {
     let mut volume = Volume { name: name.to_owned(), ..Volume::default() };
     fill(&mut volume);
     let is_read_only = volume.config_map.is_some() || volume.secret.is_some();
     (volume, mount(name, path, is_read_only))
 }
 
-fn mount(name: &str, path: &str, is_read_only: bool) -> VolumeMount {
+pub(super) fn mount(name: &str, path: &str, is_read_only: bool) -> VolumeMount {
     let read_only = is_read_only.then_some(true);
     VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), read_only, ..VolumeMount::default() }
 }
 
-fn secret(name: &str, path: &str, secret: &str, optional: bool) -> (Volume, VolumeMount) {
+pub(super) fn secret(name: &str, path: &str, secret: &str, optional: bool) -> (Volume, VolumeMount) {
     mounted(name, path, |volume| {
         volume.secret = Some(SecretVolumeSource {
             secret_name: Some(secret.to_owned()),

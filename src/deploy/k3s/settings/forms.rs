@@ -47,6 +47,40 @@ pub(super) fn is_resource(text: &str) -> bool {
     text.split_once('/').is_some_and(|(domain, name)| domain.contains('.') && is_object_name(domain) && is_name(name))
 }
 
+/// The key of a label or an annotation: a name, or one below a domain.
+pub(super) fn is_key(text: &str) -> bool {
+    let is_name = |name: &str| {
+        let is_edge = |letter: Option<char>| letter.is_some_and(|letter| letter.is_ascii_alphanumeric());
+        (1..=63).contains(&name.len())
+            && is_edge(name.chars().next())
+            && is_edge(name.chars().next_back())
+            && name.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter))
+    };
+    match text.split_once('/') {
+        Some((domain, name)) => is_object_name(domain) && is_name(name),
+        None => is_name(text),
+    }
+}
+
+/// The value of a label.
+pub(super) fn is_label_value(text: &str) -> bool {
+    text.is_empty() || (!text.contains('/') && is_key(text))
+}
+
+/// The name of a variable.
+pub(super) fn is_variable(text: &str) -> bool {
+    text.starts_with(|letter: char| letter.is_ascii_alphabetic() || letter == '_')
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// A schedule of cron: five fields of digits and `*`, `/`, `,`, `-`, or `@hourly` and the like.
+pub(super) fn is_schedule(text: &str) -> bool {
+    let is_field = |field: &str| field.bytes().all(|byte| byte.is_ascii_digit() || b"*/,-".contains(&byte));
+    let fields: Vec<&str> = text.split(' ').collect();
+    (fields.len() == 5 && fields.iter().all(|field| !field.is_empty() && is_field(field)))
+        || ["@hourly", "@daily", "@weekly", "@monthly", "@yearly"].contains(&text)
+}
+
 /// A name or an address.
 pub(super) fn is_host(text: &str) -> bool {
     is_object_name(text) || text.parse::<IpAddr>().is_ok()

@@ -6,16 +6,34 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::SignedDuration;
 
-use super::super::NAME;
 use super::super::keys::{CONFIG, KEYS, Key, Variant, nearest};
 use super::super::sizes::NodeSize;
-use super::forms::{is_cidr, is_host, is_misread, is_object_name, is_resource, toml_value};
+use super::forms::{
+    is_cidr, is_host, is_key, is_label_value, is_misread, is_object_name, is_resource, is_schedule, is_variable,
+    toml_value,
+};
 use super::{
-    Assignment, Certificate, DECIDED, ExternalSecret, Gpu, Ingress, LoadBalancer, MCP_PORT, Monitoring, Options,
-    Problem, Resources, Settings, Token,
+    Assignment, Certificate, DECIDED, DocumentSource, Documents, ExternalSecret, Gpu, Ingress, LoadBalancer, MCP_PORT,
+    Monitoring, Options, Problem, Resources, Settings, Token, Tolerated,
 };
 use crate::base::ByteSize;
+use crate::deploy::executable::Architecture;
 use crate::deploy::oci::Reference;
+
+const LABEL: &str = "labels such as disk=ssd";
+const ANNOTATION: &str = "annotations such as example.com/team=ops";
+
+fn is_label(key: &str, value: &str) -> bool {
+    is_key(key) && is_label_value(value)
+}
+
+/// A folder within another one.
+fn is_inside(text: &str) -> Option<String> {
+    let path = text.trim_matches('/');
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./ ".contains(&byte);
+    let is_good = path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+    (is_good && path.bytes().all(is_plain)).then(|| path.to_owned())
+}
 
 /// What was given, while it is read.
 pub(super) struct Reader {
@@ -271,7 +289,7 @@ impl Reader {
         let storage_least = ByteSize::mib(1 << 10);
         let expected_cidr = "addresses such as 10.0.0.0/8";
         let domain = self.name("cluster.domain").unwrap_or_default();
-        let mut hosts = service_names(&namespace, &domain);
+        let mut hosts = Vec::new();
         hosts.extend(self.list("hosts", "names such as cairn.example.com", is_host));
         let certificate = has(Variant::CertManager).then(|| {
             let kind = self.one_of("cert-manager.issuer-kind", ["ClusterIssuer", "Issuer"]);
@@ -293,6 +311,11 @@ impl Reader {
             host: self.required("ingress.host"),
             class: self.name("ingress.class").unwrap_or_default(),
             secret: self.name("ingress.secret"),
+            path: self.parsed("ingress.path", "/".to_owned(), "a path such as /mcp", |text| {
+                let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte);
+                (text.starts_with('/') && text.bytes().all(is_plain)).then(|| text.to_owned())
+            }),
+            annotations: self.pairs("ingress.annotations", ANNOTATION, |key, _| is_key(key)),
         });
         hosts.extend(ingress.iter().map(|ingress| ingress.host.clone()));
         let load_balancer = has(Variant::LoadBalancer).then(|| LoadBalancer {
@@ -332,7 +355,20 @@ impl Reader {
                 text.parse().ok().filter(IpAddr::is_unspecified)
             }),
             hosts,
-            node_name: self.name("node.name"),
+            domain,
+            node_selector: self.node_selector(options),
+            node_prefer: self.pairs("node.prefer", LABEL, is_label),
+            tolerations: self.tolerations(),
+            priority_class: self.name("priority-class"),
+            pull_secrets: self.list("image.pull-secrets", "names of Secrets", is_object_name),
+            environment: self.pairs(
+                "env",
+                "NAME=VALUE, of names that are not Cairn's: those are set by config.SECTION.KEY",
+                |name, _| is_variable(name) && !name.starts_with("CAIRN_"),
+            ),
+            pod_annotations: self.pairs("pod.annotations", ANNOTATION, |key, _| is_key(key)),
+            service_annotations: self.pairs("service.annotations", ANNOTATION, |key, _| is_key(key)),
+            documents: has(Variant::Documents).then(|| self.documents()),
             storage: self.size("storage.size", size.defaults().storage, storage_least),
             storage_class: self.name("storage.class"),
             resources: self.resources(size),
@@ -349,6 +385,143 @@ impl Reader {
             drain_timeout,
             command: command(options),
         }
+    }
+
+    /// `KEY=VALUE` between commas.
+    fn pairs(&mut self, name: &str, expected: &str, is_pair: impl Fn(&str, &str) -> bool) -> BTreeMap<String, String> {
+        let text = self.text(name).unwrap_or_default();
+        let mut pairs = BTreeMap::new();
+        for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+            match item.split_once('=') {
+                Some((key, value)) if is_pair(key, value) => {
+                    pairs.insert(key.to_owned(), value.to_owned());
+                }
+                _ => self.refuse(name, item, expected),
+            }
+        }
+        pairs
+    }
+
+    /// On which nodes the pod runs: those whose processor runs the image, and of them those that are asked for.
+    fn node_selector(&mut self, options: &Options) -> BTreeMap<String, String> {
+        let mut labels = self.pairs("node.selector", LABEL, is_label);
+        labels.extend(self.name("node.name").map(|name| ("kubernetes.io/hostname".to_owned(), name)));
+        let arch = match self.text("node.arch") {
+            Some(arch) if arch == "any" && options.image.is_some() => None,
+            Some(arch) if arch == "any" => {
+                self.refuse("node.arch", &arch, "a processor such as amd64 or arm64: Cairn's own image runs on one");
+                None
+            }
+            Some(arch) if is_object_name(&arch) => Some(arch),
+            Some(arch) => {
+                self.refuse("node.arch", &arch, "amd64, arm64 or any");
+                None
+            }
+            None => Some(Architecture::of_this_machine().map_or("amd64", Architecture::oci).to_owned()),
+        };
+        labels.extend(arch.map(|arch| ("kubernetes.io/arch".to_owned(), arch)));
+        labels
+    }
+
+    fn tolerations(&mut self) -> Vec<Tolerated> {
+        const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+        let text = self.text("tolerations").unwrap_or_default();
+        let mut tolerated = Vec::new();
+        for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+            if item == "*" {
+                tolerated.push(Tolerated { key: None, value: None, effect: None });
+                continue;
+            }
+            let (taint, effect) = item.split_once(':').map_or((item, None), |(taint, effect)| (taint, Some(effect)));
+            let (key, value) = taint.split_once('=').map_or((taint, None), |(key, value)| (key, Some(value)));
+            let is_good = is_key(key)
+                && value.is_none_or(is_label_value)
+                && effect.is_none_or(|effect| EFFECTS.contains(&effect));
+            if is_good {
+                let own = str::to_owned;
+                tolerated.push(Tolerated { key: Some(own(key)), value: value.map(own), effect: effect.map(own) });
+            } else {
+                let expected =
+                    "KEY, KEY=VALUE or KEY=VALUE:EFFECT with NoSchedule, PreferNoSchedule or NoExecute; or *";
+                self.refuse("tolerations", item, expected);
+            }
+        }
+        tolerated
+    }
+
+    fn documents(&mut self) -> Documents {
+        let (git, claim, map) =
+            (self.text("documents.git"), self.name("documents.claim"), self.name("documents.config-map"));
+        let given = [git.is_some(), claim.is_some(), map.is_some()].into_iter().filter(|is| *is).count();
+        let sources = "one of documents.git, documents.claim and documents.config-map";
+        if given > 1 {
+            self.refuse("documents", "several sources", sources);
+        }
+        let from = match (git, claim, map) {
+            (None, Some(claim), _) => DocumentSource::Claim(claim),
+            (None, None, Some(map)) => DocumentSource::ConfigMap(map),
+            (Some(url), ..) => self.git(url),
+            (None, None, None) => {
+                self.problems.push(Problem::Missing {
+                    key: "documents.git",
+                    variant: Variant::Documents,
+                    about: sources,
+                });
+                DocumentSource::Claim(String::new())
+            }
+        };
+        if !matches!(from, DocumentSource::Git { .. }) {
+            for key in ["image", "branch", "secret", "cidr", "size"].map(|name| format!("documents.git.{name}")) {
+                if let Some(found) = self.text(&key) {
+                    self.refuse(&key, &found, "nothing without documents.git");
+                }
+            }
+        }
+        let default = |key: &str| Self::key(key).default.to_owned();
+        Documents {
+            from,
+            collection: self.parsed(
+                "documents.collection",
+                default("documents.collection"),
+                "a name of letters, digits, '-', '_' and '.'",
+                |text| {
+                    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+                    let is_good = text.len() <= 64 && text.starts_with(|first: char| first.is_ascii_alphanumeric());
+                    (is_good && text.bytes().all(is_inner)).then(|| text.to_owned())
+                },
+            ),
+            schedule: self.parsed(
+                "documents.schedule",
+                default("documents.schedule"),
+                "five fields such as */15 * * * *",
+                |text| is_schedule(text).then(|| text.to_owned()),
+            ),
+            path: self.parsed("documents.path", String::new(), "a folder such as docs/manual", is_inside),
+        }
+    }
+
+    fn git(&mut self, url: String) -> DocumentSource {
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"'\"\\`$".contains(&byte);
+        if !(url.starts_with("https://") || url.starts_with("http://")) || !url.bytes().all(is_plain) {
+            self.refuse("documents.git", &url, "https:// and a repository");
+        }
+        let branch = self.parsed("documents.git.branch", None, "the name of a branch", |text| {
+            let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
+            (!text.starts_with('-') && text.bytes().all(is_inner)).then(|| Some(text.to_owned()))
+        });
+        let image = self.text("documents.git.image").unwrap_or_default();
+        if image.is_empty() {
+            let about = Self::key("documents.git.image").about;
+            self.problems.push(Problem::Missing { key: "documents.git.image", variant: Variant::Documents, about });
+        } else if !image.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:@".contains(&byte))
+            || image.ends_with(":latest")
+        {
+            self.refuse("documents.git.image", &image, "an image by its digest, or by a tag that does not move");
+        }
+        let size = self.size("documents.git.size", ByteSize::mib(1 << 10), ByteSize::mib(16));
+        let secret = self.name("documents.git.secret");
+        let cidrs = self.list("documents.git.cidr", "addresses such as 10.0.0.0/8", is_cidr);
+        DocumentSource::Git { url, image, branch, secret, cidrs, size }
     }
 
     fn token(&mut self, options: &Options) -> Option<Token> {
@@ -386,18 +559,6 @@ impl Reader {
             self.refuse("config.snapshot.target", &target, "s3://bucket/prefix; `backup.claim` ships to a volume");
         }
     }
-}
-
-/// The names of the services, which clients in the cluster use.
-fn service_names(namespace: &str, domain: &str) -> Vec<String> {
-    let name = NAME;
-    vec![
-        name.to_owned(),
-        format!("{name}.{namespace}"),
-        format!("{name}.{namespace}.svc"),
-        format!("{name}.{namespace}.svc.{domain}"),
-        format!("{name}-0.{name}-headless.{namespace}.svc.{domain}"),
-    ]
 }
 
 /// What would render the same: options in one order, whatever the order they came in.

@@ -1,0 +1,174 @@
+//! What the cluster is asked before anything is written: where the pod can run, and whether the cluster has what the manifests need.
+
+use anyhow::Context as _;
+
+use crate::base::ByteSize;
+use crate::cli::Failure;
+use crate::deploy::cluster::{CLAIM, Cluster, Fit, Member, this_machine};
+use crate::deploy::k3s::{self, Assignment, Options, Settings, Variant};
+use crate::deploy::{Action, ClusterNode, Finding, Tree};
+
+/// Binds the pod to the node that has the image, where the cluster has more than one, and says so.
+pub(super) fn choose(
+    tree: &Tree,
+    node: &ClusterNode,
+    cluster: &Cluster,
+    options: &mut Options,
+) -> Result<Vec<Finding>, Failure> {
+    let members = cluster.members()?;
+    let here = this_machine(tree, node, &members)?;
+    let data = cluster.node_of_data()?;
+    let mut findings = Vec::new();
+    let is_asked = |key: &str| options.set.iter().any(|one| one.key == key && !one.value.is_empty());
+    if members.len() > 1 && !is_asked("node.name") && !is_asked("node.selector") {
+        let Some(target) = data.clone().or_else(|| here.map(|here| here.hostname.clone())) else {
+            let message = format!(
+                "the cluster has {} nodes, and none of them is recognised as this machine, which gets the image; give \
+                 --set node.name= with its label kubernetes.io/hostname, as `kubectl get nodes --show-labels` prints it",
+                members.len()
+            );
+            return Ok(vec![Finding::obstacle("node", message)]);
+        };
+        let message = format!(
+            "the cluster has {} nodes, and the image comes to one of them: the pod is bound to {target} (--set node.name=… or \
+             node.selector=… chooses others, which need the image as a file)",
+            members.len()
+        );
+        findings.push(Finding::warning("node", message));
+        options.set.push(Assignment { key: "node.name".to_owned(), value: target });
+    }
+    let mut hosts: Vec<String> = Vec::new();
+    if options.with.contains(&Variant::LoadBalancer) {
+        // Clients come by the nodes' addresses and names, and by what the balancer was given when it was there already.
+        hosts.extend(members.iter().flat_map(|member| member.addresses.clone()));
+        hosts.extend(cluster.balanced_address()?);
+    }
+    if options.with.contains(&Variant::CertManager) {
+        // A certificate of others has the address of the service once that is known; the node's own has it without.
+        hosts.extend(cluster.service_address()?);
+    }
+    if !hosts.is_empty() {
+        hosts.sort();
+        hosts.dedup();
+        let given = options.set.iter().rev().find(|one| one.key == "hosts").map(|one| one.value.clone());
+        let all: Vec<String> = given.into_iter().filter(|given| !given.is_empty()).chain(hosts).collect();
+        options.set.push(Assignment { key: "hosts".to_owned(), value: all.join(",") });
+    }
+    findings.extend(data.and_then(|data| elsewhere(tree, node, cluster, &members, here, &data, options)));
+    Ok(findings)
+}
+
+/// What is to be done where the data is bound to another node than the image comes to.
+fn elsewhere(
+    tree: &Tree,
+    node: &ClusterNode,
+    cluster: &Cluster,
+    members: &[Member],
+    here: Option<&Member>,
+    data: &str,
+    options: &Options,
+) -> Option<Finding> {
+    if here.is_none_or(|here| here.hostname == data) {
+        return None;
+    }
+    let namespace = cluster.namespace();
+    let empty =
+        format!("where nothing was ever written to it, remove its claim: kubectl -n {namespace} delete pvc {CLAIM}");
+    let Some(member) = members.iter().find(|member| member.hostname == data) else {
+        let message =
+            format!("the data is on the node {data}, which is not in the cluster; bring it back, or, {empty}");
+        return Some(Finding::obstacle("node", message));
+    };
+    let digest = options.image_digest.as_deref().unwrap_or_default();
+    // With it a node takes images from the others.
+    if !member.lacks(digest) || node.shares_images(tree) {
+        return None;
+    }
+    let message = format!(
+        "the data is on the node {data}, and the image comes to this machine: run `cairn image build -o cairn.tar`, put the file into \
+         {} on {data}, and run this again; or, {empty}",
+        node.images().display()
+    );
+    Some(Finding::obstacle("node", message))
+}
+
+/// Whether the cluster has what the manifests need; and what is done to the volume.
+pub(super) fn needs(cluster: &Cluster, settings: &Settings) -> Result<(Vec<Finding>, Option<Action>), Failure> {
+    let mut findings = Vec::new();
+    for needed in k3s::requirements(settings) {
+        let k3s::Requirement { version, kind, variant, from } = needed;
+        if !cluster.knows(version, kind).context("cannot ask which kinds the cluster knows")? {
+            let message = format!(
+                "the cluster does not know the kind {kind} of {version}, which `--with {variant}` needs: it comes with {from}. \
+                 Bring that first, or leave {variant} away"
+            );
+            findings.push(Finding::obstacle("kind", message));
+        }
+    }
+    if let Some(class) = settings.runtime_class()
+        && !cluster.has_runtime_class(class)?
+    {
+        let message = format!(
+            "the cluster has no RuntimeClass {class}, which `--with gpu` needs; --set gpu.own-runtime-class=true brings it, and \
+             --set gpu.runtime-class=… names another one"
+        );
+        findings.push(Finding::obstacle("runtime-class", message));
+    }
+    if let Some(class) = settings.ingress_class()
+        && !cluster.has_ingress_class(class)?
+    {
+        let message = format!(
+            "the cluster has no IngressClass {class}, so nobody may serve the Ingress; --set ingress.class=… names another one"
+        );
+        findings.push(Finding::warning("ingress-class", message));
+    }
+    let wanted = settings.storage();
+    let mut action = None;
+    match cluster.fit(wanted, settings.storage_class())? {
+        Fit::Fits => {}
+        Fit::Larger(found) => {
+            let message = format!("the volume has {found} and keeps them: volumes cannot shrink to {wanted}");
+            findings.push(Finding::warning("storage", message));
+        }
+        Fit::Grows(found) => {
+            let what = format!("let the volume grow from {found} to {wanted}: the claim {CLAIM} and its set");
+            action = Some(Action::Run { what });
+        }
+        Fit::TooSmall { found, class, is_folder } => {
+            findings.push(Finding::obstacle("storage", too_small(wanted, found, &class, is_folder)));
+        }
+        Fit::OtherClass(found) => {
+            let message =
+                format!("the volume is of the storage class {found}, and cannot change to another one; {}", to_move());
+            findings.push(Finding::obstacle("storage", message));
+        }
+        Fit::NoClass => {
+            let class = settings.storage_class().unwrap_or_default();
+            let message =
+                format!("the cluster has no storage class {class}; `kubectl get storageclass` lists those that it has");
+            findings.push(Finding::obstacle("storage", message));
+        }
+        Fit::NoDefault => {
+            let message = "the cluster has no default storage class, so that the volume would never come; name one with --set storage.class=…";
+            findings.push(Finding::obstacle("storage", message));
+        }
+    }
+    Ok((findings, action))
+}
+
+fn too_small(wanted: ByteSize, found: ByteSize, class: &str, is_folder: bool) -> String {
+    if is_folder {
+        format!(
+            "the volume has {found}, and the storage class {class} lets none grow to {wanted}. Its volumes are folders, which take what the \
+             disk has: leave storage.size as it was, and give --set config.store.max_bytes=… for a larger log"
+        )
+    } else {
+        format!("the volume has {found}, and the storage class {class} lets none grow to {wanted}; {}", to_move())
+    }
+}
+
+/// The way to another volume.
+fn to_move() -> &'static str {
+    "to move, ship a snapshot elsewhere (--set backup.claim=… or config.snapshot.target=s3://…), `cairn uninstall --purge`, install with what \
+     you want, `cairn snapshot restore`"
+}
