@@ -11,8 +11,7 @@
 //! * [`Chunk::range`] always addresses [`Document::text`]: a citation can be shown in place.
 //! * The same bytes and settings give the same chunks, so that a second sync of a file changes nothing.
 //!
-//! Left out on purpose: guessing of 8-bit encodings (a wrong guess corrupts text silently), OCR, and the order of
-//! columns in PDF (the order of the file is kept).
+//! Left out on purpose: guessing of 8-bit encodings (a wrong guess corrupts text silently), and OCR.
 
 mod block;
 mod chunk;
@@ -191,7 +190,13 @@ pub enum ParseError {
         /// [`Limits::depth_max`].
         limit: usize,
     },
-    /// A PDF of images only.
+    /// A PDF whose text is there and cannot be read, or would be rubbish.
+    #[error("the text of the PDF cannot be read: {detail}")]
+    Unreadable {
+        /// Why, and what to do.
+        detail: String,
+    },
+    /// A PDF of images or drawings only.
     #[error("no page has text; a scanned PDF needs OCR first")]
     NoText,
     /// More records than allowed.
@@ -235,6 +240,7 @@ impl ParseError {
             | Self::Binary { .. }
             | Self::NotUtf8 { .. }
             | Self::Encrypted
+            | Self::Unreadable { .. }
             | Self::Corrupt { .. }
             | Self::TooDeep { .. }
             | Self::NoText

@@ -1,37 +1,50 @@
 //! PDF to text, page by page.
 //!
-//! lopdf reads the file; [`page`] follows the text operators of each page and [`font`] turns codes into characters. The
-//! file format is a program that strangers wrote, so everything is held down: bytes out of compressed streams, pages,
-//! text, nesting of forms; a panic of the reader is an error of the file.
+//! hayro-syntax reads the file ([`file`]); [`page`] follows the text operators of each page, [`font`] turns codes into
+//! characters, [`fields`] adds what forms hold, and [`layout`] puts it into the order of reading. The file format is a
+//! program that strangers wrote, so everything is held down: bytes out of compressed streams, pages, text, nesting, and
+//! the work of a document as a multiple of its size; a panic of the reader is an error of the file.
 //!
-//! Left out: text in images, annotations and form fields, and the reading order of columns other than the file's own.
+//! A document is what can be read: a character whose font does not say what it is, is left out and counted, and where
+//! that is most of them the file is refused. Left out are text in images, comments, and layers that are switched off.
 
+mod bidi;
+mod columns;
+mod fields;
+mod file;
 mod font;
+mod hyphen;
+mod layout;
 mod page;
+mod unicode_map;
 
-use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use lopdf::{DecompressError, Dictionary, LoadOptions, Object, ObjectId, decode_text_string};
+use hayro_syntax::Pdf;
+use hayro_syntax::page::Page as FilePage;
 use serde_json::{Map, Value};
 
 use super::block::{Block, BlockKind, shorten};
 use super::front_matter::TITLE_BYTES_MAX;
 use super::text::paragraphs;
 use super::{Document, Limits, MediaType, Page, ParseError, Parsed};
-use font::Fonts;
-use page::PageReader;
+use file::Budget;
+use layout::Sheet;
+use page::{PageReader, Seen, Stopped};
 
-/// What one compressed stream may unpack to while the file is loaded.
-const STREAM_BYTES_MAX: usize = 32 << 20;
-/// What all object streams of a file may unpack to: their objects take many times that in memory.
-const OBJECT_STREAMS_BYTES_MAX: usize = 128 << 20;
 /// Warnings about single pages; a broken file would have one for each.
 const PAGE_WARNINGS_MAX: usize = 5;
+/// Names of fonts in a message.
+const FONTS_NAMED_MAX: usize = 3;
 /// Longest property kept, in bytes.
 const PROPERTY_BYTES_MAX: usize = 2000;
+/// Fewer characters than one in this many that could not be read are the odd sign; more are worth a warning.
+const LOST_WORTH_SAYING: usize = 200;
+/// Text shorter than this is not judged by its letters, in characters.
+const JUDGED_MIN: usize = 60;
 
-/// Parses a PDF. Pages without text are named in a warning.
+/// Parses a PDF. Pages without text, and characters that could not be read, are named in warnings.
 pub(super) fn parse(bytes: &[u8], limits: &Limits) -> Result<Parsed, ParseError> {
     // Nothing outside the closure is changed by it, so nothing is left half done.
     catch_unwind(AssertUnwindSafe(|| read(bytes, limits)))
@@ -39,44 +52,68 @@ pub(super) fn parse(bytes: &[u8], limits: &Limits) -> Result<Parsed, ParseError>
 }
 
 fn read(bytes: &[u8], limits: &Limits) -> Result<Parsed, ParseError> {
-    let mut file = load(bytes)?;
-    prefer_unicode_maps(&mut file);
-    let pages: Vec<ObjectId> = file.page_iter().take(limits.pages_max.saturating_add(1)).collect();
+    let file = file::open(bytes)?;
+    let pages = file.pages();
     if pages.len() > limits.pages_max {
-        return Err(ParseError::TooManyPages { found: file.get_pages().len(), limit: limits.pages_max });
+        return Err(ParseError::TooManyPages { found: pages.len(), limit: limits.pages_max });
     }
     if pages.is_empty() {
         return Err(ParseError::corrupt("PDF", "it has no pages; the file may be cut short"));
     }
-    let mut warnings = Warnings::default();
-    let mut document = Document::new(MediaType::Pdf, String::new(), Vec::new());
-    let mut fonts = Fonts::new(&file);
-    let mut reader = PageReader::new(&file, &mut fonts);
-    for (id, number) in pages.iter().zip(1u32..) {
-        let text = match reader.read(*id) {
-            Ok(text) => text,
-            Err(reason) => {
-                warnings.unreadable.push(format!("page {number} could not be read: {reason}"));
-                continue;
+    let mut reader = PageReader::new(Budget::new(bytes.len()));
+    let mut report = Report { cut_short: !file::has_end(bytes), ..Report::default() };
+    let mut texts: Vec<(u32, String)> = Vec::new();
+    let mut length = 0;
+    for (page, number) in pages.iter().zip(1u32..) {
+        match read_page(page, &mut reader, &mut report, number) {
+            Ok(text) if text.trim().is_empty() => report.empty.push(number),
+            Ok(text) => {
+                length += text.len();
+                limits.check_text(length)?;
+                texts.push((number, text));
             }
-        };
-        if text.trim().is_empty() {
-            warnings.empty.push(number);
-            continue;
+            Err(reason) => report.unreadable.push(format!("page {number} could not be read: {}", reason?)),
         }
-        append(&mut document, number, &text);
-        limits.check_text(document.text.len())?;
     }
-    if document.pages.is_empty() {
-        return Err(if warnings.unreadable.is_empty() {
-            ParseError::NoText
-        } else {
-            ParseError::corrupt("PDF", warnings.unreadable.swap_remove(0))
-        });
+    let (numbers, mut texts): (Vec<u32>, Vec<String>) = texts.into_iter().unzip();
+    hyphen::join(&mut texts);
+    report.judge(&texts)?;
+    let mut document = Document::new(MediaType::Pdf, String::new(), Vec::new());
+    for (number, text) in numbers.into_iter().zip(&texts) {
+        append(&mut document, number, text);
     }
     properties(&file, &mut document);
     document.metadata.insert("pages".to_owned(), pages.len().into());
-    Ok(Parsed { documents: vec![document], warnings: warnings.into_sentences() })
+    Ok(Parsed { documents: vec![document], warnings: report.into_sentences(&texts) })
+}
+
+/// The text of a page; else why it has none, or why the whole document is refused.
+fn read_page<'a>(
+    page: &FilePage<'a>,
+    reader: &mut PageReader<'a>,
+    report: &mut Report,
+    number: u32,
+) -> Result<String, Result<&'static str, ParseError>> {
+    let window = page.media_box();
+    let window = [window.x0, window.y0, window.x1, window.y1].map(|edge| edge as f32);
+    let is_area = window[2] > window[0] && window[3] > window[1];
+    let mut sheet = Sheet::new(is_area.then_some(window));
+    let mut seen = Seen::default();
+    let drawn =
+        reader.read(page, &mut sheet, &mut seen).and_then(|()| fields::draw(page, reader, &mut sheet, &mut seen));
+    report.add(seen, number);
+    match drawn {
+        Ok(()) => Ok(sheet.into_text()),
+        Err(Stopped::TooLarge) => Err(Ok("its content unpacks to more than is allowed")),
+        Err(Stopped::TooMuchText) => Err(Ok("it has more text than is allowed on a page")),
+        Err(Stopped::Spent) => Err(Err(ParseError::corrupt(
+            "PDF",
+            format!(
+                "its pages take more work than is allowed for a file of this size: {} to look at",
+                crate::base::ByteSize(reader.budget.whole() as u64)
+            ),
+        ))),
+    }
 }
 
 /// Adds the text of a page with its blocks.
@@ -92,145 +129,167 @@ fn append(document: &mut Document, number: u32, text: &str) {
     document.pages.push(Page { number, range });
 }
 
-/// What is said about pages, in few sentences.
+/// What was met on the way, for messages.
 #[derive(Debug, Default)]
-struct Warnings {
+struct Report {
+    cut_short: bool,
     empty: Vec<u32>,
     unreadable: Vec<String>,
+    /// Characters that could not be read, by font; the order is the same in every run.
+    lost: BTreeMap<String, usize>,
+    lost_on: Vec<u32>,
+    strings: usize,
+    shapes: usize,
 }
 
-impl Warnings {
-    fn into_sentences(mut self) -> Vec<String> {
+impl Report {
+    fn add(&mut self, seen: Seen, number: u32) {
+        self.strings += seen.strings;
+        self.shapes += seen.shapes;
+        if !seen.lost.is_empty() {
+            self.lost_on.push(number);
+        }
+        for (font, count) in seen.lost {
+            *self.lost.entry(font).or_default() += count;
+        }
+    }
+
+    fn lost(&self) -> usize {
+        self.lost.values().sum()
+    }
+
+    /// Refuses a document that has no text, or none worth having.
+    fn judge(&mut self, texts: &[String]) -> Result<(), ParseError> {
+        let lost = self.lost();
+        if lost > letters(texts) {
+            let detail = format!(
+                "{} of its characters are in fonts that do not say which letters they show ({}); print it to a new PDF, or run OCR over it",
+                if texts.is_empty() { "all" } else { "most" },
+                self.fonts()
+            );
+            return Err(ParseError::Unreadable { detail });
+        }
+        if is_rubbish(texts) {
+            let detail = "its letters come out as signs, since its fonts number them in an order of their own; print it to a new PDF, or run OCR over it";
+            return Err(ParseError::Unreadable { detail: detail.to_owned() });
+        }
+        if !texts.is_empty() {
+            return Ok(());
+        }
+        Err(match () {
+            () if !self.unreadable.is_empty() => ParseError::corrupt("PDF", self.unreadable.swap_remove(0)),
+            () if self.cut_short => ParseError::corrupt("PDF", "no page has text; the file may be cut short"),
+            () if self.shapes == 0 => ParseError::Unreadable { detail: "its pages are empty".to_owned() },
+            () => ParseError::NoText,
+        })
+    }
+
+    /// The fonts with most of what was lost.
+    fn fonts(&self) -> String {
+        let mut fonts: Vec<(&str, usize)> = self.lost.iter().map(|(font, count)| (font.as_str(), *count)).collect();
+        fonts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let rest = if fonts.len() > FONTS_NAMED_MAX { ", …" } else { "" };
+        let named: Vec<&str> = fonts.iter().take(FONTS_NAMED_MAX).map(|(font, _)| *font).collect();
+        format!("{}{rest}", named.join(", "))
+    }
+
+    fn into_sentences(mut self, texts: &[String]) -> Vec<String> {
+        let mut sentences = Vec::new();
+        if self.cut_short {
+            sentences.push("the file may be cut short: its end is missing".to_owned());
+        }
+        let lost = self.lost();
+        if lost > 0 && lost * LOST_WORTH_SAYING >= letters(texts) {
+            let count = if lost == 1 { "1 character".to_owned() } else { format!("{lost} characters") };
+            let places = if self.lost_on.len() == 1 { "page " } else { "pages " };
+            sentences.push(format!(
+                "{count} could not be read: the file does not say which letters they are (font {}; {places}{})",
+                self.fonts(),
+                listed(&self.lost_on)
+            ));
+        }
         let more = self.unreadable.len().saturating_sub(PAGE_WARNINGS_MAX);
         self.unreadable.truncate(PAGE_WARNINGS_MAX);
+        sentences.append(&mut self.unreadable);
         if more > 0 {
-            self.unreadable.push(format!("{more} more pages could not be read"));
+            sentences.push(format!("{more} more pages could not be read"));
         }
-        let count = self.empty.len();
-        if count == 1 {
-            self.unreadable.push(format!("page {} has no text", self.empty[0]));
-        } else if count > 1 {
-            let first: Vec<String> = self.empty.iter().take(10).map(u32::to_string).collect();
-            let rest = if count > 10 { ", …" } else { "" };
-            self.unreadable.push(format!("{count} pages have no text: {}{rest}", first.join(", ")));
+        match self.empty.as_slice() {
+            [] => {}
+            [page] => sentences.push(format!("page {page} has no text")),
+            pages => sentences.push(format!("{} pages have no text: {}", pages.len(), listed(pages))),
         }
-        self.unreadable
+        sentences
     }
 }
 
-thread_local! {
-    /// What object streams may still unpack to during the load on this thread: lopdf's filter is a plain function, and
-    /// its own limit is one for each stream only.
-    static OBJECT_STREAMS_LEFT: Cell<usize> = const { Cell::new(0) };
+/// The first ten of `pages`.
+fn listed(pages: &[u32]) -> String {
+    let first: Vec<String> = pages.iter().take(10).map(u32::to_string).collect();
+    format!("{}{}", first.join(", "), if pages.len() > 10 { ", …" } else { "" })
 }
 
-/// Loads the file; one that is encrypted is tried with the empty password, which opens most.
-fn load(bytes: &[u8]) -> Result<lopdf::Document, ParseError> {
-    let options = |force_reconstruct| LoadOptions {
-        password: Some(String::new()),
-        filter: Some(keep),
-        max_decompressed_size: Some(per_stream_limit(bytes)),
-        force_reconstruct,
-        ..LoadOptions::default()
+/// Characters of all pages without white space.
+fn letters(texts: &[String]) -> usize {
+    texts.iter().map(|text| text.chars().filter(|character| !character.is_whitespace()).count()).sum()
+}
+
+/// Whether the text is mostly signs: fonts that number their letters in the order of use give `!"#$`. Rows of one sign,
+/// as in tables of contents, count once.
+fn is_rubbish(texts: &[String]) -> bool {
+    let (mut words, mut signs, mut last) = (0usize, 0usize, ' ');
+    for character in texts.iter().flat_map(|text| text.chars()).filter(|character| !character.is_whitespace()) {
+        if character.is_alphanumeric() {
+            words += 1;
+        } else if character != last {
+            signs += 1;
+        }
+        last = character;
+    }
+    words + signs >= JUDGED_MIN && signs * 2 > words * 3
+}
+
+/// A text string of the file: UTF-16 or UTF-8 with a mark, else PDFDocEncoding (ISO 32000-1, annex D.2).
+fn text_string(bytes: &[u8]) -> String {
+    let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
+        let units = bytes.as_chunks::<2>().0.iter().map(|pair| unit(*pair));
+        char::decode_utf16(units).map_while(Result::ok).collect()
     };
-    let load = |force_reconstruct| {
-        OBJECT_STREAMS_LEFT.set(OBJECT_STREAMS_BYTES_MAX);
-        lopdf::Document::load_mem_with_options(bytes, options(force_reconstruct))
-    };
-    let loaded = match load(false) {
-        // A table of contents that points elsewhere: look for the objects themselves.
-        Ok(file) if !file.is_encrypted() && file.page_iter().next().is_none() => load(true).or(Ok(file)),
-        other => other,
-    };
-    let file = loaded.map_err(load_error)?;
-    if file.is_encrypted() {
-        return Err(ParseError::Encrypted);
-    }
-    if OBJECT_STREAMS_LEFT.get() == 0 {
-        return Err(ParseError::corrupt("PDF", "its compressed objects unpack to more than is allowed"));
-    }
-    Ok(file)
-}
-
-fn load_error(error: lopdf::Error) -> ParseError {
-    match error {
-        lopdf::Error::InvalidPassword | lopdf::Error::Decryption(_) => ParseError::Encrypted,
-        lopdf::Error::Decompress(_) => {
-            ParseError::corrupt("PDF", "a compressed stream is broken or unpacks to more than is allowed")
-        }
-        other => ParseError::Corrupt {
-            format: "PDF",
-            detail: "its structure cannot be read; the file may be cut short".to_owned(),
-            source: Some(Box::new(other)),
-        },
+    match bytes {
+        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
+        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
+        [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8_lossy(rest).replace(char::REPLACEMENT_CHARACTER, ""),
+        _ => bytes.iter().map(|byte| doc_character(*byte)).collect(),
     }
 }
 
-/// The filter does not see object streams of encrypted files, so there the budget is shared out beforehand.
-fn per_stream_limit(bytes: &[u8]) -> usize {
-    let count = |needle: &[u8]| bytes.windows(needle.len()).filter(|window| *window == needle).count();
-    if count(b"/Encrypt") == 0 {
-        return STREAM_BYTES_MAX;
-    }
-    // Any stream might be an object stream under an escaped name, hence all are counted.
-    (OBJECT_STREAMS_BYTES_MAX * 4 / count(b"endstream").max(1)).min(STREAM_BYTES_MAX)
-}
-
-/// Drops images, which hold no text and most of the bytes, and object streams beyond the budget.
-fn keep(id: ObjectId, object: &mut Object) -> Option<(ObjectId, Object)> {
-    let Ok(stream) = object.as_stream() else { return Some((id, object.clone())) };
-    if stream.dict.get(b"Subtype").and_then(Object::as_name).is_ok_and(|name| name == b"Image") {
-        return None;
-    }
-    if stream.dict.has_type(b"ObjStm") {
-        let left = OBJECT_STREAMS_LEFT.get();
-        let size = match stream.decompressed_content_with_limit(left) {
-            Ok(content) => content.len(),
-            Err(lopdf::Error::Decompress(DecompressError::MemoryLimitExceeded { .. })) => left,
-            // Broken: lopdf leaves it out as well.
-            Err(_) => 0,
-        };
-        OBJECT_STREAMS_LEFT.set(left - size.min(left));
-        if size >= left {
-            return None;
-        }
-    }
-    // Of objects that stand in the file itself, as every stream does, lopdf keeps its own and only asks for a yes.
-    Some((id, Object::Null))
-}
-
-/// Removes `/Encoding` from fonts that also map to Unicode: the map is what the producer wrote for text extraction, the
-/// encoding often names glyphs that only the embedded font knows, and lopdf prefers the encoding.
-fn prefer_unicode_maps(file: &mut lopdf::Document) {
-    let has_map = |font: &Dictionary, file: &lopdf::Document| {
-        font.has_type(b"Font") && font.get_deref(b"ToUnicode", file).is_ok_and(|map| map.as_stream().is_ok())
-    };
-    let mapped: Vec<ObjectId> = file
-        .objects
-        .iter()
-        .filter(|(_, object)| object.as_dict().is_ok_and(|font| has_map(font, file)))
-        .map(|(id, _)| *id)
-        .collect();
-    for id in mapped {
-        if let Ok(font) = file.get_dictionary_mut(id) {
-            font.remove(b"Encoding");
-        }
+fn doc_character(byte: u8) -> char {
+    const ACCENTS: [char; 8] = ['˘', 'ˇ', 'ˆ', '˙', '˝', '˛', '˚', '˜'];
+    const SIGNS: [char; 33] = [
+        '•', '†', '‡', '…', '—', '–', 'ƒ', '⁄', '‹', '›', '−', '‰', '„', '“', '”', '‘', '’', '‚', '™', 'ﬁ', 'ﬂ', 'Ł',
+        'Œ', 'Š', 'Ÿ', 'Ž', 'ı', 'ł', 'œ', 'š', 'ž', '\u{9f}', '€',
+    ];
+    match byte {
+        0x18..=0x1f => ACCENTS[usize::from(byte - 0x18)],
+        0x80..=0xa0 => SIGNS[usize::from(byte - 0x80)],
+        _ => char::from(byte),
     }
 }
 
 /// Title, author, subject and keywords from the information dictionary.
-fn properties(file: &lopdf::Document, document: &mut Document) {
-    let Ok(info) = file.trailer.get_deref(b"Info", file).and_then(Object::as_dict) else { return };
-    let property = |key: &[u8]| {
-        let text = info.get_deref(key, file).ok().and_then(|value| decode_text_string(value).ok())?;
+fn properties(file: &Pdf, document: &mut Document) {
+    let info = file.metadata();
+    let property = |value: &Option<Box<[u8]>>| {
+        let text = text_string(value.as_deref()?)
+            .replace(|character: char| character.is_control() && !character.is_whitespace(), "");
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        (!text.is_empty()).then(|| shorten(&text.replace('\0', ""), PROPERTY_BYTES_MAX))
+        (!text.is_empty()).then(|| shorten(&text, PROPERTY_BYTES_MAX))
     };
     document.title =
-        property(b"Title").filter(|title| is_sane_title(title)).map(|title| shorten(&title, TITLE_BYTES_MAX));
+        property(&info.title).filter(|title| is_sane_title(title)).map(|title| shorten(&title, TITLE_BYTES_MAX));
     let metadata: &mut Map<String, Value> = &mut document.metadata;
-    for (key, name) in [(&b"Author"[..], "author"), (b"Subject", "subject"), (b"Keywords", "keywords")] {
-        if let Some(value) = property(key) {
+    for (value, name) in [(&info.author, "author"), (&info.subject, "subject"), (&info.keywords, "keywords")] {
+        if let Some(value) = property(value) {
             metadata.insert(name.to_owned(), Value::String(value));
         }
     }

@@ -1,192 +1,428 @@
-//! The text operators of a page (ISO 32000-1, 9.4) to lines and paragraphs.
+//! The operators of a page (ISO 32000-1, 9.4) to characters and their places.
 //!
-//! A PDF places strings; spaces and line ends are mostly not in it. They are told from where a string starts and where
-//! the one before it ended: another baseline is a line, a larger step than usual a paragraph, a gap a space.
+//! Followed are the text operators, the graphics state as far as it moves text, forms, and marked content that states
+//! its own text (`ActualText`). Everything is paid from the document's [`Budget`].
 
 use std::rc::Rc;
 
-use lopdf::content::Content;
-use lopdf::{Dictionary, Document, Object, ObjectId, Stream};
+use hayro_syntax::content::UntypedIter;
+use hayro_syntax::object::dict::keys::{ACTUAL_TEXT, CONTENTS, MATRIX, RESOURCES, SUBTYPE};
+use hayro_syntax::object::{Array, Dict, Name, Object, Stream};
+use hayro_syntax::page::{Page, Resources};
+use rustc_hash::FxHashMap;
 
+use super::file::{Budget, Unpacked, unpack};
 use super::font::{Font, Fonts};
+use super::layout::{Place, Sheet};
 
 /// What the content of a page or form may unpack to. Pages of text are below 1 MiB, maps and plots reach 10.
 const CONTENT_BYTES_MAX: usize = 16 << 20;
-/// What all content of a document may unpack to, forms counted as often as they are drawn.
-const CONTENTS_BYTES_MAX: usize = 1 << 30;
-/// Text of one page.
-const PAGE_TEXT_MAX: usize = 8 << 20;
 /// Forms within forms.
 const FORM_DEPTH_MAX: usize = 8;
 /// Graphics states kept by `q`.
 const SAVED_MAX: usize = 512;
+/// Marked content within marked content that is followed.
+const MARKS_MAX: usize = 64;
+/// Codes of a string in which spacing of characters may stand for a gap between words.
+const SHORT: usize = 3;
+/// What drawing a form costs beside its content, what named marked content and what a character cost, in bytes of work.
+const FORM_WORK: usize = 512;
+const MARK_WORK: usize = 128;
+const CHARACTER_WORK: usize = 8;
 
-/// A gap of this part of the font size is a space; kerning stays below 0.1, spaces are 0.2 to 0.35.
-const SPACE: f32 = 0.17;
-/// A step across the line of this part of the font size is another line; indices and exponents stay below.
-const LINE: f32 = 0.6;
-/// A line step this much larger than the usual one begins a paragraph.
-const PARAGRAPH: f32 = 1.35;
-
-/// Reads the pages of a file one after another.
-pub(super) struct PageReader<'a, 'f> {
-    file: &'a Document,
-    fonts: &'f mut Fonts<'a>,
-    /// Content that may still be unpacked.
-    left: usize,
+/// What was met on a page beside its text.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Characters whose font does not say what they are, by the name of the font.
+    pub(super) lost: FxHashMap<String, usize>,
+    /// Operators that show text.
+    pub(super) strings: usize,
+    /// Images and shapes drawn.
+    pub(super) shapes: usize,
 }
 
-impl<'a, 'f> PageReader<'a, 'f> {
-    pub(super) fn new(file: &'a Document, fonts: &'f mut Fonts<'a>) -> Self {
-        Self { file, fonts, left: CONTENTS_BYTES_MAX }
+/// Why a page was not read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stopped {
+    /// Its content unpacks to more than is allowed.
+    TooLarge,
+    /// It has more text than is allowed on a page.
+    TooMuchText,
+    /// The document has used up its [`Budget`].
+    Spent,
+}
+
+/// Reads the pages of a document one after another.
+pub(super) struct PageReader<'a> {
+    pub(super) fonts: Fonts<'a>,
+    pub(super) budget: Budget,
+}
+
+impl<'a> PageReader<'a> {
+    pub(super) fn new(budget: Budget) -> Self {
+        Self { fonts: Fonts::new(), budget }
     }
 
-    /// The text of a page, or why there is none.
-    pub(super) fn read(&mut self, page: ObjectId) -> Result<String, &'static str> {
-        let content = self
-            .file
-            .get_page_content_with_limit(page, CONTENT_BYTES_MAX.min(self.left))
-            .map_err(|_| "its content unpacks to more than is allowed")?;
-        self.left = self.left.saturating_sub(content.len());
-        let mut resources = Vec::new();
-        if let Ok((direct, ids)) = self.file.get_page_resources(page) {
-            resources.extend(direct);
-            resources.extend(ids.into_iter().filter_map(|id| self.file.get_dictionary(id).ok()));
-        }
-        let mut out = Layout::default();
-        self.run(&content, &resources, IDENTITY, &mut out, 0);
-        if out.text.len() > PAGE_TEXT_MAX {
-            return Err("it has more text than is allowed on a page");
-        }
-        Ok(out.text)
+    /// Draws the content of a page.
+    pub(super) fn read(&mut self, page: &Page<'a>, sheet: &mut Sheet, seen: &mut Seen) -> Result<(), Stopped> {
+        let content = self.content(page)?;
+        let mut run = Run { reader: self, sheet, seen, marks: Vec::new() };
+        run.content(&content, page.resources(), IDENTITY, 0)
     }
 
-    /// Follows the operators of `content`. Stops at the first that cannot be read: what came before is good.
-    fn run(&mut self, content: &[u8], resources: &[&'a Dictionary], base: Matrix, out: &mut Layout, depth: usize) {
+    /// The content streams of a page, which are one program.
+    fn content(&mut self, page: &Page<'a>) -> Result<Vec<u8>, Stopped> {
+        let streams: Vec<Stream<'a>> = match page.raw().get::<Object<'a>>(CONTENTS) {
+            Some(Object::Stream(stream)) => vec![stream],
+            Some(Object::Array(list)) => list.iter::<Stream<'a>>().collect(),
+            _ => Vec::new(),
+        };
+        let mut content = Vec::new();
+        for stream in streams {
+            content.extend_from_slice(&self.unpack(&stream, CONTENT_BYTES_MAX - content.len())?);
+            content.push(b'\n');
+            if content.len() > CONTENT_BYTES_MAX {
+                return Err(Stopped::TooLarge);
+            }
+        }
+        Ok(content)
+    }
+
+    fn unpack(&mut self, stream: &Stream<'a>, max: usize) -> Result<std::borrow::Cow<'a, [u8]>, Stopped> {
+        match unpack(stream, max) {
+            Ok(content) if self.budget.spend(content.len() + 1) => Ok(content),
+            Ok(_) => Err(Stopped::Spent),
+            Err(Unpacked::TooLarge) => {
+                self.budget.spend(max.min(CONTENT_BYTES_MAX));
+                Err(if self.budget.is_spent() { Stopped::Spent } else { Stopped::TooLarge })
+            }
+            Err(Unpacked::Broken) => Ok(std::borrow::Cow::Borrowed(&[])),
+        }
+    }
+
+    /// Draws a form by itself, such as the appearance of a field, moved by `matrix`.
+    pub(super) fn form(
+        &mut self,
+        form: &Stream<'a>,
+        outer: &Resources<'a>,
+        matrix: Matrix,
+        sheet: &mut Sheet,
+        seen: &mut Seen,
+    ) -> Result<(), Stopped> {
+        let mut run = Run { reader: self, sheet, seen, marks: Vec::new() };
+        run.form(form, outer, matrix, 0)
+    }
+}
+
+/// The drawing of one page.
+struct Run<'r, 'a> {
+    reader: &'r mut PageReader<'a>,
+    sheet: &'r mut Sheet,
+    seen: &'r mut Seen,
+    /// Marked content that is open; `Some` where it states its text.
+    marks: Vec<Option<Actual>>,
+}
+
+/// Text that marked content states for what it draws.
+struct Actual {
+    text: String,
+    /// From where the first character starts to where the last ends.
+    place: Option<(Place, f32)>,
+}
+
+impl<'a> Run<'_, 'a> {
+    /// Follows the operators of `content`. Ends at the first that cannot be read: what came before is good.
+    fn content(
+        &mut self,
+        content: &[u8],
+        resources: &Resources<'a>,
+        base: Matrix,
+        depth: usize,
+    ) -> Result<(), Stopped> {
         let mut state = State::new(base);
         let mut saved = Vec::new();
-        for operation in Content::decode_iter(content).map_while(Result::ok) {
-            if out.text.len() > PAGE_TEXT_MAX {
-                return;
-            }
-            let operands = operation.operands.as_slice();
-            match operation.operator.as_str() {
-                "q" if saved.len() < SAVED_MAX => saved.push(state.clone()),
-                "Q" => state = saved.pop().unwrap_or(state),
-                "cm" => {
-                    if let Some(matrix) = matrix(operands) {
+        let mut fonts: FxHashMap<Vec<u8>, Option<Rc<Font<'a>>>> = FxHashMap::default();
+        let mut operations = UntypedIter::new(content);
+        let marks = self.marks.len();
+        while let Some(operation) = operations.next() {
+            let mut operands = operation.operands();
+            match operation.operator.as_ref() as &[u8] {
+                b"q" if saved.len() < SAVED_MAX => saved.push(state.clone()),
+                b"Q" => state = saved.pop().unwrap_or(state),
+                b"cm" => {
+                    if let Some(matrix) = matrix(&mut operands) {
                         state.page = multiply(matrix, state.page);
                     }
                 }
-                "BT" => state.set_line(IDENTITY),
-                "Tf" => {
-                    let name = operands.first().and_then(|name| name.as_name().ok());
-                    state.font = name
-                        .and_then(|name| find(self.file, resources, b"Font", name))
-                        .and_then(|font| self.fonts.get(font.as_dict().ok()?));
-                    state.size = number(operands, 1).unwrap_or(state.size);
+                b"BT" => state.set_line(IDENTITY),
+                b"Tf" => {
+                    if let Some(Object::Name(name)) = operands.next() {
+                        state.font = self.font(name, resources, &mut fonts)?;
+                    }
+                    state.size = number(&mut operands).unwrap_or(state.size);
                 }
-                "TL" => state.leading = number(operands, 0).unwrap_or(state.leading),
-                "Tc" => state.character_space = number(operands, 0).unwrap_or(0.0),
-                "Tw" => state.word_space = number(operands, 0).unwrap_or(0.0),
-                "Tz" => state.stretch = number(operands, 0).unwrap_or(100.0) / 100.0,
-                "Tm" => {
-                    if let Some(matrix) = matrix(operands) {
+                b"TL" => state.leading = number(&mut operands).unwrap_or(state.leading),
+                b"Tc" => state.character_space = number(&mut operands).unwrap_or(0.0),
+                b"Tw" => state.word_space = number(&mut operands).unwrap_or(0.0),
+                b"Tz" => state.stretch = number(&mut operands).unwrap_or(100.0) / 100.0,
+                b"Ts" => state.rise = number(&mut operands).unwrap_or(0.0),
+                b"Tm" => {
+                    if let Some(matrix) = matrix(&mut operands) {
                         state.set_line(matrix);
-                        out.placed = true;
                     }
                 }
-                "Td" | "TD" => {
-                    if let (Some(x), Some(y)) = (number(operands, 0), number(operands, 1)) {
-                        if operation.operator == "TD" {
+                operator @ (b"Td" | b"TD") => {
+                    if let (Some(x), Some(y)) = (number(&mut operands), number(&mut operands)) {
+                        if operator == b"TD" {
                             state.leading = -y;
                         }
                         state.next_line(x, y);
-                        out.placed = true;
                     }
                 }
-                "T*" => state.next_line(0.0, -state.leading),
-                "Tj" => state.show(operands.first(), out),
-                "'" => {
+                b"T*" => state.next_line(0.0, -state.leading),
+                b"Tj" => self.show(&mut state, operands.next())?,
+                b"'" => {
                     state.next_line(0.0, -state.leading);
-                    state.show(operands.first(), out);
+                    self.show(&mut state, operands.next())?;
                 }
-                "\"" => {
-                    state.word_space = number(operands, 0).unwrap_or(0.0);
-                    state.character_space = number(operands, 1).unwrap_or(0.0);
+                b"\"" => {
+                    state.word_space = number(&mut operands).unwrap_or(0.0);
+                    state.character_space = number(&mut operands).unwrap_or(0.0);
                     state.next_line(0.0, -state.leading);
-                    state.show(operands.get(2), out);
+                    self.show(&mut state, operands.next())?;
                 }
-                "TJ" => {
-                    for item in operands.first().and_then(|list| list.as_array().ok()).map_or(&[][..], Vec::as_slice) {
-                        match item {
-                            Object::String(..) => state.show(Some(item), out),
-                            other => {
-                                let back = other.as_float().ok().filter(|number| number.is_finite()).unwrap_or(0.0);
-                                state.advance(-back / 1000.0 * state.size * state.stretch);
-                            }
+                b"TJ" => {
+                    if let Some(Object::Array(list)) = operands.next() {
+                        self.show_list(&mut state, list)?;
+                    }
+                }
+                b"Do" => {
+                    if let Some(Object::Name(name)) = operands.next() {
+                        self.draw(name, resources, state.page, depth)?;
+                    }
+                }
+                b"BI" | b"f" | b"F" | b"f*" | b"B" | b"B*" | b"b" | b"b*" | b"S" | b"s" | b"sh" => {
+                    self.seen.shapes += 1
+                }
+                b"BMC" => self.open(None),
+                b"BDC" => {
+                    let stated = match operands.nth(1) {
+                        Some(Object::Dict(own)) => own.get(ACTUAL_TEXT),
+                        Some(Object::Name(name)) if self.reader.budget.spend(MARK_WORK) => {
+                            let listed = resources.properties.get::<Dict<'_>>(name.as_ref() as &[u8]);
+                            listed.and_then(|listed| listed.get::<hayro_syntax::object::String<'_>>(ACTUAL_TEXT))
                         }
-                    }
+                        _ => None,
+                    };
+                    self.open(stated.map(|text| super::text_string(&text)));
                 }
-                "Do" if depth < FORM_DEPTH_MAX => {
-                    let name = operands.first().and_then(|name| name.as_name().ok());
-                    let object = name.and_then(|name| find(self.file, resources, b"XObject", name));
-                    if let Some(form) = object.and_then(|object| object.as_stream().ok()) {
-                        self.form(form, resources, state.page, out, depth);
-                    }
-                }
+                b"EMC" => self.close(marks),
                 _ => {}
             }
         }
+        while self.marks.len() > marks {
+            self.close(marks);
+        }
+        Ok(())
+    }
+
+    fn font(
+        &mut self,
+        name: &Name<'_>,
+        resources: &Resources<'a>,
+        known: &mut FxHashMap<Vec<u8>, Option<Rc<Font<'a>>>>,
+    ) -> Result<Option<Rc<Font<'a>>>, Stopped> {
+        if let Some(font) = known.get(name.as_ref() as &[u8]) {
+            return Ok(font.clone());
+        }
+        let font = resources.fonts.get::<Dict<'a>>(name.as_ref() as &[u8]).and_then(|font| {
+            let enough = self.reader.budget.spend(font.data().len());
+            enough.then(|| self.reader.fonts.get(&font, &mut self.reader.budget)).flatten()
+        });
+        if self.reader.budget.is_spent() {
+            return Err(Stopped::Spent);
+        }
+        known.insert(name.to_vec(), font.clone());
+        Ok(font)
+    }
+
+    fn draw(&mut self, name: &Name<'_>, resources: &Resources<'a>, page: Matrix, depth: usize) -> Result<(), Stopped> {
+        // To look for it costs, found or not.
+        if !self.reader.budget.spend(FORM_WORK) {
+            return Err(Stopped::Spent);
+        }
+        let Some(object) = resources.x_objects.get::<Stream<'a>>(name.as_ref() as &[u8]) else { return Ok(()) };
+        if !self.reader.budget.spend(object.dict().data().len()) {
+            return Err(Stopped::Spent);
+        }
+        match object.dict().get::<Name<'_>>(SUBTYPE) {
+            Some(kind) if kind.as_ref() as &[u8] == b"Image" => self.seen.shapes += 1,
+            Some(kind) if kind.as_ref() as &[u8] != b"Form" => {}
+            _ if depth < FORM_DEPTH_MAX => self.form(&object, resources, page, depth)?,
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Draws a form: content with resources and a matrix of its own.
-    fn form(&mut self, form: &'a Stream, outer: &[&'a Dictionary], page: Matrix, out: &mut Layout, depth: usize) {
-        if form.dict.get(b"Subtype").and_then(Object::as_name).is_ok_and(|name| name != b"Form") {
+    fn form(&mut self, form: &Stream<'a>, outer: &Resources<'a>, page: Matrix, depth: usize) -> Result<(), Stopped> {
+        let content = match self.reader.unpack(form, CONTENT_BYTES_MAX) {
+            Err(Stopped::TooLarge) => return Ok(()),
+            content => content?,
+        };
+        let own = form.dict().get::<Dict<'a>>(RESOURCES).map(Resources::new);
+        let matrix = form.dict().get::<Array<'_>>(MATRIX).and_then(|list| matrix_of(list.iter::<f32>()));
+        let matrix = multiply(matrix.unwrap_or(IDENTITY), page);
+        self.content(&content, own.as_ref().unwrap_or(outer), matrix, depth + 1)
+    }
+
+    fn open(&mut self, text: Option<String>) {
+        // What is nested deeper is counted by the text around it.
+        if self.marks.len() < MARKS_MAX {
+            self.marks.push(text.map(|text| Actual { text, place: None }));
+        }
+    }
+
+    fn close(&mut self, floor: usize) {
+        if self.marks.len() <= floor {
             return;
         }
-        // Drawing nothing a million times costs as well.
-        self.left = self.left.saturating_sub(256);
-        let Ok(content) = form.get_plain_content_with_limit(CONTENT_BYTES_MAX.min(self.left)) else { return };
-        self.left = self.left.saturating_sub(content.len());
-        let own = form.dict.get_deref(b"Resources", self.file).and_then(Object::as_dict);
-        let resources = own.map_or_else(|_| outer.to_vec(), |own| vec![own]);
-        let array = form.dict.get_deref(b"Matrix", self.file).and_then(Object::as_array);
-        let matrix = array.ok().and_then(|array| matrix(array)).unwrap_or(IDENTITY);
-        self.run(&content, &resources, multiply(matrix, page), out, depth + 1);
+        if let Some(Some(Actual { text, place: Some((start, end)) })) = self.marks.pop() {
+            self.sheet.put(&text, start, end);
+        }
+    }
+
+    fn show_list(&mut self, state: &mut State<'a>, list: &Array<'_>) -> Result<(), Stopped> {
+        for item in list.iter::<Object<'_>>() {
+            match item {
+                Object::Number(back) => {
+                    let step = -finite(back.as_f32()).unwrap_or(0.0) / 1000.0 * state.size;
+                    if state.font.as_ref().is_some_and(|font| font.vertical) {
+                        state.advance(0.0, step);
+                    } else {
+                        state.advance(step * state.stretch, 0.0);
+                    }
+                }
+                item => self.show(state, Some(&item))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, state: &mut State<'a>, string: Option<&Object<'_>>) -> Result<(), Stopped> {
+        let Some(Object::String(string)) = string else { return Ok(()) };
+        let mut codes = string.as_bytes();
+        if codes.is_empty() {
+            return Ok(());
+        }
+        if !self.reader.budget.spend(codes.len().saturating_mul(CHARACTER_WORK)) {
+            return Err(Stopped::Spent);
+        }
+        self.seen.strings += 1;
+        let Some(font) = state.font.clone() else {
+            // No font, or one that is none: nothing says what the codes mean.
+            *self.seen.lost.entry("that the file does not describe".to_owned()).or_default() += codes.len();
+            return Ok(());
+        };
+        let whole = multiply([1.0, 0.0, 0.0, 1.0, 0.0, state.rise], multiply(state.next, state.page));
+        let axis = Axis::of(whole, font.vertical, state.size);
+        // Headings are set wide by it; where it moves one or two characters it stands for a space.
+        let is_gap = codes.len() <= SHORT && state.character_space > 0.0;
+        let mut done = 0.0;
+        let mut lost = 0;
+        while !codes.is_empty() {
+            let (meaning, length) = font.next(codes);
+            codes = &codes[length..];
+            let mut step = meaning.width * state.size + state.character_space;
+            if meaning.is_space {
+                step += state.word_space;
+            }
+            if !font.vertical {
+                step *= state.stretch;
+            }
+            let step = finite(step).unwrap_or(0.0);
+            let drawn = if is_gap { step - state.character_space * state.stretch } else { step };
+            let (start, end) = (axis.at(done), axis.at(done + drawn).along);
+            done += step;
+            let actual = self.marks.iter_mut().rev().find_map(Option::as_mut);
+            match (&meaning.text, actual) {
+                (_, Some(Actual { place: Some((_, last)), .. })) => *last = last.max(end),
+                (_, Some(actual)) => actual.place = Some((start, end)),
+                (Some(text), None) => self.sheet.put(text, start, end),
+                (None, None) => lost += 1,
+            }
+        }
+        if lost > 0 {
+            *self.seen.lost.entry(font.name.clone()).or_default() += lost;
+        }
+        if font.vertical {
+            state.advance(0.0, -done)
+        } else {
+            state.advance(done, 0.0)
+        }
+        if self.sheet.is_full() { Err(Stopped::TooMuchText) } else { Ok(()) }
     }
 }
 
-/// The object `name` of a category in the first of `resources` that has it.
-fn find<'a>(file: &'a Document, resources: &[&'a Dictionary], category: &[u8], name: &[u8]) -> Option<&'a Object> {
-    resources.iter().find_map(|resources| {
-        let names = resources.get_deref(category, file).and_then(Object::as_dict).ok()?;
-        names.get_deref(name, file).ok()
-    })
-}
-
 /// `[a b c d e f]`: x' = ax + cy + e, y' = bx + dy + f.
-type Matrix = [f32; 6];
+pub(super) type Matrix = [f32; 6];
 
-const IDENTITY: Matrix = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0];
+pub(super) const IDENTITY: Matrix = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0];
 
 /// First `inner`, then `outer`.
-fn multiply(inner: Matrix, outer: Matrix) -> Matrix {
+pub(super) fn multiply(inner: Matrix, outer: Matrix) -> Matrix {
     let [a, b, c, d, e, f] = inner;
     let [oa, ob, oc, od, oe, of] = outer;
     [a * oa + b * oc, a * ob + b * od, c * oa + d * oc, c * ob + d * od, e * oa + f * oc + oe, e * ob + f * od + of]
 }
 
-fn number(operands: &[Object], index: usize) -> Option<f32> {
-    operands.get(index)?.as_float().ok().filter(|number| number.is_finite())
+fn finite(number: f32) -> Option<f32> {
+    number.is_finite().then_some(number)
 }
 
-fn matrix(operands: &[Object]) -> Option<Matrix> {
+fn number<'b, 'a: 'b>(operands: &mut impl Iterator<Item = &'b Object<'a>>) -> Option<f32> {
+    match operands.next()? {
+        Object::Number(number) => finite(number.as_f32()),
+        _ => None,
+    }
+}
+
+fn matrix<'b, 'a: 'b>(operands: &mut impl Iterator<Item = &'b Object<'a>>) -> Option<Matrix> {
+    matrix_of(std::iter::from_fn(|| number(operands)))
+}
+
+fn matrix_of(mut numbers: impl Iterator<Item = f32>) -> Option<Matrix> {
     let mut matrix = IDENTITY;
-    for (index, entry) in matrix.iter_mut().enumerate() {
-        *entry = number(operands, index)?;
+    for entry in &mut matrix {
+        *entry = finite(numbers.next()?)?;
     }
     Some(matrix)
+}
+
+/// The line that a string is written along.
+struct Axis {
+    start: Place,
+    /// Length on the page of one unit of text space.
+    scale: f32,
+}
+
+impl Axis {
+    fn of(matrix: Matrix, vertical: bool, size: f32) -> Self {
+        let [a, b, c, d, x, y] = matrix;
+        let (across, up) = (a.hypot(b), c.hypot(d));
+        let (ux, uy, scale, height) = if vertical { (-c, -d, up, across) } else { (a, b, across, up) };
+        // A negative size turns the letters, and with them the way they go.
+        let (ux, uy, scale) = if size < 0.0 { (-ux, -uy, -scale) } else { (ux, uy, scale) };
+        let length = scale.abs();
+        let direction = if length > 0.0 { (ux / length, uy / length) } else { (1.0, 0.0) };
+        Self { start: Place::new(x, y, direction, (size * height).abs()), scale }
+    }
+
+    fn at(&self, distance: f32) -> Place {
+        let mut place = self.start;
+        place.along += distance * self.scale;
+        place
+    }
 }
 
 /// Graphics and text state.
@@ -201,6 +437,7 @@ struct State<'a> {
     leading: f32,
     character_space: f32,
     word_space: f32,
+    rise: f32,
     /// Horizontal scale, 1 is normal.
     stretch: f32,
 }
@@ -216,6 +453,7 @@ impl State<'_> {
             leading: 0.0,
             character_space: 0.0,
             word_space: 0.0,
+            rise: 0.0,
             stretch: 1.0,
         }
     }
@@ -228,166 +466,7 @@ impl State<'_> {
         self.set_line(multiply([1.0, 0.0, 0.0, 1.0, x, y], self.line));
     }
 
-    fn advance(&mut self, x: f32) {
-        self.next = multiply([1.0, 0.0, 0.0, 1.0, x, 0.0], self.next);
+    fn advance(&mut self, x: f32, y: f32) {
+        self.next = multiply([1.0, 0.0, 0.0, 1.0, x, y], self.next);
     }
-
-    fn show(&mut self, string: Option<&Object>, out: &mut Layout) {
-        let Some(Object::String(codes, _)) = string else { return };
-        let Some(font) = self.font.clone() else { return };
-        let start = Place::of(multiply(self.next, self.page), self.size);
-        let (width, count, spaces) = font.measure(codes);
-        let spacing = self.character_space * count as f32 + self.word_space * spaces as f32;
-        self.advance((width * self.size + spacing) * self.stretch);
-        let end = Place::of(multiply(self.next, self.page), self.size);
-        let mut text = String::new();
-        font.decode(codes, &mut text, PAGE_TEXT_MAX);
-        out.add(&text, start, end.along, font.is_guessed());
-    }
-}
-
-/// A position in the direction of writing.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    /// Along the line.
-    along: f32,
-    /// Across the lines, growing downwards.
-    down: f32,
-    /// Size of the font on the page.
-    size: f32,
-    /// Unit vector of the direction.
-    direction: (f32, f32),
-}
-
-impl Place {
-    fn of(matrix: Matrix, size: f32) -> Self {
-        let [a, b, c, d, x, y] = matrix;
-        let length = a.hypot(b);
-        let direction = if length > 0.0 { (a / length, b / length) } else { (1.0, 0.0) };
-        let (ux, uy) = direction;
-        Self { along: x * ux + y * uy, down: x * uy - y * ux, size: (size * c.hypot(d)).abs(), direction }
-    }
-}
-
-/// Puts strings together.
-#[derive(Default)]
-struct Layout {
-    text: String,
-    last: Option<Last>,
-    /// Smallest line step so far: the usual one.
-    usual_step: Option<f32>,
-    /// The position was set since the last string, not reached by writing.
-    placed: bool,
-}
-
-/// The string before.
-struct Last {
-    start: Place,
-    end: f32,
-    text: String,
-    guessed: bool,
-}
-
-/// What separates two strings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Gap {
-    None,
-    Space,
-    Line,
-    Paragraph,
-}
-
-impl Layout {
-    fn add(&mut self, raw: &str, start: Place, end: f32, guessed: bool) {
-        let text = clean(raw);
-        if text.is_empty() {
-            return;
-        }
-        let placed = std::mem::take(&mut self.placed);
-        if let Some(last) = &self.last {
-            // Bold by writing twice, a hair apart.
-            let again = last.text == text
-                && (start.along - last.start.along).abs() < 0.1 * start.size
-                && (start.down - last.start.down).abs() < 0.1 * start.size;
-            if again {
-                return;
-            }
-        }
-        match self.gap(start, placed) {
-            Gap::None => {}
-            Gap::Space if self.text.ends_with(char::is_whitespace) || text.starts_with(' ') => {}
-            Gap::Space => self.text.push(' '),
-            Gap::Line => self.end_line(&text),
-            Gap::Paragraph => {
-                self.trim_end();
-                self.text.push_str("\n\n");
-            }
-        }
-        let starts_line = self.text.is_empty() || self.text.ends_with('\n');
-        self.text.push_str(if starts_line { text.trim_start() } else { &text });
-        self.last = Some(Last { start, end, text, guessed });
-    }
-
-    fn gap(&mut self, start: Place, placed: bool) -> Gap {
-        let Some(last) = &self.last else { return Gap::None };
-        let size = start.size.max(last.start.size).max(f32::MIN_POSITIVE);
-        let turned = start.direction.0 * last.start.direction.0 + start.direction.1 * last.start.direction.1 < 0.99;
-        let step = start.down - last.start.down;
-        if turned || !step.is_finite() || step < -2.0 * size {
-            return Gap::Paragraph;
-        }
-        if step.abs() < LINE * size {
-            let gap = start.along - last.end;
-            return match () {
-                // Back to the left on nearly the same height: the next cell or an index.
-                () if start.along < last.start.along - size => Gap::Line,
-                () if gap > SPACE * size || (last.guessed && placed) => Gap::Space,
-                () => Gap::None,
-            };
-        }
-        if step < 0.0 {
-            return Gap::Line;
-        }
-        let resized = (start.size - last.start.size).abs() > 0.15 * size;
-        let usual = self.usual_step.unwrap_or(step.min(2.2 * size));
-        self.usual_step = Some(usual.min(step));
-        if step > PARAGRAPH * usual || resized { Gap::Paragraph } else { Gap::Line }
-    }
-
-    /// Ends the line before `next`; a word that was divided is joined.
-    fn end_line(&mut self, next: &str) {
-        self.trim_end();
-        let mut before = self.text.chars().rev();
-        let divided =
-            matches!(before.next(), Some('-' | '\u{ad}' | '\u{2010}')) && before.next().is_some_and(char::is_lowercase);
-        if divided && next.starts_with(char::is_lowercase) {
-            self.text.pop();
-        } else {
-            self.text.push('\n');
-        }
-    }
-
-    fn trim_end(&mut self) {
-        self.text.truncate(self.text.trim_end().len());
-    }
-}
-
-/// Ligatures as letters, exotic spaces as spaces, no control characters.
-fn clean(raw: &str) -> String {
-    let mut text = String::with_capacity(raw.len());
-    for character in raw.chars() {
-        match character {
-            '\u{fb00}' => text.push_str("ff"),
-            '\u{fb01}' => text.push_str("fi"),
-            '\u{fb02}' => text.push_str("fl"),
-            '\u{fb03}' => text.push_str("ffi"),
-            '\u{fb04}' => text.push_str("ffl"),
-            '\u{fb05}' | '\u{fb06}' => text.push_str("st"),
-            '\n' | '\r' | '\t' => text.push(' '),
-            _ if character.is_whitespace() => text.push(' '),
-            _ if character.is_control() => {}
-            _ => text.push(character),
-        }
-    }
-    text
 }

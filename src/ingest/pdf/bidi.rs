@@ -1,0 +1,161 @@
+//! Lines of Hebrew and Arabic from the order in which they are seen to the order in which they are read.
+//!
+//! A PDF places glyphs; sorted by place they run from left to right whatever they say. Letters that are read from right
+//! to left are turned, numbers and words of other scripts within them are not (after rule L2 of Unicode's bidirectional
+//! algorithm, UAX #9, read backwards).
+
+/// What a character does in a line that is read both ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Rightwards,
+    Leftwards,
+    Digit,
+    Neutral,
+}
+
+fn class(character: char) -> Class {
+    match character {
+        '\u{660}'..='\u{669}' | '\u{6f0}'..='\u{6f9}' => Class::Digit,
+        '\u{590}'..='\u{8ff}'
+        | '\u{fb1d}'..='\u{fdff}'
+        | '\u{fe70}'..='\u{feff}'
+        | '\u{10800}'..='\u{10fff}'
+        | '\u{1e800}'..='\u{1efff}' => Class::Leftwards,
+        _ if character.is_ascii_digit() => Class::Digit,
+        _ if character.is_alphabetic() => Class::Rightwards,
+        _ => Class::Neutral,
+    }
+}
+
+/// Whether any letter is read from right to left.
+pub(super) fn has_right_to_left(text: &str) -> bool {
+    // All of them have at least two bytes, the first of which is 0xd6 or more.
+    text.bytes().any(|byte| byte >= 0xd6) && text.chars().any(|character| class(character) == Class::Leftwards)
+}
+
+/// Letters read from right to left less those read from left to right.
+pub(super) fn balance(text: &str) -> i64 {
+    text.chars()
+        .map(|character| match class(character) {
+            Class::Leftwards => 1,
+            Class::Rightwards => -1,
+            _ => 0,
+        })
+        .sum()
+}
+
+/// Whether more of `text` is read from right to left than from left to right.
+pub(super) fn is_right_to_left(text: &str) -> bool {
+    has_right_to_left(text) && balance(text) > 0
+}
+
+/// A line as it is seen to a line as it is read. A line whose both ends are read one way runs that way; one that is
+/// mixed runs as its paragraph does, from right to left where `leftwards`.
+pub(super) fn logical(seen: &str, leftwards: bool) -> String {
+    let mut characters: Vec<char> = seen.chars().collect();
+    let strong = |character: &char| match class(*character) {
+        Class::Leftwards => Some(true),
+        Class::Rightwards => Some(false),
+        _ => None,
+    };
+    let ends = (characters.iter().find_map(strong), characters.iter().rev().find_map(strong));
+    let leftwards = match ends {
+        (Some(first), Some(last)) if first == last => first,
+        _ => leftwards,
+    };
+    if leftwards {
+        characters.reverse();
+        turn_runs(&mut characters);
+        mirror(&mut characters);
+    } else {
+        let mut place = 0;
+        while let Some(start) = (place..characters.len()).find(|at| class(characters[*at]) == Class::Leftwards) {
+            let others = (start..characters.len()).find(|at| class(characters[*at]) == Class::Rightwards);
+            let end = others.unwrap_or(characters.len());
+            let last = (start..end).rfind(|at| class(characters[*at]) == Class::Leftwards).unwrap_or(start);
+            let run = &mut characters[start..=last];
+            run.reverse();
+            turn_runs(run);
+            place = end;
+        }
+    }
+    characters.into_iter().collect()
+}
+
+/// Turns numbers and words of other scripts back.
+fn turn_runs(characters: &mut [char]) {
+    let mut place = 0;
+    while place < characters.len() {
+        let first = class(characters[place]);
+        if !matches!(first, Class::Rightwards | Class::Digit) {
+            place += 1;
+            continue;
+        }
+        let (mut end, mut at) = (place + 1, place + 1);
+        let mut letters = first == Class::Rightwards;
+        let mut spaces = false;
+        while at < characters.len() {
+            match class(characters[at]) {
+                Class::Leftwards => break,
+                Class::Neutral => spaces |= characters[at].is_whitespace(),
+                // Numbers that stand apart keep their order; words and what belongs to them are one run.
+                found => {
+                    if spaces && !letters {
+                        break;
+                    }
+                    letters |= found == Class::Rightwards;
+                    (end, spaces) = (at + 1, false);
+                }
+            }
+            at += 1;
+        }
+        characters[place..end].reverse();
+        place = end;
+    }
+}
+
+/// Swaps brackets where the file has them as they are seen: then the first one in the order of reading closes.
+fn mirror(characters: &mut [char]) {
+    const PAIRS: [(char, char); 4] = [('(', ')'), ('[', ']'), ('{', '}'), ('<', '>')];
+    for (open, close) in PAIRS {
+        if characters.iter().find(|character| [open, close].contains(character)) == Some(&close) {
+            for character in characters.iter_mut() {
+                *character = match *character {
+                    found if found == open => close,
+                    found if found == close => open,
+                    found => found,
+                };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Hebrew letters as they are seen: the last one first.
+    #[test]
+    fn letters_are_turned_and_numbers_are_not() {
+        assert_eq!(logical("םולש", true), "שלום");
+        assert_eq!(logical("הבית 4471 רפסמ", true), "מספר 4471 תיבה");
+        assert_eq!(logical("12.5 34 ריחמ", true), "מחיר 34 12.5", "numbers that stand apart are read from the right");
+        assert_eq!(logical("FM-3 valve תמסש", true), "שסמת FM-3 valve");
+    }
+
+    #[test]
+    fn hebrew_within_english_is_turned_alone() {
+        assert_eq!(logical("the label says םולש ירחא and no more", false), "the label says אחרי שלום and no more");
+    }
+
+    #[test]
+    fn brackets_open_before_they_close() {
+        assert_eq!(logical("(4471) רפסמ", true), "מספר (4471)");
+        assert_eq!(logical(")4471( רפסמ", true), "מספר (4471)");
+    }
+
+    #[test]
+    fn what_is_read_is_known_by_its_letters() {
+        assert!(is_right_to_left("שלום 12 a") && !is_right_to_left("one שם two") && !is_right_to_left("– ” 12"));
+    }
+}

@@ -1,0 +1,190 @@
+//! Words that a line end divides: joined again, and with the hyphen that is their own.
+//!
+//! `capabili-` `ties` loses its hyphen, `price-` `determining` keeps it. The document itself decides where it has the
+//! word elsewhere, whole or with a hyphen; else a list of common English words: two whole words with a hyphen between
+//! them are a compound. Words of other languages are joined, which is right for most.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+/// Stands after a hyphen at the end of a line whose word goes on in the next. No text has it: control characters are
+/// left out before.
+pub(super) const DIVIDED: char = '\u{1}';
+
+/// Common English words of three letters or more, from the vocabulary of the text model, one a line.
+const WORDS: &str = include_str!("words.txt");
+
+/// What a line end is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// It divides a word; whether the hyphen is the word's own is not known yet.
+    Divided,
+    /// It divides a word at a hyphen of its own.
+    Kept,
+    /// It ends a line.
+    Line,
+}
+
+/// What stands between `text` and the line that comes `next`.
+pub(super) fn end_of(text: &str, next: &str) -> End {
+    let mut before = text.chars().rev();
+    let hyphen = before.next().filter(|character| is_hyphen(*character));
+    let (Some(hyphen), Some(letter), Some(first)) = (hyphen, before.next(), next.chars().next()) else {
+        return End::Line;
+    };
+    match () {
+        () if letter.is_alphabetic() && first.is_lowercase() => End::Divided,
+        // A soft hyphen says that the word goes on.
+        () if hyphen == '\u{ad}' && first.is_alphanumeric() => End::Divided,
+        // Codes, names and spans: `QN-` `4471`, `Smith-` `Jones`, `1990-` `1995`.
+        () if letter.is_alphanumeric() && first.is_alphanumeric() => End::Kept,
+        () => End::Line,
+    }
+}
+
+fn is_hyphen(character: char) -> bool {
+    matches!(character, '-' | '\u{ad}' | '\u{2010}')
+}
+
+fn is_in_word(character: char) -> bool {
+    character.is_alphanumeric() || is_hyphen(character) || character == DIVIDED
+}
+
+/// Decides for each divided word of a document; soft hyphens within lines go as well.
+pub(super) fn join(pages: &mut [String]) {
+    let divided: Vec<(String, String)> = pages.iter().flat_map(|page| words(page)).flat_map(fragments).collect();
+    if !divided.is_empty() {
+        let known = Known::of(pages, &divided);
+        for page in pages.iter_mut().filter(|page| page.contains(DIVIDED)) {
+            *page = rewritten(page, &known);
+        }
+    }
+    for page in pages.iter_mut().filter(|page| page.contains('\u{ad}')) {
+        page.retain(|character| character != '\u{ad}');
+    }
+}
+
+/// The words of a text; divided ones are one.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|character| !is_in_word(character)).filter(|word| !word.is_empty())
+}
+
+/// What is before and after each division of a word, in lower case.
+fn fragments(word: &str) -> impl Iterator<Item = (String, String)> {
+    let parts: Vec<&str> = word.split(DIVIDED).collect();
+    let pairs: Vec<_> =
+        parts.windows(2).map(|pair| (lower(pair[0].trim_end_matches(is_hyphen)), lower(pair[1]))).collect();
+    pairs.into_iter()
+}
+
+fn lower(text: &str) -> String {
+    text.to_lowercase()
+}
+
+/// How often the words in question stand in the document.
+struct Known<'w> {
+    counts: FxHashMap<String, usize>,
+    common: FxHashSet<&'w str>,
+}
+
+impl Known<'_> {
+    fn of(pages: &[String], divided: &[(String, String)]) -> Self {
+        let mut counts: FxHashMap<String, usize> = FxHashMap::default();
+        for (left, right) in divided {
+            for word in [format!("{left}{right}"), format!("{left}-{right}"), left.clone(), right.clone()] {
+                counts.entry(word).or_default();
+            }
+        }
+        for word in pages.iter().flat_map(|page| words(page)).filter(|word| !word.contains(DIVIDED)) {
+            let plain: String = word.chars().map(|c| if c == '\u{2010}' { '-' } else { c }).collect();
+            if let Some(count) = counts.get_mut(lower(plain.trim_matches('-')).as_str()) {
+                *count += 1;
+            }
+        }
+        Self { counts, common: WORDS.lines().collect() }
+    }
+
+    fn count(&self, word: &str) -> usize {
+        self.counts.get(word).copied().unwrap_or(0)
+    }
+
+    /// Whether the hyphen between `left` and `right` is the word's own.
+    fn keeps(&self, left: &str, right: &str) -> bool {
+        let joined = format!("{left}{right}");
+        let (whole, compound) = (self.count(&joined), self.count(&format!("{left}-{right}")));
+        if whole != compound {
+            return compound > whole;
+        }
+        if left.contains('-') {
+            return true;
+        }
+        let is_word = |part: &str| self.common.contains(part) || (part.chars().count() > 3 && self.count(part) > 0);
+        // What goes on after the second part, as in `state-of-the-art`, is looked at without it.
+        let right = right.split('-').next().unwrap_or(right);
+        !self.common.contains(joined.as_str()) && is_word(left) && is_word(right)
+    }
+}
+
+fn rewritten(page: &str, known: &Known<'_>) -> String {
+    let mut out = String::with_capacity(page.len());
+    let mut rest = page;
+    while let Some(place) = rest.find(DIVIDED) {
+        let (before, after) = (&rest[..place], &rest[place + DIVIDED.len_utf8()..]);
+        out.push_str(before);
+        let hyphen = out.pop().unwrap_or('-');
+        let start = out
+            .rfind(|character| !is_in_word(character))
+            .map_or(0, |at| at + out[at..].chars().next().map_or(1, char::len_utf8));
+        let end = after.find(|character| !is_in_word(character) || character == DIVIDED).unwrap_or(after.len());
+        if hyphen != '\u{ad}' && known.keeps(&lower(&out[start..]), &lower(after[..end].trim_end_matches(is_hyphen))) {
+            out.push(hyphen);
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(text: &str) -> String {
+        let mut pages = [text.replace('|', &DIVIDED.to_string())];
+        join(&mut pages);
+        let [page] = pages;
+        page
+    }
+
+    #[test]
+    fn a_divided_word_is_joined_and_a_compound_keeps_its_hyphen() {
+        assert_eq!(joined("powerful capabili-|ties"), "powerful capabilities");
+        assert_eq!(joined("the load-|bearing wall"), "the load-bearing wall");
+        assert_eq!(joined("an up-to-|date list"), "an up-to-date list");
+        assert_eq!(joined("die Wärmedäm-|mung"), "die Wärmedämmung");
+        assert_eq!(joined("some-|thing in-|side"), "something inside");
+    }
+
+    #[test]
+    fn the_document_decides_where_it_has_the_word() {
+        assert_eq!(joined("flow-|meter and flowmeter"), "flowmeter and flowmeter");
+        assert_eq!(joined("zor-|quil and zor-quil"), "zor-quil and zor-quil");
+        assert_eq!(
+            joined("Schleusen-|wärter; die Schleusen; der Schleusen-Wärter"),
+            "Schleusen-wärter; die Schleusen; der Schleusen-Wärter"
+        );
+    }
+
+    #[test]
+    fn soft_hyphens_go() {
+        assert_eq!(joined("Wert\u{ad}papier and load\u{ad}|bearing"), "Wertpapier and loadbearing");
+    }
+
+    #[test]
+    fn ends_of_lines_are_told_apart() {
+        assert_eq!(end_of("capabili-", "ties"), End::Divided);
+        assert_eq!(end_of("QN-", "4471"), End::Kept);
+        assert_eq!(end_of("Monday -", "friday"), End::Line);
+        assert_eq!(end_of("1990-", "1995"), End::Kept);
+        assert_eq!(end_of("the end", "of it"), End::Line);
+    }
+}

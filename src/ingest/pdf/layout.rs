@@ -1,0 +1,333 @@
+//! Characters and their places to lines and paragraphs in the order of reading.
+//!
+//! A PDF places strings; spaces, line ends and columns are mostly not in it, and the order of the file may be any. They
+//! are told from the places: a gap is a space, another baseline a line, a larger step than usual a paragraph, and a gap
+//! that many lines share separates columns (see [`columns`](super::columns)).
+
+use unicode_normalization::UnicodeNormalization;
+
+use super::columns::regions;
+use super::{bidi, hyphen};
+
+/// Text of one page, in bytes.
+const PAGE_TEXT_MAX: usize = 8 << 20;
+/// Strings of one page that stand apart.
+const PIECES_MAX: usize = 1 << 20;
+/// A gap of this part of the font size is a space; kerning stays below 0.1, spaces are 0.2 to 0.35, and 0.14 in lines that
+/// are set tight.
+const SPACE: f32 = 0.12;
+/// Kerning that moves back by more than this part of the size is no kerning.
+const BACK: f32 = -0.4;
+/// A line step this much larger than the usual one begins a paragraph.
+const PARAGRAPH: f32 = 1.35;
+/// What is drawn again within this part of the size is made bold that way.
+const AGAIN: f32 = 0.12;
+/// Part of the smaller of two heights that must be shared to be on one line: indices and exponents are.
+const SHARED: f32 = 0.5;
+
+/// A place on the page, seen along the direction of writing.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    /// Along the line.
+    pub(super) along: f32,
+    /// Across the lines, growing downwards.
+    pub(super) down: f32,
+    /// Size of the font on the page.
+    pub(super) size: f32,
+    /// Direction of writing, in degrees.
+    turn: i16,
+}
+
+impl Place {
+    /// At `(x, y)` of the page, written along the unit vector `direction`.
+    pub(super) fn new(x: f32, y: f32, direction: (f32, f32), size: f32) -> Self {
+        let (ux, uy) = direction;
+        let turn = uy.atan2(ux).to_degrees().round() as i16;
+        Self { along: x * ux + y * uy, down: x * uy - y * ux, size, turn: turn.rem_euclid(360) }
+    }
+}
+
+/// Characters without a gap between them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Piece {
+    pub(super) start: f32,
+    pub(super) end: f32,
+    /// The baseline.
+    pub(super) down: f32,
+    pub(super) size: f32,
+    /// Bytes in the text of the sheet.
+    text: (u32, u32),
+    /// A space was drawn before it.
+    space: bool,
+    turn: i16,
+}
+
+impl Piece {
+    /// How many bytes of text it has.
+    pub(super) fn length(&self) -> usize {
+        (self.text.1 - self.text.0) as usize
+    }
+
+    /// Its text in that of the sheet.
+    pub(super) fn text_in<'t>(&self, sheet: &'t str) -> &'t str {
+        &sheet[self.text.0 as usize..self.text.1 as usize]
+    }
+
+    fn top(&self) -> f32 {
+        self.down - 0.75 * self.size
+    }
+
+    fn bottom(&self) -> f32 {
+        self.down + 0.2 * self.size
+    }
+}
+
+/// What was drawn on one page.
+#[derive(Debug, Default)]
+pub(super) struct Sheet {
+    text: String,
+    pieces: Vec<Piece>,
+    /// Where the last character began in `text`, and its place.
+    last: Option<(usize, f32)>,
+    /// A space was drawn since.
+    space: bool,
+    /// What can be seen: left, bottom, right, top.
+    window: Option<[f32; 4]>,
+}
+
+impl Sheet {
+    /// An empty one; characters outside of `window` (left, bottom, right, top) are left out.
+    pub(super) fn new(window: Option<[f32; 4]>) -> Self {
+        Self { window, ..Self::default() }
+    }
+
+    /// Whether it has more than is read of a page.
+    pub(super) fn is_full(&self) -> bool {
+        self.text.len() > PAGE_TEXT_MAX || self.pieces.len() > PIECES_MAX
+    }
+
+    /// How much text there is so far, in bytes.
+    pub(super) fn length(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Adds what is drawn from `place` to `end` along the line.
+    pub(super) fn put(&mut self, raw: &str, place: Place, end: f32) {
+        let Place { along, down, size, turn } = place;
+        if raw.trim().is_empty() {
+            self.space = true;
+            return;
+        }
+        if !(along.is_finite() && down.is_finite() && end.is_finite() && size.is_finite()) || self.is_hidden(place) {
+            return;
+        }
+        let start = self.text.len();
+        clean(raw, &mut self.text);
+        if let (Some((begin, place)), Some(last)) = (self.last, self.pieces.last()) {
+            let again = last.turn == turn
+                && (down - last.down).abs() < AGAIN * size
+                && (along - place).abs() < AGAIN * size
+                && self.text[begin..start] == self.text[start..];
+            if again {
+                self.text.truncate(start);
+                return;
+            }
+        }
+        let space = std::mem::take(&mut self.space);
+        self.last = Some((start, along));
+        let text = (start as u32, self.text.len() as u32);
+        if let Some(last) = self.pieces.last_mut() {
+            let gap = along - last.end;
+            let on = !space
+                && last.turn == turn
+                && (down - last.down).abs() < 0.02 * size
+                && (size - last.size).abs() < 0.02 * size
+                && (BACK * size..=SPACE * size).contains(&gap);
+            if on {
+                last.end = last.end.max(end);
+                last.text.1 = text.1;
+                return;
+            }
+        }
+        self.pieces.push(Piece { start: along, end: end.max(along), down, size, text, space, turn });
+    }
+
+    /// Whether a character is outside of the page.
+    fn is_hidden(&self, place: Place) -> bool {
+        let Some([left, bottom, right, top]) = self.window else { return false };
+        let (sine, cosine) = f32::from(place.turn).to_radians().sin_cos();
+        let x = place.along * cosine + place.down * sine;
+        let y = place.along * sine - place.down * cosine;
+        let edge = place.size.max(1.0);
+        x < left - edge || x > right + edge || y < bottom - edge || y > top + edge
+    }
+
+    /// The text of the page. Words divided at the end of a line have [`hyphen::DIVIDED`] after their hyphen.
+    pub(super) fn into_text(self) -> String {
+        let mut turns: Vec<(i16, usize)> = Vec::new();
+        for piece in &self.pieces {
+            match turns.iter_mut().find(|(turn, _)| *turn == piece.turn) {
+                Some((_, length)) => *length += piece.length(),
+                None => turns.push((piece.turn, piece.length())),
+            }
+        }
+        // What most of the page is written in comes first; a sort that is stable keeps the order of the file else.
+        turns.sort_by_key(|(_, length)| std::cmp::Reverse(*length));
+        let mut out = Writer { text: String::with_capacity(self.text.len() * 9 / 8), sheet: &self.text };
+        for (turn, _) in turns {
+            let pieces = self.pieces.iter().filter(|piece| piece.turn == turn).copied().collect::<Vec<_>>();
+            let rightwards = !bidi::is_right_to_left(&self.text);
+            for rows in regions(pieces, rightwards, &self.text) {
+                out.region(&rows);
+            }
+        }
+        out.text
+    }
+}
+
+/// Pieces on one line, from left to right.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) pieces: Vec<Piece>,
+    /// Baseline and size of what is largest on it.
+    pub(super) down: f32,
+    pub(super) size: f32,
+}
+
+/// Pieces to lines, from the top.
+pub(super) fn rows(mut pieces: Vec<Piece>) -> Vec<Row> {
+    pieces.sort_by(|a, b| a.down.total_cmp(&b.down).then(a.start.total_cmp(&b.start)));
+    let mut rows: Vec<Row> = Vec::new();
+    for piece in pieces {
+        let joined = rows.iter_mut().rev().take(3).find(|row| belongs(&piece, row));
+        match joined {
+            Some(row) => {
+                if piece.size > row.size * 1.05 {
+                    (row.down, row.size) = (piece.down, piece.size);
+                }
+                row.pieces.push(piece);
+            }
+            None => rows.push(Row { down: piece.down, size: piece.size, pieces: vec![piece] }),
+        }
+    }
+    for row in &mut rows {
+        row.pieces.sort_by(|a, b| a.start.total_cmp(&b.start).then(a.down.total_cmp(&b.down)));
+    }
+    rows.sort_by(|a, b| a.down.total_cmp(&b.down));
+    rows
+}
+
+/// Whether a piece is on a line: on its baseline, or an index or exponent of it. Initials of several lines are not.
+fn belongs(piece: &Piece, row: &Row) -> bool {
+    let (small, large) = if piece.size < row.size { (piece.size, row.size) } else { (row.size, piece.size) };
+    if (piece.down - row.down).abs() < 0.15 * small {
+        return true;
+    }
+    let top = piece.top().max(row.down - 0.75 * row.size);
+    let bottom = piece.bottom().min(row.down + 0.2 * row.size);
+    large < 2.2 * small && bottom - top > SHARED * 0.95 * small
+}
+
+/// Puts lines together.
+struct Writer<'t> {
+    text: String,
+    sheet: &'t str,
+}
+
+impl Writer<'_> {
+    /// Adds a column, or all there is.
+    fn region(&mut self, rows: &[Row]) {
+        let mut usual: Option<f32> = None;
+        let mut before: Option<&Row> = None;
+        let mut lines: Vec<(bool, String)> = Vec::with_capacity(rows.len());
+        for row in rows {
+            let line = line(row, self.sheet);
+            if line.is_empty() {
+                continue;
+            }
+            let paragraph = match before {
+                None => true,
+                Some(last) => {
+                    let step = row.down - last.down;
+                    let size = row.size.max(last.size).max(f32::MIN_POSITIVE);
+                    let resized = (row.size - last.size).abs() > 0.15 * size;
+                    let known = usual.unwrap_or(step.min(2.2 * size));
+                    usual = Some(known.min(step.max(0.5 * size)));
+                    step > PARAGRAPH * known || resized
+                }
+            };
+            lines.push((paragraph, line));
+            before = Some(row);
+        }
+        // Which way a paragraph runs is a matter of all its lines.
+        let whole = lines.iter().map(|(_, line)| line.as_str()).collect::<Vec<_>>();
+        let leftwards = whole.iter().map(|line| bidi::balance(line)).sum::<i64>() > 0;
+        for (paragraph, line) in lines {
+            let line = if bidi::has_right_to_left(&line) { bidi::logical(&line, leftwards) } else { line };
+            self.break_line(paragraph, &line);
+            self.text.push_str(&line);
+        }
+    }
+
+    /// Ends the line before `next`; a word that was divided is marked as that.
+    fn break_line(&mut self, paragraph: bool, next: &str) {
+        if self.text.is_empty() {
+            return;
+        }
+        match hyphen::end_of(&self.text, next) {
+            hyphen::End::Divided => self.text.push(hyphen::DIVIDED),
+            hyphen::End::Kept => {}
+            hyphen::End::Line => self.text.push_str(if paragraph { "\n\n" } else { "\n" }),
+        }
+    }
+}
+
+/// The text of a row as it is seen, from left to right.
+fn line(row: &Row, sheet: &str) -> String {
+    let mut line = String::new();
+    let mut last: Option<&Piece> = None;
+    for piece in &row.pieces {
+        let text = piece.text_in(sheet);
+        if let Some(before) = last {
+            let size = piece.size.min(before.size);
+            let again = (piece.start - before.start).abs() < AGAIN * size
+                && (piece.down - before.down).abs() < AGAIN * size
+                && before.text_in(sheet) == text;
+            if again {
+                continue;
+            }
+            let gap = piece.start - before.end;
+            // Above one another on one line: a fraction.
+            let stacked = (piece.down - before.down).abs() > 0.9 * size;
+            if gap > SPACE * size || (piece.space && gap > BACK * size) || stacked {
+                line.push(' ');
+            }
+        }
+        line.push_str(text);
+        last = Some(piece);
+    }
+    line
+}
+
+/// Appends `raw`, which one code or mark stands for, with ligatures as letters, exotic spaces as spaces, and no control
+/// characters. Letters that are read from right to left go in as they are seen: lines are turned as a whole later.
+fn clean(raw: &str, text: &mut String) {
+    let start = text.len();
+    for character in raw.chars() {
+        match character {
+            ' '..='~' => text.push(character),
+            // Ligatures of Latin letters, and the shapes that Arabic letters take within words.
+            '\u{fb00}'..='\u{fb06}' | '\u{fb50}'..='\u{fdf1}' | '\u{fe70}'..='\u{fefc}' => {
+                text.extend(character.nfkc())
+            }
+            _ if character.is_whitespace() => text.push(' '),
+            _ if character.is_control() => {}
+            _ => text.push(character),
+        }
+    }
+    if text[start..].chars().nth(1).is_some() && bidi::has_right_to_left(&text[start..]) {
+        let seen = bidi::logical(&text[start..], true);
+        text.truncate(start);
+        text.push_str(&seen);
+    }
+}
