@@ -270,6 +270,7 @@ setup-build:
 .PHONY: setup-test
 setup-test: $(VENV)/installed $(SCANNERS)/installed $(NPM)/released/installed $(NPM)/coming/installed setup-guest
 	@$(call packages,age:age curl:curl openssl:openssl containerd:containerd skopeo:skopeo minisign:minisign file:file ip:iproute2 mount:mount \
+		groff:groff gs:ghostscript pdftotext:poppler-utils \
 		systemd-analyze:systemd systemd-sysusers:systemd systemd-tmpfiles:systemd unshare:util-linux)
 	# A GPU for the tests: Mesa's rasteriser.
 	if ! ls /usr/share/vulkan/icd.d/lvp_icd*.json >/dev/null 2>&1 || ! /sbin/ldconfig -p | grep -q 'libvulkan\.so\.1'; then

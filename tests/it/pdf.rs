@@ -1,6 +1,11 @@
-//! A small PDF writer: real files for the tests, with a text layer and nothing else.
+//! PDFs as programs make them, and a small PDF writer for the other tests: real files with a text layer and nothing else.
 
 use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use cairn::ingest::{Limits, MediaType, Source, parse};
 
 /// A page's worth of text about one thing.
 pub fn page_about(thing: &str) -> String {
@@ -56,4 +61,91 @@ pub fn encrypt(file: &[u8], password: &str) -> Vec<u8> {
     let mut encrypted = Vec::new();
     document.save_to(&mut encrypted).expect("writes");
     encrypted
+}
+
+/// Words of `expected` that `found` has, in the same order.
+fn words_in_order(expected: &[&str], found: &[&str]) -> usize {
+    let mut before = vec![0; found.len() + 1];
+    for word in expected {
+        let mut row = vec![0; found.len() + 1];
+        for (place, other) in found.iter().enumerate() {
+            row[place + 1] = if word == other { before[place] + 1 } else { row[place].max(before[place + 1]) };
+        }
+        before = row;
+    }
+    before[found.len()]
+}
+
+/// Asserts that at least 98 of 100 words of `expected` are read, in order, and none as a replacement.
+fn assert_reads(name: &str, file: &[u8], expected: &str) {
+    let source = Source { name, media_type: MediaType::Pdf, bytes: file };
+    let parsed = parse(&source, &Limits::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let found = &parsed.documents[0].text;
+    assert!(!found.contains(char::REPLACEMENT_CHARACTER), "{name}: {found}");
+    let (expected, found) =
+        (expected.split_whitespace().collect::<Vec<_>>(), found.split_whitespace().collect::<Vec<_>>());
+    let read = words_in_order(&expected, &found);
+    assert!(read * 100 >= expected.len() * 98, "{name}: {read} of {} words: {found:?}", expected.len());
+    assert!(found.len() * 98 <= expected.len() * 100, "{name}: {} words, not {}", found.len(), expected.len());
+}
+
+/// Files of Chromium, LibreOffice, TeX, WeasyPrint, cairo, ReportLab, fpdf2, groff and Ghostscript, beside the text that
+/// went into them: one to three columns, drawn down or across, right to left, an Asian font that is not embedded, bitmap
+/// fonts, a form.
+#[test]
+fn files_of_many_programs_are_read_in_the_order_of_their_text() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/pdf");
+    let mut files = 0;
+    for entry in fs::read_dir(&folder).expect("the folder") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "pdf") {
+            let expected = fs::read_to_string(path.with_extension("txt")).expect("its text");
+            assert_reads(&path.display().to_string(), &fs::read(&path).expect("a file"), &expected);
+            files += 1;
+        }
+    }
+    assert_eq!(files, 15);
+}
+
+/// What groff and Ghostscript make today is read as pdftotext reads it.
+#[test]
+fn the_text_is_that_of_pdftotext() {
+    let has = |program: &str| Command::new(program).arg("--version").output().is_ok();
+    if let Some(missing) = ["groff", "gs", "pdftotext"].iter().find(|program| !has(program)) {
+        assert!(std::env::var_os("CI").is_none(), "{missing} is missing; run: make setup-test");
+        println!("left out: {missing} is missing");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let body: String = (1..=40)
+        .map(|number| {
+            format!(
+                ".PP\nRule {number}: the officer of the first affiliated office files a flow sheet before the sluice is opened, \
+                 notes the difference of both gauges, and waits until it falls below \\fB{number}\\fP centimetres.\n"
+            )
+        })
+        .collect();
+    fs::write(folder.path().join("rules.ms"), format!(".TL\nRules of the lock\n.AU\nThe works office\n{body}"))
+        .expect("written");
+    fs::write(
+        folder.path().join("rules.1"),
+        format!(".TH RULES 1\n.SH NAME\nrules \\- of the lock\n.SH DESCRIPTION\n{body}"),
+    )
+    .expect("written");
+    for (name, how) in [
+        ("groff-ms.pdf", "groff -ms -Tpdf rules.ms > groff-ms.pdf"),
+        ("groff-man.pdf", "groff -man -Tpdf rules.1 > groff-man.pdf"),
+        ("times.pdf", "groff -ms -Tps rules.ms | gs -q -sDEVICE=pdfwrite -o times.pdf -"),
+        (
+            "helvetica.pdf",
+            "groff -ms -fH -Tps rules.ms | gs -q -sDEVICE=pdfwrite -dCompatibilityLevel=1.3 -o helvetica.pdf -",
+        ),
+        ("plain.pdf", "groff -ms -Tps rules.ms | gs -q -sDEVICE=pdfwrite -dCompressPages=false -o plain.pdf -"),
+    ] {
+        let made = Command::new("sh").args(["-c", how]).current_dir(folder.path()).status().expect("sh");
+        assert!(made.success(), "{how}");
+        let path = folder.path().join(name);
+        let text = Command::new("pdftotext").arg(&path).arg("-").output().expect("pdftotext");
+        assert_reads(name, &fs::read(&path).expect("made"), &String::from_utf8(text.stdout).expect("UTF-8"));
+    }
 }

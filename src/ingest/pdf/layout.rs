@@ -13,9 +13,9 @@ use super::{bidi, hyphen};
 const PAGE_TEXT_MAX: usize = 8 << 20;
 /// Strings of one page that stand apart.
 const PIECES_MAX: usize = 1 << 20;
-/// A gap of this part of the font size is a space; kerning stays below 0.1, spaces are 0.2 to 0.35, and 0.14 in lines that
-/// are set tight.
-const SPACE: f32 = 0.12;
+/// A gap of this part of the font size is a space; kerning stays below, spaces are 0.2 to 0.35, and 0.11 where they are
+/// set tight between letters that are moved together.
+const SPACE: f32 = 0.1;
 /// Kerning that moves back by more than this part of the size is no kerning.
 const BACK: f32 = -0.4;
 /// A line step this much larger than the usual one begins a paragraph.
