@@ -163,7 +163,7 @@ fn write(value: &str, area: Rect, sheet: &mut Sheet) {
         let place = Place::new(left + 2.0, first - f32::from(index) * 1.2 * size, (1.0, 0.0), size);
         let width = 0.5 * size * line.chars().count() as f32;
         // A space before, so that it never runs into what stands to its left.
-        sheet.put(" ", place, place.along);
+        sheet.put(" ", place, place.along + size);
         sheet.put(line, place, place.along + width);
     }
 }

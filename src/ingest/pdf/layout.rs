@@ -16,6 +16,8 @@ const PIECES_MAX: usize = 1 << 20;
 /// A gap of this part of the font size is a space; kerning stays below, spaces are 0.2 to 0.35, and 0.11 where they are
 /// set tight between letters that are moved together.
 const SPACE: f32 = 0.1;
+/// A space of less than this part of the size is none.
+const NO_SPACE: f32 = 0.05;
 /// Kerning that moves back by more than this part of the size is no kerning.
 const BACK: f32 = -0.4;
 /// A line step this much larger than the usual one begins a paragraph.
@@ -115,7 +117,8 @@ impl Sheet {
     pub(super) fn put(&mut self, raw: &str, place: Place, end: f32) {
         let Place { along, down, size, turn } = place;
         if raw.trim().is_empty() {
-            self.space = true;
+            // Word spacing may take back what a space is wide: then it separates nothing.
+            self.space |= end - along > NO_SPACE * size;
             return;
         }
         if !(along.is_finite() && down.is_finite() && end.is_finite() && size.is_finite()) || self.is_hidden(place) {
