@@ -281,9 +281,13 @@ impl fmt::Display for UnixMillis {
 impl FromStr for UnixMillis {
     type Err = jiff::Error;
 
-    /// Reads RFC 3339 (`2026-07-28T09:30:00Z`, any offset).
+    /// Reads RFC 3339 (`2026-07-28T09:30:00Z`, any offset). Without an offset it is UTC, and a date alone is its midnight.
     fn from_str(text: &str) -> Result<Self, jiff::Error> {
-        Ok(Self(text.parse::<jiff::Timestamp>()?.as_millisecond()))
+        let timestamp = text.parse::<jiff::Timestamp>().or_else(|error| {
+            let civil: jiff::civil::DateTime = text.parse().map_err(|_| error)?;
+            Ok::<_, jiff::Error>(civil.to_zoned(jiff::tz::TimeZone::UTC)?.timestamp())
+        });
+        Ok(Self(timestamp?.as_millisecond()))
     }
 }
 
@@ -337,5 +341,15 @@ mod tests {
     fn times_are_rfc_3339() {
         let time: UnixMillis = "2026-07-28T11:30:00+02:00".parse().expect("valid");
         assert_eq!(time.to_string(), "2026-07-28T09:30:00Z");
+    }
+
+    #[test]
+    fn a_time_without_an_offset_is_utc_and_a_date_is_its_midnight() {
+        for (text, time) in [("2026-11-01", "2026-11-01T00:00:00Z"), ("2026-11-01T12:30:00", "2026-11-01T12:30:00Z")] {
+            assert_eq!(text.parse::<UnixMillis>().expect(text).to_string(), time);
+        }
+        for text in ["", "yesterday", "2026-13-01", "01.11.2026", "2026"] {
+            assert!(text.parse::<UnixMillis>().is_err(), "{text}");
+        }
     }
 }

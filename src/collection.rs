@@ -186,6 +186,14 @@ pub enum WriteError {
     /// The model cannot answer.
     #[error(transparent)]
     Embed(#[from] EmbedError),
+    /// It is on stable storage, and searches do not see it.
+    #[error(
+        "it is written, on stable storage, and cannot be found yet: {reason}; the index is taken up again by itself, so nothing has to be written again"
+    )]
+    NotVisible {
+        /// Why the index does not have it.
+        reason: String,
+    },
     /// The node is stopping.
     #[error("the node is stopping; whether the write was done is not known")]
     Stopping,
@@ -206,7 +214,7 @@ impl WriteError {
             Self::Commit(error) => error.fault(),
             Self::Read(error) => error.fault(),
             Self::Embed(error) => error.fault(),
-            Self::Stopping => Fault::Environment,
+            Self::NotVisible { .. } | Self::Stopping => Fault::Environment,
         }
     }
 }
@@ -418,6 +426,16 @@ impl Library {
         description: &str,
         model: Option<&str>,
     ) -> Result<Arc<CollectionInfo>, WriteError> {
+        self.create(name, description, model, Until::Visible).await
+    }
+
+    async fn create(
+        &self,
+        name: &str,
+        description: &str,
+        model: Option<&str>,
+        until: Until,
+    ) -> Result<Arc<CollectionInfo>, WriteError> {
         if !is_collection_name(name) {
             return Err(WriteError::BadName { name: name.to_owned() });
         }
@@ -429,7 +447,7 @@ impl Library {
             model: info.name,
             dimensions: u32::try_from(info.dimensions).expect("a model has a few thousand dimensions"),
         });
-        let written = self.commit(vec![operation], Until::Visible).await?;
+        let written = self.commit(vec![operation], until).await?;
         match written.outcomes.first() {
             Some(Outcome::CollectionExists(_)) => Err(WriteError::CollectionExists { name: name.to_owned() }),
             _ => self.existing(name),
@@ -444,7 +462,8 @@ impl Library {
         if let Some(info) = self.collection(name) {
             return Ok((info, false));
         }
-        match self.create_collection(name, "", None).await {
+        // What is put into it is waited for, should that have to be visible.
+        match self.create(name, "", None, Until::Durable).await {
             Ok(info) => Ok((info, true)),
             // Somebody else was quicker.
             Err(WriteError::CollectionExists { .. }) => Ok((self.existing(name)?, false)),

@@ -58,7 +58,7 @@ pub(super) fn make_directory(path: &Path) -> Result<(), FileError> {
     }
     let make = || -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-        give_to_owner_of(path.parent(), &File::open(path)?)
+        give_to_owner_of(Some(folder_of(path)), &File::open(path)?)
     };
     make().map_err(FileError::at(path))
 }
@@ -66,7 +66,7 @@ pub(super) fn make_directory(path: &Path) -> Result<(), FileError> {
 /// Puts `bytes` into `path`, so that a power cut leaves the old content or the new one: under another name, synced, renamed.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let partial = path.with_added_extension("partial");
-    let directory = path.parent().unwrap_or(Path::new("."));
+    let directory = folder_of(path);
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
         give_to_owner_of(Some(directory), &file)?;
@@ -76,6 +76,11 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
         File::open(directory)?.sync_all()
     };
     write().map_err(FileError::at(path))
+}
+
+/// The folder that `path` is in: that of a name alone is the working directory.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// What root makes in the data directory of a node that runs as another user has to be readable by that user.

@@ -217,9 +217,50 @@ impl Views {
         let mut broken = self.broken.lock();
         if broken.is_none() {
             let text = with_causes(error);
-            tracing::error!(error = %text, "an index stopped following the log; the next start rebuilds it");
+            tracing::error!(error = %text, "an index stopped following the log; it is tried again, and the next start rebuilds it");
             *broken = Some(text);
         }
+    }
+
+    /// Whether an index failed.
+    fn has_failed(&self) -> bool {
+        self.lexical_failed.load(Ordering::Acquire) || self.vectors_failed.load(Ordering::Acquire)
+    }
+
+    /// Takes up an index that failed where it was last whole, and follows the log from there to `last`. Returns whether both
+    /// are whole now.
+    fn mend(&self, id: CollectionId, reader: &Reader, last: Lsn) -> bool {
+        if self.lexical_failed.load(Ordering::Acquire) {
+            match self.lexical.recover() {
+                Ok(applied) => {
+                    self.lexical_applied.store(applied.0, Ordering::Release);
+                    self.lexical_failed.store(false, Ordering::Release);
+                }
+                Err(error) => {
+                    tracing::debug!(error = %with_causes(&error), "an index cannot be taken up again yet");
+                    return false;
+                }
+            }
+        }
+        // A batch that failed there has changed nothing.
+        self.vectors_failed.store(false, Ordering::Release);
+        let before = self.broken.lock().take();
+        for change in reader.changes_between(self.applied(), last) {
+            match change {
+                Ok(change) if collection_of(&change) == Some(id) => self.apply(&change),
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, "a damaged record is left out of the indexes"),
+            }
+            if self.has_failed() {
+                break;
+            }
+        }
+        self.commit(last);
+        let is_whole = !self.has_failed();
+        if is_whole && before.is_some() {
+            tracing::info!(lsn = last.0, "an index follows the log again");
+        }
+        is_whole
     }
 
     /// Why an index of the collection no longer follows the log.
@@ -320,6 +361,10 @@ impl Position {
     pub(super) fn of(reader: &Reader) -> Self {
         Self { last: reader.last(), collections: reader.collections() }
     }
+
+    pub(super) fn last(&self) -> Lsn {
+        self.last
+    }
 }
 
 /// Brings views that are behind up to `position`. Cost: proportional to the log from the first record that is missing.
@@ -390,19 +435,25 @@ fn collection_of(change: &Change) -> Option<CollectionId> {
     }
 }
 
-/// Applies freshly committed changes to all views; visible after [`commit_all`].
+/// Applies freshly committed changes to all views; visible after [`commit_all`]. Returns whether each collection has its views.
 pub(super) fn follow(
     views: &parking_lot::RwLock<HashMap<CollectionId, Arc<Views>>>,
     config: &Config,
     changes: &[Change],
-) {
+) -> bool {
+    let mut is_whole = true;
     for change in changes {
         match &change.kind {
+            // It has them when others that were missing were made up for.
+            ChangeKind::CollectionCreated(info) if views.read().contains_key(&info.id) => {}
             ChangeKind::CollectionCreated(info) => match Views::open(config, info, vector::Trust::Verify) {
                 Ok(view) => {
                     views.write().insert(info.id, Arc::new(view));
                 }
-                Err(error) => tracing::error!(%error, collection = info.name, "no index for a new collection"),
+                Err(error) => {
+                    tracing::error!(error = %with_causes(&error), collection = info.name, "no index for a new collection");
+                    is_whole = false;
+                }
             },
             ChangeKind::CollectionDeleted(id) => {
                 let removed = views.write().remove(id);
@@ -420,12 +471,65 @@ pub(super) fn follow(
             }
         }
     }
+    is_whole
 }
 
-/// Makes everything that was applied visible, as the state of the log at `last`.
-pub(super) fn commit_all(views: &parking_lot::RwLock<HashMap<CollectionId, Arc<Views>>>, last: Lsn) {
+/// Makes everything that was applied visible, as the state of the log at `last`. Returns whether all of it is.
+pub(super) fn commit_all(views: &parking_lot::RwLock<HashMap<CollectionId, Arc<Views>>>, last: Lsn) -> bool {
     let current: Vec<Arc<Views>> = views.read().values().cloned().collect();
     current.iter().for_each(|view| view.commit(last));
+    !current.iter().any(|view| view.has_failed())
+}
+
+/// Takes up indexes that failed, and makes those that could not be made, as the state of the log at `last`. Returns whether all are
+/// whole now. Cost where one is not: the log since it was last whole.
+pub(super) fn mend(
+    views: &parking_lot::RwLock<HashMap<CollectionId, Arc<Views>>>,
+    config: &Config,
+    reader: &Reader,
+    last: Lsn,
+) -> bool {
+    let mut is_whole = true;
+    for info in reader.collections().into_iter().filter(|info| info.id.0 <= last) {
+        let known = views.read().get(&info.id).cloned();
+        let view = match known {
+            Some(view) if !view.has_failed() => continue,
+            Some(view) => view,
+            None => match Views::open(config, &info, vector::Trust::Verify) {
+                Ok(view) => {
+                    let view = Arc::new(view);
+                    views.write().insert(info.id, Arc::clone(&view));
+                    view
+                }
+                Err(error) => {
+                    tracing::debug!(error = %with_causes(&error), collection = info.name, "no index yet");
+                    is_whole = false;
+                    continue;
+                }
+            },
+        };
+        is_whole &= view.mend(info.id, reader, last);
+    }
+    is_whole
+}
+
+/// Why what was written to a collection up to `last` cannot be found; `None` when it can.
+pub(super) fn why_not_visible(
+    views: &parking_lot::RwLock<HashMap<CollectionId, Arc<Views>>>,
+    reader: &Reader,
+    collection: CollectionId,
+    last: Lsn,
+) -> Option<String> {
+    let view = views.read().get(&collection).cloned();
+    match view {
+        // It was deleted meanwhile, and nothing of it is to be found.
+        None if reader.collection_by_id(collection).is_none() => None,
+        None => Some("its indexes cannot be made".to_owned()),
+        Some(view) if view.has_failed() || view.applied() < last => {
+            Some(view.broken().unwrap_or_else(|| "its indexes are behind".to_owned()))
+        }
+        Some(_) => None,
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@
 //! answered by the writer, whoever wants it visible too by the indexer. While the indexer works on one group the writer can
 //! be syncing the next. When the queue is full the caller waits.
 //!
+//! An index that fails (no descriptor, no room) is taken up again where it was last whole, by the log. Nobody is told that a write is
+//! visible which is not: it is durable then, and that is what its caller is told.
+//!
 //! Making things visible has a price of its own (a small segment, merged later), so while nobody waits for it the indexer
 //! gathers what bulk loads write. Measured on 130,000 passages: half of the CPU went into small segments before.
 
@@ -40,6 +43,10 @@ const GROUP_REQUESTS: usize = 256;
 const PENDING_PASSAGES: usize = 8_000;
 /// How long what bulk loads wrote may stay invisible.
 const PENDING_TIME: Duration = Duration::from_millis(500);
+
+/// Between two attempts to take up an index that failed, at first and at most.
+const MENDING_PAUSE: Duration = Duration::from_millis(500);
+const MENDING_PAUSE_MAX: Duration = Duration::from_secs(300);
 
 /// What the caller of a write waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +84,61 @@ struct Group {
     changes: Vec<Change>,
     last: Lsn,
     /// Those who wait until it is visible.
-    replies: Vec<(Reply, Written)>,
+    replies: Vec<Waiting>,
+}
+
+/// Somebody who waits until what was written is visible.
+struct Waiting {
+    reply: Reply,
+    written: Written,
+    subject: Subject,
+}
+
+/// What somebody waits for to be visible.
+enum Subject {
+    /// Everything that was written before.
+    All,
+    /// What was written to these collections.
+    These(Vec<CollectionId>),
+}
+
+impl Subject {
+    fn of(request: &WriteRequest) -> Self {
+        if request.operations.is_empty() {
+            return Self::All;
+        }
+        let mut collections: Vec<CollectionId> = request
+            .operations
+            .iter()
+            .filter_map(|operation| match operation {
+                Operation::PutDocument(document) => Some(document.collection),
+                Operation::DeleteDocument { collection, .. } => Some(*collection),
+                Operation::CreateCollection(_)
+                | Operation::DeleteCollection { .. }
+                | Operation::RememberAnswer { .. } => None,
+            })
+            .collect();
+        collections.dedup();
+        Self::These(collections)
+    }
+
+    /// Adds the collections that were made, and leaves out those that there are not.
+    fn with(self, outcomes: &[Outcome]) -> Self {
+        match self {
+            Self::All => Self::All,
+            Self::These(mut collections) => {
+                for outcome in outcomes {
+                    match outcome {
+                        Outcome::CollectionCreated(id) => collections.push(*id),
+                        // Operations of one request are about one collection.
+                        Outcome::NoSuchCollection => return Self::These(Vec::new()),
+                        _ => {}
+                    }
+                }
+                Self::These(collections)
+            }
+        }
+    }
 }
 
 /// The way to the writer.
@@ -108,14 +169,14 @@ impl WriteQueue {
         let indexer = {
             let (readiness, metrics) = (readiness.clone(), metrics.clone());
             task::spawn_behind("indexer", move || {
-                let current = views.read().clone();
+                let (current, last) = (views.read().clone(), position.last());
                 views::catch_up(&current, &reader, position, |reached, last| {
                     readiness.hold("indexes", format!("{CATCHING_UP}: record {reached} of {last}"));
                 });
                 drop(current);
                 readiness.release("indexes");
                 bell.ring();
-                index(&views, &config, &committed, (&bell, &compactor), &metrics);
+                index(&views, &config, &reader, last, &committed, (&bell, &compactor), &metrics);
             })?
         };
         let writer = task::spawn_behind("log-writer", move || write(writer, waiting, &groups))?;
@@ -159,8 +220,8 @@ fn write(mut writer: Writer, mut waiting: mpsc::Receiver<Job>, groups: &sync_mps
             match job {
                 Job::Write { request, until, reply } => {
                     bytes += size_of(&request);
+                    replies.push((until, reply, Subject::of(&request)));
                     requests.push(request);
-                    replies.push((until, reply));
                 }
                 Job::Seal { reply } => {
                     seal = Some(reply);
@@ -174,7 +235,7 @@ fn write(mut writer: Writer, mut waiting: mpsc::Receiver<Job>, groups: &sync_mps
         if let Err(full) = writer.check_room(bytes as u64) {
             let (deletes, others): (Vec<_>, Vec<_>) =
                 requests.into_iter().zip(replies).partition(|(request, _)| request.only_deletes());
-            refuse(others.into_iter().map(|(_, reply)| reply).collect(), full);
+            refuse(others.into_iter().map(|(_, reply)| reply), full);
             (requests, replies) = deletes.into_iter().unzip();
         }
         if requests.is_empty() {
@@ -187,10 +248,11 @@ fn write(mut writer: Writer, mut waiting: mpsc::Receiver<Job>, groups: &sync_mps
             Ok(committed) => {
                 let last = committed.last;
                 let mut waiting = Vec::new();
-                for ((until, reply), outcomes) in replies.into_iter().zip(committed.outcomes) {
+                for ((until, reply, subject), outcomes) in replies.into_iter().zip(committed.outcomes) {
+                    let subject = subject.with(&outcomes);
                     let written = Written { outcomes, lsn: last };
                     match until {
-                        Until::Visible => waiting.push((reply, written)),
+                        Until::Visible => waiting.push(Waiting { reply, written, subject }),
                         // A caller that went away does not need its answer.
                         Until::Durable => drop(reply.send(Ok(written))),
                     }
@@ -199,7 +261,7 @@ fn write(mut writer: Writer, mut waiting: mpsc::Receiver<Job>, groups: &sync_mps
                     break;
                 }
             }
-            Err(error) => refuse(replies, error),
+            Err(error) => refuse(replies.into_iter(), error),
         }
         if let Some(reply) = seal {
             let _ = reply.send(writer.seal().map_err(|error| WriteError::Commit(Arc::new(error))));
@@ -210,13 +272,13 @@ fn write(mut writer: Writer, mut waiting: mpsc::Receiver<Job>, groups: &sync_mps
     }
 }
 
-fn refuse(replies: Vec<(Until, Reply)>, error: CommitError) {
-    if replies.is_empty() {
+fn refuse(replies: impl ExactSizeIterator<Item = (Until, Reply, Subject)>, error: CommitError) {
+    if replies.len() == 0 {
         return;
     }
     tracing::error!(%error, "a write failed");
     let error = Arc::new(error);
-    for (_, reply) in replies {
+    for (_, reply, _) in replies {
         let _ = reply.send(Err(WriteError::Commit(Arc::clone(&error))));
     }
 }
@@ -238,28 +300,34 @@ fn size_of(request: &WriteRequest) -> usize {
 }
 
 fn index(
-    views: &RwLock<HashMap<CollectionId, Arc<Views>>>,
+    views: &ViewsById,
     config: &Config,
+    reader: &Reader,
+    reached: Lsn,
     committed: &sync_mpsc::Receiver<Group>,
     (bell, compactor): (&Bell, &CompactorBell),
     metrics: &Metrics,
 ) {
-    let mut pending = Pending::default();
-    loop {
-        let group = match pending.since {
+    let (mut pending, mut mending) = (Pending::default(), Mending { reached, ..Mending::default() });
+    // One may have failed while it caught up.
+    mending.note(views::commit_all(views, reached));
+    let mut is_open = true;
+    while is_open {
+        let patience = [pending.left(), mending.left()].into_iter().flatten().min();
+        let group = match patience {
             None => committed.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(since) => committed.recv_timeout(PENDING_TIME.saturating_sub(since.elapsed())),
+            Some(patience) => committed.recv_timeout(patience),
         };
         match group {
             Ok(group) => {
-                views::follow(views, config, &group.changes);
+                mending.note(views::follow(views, config, &group.changes));
                 count(&group.changes, metrics);
                 pending.take(group);
                 // Whatever else is waiting goes into the same commit of the indexes.
                 while pending.passages < PENDING_PASSAGES
                     && let Ok(next) = committed.try_recv()
                 {
-                    views::follow(views, config, &next.changes);
+                    mending.note(views::follow(views, config, &next.changes));
                     count(&next.changes, metrics);
                     pending.take(next);
                 }
@@ -268,13 +336,20 @@ fn index(
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Disconnected) => is_open = false,
         }
-        pending.show(views, bell);
+        if let Some(last) = pending.last_change() {
+            mending.note(views::commit_all(views, last));
+            mending.reached = last;
+        }
+        mending.mend(views, config, reader);
+        pending.answer(views, reader, bell);
         compactor.ring();
     }
-    pending.show(views, bell);
 }
+
+/// The views by their collection.
+type ViewsById = RwLock<HashMap<CollectionId, Arc<Views>>>;
 
 /// What was applied to the indexes and is not visible yet.
 #[derive(Default)]
@@ -283,7 +358,7 @@ struct Pending {
     since: Option<Instant>,
     passages: usize,
     last: Lsn,
-    replies: Vec<(Reply, Written)>,
+    replies: Vec<Waiting>,
 }
 
 impl Pending {
@@ -294,17 +369,69 @@ impl Pending {
         self.replies.extend(group.replies);
     }
 
-    fn show(&mut self, views: &RwLock<HashMap<CollectionId, Arc<Views>>>, bell: &Bell) {
+    /// How long it may still wait.
+    fn left(&self) -> Option<Duration> {
+        self.since.map(|since| PENDING_TIME.saturating_sub(since.elapsed()))
+    }
+
+    fn last_change(&self) -> Option<Lsn> {
+        self.since.map(|_| self.last)
+    }
+
+    /// Answers those who wait, after everything was committed. What is not visible then is not called so.
+    fn answer(&mut self, views: &ViewsById, reader: &Reader, bell: &Bell) {
         let shown = std::mem::take(self);
         if shown.since.is_none() {
             return;
         }
-        views::commit_all(views, shown.last);
-        for (reply, written) in shown.replies {
+        for Waiting { reply, written, subject } in shown.replies {
+            let collections = match subject {
+                Subject::All => views.read().keys().copied().collect(),
+                Subject::These(collections) => collections,
+            };
+            let reason = collections.into_iter().find_map(|id| views::why_not_visible(views, reader, id, written.lsn));
             // A caller that went away does not need its answer.
-            let _ = reply.send(Ok(written));
+            let _ = reply.send(match reason {
+                None => Ok(written),
+                Some(reason) => Err(WriteError::NotVisible { reason }),
+            });
         }
         bell.ring();
+    }
+}
+
+/// Takes up indexes that failed: at once, and then more and more seldom.
+#[derive(Default)]
+struct Mending {
+    /// Up to where the views are to be.
+    reached: Lsn,
+    /// When to try; `None` when nothing is to be mended.
+    due: Option<Instant>,
+    pause: Duration,
+}
+
+impl Mending {
+    fn note(&mut self, is_whole: bool) {
+        if !is_whole {
+            self.due.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// How long until it is to be tried.
+    fn left(&self) -> Option<Duration> {
+        self.due.map(|due| due.saturating_duration_since(Instant::now()))
+    }
+
+    fn mend(&mut self, views: &ViewsById, config: &Config, reader: &Reader) {
+        if self.left().is_none_or(|left| left > Duration::ZERO) {
+            return;
+        }
+        if views::mend(views, config, reader, self.reached) {
+            *self = Self { reached: self.reached, ..Self::default() };
+            return;
+        }
+        self.pause = (self.pause * 2).clamp(MENDING_PAUSE, MENDING_PAUSE_MAX);
+        self.due = Some(Instant::now() + self.pause);
     }
 }
 

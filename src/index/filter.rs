@@ -9,7 +9,7 @@
 //!
 //! Operators: `eq` `ne` `in` `nin` `gt` `gte` `lt` `lte` `exists`, and `and` `or` `not` at any level; a leading `$` is
 //! allowed. Nested metadata is reached with dots: `owner.name`. A list in the metadata matches when one of its
-//! elements does. Strings compare by Unicode code points, so RFC 3339 dates in one offset compare by time.
+//! elements does, be it a value, an object or a list. A field exists when it is there and not null, whatever it holds. Strings compare by Unicode code points, so RFC 3339 dates in one offset compare by time.
 
 use serde_json::{Map, Value};
 
@@ -17,6 +17,9 @@ use crate::base::Fault;
 
 /// Deepest nesting of a filter.
 const DEPTH_MAX: usize = 16;
+/// Longest text that a filter compares with, in bytes. Of longer ones the index knows the beginning only, which is longer than this: so
+/// every comparison is right.
+pub(super) const TEXT_BYTES_MAX: usize = 1_024;
 /// Most conditions in one filter, counting each value of an `in`.
 const CONDITIONS_MAX: usize = 1_000;
 
@@ -229,6 +232,7 @@ fn ordered(name: &str, operator: &str, value: &Value) -> Result<Scalar, FilterEr
 
 fn scalar(name: &str, operator: &str, value: &Value) -> Result<Scalar, FilterError> {
     match value {
+        Value::String(text) if text.len() > TEXT_BYTES_MAX => Err(bad(name, operator, "a text of at most 1,024 bytes")),
         Value::String(text) => Ok(Scalar::Text(text.clone())),
         Value::Bool(value) => Ok(Scalar::Bool(*value)),
         Value::Number(number) => match (number.as_i64(), number.as_f64()) {
@@ -280,6 +284,7 @@ mod tests {
             (json!({"year": {"gt": true}}), "'gt' on 'year' takes a number or a string"),
             (json!({"year": {"gt": 1, "lt": "2"}}), "'range' on 'year' takes two numbers or two strings"),
             (json!({"or": {"a": 1}}), "'or' on 'or' takes a list of filters"),
+            (json!({"a": {"ne": "x".repeat(1_025)}}), "'ne' on 'a' takes a text of at most 1,024 bytes"),
         ] {
             assert_eq!(Filter::from_json(&filter).expect_err("invalid").to_string(), message);
         }

@@ -43,6 +43,8 @@ const WRITER_BYTES: usize = 48 << 20;
 /// A language counts for queries when at least one in this many entries is written in it.
 const LANGUAGE_SHARE: u64 = 50;
 const TOKENIZER: &str = "cairn";
+/// How entries are indexed. An index of another number is built anew.
+const FORMAT: u32 = 2;
 
 /// Why a lexical index could not be opened, written or searched.
 #[derive(Debug, thiserror::Error)]
@@ -134,11 +136,20 @@ impl Fields {
 }
 
 /// What a commit remembers beside its segments.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Payload {
+    /// How entries are indexed; see [`FORMAT`].
+    #[serde(default)]
+    format: u32,
     lsn: u64,
     /// Entries ever indexed, per language code.
     languages: BTreeMap<String, u64>,
+}
+
+impl Payload {
+    fn new() -> Self {
+        Self { format: FORMAT, lsn: 0, languages: BTreeMap::new() }
+    }
 }
 
 /// The lexical index of one collection.
@@ -207,12 +218,7 @@ impl LexicalIndex {
             Index::create(directory, schema, tantivy::IndexSettings::default())?
         };
         index.tokenizers().register(TOKENIZER, TextAnalyzer::from(DocumentTokenizer::default()));
-        let payload = match index.load_metas()?.payload {
-            Some(text) => {
-                serde_json::from_str(&text).map_err(|error| TantivyError::SchemaError(format!("payload: {error}")))?
-            }
-            None => Payload::default(),
-        };
+        let payload = read_payload(&index)?;
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         let searcher = LexicalSearcher::new(&reader, fields, &payload, words)?;
         Ok(Self {
@@ -224,6 +230,25 @@ impl LexicalIndex {
             writer: Mutex::new(Writing { writer: None, bulk: None, payload, uncommitted: false, dirty: false }),
             searcher: ArcSwap::from_pointee(searcher),
         })
+    }
+
+    /// Goes back to the last commit after a failure: what came later is to be fed again. Returns the LSN of that commit.
+    ///
+    /// # Errors
+    /// When its files cannot be read; the index takes nothing then.
+    pub fn recover(&self) -> Result<Lsn, LexicalError> {
+        let mut writing = self.writer.lock();
+        // What it holds and has not committed goes with it.
+        writing.writer = None;
+        let recover = || -> Result<Payload, TantivyError> {
+            let payload = read_payload(&self.index)?;
+            self.reader.reload()?;
+            Ok(payload)
+        };
+        writing.payload = recover().map_err(|source| self.engine(source))?;
+        writing.uncommitted = false;
+        self.publish(&writing.payload)?;
+        Ok(Lsn(writing.payload.lsn))
     }
 
     /// Says that much is coming which nobody can search before it is all there, or, with `None`, that it has come. Until then
@@ -451,6 +476,16 @@ impl LexicalIndex {
     fn engine(&self, source: TantivyError) -> LexicalError {
         LexicalError::Engine { path: self.path.clone(), source: Box::new(source) }
     }
+}
+
+fn read_payload(index: &Index) -> Result<Payload, TantivyError> {
+    let Some(text) = index.load_metas()?.payload else { return Ok(Payload::new()) };
+    let payload: Payload =
+        serde_json::from_str(&text).map_err(|error| TantivyError::SchemaError(format!("payload: {error}")))?;
+    if payload.format != FORMAT {
+        return Err(TantivyError::SchemaError("the index was written by another version".to_owned()));
+    }
+    Ok(payload)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::disk::{DiskFile, read_exact_at, side_by_side};
+use super::disk::{DiskFile, is_out_of_files, read_exact_at, side_by_side};
 use super::frame::{END_OF_BATCH, FRAME_HEADER, FrameHeader, PAYLOAD_MAX, SEGMENT_START, Salt, ZSTD};
 use super::log::{Log, Tail, segment_path};
 use crate::base::{Lsn, UnixMillis};
@@ -120,6 +120,8 @@ pub(crate) enum AppendError {
     Full { free: u64, needed: u64 },
     /// The log is as large as it may be; nothing was written and the next append may succeed.
     Quota { used: u64, limit: u64 },
+    /// No file may be opened for the next segment; nothing was written and the next append may succeed.
+    NoFiles { source: io::Error },
     /// A write or sync failed; whether the append is on the disk is unknown, and the writer takes no more.
     Failed { path: PathBuf, source: io::Error },
 }
@@ -265,7 +267,14 @@ impl LogWriter {
     fn roll(&mut self, first: Lsn, now: UnixMillis) -> Result<(), AppendError> {
         // Neither needs the other: what is cut off is reserved space, and a new segment without a frame holds nothing.
         let cut = || self.file.truncate(self.end).and_then(|()| self.file.sync_all());
-        let (cut, created) = side_by_side(cut, || self.log.create_segment(first, now));
+        let (cut, mut created) = side_by_side(cut, || self.log.create_segment(first, now));
+        if created.as_ref().err().is_some_and(is_out_of_files) {
+            // Those that are open for reading only are opened again when they are asked for.
+            self.log.forget_files();
+            // What the first attempt left has no frame.
+            let _ = self.log.disk.remove(&segment_path(&self.log.dir, first));
+            created = self.log.create_segment(first, now);
+        }
         cut.map_err(|source| self.failed(source))?;
         self.allocated = self.end;
         let file = match created {
@@ -273,7 +282,11 @@ impl LogWriter {
             Err(source) => {
                 let path = segment_path(&self.log.dir, first);
                 // Left in place it is removed at the next start, as it holds no frame.
-                let removed = self.log.disk.remove(&path).and_then(|()| self.log.disk.sync_dir(&self.log.dir));
+                let removed = self.log.disk.remove(&path);
+                if is_out_of_files(&source) && removed.as_ref().err().is_none_or(is_absent) {
+                    return Err(AppendError::NoFiles { source });
+                }
+                let removed = removed.and_then(|()| self.log.disk.sync_dir(&self.log.dir));
                 return Err(match (is_full(&source), removed) {
                     (true, Ok(())) => AppendError::Full { free: 0, needed: self.limits.reserve_bytes },
                     _ => AppendError::Failed { path, source },
@@ -312,6 +325,10 @@ impl LogWriter {
     fn failed(&self, source: io::Error) -> AppendError {
         AppendError::Failed { path: segment_path(&self.log.dir, self.first), source }
     }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }
 
 fn is_full(error: &io::Error) -> bool {

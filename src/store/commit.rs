@@ -193,6 +193,14 @@ pub enum CommitError {
         /// Bytes that it may have.
         limit: u64,
     },
+    /// The next segment cannot be opened; nothing was written, and a later commit succeeds once files may be opened again.
+    #[error(
+        "as many files are open as this process may have; nothing was written, try again, or raise the limit of open files"
+    )]
+    NoFiles {
+        /// What the system said.
+        source: io::Error,
+    },
     /// The log could not be written. Whether the group is in it shows at the next start; the store is read-only now.
     #[error("cannot write {path}")]
     Write {
@@ -211,13 +219,21 @@ pub enum CommitError {
 }
 
 impl CommitError {
+    /// Whether the same write may succeed in a moment, without anybody doing something about it.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::NoFiles { .. })
+    }
+
     /// Who can do something about it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::ReadOnly { .. } | Self::DiskFull { .. } | Self::QuotaReached { .. } | Self::Write { .. } => {
-                Fault::Environment
-            }
+            Self::ReadOnly { .. }
+            | Self::DiskFull { .. }
+            | Self::QuotaReached { .. }
+            | Self::NoFiles { .. }
+            | Self::Write { .. } => Fault::Environment,
             Self::Catalog { source } => source.fault(),
         }
     }
@@ -326,6 +342,8 @@ impl Writer {
             // That there is room for deletes says nothing about other writes.
             None if purpose == Purpose::Delete => return,
             None => WriterState::Writable,
+            // Nothing has changed: the next write is tried like any other.
+            Some(CommitError::NoFiles { .. }) => return,
             Some(CommitError::DiskFull { free, needed }) => WriterState::DiskFull { free: *free, needed: *needed },
             Some(CommitError::QuotaReached { used, limit }) => WriterState::QuotaReached { used: *used, limit: *limit },
             Some(error @ (CommitError::ReadOnly { .. } | CommitError::Write { .. } | CommitError::Catalog { .. })) => {
@@ -399,6 +417,7 @@ impl From<AppendError> for CommitError {
         match error {
             AppendError::Full { free, needed } => Self::DiskFull { free, needed },
             AppendError::Quota { used, limit } => Self::QuotaReached { used, limit },
+            AppendError::NoFiles { source } => Self::NoFiles { source },
             AppendError::Failed { path, source } => Self::Write { path, source },
         }
     }

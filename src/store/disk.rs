@@ -9,6 +9,13 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+/// Whether a call failed because this process, or the machine, may open no more files.
+pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let code = error.raw_os_error();
+    code == Some(Errno::MFILE.raw_os_error()) || code == Some(Errno::NFILE.raw_os_error())
+}
+
 /// A place for files.
 pub(crate) trait Disk: Send + Sync + 'static {
     /// Makes `path` and its parents, readable by the owner only; fine when it exists.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use super::OpenError;
-use super::disk::{Disk, DiskFile, RealDisk, read_exact_at, read_file, side_by_side};
+use super::disk::{Disk, DiskFile, RealDisk, is_out_of_files, read_exact_at, read_file, side_by_side};
 use super::frame::{
     Compacted, FORMAT, FRAME_HEADER, FrameHeader, HeaderCheck, PAYLOAD_MAX, SEGMENT_START, Salt, SegmentHeader, ZSTD,
 };
@@ -816,11 +816,23 @@ impl Log {
         Ok(read_exact_at(&*file, buffer, location.offset + skip)?)
     }
 
+    /// Closes what is open for reading, as far as nobody reads it at the moment. It is opened again when it is asked for.
+    pub(crate) fn forget_files(&self) {
+        self.files.lock().clear();
+    }
+
     fn file(&self, first: Lsn) -> io::Result<Arc<dyn DiskFile>> {
         if let Some(file) = self.files.lock().get(&first) {
             return Ok(Arc::clone(file));
         }
-        let file = self.disk.open(&segment_path(&self.dir, first), false)?;
+        let open = || self.disk.open(&segment_path(&self.dir, first), false);
+        let file = match open() {
+            Err(error) if is_out_of_files(&error) => {
+                self.forget_files();
+                open()?
+            }
+            opened => opened?,
+        };
         let mut files = self.files.lock();
         if files.len() >= OPEN_FILES_MAX
             && let Some(other) = files.keys().next().copied()

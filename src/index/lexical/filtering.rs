@@ -1,58 +1,63 @@
 //! Filters as tantivy queries over the metadata column.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use serde_json::{Map, Value};
 use tantivy::query::{AllQuery, BooleanQuery, EmptyQuery, ExistsQuery, Occur, Query, RangeQuery, TermQuery};
 use tantivy::schema::{Field, IndexRecordOption, OwnedValue, Type};
-use tantivy::{Index, TantivyError, Term};
+use tantivy::{DateTime, Index, TantivyError, Term};
 
 use super::super::filter::{self, Filter, Scalar};
 
-/// Longer strings are no values to filter by; they stay in the document's record only.
-const VALUE_BYTES_MAX: usize = 1_024;
+/// How much of a longer string is indexed. More than a filter may compare with, by more than a character that is cut: so what is
+/// left of a string compares with any text of a filter as the whole one does, and equals none.
+const VALUE_BYTES_MAX: usize = filter::TEXT_BYTES_MAX + 8;
 
-/// Metadata as the index takes it: nested objects flattened to dotted names, over-long strings and nulls left out. The
+/// Metadata as the index takes it: nested objects flattened to dotted names, lists as several values, nulls left out. The
 /// index takes a dot for a step into an object, so `a.b` finds `{"a": {"b": …}}` and `{"a.b": …}` alike.
-pub(super) fn indexable(metadata: &Map<String, Value>) -> std::collections::BTreeMap<String, OwnedValue> {
-    let mut flat = std::collections::BTreeMap::new();
+pub(super) fn indexable(metadata: &Map<String, Value>) -> BTreeMap<String, OwnedValue> {
+    let mut flat: BTreeMap<String, Vec<OwnedValue>> = BTreeMap::new();
     for (name, value) in metadata {
         flatten(name.clone(), value, &mut flat);
     }
-    flat
+    let one_or_list = |mut values: Vec<OwnedValue>| match values.pop() {
+        Some(only) if values.is_empty() => only,
+        last => OwnedValue::Array(values.into_iter().chain(last).collect()),
+    };
+    flat.into_iter().map(|(name, values)| (name, one_or_list(values))).collect()
 }
 
-fn flatten(name: String, value: &Value, flat: &mut std::collections::BTreeMap<String, OwnedValue>) {
+/// Stands for a field that is there and has no value to compare with. No filter asks for a date.
+const THERE: OwnedValue = OwnedValue::Date(DateTime::MIN);
+
+fn flatten(name: String, value: &Value, flat: &mut BTreeMap<String, Vec<OwnedValue>>) {
+    let mut put = |name: String, value| flat.entry(name).or_default().push(value);
     match value {
         Value::Null => {}
         Value::Object(fields) => {
+            if fields.values().all(Value::is_null) {
+                put(name.clone(), THERE);
+            }
             for (inner, value) in fields {
                 flatten(format!("{name}.{inner}"), value, flat);
             }
         }
         Value::Array(items) => {
-            let items: Vec<OwnedValue> = items.iter().filter_map(leaf).collect();
-            if !items.is_empty() {
-                flat.insert(name, OwnedValue::Array(items));
+            if items.iter().all(Value::is_null) {
+                put(name.clone(), THERE);
+            }
+            for item in items {
+                flatten(name.clone(), item, flat);
             }
         }
-        _ => {
-            if let Some(value) = leaf(value) {
-                flat.insert(name, value);
-            }
-        }
-    }
-}
-
-fn leaf(value: &Value) -> Option<OwnedValue> {
-    match value {
-        Value::String(text) => (text.len() <= VALUE_BYTES_MAX).then(|| OwnedValue::Str(text.clone())),
-        Value::Bool(value) => Some(OwnedValue::Bool(*value)),
-        Value::Number(number) => match number.as_i64() {
-            Some(integer) => Some(OwnedValue::I64(integer)),
-            None => number.as_f64().map(OwnedValue::F64),
+        Value::String(text) => put(name, OwnedValue::Str(text[..text.floor_char_boundary(VALUE_BYTES_MAX)].to_owned())),
+        Value::Bool(value) => put(name, OwnedValue::Bool(*value)),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(integer), _) => put(name, OwnedValue::I64(integer)),
+            (None, Some(float)) => put(name, OwnedValue::F64(float)),
+            (None, None) => put(name, THERE),
         },
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
@@ -65,6 +70,8 @@ pub(super) fn fields(index: &Index) -> Result<Vec<(String, &'static str)>, Tanti
             Type::I64 | Type::U64 => "integer",
             Type::F64 => "number",
             Type::Bool => "boolean",
+            // There, and nothing to compare with.
+            Type::Date => continue,
             _ => "string",
         };
         fields.insert(name.to_owned(), kind);

@@ -145,8 +145,10 @@ impl From<WriteError> for ToolError {
             WriteError::NoSuchCollection { .. } | WriteError::NoSuchDocument { .. } => "not_found",
             WriteError::CollectionExists { .. } | WriteError::Conflict { .. } => "conflict",
             WriteError::BadName { .. } | WriteError::NoSuchModel { .. } | WriteError::Prepare(_) => "bad_argument",
+            WriteError::Commit(error) if error.is_passing() => "overloaded",
             WriteError::Commit(_) => "read_only",
             WriteError::Read(_) | WriteError::Embed(_) => "internal",
+            WriteError::NotVisible { .. } => "not_visible",
             WriteError::Stopping => "overloaded",
         };
         Self { code, message: error.to_string(), fault }

@@ -158,7 +158,11 @@ fn fail_once(call: u64, failure: Failure, keep: Option<bool>) -> bool {
                     failed = true;
                     unknown = group;
                 }
-                Err(error @ (CommitError::Catalog { .. } | CommitError::QuotaReached { .. })) => panic!("{error}"),
+                Err(
+                    error @ (CommitError::Catalog { .. }
+                    | CommitError::QuotaReached { .. }
+                    | CommitError::NoFiles { .. }),
+                ) => panic!("{error}"),
             }
             assert_eq!(written(&reader), acknowledged, "reads go on");
         }
