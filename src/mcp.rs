@@ -12,6 +12,7 @@
 mod answers;
 mod arguments;
 mod direct;
+mod lenient;
 mod node_tools;
 mod place;
 mod prompts;
@@ -31,11 +32,15 @@ pub use direct::Wire;
 pub use node_tools::{NodeSnapshots, NodeTools};
 pub(crate) use node_tools::{disk_full, gpu_json, quota_reached, snapshots_json, verified_json};
 pub use place::Place;
-pub use server::Server;
+pub use server::{Server, WithoutStream};
 pub use tools::{Tool, definitions};
 
 /// The code of [`ToolError::overloaded`].
 pub const OVERLOADED: &str = "overloaded";
+
+/// What is said of a cursor that no answer gave.
+pub(crate) const UNKNOWN_CURSOR: &str =
+    "the cursor is not valid here; pass the next_cursor of the previous answer to the same question";
 
 /// Arguments of a call.
 pub type Arguments = Map<String, Value>;
@@ -107,7 +112,7 @@ pub struct Link {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ToolError {
-    /// Stable word for programs: `bad_argument`, `not_found`, `conflict`, `read_only`, `overloaded`, `internal`.
+    /// Stable word for programs: `bad_argument`, `not_found`, `conflict`, `read_only`, `overloaded`, `not_visible`, `internal`.
     pub code: &'static str,
     /// For people and models: what was found and what to do.
     pub message: String,

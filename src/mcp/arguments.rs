@@ -6,46 +6,61 @@ use schemars::generate::Contract;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use super::lenient::{self, Given, Mistake, What};
 use super::{Arguments, ToolError};
 
 /// Reads a tool's arguments.
 pub(super) fn read<T: for<'de> Deserialize<'de> + JsonSchema>(arguments: Arguments) -> Result<T, ToolError> {
-    serde_json::from_value(Value::Object(arguments)).map_err(|error| {
-        let message = error.to_string();
-        // The library would list the aliases as well, and speak of our types.
-        let message = match message.split_once(", expected ") {
-            Some((unknown, _)) if unknown.starts_with("unknown field") => {
-                let schema = super::schema::of::<T>(Contract::Deserialize);
-                let properties = schema.get("properties").and_then(Value::as_object);
-                let names: Vec<&str> =
-                    properties.into_iter().flat_map(|names| names.keys().map(String::as_str)).collect();
-                match names.as_slice() {
-                    [] => format!("{unknown}, expected no arguments"),
-                    names => format!("{unknown}, expected one of {}", names.join(", ")),
-                }
-            }
-            _ => message.replace("expected usize", WHOLE_NUMBER).replace("expected u64", WHOLE_NUMBER),
-        };
-        ToolError::bad_argument(message.replace('`', "'"))
+    T::deserialize(Given(Value::Object(arguments))).map_err(|mistake| {
+        let schema = Value::Object(super::schema::of::<T>(Contract::Deserialize));
+        ToolError::bad_argument(explain(&mistake, &schema))
     })
 }
 
-const WHOLE_NUMBER: &str = "expected a whole number of at least 0";
-
-/// A list, or one item that stands for a list of one.
-fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Given {
-        One(String),
-        Many(Vec<String>),
-        None(()),
+/// A mistake in words, with what the schema says of the right ones: the library would list the aliases as well.
+fn explain(mistake: &Mistake, schema: &Value) -> String {
+    let place = if mistake.place.is_empty() { String::new() } else { format!(" in {}", mistake.place) };
+    match &mistake.what {
+        What::Wrong(_) => mistake.to_string(),
+        What::Unknown { field, known } => {
+            let properties = properties_within(schema, known);
+            let names: Vec<&str> = properties.into_iter().flat_map(|names| names.keys().map(String::as_str)).collect();
+            match names.as_slice() {
+                [] => format!("unknown argument '{field}'{place}, expected no arguments"),
+                names => format!("unknown argument '{field}'{place}, expected one of {}", names.join(", ")),
+            }
+        }
+        What::Missing(field) => {
+            let described = properties_with(schema, field).and_then(|property| property["description"].as_str());
+            let described = described.map(|text| format!(": {text}")).unwrap_or_default();
+            format!("'{field}' is missing{place}{described}")
+        }
+        What::Twice { field, name } if field == name => format!("'{field}' is given twice{place}; give it once"),
+        What::Twice { field, name } => format!("'{field}' is given twice{place}, also as '{name}'; give one of them"),
     }
-    Ok(match Given::deserialize(deserializer)? {
-        Given::One(item) => vec![item],
-        Given::Many(items) => items,
-        Given::None(()) => Vec::new(),
-    })
+}
+
+/// The properties of the object in a schema, or in a part of it, whose fields are among these.
+fn properties_within<'a>(schema: &'a Value, known: &[&str]) -> Option<&'a Map<String, Value>> {
+    let fits = |properties: &&Map<String, Value>| properties.keys().all(|name| known.contains(&name.as_str()));
+    let own = schema.get("properties").and_then(Value::as_object).filter(fits);
+    own.or_else(|| parts(schema).find_map(|part| properties_within(part, known)))
+}
+
+/// The property of that name, the outermost first.
+fn properties_with<'a>(schema: &'a Value, field: &str) -> Option<&'a Value> {
+    let own = schema.get("properties").and_then(|properties| properties.get(field));
+    own.or_else(|| parts(schema).find_map(|part| properties_with(part, field)))
+}
+
+fn parts(schema: &Value) -> impl Iterator<Item = &Value> {
+    let (items, fields) = (schema.as_array(), schema.as_object());
+    items.into_iter().flatten().chain(fields.into_iter().flat_map(Map::values))
+}
+
+/// An object, also when it comes as JSON text.
+fn object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Ok(Option::<Value>::deserialize(deserializer)?.map(lenient::object_from_text))
 }
 
 /// A confirmation in words. A bare `true` confirms nothing, but says what is missing.
@@ -93,10 +108,10 @@ pub(super) struct Search {
     #[serde(alias = "q", alias = "question", alias = "text", alias = "queries")]
     pub query: String,
     /// Collections to search; all when left out.
-    #[serde(default, deserialize_with = "one_or_many", alias = "collection")]
+    #[serde(default, alias = "collection")]
     pub collections: Vec<String>,
     /// Only documents whose metadata matches, for example {"team": "storage", "year": {"gte": 2024}}. Operators: eq, ne, in, nin, gt, gte, lt, lte, exists; and, or, not.
-    #[serde(default, alias = "filters", alias = "where")]
+    #[serde(default, deserialize_with = "object", alias = "filters", alias = "where")]
     #[schemars(schema_with = "super::schema::object_schema")]
     pub filter: Option<Value>,
     /// hybrid (default), dense (meaning only) or lexical (words only).
@@ -119,10 +134,10 @@ pub(super) struct Search {
     /// Leaves out passages that score less, 0 to 1. Scores are relative to the best candidates of the same query.
     #[serde(default)]
     pub min_score: Option<f32>,
-    /// Only documents changed at or after this RFC 3339 time, in UTC.
+    /// Only documents changed at or after this RFC 3339 time; a date alone is its midnight in UTC.
     #[serde(default)]
     pub after: Option<String>,
-    /// Only documents changed before this RFC 3339 time, in UTC.
+    /// Only documents changed before this RFC 3339 time; a date alone is its midnight in UTC.
     #[serde(default)]
     pub before: Option<String>,
     /// convex (default: weighted scores) or rrf (reciprocal ranks).
@@ -166,14 +181,14 @@ pub(super) struct FindSimilar {
     #[serde(alias = "uri", alias = "document_id")]
     pub id: String,
     /// Collections to search; the document's own when left out.
-    #[serde(default, deserialize_with = "one_or_many", alias = "collection")]
+    #[serde(default, alias = "collection")]
     pub collections: Vec<String>,
     /// Passages wanted, 1 to 50. Default 8.
     #[serde(default, alias = "top_k", alias = "k", alias = "n")]
     #[schemars(range(min = 1, max = 50))]
     pub limit: Option<usize>,
     /// Only documents whose metadata matches; see search.
-    #[serde(default, alias = "filters", alias = "where")]
+    #[serde(default, deserialize_with = "object", alias = "filters", alias = "where")]
     #[schemars(schema_with = "super::schema::object_schema")]
     pub filter: Option<Value>,
     /// full, snippet (default) or ids.
@@ -204,7 +219,7 @@ pub(super) struct ListDocuments {
     #[serde(alias = "name")]
     pub collection: String,
     /// Only documents whose metadata matches; see search.
-    #[serde(default, alias = "where")]
+    #[serde(default, deserialize_with = "object", alias = "where")]
     #[schemars(schema_with = "super::schema::object_schema")]
     pub filter: Option<Value>,
     /// id (default) or updated (the last changed first).
@@ -323,13 +338,13 @@ pub(super) struct UpdateDocument {
 #[serde(deny_unknown_fields)]
 pub(super) struct DeleteDocuments {
     /// Ids from search or list_documents. Give either ids, or collection and filter.
-    #[serde(default, deserialize_with = "one_or_many", alias = "id")]
+    #[serde(default, alias = "id")]
     pub ids: Vec<String>,
     /// Collection for filter.
     #[serde(default)]
     pub collection: Option<String>,
     /// Deletes every document whose metadata matches; see search.
-    #[serde(default, alias = "where")]
+    #[serde(default, deserialize_with = "object", alias = "where")]
     #[schemars(schema_with = "super::schema::object_schema")]
     pub filter: Option<Value>,
     /// Only says what would be deleted.

@@ -1,9 +1,9 @@
 //! A search answered without the protocol library: the path that agents take thousands of times a second.
 //!
 //! Only a request in its plainest form is answered here: every field known, nothing optional in play, headers and body in
-//! agreement. Anything else, mistakes included, gets `None` and goes the ordinary way, so the protocol's rules stay in one
-//! place. Both ways give the same bytes for the same request; a test compares them. The whole result is kept as text with
-//! the cached answer, so a repeated question costs a lookup and a copy.
+//! agreement. Anything else gets `None` and goes the ordinary way, so the protocol's rules stay in one place. Both ways give the same
+//! bytes for the same request; a test compares them. The whole result is kept as text with the cached answer, so a repeated question
+//! costs a lookup and a copy.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -179,26 +179,31 @@ impl super::NodeTools {
         if !is_search || is_modern != meta.is_some() || !is_plain_id(request.id.get()) {
             return None;
         }
-        let rendered: Arc<Rendered> = match self.search(arguments, principal).await {
-            Ok(rendered) => rendered,
-            Err(error) if error.code == OVERLOADED => {
-                self.observe(Tool::Search, false, start);
-                return Some(Err(Busy));
+        let searched: Result<Arc<Rendered>, ToolError> = self.search(arguments, principal).await;
+        self.observe(Tool::Search, searched.is_ok(), start);
+        let failure;
+        let members = match &searched {
+            Ok(rendered) => rendered.members.as_str(),
+            Err(error) if error.code == OVERLOADED => return Some(Err(Busy)),
+            Err(error) => {
+                let mut result = super::server::failure(error);
+                // Written below, where it is due.
+                result.result_type = None;
+                failure = serde_json::to_string(&result).expect("plain data serialises");
+                // Without the braces around them.
+                &failure[1..failure.len() - 1]
             }
-            // A mistake in the arguments is worded where all mistakes are.
-            Err(_) => return None,
         };
         let id = request.id.get();
-        let mut response = Vec::with_capacity(rendered.members.len() + id.len() + 64);
+        let mut response = Vec::with_capacity(members.len() + id.len() + 64);
         response.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
         response.extend_from_slice(id.as_bytes());
         response.extend_from_slice(b",\"result\":{");
         if is_modern {
             response.extend_from_slice(b"\"resultType\":\"complete\",");
         }
-        response.extend_from_slice(rendered.members.as_bytes());
+        response.extend_from_slice(members.as_bytes());
         response.extend_from_slice(b"}}");
-        self.observe(Tool::Search, true, start);
         Some(Ok(response))
     }
 }

@@ -77,8 +77,9 @@ impl Server {
     ) -> Result<(Vec<Resource>, Option<String>), ErrorData> {
         let position: (String, String) = match cursor.filter(|cursor| !cursor.is_empty()) {
             None => (String::new(), String::new()),
-            Some(cursor) => serde_json::from_str(cursor)
-                .map_err(|_| ErrorData::invalid_params("the cursor is not one of ours", None))?,
+            Some(cursor) => {
+                serde_json::from_str(cursor).map_err(|_| ErrorData::invalid_params(super::UNKNOWN_CURSOR, None))?
+            }
         };
         let listed = self.ask(principal, Tool::ListCollections, json!({})).await?;
         let mut names: Vec<&str> =
@@ -148,7 +149,7 @@ impl ServerHandler for Server {
         };
         let arguments: Arguments = request.arguments.unwrap_or_default();
         let principal = principal(&context);
-        let answer = match context.meta.get_progress_token() {
+        let answer = match context.meta.get_progress_token().filter(|_| takes_stream(&context)) {
             None => self.provider.call(tool, arguments, principal, &NoProgress).await,
             Some(token) => {
                 let (progress, reporter) = PeerProgress::start(token, context.peer.clone());
@@ -308,7 +309,7 @@ fn resource_link(link: Link) -> ContentBlock {
 
 /// The words for the model, the code for programs. Not as structured content: clients check that against the schema of
 /// answers even when the call failed.
-fn failure(error: &ToolError) -> CallToolResult {
+pub(super) fn failure(error: &ToolError) -> CallToolResult {
     let mut result = CallToolResult::error(vec![ContentBlock::text(error.message.clone())]);
     let mut meta = MetaObject::default();
     meta.insert("cairn/error".to_owned(), error.to_json()["error"].take());
@@ -320,6 +321,15 @@ fn failure(error: &ToolError) -> CallToolResult {
 fn principal(context: &RequestContext<RoleServer>) -> Principal {
     let head = context.extensions.get::<http::request::Parts>();
     head.and_then(|head| head.extensions.get().copied()).unwrap_or(Principal::Local)
+}
+
+/// In a request's head: the client takes an answer in one piece only, so there are no messages before it.
+#[derive(Debug, Clone, Copy)]
+pub struct WithoutStream;
+
+fn takes_stream(context: &RequestContext<RoleServer>) -> bool {
+    let head = context.extensions.get::<http::request::Parts>();
+    head.is_none_or(|head| head.extensions.get::<WithoutStream>().is_none())
 }
 
 fn protocol_error(error: &ToolError) -> ErrorData {

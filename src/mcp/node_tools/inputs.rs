@@ -5,7 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
 use super::super::arguments::{self, ConflictArgument, DetailArgument};
-use super::super::{ToolError, place};
+use super::super::{ToolError, UNKNOWN_CURSOR, place};
 use super::NodeTools;
 use crate::base::UnixMillis;
 use crate::collection::{Body, Conflict, DocumentInput, MediaType};
@@ -15,9 +15,7 @@ use crate::retrieval::{self, Detail, SearchError};
 pub(super) fn cursor(text: Option<&str>) -> Result<usize, ToolError> {
     match text {
         None | Some("") => Ok(0),
-        Some(text) => text.parse().map_err(|_| {
-            ToolError::bad_argument("the cursor is not one of ours; pass next_cursor of the previous answer")
-        }),
+        Some(text) => text.parse().map_err(|_| ToolError::bad_argument(UNKNOWN_CURSOR)),
     }
 }
 
@@ -38,7 +36,9 @@ pub(super) fn filter(
         if let Some(text) = text
             && text.parse::<UnixMillis>().is_err()
         {
-            let message = format!("{name} is '{text}', expected an RFC 3339 time such as 2026-07-28T09:30:00Z");
+            let message = format!(
+                "{name} is '{text}', expected an RFC 3339 time such as 2026-07-28T09:30:00Z, or a date such as 2026-07-28"
+            );
             return Err(ToolError::bad_argument(message));
         }
     }
@@ -130,7 +130,10 @@ pub(super) fn input(
         None => None,
         Some(Ok(time)) => Some(time),
         Some(Err(_)) => {
-            return Err(refuse("expires_at is no RFC 3339 time such as 2026-07-28T09:30:00Z".to_owned()));
+            let found: String = given.expires_at.unwrap_or_default().chars().take(80).collect();
+            return Err(refuse(format!(
+                "expires_at is '{found}', expected an RFC 3339 time such as 2026-07-28T09:30:00Z, or a date such as 2026-07-28"
+            )));
         }
     };
     Ok(DocumentInput {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::super::answers;
 use super::super::arguments::{self, OrderArgument};
 use super::super::direct::Rendered;
-use super::super::{Place, ToolError};
+use super::super::{Place, ToolError, UNKNOWN_CURSOR};
 use super::inputs::cursor;
 use super::shapes::{summary, url_of};
 use crate::base::NodeId;
@@ -18,6 +18,9 @@ use crate::retrieval::{self, Filter, Retrieval, SearchError, estimate_tokens, sh
 const FETCH_TOKENS: usize = 8_000;
 /// Documents on one page of a list.
 pub(super) const PAGE_MAX: usize = 1_000;
+/// Documents whose ids are compared with one that does not exist, and how many of them are named.
+const NEAR_LOOKED_AT: usize = 10_000;
+const NEAR_MAX: usize = 3;
 /// Rendered answers kept beside the answers themselves.
 const RENDERED_MAX: usize = 1_024;
 
@@ -41,11 +44,7 @@ impl Reading {
 
     /// The document that an id names: as a whole id first, then with its end as a passage's number.
     pub(super) fn find(&self, id: &str, collection: Option<&str>) -> Result<(Place, Arc<DocumentRecord>), ToolError> {
-        let unknown = || {
-            ToolError::not_found(format!(
-                "there is no document '{id}'; expected an id from search or list_documents, such as collection/document"
-            ))
-        };
+        let unknown = || self.unknown(id, collection);
         let place = match collection {
             Some(collection) => Place::within(collection, id),
             None => Place::parse(id),
@@ -61,11 +60,62 @@ impl Reading {
             }
         };
         let document = self.library.passages().document(entry.lsn).map_err(SearchError::from)?;
-        if !self.library.is_current(&document) || place.passage.is_some_and(|passage| passage >= document.chunks.len())
-        {
+        if !self.library.is_current(&document) {
             return Err(unknown());
         }
-        Ok((place, document))
+        let total = document.chunks.len();
+        match place.passage {
+            Some(passage) if passage >= total => {
+                let whole = Place { passage: None, ..place };
+                let has = match total {
+                    0 => "no passages".to_owned(),
+                    1 => "one passage, 0".to_owned(),
+                    total => format!("passages 0 to {}", total - 1),
+                };
+                Err(ToolError::not_found(format!("there is no passage '{id}': document '{whole}' has {has}")))
+            }
+            _ => Ok((place, document)),
+        }
+    }
+
+    /// That there is no such document, and which there are that may be meant.
+    fn unknown(&self, id: &str, collection: Option<&str>) -> ToolError {
+        let shown: String = id.chars().take(200).collect();
+        let near = self.near(id, collection);
+        let hint = if near.is_empty() {
+            "expected an id from search or list_documents, such as collection/document".to_owned()
+        } else {
+            let near: Vec<String> = near.iter().map(|near| format!("'{near}'")).collect();
+            format!("did you mean {}?", near.join(" or "))
+        };
+        ToolError::not_found(format!("there is no document '{shown}'; {hint}"))
+    }
+
+    /// Ids that end as `id` does: what is cited, or remembered, is often the end of an id. The longer the common end the better.
+    fn near(&self, id: &str, collection: Option<&str>) -> Vec<String> {
+        let wanted = id.split('#').next().unwrap_or(id).trim_start_matches("ctx://").to_lowercase();
+        let wanted: Vec<&str> = wanted.split('/').filter(|part| !part.is_empty()).collect();
+        let named = collection.or_else(|| id.split_once('/').map(|(name, _)| name));
+        let mut collections = self.library.collections();
+        collections.sort_by_key(|info| Some(info.name.as_str()) != named);
+        let (mut left, mut near) = (NEAR_LOOKED_AT, Vec::new());
+        for info in collections {
+            let Ok(entries) = self.library.reader().list(info.id, None, "", left) else { continue };
+            left -= entries.len();
+            for (document, _) in entries {
+                let lower = document.to_lowercase();
+                let common =
+                    lower.rsplit('/').zip(wanted.iter().rev()).take_while(|(own, other)| own == *other).count();
+                if common > 0 {
+                    near.push((common, Place { collection: info.name.clone(), document, passage: None }.to_string()));
+                }
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        near.sort_by_key(|(common, _)| std::cmp::Reverse(*common));
+        near.into_iter().take(NEAR_MAX).map(|(_, id)| id).collect()
     }
 
     pub(super) fn fetch(&self, given: &arguments::Fetch) -> Result<answers::FetchAnswer, ToolError> {
@@ -79,7 +129,7 @@ impl Reading {
         if let Some(chunk) = given.chunk {
             if chunk >= total {
                 return Err(ToolError::bad_argument(format!(
-                    "chunk is {chunk}, the document has {total}, counted from 0"
+                    "chunk is {chunk}, the document has {total} passages, counted from 0"
                 )));
             }
             place.passage = Some(chunk);
@@ -235,7 +285,12 @@ impl Reading {
             entries.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.lsn));
         }
         if let Some(after) = after {
-            let lsn: u64 = after.parse().unwrap_or_default();
+            // By id any text is a place in the order, by time it is a position of the log.
+            let lsn: u64 = match after.parse() {
+                Ok(lsn) => lsn,
+                Err(_) if by_id => 0,
+                Err(_) => return Err(ToolError::bad_argument(UNKNOWN_CURSOR)),
+            };
             entries.retain(|(id, entry)| if by_id { id.as_str() > after } else { entry.lsn.0 < lsn });
         }
         let last = entries.get(limit).and_then(|_| entries.get(limit - 1));
