@@ -1,14 +1,19 @@
 //! HTTP: MCP at `/mcp`, the tools and the sources as REST under `/v1`, and the admin listener.
 //!
-//! Invariants: a request is refused at once when too many are being answered; a body, a header and the time to send them
-//! are bounded; requests from web pages of other origins are refused (DNS rebinding). The admin listener runs on its
+//! Invariants: a request is refused at once when too many are being answered; a body, a head and the time to send them are bounded,
+//! and nothing of a body is waited for before its request was let in; requests from web pages of other origins are refused (DNS rebinding). The admin listener runs on its
 //! own thread, so that health and metrics answer while everything else is busy.
 
 mod admin;
+mod body;
+mod connections;
 mod front;
 mod guard;
 mod handshake;
+mod holding;
 mod listener;
+mod rpc;
+mod socket;
 mod sources;
 mod stdio;
 mod unread;
@@ -35,8 +40,9 @@ use crate::task::{Drain, Readiness};
 use crate::telemetry::Metrics;
 
 pub use admin::Admin;
+pub use body::BodyLimits;
 pub use front::Front;
-pub use listener::{ListenError, Listener};
+pub use listener::{Limits, ListenError, Listener};
 pub(crate) use sources::outcome_json as source_outcome_json;
 pub use stdio::{StdioError, answer_stdio};
 
@@ -54,8 +60,8 @@ pub struct Config {
     pub authority: Option<String>,
     /// Names allowed in `Host` and `Origin` besides loopback ones.
     pub allowed_hosts: Vec<String>,
-    /// Largest request body.
-    pub request_bytes_max: usize,
+    /// How request bodies are received.
+    pub bodies: BodyLimits,
     /// Requests answered at once.
     pub in_flight_max: usize,
     /// How long a stop waits for requests in flight.
@@ -80,11 +86,7 @@ pub fn front(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &
     );
     let guard =
         guard::Guard::new(config.door.clone(), config.allowed_hosts.clone(), config.in_flight_max, metrics.clone());
-    let guard = Arc::new(guard);
     let authority: Option<Arc<str>> = config.authority.as_deref().map(Arc::from);
-    // Without a token: a client needs it before it can send one in confidence.
-    let authority = get(move || hand_out(authority.clone()))
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&guard), guard::check_host));
     let router = Router::new()
         .route("/", get(greeting))
         .route("/v1/tools/{tool}", post(call_tool))
@@ -93,14 +95,13 @@ pub fn front(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &
         .route("/v1/snapshots/verify", post(sources::verify_snapshot))
         .route("/v1/collections/{collection}/sources", get(sources::list))
         .route("/v1/collections/{collection}/sources/{*source}", post(sources::sync).delete(sources::remove))
-        .layer(DefaultBodyLimit::max(config.request_bytes_max))
+        // Bodies come here whole, and within their limit.
+        .layer(DefaultBodyLimit::disable())
         .route_service("/mcp", service)
+        .route(front::AUTHORITY, get(move || hand_out(authority.clone())))
         .fallback(not_found)
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&guard), guard::check))
-        .route("/authority.pem", authority)
-        .layer(axum::middleware::from_fn(unread::tell))
         .with_state(Shared { tools: Arc::clone(&tools), library });
-    Front::new(guard, tools, router)
+    Front::new(guard, body::Bodies::new(config.bodies), tools, router)
 }
 
 fn mcp_config(config: &Config, drain: &Drain) -> rmcp::transport::streamable_http_server::StreamableHttpServerConfig {
@@ -108,7 +109,7 @@ fn mcp_config(config: &Config, drain: &Drain) -> rmcp::transport::streamable_htt
         // Sessions would keep state per client; nothing here needs any.
         .with_legacy_session_mode(false)
         .with_json_response(true)
-        .with_max_request_body_bytes(config.request_bytes_max)
+        .with_max_request_body_bytes(config.bodies.bytes_max)
         .with_cancellation_token(drain.token())
         // Host and Origin are checked once for all routes, by the guard.
         .disable_allowed_hosts()

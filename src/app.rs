@@ -4,6 +4,7 @@
 //! flight, background work, indexes, log. What is acknowledged is on stable storage at every moment in between.
 
 mod doors;
+mod limits;
 mod memory;
 mod snapshots;
 mod supervisor;
@@ -51,9 +52,6 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 /// How long a restart waits for what still uses the closed log.
 const REOPEN_PATIENCE: Duration = Duration::from_secs(30);
-/// Files and connections that a node may have open, when the machine lets it: what systems set for a login is fewer than the
-/// connections that a listener takes.
-const OPEN_FILES: u64 = 16_384;
 /// Documents removed in one sweep.
 const SWEEP_DOCUMENTS: usize = 1_000;
 
@@ -177,13 +175,14 @@ impl Node {
             door: doors.server.clone(),
             authority: doors.authority().map(|authority| authority.pem.clone()),
             allowed_hosts: doors.allowed_hosts(config),
-            request_bytes_max: config.server.request_bytes_max.as_usize(),
+            bodies: limits::of_bodies(config),
             in_flight_max: config.server.in_flight_max,
             drain_timeout: config.server.drain_timeout,
         };
         let front = api::front(&server, Arc::clone(&self.tools), &self.metrics, drain);
         let tls = doors.identity.clone().filter(|_| running.tls);
-        let serving = task::spawn("serve", listener.serve(front, tls, drain.clone(), server.drain_timeout));
+        let (limits, _) = limits::of_listeners(config);
+        let serving = task::spawn("serve", listener.serve(front, tls, limits, drain.clone(), server.drain_timeout));
         let sweeping = task::spawn("sweep", sweep(Arc::clone(self), drain.clone()));
         // Written last: whoever reads it finds the port answered.
         if let Err(error) = running.write(&config.data_dir) {
@@ -378,7 +377,7 @@ enum Ended {
 /// # Errors
 /// When an address cannot be had or the data directory cannot be opened.
 pub fn serve(config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) -> anyhow::Result<()> {
-    raise_open_files();
+    limits::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("cairn")
@@ -389,16 +388,6 @@ pub fn serve(config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) ->
     let result = serve_on(&runtime, config, new_token, ready);
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
-}
-
-/// As many open files as the machine allows without asking, up to [`OPEN_FILES`]. Where it allows fewer, connections wait.
-fn raise_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
-    if limit.current.is_some_and(|current| current < wanted) {
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
-    }
 }
 
 fn serve_on(runtime: &Runtime, config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) -> anyhow::Result<()> {
@@ -420,6 +409,7 @@ fn serve_on(runtime: &Runtime, config: &Config, new_token: bool, ready: impl FnO
             config.admin_listen,
             doors.admin.clone(),
             doors.identity_at(&config, config.admin_listen),
+            limits::of_listeners(&config).1,
             doors.allowed_hosts(&config),
             readiness.clone(),
             metrics.clone(),

@@ -89,6 +89,18 @@ pub struct Server {
     pub allowed_hosts: Vec<String>,
     /// Largest request body.
     pub request_bytes_max: ByteSize,
+    /// How long a request's body may take.
+    pub body_timeout: Duration,
+    /// Bytes a second that must come of a body.
+    pub body_rate_min: ByteSize,
+    /// Bytes of the bodies that are being received and answered, together.
+    pub bodies_bytes_max: ByteSize,
+    /// Connections at once.
+    pub connections_max: usize,
+    /// How long a client may take to send a request's head, or to send another request.
+    pub head_timeout: Duration,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
     /// Requests answered at once.
     pub in_flight_max: usize,
     /// How long a stop waits for requests in flight.
@@ -488,6 +500,17 @@ impl Checker<'_> {
         }
     }
 
+    /// How long somebody else is waited for.
+    fn patience(&mut self, key: &str) -> Duration {
+        let (least, most) = (Duration::from_secs(1), Duration::from_secs(86_400));
+        let patience = self.duration(key);
+        if !(least..=most).contains(&patience) && patience != Duration::ZERO {
+            let found = self.setting(key).value.to_string();
+            self.problem(key, format!("found {found}, expected a duration from 1s to 1d"));
+        }
+        patience
+    }
+
     fn text(&mut self, key: &str) -> String {
         match self.setting(key).value.as_str() {
             Some(text) => text.to_owned(),
@@ -561,8 +584,14 @@ fn check(settings: &[Setting], overrides: &Overrides, problems: &mut Vec<Problem
             tls_names: tls_names(&mut checker),
             service: service(&mut checker),
             token_file: checker.path("server.token_file"),
-            allowed_hosts: checker.texts("server.allowed_hosts"),
+            allowed_hosts: allowed_hosts(&mut checker),
             request_bytes_max,
+            body_timeout: checker.patience("server.body_timeout"),
+            body_rate_min: checker.size("server.body_rate_min", 0),
+            bodies_bytes_max: checker.size("server.bodies_bytes_max", 1 << 20),
+            connections_max: checker.count("server.connections_max", 8..=1_000_000),
+            head_timeout: checker.patience("server.head_timeout"),
+            handshake_timeout: checker.patience("server.handshake_timeout"),
             in_flight_max: checker.count("server.in_flight_max", 1..=100_000),
             drain_timeout: checker.duration("server.drain_timeout"),
         },
@@ -670,6 +699,32 @@ impl Service {
     }
 }
 
+/// Names as they come in `Host` and `Origin`, without what those never or not always have.
+fn allowed_hosts(checker: &mut Checker<'_>) -> Vec<String> {
+    let key = "server.allowed_hosts";
+    let names = checker.texts(key);
+    for name in &names {
+        let rest = name.split_once("://").map_or(name.as_str(), |(_, rest)| rest);
+        let host = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+        let host = match host.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') && port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+            _ => host,
+        };
+        if name.contains('*') {
+            let message = format!("found '{name}', expected names: a pattern matches nothing, so list each name");
+            checker.problem(key, message);
+        } else if host != name && host.parse::<Name>().is_ok() {
+            let message = format!(
+                "found '{name}', expected a name alone, such as '{host}': it is allowed with every scheme and port"
+            );
+            checker.problem(key, message);
+        } else if let Err(error) = name.trim_matches(['[', ']']).parse::<Name>() {
+            checker.problem(key, error.to_string());
+        }
+    }
+    names
+}
+
 fn snapshot(checker: &mut Checker<'_>) -> Snapshot {
     let endpoint = checker.text("snapshot.s3_endpoint");
     if !endpoint.is_empty() && !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
@@ -728,6 +783,7 @@ fn effective(settings: &[Setting], overrides: &Overrides) -> String {
             ("node.data_dir", Overrides { data_dir: Some(path), .. }) => path.display().to_string().into(),
             ("server.listen", Overrides { listen: Some(address), .. })
             | ("admin.listen", Overrides { admin: Some(address), .. }) => address.to_string().into(),
+            ("server.allow_unauthenticated", Overrides { allow_unauthenticated: true, .. }) => true.into(),
             _ => setting.value.clone(),
         };
         let section = sections.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
@@ -797,6 +853,20 @@ mod tests {
         let overrides = Overrides { listen: Some("127.0.0.1:3".parse().expect("address")), ..Overrides::default() };
         let environment = [("CAIRN_SERVER_LISTEN".to_owned(), "127.0.0.1:2".to_owned())];
         assert_eq!(Config::load(None, environment, &overrides).expect("valid").server.listen.port(), 3);
+    }
+
+    #[test]
+    fn what_flags_set_is_in_the_settings_that_are_kept() {
+        let address = |text: &str| Some(text.parse().expect("an address"));
+        let overrides = Overrides {
+            data_dir: Some("/elsewhere".into()),
+            listen: address("10.0.0.1:7171"),
+            admin: address("10.0.0.1:9464"),
+            allow_unauthenticated: true,
+        };
+        let config = Config::load(None, [], &overrides).expect("valid");
+        let kept = Config::read(&config.effective, "kept").expect("valid");
+        assert_eq!(kept, Config { effective: kept.effective.clone(), ..config });
     }
 
     #[test]

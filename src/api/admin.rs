@@ -9,14 +9,19 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use hyper::body::Incoming;
+use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 
-use super::{ListenError, Listener, guard};
+use super::connections::Connection;
+use super::listener::{Answers, Limits};
+use super::{ListenError, Listener, guard, unread};
 use crate::auth::{Door, Identity};
 use crate::collection::Library;
 use crate::snapshot::Snapshots;
@@ -25,6 +30,8 @@ use crate::telemetry::{CollectionLabels, Metrics, WorkLabels};
 
 /// Requests are answered at once, so this is only for clients that do not read.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Probes and scrapers are few.
+const CONNECTIONS_MAX: usize = 256;
 
 #[derive(Clone)]
 struct Shared {
@@ -51,13 +58,16 @@ impl Admin {
     /// Starts answering, before there is anything to be ready.
     ///
     /// * `tls`: what is shown to clients; `None` speaks plain HTTP.
+    /// * `limits`: those of the other listener; this one takes fewer connections.
     ///
     /// # Errors
     /// When the address cannot be had.
+    #[expect(clippy::too_many_arguments, reason = "what a listener is told, once")]
     pub fn start(
         listen: SocketAddr,
         door: Door,
         tls: Option<Arc<Identity>>,
+        limits: Limits,
         allowed_hosts: Vec<String>,
         readiness: Readiness,
         metrics: Metrics,
@@ -73,11 +83,12 @@ impl Admin {
             .route("/health", get(|| async { "ok\n" }))
             .route("/ready", get(ready))
             .route("/metrics", get(metrics_text))
-            .layer(axum::middleware::from_fn_with_state(Arc::new(guard), guard::check_host))
-            .layer(axum::middleware::from_fn(super::unread::tell))
+            .layer(axum::middleware::from_fn_with_state(Arc::new(guard), guard::check_names))
             .with_state(Shared { door, watched: Arc::clone(&watched), readiness, metrics });
         let thread = task::spawn_thread("admin", move || {
-            runtime.block_on(listener.serve(TowerToHyperService::new(router), tls, drain, DRAIN_TIMEOUT));
+            let answers = AdminAnswers { router: TowerToHyperService::new(router) };
+            let limits = Limits { connections_max: limits.connections_max.min(CONNECTIONS_MAX), ..limits };
+            runtime.block_on(listener.answer(answers, tls, limits, drain, DRAIN_TIMEOUT));
         })
         .map_err(failed)?;
         Ok(Self { address, watched, thread })
@@ -104,11 +115,36 @@ impl Admin {
     }
 }
 
+#[derive(Clone)]
+struct AdminAnswers {
+    router: TowerToHyperService<Router>,
+}
+
+impl Answers for AdminAnswers {
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        connection: Arc<Connection>,
+    ) -> impl Future<Output = Option<Response>> + Send + 'static {
+        let router = self.router.clone();
+        async move {
+            // Nothing here has a body that would count.
+            let (head, body) = request.into_parts();
+            let is_empty = body.is_end_stream();
+            let response = match router.call(Request::from_parts(head, Body::empty())).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            };
+            Some(if is_empty { response } else { unread::tell(response, &connection) })
+        }
+    }
+}
+
 /// Probes carry no token: they get the status. The reasons are for those who may know.
 async fn ready(State(shared): State<Shared>, request: Request) -> Response {
     let reasons = super::not_ready(shared.watched.get().map(|watched| &*watched.library), &shared.readiness);
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    match shared.door.admit(guard::authorization(&request)) {
+    match shared.door.admit(guard::authorization(request.headers())) {
         Ok(_) => {
             let mut detail = super::ready_json(&reasons);
             // Told here, but a node without a backup serves as well as one with it: to take it out of service would add an
@@ -132,7 +168,7 @@ async fn ready(State(shared): State<Shared>, request: Request) -> Response {
 }
 
 async fn metrics_text(State(shared): State<Shared>, request: Request) -> Response {
-    if let Err(refusal) = shared.door.admit(guard::authorization(&request)) {
+    if let Err(refusal) = shared.door.admit(guard::authorization(request.headers())) {
         return guard::unauthorized(refusal);
     }
     if let Some(watched) = shared.watched.get() {

@@ -1,105 +1,253 @@
-//! Where the requests of a connection arrive: plain searches are answered here, everything else by the router.
+//! Where the requests of a connection arrive: each is let in by its head, received, given a place among those in flight, and then
+//! answered: plain searches here, everything else by the router.
 //!
-//! Invariants: what is asked of a request here is asked by the router's guard too, and in the same words; a client that sends
-//! its body slowly holds a connection and nothing else.
+//! Invariants: every request takes these steps once and in this order, whatever answers it. A client that sends its body slowly
+//! holds a connection and nothing else, for as long as its body comes.
 
-use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode, header};
+use axum::body::{Body, Bytes, HttpBody as _};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use hyper::body::Incoming;
-use hyper::service::Service;
+use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 
+use super::body::{Bodies, BodyError, SMALL};
+use super::connections::Connection;
 use super::guard::Guard;
-use crate::mcp::{NodeTools, Wire};
+use super::holding::holding;
+use super::listener::Answers;
+use super::{error_response, rpc, unread};
+use crate::auth::Principal;
+use crate::base::Fault;
+use crate::mcp::{NodeTools, OVERLOADED, ToolError, Wire, WithoutStream};
 use crate::task::Busy;
 
-/// A larger request is no plain search.
-const DIRECT_BYTES_MAX: usize = 16 << 10;
+/// Where MCP is spoken.
+const MCP: &str = "/mcp";
+/// Where a client gets what it has to trust before it can send a token in confidence.
+pub(super) const AUTHORITY: &str = "/authority.pem";
+/// What the protocol library wants every client to take.
+const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
-type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
-
 /// What answers the connections of the MCP and REST listener.
 #[derive(Clone)]
 pub struct Front {
-    plain: Arc<Plain>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    guard: Arc<Guard>,
+    bodies: Bodies,
+    tools: Arc<NodeTools>,
     router: TowerToHyperService<Router>,
 }
 
-/// What a plain search needs.
-struct Plain {
-    guard: Arc<Guard>,
-    tools: Arc<NodeTools>,
-}
-
 impl Front {
-    pub(super) fn new(guard: Arc<Guard>, tools: Arc<NodeTools>, router: Router) -> Self {
-        Self { plain: Arc::new(Plain { guard, tools }), router: TowerToHyperService::new(router) }
+    pub(super) fn new(guard: Guard, bodies: Bodies, tools: Arc<NodeTools>, router: Router) -> Self {
+        let router = TowerToHyperService::new(router);
+        Self { shared: Arc::new(Shared { guard: Arc::new(guard), bodies, tools, router }) }
     }
 }
 
-impl Service<Request<Incoming>> for Front {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Answering;
+impl Answers for Front {
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        connection: Arc<Connection>,
+    ) -> impl Future<Output = Option<Response>> + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        async move { shared.answer(request, connection).await }
+    }
+}
 
-    fn call(&self, request: Request<Incoming>) -> Answering {
-        if !may_be_plain(&request) {
-            return Box::pin(self.router.call(request.map(Body::new)));
+impl Shared {
+    async fn answer(&self, request: Request<Incoming>, connection: Arc<Connection>) -> Option<Response> {
+        let (mut head, body) = request.into_parts();
+        let is_empty = body.is_end_stream();
+        let refuse = |refused: Response| Some(if is_empty { refused } else { unread::tell(refused, &connection) });
+        // Clients add the slash and take it away.
+        if head.uri.path().strip_suffix('/') == Some(MCP) {
+            head.uri = without_slash(&head.uri);
         }
-        let front = self.clone();
-        Box::pin(async move {
-            let (head, body) = request.into_parts();
-            // The length was announced and is small.
-            let bytes = match axum::body::to_bytes(Body::new(body), DIRECT_BYTES_MAX).await {
-                Ok(bytes) => bytes,
-                Err(error) => return Ok((StatusCode::BAD_REQUEST, error.to_string()).into_response()),
-            };
-            let request = Request::from_parts(head, bytes);
-            match front.plain.answer(&request).await {
-                Some(response) => Ok(response),
-                None => front.router.call(request.map(Body::from)).await,
-            }
-        })
-    }
-}
-
-impl Plain {
-    /// The answer to a plain search; `None` when it is none.
-    async fn answer(&self, request: &Request<Bytes>) -> Option<Response> {
-        let wire = wire(request.headers())?;
-        let entry = match self.guard.enter(request) {
-            Ok(entry) => entry,
+        let principal = if head.uri.path() == AUTHORITY {
+            self.guard.check_names(&head).map(|()| None)
+        } else {
+            self.guard.check(&head).map(Some)
+        };
+        let principal = match principal {
+            Ok(principal) => principal,
+            Err(refused) => return refuse(refused.into_response()),
+        };
+        let Some(principal) = principal else {
+            // What comes with it is not looked at.
+            let router = self.router.call(Request::from_parts(head, Body::empty()));
+            return refuse(match router.await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            });
+        };
+        let received = match self.bodies.receive(body).await {
+            Ok(received) => received,
+            Err(error) => return Some(unread::tell(refusal(&error), &connection)),
+        };
+        if !connection.answers() {
+            return None;
+        }
+        let place = match self.guard.in_flight() {
+            Ok(place) => place,
             Err(refused) => return Some(refused.into_response()),
         };
-        Some(match self.tools.search_directly(wire, request.body(), entry.principal).await? {
+        let response = self.answer_received(head, &received.bytes, principal).await;
+        Some(holding(response, place))
+    }
+
+    async fn answer_received(&self, mut head: Parts, bytes: &Bytes, principal: Principal) -> Response {
+        let is_call = head.uri.path() == MCP && head.method == Method::POST;
+        if !is_call {
+            return self.route(head, bytes, principal).await;
+        }
+        let accepts = Accepts::of(&head.headers);
+        if may_be_plain(&head.headers, bytes)
+            && accepts == Accepts::Both
+            && let Some(response) = self.answer_plain(&head.headers, bytes, principal).await
+        {
+            return response;
+        }
+        match accepts {
+            Accepts::Both => {}
+            Accepts::Json => {
+                head.extensions.insert(WithoutStream);
+            }
+            Accepts::Neither => return not_acceptable(),
+        }
+        head.headers.insert(header::ACCEPT, BOTH);
+        let is_json = head.headers.get(header::CONTENT_TYPE).is_some_and(is_json);
+        let response = self.route(head, bytes, principal).await;
+        match response.status() {
+            // The protocol library's word for a body that it cannot read.
+            StatusCode::UNSUPPORTED_MEDIA_TYPE if is_json => rpc_response(&rpc::malformed(bytes)),
+            // What has an id that cannot be one passes for a notification there.
+            StatusCode::ACCEPTED if rpc::has_id(bytes) => rpc_response(&rpc::malformed(bytes)),
+            _ => response,
+        }
+    }
+
+    async fn route(&self, mut head: Parts, bytes: &Bytes, principal: Principal) -> Response {
+        // Whoever answers the request finds there who made it.
+        head.extensions.insert(principal);
+        match self.router.call(Request::from_parts(head, Body::from(bytes.clone()))).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+
+    /// The answer to a plain search; `None` when it is none.
+    async fn answer_plain(&self, headers: &HeaderMap, bytes: &[u8], principal: Principal) -> Option<Response> {
+        let wire = wire(headers)?;
+        Some(match self.tools.search_directly(wire, bytes, principal).await? {
             Ok(answer) => super::json_response(StatusCode::OK, answer),
             Err(Busy) => super::busy_response(),
         })
     }
 }
 
-fn may_be_plain(request: &Request<Incoming>) -> bool {
-    let headers = request.headers();
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    let accepts = one(headers, &header::ACCEPT).is_some_and(|accept| {
-        let named = |wanted: &str| accept.split(',').any(|kind| kind.trim() == wanted);
-        named("application/json") && named("text/event-stream")
-    });
-    request.uri().path() == "/mcp"
-        && request.method() == Method::POST
-        && length.is_some_and(|length| length <= DIRECT_BYTES_MAX)
-        && one(headers, &header::CONTENT_TYPE) == Some("application/json")
-        && accepts
+fn without_slash(uri: &Uri) -> Uri {
+    let path = uri.query().map_or_else(|| MCP.to_owned(), |query| format!("{MCP}?{query}"));
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = path.parse().ok();
+    // The query was part of an address before.
+    Uri::from_parts(parts).unwrap_or_else(|_| Uri::from_static(MCP))
+}
+
+fn refusal(error: &BodyError) -> Response {
+    let message = error.to_string();
+    let (status, code, fault) = match error {
+        BodyError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "bad_argument", Fault::Caller),
+        BodyError::NoRoom(_) => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, Fault::Environment),
+        BodyError::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "bad_argument", Fault::Caller),
+        BodyError::Broken(_) => (StatusCode::BAD_REQUEST, "bad_argument", Fault::Caller),
+    };
+    let mut response = error_response(&ToolError { code, message, fault });
+    *response.status_mut() = status;
+    response
+}
+
+fn rpc_response(error: &rpc::Malformed) -> Response {
+    super::json_response(StatusCode::BAD_REQUEST, error.to_string())
+}
+
+fn not_acceptable() -> Response {
+    let message = "answers are application/json, which the request's Accept header leaves out";
+    let mut response = error_response(&ToolError::bad_argument(message));
+    *response.status_mut() = StatusCode::NOT_ACCEPTABLE;
+    response
+}
+
+/// What a client takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accepts {
+    /// An answer in one piece, and one with messages before it.
+    Both,
+    /// An answer in one piece.
+    Json,
+    Neither,
+}
+
+impl Accepts {
+    fn of(headers: &HeaderMap) -> Self {
+        let takes = |kind: &str| {
+            let group = kind.split_once('/').map_or(kind, |(group, _)| group);
+            let mut best = None;
+            let mut is_empty = true;
+            for range in headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()) {
+                for range in range.split(',').map(str::trim).filter(|range| !range.is_empty()) {
+                    is_empty = false;
+                    let (name, parameters) = range.split_once(';').unwrap_or((range, ""));
+                    let name = name.trim();
+                    // The more exactly it names the kind, the more it says.
+                    let exactness = if name.eq_ignore_ascii_case(kind) {
+                        3
+                    } else if name.strip_suffix("/*").is_some_and(|named| named.eq_ignore_ascii_case(group)) {
+                        2
+                    } else if name == "*/*" || name == "*" {
+                        1
+                    } else {
+                        continue;
+                    };
+                    best = best.max(Some((exactness, !is_excluded(parameters))));
+                }
+            }
+            is_empty || best.is_some_and(|(_, takes)| takes)
+        };
+        match (takes("application/json"), takes("text/event-stream")) {
+            (true, true) => Self::Both,
+            (true, false) => Self::Json,
+            (false, _) => Self::Neither,
+        }
+    }
+}
+
+/// Whether a range's parameters say that it is not taken: `q=0`.
+fn is_excluded(parameters: &str) -> bool {
+    parameters.split(';').filter_map(|parameter| parameter.split_once('=')).any(|(name, value)| {
+        name.trim().eq_ignore_ascii_case("q") && value.trim().parse::<f32>().is_ok_and(|quality| quality == 0.0)
+    })
+}
+
+fn is_json(content_type: &HeaderValue) -> bool {
+    let essence = content_type.to_str().map(|value| value.split(';').next().unwrap_or(value).trim());
+    essence.is_ok_and(|essence| essence.eq_ignore_ascii_case("application/json"))
+}
+
+fn may_be_plain(headers: &HeaderMap, bytes: &[u8]) -> bool {
+    bytes.len() <= SMALL && one(headers, &header::CONTENT_TYPE) == Some("application/json")
 }
 
 /// The protocol's headers; `None` when one is repeated, not text, or of a kind that has to be checked.
@@ -118,5 +266,47 @@ fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().ok(),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accepts(values: &[&'static str]) -> Accepts {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::ACCEPT, HeaderValue::from_static(value));
+        }
+        Accepts::of(&headers)
+    }
+
+    #[test]
+    fn what_a_client_takes_is_read_as_the_standard_says() {
+        for values in [
+            &[][..],
+            &[""],
+            &["*/*"],
+            &["application/json, text/event-stream"],
+            &["text/event-stream;q=0.5", "Application/JSON"],
+            &["application/*, text/*"],
+            &["text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"],
+        ] {
+            assert_eq!(accepts(values), Accepts::Both, "{values:?}");
+        }
+        for values in [&["application/json"][..], &["application/*"], &["*/*, text/event-stream;q=0"]] {
+            assert_eq!(accepts(values), Accepts::Json, "{values:?}");
+        }
+        for values in [&["text/event-stream"][..], &["text/html"], &["*/*, application/json;q=0"], &["*/*;q=0.0"]] {
+            assert_eq!(accepts(values), Accepts::Neither, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn the_slash_goes_and_the_rest_stays() {
+        let without = |uri: &'static str| without_slash(&Uri::from_static(uri)).to_string();
+        assert_eq!(without("/mcp/"), "/mcp");
+        assert_eq!(without("/mcp/?a=1&b=%20"), "/mcp?a=1&b=%20");
+        assert_eq!(without("http://10.0.0.1:7171/mcp/?x"), "http://10.0.0.1:7171/mcp?x");
     }
 }

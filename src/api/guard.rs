@@ -1,13 +1,19 @@
-//! What every request passes first: the check of `Host` and `Origin`, the door, and the limit of requests in flight.
+//! What every request passes first: the check of its names (`Host` and `Origin`) and the door, and, once it has arrived whole, the
+//! limit of requests in flight.
+//!
+//! Invariants: the first looks at a request's head alone, so that nothing of a stranger's body is waited for; a place in flight
+//! is held by what is being answered, never by what is still arriving.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::{Door, LOCAL_NAME, Principal, Refusal};
 use crate::base::Fault;
@@ -18,18 +24,17 @@ use crate::telemetry::Metrics;
 pub(super) struct Guard {
     door: Door,
     allowed_hosts: Vec<String>,
-    in_flight: Semaphore,
+    in_flight: Arc<Semaphore>,
     metrics: Metrics,
 }
 
-/// A request that was let in; it counts as one in flight until this is dropped.
-pub(super) struct Entry<'a> {
-    pub(super) principal: Principal,
-    guard: &'a Guard,
-    _permit: SemaphorePermit<'a>,
+/// A place among the requests in flight, until this is dropped.
+pub(super) struct InFlight {
+    guard: Arc<Guard>,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for Entry<'_> {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.guard.metrics.requests_in_flight.dec();
     }
@@ -37,6 +42,8 @@ impl Drop for Entry<'_> {
 
 /// Why a request was not let in.
 pub(super) enum Refused {
+    /// It does not say, or says twice, whom it is for.
+    Nameless(&'static str),
     /// A page of another site may have made it.
     Foreign {
         header: &'static str,
@@ -49,6 +56,7 @@ pub(super) enum Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         match self {
+            Self::Nameless(message) => super::error_response(&ToolError::bad_argument(message)),
             Self::Foreign { header, value } => forbidden(header, &value),
             Self::Unknown(refusal) => unauthorized(refusal),
             Self::Busy => super::busy_response(),
@@ -58,28 +66,46 @@ impl IntoResponse for Refused {
 
 impl Guard {
     pub(super) fn new(door: Door, allowed_hosts: Vec<String>, in_flight_max: usize, metrics: Metrics) -> Self {
-        Self { door, allowed_hosts, in_flight: Semaphore::new(in_flight_max), metrics }
+        Self { door, allowed_hosts, in_flight: Arc::new(Semaphore::new(in_flight_max)), metrics }
     }
 
-    /// Lets a request in.
-    pub(super) fn enter<B>(&self, request: &Request<B>) -> Result<Entry<'_>, Refused> {
-        self.check_names(request)?;
-        let principal = self.door.admit(authorization(request)).map_err(Refused::Unknown)?;
-        let Ok(permit) = self.in_flight.try_acquire() else {
+    /// Who makes a request, when it may come in.
+    pub(super) fn check(&self, head: &Parts) -> Result<Principal, Refused> {
+        self.check_names(head)?;
+        self.door.admit(authorization(&head.headers)).map_err(Refused::Unknown)
+    }
+
+    /// A place for a request that has arrived.
+    pub(super) fn in_flight(self: &Arc<Self>) -> Result<InFlight, Refused> {
+        let Ok(permit) = Arc::clone(&self.in_flight).try_acquire_owned() else {
             self.metrics.requests_shed.inc();
             return Err(Refused::Busy);
         };
         self.metrics.requests_in_flight.inc();
-        Ok(Entry { principal, guard: self, _permit: permit })
+        Ok(InFlight { guard: Arc::clone(self), _permit: permit })
     }
 
-    fn check_names<B>(&self, request: &Request<B>) -> Result<(), Refused> {
-        let text = |name: HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
+    /// Whether the request says once, and with a name that is allowed, whom it is for, and whether a page that made it may.
+    pub(super) fn check_names(&self, head: &Parts) -> Result<(), Refused> {
         let foreign = |header, value: &str| Refused::Foreign { header, value: value.to_owned() };
-        let host = text(header::HOST).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
-        match (host, text(header::ORIGIN)) {
-            (Some(host), _) if !self.is_host_allowed(host) => Err(foreign("Host", host)),
-            (_, Some(origin)) if !self.is_origin_allowed(origin, host) => Err(foreign("Origin", origin)),
+        let mut hosts = head.headers.get_all(header::HOST).iter();
+        let host = match (hosts.next(), hosts.next()) {
+            (_, Some(_)) => return Err(Refused::Nameless("the request has several Host headers, expected one")),
+            (None, None) if head.version >= Version::HTTP_11 => {
+                return Err(Refused::Nameless("the request has no Host header, which HTTP/1.1 asks for"));
+            }
+            (host, _) => host,
+        };
+        // Where the request's line names whom it is for, the header is to be ignored; what is allowed is asked of both.
+        let authority = head.uri.authority().map(Authority::as_str);
+        let host = host.map(|host| host.to_str().unwrap_or("?"));
+        for named in [host, authority].into_iter().flatten() {
+            if !self.is_host_allowed(named) {
+                return Err(foreign("Host", named));
+            }
+        }
+        match head.headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or("?")) {
+            Some(origin) if !self.is_origin_allowed(origin, authority.or(host)) => Err(foreign("Origin", origin)),
             _ => Ok(()),
         }
     }
@@ -118,28 +144,18 @@ fn host_of(authority: &str) -> &str {
     authority.rsplit_once(':').map_or(authority, |(host, _)| host)
 }
 
-/// Lets a request through, or says why not.
-pub(super) async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
-    let entry = match guard.enter(&request) {
-        Ok(entry) => entry,
-        Err(refused) => return refused.into_response(),
-    };
-    // Whoever answers the request finds there who made it.
-    request.extensions_mut().insert(entry.principal);
-    next.run(request).await
-}
-
-/// The check of `Host` and `Origin` alone, for a listener that asks for more route by route.
-pub(super) async fn check_host(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    match guard.check_names(&request) {
-        Ok(()) => next.run(request).await,
+/// The check of names alone, for a listener that asks for more route by route.
+pub(super) async fn check_names(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    match guard.check_names(&head) {
+        Ok(()) => next.run(Request::from_parts(head, body)).await,
         Err(refused) => refused.into_response(),
     }
 }
 
 /// The `Authorization` header, when there is one and it is text.
-pub(super) fn authorization<B>(request: &Request<B>) -> Option<&str> {
-    request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok())
+pub(super) fn authorization(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok())
 }
 
 /// 401, with the way to do better.

@@ -9,13 +9,14 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::connections::Held;
+use super::socket::Socket;
 use crate::auth::Identity;
 use crate::task::Drain;
 
-/// How long a handshake may take: four messages over a slow radio link.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The same while more than half of the connections are taken: those who do not go on make room for those who do.
-const PATIENCE_CROWDED: Duration = Duration::from_secs(1);
+/// The part of its time that a handshake gets while more than half of the connections are taken: those who do not go on make
+/// room for those who do.
+const CROWDED: u32 = 10;
 /// The first byte of every TLS connection: the record type of a handshake.
 const HANDSHAKE: u8 = 0x16;
 /// What is read of a plain request before it is answered: its head, if that is not too long.
@@ -25,8 +26,8 @@ const REST_BYTES_MAX: u64 = 1 << 20;
 const PLAIN: &str = "this listener speaks TLS: use https:// in place of http://; its authority is at /authority.pem\n";
 
 /// How long the next handshake may take.
-pub(super) fn patience(free: usize, of: usize) -> Duration {
-    if free < of / 2 { PATIENCE_CROWDED } else { PATIENCE }
+pub(super) fn patience(usual: Duration, is_crowded: bool) -> Duration {
+    if is_crowded { usual / CROWDED } else { usual }
 }
 
 /// The connection with TLS on it; `None` when it is over.
@@ -35,11 +36,12 @@ pub(super) async fn shake(
     identity: Arc<Identity>,
     patience: Duration,
     drain: &Drain,
-) -> Option<TlsStream<TcpStream>> {
+    held: &Held,
+) -> Option<TlsStream<Socket>> {
     let shaken = tokio::select! {
         biased;
         () = drain.ordered() => return None,
-        shaken = tokio::time::timeout(patience, begin(stream, identity)) => shaken,
+        shaken = tokio::time::timeout(patience, begin(stream, identity, held)) => shaken,
     };
     match shaken {
         Ok(Ok(stream)) => stream,
@@ -54,7 +56,7 @@ pub(super) async fn shake(
     }
 }
 
-async fn begin(mut stream: TcpStream, identity: Arc<Identity>) -> io::Result<Option<TlsStream<TcpStream>>> {
+async fn begin(mut stream: TcpStream, identity: Arc<Identity>, held: &Held) -> io::Result<Option<TlsStream<Socket>>> {
     let mut first = [0];
     if stream.peek(&mut first).await? == 0 {
         return Ok(None);
@@ -71,7 +73,8 @@ async fn begin(mut stream: TcpStream, identity: Arc<Identity>) -> io::Result<Opt
         // It may read and write files.
         tokio::task::spawn_blocking(move || identity.look(address)).await.map_err(io::Error::other)?;
     }
-    TlsAcceptor::from(config).accept(stream).await.map(Some)
+    let socket = Socket::new(stream, Arc::clone(held.connection()));
+    TlsAcceptor::from(config).accept(socket).await.map(Some)
 }
 
 /// Answers a plain request.

@@ -1,36 +1,68 @@
-//! Accepting connections: bounded in number, patient with slow clients for a while only, drained on a stop. With TLS or
-//! without.
+//! Accepting connections: bounded in number and by the files that may be open, patient with slow clients for a while only, drained
+//! on a stop. With TLS or without.
+//!
+//! Invariants: a client that says nothing keeps nobody out: when there is no room its connection is the one that goes (see
+//! [`super::connections`]). Descriptors are left for the store, whatever comes.
 
 use std::convert::Infallible;
+use std::future::{Future, pending};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::Request;
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
 use hyper::server::conn::http1::Builder;
-use hyper::service::Service;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use super::connections::{Connection, Connections, Held};
+use super::front::Front;
 use super::handshake;
+use super::holding::holding;
+use super::socket::Socket;
 use crate::auth::Identity;
 use crate::base::Fault;
 use crate::task::{self, Drain};
 
-/// Connections held at once; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 4_096;
 /// Connections that the kernel keeps until they are accepted. The usual 128 are a burst; who finds them taken waits a second.
 const WAITING_MAX: u32 = 4_096;
-/// How long a client may take to send a request's head. Idle connections are closed after it too.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// Largest head of a request. Heads come before anybody has shown a token.
+const HEAD_BYTES_MAX: usize = 32 << 10;
 /// How long to wait after `accept` failed (no file descriptors, usually) before trying again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often the log says that there is no room.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// What a listener gives its clients.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at once, at least 1.
+    pub connections_max: usize,
+    /// One past the highest descriptor that a connection may have. The kernel gives out the lowest that is free, so whatever else
+    /// is open counts too.
+    pub descriptors_max: u64,
+    /// How long a client may take to send a request's head. Idle connections are closed after it too.
+    pub head_timeout: Duration,
+    /// How long a handshake may take; a tenth of it while more than half of the connections are taken.
+    pub handshake_timeout: Duration,
+}
+
+/// What answers the requests of a listener's connections.
+pub(super) trait Answers: Clone + Send + Sync + 'static {
+    /// The answer; `None` when the connection was given up before the request had arrived.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        connection: Arc<Connection>,
+    ) -> impl Future<Output = Option<Response>> + Send + 'static;
+}
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -93,76 +125,167 @@ impl Listener {
         self.address
     }
 
+    /// Serves MCP and REST until the drain starts, then waits for the requests in flight, at most `drain_timeout`.
+    ///
+    /// * `tls`: what is shown to clients; `None` speaks plain HTTP.
+    pub async fn serve(
+        self,
+        front: Front,
+        tls: Option<Arc<Identity>>,
+        limits: Limits,
+        drain: Drain,
+        drain_timeout: Duration,
+    ) {
+        self.answer(front, tls, limits, drain, drain_timeout).await;
+    }
+
     /// Serves until the drain starts, then waits for the requests in flight, at most `drain_timeout`.
     ///
-    /// * `service`: what answers requests.
+    /// * `answers`: what answers requests.
     /// * `tls`: what is shown to clients; `None` speaks plain HTTP.
-    pub async fn serve<S>(self, service: S, tls: Option<Arc<Identity>>, drain: Drain, drain_timeout: Duration)
-    where
-        S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
-    {
+    pub(super) async fn answer(
+        self,
+        answers: impl Answers,
+        tls: Option<Arc<Identity>>,
+        limits: Limits,
+        drain: Drain,
+        drain_timeout: Duration,
+    ) {
         let graceful = GracefulShutdown::new();
-        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let connections = Connections::new(limits.connections_max);
         let mut http = Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        http.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_header_size(HEAD_BYTES_MAX);
+        let mut crowd = Crowd::default();
         loop {
-            let permit = tokio::select! {
+            let held = tokio::select! {
                 biased;
                 () = drain.ordered() => break,
-                permit = Arc::clone(&connections).acquire_owned() => permit.expect("the semaphore is never closed"),
+                accepted = self.accept(&connections, limits.descriptors_max, &mut crowd) => accepted,
             };
-            let accepted = tokio::select! {
-                biased;
-                () = drain.ordered() => break,
-                accepted = self.listener.accept() => accepted,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            // Without it every streamed answer waits 40 ms for an acknowledgement (Nagle with delayed ACK).
-            if stream.set_nodelay(true).is_err() {
-                continue;
-            }
-            let (http, service, watcher) = (http.clone(), service.clone(), graceful.watcher());
+            let Some((stream, held)) = held else { continue };
+            let connection = Arc::clone(held.connection());
+            let (http, answers, watcher) = (http.clone(), answers.clone(), graceful.watcher());
             // Each ends with its connection, which the graceful shutdown waits for.
-            match &tls {
-                None => drop(task::spawn("connection", async move {
-                    answer(TokioIo::new(stream), http, service, watcher).await;
-                    drop(permit);
-                })),
+            let task = match &tls {
+                None => task::spawn("connection", async move {
+                    let socket = Socket::new(stream, Arc::clone(held.connection()));
+                    answer(TokioIo::new(socket), http, answers, watcher, &held).await;
+                }),
                 Some(identity) => {
                     let (identity, drain) = (Arc::clone(identity), drain.clone());
-                    let patience = handshake::patience(connections.available_permits(), CONNECTIONS_MAX);
+                    let patience = handshake::patience(limits.handshake_timeout, connections.is_crowded());
                     // Accepting goes on meanwhile: nobody waits for somebody else's handshake.
-                    drop(task::spawn("connection", async move {
-                        if let Some(stream) = handshake::shake(stream, identity, patience, &drain).await {
-                            answer(TokioIo::new(stream), http, service, watcher).await;
+                    task::spawn("connection", async move {
+                        if let Some(stream) = handshake::shake(stream, identity, patience, &drain, &held).await {
+                            answer(TokioIo::new(stream), http, answers, watcher, &held).await;
                         }
-                        drop(permit);
-                    }));
+                    })
                 }
-            }
+            };
+            connection.runs_in(task.abort_handle());
         }
         drop(self.listener);
         if tokio::time::timeout(drain_timeout, graceful.shutdown()).await.is_err() {
             tracing::warn!("requests were still being answered at the deadline; they are cut off");
         }
     }
+
+    /// The next connection, and its place among the others; `None` when there was none to be had.
+    async fn accept(
+        &self,
+        connections: &Arc<Connections>,
+        descriptors_max: u64,
+        crowd: &mut Crowd,
+    ) -> Option<(TcpStream, Held)> {
+        let (stream, peer) = match self.listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if is_out_of_descriptors(&error) {
+                    connections.make_room();
+                    crowd.tell("no file may be opened for another connection");
+                } else {
+                    tracing::debug!(%error, "a connection could not be accepted");
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                return None;
+            }
+        };
+        if u64::try_from(stream.as_raw_fd()).is_ok_and(|descriptor| descriptor >= descriptors_max) {
+            crowd.tell("only as many files may still be opened as the store is to have");
+            // Where others make room this one may stay: what it takes is given back in a moment.
+            if connections.make_room() == 0 {
+                drop(stream);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                return None;
+            }
+        }
+        // Without it every streamed answer waits 40 ms for an acknowledgement (Nagle with delayed ACK).
+        stream.set_nodelay(true).ok()?;
+        Some((stream, connections.place(peer.ip()).await))
+    }
+}
+
+/// Whether a call failed because this process, or the machine, may open no more files.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let code = error.raw_os_error();
+    [Errno::MFILE, Errno::NFILE].into_iter().any(|errno| code == Some(errno.raw_os_error()))
+}
+
+/// Says that there is no room, now and then.
+#[derive(Default)]
+struct Crowd {
+    told: Option<Instant>,
+}
+
+impl Crowd {
+    fn tell(&mut self, reason: &str) {
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            self.told = Some(Instant::now());
+            tracing::warn!(
+                reason,
+                "connections that wait for their clients are closed to make room; a greater limit of open files (LimitNOFILE, \
+                 ulimit -n) gives more"
+            );
+        }
+    }
 }
 
 /// Answers the requests of a connection until it ends.
-async fn answer<T, S>(stream: T, http: Builder, service: S, watcher: Watcher)
+async fn answer<T>(stream: T, http: Builder, answers: impl Answers, watcher: Watcher, held: &Held)
 where
     T: Read + Write + Unpin + 'static,
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
 {
+    let service = service_fn(|request: Request<Incoming>| {
+        let connection = Arc::clone(held.connection());
+        let answers = answers.clone();
+        async move {
+            // One that is given up ends within a moment, and answers nothing more.
+            let answered = match connection.receives() {
+                true => answers.answer(request, Arc::clone(&connection)).await,
+                false => None,
+            };
+            match answered {
+                Some(response) => Ok::<_, Infallible>(followed(response, connection)),
+                None => pending().await,
+            }
+        }
+    });
     let connection = watcher.watch(http.serve_connection(stream, service));
     if let Err(error) = connection.await {
         tracing::debug!(%error, "a connection ended badly");
+    }
+}
+
+/// Sees to it that the connection waits for its client again when the response is all made.
+fn followed(response: Response, connection: Arc<Connection>) -> Response {
+    holding(response, Waits(connection))
+}
+
+struct Waits(Arc<Connection>);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.waits();
     }
 }

@@ -53,10 +53,7 @@ pub(super) struct Memory {
 
 impl Memory {
     pub(super) fn new(config: &Config, tools: Arc<NodeTools>, metrics: Metrics) -> Self {
-        let max = match config.memory_max_bytes.0 {
-            0 => task::memory_limit().unwrap_or(u64::MAX),
-            set => set,
-        };
+        let max = budget(config);
         let wanted = Caches {
             answers: config.search.cache_bytes.0,
             words: config.search.word_cache_bytes.0,
@@ -90,6 +87,14 @@ impl Memory {
                  container), or raise index.flat_max above the size of its collections, which makes searches slower"
             );
         }
+    }
+}
+
+/// Bytes that the node may take.
+pub(super) fn budget(config: &Config) -> u64 {
+    match config.memory_max_bytes.0 {
+        0 => task::memory_limit().unwrap_or(u64::MAX),
+        set => set,
     }
 }
 

@@ -142,6 +142,11 @@ impl Backend {
         )
     }
 
+    /// Largest request that a node with these settings takes.
+    pub(super) fn request_bytes_max(&self) -> usize {
+        self.config.server.request_bytes_max.as_usize()
+    }
+
     /// The runtime of whatever runs in this process.
     pub(super) fn runtime(&self) -> io::Result<&Runtime> {
         if let Some(runtime) = self.runtime.get() {

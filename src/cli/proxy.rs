@@ -1,6 +1,7 @@
 //! `cairn mcp`: MCP on standard input and output, in front of a running node or of the data directory itself.
 
 use std::future::Future;
+use std::io::IsTerminal as _;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -27,16 +28,22 @@ pub(super) fn run(common: &Common, _: &Arguments) -> Result<(), Failure> {
     let backend = Arc::new(common.backend_for(Stay::Long)?);
     let node = backend.node()?;
     let provider = Arc::new(Tools { backend: Arc::clone(&backend), node });
-    let ended = backend.runtime()?.block_on(speak(provider));
+    let request_bytes_max = backend.request_bytes_max();
+    if std::io::stdin().is_terminal() {
+        eprintln!(
+            "cairn mcp waits for an MCP client on standard input; Ctrl-C ends it, `cairn mcp --help` says how it is used"
+        );
+    }
+    let ended = backend.runtime()?.block_on(speak(provider, request_bytes_max));
     backend.close();
     Ok(ended?)
 }
 
 /// Answers the client until it closes its end, or this process is told to stop.
-async fn speak(provider: Arc<dyn ToolProvider>) -> anyhow::Result<()> {
+async fn speak(provider: Arc<dyn ToolProvider>, request_bytes_max: usize) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
-        ended = answer_stdio(provider) => Ok(ended?),
+        ended = answer_stdio(provider, request_bytes_max) => Ok(ended?),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     }

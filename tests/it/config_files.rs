@@ -63,6 +63,27 @@ fn all_problems_of_a_file_are_told_at_once() {
 }
 
 #[test]
+fn names_that_can_never_match_are_told_at_the_start() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    for (name, words) in [
+        ("*", &["'*'", "a pattern matches nothing"][..]),
+        ("*.a.example", &["'*.a.example'", "list each name"]),
+        ("https://a.example", &["'https://a.example'", "'a.example'", "every scheme and port"]),
+        ("a.example:443", &["'a.example:443'", "'a.example'"]),
+        ("a.example/mcp", &["'a.example/mcp'", "'a.example'"]),
+        ("a example", &["'a example'", "a DNS name"]),
+    ] {
+        let mut command = cairn();
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
+            .arg(directory.path());
+        let output = command.env("CAIRN_SERVER_ALLOWED_HOSTS", name).output().expect("the binary runs");
+        assert_eq!(output.status.code(), Some(2), "{name}");
+        assert_says(&stderr(&output), &[&["server.allowed_hosts", "CAIRN_SERVER_ALLOWED_HOSTS"], words].concat());
+    }
+}
+
+#[test]
 fn the_environment_wins_over_the_file() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let (file, from_file, from_environment) =

@@ -38,6 +38,7 @@ mod layers;
 mod ledger;
 #[path = "../left_out.rs"]
 mod left_out;
+mod listener;
 mod mcp_http;
 mod mcp_stdio;
 mod memory;

@@ -160,6 +160,89 @@ fn what_is_no_json_rpc_is_refused_before_it_is_looked_at() {
 }
 
 #[test]
+fn what_is_no_request_is_told_so_in_json_rpc() {
+    let node = TestNode::start();
+    for (body, code, words) in [
+        ("{\"jsonrpc\":\"2.0\",\"id\":1,", -32700, "not JSON"),
+        ("", -32700, "not JSON"),
+        ("{\"jsonrpc\":\"2.0\",\"id\":[1],\"method\":\"ping\"}", -32600, "id is [1]"),
+        ("{\"jsonrpc\":\"2.0\",\"id\":null,\"method\":\"ping\"}", -32600, "id is null"),
+        ("{\"jsonrpc\":\"2.0\",\"id\":99999999999999999999,\"method\":\"ping\"}", -32600, "64 bits"),
+        ("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":[]}", -32600, "params is []"),
+        ("[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}]", -32600, "batch"),
+        ("{\"id\":1,\"method\":\"ping\"}", -32600, "jsonrpc is missing"),
+        ("\"ping\"", -32600, "a text"),
+    ] {
+        let answer = node.post(&[("mcp-protocol-version", LEGACY)], body);
+        assert_eq!((answer.status, error_code(&answer)), (400, code), "{body}");
+        assert_eq!(answer.json()["jsonrpc"], "2.0");
+        assert_says(answer.json()["error"]["message"].as_str().expect("words"), &[words]);
+    }
+    let notification = node
+        .post(&[("mcp-protocol-version", LEGACY)], "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}");
+    assert_eq!(notification.status, 202);
+    let other = node.request("POST", &node.mcp, &[("content-type", "text/plain"), ("accept", "*/*")], Some(b"{}"));
+    assert_eq!(other.status, 415, "the media type itself");
+}
+
+#[test]
+fn clients_that_take_json_are_answered_with_or_without_a_slash() {
+    let node = TestNode::start();
+    node.add("notes", json!([{"id": "a", "text": "alpha"}]));
+    let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}).to_string();
+    let params = json!({"name": "search", "arguments": {"query": "alpha"}, "_meta": {"progressToken": 1}});
+    let search = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
+    for url in [node.mcp.clone(), format!("{}/", node.mcp)] {
+        for accept in [
+            None,
+            Some(""),
+            Some("*/*"),
+            Some("application/json"),
+            Some("application/*, text/*"),
+            Some("text/html, */*;q=0.1"),
+        ] {
+            let mut headers = vec![("content-type", "application/json"), ("mcp-protocol-version", LEGACY)];
+            headers.extend(accept.map(|accept| ("accept", accept)));
+            let answer = node.request("POST", &url, &headers, Some(ping.as_bytes()));
+            assert_eq!(answer.result(), json!({}), "{url} {accept:?}");
+        }
+        let headers =
+            [("content-type", "application/json"), ("accept", "application/json"), ("mcp-protocol-version", LEGACY)];
+        let answer = node.request("POST", &url, &headers, Some(search.as_bytes()));
+        assert_eq!(answer.header("content-type"), "application/json", "no stream for who takes none");
+        assert_eq!(answer.result()["structuredContent"]["results"][0]["document"], "a");
+        for accept in ["text/event-stream", "text/html", "application/json;q=0"] {
+            let headers = [("content-type", "application/json"), ("accept", accept)];
+            assert_eq!(node.request("POST", &url, &headers, Some(ping.as_bytes())).status, 406, "{accept}");
+        }
+    }
+}
+
+#[test]
+fn a_search_that_fails_is_answered_alike_on_every_way_in() {
+    let node = TestNode::start();
+    node.add("notes", json!([{"id": "a", "text": "alpha"}]));
+    let calls = || node.get(&format!("{}/metrics", node.admin)).text;
+    let errors = |metrics: &str| {
+        let line =
+            |line: &&str| line.starts_with("cairn_tool_calls") && line.contains("search") && line.contains("error");
+        metrics.lines().find(line).and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap_or_default()
+    };
+    for arguments in [json!({"query": "x", "collections": ["nowhere"]}), json!({"query": "x", "limit": 0}), json!({})] {
+        let params = json!({"name": "search", "arguments": arguments});
+        let before = errors(&calls());
+        let (direct, legacy) = (node.modern("tools/call", params.clone()), node.legacy("tools/call", params.clone()));
+        assert_eq!(errors(&calls()), before + 2, "each is asked once: {arguments}");
+        // A request that asks for progress takes the long way.
+        let mut long = params.clone();
+        long["_meta"] = json!({"progressToken": 1});
+        let ordinary = node.modern("tools/call", long.clone());
+        assert_eq!((direct.result(), &direct.text), (ordinary.result(), &ordinary.text), "{arguments}");
+        assert_eq!(legacy.text, node.legacy("tools/call", long).text, "{arguments}");
+    }
+}
+
+#[test]
 fn only_post_is_spoken() {
     let node = TestNode::start();
     for method in ["GET", "DELETE", "PUT"] {
@@ -226,7 +309,32 @@ fn a_bad_argument_is_an_answer_that_tells_what_was_expected() {
     for (tool, arguments, words) in [
         ("search", json!({}), &["query"][..]),
         ("search", json!({"query": ""}), &["query"]),
-        ("search", json!({"query": 7}), &["7", "string"]),
+        ("search", json!({"query": ["a", "b"]}), &["query", "a list", "a text"]),
+        ("search", json!({"query": "alpha", "limit": "5x"}), &["limit", "'5x'", "a whole number"]),
+        ("search", json!({"query": "alpha", "limit": 5.5}), &["limit", "5.5", "a whole number"]),
+        ("search", json!({"query": "alpha", "limit": -1}), &["limit", "-1", "at least 0"]),
+        ("search", json!({"query": "alpha", "limit": 3, "top_k": 2}), &["'limit'", "twice", "'top_k'"]),
+        ("search", json!({"query": "alpha", "min_score": "much"}), &["min_score", "'much'", "a number"]),
+        ("search", json!({"query": "alpha", "collections": {"a": 1}}), &["collections[0]", "an object", "a text"]),
+        ("fetch", json!({"id": "notes/a", "range": ["x", 3]}), &["range[0]", "'x'"]),
+        ("fetch", json!({}), &["'id'", "missing", "An id from search"]),
+        ("add_documents", json!({"collection": "notes", "documents": [7]}), &["documents[0]", "7", "\"text\""]),
+        (
+            "add_documents",
+            json!({"collection": "notes", "documents": [{"text": "x"}, {"text": "x", "metadata": [1]}]}),
+            &["documents[1].metadata", "a list", "an object"],
+        ),
+        (
+            "add_documents",
+            json!({"collection": "notes", "documents": [{"text": "x", "colour": "red"}]}),
+            &["'colour'", "documents[0]", "id, text"],
+        ),
+        ("delete_documents", json!({"ids": ["notes/a"], "dry_run": "perhaps"}), &["dry_run", "true or false"]),
+        (
+            "list_documents",
+            json!({"collection": "notes", "order": "updated", "cursor": "notes/a"}),
+            &["cursor", "next_cursor"],
+        ),
         ("search", json!({"query": "alpha", "colour": "red"}), &["colour", "collections"]),
         ("search", json!({"query": "alpha", "mode": "psychic"}), &["psychic", "hybrid"]),
         ("search", json!({"query": "alpha", "limit": 0}), &["limit", "1", "50"]),
@@ -237,7 +345,9 @@ fn a_bad_argument_is_an_answer_that_tells_what_was_expected() {
         ("search", json!({"query": "alpha", "filter": ["year"]}), &["object"]),
         ("search", json!({"query": "alpha", "after": "yesterday"}), &["yesterday", "RFC 3339"]),
         ("fetch", json!({"id": "notes/nothing"}), &["notes/nothing"]),
-        ("fetch", json!({"id": "notes/a#9"}), &["notes/a#9"]),
+        ("fetch", json!({"id": "notes/a#9"}), &["notes/a#9", "one passage"]),
+        ("fetch", json!({"id": "a"}), &["'a'", "notes/a"]),
+        ("fetch", json!({"id": "elsewhere/notes/A"}), &["did you mean", "notes/a"]),
         ("find_similar", json!({"id": "nowhere/a"}), &["nowhere/a"]),
         ("list_documents", json!({"collection": "nowhere"}), &["nowhere", "notes"]),
         ("list_documents", json!({"collection": "notes", "limit": 0}), &["limit", "1"]),
@@ -268,6 +378,65 @@ fn names_that_models_invent_are_understood() {
         assert_eq!(texts(&node.call("search", arguments)["results"], "document"), ["a"]);
     }
     assert_eq!(node.call("fetch", json!({"document_id": "notes/a"}))["text"], "alpha");
+}
+
+#[test]
+fn what_can_mean_one_thing_only_is_taken() {
+    let node = TestNode::start();
+    for documents in [json!(["alpha"]), json!("alpha beta"), json!({"id": 7, "text": "alpha gamma"})] {
+        let written = node.call("add_documents", json!({"collection": "notes", "documents": documents}));
+        assert_eq!(written["created"], 1, "{documents}: {written}");
+    }
+    let text = json!([{"id": "t", "text": "alpha", "metadata": "{\"k\": 1}"}]).to_string();
+    node.call("add_documents", json!({"collection": "notes", "documents": text}));
+    assert_eq!(node.call("fetch", json!({"id": "notes/7"}))["text"], "alpha gamma");
+    for arguments in [
+        json!({"query": "alpha", "limit": 2.0}),
+        json!({"query": "alpha", "limit": "2"}),
+        json!({"query": "alpha", "limit": " 2.0 ", "min_score": "0", "mode": "Lexical", "cursor": null}),
+        json!({"query": "alpha", "limit": 2, "collections": "[\"notes\"]", "filter": null, "detail": null}),
+        json!({"query": "alpha", "limit": 2, "after": "2020-01-01", "before": "2100-01-01T12:00:00"}),
+    ] {
+        assert_eq!(list(&node.call("search", arguments.clone())["results"]).len(), 2, "{arguments}");
+    }
+    let filtered = node.call("search", json!({"query": "alpha", "filter": "{\"k\": {\"exists\": true}}"}));
+    assert_eq!(texts(&filtered["results"], "document"), ["t"]);
+    let tried = node.call("delete_documents", json!({"ids": "[\"notes/7\", \"notes/t\"]", "dry_run": "true"}));
+    assert_eq!((&tried["matched"], &tried["dry_run"]), (&json!(2), &json!(true)));
+    let before = node.call("search", json!({"query": "alpha", "after": "2100-01-01"}));
+    assert_eq!(list(&before["results"]).len(), 0);
+}
+
+#[test]
+fn what_exists_is_there_however_long_it_is() {
+    let node = TestNode::start();
+    let long = "a plan of many words ".repeat(200);
+    node.add(
+        "plans",
+        json!([
+            {"id": "short", "text": "one", "metadata": {"plan": "brief"}},
+            {"id": "long", "text": "two", "metadata": {"plan": long}},
+            {"id": "steps", "text": "three", "metadata": {"plan": [{"step": 1}, {"step": 2}]}},
+            {"id": "empty", "text": "four", "metadata": {"plan": []}},
+            {"id": "none", "text": "five", "metadata": {"other": 1}},
+            {"id": "null", "text": "six", "metadata": {"plan": null}},
+        ]),
+    );
+    for (filter, ids) in [
+        (json!({"plan": {"exists": true}}), &["empty", "long", "short", "steps"][..]),
+        (json!({"plan": {"exists": false}}), &["none", "null"]),
+        (json!({"plan": null}), &["none", "null"]),
+        (json!({"plan": {"gt": "a"}}), &["long", "short"]),
+        (json!({"plan.step": 2}), &["steps"]),
+        (json!({"plan": {"ne": "brief"}}), &["empty", "long", "none", "null", "steps"]),
+    ] {
+        let tried = json!({"collection": "plans", "filter": filter, "dry_run": true});
+        let matched: Vec<String> = texts(&node.call("delete_documents", tried)["documents"], "id");
+        let ids: Vec<String> = ids.iter().map(|id| format!("plans/{id}")).collect();
+        assert_eq!(matched, ids, "{filter}");
+    }
+    let words = node.refusal("delete_documents", json!({"collection": "plans", "filter": {"plan": {"ne": long}}}));
+    assert_says(&words, &["'ne'", "'plan'", "1,024 bytes"]);
 }
 
 #[test]

@@ -151,3 +151,119 @@ fn two_clients_without_a_node_never_meet_a_locked_directory() {
     second.close();
     first.close();
 }
+
+/// A line that no JSON library would write.
+fn line(client: &mut Client, text: &str) {
+    let input = client.input.as_mut().expect("open");
+    input.write_all(text.as_bytes()).and_then(|()| input.write_all(b"\n")).expect("sent");
+    input.flush().expect("sent");
+}
+
+#[test]
+fn every_line_that_wants_an_answer_gets_one() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut client = Client::initialized(directory.path());
+    for (text, code, id) in [
+        ("{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":", -32700, json!(null)),
+        ("hello", -32700, json!(null)),
+        ("{\"jsonrpc\":\"2.0\",\"id\":8,\"method\":\"ping\",\"params\":[]}", -32600, json!(8)),
+        ("{\"jsonrpc\":\"2.0\",\"id\":null,\"method\":\"ping\"}", -32600, json!(null)),
+        ("[{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"ping\"}]", -32600, json!(null)),
+    ] {
+        line(&mut client, text);
+        let answer = client.receive();
+        assert_eq!((&answer["error"]["code"], &answer["id"]), (&json!(code), &id), "{text}: {answer}");
+    }
+    // Nobody waits for these.
+    for text in [
+        "",
+        "\r",
+        "{\"jsonrpc\":\"2.0\",\"method\":\"window/logMessage\"}",
+        "{\"jsonrpc\":\"2.0\",\"id\":3,\"result\":7}",
+    ] {
+        line(&mut client, text);
+    }
+    line(&mut client, "\u{feff}{\"jsonrpc\":\"2.0\",\"id\":\"marked\",\"method\":\"ping\"}\r");
+    assert_eq!(client.receive()["id"], "marked");
+    client.close();
+}
+
+#[test]
+fn a_message_may_be_as_large_as_a_request_over_http() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut client = Client::initialized(directory.path());
+    let large = json!({"collection": "notes", "documents": [{"id": "a", "text": "pump word ".repeat(1_800_000)}]});
+    let written = client.call("add_documents", large);
+    assert_eq!(written["created"], 1);
+    for (first, last) in [("\"id\":40,", ""), ("", ",\"id\":\"forty-one\""), ("", "")] {
+        let text = "x".repeat(73 << 20);
+        line(
+            &mut client,
+            &format!(
+                "{{{first}\"jsonrpc\":\"2.0\",\"method\":\"ping\",\"params\":{{\"id\":1,\"t\":\"{text}\"}}{last}}}"
+            ),
+        );
+    }
+    let answers = [client.receive(), client.receive(), client.receive()];
+    assert_eq!(answers.each_ref().map(|answer| answer["id"].clone()), [json!(40), json!("forty-one"), json!(null)]);
+    for answer in &answers {
+        assert_eq!(answer["error"]["code"], -32600);
+        assert!(answer["error"]["message"].as_str().is_some_and(|words| words.contains("72")), "{answer}");
+    }
+    assert_eq!(client.ask("ping", json!({})), json!({}));
+    client.close();
+}
+
+#[test]
+fn what_was_asked_is_answered_though_the_client_has_closed_its_end() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut client = Client::initialized(directory.path());
+    let last = json!({"jsonrpc": "2.0", "id": 50, "method": "tools/call",
+        "params": {"name": "add_documents", "arguments": note("a", "The heron stands in the reeds.")}});
+    let mut input = client.input.take().expect("open");
+    for id in 0..40 {
+        writeln!(input, "{}", json!({"jsonrpc": "2.0", "id": id, "method": "ping"})).expect("sent");
+    }
+    // Without a line feed.
+    input.write_all(last.to_string().as_bytes()).expect("sent");
+    drop(input);
+    let mut ids: Vec<i64> = (0..41).map(|_| client.receive()["id"].as_i64().expect("a number")).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (0..40).chain([50]).collect::<Vec<_>>());
+    client.close();
+    let mut again = Client::initialized(directory.path());
+    assert_eq!(again.call("fetch", json!({"id": "notes/a"}))["text"], "The heron stands in the reeds.");
+    again.close();
+}
+
+#[test]
+fn requests_wait_while_nobody_reads_their_answers() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut client = Client::initialized(directory.path());
+    let mut input = client.input.take().expect("open");
+    // More than pipes and queues hold: the node stops reading before all are sent.
+    let sending = std::thread::spawn(move || {
+        for id in 0..4_000 {
+            let list = json!({"jsonrpc": "2.0", "id": id, "method": "tools/list", "params": {}});
+            writeln!(input, "{list}").expect("sent");
+        }
+        drop(input);
+    });
+    let pid = client.process.id();
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a size");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
+    };
+    let mut most = 0;
+    for answered in 0..4_000 {
+        let answer = client.receive();
+        assert!(answer["result"]["tools"].is_array());
+        if answered % 100 == 0 {
+            most = most.max(resident());
+        }
+    }
+    sending.join().expect("all were sent");
+    assert!(most < 400, "{most} MiB");
+    client.close();
+}

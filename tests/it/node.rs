@@ -37,6 +37,8 @@ pub fn clean(mut command: Command) -> Command {
 struct Settings {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// How many files it may have open; `None` for as many as the test.
+    files: Option<u64>,
 }
 
 /// What a node that only this machine reaches is started with.
@@ -134,20 +136,26 @@ impl TestNode {
 
     /// Starts a node with arguments for `cairn serve` and environment variables.
     pub fn with_arguments(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        Self::inside(tempfile::tempdir().expect("temporary directory"), arguments, environment)
+        Self::inside(tempfile::tempdir().expect("temporary directory"), arguments, environment, None)
+    }
+
+    /// Starts a node that may have so many files open, and no more.
+    pub fn with_files(files: u64, environment: &[(&str, &str)]) -> Self {
+        Self::inside(tempfile::tempdir().expect("temporary directory"), &LOOPBACK, environment, Some(files))
     }
 
     /// Starts a node on a data directory that `prepare` fills.
     pub fn on(prepare: impl FnOnce(&Path)) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         prepare(&data_dir(directory.path()));
-        Self::inside(directory, &LOOPBACK, &[])
+        Self::inside(directory, &LOOPBACK, &[], None)
     }
 
-    fn inside(directory: TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+    fn inside(directory: TempDir, arguments: &[&str], environment: &[(&str, &str)], files: Option<u64>) -> Self {
         let settings = Settings {
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
             environment: environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            files,
         };
         let (process, stdout, line) = spawn(directory.path(), &settings);
         let mut node = Self {
@@ -351,7 +359,15 @@ fn data_dir(directory: &Path) -> PathBuf {
 
 fn spawn(directory: &Path, settings: &Settings) -> (Child, BufReader<ChildStdout>, Value) {
     let log = File::options().create(true).append(true).open(directory.join("log")).expect("a log file");
-    let mut process = cairn()
+    let mut command = match settings.files {
+        None => cairn(),
+        Some(files) => {
+            let mut command = clean(Command::new("sh"));
+            command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\""), CAIRN]);
+            command
+        }
+    };
+    let mut process = command
         .args(["--json", "serve", "--data-dir"])
         .arg(data_dir(directory))
         .args(&settings.arguments)

@@ -299,9 +299,12 @@ fn a_connection_goes_on_or_the_answer_says_that_it_ends() {
         let head = send_slowly(&mut kept, path, "{}");
         assert!(head.starts_with("HTTP/1.1 200") && !head.contains("close"), "{path}: {head}");
     }
+    let head = send_slowly(&mut kept, "/v1/nothing", "{}");
+    assert!(head.starts_with("HTTP/1.1 404") && !head.contains("close"), "{head}");
+    // What is not let in is not read.
     let mut refused = TcpStream::connect(&address).expect("connects");
-    let head = send_slowly(&mut refused, "/v1/nothing", "{}");
-    assert!(head.starts_with("HTTP/1.1 404") && head.contains("connection: close"), "{head}");
+    let head = send_slowly(&mut refused, "/v1/flush HTTP/1.1\r\nOrigin: http://evil.example\r\nX: ", "{}");
+    assert!(head.starts_with("HTTP/1.1 403") && head.contains("connection: close"), "{head}");
 }
 
 /// A request of which the node has the head and awaits the body, `length` bytes.
@@ -319,12 +322,32 @@ fn begun(node: &TestNode, path: &str, headers: &str, length: usize) -> (TcpStrea
     (stream, reader)
 }
 
+/// Documents that take a while to be taken apart.
+fn much() -> String {
+    let text = |number: usize| format!("Pump {number} hums, and the valve beside it sticks. ").repeat(600);
+    let documents: Vec<Value> =
+        (0..1_000).map(|number| json!({"id": number.to_string(), "text": text(number)})).collect();
+    json!({"collection": "notes", "documents": documents}).to_string()
+}
+
+/// A request that the node works at.
+fn working(node: &TestNode) -> TcpStream {
+    let mut stream = TcpStream::connect(node.base().strip_prefix("http://").expect("an address")).expect("connects");
+    let body = much();
+    let head = format!(
+        "POST /v1/tools/add_documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes())).expect("sent");
+    // It is received in its own time.
+    while node.metric("cairn_requests_in_flight") != 1 {}
+    stream
+}
+
 #[test]
 fn who_goes_away_before_the_answer_makes_room() {
     let node = TestNode::with(&[("CAIRN_SERVER_IN_FLIGHT_MAX", "1")]);
-    let begun = begun(&node, "/v1/tools/get_status", "", 2);
-    assert_eq!(node.metric("cairn_requests_in_flight"), 1);
-    drop(begun);
+    drop(working(&node));
     // The node sees the end of the connection when it sees it.
     while node.metric("cairn_requests_in_flight") != 0 {}
     assert_eq!(node.modern("tools/list", json!({})).status, 200);
@@ -340,15 +363,44 @@ fn a_search_that_is_sent_slowly_takes_no_room() {
 #[test]
 fn more_requests_than_allowed_are_told_when_to_come_back() {
     let node = TestNode::with(&[("CAIRN_SERVER_IN_FLIGHT_MAX", "1")]);
-    let (mut stream, mut reader) = begun(&node, "/v1/tools/get_status", "", 2);
-    // One request is being answered now: its body is awaited.
+    let stream = working(&node);
     let refused = node.modern("tools/list", json!({}));
     assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
     assert_eq!(node.get(&format!("{}/health", node.admin)).status, 200, "health has its own thread");
+    let mut status = String::new();
+    BufReader::new(stream).read_line(&mut status).expect("an answer");
+    assert!(status.starts_with("HTTP/1.1 200"), "{status}");
+    assert_eq!(node.modern("tools/list", json!({})).status, 200);
+}
+
+#[test]
+fn a_body_that_is_awaited_takes_no_room() {
+    let node = TestNode::with(&[("CAIRN_SERVER_IN_FLIGHT_MAX", "1")]);
+    let (mut stream, mut reader) = begun(&node, "/v1/tools/get_status", "", 2);
+    assert_eq!(node.modern("tools/list", json!({})).status, 200);
     stream.write_all(b"{}").expect("sent");
     let mut status = String::new();
     reader.read_line(&mut status).expect("the end of the interim answer");
     status.clear();
     reader.read_line(&mut status).expect("an answer");
     assert!(status.starts_with("HTTP/1.1 200"), "{status}");
+}
+
+#[test]
+fn a_new_data_directory_may_be_named_from_where_one_is() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut process = cairn()
+        .args(["serve", "--listen", "0.0.0.0:0", "--admin", "127.0.0.1:0", "--data-dir", "new", "--json"])
+        .current_dir(directory.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut line = String::new();
+    BufReader::new(process.stdout.take().expect("a pipe")).read_line(&mut line).expect("readable");
+    kill_process(Pid::from_child(&process), Signal::TERM).expect("it runs");
+    let output = process.wait_with_output().expect("it ends");
+    assert!(line.contains("token") && output.status.success(), "{line} {}", stderr(&output));
+    assert!(directory.path().join("new/tls/authority.pem").exists());
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use serde_json::{Map, Value, json};
@@ -15,7 +15,7 @@ use super::{Address, Failure, failure};
 use crate::app::RunningNode;
 use crate::auth::LOCAL_NAME;
 use crate::base::Fault;
-use crate::mcp::{Arguments, Tool, ToolError};
+use crate::mcp::{Arguments, OVERLOADED, Tool, ToolError};
 
 /// How long to wait for what a node says of itself: a leftover's port may belong to anybody by now.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,11 +23,23 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long to wait for a snapshot to be taken or brought back.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
+/// How long a file waits for a node that has no room for it, and between two attempts.
+const BUSY_PATIENCE: Duration = Duration::from_secs(600);
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 1 << 30;
 /// What [`ToolError::code`] can be.
-const CODES: [&str; 8] =
-    ["bad_argument", "not_found", "conflict", "read_only", "overloaded", "internal", "unauthorized", "forbidden"];
+const CODES: [&str; 9] = [
+    "bad_argument",
+    "not_found",
+    "conflict",
+    "read_only",
+    "overloaded",
+    "not_visible",
+    "internal",
+    "unauthorized",
+    "forbidden",
+];
 
 pub(super) struct Remote {
     agent: ureq::Agent,
@@ -182,9 +194,19 @@ impl Remote {
         bytes: &[u8],
         metadata: &Map<String, Value>,
     ) -> Result<Value, Failure> {
-        let request = self.authorized(self.agent.post(self.source_url(collection, source)));
-        let request = request.query("metadata", Value::Object(metadata.clone()).to_string());
-        self.answer(request.content_type("application/octet-stream").send(bytes))
+        let start = Instant::now();
+        loop {
+            let request = self.authorized(self.agent.post(self.source_url(collection, source)));
+            let request = request.query("metadata", Value::Object(metadata.clone()).to_string());
+            let answered = self.answer(request.content_type("application/octet-stream").send(bytes));
+            let is_busy = |failure: &Failure| {
+                failure.error.downcast_ref::<ToolError>().is_some_and(|error| error.code == OVERLOADED)
+            };
+            match answered {
+                Err(failure) if is_busy(&failure) && start.elapsed() < BUSY_PATIENCE => std::thread::sleep(BUSY_PAUSE),
+                answered => return answered,
+            }
+        }
     }
 
     /// A page of sources; none when there is no such collection.

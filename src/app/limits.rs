@@ -1,0 +1,71 @@
+//! What the listeners may take of the machine: descriptors and memory.
+//!
+//! The store has to open files at any moment, so some descriptors are never given to connections. Connections that have not
+//! shown a token take memory too, a head of a request at most, so there are fewer of them where there is little.
+
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::memory;
+use crate::api::{BodyLimits, Limits};
+use crate::config::Config;
+
+/// Descriptors that are kept for the store, at most and at least; in between it is a quarter of all.
+const SPARE_MAX: u64 = 1_024;
+const SPARE_MIN: u64 = 64;
+/// What a connection may take before anybody is known by it: the head of a request, and buffers of TLS.
+const CONNECTION_BYTES: u64 = 64 << 10;
+/// The part of the node's memory that connections may take that way, and the part for the bodies of requests.
+const CONNECTIONS_PART: u64 = 8;
+const BODIES_PART: u64 = 4;
+/// How long a request waits for room for its body. Files that `cairn add` sends side by side are taken one after the other then.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Allows this process as many open files as the machine lets it have without asking. Where that is fewer, connections wait.
+pub(super) fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// Limits of the listener of MCP and REST, and of the admin listener: that one still gets a descriptor where the other does not.
+pub(super) fn of_listeners(config: &Config) -> (Limits, Limits) {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let spare = spare(descriptors);
+    let by_memory = memory::budget(config) / CONNECTIONS_PART / CONNECTION_BYTES;
+    let by_memory = usize::try_from(by_memory).unwrap_or(usize::MAX).max(16);
+    let limits = Limits {
+        connections_max: config.server.connections_max.min(by_memory),
+        descriptors_max: descriptors - spare,
+        head_timeout: config.server.head_timeout,
+        handshake_timeout: config.server.handshake_timeout,
+    };
+    (limits, Limits { descriptors_max: descriptors - spare / 2, ..limits })
+}
+
+/// How bodies of requests are received.
+pub(super) fn of_bodies(config: &Config) -> BodyLimits {
+    let together = config.server.bodies_bytes_max.0.min(memory::budget(config) / BODIES_PART);
+    BodyLimits {
+        bytes_max: config.server.request_bytes_max.as_usize(),
+        together_max: usize::try_from(together).unwrap_or(usize::MAX),
+        room_timeout: ROOM_TIMEOUT,
+        timeout: config.server.body_timeout,
+        rate_min: config.server.body_rate_min.0,
+    }
+}
+
+/// How many of so many descriptors are never given to connections.
+fn spare(descriptors: u64) -> u64 {
+    (descriptors / 4).clamp(SPARE_MIN, SPARE_MAX).min(descriptors / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_store_is_left_descriptors_and_so_are_connections() {
+        assert_eq!([64, 256, 1_024, 1_048_576].map(spare), [32, 64, 256, 1_024]);
+    }
+}
