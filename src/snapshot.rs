@@ -602,10 +602,11 @@ impl Snapshots {
         Ok(id)
     }
 
-    /// Looks at the place; an error when what is there is not this node's.
+    /// Looks at the place; an error when what is there is not this node's, or nothing of it is left.
     fn visible(&self, repository: &Repository, own: Option<&str>) -> Result<Survey, RepositoryError> {
         let mut survey = self.survey(repository, own)?;
-        match survey.trouble.take_if(|trouble| trouble.hides()) {
+        let is_lost = !survey.missing.is_empty() && survey.own().next().is_none();
+        match survey.trouble.take_if(|trouble| trouble.hides() || is_lost) {
             Some(trouble) => Err(trouble.into()),
             None => Ok(survey),
         }

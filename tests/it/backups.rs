@@ -169,6 +169,18 @@ fn the_newest_that_vanishes_is_missed_until_it_is_given_up() {
 }
 
 #[test]
+fn where_all_are_missing_nobody_says_that_there_never_were_any() {
+    let node = TestNode::start();
+    note(&node, 1);
+    let only = create(&node);
+    fs::remove_file(manifest(&node, &only)).expect("removed");
+    is_told(&node, "missing", &["1 of the 1 snapshots", &only]);
+    for verb in [&["verify"][..], &["restore", "--dry-run"], &["prune"], &["export", "/nonexistent/x"]] {
+        fails(&node.cairn(&[&["snapshot"], verb].concat()), 1, &[&only, "missing"]);
+    }
+}
+
+#[test]
 fn a_new_machine_misses_the_newest_too() {
     let mut node = TestNode::start();
     note(&node, 1);
