@@ -7,6 +7,8 @@ use std::process::Command;
 
 use cairn::ingest::{Limits, MediaType, Source, parse};
 
+use crate::left_out::left_out;
+
 /// A page's worth of text about one thing.
 pub fn page_about(thing: &str) -> String {
     (1..=20)
@@ -112,8 +114,7 @@ fn files_of_many_programs_are_read_in_the_order_of_their_text() {
 fn the_text_is_that_of_pdftotext() {
     let has = |program: &str| Command::new(program).arg("--version").output().is_ok();
     if let Some(missing) = ["groff", "gs", "pdftotext"].iter().find(|program| !has(program)) {
-        assert!(std::env::var_os("CI").is_none(), "{missing} is missing; run: make setup-test");
-        println!("left out: {missing} is missing");
+        left_out(&format!("{missing} is missing"));
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");

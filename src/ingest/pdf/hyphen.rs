@@ -35,8 +35,10 @@ pub(super) fn end_of(text: &str, next: &str) -> End {
         () if letter.is_alphabetic() && first.is_lowercase() => End::Divided,
         // A soft hyphen says that the word goes on.
         () if hyphen == '\u{ad}' && first.is_alphanumeric() => End::Divided,
-        // Codes, names and spans: `QN-` `4471`, `Smith-` `Jones`, `1990-` `1995`.
-        () if letter.is_alphanumeric() && first.is_alphanumeric() => End::Kept,
+        // Codes, names and spans: `QN-` `4471`, `Smith-` `Jones`, `1990-` `1995`. A page's number is none: `-2-`.
+        () if text.rsplit(char::is_whitespace).next().is_some_and(|word| word.starts_with(is_hyphen)) => End::Line,
+        () if letter.is_alphabetic() && first.is_alphanumeric() => End::Kept,
+        () if letter.is_numeric() && first.is_numeric() => End::Kept,
         () => End::Line,
     }
 }
@@ -185,6 +187,8 @@ mod tests {
         assert_eq!(end_of("QN-", "4471"), End::Kept);
         assert_eq!(end_of("Monday -", "friday"), End::Line);
         assert_eq!(end_of("1990-", "1995"), End::Kept);
+        assert_eq!(end_of("the last line\n\n-2-", "Rule"), End::Line);
+        assert_eq!(end_of("-2-", "1995"), End::Line);
         assert_eq!(end_of("the end", "of it"), End::Line);
     }
 }
