@@ -8,18 +8,25 @@
 //! * Input is hostile until parsed. Sizes, nesting, record and page counts are bounded by [`Limits`]; no input panics,
 //!   recurses without bound or takes more than linear time in what the limits allow. Memory is a constant multiple of
 //!   the source: two to five for real documents, about fifty for one that is nothing but tiny values or sections.
-//! * [`Chunk::range`] always addresses [`Document::text`]: a citation can be shown in place.
+//! * [`Chunk::range`] always addresses [`Document::text`]: a citation can be shown in place. A passage that goes on with a table
+//!   is shown below the table's header row, which its range does not cover.
 //! * The same bytes and settings give the same chunks, so that a second sync of a file changes nothing.
 //!
-//! Left out on purpose: guessing of 8-bit encodings (a wrong guess corrupts text silently), and OCR.
+//! Left out on purpose: OCR.
 
 mod block;
 mod chunk;
 mod csv_rows;
 mod detect;
+mod drawing;
+mod encoded;
+mod encoding;
 mod front_matter;
 mod html;
+mod left_out;
+mod mail;
 mod markdown;
+mod notebook;
 mod pdf;
 mod plain;
 mod records;
@@ -32,10 +39,11 @@ use std::ops::Range;
 use serde_json::{Map, Value};
 
 use crate::base::{ByteSize, Fault};
-use block::Block;
+use block::{Block, BlockKind};
 
 pub use chunk::{Chunk, ChunkConfig, chunk};
 pub use detect::MediaType;
+pub use left_out::{FileKind, left_out, pages_saved_with};
 pub use plain::plain;
 pub use tokens::estimate_tokens;
 
@@ -110,7 +118,8 @@ pub struct Document {
     pub metadata: Map<String, Value>,
     /// What it was parsed from.
     pub media_type: MediaType,
-    /// Markdown, text and source code: the source without its byte order mark, line ends kept. Others: extracted text.
+    /// Markdown, text and source code: the source without its byte order mark, line ends kept. Others: extracted text; a
+    /// document without text has its title for one.
     pub text: String,
     /// Pages that have text, in order; PDF only.
     pub pages: Vec<Page>,
@@ -161,10 +170,15 @@ pub enum ParseError {
     Binary {
         /// Common name of the format.
         looks_like: &'static str,
+        /// What such files are.
+        kind: FileKind,
     },
-    /// More than one byte in a hundred is not UTF-8.
+    /// Nothing but white space.
+    #[error("there is no text in it")]
+    Empty,
+    /// Not UTF-8, and no other encoding makes text of it.
     #[error(
-        "not UTF-8 text: invalid byte at offset {offset}; convert older encodings first, for example: iconv -f WINDOWS-1252 -t UTF-8"
+        "not text in an encoding that can be told: the first byte that is not UTF-8 is at offset {offset}; if you know the          encoding, convert it with iconv -f ENCODING -t UTF-8"
     )]
     NotUtf8 {
         /// First invalid byte, from 0.
@@ -224,10 +238,12 @@ pub enum ParseError {
         second: u64,
     },
     /// An extension that names a format which is not read here.
-    #[error("{name}: files of this type are not supported")]
+    #[error("{name}: {} are not read", .kind.label(2))]
     UnknownType {
         /// Name of the source.
         name: String,
+        /// What such files are.
+        kind: FileKind,
     },
 }
 
@@ -247,7 +263,28 @@ impl ParseError {
             | Self::TooManyRecords { .. }
             | Self::TooManyPages { .. }
             | Self::DuplicateRecord { .. }
-            | Self::UnknownType { .. } => Fault::Caller,
+            | Self::UnknownType { .. }
+            | Self::Empty => Fault::Caller,
+        }
+    }
+
+    /// What the file is when it is no document that could have been read; `None` when it is one and something is wrong
+    /// with it. A file with a kind is left out of a folder without being a failure.
+    #[must_use]
+    pub fn file_kind(&self) -> Option<FileKind> {
+        match self {
+            Self::Binary { kind, .. } | Self::UnknownType { kind, .. } => Some(*kind),
+            Self::Empty => Some(FileKind::Empty),
+            Self::TooLarge { .. }
+            | Self::NotUtf8 { .. }
+            | Self::Encrypted
+            | Self::Corrupt { .. }
+            | Self::TooDeep { .. }
+            | Self::Unreadable { .. }
+            | Self::NoText
+            | Self::TooManyRecords { .. }
+            | Self::TooManyPages { .. }
+            | Self::DuplicateRecord { .. } => None,
         }
     }
 
@@ -276,18 +313,15 @@ pub fn parse(source: &Source<'_>, limits: &Limits) -> Result<Parsed, ParseError>
         return pdf::parse(source.bytes, limits);
     }
     let mut warnings = Vec::new();
-    let text = text::decode(source.bytes, &mut warnings)?;
-    limits.check_text(text.len())?;
     let mut documents = match source.media_type {
-        MediaType::Markdown => vec![markdown::parse(text, &mut warnings)],
-        MediaType::Text => vec![text::parse(text)],
-        MediaType::SourceCode => vec![source_code::parse(text, source.name)],
-        MediaType::Html => vec![html::parse(&text, limits)?],
-        MediaType::Json => records::parse_json(&text, limits)?,
-        MediaType::JsonLines => records::parse_lines(&text, limits)?,
-        MediaType::Csv => csv_rows::parse(&text, source.name, limits)?,
-        MediaType::Pdf => Vec::new(), // Returned above: a PDF is not text.
+        // Each part has an encoding of its own.
+        MediaType::Mail => vec![mail::parse(source.bytes, limits, &mut warnings)?],
+        MediaType::WebArchive => vec![mail::parse_archive(source.bytes, limits)?],
+        _ => parse_text(source, limits, &mut warnings)?,
     };
+    for document in &mut documents {
+        name_alone(document);
+    }
     if documents.iter().all(|document| document.text.trim().is_empty()) {
         warnings.push("the source has no text".to_owned());
     } else {
@@ -300,6 +334,38 @@ pub fn parse(source: &Source<'_>, limits: &Limits) -> Result<Parsed, ParseError>
         }
     }
     Ok(Parsed { documents, warnings })
+}
+
+/// Parses a source that is text as a whole.
+fn parse_text(source: &Source<'_>, limits: &Limits, warnings: &mut Vec<String>) -> Result<Vec<Document>, ParseError> {
+    let text = encoding::decode(source.bytes, source.media_type, warnings)?;
+    limits.check_text(text.len())?;
+    Ok(match source.media_type {
+        MediaType::Markdown => vec![markdown::parse(text, warnings)],
+        MediaType::Text => vec![text::parse(text)],
+        MediaType::SourceCode if left_out::is_minified(source.name, text.as_bytes()) => {
+            return Err(ParseError::UnknownType { name: source.name.to_owned(), kind: FileKind::Generated });
+        }
+        MediaType::SourceCode => vec![source_code::parse(text, source.name)],
+        MediaType::Html => vec![html::parse(&text, None, limits)?],
+        MediaType::Json => records::parse_json(&text, limits, warnings)?,
+        MediaType::JsonLines => records::parse_lines(&text, limits, warnings)?,
+        MediaType::Csv => csv_rows::parse(&text, source.name, limits, warnings)?,
+        MediaType::Notebook => notebook::parse(&text, limits, warnings)?,
+        MediaType::Drawing => vec![drawing::parse(&text, limits)?],
+        // Parsed from their bytes.
+        MediaType::Pdf | MediaType::Mail | MediaType::WebArchive => Vec::new(),
+    })
+}
+
+/// Makes the title the text of a document that has no other: lists of books and products are full of them.
+fn name_alone(document: &mut Document) {
+    if let Some(title) = document.title.as_ref().filter(|title| !title.trim().is_empty())
+        && document.text.trim().is_empty()
+    {
+        document.text = title.clone();
+        document.blocks = Block::trimmed(title, 0..title.len(), BlockKind::Prose).into_iter().collect();
+    }
 }
 
 #[cfg(test)]

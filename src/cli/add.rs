@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::backend::{Backend, Stay};
 use super::{Common, Failure, documents, output};
 use crate::base::ByteSize;
-use crate::ingest::{MediaType, ParseError};
+use crate::ingest::{FileKind, left_out, pages_saved_with};
 
 /// Files being read or written at once: enough to share each disk sync among several.
 const IN_FLIGHT: usize = 16;
@@ -35,8 +35,8 @@ gone are deleted (--keep leaves them). A folder is known by its name: give folde
 takes the other's files for gone. Nothing is deleted when nothing of the folder could be read, or with an empty --prefix; when \
 more than half of a folder's files are gone, and more than 10, it asks first.
 
-Files listed in .gitignore and hidden files are left out. Markdown, text, HTML, PDF, source code, JSON, JSON lines and CSV are \
-read.")]
+Files listed in .gitignore and hidden files are left out. Markdown, text, HTML, saved web pages, mail, PDF, \
+notebooks, SVG, source code, JSON, JSON lines and CSV are read.")]
 pub(super) struct Arguments {
     /// Files and folders
     #[arg(required = true, value_name = "PATH")]
@@ -218,6 +218,7 @@ fn walk_folder(root: &Path, prefix: &str, walked: &mut Walked) {
         let relative = path.strip_prefix(root).unwrap_or(path);
         join(prefix, &relative.to_string_lossy().replace(std::path::MAIN_SEPARATOR, "/"))
     };
+    let is_file = |path: &String| Path::new(path).is_file();
     let walker =
         ignore::WalkBuilder::new(root).follow_links(true).require_git(false).sort_by_file_path(Ord::cmp).build();
     for entry in walker {
@@ -226,6 +227,14 @@ fn walk_folder(root: &Path, prefix: &str, walked: &mut Walked) {
                 // Following links, so this is what the name leads to. Pipes and devices would block or never end.
                 if entry.file_type().is_some_and(|kind| kind.is_file()) {
                     let source = source_of(entry.path());
+                    if let Some(page) =
+                        pages_saved_with(&entry.path().to_string_lossy()).iter().find(|page| is_file(page))
+                    {
+                        let page = source_of(Path::new(page));
+                        let reason = Some(format!("a part of the saved web page {page}"));
+                        walked.reports.push(Report { source, status: "skipped", detail: Value::Null, reason });
+                        continue;
+                    }
                     walked.found.push(Found { path: entry.into_path(), source, named: false });
                 }
             }
@@ -287,10 +296,11 @@ fn sync(backend: &Backend, collection: &str, file: &Found, metadata: &Map<String
         Ok(bytes) => bytes,
         Err(error) => return report("failed", Value::Null, Some(error.to_string())),
     };
-    // What a folder holds beside documents (pictures, archives) is no failure.
-    if let Err(error) = MediaType::detect(&file.source, &bytes[..bytes.len().min(8 << 10)])
-        && !file.named
-        && matches!(error, ParseError::Binary { .. } | ParseError::UnknownType { .. })
+    // What a folder holds beside documents (pictures, archives) is no failure. A file that was emptied is, as long as what
+    // it held before stays.
+    if !file.named
+        && let Some((kind, error)) = left_out(&file.source, &bytes)
+        && kind != FileKind::Empty
     {
         return report("skipped", Value::Null, Some(error.to_string()));
     }

@@ -14,7 +14,7 @@ use crate::store::{ChunkBody, CollectionInfo, NewChunk, NewDocument};
 
 /// Part of every digest: changes when the same bytes would be split or embedded differently, so that a sync after an
 /// upgrade writes them again.
-const PREPARATION: &[u8] = b"cairn-preparation-1";
+const PREPARATION: &[u8] = b"cairn-preparation-2";
 /// Largest metadata of a document, as JSON.
 const METADATA_BYTES_MAX: usize = 64 << 10;
 /// How much of a document's beginning tells its language.

@@ -142,7 +142,7 @@ impl PassageReader {
     }
 
     /// The text of a document's passages from `ordinals`. What stood between two of them (white space, front matter) is
-    /// not kept: passages that touched are joined as they were, those one byte apart by a line break, others by a blank
+    /// not kept, and a repeated header row of a table is left out: passages that touched are joined as they were, those one byte apart by a line break, others by a blank
     /// line.
     ///
     /// # Errors
@@ -157,7 +157,10 @@ impl PassageReader {
                 Some(_) => "\n\n",
             });
             end = Some(chunk.range.end);
-            text.push_str(&self.body(chunk.lsn)?.0.text);
+            let (body, _) = self.body(chunk.lsn)?;
+            // A table that goes on is stored below its header row, which stands in the text once.
+            let length = usize::try_from(chunk.range.end.saturating_sub(chunk.range.start)).unwrap_or(usize::MAX);
+            text.push_str(body.text.get(body.text.len().saturating_sub(length)..).unwrap_or(&body.text));
         }
         Ok(text)
     }

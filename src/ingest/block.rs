@@ -30,6 +30,11 @@ pub(crate) enum BlockKind {
     List,
     /// Tables, code, fields: cut at blank lines, then between lines.
     Verbatim,
+    /// A table with a header row: cut between its rows; each part is shown below the header.
+    Table {
+        /// The header row, in Markdown with the row below it; bytes in the document's text, within the block.
+        header: Range<usize>,
+    },
     /// Ends a section without opening a named one (a new page); empty range.
     Boundary,
 }

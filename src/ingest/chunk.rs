@@ -7,9 +7,9 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::Document;
 use super::block::{Block, BlockKind, lines, trim_blank_lines};
 use super::tokens::{estimate_tokens, prefix_within};
+use super::{Document, encoded};
 
 /// A paragraph up to this size that ends in a colon, or the first line of an admonition, stays with what it introduces.
 const LEAD_TOKENS_MAX: usize = 64;
@@ -37,9 +37,10 @@ pub struct Chunk {
     /// Headings above the passage, outermost first, without the document's title. What spans several sections has the
     /// path they share.
     pub headings: Vec<String>,
-    /// `&document.text[range]`: no outer blank lines, the indentation of the first line kept.
+    /// `&document.text[range]`: no outer blank lines, the indentation of the first line kept. Before it, where the passage
+    /// goes on with a table that began in an earlier one, the table's header row and a line break.
     pub text: String,
-    /// Bytes in [`Document::text`].
+    /// Bytes in [`Document::text`], without the repeated header: so that is `text.len() - range.len()` bytes long.
     pub range: Range<usize>,
     /// Page on which the passage starts; PDF only.
     pub page: Option<u32>,
@@ -48,13 +49,14 @@ pub struct Chunk {
 /// Splits a document into chunks.
 ///
 /// Chunks are in the order of the text and do not overlap; every word is in one, except front matter, MDX modules and
-/// component tags. [`estimate_tokens`] of a chunk is at most `max_tokens` (a `max_tokens` of 0 counts as 1, a target
+/// component tags, and encoded data (see `encoded.rs`). [`estimate_tokens`] of a chunk is at most `max_tokens` (a `max_tokens` of 0 counts as 1, a target
 /// above it as `max_tokens`). Never fails; O(n).
 #[must_use]
 pub fn chunk(document: &Document, config: &ChunkConfig) -> Vec<Chunk> {
     let max = config.max_tokens.max(1);
-    let mut packer =
-        Packer { text: &document.text, target: config.target_tokens.clamp(1, max), max, open: None, done: Vec::new() };
+    let target = config.target_tokens.clamp(1, max);
+    let blobs = encoded::blobs(&document.text);
+    let mut packer = Packer { text: &document.text, blobs, target, max, open: None, done: Vec::new() };
     pack(document, &mut packer);
     packer.finish().into_iter().map(|span| span.into_chunk(document)).collect()
 }
@@ -67,6 +69,8 @@ struct Span {
     range: Range<usize>,
     /// Upper bound of the estimate over `range`.
     tokens: usize,
+    /// Header of the table that goes on here, shown above, and its tokens.
+    header: Option<(Range<usize>, usize)>,
     path: Path,
     /// Number of the section of its last piece.
     section: usize,
@@ -85,7 +89,11 @@ impl Span {
     fn into_chunk(self, document: &Document) -> Chunk {
         let after = document.pages.partition_point(|page| page.range.start <= self.range.start);
         let page = after.checked_sub(1).map(|index| document.pages[index].number);
-        let text = document.text[self.range.clone()].to_owned();
+        let own = &document.text[self.range.clone()];
+        let text = match self.header {
+            Some((header, _)) => format!("{}\n{own}", &document.text[header]),
+            None => own.to_owned(),
+        };
         Chunk { headings: self.path.to_vec(), text, range: self.range, page }
     }
 }
@@ -124,9 +132,9 @@ fn pack(document: &Document, packer: &mut Packer<'_>) {
         }
         let is_heading = matches!(block.kind, BlockKind::Heading { .. });
         split_block(packer, block, &mut pieces);
-        for (range, tokens) in pieces.drain(..) {
+        for Piece { range, tokens, header } in pieces.drain(..) {
             let leads = is_heading || leads(&range, tokens);
-            let next = Span { range, tokens, path: Rc::clone(&path), section, has_body: !is_heading, leads };
+            let next = Span { range, tokens, header, path: Rc::clone(&path), section, has_body: !is_heading, leads };
             above = Some(match above.take() {
                 Some(mut above) if above.leads && above.takes(&next) && packer.fits(&above, &next) => {
                     packer.append(&mut above, next);
@@ -170,7 +178,7 @@ impl<'a> Sections<'a> {
                 self.path = self.stack.iter().map(|(_, title)| (*title).to_owned()).collect();
             }
             BlockKind::Boundary => self.number += 1,
-            BlockKind::Prose | BlockKind::List | BlockKind::Verbatim => {}
+            BlockKind::Prose | BlockKind::List | BlockKind::Verbatim | BlockKind::Table { .. } => {}
         }
         (Rc::clone(&self.path), self.number)
     }
@@ -179,6 +187,8 @@ impl<'a> Sections<'a> {
 /// Packs spans into chunks.
 struct Packer<'a> {
     text: &'a str,
+    /// Where encoded data lies; ascending.
+    blobs: Vec<Range<usize>>,
     target: usize,
     max: usize,
     open: Option<Span>,
@@ -186,15 +196,23 @@ struct Packer<'a> {
 }
 
 impl Packer<'_> {
-    /// Tokens of both spans and of what lies between them (white space, or MDX tags that belong to no block).
+    /// Tokens of both spans and of what lies between them (white space, or MDX tags that belong to no block), without a
+    /// header that is shown above.
     fn joined_tokens(&self, left: &Span, right: &Span) -> usize {
         let between = &self.text[left.range.end..right.range.start];
         let between = if between.trim_ascii().is_empty() { 0 } else { estimate_tokens(between) };
         left.tokens + between + right.tokens
     }
 
+    /// Whether both are one passage. A table that goes on in `right` has its header in `left`, or above it.
     fn fits(&self, left: &Span, right: &Span) -> bool {
-        self.joined_tokens(left, right) <= self.max
+        let header = left.header.as_ref().map_or(0, |(_, tokens)| *tokens);
+        header + self.joined_tokens(left, right) <= self.max && !self.is_blob(left.range.end..right.range.start)
+    }
+
+    /// Whether encoded data lies there, which belongs to no passage.
+    fn is_blob(&self, between: Range<usize>) -> bool {
+        encoded::is_blob_within(&self.blobs, &between)
     }
 
     fn append(&self, left: &mut Span, right: Span) {
@@ -207,10 +225,10 @@ impl Packer<'_> {
     }
 
     fn belongs(&self, open: &Span, next: &Span) -> bool {
-        let tokens = self.joined_tokens(open, next);
-        if tokens > self.max {
+        if !self.fits(open, next) {
             return false;
         }
+        let tokens = self.joined_tokens(open, next);
         if open.section == next.section {
             return tokens <= self.target || open.tokens < SMALL_TOKENS || next.tokens < SMALL_TOKENS;
         }
@@ -268,21 +286,52 @@ enum Cut {
     Characters,
 }
 
-/// Appends the pieces of a block with their token counts: the block itself when it fits.
-fn split_block(packer: &Packer<'_>, block: &Block, pieces: &mut Vec<(Range<usize>, usize)>) {
+/// A block, or a part of one that is too large.
+struct Piece {
+    range: Range<usize>,
+    tokens: usize,
+    /// Header of the table that this goes on with, and its tokens.
+    header: Option<(Range<usize>, usize)>,
+}
+
+/// Appends the pieces of a block with their token counts: the block itself when it fits. Encoded data is left out.
+fn split_block(packer: &Packer<'_>, block: &Block, pieces: &mut Vec<Piece>) {
+    for range in encoded::without_blobs(&packer.blobs, block.range.clone()) {
+        if let Some(range) = trim_blank_lines(packer.text, range) {
+            split_text(packer, range, &block.kind, pieces);
+        }
+    }
+}
+
+fn split_text(packer: &Packer<'_>, range: Range<usize>, kind: &BlockKind, pieces: &mut Vec<Piece>) {
     use Cut::{Characters, Groups, Items, Lines, Sentences, Words};
-    let tokens = estimate_tokens(&packer.text[block.range.clone()]);
+    let tokens = estimate_tokens(&packer.text[range.clone()]);
     if tokens <= packer.max {
-        pieces.push((block.range.clone(), tokens));
+        pieces.push(Piece { range, tokens, header: None });
         return;
     }
-    let cuts: &[Cut] = match block.kind {
+    let (mut limit, mut header) = (packer.target, None);
+    let cuts: &[Cut] = match kind {
         BlockKind::List => &[Items, Groups, Lines, Sentences, Words, Characters],
         BlockKind::Verbatim => &[Groups, Lines, Sentences, Words, Characters],
+        BlockKind::Table { header: row } => {
+            let above = estimate_tokens(&packer.text[row.clone()]);
+            // A header that fills half of a passage would leave too little room for the rows.
+            if above * 2 <= packer.max {
+                limit = limit.min(packer.max - above);
+                header = Some((row.clone(), above));
+            }
+            &[Lines, Sentences, Words, Characters]
+        }
         BlockKind::Prose => &[Sentences, Lines, Words, Characters],
         BlockKind::Heading { .. } | BlockKind::Boundary => &[Words, Characters],
     };
-    split(packer.text, block.range.clone(), cuts, packer.target, pieces);
+    let mut found = Vec::new();
+    split(packer.text, range, cuts, limit, &mut found);
+    pieces.extend(found.into_iter().map(|(range, tokens)| {
+        let header = header.clone().filter(|(row, _)| range.start >= row.end);
+        Piece { range, tokens, header }
+    }));
 }
 
 /// Cuts `range` at the first of `cuts` into pieces of at most `limit` tokens, as large as possible; what is still too

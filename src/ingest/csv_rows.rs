@@ -1,44 +1,82 @@
 //! Delimited rows to documents: each row is a record under the names of the header row.
+//!
+//! The text of a row is what stands in its cells. For filters a column is numbers when all its cells are, in one way of writing
+//! them; see [`columns`].
+
+mod columns;
+mod quotes;
 
 use std::collections::{HashMap, HashSet};
 
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
+use super::block::shorten;
 use super::records::Records;
 use super::{Document, Limits, MediaType, ParseError};
+use columns::Column;
 
-/// Parses CSV. The delimiter is a tab for `.tsv` and `.tab`, else the most frequent of comma, semicolon and tab in the
-/// header row. A row's `id` column is its record id when no other row has the same value; otherwise it is its line.
-pub(super) fn parse(text: &str, name: &str, limits: &Limits) -> Result<Vec<Document>, ParseError> {
+/// How much of a file its delimiter and its header row are found by, in bytes and in rows.
+const SAMPLE_BYTES: usize = 64 << 10;
+const SAMPLE_ROWS: usize = 20;
+
+/// Longest text of a cell that filters compare.
+const NAME_BYTES_MAX: usize = 1024;
+
+/// Parses CSV. A row's `id` column is its record id when no other row has the same value; otherwise it is its line.
+pub(super) fn parse(
+    text: &str,
+    name: &str,
+    limits: &Limits,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Document>, ParseError> {
     let delimiter = delimiter(text, name);
-    let mut reader = reader(text, delimiter);
-    let header = column_names(reader.headers().map_err(csv_error)?);
-    let id_column = header.iter().position(|column| matches!(column.to_ascii_lowercase().as_str(), "id" | "_id"));
-    let numbered = match id_column {
-        Some(column) => !is_unique(text, delimiter, column)?,
-        None => true,
-    };
+    let (text, unclosed) = quotes::repaired(text, delimiter);
+    if let [first, ..] = unclosed[..] {
+        let more = if unclosed.len() > 1 { format!(", and {} more", unclosed.len() - 1) } else { String::new() };
+        warnings.push(format!("line {first}: a quote is opened and never closed; left out{more}"));
+    }
+    let Some(head) = Head::find(&text, delimiter, warnings)? else { return Ok(Vec::new()) };
+    let survey = Survey::take(&text, delimiter, &head)?;
+    if let Some((rows, line)) = survey.ragged {
+        let rows = if rows == 1 { "1 row has".to_owned() } else { format!("{rows} rows have") };
+        warnings.push(format!("{rows} more or fewer cells than the header row has names; the first is line {line}"));
+    }
     let mut records = Records::new(MediaType::Csv, limits);
-    for row in reader.records() {
+    for row in reader(&text, delimiter).records().skip(head.rows_before) {
         let row = row.map_err(csv_error)?;
-        let line = row.position().map_or(0, csv::Position::line);
-        let mut fields = Map::new();
+        let line = line_of(&text, row.position());
+        let (mut fields, mut typed) = (Map::new(), Map::new());
         for (index, value) in row.iter().enumerate().filter(|(_, value)| !value.trim().is_empty()) {
-            let column = header.get(index).cloned().unwrap_or_else(|| format!("column_{}", index + 1));
-            let is_id = id_column == Some(index);
-            let (column, value) =
-                if is_id && !numbered { ("_id".to_owned(), text_value(value)) } else { (column, typed(value)) };
-            fields.insert(column, value);
+            let value = value.trim();
+            let column = head.name(index);
+            if head.id == Some(index) && survey.has_ids {
+                fields.insert("_id".to_owned(), Value::String(value.to_owned()));
+                continue;
+            }
+            let read = survey.columns.get(index).and_then(|column| column.typed(value));
+            let text = || (value.len() <= NAME_BYTES_MAX).then(|| Value::String(value.to_owned()));
+            if let Some(value) = read.or_else(text) {
+                typed.insert(column.clone(), value);
+            }
+            fields.insert(column, Value::String(value.to_owned()));
         }
         if !fields.is_empty() {
-            records.add(Value::Object(fields), line, numbered)?;
+            records.add_row(fields, typed, line, !survey.has_ids)?;
         }
     }
     Ok(records.finish())
 }
 
 fn reader(text: &str, delimiter: u8) -> csv::Reader<&[u8]> {
-    csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text.as_bytes())
+    csv::ReaderBuilder::new().delimiter(delimiter).has_headers(false).flexible(true).from_reader(text.as_bytes())
+}
+
+/// The line on which a row starts, from 1. The reader says where it began to look, which may be before line ends.
+fn line_of(text: &str, position: Option<&csv::Position>) -> u64 {
+    let Some(position) = position else { return 0 };
+    let rest = usize::try_from(position.byte()).ok().and_then(|byte| text.as_bytes().get(byte..)).unwrap_or_default();
+    let ends = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    position.line() + ends.filter(|byte| **byte == b'\n').count() as u64
 }
 
 fn csv_error(source: csv::Error) -> ParseError {
@@ -49,29 +87,106 @@ fn csv_error(source: csv::Error) -> ParseError {
     ParseError::Corrupt { format: "CSV", detail, source: Some(Box::new(source)) }
 }
 
+/// The first rows, up to [`SAMPLE_ROWS`].
+fn sample(text: &str, delimiter: u8) -> Vec<csv::StringRecord> {
+    let head = &text[..text.floor_char_boundary(SAMPLE_BYTES)];
+    reader(head, delimiter).records().take(SAMPLE_ROWS).map_while(Result::ok).collect()
+}
+
+/// A tab for `.tsv` and `.tab`; what `sep=` says in a first line, as Excel writes it; else that of comma, semicolon, tab and bar by
+/// which most of the first rows have the same number of cells.
 fn delimiter(text: &str, name: &str) -> u8 {
     let name = name.to_ascii_lowercase();
     if name.ends_with(".tsv") || name.ends_with(".tab") {
         return b'\t';
     }
-    let (mut counts, mut quoted) = ([0usize; 3], false);
-    for byte in text.bytes() {
-        match byte {
-            b'"' => quoted = !quoted,
-            b'\n' if !quoted => break,
-            b',' if !quoted => counts[0] += 1,
-            b';' if !quoted => counts[1] += 1,
-            b'\t' if !quoted => counts[2] += 1,
-            _ => {}
+    if let [b's' | b'S', b'e' | b'E', b'p' | b'P', b'=', mark, b'\r' | b'\n', ..] = *text.as_bytes()
+        && mark.is_ascii()
+        && mark != b'"'
+    {
+        return mark;
+    }
+    let (mut best, mut found) = ((0, 0), b',');
+    // Of two that fit alike the one that is rarer in words.
+    for delimiter in [b'\t', b';', b'|', b','] {
+        let mut widths: HashMap<usize, usize> = HashMap::new();
+        for row in sample(text, delimiter).iter().filter(|row| row.len() > 1) {
+            *widths.entry(row.len()).or_default() += 1;
+        }
+        let score = widths.into_iter().map(|(width, rows)| (rows, width)).max().unwrap_or_default();
+        if score > best {
+            (best, found) = (score, delimiter);
         }
     }
-    if counts[1] > counts[0] && counts[1] >= counts[2] {
-        b';'
-    } else if counts[2] > counts[0] {
-        b'\t'
-    } else {
-        b','
+    found
+}
+
+/// What stands above the data.
+struct Head {
+    names: Vec<String>,
+    /// Column that is called id.
+    id: Option<usize>,
+    /// Rows up to and with the header row.
+    rows_before: usize,
+}
+
+impl Head {
+    /// `None` when there is no row at all.
+    fn find(text: &str, delimiter: u8, warnings: &mut Vec<String>) -> Result<Option<Self>, ParseError> {
+        let rows = sample(text, delimiter);
+        let filled = |row: &csv::StringRecord| row.iter().filter(|cell| !cell.trim().is_empty()).count();
+        let is_mark = rows
+            .first()
+            .is_some_and(|row| row.get(0).is_some_and(|cell| cell.to_ascii_lowercase().starts_with("sep=")));
+        let mut header = usize::from(is_mark && rows.len() > 1);
+        // Reports stand a line or two above their table.
+        let widest = rows.iter().map(filled).max().unwrap_or(0);
+        let above = rows.iter().skip(header).take_while(|row| filled(row) <= 1).count();
+        if widest > 2 && above > 0 && header + above < rows.len() {
+            let words =
+                rows[header..header + above].iter().flat_map(|row| row.iter()).filter(|cell| !cell.trim().is_empty());
+            let words = words.collect::<Vec<_>>().join(" ");
+            if !words.is_empty() {
+                warnings.push(format!("what stands above the header row is left out: {}", shorten(&words, 120)));
+            }
+            header += above;
+        }
+        let Some(row) = rows.get(header).cloned() else {
+            // Nothing, or a first row that is larger than the sample.
+            let Some(first) = reader(text, delimiter).records().next() else { return Ok(None) };
+            let first = first.map_err(csv_error)?;
+            return Ok(Some(Self::of(&first, 1)));
+        };
+        if rows.get(header + 1).is_some_and(|next| is_data(&row, next)) {
+            warnings.push(
+                "the first row has numbers, so it is taken for data: columns are called column_1, column_2, …"
+                    .to_owned(),
+            );
+            let nameless = csv::StringRecord::from(vec![""; row.len()]);
+            return Ok(Some(Self::of(&nameless, header)));
+        }
+        Ok(Some(Self::of(&row, header + 1)))
     }
+
+    fn of(header: &csv::StringRecord, rows_before: usize) -> Self {
+        let names = column_names(header);
+        let id = names.iter().position(|name| matches!(name.to_ascii_lowercase().as_str(), "id" | "_id"));
+        Self { names, id, rows_before }
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.names.get(index).cloned().unwrap_or_else(|| format!("column_{}", index + 1))
+    }
+}
+
+/// Whether `first` is no header: it has a number in a column where the row below has one too. Years are names of columns.
+fn is_data(first: &csv::StringRecord, next: &csv::StringRecord) -> bool {
+    let number = |cell: &str| cell.trim().parse::<f64>().ok().filter(|number| number.is_finite());
+    let is_year = |number: f64| number.fract() == 0.0 && (1000.0..3000.0).contains(&number);
+    first
+        .iter()
+        .zip(next)
+        .any(|(above, below)| number(above).is_some_and(|number| !is_year(number)) && number(below).is_some())
 }
 
 /// The header's names, made distinct: `column_3` for an empty one, `name_2` for a repeated one.
@@ -86,45 +201,39 @@ fn column_names(header: &csv::StringRecord) -> Vec<String> {
     header.iter().zip(1..).map(|(name, position)| distinct(name.trim(), position)).collect()
 }
 
-/// Whether every row has its own value in `column`.
-fn is_unique(text: &str, delimiter: u8, column: usize) -> Result<bool, ParseError> {
-    let mut seen = HashSet::new();
-    for row in reader(text, delimiter).records() {
-        let row = row.map_err(csv_error)?;
-        let value = row.get(column).unwrap_or_default().trim();
-        if row.iter().all(|value| value.trim().is_empty()) {
-            continue;
-        }
-        if value.is_empty() || !seen.insert(value.to_owned()) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+/// What one pass over the rows tells.
+struct Survey {
+    columns: Vec<Column>,
+    /// Every row has its own value in the id column.
+    has_ids: bool,
+    /// Rows with another number of cells than the header, and the line of the first.
+    ragged: Option<(usize, u64)>,
 }
 
-fn text_value(value: &str) -> Value {
-    Value::String(value.trim().to_owned())
-}
-
-/// Numbers and booleans as such, so that filters can compare them. `007` and `+1` stay text: they are codes, not numbers.
-fn typed(value: &str) -> Value {
-    let value = value.trim();
-    match value {
-        "true" | "TRUE" | "True" => return Value::Bool(true),
-        "false" | "FALSE" | "False" => return Value::Bool(false),
-        _ => {}
+impl Survey {
+    fn take(text: &str, delimiter: u8, head: &Head) -> Result<Self, ParseError> {
+        let mut columns: Vec<Column> = head.names.iter().map(|name| Column::new(name)).collect();
+        let mut ids = HashSet::new();
+        let (mut has_ids, mut ragged) = (head.id.is_some(), None);
+        for row in reader(text, delimiter).records().skip(head.rows_before) {
+            let row = row.map_err(csv_error)?;
+            if row.iter().all(|cell| cell.trim().is_empty()) {
+                continue;
+            }
+            for (column, cell) in columns.iter_mut().zip(&row) {
+                column.see(cell.trim());
+            }
+            if has_ids && let Some(id) = head.id {
+                let value = row.get(id).unwrap_or_default().trim();
+                has_ids = !value.is_empty() && ids.insert(value.to_owned());
+            }
+            if row.len() != head.names.len() {
+                let (rows, _) = ragged.get_or_insert((0, line_of(text, row.position())));
+                *rows += 1;
+            }
+        }
+        Ok(Self { columns, has_ids, ragged })
     }
-    let digits = value.strip_prefix('-').unwrap_or(value);
-    let is_code = digits.len() > 1 && digits.starts_with('0') && !digits.starts_with("0.");
-    if is_code || !digits.starts_with(|c: char| c.is_ascii_digit()) {
-        return text_value(value);
-    }
-    if let Ok(whole) = value.parse::<i64>() {
-        return Value::Number(whole.into());
-    }
-    // Only what reads back as written: a long serial number is no float.
-    let number = value.parse::<f64>().ok().filter(|number| number.to_string() == value).and_then(Number::from_f64);
-    number.map_or_else(|| text_value(value), Value::Number)
 }
 
 #[cfg(test)]
@@ -133,14 +242,23 @@ mod tests {
 
     use super::*;
 
+    fn read(text: &str, name: &str) -> (Vec<Document>, Vec<String>) {
+        let mut warnings = Vec::new();
+        (parse(text, name, &Limits::default(), &mut warnings).expect("valid CSV"), warnings)
+    }
+
     fn rows(text: &str, name: &str) -> Vec<Document> {
-        parse(text, name, &Limits::default()).expect("valid CSV")
+        read(text, name).0
+    }
+
+    fn column(text: &str, name: &str) -> Vec<Value> {
+        rows(text, "a.csv").iter().map(|row| row.metadata.get(name).cloned().unwrap_or_default()).collect()
     }
 
     #[test]
     fn a_row_is_lines_and_metadata() {
-        let found = rows("sku,price,notes\n007,1.5,\"two\nlines\"\n008,2,\n", "a.csv");
-        assert_eq!(found[0].text, "sku: 007\nprice: 1.5\nnotes: two\nlines");
+        let found = rows("sku,price,notes\n007,1.50,\"two\nlines\"\n008,2,\n", "a.csv");
+        assert_eq!(found[0].text, "sku: 007\nprice: 1.50\nnotes: two\nlines");
         assert_eq!(
             Value::Object(found[0].metadata.clone()),
             json!({"sku": "007", "price": 1.5, "notes": "two\nlines"})
@@ -152,14 +270,22 @@ mod tests {
     fn a_row_of_names_is_findable() {
         let found = rows("id,name\na1,Ana\nb2,Bo\n", "a.csv");
         assert_eq!(found.iter().map(|row| row.text.as_str()).collect::<Vec<_>>(), ["name: Ana", "name: Bo"]);
-        assert_eq!(found[0].title.as_deref(), Some("Ana"));
+        assert_eq!((found[0].title.as_deref(), &found[0].metadata["name"]), (Some("Ana"), &json!("Ana")));
         assert_eq!(rows("name\nAna\n", "a.csv")[0].text, "name: Ana");
     }
 
     #[test]
     fn delimiters_are_recognised() {
-        for (text, name) in [("a;b\n1,5;2\n", "x.csv"), ("a\tb\n1,5\t2\n", "x.csv"), ("a\tb\n1,5\t2\n", "x.TSV")] {
-            assert_eq!(rows(text, name)[0].text, "a: 1,5\nb: 2", "{text:?}");
+        for (text, name) in [
+            ("a;b\n1,5;2\n", "x.csv"),
+            ("a\tb\n1,5\t2\n", "x.csv"),
+            ("a\tb\n1,5\t2\n", "x.TSV"),
+            ("a|b\n1,5|2\n", "x.csv"),
+            ("sep=;\r\na;b\r\n1,5;2\r\n", "x.csv"),
+            ("a, b;b\n1,5;2\n", "x.csv"),
+        ] {
+            let found = rows(text, name).remove(0).text;
+            assert!(found.ends_with("\nb: 2") && found.contains(": 1,5"), "{text:?}: {found}");
         }
     }
 
@@ -173,9 +299,84 @@ mod tests {
     }
 
     #[test]
-    fn odd_headers_and_ragged_rows_are_read() {
-        assert_eq!(rows("a,,a\n1,2,3,4\n5\n", "a.csv")[0].text, "a: 1\ncolumn_2: 2\na_2: 3\ncolumn_4: 4");
+    fn rows_are_known_by_their_lines_whatever_ends_them() {
+        for (text, lines) in [
+            ("a,b\n1,2\n\n3,4\n", ["2", "4"]),
+            ("a,b\r\n1,2\r\n\r\n3,4\r\n", ["2", "4"]),
+            ("a,b\r\n\"x\r\ny\",2\r\n3,4\r\n", ["2", "4"]),
+        ] {
+            let found: Vec<_> = rows(text, "a.csv").into_iter().filter_map(|row| row.record).collect();
+            assert_eq!(found, lines, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn odd_headers_and_ragged_rows_are_read_and_said() {
+        let (found, warnings) = read("a,,a\n1,2,3,4\nx\n1,2,3\n", "a.csv");
+        assert_eq!(found[0].text, "a: 1\ncolumn_2: 2\na_2: 3\ncolumn_4: 4");
+        assert_eq!(warnings, ["2 rows have more or fewer cells than the header row has names; the first is line 2"]);
         assert!(rows("", "a.csv").is_empty());
         assert!(rows("only,header\n", "a.csv").is_empty());
+    }
+
+    #[test]
+    fn a_quote_that_is_never_closed_eats_no_rows() {
+        let mut text = String::from("id,name,remark\n1,Pump,\"never closed\n");
+        (2..300).for_each(|n| text.push_str(&format!("{n},Part {n},remark {n}\n")));
+        let (found, warnings) = read(&text, "a.csv");
+        assert_eq!((found.len(), found[5].record.as_deref()), (299, Some("6")));
+        assert!(found[0].text.contains("remark: never closed"), "{}", found[0].text);
+        assert_eq!(warnings, ["line 2: a quote is opened and never closed; left out"]);
+        // Closed by the quote of another row, far below.
+        text.push_str("300,\"Bolt, long\",\"two\nlines\"\n");
+        let (found, warnings) = read(&text, "a.csv");
+        assert_eq!((found.len(), found[299].title.as_deref(), warnings.len()), (300, Some("Bolt, long"), 1));
+        let (found, warnings) = read("a,b\n\"5\" pipe\",x\n\"one\ntwo\" ,y\n", "a.csv");
+        assert_eq!((found.len(), warnings.len()), (2, 0));
+    }
+
+    #[test]
+    fn a_column_of_numbers_is_numbers() {
+        assert_eq!(
+            column("p\n9.99\n12.50\n3.00\n100.00\n-1.5\n", "p"),
+            [json!(9.99), json!(12.5), json!(3.0), json!(100.0), json!(-1.5)]
+        );
+        assert_eq!(
+            column("p\n\"1,234.5\"\n\"12\"\n\"1,000,000\"\n", "p"),
+            [json!(1234.5), json!(12), json!(1_000_000)]
+        );
+        assert_eq!(column("p;q\n12,50;1\n3;1\n1.234,5;1\n", "p"), [json!(12.5), json!(3), json!(1234.5)]);
+        assert_eq!(column("p\n5\nn/a\n7\n", "p"), [json!(5), json!("n/a"), json!(7)]);
+        assert_eq!(column("p\n1.5e-03\n2\n", "p"), [json!(0.0015), json!(2)]);
+    }
+
+    #[test]
+    fn codes_and_what_can_be_read_in_two_ways_stay_text() {
+        for cells in [
+            ["007", "12"],
+            ["A1", "12"],
+            ["12E4", "13E4"],
+            ["12345678901234567890", "1"],
+            ["+49", "+50"],
+            ["\"1,234\"", "\"5\""],
+            ["12 kg", "13 kg"],
+            ["$5", "$6"],
+        ] {
+            let text = format!("c\n{}\n{}\n", cells[0], cells[1]);
+            assert!(column(&text, "c").iter().all(Value::is_string), "{cells:?}");
+        }
+        assert!(column("version\n1.9\n1.10\n", "version").iter().all(Value::is_string));
+        assert_eq!(column("on\ntrue\nFALSE\n", "on"), [json!(true), json!(false)]);
+    }
+
+    #[test]
+    fn the_header_row_is_found() {
+        let (found, warnings) = read("Stock of hall two\n\nname,size,place\nBolt,4,A\nNut,5,B\n", "a.csv");
+        assert_eq!((found.len(), found[0].text.as_str()), (2, "size: 4\nplace: A"));
+        assert_eq!(warnings, ["what stands above the header row is left out: Stock of hall two"]);
+        let (found, warnings) = read("1,Bolt,4.5\n2,Nut,5.5\n", "a.csv");
+        assert_eq!((found.len(), found[0].text.as_str()), (2, "column_1: 1\ncolumn_2: Bolt\ncolumn_3: 4.5"));
+        assert_eq!(warnings.len(), 1);
+        assert_eq!(rows("place,2024,2025\nA,1,2\n", "a.csv")[0].metadata["2025"], json!(2));
     }
 }

@@ -1,6 +1,8 @@
 //! What a source is: by extension, then by content.
 
 use super::ParseError;
+use super::encoding::unmarked_utf16;
+use super::left_out::{FileKind, is_blank, kind_by_name};
 
 /// The formats that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,15 +21,23 @@ pub enum MediaType {
     Json,
     /// One JSON value a line.
     JsonLines,
-    /// Delimited rows under a header row: comma, semicolon or tab.
+    /// Delimited rows under a header row: comma, semicolon, tab or bar.
     Csv,
+    /// A Jupyter notebook.
+    Notebook,
+    /// A mail.
+    Mail,
+    /// A web page saved as one file (MHTML).
+    WebArchive,
+    /// SVG.
+    Drawing,
 }
 
 const MARKDOWN: &[&str] = &["md", "mdx", "markdown", "mdown", "mkd"];
 const TEXT: &[&str] = &["txt", "text", "log", "rst", "adoc", "asciidoc", "org", "tex", "srt", "vtt"];
 const HTML: &[&str] = &["html", "htm", "xhtml"];
 const JSON_LINES: &[&str] = &["jsonl", "ndjson"];
-const JSON: &[&str] = &["json", "geojson", "ipynb"];
+const JSON: &[&str] = &["json", "geojson", "jsonc", "json5", "webmanifest"];
 const CSV: &[&str] = &["csv", "tsv", "tab"];
 const SOURCE_CODE: &[&str] = &[
     "rs",
@@ -147,13 +157,8 @@ const SOURCE_NAMES: &[&str] = &[
     ".bashrc",
     ".profile",
 ];
-/// Extensions of formats that people do try to add; their content alone would be named less clearly.
-const UNSUPPORTED: &[&str] = &[
-    "docx", "doc", "xlsx", "xls", "pptx", "ppt", "odt", "ods", "odp", "rtf", "epub", "png", "jpg", "jpeg", "gif",
-    "webp", "bmp", "tiff", "ico", "mp3", "mp4", "mov", "avi", "wav", "zip", "gz", "tar", "xz", "zst", "7z", "rar",
-    "exe", "dll", "so", "dylib", "o", "a", "class", "jar", "wasm", "bin", "iso", "db", "sqlite", "parquet", "woff",
-    "woff2", "ttf",
-];
+/// How much of a file's beginning [`MediaType::detect`] looks at.
+pub(super) const HEAD_BYTES: usize = 8 << 10;
 
 impl MediaType {
     /// The MIME type, for example `text/markdown`.
@@ -168,6 +173,10 @@ impl MediaType {
             Self::Json => "application/json",
             Self::JsonLines => "application/jsonl",
             Self::Csv => "text/csv",
+            Self::Notebook => "application/x-ipynb+json",
+            Self::Mail => "message/rfc822",
+            Self::WebArchive => "multipart/related",
+            Self::Drawing => "image/svg+xml",
         }
     }
 
@@ -186,6 +195,10 @@ impl MediaType {
                 Self::JsonLines
             }
             "text/csv" | "text/tab-separated-values" => Self::Csv,
+            "application/x-ipynb+json" => Self::Notebook,
+            "message/rfc822" => Self::Mail,
+            "multipart/related" | "application/x-mimearchive" => Self::WebArchive,
+            "image/svg+xml" => Self::Drawing,
             "application/javascript"
             | "text/javascript"
             | "application/yaml"
@@ -201,20 +214,29 @@ impl MediaType {
         })
     }
 
-    /// Decides by the extension of `name`, then by `head`, the first bytes (4 KiB are plenty).
+    /// Decides by the extension of `name`, then by `head`: the first 8 KiB, or all there is.
     ///
     /// # Errors
-    /// [`ParseError::Binary`] when the bytes are not text and not PDF, [`ParseError::UnknownType`] when the extension
-    /// names an unsupported format.
+    /// [`ParseError::Binary`] when the bytes are not text and not PDF, [`ParseError::UnknownType`] when the name is that
+    /// of a format which is not read, [`ParseError::Empty`] when there is nothing. Each has a
+    /// [`file_kind`](ParseError::file_kind).
     pub fn detect(name: &str, head: &[u8]) -> Result<Self, ParseError> {
         if starts_as_pdf(head) {
             return Ok(Self::Pdf);
         }
-        if let Some(looks_like) = binary_kind(head) {
-            return Err(ParseError::Binary { looks_like });
-        }
         let file = name.rsplit(['/', '\\']).next().unwrap_or_default().to_ascii_lowercase();
         let extension = file.rsplit_once('.').map_or("", |(_, extension)| extension);
+        // By the name first: most Office documents are ZIP archives to their first bytes.
+        let binary = binary_kind(head);
+        if let Some(kind) = kind_by_name(&file, extension, head, binary.is_none()) {
+            return Err(ParseError::UnknownType { name: name.to_owned(), kind });
+        }
+        if let Some((looks_like, kind)) = binary {
+            return Err(ParseError::Binary { looks_like, kind });
+        }
+        if head.len() < HEAD_BYTES && is_blank(head) {
+            return Err(ParseError::Empty);
+        }
         let is = |list: &[&str]| list.contains(&extension);
         if SOURCE_NAMES.contains(&file.as_str()) || file.starts_with("dockerfile.") {
             return Ok(Self::SourceCode);
@@ -227,8 +249,11 @@ impl MediaType {
             () if is(JSON_LINES) => Ok(Self::JsonLines),
             () if is(JSON) => Ok(Self::Json),
             () if is(CSV) => Ok(Self::Csv),
+            () if extension == "ipynb" => Ok(Self::Notebook),
+            () if extension == "eml" => Ok(Self::Mail),
+            () if is(&["mhtml", "mht"]) => Ok(Self::WebArchive),
+            () if extension == "svg" => Ok(Self::Drawing),
             () if is(SOURCE_CODE) => Ok(Self::SourceCode),
-            () if is(UNSUPPORTED) => Err(ParseError::UnknownType { name: name.to_owned() }),
             () => Ok(by_content(head)),
         }
     }
@@ -250,6 +275,10 @@ fn by_content(head: &[u8]) -> MediaType {
     let first = lines.next().unwrap_or_default();
     if lower.starts_with("<!doctype html") || lower.starts_with("<html") {
         MediaType::Html
+    } else if is_mail(&head) {
+        MediaType::Mail
+    } else if lower.starts_with("<svg") || (lower.starts_with("<?xml") && start.contains("<svg")) {
+        MediaType::Drawing
     } else if first.starts_with('{') && json(first) && lines.next().is_some_and(|line| line.starts_with('{')) {
         MediaType::JsonLines
     } else if first.starts_with("{\"") || first.starts_with("[{") || matches!(first, "{" | "[") {
@@ -263,58 +292,79 @@ fn by_content(head: &[u8]) -> MediaType {
     }
 }
 
-/// Signatures of common formats: offset, bytes, name.
-const SIGNATURES: &[(usize, &[u8], &str)] = &[
-    (0, b"\x7fELF", "an ELF program"),
-    (0, b"PK\x03\x04", "a ZIP archive or an Office document"),
-    (0, b"PK\x05\x06", "a ZIP archive"),
-    (0, b"\xd0\xcf\x11\xe0", "an old Office document"),
-    (0, b"{\\rtf", "an RTF document"),
-    (0, b"\x89PNG", "a PNG image"),
-    (0, b"\xff\xd8\xff", "a JPEG image"),
-    (0, b"GIF8", "a GIF image"),
-    (0, b"II*\0", "a TIFF image"),
-    (0, b"MM\0*", "a TIFF image"),
-    (0, b"\x1f\x8b", "gzip data"),
-    (0, b"BZh", "bzip2 data"),
-    (0, b"\xfd7zXZ", "xz data"),
-    (0, b"\x28\xb5\x2f\xfd", "zstd data"),
-    (0, b"7z\xbc\xaf", "a 7-Zip archive"),
-    (0, b"Rar!\x1a", "a RAR archive"),
-    (257, b"ustar", "a tar archive"),
-    (0, b"SQLite format 3\0", "an SQLite database"),
-    (0, b"\xca\xfe\xba\xbe", "a Java class or Mach-O program"),
-    (0, b"\xcf\xfa\xed\xfe", "a Mach-O program"),
-    (0, b"\0asm", "a WebAssembly module"),
-    (0, b"MZ\x90\0", "a Windows program"),
-    (4, b"ftyp", "an MP4 video"),
-    (0, b"OggS", "an Ogg file"),
-    (0, b"ID3\x03", "an MP3 file"),
-    (0, b"ID3\x04", "an MP3 file"),
-    (8, b"WEBP", "a WebP image"),
-    (8, b"WAVE", "a WAV file"),
-    (0, b"wOF2", "a web font"),
-    (0, b"PAR1", "a Parquet file"),
+/// Whether a text begins with the header lines of a mail, sender and date or number among them. Mail folders have files without
+/// extensions.
+fn is_mail(head: &str) -> bool {
+    let is_field = |line: &str| {
+        line.split_once(':').is_some_and(|(name, _)| {
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        })
+    };
+    let header: Vec<&str> = head.lines().take_while(|line| is_field(line) || line.starts_with([' ', '\t'])).collect();
+    let has = |name: &str| {
+        header.iter().any(|line| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)))
+    };
+    header.first().is_some_and(|line| is_field(line))
+        && has("From:")
+        && (has("Message-ID:") || (has("Date:") && has("Subject:")))
+}
+
+/// Signatures of common formats: offset, bytes, name, kind. The first that fits counts.
+const SIGNATURES: &[(usize, &[u8], &str, FileKind)] = &[
+    (30, b"[Content_Types].xml", "an Office document", FileKind::Office),
+    (30, b"mimetypeapplication/", "an OpenDocument or EPUB file", FileKind::Office),
+    (0, b"\x7fELF", "an ELF program", FileKind::Program),
+    (0, b"PK\x03\x04", "a ZIP archive or an Office document", FileKind::Archive),
+    (0, b"PK\x05\x06", "a ZIP archive", FileKind::Archive),
+    (0, b"\xd0\xcf\x11\xe0", "an old Office document", FileKind::Office),
+    (0, b"{\\rtf", "an RTF document", FileKind::Office),
+    (0, b"\x89PNG", "a PNG image", FileKind::Image),
+    (0, b"\xff\xd8\xff", "a JPEG image", FileKind::Image),
+    (0, b"GIF8", "a GIF image", FileKind::Image),
+    (0, b"II*\0", "a TIFF image", FileKind::Image),
+    (0, b"MM\0*", "a TIFF image", FileKind::Image),
+    (0, b"\x1f\x8b", "gzip data", FileKind::Archive),
+    (0, b"BZh", "bzip2 data", FileKind::Archive),
+    (0, b"\xfd7zXZ", "xz data", FileKind::Archive),
+    (0, b"\x28\xb5\x2f\xfd", "zstd data", FileKind::Archive),
+    (0, b"7z\xbc\xaf", "a 7-Zip archive", FileKind::Archive),
+    (0, b"Rar!\x1a", "a RAR archive", FileKind::Archive),
+    (257, b"ustar", "a tar archive", FileKind::Archive),
+    (0, b"SQLite format 3\0", "an SQLite database", FileKind::Data),
+    (0, b"\xca\xfe\xba\xbe", "a Java class or Mach-O program", FileKind::Program),
+    (0, b"\xcf\xfa\xed\xfe", "a Mach-O program", FileKind::Program),
+    (0, b"\0asm", "a WebAssembly module", FileKind::Program),
+    (0, b"MZ\x90\0", "a Windows program", FileKind::Program),
+    (4, b"ftyp", "an MP4 video", FileKind::Media),
+    (0, b"OggS", "an Ogg file", FileKind::Media),
+    (0, b"ID3\x03", "an MP3 file", FileKind::Media),
+    (0, b"ID3\x04", "an MP3 file", FileKind::Media),
+    (8, b"WEBP", "a WebP image", FileKind::Image),
+    (8, b"WAVE", "a WAV file", FileKind::Media),
+    (0, b"wOF2", "a web font", FileKind::Font),
+    (0, b"PAR1", "a Parquet file", FileKind::Data),
+    (0, b"%!PS", "a PostScript file", FileKind::Print),
 ];
 
 /// How many bytes are searched for a NUL, which text never has.
 const NUL_WINDOW: usize = 8192;
 
-/// The common name of what `bytes` are when they are not text; `None` for text, also for UTF-16 with a byte order mark.
-pub(super) fn binary_kind(bytes: &[u8]) -> Option<&'static str> {
-    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+/// The common name and kind of what `bytes` are when they are not text; `None` for text, also for UTF-16 and UTF-32.
+pub(super) fn binary_kind(bytes: &[u8]) -> Option<(&'static str, FileKind)> {
+    let marks: [&[u8]; 3] = [&[0xff, 0xfe], &[0xfe, 0xff], &[0, 0, 0xfe, 0xff]];
+    if marks.iter().any(|mark| bytes.starts_with(mark)) {
         return None;
     }
     let window = &bytes[..bytes.len().min(NUL_WINDOW)];
     let printable = !window.contains(&0) && std::str::from_utf8(&window[..window.len().min(64)]).is_ok();
-    for (offset, signature, name) in SIGNATURES {
+    for (offset, signature, name, kind) in SIGNATURES {
         // Letters alone may open a text ("BZh", "MZ"): they count only where something unprintable follows.
-        let letters = signature.iter().all(u8::is_ascii_graphic) && *name != "an RTF document";
+        let letters = signature.iter().all(u8::is_ascii_alphanumeric) || *offset > 0;
         if bytes.get(*offset..).is_some_and(|rest| rest.starts_with(signature)) && !(letters && printable) {
-            return Some(name);
+            return Some((name, *kind));
         }
     }
-    window.contains(&0).then_some("binary data")
+    (window.contains(&0) && unmarked_utf16(window).is_none()).then_some(("binary data", FileKind::Unknown))
 }
 
 #[cfg(test)]
@@ -346,8 +396,14 @@ mod tests {
             (b"{\n  \"a\": 1\n}", MediaType::Json),
             (b"#!/bin/sh\n", MediaType::SourceCode),
             (b"# Title\n\ntext", MediaType::Markdown),
-            (b"", MediaType::Text),
             (b"BZhang wrote this", MediaType::Text),
+            (
+                b"Return-Path: <a@site.example>\nFrom: a@site.example\nMessage-ID: <1@site.example>\n\nx",
+                MediaType::Mail,
+            ),
+            (b"From: here to there\n\nx", MediaType::Text),
+            (b"<?xml version='1.0'?>\n<svg></svg>", MediaType::Drawing),
+            (b"\0\0\xfe\xff\0\0\0a", MediaType::Text),
             (b"\xff\xfea\0", MediaType::Text),
         ] {
             assert_eq!(MediaType::detect("upload", head).expect("readable"), expected, "{head:?}");
@@ -363,15 +419,19 @@ mod tests {
             (b"a\0\0\0", "binary data"),
         ] {
             let found = MediaType::detect("notes.txt", head);
-            assert!(matches!(found, Err(ParseError::Binary { looks_like }) if looks_like == name), "{found:?}");
+            assert!(matches!(found, Err(ParseError::Binary { looks_like, .. }) if looks_like == name), "{found:?}");
         }
         assert!(matches!(MediaType::detect("a.docx", b""), Err(ParseError::UnknownType { .. })));
     }
 
     #[test]
     fn mime_types_survive_a_round_trip() {
-        use MediaType::{Csv, Html, Json, JsonLines, Markdown, Pdf, SourceCode, Text};
-        for media_type in [Markdown, Text, Html, Pdf, SourceCode, Json, JsonLines, Csv] {
+        use MediaType::{
+            Csv, Drawing, Html, Json, JsonLines, Mail, Markdown, Notebook, Pdf, SourceCode, Text, WebArchive,
+        };
+        for media_type in
+            [Markdown, Text, Html, Pdf, SourceCode, Json, JsonLines, Csv, Notebook, Mail, WebArchive, Drawing]
+        {
             assert_eq!(MediaType::from_mime(media_type.as_str()), Some(media_type));
         }
         assert_eq!(MediaType::from_mime("Text/HTML; charset=utf-8"), Some(Html));

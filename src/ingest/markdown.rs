@@ -8,12 +8,15 @@
 use std::ops::Range;
 
 use super::block::{Block, BlockKind, Line, lines};
-use super::{Document, MediaType, front_matter, plain};
+use super::front_matter::{self, FrontMatter};
+use super::{Document, MediaType, plain};
 
 /// Parses a Markdown source.
 pub(super) fn parse(text: String, warnings: &mut Vec<String>) -> Document {
-    let (fields, body) = front_matter::read(&text, warnings);
-    let blocks = Scanner::new(&text).scan(body..text.len());
+    let FrontMatter { fields, body, kept } = front_matter::read(&text, warnings);
+    let mut blocks = Vec::new();
+    blocks.extend(kept.and_then(|kept| Block::trimmed(&text, kept, BlockKind::Verbatim)));
+    blocks.extend(Scanner::new(&text).scan(body..text.len()));
     let mut document = Document::new(MediaType::Markdown, text, blocks);
     front_matter::apply(&mut document, fields);
     if document.title.is_none() {
@@ -61,11 +64,13 @@ struct Scanner<'a> {
     open: Option<(Open, Range<usize>)>,
     /// A blank line was seen since the last line of the open list.
     blank_in_list: bool,
+    /// Header row and delimiter row of the open table.
+    header: Option<Range<usize>>,
 }
 
 impl<'a> Scanner<'a> {
     fn new(text: &'a str) -> Self {
-        Self { text, blocks: Vec::new(), open: None, blank_in_list: false }
+        Self { text, blocks: Vec::new(), open: None, blank_in_list: false, header: None }
     }
 
     fn scan(mut self, body: Range<usize>) -> Vec<Block> {
@@ -134,6 +139,12 @@ impl<'a> Scanner<'a> {
                 return;
             }
         }
+        if indent < 4 && is_thematic_break(trimmed) {
+            // A rule stands by itself: what follows it is not to be taken for one paragraph with it.
+            self.begin(Open::Paragraph, &line);
+            self.close();
+            return;
+        }
         if open.is_none() && indent == 0 && is_module_line(trimmed) {
             self.begin(Open::Module, &line);
             return;
@@ -170,7 +181,10 @@ impl<'a> Scanner<'a> {
             _ if is_list_item(trimmed) && (open.is_none() || open == Some(Open::List) || indent < 4) => {
                 self.begin(Open::List, &line);
             }
-            _ if opens_table(trimmed, next) => self.begin(Open::Table, &line),
+            _ if opens_table(trimmed, next) => {
+                self.begin(Open::Table, &line);
+                self.header = next.filter(|line| is_delimiter_row(line.content)).map(|next| line.start..next.end());
+            }
             Some(Open::Paragraph) => self.extend(&line),
             _ => self.begin(Open::Paragraph, &line),
         }
@@ -219,8 +233,10 @@ impl<'a> Scanner<'a> {
 
     fn close(&mut self) {
         self.blank_in_list = false;
+        let header = self.header.take();
         let Some((open, range)) = self.open.take() else { return };
         let kind = match open {
+            Open::Table if header.is_some() => BlockKind::Table { header: header.unwrap_or_default() },
             Open::Paragraph | Open::Comment => BlockKind::Prose,
             Open::List => BlockKind::List,
             Open::Table | Open::Fence { .. } => BlockKind::Verbatim,
@@ -287,11 +303,13 @@ fn is_thematic_break(trimmed: &str) -> bool {
 
 /// Whether a table starts here: a row in pipes, or a row with pipes above a delimiter row.
 fn opens_table(trimmed: &str, next: Option<&Line<'_>>) -> bool {
-    let delimiter = |line: &str| {
-        line.contains('-') && line.contains('|') && line.chars().all(|character| "|-: \t".contains(character))
-    };
     (trimmed.starts_with('|') && trimmed[1..].contains('|'))
-        || (trimmed.contains('|') && next.is_some_and(|line| delimiter(line.content)))
+        || (trimmed.contains('|') && next.is_some_and(|line| is_delimiter_row(line.content)))
+}
+
+/// Whether `line` is what stands below the header row of a table.
+fn is_delimiter_row(line: &str) -> bool {
+    line.contains('-') && line.contains('|') && line.chars().all(|character| "|-: \t".contains(character))
 }
 
 /// Whether `trimmed` is an ES module line as MDX has them, not a sentence or a shell command that starts alike.
@@ -349,6 +367,7 @@ mod tests {
             BlockKind::Prose => "prose".to_owned(),
             BlockKind::List => "list".to_owned(),
             BlockKind::Verbatim => "verbatim".to_owned(),
+            BlockKind::Table { header } => format!("table {}", text[header.clone()].lines().next().unwrap_or_default()),
             BlockKind::Boundary => "boundary".to_owned(),
         };
         document.blocks.iter().map(|block| (name(&block.kind), document.text[block.range.clone()].to_owned())).collect()
@@ -375,8 +394,20 @@ mod tests {
 
     #[test]
     fn tables_are_blocks_with_and_without_outer_pipes() {
-        assert_eq!(kinds("text\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\nafter"), ["prose", "verbatim", "prose"]);
-        assert_eq!(kinds("a | b\n--- | ---\n1 | 2\n"), ["verbatim"]);
+        assert_eq!(kinds("text\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\nafter"), ["prose", "table | a | b |", "prose"]);
+        assert_eq!(kinds("a | b\n--- | ---\n1 | 2\n"), ["table a | b"]);
+        assert_eq!(kinds("| 1 | 2 |\n| 3 | 4 |\n"), ["verbatim"]);
+    }
+
+    #[test]
+    fn rules_and_broken_front_matter_are_no_headings() {
+        assert_eq!(
+            kinds("---\n\nA page.\n\n# Heading\n\nText.\n\n---\n\nLast.\n")[..3],
+            ["prose", "prose", "h1 Heading"]
+        );
+        assert_eq!(kinds("---\nfirst words\n---\nbody"), ["prose", "h2 first words", "prose"]);
+        assert_eq!(kinds("---\na: [\nb: {\nc\n---\nbody"), ["verbatim", "prose"]);
+        assert_eq!(kinds("---\ntitle: *x* y\n---\nbody"), ["prose"]);
     }
 
     #[test]

@@ -14,14 +14,17 @@ use super::MediaType;
 #[must_use]
 pub fn plain(text: &str, media_type: MediaType) -> Cow<'_, str> {
     match media_type {
-        MediaType::Markdown => Cow::Owned(markdown(text)),
+        MediaType::Markdown | MediaType::Notebook => Cow::Owned(markdown(text)),
         MediaType::Text
         | MediaType::Html
         | MediaType::Pdf
         | MediaType::SourceCode
         | MediaType::Json
         | MediaType::JsonLines
-        | MediaType::Csv => Cow::Borrowed(text),
+        | MediaType::Csv
+        | MediaType::Mail
+        | MediaType::WebArchive
+        | MediaType::Drawing => Cow::Borrowed(text),
     }
 }
 

@@ -2,8 +2,12 @@
 //!
 //! A record with a text field (`text`, `content`, `body`, …) is that text, and its small other fields are metadata. A
 //! record without one becomes `key.path: value` lines, so that every value can be found; one that has nothing beside its
-//! title, address or id becomes these. Nesting is checked before the
-//! parser runs, arrays of records are read one element at a time.
+//! title, address or id becomes these. Numbers by the dozen (embeddings, outlines of maps) and encoded data are left out.
+//! Nesting is checked before the parser runs, arrays of records are read one element at a time. JSON with comments, commas too
+//! many or `NaN` is read too; see [`lenient`]. Exports of databases are records; see [`exports`].
+
+mod exports;
+mod lenient;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,7 +17,7 @@ use serde_json::{Map, Value};
 
 use super::block::{Block, BlockKind, shorten};
 use super::front_matter::{TITLE_BYTES_MAX, take_field};
-use super::{Document, Limits, MediaType, ParseError, text};
+use super::{Document, Limits, MediaType, ParseError, encoded, text};
 
 /// Fields that hold the text of a record, in order of preference.
 const TEXT_FIELDS: &[&str] = &["text", "content", "body", "contents", "page_content", "passage", "chunk"];
@@ -26,6 +30,8 @@ const METADATA_BYTES_MAX: usize = 1024;
 const ID_BYTES_MAX: usize = 512;
 /// Values of one JSON value; each takes about 72 bytes once parsed, whatever its size in the file.
 const VALUES_MAX: usize = 4_000_000;
+/// An array of so many numbers is an embedding, a signal or an outline: nothing to read, and nothing that anybody looks for.
+const NUMBERS_MAX: usize = 64;
 
 /// Collects the records of one source and holds them to the limits.
 pub(super) struct Records<'a> {
@@ -45,8 +51,30 @@ impl<'a> Records<'a> {
         self.documents
     }
 
-    /// Adds the record that stands at `place` (line or element, from 1). `numbered`: its fields name no id.
-    pub(super) fn add(&mut self, value: Value, place: u64, numbered: bool) -> Result<(), ParseError> {
+    /// Adds the record that stands at `place` (line or element, from 1).
+    fn add(&mut self, value: Value, place: u64) -> Result<(), ParseError> {
+        self.add_record(value, Map::new(), place, false)
+    }
+
+    /// Adds a row of texts. `typed`: what filters compare instead, for fields that are no text. `numbered`: its fields name no
+    /// id.
+    pub(super) fn add_row(
+        &mut self,
+        fields: Map<String, Value>,
+        typed: Map<String, Value>,
+        place: u64,
+        numbered: bool,
+    ) -> Result<(), ParseError> {
+        self.add_record(Value::Object(fields), typed, place, numbered)
+    }
+
+    fn add_record(
+        &mut self,
+        value: Value,
+        typed: Map<String, Value>,
+        place: u64,
+        numbered: bool,
+    ) -> Result<(), ParseError> {
         if self.documents.len() >= self.limits.records_max {
             return Err(ParseError::TooManyRecords { limit: self.limits.records_max });
         }
@@ -59,6 +87,14 @@ impl<'a> Records<'a> {
         if let Some(first) = self.places.insert(id.clone(), place) {
             return Err(ParseError::DuplicateRecord { id: shorten(&id, 80), first, second: place });
         }
+        for (key, value) in typed {
+            if let Some(shown) = document.metadata.get_mut(&key) {
+                *shown = value;
+            } else if TITLE_FIELDS.contains(&key.as_str()) {
+                // It became the title, and is a column to ask for all the same.
+                document.metadata.insert(key, value);
+            }
+        }
         document.record = Some(id);
         self.text_bytes += document.text.len();
         self.documents.push(document);
@@ -66,10 +102,27 @@ impl<'a> Records<'a> {
     }
 }
 
-/// Parses a JSON source: an array of objects is many records, anything else one document.
-pub(super) fn parse_json(source: &str, limits: &Limits) -> Result<Vec<Document>, ParseError> {
-    if check_shape(source, limits)? {
-        let mut records = Records::new(MediaType::Json, limits);
+/// Parses a JSON source: an array of objects or an export of a database is many records, anything else one document.
+pub(super) fn parse_json(
+    source: &str,
+    limits: &Limits,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Document>, ParseError> {
+    let shape = check_shape(source, limits)?;
+    let cleaned = if shape.odd { Some(lenient::cleaned(source)) } else { None };
+    let source = match &cleaned {
+        // What is no JSON in a laxer reading either is told by its place in the original.
+        Some(cleaned) if serde_json::from_str::<serde::de::IgnoredAny>(&cleaned.text).is_ok() => {
+            warnings.extend(cleaned.warning());
+            if cleaned.is_annotated() && !shape.records {
+                return Ok(vec![annotated(source.to_owned())]);
+            }
+            cleaned.text.as_str()
+        }
+        _ => source,
+    };
+    let mut records = Records::new(MediaType::Json, limits);
+    if shape.records {
         let mut failure = None;
         let mut reader = serde_json::Deserializer::from_str(source);
         let read = Elements { records: &mut records, failure: &mut failure }.deserialize(&mut reader);
@@ -80,24 +133,58 @@ pub(super) fn parse_json(source: &str, limits: &Limits) -> Result<Vec<Document>,
         return Ok(records.finish());
     }
     let value = serde_json::from_str(source).map_err(json_error)?;
-    let (_, document) = document(value, MediaType::Json, false, Lines::new(0, limits))?;
-    Ok(vec![document])
+    match exports::records(value, warnings) {
+        Ok(exported) => {
+            for (value, place) in exported.into_iter().zip(1..) {
+                records.add(value, place)?;
+            }
+            Ok(records.finish())
+        }
+        Err(value) => Ok(vec![document(value, MediaType::Json, false, Lines::new(0, limits))?.1]),
+    }
+}
+
+/// Parses one JSON value within the limits.
+pub(super) fn parse_value(source: &str, limits: &Limits) -> Result<Value, ParseError> {
+    check_shape(source, limits)?;
+    serde_json::from_str(source).map_err(json_error)
+}
+
+/// A file of settings with remarks, which say more than the values: it is kept as it is written.
+fn annotated(source: String) -> Document {
+    let blocks = Block::trimmed(&source, 0..source.len(), BlockKind::Verbatim).into_iter().collect();
+    Document::new(MediaType::Json, source, blocks)
 }
 
 /// Parses JSON Lines: one record a line, blank lines between them allowed.
-pub(super) fn parse_lines(source: &str, limits: &Limits) -> Result<Vec<Document>, ParseError> {
+pub(super) fn parse_lines(
+    source: &str,
+    limits: &Limits,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Document>, ParseError> {
     let mut records = Records::new(MediaType::JsonLines, limits);
+    let mut warned = false;
     for (line, number) in source.lines().zip(1u64..) {
         if line.trim().is_empty() {
             continue;
         }
-        check_shape(line, limits)?;
-        let value = serde_json::from_str(line).map_err(|source| ParseError::Corrupt {
+        let mut read = serde_json::from_str(line);
+        if check_shape(line, limits)?.odd {
+            let cleaned = lenient::cleaned(line);
+            if let Ok(value) = serde_json::from_str(&cleaned.text) {
+                read = Ok(value);
+                if let Some(warning) = cleaned.warning().filter(|_| !warned) {
+                    warnings.push(format!("line {number}: {warning}"));
+                    warned = true;
+                }
+            }
+        }
+        let value = read.map_err(|source| ParseError::Corrupt {
             format: "JSON Lines",
             detail: format!("line {number} is not a JSON value"),
             source: Some(Box::new(source)),
         })?;
-        records.add(value, number, false)?;
+        records.add(value, number)?;
     }
     Ok(records.finish())
 }
@@ -107,27 +194,51 @@ fn json_error(source: serde_json::Error) -> ParseError {
     ParseError::Corrupt { format: "JSON", detail, source: Some(Box::new(source)) }
 }
 
-/// Refuses what nests too deeply or holds too many values, before anything is built, and tells whether the source is an
-/// array of objects. One pass over the bytes; strings are skipped. Values are counted by their commas, for each element
-/// of an outer array apart. Syntax is left to the parser.
-fn check_shape(source: &str, limits: &Limits) -> Result<bool, ParseError> {
+/// What a look at the bytes of a JSON text tells.
+struct Shape {
+    /// It is an array of objects.
+    records: bool,
+    /// It has what JSON does not allow and [`lenient`] reads.
+    odd: bool,
+}
+
+/// Refuses what nests too deeply or holds too many values, before anything is built, and tells the shape of the source. One
+/// pass over the bytes; strings are skipped. Values are counted by their commas, for each element of an outer array apart.
+/// Syntax is left to the parser.
+fn check_shape(source: &str, limits: &Limits) -> Result<Shape, ParseError> {
     let limit = limits.depth_max.min(100);
-    let outer_array = source.trim_start().starts_with('[');
+    let bytes = source.as_bytes();
+    let start = lenient::behind_comments(bytes, 0);
+    let outer_array = bytes.get(start) == Some(&b'[');
     let (mut any_object, mut all_objects) = (false, outer_array);
-    let (mut depth, mut commas, mut in_string, mut escaped) = (0usize, 0usize, false, false);
-    for byte in source.bytes() {
-        if in_string {
-            (in_string, escaped) = (escaped || byte != b'"', byte == b'\\' && !escaped);
+    let (mut depth, mut commas, mut digits) = (0usize, 0usize, 0usize);
+    let (mut odd, mut behind_comma) = (start > 0 && !source[..start].trim().is_empty(), false);
+    let mut at = start;
+    while let Some(&byte) = bytes.get(at) {
+        at += 1;
+        if byte.is_ascii_whitespace() {
             continue;
+        }
+        if byte == b'/' {
+            let behind = lenient::behind_comments(bytes, at - 1);
+            if behind > at {
+                odd = true;
+                at = behind;
+                continue;
+            }
         }
         match byte {
             b'{' if depth == 1 => any_object = true,
             b'}' | b']' | b',' => {}
-            _ if depth == 1 && !byte.is_ascii_whitespace() => all_objects = false,
+            _ if depth == 1 => all_objects = false,
             _ => {}
         }
+        odd |= (behind_comma && matches!(byte, b']' | b'}')) || matches!(byte, b'N' | b'I');
+        behind_comma = byte == b',';
+        digits = if byte.is_ascii_digit() { digits + 1 } else { 0 };
+        odd |= digits > lenient::DIGITS_MAX;
         match byte {
-            b'"' => in_string = true,
+            b'"' => at = lenient::behind_string(bytes, at),
             b'[' | b'{' => {
                 depth += 1;
                 if depth > limit {
@@ -149,7 +260,7 @@ fn check_shape(source: &str, limits: &Limits) -> Result<bool, ParseError> {
             _ => {}
         }
     }
-    Ok(any_object && all_objects)
+    Ok(Shape { records: any_object && all_objects, odd })
 }
 
 /// Reads the elements of an array as records. The reader's error type has no room for ours, so that goes beside it.
@@ -177,7 +288,7 @@ impl<'de> Visitor<'de> for Elements<'_, '_> {
         let mut place = 0;
         while let Some(value) = elements.next_element::<Value>()? {
             place += 1;
-            if let Err(error) = self.records.add(value, place, false) {
+            if let Err(error) = self.records.add(value, place) {
                 *self.failure = Some(error);
                 return Err(serde::de::Error::custom("record refused"));
             }
@@ -210,6 +321,7 @@ fn document(
         Some(Value::String(text)) => Some(text),
         _ => None,
     };
+    fields.retain(|_, value| !is_data(value));
     // An empty text field says nothing that a filter could ask for.
     fields.retain(|key, value| {
         !TEXT_FIELDS.contains(&key.as_str()) || value.as_str().is_none_or(|text| !text.trim().is_empty())
@@ -254,6 +366,21 @@ fn from_text(media_type: MediaType, mut out: String, lines: &Lines<'_>) -> Resul
     Ok(Document::new(media_type, out, blocks))
 }
 
+/// Whether a value is for programs only: many numbers, points of an outline, encoded data.
+fn is_data(value: &Value) -> bool {
+    match value {
+        Value::String(text) => encoded::is_blob(text),
+        Value::Array(items) if items.len() >= NUMBERS_MAX => {
+            let numbers = |value: &Value| match value {
+                Value::Array(point) => point.len() <= 4 && point.iter().all(Value::is_number),
+                value => value.is_number(),
+            };
+            items.iter().all(numbers)
+        }
+        _ => false,
+    }
+}
+
 /// Scalars, and arrays or objects of a few, are metadata.
 fn is_small(value: &Value) -> bool {
     fn cost(value: &Value, left: usize) -> Option<usize> {
@@ -295,6 +422,9 @@ impl<'a> Lines<'a> {
     }
 
     fn value(&mut self, value: &Value) -> Result<(), ParseError> {
+        if is_data(value) {
+            return Ok(());
+        }
         match value {
             Value::Null => Ok(()),
             Value::Bool(_) | Value::Number(_) => self.line(&value.to_string()),
@@ -341,11 +471,11 @@ mod tests {
     use super::*;
 
     fn json(source: &str) -> Vec<Document> {
-        parse_json(source, &Limits::default()).expect("valid JSON")
+        parse_json(source, &Limits::default(), &mut Vec::new()).expect("valid JSON")
     }
 
     fn jsonl(source: &str) -> Result<Vec<Document>, ParseError> {
-        parse_lines(source, &Limits::default())
+        parse_lines(source, &Limits::default(), &mut Vec::new())
     }
 
     #[test]
@@ -405,7 +535,7 @@ mod tests {
     #[test]
     fn nesting_is_refused_before_it_can_overflow() {
         for open in ["[", "{\"a\":", "[[{\"b\":["] {
-            let found = parse_json(&open.repeat(100_000), &Limits::default());
+            let found = parse_json(&open.repeat(100_000), &Limits::default(), &mut Vec::new());
             assert!(matches!(found, Err(ParseError::TooDeep { limit: 64 })), "{open}");
         }
         assert_eq!(json(r#"{"a":"[[[[\"[[["}"#).len(), 1);
@@ -416,14 +546,87 @@ mod tests {
         let limits = Limits { text_bytes_max: 100_000, ..Limits::default() };
         let values = vec!["{\"x\":1}"; 5000].join(",");
         let source = format!("{{\"{}\":[{values}]}}", "k".repeat(5000));
-        assert!(matches!(parse_json(&source, &limits), Err(ParseError::TooLarge { .. })));
+        assert!(matches!(parse_json(&source, &limits, &mut Vec::new()), Err(ParseError::TooLarge { .. })));
     }
 
     #[test]
     fn records_are_counted() {
         let limits = Limits { records_max: 2, ..Limits::default() };
-        assert!(matches!(parse_lines("1\n2\n3\n", &limits), Err(ParseError::TooManyRecords { limit: 2 })));
-        assert!(matches!(parse_json("[{},{},{}]", &limits), Err(ParseError::TooManyRecords { limit: 2 })));
+        assert!(matches!(
+            parse_lines("1\n2\n3\n", &limits, &mut Vec::new()),
+            Err(ParseError::TooManyRecords { limit: 2 })
+        ));
+        assert!(matches!(
+            parse_json("[{},{},{}]", &limits, &mut Vec::new()),
+            Err(ParseError::TooManyRecords { limit: 2 })
+        ));
+    }
+
+    #[test]
+    fn settings_with_remarks_are_kept_as_text() {
+        let mut warnings = Vec::new();
+        let source = "// Build.\n{\n  /* strict */ \"strict\": true, // all of it\n  \"lib\": [\"a//b\",],\n}\n";
+        let found = parse_json(source, &Limits::default(), &mut warnings).expect("read").remove(0);
+        assert_eq!((found.text.as_str(), found.blocks.len()), (source, 1));
+        assert_eq!(warnings, ["comments or commas that JSON does not allow; kept as text"]);
+    }
+
+    #[test]
+    fn records_with_remarks_commas_and_no_numbers_are_records() {
+        let mut warnings = Vec::new();
+        let source = "[ // list\n {\"id\": 1, \"name\": \"a\", \"x\": NaN,},\n {\"id\": 12345678901234567890123, \"name\": \"b\", \"x\": -Infinity},\n]";
+        let found = parse_json(source, &Limits::default(), &mut warnings).expect("read");
+        let ids: Vec<_> = found.iter().map(|document| document.record.as_deref().unwrap_or_default()).collect();
+        assert_eq!(ids, ["1", "12345678901234567890123"]);
+        assert_eq!(
+            warnings,
+            ["comments or commas that JSON does not allow; left out. NaN and Infinity are read as null"]
+        );
+        let mut warnings = Vec::new();
+        let found =
+            parse_lines("{\"text\":\"a\",\"x\":NaN}\n{\"text\":\"b\",\"x\":NaN}\n", &Limits::default(), &mut warnings);
+        assert_eq!((found.expect("read").len(), warnings.len()), (2, 1));
+        let error = parse_json("{\n  \"a\": tru, // no\n}", &Limits::default(), &mut Vec::new()).expect_err("broken");
+        assert_eq!(error.to_string(), "not valid JSON: line 2, column 11");
+    }
+
+    #[test]
+    fn embeddings_and_pictures_are_no_text() {
+        let vector = vec!["0.25"; 384].join(",");
+        let picture = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ".repeat(20);
+        let found = json(&format!(
+            r#"[{{"text":"words","embedding":[{vector}],"meta":{{"v":[{vector}],"icon":"{picture}","n":1}}}}]"#
+        ));
+        assert_eq!(found[0].text, "words\n\nmeta.n: 1");
+        assert!(found[0].metadata.is_empty(), "{:?}", found[0].metadata);
+    }
+
+    #[test]
+    fn exports_of_databases_are_records() {
+        let chroma = json!({"ids": ["a", "b"], "documents": ["First.", "Second."], "embeddings": null,
+            "metadatas": [{"page": 3}, null], "uris": null});
+        let found = json(&chroma.to_string());
+        assert_eq!(
+            (found[0].record.as_deref(), found[0].text.as_str(), &found[0].metadata["page"]),
+            (Some("a"), "First.", &json!(3))
+        );
+        assert_eq!((found.len(), found[1].record.as_deref()), (2, Some("b")));
+        let qdrant = json!({"result": {"points": [{"id": 7, "payload": {"text": "Seventh.", "city": "Bonn"}, "vector": [0.5]}],
+            "next_page_offset": 8}, "status": "ok", "time": 0.1});
+        let mut warnings = Vec::new();
+        let found = parse_json(&qdrant.to_string(), &Limits::default(), &mut warnings).expect("read");
+        assert_eq!(
+            (found[0].record.as_deref(), found[0].text.as_str(), &found[0].metadata["city"]),
+            (Some("7"), "Seventh.", &json!("Bonn"))
+        );
+        assert_eq!(warnings, ["this is one page of an export; the next one begins at 8"]);
+        let map = json!({"type": "FeatureCollection", "features": [{"type": "Feature", "id": "w1",
+            "properties": {"name": "Main Street"}, "geometry": {"type": "Point", "coordinates": [7.1, 50.7]}}]});
+        let found = json(&map.to_string());
+        assert_eq!(
+            (found[0].title.as_deref(), found[0].text.as_str()),
+            (Some("Main Street"), "geometry.type: Point\ngeometry.coordinates: 7.1, 50.7")
+        );
     }
 
     #[test]

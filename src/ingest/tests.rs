@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const ALL: [MediaType; 8] = [
+const ALL: [MediaType; 12] = [
     MediaType::Markdown,
     MediaType::Text,
     MediaType::Html,
@@ -14,6 +14,10 @@ const ALL: [MediaType; 8] = [
     MediaType::Json,
     MediaType::JsonLines,
     MediaType::Csv,
+    MediaType::Notebook,
+    MediaType::Mail,
+    MediaType::WebArchive,
+    MediaType::Drawing,
 ];
 
 /// Pieces that formats give a meaning to, so that random texts get beyond their first line.
@@ -93,7 +97,10 @@ fn check(document: &Document, config: &ChunkConfig) -> Result<Vec<Chunk>, TestCa
     for chunk in &chunks {
         prop_assert!(chunk.range.start >= end, "chunks overlap");
         end = chunk.range.end;
-        prop_assert_eq!(&document.text[chunk.range.clone()], &chunk.text);
+        // Behind a repeated header row it is the text itself.
+        let own = &document.text[chunk.range.clone()];
+        let header = chunk.text.strip_suffix(own);
+        prop_assert!(header.is_some_and(|header| header.is_empty() || header.ends_with('\n')), "{:?}", chunk.text);
         prop_assert!(!chunk.text.trim().is_empty(), "empty chunk");
         prop_assert_eq!(chunk.text.trim_end(), &chunk.text);
         let tokens = estimate_tokens(&chunk.text);
@@ -124,7 +131,7 @@ proptest! {
             for document in &parsed.documents {
                 let chunks = check(document, &config)?;
                 // Markdown leaves out front matter and MDX by design; see below.
-                if media_type != MediaType::Markdown {
+                if !matches!(media_type, MediaType::Markdown | MediaType::Notebook) {
                     check_nothing_lost(document, &chunks)?;
                 }
             }
@@ -201,6 +208,75 @@ fn a_record_without_text_costs_only_itself() {
         parsed(MediaType::JsonLines, "a.jsonl", b"{\"text\":\"x\"}\n{}\n{\"text\":\"\"}\n").expect("JSON lines");
     assert_eq!((found.documents.len(), found.warnings.len()), (1, 1));
     assert_eq!(found.warnings, ["2 records have no text and were left out"]);
+}
+
+#[test]
+fn a_title_alone_is_a_passage_in_every_format() {
+    for (media_type, text, passage) in [
+        (MediaType::Html, "<title>Anchors</title><body></body>", "Anchors"),
+        (MediaType::Json, r#"{"title": "Anchors", "text": "", "tags": []}"#, "title: Anchors"),
+        (MediaType::JsonLines, r#"{"_id": "a", "title": "Anchors", "text": ""}"#, "title: Anchors"),
+        (MediaType::Csv, "id,title,text\n7,Anchors,\n", "title: Anchors"),
+        (MediaType::Mail, "Subject: Anchors\r\n\r\n", "Anchors"),
+        (MediaType::Notebook, r#"{"cells": [], "metadata": {"title": "Anchors"}}"#, "Anchors"),
+        (MediaType::Drawing, "<svg><title>Anchors</title></svg>", "Anchors"),
+    ] {
+        let found = parsed(media_type, "a", text.as_bytes()).expect("text");
+        let chunks = chunk(&found.documents[0], &ChunkConfig::default());
+        assert_eq!(chunks.iter().map(|chunk| chunk.text.as_str()).collect::<Vec<_>>(), [passage], "{text:?}");
+    }
+}
+
+#[test]
+fn each_part_of_a_divided_table_begins_with_the_header_row() {
+    let config = ChunkConfig { target_tokens: 60, max_tokens: 80 };
+    let rows = 0..70;
+    let markdown: String = rows.clone().map(|n| format!("| item {n} | {} | bar |\n", n * 3)).collect();
+    let html: String = rows.map(|n| format!("<tr><td>item {n}<td>{}<td>bar", n * 3)).collect();
+    for (media_type, text, header) in [
+        (
+            MediaType::Markdown,
+            format!("# T\n\n| Name | Limit | Unit |\n|---|--:|---|\n{markdown}\nend\n"),
+            "| Name | Limit | Unit |\n|---|--:|---|",
+        ),
+        (MediaType::Html, format!("<table><tr><th>Name<th>Limit<th>Unit{html}</table>end"), "Name | Limit | Unit"),
+    ] {
+        let found = parsed(media_type, "a", text.as_bytes()).expect("text");
+        let document = &found.documents[0];
+        let chunks = chunk(document, &config);
+        assert!(chunks.len() > 5);
+        for chunk in &chunks {
+            assert!(chunk.text.contains(header), "{}", chunk.text);
+            assert!(estimate_tokens(&chunk.text) <= config.max_tokens);
+            assert!(chunk.text.ends_with(&document.text[chunk.range.clone()]));
+        }
+        let repeated: Vec<usize> = chunks.iter().map(|chunk| chunk.text.len() - chunk.range.len()).collect();
+        assert_eq!(repeated[0], 0);
+        assert!(repeated[1..].iter().all(|length| *length == header.len() + 1), "{repeated:?}");
+    }
+    // A header that would fill half a passage is not repeated.
+    let wide = format!("| {} |\n|---|\n{}", "wide ".repeat(60), "| x |\n".repeat(200));
+    let found = parsed(MediaType::Markdown, "a", wide.as_bytes()).expect("text");
+    let chunks = chunk(&found.documents[0], &config);
+    assert!(chunks.iter().all(|chunk| chunk.text.len() == chunk.range.len()));
+}
+
+#[test]
+fn encoded_data_is_in_no_passage() {
+    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let picture: String = (0..20_000usize).map(|n| char::from(digits[(n * n + n / 3) % 64])).collect();
+    for (media_type, text) in [
+        (MediaType::Markdown, format!("# Chart\n\nBefore ![chart](data:image/png;base64,{picture}) after.\n")),
+        (MediaType::Text, format!("Before\n{picture}\nafter.\n")),
+        (MediaType::SourceCode, format!("icon: {picture}\nafter: 1\n")),
+        (MediaType::Html, format!("<p>Before <img src='data:image/png;base64,{picture}'> {picture} after.</p>")),
+        (MediaType::Json, format!("{{\"before\": 1, \"picture\": \"{picture}\"}}")),
+    ] {
+        let found = parsed(media_type, "a.yaml", text.as_bytes()).expect("text");
+        let chunks = chunk(&found.documents[0], &ChunkConfig::default());
+        assert!((1..=3).contains(&chunks.len()), "{media_type:?}: {} passages", chunks.len());
+        assert!(chunks.iter().all(|chunk| chunk.text.len() < 200), "{media_type:?}");
+    }
 }
 
 #[test]

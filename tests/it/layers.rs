@@ -73,6 +73,11 @@ const DOORS: &[(&str, &[&str])] = &[
     ("weezl", &["ingest"]),
     ("pulldown_cmark", &["ingest"]),
     ("csv", &["ingest"]),
+    ("chardetng", &["ingest"]),
+    ("encoding_rs", &["ingest"]),
+    ("mail_parser", &["ingest"]),
+    ("memchr", &["ingest"]),
+    ("url", &["ingest"]),
     ("serde_yaml", &["ingest", "deploy"]),
     // `operator`: the same types, for a client.
     ("k8s_openapi", &["deploy", "operator"]),
@@ -99,7 +104,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["cli"]),
     ("ureq", &["cli"]),
     ("rpassword", &["cli"]),
-    ("toml", &["config"]),
+    // `ingest`: front matter.
+    ("toml", &["config", "ingest"]),
     ("clap", &["cli"]),
     ("anyhow", &["app", "cli"]),
 ];

@@ -50,6 +50,7 @@ mod power;
 mod power_disk;
 mod power_machine;
 mod power_tree;
+mod reading;
 mod s3;
 mod serve;
 mod snapshots;

@@ -74,7 +74,11 @@ pub(super) fn fields(index: &Index) -> Result<Vec<(String, &'static str)>, Tanti
             Type::Date => continue,
             _ => "string",
         };
-        fields.insert(name.to_owned(), kind);
+        // 12.50 and 3.00 are numbers of one column, though the index keeps the second as a whole one.
+        let known = fields.insert(name.to_owned(), kind);
+        if matches!((known, kind), (Some("number"), "integer") | (Some("integer"), "number")) {
+            fields.insert(name.to_owned(), "number");
+        }
     }
     Ok(fields.into_iter().collect())
 }

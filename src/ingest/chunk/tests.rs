@@ -2,7 +2,8 @@ use super::super::{Limits, MediaType, Source, parse};
 use super::*;
 
 fn document(name: &str, text: &str) -> Document {
-    let media_type = MediaType::detect(name, text.as_bytes()).expect("text");
+    // By the name: a document may be empty here.
+    let media_type = MediaType::detect(name, b"text").expect("text");
     let source = Source { name, media_type, bytes: text.as_bytes() };
     parse(&source, &Limits::default()).expect("parses").documents.swap_remove(0)
 }

@@ -1,17 +1,39 @@
 //! The token sink that writes text.
 
-use std::cell::RefCell;
+mod formula;
+mod furniture;
 
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::ops::Range;
+
+use html5ever::LocalName;
 use html5ever::tokenizer::states::RawKind;
 use html5ever::tokenizer::{Tag, TagKind, Token, TokenSink, TokenSinkResult};
 use serde_json::{Map, Value};
 
 use crate::ingest::block::{Block, BlockKind, shorten};
+use formula::{Formula, Raised};
 
 /// Longest value taken from an attribute, in bytes.
 const META_BYTES_MAX: usize = 2000;
 /// Longest `<title>` collected before it is shortened, in bytes.
 const TITLE_COLLECT_MAX: usize = 4096;
+/// Levels of lists that are shown by indentation.
+const INDENTED_LISTS_MAX: usize = 8;
+/// What a banner may say before it is taken for the page's own text, in bytes.
+const BANNER_BYTES_MAX: usize = 6 << 10;
+
+/// How much of a page is its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reading {
+    /// Without navigation, footers, banners about cookies, closed dialogs.
+    Main,
+    /// Without navigation.
+    Whole,
+    /// With all that is shown.
+    Everything,
+}
 
 /// What was found on a page.
 #[derive(Debug, Default)]
@@ -20,7 +42,13 @@ pub(super) struct Page {
     pub(super) blocks: Vec<Block>,
     pub(super) title: String,
     pub(super) canonical: Option<String>,
+    /// What the page says its relative addresses are relative to.
+    pub(super) base: Option<String>,
+    /// Where a browser saved it from.
+    pub(super) saved_from: Option<String>,
     pub(super) metadata: Map<String, Value>,
+    /// What was left out as a footer or banner does not end, or is too long to be one.
+    pub(super) unsure: bool,
 }
 
 /// Separation owed before the next word; the strongest wins.
@@ -32,6 +60,49 @@ enum Gap {
     Paragraph,
 }
 
+/// What is owed before the next word, behind the separation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Marker {
+    None,
+    Bullet,
+    Number(i64),
+    /// Between two cells.
+    Cell,
+}
+
+/// Content that is passed over.
+#[derive(Debug)]
+struct Skipped {
+    name: LocalName,
+    /// How often the element is open.
+    depth: usize,
+    /// Why: its name says so, or it looks like a footer or banner.
+    guess: Guess,
+    bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guess {
+    Certain,
+    Footer,
+    Banner,
+}
+
+/// The outermost table that is open.
+#[derive(Debug, Default)]
+struct Table {
+    /// Start of the row's text, cells of the row, how many of them are headers by element and by being bold.
+    row: Option<usize>,
+    cells: usize,
+    headers: usize,
+    bold: usize,
+    /// No word of the cell was seen.
+    fresh: bool,
+    in_head: bool,
+    rows: usize,
+    header: Option<Range<usize>>,
+}
+
 /// Receives tokens and builds a [`Page`]. The tokenizer hands out shared references, hence the cell.
 pub(super) struct Extractor {
     state: RefCell<State>,
@@ -39,31 +110,39 @@ pub(super) struct Extractor {
 
 #[derive(Debug)]
 struct State {
+    reading: Reading,
     page: Page,
     gap: Gap,
     /// Start of the open block.
     block: usize,
     kind: BlockKind,
-    /// Element whose content is skipped, and how often it is open.
-    skipped: Option<(&'static str, usize)>,
+    skipped: Option<Skipped>,
     in_title: bool,
     title_seen: bool,
-    /// Open `<pre>`, lists, tables and cells; saturating, since end tags may be missing or too many.
+    /// Open `<pre>`, links, tables and parts of a page that have footers of their own; saturating, since end tags may be
+    /// missing or too many.
     pre: usize,
-    lists: usize,
+    links: usize,
     tables: usize,
+    articles: usize,
+    /// Open lists; of an ordered one the number of its next item.
+    lists: Vec<Option<i64>>,
+    table: Table,
     /// The current row has a cell before this one.
     cell_before: bool,
     in_cell: bool,
-    /// Marker owed before the next word: `- ` or ` | `.
-    marker: &'static str,
+    marker: Marker,
     heading: Option<u8>,
+    raised: Option<Raised>,
+    formula: Option<Formula>,
+    /// A parenthesis with a reading above characters is open.
+    in_ruby_text: bool,
 }
 
 /// Elements whose content is no text of the page.
 const SKIPPED: &[&str] = &[
-    "script", "style", "template", "noscript", "svg", "nav", "iframe", "noembed", "noframes", "object", "canvas",
-    "select",
+    "script", "style", "template", "noscript", "nav", "iframe", "noembed", "noframes", "object", "canvas", "select",
+    "datalist", "audio", "video", "rp",
 ];
 
 /// HTML elements that end an unclosed `<svg>`, as in the standard's rules for foreign content.
@@ -90,8 +169,9 @@ const BREAKOUT: &[&str] = &[
 ];
 
 impl Extractor {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(reading: Reading) -> Self {
         let state = State {
+            reading,
             page: Page::default(),
             gap: Gap::None,
             block: 0,
@@ -100,22 +180,30 @@ impl Extractor {
             in_title: false,
             title_seen: false,
             pre: 0,
-            lists: 0,
+            links: 0,
             tables: 0,
+            articles: 0,
+            lists: Vec::new(),
+            table: Table::default(),
             cell_before: false,
             in_cell: false,
-            marker: "",
+            marker: Marker::None,
             heading: None,
+            raised: None,
+            formula: None,
+            in_ruby_text: false,
         };
         Self { state: RefCell::new(state) }
     }
 
     pub(super) fn into_page(self) -> Page {
         let mut state = self.state.into_inner();
+        state.end_row();
         state.close_block();
         let length = state.page.text.trim_end().len();
         state.page.text.truncate(length);
         state.page.title = shorten(&collapse(&state.page.title), TITLE_COLLECT_MAX);
+        state.page.unsure |= state.skipped.is_some_and(|skipped| skipped.guess != Guess::Certain);
         state.page
     }
 }
@@ -128,11 +216,8 @@ impl TokenSink for Extractor {
         match token {
             Token::CharacterTokens(text) => state.characters(&text),
             Token::TagToken(tag) => return state.tag(&tag),
-            Token::DoctypeToken(_)
-            | Token::CommentToken(_)
-            | Token::NullCharacterToken
-            | Token::EOFToken
-            | Token::ParseError(_) => {}
+            Token::CommentToken(text) => state.comment(&text),
+            Token::DoctypeToken(_) | Token::NullCharacterToken | Token::EOFToken | Token::ParseError(_) => {}
         }
         TokenSinkResult::Continue
     }
@@ -142,8 +227,9 @@ impl State {
     fn tag(&mut self, tag: &Tag) -> TokenSinkResult<()> {
         let name: &str = &tag.name;
         let starts = tag.kind == TagKind::StartTag;
-        // Drawings are XML, where `<style/>` is complete; in HTML the slash means nothing.
-        let complete = tag.self_closing && (name == "svg" || self.skipped.is_some_and(|(skipped, _)| skipped == "svg"));
+        // Drawings and formulas are XML, where `<style/>` is complete; in HTML the slash means nothing.
+        let in_svg = self.skipped.as_ref().is_some_and(|skipped| &*skipped.name == "svg");
+        let complete = tag.self_closing && (name == "svg" || in_svg || self.formula.is_some());
         if !self.skip(name, starts, complete) {
             if starts {
                 self.start(name, tag, complete);
@@ -157,36 +243,65 @@ impl State {
 
     /// Whether the tag belongs to skipped content. Raw text (`<script>`) has begun when its start tag passed here.
     fn skip(&mut self, name: &str, starts: bool, complete: bool) -> bool {
-        let Some((skipped, depth)) = &mut self.skipped else { return false };
-        if *skipped == "svg" && starts && BREAKOUT.contains(&name) {
+        let Some(skipped) = &mut self.skipped else { return false };
+        if &*skipped.name == "svg" && starts && BREAKOUT.contains(&name) {
             self.skipped = None;
             return false;
         }
-        if name == *skipped && !(starts && complete) {
-            *depth = if starts { *depth + 1 } else { *depth - 1 };
-            if *depth == 0 {
+        if name == &*skipped.name && !(starts && complete) {
+            skipped.depth = if starts { skipped.depth + 1 } else { skipped.depth - 1 };
+            if skipped.depth == 0 {
                 self.skipped = None;
-                self.owe(Gap::Space);
+                self.owe(gap_around(name));
             }
         }
         true
     }
 
+    fn skip_from(&mut self, tag: &Tag, guess: Guess) {
+        self.skipped = Some(Skipped { name: tag.name.clone(), depth: 1, guess, bytes: 0 });
+        self.owe(gap_around(&tag.name));
+    }
+
+    /// Whether `tag` opens something that is not read.
+    fn is_skipped(&self, name: &str, tag: &Tag) -> Option<Guess> {
+        if name == "svg" || (SKIPPED.contains(&name) && (name != "nav" || self.reading < Reading::Everything)) {
+            return Some(Guess::Certain);
+        }
+        if self.formula.is_some() && matches!(name, "annotation" | "annotation-xml") {
+            return Some(Guess::Certain);
+        }
+        if self.reading > Reading::Main {
+            return None;
+        }
+        if furniture::is_footer(name, tag) && self.articles == 0 {
+            return Some(Guess::Footer);
+        }
+        furniture::is_banner(name, tag).then_some(Guess::Banner)
+    }
+
     fn start(&mut self, name: &str, tag: &Tag, complete: bool) {
-        if let Some(skipped) = SKIPPED.iter().find(|skipped| **skipped == name) {
-            if !complete {
-                self.skipped = Some((skipped, 1));
+        if name == "svg" {
+            self.description(attribute(tag, "aria-label"));
+        }
+        if let Some(guess) = self.is_skipped(name, tag) {
+            if complete {
+                self.owe(gap_around(name));
+            } else {
+                self.skip_from(tag, guess);
             }
-            self.owe(Gap::Space);
+            return;
+        }
+        if self.formula.is_some() && self.formula_start(name, complete) {
             return;
         }
         match name {
             "title" => self.in_title = true,
             "html" => self.metadata("language", attribute(tag, "lang")),
             "meta" => self.meta(tag),
+            "base" => self.page.base = self.page.base.take().or_else(|| address(tag)),
             "link" if attribute(tag, "rel") == Some("canonical") && self.page.canonical.is_none() => {
-                self.page.canonical =
-                    attribute(tag, "href").filter(|href| href.len() <= META_BYTES_MAX).map(str::to_owned);
+                self.page.canonical = address(tag);
             }
             "h1" | "h2" | "h3" | "h4" | "h5" | "h6" => {
                 // Pages laid out by tables have headings in cells; they end the row.
@@ -198,39 +313,84 @@ impl State {
                 self.open_block(BlockKind::Verbatim);
                 self.pre += 1;
             }
-            "ul" | "ol" | "dl" => {
-                if self.lists == 0 && self.tables == 0 {
+            "ul" | "ol" | "dl" | "menu" => {
+                if self.lists.is_empty() && self.tables == 0 {
                     self.open_block(BlockKind::List);
                 }
                 self.owe(Gap::Line);
-                self.lists += 1;
+                let first = attribute(tag, "start").and_then(|start| start.trim().parse().ok()).unwrap_or(1);
+                self.lists.push((name == "ol").then_some(first));
             }
             "li" => {
                 self.owe(Gap::Line);
-                self.marker = "- ";
+                self.marker = match self.lists.last_mut() {
+                    Some(Some(next)) => {
+                        let given = attribute(tag, "value").and_then(|value| value.trim().parse().ok());
+                        let number = given.unwrap_or(*next);
+                        *next = number.saturating_add(1);
+                        Marker::Number(number)
+                    }
+                    _ => Marker::Bullet,
+                };
             }
             "dt" | "dd" => self.owe(Gap::Line),
             "table" => {
-                if self.tables == 0 && self.lists == 0 {
+                if self.tables == 0 && self.lists.is_empty() {
                     self.open_block(BlockKind::Verbatim);
+                }
+                if self.tables == 0 {
+                    self.table = Table::default();
                 }
                 self.tables += 1;
             }
-            "tr" | "caption" => self.row(),
-            "td" | "th" => {
-                self.in_cell = true;
-                if self.cell_before {
-                    self.marker = " | ";
-                }
-                self.cell_before = true;
+            "thead" => {
+                self.table.in_head = true;
+                self.row();
             }
+            "tr" | "caption" => self.row(),
+            "td" | "th" => self.cell(name == "th"),
+            "b" | "strong" => self.table.bold += usize::from(std::mem::take(&mut self.table.fresh)),
             "br" => self.owe(Gap::Line),
-            _ if is_block(name) => self.paragraph(),
-            _ => {}
+            "img" | "area" => self.description(attribute(tag, "alt")),
+            "input" => self.input(tag),
+            "textarea" | "button" | "label" | "output" | "meter" | "progress" => self.owe(Gap::Space),
+            "sup" | "sub" => self.raise(name == "sup"),
+            "a" => {
+                if furniture::is_skip_link(tag) {
+                    self.skip_from(tag, Guess::Certain);
+                    return;
+                }
+                self.links += 1;
+                if let Some(raised) = &mut self.raised {
+                    raised.has_link = true;
+                }
+            }
+            "math" => self.math(tag, complete),
+            "ruby" | "rb" | "rt" => {
+                self.end_ruby_text();
+                if name == "rt" && self.gap == Gap::None && !self.page.text.is_empty() {
+                    self.page.text.push('(');
+                    self.in_ruby_text = true;
+                }
+            }
+            _ => {
+                if matches!(name, "article" | "main" | "blockquote") {
+                    self.articles += 1;
+                }
+                if attribute(tag, "role") == Some("img") {
+                    self.description(attribute(tag, "aria-label"));
+                }
+                if is_block(name) {
+                    self.paragraph();
+                }
+            }
         }
     }
 
     fn end(&mut self, name: &str) {
+        if self.formula.is_some() && self.formula_end(name) {
+            return;
+        }
         match name {
             "title" => {
                 self.title_seen |= self.in_title;
@@ -243,42 +403,88 @@ impl State {
                 self.pre = self.pre.saturating_sub(1);
                 self.open_block(BlockKind::Prose);
             }
-            "ul" | "ol" | "dl" => {
-                self.lists = self.lists.saturating_sub(1);
-                self.marker = "";
-                if self.lists == 0 && self.tables == 0 {
+            "ul" | "ol" | "dl" | "menu" => {
+                self.lists.pop();
+                self.marker = Marker::None;
+                if self.lists.is_empty() && self.tables == 0 {
                     self.open_block(BlockKind::Prose);
                 }
             }
             "li" => {
                 self.owe(Gap::Line);
-                self.marker = "";
+                self.marker = Marker::None;
             }
             "table" => {
+                self.row();
                 self.tables = self.tables.saturating_sub(1);
                 self.in_cell = self.tables > 0;
-                self.marker = "";
-                if self.tables == 0 && self.lists == 0 {
+                if self.tables == 0 && self.lists.is_empty() {
                     self.open_block(BlockKind::Prose);
                 }
             }
+            "thead" => {
+                self.row();
+                self.table.in_head = false;
+            }
             "tr" | "caption" => self.row(),
-            _ if is_block(name) => self.paragraph(),
-            _ => {}
+            "textarea" | "button" | "label" | "output" | "meter" | "progress" => self.owe(Gap::Space),
+            "sup" | "sub" => self.lower(),
+            "a" => self.links = self.links.saturating_sub(1),
+            "rt" | "ruby" => self.end_ruby_text(),
+            _ => {
+                if matches!(name, "article" | "main" | "blockquote") {
+                    self.articles = self.articles.saturating_sub(1);
+                }
+                if is_block(name) {
+                    self.paragraph();
+                }
+            }
+        }
+    }
+
+    fn cell(&mut self, is_header: bool) {
+        self.in_cell = true;
+        if self.cell_before {
+            self.marker = Marker::Cell;
+        }
+        self.cell_before = true;
+        if self.tables <= 1 {
+            self.table.cells += 1;
+            self.table.headers += usize::from(is_header);
+            self.table.fresh = true;
         }
     }
 
     /// A new line of a table.
     fn row(&mut self) {
+        self.end_row();
         self.in_cell = false;
         self.cell_before = false;
-        self.marker = "";
+        self.marker = Marker::None;
         self.owe(Gap::Line);
+    }
+
+    /// Whether the row that ends is the header of its table: by its elements, or, as office programs write tables, all bold.
+    fn end_row(&mut self) {
+        if self.tables != 1 {
+            return;
+        }
+        let table = &mut self.table;
+        if table.cells > 1
+            && let Some(start) = table.row
+        {
+            let all = |count: usize| count == table.cells;
+            if table.rows == 0 && (table.in_head || all(table.headers) || all(table.bold)) {
+                table.header = Some(start..self.page.text.len());
+            }
+            table.rows += 1;
+        }
+        (table.row, table.cells, table.headers, table.bold, table.fresh) = (None, 0, 0, 0, false);
     }
 
     /// A block element: a paragraph of its own, inside lists a line, inside cells nothing.
     fn paragraph(&mut self) {
-        if self.tables > 0 || self.lists > 0 {
+        if self.tables > 0 || !self.lists.is_empty() {
             self.owe(Gap::Line);
         } else {
             self.open_block(BlockKind::Prose);
@@ -301,25 +507,29 @@ impl State {
 
     fn close_block(&mut self) {
         let heading = self.heading.take();
-        let (start, end) = (self.block, self.page.text.trim_end().len());
-        if start >= end {
-            return;
-        }
-        let block = Block::trimmed(&self.page.text, start..end, self.kind.clone());
-        self.page.blocks.extend(block.map(|block| match heading {
-            Some(level) => {
+        // Only what this block added is looked at: tags without text would walk over the same white space again and again.
+        let start = std::mem::replace(&mut self.block, self.page.text.len()).min(self.page.text.len());
+        let block = Block::trimmed(&self.page.text, start..self.page.text.len(), self.kind.clone());
+        let header = self.table.header.take();
+        self.page.blocks.extend(block.map(|mut block| match (heading, header) {
+            (Some(level), _) => {
                 let title = collapse(&self.page.text[block.range.clone()]);
                 // Generators put the mark of a permalink behind the words.
-                let title = title.trim_end_matches(|mark| matches!(mark, '¶' | '\u{e000}'..='\u{f8ff}'));
+                let title = title.trim_end_matches(furniture::is_link_mark);
                 Block::heading(block.range, level, title)
             }
-            None => block,
+            (None, Some(header)) if header.start >= block.range.start && header.end <= block.range.end => {
+                block.kind = BlockKind::Table { header };
+                block
+            }
+            (None, _) => block,
         }));
-        self.block = self.page.text.len();
     }
 
     fn characters(&mut self, text: &str) {
-        if self.skipped.is_some() {
+        if let Some(skipped) = &mut self.skipped {
+            skipped.bytes += text.len();
+            self.page.unsure |= skipped.guess == Guess::Banner && skipped.bytes > BANNER_BYTES_MAX;
             return;
         }
         if self.in_title {
@@ -328,22 +538,65 @@ impl State {
             }
             return;
         }
+        if self.links > 0 && furniture::is_permalink(text, self.heading.is_some()) {
+            return;
+        }
+        if self.formula.is_some() && text.trim().is_empty() {
+            return;
+        }
         if self.pre > 0 && !self.in_cell {
             self.verbatim(text);
             return;
         }
+        self.words(text);
+    }
+
+    /// Writes running text, white space as single spaces.
+    fn words(&mut self, text: &str) {
         let space = |character: char| character.is_ascii_whitespace() || character == '\u{a0}';
         if text.starts_with(space) {
             self.owe(Gap::Space);
         }
-        for word in text.split(space).filter(|word| !word.is_empty()) {
+        let mut written = false;
+        for word in text.split(space).map(without_invisible).filter(|word| !word.is_empty()) {
             self.settle();
-            self.page.text.push_str(word);
+            self.page.text.push_str(&word);
             self.gap = Gap::Space;
+            written = true;
         }
-        if !text.ends_with(space) && self.gap == Gap::Space && text.contains(|character| !space(character)) {
+        if written && !text.ends_with(space) {
             self.gap = Gap::None;
         }
+    }
+
+    /// What stands for a picture.
+    fn description(&mut self, words: Option<&str>) {
+        let words = words.map(str::trim).filter(|words| !words.is_empty() && !furniture::is_file_name(words));
+        if let Some(words) = words {
+            self.owe(Gap::Space);
+            self.words(&shorten(words, META_BYTES_MAX));
+            self.owe(Gap::Space);
+        }
+    }
+
+    /// What a field of a form shows.
+    fn input(&mut self, tag: &Tag) {
+        self.owe(Gap::Space);
+        let kind = attribute(tag, "type").unwrap_or_default().to_ascii_lowercase();
+        match kind.as_str() {
+            "hidden" | "password" | "radio" | "file" | "range" | "color" => {}
+            "image" => self.description(attribute(tag, "alt")),
+            // A list of tasks says what is done.
+            "checkbox" if !self.lists.is_empty() => {
+                self.words(if attribute(tag, "checked").is_some() { "[x]" } else { "[ ]" });
+            }
+            "checkbox" => {}
+            _ => {
+                let value = attribute(tag, "value").map(|value| shorten(value, META_BYTES_MAX));
+                value.into_iter().for_each(|value| self.words(&value));
+            }
+        }
+        self.owe(Gap::Space);
     }
 
     fn verbatim(&mut self, text: &str) {
@@ -359,19 +612,42 @@ impl State {
     fn settle(&mut self) {
         let gap = if self.page.text.is_empty() { Gap::None } else { self.gap };
         self.gap = Gap::None;
-        let marker = std::mem::take(&mut self.marker);
-        let end = self.page.text.trim_end_matches([' ', '\n']).len();
+        let marker = std::mem::replace(&mut self.marker, Marker::None);
         match gap {
             Gap::Paragraph => {
+                // What is walked over is cut off, so each byte is walked over once.
+                let end = self.page.text.trim_end_matches([' ', '\n']).len();
                 self.page.text.truncate(end);
                 self.page.text.push_str("\n\n");
                 self.block = self.page.text.len();
             }
             Gap::Line => self.page.text.push('\n'),
-            Gap::Space if marker.is_empty() => self.page.text.push(' '),
+            Gap::Space if marker != Marker::Cell => self.page.text.push(' '),
             Gap::Space | Gap::None => {}
         }
-        self.page.text.push_str(marker);
+        if self.in_cell && self.table.row.is_none() {
+            self.table.row = Some(self.page.text.len());
+        }
+        self.table.fresh = false;
+        let levels = if self.in_cell { 0 } else { self.lists.len().saturating_sub(1).min(INDENTED_LISTS_MAX) };
+        match marker {
+            Marker::None => {}
+            Marker::Cell => self.page.text.push_str(" | "),
+            Marker::Bullet => {
+                self.page.text.extend(std::iter::repeat_n("  ", levels));
+                self.page.text.push_str("- ");
+            }
+            Marker::Number(number) => {
+                self.page.text.extend(std::iter::repeat_n("  ", levels));
+                self.page.text.push_str(&format!("{number}. "));
+            }
+        }
+    }
+
+    fn end_ruby_text(&mut self) {
+        if std::mem::take(&mut self.in_ruby_text) {
+            self.page.text.push(')');
+        }
     }
 
     fn meta(&mut self, tag: &Tag) {
@@ -387,6 +663,23 @@ impl State {
         self.metadata(key, attribute(tag, "content"));
     }
 
+    /// Browsers write down in a comment where they saved a page from.
+    fn comment(&mut self, text: &str) {
+        if self.page.saved_from.is_some() || text.len() > META_BYTES_MAX {
+            return;
+        }
+        let text = text.trim();
+        let address = if let Some(rest) = text.strip_prefix("saved from url=(") {
+            rest.split_once(')').map(|(_, address)| address)
+        } else if text.starts_with("Page saved with SingleFile") {
+            text.lines().find_map(|line| line.trim().strip_prefix("url:"))
+        } else {
+            None
+        };
+        let address = address.map(str::trim).filter(|address| address.starts_with("http"));
+        self.page.saved_from = address.map(str::to_owned);
+    }
+
     /// Keeps the first value of a key.
     fn metadata(&mut self, key: &str, value: Option<&str>) {
         let value = value.map(collapse).filter(|value| !value.is_empty());
@@ -398,13 +691,31 @@ impl State {
     }
 }
 
+/// What is owed around an element that is passed over: words are not joined across it, formulas and readings are.
+fn gap_around(name: &str) -> Gap {
+    if matches!(name, "math" | "annotation" | "annotation-xml" | "rp") { Gap::None } else { Gap::Space }
+}
+
 fn attribute<'a>(tag: &'a Tag, name: &str) -> Option<&'a str> {
     tag.attrs.iter().find(|attribute| &*attribute.name.local == name).map(|attribute| &*attribute.value)
+}
+
+fn address(tag: &Tag) -> Option<String> {
+    attribute(tag, "href")
+        .map(str::trim)
+        .filter(|href| !href.is_empty() && href.len() <= META_BYTES_MAX)
+        .map(str::to_owned)
 }
 
 /// White space as single spaces, none at the ends.
 fn collapse(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A word without what only says where it may be broken.
+fn without_invisible(word: &str) -> Cow<'_, str> {
+    let invisible = ['\u{ad}', '\u{200b}', '\u{2060}', '\u{feff}'];
+    if word.contains(invisible) { Cow::Owned(word.replace(invisible, "")) } else { Cow::Borrowed(word) }
 }
 
 /// How the tokenizer must read what follows the start tag `name`.
@@ -436,14 +747,15 @@ fn is_block(name: &str) -> bool {
             | "footer"
             | "form"
             | "header"
+            | "hgroup"
             | "hr"
             | "legend"
             | "main"
-            | "menu"
+            | "nav"
             | "p"
+            | "search"
             | "section"
             | "summary"
-            | "thead"
             | "tbody"
             | "tfoot"
     )

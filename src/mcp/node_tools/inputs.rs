@@ -83,6 +83,10 @@ pub(super) fn data_uri(uri: &str) -> Result<Body, ToolError> {
         MediaType::Json => "json",
         MediaType::JsonLines => "jsonl",
         MediaType::Csv => "csv",
+        MediaType::Notebook => "ipynb",
+        MediaType::Mail => "eml",
+        MediaType::WebArchive => "mhtml",
+        MediaType::Drawing => "svg",
     };
     Ok(Body::File { name: format!("document.{extension}"), bytes })
 }
