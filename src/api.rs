@@ -195,22 +195,8 @@ fn busy_response() -> Response {
 
 /// Why the node is not ready, as `/ready` shows it; empty when it is.
 pub(crate) fn not_ready(library: Option<&Library>, readiness: &Readiness) -> serde_json::Map<String, Value> {
-    use crate::collection::WriterState;
-    let mut reasons: serde_json::Map<String, Value> =
-        readiness.reasons().into_iter().map(|(name, reason)| (name, reason.into())).collect();
-    match library.map(|library| library.reader().state()) {
-        Some(WriterState::ReadOnly { reason }) => {
-            reasons.insert("writes".to_owned(), format!("read-only: {reason}").into());
-        }
-        Some(WriterState::DiskFull { free, needed }) => {
-            reasons.insert("writes".to_owned(), crate::mcp::disk_full(free, needed).into());
-        }
-        Some(WriterState::QuotaReached { used, limit }) => {
-            reasons.insert("writes".to_owned(), crate::mcp::quota_reached(used, limit).into());
-        }
-        Some(WriterState::Writable) | None => {}
-    }
-    reasons
+    let problems = crate::mcp::problems(library, readiness);
+    problems.into_iter().map(|(name, reason)| (name, reason.into())).collect()
 }
 
 fn ready_json(reasons: &serde_json::Map<String, Value>) -> Value {

@@ -38,7 +38,7 @@ use crate::mcp::{NodeSnapshots, NodeTools};
 use crate::retrieval::{self, Retrieval};
 use crate::snapshot::{Probe, Snapshots};
 use crate::store;
-use crate::task::{self, Drain, Readiness, Restart, Turns};
+use crate::task::{self, Drain, Pulse, Readiness, Restart, Turns};
 use crate::telemetry::Metrics;
 
 use doors::Doors;
@@ -83,6 +83,7 @@ impl Node {
         restart: Option<Restart>,
     ) -> Result<Self, OpenError> {
         let start = Instant::now();
+        keep_files_private();
         let models = Arc::new(Models::built_in());
         // A command that opens the data directory for itself is over before a GPU would be open.
         let how = &config.index.gpu;
@@ -91,6 +92,10 @@ impl Node {
             .transpose()?;
         let library = library_config(config, gpu.as_ref().map(GpuService::client));
         let (library, report) = Library::open(library, models, &readiness, &metrics)?;
+        for warning in &report.warnings {
+            tracing::warn!("{warning}");
+        }
+        crate::snapshot::forget_old_attempts(&config.data_dir);
         for damage in &report.damage {
             tracing::error!(%damage, "the log is damaged; what the record held cannot be read, the rest is served");
         }
@@ -208,6 +213,12 @@ impl Node {
             gpu.stop();
         }
     }
+}
+
+/// Has every file that this process makes from now on readable by its owner alone: libraries that write into the data directory
+/// ask for no mode of their own.
+fn keep_files_private() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
 fn library_config(config: &Config, gpu: Option<GpuClient>) -> collection::Config {
@@ -331,7 +342,12 @@ impl RunningNode {
     fn write(&self, data_dir: &Path) -> io::Result<()> {
         let partial = data_dir.join("running.partial");
         let text = serde_json::to_vec(self).map_err(io::Error::other)?;
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+        // Made anew, so that nothing is written through a link that somebody put there.
+        match fs::remove_file(&partial) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
         file.write_all(&text)?;
         fs::rename(partial, Self::path(data_dir))
     }
@@ -412,6 +428,7 @@ fn serve_on(runtime: &Runtime, config: &Config, new_token: bool, ready: impl FnO
             limits::of_listeners(&config).1,
             doors.allowed_hosts(&config),
             readiness.clone(),
+            Pulse::of(runtime.handle().clone()),
             metrics.clone(),
             drain.clone(),
         )?;

@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, Value};
 
 use crate::base::{Clock, Fault, Lsn};
@@ -29,12 +29,12 @@ pub use crate::index::gpu::service::{DeviceState, Verdict};
 use crate::index::lexical::{LexicalError, WordCache};
 use crate::index::vector;
 use crate::ingest;
-use crate::store::{self, CollectionId, Operation, Outcome, Reader, WriteRequest};
+use crate::store::{self, CollectionId, Once, Operation, Outcome, Reader, WriteRequest};
 use crate::task::{self, CpuPool, Readiness};
 use crate::telemetry::Metrics;
 
 pub use crate::embed::DEFAULT_MODEL;
-pub use crate::ingest::{MediaType, estimate_tokens};
+pub use crate::ingest::{MediaType, TOKEN_BYTES_MAX, estimate_tokens, prefix_within};
 pub use crate::store::{ChunkRef, CollectionInfo, DocumentEntry, DocumentRecord, ReadError, WriterState};
 pub use input::{Body, Conflict, DocumentInput, PrepareError};
 pub use passage::{Passage, PassageKey};
@@ -197,6 +197,12 @@ pub enum WriteError {
     /// The node is stopping.
     #[error("the node is stopping; whether the write was done is not known")]
     Stopping,
+    /// A thread of the write path has ended. Reads go on.
+    #[error("the node cannot write: {reason}; whether this write was done is not known")]
+    Broken {
+        /// Which thread, and how it ended.
+        reason: String,
+    },
 }
 
 impl WriteError {
@@ -214,7 +220,7 @@ impl WriteError {
             Self::Commit(error) => error.fault(),
             Self::Read(error) => error.fault(),
             Self::Embed(error) => error.fault(),
-            Self::NotVisible { .. } | Self::Stopping => Fault::Environment,
+            Self::NotVisible { .. } | Self::Stopping | Self::Broken { .. } => Fault::Environment,
         }
     }
 }
@@ -258,6 +264,37 @@ pub struct SourceOutcome {
     pub warnings: Vec<String>,
 }
 
+/// The documents of one call, those that could not be prepared among them.
+struct Addition {
+    collection: String,
+    documents: Vec<Result<Added, DocumentOutcome>>,
+}
+
+/// A document on its way to the log.
+struct Added {
+    id: String,
+    passages: usize,
+    /// The version that must be there.
+    expected: Option<u64>,
+}
+
+impl Addition {
+    /// What became of each document, in the order of the call.
+    ///
+    /// * `written`: one for each that was prepared.
+    fn outcomes(self, written: &[Outcome]) -> Vec<DocumentOutcome> {
+        let mut written = written.iter();
+        let mut outcome = |document: Result<Added, DocumentOutcome>| match document {
+            Ok(Added { id, passages, expected }) => {
+                let outcome = written.next().expect("each operation has an outcome");
+                document_outcome(&self.collection, id, passages, expected, outcome)
+            }
+            Err(failed) => failed,
+        };
+        self.documents.into_iter().map(&mut outcome).collect()
+    }
+}
+
 /// The node's collections.
 pub struct Library {
     config: Config,
@@ -292,13 +329,13 @@ impl Library {
         })?;
         readiness.release("log");
         let views = Arc::new(RwLock::new(views::open_all(&config, &reader)?));
-        let upkeep = upkeep::Upkeep::start(Arc::clone(&views)).map_err(OpenError::Thread)?;
+        let upkeep = upkeep::Upkeep::start(Arc::clone(&views), readiness).map_err(OpenError::Thread)?;
         let sizes = compactor::Sizes {
             segment_bytes: config.segment_bytes,
             reserve_bytes: config.reserve_bytes,
             bytes_per_second: config.compaction_bytes_per_second,
         };
-        let compactor = compactor::Compactor::start(Arc::clone(&reader), Arc::clone(&views), sizes, metrics)
+        let compactor = compactor::Compactor::start(Arc::clone(&reader), Arc::clone(&views), sizes, readiness, metrics)
             .map_err(OpenError::Thread)?;
         let queue = WriteQueue::start(
             writer,
@@ -490,41 +527,63 @@ impl Library {
         collection: &str,
         inputs: Vec<DocumentInput>,
     ) -> Result<(Vec<DocumentOutcome>, Lsn), WriteError> {
+        let (operations, addition) = self.addition(collection, inputs).await?;
+        let written = self.commit(operations, Until::Visible).await?;
+        Ok((addition.outcomes(&written.outcomes), written.lsn))
+    }
+
+    /// Like [`Library::add`], once for a key: within a day a repeated call is given the first one's answer and writes
+    /// nothing, also when both come at once, and whatever ends the node in between.
+    ///
+    /// * `key`: unique for its caller and at most [`store::NAME_BYTES_MAX`] bytes.
+    /// * `compose`: makes the answer, on the thread that writes; the LSN is up to where the write is.
+    ///
+    /// # Errors
+    /// As for [`Library::add`], or when an earlier answer cannot be read.
+    pub async fn add_once(
+        self: &Arc<Self>,
+        collection: &str,
+        inputs: Vec<DocumentInput>,
+        key: String,
+        compose: impl Fn(Vec<DocumentOutcome>, Lsn) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Result<Vec<u8>, WriteError> {
+        // Decided by the writer; this only saves the work.
+        if let Some(answer) = self.reader.remembered(&key)? {
+            return Ok(answer);
+        }
+        let (operations, addition) = self.addition(collection, inputs).await?;
+        let addition = Mutex::new(Some(addition));
+        let compose = move |outcomes: &[Outcome], lsn: Lsn| {
+            let addition = addition.lock().take().expect("called once");
+            compose(addition.outcomes(outcomes), lsn)
+        };
+        let once = Once { key, compose: Arc::new(compose) };
+        let written = self.queue.write(WriteRequest { operations, once: Some(once) }, Until::Visible).await?;
+        written.answer.ok_or(WriteError::Stopping)
+    }
+
+    /// Prepares documents to be written.
+    async fn addition(
+        self: &Arc<Self>,
+        collection: &str,
+        inputs: Vec<DocumentInput>,
+    ) -> Result<(Vec<Operation>, Addition), WriteError> {
         let info = self.existing(collection)?;
-        let mut outcomes: Vec<Option<DocumentOutcome>> = Vec::new();
-        let mut operations = Vec::new();
-        let mut places = Vec::new();
+        let mut addition = Addition { collection: collection.to_owned(), documents: Vec::with_capacity(inputs.len()) };
+        let mut operations = Vec::with_capacity(inputs.len());
         for input in inputs {
             let id = input.id.clone().unwrap_or_default();
             let expected = input.if_version;
-            let conflict = input.conflict;
-            let prepared = self.prepare(&info, input).await;
-            match prepared {
+            addition.documents.push(match self.prepare(&info, input).await {
                 Ok(document) => {
-                    let known = self.reader.lookup(info.id, &document.id)?;
-                    match (conflict, known) {
-                        (Conflict::Skip, Some(entry)) => outcomes.push(Some(DocumentOutcome {
-                            id: document.id,
-                            status: DocumentStatus::Unchanged,
-                            version: Some(entry.version),
-                            passages: entry.chunks as usize,
-                        })),
-                        _ => {
-                            places.push((outcomes.len(), document.id.clone(), document.chunks.len(), expected));
-                            outcomes.push(None);
-                            operations.push(Operation::PutDocument(Box::new(document)));
-                        }
-                    }
+                    let added = Ok(Added { id: document.id.clone(), passages: document.chunks.len(), expected });
+                    operations.push(Operation::PutDocument(Box::new(document)));
+                    added
                 }
-                Err(error) => outcomes.push(Some(failed(id, error))),
-            }
+                Err(error) => Err(failed(id, error)),
+            });
         }
-        let written = self.commit(operations, Until::Visible).await?;
-        for ((place, id, passages, expected), outcome) in places.into_iter().zip(written.outcomes) {
-            outcomes[place] = Some(document_outcome(collection, id, passages, expected, &outcome));
-        }
-        let outcomes = outcomes.into_iter().map(|outcome| outcome.expect("every place was filled")).collect();
-        Ok((outcomes, written.lsn))
+        Ok((operations, addition))
     }
 
     async fn prepare(
@@ -585,14 +644,13 @@ impl Library {
             places.push((document.id.clone(), document.chunks.len()));
             operations.push(Operation::PutDocument(Box::new(document)));
         }
-        let kept: std::collections::HashSet<String> = places.iter().map(|(id, _)| id.clone()).collect();
-        for (id, _) in known.iter().filter(|(id, _)| !kept.contains(id)) {
-            places.push((id.clone(), 0));
-            operations.push(Operation::DeleteDocument { collection: info.id, id: id.clone(), if_version: None });
-        }
-        let written = self.commit(operations, Until::Durable).await?;
+        let keep = places.iter().map(|(id, _)| id.clone()).collect();
+        operations.push(Operation::DeleteFromSource { collection: info.id, source: source.to_owned(), keep });
+        let mut written = self.commit(operations, Until::Durable).await?;
+        let gone = deleted(written.outcomes.pop());
         let mut outcome = SourceOutcome { documents: Vec::new(), unchanged: 0, warnings: prepared.warnings };
-        for ((id, passages), result) in places.into_iter().zip(written.outcomes) {
+        let gone = gone.into_iter().map(|id| ((id, 0), Outcome::Deleted { version: 0 }));
+        for ((id, passages), result) in places.into_iter().zip(written.outcomes).chain(gone) {
             let document = document_outcome(collection, id, passages, None, &result);
             if matches!(document.status, DocumentStatus::Unchanged) {
                 outcome.unchanged += 1;
@@ -609,14 +667,13 @@ impl Library {
     /// When the collection does not exist or the log refuses.
     pub async fn delete_source(&self, collection: &str, source: &str) -> Result<Vec<String>, WriteError> {
         let info = self.existing(collection)?;
-        let ids: Vec<String> =
-            self.reader.list_source(info.id, source, None, usize::MAX)?.into_iter().map(|(id, _)| id).collect();
-        let operations = ids
-            .iter()
-            .map(|id| Operation::DeleteDocument { collection: info.id, id: id.clone(), if_version: None })
-            .collect();
-        self.commit(operations, Until::Durable).await?;
-        Ok(ids)
+        let all = Operation::DeleteFromSource {
+            collection: info.id,
+            source: source.to_owned(),
+            keep: std::collections::HashSet::new(),
+        };
+        let mut written = self.commit(vec![all], Until::Durable).await?;
+        Ok(deleted(written.outcomes.pop()))
     }
 
     /// Deletes documents by id, in one atomic batch.
@@ -638,20 +695,12 @@ impl Library {
         Ok((outcomes, written.lsn))
     }
 
-    /// Remembers an answer under an idempotency key, for a day.
-    ///
-    /// # Errors
-    /// When the log refuses.
-    pub async fn remember(&self, key: String, answer: Vec<u8>) -> Result<(), WriteError> {
-        self.commit(vec![Operation::RememberAnswer { key, answer }], Until::Durable).await.map(drop)
-    }
-
     /// Waits until everything written so far is visible to searches.
     ///
     /// # Errors
     /// When the node is stopping.
     pub async fn flush(&self) -> Result<Lsn, WriteError> {
-        let request = WriteRequest { operations: Vec::new() };
+        let request = WriteRequest::default();
         Ok(self.queue.write(request, Until::Visible).await?.lsn)
     }
 
@@ -686,9 +735,9 @@ impl Library {
 
     async fn commit(&self, operations: Vec<Operation>, until: Until) -> Result<Written, WriteError> {
         if operations.is_empty() {
-            return Ok(Written { outcomes: Vec::new(), lsn: self.reader.last() });
+            return Ok(Written { outcomes: Vec::new(), answer: None, lsn: self.reader.last() });
         }
-        self.queue.write(WriteRequest { operations }, until).await
+        self.queue.write(WriteRequest { operations, once: None }, until).await
     }
 
     /// What the catalog knows of a document; `None` when there is none of that id.
@@ -724,10 +773,40 @@ impl Library {
         Some(Searcher::new(Arc::clone(info), views))
     }
 
+    /// Why a collection that is there has no read view; `None` when it is gone.
+    #[must_use]
+    pub fn unindexed(&self, info: &CollectionInfo) -> Option<String> {
+        let name = &self.reader.collection_by_id(info.id)?.name;
+        Some(format!("collection '{name}' cannot be searched yet: its index is not made, which is tried again"))
+    }
+
+    /// Collections whose index lacks what is written, by name, and why.
+    #[must_use]
+    pub fn index_problems(&self) -> Vec<(String, String)> {
+        let views = self.views.read().clone();
+        let followed = views.values().map(|views| views.applied()).min();
+        let problem = |info: Arc<CollectionInfo>| {
+            let reason = match views.get(&info.id) {
+                Some(views) => views.broken()?,
+                // The log was followed past its creation.
+                None if followed > Some(info.id.0) => "it could not be made so far".to_owned(),
+                None => return None,
+            };
+            Some((info.name.clone(), format!("{reason}; it is tried again, and rebuilt when the node is restarted")))
+        };
+        self.collections().into_iter().filter_map(problem).collect()
+    }
+
     /// Reads passages and documents from the log, with a cache.
     #[must_use]
     pub fn passages(&self) -> &PassageReader {
         &self.passages
+    }
+
+    /// Why nothing can be written until the node is restarted; `None` while the threads of the write path run.
+    #[must_use]
+    pub fn write_failure(&self) -> Option<String> {
+        self.queue.failure()
     }
 
     /// Whether a document may be shown.
@@ -741,14 +820,17 @@ impl Library {
     /// # Errors
     /// When the log refuses.
     pub async fn sweep_expired(&self, limit: usize) -> Result<usize, WriteError> {
-        let expired = self.reader.expired(self.config.clock.now(), limit)?;
-        let count = expired.len();
-        let operations = expired
-            .into_iter()
-            .map(|(collection, id)| Operation::DeleteDocument { collection, id, if_version: None })
-            .collect();
-        self.commit(operations, Until::Durable).await?;
-        Ok(count)
+        let now = self.config.clock.now();
+        let mut operations = Vec::new();
+        for (collection, id) in self.reader.expired(now, limit)? {
+            // Of the version that was looked at: one that is written meanwhile may stay longer.
+            let entry = self.reader.lookup(collection, &id)?;
+            let expired = entry.filter(|entry| entry.expires_at.is_some_and(|time| time <= now));
+            let if_version = expired.map(|entry| entry.version);
+            operations.extend(if_version.map(|_| Operation::DeleteDocument { collection, id, if_version }));
+        }
+        let written = self.commit(operations, Until::Durable).await?;
+        Ok(written.outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Deleted { .. })).count())
     }
 
     /// Waits until nothing is left to do in the background: graphs linked, segments merged. For benchmarks and tests.
@@ -774,6 +856,14 @@ pub fn is_collection_name(name: &str) -> bool {
         && bytes.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'))
 }
 
+/// What a source lost.
+fn deleted(outcome: Option<Outcome>) -> Vec<String> {
+    match outcome {
+        Some(Outcome::DeletedFromSource { ids }) => ids,
+        _ => Vec::new(),
+    }
+}
+
 fn failed(id: String, error: WriteError) -> DocumentOutcome {
     DocumentOutcome { id, status: DocumentStatus::Failed(error), version: None, passages: 0 }
 }
@@ -794,6 +884,7 @@ fn document_outcome(
         Outcome::Created { version, .. } => done(id, DocumentStatus::Created, version, passages),
         Outcome::Updated { version, .. } => done(id, DocumentStatus::Updated, version, passages),
         Outcome::Unchanged { version } => done(id, DocumentStatus::Unchanged, version, passages),
+        Outcome::Kept { version, chunks } => done(id, DocumentStatus::Unchanged, version, chunks as usize),
         Outcome::Deleted { .. } => DocumentOutcome { id, status: DocumentStatus::Deleted, version: None, passages: 0 },
         Outcome::Missing => {
             let error = WriteError::NoSuchDocument { collection: collection.to_owned(), id: id.clone() };
@@ -807,6 +898,6 @@ fn document_outcome(
         Outcome::CollectionCreated(_)
         | Outcome::CollectionExists(_)
         | Outcome::CollectionDeleted
-        | Outcome::Remembered => unreachable!("the operation was on a document"),
+        | Outcome::DeletedFromSource { .. } => unreachable!("the operation was on a document"),
     }
 }

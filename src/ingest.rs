@@ -41,11 +41,12 @@ use serde_json::{Map, Value};
 use crate::base::{ByteSize, Fault};
 use block::{Block, BlockKind};
 
+pub use block::shorten;
 pub use chunk::{Chunk, ChunkConfig, chunk};
 pub use detect::MediaType;
 pub use left_out::{FileKind, left_out, pages_saved_with};
 pub use plain::plain;
-pub use tokens::estimate_tokens;
+pub use tokens::{TOKEN_BYTES_MAX, estimate_tokens, prefix_within};
 
 /// The bytes of one file or upload.
 #[derive(Debug, Clone, Copy)]

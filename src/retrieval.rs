@@ -11,12 +11,12 @@ mod answer_cache;
 mod assembly;
 mod embedding_cache;
 mod fusion;
+mod ranking;
 mod snippet;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::Value;
 
 use crate::base::{Digest, Fault, Lsn};
@@ -30,7 +30,8 @@ use crate::telemetry::Metrics;
 
 use self::answer_cache::AnswerCache;
 use self::embedding_cache::EmbeddingCache;
-pub use assembly::{Hit, estimate_tokens};
+use self::ranking::{Ranking, Target};
+pub use assembly::{Hit, estimate_tokens, prefix_within};
 pub use fusion::{Candidate, Fusion, fuse};
 
 /// Most hits in one answer.
@@ -181,6 +182,24 @@ pub enum SearchError {
     /// The model of a collection is not on this node.
     #[error(transparent)]
     Model(WriteError),
+    /// The vectors of a collection are of another length than what its model makes of the question.
+    #[error("the vectors of collection '{collection}' have {expected} dimensions, its model {model} gives {found}")]
+    Dimensions {
+        /// The collection.
+        collection: String,
+        /// The model that it names.
+        model: String,
+        /// Length of the question's embedding.
+        found: usize,
+        /// Length of the collection's.
+        expected: usize,
+    },
+    /// The index of a collection is not open.
+    #[error("{reason}")]
+    NoIndex {
+        /// Of which, and why.
+        reason: String,
+    },
 }
 
 fn listed(names: &[String]) -> String {
@@ -204,6 +223,8 @@ impl SearchError {
             Self::Embed(error) => error.fault(),
             Self::Read(error) => error.fault(),
             Self::Model(error) => error.fault(),
+            Self::Dimensions { .. } => Fault::Damage,
+            Self::NoIndex { .. } => Fault::Environment,
         }
     }
 }
@@ -219,14 +240,6 @@ pub struct Ranked {
     pub scores: Candidate,
 }
 
-/// What a ranking looks for.
-enum Target<'a> {
-    /// The words and meaning of a text.
-    Text(&'a str),
-    /// The neighbours of a passage.
-    Embedding(Vec<f32>),
-}
-
 /// Sizes of an answer.
 struct Wanted {
     limit: usize,
@@ -234,17 +247,11 @@ struct Wanted {
     tokens_max: usize,
 }
 
-/// Everything a ranking found.
-struct Ranking {
-    ranked: Vec<Ranked>,
-    mode_used: Mode,
-    mode_reason: Option<String>,
-    lsn: Lsn,
-}
-
 /// A question taken: the views it is asked of, and what its answer is remembered by.
 pub struct Asked {
     searchers: Vec<Searcher>,
+    /// Why collections that were asked for are not among them.
+    left_out: Vec<String>,
     /// `None` where an answer may not be remembered.
     key: Option<Digest>,
     ahead: Ahead,
@@ -331,9 +338,9 @@ impl Retrieval {
         if words(&request.query).is_empty() {
             return Err(SearchError::EmptyQuery);
         }
-        let searchers = self.searchers(&request.collections)?;
-        let key = self.cache.key(request, &searchers);
-        Ok(Asked { searchers, key, ahead: Ahead::default() })
+        let (searchers, left_out) = self.searchers(&request.collections)?;
+        let key = self.cache.key(request, &searchers).filter(|_| left_out.is_empty());
+        Ok(Asked { searchers, left_out, key, ahead: Ahead::default() })
     }
 
     /// Asks the GPU for the vector half of a question, where it searches; the answer goes into `asked`, see [`Asked::with`].
@@ -357,7 +364,14 @@ impl Retrieval {
             let among = request.filter.as_ref().map(|filter| searcher.matching(filter)).transpose()?;
             let embedding = match embeddings.get(&info.model) {
                 Some(known) => Arc::clone(known),
-                None => self.embedding(&info.model, query)?,
+                None => match self.embedding(&info.model, query) {
+                    Ok(made) => made,
+                    // Answering says so.
+                    Err(_) => {
+                        questions.push(None);
+                        continue;
+                    }
+                },
             };
             embeddings.insert(info.model.clone(), Arc::clone(&embedding));
             let fits = embedding.len() == info.dimensions as usize;
@@ -383,8 +397,10 @@ impl Retrieval {
     pub fn answer(&self, request: &SearchRequest, asked: &Asked) -> Result<Arc<SearchAnswer>, SearchError> {
         self.metrics.search_cache_misses.inc();
         let target = Target::Text(words(&request.query));
-        let answer = Arc::new(self.compose(&target, request, (&asked.searchers, &asked.ahead), None)?);
-        if let Some(key) = asked.key {
+        let views = (&asked.searchers[..], &asked.left_out[..], &asked.ahead);
+        let answer = Arc::new(self.compose(&target, request, views, None)?);
+        // What was wrong may be right the next time.
+        if let Some(key) = asked.key.filter(|_| answer.mode_reason.is_none()) {
             self.cache.insert(key, &answer);
         }
         Ok(answer)
@@ -409,7 +425,7 @@ impl Retrieval {
         whole_document: bool,
         request: &SearchRequest,
     ) -> Result<Arc<SearchAnswer>, SearchError> {
-        let searchers = self.searchers(&request.collections)?;
+        let (searchers, left_out) = self.searchers(&request.collections)?;
         let mut embedding = vec![0f32; source.body.embedding.len()];
         let ordinals =
             if whole_document { 0..source.document.chunks.len() } else { source.ordinal..source.ordinal + 1 };
@@ -427,7 +443,7 @@ impl Retrieval {
         let answer = self.compose(
             &Target::Embedding(embedding),
             &request,
-            (&searchers, &Ahead::default()),
+            (&searchers, &left_out, &Ahead::default()),
             Some(&source.document),
         )?;
         Ok(Arc::new(answer))
@@ -448,7 +464,7 @@ impl Retrieval {
         candidates: usize,
         fusion: Option<Fusion>,
     ) -> Result<Vec<Ranked>, SearchError> {
-        let searchers = self.searchers(&[collection.to_owned()])?;
+        let (searchers, _) = self.searchers(&[collection.to_owned()])?;
         Ok(self.ranking(&Target::Text(query), mode, fusion, None, candidates, (&searchers, &Ahead::default()))?.ranked)
     }
 
@@ -458,7 +474,8 @@ impl Retrieval {
         self.config.candidates
     }
 
-    fn searchers(&self, names: &[String]) -> Result<Vec<Searcher>, SearchError> {
+    /// The views of these collections, and why some have none.
+    fn searchers(&self, names: &[String]) -> Result<(Vec<Searcher>, Vec<String>), SearchError> {
         let all = self.library.collections();
         let wanted: Vec<Arc<CollectionInfo>> = if names.is_empty() || names.iter().any(|name| name == "*") {
             all
@@ -473,14 +490,28 @@ impl Retrieval {
                 })
                 .collect::<Result<_, _>>()?
         };
-        Ok(wanted.iter().filter_map(|info| self.library.searcher(info)).collect())
+        let (mut searchers, mut left_out) = (Vec::with_capacity(wanted.len()), Vec::new());
+        for info in &wanted {
+            match self.library.searcher(info) {
+                Some(searcher) => searchers.push(searcher),
+                // One that was just deleted is missed by nobody.
+                None => left_out.extend(self.library.unindexed(info)),
+            }
+        }
+        match left_out.pop() {
+            Some(reason) if searchers.is_empty() => Err(SearchError::NoIndex { reason }),
+            last => {
+                left_out.extend(last);
+                Ok((searchers, left_out))
+            }
+        }
     }
 
     fn compose(
         &self,
         target: &Target<'_>,
         request: &SearchRequest,
-        (searchers, ahead): (&[Searcher], &Ahead),
+        (searchers, left_out, ahead): (&[Searcher], &[String], &Ahead),
         without: Option<&DocumentRecord>,
     ) -> Result<SearchAnswer, SearchError> {
         let Wanted { limit, offset, tokens_max } = self.wanted(request)?;
@@ -501,14 +532,19 @@ impl Retrieval {
             detail: request.detail,
             without: without.map(|document| document.lsn),
         };
-        let assembled = assembly::assemble(&ranking.ranked, &wanted, query, searchers, &self.library)?;
+        let Ranking { ranked, mode_used, mut reasons, lsn } = ranking;
+        left_out.iter().for_each(|reason| reasons.add(reason.clone()));
+        let assembled = assembly::assemble(&ranked, &wanted, query, searchers, &self.library)?;
+        if let Some(reason) = assembled.unreadable {
+            reasons.add(reason);
+        }
         Ok(SearchAnswer {
             id: self.cache.next_id(),
             hits: assembled.hits,
-            mode_used: ranking.mode_used,
-            mode_reason: ranking.mode_reason,
+            mode_used,
+            mode_reason: reasons.text(),
             searched: searchers.iter().map(|searcher| searcher.collection().name.clone()).collect(),
-            lsn: ranking.lsn,
+            lsn,
             truncated: assembled.truncated,
             next_offset: assembled.next_offset,
         })
@@ -534,96 +570,6 @@ impl Retrieval {
         let model = known.ok_or_else(|| SearchError::Model(WriteError::NoSuchModel { name: model.to_owned() }))?;
         Ok(self.embeddings.embed(model.as_ref(), query)?)
     }
-
-    fn ranking(
-        &self,
-        target: &Target<'_>,
-        mode: Mode,
-        fusion: Option<Fusion>,
-        filter: Option<&Filter>,
-        candidates: usize,
-        (searchers, ahead): (&[Searcher], &Ahead),
-    ) -> Result<Ranking, SearchError> {
-        let mut lexical: Vec<(PassageKey, f32)> = Vec::new();
-        let mut dense: Vec<(PassageKey, f32)> = Vec::new();
-        let mut places: FxHashMap<PassageKey, usize> = FxHashMap::default();
-        let mut reason = None;
-        let mut weight: Option<f32> = None;
-        let mut embeddings: HashMap<&str, Arc<[f32]>> = HashMap::new();
-        for (place, searcher) in searchers.iter().enumerate() {
-            reason = reason.or_else(|| searcher.broken()).or_else(|| searcher.behind());
-            let info = searcher.collection();
-            let among = filter.map(|filter| searcher.matching(filter)).transpose()?;
-            if let (Target::Text(query), Mode::Hybrid | Mode::Lexical) = (target, mode) {
-                match searcher.lexical(query, candidates, among.as_deref()) {
-                    Ok(hits) => {
-                        for hit in hits {
-                            places.insert(PassageKey(hit.key), place);
-                            lexical.push((PassageKey(hit.key), hit.score));
-                        }
-                    }
-                    Err(error) if mode == Mode::Hybrid => reason = Some(error.to_string()),
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            if mode != Mode::Lexical {
-                let embedding: &[f32] = match target {
-                    Target::Embedding(embedding) => embedding,
-                    Target::Text(query) => match embeddings.entry(info.model.as_str()) {
-                        std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-                        std::collections::hash_map::Entry::Vacant(new) => {
-                            new.insert(match ahead.embeddings.get(&info.model) {
-                                Some(known) => Arc::clone(known),
-                                None => self.embedding(&info.model, query)?,
-                            })
-                        }
-                    },
-                };
-                if let Some(model) = self.library.models().info(&info.model) {
-                    // Where collections differ, the words of the one that trusts its vectors least still count.
-                    let own = model.weight_for(searcher.main_language().code());
-                    weight = Some(weight.map_or(own, |weight| weight.min(own)));
-                }
-                if embedding.len() == info.dimensions as usize {
-                    let device = ahead.found.get(place).and_then(Option::as_ref);
-                    let mut nearest = device
-                        .and_then(|answer| searcher.collect(answer))
-                        .unwrap_or_else(|| searcher.nearest(embedding, candidates, among.as_deref()));
-                    if mode == Mode::Hybrid {
-                        let found: FxHashSet<u64> = nearest.iter().map(|neighbor| neighbor.key).collect();
-                        let own =
-                            lexical.iter().filter(|(key, _)| places.get(key) == Some(&place)).map(|(key, _)| key.0);
-                        let mut rest: Vec<u64> = own.filter(|key| !found.contains(key)).collect();
-                        rest.sort_unstable();
-                        nearest.extend(searcher.similarities(embedding, &rest));
-                    }
-                    for neighbor in nearest {
-                        places.insert(PassageKey(neighbor.key), place);
-                        dense.push((PassageKey(neighbor.key), neighbor.score));
-                    }
-                }
-            }
-        }
-        lexical.sort_by(by_score);
-        lexical.truncate(candidates);
-        dense.sort_by(by_score);
-        let mode_used = match mode {
-            Mode::Hybrid if reason.is_some() && lexical.is_empty() => Mode::Dense,
-            mode => mode,
-        };
-        let fusion = fusion.unwrap_or(Fusion::Convex { dense_weight: weight.unwrap_or_default() });
-        let fused = match mode_used {
-            Mode::Hybrid => fuse(&lexical, &dense, fusion),
-            Mode::Dense => fuse(&[], &dense, Fusion::Convex { dense_weight: 1.0 }),
-            Mode::Lexical => fuse(&lexical, &[], Fusion::Convex { dense_weight: 0.0 }),
-        };
-        let ranked = fused
-            .into_iter()
-            .map(|(key, scores)| Ranked { key, collection: places.get(&key).copied().unwrap_or_default(), scores })
-            .collect();
-        let lsn = searchers.iter().map(Searcher::lsn).min().unwrap_or_else(|| self.library.reader().last());
-        Ok(Ranking { ranked, mode_used, mode_reason: reason, lsn })
-    }
 }
 
 /// What of a query is looked at.
@@ -633,11 +579,6 @@ fn words(query: &str) -> &str {
         end -= 1;
     }
     query[..end].trim()
-}
-
-/// Best first, equal scores by ascending key.
-fn by_score(left: &(PassageKey, f32), right: &(PassageKey, f32)) -> std::cmp::Ordering {
-    right.1.total_cmp(&left.1).then(left.0.cmp(&right.0))
 }
 
 fn in_range(

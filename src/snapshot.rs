@@ -58,7 +58,7 @@ pub use mend::Mended;
 pub use prune::{Pruned, Retention};
 pub use repository::{Listed, Repository, RepositoryError, Target};
 use restore::Staged;
-pub use restore::{Checked, Problem, RestoreError, RestorePlan, RestoreTarget};
+pub use restore::{Checked, Problem, RestoreError, RestorePlan, RestoreTarget, forget_old_attempts};
 pub use state::{Health, Proof, Taken};
 use state::{Shipped, State};
 pub use whose::{NodeSummary, Whose, WhoseError};

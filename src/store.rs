@@ -35,7 +35,9 @@ mod tree;
 mod trust;
 mod update;
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -50,11 +52,11 @@ use crate::base::{Clock, Fault, Lsn, NodeId};
 
 pub use self::catalog::{CatalogError, CollectionInfo, DocumentEntry, SourceEntry};
 pub use self::commit::{
-    CommitError, Committed, NAME_BYTES_MAX, NewChunk, NewDocument, Operation, Outcome, WriteRequest, Writer,
+    CommitError, Committed, NAME_BYTES_MAX, NewChunk, NewDocument, Once, Operation, Outcome, WriteRequest, Writer,
     WriterState,
 };
 pub use self::compact::{CompactError, CompactionLimits, CompactionReport};
-pub use self::frame::FORMAT;
+pub use self::frame::{FORMAT, FORMATS};
 pub use self::log::{Damage, ReadError, data_format};
 pub use self::reader::{Change, ChangeKind, Reader};
 pub use self::record::{ChunkBody, ChunkRef, ChunkText, CollectionId, DocumentRecord, NewCollection, Replaced};
@@ -105,6 +107,8 @@ pub struct OpenReport {
     pub damage: Vec<Damage>,
     /// What became of the catalog.
     pub catalog: ViewState,
+    /// What others can do to the data directory, in words.
+    pub warnings: Vec<String>,
 }
 
 /// Why a store could not be opened. Nothing was lost by trying.
@@ -229,7 +233,31 @@ pub fn open(config: Config) -> Result<(Writer, Arc<Reader>, OpenReport), OpenErr
     })?;
     sealed::carry_out_swap(&config.data_dir)
         .map_err(|source| OpenError::Write { path: config.data_dir.join("swap.json"), source })?;
-    open_on(disk, Some(lock), config, trust::boot_id(), CatalogPlace::Disk)
+    let warnings = exposures(&config.data_dir);
+    let (writer, reader, report) = open_on(disk, Some(lock), config, trust::boot_id(), CatalogPlace::Disk)?;
+    Ok((writer, reader, OpenReport { warnings, ..report }))
+}
+
+/// What others can do to a data directory. The files in it are their owner's alone; their names are the directory's.
+fn exposures(data_dir: &Path) -> Vec<String> {
+    // One that cannot be asked about is not usable either, which is told elsewhere.
+    let Ok(found) = fs::metadata(data_dir) else { return Vec::new() };
+    let (path, own) = (data_dir.display(), rustix::process::geteuid().as_raw());
+    let mut warnings = Vec::new();
+    let mode = found.mode() & 0o7777;
+    if mode & 0o1002 == 0o2 {
+        warnings.push(format!(
+            "every user of this machine can remove or replace what is in {path} (its mode is {mode:04o}): `chmod 0700 {path}`"
+        ));
+    }
+    if found.uid() != own && found.uid() != 0 {
+        let owner = found.uid();
+        warnings.push(format!(
+            "{path} belongs to user {owner}, and this process runs as user {own}: that user can replace what is in it, and may not be \
+             able to use what is written now"
+        ));
+    }
+    warnings
 }
 
 /// Opens the store on any disk; tests bring their own.
@@ -254,16 +282,25 @@ fn open_on(
     }
     let told = Told::read(&*disk, &views);
     let (log, tail) = Log::open(Arc::clone(&disk), log_dir, clock.now(), told.promise().as_ref())?;
+    log.recall_damage();
     let log = Arc::new(log);
     let torn_bytes = tail.torn;
     let (catalog, trust, state) = trust::open_catalog(disk, &views, told, &log, boot_id, place)?;
-    let report = OpenReport { node: log.node, last: log.last(), torn_bytes, damage: log.damage(), catalog: state };
+    let report = OpenReport {
+        node: log.node,
+        last: log.last(),
+        torn_bytes,
+        damage: log.damage(),
+        catalog: state,
+        warnings: Vec::new(),
+    };
     let segment_bytes = segment_bytes.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
     let writer = LogWriter::new(Arc::clone(&log), tail, Limits { segment_bytes, reserve_bytes, max_bytes });
     let reader = Arc::new(Reader {
         log,
         catalog,
         state: Mutex::new(WriterState::Writable),
+        reserve_bytes,
         clock: Arc::clone(&clock),
         _lock: lock,
     });

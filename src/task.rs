@@ -6,11 +6,14 @@
 
 mod memory;
 mod pool;
+mod pulse;
 mod turns;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,6 +25,7 @@ use tracing::Instrument as _;
 
 pub use memory::{Resident, memory_limit, resident};
 pub use pool::CpuPool;
+pub use pulse::Pulse;
 pub use turns::{Busy, Flow, Paused, Turn, Turns};
 
 /// Runs `future` as a task of its own, in a span with its name. The caller awaits or aborts the handle.
@@ -63,6 +67,33 @@ pub fn spawn_behind<T: Send + 'static>(
     })
 }
 
+/// Starts a thread as [`spawn_behind`] does, one that the node cannot do without: when it panics, `readiness` has failed.
+///
+/// # Errors
+/// When the machine has no thread left.
+pub fn spawn_vital(
+    name: &'static str,
+    readiness: &Readiness,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<thread::JoinHandle<()>> {
+    let readiness = readiness.clone();
+    spawn_behind(name, move || {
+        // What the thread shared is behind locks that know of no poison, and nobody writes with it any more.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
+            let reason = format!("the thread {name} panicked ({}); restart the node", words_of(&*panic));
+            tracing::error!("{reason}");
+            readiness.fail(name, reason);
+        }
+    })
+}
+
+/// What a panic said.
+#[must_use]
+pub fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it did not say why")
+}
+
 /// Puts the calling thread, and all that it starts from now on, behind those that answer requests. It cannot be taken back.
 pub fn give_way() {
     // Without a process this is about the calling thread alone. Where it is not allowed the thread does not give way.
@@ -83,44 +114,68 @@ pub struct Readiness {
 
 #[derive(Debug, Default)]
 struct Shared {
-    reasons: Mutex<BTreeMap<String, String>>,
-    /// Rung when the last reason goes.
+    reasons: Mutex<Reasons>,
+    /// Rung when the last reason goes, or one comes that stays.
     ready: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Reasons {
+    /// Those that go.
+    held: BTreeMap<String, String>,
+    /// Those that stay until the node is restarted.
+    failed: BTreeMap<String, String>,
 }
 
 impl Readiness {
     /// Says why the node is not ready; replaces an earlier reason of the same name.
     pub fn hold(&self, name: &str, reason: impl Into<String>) {
-        self.shared.reasons.lock().insert(name.to_owned(), reason.into());
+        self.shared.reasons.lock().held.insert(name.to_owned(), reason.into());
     }
 
     /// Takes a reason away.
     pub fn release(&self, name: &str) {
         let mut reasons = self.shared.reasons.lock();
-        reasons.remove(name);
-        if reasons.is_empty() {
+        reasons.held.remove(name);
+        if reasons.held.is_empty() {
             self.shared.ready.notify_all();
         }
+    }
+
+    /// Says that the node has lost a part that only a restart gives back.
+    pub fn fail(&self, name: &str, reason: impl Into<String>) {
+        self.shared.reasons.lock().failed.insert(name.to_owned(), reason.into());
+        self.shared.ready.notify_all();
+    }
+
+    /// What only a restart mends, by name; empty in a node that is well.
+    #[must_use]
+    pub fn failures(&self) -> BTreeMap<String, String> {
+        self.shared.reasons.lock().failed.clone()
     }
 
     /// Every reason, by name; empty when ready.
     #[must_use]
     pub fn reasons(&self) -> BTreeMap<String, String> {
-        self.shared.reasons.lock().clone()
+        let reasons = self.shared.reasons.lock();
+        reasons.held.iter().chain(&reasons.failed).map(|(name, reason)| (name.clone(), reason.clone())).collect()
     }
 
     /// Whether there is no reason.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.shared.reasons.lock().is_empty()
+        let reasons = self.shared.reasons.lock();
+        reasons.held.is_empty() && reasons.failed.is_empty()
     }
 
-    /// Blocks until there is no reason left, at most for `patience`. Returns whether there is none.
+    /// Blocks until there is no reason left or one that stays, at most for `patience`. Returns whether there is none.
     #[must_use]
     pub fn wait(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         let mut reasons = self.shared.reasons.lock();
-        !self.shared.ready.wait_while_until(&mut reasons, |reasons| !reasons.is_empty(), deadline).timed_out()
+        let waits = |reasons: &mut Reasons| !reasons.held.is_empty() && reasons.failed.is_empty();
+        self.shared.ready.wait_while_until(&mut reasons, waits, deadline);
+        reasons.held.is_empty() && reasons.failed.is_empty()
     }
 }
 
@@ -192,5 +247,21 @@ mod tests {
         assert!(readiness.wait(Duration::from_secs(60)));
         assert!(readiness.reasons().is_empty());
         thread.join().expect("ended");
+    }
+
+    #[test]
+    fn a_vital_thread_that_panics_is_a_reason_that_stays() {
+        let readiness = Readiness::default();
+        readiness.hold("indexes", "catching up");
+        let well = spawn_vital("well", &readiness, || {}).expect("a thread");
+        well.join().expect("ended");
+        assert!(readiness.failures().is_empty(), "a thread may end");
+        let ill = spawn_vital("ill", &readiness, || panic!("out of {}", "luck")).expect("a thread");
+        assert!(!readiness.wait(Duration::from_secs(600)), "what stays is not waited for");
+        ill.join().expect("the panic went no further");
+        readiness.release("ill");
+        readiness.release("indexes");
+        let reason = "the thread ill panicked (out of luck); restart the node";
+        assert_eq!(readiness.reasons(), BTreeMap::from([("ill".to_owned(), reason.to_owned())]));
     }
 }

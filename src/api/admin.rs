@@ -25,7 +25,7 @@ use super::{ListenError, Listener, guard, unread};
 use crate::auth::{Door, Identity};
 use crate::collection::Library;
 use crate::snapshot::Snapshots;
-use crate::task::{self, Drain, Readiness};
+use crate::task::{self, Drain, Pulse, Readiness};
 use crate::telemetry::{CollectionLabels, Metrics, WorkLabels};
 
 /// Requests are answered at once, so this is only for clients that do not read.
@@ -33,11 +33,19 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Probes and scrapers are few.
 const CONNECTIONS_MAX: usize = 256;
 
+/// How long the threads that answer requests may do nothing else. Searches leave one of them free, so a busy node is asked
+/// and answers within milliseconds; what takes this long hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Damaged places that `/ready` names; `get_status` names them all.
+const DAMAGE_SHOWN: usize = 10;
+
 #[derive(Clone)]
 struct Shared {
     door: Door,
     watched: Arc<OnceLock<Watched>>,
     readiness: Readiness,
+    pulse: Pulse,
     metrics: Metrics,
 }
 
@@ -58,6 +66,7 @@ impl Admin {
     /// Starts answering, before there is anything to be ready.
     ///
     /// * `tls`: what is shown to clients; `None` speaks plain HTTP.
+    /// * `pulse`: of the runtime that answers requests.
     /// * `limits`: those of the other listener; this one takes fewer connections.
     ///
     /// # Errors
@@ -70,6 +79,7 @@ impl Admin {
         limits: Limits,
         allowed_hosts: Vec<String>,
         readiness: Readiness,
+        pulse: Pulse,
         metrics: Metrics,
         drain: Drain,
     ) -> Result<Self, ListenError> {
@@ -80,11 +90,11 @@ impl Admin {
         let address = listener.address();
         let guard = guard::Guard::new(door.clone(), allowed_hosts, Semaphore::MAX_PERMITS, metrics.clone());
         let router = Router::new()
-            .route("/health", get(|| async { "ok\n" }))
+            .route("/health", get(health))
             .route("/ready", get(ready))
             .route("/metrics", get(metrics_text))
             .layer(axum::middleware::from_fn_with_state(Arc::new(guard), guard::check_names))
-            .with_state(Shared { door, watched: Arc::clone(&watched), readiness, metrics });
+            .with_state(Shared { door, watched: Arc::clone(&watched), readiness, pulse, metrics });
         let thread = task::spawn_thread("admin", move || {
             let answers = AdminAnswers { router: TowerToHyperService::new(router) };
             let limits = Limits { connections_max: limits.connections_max.min(CONNECTIONS_MAX), ..limits };
@@ -140,6 +150,22 @@ impl Answers for AdminAnswers {
     }
 }
 
+/// Whether a restart would help: a thread that the node cannot do without has ended, or none that answers requests does. It
+/// says no more than that, for probes carry no token.
+async fn health(State(shared): State<Shared>) -> Response {
+    let failures = shared.readiness.failures();
+    let silence = shared.pulse.silence();
+    if let Some(name) = failures.keys().next() {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("the thread {name} has ended\n")).into_response();
+    }
+    if silence > PATIENCE {
+        let seconds = silence.as_secs();
+        let text = format!("no thread has answered a request for {seconds} s\n");
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    }
+    "ok\n".into_response()
+}
+
 /// Probes carry no token: they get the status. The reasons are for those who may know.
 async fn ready(State(shared): State<Shared>, request: Request) -> Response {
     let reasons = super::not_ready(shared.watched.get().map(|watched| &*watched.library), &shared.readiness);
@@ -158,6 +184,9 @@ async fn ready(State(shared): State<Shared>, request: Request) -> Response {
                     "verified_age_seconds": health.verified_age_seconds,
                     "warnings": health.warnings,
                 });
+                // What is damaged is missed by those who ask for it; the rest is served.
+                let damage = watched.library.reader().damage();
+                detail["damage"] = damage.iter().take(DAMAGE_SHOWN).map(ToString::to_string).collect();
                 // Nor is one without its GPU slow to answer for it: the CPU does.
                 detail["gpu"] = crate::mcp::gpu_json(&watched.library);
             }

@@ -2,7 +2,8 @@
 //!
 //! Invariants: nothing happens unless `NOTIFY_SOCKET` is set. One thread of its own sends everything, in order, and sleeps in
 //! between. A sign of life (`WATCHDOG=1`, `EXTEND_TIMEOUT_USEC`) is sent only when the runtime that answers requests has just run
-//! a task, so a node that hangs there falls silent, and is restarted, while this thread and the admin listener go on.
+//! a task, and while every thread that the node cannot do without is there. So a node that hangs, or has lost one, falls silent,
+//! and is restarted, while this thread and the admin listener go on. `/health` asks the same (`api/admin.rs`).
 
 use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -119,6 +120,7 @@ fn run(events: &mpsc::Receiver<Event>, answers: &mpsc::Sender<Event>, runtime: &
             Err(RecvTimeoutError::Timeout) => Event::Tick,
         };
         known.learn(&event);
+        machine.is_failed = !known.readiness.failures().is_empty();
         let is_tick = matches!(event, Event::Tick);
         for effect in machine.apply(event, &known.reasons()) {
             if let Effect::Ask = effect {
@@ -218,6 +220,8 @@ struct Machine {
     status: String,
     /// A task was given to the runtime and has not run yet.
     is_asked: bool,
+    /// The node has lost what only a restart gives back.
+    is_failed: bool,
 }
 
 impl Machine {
@@ -240,6 +244,9 @@ impl Machine {
             }
             Event::Answered => {
                 self.is_asked = false;
+                if self.is_failed {
+                    return effects;
+                }
                 if matches!(self.phase, Phase::Starting | Phase::Restarting) {
                     effects.push(Effect::Extend);
                 }
@@ -304,6 +311,21 @@ mod tests {
         }
         assert_eq!(machine.apply(Event::Answered, &[]), [Effect::Watchdog]);
         assert_eq!(machine.apply(Event::Tick, &[]), [Effect::Ask]);
+    }
+
+    #[test]
+    fn a_node_that_lost_a_thread_gives_no_sign_of_life() {
+        let mut machine = Machine { watchdog: Some(Duration::from_secs(30)), ..Machine::default() };
+        machine.apply(serving(), &[]);
+        machine.is_failed = true;
+        let lost = ["the thread log-writer panicked".to_owned()];
+        let said = machine.apply(Event::Tick, &lost);
+        assert!(matches!(&said[..], [Effect::Ask, Effect::Status(status)] if status.ends_with(&lost[0])), "{said:?}");
+        assert_eq!(machine.apply(Event::Answered, &lost), []);
+        // A restart in the same process begins with threads of its own.
+        machine.is_failed = false;
+        machine.apply(Event::Tick, &lost);
+        assert_eq!(machine.apply(Event::Answered, &lost), [Effect::Watchdog]);
     }
 
     #[test]

@@ -68,7 +68,12 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let partial = path.with_added_extension("partial");
     let directory = folder_of(path);
     let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+        // Made anew, so that nothing is written through a link that somebody put there.
+        match fs::remove_file(&partial) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
         give_to_owner_of(Some(directory), &file)?;
         file.write_all(bytes)?;
         file.sync_all()?;
@@ -100,7 +105,10 @@ impl Turn {
     pub(super) fn wait(directory: &Path, name: &str) -> Result<Self, FileError> {
         let path = directory.join(name);
         let lock = || -> io::Result<File> {
-            let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+            let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(false).mode(0o600).custom_flags(nofollow);
+            let file = options.open(&path)?;
             give_to_owner_of(Some(directory), &file)?;
             file.lock()?;
             Ok(file)

@@ -74,6 +74,9 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
             format!("searched {}", searched.join(", "))
         };
         eprintln!("nothing found; {places}");
+        if let Some(reason) = answer["searched"]["mode_reason"].as_str() {
+            eprintln!("note: {reason}");
+        }
     } else if let Some(reason) = answer["searched"]["mode_reason"].as_str() {
         let (asked, used) = (output::text(&answer["searched"], "mode"), output::text(&answer["searched"], "mode_used"));
         if asked == used {

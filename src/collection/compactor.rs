@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::views::{Merging, Views};
 use crate::base::{ByteSize, Lsn};
 use crate::store::{CollectionId, CompactError, CompactionLimits, Reader};
-use crate::task;
+use crate::task::{self, Readiness};
 use crate::telemetry::Metrics;
 
 /// Between two looks at a log that is being written into.
@@ -72,6 +72,7 @@ impl Compactor {
         reader: Arc<Reader>,
         views: Arc<RwLock<HashMap<CollectionId, Arc<Views>>>>,
         sizes: Sizes,
+        readiness: &Readiness,
         metrics: &Metrics,
     ) -> io::Result<Self> {
         let bell = CompactorBell(Arc::default());
@@ -84,7 +85,10 @@ impl Compactor {
             held_from: Arc::clone(&held_from),
             metrics: metrics.clone(),
         };
-        let thread = task::spawn_behind("compactor", move || work.run())?;
+        let thread = task::spawn_vital("compactor", readiness, move || {
+            let _ended = Ended(&work.bell);
+            work.run();
+        })?;
         // What an earlier run left to do.
         bell.ring();
         Ok(Self { bell, held_from, thread: Mutex::new(Some(thread)) })
@@ -113,11 +117,20 @@ impl Compactor {
     pub(super) fn stop(&self) {
         self.bell.0.0.lock().stopping = true;
         self.bell.0.1.notify_all();
-        if let Some(thread) = self.thread.lock().take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the compactor panicked");
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic was logged when it happened.
+            let _ = thread.join();
         }
+    }
+}
+
+/// Lets nobody wait for a thread that has ended, however it did.
+struct Ended<'a>(&'a CompactorBell);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.0.0.lock().stopping = true;
+        self.0.0.1.notify_all();
     }
 }
 

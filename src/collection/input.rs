@@ -17,6 +17,10 @@ use crate::store::{ChunkBody, CollectionInfo, NewChunk, NewDocument};
 const PREPARATION: &[u8] = b"cairn-preparation-2";
 /// Largest metadata of a document, as JSON.
 const METADATA_BYTES_MAX: usize = 64 << 10;
+/// Longest title, in bytes: it is indexed with each passage and comes with each answer.
+const TITLE_BYTES_MAX: usize = 1_000;
+/// Longest address of an original, in bytes.
+const URL_BYTES_MAX: usize = 4 << 10;
 /// How much of a document's beginning tells its language.
 const LANGUAGE_SAMPLE_BYTES: usize = 2_000;
 
@@ -235,8 +239,12 @@ fn assemble(
     if id.is_empty() || id.len() > DOCUMENT_ID_BYTES_MAX || id.chars().any(char::is_control) {
         return Err(PrepareError::BadId { id: id.chars().take(60).collect() }.into());
     }
-    let title = input.title.or_else(|| document.title.clone()).unwrap_or_else(|| title_from(&id));
-    let url = input.url.or_else(|| document.url.clone());
+    bounded("the title", input.title.as_deref(), TITLE_BYTES_MAX)?;
+    bounded("the url", input.url.as_deref(), URL_BYTES_MAX)?;
+    // What the content says of itself is no reason to refuse it.
+    let found = document.title.as_deref().map(|title| ingest::shorten(title, TITLE_BYTES_MAX));
+    let title = input.title.or(found).unwrap_or_else(|| title_from(&id));
+    let url = input.url.or_else(|| document.url.clone().filter(|url| url.len() <= URL_BYTES_MAX));
     let mut metadata = document.metadata.clone();
     metadata.extend(input.metadata);
     let metadata = serde_json::to_vec(&metadata).expect("JSON serialises");
@@ -309,8 +317,16 @@ fn assemble(
         media_type: document.media_type.as_str().to_owned(),
         expires_at: input.expires_at,
         if_version: input.if_version,
+        unless_exists: input.conflict == Conflict::Skip,
         chunks: new_chunks,
     })
+}
+
+fn bounded(what: &'static str, given: Option<&str>, limit: usize) -> Result<(), PrepareError> {
+    match given.map_or(0, str::len) {
+        found if found > limit => Err(PrepareError::TooLarge { what, found, limit }),
+        _ => Ok(()),
+    }
 }
 
 /// What a passage is found by besides its text: `title > heading > heading`. Measured on documentation: worth 0.03 to

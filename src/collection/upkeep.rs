@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::views::{Merging, Views};
 use crate::store::CollectionId;
-use crate::task;
+use crate::task::{self, Readiness};
 
 /// Passages linked before looking whether there is something more urgent.
 const LINK_STEP: usize = 256;
@@ -55,11 +55,17 @@ pub(super) struct Upkeep {
 }
 
 impl Upkeep {
-    pub(super) fn start(views: Arc<RwLock<HashMap<CollectionId, Arc<Views>>>>) -> io::Result<Self> {
+    pub(super) fn start(
+        views: Arc<RwLock<HashMap<CollectionId, Arc<Views>>>>,
+        readiness: &Readiness,
+    ) -> io::Result<Self> {
         let (bell, linked) = (Bell(Arc::default()), Arc::<Notify>::default());
         let thread = {
             let (bell, linked) = (bell.clone(), Arc::clone(&linked));
-            task::spawn_behind("upkeep", move || run(&views, &bell, &linked))?
+            task::spawn_vital("upkeep", readiness, move || {
+                let _ended = Ended(&bell);
+                run(&views, &bell, &linked);
+            })?
         };
         Ok(Self { bell, linked, thread: Mutex::new(Some(thread)) })
     }
@@ -72,10 +78,9 @@ impl Upkeep {
     pub(super) fn stop(&self) {
         self.bell.0.0.lock().stopping = true;
         self.bell.0.1.notify_all();
-        if let Some(thread) = self.thread.lock().take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the upkeep thread panicked");
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic was logged when it happened.
+            let _ = thread.join();
         }
     }
 
@@ -113,6 +118,16 @@ impl Upkeep {
         while state.settled < target && !state.stopping {
             changed.wait(&mut state);
         }
+    }
+}
+
+/// Lets nobody wait for a thread that has ended, however it did.
+struct Ended<'a>(&'a Bell);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.0.0.lock().stopping = true;
+        self.0.0.1.notify_all();
     }
 }
 
@@ -227,7 +242,7 @@ mod tests {
         let all = Arc::new(RwLock::new(HashMap::from([(info.id, Arc::new(view))])));
         let view = all.read().values().next().cloned().expect("just made");
         // The bell is not rung, so nothing is linked yet.
-        let upkeep = Upkeep::start(Arc::clone(&all)).expect("a thread");
+        let upkeep = Upkeep::start(Arc::clone(&all), &Readiness::default()).expect("a thread");
         upkeep.let_graph_follow(&view).await;
         assert!(view.vectors.scanned_tail() > TAIL_MAX, "nobody searches, so nobody waits");
         view.note_search();

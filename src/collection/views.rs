@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -19,7 +20,9 @@ use crate::index::derived;
 use crate::index::lexical::{LexicalEntry, LexicalError, LexicalIndex};
 use crate::index::vector::{self, VectorIndex};
 use crate::ingest::{self, MediaType};
-use crate::store::{Change, ChangeKind, ChunkBody, CollectionId, CollectionInfo, DocumentRecord, Reader, Replaced};
+use crate::store::{
+    Change, ChangeKind, ChunkBody, CollectionId, CollectionInfo, DocumentRecord, ReadError, Reader, Replaced,
+};
 use crate::task;
 
 /// Whether a checkpoint merges the segments of the lexical index first, which takes time in proportion to the index.
@@ -131,17 +134,17 @@ impl Views {
     /// An index that fails is set aside with its reason: the other one goes on answering.
     fn apply(&self, change: &Change) {
         if !self.lexical_failed.load(Ordering::Acquire)
-            && let Err(error) = self.apply_lexical(change)
+            && let Err(reason) = caught(|| self.apply_lexical(change))
         {
             self.lexical_failed.store(true, Ordering::Release);
-            self.set_broken(&error);
+            self.set_broken(reason);
         }
         if !self.vectors_failed.load(Ordering::Acquire)
             && change.lsn.0 > self.vectors_applied.load(Ordering::Acquire)
-            && let Err(error) = self.apply_vectors(change)
+            && let Err(reason) = caught(|| self.apply_vectors(change))
         {
             self.vectors_failed.store(true, Ordering::Release);
-            self.set_broken(&error);
+            self.set_broken(reason);
         }
     }
 
@@ -200,11 +203,11 @@ impl Views {
     /// Makes what was applied visible, as the state of the log at `lsn`.
     fn commit(&self, lsn: Lsn) {
         if !self.lexical_failed.load(Ordering::Acquire) && self.lexical_applied.load(Ordering::Acquire) < lsn.0 {
-            match self.lexical.commit(lsn) {
+            match caught(|| self.lexical.commit(lsn)) {
                 Ok(()) => self.lexical_applied.store(lsn.0, Ordering::Release),
-                Err(error) => {
+                Err(reason) => {
                     self.lexical_failed.store(true, Ordering::Release);
-                    self.set_broken(&error);
+                    self.set_broken(reason);
                 }
             }
         }
@@ -213,12 +216,21 @@ impl Views {
         }
     }
 
-    fn set_broken(&self, error: &(dyn std::error::Error + 'static)) {
+    /// Takes nothing more: the log could not be read any further.
+    fn abandon(&self, error: &ReadError) {
+        self.lexical_failed.store(true, Ordering::Release);
+        self.vectors_failed.store(true, Ordering::Release);
+        self.set_broken(with_causes(error));
+    }
+
+    fn set_broken(&self, reason: String) {
         let mut broken = self.broken.lock();
         if broken.is_none() {
-            let text = with_causes(error);
-            tracing::error!(error = %text, "an index stopped following the log; it is tried again, and the next start rebuilds it");
-            *broken = Some(text);
+            tracing::error!(
+                error = %reason,
+                "an index stopped following the log; it is tried again, and the next start rebuilds it"
+            );
+            *broken = Some(reason);
         }
     }
 
@@ -291,6 +303,16 @@ impl Views {
             well = false;
         }
         well
+    }
+}
+
+/// What went wrong in a call, in words. A panic counts: a record that no index can take is set aside with the index, and neither ends
+/// the thread that follows the log nor comes again at each start.
+fn caught<E: std::error::Error + 'static>(call: impl FnOnce() -> Result<(), E>) -> Result<(), String> {
+    // The index takes nothing more after a failure, and its locks know of no poison.
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|error| with_causes(&error)),
+        Err(panic) => Err(format!("it panicked: {}", task::words_of(&*panic))),
     }
 }
 
@@ -409,7 +431,12 @@ pub(super) fn catch_up(
                     uncommitted = 0;
                 }
             }
-            Err(error) => tracing::error!(%error, "a damaged record is left out of the indexes"),
+            Err(error) if error.is_damage() => tracing::error!(%error, "a damaged record is left out of the indexes"),
+            Err(error) => {
+                // Nothing after it was read: an index that claimed to be at the end would lack it for good.
+                behind.values().for_each(|view| view.abandon(&error));
+                return;
+            }
         }
     }
     for view in behind.values() {
@@ -544,7 +571,7 @@ mod tests {
             model: DEFAULT_MODEL.to_owned(),
             dimensions: 256,
         };
-        let request = WriteRequest { operations: vec![Operation::CreateCollection(new)] };
+        let request = WriteRequest { operations: vec![Operation::CreateCollection(new)], once: None };
         writer.commit(vec![request]).expect("durable");
     }
 

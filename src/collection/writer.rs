@@ -60,8 +60,10 @@ pub(super) enum Until {
 /// A write that is done.
 #[derive(Debug)]
 pub struct Written {
-    /// One per operation, in order.
+    /// One per operation, in order; none when the request was done before, see [`crate::store::Once`].
     pub outcomes: Vec<Outcome>,
+    /// The answer of a request that is to be done once.
+    pub answer: Option<Vec<u8>>,
     /// Everything up to here is on stable storage.
     pub lsn: Lsn,
 }
@@ -112,10 +114,10 @@ impl Subject {
             .iter()
             .filter_map(|operation| match operation {
                 Operation::PutDocument(document) => Some(document.collection),
-                Operation::DeleteDocument { collection, .. } => Some(*collection),
-                Operation::CreateCollection(_)
-                | Operation::DeleteCollection { .. }
-                | Operation::RememberAnswer { .. } => None,
+                Operation::DeleteDocument { collection, .. } | Operation::DeleteFromSource { collection, .. } => {
+                    Some(*collection)
+                }
+                Operation::CreateCollection(_) | Operation::DeleteCollection { .. } => None,
             })
             .collect();
         collections.dedup();
@@ -143,9 +145,15 @@ impl Subject {
 
 /// The way to the writer.
 pub(super) struct WriteQueue {
+    /// `None` once the queue is closed.
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    readiness: Readiness,
 }
+
+/// Names of the threads, under which [`Readiness`] knows of their end.
+const INDEXER: &str = "indexer";
+const LOG_WRITER: &str = "log-writer";
 
 /// Why searches may lack the newest documents after the start.
 const CATCHING_UP: &str = "the indexes are catching up with the log";
@@ -168,7 +176,7 @@ impl WriteQueue {
         let position = views::Position::of(&reader);
         let indexer = {
             let (readiness, metrics) = (readiness.clone(), metrics.clone());
-            task::spawn_behind("indexer", move || {
+            task::spawn_vital(INDEXER, &readiness.clone(), move || {
                 let (current, last) = (views.read().clone(), position.last());
                 views::catch_up(&current, &reader, position, |reached, last| {
                     readiness.hold("indexes", format!("{CATCHING_UP}: record {reached} of {last}"));
@@ -179,35 +187,52 @@ impl WriteQueue {
                 index(&views, &config, &reader, last, &committed, (&bell, &compactor), &metrics);
             })?
         };
-        let writer = task::spawn_behind("log-writer", move || write(writer, waiting, &groups))?;
-        Ok(Self { jobs: Mutex::new(Some(jobs)), threads: Mutex::new(vec![writer, indexer]) })
+        let writer = task::spawn_vital(LOG_WRITER, readiness, move || write(writer, waiting, &groups))?;
+        let threads = Mutex::new(vec![writer, indexer]);
+        Ok(Self { jobs: Mutex::new(Some(jobs)), threads, readiness: readiness.clone() })
+    }
+
+    /// Why nothing can be written until the node is restarted; `None` while its threads run.
+    pub(super) fn failure(&self) -> Option<String> {
+        let mut failures = self.readiness.failures();
+        failures.remove(LOG_WRITER).or_else(|| failures.remove(INDEXER))
+    }
+
+    /// Why a request was not answered.
+    fn unanswered(&self) -> WriteError {
+        if self.jobs.lock().is_none() {
+            return WriteError::Stopping;
+        }
+        // The threads end for no other reason. The one that did may not have said so yet.
+        let reason =
+            self.failure().unwrap_or_else(|| "a thread of the write path panicked; restart the node".to_owned());
+        WriteError::Broken { reason }
     }
 
     /// Writes, and waits. An empty request waits for everything that was written before it.
     pub(super) async fn write(&self, request: WriteRequest, until: Until) -> Result<Written, WriteError> {
         let jobs = self.jobs.lock().clone().ok_or(WriteError::Stopping)?;
         let (reply, answer) = oneshot::channel();
-        jobs.send(Job::Write { request, until, reply }).await.map_err(|_| WriteError::Stopping)?;
+        jobs.send(Job::Write { request, until, reply }).await.map_err(|_| self.unanswered())?;
         drop(jobs);
-        answer.await.map_err(|_| WriteError::Stopping)?
+        answer.await.map_err(|_| self.unanswered())?
     }
 
     /// Closes the segment that is being written, after everything that was queued before.
     pub(super) async fn seal(&self) -> Result<Lsn, WriteError> {
         let jobs = self.jobs.lock().clone().ok_or(WriteError::Stopping)?;
         let (reply, answer) = oneshot::channel();
-        jobs.send(Job::Seal { reply }).await.map_err(|_| WriteError::Stopping)?;
+        jobs.send(Job::Seal { reply }).await.map_err(|_| self.unanswered())?;
         drop(jobs);
-        answer.await.map_err(|_| WriteError::Stopping)?
+        answer.await.map_err(|_| self.unanswered())?
     }
 
     /// Answers what was queued, then ends both threads.
     pub(super) fn close(&self) {
         self.jobs.lock().take();
         for thread in self.threads.lock().drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the write path panicked");
-            }
+            // A panic was logged when it happened.
+            let _ = thread.join();
         }
     }
 }
@@ -248,9 +273,10 @@ fn write(mut writer: Writer, mut waiting: mpsc::Receiver<Job>, groups: &sync_mps
             Ok(committed) => {
                 let last = committed.last;
                 let mut waiting = Vec::new();
-                for ((until, reply, subject), outcomes) in replies.into_iter().zip(committed.outcomes) {
+                let done = committed.outcomes.into_iter().zip(committed.answers);
+                for ((until, reply, subject), (outcomes, answer)) in replies.into_iter().zip(done) {
                     let subject = subject.with(&outcomes);
-                    let written = Written { outcomes, lsn: last };
+                    let written = Written { outcomes, answer, lsn: last };
                     match until {
                         Until::Visible => waiting.push(Waiting { reply, written, subject }),
                         // A caller that went away does not need its answer.
@@ -291,10 +317,10 @@ fn size_of(request: &WriteRequest) -> usize {
             Operation::PutDocument(document) => {
                 document.chunks.iter().map(|chunk| chunk.body.text.len() + 64).sum::<usize>() + 512
             }
-            Operation::RememberAnswer { answer, .. } => answer.len(),
-            Operation::CreateCollection(_) | Operation::DeleteCollection { .. } | Operation::DeleteDocument { .. } => {
-                128
-            }
+            Operation::CreateCollection(_)
+            | Operation::DeleteCollection { .. }
+            | Operation::DeleteDocument { .. }
+            | Operation::DeleteFromSource { .. } => 128,
         })
         .sum()
 }
@@ -447,5 +473,64 @@ fn count(changes: &[Change], metrics: &Metrics) {
             }
             ChangeKind::CollectionCreated(_) | ChangeKind::CollectionDeleted(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::super::{Body, DocumentInput, Library, MediaType};
+    use super::*;
+    use crate::base::{Clock, Fault, SystemClock, UnixMillis};
+    use crate::embed::Models;
+
+    /// A clock that ends the log-writer, once it is broken.
+    #[derive(Default)]
+    struct Fragile(AtomicBool);
+
+    impl Clock for Fragile {
+        fn now(&self) -> UnixMillis {
+            let is_writer = std::thread::current().name() == Some(LOG_WRITER);
+            assert!(!(is_writer && self.0.load(Ordering::SeqCst)), "the clock is broken");
+            SystemClock.now()
+        }
+    }
+
+    fn note(text: &str) -> Vec<DocumentInput> {
+        let body = Body::Text(text.to_owned(), MediaType::Text);
+        vec![DocumentInput { id: Some(text.to_owned()), body, ..DocumentInput::default() }]
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_panics_is_told_and_reads_go_on() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let clock = Arc::<Fragile>::default();
+        let mut config = Config::for_test(directory.path());
+        config.clock = Arc::clone(&clock) as Arc<dyn Clock>;
+        let readiness = Readiness::default();
+        let models = Arc::new(Models::built_in());
+        let (library, _) = Library::open(config, models, &readiness, &Metrics::new()).expect("opened");
+        let info = library.create_collection("notes", "", None).await.expect("created");
+        library.add("notes", note("one")).await.expect("written");
+        assert_eq!(library.write_failure(), None);
+        clock.0.store(true, Ordering::SeqCst);
+        // The first one is on the way when the thread ends, the second one comes when it has ended.
+        for text in ["two", "three"] {
+            let error = library.add("notes", note(text)).await.expect_err("nobody writes");
+            assert!(matches!(error, WriteError::Broken { .. }), "{error}");
+            assert_eq!(error.fault(), Fault::Environment);
+        }
+        let error = library.seal().await.expect_err("nobody writes");
+        assert!(error.to_string().contains("the thread log-writer panicked (the clock is broken)"), "{error}");
+        let failures = readiness.failures();
+        assert_eq!(failures.keys().collect::<Vec<_>>(), [LOG_WRITER]);
+        assert_eq!(library.write_failure(), failures.get(LOG_WRITER).cloned());
+        assert!(library.lookup(info.id, "one").expect("read").is_some());
+        let found = library.searcher(&info).expect("open").lexical("one", 9, None).expect("searched");
+        assert_eq!(found.len(), 1);
+        library.close();
+        let error = library.add("notes", note("four")).await.expect_err("it is closed");
+        assert!(matches!(error, WriteError::Stopping), "{error}");
     }
 }

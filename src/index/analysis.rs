@@ -9,6 +9,7 @@
 //! * A word with inner punctuation or capitals (`etcd.service`, `tls_san`, `PodCIDR`) gives the whole and its parts.
 //! * Stems: Snowball, for the languages it knows.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
@@ -24,6 +25,13 @@ const WORD_BYTES_MAX: usize = 128;
 
 /// In running text at least one word in this many is a stop word of its language (about one in two is usual).
 const STOP_WORD_SHARE: usize = 5;
+
+/// Distinct words of a query that are looked at. Nobody asks in so many; without a bound each would cost a look into the
+/// dictionary, and another at its neighbours.
+const QUERY_WORDS_MAX: usize = 512;
+
+/// A beginning that a word and its stem share tells the word from others from so many bytes on.
+const SHARED_BYTES_MIN: usize = 3;
 
 /// Words whose stems are kept: some 2 MB.
 const STEMS_MAX: usize = 1 << 15;
@@ -150,7 +158,9 @@ fn words(text: &str, mut emit: impl FnMut(&str)) {
     }
 }
 
-fn is_cjk(character: char) -> bool {
+/// Whether a character belongs to a script that has no spaces between words.
+#[must_use]
+pub fn is_cjk(character: char) -> bool {
     matches!(u32::from(character),
         0x1100..=0x11FF | 0x3005..=0x3007 | 0x3040..=0x30FF | 0x3130..=0x318F | 0x31F0..=0x31FF | 0x3400..=0x4DBF
         | 0x4E00..=0x9FFF | 0xAC00..=0xD7AF | 0xF900..=0xFAFF | 0x20000..=0x323AF)
@@ -294,14 +304,58 @@ pub struct QueryWord {
     pub terms: Vec<String>,
 }
 
-/// The words of a query, each once, in order, stop words left out unless there is nothing else.
+/// The words of a query, each once, in order, stop words left out unless there is nothing else. Of more than 512 distinct
+/// words the first ones count.
 ///
 /// * `languages`: the languages of the collection, most frequent first.
 #[must_use]
 pub fn query_words(text: &str, languages: &[Language]) -> Vec<QueryWord> {
+    let mut folded = String::new();
+    let languages_or_other = if languages.is_empty() { &[Language::Other] } else { languages };
+    distinct_words(text, languages)
+        .iter()
+        .map(|word| {
+            let mut terms: Vec<String> = Vec::with_capacity(1);
+            for language in languages_or_other {
+                stem(word, *language, &mut folded);
+                if !terms.contains(&folded) {
+                    terms.push(folded.clone());
+                }
+            }
+            QueryWord { terms }
+        })
+        .collect()
+}
+
+/// How the words of a query begin in a text of a language, folded as [`Folded`] does: what a word shares with its stem.
+/// Each once, at most `limit`.
+#[must_use]
+pub fn beginnings(text: &str, language: Language, limit: usize) -> Vec<String> {
+    let (mut whole, mut stemmed) = (String::new(), String::new());
+    let mut beginnings: Vec<String> = Vec::new();
+    for word in distinct_words(text, &[language]).iter().take(limit) {
+        fold(word, &mut whole);
+        stem(word, language, &mut stemmed);
+        let shared: usize = whole
+            .chars()
+            .zip(stemmed.chars())
+            .take_while(|(one, other)| one == other)
+            .map(|(one, _)| one.len_utf8())
+            .sum();
+        // A stem that shares too little is another word.
+        let beginning = if shared >= SHARED_BYTES_MIN { &whole[..shared] } else { &whole[..] };
+        if !beginning.is_empty() && !beginnings.iter().any(|known| known == beginning) {
+            beginnings.push(beginning.to_owned());
+        }
+    }
+    beginnings
+}
+
+/// The words of a query, each once, in order, stop words left out unless there is nothing else.
+fn distinct_words(text: &str, languages: &[Language]) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     words(text, |word| {
-        if !all.iter().any(|known| known == word) {
+        if all.len() < QUERY_WORDS_MAX && !all.iter().any(|known| known == word) {
             all.push(word.to_owned());
         }
     });
@@ -311,26 +365,63 @@ pub fn query_words(text: &str, languages: &[Language]) -> Vec<QueryWord> {
         .map(|language| (all.iter().filter(|word| language.is_stop_word(word)).count(), language))
         .fold((0, Language::Other), |best, next| if next.0 > best.0 { next } else { best })
         .1;
-    let only_stop_words = all.iter().all(|word| stop_language.is_stop_word(word));
-    let mut folded = String::new();
-    all.iter()
-        .filter(|word| only_stop_words || !stop_language.is_stop_word(word))
-        .map(|word| {
-            let mut terms: Vec<String> = Vec::with_capacity(1);
-            let stemmable = is_stemmable(word);
-            let languages = if languages.is_empty() { &[Language::Other] } else { languages };
-            for language in languages {
-                match language.stemmer() {
-                    Some(stemmer) if stemmable => fold(&stemmer.stem(word), &mut folded),
-                    _ => fold(word, &mut folded),
-                }
-                if !terms.contains(&folded) {
-                    terms.push(folded.clone());
-                }
+    if !all.iter().all(|word| stop_language.is_stop_word(word)) {
+        all.retain(|word| !stop_language.is_stop_word(word));
+    }
+    all
+}
+
+/// The term of a word.
+fn stem(word: &str, language: Language, out: &mut String) {
+    match language.stemmer() {
+        Some(stemmer) if is_stemmable(word) => fold(&stemmer.stem(word), out),
+        _ => fold(word, out),
+    }
+}
+
+/// A text in lower case without diacritics, in which each place knows where it was.
+pub struct Folded<'a> {
+    text: Cow<'a, str>,
+    /// For each byte of `text`, and its end, the byte of the original; `None` where they are the same.
+    origins: Option<Vec<u32>>,
+}
+
+impl<'a> Folded<'a> {
+    /// O(n).
+    #[must_use]
+    pub fn of(original: &'a str) -> Self {
+        if original.is_ascii() {
+            let is_lower = !original.bytes().any(|byte| byte.is_ascii_uppercase());
+            let text: Cow<'a, str> = if is_lower { original.into() } else { original.to_ascii_lowercase().into() };
+            return Self { text, origins: None };
+        }
+        let mut text = String::with_capacity(original.len());
+        let mut origins = Vec::with_capacity(original.len() + 1);
+        for (offset, character) in original.char_indices() {
+            if character.is_ascii() {
+                text.push(character.to_ascii_lowercase());
+            } else {
+                // Letter by letter: a mark goes with the letter before it, and a syllable of Hangul stays one.
+                let lower = character.to_lowercase().nfd().filter(|&character| !is_combining_mark(character));
+                text.extend(lower.nfc());
             }
-            QueryWord { terms }
-        })
-        .collect()
+            origins.resize(text.len(), u32::try_from(offset).unwrap_or(u32::MAX));
+        }
+        origins.push(u32::try_from(original.len()).unwrap_or(u32::MAX));
+        Self { text: text.into(), origins: Some(origins) }
+    }
+
+    /// The folded text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Where byte `at` of the folded text was: the start of its character in the original, or the original's end.
+    #[must_use]
+    pub fn origin(&self, at: usize) -> usize {
+        self.origins.as_ref().map_or(at, |origins| origins[at] as usize)
+    }
 }
 
 /// The first character of a text given to the index names its language: the tokenizer has no other way to learn it.

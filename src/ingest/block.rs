@@ -52,7 +52,8 @@ impl Block {
 }
 
 /// `text`, cut at a character boundary to at most `bytes_max` bytes and an ellipsis.
-pub(super) fn shorten(text: &str, bytes_max: usize) -> String {
+#[must_use]
+pub fn shorten(text: &str, bytes_max: usize) -> String {
     if text.len() <= bytes_max {
         return text.to_owned();
     }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::block::{Block, BlockKind, lines, trim_blank_lines};
-use super::tokens::{estimate_tokens, prefix_within};
+use super::tokens::{TOKEN_BYTES_MAX, count_tokens, estimate_tokens, prefix_within};
 use super::{Document, encoded};
 
 /// A paragraph up to this size that ends in a colon, or the first line of an admonition, stays with what it introduces.
@@ -16,7 +16,7 @@ const LEAD_TOKENS_MAX: usize = 64;
 /// Below this many tokens a chunk is too small to be found by itself and is merged with a neighbour.
 const SMALL_TOKENS: usize = 32;
 
-/// Sizes in [`estimate_tokens`] tokens.
+/// Sizes in tokens of [`super::estimate_tokens`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkConfig {
     /// Pieces of a section are packed up to this size.
@@ -49,8 +49,9 @@ pub struct Chunk {
 /// Splits a document into chunks.
 ///
 /// Chunks are in the order of the text and do not overlap; every word is in one, except front matter, MDX modules and
-/// component tags, and encoded data (see `encoded.rs`). [`estimate_tokens`] of a chunk is at most `max_tokens` (a `max_tokens` of 0 counts as 1, a target
-/// above it as `max_tokens`). Never fails; O(n).
+/// component tags, and encoded data (see `encoded.rs`). [`super::estimate_tokens`] of a chunk is at most `max_tokens` (a
+/// `max_tokens` of 0 counts as 1, a target above it as `max_tokens`), so it has at most [`TOKEN_BYTES_MAX`] bytes for each of
+/// them. Never fails; O(n).
 #[must_use]
 pub fn chunk(document: &Document, config: &ChunkConfig) -> Vec<Chunk> {
     let max = config.max_tokens.max(1);
@@ -67,7 +68,7 @@ type Path = Rc<[String]>;
 #[derive(Debug, Clone)]
 struct Span {
     range: Range<usize>,
-    /// Upper bound of the estimate over `range`.
+    /// Upper bound of the count over `range`; its bytes are looked at besides.
     tokens: usize,
     /// Header of the table that goes on here, shown above, and its tokens.
     header: Option<(Range<usize>, usize)>,
@@ -200,14 +201,17 @@ impl Packer<'_> {
     /// header that is shown above.
     fn joined_tokens(&self, left: &Span, right: &Span) -> usize {
         let between = &self.text[left.range.end..right.range.start];
-        let between = if between.trim_ascii().is_empty() { 0 } else { estimate_tokens(between) };
+        let between = if between.trim_ascii().is_empty() { 0 } else { count_tokens(between) };
         left.tokens + between + right.tokens
     }
 
     /// Whether both are one passage. A table that goes on in `right` has its header in `left`, or above it.
     fn fits(&self, left: &Span, right: &Span) -> bool {
-        let header = left.header.as_ref().map_or(0, |(_, tokens)| *tokens);
-        header + self.joined_tokens(left, right) <= self.max && !self.is_blob(left.range.end..right.range.start)
+        let (row, header) = left.header.as_ref().map_or((0, 0), |(row, tokens)| (row.len() + 1, *tokens));
+        let bytes = row + (right.range.end - left.range.start);
+        header + self.joined_tokens(left, right) <= self.max
+            && bytes <= self.max.saturating_mul(TOKEN_BYTES_MAX)
+            && !self.is_blob(left.range.end..right.range.start)
     }
 
     /// Whether encoded data lies there, which belongs to no passage.
@@ -273,6 +277,11 @@ impl Packer<'_> {
     }
 }
 
+/// Whether a range has no more bytes than `tokens` stand for.
+fn bytes_fit(range: &Range<usize>, tokens: usize) -> bool {
+    range.len() <= tokens.saturating_mul(TOKEN_BYTES_MAX)
+}
+
 /// Where a text may be cut, from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cut {
@@ -305,8 +314,8 @@ fn split_block(packer: &Packer<'_>, block: &Block, pieces: &mut Vec<Piece>) {
 
 fn split_text(packer: &Packer<'_>, range: Range<usize>, kind: &BlockKind, pieces: &mut Vec<Piece>) {
     use Cut::{Characters, Groups, Items, Lines, Sentences, Words};
-    let tokens = estimate_tokens(&packer.text[range.clone()]);
-    if tokens <= packer.max {
+    let tokens = count_tokens(&packer.text[range.clone()]);
+    if tokens <= packer.max && bytes_fit(&range, packer.max) {
         pieces.push(Piece { range, tokens, header: None });
         return;
     }
@@ -343,9 +352,10 @@ fn split(text: &str, range: Range<usize>, cuts: &[Cut], limit: usize, pieces: &m
         pieces.extend(trim_blank_lines(text, range).map(|range| (range, tokens)));
     };
     for segment in segments(text, range, *cut, limit) {
-        let tokens = estimate_tokens(&text[segment.clone()]);
+        let tokens = count_tokens(&text[segment.clone()]);
         if let Some((range, sum)) = &mut open
             && *sum + tokens <= limit
+            && bytes_fit(&(range.start..segment.end), limit)
         {
             range.end = segment.end;
             *sum += tokens;
@@ -354,7 +364,7 @@ fn split(text: &str, range: Range<usize>, cuts: &[Cut], limit: usize, pieces: &m
         if let Some((range, sum)) = open.take() {
             emit(range, sum, pieces);
         }
-        if tokens > limit && !finer.is_empty() {
+        if (tokens > limit || !bytes_fit(&segment, limit)) && !finer.is_empty() {
             split(text, segment, finer, limit, pieces);
         } else {
             open = Some((segment, tokens));

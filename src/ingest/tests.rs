@@ -79,7 +79,10 @@ fn fragment() -> impl Strategy<Value = String> {
         "🙂",
         "title: [\n",
     ]);
-    prop_oneof![3 => marks.prop_map(str::to_owned), 3 => "[a-zA-Z0-9äß边]{1,12} ", 1 => "\\PC{0,20}"]
+    // What counts as no token, in any amount.
+    let nothing = (prop::sample::select(vec![" ", "\n", "\t", "\u{a0}", "\u{301}", "\u{7f}"]), 20usize..900);
+    let nothing = nothing.prop_map(|(sign, count)| sign.repeat(count));
+    prop_oneof![1 => nothing, 3 => marks.prop_map(str::to_owned), 3 => "[a-zA-Z0-9äß边]{1,12} ", 1 => "\\PC{0,20}"]
 }
 
 fn text() -> impl Strategy<Value = String> {
@@ -105,6 +108,8 @@ fn check(document: &Document, config: &ChunkConfig) -> Result<Vec<Chunk>, TestCa
         prop_assert_eq!(chunk.text.trim_end(), &chunk.text);
         let tokens = estimate_tokens(&chunk.text);
         prop_assert!(tokens <= config.max_tokens, "{tokens} tokens in {:?}", chunk.text);
+        let bytes = chunk.text.len();
+        prop_assert!(bytes <= config.max_tokens * TOKEN_BYTES_MAX, "{bytes} bytes in {:?}", chunk.text);
     }
     Ok(chunks)
 }
@@ -176,6 +181,39 @@ proptest! {
         let parsed = parsed(MediaType::Html, "a.html", html.as_bytes()).expect("HTML");
         let found: Vec<&str> = parsed.documents[0].text.split(|c: char| !c.is_ascii_lowercase()).filter(|word| !word.is_empty()).collect();
         prop_assert_eq!(found, words.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn no_passage_is_larger_than_its_tokens_allow() {
+    let config = ChunkConfig::default();
+    let marks = format!("e{}", "\u{301}".repeat(1 << 20));
+    let gap = format!("one{}two", "\n".repeat(1 << 20));
+    let padded: String = (0..40).map(|row| format!("| {row:<2000} | {row:<2000} |\n")).collect::<String>().replacen(
+        '\n',
+        "\n|---|---|\n",
+        1,
+    );
+    let indented = format!("    one\n{}two\n", " ".repeat(1 << 20));
+    let spaced = format!("fn main() {{\n{}}}\n", format!("{}x;\n", " ".repeat(3_000)).repeat(20));
+    for (media_type, text) in [
+        (MediaType::Text, &marks),
+        (MediaType::Markdown, &marks),
+        (MediaType::Text, &gap),
+        (MediaType::Markdown, &gap),
+        (MediaType::Markdown, &padded),
+        (MediaType::Markdown, &indented),
+        (MediaType::SourceCode, &spaced),
+        (MediaType::Html, &format!("<pre>{indented}</pre>")),
+        (MediaType::Csv, &format!("a,b\n{marks},2\n")),
+        (MediaType::Json, &format!("{{\"text\": \"{marks}\"}}")),
+    ] {
+        let found = parsed(media_type, "a.rs", text.as_bytes()).expect("text");
+        for document in &found.documents {
+            for chunk in check(document, &config).expect("bounded") {
+                assert!(chunk.text.len() <= 256 * 16, "{media_type:?}: {} bytes", chunk.text.len());
+            }
+        }
     }
 }
 

@@ -198,8 +198,19 @@ pub(super) struct DocumentSummary {
 pub(super) struct ListDocumentsAnswer {
     pub collection: String,
     pub documents: Vec<DocumentSummary>,
+    /// Documents of this page whose records are damaged.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<Unreadable>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
+}
+
+/// A document that is there and cannot be shown.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Unreadable {
+    pub id: String,
+    /// Where the damage is.
+    pub reason: String,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]

@@ -7,6 +7,7 @@ mod shapes;
 mod snapshots;
 mod writing;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::hash::{Hash, Hasher as _};
 use std::pin::Pin;
@@ -39,8 +40,6 @@ pub struct NodeTools {
     backups: NodeSnapshots,
     readiness: Readiness,
     metrics: Metrics,
-    /// Held during a write with an idempotency key.
-    keyed_writes: tokio::sync::Mutex<()>,
 }
 
 impl ToolProvider for NodeTools {
@@ -77,15 +76,7 @@ impl NodeTools {
         turns: Turns,
     ) -> Self {
         let library = Arc::clone(retrieval.library());
-        Self {
-            reading: Reading::new(retrieval),
-            turns,
-            library,
-            backups,
-            readiness,
-            metrics,
-            keyed_writes: tokio::sync::Mutex::default(),
-        }
+        Self { reading: Reading::new(retrieval), turns, library, backups, readiness, metrics }
     }
 
     /// What the tools search.
@@ -139,7 +130,7 @@ impl NodeTools {
                 let given: arguments::ListDocuments = arguments::read(arguments)?;
                 self.read(flow(principal, &given.collection), |reading| answer(reading.list_documents(&given)?)).await
             }
-            Tool::AddDocuments => self.add_documents(arguments::read(arguments)?, progress).await,
+            Tool::AddDocuments => self.add_documents(arguments::read(arguments)?, principal, progress).await,
             Tool::UpdateDocument => answer(self.update_document(arguments::read(arguments)?).await?),
             Tool::DeleteDocuments => answer(self.delete_documents(arguments::read(arguments)?).await?),
             Tool::CreateCollection => answer(self.create_collection(arguments::read(arguments)?).await?),
@@ -231,16 +222,13 @@ impl NodeTools {
         let snapshots = self.backups.status().await;
         let reader = self.library.reader();
         let collections = self.library.collections();
-        let mut reasons = self.readiness.reasons();
-        let (writes, writes_reason) = match reader.state() {
-            WriterState::Writable => ("writable", None),
-            WriterState::ReadOnly { reason } => ("read_only", Some(reason)),
-            WriterState::DiskFull { free, needed } => ("disk_full", Some(disk_full(free, needed))),
-            WriterState::QuotaReached { used, limit } => ("quota_reached", Some(quota_reached(used, limit))),
+        let reasons = problems(Some(&self.library), &self.readiness);
+        let (writes, writes_reason) = match (self.library.write_failure(), reader.state()) {
+            (Some(reason), _) | (None, WriterState::ReadOnly { reason }) => ("read_only", Some(reason)),
+            (None, WriterState::Writable) => ("writable", None),
+            (None, WriterState::DiskFull { free, needed }) => ("disk_full", Some(disk_full(free, needed))),
+            (None, WriterState::QuotaReached { used, limit }) => ("quota_reached", Some(quota_reached(used, limit))),
         };
-        if let Some(reason) = &writes_reason {
-            reasons.insert("writes".to_owned(), reason.clone());
-        }
         let models = self.library.models();
         let mut names: Vec<String> = collections.iter().map(|info| info.model.clone()).collect();
         names.push(crate::collection::DEFAULT_MODEL.to_owned());
@@ -280,14 +268,33 @@ pub(crate) fn gpu_json(library: &Library) -> Value {
     serde_json::to_value(shapes::gpu(library)).expect("answers are plain data")
 }
 
-pub(crate) fn quota_reached(used: u64, limit: u64) -> String {
+/// Why the node is not ready, by name; empty when it is.
+///
+/// * `library`: `None` until the log is open.
+pub(crate) fn problems(library: Option<&Library>, readiness: &Readiness) -> BTreeMap<String, String> {
+    let mut problems = readiness.reasons();
+    let Some(library) = library else { return problems };
+    let writes = match library.reader().state() {
+        WriterState::Writable => None,
+        WriterState::ReadOnly { reason } => Some(format!("read-only: {reason}; restart the node once that is mended")),
+        WriterState::DiskFull { free, needed } => Some(disk_full(free, needed)),
+        WriterState::QuotaReached { used, limit } => Some(quota_reached(used, limit)),
+    };
+    problems.extend(writes.map(|reason| ("writes".to_owned(), reason)));
+    problems.extend(library.reader().read_trouble().map(|reason| ("reads".to_owned(), reason)));
+    let indexes = library.index_problems().into_iter();
+    problems.extend(indexes.map(|(name, reason)| (format!("index of {name}"), reason)));
+    problems
+}
+
+fn quota_reached(used: u64, limit: u64) -> String {
     let (used, limit) = (ByteSize(used), ByteSize(limit));
     format!(
         "the log has {used} of the {limit} that store.max_bytes allows; delete documents, or raise it; writing resumes by itself once there is room"
     )
 }
 
-pub(crate) fn disk_full(free: u64, needed: u64) -> String {
+fn disk_full(free: u64, needed: u64) -> String {
     let (free, needed) = (ByteSize(free), ByteSize(needed));
     format!("{free} of the disk are free, writing needs {needed}; it resumes by itself once there is room")
 }

@@ -91,6 +91,8 @@ impl Server {
             let arguments = json!({"collection": name, "cursor": after, "limit": PAGE - resources.len()});
             let page = self.ask(principal, Tool::ListDocuments, arguments).await?;
             let mut last = String::new();
+            // The list's own word for where it goes on: its last documents may be none that are shown.
+            let next = page["next_cursor"].as_str();
             for document in page["documents"].as_array().into_iter().flatten() {
                 let Some(place) = document["id"].as_str().and_then(Place::parse) else { continue };
                 let whole = Place { document: place.whole(), passage: None, ..place };
@@ -103,7 +105,8 @@ impl Server {
                 last = whole.document;
                 resources.push(resource);
             }
-            if page["next_cursor"].is_string() || resources.len() >= PAGE {
+            if next.is_some() || resources.len() >= PAGE {
+                let last = next.unwrap_or(&last);
                 return Ok((resources, Some(json!([name, last]).to_string())));
             }
         }

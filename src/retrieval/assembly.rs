@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::snippet::snippet;
+use super::snippet::Snippets;
 use super::{Candidate, Detail, Ranked};
-use crate::base::Lsn;
+use crate::base::{Lsn, with_causes};
 use crate::collection::ReadError;
 use crate::collection::{Library, Passage, Searcher};
 
-pub use crate::collection::estimate_tokens;
+pub use crate::collection::{estimate_tokens, prefix_within};
 
 /// What surrounds each text in an answer (ids, title, citation), in tokens; measured on answers of the manual.
 const TOKENS_PER_HIT: usize = 90;
@@ -52,12 +52,17 @@ pub(super) struct Assembled {
     pub(super) hits: Vec<Hit>,
     pub(super) truncated: bool,
     pub(super) next_offset: Option<usize>,
+    /// What could not be read and is left out, in words.
+    pub(super) unreadable: Option<String>,
 }
 
 /// Reads texts in the order of the ranking until the limit or the budget is reached.
 ///
-/// The first hit is always given, cut to the budget when it must be. A passage whose record is damaged is left out.
-/// The same passage in several documents is one hit that names the others.
+/// The first hit is always given, cut to the budget when it must be. The same passage in several documents is one hit that names
+/// the others. A passage that cannot be read is left out and counted.
+///
+/// # Errors
+/// When nothing of what was found can be read.
 pub(super) fn assemble(
     ranked: &[Ranked],
     wanted: &Wanted,
@@ -65,11 +70,14 @@ pub(super) fn assemble(
     searchers: &[Searcher],
     library: &Library,
 ) -> Result<Assembled, ReadError> {
-    let mut assembled = Assembled { hits: Vec::with_capacity(wanted.limit), truncated: false, next_offset: None };
+    let mut assembled =
+        Assembled { hits: Vec::with_capacity(wanted.limit), truncated: false, next_offset: None, unreadable: None };
+    let mut unreadable: Option<(usize, ReadError)> = None;
     // Copies of one passage share its record in the log.
     let mut seen: HashMap<Lsn, Option<usize>> = HashMap::new();
     let mut tokens = 0;
     let mut distinct = 0;
+    let mut snippets = Snippets::new(query);
     for ranked in ranked {
         if wanted.min_score.is_some_and(|least| ranked.scores.score < least) {
             break;
@@ -79,8 +87,14 @@ pub(super) fn assemble(
         }
         let passage = match library.passages().passage(ranked.key) {
             Ok(passage) => passage,
+            // It was replaced or deleted after it was found.
+            Err(ReadError::Gone { .. }) => continue,
             Err(error) => {
-                tracing::error!(%error, key = %ranked.key, "a passage cannot be read and is left out of an answer");
+                tracing::error!(
+                    error = %with_causes(&error), key = %ranked.key,
+                    "a passage cannot be read and is left out of an answer"
+                );
+                unreadable.get_or_insert((0, error)).0 += 1;
                 continue;
             }
         };
@@ -109,7 +123,7 @@ pub(super) fn assemble(
         let (mut excerpt, tokens_of_text) = match wanted.detail {
             Detail::Ids => (Some(String::new()), 0),
             Detail::Snippet => {
-                let text = snippet(&passage.body.text, query);
+                let text = snippets.snippet(&passage.body.text, &passage.body.language);
                 let tokens = estimate_tokens(&text);
                 (Some(text), tokens)
             }
@@ -136,18 +150,23 @@ pub(super) fn assemble(
             also_in: Vec::new(),
         });
     }
+    match unreadable {
+        Some((_, error)) if distinct == 0 => return Err(error),
+        Some((count, error)) => {
+            let passages = if count == 1 { "1 passage".to_owned() } else { format!("{count} passages") };
+            let cause = with_causes(&error);
+            assembled.unreadable = Some(format!("{passages} left out of the answer: {cause}"));
+        }
+        None => {}
+    }
     Ok(assembled)
 }
 
-/// Shortens a text to about `tokens`, at a white space where there is one.
+/// Shortens a text to at most `tokens`, at a white space where there is one.
 fn cut(text: &mut String, tokens: usize) {
-    while estimate_tokens(text) > tokens && !text.is_empty() {
-        let mut end = text.len() * 9 / 10;
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        let end = text[..end].rfind(char::is_whitespace).unwrap_or(end);
-        text.truncate(end);
+    let end = if tokens == 0 { 0 } else { prefix_within(text, tokens) };
+    if end < text.len() {
+        text.truncate(text[..end].rfind(char::is_whitespace).unwrap_or(end));
     }
 }
 
@@ -163,6 +182,9 @@ mod tests {
         assert!("one two three four five".starts_with(&text), "{text}");
         let mut solid = "x".repeat(1_000);
         cut(&mut solid, 5);
-        assert!(estimate_tokens(&solid) <= 5);
+        assert_eq!(solid, "x".repeat(30));
+        let mut short = "one two".to_owned();
+        cut(&mut short, 2);
+        assert_eq!(short, "one two");
     }
 }

@@ -1,55 +1,145 @@
 //! The part of a passage that fits a query best.
+//!
+//! Invariant: a snippet costs time in proportion to its passage and to the words that are found there, whatever the query: of
+//! which 64 words count, as for the index.
 
-use crate::index::analysis::{Language, query_words};
+use std::cmp::Reverse;
+
+use crate::index::analysis::{Folded, Language, beginnings};
 
 /// Length of a snippet in characters, about.
 const SNIPPET_CHARS: usize = 300;
+/// What may stand before the first word that was found, so that a snippet begins with a line or a sentence.
+const LEAD_CHARS: usize = SNIPPET_CHARS / 3;
+/// Words of the query that are looked for.
+const WORDS_MAX: usize = 64;
 
-/// The lines around the place where most of the query's words stand together, about 300 characters; the beginning when
-/// none does. An ellipsis marks each side that was cut.
-pub(super) fn snippet(text: &str, query: &str) -> String {
-    let text = text.trim();
-    if text.chars().count() <= SNIPPET_CHARS {
-        return text.to_owned();
+/// Snippets of passages for one query.
+pub(super) struct Snippets<'a> {
+    query: &'a str,
+    /// How the query's words begin in each language that came up.
+    beginnings: Vec<(Language, Vec<String>)>,
+}
+
+/// A word of the query in a passage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Found {
+    start: usize,
+    end: usize,
+    word: usize,
+}
+
+impl<'a> Snippets<'a> {
+    pub(super) fn new(query: &'a str) -> Self {
+        Self { query, beginnings: Vec::new() }
     }
-    let words: Vec<String> =
-        query_words(query, &[Language::English]).into_iter().filter_map(|word| word.terms.into_iter().next()).collect();
-    let lower = text.to_lowercase();
-    // Lower-casing can change lengths; positions are only used where it did not.
-    let comparable = lower.len() == text.len();
-    let mut starts: Vec<usize> = words
-        .iter()
-        .filter(|_| comparable)
-        .flat_map(|word| lower.match_indices(word.as_str()).map(|(position, _)| position).take(20))
-        .collect();
-    starts.sort_unstable();
-    let window = |start: usize| {
-        let end = text[start..].char_indices().nth(SNIPPET_CHARS).map_or(text.len(), |(offset, _)| start + offset);
-        let distinct = words.iter().filter(|word| lower[start..end].contains(word.as_str())).count();
-        (distinct, std::cmp::Reverse(start))
-    };
-    let best = starts.iter().copied().filter(|&start| text.is_char_boundary(start)).max_by_key(|&start| window(start));
-    let start = best.map_or(0, |position| beginning(text, position));
-    let end = text[start..].char_indices().nth(SNIPPET_CHARS).map_or(text.len(), |(offset, _)| start + offset);
-    let end =
-        if end < text.len() { text[start..end].rfind(char::is_whitespace).map_or(end, |at| start + at) } else { end };
-    let mut snippet = String::with_capacity(end - start + 8);
-    if start > 0 {
-        snippet.push('…');
+
+    /// The lines around the place where most of the query's words stand together, about 300 characters; the beginning when
+    /// none does. An ellipsis marks each side that was cut.
+    ///
+    /// * `language`: code of the passage's language, which says how words are inflected.
+    pub(super) fn snippet(&mut self, text: &str, language: &str) -> String {
+        let text = text.trim();
+        if after(text, 0, SNIPPET_CHARS) == text.len() {
+            return text.to_owned();
+        }
+        let words = self.words(language.parse().unwrap_or_default());
+        let start = best(text, words).map_or(0, |position| beginning(text, position));
+        let end = after(text, start, SNIPPET_CHARS);
+        let end = if end < text.len() {
+            text[start..end].rfind(char::is_whitespace).map_or(end, |at| start + at)
+        } else {
+            end
+        };
+        let mut snippet = String::with_capacity(end - start + 8);
+        if start > 0 {
+            snippet.push('…');
+        }
+        snippet.push_str(text[start..end].trim());
+        if end < text.len() {
+            snippet.push('…');
+        }
+        snippet
     }
-    snippet.push_str(text[start..end].trim());
-    if end < text.len() {
-        snippet.push('…');
+
+    fn words(&mut self, language: Language) -> &[String] {
+        let place = match self.beginnings.iter().position(|(known, _)| *known == language) {
+            Some(place) => place,
+            None => {
+                self.beginnings.push((language, beginnings(self.query, language, WORDS_MAX)));
+                self.beginnings.len() - 1
+            }
+        };
+        &self.beginnings[place].1
     }
-    snippet
+}
+
+/// Where `count` characters after byte `start` end; the end of the text when there are fewer.
+fn after(text: &str, start: usize, count: usize) -> usize {
+    text[start..].char_indices().nth(count).map_or(text.len(), |(offset, _)| start + offset)
+}
+
+/// Where the stretch begins that holds most of the words, the first of equal ones.
+fn best(text: &str, words: &[String]) -> Option<usize> {
+    let found = find(text, words);
+    let mut counts = vec![0_usize; words.len()];
+    let (mut distinct, mut next) = (0, 0);
+    // The stretch in front of which `end` lies, and how many characters it has: both only move forward.
+    let (mut end, mut length, mut from) = (0, 0, 0);
+    let mut best: Option<(usize, Reverse<usize>)> = None;
+    for first in &found {
+        length -= text[from..first.start.min(end)].chars().count().min(length);
+        from = first.start;
+        end = end.max(from);
+        for character in text[end..].chars().take(SNIPPET_CHARS - LEAD_CHARS - length) {
+            end += character.len_utf8();
+            length += 1;
+        }
+        while let Some(more) = found.get(next).filter(|more| more.end <= end) {
+            counts[more.word] += 1;
+            distinct += usize::from(counts[more.word] == 1);
+            next += 1;
+        }
+        best = best.max(Some((distinct, Reverse(first.start))));
+        // A word that is longer than the stretch was never counted.
+        if let Some(count) = counts.get_mut(first.word).filter(|count| **count > 0) {
+            *count -= 1;
+            distinct -= usize::from(*count == 0);
+        }
+    }
+    best.map(|(_, Reverse(start))| start)
+}
+
+/// The words in a text, in its order.
+fn find(text: &str, words: &[String]) -> Vec<Found> {
+    let folded = Folded::of(text);
+    let mut found = Vec::new();
+    for (word, beginning) in words.iter().enumerate() {
+        for (at, _) in folded.text().match_indices(beginning.as_str()) {
+            let (start, end) = (folded.origin(at), folded.origin(at + beginning.len()));
+            if begins_word(text, start) {
+                found.push(Found { start, end, word });
+            }
+        }
+    }
+    found.sort_unstable_by_key(|found| (found.start, found.end, found.word));
+    found
+}
+
+/// Whether a word, or a part of a compound, begins at `start`. Scripts without spaces have words anywhere.
+fn begins_word(text: &str, start: usize) -> bool {
+    let Some(first) = text[start..].chars().next() else { return false };
+    match text[..start].chars().next_back() {
+        Some(before) if before.is_alphanumeric() => {
+            crate::index::analysis::is_cjk(first) || (before.is_lowercase() && first.is_uppercase())
+        }
+        _ => true,
+    }
 }
 
 /// A little before `position`: the start of its line or sentence when that is near, else of a word.
 fn beginning(text: &str, position: usize) -> usize {
-    let mut from = position.saturating_sub(SNIPPET_CHARS / 3);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
+    let from = text[..position].char_indices().rev().nth(LEAD_CHARS - 1).map_or(0, |(offset, _)| offset);
     if from == 0 {
         return 0;
     }
@@ -62,7 +152,13 @@ fn beginning(text: &str, position: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn snippet(text: &str, query: &str) -> String {
+        Snippets::new(query).snippet(text, "en")
+    }
 
     #[test]
     fn a_short_passage_is_its_own_snippet() {
@@ -80,6 +176,23 @@ mod tests {
     }
 
     #[test]
+    fn words_are_known_by_the_language_of_their_passage() {
+        for (language, filler, sentence, query) in [
+            ("de", "Hier steht nichts von Belang, nur Text. ", "Die Häuser stehen leer.", "Haus"),
+            ("de", "Hier steht nichts von Belang, nur Text. ", "Das Gehäuse ist offen.", "gehaeuse offenes"),
+            ("fr", "Rien à voir dans cette phrase, du tout. ", "Les chevaux mangeaient.", "cheval manger"),
+            ("ru", "Здесь ничего нет, только текст для вида. ", "Книги лежат на столе.", "книгу стол"),
+            ("zh", "这里没有任何值得一看的东西，只有文字。", "备份在夜里进行。", "夜里备份"),
+            ("en", "Nothing to see in this sentence at all. ", "Set the PodCIDR of a node.", "cidr"),
+            ("en", "Nothing to see in this sentence at all. ", "The cafés are happy.", "cafe happiness"),
+        ] {
+            let text = format!("{}{sentence} {}", filler.repeat(20), filler.repeat(20));
+            let found = Snippets::new(query).snippet(&text, language);
+            assert!(found.contains(sentence), "{query}: {found}");
+        }
+    }
+
+    #[test]
     fn without_a_match_it_is_the_beginning() {
         let text = "word ".repeat(200);
         assert!(snippet(&text, "absent").starts_with("word word"));
@@ -87,7 +200,53 @@ mod tests {
 
     #[test]
     fn characters_that_grow_in_lower_case_do_no_harm() {
-        let text = "İstanbul ".repeat(100);
+        let text = format!("{}Ankara İzmir", "İstanbul ".repeat(100));
         assert!(snippet(&text, "istanbul").starts_with("İstanbul"));
+        assert!(snippet(&text, "ankara").ends_with("Ankara İzmir"));
+    }
+
+    #[test]
+    fn any_number_of_words_is_looked_for_in_bounded_time() {
+        // As many distinct words as a query can have, nearly all of which the text is made of.
+        let letters = || ('a'..='z').chain('0'..='9');
+        let words: Vec<String> = letters().flat_map(|one| letters().map(move |two| format!("{one}{two}"))).collect();
+        let query = words.join(" ");
+        assert!(beginnings(&query, Language::English, WORDS_MAX).len() <= WORDS_MAX);
+        let text = words.iter().cycle().take(20_000).cloned().collect::<Vec<_>>().join(" ");
+        let found = find(&text, &beginnings(&query, Language::English, WORDS_MAX));
+        // Each place in the text is found for the few words that can begin there.
+        assert!(found.len() <= text.len(), "{} places in {} bytes", found.len(), text.len());
+        assert!(snippet(&text, &query).chars().count() <= SNIPPET_CHARS + 2);
+    }
+
+    /// The same by its definition: the first of those places from which on most words are found within the stretch.
+    fn best_by_definition(text: &str, words: &[String]) -> Option<usize> {
+        let found = find(text, words);
+        let distinct = |start: usize| {
+            let end = after(text, start, SNIPPET_CHARS - LEAD_CHARS);
+            let inside = found.iter().filter(|found| found.start >= start && found.end <= end);
+            inside.map(|found| found.word).collect::<std::collections::HashSet<_>>().len()
+        };
+        found.iter().map(|found| found.start).max_by_key(|&start| (distinct(start), Reverse(start)))
+    }
+
+    proptest! {
+        #[test]
+        fn the_stretch_is_the_best_one(
+            text in prop::collection::vec(prop::sample::select(vec!["one ", "two ", "three ", "ö", "x ", "filler words ", "\n", "四五", ". "]), 0..400),
+            query in prop::collection::vec(prop::sample::select(vec!["one", "two", "threes", "ö", "四五"]), 1..5),
+        ) {
+            let (text, query) = (text.concat(), query.join(" "));
+            let words = beginnings(&query, Language::English, WORDS_MAX);
+            prop_assert_eq!(best(&text, &words), best_by_definition(&text, &words));
+        }
+
+        #[test]
+        fn a_snippet_is_a_part_of_its_passage(text in "\\PC{0,600}", query in "\\PC{0,40}") {
+            let found = snippet(&text, &query);
+            let inner = found.strip_prefix('…').unwrap_or(&found);
+            prop_assert!(text.contains(inner) || text.contains(inner.strip_suffix('…').unwrap_or(inner)));
+            prop_assert!(found.chars().count() <= SNIPPET_CHARS + 2);
+        }
     }
 }

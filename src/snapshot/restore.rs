@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::create::{counts, stamp};
 use super::manifest::{SegmentEntry, SnapshotManifest};
@@ -390,6 +391,30 @@ pub(super) fn build(
     progress.report("reading the log", 0, 0);
     rebuild(host, plan, staged, progress, &mut checked);
     Ok(checked)
+}
+
+/// How long what a restore that was interrupted has fetched is kept for the next attempt.
+const ATTEMPT_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Removes what restores that nobody took up again left in a data directory. Called by who has the directory open, so none is
+/// under way.
+pub fn forget_old_attempts(data_dir: &Path) {
+    let folder = data_dir.join("restore");
+    let Ok(attempts) = fs::read_dir(&folder) else { return };
+    for attempt in attempts.flatten() {
+        let path = attempt.path();
+        let age = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok()?.elapsed().ok();
+        // Segments arrive in a directory inside.
+        let ages = [age(&path), age(&path.join("log"))];
+        if ages.into_iter().flatten().min().is_some_and(|age| age > ATTEMPT_KEPT) {
+            tracing::info!(path = %path.display(), "removing what an interrupted restore left more than a day ago");
+            if let Err(error) = fs::remove_dir_all(&path) {
+                tracing::warn!(path = %path.display(), %error, "what an interrupted restore left cannot be removed");
+            }
+        }
+    }
+    // Only when it is empty.
+    let _ = fs::remove_dir(&folder);
 }
 
 fn segment_file(log: &Path, segment: &SegmentEntry) -> PathBuf {

@@ -4,7 +4,8 @@
 //! operations of the same group did. The order is fixed: log, catalog, answer. If the log fails the catalog is left as
 //! it was; if the catalog fails the records are safe and the next start rebuilds the catalog.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ use super::record::{
 };
 use super::trust::Trust;
 use super::update::Update;
-use crate::base::{Clock, Digest, Fault, Lsn, UnixMillis, with_causes};
+use crate::base::{ByteSize, Clock, Digest, Fault, Lsn, UnixMillis, with_causes};
 
 /// Longest document id, source name, collection name and answer key, in bytes: they become keys of the catalog.
 pub const NAME_BYTES_MAX: usize = 4096;
@@ -45,12 +46,15 @@ pub enum Operation {
         /// The version that the caller means; another one is a conflict. 0: there must be none.
         if_version: Option<u64>,
     },
-    /// Keeps an answer for 24 hours, so that a retried request gets the same one.
-    RememberAnswer {
-        /// Idempotency key, made unique for its caller by the caller of the store.
-        key: String,
-        /// The answer.
-        answer: Vec<u8>,
+    /// Deletes the documents of a source that are not among `keep`. Which there are is decided with the operation: what
+    /// another request wrote a moment before is among them.
+    DeleteFromSource {
+        /// Where they are.
+        collection: CollectionId,
+        /// Their source.
+        source: String,
+        /// Ids of those that stay.
+        keep: HashSet<String>,
     },
 }
 
@@ -79,6 +83,8 @@ pub struct NewDocument {
     pub expires_at: Option<UnixMillis>,
     /// The version that the caller means to replace; another one is a conflict. 0: there must be none.
     pub if_version: Option<u64>,
+    /// A document that has the id stays as it is.
+    pub unless_exists: bool,
     /// In the order of the document.
     pub chunks: Vec<NewChunk>,
 }
@@ -100,6 +106,28 @@ pub struct NewChunk {
 pub struct WriteRequest {
     /// Done in this order.
     pub operations: Vec<Operation>,
+    /// What makes it safe to send the request again; `None` where it is done as often as it comes.
+    pub once: Option<Once>,
+}
+
+/// Has a request done once in 24 hours: its answer is kept in the same batch as what it does, so a crash leaves both or
+/// neither, and whoever sends it again is given that answer.
+#[derive(Clone)]
+pub struct Once {
+    /// Idempotency key, made unique for its sender by the caller of the store; at most [`NAME_BYTES_MAX`] bytes.
+    pub key: String,
+    /// Composes the answer, from an outcome for each operation and the LSN of the answer's own record. Called at most once,
+    /// by the writer. One that does not fit into a record is given and not kept.
+    pub compose: Arc<Compose>,
+}
+
+/// See [`Once::compose`].
+pub type Compose = dyn Fn(&[Outcome], Lsn) -> Vec<u8> + Send + Sync;
+
+impl fmt::Debug for Once {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Once").field("key", &self.key).finish_non_exhaustive()
+    }
 }
 
 /// What an operation did.
@@ -130,6 +158,13 @@ pub enum Outcome {
         /// Its version.
         version: u64,
     },
+    /// A document has the id and was to stay; nothing was done.
+    Kept {
+        /// Its version.
+        version: u64,
+        /// How many chunks it has.
+        chunks: u32,
+    },
     /// The document was deleted.
     Deleted {
         /// The version that it had.
@@ -144,8 +179,11 @@ pub enum Outcome {
     },
     /// There is no such collection; nothing was done.
     NoSuchCollection,
-    /// The answer is kept.
-    Remembered,
+    /// These documents of the source were deleted.
+    DeletedFromSource {
+        /// Their ids, in byte order.
+        ids: Vec<String>,
+    },
     /// The operation cannot be stored; nothing was done.
     TooLarge {
         /// Which part of it.
@@ -160,8 +198,10 @@ pub enum Outcome {
 /// What a group did. All of it is on stable storage.
 #[derive(Debug)]
 pub struct Committed {
-    /// For each request, for each of its operations.
+    /// For each request, for each of its operations; none for a request that was done before, see [`Once`].
     pub outcomes: Vec<Vec<Outcome>>,
+    /// For each request that is to be done once, its answer.
+    pub answers: Vec<Option<Vec<u8>>>,
     /// What changed, in LSN order; the same that [`Reader::changes_after`] yields later.
     pub changes: Vec<Change>,
     /// LSN of the last record in the log.
@@ -178,7 +218,10 @@ pub enum CommitError {
         reason: String,
     },
     /// Too little space; nothing was written, and a later commit succeeds once there is more.
-    #[error("the disk is full: {free} bytes are free, writing needs {needed}")]
+    #[error(
+        "the disk is full: {} are free, writing needs {}; free some space, or delete documents: writing then goes on",
+        ByteSize(*.free), ByteSize(*.needed)
+    )]
     DiskFull {
         /// Bytes free; 0 when the file system itself refused.
         free: u64,
@@ -186,7 +229,10 @@ pub enum CommitError {
         needed: u64,
     },
     /// The log has reached its quota; nothing was written, and a later commit succeeds once there is room.
-    #[error("the log has {used} of the {limit} bytes that store.max_bytes allows")]
+    #[error(
+        "the log has {} of the {} that store.max_bytes allows; delete documents, or raise it",
+        ByteSize(*.used), ByteSize(*.limit)
+    )]
     QuotaReached {
         /// Bytes of the log.
         used: u64,
@@ -269,10 +315,13 @@ impl WriteRequest {
     /// Whether it only deletes; such requests are taken when the disk is nearly full.
     #[must_use]
     pub fn only_deletes(&self) -> bool {
-        self.operations.iter().all(|operation| match operation {
-            Operation::DeleteCollection { .. } | Operation::DeleteDocument { .. } => true,
-            Operation::CreateCollection(_) | Operation::PutDocument(_) | Operation::RememberAnswer { .. } => false,
-        })
+        let deletes = |operation: &Operation| match operation {
+            Operation::DeleteCollection { .. }
+            | Operation::DeleteDocument { .. }
+            | Operation::DeleteFromSource { .. } => true,
+            Operation::CreateCollection(_) | Operation::PutDocument(_) => false,
+        };
+        self.once.is_none() && self.operations.iter().all(deletes)
     }
 }
 
@@ -365,31 +414,34 @@ impl Writer {
             reader: &reader,
             compressor: &mut self.compressor,
             changes: Vec::new(),
+            answers: HashMap::new(),
             payload: Vec::new(),
             now,
         };
         let mut outcomes = Vec::with_capacity(group.len());
+        let mut answers = Vec::with_capacity(group.len());
         for request in group {
-            let done: Result<_, CatalogError> =
-                request.operations.into_iter().map(|operation| plan.operation(operation)).collect();
-            outcomes.push(done?);
+            let (done, answer) = plan.request(request)?;
+            outcomes.push(done);
+            answers.push(answer);
             plan.append.end_batch();
         }
         let Plan { update, append, changes, .. } = plan;
         if append.is_empty() {
-            return Ok(Committed { outcomes, changes, last: reader.log.last() });
+            return Ok(Committed { outcomes, answers, changes, last: reader.log.last() });
         }
         let applied = Applied { lsn: Lsn(append.next().0 - 1), fingerprint: append.fingerprint() };
         self.log.append(append, purpose, now)?;
         self.trust.mark_dirty();
         update.finish(applied)?;
-        Ok(Committed { outcomes, changes, last: applied.lsn })
+        Ok(Committed { outcomes, answers, changes, last: applied.lsn })
     }
 
     /// Ends writing and vouches for the catalog, so that the next start need not rebuild it. Writes are durable without
     /// it. Readers that are still held answer catalog questions with an error from now on; the data directory is free
     /// for another process when the last of them is dropped.
     pub fn close(mut self) -> Result<(), CatalogError> {
+        self.reader.log.note_damage();
         let applied = self.reader.catalog.applied();
         let closed = self.reader.catalog.close();
         match applied.and_then(|applied| closed.map(|()| applied)) {
@@ -430,12 +482,46 @@ struct Plan<'a> {
     append: Append,
     compressor: &'a mut Compressor,
     changes: Vec<Change>,
+    /// Answers that this group keeps, by key.
+    answers: HashMap<String, Vec<u8>>,
     /// Reused for every payload.
     payload: Vec<u8>,
     now: UnixMillis,
 }
 
 impl Plan<'_> {
+    /// Does a request; its outcomes, and its answer if it is to be done once.
+    fn request(&mut self, request: WriteRequest) -> Result<(Vec<Outcome>, Option<Vec<u8>>), CatalogError> {
+        let WriteRequest { operations, once } = request;
+        let Some(Once { key, compose }) = once else { return Ok((self.operations(operations)?, None)) };
+        if let Some(outcome) = too_large("answer key", key.len(), NAME_BYTES_MAX) {
+            return Ok((vec![outcome; operations.len()], None));
+        }
+        if let Some(answer) = self.remembered(&key)? {
+            return Ok((Vec::new(), Some(answer)));
+        }
+        let outcomes = self.operations(operations)?;
+        let answer = compose(&outcomes, self.append.next());
+        if key.len() + answer.len() + 8 <= PAYLOAD_MAX {
+            self.push(&Record::Answer { key: key.clone(), answer: answer.clone() }, None)?;
+            self.answers.insert(key, answer.clone());
+        }
+        Ok((outcomes, Some(answer)))
+    }
+
+    fn operations(&mut self, operations: Vec<Operation>) -> Result<Vec<Outcome>, CatalogError> {
+        operations.into_iter().map(|operation| self.operation(operation)).collect()
+    }
+
+    /// The answer under a key. One whose record is damaged is none: the request is done once more.
+    fn remembered(&self, key: &str) -> Result<Option<Vec<u8>>, CatalogError> {
+        if let Some(answer) = self.answers.get(key) {
+            return Ok(Some(answer.clone()));
+        }
+        let lsn = self.reader.catalog.remembered(key, self.now)?;
+        Ok(lsn.and_then(|lsn| self.reader.answer(lsn).ok()))
+    }
+
     fn operation(&mut self, operation: Operation) -> Result<Outcome, CatalogError> {
         match operation {
             Operation::CreateCollection(new) => self.create_collection(new),
@@ -451,15 +537,8 @@ impl Plan<'_> {
             Operation::DeleteDocument { collection, id, if_version } => {
                 self.delete_document(collection, id, if_version)
             }
-            Operation::RememberAnswer { key, answer } => {
-                if let Some(outcome) = too_large("answer key", key.len(), NAME_BYTES_MAX) {
-                    return Ok(outcome);
-                }
-                if let Some(outcome) = too_large("answer", key.len() + answer.len() + 8, PAYLOAD_MAX) {
-                    return Ok(outcome);
-                }
-                self.push(&Record::Answer { key, answer }, None)?;
-                Ok(Outcome::Remembered)
+            Operation::DeleteFromSource { collection, source, keep } => {
+                self.delete_from_source(collection, &source, &keep)
             }
         }
     }
@@ -495,6 +574,9 @@ impl Plan<'_> {
         }
         let entry = self.update.document(collection, &new.id)?;
         let actual = entry.as_ref().map(|entry| entry.version);
+        if let Some(entry) = entry.as_ref().filter(|_| new.unless_exists) {
+            return Ok(Outcome::Kept { version: entry.version, chunks: entry.chunks });
+        }
         if new.if_version.is_some_and(|expected| expected != actual.unwrap_or(0)) {
             return Ok(Outcome::Conflict { actual });
         }
@@ -590,6 +672,23 @@ impl Plan<'_> {
         let lsn = self.push(&record, None)?;
         self.changed(lsn, ChangeKind::DocumentDeleted { collection, id, replaced });
         Ok(Outcome::Deleted { version: entry.version })
+    }
+
+    fn delete_from_source(
+        &mut self,
+        collection: CollectionId,
+        source: &str,
+        keep: &HashSet<String>,
+    ) -> Result<Outcome, CatalogError> {
+        if !self.exists(collection) {
+            return Ok(Outcome::NoSuchCollection);
+        }
+        let mut ids = self.update.source_documents(collection, source)?;
+        ids.retain(|id| !keep.contains(id));
+        for id in &ids {
+            self.delete_document(collection, id.clone(), None)?;
+        }
+        Ok(Outcome::DeletedFromSource { ids })
     }
 
     /// LSN of the first record of this group; records from there on are not in the log yet.

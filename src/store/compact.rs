@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::catalog::{Catalog, CatalogError, key};
 use super::disk::DiskFile;
-use super::frame::{Compacted, SEGMENT_START, SegmentHeader};
+use super::frame::{Compacted, FORMAT, SEGMENT_START, SegmentHeader};
 use super::frames::Frames;
 use super::log::{Log, ReadError, Segment, StoredFrame, segment_end, segment_path};
 use super::record::{CollectionId, Decoder, Record, kind};
@@ -326,6 +326,7 @@ impl Work<'_> {
         // Whatever was found dead had been replaced by a record up to here.
         let compacted = Compacted { end: choice.end, as_of: self.log.last(), bytes: output.end };
         let header = SegmentHeader {
+            format: FORMAT,
             node: self.log.node,
             first,
             created: choice.created,

@@ -99,7 +99,9 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path, writable: bool) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(OpenOptions::new().read(true).write(writable).open(path)?))
+        // Everything here was made by a store; a link was not, and may lead anywhere.
+        let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+        Ok(Arc::new(OpenOptions::new().read(true).write(writable).custom_flags(nofollow).open(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -1,9 +1,14 @@
 #![doc = include_str!("FORMAT.md")]
 
+use std::ops::RangeInclusive;
+
+use super::record::kind;
 use crate::base::{Lsn, NodeId, UnixMillis};
 
-/// Newest segment format that this build reads, and the one that it writes.
+/// The segment format that this build writes, the newest that it reads.
 pub const FORMAT: u16 = 1;
+/// The segment formats that this build reads. How a format follows another is in `FORMAT.md`.
+pub const FORMATS: RangeInclusive<u16> = 1..=FORMAT;
 /// Bytes before the first frame: the header and its copy.
 pub(crate) const SEGMENT_START: u64 = 256;
 /// Bytes of one copy of the segment header.
@@ -18,6 +23,8 @@ pub(crate) const MARKER: u32 = u32::from_le_bytes(*b"FRM1");
 pub(crate) const END_OF_BATCH: u8 = 1;
 /// The payload is compressed.
 pub(crate) const ZSTD: u8 = 2;
+/// Every flag that this build knows.
+const FLAGS: u8 = END_OF_BATCH | ZSTD;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"CAIRNLOG";
 /// Where the release that wrote a header names itself, in this format and every later one.
@@ -32,6 +39,8 @@ pub(crate) type Salt = [u8; 8];
 /// Header of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
+    /// One of [`FORMATS`].
+    pub(crate) format: u16,
     pub(crate) node: NodeId,
     pub(crate) first: Lsn,
     pub(crate) created: UnixMillis,
@@ -74,7 +83,7 @@ impl SegmentHeader {
     pub(crate) fn encode(&self) -> [u8; SEGMENT_START as usize] {
         let mut one = [0; SEGMENT_HEADER];
         one[..8].copy_from_slice(SEGMENT_MAGIC);
-        one[8..10].copy_from_slice(&FORMAT.to_le_bytes());
+        one[8..10].copy_from_slice(&self.format.to_le_bytes());
         one[16..32].copy_from_slice(&self.node.0);
         one[32..40].copy_from_slice(&self.first.0.to_le_bytes());
         one[40..48].copy_from_slice(&self.created.0.to_le_bytes());
@@ -107,7 +116,7 @@ impl SegmentHeader {
         }
         let format = |bytes: &[u8]| (bytes[..8] == *SEGMENT_MAGIC).then(|| u16::from_le_bytes(array(bytes, 8)));
         match (format(one), format(copy)) {
-            (Some(found), Some(other)) if found == other && found > FORMAT => {
+            (Some(found), Some(other)) if found == other && found > *FORMATS.end() => {
                 HeaderCheck::TooNew { found, release: release_in(one) }
             }
             _ => HeaderCheck::Bad,
@@ -118,17 +127,25 @@ impl SegmentHeader {
         let mut zeroed: [u8; SEGMENT_HEADER] = array(bytes, 0);
         zeroed[12..16].fill(0);
         let sound = bytes[..8] == *SEGMENT_MAGIC
-            && u16::from_le_bytes(array(bytes, 8)) == FORMAT
             && (UNCHECKED || u32::from_le_bytes(array(bytes, 12)) == crc32c::crc32c(&zeroed));
+        // Each format has its reader.
+        match u16::from_le_bytes(array(bytes, 8)) {
+            1 if sound => Some(Self::parse_1(bytes)),
+            _ => None,
+        }
+    }
+
+    fn parse_1(bytes: &[u8]) -> Self {
         let lsn = |at| Lsn(u64::from_le_bytes(array(bytes, at)));
-        sound.then(|| Self {
+        Self {
+            format: 1,
             node: NodeId(array(bytes, 16)),
             first: lsn(32),
             created: UnixMillis(i64::from_le_bytes(array(bytes, 40))),
             salt: array(bytes, 48),
             epoch: lsn(56).0,
             compacted: (lsn(64) != Lsn::ZERO).then(|| Compacted { end: lsn(64), as_of: lsn(72), bytes: lsn(80).0 }),
-        })
+        }
     }
 }
 
@@ -190,6 +207,15 @@ impl FrameHeader {
         (header.stored as usize <= PAYLOAD_MAX && header.append <= header.lsn).then_some(header)
     }
 
+    /// What of a frame only a newer release knows, in words; its checksums are right, so it is no damage.
+    pub(crate) fn unknown(&self) -> Option<String> {
+        if !kind::KNOWN.contains(&self.kind) {
+            return Some(format!("is of kind {}", self.kind));
+        }
+        let flags = self.flags & !FLAGS;
+        (flags != 0).then(|| format!("has the flags {flags:#04x}"))
+    }
+
     /// Bytes from the start of this frame to the start of the next.
     pub(crate) fn length(&self) -> u64 {
         (FRAME_HEADER as u64 + u64::from(self.stored)).next_multiple_of(8)
@@ -242,6 +268,7 @@ mod tests {
     #[test]
     fn a_segment_header_survives_the_loss_of_either_copy() {
         let header = SegmentHeader {
+            format: FORMAT,
             node: NodeId([5; 16]),
             first: Lsn(77),
             created: UnixMillis(3),
@@ -263,8 +290,17 @@ mod tests {
     }
 
     #[test]
+    fn what_only_a_newer_release_knows_is_named() {
+        let with = |kind, flags| FrameHeader { kind, flags, ..frame() }.unknown();
+        assert_eq!(with(6, END_OF_BATCH | ZSTD), None);
+        assert_eq!(with(7, 0).as_deref(), Some("is of kind 7"));
+        assert_eq!(with(1, END_OF_BATCH | 0x14).as_deref(), Some("has the flags 0x14"));
+    }
+
+    #[test]
     fn a_newer_format_is_recognised() {
         let header = SegmentHeader {
+            format: FORMAT,
             node: NodeId([5; 16]),
             first: Lsn(1),
             created: UnixMillis(3),

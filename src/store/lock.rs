@@ -1,4 +1,7 @@
 //! One process at a time has a data directory open.
+//!
+//! Two locks say so, and both are taken: the file `LOCK`, which names its holder, and the directory itself, because a file that
+//! somebody removed would be locked by nobody.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -7,11 +10,14 @@ use std::path::{Path, PathBuf};
 
 /// Name of the lock file in the data directory.
 const NAME: &str = "LOCK";
+const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 
 /// Held until dropped, or until the process ends however it ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
+    /// `None` where the file system locks no directories, as NFS.
+    _directory: Option<File>,
 }
 
 /// Why the lock was not taken.
@@ -27,17 +33,19 @@ impl Lock {
     /// Takes the lock of a data directory without waiting.
     pub(crate) fn take(data_dir: &Path) -> Result<Self, LockError> {
         let path = data_dir.join(NAME);
-        match Self::try_take(&path) {
+        match Self::try_take(data_dir, &path) {
             Ok(Ok(lock)) => Ok(lock),
             Ok(Err(pid)) => Err(LockError::Held { path, pid }),
             Err(source) => Err(LockError::Io { path, source }),
         }
     }
 
-    fn try_take(path: &Path) -> io::Result<Result<Self, Option<u32>>> {
-        // Not truncated on opening: the content belongs to the holder until the lock is ours.
+    fn try_take(data_dir: &Path, path: &Path) -> io::Result<Result<Self, Option<u32>>> {
+        // Not truncated on opening: the content belongs to the holder until the lock is ours. Nor through a link: the file
+        // that it leads to would be overwritten.
         let mut options = OpenOptions::new();
-        let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(NOFOLLOW);
+        let mut file = options.open(path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -48,9 +56,16 @@ impl Lock {
             }
             Err(TryLockError::Error(source)) => return Err(source),
         }
+        let directory = File::open(data_dir)?;
+        let directory = match directory.try_lock() {
+            Ok(()) => Some(directory),
+            // Whoever has it lost its file; its number with it.
+            Err(TryLockError::WouldBlock) => return Ok(Err(None)),
+            Err(TryLockError::Error(_)) => None,
+        };
         // A full disk costs the next one's message its process id, and must not keep this one from starting.
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Ok(Self { _file: file }))
+        Ok(Ok(Self { _file: file, _directory: directory }))
     }
 }
 
@@ -71,5 +86,25 @@ mod tests {
         }
         drop(lock);
         Lock::take(directory.path()).expect("free again");
+    }
+
+    #[test]
+    fn a_lock_whose_file_was_removed_is_held() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let lock = Lock::take(directory.path()).expect("free");
+        std::fs::remove_file(directory.path().join(NAME)).expect("there");
+        assert!(matches!(Lock::take(directory.path()), Err(LockError::Held { pid: None, .. })));
+        drop(lock);
+        Lock::take(directory.path()).expect("free again");
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_lock_is_not_followed() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let other = directory.path().join("precious");
+        std::fs::write(&other, "text").expect("written");
+        std::os::unix::fs::symlink(&other, directory.path().join(NAME)).expect("linked");
+        assert!(matches!(Lock::take(directory.path()), Err(LockError::Io { .. })));
+        assert_eq!(std::fs::read_to_string(&other).expect("there"), "text");
     }
 }

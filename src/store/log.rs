@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use super::OpenError;
-use super::disk::{Disk, DiskFile, RealDisk, is_out_of_files, read_exact_at, read_file, side_by_side};
+use super::disk::{Disk, DiskFile, RealDisk, is_out_of_files, read_exact_at, read_file, replace_file, side_by_side};
 use super::frame::{
-    Compacted, FORMAT, FRAME_HEADER, FrameHeader, HeaderCheck, PAYLOAD_MAX, SEGMENT_START, Salt, SegmentHeader, ZSTD,
+    Compacted, FORMAT, FORMATS, FRAME_HEADER, FrameHeader, HeaderCheck, PAYLOAD_MAX, SEGMENT_START, Salt,
+    SegmentHeader, ZSTD,
 };
 use super::frames::{Frames, Slot};
 use super::segment::{self, Place, Scan, SparseScan};
@@ -26,6 +27,8 @@ use crate::base::{Lsn, NodeId, UnixMillis};
 
 /// Damage beyond this many places is counted by nobody: the list is for people, and the first places say enough.
 const DAMAGE_MAX: usize = 1000;
+/// Of the list of them that is kept for the next start.
+const DAMAGE_BYTES_MAX: u64 = 1 << 20;
 /// Sealed segments kept open; 64 MiB each, so a log of 16 GiB never opens a file twice.
 const OPEN_FILES_MAX: usize = 256;
 /// Longest time between looking a record up and reading it: a request's, generously.
@@ -105,6 +108,18 @@ pub enum ReadError {
         /// The kind asked for.
         expected: u8,
     },
+    /// A newer release wrote the record. It is no damage: that release reads it.
+    #[error(
+        "{path}: record {lsn} {what}, which this release does not know: a newer one wrote it; run that one, or restore a snapshot that this one took"
+    )]
+    TooNew {
+        /// What was asked for.
+        lsn: Lsn,
+        /// The segment.
+        path: PathBuf,
+        /// What is unknown of it.
+        what: String,
+    },
     /// The disk failed.
     #[error("cannot read {path}")]
     Io {
@@ -130,7 +145,7 @@ impl ReadError {
         match self {
             Self::Missing { .. } | Self::Gone { .. } | Self::Kind { .. } => Fault::Caller,
             Self::Lost { .. } | Self::Damaged { .. } => Fault::Damage,
-            Self::Io { .. } => Fault::Environment,
+            Self::Io { .. } | Self::TooNew { .. } => Fault::Environment,
             Self::Catalog { source } => source.fault(),
         }
     }
@@ -141,7 +156,7 @@ impl ReadError {
             Self::Lost { .. } | Self::Gone { .. } | Self::Damaged { .. } | Self::Kind { .. } | Self::Missing { .. } => {
                 true
             }
-            Self::Io { .. } | Self::Catalog { .. } => false,
+            Self::Io { .. } | Self::TooNew { .. } | Self::Catalog { .. } => false,
         }
     }
 }
@@ -190,6 +205,13 @@ struct Location {
     file: Option<Arc<dyn DiskFile>>,
 }
 
+/// A record that the disk does not read.
+pub(crate) struct Trouble {
+    lsn: Lsn,
+    location: Location,
+    pub(crate) error: ReadError,
+}
+
 impl Location {
     /// Tells whether another look finds the record elsewhere.
     fn is(&self, other: &Self) -> bool {
@@ -220,6 +242,8 @@ pub(crate) struct Log {
     pub(crate) last: AtomicU64,
     files: Mutex<HashMap<Lsn, Arc<dyn DiskFile>>>,
     damage: Mutex<Vec<Damage>>,
+    /// The record that the disk did not read, when that happened last.
+    failing: Mutex<Option<Lsn>>,
     retired: Mutex<Vec<Retired>>,
     /// Bytes of dead records by the first LSN of their segment, as far as known: what compaction chooses by.
     pub(crate) dead: Mutex<BTreeMap<Lsn, u64>>,
@@ -260,8 +284,9 @@ pub fn data_format(data_dir: &Path) -> io::Result<Option<u16>> {
         disk.open(&segment_path(&dir, first), false)?.read_at(&mut bytes, 0)?;
         let format = match SegmentHeader::check(&bytes) {
             HeaderCheck::TooNew { found, .. } => found,
-            // A damaged header says nothing of another format.
-            HeaderCheck::Good { .. } | HeaderCheck::Bad => FORMAT,
+            HeaderCheck::Good { header, .. } => header.format,
+            // A damaged one does not say; there is data, though.
+            HeaderCheck::Bad => *FORMATS.start(),
         };
         newest = newest.max(Some(format));
     }
@@ -365,6 +390,7 @@ impl Log {
             last: AtomicU64::new(0),
             files: Mutex::default(),
             damage: Mutex::default(),
+            failing: Mutex::default(),
             retired: Mutex::default(),
             dead: Mutex::default(),
             decompressors: Mutex::default(),
@@ -502,7 +528,7 @@ impl Log {
 
     fn new_header(&self, first: Lsn, now: UnixMillis) -> SegmentHeader {
         let (node, salt, epoch) = (self.node, self.salt, self.epoch);
-        SegmentHeader { node, first, created: now, salt, epoch, compacted: None }
+        SegmentHeader { format: FORMAT, node, first, created: now, salt, epoch, compacted: None }
     }
 
     /// Makes a created segment the last one.
@@ -549,9 +575,60 @@ impl Log {
         self.segments.read().iter().map(|segment| segment.end).sum()
     }
 
-    /// Damage found so far, at most [`DAMAGE_MAX`] places.
+    /// Damage found so far, at most [`DAMAGE_MAX`] places, and what the disk does not read now.
     pub(crate) fn damage(&self) -> Vec<Damage> {
-        self.damage.lock().clone()
+        let mut all = self.damage.lock().clone();
+        all.extend(self.trouble().map(|Trouble { lsn, location, .. }| Damage {
+            path: segment_path(&self.dir, location.segment),
+            offset: location.offset,
+            length: location.length,
+            records: Some((lsn, lsn)),
+            what: "the disk does not read it",
+        }));
+        all
+    }
+
+    /// Writes down which records are known to be damaged, for the next start: it reads an index file where a segment has one,
+    /// and would know nothing of them. A failure costs the next start that knowledge, until somebody asks for one of them.
+    pub(crate) fn note_damage(&self) {
+        let ranges: Vec<(u64, u64)> = self
+            .damage
+            .lock()
+            .iter()
+            .filter_map(|damage| damage.records.map(|(first, last)| (first.0, last.0)))
+            .collect();
+        let path = self.damage_path();
+        if ranges.is_empty() {
+            let _ = self.disk.remove(&path);
+        } else if let Ok(bytes) = serde_json::to_vec(&ranges) {
+            let _ = replace_file(&*self.disk, &path, &bytes);
+        }
+    }
+
+    /// Looks whether what an earlier run found damaged still is.
+    pub(crate) fn recall_damage(&self) {
+        let bytes = read_file(&*self.disk, &self.damage_path(), DAMAGE_BYTES_MAX).unwrap_or_default();
+        let ranges: Vec<(u64, u64)> = serde_json::from_slice(&bytes).unwrap_or_default();
+        let last = self.last().0;
+        let lsns = ranges.into_iter().flat_map(|(first, end)| first..=end.min(last));
+        for lsn in lsns.take(DAMAGE_MAX) {
+            // Reading puts it on the list.
+            let _ = self.read(Lsn(lsn));
+        }
+    }
+
+    fn damage_path(&self) -> PathBuf {
+        self.dir.with_file_name("views").join("damage.json")
+    }
+
+    /// What the disk did not read when it was asked last; `None` when it does by now: that is tried.
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        let lsn = (*self.failing.lock())?;
+        if let (Ok(location), Err(error @ ReadError::Io { .. })) = (self.locate(lsn), self.read(lsn)) {
+            return Some(Trouble { lsn, location, error });
+        }
+        self.failing.lock().take_if(|failing| *failing == lsn);
+        None
     }
 
     /// No segment holds the records from `first` to `last`.
@@ -687,7 +764,13 @@ impl Log {
             if again.is(&location) {
                 return Err(match flaw {
                     Flaw::Damaged(what) => self.damaged(lsn, &location, what),
-                    Flaw::Io(source) => ReadError::Io { path: segment_path(&self.dir, location.segment), source },
+                    Flaw::TooNew(what) => {
+                        ReadError::TooNew { lsn, path: segment_path(&self.dir, location.segment), what }
+                    }
+                    Flaw::Io(source) => {
+                        *self.failing.lock() = Some(lsn);
+                        ReadError::Io { path: segment_path(&self.dir, location.segment), source }
+                    }
                 });
             }
             location = again;
@@ -767,7 +850,10 @@ impl Log {
 
     fn check(lsn: Lsn, location: &Location, bytes: &[u8]) -> Result<FrameHeader, Flaw> {
         match FrameHeader::parse(bytes, location.salt) {
-            Some(header) if header.lsn == lsn => Ok(header),
+            Some(header) if header.lsn == lsn => match header.unknown() {
+                None => Ok(header),
+                Some(what) => Err(Flaw::TooNew(what)),
+            },
             Some(_) => Err(Flaw::Damaged("another record is in its place")),
             None => Err(Flaw::Damaged("no valid frame header")),
         }
@@ -847,6 +933,7 @@ impl Log {
 /// What is wrong with what was read, before it is known whether it was the right place.
 enum Flaw {
     Damaged(&'static str),
+    TooNew(String),
     Io(io::Error),
 }
 

@@ -17,7 +17,7 @@ use super::record::{
     kind,
 };
 use super::sealed::{Epoch, SealedSegment};
-use crate::base::{Clock, Digest, Lsn, NodeId, UnixMillis};
+use crate::base::{Clock, Digest, Lsn, NodeId, UnixMillis, with_causes};
 
 /// Something that a record changed, with all that a view needs to follow.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,6 +62,8 @@ pub struct Reader {
     pub(crate) log: Arc<Log>,
     pub(crate) catalog: Catalog,
     pub(crate) state: Mutex<WriterState>,
+    /// Bytes that a write leaves free on the file system.
+    pub(crate) reserve_bytes: u64,
     pub(crate) clock: Arc<dyn Clock>,
     /// Dropped after the catalog, which must not be open twice. `None` only on a disk in memory.
     pub(crate) _lock: Option<Lock>,
@@ -80,11 +82,18 @@ impl Reader {
         self.log.last()
     }
 
-    /// Whether the store takes writes. After a full disk the space is asked for anew, so that this turns good without
-    /// a write.
+    /// Whether the store takes writes. The space is asked for each time, so that a full disk shows before a write meets it, and
+    /// room again without one.
     #[must_use]
     pub fn state(&self) -> WriterState {
         let mut state = self.state.lock();
+        if *state == WriterState::Writable {
+            // Where it cannot be asked for, the write will tell.
+            return match self.log.disk.free_space(&self.log.dir) {
+                Ok(free) if free < self.reserve_bytes => WriterState::DiskFull { free, needed: self.reserve_bytes },
+                Ok(_) | Err(_) => WriterState::Writable,
+            };
+        }
         let has_room = match *state {
             WriterState::DiskFull { needed, .. } => {
                 self.log.disk.free_space(&self.log.dir).is_ok_and(|free| free >= needed)
@@ -105,7 +114,18 @@ impl Reader {
         self.log.bytes()
     }
 
-    /// Damage found since the store was opened, at most a thousand places.
+    /// Why records or the catalog cannot be read, in words; `None` when they can, as far as anybody knows. What failed is
+    /// tried again, so this turns good by itself.
+    #[must_use]
+    pub fn read_trouble(&self) -> Option<String> {
+        if self.catalog.has_failed() {
+            return Some("the catalog cannot be read; restart the node: it is made anew from the log".to_owned());
+        }
+        let trouble = self.log.trouble()?;
+        Some(format!("{}; the kernel's log says what is wrong with the disk", with_causes(&trouble.error)))
+    }
+
+    /// Damage found since the store was opened, at most a thousand places, and what the disk does not read now.
     #[must_use]
     pub fn damage(&self) -> Vec<Damage> {
         self.log.damage()
@@ -230,8 +250,13 @@ impl Reader {
     /// The answer kept for an idempotency key in the last 24 hours.
     pub fn remembered(&self, key: &str) -> Result<Option<Vec<u8>>, ReadError> {
         let Some(lsn) = self.catalog.ask(|catalog| catalog.remembered(key, self.clock.now()))? else { return Ok(None) };
+        self.answer(lsn).map(Some)
+    }
+
+    /// The answer whose record is at `lsn`.
+    pub(crate) fn answer(&self, lsn: Lsn) -> Result<Vec<u8>, ReadError> {
         match self.record(lsn, kind::ANSWER)? {
-            (_, Record::Answer { answer, .. }) => Ok(Some(answer)),
+            (_, Record::Answer { answer, .. }) => Ok(answer),
             (_, record) => Err(ReadError::Kind { lsn, found: record.kind(), expected: kind::ANSWER }),
         }
     }

@@ -134,6 +134,8 @@ pub(crate) mod kind {
     pub(crate) const DOCUMENT_PUT: u8 = 4;
     pub(crate) const DOCUMENT_DELETED: u8 = 5;
     pub(crate) const ANSWER: u8 = 6;
+    /// Every kind that this build knows.
+    pub(crate) const KNOWN: std::ops::RangeInclusive<u8> = COLLECTION_CREATED..=ANSWER;
 }
 
 /// Bytes that are not the record they should be.

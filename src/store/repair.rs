@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::disk::{Disk, RealDisk};
 use super::log::{ReadError, segment_firsts, segment_path};
-use super::{Reader, SegmentReport, check_segment};
+use super::{DocumentRecord, Reader, SegmentReport, check_segment};
 use crate::base::Lsn;
 
 /// Documents of a collection that are looked at between two questions to the catalog.
@@ -37,9 +37,7 @@ impl Reader {
                 let page = self.list(info.id, after.as_deref(), "", PAGE)?;
                 for (id, entry) in &page {
                     let lost = match self.document(entry.lsn) {
-                        Ok(document) => {
-                            Some(document.chunks.iter().filter(|chunk| self.log.read(chunk.lsn).is_err()).count())
-                        }
+                        Ok(document) => Some(self.unreadable_chunks(&document)?),
                         Err(error) if error.is_damage() => None,
                         Err(error) => return Err(error),
                     };
@@ -58,6 +56,19 @@ impl Reader {
             }
         }
         Ok(found)
+    }
+
+    /// How many chunks of a document are damaged.
+    fn unreadable_chunks(&self, document: &DocumentRecord) -> Result<usize, ReadError> {
+        let mut unreadable = 0;
+        for chunk in &document.chunks {
+            match self.log.read(chunk.lsn) {
+                Ok(_) => {}
+                Err(error) if error.is_damage() => unreadable += 1,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(unreadable)
     }
 
     /// The ranges of LSNs, as first and one past the last, of the sealed segments in which something is damaged or which

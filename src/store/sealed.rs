@@ -288,10 +288,11 @@ fn begin_epoch(log: &Path, before: &SegmentHeader, first: Lsn) -> io::Result<()>
 
 /// Carries out what [`schedule_swap`] wrote down, if anything; also the rest of it, after a crash in the middle.
 pub(super) fn carry_out_swap(data_dir: &Path) -> io::Result<()> {
-    let text = match fs::read_to_string(journal(data_dir)) {
+    let bytes = match fs::read(journal(data_dir)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        text => text.unwrap_or_default(),
+        bytes => bytes?,
     };
+    let text = String::from_utf8_lossy(&bytes);
     let swap = text.trim_end().split_once(' ').and_then(|(digest, text)| {
         (Digest::of(text.as_bytes()).to_string() == digest).then(|| serde_json::from_str::<Swap>(text).ok())?
     });
@@ -369,7 +370,7 @@ mod tests {
     fn create(writer: &mut super::super::Writer, name: &str) {
         let new =
             NewCollection { name: name.to_owned(), description: String::new(), model: String::new(), dimensions: 3 };
-        let request = WriteRequest { operations: vec![Operation::CreateCollection(new)] };
+        let request = WriteRequest { operations: vec![Operation::CreateCollection(new)], once: None };
         writer.commit(vec![request]).expect("committed");
     }
 

@@ -81,6 +81,7 @@ fn document(collection: CollectionId, id: &str, texts: &[&str]) -> NewDocument {
         media_type: "text/plain".to_owned(),
         expires_at: None,
         if_version: None,
+        unless_exists: false,
         chunks: texts
             .iter()
             .map(|text| NewChunk { range: 0..text.len() as u64, page: None, body: body(text) })
@@ -93,7 +94,14 @@ fn put(document: NewDocument) -> Operation {
 }
 
 fn request(operations: Vec<Operation>) -> WriteRequest {
-    WriteRequest { operations }
+    WriteRequest { operations, once: None }
+}
+
+/// A request that is to be done once; its answer is `answer`.
+fn once(key: &str, answer: &[u8], operations: Vec<Operation>) -> WriteRequest {
+    let answer = answer.to_vec();
+    let once = Once { key: key.to_owned(), compose: Arc::new(move |_, _| answer.clone()) };
+    WriteRequest { operations, once: Some(once) }
 }
 
 fn create(name: &str) -> Operation {

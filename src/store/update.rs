@@ -3,7 +3,7 @@
 //!
 //! An update collects its changes over the tree and applies them in one batch, together with the LSN they reach to.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::catalog::{
@@ -72,6 +72,24 @@ impl<'a> Update<'a> {
     pub(crate) fn document(&self, collection: CollectionId, id: &str) -> Result<Option<DocumentEntry>, CatalogError> {
         let value = self.get(&key::document(collection, id))?;
         Ok(value.map(|value| DocumentEntry::decode(&value)).transpose()?)
+    }
+
+    /// Ids of the documents of a source, in byte order.
+    pub(crate) fn source_documents(&self, collection: CollectionId, source: &str) -> Result<Vec<String>, CatalogError> {
+        let prefix = key::source_documents(collection, source);
+        let mut keys: BTreeSet<Vec<u8>> =
+            self.catalog.pairs(&prefix, &prefix, usize::MAX)?.into_iter().map(|(key, _)| key).collect();
+        for (key, value) in self.batch.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix)) {
+            match value {
+                Some(_) => keys.insert(key.clone()),
+                None => keys.remove(key),
+            };
+        }
+        let id = |key: &Vec<u8>| match std::str::from_utf8(&key[prefix.len()..]) {
+            Ok(id) => Ok(id.to_owned()),
+            Err(_) => Err(RecordError("source key is no text").into()),
+        };
+        keys.iter().map(id).collect()
     }
 
     /// The last version that was used for an id that no document has now; 0 when there never was one.

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use serde_json::{Value, json};
 
+use crate::door::{open_node, soon, status};
 use crate::node::{TestNode, assert_says, documents, list, outcomes, texts};
 use crate::pdf;
 
@@ -162,6 +163,65 @@ fn a_repeated_key_repeats_the_answer_and_writes_nothing() {
     node.restart();
     assert_eq!(node.call("add_documents", arguments), first, "the key survives a crash");
     node.refusal("fetch", json!({"id": "notes/a"}));
+}
+
+#[test]
+fn a_document_that_is_to_be_skipped_is_kept_also_within_one_call_and_at_once() {
+    let node = TestNode::start();
+    let add = |texts: &[String]| {
+        let documents: Vec<Value> = texts.iter().map(|text| json!({"id": "a", "text": text})).collect();
+        let arguments = json!({"collection": "notes", "on_conflict": "skip", "documents": documents});
+        node.call("add_documents", arguments)
+    };
+    let twice = add(&["First.".to_owned(), "Second.".to_owned()]);
+    assert_eq!(texts(&twice["documents"], "status"), ["created", "unchanged"]);
+    assert_eq!(node.call("fetch", json!({"id": "notes/a"}))["text"], "First.");
+    node.call("delete_documents", json!({"ids": ["notes/a"]}));
+    let created: u64 = std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..8)
+            .map(|caller| {
+                let add = &add;
+                scope.spawn(move || add(&[format!("From {caller}.")])["created"].as_u64().expect("a count"))
+            })
+            .collect();
+        calls.into_iter().map(|call| call.join().expect("a call")).sum()
+    });
+    assert_eq!(created, 1, "one of them came first, and the others kept what it wrote");
+    assert_eq!(node.call("fetch", json!({"id": "notes/a"}))["version"], 2);
+}
+
+#[test]
+fn a_key_belongs_to_its_caller_and_its_collection() {
+    let node = open_node();
+    let first = node.token.clone().expect("shown at the first start");
+    let made = node.cairn_json(&["token", "create", "laptop", "--json"]);
+    let laptop = made["token"].as_str().expect("shown this once").to_owned();
+    soon("the new token", || status(&node, &laptop) == 200);
+    let add = |token: &str, collection: &str, text: &str| {
+        let arguments = json!({
+            "collection": collection, "idempotency_key": "1", "documents": [{"id": text, "text": text}],
+        });
+        let (url, bearer) = (format!("{}/v1/tools/add_documents", node.base()), format!("Bearer {token}"));
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        let answer = node.request("POST", &url, &headers, Some(arguments.to_string().as_bytes()));
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        texts(&answer.json()["documents"], "id")
+    };
+    assert_eq!(add(&first, "notes", "one"), ["notes/one"]);
+    assert_eq!(add(&laptop, "notes", "two"), ["notes/two"], "another client counts from 1 too");
+    assert_eq!(add(&first, "other", "three"), ["other/three"]);
+    assert_eq!(add(&first, "notes", "four"), ["notes/one"]);
+    assert_eq!(add(&laptop, "notes", "five"), ["notes/two"]);
+}
+
+#[test]
+fn a_key_that_cannot_be_kept_is_refused() {
+    let node = TestNode::start();
+    for key in ["".to_owned(), "k".repeat(257)] {
+        let arguments =
+            json!({"collection": "notes", "idempotency_key": key, "documents": [{"id": "a", "text": "One."}]});
+        assert_says(&node.refusal("add_documents", arguments), &["idempotency_key", "1 to 256"]);
+    }
 }
 
 #[test]

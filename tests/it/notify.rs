@@ -120,7 +120,7 @@ fn a_restore_is_told_as_a_reload() {
 }
 
 /// Threads of a process that answer requests: tokio's workers have the name that the program gives them.
-fn workers(process: u32) -> Vec<i32> {
+pub fn workers(process: u32) -> Vec<i32> {
     let folder = format!("/proc/{process}/task");
     let tasks = fs::read_dir(&folder).expect("it runs").map(|task| task.expect("readable").path());
     let is_worker = |task: &Path| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "cairn");
@@ -129,10 +129,10 @@ fn workers(process: u32) -> Vec<i32> {
 }
 
 /// Halts single threads of a child, as a debugger does, while the others go on. They go on when this is dropped.
-struct Halted(Vec<i32>);
+pub struct Halted(Vec<i32>);
 
 impl Halted {
-    fn halt(threads: Vec<i32>) -> Self {
+    pub fn halt(threads: Vec<i32>) -> Self {
         for &thread in &threads {
             let none = std::ptr::null_mut::<libc::c_void>();
             let mut status = 0;

@@ -14,6 +14,10 @@ use super::ranking::{self, Word};
 use super::{Fields, LANGUAGE_SHARE, LexicalHit, Payload, WordCache, filtering, spelling};
 use crate::base::Lsn;
 
+/// Unknown words of a query whose neighbours are looked for: each look costs a walk through the dictionary, and a query in
+/// which more are misspelled is none.
+const GUESSES_MAX: usize = 8;
+
 /// A term of a query that the collection knows.
 struct Weighed {
     term: String,
@@ -135,8 +139,9 @@ impl LexicalSearcher {
             return Ok(Vec::new());
         }
         let mut terms = Vec::new();
+        let mut guesses = GUESSES_MAX;
         for word in analysis::query_words(query, &self.languages) {
-            self.known_terms(&word, &mut terms)?;
+            self.known_terms(&word, &mut guesses, &mut terms)?;
         }
         terms.sort_by(|left, right| right.weight.total_cmp(&left.weight));
         terms.truncate(ranking::WORDS_MAX);
@@ -147,14 +152,18 @@ impl LexicalSearcher {
     }
 
     /// The terms of a word that the collection knows; of one that it does not, the nearest that it does.
-    fn known_terms(&self, word: &QueryWord, terms: &mut Vec<Weighed>) -> Result<(), TantivyError> {
+    ///
+    /// * `guesses`: unknown words for which the nearest may still be looked for.
+    fn known_terms(&self, word: &QueryWord, guesses: &mut usize, terms: &mut Vec<Weighed>) -> Result<(), TantivyError> {
         let known = terms.len();
         for term in &word.terms {
             terms.extend(self.known_term(term, 1.0)?);
         }
         if terms.len() == known
-            && let Some(text) = word.terms.first()
+            && *guesses > 0
+            && let Some(text) = word.terms.first().filter(|text| spelling::is_guessed(text))
         {
+            *guesses -= 1;
             for (nearest, share) in spelling::nearest(&self.searcher, self.fields.text, text)? {
                 terms.extend(self.known_term(&nearest, share)?);
             }

@@ -17,10 +17,10 @@ const WEIGHT_PER_EDIT: f32 = 0.5;
 /// The most frequent terms among the nearest to `word`, with the weight of each: 0.5 for one edit, 0.25 for two.
 /// A swap of two neighbouring letters is one edit. Empty for short words and for words with digits, which are names.
 pub(super) fn nearest(searcher: &Searcher, field: Field, word: &str) -> Result<Vec<(String, f32)>, TantivyError> {
-    let length = word.chars().count();
-    if length < WORD_CHARS_MIN || !word.chars().all(char::is_alphabetic) {
+    if !is_guessed(word) {
         return Ok(Vec::new());
     }
+    let length = word.chars().count();
     for edits in 1..=if length >= TWO_EDITS_CHARS_MIN { 2 } else { 1 } {
         let automaton = Spelling(LevenshteinAutomatonBuilder::new(edits, true).build_dfa(word));
         let mut found: std::collections::BTreeMap<Vec<u8>, u64> = std::collections::BTreeMap::new();
@@ -43,6 +43,11 @@ pub(super) fn nearest(searcher: &Searcher, field: Field, word: &str) -> Result<V
         }
     }
     Ok(Vec::new())
+}
+
+/// Whether a word has neighbours that it may have been meant for.
+pub(super) fn is_guessed(word: &str) -> bool {
+    word.chars().count() >= WORD_CHARS_MIN && word.chars().all(char::is_alphabetic)
 }
 
 struct Spelling(DFA);

@@ -182,10 +182,14 @@ impl VectorManifest {
 
     /// A number greater than that of any file of the module, so that a new file never takes an old one's name.
     pub(super) fn next_number(dir: &Path) -> Result<u64, DiskError> {
-        let entries = std::fs::read_dir(dir).map_err(DiskError::of("list", dir))?;
-        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        let number = |name: String| name.strip_suffix(".bin")?.rsplit_once('-')?.1.parse::<u64>().ok();
-        Ok(names.filter_map(number).max().unwrap_or(0).saturating_add(1))
+        let number = |name: &str| name.strip_suffix(".bin")?.rsplit_once('-')?.1.parse::<u64>().ok();
+        let mut greatest = 0;
+        for entry in std::fs::read_dir(dir).map_err(DiskError::of("list", dir))? {
+            let name = entry.map_err(DiskError::of("list", dir))?.file_name();
+            // Other names are none of ours.
+            greatest = name.to_str().and_then(number).map_or(greatest, |number| number.max(greatest));
+        }
+        Ok(greatest.saturating_add(1))
     }
 }
 

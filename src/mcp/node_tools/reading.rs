@@ -10,9 +10,9 @@ use super::super::direct::Rendered;
 use super::super::{Place, ToolError, UNKNOWN_CURSOR};
 use super::inputs::cursor;
 use super::shapes::{summary, url_of};
-use crate::base::NodeId;
-use crate::collection::{CollectionInfo, DocumentEntry, DocumentRecord, Library, PassageKey};
-use crate::retrieval::{self, Filter, Retrieval, SearchError, estimate_tokens, shown_metadata};
+use crate::base::{Fault, Lsn, NodeId};
+use crate::collection::{CollectionInfo, DocumentEntry, DocumentRecord, Library, PassageKey, ReadError};
+use crate::retrieval::{self, Filter, Retrieval, SearchError, estimate_tokens, prefix_within, shown_metadata};
 
 /// Tokens of a fetch when the caller does not say.
 const FETCH_TOKENS: usize = 8_000;
@@ -212,7 +212,11 @@ impl Reading {
     ) -> Result<answers::FetchAnswer, ToolError> {
         let std::ops::Range { start: first, end: last } = passages;
         let total = document.chunks.len();
-        let text = self.library.passages().text(document, first..last).map_err(SearchError::from)?;
+        let mut text = self.library.passages().text(document, first..last).map_err(SearchError::from)?;
+        // Earlier releases let a passage of few tokens be of any length.
+        let fits = prefix_within(&text, retrieval::TOKENS_MAX);
+        let is_cut = fits < text.len();
+        text.truncate(fits);
         let range = [document.chunks[first].range.start, document.chunks[last - 1].range.end];
         Ok(answers::FetchAnswer {
             id: place.to_string(),
@@ -228,7 +232,7 @@ impl Reading {
             passages: [first, last],
             passages_total: total,
             metadata: shown_metadata(&document.metadata),
-            truncated: last - first < total,
+            truncated: is_cut || last - first < total,
             next_cursor: (last < total).then(|| last.to_string()),
         })
     }
@@ -342,11 +346,19 @@ impl Reading {
         next_cursor: Option<String>,
     ) -> Result<answers::ListDocumentsAnswer, ToolError> {
         let mut documents = Vec::with_capacity(entries.len());
+        let mut unreadable = Vec::new();
         for (id, entry) in entries {
-            let document = match self.library.passages().document(entry.lsn) {
-                Ok(document) => document,
+            let document = match self.document_of(info, &id, entry.lsn) {
+                Ok(Some(document)) => document,
+                Ok(None) => continue,
+                // A disk that does not read would make a short list of any.
+                Err(error) if error.fault() == Fault::Environment => return Err(SearchError::from(error).into()),
                 Err(error) => {
                     tracing::error!(%error, id, "a document's record cannot be read");
+                    unreadable.push(answers::Unreadable {
+                        id: Place { collection: info.name.clone(), document: id, passage: None }.to_string(),
+                        reason: error.to_string(),
+                    });
                     continue;
                 }
             };
@@ -365,6 +377,18 @@ impl Reading {
                 expires_at: document.expires_at.map(|time| time.to_string()),
             });
         }
-        Ok(answers::ListDocumentsAnswer { collection: info.name.clone(), documents, next_cursor })
+        Ok(answers::ListDocumentsAnswer { collection: info.name.clone(), documents, unreadable, next_cursor })
+    }
+
+    /// The record of a document that was listed; `None` when it was deleted since.
+    fn document_of(&self, info: &CollectionInfo, id: &str, lsn: Lsn) -> Result<Option<Arc<DocumentRecord>>, ReadError> {
+        match self.library.passages().document(lsn) {
+            // It was replaced, and its record cleared out of the log, since it was listed.
+            Err(ReadError::Gone { .. }) => {
+                let now = self.library.lookup(info.id, id)?;
+                now.map(|entry| self.library.passages().document(entry.lsn)).transpose()
+            }
+            found => found.map(Some),
+        }
     }
 }

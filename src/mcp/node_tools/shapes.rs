@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::super::answers::{self, GpuCollection, GpuStatus, rounded};
 use super::super::{Place, ToolAnswer, ToolError};
-use crate::base::NodeId;
+use crate::base::{NodeId, with_causes};
 use crate::collection::{CollectionInfo, DeviceState, DocumentRecord, Library, Verdict};
 use crate::collection::{DocumentOutcome, DocumentStatus, WriteError};
 use crate::retrieval::{Hit, SearchError, shown_metadata};
@@ -22,7 +22,7 @@ pub(super) fn document_result(collection: &str, outcome: &DocumentOutcome) -> an
         DocumentStatus::Updated => ("updated", None),
         DocumentStatus::Unchanged => ("unchanged", None),
         DocumentStatus::Deleted => ("deleted", None),
-        DocumentStatus::Failed(error) => ("failed", Some(error.to_string())),
+        DocumentStatus::Failed(error) => ("failed", Some(with_causes(error))),
     };
     answers::DocumentResult {
         id: format!("{collection}/{}", outcome.id),
@@ -130,11 +130,14 @@ impl From<SearchError> for ToolError {
         let code = match &error {
             SearchError::NoSuchCollection { .. } | SearchError::NoSuchDocument { .. } => "not_found",
             SearchError::EmptyQuery | SearchError::OutOfRange { .. } => "bad_argument",
-            SearchError::Lexical(_) | SearchError::Embed(_) | SearchError::Read(_) | SearchError::Model(_) => {
-                "internal"
-            }
+            SearchError::Lexical(_)
+            | SearchError::Embed(_)
+            | SearchError::Read(_)
+            | SearchError::Model(_)
+            | SearchError::Dimensions { .. }
+            | SearchError::NoIndex { .. } => "internal",
         };
-        Self { code, message: error.to_string(), fault }
+        Self { code, message: with_causes(&error), fault }
     }
 }
 
@@ -146,12 +149,12 @@ impl From<WriteError> for ToolError {
             WriteError::CollectionExists { .. } | WriteError::Conflict { .. } => "conflict",
             WriteError::BadName { .. } | WriteError::NoSuchModel { .. } | WriteError::Prepare(_) => "bad_argument",
             WriteError::Commit(error) if error.is_passing() => "overloaded",
-            WriteError::Commit(_) => "read_only",
+            WriteError::Commit(_) | WriteError::Broken { .. } => "read_only",
             WriteError::Read(_) | WriteError::Embed(_) => "internal",
             WriteError::NotVisible { .. } => "not_visible",
             WriteError::Stopping => "overloaded",
         };
-        Self { code, message: error.to_string(), fault }
+        Self { code, message: with_causes(&error), fault }
     }
 }
 

@@ -6,17 +6,42 @@ use super::NodeTools;
 use super::inputs::{input, media_type_of};
 use super::reading::PAGE_MAX;
 use super::shapes::{answer, document_result, write_answer};
-use crate::base::Fault;
-use crate::collection::{Body, Conflict, DocumentInput, DocumentStatus, MediaType};
+use crate::auth::Principal;
+use crate::base::{Fault, Lsn};
+use crate::collection::{Body, Conflict, DocumentInput, DocumentOutcome, DocumentStatus, MediaType};
 use crate::retrieval::{SearchError, shown_metadata};
 
 /// Documents in one call.
 const DOCUMENTS_MAX: usize = 1_000;
+/// Longest idempotency key, in bytes.
+const KEY_BYTES_MAX: usize = 256;
+
+/// What an answer is kept under: another caller's key, and one for another collection, is another key.
+fn answer_key(principal: Principal, collection: &str, key: &str) -> Result<String, ToolError> {
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        let found = key.len();
+        return Err(ToolError::bad_argument(format!(
+            "idempotency_key has {found} bytes, expected 1 to {KEY_BYTES_MAX}: a UUID does"
+        )));
+    }
+    Ok(format!("{:016x}/{collection}/{key}", principal.tag()))
+}
+
+/// An answer that was kept.
+fn repeated(answer: &[u8]) -> Result<ToolAnswer, ToolError> {
+    let structured = serde_json::from_slice(answer).map_err(|error| ToolError {
+        code: "internal",
+        message: format!("the answer kept for this idempotency_key cannot be read: {error}; give another key"),
+        fault: Fault::Damage,
+    })?;
+    Ok(ToolAnswer::new(structured))
+}
 
 impl NodeTools {
     pub(super) async fn add_documents(
         &self,
         given: arguments::AddDocuments,
+        principal: Principal,
         progress: &dyn Progress,
     ) -> Result<ToolAnswer, ToolError> {
         if given.documents.is_empty() || given.documents.len() > DOCUMENTS_MAX {
@@ -25,20 +50,13 @@ impl NodeTools {
                 "documents has {found} entries, expected 1 to {DOCUMENTS_MAX}"
             )));
         }
-        let key = given.idempotency_key.as_ref().map(|key| format!("{}/{key}", given.collection));
-        // Calls with a key go one after another, so that of two at once the second gets the first one's answer.
-        let _turn = match &key {
-            Some(_) => Some(self.keyed_writes.lock().await),
-            None => None,
-        };
-        let remembered = match &key {
-            Some(key) => self.library.reader().remembered(key).map_err(SearchError::from)?,
-            None => None,
-        };
-        if let Some(answer) = remembered
-            && let Ok(structured) = serde_json::from_slice(&answer)
+        let key =
+            given.idempotency_key.as_deref().map(|key| answer_key(principal, &given.collection, key)).transpose()?;
+        // Before the documents are read, and before a collection is made for them.
+        if let Some(key) = &key
+            && let Some(answer) = self.library.reader().remembered(key).map_err(SearchError::from)?
         {
-            return Ok(ToolAnswer::new(structured));
+            return repeated(&answer);
         }
         let (info, collection_created) = self.library.ensure_collection(&given.collection).await?;
         let total = given.documents.len() as u64;
@@ -51,25 +69,35 @@ impl NodeTools {
                 Err((id, error)) => refused.push((place, id, error)),
             }
         }
-        let (outcomes, lsn) = self.library.add(&info.name, inputs).await?;
+        let collection = info.name.clone();
+        let compose = move |outcomes: Vec<DocumentOutcome>, lsn: Lsn| {
+            let mut results: Vec<answers::DocumentResult> =
+                outcomes.iter().map(|outcome| document_result(&collection, outcome)).collect();
+            for (place, id, error) in &refused {
+                let result = answers::DocumentResult {
+                    id: format!("{collection}/{id}"),
+                    status: "failed".to_owned(),
+                    version: None,
+                    passages: 0,
+                    error: Some(error.message.clone()),
+                };
+                results.insert((*place).min(results.len()), result);
+            }
+            write_answer(collection.clone(), results, lsn.0, collection_created)
+        };
+        let written = match key {
+            None => {
+                let (outcomes, lsn) = self.library.add(&info.name, inputs).await?;
+                answer(compose(outcomes, lsn))
+            }
+            Some(key) => {
+                let as_text =
+                    move |outcomes, lsn| serde_json::to_vec(&compose(outcomes, lsn)).expect("answers are plain data");
+                repeated(&self.library.add_once(&info.name, inputs, key, as_text).await?)
+            }
+        };
         progress.report(total, total, "written");
-        let mut results: Vec<answers::DocumentResult> =
-            outcomes.iter().map(|outcome| document_result(&info.name, outcome)).collect();
-        for (place, id, error) in refused {
-            let result = answers::DocumentResult {
-                id: format!("{}/{id}", info.name),
-                status: "failed".to_owned(),
-                version: None,
-                passages: 0,
-                error: Some(error.message),
-            };
-            results.insert(place.min(results.len()), result);
-        }
-        let written = answer(write_answer(info.name.clone(), results, lsn.0, collection_created))?;
-        if let Some(key) = key {
-            self.library.remember(key, written.text.clone().into_bytes()).await?;
-        }
-        Ok(written)
+        written
     }
 
     pub(super) async fn update_document(

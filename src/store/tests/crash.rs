@@ -194,6 +194,38 @@ fn a_failure_of_any_one_call_loses_nothing_acknowledged() {
 }
 
 #[test]
+fn a_crash_leaves_a_write_with_its_answer_or_neither() {
+    // Wherever the append is torn, and whatever the disk kept of it.
+    let (mut with, mut without) = (0, 0);
+    for call in 0..4 {
+        for kept in 0..64_u32 {
+            let disk = MemDisk::new();
+            let (mut writer, _, _) = open_mem(&disk).expect("opened");
+            let collection = new_collection(&mut writer, "docs");
+            let long = "pad ".repeat(400);
+            let add = || once("key", &[7; 900], vec![put(document(collection, "a", &["x", &long]))]);
+            disk.fail_at(call, Failure::Io);
+            let is_acknowledged = writer.commit(vec![add()]).is_ok();
+            let mut bit = 0;
+            let disk = disk.power_cut(|| {
+                bit += 1;
+                kept >> (bit % 6) & 1 == 1
+            });
+            let (mut writer, reader, _) = open_mem(&disk).expect("opened");
+            let is_there = reader.lookup(collection, "a").expect("looked up").is_some();
+            assert_eq!(reader.remembered("key").expect("asked").is_some(), is_there, "call {call}, kept {kept:06b}");
+            assert!(is_there || !is_acknowledged);
+            // The retry is answered as the first one would have been.
+            let retry = writer.commit(vec![add()]).expect("committed");
+            assert_eq!(retry.answers[0].as_deref(), Some(&[7; 900][..]));
+            assert_eq!(retry.outcomes[0].is_empty(), is_there);
+            *(if is_there { &mut with } else { &mut without }) += 1;
+        }
+    }
+    assert!(with > 0 && without > 0, "{with} {without}");
+}
+
+#[test]
 fn an_append_whose_sync_failed_is_written_again_before_the_next_one() {
     let disk = MemDisk::new();
     let (mut writer, _, _) = open_mem(&disk).expect("opened");
@@ -216,7 +248,7 @@ fn small_log() -> (MemDisk, Vec<Change>) {
     for id in ["a", "b", "c"] {
         let text = format!("{id} {}", "filler".repeat(60));
         run(&mut writer, put(document(collection, id, &[&text, "shared", &long])));
-        run(&mut writer, Operation::RememberAnswer { key: id.to_owned(), answer: vec![7; 900] });
+        writer.commit(vec![once(id, &[7; 900], Vec::new())]).expect("committed");
     }
     run(&mut writer, put(document(collection, "a", &["new"])));
     run(&mut writer, Operation::DeleteDocument { collection, id: "b".to_owned(), if_version: None });

@@ -144,19 +144,81 @@ fn listings_are_paged_in_order() {
 }
 
 #[test]
+fn a_document_that_is_to_stay_stays() {
+    let (mut writer, reader, collection) = memory();
+    let unless_exists = |text: &str| {
+        let mut new = document(collection, "a", &[text]);
+        new.unless_exists = true;
+        put(new)
+    };
+    // Twice in one request, then in two requests of one group, then once more.
+    let first = request(vec![unless_exists("one"), unless_exists("two")]);
+    let committed = writer.commit(vec![first, request(vec![unless_exists("three")])]).expect("committed");
+    let kept = Outcome::Kept { version: 1, chunks: 1 };
+    assert!(matches!(committed.outcomes[0][0], Outcome::Created { version: 1, .. }));
+    assert_eq!((&committed.outcomes[0][1], &committed.outcomes[1][0]), (&kept, &kept));
+    assert_eq!(run(&mut writer, unless_exists("four")), kept);
+    let lsn = reader.lookup(collection, "a").expect("looked up").expect("there").lsn;
+    let chunk = reader.document(lsn).expect("read").chunks[0].lsn;
+    assert_eq!(reader.chunk(chunk).expect("read").text, "one");
+}
+
+#[test]
+fn what_a_source_lost_is_decided_with_the_write() {
+    let (mut writer, reader, collection) = memory();
+    let sync = |ids: &[&str]| {
+        let of_source = |id: &&str| {
+            let mut new = document(collection, id, &[id]);
+            new.source = Some("list".to_owned());
+            put(new)
+        };
+        let keep = ids.iter().map(|&id| id.to_owned()).collect();
+        let rest = Operation::DeleteFromSource { collection, source: "list".to_owned(), keep };
+        request(ids.iter().map(of_source).chain([rest]).collect())
+    };
+    // Two syncs of one file in one group: neither could have seen the other's documents before.
+    let committed = writer.commit(vec![sync(&["a", "b"]), sync(&["b", "c"])]).expect("committed");
+    let deleted = |ids: &[&str]| Outcome::DeletedFromSource { ids: ids.iter().map(|&id| id.to_owned()).collect() };
+    assert_eq!(committed.outcomes[0][2], deleted(&[]));
+    assert_eq!(committed.outcomes[1][2], deleted(&["a"]));
+    let left = reader.list_source(collection, "list", None, 9).expect("listed");
+    assert_eq!(left.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), ["b", "c"]);
+}
+
+#[test]
+fn a_request_is_done_once_for_its_key() {
+    let (mut writer, reader, collection) = memory();
+    let add = |text: &str| {
+        let compose = |outcomes: &[Outcome], lsn: Lsn| format!("{outcomes:?} {lsn}").into_bytes();
+        let once = Once { key: "k".to_owned(), compose: Arc::new(compose) };
+        WriteRequest { operations: vec![put(document(collection, "a", &[text]))], once: Some(once) }
+    };
+    let committed = writer.commit(vec![add("one"), add("two")]).expect("committed");
+    assert_eq!(committed.outcomes[1], [], "not done again, not even within one group");
+    assert_eq!(committed.answers[0], committed.answers[1]);
+    let again = writer.commit(vec![add("three")]).expect("committed");
+    assert_eq!((&again.answers[0], &again.changes[..]), (&committed.answers[0], &[][..]));
+    assert_eq!(reader.remembered("k").expect("asked"), committed.answers[0]);
+    assert_eq!(reader.lookup(collection, "a").expect("looked up").expect("there").version, 1);
+}
+
+#[test]
 fn answers_are_remembered_for_a_day() {
     let disk = MemDisk::new();
     let clock = TestClock::at(1_000);
     let config = Config { clock: clock.clone(), ..config(Path::new("/data")) };
     let (mut writer, reader, _) = open_on(Arc::new(disk), None, config, None, CatalogPlace::Memory).expect("opened");
-    let remember = |key: &str| Operation::RememberAnswer { key: key.to_owned(), answer: key.as_bytes().to_vec() };
-    assert_eq!(run(&mut writer, remember("one")), Outcome::Remembered);
-    run(&mut writer, remember("one"));
+    let mut remember = |key: &str, answer: &[u8]| {
+        let committed = writer.commit(vec![once(key, answer, Vec::new())]).expect("committed");
+        committed.answers.into_iter().next().flatten().expect("an answer")
+    };
+    assert_eq!(remember("one", b"one"), b"one");
+    assert_eq!(remember("one", b"another"), b"one", "the first answer, as long as it is kept");
     let answer = |key| reader.remembered(key).expect("asked");
     assert_eq!((answer("one"), answer("two")), (Some(b"one".to_vec()), None));
     clock.0.store(1_000 + catalog::ANSWER_LIFETIME_MS, Ordering::SeqCst);
     assert_eq!(answer("one"), None);
-    run(&mut writer, remember("two"));
+    assert_eq!(remember("two", b"two"), b"two");
     assert_eq!(reader.catalog.pairs(b"t", b"t", 9).expect("scanned").len(), 1, "the old one is gone");
     assert_eq!(reader.catalog.pairs(b"r", b"r", 9).expect("scanned").len(), 1);
 }
@@ -187,6 +249,10 @@ fn a_full_disk_is_refused_before_it_is_reached_and_writing_resumes() {
     .expect("opened");
     let collection = new_collection(&mut writer, "docs");
     disk.set_free((1 << 20) - 1);
+    assert!(
+        matches!(reader.state(), WriterState::DiskFull { needed, .. } if needed == 1 << 20),
+        "before anybody writes"
+    );
     let error = writer.commit(vec![request(vec![put(document(collection, "a", &["x"]))])]).expect_err("full");
     assert!(matches!(error, CommitError::DiskFull { .. }), "{error}");
     assert!(matches!(reader.state(), WriterState::DiskFull { .. }));
@@ -208,4 +274,39 @@ fn a_replay_yields_the_changes_that_the_commits_gave() {
     assert_eq!(changes(&reader)[1..], given);
     let middle = given[2].lsn;
     assert_eq!(reader.changes_after(middle).map(|change| change.expect("read")).collect::<Vec<_>>(), given[3..]);
+}
+
+#[test]
+fn a_record_of_a_newer_release_is_refused_by_name_and_is_no_damage() {
+    for (kind, flags, words) in [(9, 0, "is of kind 9"), (0, 0x10, "has the flags 0x10")] {
+        let disk = MemDisk::new();
+        let (mut writer, reader, _) = open_mem(&disk).expect("opened");
+        let collection = new_collection(&mut writer, "docs");
+        run(&mut writer, put(document(collection, "a", &["x"])));
+        run(&mut writer, put(document(collection, "b", &["y"])));
+        let lsn = reader.lookup(collection, "a").expect("looked up").expect("there").lsn;
+        let path = log::segment_path(&reader.log.dir, Lsn(1));
+        let bytes = disk::read_file(&disk, &path, 1 << 20).expect("read");
+        let parse = |at: &usize| frame::FrameHeader::parse(&bytes[*at..], reader.log.salt);
+        let at =
+            (0..bytes.len()).step_by(8).find(|at| parse(at).is_some_and(|header| header.lsn == lsn)).expect("in it");
+        let mut header = parse(&at).expect("a header");
+        (header.kind, header.flags) = (if kind == 0 { header.kind } else { kind }, header.flags | flags);
+        disk.open(&path, true).expect("there").write_at(&header.encode(reader.log.salt), at as u64).expect("written");
+
+        let refusal = reader.document(lsn).expect_err("it is not known");
+        assert!(matches!(refusal, ReadError::TooNew { .. }), "{refusal:?}");
+        assert!(
+            refusal.to_string().contains(words) && refusal.to_string().contains("a newer one wrote it"),
+            "{refusal}"
+        );
+        assert_eq!(reader.damage(), []);
+        let last = reader.changes_after(Lsn::ZERO).last().expect("changes");
+        assert!(matches!(last, Err(ReadError::TooNew { .. })), "nothing comes after what is not understood");
+        match open_mem(&disk) {
+            Err(OpenError::Replay { source: ReadError::TooNew { .. } }) => {}
+            other => panic!("{:?}", other.map(|(_, _, report)| report)),
+        }
+        assert_eq!(disk::read_file(&disk, &path, 1 << 20).expect("read").len(), bytes.len(), "nothing was cut off");
+    }
 }

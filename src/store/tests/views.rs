@@ -226,6 +226,7 @@ enum Step {
     Delete { collection: usize, id: u8 },
     Create(u8),
     DeleteCollection(usize),
+    DeleteFromSource { collection: usize, source: u8, keep: Vec<u8> },
     Answer(u8),
     EndOfGroup,
 }
@@ -237,14 +238,16 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => (0..3_usize, 0..5_u8).prop_map(|(collection, id)| Step::Delete { collection, id }),
         2 => (0..3_u8).prop_map(Step::Create),
         1 => (0..3_usize).prop_map(Step::DeleteCollection),
+        1 => (0..3_usize, 0..2_u8, vec(0..5_u8, 0..3))
+            .prop_map(|(collection, source, keep)| Step::DeleteFromSource { collection, source, keep }),
         1 => any::<u8>().prop_map(Step::Answer),
         3 => Just(Step::EndOfGroup),
     ]
 }
 
-fn operation(step: Step, collections: &[CollectionId]) -> Option<Operation> {
+fn step_request(step: Step, collections: &[CollectionId]) -> Option<WriteRequest> {
     let pick = |index: usize| collections.get(index % collections.len().max(1)).copied();
-    Some(match step {
+    let operation = match step {
         Step::Put { collection, id, texts, source, expires } => {
             let texts: Vec<String> = texts.iter().map(|text| format!("text {text}")).collect();
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
@@ -259,9 +262,15 @@ fn operation(step: Step, collections: &[CollectionId]) -> Option<Operation> {
         }
         Step::Create(name) => create(&format!("c{name}")),
         Step::DeleteCollection(index) => Operation::DeleteCollection { collection: pick(index)? },
-        Step::Answer(key) => Operation::RememberAnswer { key: format!("k{key}"), answer: vec![key] },
+        Step::DeleteFromSource { collection, source, keep } => Operation::DeleteFromSource {
+            collection: pick(collection)?,
+            source: format!("s{source}"),
+            keep: keep.into_iter().map(|id| format!("d{id}")).collect(),
+        },
+        Step::Answer(key) => return Some(once(&format!("k{key}"), &[key], Vec::new())),
         Step::EndOfGroup => return None,
-    })
+    };
+    Some(request(vec![operation]))
 }
 
 proptest! {
@@ -276,8 +285,8 @@ proptest! {
         let mut given = changes(&reader);
         let mut group = Vec::new();
         for step in steps.into_iter().chain([Step::EndOfGroup]) {
-            match operation(step, &collections) {
-                Some(operation) => group.push(request(vec![operation])),
+            match step_request(step, &collections) {
+                Some(request) => group.push(request),
                 None => {
                     given.extend(writer.commit(std::mem::take(&mut group)).expect("committed").changes);
                     let alive: Vec<CollectionId> = reader.collections().iter().map(|info| info.id).collect();

@@ -1,0 +1,235 @@
+//! Ranking: what each half finds in each collection, fused.
+//!
+//! A half that cannot answer for a collection is left out with its reason; only when nothing answers is that an error.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{Ahead, Candidate, Filter, Fusion, Mode, Ranked, Retrieval, SearchError, fuse};
+use crate::base::{Lsn, with_causes};
+use crate::collection::{PassageKey, Searcher};
+use crate::index::lexical::Passages;
+
+/// Reasons that one answer gives at most: the first ones say enough.
+const REASONS_MAX: usize = 4;
+
+/// What a ranking looks for.
+pub(super) enum Target<'a> {
+    /// The words and meaning of a text.
+    Text(&'a str),
+    /// The neighbours of a passage.
+    Embedding(Vec<f32>),
+}
+
+/// Everything a ranking found.
+pub(super) struct Ranking {
+    pub(super) ranked: Vec<Ranked>,
+    pub(super) mode_used: Mode,
+    pub(super) reasons: Reasons,
+    pub(super) lsn: Lsn,
+}
+
+/// Why an answer is less than what was asked for, each reason once.
+#[derive(Debug, Default)]
+pub(super) struct Reasons(Vec<String>);
+
+impl Reasons {
+    pub(super) fn add(&mut self, reason: String) {
+        if self.0.len() < REASONS_MAX && !self.0.contains(&reason) {
+            self.0.push(reason);
+        }
+    }
+
+    /// In words; `None` when there is none.
+    pub(super) fn text(&self) -> Option<String> {
+        (!self.0.is_empty()).then(|| self.0.join("; "))
+    }
+}
+
+/// Both halves while they are asked.
+#[derive(Default)]
+struct Halves {
+    lexical: Vec<(PassageKey, f32)>,
+    dense: Vec<(PassageKey, f32)>,
+    /// Position of the collection of each passage.
+    places: FxHashMap<PassageKey, usize>,
+    /// In how many collections words and meaning were searched.
+    by_words: usize,
+    by_meaning: usize,
+    reasons: Reasons,
+    /// The first half that could not answer.
+    failure: Option<SearchError>,
+    weight: Option<f32>,
+}
+
+impl Halves {
+    fn leave_out(&mut self, error: SearchError) {
+        self.reasons.add(with_causes(&error));
+        self.failure.get_or_insert(error);
+    }
+}
+
+impl Retrieval {
+    /// * `candidates`: how many are taken from each half.
+    /// * `fusion`: how the halves are fused; `None` for the model's way.
+    pub(super) fn ranking(
+        &self,
+        target: &Target<'_>,
+        mode: Mode,
+        fusion: Option<Fusion>,
+        filter: Option<&Filter>,
+        candidates: usize,
+        (searchers, ahead): (&[Searcher], &Ahead),
+    ) -> Result<Ranking, SearchError> {
+        let mut halves = Halves::default();
+        let mut embeddings: HashMap<&str, Arc<[f32]>> = HashMap::new();
+        for (place, searcher) in searchers.iter().enumerate() {
+            if let Some(reason) = searcher.broken().or_else(|| searcher.behind()) {
+                halves.reasons.add(reason);
+            }
+            let among = filter.map(|filter| searcher.matching(filter)).transpose()?;
+            if let (Target::Text(query), Mode::Hybrid | Mode::Lexical) = (target, mode) {
+                by_words(&mut halves, place, searcher, query, candidates, among.as_deref());
+            }
+            if mode == Mode::Lexical {
+                continue;
+            }
+            let embedding: &[f32] = match target {
+                Target::Embedding(embedding) => embedding,
+                Target::Text(query) => {
+                    let model = searcher.collection().model.as_str();
+                    match self.known(&mut embeddings, model, query, ahead) {
+                        Ok(embedding) => embedding,
+                        Err(error) => {
+                            halves.leave_out(error);
+                            continue;
+                        }
+                    }
+                }
+            };
+            self.note_weight(&mut halves, searcher);
+            let asked = Asked { embedding, candidates, among: among.as_deref(), among_words: mode == Mode::Hybrid };
+            by_meaning(&mut halves, place, searcher, &asked, ahead);
+        }
+        if halves.by_words + halves.by_meaning == 0
+            && let Some(failure) = halves.failure
+        {
+            return Err(failure);
+        }
+        let lsn = searchers.iter().map(Searcher::lsn).min().unwrap_or_else(|| self.library().reader().last());
+        Ok(fused(halves, mode, fusion, candidates, lsn))
+    }
+
+    /// The embedding of a query by a model, made once for an answer.
+    fn known<'e, 'm>(
+        &self,
+        embeddings: &'e mut HashMap<&'m str, Arc<[f32]>>,
+        model: &'m str,
+        query: &str,
+        ahead: &Ahead,
+    ) -> Result<&'e [f32], SearchError> {
+        use std::collections::hash_map::Entry;
+        let known: &Arc<[f32]> = match embeddings.entry(model) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(match ahead.embeddings.get(model) {
+                Some(known) => Arc::clone(known),
+                None => self.embedding(model, query)?,
+            }),
+        };
+        Ok(known)
+    }
+
+    /// Where collections differ, the words of the one that trusts its vectors least still count.
+    fn note_weight(&self, halves: &mut Halves, searcher: &Searcher) {
+        if let Some(model) = self.library().models().info(&searcher.collection().model) {
+            let own = model.weight_for(searcher.main_language().code());
+            halves.weight = Some(halves.weight.map_or(own, |weight| weight.min(own)));
+        }
+    }
+}
+
+fn by_words(
+    halves: &mut Halves,
+    place: usize,
+    searcher: &Searcher,
+    query: &str,
+    candidates: usize,
+    among: Option<&Passages>,
+) {
+    match searcher.lexical(query, candidates, among) {
+        Ok(hits) => {
+            halves.by_words += 1;
+            for hit in hits {
+                halves.places.insert(PassageKey(hit.key), place);
+                halves.lexical.push((PassageKey(hit.key), hit.score));
+            }
+        }
+        Err(error) => halves.leave_out(error.into()),
+    }
+}
+
+/// What the vectors of a collection are asked.
+struct Asked<'a> {
+    embedding: &'a [f32],
+    candidates: usize,
+    among: Option<&'a Passages>,
+    /// Whether those that the words found are wanted with their similarity.
+    among_words: bool,
+}
+
+fn by_meaning(halves: &mut Halves, place: usize, searcher: &Searcher, asked: &Asked<'_>, ahead: &Ahead) {
+    let &Asked { embedding, candidates, among, among_words } = asked;
+    let info = searcher.collection();
+    if embedding.len() != info.dimensions as usize {
+        let (collection, model) = (info.name.clone(), info.model.clone());
+        let (found, expected) = (embedding.len(), info.dimensions as usize);
+        return halves.leave_out(SearchError::Dimensions { collection, model, found, expected });
+    }
+    halves.by_meaning += 1;
+    let device = ahead.found.get(place).and_then(Option::as_ref);
+    let mut nearest = device
+        .and_then(|answer| searcher.collect(answer))
+        .unwrap_or_else(|| searcher.nearest(embedding, candidates, among));
+    if among_words {
+        let found: FxHashSet<u64> = nearest.iter().map(|neighbor| neighbor.key).collect();
+        let own = halves.lexical.iter().filter(|(key, _)| halves.places.get(key) == Some(&place)).map(|(key, _)| key.0);
+        let mut rest: Vec<u64> = own.filter(|key| !found.contains(key)).collect();
+        rest.sort_unstable();
+        nearest.extend(searcher.similarities(embedding, &rest));
+    }
+    for neighbor in nearest {
+        halves.places.insert(PassageKey(neighbor.key), place);
+        halves.dense.push((PassageKey(neighbor.key), neighbor.score));
+    }
+}
+
+fn fused(halves: Halves, mode: Mode, fusion: Option<Fusion>, candidates: usize, lsn: Lsn) -> Ranking {
+    let Halves { mut lexical, mut dense, places, by_words, by_meaning, reasons, weight, .. } = halves;
+    lexical.sort_by(by_score);
+    lexical.truncate(candidates);
+    dense.sort_by(by_score);
+    let mode_used = match mode {
+        Mode::Hybrid if by_words == 0 && by_meaning > 0 => Mode::Dense,
+        Mode::Hybrid if by_meaning == 0 && by_words > 0 => Mode::Lexical,
+        mode => mode,
+    };
+    let fusion = fusion.unwrap_or(Fusion::Convex { dense_weight: weight.unwrap_or_default() });
+    let fused = match mode_used {
+        Mode::Hybrid => fuse(&lexical, &dense, fusion),
+        Mode::Dense => fuse(&[], &dense, Fusion::Convex { dense_weight: 1.0 }),
+        Mode::Lexical => fuse(&lexical, &[], Fusion::Convex { dense_weight: 0.0 }),
+    };
+    let ranked = |(key, scores): (PassageKey, Candidate)| {
+        // Every key came from a collection.
+        let collection = places.get(&key).copied().unwrap_or_default();
+        Ranked { key, collection, scores }
+    };
+    Ranking { ranked: fused.into_iter().map(ranked).collect(), mode_used, reasons, lsn }
+}
+
+/// Best first, equal scores by ascending key.
+fn by_score(left: &(PassageKey, f32), right: &(PassageKey, f32)) -> std::cmp::Ordering {
+    right.1.total_cmp(&left.1).then(left.0.cmp(&right.0))
+}
