@@ -95,6 +95,8 @@ pub fn front(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &
         .route("/v1/snapshots/verify", post(sources::verify_snapshot))
         .route("/v1/collections/{collection}/sources", get(sources::list))
         .route("/v1/collections/{collection}/sources/{*source}", post(sources::sync).delete(sources::remove))
+        .route("/v1/collections/{collection}/folders", get(sources::folders))
+        .route("/v1/collections/{collection}/folders/{*prefix}", post(sources::note_folder))
         // Bodies come here whole, and within their limit.
         .layer(DefaultBodyLimit::disable())
         .route_service("/mcp", service)

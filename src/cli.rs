@@ -4,11 +4,26 @@
 //! 2 usage, 3 not ready or unreachable. A verb talks to the node that runs on the data directory, and opens the directory
 //! itself when none does.
 
+/// The standard macro panics where nobody reads the stream any more (`cairn add … 2>&1 | head`): this one goes on without, for the
+/// work matters more than what is said of it. Defined before the verbs, so that it takes the place of the standard one in each.
+macro_rules! eprintln {
+    ($($text:tt)+) => { $crate::cli::output::note(format_args!("{}\n", format_args!($($text)+))) };
+}
+/// The same without a line end.
+macro_rules! eprint {
+    ($($text:tt)+) => { $crate::cli::output::note(format_args!($($text)+)) };
+}
+/// The same for standard output.
+macro_rules! println {
+    ($($text:tt)+) => { $crate::cli::output::told(format_args!("{}\n", format_args!($($text)+))) };
+}
+
 mod add;
 mod backend;
 mod bench;
 mod bundle;
 mod collections;
+mod completions;
 mod doctor;
 mod documents;
 mod eval;
@@ -31,12 +46,16 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Arg, Args, CommandFactory as _, Parser, Subcommand};
 
+use crate::base::{Fault, RELEASED};
+use crate::collection::OpenError;
 use crate::config::{Config, ConfigError, Overrides};
-use crate::telemetry;
+use crate::mcp::{OVERLOADED, ToolError};
+use crate::telemetry::{self, LogFormat};
 
-use self::backend::{Address, Backend, Stay};
+use self::backend::{Absent, Address, Backend, Stay, Unavailable};
 
 /// A context server for AI agents: keeps documents on this machine and answers searches over MCP.
 #[derive(Parser)]
@@ -52,7 +71,7 @@ const EXAMPLES: &str = "\
 Examples:
   cairn serve                         start the node
   cairn add docs/ -c manual           put a folder in, and keep it in step
-  cairn search \"restore a backup\"   find passages, with citations
+  cairn search \"restore a backup\"     find passages, with citations
   cairn mcp                           speak MCP on standard input and output
 
 The data directory, configuration and addresses can also be set by CAIRN_* variables; see `cairn serve --print-config`.
@@ -214,6 +233,9 @@ impl Verb {
     }
 }
 
+/// The exit code for a node that is not there or not ready.
+const UNREACHABLE: u8 = 3;
+
 /// Why a verb did not do what it was asked, with the exit code that says so.
 #[derive(Debug)]
 pub struct Failure {
@@ -224,7 +246,7 @@ pub struct Failure {
 impl Failure {
     /// The node is not there or not ready.
     fn unreachable(error: impl Into<anyhow::Error>) -> Self {
-        Self { code: 3, error: error.into() }
+        Self { code: UNREACHABLE, error: error.into() }
     }
 
     /// The node serves, and its snapshots are not what they should be.
@@ -237,10 +259,42 @@ impl Failure {
         Self { code: 2, error: error.into() }
     }
 
-    /// The exit code.
-    #[must_use]
-    pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(self.code)
+    /// Whether it may be different in a moment.
+    fn is_for_now(&self) -> bool {
+        self.code_of_tool() == Some(OVERLOADED) || self.error.is::<Unavailable>()
+    }
+
+    /// Whether something is not there that was asked for.
+    fn is_not_found(&self) -> bool {
+        self.code_of_tool() == Some("not_found")
+    }
+
+    /// The code of a tool's error.
+    fn code_of_tool(&self) -> Option<&'static str> {
+        self.error.downcast_ref::<ToolError>().map(|error| error.code)
+    }
+
+    /// In the shape of a tool's error. One that comes from a tool keeps its code and fault.
+    fn as_tool_error(&self) -> ToolError {
+        if let Some(error) = self.error.downcast_ref::<ToolError>() {
+            return ToolError { message: self.to_string(), ..error.clone() };
+        }
+        let opening = self.error.downcast_ref::<OpenError>().map(OpenError::fault);
+        let (code, fault) = match self.code {
+            2 => ("usage", Fault::Caller),
+            UNREACHABLE => ("unreachable", Fault::Environment),
+            _ => ("failed", Fault::Environment),
+        };
+        ToolError { code, message: self.to_string(), fault: opening.unwrap_or(fault) }
+    }
+
+    /// Says it: in words, and where JSON is wanted and no answer was given yet, as the answer.
+    fn tell(&self, json: bool) {
+        eprintln!("cairn: {self}");
+        if json && !output::is_answered() {
+            // It is said already, and nobody is there to be told that it cannot be said twice.
+            let _ = output::json(&self.as_tool_error().to_json());
+        }
     }
 }
 
@@ -266,12 +320,49 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
+/// Does what the command line says, and says what went wrong.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misused(&error),
+    };
+    let json = cli.common.json;
+    match cli.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.tell(json);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// A command line that cannot be understood, or asks for help.
+fn misused(error: &clap::Error) -> ExitCode {
+    // Nobody may be reading.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    let arguments: Vec<_> = std::env::args_os().skip(1).take_while(|argument| argument != "--").collect();
+    let is_given = |text: &str| arguments.iter().any(|argument| argument == text);
+    let by_variable = std::env::var_os("CAIRN_JSON").is_some_and(|value| value == "true") && !is_given("--json=false");
+    if is_given("--json") || is_given("--json=true") || by_variable {
+        let text = error.render().to_string();
+        let text = text.split("\n\nUsage:").next().unwrap_or_default().trim();
+        let message = text.strip_prefix("error: ").unwrap_or(text).to_owned();
+        let error = ToolError { code: "usage", message, fault: Fault::Caller };
+        let _ = output::json(&error.to_json());
+    }
+    ExitCode::from(2)
+}
+
 impl Cli {
     /// Does what the command line says.
     ///
     /// # Errors
     /// [`Failure`] with words for people and an exit code for programs.
-    pub fn run(self) -> Result<(), Failure> {
+    fn run(self) -> Result<(), Failure> {
         let mut common = self.common;
         if let (None, Some(file)) = (&common.token, &common.token_file) {
             common.token = Some(in_cluster::token_in(file)?);
@@ -317,22 +408,31 @@ impl Cli {
             Verb::Rollback(arguments) => install::rollback(common, &arguments),
             Verb::Uninstall(arguments) => install::uninstall(common, &arguments),
             Verb::AddWaiting { folder } => install::add_waiting(&folder),
-            Verb::Completions { shell } => {
-                clap_complete::generate(shell, &mut Self::command(), "cairn", &mut std::io::stdout());
-                Ok(())
-            }
+            Verb::Completions { shell } => completions::run(shell),
             Verb::Man { directory } => man(directory),
         }
     }
 }
 
+/// Writes the manual pages, with the date of this release.
 fn man(directory: Option<PathBuf>) -> Result<(), Failure> {
-    match directory {
-        Some(directory) => {
-            std::fs::create_dir_all(&directory)?;
-            clap_mangen::generate_to(Cli::command(), &directory)?;
-        }
-        None => clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?,
+    let page = |command: clap::Command| -> Result<(String, Vec<u8>), Failure> {
+        let page = clap_mangen::Man::new(command);
+        let (name, mut text) = (page.get_filename(), Vec::new());
+        let day = RELEASED.to_string();
+        page.date(&day[..day.find('T').unwrap_or(day.len())]).render(&mut text)?;
+        Ok((name, text))
+    };
+    let Some(directory) = directory else { return output::bytes(&page(Cli::command())?.1) };
+    std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let mut root = Cli::command().disable_help_subcommand(true);
+    root.build();
+    let mut commands = vec![root];
+    while let Some(command) = commands.pop() {
+        commands.extend(command.get_subcommands().filter(|command| !command.is_hide_set()).cloned());
+        let (name, text) = page(command)?;
+        let path = directory.join(name);
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
@@ -354,15 +454,15 @@ impl Common {
         Config::load(self.config.as_deref(), environment, overrides).map_err(|error: ConfigError| Failure::usage(error))
     }
 
-    /// The node that runs on the data directory, or the directory itself, for one answer.
+    /// The node that runs on the data directory, or the directory itself, for one answer. Makes no node.
     fn backend(&self) -> Result<Backend, Failure> {
-        self.backend_for(Stay::Brief)
+        self.backend_for(Stay::Brief, Absent::Refuse)
     }
 
-    fn backend_for(&self, stay: Stay) -> Result<Backend, Failure> {
+    fn backend_for(&self, stay: Stay, absent: Absent) -> Result<Backend, Failure> {
         let config = self.load()?;
         quiet_logs(&config);
-        Backend::find(self.address(), config, stay)
+        Backend::find(self.address(), config, stay, absent)
     }
 
     /// Which node was named, and how to come in there.
@@ -371,9 +471,14 @@ impl Common {
     }
 }
 
-/// Verbs other than `serve` say what went wrong themselves; the log is for warnings they cannot see.
+/// Verbs other than `serve` say what went wrong themselves, also of a write; the log is for warnings they cannot see, and people read
+/// it.
 fn quiet_logs(config: &Config) {
-    let filter = if config.log.filter == "info" { "warn".to_owned() } else { config.log.filter.clone() };
+    let filter = if config.log.filter == "info" { "warn,cairn::collection::writer=off" } else { &config.log.filter };
+    let format = match config.log.format {
+        LogFormat::Auto if std::env::var_os("JOURNAL_STREAM").is_none() => LogFormat::Text,
+        format => format,
+    };
     // The filter was checked when the settings were loaded.
-    let _ = telemetry::init(&telemetry::Config { filter, ..config.log.clone() });
+    let _ = telemetry::init(&telemetry::Config { format, filter: filter.to_owned() });
 }

@@ -9,6 +9,7 @@
 
 mod compactor;
 mod input;
+mod notes;
 mod passage;
 mod searcher;
 mod upkeep;
@@ -37,6 +38,7 @@ pub use crate::embed::DEFAULT_MODEL;
 pub use crate::ingest::{MediaType, TOKEN_BYTES_MAX, estimate_tokens, prefix_within};
 pub use crate::store::{ChunkRef, CollectionInfo, DocumentEntry, DocumentRecord, ReadError, WriterState};
 pub use input::{Body, Conflict, DocumentInput, PrepareError};
+pub use notes::{Folder, FolderOrigin};
 pub use passage::{Passage, PassageKey};
 pub use searcher::Searcher;
 pub use writer::Written;
@@ -167,6 +169,9 @@ pub enum WriteError {
     /// The document cannot be read as one.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
+    /// The same, of a source whose same bytes could not be read when they came last.
+    #[error(transparent)]
+    StillUnread(PrepareError),
     /// The caller expected another version.
     #[error("{}", conflict(.id, *.expected, *.actual))]
     Conflict {
@@ -216,7 +221,7 @@ impl WriteError {
             | Self::NoSuchModel { .. }
             | Self::NoSuchDocument { .. }
             | Self::Conflict { .. } => Fault::Caller,
-            Self::Prepare(error) => error.fault(),
+            Self::Prepare(error) | Self::StillUnread(error) => error.fault(),
             Self::Commit(error) => error.fault(),
             Self::Read(error) => error.fault(),
             Self::Embed(error) => error.fault(),
@@ -320,7 +325,7 @@ impl Library {
         metrics: &Metrics,
     ) -> Result<(Arc<Self>, store::OpenReport), OpenError> {
         readiness.hold("log", "the log is being read");
-        let (writer, reader, report) = store::open(store::Config {
+        let (mut writer, reader, report) = store::open(store::Config {
             data_dir: config.data_dir.clone(),
             segment_bytes: config.segment_bytes,
             reserve_bytes: config.reserve_bytes,
@@ -328,6 +333,8 @@ impl Library {
             clock: Arc::clone(&config.clock),
         })?;
         readiness.release("log");
+        // So that a full disk is known before somebody's write meets it. The refusal itself is nobody's.
+        let _ = writer.check_room(0);
         let views = Arc::new(RwLock::new(views::open_all(&config, &reader)?));
         let upkeep = upkeep::Upkeep::start(Arc::clone(&views), readiness).map_err(OpenError::Thread)?;
         let sizes = compactor::Sizes {
@@ -605,7 +612,7 @@ impl Library {
     }
 
     /// Brings the documents of one source (a file) in line with its content: new and changed ones are written, those
-    /// that the source no longer holds are deleted, in one atomic batch. Answers when that is on stable storage; searches
+    /// that the source no longer holds are deleted, in one atomic batch; a source without text holds none. Answers when that is on stable storage; searches
     /// see it within about half a second, or after [`Library::flush`]. Sources of a collection that is searched meanwhile wait
     /// until its graph has come near what was written, at most a second each.
     ///
@@ -624,6 +631,8 @@ impl Library {
         let digest = input::source_digest(source, &bytes, &metadata, &info, &self.config);
         let known = self.reader.list_source(info.id, source, None, usize::MAX)?;
         if !known.is_empty() && known.iter().all(|(_, entry)| entry.source_digest == Some(digest)) {
+            // It was in between something that could not be read.
+            self.commit(self.forget_unread(info.id, source)?.into_iter().collect(), Until::Durable).await?;
             return Ok(SourceOutcome { documents: Vec::new(), unchanged: known.len(), warnings: Vec::new() });
         }
         let views = self.views.read().get(&info.id).cloned();
@@ -637,7 +646,11 @@ impl Library {
                 let embedder = library.embedder(&target)?;
                 input::prepare_source(&name, &bytes, digest, &metadata, &target, embedder.as_ref(), &library.config)
             })
-            .await?;
+            .await;
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return Err(self.note_unread(&info, source, digest, error).await),
+        };
         let mut places: Vec<(String, usize)> = Vec::new();
         let mut operations = Vec::new();
         for document in prepared.documents {
@@ -646,7 +659,12 @@ impl Library {
         }
         let keep = places.iter().map(|(id, _)| id.clone()).collect();
         operations.push(Operation::DeleteFromSource { collection: info.id, source: source.to_owned(), keep });
+        // Behind the others, so that their outcomes are in their places.
+        let forgotten = self.forget_unread(info.id, source)?;
+        let notes = usize::from(forgotten.is_some());
+        operations.extend(forgotten);
         let mut written = self.commit(operations, Until::Durable).await?;
+        written.outcomes.truncate(written.outcomes.len().saturating_sub(notes));
         let gone = deleted(written.outcomes.pop());
         let mut outcome = SourceOutcome { documents: Vec::new(), unchanged: 0, warnings: prepared.warnings };
         let gone = gone.into_iter().map(|id| ((id, 0), Outcome::Deleted { version: 0 }));
@@ -672,7 +690,9 @@ impl Library {
             source: source.to_owned(),
             keep: std::collections::HashSet::new(),
         };
-        let mut written = self.commit(vec![all], Until::Durable).await?;
+        let operations = [all].into_iter().chain(self.forget_unread(info.id, source)?).collect();
+        let mut written = self.commit(operations, Until::Durable).await?;
+        written.outcomes.truncate(1);
         Ok(deleted(written.outcomes.pop()))
     }
 
@@ -898,6 +918,7 @@ fn document_outcome(
         Outcome::CollectionCreated(_)
         | Outcome::CollectionExists(_)
         | Outcome::CollectionDeleted
+        | Outcome::Noted
         | Outcome::DeletedFromSource { .. } => unreachable!("the operation was on a document"),
     }
 }

@@ -558,13 +558,13 @@ fn check(settings: &[Setting], overrides: &Overrides, problems: &mut Vec<Problem
     }
     let source_bytes_max = checker.size("ingest.source_bytes_max", 1 << 10);
     let request_bytes_max = checker.size("server.request_bytes_max", 64 << 10);
-    let filter = checker.setting("log.level").value.as_str().unwrap_or_default().to_owned();
-    if filter.parse::<tracing_subscriber::EnvFilter>().is_err() || filter.is_empty() {
-        checker.problem(
-            "log.level",
-            format!("found '{filter}', expected a level such as info or \"info,cairn::store=debug\""),
-        );
-    }
+    let filter = match checker.setting("log.level").value.as_str().unwrap_or_default().parse::<telemetry::Filter>() {
+        Ok(filter) => filter.to_string(),
+        Err(error) => {
+            checker.problem("log.level", error.to_string());
+            String::new()
+        }
+    };
     let data_dir = match (&overrides.data_dir, checker.setting("node.data_dir").value.as_str()) {
         (Some(path), _) => path.clone(),
         (None, Some("")) => default_data_dir(),
@@ -892,6 +892,20 @@ mod tests {
         let keys: Vec<&str> = error.problems.iter().map(|problem| problem.key.as_str()).collect();
         assert_eq!(keys, ["server.lissen", "server.listen", "store.segment_bytes", "search.limit", "log.format"]);
         assert!(error.problems[4].origin.contains("CAIRN_LOG_FORMAT"));
+    }
+
+    #[test]
+    fn a_level_that_does_not_exist_is_refused_wherever_it_comes_from() {
+        for level in ["loud", "verbose,info", "cairn::store"] {
+            let by_file = load(&format!("[log]\nlevel = \"{level}\""), &[]).expect_err("invalid");
+            let by_variable = load("", &[("CAIRN_LOG_LEVEL", level)]).expect_err("invalid");
+            for (error, origin) in [(by_file, "cairn.toml"), (by_variable, "CAIRN_LOG_LEVEL")] {
+                let [problem] = &error.problems[..] else { panic!("{error}") };
+                assert!(problem.key == "log.level" && problem.origin.ends_with(origin), "{error}");
+                assert!(problem.message.contains("expected error, warn, info"), "{error}");
+            }
+        }
+        assert_eq!(load("[log]\nlevel = \"Warning\"", &[]).expect("valid").log.filter, "warn");
     }
 
     #[test]

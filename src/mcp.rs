@@ -35,6 +35,8 @@ pub use place::Place;
 pub use server::{Server, WithoutStream};
 pub use tools::{Tool, definitions};
 
+/// The code of a source that could not be read when the same bytes came last either: no news.
+pub const STILL_UNREAD: &str = "still_unread";
 /// The code of [`ToolError::overloaded`].
 pub const OVERLOADED: &str = "overloaded";
 
@@ -112,7 +114,8 @@ pub struct Link {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ToolError {
-    /// Stable word for programs: `bad_argument`, `not_found`, `conflict`, `read_only`, `overloaded`, `not_visible`, `internal`.
+    /// Stable word for programs: `bad_argument`, `not_found`, `conflict`, `read_only`, `overloaded`, `not_visible`, `internal`;
+    /// of sources also [`STILL_UNREAD`].
     pub code: &'static str,
     /// For people and models: what was found and what to do.
     pub message: String,

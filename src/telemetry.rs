@@ -20,6 +20,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use tracing_subscriber::filter::Directive;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry as Subscriber};
@@ -70,6 +71,53 @@ impl fmt::Display for LogFormat {
     }
 }
 
+/// What is logged of which part, checked: levels, or parts of the program with levels, with commas between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter(String);
+
+/// A text that is no filter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{found}' is no level; expected error, warn, info, debug, trace or off, or a part with its level such as cairn::store=debug"
+)]
+pub struct FilterError {
+    /// The part of the text that cannot be understood.
+    pub found: String,
+}
+
+impl FromStr for Filter {
+    type Err = FilterError;
+
+    /// tracing's syntax, without a word alone that is no level: tracing takes it for the name of a part, and shows nothing.
+    fn from_str(text: &str) -> Result<Self, FilterError> {
+        let mut directives = Vec::new();
+        for found in text.split(',').map(str::trim) {
+            let refused = || FilterError { found: found.to_owned() };
+            let (part, level) = found.rsplit_once('=').map_or(("", found), |(part, level)| (part.trim(), level.trim()));
+            let level = match level.to_ascii_lowercase().as_str() {
+                // As syslog and Python call it.
+                "warning" => "warn".to_owned(),
+                level @ ("error" | "warn" | "info" | "debug" | "trace" | "off") => level.to_owned(),
+                _ => return Err(refused()),
+            };
+            let directive = match (part, found.contains('=')) {
+                (_, false) => level,
+                ("", true) => return Err(refused()),
+                (part, true) => format!("{part}={level}"),
+            };
+            directive.parse::<Directive>().map_err(|_| refused())?;
+            directives.push(directive);
+        }
+        Ok(Self(directives.join(",")))
+    }
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// What is logged and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -99,7 +147,8 @@ pub fn init(config: &Config) -> Result<(), tracing_subscriber::filter::ParseErro
         }
         _ => (None, None),
     };
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // Where nobody reads standard error, the library would panic as it says so.
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let layer: Box<dyn Layer<Subscriber> + Send + Sync> = match (journal, format) {
         (Some(journal), _) => journal.boxed(),
         (None, LogFormat::Text) => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
@@ -366,5 +415,27 @@ impl Default for Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_known_words_and_parts_have_one() {
+        for (text, expected) in [
+            ("info", "info"),
+            ("WARNING", "warn"),
+            ("warn, cairn::store=debug", "warn,cairn::store=debug"),
+            ("off", "off"),
+            ("info,cairn::api=warning", "info,cairn::api=warn"),
+            ("warn,[request{tool=search}]=trace", "warn,[request{tool=search}]=trace"),
+        ] {
+            assert_eq!(text.parse::<Filter>().map(|filter| filter.to_string()).as_deref(), Ok(expected), "{text}");
+        }
+        for text in ["", "loud", "verbose,info", "info,", "info,cairn::store", "cairn::store=loud", "=debug", "1"] {
+            assert!(text.parse::<Filter>().is_err(), "{text}");
+        }
     }
 }

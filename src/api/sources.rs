@@ -3,6 +3,8 @@
 //! `POST   /v1/collections/{collection}/sources/{path}` with the file as body: see [`Library::sync_source`].
 //! `GET    /v1/collections/{collection}/sources?prefix=&after=&limit=`: paths and document counts.
 //! `DELETE /v1/collections/{collection}/sources/{path}`: removes the source's documents.
+//! `GET    /v1/collections/{collection}/folders`: the folders that were added, each with the machine and path that it came from.
+//! `POST   /v1/collections/{collection}/folders/{prefix}` with `{"host", "path"}`: remembers where a folder is.
 //! `POST   /v1/snapshots/verify?id=`: proves a snapshot, the newest when none is named; answers when it is done.
 //! `POST   /v1/flush`: answers when everything written before can be found; writes of sources are answered when they are
 //! on stable storage, a little earlier.
@@ -15,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Shared, error_response, json_response};
-use crate::collection::{DocumentStatus, SourceOutcome};
+use crate::collection::{DocumentStatus, Folder, FolderOrigin, SourceOutcome};
 use crate::mcp::ToolError;
 
 /// Sources on one page.
@@ -68,6 +70,8 @@ pub(crate) fn outcome_json(source: &str, outcome: &SourceOutcome) -> Value {
         .collect();
     let status = match (created, updated + deleted, outcome.unchanged) {
         _ if !failed.is_empty() => "failed",
+        (0, 0, 0) => "empty",
+        (0, _, 0) if updated == 0 => "deleted",
         (0, 0, _) => "unchanged",
         (_, 0, 0) => "created",
         _ => "updated",
@@ -83,6 +87,42 @@ pub(crate) fn outcome_json(source: &str, outcome: &SourceOutcome) -> Value {
         "warnings": outcome.warnings,
         "errors": failed,
     })
+}
+
+pub(super) async fn folders(State(shared): State<Shared>, Path(collection): Path<String>) -> Response {
+    let Some(info) = shared.library.collection(&collection) else {
+        return error_response(&ToolError::not_found(format!("there is no collection '{collection}'")));
+    };
+    match shared.library.folders(info.id) {
+        Ok(folders) => {
+            let folder = |folder: &Folder| json!({"prefix": folder.prefix, "host": folder.origin.host, "path": folder.origin.path});
+            let folders: Vec<Value> = folders.iter().map(folder).collect();
+            json_response(StatusCode::OK, json!({ "folders": folders }).to_string())
+        }
+        Err(error) => error_response(&ToolError::from(crate::retrieval::SearchError::from(error))),
+    }
+}
+
+pub(super) async fn note_folder(
+    State(shared): State<Shared>,
+    Path((collection, prefix)): Path<(String, String)>,
+    body: Bytes,
+) -> Response {
+    let origin: FolderOrigin = match serde_json::from_slice(&body) {
+        Ok(origin) => origin,
+        Err(error) => {
+            let message = format!("expected an object with host and path: {error}");
+            return error_response(&ToolError::bad_argument(message));
+        }
+    };
+    let noted = async {
+        shared.library.ensure_collection(&collection).await?;
+        shared.library.note_folder(&collection, &prefix, &origin).await
+    };
+    match noted.await {
+        Ok(()) => json_response(StatusCode::OK, json!({"prefix": prefix, "status": "noted"}).to_string()),
+        Err(error) => error_response(&ToolError::from(error)),
+    }
 }
 
 /// * `_body`: read, though nothing in it counts, so that the connection goes on.

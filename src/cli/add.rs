@@ -1,27 +1,39 @@
 //! `cairn add`: files and folders into a collection, as a sync.
+//!
+//! Invariant: what it says of a file is so. A node that goes away is waited for; where nothing more can be written, nothing more is
+//! tried, and the rest is named as not added.
 
-use std::collections::HashSet;
+mod origin;
+mod report;
+mod walk;
+
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{IsTerminal as _, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
-use super::backend::{Backend, Stay};
-use super::{Common, Failure, documents, output};
+use self::report::{Kind, Report, Status};
+use self::walk::{Found, Walked};
+use super::backend::{Absent, Backend, Stay, beside_service};
+use super::{Common, Failure, UNREACHABLE, documents, output};
 use crate::base::ByteSize;
-use crate::ingest::{FileKind, left_out, pages_saved_with};
+use crate::ingest::{FileKind, left_out};
+use crate::mcp::STILL_UNREAD;
 
 /// Files being read or written at once: enough to share each disk sync among several.
 const IN_FLIGHT: usize = 16;
 /// Files that may be gone from a folder before anybody is asked, however small it is.
 const GONE_UNASKED: usize = 10;
+/// The code of a tool's error where nothing can be written.
+const READ_ONLY: &str = "read_only";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -31,12 +43,15 @@ Examples:
   cairn add docs/ -c manual --dry-run       only say what would be read
 
 A folder is kept in step: new and changed files are written, unchanged ones are left alone, and documents whose files are \
-gone are deleted (--keep leaves them). A folder is known by its name: give folders of the same name a --prefix each, or each \
-takes the other's files for gone. Nothing is deleted when nothing of the folder could be read, or with an empty --prefix; when \
-more than half of a folder's files are gone, and more than 10, it asks first.
+gone or empty are deleted (--keep leaves them). A folder is known by its name, and the collection remembers where it came from: \
+another folder of the same name is refused, give it a --prefix of its own. Nothing is deleted when nothing of the folder could \
+be read, or with an empty --prefix; when more than half of a folder's files are gone, and more than 10, it asks first.
 
-Files listed in .gitignore and hidden files are left out. Markdown, text, HTML, saved web pages, mail, PDF, \
-notebooks, SVG, source code, JSON, JSON lines and CSV are read.")]
+Files listed in .gitignore and hidden files are left out. Markdown, text, HTML, saved web pages, mail, PDF, notebooks, SVG, source \
+code, JSON, JSON lines and CSV are read; what else a folder holds is skipped and summed up.
+
+Exit code 1 means that something is not in that should be. A file of a folder that cannot be read counts once, until its bytes \
+change; it is still listed with -v.")]
 pub(super) struct Arguments {
     /// Files and folders
     #[arg(required = true, value_name = "PATH")]
@@ -50,6 +65,9 @@ pub(super) struct Arguments {
     /// What stands before each path in document ids [default: the folder's name]
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
+    /// The folder was elsewhere before: remember this path for it
+    #[arg(long)]
+    moved: bool,
     /// Leave documents whose files are gone
     #[arg(long)]
     keep: bool,
@@ -62,38 +80,25 @@ pub(super) struct Arguments {
     /// Say what would be read, and stop
     #[arg(long)]
     dry_run: bool,
+    /// How long to wait for a node that goes away or has no room
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = super::output::duration)]
+    wait: Duration,
     /// List unchanged and skipped files too
     #[arg(short, long)]
     verbose: bool,
-}
-
-/// A file to be read.
-struct Found {
-    path: PathBuf,
-    source: String,
-    /// Named by the user, so its failure is one; found in a folder it may be skipped.
-    named: bool,
-}
-
-/// What became of a file.
-struct Report {
-    source: String,
-    status: &'static str,
-    detail: Value,
-    reason: Option<String>,
-}
-
-impl Report {
-    /// Whether the file's documents are there now.
-    fn went_in(&self) -> bool {
-        matches!(self.status, "created" | "updated" | "unchanged")
-    }
 }
 
 /// What an earlier add left below a prefix: each source with the number of its documents.
 struct Known {
     prefix: String,
     sources: Vec<(String, u64)>,
+}
+
+impl Known {
+    /// What the names below the prefix begin with.
+    fn below(&self) -> String {
+        format!("{}/", self.prefix)
+    }
 }
 
 /// What may become of the documents whose files are gone from a folder.
@@ -107,39 +112,44 @@ enum Verdict {
     Keep,
 }
 
-/// What a walk found.
-#[derive(Default)]
-struct Walked {
-    found: Vec<Found>,
-    reports: Vec<Report>,
-    /// Prefixes of folders that were read to the end: what is not there is gone.
-    complete: Vec<String>,
-    /// Prefixes below which something could not be read: nothing there counts as gone.
-    unreadable: Vec<String>,
-}
-
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
     let start = Instant::now();
     let metadata = read_metadata(&arguments.metadata)?;
-    let limit = common.load()?.ingest.source_bytes_max;
-    let walked = walk(arguments)?;
+    let config = common.load()?;
+    let limit = config.ingest.source_bytes_max;
+    let mut walked = walk::walk(arguments)?;
     if arguments.dry_run {
-        return dry_run(common, &walked);
+        return report::dry_run(common, &walked);
     }
-    let backend = common.backend_for(Stay::Long)?;
+    let backend = common.backend_for(Stay::Long, Absent::Make)?.patient(arguments.wait);
+    if backend.address().is_none()
+        && let Some(note) = beside_service(&config.data_dir)
+    {
+        eprintln!("{note}");
+    }
+    let folders = origin::check(&backend, arguments, &walked)?;
     // Before anything is written, so that new files do not hide how many are gone.
-    let known = known(&backend, arguments, &walked.complete)?;
+    let known = known(&backend, arguments, &walked, &folders)?;
+    let mut problems = hold_emptied(arguments, &mut walked, &known);
     let bar = progress(common, walked.found.len());
     let next = AtomicUsize::new(0);
-    let reports = Mutex::new(walked.reports);
+    let reports = Mutex::new(std::mem::take(&mut walked.reports));
+    let work = Work {
+        backend: &backend,
+        collection: &arguments.collection,
+        metadata: &metadata,
+        limit,
+        known: known.iter().flat_map(|known| known.sources.iter().map(|(source, _)| source.as_str())).collect(),
+        stopped: Mutex::new(None),
+    };
     std::thread::scope(|scope| {
         for _ in 0..IN_FLIGHT.min(walked.found.len()) {
             scope.spawn(|| {
                 // Whoever asks the node meanwhile goes first, on this machine too.
                 crate::task::give_way();
                 while let Some(file) = walked.found.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    bar.set_message(file.source.clone());
-                    let report = sync(&backend, &arguments.collection, file, &metadata, limit);
+                    bar.set_message(output::visible(&file.source));
+                    let report = work.sync(file);
                     reports.lock().push(report);
                     bar.inc(1);
                 }
@@ -147,15 +157,107 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         }
     });
     bar.finish_and_clear();
+    let stopped = work.stopped.into_inner();
     let mut reports = reports.into_inner();
-    let mut problems = remove_gone(&backend, arguments, &walked.found, &walked.unreadable, &known, &mut reports)?;
-    if reports.iter().any(|report| matches!(report.status, "created" | "updated" | "deleted"))
-        && let Err(error) = backend.flush()
-    {
-        problems.push(format!("what went in cannot be found yet: {error}"));
+    if stopped.as_ref().is_none_or(|stop| stop.is_for_room) {
+        problems.extend(remove_gone(&backend, arguments, &walked, &known, &mut reports)?);
+        let changed = |report: &Report| matches!(report.status, Status::Created | Status::Updated | Status::Deleted);
+        if reports.iter().any(changed)
+            && let Err(error) = backend.flush()
+        {
+            problems.push(format!("what went in cannot be found yet: {error}"));
+        }
     }
     reports.sort_by(|left, right| left.source.cmp(&right.source));
-    show(common, arguments, &reports, problems, start.elapsed().as_secs_f64())
+    let stopped = stopped.map(|stop| stop.reason);
+    report::show(common, arguments, &reports, problems, stopped.as_deref(), start.elapsed().as_secs_f64())
+}
+
+/// Why nothing more can be written.
+struct Stop {
+    reason: String,
+    /// The node refuses what takes room: what deletes is still done.
+    is_for_room: bool,
+}
+
+/// What the threads that read and write have in common.
+struct Work<'a> {
+    backend: &'a Backend,
+    collection: &'a str,
+    metadata: &'a Map<String, Value>,
+    limit: ByteSize,
+    /// Sources that were there before.
+    known: HashSet<&'a str>,
+    stopped: Mutex<Option<Stop>>,
+}
+
+impl Work<'_> {
+    /// A file that is no document, or none any more: what it held before is not in it.
+    fn leave_out(&self, file: &Found, kind: FileKind) -> Report {
+        let report = |status| Report::new(file.source.clone(), status);
+        if !self.known.contains(file.source.as_str()) {
+            return report(Status::Skipped(Kind::File(kind)));
+        }
+        match self.backend.delete_source(self.collection, &file.source) {
+            Ok(documents) => Report { detail: json!({"deleted": documents}), ..report(Status::Deleted) },
+            Err(failure) => self.failed(file, &failure),
+        }
+    }
+
+    /// What a failure says of a file, and of all that come after it.
+    fn failed(&self, file: &Found, failure: &Failure) -> Report {
+        let report = |status| Report { named: file.named, ..Report::new(file.source.clone(), status) };
+        match failure.code_of_tool() {
+            Some(STILL_UNREAD) => report(Status::StillFailed).because(failure.to_string()),
+            // The same for every file: said once.
+            code if failure.code == UNREACHABLE || code == Some(READ_ONLY) => {
+                let is_for_room = failure.code != UNREACHABLE;
+                self.stopped.lock().get_or_insert_with(|| Stop { reason: failure.to_string(), is_for_room });
+                report(Status::NotTried)
+            }
+            _ => report(Status::Failed).because(failure.to_string()),
+        }
+    }
+
+    fn sync(&self, file: &Found) -> Report {
+        let report = |status| Report { named: file.named, ..Report::new(file.source.clone(), status) };
+        if self.stopped.lock().is_some() {
+            return report(Status::NotTried);
+        }
+        let bytes = match read(&file.path, self.limit) {
+            Ok(bytes) => bytes,
+            Err(error) => return report(Status::Failed).because(error.to_string()),
+        };
+        // What a folder holds beside documents (pictures, archives) is no failure.
+        if !file.named
+            && let Some((kind, error)) = left_out(&file.source, &bytes)
+            && kind != FileKind::Empty
+        {
+            return self.leave_out(file, kind).because(error.to_string());
+        }
+        match self.backend.sync_source(self.collection, &file.source, bytes, self.metadata) {
+            Ok(detail) => {
+                let status = match detail["status"].as_str() {
+                    Some("created") => Status::Created,
+                    Some("updated") => Status::Updated,
+                    // It was not there before this command: an earlier try wrote it, and was not heard of.
+                    Some("unchanged") if detail["repeated"] == true && !self.known.contains(file.source.as_str()) => {
+                        Status::Created
+                    }
+                    Some("unchanged") => Status::Unchanged,
+                    Some("deleted") => Status::Deleted,
+                    Some("empty") => Status::Skipped(Kind::File(FileKind::Empty)),
+                    _ => Status::Failed,
+                };
+                let reason = match status {
+                    Status::Deleted | Status::Skipped(_) => Some("there is no text in it".to_owned()),
+                    _ => detail["errors"].as_array().and_then(|errors| errors.first()?.as_str()).map(str::to_owned),
+                };
+                Report { detail, reason, ..report(status) }
+            }
+            Err(failure) => self.failed(file, &failure),
+        }
+    }
 }
 
 fn read_metadata(pairs: &[String]) -> Result<Map<String, Value>, Failure> {
@@ -176,148 +278,13 @@ fn read_metadata(pairs: &[String]) -> Result<Map<String, Value>, Failure> {
         .collect()
 }
 
-fn walk(arguments: &Arguments) -> Result<Walked, Failure> {
-    let mut walked = Walked::default();
-    for path in &arguments.paths {
-        let kind = fs::metadata(path).map_err(|error| anyhow!("cannot read {}: {error}", path.display()))?;
-        if kind.is_dir() {
-            let prefix = match &arguments.prefix {
-                Some(prefix) => prefix.trim_matches('/').to_owned(),
-                None => folder_name(path)?,
-            };
-            walk_folder(path, &prefix, &mut walked);
-        } else {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let source = join(arguments.prefix.as_deref().unwrap_or_default().trim_matches('/'), &name);
-            walked.found.push(Found { path: path.clone(), source, named: true });
-        }
-    }
-    let mut seen = HashSet::new();
-    if let Some(twice) = walked.found.iter().find(|file| !seen.insert(&file.source)) {
-        let message = format!("two of the paths are both named '{}'; add them with different --prefix", twice.source);
-        return Err(Failure::usage(anyhow!(message)));
-    }
-    Ok(walked)
-}
-
-fn folder_name(path: &Path) -> Result<String, Failure> {
-    let full = fs::canonicalize(path).map_err(|error| anyhow!("cannot read {}: {error}", path.display()))?;
-    Ok(full.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
-}
-
-fn join(prefix: &str, rest: &str) -> String {
-    match (prefix, rest) {
-        ("", rest) => rest.to_owned(),
-        (prefix, "") => prefix.to_owned(),
-        (prefix, rest) => format!("{prefix}/{rest}"),
-    }
-}
-
-fn walk_folder(root: &Path, prefix: &str, walked: &mut Walked) {
-    let source_of = |path: &Path| {
-        let relative = path.strip_prefix(root).unwrap_or(path);
-        join(prefix, &relative.to_string_lossy().replace(std::path::MAIN_SEPARATOR, "/"))
-    };
-    let is_file = |path: &String| Path::new(path).is_file();
-    let walker =
-        ignore::WalkBuilder::new(root).follow_links(true).require_git(false).sort_by_file_path(Ord::cmp).build();
-    for entry in walker {
-        match entry {
-            Ok(entry) => {
-                // Following links, so this is what the name leads to. Pipes and devices would block or never end.
-                if entry.file_type().is_some_and(|kind| kind.is_file()) {
-                    let source = source_of(entry.path());
-                    if let Some(page) =
-                        pages_saved_with(&entry.path().to_string_lossy()).iter().find(|page| is_file(page))
-                    {
-                        let page = source_of(Path::new(page));
-                        let reason = Some(format!("a part of the saved web page {page}"));
-                        walked.reports.push(Report { source, status: "skipped", detail: Value::Null, reason });
-                        continue;
-                    }
-                    walked.found.push(Found { path: entry.into_path(), source, named: false });
-                }
-            }
-            Err(error) => {
-                let source = path_of(&error).map_or_else(|| prefix.to_owned(), |path| source_of(&path));
-                let is_loop = matches!(innermost(&error), ignore::Error::Loop { .. });
-                if !is_loop {
-                    walked.unreadable.push(source.clone());
-                }
-                let reason = if is_loop {
-                    "a symbolic link that leads back to a folder above it".to_owned()
-                } else {
-                    reason(&error)
-                };
-                let status = if is_loop { "skipped" } else { "failed" };
-                walked.reports.push(Report { source, status, detail: Value::Null, reason: Some(reason) });
-            }
-        }
-    }
-    walked.complete.push(prefix.to_owned());
-}
-
-fn innermost(error: &ignore::Error) -> &ignore::Error {
-    match error {
-        ignore::Error::WithPath { err, .. }
-        | ignore::Error::WithDepth { err, .. }
-        | ignore::Error::WithLineNumber { err, .. } => innermost(err),
-        other => other,
-    }
-}
-
-fn path_of(error: &ignore::Error) -> Option<PathBuf> {
-    match error {
-        ignore::Error::WithPath { path, .. } => Some(path.clone()),
-        ignore::Error::Loop { child, .. } => Some(child.clone()),
-        ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => path_of(err),
-        _ => None,
-    }
-}
-
-fn reason(error: &ignore::Error) -> String {
-    match innermost(error) {
-        ignore::Error::Io(error) => error.to_string(),
-        other => other.to_string(),
-    }
-}
-
 fn progress(common: &Common, files: usize) -> ProgressBar {
     if common.json || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} files  {per_sec}  {eta} left  {wide_msg}");
-    ProgressBar::new(files as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
-fn sync(backend: &Backend, collection: &str, file: &Found, metadata: &Map<String, Value>, limit: ByteSize) -> Report {
-    let report = |status, detail, reason| Report { source: file.source.clone(), status, detail, reason };
-    let bytes = match read(&file.path, limit) {
-        Ok(bytes) => bytes,
-        Err(error) => return report("failed", Value::Null, Some(error.to_string())),
-    };
-    // What a folder holds beside documents (pictures, archives) is no failure. A file that was emptied is, as long as what
-    // it held before stays.
-    if !file.named
-        && let Some((kind, error)) = left_out(&file.source, &bytes)
-        && kind != FileKind::Empty
-    {
-        return report("skipped", Value::Null, Some(error.to_string()));
-    }
-    match backend.sync_source(collection, &file.source, bytes, metadata) {
-        Ok(detail) => {
-            let status = match detail["status"].as_str() {
-                Some("created") => "created",
-                Some("updated") => "updated",
-                Some("unchanged") => "unchanged",
-                _ => "failed",
-            };
-            let reason = detail["errors"].as_array().and_then(|errors| errors.first()).and_then(Value::as_str);
-            let reason = reason.map(str::to_owned);
-            report(status, detail, reason)
-        }
-        Err(error) => report("failed", Value::Null, Some(error.to_string())),
-    }
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} files  {rate}/s  {eta} left  {wide_msg}");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(files as u64).with_style(style.with_key("rate", output::rate))
 }
 
 /// Reads a whole file, at most `limit` bytes; an error when somebody wrote into it meanwhile.
@@ -342,20 +309,55 @@ fn read(path: &Path, limit: ByteSize) -> anyhow::Result<Vec<u8>> {
 }
 
 /// What earlier adds left below the folders that were read to the end.
-fn known(backend: &Backend, arguments: &Arguments, complete: &[String]) -> Result<Vec<Known>, Failure> {
-    if arguments.keep {
-        return Ok(Vec::new());
-    }
+fn known(
+    backend: &Backend,
+    arguments: &Arguments,
+    walked: &Walked,
+    folders: &[crate::collection::Folder],
+) -> Result<Vec<Known>, Failure> {
     let mut known = Vec::new();
-    for prefix in complete {
-        if prefix.is_empty() {
-            eprintln!("--prefix is empty: documents whose files are gone stay, for they may be another folder's");
+    for folder in &walked.complete {
+        if folder.prefix.is_empty() {
+            if !arguments.keep {
+                eprintln!("--prefix is empty: documents whose files are gone stay, for they may be another folder's");
+            }
             continue;
         }
-        let sources = backend.sources(&arguments.collection, &format!("{prefix}/"))?;
-        known.push(Known { prefix: prefix.clone(), sources });
+        let mut sources = backend.sources(&arguments.collection, &format!("{}/", folder.prefix))?;
+        let foreign = origin::foreign(folder, folders);
+        sources.retain(|(source, _)| !foreign.iter().any(|prefix| source.starts_with(prefix)));
+        known.push(Known { prefix: folder.prefix.clone(), sources });
     }
     Ok(known)
+}
+
+/// Leaves files out that were not empty when they were added and are now, where that looks like a broken copy rather than like
+/// somebody's will, until somebody says so. Returns why.
+fn hold_emptied(arguments: &Arguments, walked: &mut Walked, known: &[Known]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for folder in known {
+        let before: HashMap<&str, u64> =
+            folder.sources.iter().map(|(source, count)| (source.as_str(), *count)).collect();
+        let is_emptied = |file: &Found| file.length == 0 && !file.named && before.contains_key(file.source.as_str());
+        let emptied = walked.found.iter().filter(|file| is_emptied(file)).count();
+        // One that can be read says that the folder is there.
+        if judge(1, before.len(), emptied) != Verdict::Ask || arguments.yes || arguments.delete_all {
+            continue;
+        }
+        let (emptied, all) = (output::thousands(emptied as u64), output::thousands(before.len() as u64));
+        let found = format!("{emptied} of {all} files below '{}' are empty now", folder.below());
+        let is_wanted =
+            std::io::stdin().is_terminal() && documents::confirm(&format!("{found}; delete their documents?")).is_ok();
+        if !is_wanted {
+            problems.push(format!("{found}; their documents are kept, pass --yes to delete them"));
+            let (held, others) = std::mem::take(&mut walked.found).into_iter().partition(is_emptied);
+            walked.found = others;
+            // Left out, but there.
+            let held: Vec<Found> = held;
+            walked.unreadable.extend(held.into_iter().map(|file| file.source));
+        }
+    }
+    problems
 }
 
 /// * `read`: files of the folder that could be read.
@@ -373,22 +375,28 @@ fn judge(read: usize, known: usize, gone: usize) -> Verdict {
 fn remove_gone(
     backend: &Backend,
     arguments: &Arguments,
-    found: &[Found],
-    unreadable: &[String],
+    walked: &Walked,
     known: &[Known],
     reports: &mut Vec<Report>,
 ) -> Result<Vec<String>, Failure> {
-    let present: HashSet<&str> = found.iter().map(|file| file.source.as_str()).collect();
-    let is_out_of_reach =
-        |source: &str| unreadable.iter().any(|place| source == *place || source.starts_with(&format!("{place}/")));
     let mut refusals = Vec::new();
-    for Known { prefix, sources } in known {
-        let gone: Vec<&(String, u64)> = sources
-            .iter()
-            .filter(|(source, _)| !present.contains(source.as_str()) && !is_out_of_reach(source))
-            .collect();
-        let below = format!("{prefix}/");
-        let read = reports.iter().filter(|report| report.went_in() && report.source.starts_with(&below)).count();
+    if arguments.keep {
+        return Ok(refusals);
+    }
+    // Two files of one name are there too, though one of them is not in.
+    let failed = reports.iter().filter(|report| report.status == Status::Failed).map(|report| &report.source);
+    let present: HashSet<String> = walked.found.iter().map(|file| &file.source).chain(failed).cloned().collect();
+    let is_out_of_reach = |source: &str| {
+        walked.unreadable.iter().any(|place| source == *place || source.starts_with(&format!("{place}/")))
+    };
+    for folder in known {
+        let Known { prefix: _, sources } = folder;
+        let gone: Vec<&(String, u64)> =
+            sources.iter().filter(|(source, _)| !present.contains(source) && !is_out_of_reach(source)).collect();
+        let below = folder.below();
+        let is_there =
+            |report: &Report| report.went_in() || matches!(report.status, Status::NotTried | Status::Deleted);
+        let read = reports.iter().filter(|report| is_there(report) && report.source.starts_with(&below)).count();
         let gone_files = || {
             let (gone, known) = (output::thousands(gone.len() as u64), output::thousands(sources.len() as u64));
             format!("{gone} of {known} files below '{below}' are gone")
@@ -419,86 +427,20 @@ fn remove_gone(
             let source = source.clone();
             reports.push(match backend.delete_source(&arguments.collection, &source) {
                 Ok(documents) => {
-                    Report { source, status: "deleted", detail: json!({"deleted": documents}), reason: None }
+                    Report { detail: json!({"deleted": documents}), ..Report::new(source, Status::Deleted) }
                 }
-                Err(error) => Report { source, status: "failed", detail: Value::Null, reason: Some(error.to_string()) },
+                // As for each that would follow; where nothing could be written before, it is said already.
+                Err(failure) if failure.code == UNREACHABLE || failure.code_of_tool() == Some(READ_ONLY) => {
+                    if !reports.iter().any(|report| report.status == Status::NotTried) {
+                        refusals.push(format!("{failure}; the documents of files that are gone are kept"));
+                    }
+                    return Ok(refusals);
+                }
+                Err(failure) => Report::new(source, Status::Failed).because(failure.to_string()),
             });
         }
     }
     Ok(refusals)
-}
-
-fn dry_run(common: &Common, walked: &Walked) -> Result<(), Failure> {
-    if common.json {
-        let files: Vec<&str> = walked.found.iter().map(|file| file.source.as_str()).collect();
-        return output::json(&json!({"dry_run": true, "files": files}));
-    }
-    for file in &walked.found {
-        output::line(&file.source)?;
-    }
-    for report in &walked.reports {
-        eprintln!("{}: {}", report.source, report.reason.as_deref().unwrap_or_default());
-    }
-    eprintln!("{} would be read", output::counted(walked.found.len() as u64, "file"));
-    Ok(())
-}
-
-fn show(
-    common: &Common,
-    arguments: &Arguments,
-    reports: &[Report],
-    mut problems: Vec<String>,
-    seconds: f64,
-) -> Result<(), Failure> {
-    let count = |status: &str| reports.iter().filter(|report| report.status == status).count();
-    let sum = |name: &str| reports.iter().filter_map(|report| report.detail[name].as_u64()).sum::<u64>();
-    let failed = count("failed");
-    if common.json {
-        let files: Vec<Value> = reports
-            .iter()
-            .map(|report| {
-                let mut file = json!({"source": report.source, "status": report.status});
-                if let Some(reason) = &report.reason {
-                    file["reason"] = reason.as_str().into();
-                }
-                if let Some(warnings) = report.detail["warnings"].as_array().filter(|warnings| !warnings.is_empty()) {
-                    file["warnings"] = warnings.clone().into();
-                }
-                file
-            })
-            .collect();
-        output::json(&json!({
-            "collection": arguments.collection, "created": count("created"), "updated": count("updated"),
-            "unchanged": count("unchanged"), "deleted": count("deleted"), "skipped": count("skipped"), "failed": failed,
-            "passages": sum("passages"), "seconds": (seconds * 1000.0).round() / 1000.0, "files": files,
-        }))?;
-    } else {
-        for report in reports {
-            let quiet = matches!(report.status, "unchanged" | "skipped") && !arguments.verbose;
-            if !quiet {
-                let reason = report.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-                output::line(&format!("{:<9}  {}{reason}", report.status, report.source))?;
-            }
-            for warning in report.detail["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-                output::line(&format!("           {}", output::dim(&format!("warning: {warning}"))))?;
-            }
-        }
-        let mut parts: Vec<String> = Vec::new();
-        for status in ["created", "updated", "unchanged", "deleted", "skipped", "failed"] {
-            if count(status) > 0 {
-                parts.push(format!("{} {status}", count(status)));
-            }
-        }
-        let parts = if parts.is_empty() { "nothing to read".to_owned() } else { parts.join(", ") };
-        let passages = output::counted(sum("passages"), "passage");
-        eprintln!("{}: {parts}; {passages} written in {seconds:.1} s", arguments.collection);
-    }
-    if failed > 0 {
-        let were = if failed == 1 { "was" } else { "were" };
-        let others = if reports.iter().any(Report::went_in) { "; the others are in" } else { "" };
-        problems.insert(0, format!("{} {were} not read{others}", output::counted(failed as u64, "file")));
-    }
-    if problems.is_empty() { Ok(()) } else { Err(anyhow!(problems.join("\n")).into()) }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! port and says so in `running.json`; who finds it taken waits for that file or for the lock. When the node behind a
 //! verb goes away, the next one is looked for and the call repeated, once: what has an id can be written or read again.
 
+mod absent;
 mod local;
 mod remote;
 mod trust;
@@ -23,14 +24,15 @@ use super::Failure;
 use crate::app::Node;
 use crate::auth::Principal;
 use crate::base::{Fault, NodeId};
-use crate::collection::OpenError;
+use crate::collection::{Folder, OpenError};
 use crate::config::Config;
 use crate::mcp::{Arguments, NoProgress, OVERLOADED, Tool, ToolError, ToolProvider as _};
 use crate::store;
 
+pub(super) use absent::{beside_service, expect_node};
 pub(super) use local::Local;
-pub(super) use remote::prove;
 use remote::{Gone, Remote};
+pub(super) use remote::{Unavailable, prove};
 
 /// How long to wait for a process that has the data directory open.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -39,6 +41,14 @@ const LOCK_POLL: Duration = Duration::from_millis(50);
 /// After how long somebody who waits is told what for.
 const NOTE_AFTER: Duration = Duration::from_secs(1);
 
+/// Between two tries at a node that does not answer, at first and at last.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// After how long somebody who waits for room is told.
+const BUSY_NOTE_AFTER: Duration = Duration::from_secs(5);
+/// How long a node that went away has to come back before its data directory is opened here.
+const TAKE_OVER_AFTER: Duration = Duration::from_secs(10);
+
 /// How long a verb keeps the data directory when it has to open it itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stay {
@@ -46,6 +56,15 @@ pub(super) enum Stay {
     Brief,
     /// For as long as its client or its files take: others are answered meanwhile.
     Long,
+}
+
+/// What happens where there is no node on the data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absent {
+    /// It is said, and nothing is made.
+    Refuse,
+    /// One is made.
+    Make,
 }
 
 /// A node as the user named it.
@@ -74,21 +93,92 @@ pub(super) struct Backend {
     config: Config,
     address: Address,
     stay: Stay,
+    absent: Absent,
+    /// How long a node that went away or has no room is waited for.
+    patience: Duration,
+    outage: Outage,
     runtime: OnceLock<Runtime>,
-    /// `None` once closed. Held for moments only.
-    place: Mutex<Option<Arc<Place>>>,
+    /// Held for moments only.
+    place: Mutex<Spot>,
     /// Held by whoever looks for the next node.
     looking: Mutex<()>,
 }
 
+/// A time in which the node does not answer, or has no room. Shared by all who ask: whoever is answered ends it.
+#[derive(Default)]
+struct Outage(Mutex<Option<Silence>>);
+
+struct Silence {
+    since: Instant,
+    told: bool,
+}
+
+impl Outage {
+    /// Another call was not answered. Since when none was, while that is to be waited for.
+    fn goes_on(&self, failure: &Failure, is_gone: bool, patience: Duration) -> Option<Instant> {
+        if patience.is_zero() {
+            return None;
+        }
+        let mut silence = self.0.lock();
+        let silence = silence.get_or_insert_with(|| Silence { since: Instant::now(), told: false });
+        let waited = silence.since.elapsed();
+        if waited >= patience {
+            return None;
+        }
+        if !silence.told && (is_gone || waited >= BUSY_NOTE_AFTER) {
+            silence.told = true;
+            let minutes = patience.as_secs() / 60;
+            eprintln!("{}; waiting for it, {minutes} minutes at most", failure.error);
+        }
+        Some(silence.since)
+    }
+
+    /// A call was answered.
+    fn over(&self, node: &str) {
+        if self.0.lock().take().is_some_and(|silence| silence.told) {
+            eprintln!("{node} answers again; going on");
+        }
+    }
+}
+
+impl Place {
+    /// What people know it by.
+    fn shown(&self) -> &str {
+        match self {
+            Self::Remote(remote) => remote.shown(),
+            Self::Local(_) => "the data directory",
+        }
+    }
+}
+
+/// What is known of where the work is done.
+enum Spot {
+    /// Nobody has looked yet.
+    Unknown,
+    Found(Arc<Place>),
+    /// The backend was closed.
+    Closed,
+}
+
 impl Backend {
     /// The node at the address; else the one that runs on the data directory; else the directory itself.
-    pub(super) fn find(address: Address, config: Config, stay: Stay) -> Result<Self, Failure> {
-        let (runtime, place, looking) = (OnceLock::new(), Mutex::new(None), Mutex::new(()));
-        let backend = Self { config, address, stay, runtime, place, looking };
-        let place = backend.look()?;
-        *backend.place.lock() = Some(Arc::new(place));
+    pub(super) fn find(address: Address, config: Config, stay: Stay, absent: Absent) -> Result<Self, Failure> {
+        let backend = Self::later(address, config, stay, absent);
+        backend.place()?;
         Ok(backend)
+    }
+
+    /// The same, looked for when it is needed first, and again as long as there is none.
+    pub(super) fn later(address: Address, config: Config, stay: Stay, absent: Absent) -> Self {
+        let (runtime, place, looking) = (OnceLock::new(), Mutex::new(Spot::Unknown), Mutex::new(()));
+        let (patience, outage) = (Duration::ZERO, Outage::default());
+        Self { config, address, stay, absent, patience, outage, runtime, place, looking }
+    }
+
+    /// Waits this long for a node that goes away or has no room meanwhile, and then repeats what it was asked.
+    pub(super) fn patient(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// The node at the address, else the one that runs on the data directory, if one does. Opens nothing.
@@ -101,8 +191,11 @@ impl Backend {
             config,
             address,
             stay: Stay::Brief,
+            absent: Absent::Refuse,
+            patience: Duration::ZERO,
+            outage: Outage::default(),
             runtime: OnceLock::new(),
-            place: Mutex::new(Some(Arc::new(Place::Remote(remote)))),
+            place: Mutex::new(Spot::Found(Arc::new(Place::Remote(remote)))),
             looking: Mutex::new(()),
         }))
     }
@@ -117,9 +210,13 @@ impl Backend {
             if let Some(remote) = Remote::running_on(&self.config.data_dir, self.address.token.as_deref()) {
                 return Ok(Place::Remote(remote));
             }
+            if self.absent == Absent::Refuse {
+                expect_node(&self.config)?;
+            }
             let holder = match Local::open(&self.config, self.runtime()?.handle(), self.stay) {
                 Ok(local) => return Ok(Place::Local(local)),
                 Err(OpenError::Store(store::OpenError::Locked { pid, .. })) => pid,
+                Err(error) if is_denied(&error) => return Err(absent::not_ours(&self.config.data_dir)),
                 Err(error) => return Err(error.into()),
             };
             if start.elapsed() >= LOCK_PATIENCE {
@@ -156,33 +253,98 @@ impl Backend {
         Ok(self.runtime.get_or_init(|| built))
     }
 
-    fn place(&self) -> Result<Arc<Place>, Failure> {
-        self.place.lock().clone().ok_or_else(stopping)
+    /// Where the work is done, as far as that was looked for.
+    fn known(&self) -> Option<Arc<Place>> {
+        match &*self.place.lock() {
+            Spot::Found(place) => Some(Arc::clone(place)),
+            Spot::Unknown | Spot::Closed => None,
+        }
     }
 
-    /// Does `work` at the node; when it turns out to be gone, looks for the next one and does it again there.
+    fn place(&self) -> Result<Arc<Place>, Failure> {
+        let known = || match &*self.place.lock() {
+            Spot::Found(place) => Ok(Some(Arc::clone(place))),
+            Spot::Unknown => Ok(None),
+            Spot::Closed => Err(stopping()),
+        };
+        if let Some(place) = known()? {
+            return Ok(place);
+        }
+        let _looking = self.looking.lock();
+        match known()? {
+            Some(place) => Ok(place),
+            None => self.found(self.look()?),
+        }
+    }
+
+    /// Keeps what was looked for.
+    fn found(&self, place: Place) -> Result<Arc<Place>, Failure> {
+        let found = Arc::new(place);
+        match &mut *self.place.lock() {
+            // Closed meanwhile: what was found is closed with its last use.
+            Spot::Closed => Err(stopping()),
+            spot => {
+                *spot = Spot::Found(Arc::clone(&found));
+                Ok(found)
+            }
+        }
+    }
+
+    /// Does `work` at the node; when it turns out to be gone, looks for the next one and does it again there. One that was asked
+    /// to be patient with is waited for, and one that has no room too.
     fn at_place<T>(&self, mut work: impl FnMut(&Place) -> Result<T, Failure>) -> Result<T, Failure> {
-        let place = self.place()?;
-        match work(&place) {
-            Err(failure) if self.address.url.is_none() && failure.error.is::<Gone>() => work(&*self.next(&place)?),
-            result => result,
+        let (mut place, mut pause, mut looked) = (self.place()?, PAUSE_MIN, false);
+        loop {
+            let failure = match work(&place) {
+                Ok(done) => {
+                    self.outage.over(place.shown());
+                    return Ok(done);
+                }
+                Err(failure) => failure,
+            };
+            let is_gone = failure.error.is::<Gone>();
+            let may_pass = is_gone || (matches!(*place, Place::Remote(_)) && failure.is_for_now());
+            if may_pass && let Some(since) = self.outage.goes_on(&failure, is_gone, self.patience) {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(PAUSE_MAX);
+                // An address is asked again as it is. Here another process may have taken over.
+                if is_gone && self.address.url.is_none() {
+                    place = self.back(&place, since)?.unwrap_or(place);
+                }
+            } else if is_gone && self.address.url.is_none() && !looked {
+                looked = true;
+                place = self.next(&place)?;
+            } else {
+                return Err(failure);
+            }
+        }
+    }
+
+    /// The node that came back, or another in its place; `None` as long as there is none. The data directory is not opened here
+    /// at once: a service that starts again would find it taken.
+    fn back(&self, gone: &Arc<Place>, since: Instant) -> Result<Option<Arc<Place>>, Failure> {
+        if since.elapsed() >= TAKE_OVER_AFTER {
+            return self.next(gone).map(Some);
+        }
+        let _looking = self.looking.lock();
+        match self.known() {
+            Some(current) if Arc::ptr_eq(&current, gone) => {
+                let remote = Remote::running_on(&self.config.data_dir, self.address.token.as_deref());
+                remote.map(|remote| self.found(Place::Remote(remote))).transpose()
+            }
+            Some(current) => Ok(Some(current)),
+            None => Err(stopping()),
         }
     }
 
     /// The node that came after `gone`. Whoever comes first looks for it, the others take what was found.
     fn next(&self, gone: &Arc<Place>) -> Result<Arc<Place>, Failure> {
         let _looking = self.looking.lock();
-        let current = self.place()?;
-        if !Arc::ptr_eq(&current, gone) {
-            return Ok(current);
+        match self.known() {
+            Some(current) if Arc::ptr_eq(&current, gone) => self.found(self.look()?),
+            Some(current) => Ok(current),
+            None => Err(stopping()),
         }
-        let found = Arc::new(self.look()?);
-        match &mut *self.place.lock() {
-            Some(place) => *place = Arc::clone(&found),
-            // Closed meanwhile: what was found is closed with its last use.
-            None => return Err(stopping()),
-        }
-        Ok(found)
     }
 
     /// Calls a tool.
@@ -208,7 +370,7 @@ impl Backend {
 
     /// The status of a running node, if it has one to tell at once. Unlike [`Self::call`] it looks for no other node.
     pub(super) fn peek(&self) -> Option<Value> {
-        match &*self.place().ok()? {
+        match &*self.known()? {
             Place::Remote(remote) => remote.peek(),
             Place::Local(local) => {
                 let call = local.node().tools().call(Tool::GetStatus, Map::new(), Principal::Local, &NoProgress);
@@ -217,7 +379,8 @@ impl Backend {
         }
     }
 
-    /// Brings a source's documents in line with its content; see `Library::sync_source`.
+    /// Brings a source's documents in line with its content; see `Library::sync_source`. `repeated` in the outcome: an earlier try
+    /// may have done it.
     pub(super) fn sync_source(
         &self,
         collection: &str,
@@ -225,18 +388,54 @@ impl Backend {
         mut bytes: Vec<u8>,
         metadata: &Map<String, Value>,
     ) -> Result<Value, Failure> {
+        let mut times = 0;
+        let synced = self.at_place(|place| {
+            times += 1;
+            match place {
+                Place::Remote(remote) => remote.sync_source(collection, source, &bytes, metadata),
+                Place::Local(local) => {
+                    let library = local.node().library();
+                    // This process does not go away from itself: the bytes are wanted once.
+                    let bytes = std::mem::take(&mut bytes);
+                    let synced = async {
+                        library.ensure_collection(collection).await?;
+                        library.sync_source(collection, source, bytes, metadata.clone()).await
+                    };
+                    let outcome = self.runtime()?.block_on(synced).map_err(|error| failure(error.into()))?;
+                    Ok(crate::api::source_outcome_json(source, &outcome))
+                }
+            }
+        });
+        synced.map(|mut outcome| {
+            if times > 1 {
+                outcome["repeated"] = true.into();
+            }
+            outcome
+        })
+    }
+
+    /// The folders that were added to a collection; none when there is no such collection.
+    pub(super) fn folders(&self, collection: &str) -> Result<Vec<Folder>, Failure> {
         self.at_place(|place| match place {
-            Place::Remote(remote) => remote.sync_source(collection, source, &bytes, metadata),
+            Place::Remote(remote) => remote.folders(collection),
             Place::Local(local) => {
                 let library = local.node().library();
-                // This process does not go away from itself: the bytes are wanted once.
-                let bytes = std::mem::take(&mut bytes);
-                let synced = async {
+                Ok(library.collection(collection).map(|info| library.folders(info.id)).transpose()?.unwrap_or_default())
+            }
+        })
+    }
+
+    /// Remembers where a folder is, with its collection.
+    pub(super) fn note_folder(&self, collection: &str, folder: &Folder) -> Result<(), Failure> {
+        self.at_place(|place| match place {
+            Place::Remote(remote) => remote.note_folder(collection, folder),
+            Place::Local(local) => {
+                let library = local.node().library();
+                let noted = async {
                     library.ensure_collection(collection).await?;
-                    library.sync_source(collection, source, bytes, metadata.clone()).await
+                    library.note_folder(collection, &folder.prefix, &folder.origin).await
                 };
-                let outcome = self.runtime()?.block_on(synced).map_err(|error| failure(error.into()))?;
-                Ok(crate::api::source_outcome_json(source, &outcome))
+                self.runtime()?.block_on(noted).map_err(|error| failure(error.into()))
             }
         })
     }
@@ -295,7 +494,7 @@ impl Backend {
 
     /// The address of the node, when it is a running one.
     pub(super) fn address(&self) -> Option<String> {
-        match &*self.place().ok()? {
+        match &*self.known()? {
             Place::Remote(remote) => Some(remote.shown().to_owned()),
             Place::Local(_) => None,
         }
@@ -314,7 +513,7 @@ impl Backend {
 
     /// The node in this process, when there is one and it is ready.
     pub(super) fn node_here(&self) -> Option<Arc<Node>> {
-        match &*self.place().ok()? {
+        match &*self.known()? {
             Place::Local(local) if local.node().readiness().is_ready() => Some(Arc::clone(local.node())),
             Place::Local(_) | Place::Remote(_) => None,
         }
@@ -332,8 +531,10 @@ impl Backend {
     }
 
     fn end(&self, close: impl FnOnce(&Local)) {
-        let place = self.place.lock().take();
-        if let Some(Place::Local(local)) = place.as_deref() {
+        let spot = std::mem::replace(&mut *self.place.lock(), Spot::Closed);
+        if let Spot::Found(place) = spot
+            && let Place::Local(local) = &*place
+        {
             close(local);
         }
     }
@@ -359,6 +560,14 @@ fn given(arguments: Value) -> Arguments {
 
 fn stopping() -> Failure {
     Failure::unreachable(anyhow!("this process is stopping"))
+}
+
+/// Whether a data directory is somebody else's.
+fn is_denied(error: &OpenError) -> bool {
+    let mut causes = anyhow::Chain::new(error);
+    causes.any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    })
 }
 
 fn process(pid: Option<u32>) -> String {
@@ -388,7 +597,7 @@ mod tests {
     fn backend(data_dir: &Path, stay: Stay) -> Result<Backend, Failure> {
         let overrides = Overrides { data_dir: Some(data_dir.to_owned()), ..Overrides::default() };
         let config = Config::load(None, [], &overrides).expect("the defaults are valid");
-        Backend::find(Address::default(), config, stay)
+        Backend::find(Address::default(), config, stay, Absent::Make)
     }
 
     fn add(backend: &Backend, id: &str) {

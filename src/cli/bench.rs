@@ -39,9 +39,10 @@ Examples:
   cairn bench --questions asked.txt    a question a line instead of words of the documents
   cairn bench --url https://node:7171  another machine: the network counts, the node's processor time is not seen
 
-Rounds: one client at a time, then as much as the node answers, then 70 % of that at a constant rate, then four times as
-much as it can answer, from 640 clients. At a constant rate a call's time counts from when it was due, so that waiting is
+Rounds: one client at a time, then as much as the node answers, then 70 % of that at a constant rate, then four times as \
+much as it can answer, from 640 clients. At a constant rate a call's time counts from when it was due, so that waiting is \
 not left out; what was due while every client waited, until the time was over, is unsent.
+
 Nothing is written to the node. Its other users wait meanwhile.")]
 pub(super) struct Arguments {
     /// Collection to search; may be given several times [default: all]

@@ -34,7 +34,7 @@ Examples:
   cairn bundle keygen -o site.key
   cairn bundle keygen -o site.key --ask-password
 
-The keys are minisign's: keys of `minisign -G` serve as well. Keep the secret key where bundles are made, and carry the public
+The keys are minisign's: keys of `minisign -G` serve as well. Keep the secret key where bundles are made, and carry the public \
 key to the machines by another way than the bundles.")]
     Keygen {
         /// File of the secret key; the public one goes beside it, with .pub for an ending

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::backend::{Backend, Stay};
+use super::backend::{Absent, Backend, Stay};
 use super::{Common, Failure, documents, output};
 use crate::mcp::Tool;
 
@@ -32,13 +32,14 @@ enum Action {
     /// Show its size, its model and the metadata that filters can ask for
     Describe {
         /// Name of the collection
-        #[arg(env = "CAIRN_COLLECTION")]
+        #[arg(env = "CAIRN_COLLECTION", value_name = "COLLECTION")]
         name: String,
     },
     /// Delete one, with its documents
     #[command(alias = "rm")]
     Delete {
         /// Name of the collection
+        #[arg(value_name = "COLLECTION")]
         name: String,
         /// Do not ask
         #[arg(short, long)]
@@ -48,7 +49,8 @@ enum Action {
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
     let asks = matches!(arguments.action, Action::Delete { yes: false, .. });
-    let backend = common.backend_for(if asks { Stay::Long } else { Stay::Brief })?;
+    let absent = if matches!(arguments.action, Action::Create { .. }) { Absent::Make } else { Absent::Refuse };
+    let backend = common.backend_for(if asks { Stay::Long } else { Stay::Brief }, absent)?;
     let answer = match &arguments.action {
         Action::List => return list(common, &backend),
         Action::Create { name, description, model } => {

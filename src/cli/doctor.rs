@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use serde_json::{Value, json};
 
-use super::backend::Backend;
+use super::backend::{Backend, expect_node};
 use super::gpu::Device;
 use super::{Common, Failure, in_cluster, install, output, quiet_logs};
 use crate::app;
@@ -30,6 +30,7 @@ Examples:
   cairn doctor --repair   put sound segments from the snapshots in the place of damaged ones
 
 The node must be stopped to read every byte; of a running node what it knows is told, and what is wrong with the machine.
+
 Exit code 1 means that something is wrong.")]
 pub(super) struct Arguments {
     /// Replace damaged segments of the log by those of the snapshots
@@ -87,13 +88,12 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         return running(common, &node, &machine);
     }
     if !has_data || is_in_cluster {
-        let hint = "`cairn serve` makes one, --data-dir names another place";
         tell_machine(common, &machine)?;
         if is_in_cluster {
             // The data is in the pod's volume, and the pod has it open.
             return well(&machine);
         }
-        return Err(anyhow!("there is no data in {}; {hint}", config.data_dir.display()).into());
+        return expect_node(&config);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let snapshots = app::snapshots(&config, runtime.handle().clone());

@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use anyhow::anyhow;
 use serde_json::{Value, json};
 
-use super::backend::Stay;
+use super::backend::{Absent, Stay};
 use super::{Common, Failure, collections, output};
 use crate::mcp::Tool;
 
@@ -138,7 +138,7 @@ pub(super) fn remove(common: &Common, arguments: &RemoveArguments) -> Result<(),
     let call = |dry_run: bool, expected: Value| json!({"ids": ids, "collection": collection, "filter": filter, "dry_run": dry_run, "expected_count": expected});
     // Ids were typed one by one; a filter may match more than was thought.
     let asks = !filter.is_null() && !arguments.yes && !arguments.dry_run;
-    let backend = common.backend_for(if asks { Stay::Long } else { Stay::Brief })?;
+    let backend = common.backend_for(if asks { Stay::Long } else { Stay::Brief }, Absent::Refuse)?;
     let mut answer = backend.call(Tool::DeleteDocuments, call(true, Value::Null))?;
     answer["dry_run"] = arguments.dry_run.into();
     let matched = answer["matched"].as_u64().unwrap_or_default();

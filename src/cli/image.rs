@@ -40,7 +40,7 @@ Examples:
   cairn image build -o . --gpu                           for any GPU, with this machine's libraries
   cairn image build -o . --gpu --gpu-drivers none        for NVIDIA's, whose toolkit brings the driver
 
-One tar, OCI layout and docker archive at once. The same program gives the same bytes; with --gpu, the same program and the
+One tar, OCI layout and docker archive at once. The same program gives the same bytes; with --gpu, the same program and the \
 same libraries. The file appears under its name once it is whole.")]
     Build {
         /// The file, a folder for it, or - for standard output

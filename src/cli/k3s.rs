@@ -1,10 +1,13 @@
 //! `cairn k3s`: manifests for K3s and any other Kubernetes.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
 
 use anyhow::{Context as _, anyhow};
 use clap::Subcommand;
+use clap::builder::{PossibleValue, TypedValueParser};
 use serde_json::{Value, json};
 
 use super::{Common, Failure, output, unlisted, unlisted_config};
@@ -64,7 +67,7 @@ struct RenderArguments {
     #[arg(long, requires = "output")]
     kustomize: bool,
     /// Add something: cert-manager, documents, external-secrets, gpu, ingress, loadbalancer, monitoring
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = VariantParser, hide_possible_values = true)]
     with: Vec<Variant>,
     /// Set a key
     #[arg(long, value_name = "KEY=VALUE")]
@@ -81,6 +84,28 @@ struct RenderArguments {
     /// File with a token for clients, rendered as a Secret [default: none; the node makes its own]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+}
+
+/// Reads what `--with` takes, and lets shells know what that is.
+#[derive(Clone)]
+pub(super) struct VariantParser;
+
+impl TypedValueParser for VariantParser {
+    type Value = Variant;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Variant, clap::Error> {
+        // Its own error says what was meant.
+        Variant::from_str.parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(Variant::ALL.iter().map(|variant| PossibleValue::new(variant.name()))))
+    }
 }
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {

@@ -3,13 +3,13 @@
 use std::future::Future;
 use std::io::IsTerminal as _;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::backend::{Backend, Stay};
-use super::{Common, Failure};
+use super::backend::{Absent, Backend, Stay};
+use super::{Common, Failure, UNREACHABLE, quiet_logs};
 use crate::api::answer_stdio;
 use crate::auth::Principal;
 use crate::base::{Fault, NodeId};
@@ -21,12 +21,27 @@ For clients that start their servers themselves:
   {\"mcpServers\": {\"cairn\": {\"command\": \"cairn\", \"args\": [\"mcp\"]}}}
 
 Any number of clients can do so at once, beside a running node (`cairn serve`) or without one: then the first has the data \
-directory open and answers the others, and when it ends another takes over.")]
+directory open and answers the others, and when it ends another takes over.
+
+It makes no node: as long as there is none, each call says what to do (`cairn add PATH` and `cairn serve` make one), and the first \
+call after that finds it.")]
 pub(super) struct Arguments {}
 
 pub(super) fn run(common: &Common, _: &Arguments) -> Result<(), Failure> {
-    let backend = Arc::new(common.backend_for(Stay::Long)?);
-    let node = backend.node()?;
+    let config = common.load()?;
+    quiet_logs(&config);
+    // Where there is no node yet the client is served all the same, and told by each call what to do: it would show no more than
+    // that its server ended. A wrong address is another matter.
+    let backend = Arc::new(Backend::later(common.address(), config, Stay::Long, Absent::Refuse));
+    let node = match backend.node() {
+        Ok(node) => Some(node),
+        Err(failure) if common.url.is_none() && failure.code == UNREACHABLE => {
+            eprintln!("{failure}");
+            None
+        }
+        Err(failure) => return Err(failure),
+    };
+    let node = node.map_or_else(OnceLock::new, OnceLock::from);
     let provider = Arc::new(Tools { backend: Arc::clone(&backend), node });
     let request_bytes_max = backend.request_bytes_max();
     if std::io::stdin().is_terminal() {
@@ -52,12 +67,14 @@ async fn speak(provider: Arc<dyn ToolProvider>, request_bytes_max: usize) -> any
 /// The tools of whichever node there is.
 struct Tools {
     backend: Arc<Backend>,
-    node: NodeId,
+    /// Empty as long as there is none.
+    node: OnceLock<NodeId>,
 }
 
 impl ToolProvider for Tools {
     fn node(&self) -> NodeId {
-        self.node
+        // Addresses of documents are not asked for before there are any.
+        self.node.get().copied().unwrap_or(NodeId([0; 16]))
     }
 
     fn call<'a>(
@@ -72,9 +89,16 @@ impl ToolProvider for Tools {
                 return node.tools().call(tool, arguments, principal, progress).await;
             }
             let backend = Arc::clone(&self.backend);
-            let called = tokio::task::spawn_blocking(move || backend.call(tool, Value::Object(arguments))).await;
-            match called {
-                Ok(Ok(structured)) => Ok(ToolAnswer { links: links(&structured), ..ToolAnswer::new(structured) }),
+            let known = self.node.get().copied();
+            let called = tokio::task::spawn_blocking(move || {
+                let answer = backend.call(tool, Value::Object(arguments))?;
+                Ok::<_, Failure>((known.map_or_else(|| backend.node(), Ok)?, answer))
+            });
+            match called.await {
+                Ok(Ok((node, structured))) => {
+                    self.node.get_or_init(|| node);
+                    Ok(ToolAnswer { links: links(&structured), ..ToolAnswer::new(structured) })
+                }
                 Ok(Err(failure)) => Err(tool_error(failure)),
                 Err(error) => {
                     Err(ToolError { code: "internal", message: error.to_string(), fault: Fault::Environment })

@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     #[arg(short = 'n', long, value_name = "N")]
     limit: Option<usize>,
     /// hybrid, dense or lexical
-    #[arg(short, long, default_value = "hybrid")]
+    #[arg(short, long, default_value = "hybrid", value_parser = ["hybrid", "dense", "lexical"], hide_possible_values = true)]
     mode: String,
     /// Only documents whose metadata matches, as JSON
     #[arg(short, long, value_name = "JSON")]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 
-use super::{Common, Failure};
+use super::{Common, Failure, output};
 use crate::app;
 use crate::auth::Token;
 use crate::base::{Clock as _, SystemClock};
@@ -22,10 +22,10 @@ Examples:
 Point an MCP client at http://127.0.0.1:7171/mcp. Stop it with Ctrl-C or SIGTERM.")]
 pub(super) struct Arguments {
     /// Address of MCP and REST [default: 127.0.0.1:7171]
-    #[arg(long, env = "CAIRN_LISTEN", value_name = "ADDR")]
+    #[arg(long, env = "CAIRN_LISTEN", value_name = "ADDR", value_parser = output::address)]
     listen: Option<SocketAddr>,
     /// Address of /health, /ready and /metrics [default: 127.0.0.1:9464]
-    #[arg(long, env = "CAIRN_ADMIN", value_name = "ADDR")]
+    #[arg(long, env = "CAIRN_ADMIN", value_name = "ADDR", value_parser = output::address)]
     admin: Option<SocketAddr>,
     /// Answer without a token on an address that other machines reach
     #[arg(long)]
@@ -40,8 +40,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
     if arguments.print_config {
-        print!("{DEFAULTS}");
-        return Ok(());
+        return output::bytes(DEFAULTS.as_bytes());
     }
     let overrides = Overrides {
         listen: arguments.listen,
@@ -51,6 +50,12 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     };
     let config = common.load_with(&overrides)?;
     telemetry::init(&config.log)?;
+    let file = common
+        .config
+        .as_ref()
+        .map_or_else(|| "none, defaults and variables".to_owned(), |path| path.display().to_string());
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, data_dir = %config.data_dir.display(), configuration = %file, "Cairn starts");
     let as_json = common.json;
     // A log of one form: where lines of JSON were asked for, as in a container, whose output is one log.
     let in_log = config.log.format == LogFormat::Json && !as_json;
@@ -65,7 +70,8 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
             if let Some(token) = token {
                 line["token"] = token.into();
             }
-            println!("{line}");
+            // Nobody may be reading.
+            let _ = output::json(&line);
         } else if in_log {
             let message = format!("Cairn answers MCP at {mcp} and /health, /ready, /metrics at {admin}");
             let mut line = json!({"timestamp": SystemClock.now().to_string(), "level": "INFO", "message": message, "mcp": mcp, "admin": admin});

@@ -13,14 +13,14 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::backend::{Address, Backend, Stay};
+use super::backend::{Absent, Address, Backend, Stay, expect_node};
 use super::{Common, Failure, output, quiet_logs};
 use crate::app;
 use crate::base::{ByteSize, Lsn, UnixMillis};
 use crate::config::Config;
 use crate::mcp::{Tool, snapshots_json, verified_json};
 use crate::snapshot::{
-    self, EXTENSION, Health, Key, Progress, REBUILDING, RestorePlan, RestoreTarget, Snapshots, Whose,
+    self, EXTENSION, Health, Key, Progress, REBUILDING, RestorePlan, RestoreTarget, Snapshots, Target, Whose,
 };
 
 /// How often a node that works is asked how far it is.
@@ -84,8 +84,8 @@ Examples:
   cairn snapshot restore --node 904ab9d5   another node's newest, in a repository that several share
   cairn snapshot restore --drop-old
 
-The old state is built and checked beside the data, then takes its place; until then nothing changes, also when it is
-interrupted. A running node does it while it serves and starts again at the end. What was there before stays in
+The old state is built and checked beside the data, then takes its place; until then nothing changes, also when it is \
+interrupted. A running node does it while it serves and starts again at the end. What was there before stays in \
 before-restore-… of the data directory until --drop-old.")]
     Restore(RestoreArguments),
     /// Write a snapshot to one file, for a disk that is carried
@@ -167,7 +167,7 @@ struct RestoreArguments {
     #[arg(long, value_name = "LSN", conflicts_with = "to_time")]
     to_lsn: Option<u64>,
     /// Moment to go back to, such as 2026-07-28T09:30:00Z
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     to_time: Option<UnixMillis>,
     /// Say what would be done
     #[arg(long)]
@@ -180,6 +180,10 @@ struct RestoreArguments {
     drop_old: bool,
     #[command(flatten)]
     nodes: Nodes,
+}
+
+fn moment(text: &str) -> Result<UnixMillis, String> {
+    text.parse().map_err(|_| "expected a date and time with its zone, such as 2026-07-28T09:30:00Z".to_owned())
 }
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
@@ -221,6 +225,20 @@ impl Desk {
         let snapshots = app::snapshots(&config, runtime.handle().clone());
         Ok(Self { config, snapshots, _runtime: runtime })
     }
+
+    /// The same for verbs that need what is there already: on a wrong path nothing was lost, and nothing is there.
+    fn existing(common: &Common) -> Result<Self, Failure> {
+        let desk = Self::open(common)?;
+        // One that is set may have been forgotten by this machine, not by its disk or bucket.
+        let has_target = match desk.snapshots.target() {
+            Target::Directory(path) => desk.config.snapshot.target.is_some() || path.exists(),
+            Target::Bucket(_) => true,
+        };
+        if !has_target {
+            expect_node(&desk.config)?;
+        }
+        Ok(desk)
+    }
 }
 
 fn say(common: &Common, value: &Value, text: &str) -> Result<(), Failure> {
@@ -255,7 +273,7 @@ fn list(common: &Common, nodes: &Nodes) -> Result<(), Failure> {
         let arguments = nodes.named().map_or_else(|| json!({}), |node| json!({"node": node}));
         common.backend()?.call(Tool::ListSnapshots, arguments)?
     } else {
-        snapshots_json(&Desk::open(common)?.snapshots, &nodes.whose()?)?
+        snapshots_json(&Desk::existing(common)?.snapshots, &nodes.whose()?)?
     };
     if common.json {
         output::json(&answer)?;
@@ -297,29 +315,40 @@ fn show_list(answer: &Value) -> Result<(), Failure> {
         let id = output::text(snapshot, "id").to_owned();
         let node = snapshot["node"].as_str().and_then(|node| node.get(..8)).unwrap_or_default();
         let node = shows_node.then(|| node.to_owned());
-        match snapshot["problem"].as_str() {
-            Some(problem) => {
-                [id].into_iter().chain(node).chain(["unreadable".to_owned(), problem.to_owned()]).collect()
-            }
-            None => [id]
-                .into_iter()
-                .chain(node)
-                .chain([
-                    output::text(snapshot, "kind").to_owned(),
-                    output::text(snapshot, "created").to_owned(),
-                    output::count(snapshot, "lsn"),
-                    output::size(snapshot, "bytes"),
-                    output::size(snapshot, "new_bytes"),
-                    output::text(snapshot, "verified_at").to_owned(),
-                ])
-                .collect(),
+        if snapshot["problem"].is_string() {
+            return [id].into_iter().chain(node).chain(["unreadable".to_owned()]).collect();
         }
+        [id].into_iter()
+            .chain(node)
+            .chain([
+                output::text(snapshot, "kind").to_owned(),
+                output::text(snapshot, "created").to_owned(),
+                output::count(snapshot, "lsn"),
+                output::size(snapshot, "bytes"),
+                output::size(snapshot, "new_bytes"),
+                output::text(snapshot, "verified_at").to_owned(),
+            ])
+            .collect()
     });
     let titles = ["id"]
         .into_iter()
         .chain(shows_node.then_some("node"))
         .chain(["kind", "time", "lsn", "size", "new", "verified"]);
     output::table(&titles.collect::<Vec<_>>(), &["lsn", "size", "new"], rows.collect())?;
+    // A column would be as wide as the longest of them. Those of one reason are told together.
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for snapshot in listed {
+        let Some(problem) = snapshot["problem"].as_str() else { continue };
+        let id = output::text(snapshot, "id");
+        match reasons.iter_mut().find(|(known, _)| *known == problem) {
+            Some((_, ids)) => ids.push(id),
+            None => reasons.push((problem, vec![id])),
+        }
+    }
+    for (problem, ids) in reasons {
+        let which = if ids.len() == listed.len() && ids.len() > 1 { "all".to_owned() } else { ids.join(", ") };
+        output::line(&format!("\nunreadable, {which}: {problem}"))?;
+    }
     tell_others()
 }
 
@@ -332,7 +361,7 @@ fn verify(common: &Common, id: Option<&str>) -> Result<(), Failure> {
     let value = match value {
         Some(value) => value,
         None => {
-            let desk = Desk::open(common)?;
+            let desk = Desk::existing(common)?;
             let bar = Bar::new(common);
             let verified = desk.snapshots.verify(id, &bar);
             bar.finish();
@@ -372,7 +401,7 @@ fn verify(common: &Common, id: Option<&str>) -> Result<(), Failure> {
 }
 
 fn drop_old(common: &Common) -> Result<(), Failure> {
-    let removed = Desk::open(common)?.snapshots.drop_old()?;
+    let removed = Desk::existing(common)?.snapshots.drop_old()?;
     let text = match removed.len() {
         0 => "there is nothing from an earlier restore".to_owned(),
         _ => removed.iter().map(|path| format!("removed {}", path.display())).collect::<Vec<_>>().join("\n"),
@@ -459,7 +488,8 @@ fn carry_out(common: &Common, desk: &Desk, plan: RestorePlan) -> Result<(), Fail
     bar.finish();
     let restored = restored?;
     // Opening the data directory carries the swap out.
-    let backend = Backend::find(Address { url: None, ..common.address() }, desk.config.clone(), Stay::Brief)?;
+    let backend =
+        Backend::find(Address { url: None, ..common.address() }, desk.config.clone(), Stay::Brief, Absent::Make)?;
     let status = backend.call(Tool::GetStatus, json!({}))?;
     backend.close_soon();
     value["status"] = "restored".into();
@@ -545,7 +575,7 @@ fn confirm(question: &str) -> Result<(), Failure> {
 }
 
 fn export(common: &Common, path: &std::path::Path, id: Option<&str>, nodes: &Nodes) -> Result<(), Failure> {
-    let desk = Desk::open(common)?;
+    let desk = Desk::existing(common)?;
     let whose = nodes.whose()?;
     let bar = Bar::new(common);
     let to = if path.is_dir() {
@@ -576,7 +606,7 @@ fn import(common: &Common, path: &std::path::Path) -> Result<(), Failure> {
 }
 
 fn prune(common: &Common, dry_run: bool, nodes: &Nodes) -> Result<(), Failure> {
-    let pruned = Desk::open(common)?.snapshots.prune(&nodes.whose()?, dry_run)?;
+    let pruned = Desk::existing(common)?.snapshots.prune(&nodes.whose()?, dry_run)?;
     let value = json!({
         "dry_run": dry_run, "snapshots": pruned.snapshots, "segments": pruned.segments, "bytes": pruned.bytes,
         "kept": pruned.kept, "unreadable": pruned.unreadable,
@@ -598,7 +628,7 @@ fn prune(common: &Common, dry_run: bool, nodes: &Nodes) -> Result<(), Failure> {
 }
 
 fn schedule(common: &Common) -> Result<(), Failure> {
-    let desk = Desk::open(common)?;
+    let desk = Desk::existing(common)?;
     let (health, told) = (desk.snapshots.look(), desk.snapshots.config());
     let retention = &told.retention;
     let value = json!({

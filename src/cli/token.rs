@@ -6,6 +6,7 @@ use anyhow::{Context as _, anyhow};
 use jiff::{Span, SpanRelativeTo};
 use serde_json::{Value, json};
 
+use super::backend::expect_node;
 use super::{Common, Failure, output};
 use crate::auth::{self, NamedToken, Token, TokenError};
 use crate::base::{Clock as _, Fault, SystemClock, UnixMillis};
@@ -18,8 +19,7 @@ Examples:
   cairn token list
   cairn token revoke laptop
 
-A running node takes a new token, and refuses one that was taken back, within a second. A token is shown once: what is kept is its \
-digest.")]
+A running node takes a new token, and refuses one that was taken back, within a second. A token is shown once: what is kept is its digest.")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     action: Action,
@@ -37,7 +37,7 @@ Examples:
         /// What to call it: letters, digits, '.', '_', '-' and '@'
         name: String,
         /// How long it is good for, such as 12h, 90d or 1y [default: until it is taken back]
-        #[arg(long, value_name = "TIME")]
+        #[arg(long, value_name = "TIME", value_parser = span)]
         expires: Option<Span>,
     },
     /// Show all tokens, without the secrets
@@ -75,11 +75,19 @@ fn make_file(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A time from now on; what is wrong with it is said with an example.
+fn span(text: &str) -> Result<Span, String> {
+    text.parse().map_err(|_| "expected a time from now on, such as 12h, 90d or 1y".to_owned())
+}
+
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
     if let Action::File { path } = &arguments.action {
         return make_file(path);
     }
-    let data_dir = common.load()?.data_dir;
+    let config = common.load()?;
+    // A token for a node that does not exist would open nothing, and nobody would notice.
+    expect_node(&config)?;
+    let data_dir = config.data_dir;
     let now = SystemClock.now();
     match &arguments.action {
         Action::Create { name, expires } => {

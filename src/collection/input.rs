@@ -21,6 +21,8 @@ const METADATA_BYTES_MAX: usize = 64 << 10;
 const TITLE_BYTES_MAX: usize = 1_000;
 /// Longest address of an original, in bytes.
 const URL_BYTES_MAX: usize = 4 << 10;
+/// How much of a source's beginning tells its format.
+const HEAD_BYTES: usize = 8 << 10;
 /// How much of a document's beginning tells its language.
 const LANGUAGE_SAMPLE_BYTES: usize = 2_000;
 
@@ -164,7 +166,7 @@ fn sizes(config: &Config) -> Vec<u8> {
     format!("{}/{}", config.chunks.target_tokens, config.chunks.max_tokens).into_bytes()
 }
 
-/// Parses, splits and embeds every document of a source.
+/// Parses, splits and embeds every document of a source; none when it has no text.
 pub(super) fn prepare_source(
     source: &str,
     bytes: &[u8],
@@ -174,9 +176,15 @@ pub(super) fn prepare_source(
     embedder: &dyn Embedder,
     config: &Config,
 ) -> Result<Prepared, WriteError> {
-    let media_type = MediaType::detect(source, &bytes[..bytes.len().min(8 << 10)]).map_err(PrepareError::from)?;
-    let parsed = ingest::parse(&ingest::Source { name: source, media_type, bytes }, &config.limits)
-        .map_err(PrepareError::from)?;
+    let nothing = || Prepared { documents: Vec::new(), warnings: Vec::new() };
+    let media_type = match detect(source, bytes) {
+        Err(ParseError::Empty) => return Ok(nothing()),
+        detected => detected.map_err(PrepareError::from)?,
+    };
+    let parsed = match ingest::parse(&ingest::Source { name: source, media_type, bytes }, &config.limits) {
+        Err(ParseError::Empty) => return Ok(nothing()),
+        parsed => parsed.map_err(PrepareError::from)?,
+    };
     let mut documents = Vec::with_capacity(parsed.documents.len());
     for document in parsed.documents {
         let id = match &document.record {
@@ -189,14 +197,22 @@ pub(super) fn prepare_source(
             metadata: metadata.clone(),
             ..DocumentInput::default()
         };
-        let mut new = assemble(input, document, collection, embedder, config)?;
-        new.source_digest = Some(digest);
-        documents.push(new);
-    }
-    if documents.is_empty() {
-        return Err(PrepareError::Empty.into());
+        match assemble(input, document, collection, embedder, config) {
+            Ok(mut new) => {
+                new.source_digest = Some(digest);
+                documents.push(new);
+            }
+            // What was in it before is not in it any more.
+            Err(WriteError::Prepare(PrepareError::Empty)) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(Prepared { documents, warnings: parsed.warnings })
+}
+
+/// What a source is, by its name and its beginning.
+fn detect(name: &str, bytes: &[u8]) -> Result<MediaType, ParseError> {
+    MediaType::detect(name, &bytes[..bytes.len().min(HEAD_BYTES)])
 }
 
 /// Parses, splits and embeds one document.
@@ -210,8 +226,7 @@ pub(super) fn prepare(
     let (name, media_type, bytes) = match &body {
         Body::Text(text, media_type) => (input.id.as_deref().unwrap_or("text"), *media_type, text.as_bytes()),
         Body::File { name, bytes } => {
-            let head = &bytes[..bytes.len().min(8 << 10)];
-            (name.as_str(), MediaType::detect(name, head).map_err(PrepareError::from)?, bytes.as_slice())
+            (name.as_str(), detect(name, bytes).map_err(PrepareError::from)?, bytes.as_slice())
         }
     };
     let parsed =
@@ -374,6 +389,13 @@ mod tests {
         ] {
             assert_eq!(title_from(id), title);
         }
+    }
+
+    #[test]
+    fn a_long_row_of_white_space_is_not_all_of_a_source() {
+        let text = [&[b' '; 2 * HEAD_BYTES], &b"{\"a\": 1}"[..]].concat();
+        assert_eq!(detect("a.json", &text).ok(), Some(MediaType::Json));
+        assert!(matches!(detect("a.md", b" \n"), Err(ParseError::Empty)));
     }
 
     #[test]

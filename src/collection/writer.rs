@@ -117,7 +117,8 @@ impl Subject {
                 Operation::DeleteDocument { collection, .. } | Operation::DeleteFromSource { collection, .. } => {
                     Some(*collection)
                 }
-                Operation::CreateCollection(_) | Operation::DeleteCollection { .. } => None,
+                // No search shows a note.
+                Operation::CreateCollection(_) | Operation::DeleteCollection { .. } | Operation::Note { .. } => None,
             })
             .collect();
         collections.dedup();
@@ -317,6 +318,7 @@ fn size_of(request: &WriteRequest) -> usize {
             Operation::PutDocument(document) => {
                 document.chunks.iter().map(|chunk| chunk.body.text.len() + 64).sum::<usize>() + 512
             }
+            Operation::Note { key, value, .. } => key.len() + value.len(),
             Operation::CreateCollection(_)
             | Operation::DeleteCollection { .. }
             | Operation::DeleteDocument { .. }

@@ -10,6 +10,7 @@
 //! | `e` expiry, collection, document id | nothing |
 //! | `g` collection | nothing: a deleted collection whose keys are still being removed |
 //! | `k` collection, chunk digest | LSN of the chunk record, number of references to it |
+//! | `n` collection, note key | LSN of the note's record, its value; an empty one was taken away |
 //! | `r` answer key | LSN and time of the answer record |
 //! | `s` collection, source, document id | nothing |
 //! | `S` collection, source | digest of the source's last document, number of documents |
@@ -249,6 +250,21 @@ pub(crate) fn decode_source(value: &[u8]) -> Result<(Option<Digest>, u64), Recor
     Ok(source)
 }
 
+/// The value under an `n` key.
+pub(crate) fn encode_note(lsn: Lsn, value: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(12 + value.len());
+    out.u64(lsn.0);
+    out.bytes(value);
+    out
+}
+
+pub(crate) fn decode_note(value: &[u8]) -> Result<(Lsn, &[u8]), RecordError> {
+    let mut from = Decoder(value);
+    let note = (Lsn(from.u64()?), from.bytes()?);
+    from.end()?;
+    Ok(note)
+}
+
 /// Keys; the table is in the module's documentation.
 pub(crate) mod key {
     use super::{CollectionId, Digest, Lsn, UnixMillis};
@@ -260,7 +276,7 @@ pub(crate) mod key {
     pub(crate) const ANSWER_TIMES: &[u8] = b"t";
     pub(crate) const DEAD: &[u8] = b"x";
     /// Kinds of key that go with their collection.
-    pub(crate) const OF_COLLECTION: &[u8] = b"dksSz";
+    pub(crate) const OF_COLLECTION: &[u8] = b"dknsSz";
 
     /// The keys of one kind in one collection begin with this.
     pub(crate) fn of(kind: u8, collection: CollectionId) -> Vec<u8> {
@@ -303,6 +319,10 @@ pub(crate) mod key {
 
     pub(crate) fn source_document(collection: CollectionId, source: &str, id: &str) -> Vec<u8> {
         with(source_documents(collection, source), id)
+    }
+
+    pub(crate) fn note(collection: CollectionId, note: &str) -> Vec<u8> {
+        with(of(b'n', collection), note)
     }
 
     pub(crate) fn expiry(time: UnixMillis, collection: CollectionId, id: &str) -> Vec<u8> {
@@ -588,6 +608,33 @@ impl Catalog {
             found.push(SourceEntry { source, source_digest, documents });
         }
         Ok(found)
+    }
+
+    /// Notes whose keys begin with `prefix`, by key in byte order; those that were taken away are left out.
+    pub(crate) fn notes(&self, collection: CollectionId, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, CatalogError> {
+        if !self.exists(collection) {
+            return Ok(Vec::new());
+        }
+        let prefix = key::note(collection, prefix);
+        let mut found = Vec::new();
+        for (key, value) in self.pairs(&prefix, &prefix, usize::MAX)? {
+            let (_, note) = decode_note(&value)?;
+            if !note.is_empty() {
+                let key = key::rest(&key).ok_or(RecordError("note key is no text"))?;
+                found.push((key.to_owned(), note.to_vec()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// A note; `None` when there is none.
+    pub(crate) fn note(&self, collection: CollectionId, key: &str) -> Result<Option<Vec<u8>>, CatalogError> {
+        if !self.exists(collection) {
+            return Ok(None);
+        }
+        let Some(value) = self.get(&key::note(collection, key))? else { return Ok(None) };
+        let (_, note) = decode_note(&value)?;
+        Ok(Some(note.to_vec()).filter(|note| !note.is_empty()))
     }
 
     pub(crate) fn expired(&self, now: UnixMillis, limit: usize) -> Result<Vec<(CollectionId, String)>, CatalogError> {

@@ -22,7 +22,7 @@ use super::trust::Trust;
 use super::update::Update;
 use crate::base::{ByteSize, Clock, Digest, Fault, Lsn, UnixMillis, with_causes};
 
-/// Longest document id, source name, collection name and answer key, in bytes: they become keys of the catalog.
+/// Longest document id, source name, collection name, answer key and note, in bytes: they become keys and values of the catalog.
 pub const NAME_BYTES_MAX: usize = 4096;
 
 /// Something to do.
@@ -55,6 +55,15 @@ pub enum Operation {
         source: String,
         /// Ids of those that stay.
         keep: HashSet<String>,
+    },
+    /// Keeps a small value with a collection, in place of the one that the key had.
+    Note {
+        /// Where.
+        collection: CollectionId,
+        /// Unique in the collection.
+        key: String,
+        /// At most [`NAME_BYTES_MAX`]; empty: the key has none any more.
+        value: Vec<u8>,
     },
 }
 
@@ -184,6 +193,8 @@ pub enum Outcome {
         /// Their ids, in byte order.
         ids: Vec<String>,
     },
+    /// The note is kept.
+    Noted,
     /// The operation cannot be stored; nothing was done.
     TooLarge {
         /// Which part of it.
@@ -319,6 +330,7 @@ impl WriteRequest {
             Operation::DeleteCollection { .. }
             | Operation::DeleteDocument { .. }
             | Operation::DeleteFromSource { .. } => true,
+            Operation::Note { value, .. } => value.is_empty(),
             Operation::CreateCollection(_) | Operation::PutDocument(_) => false,
         };
         self.once.is_none() && self.operations.iter().all(deletes)
@@ -540,6 +552,7 @@ impl Plan<'_> {
             Operation::DeleteFromSource { collection, source, keep } => {
                 self.delete_from_source(collection, &source, &keep)
             }
+            Operation::Note { collection, key, value } => self.note(collection, key, value),
         }
     }
 
@@ -689,6 +702,22 @@ impl Plan<'_> {
             self.delete_document(collection, id.clone(), None)?;
         }
         Ok(Outcome::DeletedFromSource { ids })
+    }
+
+    fn note(&mut self, collection: CollectionId, key: String, value: Vec<u8>) -> Result<Outcome, CatalogError> {
+        if !self.exists(collection) {
+            return Ok(Outcome::NoSuchCollection);
+        }
+        let too_large =
+            too_large("note key", key.len(), NAME_BYTES_MAX).or_else(|| too_large("note", value.len(), NAME_BYTES_MAX));
+        if let Some(outcome) = too_large {
+            return Ok(outcome);
+        }
+        // One that is there already, or that is to go and is not there, needs no record.
+        if self.update.note(collection, &key)?.unwrap_or_default() != value {
+            self.push(&Record::Note { collection, key, value }, None)?;
+        }
+        Ok(Outcome::Noted)
     }
 
     /// LSN of the first record of this group; records from there on are not in the log yet.

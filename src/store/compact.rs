@@ -17,13 +17,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Reader;
 use super::catalog::{Catalog, CatalogError, key};
+use super::catalog::{decode_note, decode_pair};
 use super::disk::DiskFile;
 use super::frame::{Compacted, FORMAT, SEGMENT_START, SegmentHeader};
 use super::frames::Frames;
 use super::log::{Log, ReadError, Segment, StoredFrame, segment_end, segment_path};
 use super::record::{CollectionId, Decoder, Record, kind};
-use super::{Reader, catalog::decode_pair};
 use crate::base::{Digest, Lsn, UnixMillis};
 
 /// Share of dead bytes from which a segment is rewritten, in percent.
@@ -409,6 +410,9 @@ impl Work<'_> {
             }
             Ok(Record::DocumentDeleted { collection, id, .. }) => {
                 self.refers(collection, &key::deleted(collection, &id), |value| Ok(decode_pair(value)?.1 == lsn.0))
+            }
+            Ok(Record::Note { collection, key, .. }) => {
+                self.refers(collection, &key::note(collection, &key), |value| Ok(decode_note(value)?.0 == lsn))
             }
             Ok(Record::Answer { key, .. }) => Ok(self.catalog.remembered(&key, self.now)? == Some(lsn)),
         }

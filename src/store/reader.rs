@@ -247,6 +247,16 @@ impl Reader {
         Ok(self.catalog.ask(|catalog| catalog.expired(now, limit))?)
     }
 
+    /// A note of a collection; `None` when the key has none.
+    pub fn note(&self, collection: CollectionId, key: &str) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(self.catalog.ask(|catalog| catalog.note(collection, key))?)
+    }
+
+    /// The notes of a collection whose keys begin with `prefix`, by key in byte order.
+    pub fn notes(&self, collection: CollectionId, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, ReadError> {
+        Ok(self.catalog.ask(|catalog| catalog.notes(collection, prefix))?)
+    }
+
     /// The answer kept for an idempotency key in the last 24 hours.
     pub fn remembered(&self, key: &str) -> Result<Option<Vec<u8>>, ReadError> {
         let Some(lsn) = self.catalog.ask(|catalog| catalog.remembered(key, self.clock.now()))? else { return Ok(None) };
@@ -319,7 +329,7 @@ impl Iterator for Changes<'_> {
 impl Changes<'_> {
     fn read(&mut self, lsn: Lsn) -> Result<(), ReadError> {
         let header = self.reader.log.header(lsn)?;
-        if matches!(header.kind, kind::CHUNK | kind::ANSWER) {
+        if matches!(header.kind, kind::CHUNK | kind::ANSWER | kind::NOTE) {
             return Ok(());
         }
         let (time, record) = self.reader.record(lsn, header.kind)?;
@@ -330,7 +340,7 @@ impl Changes<'_> {
             Record::DocumentDeleted { collection, id, replaced, .. } => {
                 ChangeKind::DocumentDeleted { collection, id, replaced }
             }
-            Record::Answer { .. } => return Ok(()),
+            Record::Answer { .. } | Record::Note { .. } => return Ok(()),
         };
         self.found.push_back(Ok(Change { lsn, time, kind }));
         Ok(())

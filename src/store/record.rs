@@ -122,8 +122,22 @@ pub(crate) enum Record {
     CollectionCreated(NewCollection),
     CollectionDeleted(CollectionId),
     DocumentPut(Arc<DocumentRecord>),
-    DocumentDeleted { collection: CollectionId, id: String, version: u64, replaced: Replaced },
-    Answer { key: String, answer: Vec<u8> },
+    DocumentDeleted {
+        collection: CollectionId,
+        id: String,
+        version: u64,
+        replaced: Replaced,
+    },
+    Answer {
+        key: String,
+        answer: Vec<u8>,
+    },
+    /// An empty value takes the note away.
+    Note {
+        collection: CollectionId,
+        key: String,
+        value: Vec<u8>,
+    },
 }
 
 /// The numbers of the record kinds.
@@ -134,8 +148,9 @@ pub(crate) mod kind {
     pub(crate) const DOCUMENT_PUT: u8 = 4;
     pub(crate) const DOCUMENT_DELETED: u8 = 5;
     pub(crate) const ANSWER: u8 = 6;
+    pub(crate) const NOTE: u8 = 7;
     /// Every kind that this build knows.
-    pub(crate) const KNOWN: std::ops::RangeInclusive<u8> = COLLECTION_CREATED..=ANSWER;
+    pub(crate) const KNOWN: std::ops::RangeInclusive<u8> = COLLECTION_CREATED..=NOTE;
 }
 
 /// Bytes that are not the record they should be.
@@ -151,6 +166,7 @@ impl Record {
             Self::DocumentPut(_) => kind::DOCUMENT_PUT,
             Self::DocumentDeleted { .. } => kind::DOCUMENT_DELETED,
             Self::Answer { .. } => kind::ANSWER,
+            Self::Note { .. } => kind::NOTE,
         }
     }
 
@@ -176,6 +192,11 @@ impl Record {
                 out.str(key);
                 out.bytes(answer);
             }
+            Self::Note { collection, key, value } => {
+                out.u64(collection.0.0);
+                out.str(key);
+                out.bytes(value);
+            }
         }
     }
 
@@ -198,6 +219,9 @@ impl Record {
                 replaced: Replaced { lsn: Lsn(from.u64()?), chunks: from.u32()? },
             },
             kind::ANSWER => Self::Answer { key: from.str()?, answer: from.bytes()?.to_vec() },
+            kind::NOTE => {
+                Self::Note { collection: from.collection()?, key: from.str()?, value: from.bytes()?.to_vec() }
+            }
             _ => return Err(RecordError("kind is not the expected one")),
         };
         from.end()?;

@@ -139,7 +139,7 @@ fn dump(reader: &Reader) -> BTreeMap<String, String> {
             let documents = reader.list_source(id, &source.source, None, usize::MAX).expect("listed");
             all.insert(format!("source {id:?} {}", source.source), format!("{source:?} {documents:?}"));
         }
-        for kind in [b'k', b'z'] {
+        for kind in [b'k', b'n', b'z'] {
             let prefix = catalog::key::of(kind, id);
             for (key, value) in reader.catalog.pairs(&prefix, &prefix, usize::MAX).expect("scanned") {
                 all.insert(format!("pair {key:?}"), format!("{value:?}"));

@@ -7,8 +7,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::catalog::{
-    Applied, Catalog, CatalogError, CollectionInfo, Collections, DocumentEntry, decode_pair, decode_source,
-    encode_source, key, pair,
+    Applied, Catalog, CatalogError, CollectionInfo, Collections, DocumentEntry, decode_note, decode_pair,
+    decode_source, encode_note, encode_source, key, pair,
 };
 use super::log::Log;
 use super::record::{ChunkRef, CollectionId, DocumentRecord, NewCollection, Record, RecordError};
@@ -109,6 +109,12 @@ impl<'a> Update<'a> {
         Ok(value.map(|value| decode_pair(&value)).transpose()?.map(|(lsn, count)| (Lsn(lsn), count)))
     }
 
+    /// The value of a note; empty when it was taken away.
+    pub(crate) fn note(&self, collection: CollectionId, key: &str) -> Result<Option<Vec<u8>>, CatalogError> {
+        let value = self.get(&key::note(collection, key))?;
+        Ok(value.map(|value| decode_note(&value).map(|(_, note)| note.to_vec())).transpose()?)
+    }
+
     /// The record of a document; `None` when it is damaged.
     pub(crate) fn record(&self, lsn: Lsn) -> Option<Arc<DocumentRecord>> {
         if let Some(record) = self.pending.get(&lsn) {
@@ -158,6 +164,14 @@ impl<'a> Update<'a> {
                 Ok(())
             }
             Record::Answer { key, .. } => self.remember(lsn, time, key),
+            Record::Note { collection, key, value } => {
+                let place = key::note(*collection, key);
+                if let Some(old) = self.get(&place)? {
+                    self.dead.push(decode_note(&old)?.0);
+                }
+                self.put(place, encode_note(lsn, value));
+                Ok(())
+            }
         }
     }
 
@@ -332,6 +346,7 @@ impl<'a> Update<'a> {
                         }
                         b'k' => self.dead.push(Lsn(decode_pair(&value)?.0)),
                         b'z' => self.dead.push(Lsn(decode_pair(&value)?.1)),
+                        b'n' => self.dead.push(decode_note(&value)?.0),
                         _ => {}
                     }
                     self.remove(key);

@@ -212,12 +212,12 @@ fn what_cannot_be_read_is_named_and_the_rest_goes_in() {
     desk.file("twice.jsonl", "{\"_id\":\"x\",\"text\":\"a\"}\n{\"_id\":\"x\",\"text\":\"b\"}\n");
     desk.file("big.txt", "word ".repeat(100_000));
     let report = desk.add_with_failures();
-    assert_eq!((&report["created"], &report["failed"]), (&json!(1), &json!(8)), "{report}");
+    assert_eq!((&report["created"], &report["failed"]), (&json!(1), &json!(7)), "{report}");
+    assert_eq!((&report["skipped"], &report["error"]["code"]), (&json!(1), &json!("failed")), "{report}");
     assert_says(&reason(&report, "docs/noise.txt"), &["UTF-8", "iconv"]);
     assert_says(&reason(&report, "docs/deep.json"), &["nested deeper than"]);
     assert_says(&reason(&report, "docs/torn.pdf"), &["PDF"]);
     assert_says(&reason(&report, "docs/secret.pdf"), &["encrypted", "password"]);
-    assert_says(&reason(&report, "docs/empty.md"), &["no text"]);
     assert_says(&reason(&report, "docs/broken.json"), &["JSON"]);
     assert_says(&reason(&report, "docs/twice.jsonl"), &["'x'", "twice"]);
     assert_says(&reason(&report, "docs/big.txt"), &["256"]);

@@ -255,7 +255,7 @@ fn each_damage_is_named() {
     assert_says(&stderr(&output), &["signed by key", "the public key given is"]);
     let output = desk.bundle(&["verify", "site.bundle", "--public-key", "nothing.pub"]);
     assert_eq!(output.status.code(), Some(2));
-    assert_says(&stderr(&output), &["neither a public key nor a file"]);
+    assert_says(&stderr(&output), &["there is no file nothing.pub"]);
 }
 
 #[test]

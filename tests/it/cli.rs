@@ -64,6 +64,51 @@ fn completions_are_scripts_that_their_shell_accepts() {
 }
 
 #[test]
+fn completions_know_the_collections_that_there_are() {
+    let node = TestNode::start();
+    node.add("manuals", json!([{"id": "a", "text": "alpha"}]));
+    node.add("papers", json!([{"id": "b", "text": "beta"}]));
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let script = directory.path().join("cairn.bash");
+    fs::write(&script, run(&["completions", "bash"]).stdout).expect("written");
+    let complete = |data_dir: &std::path::Path, words: &[&str]| {
+        let program = "source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); \
+                       _cairn cairn \"${COMP_WORDS[$COMP_CWORD]}\" \"${COMP_WORDS[$((COMP_CWORD - 1))]}\"; \
+                       printf '%s\\n' \"${COMPREPLY[@]}\"";
+        let mut bash = Command::new("bash");
+        bash.args(["-c", program, "bash"]).arg(&script).args(words).env("CAIRN_DATA_DIR", data_dir);
+        let place = std::path::Path::new(CAIRN).parent().expect("a folder");
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths([place.to_owned()].into_iter().chain(std::env::split_paths(&path)));
+        stdout(&bash.env("PATH", path.expect("folders")).output().expect("bash runs"))
+    };
+    for words in [&["cairn", "search", "-c", ""][..], &["cairn", "ls", ""], &["cairn", "collection", "describe", ""]] {
+        let found = complete(&node.data_dir(), words);
+        assert!(found.lines().any(|line| line == "manuals") && found.lines().any(|line| line == "papers"), "{found}");
+    }
+    assert_eq!(complete(&node.data_dir(), &["cairn", "add", "-c", "ma"]), "manuals\n");
+    assert_eq!(complete(&node.data_dir(), &["cairn", "search", "--mode", "le"]), "lexical\n");
+    assert_says(&complete(&node.data_dir(), &["cairn", "k3s", "render", "--with", ""]), &["gpu", "ingress"]);
+    let nowhere = directory.path().join("nowhere");
+    assert_eq!(complete(&nowhere, &["cairn", "search", "-c", ""]), "\n");
+    assert!(!nowhere.exists());
+}
+
+#[test]
+fn the_right_scheme_and_port_are_named() {
+    let node = TestNode::start();
+    let status = |url: &str| {
+        let output = run(&["status", "--url", url]);
+        assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+        stderr(&output)
+    };
+    assert_says(&status(&node.admin), &["admin address", "/metrics"]);
+    assert_says(&status(&node.base().replace("http://", "https://")), &["plain HTTP", "use http://"]);
+    let tls = TestNode::with(&[("CAIRN_SERVER_TLS", "on")]);
+    assert_says(&status(&tls.base().replace("https://", "http://")), &["TLS", "use https://"]);
+}
+
+#[test]
 fn every_verb_has_a_manual_page() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let pages = directory.path().join("man");
@@ -71,7 +116,10 @@ fn every_verb_has_a_manual_page() {
     for verb in VERBS {
         let page = fs::read_to_string(pages.join(format!("cairn-{verb}.1"))).expect("a page");
         assert_says(&page, &[".TH", "SYNOPSIS"]);
+        let title = page.lines().find(|line| line.starts_with(".TH")).expect("a title");
+        assert!(title.contains("20") && title.matches('-').count() >= 2, "dated: {title}");
     }
+    assert!(pages.join("cairn-snapshot-restore.1").exists(), "verbs of verbs too");
     assert_says(&stdout(&run(&["man"])), &[".TH", "SYNOPSIS"]);
 }
 
@@ -85,7 +133,18 @@ fn wrong_usage_is_code_2_and_says_what_is_right() {
         (&["add", ".", "--meta", "novalue"], &["novalue", "KEY=VALUE"]),
         (&["rm"], &["<ID>"]),
         (&["rm", "--filter", "{}"], &["--collection"]),
-        (&["serve", "--listen", "here"], &["here"]),
+        (&["serve", "--listen", "here"], &["here", "ADDRESS:PORT"]),
+        (&["serve", "--listen", "8080"], &["127.0.0.1:8080", "0.0.0.0:8080"]),
+        (&["serve", "--admin", "localhost:9000"], &["127.0.0.1:9000"]),
+        (&["install", "--root", "/nonexistent", "--listen", "7171"], &["127.0.0.1:7171"]),
+        (&["search", "x", "--mode", "psychic"], &["psychic", "hybrid"]),
+        (&["token", "create", "x", "--expires", "soon"], &["soon", "90d"]),
+        (&["snapshot", "restore", "--to-time", "yesterday"], &["yesterday", "2026-07-28T09:30:00Z"]),
+        (&["add", ".", "--wait", "long"], &["long", "5m"]),
+        (&["add", "https://example.org/a.pdf"], &["addresses are not fetched", "https://example.org/a.pdf"]),
+        (&["status", "--url", "127.0.0.1:7171"], &["http://127.0.0.1:7171"]),
+        (&["status", "--url", "ftp://127.0.0.1"], &["ftp://127.0.0.1", "http://"]),
+        (&["status", "--url", "http://"], &["http://127.0.0.1:7171"]),
         (&["status", "--config", "/nonexistent.toml"], &["/nonexistent.toml"]),
     ] {
         let output = run(arguments);
@@ -102,7 +161,6 @@ fn failures_are_code_1_and_say_what_to_do() {
     for (arguments, words) in [
         (&["get", "notes/b"][..], &["notes/b"][..]),
         (&["search", "x", "-c", "nowhere"], &["nowhere", "notes"]),
-        (&["search", "x", "--mode", "psychic"], &["psychic", "hybrid"]),
         (&["ls", "nowhere"], &["nowhere"]),
         (&["add", "/nonexistent"], &["/nonexistent", "No such file"]),
         (&["rm", "notes/b"], &["notes/b"]),

@@ -32,6 +32,7 @@ fn every_shipped_file_loads() {
     for file in files {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = file.to_str().expect("UTF-8");
+        json_of(&run_on(directory.path(), &["collection", "create", "notes", "--json", "--config", path]));
         let status = json_of(&run_on(directory.path(), &["status", "--json", "--config", path]));
         assert_eq!(status["ready"], true, "{path}");
     }
@@ -90,13 +91,16 @@ fn the_environment_wins_over_the_file() {
         (directory.path().join("cairn.toml"), directory.path().join("one"), directory.path().join("two"));
     fs::write(&file, format!("[node]\ndata_dir = {:?}\n", from_file.to_str().expect("UTF-8"))).expect("written");
     let data_dir = |variable: Option<&Path>| {
-        let mut command = cairn();
-        command.args(["status", "--json", "--config"]).arg(&file);
-        if let Some(path) = variable {
-            command.env("CAIRN_NODE_DATA_DIR", path);
-        }
-        let status: Value = json_of(&command.output().expect("the binary runs"));
-        PathBuf::from(status["data_dir"].as_str().expect("a path"))
+        let run = |verb: &[&str]| -> Value {
+            let mut command = cairn();
+            command.args(verb).args(["--json", "--config"]).arg(&file);
+            if let Some(path) = variable {
+                command.env("CAIRN_NODE_DATA_DIR", path);
+            }
+            json_of(&command.output().expect("the binary runs"))
+        };
+        run(&["collection", "create", "notes"]);
+        PathBuf::from(run(&["status"])["data_dir"].as_str().expect("a path"))
     };
     assert_eq!(data_dir(None), from_file);
     assert_eq!(data_dir(Some(&from_environment)), from_environment);

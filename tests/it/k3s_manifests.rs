@@ -195,7 +195,11 @@ fn the_node_takes_every_configuration() {
         // The certificate is mounted in the pod only; whether it is there is looked at by `serve`.
         fs::write(&file, configuration(&objects(arguments))).expect("written");
         let path = file.to_str().expect("UTF-8");
-        let status = json_of(&run_on(&directory.path().join("data"), &["status", "--json", "--config", path]));
+        let on = |arguments: &[&str]| {
+            json_of(&run_on(&directory.path().join("data"), &[arguments, &["--json", "--config", path]].concat()))
+        };
+        on(&["collection", "create", "notes"]);
+        let status = on(&["status"]);
         assert_eq!(status["ready"], true, "{name}");
     }
 }

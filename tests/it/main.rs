@@ -4,10 +4,12 @@
 //! specifications, never from what the implementation happens to say.
 
 mod add;
+mod add_again;
 mod backups;
 mod bundle;
 mod cli;
 mod clients;
+mod command_line;
 mod config_files;
 mod containerd;
 mod damage;
@@ -43,6 +45,7 @@ mod liveness;
 mod mcp_http;
 mod mcp_stdio;
 mod memory;
+mod no_node;
 mod node;
 mod notify;
 mod overload;

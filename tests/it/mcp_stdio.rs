@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::node::{LEGACY, TestNode, cairn, list, modern_meta};
+use crate::node::{LEGACY, TestNode, assert_says, cairn, json_of, list, modern_meta, run_on};
 
 /// `cairn mcp` as a desktop client starts it.
 struct Client {
@@ -91,13 +91,20 @@ impl Drop for Client {
     }
 }
 
+/// A data directory with a node's data, and no process.
+fn made() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    json_of(&run_on(directory.path(), &["--json", "collection", "create", "notes"]));
+    directory
+}
+
 fn note(id: &str, text: &str) -> Value {
     json!({"collection": "notes", "documents": [{"id": id, "text": text}]})
 }
 
 #[test]
 fn without_a_node_the_data_directory_itself_answers() {
-    let directory = tempfile::tempdir().expect("temporary directory");
+    let directory = made();
     let mut client = Client::initialized(directory.path());
     assert_eq!(list(&client.ask("tools/list", json!({}))["tools"]).len(), 15);
     client.call("add_documents", note("a", "The heron stands in the reeds."));
@@ -108,6 +115,32 @@ fn without_a_node_the_data_directory_itself_answers() {
     let mut again = Client::initialized(directory.path());
     assert_eq!(again.call("fetch", json!({"id": "notes/a"}))["text"], "The heron stands in the reeds.");
     again.close();
+}
+
+#[test]
+fn where_there_is_no_node_none_is_made_and_each_call_says_what_to_do() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let data_dir = directory.path().join("nowhere");
+    let mut client = Client::initialized(&data_dir);
+    assert_eq!(list(&client.ask("tools/list", json!({}))["tools"]).len(), 15);
+    for (tool, arguments) in [
+        ("search", json!({"query": "heron"})),
+        ("list_collections", json!({})),
+        ("add_documents", note("a", "The heron stands in the reeds.")),
+    ] {
+        let refused = client.ask("tools/call", json!({"name": tool, "arguments": arguments}));
+        assert_eq!(refused["isError"], true, "{tool}: {refused}");
+        let words = refused["content"][0]["text"].as_str().expect("words");
+        assert_says(words, &["no node", data_dir.to_str().expect("UTF-8"), "cairn add", "cairn serve"]);
+    }
+    assert!(!data_dir.exists());
+    json_of(&run_on(&data_dir, &["--json", "collection", "create", "notes"]));
+    client.call("add_documents", note("a", "The heron stands in the reeds."));
+    let found = client.call("search", json!({"query": "heron"}));
+    let url = found["results"][0]["url"].as_str().expect("an address").to_owned();
+    let read = client.ask("resources/read", json!({"uri": url}));
+    assert_says(read["contents"][0]["text"].as_str().expect("text"), &["heron"]);
+    client.close();
 }
 
 #[test]
@@ -141,7 +174,7 @@ fn clients_beside_a_running_node_share_it() {
 
 #[test]
 fn two_clients_without_a_node_never_meet_a_locked_directory() {
-    let directory = tempfile::tempdir().expect("temporary directory");
+    let directory = made();
     let mut first = Client::initialized(directory.path());
     first.call("add_documents", note("a", "The heron stands in the reeds."));
     let mut second = Client::initialized(directory.path());

@@ -349,8 +349,8 @@ fn a_snapshot_travels_in_one_file() {
         let third = node.scratch().join("third");
         let refused = run_on(&third, &["snapshot", "import", path]);
         assert_eq!(refused.status.code(), Some(1), "byte {at}");
-        let listed = json_of(&run_on(&third, &["snapshot", "list", "--json"]));
-        assert_eq!(listed["snapshots"], json!([]));
+        let listed = run_on(&third, &["snapshot", "list", "--json"]);
+        assert!(!String::from_utf8_lossy(&listed.stdout).contains("lsn"), "nothing of it is there: {listed:?}");
         flip(&file, at);
     }
 }

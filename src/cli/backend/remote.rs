@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use serde_json::{Map, Value, json};
-use ureq::http::{Response, StatusCode, header};
+use ureq::http::{Response, StatusCode, Uri, header};
 use ureq::{Body, RequestBuilder};
 
 use super::trust::{Trust, agent};
@@ -15,7 +15,8 @@ use super::{Address, Failure, failure};
 use crate::app::RunningNode;
 use crate::auth::LOCAL_NAME;
 use crate::base::Fault;
-use crate::mcp::{Arguments, OVERLOADED, Tool, ToolError};
+use crate::collection::{Folder, FolderOrigin};
+use crate::mcp::{Arguments, OVERLOADED, STILL_UNREAD, Tool, ToolError};
 
 /// How long to wait for what a node says of itself: a leftover's port may belong to anybody by now.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,7 +30,7 @@ const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 1 << 30;
 /// What [`ToolError::code`] can be.
-const CODES: [&str; 9] = [
+const CODES: [&str; 10] = [
     "bad_argument",
     "not_found",
     "conflict",
@@ -39,6 +40,7 @@ const CODES: [&str; 9] = [
     "internal",
     "unauthorized",
     "forbidden",
+    STILL_UNREAD,
 ];
 
 pub(super) struct Remote {
@@ -58,6 +60,14 @@ pub(super) struct Gone {
     source: ureq::Error,
 }
 
+/// Something between here and the node answers in its place, or the node says that it cannot answer now.
+#[derive(Debug, thiserror::Error)]
+#[error("the node at {base} is not available: {answer}")]
+pub(in crate::cli) struct Unavailable {
+    base: String,
+    answer: String,
+}
+
 impl Remote {
     fn new(base: &str, trust: Trust, token: Option<String>) -> Self {
         Self { agent: agent(trust, ANSWER_TIMEOUT), base: base.to_owned(), shown: base.to_owned(), token }
@@ -65,6 +75,15 @@ impl Remote {
 
     /// The node that the user named.
     pub(super) fn at(url: &str, address: &Address) -> Result<Self, Failure> {
+        let is_url =
+            url.split_once("://").is_some_and(|(scheme, rest)| matches!(scheme, "http" | "https") && !rest.is_empty());
+        if !is_url || url.parse::<Uri>().is_err() {
+            let hint = match url.split_once("://") {
+                None => format!("put http:// or https:// before it, such as http://{url}"),
+                Some(_) => "expected an address such as http://127.0.0.1:7171".to_owned(),
+            };
+            return Err(Failure::usage(anyhow!("--url '{url}' is not the address of a node: {hint}")));
+        }
         let base = url.trim_end_matches('/').trim_end_matches("/mcp");
         let mut trust = address.ca.as_deref().map_or(Ok(Trust::System), Trust::file).map_err(Failure::usage)?;
         if let Some(place) = address.resolve {
@@ -96,6 +115,9 @@ impl Remote {
         let nobody = || Failure::unreachable(anyhow!("no node answers at {url}; start one with `cairn serve`"));
         let greeting = self.authorized(self.agent.get(&self.base)).config().timeout_global(Some(PROBE_TIMEOUT));
         let mut response = greeting.build().call().map_err(|error| match refused_certificate(&error) {
+            Some(reason) if reason.contains("InvalidContentType") => Greeting::Failed(Failure::unreachable(anyhow!(
+                "what answers at {url} speaks plain HTTP, not TLS: use http://"
+            ))),
             Some(reason) => Greeting::Distrusted(reason),
             None => Greeting::Failed(nobody()),
         })?;
@@ -106,8 +128,22 @@ impl Remote {
         if response.status() == StatusCode::BAD_REQUEST && text.starts_with("this listener speaks TLS") {
             return Err(Greeting::Failed(Failure::unreachable(anyhow!("the node at {url} speaks TLS: use https://"))));
         }
+        if response.status() == StatusCode::NOT_FOUND && self.is_admin() {
+            let hint = "MCP and REST have an address of their own, 127.0.0.1:7171 unless server.listen says otherwise";
+            return Err(Greeting::Failed(Failure::unreachable(anyhow!(
+                "{url} is a node's admin address, for /health, /ready and /metrics; {hint}"
+            ))));
+        }
         let answer: Value = serde_json::from_str(&text).unwrap_or_default();
         Err(Greeting::Failed(tool_error(&answer).map_or_else(nobody, failure)))
+    }
+
+    /// Whether the listener is the one for probes.
+    fn is_admin(&self) -> bool {
+        let health =
+            self.agent.get(format!("{}/health", self.base)).config().timeout_global(Some(PROBE_TIMEOUT)).build();
+        let text = health.call().ok().and_then(|mut response| response.body_mut().read_to_string().ok());
+        text.is_some_and(|text| text.starts_with("ok"))
     }
 
     /// The same where the node shows a certificate without this address: it cannot know all that lead to it, such as that of a
@@ -223,17 +259,39 @@ impl Remote {
         }
         let listed = match self.answer(request.call()) {
             Ok(listed) => listed,
-            Err(failure)
-                if failure.error.downcast_ref::<ToolError>().is_some_and(|error| error.code == "not_found") =>
-            {
-                return Ok(Vec::new());
-            }
+            Err(failure) if failure.is_not_found() => return Ok(Vec::new()),
             Err(failure) => return Err(failure),
         };
         let listed = listed["sources"].as_array().into_iter().flatten();
         Ok(listed
             .filter_map(|source| Some((source["source"].as_str()?.to_owned(), source["documents"].as_u64()?)))
             .collect())
+    }
+
+    /// The folders of a collection; none when there is no such collection.
+    pub(super) fn folders(&self, collection: &str) -> Result<Vec<Folder>, Failure> {
+        let url = format!("{}/v1/collections/{}/folders", self.base, encode_path(collection));
+        let listed = match self.answer(self.authorized(self.agent.get(&url)).call()) {
+            Ok(listed) => listed,
+            Err(failure) if failure.is_not_found() => return Ok(Vec::new()),
+            Err(failure) => return Err(failure),
+        };
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let folder = |folder: &Value| {
+            let origin = FolderOrigin { host: text(&folder["host"])?, path: text(&folder["path"])? };
+            Some(Folder { prefix: text(&folder["prefix"])?, origin })
+        };
+        Ok(listed["folders"].as_array().into_iter().flatten().filter_map(folder).collect())
+    }
+
+    pub(super) fn note_folder(&self, collection: &str, folder: &Folder) -> Result<(), Failure> {
+        let (collection, prefix) = (encode_path(collection), encode_path(&folder.prefix));
+        let url = format!("{}/v1/collections/{collection}/folders/{prefix}", self.base);
+        match self.answer(self.authorized(self.agent.post(&url)).send_json(&folder.origin)) {
+            // An older node: it does without.
+            Err(failure) if failure.is_not_found() => Ok(()),
+            noted => noted.map(drop),
+        }
     }
 
     pub(super) fn delete_source(&self, collection: &str, source: &str) -> Result<u64, Failure> {
@@ -264,8 +322,13 @@ impl Remote {
         match tool_error(&answer) {
             _ if status.is_success() => Ok(answer),
             Some(error) => Err(failure(error)),
-            None if status == StatusCode::SERVICE_UNAVAILABLE => {
-                Err(Failure::unreachable(anyhow!("the node at {} is not available: {answer}", self.shown)))
+            None if matches!(
+                status,
+                StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+            ) =>
+            {
+                let answer = answer.as_str().unwrap_or(status.as_str()).chars().take(200).collect();
+                Err(Failure::unreachable(Unavailable { base: self.shown.clone(), answer }))
             }
             None => Err(anyhow!("the node at {} answered {status}: {answer}", self.shown).into()),
         }

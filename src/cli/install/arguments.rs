@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum as _;
 
+use crate::cli::k3s::VariantParser;
 use crate::deploy::k3s::{Assignment, NodeSize, Variant};
 
 #[derive(Debug, clap::Args)]
@@ -20,7 +21,7 @@ Examples:
   sudo cairn install --bundle site.bundle --public-key RW…
                                   everything from one signed file: program, settings, documents
 
-The same release again repairs what is in place. A release that does not come up well is taken back, and the one before
+The same release again repairs what is in place. A release that does not come up well is taken back, and the one before \
 runs again. What was interrupted is completed by running this again, or taken back by `cairn rollback`.")]
 pub(in crate::cli) struct Arguments {
     /// Do not ask
@@ -48,13 +49,13 @@ pub(in crate::cli) struct Arguments {
     #[arg(long)]
     pub(super) gpu: bool,
     /// Address of MCP and REST, for the first installation [default: 0.0.0.0:7171]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = crate::cli::output::address)]
     pub(super) listen: Option<SocketAddr>,
     /// K3s: how big the node is: pi, small, medium, large, or its memory such as 4GiB [default: this machine]
     #[arg(long, value_name = "SIZE", value_parser = crate::cli::k3s::node_size)]
     pub(super) node_size: Option<NodeSize>,
     /// K3s: add something: cert-manager, documents, external-secrets, gpu, ingress, loadbalancer, monitoring [default: as installed]
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = VariantParser, hide_possible_values = true)]
     pub(super) with: Vec<Variant>,
     /// K3s: set a key of `cairn k3s render`; kept for upgrades, and nothing after the = takes it back
     #[arg(long, value_name = "KEY=VALUE")]

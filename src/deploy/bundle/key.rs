@@ -16,6 +16,8 @@ use crate::base::Fault;
 /// Length of the binary form of a secret key.
 const SECRET_KEY_BYTES: usize = 158;
 const PUBLIC_KEY_BYTES: usize = 42;
+/// ENAMETOOLONG
+const NAME_TOO_LONG: i32 = 36;
 /// Key files are small; what is longer is something else.
 const KEY_FILE_BYTES_MAX: u64 = 4 << 10;
 const COMMENT_PREFIX: &str = "untrusted comment: ";
@@ -50,10 +52,24 @@ pub enum KeyError {
         path: PathBuf,
     },
     /// It is no public key of minisign's format.
-    #[error("{text:?} is neither a public key nor a file with one; expected 56 characters that begin with RW")]
+    #[error(
+        "{given:?} is no public key; expected the .pub file of `cairn bundle keygen`, or its 56 characters that begin with RW"
+    )]
     Public {
-        /// What was given.
-        text: String,
+        /// What was given, shortened; of a file its name, for its content may be a secret.
+        given: String,
+    },
+    /// What was given looks like a file's name, and there is none.
+    #[error("there is no file {path}, which was to hold a public key")]
+    Missing {
+        /// Its name.
+        path: PathBuf,
+    },
+    /// It is the other key of the pair.
+    #[error("{path} is the secret key; use the public one, {}, and keep this where bundles are made", .path.with_extension("pub").display())]
+    NotPublic {
+        /// Which file.
+        path: PathBuf,
     },
     /// It is protected, and no password was given.
     #[error("{path} is protected by a password; give it with --password-file")]
@@ -82,6 +98,8 @@ impl KeyError {
             Self::Exists { .. }
             | Self::Secret { .. }
             | Self::Public { .. }
+            | Self::Missing { .. }
+            | Self::NotPublic { .. }
             | Self::Locked { .. }
             | Self::Password { .. } => Fault::Caller,
         }
@@ -241,10 +259,22 @@ impl PublicKey {
         if let Ok(key) = given.parse() {
             return Ok(key);
         }
-        let public = || KeyError::Public { text: given.to_owned() };
-        match read_small(Path::new(given)) {
-            Ok(text) => text.ok_or_else(public)?.parse(),
-            Err(KeyError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Err(public()),
+        let public = || KeyError::Public { given: given.chars().take(80).collect() };
+        let path = Path::new(given);
+        match read_small(path) {
+            Ok(text) => {
+                let text = text.ok_or_else(public)?;
+                text.parse().map_err(|_| {
+                    if is_secret(&text) { KeyError::NotPublic { path: path.to_owned() } } else { public() }
+                })
+            }
+            Err(KeyError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                // A key has neither; base64 may have slashes.
+                let is_name = given.contains('.') || path.parent().is_some_and(Path::is_dir) && given.len() < 40;
+                Err(if is_name { KeyError::Missing { path: path.to_owned() } } else { public() })
+            }
+            // Longer than any name: it was to be the key itself.
+            Err(KeyError::Read { source, .. }) if source.raw_os_error() == Some(NAME_TOO_LONG) => Err(public()),
             Err(error) => Err(error),
         }
     }
@@ -286,7 +316,7 @@ impl FromStr for PublicKey {
 
     /// Reads a key alone, or a key's file with its comment.
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        let public = || KeyError::Public { text: text.chars().take(80).collect() };
+        let public = || KeyError::Public { given: text.lines().next().unwrap_or_default().chars().take(16).collect() };
         let mut lines = text.lines();
         let first = lines.next().unwrap_or_default();
         let line = if first.starts_with(COMMENT_PREFIX) { lines.next().unwrap_or_default() } else { first };
@@ -303,6 +333,12 @@ impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.to_base64())
     }
+}
+
+/// Whether the text of a key's file is that of a secret key, whole or not.
+fn is_secret(text: &str) -> bool {
+    let bytes = text.lines().nth(1).and_then(|line| BASE64_STANDARD.decode(line.trim()).ok()).unwrap_or_default();
+    text.lines().next().is_some_and(|line| line.contains("secret key")) || bytes.len() > PUBLIC_KEY_BYTES
 }
 
 /// As minisign shows it.
@@ -366,6 +402,26 @@ mod tests {
         assert!(matches!(open(None), Err(KeyError::Locked { .. })));
         assert!(matches!(open(Some("wrong")), Err(KeyError::Password { .. })));
         assert!(open(Some("secret")).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_public_key_is_named_and_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("site.key");
+        KeyPair::generate(None).unwrap().write(&path).unwrap();
+        let read = |path: &Path| PublicKey::from_text_or_file(path.to_str().unwrap()).unwrap_err().to_string();
+        let secret = fs::read_to_string(&path).unwrap();
+        let said = read(&path);
+        assert!(said.contains("secret key") && said.contains("site.pub"), "{said}");
+        assert!(secret.lines().all(|line| !said.contains(line)), "{said}");
+        assert!(PublicKey::from_text_or_file(folder.path().join("site.pub").to_str().unwrap()).is_ok());
+        assert!(read(&folder.path().join("nosuch.pub")).contains("no file"));
+        assert!(read(Path::new("nosuch")).contains("nosuch"));
+        let notes = folder.path().join("notes.txt");
+        fs::write(&notes, "the password of the depot").unwrap();
+        let said = read(&notes);
+        assert!(said.contains("notes.txt") && !said.contains("depot"), "{said}");
+        assert!(read(Path::new(&"R".repeat(5_000))).contains("RRRR"));
     }
 
     #[test]

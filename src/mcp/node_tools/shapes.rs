@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::super::answers::{self, GpuCollection, GpuStatus, rounded};
-use super::super::{Place, ToolAnswer, ToolError};
+use super::super::{Place, STILL_UNREAD, ToolAnswer, ToolError};
 use crate::base::{NodeId, with_causes};
 use crate::collection::{CollectionInfo, DeviceState, DocumentRecord, Library, Verdict};
 use crate::collection::{DocumentOutcome, DocumentStatus, WriteError};
@@ -148,6 +148,7 @@ impl From<WriteError> for ToolError {
             WriteError::NoSuchCollection { .. } | WriteError::NoSuchDocument { .. } => "not_found",
             WriteError::CollectionExists { .. } | WriteError::Conflict { .. } => "conflict",
             WriteError::BadName { .. } | WriteError::NoSuchModel { .. } | WriteError::Prepare(_) => "bad_argument",
+            WriteError::StillUnread(_) => STILL_UNREAD,
             WriteError::Commit(error) if error.is_passing() => "overloaded",
             WriteError::Commit(_) | WriteError::Broken { .. } => "read_only",
             WriteError::Read(_) | WriteError::Embed(_) => "internal",

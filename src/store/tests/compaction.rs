@@ -35,6 +35,11 @@ fn round(writer: &mut Writer, collection: CollectionId, round: u32) {
     for id in 0..DOCUMENTS {
         let operation = if id % 4 == 3 && round % 2 == 1 {
             Operation::DeleteDocument { collection, id: format!("d{id}"), if_version: None }
+        } else if id % 4 == 2 {
+            // One note of many values, and one that comes and goes.
+            let value = if id == 2 { text(round, id, 0) } else { "here".repeat(round as usize % 2) };
+            run(writer, Operation::Note { collection, key: format!("n{id}"), value: value.into_bytes() });
+            put(document(collection, &format!("d{id}"), &[&text(round, id, 0), &text(0, id, 1)]))
         } else {
             let parts = [text(round, id, 0), text(0, id, 1)];
             put(document(collection, &format!("d{id}"), &[&parts[0], &parts[1]]))

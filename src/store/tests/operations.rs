@@ -224,6 +224,36 @@ fn answers_are_remembered_for_a_day() {
 }
 
 #[test]
+fn notes_are_kept_replaced_and_taken_away() {
+    let disk = MemDisk::new();
+    let (mut writer, reader, _) = open_mem(&disk).expect("opened");
+    let collection = new_collection(&mut writer, "docs");
+    let note = |key: &str, value: &str| Operation::Note { collection, key: key.to_owned(), value: value.into() };
+    assert_eq!(run(&mut writer, note("a/one", "first")), Outcome::Noted);
+    let written = reader.last();
+    run(&mut writer, note("a/one", "first"));
+    run(&mut writer, note("a/two", ""));
+    assert_eq!(reader.last(), written, "nothing is written for what is there already");
+    run(&mut writer, note("a/one", "second"));
+    run(&mut writer, note("a/three", "third"));
+    run(&mut writer, note("b", "other"));
+    run(&mut writer, note("a/three", ""));
+    let expected = vec![("a/one".to_owned(), b"second".to_vec())];
+    assert_eq!(reader.notes(collection, "a/").expect("read"), expected);
+    assert_eq!(reader.note(collection, "a/three").expect("read"), None);
+    assert_eq!(reader.note(collection, "b").expect("read"), Some(b"other".to_vec()));
+    let long = "x".repeat(NAME_BYTES_MAX + 1);
+    assert!(matches!(run(&mut writer, note("a", &long)), Outcome::TooLarge { what: "note", .. }));
+    assert!(matches!(run(&mut writer, note(&long, "a")), Outcome::TooLarge { what: "note key", .. }));
+    drop((writer, reader));
+    let (mut writer, reader, _) = open_mem(&disk).expect("opened");
+    assert_eq!(reader.notes(collection, "a/").expect("read"), expected, "from the log");
+    run(&mut writer, Operation::DeleteCollection { collection });
+    assert_eq!(reader.notes(collection, "").expect("read"), Vec::new());
+    assert_eq!(run(&mut writer, note("a", "late")), Outcome::NoSuchCollection);
+}
+
+#[test]
 fn what_cannot_be_stored_is_refused_alone() {
     let (mut writer, _, collection) = memory();
     let id = "x".repeat(NAME_BYTES_MAX + 1);

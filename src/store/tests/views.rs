@@ -228,6 +228,7 @@ enum Step {
     DeleteCollection(usize),
     DeleteFromSource { collection: usize, source: u8, keep: Vec<u8> },
     Answer(u8),
+    Note { collection: usize, key: u8, value: Vec<u8> },
     EndOfGroup,
 }
 
@@ -241,6 +242,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => (0..3_usize, 0..2_u8, vec(0..5_u8, 0..3))
             .prop_map(|(collection, source, keep)| Step::DeleteFromSource { collection, source, keep }),
         1 => any::<u8>().prop_map(Step::Answer),
+        2 => (0..3_usize, 0..2_u8, vec(any::<u8>(), 0..3)).prop_map(|(collection, key, value)| Step::Note { collection, key, value }),
         3 => Just(Step::EndOfGroup),
     ]
 }
@@ -268,6 +270,9 @@ fn step_request(step: Step, collections: &[CollectionId]) -> Option<WriteRequest
             keep: keep.into_iter().map(|id| format!("d{id}")).collect(),
         },
         Step::Answer(key) => return Some(once(&format!("k{key}"), &[key], Vec::new())),
+        Step::Note { collection, key, value } => {
+            Operation::Note { collection: pick(collection)?, key: format!("n{key}"), value }
+        }
         Step::EndOfGroup => return None,
     };
     Some(request(vec![operation]))

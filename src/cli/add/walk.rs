@@ -1,0 +1,183 @@
+//! From paths to files with the names that they have in a collection.
+//!
+//! Invariant: whatever a folder holds, each of its files is found or has a report of its own; no name ends the walk.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+
+use super::report::{Kind, Report, Status};
+use super::{Arguments, Failure};
+use crate::ingest::{FileKind, pages_saved_with};
+
+/// A file to be read.
+pub(super) struct Found {
+    pub(super) path: PathBuf,
+    /// What it is called in the collection.
+    pub(super) source: String,
+    /// Named by the user, so its failure is one; found in a folder it may be skipped.
+    pub(super) named: bool,
+    /// Bytes, as far as known.
+    pub(super) length: u64,
+}
+
+/// A folder that was read to the end: what is not there is gone.
+pub(super) struct Folder {
+    pub(super) prefix: String,
+    /// Absolute, without links.
+    pub(super) path: PathBuf,
+}
+
+/// What a walk found.
+#[derive(Default)]
+pub(super) struct Walked {
+    pub(super) found: Vec<Found>,
+    pub(super) reports: Vec<Report>,
+    pub(super) complete: Vec<Folder>,
+    /// Prefixes below which something could not be read: nothing there counts as gone.
+    pub(super) unreadable: Vec<String>,
+}
+
+pub(super) fn walk(arguments: &Arguments) -> Result<Walked, Failure> {
+    let mut walked = Walked::default();
+    for path in &arguments.paths {
+        let kind = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+        if kind.is_dir() {
+            let full = fs::canonicalize(path).map_err(|error| unreadable(path, &error))?;
+            let prefix = match &arguments.prefix {
+                Some(prefix) => prefix.trim_matches('/').to_owned(),
+                None => full.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            };
+            if let Some(other) = walked.complete.iter().find(|folder| folder.prefix == prefix) {
+                if other.path == full {
+                    continue;
+                }
+                return Err(Failure::usage(anyhow!(
+                    "{} and {} would both be '{prefix}/': add them one by one, each with a --prefix of its own",
+                    other.path.display(),
+                    full.display()
+                )));
+            }
+            walk_folder(path, &prefix, &mut walked);
+            walked.complete.push(Folder { prefix, path: full });
+        } else {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let source = join(arguments.prefix.as_deref().unwrap_or_default().trim_matches('/'), &name);
+            walked.found.push(Found { path: path.clone(), source, named: true, length: kind.len() });
+        }
+    }
+    leave_out_twins(&mut walked)?;
+    Ok(walked)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    let shown = path.display().to_string();
+    if shown.starts_with("http://") || shown.starts_with("https://") {
+        let hint = "save what is there first, for example with `curl -LO`, and add the file";
+        return Failure::usage(anyhow!("addresses are not fetched: {shown}; {hint}"));
+    }
+    anyhow!("cannot read {shown}: {error}").into()
+}
+
+/// Two files of one name: those that were named are a mistake to mend before anything is done; one in a folder is left out, for
+/// which name it has there is not this program's to decide.
+fn leave_out_twins(walked: &mut Walked) -> Result<(), Failure> {
+    let mut first: HashMap<String, PathBuf> = HashMap::new();
+    let mut kept = Vec::with_capacity(walked.found.len());
+    for file in std::mem::take(&mut walked.found) {
+        match first.get(&file.source) {
+            None => {
+                first.insert(file.source.clone(), file.path.clone());
+                kept.push(file);
+            }
+            Some(other) if *other == file.path => {}
+            Some(_) if file.named => {
+                let message =
+                    format!("two of the paths are both named '{}'; add them with different --prefix", file.source);
+                return Err(Failure::usage(anyhow!(message)));
+            }
+            Some(other) => {
+                let reason = format!("its name becomes that of {}; rename one of them", other.display());
+                walked.reports.push(Report::new(file.source, Status::Failed).because(reason));
+            }
+        }
+    }
+    walked.found = kept;
+    Ok(())
+}
+
+fn join(prefix: &str, rest: &str) -> String {
+    match (prefix, rest) {
+        ("", rest) => rest.to_owned(),
+        (prefix, "") => prefix.to_owned(),
+        (prefix, rest) => format!("{prefix}/{rest}"),
+    }
+}
+
+fn walk_folder(root: &Path, prefix: &str, walked: &mut Walked) {
+    let source_of = |path: &Path| {
+        let relative = path.strip_prefix(root).unwrap_or(path);
+        join(prefix, &relative.to_string_lossy().replace(std::path::MAIN_SEPARATOR, "/"))
+    };
+    let walker =
+        ignore::WalkBuilder::new(root).follow_links(true).require_git(false).sort_by_file_path(Ord::cmp).build();
+    for entry in walker {
+        match entry {
+            Ok(entry) => {
+                // Following links, so this is what the name leads to. Pipes and devices would block or never end.
+                if entry.file_type().is_some_and(|kind| kind.is_file()) {
+                    let source = source_of(entry.path());
+                    let pages = pages_saved_with(&entry.path().to_string_lossy());
+                    if let Some(page) = pages.iter().find(|page| Path::new(page).is_file()) {
+                        let reason = format!("a part of the saved web page {}", source_of(Path::new(page)));
+                        let status = Status::Skipped(Kind::File(FileKind::PageAsset));
+                        walked.reports.push(Report::new(source, status).because(reason));
+                        continue;
+                    }
+                    let length = entry.metadata().map_or(1, |found| found.len());
+                    walked.found.push(Found { path: entry.into_path(), source, named: false, length });
+                }
+            }
+            Err(error) => {
+                let source = path_of(&error).map_or_else(|| prefix.to_owned(), |path| source_of(&path));
+                let is_loop = matches!(innermost(&error), ignore::Error::Loop { .. });
+                if !is_loop {
+                    walked.unreadable.push(source.clone());
+                }
+                walked.reports.push(if is_loop {
+                    let reason = "a symbolic link that leads back to a folder above it";
+                    Report::new(source, Status::Skipped(Kind::Link)).because(reason.to_owned())
+                } else {
+                    Report::new(source, Status::Failed).because(reason(&error))
+                });
+            }
+        }
+    }
+}
+
+fn innermost(error: &ignore::Error) -> &ignore::Error {
+    match error {
+        ignore::Error::WithPath { err, .. }
+        | ignore::Error::WithDepth { err, .. }
+        | ignore::Error::WithLineNumber { err, .. } => innermost(err),
+        other => other,
+    }
+}
+
+fn path_of(error: &ignore::Error) -> Option<PathBuf> {
+    match error {
+        ignore::Error::WithPath { path, .. } => Some(path.clone()),
+        ignore::Error::Loop { child, .. } => Some(child.clone()),
+        ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => path_of(err),
+        _ => None,
+    }
+}
+
+fn reason(error: &ignore::Error) -> String {
+    match innermost(error) {
+        ignore::Error::Io(error) => error.to_string(),
+        other => other.to_string(),
+    }
+}
