@@ -47,7 +47,7 @@ Examples:
   cairn snapshot create --json
   cairn snapshot create --begin-anew   on a new disk in the place of one that is lost
 
-A place that is gone, empty, or holds another repository, though this node put snapshots there, is refused: its disk may
+A place that is gone, empty, or holds another repository, though this node put snapshots there, is refused: its disk may \
 only not be mounted.")]
     Create {
         /// Go on without snapshots that are missing, and take the place where they went as it is now
@@ -68,7 +68,7 @@ Examples:
   cairn snapshot verify
   cairn snapshot verify 20260728T093000Z-1234
 
-Exit code 1 means that the snapshot is not what it should be, every file with something wrong is named; or that a newer one
+Exit code 1 means that the snapshot is not what it should be, every file with something wrong is named; or that a newer one \
 is missing.")]
     Verify {
         /// Which one [default: the newest]
