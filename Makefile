@@ -207,8 +207,8 @@ FUZZ_SECONDS ?= 600
 # RUSTC_BOOTSTRAP: the coverage that the fuzzer steers by is an unstable option of the stable compiler. No sanitizer: Cairn's own
 # readers are safe Rust, and panics and hangs are what is looked for.
 .PHONY: fuzz
-fuzz: setup-fuzz ## Fuzz what reads segments, logs, manifests, snapshot files and bundles; FUZZ_SECONDS=60 for a short run
-	@for target in segment log manifest archive bundle; do
+fuzz: setup-fuzz ## Fuzz all that reads bytes of others: documents, segments, logs, manifests, snapshot files, bundles; FUZZ_SECONDS=60 for a short run
+	@for target in segment log manifest archive bundle markdown html pdf csv json json_lines text source_code ingest; do
 		RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CURDIR)/$(TARGET_DIR)/fuzz cargo fuzz run --fuzz-dir tests/fuzz -s none "$$target" -- \
 			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 -timeout=20
 	done

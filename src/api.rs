@@ -12,6 +12,7 @@ mod guard;
 mod handshake;
 mod holding;
 mod listener;
+mod presence;
 mod rpc;
 mod socket;
 mod sources;
@@ -26,7 +27,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any_service, get, post};
 use axum::{Extension, Router};
 use rmcp::transport::streamable_http_server::StreamableHttpService;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
@@ -99,7 +100,7 @@ pub fn front(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &
         .route("/v1/collections/{collection}/folders/{*prefix}", post(sources::note_folder))
         // Bodies come here whole, and within their limit.
         .layer(DefaultBodyLimit::disable())
-        .route_service("/mcp", service)
+        .route("/mcp", any_service(service).layer(axum::middleware::from_fn(presence::watch)))
         .route(front::AUTHORITY, get(move || hand_out(authority.clone())))
         .fallback(not_found)
         .with_state(Shared { tools: Arc::clone(&tools), library });

@@ -30,6 +30,7 @@ use crate::base::{ByteSize, SystemClock};
 use crate::collection::{self, Library, OpenError};
 use crate::config::Config;
 use crate::embed::Models;
+use crate::extraction;
 use crate::index::gpu::service::{GpuClient, GpuService, Use};
 use crate::index::lexical::WordCache;
 use crate::index::vector;
@@ -228,6 +229,15 @@ fn library_config(config: &Config, gpu: Option<GpuClient>) -> collection::Config
         reserve_bytes: config.store.reserve_bytes.0,
         max_bytes: config.store.max_bytes.0,
         compaction_bytes_per_second: config.store.compaction_rate.0,
+        extraction: extraction::Config {
+            place: extraction::Place::Children,
+            width: task::cores(),
+            memory_bytes_max: match config.ingest.parse_memory_bytes_max.0 {
+                0 => extraction::memory_bytes_max(memory::budget(config)),
+                set => set,
+            },
+            time_max: config.ingest.parse_time_max,
+        },
         limits: ingest::Limits {
             source_bytes_max: config.ingest.source_bytes_max.0,
             text_bytes_max: config.ingest.source_bytes_max.0,

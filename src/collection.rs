@@ -20,11 +20,13 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, Value};
 
 use crate::base::{Clock, Fault, Lsn};
 use crate::embed::{EmbedError, Embedder, Models};
+use crate::extraction::{self, Extraction, Request};
 use crate::index::gpu::service::GpuClient;
 pub use crate::index::gpu::service::{DeviceState, Verdict};
 use crate::index::lexical::{LexicalError, WordCache};
@@ -43,6 +45,7 @@ pub use passage::{Passage, PassageKey};
 pub use searcher::Searcher;
 pub use writer::Written;
 
+use self::input::{Assembling, Origin};
 use self::passage::PassageReader;
 use self::views::{Merging, Views};
 use self::writer::{Until, WriteQueue};
@@ -65,6 +68,8 @@ pub struct Config {
     pub max_bytes: u64,
     /// Bytes each second that compaction reads and writes at most; 0 for no limit.
     pub compaction_bytes_per_second: u64,
+    /// Where and within which bounds documents are read.
+    pub extraction: extraction::Config,
     /// Limits of what is parsed.
     pub limits: ingest::Limits,
     /// Sizes of passages.
@@ -89,6 +94,7 @@ impl Config {
             reserve_bytes: 0,
             max_bytes: 0,
             compaction_bytes_per_second: 0,
+            extraction: extraction::Config::here(),
             limits: ingest::Limits::default(),
             chunks: ingest::ChunkConfig::default(),
             vectors: vector::Config::new(256),
@@ -305,6 +311,7 @@ pub struct Library {
     config: Config,
     reader: Arc<Reader>,
     models: Arc<Models>,
+    extraction: Extraction,
     pool: CpuPool,
     queue: WriteQueue,
     views: Arc<RwLock<HashMap<CollectionId, Arc<Views>>>>,
@@ -356,7 +363,8 @@ impl Library {
         .map_err(OpenError::Thread)?;
         let passages = PassageReader::new(Arc::clone(&reader));
         let pool = CpuPool::start("prepare", task::cores()).map_err(OpenError::Thread)?;
-        let library = Self { config, reader, models, pool, queue, views, passages, upkeep, compactor };
+        let extraction = Extraction::new(config.extraction.clone(), metrics.extraction.clone());
+        let library = Self { config, reader, models, extraction, pool, queue, views, passages, upkeep, compactor };
         Ok((Arc::new(library), report))
     }
 
@@ -578,10 +586,15 @@ impl Library {
         let info = self.existing(collection)?;
         let mut addition = Addition { collection: collection.to_owned(), documents: Vec::with_capacity(inputs.len()) };
         let mut operations = Vec::with_capacity(inputs.len());
-        for input in inputs {
-            let id = input.id.clone().unwrap_or_default();
-            let expected = input.if_version;
-            addition.documents.push(match self.prepare(&info, input).await {
+        // Side by side, and in the order that they came in.
+        let info = &info;
+        let preparing = inputs.into_iter().map(|input| async move {
+            let (id, expected) = (input.id.clone().unwrap_or_default(), input.if_version);
+            (id, expected, self.prepare(info, input).await)
+        });
+        let mut preparing = futures_util::stream::iter(preparing).buffered(2 * task::cores());
+        while let Some((id, expected, prepared)) = preparing.next().await {
+            addition.documents.push(match prepared {
                 Ok(document) => {
                     let added = Ok(Added { id: document.id.clone(), passages: document.chunks.len(), expected });
                     operations.push(Operation::PutDocument(Box::new(document)));
@@ -594,17 +607,31 @@ impl Library {
     }
 
     async fn prepare(
-        self: &Arc<Self>,
+        &self,
         info: &Arc<CollectionInfo>,
-        input: DocumentInput,
+        mut input: DocumentInput,
     ) -> Result<store::NewDocument, WriteError> {
-        let (library, info) = (Arc::clone(self), Arc::clone(info));
-        self.pool
-            .run(move || {
-                let embedder = library.embedder(&info)?;
-                input::prepare(input, &info, embedder.as_ref(), &library.config)
-            })
-            .await
+        input::check(&input)?;
+        let request = input::document_request(&mut input, &self.config);
+        let (mut documents, _) = self.read(info, request, Origin::Document(Box::new(input))).await?;
+        documents.pop().ok_or_else(|| PrepareError::Empty.into())
+    }
+
+    /// Has a source read, and embeds what comes while the rest is still being read. Returns its documents and what was odd.
+    async fn read(
+        &self,
+        info: &Arc<CollectionInfo>,
+        request: Request,
+        origin: Origin,
+    ) -> Result<(Vec<store::NewDocument>, Vec<String>), WriteError> {
+        let embedder = self.embedder(info)?;
+        let mut assembling = Assembling::new(origin, Arc::clone(info), embedder, &self.config);
+        let mut reading = self.extraction.read(request).await.map_err(PrepareError::from)?;
+        while let Some(batch) = reading.next().await.map_err(PrepareError::from)? {
+            assembling = self.pool.run(move || assembling.take(&batch).map(|()| assembling)).await?;
+        }
+        let documents = assembling.finish()?;
+        Ok((documents, reading.finish()))
     }
 
     fn embedder(&self, info: &CollectionInfo) -> Result<Arc<dyn Embedder>, WriteError> {
@@ -639,21 +666,15 @@ impl Library {
         if let Some(views) = views {
             self.upkeep.let_graph_follow(&views).await;
         }
-        let (library, target, name) = (Arc::clone(self), Arc::clone(&info), source.to_owned());
-        let prepared = self
-            .pool
-            .run(move || {
-                let embedder = library.embedder(&target)?;
-                input::prepare_source(&name, &bytes, digest, &metadata, &target, embedder.as_ref(), &library.config)
-            })
-            .await;
-        let prepared = match prepared {
-            Ok(prepared) => prepared,
+        let request = input::source_request(source, bytes, &self.config);
+        let read = self.read(&info, request, Origin::Source { name: source.to_owned(), digest, metadata }).await;
+        let (documents, warnings) = match read {
+            Ok(read) => read,
             Err(error) => return Err(self.note_unread(&info, source, digest, error).await),
         };
         let mut places: Vec<(String, usize)> = Vec::new();
         let mut operations = Vec::new();
-        for document in prepared.documents {
+        for document in documents {
             places.push((document.id.clone(), document.chunks.len()));
             operations.push(Operation::PutDocument(Box::new(document)));
         }
@@ -666,7 +687,7 @@ impl Library {
         let mut written = self.commit(operations, Until::Durable).await?;
         written.outcomes.truncate(written.outcomes.len().saturating_sub(notes));
         let gone = deleted(written.outcomes.pop());
-        let mut outcome = SourceOutcome { documents: Vec::new(), unchanged: 0, warnings: prepared.warnings };
+        let mut outcome = SourceOutcome { documents: Vec::new(), unchanged: 0, warnings };
         let gone = gone.into_iter().map(|id| ((id, 0), Outcome::Deleted { version: 0 }));
         for ((id, passages), result) in places.into_iter().zip(written.outcomes).chain(gone) {
             let document = document_outcome(collection, id, passages, None, &result);

@@ -169,6 +169,10 @@ pub struct Store {
 pub struct Ingest {
     /// Largest source.
     pub source_bytes_max: ByteSize,
+    /// Memory that reading a source may take; 0: what the node's memory leaves.
+    pub parse_memory_bytes_max: ByteSize,
+    /// Processor time that reading a source may take.
+    pub parse_time_max: Duration,
     /// Tokens a passage aims at.
     pub passage_tokens: usize,
     /// Tokens a passage never exceeds.
@@ -540,6 +544,9 @@ impl Checker<'_> {
     }
 }
 
+/// Least that reading a document may be given: with less not even small ones can be read.
+const PARSE_MEMORY_LEAST: u64 = 16 << 20;
+const PARSE_TIME_LEAST: Duration = Duration::from_secs(1);
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 fn check(settings: &[Setting], overrides: &Overrides, problems: &mut Vec<Problem>) -> Config {
@@ -557,6 +564,18 @@ fn check(settings: &[Setting], overrides: &Overrides, problems: &mut Vec<Problem
         checker.problem("ingest.passage_tokens", format!("more than ingest.passage_tokens_max ({passage_tokens_max})"));
     }
     let source_bytes_max = checker.size("ingest.source_bytes_max", 1 << 10);
+    let parse_memory_bytes_max = checker.size("ingest.parse_memory_bytes_max", 0);
+    if (1..PARSE_MEMORY_LEAST).contains(&parse_memory_bytes_max.0) {
+        let least = ByteSize(PARSE_MEMORY_LEAST);
+        checker.problem("ingest.parse_memory_bytes_max", format!("less than {least}; 0 leaves it to the node"));
+    }
+    let parse_time_max = checker.duration("ingest.parse_time_max");
+    if parse_time_max < PARSE_TIME_LEAST {
+        checker.problem(
+            "ingest.parse_time_max",
+            format!("found {parse_time_max:?}, expected at least {PARSE_TIME_LEAST:?}"),
+        );
+    }
     let request_bytes_max = checker.size("server.request_bytes_max", 64 << 10);
     let filter = match checker.setting("log.level").value.as_str().unwrap_or_default().parse::<telemetry::Filter>() {
         Ok(filter) => filter.to_string(),
@@ -603,7 +622,7 @@ fn check(settings: &[Setting], overrides: &Overrides, problems: &mut Vec<Problem
             max_bytes: checker.size("store.max_bytes", 0),
             compaction_rate: checker.size("store.compaction_rate", 0),
         },
-        ingest: Ingest { source_bytes_max, passage_tokens, passage_tokens_max },
+        ingest: Ingest { source_bytes_max, parse_memory_bytes_max, parse_time_max, passage_tokens, passage_tokens_max },
         index: Index {
             flat_max: checker.count("index.flat_max", 0..=10_000_000),
             connectivity: checker.count("index.connectivity", 4..=128),

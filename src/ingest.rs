@@ -36,6 +36,7 @@ mod tokens;
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::base::{ByteSize, Fault};
@@ -60,7 +61,7 @@ pub struct Source<'a> {
 }
 
 /// Bounds on what a source may hold; exceeding one is an error, never a silent cut.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Bytes of a source as handed in.
     pub source_bytes_max: u64,

@@ -15,6 +15,8 @@ pub mod index;
 pub mod ingest;
 pub mod store;
 
+pub mod extraction;
+
 pub mod collection;
 
 pub mod retrieval;

@@ -32,7 +32,7 @@ pub use direct::Wire;
 pub use node_tools::{NodeSnapshots, NodeTools};
 pub(crate) use node_tools::{gpu_json, problems, snapshots_json, verified_json};
 pub use place::Place;
-pub use server::{Server, WithoutStream};
+pub use server::{Presence, Server, WithoutStream};
 pub use tools::{Tool, definitions};
 
 /// The code of a source that could not be read when the same bytes came last either: no news.

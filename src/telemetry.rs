@@ -4,6 +4,7 @@
 //! that standard output carries answers alone (over stdio it carries the protocol). Metrics are plain counters that
 //! cost nanoseconds; rendering happens on the admin thread.
 
+mod extraction;
 mod gpu;
 mod journal;
 
@@ -25,6 +26,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry as Subscriber};
 
+pub use self::extraction::{ExtractionMetrics, RefusedLabels};
 pub use self::gpu::{FallbackLabels, GpuMetrics};
 use self::journal::Journal;
 
@@ -239,6 +241,8 @@ pub struct Metrics {
     pub snapshots_missing: Gauge,
     /// Snapshots, proofs and looks that failed, by kind.
     pub snapshot_failures: Family<WorkLabels, Counter>,
+    /// The processes that documents are read in.
+    pub extraction: ExtractionMetrics,
     /// The GPU.
     pub gpu: GpuMetrics,
 }
@@ -299,6 +303,7 @@ impl Metrics {
             snapshots: Gauge::default(),
             snapshots_missing: Gauge::default(),
             snapshot_failures: Family::default(),
+            extraction: ExtractionMetrics::default(),
             gpu: GpuMetrics::new(),
             registry: Arc::new(Mutex::new(Registry::default())),
         };
@@ -390,6 +395,7 @@ impl Metrics {
             "Snapshots, proofs and looks that failed",
             metrics.snapshot_failures.clone(),
         );
+        metrics.extraction.register(&mut registry);
         metrics.gpu.register(&mut registry);
         *metrics.registry.lock() = registry;
         metrics

@@ -16,6 +16,7 @@ use crate::app;
 use crate::base::{ByteSize, Clock as _, Lsn, SystemClock};
 use crate::config::Config;
 use crate::deploy::{Finding, Tree, checkup};
+use crate::extraction;
 use crate::mcp::Tool;
 use crate::snapshot::Snapshots;
 use crate::store::{self, Reader};
@@ -76,6 +77,9 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     };
     findings.extend(in_cluster.into_iter().flatten());
     findings.extend(silent);
+    if common.url.is_none() {
+        findings.extend(parsers());
+    }
     let gpu = common.url.is_none().then(|| gpu::look(arguments.device.software));
     if let Some(gpu::Found::Broken { what }) = &gpu {
         findings.push(Finding::obstacle("gpu", format!("the GPU: {what}")));
@@ -131,6 +135,22 @@ fn examined(config: &Config, listens: Vec<SocketAddr>) -> Vec<Finding> {
         released: crate::base::RELEASED,
     };
     checkup::examine(&Tree::machine(), &subject)
+}
+
+/// What is wrong with the processes that documents are read in.
+fn parsers() -> Option<Finding> {
+    match extraction::probe() {
+        Ok(protections) if protections.is_confined() => None,
+        Ok(protections) => Some(Finding::warning(
+            "parsers",
+            format!(
+                "the processes that read documents could open files and connections; they are kept back by {protections} only. Let this                  container or unit filter its own system calls (seccomp, prctl)"
+            ),
+        )),
+        Err(error) => {
+            Some(Finding::obstacle("parsers", format!("no process to read documents in can be started: {error}")))
+        }
+    }
 }
 
 /// What was found on the machine, and its GPU.

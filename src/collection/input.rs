@@ -1,4 +1,4 @@
-//! From what a caller gives to what the log takes: parsed, split, embedded, hashed.
+//! From what a caller gives to what the log takes: read elsewhere ([`crate::extraction`]), embedded and hashed here.
 
 use std::sync::Arc;
 
@@ -6,10 +6,11 @@ use half::f16;
 use serde_json::{Map, Value};
 
 use super::{Config, DOCUMENT_ID_BYTES_MAX, PASSAGES_PER_DOCUMENT_MAX, WriteError};
-use crate::base::{Digest, Fault, UnixMillis};
+use crate::base::{ByteSize, Digest, Fault, UnixMillis};
 use crate::embed::{Embedder, Purpose};
+use crate::extraction::{self, Batch, ExtractError, Item, Request};
 use crate::index::analysis::Language;
-use crate::ingest::{self, MediaType, ParseError};
+use crate::ingest::MediaType;
 use crate::store::{ChunkBody, CollectionInfo, NewChunk, NewDocument};
 
 /// Part of every digest: changes when the same bytes would be split or embedded differently, so that a sync after an
@@ -21,10 +22,9 @@ const METADATA_BYTES_MAX: usize = 64 << 10;
 const TITLE_BYTES_MAX: usize = 1_000;
 /// Longest address of an original, in bytes.
 const URL_BYTES_MAX: usize = 4 << 10;
-/// How much of a source's beginning tells its format.
-const HEAD_BYTES: usize = 8 << 10;
-/// How much of a document's beginning tells its language.
-const LANGUAGE_SAMPLE_BYTES: usize = 2_000;
+/// What a document and a passage take here, besides their texts and vectors.
+const DOCUMENT_BYTES: u64 = 512;
+const PASSAGE_BYTES: u64 = 256;
 
 /// A document as a caller gives it.
 #[derive(Debug, Clone, Default)]
@@ -82,9 +82,9 @@ pub enum Conflict {
 /// Why something cannot become a document.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
-    /// It cannot be parsed.
+    /// It cannot be read.
     #[error(transparent)]
-    Parse(#[from] ParseError),
+    Extract(#[from] ExtractError),
     /// Its id is empty, too long or has control characters.
     #[error(
         "'{id}' cannot be the id of a document: expected 1 to {DOCUMENT_ID_BYTES_MAX} bytes without control characters"
@@ -127,11 +127,11 @@ pub enum PrepareError {
 }
 
 impl PrepareError {
-    /// Always the caller's.
+    /// Who can mend it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Parse(error) => error.fault(),
+            Self::Extract(error) => error.fault(),
             Self::BadId { .. }
             | Self::Empty
             | Self::TooManyPassages { .. }
@@ -140,13 +140,6 @@ impl PrepareError {
             | Self::MetadataTooLarge { .. } => Fault::Caller,
         }
     }
-}
-
-/// The documents of a source.
-#[derive(Debug)]
-pub(super) struct Prepared {
-    pub(super) documents: Vec<NewDocument>,
-    pub(super) warnings: Vec<String>,
 }
 
 /// What a source's documents remember of it: equal digests mean that nothing needs to be done.
@@ -166,175 +159,323 @@ fn sizes(config: &Config) -> Vec<u8> {
     format!("{}/{}", config.chunks.target_tokens, config.chunks.max_tokens).into_bytes()
 }
 
-/// Parses, splits and embeds every document of a source; none when it has no text.
-pub(super) fn prepare_source(
-    source: &str,
-    bytes: &[u8],
-    digest: Digest,
-    metadata: &Map<String, Value>,
-    collection: &CollectionInfo,
-    embedder: &dyn Embedder,
-    config: &Config,
-) -> Result<Prepared, WriteError> {
-    let nothing = || Prepared { documents: Vec::new(), warnings: Vec::new() };
-    let media_type = match detect(source, bytes) {
-        Err(ParseError::Empty) => return Ok(nothing()),
-        detected => detected.map_err(PrepareError::from)?,
-    };
-    let parsed = match ingest::parse(&ingest::Source { name: source, media_type, bytes }, &config.limits) {
-        Err(ParseError::Empty) => return Ok(nothing()),
-        parsed => parsed.map_err(PrepareError::from)?,
-    };
-    let mut documents = Vec::with_capacity(parsed.documents.len());
-    for document in parsed.documents {
-        let id = match &document.record {
-            Some(record) => format!("{source}#{record}"),
-            None => source.to_owned(),
-        };
-        let input = DocumentInput {
-            id: Some(id),
-            source: Some(source.to_owned()),
-            metadata: metadata.clone(),
-            ..DocumentInput::default()
-        };
-        match assemble(input, document, collection, embedder, config) {
-            Ok(mut new) => {
-                new.source_digest = Some(digest);
-                documents.push(new);
-            }
-            // What was in it before is not in it any more.
-            Err(WriteError::Prepare(PrepareError::Empty)) => {}
-            Err(error) => return Err(error),
-        }
+/// Asks for the reading of a source.
+pub(super) fn source_request(source: &str, bytes: Vec<u8>, config: &Config) -> Request {
+    Request {
+        name: source.to_owned(),
+        id: source.to_owned(),
+        title: None,
+        media_type: None,
+        limits: config.limits.clone(),
+        chunks: config.chunks.clone(),
+        bytes,
     }
-    Ok(Prepared { documents, warnings: parsed.warnings })
 }
 
-/// What a source is, by its name and its beginning.
-fn detect(name: &str, bytes: &[u8]) -> Result<MediaType, ParseError> {
-    MediaType::detect(name, &bytes[..bytes.len().min(HEAD_BYTES)])
-}
-
-/// Parses, splits and embeds one document.
-pub(super) fn prepare(
-    mut input: DocumentInput,
-    collection: &CollectionInfo,
-    embedder: &dyn Embedder,
-    config: &Config,
-) -> Result<NewDocument, WriteError> {
-    let body = std::mem::take(&mut input.body);
-    let (name, media_type, bytes) = match &body {
-        Body::Text(text, media_type) => (input.id.as_deref().unwrap_or("text"), *media_type, text.as_bytes()),
-        Body::File { name, bytes } => {
-            (name.as_str(), detect(name, bytes).map_err(PrepareError::from)?, bytes.as_slice())
-        }
-    };
-    let parsed =
-        ingest::parse(&ingest::Source { name, media_type, bytes }, &config.limits).map_err(PrepareError::from)?;
-    let mut documents = parsed.documents;
-    let document = match (documents.pop(), documents.len()) {
-        (Some(document), 0) => document,
-        (None, _) => return Err(PrepareError::Empty.into()),
-        (Some(_), others) => return Err(PrepareError::ManyDocuments { found: others + 1 }.into()),
-    };
-    if input.id.is_none() {
-        input.id = Some(input.url.clone().unwrap_or_else(|| format!("doc-{}", &Digest::of(bytes).to_string()[..16])));
-    }
-    assemble(input, document, collection, embedder, config)
-}
-
-fn assemble(
-    input: DocumentInput,
-    document: ingest::Document,
-    collection: &CollectionInfo,
-    embedder: &dyn Embedder,
-    config: &Config,
-) -> Result<NewDocument, WriteError> {
-    let id = input.id.unwrap_or_default();
-    if id.is_empty() || id.len() > DOCUMENT_ID_BYTES_MAX || id.chars().any(char::is_control) {
-        return Err(PrepareError::BadId { id: id.chars().take(60).collect() }.into());
-    }
+/// Refuses what a caller gives that is too long.
+pub(super) fn check(input: &DocumentInput) -> Result<(), PrepareError> {
     bounded("the title", input.title.as_deref(), TITLE_BYTES_MAX)?;
-    bounded("the url", input.url.as_deref(), URL_BYTES_MAX)?;
-    // What the content says of itself is no reason to refuse it.
-    let found = document.title.as_deref().map(|title| ingest::shorten(title, TITLE_BYTES_MAX));
-    let title = input.title.or(found).unwrap_or_else(|| title_from(&id));
-    let url = input.url.or_else(|| document.url.clone().filter(|url| url.len() <= URL_BYTES_MAX));
-    let mut metadata = document.metadata.clone();
-    metadata.extend(input.metadata);
-    let metadata = serde_json::to_vec(&metadata).expect("JSON serialises");
-    if metadata.len() > METADATA_BYTES_MAX {
-        return Err(PrepareError::MetadataTooLarge { found: metadata.len() }.into());
-    }
-    let chunks = ingest::chunk(&document, &config.chunks);
-    if chunks.is_empty() {
-        return Err(PrepareError::Empty.into());
-    }
-    if chunks.len() > PASSAGES_PER_DOCUMENT_MAX {
-        return Err(PrepareError::TooManyPassages { found: chunks.len() }.into());
-    }
-    let model = embedder.info().name.clone();
-    let language = language_of(&title, &document.text, document.media_type);
-    let mut texts = Vec::with_capacity(chunks.len());
-    for chunk in &chunks {
-        let mut text = context(&title, &chunk.headings);
-        text.push_str(". ");
-        text.push_str(&ingest::plain(&chunk.text, document.media_type));
-        texts.push(text);
-    }
-    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let embeddings = embedder.embed(&texts, Purpose::Passage)?;
-    let content_digest = {
-        let expires = input.expires_at.map_or_else(String::new, |time| time.0.to_string());
-        Digest::of_parts([
-            PREPARATION,
-            &sizes(config),
-            model.as_bytes(),
-            title.as_bytes(),
-            url.as_deref().unwrap_or_default().as_bytes(),
-            &metadata,
-            document.media_type.as_str().as_bytes(),
-            expires.as_bytes(),
-            document.text.as_bytes(),
-        ])
+    bounded("the url", input.url.as_deref(), URL_BYTES_MAX)
+}
+
+/// Asks for the reading of a document; its body is taken out of it, and it has an id afterwards.
+pub(super) fn document_request(input: &mut DocumentInput, config: &Config) -> Request {
+    let named = input.id.clone();
+    let (name, media_type, bytes) = match std::mem::take(&mut input.body) {
+        Body::Text(text, media_type) => {
+            (named.unwrap_or_else(|| "text".to_owned()), Some(media_type), text.into_bytes())
+        }
+        Body::File { name, bytes } => (name, None, bytes),
     };
-    let new_chunks = chunks
-        .into_iter()
-        .zip(embeddings)
-        .map(|(chunk, embedding)| {
+    let made = || input.url.clone().unwrap_or_else(|| format!("doc-{}", &Digest::of(&bytes).to_string()[..16]));
+    let id = input.id.take().unwrap_or_else(made);
+    input.id = Some(id.clone());
+    Request {
+        name,
+        id,
+        title: input.title.clone(),
+        media_type,
+        limits: config.limits.clone(),
+        chunks: config.chunks.clone(),
+        bytes,
+    }
+}
+
+/// Whose documents are read.
+pub(super) enum Origin {
+    /// One document that a caller gave.
+    Document(Box<DocumentInput>),
+    /// Every document of a source.
+    Source {
+        /// Its name.
+        name: String,
+        /// See [`source_digest`].
+        digest: Digest,
+        /// Added to the metadata of each document.
+        metadata: Map<String, Value>,
+    },
+}
+
+/// Makes documents of what a parser answers. The parser read what strangers wrote, so what it says is checked here.
+pub(super) struct Assembling {
+    origin: Origin,
+    collection: Arc<CollectionInfo>,
+    embedder: Arc<dyn Embedder>,
+    sizes: Vec<u8>,
+    /// How many documents there are, as the parser says first.
+    announced: Option<u64>,
+    open: Option<Open>,
+    done: Vec<NewDocument>,
+    /// Documents of a source without text.
+    empty: u64,
+    /// What all of them take in memory, and what they may.
+    taken: u64,
+    memory_bytes_max: u64,
+}
+
+/// A document whose passages still come.
+struct Open {
+    id: String,
+    title: String,
+    url: Option<String>,
+    metadata: Vec<u8>,
+    media_type: MediaType,
+    language: Language,
+    /// Passages that are to come.
+    left: u64,
+    /// Where the last one ended.
+    end: u64,
+    chunks: Vec<NewChunk>,
+}
+
+fn nonsense(what: &str) -> WriteError {
+    PrepareError::from(ExtractError::Crash { how: format!("its answer contradicts itself: {what}") }).into()
+}
+
+impl Assembling {
+    pub(super) fn new(
+        origin: Origin,
+        collection: Arc<CollectionInfo>,
+        embedder: Arc<dyn Embedder>,
+        config: &Config,
+    ) -> Self {
+        Self {
+            origin,
+            collection,
+            embedder,
+            sizes: sizes(config),
+            announced: None,
+            open: None,
+            done: Vec::new(),
+            empty: 0,
+            taken: 0,
+            memory_bytes_max: config.extraction.memory_bytes_max,
+        }
+    }
+
+    /// Takes a part of the answer: embeds and hashes its passages.
+    pub(super) fn take(&mut self, batch: &Batch) -> Result<(), WriteError> {
+        let items = batch.decode().map_err(PrepareError::from)?;
+        let mut passages: Vec<extraction::Passage> = Vec::new();
+        for item in items {
+            match item {
+                Item::Passage(passage) => passages.push(passage),
+                Item::Document(document) => {
+                    self.add(std::mem::take(&mut passages))?;
+                    self.close()?;
+                    self.open(document)?;
+                }
+                Item::Source { documents } => self.announce(documents)?,
+            }
+        }
+        self.add(passages)
+    }
+
+    /// The documents, once all of the answer was taken; of a source there may be none.
+    pub(super) fn finish(mut self) -> Result<Vec<NewDocument>, WriteError> {
+        self.close()?;
+        if self.announced != Some(self.done.len() as u64 + self.empty) {
+            return Err(nonsense("documents are missing"));
+        }
+        Ok(self.done)
+    }
+
+    fn announce(&mut self, documents: u64) -> Result<(), WriteError> {
+        if self.announced.replace(documents).is_some() {
+            return Err(nonsense("it begins twice"));
+        }
+        match (&self.origin, documents) {
+            (Origin::Document(_), 2..) => {
+                Err(PrepareError::ManyDocuments { found: usize::try_from(documents).unwrap_or(usize::MAX) }.into())
+            }
+            _ => self.spend(documents.saturating_mul(DOCUMENT_BYTES)),
+        }
+    }
+
+    /// Counts what is kept here: the documents of a source are written all at once, so they are all in memory at once.
+    fn spend(&mut self, bytes: u64) -> Result<(), WriteError> {
+        self.taken = self.taken.saturating_add(bytes);
+        if self.taken > self.memory_bytes_max {
+            return Err(PrepareError::from(ExtractError::Memory { limit: ByteSize(self.memory_bytes_max) }).into());
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, document: extraction::Document) -> Result<(), WriteError> {
+        let extraction::Document { record, title, url, metadata, media_type, language, passages } = document;
+        // With the mark that a shortened one ends in.
+        if title.len() > TITLE_BYTES_MAX + 3 {
+            return Err(nonsense("a title is too long"));
+        }
+        let media_type = MediaType::from_mime(&media_type).ok_or_else(|| nonsense("it names an unknown format"))?;
+        let language = language.parse().unwrap_or_default();
+        if metadata.len() > METADATA_BYTES_MAX {
+            return Err(PrepareError::MetadataTooLarge { found: metadata.len() }.into());
+        }
+        let mut fields: Map<String, Value> =
+            serde_json::from_str(&metadata).map_err(|_| nonsense("its metadata is not a JSON object"))?;
+        // What the content says of itself is no reason to refuse it.
+        let url = url.filter(|url| url.len() <= URL_BYTES_MAX);
+        let (id, url) = match &mut self.origin {
+            Origin::Document(input) => {
+                fields.extend(std::mem::take(&mut input.metadata));
+                (input.id.clone().unwrap_or_default(), input.url.take().or(url))
+            }
+            Origin::Source { name, metadata, .. } => {
+                fields.extend(metadata.clone());
+                let id = record.map_or_else(|| name.clone(), |record| format!("{name}#{record}"));
+                (id, url)
+            }
+        };
+        if id.is_empty() || id.len() > DOCUMENT_ID_BYTES_MAX || id.chars().any(char::is_control) {
+            return Err(PrepareError::BadId { id: id.chars().take(60).collect() }.into());
+        }
+        let metadata = serde_json::to_vec(&fields).expect("JSON serialises");
+        if metadata.len() > METADATA_BYTES_MAX {
+            return Err(PrepareError::MetadataTooLarge { found: metadata.len() }.into());
+        }
+        if passages == 0 {
+            return match self.origin {
+                Origin::Document(_) => Err(PrepareError::Empty.into()),
+                // What was in it before is not in it any more.
+                Origin::Source { .. } => {
+                    self.empty += 1;
+                    Ok(())
+                }
+            };
+        }
+        if passages > PASSAGES_PER_DOCUMENT_MAX as u64 {
+            return Err(PrepareError::TooManyPassages { found: usize::try_from(passages).unwrap_or(usize::MAX) }.into());
+        }
+        self.spend((id.len() + title.len() + metadata.len()) as u64)?;
+        self.open =
+            Some(Open { id, title, url, metadata, media_type, language, left: passages, end: 0, chunks: Vec::new() });
+        Ok(())
+    }
+
+    fn add(&mut self, passages: Vec<extraction::Passage>) -> Result<(), WriteError> {
+        if passages.is_empty() {
+            return Ok(());
+        }
+        let vector = self.embedder.info().dimensions * 2;
+        let bytes = |passage: &extraction::Passage| {
+            let headings = passage.headings.iter().map(|heading| heading.len() + 24).sum::<usize>();
+            (passage.text.len() + headings + vector) as u64 + PASSAGE_BYTES
+        };
+        self.spend(passages.iter().map(bytes).sum())?;
+        let open = self.open.as_mut().ok_or_else(|| nonsense("a passage has no document"))?;
+        let Some(left) = open.left.checked_sub(passages.len() as u64) else {
+            return Err(nonsense("there are more passages than it said"));
+        };
+        open.left = left;
+        let mut texts = Vec::with_capacity(passages.len());
+        for passage in &passages {
+            let mut text = context(&open.title, &passage.headings);
+            text.push_str(". ");
+            text.push_str(passage.plain.as_deref().unwrap_or(&passage.text));
+            texts.push(text);
+        }
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let embeddings = self.embedder.embed(&texts, Purpose::Passage)?;
+        let model = self.embedder.info().name.as_bytes();
+        for (passage, embedding) in passages.into_iter().zip(embeddings) {
+            let extraction::Passage { start, end, .. } = passage;
+            if start < open.end || end <= start || end - start > passage.text.len() as u64 {
+                return Err(nonsense("passages overlap, or are not as long as their texts"));
+            }
+            open.end = end;
             let digest = Digest::of_parts(
-                [model.as_bytes(), title.as_bytes(), chunk.text.as_bytes()]
+                [model, open.title.as_bytes(), passage.text.as_bytes()]
                     .into_iter()
-                    .chain(chunk.headings.iter().map(String::as_bytes)),
+                    .chain(passage.headings.iter().map(String::as_bytes)),
             );
-            NewChunk {
-                range: chunk.range.start as u64..chunk.range.end as u64,
-                page: chunk.page,
+            open.chunks.push(NewChunk {
+                range: start..end,
+                page: passage.page,
                 body: Arc::new(ChunkBody {
                     digest,
-                    headings: chunk.headings,
-                    text: chunk.text,
-                    language: language.code().to_owned(),
+                    headings: passage.headings,
+                    text: passage.text,
+                    language: open.language.code().to_owned(),
                     embedding: embedding.into_iter().map(f16::from_f32).collect(),
                 }),
+            });
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), WriteError> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        if open.left > 0 {
+            return Err(nonsense("passages are missing"));
+        }
+        let (source, source_digest, expires_at, if_version, unless_exists) = match &self.origin {
+            Origin::Document(input) => {
+                (input.source.clone(), None, input.expires_at, input.if_version, input.conflict == Conflict::Skip)
             }
-        })
-        .collect();
-    Ok(NewDocument {
-        collection: collection.id,
-        id,
-        title,
-        url,
-        metadata,
-        source: input.source,
-        source_digest: None,
-        content_digest,
-        media_type: document.media_type.as_str().to_owned(),
-        expires_at: input.expires_at,
-        if_version: input.if_version,
-        unless_exists: input.conflict == Conflict::Skip,
-        chunks: new_chunks,
-    })
+            Origin::Source { name, digest, .. } => (Some(name.clone()), Some(*digest), None, None, false),
+        };
+        let content_digest = content_digest(&open, &self.sizes, self.embedder.info().name.as_bytes(), expires_at);
+        self.done.push(NewDocument {
+            collection: self.collection.id,
+            id: open.id,
+            title: open.title,
+            url: open.url,
+            metadata: open.metadata,
+            source,
+            source_digest,
+            content_digest,
+            media_type: open.media_type.as_str().to_owned(),
+            expires_at,
+            if_version,
+            unless_exists,
+            chunks: open.chunks,
+        });
+        Ok(())
+    }
+}
+
+/// What a document is, to tell whether it changed: all that is stored of it.
+fn content_digest(open: &Open, sizes: &[u8], model: &[u8], expires_at: Option<UnixMillis>) -> Digest {
+    let expires = expires_at.map_or_else(String::new, |time| time.0.to_string());
+    let mut chunks = Vec::with_capacity(open.chunks.len() * 52);
+    for chunk in &open.chunks {
+        chunks.extend_from_slice(&chunk.body.digest.0);
+        chunks.extend_from_slice(&chunk.range.start.to_le_bytes());
+        chunks.extend_from_slice(&chunk.range.end.to_le_bytes());
+        chunks.extend_from_slice(&chunk.page.unwrap_or_default().to_le_bytes());
+    }
+    Digest::of_parts([
+        PREPARATION,
+        sizes,
+        model,
+        open.title.as_bytes(),
+        open.url.as_deref().unwrap_or_default().as_bytes(),
+        &open.metadata,
+        open.media_type.as_str().as_bytes(),
+        expires.as_bytes(),
+        &chunks,
+    ])
 }
 
 fn bounded(what: &'static str, given: Option<&str>, limit: usize) -> Result<(), PrepareError> {
@@ -355,48 +496,9 @@ pub(super) fn context(title: &str, headings: &[String]) -> String {
     context
 }
 
-/// The last part of an id that looks like a path, without its extension.
-fn title_from(id: &str) -> String {
-    let name = id.rsplit('/').find(|part| !part.is_empty()).unwrap_or(id);
-    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| if stem.is_empty() { name } else { stem });
-    stem.replace(['_', '-'], " ")
-}
-
-fn language_of(title: &str, text: &str, media_type: MediaType) -> Language {
-    // Programs are written in English, whatever their comments are in; the detector would only guess.
-    if media_type == MediaType::SourceCode {
-        return Language::English;
-    }
-    let mut end = text.len().min(LANGUAGE_SAMPLE_BYTES * 2);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let plain = ingest::plain(&text[..end], media_type);
-    Language::detect(&format!("{title}. {plain}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn titles_come_from_the_last_part_of_an_id() {
-        for (id, title) in [
-            ("guides/air-gap_install.md", "air gap install"),
-            ("README", "README"),
-            (".profile", ".profile"),
-            ("https://example.org/a/b/", "b"),
-        ] {
-            assert_eq!(title_from(id), title);
-        }
-    }
-
-    #[test]
-    fn a_long_row_of_white_space_is_not_all_of_a_source() {
-        let text = [&[b' '; 2 * HEAD_BYTES], &b"{\"a\": 1}"[..]].concat();
-        assert_eq!(detect("a.json", &text).ok(), Some(MediaType::Json));
-        assert!(matches!(detect("a.md", b" \n"), Err(ParseError::Empty)));
-    }
 
     #[test]
     fn the_context_is_a_path() {

@@ -7,6 +7,8 @@
 use std::ops::Range;
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
+
 use super::block::{Block, BlockKind, lines, trim_blank_lines};
 use super::tokens::{TOKEN_BYTES_MAX, count_tokens, estimate_tokens, prefix_within};
 use super::{Document, encoded};
@@ -17,7 +19,7 @@ const LEAD_TOKENS_MAX: usize = 64;
 const SMALL_TOKENS: usize = 32;
 
 /// Sizes in tokens of [`super::estimate_tokens`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkConfig {
     /// Pieces of a section are packed up to this size.
     pub target_tokens: usize,

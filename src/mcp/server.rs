@@ -15,6 +15,7 @@ use rmcp::model::{
 use rmcp::service::{Peer, RequestContext, RoleServer};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::{Arguments, Link, NoProgress, Place, Progress, Tool, ToolAnswer, ToolError, ToolProvider, prompts, tools};
 use crate::auth::Principal;
@@ -152,16 +153,23 @@ impl ServerHandler for Server {
         };
         let arguments: Arguments = request.arguments.unwrap_or_default();
         let principal = principal(&context);
-        let answer = match context.meta.get_progress_token().filter(|_| takes_stream(&context)) {
-            None => self.provider.call(tool, arguments, principal, &NoProgress).await,
-            Some(token) => {
-                let (progress, reporter) = PeerProgress::start(token, context.peer.clone());
-                let answer = self.provider.call(tool, arguments, principal, &progress).await;
-                drop(progress);
-                // Every message is sent before the answer, which ends the stream.
-                let _ = reporter.await;
-                answer
+        let called = async {
+            match context.meta.get_progress_token().filter(|_| takes_stream(&context)) {
+                None => self.provider.call(tool, arguments, principal, &NoProgress).await,
+                Some(token) => {
+                    let (progress, reporter) = PeerProgress::start(token, context.peer.clone());
+                    let answer = self.provider.call(tool, arguments, principal, &progress).await;
+                    drop(progress);
+                    // Every message is sent before the answer, which ends the stream.
+                    let _ = reporter.await;
+                    answer
+                }
             }
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = called => answer,
+            () = left(&context) => return Err(ErrorData::internal_error("the client has left", None)),
         };
         Ok(match answer {
             Ok(answer) => success(answer),
@@ -318,6 +326,30 @@ pub(super) fn failure(error: &ToolError) -> CallToolResult {
     meta.insert("cairn/error".to_owned(), error.to_json()["error"].take());
     result.meta = Some(meta);
     result
+}
+
+/// Whether somebody still waits for the answer of a request: the listener writes it into the request's head.
+#[derive(Debug, Clone)]
+pub struct Presence(CancellationToken);
+
+impl Presence {
+    /// * `left`: cancelled when nobody waits any more.
+    #[must_use]
+    pub fn new(left: CancellationToken) -> Self {
+        Self(left)
+    }
+}
+
+/// Waits until the client has left or takes its request back.
+async fn left(context: &RequestContext<RoleServer>) {
+    let head = context.extensions.get::<http::request::Parts>();
+    match head.and_then(|head| head.extensions.get::<Presence>()) {
+        Some(Presence(left)) => tokio::select! {
+            () = left.cancelled() => {}
+            () = context.ct.cancelled() => {}
+        },
+        None => context.ct.cancelled().await,
+    }
 }
 
 /// Who made a request: the listener has written it into the request's head. Over stdio there is only this machine.

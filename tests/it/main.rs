@@ -19,6 +19,7 @@ mod door;
 mod door_tokens;
 mod durability;
 mod eval;
+mod extraction;
 mod faults;
 mod first_run;
 mod formats;

@@ -1,0 +1,48 @@
+//! Lets an MCP call end when its client has left: the protocol library goes on with it in a task of its own.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use http_body::{Frame, SizeHint};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::mcp::Presence;
+
+/// The body of an answer, which somebody reads as long as it is there.
+struct Awaited {
+    body: Body,
+    _guard: DropGuard,
+}
+
+impl HttpBody for Awaited {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Tells the handler when nobody waits for the answer any more, and not before all of it was sent.
+pub(super) async fn watch(mut request: Request, next: Next) -> Response {
+    let left = CancellationToken::new();
+    request.extensions_mut().insert(Presence::new(left.clone()));
+    // Dropped with this future when the connection ends, or with the answer's body.
+    let guard = left.drop_guard();
+    next.run(request).await.map(|body| Body::new(Awaited { body, _guard: guard }))
+}

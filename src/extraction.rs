@@ -1,0 +1,223 @@
+//! Bytes of strangers to passages, in confined processes.
+//!
+//! A parser reads what anybody sent. Here it runs in a child of the same program that can do nothing but compute: no files, no
+//! network, no other program, bounded memory and time ([`sandbox`]). A document that breaks a limit ends its child and nothing
+//! else; the next document gets another one.
+//!
+//! * [`Extraction`] is the parent's side: children are started when they are wanted, kept while there is work, ended when there
+//!   is none, when a document is too much for one, and when who waited for a document has gone.
+//! * [`serve`] is the child's: an [`wire::Order`] and the bytes come in, documents with their passages go out, in pieces.
+//! * [`read`] is what the child does with them: parse, split, remove markup, detect the language. It is pure.
+//!
+//! Invariants:
+//! * Nothing that a child answers is believed for its sizes: counts, lengths and ranges are checked ([`Batch::decode`]), and all of
+//!   an answer together is bounded by what its document may take.
+//! * A document is read once. A child that died of it is not asked again, and neither is another one.
+//! * Without a caller there is no child at work: dropping a [`Reading`] ends it.
+//!
+//! Left out: a process of its own for each document. It would cost more than most documents take. A child that a document took over
+//! could therefore answer falsely for the documents that it gets afterwards.
+
+mod allocator;
+mod child;
+mod helper;
+mod pool;
+mod read;
+mod sandbox;
+mod wire;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{ByteSize, Fault};
+use crate::ingest::{ChunkConfig, Limits, MediaType};
+
+pub use allocator::Counted;
+pub use child::probe;
+pub use helper::{VERB, serve};
+pub use pool::{Extraction, Reading};
+pub use sandbox::Protections;
+pub use wire::Batch;
+
+/// Where documents are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In children of this program.
+    Children,
+    /// In children of the program at this path, which is Cairn.
+    ChildrenOf(PathBuf),
+    /// Here, for tests, benchmarks and fuzzing, whose programs are not Cairn. No limit of memory or time holds.
+    Here,
+}
+
+/// How documents are read.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where.
+    pub place: Place,
+    /// Children that compute at once; at least one.
+    pub width: usize,
+    /// Memory that reading one document may take, in bytes.
+    pub memory_bytes_max: u64,
+    /// Processor time that reading one document may take.
+    pub time_max: Duration,
+}
+
+impl Config {
+    /// Reads in this process; for tests, benchmarks and fuzzing.
+    #[must_use]
+    pub fn here() -> Self {
+        Self { place: Place::Here, width: 1, memory_bytes_max: 1 << 30, time_max: Duration::from_secs(60) }
+    }
+
+    /// What reading `length` bytes may take in memory. Real documents take two to five times their size, a PDF whose objects are
+    /// compressed up to a hundred times.
+    fn memory_for(&self, length: usize) -> u64 {
+        (length as u64).saturating_mul(128).saturating_add(32 << 20).min(self.memory_bytes_max)
+    }
+
+    /// The same for processor time: a slow machine reads a PDF at half a megabyte a second.
+    fn time_for(&self, length: usize) -> Duration {
+        (Duration::from_secs(10) + Duration::from_millis(length as u64 >> 8)).min(self.time_max)
+    }
+}
+
+/// What reading a document may take when the settings leave it open: a quarter of the node's memory, within 64 MiB and 1 GiB.
+///
+/// * `node_bytes`: memory that the node may take.
+#[must_use]
+pub fn memory_bytes_max(node_bytes: u64) -> u64 {
+    (node_bytes / 4).clamp(64 << 20, 1 << 30)
+}
+
+/// A source to be read.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Its file name or path; the extension tells formats apart, nothing is opened.
+    pub name: String,
+    /// Id of the document, or of the source whose records are documents. A document without a title is called by it.
+    pub id: String,
+    /// Title that replaces the one in the content.
+    pub title: Option<String>,
+    /// What the bytes are; `None`: the name and the bytes tell.
+    pub media_type: Option<MediaType>,
+    /// What the source may hold.
+    pub limits: Limits,
+    /// Sizes of passages.
+    pub chunks: ChunkConfig,
+    /// The whole content.
+    pub bytes: Vec<u8>,
+}
+
+/// A document as it was read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Document {
+    /// As [`crate::ingest::Document::record`].
+    pub record: Option<String>,
+    /// The request's title, else the content's, else one made from the id.
+    pub title: String,
+    /// Address that the document gives for itself.
+    pub url: Option<String>,
+    /// What it says about itself: a JSON object.
+    pub metadata: String,
+    /// MIME type of what it was parsed from; see [`MediaType::as_str`].
+    pub media_type: String,
+    /// ISO 639-1 code; empty when not known.
+    pub language: String,
+    /// How many passages follow.
+    pub passages: u64,
+}
+
+/// A passage of the document before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passage {
+    /// As [`crate::ingest::Chunk::headings`].
+    pub headings: Vec<String>,
+    /// As [`crate::ingest::Chunk::text`].
+    pub text: String,
+    /// The text without markup; `None` where that is the text itself.
+    pub plain: Option<String>,
+    /// Bytes in the document's text: `text` may begin with a header that stands elsewhere, and ends with these.
+    pub start: u64,
+    /// Behind the last one.
+    pub end: u64,
+    /// Page on which it starts.
+    pub page: Option<u32>,
+}
+
+/// A part of an answer, in the order of the source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Item {
+    /// First of all: how many documents there are.
+    Source {
+        /// Number of documents.
+        documents: u64,
+    },
+    /// A document begins.
+    Document(Document),
+    /// A passage of it.
+    Passage(Passage),
+}
+
+/// What reading a source took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// Processor time, in microseconds.
+    pub cpu_us: u64,
+    /// Most memory at once, in bytes: what was asked of the allocator, the source included.
+    pub memory_bytes: u64,
+}
+
+/// Why a source was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum ExtractError {
+    /// Its content cannot be read as its format: the parser's own words.
+    #[error("{reason}")]
+    Unreadable {
+        /// See [`crate::ingest::ParseError`].
+        reason: String,
+    },
+    /// It takes too much memory.
+    #[error("reading it takes more than {limit} of memory; split it, or raise ingest.parse_memory_bytes_max")]
+    Memory {
+        /// What reading it may take.
+        limit: ByteSize,
+    },
+    /// It takes too much time.
+    #[error(
+        "reading it takes more than {} s of processor time; split it, or raise ingest.parse_time_max", limit.as_secs()
+    )]
+    Time {
+        /// What reading it may take.
+        limit: Duration,
+    },
+    /// The process that read it ended.
+    #[error(
+        "reading it crashed the parser ({how}); nothing else was affected. Convert it to another format, and please report the file"
+    )]
+    Crash {
+        /// How it ended.
+        how: String,
+    },
+    /// No process to read it in.
+    #[error("no process to read documents in can be started")]
+    Start(#[source] std::io::Error),
+}
+
+impl ExtractError {
+    /// Who can mend it.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Unreadable { .. } | Self::Memory { .. } | Self::Time { .. } | Self::Crash { .. } => Fault::Caller,
+            Self::Start(_) => Fault::Environment,
+        }
+    }
+
+    /// An answer that no child gives which does what it should.
+    fn nonsense(what: &str) -> Self {
+        Self::Crash { how: format!("its answer contradicts itself: {what}") }
+    }
+}

@@ -1,0 +1,453 @@
+//! Who is read by which child, and when.
+//!
+//! * As many children compute at once as there are cores. One that computes for longer than [`LONG`] no longer counts, so that
+//!   documents which take long do not keep the others waiting; they share the cores then.
+//! * What all children together may take is bounded: a document waits until what it may take fits beside the others. Small ones do
+//!   not wait for large ones.
+//! * A child that is done waits for the next document, for [`IDLE`]. One that took much memory is ended instead.
+
+use std::mem;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::child::{Cause, Child, Starter};
+use super::wire::{self, Batch, END, End, HEAD, ITEMS, Order, PLAIN_BYTES_MAX, REFUSED, Refused};
+use super::{Config, ExtractError, Place, Protections, Request, Usage, helper};
+use crate::base::ByteSize;
+use crate::task;
+use crate::telemetry::{ExtractionMetrics, RefusedLabels};
+
+/// A child that computes for longer gives its place to another.
+const LONG: Duration = Duration::from_secs(1);
+/// Children beyond the places: those that computed for long.
+const LONG_CHILDREN_PER_PLACE: usize = 4;
+/// How long a child without work is kept.
+const IDLE: Duration = Duration::from_secs(30);
+/// A child whose document took more than this is not kept: the allocator gives memory back late.
+const KEPT_MEMORY_MAX: u64 = 48 << 20;
+/// A document may take this many times its processor time by the clock, on a machine that has other things to do, before its child
+/// is taken for one that does nothing.
+const WAIT_PER_TIME: u32 = 20;
+/// Bytes of an answer that are read at a time, and handed on together.
+const READ_BYTES: usize = 256 << 10;
+/// Permits of [`Shared::memory`] are for so many bytes each.
+const PERMIT_BYTES: u64 = 1 << 20;
+
+/// Reads sources in children; see [`super`]. Dropping it ends them.
+#[derive(Debug)]
+pub struct Extraction {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    metrics: ExtractionMetrics,
+    places: Arc<Semaphore>,
+    children: Arc<Semaphore>,
+    /// Memory for documents that may take at most half of what one may, and for the others.
+    memory: [Arc<Semaphore>; 2],
+    idle: Mutex<Idle>,
+    /// Last: its thread ends when every child was dropped.
+    starter: Mutex<Option<Arc<Starter>>>,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    /// The one that worked last is at the end: it is the next to work, and the others may go.
+    children: Vec<Child>,
+    used: Option<Instant>,
+    /// Ends them when they had nothing to do.
+    ending: Option<JoinHandle<()>>,
+    /// What the first child said, for the log.
+    protections: Option<Protections>,
+}
+
+impl Extraction {
+    /// Starts nothing yet.
+    #[must_use]
+    pub fn new(config: Config, metrics: ExtractionMetrics) -> Self {
+        let width = config.width.max(1);
+        let permits = usize::try_from(config.memory_bytes_max.div_ceil(PERMIT_BYTES)).unwrap_or(usize::MAX);
+        let memory = || Arc::new(Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS)));
+        let shared = Shared {
+            places: Arc::new(Semaphore::new(width)),
+            children: Arc::new(Semaphore::new(width * (1 + LONG_CHILDREN_PER_PLACE))),
+            memory: [memory(), memory()],
+            idle: Mutex::default(),
+            starter: Mutex::default(),
+            config,
+            metrics,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Begins to read a source. The answer comes by [`Reading::next`]; dropping it ends the child.
+    ///
+    /// # Errors
+    /// [`ExtractError::Start`]; others when the child ends while the source is handed over.
+    pub async fn read(&self, request: Request) -> Result<Reading, ExtractError> {
+        let shared = Arc::clone(&self.shared);
+        let length = request.bytes.len();
+        let limit = Limit { memory: shared.config.memory_for(length), time: shared.config.time_for(length) };
+        let order = Order::new(&request, limit.memory, limit.time);
+        if shared.config.place == Place::Here {
+            return Ok(Reading::here(shared, limit, &order, request.bytes));
+        }
+        let permits = Permits::acquire(&shared, limit).await;
+        let child = shared.child().await.map_err(ExtractError::Start)?;
+        let mut reading = Reading {
+            from: From::Child(Box::new(Working::new(child).map_err(ExtractError::Start)?)),
+            shared,
+            limit,
+            left: limit.time * WAIT_PER_TIME,
+            computed: Duration::ZERO,
+            permits: Some(permits),
+            buffer: Vec::new(),
+            taken: 0,
+            end: None,
+            usage: None,
+        };
+        reading.hand_over(&order, &request.bytes).await?;
+        Ok(reading)
+    }
+}
+
+impl Shared {
+    /// A child to work with: one that waits, or a new one.
+    async fn child(self: &Arc<Self>) -> std::io::Result<Child> {
+        loop {
+            let Some(child) = self.idle.lock().children.pop() else { break };
+            // What ends children without work, such as a kernel without memory, is not the next document's fault.
+            if child.is_there() {
+                return Ok(child);
+            }
+        }
+        let starter = self.starter()?;
+        let gone = |_| std::io::Error::other("the thread that starts parsers has ended");
+        let child = starter.child().await.map_err(gone)??;
+        self.metrics.starts.inc();
+        self.say_once(child.protections);
+        Ok(child)
+    }
+
+    fn starter(&self) -> std::io::Result<Arc<Starter>> {
+        let mut starter = self.starter.lock();
+        if let Some(starter) = &*starter {
+            return Ok(Arc::clone(starter));
+        }
+        let program = match &self.config.place {
+            Place::ChildrenOf(program) => Some(program.clone()),
+            Place::Children | Place::Here => None,
+        };
+        let started = Arc::new(Starter::start(program, self.config.memory_bytes_max)?);
+        *starter = Some(Arc::clone(&started));
+        Ok(started)
+    }
+
+    fn say_once(&self, protections: Protections) {
+        if self.idle.lock().protections.replace(protections).is_some() {
+            return;
+        }
+        if protections.is_confined() {
+            tracing::debug!(%protections, "documents are read in confined processes");
+        } else {
+            tracing::warn!(
+                %protections,
+                "documents are read in processes of their own that could open files and connections: this kernel or container does \
+                 not let a process filter its system calls (seccomp)"
+            );
+        }
+    }
+
+    /// Takes back a child that is done.
+    fn keep(self: &Arc<Self>, child: Child) {
+        let mut idle = self.idle.lock();
+        idle.children.push(child);
+        idle.used = Some(Instant::now());
+        if idle.ending.as_ref().is_none_or(JoinHandle::is_finished) {
+            idle.ending = Some(task::spawn("idle parsers", end_idle(Arc::downgrade(self))));
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let idle = mem::take(self.idle.get_mut());
+        if let Some(ending) = idle.ending {
+            ending.abort();
+        }
+    }
+}
+
+/// Ends the children that wait, once none has had work for [`IDLE`].
+async fn end_idle(shared: Weak<Shared>) {
+    let mut wait = IDLE;
+    loop {
+        tokio::time::sleep(wait).await;
+        let Some(shared) = shared.upgrade() else { return };
+        let mut idle = shared.idle.lock();
+        let rested = idle.used.map_or(IDLE, |used| used.elapsed());
+        if rested >= IDLE {
+            let children = mem::take(&mut idle.children);
+            // Whoever comes now finds that this has ended.
+            idle.ending = None;
+            drop(idle);
+            drop(children);
+            return;
+        }
+        wait = IDLE - rested;
+    }
+}
+
+/// What a document may take.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    memory: u64,
+    time: Duration,
+}
+
+/// What a document holds while it is read.
+#[derive(Debug)]
+struct Permits {
+    place: Option<OwnedSemaphorePermit>,
+    _child: OwnedSemaphorePermit,
+    _memory: OwnedSemaphorePermit,
+}
+
+impl Permits {
+    async fn acquire(shared: &Shared, limit: Limit) -> Self {
+        const OPEN: &str = "nobody closes it";
+        // In this order always, so that nobody waits for who waits for them.
+        let is_large = limit.memory > shared.config.memory_bytes_max / 2;
+        let memory = u32::try_from(limit.memory.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
+        let memory = Arc::clone(&shared.memory[usize::from(is_large)]).acquire_many_owned(memory).await.expect(OPEN);
+        let child = Arc::clone(&shared.children).acquire_owned().await.expect(OPEN);
+        let place = Arc::clone(&shared.places).acquire_owned().await.expect(OPEN);
+        Self { place: Some(place), _child: child, _memory: memory }
+    }
+}
+
+/// A child with the runtime's view of its socket.
+#[derive(Debug)]
+struct Working {
+    child: Child,
+    socket: UnixStream,
+}
+
+impl Working {
+    fn new(child: Child) -> std::io::Result<Self> {
+        let socket = UnixStream::from_std(child.socket.try_clone()?)?;
+        Ok(Self { child, socket })
+    }
+}
+
+/// Where an answer comes from.
+#[derive(Debug)]
+enum From {
+    Child(Box<Working>),
+    /// It is in the buffer.
+    Here,
+    Ended,
+}
+
+/// A source that is being read.
+#[derive(Debug)]
+#[must_use = "dropping it ends the reading"]
+pub struct Reading {
+    from: From,
+    shared: Arc<Shared>,
+    limit: Limit,
+    /// How long the child may still be waited for.
+    left: Duration,
+    /// How long it was waited for.
+    computed: Duration,
+    permits: Option<Permits>,
+    /// Bytes that came and were not handed on.
+    buffer: Vec<u8>,
+    /// Bytes that were.
+    taken: u64,
+    end: Option<End>,
+    usage: Option<Usage>,
+}
+
+impl Reading {
+    /// Reads at once, in this process.
+    fn here(shared: Arc<Shared>, limit: Limit, order: &Order, bytes: Vec<u8>) -> Self {
+        let mut buffer = Vec::new();
+        helper::answer_with(order, bytes, &mut buffer, Usage::default).expect("memory takes all that is written");
+        Self {
+            from: From::Here,
+            shared,
+            limit,
+            left: Duration::ZERO,
+            computed: Duration::ZERO,
+            permits: None,
+            buffer,
+            taken: 0,
+            end: None,
+            usage: None,
+        }
+    }
+
+    async fn hand_over(&mut self, order: &Order, source: &[u8]) -> Result<(), ExtractError> {
+        let order = postcard::to_stdvec(order).expect("memory takes all that is written");
+        let mut head = Vec::with_capacity(4 + order.len() + source.len().min(READ_BYTES));
+        head.extend(u32::try_from(order.len()).expect("names are short").to_le_bytes());
+        head.extend(order);
+        // Small sources go in one call.
+        let (first, rest) = source.split_at(source.len().min(READ_BYTES));
+        head.extend(first);
+        let From::Child(working) = &mut self.from else { return Ok(()) };
+        let written = async {
+            working.socket.write_all(&head).await?;
+            working.socket.write_all(rest).await
+        };
+        match timeout(self.left, written).await {
+            Ok(Ok(())) => Ok(()),
+            // It refuses before it has all only by ending.
+            Ok(Err(_)) => Err(self.ended().await),
+            Err(_) => Err(self.stuck()),
+        }
+    }
+
+    /// What comes next of the answer; `None` at its end. Cancelling it loses nothing but the reading.
+    ///
+    /// # Errors
+    /// [`ExtractError`]; nothing more comes then.
+    pub async fn next(&mut self) -> Result<Option<Batch>, ExtractError> {
+        loop {
+            if self.end.is_some() {
+                return Ok(None);
+            }
+            if let Some(batch) = self.take_batch()? {
+                self.taken += batch.0.len() as u64;
+                wire::check_length(self.taken, self.limit.memory)?;
+                return Ok(Some(batch));
+            }
+            if self.end.is_none() {
+                self.receive().await?;
+            }
+        }
+    }
+
+    /// The items of all whole frames that came. Looks at the frame behind them, too.
+    fn take_batch(&mut self) -> Result<Option<Batch>, ExtractError> {
+        let (mut items, mut at) = (Vec::new(), 0);
+        while let Some((kind, length)) = wire::head(&self.buffer[at..]) {
+            let longest =
+                if kind == ITEMS { usize::try_from(self.limit.memory).unwrap_or(usize::MAX) } else { PLAIN_BYTES_MAX };
+            if length > longest {
+                return Err(ExtractError::nonsense("it is too long"));
+            }
+            let Some(frame) = self.buffer.get(at + HEAD..at + HEAD + length) else { break };
+            match kind {
+                ITEMS => items.extend_from_slice(frame),
+                // What was read before is handed on first.
+                END | REFUSED if !items.is_empty() => break,
+                END => {
+                    let end: End = wire::value(frame)?;
+                    self.usage = Some(end.usage);
+                    self.end = Some(end);
+                }
+                REFUSED => {
+                    let Refused { reason, usage } = wire::value(frame)?;
+                    self.usage = Some(usage);
+                    self.give_back(usage);
+                    return Err(ExtractError::Unreadable { reason });
+                }
+                _ => return Err(ExtractError::nonsense("it has a part of an unknown kind")),
+            }
+            at += HEAD + length;
+            if self.end.is_some() {
+                break;
+            }
+        }
+        self.buffer.drain(..at);
+        if self.end.is_some() && !self.buffer.is_empty() {
+            return Err(ExtractError::nonsense("it goes on behind its end"));
+        }
+        Ok((!items.is_empty()).then_some(Batch(items)))
+    }
+
+    /// Waits for more bytes.
+    async fn receive(&mut self) -> Result<(), ExtractError> {
+        let From::Child(working) = &mut self.from else {
+            return Err(ExtractError::nonsense("it has no end"));
+        };
+        self.buffer.reserve(READ_BYTES);
+        let holds_place = self.permits.as_ref().is_some_and(|permits| permits.place.is_some());
+        let patience = if holds_place { LONG.saturating_sub(self.computed).min(self.left) } else { self.left };
+        let since = Instant::now();
+        let read = timeout(patience, working.socket.read_buf(&mut self.buffer)).await;
+        let waited = since.elapsed();
+        self.computed += waited;
+        self.left = self.left.saturating_sub(waited);
+        match read {
+            Ok(Ok(1..)) => Ok(()),
+            Ok(Ok(0) | Err(_)) => Err(self.ended().await),
+            Err(_) if holds_place && !self.left.is_zero() => {
+                self.permits.as_mut().and_then(|permits| permits.place.take());
+                Ok(())
+            }
+            Err(_) => Err(self.stuck()),
+        }
+    }
+
+    /// The child ended: why.
+    async fn ended(&mut self) -> ExtractError {
+        let From::Child(working) = mem::replace(&mut self.from, From::Ended) else {
+            return ExtractError::nonsense("it has no end");
+        };
+        let Working { child, socket } = *working;
+        drop(socket);
+        let (reason, error) = match Cause::of(child.end().await) {
+            Cause::Memory => ("memory", ExtractError::Memory { limit: ByteSize(self.limit.memory) }),
+            Cause::Time => ("time", ExtractError::Time { limit: self.limit.time }),
+            Cause::Crash(how) => ("crash", ExtractError::Crash { how }),
+        };
+        self.shared.metrics.refused.get_or_create(&RefusedLabels { reason }).inc();
+        error
+    }
+
+    /// The child does not answer in any time that its work could take. It is ended.
+    fn stuck(&mut self) -> ExtractError {
+        self.from = From::Ended;
+        self.shared.metrics.refused.get_or_create(&RefusedLabels { reason: "time" }).inc();
+        ExtractError::Time { limit: self.limit.time }
+    }
+
+    /// What reading took, once the child has said so: at the end of an answer, or when the source cannot be read.
+    #[must_use]
+    pub fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+
+    /// The end of an answer that was read to its end: what the person who added the source should know. The child is free for
+    /// another source.
+    ///
+    /// # Panics
+    /// When [`Self::next`] has not returned `None`.
+    pub fn finish(mut self) -> Vec<String> {
+        let End { warnings, usage } = self.end.take().expect("read to its end");
+        self.give_back(usage);
+        warnings
+    }
+
+    /// The child is free for another source, or ended.
+    fn give_back(&mut self, usage: Usage) {
+        let From::Child(working) = mem::replace(&mut self.from, From::Ended) else { return };
+        let Working { child, socket } = *working;
+        drop(socket);
+        if usage.memory_bytes <= KEPT_MEMORY_MAX {
+            self.shared.keep(child);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! From the bytes of a source to its documents and their passages. Pure: what a child does, and nothing else.
+
+use serde_json::Value;
+
+use super::wire::Order;
+use super::{Document, Item, Passage};
+use crate::index::analysis::Language;
+use crate::ingest::{self, MediaType, ParseError};
+
+/// How much of a document's beginning tells its language.
+const LANGUAGE_SAMPLE_BYTES: usize = 2_000;
+/// Longest title taken from the content, in bytes.
+const TITLE_BYTES_MAX: usize = 1_000;
+/// How much of a source's beginning tells its format.
+const HEAD_BYTES: usize = 8 << 10;
+
+/// Reads a source. `emit` gets its items in order; what it got before an error counts for nothing. Returns what the person who added
+/// the source should know.
+///
+/// # Errors
+/// [`ParseError`].
+pub(super) fn read(order: &Order, bytes: Vec<u8>, mut emit: impl FnMut(&Item)) -> Result<Vec<String>, ParseError> {
+    let parsed = match parse(order, &bytes) {
+        // It has no documents; whether that is an error its reader knows.
+        Err(ParseError::Empty) => {
+            emit(&Item::Source { documents: 0 });
+            return Ok(Vec::new());
+        }
+        parsed => parsed?,
+    };
+    drop(bytes);
+    emit(&Item::Source { documents: parsed.documents.len() as u64 });
+    for mut document in parsed.documents {
+        // What the content says of itself is no reason to refuse it.
+        let found = || document.title.as_deref().map(|title| ingest::shorten(title, TITLE_BYTES_MAX));
+        let title = order.title.clone().or_else(found).unwrap_or_else(|| match &document.record {
+            Some(record) => title_from(&format!("{}#{record}", order.id)),
+            None => title_from(&order.id),
+        });
+        let language = language_of(&title, &document.text, document.media_type);
+        let chunks = ingest::chunk(&document, &order.chunks);
+        emit(&Item::Document(Document {
+            record: document.record.take(),
+            title,
+            url: document.url.take(),
+            metadata: Value::Object(std::mem::take(&mut document.metadata)).to_string(),
+            media_type: document.media_type.as_str().to_owned(),
+            language: language.code().to_owned(),
+            passages: chunks.len() as u64,
+        }));
+        let media_type = document.media_type;
+        drop(document);
+        for chunk in chunks {
+            let plain = ingest::plain(&chunk.text, media_type);
+            let plain = (plain != chunk.text).then(|| plain.into());
+            emit(&Item::Passage(Passage {
+                headings: chunk.headings,
+                text: chunk.text,
+                plain,
+                start: chunk.range.start as u64,
+                end: chunk.range.end as u64,
+                page: chunk.page,
+            }));
+        }
+    }
+    Ok(parsed.warnings)
+}
+
+fn parse(order: &Order, bytes: &[u8]) -> Result<ingest::Parsed, ParseError> {
+    let media_type = match order.media_type.as_deref().and_then(MediaType::from_mime) {
+        Some(media_type) => media_type,
+        None => detect(&order.name, bytes)?,
+    };
+    ingest::parse(&ingest::Source { name: &order.name, media_type, bytes }, &order.limits)
+}
+
+/// What a source is, by its name and its beginning.
+fn detect(name: &str, bytes: &[u8]) -> Result<MediaType, ParseError> {
+    MediaType::detect(name, &bytes[..bytes.len().min(HEAD_BYTES)])
+}
+
+/// The last part of an id that looks like a path, without its extension.
+fn title_from(id: &str) -> String {
+    let name = id.rsplit('/').find(|part| !part.is_empty()).unwrap_or(id);
+    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| if stem.is_empty() { name } else { stem });
+    stem.replace(['_', '-'], " ")
+}
+
+fn language_of(title: &str, text: &str, media_type: MediaType) -> Language {
+    // Programs are written in English, whatever their comments are in; the detector would only guess.
+    if media_type == MediaType::SourceCode {
+        return Language::English;
+    }
+    let sample = &text[..text.floor_char_boundary(LANGUAGE_SAMPLE_BYTES * 2)];
+    Language::detect(&format!("{title}. {}", ingest::plain(sample, media_type)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_row_of_white_space_is_not_all_of_a_source() {
+        let text = [&[b' '; 2 * HEAD_BYTES], &b"{\"a\": 1}"[..]].concat();
+        assert_eq!(detect("a.json", &text).ok(), Some(MediaType::Json));
+        assert!(matches!(detect("a.md", b" \n"), Err(ParseError::Empty)));
+    }
+
+    #[test]
+    fn titles_come_from_the_last_part_of_an_id() {
+        for (id, title) in [
+            ("guides/air-gap_install.md", "air gap install"),
+            ("README", "README"),
+            (".profile", ".profile"),
+            ("https://example.org/a/b/", "b"),
+        ] {
+            assert_eq!(title_from(id), title);
+        }
+    }
+}
