@@ -230,7 +230,8 @@ fn library_config(config: &Config, gpu: Option<GpuClient>) -> collection::Config
         max_bytes: config.store.max_bytes.0,
         compaction_bytes_per_second: config.store.compaction_rate.0,
         extraction: extraction::Config {
-            place: extraction::Place::Children,
+            // The program of the unit tests is not Cairn.
+            place: if cfg!(test) { extraction::Place::Here } else { extraction::Place::Children },
             width: task::cores(),
             memory_bytes_max: match config.ingest.parse_memory_bytes_max.0 {
                 0 => extraction::memory_bytes_max(memory::budget(config)),

@@ -82,7 +82,7 @@ impl RequestError {
             Self::Device(error) | Self::Search(SearchError::Device(error)) => match error {
                 DeviceError::NoAdapter(_) | DeviceError::Open(_) => Failure::NoDevice,
                 DeviceError::OutOfMemory(_) => Failure::OutOfMemory,
-                DeviceError::Refused(_) | DeviceError::Lost(_) | DeviceError::Hangs => Failure::Lost,
+                DeviceError::Refused(_) | DeviceError::Lost(_) | DeviceError::Hangs(_) => Failure::Lost,
                 DeviceError::TooMany { .. } => Failure::BadRequest,
             },
             Self::Search(SearchError::Filters { .. }) | Self::Bad(_) | Self::Read(_) => Failure::BadRequest,
