@@ -159,6 +159,8 @@ fn the_newest_that_vanishes_is_missed_until_it_is_given_up() {
     assert_eq!(json_of(&node.cairn(&["snapshot", "verify", &first, "--json"]))["ok"], json!(true));
     assert!(node.cairn(&["snapshot", "restore", &first, "--dry-run"]).status.success());
     // Backing up goes on, and the loss is not forgotten by that.
+    // Ids are made of the second and the position: another position.
+    note(&node, 3);
     let third = node.cairn(&["snapshot", "create"]);
     assert!(third.status.success(), "{}", stderr(&third));
     assert_says(&stderr(&third), &[&second, "missing"]);
@@ -243,6 +245,8 @@ fn a_repository_of_the_first_release_is_marked_and_its_newest_is_missed() {
     is_well(&node);
     fs::remove_file(manifest(&node, &first)).expect("removed");
     is_told(&node, "missing", &[&first]);
+    // Ids are made of the second and the position: another position.
+    note(&node, 3);
     let third = create(&node);
     assert!(place.join("repository.json").is_file(), "no marker");
     assert_eq!(objects(&place.join("nodes")).len(), 1);

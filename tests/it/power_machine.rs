@@ -205,6 +205,10 @@ impl Node {
                         return Err(format!("{error} in {line:?}"));
                     }
                 };
+                if let Some(error) = line["error"]["message"].as_str() {
+                    let status = process.wait().expect("it can be waited for");
+                    return Err(format!("the node ended before it was ready: {status}: {error}\n{}", said()));
+                }
                 let url = line["mcp"].as_str().and_then(|url| url.strip_suffix("/mcp")).expect("a URL");
                 let client = Client::new(&reachable(url), line["authority"].as_str().map(Path::new));
                 Ok(Self { process, ended, client })
