@@ -32,7 +32,8 @@ const HELLO_PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Child {
     process: Option<std::process::Child>,
-    pub(super) socket: UnixStream,
+    /// `None` while it is at work: who waits for it has it, for a copy takes a file where none may be left.
+    pub(super) socket: Option<UnixStream>,
     pub(super) protections: Protections,
     starter: Sender<Wish>,
 }
@@ -41,8 +42,8 @@ impl Child {
     /// Whether it is still there, as far as its socket says.
     pub(super) fn is_there(&self) -> bool {
         // It never says anything unasked, so there is nothing to read while it lives.
-        let read = (&self.socket).read(&mut [0; 1]);
-        matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        let Some(mut socket) = self.socket.as_ref() else { return false };
+        matches!(socket.read(&mut [0; 1]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Ends it, waits for its end, and returns how it ended: of what happened before where it had ended already.
@@ -150,9 +151,11 @@ fn start(programs: &[OsString], memory_bytes_max: u64, starter: Sender<Wish>) ->
     for program in programs {
         match spawn(program, memory_bytes_max) {
             Ok((process, socket)) => {
-                let mut child = Child { process: Some(process), socket, protections: Protections::default(), starter };
-                child.protections = greeting(&child.socket)?;
-                child.socket.set_nonblocking(true)?;
+                let mut child =
+                    Child { process: Some(process), socket: None, protections: Protections::default(), starter };
+                child.protections = greeting(&socket)?;
+                socket.set_nonblocking(true)?;
+                child.socket = Some(socket);
                 return Ok(child);
             }
             Err(error) => last = error,

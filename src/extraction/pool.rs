@@ -243,8 +243,8 @@ struct Working {
 }
 
 impl Working {
-    fn new(child: Child) -> std::io::Result<Self> {
-        let socket = UnixStream::from_std(child.socket.try_clone()?)?;
+    fn new(mut child: Child) -> std::io::Result<Self> {
+        let socket = UnixStream::from_std(child.socket.take().expect("it is not at work"))?;
         Ok(Self { child, socket })
     }
 }
@@ -444,9 +444,10 @@ impl Reading {
     /// The child is free for another source, or ended.
     fn give_back(&mut self, usage: Usage) {
         let From::Child(working) = mem::replace(&mut self.from, From::Ended) else { return };
-        let Working { child, socket } = *working;
-        drop(socket);
-        if usage.memory_bytes <= KEPT_MEMORY_MAX {
+        let Working { mut child, socket } = *working;
+        // Without its socket it is ended.
+        child.socket = socket.into_std().ok();
+        if child.socket.is_some() && usage.memory_bytes <= KEPT_MEMORY_MAX {
             self.shared.keep(child);
         }
     }

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::door::soon;
 use crate::kube_api::Key;
 use crate::kube_server::{EMPTIER, NODE_IP, SERVICE_IP, Server, this_node};
 use crate::left_out::on_request;
@@ -498,6 +499,8 @@ fn on_the_server_every_verb_reaches_the_node_in_the_pod() {
     let mut status =
         verb(Path::new(CAIRN), &["status", "--json", "--url", first["service"].as_str().expect("an address")]);
     status.args(["--ca", first["authority"].as_str().expect("a path")]).env("CAIRN_TOKEN", token.trim());
+    // A node looks at its tokens when somebody comes, at most once a second.
+    soon("the new token", || status.output().expect("the binary runs").status.success());
     assert_eq!(json_of(&status.output().expect("the binary runs"))["documents"], 1);
     let mut mcp =
         verb(Path::new(CAIRN), &["mcp"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the binary runs");

@@ -223,7 +223,7 @@ fn every_line_that_wants_an_answer_gets_one() {
 
 #[test]
 fn a_message_may_be_as_large_as_a_request_over_http() {
-    let directory = tempfile::tempdir().expect("temporary directory");
+    let directory = made();
     let mut client = Client::initialized(directory.path());
     let large = json!({"collection": "notes", "documents": [{"id": "a", "text": "pump word ".repeat(1_800_000)}]});
     let written = client.call("add_documents", large);
@@ -249,7 +249,7 @@ fn a_message_may_be_as_large_as_a_request_over_http() {
 
 #[test]
 fn what_was_asked_is_answered_though_the_client_has_closed_its_end() {
-    let directory = tempfile::tempdir().expect("temporary directory");
+    let directory = made();
     let mut client = Client::initialized(directory.path());
     let last = json!({"jsonrpc": "2.0", "id": 50, "method": "tools/call",
         "params": {"name": "add_documents", "arguments": note("a", "The heron stands in the reeds.")}});
