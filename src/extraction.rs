@@ -1,13 +1,13 @@
 //! Bytes of strangers to passages, in confined processes.
 //!
 //! A parser reads what anybody sent. Here it runs in a child of the same program that can do nothing but compute: no files, no
-//! network, no other program, bounded memory and time ([`sandbox`]). A document that breaks a limit ends its child and nothing
+//! network, no other program, bounded memory and time (`sandbox`). A document that breaks a limit ends its child and nothing
 //! else; the next document gets another one.
 //!
 //! * [`Extraction`] is the parent's side: children are started when they are wanted, kept while there is work, ended when there
 //!   is none, when a document is too much for one, and when who waited for a document has gone.
-//! * [`serve`] is the child's: an [`wire::Order`] and the bytes come in, documents with their passages go out, in pieces.
-//! * [`read`] is what the child does with them: parse, split, remove markup, detect the language. It is pure.
+//! * [`serve`] is the child's: an order and the bytes come in, documents with their passages go out, in pieces.
+//! * `read` is what the child does with them: parse, split, remove markup, detect the language. It is pure.
 //!
 //! Invariants:
 //! * Nothing that a child answers is believed for its sizes: counts, lengths and ranges are checked ([`Batch::decode`]), and all of

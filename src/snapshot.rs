@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! * A manifest is written after the segments that it names, and removed before them.
-//! * The node remembers what it put where ([`state`]), and looks whether it is there ([`look`]) before it says anything of it.
+//! * The node remembers what it put where (`state`), and looks whether it is there (`look`) before it says anything of it.
 //! * Nothing is believed: what is fetched has the manifest's digests, every frame is read, the views are rebuilt and
 //!   questions are asked again before a restore touches the node's data or a verification says yes.
 //! * A restore that fails or is interrupted leaves the node as it was; one that succeeds keeps the old data.
