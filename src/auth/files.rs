@@ -91,7 +91,9 @@ fn folder_of(path: &Path) -> &Path {
 /// What root makes in the data directory of a node that runs as another user has to be readable by that user.
 fn give_to_owner_of(directory: Option<&Path>, file: &File) -> io::Result<()> {
     let Some(directory) = directory.filter(|_| rustix::process::geteuid().is_root()) else { return Ok(()) };
-    let owner = fs::metadata(directory)?;
+    // A volume of K3s belongs to root and every user may write to it; what a node made there belongs to the node.
+    let log = fs::symlink_metadata(directory.join("log")).ok().filter(fs::Metadata::is_dir);
+    let owner = log.map_or_else(|| fs::metadata(directory), Ok)?;
     fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
@@ -176,6 +178,12 @@ mod tests {
             let file = fs::metadata(&path).expect("there");
             assert_eq!((file.uid(), file.gid()), (65_532, 65_532), "{}", path.display());
         }
+        // In a directory that belongs to nobody in particular, to the owner of the node's log.
+        let volume = tempfile::tempdir().expect("temporary directory");
+        fs::create_dir(volume.path().join("log")).expect("made");
+        std::os::unix::fs::chown(volume.path().join("log"), Some(65_532), Some(65_532)).expect("given away");
+        write(&volume.path().join("token.json"), b"{}").expect("written");
+        assert_eq!(fs::metadata(volume.path().join("token.json")).expect("there").uid(), 65_532);
     }
 
     #[test]
