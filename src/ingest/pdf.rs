@@ -6,7 +6,7 @@
 //! the work of a document as a multiple of its size; a panic of the reader is an error of the file.
 //!
 //! A document is what can be read: a character whose font does not say what it is, is left out and counted, and where
-//! that is most of them the file is refused. Left out are text in images, comments, and layers that are switched off.
+//! that is most of them the file is refused. Left out are text in images and comments. Layers that are switched off are read like others.
 
 mod bidi;
 mod columns;
