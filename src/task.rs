@@ -19,6 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -117,6 +118,8 @@ struct Shared {
     reasons: Mutex<Reasons>,
     /// Rung when the last reason goes, or one comes that stays.
     ready: Condvar,
+    /// Rung when one comes that stays.
+    failed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -146,6 +149,26 @@ impl Readiness {
     pub fn fail(&self, name: &str, reason: impl Into<String>) {
         self.shared.reasons.lock().failed.insert(name.to_owned(), reason.into());
         self.shared.ready.notify_all();
+        self.shared.failed.notify_waiters();
+    }
+
+    /// Waits until a part of one of these names has failed, and returns the reason. What a thread held is dropped before
+    /// [`spawn_vital`] can say why, so whoever finds it gone waits here for a moment.
+    pub async fn failure_of(&self, names: &[&str]) -> String {
+        loop {
+            let failed = self.shared.failed.notified();
+            if let Some(reason) = self.known_failure_of(names) {
+                return reason;
+            }
+            failed.await;
+        }
+    }
+
+    /// Why a part of one of these names failed; `None` when none has.
+    #[must_use]
+    pub fn known_failure_of(&self, names: &[&str]) -> Option<String> {
+        let reasons = self.shared.reasons.lock();
+        names.iter().find_map(|name| reasons.failed.get(*name).cloned())
     }
 
     /// What only a restart mends, by name; empty in a node that is well.

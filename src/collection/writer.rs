@@ -195,37 +195,39 @@ impl WriteQueue {
 
     /// Why nothing can be written until the node is restarted; `None` while its threads run.
     pub(super) fn failure(&self) -> Option<String> {
-        let mut failures = self.readiness.failures();
-        failures.remove(LOG_WRITER).or_else(|| failures.remove(INDEXER))
+        self.readiness.known_failure_of(&[LOG_WRITER, INDEXER])
     }
 
     /// Why a request was not answered.
-    fn unanswered(&self) -> WriteError {
+    async fn unanswered(&self) -> WriteError {
         if self.jobs.lock().is_none() {
             return WriteError::Stopping;
         }
-        // The threads end for no other reason. The one that did may not have said so yet.
-        let reason =
-            self.failure().unwrap_or_else(|| "a thread of the write path panicked; restart the node".to_owned());
-        WriteError::Broken { reason }
+        // The threads end for no other reason.
+        WriteError::Broken { reason: self.readiness.failure_of(&[LOG_WRITER, INDEXER]).await }
+    }
+
+    /// Hands a job to the writer and waits for its answer.
+    async fn done<T>(&self, job: Job, answer: oneshot::Receiver<Result<T, WriteError>>) -> Result<T, WriteError> {
+        let jobs = self.jobs.lock().clone().ok_or(WriteError::Stopping)?;
+        let is_taken = jobs.send(job).await.is_ok();
+        drop(jobs);
+        match answer.await {
+            Ok(result) if is_taken => result,
+            _ => Err(self.unanswered().await),
+        }
     }
 
     /// Writes, and waits. An empty request waits for everything that was written before it.
     pub(super) async fn write(&self, request: WriteRequest, until: Until) -> Result<Written, WriteError> {
-        let jobs = self.jobs.lock().clone().ok_or(WriteError::Stopping)?;
         let (reply, answer) = oneshot::channel();
-        jobs.send(Job::Write { request, until, reply }).await.map_err(|_| self.unanswered())?;
-        drop(jobs);
-        answer.await.map_err(|_| self.unanswered())?
+        self.done(Job::Write { request, until, reply }, answer).await
     }
 
     /// Closes the segment that is being written, after everything that was queued before.
     pub(super) async fn seal(&self) -> Result<Lsn, WriteError> {
-        let jobs = self.jobs.lock().clone().ok_or(WriteError::Stopping)?;
         let (reply, answer) = oneshot::channel();
-        jobs.send(Job::Seal { reply }).await.map_err(|_| self.unanswered())?;
-        drop(jobs);
-        answer.await.map_err(|_| self.unanswered())?
+        self.done(Job::Seal { reply }, answer).await
     }
 
     /// Answers what was queued, then ends both threads.

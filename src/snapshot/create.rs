@@ -110,11 +110,9 @@ pub(super) fn create(
     models.sort();
     models.dedup();
     let history = reader.history().into_iter().filter(|epoch| epoch.first <= moment.last);
-    // Ids sort by time, so no two may have the same second.
-    let mut named = about.now;
-    while found.names.iter().any(|other| other.id.starts_with(&stamp(named))) {
-        named = UnixMillis(named.0 + 1_000);
-    }
+    // Also those that were lost: a new one under the name of one of them would hide that.
+    let taken = found.names.iter().map(|other| other.id.as_str()).chain(found.missing.iter().map(String::as_str));
+    let named = free_second(about.now, &taken.collect::<Vec<_>>());
     let manifest = SnapshotManifest {
         format: FORMAT,
         id: id(named, moment.last),
@@ -270,7 +268,44 @@ pub(super) fn id(created: UnixMillis, last: Lsn) -> String {
     format!("{}-{last}", stamp(created))
 }
 
+/// How far a snapshot is dated ahead, at most, to come after those of the seconds before it.
+const AHEAD_MILLIS: i64 = 60_000;
+
+/// The first second from `now` on that no id has and that comes after every id of the next minute. Ids sort by time, so two that
+/// are made within a second are told apart by it, and the later one is the newer one. Beyond that minute ids are those of a clock
+/// that was wrong.
+fn free_second(now: UnixMillis, taken: &[&str]) -> UnixMillis {
+    let horizon = stamp(UnixMillis(now.0 + AHEAD_MILLIS));
+    let mut named = now;
+    loop {
+        let second = stamp(named);
+        let is_taken = |id: &&str| id.starts_with(&second) || (*id > second.as_str() && *id < horizon.as_str());
+        if !taken.iter().any(is_taken) {
+            return named;
+        }
+        named = UnixMillis(named.0 + 1_000);
+    }
+}
+
 /// `20260728T093000Z`
 pub(super) fn stamp(time: UnixMillis) -> String {
     time.to_string().chars().filter(|letter| !matches!(letter, '-' | ':')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_later_of_two_snapshots_is_the_newer_one() {
+        let now: UnixMillis = "2026-07-28T09:30:00Z".parse().expect("a time");
+        let next = |taken: &[&str]| stamp(free_second(now, taken));
+        assert_eq!(next(&[]), "20260728T093000Z");
+        assert_eq!(next(&["20260728T093000Z-7"]), "20260728T093001Z");
+        // The one of this second is gone, and one that came after it is not.
+        assert_eq!(next(&["20260728T093001Z-7"]), "20260728T093002Z");
+        assert_eq!(next(&["20260728T092959Z-7", "20260728T093003Z-9"]), "20260728T093004Z");
+        // A clock that ran a day ahead is not followed.
+        assert_eq!(next(&["20260729T093000Z-7"]), "20260728T093000Z");
+    }
 }
