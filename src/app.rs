@@ -117,7 +117,8 @@ impl Node {
             cache_bytes: config.search.cache_bytes.0,
         };
         let retrieval = Retrieval::new(Arc::clone(&library), search, metrics.clone());
-        let snapshots = Arc::new(snapshots(config, runtime.clone()));
+        let room = library.memory().room.clone();
+        let snapshots = Arc::new(snapshots::beside(config, room, runtime.clone()));
         let node = Arc::new(snapshots::Collections::new(Arc::clone(&library)));
         let backups = NodeSnapshots { snapshots: Arc::clone(&snapshots), node, restart };
         let turns = Turns::new(task::cores(), config.server.in_flight_max);
@@ -259,6 +260,7 @@ fn library_config(config: &Config, gpu: Option<GpuClient>) -> collection::Config
         },
         gpu,
         words: Arc::new(WordCache::new(config.search.word_cache_bytes.0)),
+        memory: memory::of_collections(config),
         clock: Arc::new(SystemClock),
     }
 }

@@ -9,6 +9,7 @@
 
 mod compactor;
 mod input;
+mod memory;
 mod notes;
 mod passage;
 mod searcher;
@@ -24,7 +25,7 @@ use futures_util::StreamExt as _;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, Value};
 
-use crate::base::{Clock, Fault, Lsn};
+use crate::base::{ByteSize, Clock, Fault, Lsn};
 use crate::embed::{EmbedError, Embedder, Models};
 use crate::extraction::{self, Extraction, Request};
 use crate::index::gpu::service::GpuClient;
@@ -33,19 +34,21 @@ use crate::index::lexical::{LexicalError, WordCache};
 use crate::index::vector;
 use crate::ingest;
 use crate::store::{self, CollectionId, Once, Operation, Outcome, Reader, WriteRequest};
-use crate::task::{self, CpuPool, Readiness};
+use crate::task::{self, CpuPool, Held, Readiness};
 use crate::telemetry::Metrics;
 
 pub use crate::embed::DEFAULT_MODEL;
 pub use crate::ingest::{MediaType, TOKEN_BYTES_MAX, estimate_tokens, prefix_within};
 pub use crate::store::{ChunkRef, CollectionInfo, DocumentEntry, DocumentRecord, ReadError, WriterState};
 pub use input::{Body, Conflict, DocumentInput, PrepareError};
+pub use memory::Memory;
 pub use notes::{Folder, FolderOrigin};
 pub use passage::{Passage, PassageKey};
 pub use searcher::Searcher;
 pub use writer::Written;
 
 use self::input::{Assembling, Origin};
+use self::memory::Admission;
 use self::passage::PassageReader;
 use self::views::{Merging, Views};
 use self::writer::{Until, WriteQueue};
@@ -80,6 +83,8 @@ pub struct Config {
     pub gpu: Option<GpuClient>,
     /// Where words that are searched for are remembered.
     pub words: Arc<WordCache>,
+    /// What may be in memory.
+    pub memory: Memory,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
 }
@@ -100,6 +105,7 @@ impl Config {
             vectors: vector::Config::new(256),
             gpu: None,
             words: Arc::new(WordCache::new(1 << 20)),
+            memory: Memory::ample(),
             clock: Arc::new(crate::base::SystemClock),
         }
     }
@@ -188,6 +194,20 @@ pub enum WriteError {
         /// What is there.
         actual: Option<u64>,
     },
+    /// Others are being written, and there is no memory for this one beside them. Nothing was done.
+    #[error("the node has no memory left for this beside what others are adding; try again in a moment")]
+    Busy,
+    /// It would take more memory than there is when nothing else goes on. Nothing was done.
+    #[error(
+        "adding this takes about {needed} of memory, and this node has {max} for that beside its indexes: send it in smaller parts, or \
+         give the node more (memory.max_bytes, or the limit of its container or unit)"
+    )]
+    NoMemory {
+        /// What it would take.
+        needed: ByteSize,
+        /// What there is.
+        max: ByteSize,
+    },
     /// The log refuses.
     #[error("{}", .0)]
     Commit(#[source] Arc<store::CommitError>),
@@ -226,12 +246,13 @@ impl WriteError {
             | Self::BadName { .. }
             | Self::NoSuchModel { .. }
             | Self::NoSuchDocument { .. }
-            | Self::Conflict { .. } => Fault::Caller,
+            | Self::Conflict { .. }
+            | Self::NoMemory { .. } => Fault::Caller,
             Self::Prepare(error) | Self::StillUnread(error) => error.fault(),
             Self::Commit(error) => error.fault(),
             Self::Read(error) => error.fault(),
             Self::Embed(error) => error.fault(),
-            Self::NotVisible { .. } | Self::Stopping | Self::Broken { .. } => Fault::Environment,
+            Self::Busy | Self::NotVisible { .. } | Self::Stopping | Self::Broken { .. } => Fault::Environment,
         }
     }
 }
@@ -337,6 +358,7 @@ impl Library {
             segment_bytes: config.segment_bytes,
             reserve_bytes: config.reserve_bytes,
             max_bytes: config.max_bytes,
+            catalog_cache_bytes: config.memory.catalog_bytes,
             clock: Arc::clone(&config.clock),
         })?;
         readiness.release("log");
@@ -419,6 +441,20 @@ impl Library {
     #[must_use]
     pub fn index_bytes(&self) -> u64 {
         self.views.read().values().map(|views| views.vectors.memory_bytes() as u64).sum()
+    }
+
+    /// What may be in memory.
+    #[must_use]
+    pub fn memory(&self) -> &Memory {
+        &self.config.memory
+    }
+
+    /// What work may take in memory beside the indexes, those that are still being built included, in bytes.
+    #[must_use]
+    pub fn room_bytes(&self) -> u64 {
+        let views = self.views.read();
+        let indexes = views.values().map(|views| views.vectors.memory_bytes_built() as u64).sum();
+        self.config.memory.room_bytes(indexes)
     }
 
     /// Has graphs looked at in the background that changed, or of whose questions more is known, since they were last
@@ -542,8 +578,8 @@ impl Library {
         collection: &str,
         inputs: Vec<DocumentInput>,
     ) -> Result<(Vec<DocumentOutcome>, Lsn), WriteError> {
-        let (operations, addition) = self.addition(collection, inputs).await?;
-        let written = self.commit(operations, Until::Visible).await?;
+        let (operations, addition, held) = self.addition(collection, inputs).await?;
+        let written = self.commit_held(operations, Until::Visible, Some(held)).await?;
         Ok((addition.outcomes(&written.outcomes), written.lsn))
     }
 
@@ -566,14 +602,15 @@ impl Library {
         if let Some(answer) = self.reader.remembered(&key)? {
             return Ok(answer);
         }
-        let (operations, addition) = self.addition(collection, inputs).await?;
+        let (operations, addition, held) = self.addition(collection, inputs).await?;
         let addition = Mutex::new(Some(addition));
         let compose = move |outcomes: &[Outcome], lsn: Lsn| {
             let addition = addition.lock().take().expect("called once");
             compose(addition.outcomes(outcomes), lsn)
         };
         let once = Once { key, compose: Arc::new(compose) };
-        let written = self.queue.write(WriteRequest { operations, once: Some(once) }, Until::Visible).await?;
+        let written =
+            self.queue.write(WriteRequest { operations, once: Some(once) }, Until::Visible, Some(held)).await?;
         written.answer.ok_or(WriteError::Stopping)
     }
 
@@ -582,17 +619,19 @@ impl Library {
         self: &Arc<Self>,
         collection: &str,
         inputs: Vec<DocumentInput>,
-    ) -> Result<(Vec<Operation>, Addition), WriteError> {
+    ) -> Result<(Vec<Operation>, Addition, Held), WriteError> {
         let info = self.existing(collection)?;
+        let lengths: Vec<usize> = inputs.iter().map(DocumentInput::length).collect();
+        let admission = self.admit(&lengths).await?;
         let mut addition = Addition { collection: collection.to_owned(), documents: Vec::with_capacity(inputs.len()) };
         let mut operations = Vec::with_capacity(inputs.len());
         // Side by side, and in the order that they came in.
-        let info = &info;
+        let (info, most) = (&info, admission.parser_bytes_max);
         let preparing = inputs.into_iter().map(|input| async move {
             let (id, expected) = (input.id.clone().unwrap_or_default(), input.if_version);
-            (id, expected, self.prepare(info, input).await)
+            (id, expected, self.prepare(info, input, most).await)
         });
-        let mut preparing = futures_util::stream::iter(preparing).buffered(2 * task::cores());
+        let mut preparing = futures_util::stream::iter(preparing).buffered(admission.width);
         while let Some((id, expected, prepared)) = preparing.next().await {
             addition.documents.push(match prepared {
                 Ok(document) => {
@@ -603,32 +642,48 @@ impl Library {
                 Err(error) => Err(failed(id, error)),
             });
         }
-        Ok((operations, addition))
+        drop(preparing);
+        let kept = operations.iter().map(kept_bytes).sum();
+        Ok((operations, addition, admission.write(kept).await?))
+    }
+
+    /// Waits for memory in which sources of these lengths can be read and written.
+    async fn admit(&self, lengths: &[usize]) -> Result<Admission, WriteError> {
+        self.config.memory.room.set_max(self.room_bytes());
+        Admission::to(&self.config, lengths).await
     }
 
     async fn prepare(
         &self,
         info: &Arc<CollectionInfo>,
         mut input: DocumentInput,
+        parser_bytes_max: u64,
     ) -> Result<store::NewDocument, WriteError> {
         input::check(&input)?;
         let request = input::document_request(&mut input, &self.config);
-        let (mut documents, _) = self.read(info, request, Origin::Document(Box::new(input))).await?;
+        let request = Request { memory_bytes_max: parser_bytes_max, ..request };
+        let (mut documents, _) = self.read(info, request, Origin::Document(Box::new(input)), None).await?;
         documents.pop().ok_or_else(|| PrepareError::Empty.into())
     }
 
     /// Has a source read, and embeds what comes while the rest is still being read. Returns its documents and what was odd.
+    ///
+    /// * `admission`: what is asked for more room for the documents; `None` where they are known to fit.
     async fn read(
         &self,
         info: &Arc<CollectionInfo>,
         request: Request,
         origin: Origin,
+        mut admission: Option<&mut Admission>,
     ) -> Result<(Vec<store::NewDocument>, Vec<String>), WriteError> {
         let embedder = self.embedder(info)?;
         let mut assembling = Assembling::new(origin, Arc::clone(info), embedder, &self.config);
         let mut reading = self.extraction.read(request).await.map_err(PrepareError::from)?;
         while let Some(batch) = reading.next().await.map_err(PrepareError::from)? {
             assembling = self.pool.run(move || assembling.take(&batch).map(|()| assembling)).await?;
+            if let Some(admission) = &mut admission {
+                admission.keep(assembling.taken()).await?;
+            }
         }
         let documents = assembling.finish()?;
         Ok((documents, reading.finish()))
@@ -666,10 +721,14 @@ impl Library {
         if let Some(views) = views {
             self.upkeep.let_graph_follow(&views).await;
         }
+        let mut admission = self.admit(&[bytes.len()]).await?;
         let request = input::source_request(source, bytes, &self.config);
-        let read = self.read(&info, request, Origin::Source { name: source.to_owned(), digest, metadata }).await;
+        let request = Request { memory_bytes_max: admission.parser_bytes_max, ..request };
+        let origin = Origin::Source { name: source.to_owned(), digest, metadata };
+        let read = self.read(&info, request, origin, Some(&mut admission)).await;
         let (documents, warnings) = match read {
             Ok(read) => read,
+            Err(error @ (WriteError::Busy | WriteError::NoMemory { .. })) => return Err(error),
             Err(error) => return Err(self.note_unread(&info, source, digest, error).await),
         };
         let mut places: Vec<(String, usize)> = Vec::new();
@@ -684,7 +743,8 @@ impl Library {
         let forgotten = self.forget_unread(info.id, source)?;
         let notes = usize::from(forgotten.is_some());
         operations.extend(forgotten);
-        let mut written = self.commit(operations, Until::Durable).await?;
+        let held = admission.write(operations.iter().map(kept_bytes).sum()).await?;
+        let mut written = self.commit_held(operations, Until::Durable, Some(held)).await?;
         written.outcomes.truncate(written.outcomes.len().saturating_sub(notes));
         let gone = deleted(written.outcomes.pop());
         let mut outcome = SourceOutcome { documents: Vec::new(), unchanged: 0, warnings };
@@ -742,7 +802,7 @@ impl Library {
     /// When the node is stopping.
     pub async fn flush(&self) -> Result<Lsn, WriteError> {
         let request = WriteRequest::default();
-        Ok(self.queue.write(request, Until::Visible).await?.lsn)
+        Ok(self.queue.write(request, Until::Visible, None).await?.lsn)
     }
 
     /// Closes the segment that is being written, so that everything acknowledged so far lies in segments that no longer
@@ -775,10 +835,20 @@ impl Library {
     }
 
     async fn commit(&self, operations: Vec<Operation>, until: Until) -> Result<Written, WriteError> {
+        self.commit_held(operations, until, None).await
+    }
+
+    /// * `held`: given back when searches see what was written.
+    async fn commit_held(
+        &self,
+        operations: Vec<Operation>,
+        until: Until,
+        held: Option<Held>,
+    ) -> Result<Written, WriteError> {
         if operations.is_empty() {
             return Ok(Written { outcomes: Vec::new(), answer: None, lsn: self.reader.last() });
         }
-        self.queue.write(WriteRequest { operations, once: None }, until).await
+        self.queue.write(WriteRequest { operations, once: None }, until, held).await
     }
 
     /// What the catalog knows of a document; `None` when there is none of that id.
@@ -877,6 +947,13 @@ impl Library {
     /// Waits until nothing is left to do in the background: graphs linked, segments merged. For benchmarks and tests.
     pub fn settle(&self) {
         self.upkeep.settle();
+    }
+}
+
+fn kept_bytes(operation: &Operation) -> u64 {
+    match operation {
+        Operation::PutDocument(document) => memory::kept_bytes(document),
+        _ => 0,
     }
 }
 

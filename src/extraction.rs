@@ -72,9 +72,10 @@ impl Config {
         Self { place: Place::Here, width: 1, memory_bytes_max: 1 << 30, time_max: Duration::from_secs(60) }
     }
 
-    /// What reading `length` bytes may take in memory. Real documents take two to five times their size, a PDF whose objects are
+    /// What reading `length` bytes may take in memory, in bytes. Real documents take two to five times their size, a PDF whose objects are
     /// compressed up to a hundred times.
-    fn memory_for(&self, length: usize) -> u64 {
+    #[must_use]
+    pub fn memory_for(&self, length: usize) -> u64 {
         (length as u64).saturating_mul(128).saturating_add(32 << 20).min(self.memory_bytes_max)
     }
 
@@ -84,12 +85,12 @@ impl Config {
     }
 }
 
-/// What reading a document may take when the settings leave it open: a quarter of the node's memory, within 64 MiB and 1 GiB.
+/// What reading a document may take when the settings leave it open: a fifth of the node's memory, within 64 MiB and 1 GiB.
 ///
 /// * `node_bytes`: memory that the node may take.
 #[must_use]
 pub fn memory_bytes_max(node_bytes: u64) -> u64 {
-    (node_bytes / 4).clamp(64 << 20, 1 << 30)
+    (node_bytes / 5).clamp(64 << 20, 1 << 30)
 }
 
 /// A source to be read.
@@ -107,6 +108,8 @@ pub struct Request {
     pub limits: Limits,
     /// Sizes of passages.
     pub chunks: ChunkConfig,
+    /// What reading it may take in memory at most, in bytes; no more than [`Config::memory_for`] in any case.
+    pub memory_bytes_max: u64,
     /// The whole content.
     pub bytes: Vec<u8>,
 }
@@ -180,7 +183,9 @@ pub enum ExtractError {
         reason: String,
     },
     /// It takes too much memory.
-    #[error("reading it takes more than {limit} of memory; split it, or raise ingest.parse_memory_bytes_max")]
+    #[error(
+        "reading it takes more than {limit} of memory; split it, or give the node more (ingest.parse_memory_bytes_max, memory.max_bytes)"
+    )]
     Memory {
         /// What reading it may take.
         limit: ByteSize,

@@ -82,15 +82,24 @@ pub struct Config {
     pub reserve_bytes: u64,
     /// Bytes that the log may have; 0 for no limit. Writes are refused above it.
     pub max_bytes: u64,
+    /// Contents of the catalog's pages that are kept in memory, in bytes.
+    pub catalog_cache_bytes: u64,
     /// Where the times in the records come from.
     pub clock: Arc<dyn Clock>,
 }
 
 impl Config {
-    /// A store in `data_dir` with segments of 64 MiB and a reserve of 64 MiB.
+    /// A store in `data_dir` with segments of 64 MiB, a reserve of 64 MiB and 32 MiB of the catalog in memory.
     #[must_use]
     pub fn new(data_dir: PathBuf, clock: Arc<dyn Clock>) -> Self {
-        Self { data_dir, segment_bytes: 64 << 20, reserve_bytes: 64 << 20, max_bytes: 0, clock }
+        Self {
+            data_dir,
+            segment_bytes: 64 << 20,
+            reserve_bytes: 64 << 20,
+            max_bytes: 0,
+            catalog_cache_bytes: 32 << 20,
+            clock,
+        }
     }
 }
 
@@ -268,7 +277,7 @@ fn open_on(
     boot_id: Option<String>,
     place: CatalogPlace,
 ) -> Result<(Writer, Arc<Reader>, OpenReport), OpenError> {
-    let Config { data_dir, segment_bytes, reserve_bytes, max_bytes, clock } = config;
+    let Config { data_dir, segment_bytes, reserve_bytes, max_bytes, catalog_cache_bytes, clock } = config;
     let (log_dir, views) = (data_dir.join("log"), data_dir.join("views"));
     let is_new = disk.list(&log_dir).map_or(true, |names| names.is_empty());
     create_dir(&*disk, &log_dir)?;
@@ -285,7 +294,7 @@ fn open_on(
     log.recall_damage();
     let log = Arc::new(log);
     let torn_bytes = tail.torn;
-    let (catalog, trust, state) = trust::open_catalog(disk, &views, told, &log, boot_id, place)?;
+    let (catalog, trust, state) = trust::open_catalog(disk, &views, told, &log, boot_id, (place, catalog_cache_bytes))?;
     let report = OpenReport {
         node: log.node,
         last: log.last(),

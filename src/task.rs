@@ -7,6 +7,7 @@
 mod memory;
 mod pool;
 mod pulse;
+mod room;
 mod turns;
 
 use std::any::Any;
@@ -27,6 +28,7 @@ use tracing::Instrument as _;
 pub use memory::{Resident, memory_limit, resident};
 pub use pool::CpuPool;
 pub use pulse::Pulse;
+pub use room::{Held, NoRoom, Room};
 pub use turns::{Busy, Flow, Paused, Turn, Turns};
 
 /// Runs `future` as a task of its own, in a span with its name. The caller awaits or aborts the handle.

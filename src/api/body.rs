@@ -54,7 +54,10 @@ pub(super) struct Received {
 /// Why a body was not received.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BodyError {
-    #[error("the request is larger than {} (server.request_bytes_max); send less at a time", ByteSize(*.0 as u64))]
+    #[error(
+        "the request is larger than {} (server.request_bytes_max, and a twelfth of the node's memory); send less at a time",
+        ByteSize(*.0 as u64)
+    )]
     TooLarge(usize),
     #[error("the node is receiving as much as it can hold (server.bodies_bytes_max is {}); try again in a second", ByteSize(*.0 as u64))]
     NoRoom(usize),

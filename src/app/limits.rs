@@ -18,7 +18,9 @@ const SPARE_MIN: u64 = 64;
 const CONNECTION_BYTES: u64 = 64 << 10;
 /// The part of the node's memory that connections may take that way, and the part for the bodies of requests.
 const CONNECTIONS_PART: u64 = 8;
-const BODIES_PART: u64 = 4;
+const BODIES_PART: u64 = 12;
+/// A body may be as large as this on any node.
+const BODY_LEAST: u64 = 8 << 20;
 /// How long a request waits for room for its body. Files that `cairn add` sends side by side are taken one after the other then.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -43,12 +45,20 @@ pub(super) fn of_listeners(config: &Config) -> (Limits, Limits) {
     (limits, Limits { descriptors_max: descriptors - spare / 2, ..limits })
 }
 
+/// Bytes of all bodies that are being received and answered.
+pub(super) fn bodies_together(config: &Config) -> u64 {
+    config.server.bodies_bytes_max.0.min(bodies_part(config))
+}
+
+fn bodies_part(config: &Config) -> u64 {
+    (memory::budget(config) / BODIES_PART).max(BODY_LEAST)
+}
+
 /// How bodies of requests are received.
 pub(super) fn of_bodies(config: &Config) -> BodyLimits {
-    let together = config.server.bodies_bytes_max.0.min(memory::budget(config) / BODIES_PART);
     BodyLimits {
-        bytes_max: config.server.request_bytes_max.as_usize(),
-        together_max: usize::try_from(together).unwrap_or(usize::MAX),
+        bytes_max: usize::try_from(config.server.request_bytes_max.0.min(bodies_part(config))).unwrap_or(usize::MAX),
+        together_max: usize::try_from(bodies_together(config)).unwrap_or(usize::MAX),
         room_timeout: ROOM_TIMEOUT,
         timeout: config.server.body_timeout,
         rate_min: config.server.body_rate_min.0,

@@ -1,21 +1,56 @@
-//! How much memory the caches may take: what the indexes leave of the node's budget.
+//! How the node's memory is divided.
 //!
-//! The vector graphs have to be in memory and everything else can be read again, so the graphs come first. Of what they leave half
-//! goes to the caches, in proportion to what the settings want for each; the other half is for what is being written and for
-//! the kernel's cache of the mapped files. Nothing is refused for want of memory: an index that is too large for its budget
-//! leaves the caches nothing, and the log says so.
+//! The vector graphs have to be in memory and everything else can be read again, so the graphs come first. What they and the node
+//! itself leave is for work that goes on ([`crate::task::Room`]): adding, catching up, proving. Of what is not set aside for that at
+//! the moment half goes to the caches, in proportion to what the settings want for each, and the other half is the kernel's, for
+//! mapped files. Caches give way before work begins that needs their part.
+//!
+//! Invariant: what is planned here, all together, is at most the node's limit. Searches are never refused for want of memory; work
+//! that would not fit waits, or is refused with the reason.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::limits;
 use crate::base::ByteSize;
+use crate::collection;
 use crate::config::Config;
+use crate::index::lexical::WRITER_BYTES_MIN;
 use crate::mcp::NodeTools;
-use crate::task;
+use crate::task::{self, Room};
 use crate::telemetry::Metrics;
 
-/// What a node takes besides indexes and caches: the program, threads, connections, one writer of an index.
-const OWN_BYTES: u64 = 96 << 20;
+/// What a node takes besides everything that is planned: the program, threads, connections, parsers that wait for work, and what the
+/// allocator keeps.
+const PROGRAM_BYTES: u64 = 40 << 20;
+/// What is on its way to the writer of an index.
+const PIPELINE_BYTES: u64 = 16 << 20;
+
+/// What the parts of the collections may take.
+pub(super) fn of_collections(config: &Config) -> collection::Memory {
+    let max = budget(config);
+    let ample = collection::Memory::ample();
+    let writer_bytes = usize::try_from(max / 16).unwrap_or(usize::MAX).clamp(WRITER_BYTES_MIN, ample.writer_bytes);
+    let memory = collection::Memory {
+        catalog_bytes: (max / 40).clamp(CATALOG_BYTES_MIN, ample.catalog_bytes),
+        writer_bytes,
+        catch_up_threads: usize::try_from(max / 8 / writer_bytes as u64).unwrap_or(usize::MAX).clamp(1, 4),
+        ..ample
+    };
+    let shared_bytes = max.saturating_sub(own_bytes(config, &memory)).max(SHARED_BYTES_MIN);
+    collection::Memory { shared_bytes, room: Room::new(shared_bytes), ..memory }
+}
+
+/// What a node takes besides indexes, caches and work.
+fn own_bytes(config: &Config, memory: &collection::Memory) -> u64 {
+    PROGRAM_BYTES + PIPELINE_BYTES + memory.standing_bytes() + limits::bodies_together(config)
+}
+
+/// For indexes and work in the smallest node: with a limit below what the program takes, it still takes notes.
+const SHARED_BYTES_MIN: u64 = 32 << 20;
+
+/// The catalog's pages in memory, in the smallest node.
+const CATALOG_BYTES_MIN: u64 = 4 << 20;
 
 /// Bytes of each cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +79,8 @@ impl Caches {
 /// Divides the node's memory.
 pub(super) struct Memory {
     max: u64,
+    /// Of them, what is left for indexes, caches and work.
+    spare: u64,
     wanted: Caches,
     tools: Arc<NodeTools>,
     metrics: Metrics,
@@ -59,7 +96,14 @@ impl Memory {
             words: config.search.word_cache_bytes.0,
             passages: config.search.passage_cache_bytes.0,
         };
-        Self { max, wanted, tools, metrics, warned: AtomicBool::new(false) }
+        let spare = max.saturating_sub(own_bytes(config, tools.retrieval().library().memory()));
+        let giving = Arc::downgrade(&tools);
+        tools.retrieval().library().memory().room.listen(move |held| {
+            if let Some(tools) = giving.upgrade() {
+                share_caches(&tools, wanted, spare, held);
+            }
+        });
+        Self { max, spare, wanted, tools, metrics, warned: AtomicBool::new(false) }
     }
 
     /// Gives each cache its part of what the indexes leave now, and mapped files back to the kernel where they go beyond the
@@ -68,10 +112,9 @@ impl Memory {
         let retrieval = self.tools.retrieval();
         let library = retrieval.library();
         let indexes = library.index_bytes();
-        let caches = self.wanted.within(left(self.max, indexes) / 2);
-        retrieval.set_cache_bytes(caches.answers);
-        library.words().set_bytes(caches.words);
-        library.passages().set_cache_bytes(caches.passages);
+        let room = &library.memory().room;
+        room.set_max(library.room_bytes());
+        let caches = share_caches(&self.tools, self.wanted, self.spare, room.held());
         let resident = task::resident();
         if resident.own + resident.mapped > self.max {
             library.release_mapped();
@@ -79,7 +122,7 @@ impl Memory {
         self.metrics.memory_max_bytes.set(self.max.min(i64::MAX as u64).cast_signed());
         self.metrics.memory_index_bytes.set(indexes.cast_signed());
         self.metrics.memory_cache_bytes.set(caches.total().cast_signed());
-        if left(self.max, indexes) == 0 && !self.warned.swap(true, Ordering::Relaxed) {
+        if self.spare <= indexes && !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 indexes = %ByteSize(indexes),
                 budget = %ByteSize(self.max),
@@ -98,8 +141,18 @@ pub(super) fn budget(config: &Config) -> u64 {
     }
 }
 
-fn left(max: u64, indexes: u64) -> u64 {
-    max.saturating_sub(OWN_BYTES).saturating_sub(indexes)
+/// Gives each cache its part of what the indexes and the work that goes on leave.
+///
+/// * `spare`: bytes for indexes, caches and work together.
+/// * `held`: bytes that are set aside for work.
+fn share_caches(tools: &NodeTools, wanted: Caches, spare: u64, held: u64) -> Caches {
+    let retrieval = tools.retrieval();
+    let library = retrieval.library();
+    let caches = wanted.within(spare.saturating_sub(library.index_bytes()).saturating_sub(held) / 2);
+    retrieval.set_cache_bytes(caches.answers);
+    library.words().set_bytes(caches.words);
+    library.passages().set_cache_bytes(caches.passages);
+    caches
 }
 
 #[cfg(test)]
@@ -112,21 +165,43 @@ mod tests {
 
     #[test]
     fn with_room_each_cache_gets_what_it_wants() {
-        assert_eq!(WANTED.within(left(2 << 30, 300 << 20) / 2), WANTED);
+        assert_eq!(WANTED.within(800 << 20), WANTED);
     }
 
     #[test]
-    fn what_the_indexes_take_is_taken_from_the_caches() {
-        // 320 MiB, of which 96 are the node's own and 56 the graph's: half of the 168 that are left is half of what is wanted.
-        let caches = WANTED.within(left(320 << 20, 56 << 20) / 2);
-        assert_eq!(caches, Caches { answers: 8 << 20, words: 64 << 20, passages: 12 << 20 });
-        assert_eq!(WANTED.within(left(320 << 20, 300 << 20) / 2).total(), 0);
+    fn what_is_too_little_is_divided_as_it_is_wanted() {
+        assert_eq!(WANTED.within(84 << 20), Caches { answers: 8 << 20, words: 64 << 20, passages: 12 << 20 });
+        assert_eq!(WANTED.within(0).total(), 0);
+    }
+
+    fn on(mib: u64) -> (Config, collection::Memory) {
+        let mut config = Config::load(None, [], &crate::config::Overrides::default()).expect("valid");
+        config.memory_max_bytes = ByteSize::mib(mib);
+        config.server.request_bytes_max = ByteSize::mib(16);
+        let memory = of_collections(&config);
+        (config, memory)
+    }
+
+    #[test]
+    fn what_is_planned_fits_into_the_limit() {
+        for mib in [128, 320, 1 << 10, 4 << 10, 16 << 10] {
+            let (config, memory) = on(mib);
+            let planned = own_bytes(&config, &memory) + memory.shared_bytes;
+            assert!(
+                planned <= (mib << 20).max(own_bytes(&config, &memory) + SHARED_BYTES_MIN),
+                "{mib} MiB: {memory:?}"
+            );
+        }
+        // The smallest board takes 100,000 passages, and files of 11 MB beside them.
+        assert!(on(320).1.room_bytes(86 << 20) > 100 << 20, "{:?}", on(320));
+        let (large, ample) = (on(16 << 10).1, collection::Memory::ample());
+        assert_eq!((large.catalog_bytes, large.writer_bytes), (ample.catalog_bytes, ample.writer_bytes));
     }
 
     proptest! {
         #[test]
-        fn caches_keep_to_what_they_may_take(max: u64, indexes: u64, answers in 0..1u64 << 40, words in 0..1u64 << 40) {
-            let (room, wanted) = (left(max, indexes) / 2, Caches { answers, words, passages: 24 << 20 });
+        fn caches_keep_to_what_they_may_take(room: u64, answers in 0..1u64 << 40, words in 0..1u64 << 40) {
+            let wanted = Caches { answers, words, passages: 24 << 20 };
             prop_assert!(wanted.within(room).total() <= room);
         }
     }

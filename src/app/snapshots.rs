@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 use tokio::runtime::Handle;
 
-use super::library_config;
-use crate::base::{Clock, Lsn, SystemClock, UnixMillis};
+use super::{library_config, memory};
+use crate::base::{ByteSize, Clock, Lsn, SystemClock, UnixMillis};
 use crate::collection::{self, CollectionInfo, Library, PassageKey, Searcher};
 use crate::config::Config;
 use crate::embed::{Models, Purpose};
 use crate::index::filter::Filter;
 use crate::index::lexical::Passages;
 use crate::snapshot::{self, Canary, CanaryAnswer, Health, Host, NoProgress, Probe, Snapshots};
-use crate::task::{Drain, Readiness};
+use crate::task::{Drain, Held, NoRoom, Readiness, Room};
 use crate::telemetry::Metrics;
 
 /// Documents of a collection among which questions are chosen.
@@ -28,6 +28,9 @@ const ANSWERS: usize = 5;
 /// How long a rebuild may take: 1 M passages take minutes.
 const REBUILD_PATIENCE: Duration = Duration::from_secs(4 * 3_600);
 
+/// How long a proof waits for memory that others have set aside.
+const ROOM_PATIENCE: Duration = Duration::from_secs(600);
+
 /// Rounds of the schedule between two looks at a bucket into which nothing was shipped.
 const LOOKS_APART: u32 = 10;
 
@@ -37,6 +40,13 @@ const REPORT_EVERY: Duration = Duration::from_millis(250);
 /// The snapshots of the node with these settings.
 #[must_use]
 pub fn snapshots(config: &Config, runtime: Handle) -> Snapshots {
+    beside(config, memory::of_collections(config).room, runtime)
+}
+
+/// The same beside an open node.
+///
+/// * `room`: where a proof sets memory aside.
+pub(super) fn beside(config: &Config, room: Room, runtime: Handle) -> Snapshots {
     let told = snapshot::Config {
         data_dir: config.data_dir.clone(),
         target: config.snapshot.target.clone(),
@@ -47,7 +57,7 @@ pub fn snapshots(config: &Config, runtime: Handle) -> Snapshots {
         configuration: config.effective.clone(),
         clock: Arc::new(SystemClock),
     };
-    Snapshots::new(told, Arc::new(Opens { config: library_config(config, None) }), runtime)
+    Snapshots::new(told, Arc::new(Opens { config: library_config(config, None), room }), runtime)
 }
 
 /// The indexes of a collection, and every passage that its lexical index knows.
@@ -59,11 +69,13 @@ struct Opened {
 /// A node's collections, for taking a snapshot or for checking one.
 pub(super) struct Collections {
     library: Arc<Library>,
+    /// Memory for a library that was opened for this.
+    _held: Option<Held>,
 }
 
 impl Collections {
     pub(super) fn new(library: Arc<Library>) -> Self {
-        Self { library }
+        Self { library, _held: None }
     }
 
     fn open(&self, info: &Arc<CollectionInfo>) -> Result<Opened, String> {
@@ -154,6 +166,7 @@ impl Probe for Collections {
 /// Opens nodes on what was brought back.
 struct Opens {
     config: collection::Config,
+    room: Room,
 }
 
 /// The time of the snapshot.
@@ -175,8 +188,21 @@ impl Host for Opens {
         let config = collection::Config {
             data_dir: PathBuf::from(data_dir),
             clock: Arc::new(Stopped(now)),
+            memory: collection::Memory::least(),
             ..self.config.clone()
         };
+        let needed = config.memory.opening_bytes();
+        let held = self.room.hold_here(needed, ROOM_PATIENCE).map_err(|error| match error {
+            NoRoom::Busy => anyhow!(
+                "the node has no memory left for it beside what is being added ({} for {} minutes); try again later",
+                ByteSize(needed), ROOM_PATIENCE.as_secs() / 60
+            ),
+            NoRoom::Never { needed, max } => anyhow!(
+                "it takes about {} of memory, and this node has {} beside its indexes: give it more (memory.max_bytes, or the limit of \
+                 its container or unit), or use `cairn snapshot verify` on another machine",
+                ByteSize(needed), ByteSize(max)
+            ),
+        })?;
         let readiness = Readiness::default();
         let (library, _) = Library::open(config, Arc::new(Models::built_in()), &readiness, &Metrics::new())?;
         library.freeze();
@@ -189,7 +215,7 @@ impl Host for Opens {
             let reasons = readiness.reasons().into_values().collect::<Vec<_>>().join("; ");
             return Err(anyhow!("not ready after {} hours: {reasons}", REBUILD_PATIENCE.as_secs() / 3_600).into());
         }
-        Ok(Box::new(Collections { library }))
+        Ok(Box::new(Collections { library, _held: Some(held) }))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use half::f16;
 use serde_json::{Map, Value};
 
+use super::memory::{DOCUMENT_BYTES, PASSAGE_BYTES};
 use super::{Config, DOCUMENT_ID_BYTES_MAX, PASSAGES_PER_DOCUMENT_MAX, WriteError};
 use crate::base::{ByteSize, Digest, Fault, UnixMillis};
 use crate::embed::{Embedder, Purpose};
@@ -22,9 +23,6 @@ const METADATA_BYTES_MAX: usize = 64 << 10;
 const TITLE_BYTES_MAX: usize = 1_000;
 /// Longest address of an original, in bytes.
 const URL_BYTES_MAX: usize = 4 << 10;
-/// What a document and a passage take here, besides their texts and vectors.
-const DOCUMENT_BYTES: u64 = 512;
-const PASSAGE_BYTES: u64 = 256;
 
 /// A document as a caller gives it.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +45,16 @@ pub struct DocumentInput {
     pub if_version: Option<u64>,
     /// What happens when the id is taken.
     pub conflict: Conflict,
+}
+
+impl DocumentInput {
+    /// Length of its content, in bytes.
+    pub(super) fn length(&self) -> usize {
+        match &self.body {
+            Body::Text(text, _) => text.len(),
+            Body::File { bytes, .. } => bytes.len(),
+        }
+    }
 }
 
 /// A document's content.
@@ -168,6 +176,7 @@ pub(super) fn source_request(source: &str, bytes: Vec<u8>, config: &Config) -> R
         media_type: None,
         limits: config.limits.clone(),
         chunks: config.chunks.clone(),
+        memory_bytes_max: u64::MAX,
         bytes,
     }
 }
@@ -197,6 +206,7 @@ pub(super) fn document_request(input: &mut DocumentInput, config: &Config) -> Re
         media_type,
         limits: config.limits.clone(),
         chunks: config.chunks.clone(),
+        memory_bytes_max: u64::MAX,
         bytes,
     }
 }
@@ -289,6 +299,11 @@ impl Assembling {
             }
         }
         self.add(passages)
+    }
+
+    /// Bytes that what was taken so far takes in memory.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// The documents, once all of the answer was taken; of a source there may be none.

@@ -36,8 +36,6 @@ pub(super) enum Merging {
 
 /// Passages applied between two commits of the indexes while catching up.
 const CATCH_UP_BATCH: usize = 20_000;
-/// Threads that take texts apart while catching up, at most: each holds up to 48 MiB.
-const CATCH_UP_THREADS: usize = 4;
 
 /// Below this part of the ten nearest the log says that the graph finds too little.
 const RECALL_LEAST: f64 = 0.8;
@@ -64,7 +62,8 @@ pub(super) struct Views {
 
 impl Views {
     pub(super) fn open(config: &Config, info: &CollectionInfo, trust: vector::Trust) -> Result<Self, OpenError> {
-        let (lexical, lexical_applied) = LexicalIndex::open(&directory(config, "lexical", info.id), &config.words)?;
+        let (lexical, lexical_applied) =
+            LexicalIndex::open(&directory(config, "lexical", info.id), &config.words, config.memory.writer_bytes)?;
         let vectors_config = vector::Config { dimensions: dimensions(info), ..config.vectors.clone() };
         let path = directory(config, "vectors", info.id);
         let (vectors, vectors_applied) = VectorIndex::open(&path, vectors_config, trust)?;
@@ -391,11 +390,13 @@ impl Position {
 
 /// Brings views that are behind up to `position`. Cost: proportional to the log from the first record that is missing.
 ///
+/// * `threads_max`: those that take texts apart, at most.
 /// * `report`: told now and then which record they have come to, and which is the last.
 pub(super) fn catch_up(
     views: &HashMap<CollectionId, Arc<Views>>,
     reader: &Reader,
     position: Position,
+    threads_max: usize,
     report: impl Fn(Lsn, Lsn),
 ) {
     let Position { last, collections } = position;
@@ -415,7 +416,7 @@ pub(super) fn catch_up(
         return;
     }
     tracing::info!(collections = behind.len(), from = from.0, to = last.0, "indexes are catching up with the log");
-    let cores = task::cores().min(CATCH_UP_THREADS);
+    let cores = task::cores().min(threads_max);
     let threads = (cores / behind.len()).max(1);
     behind.values().for_each(|view| view.lexical.set_bulk(Some(threads)));
     let mut uncommitted = 0;
@@ -584,6 +585,7 @@ mod tests {
             segment_bytes: config.segment_bytes,
             reserve_bytes: 0,
             max_bytes: 0,
+            catalog_cache_bytes: 1 << 20,
             clock: Arc::clone(&config.clock),
         })
         .expect("opened");
@@ -592,7 +594,7 @@ mod tests {
         let position = Position::of(&reader);
         let last = reader.last();
         create(&mut writer, "second");
-        catch_up(&views, &reader, position, |_, _| {});
+        catch_up(&views, &reader, position, 1, |_, _| {});
         assert_eq!(views.values().map(|view| view.applied()).collect::<Vec<_>>(), [last]);
     }
 }

@@ -27,7 +27,7 @@ use super::views::{self, Views};
 use super::{Config, WriteError};
 use crate::base::Lsn;
 use crate::store::{Change, ChangeKind, CollectionId, CommitError, Operation, Outcome, Reader, WriteRequest, Writer};
-use crate::task::{self, Readiness};
+use crate::task::{self, Held, Readiness};
 use crate::telemetry::Metrics;
 
 /// Requests that may wait for the writer.
@@ -73,11 +73,11 @@ enum Job {
         request: WriteRequest,
         until: Until,
         reply: Reply,
+        /// Memory for it.
+        held: Option<Held>,
     },
     /// Close the segment that is being written.
-    Seal {
-        reply: oneshot::Sender<Result<Lsn, WriteError>>,
-    },
+    Seal { reply: oneshot::Sender<Result<Lsn, WriteError>> },
 }
 
 type Reply = oneshot::Sender<Result<Written, WriteError>>;
@@ -87,6 +87,8 @@ struct Group {
     last: Lsn,
     /// Those who wait until it is visible.
     replies: Vec<Waiting>,
+    /// Memory for it.
+    held: Vec<Held>,
 }
 
 /// Somebody who waits until what was written is visible.
@@ -179,7 +181,8 @@ impl WriteQueue {
             let (readiness, metrics) = (readiness.clone(), metrics.clone());
             task::spawn_vital(INDEXER, &readiness.clone(), move || {
                 let (current, last) = (views.read().clone(), position.last());
-                views::catch_up(&current, &reader, position, |reached, last| {
+                let threads = config.memory.catch_up_threads;
+                views::catch_up(&current, &reader, position, threads, |reached, last| {
                     readiness.hold("indexes", format!("{CATCHING_UP}: record {reached} of {last}"));
                 });
                 drop(current);
@@ -219,9 +222,16 @@ impl WriteQueue {
     }
 
     /// Writes, and waits. An empty request waits for everything that was written before it.
-    pub(super) async fn write(&self, request: WriteRequest, until: Until) -> Result<Written, WriteError> {
+    ///
+    /// * `held`: memory for what is written; given back when it is visible.
+    pub(super) async fn write(
+        &self,
+        request: WriteRequest,
+        until: Until,
+        held: Option<Held>,
+    ) -> Result<Written, WriteError> {
         let (reply, answer) = oneshot::channel();
-        self.done(Job::Write { request, until, reply }, answer).await
+        self.done(Job::Write { request, until, reply, held }, answer).await
     }
 
     /// Closes the segment that is being written, after everything that was queued before.
@@ -242,11 +252,12 @@ impl WriteQueue {
 
 fn write(mut writer: Writer, mut waiting: mpsc::Receiver<Job>, groups: &sync_mpsc::SyncSender<Group>) {
     while let Some(first) = waiting.blocking_recv() {
-        let (mut bytes, mut requests, mut replies) = (0, Vec::new(), Vec::new());
+        let (mut bytes, mut requests, mut replies, mut memory) = (0, Vec::new(), Vec::new(), Vec::new());
         let (mut next, mut seal) = (Some(first), None);
         while let Some(job) = next {
             match job {
-                Job::Write { request, until, reply } => {
+                Job::Write { request, until, reply, held } => {
+                    memory.extend(held);
                     bytes += size_of(&request);
                     replies.push((until, reply, Subject::of(&request)));
                     requests.push(request);
@@ -286,7 +297,7 @@ fn write(mut writer: Writer, mut waiting: mpsc::Receiver<Job>, groups: &sync_mps
                         Until::Durable => drop(reply.send(Ok(written))),
                     }
                 }
-                if groups.send(Group { changes: committed.changes, last, replies: waiting }).is_err() {
+                if groups.send(Group { changes: committed.changes, last, replies: waiting, held: memory }).is_err() {
                     break;
                 }
             }
@@ -389,6 +400,8 @@ struct Pending {
     passages: usize,
     last: Lsn,
     replies: Vec<Waiting>,
+    /// Memory for it; given back with the rest.
+    held: Vec<Held>,
 }
 
 impl Pending {
@@ -397,6 +410,7 @@ impl Pending {
         self.passages += group.changes.iter().map(views::passages).sum::<usize>();
         self.last = group.last;
         self.replies.extend(group.replies);
+        self.held.extend(group.held);
     }
 
     /// How long it may still wait.

@@ -96,7 +96,8 @@ impl Extraction {
     pub async fn read(&self, request: Request) -> Result<Reading, ExtractError> {
         let shared = Arc::clone(&self.shared);
         let length = request.bytes.len();
-        let limit = Limit { memory: shared.config.memory_for(length), time: shared.config.time_for(length) };
+        let memory = shared.config.memory_for(length).min(request.memory_bytes_max);
+        let limit = Limit { memory, time: shared.config.time_for(length) };
         let order = Order::new(&request, limit.memory, limit.time);
         if shared.config.place == Place::Here {
             return Ok(Reading::here(shared, limit, &order, request.bytes));

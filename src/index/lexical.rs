@@ -38,8 +38,8 @@ use super::analysis::{self, DocumentTokenizer, Language};
 use super::derived::{self, Trust};
 use crate::base::{Fault, Lsn};
 
-/// What the writer may hold in memory before it writes a segment.
-const WRITER_BYTES: usize = 48 << 20;
+/// The least that a thread which writes can gather in memory before it writes a segment, in bytes: its engine's own bound.
+pub const WRITER_BYTES_MIN: usize = 15 << 20;
 /// A language counts for queries when at least one in this many entries is written in it.
 const LANGUAGE_SHARE: u64 = 50;
 const TOKENIZER: &str = "cairn";
@@ -159,6 +159,7 @@ pub struct LexicalIndex {
     index: Index,
     fields: Fields,
     reader: IndexReader,
+    writer_bytes: usize,
     writer: Mutex<Writing>,
     searcher: ArcSwap<LexicalSearcher>,
 }
@@ -178,17 +179,18 @@ impl LexicalIndex {
     /// Returns the LSN up to which it has applied the log; [`Lsn::ZERO`] means that everything is to be fed again.
     ///
     /// * `words`: where words that are searched for are remembered.
+    /// * `writer_bytes`: what a thread that writes gathers before it writes; at least [`WRITER_BYTES_MIN`].
     ///
     /// # Errors
     /// When the directory cannot be used at all.
-    pub fn open(path: &Path, words: &Arc<WordCache>) -> Result<(Self, Lsn), LexicalError> {
+    pub fn open(path: &Path, words: &Arc<WordCache>, writer_bytes: usize) -> Result<(Self, Lsn), LexicalError> {
         let files = |source| LexicalError::Files { path: path.to_owned(), source };
         let trust = derived::examine(path).map_err(files)?;
         let opened = match trust {
             Trust::Nothing => None,
-            Trust::Verified(_) => Self::open_files(path, words, true).ok(),
+            Trust::Verified(_) => Self::open_files(path, words, writer_bytes, true).ok(),
             // tantivy ends each file with a checksum; after a crash of the process it is compared.
-            Trust::SameBoot => Self::open_files(path, words, true)
+            Trust::SameBoot => Self::open_files(path, words, writer_bytes, true)
                 .ok()
                 .filter(|opened| opened.index.validate_checksum().is_ok_and(|damaged| damaged.is_empty())),
         };
@@ -196,7 +198,7 @@ impl LexicalIndex {
             Some(opened) => opened,
             None => {
                 derived::clear(path).map_err(files)?;
-                Self::open_files(path, words, false)
+                Self::open_files(path, words, writer_bytes, false)
                     .map_err(|source| LexicalError::Engine { path: path.to_owned(), source: Box::new(source) })?
             }
         };
@@ -205,7 +207,12 @@ impl LexicalIndex {
         Ok((opened, applied))
     }
 
-    fn open_files(path: &Path, words: &Arc<WordCache>, existing: bool) -> Result<Self, TantivyError> {
+    fn open_files(
+        path: &Path,
+        words: &Arc<WordCache>,
+        writer_bytes: usize,
+        existing: bool,
+    ) -> Result<Self, TantivyError> {
         let directory = UnsyncedDirectory::open(path)?;
         let (schema, fields) = Fields::schema();
         let index = if existing {
@@ -227,6 +234,7 @@ impl LexicalIndex {
             index,
             fields,
             reader,
+            writer_bytes: writer_bytes.max(WRITER_BYTES_MIN),
             writer: Mutex::new(Writing { writer: None, bulk: None, payload, uncommitted: false, dirty: false }),
             searcher: ArcSwap::from_pointee(searcher),
         })
@@ -255,7 +263,7 @@ impl LexicalIndex {
     /// several threads take texts apart and nothing is merged; as usual it is one, which leaves the other cores to
     /// searches. Does nothing while changes wait for their commit.
     ///
-    /// * `threads`: at least 1; each may hold 48 MiB before it writes.
+    /// * `threads`: at least 1; each gathers as much before it writes as one otherwise does.
     pub fn set_bulk(&self, threads: Option<usize>) {
         let mut writing = self.writer.lock();
         if !writing.uncommitted && writing.bulk != threads {
@@ -449,7 +457,7 @@ impl LexicalIndex {
         }
         if writing.writer.is_none() {
             let options = tantivy::indexer::IndexWriterOptions::builder()
-                .memory_budget_per_thread(WRITER_BYTES)
+                .memory_budget_per_thread(self.writer_bytes)
                 .num_worker_threads(writing.bulk.unwrap_or(1))
                 .num_merge_threads(1)
                 .build();

@@ -15,6 +15,7 @@
 //! | `s` collection, source, document id | nothing |
 //! | `S` collection, source | digest of the source's last document, number of documents |
 //! | `t` time, LSN of the answer record | answer key |
+//! | `u` | nothing: a large change is being made; one that finds it at its start has half of it |
 //! | `x` first LSN of a segment | bytes of dead records in it, more or less |
 //! | `z` collection, document id | last version of a document that was deleted, LSN of its tombstone |
 //!
@@ -274,6 +275,7 @@ pub(crate) mod key {
     pub(crate) const EXPIRIES: &[u8] = b"e";
     pub(crate) const GARBAGE: &[u8] = b"g";
     pub(crate) const ANSWER_TIMES: &[u8] = b"t";
+    pub(crate) const UNFINISHED: &[u8] = b"u";
     pub(crate) const DEAD: &[u8] = b"x";
     /// Kinds of key that go with their collection.
     pub(crate) const OF_COLLECTION: &[u8] = b"dknsSz";
@@ -496,6 +498,19 @@ impl Catalog {
 
     pub(crate) fn with_tree<T>(&self, call: impl FnOnce(&Tree) -> Result<T, CatalogError>) -> Result<T, CatalogError> {
         call(self.tree.read().as_ref().ok_or(CatalogError::Closed)?)
+    }
+
+    /// The same while nobody else has the tree.
+    pub(crate) fn with_tree_alone<T>(
+        &self,
+        call: impl FnOnce(&Tree) -> Result<T, CatalogError>,
+    ) -> Result<T, CatalogError> {
+        call(self.tree.write().as_ref().ok_or(CatalogError::Closed)?)
+    }
+
+    /// Whether the last change was cut off, see [`Tree::apply_in_steps`]. The tree is worth nothing then.
+    pub(crate) fn is_unfinished(&self) -> Result<bool, CatalogError> {
+        self.get(key::UNFINISHED).map(|mark| mark.is_some())
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CatalogError> {

@@ -40,6 +40,7 @@ fn config(data_dir: &Path) -> Config {
         segment_bytes: 4 << 10,
         reserve_bytes: 0,
         max_bytes: 0,
+        catalog_cache_bytes: 1 << 20,
         clock: TestClock::at(1_000),
     }
 }

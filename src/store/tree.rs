@@ -11,9 +11,6 @@ use parking_lot::RwLock;
 
 use super::CatalogError;
 
-/// sled's page cache.
-const CACHE_BYTES: u64 = 32 << 20;
-
 /// New values by key, `None` for removal; applied together or not at all.
 pub(crate) type Batch = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
@@ -31,10 +28,12 @@ pub(crate) struct SledTree(Option<sled::Db>);
 
 impl Tree {
     /// Opens or makes a sled database in `path`, with no flushes of its own: an idle node writes nothing.
-    pub(crate) fn open_sled(path: &Path) -> Result<Self, CatalogError> {
+    ///
+    /// * `cache_bytes`: contents of pages that it keeps. What it takes for them is about four times as much.
+    pub(crate) fn open_sled(path: &Path, cache_bytes: u64) -> Result<Self, CatalogError> {
         let config = sled::Config::new()
             .path(path)
-            .cache_capacity(CACHE_BYTES)
+            .cache_capacity(cache_bytes)
             .flush_every_ms(None)
             .mode(sled::Mode::HighThroughput);
         fenced(|| config.open()).map(|db| Self::Sled(SledTree(Some(db))))
@@ -118,6 +117,17 @@ impl Tree {
         }
     }
 
+    /// Like [`Self::apply`], for a batch of any size: one change after the other, with `mark` among the keys from before the first to
+    /// behind the last. What the engine throws away during a batch it keeps until the batch ends, 4 KiB a key and more: 32,000 keys
+    /// took 170 MB in one, and 25 MB and half the time one by one.
+    ///
+    /// The caller keeps others from looking, and throws the tree away where it finds the mark.
+    pub(crate) fn apply_in_steps(&self, batch: Batch, mark: &[u8]) -> Result<(), CatalogError> {
+        self.apply(Batch::from([(mark.to_vec(), Some(Vec::new()))]))?;
+        self.load(batch)?;
+        self.apply(Batch::from([(mark.to_vec(), None)]))
+    }
+
     /// Like [`Self::apply`], one change after the other instead of all or none. In the order of the keys one change finds the page
     /// of the one before, where the engine's batches go through theirs in an order of their own: fetching, checking and
     /// cataloguing 957,001 records took 18 s instead of 21. For a tree that is thrown away when this does not come to its end.
@@ -177,7 +187,7 @@ mod tests {
     fn each(check: impl Fn(&Tree)) {
         let directory = tempfile::tempdir().expect("temporary directory");
         check(&Tree::in_memory());
-        check(&Tree::open_sled(&directory.path().join("tree")).expect("opened"));
+        check(&Tree::open_sled(&directory.path().join("tree"), 1 << 20).expect("opened"));
     }
 
     fn keys(pairs: Vec<Pair>) -> Vec<Vec<u8>> {

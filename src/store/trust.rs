@@ -103,6 +103,8 @@ pub(crate) struct Trust {
     directory: PathBuf,
     node: NodeId,
     boot_id: Option<String>,
+    /// See [`Tree::open_sled`].
+    cache_bytes: u64,
     mark: Mark,
 }
 
@@ -165,7 +167,7 @@ pub(crate) fn open_catalog(
     told: Told,
     log: &Log,
     boot_id: Option<String>,
-    place: CatalogPlace,
+    (place, cache_bytes): (CatalogPlace, u64),
 ) -> Result<(Catalog, Trust, ViewState), OpenError> {
     let mut trust = Trust {
         disk,
@@ -173,6 +175,7 @@ pub(crate) fn open_catalog(
         directory: views.join("catalog"),
         node: log.node,
         boot_id,
+        cache_bytes,
         mark: Mark::None,
     };
     let reason = match place {
@@ -249,9 +252,12 @@ impl Trust {
             }
         };
         let before = stamps(&self.directory).ok();
-        let catalog = Catalog::open(Tree::open_sled(&self.directory)?)?;
+        let catalog = Catalog::open(Tree::open_sled(&self.directory, self.cache_bytes)?)?;
         if stamps(&self.directory).ok() != before {
             self.mark_dirty();
+        }
+        if catalog.is_unfinished()? {
+            return Err(distrust("a large change of the catalog was cut off"));
         }
         *log.dead.lock() = catalog.dead()?;
         let applied = catalog.applied()?;
@@ -286,7 +292,7 @@ impl Trust {
             }
             _ => {}
         }
-        Tree::open_sled(&self.directory).map_err(|source| OpenError::Catalog { source })
+        Tree::open_sled(&self.directory, self.cache_bytes).map_err(|source| OpenError::Catalog { source })
     }
 
     /// A catalog was made anew and is whole. Until now there was no manifest: a part of one must not pass for a whole one.

@@ -17,6 +17,8 @@ use crate::base::{Digest, Lsn, UnixMillis};
 
 /// Most keys of deleted collections that one update removes, so that no commit waits for a large one.
 const SWEEP_KEYS: usize = 1024;
+/// Most keys that are changed in one batch of the engine; see [`Tree::apply_in_steps`].
+const BATCH_KEYS_MAX: usize = 512;
 /// Most answers forgotten for each one remembered; more than one, so that a backlog shrinks.
 const FORGET_ANSWERS: usize = 4;
 
@@ -379,35 +381,43 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// Puts everything into the catalog: readers see all of it or nothing.
-    pub(crate) fn finish(self, applied: Applied) -> Result<(), CatalogError> {
-        self.write(applied, Tree::apply)
+    /// Puts everything into the catalog: readers see all of it or nothing, and a crash leaves all of it, nothing, or a catalog that is
+    /// known to be worth nothing.
+    pub(crate) fn finish(mut self, applied: Applied) -> Result<(), CatalogError> {
+        let catalog = self.catalog;
+        catalog.with_tree(|tree| self.complete(tree, applied))?;
+        let batch = std::mem::take(&mut self.batch);
+        if batch.len() <= BATCH_KEYS_MAX {
+            catalog.with_tree(|tree| tree.apply(batch))?;
+        } else {
+            catalog.with_tree_alone(|tree| tree.apply_in_steps(batch, key::UNFINISHED))?;
+        }
+        *catalog.collections.write() = self.collections;
+        Ok(())
     }
 
     /// Like [`Self::finish`], for a catalog that is made anew and worth nothing before it is whole; see [`Tree::load`].
-    pub(crate) fn load(self, applied: Applied) -> Result<(), CatalogError> {
-        self.write(applied, Tree::load)
-    }
-
-    fn write(
-        mut self,
-        applied: Applied,
-        write: impl FnOnce(&Tree, Batch) -> Result<(), CatalogError>,
-    ) -> Result<(), CatalogError> {
+    pub(crate) fn load(mut self, applied: Applied) -> Result<(), CatalogError> {
         let catalog = self.catalog;
         catalog.with_tree(|tree| {
-            self.sweep(tree)?;
-            for id in std::mem::take(&mut self.touched) {
-                if let Some(info) = self.collections.by_id.get(&id) {
-                    let value = info.encode();
-                    self.put(key::collection(id), value);
-                }
-            }
-            self.put(key::APPLIED.to_vec(), pair(applied.lsn.0, applied.fingerprint));
-            self.count_dead();
-            write(tree, std::mem::take(&mut self.batch))
+            self.complete(tree, applied)?;
+            tree.load(std::mem::take(&mut self.batch))
         })?;
         *catalog.collections.write() = self.collections;
+        Ok(())
+    }
+
+    /// Adds what goes with every update.
+    fn complete(&mut self, tree: &Tree, applied: Applied) -> Result<(), CatalogError> {
+        self.sweep(tree)?;
+        for id in std::mem::take(&mut self.touched) {
+            if let Some(info) = self.collections.by_id.get(&id) {
+                let value = info.encode();
+                self.put(key::collection(id), value);
+            }
+        }
+        self.put(key::APPLIED.to_vec(), pair(applied.lsn.0, applied.fingerprint));
+        self.count_dead();
         Ok(())
     }
 }

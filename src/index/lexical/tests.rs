@@ -17,7 +17,7 @@ struct Sample {
 
 fn index(samples: &[Sample]) -> (tempfile::TempDir, LexicalIndex) {
     let directory = tempfile::tempdir().expect("temporary directory");
-    let (index, applied) = LexicalIndex::open(directory.path(), &words()).expect("open");
+    let (index, applied) = LexicalIndex::open(directory.path(), &words(), WRITER_BYTES_MIN).expect("open");
     assert_eq!(applied, Lsn::ZERO);
     for (position, sample) in samples.iter().enumerate() {
         add(&index, position as u64 + 1, sample);
@@ -154,7 +154,8 @@ fn a_misspelt_word_finds_its_neighbour() {
 fn reopening_after_any_stop_of_the_process_continues() {
     let (directory, index) = index(&texts(["first", "second"]));
     drop(index);
-    let (index, applied) = LexicalIndex::open(directory.path(), &words()).expect("open after a crash");
+    let (index, applied) =
+        LexicalIndex::open(directory.path(), &words(), WRITER_BYTES_MIN).expect("open after a crash");
     assert_eq!((applied, found(&index, "second")), (Lsn(2), vec![2]));
     add(&index, 3, &Sample { text: "third", metadata: json!({}) });
     index.commit(Lsn(3)).expect("commit");
@@ -162,7 +163,8 @@ fn reopening_after_any_stop_of_the_process_continues() {
     index.settle().expect("merged");
     index.checkpoint().expect("checkpoint");
     drop(index);
-    let (index, applied) = LexicalIndex::open(directory.path(), &words()).expect("open after a clean stop");
+    let (index, applied) =
+        LexicalIndex::open(directory.path(), &words(), WRITER_BYTES_MIN).expect("open after a clean stop");
     assert_eq!((applied, found(&index, "third"), index.segments()), (Lsn(5), vec![3], 1));
 }
 
@@ -176,7 +178,8 @@ fn a_checkpoint_between_a_change_and_its_commit_loses_nothing() {
     assert_eq!((found(&index, "first"), found(&index, "third")), (vec![], vec![3]));
     index.checkpoint().expect("checkpoint");
     drop(index);
-    let (index, applied) = LexicalIndex::open(directory.path(), &words()).expect("open after a clean stop");
+    let (index, applied) =
+        LexicalIndex::open(directory.path(), &words(), WRITER_BYTES_MIN).expect("open after a clean stop");
     assert_eq!((applied, found(&index, "third")), (Lsn(4), vec![3]));
 }
 
@@ -190,7 +193,7 @@ fn what_a_killed_process_left_of_a_commit_is_in_nobodys_way() {
         std::fs::copy(file.path(), copy.path().join(file.file_name())).expect("copy");
     }
     // The commit writes its files, and the process ends before the last one names them.
-    let (killed, _) = LexicalIndex::open(copy.path(), &words()).expect("open");
+    let (killed, _) = LexicalIndex::open(copy.path(), &words(), WRITER_BYTES_MIN).expect("open");
     killed.remove(Lsn(1)).expect("remove");
     killed.commit(Lsn(3)).expect("commit");
     drop(killed);
@@ -201,7 +204,8 @@ fn what_a_killed_process_left_of_a_commit_is_in_nobodys_way() {
         .collect();
     assert_eq!(left.len(), 1, "{left:?}");
     std::fs::write(directory.path().join(left[0].file_name().expect("named")), b"half").expect("write");
-    let (index, applied) = LexicalIndex::open(directory.path(), &words()).expect("open after a crash");
+    let (index, applied) =
+        LexicalIndex::open(directory.path(), &words(), WRITER_BYTES_MIN).expect("open after a crash");
     assert_eq!(applied, Lsn(2));
     index.remove(Lsn(1)).expect("remove");
     index.commit(Lsn(3)).expect("commit");
@@ -227,7 +231,7 @@ fn a_flipped_byte_in_any_file_discards_the_index() {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         std::fs::write(copy.path().join(path.file_name().expect("named")), &bytes).expect("write");
-        let (index, applied) = LexicalIndex::open(copy.path(), &words()).expect("open");
+        let (index, applied) = LexicalIndex::open(copy.path(), &words(), WRITER_BYTES_MIN).expect("open");
         assert_eq!((applied, found(&index, "first")), (Lsn::ZERO, vec![]), "{}", path.display());
     }
 }
@@ -235,7 +239,7 @@ fn a_flipped_byte_in_any_file_discards_the_index() {
 /// Passages of words `w0`, `w1`, …, each half as frequent as the one before, in several segments, some removed.
 fn generated(seed: u64, passages: u64, words: &Arc<WordCache>) -> (tempfile::TempDir, LexicalIndex) {
     let directory = tempfile::tempdir().expect("temporary directory");
-    let (index, _) = LexicalIndex::open(directory.path(), words).expect("open");
+    let (index, _) = LexicalIndex::open(directory.path(), words, WRITER_BYTES_MIN).expect("open");
     let mut state = seed | 1;
     let mut next = || {
         state ^= state << 13;

@@ -153,7 +153,8 @@ impl From<WriteError> for ToolError {
             WriteError::Commit(_) | WriteError::Broken { .. } => "read_only",
             WriteError::Read(_) | WriteError::Embed(_) => "internal",
             WriteError::NotVisible { .. } => "not_visible",
-            WriteError::Stopping => "overloaded",
+            WriteError::NoMemory { .. } => "bad_argument",
+            WriteError::Busy | WriteError::Stopping => "overloaded",
         };
         Self { code, message: with_causes(&error), fault }
     }

@@ -188,6 +188,37 @@ fn a_damaged_or_missing_part_of_the_catalog_is_rebuilt() {
     }
 }
 
+/// More keys than the engine is given in one batch.
+fn many(collection: CollectionId) -> WriteRequest {
+    request((0..400).map(|n| put(document(collection, &format!("many-{n}"), &[&format!("text {n}")]))).collect())
+}
+
+#[test]
+fn a_large_change_of_the_catalog_that_was_cut_off_costs_a_rebuild() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let (mut writer, reader) = filled(directory.path());
+    let info = reader.collection("docs").expect("there");
+    writer.commit(vec![many(info.id)]).expect("durable");
+    let before = dump(&reader);
+    drop((writer, reader));
+    // A process that ended behind it left nothing to be told by.
+    let (writer, reader, report) = open_boot(directory.path(), BOOT);
+    assert!(matches!(report.catalog, ViewState::Trusted), "{:?}", report.catalog);
+    assert_eq!(dump(&reader), before);
+    // One that ended in the middle left the mark, and some of the keys.
+    let key = super::super::catalog::key::document(info.id, "many-7");
+    let half = [(super::super::catalog::key::UNFINISHED.to_vec(), Some(Vec::new())), (key, None)];
+    reader.catalog.with_tree(|tree| tree.apply(half.into())).expect("applied");
+    drop((writer, reader));
+    let (_, reader, report) = open_boot(directory.path(), BOOT);
+    assert!(
+        matches!(&report.catalog, ViewState::Rebuilt { reason } if reason.contains("cut off")),
+        "{:?}",
+        report.catalog
+    );
+    assert_eq!(dump(&reader), before);
+}
+
 #[test]
 fn a_catalog_that_failed_is_not_vouched_for() {
     let directory = tempfile::tempdir().expect("temporary directory");

@@ -1,0 +1,308 @@
+//! Memory that work sets aside before it begins, so that what goes on at once fits into the node's limit.
+//!
+//! Invariants: what is held never goes beyond what there is, but for what was held already when that became less. Who waits is
+//! served in the order of coming, so that large work is not passed over for ever. Who holds some and wants more waits only if
+//! nobody else does so: two would wait for each other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as Turnstile, Notify};
+use tokio::time::timeout;
+
+/// Room for what is done beside what a node always holds. Clones are the same room.
+#[derive(Clone)]
+pub struct Room {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Rung when there is more.
+    freed: Notify,
+    /// Those who hold nothing yet, in the order of coming.
+    coming: Turnstile<()>,
+    /// The one who holds some and waits for more.
+    growing: Turnstile<()>,
+}
+
+struct State {
+    max: u64,
+    held: u64,
+    /// Told of what is held whenever that changes by much.
+    listener: Option<Listener>,
+}
+
+impl std::fmt::Debug for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Room").field("max", &self.max()).field("held", &self.held()).finish_non_exhaustive()
+    }
+}
+
+/// See [`Room::listen`].
+type Listener = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// Less than this is not told to the listener.
+const MUCH: u64 = 1 << 20;
+
+/// Why there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoRoom {
+    /// It would not fit if nothing else went on.
+    #[error("more than there is")]
+    Never {
+        /// Bytes that are needed.
+        needed: u64,
+        /// Bytes that there are.
+        max: u64,
+    },
+    /// Others hold it.
+    #[error("others hold it")]
+    Busy,
+}
+
+impl Room {
+    /// * `max`: bytes that may be held.
+    #[must_use]
+    pub fn new(max: u64) -> Self {
+        let state = Mutex::new(State { max, held: 0, listener: None });
+        let shared =
+            Shared { state, freed: Notify::new(), coming: Turnstile::default(), growing: Turnstile::default() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Bytes that may be held.
+    #[must_use]
+    pub fn max(&self) -> u64 {
+        self.shared.state.lock().max
+    }
+
+    /// Bytes that are held.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.shared.state.lock().held
+    }
+
+    /// Changes how many bytes may be held. What is held stays held.
+    pub fn set_max(&self, max: u64) {
+        self.shared.state.lock().max = max;
+        self.shared.freed.notify_waiters();
+    }
+
+    /// Has `listener` told of the bytes that are held before more are given out, and after some came back: what can be given up
+    /// for them, such as caches, is given up there. It must not use the room.
+    pub fn listen(&self, listener: impl Fn(u64) + Send + Sync + 'static) {
+        self.shared.state.lock().listener = Some(Arc::new(listener));
+    }
+
+    /// Sets `bytes` aside, waiting for others at most `patience`.
+    ///
+    /// # Errors
+    /// [`NoRoom`]
+    pub async fn hold(&self, bytes: u64, patience: Duration) -> Result<Held, NoRoom> {
+        let shared = &self.shared;
+        let waiting = async {
+            let _turn = shared.coming.lock().await;
+            shared.take(bytes).await
+        };
+        timeout(patience, waiting).await.unwrap_or(Err(NoRoom::Busy))?;
+        Ok(Held { shared: Arc::clone(shared), bytes })
+    }
+
+    /// The same for a thread that is no task; it does not stand in the queue.
+    ///
+    /// # Errors
+    /// [`NoRoom`]
+    pub fn hold_here(&self, bytes: u64, patience: Duration) -> Result<Held, NoRoom> {
+        let deadline = std::time::Instant::now() + patience;
+        while let Err(error) = self.shared.try_take(bytes) {
+            if error != NoRoom::Busy || std::time::Instant::now() >= deadline {
+                return Err(error);
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(Held { shared: Arc::clone(&self.shared), bytes })
+    }
+}
+
+/// How often a thread that is no task looks whether there is room.
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl Shared {
+    fn try_take(&self, bytes: u64) -> Result<(), NoRoom> {
+        let mut state = self.state.lock();
+        if bytes > state.max {
+            return Err(NoRoom::Never { needed: bytes, max: state.max });
+        }
+        if state.held.saturating_add(bytes) > state.max {
+            return Err(NoRoom::Busy);
+        }
+        state.held += bytes;
+        state.tell(bytes);
+        Ok(())
+    }
+
+    /// Waits until it can take them.
+    async fn take(&self, bytes: u64) -> Result<(), NoRoom> {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            match self.try_take(bytes) {
+                Err(NoRoom::Busy) => freed.await,
+                done => return done,
+            }
+        }
+    }
+
+    fn give_back(&self, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
+        let mut state = self.state.lock();
+        state.held -= bytes;
+        state.tell(bytes);
+        drop(state);
+        self.freed.notify_waiters();
+    }
+}
+
+impl State {
+    fn tell(&self, change: u64) {
+        if let Some(listener) = self.listener.as_ref().filter(|_| change >= MUCH) {
+            listener(self.held);
+        }
+    }
+}
+
+/// Memory that was set aside; dropping it gives it back.
+#[must_use = "it is given back when it is dropped"]
+pub struct Held {
+    shared: Arc<Shared>,
+    bytes: u64,
+}
+
+impl Held {
+    /// Bytes that are held.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Gives back what is beyond `bytes`.
+    pub fn shrink_to(&mut self, bytes: u64) {
+        let beyond = self.bytes.saturating_sub(bytes);
+        self.bytes -= beyond;
+        self.shared.give_back(beyond);
+    }
+
+    /// Takes more, until it is `bytes`. Waits at most `patience`, and not at all while another one waits for more.
+    ///
+    /// # Errors
+    /// [`NoRoom`]; it holds what it held.
+    pub async fn grow_to(&mut self, bytes: u64, patience: Duration) -> Result<(), NoRoom> {
+        let missing = bytes.saturating_sub(self.bytes);
+        if missing == 0 {
+            return Ok(());
+        }
+        let max = self.shared.state.lock().max;
+        if bytes > max {
+            return Err(NoRoom::Never { needed: bytes, max });
+        }
+        if self.shared.try_take(missing).is_err() {
+            let _alone = self.shared.growing.try_lock().map_err(|_| NoRoom::Busy)?;
+            timeout(patience, self.shared.take(missing)).await.unwrap_or(Err(NoRoom::Busy))?;
+        }
+        self.bytes += missing;
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shared.give_back(self.bytes);
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Held").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[tokio::test]
+    async fn what_does_not_fit_waits_and_what_never_fits_is_refused() {
+        let room = Room::new(100);
+        let first = room.hold(60, LONG).await.expect("there is room");
+        assert_eq!(room.hold(101, LONG).await.expect_err("too much"), NoRoom::Never { needed: 101, max: 100 });
+        assert_eq!(room.hold(50, Duration::ZERO).await.expect_err("held"), NoRoom::Busy);
+        let large = room.hold(90, LONG);
+        tokio::pin!(large);
+        assert!(large.as_mut().now_or_never().is_none());
+        // What would fit stands behind it.
+        let small = room.hold(10, LONG);
+        tokio::pin!(small);
+        assert!(small.as_mut().now_or_never().is_none());
+        drop(first);
+        let large = large.await.expect("it came");
+        let small = small.await.expect("it came");
+        assert_eq!(room.held(), 100);
+        drop((large, small));
+        assert_eq!(room.held(), 0);
+    }
+
+    #[tokio::test]
+    async fn two_that_want_more_do_not_wait_for_each_other() {
+        let room = Room::new(100);
+        let mut one = room.hold(50, LONG).await.expect("there is room");
+        let mut two = room.hold(50, LONG).await.expect("there is room");
+        {
+            let growing = one.grow_to(60, LONG);
+            tokio::pin!(growing);
+            assert!(growing.as_mut().now_or_never().is_none());
+            assert_eq!(two.grow_to(60, LONG).await, Err(NoRoom::Busy));
+            two.shrink_to(40);
+            growing.await.expect("it came");
+        }
+        assert_eq!((one.bytes(), two.bytes(), room.held()), (60, 40, 100));
+        assert_eq!(one.grow_to(101, LONG).await, Err(NoRoom::Never { needed: 101, max: 100 }));
+    }
+
+    #[tokio::test]
+    async fn one_that_stops_waiting_leaves_nothing_behind() {
+        let room = Room::new(100);
+        let first = room.hold(100, LONG).await.expect("there is room");
+        let waiting = room.hold(10, LONG);
+        assert!(waiting.now_or_never().is_none(), "it is dropped here");
+        drop(first);
+        assert_eq!(room.held(), 0);
+        let all = room.hold(100, LONG).await.expect("nobody is before it");
+        room.set_max(50);
+        assert_eq!(room.hold(10, Duration::ZERO).await.expect_err("more is held than there is"), NoRoom::Busy);
+        drop(all);
+        assert!(room.hold_here(50, Duration::ZERO).is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_listener_knows_before_much_is_given_out() {
+        let room = Room::new(MUCH * 4);
+        let told = Arc::new(AtomicU64::new(0));
+        let listener = Arc::clone(&told);
+        room.listen(move |held| listener.store(held, Ordering::SeqCst));
+        let held = room.hold(MUCH * 3, LONG).await.expect("there is room");
+        assert_eq!(told.load(Ordering::SeqCst), MUCH * 3);
+        drop(held);
+        assert_eq!(told.load(Ordering::SeqCst), 0);
+    }
+}
