@@ -72,7 +72,8 @@ struct RenderArguments {
     /// Set a key
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<Assignment>,
-    /// How big the node is: pi, small, medium, large, its memory such as 4GiB, or auto for this machine [default: small]
+    /// How big the node is: pi (for 260,000 passages), small (850,000), medium (3.4 million), large (13.6 million), its memory such
+    /// as 4GiB, or auto for this machine [default: small]
     #[arg(long, value_name = "SIZE", value_parser = node_size)]
     node_size: Option<NodeSize>,
     /// The image by name and tag [default: the one of this version]

@@ -51,7 +51,8 @@ pub(in crate::cli) struct Arguments {
     /// Address of MCP and REST, for the first installation [default: 0.0.0.0:7171]
     #[arg(long, value_name = "ADDR", value_parser = crate::cli::output::address)]
     pub(super) listen: Option<SocketAddr>,
-    /// K3s: how big the node is: pi, small, medium, large, or its memory such as 4GiB [default: this machine]
+    /// K3s: how big the node is: pi (for 260,000 passages), small (850,000), medium (3.4 million), large (13.6 million), or its
+    /// memory such as 4GiB [default: this machine]
     #[arg(long, value_name = "SIZE", value_parser = crate::cli::k3s::node_size)]
     pub(super) node_size: Option<NodeSize>,
     /// K3s: add something: cert-manager, documents, external-secrets, gpu, ingress, loadbalancer, monitoring [default: as installed]

@@ -38,6 +38,8 @@ pub struct Defaults {
     pub ephemeral: ByteSize,
     /// The volume: eight times the log's limit, see `log_bytes_max`.
     pub storage: ByteSize,
+    /// Passages that it is for: so many take the whole of the log's limit, and their vector graphs leave room to add more files.
+    pub passages: u64,
     /// `search.cache_bytes`
     pub cache: ByteSize,
     /// `server.request_bytes_max` where it differs from the default: what one call can make the node hold.
@@ -90,6 +92,7 @@ impl NodeSize {
                 ephemeral_request: mib(32),
                 ephemeral: mib(128),
                 storage: mib(4 << 10),
+                passages: 260_000,
                 cache: mib(4),
                 request: Some(mib(16)),
                 // 16 requests of 16 MiB each fit below the limit.
@@ -103,6 +106,7 @@ impl NodeSize {
                 ephemeral_request: mib(64),
                 ephemeral: mib(256),
                 storage: mib(8 << 10),
+                passages: 850_000,
                 cache: mib(16),
                 request: None,
                 in_flight: None,
@@ -115,6 +119,7 @@ impl NodeSize {
                 ephemeral_request: mib(64),
                 ephemeral: mib(512),
                 storage: mib(32 << 10),
+                passages: 3_400_000,
                 cache: mib(64),
                 request: None,
                 in_flight: None,
@@ -127,6 +132,7 @@ impl NodeSize {
                 ephemeral_request: mib(128),
                 ephemeral: mib(1 << 10),
                 storage: mib(128 << 10),
+                passages: 13_600_000,
                 cache: mib(256),
                 request: None,
                 in_flight: None,
@@ -252,7 +258,13 @@ mod tests {
             assert!(defaults.ephemeral_request <= defaults.ephemeral, "{size}");
             // 50 MiB: what kubelet keeps of a container's log.
             assert!(TMP.0 + (50 << 20) <= defaults.ephemeral.0, "{size}");
-            assert!(log_bytes_max(defaults.storage, defaults.memory).0 >= 256 << 20, "{size}");
+            let log = log_bytes_max(defaults.storage, defaults.memory).0;
+            assert!(log >= 256 << 20, "{size}");
+            // 1 GiB of log holds 870,000 passages. A million of them take 520 MiB of memory, and no node takes more than 300 MiB
+            // besides, or half of what it may.
+            assert!(log / 1_000 * 870 >= defaults.passages << 10, "{size}");
+            let graphs = defaults.passages * 545;
+            assert!(graphs + (300 << 20).min(defaults.memory.0 / 2) <= defaults.memory.0, "{size}");
         }
         for pair in NodeSize::ALL.windows(2) {
             let (less, more) = (pair[0].defaults(), pair[1].defaults());
