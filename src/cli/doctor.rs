@@ -84,12 +84,22 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     if let Some(gpu::Found::Broken { what }) = &gpu {
         findings.push(Finding::obstacle("gpu", format!("the GPU: {what}")));
     }
-    let machine = Machine { findings, gpu };
+    let mut machine = Machine { findings, gpu };
     if let Some(node) = node {
         if arguments.repair {
             return Err(anyhow!("the node is running; stop it, repair, and start it again").into());
         }
-        return running(common, &node, &machine);
+        let status = match node.call(Tool::GetStatus, json!({})) {
+            Ok(status) => status,
+            // A node may go between the greeting and the question; what the machine lacks may be why.
+            Err(failure) if common.url.is_none() => {
+                machine.findings.push(Finding::obstacle("node", failure.to_string()));
+                tell_machine(common, &machine)?;
+                return well(&machine);
+            }
+            Err(failure) => return Err(failure),
+        };
+        return running(common, &status, &machine);
     }
     if !has_data || is_in_cluster {
         tell_machine(common, &machine)?;
@@ -179,8 +189,7 @@ fn tell_machine(common: &Common, machine: &Machine) -> Result<(), Failure> {
 }
 
 /// What a running node knows of itself.
-fn running(common: &Common, node: &Backend, machine: &Machine) -> Result<(), Failure> {
-    let status = node.call(Tool::GetStatus, json!({}))?;
+fn running(common: &Common, status: &Value, machine: &Machine) -> Result<(), Failure> {
     let texts = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };

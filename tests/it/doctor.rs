@@ -1,6 +1,8 @@
 //! `cairn doctor`: damage is named with what it affects, and mended from a snapshot.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -106,4 +108,46 @@ fn no_gpu_is_no_problem() {
     }
     let elsewhere = json_of(&node.cairn(&["--json", "doctor", "--url", node.base()]));
     assert_eq!(elsewhere["gpu"], Value::Null, "of another machine only its node is asked");
+}
+
+/// Answers the first question about a node's status and is gone: as a pod is that is replaced while the doctor asks.
+fn answers_once(node: &str) -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let body = json!({"node": node}).to_string();
+    let length = body.len();
+    (listener, format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"))
+}
+
+#[test]
+fn a_node_that_goes_while_it_is_asked_hides_nothing_of_the_machine() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let node = "0123456789abcdef0123456789abcdef";
+    let (listener, answer) = answers_once(node);
+    let listen = listener.local_addr().expect("an address");
+    let running = json!({"pid": 1, "node": node, "listen": listen}).to_string();
+    fs::write(directory.path().join("running.json"), running).expect("written");
+    let stand_in = std::thread::spawn(move || {
+        let (socket, _) = listener.accept().expect("somebody asks");
+        drop(listener);
+        let mut reader = BufReader::new(socket);
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).expect("a request");
+            if line.trim().is_empty() {
+                break;
+            }
+            if let Some(told) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = told.trim().parse().expect("a length");
+            }
+        }
+        reader.by_ref().take(length).read_to_end(&mut Vec::new()).expect("a body");
+        reader.into_inner().write_all(answer.as_bytes()).expect("answered");
+    });
+    let output = cairn().args(["--json", "doctor", "--data-dir"]).arg(directory.path()).output().expect("it runs");
+    stand_in.join().expect("it was asked");
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    assert_eq!((output.status.code(), &told["running"]), (Some(1), &Value::Bool(false)), "{told}");
+    let about: Vec<&str> = list(&told["machine"]).iter().filter_map(|found| found["about"].as_str()).collect();
+    assert!(about.contains(&"node"), "{told}");
 }

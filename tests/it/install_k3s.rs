@@ -286,8 +286,9 @@ fn what_was_applied_in_part_is_taken_back_whole() {
     let before = server.manifests();
     let set = || server.object("statefulsets", "cairn").expect("there")["spec"]["template"].clone();
     let old = set();
-    // The operator goes while the plan is made: what was there when it was asked for is refused when it is applied.
+    // The operator goes after the plan was made: what was there when it was asked for is refused when it is applied.
     server.api.has_operators.store(true, Ordering::SeqCst);
+    server.api.operators_go.store(true, Ordering::SeqCst);
     let arguments = [
         "install",
         "--yes",
@@ -300,20 +301,9 @@ fn what_was_applied_in_part_is_taken_back_whole() {
         "--set",
         "gpu.runtime-class=own",
     ];
-    let mut process = verb(&build(&server.path(""), "cairn-2"), &arguments)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary runs");
-    let mut said = Vec::new();
-    for line in BufReader::new(process.stderr.take().expect("a pipe")).lines().map_while(Result::ok) {
-        if line.starts_with("… taking a snapshot") {
-            server.api.has_operators.store(false, Ordering::SeqCst);
-        }
-        said.push(line);
-    }
-    let said = said.join("\n");
-    assert_eq!(process.wait().expect("it ends").code(), Some(1), "{said}");
+    let output = run(&build(&server.path(""), "cairn-2"), &arguments);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
     assert_says(&said, &["the server could not find the requested resource", "was taken back", "runs as before"]);
     assert_eq!((server.manifests(), set()), (before.clone(), old.clone()), "what ran before is what the cluster holds");
     assert!(!server.has_of_cluster("runtimeclasses", "own"), "what only the failed release had is gone");
@@ -326,7 +316,7 @@ fn what_was_applied_in_part_is_taken_back_whole() {
         set["spec"]["template"]["spec"]["containers"][0]["image"] = "somebody.else/image:1".into();
     });
     let doctor = run(Path::new(CAIRN), &["doctor"]);
-    assert_eq!(doctor.status.code(), Some(1));
+    assert_eq!(doctor.status.code(), Some(1), "{}", stderr(&doctor));
     assert_says(&stdout(&doctor), &["StatefulSet cairn runs something else", "cairn install"]);
     let again = install(Path::new(CAIRN));
     assert_eq!((&again["current"], set()), (&first["current"], old));

@@ -145,6 +145,8 @@ pub struct Api {
     pub version: String,
     /// Whether operators brought their kinds.
     pub has_operators: AtomicBool,
+    /// Whether they take those away just before the next manifest is applied.
+    pub operators_go: AtomicBool,
     /// Where the pod's listener is.
     pod: SocketAddr,
     /// Where the pod's log is.
@@ -153,8 +155,8 @@ pub struct Api {
 
 impl Api {
     pub fn new(version: &str, pod: SocketAddr, log: PathBuf) -> Arc<Self> {
-        let (objects, has_operators) = (Mutex::default(), AtomicBool::new(false));
-        Arc::new(Self { objects, version: version.to_owned(), has_operators, pod, log })
+        let (objects, has_operators, operators_go) = (Mutex::default(), AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { objects, version: version.to_owned(), has_operators, operators_go, pod, log })
     }
 
     fn kinds(&self) -> impl Iterator<Item = &'static (&'static str, &'static str, &'static str)> {

@@ -118,6 +118,9 @@ impl Controllers {
                 return Ok(());
             }
         }
+        if self.api.operators_go.swap(false, Ordering::SeqCst) {
+            self.api.has_operators.store(false, Ordering::SeqCst);
+        }
         let mut wanted = Vec::new();
         for document in serde_yaml::Deserializer::from_slice(bytes) {
             let object = <Value as serde::Deserialize>::deserialize(document).map_err(|error| {
@@ -208,7 +211,9 @@ impl Controllers {
             let label = if self.pinned.contains(name) { "io.cri-containerd.pinned=pinned" } else { "-" };
             format!("{name} type digest size platforms {label}\n")
         });
-        let _ = fs::write(self.root.join("store/images.txt"), rows.collect::<String>());
+        // Whoever reads it meanwhile sees the old list or the new one.
+        let (partial, list) = (self.root.join("store/images.partial"), self.root.join("store/images.txt"));
+        let _ = fs::write(&partial, rows.collect::<String>()).and_then(|()| fs::rename(partial, list));
         let names: Vec<Value> = self.images.keys().map(|name| json!({"names": [name], "sizeBytes": 1})).collect();
         self.api.objects.lock().change(&Key::new("nodes", "", &this_node()), |node| {
             node["status"]["images"] = names.into();

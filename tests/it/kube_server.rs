@@ -189,12 +189,13 @@ impl Server {
         self.running = Some(Running { _runtime: runtime, end, controllers: Some(controllers), problems });
     }
 
-    /// Restarts K3s; the pod goes on meanwhile, as it does.
+    /// Restarts K3s; the pod goes on meanwhile, as it does. It has looked at everything once by the time this is over.
     pub fn restart(&mut self) {
         let running = self.running.as_mut().expect("it runs");
         running.end.store(true, Ordering::SeqCst);
         let mut controllers = running.controllers.take().expect("they work").join().expect("no panic");
         controllers.begin();
+        controllers.look();
         running.end = Arc::default();
         running.controllers = Some(work(Arc::clone(&running.end), controllers));
     }
