@@ -24,6 +24,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -144,7 +145,7 @@ async fn call_tool(
     State(shared): State<Shared>,
     Extension(principal): Extension<Principal>,
     Path(name): Path<String>,
-    arguments: Result<axum::Json<Arguments>, axum::extract::rejection::JsonRejection>,
+    arguments: Result<axum::Json<Arguments>, JsonRejection>,
 ) -> Response {
     let Some(tool) = Tool::named(&name) else {
         let names: Vec<&str> = Tool::ALL.iter().map(|tool| tool.name()).collect();
@@ -156,8 +157,11 @@ async fn call_tool(
     let arguments = match arguments {
         Ok(axum::Json(arguments)) => arguments,
         Err(rejection) => {
-            let mut response = error_response(&ToolError::bad_argument(rejection.body_text()));
-            *response.status_mut() = rejection.status();
+            let mut response = error_response(&ToolError::bad_argument(unreadable(&rejection)));
+            *response.status_mut() = match rejection {
+                JsonRejection::JsonDataError(_) => StatusCode::BAD_REQUEST,
+                _ => rejection.status(),
+            };
             return response;
         }
     };
@@ -166,6 +170,22 @@ async fn call_tool(
         _ => shared.tools.call(tool, arguments, principal, &NoProgress).await.map(|answer| answer.text),
     };
     answered.map_or_else(|error| error_response(&error), |text| json_response(StatusCode::OK, text))
+}
+
+/// What is wrong with arguments that are none, in words of JSON.
+fn unreadable(rejection: &JsonRejection) -> String {
+    let cause = || std::error::Error::source(rejection).map_or_else(|| rejection.body_text(), ToString::to_string);
+    match rejection {
+        JsonRejection::JsonDataError(_) => {
+            "the body is JSON and no object; expected the arguments by their names, such as {\"query\": \"pump\"}"
+                .to_owned()
+        }
+        JsonRejection::JsonSyntaxError(_) => format!("the body is not JSON: {}", cause()),
+        JsonRejection::MissingJsonContentType(_) => {
+            "the body has to be JSON, with the header `Content-Type: application/json`".to_owned()
+        }
+        _ => rejection.body_text(),
+    }
 }
 
 fn json_response(status: StatusCode, body: impl Into<Body>) -> Response {

@@ -247,7 +247,7 @@ impl<'a> Made<'a> {
 
 /// The tree that is installed to: this machine's, or one that is staged; below which folder its releases are.
 fn tree_of(arguments: &Arguments) -> Result<Tree, Failure> {
-    let tree = below(arguments.root.as_deref());
+    let tree = below(arguments.root.as_deref())?;
     let is_installed = Installation::read(&tree)?.is_some();
     match &arguments.prefix {
         Some(prefix) if !prefix.is_absolute() => {
@@ -270,8 +270,15 @@ fn tree_of(arguments: &Arguments) -> Result<Tree, Failure> {
 }
 
 /// This machine's tree, or the one below a folder.
-fn below(root: Option<&Path>) -> Tree {
-    root.map_or_else(Tree::machine, Tree::below)
+fn below(root: Option<&Path>) -> Result<Tree, Failure> {
+    match root {
+        None => Ok(Tree::machine()),
+        Some(root) if root.exists() && !root.is_dir() => {
+            let hint = "expected a folder, which may be one that is still to be made";
+            Err(Failure::usage(anyhow!("--root {} is a file; {hint}", root.display())))
+        }
+        Some(root) => Ok(Tree::below(root)),
+    }
 }
 
 /// Shows a plan; whether it is to be done.
@@ -307,11 +314,11 @@ fn at_node<T>(
 }
 
 pub(super) fn rollback(common: &Common, arguments: &RollbackArguments) -> Result<(), Failure> {
-    let tree = below(arguments.root.as_deref());
+    let tree = below(arguments.root.as_deref())?;
     if tree.is_machine() {
         need_root("go back to another release")?;
     }
-    let record = Installation::read(&tree)?.ok_or(deploy::ChangeError::NotInstalled)?;
+    let record = Installation::read(&tree)?.ok_or_else(|| deploy::ChangeError::not_installed(&tree))?;
     let question = match (&record.pending, &record.current, &record.previous) {
         (Some(pending), _, _) => format!("Take back {}, which was begun and not finished?", pending.to),
         (None, Some(current), Some(previous)) => format!("Run {previous} instead of {current}?"),
@@ -319,7 +326,7 @@ pub(super) fn rollback(common: &Common, arguments: &RollbackArguments) -> Result
             let current = current.clone().unwrap_or_default();
             return Err(deploy::ChangeError::NothingBefore { current }.into());
         }
-        (None, None, Some(_)) => return Err(deploy::ChangeError::NotInstalled.into()),
+        (None, None, Some(_)) => return Err(deploy::ChangeError::not_installed(&tree).into()),
     };
     agree(arguments.yes, &question)?;
     let _lock = lock(&tree)?;
@@ -330,13 +337,13 @@ pub(super) fn rollback(common: &Common, arguments: &RollbackArguments) -> Result
 }
 
 pub(super) fn uninstall(common: &Common, arguments: &UninstallArguments) -> Result<(), Failure> {
-    let tree = below(arguments.root.as_deref());
+    let tree = below(arguments.root.as_deref())?;
     if tree.is_machine() {
         need_root("remove what was installed")?;
     }
     let record = Installation::read(&tree)?;
     if record.is_none() && !arguments.purge {
-        return Err(deploy::ChangeError::NotInstalled.into());
+        return Err(deploy::ChangeError::not_installed(&tree).into());
     }
     let in_cluster = match &record {
         _ if !tree.is_machine() => None,
@@ -349,7 +356,7 @@ pub(super) fn uninstall(common: &Common, arguments: &UninstallArguments) -> Resu
     let to_purge: Vec<PathBuf> =
         if arguments.purge { data.iter().cloned().chain(kept_folders(&tree)?).collect() } else { Vec::new() };
     if record.is_none() && to_purge.is_empty() {
-        return Err(deploy::ChangeError::NotInstalled.into());
+        return Err(deploy::ChangeError::not_installed(&tree).into());
     }
     // All questions before anything is removed: a path that is mistyped changes nothing.
     if record.is_some() {

@@ -384,10 +384,10 @@ fn verify(common: &Common, id: Option<&str>) -> Result<(), Failure> {
     }
     let number = |name: &str| value[name].as_u64().unwrap_or_default();
     let text = format!(
-        "{id} is whole: {} segments, {}, {} records, {} rebuilt, {} answered as before, in {:.1} s",
-        number("segments"),
+        "{id} is whole: {}, {}, {}, {} rebuilt, {} answered as before, in {:.1} s",
+        output::counted(number("segments"), "segment"),
         output::size(&value, "bytes"),
-        output::count(&value, "records"),
+        output::counted(number("records"), "record"),
         output::counted(number("documents"), "document"),
         output::counted(number("canaries"), "question"),
         value["seconds"].as_f64().unwrap_or_default(),

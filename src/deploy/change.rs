@@ -141,8 +141,11 @@ pub enum ChangeError {
         wanted: Platform,
     },
     /// Nothing is installed.
-    #[error("Cairn is not installed on this machine; `cairn install` does that")]
-    NotInstalled,
+    #[error("Cairn is not installed {place}; `cairn install` does that")]
+    NotInstalled {
+        /// Where it was looked for, as [`Tree::place`] says it.
+        place: String,
+    },
     /// There is no release to go back to.
     #[error("there is no release before {current} to go back to")]
     NothingBefore {
@@ -212,15 +215,22 @@ pub enum ChangeError {
 }
 
 impl ChangeError {
+    /// Nothing is installed in a tree.
+    #[must_use]
+    pub fn not_installed(tree: &Tree) -> Self {
+        Self::NotInstalled { place: tree.place() }
+    }
+
     /// Who can mend it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
             Self::Tree(error) => error.fault(),
             Self::Release(error) => error.fault(),
-            Self::OtherPlatform { .. } | Self::NotInstalled | Self::NothingBefore { .. } | Self::DataTooNew { .. } => {
-                Fault::Caller
-            }
+            Self::OtherPlatform { .. }
+            | Self::NotInstalled { .. }
+            | Self::NothingBefore { .. }
+            | Self::DataTooNew { .. } => Fault::Caller,
             Self::ReleaseGone { .. } => Fault::Damage,
             Self::NotSecured { .. } | Self::TakenBack { .. } | Self::NotTakenBack { .. } | Self::NotRemoved { .. } => {
                 Fault::Environment
@@ -275,7 +285,7 @@ impl Change<'_> {
     /// # Errors
     /// See [`ChangeError`].
     pub fn rollback(&mut self, restore_data: bool) -> Result<Option<Changed>, ChangeError> {
-        let mut record = Installation::read(self.tree)?.ok_or(ChangeError::NotInstalled)?;
+        let mut record = Installation::read(self.tree)?.ok_or_else(|| ChangeError::not_installed(self.tree))?;
         if let Some(pending) = record.pending.clone() {
             let begun = self.load(&pending.to)?;
             self.report.step(&format!("taking back {}, which was begun and not finished", pending.to));
@@ -287,7 +297,7 @@ impl Change<'_> {
             let Installation { current, previous, .. } = record;
             return Ok(current.map(|current| Changed { current, previous, snapshot: pending.snapshot }));
         }
-        let current = record.current.clone().ok_or(ChangeError::NotInstalled)?;
+        let current = record.current.clone().ok_or_else(|| ChangeError::not_installed(self.tree))?;
         let Some(previous) = record.previous.clone() else { return Err(ChangeError::NothingBefore { current }) };
         let to = self.load(&previous)?;
         let way = match &record.snapshot {
@@ -315,7 +325,7 @@ impl Change<'_> {
     /// # Errors
     /// See [`ChangeError`].
     pub fn uninstall(&mut self) -> Result<(), ChangeError> {
-        let record = Installation::read(self.tree)?.ok_or(ChangeError::NotInstalled)?;
+        let record = Installation::read(self.tree)?.ok_or_else(|| ChangeError::not_installed(self.tree))?;
         let pending = record.pending.as_ref().map(|pending| pending.to.clone());
         let names: Vec<String> = pending.into_iter().chain(record.current).collect();
         for name in names {

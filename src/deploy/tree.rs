@@ -119,6 +119,17 @@ impl Tree {
         Ok(())
     }
 
+    /// Where it is, as the end of a sentence: "on this machine", or below which folder.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let root = self.root.display();
+        match (self.is_machine, self.root.exists()) {
+            (true, _) => "on this machine".to_owned(),
+            (false, true) => format!("below {root}"),
+            (false, false) => format!("below {root}: there is no such folder"),
+        }
+    }
+
     /// Whether this is the machine's own tree, whose services can be started.
     #[must_use]
     pub fn is_machine(&self) -> bool {

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::host::is_long_run;
 use crate::host_guest::{Guest, Output};
-use crate::node::{CAIRN, assert_says, cairn, json_of, list, stderr};
+use crate::node::{CAIRN, assert_says, cairn, json_of, list, stderr, stdout};
 
 /// Every file and link below a folder; of the executable its size.
 fn tree(root: &Path) -> BTreeMap<PathBuf, String> {
@@ -112,6 +112,16 @@ fn an_image_tells_what_happens_to_it_and_is_emptied_again() {
     let removed = here(Path::new(CAIRN), &["uninstall", "--yes", "--root", "image"]);
     assert!(removed.status.success(), "{}", stderr(&removed));
     assert_eq!(tree(&image).into_keys().collect::<Vec<_>>(), [Path::new("etc/cairn/cairn.toml")], "settings stay");
+    // A folder that is mistyped, and a file.
+    for verb in ["rollback", "uninstall"] {
+        let wrong = here(Path::new(CAIRN), &[verb, "--yes", "--root", "imaeg"]);
+        assert_says(&stderr(&wrong), &["not installed below", "imaeg", "no such folder"]);
+    }
+    for verb in ["install", "rollback", "uninstall"] {
+        let wrong = here(Path::new(CAIRN), &[verb, "--yes", "--root", "cairn-2"]);
+        assert_eq!((wrong.status.code(), stdout(&wrong)), (Some(2), String::new()));
+        assert_says(&stderr(&wrong), &["cairn-2 is a file"]);
+    }
 }
 
 #[test]

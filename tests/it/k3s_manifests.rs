@@ -689,6 +689,9 @@ fn mistakes_are_named_all_at_once_with_what_was_meant() {
         ],
         &["config.search.limit", "config.foo.bar", "storage.size", "ingress.host"],
     );
+    // One mistake is told once, where it was made.
+    let output = render(&["--with", "ingress"]);
+    assert!(stderr(&output).contains("ingress.host") && !stderr(&output).contains("config."), "{}", stderr(&output));
     said(&["--set", "tolerations=edge:Sometimes"], &["tolerations", "NoSchedule"]);
     said(&["--set", "env=CAIRN_LOG_FILTER=debug"], &["env", "config.SECTION.KEY"]);
     said(&["--set", "node.arch=any"], &["node.arch", "one"]);

@@ -103,6 +103,31 @@ fn a_second_node_on_the_same_data_names_the_first() {
     node.call("get_status", json!({}));
 }
 
+#[test]
+fn a_body_without_arguments_is_told_in_words_of_json() {
+    let node = TestNode::start();
+    let url = format!("{}/v1/tools/search", node.base());
+    let json = ("content-type", "application/json");
+    for (body, words) in [
+        ("[]", "no object"),
+        ("\"pump\"", "no object"),
+        ("", "not JSON"),
+        ("{\"query\":", "not JSON"),
+        ("query=pump", "not JSON"),
+    ] {
+        let answer = node.request("POST", &url, &[json], Some(body.as_bytes()));
+        let message = answer.json()["error"]["message"].as_str().expect("words").to_owned();
+        assert_eq!(answer.status, 400, "{body}: {message}");
+        assert_says(&message, &[words]);
+        for foreign in ["deserialize", "target type", "sequence", "expected a map"] {
+            assert!(!message.contains(foreign), "{message}");
+        }
+    }
+    let typed = node.request("POST", &url, &[("content-type", "text/plain")], Some(b"{}"));
+    assert_eq!(typed.status, 415);
+    assert_says(&typed.json()["error"]["message"].to_string(), &["Content-Type: application/json"]);
+}
+
 /// Addresses that other machines reach.
 const OPEN: [&str; 4] = ["--listen", "0.0.0.0:0", "--admin", "0.0.0.0:0"];
 

@@ -163,7 +163,7 @@ fn shown(url: &str, address: IpAddr) -> String {
 /// The folder of this machine that holds the data of the node in its cluster.
 pub(in crate::cli) fn data_here() -> Result<PathBuf, Failure> {
     let tree = Tree::machine();
-    let record = Installation::read(&tree)?.ok_or(crate::deploy::ChangeError::NotInstalled)?;
+    let record = Installation::read(&tree)?.ok_or_else(|| crate::deploy::ChangeError::not_installed(&tree))?;
     let namespace = namespace(&record)?;
     let in_pod = format!("kubectl -n {namespace} exec {} -- /cairn token create NAME", cluster::POD);
     let hint = || {

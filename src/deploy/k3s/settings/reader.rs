@@ -317,7 +317,9 @@ impl Reader {
             }),
             annotations: self.pairs("ingress.annotations", ANNOTATION, |key, _| is_key(key)),
         });
-        hosts.extend(ingress.iter().map(|ingress| ingress.host.clone()));
+        // One that is missing was told as that.
+        let host = ingress.iter().map(|ingress| ingress.host.clone());
+        hosts.extend(host.filter(|host| !host.is_empty()));
         let load_balancer = has(Variant::LoadBalancer).then(|| LoadBalancer {
             port: self.parsed("loadbalancer.port", MCP_PORT, "a port from 1024 to 65535 other than 6443", |text| {
                 text.parse().ok().filter(|port| *port >= 1024 && *port != 6443)
