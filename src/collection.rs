@@ -18,6 +18,7 @@ mod views;
 mod writer;
 
 use std::collections::HashMap;
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -870,9 +871,9 @@ impl Library {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<store::SourceEntry>, store::ReadError> {
-        // A source that is the prefix itself sorts before everything that begins with it.
-        let from = after.map_or(prefix, |after| after.max(prefix));
-        let mut sources = self.reader.sources(collection, Some(from).filter(|from| !from.is_empty()), limit)?;
+        // A source that is the prefix itself begins with it too, before all others.
+        let from = after.filter(|after| *after >= prefix).map_or(Bound::Included(prefix), Bound::Excluded);
+        let mut sources = self.reader.sources(collection, from, limit)?;
         sources.retain(|source| source.source.starts_with(prefix));
         Ok(sources)
     }

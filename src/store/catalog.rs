@@ -25,6 +25,7 @@
 //! Left out: an `Lsn` → document map, because records name themselves, and any durability of its own.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -608,14 +609,18 @@ impl Catalog {
     pub(crate) fn sources(
         &self,
         collection: CollectionId,
-        after: Option<&str>,
+        from: Bound<&str>,
         limit: usize,
     ) -> Result<Vec<SourceEntry>, CatalogError> {
         if !self.exists(collection) {
             return Ok(Vec::new());
         }
         let prefix = key::of(b'S', collection);
-        let from = after.map_or_else(|| prefix.clone(), |after| just_after(key::source(collection, after)));
+        let from = match from {
+            Bound::Unbounded => prefix.clone(),
+            Bound::Included(name) => key::source(collection, name),
+            Bound::Excluded(name) => just_after(key::source(collection, name)),
+        };
         let mut found = Vec::new();
         for (key, value) in self.pairs(&prefix, &from, limit)? {
             let source = key::source_of(&key).ok_or(RecordError("source key is no text"))?;

@@ -4,6 +4,7 @@
 //! from the state after the last commit that returned.
 
 use std::collections::VecDeque;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -232,14 +233,14 @@ impl Reader {
         Ok(self.catalog.ask(|catalog| catalog.list_source(collection, source, after, limit))?)
     }
 
-    /// At most `limit` sources that have documents, by name in byte order, those after the name `after`.
+    /// At most `limit` sources that have documents, by name in byte order, those from the name `from` on.
     pub fn sources(
         &self,
         collection: CollectionId,
-        after: Option<&str>,
+        from: Bound<&str>,
         limit: usize,
     ) -> Result<Vec<SourceEntry>, ReadError> {
-        Ok(self.catalog.ask(|catalog| catalog.sources(collection, after, limit))?)
+        Ok(self.catalog.ask(|catalog| catalog.sources(collection, from, limit))?)
     }
 
     /// At most `limit` documents whose expiry is `now` or before, earliest first.

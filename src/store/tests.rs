@@ -6,6 +6,7 @@ mod operations;
 mod views;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -136,7 +137,7 @@ fn dump(reader: &Reader) -> BTreeMap<String, String> {
         for (document, entry) in reader.list(id, None, "", usize::MAX).expect("listed") {
             all.insert(format!("document {id:?} {document}"), format!("{entry:?}"));
         }
-        for source in reader.sources(id, None, usize::MAX).expect("listed") {
+        for source in reader.sources(id, Bound::Unbounded, usize::MAX).expect("listed") {
             let documents = reader.list_source(id, &source.source, None, usize::MAX).expect("listed");
             all.insert(format!("source {id:?} {}", source.source), format!("{source:?} {documents:?}"));
         }

@@ -601,3 +601,24 @@ fn documents_are_listed_in_order_page_by_page() {
     let expected: Vec<String> = (0..25).map(|n| format!("notes/part-{n:02}")).collect();
     assert_eq!((pages, ids), (3, expected));
 }
+
+#[test]
+fn a_source_that_is_the_prefix_itself_is_listed_with_those_below_it() {
+    let node = TestNode::start();
+    let sources = format!("{}/v1/collections/files/sources", node.base());
+    for name in ["pre", "pre%2Fa.md", "pre%2Fb.md", "other"] {
+        let answer = node.request("POST", &format!("{sources}/{name}"), &[], Some(b"The pump is blue."));
+        assert_eq!(answer.status, 200, "{name}");
+    }
+    let listed = |query: &str| -> Vec<String> {
+        let answer = node.request("GET", &format!("{sources}?{query}"), &[], None).json();
+        let names = list(&answer["sources"]).iter().map(|source| source["source"].as_str().expect("a name").to_owned());
+        names.collect()
+    };
+    assert_eq!(listed("prefix=pre"), ["pre", "pre/a.md", "pre/b.md"]);
+    assert_eq!(listed("prefix=pre&limit=1"), ["pre"]);
+    assert_eq!(listed("prefix=pre&limit=1&after=pre"), ["pre/a.md"]);
+    assert_eq!(listed("prefix=pre&after=other"), ["pre", "pre/a.md", "pre/b.md"]);
+    assert_eq!(listed("prefix=pre%2F&after=pre"), ["pre/a.md", "pre/b.md"]);
+    assert_eq!(listed(""), ["other", "pre", "pre/a.md", "pre/b.md"]);
+}

@@ -136,9 +136,9 @@ fn listings_are_paged_in_order() {
     let of_source = |after, limit| ids(reader.list_source(collection, "tree\0", after, limit).expect("listed"));
     assert_eq!(of_source(None, 2), ["b/1", "b/2"]);
     assert_eq!(of_source(Some("b/2"), 2), ["b/3"]);
-    let sources = reader.sources(collection, None, 9).expect("listed");
+    let sources = reader.sources(collection, Bound::Unbounded, 9).expect("listed");
     assert_eq!(sources, [SourceEntry { source: "tree\0".to_owned(), source_digest: None, documents: 3 }]);
-    assert_eq!(reader.sources(collection, Some("tree\0"), 9).expect("listed"), []);
+    assert_eq!(reader.sources(collection, Bound::Excluded("tree\0"), 9).expect("listed"), []);
     assert_eq!(reader.expired(UnixMillis(98), 2).expect("listed").len(), 2);
     assert_eq!(reader.expired(UnixMillis(96), 9).expect("listed"), []);
 }
