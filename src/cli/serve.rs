@@ -94,12 +94,27 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
                 println!("Clients have to trust {}", authority.file.display());
                 println!("SHA-256 fingerprint {}", authority.fingerprint);
             }
-            if let Some(token) = token {
-                println!("The node's token, shown this once: {token}");
+            match token {
+                Some(token) if arguments.new_token || !is_kept() => {
+                    println!("The node's token, shown this once: {token}");
+                }
+                // The file stays, for whoever may read it.
+                Some(_) => {
+                    println!(
+                        "The node's token is not shown in a file; `cairn token create NAME` makes one and prints it"
+                    );
+                }
+                None => {}
             }
         }
         // Whoever waits for the line may sit behind a pipe.
         let _ = std::io::stdout().flush();
     })?;
     Ok(())
+}
+
+/// Whether standard output is a file, which outlives this process.
+fn is_kept() -> bool {
+    let found = rustix::fs::fstat(std::io::stdout());
+    found.is_ok_and(|found| rustix::fs::FileType::from_raw_mode(found.st_mode) == rustix::fs::FileType::RegularFile)
 }

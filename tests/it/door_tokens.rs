@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use serde_json::{Value, json};
 
 use crate::door::{OPEN, open_node, soon, status, text};
-use crate::node::{TestNode, assert_says, stderr, stdout};
+use crate::node::{TestNode, assert_says, cairn, stderr, stdout};
 
 #[test]
 fn tokens_are_made_and_taken_back_while_the_node_runs() {
@@ -94,4 +94,26 @@ fn a_token_out_of_a_file_is_taken_and_follows_the_file() {
     soon("the new token", || status(&node, "another-one-of-the-cluster!") == 200);
     assert_eq!(status(&node, "first-secret-of-the-cluster"), 401);
     assert!(!node.log().contains("of-the-cluster"), "{}", node.log());
+}
+
+#[test]
+fn the_first_token_is_not_left_in_a_file() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let output = directory.path().join("output");
+    let said = || fs::read_to_string(&output).unwrap_or_default();
+    let begin = |more: &[&str]| {
+        let file = fs::File::create(&output).expect("created");
+        let mut command = cairn();
+        command.arg("serve").args(OPEN).args(more).arg("--data-dir").arg(directory.path().join("data"));
+        let mut process = command.stdout(file).stderr(std::process::Stdio::null()).spawn().expect("the binary runs");
+        soon("the line about the token", || said().contains("The node's token"));
+        process.kill().expect("it can be ended");
+        process.wait().expect("it can be waited for");
+    };
+    begin(&[]);
+    assert!(!said().contains("cairn_"), "{}", said());
+    assert_says(&said(), &["not shown in a file", "cairn token create"]);
+    // Whoever asks for a new one means to see it.
+    begin(&["--new-token"]);
+    assert!(said().contains("cairn_"), "{}", said());
 }
