@@ -46,7 +46,7 @@ impl FileKind {
             Self::Data => ("database", "databases"),
             Self::PageAsset => ("part of a saved web page", "parts of saved web pages"),
             Self::Generated => ("minified or generated file", "minified or generated files"),
-            Self::Empty => ("empty file", "empty files"),
+            Self::Empty => ("file without text", "files without text"),
             Self::Unknown => ("binary file", "binary files"),
         };
         if count == 1 { one } else { many }

@@ -85,7 +85,7 @@ fn files_without_text_are_skipped_and_a_broken_one_is_news_once() {
     let add = |more: &[&str]| node.cairn(&[&["add", text(&folder), "-c", "code"], more].concat());
     let first = add(&[]);
     assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
-    assert_says(&stderr(&first), &["2 skipped: 2 empty files; -v names them"]);
+    assert_says(&stderr(&first), &["2 skipped: 2 files without text; -v names them"]);
     assert!(!stdout(&first).contains("__init__"), "{}", stdout(&first));
     assert_says(&stdout(&add(&["-v"])), &["skipped", "code/lib/__init__.py: there is no text in it"]);
 

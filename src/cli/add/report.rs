@@ -177,9 +177,10 @@ pub(super) fn show(
         problems.insert(
             0,
             format!(
-                "{reason}; {} of {} are not added, run the same command again to go on from there",
+                "{reason}; {} of {} {} not added, run the same command again to go on from there",
                 output::thousands(left as u64),
-                output::counted(all as u64, "file")
+                output::counted(all as u64, "file"),
+                if left == 1 { "is" } else { "are" }
             ),
         );
     }
@@ -270,7 +271,9 @@ mod tests {
         reports.push(Report::new("j.md".to_owned(), Status::Skipped(Kind::File(FileKind::Empty))));
         assert_eq!(
             skipped_words(&reports).as_deref(),
-            Some("9 skipped: 4 Office documents (docx, odt, xlsx), 2 pictures, 1 archive, 1 empty file, 1 binary file")
+            Some(
+                "9 skipped: 4 Office documents (docx, odt, xlsx), 2 pictures, 1 archive, 1 file without text, 1 binary file"
+            )
         );
         assert_eq!(skipped_words(&reports[8..9]), None);
     }
