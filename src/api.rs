@@ -5,6 +5,7 @@
 //! own thread, so that health and metrics answer while everything else is busy.
 
 mod admin;
+mod asked;
 mod body;
 mod connections;
 mod front;
@@ -25,7 +26,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any_service, get, post};
@@ -34,6 +35,7 @@ use rmcp::transport::streamable_http_server::StreamableHttpService;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use serde_json::{Value, json};
 
+use self::asked::Named;
 use crate::auth::{Door, Principal};
 use crate::base::Fault;
 use crate::collection::Library;
@@ -104,6 +106,7 @@ pub fn front(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &
         .route("/mcp", any_service(service).layer(axum::middleware::from_fn(presence::watch)))
         .route(front::AUTHORITY, get(move || hand_out(authority.clone())))
         .fallback(not_found)
+        .method_not_allowed_fallback(other_method)
         .with_state(Shared { tools: Arc::clone(&tools), library });
     Front::new(guard, body::Bodies::new(config.bodies), tools, router)
 }
@@ -135,6 +138,13 @@ async fn hand_out(authority: Option<Arc<str>>) -> Response {
     }
 }
 
+async fn other_method() -> Response {
+    let message = "this address is there and takes another method; the header Allow names it";
+    let mut response = error_response(&ToolError::bad_argument(message));
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response
+}
+
 async fn not_found() -> Response {
     let message = "there is nothing here; MCP is at /mcp, the tools are at /v1/tools/{name}";
     error_response(&ToolError::not_found(message))
@@ -144,7 +154,7 @@ async fn not_found() -> Response {
 async fn call_tool(
     State(shared): State<Shared>,
     Extension(principal): Extension<Principal>,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     arguments: Result<axum::Json<Arguments>, JsonRejection>,
 ) -> Response {
     let Some(tool) = Tool::named(&name) else {
@@ -174,7 +184,12 @@ async fn call_tool(
 
 /// What is wrong with arguments that are none, in words of JSON.
 fn unreadable(rejection: &JsonRejection) -> String {
-    let cause = || std::error::Error::source(rejection).map_or_else(|| rejection.body_text(), ToString::to_string);
+    // The innermost one, without the path of JSON that leads there: of nested lists that is long and says little.
+    let cause = || {
+        let first = std::error::Error::source(rejection);
+        let innermost = std::iter::successors(first, |error| error.source()).last();
+        innermost.map_or_else(|| rejection.body_text(), ToString::to_string)
+    };
     match rejection {
         JsonRejection::JsonDataError(_) => {
             "the body is JSON and no object; expected the arguments by their names, such as {\"query\": \"pump\"}"

@@ -10,12 +10,13 @@
 //! on stable storage, a little earlier.
 
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::asked::{Asked, Named};
 use super::{Shared, error_response, json_response};
 use crate::collection::{DocumentStatus, Folder, FolderOrigin, SourceOutcome};
 use crate::mcp::ToolError;
@@ -31,15 +32,19 @@ pub(super) struct SyncQuery {
 
 pub(super) async fn sync(
     State(shared): State<Shared>,
-    Path((collection, source)): Path<(String, String)>,
-    Query(query): Query<SyncQuery>,
+    Named((collection, source)): Named<(String, String)>,
+    Asked(query): Asked<SyncQuery>,
     body: Bytes,
 ) -> Response {
     let metadata: Map<String, Value> = match query.metadata.as_deref().map(serde_json::from_str) {
         None => Map::new(),
-        Some(Ok(metadata)) => metadata,
+        Some(Ok(Value::Object(metadata))) => metadata,
+        Some(Ok(other)) => {
+            let message = format!("metadata is {other}, expected an object such as {{\"team\": \"storage\"}}");
+            return error_response(&ToolError::bad_argument(message));
+        }
         Some(Err(error)) => {
-            return error_response(&ToolError::bad_argument(format!("metadata is no JSON object: {error}")));
+            return error_response(&ToolError::bad_argument(format!("metadata is not JSON: {error}")));
         }
     };
     let result = async {
@@ -89,7 +94,7 @@ pub(crate) fn outcome_json(source: &str, outcome: &SourceOutcome) -> Value {
     })
 }
 
-pub(super) async fn folders(State(shared): State<Shared>, Path(collection): Path<String>) -> Response {
+pub(super) async fn folders(State(shared): State<Shared>, Named(collection): Named<String>) -> Response {
     let Some(info) = shared.library.collection(&collection) else {
         return error_response(&ToolError::not_found(format!("there is no collection '{collection}'")));
     };
@@ -105,13 +110,14 @@ pub(super) async fn folders(State(shared): State<Shared>, Path(collection): Path
 
 pub(super) async fn note_folder(
     State(shared): State<Shared>,
-    Path((collection, prefix)): Path<(String, String)>,
+    Named((collection, prefix)): Named<(String, String)>,
     body: Bytes,
 ) -> Response {
     let origin: FolderOrigin = match serde_json::from_slice(&body) {
         Ok(origin) => origin,
         Err(error) => {
-            let message = format!("expected an object with host and path: {error}");
+            let what = if error.is_data() { String::new() } else { format!(": {error}") };
+            let message = format!("expected an object with the texts host and path{what}");
             return error_response(&ToolError::bad_argument(message));
         }
     };
@@ -150,7 +156,7 @@ pub(super) struct VerifyQuery {
 /// * `_body`: see [`compact`].
 pub(super) async fn verify_snapshot(
     State(shared): State<Shared>,
-    Query(query): Query<VerifyQuery>,
+    Asked(query): Asked<VerifyQuery>,
     _body: Bytes,
 ) -> Response {
     match shared.tools.verify_snapshot(query.id).await {
@@ -166,18 +172,25 @@ pub(super) struct ListQuery {
     #[serde(default)]
     after: Option<String>,
     #[serde(default)]
-    limit: Option<usize>,
+    limit: Option<String>,
 }
 
 pub(super) async fn list(
     State(shared): State<Shared>,
-    Path(collection): Path<String>,
-    Query(query): Query<ListQuery>,
+    Named(collection): Named<String>,
+    Asked(query): Asked<ListQuery>,
 ) -> Response {
     let Some(info) = shared.library.collection(&collection) else {
         return error_response(&ToolError::not_found(format!("there is no collection '{collection}'")));
     };
-    let limit = query.limit.unwrap_or(PAGE).clamp(1, PAGE);
+    let limit: usize = match query.limit.as_deref().map(str::parse::<usize>) {
+        None => PAGE,
+        Some(Ok(limit)) => limit.clamp(1, PAGE),
+        Some(Err(_)) => {
+            let message = format!("limit is '{}', expected 1 to {PAGE}", query.limit.unwrap_or_default());
+            return error_response(&ToolError::bad_argument(message));
+        }
+    };
     let sources = shared.library.sources(info.id, &query.prefix, query.after.as_deref(), limit);
     let sources = match sources {
         Ok(sources) => sources,
@@ -190,7 +203,7 @@ pub(super) async fn list(
 
 pub(super) async fn remove(
     State(shared): State<Shared>,
-    Path((collection, source)): Path<(String, String)>,
+    Named((collection, source)): Named<(String, String)>,
 ) -> Response {
     match shared.library.delete_source(&collection, &source).await {
         Ok(ids) => json_response(StatusCode::OK, json!({"source": source, "deleted": ids.len()}).to_string()),

@@ -6,11 +6,11 @@ use parking_lot::Mutex;
 use rmcp::ServerHandler;
 use rmcp::model::{
     Annotations, CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams,
-    CompleteResult, CompletionInfo, ContentBlock, DiscoverResult, ErrorData, GetPromptRequestParams, GetPromptResponse,
-    Implementation, InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
-    ListToolsResult, MetaObject, PaginatedRequestParams, ProgressNotificationParam, ProgressToken,
-    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Reference, Resource, ResourceContents,
-    ResourceTemplate, ServerCapabilities, Tool as ToolDefinition,
+    CompleteResult, CompletionInfo, ContentBlock, CustomRequest, CustomResult, DiscoverResult, ErrorCode, ErrorData,
+    GetPromptRequestParams, GetPromptResponse, Implementation, InitializeResult, ListPromptsResult,
+    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, MetaObject, PaginatedRequestParams,
+    ProgressNotificationParam, ProgressToken, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult,
+    Reference, Resource, ResourceContents, ResourceTemplate, ServerCapabilities, Tool as ToolDefinition,
 };
 use rmcp::service::{Peer, RequestContext, RoleServer};
 use serde_json::{Map, Value, json};
@@ -115,6 +115,21 @@ impl Server {
     }
 }
 
+/// The requests of MCP that are answered here.
+const METHODS: [&str; 11] = [
+    "initialize",
+    "server/discover",
+    "ping",
+    "tools/list",
+    "tools/call",
+    "resources/list",
+    "resources/templates/list",
+    "resources/read",
+    "prompts/list",
+    "prompts/get",
+    "completion/complete",
+];
+
 impl ServerHandler for Server {
     fn get_info(&self) -> InitializeResult {
         InitializeResult::clone(&self.info)
@@ -125,6 +140,34 @@ impl ServerHandler for Server {
         Ok(DiscoverResult::from_server_info(versions, self.get_info())
             .with_ttl_ms(LIST_TTL_MS)
             .with_cache_scope(CacheScope::Private))
+    }
+
+    /// What is no request of MCP: either its method is unknown, or its `params` are not those of the method.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        let CustomRequest { method, params, .. } = request;
+        if !METHODS.contains(&method.as_str()) {
+            let message = format!("there is no method '{method}'; there are {}", METHODS.join(", "));
+            return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None));
+        }
+        let members = params.as_ref().and_then(Value::as_object);
+        let wrong = |name: &str, is_right: fn(&Value) -> bool| {
+            members.and_then(|members| members.get(name)).is_some_and(|value| !is_right(value))
+        };
+        let message = match method.as_str() {
+            _ if wrong("_meta", Value::is_object) => "_meta is no object".to_owned(),
+            "tools/call" | "prompts/get" if wrong("arguments", Value::is_object) => {
+                "arguments is no object; expected the arguments by their names, such as {\"query\": \"pump\"}"
+                    .to_owned()
+            }
+            "tools/call" | "prompts/get" => "name is missing or no text".to_owned(),
+            "resources/read" => "uri is missing or no text".to_owned(),
+            _ => "they are not those that MCP describes".to_owned(),
+        };
+        Err(ErrorData::invalid_params(format!("params of {method}: {message}"), None))
     }
 
     async fn list_tools(

@@ -185,6 +185,25 @@ fn what_is_no_request_is_told_so_in_json_rpc() {
     assert_eq!(other.status, 415, "the media type itself");
 }
 
+/// A request whose `params` are not those of its method has a method that there is.
+#[test]
+fn parameters_that_are_none_are_not_called_an_unknown_method() {
+    let node = TestNode::start();
+    for (method, params, code, words) in [
+        ("tools/call", json!({"name": "search", "arguments": "pump"}), -32602, "arguments is no object"),
+        ("tools/call", json!({"arguments": {}}), -32602, "name is missing"),
+        ("tools/call", json!({"name": 5}), -32602, "name is missing or no text"),
+        ("resources/read", json!({"url": "ctx://"}), -32602, "uri is missing"),
+        ("prompts/get", json!({"name": "answer_with_citations", "arguments": []}), -32602, "arguments is no object"),
+        ("tools/cal", json!({}), -32601, "there is no method 'tools/cal'; there are"),
+    ] {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
+        let answer = node.post(&[("mcp-protocol-version", LEGACY)], &body).json();
+        assert_eq!(answer["error"]["code"], code, "{method} {params}: {answer}");
+        assert_says(answer["error"]["message"].as_str().expect("words"), &[words]);
+    }
+}
+
 #[test]
 fn clients_that_take_json_are_answered_with_or_without_a_slash() {
     let node = TestNode::start();

@@ -128,6 +128,35 @@ fn a_body_without_arguments_is_told_in_words_of_json() {
     assert_says(&typed.json()["error"]["message"].to_string(), &["Content-Type: application/json"]);
 }
 
+#[test]
+fn addresses_that_ask_for_what_cannot_be_are_answered_in_json() {
+    let node = TestNode::start();
+    node.add("files", json!([{"id": "a", "text": "The pump is blue."}]));
+    let sources = format!("{}/v1/collections/files/sources", node.base());
+    for (method, url, status, words) in [
+        ("GET", format!("{sources}?limit=many"), 400, "limit is 'many'"),
+        ("GET", format!("{sources}?limit=1&limit=2"), 400, "each name once"),
+        ("POST", format!("{sources}/%ff.md"), 400, "not UTF-8"),
+        ("DELETE", format!("{sources}/%ff.md"), 400, "not UTF-8"),
+        ("POST", format!("{sources}/a.md?metadata=%5B%5D"), 400, "metadata is [], expected an object"),
+        ("POST", format!("{sources}/a.md?metadata=no"), 400, "metadata is not JSON"),
+        ("POST", format!("{}/v1/collections/files/folders/a", node.base()), 400, "host and path"),
+        ("GET", format!("{}/v1/tools/search", node.base()), 405, "another method"),
+        ("DELETE", format!("{}/v1/flush", node.base()), 405, "another method"),
+    ] {
+        let answer = node.request(method, &url, &[], (method == "POST").then_some(b"[]".as_slice()));
+        let message = answer.json()["error"]["message"].as_str().expect("words").to_owned();
+        assert_eq!(answer.status, status, "{method} {url}: {message}");
+        assert_says(&message, &[words]);
+        for foreign in ["deserialize", "invalid type", "invalid digit", "expected a map"] {
+            assert!(!message.contains(foreign), "{message}");
+        }
+        if status == 405 {
+            assert_says(answer.header("allow"), &["POST"]);
+        }
+    }
+}
+
 /// Addresses that other machines reach.
 const OPEN: [&str; 4] = ["--listen", "0.0.0.0:0", "--admin", "0.0.0.0:0"];
 
