@@ -1,7 +1,7 @@
 //! The command line: one file a verb, text for people and JSON for programs.
 //!
 //! Invariants: standard output carries answers alone; everything else goes to standard error. Exit codes: 0 done, 1 failed,
-//! 2 usage, 3 not ready or unreachable. A verb talks to the node that runs on the data directory, and opens the directory
+//! 2 usage, 3 not ready or unreachable, 4 backups that are not what they should be. A verb talks to the node that runs on the data directory, and opens the directory
 //! itself when none does.
 
 /// The standard macro panics where nobody reads the stream any more (`cairn add … 2>&1 | head`): this one goes on without, for the
@@ -76,7 +76,7 @@ Examples:
 
 The data directory, configuration and addresses can also be set by CAIRN_* variables; see `cairn serve --print-config`.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not ready or not there.";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not ready or not there, 4 the snapshots are not what they should be.";
 
 /// Above the options that every verb has.
 const GLOBAL: &str = "Options of every verb";

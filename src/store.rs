@@ -317,5 +317,14 @@ fn open_on(
 }
 
 fn create_dir(disk: &dyn Disk, path: &Path) -> Result<(), OpenError> {
-    disk.create_dir(path).map_err(|source| OpenError::Directory { path: path.to_owned(), source })
+    disk.create_dir(path).map_err(|source| {
+        // Making a folder tells of a file in its place only that something is there.
+        let source = match source.kind() {
+            io::ErrorKind::AlreadyExists => {
+                io::Error::new(io::ErrorKind::NotADirectory, "it is a file, not a directory")
+            }
+            _ => source,
+        };
+        OpenError::Directory { path: path.to_owned(), source }
+    })
 }

@@ -154,7 +154,7 @@ fn parsers() -> Option<Finding> {
         Ok(protections) => Some(Finding::warning(
             "parsers",
             format!(
-                "the processes that read documents could open files and connections; they are kept back by {protections} only. Let this                  container or unit filter its own system calls (seccomp, prctl)"
+                "the processes that read documents could open files and connections; they are kept back by {protections} only. Let this container or unit filter its own system calls (seccomp, prctl)"
             ),
         )),
         Err(error) => {

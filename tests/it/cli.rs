@@ -185,6 +185,10 @@ fn an_unreachable_node_is_code_3() {
         assert_eq!(output.status.code(), Some(3), "{arguments:?}");
         assert_says(&stderr(&output), &[&url, "cairn serve"]);
     }
+    // Another node would not help here.
+    let output = run(&["--url", "http://no-such-box.invalid:7171", "status"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_says(&stderr(&output), &["no-such-box.invalid", "no machine of that name"]);
 }
 
 #[test]

@@ -217,3 +217,41 @@ fn help_is_wrapped_once() {
         .expect("sh runs");
     assert!(help.status.success());
 }
+
+/// A literal that was broken over two lines without a `\` at its end says the indentation of the second one too.
+#[test]
+fn what_is_said_has_no_holes() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut holes = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("readable") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            if path.extension().is_none_or(|kind| kind != "rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("readable");
+            for (number, line) in text.lines().enumerate().filter(|(_, line)| has_hole(line)) {
+                holes.push(format!("{}:{}: {line}", path.display(), number + 1));
+            }
+        }
+    }
+    assert!(holes.is_empty(), "{}", holes.join("\n"));
+    assert!(has_hole(r#"    "end of the          sentence","#) && !has_hole("  sudo cairn install        do it"));
+}
+
+/// Whether a line of code has many blanks within a text, other than beside an example.
+fn has_hole(line: &str) -> bool {
+    const BLANKS: &str = "      ";
+    let line = line.trim();
+    let is_example = ["cairn ", "sudo cairn ", "//"].iter().any(|start| line.starts_with(start));
+    let Some(at) = line.find(BLANKS).filter(|_| !is_example) else { return false };
+    let is_word = |letter: Option<char>| letter.is_some_and(|letter| letter.is_ascii_lowercase());
+    // What is indented in what is said begins a line there.
+    !line[..at].ends_with("\\n")
+        && is_word(line[..at].chars().next_back())
+        && is_word(line[at..].trim_start().chars().next())
+}

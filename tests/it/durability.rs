@@ -202,6 +202,8 @@ fn a_damaged_view_is_noticed_and_rebuilt() {
     node.stop();
     let names = files(&views);
     assert!(names.len() >= 4, "{names:?}");
+    // How often damage in each kind of view was seen: equal answers alone could come of bytes that nobody reads.
+    let mut noticed: BTreeMap<PathBuf, usize> = BTreeMap::new();
     for name in names {
         // An earlier rebuild may have replaced it under another name.
         let Ok(mut bytes) = fs::read(&name) else { continue };
@@ -211,10 +213,19 @@ fn a_damaged_view_is_noticed_and_rebuilt() {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 0x10;
         fs::write(&name, &bytes).expect("written");
+        let said_before = node.log().len();
         node.restart();
         assert_answers(&node, &before, &format!("after a flipped bit in {}", name.display()));
         node.stop();
+        let said = node.log().split_off(said_before);
+        let is_noticed =
+            !said.contains("Trusted") || ["will be rebuilt", "catching up"].iter().any(|words| said.contains(words));
+        let kind = name.strip_prefix(&views).expect("below it").iter().next().expect("a name");
+        *noticed.entry(kind.into()).or_default() += usize::from(is_noticed);
     }
+    // The rest only says when the others were believed last.
+    let is_noticed = |kind: &str| noticed.get(Path::new(kind)).is_some_and(|times| *times > 0);
+    assert!(["catalog", "lexical", "vectors"].into_iter().all(is_noticed), "{noticed:?}");
 }
 
 #[test]

@@ -52,6 +52,24 @@ const READING: [&str; 20] = [
 ];
 
 #[test]
+fn a_file_in_the_place_of_the_data_directory_is_told() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let file = directory.path().join("notes.md");
+    fs::write(&file, "The pump is blue.").expect("written");
+    for verb in ["serve", "add"] {
+        let more: &[&str] = if verb == "add" {
+            &[&file.to_string_lossy()]
+        } else {
+            &["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        };
+        let output = run_on(&file, &[&[verb], more].concat());
+        assert_eq!(output.status.code(), Some(1), "{verb}");
+        assert_says(&stderr(&output), &["notes.md", "it is a file"]);
+    }
+    assert_eq!(fs::read(&file).expect("readable"), b"The pump is blue.");
+}
+
+#[test]
 fn no_verb_makes_a_node_by_mistake() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let empty = directory.path().join("empty");

@@ -113,13 +113,24 @@ impl Remote {
     /// Whether a node answers there, and lets in whoever has the token.
     fn greet(&self, url: &str) -> Result<(), Greeting> {
         let nobody = || Failure::unreachable(anyhow!("no node answers at {url}; start one with `cairn serve`"));
+        let silent = |error: &ureq::Error| match error {
+            error if is_unknown_name(error) => {
+                Failure::unreachable(anyhow!("no node answers at {url}: no machine of that name is known here"))
+            }
+            ureq::Error::Timeout(_) => {
+                let seconds = PROBE_TIMEOUT.as_secs();
+                let hint = "is the address right, and does every firewall on the way let it through?";
+                Failure::unreachable(anyhow!("no node answers at {url} within {seconds} seconds; {hint}"))
+            }
+            _ => nobody(),
+        };
         let greeting = self.authorized(self.agent.get(&self.base)).config().timeout_global(Some(PROBE_TIMEOUT));
         let mut response = greeting.build().call().map_err(|error| match refused_certificate(&error) {
             Some(reason) if reason.contains("InvalidContentType") => Greeting::Failed(Failure::unreachable(anyhow!(
                 "what answers at {url} speaks plain HTTP, not TLS: use http://"
             ))),
             Some(reason) => Greeting::Distrusted(reason),
-            None => Greeting::Failed(nobody()),
+            None => Greeting::Failed(silent(&error)),
         })?;
         let text = response.body_mut().read_to_string().map_err(|_| Greeting::Failed(nobody()))?;
         if text.starts_with("Cairn ") {
@@ -427,6 +438,15 @@ fn encode_path(path: &str) -> String {
         }
     }
     encoded
+}
+
+/// Whether the name in an address leads nowhere. The standard library says that of the resolver by its words alone.
+fn is_unknown_name(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::HostNotFound => true,
+        ureq::Error::Io(error) => error.to_string().starts_with("failed to lookup address"),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
