@@ -158,12 +158,19 @@ impl PassageReader {
             });
             end = Some(chunk.range.end);
             let (body, _) = self.body(chunk.lsn)?;
-            // A table that goes on is stored below its header row, which stands in the text once.
-            let length = usize::try_from(chunk.range.end.saturating_sub(chunk.range.start)).unwrap_or(usize::MAX);
-            text.push_str(body.text.get(body.text.len().saturating_sub(length)..).unwrap_or(&body.text));
+            text.push_str(repeated_and_own(&body.text, &chunk.range).1);
         }
         Ok(text)
     }
+}
+
+/// A passage's text as what it repeats and what is its own: a table that goes on is stored below its header row, which stands
+/// in the document once.
+///
+/// * `range`: bytes of the passage in its document.
+pub(super) fn repeated_and_own<'a>(text: &'a str, range: &Range<u64>) -> (&'a str, &'a str) {
+    let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
+    text.split_at_checked(text.len().saturating_sub(length)).unwrap_or(("", text))
 }
 
 #[cfg(test)]

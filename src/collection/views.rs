@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::input::context;
-use super::passage::PassageKey;
+use super::passage::{PassageKey, repeated_and_own};
 use super::{Config, OpenError};
 use crate::base::{Lsn, with_causes};
 use crate::embed::{DEFAULT_MODEL, Models};
@@ -166,13 +166,15 @@ impl Views {
     fn add_lexical(&self, document: &DocumentRecord, bodies: &[Arc<ChunkBody>]) -> Result<(), LexicalError> {
         let metadata = indexed_metadata(document, bodies);
         let media_type = MediaType::from_mime(&document.media_type).unwrap_or(MediaType::Text);
-        for (ordinal, body) in bodies.iter().enumerate() {
+        for (ordinal, (body, chunk)) in bodies.iter().zip(&document.chunks).enumerate() {
+            let (repeated, own) = repeated_and_own(&body.text, &chunk.range);
             let entry = LexicalEntry {
                 key: PassageKey::new(document.lsn, ordinal).0,
                 document: document.lsn,
                 language: body.language.parse::<Language>().unwrap_or_default(),
                 context: &context(&document.title, &body.headings),
-                text: &ingest::plain(&body.text, media_type),
+                text: &ingest::plain(own, media_type),
+                repeated: &ingest::plain(repeated, media_type),
                 metadata: &metadata,
             };
             self.lexical.add([entry])?;

@@ -4,8 +4,8 @@
 //! the files are believed. One writer at a time; searchers are immutable and never wait.
 //!
 //! An entry is a passage of a document. It has one text field of everything that can be found by (title, heading
-//! path, text), its key as a column, its document's LSN as a term to delete by, and the document's metadata as JSON.
-//! Texts are not stored here: they are read from the log.
+//! path, text), the terms that it has only because it repeats the header of a table, its key as a column, its document's LSN
+//! as a term to delete by, and the document's metadata as JSON. Texts are not stored here: they are read from the log.
 
 mod directory;
 mod filtering;
@@ -15,7 +15,7 @@ mod ranking;
 mod searcher;
 mod spelling;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ use self::directory::UnsyncedDirectory;
 pub use self::impacts::WordCache;
 pub use self::matching::Passages;
 pub use self::searcher::LexicalSearcher;
-use super::analysis::{self, DocumentTokenizer, Language};
+use super::analysis::{self, DocumentTokenizer, Language, Stems};
 use super::derived::{self, Trust};
 use crate::base::{Fault, Lsn};
 
@@ -44,7 +44,7 @@ pub const WRITER_BYTES_MIN: usize = 15 << 20;
 const LANGUAGE_SHARE: u64 = 50;
 const TOKENIZER: &str = "cairn";
 /// How entries are indexed. An index of another number is built anew.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Why a lexical index could not be opened, written or searched.
 #[derive(Debug, thiserror::Error)]
@@ -88,8 +88,11 @@ pub struct LexicalEntry<'a> {
     pub language: Language,
     /// What is found besides the text: title and headings.
     pub context: &'a str,
-    /// The passage without markup.
+    /// The passage without markup, and without what it repeats.
     pub text: &'a str,
+    /// What is shown above the passage and stands in an earlier one too: the header row of a table that goes on. Its words
+    /// find the passage, and are no commoner for it.
+    pub repeated: &'a str,
     /// The document's metadata: what filters ask for.
     pub metadata: &'a serde_json::Map<String, serde_json::Value>,
 }
@@ -106,6 +109,8 @@ pub struct LexicalHit {
 #[derive(Debug, Clone, Copy)]
 struct Fields {
     text: Field,
+    /// Terms that a passage has by what it repeats alone.
+    repeated: Field,
     key: Field,
     document: Field,
     metadata: Field,
@@ -120,6 +125,15 @@ impl Fields {
                 TextFieldIndexing::default().set_tokenizer(TOKENIZER).set_index_option(IndexRecordOption::WithFreqs),
             ),
         );
+        let repeated = builder.add_text_field(
+            "repeated",
+            TextOptions::default().set_indexing_options(
+                TextFieldIndexing::default()
+                    .set_tokenizer("raw")
+                    .set_index_option(IndexRecordOption::Basic)
+                    .set_fieldnorms(false),
+            ),
+        );
         let key = builder.add_u64_field("key", NumericOptions::default().set_fast());
         let document = builder.add_u64_field("document", NumericOptions::default().set_indexed());
         let metadata = builder.add_json_field(
@@ -131,7 +145,7 @@ impl Fields {
                     .set_fieldnorms(false),
             ),
         );
-        (builder.build(), Self { text, key, document, metadata })
+        (builder.build(), Self { text, repeated, key, document, metadata })
     }
 }
 
@@ -169,6 +183,8 @@ struct Writing {
     /// Threads of a bulk load, while there is one.
     bulk: Option<usize>,
     payload: Payload,
+    /// For what passages repeat.
+    stems: Stems,
     uncommitted: bool,
     dirty: bool,
 }
@@ -235,7 +251,14 @@ impl LexicalIndex {
             fields,
             reader,
             writer_bytes: writer_bytes.max(WRITER_BYTES_MIN),
-            writer: Mutex::new(Writing { writer: None, bulk: None, payload, uncommitted: false, dirty: false }),
+            writer: Mutex::new(Writing {
+                writer: None,
+                bulk: None,
+                payload,
+                stems: Stems::default(),
+                uncommitted: false,
+                dirty: false,
+            }),
             searcher: ArcSwap::from_pointee(searcher),
         })
     }
@@ -277,14 +300,22 @@ impl LexicalIndex {
     /// # Errors
     /// When the files cannot be written; the index is to be reopened then.
     pub fn add<'a>(&self, entries: impl IntoIterator<Item = LexicalEntry<'a>>) -> Result<(), LexicalError> {
-        let mut writing = self.writer.lock();
+        let mut guard = self.writer.lock();
+        let writing = &mut *guard;
         for entry in entries {
-            let mut text = String::with_capacity(entry.context.len() + entry.text.len() + 8);
+            let mut text = String::with_capacity(entry.context.len() + entry.text.len() + entry.repeated.len() + 8);
             text.push(analysis::language_mark(entry.language));
             text.push_str(entry.context);
             text.push_str(". ");
             text.push_str(entry.text);
             let mut document = TantivyDocument::default();
+            if !entry.repeated.is_empty() {
+                for term in added_terms(entry.repeated, &text, entry.language, &mut writing.stems) {
+                    document.add_text(self.fields.repeated, term);
+                }
+                text.push('\n');
+                text.push_str(entry.repeated);
+            }
             document.add_text(self.fields.text, text);
             document.add_u64(self.fields.key, entry.key);
             document.add_u64(self.fields.document, entry.document.0);
@@ -293,7 +324,7 @@ impl LexicalIndex {
             }
             *writing.payload.languages.entry(entry.language.code().to_owned()).or_default() += 1;
             writing.uncommitted = true;
-            self.writer(&mut writing)?.add_document(document).map_err(|source| self.engine(source))?;
+            self.writer(writing)?.add_document(document).map_err(|source| self.engine(source))?;
         }
         Ok(())
     }
@@ -484,6 +515,18 @@ impl LexicalIndex {
     fn engine(&self, source: TantivyError) -> LexicalError {
         LexicalError::Engine { path: self.path.clone(), source: Box::new(source) }
     }
+}
+
+/// The terms of `repeated` that `text` does not have, each once.
+fn added_terms(repeated: &str, text: &str, language: Language, stems: &mut Stems) -> BTreeSet<String> {
+    let mut terms = BTreeSet::new();
+    analysis::document_terms(repeated, language, stems, |term| {
+        terms.insert(term.to_owned());
+    });
+    analysis::document_terms(text, language, stems, |term| {
+        terms.remove(term);
+    });
+    terms
 }
 
 fn read_payload(index: &Index) -> Result<Payload, TantivyError> {

@@ -71,6 +71,23 @@ fn a_column_of_prices_is_numbers_for_filters_and_stays_as_it_is_written() {
     assert!(warning.contains("windows-1252"), "{warning}");
 }
 
+/// A table's header stands above each of its parts. Its words are no commoner for that: a page that is about one of them is
+/// found as well as without the table, and a row by the names of its column and its own.
+#[test]
+fn the_header_of_a_divided_table_makes_no_word_common() {
+    let rows: String = (0..150).map(|n| format!("| part {n} | {} | bar |\n", n * 3)).collect();
+    let table = format!("# Parts\n\n| Name | Limit | Unit |\n|---|---|---|\n{rows}");
+    let library = Library::of(&[
+        ("parts.md", table.as_bytes()),
+        ("crane.md", b"# Crane\n\nThe limit is eleven tonnes while the tide is low.\n"),
+        ("tide.md", b"# Tides\n\nThe tide is low twice a day, and the tide tables hang beside the door.\n"),
+    ]);
+    assert_eq!(library.first("limit tide")["document"], "docs/crane.md");
+    assert_eq!(library.first("limit")["document"], "docs/crane.md");
+    let found = library.first("limit of part 140");
+    assert!(found["text"].as_str().is_some_and(|text| text.contains("| part 140 |")), "{found}");
+}
+
 #[test]
 fn a_divided_table_is_shown_below_its_header_and_read_back_as_it_was() {
     let rows: String = (0..150).map(|n| format!("| part {n} | {} | bar |\n", n * 3)).collect();

@@ -20,9 +20,10 @@ use quick_cache::{Equivalent, OptionsBuilder, Weighter};
 use rustc_hash::FxBuildHasher;
 use tantivy::fieldnorm::FieldNormReader;
 use tantivy::index::SegmentId;
-use tantivy::schema::{Field, IndexRecordOption};
+use tantivy::schema::IndexRecordOption;
 use tantivy::{SegmentReader, TantivyError, Term};
 
+use super::Fields;
 use crate::task;
 
 /// Passages of a range.
@@ -61,7 +62,7 @@ impl Average {
 /// The impacts of one word in one segment.
 #[derive(Debug)]
 pub(super) struct Impacts {
-    /// Passages that have the word, those removed since included.
+    /// See [`doc_freq`].
     doc_freq: u32,
     /// The greatest impact of each range, 0 where the word is in none of its passages.
     peaks: Box<[u8]>,
@@ -87,10 +88,12 @@ pub(super) enum Part<'a> {
 
 impl Impacts {
     /// Decodes a word's postings.
-    fn read(segment: &SegmentReader, field: Field, word: &str, average: Average) -> Result<Self, TantivyError> {
-        let inverted = segment.inverted_index(field)?;
-        let Some(info) = inverted.get_term_info(&Term::from_field_text(field, word))? else { return Ok(Self::none()) };
-        let lengths = segment.get_fieldnorms_reader(field)?;
+    fn read(segment: &SegmentReader, fields: Fields, word: &str, average: Average) -> Result<Self, TantivyError> {
+        let inverted = segment.inverted_index(fields.text)?;
+        let Some(info) = inverted.get_term_info(&Term::from_field_text(fields.text, word))? else {
+            return Ok(Self::none());
+        };
+        let lengths = segment.get_fieldnorms_reader(fields.text)?;
         let mut block = inverted.read_block_postings_from_terminfo(&info, IndexRecordOption::WithFreqs)?;
         let average = average.value();
         let norms: Vec<f32> =
@@ -129,7 +132,8 @@ impl Impacts {
             starts.resize(peaks.len() + 1, offsets.len() as u32);
             Layout::Sparse { starts: starts.into(), offsets: offsets.into(), impacts: impacts.into() }
         };
-        Ok(Self { doc_freq: info.doc_freq, peaks: peaks.into(), layout })
+        let doc_freq = doc_freq(segment, fields, word)?;
+        Ok(Self { doc_freq, peaks: peaks.into(), layout })
     }
 
     fn none() -> Self {
@@ -137,7 +141,7 @@ impl Impacts {
         Self { doc_freq: 0, peaks: Box::default(), layout }
     }
 
-    /// Passages that have the word, those removed since included.
+    /// See [`doc_freq`].
     pub(super) fn doc_freq(&self) -> u32 {
         self.doc_freq
     }
@@ -173,6 +177,16 @@ impl Impacts {
         };
         (layout + self.peaks.len()) as u64
     }
+}
+
+/// Passages that have the word, those removed since included: each counts once, but for those that have it by what they repeat
+/// alone. A table of a hundred parts does not make the names of its columns common words.
+pub(super) fn doc_freq(segment: &SegmentReader, fields: Fields, word: &str) -> Result<u32, TantivyError> {
+    let of = |field| {
+        segment.inverted_index(field)?.doc_freq(&Term::from_field_text(field, word)).map_err(TantivyError::from)
+    };
+    let with: u32 = of(fields.text)?;
+    Ok(with.saturating_sub(of(fields.repeated)?).max(with.min(1)))
 }
 
 /// A word in a segment.
@@ -285,11 +299,11 @@ impl WordCache {
     pub(super) fn decode(
         &self,
         segment: &SegmentReader,
-        field: Field,
+        fields: Fields,
         word: &str,
         average: Average,
     ) -> Result<Arc<Impacts>, TantivyError> {
-        let impacts = Arc::new(Impacts::read(segment, field, word, average)?);
+        let impacts = Arc::new(Impacts::read(segment, fields, word, average)?);
         let key = Key { segment: segment.segment_id(), average, word: word.into() };
         self.words.insert(key, Arc::clone(&impacts));
         Ok(impacts)

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tantivy::columnar::Column;
 use tantivy::query::EnableScoring;
-use tantivy::{DocAddress, IndexReader, TantivyError, Term};
+use tantivy::{DocAddress, IndexReader, TantivyError};
 
 use super::super::analysis::{self, Language, QueryWord};
 use super::super::filter::Filter;
-use super::impacts::{Average, Impacts};
+use super::impacts::{self, Average, Impacts};
 use super::matching::{Passages, Remembered};
 use super::ranking::{self, Word};
 use super::{Fields, LANGUAGE_SHARE, LexicalHit, Payload, WordCache, filtering, spelling};
@@ -178,9 +178,7 @@ impl LexicalSearcher {
             let known = self.words.remembered(segment, term, self.average);
             with += u64::from(match &known {
                 Some(impacts) => impacts.doc_freq(),
-                None => segment
-                    .inverted_index(self.fields.text)?
-                    .doc_freq(&Term::from_field_text(self.fields.text, term))?,
+                None => impacts::doc_freq(segment, self.fields, term)?,
             });
             remembered.push(known);
         }
@@ -191,7 +189,7 @@ impl LexicalSearcher {
 
     fn word(&self, term: Weighed) -> Result<Word, TantivyError> {
         let Weighed { term, weight, remembered } = term;
-        let decode = |segment| self.words.decode(segment, self.fields.text, &term, self.average);
+        let decode = |segment| self.words.decode(segment, self.fields, &term, self.average);
         let segments = self.searcher.segment_readers().iter().zip(remembered);
         let impacts = segments.map(|(segment, known)| known.map_or_else(|| decode(segment), Ok));
         Ok(Word { weight, impacts: impacts.collect::<Result<_, _>>()? })

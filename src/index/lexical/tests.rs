@@ -34,6 +34,7 @@ fn add(index: &LexicalIndex, key: u64, sample: &Sample) {
         language: Language::English,
         context: "",
         text: sample.text,
+        repeated: "",
         metadata: &metadata,
     };
     index.add([entry]).expect("add");
@@ -100,6 +101,46 @@ fn a_filtered_search_ranks_only_what_matches() {
     let hits = searcher.search("snapshot", 10, Some(&among)).expect("search");
     assert_eq!(hits.iter().map(|hit| hit.key).collect::<Vec<_>>(), [2]);
     assert!(hits[0].score > 0.0);
+}
+
+/// Sixty parts of a table, 101 to 160, whose later ones repeat its header row, among other passages.
+fn table_among_others() -> (tempfile::TempDir, LexicalIndex) {
+    let others =
+        ["the limit of the crane in the harbour is eleven tonnes", "a crane in the harbour", "pumps and valves"];
+    let (directory, index) = index(&others.map(|text| Sample { text, metadata: Value::Null }));
+    for part in 1..=60 {
+        let rows = format!("row{part} bar {}", part * 3);
+        let header = "Name Limit Unit";
+        let (text, repeated) = if part == 1 { (format!("{header}\n{rows}"), "") } else { (rows, header) };
+        let entry = LexicalEntry {
+            key: 100 + part,
+            document: Lsn(100),
+            language: Language::English,
+            context: "",
+            text: &text,
+            repeated,
+            metadata: &Map::new(),
+        };
+        index.add([entry]).expect("add");
+    }
+    index.commit(Lsn(100)).expect("commit");
+    (directory, index)
+}
+
+#[test]
+fn what_a_table_repeats_finds_its_parts_and_makes_no_word_common() {
+    let (_directory, index) = table_among_others();
+    // The name of a column and of a row together find the part with the row, not the part with the header of its own.
+    assert_eq!(found(&index, "limit of row40")[0], 140);
+    assert_eq!(found(&index, "limits of row2")[0], 102);
+    // A column's name stands in the document once, so it counts more than a word of two passages.
+    let score = |query: &str| index.searcher().search(query, 100, None).expect("search")[0].score;
+    assert!((score("unit") - score("name")).abs() < f32::EPSILON);
+    assert!(score("unit") > score("crane"), "{} {}", score("unit"), score("crane"));
+    assert_eq!(found(&index, "limit crane")[0], 1);
+    // All parts are found by it, and what a part has of its own is as common as it is.
+    assert_eq!(index.searcher().search("unit", 100, None).expect("search").len(), 60);
+    assert!(score("bar") < score("harbour") / 2.0, "{} {}", score("bar"), score("harbour"));
 }
 
 /// A new writer's first removal hits a segment that the last commit had removed from, while enough segments are there for a
@@ -257,6 +298,7 @@ fn generated(seed: u64, passages: u64, words: &Arc<WordCache>) -> (tempfile::Tem
             language: Language::Other,
             context: "",
             text: &text.join(" "),
+            repeated: "",
             metadata: &Map::new(),
         };
         index.add([entry]).expect("add");
