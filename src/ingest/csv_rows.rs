@@ -22,6 +22,9 @@ const SAMPLE_ROWS: usize = 20;
 /// Longest text of a cell that filters compare.
 const NAME_BYTES_MAX: usize = 1024;
 
+/// Longest name of a column, in bytes: each cell below it is written with it.
+const COLUMN_BYTES_MAX: usize = 200;
+
 /// Parses CSV. A row's `id` column is its record id when no other row has the same value; otherwise it is its line.
 pub(super) fn parse(
     text: &str,
@@ -193,7 +196,7 @@ fn is_data(first: &csv::StringRecord, next: &csv::StringRecord) -> bool {
 fn column_names(header: &csv::StringRecord) -> Vec<String> {
     let mut used: HashMap<String, usize> = HashMap::new();
     let mut distinct = |name: &str, position: usize| {
-        let name = if name.is_empty() { format!("column_{position}") } else { name.to_owned() };
+        let name = if name.is_empty() { format!("column_{position}") } else { shorten(name, COLUMN_BYTES_MAX) };
         let times = used.entry(name.clone()).or_default();
         *times += 1;
         if *times == 1 { name } else { format!("{name}_{times}") }
@@ -253,6 +256,14 @@ mod tests {
 
     fn column(text: &str, name: &str) -> Vec<Value> {
         rows(text, "a.csv").iter().map(|row| row.metadata.get(name).cloned().unwrap_or_default()).collect()
+    }
+
+    #[test]
+    fn a_long_name_is_not_repeated_whole_with_every_cell() {
+        let found = rows(&format!("{0}a,{0}b,n\n1,2,x\n", "long ".repeat(1_000)), "a.csv");
+        let names: Vec<&String> = found[0].metadata.keys().collect();
+        assert!(names.len() == 3 && names.iter().all(|name| name.len() <= COLUMN_BYTES_MAX + 5), "{names:?}");
+        assert!(found[0].text.len() < 3 * COLUMN_BYTES_MAX, "{}", found[0].text);
     }
 
     #[test]

@@ -28,6 +28,8 @@ const ID_FIELDS: &[&str] = &["_id", "id"];
 const METADATA_BYTES_MAX: usize = 1024;
 /// Longest record id, in bytes: ids are keys in the catalog.
 const ID_BYTES_MAX: usize = 512;
+/// Longest `key.path` that is written before a value, in bytes: it repeats with every value below it.
+const PATH_BYTES_MAX: usize = 400;
 /// Values of one JSON value; each takes about 72 bytes once parsed, whatever its size in the file.
 const VALUES_MAX: usize = 4_000_000;
 /// An array of so many numbers is an embedding, a signal or an outline: nothing to read, and nothing that anybody looks for.
@@ -448,7 +450,7 @@ impl<'a> Lines<'a> {
             self.out.push('\n');
         }
         if !self.path.is_empty() {
-            self.out.push_str(&self.path);
+            self.out.push_str(&shorten(&self.path, PATH_BYTES_MAX));
             self.out.push_str(": ");
         }
         self.out.push_str(value);
@@ -539,6 +541,13 @@ mod tests {
             assert!(matches!(found, Err(ParseError::TooDeep { limit: 64 })), "{open}");
         }
         assert_eq!(json(r#"{"a":"[[[[\"[[["}"#).len(), 1);
+    }
+
+    #[test]
+    fn a_long_key_is_not_repeated_whole_before_every_value() {
+        let found = json(&format!("{{\"{}\":[{}0]}}", "key".repeat(1_000), "{\"x\":1},".repeat(1_000)));
+        assert!(found[0].text.starts_with("keykey") && found[0].text.ends_with("…: 0"), "{}", found[0].text);
+        assert!(found[0].text.len() <= 1_001 * (PATH_BYTES_MAX + 10), "{}", found[0].text.len());
     }
 
     #[test]

@@ -50,6 +50,7 @@ mod no_node;
 mod node;
 mod notify;
 mod overload;
+mod parser_costs;
 mod pdf;
 mod power;
 mod power_disk;
