@@ -208,9 +208,16 @@ FUZZ_SECONDS ?= 600
 # readers are safe Rust, and panics and hangs are what is looked for.
 .PHONY: fuzz
 fuzz: setup-fuzz ## Fuzz all that reads bytes of others: documents, segments, logs, manifests, snapshot files, bundles; FUZZ_SECONDS=60 for a short run
-	@for target in segment log manifest archive bundle markdown html pdf csv json json_lines text source_code ingest; do
-		RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CURDIR)/$(TARGET_DIR)/fuzz cargo fuzz run --fuzz-dir tests/fuzz -s none "$$target" -- \
-			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 -timeout=20
+	@for target in $$(basename -s .rs tests/fuzz/fuzz_targets/*.rs); do
+		# What is found goes into the first folder; the other is where it begins.
+		mkdir -p tests/fuzz/corpus/$$target
+		seeds=tests/fuzz/seeds/$$target
+		case $$target in
+			pdf) seeds=tests/data/pdf ;;
+			segment|log|manifest|archive|bundle) seeds= ;;
+		esac
+		RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CURDIR)/$(TARGET_DIR)/fuzz cargo fuzz run -O --fuzz-dir tests/fuzz -s none "$$target" \
+			tests/fuzz/corpus/$$target $$seeds -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -timeout=20 -max_len=65536
 	done
 
 .PHONY: fmt

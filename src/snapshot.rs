@@ -47,7 +47,7 @@ pub use archive::{ArchiveError, EXTENSION};
 pub use bucket::{BucketConfig, BucketError};
 pub use create::{CreateError, Created};
 pub use crypt::{Key, KeyError};
-pub use listing::ListingError;
+pub use listing::{ListingError, check_page};
 pub use look::TargetError;
 use look::{Look, Survey};
 pub use manifest::{

@@ -65,7 +65,7 @@ pub enum ListingError {
 ///
 /// # Errors
 /// When it is something else, is not whole, or is cut without a way to the rest.
-pub(super) fn check_page(page: &[u8]) -> Result<(), ListingError> {
+pub fn check_page(page: &[u8]) -> Result<(), ListingError> {
     let mut reader = Reader::from_reader(page);
     let mut path: Vec<Vec<u8>> = Vec::new();
     let (mut is_closed, mut is_truncated, mut has_token) = (false, Vec::new(), false);

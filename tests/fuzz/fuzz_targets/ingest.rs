@@ -4,8 +4,8 @@
 use cairn::ingest::MediaType;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|file: (&str, &[u8])| {
-    let (name, bytes) = file;
+fuzz_target!(|bytes: &[u8]| {
+    let Some((name, bytes)) = cairn_fuzz::named(bytes) else { return };
     if let Ok(media_type) = MediaType::detect(name, &bytes[..bytes.len().min(8 << 10)]) {
         cairn_fuzz::read(media_type, name, bytes);
     }

@@ -7,6 +7,12 @@ fn limits() -> Limits {
     Limits { source_bytes_max: 1 << 20, text_bytes_max: 1 << 20, records_max: 2_000, pages_max: 50, ..Limits::default() }
 }
 
+/// A file's name, which is the first line, and its content.
+pub fn named(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    Some((std::str::from_utf8(&bytes[..end]).ok()?, &bytes[end + 1..]))
+}
+
 /// Reads `bytes` as `media_type`, and checks what comes out.
 pub fn read(media_type: MediaType, name: &str, bytes: &[u8]) {
     let Ok(parsed) = parse(&Source { name, media_type, bytes }, &limits()) else { return };

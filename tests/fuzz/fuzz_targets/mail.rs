@@ -1,0 +1,7 @@
+//! Bytes as a mail.
+#![no_main]
+
+use cairn::ingest::MediaType;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| cairn_fuzz::read(MediaType::Mail, "a.eml", bytes));
