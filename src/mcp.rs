@@ -19,6 +19,7 @@ mod prompts;
 mod schema;
 mod server;
 mod tools;
+pub mod values;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -23,11 +23,13 @@ use super::listener::Answers;
 use super::{error_response, rpc, unread};
 use crate::auth::Principal;
 use crate::base::Fault;
-use crate::mcp::{NodeTools, OVERLOADED, ToolError, Wire, WithoutStream};
+use crate::mcp::{NodeTools, OVERLOADED, ToolError, Wire, WithoutStream, values};
 use crate::task::Busy;
 
 /// Where MCP is spoken.
 const MCP: &str = "/mcp";
+/// Where a tool's arguments are the whole message.
+const TOOLS: &str = "/v1/tools/";
 /// Where a client gets what it has to trust before it can send a token in confidence.
 pub(super) const AUTHORITY: &str = "/authority.pem";
 /// What the protocol library wants every client to take.
@@ -110,6 +112,11 @@ impl Shared {
 
     async fn answer_received(&self, mut head: Parts, bytes: &Bytes, principal: Principal) -> Response {
         let is_call = head.uri.path() == MCP && head.method == Method::POST;
+        let is_message = is_call || head.uri.path().starts_with(TOOLS);
+        if is_message && values::are_too_many(bytes) {
+            let refused = || error_response(&ToolError::bad_argument(values::too_many()));
+            return if is_call { rpc_response(&rpc::too_many_values(bytes)) } else { refused() };
+        }
         if !is_call {
             return self.route(head, bytes, principal).await;
         }

@@ -7,6 +7,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::mcp::values;
+
 /// Not JSON.
 const PARSE_ERROR: i32 = -32_700;
 /// JSON, and not a request.
@@ -74,6 +76,13 @@ pub(super) fn too_large(id: Option<Value>, most: usize) -> Malformed {
     let most = crate::base::ByteSize(most as u64);
     let message = format!("the message is larger than {most} (server.request_bytes_max); send less at a time");
     Malformed { id: id.unwrap_or_default(), code: INVALID_REQUEST, message }
+}
+
+/// A message of more values than are read.
+pub(super) fn too_many_values(message: &[u8]) -> Malformed {
+    let mut finder = IdFinder::default();
+    finder.look(without_mark(message));
+    Malformed { id: finder.id().unwrap_or_default(), code: INVALID_REQUEST, message: values::too_many() }
 }
 
 /// What is wrong with a message that could not be read as one.

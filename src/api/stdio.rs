@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::rpc::{self, IdFinder};
 use crate::base::Fault;
-use crate::mcp::{Server, ToolProvider};
+use crate::mcp::{Server, ToolProvider, values};
 use crate::task;
 
 /// Requests answered at once; more wait to be read.
@@ -153,6 +153,9 @@ impl<R: AsyncBufRead + Unpin + Send> Pipe<R> {
     fn take_message(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         let line = self.line.trim_ascii();
         let message = if rpc::without_mark(line).is_empty() {
+            None
+        } else if values::are_too_many(line) {
+            self.owed = (!rpc::wants_no_answer(line)).then(|| rpc::too_many_values(line).to_string());
             None
         } else {
             match serde_json::from_slice(rpc::without_mark(line)) {

@@ -7,11 +7,15 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::lenient::{self, Given, Mistake, What};
-use super::{Arguments, ToolError};
+use super::{Arguments, ToolError, values};
 
 /// Reads a tool's arguments.
 pub(super) fn read<T: for<'de> Deserialize<'de> + JsonSchema>(arguments: Arguments) -> Result<T, ToolError> {
-    T::deserialize(Given(Value::Object(arguments))).map_err(|mistake| {
+    let arguments = Value::Object(arguments);
+    if values::are_too_many_in_texts(&arguments) {
+        return Err(ToolError::bad_argument(values::too_many()));
+    }
+    T::deserialize(Given(arguments)).map_err(|mistake| {
         let schema = Value::Object(super::schema::of::<T>(Contract::Deserialize));
         ToolError::bad_argument(explain(&mistake, &schema))
     })

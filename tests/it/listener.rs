@@ -164,6 +164,44 @@ fn clients_that_wait_make_room_for_others() {
     }
 }
 
+/// Most memory that the node has had at once, in bytes.
+fn peak_memory(node: &TestNode) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("a process");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+}
+
+#[test]
+fn a_message_of_nothing_but_values_is_refused_before_it_is_read() {
+    let node = TestNode::start();
+    let values = format!("[{}[]]", "[],".repeat(1 << 20));
+    let length = values.len() as u64;
+    let message = |arguments: &str| {
+        format!(
+            "{{\"jsonrpc\":\"2.0\",\"method\":\"tools/call\",\"params\":{{\"name\":\"add_documents\",\"arguments\":{arguments}}},\"id\":7}}"
+        )
+    };
+    let in_text = format!("{{\"collection\":\"c\",\"documents\":\"{values}\"}}");
+    let in_texts = format!("{{\"collection\":\"c\",\"documents\":[{{\"metadata\":\"{values}\"}}]}}");
+    node.add("c", json!([{"id": "a", "text": "word ".repeat(1 << 20)}]));
+    let before = peak_memory(&node);
+    let legacy = [("mcp-protocol-version", LEGACY)];
+    let refused = node.post(&legacy, &message(&format!("{{\"documents\":{values}}}")));
+    assert_eq!((refused.status, &refused.json()["id"]), (400, &json!(7)), "{}", refused.text);
+    assert_says(&refused.text, &["more than 100000 values", "send less at a time"]);
+    for arguments in [&in_text, &in_texts] {
+        let refused = node.post(&legacy, &message(arguments));
+        assert_says(&refused.text, &["more than 100000 values"]);
+    }
+    for arguments in [&values, &in_text, &in_texts] {
+        let refused = Connection::to(&node).ask(&rest("add_documents", arguments));
+        assert_eq!(refused.status, 400, "{}", refused.body);
+        assert_says(&refused.body, &["more than 100000 values"]);
+    }
+    let grown = peak_memory(&node) - before;
+    assert!(grown < 10 * length, "{grown} bytes for messages of {length}");
+}
+
 #[test]
 fn a_request_says_once_whom_it_is_for() {
     let node = TestNode::start();

@@ -202,10 +202,18 @@ fn every_line_that_wants_an_answer_gets_one() {
         ("{\"jsonrpc\":\"2.0\",\"id\":8,\"method\":\"ping\",\"params\":[]}", -32600, json!(8)),
         ("{\"jsonrpc\":\"2.0\",\"id\":null,\"method\":\"ping\"}", -32600, json!(null)),
         ("[{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"ping\"}]", -32600, json!(null)),
+        (
+            &format!(
+                "{{\"jsonrpc\":\"2.0\",\"method\":\"ping\",\"params\":{{\"a\":[{}1]}},\"id\":10}}",
+                "[],".repeat(100_000)
+            ),
+            -32600,
+            json!(10),
+        ),
     ] {
         line(&mut client, text);
         let answer = client.receive();
-        assert_eq!((&answer["error"]["code"], &answer["id"]), (&json!(code), &id), "{text}: {answer}");
+        assert_eq!((&answer["error"]["code"], &answer["id"]), (&json!(code), &id), "{answer}");
     }
     // Nobody waits for these.
     for text in [
