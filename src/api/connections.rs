@@ -1,8 +1,9 @@
 //! The connections of a listener: how many there may be, and which of them make room for the next.
 //!
 //! Invariants: a connection whose request is being answered is never given up; one that waits for its client is, when somebody
-//! else needs its place. Of those, the ones of the address that has most go first, the longest waiting before the others: a
-//! peer that opens connections and says nothing takes places from itself.
+//! else needs its place. Of those, the ones of which no request was ever let in go first, and among equals those of the address
+//! that has most, the longest waiting before the others: a peer that opens connections and says nothing takes places from itself,
+//! and not from who shares its address and has shown a token.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -45,6 +46,8 @@ pub(super) struct Connection {
     begun: Instant,
     /// Bytes are on their way that nobody is going to read.
     unread: AtomicBool,
+    /// A request of it was let in.
+    known: AtomicBool,
     task: OnceLock<AbortHandle>,
 }
 
@@ -83,6 +86,7 @@ impl Connections {
             since: AtomicU64::new(self.begun.elapsed().as_millis() as u64),
             begun: self.begun,
             unread: AtomicBool::new(false),
+            known: AtomicBool::new(false),
             task: OnceLock::new(),
         });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -95,13 +99,17 @@ impl Connections {
         self.places.available_permits() < self.most / 2
     }
 
-    /// Gives up some connections that wait for their clients, and where there are none some whose requests have not arrived.
+    /// Gives up some connections that wait for their clients, strangers before others, and where there are none some whose requests
+    /// have not arrived.
     /// Returns how many; their places are free when their tasks have ended.
     pub(super) fn make_room(&self) -> usize {
         let held = self.held.lock();
-        for phase in [WAITING, RECEIVING] {
+        for (phase, known) in [(WAITING, Some(false)), (WAITING, Some(true)), (RECEIVING, None)] {
+            let fits = |held: &Connection| {
+                held.phase.load(Ordering::Acquire) == phase && known.is_none_or(|known| held.is_known() == known)
+            };
             let mut peers: HashMap<IpAddr, Vec<(u64, &Arc<Connection>)>> = HashMap::new();
-            for connection in held.values().filter(|held| held.phase.load(Ordering::Acquire) == phase) {
+            for connection in held.values().filter(|held| fits(held)) {
                 let since = connection.since.load(Ordering::Relaxed);
                 peers.entry(connection.peer).or_default().push((since, connection));
             }
@@ -165,6 +173,15 @@ impl Connection {
     pub(super) fn waits(&self) {
         self.note_time();
         let _ = self.goes(RECEIVING, WAITING) || self.goes(ANSWERING, WAITING);
+    }
+
+    /// A request of it was let in.
+    pub(super) fn is_let_in(&self) {
+        self.known.store(true, Ordering::Relaxed);
+    }
+
+    fn is_known(&self) -> bool {
+        self.known.load(Ordering::Relaxed)
     }
 
     /// Says that the client may still be sending what nobody is going to read.
@@ -238,6 +255,25 @@ mod tests {
         drop(receiving);
         answering.connection.waits();
         assert_eq!(connections.make_room(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_was_let_in_stays_while_strangers_of_the_same_address_wait() {
+        let connections = Connections::new(20);
+        let owner = place(&connections, "10.0.0.1", 1).await;
+        owner.connection.is_let_in();
+        let mut flood = Vec::new();
+        for at in 2..20 {
+            flood.push(place(&connections, "10.0.0.1", at).await);
+        }
+        let stranger = place(&connections, "10.0.0.2", 1).await;
+        while !flood.is_empty() {
+            assert!(connections.make_room() > 0);
+            flood.retain(|held| !is_given_up(held));
+            assert!(!is_given_up(&owner));
+        }
+        drop(stranger);
+        assert_eq!(connections.make_room(), 1, "he makes room when there is nobody else");
     }
 
     #[test]

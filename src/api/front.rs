@@ -95,6 +95,7 @@ impl Shared {
                 Err(never) => match never {},
             });
         };
+        connection.is_let_in();
         let received = match self.bodies.receive(body).await {
             Ok(received) => received,
             Err(error) => return Some(unread::tell(refusal(&error), &connection)),

@@ -164,6 +164,18 @@ fn clients_that_wait_make_room_for_others() {
     }
 }
 
+#[test]
+fn who_was_let_in_keeps_his_connection_in_a_flood_from_his_own_address() {
+    let node = TestNode::with(&[("CAIRN_SERVER_CONNECTIONS_MAX", "8")]);
+    let mut owner = Connection::to(&node);
+    assert_eq!(owner.call("get_status", &json!({})).status, 200);
+    let flood: Vec<Connection> = (0..40).map(|_| Connection::to(&node)).collect();
+    // It found a place, so those before it have taken theirs.
+    assert_eq!(get(&node).status, 200);
+    assert_eq!(owner.call("get_status", &json!({})).status, 200, "his connection is still there");
+    drop(flood);
+}
+
 /// Most memory that the node has had at once, in bytes.
 fn peak_memory(node: &TestNode) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("a process");
