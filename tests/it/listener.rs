@@ -195,7 +195,7 @@ fn a_message_of_nothing_but_values_is_refused_before_it_is_read() {
     };
     let in_text = format!("{{\"collection\":\"c\",\"documents\":\"{values}\"}}");
     let in_texts = format!("{{\"collection\":\"c\",\"documents\":[{{\"metadata\":\"{values}\"}}]}}");
-    node.add("c", json!([{"id": "a", "text": "word ".repeat(1 << 20)}]));
+    node.add("c", json!([{"id": "a", "text": "word ".repeat(10_000)}]));
     let before = peak_memory(&node);
     let legacy = [("mcp-protocol-version", LEGACY)];
     let refused = node.post(&legacy, &message(&format!("{{\"documents\":{values}}}")));
