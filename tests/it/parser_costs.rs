@@ -41,6 +41,7 @@ async fn cost(extraction: &Extraction, name: &str, bytes: &[u8]) -> Usage {
         media_type: None,
         limits: Limits::default(),
         chunks: ChunkConfig::default(),
+        memory_bytes_max: u64::MAX,
         bytes: bytes.to_vec(),
     };
     let mut reading = extraction.read(request).await.expect("a parser");
