@@ -1,7 +1,8 @@
 //! Mail (`.eml`) and web pages saved as one file (`.mhtml`), which are mails to their format.
 //!
 //! The parser decodes quoted-printable, base64 and character sets. What could cost it more than linear time is refused before:
-//! messages within messages, which it nests, and parts whose end it searches in all that follows.
+//! messages within messages, which it nests, parts whose end it searches in all that follows, and parameters in pieces, which it
+//! puts together one by one.
 
 use mail_parser::{Address, Encoding, Message, MessageParser, MessagePart, MimeHeaders as _, PartType};
 use serde_json::Value;
@@ -14,6 +15,8 @@ use super::{Document, Limits, MediaType, ParseError, encoding, html, text};
 const NESTED_MAX: usize = 64;
 /// Parts of a message; each takes a few hundred bytes of memory.
 const PARTS_MAX: usize = 10_000;
+/// Parameters of a field: a long file name is cut into a few dozen.
+const PARAMETERS_MAX: usize = 500;
 /// Forwarded messages that are read within another.
 const FORWARDED_DEPTH_MAX: usize = 4;
 
@@ -68,8 +71,29 @@ fn message(bytes: &[u8]) -> Result<Message<'_>, ParseError> {
     if parts > PARTS_MAX {
         return Err(ParseError::corrupt("mail", format!("more than {PARTS_MAX} parts")));
     }
+    if has_endless_parameters(&lower) {
+        return Err(ParseError::corrupt("mail", format!("a field with more than {PARAMETERS_MAX} parameters")));
+    }
     let message = MessageParser::default().parse(bytes).filter(|message| !message.headers().is_empty());
     message.ok_or_else(|| ParseError::corrupt("mail", "there are no header lines at its start"))
+}
+
+/// Whether a field that has parameters has too many of them. One pass; `lower` is the mail in small letters.
+fn has_endless_parameters(lower: &[u8]) -> bool {
+    let mut count = None;
+    for line in lower.split(|byte| *byte == b'\n') {
+        if !matches!(line.first(), Some(b' ' | b'\t')) {
+            let has_parameters = line.starts_with(b"content-type") || line.starts_with(b"content-disposition");
+            count = has_parameters.then_some(0);
+        }
+        if let Some(count) = &mut count {
+            *count += memchr::memchr_iter(b';', line).count();
+            if *count > PARAMETERS_MAX {
+                return true;
+            }
+        }
+    }
+    false
 }
 
 fn title(message: &Message<'_>) -> Option<String> {
@@ -288,5 +312,16 @@ mod tests {
             "--b\r\nContent-Type: text/x\r\n\r\nx\r\n".repeat(20_000)
         );
         assert!(parse(parts.as_bytes(), &Limits::default(), &mut Vec::new()).is_err());
+        for field in ["Content-Type: text/plain", "CONTENT-DISPOSITION : attachment"] {
+            for join in ["; ", ";\r\n "] {
+                let with = |count: usize| {
+                    let pieces: String = (0..count).map(|piece| format!("{join}filename*{piece}=b")).collect();
+                    let source = format!("From: a@site.example\r\n{field}{pieces}\r\n\r\nwords");
+                    parse(source.as_bytes(), &Limits::default(), &mut Vec::new())
+                };
+                assert!(matches!(with(20_000), Err(ParseError::Corrupt { format: "mail", .. })), "{field}");
+                assert!(with(100).is_ok(), "{field}");
+            }
+        }
     }
 }

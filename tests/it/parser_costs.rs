@@ -177,24 +177,27 @@ fn rows(n: usize) -> usize {
     (2 * n).isqrt()
 }
 
+/// Endings of text and of programs.
+const PLAIN: &[&str] = &[".txt", ".rs", ".c", ".py", ".xml", ".sh", ".toml", ".yaml"];
+
 /// What a bad input is made of so many of.
 type Bad = fn(usize) -> Vec<u8>;
 
 /// Name, how many at first, and the input.
 const BAD: &[(&str, usize, Bad)] = &[
     ("nested.html", 20_000, |n| format!("{}x{}", "<div>".repeat(n), "</div>".repeat(n)).into_bytes()),
-    ("cells.html", 10_000, |n| "<table><tr><td><ul><li><b><svg>".repeat(n).into_bytes()),
+    ("cells.html", 5_000, |n| "<table><tr><td><ul><li><b><svg>".repeat(n).into_bytes()),
     ("blank.html", 20_000, |n| format!("<pre>{}x", " <b>".repeat(n)).into_bytes()),
     ("paragraphs.html", 20_000, |n| format!("<pre>{}{}x", " ".repeat(n), "<p>".repeat(n)).into_bytes()),
     ("ends.html", 20_000, |n| format!("<pre>{}{}x", "\n".repeat(n), "<td></table> ".repeat(n / 2)).into_bytes()),
-    ("title.html", 20_000, |n| format!("<title>{}", "a&amp;".repeat(n)).into_bytes()),
-    ("headings.html", 10_000, |n| "<h1>a</h1><h6>b</h6>c".repeat(n).into_bytes()),
+    ("title.html", 10_000, |n| format!("<title>{}", "a&amp;".repeat(n)).into_bytes()),
+    ("headings.html", 2_500, |n| "<h1>a</h1><h6>b</h6>c".repeat(n).into_bytes()),
     ("comments.html", 20_000, |n| "<!-<!--".repeat(n).into_bytes()),
     ("tags.html", 20_000, |n| "<a ".repeat(n).into_bytes()),
     ("quote.html", 20_000, |n| format!("<p title=\"{}", "<b>".repeat(n)).into_bytes()),
     ("values.html", 4_000, |n| format!("<p title='{}'>x", "a&lt;".repeat(n)).into_bytes()),
-    ("script.html", 20_000, |n| format!("<script>{}", "<!--<script></scrip".repeat(n)).into_bytes()),
-    ("data.html", 20_000, |n| "<svg><![CDATA[<![CDATA[]]".repeat(n).into_bytes()),
+    ("script.html", 10_000, |n| format!("<script>{}", "<!--<script></scrip".repeat(n)).into_bytes()),
+    ("data.html", 10_000, |n| "<svg><![CDATA[<![CDATA[]]".repeat(n).into_bytes()),
     ("columns.html", 20_000, |n| {
         let row = format!("<tr>{}", "<td>c".repeat(n.isqrt()));
         format!("<table>{}", row.repeat(n.isqrt())).into_bytes()
@@ -202,18 +205,18 @@ const BAD: &[(&str, usize, Bad)] = &[
     ("raised.html", 10_000, |n| format!("{}x", "<sup>a<sub>".repeat(n)).into_bytes()),
     ("formula.html", 10_000, |n| format!("<math>{}x", "<msup><mrow><mfrac>".repeat(n)).into_bytes()),
     ("ruby.html", 10_000, |n| "<ruby>a<rp>(<rt>b".repeat(n).into_bytes()),
-    ("lists.html", 10_000, |n| "<ol start=9><li value=3>a<dl><dt>b".repeat(n).into_bytes()),
-    ("navigation.html", 10_000, |n| "<nav><footer><div class=cookie-banner>a".repeat(n).into_bytes()),
+    ("lists.html", 2_500, |n| "<ol start=9><li value=3>a<dl><dt>b".repeat(n).into_bytes()),
+    ("navigation.html", 2_500, |n| "<nav><footer><div class=cookie-banner>a".repeat(n).into_bytes()),
     ("forms.html", 10_000, |n| "<select><option>a<textarea>b<button>".repeat(n).into_bytes()),
     ("meta.html", 5_000, |n| {
         (0..n).map(|name| format!("<meta name=k{name} content=v>")).collect::<String>().into_bytes()
     }),
-    ("links.html", 10_000, |n| "<a href=#a>¶</a><a href=b>c".repeat(n).into_bytes()),
+    ("links.html", 5_000, |n| "<a href=#a>¶</a><a href=b>c".repeat(n).into_bytes()),
     ("escapes.html", 20_000, |n| [&b"<meta charset=iso-2022-jp>"[..], &b"\x1b$B\x1b(B".repeat(n)].concat()),
     ("words.svg", 20_000, |n| format!("<svg>{}x", "<text><tspan>".repeat(n)).into_bytes()),
     ("titles.svg", 20_000, |n| format!("<svg>{}", "<title>a".repeat(n)).into_bytes()),
     ("styles.svg", 20_000, |n| format!("<svg><text>x</text>{}", "<style><!--</styl".repeat(n)).into_bytes()),
-    ("entities.svg", 20_000, |n| format!("<svg><text>{}", "&amp;&#x41;".repeat(n)).into_bytes()),
+    ("entities.svg", 10_000, |n| format!("<svg><text>{}", "&amp;&#x41;".repeat(n)).into_bytes()),
     ("open.svg", 20_000, |n| format!("<svg><text>x{}", "<![CDATA[<text".repeat(n)).into_bytes()),
     ("flow.md", 15_000, |n| format!("---\n{}\n---\nbody", "[".repeat(n)).into_bytes()),
     ("maps.md", 15_000, |n| format!("---\n{}\n---\nbody", "{a: ".repeat(n / 4)).into_bytes()),
@@ -227,23 +230,23 @@ const BAD: &[(&str, usize, Bad)] = &[
         format!("---\n{keys}---\nbody").into_bytes()
     }),
     ("quotes.md", 20_000, |n| ">".repeat(n).into_bytes()),
-    ("emphasis.md", 20_000, |n| "*a **b _c ".repeat(n).into_bytes()),
+    ("emphasis.md", 10_000, |n| "*a **b _c ".repeat(n).into_bytes()),
     ("brackets.md", 20_000, |n| "[".repeat(n).into_bytes()),
     ("links.md", 20_000, |n| "[a](b".repeat(n).into_bytes()),
     ("ticks.md", 20_000, |n| (0..rows(n)).map(|run| format!("{} ", "`".repeat(run))).collect::<String>().into_bytes()),
     ("items.md", 20_000, |n| "- ".repeat(n).into_bytes()),
-    ("headings.md", 10_000, |n| "# a\n###### b\n".repeat(n).into_bytes()),
+    ("headings.md", 5_000, |n| "# a\n###### b\n".repeat(n).into_bytes()),
     ("table.md", 20_000, |n| format!("|a|b|\n|-|-|\n{}", "|c|d|\n".repeat(n)).into_bytes()),
-    ("fences.md", 20_000, |n| "```\n~~~\n".repeat(n).into_bytes()),
+    ("fences.md", 10_000, |n| "```\n~~~\n".repeat(n).into_bytes()),
     ("tags.md", 20_000, |n| "<Tabs>\n<Tab\n".repeat(n).into_bytes()),
-    ("comments.md", 20_000, |n| "<!-- <?\n<![CDATA[ ".repeat(n).into_bytes()),
+    ("comments.md", 10_000, |n| "<!-- <?\n<![CDATA[ ".repeat(n).into_bytes()),
     ("html.md", 20_000, |n| "<a href=\"".repeat(n).into_bytes()),
-    ("escapes.md", 20_000, |n| "\\[![a](<b\\".repeat(n).into_bytes()),
-    ("references.md", 10_000, |n| {
+    ("escapes.md", 10_000, |n| "\\[![a](<b\\".repeat(n).into_bytes()),
+    ("references.md", 5_000, |n| {
         (0..n).map(|label| format!("[r{label}]: a\n[r{label}][x]\n")).collect::<String>().into_bytes()
     }),
-    ("label.md", 500, |n| format!("[{0}]: b\n{1}", "a".repeat(n), "[a]".repeat(n)).into_bytes()),
-    ("footnotes.md", 10_000, |n| "[^a]: b\n\n    c[^a]\n\n".repeat(n).into_bytes()),
+    ("label.md", 2_000, |n| format!("[{0}]: b\n{1}", "a".repeat(n), "[a]".repeat(n)).into_bytes()),
+    ("footnotes.md", 5_000, |n| "[^a]: b\n\n    c[^a]\n\n".repeat(n).into_bytes()),
     ("nested.md", 20_000, |n| "* > 1. ".repeat(n).into_bytes()),
     ("indented.md", 20_000, |n| {
         (0..rows(n)).map(|depth| format!("{}- a\n", "  ".repeat(depth))).collect::<String>().into_bytes()
@@ -252,10 +255,10 @@ const BAD: &[(&str, usize, Bad)] = &[
         let width = n.isqrt();
         format!("{0}|\n{1}|\n{2}", "|a".repeat(width), "|-".repeat(width), "|\n".repeat(n)).into_bytes()
     }),
-    ("directives.md", 20_000, |n| ":::note\n".repeat(n).into_bytes()),
-    ("underlines.md", 20_000, |n| "a\n===\nb\n---\n".repeat(n).into_bytes()),
-    ("pictures.md", 20_000, |n| "![](data:image/png;base64,AAAA".repeat(n).into_bytes()),
-    ("strike.md", 20_000, |n| "~~a ~b *_".repeat(n).into_bytes()),
+    ("directives.md", 10_000, |n| ":::note\n".repeat(n).into_bytes()),
+    ("underlines.md", 5_000, |n| "a\n===\nb\n---\n".repeat(n).into_bytes()),
+    ("pictures.md", 5_000, |n| "![](data:image/png;base64,AAAA".repeat(n).into_bytes()),
+    ("strike.md", 10_000, |n| "~~a ~b *_".repeat(n).into_bytes()),
     ("tables.toml.md", 2_000, |n| format!("+++\n{}+++\nbody", "[[a]]\n".repeat(n)).into_bytes()),
     ("keys.toml.md", 1_000, |n| {
         let keys: String = (0..n).map(|key| format!("a.k{key} = 1\n")).collect();
@@ -274,54 +277,54 @@ const BAD: &[(&str, usize, Bad)] = &[
     ("marks.txt", 40_000, |n| format!("e{}", "\u{301}".repeat(n)).into_bytes()),
     ("one-word.txt", 120_000, |n| "a".repeat(n).into_bytes()),
     ("ideographs.txt", 40_000, |n| "边".repeat(n).into_bytes()),
-    ("lines.txt", 40_000, |n| "a\n\n".repeat(n).into_bytes()),
-    ("colons.txt", 40_000, |n| "a:\n\n".repeat(n).into_bytes()),
+    ("lines.txt", 20_000, |n| "a\n\n".repeat(n).into_bytes()),
+    ("colons.txt", 20_000, |n| "a:\n\n".repeat(n).into_bytes()),
     ("sentences.txt", 40_000, |n| "a. ".repeat(n).into_bytes()),
     ("returns.txt", 40_000, |n| "a\r\r".repeat(n).into_bytes()),
     ("spaces.txt", 40_000, |n| format!("a{}b", " ".repeat(n)).repeat(2).into_bytes()),
     ("addresses.txt", 20_000, |n| "data:a/b,".repeat(n).into_bytes()),
     ("digits.txt", 1_000, |n| format!("{}\n", "aB3".repeat(21)).repeat(n).into_bytes()),
     ("joined.txt", 20_000, |n| "👩\u{200d}".repeat(n).into_bytes()),
-    ("letters.txt", 40_000, |n| b"a caf\xe9 ".repeat(n)),
-    ("broken.txt", 2_000, |n| [&"ä".repeat(110).into_bytes()[..], b"\xff "].concat().repeat(n)),
+    ("letters.txt", 20_000, |n| b"a caf\xe9 ".repeat(n)),
+    ("broken.txt", 1_000, |n| [&"ä".repeat(110).into_bytes()[..], b"\xff "].concat().repeat(n)),
     ("halves.txt", 40_000, |n| [&b"\xff\xfea\0"[..], &b"\0\xd8a\0".repeat(n)].concat()),
     ("wide.txt", 20_000, |n| [&b"\xff\xfe\0\0"[..], &b"a\0\0\0\0\0\x11\0".repeat(n)].concat()),
     ("declared.xml", 20_000, |n| {
         [&b"<?xml version='1.0' encoding='gb18030'?>"[..], &b"\x81\x30\x81a".repeat(n)].concat()
     }),
-    ("open.rs", 20_000, |n| "fn a() {\n".repeat(n).into_bytes()),
+    ("open.rs", 10_000, |n| "fn a() {\n".repeat(n).into_bytes()),
     ("comments.rs", 20_000, |n| "/* \" ' // \n".repeat(n).into_bytes()),
     ("attributes.rs", 20_000, |n| "#[a]\n/// b\n".repeat(n).into_bytes()),
     ("one-line.rs", 20_000, |n| "fn a(){}".repeat(n).into_bytes()),
     ("close.c", 20_000, |n| "}\n{\n".repeat(n).into_bytes()),
-    ("texts.py", 20_000, |n| "\"\"\"'''\n@a\n".repeat(n).into_bytes()),
+    ("texts.py", 10_000, |n| "\"\"\"'''\n@a\n".repeat(n).into_bytes()),
     ("deep.xml", 20_000, |n| "<a>\n".repeat(n).into_bytes()),
-    ("inputs.sh", 20_000, |n| "cat <<A\nf() {\n".repeat(n).into_bytes()),
-    ("sections.toml", 20_000, |n| "[a]\nb = \"\"\"\n".repeat(n).into_bytes()),
+    ("inputs.sh", 10_000, |n| "cat <<A\nf() {\n".repeat(n).into_bytes()),
+    ("sections.toml", 10_000, |n| "[a]\nb = \"\"\"\n".repeat(n).into_bytes()),
     ("indents.yaml", 20_000, |n| {
         (0..rows(n)).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect::<String>().into_bytes()
     }),
     ("deep.py", 40_000, |n| {
         (0..rows(n)).map(|depth| format!("{}class A:\n", " ".repeat(depth))).collect::<String>().into_bytes()
     }),
-    ("keys.yaml", 20_000, |n| "a:\n".repeat(n).into_bytes()),
-    ("rows.csv", 1_500, |n| format!("text\n{}", "abc\n".repeat(n)).into_bytes()),
-    ("columns.csv", 10_000, |n| format!("{}\n{}", "a,".repeat(n), "b,".repeat(n)).into_bytes()),
+    ("keys.yaml", 10_000, |n| "a:\n".repeat(n).into_bytes()),
+    ("rows.csv", 750, |n| format!("text\n{}", "abc\n".repeat(n)).into_bytes()),
+    ("columns.csv", 5_000, |n| format!("{}\n{}", "a,".repeat(n), "b,".repeat(n)).into_bytes()),
     ("quoted.csv", 20_000, |n| format!("a\n\"{}", "\"\",\n".repeat(n)).into_bytes()),
     ("open.csv", 2_000, |n| format!("a,b\n{}", "\"c,d\n".repeat(n)).into_bytes()),
-    ("square.csv", 20_000, |n| {
+    ("square.csv", 5_000, |n| {
         let row = ["c"].repeat(n.isqrt()).join(",");
         format!("{row}\n").repeat(n.isqrt()).into_bytes()
     }),
     ("name.csv", 1_000, |n| format!("{},x\n{}", "n".repeat(n), "1,a\n".repeat(n)).into_bytes()),
-    ("names.csv", 2_000, |n| format!("{}\n{}", ["n"].repeat(n).join(","), "1,a\n".repeat(n)).into_bytes()),
+    ("names.csv", 500, |n| format!("{}\n{}", ["n"].repeat(n).join(","), "1,a\n".repeat(n)).into_bytes()),
     ("blank.csv", 40_000, |n| format!("a,b\n{}c,d\n", "\n".repeat(n)).into_bytes()),
-    ("ids.csv", 1_500, |n| {
+    ("ids.csv", 750, |n| {
         let rows: String = (0..n).map(|row| format!("{row},abc\n")).collect();
         format!("id,text\n{rows}").into_bytes()
     }),
     ("cells.tsv", 40_000, |n| format!("a\tb\n{}c", "\t".repeat(n)).into_bytes()),
-    ("arrays.json", 2_000, |n| {
+    ("arrays.json", 1_000, |n| {
         format!("[{}1]", format!("{}{},", "[".repeat(60), "]".repeat(60)).repeat(n)).into_bytes()
     }),
     ("deep.json", 20_000, |n| "[".repeat(n).into_bytes()),
@@ -331,13 +334,13 @@ const BAD: &[(&str, usize, Bad)] = &[
         format!("{}{leaves}{}", "{\"key\":".repeat(40), "}".repeat(40)).into_bytes()
     }),
     ("comments.json", 20_000, |n| format!("[1,{}2]", "/*a*/ // b\n".repeat(n)).into_bytes()),
-    ("open.json", 20_000, |n| format!("[1,{}", "/* ".repeat(n)).into_bytes()),
-    ("commas.json", 20_000, |n| format!("[{}1]", "[1,],NaN,".repeat(n)).into_bytes()),
+    ("open.json", 60_000, |n| format!("[1,{}", "/* ".repeat(n)).into_bytes()),
+    ("commas.json", 10_000, |n| format!("[{}1]", "[1,],NaN,".repeat(n)).into_bytes()),
     ("escapes.json", 20_000, |n| format!("[\"{}\"]", "\\u00e9\\\"".repeat(n)).into_bytes()),
     ("quote.json", 20_000, |n| format!("{{\"a\":\"{}", "b\\\\".repeat(n)).into_bytes()),
-    ("digits.json", 20_000, |n| format!("[1,{}]", "9".repeat(n)).into_bytes()),
+    ("digits.json", 60_000, |n| format!("[1,{}]", "9".repeat(n)).into_bytes()),
     ("same.json", 10_000, |n| format!("{{{}\"a\":1}}", "\"a\":1,".repeat(n)).into_bytes()),
-    ("objects.json", 1_500, |n| format!("[{}{{}}]", "{\"a\":{\"b\":null}},".repeat(n)).into_bytes()),
+    ("objects.json", 750, |n| format!("[{}{{}}]", "{\"a\":{\"b\":null}},".repeat(n)).into_bytes()),
     ("export.json", 1_500, |n| {
         let feature = "{\"type\":\"Feature\",\"properties\":{\"name\":\"a\"}}";
         format!("{{\"features\":[{}]}}", [feature].repeat(n).join(",")).into_bytes()
@@ -347,9 +350,9 @@ const BAD: &[(&str, usize, Bad)] = &[
         let keys: Vec<String> = (0..n).map(|key| format!("\"k{key}\":1")).collect();
         format!("{{{}}}", keys.join(",")).into_bytes()
     }),
-    ("records.jsonl", 1_500, |n| "{\"a\":1}\n".repeat(n).into_bytes()),
-    ("record.jsonl", 20_000, |n| format!("{{\"a\":[{}1]}}\n", "{\"b\":2},".repeat(n)).into_bytes()),
-    ("odd.jsonl", 1_500, |n| "{\"a\":NaN, /* b */}\n".repeat(n).into_bytes()),
+    ("records.jsonl", 750, |n| "{\"a\":1}\n".repeat(n).into_bytes()),
+    ("record.jsonl", 10_000, |n| format!("{{\"a\":[{}1]}}\n", "{\"b\":2},".repeat(n)).into_bytes()),
+    ("odd.jsonl", 750, |n| "{\"a\":NaN, /* b */}\n".repeat(n).into_bytes()),
     ("cells.ipynb", 3_000, |n| notebook(&["{\"cell_type\":\"code\",\"source\":[\"a\"]}"].repeat(n).join(","))),
     ("outputs.ipynb", 3_000, |n| printed(&["{\"output_type\":\"stream\",\"text\":[\"a\"]}"].repeat(n).join(","))),
     ("pages.ipynb", 500, |n| {
@@ -362,26 +365,26 @@ const BAD: &[(&str, usize, Bad)] = &[
     }),
     ("ticks.ipynb", 20_000, |n| notebook(&format!("{{\"cell_type\":\"code\",\"source\":\"{}\"}}", "`".repeat(n)))),
     ("lines.ipynb", 20_000, |n| notebook(&format!("{{\"source\":[{}\"b\"]}}", "\"a\\n\",".repeat(n)))),
-    ("fields.eml", 5_000, |n| mail(&"X-A: b\r\n".repeat(n), "x")),
+    ("fields.eml", 20_000, |n| mail(&"X-A: b\r\n".repeat(n), "x")),
     ("people.eml", 10_000, |n| mail(&format!("To: {}\r\n", "a <b@c.example>, ".repeat(n)), "x")),
-    ("groups.eml", 10_000, |n| mail(&format!("To: {}\r\n", "a: b, (c ".repeat(n)), "x")),
-    ("remarks.eml", 20_000, |n| mail(&format!("To: {}\r\n", "(".repeat(n)), "x")),
-    ("words.eml", 10_000, |n| mail(&format!("Subject: {}\r\n", "=?utf-8?q?a=C3=B6?= ".repeat(n)), "x")),
+    ("groups.eml", 40_000, |n| mail(&format!("To: {}\r\n", "a: b, (c ".repeat(n)), "x")),
+    ("remarks.eml", 100_000, |n| mail(&format!("To: {}\r\n", "(".repeat(n)), "x")),
+    ("words.eml", 30_000, |n| mail(&format!("Subject: {}\r\n", "=?utf-8?q?a=C3=B6?= ".repeat(n)), "x")),
     ("open-words.eml", 10_000, |n| mail(&format!("Subject: {}\r\n", "=?utf-8?q?a".repeat(n)), "x")),
     ("folded.eml", 20_000, |n| mail(&format!("Subject: a\r\n{}", " b\r\n".repeat(n)), "x")),
-    ("references.eml", 10_000, |n| mail(&format!("References: {}\r\n", "<a@b> ".repeat(n)), "x")),
-    ("received.eml", 1_000, |n| {
+    ("references.eml", 40_000, |n| mail(&format!("References: {}\r\n", "<a@b> ".repeat(n)), "x")),
+    ("received.eml", 4_000, |n| {
         let hop = "Received: from a (b [1.2.3.4]) by c with d id e for <f@g>; Mon, 4 May 2026 10:11:12 +0200\r\n";
         mail(&hop.repeat(n), "x")
     }),
-    ("parameters.eml", 5_000, |n| {
+    ("parameters.eml", 20_000, |n| {
         let parameters: String = (0..n).map(|part| format!("; name*{part}*=a%20b")).collect();
         mail(&format!("Content-Type: text/plain{parameters}\r\n"), "x")
     }),
-    ("parts.eml", 2_000, |n| parts("multipart/mixed", "", n)),
+    ("parts.eml", 20_000, |n| parts("multipart/mixed", "", n)),
     ("typed.eml", 2_000, |n| parts("multipart/mixed", "Content-Type: text/plain\r\n", n)),
     ("shown.eml", 2_000, |n| parts("multipart/alternative", "Content-Type: text/html\r\n", n)),
-    ("unclosed.eml", 2_000, |n| {
+    ("unclosed.eml", 40_000, |n| {
         let open = |part: usize| format!("Content-Type: multipart/mixed; boundary=b{part}\r\n\r\n--b{part}\r\n");
         mail(&(0..30).map(open).collect::<String>(), &"\r\n--c\r\n".repeat(n))
     }),
@@ -404,10 +407,10 @@ const BAD: &[(&str, usize, Bad)] = &[
     ("shows.pdf", 20_000, |n| page(format!("BT /F 9 Tf {} ET", "1 0 Td (a) Tj ".repeat(n)).as_bytes(), "", vec![])),
     ("drawn.pdf", 5_000, |n| page("/X Do ".repeat(n).as_bytes(), "/XObject<</X 6 0 R>>", vec![form("q Q")])),
     ("objects.pdf", 5_000, |n| page(b"", "", vec![b"<</A[1 2 3]>>".to_vec(); n])),
-    ("texts.pdf", 20_000, |n| page("(".repeat(n).as_bytes(), "", vec![])),
-    ("dictionaries.pdf", 20_000, |n| page(b"", &"/A<<".repeat(n), vec![])),
+    ("texts.pdf", 100_000, |n| page("(".repeat(n).as_bytes(), "", vec![])),
+    ("dictionaries.pdf", 40_000, |n| page(b"", &"/A<<".repeat(n), vec![])),
     ("remarks.pdf", 20_000, |n| [&b"%PDF-1.5\n"[..], &b"1 0 obj %\n".repeat(n)].concat()),
-    ("numbers.pdf", 20_000, |n| page("9".repeat(n).as_bytes(), "", vec![])),
+    ("numbers.pdf", 100_000, |n| page("9".repeat(n).as_bytes(), "", vec![])),
     ("names.pdf", 5_000, |n| page(b"/N0 Do", &format!("/XObject<<{}>>", names(n, "6 0 R")), vec![form("q Q")])),
     ("fonts.pdf", 1_000, |n| {
         let content: String = (0..n).map(|font| format!("BT /N{font} 9 Tf (a) Tj ET ")).collect();
@@ -415,7 +418,7 @@ const BAD: &[(&str, usize, Bad)] = &[
         one_page("", &resources, content.as_bytes(), "<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>")
     }),
     ("pictures.pdf", 5_000, |n| page("BI /W 1 /H 1 ID x EI ".repeat(n).as_bytes(), "", vec![])),
-    ("open-picture.pdf", 20_000, |n| page(format!("BI ID {}", "EI".repeat(n)).as_bytes(), "", vec![])),
+    ("open-picture.pdf", 100_000, |n| page(format!("BI ID {}", "EI".repeat(n)).as_bytes(), "", vec![])),
     ("clips.pdf", 10_000, |n| page("0 0 9 9 re W n 1 0 0 1 0 0 cm ".repeat(n).as_bytes(), "", vec![])),
     ("marked.pdf", 10_000, |n| page("/Span <</ActualText (a)>> BDC ".repeat(n).as_bytes(), "", vec![])),
     ("lines.pdf", 3_000, |n| {
@@ -444,16 +447,16 @@ const BAD: &[(&str, usize, Bad)] = &[
         objects.push(b"<</Type/Page/Resources<<>>>>".to_vec());
         pdf(&objects)
     }),
-    ("contents.pdf", 2_000, |n| one_page(&format!("/Contents[{}]", "4 0 R ".repeat(n)), "<<>>", b"q Q", "null")),
+    ("contents.pdf", 5_000, |n| one_page(&format!("/Contents[{}]", "4 0 R ".repeat(n)), "<<>>", b"q Q", "null")),
     ("fields.pdf", 2_000, |n| {
         let fields = "<</Subtype/Widget/FT/Tx/V(a)/Rect[0 0 9 9]>>".repeat(n);
         one_page(&format!("/Annots[{fields}]"), "<<>>", b"q Q", "null")
     }),
-    ("map.pdf", 5_000, |n| {
+    ("map.pdf", 10_000, |n| {
         lettered(n, &(0..n).map(|code| format!("<{code:04x}> <{code:04x}> <0041>\n")).collect::<String>())
     }),
     ("overlaps.pdf", 5_000, |n| lettered(n, &"<0000> <ffff> <0041>\n".repeat(n))),
-    ("tables.pdf", 1_000, |n| {
+    ("tables.pdf", 2_000, |n| {
         // Each table says that it goes on at the one before.
         let mut file = page(b"", "", vec![]);
         let mut last = file.windows(5).rposition(|window| window == b"xref\n").unwrap_or(0);
@@ -477,13 +480,13 @@ const BAD: &[(&str, usize, Bad)] = &[
     }),
 ];
 
-#[test]
-fn what_reading_costs_follows_the_size() {
+/// Reads the inputs whose names end so, small and large.
+fn follows_the_size(endings: &[&str]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut wrong = Vec::new();
     runtime.block_on(async {
         let extraction = extraction();
-        for (name, count, make) in BAD {
+        for (name, count, make) in BAD.iter().filter(|(name, ..)| endings.iter().any(|ending| name.ends_with(ending))) {
             let (small, large) = (make(*count), make(LARGER * count));
             let first = cost(&extraction, name, &small).await;
             let (time, memory) = (first.cpu_us.max(NO_TIME_US), first.memory_bytes.max(NO_MEMORY));
@@ -507,6 +510,36 @@ fn what_reading_costs_follows_the_size() {
         }
     });
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_pages_and_drawings_cost_follows_their_size() {
+    follows_the_size(&[".html", ".svg"]);
+}
+
+#[test]
+fn what_markdown_and_its_front_matter_cost_follows_their_size() {
+    follows_the_size(&[".md"]);
+}
+
+#[test]
+fn what_text_and_programs_cost_follows_their_size() {
+    follows_the_size(PLAIN);
+}
+
+#[test]
+fn what_records_cost_follows_their_size() {
+    follows_the_size(&[".csv", ".tsv", ".json", ".jsonl"]);
+}
+
+#[test]
+fn what_notebooks_and_mails_cost_follows_their_size() {
+    follows_the_size(&[".ipynb", ".eml", ".mhtml"]);
+}
+
+#[test]
+fn what_pdfs_cost_follows_their_size() {
+    follows_the_size(&[".pdf"]);
 }
 
 /// Small files that ask for much: what they may take does not follow from what they say.
