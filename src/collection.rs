@@ -623,7 +623,7 @@ impl Library {
     ) -> Result<(Vec<Operation>, Addition, Held), WriteError> {
         let info = self.existing(collection)?;
         let lengths: Vec<usize> = inputs.iter().map(DocumentInput::length).collect();
-        let admission = self.admit(&lengths).await?;
+        let mut admission = self.admit(&lengths).await?;
         let mut addition = Addition { collection: collection.to_owned(), documents: Vec::with_capacity(inputs.len()) };
         let mut operations = Vec::with_capacity(inputs.len());
         // Side by side, and in the order that they came in.
@@ -633,9 +633,12 @@ impl Library {
             (id, expected, self.prepare(info, input, most).await)
         });
         let mut preparing = futures_util::stream::iter(preparing).buffered(admission.width);
+        let mut kept = 0_u64;
         while let Some((id, expected, prepared)) = preparing.next().await {
             addition.documents.push(match prepared {
                 Ok(document) => {
+                    kept = kept.saturating_add(memory::kept_bytes(&document));
+                    admission.keep(kept).await?;
                     let added = Ok(Added { id: document.id.clone(), passages: document.chunks.len(), expected });
                     operations.push(Operation::PutDocument(Box::new(document)));
                     added
@@ -644,7 +647,6 @@ impl Library {
             });
         }
         drop(preparing);
-        let kept = operations.iter().map(kept_bytes).sum();
         Ok((operations, addition, admission.write(kept).await?))
     }
 
@@ -669,7 +671,7 @@ impl Library {
 
     /// Has a source read, and embeds what comes while the rest is still being read. Returns its documents and what was odd.
     ///
-    /// * `admission`: what is asked for more room for the documents; `None` where they are known to fit.
+    /// * `admission`: what is asked for more room for the documents; `None` where the caller asks.
     async fn read(
         &self,
         info: &Arc<CollectionInfo>,
@@ -707,11 +709,11 @@ impl Library {
         self: &Arc<Self>,
         collection: &str,
         source: &str,
-        bytes: Vec<u8>,
+        bytes: impl AsRef<[u8]> + Into<Vec<u8>>,
         metadata: Map<String, Value>,
     ) -> Result<SourceOutcome, WriteError> {
         let info = self.existing(collection)?;
-        let digest = input::source_digest(source, &bytes, &metadata, &info, &self.config);
+        let digest = input::source_digest(source, bytes.as_ref(), &metadata, &info, &self.config);
         let known = self.reader.list_source(info.id, source, None, usize::MAX)?;
         if !known.is_empty() && known.iter().all(|(_, entry)| entry.source_digest == Some(digest)) {
             // It was in between something that could not be read.
@@ -722,8 +724,8 @@ impl Library {
         if let Some(views) = views {
             self.upkeep.let_graph_follow(&views).await;
         }
-        let mut admission = self.admit(&[bytes.len()]).await?;
-        let request = input::source_request(source, bytes, &self.config);
+        let mut admission = self.admit(&[bytes.as_ref().len()]).await?;
+        let request = input::source_request(source, bytes.into(), &self.config);
         let request = Request { memory_bytes_max: admission.parser_bytes_max, ..request };
         let origin = Origin::Source { name: source.to_owned(), digest, metadata };
         let read = self.read(&info, request, origin, Some(&mut admission)).await;

@@ -55,11 +55,11 @@ pub(super) struct Received {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BodyError {
     #[error(
-        "the request is larger than {} (server.request_bytes_max, and a twelfth of the node's memory); send less at a time",
+        "the request is larger than {} (server.request_bytes_max, or what its memory allows); send less at a time",
         ByteSize(*.0 as u64)
     )]
     TooLarge(usize),
-    #[error("the node is receiving as much as it can hold (server.bodies_bytes_max is {}); try again in a second", ByteSize(*.0 as u64))]
+    #[error("the node is receiving as much as it can hold ({}, by server.bodies_bytes_max or its memory); try again in a second", ByteSize(*.0 as u64))]
     NoRoom(usize),
     #[error(
         "the request's body did not arrive within {} s, or came more slowly than {} a second (server.body_timeout, server.body_rate_min)",

@@ -49,7 +49,7 @@ pub(super) async fn sync(
     };
     let result = async {
         shared.library.ensure_collection(&collection).await?;
-        shared.library.sync_source(&collection, &source, body.to_vec(), metadata).await
+        shared.library.sync_source(&collection, &source, body, metadata).await
     };
     match result.await {
         Ok(outcome) => json_response(StatusCode::OK, outcome_json(&source, &outcome).to_string()),

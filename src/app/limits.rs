@@ -17,7 +17,7 @@ const SPARE_MIN: u64 = 64;
 /// What a connection may take before anybody is known by it: the head of a request, and buffers of TLS.
 const CONNECTION_BYTES: u64 = 64 << 10;
 /// The part of the node's memory that connections may take that way, and the part for the bodies of requests.
-const CONNECTIONS_PART: u64 = 8;
+const CONNECTIONS_PART: u64 = 16;
 const BODIES_PART: u64 = 12;
 /// A body may be as large as this on any node.
 const BODY_LEAST: u64 = 8 << 20;
@@ -34,10 +34,8 @@ pub(super) fn raise_open_files() {
 pub(super) fn of_listeners(config: &Config) -> (Limits, Limits) {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let spare = spare(descriptors);
-    let by_memory = memory::budget(config) / CONNECTIONS_PART / CONNECTION_BYTES;
-    let by_memory = usize::try_from(by_memory).unwrap_or(usize::MAX).max(16);
     let limits = Limits {
-        connections_max: config.server.connections_max.min(by_memory),
+        connections_max: connections(config),
         descriptors_max: descriptors - spare,
         head_timeout: config.server.head_timeout,
         handshake_timeout: config.server.handshake_timeout,
@@ -45,9 +43,25 @@ pub(super) fn of_listeners(config: &Config) -> (Limits, Limits) {
     (limits, Limits { descriptors_max: descriptors - spare / 2, ..limits })
 }
 
-/// Bytes of all bodies that are being received and answered.
+fn connections(config: &Config) -> usize {
+    let by_memory = memory::budget(config) / CONNECTIONS_PART / CONNECTION_BYTES;
+    let by_memory = usize::try_from(by_memory).unwrap_or(usize::MAX).max(16);
+    config.server.connections_max.min(by_memory)
+}
+
+/// What connections may take before anybody is known by them, in bytes.
+pub(super) fn connections_bytes(config: &Config) -> u64 {
+    connections(config) as u64 * CONNECTION_BYTES
+}
+
+/// Bytes of all bodies that are being received and answered. One of the largest size fits always.
 pub(super) fn bodies_together(config: &Config) -> u64 {
-    config.server.bodies_bytes_max.0.min(bodies_part(config))
+    config.server.bodies_bytes_max.0.min(bodies_part(config)).max(body(config))
+}
+
+/// Bytes of one body.
+fn body(config: &Config) -> u64 {
+    config.server.request_bytes_max.0.min(bodies_part(config))
 }
 
 fn bodies_part(config: &Config) -> u64 {
@@ -57,7 +71,7 @@ fn bodies_part(config: &Config) -> u64 {
 /// How bodies of requests are received.
 pub(super) fn of_bodies(config: &Config) -> BodyLimits {
     BodyLimits {
-        bytes_max: usize::try_from(config.server.request_bytes_max.0.min(bodies_part(config))).unwrap_or(usize::MAX),
+        bytes_max: usize::try_from(body(config)).unwrap_or(usize::MAX),
         together_max: usize::try_from(bodies_together(config)).unwrap_or(usize::MAX),
         room_timeout: ROOM_TIMEOUT,
         timeout: config.server.body_timeout,

@@ -20,9 +20,9 @@ use crate::mcp::NodeTools;
 use crate::task::{self, Room};
 use crate::telemetry::Metrics;
 
-/// What a node takes besides everything that is planned: the program, threads, connections, parsers that wait for work, and what the
-/// allocator keeps.
-const PROGRAM_BYTES: u64 = 40 << 20;
+/// What a node takes besides everything that is planned: the program, threads, parsers that wait for work, and what the allocator
+/// keeps.
+const PROGRAM_BYTES: u64 = 24 << 20;
 /// What is on its way to the writer of an index.
 const PIPELINE_BYTES: u64 = 16 << 20;
 
@@ -43,7 +43,8 @@ pub(super) fn of_collections(config: &Config) -> collection::Memory {
 
 /// What a node takes besides indexes, caches and work.
 fn own_bytes(config: &Config, memory: &collection::Memory) -> u64 {
-    PROGRAM_BYTES + PIPELINE_BYTES + memory.standing_bytes() + limits::bodies_together(config)
+    let doors = limits::connections_bytes(config) + limits::bodies_together(config);
+    PROGRAM_BYTES + PIPELINE_BYTES + memory.standing_bytes() + doors
 }
 
 /// For indexes and work in the smallest node: with a limit below what the program takes, it still takes notes.
@@ -100,7 +101,10 @@ impl Memory {
         let giving = Arc::downgrade(&tools);
         tools.retrieval().library().memory().room.listen(move |held| {
             if let Some(tools) = giving.upgrade() {
-                share_caches(&tools, wanted, spare, held);
+                let caches = caches_beside(&tools, wanted, spare, held);
+                tools.retrieval().set_cache_bytes(caches.answers);
+                tools.retrieval().library().words().set_bytes(caches.words);
+                tools.retrieval().library().passages().set_cache_bytes(caches.passages);
             }
         });
         Self { max, spare, wanted, tools, metrics, warned: AtomicBool::new(false) }
@@ -114,7 +118,7 @@ impl Memory {
         let indexes = library.index_bytes();
         let room = &library.memory().room;
         room.set_max(library.room_bytes());
-        let caches = share_caches(&self.tools, self.wanted, self.spare, room.held());
+        let caches = caches_beside(&self.tools, self.wanted, self.spare, room.held());
         let resident = task::resident();
         if resident.own + resident.mapped > self.max {
             library.release_mapped();
@@ -141,18 +145,13 @@ pub(super) fn budget(config: &Config) -> u64 {
     }
 }
 
-/// Gives each cache its part of what the indexes and the work that goes on leave.
+/// The part of each cache in what the indexes and the work that goes on leave.
 ///
 /// * `spare`: bytes for indexes, caches and work together.
 /// * `held`: bytes that are set aside for work.
-fn share_caches(tools: &NodeTools, wanted: Caches, spare: u64, held: u64) -> Caches {
-    let retrieval = tools.retrieval();
-    let library = retrieval.library();
-    let caches = wanted.within(spare.saturating_sub(library.index_bytes()).saturating_sub(held) / 2);
-    retrieval.set_cache_bytes(caches.answers);
-    library.words().set_bytes(caches.words);
-    library.passages().set_cache_bytes(caches.passages);
-    caches
+fn caches_beside(tools: &NodeTools, wanted: Caches, spare: u64, held: u64) -> Caches {
+    let indexes = tools.retrieval().library().index_bytes();
+    wanted.within(spare.saturating_sub(indexes).saturating_sub(held) / 2)
 }
 
 #[cfg(test)]
@@ -184,17 +183,15 @@ mod tests {
 
     #[test]
     fn what_is_planned_fits_into_the_limit() {
-        for mib in [128, 320, 1 << 10, 4 << 10, 16 << 10] {
+        for mib in [256, 320, 1 << 10, 4 << 10, 16 << 10] {
             let (config, memory) = on(mib);
-            let planned = own_bytes(&config, &memory) + memory.shared_bytes;
-            assert!(
-                planned <= (mib << 20).max(own_bytes(&config, &memory) + SHARED_BYTES_MIN),
-                "{mib} MiB: {memory:?}"
-            );
+            let own = own_bytes(&config, &memory);
+            assert!(own <= (mib << 20) / 2, "{mib} MiB: {} of them are the node's own", ByteSize(own));
+            assert_eq!(own + memory.shared_bytes, mib << 20);
         }
         // The smallest board takes 100,000 passages, whose graph takes 52 MiB, and files of 11 MB beside them.
         let (_, board) = on(320);
-        assert!(board.room_bytes(52 << 20) > 120 << 20, "{board:?}");
+        assert!(board.room_bytes(52 << 20) > 110 << 20, "{board:?}");
         let (large, ample) = (on(16 << 10).1, collection::Memory::ample());
         assert_eq!((large.catalog_bytes, large.writer_bytes), (ample.catalog_bytes, ample.writer_bytes));
     }

@@ -106,7 +106,14 @@ pub(super) struct Backend {
 
 /// A time in which the node does not answer, or has no room. Shared by all who ask: whoever is answered ends it.
 #[derive(Default)]
-struct Outage(Mutex<Option<Silence>>);
+struct Outage(Mutex<Silences>);
+
+#[derive(Default)]
+struct Silences {
+    present: Option<Silence>,
+    /// When the last one ended.
+    ended: Option<Instant>,
+}
 
 struct Silence {
     since: Instant,
@@ -115,12 +122,17 @@ struct Silence {
 
 impl Outage {
     /// Another call was not answered. Since when none was, while that is to be waited for.
-    fn goes_on(&self, failure: &Failure, is_gone: bool, patience: Duration) -> Option<Instant> {
+    ///
+    /// * `asked`: when. A call of before the last silence's end belongs to that one.
+    fn goes_on(&self, failure: &Failure, is_gone: bool, patience: Duration, asked: Instant) -> Option<Instant> {
         if patience.is_zero() {
             return None;
         }
-        let mut silence = self.0.lock();
-        let silence = silence.get_or_insert_with(|| Silence { since: Instant::now(), told: false });
+        let mut silences = self.0.lock();
+        if silences.present.is_none() && silences.ended.is_some_and(|ended| asked < ended) {
+            return Some(asked);
+        }
+        let silence = silences.present.get_or_insert_with(|| Silence { since: Instant::now(), told: false });
         let waited = silence.since.elapsed();
         if waited >= patience {
             return None;
@@ -134,8 +146,15 @@ impl Outage {
     }
 
     /// A call was answered.
-    fn over(&self, node: &str) {
-        if self.0.lock().take().is_some_and(|silence| silence.told) {
+    ///
+    /// * `asked`: when. The answer to one of before the silence says nothing: it may have been on its way when the node went.
+    fn over(&self, node: &str, asked: Instant) {
+        let mut silences = self.0.lock();
+        if silences.present.as_ref().is_none_or(|silence| asked < silence.since) {
+            return;
+        }
+        silences.ended = Some(Instant::now());
+        if silences.present.take().is_some_and(|silence| silence.told) {
             eprintln!("{node} answers again; going on");
         }
     }
@@ -295,16 +314,17 @@ impl Backend {
     fn at_place<T>(&self, mut work: impl FnMut(&Place) -> Result<T, Failure>) -> Result<T, Failure> {
         let (mut place, mut pause, mut looked) = (self.place()?, PAUSE_MIN, false);
         loop {
+            let asked = Instant::now();
             let failure = match work(&place) {
                 Ok(done) => {
-                    self.outage.over(place.shown());
+                    self.outage.over(place.shown(), asked);
                     return Ok(done);
                 }
                 Err(failure) => failure,
             };
             let is_gone = failure.error.is::<Gone>();
             let may_pass = is_gone || (matches!(*place, Place::Remote(_)) && failure.is_for_now());
-            if may_pass && let Some(since) = self.outage.goes_on(&failure, is_gone, self.patience) {
+            if may_pass && let Some(since) = self.outage.goes_on(&failure, is_gone, self.patience, asked) {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(PAUSE_MAX);
                 // An address is asked again as it is. Here another process may have taken over.

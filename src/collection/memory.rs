@@ -2,7 +2,7 @@
 //!
 //! Invariants: whatever grows with what a caller sends is set aside before it is taken up, and given back when searches see it. What
 //! a parser may take is set aside whole, since it is somebody else's bytes that decide how much it takes. Work that would not fit
-//! waits for the work before it; work that would not fit into an idle node is refused before anything is done.
+//! waits for the work before it; work that would not fit into an idle node is refused, and nothing of it is written.
 
 use std::time::Duration;
 
@@ -13,11 +13,13 @@ use crate::task::{self, Held, NoRoom, Room};
 
 /// How long work waits for the work before it. On a small board a file of the largest size takes about that long.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long work that holds some waits for more. It keeps a parser and a place to compute meanwhile, and who is sent away sends it again.
+const GROWING_PATIENCE: Duration = Duration::from_secs(5);
 /// Memory that documents take between their parser and the log, for each byte of their source. Measured on records of
 /// 1.4 KB: 2.4; what takes more asks for more as it goes.
 const KEPT_PER_BYTE: u64 = 3;
 /// What any of them may take without being asked about.
-const KEPT_LEAST: u64 = 1 << 20;
+const KEPT_LEAST: u64 = 2 << 20;
 /// The same in quarters from the log to the indexes, for each byte that was kept: encoded, in the catalog, and cut into words.
 const WRITTEN_PER_KEPT_QUARTERS: u64 = 9;
 /// What a parser has to have, besides its source, …
@@ -127,7 +129,7 @@ impl Admission {
 
     /// Sees to it that `kept` bytes of documents, on their way to the log, have room beside the parsers.
     pub(super) async fn keep(&mut self, kept: u64) -> Result<(), WriteError> {
-        self.held.grow_to(self.parsers.saturating_add(kept), PATIENCE).await.map_err(refusal)
+        self.held.grow_to(self.parsers.saturating_add(kept), GROWING_PATIENCE).await.map_err(refusal)
     }
 
     /// Room for writing documents of so many bytes; nothing is parsed any more.

@@ -102,7 +102,9 @@ impl Extraction {
         if shared.config.place == Place::Here {
             return Ok(Reading::here(shared, limit, &order, request.bytes));
         }
-        let permits = Permits::acquire(&shared, limit).await;
+        // Whoever names a bound of his own has set that much aside already. He must not wait here for who waits for him there.
+        let is_set_aside = request.memory_bytes_max != u64::MAX;
+        let permits = Permits::acquire(&shared, limit, is_set_aside).await;
         let child = shared.child().await.map_err(ExtractError::Start)?;
         let mut reading = Reading {
             from: From::Child(Box::new(Working::new(child).map_err(ExtractError::Start)?)),
@@ -220,16 +222,22 @@ struct Limit {
 struct Permits {
     place: Option<OwnedSemaphorePermit>,
     _child: OwnedSemaphorePermit,
-    _memory: OwnedSemaphorePermit,
+    _memory: Option<OwnedSemaphorePermit>,
 }
 
 impl Permits {
-    async fn acquire(shared: &Shared, limit: Limit) -> Self {
+    async fn acquire(shared: &Shared, limit: Limit, is_set_aside: bool) -> Self {
         const OPEN: &str = "nobody closes it";
         // In this order always, so that nobody waits for who waits for them.
         let is_large = limit.memory > shared.config.memory_bytes_max / 2;
         let memory = u32::try_from(limit.memory.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
-        let memory = Arc::clone(&shared.memory[usize::from(is_large)]).acquire_many_owned(memory).await.expect(OPEN);
+        let memory = match is_set_aside {
+            true => None,
+            false => {
+                let all = Arc::clone(&shared.memory[usize::from(is_large)]);
+                Some(all.acquire_many_owned(memory).await.expect(OPEN))
+            }
+        };
         let child = Arc::clone(&shared.children).acquire_owned().await.expect(OPEN);
         let place = Arc::clone(&shared.places).acquire_owned().await.expect(OPEN);
         Self { place: Some(place), _child: child, _memory: memory }
@@ -448,7 +456,8 @@ impl Reading {
         let Working { mut child, socket } = *working;
         // Without its socket it is ended.
         child.socket = socket.into_std().ok();
-        if child.socket.is_some() && usage.memory_bytes <= KEPT_MEMORY_MAX {
+        if child.socket.is_some() && usage.memory_bytes <= KEPT_MEMORY_MAX.min(self.shared.config.memory_bytes_max / 4)
+        {
             self.shared.keep(child);
         }
     }

@@ -115,9 +115,11 @@ impl Server {
     }
 }
 
+/// How a session begins, in the versions that have sessions.
+const INITIALIZE: &str = "initialize";
 /// The requests of MCP that are answered here.
 const METHODS: [&str; 11] = [
-    "initialize",
+    INITIALIZE,
     "server/discover",
     "ping",
     "tools/list",
@@ -149,6 +151,12 @@ impl ServerHandler for Server {
         _: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
         let CustomRequest { method, params, .. } = request;
+        if method == INITIALIZE {
+            // Later versions have none, and say so; what earlier clients send that is no such request is none either.
+            let message = "there is no method 'initialize' since version 2026-07-28; earlier versions expect protocolVersion, \
+                           capabilities and clientInfo in its params";
+            return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None));
+        }
         if !METHODS.contains(&method.as_str()) {
             let message = format!("there is no method '{method}'; there are {}", METHODS.join(", "));
             return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None));

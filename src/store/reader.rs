@@ -1,7 +1,7 @@
 //! Reading: records by LSN, the catalog's answers, and the log as a sequence of changes.
 //!
 //! Readers never wait for the writer's disk: the log is read at positions that no longer change, and the catalog answers
-//! from the state after the last commit that returned.
+//! from the state after the last commit that returned, or waits while a commit changes much of it.
 
 use std::collections::VecDeque;
 use std::ops::Bound;

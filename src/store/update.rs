@@ -16,7 +16,7 @@ use super::tree::{Batch, Tree};
 use crate::base::{Digest, Lsn, UnixMillis};
 
 /// Most keys of deleted collections that one update removes, so that no commit waits for a large one.
-const SWEEP_KEYS: usize = 1024;
+const SWEEP_KEYS: usize = 256;
 /// Most keys that are changed in one batch of the engine; see [`Tree::apply_in_steps`].
 const BATCH_KEYS_MAX: usize = 512;
 /// Most answers forgotten for each one remembered; more than one, so that a backlog shrinks.

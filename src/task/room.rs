@@ -1,10 +1,12 @@
 //! Memory that work sets aside before it begins, so that what goes on at once fits into the node's limit.
 //!
 //! Invariants: what is held never goes beyond what there is, but for what was held already when that became less. Who waits is
-//! served in the order of coming, so that large work is not passed over for ever. Who holds some and wants more waits only if
-//! nobody else does so: two would wait for each other.
+//! served in the order of coming, so that large work is not passed over for ever; a thread that waits beside them has a claim that
+//! they respect. Only a few wait: each has a place that searches want, too. Who holds some and wants more waits only if nobody else
+//! does so: two would wait for each other.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -23,15 +25,24 @@ struct Shared {
     freed: Notify,
     /// Those who hold nothing yet, in the order of coming.
     coming: Turnstile<()>,
+    /// How many they are.
+    waiting: AtomicUsize,
     /// The one who holds some and waits for more.
     growing: Turnstile<()>,
 }
 
+/// How many may wait at once.
+const WAITING_MAX: usize = 4;
+
 struct State {
     max: u64,
     held: u64,
-    /// Told of what is held whenever that changes by much.
+    /// What a thread waits for that does not stand in the queue; who comes leaves it free.
+    claimed: u64,
+    /// Told of what is held whenever that, or what there is, has changed by much.
     listener: Option<Listener>,
+    /// What was held and what there was when it was told.
+    told: Option<(u64, u64)>,
 }
 
 impl std::fmt::Debug for Room {
@@ -66,9 +77,14 @@ impl Room {
     /// * `max`: bytes that may be held.
     #[must_use]
     pub fn new(max: u64) -> Self {
-        let state = Mutex::new(State { max, held: 0, listener: None });
-        let shared =
-            Shared { state, freed: Notify::new(), coming: Turnstile::default(), growing: Turnstile::default() };
+        let state = Mutex::new(State { max, held: 0, claimed: 0, listener: None, told: None });
+        let shared = Shared {
+            state,
+            freed: Notify::new(),
+            coming: Turnstile::default(),
+            waiting: AtomicUsize::new(0),
+            growing: Turnstile::default(),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -86,7 +102,10 @@ impl Room {
 
     /// Changes how many bytes may be held. What is held stays held.
     pub fn set_max(&self, max: u64) {
-        self.shared.state.lock().max = max;
+        let mut state = self.shared.state.lock();
+        state.max = max;
+        state.tell();
+        drop(state);
         self.shared.freed.notify_waiters();
     }
 
@@ -102,24 +121,27 @@ impl Room {
     /// [`NoRoom`]
     pub async fn hold(&self, bytes: u64, patience: Duration) -> Result<Held, NoRoom> {
         let shared = &self.shared;
+        let _one = Waiting::begin(&shared.waiting).ok_or(NoRoom::Busy)?;
         let waiting = async {
             let _turn = shared.coming.lock().await;
-            shared.take(bytes).await
+            shared.take(bytes, Asks::First).await
         };
         timeout(patience, waiting).await.unwrap_or(Err(NoRoom::Busy))?;
         Ok(Held { shared: Arc::clone(shared), bytes })
     }
 
-    /// The same for a thread that is no task; it does not stand in the queue.
+    /// The same for a thread that is no task. It does not stand in the queue, and what comes there leaves it what it waits for.
     ///
     /// # Errors
     /// [`NoRoom`]
     pub fn hold_here(&self, bytes: u64, patience: Duration) -> Result<Held, NoRoom> {
         let deadline = std::time::Instant::now() + patience;
-        while let Err(error) = self.shared.try_take(bytes) {
+        let mut claim = None;
+        while let Err(error) = self.shared.try_take(bytes, Asks::Claimed) {
             if error != NoRoom::Busy || std::time::Instant::now() >= deadline {
                 return Err(error);
             }
+            claim.get_or_insert_with(|| Claim::of(&self.shared, bytes));
             std::thread::sleep(PAUSE);
         }
         Ok(Held { shared: Arc::clone(&self.shared), bytes })
@@ -129,27 +151,76 @@ impl Room {
 /// How often a thread that is no task looks whether there is room.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Who asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    /// Somebody who holds nothing.
+    First,
+    /// Somebody who holds some, or has a claim.
+    Claimed,
+}
+
+/// One more who waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(all: &'a AtomicUsize) -> Option<Self> {
+        let one = Self(all);
+        (all.fetch_add(1, Ordering::SeqCst) < WAITING_MAX).then_some(one)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Bytes that who comes leaves free.
+struct Claim<'a> {
+    shared: &'a Shared,
+    bytes: u64,
+}
+
+impl<'a> Claim<'a> {
+    fn of(shared: &'a Shared, bytes: u64) -> Self {
+        let mut state = shared.state.lock();
+        state.claimed = state.claimed.saturating_add(bytes);
+        Self { shared, bytes }
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.claimed = state.claimed.saturating_sub(self.bytes);
+        drop(state);
+        self.shared.freed.notify_waiters();
+    }
+}
+
 impl Shared {
-    fn try_take(&self, bytes: u64) -> Result<(), NoRoom> {
+    fn try_take(&self, bytes: u64, asks: Asks) -> Result<(), NoRoom> {
         let mut state = self.state.lock();
         if bytes > state.max {
             return Err(NoRoom::Never { needed: bytes, max: state.max });
         }
-        if state.held.saturating_add(bytes) > state.max {
+        let claimed = if asks == Asks::First { state.claimed } else { 0 };
+        if state.held.saturating_add(bytes).saturating_add(claimed) > state.max {
             return Err(NoRoom::Busy);
         }
         state.held += bytes;
-        state.tell(bytes);
+        state.tell();
         Ok(())
     }
 
     /// Waits until it can take them.
-    async fn take(&self, bytes: u64) -> Result<(), NoRoom> {
+    async fn take(&self, bytes: u64, asks: Asks) -> Result<(), NoRoom> {
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
-            match self.try_take(bytes) {
+            match self.try_take(bytes, asks) {
                 Err(NoRoom::Busy) => freed.await,
                 done => return done,
             }
@@ -162,16 +233,18 @@ impl Shared {
         }
         let mut state = self.state.lock();
         state.held -= bytes;
-        state.tell(bytes);
+        state.tell();
         drop(state);
         self.freed.notify_waiters();
     }
 }
 
 impl State {
-    fn tell(&self, change: u64) {
-        if let Some(listener) = self.listener.as_ref().filter(|_| change >= MUCH) {
+    fn tell(&mut self) {
+        let is_much = |(held, max): (u64, u64)| self.held.abs_diff(held) >= MUCH || self.max.abs_diff(max) >= MUCH;
+        if let Some(listener) = self.listener.as_ref().filter(|_| self.told.is_none_or(is_much)) {
             listener(self.held);
+            self.told = Some((self.held, self.max));
         }
     }
 }
@@ -210,9 +283,9 @@ impl Held {
         if bytes > max {
             return Err(NoRoom::Never { needed: bytes, max });
         }
-        if self.shared.try_take(missing).is_err() {
+        if self.shared.try_take(missing, Asks::Claimed).is_err() {
             let _alone = self.shared.growing.try_lock().map_err(|_| NoRoom::Busy)?;
-            timeout(patience, self.shared.take(missing)).await.unwrap_or(Err(NoRoom::Busy))?;
+            timeout(patience, self.shared.take(missing, Asks::Claimed)).await.unwrap_or(Err(NoRoom::Busy))?;
         }
         self.bytes += missing;
         Ok(())
@@ -304,5 +377,30 @@ mod tests {
         assert_eq!(told.load(Ordering::SeqCst), MUCH * 3);
         drop(held);
         assert_eq!(told.load(Ordering::SeqCst), 0);
+        // Many small steps are much, too.
+        let mut held = room.hold(0, LONG).await.expect("there is room");
+        for step in 1..=6 {
+            held.grow_to(step * MUCH / 2, LONG).await.expect("there is room");
+        }
+        assert_eq!(told.load(Ordering::SeqCst), MUCH * 3);
+    }
+
+    #[tokio::test]
+    async fn few_wait_and_they_leave_a_thread_what_it_claims() {
+        let room = Room::new(100);
+        let all = room.hold(100, LONG).await.expect("there is room");
+        let mut waiting: Vec<_> = (0..WAITING_MAX).map(|_| Box::pin(room.hold(10, LONG))).collect();
+        for one in &mut waiting {
+            assert!(one.as_mut().now_or_never().is_none());
+        }
+        assert_eq!(room.hold(10, LONG).await.expect_err("enough wait"), NoRoom::Busy);
+        drop(waiting);
+        let claim = Claim::of(&room.shared, 95);
+        drop(all);
+        assert_eq!(room.hold(10, Duration::ZERO).await.expect_err("it is claimed"), NoRoom::Busy);
+        let thread = room.hold_here(95, Duration::ZERO).expect("it is his");
+        drop(claim);
+        drop(thread);
+        assert!(room.hold(10, Duration::ZERO).await.is_ok());
     }
 }

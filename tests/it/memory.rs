@@ -19,11 +19,11 @@ const BOARD: [(&str, &str); 4] = [
 
 #[test]
 fn caches_share_what_the_node_may_take() {
-    // 98 MiB are the node's own; half of the other 30 is for caches, which want 168.
+    // 90 MiB are the node's own; half of the other 38 is for caches, which want 168.
     let node = TestNode::with(&[("CAIRN_MEMORY_MAX_BYTES", "128MiB")]);
     assert_eq!(node.metric("cairn_memory_max_bytes"), 128 << 20);
     let caches = node.metric("cairn_memory_cache_bytes");
-    assert!((15 << 20..=16 << 20).contains(&caches), "{caches}");
+    assert!((19 << 20..=20 << 20).contains(&caches), "{caches}");
     let roomy = TestNode::with(&[("CAIRN_MEMORY_MAX_BYTES", "2GiB")]);
     assert_eq!(roomy.metric("cairn_memory_cache_bytes"), 168 << 20);
 }
@@ -105,7 +105,7 @@ fn a_small_board_takes_what_it_is_for_within_its_memory() {
     assert_eq!(status["collections"][0]["passages"], json!(FILES * RECORDS), "{status}");
     let highest = highest.into_inner();
     assert!(highest < LIMIT, "{} MiB of {} were taken", highest >> 20, LIMIT >> 20);
-    assert!(searches.into_inner() > 0, "searches went on");
+    assert!(searches.into_inner() >= 10, "searches went on");
 }
 
 #[test]
