@@ -323,7 +323,8 @@ impl Backend {
                 Err(failure) => failure,
             };
             let is_gone = failure.error.is::<Gone>();
-            let may_pass = is_gone || (matches!(*place, Place::Remote(_)) && failure.is_for_now());
+            // This process has no room for the moment either, when it adds much at once. One that stops has none any more.
+            let may_pass = is_gone || (failure.is_for_now() && !matches!(*self.place.lock(), Spot::Closed));
             if may_pass && let Some(since) = self.outage.goes_on(&failure, is_gone, self.patience, asked) {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(PAUSE_MAX);

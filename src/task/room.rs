@@ -121,6 +121,13 @@ impl Room {
     /// [`NoRoom`]
     pub async fn hold(&self, bytes: u64, patience: Duration) -> Result<Held, NoRoom> {
         let shared = &self.shared;
+        // Nobody waits, and it fits: that is no waiting.
+        if shared.waiting.load(Ordering::SeqCst) == 0 {
+            match shared.try_take(bytes, Asks::First) {
+                Err(NoRoom::Busy) => {}
+                done => return done.map(|()| Held { shared: Arc::clone(shared), bytes }),
+            }
+        }
         let _one = Waiting::begin(&shared.waiting).ok_or(NoRoom::Busy)?;
         let waiting = async {
             let _turn = shared.coming.lock().await;
@@ -395,6 +402,11 @@ mod tests {
         }
         assert_eq!(room.hold(10, LONG).await.expect_err("enough wait"), NoRoom::Busy);
         drop(waiting);
+        drop(all);
+        // Many may come at once where there is room.
+        let many: Vec<_> = (0..10).map(|_| room.hold(10, Duration::ZERO)).collect();
+        let all = futures_util::future::join_all(many).await;
+        assert!(all.iter().all(Result::is_ok), "{all:?}");
         let claim = Claim::of(&room.shared, 95);
         drop(all);
         assert_eq!(room.hold(10, Duration::ZERO).await.expect_err("it is claimed"), NoRoom::Busy);
