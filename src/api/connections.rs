@@ -3,7 +3,7 @@
 //! Invariants: a connection whose request is being answered is never given up; one that waits for its client is, when somebody
 //! else needs its place. Of those, the ones of which no request was ever let in go first, and among equals those of the address
 //! that has most, the longest waiting before the others: a peer that opens connections and says nothing takes places from itself,
-//! and not from who shares its address and has shown a token.
+//! and not from who shares its address and has shown a token. Where many are of one kind, a few of another are not asked for room.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,6 +17,8 @@ use tokio::task::AbortHandle;
 
 /// Connections given up at a time, at most: looking for them costs a look at all.
 const LOT: usize = 32;
+/// A peer with fewer connections of a kind has few.
+const MANY: usize = 8;
 
 /// Nothing has been asked, or all that was asked is answered: it waits for its client.
 const WAITING: u8 = 0;
@@ -100,11 +102,12 @@ impl Connections {
     }
 
     /// Gives up some connections that wait for their clients, strangers before others, and where there are none some whose requests
-    /// have not arrived.
+    /// have not arrived. A few alone are passed over as long as there are many of another kind: they may be clients that are about to ask.
     /// Returns how many; their places are free when their tasks have ended.
     pub(super) fn make_room(&self) -> usize {
         let held = self.held.lock();
-        for (phase, known) in [(WAITING, Some(false)), (WAITING, Some(true)), (RECEIVING, None)] {
+        let kinds = [(WAITING, Some(false)), (WAITING, Some(true)), (RECEIVING, None)];
+        for (least, (phase, known)) in [MANY, 1].into_iter().flat_map(|least| kinds.map(|kind| (least, kind))) {
             let fits = |held: &Connection| {
                 held.phase.load(Ordering::Acquire) == phase && known.is_none_or(|known| held.is_known() == known)
             };
@@ -113,7 +116,10 @@ impl Connections {
                 let since = connection.since.load(Ordering::Relaxed);
                 peers.entry(connection.peer).or_default().push((since, connection));
             }
-            let Some(mut greedy) = peers.into_values().max_by_key(Vec::len) else { continue };
+            let Some(mut greedy) = peers.into_values().max_by_key(Vec::len).filter(|greedy| greedy.len() >= least)
+            else {
+                continue;
+            };
             greedy.sort_by_key(|(since, _)| *since);
             // Not all at once: among them may be clients that are about to ask.
             let lot = LOT.min(greedy.len().div_ceil(8));

@@ -62,7 +62,7 @@ fn write_records(folder: &Path, files: u64, records: u64) {
         let mut file =
             std::io::BufWriter::new(fs::File::create(folder.join(format!("part-{part}.jsonl"))).expect("a file"));
         for record in 0..records {
-            let text = (0..16).map(|_| word()).collect::<Vec<_>>().join(" ");
+            let text = (0..8).map(|_| word()).collect::<Vec<_>>().join(" ");
             let line = json!({"id": format!("{part}-{record}"), "title": format!("Record {record}"), "text": text});
             writeln!(file, "{line}").expect("written");
         }
@@ -83,10 +83,6 @@ fn a_small_board_takes_what_it_is_for_within_its_memory() {
         scope.spawn(|| {
             while !is_done.load(Ordering::SeqCst) {
                 highest.fetch_max(family_bytes(node.pid()), Ordering::SeqCst);
-            }
-        });
-        scope.spawn(|| {
-            while !is_done.load(Ordering::SeqCst) {
                 // The collection is made by the first file.
                 if node.try_call("search", json!({"query": "record ba7 ce9", "collections": ["board"]})).is_ok() {
                     searches.fetch_add(1, Ordering::SeqCst);
