@@ -5,7 +5,7 @@ use std::sync::Arc;
 use half::f16;
 use serde_json::{Map, Value};
 
-use super::memory::{DOCUMENT_BYTES, PASSAGE_BYTES};
+use super::memory::{DOCUMENT_BYTES, passage_bytes};
 use super::{Config, DOCUMENT_ID_BYTES_MAX, PASSAGES_PER_DOCUMENT_MAX, WriteError};
 use crate::base::{ByteSize, Digest, Fault, UnixMillis};
 use crate::embed::{Embedder, Purpose};
@@ -392,11 +392,8 @@ impl Assembling {
         if passages.is_empty() {
             return Ok(());
         }
-        let vector = self.embedder.info().dimensions * 2;
-        let bytes = |passage: &extraction::Passage| {
-            let headings = passage.headings.iter().map(|heading| heading.len() + 24).sum::<usize>();
-            (passage.text.len() + headings + vector) as u64 + PASSAGE_BYTES
-        };
+        let dimensions = self.embedder.info().dimensions;
+        let bytes = |passage: &extraction::Passage| passage_bytes(&passage.text, &passage.headings, dimensions);
         self.spend(passages.iter().map(bytes).sum())?;
         let open = self.open.as_mut().ok_or_else(|| nonsense("a passage has no document"))?;
         let Some(left) = open.left.checked_sub(passages.len() as u64) else {

@@ -6,9 +6,11 @@
 
 use std::time::Duration;
 
+use half::f16;
+
 use super::{Config, WriteError};
 use crate::base::ByteSize;
-use crate::store::NewDocument;
+use crate::store::{NewChunk, NewDocument};
 use crate::task::{self, Held, NoRoom, Room};
 
 /// How long work waits for the work before it. On a small board a file of the largest size takes about that long.
@@ -150,14 +152,19 @@ fn refusal(why: NoRoom) -> WriteError {
 
 /// What a document takes until it is in the log, in bytes.
 pub(super) fn kept_bytes(document: &NewDocument) -> u64 {
-    let passage = |chunk: &crate::store::NewChunk| {
-        let headings = chunk.body.headings.iter().map(|heading| heading.len() + 24).sum::<usize>();
-        (chunk.body.text.len() + headings + size_of_val(chunk.body.embedding.as_slice())) as u64 + PASSAGE_BYTES
-    };
+    let passage = |chunk: &NewChunk| passage_bytes(&chunk.body.text, &chunk.body.headings, chunk.body.embedding.len());
     let own = (document.id.len() + document.title.len() + document.metadata.len()) as u64 + DOCUMENT_BYTES;
     own + document.chunks.iter().map(passage).sum::<u64>()
 }
 
+/// The same for a passage.
+///
+/// * `dimensions`: numbers of its vector.
+pub(super) fn passage_bytes(text: &str, headings: &[String], dimensions: usize) -> u64 {
+    let headings = headings.iter().map(|heading| heading.len() + 24).sum::<usize>();
+    (text.len() + headings + dimensions * size_of::<f16>()) as u64 + PASSAGE_BYTES
+}
+
 /// What a document and a passage take here, besides their texts and vectors.
 pub(super) const DOCUMENT_BYTES: u64 = 512;
-pub(super) const PASSAGE_BYTES: u64 = 256;
+const PASSAGE_BYTES: u64 = 256;
