@@ -38,12 +38,16 @@ fn own_bytes(pid: u32) -> u64 {
     ["RssAnon:", "RssShmem:"].into_iter().filter_map(field).sum::<u64>() << 10
 }
 
-/// The same for a process and those that it started.
+/// The same for a process and those that it started. One that has not become another program yet has no pages of its own,
+/// whatever the system says of it: they are its parent's.
 fn family_bytes(pid: u32) -> u64 {
+    let command = |pid: u32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let own_command = command(pid);
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let children = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
     let children: u64 = children
         .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
+        .filter(|child| command(*child) != own_command)
         .map(own_bytes)
         .sum();
     own_bytes(pid) + children
