@@ -117,7 +117,10 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     let metadata = read_metadata(&arguments.metadata)?;
     let config = common.load()?;
     let limit = config.ingest.source_bytes_max;
-    let mut walked = walk::walk(arguments)?;
+    let looking = looking(common);
+    let walked = walk::walk(arguments, &looking);
+    looking.finish_and_clear();
+    let mut walked = walked?;
     if arguments.dry_run {
         return report::dry_run(common, &walked);
     }
@@ -276,6 +279,17 @@ fn read_metadata(pairs: &[String]) -> Result<Map<String, Value>, Failure> {
             Ok((key.to_owned(), value))
         })
         .collect()
+}
+
+/// How many files were found so far: a large disk takes minutes.
+fn looking(common: &Common) -> ProgressBar {
+    if common.json || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} looking for files: {human_pos} found");
+    let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
 }
 
 fn progress(common: &Common, files: usize) -> ProgressBar {

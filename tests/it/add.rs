@@ -272,6 +272,17 @@ fn loops_pipes_and_dead_links_hold_nothing_up() {
 }
 
 #[test]
+fn what_the_kernel_shows_of_itself_is_left_out() {
+    let desk = Desk::new();
+    desk.file("good.md", "This one is fine.");
+    // Links there lead to all of the machine: a walk would take hours, and find everything many times.
+    symlink("/proc/self", desk.folder.join("machine")).expect("linked");
+    let report = desk.add();
+    assert_eq!(statuses(&report), pairs(&[("docs/good.md", "created"), ("docs/machine", "skipped")]));
+    assert_says(&reason(&report, "docs/machine"), &["file system of the kernel"]);
+}
+
+#[test]
 fn a_gigabyte_is_refused_without_reading_it() {
     let desk = Desk::new();
     let path = desk.file("good.md", "This one is fine.");

@@ -5,12 +5,36 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::anyhow;
+use indicatif::ProgressBar;
+use parking_lot::Mutex;
 
 use super::report::{Kind, Report, Status};
 use super::{Arguments, Failure};
 use crate::ingest::{FileKind, pages_saved_with};
+
+/// File systems in which the kernel shows itself, and no documents are: `f_type` of statfs(2). Links there lead all over the
+/// machine, time and again.
+const OF_THE_KERNEL: [u64; 16] = [
+    0x9fa0,      // proc
+    0x6265_6572, // sysfs
+    0x0027_e0eb, // cgroup
+    0x6367_7270, // cgroup2
+    0x6462_6720, // debugfs
+    0x7472_6163, // tracefs
+    0x7363_6673, // securityfs
+    0xf97c_ff8c, // selinux
+    0xcafe_4a11, // bpf
+    0x4249_4e4d, // binfmt_misc
+    0x6265_6570, // configfs
+    0x6573_5543, // fusectl
+    0x6165_676c, // pstore
+    0xde5e_81e4, // efivarfs
+    0x1980_0202, // mqueue
+    0x1cd1,      // devpts
+];
 
 /// A file to be read.
 pub(super) struct Found {
@@ -40,7 +64,8 @@ pub(super) struct Walked {
     pub(super) unreadable: Vec<String>,
 }
 
-pub(super) fn walk(arguments: &Arguments) -> Result<Walked, Failure> {
+/// * `bar`: told how many files were found so far.
+pub(super) fn walk(arguments: &Arguments, bar: &ProgressBar) -> Result<Walked, Failure> {
     let mut walked = Walked::default();
     for path in &arguments.paths {
         let kind = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
@@ -60,7 +85,7 @@ pub(super) fn walk(arguments: &Arguments) -> Result<Walked, Failure> {
                     full.display()
                 )));
             }
-            walk_folder(path, &prefix, &mut walked);
+            walk_folder(path, &prefix, &mut walked, bar);
             walked.complete.push(Folder { prefix, path: full });
         } else {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -84,27 +109,27 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 /// Two files of one name: those that were named are a mistake to mend before anything is done; one in a folder is left out, for
 /// which name it has there is not this program's to decide.
 fn leave_out_twins(walked: &mut Walked) -> Result<(), Failure> {
-    let mut first: HashMap<String, PathBuf> = HashMap::new();
-    let mut kept = Vec::with_capacity(walked.found.len());
-    for file in std::mem::take(&mut walked.found) {
-        match first.get(&file.source) {
-            None => {
-                first.insert(file.source.clone(), file.path.clone());
-                kept.push(file);
-            }
-            Some(other) if *other == file.path => {}
-            Some(_) if file.named => {
-                let message =
-                    format!("two of the paths are both named '{}'; add them with different --prefix", file.source);
-                return Err(Failure::usage(anyhow!(message)));
-            }
-            Some(other) => {
-                let reason = format!("its name becomes that of {}; rename one of them", other.display());
-                walked.reports.push(Report::new(file.source, Status::Failed).because(reason));
-            }
+    let Walked { found, reports, .. } = walked;
+    let mut first: HashMap<&str, &Path> = HashMap::with_capacity(found.len());
+    let mut is_kept = Vec::with_capacity(found.len());
+    for file in &*found {
+        let other = *first.entry(&file.source).or_insert(&file.path);
+        // The first of a name is its own other.
+        let is_first = std::ptr::eq(other, file.path.as_path());
+        is_kept.push(is_first);
+        if is_first || other == file.path {
+            continue;
         }
+        if file.named {
+            let message =
+                format!("two of the paths are both named '{}'; add them with different --prefix", file.source);
+            return Err(Failure::usage(anyhow!(message)));
+        }
+        let reason = format!("its name becomes that of {}; rename one of them", other.display());
+        reports.push(Report::new(file.source.clone(), Status::Failed).because(reason));
     }
-    walked.found = kept;
+    let mut is_kept = is_kept.into_iter();
+    found.retain(|_| is_kept.next().unwrap_or(true));
     Ok(())
 }
 
@@ -116,13 +141,33 @@ fn join(prefix: &str, rest: &str) -> String {
     }
 }
 
-fn walk_folder(root: &Path, prefix: &str, walked: &mut Walked) {
+/// Whether a folder is in one of [`OF_THE_KERNEL`].
+fn is_of_the_kernel(folder: &Path) -> bool {
+    let kind = rustix::fs::statfs(folder).ok().and_then(|stat| u64::try_from(stat.f_type).ok());
+    kind.is_some_and(|kind| OF_THE_KERNEL.contains(&kind))
+}
+
+fn walk_folder(root: &Path, prefix: &str, walked: &mut Walked, bar: &ProgressBar) {
     let source_of = |path: &Path| {
         let relative = path.strip_prefix(root).unwrap_or(path);
         join(prefix, &relative.to_string_lossy().replace(std::path::MAIN_SEPARATOR, "/"))
     };
-    let walker =
-        ignore::WalkBuilder::new(root).follow_links(true).require_git(false).sort_by_file_path(Ord::cmp).build();
+    let of_the_kernel: Arc<Mutex<Vec<PathBuf>>> = Arc::default();
+    let left_out = Arc::clone(&of_the_kernel);
+    let walker = ignore::WalkBuilder::new(root)
+        .follow_links(true)
+        .require_git(false)
+        .sort_by_file_path(Ord::cmp)
+        .filter_entry(move |entry| {
+            let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
+            // Whoever names one means it.
+            if entry.depth() == 0 || !is_folder || !is_of_the_kernel(entry.path()) {
+                return true;
+            }
+            left_out.lock().push(entry.path().to_owned());
+            false
+        })
+        .build();
     for entry in walker {
         match entry {
             Ok(entry) => {
@@ -138,6 +183,7 @@ fn walk_folder(root: &Path, prefix: &str, walked: &mut Walked) {
                     }
                     let length = entry.metadata().map_or(1, |found| found.len());
                     walked.found.push(Found { path: entry.into_path(), source, named: false, length });
+                    bar.inc(1);
                 }
             }
             Err(error) => {
@@ -154,6 +200,10 @@ fn walk_folder(root: &Path, prefix: &str, walked: &mut Walked) {
                 });
             }
         }
+    }
+    for folder in &*of_the_kernel.lock() {
+        let reason = "a file system of the kernel, which holds no documents".to_owned();
+        walked.reports.push(Report::new(source_of(folder), Status::Skipped(Kind::OfTheKernel)).because(reason));
     }
 }
 
