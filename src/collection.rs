@@ -681,7 +681,19 @@ impl Library {
     ) -> Result<(Vec<store::NewDocument>, Vec<String>), WriteError> {
         let embedder = self.embedder(info)?;
         let mut assembling = Assembling::new(origin, Arc::clone(info), embedder, &self.config);
-        let mut reading = self.extraction.read(request).await.map_err(PrepareError::from)?;
+        let mut reading = self.extraction.read(request);
+        // Most sources are short: read, embedded and hashed by one thread.
+        let begin = move || {
+            reading.begin_here().map_err(PrepareError::from)?;
+            while let Some(batch) = reading.ready().map_err(PrepareError::from)? {
+                assembling.take(&batch)?;
+            }
+            Ok::<_, WriteError>((reading, assembling))
+        };
+        (reading, assembling) = self.pool.run(begin).await?;
+        if let Some(admission) = &mut admission {
+            admission.keep(assembling.taken()).await?;
+        }
         while let Some(batch) = reading.next().await.map_err(PrepareError::from)? {
             assembling = self.pool.run(move || assembling.take(&batch).map(|()| assembling)).await?;
             if let Some(admission) = &mut admission {

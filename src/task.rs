@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -103,10 +103,12 @@ pub fn give_way() {
     let _ = rustix::process::setpriority_process(None, BEHIND);
 }
 
-/// Processors that this process may use; at least one.
+/// Processors that this process may use, as it was when it was first asked; at least one.
 #[must_use]
 pub fn cores() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
+    // The system is asked once: it looks into the control groups, which takes as long as reading a small document.
+    static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
+    *CORES
 }
 
 /// What still stands between the node and being ready, by name.

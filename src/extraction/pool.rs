@@ -4,15 +4,24 @@
 //!   documents which take long do not keep the others waiting; they share the cores then.
 //! * What all children together may take is bounded: a document waits until what it may take fits beside the others. Small ones do
 //!   not wait for large ones.
+//! * A short document does not wait for such a place: one thread of the caller's asks for it and waits for it, for [`AT_ONCE`] at
+//!   most. Waking another thread at each step costs more than reading it.
 //! * A child that is done waits for the next document, for [`IDLE`]. One that took much memory is ended instead.
 
+use std::io::Write as _;
 use std::mem;
-use std::sync::{Arc, Weak};
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -24,6 +33,10 @@ use crate::base::ByteSize;
 use crate::task;
 use crate::telemetry::{ExtractionMetrics, RefusedLabels};
 
+/// How long a thread waits for a child at most, …
+const AT_ONCE: Duration = Duration::from_millis(50);
+/// … and for what documents: with what is said of them they fit into what a socket takes without being read.
+const AT_ONCE_BYTES: usize = 64 << 10;
 /// A child that computes for longer gives its place to another.
 const LONG: Duration = Duration::from_secs(1);
 /// Children beyond the places: those that computed for long.
@@ -51,10 +64,14 @@ struct Shared {
     config: Config,
     metrics: ExtractionMetrics,
     places: Arc<Semaphore>,
+    /// The same for short documents: for those that a thread waits for, and as many that turned out to take longer.
+    short: Arc<Semaphore>,
     children: Arc<Semaphore>,
     /// Memory for documents that may take at most half of what one may, and for the others.
     memory: [Arc<Semaphore>; 2],
     idle: Mutex<Idle>,
+    /// Where documents are asked for.
+    runtime: OnceLock<Handle>,
     /// Last: its thread ends when every child was dropped.
     starter: Mutex<Option<Arc<Starter>>>,
 }
@@ -79,9 +96,11 @@ impl Extraction {
         let memory = || Arc::new(Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS)));
         let shared = Shared {
             places: Arc::new(Semaphore::new(width)),
-            children: Arc::new(Semaphore::new(width * (1 + LONG_CHILDREN_PER_PLACE))),
+            short: Arc::new(Semaphore::new(2 * width)),
+            children: Arc::new(Semaphore::new(width * (3 + LONG_CHILDREN_PER_PLACE))),
             memory: [memory(), memory()],
             idle: Mutex::default(),
+            runtime: OnceLock::new(),
             starter: Mutex::default(),
             config,
             metrics,
@@ -89,53 +108,68 @@ impl Extraction {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Begins to read a source. The answer comes by [`Reading::next`]; dropping it ends the child.
+    /// Has a source read. The answer comes by [`Reading::next`]; dropping it ends the child.
     ///
-    /// # Errors
-    /// [`ExtractError::Start`]; others when the child ends while the source is handed over.
-    pub async fn read(&self, request: Request) -> Result<Reading, ExtractError> {
+    /// # Panics
+    /// Outside a runtime, unless it is read here.
+    pub fn read(&self, request: Request) -> Reading {
         let shared = Arc::clone(&self.shared);
         let length = request.bytes.len();
         let memory = shared.config.memory_for(length).min(request.memory_bytes_max);
         let limit = Limit { memory, time: shared.config.time_for(length) };
         let order = Order::new(&request, limit.memory, limit.time);
         if shared.config.place == Place::Here {
-            return Ok(Reading::here(shared, limit, &order, request.bytes));
+            return Reading::here(shared, limit, &order, request.bytes);
         }
+        shared.runtime.get_or_init(Handle::current);
         // Whoever names a bound of his own has set that much aside already. He must not wait here for who waits for him there.
         let is_set_aside = request.memory_bytes_max != u64::MAX;
-        let permits = Permits::acquire(&shared, limit, is_set_aside).await;
-        let child = shared.child().await.map_err(ExtractError::Start)?;
-        let mut reading = Reading {
-            from: From::Child(Box::new(Working::new(child).map_err(ExtractError::Start)?)),
-            shared,
-            limit,
+        let mut unsent = Vec::with_capacity(256 + length.min(AT_ONCE_BYTES));
+        unsent.extend([0; 4]);
+        let mut unsent = postcard::to_extend(&order, unsent).expect("memory takes all that is written");
+        let order_length = u32::try_from(unsent.len() - 4).expect("names are short");
+        unsent[..4].copy_from_slice(&order_length.to_le_bytes());
+        Reading {
+            from: From::Nobody(Asked { source: request.bytes, is_set_aside }),
             left: limit.time * WAIT_PER_TIME,
-            computed: Duration::ZERO,
-            permits: Some(permits),
-            buffer: Vec::new(),
-            taken: 0,
-            end: None,
-            usage: None,
-        };
-        reading.hand_over(&order, &request.bytes).await?;
-        Ok(reading)
+            unsent,
+            ..Reading::new(shared, limit)
+        }
     }
 }
 
 impl Shared {
-    /// A child to work with: one that waits, or a new one.
-    async fn child(self: &Arc<Self>) -> std::io::Result<Child> {
+    /// A child that waits for work.
+    fn idle_child(&self) -> Option<Child> {
         loop {
-            let Some(child) = self.idle.lock().children.pop() else { break };
+            let child = self.idle.lock().children.pop()?;
             // What ends children without work, such as a kernel without memory, is not the next document's fault.
             if child.is_there() {
-                return Ok(child);
+                return Some(child);
             }
         }
-        let starter = self.starter()?;
-        let gone = |_| std::io::Error::other("the thread that starts parsers has ended");
-        let child = starter.child().await.map_err(gone)??;
+    }
+
+    /// A child to work with: one that waits, or a new one.
+    async fn child(self: &Arc<Self>) -> std::io::Result<Child> {
+        if let Some(child) = self.idle_child() {
+            return Ok(child);
+        }
+        let started = self.starter()?.child().await;
+        self.started(started)
+    }
+
+    /// The same on a thread that may wait.
+    fn child_here(self: &Arc<Self>) -> std::io::Result<Child> {
+        if let Some(child) = self.idle_child() {
+            return Ok(child);
+        }
+        let started = self.starter()?.child().blocking_recv();
+        self.started(started)
+    }
+
+    fn started(&self, answer: Result<std::io::Result<Child>, RecvError>) -> std::io::Result<Child> {
+        let child = answer.map_err(|_| std::io::Error::other("the thread that starts parsers has ended"))??;
         self.metrics.starts.inc();
         self.say_once(child.protections);
         Ok(child)
@@ -176,6 +210,8 @@ impl Shared {
         idle.children.push(child);
         idle.used = Some(Instant::now());
         if idle.ending.as_ref().is_none_or(JoinHandle::is_finished) {
+            // This may be a thread that only computes.
+            let _runtime = self.runtime.get().map(Handle::enter);
             idle.ending = Some(task::spawn("idle parsers", end_idle(Arc::downgrade(self))));
         }
     }
@@ -242,25 +278,47 @@ impl Permits {
         let place = Arc::clone(&shared.places).acquire_owned().await.expect(OPEN);
         Self { place: Some(place), _child: child, _memory: memory }
     }
+
+    /// The same of a short document whose memory is set aside, where nobody has to be waited for.
+    fn try_acquire(shared: &Shared) -> Option<Self> {
+        let child = Arc::clone(&shared.children).try_acquire_owned().ok()?;
+        let place = Arc::clone(&shared.short).try_acquire_owned().ok()?;
+        Some(Self { place: Some(place), _child: child, _memory: None })
+    }
 }
 
-/// A child with the runtime's view of its socket.
+/// A child at work.
 #[derive(Debug)]
 struct Working {
     child: Child,
-    socket: UnixStream,
+    /// Its socket as the runtime sees it, once it was waited for there; until then the child has it.
+    socket: Option<UnixStream>,
 }
 
 impl Working {
-    fn new(mut child: Child) -> std::io::Result<Self> {
-        let socket = UnixStream::from_std(child.socket.take().expect("it is not at work"))?;
-        Ok(Self { child, socket })
+    fn new(child: Child) -> Self {
+        Self { child, socket: None }
     }
+
+    fn socket(&mut self) -> std::io::Result<&mut UnixStream> {
+        if let Some(socket) = self.child.socket.take() {
+            self.socket = Some(UnixStream::from_std(socket)?);
+        }
+        self.socket.as_mut().ok_or_else(|| std::io::ErrorKind::NotConnected.into())
+    }
+}
+
+/// What nobody has begun to read.
+#[derive(Debug)]
+struct Asked {
+    source: Vec<u8>,
+    is_set_aside: bool,
 }
 
 /// Where an answer comes from.
 #[derive(Debug)]
 enum From {
+    Nobody(Asked),
     Child(Box<Working>),
     /// It is in the buffer.
     Here,
@@ -279,6 +337,8 @@ pub struct Reading {
     /// How long it was waited for.
     computed: Duration,
     permits: Option<Permits>,
+    /// What the child has not been handed yet of its order.
+    unsent: Vec<u8>,
     /// Bytes that came and were not handed on.
     buffer: Vec<u8>,
     /// Bytes that were.
@@ -288,10 +348,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Reads at once, in this process.
-    fn here(shared: Arc<Shared>, limit: Limit, order: &Order, bytes: Vec<u8>) -> Self {
-        let mut buffer = Vec::new();
-        helper::answer_with(order, bytes, &mut buffer, Usage::default).expect("memory takes all that is written");
+    fn new(shared: Arc<Shared>, limit: Limit) -> Self {
         Self {
             from: From::Here,
             shared,
@@ -299,25 +356,91 @@ impl Reading {
             left: Duration::ZERO,
             computed: Duration::ZERO,
             permits: None,
-            buffer,
+            unsent: Vec::new(),
+            buffer: Vec::new(),
             taken: 0,
             end: None,
             usage: None,
         }
     }
 
-    async fn hand_over(&mut self, order: &Order, source: &[u8]) -> Result<(), ExtractError> {
-        let order = postcard::to_stdvec(order).expect("memory takes all that is written");
-        let mut head = Vec::with_capacity(4 + order.len() + source.len().min(READ_BYTES));
-        head.extend(u32::try_from(order.len()).expect("names are short").to_le_bytes());
-        head.extend(order);
+    /// Reads at once, in this process.
+    fn here(shared: Arc<Shared>, limit: Limit, order: &Order, bytes: Vec<u8>) -> Self {
+        let mut buffer = Vec::new();
+        helper::answer_with(order, bytes, &mut buffer, Usage::default).expect("memory takes all that is written");
+        Self { buffer, ..Self::new(shared, limit) }
+    }
+
+    /// Hands a short source to a child, and waits on this thread for what it answers, for a moment at most. Does nothing where others
+    /// would have to be waited for. What came is asked for by [`Self::ready`].
+    ///
+    /// # Errors
+    /// [`ExtractError::Start`].
+    ///
+    /// # Panics
+    /// On a thread that runs tasks: it blocks.
+    pub fn begin_here(&mut self) -> Result<(), ExtractError> {
+        let From::Nobody(asked) = &self.from else { return Ok(()) };
+        if !asked.is_set_aside || self.unsent.len() + asked.source.len() > AT_ONCE_BYTES {
+            return Ok(());
+        }
+        let Some(permits) = Permits::try_acquire(&self.shared) else { return Ok(()) };
+        let child = self.shared.child_here().map_err(ExtractError::Start)?;
+        self.permits = Some(permits);
+        self.unsent.extend_from_slice(&asked.source);
+        self.from = From::Child(Box::new(Working::new(child)));
+        let since = Instant::now();
+        self.wait_here(since + AT_ONCE);
+        self.computed = since.elapsed();
+        self.left = self.left.saturating_sub(self.computed);
+        Ok(())
+    }
+
+    /// Whatever goes wrong is met again where the rest is waited for.
+    fn wait_here(&mut self, until: Instant) {
+        let From::Child(working) = &self.from else { return };
+        let Some(mut socket) = working.child.socket.as_ref() else { return };
+        let Ok(written) = socket.write(&self.unsent) else { return };
+        self.unsent.drain(..written);
+        self.buffer.reserve(AT_ONCE_BYTES);
+        while self.unsent.is_empty() && self.buffer.len() < READ_BYTES && !wire::is_whole(&self.buffer) {
+            let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).unwrap_or_default();
+            match poll(&mut [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN)], Some(&left)) {
+                Err(Errno::INTR) => continue,
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return,
+            }
+            self.buffer.reserve(AT_ONCE_BYTES);
+            match rustix::io::read(socket, spare_capacity(&mut self.buffer)) {
+                Ok(1..) | Err(Errno::INTR | Errno::AGAIN) => {}
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Hands the source to a child, once others have made room for it.
+    async fn begin(&mut self) -> Result<(), ExtractError> {
+        let source = match mem::replace(&mut self.from, From::Ended) {
+            From::Nobody(Asked { source, is_set_aside }) => {
+                self.permits = Some(Permits::acquire(&self.shared, self.limit, is_set_aside).await);
+                let child = self.shared.child().await.map_err(ExtractError::Start)?;
+                self.from = From::Child(Box::new(Working::new(child)));
+                source
+            }
+            begun => {
+                self.from = begun;
+                Vec::new()
+            }
+        };
+        let mut head = mem::take(&mut self.unsent);
         // Small sources go in one call.
         let (first, rest) = source.split_at(source.len().min(READ_BYTES));
-        head.extend(first);
+        head.extend_from_slice(first);
         let From::Child(working) = &mut self.from else { return Ok(()) };
+        let socket = working.socket().map_err(ExtractError::Start)?;
         let written = async {
-            working.socket.write_all(&head).await?;
-            working.socket.write_all(rest).await
+            socket.write_all(&head).await?;
+            socket.write_all(rest).await
         };
         match timeout(self.left, written).await {
             Ok(Ok(())) => Ok(()),
@@ -333,18 +456,31 @@ impl Reading {
     /// [`ExtractError`]; nothing more comes then.
     pub async fn next(&mut self) -> Result<Option<Batch>, ExtractError> {
         loop {
+            if let Some(batch) = self.ready()? {
+                return Ok(Some(batch));
+            }
             if self.end.is_some() {
                 return Ok(None);
             }
-            if let Some(batch) = self.take_batch()? {
-                self.taken += batch.0.len() as u64;
-                wire::check_length(self.taken, self.limit.memory)?;
-                return Ok(Some(batch));
+            if matches!(self.from, From::Nobody(_)) || !self.unsent.is_empty() {
+                self.begin().await?;
             }
-            if self.end.is_none() {
-                self.receive().await?;
-            }
+            self.receive().await?;
         }
+    }
+
+    /// What has come of the answer; `None` when there is no more of it yet.
+    ///
+    /// # Errors
+    /// As for [`Self::next`].
+    pub fn ready(&mut self) -> Result<Option<Batch>, ExtractError> {
+        if self.end.is_some() {
+            return Ok(None);
+        }
+        let Some(batch) = self.take_batch()? else { return Ok(None) };
+        self.taken += batch.0.len() as u64;
+        wire::check_length(self.taken, self.limit.memory)?;
+        Ok(Some(batch))
     }
 
     /// The items of all whole frames that came. Looks at the frame behind them, too.
@@ -394,8 +530,9 @@ impl Reading {
         self.buffer.reserve(READ_BYTES);
         let holds_place = self.permits.as_ref().is_some_and(|permits| permits.place.is_some());
         let patience = if holds_place { LONG.saturating_sub(self.computed).min(self.left) } else { self.left };
+        let Ok(socket) = working.socket() else { return Err(self.ended().await) };
         let since = Instant::now();
-        let read = timeout(patience, working.socket.read_buf(&mut self.buffer)).await;
+        let read = timeout(patience, socket.read_buf(&mut self.buffer)).await;
         let waited = since.elapsed();
         self.computed += waited;
         self.left = self.left.saturating_sub(waited);
@@ -455,7 +592,9 @@ impl Reading {
         let From::Child(working) = mem::replace(&mut self.from, From::Ended) else { return };
         let Working { mut child, socket } = *working;
         // Without its socket it is ended.
-        child.socket = socket.into_std().ok();
+        if let Some(socket) = socket {
+            child.socket = socket.into_std().ok();
+        }
         if child.socket.is_some() && usage.memory_bytes <= KEPT_MEMORY_MAX.min(self.shared.config.memory_bytes_max / 4)
         {
             self.shared.keep(child);

@@ -122,6 +122,19 @@ pub(super) fn head(bytes: &[u8]) -> Option<(u8, usize)> {
     Some((kind, u32::from_le_bytes(length) as usize))
 }
 
+/// Whether an answer has come to its end, as far as its frames say.
+pub(super) fn is_whole(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let Some((kind, length)) = head(rest) {
+        let Some(after) = rest.get(HEAD + length..) else { return false };
+        if kind != ITEMS {
+            return true;
+        }
+        rest = after;
+    }
+    false
+}
+
 /// Items as they came: still to be decoded, which takes time.
 #[derive(Debug)]
 pub struct Batch(pub(super) Vec<u8>);

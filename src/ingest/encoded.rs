@@ -19,6 +19,14 @@ pub(super) fn blobs(text: &str) -> Vec<Range<usize>> {
     let mut lines: Option<Lines> = None;
     let mut at = 0;
     while at < bytes.len() {
+        if lines.is_none() {
+            // Looked at from their ends, most stretches in which a run could begin are seen to hold another byte at once.
+            while let Some(stretch) = bytes.get(at..at + *LINE_BYTES.start())
+                && let Some(other) = stretch.iter().rposition(|byte| !is_digit(*byte))
+            {
+                at += other + 1;
+            }
+        }
         let start = at;
         while at < bytes.len() && is_digit(bytes[at]) {
             at += 1;
@@ -121,7 +129,7 @@ fn is_encoded(digits: &[u8]) -> bool {
 /// `data:` addresses with much in them.
 fn data_urls(text: &str) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
-    for (start, _) in text.match_indices("data:") {
+    for start in memchr::memmem::find_iter(text.as_bytes(), b"data:") {
         if found.last().is_some_and(|last| start < last.end) {
             continue;
         }
@@ -168,6 +176,16 @@ mod tests {
             let words: Vec<&str> =
                 without_blobs(&blobs(&text), 0..text.len()).into_iter().map(|part| &text[part]).collect();
             assert_eq!(words, [before, after]);
+        }
+    }
+
+    #[test]
+    fn a_run_is_found_wherever_it_begins() {
+        let run = base64(RUN_BYTES_MIN);
+        for length in 0..200 {
+            let before = format!("{}\n", "words of a text ".repeat(20).split_at(length).0);
+            let text = format!("{before}{run} and more");
+            assert_eq!(blobs(&text), [before.len()..before.len() + run.len()], "{text}");
         }
     }
 

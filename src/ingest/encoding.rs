@@ -199,7 +199,7 @@ fn in_brackets_before<'a>(text: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
 /// Whether the bytes are UTF-16 without its mark: every second byte of Latin text is NUL then.
 pub(super) fn unmarked_utf16(bytes: &[u8]) -> Option<&'static Encoding> {
     let window = &bytes[..bytes.len().min(detect::HEAD_BYTES) & !1];
-    if window.len() < 8 {
+    if window.len() < 8 || memchr::memchr(0, window).is_none() {
         return None;
     }
     let zeros = |offset: usize| window.iter().skip(offset).step_by(2).filter(|byte| **byte == 0).count();

@@ -3,11 +3,9 @@
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use parking_lot::Mutex;
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use tokio::sync::oneshot;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -28,10 +26,9 @@ impl CpuPool {
     /// # Errors
     /// When the machine has no thread left.
     pub fn start(name: &str, width: usize) -> io::Result<Self> {
-        let (jobs, waiting) = channel();
-        let waiting = Arc::new(Mutex::new(waiting));
+        let (jobs, waiting) = unbounded();
         let threads = (0..width.max(1)).map(|_| {
-            let waiting = Arc::clone(&waiting);
+            let waiting = waiting.clone();
             super::spawn_behind(name, move || work(&waiting))
         });
         Ok(Self { jobs: Some(jobs), threads: threads.collect::<io::Result<_>>()? })
@@ -71,19 +68,16 @@ impl fmt::Debug for CpuPool {
     }
 }
 
-fn work(waiting: &Mutex<Receiver<Job>>) {
-    loop {
-        // The lock is held while nothing comes: the next one to wait is woken when this one has its job.
-        let job = waiting.lock().recv();
-        match job {
-            Ok(job) => job(),
-            Err(_) => return,
-        }
+fn work(waiting: &Receiver<Job>) {
+    while let Ok(job) = waiting.recv() {
+        job();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[tokio::test]

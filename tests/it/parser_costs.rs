@@ -44,7 +44,7 @@ async fn cost(extraction: &Extraction, name: &str, bytes: &[u8]) -> Usage {
         memory_bytes_max: u64::MAX,
         bytes: bytes.to_vec(),
     };
-    let mut reading = extraction.read(request).await.expect("a parser");
+    let mut reading = extraction.read(request);
     loop {
         match reading.next().await {
             Ok(Some(_)) => {}
