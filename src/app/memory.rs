@@ -11,6 +11,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
+
 use super::limits;
 use crate::base::ByteSize;
 use crate::collection;
@@ -99,9 +101,14 @@ impl Memory {
         };
         let spare = max.saturating_sub(own_bytes(config, tools.retrieval().library().memory()));
         let giving = Arc::downgrade(&tools);
+        let given = Mutex::new(None);
         tools.retrieval().library().memory().room.listen(move |held| {
             if let Some(tools) = giving.upgrade() {
                 let caches = caches_beside(&tools, wanted, spare, held);
+                // With memory enough it is the same for each document.
+                if given.lock().replace(caches) == Some(caches) {
+                    return;
+                }
                 tools.retrieval().set_cache_bytes(caches.answers);
                 tools.retrieval().library().words().set_bytes(caches.words);
                 tools.retrieval().library().passages().set_cache_bytes(caches.passages);

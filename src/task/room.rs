@@ -103,6 +103,9 @@ impl Room {
     /// Changes how many bytes may be held. What is held stays held.
     pub fn set_max(&self, max: u64) {
         let mut state = self.shared.state.lock();
+        if state.max == max && state.told.is_some() {
+            return;
+        }
         state.max = max;
         state.tell();
         drop(state);
