@@ -116,8 +116,8 @@ impl Append {
 /// Why an append was not made durable.
 #[derive(Debug)]
 pub(crate) enum AppendError {
-    /// Too little space; nothing was written and the next append may succeed.
-    Full { free: u64, needed: u64 },
+    /// Too little space, for one that only deletes too or not; nothing was written and the next append may succeed.
+    Full { free: u64, needed: u64, refuses_deletes: bool },
     /// The log is as large as it may be; nothing was written and the next append may succeed.
     Quota { used: u64, limit: u64 },
     /// No file may be opened for the next segment; nothing was written and the next append may succeed.
@@ -219,17 +219,22 @@ impl LogWriter {
     /// Whether `length` bytes may be appended.
     pub(crate) fn check_space(&self, length: u64, purpose: Purpose) -> Result<(), AppendError> {
         let growth = (self.end + length).saturating_sub(self.allocated);
-        let reserve = match purpose {
-            Purpose::Add => self.limits.reserve_bytes,
-            Purpose::Delete => self.limits.reserve_bytes / 2,
+        let needed_to = |purpose| {
+            let reserve = match purpose {
+                Purpose::Add => self.limits.reserve_bytes,
+                Purpose::Delete => self.limits.reserve_bytes / 2,
+            };
+            reserve.saturating_add(growth)
         };
-        let needed = reserve.saturating_add(growth);
+        let needed = needed_to(purpose);
         let (used, limit) = (self.log.bytes(), self.limits.max_bytes);
         if purpose == Purpose::Add && limit > 0 && used.saturating_add(length) > limit {
             return Err(AppendError::Quota { used, limit });
         }
         match self.log.disk.free_space(&self.log.dir) {
-            Ok(free) if free < needed => Err(AppendError::Full { free, needed }),
+            Ok(free) if free < needed => {
+                Err(AppendError::Full { free, needed, refuses_deletes: free < needed_to(Purpose::Delete) })
+            }
             // Where the space cannot be asked for, the write will tell.
             Ok(_) | Err(_) => Ok(()),
         }
@@ -288,7 +293,9 @@ impl LogWriter {
                 }
                 let removed = removed.and_then(|()| self.log.disk.sync_dir(&self.log.dir));
                 return Err(match (is_full(&source), removed) {
-                    (true, Ok(())) => AppendError::Full { free: 0, needed: self.limits.reserve_bytes },
+                    (true, Ok(())) => {
+                        AppendError::Full { free: 0, needed: self.limits.reserve_bytes, refuses_deletes: true }
+                    }
                     _ => AppendError::Failed { path, source },
                 });
             }
@@ -317,7 +324,9 @@ impl LogWriter {
                 self.allocated = target;
                 Ok(())
             }
-            Err(source) if is_full(&source) => Err(AppendError::Full { free: 0, needed: target - self.allocated }),
+            Err(source) if is_full(&source) => {
+                Err(AppendError::Full { free: 0, needed: target - self.allocated, refuses_deletes: true })
+            }
             Err(source) => Err(self.failed(source)),
         }
     }

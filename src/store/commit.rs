@@ -230,14 +230,17 @@ pub enum CommitError {
     },
     /// Too little space; nothing was written, and a later commit succeeds once there is more.
     #[error(
-        "the disk is full: {} are free, writing needs {}; free some space, or delete documents: writing then goes on",
-        ByteSize(*.free), ByteSize(*.needed)
+        "the disk is full: {} are free, writing needs {}; free some space{}",
+        ByteSize(*.free), ByteSize(*.needed),
+        if *.refuses_deletes { ": for deletes it is too little as well" } else { ", or delete documents: writing then goes on" }
     )]
     DiskFull {
         /// Bytes free; 0 when the file system itself refused.
         free: u64,
         /// Bytes that must be free, reserve included.
         needed: u64,
+        /// Whether it is too little for deletes too, which may use half of the reserve.
+        refuses_deletes: bool,
     },
     /// The log has reached its quota; nothing was written, and a later commit succeeds once there is room.
     #[error(
@@ -405,7 +408,10 @@ impl Writer {
             None => WriterState::Writable,
             // Nothing has changed: the next write is tried like any other.
             Some(CommitError::NoFiles { .. }) => return,
-            Some(CommitError::DiskFull { free, needed }) => WriterState::DiskFull { free: *free, needed: *needed },
+            // A delete needs less than all the others.
+            Some(CommitError::DiskFull { free, needed, .. }) => {
+                WriterState::DiskFull { free: *free, needed: *needed.max(&self.reader.reserve_bytes) }
+            }
             Some(CommitError::QuotaReached { used, limit }) => WriterState::QuotaReached { used: *used, limit: *limit },
             Some(error @ (CommitError::ReadOnly { .. } | CommitError::Write { .. } | CommitError::Catalog { .. })) => {
                 WriterState::ReadOnly { reason: with_causes(error) }
@@ -479,7 +485,7 @@ impl Writer {
 impl From<AppendError> for CommitError {
     fn from(error: AppendError) -> Self {
         match error {
-            AppendError::Full { free, needed } => Self::DiskFull { free, needed },
+            AppendError::Full { free, needed, refuses_deletes } => Self::DiskFull { free, needed, refuses_deletes },
             AppendError::Quota { used, limit } => Self::QuotaReached { used, limit },
             AppendError::NoFiles { source } => Self::NoFiles { source },
             AppendError::Failed { path, source } => Self::Write { path, source },

@@ -293,6 +293,30 @@ fn a_full_disk_is_refused_before_it_is_reached_and_writing_resumes() {
 }
 
 #[test]
+fn on_a_full_disk_deletes_are_offered_while_they_are_taken() {
+    let disk = MemDisk::new();
+    let told = Config { reserve_bytes: 8 << 20, ..config(Path::new("/data")) };
+    let (mut writer, reader, _) =
+        open_on(Arc::new(disk.clone()), None, told, None, CatalogPlace::Memory).expect("opened");
+    let collection = new_collection(&mut writer, "docs");
+    run(&mut writer, put(document(collection, "a", &["x"])));
+    let add = || vec![request(vec![put(document(collection, "b", &["x"]))])];
+    let delete = || vec![request(vec![Operation::DeleteDocument { collection, id: "a".to_owned(), if_version: None }])];
+    let offer = "or delete documents";
+    disk.set_free(3 << 20);
+    for group in [add(), delete()] {
+        let refusal = writer.commit(group).expect_err("full").to_string();
+        assert!(refusal.contains("the disk is full") && !refusal.contains(offer), "{refusal}");
+        assert!(matches!(reader.state(), WriterState::DiskFull { needed, .. } if needed >= 8 << 20), "as for adding");
+    }
+    disk.set_free(5 << 20);
+    let refusal = writer.commit(add()).expect_err("full").to_string();
+    assert!(refusal.contains(offer), "{refusal}");
+    writer.commit(delete()).expect("half of the reserve is enough");
+    assert_eq!(reader.lookup(collection, "a").expect("looked up"), None);
+}
+
+#[test]
 fn a_replay_yields_the_changes_that_the_commits_gave() {
     let (mut writer, reader, collection) = memory();
     let mut given = vec![];
