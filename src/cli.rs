@@ -471,10 +471,13 @@ impl Common {
     }
 }
 
+/// What derives from the log mends itself: nobody has to do anything about that.
+const COMMAND_LOGS: &str = "warn,cairn::collection=error,cairn::index=error,cairn::collection::writer=off";
+
 /// Verbs other than `serve` say what went wrong themselves, also of a write; the log is for warnings they cannot see, and people read
 /// it.
 fn quiet_logs(config: &Config) {
-    let filter = if config.log.filter == "info" { "warn,cairn::collection::writer=off" } else { &config.log.filter };
+    let filter = if config.log.filter == "info" { COMMAND_LOGS } else { &config.log.filter };
     let format = match config.log.format {
         LogFormat::Auto if std::env::var_os("JOURNAL_STREAM").is_none() => LogFormat::Text,
         format => format,

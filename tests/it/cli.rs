@@ -291,6 +291,7 @@ fn a_directory_left_by_a_dead_node_is_opened() {
     let status = node.cairn_json(&["status", "--json"]);
     assert_eq!((&status["documents"], &status["address"]), (&json!(1), &Value::Null));
     node.restart();
+    node.catch_up();
     assert_eq!(node.cairn_json(&["status", "--json"])["address"], node.base());
 }
 
@@ -322,4 +323,18 @@ fn bench_asks_the_node_by_its_own_documents_and_writes_nothing() {
         &table,
         &["ROUND", "ANSWERS A SECOND", "70 % of that, constantly", "searches a second this node answers 99 of 100"],
     );
+}
+
+#[test]
+fn a_command_says_nothing_of_indexes_that_mend_themselves() {
+    let mut node = TestNode::start();
+    node.add("notes", json!([{"id": "a", "text": "The heron stands."}, {"id": "b", "text": "The gull cries."}]));
+    node.stop();
+    let vectors = node.data_dir().join("views").join("vectors");
+    for collection in fs::read_dir(&vectors).expect("read") {
+        let path = collection.expect("an entry").path();
+        fs::create_dir_all(path.join("manifest.json.new").join("in the way")).expect("created");
+    }
+    let removed = node.cairn(&["rm", "notes/a"]);
+    assert_eq!((removed.status.code(), &*stderr(&removed)), (Some(0), ""));
 }
