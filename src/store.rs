@@ -294,7 +294,7 @@ fn open_on(
     log.recall_damage();
     let log = Arc::new(log);
     let torn_bytes = tail.torn;
-    let (catalog, trust, state) = trust::open_catalog(disk, &views, told, &log, boot_id, (place, catalog_cache_bytes))?;
+    let (catalog, trust, state) = trust::open_catalog(disk, &views, told, &log, boot_id, place, catalog_cache_bytes)?;
     let report = OpenReport {
         node: log.node,
         last: log.last(),

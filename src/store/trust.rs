@@ -167,7 +167,8 @@ pub(crate) fn open_catalog(
     told: Told,
     log: &Log,
     boot_id: Option<String>,
-    (place, cache_bytes): (CatalogPlace, u64),
+    place: CatalogPlace,
+    cache_bytes: u64,
 ) -> Result<(Catalog, Trust, ViewState), OpenError> {
     let mut trust = Trust {
         disk,
