@@ -267,12 +267,6 @@ pub struct Held {
 }
 
 impl Held {
-    /// Bytes that are held.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// Gives back what is beyond `bytes`.
     pub fn shrink_to(&mut self, bytes: u64) {
         let beyond = self.bytes.saturating_sub(bytes);
@@ -358,7 +352,7 @@ mod tests {
             two.shrink_to(40);
             growing.await.expect("it came");
         }
-        assert_eq!((one.bytes(), two.bytes(), room.held()), (60, 40, 100));
+        assert_eq!((one.bytes, two.bytes, room.held()), (60, 40, 100));
         assert_eq!(one.grow_to(101, LONG).await, Err(NoRoom::Never { needed: 101, max: 100 }));
     }
 
