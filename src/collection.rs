@@ -647,7 +647,7 @@ impl Library {
             });
         }
         drop(preparing);
-        Ok((operations, addition, admission.write(kept).await?))
+        Ok((operations, addition, admission.write().await?))
     }
 
     /// Waits for memory in which sources of these lengths can be read and written.
@@ -758,7 +758,7 @@ impl Library {
         let forgotten = self.forget_unread(info.id, source)?;
         let notes = usize::from(forgotten.is_some());
         operations.extend(forgotten);
-        let held = admission.write(operations.iter().map(kept_bytes).sum()).await?;
+        let held = admission.write().await?;
         let mut written = self.commit_held(operations, Until::Durable, Some(held)).await?;
         written.outcomes.truncate(written.outcomes.len().saturating_sub(notes));
         let gone = deleted(written.outcomes.pop());
@@ -962,13 +962,6 @@ impl Library {
     /// Waits until nothing is left to do in the background: graphs linked, segments merged. For benchmarks and tests.
     pub fn settle(&self) {
         self.upkeep.settle();
-    }
-}
-
-fn kept_bytes(operation: &Operation) -> u64 {
-    match operation {
-        Operation::PutDocument(document) => memory::kept_bytes(document),
-        _ => 0,
     }
 }
 

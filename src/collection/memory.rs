@@ -98,6 +98,8 @@ const CATALOG_TAKES: u64 = 4;
 #[derive(Debug)]
 pub(super) struct Admission {
     held: Held,
+    /// What the documents take that came so far.
+    kept: u64,
     /// Of what is held, what its parsers may take, …
     parsers: u64,
     /// … and each of them.
@@ -126,17 +128,18 @@ impl Admission {
         let width = lengths.len().min(2 * task::cores()).min(beside).max(1);
         let parsers = parser.saturating_mul(width as u64);
         let held = room.hold(kept.saturating_add(parsers), PATIENCE).await.map_err(refusal)?;
-        Ok(Self { held, parsers, parser_bytes_max: parser, width })
+        Ok(Self { held, kept: 0, parsers, parser_bytes_max: parser, width })
     }
 
     /// Sees to it that `kept` bytes of documents, on their way to the log, have room beside the parsers.
     pub(super) async fn keep(&mut self, kept: u64) -> Result<(), WriteError> {
+        self.kept = kept;
         self.held.grow_to(self.parsers.saturating_add(kept), GROWING_PATIENCE).await.map_err(refusal)
     }
 
-    /// Room for writing documents of so many bytes; nothing is parsed any more.
-    pub(super) async fn write(mut self, kept: u64) -> Result<Held, WriteError> {
-        let bytes = KEPT_LEAST.saturating_add(kept.saturating_mul(WRITTEN_PER_KEPT_QUARTERS) / 4);
+    /// Room for writing the documents that came; nothing is parsed any more.
+    pub(super) async fn write(mut self) -> Result<Held, WriteError> {
+        let bytes = KEPT_LEAST.saturating_add(self.kept.saturating_mul(WRITTEN_PER_KEPT_QUARTERS) / 4);
         self.held.shrink_to(bytes);
         self.held.grow_to(bytes, PATIENCE).await.map_err(refusal)?;
         Ok(self.held)
