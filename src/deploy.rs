@@ -31,7 +31,7 @@ pub use cluster::{Cluster, ClusterError, PodNode, Pods};
 pub use executable::{Architecture, ExecutableError, OWN_EXECUTABLE};
 pub use host::{ClusterNode, Distribution, Host, Role};
 pub use node::{FormatOf, HostNode};
-pub use output::OutputError;
+pub use output::{OutputError, write_file};
 pub use plan::{Action, Finding, Need, Plan};
 pub use release::{
     ImageFile, Installation, ManagedFile, NodeAddress, Pending, Platform, Program, Release, ReleaseError, command,

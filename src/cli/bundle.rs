@@ -140,6 +140,7 @@ fn keygen(common: &Common, path: &Path, password: &Password) -> Result<(), Failu
         None if password.ask_password => Some(new_password()?),
         None => None,
     };
+    let path = &output::file_at(path, || Err(Failure::usage(anyhow!("-o names the file of the key"))))?;
     let pair = KeyPair::generate(password.as_deref())?;
     let public_file = pair.write(path)?;
     let public = pair.public();
@@ -157,6 +158,8 @@ fn keygen(common: &Common, path: &Path, password: &Password) -> Result<(), Failu
 
 fn create(common: &Common, arguments: &CreateArguments) -> Result<(), Failure> {
     let executable = arguments.executable.as_deref().unwrap_or(Path::new(OWN_EXECUTABLE));
+    let name = || Ok(format!("cairn-{}.{EXTENSION}", env!("CARGO_PKG_VERSION")));
+    let file = output::file_at(&arguments.output, name)?;
     let mut plan = Plan::new(executable)?;
     if let Some(file) = &arguments.configuration {
         // A mistake is found here, where it can be mended, and not on a machine far away.
@@ -167,11 +170,6 @@ fn create(common: &Common, arguments: &CreateArguments) -> Result<(), Failure> {
     arguments.model.iter().try_for_each(|folder| plan.add_model(folder))?;
     arguments.image.iter().try_for_each(|file| plan.add_image(file))?;
     let key = secret_key(&arguments.key, arguments.password_file.as_deref())?;
-    let file = if arguments.output.is_dir() {
-        arguments.output.join(format!("cairn-{}.{EXTENSION}", env!("CARGO_PKG_VERSION")))
-    } else {
-        arguments.output.clone()
-    };
     let written = plan.write(&file, &key, SystemClock.now())?;
     if common.json {
         let mut answer = description(&written.contents);

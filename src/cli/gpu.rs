@@ -1,16 +1,14 @@
 //! `cairn gpu`: which GPUs there are, whether they compute right, and how fast.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::{Common, Failure, output};
+use crate::deploy::write_file;
 use crate::index::gpu::measure::{Bench, Measured};
 use crate::index::gpu::{Adapter, AdapterKind, Format, Gpu, HELPER_ON_DISK, helper_program, selftest};
 
@@ -150,11 +148,7 @@ fn selftest(common: &Common, cases: usize, patience: Duration, device: &Device) 
 
 fn extract(path: &Path) -> Result<(), Failure> {
     let program = helper_program().map_err(anyhow::Error::from)?;
-    let write = || -> io::Result<()> {
-        fs::write(path, program)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755))
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))?;
+    write_file(path, 0o755, &program)?;
     output::line(&format!("wrote {}", path.display()))
 }
 

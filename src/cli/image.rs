@@ -144,7 +144,7 @@ fn build(common: &Common, output: &Path, of: &Of) -> Result<(), Failure> {
         eprintln!("{} {} {}", image.reference(), image.digest(), ByteSize(image.bytes()));
         return Ok(());
     }
-    let file = if output.is_dir() { output.join(of.file_name()) } else { output.to_owned() };
+    let file = output::file_at(output, || Ok(of.file_name()))?;
     let built = of.image()?;
     built.image.write_file(&file)?;
     show(common, &built, Some(&file))

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use comfy_table::presets::NOTHING;
 use comfy_table::{Attribute, Cell, CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width};
 use indicatif::ProgressState;
@@ -40,6 +41,28 @@ pub(super) fn line(text: &str) -> Result<(), Failure> {
 pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     written(out.write_all(bytes).and_then(|()| out.flush()))
+}
+
+/// The file that a verb's result goes to, for what the user named: the file itself, or a folder for it.
+///
+/// * `name`: of the file in a folder.
+pub(super) fn file_at(path: &Path, name: impl FnOnce() -> Result<String, Failure>) -> Result<PathBuf, Failure> {
+    if path.as_os_str() == "-" {
+        return Err(Failure::usage(anyhow!(
+            "this is written to a file and not to standard output: name one, or a folder for it"
+        )));
+    }
+    if path.is_dir() {
+        return Ok(path.join(name()?));
+    }
+    let is_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    let folder = if is_folder { Some(path) } else { path.parent().filter(|folder| !folder.as_os_str().is_empty()) };
+    match folder {
+        Some(folder) if !folder.is_dir() => {
+            Err(anyhow!("there is no folder {}; make it, or name another", folder.display()).into())
+        }
+        _ => Ok(path.to_owned()),
+    }
 }
 
 fn written(result: io::Result<()>) -> Result<(), Failure> {

@@ -17,7 +17,6 @@ mod sizes;
 mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 use std::path::Path;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -29,7 +28,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde::Serialize;
 
-use super::output::{OutputError, write_whole};
+use super::output::{self, OutputError};
 
 pub use self::configuration::configuration;
 pub use self::keys::{CONFIG, KEYS, Key, Variant, VariantError};
@@ -93,10 +92,7 @@ impl Rendered {
 /// # Errors
 /// When it cannot be written.
 pub fn write_file(folder: &Path, name: &str, text: &str, mode: u32) -> Result<(), OutputError> {
-    let path = folder.join(name);
-    write_whole(&path, mode, |out| {
-        out.write_all(text.as_bytes()).map_err(|source| OutputError::Write { path: path.clone(), source })
-    })
+    output::write_file(&folder.join(name), mode, text.as_bytes())
 }
 
 /// An object of the cluster.

@@ -75,6 +75,18 @@ pub(super) fn check_space_in(folder: &Path, path: &Path, needed: u64) -> Result<
     Ok(())
 }
 
+/// Writes a file with these permissions and this content, in the place of the one that has its name. On an error nothing of it
+/// stays.
+///
+/// # Errors
+/// See [`OutputError`].
+pub fn write_file(path: &Path, mode: u32, content: &[u8]) -> Result<(), OutputError> {
+    check_space(path, content.len() as u64)?;
+    write_whole(path, mode, |out| {
+        out.write_all(content).map_err(|source| OutputError::Write { path: path.to_owned(), source })
+    })
+}
+
 /// Writes a file with these permissions; `fill` gives its content. On an error of either kind nothing of it stays.
 ///
 /// # Errors

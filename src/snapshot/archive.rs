@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use super::Progress;
 use super::manifest::{ManifestError, SnapshotManifest};
 use super::repository::{Repository, RepositoryError, create, create_dirs};
-use crate::base::Fault;
+use crate::base::{ByteSize, Fault};
 
 /// Manifests are read into memory.
 const MANIFEST_BYTES_MAX: u64 = 1 << 30;
+/// What a tar archive is made of.
+const BLOCK: u64 = 512;
 /// The last part of an archive's name.
 pub const EXTENSION: &str = "cairn-snapshot";
 
@@ -38,6 +40,28 @@ pub enum ArchiveError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is a file of that name.
+    #[error("{path} is there already; remove it, or write to another file")]
+    Exists {
+        /// Which one.
+        path: PathBuf,
+    },
+    /// There is no room for the file.
+    #[error("{path} needs {needed}, and {free} are free there; make room or write it elsewhere")]
+    Space {
+        /// Which one.
+        path: PathBuf,
+        /// Its length, and that of the segment that is being copied.
+        needed: ByteSize,
+        /// What an ordinary process may still write there.
+        free: ByteSize,
+    },
+    /// It is another kind of file.
+    #[error("{path} is no snapshot file: expected one that `cairn snapshot export` wrote")]
+    Another {
+        /// Which one.
+        path: PathBuf,
+    },
     /// The manifest in it cannot be used.
     #[error("{path}")]
     Manifest {
@@ -62,7 +86,8 @@ impl ArchiveError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Repository(error) => error.fault(),
-            Self::Read { .. } | Self::Write { .. } => Fault::Environment,
+            Self::Read { .. } | Self::Write { .. } | Self::Space { .. } => Fault::Environment,
+            Self::Exists { .. } | Self::Another { .. } => Fault::Caller,
             Self::Manifest { source, .. } => source.fault(),
             Self::Content { .. } => Fault::Damage,
         }
@@ -78,16 +103,17 @@ pub(super) fn export(
     progress: &dyn Progress,
 ) -> Result<u64, ArchiveError> {
     let write = |source| ArchiveError::Write { path: to.to_owned(), source };
-    if to.exists() {
-        return Err(write(io::ErrorKind::AlreadyExists.into()));
+    if to.symlink_metadata().is_ok() {
+        return Err(ArchiveError::Exists { path: to.to_owned() });
     }
+    let bytes = manifest.encode();
+    check_space(manifest, bytes.len() as u64, to)?;
     // Not `partial`, which fetching the pieces uses.
-    let partial = to.with_extension("incomplete");
-    let piece = to.with_extension("segment");
+    let partial = beside(to, ".incomplete");
+    let piece = beside(to, ".segment");
     let result = (|| {
         let _ = fs::remove_file(&partial);
         let mut archive = tar::Builder::new(BufWriter::with_capacity(1 << 20, create(&partial).map_err(write)?));
-        let bytes = manifest.encode();
         append(&mut archive, &format!("snapshots/{}.json", manifest.id), bytes.len() as u64, &bytes[..])
             .map_err(write)?;
         let (mut done, total) = (0, manifest.bytes());
@@ -114,6 +140,30 @@ pub(super) fn export(
     result
 }
 
+/// A name beside `path` that begins like it.
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(end);
+    path.with_file_name(name)
+}
+
+/// Refuses what there is no room for: the file, and the segment that was fetched for it.
+fn check_space(manifest: &SnapshotManifest, manifest_bytes: u64, to: &Path) -> Result<(), ArchiveError> {
+    // A member has a header and is filled up to a whole block; two empty ones end the archive.
+    let member = |bytes: u64| (bytes.div_ceil(BLOCK) + 1) * BLOCK;
+    let segments = manifest.segments.iter().map(|segment| segment.bytes);
+    let largest = segments.clone().max().unwrap_or_default();
+    let needed = member(manifest_bytes) + segments.map(member).sum::<u64>() + 2 * BLOCK + largest;
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match rustix::fs::statvfs(folder).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize)) {
+        Ok(free) if free < needed => {
+            Err(ArchiveError::Space { path: to.to_owned(), needed: ByteSize(needed), free: ByteSize(free) })
+        }
+        // Where it cannot be asked for, the write will tell.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 fn append(archive: &mut tar::Builder<BufWriter<File>>, name: &str, length: u64, content: impl Read) -> io::Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_size(length);
@@ -129,14 +179,29 @@ pub(super) fn peek(from: &Path) -> Result<SnapshotManifest, ArchiveError> {
     first(&mut archive.entries().map_err(read)?, from)
 }
 
+/// An archive whose reading failed. What the library says of a damaged one repeats its content.
+fn torn(from: &Path, at: &str, source: io::Error) -> ArchiveError {
+    match source.raw_os_error() {
+        Some(_) => ArchiveError::Read { path: from.to_owned(), source },
+        None => ArchiveError::Content { path: from.to_owned(), what: format!("it is damaged or cut at {at}") },
+    }
+}
+
 /// The manifest, which is the first entry.
 fn first<R: Read>(entries: &mut tar::Entries<'_, R>, from: &Path) -> Result<SnapshotManifest, ArchiveError> {
-    let content = |what: String| ArchiveError::Content { path: from.to_owned(), what };
-    let first = entries.next().ok_or_else(|| content("it is empty".to_owned()))?;
+    let another = || ArchiveError::Another { path: from.to_owned() };
+    let entry = match entries.next() {
+        Some(Ok(entry)) => entry,
+        // What the library says of a file that is no archive repeats its content.
+        Some(Err(error)) if error.raw_os_error().is_none() => return Err(another()),
+        Some(Err(source)) => return Err(ArchiveError::Read { path: from.to_owned(), source }),
+        None => return Err(another()),
+    };
+    if !entry.path_bytes().starts_with(b"snapshots/") {
+        return Err(another());
+    }
     let mut bytes = Vec::new();
-    first
-        .and_then(|entry| entry.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes))
-        .map_err(|error| content(error.to_string()))?;
+    entry.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| torn(from, "its manifest", error))?;
     SnapshotManifest::decode(&bytes).map_err(|source| ArchiveError::Manifest { path: from.to_owned(), source })
 }
 
@@ -170,20 +235,20 @@ pub(super) fn import(
     let (mut done, total) = (0, manifest.bytes());
     let piece = scratch.join("import.seg");
     for segment in &mut manifest.segments {
+        let name = format!("segments/{}", segment.file);
         let mut entry = entries
             .next()
-            .ok_or_else(|| content(format!("segments/{} is missing", segment.file)))?
-            .map_err(|error| content(error.to_string()))?;
-        let name = format!("segments/{}", segment.file);
+            .ok_or_else(|| content(format!("{name} is missing")))?
+            .map_err(|error| torn(from, &name, error))?;
         if entry.path_bytes() != name.as_bytes() {
-            return Err(content(format!("found {}, expected {name}", String::from_utf8_lossy(&entry.path_bytes()))));
+            return Err(content(format!("another file is where {name} belongs")));
         }
         let _ = fs::remove_file(&piece);
         let mut file = create(&piece).map_err(write(&piece))?;
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; 1 << 20];
         loop {
-            let count = entry.read(&mut buffer).map_err(|error| content(error.to_string()))?;
+            let count = entry.read(&mut buffer).map_err(|error| torn(from, &name, error))?;
             if count == 0 {
                 break;
             }
@@ -203,4 +268,22 @@ pub(super) fn import(
     let _ = fs::remove_file(&piece);
     repository.put_manifest(&manifest)?;
     Ok(manifest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::manifest::SegmentEntry;
+    use super::super::manifest::tests::{manifest, segment};
+    use super::*;
+
+    #[test]
+    fn room_is_looked_for_before_anything_is_written() {
+        let folder = tempfile::tempdir().expect("temporary directory");
+        let to = folder.path().join("stick");
+        let small = segment(1, 2, 0);
+        let huge = SegmentEntry { bytes: 1 << 60, ..small.clone() };
+        check_space(&manifest(&[("a", 1)], vec![small]), 1_000, &to).expect("there is room");
+        let refusal = check_space(&manifest(&[("a", 1)], vec![huge]), 1_000, &to).expect_err("no disk has so much");
+        assert!(matches!(refusal, ArchiveError::Space { .. }), "{refusal}");
+    }
 }

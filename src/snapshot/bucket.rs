@@ -33,6 +33,7 @@ use object_store::client::{
 use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
 use object_store::path::Path;
 use object_store::{BackoffConfig, ClientOptions, ObjectStoreExt as _, PutPayload, RetryConfig};
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
@@ -59,7 +60,7 @@ const PAGE_BYTES_MAX: usize = 16 << 20;
 const SMALL_BYTES_MAX: usize = 1 << 20;
 
 /// Which bucket, and how it is reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BucketConfig {
     /// Its name.
     pub bucket: String,
@@ -84,7 +85,9 @@ pub enum BucketError {
     #[error("the service failed")]
     Service {
         /// What happened.
-        source: object_store::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
+        /// Whether it may go better in a moment.
+        is_passing: bool,
     },
     /// A local file cannot be read or written.
     #[error("cannot use {path}")]
@@ -155,7 +158,9 @@ impl From<object_store::Error> for BucketError {
         }
         match source {
             object_store::Error::NotFound { .. } => Self::NotFound,
-            source => Self::Service { source },
+            // Under a title of the library's that says nothing.
+            object_store::Error::Generic { source, .. } => Self::Service { source, is_passing: true },
+            source => Self::Service { source: source.into(), is_passing: false },
         }
     }
 }
@@ -391,7 +396,7 @@ async fn repeated(work: impl AsyncFn() -> Result<(), BucketError>) -> Result<(),
     let mut attempt = 1;
     loop {
         match work().await {
-            Err(BucketError::Service { source }) if attempt < ATTEMPTS && is_passing(&source) => {
+            Err(BucketError::Service { source, is_passing: true }) if attempt < ATTEMPTS => {
                 tracing::warn!(error = %source, attempt, "the bucket failed; trying again");
                 sleep(Duration::from_secs(1 << attempt)).await;
                 attempt += 1;
@@ -399,10 +404,6 @@ async fn repeated(work: impl AsyncFn() -> Result<(), BucketError>) -> Result<(),
             result => return result,
         }
     }
-}
-
-fn is_passing(error: &object_store::Error) -> bool {
-    matches!(error, object_store::Error::Generic { .. })
 }
 
 fn access_key(config: &BucketConfig) -> Result<(String, String), BucketError> {
@@ -543,5 +544,17 @@ where
 
     fn size_hint(&self) -> http_body::SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::with_causes;
+
+    #[test]
+    fn what_the_service_said_is_told_without_the_librarys_title() {
+        let error = object_store::Error::Generic { store: "S3", source: "connection refused".into() };
+        assert_eq!(with_causes(&BucketError::from(error)), "the service failed: connection refused");
     }
 }

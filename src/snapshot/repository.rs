@@ -11,6 +11,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use super::bucket::{Bucket, BucketConfig, BucketError};
@@ -31,7 +32,8 @@ const LEFTOVER_AGE: i64 = 24 * 60 * 60 * 1_000;
 const MANIFEST_BYTES_MAX: u64 = 1 << 30;
 
 /// Where a repository is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Target {
     /// A directory of this machine.
     Directory(PathBuf),
@@ -44,6 +46,19 @@ impl Target {
     #[must_use]
     pub fn is_remote(&self) -> bool {
         matches!(self, Self::Bucket(_))
+    }
+
+    /// The same for every directory that a command is run in.
+    #[must_use]
+    pub fn absolute(self) -> Self {
+        match self {
+            Self::Directory(path) => Self::Directory(std::path::absolute(&path).unwrap_or(path)),
+            Self::Bucket(mut bucket) => {
+                let file = bucket.access_key_file.take();
+                bucket.access_key_file = file.map(|path| std::path::absolute(&path).unwrap_or(path));
+                Self::Bucket(bucket)
+            }
+        }
     }
 
     /// How the node remembers it: the same for every directory that a command is run in.
@@ -440,11 +455,11 @@ impl Repository {
             return Ok(());
         }
         let partial = to.with_extension("partial");
+        let _leftover = Leftover(&partial);
         self.fetch(SEGMENTS, name, &partial, entry.bytes)?;
         let actual = digest_of(&partial, progress);
         let actual = actual.map_err(|source| RepositoryError::Read { path: partial.clone(), source })?;
         if actual != expected {
-            let _ = fs::remove_file(&partial);
             return Err(RepositoryError::DigestMismatch {
                 name: format!("{SEGMENTS}/{name}"),
                 expected: expected.to_string(),
@@ -460,29 +475,29 @@ impl Repository {
     /// * `bytes`: how long it is before encryption; a longer one is refused.
     fn fetch(&self, folder: &str, name: &str, to: &Path, bytes: u64) -> Result<(), RepositoryError> {
         let whole = format!("{folder}/{name}");
+        let is_encrypted = name.ends_with(ENCRYPTED);
+        let download = if is_encrypted { tempfile_beside(to, ENCRYPTED) } else { to.to_owned() };
+        // Of a file that arrives encrypted nothing but its content stays.
+        let _leftover = (is_encrypted && matches!(self.place, Place::Bucket(_))).then(|| Leftover(&download));
         let stored = match &self.place {
             Place::Directory(root) => root.join(&whole),
             Place::Bucket(bucket) => {
-                let download = if name.ends_with(ENCRYPTED) { tempfile_beside(to, ENCRYPTED) } else { to.to_owned() };
-                let most = if name.ends_with(ENCRYPTED) { encrypted_max(bytes) } else { bytes };
+                let most = if is_encrypted { encrypted_max(bytes) } else { bytes };
                 self.asked(&whole, bucket.download(&whole, &download, most))?;
-                download
+                download.clone()
             }
         };
         let read = |source: io::Error| match source.kind() {
             io::ErrorKind::NotFound => RepositoryError::Missing { name: whole.clone() },
             _ => RepositoryError::Read { path: stored.clone(), source },
         };
-        if name.ends_with(ENCRYPTED) {
+        if is_encrypted {
             let key = self.key.as_ref().ok_or_else(|| RepositoryError::NoKey { name: whole.clone() })?;
             let file = BufReader::with_capacity(1 << 20, File::open(&stored).map_err(read)?);
             let _ = fs::remove_file(to);
             let out = create(to).map_err(|source| RepositoryError::Write { path: to.to_owned(), source })?;
             let mut out = BufWriter::new(out);
             let decrypted = key.decrypt(file, &mut out).and_then(|()| out.flush());
-            if matches!(self.place, Place::Bucket(_)) {
-                let _ = fs::remove_file(&stored);
-            }
             return decrypted.map_err(|source| match source.kind() {
                 io::ErrorKind::InvalidData => RepositoryError::WrongKey { name: whole.clone() },
                 _ => RepositoryError::Read { path: stored.clone(), source },
@@ -736,6 +751,16 @@ fn read_back(written: &File, path: &Path, digest: &Digest) -> io::Result<()> {
     match digest_of(path, &mut |_| {})? {
         found if found == *digest => Ok(()),
         _ => Err(io::Error::other("the disk gives back other bytes than were written to it")),
+    }
+}
+
+/// A file that goes when this does, unless it was given another name.
+struct Leftover<'a>(&'a Path);
+
+impl Drop for Leftover<'_> {
+    fn drop(&mut self) {
+        // Not there when it was never made, or has its name.
+        let _ = fs::remove_file(self.0);
     }
 }
 

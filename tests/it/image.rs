@@ -224,7 +224,7 @@ fn names_and_places_are_checked_before_anything_is_written() {
     assert_says(&stderr(&output), &["has no host", "cairn.local/cairn"]);
     let output = image(&["build", "-o", &folder.path().join("none/cairn.tar").to_string_lossy()]);
     assert_eq!(output.status.code(), Some(1));
-    assert_says(&stderr(&output), &["cannot write", "none/cairn.tar"]);
+    assert_says(&stderr(&output), &["there is no folder", "none"]);
     let told = json_of(&image(&["inspect", "--name", "registry.example:5000/edge/cairn:1.0"]));
     assert_eq!(told["name"], "registry.example:5000/edge/cairn:1.0");
     assert!(
