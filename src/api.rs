@@ -97,6 +97,8 @@ pub fn front(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &
         .route("/v1/flush", post(sources::flush))
         .route("/v1/compact", post(sources::compact))
         .route("/v1/snapshots/verify", post(sources::verify_snapshot))
+        .route("/v1/snapshots/schedule", get(sources::snapshot_schedule))
+        .route("/v1/snapshots/prune", post(sources::prune_snapshots))
         .route("/v1/collections/{collection}/sources", get(sources::list))
         .route("/v1/collections/{collection}/sources/{*source}", post(sources::sync).delete(sources::remove))
         .route("/v1/collections/{collection}/folders", get(sources::folders))

@@ -37,7 +37,7 @@ use crate::index::vector;
 use crate::ingest;
 use crate::mcp::{NodeSnapshots, NodeTools};
 use crate::retrieval::{self, Retrieval};
-use crate::snapshot::{Probe, Snapshots};
+use crate::snapshot::{Probe, Snapshots, Target};
 use crate::store;
 use crate::task::{self, Drain, Pulse, Readiness, Restart, Turns};
 use crate::telemetry::Metrics;
@@ -164,7 +164,7 @@ impl Node {
     pub async fn answer_locally(self: &Arc<Self>, config: &Config, drain: &Drain) -> Result<Answering, ListenError> {
         let listener = Listener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
         let doors = Doors::open();
-        let running = RunningNode::new(self, &listener, &doors, false, None);
+        let running = RunningNode::new(config, self, &listener, &doors, false, None);
         Ok(self.answer(config, listener, &doors, running, drain))
     }
 
@@ -304,15 +304,37 @@ pub struct RunningNode {
     /// Address of the admin listener; only a process that runs for the node's sake has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<SocketAddr>,
+    /// Where its snapshots go, for what the command line does with them itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<Box<SnapshotPlace>>,
     /// A token of this run, for the command line of the same user; only where the listener asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
 }
 
+/// Where a node's snapshots go, by paths that every process knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotPlace {
+    /// What is set; `None`: beside the data directory.
+    pub target: Option<Target>,
+    /// Key of an encrypted repository.
+    pub key_file: Option<PathBuf>,
+}
+
+impl SnapshotPlace {
+    fn of(config: &Config) -> Self {
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        Self {
+            target: config.snapshot.target.clone().map(Target::absolute),
+            key_file: config.snapshot.key_file.as_ref().map(absolute),
+        }
+    }
+}
+
 impl fmt::Debug for RunningNode {
     /// Everything but the token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pid, node, listen, tls, admin, token: _ } = self;
+        let Self { pid, node, listen, tls, admin, snapshots, token: _ } = self;
         let mut shown = f.debug_struct("RunningNode");
         shown
             .field("pid", pid)
@@ -320,18 +342,27 @@ impl fmt::Debug for RunningNode {
             .field("listen", listen)
             .field("tls", tls)
             .field("admin", admin)
+            .field("snapshots", snapshots)
             .finish_non_exhaustive()
     }
 }
 
 impl RunningNode {
-    fn new(node: &Node, listener: &Listener, doors: &Doors, tls: bool, admin: Option<SocketAddr>) -> Self {
+    fn new(
+        config: &Config,
+        node: &Node,
+        listener: &Listener,
+        doors: &Doors,
+        tls: bool,
+        admin: Option<SocketAddr>,
+    ) -> Self {
         Self {
             pid: std::process::id(),
             node: Some(node.library.reader().node().to_string()),
             listen: listener.address(),
             tls,
             admin,
+            snapshots: Some(Box::new(SnapshotPlace::of(config))),
             token: doors.local.as_ref().map(|token| token.reveal().to_owned()),
         }
     }
@@ -481,7 +512,8 @@ async fn run(
     node.readiness().release("start");
     admin.watch(Arc::clone(node.library()), Arc::clone(&node.snapshots));
     let tls = config.server.tls;
-    let running = RunningNode::new(&node, &listener, doors, tls.covers(config.server.listen), Some(admin.address()));
+    let running =
+        RunningNode::new(config, &node, &listener, doors, tls.covers(config.server.listen), Some(admin.address()));
     let answering = node.answer(config, listener, doors, running.clone(), drain);
     let schedule = snapshots::schedule(Arc::clone(&node.snapshots), node.probe(), drain.clone());
     let schedule = task::spawn("snapshots", schedule);

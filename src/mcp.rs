@@ -31,7 +31,7 @@ use crate::base::{Fault, NodeId};
 
 pub use direct::Wire;
 pub use node_tools::{NodeSnapshots, NodeTools};
-pub(crate) use node_tools::{gpu_json, problems, snapshots_json, verified_json};
+pub(crate) use node_tools::{gpu_json, problems, prune_json, schedule_json, snapshots_json, verified_json};
 pub use place::Place;
 pub use server::{Presence, Server, WithoutStream};
 pub use tools::{Tool, definitions};

@@ -281,7 +281,7 @@ impl Snapshots {
     }
 
     fn survey(&self, repository: &Repository, own: Option<&str>) -> Result<Survey, RepositoryError> {
-        let found = look::survey(repository, own, &State::read(&self.config.data_dir));
+        let found = look::survey(repository, own, &State::read(&self.config.data_dir), self.config.target.is_some());
         self.saw(Some(repository), &found, true);
         found
     }
@@ -329,7 +329,7 @@ impl Snapshots {
             let is_encrypted = state.shipped(&key, own, None).is_some_and(|shipped| shipped.is_encrypted);
             state.targets.insert(key, Shipped { is_encrypted, ..Shipped::new(own, None) });
         }
-        let found = look::survey(repository, own, &state);
+        let found = look::survey(repository, own, &state, self.config.target.is_some());
         self.saw(Some(repository), &found, !anew);
         let mut survey = found?;
         if let Some(trouble) = survey.trouble.take_if(|trouble| trouble.forbids_writing()) {
@@ -370,7 +370,10 @@ impl Snapshots {
         let created = self.try_create(node, kind, anew, progress);
         if let Err(error) = &created {
             self.failed("create");
-            self.remember(|state| state.create_failure = Some(with_causes(error)));
+            // What is wrong with the place is seen there, and over when it is over.
+            if !matches!(error, CreateError::Repository(RepositoryError::Target(_))) {
+                self.remember(|state| state.create_failure = Some(with_causes(error)));
+            }
         }
         created
     }
@@ -534,17 +537,29 @@ impl Snapshots {
     /// When it cannot be tried. What is wrong with the snapshot is in the result.
     pub fn verify(&self, id: Option<&str>, progress: &dyn Progress) -> Result<Verified, RestoreError> {
         let start = std::time::Instant::now();
-        let verified = self.try_verify(id, &self.shown("verify", progress));
+        let verified = match self.try_verify(id, &self.shown("verify", progress)) {
+            // Nothing was found out: there is nothing to prove.
+            Err(
+                error
+                @ RestoreError::Repository(RepositoryError::NoSuchSnapshot { .. } | RepositoryError::Empty { .. }),
+            ) => {
+                return Err(error);
+            }
+            verified => verified,
+        };
         let (id, failure) = match &verified {
             Ok((id, checked)) => (id.clone(), checked.problems.first().map(ToString::to_string)),
             Err(error) => (id.unwrap_or("the newest snapshot").to_owned(), Some(with_causes(error))),
         };
+        // Where it could not be tried, nothing was found.
+        let is_unsound = verified.is_ok() && failure.is_some();
         let now = self.config.clock.now();
         if failure.is_some() {
             self.failed("verify");
         }
         self.remember(|state| {
             state.verify_tried = Some(now);
+            state.is_unsound = is_unsound;
             match failure {
                 None => {
                     state.verified = Some(state::Proof { id, time: now });
@@ -593,7 +608,8 @@ impl Snapshots {
         let (node, id) = match survey.own().next().filter(|_| *whose == Whose::Own) {
             Some(id) => (own.clone(), id.to_owned()),
             None => {
-                let (node, manifests) = wanted.snapshots(repository)?;
+                let found = wanted.snapshots(repository);
+                let (node, manifests) = found.map_err(|error| elsewhere(error, &survey, repository))?;
                 let ids = manifests.into_iter().map(|manifest| manifest.id);
                 (node, ids.max().expect("there is one"))
             }
@@ -621,7 +637,8 @@ impl Snapshots {
         let own = self.own();
         let survey = self.visible(&repository, own.as_deref())?;
         let wanted = restore::Wanted { target, whose, own: own.as_deref(), missing: &survey.missing };
-        restore::plan(&repository, &wanted, &self.config.data_dir.join("restore").join("lookup"))
+        let planned = restore::plan(&repository, &wanted, || Scratch::make(&self.config.data_dir));
+        planned.map_err(|error| elsewhere(error, &survey, &repository))
     }
 
     /// Says what a restore of an exported file would do. The repository is not looked at; of the file only the manifest is.
@@ -682,6 +699,9 @@ impl Snapshots {
         if let Some(trouble) = survey.trouble.take_if(|trouble| !matches!(trouble, TargetError::Mixed { .. })) {
             return Err(trouble.into());
         }
+        if let Some(elsewhere) = survey.elsewhere.take_if(|_| *whose == Whose::Own) {
+            return Err(elsewhere.missed(&repository).into());
+        }
         let target = repository.target().to_string();
         let notes = repository.notes()?;
         if let Some(note) = notes.iter().find(|note| survey.names.iter().all(|named| named.id != note.newest)) {
@@ -702,23 +722,13 @@ impl Snapshots {
         prune::prune(&repository, prune::Pruning { listed, node, retention, now, dry_run, forget: &forget })
     }
 
-    /// Writes a snapshot, the newest when none is named, to one file. Returns its id and the file's length.
+    /// Writes a snapshot to one file. Returns its id and the file's length.
     ///
     /// # Errors
     /// See [`ArchiveError`].
-    pub fn export(
-        &self,
-        id: Option<&str>,
-        whose: &Whose,
-        to: &Path,
-        progress: &dyn Progress,
-    ) -> Result<(String, u64), FileError> {
-        let repository = self.repository().map_err(ArchiveError::from)?;
-        let id = match id {
-            Some(id) => id.to_owned(),
-            None => self.newest(&repository, whose)?,
-        };
-        let manifest = repository.snapshot(&id).map_err(ArchiveError::from)?;
+    pub fn export(&self, id: &str, to: &Path, progress: &dyn Progress) -> Result<(String, u64), ArchiveError> {
+        let repository = self.repository()?;
+        let manifest = repository.snapshot(id)?;
         let bytes = archive::export(&repository, &manifest, to, progress)?;
         Ok((manifest.id, bytes))
     }
@@ -820,6 +830,16 @@ impl FileError {
     }
 }
 
+/// Where there is none, but there is one in another place, it says so.
+fn elsewhere(error: RestoreError, survey: &Survey, repository: &Repository) -> RestoreError {
+    match (error, &survey.elsewhere) {
+        (RestoreError::Repository(RepositoryError::Empty { .. }), Some(elsewhere)) => {
+            RepositoryError::from(elsewhere.clone().missed(repository)).into()
+        }
+        (error, _) => error,
+    }
+}
+
 fn random_id() -> io::Result<String> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
@@ -847,7 +867,7 @@ fn default_target(data_dir: &Path) -> PathBuf {
     if inside.is_dir() || !can_be_beside { inside } else { beside }
 }
 
-/// A directory for one proof, removed when dropped.
+/// A directory for one proof or look into a file, removed when dropped.
 struct Scratch {
     path: PathBuf,
 }

@@ -233,6 +233,8 @@ pub struct Metrics {
     pub snapshot_verified_age: Gauge<f64, AtomicU64>,
     /// 1 when the place where snapshots go holds what this node put there; 0 when not, and before the first look.
     pub snapshot_target_up: Gauge,
+    /// 1 when the last snapshot that was tried was taken, and when none was tried.
+    pub snapshot_succeeded: Gauge,
     /// Seconds since that place was looked at; infinite before the first look.
     pub snapshot_target_seen_age: Gauge<f64, AtomicU64>,
     /// Snapshots of this node that are there.
@@ -299,6 +301,7 @@ impl Metrics {
             snapshot_age: Gauge::default(),
             snapshot_verified_age: Gauge::default(),
             snapshot_target_up: Gauge::default(),
+            snapshot_succeeded: Gauge::default(),
             snapshot_target_seen_age: Gauge::default(),
             snapshots: Gauge::default(),
             snapshots_missing: Gauge::default(),
@@ -378,6 +381,11 @@ impl Metrics {
             "snapshot_target_up",
             "1 while the place of the snapshots holds what this node put there",
             metrics.snapshot_target_up.clone(),
+        );
+        registry.register(
+            "snapshot_succeeded",
+            "1 while the last snapshot that was tried was taken",
+            metrics.snapshot_succeeded.clone(),
         );
         registry.register(
             "snapshot_target_seen_age_seconds",

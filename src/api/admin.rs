@@ -220,7 +220,8 @@ fn observe_snapshots(snapshots: &Snapshots, metrics: &Metrics) {
     metrics.snapshot_age.set(age(health.age_seconds));
     metrics.snapshot_verified_age.set(age(health.verified_age_seconds));
     metrics.snapshot_target_seen_age.set(age(health.seen_seconds));
-    metrics.snapshot_target_up.set(i64::from(health.is_well()));
+    metrics.snapshot_target_up.set(i64::from(health.is_there));
+    metrics.snapshot_succeeded.set(i64::from(health.succeeded));
     metrics.snapshots.set(health.snapshots.unwrap_or_default() as i64);
     metrics.snapshots_missing.set(health.missing as i64);
     for (work, count) in snapshots.failures() {

@@ -6,6 +6,8 @@
 //! `GET    /v1/collections/{collection}/folders`: the folders that were added, each with the machine and path that it came from.
 //! `POST   /v1/collections/{collection}/folders/{prefix}` with `{"host", "path"}`: remembers where a folder is.
 //! `POST   /v1/snapshots/verify?id=`: proves a snapshot, the newest when none is named; answers when it is done.
+//! `GET    /v1/snapshots/schedule`: what is set for snapshots, and how it went.
+//! `POST   /v1/snapshots/prune?node=&dry_run=`: removes the snapshots that the settings do not keep.
 //! `POST   /v1/flush`: answers when everything written before can be found; writes of sources are answered when they are
 //! on stable storage, a little earlier.
 
@@ -161,6 +163,30 @@ pub(super) async fn verify_snapshot(
 ) -> Response {
     match shared.tools.verify_snapshot(query.id).await {
         Ok(verified) => json_response(StatusCode::OK, verified.to_string()),
+        Err(error) => error_response(&error),
+    }
+}
+
+pub(super) async fn snapshot_schedule(State(shared): State<Shared>) -> Response {
+    json_response(StatusCode::OK, shared.tools.snapshot_schedule().await.to_string())
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct PruneQuery {
+    #[serde(default)]
+    node: Option<String>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// * `_body`: see [`compact`].
+pub(super) async fn prune_snapshots(
+    State(shared): State<Shared>,
+    Asked(query): Asked<PruneQuery>,
+    _body: Bytes,
+) -> Response {
+    match shared.tools.prune_snapshots(query.node, query.dry_run).await {
+        Ok(pruned) => json_response(StatusCode::OK, pruned.to_string()),
         Err(error) => error_response(&error),
     }
 }

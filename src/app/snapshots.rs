@@ -242,7 +242,8 @@ pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, dr
         () = drain.ordered() => return,
         looked = looked => {
             if let Ok(health) = looked {
-                for warning in &health.warnings {
+                // What failed before this start is logged again; what fails from now on is when it does.
+                for warning in health.warnings.iter().chain(health.problem.as_ref().filter(|_| health.is_there)) {
                     tracing::warn!("{warning}");
                 }
                 tell(&health, &mut trouble);
@@ -308,12 +309,13 @@ pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, dr
 
 /// Says once that the place where snapshots go is not what it should be, and once that it is again.
 fn tell(health: &Health, told: &mut Option<String>) {
-    if *told == health.problem {
+    let problem = health.problem.as_ref().filter(|_| !health.is_there);
+    if told.as_ref() == problem {
         return;
     }
-    match &health.problem {
+    match problem {
         Some(problem) => tracing::error!(target = health.target, state = health.standing, "{problem}"),
         None => tracing::info!(target = health.target, "the snapshots are where they should be"),
     }
-    told.clone_from(&health.problem);
+    *told = problem.cloned();
 }

@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::mcp::{Arguments, NoProgress, OVERLOADED, Tool, ToolError, ToolProvider as _};
 use crate::store;
 
-pub(super) use absent::{beside_service, expect_node};
+pub(super) use absent::{beside_service, expect_node, holds_node};
 pub(super) use local::Local;
 use remote::{Gone, Remote};
 pub(super) use remote::{Unavailable, prove};
@@ -509,6 +509,22 @@ impl Backend {
     pub(super) fn verify_snapshot(&self, id: Option<&str>) -> Result<Option<Value>, Failure> {
         self.at_place(|place| match place {
             Place::Remote(remote) => remote.verify_snapshot(id).map(Some),
+            Place::Local(_) => Ok(None),
+        })
+    }
+
+    /// What is set for snapshots and how it went, as a running node says.
+    pub(super) fn snapshot_schedule(&self) -> Result<Option<Value>, Failure> {
+        self.at_place(|place| match place {
+            Place::Remote(remote) => remote.snapshot_schedule().map(Some),
+            Place::Local(_) => Ok(None),
+        })
+    }
+
+    /// Has a running node remove the snapshots that its settings do not keep.
+    pub(super) fn prune_snapshots(&self, node: Option<&str>, dry_run: bool) -> Result<Option<Value>, Failure> {
+        self.at_place(|place| match place {
+            Place::Remote(remote) => remote.prune_snapshots(node, dry_run).map(Some),
             Place::Local(_) => Ok(None),
         })
     }

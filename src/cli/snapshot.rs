@@ -13,15 +13,13 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::backend::{Absent, Address, Backend, Stay, expect_node};
+use super::backend::{Absent, Address, Backend, Stay, expect_node, holds_node};
 use super::{Common, Failure, output, quiet_logs};
-use crate::app;
+use crate::app::{self, RunningNode};
 use crate::base::{ByteSize, Lsn, UnixMillis};
 use crate::config::Config;
-use crate::mcp::{Tool, snapshots_json, verified_json};
-use crate::snapshot::{
-    self, EXTENSION, Health, Key, Progress, REBUILDING, RestorePlan, RestoreTarget, Snapshots, Target, Whose,
-};
+use crate::mcp::{Tool, prune_json, schedule_json, snapshots_json, verified_json};
+use crate::snapshot::{EXTENSION, Key, Progress, REBUILDING, RestorePlan, RestoreTarget, Snapshots, Target, Whose};
 
 /// How often a node that works is asked how far it is.
 const ASK_EVERY: Duration = Duration::from_millis(250);
@@ -60,7 +58,7 @@ Examples:
   cairn snapshot list
   cairn snapshot list --any          those of other nodes too, in a repository that several share
 
-Exit code 1 means that snapshots are missing, or that the place where they go cannot be seen.")]
+Exit code 1 means that snapshots are missing, that the place where they go cannot be seen, or that the last one failed.")]
     List(Nodes),
     /// Prove a snapshot: fetch it, check every byte, rebuild the indexes, ask its questions again
     #[command(after_help = "\
@@ -122,7 +120,7 @@ Nothing is removed while a snapshot that should be there is missing.")]
         nodes: Nodes,
     },
     /// Show what runs when, and how it went
-    #[command(after_help = "Example:\n  CAIRN_SNAPSHOT_TARGET=/mnt/backup cairn snapshot schedule")]
+    #[command(after_help = "Example:\n  cairn snapshot schedule --json")]
     Schedule,
     /// Make a key for an encrypted repository
     #[command(after_help = "\
@@ -219,8 +217,14 @@ impl Desk {
             let hint = "snapshots are files: run this on the node's machine, or with its settings, without --url";
             return Err(Failure::usage(anyhow!(hint)));
         }
-        let config = common.load()?;
+        let mut config = common.load()?;
         quiet_logs(&config);
+        // The node's own settings count, whatever this command was told.
+        if Backend::running(common.address(), config.clone())?.is_some()
+            && let Some(place) = RunningNode::read(&config.data_dir).and_then(|running| running.snapshots)
+        {
+            (config.snapshot.target, config.snapshot.key_file) = (place.target, place.key_file);
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let snapshots = app::snapshots(&config, runtime.handle().clone());
         Ok(Self { config, snapshots, _runtime: runtime })
@@ -234,11 +238,19 @@ impl Desk {
             Target::Directory(path) => desk.config.snapshot.target.is_some() || path.exists(),
             Target::Bucket(_) => true,
         };
-        if !has_target {
+        // Nor can anything be said where this user may not look.
+        if !has_target || holds_node(&desk.config.data_dir).is_err() {
             expect_node(&desk.config)?;
         }
         Ok(desk)
     }
+}
+
+/// The node at the address, or the one that runs on the data directory.
+fn running(common: &Common) -> Result<Option<Backend>, Failure> {
+    let config = common.load()?;
+    quiet_logs(&config);
+    Backend::running(common.address(), config)
 }
 
 fn say(common: &Common, value: &Value, text: &str) -> Result<(), Failure> {
@@ -269,11 +281,12 @@ fn create(common: &Common, begin_anew: bool) -> Result<(), Failure> {
 }
 
 fn list(common: &Common, nodes: &Nodes) -> Result<(), Failure> {
-    let answer = if common.url.is_some() {
-        let arguments = nodes.named().map_or_else(|| json!({}), |node| json!({"node": node}));
-        common.backend()?.call(Tool::ListSnapshots, arguments)?
-    } else {
-        snapshots_json(&Desk::existing(common)?.snapshots, &nodes.whose()?)?
+    let answer = match running(common)? {
+        Some(node) => {
+            let arguments = nodes.named().map_or_else(|| json!({}), |node| json!({"node": node}));
+            node.call(Tool::ListSnapshots, arguments)?
+        }
+        None => snapshots_json(&Desk::existing(common)?.snapshots, &nodes.whose()?)?,
     };
     if common.json {
         output::json(&answer)?;
@@ -305,7 +318,13 @@ fn show_list(answer: &Value) -> Result<(), Failure> {
         if answer["problem"].is_null() {
             let whose = if others.is_empty() { "" } else { " of this node" };
             let target = output::text(answer, "target");
-            output::line(&format!("no snapshots{whose} in {target}; `cairn snapshot create` makes one"))?;
+            let next = match &answer["elsewhere"] {
+                Value::Null => "`cairn snapshot create` makes one".to_owned(),
+                other => {
+                    format!("its newest, {}, went to {}", output::text(other, "newest"), output::text(other, "target"))
+                }
+            };
+            output::line(&format!("no snapshots{whose} in {target}; {next}"))?;
         }
         return tell_others();
     }
@@ -354,7 +373,7 @@ fn show_list(answer: &Value) -> Result<(), Failure> {
 
 fn verify(common: &Common, id: Option<&str>) -> Result<(), Failure> {
     let newest = id.is_none();
-    let value = match Backend::running(common.address(), common.load()?)? {
+    let value = match running(common)? {
         Some(node) => shown(common, &node, "verify", || node.verify_snapshot(id))?,
         None => None,
     };
@@ -578,16 +597,12 @@ fn export(common: &Common, path: &std::path::Path, id: Option<&str>, nodes: &Nod
     let desk = Desk::existing(common)?;
     let whose = nodes.whose()?;
     let bar = Bar::new(common);
-    let to = if path.is_dir() {
-        let id = match id {
-            Some(id) => id.to_owned(),
-            None => desk.snapshots.newest_id(&whose)?,
-        };
-        path.join(format!("{id}.{EXTENSION}"))
-    } else {
-        path.to_owned()
+    let id = match id {
+        Some(id) => id.to_owned(),
+        None => desk.snapshots.newest_id(&whose)?,
     };
-    let exported = desk.snapshots.export(id, &whose, &to, &bar);
+    let to = output::file_at(path, || Ok(format!("{id}.{EXTENSION}")))?;
+    let exported = desk.snapshots.export(&id, &to, &bar);
     bar.finish();
     let (id, bytes) = exported?;
     let text = format!("{id}: {} in {}", ByteSize(bytes), to.display());
@@ -606,85 +621,88 @@ fn import(common: &Common, path: &std::path::Path) -> Result<(), Failure> {
 }
 
 fn prune(common: &Common, dry_run: bool, nodes: &Nodes) -> Result<(), Failure> {
-    let pruned = Desk::existing(common)?.snapshots.prune(&nodes.whose()?, dry_run)?;
-    let value = json!({
-        "dry_run": dry_run, "snapshots": pruned.snapshots, "segments": pruned.segments, "bytes": pruned.bytes,
-        "kept": pruned.kept, "unreadable": pruned.unreadable,
-    });
+    let value = match running(common)? {
+        Some(node) => node.prune_snapshots(nodes.named(), dry_run)?,
+        None => None,
+    };
+    let value = match value {
+        Some(value) => value,
+        None => prune_json(&Desk::existing(common)?.snapshots, &nodes.whose()?, dry_run)?,
+    };
+    let names = |field: &str| -> Vec<&str> {
+        value[field].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+    };
     let text = format!(
         "{} {} and {} ({}); {} kept",
         if dry_run { "would remove" } else { "removed" },
-        output::counted(pruned.snapshots.len() as u64, "snapshot"),
-        output::counted(pruned.segments.len() as u64, "segment file"),
-        ByteSize(pruned.bytes),
-        pruned.kept,
+        output::counted(names("snapshots").len() as u64, "snapshot"),
+        output::counted(names("segments").len() as u64, "segment file"),
+        output::size(&value, "bytes"),
+        output::count(&value, "kept"),
     );
     say(common, &value, &text)?;
-    if !pruned.unreadable.is_empty() {
-        let ids = pruned.unreadable.join(", ");
+    let unreadable = names("unreadable");
+    if !unreadable.is_empty() {
+        let ids = unreadable.join(", ");
         eprintln!("no segment was removed, because snapshots that cannot be read may need it: {ids}");
     }
     Ok(())
 }
 
 fn schedule(common: &Common) -> Result<(), Failure> {
-    let desk = Desk::existing(common)?;
-    let (health, told) = (desk.snapshots.look(), desk.snapshots.config());
-    let retention = &told.retention;
-    let value = json!({
-        "target": health.target, "scheduled": health.scheduled,
-        "interval_seconds": told.interval.as_secs(), "verify_interval_seconds": told.verify_interval.as_secs(),
-        "daily": retention.daily, "weekly": retention.weekly, "monthly": retention.monthly,
-        "max_bytes": retention.max_bytes, "point_in_time_seconds": retention.point_in_time.as_secs(),
-        "encrypted": told.key_file.is_some(),
-        "state": health.standing, "problem": health.problem, "snapshots": health.snapshots, "missing": health.missing,
-        "newest": health.newest, "age_seconds": health.age_seconds, "verified": health.verified,
-        "verified_age_seconds": health.verified_age_seconds, "warnings": health.warnings,
-    });
+    let told = match running(common)? {
+        Some(node) => node.snapshot_schedule()?,
+        None => None,
+    };
+    let told = match told {
+        Some(told) => told,
+        None => schedule_json(&Desk::existing(common)?.snapshots),
+    };
     if common.json {
-        output::json(&value)?;
+        output::json(&told)?;
     } else {
-        show_schedule(&health, told)?;
+        show_schedule(&told)?;
     }
-    match health.problem {
+    match told["problem"].as_str() {
         Some(problem) => Err(anyhow!("{problem}").into()),
         None => Ok(()),
     }
 }
 
-fn show_schedule(health: &Health, told: &snapshot::Config) -> Result<(), Failure> {
-    let retention = &told.retention;
+fn show_schedule(told: &Value) -> Result<(), Failure> {
     let line = |label: &str, value: String| output::line(&format!("{label:<12}{value}"));
-    line("target", health.target.clone())?;
-    if health.scheduled {
-        line("ships", format!("every {} s, if the log changed", told.interval.as_secs()))?;
+    let number = |name: &str| told[name].as_u64();
+    line("target", output::text(told, "target").to_owned())?;
+    if told["scheduled"] == true {
+        let every = output::count(told, "interval_seconds");
+        line("ships", format!("every {every} s, if the log changed"))?;
         line("snapshot", "the first one of each day, in UTC".to_owned())?;
     } else {
         line("ships", "never by itself; set snapshot.target".to_owned())?;
     }
-    match told.verify_interval.as_secs() {
+    match number("verify_interval_seconds").unwrap_or_default() {
         0 => line("proof", "never by itself".to_owned())?,
         seconds => line("proof", format!("every {} h", seconds.div_ceil(3_600)))?,
     }
-    let cap = retention.max_bytes.map_or_else(String::new, |most| format!(", within {}", ByteSize(most)));
+    let cap = number("max_bytes").map_or_else(String::new, |most| format!(", within {}", ByteSize(most)));
     line(
         "keeps",
         format!(
             "{} daily, {} weekly, {} monthly, all of the last {} h{cap}",
-            retention.daily,
-            retention.weekly,
-            retention.monthly,
-            retention.point_in_time.as_secs() / 3_600
+            output::count(told, "daily"),
+            output::count(told, "weekly"),
+            output::count(told, "monthly"),
+            number("point_in_time_seconds").unwrap_or_default() / 3_600
         ),
     )?;
-    let none = || if health.problem.is_some() { "unknown".to_owned() } else { "none yet".to_owned() };
-    let shown = |id: &Option<String>, age: Option<u64>| {
-        let known = id.as_ref().zip(age);
-        known.map_or_else(none, |(id, age)| format!("{id}, {}", ago(age)))
-    };
-    line("newest", shown(&health.newest, health.age_seconds))?;
-    line("proved", shown(&health.verified, health.verified_age_seconds))?;
-    health.warnings.iter().try_for_each(|warning| line("warning", warning.clone()))
+    let is_known = matches!(output::text(told, "state"), "ok" | "new" | "failing" | "unproved");
+    let none = if is_known { "none yet" } else { "unknown" };
+    for (label, id, age) in [("newest", "newest", "age_seconds"), ("proved", "verified", "verified_age_seconds")] {
+        let known = told[id].as_str().zip(number(age));
+        line(label, known.map_or_else(|| none.to_owned(), |(id, age)| format!("{id}, {}", ago(age))))?;
+    }
+    let warnings = told["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    warnings.map(str::to_owned).try_for_each(|warning| line("warning", warning))
 }
 
 /// `5 minutes ago`

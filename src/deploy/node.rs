@@ -20,7 +20,7 @@ use super::tree::Tree;
 const ASK_EVERY: Duration = Duration::from_millis(250);
 /// Exit code of a command that found the node not ready.
 const NOT_READY: i32 = 3;
-/// Its exit code when the node serves and its snapshots are not where they should be: no reason to take a release back.
+/// Its exit code when the node serves and its snapshots are not what they should be: no reason to take a release back.
 const BACKUPS: i32 = 4;
 
 /// Reads the format of a data directory; `None` when there is no data.

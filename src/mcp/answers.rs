@@ -398,6 +398,15 @@ pub(super) struct CreateSnapshotAnswer {
     pub damage: Vec<String>,
 }
 
+/// A snapshot in another place than the one that is set.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Elsewhere {
+    /// Its id.
+    pub newest: String,
+    /// Where it went.
+    pub target: String,
+}
+
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct ListSnapshotsAnswer {
     /// Where they are.
@@ -407,6 +416,9 @@ pub(super) struct ListSnapshotsAnswer {
     /// What is wrong, in a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// Where this node's newest snapshot is, when none of its own is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<Elsewhere>,
     /// Newest first.
     pub snapshots: Vec<SnapshotSummary>,
     /// Other nodes that have snapshots there.

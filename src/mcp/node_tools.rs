@@ -29,7 +29,7 @@ use self::reading::Reading;
 use self::searching::{Known, Question};
 use self::shapes::{answer, summary};
 pub use self::snapshots::NodeSnapshots;
-pub(crate) use self::snapshots::{snapshots_json, verified_json};
+pub(crate) use self::snapshots::{prune_json, schedule_json, snapshots_json, verified_json};
 
 /// The tools of this node.
 pub struct NodeTools {
@@ -91,6 +91,21 @@ impl NodeTools {
     /// When it cannot be tried.
     pub async fn verify_snapshot(&self, id: Option<String>) -> Result<Value, ToolError> {
         self.backups.verify(id).await
+    }
+
+    /// What is set for snapshots, and how it went.
+    pub async fn snapshot_schedule(&self) -> Value {
+        self.backups.schedule().await
+    }
+
+    /// Removes the snapshots that the settings do not keep; says only which when `dry_run`.
+    ///
+    /// * `node`: another node's: the beginning of its id, or `any`.
+    ///
+    /// # Errors
+    /// When the repository cannot be used, or something is missing there.
+    pub async fn prune_snapshots(&self, node: Option<String>, dry_run: bool) -> Result<Value, ToolError> {
+        self.backups.prune(node, dry_run).await
     }
 
     pub(super) fn observe(&self, tool: Tool, is_ok: bool, start: Instant) {

@@ -44,6 +44,19 @@ pub enum TargetError {
         /// The newest of them.
         newest: String,
     },
+    /// This node's snapshots went to another place, which is not set any more.
+    #[error(
+        "{target} has no snapshot of this node; its newest, {newest}, went to {other}. Are these the node's settings (--config, \
+         snapshot.target)? To begin here: `cairn snapshot create`"
+    )]
+    Elsewhere {
+        /// Where was looked.
+        target: String,
+        /// The node's newest snapshot.
+        newest: String,
+        /// Where it went.
+        other: String,
+    },
     /// Another repository is in its place.
     #[error(
         "{target} holds another repository, {found}; this node's snapshots went to {expected} there. If that is meant: `cairn snapshot create --begin-anew`"
@@ -157,6 +170,7 @@ impl TargetError {
             Self::Gone { .. }
             | Self::Empty { .. }
             | Self::Foreign { .. }
+            | Self::Elsewhere { .. }
             | Self::Mixed { .. }
             | Self::Unmounted { .. } => Fault::Environment,
             Self::Missing { .. } | Self::OthersMissing { .. } | Self::Incomplete { .. } | Self::Unreadable { .. } => {
@@ -171,6 +185,7 @@ impl TargetError {
             Self::Gone { .. } => "gone",
             Self::Empty { .. } => "empty",
             Self::Foreign { .. } => "foreign",
+            Self::Elsewhere { .. } => "elsewhere",
             Self::Missing { .. } | Self::OthersMissing { .. } => "missing",
             Self::Incomplete { .. } => "incomplete",
             Self::Unreadable { .. } => "unreadable",
@@ -189,6 +204,7 @@ impl TargetError {
             | Self::NoKey { .. }
             | Self::Unmounted { .. } => true,
             Self::Missing { .. }
+            | Self::Elsewhere { .. }
             | Self::OthersMissing { .. }
             | Self::Incomplete { .. }
             | Self::Unreadable { .. }
@@ -201,6 +217,7 @@ impl TargetError {
         match self {
             Self::Gone { .. } | Self::Empty { .. } | Self::Foreign { .. } | Self::Unmounted { .. } => true,
             Self::Missing { .. }
+            | Self::Elsewhere { .. }
             | Self::OthersMissing { .. }
             | Self::Incomplete { .. }
             | Self::Unreadable { .. }
@@ -226,6 +243,8 @@ pub(super) struct Survey {
     pub(super) newest: Option<SnapshotManifest>,
     /// Snapshots that this node should find and does not, newest first.
     pub(super) missing: Vec<String>,
+    /// Where its newest is, when it has none here.
+    pub(super) elsewhere: Option<Elsewhere>,
     /// What is wrong.
     pub(super) trouble: Option<TargetError>,
     /// Plain snapshots that are older than every encrypted one, or all of them while there is a key.
@@ -242,6 +261,7 @@ impl Survey {
             is_learned: false,
             newest: None,
             missing: Vec::new(),
+            elsewhere: None,
             trouble,
             plain: 0,
         }
@@ -254,13 +274,43 @@ impl Survey {
     }
 }
 
+/// A snapshot in another place than the one that is looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Elsewhere {
+    pub(super) newest: String,
+    pub(super) place: String,
+}
+
 /// Looks at a repository.
 ///
 /// * `own`: the node's id; `None` while its data directory holds nothing.
+/// * `is_set`: whether the settings name the place. Without a setting, snapshots elsewhere mean that it was lost.
 ///
 /// # Errors
 /// When nothing can be said, because the place does not answer.
-pub(super) fn survey(repository: &Repository, own: Option<&str>, state: &State) -> Result<Survey, RepositoryError> {
+pub(super) fn survey(
+    repository: &Repository,
+    own: Option<&str>,
+    state: &State,
+    is_set: bool,
+) -> Result<Survey, RepositoryError> {
+    let mut survey = seen(repository, own, state)?;
+    if survey.trouble.is_none() && survey.own().next().is_none() {
+        survey.elsewhere = own.and_then(|own| state.elsewhere(own, &repository.target().key()));
+        survey.trouble = survey.elsewhere.clone().filter(|_| !is_set).map(|elsewhere| elsewhere.missed(repository));
+    }
+    Ok(survey)
+}
+
+impl Elsewhere {
+    /// As what is wrong with the place that was looked at.
+    pub(super) fn missed(self, repository: &Repository) -> TargetError {
+        let Self { newest, place } = self;
+        TargetError::Elsewhere { target: repository.target().to_string(), newest, other: place }
+    }
+}
+
+fn seen(repository: &Repository, own: Option<&str>, state: &State) -> Result<Survey, RepositoryError> {
     let (target, key) = (repository.target().to_string(), repository.target().key());
     let remembered = own.and_then(|own| state.shipped(&key, own, None));
     let gone = |shipped: &Shipped, is_there: bool| {
@@ -402,6 +452,8 @@ pub struct Look {
     pub snapshots: usize,
     /// Ids of snapshots that this node made and that are not there.
     pub missing: Vec<String>,
+    /// Where this node's newest snapshot is, when none of them is here: its id, and the place.
+    pub elsewhere: Option<(String, String)>,
     /// Whether the place could be seen at all.
     pub sees: bool,
     /// Whether it is on the disk of the data.
@@ -427,6 +479,7 @@ impl Look {
                 newest: survey.own().next().map(str::to_owned),
                 snapshots: survey.own().count(),
                 missing: survey.missing.clone(),
+                elsewhere: survey.elsewhere.clone().map(|Elsewhere { newest, place }| (newest, place)),
                 sees: survey.trouble.as_ref().is_none_or(|trouble| !trouble.hides()),
                 is_beside,
                 plain: survey.plain,
@@ -445,6 +498,7 @@ impl Look {
             newest: None,
             snapshots: 0,
             missing: Vec::new(),
+            elsewhere: None,
             sees: false,
             is_beside: false,
             plain: 0,
@@ -457,8 +511,9 @@ impl Look {
         self.time = time;
         self.snapshots += 1;
         self.newest = Some(id.to_owned());
+        self.elsewhere = None;
         // A new one mends these.
-        if matches!(self.state, "new" | "incomplete" | "unreadable") {
+        if matches!(self.state, "new" | "elsewhere" | "incomplete" | "unreadable") {
             (self.state, self.problem) = ("ok", None);
         }
     }

@@ -14,7 +14,7 @@ use super::manifest::{SegmentEntry, SnapshotManifest};
 use super::plan::{self, Moment};
 use super::repository::{Repository, RepositoryError, create_dirs};
 use super::whose::{self, Whose, WhoseError};
-use super::{CanaryAnswer, Host, Progress, REBUILDING};
+use super::{CanaryAnswer, Host, Progress, REBUILDING, Scratch};
 use crate::base::{Fault, Lsn, UnixMillis, with_causes};
 use crate::store::{check_segment, cut_segment, lsn_at, schedule_swap};
 
@@ -242,8 +242,14 @@ impl Wanted<'_> {
     }
 }
 
-/// Decides which files make the wanted state. `scratch` takes the one file that must be looked into for a time.
-pub(super) fn plan(repository: &Repository, wanted: &Wanted<'_>, scratch: &Path) -> Result<RestorePlan, RestoreError> {
+/// Decides which files make the wanted state.
+///
+/// * `scratch`: makes a place for the one file that must be looked into for a time.
+pub(super) fn plan(
+    repository: &Repository,
+    wanted: &Wanted<'_>,
+    scratch: impl FnOnce() -> Result<Scratch, RestoreError>,
+) -> Result<RestorePlan, RestoreError> {
     if let RestoreTarget::Snapshot(id) = wanted.target {
         let manifest = repository.snapshot(id)?;
         let is_meant = match (wanted.whose, wanted.own) {
@@ -284,12 +290,11 @@ pub(super) fn plan(repository: &Repository, wanted: &Wanted<'_>, scratch: &Path)
                 Moment::Known(last) => last,
                 Moment::TooEarly => return Err(too_early()),
                 Moment::Within(segment) => {
-                    let file = scratch.join(format!("{:020}.seg", segment.first.0));
-                    let staging = |source| RestoreError::Staging { path: file.clone(), source };
-                    create_dirs(scratch).map_err(staging)?;
+                    let scratch = scratch()?;
+                    let file = scratch.path.join(format!("{:020}.seg", segment.first.0));
                     repository.fetch_segment(segment, &file, &mut |_| {})?;
-                    let found = lsn_at(&file, time).map_err(staging)?;
-                    fs::remove_file(&file).map_err(staging)?;
+                    let found = lsn_at(&file, time);
+                    let found = found.map_err(|source| RestoreError::Staging { path: file.clone(), source })?;
                     found.unwrap_or(Lsn(segment.first.0 - 1))
                 }
             };

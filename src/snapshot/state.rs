@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::look::{Look, time_of};
+use super::look::{Elsewhere, Look, time_of};
 use super::manifest::{Kind, SnapshotManifest};
 use super::repository::{create_dirs, sync_dir};
 use crate::base::{Lsn, UnixMillis};
@@ -86,6 +86,8 @@ pub struct State {
     pub verified: Option<Proof>,
     /// What the last verification found wrong.
     pub verify_failure: Option<String>,
+    /// Whether that was wrong with the snapshot, and not with the attempt.
+    pub is_unsound: bool,
     /// When a verification was last tried.
     pub verify_tried: Option<UnixMillis>,
     /// Day since 1970 of the last scheduled snapshot.
@@ -142,6 +144,13 @@ impl State {
         moved.cloned().or_else(last)
     }
 
+    /// The newest snapshot of `node` in a place other than the one that is remembered as `key`.
+    pub(super) fn elsewhere(&self, node: &str, key: &str) -> Option<Elsewhere> {
+        let others = self.targets.iter().filter(|(place, shipped)| *place != key && shipped.node == node);
+        let newest = others.filter_map(|(place, shipped)| Some((shipped.newest()?, place)));
+        newest.max().map(|(newest, place)| Elsewhere { newest: newest.to_owned(), place: place.clone() })
+    }
+
     pub(super) fn update(data_dir: &Path, change: impl FnOnce(&mut Self)) -> io::Result<()> {
         create_dirs(data_dir)?;
         let create = |path: &Path| OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
@@ -173,12 +182,18 @@ pub struct Health {
     pub scheduled: bool,
     /// `ok`; `new` where nothing was put yet; `unknown` before the first look; else what is wrong, in a word.
     pub standing: &'static str,
-    /// What is wrong with the place, in a sentence.
+    /// What is wrong, in a sentence: with the place, else with the last snapshot or proof that was tried.
     pub problem: Option<String>,
+    /// Whether the place was seen and holds what this node put there.
+    pub is_there: bool,
+    /// Whether the last snapshot that was tried was taken; so where none was tried.
+    pub succeeded: bool,
     /// How many of this node's snapshots are there.
     pub snapshots: Option<usize>,
     /// How many of them should be there and are not.
     pub missing: usize,
+    /// Where the newest one is, when none of them is there: its id, and the place.
+    pub elsewhere: Option<(String, String)>,
     /// Id of the newest one that is there.
     pub newest: Option<String>,
     /// Seconds since that was taken.
@@ -194,12 +209,6 @@ pub struct Health {
 }
 
 impl Health {
-    /// Whether the place was seen and holds what this node put there.
-    #[must_use]
-    pub fn is_well(&self) -> bool {
-        matches!(self.standing, "ok" | "new")
-    }
-
     pub(super) fn new(state: &State, look: Option<&Look>, target: String, scheduled: bool, now: UnixMillis) -> Self {
         let age = |time: UnixMillis| u64::try_from(now.0.saturating_sub(time.0)).unwrap_or_default() / 1_000;
         let newest = look.and_then(|look| look.newest.clone());
@@ -211,7 +220,8 @@ impl Health {
         // A proof speaks for what is there: the snapshot itself, or later ones that have its files.
         let proof = state.verified.as_ref().filter(|proof| newest.is_some() && !is_missing(&proof.id));
         let mut warnings = look.map_or_else(Vec::new, |look| look.exposed.clone());
-        if look.is_some_and(|look| look.is_beside) && (scheduled || newest.is_some()) {
+        // Of a place that was not seen nobody knows on which disk it is.
+        if look.is_some_and(|look| look.is_beside && look.sees) && (scheduled || newest.is_some()) {
             warnings.push(format!("{target} is on the disk of the data; a snapshot elsewhere survives that disk"));
         }
         if let Some(plain) =
@@ -232,15 +242,32 @@ impl Health {
                     .to_owned(),
             );
         }
-        warnings.extend(state.create_failure.iter().map(|failure| format!("the last snapshot failed: {failure}")));
-        warnings.extend(state.verify_failure.iter().map(|failure| format!("the last verification failed: {failure}")));
+        let place = look.and_then(|look| look.problem.clone());
+        let created = state.create_failure.iter();
+        let created = created.map(|failure| ("failing", format!("the last snapshot failed: {failure}")));
+        let failed = state.verify_failure.iter().map(|failure| format!("the last verification failed: {failure}"));
+        let found = failed.clone().filter(|_| state.is_unsound).map(|failure| ("unproved", failure));
+        let mut failures = created.chain(found);
+        // What is wrong with the place is graver, and most often why the work fails.
+        let (standing, problem) = match (look, place.clone()) {
+            (Some(look), Some(problem)) => (look.state, Some(problem)),
+            (look, _) => match failures.next() {
+                Some((name, failure)) => (name, Some(failure)),
+                None => (look.map_or("unknown", |look| look.state), None),
+            },
+        };
+        warnings.extend(failures.map(|(_, failure)| failure));
+        warnings.extend(failed.filter(|_| !state.is_unsound));
         Self {
             target,
             scheduled,
-            standing: look.map_or("unknown", |look| look.state),
-            problem: look.and_then(|look| look.problem.clone()),
+            standing,
+            problem,
+            is_there: look.is_some_and(|look| matches!(look.state, "ok" | "new")),
+            succeeded: state.create_failure.is_none(),
             snapshots: look.filter(|look| look.sees).map(|look| look.snapshots),
             missing: look.map_or(0, |look| look.missing.len()),
+            elsewhere: look.and_then(|look| look.elsewhere.clone()),
             age_seconds: taken.map(age),
             newest,
             verified: proof.map(|proof| proof.id.clone()),

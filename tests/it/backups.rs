@@ -548,7 +548,7 @@ fn what_a_bucket_did_not_keep_is_no_snapshot() {
         bucket.lie(Lie::None);
         let status = backups(&node);
         assert_eq!(status["snapshots"], 1, "{status}");
-        assert_says(&status["warnings"].to_string(), &["the last snapshot failed"]);
+        assert_says(&status["problem"].to_string(), &["the last snapshot failed", words]);
     }
     node.call("create_snapshot", json!({}));
     assert_eq!(backups(&node)["snapshots"], 2);
@@ -577,4 +577,161 @@ fn a_bucket_that_was_emptied_is_not_filled_anew_by_itself() {
     node.call("create_snapshot", json!({"begin_anew": true}));
     let status = backups(&node);
     assert_eq!((&status["state"], status.get("problem")), (&json!("ok"), None), "{status}");
+}
+
+#[test]
+fn the_command_line_sees_the_snapshots_of_the_node_that_runs() {
+    let place = tempfile::tempdir().expect("temporary directory");
+    let target = place.path().to_str().expect("UTF-8");
+    let mut node = TestNode::with(&[("CAIRN_SNAPSHOT_TARGET", target), ("CAIRN_SNAPSHOT_INTERVAL", "1h")]);
+    note(&node, 1);
+    let id = create(&node);
+    // The commands are not told the node's settings.
+    assert_says(&stdout(&node.cairn(&["snapshot", "list"])), &[&id]);
+    let schedule = node.cairn_json(&["snapshot", "schedule", "--json"]);
+    assert_eq!((&schedule["target"], &schedule["newest"]), (&json!(target), &json!(id)), "{schedule}");
+    assert_eq!((&schedule["scheduled"], &schedule["interval_seconds"]), (&json!(true), &json!(3_600)), "{schedule}");
+    assert_says(&stdout(&node.cairn(&["snapshot", "schedule"])), &[target, "every 3,600 s", &id]);
+    let pruned = node.cairn_json(&["snapshot", "prune", "--dry-run", "--json"]);
+    assert_eq!((&pruned["kept"], &pruned["dry_run"], &pruned["snapshots"]), (&json!(1), &json!(true), &json!([])));
+    let stick = node.scratch().join("stick");
+    fs::create_dir(&stick).expect("created");
+    let exported = node.cairn_json(&["snapshot".as_ref(), "export".as_ref(), stick.as_os_str(), "--json".as_ref()]);
+    assert_eq!(exported["id"], json!(id));
+    let file = exported["path"].as_str().expect("a path");
+    node.cairn_json(&["snapshot", "import", file, "--json"]);
+    assert!(!repository(&node).exists(), "nothing went where the node does not look");
+    // By its address too, from wherever.
+    let away = |arguments: &[&str]| {
+        let mut command = cairn();
+        command.args(arguments).args(["--url", node.base(), "--json"]).stdin(Stdio::null());
+        json_of(&command.output().expect("run"))
+    };
+    assert_eq!(away(&["snapshot", "schedule"])["newest"], json!(id));
+    assert_eq!(away(&["snapshot", "prune", "--dry-run"])["kept"], json!(1));
+    node.stop();
+    // Nobody is asked now, and the settings are not the node's: that is said, and never that there is none.
+    let went = [&*id, "went to", target];
+    for verb in [&["snapshot", "list"][..], &["snapshot", "schedule"], &["snapshot", "export", "x"]] {
+        fails(&node.cairn(verb), 1, &went);
+    }
+    for verb in
+        [&["snapshot", "restore", "--dry-run"][..], &["snapshot", "verify"], &["snapshot", "prune", "--dry-run"]]
+    {
+        fails(&node.cairn(verb), 1, &went);
+    }
+    fails(&node.cairn(&["status"]), 4, &went);
+    let other = node.scratch().join("other");
+    let shown = on(&node.data_dir(), &other, &["snapshot", "list"]);
+    assert_says(&stdout(&shown), &[&id, "went to", target]);
+    fails(&on(&node.data_dir(), &other, &["snapshot", "restore", "--dry-run"]), 1, &went);
+    fails(&on(&node.data_dir(), &other, &["snapshot", "prune", "--dry-run"]), 1, &went);
+    assert_says(&stdout(&on(&node.data_dir(), place.path(), &["snapshot", "list"])), &[&id]);
+    // Whoever means it begins there.
+    node.cairn_json(&["snapshot", "create", "--json"]);
+    assert!(node.cairn(&["status"]).status.success());
+}
+
+#[test]
+fn a_node_whose_snapshots_fail_says_so_everywhere() {
+    let place = tempfile::tempdir().expect("temporary directory");
+    let target = place.path().to_str().expect("UTF-8");
+    let node = TestNode::with(&[("CAIRN_SNAPSHOT_TARGET", target), ("CAIRN_SNAPSHOT_INTERVAL", "1h")]);
+    note(&node, 1);
+    // It can be looked at, and not be written to.
+    let segments = place.path().join("segments");
+    std::os::unix::fs::symlink("/nonexistent/segments", &segments).expect("linked");
+    node.refusal("create_snapshot", json!({}));
+    let words = ["the last snapshot failed", target];
+    let status = backups(&node);
+    assert_eq!(status["state"], "failing", "{status}");
+    assert_says(status["problem"].as_str().expect("a problem"), &words);
+    let shown = node.cairn(&["status"]);
+    fails(&shown, 4, &["PROBLEM"]);
+    assert_eq!(stdout(&shown).matches("the last snapshot failed").count(), 1, "{}", stdout(&shown));
+    for verb in ["list", "schedule"] {
+        fails(&node.cairn(&["snapshot", verb]), 1, &words);
+    }
+    let ready = node.get(&format!("{}/ready", node.admin));
+    assert_eq!((ready.status, &ready.json()["snapshots"]["state"]), (200, &json!("failing")), "{}", ready.text);
+    assert_eq!([metric(&node, "cairn_snapshot_target_up"), metric(&node, "cairn_snapshot_succeeded")], ["1", "0"]);
+    fs::remove_file(&segments).expect("removed");
+    create(&node);
+    is_well(&node);
+    assert_eq!(metric(&node, "cairn_snapshot_succeeded"), "1");
+}
+
+#[test]
+fn what_a_proof_found_is_missed_until_the_next_one_is_well() {
+    let node = TestNode::start();
+    note(&node, 1);
+    create(&node);
+    let segments = repository(&node).join("segments");
+    let path = segments.join(objects(&segments).pop().expect("a segment"));
+    let whole = fs::read(&path).expect("read");
+    // A link of the log's: the copy takes its place.
+    let replace = |bytes: &[u8]| {
+        fs::remove_file(&path).expect("removed");
+        fs::write(&path, bytes).expect("written");
+    };
+    let mut flipped = whole.clone();
+    flipped[600] ^= 1;
+    replace(&flipped);
+    assert_eq!(node.cairn(&["snapshot", "verify"]).status.code(), Some(1));
+    fails(&node.cairn(&["status"]), 4, &["the last verification failed", "digest"]);
+    assert_eq!(backups(&node)["state"], "unproved");
+    // A mistyped id is nothing that was found.
+    replace(&whole);
+    assert!(node.cairn(&["snapshot", "verify"]).status.success());
+    assert_eq!(node.cairn(&["snapshot", "verify", "20200101T000000Z-1"]).status.code(), Some(1));
+    is_well(&node);
+}
+
+#[test]
+fn of_a_place_that_is_gone_nobody_says_on_which_disk_it_is() {
+    let scratch = tempfile::tempdir().expect("temporary directory");
+    let place = scratch.path().join("snapshots");
+    let target = place.to_str().expect("UTF-8");
+    let node = TestNode::with(&[("CAIRN_SNAPSHOT_TARGET", target), ("CAIRN_SNAPSHOT_INTERVAL", "1h")]);
+    note(&node, 1);
+    create(&node);
+    assert_says(&stdout(&node.cairn(&["status"])), &["is on the disk of the data"]);
+    fs::remove_dir_all(&place).expect("removed");
+    let shown = stdout(&node.cairn(&["status"]));
+    assert!(shown.contains("is gone") && !shown.contains("on the disk of the data"), "{shown}");
+}
+
+#[test]
+fn files_are_written_whole_or_not_at_all_and_where_they_can_be() {
+    let node = TestNode::start();
+    note(&node, 1);
+    let id = create(&node);
+    let stick = node.scratch().join("stick");
+    fs::create_dir(&stick).expect("created");
+    let export = |path: &str| node.cairn(&["snapshot", "export", path, "--id", &id]);
+    let file = stick.join("all");
+    let path = file.to_str().expect("UTF-8");
+    fs::write(&file, "mine").expect("written");
+    fails(&export(path), 1, &["all is there already"]);
+    fails(&export(&format!("{path}-more/")), 1, &["there is no folder"]);
+    fails(&export("/nonexistent/all"), 1, &["there is no folder /nonexistent"]);
+    fails(&export("-"), 2, &["standard output"]);
+    fails(&node.cairn(&["image", "build", "-o", "/nonexistent/"]), 1, &["there is no folder /nonexistent/"]);
+    fails(&node.cairn(&["bundle", "create", "-o", "-", "--key", path]), 2, &["standard output"]);
+    fails(&node.cairn(&["bundle", "keygen", "-o", "-"]), 2, &["standard output"]);
+    // What cannot be read to its end leaves nothing of what was.
+    let segments = repository(&node).join("segments");
+    let segment = segments.join(objects(&segments).pop().expect("a segment"));
+    fs::remove_file(&segment).expect("removed");
+    fs::create_dir(&segment).expect("created");
+    fails(&export(&format!("{path}-2")), 1, &["cannot"]);
+    assert_eq!(
+        (objects(&stick), fs::read_to_string(&file).expect("read")),
+        (vec!["all".to_owned()], "mine".to_owned())
+    );
+    // Another kind of file is named as that, without its content.
+    fs::write(&file, "login:x:0:0:login:/root:/bin/sh\n".repeat(40)).expect("written");
+    let refused = node.cairn(&["snapshot", "import", path]);
+    fails(&refused, 1, &["all is no snapshot file"]);
+    assert!(!stderr(&refused).contains("login"), "{}", stderr(&refused));
 }

@@ -162,6 +162,9 @@ fn a_restore_goes_to_a_position_and_to_a_moment() {
     assert_eq!((&restored["documents"], lsn(&restored)), (&json!(13), lsn(&fourth)));
     let restored = restore(&node, "--to-time", &moment);
     assert_eq!((&restored["documents"], lsn(&restored)), (&json!(11), lsn(&second)));
+    for folder in ["restore", "verify"] {
+        assert!(!node.data_dir().join(folder).exists(), "{folder} was for building it");
+    }
     node.restart();
     node.add("birds", json!([{"id": "other", "text": "Another history begins."}]));
     assert_eq!(documents(&node), json!(12));
@@ -488,7 +491,7 @@ fn a_bucket_behind_a_bad_line_receives_proves_and_gives_back() {
     let environment: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let mut all = environment.clone();
     all.push(("CAIRN_SNAPSHOT_INTERVAL", "1s"));
-    let node = TestNode::with(&all);
+    let mut node = TestNode::with(&all);
     bucket.break_line();
     node.add("birds", birds());
     let before = answer(&node, "the plover at the weir");
@@ -531,6 +534,7 @@ fn a_bucket_behind_a_bad_line_receives_proves_and_gives_back() {
     }
     let met = bucket.met();
     assert!(met.refused > 0 && met.lost > 0 && met.cut > 0 && met.stalled == 1, "{met:?}");
+    node.stop();
     settings.retain(|(name, _)| !name.starts_with("AWS_"));
     let refused = with_settings(&node, &settings, &["snapshot", "list"]);
     assert_eq!(refused.status.code(), Some(1));

@@ -324,6 +324,21 @@ impl Remote {
         self.answer(request.config().timeout_global(Some(SNAPSHOT_TIMEOUT)).build().send_empty())
     }
 
+    /// What is set for snapshots, and how it went.
+    pub(super) fn snapshot_schedule(&self) -> Result<Value, Failure> {
+        self.answer(self.authorized(self.agent.get(format!("{}/v1/snapshots/schedule", self.base))).call())
+    }
+
+    /// Has the snapshots removed that the node's settings do not keep.
+    pub(super) fn prune_snapshots(&self, node: Option<&str>, dry_run: bool) -> Result<Value, Failure> {
+        let request = self.authorized(self.agent.post(format!("{}/v1/snapshots/prune", self.base)));
+        let mut request = request.query("dry_run", if dry_run { "true" } else { "false" });
+        if let Some(node) = node {
+            request = request.query("node", node);
+        }
+        self.answer(request.config().timeout_global(Some(SNAPSHOT_TIMEOUT)).build().send_empty())
+    }
+
     fn answer(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Value, Failure> {
         let mut response = response.map_err(|error| self.failed(error))?;
         let status = response.status();

@@ -114,6 +114,34 @@ pub(crate) fn verified_json(snapshots: &Snapshots, verified: &Verified) -> serde
     })
 }
 
+/// What is set and how it went, for REST and the command line; looks at the place, so it blocks.
+pub(crate) fn schedule_json(snapshots: &Snapshots) -> serde_json::Value {
+    let (health, told) = (snapshots.look(), snapshots.config());
+    let retention = &told.retention;
+    json!({
+        "target": health.target, "scheduled": health.scheduled,
+        "interval_seconds": told.interval.as_secs(), "verify_interval_seconds": told.verify_interval.as_secs(),
+        "daily": retention.daily, "weekly": retention.weekly, "monthly": retention.monthly,
+        "max_bytes": retention.max_bytes, "point_in_time_seconds": retention.point_in_time.as_secs(),
+        "encrypted": told.key_file.is_some(),
+        "state": health.standing, "problem": health.problem, "snapshots": health.snapshots, "missing": health.missing,
+        "newest": health.newest, "age_seconds": health.age_seconds, "verified": health.verified,
+        "verified_age_seconds": health.verified_age_seconds, "warnings": health.warnings,
+    })
+}
+
+/// Removes what the settings do not keep, or says what that would be, for REST and the command line; blocks.
+///
+/// # Errors
+/// When the repository cannot be used.
+pub(crate) fn prune_json(snapshots: &Snapshots, whose: &Whose, dry_run: bool) -> Result<serde_json::Value, ToolError> {
+    let pruned = snapshots.prune(whose, dry_run)?;
+    Ok(json!({
+        "dry_run": dry_run, "snapshots": pruned.snapshots, "segments": pruned.segments, "bytes": pruned.bytes,
+        "kept": pruned.kept, "unreadable": pruned.unreadable,
+    }))
+}
+
 fn list(snapshots: &Snapshots, whose: &Whose) -> Result<answers::ListSnapshotsAnswer, ToolError> {
     let (listed, others) = snapshots.list(whose)?;
     let health = snapshots.health();
@@ -153,6 +181,7 @@ fn list(snapshots: &Snapshots, whose: &Whose) -> Result<answers::ListSnapshotsAn
         target: health.target,
         state: health.standing,
         problem: health.problem,
+        elsewhere: health.elsewhere.map(|(newest, target)| answers::Elsewhere { newest, target }),
         snapshots: summaries,
         others: others.into_iter().map(other).collect(),
     })
@@ -212,6 +241,19 @@ impl NodeSnapshots {
         let verified = reported(&super::super::NoProgress, move |reports| snapshots.verify(id.as_deref(), reports));
         let verified = verified.await?;
         Ok(verified_json(&self.snapshots, &verified))
+    }
+
+    /// What is set and how it went.
+    pub(super) async fn schedule(&self) -> serde_json::Value {
+        let snapshots = Arc::clone(&self.snapshots);
+        reported(&super::super::NoProgress, move |_| schedule_json(&snapshots)).await
+    }
+
+    /// Removes what the settings do not keep; says only what that would be when `dry_run`.
+    pub(super) async fn prune(&self, node: Option<String>, dry_run: bool) -> Result<serde_json::Value, ToolError> {
+        let whose = Whose::read(node.as_deref())?;
+        let snapshots = Arc::clone(&self.snapshots);
+        reported(&super::super::NoProgress, move |_| prune_json(&snapshots, &whose, dry_run)).await
     }
 
     pub(super) async fn restore(
