@@ -326,8 +326,9 @@ pub(super) struct SnapshotStatus {
     pub target: String,
     /// Whether the log is shipped there by itself.
     pub scheduled: bool,
-    /// ok; new where nothing was put yet; unknown before the first look; else what is wrong: gone, empty, foreign, missing, incomplete,
-    /// unreadable, no_key, mixed, unmounted, unreachable or unanswered.
+    /// ok; new where nothing was put yet; unknown before the first look; else what is wrong: gone, empty, foreign, elsewhere, missing,
+    /// incomplete, unreadable, no_key, mixed, unmounted, unreachable or unanswered; failing, unproved: the last snapshot,
+    /// the last proof was not well.
     pub state: &'static str,
     /// What is wrong, in a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
