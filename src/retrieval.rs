@@ -530,7 +530,7 @@ impl Retrieval {
             tokens_max,
             min_score: request.min_score,
             detail: request.detail,
-            without: without.map(|document| document.lsn),
+            without,
         };
         let Ranking { ranked, mode_used, mut reasons, lsn } = ranking;
         left_out.iter().for_each(|reason| reasons.add(reason.clone()));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::views::Views;
+use super::views::{Shown, Views};
 use crate::base::Lsn;
 use crate::index::analysis::Language;
 use crate::index::filter::Filter;
@@ -15,13 +15,13 @@ use crate::store::CollectionInfo;
 pub struct Searcher {
     info: Arc<CollectionInfo>,
     views: Arc<Views>,
-    lexical: Arc<LexicalSearcher>,
+    shown: Arc<Shown>,
 }
 
 impl Searcher {
     pub(super) fn new(info: Arc<CollectionInfo>, views: Arc<Views>) -> Self {
-        let lexical = views.lexical.searcher();
-        Self { info, views, lexical }
+        let shown = views.shown();
+        Self { info, views, shown }
     }
 
     /// The collection it shows.
@@ -30,10 +30,21 @@ impl Searcher {
         &self.info
     }
 
+    fn words(&self) -> &LexicalSearcher {
+        &self.shown.lexical
+    }
+
+    /// Whether the halves show different states of the log, so that a document may be found in two versions: while one of them has
+    /// failed, or catches up after a crash.
+    #[must_use]
+    pub fn is_torn(&self) -> bool {
+        self.shown.vectors.applied() > self.lsn()
+    }
+
     /// Everything acknowledged up to this position is in the view.
     #[must_use]
     pub fn lsn(&self) -> Lsn {
-        self.lexical.lsn()
+        self.words().lsn()
     }
 
     /// Why the lexical half cannot answer, if it cannot.
@@ -53,13 +64,13 @@ impl Searcher {
     /// The language most of it is written in.
     #[must_use]
     pub fn main_language(&self) -> Language {
-        self.lexical.main_language()
+        self.words().main_language()
     }
 
     /// Number of passages.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.views.vectors.live().max(usize::try_from(self.lexical.len()).unwrap_or(usize::MAX))
+        self.shown.vectors.live().max(usize::try_from(self.words().len()).unwrap_or(usize::MAX))
     }
 
     /// Whether there are none.
@@ -78,21 +89,17 @@ impl Searcher {
         limit: usize,
         among: Option<&Passages>,
     ) -> Result<Vec<LexicalHit>, LexicalError> {
-        self.lexical.search(query, limit, among).map_err(|error| self.views.lexical.failure(error))
+        self.words().search(query, limit, among).map_err(|error| self.views.lexical.failure(error))
     }
 
     /// Passages by similarity of their embedding; see [`crate::index::vector::VectorIndex::search`].
     #[must_use]
     pub fn nearest(&self, embedding: &[f32], limit: usize, among: Option<&Passages>) -> Vec<Neighbor> {
         self.views.note_search();
-        let vectors = &self.views.vectors;
-        let Some(among) = among else { return vectors.search(embedding, limit) };
-        // A matrix is rewritten when most of its rows are removed: hardly ever, let alone twice during a search.
-        let mut found = None;
-        for _ in 0..2 {
-            found = found.or_else(|| vectors.search_among(embedding, limit, &among.rows(vectors)));
-        }
-        found.unwrap_or_else(|| vectors.exact(embedding, limit, Some(&among.keys())))
+        let (vectors, view) = (&self.views.vectors, &*self.shown.vectors);
+        let Some(among) = among else { return vectors.search(view, embedding, limit) };
+        let found = vectors.search_among(view, embedding, limit, &among.rows(view));
+        found.unwrap_or_else(|| vectors.exact(view, embedding, limit, Some(&among.keys())))
     }
 
     /// Whether the GPU may be asked for neighbours.
@@ -105,15 +112,15 @@ impl Searcher {
     /// [`crate::index::vector::VectorIndex::ask_device`].
     #[must_use]
     pub fn ask_device(&self, embedding: &[f32], limit: usize, among: Option<&Passages>) -> Option<DeviceQuestion> {
-        let vectors = &self.views.vectors;
-        vectors.ask_device(embedding, limit, among.map(|among| among.rows(vectors)))
+        let view = &*self.shown.vectors;
+        self.views.vectors.ask_device(view, embedding, limit, among.map(|among| among.rows(view)))
     }
 
     /// The passages that the GPU found; `None` where the CPU is to be asked after all.
     #[must_use]
     pub fn collect(&self, answer: &DeviceAnswer) -> Option<Vec<Neighbor>> {
         self.views.note_search();
-        self.views.vectors.collect(answer)
+        self.views.vectors.collect(&self.shown.vectors, answer)
     }
 
     /// Whether the GPU answers, and why; `None` where none is used.
@@ -125,14 +132,14 @@ impl Searcher {
     /// The similarity of each of these passages, whose keys ascend; those that have no embedding are left out. Cost: 0.1 µs a passage.
     #[must_use]
     pub fn similarities(&self, embedding: &[f32], passages: &[u64]) -> Vec<Neighbor> {
-        self.views.vectors.exact(embedding, passages.len(), Some(passages))
+        self.views.vectors.exact(&self.shown.vectors, embedding, passages.len(), Some(passages))
     }
 
     /// The `limit` passages nearest in meaning among `passages`, whose keys ascend, by a scan of them all; best first, equal scores by
     /// ascending key.
     #[must_use]
     pub fn nearest_exact(&self, embedding: &[f32], limit: usize, passages: &[u64]) -> Vec<Neighbor> {
-        self.views.vectors.exact(embedding, limit, Some(passages))
+        self.views.vectors.exact(&self.shown.vectors, embedding, limit, Some(passages))
     }
 
     /// The passages whose document matches `filter`.
@@ -140,7 +147,7 @@ impl Searcher {
     /// # Errors
     /// When the index's files cannot be read.
     pub fn matching(&self, filter: &Filter) -> Result<Arc<Passages>, LexicalError> {
-        self.lexical.matching(filter).map_err(|error| self.views.lexical.failure(error))
+        self.words().matching(filter).map_err(|error| self.views.lexical.failure(error))
     }
 
     /// Names and types of the metadata that filters can ask for.

@@ -239,6 +239,7 @@ mod tests {
             .collect();
         let added: Vec<(u64, &[f16])> = (1..).zip(vectors.iter().map(Vec::as_slice)).collect();
         view.vectors.apply(Lsn(1), &[], &added).expect("applied");
+        view.vectors.show();
         let all = Arc::new(RwLock::new(HashMap::from([(info.id, Arc::new(view))])));
         let view = all.read().values().next().cloned().expect("just made");
         // The bell is not rung, so nothing is linked yet.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
@@ -17,7 +18,7 @@ use crate::base::{Lsn, with_causes};
 use crate::embed::{DEFAULT_MODEL, Models};
 use crate::index::analysis::Language;
 use crate::index::derived;
-use crate::index::lexical::{LexicalEntry, LexicalError, LexicalIndex};
+use crate::index::lexical::{LexicalEntry, LexicalError, LexicalIndex, LexicalSearcher};
 use crate::index::vector::{self, VectorIndex};
 use crate::ingest::{self, MediaType};
 use crate::store::{
@@ -44,10 +45,19 @@ const RECALL_LEAST: f64 = 0.8;
 const SEARCHED_MILLIS: u64 = 5_000;
 const NEVER: u64 = u64::MAX;
 
+/// What searches see of both indexes: the same state of the log, so that a document is found in one version.
+pub(super) struct Shown {
+    pub(super) lexical: Arc<LexicalSearcher>,
+    pub(super) vectors: Arc<vector::View>,
+}
+
 /// Both indexes of one collection.
 pub(super) struct Views {
     pub(super) lexical: LexicalIndex,
     pub(super) vectors: Arc<VectorIndex>,
+    shown: ArcSwap<Shown>,
+    /// Held from when one index shows another state until both are shown.
+    showing: Mutex<()>,
     lexical_applied: AtomicU64,
     vectors_applied: AtomicU64,
     /// A failed index takes nothing more: a commit after the failure would claim what the index lacks, and the next start
@@ -71,9 +81,12 @@ impl Views {
         if let Some(gpu) = &config.gpu {
             vectors.join_device(gpu);
         }
+        let shown = Shown { lexical: lexical.searcher(), vectors: vectors.view() };
         Ok(Self {
             lexical,
             vectors,
+            shown: ArcSwap::from_pointee(shown),
+            showing: Mutex::new(()),
             lexical_applied: AtomicU64::new(lexical_applied.0),
             vectors_applied: AtomicU64::new(vectors_applied.0),
             lexical_failed: AtomicBool::new(false),
@@ -82,6 +95,16 @@ impl Views {
             opened: Instant::now(),
             searched: AtomicU64::new(NEVER),
         })
+    }
+
+    /// What searches see. Cheap.
+    pub(super) fn shown(&self) -> Arc<Shown> {
+        self.shown.load_full()
+    }
+
+    /// Shows both indexes as they are.
+    fn show(&self) {
+        self.shown.store(Arc::new(Shown { lexical: self.lexical.searcher(), vectors: self.vectors.view() }));
     }
 
     /// Notes that somebody searches.
@@ -203,6 +226,7 @@ impl Views {
 
     /// Makes what was applied visible, as the state of the log at `lsn`.
     fn commit(&self, lsn: Lsn) {
+        let _showing = self.showing.lock();
         if !self.lexical_failed.load(Ordering::Acquire) && self.lexical_applied.load(Ordering::Acquire) < lsn.0 {
             match caught(|| self.lexical.commit(lsn)) {
                 Ok(()) => self.lexical_applied.store(lsn.0, Ordering::Release),
@@ -215,6 +239,8 @@ impl Views {
         if !self.vectors_failed.load(Ordering::Acquire) {
             self.vectors_applied.fetch_max(lsn.0, Ordering::AcqRel);
         }
+        self.vectors.show();
+        self.show();
     }
 
     /// Takes nothing more: the log could not be read any further.
@@ -303,6 +329,9 @@ impl Views {
             tracing::warn!(%error, "no checkpoint of a vector index; the next start may rebuild it");
             well = false;
         }
+        // Merged segments, and a matrix that was rewritten: what they replace is kept for as long as it is shown.
+        let _showing = self.showing.lock();
+        self.show();
         well
     }
 }

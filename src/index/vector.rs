@@ -2,7 +2,7 @@
 //! it is large. Derived data: every file can be deleted and is rebuilt from the log.
 //!
 //! # How a search runs
-//! A search loads one immutable view (rows, which of them are alive, how far the graph reaches) and then
+//! A search is given one immutable view (rows, which of them are alive, how far the graph reaches) and then
 //! * without a filter, scans all rows while the graph reaches few; otherwise walks the graph and scans the rows that
 //!   the graph has not reached yet, so a write is found at once;
 //! * with a filter, scans exactly the allowed rows when they are few, because a walk costs the more the fewer rows its
@@ -12,7 +12,8 @@
 //!
 //! # Invariants
 //! * Keys ascend with rows. All stored vectors are unit vectors in f16, so the inner product is the cosine.
-//! * A batch becomes visible as a whole: searches never see its removals without its additions.
+//! * A batch becomes visible as a whole, when its owner shows it: searches never see its removals without its additions. A search
+//!   is given its view, so that its owner can show it together with what else follows the log.
 //! * Readers never wait for the writer. They may wait while the graph's table is doubled.
 //! * Row numbers live as long as a matrix. When more than half of the rows are removed a second matrix with its own
 //!   graph is built beside the first; it takes over at the next checkpoint after it is complete.
@@ -64,7 +65,8 @@ use self::engine::{Engine as _, Flat, Hnsw};
 pub use self::error::{ApplyError, BuildError, CheckpointError, GraphError, OpenError};
 use self::graph::Graph;
 pub use self::graph::Verified;
-use self::matrix::{Matrix, View};
+use self::matrix::Matrix;
+pub use self::matrix::View;
 pub use self::recall::Recall;
 use self::recall::Sample;
 pub use self::row_set::RowSet;
@@ -189,6 +191,8 @@ struct Writer {
     journal: Journal,
     manifest: VectorManifest,
     next_number: u64,
+    /// Whether a batch was applied since the last [`VectorIndex::show`].
+    has_hidden: bool,
 }
 
 impl VectorIndex {
@@ -234,7 +238,7 @@ impl VectorIndex {
             config,
             view: ArcSwap::from_pointee(view),
             journal_bytes: AtomicU64::new(journal.len()),
-            writer: Mutex::new(Writer { current, successor: None, journal, manifest, next_number }),
+            writer: Mutex::new(Writer { current, successor: None, journal, manifest, next_number, has_hidden: false }),
             sample: Mutex::default(),
             checkpoint: Mutex::new(()),
             device: OnceLock::new(),
@@ -301,7 +305,7 @@ impl VectorIndex {
     }
 
     /// Applies the batch at `lsn`: first removes the stored keys in `removed`, then adds the vectors of `added`, whose
-    /// keys ascend and are above all added before. Visible to the next search as a whole; survives the end of the
+    /// keys ascend and are above all added before. Visible after the next [`Self::show`]; survives the end of the
     /// process, and that of the machine from the next checkpoint on. A batch at or below the applied position is known
     /// and ignored.
     ///
@@ -312,7 +316,7 @@ impl VectorIndex {
     /// Those of [`ApplyError`]; nothing has changed then.
     pub fn apply(&self, lsn: Lsn, removed: &[Range<u64>], added: &[(u64, &[f16])]) -> Result<(), ApplyError> {
         let mut writer = self.writer.lock();
-        let Writer { current, successor, journal, .. } = &mut *writer;
+        let Writer { current, successor, journal, has_hidden, .. } = &mut *writer;
         if lsn <= current.applied {
             return Ok(());
         }
@@ -336,8 +340,22 @@ impl VectorIndex {
                 Err(_) => *successor = None,
             }
         }
-        self.publish(current, journal);
+        *has_hidden = true;
         Ok(())
+    }
+
+    /// Makes everything that was applied visible.
+    pub fn show(&self) {
+        let mut writer = self.writer.lock();
+        if std::mem::take(&mut writer.has_hidden) {
+            self.publish(&writer.current, &writer.journal);
+        }
+    }
+
+    /// What is visible, for [`Self::search`] and its kind.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
     }
 
     fn check_batch(&self, last: Option<u64>, added: &[(u64, &[f16])]) -> Result<(), ApplyError> {
@@ -359,10 +377,9 @@ impl VectorIndex {
     /// deterministic, where it scans (see the module); otherwise recall is that of the graph, but never fewer hits than there
     /// are. A query that is zero, not finite or of the wrong number of dimensions finds nothing.
     #[must_use]
-    pub fn search(&self, query: &[f32], limit: usize) -> Vec<Neighbor> {
-        let view = self.view.load();
+    pub fn search(&self, view: &View, query: &[f32], limit: usize) -> Vec<Neighbor> {
         let Some(query) = scan::unit_query(query, self.config.dimensions) else { return Vec::new() };
-        self.nearest(&view, &query, limit, |sample, query| sample.take(query))
+        self.nearest(view, &query, limit, |sample, query| sample.take(query))
     }
 
     /// The same for a unit vector.
@@ -388,24 +405,23 @@ impl VectorIndex {
         graph.nearest(view, query, limit, None).unwrap_or_else(flat)
     }
 
-    /// The same among the rows of `allowed`; `None` when the matrix was rewritten since [`Self::row_set`] made it.
+    /// The same among the rows of `allowed`; `None` when they are those of another matrix.
     #[must_use]
-    pub fn search_among(&self, query: &[f32], limit: usize, allowed: &RowSet) -> Option<Vec<Neighbor>> {
-        let view = self.view.load();
-        if allowed.generation() != view.generation {
+    pub fn search_among(&self, view: &View, query: &[f32], limit: usize, allowed: &RowSet) -> Option<Vec<Neighbor>> {
+        if !view.numbers(allowed) {
             return None;
         }
         let Some(query) = scan::unit_query(query, self.config.dimensions) else { return Some(Vec::new()) };
         let reach = view.graph.linked().min(view.vectors.count());
         let admitted = allowed.len().min(view.live);
         let limit = limit.min(admitted);
-        let expansion = self.filtered_expansion(&view, admitted);
+        let expansion = self.filtered_expansion(view, admitted);
         let is_narrow = admitted <= self.config.scan_max
             || admitted.saturating_mul(admitted) <= view.live.saturating_mul(expansion * SCAN_WALK_RATIO);
         let walk = self.is_walk_worth_it(reach, limit, admitted) && !is_narrow;
         let graph = Hnsw { expansion, reach };
-        let walked = walk.then(|| graph.nearest(&view, &query, limit, Some(allowed))).flatten();
-        walked.or_else(|| Flat.nearest(&view, &query, limit, Some(allowed)))
+        let walked = walk.then(|| graph.nearest(view, &query, limit, Some(allowed))).flatten();
+        walked.or_else(|| Flat.nearest(view, &query, limit, Some(allowed)))
     }
 
     /// Candidates of a walk among `admitted` rows. What is above the settings' is needed where many vectors lie close together, and
@@ -422,24 +438,9 @@ impl VectorIndex {
         reach > self.config.flat_max / 2 && limit < admitted / WALK_PART
     }
 
-    /// The rows of `keys`, which ascend, for [`Self::search_among`]. What has no row now is left out. Cost: that of reading the
-    /// keys.
-    #[must_use]
-    pub fn row_set(&self, keys: &[u64]) -> RowSet {
-        let view = self.view.load();
-        RowSet::new(view.generation, view.keys.all(), keys)
-    }
-
-    /// Whether `rows` are those of the present matrix.
-    #[must_use]
-    pub fn numbers(&self, rows: &RowSet) -> bool {
-        rows.generation() == self.view.load().generation
-    }
-
     /// What a search would return were it always exact: scans every row, or those with the keys in `among`, which ascend.
     #[must_use]
-    pub fn exact(&self, query: &[f32], limit: usize, among: Option<&[u64]>) -> Vec<Neighbor> {
-        let view = self.view.load();
+    pub fn exact(&self, view: &View, query: &[f32], limit: usize, among: Option<&[u64]>) -> Vec<Neighbor> {
         let Some(query) = scan::unit_query(query, self.config.dimensions) else { return Vec::new() };
         let limit = limit.min(view.live);
         match among {
@@ -558,7 +559,7 @@ impl VectorIndex {
             file.sync_all().map_err(DiskError::of("sync", &path))?;
         }
         let mut writer = self.writer.lock();
-        let Writer { current, successor, journal, manifest, .. } = &mut *writer;
+        let Writer { current, successor, journal, manifest, has_hidden, .. } = &mut *writer;
         // The successor may have been dropped since. The graph tells which matrix was saved.
         let succeeds = successor.as_ref().is_some_and(|next| Arc::ptr_eq(&next.graph, &graph));
         let subject = match successor {
@@ -591,7 +592,10 @@ impl VectorIndex {
         if succeeds && let Some(next) = successor.take() {
             *current = next;
         }
-        self.publish(current, journal);
+        // Its owner shows what it has not shown yet, and then of the matrix that is current.
+        if !*has_hidden {
+            self.publish(current, journal);
+        }
         manifest.sweep(&self.dir, successor.as_ref().map(|next| next.generation));
         Ok(())
     }

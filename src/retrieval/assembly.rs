@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use super::snippet::Snippets;
 use super::{Candidate, Detail, Ranked};
 use crate::base::{Lsn, with_causes};
-use crate::collection::ReadError;
-use crate::collection::{Library, Passage, Searcher};
+use crate::collection::{DocumentRecord, Library, Passage, ReadError, Searcher};
 
 pub use crate::collection::{estimate_tokens, prefix_within};
 
@@ -37,14 +36,14 @@ impl Hit {
 }
 
 /// What an answer is to hold.
-pub(super) struct Wanted {
+pub(super) struct Wanted<'a> {
     pub(super) limit: usize,
     pub(super) offset: usize,
     pub(super) tokens_max: usize,
     pub(super) min_score: Option<f32>,
     pub(super) detail: Detail,
-    /// A document that is not to appear.
-    pub(super) without: Option<Lsn>,
+    /// A document that is not to appear, in whichever version.
+    pub(super) without: Option<&'a DocumentRecord>,
 }
 
 /// What fits.
@@ -65,7 +64,7 @@ pub(super) struct Assembled {
 /// When nothing of what was found can be read.
 pub(super) fn assemble(
     ranked: &[Ranked],
-    wanted: &Wanted,
+    wanted: &Wanted<'_>,
     query: &str,
     searchers: &[Searcher],
     library: &Library,
@@ -75,15 +74,15 @@ pub(super) fn assemble(
     let mut unreadable: Option<(usize, ReadError)> = None;
     // Copies of one passage share its record in the log.
     let mut seen: HashMap<Lsn, Option<usize>> = HashMap::new();
+    // Of a document that was found in two versions the better one is shown, as if the other had not been found.
+    let mut versions: Option<HashMap<(usize, String), Lsn>> =
+        searchers.iter().any(Searcher::is_torn).then(HashMap::new);
     let mut tokens = 0;
     let mut distinct = 0;
     let mut snippets = Snippets::new(query);
     for ranked in ranked {
         if wanted.min_score.is_some_and(|least| ranked.scores.score < least) {
             break;
-        }
-        if wanted.without == Some(ranked.key.document()) {
-            continue;
         }
         let passage = match library.passages().passage(ranked.key) {
             Ok(passage) => passage,
@@ -98,7 +97,14 @@ pub(super) fn assemble(
                 continue;
             }
         };
-        if !library.is_current(&passage.document) {
+        let document = &passage.document;
+        let is_unwanted = |own: &DocumentRecord| own.id == document.id && own.collection == document.collection;
+        if !library.is_current(document) || wanted.without.is_some_and(is_unwanted) {
+            continue;
+        }
+        if let Some(versions) = &mut versions
+            && *versions.entry((ranked.collection, document.id.clone())).or_insert(document.lsn) != document.lsn
+        {
             continue;
         }
         let record = passage.document.chunks[passage.ordinal].lsn;

@@ -140,6 +140,7 @@ fn main() {
         let first = (number * BATCH) as u64;
         let added: Vec<(u64, &[f16])> = (first..).zip(batch.iter().map(Vec::as_slice)).collect();
         index.apply(Lsn(number as u64 + 1), &[], &added).expect("applied");
+        index.show();
     }
     let begun = Instant::now();
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
@@ -167,7 +168,8 @@ fn main() {
     );
     let keys =
         |found: Vec<cairn::index::vector::Neighbor>| found.into_iter().map(|hit| hit.key).collect::<HashSet<u64>>();
-    let truth: Vec<HashSet<u64>> = questions.iter().map(|question| keys(index.exact(question, HITS, None))).collect();
+    let truth: Vec<HashSet<u64>> =
+        questions.iter().map(|question| keys(index.exact(&index.view(), question, HITS, None))).collect();
     if let Some(folder) = std::env::var_os("CAIRN_BENCH_WRITE").map(PathBuf::from) {
         fs::create_dir_all(&folder).expect("made");
         write(&folder.join("vectors.f32"), vectors.iter().flatten().map(|value| value.to_f32()));
@@ -182,8 +184,8 @@ fn main() {
             assert_eq!(index.pending_graph(), 0, "nothing is built anew");
             let truth: Vec<HashSet<u64>> = truth.iter().map(|keys| keys.iter().copied().collect()).collect();
             let found: Vec<HashSet<u64>> =
-                questions.iter().map(|question| keys(index.search(question, HITS))).collect();
-            let cost = cost(&questions, |question| drop(index.search(question, HITS)));
+                questions.iter().map(|question| keys(index.search(&index.view(), question, HITS))).collect();
+            let cost = cost(&questions, |question| drop(index.search(&index.view(), question, HITS)));
             row("search", json!({"ef": expansion, "limit": HITS, "recall": recall(&found, &truth), "us": cost}));
         }
         return;
@@ -191,9 +193,11 @@ fn main() {
     for limit in [HITS, 40] {
         let found: Vec<HashSet<u64>> = questions
             .iter()
-            .map(|question| index.search(question, limit).into_iter().take(HITS).map(|hit| hit.key).collect())
+            .map(|question| {
+                index.search(&index.view(), question, limit).into_iter().take(HITS).map(|hit| hit.key).collect()
+            })
             .collect();
-        let cost = cost(&questions, |question| drop(index.search(question, limit)));
+        let cost = cost(&questions, |question| drop(index.search(&index.view(), question, limit)));
         row("search", json!({"limit": limit, "recall": recall(&found, &truth), "us": cost}));
     }
     for part in [2, 10, 100, 1_000, 10_000] {
@@ -201,9 +205,9 @@ fn main() {
             .filter(|key| key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32 < u64::from(u32::MAX) / part)
             .collect();
         let truth: Vec<HashSet<u64>> =
-            questions.iter().map(|question| keys(index.exact(question, HITS, Some(&allowed)))).collect();
-        let rows = index.row_set(&allowed);
-        let search = |question: &[f32]| index.search_among(question, 40, &rows).expect("one matrix");
+            questions.iter().map(|question| keys(index.exact(&index.view(), question, HITS, Some(&allowed)))).collect();
+        let rows = index.view().row_set(&allowed);
+        let search = |question: &[f32]| index.search_among(&index.view(), question, 40, &rows).expect("one matrix");
         let found: Vec<HashSet<u64>> = questions
             .iter()
             .map(|question| search(question).into_iter().take(HITS).map(|hit| hit.key).collect())
@@ -228,15 +232,17 @@ fn main() {
             let added: Vec<(u64, &[f16])> =
                 new.iter().map(|(key, vector)| (*key, vectors[*vector].as_slice())).collect();
             index.apply(index.stats().applied.next(), &removed, &added).expect("applied");
+            index.show();
         }
         held = kept.into_iter().chain(fresh).collect();
         while index.build_step(1_000).expect("linked") > 0 {}
         while index.verify_graph(10_000).expect("verified").checked > 0 {}
         index.checkpoint(index.stats().applied).expect("durable");
         let truth: Vec<HashSet<u64>> =
-            questions.iter().map(|question| keys(index.exact(question, HITS, None))).collect();
-        let found: Vec<HashSet<u64>> = questions.iter().map(|question| keys(index.search(question, HITS))).collect();
-        let cost = cost(&questions, |question| drop(index.search(question, HITS)));
+            questions.iter().map(|question| keys(index.exact(&index.view(), question, HITS, None))).collect();
+        let found: Vec<HashSet<u64>> =
+            questions.iter().map(|question| keys(index.search(&index.view(), question, HITS))).collect();
+        let cost = cost(&questions, |question| drop(index.search(&index.view(), question, HITS)));
         row(
             "search after churn",
             json!({

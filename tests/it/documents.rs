@@ -51,6 +51,34 @@ fn a_search_right_after_a_write_finds_it() {
 }
 
 #[test]
+fn a_document_that_is_rewritten_is_found_in_one_version_by_every_search() {
+    let node = TestNode::start();
+    let version =
+        |number: u32| json!([{"id": "same", "text": format!("The tide gauge reads version {number} of its table.")}]);
+    write(&node, version(0));
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 1..=60 {
+                write(&node, version(number));
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        let mut last = 0;
+        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            for mode in MODES {
+                let answer = node.call("search", json!({"query": "tide gauge version table", "mode": mode}));
+                let results = list(&answer["results"]);
+                assert_eq!(results.len(), 1, "{mode}: {answer}");
+                let shown = results[0]["version"].as_u64().expect("a version");
+                assert!(shown >= last, "{mode}: version {last} was shown before {answer}");
+                last = shown;
+            }
+        }
+    });
+}
+
+#[test]
 fn an_equal_document_is_left_alone_and_a_changed_one_is_replaced() {
     let node = TestNode::start();
     let first = write(&node, json!([{"id": "a", "text": "The pump is red."}, {"text": "Without an id."}]));

@@ -9,7 +9,7 @@ use tantivy::columnar::Column;
 
 use super::super::filter::Filter;
 use super::super::ones::ones;
-use super::super::vector::{RowSet, VectorIndex};
+use super::super::vector::{RowSet, View};
 
 /// What the filters that are remembered may take with what they admit, each view.
 const REMEMBERED_BYTES: usize = 8 << 20;
@@ -68,9 +68,9 @@ impl Passages {
         keys
     }
 
-    /// Their rows in the vector index of the same collection. Looked up once; the next search has them at once.
+    /// Their rows in a view of the vectors of the same collection. Looked up once; the next search has them at once.
     #[must_use]
-    pub fn rows(&self, vectors: &VectorIndex) -> Arc<RowSet> {
+    pub fn rows(&self, vectors: &View) -> Arc<RowSet> {
         // Others wait meanwhile: they would do the same work.
         let mut rows = self.rows.lock();
         match &*rows {

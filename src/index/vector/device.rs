@@ -95,12 +95,17 @@ impl VectorIndex {
     /// Puts a question to the GPU: the `limit` vectors nearest to `query`, among `allowed` where it is given. `None` where the CPU
     /// searches: see [`Self::search`] and [`Self::search_among`]. A few allowed rows are scanned by the CPU in less time.
     #[must_use]
-    pub fn ask_device(&self, query: &[f32], limit: usize, allowed: Option<Arc<RowSet>>) -> Option<DeviceQuestion> {
+    pub fn ask_device(
+        &self,
+        view: &View,
+        query: &[f32],
+        limit: usize,
+        allowed: Option<Arc<RowSet>>,
+    ) -> Option<DeviceQuestion> {
         let place = self.device.get().filter(|place| place.seat.is_open())?;
-        let view = self.view.load();
         let admitted = match &allowed {
             None => view.live,
-            Some(allowed) if allowed.generation() != view.generation => return None,
+            Some(allowed) if !view.numbers(allowed) => return None,
             Some(allowed) if allowed.len() <= self.config.scan_max => return None,
             Some(allowed) => allowed.len().min(view.live),
         };
@@ -142,10 +147,9 @@ impl VectorIndex {
     /// The neighbours that an answer of the GPU tells of, scored as every other search scores them, rows that it did not have included.
     /// `None` where the index changed too much meanwhile, so that the CPU must search.
     #[must_use]
-    pub fn collect(&self, answer: &DeviceAnswer) -> Option<Vec<Neighbor>> {
+    pub fn collect(&self, view: &View, answer: &DeviceAnswer) -> Option<Vec<Neighbor>> {
         let DeviceAnswer { query, limit, allowed, found } = answer;
-        let view = self.view.load();
-        let nearest = GpuFlat { found }.nearest(&view, query, (*limit).min(view.live), allowed.as_deref());
+        let nearest = GpuFlat { found }.nearest(view, query, (*limit).min(view.live), allowed.as_deref());
         if nearest.is_none()
             && let Some(place) = self.device.get()
         {

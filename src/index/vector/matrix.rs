@@ -28,7 +28,7 @@ const DEAD_PART: usize = 10;
 const WIDE_PART: usize = 3;
 
 /// What a search sees: never changes, except that the graph reaches further.
-pub(super) struct View {
+pub struct View {
     pub(super) vectors: Rows<f16>,
     /// Where the vectors lie, row after row.
     pub(super) file: Arc<File>,
@@ -43,6 +43,31 @@ pub(super) struct View {
 }
 
 impl View {
+    /// Position in the log that it shows.
+    #[must_use]
+    pub fn applied(&self) -> Lsn {
+        self.applied
+    }
+
+    /// Vectors that a search can return.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live
+    }
+
+    /// The rows of `keys`, which ascend, for [`super::VectorIndex::search_among`]. What has no row is left out. Cost: that of
+    /// reading the keys.
+    #[must_use]
+    pub fn row_set(&self, keys: &[u64]) -> RowSet {
+        RowSet::new(self.generation, self.keys.all(), keys)
+    }
+
+    /// Whether `rows` are those of its matrix.
+    #[must_use]
+    pub fn numbers(&self, rows: &RowSet) -> bool {
+        rows.generation() == self.generation
+    }
+
     /// The best of all allowed rows.
     pub(super) fn scan(&self, query: &[f16], limit: usize, allowed: Option<&RowSet>) -> Vec<Neighbor> {
         let mut best = Best::new(limit);

@@ -57,12 +57,22 @@ fn open(dir: &Path, config: &Config, trust: Trust) -> (VectorIndex, Lsn) {
     VectorIndex::open(dir, config.clone(), trust).expect("opens")
 }
 
+/// Applies a batch and shows it.
+pub(super) fn apply(
+    index: &VectorIndex,
+    lsn: Lsn,
+    removed: &[Range<u64>],
+    added: &[(u64, &[f16])],
+) -> Result<(), ApplyError> {
+    index.apply(lsn, removed, added).inspect(|()| index.show())
+}
+
 /// Applies `vectors` as rows `from..`, in batches, one log position each.
 fn feed(index: &VectorIndex, from: usize, vectors: &[Vec<f16>]) {
     let rows: Vec<(u64, &[f16])> = vectors.iter().enumerate().map(|(i, v)| (key(from + i), &v[..])).collect();
     for batch in rows.chunks(500) {
         let next = index.stats().applied.next();
-        index.apply(next, &[], batch).expect("applies");
+        apply(index, next, &[], batch).expect("applies");
     }
 }
 
@@ -97,15 +107,17 @@ fn a_walk_recalls_what_the_scan_finds() {
     let mut hits = 0;
     for query in &queries {
         let query = wide(query);
-        let exact = keys(&index.exact(&query, 10, None));
-        let found = index.search(&query, 10);
+        let exact = keys(&index.exact(&index.view(), &query, 10, None));
+        let found = index.search(&index.view(), &query, 10);
         assert!(found.is_sorted_by(|a, b| a.score > b.score || (a.score == b.score && a.key < b.key)));
         hits += found.iter().filter(|neighbor| exact.contains(&neighbor.key)).count();
     }
     assert!(hits >= 950, "recall@10 is {}", hits as f64 / 1000.0);
 
-    let own =
-        vectors.iter().enumerate().filter(|(row, vector)| keys(&index.search(&wide(vector), 3)).contains(&key(*row)));
+    let own = vectors
+        .iter()
+        .enumerate()
+        .filter(|(row, vector)| keys(&index.search(&index.view(), &wide(vector), 3)).contains(&key(*row)));
     assert_eq!(own.count(), 30_000, "every row finds itself");
 
     // Filters from narrow, where the answer is exact, to wide, where it is the walk's.
@@ -114,8 +126,9 @@ fn a_walk_recalls_what_the_scan_finds() {
         let mut hits = 0;
         for query in &queries[..40] {
             let query = wide(query);
-            let exact = keys(&index.exact(&query, 10, Some(&allowed)));
-            let found = index.search_among(&query, 10, &index.row_set(&allowed)).expect("one matrix");
+            let exact = keys(&index.exact(&index.view(), &query, 10, Some(&allowed)));
+            let found =
+                index.search_among(&index.view(), &query, 10, &index.view().row_set(&allowed)).expect("one matrix");
             assert_eq!(found.len(), 10);
             assert!(found.iter().all(|neighbor| allowed.contains(&neighbor.key)));
             hits += found.iter().filter(|neighbor| exact.contains(&neighbor.key)).count();
@@ -136,8 +149,12 @@ fn walks_look_at_more_where_they_recall_too_little() {
     index.checkpoint(index.stats().applied).expect("durable");
     let recall = |index: &VectorIndex| {
         let found = |question: &Vec<f16>| {
-            let exact = keys(&index.exact(&wide(question), 10, None));
-            index.search(&wide(question), 10).iter().filter(|neighbor| exact.contains(&neighbor.key)).count()
+            let exact = keys(&index.exact(&index.view(), &wide(question), 10, None));
+            index
+                .search(&index.view(), &wide(question), 10)
+                .iter()
+                .filter(|neighbor| exact.contains(&neighbor.key))
+                .count()
         };
         questions.iter().map(found).sum::<usize>() as f64 / 2560.0
     };
@@ -160,7 +177,7 @@ fn walks_look_at_more_where_they_recall_too_little() {
 fn the_scan_is_the_definition() {
     let vectors = clustered(2, 700, 20, 1.0);
     let (_dir, index) = filled(20_000, &vectors);
-    index.apply(Lsn(1000), &[key(300)..key(420), key(7)..key(7) + 1], &[]).expect("applies");
+    apply(&index, Lsn(1000), &[key(300)..key(420), key(7)..key(7) + 1], &[]).expect("applies");
     let gone = |row: usize| (300..420).contains(&row) || row == 7;
     let query = wide(&vectors[310]);
     let narrow = scan::unit_query(&query, DIMENSIONS).expect("unit");
@@ -173,10 +190,12 @@ fn the_scan_is_the_definition() {
         expected.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         expected.truncate(limit);
         let found = match filter {
-            None => index.search(&query, limit),
-            Some(allowed) => index.search_among(&query, limit, &index.row_set(allowed)).expect("one matrix"),
+            None => index.search(&index.view(), &query, limit),
+            Some(allowed) => {
+                index.search_among(&index.view(), &query, limit, &index.view().row_set(allowed)).expect("one matrix")
+            }
         };
-        assert_eq!(found, index.exact(&query, limit, filter.map(Vec::as_slice)));
+        assert_eq!(found, index.exact(&index.view(), &query, limit, filter.map(Vec::as_slice)));
         assert!(found.iter().map(|neighbor| (neighbor.score, neighbor.key)).eq(expected));
     }
     assert_eq!((index.len(), index.live(), index.deleted()), (700, 579, 121));
@@ -186,12 +205,12 @@ fn the_scan_is_the_definition() {
 fn queries_without_direction_find_nothing() {
     let (_dir, index) = filled(20_000, &clustered(3, 50, 5, 1.0));
     for query in [vec![], vec![0.0; 64], vec![f32::NAN; 64], vec![f32::INFINITY; 64], vec![1.0; 63]] {
-        assert!(index.search(&query, 5).is_empty());
-        assert!(index.exact(&query, 5, None).is_empty());
+        assert!(index.search(&index.view(), &query, 5).is_empty());
+        assert!(index.exact(&index.view(), &query, 5, None).is_empty());
     }
-    let none = index.row_set(&[]);
-    assert_eq!(index.search_among(&[1.0; 64], 5, &none), Some(Vec::new()));
-    assert_eq!(index.search(&[f32::MAX; 64], usize::MAX).len(), 50);
+    let none = index.view().row_set(&[]);
+    assert_eq!(index.search_among(&index.view(), &[1.0; 64], 5, &none), Some(Vec::new()));
+    assert_eq!(index.search(&index.view(), &[f32::MAX; 64], usize::MAX).len(), 50);
 }
 
 #[test]
@@ -200,9 +219,9 @@ fn vectors_without_direction_are_counted_and_left_out() {
     let (zero, nan, long) = ([f16::ZERO; 64], [f16::NAN; 64], [f16::ONE; 64]);
     let good = clustered(5, 1, 1, 1.0);
     let added = [(key(3), &zero[..]), (key(4), &nan[..]), (key(5), &good[0][..]), (key(6), &long[..])];
-    index.apply(Lsn(50), &[], &added).expect("applies");
+    apply(&index, Lsn(50), &[], &added).expect("applies");
     assert_eq!((index.len(), index.stats().skipped), (4, 3));
-    assert_eq!(index.search(&wide(&good[0]), 1)[0].key, key(5));
+    assert_eq!(index.search(&index.view(), &wide(&good[0]), 1)[0].key, key(5));
 }
 
 #[test]
@@ -211,12 +230,12 @@ fn a_refused_batch_changes_nothing() {
     let (_dir, index) = filled(20_000, &vectors[..2]);
     let applied = index.stats().applied;
     let bad = [(key(2), &vectors[2][..]), (key(2), &vectors[3][..])];
-    assert!(matches!(index.apply(applied.next(), &[], &bad), Err(ApplyError::Order { .. })));
-    assert!(matches!(index.apply(applied.next(), &[], &[(key(1), &vectors[2])]), Err(ApplyError::Order { .. })));
-    let short = index.apply(applied.next(), from_ref(&(0..u64::MAX)), &[(key(2), &vectors[2][1..])]);
+    assert!(matches!(apply(&index, applied.next(), &[], &bad), Err(ApplyError::Order { .. })));
+    assert!(matches!(apply(&index, applied.next(), &[], &[(key(1), &vectors[2])]), Err(ApplyError::Order { .. })));
+    let short = apply(&index, applied.next(), from_ref(&(0..u64::MAX)), &[(key(2), &vectors[2][1..])]);
     assert!(matches!(short, Err(ApplyError::Dimensions { found: 63, expected: 64, .. })));
     assert_eq!((index.live(), index.stats().applied), (2, applied));
-    index.apply(applied, from_ref(&(0..u64::MAX)), &[]).expect("known batches are ignored");
+    apply(&index, applied, from_ref(&(0..u64::MAX)), &[]).expect("known batches are ignored");
     assert_eq!(index.live(), 2);
 }
 
@@ -228,12 +247,12 @@ fn rows_behind_the_graph_and_removed_rows_are_treated_at_once() {
     feed(&index, 3000, &vectors[3000..]);
     assert_eq!((index.pending_graph(), index.stats().linked), (100, 3000));
     for row in [3000, 3050, 3099] {
-        assert_eq!(index.search(&wide(&vectors[row]), 1)[0].key, key(row));
+        assert_eq!(index.search(&index.view(), &wide(&vectors[row]), 1)[0].key, key(row));
     }
     for row in [5, 2999, 3050] {
         let next = index.stats().applied.next();
-        index.apply(next, from_ref(&(key(row)..key(row) + 1)), &[]).expect("applies");
-        let found = index.search(&wide(&vectors[row]), 20);
+        apply(&index, next, from_ref(&(key(row)..key(row) + 1)), &[]).expect("applies");
+        let found = index.search(&index.view(), &wide(&vectors[row]), 20);
         assert_eq!(found.len(), 20);
         assert!(!keys(&found).contains(&key(row)));
     }
@@ -243,10 +262,11 @@ fn rows_behind_the_graph_and_removed_rows_are_treated_at_once() {
 fn a_checkpoint_is_taken_up_after_the_machine_went_down() {
     let vectors = clustered(8, 3200, 30, 0.8);
     let (dir, index) = filled(1000, &vectors[..3000]);
-    index.apply(Lsn(100), from_ref(&(key(10)..key(20))), &[]).expect("applies");
+    apply(&index, Lsn(100), from_ref(&(key(10)..key(20))), &[]).expect("applies");
     build(&index);
     index.checkpoint(Lsn(120)).expect("durable");
-    let before: Vec<_> = (0..3000).step_by(50).map(|row| index.search(&wide(&vectors[row]), 5)).collect();
+    let before: Vec<_> =
+        (0..3000).step_by(50).map(|row| index.search(&index.view(), &wide(&vectors[row]), 5)).collect();
     feed(&index, 3000, &vectors[3000..]);
     drop(index);
 
@@ -254,12 +274,12 @@ fn a_checkpoint_is_taken_up_after_the_machine_went_down() {
     assert_eq!((applied, index.len(), index.live()), (Lsn(120), 3000, 2990), "what came later is fed again");
     assert_eq!((index.pending_graph(), index.stats().linked), (0, 3000), "the graph is not built again");
     for (row, before) in (0..3000).step_by(50).zip(&before) {
-        assert_eq!(&index.search(&wide(&vectors[row]), 5), before);
+        assert_eq!(&index.search(&index.view(), &wide(&vectors[row]), 5), before);
     }
     feed(&index, 3000, &vectors[3000..]);
     build(&index);
     index.checkpoint(Lsn(200)).expect("durable");
-    assert_eq!(index.search(&wide(&vectors[3100]), 1)[0].key, key(3100));
+    assert_eq!(index.search(&index.view(), &wide(&vectors[3100]), 1)[0].key, key(3100));
 }
 
 #[test]
@@ -271,8 +291,8 @@ fn batches_without_a_checkpoint_survive_the_process() {
         feed(&index, 500 * (round + 1), &vectors[500 * (round + 1)..500 * (round + 2)]);
     }
     let applied = index.stats().applied.next();
-    index.apply(applied, &[key(0)..key(30), key(1000)..key(1003)], &[]).expect("applies");
-    let expected = index.exact(&wide(&vectors[1500]), 2000, None);
+    apply(&index, applied, &[key(0)..key(30), key(1000)..key(1003)], &[]).expect("applies");
+    let expected = index.exact(&index.view(), &wide(&vectors[1500]), 2000, None);
     drop(index);
     // The process ended in the middle of the next batch: rows are there, its record is not whole.
     let append = |kind: &str, bytes: &[u8]| {
@@ -289,14 +309,14 @@ fn batches_without_a_checkpoint_survive_the_process() {
 
     let (index, found) = open(dir.path(), &config(20_000), Trust::SameBoot);
     assert_eq!((found, index.len(), index.live()), (applied, 2000, 2000 - 33));
-    assert_eq!(index.exact(&wide(&vectors[1500]), 2000, None), expected);
+    assert_eq!(index.exact(&index.view(), &wide(&vectors[1500]), 2000, None), expected);
     let more = clustered(10, 500, 3, 1.0);
     feed(&index, 2000, &more);
     index.checkpoint(Lsn(99)).expect("trusted rows are as they were");
     drop(index);
     let (index, found) = open(dir.path(), &config(20_000), Trust::Verify);
     assert_eq!((found, index.len()), (Lsn(99), 2500));
-    assert_eq!(index.search(&wide(&more[77]), 1)[0].key, key(2077));
+    assert_eq!(index.search(&index.view(), &wide(&more[77]), 1)[0].key, key(2077));
 }
 
 #[test]
@@ -335,7 +355,7 @@ fn a_flipped_byte_in_any_file_is_not_loaded() {
                 }
                 // The first open has discarded what is damaged; the second finds a sound directory.
                 feed(&index, 1500, &vectors[..10]);
-                assert!(!index.search(&wide(&vectors[3]), 5).is_empty());
+                assert!(!index.search(&index.view(), &wide(&vectors[3]), 5).is_empty());
             }
         }
     }
@@ -366,7 +386,7 @@ fn rows_of_removed_vectors_are_reclaimed() {
     let (dir, index) = filled(1000, &vectors[..5000]);
     build(&index);
     index.checkpoint(Lsn(50)).expect("durable");
-    index.apply(Lsn(60), from_ref(&(key(0)..key(3000))), &[]).expect("applies");
+    apply(&index, Lsn(60), from_ref(&(key(0)..key(3000))), &[]).expect("applies");
     let mut row = 5000;
     while index.build_step(700).expect("builds") > 0 {
         if row == 5100 {
@@ -374,18 +394,18 @@ fn rows_of_removed_vectors_are_reclaimed() {
         }
         // Batches that arrive meanwhile reach both matrices.
         feed(&index, row, &vectors[row..row + 10]);
-        index.apply(index.stats().applied.next(), &[key(row + 1)..key(row + 1) + 1, 0..5], &[]).expect("applies");
+        apply(&index, index.stats().applied.next(), &[key(row + 1)..key(row + 1) + 1, 0..5], &[]).expect("applies");
         row += 10;
     }
     assert!(row > 5010);
     let query = wide(&vectors[4000]);
-    let before = index.exact(&query, 100, None);
+    let before = index.exact(&index.view(), &query, 100, None);
     let live = index.live();
     assert!(index.deleted() >= 3000);
     index.checkpoint(Lsn(100)).expect("durable");
     assert!(index.deleted() < 100, "{} rows are left", index.deleted());
-    assert_eq!((index.live(), index.exact(&query, 100, None)), (live, before.clone()));
-    assert!(index.search(&wide(&vectors[100]), 10).iter().all(|neighbor| neighbor.key >= key(3000)));
+    assert_eq!((index.live(), index.exact(&index.view(), &query, 100, None)), (live, before.clone()));
+    assert!(index.search(&index.view(), &wide(&vectors[100]), 10).iter().all(|neighbor| neighbor.key >= key(3000)));
     feed(&index, 5900, &vectors[5900..]);
     drop(index);
     for trust in [Trust::SameBoot, Trust::Verify] {
@@ -394,7 +414,7 @@ fn rows_of_removed_vectors_are_reclaimed() {
         assert_eq!(index.live(), if trust == Trust::SameBoot { live + 100 } else { live });
         assert_eq!(std::fs::read_dir(dir.path()).expect("lists").count(), 6, "old files are gone");
         if trust == Trust::Verify {
-            assert_eq!(index.exact(&query, 100, None), before);
+            assert_eq!(index.exact(&index.view(), &query, 100, None), before);
         }
     }
 }
@@ -407,10 +427,10 @@ fn equal_vectors_are_all_found() {
     }
     let (_dir, index) = filled(1000, &vectors);
     build(&index);
-    let found = index.search(&wide(&vectors[0]), 50);
+    let found = index.search(&index.view(), &wide(&vectors[0]), 50);
     assert!(found.iter().all(|neighbor| neighbor.score > 0.99), "{:?}", found.last());
     for row in (1..2000).step_by(4) {
-        assert_eq!(index.search(&wide(&vectors[row]), 1)[0].key, key(row));
+        assert_eq!(index.search(&index.view(), &wide(&vectors[row]), 1)[0].key, key(row));
     }
 }
 
@@ -450,10 +470,12 @@ fn searching_applying_linking_and_saving_side_by_side_stays_right() {
                     let filter = (row % 3 == 0).then_some(&even);
                     let query = wide(&vectors[row]);
                     let found = match filter {
-                        None => index.search(&query, 10),
+                        None => index.search(&index.view(), &query, 10),
                         // A matrix may be rewritten in between.
                         Some(even) => loop {
-                            if let Some(found) = index.search_among(&query, 10, &index.row_set(even)) {
+                            if let Some(found) =
+                                index.search_among(&index.view(), &query, 10, &index.view().row_set(even))
+                            {
                                 break found;
                             }
                         },
@@ -476,11 +498,15 @@ fn searching_applying_linking_and_saving_side_by_side_stays_right() {
             feed(&index, 2000 + round * 100, batch);
             let next = index.stats().applied.next();
             let removed = round * 10;
-            index.apply(next, from_ref(&(key(removed)..key(removed + 10))), &[]).expect("applies");
-            let found = index.search(&wide(&vectors[removed]), 10);
+            apply(&index, next, from_ref(&(key(removed)..key(removed + 10))), &[]).expect("applies");
+            let found = index.search(&index.view(), &wide(&vectors[removed]), 10);
             assert!(!keys(&found).contains(&key(removed)), "removed rows are never returned");
             let newest = 2000 + round * 100 + 99;
-            assert_eq!(index.search(&wide(&vectors[newest]), 1)[0].key, key(newest), "new rows are found at once");
+            assert_eq!(
+                index.search(&index.view(), &wide(&vectors[newest]), 1)[0].key,
+                key(newest),
+                "new rows are found at once"
+            );
             if round % 20 == 0 {
                 index.checkpoint(next).expect("durable");
             }
@@ -493,7 +519,8 @@ fn searching_applying_linking_and_saving_side_by_side_stays_right() {
     index.checkpoint(last).expect("durable");
     let live = index.live();
     // A row that was verified may lose its last link to a later one. None did in 60 runs; a thousandth is allowed for.
-    let lost = (700..9000).filter(|row| index.search(&wide(&vectors[*row]), 1)[0].key != key(*row)).count();
+    let lost =
+        (700..9000).filter(|row| index.search(&index.view(), &wide(&vectors[*row]), 1)[0].key != key(*row)).count();
     assert!(lost * 1000 <= 8300, "{lost} of 8300 rows are lost to searches");
     drop(index);
     let (index, applied) = open(dir.path(), &config(1000), Trust::Verify);
@@ -511,4 +538,19 @@ fn files_of_another_shape_start_empty() {
         VectorIndex::open(dir.path(), Config::new(32), Trust::SameBoot),
         Err(OpenError::Dimensions { found: 32 })
     ));
+}
+
+#[test]
+fn what_was_applied_is_seen_when_it_is_shown_and_not_by_a_checkpoint_before() {
+    let vectors = clustered(11, 40, 4, 0.5);
+    let (_dir, index) = filled(20_000, &vectors[..20]);
+    let before = index.view();
+    let next = index.stats().applied.next();
+    index.apply(next, from_ref(&(key(3)..key(3) + 1)), &[(key(30), &vectors[3])]).expect("applies");
+    index.checkpoint(next).expect("written");
+    let nearest = |view: &View| index.search(view, &wide(&vectors[3]), 1)[0].key;
+    assert_eq!(nearest(&index.view()), key(3));
+    index.show();
+    assert_eq!(nearest(&index.view()), key(30));
+    assert_eq!(nearest(&before), key(3), "a view that is held stays as it was");
 }

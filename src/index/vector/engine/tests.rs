@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::super::super::gpu::service::{GpuService, Options, Use};
-use super::super::tests::{build, clustered, filled, key, wide};
+use super::super::tests::{apply, build, clustered, filled, key, wide};
 use super::*;
 use crate::index::vector::VectorIndex;
 use crate::telemetry::{FallbackLabels, Metrics};
@@ -37,17 +37,17 @@ impl Fixture {
         build(&index);
         let queries = clustered(5, ROWS + 20, 60, 0.5).split_off(ROWS);
         let keys: Vec<u64> = (0..ROWS).filter(|row| row % 3 != 1).map(key).collect();
-        let allowed = Arc::new(index.row_set(&keys));
+        let allowed = Arc::new(index.view().row_set(&keys));
         Self { _dir: dir, index: Arc::new(index), queries, allowed }
     }
 
     /// Takes rows out and adds some, which no device was told of.
     fn change(&self) {
         let next = self.index.stats().applied.next();
-        self.index.apply(next, &[key(30)..key(36), key(99)..key(102)], &[]).expect("applied");
+        apply(&self.index, next, &[key(30)..key(36), key(99)..key(102)], &[]).expect("applied");
         let added = clustered(9, 40, 60, 0.5);
         let rows: Vec<(u64, &[f16])> = added.iter().enumerate().map(|(row, v)| (key(ROWS + row), &v[..])).collect();
-        self.index.apply(next.next(), &[], &rows).expect("applied");
+        apply(&self.index, next.next(), &[], &rows).expect("applied");
     }
 
     /// The definition: every live row scored, sorted.
@@ -109,9 +109,9 @@ fn by_device(fixture: &Fixture, query: &[f16], limit: usize, allowed: Option<&Ar
     loop {
         // As every search does.
         let _ = fixture.index.asks_device();
-        let asked = fixture.index.ask_device(&wide(query), limit, allowed.cloned());
+        let asked = fixture.index.ask_device(&fixture.index.view(), &wide(query), limit, allowed.cloned());
         let answer = asked.and_then(|asked| runtime.block_on(asked.answer()));
-        if let Some(found) = answer.and_then(|answer| fixture.index.collect(&answer)) {
+        if let Some(found) = answer.and_then(|answer| fixture.index.collect(&fixture.index.view(), &answer)) {
             return found;
         }
         // The rasteriser computes on the cores that would be spent with asking again.
@@ -167,7 +167,7 @@ fn the_graph_is_compared_with_what_the_gpu_finds() {
     assert_eq!(metrics.gpu.questions.get() - before, 256);
     drop(service);
     for question in &questions {
-        assert_eq!(fixture.index.search(&wide(question), 10).len(), 10);
+        assert_eq!(fixture.index.search(&fixture.index.view(), &wide(question), 10).len(), 10);
     }
     let by_cpu = fixture.index.check_recall().expect("the graph is complete");
     assert_eq!((told.questions, told.at_10), (256, by_cpu.at_10));
@@ -198,7 +198,7 @@ fn what_finds_no_room_stays_with_the_cpu() {
         }
         std::thread::yield_now();
     }
-    assert!(fixture.index.ask_device(&wide(&fixture.queries[0]), 1, None).is_none());
+    assert!(fixture.index.ask_device(&fixture.index.view(), &wide(&fixture.queries[0]), 1, None).is_none());
 }
 
 #[test]
@@ -230,12 +230,12 @@ fn the_device_is_told_of_rows_that_went_before_it_had_them() {
     // Nearer than all others, written and removed while they are few enough to be scanned; then enough others.
     let next = fixture.index.stats().applied.next();
     let near: Vec<(u64, &[f16])> = (0..600).map(|row| (key(ROWS + row), &query[..])).collect();
-    fixture.index.apply(next, &[], &near).expect("applied");
-    fixture.index.apply(next.next(), from_ref(&(key(ROWS)..key(ROWS + 600))), &[]).expect("applied");
+    apply(&fixture.index, next, &[], &near).expect("applied");
+    apply(&fixture.index, next.next(), from_ref(&(key(ROWS)..key(ROWS + 600))), &[]).expect("applied");
     let others = clustered(17, 600, 60, 0.5);
     let others: Vec<(u64, &[f16])> =
         others.iter().enumerate().map(|(row, v)| (key(ROWS + 600 + row), &v[..])).collect();
-    fixture.index.apply(next.next().next(), &[], &others).expect("applied");
+    apply(&fixture.index, next.next().next(), &[], &others).expect("applied");
     let in_vain = || metrics.gpu.fallbacks.get_or_create(&FallbackLabels { reason: "changed" }).get();
     let before = in_vain();
     assert_eq!(by_device(&fixture, &query, 20, None), fixture.defined(&query, 20, None));
@@ -248,12 +248,12 @@ fn a_rewritten_matrix_is_loaded_anew() {
     fixture.index.join_device(&service.client());
     by_device(&fixture, &fixture.queries[0], 1, None);
     let next = fixture.index.stats().applied.next();
-    fixture.index.apply(next, from_ref(&(key(0)..key(ROWS / 2 + 300))), &[]).expect("applied");
+    apply(&fixture.index, next, from_ref(&(key(0)..key(ROWS / 2 + 300))), &[]).expect("applied");
     let added = clustered(11, 5_000, 60, 0.5);
     let rows: Vec<(u64, &[f16])> = added.iter().enumerate().map(|(row, v)| (key(ROWS + row), &v[..])).collect();
-    fixture.index.apply(next.next(), &[], &rows).expect("applied");
+    apply(&fixture.index, next.next(), &[], &rows).expect("applied");
     let next = next.next().next();
-    fixture.index.apply(next, from_ref(&(key(ROWS / 2 + 300)..key(ROWS - 300))), &[]).expect("applied");
+    apply(&fixture.index, next, from_ref(&(key(ROWS / 2 + 300)..key(ROWS - 300))), &[]).expect("applied");
     let generation = fixture.index.view.load().generation;
     while fixture.index.build_step(1_000).expect("builds") > 0 {}
     fixture.index.checkpoint(next).expect("durable");
@@ -261,5 +261,10 @@ fn a_rewritten_matrix_is_loaded_anew() {
     for query in &fixture.queries {
         assert_eq!(by_device(&fixture, query, 20, None), fixture.defined(query, 20, None));
     }
-    assert!(fixture.index.ask_device(&wide(&fixture.queries[0]), 1, Some(Arc::clone(&fixture.allowed))).is_none());
+    assert!(
+        fixture
+            .index
+            .ask_device(&fixture.index.view(), &wide(&fixture.queries[0]), 1, Some(Arc::clone(&fixture.allowed)))
+            .is_none()
+    );
 }
