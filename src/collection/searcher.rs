@@ -38,7 +38,8 @@ impl Searcher {
     /// failed, or catches up after a crash.
     #[must_use]
     pub fn is_torn(&self) -> bool {
-        self.shown.vectors.applied() > self.lsn()
+        let lsn = self.lsn();
+        self.shown.vectors.applied() > lsn || self.views.applied() < lsn
     }
 
     /// Everything acknowledged up to this position is in the view.
