@@ -14,7 +14,7 @@ mod fusion;
 mod ranking;
 mod snippet;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -480,8 +480,11 @@ impl Retrieval {
         let wanted: Vec<Arc<CollectionInfo>> = if names.is_empty() || names.iter().any(|name| name == "*") {
             all
         } else {
+            // One that is named twice is searched once: what it holds would be found twice, and count double.
+            let mut seen = HashSet::new();
             names
                 .iter()
+                .filter(|name| seen.insert(name.as_str()))
                 .map(|name| {
                     all.iter().find(|info| info.name == *name).cloned().ok_or_else(|| SearchError::NoSuchCollection {
                         name: name.clone(),

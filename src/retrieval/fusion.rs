@@ -34,7 +34,8 @@ pub struct Candidate {
 /// Fuses the lists of both halves.
 ///
 /// * `lexical`, `dense`: `(key, score)`, best first, keys distinct within a list; lengths may differ.
-/// * Returns every key of either list, best first, equal scores by ascending key. Never fails.
+/// * Returns every key of either list, best first; of equal scores the better by words first, then by ascending key: a word
+///   that one passage has says more than a meaning that many share. Never fails.
 #[must_use]
 pub fn fuse(
     lexical: &[(PassageKey, f32)],
@@ -55,7 +56,11 @@ pub fn fuse(
         candidate.dense = Some(raw);
     }
     let mut fused: Vec<(PassageKey, Candidate)> = fused.into_iter().collect();
-    fused.sort_by(|left, right| right.1.score.total_cmp(&left.1.score).then(left.0.cmp(&right.0)));
+    let by_words = |candidate: &Candidate| candidate.lexical.unwrap_or_default();
+    fused.sort_by(|(left_key, left), (right_key, right)| {
+        let by_score = right.score.total_cmp(&left.score);
+        by_score.then_with(|| by_words(right).total_cmp(&by_words(left))).then(left_key.cmp(right_key))
+    });
     fused
 }
 
@@ -94,12 +99,20 @@ mod tests {
     fn convex_fusion_weighs_normalised_scores() {
         let (lexical, dense) = (list(&[(1, 10.0), (2, 6.0), (3, 2.0)]), list(&[(3, 0.9), (2, 0.8), (4, 0.5)]));
         let fused = fuse(&lexical, &dense, Fusion::Convex { dense_weight: 0.5 });
-        // 2: .5·.5 + .5·.75 = .625; 1: .5; 3: 0 + .5; 4: 0. Ties by key.
+        // 2: .5·.5 + .5·.75 = .625; 1: .5; 3: 0 + .5; 4: 0. Of 1 and 3 the words found 1 better.
         assert_eq!(order(&fused), [2, 1, 3, 4]);
         assert!((fused[0].1.score - 0.625).abs() < 1e-6);
         assert_eq!((fused[0].1.lexical, fused[0].1.dense), (Some(6.0), Some(0.8)));
         assert_eq!(order(&fuse(&lexical, &dense, Fusion::Convex { dense_weight: 0.0 }))[0], 1);
         assert_eq!(order(&fuse(&lexical, &dense, Fusion::Convex { dense_weight: 1.0 }))[0], 3);
+    }
+
+    #[test]
+    fn of_equal_scores_the_better_by_words_comes_first() {
+        let (lexical, dense) = (list(&[(9, 7.0)]), list(&[(1, 0.9), (9, 0.1)]));
+        let fused = fuse(&lexical, &dense, Fusion::Convex { dense_weight: 0.5 });
+        assert_eq!(fused[0].1.score, fused[1].1.score);
+        assert_eq!(order(&fused), [9, 1]);
     }
 
     #[test]
