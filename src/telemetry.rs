@@ -134,8 +134,9 @@ pub struct Config {
 /// # Errors
 /// When the filter cannot be read.
 pub fn init(config: &Config) -> Result<(), tracing_subscriber::filter::ParseError> {
-    // The protocol library greets every request at `info`; whoever wants that names it.
-    let quiet = if config.filter.contains("rmcp") { "" } else { ",rmcp=warn" };
+    // The protocol library greets every request at `info`, and writes each that it refuses, which its caller is told, at `warn` as
+    // its own types; whoever wants that names it.
+    let quiet = if config.filter.contains("rmcp") { "" } else { ",rmcp=error" };
     let filter: EnvFilter = format!("{}{quiet}", config.filter).parse()?;
     let format = match config.format {
         LogFormat::Auto if journal::is_connected() => LogFormat::Journal,
