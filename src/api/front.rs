@@ -121,6 +121,7 @@ impl Shared {
         if !is_call {
             return self.route(head, bytes, principal).await;
         }
+        let bytes = &bytes.slice_ref(rpc::without_mark(bytes));
         let accepts = Accepts::of(&head.headers);
         if may_be_plain(&head.headers, bytes)
             && accepts == Accepts::Both

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de::IgnoredAny;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -88,8 +88,22 @@ pub(super) fn too_many_values(message: &[u8]) -> Malformed {
 /// What is wrong with a message that could not be read as one.
 pub(super) fn malformed(message: &[u8]) -> Malformed {
     let message = without_mark(message);
+    let unread = |id, message| Malformed { id, code: PARSE_ERROR, message };
     if let Err(error) = serde_json::from_slice::<IgnoredAny>(message) {
-        return Malformed { id: Value::Null, code: PARSE_ERROR, message: format!("the message is not JSON: {error}") };
+        return unread(Value::Null, format!("the message is not JSON: {error}"));
+    }
+    // It has the form of JSON, and something in it that is none.
+    let found = match std::str::from_utf8(message) {
+        Err(error) => Err(not_utf8(message, error.valid_up_to())),
+        // Escapes have their four digits, or it would have no form: half of a pair is all that can be wrong with one.
+        Ok(_) => serde_json::from_slice::<Sound>(message).map(drop).map_err(|error| {
+            error.to_string().replace("unexpected end of hex escape", "lone surrogate in a \\u escape")
+        }),
+    };
+    if let Err(words) = found {
+        let mut finder = IdFinder::default();
+        finder.look(message);
+        return unread(finder.id().unwrap_or_default(), format!("the message cannot be read: {words}"));
     }
     let refused = |id, message: String| Malformed { id, code: INVALID_REQUEST, message };
     let found = match message.iter().find(|byte| !byte.is_ascii_whitespace()) {
@@ -99,11 +113,16 @@ pub(super) fn malformed(message: &[u8]) -> Malformed {
                     let id = members.id.and_then(|id| echoed(id.get()));
                     refused(id.unwrap_or_default(), members.mistake())
                 }
-                None => refused(Value::Null, "the message has a member twice".to_owned()),
+                // Whatever else could be wrong was looked at before.
+                None => {
+                    let error = serde_json::from_slice::<Members<'_>>(message).err();
+                    let which = error.map(|error| format!(": {error}")).unwrap_or_default();
+                    refused(Value::Null, format!("the message has a member twice{which}"))
+                }
             };
         }
         Some(b'[') => {
-            let message = "the message is a batch, which MCP does not have; send each request by itself";
+            let message = "the message is a batch; Cairn takes none in any version of MCP: send each request by itself";
             return refused(Value::Null, message.to_owned());
         }
         Some(b'"') => "a text",
@@ -112,6 +131,65 @@ pub(super) fn malformed(message: &[u8]) -> Malformed {
         _ => "a number",
     };
     refused(Value::Null, format!("the message is {found}, expected an object such as {EXAMPLE}"))
+}
+
+/// Where a message stops being UTF-8.
+fn not_utf8(message: &[u8], at: usize) -> String {
+    let (before, byte) = (&message[..at], message.get(at).copied().unwrap_or_default());
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let column = before.len() - before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1) + 1;
+    format!("it is not UTF-8: byte {byte:#04x} at line {line} column {column}")
+}
+
+/// JSON whose texts, numbers and depth are such as can be kept; nothing of it is.
+struct Sound;
+
+impl<'de> Deserialize<'de> for Sound {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Sound)
+    }
+}
+
+impl<'de> Visitor<'de> for Sound {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Self, E> {
+        if number.is_finite() { Ok(self) } else { Err(E::custom("number out of range")) }
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
+        while members.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
 }
 
 const EXAMPLE: &str = r#"{"jsonrpc": "2.0", "id": 1, "method": "ping"}"#;
@@ -279,6 +357,26 @@ mod tests {
             assert_eq!((&answer["error"]["code"], &answer["id"]), (&json!(code), &id), "{message}: {answer}");
             assert!(answer["error"]["message"].as_str().expect("words").contains(words), "{message}: {answer}");
         }
+    }
+
+    #[test]
+    fn what_has_the_form_of_json_and_cannot_be_read_is_said_with_its_place() {
+        let deep = format!(r#"{{"jsonrpc":"2.0","id":3,"params":{}{}}}"#, "[".repeat(300), "]".repeat(300));
+        for (message, words) in [
+            (&b"{\"jsonrpc\":\"2.0\",\n\"id\":3,\"method\":\"Gr\xf6\xdfe\"}"[..], "byte 0xf6 at line 2 column 20"),
+            (
+                br#"{"jsonrpc":"2.0","id":3,"method":"ping","params":{"query":"\ud800"}}"#,
+                "lone surrogate in a \\u escape at line 1",
+            ),
+            (br#"{"jsonrpc":"2.0","id":3,"method":"ping","params":{"limit":1e400}}"#, "out of range at line 1"),
+            (deep.as_bytes(), "recursion limit"),
+        ] {
+            let answer: Value = serde_json::from_str(&malformed(message).to_string()).expect("JSON");
+            assert_eq!((&answer["error"]["code"], &answer["id"]), (&json!(PARSE_ERROR), &json!(3)), "{answer}");
+            assert!(answer["error"]["message"].as_str().expect("words").contains(words), "{answer}");
+        }
+        let twice = malformed(br#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"ping"}"#).to_string();
+        assert!(twice.contains("a member twice: duplicate field `method`"), "{twice}");
     }
 
     #[test]

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rmcp::ServerHandler;
 use rmcp::model::{
-    Annotations, CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams,
-    CompleteResult, CompletionInfo, ContentBlock, CustomRequest, CustomResult, DiscoverResult, ErrorCode, ErrorData,
-    GetPromptRequestParams, GetPromptResponse, Implementation, InitializeResult, ListPromptsResult,
-    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, MetaObject, PaginatedRequestParams,
-    ProgressNotificationParam, ProgressToken, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult,
-    Reference, Resource, ResourceContents, ResourceTemplate, ServerCapabilities, Tool as ToolDefinition,
+    Annotations, CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams,
+    CompleteRequestParams, CompleteResult, CompletionInfo, ContentBlock, CustomRequest, CustomResult, DiscoverResult,
+    ErrorCode, ErrorData, GetPromptRequestParams, GetPromptResponse, GetSkillRequestParams, GetSkillResult,
+    GetTaskParams, GetTaskResult, Implementation, InitializeResult, ListPromptsResult, ListResourceTemplatesResult,
+    ListResourcesResult, ListSkillsResult, ListToolsResult, MetaObject, PaginatedRequestParams,
+    ProgressNotificationParam, ProgressToken, ReadResourceDirectoryRequestParams, ReadResourceDirectoryResult,
+    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Reference, Resource, ResourceContents,
+    ResourceTemplate, ServerCapabilities, SubscribeRequestParams, Tool as ToolDefinition, UnsubscribeRequestParams,
+    UpdateTaskParams,
 };
 use rmcp::service::{Peer, RequestContext, RoleServer};
 use serde_json::{Map, Value, json};
@@ -132,7 +135,36 @@ const METHODS: [&str; 11] = [
     "completion/complete",
 ];
 
+/// Methods that the library knows and nothing here answers: it would say no more than their names.
+macro_rules! no_methods {
+    ($($name:ident($params:ty) -> $answer:ty, $method:literal;)*) => {$(
+        async fn $name(&self, _: $params, _: RequestContext<RoleServer>) -> Result<$answer, ErrorData> {
+            Err(no_method($method))
+        }
+    )*};
+}
+
 impl ServerHandler for Server {
+    #[expect(deprecated, reason = "earlier versions of the protocol have it")]
+    async fn set_level(
+        &self,
+        _: rmcp::model::SetLevelRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        Err(no_method("logging/setLevel"))
+    }
+
+    no_methods! {
+        subscribe(SubscribeRequestParams) -> (), "resources/subscribe";
+        unsubscribe(UnsubscribeRequestParams) -> (), "resources/unsubscribe";
+        get_task(GetTaskParams) -> GetTaskResult, "tasks/get";
+        update_task(UpdateTaskParams) -> (), "tasks/update";
+        cancel_task(CancelTaskParams) -> (), "tasks/cancel";
+        list_skills(Option<PaginatedRequestParams>) -> ListSkillsResult, "skills/list";
+        get_skill(GetSkillRequestParams) -> GetSkillResult, "skills/get";
+        read_resource_directory(ReadResourceDirectoryRequestParams) -> ReadResourceDirectoryResult, "resources/directory/read";
+    }
+
     fn get_info(&self) -> InitializeResult {
         InitializeResult::clone(&self.info)
     }
@@ -158,10 +190,10 @@ impl ServerHandler for Server {
             return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None));
         }
         if !METHODS.contains(&method.as_str()) {
-            let message = format!("there is no method '{method}'; there are {}", METHODS.join(", "));
-            return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None));
+            return Err(no_method(&method));
         }
         let members = params.as_ref().and_then(Value::as_object);
+        let lacks = |name: &str| !members.and_then(|members| members.get(name)).is_some_and(Value::is_object);
         let wrong = |name: &str, is_right: fn(&Value) -> bool| {
             members.and_then(|members| members.get(name)).is_some_and(|value| !is_right(value))
         };
@@ -173,7 +205,15 @@ impl ServerHandler for Server {
             }
             "tools/call" | "prompts/get" => "name is missing or no text".to_owned(),
             "resources/read" => "uri is missing or no text".to_owned(),
-            _ => "they are not those that MCP describes".to_owned(),
+            "completion/complete" if lacks("ref") => {
+                "ref is missing or no object; expected one with a type, ref/prompt or ref/resource, and a name or uri"
+                    .to_owned()
+            }
+            "completion/complete" => "argument is missing, or not an object with a name and a value".to_owned(),
+            "server/discover" if lacks("_meta") => {
+                "_meta is missing; expected an object with io.modelcontextprotocol/protocolVersion".to_owned()
+            }
+            _ => format!("they are not such as MCP describes for {method}"),
         };
         Err(ErrorData::invalid_params(format!("params of {method}: {message}"), None))
     }
@@ -349,6 +389,11 @@ impl ServerHandler for Server {
         info.has_more = Some(has_more);
         Ok(CompleteResult::new(info))
     }
+}
+
+fn no_method(method: &str) -> ErrorData {
+    let message = format!("there is no method '{method}'; there are {}", METHODS.join(", "));
+    ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None)
 }
 
 fn success(answer: ToolAnswer) -> CallToolResult {
