@@ -26,6 +26,21 @@ fn explain(mistake: &Mistake, schema: &Value) -> String {
     let place = if mistake.place.is_empty() { String::new() } else { format!(" in {}", mistake.place) };
     match &mistake.what {
         What::Wrong(_) => mistake.to_string(),
+        What::NoNumber { found, expected } => {
+            let number = expected.split(" of at").next().unwrap_or(expected);
+            match named(mistake, schema).and_then(bounds) {
+                Some((least, most)) => {
+                    format!("{} is {found}, expected {number} from {least} to {most}", mistake.place)
+                }
+                None => mistake.to_string(),
+            }
+        }
+        What::NoChoice { found, .. } => match named(mistake, schema).map(choices) {
+            Some(choices) if !choices.is_empty() => {
+                format!("{} is {found}, expected one of {}", mistake.place, choices.join(", "))
+            }
+            _ => mistake.to_string(),
+        },
         What::Unknown { field, known } => {
             let properties = properties_within(schema, known);
             let names: Vec<&str> = properties.into_iter().flat_map(|names| names.keys().map(String::as_str)).collect();
@@ -42,6 +57,23 @@ fn explain(mistake: &Mistake, schema: &Value) -> String {
         What::Twice { field, name } if field == name => format!("'{field}' is given twice{place}; give it once"),
         What::Twice { field, name } => format!("'{field}' is given twice{place}, also as '{name}'; give one of them"),
     }
+}
+
+/// The property that a mistake was made in.
+fn named<'a>(mistake: &Mistake, schema: &'a Value) -> Option<&'a Value> {
+    properties_with(schema, mistake.place.rsplit('.').next().unwrap_or_default())
+}
+
+/// Between which numbers a property lies.
+fn bounds(property: &Value) -> Option<(f64, f64)> {
+    Some((property["minimum"].as_f64()?, property["maximum"].as_f64()?))
+}
+
+/// The words that a property may be, without the other names that are taken for them.
+fn choices(property: &Value) -> Vec<&str> {
+    let listed = property["enum"].as_array().into_iter().flatten();
+    let described = property["oneOf"].as_array().into_iter().flatten().map(|choice| &choice["const"]);
+    listed.chain(described).filter_map(Value::as_str).collect()
 }
 
 /// The properties of the object in a schema, or in a part of it, whose fields are among these.
@@ -137,6 +169,7 @@ pub(super) struct Search {
     pub max_tokens: Option<usize>,
     /// Leaves out passages that score less, 0 to 1. Scores are relative to the best candidates of the same query.
     #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub min_score: Option<f32>,
     /// Only documents changed at or after this RFC 3339 time; a date alone is its midnight in UTC.
     #[serde(default)]
@@ -292,7 +325,7 @@ pub(super) struct NewDocument {
     /// Any JSON object; filters ask for it.
     #[serde(default)]
     pub metadata: Map<String, Value>,
-    /// RFC 3339 time after which the document is no longer shown.
+    /// RFC 3339 time from which the document is no longer shown; an answer warns of one that is past.
     #[serde(default)]
     pub expires_at: Option<String>,
 }
@@ -341,13 +374,13 @@ pub(super) struct UpdateDocument {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DeleteDocuments {
-    /// Ids from search or list_documents. Give either ids, or collection and filter.
+    /// Ids of documents, collection/document as list_documents gives them; a passage's id is refused. Give either ids, or collection and filter.
     #[serde(default, alias = "id")]
     pub ids: Vec<String>,
     /// Collection for filter.
     #[serde(default)]
     pub collection: Option<String>,
-    /// Deletes every document whose metadata matches; see search.
+    /// Deletes every document whose metadata matches; see search. One without a condition is refused: delete_collection deletes everything.
     #[serde(default, deserialize_with = "object", alias = "where")]
     #[schemars(schema_with = "super::schema::object_schema")]
     pub filter: Option<Value>,

@@ -38,6 +38,10 @@ pub(super) struct Mistake {
 pub(super) enum What {
     /// In words that follow the place.
     Wrong(String),
+    /// What was found in the place of a number.
+    NoNumber { found: String, expected: &'static str },
+    /// What was found in the place of one of several words; those that are taken, with their other names.
+    NoChoice { found: String, known: &'static [&'static str] },
     /// A field that does not exist; all that do, with their other names.
     Unknown { field: String, known: &'static [&'static str] },
     /// A field that has to be there.
@@ -59,6 +63,10 @@ impl Mistake {
             Some(_) => format!("{outer}.{inner}"),
         };
         self
+    }
+
+    fn no_number(found: &Value, expected: &'static str) -> Self {
+        Self::new(What::NoNumber { found: shown(found), expected })
     }
 
     fn expected(found: &Value, expected: &str) -> Self {
@@ -90,6 +98,10 @@ impl fmt::Display for Mistake {
         match what {
             What::Wrong(words) if place.is_empty() => f.write_str(words),
             What::Wrong(words) => write!(f, "{place} {words}"),
+            What::NoNumber { found, expected } => write!(f, "{place} is {found}, expected {expected}"),
+            What::NoChoice { found, known } => {
+                write!(f, "{place} is {found}, expected one of {}", known.join(", "))
+            }
             What::Unknown { field, .. } => write!(f, "unknown argument '{field}'"),
             What::Missing(field) => write!(f, "'{field}' is missing"),
             What::Twice { field, name } => write!(f, "'{field}' is given twice, also as '{name}'"),
@@ -116,7 +128,7 @@ impl de::Error for Mistake {
     }
 
     fn unknown_variant(found: &str, expected: &'static [&'static str]) -> Self {
-        Self::new(What::Wrong(format!("is {}, expected one of {}", shown_text(found), expected.join(", "))))
+        Self::new(What::NoChoice { found: shown_text(found), known: expected })
     }
 
     fn unknown_field(field: &str, known: &'static [&'static str]) -> Self {
@@ -153,12 +165,12 @@ impl Given {
 
     fn unsigned<T: TryFrom<i128>>(&self) -> Result<T, Mistake> {
         let number = self.whole().and_then(|number| T::try_from(number).ok());
-        number.ok_or_else(|| Mistake::expected(&self.0, "a whole number of at least 0"))
+        number.ok_or_else(|| Mistake::no_number(&self.0, "a whole number of at least 0"))
     }
 
     fn signed<T: TryFrom<i128>>(&self) -> Result<T, Mistake> {
         let number = self.whole().and_then(|number| T::try_from(number).ok());
-        number.ok_or_else(|| Mistake::expected(&self.0, "a whole number"))
+        number.ok_or_else(|| Mistake::no_number(&self.0, "a whole number"))
     }
 
     fn number(&self) -> Result<f64, Mistake> {
@@ -167,7 +179,7 @@ impl Given {
             Value::String(text) => text.trim().parse().ok(),
             _ => None,
         };
-        number.filter(|number: &f64| number.is_finite()).ok_or_else(|| Mistake::expected(&self.0, "a number"))
+        number.filter(|number: &f64| number.is_finite()).ok_or_else(|| Mistake::no_number(&self.0, "a number"))
     }
 }
 
@@ -297,7 +309,7 @@ impl<'de> Deserializer<'de> for Given {
                 let variant: StrDeserializer<'_, Mistake> = variant.into_deserializer();
                 visitor.visit_enum(variant)
             }
-            other => Err(Mistake::expected(&other, &format!("one of {}", variants.join(", ")))),
+            other => Err(Mistake::new(What::NoChoice { found: shown(&other), known: variants })),
         }
     }
 

@@ -42,6 +42,9 @@ impl Question {
             (Some(FusionArgument::Rrf), _) => Some(Fusion::ReciprocalRank { k: 60 }),
             _ => None,
         };
+        if let Some(least) = given.min_score.filter(|least| !(0.0..=1.0).contains(least)) {
+            return Err(ToolError::bad_argument(format!("min_score is {least}, expected a number from 0 to 1")));
+        }
         let request = SearchRequest {
             query: given.query,
             collections: given.collections,
