@@ -297,14 +297,35 @@ pub struct SourceOutcome {
     pub warnings: Vec<String>,
 }
 
+/// What is done about a collection that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// It is made as soon as something is there to go in.
+    Create,
+    /// Nothing is written.
+    Refuse,
+}
+
+/// What became of the documents of one call.
+#[derive(Debug)]
+pub struct Added {
+    /// In the order of the call.
+    pub outcomes: Vec<DocumentOutcome>,
+    /// Up to where the write is.
+    pub lsn: Lsn,
+    /// Whether the collection was made for them.
+    pub collection_created: bool,
+}
+
 /// The documents of one call, those that could not be prepared among them.
 struct Addition {
     collection: String,
-    documents: Vec<Result<Added, DocumentOutcome>>,
+    collection_created: bool,
+    documents: Vec<Result<Prepared, DocumentOutcome>>,
 }
 
 /// A document on its way to the log.
-struct Added {
+struct Prepared {
     id: String,
     passages: usize,
     /// The version that must be there.
@@ -312,19 +333,18 @@ struct Added {
 }
 
 impl Addition {
-    /// What became of each document, in the order of the call.
-    ///
     /// * `written`: one for each that was prepared.
-    fn outcomes(self, written: &[Outcome]) -> Vec<DocumentOutcome> {
+    fn added(self, written: &[Outcome], lsn: Lsn) -> Added {
         let mut written = written.iter();
-        let mut outcome = |document: Result<Added, DocumentOutcome>| match document {
-            Ok(Added { id, passages, expected }) => {
+        let mut outcome = |document: Result<Prepared, DocumentOutcome>| match document {
+            Ok(Prepared { id, passages, expected }) => {
                 let outcome = written.next().expect("each operation has an outcome");
                 document_outcome(&self.collection, id, passages, expected, outcome)
             }
             Err(failed) => failed,
         };
-        self.documents.into_iter().map(&mut outcome).collect()
+        let outcomes = self.documents.into_iter().map(&mut outcome).collect();
+        Added { outcomes, lsn, collection_created: self.collection_created }
     }
 }
 
@@ -518,6 +538,20 @@ impl Library {
         self.create(name, description, model, Until::Visible).await
     }
 
+    fn planned(&self, name: &str, description: &str, model: Option<&str>) -> Result<store::NewCollection, WriteError> {
+        if !is_collection_name(name) {
+            return Err(WriteError::BadName { name: name.to_owned() });
+        }
+        let model = model.unwrap_or(DEFAULT_MODEL);
+        let info = self.models.info(model).ok_or_else(|| WriteError::NoSuchModel { name: model.to_owned() })?;
+        Ok(store::NewCollection {
+            name: name.to_owned(),
+            description: description.to_owned(),
+            model: info.name,
+            dimensions: u32::try_from(info.dimensions).expect("a model has a few thousand dimensions"),
+        })
+    }
+
     async fn create(
         &self,
         name: &str,
@@ -525,17 +559,7 @@ impl Library {
         model: Option<&str>,
         until: Until,
     ) -> Result<Arc<CollectionInfo>, WriteError> {
-        if !is_collection_name(name) {
-            return Err(WriteError::BadName { name: name.to_owned() });
-        }
-        let model = model.unwrap_or(DEFAULT_MODEL);
-        let info = self.models.info(model).ok_or_else(|| WriteError::NoSuchModel { name: model.to_owned() })?;
-        let operation = Operation::CreateCollection(store::NewCollection {
-            name: name.to_owned(),
-            description: description.to_owned(),
-            model: info.name,
-            dimensions: u32::try_from(info.dimensions).expect("a model has a few thousand dimensions"),
-        });
+        let operation = Operation::CreateCollection(self.planned(name, description, model)?);
         let written = self.commit(vec![operation], until).await?;
         match written.outcomes.first() {
             Some(Outcome::CollectionExists(_)) => Err(WriteError::CollectionExists { name: name.to_owned() }),
@@ -573,41 +597,43 @@ impl Library {
     /// Writes documents, all in one atomic batch; a document that cannot be taken is reported and left out.
     ///
     /// # Errors
-    /// When the collection does not exist or the log refuses. Nothing was written then.
+    /// When the collection is missing and is not to be made, or the log refuses. Nothing was written then.
     pub async fn add(
         self: &Arc<Self>,
         collection: &str,
+        missing: Missing,
         inputs: Vec<DocumentInput>,
-    ) -> Result<(Vec<DocumentOutcome>, Lsn), WriteError> {
-        let (operations, addition, held) = self.addition(collection, inputs).await?;
+    ) -> Result<Added, WriteError> {
+        let (operations, addition, held) = self.addition(collection, missing, inputs).await?;
         let written = self.commit_held(operations, Until::Visible, Some(held)).await?;
-        Ok((addition.outcomes(&written.outcomes), written.lsn))
+        Ok(addition.added(&written.outcomes, written.lsn))
     }
 
     /// Like [`Library::add`], once for a key: within a day a repeated call is given the first one's answer and writes
     /// nothing, also when both come at once, and whatever ends the node in between.
     ///
     /// * `key`: unique for its caller and at most [`store::NAME_BYTES_MAX`] bytes.
-    /// * `compose`: makes the answer, on the thread that writes; the LSN is up to where the write is.
+    /// * `compose`: makes the answer, on the thread that writes.
     ///
     /// # Errors
     /// As for [`Library::add`], or when an earlier answer cannot be read.
     pub async fn add_once(
         self: &Arc<Self>,
         collection: &str,
+        missing: Missing,
         inputs: Vec<DocumentInput>,
         key: String,
-        compose: impl Fn(Vec<DocumentOutcome>, Lsn) -> Vec<u8> + Send + Sync + 'static,
+        compose: impl Fn(Added) -> Vec<u8> + Send + Sync + 'static,
     ) -> Result<Vec<u8>, WriteError> {
         // Decided by the writer; this only saves the work.
         if let Some(answer) = self.reader.remembered(&key)? {
             return Ok(answer);
         }
-        let (operations, addition, held) = self.addition(collection, inputs).await?;
+        let (operations, addition, held) = self.addition(collection, missing, inputs).await?;
         let addition = Mutex::new(Some(addition));
         let compose = move |outcomes: &[Outcome], lsn: Lsn| {
             let addition = addition.lock().take().expect("called once");
-            compose(addition.outcomes(outcomes), lsn)
+            compose(addition.added(outcomes, lsn))
         };
         let once = Once { key, compose: Arc::new(compose) };
         let written =
@@ -619,12 +645,22 @@ impl Library {
     async fn addition(
         self: &Arc<Self>,
         collection: &str,
+        missing: Missing,
         inputs: Vec<DocumentInput>,
     ) -> Result<(Vec<Operation>, Addition, Held), WriteError> {
-        let info = self.existing(collection)?;
+        let known = self.collection(collection);
+        let info = match (&known, missing) {
+            (Some(info), _) => Arc::clone(info),
+            (None, Missing::Create) => {
+                let planned = self.planned(collection, "", None)?;
+                Arc::new(CollectionInfo::new(Lsn::ZERO, self.config.clock.now(), planned))
+            }
+            (None, Missing::Refuse) => return Err(WriteError::NoSuchCollection { name: collection.to_owned() }),
+        };
         let lengths: Vec<usize> = inputs.iter().map(DocumentInput::length).collect();
         let mut admission = self.admit(&lengths).await?;
-        let mut addition = Addition { collection: collection.to_owned(), documents: Vec::with_capacity(inputs.len()) };
+        let documents = Vec::with_capacity(inputs.len());
+        let mut addition = Addition { collection: collection.to_owned(), collection_created: false, documents };
         let mut operations = Vec::with_capacity(inputs.len());
         // Side by side, and in the order that they came in.
         let (info, most) = (&info, admission.parser_bytes_max);
@@ -639,7 +675,7 @@ impl Library {
                 Ok(document) => {
                     kept = kept.saturating_add(memory::kept_bytes(&document));
                     admission.keep(kept).await?;
-                    let added = Ok(Added { id: document.id.clone(), passages: document.chunks.len(), expected });
+                    let added = Ok(Prepared { id: document.id.clone(), passages: document.chunks.len(), expected });
                     operations.push(Operation::PutDocument(Box::new(document)));
                     added
                 }
@@ -647,6 +683,19 @@ impl Library {
             });
         }
         drop(preparing);
+        if known.is_none() && !operations.is_empty() {
+            let (made, created) = self.ensure_collection(collection).await?;
+            if made.model != info.model {
+                // Somebody else made it meanwhile, and not as it was going to be.
+                return Err(WriteError::CollectionExists { name: collection.to_owned() });
+            }
+            for operation in &mut operations {
+                if let Operation::PutDocument(document) = operation {
+                    document.collection = made.id;
+                }
+            }
+            addition.collection_created = created;
+        }
         Ok((operations, addition, admission.write().await?))
     }
 
@@ -938,7 +987,13 @@ impl Library {
     /// Whether a document may be shown.
     #[must_use]
     pub fn is_current(&self, document: &store::DocumentRecord) -> bool {
-        document.expires_at.is_none_or(|expiry| expiry > self.config.clock.now())
+        self.is_to_come(document.expires_at)
+    }
+
+    /// Whether a document that expires then, or never, is still shown.
+    #[must_use]
+    pub fn is_to_come(&self, expires_at: Option<crate::base::UnixMillis>) -> bool {
+        expires_at.is_none_or(|expiry| expiry > self.config.clock.now())
     }
 
     /// Deletes documents whose time has come, at most `limit`. Returns how many.

@@ -109,13 +109,13 @@ Examples:
   cairn rm manual/old.md manual/older.md
   cairn rm -c papers --filter '{\"year\": {\"lt\": 2000}}' --dry-run")]
 pub(super) struct RemoveArguments {
-    /// Ids that search or ls printed
+    /// Ids of documents that ls printed; that of a passage is refused
     #[arg(value_name = "ID", required_unless_present = "filter", conflicts_with = "filter")]
     ids: Vec<String>,
     /// Collection for --filter
     #[arg(short, long, env = "CAIRN_COLLECTION")]
     collection: Option<String>,
-    /// Delete every document whose metadata matches, as JSON
+    /// Delete every document whose metadata matches, as JSON; one that matches all is refused
     #[arg(short, long, value_name = "JSON", requires = "collection")]
     filter: Option<String>,
     /// Say what would be deleted, and stop

@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 
 use super::backend::{Local, Stay};
 use super::{Common, Failure, output};
-use crate::collection::{Body, DocumentInput, DocumentStatus, MediaType};
+use crate::collection::{Body, DocumentInput, DocumentStatus, MediaType, Missing};
 use crate::retrieval::{Fusion, Mode, Retrieval};
 
 const COLLECTION: &str = "eval";
@@ -180,7 +180,7 @@ fn ingest(common: &Common, local: &Local, runtime: &Runtime, directory: &Path) -
                 })
                 .collect();
             bar.inc(inputs.len() as u64);
-            let (outcomes, _) = runtime.block_on(library.add(COLLECTION, inputs))?;
+            let outcomes = runtime.block_on(library.add(COLLECTION, Missing::Refuse, inputs))?.outcomes;
             for outcome in outcomes {
                 if let DocumentStatus::Failed(error) = outcome.status {
                     eprintln!("{}: {error}", outcome.id);

@@ -498,7 +498,7 @@ fn count(changes: &[Change], metrics: &Metrics) {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use super::super::{Body, DocumentInput, Library, MediaType};
+    use super::super::{Body, DocumentInput, Library, MediaType, Missing};
     use super::*;
     use crate::base::{Clock, Fault, SystemClock, UnixMillis};
     use crate::embed::Models;
@@ -530,12 +530,12 @@ mod tests {
         let models = Arc::new(Models::built_in());
         let (library, _) = Library::open(config, models, &readiness, &Metrics::new()).expect("opened");
         let info = library.create_collection("notes", "", None).await.expect("created");
-        library.add("notes", note("one")).await.expect("written");
+        library.add("notes", Missing::Refuse, note("one")).await.expect("written");
         assert_eq!(library.write_failure(), None);
         clock.0.store(true, Ordering::SeqCst);
         // The first one is on the way when the thread ends, the second one comes when it has ended.
         for text in ["two", "three"] {
-            let error = library.add("notes", note(text)).await.expect_err("nobody writes");
+            let error = library.add("notes", Missing::Refuse, note(text)).await.expect_err("nobody writes");
             assert!(matches!(error, WriteError::Broken { .. }), "{error}");
             assert_eq!(error.fault(), Fault::Environment);
         }
@@ -548,7 +548,7 @@ mod tests {
         let found = library.searcher(&info).expect("open").lexical("one", 9, None).expect("searched");
         assert_eq!(found.len(), 1);
         library.close();
-        let error = library.add("notes", note("four")).await.expect_err("it is closed");
+        let error = library.add("notes", Missing::Refuse, note("four")).await.expect_err("it is closed");
         assert!(matches!(error, WriteError::Stopping), "{error}");
     }
 }

@@ -106,6 +106,26 @@ impl Filter {
         object(value, 0, &mut left)
     }
 
+    /// Whether every document matches, whatever its metadata: a filter without a condition.
+    #[must_use]
+    pub fn admits_all(&self) -> bool {
+        match self {
+            Self::And(parts) => parts.iter().all(Self::admits_all),
+            Self::Or(parts) => parts.iter().any(Self::admits_all),
+            Self::Not(part) => part.admits_nothing(),
+            Self::Equals(..) | Self::Range(..) | Self::Exists(_) => false,
+        }
+    }
+
+    fn admits_nothing(&self) -> bool {
+        match self {
+            Self::And(parts) => parts.iter().any(Self::admits_nothing),
+            Self::Or(parts) => parts.iter().all(Self::admits_nothing),
+            Self::Not(part) => part.admits_all(),
+            Self::Equals(..) | Self::Range(..) | Self::Exists(_) => false,
+        }
+    }
+
     /// Bytes of memory, about.
     pub(super) fn bytes(&self) -> usize {
         let text = |value: &Scalar| if let Scalar::Text(text) = value { text.len() } else { 0 };

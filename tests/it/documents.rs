@@ -79,6 +79,26 @@ fn a_document_that_is_rewritten_is_found_in_one_version_by_every_search() {
 }
 
 #[test]
+fn a_collection_that_is_named_twice_counts_once() {
+    let node = TestNode::start();
+    birds(&node);
+    let once = node.call("search", json!({"query": "fish", "collections": ["birds"]}));
+    assert_eq!(node.call("search", json!({"query": "fish", "collections": ["birds", "birds"]})), once);
+    let similar =
+        |collections: Value| node.call("find_similar", json!({"id": "birds/heron", "collections": collections}));
+    assert_eq!(similar(json!(["birds", "birds"])), similar(json!(["birds"])));
+}
+
+#[test]
+fn a_document_whose_id_ends_like_a_passage_is_deleted_by_it() {
+    let node = TestNode::start();
+    write(&node, json!([{"id": "list.csv#0", "text": "First row."}, {"id": "list.csv#1", "text": "Second row."}]));
+    assert_eq!(node.call("delete_documents", json!({"ids": ["notes/list.csv#0"]}))["deleted"], 1);
+    node.refusal("delete_documents", json!({"ids": ["notes/list.csv#1#0"]}));
+    assert_eq!(node.call("list_documents", json!({"collection": "notes"}))["documents"][0]["id"], "notes/list.csv#1");
+}
+
+#[test]
 fn an_equal_document_is_left_alone_and_a_changed_one_is_replaced() {
     let node = TestNode::start();
     let first = write(&node, json!([{"id": "a", "text": "The pump is red."}, {"text": "Without an id."}]));
@@ -174,7 +194,8 @@ fn a_taken_id_is_handled_as_the_caller_says() {
         node.call("add_documents", json!({"collection": "notes", "documents": documents, "on_conflict": conflict}))
     };
     assert_eq!(statuses(&add("skip", "Second.")), ["unchanged"]);
-    assert_eq!(statuses(&add("fail", "Second.")), ["failed"]);
+    let taken = json!({"collection": "notes", "on_conflict": "fail", "documents": [{"id": "a", "text": "Second."}]});
+    assert_says(&node.refusal("add_documents", taken), &["nothing was written", "notes/a"]);
     assert_eq!(node.call("fetch", json!({"id": "notes/a"}))["text"], "First.");
     assert_eq!(statuses(&add("replace", "Second.")), ["updated"]);
 }
@@ -492,7 +513,10 @@ fn expired_documents_are_not_there() {
         {"id": "stale", "text": "The notice about the water outage.", "expires_at": "2020-01-01T00:00:00Z"},
         {"id": "fresh", "text": "The notice about the water outage, too.", "expires_at": "2999-01-01T00:00:00+02:00"},
     ]);
-    write(&node, given);
+    let written = write(&node, given);
+    assert_says(outcomes(&written)[0]["warning"].as_str().expect("a warning"), &["expired at 2020-01-01", "not shown"]);
+    assert!(outcomes(&written)[1].get("warning").is_none(), "{written}");
+    assert_says(&node.refusal("fetch", json!({"id": "notes/stale"})), &["notes/stale", "expired at 2020-01-01"]);
     for round in ["at once", "after a restart"] {
         node.catch_up();
         for mode in MODES {

@@ -178,6 +178,13 @@ fn what_is_no_request_is_told_so_in_json_rpc() {
         assert_eq!(answer.json()["jsonrpc"], "2.0");
         assert_says(answer.json()["error"]["message"].as_str().expect("words"), &[words]);
     }
+    let marked = "\u{feff}{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}";
+    assert_eq!(node.post(&[("mcp-protocol-version", LEGACY)], marked).result(), json!({}), "a byte order mark");
+    let latin: &[u8] = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"Gr\xf6\xdfe\"}";
+    let headers = [("content-type", "application/json"), ("accept", "*/*"), ("mcp-protocol-version", LEGACY)];
+    let latin = node.request("POST", &node.mcp, &headers, Some(latin));
+    assert_eq!((latin.status, error_code(&latin)), (400, -32700));
+    assert_says(&latin.text, &["not UTF-8: byte 0xf6 at line 1 column 37"]);
     let notification = node
         .post(&[("mcp-protocol-version", LEGACY)], "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}");
     assert_eq!(notification.status, 202);
@@ -195,10 +202,23 @@ fn parameters_that_are_none_are_not_called_an_unknown_method() {
         ("tools/call", json!({"name": 5}), -32602, "name is missing or no text"),
         ("resources/read", json!({"url": "ctx://"}), -32602, "uri is missing"),
         ("prompts/get", json!({"name": "answer_with_citations", "arguments": []}), -32602, "arguments is no object"),
+        ("completion/complete", json!({}), -32602, "ref is missing"),
+        ("completion/complete", json!({"ref": {"type": "ref/prompt", "name": "x"}}), -32602, "argument is missing"),
+        ("server/discover", json!(null), -32602, "_meta is missing"),
         ("tools/cal", json!({}), -32601, "there is no method 'tools/cal'; there are"),
+        (
+            "resources/subscribe",
+            json!({"uri": "ctx://x"}),
+            -32601,
+            "there is no method 'resources/subscribe'; there are",
+        ),
+        ("logging/setLevel", json!({"level": "info"}), -32601, "there is no method 'logging/setLevel'"),
     ] {
-        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
-        let answer = node.post(&[("mcp-protocol-version", LEGACY)], &body).json();
+        let mut body = json!({"jsonrpc": "2.0", "id": 1, "method": method});
+        if !params.is_null() {
+            body["params"] = params.clone();
+        }
+        let answer = node.post(&[("mcp-protocol-version", LEGACY)], &body.to_string()).json();
         assert_eq!(answer["error"]["code"], code, "{method} {params}: {answer}");
         assert_says(answer["error"]["message"].as_str().expect("words"), &[words]);
     }
@@ -331,7 +351,7 @@ fn a_bad_argument_is_an_answer_that_tells_what_was_expected() {
         ("search", json!({"query": ["a", "b"]}), &["query", "a list", "a text"]),
         ("search", json!({"query": "alpha", "limit": "5x"}), &["limit", "'5x'", "a whole number"]),
         ("search", json!({"query": "alpha", "limit": 5.5}), &["limit", "5.5", "a whole number"]),
-        ("search", json!({"query": "alpha", "limit": -1}), &["limit", "-1", "at least 0"]),
+        ("search", json!({"query": "alpha", "limit": -1}), &["limit", "-1", "a whole number from 1 to 50"]),
         ("search", json!({"query": "alpha", "limit": 3, "top_k": 2}), &["'limit'", "twice", "'top_k'"]),
         ("search", json!({"query": "alpha", "min_score": "much"}), &["min_score", "'much'", "a number"]),
         ("search", json!({"query": "alpha", "collections": {"a": 1}}), &["collections[0]", "an object", "a text"]),
@@ -356,6 +376,34 @@ fn a_bad_argument_is_an_answer_that_tells_what_was_expected() {
         ),
         ("search", json!({"query": "alpha", "colour": "red"}), &["colour", "collections"]),
         ("search", json!({"query": "alpha", "mode": "psychic"}), &["psychic", "hybrid"]),
+        (
+            "search",
+            json!({"query": "alpha", "mode": "fuzzy"}),
+            &["mode is 'fuzzy', expected one of hybrid, dense, lexical"],
+        ),
+        ("search", json!({"query": "alpha", "mode": 7}), &["mode is 7, expected one of hybrid, dense, lexical"]),
+        ("search", json!({"query": "alpha", "limit": true}), &["limit is true", "from 1 to 50"]),
+        ("search", json!({"query": "alpha", "min_score": 7}), &["min_score is 7", "from 0 to 1"]),
+        ("search", json!({"query": "alpha", "min_score": "x"}), &["'x'", "a number from 0 to 1"]),
+        ("fetch", json!({"id": "notes/a", "chunk": 5}), &["chunk is 5", "one passage, 0"]),
+        ("delete_documents", json!({"ids": ["notes/a#0"]}), &["'notes/a#0' is a passage", "give 'notes/a'"]),
+        ("update_document", json!({"id": "notes/a#0", "text": "x"}), &["'notes/a#0' is a passage", "give 'notes/a'"]),
+        ("delete_documents", json!({"collection": "notes", "filter": {}}), &["no condition", "delete the collection"]),
+        (
+            "delete_documents",
+            json!({"collection": "notes", "filter": {"and": [{}, {"not": {"or": []}}]}, "dry_run": true}),
+            &["no condition"],
+        ),
+        (
+            "add_documents",
+            json!({"collection": "notes", "documents": [{"content_base64": "!x"}]}),
+            &["nothing was written", "documents[0]: content_base64 is not base64: character 1 is '!'"],
+        ),
+        (
+            "add_documents",
+            json!({"collection": "new", "documents": [{"id": "b"}, {"text": " "}]}),
+            &["nothing was written", "new/b: expected one of text", "documents[1]: ", "no text"],
+        ),
         ("search", json!({"query": "alpha", "limit": 0}), &["limit", "1", "50"]),
         ("search", json!({"query": "alpha", "limit": 51}), &["limit", "50"]),
         ("search", json!({"query": "alpha", "max_tokens": 1}), &["max_tokens", "50"]),
@@ -382,7 +430,8 @@ fn a_bad_argument_is_an_answer_that_tells_what_was_expected() {
     ] {
         assert_says(&node.refusal(tool, arguments), words);
     }
-    assert_eq!(node.call("get_status", json!({}))["documents"], 1);
+    let status = node.call("get_status", json!({}));
+    assert_eq!((&status["documents"], &status["collections"]), (&json!(1), &json!(1)), "nothing was made or deleted");
 }
 
 #[test]

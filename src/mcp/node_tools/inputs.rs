@@ -1,7 +1,7 @@
 //! From arguments to what the parts below take.
 
-use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use base64::{DecodeError, Engine as _};
 use serde_json::Value;
 
 use super::super::arguments::{self, ConflictArgument, DetailArgument};
@@ -55,6 +55,31 @@ pub(super) fn filter(
     })
 }
 
+/// That a filter may be deleted by: one that was left empty, by mistake or not, would delete everything.
+pub(super) fn deletes(filter: &Value, collection: &str) -> Result<(), ToolError> {
+    match Filter::from_json(filter) {
+        Ok(filter) if filter.admits_all() => Err(ToolError::bad_argument(format!(
+            "the filter has no condition, so every document of '{collection}' matches; to delete them all, delete the collection"
+        ))),
+        Ok(_) => Ok(()),
+        Err(error) => Err(ToolError::bad_argument(error.to_string())),
+    }
+}
+
+/// What is wrong with base64, in words.
+fn not_base64(error: &DecodeError, content: &str) -> String {
+    match error {
+        DecodeError::InvalidByte(at, _) => {
+            let found = content.get(*at..).and_then(|rest| rest.chars().next()).unwrap_or('?');
+            format!("is not base64: character {} is {found:?}", at + 1)
+        }
+        DecodeError::InvalidLength(_) | DecodeError::InvalidLastSymbol { .. } => {
+            "is base64 that was cut off".to_owned()
+        }
+        DecodeError::InvalidPadding => "is base64 without the = that end it".to_owned(),
+    }
+}
+
 pub(super) fn media_type_of(text: &str) -> Result<MediaType, ToolError> {
     MediaType::from_mime(text).ok_or_else(|| {
         ToolError::bad_argument(format!(
@@ -69,7 +94,10 @@ pub(super) fn data_uri(uri: &str) -> Result<Body, ToolError> {
         rest.split_once(',').ok_or_else(|| ToolError::bad_argument("expected data:[TYPE][;base64],CONTENT"))?;
     let (kind, is_base64) = kind.strip_suffix(";base64").map_or((kind, false), |kind| (kind, true));
     let bytes = if is_base64 {
-        BASE64_STANDARD.decode(data.trim()).map_err(|error| ToolError::bad_argument(format!("no base64: {error}")))?
+        let data = data.trim();
+        BASE64_STANDARD
+            .decode(data)
+            .map_err(|error| ToolError::bad_argument(format!("the content of uri {}", not_base64(&error, data))))?
     } else {
         place::decode(data).ok_or_else(|| ToolError::bad_argument("no percent-encoded text"))?.into_bytes()
     };
@@ -119,9 +147,10 @@ pub(super) fn input(
             Body::Text(text, media_type_of(media_type).map_err(|error| (id.clone(), error))?)
         }
         (None, Some(content), None) => {
+            let content = content.trim();
             let bytes = BASE64_STANDARD
-                .decode(content.trim())
-                .map_err(|error| refuse(format!("content_base64 is not base64: {error}")))?;
+                .decode(content)
+                .map_err(|error| refuse(format!("content_base64 {}", not_base64(&error, content))))?;
             let name = given.filename.or_else(|| given.id.clone()).unwrap_or_else(|| "document".to_owned());
             Body::File { name, bytes }
         }

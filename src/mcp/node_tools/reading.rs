@@ -24,6 +24,15 @@ const NEAR_MAX: usize = 3;
 /// Rendered answers kept beside the answers themselves.
 const RENDERED_MAX: usize = 1_024;
 
+/// A document's passages as their places.
+fn counted_passages(total: usize) -> String {
+    match total {
+        0 => "no passages".to_owned(),
+        1 => "one passage, 0".to_owned(),
+        total => format!("passages 0 to {}", total - 1),
+    }
+}
+
 /// What reading needs. Nothing here waits for anything but the disk.
 pub(super) struct Reading {
     pub(super) retrieval: Retrieval,
@@ -60,22 +69,30 @@ impl Reading {
             }
         };
         let document = self.library.passages().document(entry.lsn).map_err(SearchError::from)?;
-        if !self.library.is_current(&document) {
-            return Err(unknown());
+        if let Some(time) = document.expires_at.filter(|_| !self.library.is_current(&document)) {
+            let whole = Place { passage: None, ..place };
+            return Err(ToolError::not_found(format!("document '{whole}' expired at {time}; it is shown no more")));
         }
         let total = document.chunks.len();
         match place.passage {
             Some(passage) if passage >= total => {
-                let whole = Place { passage: None, ..place };
-                let has = match total {
-                    0 => "no passages".to_owned(),
-                    1 => "one passage, 0".to_owned(),
-                    total => format!("passages 0 to {}", total - 1),
-                };
+                let (whole, has) = (Place { passage: None, ..place }, counted_passages(total));
                 Err(ToolError::not_found(format!("there is no passage '{id}': document '{whole}' has {has}")))
             }
             _ => Ok((place, document)),
         }
+    }
+
+    /// The document that an id names as a whole: what is done to it would be done to all of it.
+    pub(super) fn find_whole(&self, id: &str, done: &str) -> Result<(Place, Arc<DocumentRecord>), ToolError> {
+        let (place, document) = self.find(id, None)?;
+        if place.passage.is_some() {
+            let whole = Place { passage: None, ..place };
+            return Err(ToolError::bad_argument(format!(
+                "'{id}' is a passage; to {done} its whole document give '{whole}'"
+            )));
+        }
+        Ok((place, document))
     }
 
     /// That there is no such document, and which there are that may be meant.
@@ -102,7 +119,8 @@ impl Reading {
         for info in collections {
             let Ok(entries) = self.library.reader().list(info.id, None, "", left) else { continue };
             left -= entries.len();
-            for (document, _) in entries {
+            // One that expired cannot be meant.
+            for (document, _) in entries.into_iter().filter(|(_, entry)| self.library.is_to_come(entry.expires_at)) {
                 let lower = document.to_lowercase();
                 let common =
                     lower.rsplit('/').zip(wanted.iter().rev()).take_while(|(own, other)| own == *other).count();
@@ -128,9 +146,8 @@ impl Reading {
         let total = document.chunks.len();
         if let Some(chunk) = given.chunk {
             if chunk >= total {
-                return Err(ToolError::bad_argument(format!(
-                    "chunk is {chunk}, the document has {total} passages, counted from 0"
-                )));
+                let has = counted_passages(total);
+                return Err(ToolError::bad_argument(format!("chunk is {chunk}, the document has {has}")));
             }
             place.passage = Some(chunk);
         }

@@ -16,13 +16,16 @@ pub(super) fn answer(value: impl Serialize) -> Result<ToolAnswer, ToolError> {
     Ok(ToolAnswer::new(structured))
 }
 
+/// The status of a document that did not go in.
+pub(super) const FAILED: &str = "failed";
+
 pub(super) fn document_result(collection: &str, outcome: &DocumentOutcome) -> answers::DocumentResult {
     let (status, error) = match &outcome.status {
         DocumentStatus::Created => ("created", None),
         DocumentStatus::Updated => ("updated", None),
         DocumentStatus::Unchanged => ("unchanged", None),
         DocumentStatus::Deleted => ("deleted", None),
-        DocumentStatus::Failed(error) => ("failed", Some(with_causes(error))),
+        DocumentStatus::Failed(error) => (FAILED, Some(with_causes(error))),
     };
     answers::DocumentResult {
         id: format!("{collection}/{}", outcome.id),
@@ -30,6 +33,7 @@ pub(super) fn document_result(collection: &str, outcome: &DocumentOutcome) -> an
         version: outcome.version,
         passages: outcome.passages,
         error,
+        warning: None,
     }
 }
 
@@ -44,7 +48,7 @@ pub(super) fn write_answer(
         created: count("created"),
         updated: count("updated"),
         unchanged: count("unchanged"),
-        failed: count("failed"),
+        failed: count(FAILED),
         collection,
         documents,
         lsn,

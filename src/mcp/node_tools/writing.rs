@@ -1,18 +1,22 @@
 //! The tools that write documents.
 
+use serde_json::Value;
+
 use super::super::arguments;
 use super::super::{Progress, ToolAnswer, ToolError, answers};
 use super::NodeTools;
-use super::inputs::{input, media_type_of};
+use super::inputs::{deletes, input, media_type_of};
 use super::reading::PAGE_MAX;
-use super::shapes::{answer, document_result, write_answer};
+use super::shapes::{FAILED, document_result, write_answer};
 use crate::auth::Principal;
-use crate::base::{Fault, Lsn};
-use crate::collection::{Body, Conflict, DocumentInput, DocumentOutcome, DocumentStatus, MediaType};
+use crate::base::{Fault, UnixMillis};
+use crate::collection::{Added, Body, Conflict, DocumentInput, DocumentStatus, MediaType, Missing};
 use crate::retrieval::{SearchError, shown_metadata};
 
 /// Documents in one call.
 const DOCUMENTS_MAX: usize = 1_000;
+/// Documents whose reasons are given where nothing went in.
+const REASONS_MAX: usize = 5;
 /// Longest idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 256;
 
@@ -34,7 +38,25 @@ fn repeated(answer: &[u8]) -> Result<ToolAnswer, ToolError> {
         message: format!("the answer kept for this idempotency_key cannot be read: {error}; give another key"),
         fault: Fault::Damage,
     })?;
-    Ok(ToolAnswer::new(structured))
+    settled(structured)
+}
+
+/// The answer to a write, unless nothing of it went in.
+fn settled(structured: Value) -> Result<ToolAnswer, ToolError> {
+    let documents = structured["documents"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if documents.is_empty() || documents.iter().any(|document| document["status"] != FAILED) {
+        return Ok(ToolAnswer::new(structured));
+    }
+    let text = |document: &Value, field: &str| document[field].as_str().unwrap_or_default().to_owned();
+    let mut reasons: Vec<String> = documents
+        .iter()
+        .take(REASONS_MAX)
+        .map(|document| format!("{}: {}", text(document, "id"), text(document, "error")))
+        .collect();
+    if documents.len() > REASONS_MAX {
+        reasons.push(format!("and {} more", documents.len() - REASONS_MAX));
+    }
+    Err(ToolError::bad_argument(format!("nothing was written: {}", reasons.join("; "))))
 }
 
 impl NodeTools {
@@ -58,42 +80,59 @@ impl NodeTools {
         {
             return repeated(&answer);
         }
-        let (info, collection_created) = self.library.ensure_collection(&given.collection).await?;
         let total = given.documents.len() as u64;
         progress.report(0, total, "reading documents");
         let mut inputs = Vec::with_capacity(given.documents.len());
         let mut refused = Vec::new();
+        let mut over: Vec<(usize, UnixMillis)> = Vec::new();
         for (place, document) in given.documents.into_iter().enumerate() {
             match input(self, document, given.on_conflict) {
-                Ok(input) => inputs.push(input),
+                Ok(input) => {
+                    over.extend(
+                        input.expires_at.filter(|time| !self.library.is_to_come(Some(*time))).map(|time| (place, time)),
+                    );
+                    inputs.push(input);
+                }
                 Err((id, error)) => refused.push((place, id, error)),
             }
         }
-        let collection = info.name.clone();
-        let compose = move |outcomes: Vec<DocumentOutcome>, lsn: Lsn| {
+        let name = given.collection;
+        let collection = name.clone();
+        let compose = move |added: Added| {
             let mut results: Vec<answers::DocumentResult> =
-                outcomes.iter().map(|outcome| document_result(&collection, outcome)).collect();
+                added.outcomes.iter().map(|outcome| document_result(&collection, outcome)).collect();
             for (place, id, error) in &refused {
                 let result = answers::DocumentResult {
                     id: format!("{collection}/{id}"),
-                    status: "failed".to_owned(),
+                    status: FAILED.to_owned(),
                     version: None,
                     passages: 0,
                     error: Some(error.message.clone()),
+                    warning: None,
                 };
                 results.insert((*place).min(results.len()), result);
             }
-            write_answer(collection.clone(), results, lsn.0, collection_created)
+            for (place, result) in results.iter_mut().enumerate() {
+                // One that has no id and got none.
+                if result.id.strip_prefix(&collection) == Some("/") {
+                    result.id = format!("documents[{place}]");
+                }
+            }
+            for (place, time) in &over {
+                if let Some(result) = results.get_mut(*place).filter(|result| result.status != FAILED) {
+                    result.warning = Some(format!("it expired at {time}, which is past: it is not shown"));
+                }
+            }
+            write_answer(collection.clone(), results, added.lsn.0, added.collection_created)
         };
         let written = match key {
             None => {
-                let (outcomes, lsn) = self.library.add(&info.name, inputs).await?;
-                answer(compose(outcomes, lsn))
+                let answer = compose(self.library.add(&name, Missing::Create, inputs).await?);
+                settled(serde_json::to_value(answer).expect("answers are plain data"))
             }
             Some(key) => {
-                let as_text =
-                    move |outcomes, lsn| serde_json::to_vec(&compose(outcomes, lsn)).expect("answers are plain data");
-                repeated(&self.library.add_once(&info.name, inputs, key, as_text).await?)
+                let as_text = move |added| serde_json::to_vec(&compose(added)).expect("answers are plain data");
+                repeated(&self.library.add_once(&name, Missing::Create, inputs, key, as_text).await?)
             }
         };
         progress.report(total, total, "written");
@@ -104,7 +143,10 @@ impl NodeTools {
         &self,
         given: arguments::UpdateDocument,
     ) -> Result<answers::WriteAnswer, ToolError> {
-        let (place, document) = self.reading.find(&given.id, None)?;
+        let (place, document) = match given.text {
+            Some(_) => self.reading.find_whole(&given.id, "replace the text of")?,
+            None => self.reading.find(&given.id, None)?,
+        };
         let media_type = given.media_type.as_deref().unwrap_or(&document.media_type);
         let media_type = media_type_of(media_type)?;
         let (text, media_type) = match given.text {
@@ -137,7 +179,7 @@ impl NodeTools {
             if_version: Some(given.if_version.unwrap_or(document.version)),
             conflict: Conflict::Replace,
         };
-        let (mut outcomes, lsn) = self.library.add(&place.collection, vec![input]).await?;
+        let Added { mut outcomes, lsn, .. } = self.library.add(&place.collection, Missing::Refuse, vec![input]).await?;
         let outcome = outcomes.pop().ok_or_else(|| ToolError::not_found("nothing was written"))?;
         if let DocumentStatus::Failed(error) = outcome.status {
             return Err(error.into());
@@ -154,12 +196,13 @@ impl NodeTools {
         match (&given.filter, &given.collection, given.ids.is_empty()) {
             (None, None, false) => {
                 for id in &given.ids {
-                    let (place, document) = self.reading.find(id, None)?;
+                    let (place, document) = self.reading.find_whole(id, "delete")?;
                     targets.push((place.collection, document.id.clone()));
                 }
             }
             (Some(filter_json), Some(collection), true) => {
                 let info = self.reading.existing(collection)?;
+                deletes(filter_json, collection)?;
                 let ids = self.reading.matching_ids(&info, filter_json)?;
                 targets.extend(ids.into_iter().map(|id| (info.name.clone(), id)));
             }
@@ -182,6 +225,7 @@ impl NodeTools {
                 version: None,
                 passages: 0,
                 error: None,
+                warning: None,
             }));
         } else {
             for group in targets.chunk_by(|left, right| left.0 == right.0) {
