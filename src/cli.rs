@@ -41,13 +41,17 @@ mod snapshot;
 mod status;
 mod token;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use clap::{Arg, Args, CommandFactory as _, Parser, Subcommand};
+use anyhow::{Context as _, anyhow};
+use clap::builder::{BoolishValueParser, Resettable};
+use clap::error::{ContextKind, ContextValue};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::base::{Fault, RELEASED};
 use crate::collection::OpenError;
@@ -81,14 +85,69 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not ready or not there, 4 the sna
 /// Above the options that every verb has.
 const GLOBAL: &str = "Options of every verb";
 
-/// Stands in for a global option where it means nothing, so that help does not list it. Still taken: variables set it.
-fn unlisted(name: &'static str) -> Arg {
-    Arg::new(name).long(name).hide(true)
+/// Which node is asked, and how.
+const NODE: [&str; 5] = ["url", "token", "token_file", "ca", "resolve"];
+/// Where a node's data and its settings are.
+const PLACE: [&str; 2] = ["data_dir", "config"];
+
+/// What such an option is called on the command line.
+fn long(id: &'static str) -> &'static str {
+    match id {
+        "token_file" => "token-file",
+        "data_dir" => "data-dir",
+        id => id,
+    }
 }
 
-/// The same for the settings, so that a verb can have a `--config` of its own.
-fn unlisted_config() -> Arg {
-    unlisted("config").value_parser(clap::value_parser!(PathBuf))
+/// Stand in for options of every verb where they mean nothing: help does not list them there, and who gives one is told so
+/// ([`meaningless`]). Variables may name them: those are for the verbs that take them.
+fn unlisted(ids: impl IntoIterator<Item = &'static str>) -> impl Iterator<Item = Arg> {
+    // For the verbs below this one too.
+    ids.into_iter().map(|id| Arg::new(id).long(long(id)).hide(true).global(true))
+}
+
+/// The same for a verb that asks no node, wherever it is.
+fn without_node() -> impl Iterator<Item = Arg> {
+    unlisted(NODE)
+}
+
+/// The same for a verb that neither asks a node nor looks at its data.
+fn on_its_own() -> impl Iterator<Item = Arg> {
+    unlisted(NODE.into_iter().chain(PLACE))
+}
+
+/// The first option that was given to a verb which has no use for it, in words; `None`: all of them mean something.
+///
+/// * `command`, `matches`: after the command line was read.
+fn meaningless(command: &clap::Command, matches: &ArgMatches) -> Option<String> {
+    let (mut command, mut matches, mut verbs) = (command, matches, Vec::new());
+    while let Some((verb, inner)) = matches.subcommand() {
+        command = command.find_subcommand(verb)?;
+        matches = inner;
+        verbs.push(verb);
+    }
+    let id = NODE.into_iter().chain(PLACE).find(|id| {
+        let is_unlisted = command.get_arguments().any(|argument| argument.get_id() == id && argument.is_hide_set());
+        is_unlisted && matches.value_source(id) == Some(ValueSource::CommandLine)
+    })?;
+    let instead = match (verbs[0], id) {
+        ("serve", _) => "it runs a node on this machine, and --listen says where that answers",
+        ("token", _) if NODE.contains(&id) => {
+            "tokens lie in the data directory of a node: run this on its machine, with --data-dir if it is not the default one"
+        }
+        ("install", "data_dir") => {
+            "an installed node keeps its data in /var/lib/cairn; mount another disk there, or set storage.size and \
+             storage.class for K3s"
+        }
+        ("install", "config") => {
+            "put the settings at /etc/cairn/cairn.toml before, below --root where one is given: they are checked and used. \
+             For K3s use --set config.SECTION.KEY=VALUE"
+        }
+        ("eval", "data_dir") => "it measures in a data directory of its own, which is removed again",
+        (_, id) if NODE.contains(&id) => "it asks no node",
+        _ => "it looks at no node's data or settings",
+    };
+    Some(format!("`cairn {}` has no use for --{}: {instead}", verbs.join(" "), long(id)))
 }
 
 /// What every verb takes.
@@ -106,24 +165,24 @@ struct Common {
     /// The node's token, for a node that asks for one
     #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
-    /// The same, read from a file, as a mounted Secret is
-    #[arg(long, global = true, hide = true, env = "CAIRN_TOKEN_FILE", value_name = "FILE")]
+    /// The token, read from a file, as a mounted Secret is
+    #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Trust this authority of a node at an https:// address, a PEM file [default: those of the system]
     #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Connect to this address, whatever the host in --url is called
-    #[arg(long, global = true, hide = true, env = "CAIRN_RESOLVE", value_name = "ADDR")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_RESOLVE", value_name = "ADDR")]
     resolve: Option<IpAddr>,
     /// Print JSON
-    #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_JSON", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set, hide_possible_values = true, value_name = "BOOL")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_JSON", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set, value_parser = BoolishValueParser::new(), hide_possible_values = true, value_name = "BOOL")]
     json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run the node
-    #[command(arg(unlisted("url")), arg(unlisted("token")), arg(unlisted("ca")))]
+    #[command(args(without_node()))]
     Serve(serve::Arguments),
     /// Speak MCP on standard input and output
     Mcp(proxy::Arguments),
@@ -140,54 +199,48 @@ enum Verb {
     /// Create, describe and delete collections
     Collection(collections::Arguments),
     /// Measure search quality on a folder with questions and judgements
-    #[command(arg(unlisted("url")), arg(unlisted("token")), arg(unlisted("ca")))]
+    #[command(args(unlisted(NODE.into_iter().chain(["data_dir"]))))]
     Eval(eval::Arguments),
     /// Measure what the node can answer on this hardware
     Bench(bench::Arguments),
     /// List this machine's GPUs, prove that they compute right, measure them
-    #[command(arg(unlisted("url")), arg(unlisted("token")), arg(unlisted("ca")))]
+    #[command(args(on_its_own()))]
     Gpu(gpu::Arguments),
     /// Back the node up, prove the backups, go back to one
     Snapshot(snapshot::Arguments),
     /// Find damage, say what it affects, mend it from the snapshots
     Doctor(doctor::Arguments),
     /// Make tokens for clients of this machine's node, list them, take them back
-    #[command(arg(unlisted("url")), arg(unlisted("token")), arg(unlisted("ca")))]
+    #[command(args(without_node()))]
     Token(token::Arguments),
     /// Manifests for K3s
+    #[command(args(on_its_own()))]
     K3s(k3s::Arguments),
     /// Tell how the node is
     Status(status::Arguments),
     /// Write Cairn's own container image
-    #[command(arg(unlisted("url")), arg(unlisted("token")))]
+    #[command(args(on_its_own()))]
     Image(image::Arguments),
     /// Pack everything for a machine without a network into one signed file
-    #[command(arg(unlisted("url")), arg(unlisted("token")), arg(unlisted_config()))]
+    #[command(args(on_its_own()))]
     Bundle(bundle::Arguments),
     /// Install the node on this machine, or upgrade it
-    #[command(visible_alias = "upgrade", arg(unlisted("url")), arg(unlisted("token")))]
+    #[command(visible_alias = "upgrade", args(on_its_own()))]
     Install(install::Arguments),
     /// Run the release from before the last upgrade again
-    #[command(arg(unlisted("url")), arg(unlisted("token")))]
+    #[command(args(on_its_own()))]
     Rollback(install::RollbackArguments),
-    /// Add the documents that an image left for its machines, and remove them; for the unit that does so
-    #[command(hide = true)]
-    AddWaiting {
-        /// The folder that holds a folder for each collection
-        #[arg(value_name = "DIR")]
-        folder: PathBuf,
-    },
     /// Remove what was installed; data and snapshots stay
-    #[command(arg(unlisted("url")), arg(unlisted("token")))]
+    #[command(args(on_its_own()))]
     Uninstall(install::UninstallArguments),
     /// Print the tab completions of a shell
-    #[command(arg(unlisted("url")), arg(unlisted("token")), arg(unlisted("ca")))]
+    #[command(args(on_its_own()))]
     Completions {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
     },
     /// Print the manual page, or write one per verb into a folder
-    #[command(arg(unlisted("url")), arg(unlisted("token")), arg(unlisted("ca")))]
+    #[command(args(on_its_own()))]
     Man {
         /// Folder for the pages
         #[arg(value_name = "DIR")]
@@ -226,7 +279,6 @@ impl Verb {
             | Self::Install(_)
             | Self::Rollback(_)
             | Self::Uninstall(_)
-            | Self::AddWaiting { .. }
             | Self::Completions { .. }
             | Self::Man { .. } => false,
         }
@@ -257,6 +309,16 @@ impl Failure {
     /// The command line is wrong.
     fn usage(error: impl Into<anyhow::Error>) -> Self {
         Self { code: 2, error: error.into() }
+    }
+
+    /// That of a verb which is one call of a tool: what is wrong with an argument is wrong with the command line, and is said in its
+    /// words.
+    fn of_command_line(self) -> Self {
+        let Some(error) = self.error.downcast_ref::<ToolError>() else { return self };
+        let code = if error.code == "bad_argument" && self.code == 1 { 2 } else { self.code };
+        let message =
+            error.message.replace("from search or list_documents", "that `cairn search` or `cairn ls` prints");
+        Self { code, error: ToolError { message, ..error.clone() }.into() }
     }
 
     /// Whether it may be different in a moment.
@@ -320,15 +382,40 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
+/// The verb of the unit that adds the documents which an image left for its machines, and removes them. Not among the others: nobody
+/// else has a use for it.
+const ADD_WAITING: &str = "add-waiting";
+
 /// Does what the command line says, and says what went wrong.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return misused(&error),
+    let given: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let [verb, folder] = &given[..]
+        && verb == ADD_WAITING
+    {
+        return ended(install::add_waiting(Path::new(folder)), false);
+    }
+    let mut command = without_empty(Cli::command());
+    let matches = match command.try_get_matches_from_mut(std::env::args_os()) {
+        Ok(matches) => matches,
+        Err(error) => return misused(error),
     };
-    let json = cli.common.json;
-    match cli.run() {
+    if let Some(message) = meaningless(&command, &matches) {
+        let json = matches.get_flag("json");
+        return ended(Err(Failure::usage(anyhow!(message))), json);
+    }
+    match Cli::from_arg_matches(&matches) {
+        Ok(cli) => {
+            let json = cli.common.json;
+            ended(cli.run(), json)
+        }
+        Err(error) => misused(error),
+    }
+}
+
+/// Says how it ended.
+fn ended(outcome: Result<(), Failure>, json: bool) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.tell(json);
@@ -337,17 +424,62 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// A variable with nothing in it is as one that is not set.
+fn without_empty(command: clap::Command) -> clap::Command {
+    let is_empty = |argument: &Arg| {
+        let name = argument.get_env();
+        name.and_then(std::env::var_os).is_some_and(|value| value.is_empty())
+    };
+    command
+        .mut_args(|argument| if is_empty(&argument) { argument.env(Resettable::Reset) } else { argument })
+        .mut_subcommands(without_empty)
+}
+
+/// The variable that an error is about, where no option was given that is wrong.
+fn variable_of(error: &clap::Error) -> Option<String> {
+    fn named(command: &clap::Command, option: &str, value: &str) -> Option<String> {
+        let of = |argument: &Arg| {
+            let rest = option.strip_prefix("--")?.strip_prefix(argument.get_long()?)?;
+            let is_whole = !rest.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '-');
+            let name = argument.get_env()?.to_str()?;
+            (is_whole && std::env::var(name).is_ok_and(|text| text == value)).then(|| name.to_owned())
+        };
+        let below = command.get_subcommands().find_map(|verb| named(verb, option, value));
+        command.get_arguments().find_map(of).or(below)
+    }
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let value = text(ContextKind::InvalidValue)?;
+    let is_given =
+        |given: OsString| given.to_str().is_some_and(|given| given == value || given.ends_with(&format!("={value}")));
+    if std::env::args_os().skip(1).any(is_given) {
+        return None;
+    }
+    named(&Cli::command(), text(ContextKind::InvalidArg)?, value)
+}
+
 /// A command line that cannot be understood, or asks for help.
-fn misused(error: &clap::Error) -> ExitCode {
+fn misused(mut error: clap::Error) -> ExitCode {
+    if let Some(variable) = variable_of(&error) {
+        let tip = format!("this is the value of the variable {variable}");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
     // Nobody may be reading.
     let _ = error.print();
     if !error.use_stderr() {
         return ExitCode::SUCCESS;
     }
     let arguments: Vec<_> = std::env::args_os().skip(1).take_while(|argument| argument != "--").collect();
-    let is_given = |text: &str| arguments.iter().any(|argument| argument == text);
-    let by_variable = std::env::var_os("CAIRN_JSON").is_some_and(|value| value == "true") && !is_given("--json=false");
-    if is_given("--json") || is_given("--json=true") || by_variable {
+    let last = arguments.iter().filter_map(|argument| argument.to_str()?.strip_prefix("--json")).next_back();
+    let by_variable = std::env::var("CAIRN_JSON");
+    let is_json = match (last, &by_variable) {
+        (Some(text), _) => text.is_empty() || text.strip_prefix('=').is_some_and(is_yes),
+        (None, Ok(text)) => is_yes(text),
+        (None, Err(_)) => false,
+    };
+    if is_json {
         let text = error.render().to_string();
         let text = text.split("\n\nUsage:").next().unwrap_or_default().trim();
         let message = text.strip_prefix("error: ").unwrap_or(text).to_owned();
@@ -357,6 +489,11 @@ fn misused(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
+/// What [`BoolishValueParser`] takes for yes.
+fn is_yes(text: &str) -> bool {
+    ["y", "yes", "t", "true", "on", "1"].contains(&text.to_ascii_lowercase().as_str())
+}
+
 impl Cli {
     /// Does what the command line says.
     ///
@@ -364,7 +501,9 @@ impl Cli {
     /// [`Failure`] with words for people and an exit code for programs.
     fn run(self) -> Result<(), Failure> {
         let mut common = self.common;
-        if let (None, Some(file)) = (&common.token, &common.token_file) {
+        if (self.verb.opens_data() || matches!(self.verb, Verb::Bench(_)))
+            && let (None, Some(file)) = (&common.token, &common.token_file)
+        {
             common.token = Some(in_cluster::token_in(file)?);
         }
         if let Ok(config) = common.load() {
@@ -385,7 +524,9 @@ impl Cli {
             let answers = || matches!(Backend::running(common.address(), config.clone()), Ok(Some(_)));
             owner::go_on_as_owner(&config.data_dir, answers)?;
         }
-        match self.verb {
+        let is_one_call =
+            matches!(self.verb, Verb::Search(_) | Verb::Get(_) | Verb::Ls(_) | Verb::Rm(_) | Verb::Collection(_));
+        let outcome = match self.verb {
             Verb::Serve(arguments) => serve::run(common, &arguments),
             Verb::Mcp(arguments) => proxy::run(common, &arguments),
             Verb::Add(arguments) => add::run(common, &arguments),
@@ -407,10 +548,10 @@ impl Cli {
             Verb::Install(arguments) => install::run(common, &arguments),
             Verb::Rollback(arguments) => install::rollback(common, &arguments),
             Verb::Uninstall(arguments) => install::uninstall(common, &arguments),
-            Verb::AddWaiting { folder } => install::add_waiting(&folder),
             Verb::Completions { shell } => completions::run(shell),
             Verb::Man { directory } => man(directory),
-        }
+        };
+        outcome.map_err(|failure| if is_one_call { failure.of_command_line() } else { failure })
     }
 }
 
@@ -448,9 +589,10 @@ impl Common {
     }
 
     fn load_with(&self, overrides: &Overrides) -> Result<Config, Failure> {
-        // A variable that is not UTF-8 is none of ours.
-        let environment =
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        // A variable that is not UTF-8 is none of ours; one with nothing in it is as one that is not set.
+        let environment = std::env::vars_os()
+            .filter(|(_, value)| !value.is_empty())
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         Config::load(self.config.as_deref(), environment, overrides).map_err(|error: ConfigError| Failure::usage(error))
     }
 

@@ -25,6 +25,7 @@ mod front_matter;
 mod html;
 mod left_out;
 mod mail;
+mod mailbox;
 mod markdown;
 mod notebook;
 mod pdf;
@@ -240,10 +241,8 @@ pub enum ParseError {
         second: u64,
     },
     /// An extension that names a format which is not read here.
-    #[error("{name}: {} are not read", .kind.label(2))]
+    #[error("{} are not read", .kind.label(2))]
     UnknownType {
-        /// Name of the source.
-        name: String,
         /// What such files are.
         kind: FileKind,
     },
@@ -317,6 +316,7 @@ pub fn parse(source: &Source<'_>, limits: &Limits) -> Result<Parsed, ParseError>
     let mut warnings = Vec::new();
     let mut documents = match source.media_type {
         // Each part has an encoding of its own.
+        MediaType::Mail if mailbox::is_one(source.bytes) => mailbox::parse(source.bytes, limits, &mut warnings)?,
         MediaType::Mail => vec![mail::parse(source.bytes, limits, &mut warnings)?],
         MediaType::WebArchive => vec![mail::parse_archive(source.bytes, limits)?],
         _ => parse_text(source, limits, &mut warnings)?,
@@ -346,7 +346,7 @@ fn parse_text(source: &Source<'_>, limits: &Limits, warnings: &mut Vec<String>) 
         MediaType::Markdown => vec![markdown::parse(text, warnings)],
         MediaType::Text => vec![text::parse(text)],
         MediaType::SourceCode if left_out::is_minified(source.name, text.as_bytes()) => {
-            return Err(ParseError::UnknownType { name: source.name.to_owned(), kind: FileKind::Generated });
+            return Err(ParseError::UnknownType { kind: FileKind::Generated });
         }
         MediaType::SourceCode => vec![source_code::parse(text, source.name)],
         MediaType::Html => vec![html::parse(&text, None, limits)?],

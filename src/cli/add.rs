@@ -50,8 +50,9 @@ be read, or with an empty --prefix; when more than half of a folder's files are 
 Files listed in .gitignore and hidden files are left out. Markdown, text, HTML, saved web pages, mail, PDF, notebooks, SVG, source \
 code, JSON, JSON lines and CSV are read; what else a folder holds is skipped and summed up.
 
-Exit code 1 means that something is not in that should be. A file of a folder that cannot be read counts once, until its bytes \
-change; it is still listed with -v.")]
+Exit code 1 means that something is not in that should be. A file of a folder that no parser can read counts once, until its bytes \
+change; it is still listed with -v. One that this user may not read counts each time, for nobody knows what is in it: let it be \
+read, or name it in .gitignore.")]
 pub(super) struct Arguments {
     /// Files and folders
     #[arg(required = true, value_name = "PATH")]
@@ -229,7 +230,10 @@ impl Work<'_> {
         }
         let bytes = match read(&file.path, self.limit) {
             Ok(bytes) => bytes,
-            Err(error) => return report(Status::Failed).because(error.to_string()),
+            Err(error) => {
+                return report(Status::Failed)
+                    .because(error.downcast_ref().map_or_else(|| error.to_string(), walk::in_words));
+            }
         };
         // What a folder holds beside documents (pictures, archives) is no failure.
         if !file.named
@@ -419,9 +423,11 @@ fn remove_gone(
             _ if arguments.delete_all => {}
             Verdict::Delete => {}
             Verdict::Keep => {
-                let documents = output::counted(gone.iter().map(|(_, documents)| documents).sum(), "document");
+                let documents = gone.iter().map(|(_, documents)| documents).sum();
+                let (documents, are) =
+                    (output::counted(documents, "document"), if documents == 1 { "is" } else { "are" });
                 eprintln!(
-                    "nothing was read below '{below}'; {documents} of earlier files are kept, pass --delete-all to remove them"
+                    "nothing was read below '{below}'; {documents} of earlier files {are} kept, pass --delete-all to remove them"
                 );
                 continue;
             }

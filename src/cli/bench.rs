@@ -49,11 +49,11 @@ pub(super) struct Arguments {
     #[arg(short, long = "collection", env = "CAIRN_COLLECTION")]
     collections: Vec<String>,
     /// Seconds of each round
-    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=600))]
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = output::whole::<u64>(1..=600))]
     seconds: u64,
     /// Clients that call at once [default: 32]
     #[arg(long, default_value_t = 32, value_name = "N", hide_default_value = true,
-          value_parser = clap::value_parser!(u16).range(1..=512))]
+          value_parser = output::whole::<u16>(1..=512))]
     clients: u16,
     /// File with a question a line
     #[arg(long, value_name = "FILE")]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::backend::{Absent, Stay};
 use super::{Common, Failure, collections, output};
 use crate::mcp::Tool;
+use crate::retrieval::TOKENS_MAX;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -17,17 +18,15 @@ Examples:
 pub(super) struct GetArguments {
     /// An id that search or ls printed
     id: String,
-    /// Stop after about this many tokens [default: everything]
-    #[arg(long, value_name = "N")]
+    /// Stop after about this many tokens, 50 to 20,000 [default: everything]
+    #[arg(long, value_name = "N", value_parser = output::whole::<usize>(50..=TOKENS_MAX as u64))]
     max_tokens: Option<usize>,
 }
 
 pub(super) fn get(common: &Common, arguments: &GetArguments) -> Result<(), Failure> {
     let backend = common.backend()?;
-    let mut answer = backend.call(
-        Tool::Fetch,
-        json!({"id": arguments.id, "max_tokens": arguments.max_tokens.unwrap_or(crate::retrieval::TOKENS_MAX)}),
-    )?;
+    let mut answer = backend
+        .call(Tool::Fetch, json!({"id": arguments.id, "max_tokens": arguments.max_tokens.unwrap_or(TOKENS_MAX)}))?;
     // A passage is one page; a document is read to its end unless a budget was given.
     let is_passage =
         answer["id"].as_str().and_then(|id| id.rsplit_once('#')).is_some_and(|(_, end)| end.parse::<usize>().is_ok());
@@ -35,7 +34,7 @@ pub(super) fn get(common: &Common, arguments: &GetArguments) -> Result<(), Failu
         && !is_passage
         && let Some(cursor) = answer["next_cursor"].as_str()
     {
-        let arguments = json!({"id": arguments.id, "max_tokens": crate::retrieval::TOKENS_MAX, "cursor": cursor});
+        let arguments = json!({"id": arguments.id, "max_tokens": TOKENS_MAX, "cursor": cursor});
         let next = backend.call(Tool::Fetch, arguments)?;
         let text = format!("{}\n\n{}", output::text(&answer, "text"), output::text(&next, "text"));
         answer["range"][1] = next["range"][1].clone();

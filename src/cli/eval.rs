@@ -1,12 +1,12 @@
 //! `cairn eval`: search quality on a folder with questions and judgements, in BEIR's layout.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "WEIGHT", value_parser = weight)]
     dense_weight: Option<f32>,
     /// Candidates taken from each half [default: search.candidates]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = output::whole::<usize>(1..=10_000))]
     candidates: Option<usize>,
 }
 
@@ -106,6 +106,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
             candidates: arguments.candidates.unwrap_or_else(|| retrieval.default_candidates()),
             fusion: arguments.dense_weight.map(|dense_weight| Fusion::Convex { dense_weight }),
         };
+        warn_of_strangers(&local, &judgements)?;
         let passages = local.node().library().collection(COLLECTION).map_or(0, |info| info.chunks);
         let mut modes = Vec::new();
         for mode in [Mode::Hybrid, Mode::Dense, Mode::Lexical] {
@@ -158,6 +159,34 @@ fn read_judgements(path: &Path) -> anyhow::Result<HashMap<String, Judged>> {
     Ok(judgements)
 }
 
+/// Says where judgements name documents that are not there: such a question finds nothing, however good the search is.
+fn warn_of_strangers(local: &Local, judgements: &HashMap<String, Judged>) -> Result<(), Failure> {
+    let library = local.node().library();
+    let info = library.collection(COLLECTION).context("the collection was made above")?;
+    let judged: BTreeSet<&str> = judgements
+        .values()
+        .flat_map(|judged| judged.iter().filter(|(_, grade)| **grade > 0).map(|(id, _)| id.as_str()))
+        .collect();
+    let mut strangers = Vec::new();
+    for id in &judged {
+        if library.reader().lookup(info.id, id)?.is_none() {
+            strangers.push(*id);
+        }
+    }
+    let Some(first) = strangers.first() else { return Ok(()) };
+    let (strange, all) =
+        (output::thousands(strangers.len() as u64), output::counted(judged.len() as u64, "judged document"));
+    if strangers.len() == judged.len() {
+        return Err(Failure::from(anyhow!(
+            "none of the {all} is among those that were read, so every measure would be 0: qrels.tsv names '{first}', for example"
+        )));
+    }
+    eprintln!(
+        "warning: {strange} of {all} are not among those that were read, such as '{first}'; they count as not found"
+    );
+    Ok(())
+}
+
 /// Reads the documents; returns how many.
 fn ingest(common: &Common, local: &Local, runtime: &Runtime, directory: &Path) -> Result<usize, Failure> {
     let library = local.node().library();
@@ -192,7 +221,7 @@ fn ingest(common: &Common, local: &Local, runtime: &Runtime, directory: &Path) -
     }
     let docs = directory.join("docs");
     if !docs.is_dir() {
-        return Err(anyhow::anyhow!("{} has neither corpus.jsonl nor docs/", directory.display()).into());
+        return Err(anyhow!("{} has neither corpus.jsonl nor docs/", directory.display()).into());
     }
     let mut count = 0;
     let files: Vec<PathBuf> = ignore::WalkBuilder::new(&docs)

@@ -33,10 +33,10 @@ enum Action {
     /// Ask random questions and compare the answers with the definition
     Selftest {
         /// Questions, at least
-        #[arg(long, default_value_t = 2_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+        #[arg(long, default_value_t = 2_000, value_name = "N", value_parser = output::whole::<u32>(1..=10_000_000))]
         cases: u32,
         /// Seconds that an answer may take; the first of a kind compiles its shader
-        #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+        #[arg(long, default_value_t = 60, value_name = "N", value_parser = output::whole::<u64>(1..=3_600))]
         patience: u64,
         #[command(flatten)]
         device: Device,
@@ -50,13 +50,13 @@ enum Action {
     /// Measure exact searches, and the CPU's beside them
     Bench {
         /// Vectors
-        #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1_000..=100_000_000))]
+        #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = output::whole::<u32>(1_000..=100_000_000))]
         rows: u32,
         /// Numbers of a vector
-        #[arg(long, default_value_t = 384, value_name = "N", value_parser = clap::value_parser!(u32).range(64..=4_096))]
+        #[arg(long, default_value_t = 384, value_name = "N", value_parser = output::whole::<u32>(64..=4_096))]
         dimensions: u32,
         /// Questions at once, up to 256
-        #[arg(long, default_value = "1,8,64,256", value_delimiter = ',', value_name = "N,…", value_parser = clap::value_parser!(u32).range(1..=256))]
+        #[arg(long, default_value = "1,8,64,256", value_delimiter = ',', value_name = "N,…", value_parser = output::whole::<u32>(1..=256))]
         batches: Vec<u32>,
         /// How the GPU keeps the vectors
         #[arg(long, default_value = "halves,bytes", value_delimiter = ',', value_name = "FORMAT,…")]

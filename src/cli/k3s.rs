@@ -10,7 +10,7 @@ use clap::Subcommand;
 use clap::builder::{PossibleValue, TypedValueParser};
 use serde_json::{Value, json};
 
-use super::{Common, Failure, output, unlisted, unlisted_config};
+use super::{Common, Failure, output};
 use crate::config::Config;
 use crate::deploy::k3s::{self, Assignment, KubeObject, NodeSize, Options, Rendered, Settings, Token, Variant};
 
@@ -29,8 +29,7 @@ enum Verb {
     /// Write the manifests of a node, to a folder or as one stream
     #[command(
         after_help = RENDER_EXAMPLES,
-        after_long_help = render_help(),
-        arg(unlisted("url")), arg(unlisted("token")), arg(unlisted_config())
+        after_long_help = render_help()
     )]
     Render(RenderArguments),
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -162,6 +163,20 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "expected a time such as 90s, 5m or 2h".to_owned();
     let length: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
     length.try_into().map_err(|_| wrong())
+}
+
+/// A whole number in a range: what is no number and what is too much are told the same.
+pub(super) fn whole<T: TryFrom<u64>>(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    move |text: &str| {
+        let found =
+            text.parse().ok().filter(|number| range.contains(number)).and_then(|number| T::try_from(number).ok());
+        found.ok_or_else(|| match (*range.start(), *range.end()) {
+            (0, u64::MAX) => "expected a whole number".to_owned(),
+            (start, end) => format!("expected a whole number from {start} to {end}"),
+        })
+    }
 }
 
 /// An address to listen on.

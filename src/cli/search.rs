@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Common, Failure, backend, output};
 use crate::mcp::Tool;
+use crate::retrieval::LIMIT_MAX;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -19,7 +20,7 @@ pub(super) struct Arguments {
     #[arg(short, long = "collection", env = "CAIRN_COLLECTION")]
     collections: Vec<String>,
     /// Passages wanted, 1 to 50
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = output::whole::<usize>(1..=LIMIT_MAX as u64))]
     limit: Option<usize>,
     /// hybrid, dense or lexical
     #[arg(short, long, default_value = "hybrid", value_parser = ["hybrid", "dense", "lexical"], hide_possible_values = true)]

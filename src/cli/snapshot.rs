@@ -123,11 +123,14 @@ Nothing is removed while a snapshot that should be there is missing.")]
     #[command(after_help = "Example:\n  cairn snapshot schedule --json")]
     Schedule,
     /// Make a key for an encrypted repository
-    #[command(after_help = "\
+    #[command(
+        args(super::on_its_own()),
+        after_help = "\
 Example:
   cairn snapshot keygen /etc/cairn/snapshot.key
 
-Then set snapshot.encryption_key_file to it. Keep a copy elsewhere: without the key nobody reads the snapshots.")]
+Then set snapshot.encryption_key_file to it. Keep a copy elsewhere: without the key nobody reads the snapshots."
+    )]
     Keygen {
         /// A file that does not exist yet
         path: PathBuf,
@@ -162,7 +165,7 @@ struct RestoreArguments {
     #[arg(conflicts_with_all = ["to_lsn", "to_time"])]
     id: Option<String>,
     /// Position of the log to go back to
-    #[arg(long, value_name = "LSN", conflicts_with = "to_time")]
+    #[arg(long, value_name = "LSN", conflicts_with = "to_time", value_parser = output::whole::<u64>(0..=u64::MAX))]
     to_lsn: Option<u64>,
     /// Moment to go back to, such as 2026-07-28T09:30:00Z
     #[arg(long, value_name = "TIME", value_parser = moment)]

@@ -7,7 +7,7 @@ use jiff::{Span, SpanRelativeTo};
 use serde_json::{Value, json};
 
 use super::backend::expect_node;
-use super::{Common, Failure, output};
+use super::{Common, Failure, PLACE, output, unlisted};
 use crate::auth::{self, NamedToken, Token, TokenError};
 use crate::base::{Clock as _, Fault, SystemClock, UnixMillis};
 use crate::deploy::Tree;
@@ -44,7 +44,7 @@ Examples:
     #[command(after_help = "Example:\n  cairn token list --json")]
     List,
     /// Make a token in a file of its own, unless it is there: for images, whose machines must not share one
-    #[command(after_help = "Example:\n  cairn token file /etc/cairn/token")]
+    #[command(args(unlisted(PLACE)), after_help = "Example:\n  cairn token file /etc/cairn/token")]
     File {
         /// The file, which `server.token_file` names
         path: PathBuf,

@@ -3,6 +3,7 @@
 use super::ParseError;
 use super::encoding::unmarked_utf16;
 use super::left_out::{FileKind, is_blank, kind_by_name};
+use super::mailbox;
 
 /// The formats that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,7 +26,7 @@ pub enum MediaType {
     Csv,
     /// A Jupyter notebook.
     Notebook,
-    /// A mail.
+    /// A mail, or a mailbox of them (mbox): each is a document.
     Mail,
     /// A web page saved as one file (MHTML).
     WebArchive,
@@ -229,13 +230,16 @@ impl MediaType {
         // By the name first: most Office documents are ZIP archives to their first bytes.
         let binary = binary_kind(head);
         if let Some(kind) = kind_by_name(&file, extension, head, binary.is_none()) {
-            return Err(ParseError::UnknownType { name: name.to_owned(), kind });
+            return Err(ParseError::UnknownType { kind });
         }
         if let Some((looks_like, kind)) = binary {
             return Err(ParseError::Binary { looks_like, kind });
         }
         if head.len() < HEAD_BYTES && is_blank(head) {
             return Err(ParseError::Empty);
+        }
+        if mailbox::is_one(head) {
+            return Ok(Self::Mail);
         }
         let is = |list: &[&str]| list.contains(&extension);
         if SOURCE_NAMES.contains(&file.as_str()) || file.starts_with("dockerfile.") {
@@ -312,7 +316,8 @@ fn is_mail(head: &str) -> bool {
 /// Signatures of common formats: offset, bytes, name, kind. The first that fits counts.
 const SIGNATURES: &[(usize, &[u8], &str, FileKind)] = &[
     (30, b"[Content_Types].xml", "an Office document", FileKind::Office),
-    (30, b"mimetypeapplication/", "an OpenDocument or EPUB file", FileKind::Office),
+    (30, b"mimetypeapplication/epub", "an EPUB file", FileKind::Book),
+    (30, b"mimetypeapplication/", "an OpenDocument file", FileKind::Office),
     (0, b"\x7fELF", "an ELF program", FileKind::Program),
     (0, b"PK\x03\x04", "a ZIP archive or an Office document", FileKind::Archive),
     (0, b"PK\x05\x06", "a ZIP archive", FileKind::Archive),

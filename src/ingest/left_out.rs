@@ -5,8 +5,10 @@ use super::{MediaType, ParseError, detect, drawing};
 /// What a file is that holds nothing to read, or that no parser here reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FileKind {
-    /// A document of an office program, or an electronic book: it has text, and nothing here reads it.
+    /// A document of an office program: it has text, and nothing here reads it.
     Office,
+    /// An electronic book: likewise.
+    Book,
     /// A page description for printers: PostScript, XPS, DVI, DjVu.
     Print,
     /// A picture, or a drawing without words.
@@ -37,6 +39,7 @@ impl FileKind {
     pub fn label(self, count: usize) -> &'static str {
         let (one, many) = match self {
             Self::Office => ("Office document", "Office documents"),
+            Self::Book => ("electronic book", "electronic books"),
             Self::Print => ("PostScript or other print file", "PostScript or other print files"),
             Self::Image => ("picture", "pictures"),
             Self::Media => ("audio or video file", "audio or video files"),
@@ -56,7 +59,7 @@ impl FileKind {
     #[must_use]
     pub fn has_text(self) -> bool {
         match self {
-            Self::Office | Self::Print => true,
+            Self::Office | Self::Book | Self::Print => true,
             Self::Image
             | Self::Media
             | Self::Archive
@@ -84,9 +87,7 @@ pub fn left_out(name: &str, bytes: &[u8]) -> Option<(FileKind, ParseError)> {
         Ok(MediaType::Drawing) if !drawing::has_words(bytes) => {
             ParseError::Binary { looks_like: "a drawing without words", kind: FileKind::Image }
         }
-        Ok(MediaType::SourceCode) if is_minified(name, bytes) => {
-            ParseError::UnknownType { name: name.to_owned(), kind: FileKind::Generated }
-        }
+        Ok(MediaType::SourceCode) if is_minified(name, bytes) => ParseError::UnknownType { kind: FileKind::Generated },
         Ok(_) => return None,
     };
     error.file_kind().map(|kind| (kind, error))
@@ -148,10 +149,11 @@ const UNREAD: &[(FileKind, &[&str])] = &[
         FileKind::Office,
         &[
             "docx", "docm", "dotx", "doc", "dot", "xlsx", "xlsm", "xlsb", "xltx", "xls", "pptx", "pptm", "ppsx",
-            "potx", "ppt", "pps", "odt", "ott", "ods", "odp", "odg", "fodt", "fods", "fodp", "rtf", "epub", "mobi",
-            "azw3", "pages", "numbers", "key", "vsdx", "vsd", "pub", "one", "msg", "wpd", "hwp", "hwpx",
+            "potx", "ppt", "pps", "odt", "ott", "ods", "odp", "odg", "fodt", "fods", "fodp", "rtf", "pages", "numbers",
+            "key", "vsdx", "vsd", "pub", "one", "msg", "wpd", "hwp", "hwpx",
         ],
     ),
+    (FileKind::Book, &["epub", "mobi", "azw", "azw3", "fb2"]),
     (FileKind::Print, &["ps", "eps", "xps", "oxps", "dvi", "djvu", "djv"]),
     (
         FileKind::Image,
@@ -271,8 +273,9 @@ mod tests {
             (
                 "book",
                 b"PK\x03\x04\x0a\0\0\0\0\0\0\0!\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0mimetypeapplication/epub+zip",
-                FileKind::Office,
+                FileKind::Book,
             ),
+            ("novel.epub", b"PK\x03\x04\x14\0", FileKind::Book),
             ("lease.odt", b"PK\x03\x04\x14\0", FileKind::Office),
             ("old.doc", b"\xd0\xcf\x11\xe0\xa1\xb1", FileKind::Office),
             ("letter.rtf", b"{\\rtf1 Dear", FileKind::Office),

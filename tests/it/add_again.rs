@@ -491,3 +491,59 @@ fn what_a_node_that_stays_away_has_not_got_is_named() {
         assert!(there.contains(&format!("many/{}", entry["source"].as_str().expect("a name"))), "{entry}");
     }
 }
+
+/// A link leads to a disk that is not mounted now: nothing of it is lost, and the folder's other files are in step.
+#[test]
+fn a_link_that_leads_nowhere_fails_nothing_and_loses_nothing() {
+    let node = TestNode::start();
+    let (folder, disk) = (node.scratch().join("plant"), node.scratch().join("disk"));
+    file(&folder, "kept.md", "The basin is full.\n");
+    file(&disk, "manual/pump.md", "The pump is blue.\n");
+    file(&disk, "valve.md", "The valve is shut.\n");
+    let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, folder.join(name)).expect("linked");
+    link(&disk.join("manual"), "manual");
+    link(&disk.join("valve.md"), "valve.md");
+    link(Path::new("loop.md"), "loop.md");
+    let add = || node.cairn(&["--json", "add", text(&folder), "-c", "plant"]);
+    assert_eq!(report(&add())["created"], 3);
+    fs::rename(&disk, node.scratch().join("unmounted")).expect("moved");
+    for _ in 0..2 {
+        let output = add();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let found = report(&output);
+        assert_eq!(
+            (&found["deleted"], &found["failed"], &found["skipped"]),
+            (&json!(0), &json!(0), &json!(3)),
+            "{found}"
+        );
+        for source in ["plant/manual", "plant/valve.md", "plant/loop.md"] {
+            assert_eq!(of(&found, source), ("skipped".to_owned(), "a link that leads nowhere".to_owned()));
+        }
+    }
+    assert_eq!(ids(&node, "plant").len(), 3);
+    // Who takes the links away means it.
+    for name in ["manual", "valve.md"] {
+        fs::remove_file(folder.join(name)).expect("removed");
+    }
+    assert_eq!(report(&add())["deleted"], 2);
+}
+
+#[test]
+fn a_mailbox_is_its_mails_and_an_unread_format_is_named_once() {
+    let node = TestNode::start();
+    let folder = node.scratch().join("home");
+    let mail = |id: &str, words: &str| {
+        format!(
+            "From - Mon May  4 10:11:12 2026\nMessage-ID: <{id}>\nFrom: ana@site.example\nSubject: Pump\n\n{words}\n\n"
+        )
+    };
+    file(&folder, "Inbox", mail("a@site.example", "The pump is blue.") + &mail("b@site.example", "The valve is shut."));
+    file(&folder, "plan.docx", b"PK\x03\x04");
+    file(&folder, "novel.epub", b"PK\x03\x04");
+    let found = report(&node.cairn(&["--json", "add", text(&folder), "-c", "home"]));
+    assert_eq!(of(&found, "home/plan.docx").1, "Office documents are not read");
+    assert_eq!(of(&found, "home/novel.epub").1, "electronic books are not read");
+    let inbox = ["home/home/Inbox#a@site.example", "home/home/Inbox#b@site.example"];
+    assert_eq!(ids(&node, "home"), inbox, "{found}");
+    assert_says(&stdout(&node.cairn(&["get", inbox[1]])), &["The valve is shut."]);
+}

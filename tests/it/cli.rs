@@ -1,6 +1,7 @@
 //! The command line: help, completions, manual pages, exit codes, JSON, and errors that name the next step.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
@@ -45,7 +46,7 @@ fn every_verb_explains_itself() {
         assert_says(&help, &[verb]);
         let output = run(&[verb, "--help"]);
         assert_eq!(output.status.code(), Some(0), "{verb}");
-        assert_says(&stdout(&output), &["Usage: cairn", verb, "--data-dir", "--json"]);
+        assert_says(&stdout(&output), &["Usage: cairn", verb, "--json"]);
     }
     assert_says(&stdout(&run(&["--version"])), &[env!("CARGO_PKG_VERSION")]);
 }
@@ -56,7 +57,10 @@ fn completions_are_scripts_that_their_shell_accepts() {
         let output = run(&["completions", shell]);
         assert!(output.status.success());
         assert_says(&stdout(&output), &["cairn", "collection", "search"]);
+        assert!(!stdout(&output).contains("add-waiting"), "{shell}");
     }
+    let near = run(&["add-waitin"]);
+    assert!(!stderr(&near).contains("'add-waiting'"), "{}", stderr(&near));
     let directory = tempfile::tempdir().expect("temporary directory");
     let script = directory.path().join("cairn.bash");
     fs::write(&script, run(&["completions", "bash"]).stdout).expect("written");
@@ -165,7 +169,6 @@ fn failures_are_code_1_and_say_what_to_do() {
         (&["add", "/nonexistent"], &["/nonexistent", "No such file"]),
         (&["rm", "notes/b"], &["notes/b"]),
         (&["collection", "create", "notes"], &["notes", "exists"]),
-        (&["collection", "create", "Bad Name"], &["Bad Name", "a-z"]),
         (&["collection", "describe", "nowhere"], &["nowhere"]),
         (&["eval", "/nonexistent"], &["/nonexistent"]),
     ] {
@@ -173,6 +176,84 @@ fn failures_are_code_1_and_say_what_to_do() {
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", stderr(&output));
         assert_says(&stderr(&output), words);
         assert!(stderr(&output).starts_with("cairn: "), "{}", stderr(&output));
+    }
+}
+
+/// What a node refuses in an argument is wrong with the command line, wherever it is found.
+#[test]
+fn a_wrong_argument_is_code_2_in_words_of_the_command_line() {
+    let node = TestNode::start();
+    node.add("notes", json!([{"id": "a", "text": "alpha"}]));
+    for (arguments, words) in [
+        (&["collection", "create", "Bad Name"][..], &["Bad Name", "a-z"][..]),
+        (&["search", "x", "-n", "0"], &["'0'", "--limit", "a whole number from 1 to 50"]),
+        (&["search", "x", "-n", "51"], &["'51'", "a whole number from 1 to 50"]),
+        (&["search", "x", "-n", "abc"], &["'abc'", "a whole number from 1 to 50"]),
+        (&["search", "x", "--filter", "{\"a\": {\"near\": 1}}"], &["near", "exists"]),
+        (&["rm", "-c", "notes", "--filter", "{\"a\": {\"near\": 1}}", "--yes"], &["near", "exists"]),
+        (&["get", "notes/a", "--max-tokens", "5"], &["--max-tokens", "from 50 to 20000"]),
+        (&["snapshot", "restore", "--to-lsn", "abc"], &["--to-lsn", "a whole number"]),
+        (&["bench", "--seconds", "0"], &["--seconds", "from 1 to 600"]),
+        (&["install", "--timeout", "x"], &["--timeout", "from 1 to 86400"]),
+        (&["gpu", "selftest", "--cases", "x"], &["--cases", "a whole number"]),
+        (&["eval", "x", "--candidates", "x"], &["--candidates", "a whole number"]),
+    ] {
+        let output = node.cairn(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert_says(&stderr(&output), words);
+    }
+    let missing = node.cairn(&["get", "nothing"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert_says(&stderr(&missing), &["`cairn ls`"]);
+    assert!(!stderr(&missing).contains("list_documents"), "{}", stderr(&missing));
+}
+
+#[test]
+fn a_variable_with_nothing_in_it_is_as_one_that_is_not_set() {
+    let node = TestNode::start();
+    node.add("notes", json!([{"id": "a", "text": "alpha"}]));
+    let with = |variables: &[(&str, &str)], arguments: &[&str]| {
+        let mut command = cairn();
+        command.env("CAIRN_DATA_DIR", node.data_dir()).args(arguments).envs(variables.iter().copied());
+        command.stdin(Stdio::null()).output().expect("the binary runs")
+    };
+    let names = ["URL", "COLLECTION", "CONFIG", "TOKEN", "TOKEN_FILE", "CA", "RESOLVE", "JSON", "SEARCH_LIMIT"];
+    let names = names.map(|name| format!("CAIRN_{name}"));
+    let empty: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
+    for arguments in [&["ls"][..], &["search", "alpha"], &["status"]] {
+        let output = with(&empty, arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+    }
+    assert_says(&stdout(&with(&empty, &["ls"])), &["NAME", "notes"]);
+    for (value, is_json) in [("1", true), ("true", true), ("0", false), ("false", false)] {
+        let output = with(&[("CAIRN_JSON", value)], &["ls"]);
+        assert_eq!(output.stdout.starts_with(b"{"), is_json, "{value}: {}", stderr(&output));
+        let misused = with(&[("CAIRN_JSON", value)], &["ls", "--no-such-flag"]);
+        assert_eq!(misused.stdout.starts_with(b"{"), is_json, "{value}: {}", stderr(&misused));
+    }
+    let wrong = with(&[("CAIRN_JSON", "maybe")], &["ls"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert_says(&stderr(&wrong), &["maybe", "the variable CAIRN_JSON"]);
+    let both = with(&[("CAIRN_JSON", "maybe")], &["ls", "--json=perhaps"]);
+    assert!(!stderr(&both).contains("CAIRN_JSON"), "{}", stderr(&both));
+}
+
+#[test]
+fn another_program_at_the_address_is_not_taken_for_a_node_that_is_gone() {
+    for says in ["HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi", "SSH-2.0-OpenSSH_9.9\r\n"] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let answer = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).expect("a request");
+            stream.write_all(says.as_bytes()).expect("answered");
+        });
+        let output = run(&["--url", &url, "ls"]);
+        answer.join().expect("answered");
+        assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+        assert_says(&stderr(&output), &[&url, "is not Cairn"]);
+        assert!(!stderr(&output).contains("cairn serve"), "{}", stderr(&output));
     }
 }
 

@@ -88,7 +88,7 @@ fn a_stream_that_nobody_reads_is_no_reason_to_panic() {
     for verb in verbs() {
         let run = |arguments: &[String], without: &str| {
             let mut command = cairn();
-            command.args(&verb).args(arguments).arg("--data-dir").arg(node.data_dir()).stdin(Stdio::null());
+            command.args(&verb).args(arguments).env("CAIRN_DATA_DIR", node.data_dir()).stdin(Stdio::null());
             command.stdout(if without.contains("out") { closed() } else { Stdio::null() });
             command.stderr(if without.contains("err") { closed() } else { Stdio::null() });
             let code = command.status().expect("the binary runs").code();
@@ -175,6 +175,48 @@ fn with_json_every_failure_is_json() {
     assert!(failed > 25, "{failed} verbs failed");
     let by_variable = cairn().args(["search"]).env("CAIRN_JSON", "true").output().expect("the binary runs");
     assert_says(&stdout(&by_variable), &["\"usage\"", "QUERY"]);
+}
+
+/// An option that a verb has no use for is refused, never left out in silence; what help lists is taken.
+#[test]
+fn what_help_does_not_list_is_refused() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut refused = 0;
+    for verb in verbs() {
+        let help = stdout(&cairn().args(&verb).arg("--help").output().expect("the binary runs"));
+        for option in ["--data-dir", "--config", "--url", "--token", "--token-file", "--ca", "--resolve"] {
+            if help.contains(&format!("      {option} <")) {
+                continue;
+            }
+            for is_first in [false, true] {
+                let mut command = cairn();
+                let place = ["127.0.0.1"];
+                command.args(if is_first { &[option, place[0]][..] } else { &[] });
+                command.args(&verb).args(harmless(&verb, directory.path()));
+                command.args(if is_first { &[][..] } else { &[option, place[0]] });
+                let output = command.stdin(Stdio::null()).output().expect("the binary runs");
+                assert_eq!(output.status.code(), Some(2), "{verb:?} {option}: {}", stderr(&output));
+                assert_says(&stderr(&output), &[&verb.join(" "), "no use for", option]);
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 150, "{refused}");
+    assert_eq!(std::fs::read_dir(directory.path()).expect("listed").count(), 0, "nothing was done");
+    // A variable is for the verbs that take it.
+    let pages = cairn().arg("man").env("CAIRN_URL", "http://127.0.0.1:1").output().expect("the binary runs");
+    assert!(pages.status.success(), "{}", stderr(&pages));
+    let installed = cairn().args(["install", "--yes", "--data-dir", "/srv", "--root"]).arg(directory.path()).output();
+    assert_says(&stderr(&installed.expect("the binary runs")), &["/var/lib/cairn"]);
+}
+
+#[test]
+fn the_manual_lists_every_verb() {
+    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/command-line.md");
+    let manual = std::fs::read_to_string(manual).expect("the manual");
+    for verb in verbs() {
+        assert!(manual.contains(&format!("\n| `{}` |", verb[0])), "{verb:?}");
+    }
 }
 
 #[test]

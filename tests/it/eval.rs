@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::left_out::on_request;
-use crate::node::{json_of, run_on, stdout};
+use crate::node::{assert_says, json_of, run_on, stderr, stdout};
 
 fn eval(folder: &Path) -> Value {
     let directory = tempfile::tempdir().expect("temporary directory");
@@ -16,6 +16,26 @@ fn eval(folder: &Path) -> Value {
 
 fn close(found: &Value, expected: f64) -> bool {
     found.as_f64().is_some_and(|found| (found - expected).abs() < 5e-5)
+}
+
+/// Judgements of other documents than those that were read measure nothing.
+#[test]
+fn judgements_that_name_no_document_are_told() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).expect("written");
+    write("corpus.jsonl", "{\"_id\":\"heron\",\"text\":\"grey bird\"}\n");
+    write("queries.jsonl", "{\"_id\":\"1\",\"text\":\"bird\"}\n");
+    let eval = |judgements: &str| {
+        write("qrels.tsv", &format!("query-id\tcorpus-id\tscore\n{judgements}"));
+        run_on(&directory.path().join("data"), &["eval", directory.path().to_str().expect("UTF-8")])
+    };
+    let none = eval("1\theron.md\t1\n");
+    assert_eq!(none.status.code(), Some(1), "{}", stdout(&none));
+    assert_says(&stderr(&none), &["none of the 1 judged document", "heron.md"]);
+    let some = eval("1\theron\t1\n1\tboiler\t1\n1\tnobody\t0\n");
+    assert_eq!(some.status.code(), Some(0), "{}", stderr(&some));
+    assert_says(&stderr(&some), &["1 of 2 judged documents", "boiler"]);
+    assert!(!stderr(&eval("1\theron\t1\n")).contains("warning"));
 }
 
 /// Three documents without a common word, so that the words of a question decide alone what is found:

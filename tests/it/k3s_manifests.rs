@@ -650,6 +650,7 @@ fn a_token_becomes_a_secret_and_is_shown_nowhere_else() {
     let refused = render(&["--token-file", file.to_str().expect("UTF-8")]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(!stderr(&refused).contains("short secret"), "{}", stderr(&refused));
+    assert_says(&stderr(&refused), &["the token of --token-file (not shown)", "16 printable characters"]);
 }
 
 #[test]
@@ -710,6 +711,10 @@ fn mistakes_are_named_all_at_once_with_what_was_meant() {
         ],
         &["documents.schedule", "documents.path"],
     );
+    let claim = ["--with", "documents", "--set", "documents.claim=a"];
+    said(&[&claim[..], &["--set", "documents.schedule=99 * * * *"]].concat(), &["documents.schedule", "99", "minute"]);
+    let git = ["--with", "documents", "--set", "documents.git=https://git.example/a.git"];
+    said(&[&git[..], &["--set", "documents.git.image=x"]].concat(), &["documents.git.image", "digest"]);
     said(&["--with", "certmanager"], &["cert-manager"]);
     said(&["--set", "novalue"], &["KEY=VALUE"]);
     said(&["--set", "config.server.listen=0.0.0.0:80"], &["config.server.listen", "`address`"]);

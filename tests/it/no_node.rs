@@ -126,6 +126,17 @@ fn whose_it_is_is_said_where_it_may_not_be_opened() {
             assert_says(&stderr(&output), &["belongs to root", "sudo", "--url", "--token"]);
         }
     }
+    assert_says(&stderr(&as_nobody(&["status"])), &["user 'nobody'"]);
+    // What is not there belongs to nobody.
+    let mut command = clean(std::process::Command::new(&program));
+    command.args(["add", "/usr/share/common-licenses"]).env("HOME", "/nonexistent").env_remove("XDG_DATA_HOME");
+    let output = command.current_dir("/").uid(65_534).gid(65_534).stdin(Stdio::null()).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert_says(
+        &stderr(&output),
+        &["there is no /nonexistent/.local/share/cairn", "user 'nobody' may not make it", "--data-dir"],
+    );
+    assert!(!stderr(&output).contains("belongs to"), "{}", stderr(&output));
     let json = as_nobody(&["status", "--json"]);
     let said: Value = serde_json::from_str(&stdout(&json)).expect("JSON");
     assert_eq!(said["error"]["code"], "unreachable");

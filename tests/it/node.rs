@@ -431,7 +431,7 @@ pub fn send(agent: &ureq::Agent, method: &str, url: &str, headers: &[(&str, &str
 
 /// Runs a verb of the command line on a data directory.
 pub fn run_on<S: AsRef<OsStr>>(data_dir: &Path, arguments: &[S]) -> Output {
-    cairn().arg("--data-dir").arg(data_dir).args(arguments).stdin(Stdio::null()).output().expect("the binary runs")
+    cairn().env("CAIRN_DATA_DIR", data_dir).args(arguments).stdin(Stdio::null()).output().expect("the binary runs")
 }
 
 /// The JSON of a verb that succeeded.

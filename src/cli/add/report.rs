@@ -47,6 +47,8 @@ pub(super) enum Kind {
     File(FileKind),
     /// A link to a folder above it.
     Link,
+    /// A link without anything at its end.
+    DeadLink,
     /// A folder in which the kernel shows itself.
     OfTheKernel,
 }
@@ -58,6 +60,8 @@ impl Kind {
             Self::File(kind) => kind.label(count),
             Self::Link if count == 1 => "link that leads back",
             Self::Link => "links that lead back",
+            Self::DeadLink if count == 1 => "link that leads nowhere",
+            Self::DeadLink => "links that lead nowhere",
             Self::OfTheKernel if count == 1 => "file system of the kernel",
             Self::OfTheKernel => "file systems of the kernel",
         }

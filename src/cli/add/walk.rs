@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ const OF_THE_KERNEL: [u64; 16] = [
     0x1980_0202, // mqueue
     0x1cd1,      // devpts
 ];
+
+const DEAD_LINK: &str = "a link that leads nowhere";
 
 /// A file to be read.
 pub(super) struct Found {
@@ -102,6 +105,9 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     if shown.starts_with("http://") || shown.starts_with("https://") {
         let hint = "save what is there first, for example with `curl -LO`, and add the file";
         return Failure::usage(anyhow!("addresses are not fetched: {shown}; {hint}"));
+    }
+    if leads_nowhere(path) {
+        return anyhow!("cannot read {shown}: {DEAD_LINK}").into();
     }
     anyhow!("cannot read {shown}: {error}").into()
 }
@@ -187,17 +193,21 @@ fn walk_folder(root: &Path, prefix: &str, walked: &mut Walked, bar: &ProgressBar
                 }
             }
             Err(error) => {
-                let source = path_of(&error).map_or_else(|| prefix.to_owned(), |path| source_of(&path));
+                let path = path_of(&error);
+                let source = path.as_deref().map_or_else(|| prefix.to_owned(), source_of);
                 let is_loop = matches!(innermost(&error), ignore::Error::Loop { .. });
                 if !is_loop {
+                    // What such a link led to before may only be not mounted.
                     walked.unreadable.push(source.clone());
                 }
-                walked.reports.push(if is_loop {
-                    let reason = "a symbolic link that leads back to a folder above it";
-                    Report::new(source, Status::Skipped(Kind::Link)).because(reason.to_owned())
-                } else {
-                    Report::new(source, Status::Failed).because(reason(&error))
-                });
+                let (status, reason) = match path {
+                    _ if is_loop => {
+                        (Status::Skipped(Kind::Link), "a symbolic link that leads back to a folder above it".to_owned())
+                    }
+                    Some(path) if leads_nowhere(&path) => (Status::Skipped(Kind::DeadLink), DEAD_LINK.to_owned()),
+                    _ => (Status::Failed, reason(&error)),
+                };
+                walked.reports.push(Report::new(source, status).because(reason));
             }
         }
     }
@@ -227,7 +237,45 @@ fn path_of(error: &ignore::Error) -> Option<PathBuf> {
 
 fn reason(error: &ignore::Error) -> String {
     match innermost(error) {
-        ignore::Error::Io(error) => error.to_string(),
+        ignore::Error::Io(error) => in_words(error),
         other => other.to_string(),
+    }
+}
+
+/// Whether it is a link without anything at its end.
+fn leads_nowhere(path: &Path) -> bool {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+    is_link
+        && fs::metadata(path).is_err_and(|error| {
+            let is_missing = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+            is_missing || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+        })
+}
+
+/// Why a file or folder was not read, without a library's words around it: where it is stands beside.
+pub(super) fn in_words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
+        io::ErrorKind::NotFound => "it went away meanwhile".to_owned(),
+        _ => {
+            let mut cause: &dyn std::error::Error = error;
+            while let Some(next) = cause.source() {
+                cause = next;
+            }
+            cause.to_string()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_file_was_not_read_is_said_in_words() {
+        let inner = io::Error::from_raw_os_error(5);
+        let words = [in_words(&io::Error::from(io::ErrorKind::PermissionDenied)), in_words(&io::Error::other(inner))];
+        assert_eq!(words[0], "this user may not read it");
+        assert!(words[1].starts_with("Input/output error"), "{}", words[1]);
     }
 }

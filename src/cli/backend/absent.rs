@@ -66,13 +66,26 @@ pub(super) fn no_node(data_dir: &Path) -> Failure {
 /// The directory is somebody else's.
 pub(super) fn not_ours(data_dir: &Path) -> Failure {
     // The nearest folder that can be seen: its owner is whose the rest is.
-    let owner = data_dir.ancestors().find_map(|path| fs::metadata(path).ok()).map(|found| user(found.uid()));
-    let owner = owner.unwrap_or_else(|| "another user".to_owned());
+    let nearest = data_dir.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?.uid())));
+    let (nearest, owner) = nearest.map_or((Path::new("/"), None), |(path, owner)| (path, Some(owner)));
+    let owner = owner.map_or_else(|| "another user".to_owned(), user);
     let own = user(rustix::process::geteuid().as_raw());
-    Failure::unreachable(anyhow!(
-        "{} belongs to {owner}, and {own} may not use it: use sudo, or reach its node with --url and --token (`sudo cairn token create NAME` makes one)",
-        data_dir.display()
-    ))
+    // Some names are words: "nobody may not".
+    let own = if own.starts_with("user ") { own } else { format!("user '{own}'") };
+    let place = data_dir.display();
+    let is_missing = fs::metadata(data_dir).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    Failure::unreachable(if is_missing {
+        let nearest = nearest.display();
+        anyhow!(
+            "there is no {place}, and {own} may not make it in {nearest}: --data-dir (CAIRN_DATA_DIR) names another place, \
+             --url a node elsewhere"
+        )
+    } else {
+        anyhow!(
+            "{place} belongs to {owner}, and {own} may not use it: use sudo, or reach its node with --url and --token \
+             (`sudo cairn token create NAME` makes one)"
+        )
+    })
 }
 
 /// What `cairn add` says where it goes on with a store of this user's own, beside that of the machine's service.

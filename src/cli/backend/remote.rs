@@ -82,7 +82,7 @@ impl Remote {
                 None => format!("put http:// or https:// before it, such as http://{url}"),
                 Some(_) => "expected an address such as http://127.0.0.1:7171".to_owned(),
             };
-            return Err(Failure::usage(anyhow!("--url '{url}' is not the address of a node: {hint}")));
+            return Err(Failure::usage(anyhow!("--url (CAIRN_URL) '{url}' is not the address of a node: {hint}")));
         }
         let base = url.trim_end_matches('/').trim_end_matches("/mcp");
         let mut trust = address.ca.as_deref().map_or(Ok(Trust::System), Trust::file).map_err(Failure::usage)?;
@@ -94,8 +94,8 @@ impl Remote {
             Err(Greeting::Distrusted(reason)) => {
                 let distrusted = || {
                     Failure::unreachable(anyhow!(
-                        "the certificate at {url} is refused: {reason}; --ca (CAIRN_CA) names the authority to trust, which a \
-                         node keeps in tls/authority.pem"
+                        "the certificate of the node at {url} is not trusted here: {reason}; copy tls/authority.pem from its \
+                         data directory and name it with --ca (CAIRN_CA)"
                     ))
                 };
                 let own = Self::by_own_name(base, address).ok_or_else(distrusted)?;
@@ -113,6 +113,7 @@ impl Remote {
     /// Whether a node answers there, and lets in whoever has the token.
     fn greet(&self, url: &str) -> Result<(), Greeting> {
         let nobody = || Failure::unreachable(anyhow!("no node answers at {url}; start one with `cairn serve`"));
+        let foreign = |says: &str| Failure::unreachable(anyhow!("what answers at {url} is not Cairn: {says}"));
         let silent = |error: &ureq::Error| match error {
             error if is_unknown_name(error) => {
                 Failure::unreachable(anyhow!("no node answers at {url}: no machine of that name is known here"))
@@ -122,6 +123,7 @@ impl Remote {
                 let hint = "is the address right, and does every firewall on the way let it through?";
                 Failure::unreachable(anyhow!("no node answers at {url} within {seconds} seconds; {hint}"))
             }
+            ureq::Error::Protocol(_) | ureq::Error::Http(_) => foreign("it does not speak HTTP"),
             _ => nobody(),
         };
         let greeting = self.authorized(self.agent.get(&self.base)).config().timeout_global(Some(PROBE_TIMEOUT));
@@ -132,21 +134,27 @@ impl Remote {
             Some(reason) => Greeting::Distrusted(reason),
             None => Greeting::Failed(silent(&error)),
         })?;
-        let text = response.body_mut().read_to_string().map_err(|_| Greeting::Failed(nobody()))?;
+        let status = response.status();
+        let other = || foreign(&format!("it says {status}"));
+        let text = response.body_mut().read_to_string().map_err(|_| Greeting::Failed(other()))?;
         if text.starts_with("Cairn ") {
             return Ok(());
         }
-        if response.status() == StatusCode::BAD_REQUEST && text.starts_with("this listener speaks TLS") {
+        if status == StatusCode::BAD_REQUEST && text.starts_with("this listener speaks TLS") {
             return Err(Greeting::Failed(Failure::unreachable(anyhow!("the node at {url} speaks TLS: use https://"))));
         }
-        if response.status() == StatusCode::NOT_FOUND && self.is_admin() {
+        if status == StatusCode::NOT_FOUND && self.is_admin() {
             let hint = "MCP and REST have an address of their own, 127.0.0.1:7171 unless server.listen says otherwise";
             return Err(Greeting::Failed(Failure::unreachable(anyhow!(
                 "{url} is a node's admin address, for /health, /ready and /metrics; {hint}"
             ))));
         }
         let answer: Value = serde_json::from_str(&text).unwrap_or_default();
-        Err(Greeting::Failed(tool_error(&answer).map_or_else(nobody, failure)))
+        Err(Greeting::Failed(match tool_error(&answer) {
+            Some(error) => failure(error),
+            None if is_in_between(status) => nobody(),
+            None => other(),
+        }))
     }
 
     /// Whether the listener is the one for probes.
@@ -348,11 +356,7 @@ impl Remote {
         match tool_error(&answer) {
             _ if status.is_success() => Ok(answer),
             Some(error) => Err(failure(error)),
-            None if matches!(
-                status,
-                StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
-            ) =>
-            {
+            None if is_in_between(status) => {
                 let answer = answer.as_str().unwrap_or(status.as_str()).chars().take(200).collect();
                 Err(Failure::unreachable(Unavailable { base: self.shown.clone(), answer }))
             }
@@ -390,6 +394,11 @@ pub(in crate::cli) fn prove(url: &str, ca: Option<&Path>, resolve: Option<IpAddr
     answer.map(drop).map_err(|error| refused_certificate(&error).unwrap_or_else(|| error.to_string()))
 }
 
+/// Whether it is what somebody on the way says who does not reach the node.
+fn is_in_between(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+}
+
 /// Why a node was not greeted back.
 enum Greeting {
     /// Its certificate is not trusted, for this reason.
@@ -407,12 +416,17 @@ fn port(base: &str) -> u16 {
 
 /// Why a node's certificate was not taken, if that is what went wrong.
 fn refused_certificate(error: &ureq::Error) -> Option<String> {
-    match error {
-        ureq::Error::Rustls(error) => Some(error.to_string()),
+    let words = match error {
+        ureq::Error::Rustls(error) => error.to_string(),
         // What the library says while it shakes hands comes as one of these.
-        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => Some(error.to_string()),
-        _ => None,
-    }
+        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => error.to_string(),
+        _ => return None,
+    };
+    Some(match words.strip_prefix("invalid peer certificate: ") {
+        Some("UnknownIssuer") => "the authority that signed it is not known to this machine".to_owned(),
+        Some(reason) => reason.to_owned(),
+        None => words,
+    })
 }
 
 /// The error that an answer carries, with what it was to whoever made it.

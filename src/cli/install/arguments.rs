@@ -62,7 +62,7 @@ pub(in crate::cli) struct Arguments {
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) set: Vec<Assignment>,
     /// How long the node may take to be ready, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = crate::cli::output::whole::<u64>(1..=86_400))]
     pub(super) timeout: u64,
 }
 
@@ -94,7 +94,7 @@ pub(in crate::cli) struct RollbackArguments {
     #[arg(long)]
     pub(super) restore_data: bool,
     /// How long the node may take to be ready, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = crate::cli::output::whole::<u64>(1..=86_400))]
     pub(super) timeout: u64,
 }
 

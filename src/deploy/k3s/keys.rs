@@ -147,7 +147,7 @@ pub const KEYS: &[Key] = &[
         Variant::Documents,
         "documents.git.image",
         "",
-        "an image with git for it, by its digest; Cairn's own has nothing but Cairn",
+        "an image with git for it, by its digest or a tag other than latest; Cairn's own has nothing but Cairn",
     ),
     with(Variant::Documents, "documents.git.branch", "", "its branch; empty: the default one"),
     with(

@@ -275,6 +275,12 @@ pub enum Problem {
         /// What was expected.
         expected: String,
     },
+    /// A token that cannot be one. Its value goes into no message.
+    #[error("the token of --token-file (not shown) cannot be used: expected {expected}")]
+    Token {
+        /// What was expected.
+        expected: &'static str,
+    },
     /// A setting of Cairn's that the manifests decide.
     #[error("config.{key} is decided by the manifests: {instead}")]
     Decided {

@@ -73,12 +73,44 @@ pub(super) fn is_variable(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// A schedule of cron: five fields of digits and `*`, `/`, `,`, `-`, or `@hourly` and the like.
+/// A schedule of cron as Kubernetes takes it: five fields of numbers and `*`, `/`, `,`, `-`, each number one that there is, or
+/// `@hourly` and the like.
 pub(super) fn is_schedule(text: &str) -> bool {
-    let is_field = |field: &str| field.bytes().all(|byte| byte.is_ascii_digit() || b"*/,-".contains(&byte));
+    // Minute, hour, day of the month, month, day of the week.
+    const RANGES: [(u8, u8); 5] = [(0, 59), (0, 23), (1, 31), (1, 12), (0, 6)];
+    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u8>().ok())?;
+    let is_part = |part: &str, (least, most): (u8, u8)| {
+        let (range, step) = part.split_once('/').map_or((part, None), |(range, step)| (range, Some(step)));
+        let is_in = |value: u8| (least..=most).contains(&value);
+        let is_range = range == "*"
+            || match range.split_once('-') {
+                None => number(range).is_some_and(is_in),
+                Some((start, end)) => {
+                    matches!((number(start), number(end)), (Some(start), Some(end)) if is_in(start) && is_in(end) && start <= end)
+                }
+            };
+        is_range && step.is_none_or(|step| number(step).is_some_and(|step| step > 0))
+    };
     let fields: Vec<&str> = text.split(' ').collect();
-    (fields.len() == 5 && fields.iter().all(|field| !field.is_empty() && is_field(field)))
+    (fields.len() == RANGES.len()
+        && fields.iter().zip(RANGES).all(|(field, range)| field.split(',').all(|part| is_part(part, range))))
         || ["@hourly", "@daily", "@weekly", "@monthly", "@yearly"].contains(&text)
+}
+
+/// An image that is the same tomorrow: by its digest, or by a tag other than `latest`.
+pub(super) fn is_settled_image(text: &str) -> bool {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:@".contains(&byte));
+    is_plain
+        && match text.split_once('@') {
+            Some((name, digest)) => {
+                let hex = digest.strip_prefix("sha256:").unwrap_or_default();
+                !name.is_empty() && hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            }
+            // A port has a path behind it.
+            None => text.rsplit_once(':').is_some_and(|(name, tag)| {
+                !name.is_empty() && !tag.is_empty() && !tag.contains('/') && tag != "latest"
+            }),
+        }
 }
 
 /// A name or an address.
@@ -96,4 +128,48 @@ pub(super) fn is_cidr(text: &str) -> bool {
         };
         bits.parse::<u8>().is_ok_and(|bits| bits <= most)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedules_are_those_that_a_cluster_takes() {
+        for good in ["*/15 * * * *", "0 3 * * 0", "0,30 8-18/2 1 12 1-5", "5/10 * * * *", "@daily"] {
+            assert!(is_schedule(good), "{good}");
+        }
+        for wrong in [
+            "99 * * * *",
+            "* 24 * * *",
+            "* * 0 * *",
+            "* * * 13 *",
+            "* * * * 7",
+            "*/0 * * * *",
+            "5-1 * * * *",
+            "1,, * * * *",
+            "- * * * *",
+            "*/ * * * *",
+            "* * * *",
+            "* * * * * *",
+            "@often",
+            "300 * * * *",
+            "",
+        ] {
+            assert!(!is_schedule(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_image_without_digest_or_tag_is_another_one_tomorrow() {
+        let digest = format!("a.example/git@sha256:{}", "0f".repeat(32));
+        for good in [digest.as_str(), "registry.example/git:2.50.1", "a.example:5000/git:1"] {
+            assert!(is_settled_image(good), "{good}");
+        }
+        for wrong in
+            ["x", "a/git", "a.example:5000/git", "git:latest", "git@sha256:00", "git:", ":1", "git @1", &digest[..70]]
+        {
+            assert!(!is_settled_image(wrong), "{wrong}");
+        }
+    }
 }

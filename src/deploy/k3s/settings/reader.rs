@@ -9,8 +9,8 @@ use jiff::SignedDuration;
 use super::super::keys::{CONFIG, KEYS, Key, Variant, nearest};
 use super::super::sizes::NodeSize;
 use super::forms::{
-    is_cidr, is_host, is_key, is_label_value, is_misread, is_object_name, is_resource, is_schedule, is_variable,
-    toml_value,
+    is_cidr, is_host, is_key, is_label_value, is_misread, is_object_name, is_resource, is_schedule, is_settled_image,
+    is_variable, toml_value,
 };
 use super::{
     Assignment, Certificate, DECIDED, DocumentSource, Documents, ExternalSecret, Gpu, Ingress, LoadBalancer, MCP_PORT,
@@ -495,7 +495,7 @@ impl Reader {
             schedule: self.parsed(
                 "documents.schedule",
                 default("documents.schedule"),
-                "five fields such as */15 * * * *",
+                "minute, hour, day of the month, month and day of the week (0 to 6) such as */15 * * * *",
                 |text| is_schedule(text).then(|| text.to_owned()),
             ),
             path: self.parsed("documents.path", String::new(), "a folder such as docs/manual", is_inside),
@@ -515,10 +515,10 @@ impl Reader {
         if image.is_empty() {
             let about = Self::key("documents.git.image").about;
             self.problems.push(Problem::Missing { key: "documents.git.image", variant: Variant::Documents, about });
-        } else if !image.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:@".contains(&byte))
-            || image.ends_with(":latest")
-        {
-            self.refuse("documents.git.image", &image, "an image by its digest, or by a tag that does not move");
+        } else if !is_settled_image(&image) {
+            let expected =
+                "an image by its digest (NAME@sha256:HEX), or by a tag that does not move (NAME:TAG, not latest)";
+            self.refuse("documents.git.image", &image, expected);
         }
         let size = self.size("documents.git.size", ByteSize::mib(1 << 10), ByteSize::mib(16));
         let secret = self.name("documents.git.secret");
@@ -530,10 +530,10 @@ impl Reader {
         let token = options.token.clone()?;
         // The value itself goes into no message.
         if !token.0.bytes().all(|byte| byte.is_ascii_graphic()) || token.0.len() < 16 {
-            self.refuse("the token", "not shown here", "at least 16 printable characters without spaces");
+            self.problems.push(Problem::Token { expected: "at least 16 printable characters without spaces" });
         }
         if options.with.contains(&Variant::ExternalSecrets) {
-            self.refuse("the token", "given", "nothing beside `--with external-secrets`, which brings it");
+            self.problems.push(Problem::Token { expected: "none, for `--with external-secrets` brings it" });
         }
         Some(token)
     }
