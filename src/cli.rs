@@ -316,8 +316,10 @@ impl Failure {
     fn of_command_line(self) -> Self {
         let Some(error) = self.error.downcast_ref::<ToolError>() else { return self };
         let code = if error.code == "bad_argument" && self.code == 1 { 2 } else { self.code };
-        let message =
-            error.message.replace("from search or list_documents", "that `cairn search` or `cairn ls` prints");
+        let message = error
+            .message
+            .replace("from search or list_documents", "that `cairn search` or `cairn ls` prints")
+            .replace("expected_count is", "when it was asked they were");
         Self { code, error: ToolError { message, ..error.clone() }.into() }
     }
 

@@ -1,6 +1,6 @@
 //! `cairn completions`: the tab completions of a shell, with the names of the collections that there are.
 //!
-//! The library writes what follows from the command line alone. Where a collection is named, its words are replaced by a question
+//! The library writes what follows from the command line alone, also options that a verb refuses, which are taken out. Where a collection is named, its words are replaced by a question
 //! to the program: it makes no node, and says nothing where there is none.
 
 use clap::CommandFactory as _;
@@ -33,15 +33,19 @@ fn script(shell: Shell) -> String {
 /// After `-c`, and where a collection is the argument itself.
 fn bash(script: &str) -> String {
     let mut out = format!("_cairn_collections() {{\n    {NAMES}\n}}\n\n");
-    let (mut is_collection, mut is_argument) = (false, false);
+    let (mut is_collection, mut is_argument, mut refused) = (false, false, Vec::new());
     for line in script.lines() {
         let trimmed = line.trim();
+        if let Some(verb) = trimmed.strip_prefix("cairn__subcmd__").and_then(|verb| verb.strip_suffix(')')) {
+            refused = refused_by(verb.split("__subcmd__"));
+        }
+        let line = if trimmed.starts_with("opts=") { without(line, &refused) } else { line.to_owned() };
         let line = if is_collection && trimmed.contains("compgen -f") {
             line.replace("compgen -f \"${cur}\"", "compgen -W \"$(_cairn_collections)\" -- \"${cur}\"")
         } else if is_argument && trimmed.starts_with("opts=") {
             line.replacen("opts=\"", "opts=\"$(_cairn_collections) ", 1)
         } else {
-            line.to_owned()
+            line
         };
         is_collection = matches!(trimmed, "--collection)" | "-c)");
         is_argument = ["__ls)", "__collection__subcmd__describe)", "__collection__subcmd__delete)"]
@@ -53,9 +57,28 @@ fn bash(script: &str) -> String {
     out
 }
 
+/// The long options that a verb takes to refuse them.
+fn refused_by<'a>(verbs: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut root = Cli::command();
+    root.build();
+    let mut command = &root;
+    for verb in verbs {
+        let Some(below) = command.find_subcommand(verb) else { return Vec::new() };
+        command = below;
+    }
+    let hidden = command.get_arguments().filter(|argument| argument.is_hide_set());
+    hidden.filter_map(|argument| Some(format!("--{}", argument.get_long()?))).collect()
+}
+
+/// A line of words without these.
+fn without(line: &str, words: &[String]) -> String {
+    line.split(' ').filter(|word| !words.iter().any(|other| other == word)).collect::<Vec<_>>().join(" ")
+}
+
 fn zsh(script: &str) -> String {
     let mut out = String::with_capacity(script.len());
-    for line in script.lines() {
+    // What is refused has no description.
+    for line in script.lines().filter(|line| !line.ends_with("=[]: :_default' \\")) {
         let is_collection = [":COLLECTION", ":collection -- ", ":name -- Name of the collection"]
             .iter()
             .any(|place| line.contains(place));
@@ -71,7 +94,9 @@ fn zsh(script: &str) -> String {
 
 fn fish(script: &str) -> String {
     let mut out = String::with_capacity(script.len());
-    for line in script.lines() {
+    for line in
+        script.lines().filter(|line| !line.starts_with("complete ") || line.contains(" -d ") || line.contains(" -a "))
+    {
         out.push_str(line);
         if line.contains(" -l collection ") {
             out.push_str(&format!(" -f -a \"({})\"", NAMES.replace('$', "\\$")));

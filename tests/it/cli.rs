@@ -58,6 +58,14 @@ fn completions_are_scripts_that_their_shell_accepts() {
         assert!(output.status.success());
         assert_says(&stdout(&output), &["cairn", "collection", "search"]);
         assert!(!stdout(&output).contains("add-waiting"), "{shell}");
+        // What a verb refuses is not offered for it.
+        let count = |word: &str| stdout(&output).lines().filter(|line| line.contains(word)).count();
+        let (refused, taken) = match shell {
+            "bash" => ("--new-token --print-config --url", "--new-token --print-config --data-dir"),
+            "zsh" => ("'--url=[]", "'--url=[Talk"),
+            _ => ("subcommand serve\" -l url", "subcommand search\" -l url"),
+        };
+        assert!(count(refused) == 0 && count(taken) > 0, "{shell}: {}", stdout(&output));
     }
     let near = run(&["add-waitin"]);
     assert!(!stderr(&near).contains("'add-waiting'"), "{}", stderr(&near));

@@ -49,6 +49,7 @@ fn harmless(verb: &[String], scratch: &Path) -> Vec<String> {
         "snapshot keygen" => &[&path("snapshot.key")],
         "token create" => &["visitor"],
         "token revoke" => &["visitor"],
+        "token file" => &[&path("token")],
         "image build" => &["-o", "-"],
         "bundle keygen" => &["-o", &path("site.key")],
         "bundle create" => &["-o", &path("site.bundle"), "--key", &path("site.key")],
@@ -189,11 +190,10 @@ fn what_help_does_not_list_is_refused() {
                 continue;
             }
             for is_first in [false, true] {
+                let given = [option, "127.0.0.1"];
+                let (before, behind): (&[&str], &[&str]) = if is_first { (&given, &[]) } else { (&[], &given) };
                 let mut command = cairn();
-                let place = ["127.0.0.1"];
-                command.args(if is_first { &[option, place[0]][..] } else { &[] });
-                command.args(&verb).args(harmless(&verb, directory.path()));
-                command.args(if is_first { &[][..] } else { &[option, place[0]] });
+                command.args(before).args(&verb).args(harmless(&verb, directory.path())).args(behind);
                 let output = command.stdin(Stdio::null()).output().expect("the binary runs");
                 assert_eq!(output.status.code(), Some(2), "{verb:?} {option}: {}", stderr(&output));
                 assert_says(&stderr(&output), &[&verb.join(" "), "no use for", option]);
