@@ -174,6 +174,8 @@ impl Node {
     /// # Errors
     /// What there is to say of one that ended, or did not answer in time.
     pub fn start(data_dir: &Path, log: &Path, listen: &str) -> Result<Self, String> {
+        // What a node leaves behind becomes this process's, see `wait_for_orphans`.
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("Linux has them");
         let mut process = cairn()
             .args(["--json", "serve", "--listen", listen, "--admin", LOOPBACK, "--data-dir"])
             .arg(data_dir)
@@ -234,6 +236,7 @@ impl Node {
         // The error is "it has ended": what was wanted.
         let _ = self.process.kill();
         self.process.wait().expect("it can be waited for");
+        wait_for_orphans();
     }
 
     /// Asks it to stop.
@@ -252,6 +255,18 @@ impl Node {
             Err(mpsc::RecvTimeoutError::Disconnected) => Ok(self.process.wait().expect("it can be waited for")),
             _ => Err(format!("the node did not stop within {PATIENCE:?}")),
         }
+    }
+}
+
+/// Waits for what a killed node was just starting: until it has become the other program it has the node's files open. It ends by
+/// itself, as nobody wants anything of it.
+fn wait_for_orphans() {
+    let threads = fs::read_dir("/proc/self/task").expect("a list of threads").flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let pids = lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>());
+    for pid in pids.filter_map(Pid::from_raw) {
+        // Another thread may have been quicker.
+        let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
     }
 }
 
