@@ -5,7 +5,7 @@ use super::keys::{gallop, locate};
 /// Fewer keys than one in this many are looked for one by one, more by walking from each to the next.
 const FEW_PART: usize = 64;
 
-/// Rows of one matrix, a bit for each: made from keys once by [`super::VectorIndex::row_set`], so that a walk asks about a row in no
+/// Rows of one matrix, a bit for each: made from keys once by [`super::View::row_set`], so that a walk asks about a row in no
 /// time and a scan goes straight to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowSet {
