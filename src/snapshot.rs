@@ -840,6 +840,13 @@ fn elsewhere(error: RestoreError, survey: &Survey, repository: &Repository) -> R
     }
 }
 
+/// Bytes that an ordinary process may still write in `folder`, where they are fewer than `needed`. `None` also where they cannot be
+/// asked for: the write will tell.
+fn too_little(folder: &Path, needed: u64) -> Option<u64> {
+    let stat = rustix::fs::statvfs(folder).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize)).filter(|free| *free < needed)
+}
+
 fn random_id() -> io::Result<String> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(io::Error::other)?;

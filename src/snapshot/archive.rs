@@ -155,12 +155,9 @@ fn check_space(manifest: &SnapshotManifest, manifest_bytes: u64, to: &Path) -> R
     let largest = segments.clone().max().unwrap_or_default();
     let needed = member(manifest_bytes) + segments.map(member).sum::<u64>() + 2 * BLOCK + largest;
     let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match rustix::fs::statvfs(folder).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize)) {
-        Ok(free) if free < needed => {
-            Err(ArchiveError::Space { path: to.to_owned(), needed: ByteSize(needed), free: ByteSize(free) })
-        }
-        // Where it cannot be asked for, the write will tell.
-        Ok(_) | Err(_) => Ok(()),
+    match super::too_little(folder, needed) {
+        Some(free) => Err(ArchiveError::Space { path: to.to_owned(), needed: ByteSize(needed), free: ByteSize(free) }),
+        None => Ok(()),
     }
 }
 

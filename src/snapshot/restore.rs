@@ -450,17 +450,10 @@ fn check_space(staged: &Path, plan: &RestorePlan) -> Result<(), RestoreError> {
         .sum();
     // The views are about as large as the log.
     let needed = (plan.bytes() * 2).saturating_sub(there);
-    match rustix::fs::statvfs(staged) {
-        Ok(stat) => {
-            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-            if free >= needed {
-                return Ok(());
-            }
-            let size = crate::base::ByteSize;
-            Err(RestoreError::Space { path: staged.to_owned(), free: size(free), needed: size(needed) })
-        }
-        // Where it cannot be asked for, the write will tell.
-        Err(_) => Ok(()),
+    let size = crate::base::ByteSize;
+    match super::too_little(staged, needed) {
+        Some(free) => Err(RestoreError::Space { path: staged.to_owned(), free: size(free), needed: size(needed) }),
+        None => Ok(()),
     }
 }
 
