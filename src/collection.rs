@@ -712,8 +712,7 @@ impl Library {
         parser_bytes_max: u64,
     ) -> Result<store::NewDocument, WriteError> {
         input::check(&input)?;
-        let request = input::document_request(&mut input, &self.config);
-        let request = Request { memory_bytes_max: parser_bytes_max, ..request };
+        let request = input::document_request(&mut input, &self.config, parser_bytes_max);
         let (mut documents, _) = self.read(info, request, Origin::Document(Box::new(input)), None).await?;
         documents.pop().ok_or_else(|| PrepareError::Empty.into())
     }
@@ -732,16 +731,18 @@ impl Library {
         let mut assembling = Assembling::new(origin, Arc::clone(info), embedder, &self.config);
         let mut reading = self.extraction.read(request);
         // Most sources are short: read, embedded and hashed by one thread.
-        let begin = move || {
-            reading.begin_here().map_err(PrepareError::from)?;
-            while let Some(batch) = reading.ready().map_err(PrepareError::from)? {
-                assembling.take(&batch)?;
+        if reading.is_short() {
+            let begin = move || {
+                reading.begin_here().map_err(PrepareError::from)?;
+                while let Some(batch) = reading.ready().map_err(PrepareError::from)? {
+                    assembling.take(&batch)?;
+                }
+                Ok::<_, WriteError>((reading, assembling))
+            };
+            (reading, assembling) = self.pool.run(begin).await?;
+            if let Some(admission) = &mut admission {
+                admission.keep(assembling.taken()).await?;
             }
-            Ok::<_, WriteError>((reading, assembling))
-        };
-        (reading, assembling) = self.pool.run(begin).await?;
-        if let Some(admission) = &mut admission {
-            admission.keep(assembling.taken()).await?;
         }
         while let Some(batch) = reading.next().await.map_err(PrepareError::from)? {
             assembling = self.pool.run(move || assembling.take(&batch).map(|()| assembling)).await?;
@@ -786,8 +787,7 @@ impl Library {
             self.upkeep.let_graph_follow(&views).await;
         }
         let mut admission = self.admit(&[bytes.as_ref().len()]).await?;
-        let request = input::source_request(source, bytes.into(), &self.config);
-        let request = Request { memory_bytes_max: admission.parser_bytes_max, ..request };
+        let request = input::source_request(source, bytes.into(), &self.config, admission.parser_bytes_max);
         let origin = Origin::Source { name: source.to_owned(), digest, metadata };
         let read = self.read(&info, request, origin, Some(&mut admission)).await;
         let (documents, warnings) = match read {

@@ -108,8 +108,8 @@ pub struct Request {
     pub limits: Limits,
     /// Sizes of passages.
     pub chunks: ChunkConfig,
-    /// What reading it may take in memory at most, in bytes; no more than [`Config::memory_for`] in any case. `u64::MAX`: not set
-    /// aside, so that the request waits for others here.
+    /// What reading it may take in memory at most, in bytes; no more than [`Config::memory_for`] in any case. Whoever asks sets that
+    /// much aside: nothing here waits for memory.
     pub memory_bytes_max: u64,
     /// The whole content.
     pub bytes: Vec<u8>,

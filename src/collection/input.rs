@@ -168,7 +168,9 @@ fn sizes(config: &Config) -> Vec<u8> {
 }
 
 /// Asks for the reading of a source.
-pub(super) fn source_request(source: &str, bytes: Vec<u8>, config: &Config) -> Request {
+///
+/// * `memory_bytes_max`: what is set aside for it.
+pub(super) fn source_request(source: &str, bytes: Vec<u8>, config: &Config, memory_bytes_max: u64) -> Request {
     Request {
         name: source.to_owned(),
         id: source.to_owned(),
@@ -176,7 +178,7 @@ pub(super) fn source_request(source: &str, bytes: Vec<u8>, config: &Config) -> R
         media_type: None,
         limits: config.limits.clone(),
         chunks: config.chunks.clone(),
-        memory_bytes_max: u64::MAX,
+        memory_bytes_max,
         bytes,
     }
 }
@@ -188,7 +190,9 @@ pub(super) fn check(input: &DocumentInput) -> Result<(), PrepareError> {
 }
 
 /// Asks for the reading of a document; its body is taken out of it, and it has an id afterwards.
-pub(super) fn document_request(input: &mut DocumentInput, config: &Config) -> Request {
+///
+/// * `memory_bytes_max`: what is set aside for it.
+pub(super) fn document_request(input: &mut DocumentInput, config: &Config, memory_bytes_max: u64) -> Request {
     let named = input.id.clone();
     let (name, media_type, bytes) = match std::mem::take(&mut input.body) {
         Body::Text(text, media_type) => {
@@ -206,7 +210,7 @@ pub(super) fn document_request(input: &mut DocumentInput, config: &Config) -> Re
         media_type,
         limits: config.limits.clone(),
         chunks: config.chunks.clone(),
-        memory_bytes_max: u64::MAX,
+        memory_bytes_max,
         bytes,
     }
 }

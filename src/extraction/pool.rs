@@ -2,8 +2,7 @@
 //!
 //! * As many children compute at once as there are cores. One that computes for longer than [`LONG`] no longer counts, so that
 //!   documents which take long do not keep the others waiting; they share the cores then.
-//! * What all children together may take is bounded: a document waits until what it may take fits beside the others. Small ones do
-//!   not wait for large ones.
+//! * What a document may take in memory is set aside by who asks for it: nothing waits for memory here.
 //! * A short document does not wait for such a place: one thread of the caller's asks for it and waits for it, for [`AT_ONCE`] at
 //!   most. Waking another thread at each step costs more than reading it.
 //! * A child that is done waits for the next document, for [`IDLE`]. One that took much memory is ended instead.
@@ -50,8 +49,6 @@ const KEPT_MEMORY_MAX: u64 = 48 << 20;
 const WAIT_PER_TIME: u32 = 20;
 /// Bytes of an answer that are read at a time, and handed on together.
 const READ_BYTES: usize = 256 << 10;
-/// Permits of [`Shared::memory`] are for so many bytes each.
-const PERMIT_BYTES: u64 = 1 << 20;
 
 /// Reads sources in children; see [`super`]. Dropping it ends them.
 #[derive(Debug)]
@@ -67,8 +64,6 @@ struct Shared {
     /// The same for short documents: for those that a thread waits for, and as many that turned out to take longer.
     short: Arc<Semaphore>,
     children: Arc<Semaphore>,
-    /// Memory for documents that may take at most half of what one may, and for the others.
-    memory: [Arc<Semaphore>; 2],
     idle: Mutex<Idle>,
     /// Where documents are asked for.
     runtime: OnceLock<Handle>,
@@ -92,13 +87,10 @@ impl Extraction {
     #[must_use]
     pub fn new(config: Config, metrics: ExtractionMetrics) -> Self {
         let width = config.width.max(1);
-        let permits = usize::try_from(config.memory_bytes_max.div_ceil(PERMIT_BYTES)).unwrap_or(usize::MAX);
-        let memory = || Arc::new(Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS)));
         let shared = Shared {
             places: Arc::new(Semaphore::new(width)),
             short: Arc::new(Semaphore::new(2 * width)),
             children: Arc::new(Semaphore::new(width * (3 + LONG_CHILDREN_PER_PLACE))),
-            memory: [memory(), memory()],
             idle: Mutex::default(),
             runtime: OnceLock::new(),
             starter: Mutex::default(),
@@ -122,15 +114,13 @@ impl Extraction {
             return Reading::here(shared, limit, &order, request.bytes);
         }
         shared.runtime.get_or_init(Handle::current);
-        // Whoever names a bound of his own has set that much aside already. He must not wait here for who waits for him there.
-        let is_set_aside = request.memory_bytes_max != u64::MAX;
         let mut unsent = Vec::with_capacity(256 + length.min(AT_ONCE_BYTES));
         unsent.extend([0; 4]);
         let mut unsent = postcard::to_extend(&order, unsent).expect("memory takes all that is written");
         let order_length = u32::try_from(unsent.len() - 4).expect("names are short");
         unsent[..4].copy_from_slice(&order_length.to_le_bytes());
         Reading {
-            from: From::Nobody(Asked { source: request.bytes, is_set_aside }),
+            from: From::Nobody(request.bytes),
             left: limit.time * WAIT_PER_TIME,
             unsent,
             ..Reading::new(shared, limit)
@@ -258,32 +248,22 @@ struct Limit {
 struct Permits {
     place: Option<OwnedSemaphorePermit>,
     _child: OwnedSemaphorePermit,
-    _memory: Option<OwnedSemaphorePermit>,
 }
 
 impl Permits {
-    async fn acquire(shared: &Shared, limit: Limit, is_set_aside: bool) -> Self {
+    async fn acquire(shared: &Shared) -> Self {
         const OPEN: &str = "nobody closes it";
         // In this order always, so that nobody waits for who waits for them.
-        let is_large = limit.memory > shared.config.memory_bytes_max / 2;
-        let memory = u32::try_from(limit.memory.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
-        let memory = match is_set_aside {
-            true => None,
-            false => {
-                let all = Arc::clone(&shared.memory[usize::from(is_large)]);
-                Some(all.acquire_many_owned(memory).await.expect(OPEN))
-            }
-        };
         let child = Arc::clone(&shared.children).acquire_owned().await.expect(OPEN);
         let place = Arc::clone(&shared.places).acquire_owned().await.expect(OPEN);
-        Self { place: Some(place), _child: child, _memory: memory }
+        Self { place: Some(place), _child: child }
     }
 
-    /// The same of a short document whose memory is set aside, where nobody has to be waited for.
+    /// The same of a short document, where nobody has to be waited for.
     fn try_acquire(shared: &Shared) -> Option<Self> {
         let child = Arc::clone(&shared.children).try_acquire_owned().ok()?;
         let place = Arc::clone(&shared.short).try_acquire_owned().ok()?;
-        Some(Self { place: Some(place), _child: child, _memory: None })
+        Some(Self { place: Some(place), _child: child })
     }
 }
 
@@ -308,17 +288,11 @@ impl Working {
     }
 }
 
-/// What nobody has begun to read.
-#[derive(Debug)]
-struct Asked {
-    source: Vec<u8>,
-    is_set_aside: bool,
-}
-
 /// Where an answer comes from.
 #[derive(Debug)]
 enum From {
-    Nobody(Asked),
+    /// The source, which nobody has begun to read.
+    Nobody(Vec<u8>),
     Child(Box<Working>),
     /// It is in the buffer.
     Here,
@@ -371,6 +345,12 @@ impl Reading {
         Self { buffer, ..Self::new(shared, limit) }
     }
 
+    /// Whether it is to be read by [`Self::begin_here`].
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        matches!(&self.from, From::Nobody(source) if self.unsent.len() + source.len() <= AT_ONCE_BYTES)
+    }
+
     /// Hands a short source to a child, and waits on this thread for what it answers, for a moment at most. Does nothing where others
     /// would have to be waited for. What came is asked for by [`Self::ready`].
     ///
@@ -380,14 +360,14 @@ impl Reading {
     /// # Panics
     /// On a thread that runs tasks: it blocks.
     pub fn begin_here(&mut self) -> Result<(), ExtractError> {
-        let From::Nobody(asked) = &self.from else { return Ok(()) };
-        if !asked.is_set_aside || self.unsent.len() + asked.source.len() > AT_ONCE_BYTES {
+        let From::Nobody(source) = &self.from else { return Ok(()) };
+        if !self.is_short() {
             return Ok(());
         }
         let Some(permits) = Permits::try_acquire(&self.shared) else { return Ok(()) };
         let child = self.shared.child_here().map_err(ExtractError::Start)?;
         self.permits = Some(permits);
-        self.unsent.extend_from_slice(&asked.source);
+        self.unsent.extend_from_slice(source);
         self.from = From::Child(Box::new(Working::new(child)));
         let since = Instant::now();
         self.wait_here(since + AT_ONCE);
@@ -421,8 +401,8 @@ impl Reading {
     /// Hands the source to a child, once others have made room for it.
     async fn begin(&mut self) -> Result<(), ExtractError> {
         let source = match mem::replace(&mut self.from, From::Ended) {
-            From::Nobody(Asked { source, is_set_aside }) => {
-                self.permits = Some(Permits::acquire(&self.shared, self.limit, is_set_aside).await);
+            From::Nobody(source) => {
+                self.permits = Some(Permits::acquire(&self.shared).await);
                 let child = self.shared.child().await.map_err(ExtractError::Start)?;
                 self.from = From::Child(Box::new(Working::new(child)));
                 source
