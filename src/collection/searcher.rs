@@ -7,7 +7,7 @@ use crate::base::Lsn;
 use crate::index::analysis::Language;
 use crate::index::filter::Filter;
 use crate::index::gpu::service::Verdict;
-use crate::index::lexical::{LexicalError, LexicalHit, LexicalSearcher, Passages};
+use crate::index::lexical::{self, LexicalError, LexicalHit, LexicalSearcher, Lookup, Passages};
 use crate::index::vector::{DeviceAnswer, DeviceQuestion, Neighbor, Recall};
 use crate::store::CollectionInfo;
 
@@ -80,17 +80,27 @@ impl Searcher {
         self.len() == 0
     }
 
+    /// Looks the words of a query up in collections that are searched together; see [`lexical::look_up`].
+    pub fn look_up(searchers: &[Self], query: &str) -> Vec<Result<Lookup, LexicalError>> {
+        let views: Vec<&LexicalSearcher> = searchers.iter().map(Self::words).collect();
+        let failure = |(searcher, error): (&Self, _)| searcher.views.lexical.failure(error);
+        let found = lexical::look_up(&views, query).into_iter();
+        found.zip(searchers).map(|(found, searcher)| found.map_err(|error| failure((searcher, error)))).collect()
+    }
+
     /// Passages by BM25; see [`LexicalSearcher::search`].
+    ///
+    /// * `lookup`: what [`Self::look_up`] found in this collection.
     ///
     /// # Errors
     /// When the index's files cannot be read.
     pub fn lexical(
         &self,
-        query: &str,
+        lookup: Lookup,
         limit: usize,
         among: Option<&Passages>,
     ) -> Result<Vec<LexicalHit>, LexicalError> {
-        self.words().search(query, limit, among).map_err(|error| self.views.lexical.failure(error))
+        self.words().search(lookup, limit, among).map_err(|error| self.views.lexical.failure(error))
     }
 
     /// Passages by similarity of their embedding; see [`crate::index::vector::VectorIndex::search`].

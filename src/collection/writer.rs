@@ -498,7 +498,7 @@ fn count(changes: &[Change], metrics: &Metrics) {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use super::super::{Body, DocumentInput, Library, MediaType, Missing};
+    use super::super::{Body, DocumentInput, Library, MediaType, Missing, Searcher};
     use super::*;
     use crate::base::{Clock, Fault, SystemClock, UnixMillis};
     use crate::embed::Models;
@@ -545,7 +545,9 @@ mod tests {
         assert_eq!(failures.keys().collect::<Vec<_>>(), [LOG_WRITER]);
         assert_eq!(library.write_failure(), failures.get(LOG_WRITER).cloned());
         assert!(library.lookup(info.id, "one").expect("read").is_some());
-        let found = library.searcher(&info).expect("open").lexical("one", 9, None).expect("searched");
+        let searcher = library.searcher(&info).expect("open");
+        let lookup = Searcher::look_up(std::slice::from_ref(&searcher), "one").remove(0).expect("looked up");
+        let found = searcher.lexical(lookup, 9, None).expect("searched");
         assert_eq!(found.len(), 1);
         library.close();
         let error = library.add("notes", Missing::Refuse, note("four")).await.expect_err("it is closed");

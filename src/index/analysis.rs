@@ -1,13 +1,13 @@
-//! Text to index terms: word boundaries, bigrams for scripts without spaces, stems per language, stop words.
+//! Text to index terms: words, their stems per language, stop words.
 //!
 //! The same rules serve documents and queries; a document's language decides its stemmer, a query is stemmed in every
 //! language its collection holds. Terms are lower case and carry no diacritics.
 //!
-//! * Words: Unicode word boundaries (UAX #29).
-//! * Chinese, Japanese and Korean runs become overlapping pairs of characters, a run of one character that character.
-//!   Measured on Chinese questions: nDCG@10 0.15 with words, 0.97 with pairs.
-//! * A word with inner punctuation or capitals (`etcd.service`, `tls_san`, `PodCIDR`) gives the whole and its parts.
-//! * Stems: Snowball, for the languages it knows.
+//! * Words: see [`words`].
+//! * Stems: Snowball, for the languages it knows. A word that is not its own stem is a term as it is written, too: behind a mark,
+//!   since it may be the stem of another. So a word that stands in a document is found by it, whatever its language.
+
+mod words;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -18,10 +18,9 @@ use frostem::{Algorithm, Stemmer};
 use tantivy::tokenizer::{Token, TokenStream, Tokenizer};
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
-use unicode_segmentation::UnicodeSegmentation;
 
-/// Longer words are no words anyone searches for (base64, hashes of whole files); they are left out.
-const WORD_BYTES_MAX: usize = 128;
+pub use self::words::is_cjk;
+use self::words::{Reading, words};
 
 /// In running text at least one word in this many is a stop word of its language (about one in two is usual).
 const STOP_WORD_SHARE: usize = 5;
@@ -110,7 +109,7 @@ impl Language {
         }
         // The detector is shy with short texts; the stop words of the language it suggests are good evidence too.
         let (mut all, mut stop_words) = (0, 0);
-        words(sample, |word| {
+        words(sample, |word, _| {
             all += 1;
             stop_words += usize::from(language.is_stop_word(word));
         });
@@ -138,123 +137,59 @@ impl FromStr for Language {
     }
 }
 
-/// Calls `emit` with each word of `text`, lower case, before stemming, in order. A compound comes whole and then in
-/// parts.
-fn words(text: &str, mut emit: impl FnMut(&str)) {
-    let mut buffer = String::with_capacity(64);
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let cjk = is_cjk(first);
-        let end = rest.find(|character| is_cjk(character) != cjk).unwrap_or(rest.len());
-        let (span, after) = rest.split_at(end);
-        rest = after;
-        if cjk {
-            bigrams(span, &mut emit);
-        } else {
-            for word in span.unicode_words() {
-                compound(word, &mut buffer, &mut emit);
-            }
-        }
-    }
-}
-
-/// Whether a character belongs to a script that has no spaces between words.
-#[must_use]
-pub fn is_cjk(character: char) -> bool {
-    matches!(u32::from(character),
-        0x1100..=0x11FF | 0x3005..=0x3007 | 0x3040..=0x30FF | 0x3130..=0x318F | 0x31F0..=0x31FF | 0x3400..=0x4DBF
-        | 0x4E00..=0x9FFF | 0xAC00..=0xD7AF | 0xF900..=0xFAFF | 0x20000..=0x323AF)
-}
-
-fn bigrams(run: &str, emit: &mut impl FnMut(&str)) {
-    let mut previous: Option<usize> = None;
-    let mut pairs = 0;
-    for (position, character) in run.char_indices() {
-        if let Some(start) = previous {
-            emit(&run[start..position + character.len_utf8()]);
-            pairs += 1;
-        }
-        previous = Some(position);
-    }
-    if pairs == 0 {
-        emit(run);
-    }
-}
-
-/// One Unicode word: lower-cased, and where it is made of parts, the parts too.
-fn compound(word: &str, buffer: &mut String, emit: &mut impl FnMut(&str)) {
-    if word.len() > WORD_BYTES_MAX {
-        return;
-    }
-    // `L'homme`, `don't`, `node's`: what stands alone is the longer side.
-    let word = match word.find(['\'', '’']) {
-        Some(split) => {
-            let (left, right) = (&word[..split], word[split..].trim_start_matches(['\'', '’']));
-            if right.len() > left.len() { right } else { left }
-        }
-        None => word,
-    };
-    let mut lower = |word: &str, emit: &mut dyn FnMut(&str)| {
-        buffer.clear();
-        if word.is_ascii() {
-            buffer.push_str(word);
-            buffer.make_ascii_lowercase();
-        } else {
-            buffer.extend(word.chars().flat_map(char::to_lowercase));
-        }
-        if !buffer.is_empty() {
-            emit(buffer);
-        }
-    };
-    lower(word, emit);
-    if word.bytes().all(|byte| byte.is_ascii_lowercase()) {
-        return;
-    }
-    let mut start = 0;
-    let mut previous = ' ';
-    let mut parts = 0;
-    for (position, character) in word.char_indices() {
-        let inner = !character.is_alphanumeric();
-        let hump = previous.is_lowercase() && character.is_uppercase();
-        if (inner || hump) && position > start {
-            if position - start > 1 {
-                lower(&word[start..position], emit);
-            }
-            parts += 1;
-        }
-        if inner {
-            start = position + character.len_utf8();
-        } else if hump {
-            start = position;
-        }
-        previous = character;
-    }
-    if parts > 0 && word.len() - start > 1 {
-        lower(&word[start..], emit);
-    }
-}
+/// What marks a term as a word as it is written; no word begins with it.
+pub(super) const EXACT_MARK: char = '\u{1}';
 
 /// Diacritics off, so that `café` and `cafe` are one term.
 fn fold(word: &str, out: &mut String) {
     out.clear();
+    fold_onto(word, out);
+}
+
+fn fold_onto(word: &str, out: &mut String) {
     if word.is_ascii() {
         out.push_str(word);
     } else {
-        out.extend(word.nfd().filter(|&character| !is_combining_mark(character)).nfc());
+        out.extend(word.nfd().filter(|&character| !is_combining_mark(character)).flat_map(plain).nfc());
     }
 }
 
-/// Stems that were worked out before. Texts repeat their words: without it a third of the time that indexing takes went
+/// Letters of their own in a few languages, which others write with two or without their stroke (as Lucene's ASCIIFoldingFilter).
+fn plain(character: char) -> impl Iterator<Item = char> {
+    let plain = match character {
+        'œ' => "oe",
+        'æ' => "ae",
+        'ß' => "ss",
+        'ø' => "o",
+        'đ' | 'ð' => "d",
+        'ł' => "l",
+        'ħ' => "h",
+        'ı' => "i",
+        'þ' => "th",
+        _ => "",
+    };
+    plain.chars().chain(plain.is_empty().then_some(character))
+}
+
+/// The terms of words that were worked out before. Texts repeat their words: without it a third of the time that indexing takes went
 /// into stemming. Holds at most 32,768 words, then begins anew.
 #[derive(Clone, Default)]
 pub struct Stems {
-    known: HashMap<Language, HashMap<Box<str>, Box<str>>>,
+    known: HashMap<Language, HashMap<Box<str>, Terms>>,
     words: usize,
+}
+
+/// The terms of a word.
+#[derive(Clone)]
+struct Terms {
+    stem: Box<str>,
+    /// The word as it is written, with its mark, where that is not the stem.
+    exact: Option<Box<str>>,
 }
 
 impl Stems {
     /// Stems of one language.
-    fn of(&mut self, language: Language) -> &mut HashMap<Box<str>, Box<str>> {
+    fn of(&mut self, language: Language) -> &mut HashMap<Box<str>, Terms> {
         if self.words >= STEMS_MAX {
             *self = Self::default();
         }
@@ -262,11 +197,11 @@ impl Stems {
     }
 }
 
-/// Calls `emit` with each term of a document's text, in order.
+/// Calls `emit` with each term of a document's text, in order of its words.
 pub fn document_terms(text: &str, language: Language, stems: &mut Stems, mut emit: impl FnMut(&str)) {
     let mut folded = String::with_capacity(64);
     let Some(stemmer) = language.stemmer() else {
-        return words(text, |word| {
+        return words(text, |word, _| {
             fold(word, &mut folded);
             emit(&folded);
         });
@@ -274,22 +209,40 @@ pub fn document_terms(text: &str, language: Language, stems: &mut Stems, mut emi
     let room = STEMS_MAX.saturating_sub(stems.words);
     let known = stems.of(language);
     let before = known.len();
-    words(text, |word| {
-        if let Some(stem) = known.get(word) {
-            return emit(stem);
-        }
-        if is_stemmable(word) {
-            fold(&stemmer.stem(word), &mut folded);
-            if known.len() - before < room {
-                known.insert(word.into(), folded.as_str().into());
+    let mut exact = String::with_capacity(64);
+    words(text, |word, _| {
+        if let Some(terms) = known.get(word) {
+            emit(&terms.stem);
+            if let Some(exact) = &terms.exact {
+                emit(exact);
             }
-        } else {
-            fold(word, &mut folded);
+            return;
         }
+        if !is_stemmable(word) {
+            fold(word, &mut folded);
+            return emit(&folded);
+        }
+        fold(&stemmer.stem(word), &mut folded);
+        exact_term(word, &mut exact);
+        let is_inflected = exact[EXACT_MARK.len_utf8()..] != folded;
         emit(&folded);
+        if is_inflected {
+            emit(&exact);
+        }
+        if known.len() - before < room {
+            let exact = is_inflected.then(|| exact.as_str().into());
+            known.insert(word.into(), Terms { stem: folded.as_str().into(), exact });
+        }
     });
     let added = known.len() - before;
     stems.words += added;
+}
+
+/// The term of a word as it is written.
+fn exact_term(word: &str, out: &mut String) {
+    out.clear();
+    out.push(EXACT_MARK);
+    fold_onto(word, out);
 }
 
 /// Words with digits or punctuation are names, not inflected words.
@@ -300,12 +253,19 @@ fn is_stemmable(word: &str) -> bool {
 /// A word of a query with the terms that stand for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryWord {
-    /// One term per language of the collection, without repetition; the first is the main one.
-    pub terms: Vec<String>,
+    /// The word as it is written, folded.
+    pub text: String,
+    /// Its stem in each language of the collection, without repetition; the first is the main one. Last the word itself, for
+    /// languages in which it is its own stem.
+    pub stems: Vec<String>,
+    /// The term of those that have it as it is written and under another stem. `None` where it has no other forms.
+    pub exact: Option<String>,
+    /// Whether its parts are words of the query, too.
+    pub is_name: bool,
 }
 
-/// The words of a query, each once, in order, stop words left out unless there is nothing else. Of more than 512 distinct
-/// words the first ones count.
+/// The words of a query, each once, in order, stop words left out unless there is nothing else or they are part of a name. Of more
+/// than 512 distinct words the first ones count. Empty where the query has no word: for punctuation.
 ///
 /// * `languages`: the languages of the collection, most frequent first.
 #[must_use]
@@ -314,17 +274,32 @@ pub fn query_words(text: &str, languages: &[Language]) -> Vec<QueryWord> {
     let languages_or_other = if languages.is_empty() { &[Language::Other] } else { languages };
     distinct_words(text, languages)
         .iter()
-        .map(|word| {
-            let mut terms: Vec<String> = Vec::with_capacity(1);
-            for language in languages_or_other {
+        .map(|(word, reading)| {
+            let mut stems: Vec<String> = Vec::with_capacity(2);
+            for language in languages_or_other.iter().chain(&[Language::Other]) {
                 stem(word, *language, &mut folded);
-                if !terms.contains(&folded) {
-                    terms.push(folded.clone());
+                if !stems.contains(&folded) {
+                    stems.push(folded.clone());
                 }
             }
-            QueryWord { terms }
+            // The last one is the word itself.
+            let exact = is_stemmable(word).then(|| {
+                let mut exact = String::with_capacity(folded.len() + 1);
+                exact_term(word, &mut exact);
+                exact
+            });
+            let is_name = *reading == Reading::Name;
+            QueryWord { text: std::mem::take(&mut folded), stems, exact, is_name }
         })
         .collect()
+}
+
+/// Whether there is a word in it that can be looked for.
+#[must_use]
+pub fn has_words(text: &str) -> bool {
+    let mut has = false;
+    words(text, |_, _| has = true);
+    has
 }
 
 /// How the words of a query begin in a text of a language, folded as [`Folded`] does: what a word shares with its stem.
@@ -333,7 +308,7 @@ pub fn query_words(text: &str, languages: &[Language]) -> Vec<QueryWord> {
 pub fn beginnings(text: &str, language: Language, limit: usize) -> Vec<String> {
     let (mut whole, mut stemmed) = (String::new(), String::new());
     let mut beginnings: Vec<String> = Vec::new();
-    for word in distinct_words(text, &[language]).iter().take(limit) {
+    for (word, _) in distinct_words(text, &[language]).iter().take(limit) {
         fold(word, &mut whole);
         stem(word, language, &mut stemmed);
         let shared: usize = whole
@@ -351,22 +326,23 @@ pub fn beginnings(text: &str, language: Language, limit: usize) -> Vec<String> {
     beginnings
 }
 
-/// The words of a query, each once, in order, stop words left out unless there is nothing else.
-fn distinct_words(text: &str, languages: &[Language]) -> Vec<String> {
-    let mut all: Vec<String> = Vec::new();
-    words(text, |word| {
-        if all.len() < QUERY_WORDS_MAX && !all.iter().any(|known| known == word) {
-            all.push(word.to_owned());
+/// The words of a query, each once, in order, stop words left out unless there is nothing else. The parts of a name that are stop
+/// words go with the others: the name itself says more.
+fn distinct_words(text: &str, languages: &[Language]) -> Vec<(String, Reading)> {
+    let mut all: Vec<(String, Reading)> = Vec::new();
+    words(text, |word, reading| {
+        if all.len() < QUERY_WORDS_MAX && !all.iter().any(|(known, _)| known == word) {
+            all.push((word.to_owned(), reading));
         }
     });
     // The language of a short question is told best by the stop words in it; English is what technical text falls back to.
     let candidates = languages.iter().copied().chain([Language::English]);
     let stop_language = candidates
-        .map(|language| (all.iter().filter(|word| language.is_stop_word(word)).count(), language))
+        .map(|language| (all.iter().filter(|(word, _)| language.is_stop_word(word)).count(), language))
         .fold((0, Language::Other), |best, next| if next.0 > best.0 { next } else { best })
         .1;
-    if !all.iter().all(|word| stop_language.is_stop_word(word)) {
-        all.retain(|word| !stop_language.is_stop_word(word));
+    if !all.iter().all(|(word, _)| stop_language.is_stop_word(word)) {
+        all.retain(|(word, _)| !stop_language.is_stop_word(word));
     }
     all
 }
@@ -402,8 +378,8 @@ impl<'a> Folded<'a> {
                 text.push(character.to_ascii_lowercase());
             } else {
                 // Letter by letter: a mark goes with the letter before it, and a syllable of Hangul stays one.
-                let lower = character.to_lowercase().nfd().filter(|&character| !is_combining_mark(character));
-                text.extend(lower.nfc());
+                let lower = character.to_lowercase().nfkd().filter(|&character| !is_combining_mark(character));
+                text.extend(lower.flat_map(char::to_lowercase).flat_map(plain).nfc());
             }
             origins.resize(text.len(), u32::try_from(offset).unwrap_or(u32::MAX));
         }
@@ -504,9 +480,10 @@ mod tests {
 
     #[test]
     fn words_are_stemmed_in_their_language() {
-        assert_eq!(terms("Restoring the snapshots", Language::English), ["restor", "the", "snapshot"]);
-        assert_eq!(terms("Las capturas", Language::Spanish), ["las", "captur"]);
-        assert_eq!(terms("Häuser", Language::German), ["haus"]);
+        let english = ["restor", "\u{1}restoring", "the", "snapshot", "\u{1}snapshots"];
+        assert_eq!(terms("Restoring the snapshots", Language::English), english);
+        assert_eq!(terms("Las capturas", Language::Spanish), ["las", "captur", "\u{1}capturas"]);
+        assert_eq!(terms("Häuser", Language::German), ["haus", "\u{1}hauser"]);
     }
 
     #[test]
@@ -536,23 +513,17 @@ mod tests {
     }
 
     #[test]
-    fn runs_without_spaces_become_pairs() {
-        assert_eq!(terms("黑豹队 NFL 中", Language::Chinese), ["黑豹", "豹队", "nfl", "中"]);
-        assert_eq!(terms("カーネル", Language::Japanese), ["カー", "ーネ", "ネル"]);
-    }
-
-    #[test]
-    fn compounds_give_the_whole_and_the_parts() {
-        assert_eq!(terms("tls_san", Language::English), ["tls_san", "tls", "san"]);
-        assert_eq!(terms("k3s.io", Language::English), ["k3s.io", "k3s", "io"]);
-        assert_eq!(terms("PodSecurity", Language::Other), ["podsecurity", "pod", "security"]);
-        assert_eq!(terms("--cluster-init", Language::Other), ["cluster", "init"]);
+    fn letters_that_others_write_otherwise_are_one_term() {
+        for (text, plain) in [("cœur", "coeur"), ("Straße", "strasse"), ("Ørsted", "orsted"), ("ﬁne", "fine")] {
+            assert_eq!(terms(text, Language::Other), [plain]);
+            assert_eq!(Folded::of(text).text(), plain);
+        }
     }
 
     #[test]
     fn stop_words_go_unless_there_is_nothing_else() {
         let words = |text| -> Vec<String> {
-            query_words(text, &[Language::English]).into_iter().map(|word| word.terms[0].clone()).collect()
+            query_words(text, &[Language::English]).into_iter().map(|word| word.stems[0].clone()).collect()
         };
         assert_eq!(words("How do I restore a snapshot?"), ["restor", "snapshot"]);
         assert_eq!(words("to be or not to be"), ["to", "be", "or", "not"]);
@@ -561,7 +532,11 @@ mod tests {
     #[test]
     fn a_query_is_stemmed_in_each_language_of_the_collection() {
         let words = query_words("capturas", &[Language::Spanish, Language::English]);
-        assert_eq!(words, [QueryWord { terms: vec!["captur".into(), "captura".into()] }]);
+        let stems = vec!["captur".into(), "captura".into(), "capturas".into()];
+        assert_eq!(
+            words,
+            [QueryWord { text: "capturas".into(), stems, exact: Some("\u{1}capturas".into()), is_name: false }]
+        );
     }
 
     #[test]

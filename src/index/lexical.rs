@@ -33,7 +33,7 @@ use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, Ta
 use self::directory::UnsyncedDirectory;
 pub use self::impacts::WordCache;
 pub use self::matching::Passages;
-pub use self::searcher::LexicalSearcher;
+pub use self::searcher::{LexicalSearcher, Lookup, look_up};
 use super::analysis::{self, DocumentTokenizer, Language, Stems};
 use super::derived::{self, Trust};
 use crate::base::{Fault, Lsn};
@@ -44,7 +44,7 @@ pub const WRITER_BYTES_MIN: usize = 15 << 20;
 const LANGUAGE_SHARE: u64 = 50;
 const TOKENIZER: &str = "cairn";
 /// How entries are indexed. An index of another number is built anew.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// Why a lexical index could not be opened, written or searched.
 #[derive(Debug, thiserror::Error)]

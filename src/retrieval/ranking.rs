@@ -10,7 +10,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{Ahead, Candidate, Filter, Fusion, Mode, Ranked, Retrieval, SearchError, fuse};
 use crate::base::{Lsn, with_causes};
 use crate::collection::{PassageKey, Searcher};
-use crate::index::lexical::Passages;
+use crate::index::lexical::{LexicalError, LexicalHit, Passages};
 
 /// Reasons that one answer gives at most: the first ones say enough.
 const REASONS_MAX: usize = 4;
@@ -85,15 +85,29 @@ impl Retrieval {
     ) -> Result<Ranking, SearchError> {
         let mut halves = Halves::default();
         let mut embeddings: HashMap<&str, Arc<[f32]>> = HashMap::new();
+        // The vector of punctuation and pictures points anywhere.
+        let has_meaning = match target {
+            Target::Text(query) => query.contains(char::is_alphanumeric),
+            Target::Embedding(_) => true,
+        };
+        if !has_meaning && mode != Mode::Lexical {
+            halves.reasons.add("there is no letter and no digit in the query".to_owned());
+        }
+        let mut lookups = match (target, mode) {
+            (Target::Text(query), Mode::Hybrid | Mode::Lexical) => Searcher::look_up(searchers, query),
+            _ => Vec::new(),
+        }
+        .into_iter();
         for (place, searcher) in searchers.iter().enumerate() {
             if let Some(reason) = searcher.broken().or_else(|| searcher.behind()) {
                 halves.reasons.add(reason);
             }
             let among = filter.map(|filter| searcher.matching(filter)).transpose()?;
-            if let (Target::Text(query), Mode::Hybrid | Mode::Lexical) = (target, mode) {
-                by_words(&mut halves, place, searcher, query, candidates, among.as_deref());
+            if let Some(lookup) = lookups.next() {
+                let found = lookup.and_then(|lookup| searcher.lexical(lookup, candidates, among.as_deref()));
+                by_words(&mut halves, place, found);
             }
-            if mode == Mode::Lexical {
+            if mode == Mode::Lexical || !has_meaning {
                 continue;
             }
             let embedding: &[f32] = match target {
@@ -150,15 +164,8 @@ impl Retrieval {
     }
 }
 
-fn by_words(
-    halves: &mut Halves,
-    place: usize,
-    searcher: &Searcher,
-    query: &str,
-    candidates: usize,
-    among: Option<&Passages>,
-) {
-    match searcher.lexical(query, candidates, among) {
+fn by_words(halves: &mut Halves, place: usize, found: Result<Vec<LexicalHit>, LexicalError>) {
+    match found {
         Ok(hits) => {
             halves.by_words += 1;
             for hit in hits {

@@ -46,6 +46,7 @@ mod liveness;
 mod mcp_http;
 mod mcp_stdio;
 mod memory;
+mod names;
 mod no_node;
 mod node;
 mod notify;

@@ -5,6 +5,8 @@ use tantivy::schema::Field;
 use tantivy::{Searcher, TantivyError};
 use tantivy_fst::Automaton;
 
+use super::super::analysis::EXACT_MARK;
+
 /// Shorter words have too many neighbours to guess.
 const WORD_CHARS_MIN: usize = 4;
 /// Words of at least this length may be wrong in two places.
@@ -28,6 +30,10 @@ pub(super) fn nearest(searcher: &Searcher, field: Field, word: &str) -> Result<V
             let inverted = segment.inverted_index(field)?;
             let mut terms = inverted.terms().search(&automaton).into_stream()?;
             while let Some((term, info)) = terms.next() {
+                // A word as it is written is there under its stem, too.
+                if term.first() == Some(&(EXACT_MARK as u8)) {
+                    continue;
+                }
                 *found.entry(term.to_vec()).or_default() += u64::from(info.doc_freq);
             }
         }
@@ -46,7 +52,7 @@ pub(super) fn nearest(searcher: &Searcher, field: Field, word: &str) -> Result<V
 }
 
 /// Whether a word has neighbours that it may have been meant for.
-pub(super) fn is_guessed(word: &str) -> bool {
+fn is_guessed(word: &str) -> bool {
     word.chars().count() >= WORD_CHARS_MIN && word.chars().all(char::is_alphabetic)
 }
 

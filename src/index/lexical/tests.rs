@@ -40,8 +40,17 @@ fn add(index: &LexicalIndex, key: u64, sample: &Sample) {
     index.add([entry]).expect("add");
 }
 
+fn search(
+    searcher: &LexicalSearcher,
+    query: &str,
+    limit: usize,
+    among: Option<&Passages>,
+) -> Result<Vec<LexicalHit>, TantivyError> {
+    searcher.search(look_up(&[searcher], query).remove(0)?, limit, among)
+}
+
 fn found(index: &LexicalIndex, query: &str) -> Vec<u64> {
-    index.searcher().search(query, 10, None).expect("search").into_iter().map(|hit| hit.key).collect()
+    search(&index.searcher(), query, 10, None).expect("search").into_iter().map(|hit| hit.key).collect()
 }
 
 fn matching(index: &LexicalIndex, filter: Value) -> Vec<u64> {
@@ -98,7 +107,7 @@ fn a_filtered_search_ranks_only_what_matches() {
     let filter = Filter::from_json(&json!({"v": 2})).expect("valid");
     let searcher = index.searcher();
     let among = searcher.matching(&filter).expect("search");
-    let hits = searcher.search("snapshot", 10, Some(&among)).expect("search");
+    let hits = search(&searcher, "snapshot", 10, Some(&among)).expect("search");
     assert_eq!(hits.iter().map(|hit| hit.key).collect::<Vec<_>>(), [2]);
     assert!(hits[0].score > 0.0);
 }
@@ -134,12 +143,12 @@ fn what_a_table_repeats_finds_its_parts_and_makes_no_word_common() {
     assert_eq!(found(&index, "limit of row40")[0], 140);
     assert_eq!(found(&index, "limits of row2")[0], 102);
     // A column's name stands in the document once, so it counts more than a word of two passages.
-    let score = |query: &str| index.searcher().search(query, 100, None).expect("search")[0].score;
+    let score = |query: &str| search(&index.searcher(), query, 100, None).expect("search")[0].score;
     assert!((score("unit") - score("name")).abs() < f32::EPSILON);
     assert!(score("unit") > score("crane"), "{} {}", score("unit"), score("crane"));
     assert_eq!(found(&index, "limit crane")[0], 1);
     // All parts are found by it, and what a part has of its own is as common as it is.
-    assert_eq!(index.searcher().search("unit", 100, None).expect("search").len(), 60);
+    assert_eq!(search(&index.searcher(), "unit", 100, None).expect("search").len(), 60);
     assert!(score("bar") < score("harbour") / 2.0, "{} {}", score("bar"), score("harbour"));
 }
 
@@ -337,7 +346,7 @@ fn scores_are_those_of_bm25() {
             let expected = reference(&searcher, query);
             let text = query.join(" ");
             for limit in [1, 10, 100, 100_000] {
-                let hits = searcher.search(&text, limit, None).expect("search");
+                let hits = search(&searcher, &text, limit, None).expect("search");
                 assert_eq!(hits.len(), limit.min(expected.len()), "{text}");
                 let mut scores: Vec<f32> = expected.values().copied().collect();
                 scores.sort_by(|left, right| right.total_cmp(left));
@@ -361,22 +370,22 @@ fn what_is_skipped_is_not_among_the_best() {
     let searcher = index.searcher();
     for query in ["w0 w1 w9", "w1 w3 w5 w7", "w2 w12", "w0 w1 w2 w3 w4 w5 w6 w7 w8", "w4 w4 w10 w11", "w3 w8 w10"] {
         // With room for all nothing can be skipped.
-        let all = searcher.search(query, 100_000, None).expect("search");
+        let all = search(&searcher, query, 100_000, None).expect("search");
         for limit in [1, 3, 40, 500] {
-            assert_eq!(searcher.search(query, limit, None).expect("search"), all[..limit], "{query} {limit}");
+            assert_eq!(search(&searcher, query, limit, None).expect("search"), all[..limit], "{query} {limit}");
         }
     }
 }
 
 #[test]
 fn of_a_long_query_the_rarest_words_count() {
-    let texts: Vec<String> = (0..200).map(|number| format!("unique{number} common")).collect();
+    let texts: Vec<String> = (0..200).map(|number| format!("q{number} common")).collect();
     let samples: Vec<Sample> =
         texts.into_iter().map(|text| Sample { text: text.leak(), metadata: json!({}) }).collect();
     let (_directory, index) = index(&samples);
     let query: Vec<String> =
-        std::iter::once("common".to_owned()).chain((0..200).map(|number| format!("unique{number}"))).collect();
-    let hits = index.searcher().search(&query.join(" "), 1_000, None).expect("search");
+        std::iter::once("common".to_owned()).chain((0..200).map(|number| format!("q{number}"))).collect();
+    let hits = search(&index.searcher(), &query.join(" "), 1_000, None).expect("search");
     assert_eq!(hits.len(), ranking::WORDS_MAX, "one for each of the rarest words, and none for the common one");
     assert!(hits.is_sorted_by(|left, right| left.score > right.score || left.key < right.key));
 }
@@ -386,7 +395,7 @@ fn what_a_filter_admits_is_ranked_as_without_it() {
     let (_directory, index) = generated(5, 40_000, &words());
     let searcher = index.searcher();
     for query in ["w3 w6 w7", "w0 w9", "w1 w2 w12"] {
-        let all = searcher.search(query, 100_000, None).expect("search");
+        let all = search(&searcher, query, 100_000, None).expect("search");
         for part in [2, 7, 50, 3_000] {
             let segments = searcher.searcher.segment_readers().iter().enumerate().map(|(ordinal, segment)| {
                 let mut bits = vec![0u64; (segment.max_doc() as usize).div_ceil(64)];
@@ -399,7 +408,7 @@ fn what_a_filter_admits_is_ranked_as_without_it() {
             let among = Passages::new(segments.collect(), searcher.keys.clone());
             let expected: Vec<LexicalHit> = all.iter().filter(|hit| hit.key % part == 0).copied().collect();
             for limit in [10, 100_000] {
-                let hits = searcher.search(query, limit, Some(&among)).expect("search");
+                let hits = search(&searcher, query, limit, Some(&among)).expect("search");
                 assert_eq!(hits, expected[..limit.min(expected.len())], "{query}, 1 in {part}");
             }
         }
@@ -413,7 +422,7 @@ fn what_is_remembered_gives_the_same_answers_and_stays_small() {
     let (_directory, remembering) = generated(3, 2_000, &large);
     for _ in 0..3 {
         for query in ["w1 w8", "w4", "w0 w2 w3 w5"] {
-            let hits = |index: &LexicalIndex| index.searcher().search(query, 20, None).expect("search");
+            let hits = |index: &LexicalIndex| search(&index.searcher(), query, 20, None).expect("search");
             assert_eq!(hits(&index), hits(&remembering), "{query}");
         }
     }
