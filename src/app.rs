@@ -85,14 +85,13 @@ impl Node {
     ) -> Result<Self, OpenError> {
         let start = Instant::now();
         keep_files_private();
-        let models = Arc::new(Models::built_in());
         // A command that opens the data directory for itself is over before a GPU would be open.
         let how = &config.index.gpu;
         let gpu = (restart.is_some() && how.how != Use::Off)
             .then(|| GpuService::start(how.clone(), metrics.gpu.clone()).map_err(OpenError::Thread))
             .transpose()?;
         let library = library_config(config, gpu.as_ref().map(GpuService::client));
-        let (library, report) = Library::open(library, models, &readiness, &metrics)?;
+        let (library, report) = Library::open(library, &readiness, &metrics)?;
         for warning in &report.warnings {
             tracing::warn!("{warning}");
         }
@@ -259,6 +258,7 @@ fn library_config(config: &Config, gpu: Option<GpuClient>) -> collection::Config
             scan_max: config.index.scan_max,
         },
         gpu,
+        models: Arc::new(Models::built_in()),
         words: Arc::new(WordCache::new(config.search.word_cache_bytes.0)),
         memory: memory::of_collections(config),
         clock: Arc::new(SystemClock),

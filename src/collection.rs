@@ -82,6 +82,8 @@ pub struct Config {
     pub vectors: vector::Config,
     /// The GPU; `None` where none is used.
     pub gpu: Option<GpuClient>,
+    /// The models of the node.
+    pub models: Arc<Models>,
     /// Where words that are searched for are remembered.
     pub words: Arc<WordCache>,
     /// What may be in memory.
@@ -105,6 +107,7 @@ impl Config {
             chunks: ingest::ChunkConfig::default(),
             vectors: vector::Config::new(256),
             gpu: None,
+            models: Arc::new(Models::built_in()),
             words: Arc::new(WordCache::new(1 << 20)),
             memory: Memory::ample(),
             clock: Arc::new(crate::base::SystemClock),
@@ -352,7 +355,6 @@ impl Addition {
 pub struct Library {
     config: Config,
     reader: Arc<Reader>,
-    models: Arc<Models>,
     extraction: Extraction,
     pool: CpuPool,
     queue: WriteQueue,
@@ -369,7 +371,6 @@ impl Library {
     /// When another process holds the directory, or it cannot be read or written.
     pub fn open(
         config: Config,
-        models: Arc<Models>,
         readiness: &Readiness,
         metrics: &Metrics,
     ) -> Result<(Arc<Self>, store::OpenReport), OpenError> {
@@ -407,7 +408,7 @@ impl Library {
         let passages = PassageReader::new(Arc::clone(&reader));
         let pool = CpuPool::start("prepare", task::cores()).map_err(OpenError::Thread)?;
         let extraction = Extraction::new(config.extraction.clone(), metrics.extraction.clone());
-        let library = Self { config, reader, models, extraction, pool, queue, views, passages, upkeep, compactor };
+        let library = Self { config, reader, extraction, pool, queue, views, passages, upkeep, compactor };
         Ok((Arc::new(library), report))
     }
 
@@ -504,7 +505,7 @@ impl Library {
     /// The models this node has.
     #[must_use]
     pub fn models(&self) -> &Models {
-        &self.models
+        &self.config.models
     }
 
     /// Every collection, by name.
@@ -543,7 +544,7 @@ impl Library {
             return Err(WriteError::BadName { name: name.to_owned() });
         }
         let model = model.unwrap_or(DEFAULT_MODEL);
-        let info = self.models.info(model).ok_or_else(|| WriteError::NoSuchModel { name: model.to_owned() })?;
+        let info = self.config.models.info(model).ok_or_else(|| WriteError::NoSuchModel { name: model.to_owned() })?;
         Ok(store::NewCollection {
             name: name.to_owned(),
             description: description.to_owned(),
@@ -755,7 +756,7 @@ impl Library {
     }
 
     fn embedder(&self, info: &CollectionInfo) -> Result<Arc<dyn Embedder>, WriteError> {
-        self.models.get(&info.model).ok_or_else(|| WriteError::NoSuchModel { name: info.model.clone() })
+        self.config.models.get(&info.model).ok_or_else(|| WriteError::NoSuchModel { name: info.model.clone() })
     }
 
     /// Brings the documents of one source (a file) in line with its content: new and changed ones are written, those

@@ -4,6 +4,8 @@
 //! [`ModelInfo::dimensions`]; the same text and model give the same vector on every run. Embeddings are computed before
 //! a write is logged and stored with it, so that rebuilding an index never needs the model.
 
+mod late;
+mod near;
 mod static_model;
 mod wordpiece;
 
@@ -30,11 +32,16 @@ pub struct ModelInfo {
 }
 
 impl ModelInfo {
+    /// Whether it knows the meaning of a language, by its code; one that is not known counts as one that it knows.
+    #[must_use]
+    pub fn knows(&self, language: &str) -> bool {
+        language.is_empty() || self.languages.contains(&language)
+    }
+
     /// Weight of the vector half for a collection written in the language of this code; empty for "not known".
     #[must_use]
     pub fn weight_for(&self, language: &str) -> f32 {
-        let known = language.is_empty() || self.languages.contains(&language);
-        if known { self.hybrid_weight } else { self.hybrid_weight_elsewhere }
+        if self.knows(language) { self.hybrid_weight } else { self.hybrid_weight_elsewhere }
     }
 }
 
@@ -57,6 +64,45 @@ pub trait Embedder: Send + Sync {
     /// # Errors
     /// [`EmbedError`] when the model cannot answer; no partial result.
     fn embed(&self, texts: &[&str], purpose: Purpose) -> Result<Vec<Vec<f32>>, EmbedError>;
+
+    /// What [`Embedder::windows`] asks of a passage, to be kept beside its embedding. Empty where the model looks at passages as a
+    /// whole only. Cost: that of embedding it.
+    ///
+    /// * `context`: title and headings, which every window is seen in the light of.
+    /// * `language`: ISO 639-1 code; empty for "not known".
+    fn run(&self, context: &str, text: &str, language: &str) -> Vec<u16> {
+        let _ = (context, text, language);
+        Vec::new()
+    }
+
+    /// Looks at passages in windows for the question of this embedding; `None` where the model does not.
+    fn windows<'a>(&'a self, question: &'a [f32]) -> Option<Box<dyn Windows + 'a>> {
+        let _ = question;
+        None
+    }
+
+    /// Looks how near these words of a query stand to each other; `None` where the model does not know, or there are fewer than two.
+    fn nearness(&self, words: &[&str]) -> Option<Box<dyn Nearness>> {
+        let _ = words;
+        None
+    }
+}
+
+/// How near to each other the words of a query stand.
+pub trait Nearness {
+    /// 0 where no two neighbouring words of the query stand near each other in a passage, 1 where all follow each other.
+    ///
+    /// * `run`: of [`Embedder::run`].
+    fn of(&self, run: &[u16]) -> f32;
+}
+
+/// Scores of passages by their best window, for one question.
+pub trait Windows {
+    /// How near a passage is to the question, about -1 to 1: as a whole, and by the window that comes nearest, with its context.
+    ///
+    /// * `whole`: the cosine of its embedding; it is the answer where the passage has no windows.
+    /// * `run`: of [`Embedder::run`].
+    fn similarity(&mut self, whole: f32, run: &[u16]) -> f32;
 }
 
 /// Why texts could not be embedded.

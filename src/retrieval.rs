@@ -5,13 +5,14 @@
 //!   does, and the answer says so.
 //! * Equal requests on an unchanged collection give equal answers, from the cache or not; but for neighbours that its graph
 //!   misses, once the node has found out that it has to look further, or where the GPU answers one and the CPU the other.
-//! * Scores are from 0 to 1 and mean something within one answer only.
+//! * Scores are from 0 to 1 and mean something within one answer only; the relevance of a passage means the same in every answer.
 
 mod answer_cache;
 mod assembly;
 mod embedding_cache;
 mod fusion;
 mod ranking;
+mod relevance;
 mod snippet;
 
 use std::collections::{HashMap, HashSet};
@@ -134,6 +135,8 @@ pub struct SearchAnswer {
     pub searched: Vec<String>,
     /// Everything acknowledged up to here was searched.
     pub lsn: Lsn,
+    /// Whether nothing of it fits well: what was asked for is probably not there.
+    pub weak: bool,
     /// Whether more was found than the answer holds.
     pub truncated: bool,
     /// Where the next answer would begin.
@@ -537,6 +540,8 @@ impl Retrieval {
         };
         let Ranking { ranked, mode_used, mut reasons, lsn } = ranking;
         left_out.iter().for_each(|reason| reasons.add(reason.clone()));
+        // A passage says nothing of how well it fits itself.
+        let weak = matches!(target, Target::Text(_)) && relevance::is_weak(&ranked);
         let assembled = assembly::assemble(&ranked, &wanted, query, searchers, &self.library)?;
         if let Some(reason) = assembled.unreadable {
             reasons.add(reason);
@@ -548,6 +553,7 @@ impl Retrieval {
             mode_reason: reasons.text(),
             searched: searchers.iter().map(|searcher| searcher.collection().name.clone()).collect(),
             lsn,
+            weak,
             truncated: assembled.truncated,
             next_offset: assembled.next_offset,
         })

@@ -12,7 +12,7 @@ use super::{library_config, memory};
 use crate::base::{ByteSize, Clock, Lsn, SystemClock, UnixMillis};
 use crate::collection::{self, CollectionInfo, Library, PassageKey, Searcher};
 use crate::config::Config;
-use crate::embed::{Models, Purpose};
+use crate::embed::Purpose;
 use crate::index::filter::Filter;
 use crate::index::lexical::Passages;
 use crate::snapshot::{self, Canary, CanaryAnswer, Health, Host, NoProgress, Probe, Snapshots};
@@ -204,7 +204,7 @@ impl Host for Opens {
             ),
         })?;
         let readiness = Readiness::default();
-        let (library, _) = Library::open(config, Arc::new(Models::built_in()), &readiness, &Metrics::new())?;
+        let (library, _) = Library::open(config, &readiness, &Metrics::new())?;
         library.freeze();
         let begun = Instant::now();
         while begun.elapsed() < REBUILD_PATIENCE && !readiness.wait(REPORT_EVERY) {

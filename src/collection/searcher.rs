@@ -146,6 +146,11 @@ impl Searcher {
         self.views.vectors.exact(&self.shown.vectors, embedding, passages.len(), Some(passages))
     }
 
+    /// What the embeddings of these passages are made of, in their order; see [`crate::embed::Embedder::run`]. Empty where there is none.
+    pub fn runs(&self, passages: &[u64], found: impl FnMut(usize, &[u16])) {
+        self.shown.vectors.pieces(passages, found);
+    }
+
     /// The `limit` passages nearest in meaning among `passages`, whose keys ascend, by a scan of them all; best first, equal scores by
     /// ascending key.
     #[must_use]

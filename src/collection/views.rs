@@ -55,6 +55,9 @@ pub(super) struct Shown {
 pub(super) struct Views {
     pub(super) lexical: LexicalIndex,
     pub(super) vectors: Arc<VectorIndex>,
+    /// The models of the node, and the name of the collection's.
+    models: Arc<Models>,
+    model: String,
     shown: ArcSwap<Shown>,
     /// Held from when one index shows another state until both are shown.
     showing: Mutex<()>,
@@ -85,6 +88,8 @@ impl Views {
         Ok(Self {
             lexical,
             vectors,
+            models: Arc::clone(&config.models),
+            model: info.model.clone(),
             shown: ArcSwap::from_pointee(shown),
             showing: Mutex::new(()),
             lexical_applied: AtomicU64::new(lexical_applied.0),
@@ -215,7 +220,17 @@ impl Views {
                     .map(|(ordinal, body)| (PassageKey::new(document.lsn, ordinal).0, body.embedding.as_slice()))
                     .collect();
                 let removed = replaced.as_ref().map(keys);
-                self.vectors.apply(change.lsn, removed.as_slice(), &added)
+                let model = self.models.get(&self.model);
+                let media_type = MediaType::from_mime(&document.media_type).unwrap_or(MediaType::Text);
+                let run = |body: &Arc<ChunkBody>| {
+                    let context = context(&document.title, &body.headings);
+                    model
+                        .as_ref()
+                        .map(|model| model.run(&context, &ingest::plain(&body.text, media_type), &body.language))
+                        .unwrap_or_default()
+                };
+                let runs: Vec<Vec<u16>> = bodies.iter().map(run).collect();
+                self.vectors.apply_made_of(change.lsn, removed.as_slice(), &added, &runs)
             }
             ChangeKind::DocumentDeleted { replaced, .. } => {
                 self.vectors.apply(change.lsn, std::slice::from_ref(&keys(replaced)), &[])

@@ -527,8 +527,7 @@ mod tests {
         let mut config = Config::for_test(directory.path());
         config.clock = Arc::clone(&clock) as Arc<dyn Clock>;
         let readiness = Readiness::default();
-        let models = Arc::new(Models::built_in());
-        let (library, _) = Library::open(config, models, &readiness, &Metrics::new()).expect("opened");
+        let (library, _) = Library::open(config, &readiness, &Metrics::new()).expect("opened");
         let info = library.create_collection("notes", "", None).await.expect("created");
         library.add("notes", Missing::Refuse, note("one")).await.expect("written");
         assert_eq!(library.write_failure(), None);

@@ -42,6 +42,7 @@ mod keys;
 mod matrix;
 mod recall;
 mod row_set;
+mod runs;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -315,15 +316,29 @@ impl VectorIndex {
     /// # Errors
     /// Those of [`ApplyError`]; nothing has changed then.
     pub fn apply(&self, lsn: Lsn, removed: &[Range<u64>], added: &[(u64, &[f16])]) -> Result<(), ApplyError> {
+        self.apply_made_of(lsn, removed, added, &[])
+    }
+
+    /// The same with what each vector of `added` is made of, which [`View::pieces`] gives back; what is missing is empty.
+    ///
+    /// # Errors
+    /// As for [`Self::apply`].
+    pub fn apply_made_of(
+        &self,
+        lsn: Lsn,
+        removed: &[Range<u64>],
+        added: &[(u64, &[f16])],
+        pieces: &[Vec<u16>],
+    ) -> Result<(), ApplyError> {
         let mut writer = self.writer.lock();
         let Writer { current, successor, journal, has_hidden, .. } = &mut *writer;
         if lsn <= current.applied {
             return Ok(());
         }
         self.check_batch(current.last_key(), added)?;
-        let (keys, vectors) = sound(added);
+        let (keys, vectors, pieces) = sound(added, pieces);
         let skipped = (added.len() - keys.len()) as u64;
-        current.write(&keys, &vectors)?;
+        current.write(&keys, &vectors, &pieces)?;
         let record = Record {
             applied: lsn,
             rows: current.rows() + keys.len(),
@@ -334,7 +349,7 @@ impl VectorIndex {
         current.commit(&record);
         if let Some(next) = successor {
             let record = Record { rows: next.rows() + keys.len(), removed: next.rows_of(removed), ..record };
-            match next.write(&keys, &vectors) {
+            match next.write(&keys, &vectors, &pieces) {
                 Ok(()) => next.commit(&record),
                 // The batch stands without it; a later step begins the rewrite anew.
                 Err(_) => *successor = None,
@@ -568,7 +583,7 @@ impl VectorIndex {
         };
         let sealed = if Arc::ptr_eq(&subject.graph, &graph) { sealed } else { manifest.graph.clone() };
         subject.applied = subject.applied.max(lsn);
-        let (vectors, keys) = subject.digests().ok_or(CheckpointError::Damaged)?;
+        let [vectors, keys, ends, pieces] = subject.digests().ok_or(CheckpointError::Damaged)?;
         subject.sync()?;
         let alive = subject.alive.to_bytes();
         disk::write_synced(&VectorManifest::path(&self.dir, "alive", number), &alive)?;
@@ -583,6 +598,8 @@ impl VectorIndex {
             skipped: subject.skipped,
             vectors,
             keys,
+            ends,
+            pieces,
             alive: Sealed::new(Digest::of(&alive)),
             graph: sealed,
             ..manifest.clone()
@@ -673,7 +690,9 @@ impl VectorIndex {
     /// Takes the rows out of this process's memory; they stay in the kernel's cache as long as it has room, and come back page
     /// by page when a search scores them.
     pub fn release_mapped(&self) {
-        self.view.load().vectors.release();
+        let view = self.view.load();
+        view.vectors.release();
+        view.pieces.release();
     }
 
     /// Counts and sizes. Takes no lock that a batch, a checkpoint or a step holds for long.
@@ -689,7 +708,7 @@ impl VectorIndex {
             linked: view.graph.linked(),
             strays: view.graph.strays().len(),
             memory_bytes: view.graph.memory_bytes() + rows / 8,
-            mapped_bytes: rows * (self.config.dimensions * size_of::<f16>() + size_of::<u64>()),
+            mapped_bytes: rows * (self.config.dimensions * size_of::<f16>() + size_of::<u64>()) + view.pieces.bytes(),
             journal_bytes: self.journal_bytes.load(Ordering::Relaxed),
         }
     }
@@ -703,13 +722,15 @@ impl VectorIndex {
     }
 }
 
-/// Keys and numbers of the vectors that can be searched.
-fn sound(added: &[(u64, &[f16])]) -> (Vec<u64>, Vec<f16>) {
+/// Keys, numbers and pieces of the vectors that can be searched.
+fn sound<'a>(added: &[(u64, &[f16])], pieces: &'a [Vec<u16>]) -> (Vec<u64>, Vec<f16>, Vec<&'a [u16]>) {
     let mut keys = Vec::with_capacity(added.len());
     let mut vectors = Vec::with_capacity(added.iter().map(|(_, vector)| vector.len()).sum());
-    for (key, vector) in added.iter().filter(|(_, vector)| scan::is_unit(vector)) {
+    let mut runs = Vec::with_capacity(added.len());
+    for (place, (key, vector)) in added.iter().enumerate().filter(|(_, (_, vector))| scan::is_unit(vector)) {
         keys.push(*key);
         vectors.extend_from_slice(vector);
+        runs.push(pieces.get(place).map_or(&[][..], Vec::as_slice));
     }
-    (keys, vectors)
+    (keys, vectors, runs)
 }

@@ -7,13 +7,19 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Ahead, Candidate, Filter, Fusion, Mode, Ranked, Retrieval, SearchError, fuse};
+use super::{Ahead, Candidate, Filter, Fusion, Mode, Ranked, Retrieval, SearchError, fuse, relevance};
 use crate::base::{Lsn, with_causes};
 use crate::collection::{PassageKey, Searcher};
+use crate::embed::{Embedder, Nearness};
 use crate::index::lexical::{LexicalError, LexicalHit, Passages};
+use crate::index::vector::Neighbor;
 
 /// Reasons that one answer gives at most: the first ones say enough.
 const REASONS_MAX: usize = 4;
+
+/// What words that follow each other as in the query add to the score of a passage by its words. With more, Wikipedia's paragraphs gain
+/// (.9159 with 0.2) and documentation loses (.9062, instead of .9118).
+const NEAR_SHARE: f32 = 0.1;
 
 /// What a ranking looks for.
 pub(super) enum Target<'a> {
@@ -61,7 +67,12 @@ struct Halves {
     reasons: Reasons,
     /// The first half that could not answer.
     failure: Option<SearchError>,
-    weight: Option<f32>,
+    /// Weight of the meaning in each collection.
+    weights: Vec<f32>,
+    /// Whether its model knows the language of each collection.
+    known: Vec<bool>,
+    /// What a passage that has all words of the query would score in each collection.
+    totals: Vec<f32>,
 }
 
 impl Halves {
@@ -83,7 +94,8 @@ impl Retrieval {
         candidates: usize,
         (searchers, ahead): (&[Searcher], &Ahead),
     ) -> Result<Ranking, SearchError> {
-        let mut halves = Halves::default();
+        let (weights, known) = searchers.iter().map(|searcher| self.weight(searcher)).unzip();
+        let mut halves = Halves { weights, known, totals: vec![0.0; searchers.len()], ..Halves::default() };
         let mut embeddings: HashMap<&str, Arc<[f32]>> = HashMap::new();
         // The vector of punctuation and pictures points anywhere.
         let has_meaning = match target {
@@ -104,7 +116,17 @@ impl Retrieval {
             }
             let among = filter.map(|filter| searcher.matching(filter)).transpose()?;
             if let Some(lookup) = lookups.next() {
-                let found = lookup.and_then(|lookup| searcher.lexical(lookup, candidates, among.as_deref()));
+                let found = lookup.and_then(|lookup| {
+                    halves.totals[place] = lookup.total();
+                    let model = self.library().models().get(&searcher.collection().model);
+                    let words: Vec<&str> = lookup.words().collect();
+                    let near = model.and_then(|model| model.nearness(&words));
+                    let mut found = searcher.lexical(lookup, candidates, among.as_deref())?;
+                    if let Some(near) = near {
+                        look_how_near(searcher, &mut found, &*near);
+                    }
+                    Ok(found)
+                });
                 by_words(&mut halves, place, found);
             }
             if mode == Mode::Lexical || !has_meaning {
@@ -123,8 +145,17 @@ impl Retrieval {
                     }
                 }
             };
-            self.note_weight(&mut halves, searcher);
-            let asked = Asked { embedding, candidates, among: among.as_deref(), among_words: mode == Mode::Hybrid };
+            let model = match target {
+                Target::Text(_) => self.library().models().get(&searcher.collection().model),
+                Target::Embedding(_) => None,
+            };
+            let asked = Asked {
+                embedding,
+                candidates,
+                among: among.as_deref(),
+                among_words: mode == Mode::Hybrid,
+                model: model.as_deref(),
+            };
             by_meaning(&mut halves, place, searcher, &asked, ahead);
         }
         if halves.by_words + halves.by_meaning == 0
@@ -155,12 +186,11 @@ impl Retrieval {
         Ok(known)
     }
 
-    /// Where collections differ, the words of the one that trusts its vectors least still count.
-    fn note_weight(&self, halves: &mut Halves, searcher: &Searcher) {
-        if let Some(model) = self.library().models().info(&searcher.collection().model) {
-            let own = model.weight_for(searcher.main_language().code());
-            halves.weight = Some(halves.weight.map_or(own, |weight| weight.min(own)));
-        }
+    /// Weight of the meaning in a collection, and whether its model knows the language.
+    fn weight(&self, searcher: &Searcher) -> (f32, bool) {
+        let language = searcher.main_language();
+        let model = self.library().models().info(&searcher.collection().model);
+        model.map_or((0.0, false), |model| (model.weight_for(language.code()), model.knows(language.code())))
     }
 }
 
@@ -184,10 +214,12 @@ struct Asked<'a> {
     among: Option<&'a Passages>,
     /// Whether those that the words found are wanted with their similarity.
     among_words: bool,
+    /// Looks at the windows of what was found.
+    model: Option<&'a dyn Embedder>,
 }
 
 fn by_meaning(halves: &mut Halves, place: usize, searcher: &Searcher, asked: &Asked<'_>, ahead: &Ahead) {
-    let &Asked { embedding, candidates, among, among_words } = asked;
+    let &Asked { embedding, candidates, among, among_words, model: _ } = asked;
     let info = searcher.collection();
     if embedding.len() != info.dimensions as usize {
         let (collection, model) = (info.name.clone(), info.model.clone());
@@ -206,14 +238,33 @@ fn by_meaning(halves: &mut Halves, place: usize, searcher: &Searcher, asked: &As
         rest.sort_unstable();
         nearest.extend(searcher.similarities(embedding, &rest));
     }
+    if let Some(model) = asked.model {
+        look_closer(searcher, &mut nearest, model, embedding);
+    }
     for neighbor in nearest {
         halves.places.insert(PassageKey(neighbor.key), place);
         halves.dense.push((PassageKey(neighbor.key), neighbor.score));
     }
 }
 
+/// Words that stand near each other count more.
+fn look_how_near(searcher: &Searcher, found: &mut [LexicalHit], near: &dyn Nearness) {
+    let keys: Vec<u64> = found.iter().map(|hit| hit.key).collect();
+    searcher.runs(&keys, |place, run| found[place].score *= 1.0 + NEAR_SHARE * near.of(run));
+}
+
+/// Scores candidates by their best window, too.
+fn look_closer(searcher: &Searcher, nearest: &mut [Neighbor], model: &dyn Embedder, embedding: &[f32]) {
+    let Some(mut windows) = model.windows(embedding) else { return };
+    let keys: Vec<u64> = nearest.iter().map(|neighbor| neighbor.key).collect();
+    searcher.runs(&keys, |place, run| {
+        let score = &mut nearest[place].score;
+        *score = windows.similarity(*score, run);
+    });
+}
+
 fn fused(halves: Halves, mode: Mode, fusion: Option<Fusion>, candidates: usize, lsn: Lsn) -> Ranking {
-    let Halves { mut lexical, mut dense, places, by_words, by_meaning, reasons, weight, .. } = halves;
+    let Halves { mut lexical, mut dense, places, by_words, by_meaning, reasons, weights, known, totals, .. } = halves;
     lexical.sort_by(by_score);
     lexical.truncate(candidates);
     dense.sort_by(by_score);
@@ -222,15 +273,18 @@ fn fused(halves: Halves, mode: Mode, fusion: Option<Fusion>, candidates: usize, 
         Mode::Hybrid if by_meaning == 0 && by_words > 0 => Mode::Lexical,
         mode => mode,
     };
-    let fusion = fusion.unwrap_or(Fusion::Convex { dense_weight: weight.unwrap_or_default() });
+    let weight = |key| places.get(&key).and_then(|place| weights.get(*place)).copied().unwrap_or_default();
     let fused = match mode_used {
-        Mode::Hybrid => fuse(&lexical, &dense, fusion),
-        Mode::Dense => fuse(&[], &dense, Fusion::Convex { dense_weight: 1.0 }),
-        Mode::Lexical => fuse(&lexical, &[], Fusion::Convex { dense_weight: 0.0 }),
+        Mode::Hybrid => fuse(&lexical, &dense, fusion, weight),
+        Mode::Dense => fuse(&[], &dense, None, |_| 1.0),
+        Mode::Lexical => fuse(&lexical, &[], None, |_| 0.0),
     };
-    let ranked = |(key, scores): (PassageKey, Candidate)| {
+    let ranked = |(key, mut scores): (PassageKey, Candidate)| {
         // Every key came from a collection.
         let collection = places.get(&key).copied().unwrap_or_default();
+        let total = totals.get(collection).copied().unwrap_or_default();
+        let is_known = known.get(collection).copied().unwrap_or_default();
+        scores.relevance = relevance::of(&scores, total, mode_used, is_known);
         Ranked { key, collection, scores }
     };
     Ranking { ranked: fused.into_iter().map(ranked).collect(), mode_used, reasons, lsn }

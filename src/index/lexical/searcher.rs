@@ -51,10 +51,31 @@ struct Known {
 }
 
 impl Lookup {
+    /// The words that stand alone, in order, folded.
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        let alone = self.words.iter().map(|known| &known.word).filter(|word| !word.is_name);
+        alone.map(|word| word.text.as_str()).filter(|text| text.chars().all(char::is_alphanumeric))
+    }
+
+    /// What a passage would score at least that has every word of the query as often as passages of its length have their words:
+    /// the weights of all words together. A word that nothing has counts as the rarest that there could be.
+    #[must_use]
+    pub fn total(&self) -> f32 {
+        let weight = |known: &Known| {
+            let best = known.terms.iter().map(|term| self.weight(term)).reduce(f32::max);
+            best.unwrap_or_else(|| self.idf(0)) * if known.word.is_name { NAME_SHARE } else { 1.0 }
+        };
+        self.words.iter().map(weight).sum()
+    }
+
     /// A term's weight: the inverse document frequency of BM25 over all that is searched.
     fn weight(&self, term: &Weighed) -> f32 {
-        let without = self.passages.saturating_sub(term.with);
-        term.share * ((without as f64 + 0.5) / (term.with as f64 + 0.5)).ln_1p() as f32
+        term.share * self.idf(term.with)
+    }
+
+    fn idf(&self, with: u64) -> f32 {
+        let without = self.passages.saturating_sub(with);
+        ((without as f64 + 0.5) / (with as f64 + 0.5)).ln_1p() as f32
     }
 }
 

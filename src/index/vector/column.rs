@@ -37,6 +37,8 @@ const HASH_STEP: usize = 1 << 22;
 pub(super) unsafe trait Plain: Copy + Send + Sync + 'static {}
 // SAFETY: a primitive integer.
 unsafe impl Plain for u64 {}
+// SAFETY: a primitive integer.
+unsafe impl Plain for u16 {}
 // SAFETY: `repr(transparent)` over u16; every pattern is a (perhaps not finite) number.
 unsafe impl Plain for f16 {}
 

@@ -4,6 +4,8 @@
 //! manifest.json          which of the files below belong together; first line: BLAKE3 of the rest
 //! vectors-<n>.bin        rows of f16, appended            written since generation n
 //! keys-<n>.bin           rows of u64, appended
+//! pieces-<n>.bin         u16, those of all rows one after the other, appended
+//! ends-<n>.bin           rows of u64: where the pieces of the row end
 //! alive-<n>.bin          one bit a row, as of checkpoint n
 //! graph-<n>.bin          the graph, as saved by checkpoint n
 //! journal-<n>.bin        one record a batch since checkpoint n
@@ -35,9 +37,9 @@ use super::graph::GraphState;
 use crate::base::{Digest, Lsn};
 
 /// Version of the files of this module; others are not read but rebuilt.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 const MANIFEST: &str = "manifest.json";
-const PREFIXES: [&str; 5] = ["vectors-", "keys-", "alive-", "graph-", "journal-"];
+const PREFIXES: [&str; 7] = ["vectors-", "keys-", "ends-", "pieces-", "alive-", "graph-", "journal-"];
 const RECORD_HEAD: usize = 28;
 const CHECK_BYTES: usize = 8;
 
@@ -104,6 +106,8 @@ pub(super) struct VectorManifest {
     pub(super) skipped: u64,
     pub(super) vectors: Sealed,
     pub(super) keys: Sealed,
+    pub(super) ends: Sealed,
+    pub(super) pieces: Sealed,
     pub(super) alive: Sealed,
     pub(super) graph: Option<SealedGraph>,
 }
@@ -122,6 +126,8 @@ impl VectorManifest {
             skipped: 0,
             vectors: nothing.clone(),
             keys: nothing.clone(),
+            ends: nothing.clone(),
+            pieces: nothing.clone(),
             alive: nothing,
             graph: None,
         }
@@ -160,7 +166,7 @@ impl VectorManifest {
 
     fn names(&self, name: &str) -> bool {
         let graph = self.graph.iter().map(|graph| ("graph", graph.number));
-        let files = [("vectors", self.generation), ("keys", self.generation)];
+        let files = ["vectors", "keys", "ends", "pieces"].map(|kind| (kind, self.generation));
         let files = files.into_iter().chain([("alive", self.number), ("journal", self.number)]).chain(graph);
         files.into_iter().any(|(kind, number)| name == format!("{kind}-{number}.bin"))
     }

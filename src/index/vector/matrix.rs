@@ -11,13 +11,17 @@ use super::bits::Bits;
 use super::column::{Column, Rows};
 use super::disk::{DiskError, Record, Sealed, VectorManifest};
 use super::graph::{Graph, hosted};
+use super::keys::locate;
 use super::row_set::RowSet;
+use super::runs::{Runs, RunsView};
 use super::scan::Best;
 use super::{BuildError, Config, Neighbor, scan};
 use crate::base::Lsn;
 
 /// Rows copied at a time while a matrix is rewritten.
 const REWRITE_ROWS: usize = 1024;
+/// How many rows ahead of the one whose pieces are read those of the next are fetched.
+const AHEAD: usize = 4;
 /// So few strays are looked at one and all, which costs less than to look for their hosts.
 const STRAYS_SCANNED: usize = 64;
 /// While fewer than one row in this many is removed, a walk does not ask about each row that it meets, a fifth of its time:
@@ -33,6 +37,7 @@ pub struct View {
     /// Where the vectors lie, row after row.
     pub(super) file: Arc<File>,
     pub(super) keys: Rows<u64>,
+    pub(super) pieces: RunsView,
     pub(super) alive: Bits,
     pub(super) live: usize,
     pub(super) applied: Lsn,
@@ -60,6 +65,20 @@ impl View {
     #[must_use]
     pub fn row_set(&self, keys: &[u64]) -> RowSet {
         RowSet::new(self.generation, self.keys.all(), keys)
+    }
+
+    /// What the vectors under these keys are made of, as it was given with them, in their order; empty where there is none.
+    pub fn pieces(&self, keys: &[u64], mut found: impl FnMut(usize, &[u16])) {
+        let all = self.keys.all();
+        let rows: Vec<Option<usize>> =
+            keys.iter().map(|key| Some(locate(all, *key)).filter(|row| all.get(*row) == Some(key))).collect();
+        rows.iter().take(AHEAD).flatten().for_each(|row| self.pieces.prefetch(*row));
+        for (place, row) in rows.iter().enumerate() {
+            if let Some(Some(next)) = rows.get(place + AHEAD) {
+                self.pieces.prefetch(*next);
+            }
+            found(place, row.map_or(&[], |row| self.pieces.of(row)));
+        }
     }
 
     /// Whether `rows` are those of its matrix.
@@ -143,6 +162,7 @@ impl View {
 pub(super) struct Matrix {
     vectors: Column<f16>,
     keys: Column<u64>,
+    pieces: Runs,
     pub(super) alive: Bits,
     live: usize,
     pub(super) applied: Lsn,
@@ -157,6 +177,7 @@ impl Matrix {
         Ok(Self {
             vectors: Column::create(&VectorManifest::path(dir, "vectors", generation), config.dimensions)?,
             keys: Column::create(&VectorManifest::path(dir, "keys", generation), 1)?,
+            pieces: Runs::create(dir, generation)?,
             alive: Bits::default(),
             live: 0,
             applied: Lsn::ZERO,
@@ -176,10 +197,12 @@ impl Matrix {
         let path = |kind| VectorManifest::path(dir, kind, manifest.generation);
         let vectors = Column::open(&path("vectors"), config.dimensions, rows)?;
         let keys = Column::open(&path("keys"), 1, rows)?;
-        let (Some(vectors), Some(keys)) = (vectors, keys) else { return Ok(None) };
+        let pieces = Runs::open(dir, manifest.generation, rows)?;
+        let (Some(vectors), Some(keys), Some(pieces)) = (vectors, keys, pieces) else { return Ok(None) };
         Ok(Some(Self {
             vectors,
             keys,
+            pieces,
             alive: Bits::default(),
             live: 0,
             applied: Lsn::ZERO,
@@ -212,10 +235,12 @@ impl Matrix {
     /// next checkpoint. The keys, which every look-up relies on, are checked for order in each case.
     pub(super) fn verify(&mut self, manifest: &VectorManifest, read: bool) -> bool {
         let (Some(vectors), Some(keys)) = (manifest.vectors.digest(), manifest.keys.digest()) else { return false };
+        let (Some(ends), Some(pieces)) = (manifest.ends.digest(), manifest.pieces.digest()) else { return false };
         self.vectors.trust(manifest.rows, vectors);
         self.keys.trust(manifest.rows, keys);
         let intact = !read || self.vectors.digest(manifest.rows) == Some(vectors);
         intact
+            && self.pieces.verify(manifest.rows, (ends, pieces), read)
             && self.keys.digest(manifest.rows) == Some(keys)
             && self.keys.rows(self.rows()).all().is_sorted_by(|a, b| a < b)
     }
@@ -237,9 +262,10 @@ impl Matrix {
     }
 
     /// Writes rows behind those that are there. They do not count before [`Self::commit`].
-    pub(super) fn write(&mut self, keys: &[u64], vectors: &[f16]) -> Result<(), DiskError> {
+    pub(super) fn write(&mut self, keys: &[u64], vectors: &[f16], pieces: &[&[u16]]) -> Result<(), DiskError> {
         let rows = self.rows();
         self.vectors.append(rows, vectors)?;
+        self.pieces.append(rows, pieces.iter().copied())?;
         self.keys.append(rows, keys)
     }
 
@@ -258,6 +284,7 @@ impl Matrix {
             vectors: self.vectors.rows(self.rows()),
             file: Arc::clone(self.vectors.file()),
             keys: self.keys.rows(self.rows()),
+            pieces: self.pieces.view(self.rows()),
             alive: self.alive.clone(),
             live: self.live,
             applied: self.applied,
@@ -290,7 +317,8 @@ impl Matrix {
                 keys.extend_from_slice(view.keys.row(*row));
                 vectors.extend_from_slice(view.vectors.row(*row));
             }
-            next.write(&keys, &vectors)?;
+            let pieces: Vec<&[u16]> = rows.iter().map(|row| view.pieces.of(*row)).collect();
+            next.write(&keys, &vectors, &pieces)?;
             next.commit(&Record {
                 applied: self.applied,
                 rows: next.rows() + rows.len(),
@@ -303,20 +331,24 @@ impl Matrix {
         Ok(next)
     }
 
-    /// Digests of vectors and keys; `None` when rows that were trusted are not what they were.
-    pub(super) fn digests(&mut self) -> Option<(Sealed, Sealed)> {
+    /// Digests of vectors, keys, and ends and pieces; `None` when rows that were trusted are not what they were.
+    pub(super) fn digests(&mut self) -> Option<[Sealed; 4]> {
         let rows = self.rows();
-        Some((Sealed::new(self.vectors.digest(rows)?), Sealed::new(self.keys.digest(rows)?)))
+        let (vectors, keys) = (Sealed::new(self.vectors.digest(rows)?), Sealed::new(self.keys.digest(rows)?));
+        let (ends, pieces) = self.pieces.digests(rows)?;
+        Some([vectors, keys, ends, pieces])
     }
 
     /// Returns once all rows are on stable storage.
     pub(super) fn sync(&self) -> Result<(), DiskError> {
         self.vectors.sync()?;
+        self.pieces.sync()?;
         self.keys.sync()
     }
 
     /// Handles to sync the files without holding the matrix.
-    pub(super) fn handles(&self) -> Result<[(File, PathBuf); 2], DiskError> {
-        Ok([self.vectors.handle()?, self.keys.handle()?])
+    pub(super) fn handles(&self) -> Result<[(File, PathBuf); 4], DiskError> {
+        let [ends, pieces] = self.pieces.handles()?;
+        Ok([self.vectors.handle()?, self.keys.handle()?, ends, pieces])
     }
 }

@@ -1,0 +1,122 @@
+//! How near to each other the words of a query stand in a passage, told from its word pieces.
+//!
+//! An index of words knows which are in a passage, not where. The pieces that are kept beside its vector (see [`super::late`]) know, and
+//! are looked at for candidates only. Source of the idea: Rasolofo and Savoy, "Term Proximity Scoring for Keyword-Based Retrieval
+//! Systems", ECIR 2003: pairs of neighbouring query words count by their distance.
+
+use super::late;
+
+/// Pieces between two words from which on they do not stand near each other.
+const GAP_MAX: usize = 10;
+/// What a pair counts whose words stand in the other order.
+const REVERSED: f32 = 0.5;
+/// Words that are looked at; with more, pairs are chance.
+const WORDS_MAX: usize = 32;
+
+/// A spelling of a word in pieces.
+struct Spelling {
+    pieces: Vec<u16>,
+    word: usize,
+}
+
+/// The words of a query.
+pub(super) struct Near {
+    spellings: Vec<Spelling>,
+    /// A bit for each piece that may begin one of them.
+    begins: [u64; 4],
+    words: usize,
+}
+
+/// Which word of a set of bits stands for a piece, and which of its bits.
+fn bit(piece: u16) -> (usize, u64) {
+    (usize::from(piece >> 6) % 4, 1 << (piece % 64))
+}
+
+impl Near {
+    /// * `words`: of the query, in order; for each its spellings in pieces.
+    ///
+    /// `None` when fewer than two can be found.
+    pub(super) fn new(words: impl Iterator<Item = Vec<Vec<u16>>>) -> Option<Self> {
+        let mut near = Self { spellings: Vec::new(), begins: [0; 4], words: 0 };
+        for spellings in words.take(WORDS_MAX) {
+            for pieces in spellings {
+                let Some(first) = pieces.first() else { continue };
+                let (place, bit) = bit(*first);
+                near.begins[place] |= bit;
+                near.spellings.push(Spelling { pieces: pieces, word: near.words });
+            }
+            near.words += 1;
+        }
+        (near.words > 1).then_some(near)
+    }
+
+    /// 0 where no two neighbouring words of the query stand near each other, 1 where all follow each other.
+    pub(super) fn of(&self, run: &[u16]) -> f32 {
+        let Some(parts) = late::parts(run) else { return 0.0 };
+        let mut best = [0f32; WORDS_MAX];
+        for pieces in [parts.context, parts.text] {
+            self.look(pieces, &mut best);
+        }
+        best[..self.words - 1].iter().sum::<f32>() / (self.words - 1) as f32
+    }
+
+    /// Notes for each word how near it comes to the next one of the query.
+    fn look(&self, pieces: &[u16], best: &mut [f32; WORDS_MAX]) {
+        // Where each word ended last.
+        let mut ends = [usize::MAX; WORDS_MAX];
+        for (start, piece) in pieces.iter().enumerate() {
+            let (place, bit) = bit(*piece);
+            if self.begins[place] & bit == 0 {
+                continue;
+            }
+            for spelling in self.spellings.iter().filter(|spelling| pieces[start..].starts_with(&spelling.pieces)) {
+                let word = spelling.word;
+                let mut pair = |first: usize, other: usize, share: f32| {
+                    let gap = start.wrapping_sub(ends[other]);
+                    if gap <= GAP_MAX {
+                        best[first] = best[first].max(share / (1 + gap) as f32);
+                    }
+                };
+                if word > 0 {
+                    pair(word - 1, word - 1, 1.0);
+                }
+                if word + 1 < self.words {
+                    pair(word, word + 1, REVERSED);
+                }
+                ends[word] = start + spelling.pieces.len();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn near(words: &[&[u16]], text: &[u16]) -> f32 {
+        let lengths = vec![1.0; late::windows(text.len(), 12)];
+        let run = late::run(&[], text, 12, &lengths);
+        Near::new(words.iter().map(|word| vec![word.to_vec()])).expect("words").of(&run)
+    }
+
+    #[test]
+    fn nearer_is_more() {
+        let words: [&[u16]; 2] = [&[1], &[2]];
+        assert_eq!(near(&words, &[9, 1, 2, 9]), 1.0);
+        assert_eq!(near(&words, &[9, 1, 9, 2]), 0.5);
+        assert_eq!(near(&words, &[2, 1, 9, 9]), 0.5, "the other order");
+        assert_eq!(near(&words, &[1, 2, 2, 1]), 1.0, "the best of several");
+        assert_eq!(near(&words, &[1, 9, 9, 9]), 0.0);
+        let mut far = vec![1];
+        far.extend([9; GAP_MAX + 1]);
+        far.push(2);
+        assert_eq!(near(&words, &far), 0.0);
+    }
+
+    #[test]
+    fn words_of_several_pieces_are_found_whole() {
+        let words: [&[u16]; 3] = [&[1, 2], &[3], &[4]];
+        assert_eq!(near(&words, &[1, 2, 3, 4]), 1.0);
+        assert_eq!(near(&words, &[1, 9, 3, 4]), 0.5);
+    }
+}
