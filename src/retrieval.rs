@@ -454,6 +454,7 @@ impl Retrieval {
 
     /// Ranks passages for a query without reading their texts: for evaluation.
     ///
+    /// * `collections`: names; empty for all.
     /// * `candidates`: how many are taken from each half.
     /// * `fusion`: how the halves are fused; `None` for the model's way.
     ///
@@ -462,12 +463,12 @@ impl Retrieval {
     pub fn rank(
         &self,
         query: &str,
-        collection: &str,
+        collections: &[String],
         mode: Mode,
         candidates: usize,
         fusion: Option<Fusion>,
     ) -> Result<Vec<Ranked>, SearchError> {
-        let (searchers, _) = self.searchers(&[collection.to_owned()])?;
+        let (searchers, _) = self.searchers(collections)?;
         Ok(self.ranking(&Target::Text(query), mode, fusion, None, candidates, (&searchers, &Ahead::default()))?.ranked)
     }
 

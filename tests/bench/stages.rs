@@ -67,7 +67,11 @@ fn main() {
     let mut next = embeddings.iter().cycle();
     let vector = cost(&questions, |_| drop(searcher.nearest(next.next().expect("endless"), candidates, None)));
     let rank = cost(&questions, |question| {
-        drop(retrieval.rank(question, &collection.name, Mode::Hybrid, candidates, None).expect("ranked"));
+        drop(
+            retrieval
+                .rank(question, std::slice::from_ref(&collection.name), Mode::Hybrid, candidates, None)
+                .expect("ranked"),
+        );
     });
     let whole = cost(&questions, |question| {
         let request = SearchRequest { query: question.to_owned(), ..SearchRequest::default() };

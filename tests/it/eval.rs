@@ -100,6 +100,86 @@ fn a_folder_of_files_is_judged_by_their_paths() {
     assert!(close(&report["modes"]["hybrid"]["mrr_at_10"], 1.0), "{report}");
 }
 
+/// Two folders of the same name, and in them documents of the same id, beside a folder of files without questions.
+///
+/// | question of `one/set` | finds alone | beside the others | nDCG@10 |
+/// |---|---|---|---|
+/// | bird | heron | heron of `two/set`, which says it three times, then heron | 1, then 1 / log2(3) = 0.63093 |
+#[test]
+fn several_folders_are_measured_alone_and_beside_each_other() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("created");
+        fs::write(path, text).expect("written");
+    };
+    let corpus = |heron: &str| {
+        format!(
+            "{{\"_id\":\"heron\",\"text\":\"{heron}\"}}\n{{\"_id\":\"boiler\",\"text\":\"steam pressure valve\"}}\n\
+             {{\"_id\":\"treaty\",\"text\":\"ambassadors signed peace\"}}\n"
+        )
+    };
+    write("one/set/corpus.jsonl", &corpus("grey bird fish"));
+    write("two/set/corpus.jsonl", &corpus("bird bird bird"));
+    for (folder, question) in [("one", "bird"), ("two", "steam")] {
+        write(&format!("{folder}/set/queries.jsonl"), &format!("{{\"_id\":\"1\",\"text\":\"{question}\"}}\n"));
+    }
+    write("one/set/qrels.tsv", "query-id\tcorpus-id\tscore\n1\theron\t1\n");
+    write("two/set/qrels.tsv", "query-id\tcorpus-id\tscore\n1\tboiler\t1\n");
+    write("files/notes/cats.md", "# Cats\n\nThey sleep.\n");
+    let path = |name: &str| directory.path().join(name).to_str().expect("UTF-8").to_owned();
+    let data = tempfile::tempdir().expect("temporary directory");
+    let run = |arguments: &[&str]| {
+        let folders = [path("one/set"), path("two/set"), path("files")];
+        let all: Vec<&str> = ["eval"].into_iter().chain(folders.iter().map(String::as_str)).collect();
+        run_on(data.path(), &[&all[..], arguments].concat())
+    };
+
+    let output = run(&["--json"]);
+    let report = json_of(&output);
+    assert_says(&stderr(&output), &[&path("files"), "searched beside the others"]);
+    let collections = &report["collections"];
+    assert_eq!(collections["files"]["documents"], 1, "{report}");
+    assert_eq!((&collections["set"]["queries"], &collections["set-2"]["queries"]), (&json!(1), &json!(1)), "{report}");
+    let lexical = &collections["set"]["modes"]["lexical"];
+    assert!(close(&lexical["alone"]["ndcg_at_10"], 1.0), "{report}");
+    assert!(close(&lexical["beside_others"]["ndcg_at_10"], 0.63093), "{report}");
+    assert!(close(&lexical["beside_others"]["recall_at_10"], 1.0), "{report}");
+
+    let lines: Vec<String> = stdout(&run(&[])).lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 2 * 8 + 1, "a name, a header and six rows for each of two, a line between: {lines:?}");
+    assert_eq!((lines[0].as_str(), lines[8].as_str(), lines[9].as_str()), ("set", "", "set-2"));
+    assert!(lines[2].starts_with("hybrid   alone"), "{lines:?}");
+    assert!(lines[7].starts_with("lexical  beside others") && lines[7].contains("0.6309"), "{lines:?}");
+}
+
+#[test]
+fn folders_without_a_question_measure_nothing() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("created");
+        fs::write(path, text).expect("written");
+    };
+    write("a/one.md", "One.\n");
+    write("b/two.md", "Two.\n");
+    write("c/corpus.jsonl", "{\"_id\":\"1\",\"text\":\"three\"}\n");
+    write("c/queries.jsonl", "{\"_id\":\"1\",\"text\":\"three\"}\n");
+    let path = |name: &str| directory.path().join(name).to_str().expect("UTF-8").to_owned();
+    let eval = |names: &[&str]| {
+        let folders: Vec<String> = names.iter().map(|name| path(name)).collect();
+        let arguments: Vec<&str> = ["eval"].into_iter().chain(folders.iter().map(String::as_str)).collect();
+        let output = run_on(&directory.path().join("data"), &arguments);
+        assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+        stderr(&output)
+    };
+    assert_says(&eval(&["a", "b"]), &["none of the folders", "queries.jsonl"]);
+    // One of the two files was forgotten.
+    assert_says(&eval(&["a", "c"]), &["c/qrels.tsv"]);
+    // A folder that is not there is no folder without questions.
+    assert_says(&eval(&["a", "nowhere"]), &["nowhere"]);
+}
+
 #[test]
 fn people_get_a_table() {
     let directory = tempfile::tempdir().expect("temporary directory");
