@@ -144,6 +144,13 @@ bench-peers: setup-bench $(PEERS)/installed ## Measure beside hnswlib, faiss, us
 	rm -rf $(TARGET_DIR)/bench-peers
 	$(PEERS)/bin/python tests/bench/peers/run.py --cairn "$(built)" --scratch $(TARGET_DIR)/bench-peers $(BENCH)
 
+.PHONY: bench-agent
+bench-agent: setup-bench ## Measure what an agent reads until it has the answer, with Cairn and with grep; CAIRN_EVAL_DATA adds k3s-docs
+	@$(CARGO) build --release
+	python3 -c 'import ensurepip' 2>/dev/null || { $(call packages,no-such-program:python3-venv); }
+	python3 -m venv $(TARGET_DIR)/bench-agent/venv
+	$(TARGET_DIR)/bench-agent/venv/bin/python tests/bench/agent/run.py --cairn "$(built)" --scratch $(TARGET_DIR)/bench-agent $(BENCH)
+
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 # Other targets need the target's standard library (rustup target add), and a C and C++ compiler for it in CC_<target> and
