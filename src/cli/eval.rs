@@ -13,11 +13,11 @@ use std::time::Instant;
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
-use self::folder::{Folder, Questions};
+use self::folder::{Folder, QueryLine, Questions};
 use self::measures::{Found, Judged, Measures};
 use super::backend::{Local, Stay};
 use super::{Common, Failure, output};
-use crate::retrieval::{Fusion, Mode, Retrieval};
+use crate::retrieval::{Fusion, Mode, Retrieval, SearchAnswer, SearchRequest};
 use crate::store::CollectionId;
 
 /// How deep recall is measured.
@@ -33,6 +33,9 @@ Several folders become a collection each. Each one's questions are asked of its 
 once. A folder without questions, or any folder of files, is searched beside the others:
 
   $ cairn eval questions/ ~/documents
+
+With unanswerable.jsonl ({\"_id\", \"text\"}), questions that no document answers, it is also measured how many of them get an \
+answer that says of itself that it is weak, and how many of the others.
 
 Measures, over all questions: nDCG@10 with linear gain, Recall@10, Recall@100 and MRR@10, for each way to search. The score of a document is that of its best passage.")]
 pub(super) struct Arguments {
@@ -92,6 +95,16 @@ struct Report<'a> {
     documents: usize,
     passages: u64,
     rows: Vec<(Mode, Scope, Measures)>,
+    /// Empty where no question is known to have no answer.
+    weak: Vec<(Scope, Weak)>,
+}
+
+/// Shares of questions, 0 to 1, whose answer says of itself that nothing fits well.
+struct Weak {
+    /// Of those without an answer.
+    unanswerable: f64,
+    /// Of those with one.
+    answerable: f64,
 }
 
 impl Report<'_> {
@@ -99,11 +112,19 @@ impl Report<'_> {
         self.folder.questions.as_ref().map_or(0, |questions| questions.queries.len())
     }
 
+    fn unanswerable(&self) -> usize {
+        self.folder.questions.as_ref().map_or(0, |questions| questions.unanswerable.len())
+    }
+
     fn totals(&self) -> String {
         let documents = output::counted(self.documents as u64, "document");
         let (passages, queries) =
             (output::counted(self.passages, "passage"), output::counted(self.queries() as u64, "question"));
-        format!("{documents}, {passages}, {queries}")
+        let unanswerable = match self.unanswerable() {
+            0 => String::new(),
+            count => format!(", {} without an answer", output::thousands(count as u64)),
+        };
+        format!("{documents}, {passages}, {queries}{unanswerable}")
     }
 }
 
@@ -138,17 +159,21 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         let mut reports = Vec::with_capacity(folders.len());
         for (folder, documents) in folders.iter().zip(documents) {
             let info = library.collection(&folder.name).context("the collection was made above")?;
-            let mut rows = Vec::new();
+            let (mut rows, mut weak) = (Vec::new(), Vec::new());
+            let own = std::slice::from_ref(&folder.name);
+            let scopes = [(Scope::Alone, own), (Scope::Beside, &all[..])];
+            let scopes = &scopes[..if all.len() > 1 { 2 } else { 1 }];
             if let Some(questions) = &folder.questions {
                 for mode in [Mode::Hybrid, Mode::Dense, Mode::Lexical] {
-                    let own = std::slice::from_ref(&folder.name);
-                    rows.push((mode, Scope::Alone, measure(&asked, questions, info.id, own, mode)?));
-                    if all.len() > 1 {
-                        rows.push((mode, Scope::Beside, measure(&asked, questions, info.id, &all, mode)?));
+                    for (scope, searched) in scopes {
+                        rows.push((mode, *scope, measure(&asked, questions, info.id, searched, mode)?));
                     }
                 }
+                for (scope, searched) in scopes.iter().filter(|_| !questions.unanswerable.is_empty()) {
+                    weak.push((*scope, measure_weak(&asked, questions, searched)?));
+                }
             }
-            reports.push(Report { folder, documents, passages: info.chunks, rows });
+            reports.push(Report { folder, documents, passages: info.chunks, rows, weak });
         }
         show(common, &reports, ingest_seconds)
     })();
@@ -190,6 +215,33 @@ fn measure(
     Ok(sum.over(questions.queries.len()))
 }
 
+/// How often a search with default settings says that nothing fits well.
+fn measure_weak(asked: &Asked<'_>, questions: &Questions, searched: &[String]) -> Result<Weak, Failure> {
+    let share = |queries: &mut dyn Iterator<Item = &QueryLine>| -> Result<f64, Failure> {
+        let (mut count, mut marked) = (0usize, 0usize);
+        for query in queries {
+            let request = SearchRequest {
+                query: query.text.clone(),
+                collections: searched.to_vec(),
+                fusion: asked.fusion,
+                ..SearchRequest::default()
+            };
+            count += 1;
+            marked += usize::from(is_weak(&*asked.retrieval.search(&request)?));
+        }
+        Ok(marked as f64 / count.max(1) as f64)
+    };
+    Ok(Weak {
+        unanswerable: share(&mut questions.unanswerable.iter())?,
+        answerable: share(&mut questions.answerable())?,
+    })
+}
+
+/// Whether an answer says of itself that nothing fits well. None does so far.
+fn is_weak(_answer: &SearchAnswer) -> bool {
+    false
+}
+
 /// The documents of the best passages, each once, best first.
 fn documents(
     asked: &Asked<'_>,
@@ -217,6 +269,7 @@ fn show(common: &Common, reports: &[Report<'_>], ingest_seconds: f64) -> Result<
     }
     if let [report] = reports {
         show_table(&report.rows, false)?;
+        show_weak(&report.weak)?;
         eprintln!("{}; read in {ingest_seconds:.1} s", report.totals());
         return Ok(());
     }
@@ -224,6 +277,7 @@ fn show(common: &Common, reports: &[Report<'_>], ingest_seconds: f64) -> Result<
         let gap = if place > 0 { "\n" } else { "" };
         output::line(&format!("{gap}{}", report.folder.name))?;
         show_table(&report.rows, true)?;
+        show_weak(&report.weak)?;
     }
     for report in reports {
         eprintln!("{}: {}", report.folder.name, report.totals());
@@ -252,6 +306,24 @@ fn show_table(rows: &[(Mode, Scope, Measures)], with_scope: bool) -> Result<(), 
     output::table(&header, &numbers, rows)
 }
 
+/// A column for each way to search, where there is something to tell.
+fn show_weak(weak: &[(Scope, Weak)]) -> Result<(), Failure> {
+    if weak.is_empty() {
+        return Ok(());
+    }
+    let row = |what: &str, share: fn(&Weak) -> f64| {
+        let shares = weak.iter().map(|(_, weak)| format!("{:.1} %", share(weak) * 100.0));
+        std::iter::once(what.to_owned()).chain(shares).collect()
+    };
+    let rows = vec![
+        row("questions without an answer", |weak| weak.unanswerable),
+        row("questions with an answer", |weak| weak.answerable),
+    ];
+    let header: Vec<&str> = std::iter::once("marked weak").chain(weak.iter().map(|(scope, _)| scope.shown())).collect();
+    output::line("")?;
+    output::table(&header, &header[1..], rows)
+}
+
 /// Of one folder the measures of each mode, as they always were; of several by collection, mode and what was searched.
 fn as_json(reports: &[Report<'_>], ingest_seconds: f64) -> Value {
     let rounded = |value: f64| (value * 1e4).round() / 1e4;
@@ -263,13 +335,20 @@ fn as_json(reports: &[Report<'_>], ingest_seconds: f64) -> Value {
             "query_ms": rounded(measures.seconds * 1e3),
         })
     };
+    let shares =
+        |weak: &Weak| json!({"unanswerable": rounded(weak.unanswerable), "answerable": rounded(weak.answerable)});
     if let [report] = reports {
         let modes: Map<String, Value> =
             report.rows.iter().map(|(mode, _, measures)| (mode.as_str().to_owned(), value(measures))).collect();
-        return json!({
+        let mut found = json!({
             "documents": report.documents, "passages": report.passages, "queries": report.queries(),
             "ingest_seconds": ingest_seconds, "modes": modes,
         });
+        for (_, weak) in &report.weak {
+            found["unanswerable"] = json!(report.unanswerable());
+            found["marked_weak"] = shares(weak);
+        }
+        return found;
     }
     let mut collections = Map::new();
     for report in reports {
@@ -277,9 +356,13 @@ fn as_json(reports: &[Report<'_>], ingest_seconds: f64) -> Value {
         for (mode, scope, measures) in &report.rows {
             modes.entry(mode.as_str()).or_insert_with(|| json!({}))[scope.key()] = value(measures);
         }
-        let found = json!({
+        let mut found = json!({
             "documents": report.documents, "passages": report.passages, "queries": report.queries(), "modes": modes,
         });
+        for (scope, weak) in &report.weak {
+            found["unanswerable"] = json!(report.unanswerable());
+            found["marked_weak"][scope.key()] = shares(weak);
+        }
         collections.insert(report.folder.name.clone(), found);
     }
     json!({"ingest_seconds": ingest_seconds, "collections": collections})

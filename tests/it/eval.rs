@@ -153,6 +153,42 @@ fn several_folders_are_measured_alone_and_beside_each_other() {
     assert!(lines[7].starts_with("lexical  beside others") && lines[7].contains("0.6309"), "{lines:?}");
 }
 
+/// What is measured of questions without an answer; how well they are told apart is for collections that are large enough.
+#[test]
+fn questions_without_an_answer_are_counted_apart() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).expect("written");
+    write(
+        "corpus.jsonl",
+        "{\"_id\":\"heron\",\"text\":\"grey bird\"}\n{\"_id\":\"boiler\",\"text\":\"it makes steam\"}\n",
+    );
+    write("queries.jsonl", "{\"_id\":\"1\",\"text\":\"grey bird\"}\n{\"_id\":\"2\",\"text\":\"nobody judged this\"}\n");
+    write("qrels.tsv", "query-id\tcorpus-id\tscore\n1\theron\t1\n2\tboiler\t0\n");
+    write("unanswerable.jsonl", "{\"_id\":\"u1\",\"text\":\"parliament ratified a treaty\"}\n");
+    let report = eval(directory.path());
+    assert_eq!((&report["queries"], &report["unanswerable"]), (&json!(2), &json!(1)), "{report}");
+    for kind in ["unanswerable", "answerable"] {
+        let share = report["marked_weak"][kind].as_f64().unwrap_or_else(|| panic!("{kind}: {report}"));
+        // Of one question each: the second is judged to have no answer here, and counts for neither.
+        assert!(share == 0.0 || share == 1.0, "{report}");
+    }
+    let data = tempfile::tempdir().expect("temporary directory");
+    let output = run_on(data.path(), &["eval", directory.path().to_str().expect("UTF-8")]);
+    let lines: Vec<String> = stdout(&output).lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 4 + 4, "{lines:?}");
+    assert_says(
+        &lines[5..].join("\n"),
+        &["MARKED WEAK", "ALONE", "questions without an answer", "questions with an answer"],
+    );
+    assert_says(&stderr(&output), &["2 questions, 1 without an answer"]);
+
+    let folders = [directory.path().to_str().expect("UTF-8"), "config"];
+    let report = json_of(&run_on(data.path(), &["eval", folders[0], folders[1], "--json"]));
+    let own = report["collections"].as_object().and_then(|all| all.values().find(|one| one["queries"] == 2));
+    let own = own.unwrap_or_else(|| panic!("{report}"));
+    assert!(own["marked_weak"]["beside_others"]["unanswerable"].is_number(), "{report}");
+}
+
 #[test]
 fn folders_without_a_question_measure_nothing() {
     let directory = tempfile::tempdir().expect("temporary directory");

@@ -44,6 +44,27 @@ pub(super) struct Questions {
     pub(super) queries: Vec<QueryLine>,
     /// By the question's id.
     pub(super) judgements: HashMap<String, Judged>,
+    /// Questions that none of the documents answers.
+    pub(super) unanswerable: Vec<QueryLine>,
+}
+
+impl Questions {
+    fn read(folder: &Path) -> anyhow::Result<Self> {
+        let unanswerable = folder.join("unanswerable.jsonl");
+        Ok(Self {
+            queries: json_lines(&folder.join("queries.jsonl"))?,
+            judgements: read_judgements(&folder.join("qrels.tsv"))?,
+            unanswerable: if unanswerable.exists() { json_lines(&unanswerable)? } else { Vec::new() },
+        })
+    }
+
+    /// Questions that a document is judged to answer.
+    pub(super) fn answerable(&self) -> impl Iterator<Item = &QueryLine> {
+        let is_answered = |query: &&QueryLine| {
+            self.judgements.get(&query._id).is_some_and(|judged| judged.values().any(|&grade| grade > 0))
+        };
+        self.queries.iter().filter(is_answered)
+    }
 }
 
 #[derive(Deserialize)]
@@ -54,7 +75,7 @@ struct CorpusLine {
     text: String,
 }
 
-/// A line of `queries.jsonl`.
+/// A line of `queries.jsonl` or `unanswerable.jsonl`.
 #[derive(Deserialize)]
 pub(super) struct QueryLine {
     pub(super) _id: String,
@@ -69,14 +90,10 @@ pub(super) fn open(paths: &[PathBuf]) -> Result<Vec<Folder>, Failure> {
     let mut names = HashSet::new();
     let mut folders = Vec::with_capacity(paths.len());
     for path in paths {
-        let (queries, judgements) = (path.join("queries.jsonl"), path.join("qrels.tsv"));
         // With one of the two, the other was forgotten.
-        let is_beside = paths.len() > 1 && path.is_dir() && !queries.exists() && !judgements.exists();
-        let questions = if is_beside {
-            None
-        } else {
-            Some(Questions { queries: json_lines(&queries)?, judgements: read_judgements(&judgements)? })
-        };
+        let has_questions = ["queries.jsonl", "qrels.tsv"].iter().any(|name| path.join(name).exists());
+        let is_beside = paths.len() > 1 && path.is_dir() && !has_questions;
+        let questions = if is_beside { None } else { Some(Questions::read(path)?) };
         let (corpus, docs) = (path.join("corpus.jsonl"), path.join("docs"));
         let documents = if corpus.is_file() {
             Documents::Lines(corpus)
