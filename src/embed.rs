@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::base::Fault;
 
 pub use static_model::StaticModel;
-pub use wordpiece::{VocabularyError, WordPiece};
+pub use wordpiece::{PieceKind, VocabularyError, WordPiece};
 
 /// What a collection remembers of its model.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,6 +81,12 @@ pub trait Embedder: Send + Sync {
         None
     }
 
+    /// Looks for a phrase in passages; `None` where the model does not know the order of words.
+    fn phrase<'a>(&'a self, text: &str) -> Option<Box<dyn Phrase + 'a>> {
+        let _ = text;
+        None
+    }
+
     /// Looks how near these words of a query stand to each other; `None` where the model does not know, or there are fewer than two.
     fn nearness(&self, words: &[&str]) -> Option<Box<dyn Nearness>> {
         let _ = words;
@@ -94,6 +100,14 @@ pub trait Nearness {
     ///
     /// * `run`: of [`Embedder::run`].
     fn of(&self, run: &[u16]) -> f32;
+}
+
+/// A phrase that a passage may have.
+pub trait Phrase {
+    /// Whether the words of the phrase follow each other there, whatever punctuation lies between them.
+    ///
+    /// * `run`: of [`Embedder::run`].
+    fn is_in(&self, run: &[u16]) -> bool;
 }
 
 /// Scores of passages by their best window, for one question.

@@ -11,6 +11,7 @@ mod answer_cache;
 mod assembly;
 mod embedding_cache;
 mod fusion;
+mod phrases;
 mod ranking;
 mod relevance;
 mod snippet;
@@ -356,6 +357,9 @@ impl Retrieval {
         let wanted = self.wanted(request)?;
         let candidates = self.candidates(&wanted, 0);
         let query = words(&request.query);
+        if !phrases::of(query).is_empty() {
+            return Ok(AskedDevices { embeddings: HashMap::new(), questions: Vec::new() });
+        }
         let mut embeddings: HashMap<String, Arc<[f32]>> = HashMap::new();
         let mut questions = Vec::with_capacity(asked.searchers.len());
         for searcher in &asked.searchers {

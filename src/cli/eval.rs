@@ -17,7 +17,7 @@ use self::folder::{Folder, QueryLine, Questions};
 use self::measures::{Found, Judged, Measures};
 use super::backend::{Local, Stay};
 use super::{Common, Failure, output};
-use crate::retrieval::{Fusion, Mode, Retrieval, SearchAnswer, SearchRequest};
+use crate::retrieval::{Fusion, Mode, Retrieval, SearchRequest};
 use crate::store::CollectionId;
 
 /// How deep recall is measured.
@@ -227,7 +227,7 @@ fn measure_weak(asked: &Asked<'_>, questions: &Questions, searched: &[String]) -
                 ..SearchRequest::default()
             };
             count += 1;
-            marked += usize::from(is_weak(&*asked.retrieval.search(&request)?));
+            marked += usize::from(asked.retrieval.search(&request)?.weak);
         }
         Ok(marked as f64 / count.max(1) as f64)
     };
@@ -235,11 +235,6 @@ fn measure_weak(asked: &Asked<'_>, questions: &Questions, searched: &[String]) -
         unanswerable: share(&mut questions.unanswerable.iter())?,
         answerable: share(&mut questions.answerable())?,
     })
-}
-
-/// Whether an answer says of itself that nothing fits well. None does so far.
-fn is_weak(_answer: &SearchAnswer) -> bool {
-    false
 }
 
 /// The documents of the best passages, each once, best first.

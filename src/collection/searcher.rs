@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::views::{Shown, Views};
 use crate::base::Lsn;
+use crate::embed::Phrase;
 use crate::index::analysis::Language;
 use crate::index::filter::Filter;
 use crate::index::gpu::service::Verdict;
@@ -164,6 +165,30 @@ impl Searcher {
     /// When the index's files cannot be read.
     pub fn matching(&self, filter: &Filter) -> Result<Arc<Passages>, LexicalError> {
         self.words().matching(filter).map_err(|error| self.views.lexical.failure(error))
+    }
+
+    /// The passages that have a phrase.
+    ///
+    /// * `text`: the phrase.
+    /// * `phrase`: looks for it in the pieces of a passage; `None` where the model does not know the order of words: all words will do.
+    /// * `among`: those that may be found.
+    ///
+    /// # Errors
+    /// When the index's files cannot be read.
+    pub fn having(
+        &self,
+        text: &str,
+        phrase: Option<&dyn Phrase>,
+        among: Option<&Passages>,
+    ) -> Result<Passages, LexicalError> {
+        let admit = |keys: &[u64]| {
+            let mut admitted = vec![true; keys.len()];
+            if let Some(phrase) = phrase {
+                self.runs(keys, |place, run| admitted[place] = phrase.is_in(run));
+            }
+            admitted
+        };
+        self.words().having(text, among, admit).map_err(|error| self.views.lexical.failure(error))
     }
 
     /// Names and types of the metadata that filters can ask for.

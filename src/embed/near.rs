@@ -5,6 +5,7 @@
 //! Systems", ECIR 2003: pairs of neighbouring query words count by their distance.
 
 use super::late;
+use super::{PieceKind, WordPiece};
 
 /// Pieces between two words from which on they do not stand near each other.
 const GAP_MAX: usize = 10;
@@ -72,8 +73,8 @@ impl Near {
             for spelling in self.spellings.iter().filter(|spelling| pieces[start..].starts_with(&spelling.pieces)) {
                 let word = spelling.word;
                 let mut pair = |first: usize, other: usize, share: f32| {
-                    let gap = start.wrapping_sub(ends[other]);
-                    if gap <= GAP_MAX {
+                    let gap = start.checked_sub(ends[other]);
+                    if let Some(gap) = gap.filter(|gap| *gap <= GAP_MAX) {
                         best[first] = best[first].max(share / (1 + gap) as f32);
                     }
                 };
@@ -86,6 +87,35 @@ impl Near {
                 ends[word] = start + spelling.pieces.len();
             }
         }
+    }
+}
+
+/// Words that follow each other.
+pub(super) struct Sequence<'a> {
+    /// Without punctuation.
+    pieces: Vec<u16>,
+    vocabulary: &'a WordPiece,
+}
+
+impl<'a> Sequence<'a> {
+    pub(super) fn new(mut pieces: Vec<u16>, vocabulary: &'a WordPiece) -> Self {
+        pieces.retain(|piece| vocabulary.kind(*piece) != PieceKind::Mark);
+        Self { pieces, vocabulary }
+    }
+
+    /// Whether they follow each other in the text of a run, or in its context.
+    pub(super) fn is_in(&self, run: &[u16]) -> bool {
+        let Some(parts) = late::parts(run) else { return false };
+        [parts.text, parts.context].into_iter().any(|pieces| self.is_among(pieces))
+    }
+
+    fn is_among(&self, pieces: &[u16]) -> bool {
+        let is_word = |piece: &&u16| self.vocabulary.kind(**piece) != PieceKind::Mark;
+        let words: Vec<u16> = pieces.iter().filter(is_word).copied().collect();
+        // `valve` is not in `valves`.
+        let ends = |at: usize| words.get(at).is_none_or(|next| self.vocabulary.kind(*next) != PieceKind::Continuation);
+        let mut places = words.windows(self.pieces.len().max(1)).enumerate();
+        places.any(|(at, found)| found == self.pieces && ends(at + found.len()))
     }
 }
 

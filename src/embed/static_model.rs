@@ -8,8 +8,8 @@ use half::f16;
 use numkong::Dot as _;
 use safetensors::{Dtype, SafeTensors};
 
-use super::near::Near;
-use super::{EmbedError, Embedder, ModelInfo, Nearness, Purpose, Windows, WordPiece, late};
+use super::near::{Near, Sequence};
+use super::{EmbedError, Embedder, ModelInfo, Nearness, Phrase, Purpose, Windows, WordPiece, late};
 
 static TABLE: &[u8] = include_bytes!("static_minilm/model.safetensors");
 static VOCABULARY: &str = include_str!("static_minilm/vocab.txt");
@@ -147,6 +147,12 @@ impl Nearness for Near {
     }
 }
 
+impl Phrase for Sequence<'_> {
+    fn is_in(&self, run: &[u16]) -> bool {
+        Self::is_in(self, run)
+    }
+}
+
 impl<F: Fn(u16) -> f32> Windows for late::Scores<F> {
     fn similarity(&mut self, whole: f32, run: &[u16]) -> f32 {
         self.blend(whole, run)
@@ -195,6 +201,10 @@ impl Embedder for StaticModel {
             product as f32 * coarse.step * self.scales[piece]
         };
         Some(Box::new(late::Scores::new(self.scales.len(), score)))
+    }
+
+    fn phrase<'a>(&'a self, text: &str) -> Option<Box<dyn Phrase + 'a>> {
+        Some(Box::new(Sequence::new(self.pieces(text, late::TEXT_PIECES_MAX), &self.tokenizer)))
     }
 
     fn nearness(&self, words: &[&str]) -> Option<Box<dyn Nearness>> {

@@ -32,6 +32,19 @@ pub struct WordPiece {
     /// Pieces inside a word, without their `##`.
     continuations: Pieces,
     unknown: u32,
+    /// What each piece is, by its number.
+    kinds: Box<[PieceKind]>,
+}
+
+/// What a piece is in a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PieceKind {
+    /// A word, or the beginning of one.
+    Start,
+    /// What goes on with a word.
+    Continuation,
+    /// A punctuation mark.
+    Mark,
 }
 
 /// Pieces with their numbers.
@@ -105,14 +118,28 @@ impl WordPiece {
     /// When there is no piece for unknown words.
     pub fn from_vocabulary(vocabulary: &'static str) -> Result<Self, VocabularyError> {
         let (mut starts, mut continuations) = (Pieces::new(), Pieces::new());
+        let mut kinds = Vec::new();
         for (id, piece) in (0..).zip(vocabulary.lines()) {
+            kinds.push(if piece.len() > CONTINUATION.len() && piece.starts_with(CONTINUATION) {
+                PieceKind::Continuation
+            } else if piece.chars().all(|character| !character.is_alphanumeric()) {
+                PieceKind::Mark
+            } else {
+                PieceKind::Start
+            });
             match piece.strip_prefix(CONTINUATION) {
                 Some(rest) if !rest.is_empty() => continuations.insert(rest, id),
                 _ => starts.insert(piece, id),
             };
         }
         let unknown = *starts.numbers.get(UNKNOWN).ok_or(VocabularyError)?;
-        Ok(Self { starts, continuations, unknown })
+        Ok(Self { starts, continuations, unknown, kinds: kinds.into() })
+    }
+
+    /// What a piece is; a mark where there is no such piece.
+    #[must_use]
+    pub fn kind(&self, piece: u16) -> PieceKind {
+        self.kinds.get(usize::from(piece)).copied().unwrap_or(PieceKind::Mark)
     }
 
     /// Number of pieces in the vocabulary.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Ahead, Candidate, Filter, Fusion, Mode, Ranked, Retrieval, SearchError, fuse, relevance};
+use super::{Ahead, Candidate, Filter, Fusion, Mode, Ranked, Retrieval, SearchError, fuse, phrases, relevance};
 use crate::base::{Lsn, with_causes};
 use crate::collection::{PassageKey, Searcher};
 use crate::embed::{Embedder, Nearness};
@@ -17,9 +17,10 @@ use crate::index::vector::Neighbor;
 /// Reasons that one answer gives at most: the first ones say enough.
 const REASONS_MAX: usize = 4;
 
-/// What words that follow each other as in the query add to the score of a passage by its words. With more, Wikipedia's paragraphs gain
-/// (.9159 with 0.2) and documentation loses (.9062, instead of .9118).
-const NEAR_SHARE: f32 = 0.1;
+/// What words that follow each other as in the query add to the score of a passage by its words, for each word of the query: in a query of
+/// two words the order is most of what is meant, in a long question little. A constant 0.2 is good for Wikipedia's paragraphs (nDCG@10
+/// .9158) and bad for documentation (.8986).
+const NEAR_SHARE: f32 = 0.3;
 
 /// What a ranking looks for.
 pub(super) enum Target<'a> {
@@ -105,6 +106,7 @@ impl Retrieval {
         if !has_meaning && mode != Mode::Lexical {
             halves.reasons.add("there is no letter and no digit in the query".to_owned());
         }
+        let mut admitted = self.admitted(target, filter, searchers, &mut halves.reasons)?.into_iter();
         let mut lookups = match (target, mode) {
             (Target::Text(query), Mode::Hybrid | Mode::Lexical) => Searcher::look_up(searchers, query),
             _ => Vec::new(),
@@ -114,16 +116,17 @@ impl Retrieval {
             if let Some(reason) = searcher.broken().or_else(|| searcher.behind()) {
                 halves.reasons.add(reason);
             }
-            let among = filter.map(|filter| searcher.matching(filter)).transpose()?;
+            let among = admitted.next().flatten();
+            let model = self.library().models().get(&searcher.collection().model);
             if let Some(lookup) = lookups.next() {
                 let found = lookup.and_then(|lookup| {
                     halves.totals[place] = lookup.total();
-                    let model = self.library().models().get(&searcher.collection().model);
                     let words: Vec<&str> = lookup.words().collect();
-                    let near = model.and_then(|model| model.nearness(&words));
+                    let count = words.len();
+                    let near = model.as_ref().and_then(|model| model.nearness(&words));
                     let mut found = searcher.lexical(lookup, candidates, among.as_deref())?;
                     if let Some(near) = near {
-                        look_how_near(searcher, &mut found, &*near);
+                        look_how_near(searcher, &mut found, &*near, NEAR_SHARE / count as f32);
                     }
                     Ok(found)
                 });
@@ -145,10 +148,7 @@ impl Retrieval {
                     }
                 }
             };
-            let model = match target {
-                Target::Text(_) => self.library().models().get(&searcher.collection().model),
-                Target::Embedding(_) => None,
-            };
+            let model = model.filter(|_| matches!(target, Target::Text(_)));
             let asked = Asked {
                 embedding,
                 candidates,
@@ -165,6 +165,37 @@ impl Retrieval {
         }
         let lsn = searchers.iter().map(Searcher::lsn).min().unwrap_or_else(|| self.library().reader().last());
         Ok(fused(halves, mode, fusion, candidates, lsn))
+    }
+
+    /// The passages of each collection that may be found: those that the filter admits and that have the query's phrases. Where no
+    /// collection has a phrase it is said so, and what has its words is found.
+    fn admitted(
+        &self,
+        target: &Target<'_>,
+        filter: Option<&Filter>,
+        searchers: &[Searcher],
+        reasons: &mut Reasons,
+    ) -> Result<Vec<Option<Arc<Passages>>>, SearchError> {
+        let filtered = |searcher: &Searcher| filter.map(|filter| searcher.matching(filter)).transpose();
+        let filtered = searchers.iter().map(filtered).collect::<Result<Vec<_>, _>>()?;
+        let phrases = match target {
+            Target::Text(query) => phrases::of(query),
+            Target::Embedding(_) => Vec::new(),
+        };
+        if phrases.is_empty() {
+            return Ok(filtered);
+        }
+        let having = |(searcher, among): (&Searcher, &Option<Arc<Passages>>)| {
+            let model = self.library().models().get(&searcher.collection().model);
+            phrases::passages(&phrases, searcher, model.as_deref(), among.clone())
+        };
+        let having = searchers.iter().zip(&filtered).map(having).collect::<Result<Vec<_>, _>>()?;
+        if having.iter().flatten().any(|passages| !passages.is_empty()) {
+            return Ok(having);
+        }
+        let phrases = phrases.iter().map(|phrase| format!("\"{phrase}\"")).collect::<Vec<_>>().join(" and ");
+        reasons.add(format!("nothing has {phrases} as it stands; searched without the quotation marks"));
+        Ok(filtered)
     }
 
     /// The embedding of a query by a model, made once for an answer.
@@ -248,9 +279,9 @@ fn by_meaning(halves: &mut Halves, place: usize, searcher: &Searcher, asked: &As
 }
 
 /// Words that stand near each other count more.
-fn look_how_near(searcher: &Searcher, found: &mut [LexicalHit], near: &dyn Nearness) {
+fn look_how_near(searcher: &Searcher, found: &mut [LexicalHit], near: &dyn Nearness, share: f32) {
     let keys: Vec<u64> = found.iter().map(|hit| hit.key).collect();
-    searcher.runs(&keys, |place, run| found[place].score *= 1.0 + NEAR_SHARE * near.of(run));
+    searcher.runs(&keys, |place, run| found[place].score *= 1.0 + share * near.of(run));
 }
 
 /// Scores candidates by their best window, too.

@@ -25,11 +25,11 @@ impl Curve {
     /// * `is_known`: whether the model knows the language: elsewhere meaning says less, and lies higher.
     const fn of(mode: Mode, is_known: bool) -> Self {
         let (words, meaning, threshold) = match (mode, is_known) {
-            (Mode::Hybrid, true) => (7.15, 13.4, 10.0),
-            (Mode::Hybrid, false) => (12.25, 18.25, 19.4),
-            (Mode::Lexical, true) => (11.8, 0.0, 6.5),
+            (Mode::Hybrid, true) => (7.15, 13.4, 8.5),
+            (Mode::Hybrid, false) => (12.25, 18.25, 19.5),
+            (Mode::Lexical, true) => (11.8, 0.0, 6.0),
             (Mode::Lexical, false) => (5.4, 0.0, 1.3),
-            (Mode::Dense, true) => (0.0, 19.5, 7.5),
+            (Mode::Dense, true) => (0.0, 19.5, 7.0),
             (Mode::Dense, false) => (0.0, 19.5, 12.0),
         };
         Self { words, meaning, threshold }

@@ -47,6 +47,7 @@ mod mcp_http;
 mod mcp_stdio;
 mod memory;
 mod names;
+mod nearness;
 mod no_node;
 mod node;
 mod notify;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tantivy::columnar::Column;
-use tantivy::query::EnableScoring;
-use tantivy::{DocAddress, IndexReader, TantivyError};
+use tantivy::query::{BooleanQuery, EnableScoring, Occur, Query, TermSetQuery};
+use tantivy::{DocAddress, IndexReader, TantivyError, Term};
 
 use super::super::analysis::{self, Language, QueryWord};
 use super::super::filter::Filter;
@@ -324,6 +324,52 @@ impl LexicalSearcher {
             }
             Ok(Passages::new(segments, self.keys.clone()))
         })
+    }
+
+    /// The passages that have every word of a text, in some form, of those for which `admit` holds: it is given their keys, and says of
+    /// each whether it stays.
+    ///
+    /// * `among`: those that may stay.
+    ///
+    /// # Errors
+    /// When the index's files cannot be read.
+    pub fn having(
+        &self,
+        text: &str,
+        among: Option<&Passages>,
+        admit: impl FnOnce(&[u64]) -> Vec<bool>,
+    ) -> Result<Passages, TantivyError> {
+        let words = analysis::query_words(text, &self.languages).into_iter().filter(|word| !word.is_name);
+        let every = words.map(|word| {
+            let terms = word.stems.iter().chain(&word.exact).map(|term| Term::from_field_text(self.fields.text, term));
+            (Occur::Must, Box::new(TermSetQuery::new(terms)) as Box<dyn Query>)
+        });
+        let query = BooleanQuery::new(every.collect());
+        let weight = query.weight(EnableScoring::disabled_from_searcher(&self.searcher))?;
+        let mut found = Vec::new();
+        for (ordinal, segment) in self.searcher.segment_readers().iter().enumerate() {
+            let admits = |passage: u32| {
+                let place = passage as usize / 64;
+                among.is_none_or(|among| {
+                    among.words(ordinal, place..place + 1).iter().any(|word| word & (1 << (passage % 64)) != 0)
+                })
+            };
+            weight.for_each_no_score(segment, &mut |passages| {
+                let alive = passages.iter().filter(|passage| !segment.is_deleted(**passage) && admits(**passage));
+                found.extend(alive.map(|passage| DocAddress::new(ordinal as u32, *passage)));
+            })?;
+        }
+        let keys: Vec<u64> = found.iter().map(|address| self.key(*address)).collect();
+        let mut segments: Vec<Box<[u64]>> = self
+            .searcher
+            .segment_readers()
+            .iter()
+            .map(|segment| vec![0u64; (segment.max_doc() as usize).div_ceil(64)].into())
+            .collect();
+        for (address, _) in found.iter().zip(admit(&keys)).filter(|(_, admitted)| *admitted) {
+            segments[address.segment_ord as usize][address.doc_id as usize / 64] |= 1 << (address.doc_id % 64);
+        }
+        Ok(Passages::new(segments, self.keys.clone()))
     }
 
     pub(super) fn key(&self, address: DocAddress) -> u64 {

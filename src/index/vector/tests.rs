@@ -331,7 +331,7 @@ fn a_flipped_byte_in_any_file_is_not_loaded() {
         .flatten()
         .map(|entry| (entry.file_name(), std::fs::read(entry.path()).expect("reads")))
         .collect();
-    assert_eq!(files.len(), 6, "{:?}", files.keys());
+    assert_eq!(files.len(), 8, "{:?}", files.keys());
     for (damaged, content) in files.iter().filter(|(_, content)| !content.is_empty()) {
         for part in 0..8 {
             let copy = tempfile::tempdir().expect("temporary directory");
@@ -412,7 +412,7 @@ fn rows_of_removed_vectors_are_reclaimed() {
         let (index, applied) = open(dir.path(), &config(1000), trust);
         assert!(applied >= Lsn(100));
         assert_eq!(index.live(), if trust == Trust::SameBoot { live + 100 } else { live });
-        assert_eq!(std::fs::read_dir(dir.path()).expect("lists").count(), 6, "old files are gone");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("lists").count(), 8, "old files are gone");
         if trust == Trust::Verify {
             assert_eq!(index.exact(&index.view(), &query, 100, None), before);
         }

@@ -1,0 +1,68 @@
+//! Quoted phrases: what a passage has to have, word by word.
+//!
+//! Invariant: where a passage has the phrases of a query, only passages that have them are found, by whichever half.
+
+use std::sync::Arc;
+
+use crate::collection::Searcher;
+use crate::embed::Embedder;
+use crate::index::analysis::has_words;
+use crate::index::lexical::{LexicalError, Passages};
+
+/// Quotation marks that open, with those that close.
+const MARKS: [(char, &[char]); 4] = [('"', &['"']), ('“', &['”', '“']), ('„', &['“', '”']), ('«', &['»'])];
+/// Phrases of a query that count.
+const PHRASES_MAX: usize = 8;
+
+/// The phrases of a query: what stands between quotation marks and has a word. A mark that is not closed is none.
+pub(super) fn of(query: &str) -> Vec<&str> {
+    let mut phrases = Vec::new();
+    let mut rest = query;
+    while let Some((at, open)) =
+        rest.char_indices().find(|(_, character)| MARKS.iter().any(|(open, _)| open == character))
+    {
+        let after = &rest[at + open.len_utf8()..];
+        let closing = MARKS.iter().find(|(known, _)| *known == open).map_or(&[][..], |(_, closing)| closing);
+        let Some(end) = after.find(closing) else {
+            rest = after;
+            continue;
+        };
+        let phrase = after[..end].trim();
+        if has_words(phrase) && phrases.len() < PHRASES_MAX {
+            phrases.push(phrase);
+        }
+        rest = &after[end..];
+        rest = &rest[rest.chars().next().map_or(0, char::len_utf8)..];
+    }
+    phrases
+}
+
+/// The passages that have every phrase.
+///
+/// * `among`: those that may be found.
+pub(super) fn passages(
+    phrases: &[&str],
+    searcher: &Searcher,
+    model: Option<&dyn Embedder>,
+    mut among: Option<Arc<Passages>>,
+) -> Result<Option<Arc<Passages>>, LexicalError> {
+    for text in phrases {
+        let phrase = model.and_then(|model| model.phrase(text));
+        among = Some(Arc::new(searcher.having(text, phrase.as_deref(), among.as_deref())?));
+    }
+    Ok(among)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_between_marks_is_a_phrase() {
+        assert_eq!(of("where is the \"red valve\"?"), ["red valve"]);
+        assert_eq!(of("“red valve” and „blaue Lampe“ «la vanne»"), ["red valve", "blaue Lampe", "la vanne"]);
+        assert_eq!(of("a 5\" pipe"), [""; 0]);
+        assert_eq!(of("\"\" \" \" \"?\""), [""; 0]);
+        assert_eq!(of("\"a\"\"b\""), ["a", "b"]);
+    }
+}
