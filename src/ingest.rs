@@ -131,6 +131,13 @@ pub struct Document {
 }
 
 impl Document {
+    /// A document that has nothing but a title, which is its text.
+    #[must_use]
+    pub fn of_title(title: &str, media_type: MediaType) -> Self {
+        let blocks = Block::trimmed(title, 0..title.len(), BlockKind::Prose).into_iter().collect();
+        Self { title: Some(title.to_owned()), ..Self::new(media_type, title.to_owned(), blocks) }
+    }
+
     /// A document of `text` with nothing known about it yet.
     fn new(media_type: MediaType, text: String, blocks: Vec<Block>) -> Self {
         Self { record: None, title: None, url: None, metadata: Map::new(), media_type, text, pages: Vec::new(), blocks }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::wire::Order;
 use super::{Document, Item, Passage};
 use crate::index::analysis::Language;
-use crate::ingest::{self, MediaType, ParseError};
+use crate::ingest::{self, MediaType, ParseError, Parsed};
 
 /// How much of a document's beginning tells its language.
 const LANGUAGE_SAMPLE_BYTES: usize = 2_000;
@@ -20,17 +20,24 @@ const HEAD_BYTES: usize = 8 << 10;
 /// # Errors
 /// [`ParseError`].
 pub(super) fn read(order: &Order, bytes: Vec<u8>, mut emit: impl FnMut(&Item)) -> Result<Vec<String>, ParseError> {
-    let parsed = match parse(order, &bytes) {
+    let given = order.title.as_deref().filter(|title| !title.trim().is_empty());
+    let parsed = match (parse(order, &bytes), given) {
+        (Err(ParseError::Empty), Some(title)) => {
+            Parsed { documents: vec![ingest::Document::of_title(title, MediaType::Text)], warnings: Vec::new() }
+        }
         // It has no documents; whether that is an error its reader knows.
-        Err(ParseError::Empty) => {
+        (Err(ParseError::Empty), None) => {
             emit(&Item::Source { documents: 0 });
             return Ok(Vec::new());
         }
-        parsed => parsed?,
+        (parsed, _) => parsed?,
     };
     drop(bytes);
     emit(&Item::Source { documents: parsed.documents.len() as u64 });
     for mut document in parsed.documents {
+        if let Some(title) = given {
+            document.title = Some(title.to_owned());
+        }
         // What the content says of itself is no reason to refuse it.
         let found = || document.title.as_deref().map(|title| ingest::shorten(title, TITLE_BYTES_MAX));
         let title = order.title.clone().or_else(found).unwrap_or_else(|| match &document.record {
@@ -38,7 +45,13 @@ pub(super) fn read(order: &Order, bytes: Vec<u8>, mut emit: impl FnMut(&Item)) -
             None => title_from(&order.id),
         });
         let language = language_of(&title, &document.text, document.media_type);
-        let chunks = ingest::chunk(&document, &order.chunks);
+        let mut chunks = ingest::chunk(&document, &order.chunks);
+        if chunks.is_empty()
+            && let Some(title) = document.title.as_deref().filter(|title| !title.trim().is_empty())
+        {
+            // A title alone is a document too: bibliographies and lists of products are full of them.
+            chunks = ingest::chunk(&ingest::Document::of_title(title, document.media_type), &order.chunks);
+        }
         emit(&Item::Document(Document {
             record: document.record.take(),
             title,
@@ -97,6 +110,8 @@ fn language_of(title: &str, text: &str, media_type: MediaType) -> Language {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -104,6 +119,40 @@ mod tests {
         let text = [&[b' '; 2 * HEAD_BYTES], &b"{\"a\": 1}"[..]].concat();
         assert_eq!(detect("a.json", &text).ok(), Some(MediaType::Json));
         assert!(matches!(detect("a.md", b" \n"), Err(ParseError::Empty)));
+    }
+
+    fn passages(title: Option<&str>, name: &str, text: &str) -> Vec<String> {
+        let order = Order {
+            name: name.to_owned(),
+            id: name.to_owned(),
+            title: title.map(str::to_owned),
+            media_type: None,
+            limits: ingest::Limits::default(),
+            chunks: ingest::ChunkConfig::default(),
+            memory_bytes: u64::MAX,
+            time: Duration::from_secs(60),
+            length: text.len() as u64,
+        };
+        let mut found = Vec::new();
+        read(&order, text.as_bytes().to_vec(), |item| {
+            if let Item::Passage(passage) = item {
+                found.push(passage.text.clone());
+            }
+        })
+        .expect("text");
+        found
+    }
+
+    #[test]
+    fn a_document_with_a_title_and_no_text_is_its_title() {
+        for (name, text) in
+            [("a.md", ""), ("a.txt", " \n"), ("a.md", "---\nid: 7\n---\n"), ("a.md", "import x from 'y'\n")]
+        {
+            assert_eq!(passages(Some("Anchors"), name, text), ["Anchors"], "{text:?}");
+            assert!(passages(None, name, text).is_empty(), "{text:?}");
+            assert!(passages(Some(" "), name, text).is_empty(), "{text:?}");
+        }
+        assert_eq!(passages(Some("Anchors"), "a.md", "# Chains\n"), ["# Chains"]);
     }
 
     #[test]
