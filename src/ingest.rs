@@ -24,6 +24,7 @@ mod encoding;
 mod front_matter;
 mod html;
 mod left_out;
+mod licence;
 mod mail;
 mod mailbox;
 mod markdown;
@@ -32,6 +33,7 @@ mod pdf;
 mod plain;
 mod records;
 mod source_code;
+mod template;
 mod text;
 mod tokens;
 

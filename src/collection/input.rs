@@ -16,7 +16,7 @@ use crate::store::{ChunkBody, CollectionInfo, NewChunk, NewDocument};
 
 /// Part of every digest: changes when the same bytes would be split or embedded differently, so that a sync after an
 /// upgrade writes them again.
-const PREPARATION: &[u8] = b"cairn-preparation-2";
+const PREPARATION: &[u8] = b"cairn-preparation-3";
 /// Largest metadata of a document, as JSON.
 const METADATA_BYTES_MAX: usize = 64 << 10;
 /// Longest title, in bytes: it is indexed with each passage and comes with each answer.

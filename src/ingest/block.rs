@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// Longest heading kept in a path, in bytes: a path is copied into every chunk below it.
-const HEADING_BYTES_MAX: usize = 200;
+pub(super) const HEADING_BYTES_MAX: usize = 200;
 
 /// A stretch of text that is best kept whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(crate) enum BlockKind {
     Prose,
     /// A list: cut between items.
     List,
+    /// A list or paragraph of links and nothing else: cut between items.
+    Links,
     /// Tables, code, fields: cut at blank lines, then between lines.
     Verbatim,
     /// A table with a header row: cut between its rows; each part is shown below the header.

@@ -3,19 +3,26 @@
 //! Blocks become *pieces* (a block, or a part of one that is too large), headings are tied to the piece below them, and
 //! pieces are packed in order: within a section up to the target, across sections only while a chunk is too small to
 //! stand alone. A chunk over several sections carries the path they share, never one that is true of half of it.
+//!
+//! A passage ends where a thought ends: what introduces something (a heading, a line that ends in a colon, the first line
+//! of an admonition, a short paragraph above code, a table or a list) stays with it. Headings and links without a word
+//! about them are *thin*: nobody looks for them as a passage, so they go to a neighbour wherever one has room.
 
 use std::ops::Range;
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-use super::block::{Block, BlockKind, lines, trim_blank_lines};
+use super::block::{Block, BlockKind, HEADING_BYTES_MAX, lines, trim_blank_lines};
 use super::tokens::{TOKEN_BYTES_MAX, count_tokens, estimate_tokens, prefix_within};
-use super::{Document, encoded};
+use super::{Document, encoded, markdown};
 
 /// A paragraph up to this size that ends in a colon, or the first line of an admonition, stays with what it introduces.
 const LEAD_TOKENS_MAX: usize = 64;
-/// Below this many tokens a chunk is too small to be found by itself and is merged with a neighbour.
+/// Tokens of what belongs to no block (comments, tags, badges) that may lie within a chunk, and are shown with it.
+const GAP_TOKENS_MAX: usize = 32;
+/// Below this many tokens a chunk is too small to be found by itself and is merged with a neighbour, and a paragraph stays with
+/// code, a table or a list below it. Measured on documentation: up to 64 tokens cost .006 nDCG@10.
 const SMALL_TOKENS: usize = 32;
 
 /// Sizes in tokens of [`super::estimate_tokens`].
@@ -50,8 +57,9 @@ pub struct Chunk {
 
 /// Splits a document into chunks.
 ///
-/// Chunks are in the order of the text and do not overlap; every word is in one, except front matter, MDX modules and
-/// component tags, and encoded data (see `encoded.rs`). [`super::estimate_tokens`] of a chunk is at most `max_tokens` (a
+/// Chunks are in the order of the text and do not overlap; every word is in one, except what parsers leave out (front matter,
+/// what readers of a Markdown page do not see, licences above programs), encoded data (see `encoded.rs`), and headings that stand
+/// above something left out, which are in the title or in the paths of what follows. [`super::estimate_tokens`] of a chunk is at most `max_tokens` (a
 /// `max_tokens` of 0 counts as 1, a target above it as `max_tokens`), so it has at most [`TOKEN_BYTES_MAX`] bytes for each of
 /// them. Never fails; O(n).
 #[must_use]
@@ -59,7 +67,7 @@ pub fn chunk(document: &Document, config: &ChunkConfig) -> Vec<Chunk> {
     let max = config.max_tokens.max(1);
     let target = config.target_tokens.clamp(1, max);
     let blobs = encoded::blobs(&document.text);
-    let mut packer = Packer { text: &document.text, blobs, target, max, open: None, done: Vec::new() };
+    let mut packer = Packer { text: &document.text, blobs, target, max, open: None, thin: None, done: Vec::new() };
     pack(document, &mut packer);
     packer.finish().into_iter().map(|span| span.into_chunk(document)).collect()
 }
@@ -79,14 +87,54 @@ struct Span {
     section: usize,
     /// It holds more than headings.
     has_body: bool,
-    /// It introduces what follows: a heading, `For example:`.
-    leads: bool,
+    /// It holds nothing but headings and links.
+    thin: bool,
+    /// What it introduces.
+    lead: Lead,
+}
+
+/// What the end of a span introduces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lead {
+    Nothing,
+    /// What is shown right below: code, a table, a list. A paragraph is read together with it.
+    Shown,
+    /// Whatever comes, as a heading or `For example:` does.
+    Any,
+}
+
+/// Whether a text says at its end that something follows: `Run this:`, `**Remediation:**`, `<summary>Output</summary>`.
+fn announces(text: &str) -> bool {
+    let marks = |c: char| matches!(c, '*' | '_') || c.is_whitespace();
+    text.trim_end_matches(marks).ends_with([':', '：']) || text.ends_with("</summary>")
+}
+
+impl Lead {
+    fn of(kind: &BlockKind, text: &str, tokens: usize) -> Self {
+        let announces = || announces(text) || text.trim_start().starts_with(":::");
+        match kind {
+            BlockKind::Heading { .. } => Self::Any,
+            _ if tokens <= LEAD_TOKENS_MAX && announces() && !text.trim_matches(':').is_empty() => Self::Any,
+            BlockKind::Prose | BlockKind::List if tokens <= SMALL_TOKENS => Self::Shown,
+            _ => Self::Nothing,
+        }
+    }
+
+    /// Whether a block of `kind` is what may be introduced.
+    fn fits(self, kind: &BlockKind) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Shown => matches!(kind, BlockKind::Verbatim | BlockKind::Table { .. } | BlockKind::List),
+            Self::Any => true,
+        }
+    }
 }
 
 impl Span {
-    /// Whether what this span introduces may be `next`: headings introduce what comes, paragraphs only within a section.
-    fn takes(&self, next: &Self) -> bool {
-        !self.has_body || self.section == next.section
+    /// Whether what this span introduces may be a block of `kind` in `section`: headings introduce what comes, paragraphs
+    /// only within a section.
+    fn introduces(&self, kind: &BlockKind, section: usize) -> bool {
+        self.lead.fits(kind) && (!self.has_body || self.section == section)
     }
 
     fn into_chunk(self, document: &Document) -> Chunk {
@@ -120,11 +168,6 @@ fn join_paths(left: &Span, right: &Span) -> Path {
 
 /// Hands the document to the packer as spans that fit: each a block or a part of one, with what leads to it above.
 fn pack(document: &Document, packer: &mut Packer<'_>) {
-    let leads = |range: &Range<usize>, tokens: usize| {
-        let text = &document.text[range.clone()];
-        let introduces = text.ends_with(':') || text.starts_with(":::");
-        tokens <= LEAD_TOKENS_MAX && introduces && !text.trim_matches(':').is_empty()
-    };
     let mut sections = Sections::new(document.title.as_deref());
     let mut pieces = Vec::new();
     let mut above: Option<Span> = None;
@@ -134,12 +177,20 @@ fn pack(document: &Document, packer: &mut Packer<'_>) {
             continue;
         }
         let is_heading = matches!(block.kind, BlockKind::Heading { .. });
-        split_block(packer, block, &mut pieces);
+        let thin = matches!(block.kind, BlockKind::Heading { .. } | BlockKind::Links);
+        // Neither a table without its introduction is of use nor an introduction alone: rather is the block divided.
+        let lead = above.as_ref().filter(|above| above.lead == Lead::Any && above.introduces(&block.kind, section));
+        let room = lead.map_or(packer.max, |lead| packer.max.saturating_sub(lead.tokens));
+        split_block(packer, block, room, &mut pieces);
         for Piece { range, tokens, header } in pieces.drain(..) {
-            let leads = is_heading || leads(&range, tokens);
-            let next = Span { range, tokens, header, path: Rc::clone(&path), section, has_body: !is_heading, leads };
+            let text = &document.text[range.clone()];
+            let lead = Lead::of(&block.kind, text, tokens);
+            // Rules and frames of drawings say nothing either.
+            let thin = thin || !text.contains(char::is_alphanumeric);
+            let next =
+                Span { range, tokens, header, path: Rc::clone(&path), section, has_body: !is_heading, thin, lead };
             above = Some(match above.take() {
-                Some(mut above) if above.leads && above.takes(&next) && packer.fits(&above, &next) => {
+                Some(mut above) if above.introduces(&block.kind, section) && packer.fits(&above, &next) => {
                     packer.append(&mut above, next);
                     above
                 }
@@ -181,7 +232,7 @@ impl<'a> Sections<'a> {
                 self.path = self.stack.iter().map(|(_, title)| (*title).to_owned()).collect();
             }
             BlockKind::Boundary => self.number += 1,
-            BlockKind::Prose | BlockKind::List | BlockKind::Verbatim | BlockKind::Table { .. } => {}
+            BlockKind::Prose | BlockKind::List | BlockKind::Links | BlockKind::Verbatim | BlockKind::Table { .. } => {}
         }
         (Rc::clone(&self.path), self.number)
     }
@@ -195,23 +246,30 @@ struct Packer<'a> {
     target: usize,
     max: usize,
     open: Option<Span>,
+    /// A thin span behind the open one that waits for what comes.
+    thin: Option<Span>,
     done: Vec<Span>,
 }
 
 impl Packer<'_> {
-    /// Tokens of both spans and of what lies between them (white space, or MDX tags that belong to no block), without a
-    /// header that is shown above.
-    fn joined_tokens(&self, left: &Span, right: &Span) -> usize {
+    /// Tokens of what lies between two spans: white space, or markup that belongs to no block.
+    fn tokens_between(&self, left: &Span, right: &Span) -> usize {
         let between = &self.text[left.range.end..right.range.start];
-        let between = if between.trim_ascii().is_empty() { 0 } else { count_tokens(between) };
-        left.tokens + between + right.tokens
+        if between.trim_ascii().is_empty() { 0 } else { count_tokens(between) }
+    }
+
+    /// Tokens of both spans and of what lies between them, without a header that is shown above.
+    fn joined_tokens(&self, left: &Span, right: &Span) -> usize {
+        left.tokens + self.tokens_between(left, right) + right.tokens
     }
 
     /// Whether both are one passage. A table that goes on in `right` has its header in `left`, or above it.
     fn fits(&self, left: &Span, right: &Span) -> bool {
         let (row, header) = left.header.as_ref().map_or((0, 0), |(row, tokens)| (row.len() + 1, *tokens));
         let bytes = row + (right.range.end - left.range.start);
-        header + self.joined_tokens(left, right) <= self.max
+        let between = self.tokens_between(left, right);
+        header + left.tokens + between + right.tokens <= self.max
+            && between <= GAP_TOKENS_MAX
             && bytes <= self.max.saturating_mul(TOKEN_BYTES_MAX)
             && !self.is_blob(left.range.end..right.range.start)
     }
@@ -227,7 +285,8 @@ impl Packer<'_> {
         left.range.end = right.range.end;
         left.section = right.section;
         left.has_body |= right.has_body;
-        left.leads = right.leads;
+        left.thin &= right.thin;
+        left.lead = right.lead;
     }
 
     fn belongs(&self, open: &Span, next: &Span) -> bool {
@@ -242,7 +301,60 @@ impl Packer<'_> {
         open.tokens < SMALL_TOKENS && shared(&open.path, &next.path) + 1 >= open.path.len()
     }
 
-    fn add(&mut self, next: Span) {
+    /// Takes the next span. A thin one is appended to what is open in its section. One that begins a section waits for what
+    /// comes: it goes to the first passage below its own headings, else to the one before, else to whatever comes.
+    fn add(&mut self, mut next: Span) {
+        if let Some(thin) = self.thin.take() {
+            let is_above = shared(&thin.path, &next.path) == thin.path.len();
+            let fits = self.fits(&thin, &next);
+            if is_above && fits {
+                next = self.below(thin, next);
+            } else if is_above && self.is_told_below(&thin, &next) {
+                // It is in the path of what follows.
+            } else if let Some(thin) = self.append_thin(thin) {
+                if fits {
+                    next = self.below(thin, next);
+                } else {
+                    self.place(thin);
+                }
+            }
+        }
+        if !next.thin {
+            return self.place(next);
+        }
+        let in_section = self.open.as_ref().is_some_and(|open| open.section == next.section);
+        self.thin = if in_section { self.append_thin(next) } else { Some(next) };
+    }
+
+    /// Whether `thin` needs no passage: headings that are divided from what follows by markup are in its path.
+    fn is_told_below(&self, thin: &Span, next: &Span) -> bool {
+        let is_whole_in_path = thin.range.len() <= HEADING_BYTES_MAX;
+        !thin.has_body && is_whole_in_path && self.tokens_between(thin, next) > GAP_TOKENS_MAX
+    }
+
+    /// Both as one, under the headings of what is not thin.
+    fn below(&self, mut thin: Span, next: Span) -> Span {
+        let path = Rc::clone(&next.path);
+        self.append(&mut thin, next);
+        thin.path = path;
+        thin
+    }
+
+    /// Appends a thin span to what is open, which keeps its headings; gives it back where there is no room.
+    fn append_thin(&mut self, thin: Span) -> Option<Span> {
+        let Some(mut open) = self.open.take() else { return Some(thin) };
+        if !self.fits(&open, &thin) {
+            self.open = Some(open);
+            return Some(thin);
+        }
+        let path = if open.thin { join_paths(&open, &thin) } else { Rc::clone(&open.path) };
+        self.append(&mut open, thin);
+        open.path = path;
+        self.open = Some(open);
+        None
+    }
+
+    fn place(&mut self, next: Span) {
         match self.open.take() {
             Some(mut open) if self.belongs(&open, &next) => {
                 self.append(&mut open, next);
@@ -273,6 +385,11 @@ impl Packer<'_> {
     }
 
     fn finish(mut self) -> Vec<Span> {
+        if let Some(thin) = self.thin.take()
+            && let Some(thin) = self.append_thin(thin)
+        {
+            self.place(thin);
+        }
         let open = self.open.take();
         self.close(open);
         self.done
@@ -289,8 +406,14 @@ fn bytes_fit(range: &Range<usize>, tokens: usize) -> bool {
 enum Cut {
     /// Before a list item at the list's own indentation.
     Items,
+    /// Behind blank lines, but neither behind what introduces the next lines nor within code.
+    Thoughts,
     /// Behind blank lines.
     Groups,
+    /// Before any list item.
+    InnerItems,
+    /// Before a line, but not behind one that opens what follows: `name:`, `if (x) {`, a comment.
+    Statements,
     Lines,
     Sentences,
     Words,
@@ -306,25 +429,31 @@ struct Piece {
 }
 
 /// Appends the pieces of a block with their token counts: the block itself when it fits. Encoded data is left out.
-fn split_block(packer: &Packer<'_>, block: &Block, pieces: &mut Vec<Piece>) {
+///
+/// * `room`: tokens that are left beside what introduces the block.
+fn split_block(packer: &Packer<'_>, block: &Block, room: usize, pieces: &mut Vec<Piece>) {
     for range in encoded::without_blobs(&packer.blobs, block.range.clone()) {
         if let Some(range) = trim_blank_lines(packer.text, range) {
-            split_text(packer, range, &block.kind, pieces);
+            split_text(packer, range, &block.kind, room, pieces);
         }
     }
 }
 
-fn split_text(packer: &Packer<'_>, range: Range<usize>, kind: &BlockKind, pieces: &mut Vec<Piece>) {
-    use Cut::{Characters, Groups, Items, Lines, Sentences, Words};
+fn split_text(packer: &Packer<'_>, range: Range<usize>, kind: &BlockKind, room: usize, pieces: &mut Vec<Piece>) {
+    use Cut::{Characters, Groups, InnerItems, Items, Lines, Sentences, Statements, Thoughts, Words};
     let tokens = count_tokens(&packer.text[range.clone()]);
-    if tokens <= packer.max && bytes_fit(&range, packer.max) {
+    // With no room to speak of beside it, the introduction stands alone.
+    let room = if room < packer.max / 2 { packer.max } else { room };
+    if tokens <= room && bytes_fit(&range, room) {
         pieces.push(Piece { range, tokens, header: None });
         return;
     }
-    let (mut limit, mut header) = (packer.target, None);
+    let (mut limit, mut header) = (packer.target.min(room), None);
     let cuts: &[Cut] = match kind {
-        BlockKind::List => &[Items, Groups, Lines, Sentences, Words, Characters],
-        BlockKind::Verbatim => &[Groups, Lines, Sentences, Words, Characters],
+        BlockKind::List | BlockKind::Links => {
+            &[Items, Thoughts, Groups, InnerItems, Statements, Lines, Sentences, Words, Characters]
+        }
+        BlockKind::Verbatim => &[Groups, Statements, Lines, Sentences, Words, Characters],
         BlockKind::Table { header: row } => {
             let above = estimate_tokens(&packer.text[row.clone()]);
             // A header that fills half of a passage would leave too little room for the rows.
@@ -380,8 +509,11 @@ fn split(text: &str, range: Range<usize>, cuts: &[Cut], limit: usize, pieces: &m
 /// `range` cut at every place that `cut` allows; the segments cover it without gaps.
 fn segments(text: &str, range: Range<usize>, cut: Cut, limit: usize) -> impl Iterator<Item = Range<usize>> {
     let starts: Box<dyn Iterator<Item = usize>> = match cut {
-        Cut::Items => Box::new(item_starts(text, range.clone())),
+        Cut::Items => Box::new(item_starts(text, range.clone(), true)),
+        Cut::Thoughts => Box::new(thought_starts(text, range.clone())),
         Cut::Groups => Box::new(group_starts(text, range.clone())),
+        Cut::InnerItems => Box::new(item_starts(text, range.clone(), false)),
+        Cut::Statements => Box::new(statement_starts(text, range.clone())),
         Cut::Lines => Box::new(lines(text, range.clone()).map(|line| line.start)),
         Cut::Sentences => Box::new(sentence_starts(text, range.clone())),
         Cut::Words => Box::new(word_starts(text, range.clone())),
@@ -399,14 +531,46 @@ fn segments(text: &str, range: Range<usize>, cut: Cut, limit: usize) -> impl Ite
     })
 }
 
-/// Lines of a list that start an item at the indentation of its first line or further out.
-fn item_starts(text: &str, range: Range<usize>) -> impl Iterator<Item = usize> {
+/// Lines of a list that start an item; `outer`: at the indentation of its first line or further out. Lines of code start none.
+fn item_starts(text: &str, range: Range<usize>, outer: bool) -> impl Iterator<Item = usize> {
     let base = lines(text, range.clone()).next().map_or(0, |line| line.indent());
+    let mut fence = None;
     lines(text, range).filter_map(move |line| {
+        let in_code = markdown::is_in_fence(line.content.trim(), &mut fence);
         let first = line.content.trim_start().as_bytes().first().copied();
-        let is_item =
-            line.indent() <= base && first.is_some_and(|byte| byte.is_ascii_digit() || b"-*+".contains(&byte));
-        is_item.then_some(line.start)
+        let is_item = (!outer || line.indent() <= base)
+            && first.is_some_and(|byte| byte.is_ascii_digit() || b"-*+".contains(&byte));
+        (is_item && !in_code).then_some(line.start)
+    })
+}
+
+/// Lines behind blank lines, except where the line above introduces what follows: it ends in a colon, opens an admonition, or
+/// code comes. Code is not divided.
+fn thought_starts(text: &str, range: Range<usize>) -> impl Iterator<Item = usize> {
+    let (mut fence, mut blank, mut introduced) = (None, false, false);
+    lines(text, range).filter_map(move |line| {
+        let content = line.content.trim();
+        let in_code = markdown::is_in_fence(content, &mut fence);
+        if content.is_empty() {
+            blank = true;
+            return None;
+        }
+        let starts = blank && !introduced && !in_code && !content.starts_with(":::");
+        blank = false;
+        introduced = !in_code && (announces(content) || content.starts_with(":::"));
+        starts.then_some(line.start)
+    })
+}
+
+/// Lines, except behind one that opens what follows.
+fn statement_starts(text: &str, range: Range<usize>) -> impl Iterator<Item = usize> {
+    let mut opened = false;
+    lines(text, range).filter_map(move |line| {
+        let content = line.content.trim();
+        let starts = !opened;
+        opened =
+            content.ends_with([':', '{', '(', '[', '\\']) || content.starts_with("# ") || content.starts_with("//");
+        starts.then_some(line.start)
     })
 }
 

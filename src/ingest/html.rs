@@ -285,6 +285,15 @@ mod tests {
     }
 
     #[test]
+    fn lists_of_links_are_told_from_lists() {
+        let kinds = |html: &str| page(html).blocks.into_iter().map(|block| block.kind).collect::<Vec<_>>();
+        let links = "<ul><li><a href=a>One page</a><li><b><a href=b>Two</a></b></ul>";
+        assert_eq!(kinds(links), [BlockKind::Links]);
+        assert_eq!(kinds(&format!("<p>words</p>{links}<p>words</p>"))[1], BlockKind::Links);
+        assert_eq!(kinds("<ul><li><a href=a>One</a> and more<li><a href=b>Two</a></ul>"), [BlockKind::List]);
+    }
+
+    #[test]
     fn header_rows_are_known() {
         let header = |html: &str| {
             let page = page(html);

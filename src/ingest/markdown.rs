@@ -4,12 +4,19 @@
 //! and MDX (imports, component tags) is understood, which CommonMark parsers take for text. Inline markup is left to
 //! [`super::plain()`]. Two liberties against CommonMark: a fence may be indented by any amount (documentation nests them
 //! in lists and tabs), and what follows a list item without a blank line belongs to the list.
+//!
+//! Left out is what readers of the page do not see: modules and tags of MDX, short comments and licences, definitions of links,
+//! rules, tags of templates and of HTML; and what says nothing of the page: badges, and a table of contents that only repeats its headings. A page that is
+//! nothing else keeps it.
+
+mod links;
 
 use std::ops::Range;
 
 use super::block::{Block, BlockKind, Line, lines};
 use super::front_matter::{self, FrontMatter};
-use super::{Document, MediaType, plain};
+use super::{Document, MediaType, estimate_tokens, licence, plain, template};
+use links::Wordless;
 
 /// Parses a Markdown source.
 pub(super) fn parse(text: String, warnings: &mut Vec<String>) -> Document {
@@ -50,8 +57,8 @@ enum Open {
         length: usize,
         in_list: bool,
     },
-    /// HTML comment, up to `-->`.
-    Comment,
+    /// A comment of HTML or MDX, up to the line that has its end.
+    Comment(&'static str),
     /// A component tag over several lines, left out up to a line that ends in `>`.
     Tag,
     /// `import` or `export` over several lines, left out up to a blank line.
@@ -61,6 +68,8 @@ enum Open {
 struct Scanner<'a> {
     text: &'a str,
     blocks: Vec<Block>,
+    /// Comments, definitions of links, badges and tables of contents: no blocks, unless there are no others.
+    left_out: Vec<Block>,
     open: Option<(Open, Range<usize>)>,
     /// A blank line was seen since the last line of the open list.
     blank_in_list: bool,
@@ -70,7 +79,7 @@ struct Scanner<'a> {
 
 impl<'a> Scanner<'a> {
     fn new(text: &'a str) -> Self {
-        Self { text, blocks: Vec::new(), open: None, blank_in_list: false, header: None }
+        Self { text, blocks: Vec::new(), left_out: Vec::new(), open: None, blank_in_list: false, header: None }
     }
 
     fn scan(mut self, body: Range<usize>) -> Vec<Block> {
@@ -79,6 +88,11 @@ impl<'a> Scanner<'a> {
             self.line(line, all.peek());
         }
         self.close();
+        links::leave_out_contents(self.text, &mut self.blocks, &mut self.left_out);
+        if self.blocks.is_empty() {
+            self.left_out.sort_by_key(|block| block.range.start);
+            return self.left_out;
+        }
         self.blocks
     }
 
@@ -91,10 +105,10 @@ impl<'a> Scanner<'a> {
                     self.close_fence(in_list);
                 }
             }
-            Some(Open::Comment) => {
+            Some(Open::Comment(end)) => {
                 self.extend(&line);
-                if trimmed.contains("-->") {
-                    self.close();
+                if let Some((_, after)) = trimmed.split_once(end) {
+                    self.close_comment(after);
                 }
             }
             Some(Open::Tag) => {
@@ -117,8 +131,8 @@ impl<'a> Scanner<'a> {
     /// A line that may start a block; `open` is a paragraph, list, table or nothing.
     fn start(&mut self, line: Line<'a>, trimmed: &'a str, open: Option<Open>, next: Option<&Line<'a>>) {
         let indent = line.indent();
+        let in_list = open == Some(Open::List) && indent >= 2;
         if let Some((mark, length)) = fence(trimmed) {
-            let in_list = open == Some(Open::List) && indent >= 2;
             if in_list {
                 self.extend(&line);
                 self.reopen(Open::Fence { mark, length, in_list });
@@ -140,8 +154,6 @@ impl<'a> Scanner<'a> {
             }
         }
         if indent < 4 && is_thematic_break(trimmed) {
-            // A rule stands by itself: what follows it is not to be taken for one paragraph with it.
-            self.begin(Open::Paragraph, &line);
             self.close();
             return;
         }
@@ -159,17 +171,25 @@ impl<'a> Scanner<'a> {
                 return;
             }
         }
-        if indent < 4 && trimmed.starts_with("<!--") {
-            self.begin(Open::Comment, &line);
-            if trimmed.contains("-->") {
+        if indent < 4
+            && let Some((start, end)) = COMMENTS.iter().find(|(start, _)| trimmed.starts_with(start))
+        {
+            self.begin(Open::Comment(end), &line);
+            if let Some((_, after)) = trimmed[start.len()..].split_once(end) {
+                self.close_comment(after);
+            }
+            return;
+        }
+        if trimmed.starts_with(":::") && !in_list {
+            // An admonition's first line stands for itself, so that its content is cut like any other.
+            self.close();
+            if !trimmed.trim_matches(':').is_empty() {
+                self.begin(Open::Paragraph, &line);
                 self.close();
             }
             return;
         }
-        if trimmed.starts_with(":::") {
-            // An admonition's markers stand for themselves, so that its content is cut like any other.
-            self.begin(Open::Paragraph, &line);
-            self.close();
+        if open.is_none() && template::is_markup(trimmed) {
             return;
         }
         match open {
@@ -224,6 +244,17 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// `after`: what stands behind the comment on its last line. A comment of some length is kept: templates of issues and the like
+    /// are written in them.
+    fn close_comment(&mut self, after: &str) {
+        let Some((_, range)) = self.open.take() else { return };
+        let is_seen = !after.trim().is_empty() && !COMMENTS.iter().any(|(start, _)| after.trim().starts_with(start));
+        let comment = &self.text[range.clone()];
+        let is_kept = is_seen || (estimate_tokens(comment) > COMMENT_TOKENS_MAX && !licence::is_licence(comment));
+        let blocks = if is_kept { &mut self.blocks } else { &mut self.left_out };
+        blocks.extend(Block::trimmed(self.text, range, BlockKind::Prose));
+    }
+
     fn close_setext(&mut self, level: u8) {
         if let Some((_, range)) = self.open.take() {
             let title = self.text[range.clone()].rsplit_once('\n').map_or("", |(title, _)| title);
@@ -235,9 +266,21 @@ impl<'a> Scanner<'a> {
         self.blank_in_list = false;
         let header = self.header.take();
         let Some((open, range)) = self.open.take() else { return };
+        let wordless = match open {
+            Open::Paragraph | Open::List => links::wordless(&self.text[range.clone()]),
+            _ => None,
+        };
         let kind = match open {
             Open::Table if header.is_some() => BlockKind::Table { header: header.unwrap_or_default() },
-            Open::Paragraph | Open::Comment => BlockKind::Prose,
+            Open::Paragraph
+                if wordless == Some(Wordless::Markup) || links::are_definitions(&self.text[range.clone()]) =>
+            {
+                self.left_out.extend(Block::trimmed(self.text, range, BlockKind::Prose));
+                return;
+            }
+            Open::Paragraph | Open::List if wordless.is_some() => BlockKind::Links,
+            // A comment without an end is text.
+            Open::Paragraph | Open::Comment(_) => BlockKind::Prose,
             Open::List => BlockKind::List,
             Open::Table | Open::Fence { .. } => BlockKind::Verbatim,
             Open::Tag | Open::Module => return,
@@ -245,6 +288,11 @@ impl<'a> Scanner<'a> {
         self.blocks.extend(Block::trimmed(self.text, range, kind));
     }
 }
+
+/// A comment up to this size is an instruction to a program, or a note for its author.
+const COMMENT_TOKENS_MAX: usize = 24;
+/// How comments begin and end: of HTML, and of MDX.
+const COMMENTS: [(&str, &str); 2] = [("<!--", "-->"), ("{/*", "*/}")];
 
 /// Level and raw title of an ATX heading.
 fn atx_heading(trimmed: &str) -> Option<(u8, &str)> {
@@ -280,19 +328,39 @@ fn closes_fence(trimmed: &str, mark: u8, length: usize) -> bool {
     trimmed.len() >= length && trimmed.bytes().all(|byte| byte == mark)
 }
 
+/// Whether a line of a list belongs to code in it, its fences included; `open` is what [`fence`] said of the fence that is open.
+pub(super) fn is_in_fence(trimmed: &str, open: &mut Option<(u8, usize)>) -> bool {
+    match *open {
+        Some((mark, length)) => {
+            if closes_fence(trimmed, mark, length) {
+                *open = None;
+            }
+            true
+        }
+        None => {
+            // `- ```sh` opens one too.
+            let content = item_content(trimmed);
+            *open = fence(content.unwrap_or(trimmed));
+            open.is_some() && content.is_none()
+        }
+    }
+}
+
 fn is_list_item(trimmed: &str) -> bool {
+    item_content(trimmed).is_some()
+}
+
+/// What stands behind the mark of a list item.
+fn item_content(trimmed: &str) -> Option<&str> {
     let rest = match trimmed.as_bytes() {
         [b'-' | b'*' | b'+', ..] => &trimmed[1..],
         [b'0'..=b'9', ..] => {
             let digits = trimmed.bytes().take_while(u8::is_ascii_digit).count();
-            match trimmed[digits..].strip_prefix(['.', ')']) {
-                Some(rest) if digits <= 9 => rest,
-                _ => return false,
-            }
+            trimmed[digits..].strip_prefix(['.', ')']).filter(|_| digits <= 9)?
         }
-        _ => return false,
+        _ => return None,
     };
-    rest.starts_with([' ', '\t']) && !is_thematic_break(trimmed)
+    (rest.starts_with([' ', '\t']) && !is_thematic_break(trimmed)).then(|| rest.trim_start())
 }
 
 fn is_thematic_break(trimmed: &str) -> bool {
@@ -366,6 +434,7 @@ mod tests {
             BlockKind::Heading { level, title } => format!("h{level} {title}"),
             BlockKind::Prose => "prose".to_owned(),
             BlockKind::List => "list".to_owned(),
+            BlockKind::Links => "links".to_owned(),
             BlockKind::Verbatim => "verbatim".to_owned(),
             BlockKind::Table { header } => format!("table {}", text[header.clone()].lines().next().unwrap_or_default()),
             BlockKind::Boundary => "boundary".to_owned(),
@@ -403,9 +472,9 @@ mod tests {
     fn rules_and_broken_front_matter_are_no_headings() {
         assert_eq!(
             kinds("---\n\nA page.\n\n# Heading\n\nText.\n\n---\n\nLast.\n")[..3],
-            ["prose", "prose", "h1 Heading"]
+            ["prose", "h1 Heading", "prose"]
         );
-        assert_eq!(kinds("---\nfirst words\n---\nbody"), ["prose", "h2 first words", "prose"]);
+        assert_eq!(kinds("---\nfirst words\n---\nbody"), ["h2 first words", "prose"]);
         assert_eq!(kinds("---\na: [\nb: {\nc\n---\nbody"), ["verbatim", "prose"]);
         assert_eq!(kinds("---\ntitle: *x* y\n---\nbody"), ["prose"]);
     }
@@ -420,10 +489,92 @@ mod tests {
     #[test]
     fn admonition_markers_stay_in_the_text() {
         let found = outline(":::note Version\nwords\n:::\n");
-        assert_eq!(
-            found.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>(),
-            [":::note Version", "words", ":::"]
-        );
+        assert_eq!(found.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>(), [":::note Version", "words"]);
+    }
+
+    #[test]
+    fn what_readers_do_not_see_is_left_out() {
+        for text in [
+            "<!-- Copyright 2026 Ana. Licensed under X. -->",
+            "<!--\nCopyright 2026 Ana\n\n# Licensed under X, which is no heading\n-->",
+            "<!-- a --> <!-- b -->",
+            "{/* of MDX */}",
+            "[a]: https://site.example/a\n[b c]: ../b.md \"Title\"",
+            "{% include head.html %}",
+            "{{< toc >}}",
+            "---",
+            ":::",
+            "[TOC]",
+            "[a]: std::Map\n[b]: MAP",
+            "<a name=\"x\"></a>\n<br/>",
+            "<p align=center>\n<a href=x><img src=b.svg alt=Build></a>\n</p>",
+            "<div>\n[![Build](a.svg)](b)\n</div>",
+            "[![Build](https://ci.example/a.svg)](\nhttps://ci.example)\n[![Docs][badge]][docs]",
+        ] {
+            assert_eq!(
+                outline(&format!("{text}\n\nwords\n\n{text}\n")),
+                [("prose".to_owned(), "words".to_owned())],
+                "{text}"
+            );
+        }
+        for text in [
+            "<!-- a comment --> and words",
+            "<!-- never ends",
+            "<!--\nPlease tell what you expected to happen and what happened instead, and how somebody else can see it happen, step by step.\n-->",
+            "[10:02]: yes, we did",
+            "[a]: more words than one",
+            "[^1]: https://site.example/footnote",
+            "{{< figure src=\"a.png\" title=\"Wiring of the pump\" >}}",
+        ] {
+            assert_eq!(kinds(&format!("words\n\n{text}\n")), ["prose"; 2], "{text}");
+        }
+        assert_eq!(kinds("words\n<!-- a -->\nmore"), ["prose"; 2]);
+    }
+
+    #[test]
+    fn a_page_that_is_nothing_else_keeps_it() {
+        assert_eq!(kinds("<!-- words -->\n"), ["prose"]);
+        assert_eq!(kinds("[a]: https://site.example/\n\n<!-- words -->\n"), ["prose", "prose"]);
+        assert_eq!(kinds("# Title\n\n<!-- words -->\n"), ["h1 Title"]);
+    }
+
+    #[test]
+    fn links_alone_are_told_from_text() {
+        for text in [
+            "- [One](one.md)\n- [Two](two.md)\n  * [Three][3]\n",
+            "1. <https://site.example/>\n2. https://site.example/b\n",
+            "- **[One](one.md)**,\n- [Two](b (c).md \"T\")\n",
+            "![Diagram of it](a.png)\n",
+            "<img src=a.png alt=\"Diagram of it\">\n",
+            "[One\npage](one.md)\n",
+            "[One](one.md) | [Two](two.md)\n",
+        ] {
+            assert_eq!(kinds(text), ["links"], "{text}");
+        }
+        for text in [
+            "- [One](one.md): about it\n- [Two](two.md)\n",
+            "- One\n- [Two](two.md)\n",
+            "- [ ] open\n- [x] done\n",
+            "- [ ]\n",
+            "- a [link](b) in words\n",
+        ] {
+            assert_eq!(kinds(text), ["list"], "{text}");
+        }
+        assert_eq!(kinds("See [One](one.md).\n"), ["prose"]);
+    }
+
+    #[test]
+    fn contents_that_repeat_the_headings_are_left_out() {
+        let page = "# T\n\n- [First *part*](#first-part)\n- [2nd](#second)\n\n## First part\n\na\n\n## 2nd\n\nb\n";
+        assert_eq!(kinds(page), ["h1 T", "h2 First part", "prose", "h2 2nd", "prose"]);
+        assert_eq!(kinds(&page.replace("[2nd]", "[Third]"))[1], "links");
+        assert_eq!(kinds(&page.replace("(#second)", "(b.md#second)"))[1], "links");
+    }
+
+    #[test]
+    fn admonitions_within_a_step_belong_to_it() {
+        let text = "1. Run it:\n\n   :::note\n   Mind.\n   :::\n\n   ```sh\n   run\n   ```\n\n2. Wait.\n";
+        assert_eq!(kinds(text), ["list"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
-use super::MediaType;
+use super::{MediaType, template};
 
 /// The words of a passage without markup: Markdown loses tags, link targets, fence markers, table pipes and emphasis
 /// marks, and keeps code, link texts, alternative texts and the `title="…"` of a code fence. Other media types are
@@ -39,11 +39,13 @@ pub(super) fn inline(heading: &str) -> String {
 }
 
 fn markdown(text: &str) -> String {
-    let text = dedent(text);
+    let text = template::without_tags(text);
+    let text = dedent(&text);
     let options = Options::ENABLE_TABLES
         | Options::ENABLE_STRIKETHROUGH
         | Options::ENABLE_TASKLISTS
-        | Options::ENABLE_HEADING_ATTRIBUTES;
+        | Options::ENABLE_HEADING_ATTRIBUTES
+        | Options::ENABLE_GFM;
     let mut words = Words { out: String::with_capacity(text.len()), in_row: false };
     for event in Parser::new_ext(&text, options) {
         words.event(event);
@@ -110,7 +112,7 @@ impl Words {
             }
             return;
         }
-        self.out.push_str(if at_line_start { text.trim_start_matches(":::") } else { text });
+        self.out.push_str(if at_line_start { without_directive(text) } else { text });
     }
 
     fn line(&mut self) {
@@ -120,6 +122,19 @@ impl Words {
             self.out.push('\n');
         }
     }
+}
+
+/// The words behind the kind of an admonition (`:::note Title`, `::: tip`, `!!! warning "Title"`); other text as it is.
+fn without_directive(text: &str) -> &str {
+    let name_end = |text: &str| text.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(text.len());
+    if text.starts_with(":::") {
+        let rest = text.trim_start_matches(':').trim_start();
+        return rest[name_end(rest)..].trim_start();
+    }
+    if let Some(rest) = text.strip_prefix("!!! ").or_else(|| text.strip_prefix("??? ")) {
+        return rest[name_end(rest)..].trim_start();
+    }
+    text
 }
 
 /// The value of `title="…"` in a fence's info string.
@@ -214,6 +229,18 @@ const ELEMENTS: &[&str] = &[
     "wbr",
 ];
 
+/// What follows the HTML element or comment at the start of `text`.
+pub(super) fn behind_element(text: &str) -> Option<&str> {
+    let rest = text.strip_prefix('<')?;
+    if rest.starts_with("!--") {
+        return rest.split_once("-->").map(|(_, after)| after);
+    }
+    let rest = rest.strip_prefix('/').unwrap_or(rest);
+    let end = rest.find(|c: char| !c.is_ascii_alphanumeric())?;
+    let is_element = ELEMENTS.contains(&&rest[..end]) && rest[end..].starts_with([' ', '\t', '\n', '\r', '>', '/']);
+    is_element.then(|| rest.split_once('>').map(|(_, after)| after))?
+}
+
 /// Appends `html` without its tags and comments. `<node-ip>` and the like keep their word: people write placeholders so.
 fn push_without_tags(out: &mut String, html: &str) {
     let mut rest = html;
@@ -261,7 +288,12 @@ mod tests {
         assert_eq!(of("| a | b |\n|---|---|\n| `x` | 2 |"), "a b\nx 2");
         assert_eq!(of("| `--x` value  | | cut from *its* header |\n| 1 | 2 |"), "--x value cut from its header\n1 2");
         assert_eq!(of("```yaml title=\"/etc/a.yaml\"\nkey: <value>\n```"), "/etc/a.yaml\nkey: <value>");
-        assert_eq!(of(":::note Version gate\nwords\n:::"), "note Version gate\nwords");
+        assert_eq!(of(":::note Version gate\nwords\n:::"), "Version gate\nwords");
+        assert_eq!(of("::: tip\nwords\n:::"), "words");
+        assert_eq!(of("!!! warning \"Mind\"\n    words"), "\"Mind\"\nwords");
+        assert_eq!(of("> [!NOTE]\n> words"), "words");
+        assert_eq!(of(":::info[Mind *this*]\nwords"), "[Mind this]\nwords");
+        assert_eq!(of("Built for {{{ os }}} by `{{{ x }}}`"), "Built for  by {{{ x }}}");
         assert_eq!(of("<details open>\n<summary>More</summary>\n</details>"), "More");
         assert_eq!(of("use <node-ip> of <b>the</b> host <!-- hidden -->"), "use node-ip of the host");
         assert_eq!(of("![diagram of nodes](a.png) &amp; done"), "diagram of nodes & done");

@@ -4,7 +4,7 @@
 //! line names it behind a keyword or before a parenthesis; where that fails, the passage only lacks a heading.
 
 use super::block::{Block, BlockKind, Line, lines};
-use super::{Document, MediaType};
+use super::{Document, MediaType, licence};
 
 /// Parses a source file; the extension of `name` tells YAML and section files from programs.
 pub(super) fn parse(text: String, name: &str) -> Document {
@@ -40,8 +40,9 @@ enum Start {
 
 fn blocks(text: &str, style: Style) -> Vec<Block> {
     let mut blocks = Vec::new();
+    let begin = behind_licence(text, style);
     // Start of the open item, and its name once a line has given one.
-    let (mut item, mut named) = (0, false);
+    let (mut item, mut named) = (begin, false);
     // Comments and attributes directly above an item belong to it.
     let mut lead: Option<usize> = None;
     let mut previous_blank = true;
@@ -51,7 +52,7 @@ fn blocks(text: &str, style: Style) -> Vec<Block> {
             blocks.push(Block::heading(end..end, level, &name));
         }
     };
-    for line in lines(text, 0..text.len()) {
+    for line in lines(text, begin..text.len()) {
         if line.is_blank() {
             previous_blank = true;
             continue;
@@ -65,7 +66,7 @@ fn blocks(text: &str, style: Style) -> Vec<Block> {
             continue;
         }
         let from = lead.take().unwrap_or(line.start);
-        let opens = previous_blank || from < line.start || line.start == 0;
+        let opens = previous_blank || from < line.start || line.start == begin;
         match start(&line, style, opens) {
             Some(Start::Item(level, name)) => {
                 close(item, from, Some((level, name)));
@@ -82,6 +83,35 @@ fn blocks(text: &str, style: Style) -> Vec<Block> {
     }
     close(item, text.len(), None);
     blocks
+}
+
+/// Longest comment that is looked at as a licence, in bytes.
+const LICENCE_BYTES_MAX: usize = 8 << 10;
+
+/// Where the text begins behind a comment at its top that is a licence; 0 where there is none, or nothing follows it.
+fn behind_licence(text: &str, style: Style) -> usize {
+    let head = text.floor_char_boundary(LICENCE_BYTES_MAX);
+    let (mut in_block, mut end, mut reader) = (false, 0, licence::Reader::default());
+    for line in lines(text, 0..head) {
+        let trimmed = line.content.trim();
+        let opens = style == Style::Program && trimmed.starts_with("/*");
+        if !in_block && !opens && !is_comment(trimmed, style) {
+            break;
+        }
+        in_block = (in_block || opens) && !trimmed.contains("*/");
+        end = line.next;
+        reader.line(trimmed);
+    }
+    let is_left_out = !in_block && end < head && reader.finish() && !text[end..].trim_start().is_empty();
+    if is_left_out { end } else { 0 }
+}
+
+/// Whether a line is a comment to its end. `#!` is none.
+fn is_comment(trimmed: &str, style: Style) -> bool {
+    match style {
+        Style::Keys | Style::Sections => trimmed.starts_with(['#', ';']) && !trimmed.starts_with("#!"),
+        Style::Program => ["//", "--", "# "].iter().any(|mark| trimmed.starts_with(mark)) || trimmed == "#",
+    }
 }
 
 /// Whether a line is a comment, attribute or decorator, which leads to the item below.
@@ -262,6 +292,41 @@ mod tests {
         assert_eq!(outline("func (s *Server) Start(x int) error {\n}\n", "a.go")[0], "1 func Start");
         assert_eq!(outline("static int main(int argc)\n{\n}\n", "a.c")[0], "1 main");
         assert_eq!(outline("cleanup() {\n  rm x\n}\n", "a.sh")[0], "1 cleanup");
+    }
+
+    #[test]
+    fn a_licence_above_the_text_is_no_item() {
+        let apache = [
+            "Copyright 2026 The Pump Authors.",
+            "",
+            "Licensed under the Apache License, Version 2.0;",
+            "you may obtain a copy at",
+            "http://site.example",
+            "",
+            "distributed WITHOUT WARRANTIES of any kind.",
+        ];
+        let marked = |mark: &str| apache.map(|line| format!("{mark} {line}\n")).concat();
+        let block = format!("/*\n{}\n*/\n", apache.join("\n * "));
+        for (name, licence, rest) in [
+            ("a.go", marked("//"), "package a\n"),
+            ("a.py", marked("#"), "import os\n"),
+            ("a.c", block, "int x;\n"),
+            ("a.rs", "// SPDX-License-Identifier: MIT\n".to_owned(), "use a;\n"),
+            ("a.yaml", marked("#"), "kind: Pod\n"),
+        ] {
+            let found = outline(&format!("{licence}\n{rest}"), name);
+            assert_eq!(found.last().map(String::as_str), Some(rest.trim_end()), "{name}");
+            assert!(!found.iter().any(|line| line.contains("opyright") || line.contains("SPDX")), "{name}: {found:?}");
+            assert!(!outline(&licence, name).is_empty(), "{name}: a file that is nothing else");
+        }
+        for text in [
+            "// Copyright 2026 Ana.\n//\n// Package pump moves water.\npackage pump\n",
+            "// Package pump moves water.\npackage pump\n",
+            "/* Copyright 2026, never ends\npackage pump\n",
+            "#!/bin/sh\n# Copyright 2026 Ana\nrun\n",
+        ] {
+            assert_eq!(outline(text, "a.go")[0], text.lines().next().unwrap_or_default());
+        }
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn a_heading_never_ends_a_chunk() {
 
 #[test]
 fn an_introduction_stays_with_what_it_introduces() {
-    for lead in ["Run this:", ":::note Mind"] {
+    for lead in ["Run this:", ":::note Mind", "**Remedy:**", "<details>\n<summary>Output</summary>"] {
         let text = format!("{}\n\n{lead}\n\n```\n{}\n```\n", words(95), words(60));
         let found = chunks(&text, 100, 120);
         assert_eq!(found.len(), 2);
@@ -140,4 +140,84 @@ fn an_empty_document_has_no_chunks() {
 fn sizes_of_zero_are_usable() {
     let found = chunks("a b c", 0, 0);
     assert_eq!(found.iter().map(|chunk| chunk.text.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
+}
+
+#[test]
+fn links_alone_go_to_a_neighbour() {
+    let links = "- [One page](one.md)\n- [Another](two.md)";
+    // Below the text of their section, above what they lead to, or wherever there is room.
+    let found = chunks(&format!("# T\n\n{}\n\n## See also\n\n{links}\n", words(60)), 100, 120);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].text.ends_with(links) && found[0].text.contains("## See also"));
+    assert_eq!(paths(&found), [""]);
+    let found = chunks(&format!("{}\n\n## Guides\n\n{links}\n\n### One\n\n{}\n", words(90), words(60)), 100, 120);
+    assert_eq!(paths(&found), ["", "Guides > One"]);
+    assert!(found[1].text.starts_with("## Guides\n\n- [One page]"));
+    let found = chunks(&format!("{}\n\n## See also\n\n{links}\n\n## More\n\n{}\n", words(115), words(60)), 100, 120);
+    assert_eq!(paths(&found), ["", "More"]);
+    assert!(found[1].text.starts_with("## See also"));
+    // A page of links is found by them.
+    assert_eq!(chunks(&format!("# Index\n\n{links}\n"), 100, 120)[0].text, format!("# Index\n\n{links}"));
+}
+
+#[test]
+fn a_short_paragraph_stays_with_the_code_below_it() {
+    for below in ["```\nrun it\n```", "| a | b |\n|---|---|\n| 1 | 2 |", "- one\n- two"] {
+        let text = format!("{}\n\nRun the installer.\n\n{below}\n", words(113));
+        let found = chunks(&text, 100, 120);
+        assert_eq!(
+            found.last().map(|chunk| chunk.text.as_str()),
+            Some(format!("Run the installer.\n\n{below}").as_str())
+        );
+    }
+}
+
+#[test]
+fn an_introduction_stays_with_the_beginning_of_what_is_too_large_beside_it() {
+    let list: String = (0..28).map(|n| format!("- item {n} is\n")).collect();
+    let table: String = (0..15).map(|n| format!("| k{n} | v{n} |\n")).collect();
+    let code = format!("```\n{}```\n", "line of code\n".repeat(36));
+    for block in [list, format!("| K | V |\n|---|---|\n{table}"), code] {
+        let lead = format!("{} follows:", words(30));
+        let found = chunks(&format!("{lead}\n\n{block}"), 100, 120);
+        let tokens = estimate_tokens(&block);
+        assert!(tokens <= 120 && tokens + 30 > 120, "{tokens}");
+        assert_eq!(found.len(), 2, "{found:#?}");
+        assert!(found[0].text.len() > lead.len() + 40, "{found:#?}");
+    }
+}
+
+#[test]
+fn a_step_stays_with_its_admonition_and_its_command() {
+    let step = |n: usize| {
+        format!(
+            "{n}. {} and run:\n\n   :::note\n   Mind.\n   :::\n\n   ```sh\n   run {n}\n\n   wait\n   ```\n\n",
+            words(20)
+        )
+    };
+    let found = chunks(&(1..8).map(step).collect::<String>(), 60, 80);
+    for chunk in &found {
+        assert!(chunk.text.starts_with(|c: char| c.is_ascii_digit()) && chunk.text.ends_with("```"), "{found:#?}");
+    }
+    // A step that is too large by itself is not cut between an introduction and its command.
+    let large = format!("1. {}\n\n   {} then run:\n\n   ```sh\n   run\n   ```\n", words(50), words(20));
+    let found = chunks(&large, 50, 60);
+    assert!(found.iter().any(|chunk| chunk.text.contains("then run:\n\n   ```sh")), "{found:#?}");
+}
+
+#[test]
+fn code_is_not_cut_behind_what_opens_a_block() {
+    let code = format!("```yaml\n{}```\n", "key:\n  # A remark.\n  value: one two\n".repeat(40));
+    for chunk in chunks(&code, 50, 60) {
+        assert!(chunk.text.ends_with(['o', '`']), "{:?}", chunk.text);
+    }
+}
+
+#[test]
+fn a_heading_above_badges_is_told_by_the_path() {
+    let badges: String =
+        (0..8).map(|n| format!("[![Badge {n}](https://ci.example/{n}.svg)](https://ci.example)\n")).collect();
+    let found = chunks(&format!("# Pump\n\n{badges}\nMoves water.\n\n## Use\n\n{badges}\nTurn it on.\n"), 100, 120);
+    assert_eq!(found.iter().map(|chunk| chunk.text.as_str()).collect::<Vec<_>>(), ["Moves water.", "Turn it on."]);
+    assert_eq!(paths(&found), ["", "Use"]);
 }

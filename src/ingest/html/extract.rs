@@ -123,6 +123,9 @@ struct State {
     /// missing or too many.
     pre: usize,
     links: usize,
+    /// Words of the open block within links, and others.
+    linked: usize,
+    unlinked: usize,
     tables: usize,
     articles: usize,
     /// Open lists; of an ordered one the number of its next item.
@@ -181,6 +184,8 @@ impl Extractor {
             title_seen: false,
             pre: 0,
             links: 0,
+            linked: 0,
+            unlinked: 0,
             tables: 0,
             articles: 0,
             lists: Vec::new(),
@@ -509,7 +514,12 @@ impl State {
         let heading = self.heading.take();
         // Only what this block added is looked at: tags without text would walk over the same white space again and again.
         let start = std::mem::replace(&mut self.block, self.page.text.len()).min(self.page.text.len());
-        let block = Block::trimmed(&self.page.text, start..self.page.text.len(), self.kind.clone());
+        let (linked, unlinked) = (std::mem::take(&mut self.linked), std::mem::take(&mut self.unlinked));
+        let kind = match self.kind {
+            BlockKind::List if linked > 0 && unlinked == 0 => BlockKind::Links,
+            _ => self.kind.clone(),
+        };
+        let block = Block::trimmed(&self.page.text, start..self.page.text.len(), kind);
         let header = self.table.header.take();
         self.page.blocks.extend(block.map(|mut block| match (heading, header) {
             (Some(level), _) => {
@@ -563,6 +573,11 @@ impl State {
             self.page.text.push_str(&word);
             self.gap = Gap::Space;
             written = true;
+            if self.links > 0 {
+                self.linked += 1;
+            } else {
+                self.unlinked += 1;
+            }
         }
         if written && !text.ends_with(space) {
             self.gap = Gap::None;
