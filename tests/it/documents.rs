@@ -507,6 +507,22 @@ fn a_passage_is_fetched_with_what_surrounds_it() {
 }
 
 #[test]
+fn a_document_with_a_title_and_no_text_is_found() {
+    let node = TestNode::start();
+    let answer = node.call(
+        "add_documents",
+        json!({"collection": "notes", "documents": [
+            {"id": "book", "title": "The care of tunnel kilns", "text": ""},
+            {"id": "nothing", "text": ""},
+        ]}),
+    );
+    assert_eq!((&answer["created"], &answer["failed"]), (&json!(1), &json!(1)), "{answer}");
+    for mode in MODES {
+        assert_eq!(node.found("notes", "tunnel kilns", mode), ["book"], "{mode}");
+    }
+}
+
+#[test]
 fn expired_documents_are_not_there() {
     let mut node = TestNode::start();
     let given = json!([
