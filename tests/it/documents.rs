@@ -507,6 +507,28 @@ fn a_passage_is_fetched_with_what_surrounds_it() {
 }
 
 #[test]
+fn a_passage_is_found_by_the_introduction_of_its_document_too() {
+    let node = TestNode::start();
+    let page = |about: &str, more: &str| {
+        let body = "Bricks are stacked by hand and burn for a day and a night. ".repeat(20);
+        format!(
+            "This page tells what there is about the {about}.\n\n{body}\n\n## Fan\n\nReplace the fan when it hums. {more}"
+        )
+    };
+    let remark = "The belt is kept, and the cover goes back on as it was before with all of its screws.";
+    write(
+        &node,
+        json!([
+            {"id": "kiln", "title": "A", "text": page("tunnel kiln", &remark.repeat(5))},
+            {"id": "dryer", "title": "B", "text": page("drying room", &remark.repeat(3))},
+        ]),
+    );
+    let answer = node.call("search", json!({"query": "tunnel kiln fan hums", "mode": "lexical", "limit": 1}));
+    assert_eq!(texts(&answer["results"], "document"), ["kiln"]);
+    assert_says(answer["results"][0]["text"].as_str().expect("text"), &["Replace the fan"]);
+}
+
+#[test]
 fn a_document_with_a_title_and_no_text_is_found() {
     let node = TestNode::start();
     let answer = node.call(
