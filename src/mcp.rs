@@ -80,7 +80,7 @@ impl Progress for NoProgress {
 /// What a tool answers.
 #[derive(Debug, Clone, Default)]
 pub struct ToolAnswer {
-    /// Matches the tool's output schema.
+    /// Matches the tool's output schema, where it has one.
     pub structured: Value,
     /// The same as JSON text, for clients that read text only.
     pub text: String,
@@ -97,18 +97,14 @@ impl ToolAnswer {
 }
 
 /// A document that an answer speaks of.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// Address of the resource, `ctx://…`.
     pub uri: String,
     /// Id within the node.
     pub name: String,
-    /// Title of the document.
+    /// Title of the document and the headings above the passage.
     pub title: String,
-    /// How well it fits, 0 to 1.
-    pub priority: f32,
-    /// RFC 3339 time of the last change.
-    pub last_modified: String,
 }
 
 /// Why a tool did not do what it was asked.

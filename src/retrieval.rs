@@ -7,10 +7,14 @@
 //!   misses, once the node has found out that it has to look further, or where the GPU answers one and the CPU the other.
 //! * Scores are from 0 to 1 and mean something within one answer only; the relevance of a passage means the same in every answer.
 
+mod alike;
 mod answer_cache;
 mod assembly;
+mod budget;
+mod cursor;
 mod embedding_cache;
 mod fusion;
+mod order;
 mod phrases;
 mod ranking;
 mod relevance;
@@ -33,19 +37,32 @@ use crate::telemetry::Metrics;
 use self::answer_cache::AnswerCache;
 use self::embedding_cache::EmbeddingCache;
 use self::ranking::{Ranking, Target};
-pub use assembly::{Hit, estimate_tokens, prefix_within};
+pub use assembly::{Hit, Surroundings, path};
+pub use budget::{prefix_priced, price, price_of_json};
+pub use cursor::Cursor;
 pub use fusion::{Candidate, Fusion, fuse};
 
 /// Most hits in one answer.
 pub const LIMIT_MAX: usize = 50;
-/// Most tokens in one answer: what clients accept, with room for what surrounds the texts.
+/// Fewest and most tokens of one answer: what an id with its title may take, and what clients accept.
+pub const TOKENS_MIN: usize = 100;
+/// See [`TOKENS_MIN`].
 pub const TOKENS_MAX: usize = 20_000;
+/// Most tokens of a list of documents, for programs that read it to its end.
+pub const LIST_TOKENS_MAX: usize = 200_000;
 /// Longest query that is looked at, in bytes; the rest is cut off.
 const QUERY_BYTES_MAX: usize = 8 << 10;
 /// Passages of a document that are looked past when its neighbours are wanted.
 const OWN_PASSAGES_MAX: usize = 1_000;
 /// How deep a cursor can go.
 const OFFSET_MAX: usize = 500;
+/// Candidates of each half behind which nothing is looked for.
+const DEPTH_MAX: usize = 2 * (OFFSET_MAX + LIMIT_MAX);
+/// Passages of one document before those of the others, and in long answers.
+const PER_DOCUMENT: usize = 2;
+const PER_DOCUMENT_LONG: usize = 3;
+/// Results from which on an answer is a long one.
+const LONG: usize = 20;
 
 /// Defaults of a search.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,8 +108,11 @@ pub enum Detail {
     Ids,
     /// The part that fits the query best, about 300 characters.
     Snippet,
-    /// The whole passage.
+    /// As much as there is room for: long passages are shortened around what fits the query best, so that all results fit the
+    /// budget.
     #[default]
+    Fitted,
+    /// The whole passage.
     Full,
 }
 
@@ -107,11 +127,11 @@ pub struct SearchRequest {
     pub mode: Mode,
     /// Hits wanted; `None` for the default.
     pub limit: Option<usize>,
-    /// Hits to skip: where the last answer ended.
-    pub offset: usize,
+    /// Where the last answer ended; `None` to begin.
+    pub cursor: Option<Cursor>,
     /// Only documents whose metadata matches.
     pub filter: Option<Filter>,
-    /// Tokens that the texts may have together; `None` for the default.
+    /// Tokens of the answer, its texts and what stands around them; `None` for the default.
     pub tokens_max: Option<usize>,
     /// Only hits with at least this score.
     pub min_score: Option<f32>,
@@ -119,6 +139,9 @@ pub struct SearchRequest {
     pub detail: Detail,
     /// How the halves are fused; `None` for the model's way.
     pub fusion: Option<Fusion>,
+    /// What the caller shows beside the texts, as a number of his own: it says apart answers that differ in nothing else, since it
+    /// decides what fits.
+    pub shown: u32,
 }
 
 /// An answer.
@@ -141,7 +164,7 @@ pub struct SearchAnswer {
     /// Whether more was found than the answer holds.
     pub truncated: bool,
     /// Where the next answer would begin.
-    pub next_offset: Option<usize>,
+    pub next: Option<Cursor>,
 }
 
 /// Why a question was not answered.
@@ -247,7 +270,7 @@ pub struct Ranked {
 /// Sizes of an answer.
 struct Wanted {
     limit: usize,
-    offset: usize,
+    cursor: Cursor,
     tokens_max: usize,
 }
 
@@ -398,14 +421,20 @@ impl Retrieval {
     /// Searches for the answer to a question, and remembers it.
     ///
     /// * `request`: the one that was asked.
+    /// * `surroundings`: what the answer costs beside its texts; equal for equal `request.shown`.
     ///
     /// # Errors
     /// [`SearchError`]; a caller's mistake names the argument.
-    pub fn answer(&self, request: &SearchRequest, asked: &Asked) -> Result<Arc<SearchAnswer>, SearchError> {
+    pub fn answer(
+        &self,
+        request: &SearchRequest,
+        asked: &Asked,
+        surroundings: &Surroundings<'_>,
+    ) -> Result<Arc<SearchAnswer>, SearchError> {
         self.metrics.search_cache_misses.inc();
         let target = Target::Text(words(&request.query));
         let views = (&asked.searchers[..], &asked.left_out[..], &asked.ahead);
-        let answer = Arc::new(self.compose(&target, request, views, None)?);
+        let answer = Arc::new(self.compose(&target, request, views, (None, surroundings))?);
         // What was wrong may be right the next time.
         if let Some(key) = asked.key.filter(|_| answer.mode_reason.is_none()) {
             self.cache.insert(key, &answer);
@@ -419,7 +448,7 @@ impl Retrieval {
     /// As for [`Retrieval::ask`] and [`Retrieval::answer`].
     pub fn search(&self, request: &SearchRequest) -> Result<Arc<SearchAnswer>, SearchError> {
         let asked = self.ask(request)?;
-        self.remembered(&asked).map_or_else(|| self.answer(request, &asked), Ok)
+        self.remembered(&asked).map_or_else(|| self.answer(request, &asked, &Surroundings::none()), Ok)
     }
 
     /// Passages that mean the same as a document, or as one of its passages; that document's own are left out.
@@ -431,6 +460,7 @@ impl Retrieval {
         source: &Passage,
         whole_document: bool,
         request: &SearchRequest,
+        surroundings: &Surroundings<'_>,
     ) -> Result<Arc<SearchAnswer>, SearchError> {
         let (searchers, left_out) = self.searchers(&request.collections)?;
         let mut embedding = vec![0f32; source.body.embedding.len()];
@@ -451,7 +481,7 @@ impl Retrieval {
             &Target::Embedding(embedding),
             &request,
             (&searchers, &left_out, &Ahead::default()),
-            Some(&source.document),
+            (Some(&source.document), surroundings),
         )?;
         Ok(Arc::new(answer))
     }
@@ -523,60 +553,83 @@ impl Retrieval {
         target: &Target<'_>,
         request: &SearchRequest,
         (searchers, left_out, ahead): (&[Searcher], &[String], &Ahead),
-        without: Option<&DocumentRecord>,
+        (without, surroundings): (Option<&DocumentRecord>, &Surroundings<'_>),
     ) -> Result<SearchAnswer, SearchError> {
-        let Wanted { limit, offset, tokens_max } = self.wanted(request)?;
+        let wanted = self.wanted(request)?;
+        let Wanted { limit, cursor, tokens_max } = wanted;
         // The passages of the document itself are its nearest neighbours; they must not be all there is.
         let own = without.map_or(0, |document| document.chunks.len().min(OWN_PASSAGES_MAX));
-        let candidates = self.candidates(&Wanted { limit, offset, tokens_max }, own);
         let filter = request.filter.as_ref();
-        let ranking = self.ranking(target, request.mode, request.fusion, filter, candidates, (searchers, ahead))?;
+        let per_document = if cursor.first >= LONG { PER_DOCUMENT_LONG } else { PER_DOCUMENT };
+        let rules = order::Rules { per_document, min_score: request.min_score, without };
+        let mut order = order::Order::new(rules, searchers, &self.library);
+        let mut depth = self.candidates(&wanted, own);
+        let rank = |depth: usize, ahead: &Ahead| {
+            self.ranking(target, request.mode, request.fusion, filter, depth, (searchers, ahead))
+        };
+        let Ranking { ranked, mode_used, mut reasons, lsn } = rank(depth, ahead)?;
+        // One more than is shown says whether there is more.
+        let enough = cursor.offset + limit + 1;
+        let mut may_go_on = order.add(&ranked, depth, enough);
+        while may_go_on && order.placed.len() < enough && depth < DEPTH_MAX + own {
+            depth *= 2;
+            may_go_on = order.add(&rank(depth, &Ahead::default())?.ranked, depth, enough);
+        }
         let query = match target {
             Target::Text(query) => query,
             Target::Embedding(_) => "",
         };
-        let wanted = assembly::Wanted {
-            limit,
-            offset,
-            tokens_max,
-            min_score: request.min_score,
-            detail: request.detail,
-            without,
-        };
-        let Ranking { ranked, mode_used, mut reasons, lsn } = ranking;
         left_out.iter().for_each(|reason| reasons.add(reason.clone()));
         // A passage says nothing of how well it fits itself.
         let weak = matches!(target, Target::Text(_)) && relevance::is_weak(&ranked);
-        let assembled = assembly::assemble(&ranked, &wanted, query, searchers, &self.library)?;
-        if let Some(reason) = assembled.unreadable {
+        let state = cursor::state(searchers);
+        if cursor.offset > 0 && cursor.state != state {
+            reasons.add(
+                "what is searched has changed since the first page: results may come twice, or not at all".to_owned(),
+            );
+        }
+        if let Some(reason) = order.unreadable()? {
             reasons.add(reason);
         }
+        let searched: Vec<String> = searchers.iter().map(|searcher| searcher.collection().name.clone()).collect();
+        let mode_reason = reasons.text();
+        let envelope = (surroundings.envelope)(&searched, mode_reason.as_deref());
+        let page = assembly::Wanted {
+            limit,
+            offset: cursor.offset,
+            tokens_max: (tokens_max / surroundings.copies.max(1)).saturating_sub(envelope),
+            detail: request.detail,
+            around: surroundings.hit,
+        };
+        let assembled = assembly::assemble(&order, &page, query, searchers, &self.library)?;
+        let next = assembled.next_offset.filter(|offset| *offset <= OFFSET_MAX);
         Ok(SearchAnswer {
             id: self.cache.next_id(),
             hits: assembled.hits,
             mode_used,
-            mode_reason: reasons.text(),
-            searched: searchers.iter().map(|searcher| searcher.collection().name.clone()).collect(),
+            mode_reason,
+            searched,
             lsn,
             weak,
             truncated: assembled.truncated,
-            next_offset: assembled.next_offset,
+            next: next.map(|offset| Cursor { offset, first: cursor.first, state }),
         })
     }
 
     fn wanted(&self, request: &SearchRequest) -> Result<Wanted, SearchError> {
-        Ok(Wanted {
-            limit: in_range("limit", request.limit, self.config.limit, 1..=LIMIT_MAX)?,
-            tokens_max: in_range("max_tokens", request.tokens_max, self.config.tokens_max, 50..=TOKENS_MAX)?,
-            offset: in_range("cursor", Some(request.offset), 0, 0..=OFFSET_MAX)?,
-        })
+        let limit = in_range("limit", request.limit, self.config.limit, 1..=LIMIT_MAX)?;
+        let cursor = request.cursor.unwrap_or(Cursor { offset: 0, first: limit, state: 0 });
+        in_range("cursor", Some(cursor.offset), 0, 0..=OFFSET_MAX)?;
+        in_range("cursor", Some(cursor.first), 1, 1..=LIMIT_MAX)?;
+        let tokens_max = in_range("max_tokens", request.tokens_max, self.config.tokens_max, TOKENS_MIN..=TOKENS_MAX)?;
+        Ok(Wanted { limit, cursor, tokens_max })
     }
 
-    /// Passages that are taken from each half.
+    /// Passages that are taken from each half first; by the size of the first page, so that the order is that of all pages.
     ///
     /// * `own`: passages among them that will be left out.
     fn candidates(&self, wanted: &Wanted, own: usize) -> usize {
-        self.config.candidates.max((wanted.offset + wanted.limit) * 2) + own
+        self.config.candidates.max(wanted.cursor.first * 2) + own
     }
 
     fn embedding(&self, model: &str, query: &str) -> Result<Arc<[f32]>, SearchError> {

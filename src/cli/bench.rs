@@ -17,6 +17,7 @@ use super::backend::Backend;
 use super::{Common, Failure, output, quiet_logs};
 use crate::app::RunningNode;
 use crate::mcp::{OVERLOADED, Tool, ToolError};
+use crate::retrieval::LIST_TOKENS_MAX;
 
 /// Documents whose words are asked for.
 const DOCUMENTS: usize = 200;
@@ -157,7 +158,10 @@ fn questions(node: &Backend, collections: &[String]) -> Result<Vec<String>, Fail
     };
     let mut questions = Vec::new();
     for name in &names {
-        let page = node.call(Tool::ListDocuments, json!({"collection": name, "limit": DOCUMENTS}))?;
+        let page = node.call(
+            Tool::ListDocuments,
+            json!({"collection": name, "limit": DOCUMENTS, "max_tokens": LIST_TOKENS_MAX}),
+        )?;
         for document in page["documents"].as_array().into_iter().flatten() {
             let id = output::text(document, "id");
             let told = node.call(Tool::Fetch, json!({"id": id}))?;

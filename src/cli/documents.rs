@@ -8,25 +8,28 @@ use serde_json::{Value, json};
 use super::backend::{Absent, Stay};
 use super::{Common, Failure, collections, output};
 use crate::mcp::Tool;
-use crate::retrieval::TOKENS_MAX;
+use crate::retrieval::{LIST_TOKENS_MAX, TOKENS_MAX, TOKENS_MIN};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   cairn get manual/install.md       the whole document
-  cairn get 'manual/install.md#4'   its fifth passage, with what surrounds it")]
+  cairn get install.md              the same, where no other id ends so
+  cairn get 'manual/install.md#4'   the section around its fifth passage")]
 pub(super) struct GetArguments {
     /// An id that search or ls printed
     id: String,
-    /// Stop after about this many tokens, 50 to 20,000 [default: everything]
-    #[arg(long, value_name = "N", value_parser = output::whole::<usize>(50..=TOKENS_MAX as u64))]
+    /// Stop after about this many tokens, 100 to 20,000 [default: everything]
+    #[arg(long, value_name = "N", value_parser = output::whole::<usize>(TOKENS_MIN as u64..=TOKENS_MAX as u64))]
     max_tokens: Option<usize>,
 }
 
 pub(super) fn get(common: &Common, arguments: &GetArguments) -> Result<(), Failure> {
     let backend = common.backend()?;
-    let mut answer = backend
-        .call(Tool::Fetch, json!({"id": arguments.id, "max_tokens": arguments.max_tokens.unwrap_or(TOKENS_MAX)}))?;
+    let include: &[&str] = if common.json { &["source", "metadata", "dates"] } else { &[] };
+    let tokens_max = arguments.max_tokens.unwrap_or(TOKENS_MAX);
+    let mut answer =
+        backend.call(Tool::Fetch, json!({"id": arguments.id, "max_tokens": tokens_max, "include": include}))?;
     // A passage is one page; a document is read to its end unless a budget was given.
     let is_passage =
         answer["id"].as_str().and_then(|id| id.rsplit_once('#')).is_some_and(|(_, end)| end.parse::<usize>().is_ok());
@@ -34,13 +37,15 @@ pub(super) fn get(common: &Common, arguments: &GetArguments) -> Result<(), Failu
         && !is_passage
         && let Some(cursor) = answer["next_cursor"].as_str()
     {
-        let arguments = json!({"id": arguments.id, "max_tokens": TOKENS_MAX, "cursor": cursor});
+        let arguments = json!({"id": arguments.id, "max_tokens": TOKENS_MAX, "cursor": cursor, "include": include});
         let next = backend.call(Tool::Fetch, arguments)?;
         let text = format!("{}\n\n{}", output::text(&answer, "text"), output::text(&next, "text"));
-        answer["range"][1] = next["range"][1].clone();
-        answer["passages"][1] = next["passages"][1].clone();
         answer["text"] = text.into();
-        answer["truncated"] = false.into();
+        if common.json {
+            answer["range"][1] = next["range"][1].clone();
+            answer["passages"][1] = next["passages"][1].clone();
+        }
+        answer.as_object_mut().map(|answer| answer.shift_remove("truncated"));
         match next.get("next_cursor") {
             Some(cursor) => answer["next_cursor"] = cursor.clone(),
             None => {
@@ -75,7 +80,10 @@ pub(super) fn list(common: &Common, arguments: &ListArguments) -> Result<(), Fai
     let mut documents: Vec<Value> = Vec::new();
     let mut cursor = Value::Null;
     loop {
-        let page = json!({"collection": collection, "prefix": arguments.prefix, "limit": 1_000, "cursor": cursor});
+        let page = json!({
+            "collection": collection, "prefix": arguments.prefix, "limit": 1_000, "cursor": cursor,
+            "max_tokens": LIST_TOKENS_MAX, "include": ["source", "dates"],
+        });
         let mut answer = backend.call(Tool::ListDocuments, page)?;
         documents.extend(answer["documents"].as_array_mut().map(std::mem::take).unwrap_or_default());
         cursor = answer["next_cursor"].take();

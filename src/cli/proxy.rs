@@ -114,17 +114,11 @@ fn tool_error(failure: Failure) -> ToolError {
     failure.error.downcast().unwrap_or(ToolError { code: "internal", message, fault: Fault::Environment })
 }
 
-/// What a node links beside the results of a search: REST has only the results.
+/// What a node links beside the results of a search, where it was asked for: REST has only the results.
 fn links(answer: &Value) -> Vec<Link> {
     let link = |result: &Value| {
         let text = |name: &str| result[name].as_str().map(str::to_owned);
-        Some(Link {
-            uri: text("uri")?,
-            name: text("id")?,
-            title: text("title")?,
-            priority: result["score"]["fused"].as_f64()?.clamp(0.0, 1.0) as f32,
-            last_modified: text("updated_at")?,
-        })
+        Some(Link { uri: text("uri")?, name: text("id")?, title: text("title")? })
     };
     answer["results"].as_array().into_iter().flatten().filter_map(link).collect()
 }
@@ -137,17 +131,9 @@ mod tests {
 
     #[test]
     fn results_are_linked_and_other_answers_are_not() {
-        let result = json!({
-            "id": "notes/a#0", "uri": "ctx://0102/notes/a#0", "title": "A", "score": {"fused": 0.5, "dense": 0.4},
-            "updated_at": "2026-07-28T09:30:00Z", "text": "words",
-        });
-        let expected = Link {
-            uri: "ctx://0102/notes/a#0".to_owned(),
-            name: "notes/a#0".to_owned(),
-            title: "A".to_owned(),
-            priority: 0.5,
-            last_modified: "2026-07-28T09:30:00Z".to_owned(),
-        };
+        let result = json!({"id": "notes/a#0", "uri": "ctx://0102/notes/a#0", "title": "A › B", "text": "words"});
+        let expected =
+            Link { uri: "ctx://0102/notes/a#0".to_owned(), name: "notes/a#0".to_owned(), title: "A › B".to_owned() };
         assert_eq!(links(&json!({"results": [result]})), [expected]);
         assert_eq!(links(&json!({"documents": [{"id": "notes/a"}]})), []);
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Common, Failure, backend, output};
 use crate::mcp::Tool;
-use crate::retrieval::LIMIT_MAX;
+use crate::retrieval::{LIMIT_MAX, TOKENS_MAX};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -39,12 +39,16 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         Some(text) => serde_json::from_str(text)
             .map_err(|error| Failure::usage(anyhow::anyhow!("--filter is no JSON: {error}")))?,
     };
+    // People read the beginning of a list, programs all of it: whole passages, and what is known of each.
     let detail = if arguments.full || common.json { "full" } else { "snippet" };
+    let include: &[&str] =
+        if common.json { &["scores", "source", "metadata", "dates", "searched"] } else { &["searched"] };
     let answer = common.backend()?.call(
         Tool::Search,
         json!({
             "query": arguments.query.join(" "), "collections": backend::names(&arguments.collections),
             "limit": arguments.limit, "mode": arguments.mode, "filter": filter, "detail": detail,
+            "include": include, "max_tokens": TOKENS_MAX,
         }),
     )?;
     if common.json {
@@ -52,19 +56,11 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     }
     let results = answer["results"].as_array().cloned().unwrap_or_default();
     for (rank, result) in results.iter().enumerate() {
-        let headings = result["headings"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let path: Vec<&str> = std::iter::once(output::text(result, "title")).chain(headings).collect();
-        let score = result["score"]["fused"].as_f64().unwrap_or_default();
-        output::line(&format!(
-            "{:>2}  {}  {}",
-            rank + 1,
-            output::bold(&path.join(" › ")),
-            output::dim(&format!("{score:.2}"))
-        ))?;
+        output::line(&format!("{:>2}  {}", rank + 1, output::bold(output::text(result, "title"))))?;
         for line in wrapped(output::text(result, "text"), arguments.full) {
             output::line(&format!("    {line}"))?;
         }
-        output::line(&format!("    {}\n", output::dim(output::text(result, "id"))))?;
+        output::line(&format!("    {}\n", output::dim(&place(result))))?;
     }
     let searched = answer["searched"]["collections"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let searched: Vec<&str> = searched.collect();
@@ -87,6 +83,21 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         }
     }
     Ok(())
+}
+
+/// Where a result stands, and what else says the same.
+fn place(result: &Value) -> String {
+    let mut place = output::text(result, "id").to_owned();
+    let more = result["more_in_document"].as_u64().unwrap_or_default();
+    let named = result["also_in"].as_array().map_or(0, Vec::len) as u64;
+    let copies = named + result["more_copies"].as_u64().unwrap_or_default();
+    if more > 0 {
+        place.push_str(&format!("  +{more} in this document"));
+    }
+    if copies > 0 {
+        place.push_str(&format!("  also in {}", output::counted(copies, "other place")));
+    }
+    place
 }
 
 /// A passage in lines of at most 96 characters; as it is when it is wanted whole.

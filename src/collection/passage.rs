@@ -148,6 +148,19 @@ impl PassageReader {
     /// # Errors
     /// When a passage is not there or damaged.
     pub fn text(&self, document: &DocumentRecord, ordinals: Range<usize>) -> Result<String, ReadError> {
+        self.joined(document, ordinals, false)
+    }
+
+    /// The same for passages that are read on their own: where the first one goes on with a table, the header row that it repeats
+    /// stays.
+    ///
+    /// # Errors
+    /// When a passage is not there or damaged.
+    pub fn passages(&self, document: &DocumentRecord, ordinals: Range<usize>) -> Result<String, ReadError> {
+        self.joined(document, ordinals, true)
+    }
+
+    fn joined(&self, document: &DocumentRecord, ordinals: Range<usize>, keep_first: bool) -> Result<String, ReadError> {
         let mut text = String::new();
         let mut end = None;
         for chunk in document.chunks.get(ordinals).unwrap_or_default() {
@@ -156,9 +169,10 @@ impl PassageReader {
                 Some(1) => "\n",
                 Some(_) => "\n\n",
             });
-            end = Some(chunk.range.end);
             let (body, _) = self.body(chunk.lsn)?;
-            text.push_str(repeated_and_own(&body.text, &chunk.range).1);
+            let keeps_all = keep_first && end.is_none();
+            text.push_str(if keeps_all { &body.text } else { repeated_and_own(&body.text, &chunk.range).1 });
+            end = Some(chunk.range.end);
         }
         Ok(text)
     }

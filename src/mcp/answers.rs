@@ -1,7 +1,5 @@
 //! What the tools answer. Field names are part of the interface: clients rely on them.
 
-use std::borrow::Cow;
-
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -11,58 +9,68 @@ pub(super) fn rounded(score: f32) -> f64 {
     (f64::from(score) * 10_000.0).round() / 10_000.0
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
 pub(super) struct SearchAnswer<'a> {
     /// Best first.
     pub results: Vec<SearchResult<'a>>,
-    /// What was searched, and how.
-    pub searched: Searched,
+    /// What was searched, and how: where it was asked for, where nothing was found, and where the answer is less than what was
+    /// asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub searched: Option<Searched>,
     /// Whether passages were left out or shortened to stay within the token budget.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
     /// Pass it as `cursor` for what follows; absent when there is nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
 pub(super) struct SearchResult<'a> {
-    /// Give it to fetch or find_similar.
+    /// Give it to fetch or find_similar; it is the citation too.
     pub id: String,
-    /// Address of the passage as a resource.
-    pub uri: String,
-    /// Title of the document.
-    pub title: &'a str,
-    /// Where to find the original, or the passage's ctx:// address.
-    pub url: Cow<'a, str>,
-    /// The passage, or with detail "snippet" the part of it that fits best.
+    /// Title of the document and the headings above the passage.
+    pub title: String,
+    /// Where to find the original, if that is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<&'a str>,
+    /// The passage, or the part of it that fits best; an ellipsis marks each side that was cut.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub text: &'a str,
-    /// How well it fits.
-    pub score: Scores,
-    /// The collection it is in.
-    pub collection: &'a str,
-    /// Id of its document within the collection.
-    pub document: &'a str,
-    /// Headings above the passage, outermost first.
+    /// Passages of other documents that say the same, at most three.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    pub headings: &'a [String],
+    pub also_in: &'a [String],
+    /// How many more were found.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub more_copies: usize,
+    /// Passages of the same document that were found near the top and are not shown.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub more_in_document: usize,
+    /// How well it fits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<Scores>,
     /// Where exactly it stands.
-    pub source: Source<'a>,
-    /// One line that says where the passage stands.
-    pub citation: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source<'a>>,
     /// Version of the document.
-    pub version: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
     /// When the document last changed.
-    pub updated_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<String>,
     /// The document's metadata.
-    #[serde(skip_serializing_if = "Map::is_empty")]
-    pub metadata: Map<String, Value>,
-    /// Other documents with the same passage.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub also_in: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Map<String, Value>>,
+    /// Address of the passage as a resource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+#[derive(Debug, Serialize)]
 pub(super) struct Scores {
     /// What results are ranked by, 0 to 1, relative to the best candidates of the same query.
     pub fused: f64,
@@ -74,8 +82,12 @@ pub(super) struct Scores {
     pub lexical: Option<f64>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
 pub(super) struct Source<'a> {
+    /// The collection it is in.
+    pub collection: &'a str,
+    /// Id of its document within the collection.
+    pub document: &'a str,
     /// The file it comes from, or its url.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uri: Option<&'a str>,
@@ -88,18 +100,17 @@ pub(super) struct Source<'a> {
     pub byte_end: u64,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
 pub(super) struct Searched {
     /// Names of the collections.
     pub collections: Vec<String>,
     /// The filter, as given.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "super::schema::object_schema")]
     pub filter: Option<Value>,
     /// hybrid, dense or lexical: what was asked for.
-    pub mode: String,
+    pub mode: &'static str,
     /// What was used in the end.
-    pub mode_used: String,
+    pub mode_used: &'static str,
     /// Why that is not what was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode_reason: Option<String>,
@@ -107,18 +118,51 @@ pub(super) struct Searched {
     pub generation: u64,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
 pub(super) struct FetchAnswer {
     pub id: String,
     pub title: String,
+    /// Where to find the original, if that is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// The text, or the part of it that fits the budget.
     pub text: String,
-    /// Where to find the original, or the document's ctx:// address.
-    pub url: String,
+    /// The passage before the text; absent at the beginning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<Neighbor>,
+    /// The passage behind it; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<Neighbor>,
+    /// Whether text was left out to stay within the token budget.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
+    /// Pass it as `cursor` for what follows; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+    /// Where exactly it stands.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub source: Option<FetchedSource>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Map<String, Value>>,
+}
+
+/// What lies next to a text that was fetched.
+#[derive(Debug, Serialize)]
+pub(super) struct Neighbor {
+    /// Id of the passage.
+    pub id: String,
+    /// The last heading above it, or the document's title.
+    pub title: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct FetchedSource {
     pub collection: String,
     pub document: String,
-    pub version: u64,
-    pub updated_at: String,
     pub media_type: String,
     /// Bytes of the document's text that were given: start and end.
     pub range: [u64; 2],
@@ -126,12 +170,6 @@ pub(super) struct FetchAnswer {
     pub passages: [usize; 2],
     /// Passages of the whole document.
     pub passages_total: usize,
-    pub metadata: Map<String, Value>,
-    /// Whether text was left out to stay within the token budget.
-    pub truncated: bool,
-    /// Pass it as `cursor` for what follows; absent at the end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub next_cursor: Option<String>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -180,23 +218,28 @@ pub(super) struct FieldSummary {
     pub kind: String,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
 pub(super) struct DocumentSummary {
     pub id: String,
     pub title: String,
-    pub url: String,
-    pub version: u64,
-    pub passages: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passages: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    pub updated_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Map<String, Value>>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
 pub(super) struct ListDocumentsAnswer {
-    pub collection: String,
     pub documents: Vec<DocumentSummary>,
     /// Documents of this page whose records are damaged.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -206,7 +249,7 @@ pub(super) struct ListDocumentsAnswer {
 }
 
 /// A document that is there and cannot be shown.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
 pub(super) struct Unreadable {
     pub id: String,
     /// Where the damage is.

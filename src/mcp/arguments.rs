@@ -126,7 +126,52 @@ pub(super) enum DetailArgument {
     Ids,
     Snippet,
     #[default]
+    Fitted,
     Full,
+}
+
+/// What is said beside id, title and text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum IncludeArgument {
+    #[serde(alias = "score")]
+    Scores,
+    #[serde(alias = "sources", alias = "citation", alias = "citations")]
+    Source,
+    Metadata,
+    #[serde(alias = "date", alias = "version")]
+    Dates,
+    #[serde(alias = "link")]
+    Links,
+    Searched,
+    Structured,
+}
+
+/// A set of [`IncludeArgument`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Include(u32);
+
+impl Include {
+    pub(super) fn of(wanted: &[IncludeArgument]) -> Self {
+        Self(wanted.iter().fold(0, |set, one| set | 1 << *one as u32))
+    }
+
+    pub(super) fn has(self, wanted: IncludeArgument) -> bool {
+        self.0 & 1 << wanted as u32 != 0
+    }
+
+    /// The set as a number.
+    pub(super) fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+/// Whether the arguments of a call ask for structured content.
+pub(super) fn ask_structured(arguments: &Arguments) -> bool {
+    arguments.get("include").is_some_and(|include| {
+        Vec::<IncludeArgument>::deserialize(Given(include.clone()))
+            .is_ok_and(|include| include.contains(&IncludeArgument::Structured))
+    })
 }
 
 /// How the two rankings are combined.
@@ -140,101 +185,119 @@ pub(super) enum FusionArgument {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Search {
-    /// What to look for: a question or keywords.
+    /// A question or keywords.
     #[serde(alias = "q", alias = "question", alias = "text", alias = "queries")]
     pub query: String,
-    /// Collections to search; all when left out.
+    /// Where to search; everywhere when left out.
     #[serde(default, alias = "collection")]
     pub collections: Vec<String>,
-    /// Only documents whose metadata matches, for example {"team": "storage", "year": {"gte": 2024}}. Operators: eq, ne, in, nin, gt, gte, lt, lte, exists; and, or, not.
+    /// Conditions on metadata, as {"team": "storage", "year": {"gte": 2024}}. Operators: eq, ne, in, nin, gt, gte, lt, lte, exists; and, or, not.
     #[serde(default, deserialize_with = "object", alias = "filters", alias = "where")]
     #[schemars(schema_with = "super::schema::object_schema")]
     pub filter: Option<Value>,
-    /// hybrid (default), dense (meaning only) or lexical (words only).
+    /// dense: meaning only; lexical: words only.
     #[serde(default)]
     pub mode: ModeArgument,
-    /// Passages wanted, 1 to 50. Default 8.
+    /// Results wanted. Default 6.
     #[serde(default, alias = "top_k", alias = "k", alias = "n", alias = "max_results", alias = "num_results")]
     #[schemars(range(min = 1, max = 50))]
     pub limit: Option<usize>,
-    /// Continues where the previous answer ended: its next_cursor.
+    /// next_cursor of the previous answer.
     #[serde(default)]
     pub cursor: Option<String>,
-    /// full (default: whole passages), snippet (about 300 characters each) or ids (no text).
+    /// fitted: long passages shortened so that all results fit; full: whole; snippet: 300 characters; ids: no text.
     #[serde(default)]
     pub detail: DetailArgument,
-    /// Token budget of the answer, 50 to 20000. Default 6000.
+    /// Of the whole answer. Default 1000.
     #[serde(default)]
-    #[schemars(range(min = 50, max = 20000))]
+    #[schemars(range(min = 100, max = 20000))]
     pub max_tokens: Option<usize>,
+    /// What else to say of each result.
+    #[serde(default)]
+    pub include: Vec<IncludeArgument>,
     /// Leaves out passages that score less, 0 to 1. Scores are relative to the best candidates of the same query.
     #[serde(default)]
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(range(min = 0.0, max = 1.0), extend("x-expert" = true))]
     pub min_score: Option<f32>,
-    /// Only documents changed at or after this RFC 3339 time; a date alone is its midnight in UTC.
+    /// Only documents changed at or after this RFC 3339 time or date.
     #[serde(default)]
     pub after: Option<String>,
-    /// Only documents changed before this RFC 3339 time; a date alone is its midnight in UTC.
+    /// Only documents changed before.
     #[serde(default)]
     pub before: Option<String>,
     /// convex (default: weighted scores) or rrf (reciprocal ranks).
     #[serde(default)]
+    #[schemars(extend("x-expert" = true))]
     pub fusion: Option<FusionArgument>,
     /// Weight of meaning against words with convex fusion, 0 to 1. Default: 0.5 where the model knows the language, else 0.2.
     #[serde(default, alias = "alpha")]
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(range(min = 0.0, max = 1.0), extend("x-expert" = true))]
     pub dense_weight: Option<f32>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Fetch {
-    /// An id from search or list_documents: `collection/document` for the document, `collection/document#3` for one passage with what surrounds it; or its ctx:// address.
+    /// collection/document for the whole, collection/document#3 for the section around a passage.
     #[serde(alias = "uri", alias = "document_id", alias = "document")]
     pub id: String,
-    /// With it, id is the document's own id within this collection.
+    /// Where id is, if id does not begin with it.
     #[serde(default)]
     pub collection: Option<String>,
-    /// A passage's place in the document, from 0: that passage with what surrounds it.
+    /// Number of a passage, from 0: the same as #number at the end of id.
     #[serde(default, alias = "passage")]
+    #[schemars(extend("x-expert" = true))]
     pub chunk: Option<usize>,
     /// Bytes of the document's text, start and end, as in a result's source: the passages that hold them.
     #[serde(default)]
-    #[schemars(length(min = 2, max = 2))]
+    #[schemars(length(min = 2, max = 2), extend("x-expert" = true))]
     pub range: Option<Vec<u64>>,
-    /// Token budget of the answer, 50 to 20000. Default 8000.
+    /// Default 2000 for a section, 8000 for a document.
     #[serde(default)]
-    #[schemars(range(min = 50, max = 20000))]
+    #[schemars(range(min = 100, max = 20000))]
     pub max_tokens: Option<usize>,
-    /// Continues where the previous answer ended: its next_cursor.
+    /// next_cursor of the previous answer.
     #[serde(default)]
     pub cursor: Option<String>,
+    /// source, metadata, dates or structured: what else to say of it.
+    #[serde(default)]
+    #[schemars(extend("x-expert" = true))]
+    pub include: Vec<IncludeArgument>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FindSimilar {
-    /// An id from search or list_documents; with `#n` the neighbours of that passage are found.
+    /// A document, or a passage with #number.
     #[serde(alias = "uri", alias = "document_id")]
     pub id: String,
-    /// Collections to search; the document's own when left out.
+    /// Where to search; the document's own when left out.
     #[serde(default, alias = "collection")]
     pub collections: Vec<String>,
-    /// Passages wanted, 1 to 50. Default 8.
+    /// Default 6.
     #[serde(default, alias = "top_k", alias = "k", alias = "n")]
     #[schemars(range(min = 1, max = 50))]
     pub limit: Option<usize>,
-    /// Only documents whose metadata matches; see search.
+    /// Conditions on metadata; see search.
     #[serde(default, deserialize_with = "object", alias = "filters", alias = "where")]
-    #[schemars(schema_with = "super::schema::object_schema")]
+    #[schemars(schema_with = "super::schema::object_schema", extend("x-expert" = true))]
     pub filter: Option<Value>,
-    /// full, snippet (default) or ids.
+    /// fitted (default), full, snippet or ids; see search.
     #[serde(default)]
-    pub detail: Option<DetailArgument>,
-    /// Token budget of the answer, 50 to 20000. Default 6000.
+    #[schemars(extend("x-expert" = true))]
+    pub detail: DetailArgument,
+    /// Of the whole answer. Default 1000.
     #[serde(default)]
-    #[schemars(range(min = 50, max = 20000))]
+    #[schemars(range(min = 100, max = 20000), extend("x-expert" = true))]
     pub max_tokens: Option<usize>,
+    /// See search.
+    #[serde(default)]
+    #[schemars(extend("x-expert" = true))]
+    pub include: Vec<IncludeArgument>,
+    /// next_cursor of the previous answer.
+    #[serde(default)]
+    #[schemars(extend("x-expert" = true))]
+    pub cursor: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -244,7 +307,7 @@ pub(super) struct Nothing {}
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DescribeCollection {
-    /// Name of the collection.
+    /// Its name.
     #[serde(alias = "name")]
     pub collection: String,
 }
@@ -252,26 +315,34 @@ pub(super) struct DescribeCollection {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListDocuments {
-    /// Name of the collection.
+    /// Its name.
     #[serde(alias = "name")]
     pub collection: String,
-    /// Only documents whose metadata matches; see search.
+    /// See search.
     #[serde(default, deserialize_with = "object", alias = "where")]
     #[schemars(schema_with = "super::schema::object_schema")]
     pub filter: Option<Value>,
-    /// id (default) or updated (the last changed first).
+    /// updated: the last changed first.
     #[serde(default)]
     pub order: OrderArgument,
     /// Only ids that begin with this.
     #[serde(default)]
     pub prefix: String,
-    /// Documents wanted, 1 to 1000. Default 100.
+    /// Default 100.
     #[serde(default)]
     #[schemars(range(min = 1, max = 1000))]
     pub limit: Option<usize>,
-    /// Continues where the previous answer ended: its next_cursor.
+    /// next_cursor of the previous answer.
     #[serde(default)]
     pub cursor: Option<String>,
+    /// Of the whole answer. Default 2000.
+    #[serde(default)]
+    #[schemars(range(min = 100, max = 200000))]
+    pub max_tokens: Option<usize>,
+    /// source, dates, metadata or structured: what else to say of each document.
+    #[serde(default)]
+    #[schemars(extend("x-expert" = true))]
+    pub include: Vec<IncludeArgument>,
 }
 
 /// In which order documents are listed.
@@ -298,34 +369,35 @@ pub(super) enum ConflictArgument {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewDocument {
-    /// Unique in the collection; the url, or a digest of the text, when left out.
+    /// Default: the url, or a digest of the text.
     #[serde(default)]
     pub id: Option<String>,
-    /// The document's text. Give one of text, uri and content_base64.
+    /// Give text or content_base64.
     #[serde(default, alias = "content")]
     pub text: Option<String>,
-    /// A data: URI with the content, or the ctx:// address of a document to copy. Nothing is fetched from a network or a disk.
+    /// data: with the content, or ctx:// of a document to copy. Nothing is fetched.
     #[serde(default)]
+    #[schemars(extend("x-expert" = true))]
     pub uri: Option<String>,
-    /// A file as base64 (PDF, HTML, …); its name in filename tells the format.
+    /// A file (PDF, HTML, …) as base64.
     #[serde(default)]
     pub content_base64: Option<String>,
-    /// File name of content_base64.
+    /// Of content_base64; tells its format.
     #[serde(default)]
     pub filename: Option<String>,
-    /// Format of text: text/markdown (default), text/plain, text/html, application/json, text/csv, …
+    /// Of text. Default text/markdown.
     #[serde(default, alias = "mime_type", alias = "content_type")]
     pub media_type: Option<String>,
-    /// Replaces the title found in the text.
+    /// Instead of the one in the text.
     #[serde(default)]
     pub title: Option<String>,
-    /// Where people find the original; shown in citations.
+    /// Where people find the original.
     #[serde(default)]
     pub url: Option<String>,
-    /// Any JSON object; filters ask for it.
+    /// For filters.
     #[serde(default)]
     pub metadata: Map<String, Value>,
-    /// RFC 3339 time from which the document is no longer shown; an answer warns of one that is past.
+    /// RFC 3339 time from which it is not shown.
     #[serde(default)]
     pub expires_at: Option<String>,
 }
@@ -333,14 +405,14 @@ pub(super) struct NewDocument {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AddDocuments {
-    /// Name of the collection; created when there is none.
+    /// Made when there is none.
     pub collection: String,
-    /// The documents, at most 1000 a call.
+    /// At most 1000.
     pub documents: Vec<NewDocument>,
-    /// When an id is taken: replace (default), skip or fail.
+    /// When an id is taken.
     #[serde(default)]
     pub on_conflict: ConflictArgument,
-    /// Any text; a repeated call with the same key gets the first call's answer instead of writing again. Kept for a day.
+    /// A call repeated with the same key within a day writes nothing and gets the first answer.
     #[serde(default)]
     pub idempotency_key: Option<String>,
 }
@@ -348,13 +420,13 @@ pub(super) struct AddDocuments {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UpdateDocument {
-    /// An id from search or list_documents.
+    /// collection/document
     #[serde(alias = "document_id")]
     pub id: String,
-    /// New text; the old one stays when left out.
+    /// The whole new text.
     #[serde(default, alias = "content")]
     pub text: Option<String>,
-    /// Format of the new text; the old one's when left out.
+    /// Of the new text.
     #[serde(default, alias = "mime_type")]
     pub media_type: Option<String>,
     /// New title.
@@ -363,10 +435,10 @@ pub(super) struct UpdateDocument {
     /// New url.
     #[serde(default)]
     pub url: Option<String>,
-    /// Fields to set in the metadata; null removes one. An object replaces the whole field.
+    /// Fields to set; null removes one.
     #[serde(default, alias = "metadata")]
     pub metadata_patch: Option<Map<String, Value>>,
-    /// Only when the document is at this version.
+    /// Only at this version.
     #[serde(default)]
     pub if_version: Option<u64>,
 }
@@ -374,20 +446,20 @@ pub(super) struct UpdateDocument {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DeleteDocuments {
-    /// Ids of documents, collection/document as list_documents gives them; a passage's id is refused. Give either ids, or collection and filter.
+    /// collection/document; give ids, or collection and filter.
     #[serde(default, alias = "id")]
     pub ids: Vec<String>,
-    /// Collection for filter.
+    /// For filter.
     #[serde(default)]
     pub collection: Option<String>,
-    /// Deletes every document whose metadata matches; see search. One without a condition is refused: delete_collection deletes everything.
+    /// See search; one without a condition is refused.
     #[serde(default, deserialize_with = "object", alias = "where")]
     #[schemars(schema_with = "super::schema::object_schema")]
     pub filter: Option<Value>,
-    /// Only says what would be deleted.
+    /// Only say what would go.
     #[serde(default)]
     pub dry_run: bool,
-    /// Deletes nothing unless exactly this many documents match.
+    /// Delete nothing unless so many match.
     #[serde(default)]
     pub expected_count: Option<usize>,
 }
@@ -395,24 +467,25 @@ pub(super) struct DeleteDocuments {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CreateCollection {
-    /// 1 to 63 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit.
+    /// a-z, 0-9, '-', '_', '.'; at most 63.
     #[serde(alias = "collection")]
     pub name: String,
-    /// What it is for, in a sentence; shown to agents that choose where to search.
+    /// What is in it, in a sentence: agents choose by it.
     #[serde(default)]
     pub description: String,
     /// Embedding model; the built-in one when left out.
     #[serde(default)]
+    #[schemars(extend("x-expert" = true))]
     pub model: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DeleteCollection {
-    /// Name of the collection.
+    /// Its name.
     #[serde(alias = "collection")]
     pub name: String,
-    /// The name once more: deleting a collection deletes its documents.
+    /// Its name once more.
     #[serde(deserialize_with = "confirmation")]
     pub confirm: String,
 }
@@ -420,8 +493,7 @@ pub(super) struct DeleteCollection {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CreateSnapshot {
-    /// Goes on without snapshots that are missing, in a place that is gone, empty or another one. Only when a person says that they
-    /// are given up.
+    /// Go on without snapshots that are missing. Only when a person gives them up.
     #[serde(default)]
     pub begin_anew: bool,
 }
@@ -429,30 +501,32 @@ pub(super) struct CreateSnapshot {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListSnapshots {
-    /// Another node whose snapshots are meant: the beginning of its id, or any for those of all nodes.
+    /// Another node: the beginning of its id, or any.
     #[serde(default)]
+    #[schemars(extend("x-expert" = true))]
     pub node: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RestoreSnapshot {
-    /// Another node whose data is to replace this node's: the beginning of its id, or any.
+    /// Another node whose data is wanted: the beginning of its id, or any.
     #[serde(default)]
+    #[schemars(extend("x-expert" = true))]
     pub node: Option<String>,
-    /// Id of a snapshot from list_snapshots. The newest when neither this nor a position nor a time is given.
+    /// From list_snapshots. Default: the newest.
     #[serde(default, alias = "snapshot")]
     pub id: Option<String>,
-    /// Position of the log to go back to, as lsn and generation say it.
+    /// Position of the log.
     #[serde(default, alias = "lsn")]
     pub to_lsn: Option<u64>,
-    /// Moment to go back to, such as 2026-07-28T09:30:00Z.
+    /// Moment, as 2026-07-28T09:30:00Z.
     #[serde(default, alias = "time")]
     pub to_time: Option<String>,
-    /// Says what would be done, and does nothing.
+    /// Only say what would be done.
     #[serde(default)]
     pub dry_run: bool,
-    /// The word restore: everything written since the restored moment is put aside. Not needed for a dry run.
+    /// The word restore.
     #[serde(default, deserialize_with = "confirmation")]
     pub confirm: String,
 }

@@ -79,8 +79,8 @@ struct Capabilities {}
 /// A search's answer as text, ready to be sent.
 #[derive(Debug)]
 pub(super) struct Rendered {
-    /// The structured content as JSON.
-    structured: String,
+    /// The answer as JSON: the text block.
+    text: String,
     links: Vec<Link>,
     /// The members of the tool result, without the braces around them.
     members: String,
@@ -94,59 +94,54 @@ struct Text<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct LinkBlock<'a> {
+pub(super) struct LinkBlock<'a> {
     r#type: &'static str,
     uri: &'a str,
     name: &'a str,
     title: &'a str,
     mime_type: &'static str,
-    annotations: LinkAnnotations<'a>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct LinkAnnotations<'a> {
-    priority: f32,
-    last_modified: &'a str,
+impl<'a> LinkBlock<'a> {
+    pub(super) fn new(link: &'a Link) -> Self {
+        let Link { uri, name, title } = link;
+        Self { r#type: "resource_link", uri, name, title, mime_type: "text/plain" }
+    }
 }
 
 impl Rendered {
-    pub(super) fn new(answer: &SearchAnswer<'_>, links: Vec<Link>) -> Self {
+    /// * `structured`: whether the answer comes as structured content too.
+    pub(super) fn new(answer: &SearchAnswer<'_>, links: Vec<Link>, structured: bool) -> Self {
         let write = "plain data serialises";
-        let structured = serde_json::to_string(answer).expect(write);
-        let mut members = String::with_capacity(structured.len() * 5 / 2 + links.len() * 320);
+        let text = serde_json::to_string(answer).expect(write);
+        let mut members = String::with_capacity(text.len() * 5 / 4 + links.len() * 256 + 64);
         members.push_str("\"content\":[");
-        members.push_str(&serde_json::to_string(&Text { r#type: "text", text: &structured }).expect(write));
+        members.push_str(&serde_json::to_string(&Text { r#type: "text", text: &text }).expect(write));
         for link in &links {
-            let block = LinkBlock {
-                r#type: "resource_link",
-                uri: &link.uri,
-                name: &link.name,
-                title: &link.title,
-                mime_type: "text/plain",
-                annotations: LinkAnnotations { priority: link.priority, last_modified: &link.last_modified },
-            };
             members.push(',');
-            members.push_str(&serde_json::to_string(&block).expect(write));
+            members.push_str(&serde_json::to_string(&LinkBlock::new(link)).expect(write));
         }
-        members.push_str("],\"structuredContent\":");
-        members.push_str(&structured);
+        members.push(']');
+        if structured {
+            members.push_str(",\"structuredContent\":");
+            members.push_str(&text);
+        }
         members.push_str(",\"isError\":false");
-        Self { structured, links, members }
+        Self { text, links, members }
     }
 
     /// The same for the ordinary way.
     pub(super) fn to_answer(&self) -> ToolAnswer {
         ToolAnswer {
-            structured: serde_json::from_str(&self.structured).expect("written by serde_json"),
-            text: self.structured.clone(),
+            structured: serde_json::from_str(&self.text).expect("written by serde_json"),
+            text: self.text.clone(),
             links: self.links.clone(),
         }
     }
 }
 
 impl super::NodeTools {
-    /// The structured answer of a search as text.
+    /// The answer of a search as JSON text.
     ///
     /// # Errors
     /// As [`super::ToolProvider::call`].
@@ -154,7 +149,7 @@ impl super::NodeTools {
         let start = Instant::now();
         let result = self.search(arguments, principal).await;
         self.observe(Tool::Search, result.is_ok(), start);
-        result.map(|rendered| rendered.structured.clone())
+        result.map(|rendered| rendered.text.clone())
     }
 
     /// The JSON-RPC response to `body`, if it is a search in its plainest form; `None` when it has to go the ordinary way. Where

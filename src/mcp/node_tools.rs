@@ -1,5 +1,6 @@
 //! The tools on the node itself.
 
+mod fetching;
 mod inputs;
 mod reading;
 mod searching;

@@ -52,7 +52,7 @@ pub(super) fn get(name: &str, arguments: &Arguments) -> Result<GetPromptResult, 
                     "Answer this question from the documents of this server:\n\n{question}\n\n\
                      Call the tool `search`{place}; search again in other words when the passages do not answer it, and \
                      call `fetch` with a passage's id when you need what surrounds it. Use only what the passages say. \
-                     After each statement give the `citation` of the passage it rests on, in square brackets. When the \
+                     After each statement give the `id` of the passage it rests on, in square brackets. When the \
                      documents do not answer the question, say so and name what you searched for."
                 ),
             )

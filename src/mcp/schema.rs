@@ -34,12 +34,53 @@ pub(super) fn of<T: JsonSchema>(contract: Contract) -> JsonObject {
     }
 }
 
+/// The schema of `T`'s arguments as clients see it: what only experts set is taken, and not shown, since every session pays for
+/// what is shown.
+pub(super) fn shown<T: JsonSchema>() -> JsonObject {
+    let mut schema = of::<T>(Contract::Deserialize);
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.retain(|_, property| property.get("x-expert").is_none());
+        properties.values_mut().for_each(shorten);
+        // An argument that does not exist is refused with those that do.
+        if !properties.is_empty() {
+            schema.remove("additionalProperties");
+        }
+    }
+    schema
+}
+
+/// Leaves out what an error would say, and what is said by the property that it stands in.
+fn shorten(property: &mut Value) {
+    let Value::Object(property) = property else { return };
+    property.remove("minimum");
+    property.remove("maximum");
+    if let Some(Value::Object(items)) = property.get_mut("items") {
+        items.remove("additionalProperties");
+        if items.contains_key("enum") {
+            items.remove("description");
+        }
+        if let Some(Value::Object(properties)) = items.get_mut("properties") {
+            properties.retain(|_, property| property.get("x-expert").is_none());
+        }
+    }
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
+}
+
 fn simplify(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
             object.remove("format");
             // `default: null` and friends say nothing that the description does not.
-            if object.get("default").is_some_and(|default| default.is_null() || default == &serde_json::json!({})) {
+            if object.get("default").is_some_and(is_nothing) {
                 object.remove("default");
             }
             if let Some(Value::Array(types)) = object.get_mut("type") {

@@ -23,10 +23,13 @@ use tokio_util::sync::CancellationToken;
 use super::{Arguments, Link, NoProgress, Place, Progress, Tool, ToolAnswer, ToolError, ToolProvider, prompts, tools};
 use crate::auth::Principal;
 use crate::base::Fault;
+use crate::retrieval::LIST_TOKENS_MAX;
 use crate::task;
 
 /// How long clients may keep lists that only a new version of the software changes.
 const LIST_TTL_MS: u64 = 300_000;
+/// How long they may keep the tools, which name the collections.
+const TOOLS_TTL_MS: u64 = 60_000;
 /// How long clients may keep what a write can change.
 const CONTENT_TTL_MS: u64 = 0;
 /// Resources on one page.
@@ -35,8 +38,8 @@ const PAGE: usize = 100;
 const PROGRESS_WAITING: usize = 8;
 
 const INSTRUCTIONS: &str = "Documents kept on this node, searchable by words and meaning. Start with `search` (a question or \
-keywords); each result carries its passage and a `citation`. Use `fetch` with a result's id for the surrounding text, \
-`list_collections` to see what there is, and a metadata `filter` to narrow a search. Cite what you use.";
+keywords); each result is a passage with its `id`. Use `fetch` with that id for the section around it, \
+`list_collections` to see what there is, and a metadata `filter` to narrow a search. Cite the ids of what you use.";
 
 /// An MCP server. Cloning is cheap: one per session or request.
 #[derive(Clone)]
@@ -92,7 +95,10 @@ impl Server {
         let mut resources = Vec::new();
         for name in names.into_iter().filter(|name| *name >= position.0.as_str()) {
             let after = if name == position.0 { position.1.as_str() } else { "" };
-            let arguments = json!({"collection": name, "cursor": after, "limit": PAGE - resources.len()});
+            let arguments = json!({
+                "collection": name, "cursor": after, "limit": PAGE - resources.len(), "include": ["dates"],
+                "max_tokens": LIST_TOKENS_MAX,
+            });
             let page = self.ask(principal, Tool::ListDocuments, arguments).await?;
             let mut last = String::new();
             // The list's own word for where it goes on: its last documents may be none that are shown.
@@ -221,10 +227,12 @@ impl ServerHandler for Server {
     async fn list_tools(
         &self,
         _: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(tools::definitions().to_vec())
-            .with_ttl_ms(LIST_TTL_MS)
+        // Where nobody can say what there is, the tools are what they are.
+        let collections = self.ask(principal(&context), Tool::ListCollections, json!({})).await.unwrap_or_default();
+        Ok(ListToolsResult::with_all_items(tools::listed(&collections))
+            .with_ttl_ms(TOOLS_TTL_MS)
             .with_cache_scope(CacheScope::Private))
     }
 
@@ -243,6 +251,7 @@ impl ServerHandler for Server {
             return Err(ErrorData::invalid_params(message, None));
         };
         let arguments: Arguments = request.arguments.unwrap_or_default();
+        let in_text = tool.answers_in_text() && !super::arguments::ask_structured(&arguments);
         let principal = principal(&context);
         let called = async {
             match context.meta.get_progress_token().filter(|_| takes_stream(&context)) {
@@ -263,7 +272,7 @@ impl ServerHandler for Server {
             () = left(&context) => return Err(ErrorData::internal_error("the client has left", None)),
         };
         Ok(match answer {
-            Ok(answer) => success(answer),
+            Ok(answer) => success(answer, !in_text),
             Err(error) => failure(&error),
         }
         .into())
@@ -375,7 +384,8 @@ impl ServerHandler for Server {
             }
             (Reference::Resource(_), "document", Some(collection)) => {
                 let limit = CompletionInfo::MAX_VALUES + 1;
-                let arguments = json!({"collection": collection, "prefix": given, "limit": limit});
+                let arguments =
+                    json!({"collection": collection, "prefix": given, "limit": limit, "max_tokens": LIST_TOKENS_MAX});
                 let page = self.ask(principal, Tool::ListDocuments, arguments).await?;
                 let documents = page["documents"].as_array().into_iter().flatten();
                 documents.filter_map(|document| Some(Place::parse(document["id"].as_str()?)?.whole())).collect()
@@ -396,21 +406,17 @@ fn no_method(method: &str) -> ErrorData {
     ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None)
 }
 
-fn success(answer: ToolAnswer) -> CallToolResult {
+fn success(answer: ToolAnswer, structured: bool) -> CallToolResult {
     let mut content = Vec::with_capacity(1 + answer.links.len());
     content.push(ContentBlock::text(answer.text));
     content.extend(answer.links.into_iter().map(resource_link));
     let mut result = CallToolResult::success(content);
-    result.structured_content = Some(answer.structured);
+    result.structured_content = structured.then_some(answer.structured);
     result
 }
 
 fn resource_link(link: Link) -> ContentBlock {
-    let mut resource = Resource::new(link.uri, link.name).with_title(link.title).with_mime_type("text/plain");
-    let mut annotations = Annotations::default();
-    annotations.priority = Some(link.priority);
-    annotations.last_modified = Some(link.last_modified);
-    resource.annotations = Some(annotations);
+    let resource = Resource::new(link.uri, link.name).with_title(link.title).with_mime_type("text/plain");
     ContentBlock::resource_link(resource)
 }
 

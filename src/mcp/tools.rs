@@ -4,11 +4,16 @@ use std::sync::{Arc, LazyLock};
 
 use rmcp::model::{JsonObject, Tool as ToolDefinition, ToolAnnotations};
 use schemars::generate::Contract;
+use serde_json::Value;
 
 use super::{answers, arguments, schema};
 
+/// Characters of a purpose, and bytes of all collections, that the list names.
+const PURPOSE_CHARS: usize = 80;
+const NAMED_BYTES: usize = 400;
+
 macro_rules! tools {
-    ($($name:ident $wire:literal, $title:literal, $arguments:ident -> $answer:ident, $hints:ident, $description:literal;)*) => {
+    ($($name:ident $wire:literal, $title:literal, $arguments:ident -> $answer:tt, $hints:ident, $description:literal;)*) => {
         /// A tool of the node.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Tool {
@@ -33,8 +38,19 @@ macro_rules! tools {
         }
 
         static DEFINITIONS: LazyLock<Vec<ToolDefinition>> = LazyLock::new(|| vec![$(
-            definition($wire, $title, $description, Arc::new(schema::of::<arguments::$arguments>(Contract::Deserialize)), Arc::new(schema::of::<answers::$answer>(Contract::Serialize)), $hints),
+            definition($wire, $title, $description, Arc::new(schema::shown::<arguments::$arguments>()), answer_schema!($answer), $hints),
         )*]);
+    };
+}
+
+/// The schema of a tool's answer. What brings texts has none: with one the protocol wants structured content beside the text,
+/// and clients that hand both to their model would pay for every text twice.
+macro_rules! answer_schema {
+    (text) => {
+        None
+    };
+    ($answer:ident) => {
+        Some(Arc::new(schema::of::<answers::$answer>(Contract::Serialize)))
     };
 }
 
@@ -45,36 +61,44 @@ const WRITES: Hints = (false, false, true);
 const DESTROYS: Hints = (false, true, true);
 
 tools! {
-    Search "search", "Search", Search -> SearchAnswer, READS,
-        "Finds the passages that answer a question, by words and by meaning, with citations. Searches all collections unless told which. Returns whole passages; use fetch for what surrounds them.";
-    Fetch "fetch", "Fetch", Fetch -> FetchAnswer, READS,
-        "Returns a document, or a passage with what surrounds it, by an id from search or list_documents.";
-    FindSimilar "find_similar", "Find similar", FindSimilar -> SearchAnswer, READS,
-        "Finds passages that mean the same as a document or a passage.";
+    Search "search", "Search", Search -> text, READS,
+        "Finds passages that answer a question, by words and meaning. Each has an id: cite it, and fetch it for the section around. Scores do not tell whether there is an answer. Not for reading a known document: fetch it.";
+    Fetch "fetch", "Fetch", Fetch -> text, READS,
+        "Returns a document, or the section around a passage, by an id from search or list_documents.";
+    FindSimilar "find_similar", "Find similar", FindSimilar -> text, READS,
+        "Finds passages of other documents that mean the same as one you have. Not for questions: search.";
     ListCollections "list_collections", "List collections", Nothing -> ListCollectionsAnswer, READS,
-        "Lists the collections: what each is for, how many documents it holds, when it last changed.";
+        "Lists the collections with purpose, size and last change.";
     DescribeCollection "describe_collection", "Describe collection", DescribeCollection -> DescribeCollectionAnswer, READS,
-        "Describes a collection: size, model, and the metadata fields that filters can ask for.";
-    ListDocuments "list_documents", "List documents", ListDocuments -> ListDocumentsAnswer, READS,
-        "Lists the documents of a collection, page by page: by id or by last change, all or those whose metadata matches.";
+        "Size, model and the metadata fields that a filter can ask for.";
+    ListDocuments "list_documents", "List documents", ListDocuments -> text, READS,
+        "Lists ids and titles of a collection's documents. Not for finding what they say: search.";
     AddDocuments "add_documents", "Add documents", AddDocuments -> WriteAnswer, WRITES,
-        "Adds or replaces documents, all in one atomic write. Answers when they are on stable storage and can be found. A document that cannot be taken is reported with its reason; the others are written.";
+        "Adds or replaces documents in one atomic write. They are durable and can be found when it answers. One that cannot be taken is reported; the others are written.";
     UpdateDocument "update_document", "Update document", UpdateDocument -> WriteAnswer, WRITES,
-        "Changes the text, title, url or metadata of one document.";
+        "Changes text, title, url or metadata of a document; what is left out stays. What came from a file is written over when that file is added again.";
     DeleteDocuments "delete_documents", "Delete documents", DeleteDocuments -> DeleteAnswer, DESTROYS,
-        "Deletes documents by id, or all that match a filter. Use dry_run first to see what would go.";
+        "Deletes documents by id, or all that match a filter. Try dry_run first.";
     CreateCollection "create_collection", "Create collection", CreateCollection -> CollectionAnswer, WRITES,
-        "Creates a collection: a named set of documents that is searched together.";
+        "Creates a collection. add_documents does so by itself.";
     DeleteCollection "delete_collection", "Delete collection", DeleteCollection -> CollectionAnswer, DESTROYS,
-        "Deletes a collection with all its documents. Needs its name twice.";
+        "Deletes a collection with all its documents.";
     GetStatus "get_status", "Status", Nothing -> StatusAnswer, READS,
-        "Tells how the node is: version, readiness, sizes, whether writes are accepted.";
+        "Version, readiness, sizes, whether writes are accepted, backups.";
     CreateSnapshot "create_snapshot", "Create snapshot", CreateSnapshot -> CreateSnapshotAnswer, WRITES,
-        "Takes a snapshot of the whole node, a backup that can be restored. Copies only what the last one does not have.";
+        "Backs up the whole node.";
     ListSnapshots "list_snapshots", "List snapshots", ListSnapshots -> ListSnapshotsAnswer, READS,
-        "Lists this node's snapshots that are there, newest first, and says what is missing.";
+        "Lists backups, newest first, and what is missing.";
     RestoreSnapshot "restore_snapshot", "Restore snapshot", RestoreSnapshot -> RestoreSnapshotAnswer, DESTROYS,
-        "Takes the whole node back to a snapshot, to a position of the log or to a moment. Builds and checks the old state first, then starts the node again on it; what is there now is kept aside. Use dry_run first to see what would be done.";
+        "Takes the whole node back to a backup, a position or a moment, and starts it again; what is there now is kept aside. Try dry_run first.";
+}
+
+impl Tool {
+    /// Whether its answer comes as text alone, unless a call asks for structured content too.
+    #[must_use]
+    pub fn answers_in_text(self) -> bool {
+        matches!(self, Self::Search | Self::Fetch | Self::FindSimilar | Self::ListDocuments)
+    }
 }
 
 fn definition(
@@ -82,12 +106,12 @@ fn definition(
     title: &'static str,
     description: &'static str,
     input: Arc<JsonObject>,
-    output: Arc<JsonObject>,
+    output: Option<Arc<JsonObject>>,
     (read_only, destructive, idempotent): Hints,
 ) -> ToolDefinition {
     let mut tool = ToolDefinition::new(name, description, input);
     tool.title = Some(title.to_owned());
-    tool.output_schema = Some(output);
+    tool.output_schema = output;
     tool.annotations = Some(
         ToolAnnotations::with_title(title)
             .read_only(read_only)
@@ -98,15 +122,69 @@ fn definition(
     tool
 }
 
-/// The tools as clients see them, in a fixed order.
+/// The tools, in a fixed order.
 #[must_use]
 pub fn definitions() -> &'static [ToolDefinition] {
     &DEFINITIONS
 }
 
+/// The tools as clients see them: a search names the collections, so that nobody has to ask first.
+///
+/// * `collections`: as list_collections answers.
+pub(super) fn listed(collections: &Value) -> Vec<ToolDefinition> {
+    let mut tools = DEFINITIONS.clone();
+    let named = named(collections["collections"].as_array().map(Vec::as_slice).unwrap_or_default());
+    let search = tools.iter_mut().find(|tool| tool.name == Tool::Search.name());
+    if let (Some(named), Some(search)) = (named, search) {
+        let mut schema = JsonObject::clone(&search.input_schema);
+        if let Some(Value::String(description)) =
+            schema.get_mut("properties").and_then(|properties| properties.pointer_mut("/collections/description"))
+        {
+            description.push(' ');
+            description.push_str(&named);
+        }
+        search.input_schema = Arc::new(schema);
+    }
+    tools
+}
+
+/// The largest collections with purpose and size. It stays the same while little changes: what stands before a conversation
+/// is cheap where it is what it was.
+fn named(collections: &[Value]) -> Option<String> {
+    let documents = |info: &Value| info["documents"].as_u64().unwrap_or_default();
+    let mut all: Vec<&Value> = collections.iter().collect();
+    all.sort_by_key(|info| (std::cmp::Reverse(documents(info)), info["name"].as_str()));
+    let mut named = String::new();
+    let mut count = 0;
+    for info in &all {
+        let name = info["name"].as_str()?;
+        let purpose = info["description"].as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+        let purpose: String = purpose.chars().take(PURPOSE_CHARS).collect();
+        let colon = if purpose.is_empty() { "" } else { ": " };
+        let one = format!("{name} ({} documents{colon}{purpose})", about(documents(info)));
+        if count > 0 && named.len() + one.len() > NAMED_BYTES {
+            break;
+        }
+        named.push_str(if count > 0 { ", " } else { "There are " });
+        named.push_str(&one);
+        count += 1;
+    }
+    match all.len() - count {
+        0 => {}
+        more => named.push_str(&format!(" and {more} more: list_collections")),
+    }
+    (count > 0).then(|| named + ".")
+}
+
+/// A number by its first two figures: 1,234 is about 1,200.
+fn about(number: u64) -> u64 {
+    let unit = 10_u64.pow(number.checked_ilog10().unwrap_or_default().saturating_sub(1));
+    number / unit * unit
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use serde_json::json;
 
     use super::*;
 
@@ -135,10 +213,46 @@ mod tests {
         }
         for tool in definitions() {
             check(&tool.name, &Value::Object((*tool.input_schema).clone()));
-            check(&tool.name, &Value::Object((**tool.output_schema.as_ref().expect("has one")).clone()));
+            let in_text = Tool::named(&tool.name).expect("its own name").answers_in_text();
+            assert_eq!(tool.output_schema.is_none(), in_text, "{}", tool.name);
+            if let Some(schema) = &tool.output_schema {
+                check(&tool.name, &Value::Object((**schema).clone()));
+            }
             assert_eq!(tool.input_schema["type"], "object");
-            assert_eq!(tool.input_schema["additionalProperties"], false, "{}", tool.name);
         }
+    }
+
+    #[test]
+    fn the_list_is_short() {
+        let listed = definitions().iter().map(|tool| {
+            let json = json!({"name": tool.name, "description": tool.description, "inputSchema": tool.input_schema});
+            crate::retrieval::price_of_json(&json.to_string())
+        });
+        // Every session pays for it. The estimate is a fifth above the count by o200k, which may be 2,000 with the names of collections.
+        let tokens: usize = listed.sum();
+        assert!(tokens <= 2_280, "{tokens}");
+    }
+
+    #[test]
+    fn collections_are_named_the_largest_first_and_not_all_of_many() {
+        let search = |collections: Value| {
+            listed(&collections)[0].input_schema["properties"]["collections"]["description"].clone()
+        };
+        let few = json!({"collections": [
+            {"name": "parts", "documents": 7, "description": ""},
+            {"name": "manual", "documents": 1_234, "description": "How the\nmachine is used"},
+        ]});
+        let description = search(few).as_str().expect("a text").to_owned();
+        assert!(
+            description.ends_with("There are manual (1200 documents: How the machine is used), parts (7 documents)."),
+            "{description}"
+        );
+        let one =
+            |number: usize| json!({"name": format!("c{number:03}"), "documents": 5, "description": "x".repeat(200)});
+        let many = json!({"collections": (0..100).map(one).collect::<Vec<_>>()});
+        let description = search(many).as_str().expect("a text").to_owned();
+        assert!(description.ends_with(" more: list_collections.") && description.len() < 600, "{description}");
+        assert_eq!(search(json!({"collections": []})), search(json!(null)));
     }
 
     #[test]

@@ -51,7 +51,8 @@ impl AnswerCache {
     pub(super) fn key(&self, request: &SearchRequest, searchers: &[Searcher]) -> Option<Digest> {
         self.answers.as_ref()?;
         let mut rest = FxHasher::default();
-        (request.mode, request.detail, request.limit, request.offset, request.tokens_max).hash(&mut rest);
+        (request.mode, request.detail, request.limit, request.cursor, request.tokens_max, request.shown)
+            .hash(&mut rest);
         request.min_score.map(f32::to_bits).hash(&mut rest);
         match request.fusion {
             None => 0u8.hash(&mut rest),

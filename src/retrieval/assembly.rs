@@ -1,37 +1,82 @@
-//! From ranked keys to an answer: texts read, copies folded together, the budget kept.
+//! From results in their order to an answer: texts cut to what was asked for, the budget kept.
+//!
+//! Invariant: what an answer costs its reader, in tokens as `budget` counts them, is within the budget: its texts and what
+//! stands around each. The only exception is a first result whose id and title alone are more than that.
 
-use std::collections::HashMap;
+use std::ops::Range;
 
-use super::snippet::Snippets;
-use super::{Candidate, Detail, Ranked};
-use crate::base::{Lsn, with_causes};
-use crate::collection::{DocumentRecord, Library, Passage, ReadError, Searcher};
+use super::budget::{prefix_priced, price};
+use super::order::{Order, Placed};
+use super::snippet::{SNIPPET_CHARS, Snippets};
+use super::{Candidate, Detail};
+use crate::collection::{Library, Passage, ReadError, Searcher};
 
-pub use crate::collection::{estimate_tokens, prefix_within};
+/// Tokens of text below which a result says too little to be worth its id and title: rather fewer results.
+const TEXT_MIN: usize = 60;
+/// Shares of the budget: of each of the first results, how many there are of them, and of each other one.
+const SHARE_FIRST: usize = 3;
+const FIRST: usize = 2;
+const SHARE: usize = 2;
 
-/// What surrounds each text in an answer (ids, title, citation), in tokens; measured on answers of the manual.
-const TOKENS_PER_HIT: usize = 90;
-
-/// A passage in an answer.
+/// A result of a search.
 #[derive(Debug, Clone)]
 pub struct Hit {
-    /// The passage with its document.
+    /// The passage that was found, with its document.
     pub passage: Passage,
+    /// The passages that the result gives, by their places in the document: neighbours that were found too are part of it.
+    pub run: Range<usize>,
     /// Name of its collection.
     pub collection: String,
     /// Its scores.
     pub scores: Candidate,
-    /// The part of its text that was asked for, where that is not all of it.
-    excerpt: Option<String>,
-    /// Ids of other documents in which the same passage stands.
+    /// Its text, where that is not the passage's own.
+    text: Option<String>,
+    /// Ids within the node of passages of other documents that say the same, at most three.
     pub also_in: Vec<String>,
+    /// How many more passages were found that say the same.
+    pub more_copies: usize,
+    /// Passages of the same document that were found near the top and are not among the results so far. Said with the
+    /// document's first result.
+    pub more_in_document: usize,
 }
 
 impl Hit {
-    /// As much of the passage's text as was asked for.
+    /// As much of the text as was asked for.
     #[must_use]
     pub fn text(&self) -> &str {
-        self.excerpt.as_deref().unwrap_or(&self.passage.body.text)
+        self.text.as_deref().unwrap_or(&self.passage.body.text)
+    }
+
+    /// The titles above the passage, outermost first: the document's, then the headings; each once.
+    pub fn path(&self) -> impl Iterator<Item = &str> {
+        path(&self.passage)
+    }
+}
+
+/// Title and headings of a passage, outermost first, each once.
+pub fn path(passage: &Passage) -> impl Iterator<Item = &str> {
+    let headings = &passage.body.headings;
+    let title = passage.document.title.as_str();
+    let rest = if headings.first().is_some_and(|first| first == title) { &headings[1..] } else { &headings[..] };
+    std::iter::once(title).chain(rest.iter().map(String::as_str))
+}
+
+/// What an answer costs beside its texts.
+pub struct Surroundings<'a> {
+    /// Tokens of what stands around all results, given the names of what was searched and why the answer is less than what was
+    /// asked for.
+    pub envelope: &'a dyn Fn(&[String], Option<&str>) -> usize,
+    /// Tokens of what stands around the text of one.
+    pub hit: &'a dyn Fn(&Hit) -> usize,
+    /// How often all of it is in the answer.
+    pub copies: usize,
+}
+
+impl Surroundings<'_> {
+    /// For callers who count the texts alone.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { envelope: &|_, _| 0, hit: &|_| 0, copies: 1 }
     }
 }
 
@@ -39,140 +84,202 @@ impl Hit {
 pub(super) struct Wanted<'a> {
     pub(super) limit: usize,
     pub(super) offset: usize,
+    /// Tokens of all hits.
     pub(super) tokens_max: usize,
-    pub(super) min_score: Option<f32>,
     pub(super) detail: Detail,
-    /// A document that is not to appear, in whichever version.
-    pub(super) without: Option<&'a DocumentRecord>,
+    /// See [`Surroundings::hit`].
+    pub(super) around: &'a dyn Fn(&Hit) -> usize,
 }
 
 /// What fits.
 pub(super) struct Assembled {
     pub(super) hits: Vec<Hit>,
     pub(super) truncated: bool,
+    /// How many results are before the next page; `None` where there is none.
     pub(super) next_offset: Option<usize>,
-    /// What could not be read and is left out, in words.
-    pub(super) unreadable: Option<String>,
 }
 
-/// Reads texts in the order of the ranking until the limit or the budget is reached.
-///
-/// The first hit is always given, cut to the budget when it must be. The same passage in several documents is one hit that names
-/// the others. A passage that cannot be read is left out and counted.
+/// Fits a page of an order into the budget. The first result is always given.
 ///
 /// # Errors
-/// When nothing of what was found can be read.
+/// When a passage that was just read cannot be read again.
 pub(super) fn assemble(
-    ranked: &[Ranked],
+    order: &Order<'_>,
     wanted: &Wanted<'_>,
     query: &str,
     searchers: &[Searcher],
     library: &Library,
 ) -> Result<Assembled, ReadError> {
-    let mut assembled =
-        Assembled { hits: Vec::with_capacity(wanted.limit), truncated: false, next_offset: None, unreadable: None };
-    let mut unreadable: Option<(usize, ReadError)> = None;
-    // Copies of one passage share its record in the log.
-    let mut seen: HashMap<Lsn, Option<usize>> = HashMap::new();
-    // Of a document that was found in two versions the better one is shown, as if the other had not been found.
-    let mut versions: Option<HashMap<(usize, String), Lsn>> =
-        searchers.iter().any(Searcher::is_torn).then(HashMap::new);
-    let mut tokens = 0;
-    let mut distinct = 0;
-    let mut snippets = Snippets::new(query);
-    for ranked in ranked {
-        if wanted.min_score.is_some_and(|least| ranked.scores.score < least) {
-            break;
-        }
-        let passage = match library.passages().passage(ranked.key) {
-            Ok(passage) => passage,
-            // It was replaced or deleted after it was found.
-            Err(ReadError::Gone { .. }) => continue,
-            Err(error) => {
-                tracing::error!(
-                    error = %with_causes(&error), key = %ranked.key,
-                    "a passage cannot be read and is left out of an answer"
-                );
-                unreadable.get_or_insert((0, error)).0 += 1;
-                continue;
-            }
-        };
-        let document = &passage.document;
-        let is_unwanted = |own: &DocumentRecord| own.id == document.id && own.collection == document.collection;
-        if !library.is_current(document) || wanted.without.is_some_and(is_unwanted) {
-            continue;
-        }
-        if let Some(versions) = &mut versions
-            && *versions.entry((ranked.collection, document.id.clone())).or_insert(document.lsn) != document.lsn
-        {
-            continue;
-        }
-        let record = passage.document.chunks[passage.ordinal].lsn;
-        if let Some(place) = seen.get(&record) {
-            if let Some(hit) = place.and_then(|place| assembled.hits.get_mut(place))
-                && hit.passage.document.id != passage.document.id
-                && !hit.also_in.contains(&passage.document.id)
-            {
-                hit.also_in.push(passage.document.id.clone());
-            }
-            continue;
-        }
-        distinct += 1;
-        if distinct <= wanted.offset {
-            seen.insert(record, None);
-            continue;
-        }
-        if assembled.hits.len() == wanted.limit {
-            assembled.next_offset = Some(wanted.offset + wanted.limit);
-            break;
-        }
-        let (mut excerpt, tokens_of_text) = match wanted.detail {
-            Detail::Ids => (Some(String::new()), 0),
-            Detail::Snippet => {
-                let text = snippets.snippet(&passage.body.text, &passage.body.language);
-                let tokens = estimate_tokens(&text);
-                (Some(text), tokens)
-            }
-            Detail::Full => (None, passage.tokens),
-        };
-        let cost = tokens_of_text + TOKENS_PER_HIT;
-        if tokens + cost > wanted.tokens_max {
-            assembled.truncated = true;
-            if !assembled.hits.is_empty() {
-                assembled.next_offset = Some(wanted.offset + assembled.hits.len());
-                break;
-            }
-            let text = excerpt.get_or_insert_with(|| passage.body.text.clone());
-            cut(text, wanted.tokens_max.saturating_sub(TOKENS_PER_HIT));
-        }
-        tokens += cost;
-        seen.insert(record, Some(assembled.hits.len()));
-        let collection = searchers.get(ranked.collection).map(|searcher| searcher.collection().name.clone());
-        assembled.hits.push(Hit {
-            passage,
-            collection: collection.unwrap_or_default(),
-            scores: ranked.scores,
-            excerpt,
-            also_in: Vec::new(),
-        });
+    let total = order.placed.len();
+    let page = wanted.offset.min(total)..(wanted.offset + wanted.limit).min(total);
+    let mut hits = Vec::with_capacity(page.len());
+    for place in page {
+        let document = order.placed[place].passage.document.lsn;
+        let is_first = order.placed[..place].iter().all(|placed| placed.passage.document.lsn != document);
+        let more = if is_first { order.more_of(document) } else { 0 };
+        hits.push(hit(&order.placed[place], more, searchers, library)?);
     }
-    match unreadable {
-        Some((_, error)) if distinct == 0 => return Err(error),
-        Some((count, error)) => {
-            let passages = if count == 1 { "1 passage".to_owned() } else { format!("{count} passages") };
-            let cause = with_causes(&error);
-            assembled.unreadable = Some(format!("{passages} left out of the answer: {cause}"));
-        }
-        None => {}
+    let mut fitting = Fitting {
+        around: hits.iter().map(|hit| (wanted.around)(hit)).collect(),
+        left: wanted.tokens_max,
+        snippets: Snippets::new(query),
+        is_cut: false,
+    };
+    match wanted.detail {
+        Detail::Fitted => fitting.share(&mut hits),
+        detail => fitting.take(&mut hits, detail),
     }
-    Ok(assembled)
+    let end = wanted.offset + hits.len();
+    Ok(Assembled { truncated: fitting.is_cut, next_offset: (end < total).then_some(end), hits })
 }
 
-/// Shortens a text to at most `tokens`, at a white space where there is one.
-fn cut(text: &mut String, tokens: usize) {
-    let end = if tokens == 0 { 0 } else { prefix_within(text, tokens) };
-    if end < text.len() {
-        text.truncate(text[..end].rfind(char::is_whitespace).unwrap_or(end));
+fn hit(placed: &Placed, more: usize, searchers: &[Searcher], library: &Library) -> Result<Hit, ReadError> {
+    let collection = searchers.get(placed.ranked.collection).map(|searcher| searcher.collection().name.clone());
+    let text = if placed.run.len() > 1 {
+        Some(library.passages().passages(&placed.passage.document, placed.run.clone())?)
+    } else {
+        None
+    };
+    Ok(Hit {
+        passage: placed.passage.clone(),
+        run: placed.run.clone(),
+        collection: collection.unwrap_or_default(),
+        scores: placed.ranked.scores,
+        text,
+        also_in: placed.also_in.clone(),
+        more_copies: placed.more_copies,
+        more_in_document: more,
+    })
+}
+
+/// Texts on their way into a budget.
+struct Fitting<'a> {
+    /// What stands around each text, in tokens.
+    around: Vec<usize>,
+    /// Tokens that are left.
+    left: usize,
+    snippets: Snippets<'a>,
+    is_cut: bool,
+}
+
+impl Fitting<'_> {
+    /// Gives each text what it needs, and where that is too much, its share, of which the first have a larger one; what one
+    /// does not need is for the others.
+    fn share(&mut self, hits: &mut Vec<Hit>) {
+        for hit in hits.iter_mut() {
+            let text = below_own_headings(hit);
+            if text.len() < hit.text().len() {
+                hit.text = Some(text.to_owned());
+            }
+        }
+        let prices: Vec<usize> = hits.iter().map(|hit| price(hit.text())).collect();
+        let mut kept = 0;
+        for (around, price) in self.around.iter().zip(&prices) {
+            let least = around + TEXT_MIN.min(*price);
+            if least > self.left && kept > 0 {
+                break;
+            }
+            // What is over the least is shared below.
+            self.left = self.left.saturating_sub(least);
+            kept += 1;
+        }
+        self.is_cut = kept < hits.len();
+        hits.truncate(kept);
+        let prices = &prices[..kept];
+        let room = self.left + prices.iter().map(|price| TEXT_MIN.min(*price)).sum::<usize>();
+        let unit = unit(prices, room);
+        for (place, (hit, price)) in hits.iter_mut().zip(prices).enumerate() {
+            let most = unit * share_of(place);
+            if *price > most {
+                let text = excerpt(&mut self.snippets, hit, most.min(room));
+                self.is_cut = true;
+                hit.text = Some(text);
+            }
+        }
+    }
+
+    /// Gives texts in their order until the budget is spent.
+    fn take(&mut self, hits: &mut Vec<Hit>, detail: Detail) {
+        let mut kept = 0;
+        for (hit, around) in hits.iter_mut().zip(&self.around) {
+            match detail {
+                Detail::Ids => hit.text = Some(String::new()),
+                Detail::Snippet => {
+                    hit.text = Some(self.snippets.snippet(hit.text(), &hit.passage.body.language, SNIPPET_CHARS));
+                }
+                Detail::Full | Detail::Fitted => {}
+            }
+            let cost = around + price(hit.text());
+            if cost > self.left {
+                self.is_cut = true;
+                if kept > 0 {
+                    break;
+                }
+                let text = excerpt(&mut self.snippets, hit, self.left.saturating_sub(*around));
+                hit.text = Some(text);
+            }
+            self.left = self.left.saturating_sub(cost);
+            kept += 1;
+        }
+        hits.truncate(kept);
+    }
+}
+
+fn share_of(place: usize) -> usize {
+    if place < FIRST { SHARE_FIRST } else { SHARE }
+}
+
+/// The largest unit of which every text can have its shares, as far as it needs them, within `room`.
+fn unit(prices: &[usize], room: usize) -> usize {
+    let spent = |unit: usize| -> usize {
+        prices.iter().enumerate().map(|(place, price)| (*price).min(unit * share_of(place))).sum()
+    };
+    let (mut fits, mut over) = (0, room + 1);
+    while over - fits > 1 {
+        let middle = fits.midpoint(over);
+        if spent(middle) <= room { fits = middle } else { over = middle }
+    }
+    fits
+}
+
+/// The part of a text that fits the query best, at most `tokens`.
+fn excerpt(snippets: &mut Snippets<'_>, hit: &Hit, tokens: usize) -> String {
+    let text = hit.text();
+    let whole = price(text);
+    if whole <= tokens {
+        return text.to_owned();
+    }
+    let count = text.chars().count();
+    let mut chars = count * tokens / whole.max(1);
+    // A part is seldom dearer than the whole; each turn comes closer.
+    for _ in 0..4 {
+        if chars == 0 {
+            break;
+        }
+        let part = snippets.snippet(text, &hit.passage.body.language, chars);
+        let cost = price(&part);
+        if cost <= tokens {
+            return part;
+        }
+        chars = (chars * tokens / cost).min(chars - 1);
+    }
+    text[..prefix_priced(text, tokens)].to_owned()
+}
+
+/// A text without the headings that it begins with, where they are the last ones of its path: the title of the result says
+/// them. What would be left of nothing but headings stays.
+fn below_own_headings(hit: &Hit) -> &str {
+    let mut text = hit.text();
+    loop {
+        let trimmed = text.trim_start();
+        let Some((line, rest)) = trimmed.split_once('\n') else { return text };
+        let heading = line.trim_start_matches('#');
+        let level = line.len() - heading.len();
+        let heading = heading.trim();
+        if !(1..=6).contains(&level) || rest.trim().is_empty() || !hit.path().any(|known| known == heading) {
+            return text;
+        }
+        text = rest.trim_start();
     }
 }
 
@@ -181,16 +288,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cutting_keeps_whole_words_within_the_budget() {
-        let mut text = "one two three four five six seven eight nine ten".to_owned();
-        cut(&mut text, 5);
-        assert!(estimate_tokens(&text) <= 5, "{text}");
-        assert!("one two three four five".starts_with(&text), "{text}");
-        let mut solid = "x".repeat(1_000);
-        cut(&mut solid, 5);
-        assert_eq!(solid, "x".repeat(30));
-        let mut short = "one two".to_owned();
-        cut(&mut short, 2);
-        assert_eq!(short, "one two");
+    fn a_unit_is_the_largest_that_fits() {
+        for (prices, room) in
+            [(vec![10, 20, 30], 1_000), (vec![500, 500, 500], 70), (vec![5, 400, 5, 400], 200), (vec![], 9)]
+        {
+            let unit = unit(&prices, room);
+            let spent = |unit: usize| -> usize {
+                prices
+                    .iter()
+                    .enumerate()
+                    .map(|(place, price): (usize, &usize)| (*price).min(unit * share_of(place)))
+                    .sum()
+            };
+            assert!(spent(unit) <= room, "{prices:?} {room}: {unit}");
+            assert!(
+                spent(unit + 1) > room || spent(unit + 1) == prices.iter().sum::<usize>(),
+                "{prices:?} {room}: {unit}"
+            );
+        }
     }
 }

@@ -7,10 +7,10 @@ use std::cmp::Reverse;
 
 use crate::index::analysis::{Folded, Language, beginnings};
 
-/// Length of a snippet in characters, about.
-const SNIPPET_CHARS: usize = 300;
-/// What may stand before the first word that was found, so that a snippet begins with a line or a sentence.
-const LEAD_CHARS: usize = SNIPPET_CHARS / 3;
+/// Length of a snippet in characters, about, where the caller wants no other.
+pub(super) const SNIPPET_CHARS: usize = 300;
+/// Which part of a snippet may stand before the first word that was found, so that it begins with a line or a sentence.
+const LEAD_PART: usize = 3;
 /// Words of the query that are looked for.
 const WORDS_MAX: usize = 64;
 
@@ -34,18 +34,23 @@ impl<'a> Snippets<'a> {
         Self { query, beginnings: Vec::new() }
     }
 
-    /// The lines around the place where most of the query's words stand together, about 300 characters; the beginning when
-    /// none does. An ellipsis marks each side that was cut.
+    /// The lines around the place where most of the query's words stand together, about `chars` characters; the beginning
+    /// when none does. An ellipsis marks each side that was cut.
     ///
     /// * `language`: code of the passage's language, which says how words are inflected.
-    pub(super) fn snippet(&mut self, text: &str, language: &str) -> String {
+    pub(super) fn snippet(&mut self, text: &str, language: &str, chars: usize) -> String {
         let text = text.trim();
-        if after(text, 0, SNIPPET_CHARS) == text.len() {
+        if after(text, 0, chars) == text.len() {
             return text.to_owned();
         }
         let words = self.words(language.parse().unwrap_or_default());
-        let start = best(text, words).map_or(0, |position| beginning(text, position));
-        let end = after(text, start, SNIPPET_CHARS);
+        let mut start = best(text, words, chars).map_or(0, |position| beginning(text, position, chars / LEAD_PART));
+        if after(text, start, chars) == text.len() {
+            // The end of the text is near: what is left of the room goes to what stands before.
+            let from = text.char_indices().rev().nth(chars - 1).map_or(0, |(offset, _)| offset);
+            start = start.min(from + text[from..].find(char::is_whitespace).unwrap_or_default());
+        }
+        let end = after(text, start, chars);
         let end = if end < text.len() {
             text[start..end].rfind(char::is_whitespace).map_or(end, |at| start + at)
         } else {
@@ -80,7 +85,9 @@ fn after(text: &str, start: usize, count: usize) -> usize {
 }
 
 /// Where the stretch begins that holds most of the words, the first of equal ones.
-fn best(text: &str, words: &[String]) -> Option<usize> {
+///
+/// * `chars`: characters of the whole snippet.
+fn best(text: &str, words: &[String], chars: usize) -> Option<usize> {
     let found = find(text, words);
     let mut counts = vec![0_usize; words.len()];
     let (mut distinct, mut next) = (0, 0);
@@ -91,7 +98,7 @@ fn best(text: &str, words: &[String]) -> Option<usize> {
         length -= text[from..first.start.min(end)].chars().count().min(length);
         from = first.start;
         end = end.max(from);
-        for character in text[end..].chars().take(SNIPPET_CHARS - LEAD_CHARS - length) {
+        for character in text[end..].chars().take(chars - chars / LEAD_PART - length) {
             end += character.len_utf8();
             length += 1;
         }
@@ -138,8 +145,11 @@ fn begins_word(text: &str, start: usize) -> bool {
 }
 
 /// A little before `position`: the start of its line or sentence when that is near, else of a word.
-fn beginning(text: &str, position: usize) -> usize {
-    let from = text[..position].char_indices().rev().nth(LEAD_CHARS - 1).map_or(0, |(offset, _)| offset);
+///
+/// * `lead_chars`: how near, in characters.
+fn beginning(text: &str, position: usize, lead_chars: usize) -> usize {
+    let Some(nth) = lead_chars.checked_sub(1) else { return position };
+    let from = text[..position].char_indices().rev().nth(nth).map_or(0, |(offset, _)| offset);
     if from == 0 {
         return 0;
     }
@@ -157,7 +167,7 @@ mod tests {
     use super::*;
 
     fn snippet(text: &str, query: &str) -> String {
-        Snippets::new(query).snippet(text, "en")
+        Snippets::new(query).snippet(text, "en", SNIPPET_CHARS)
     }
 
     #[test]
@@ -187,7 +197,7 @@ mod tests {
             ("en", "Nothing to see in this sentence at all. ", "The cafés are happy.", "cafe happiness"),
         ] {
             let text = format!("{}{sentence} {}", filler.repeat(20), filler.repeat(20));
-            let found = Snippets::new(query).snippet(&text, language);
+            let found = Snippets::new(query).snippet(&text, language, SNIPPET_CHARS);
             assert!(found.contains(sentence), "{query}: {found}");
         }
     }
@@ -223,7 +233,7 @@ mod tests {
     fn best_by_definition(text: &str, words: &[String]) -> Option<usize> {
         let found = find(text, words);
         let distinct = |start: usize| {
-            let end = after(text, start, SNIPPET_CHARS - LEAD_CHARS);
+            let end = after(text, start, SNIPPET_CHARS - SNIPPET_CHARS / LEAD_PART);
             let inside = found.iter().filter(|found| found.start >= start && found.end <= end);
             inside.map(|found| found.word).collect::<std::collections::HashSet<_>>().len()
         };
@@ -238,7 +248,7 @@ mod tests {
         ) {
             let (text, query) = (text.concat(), query.join(" "));
             let words = beginnings(&query, Language::English, WORDS_MAX);
-            prop_assert_eq!(best(&text, &words), best_by_definition(&text, &words));
+            prop_assert_eq!(best(&text, &words, SNIPPET_CHARS), best_by_definition(&text, &words));
         }
 
         #[test]

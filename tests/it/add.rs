@@ -56,7 +56,10 @@ impl Desk {
     }
 
     fn search(&self, query: &str) -> Value {
-        let answer = self.node.call("search", json!({"query": query, "mode": "lexical", "limit": 1}));
+        let answer = self.node.call(
+            "search",
+            json!({"query": query, "mode": "lexical", "limit": 1, "detail": "full", "include": ["source"]}),
+        );
         list(&answer["results"]).first().cloned().unwrap_or_default()
     }
 }
@@ -103,7 +106,7 @@ fn a_folder_is_kept_in_step() {
 
     let listed = desk.node.call("list_documents", json!({"collection": "desk"}));
     assert_eq!(texts(&listed["documents"], "id"), ["desk/docs/a.md", "desk/docs/d.md", "desk/docs/sub/b.txt"]);
-    assert_eq!(desk.search("ship")["document"], "docs/a.md");
+    assert_eq!(desk.search("ship")["source"]["document"], "docs/a.md");
     assert_eq!(desk.search("oar"), Value::Null);
 }
 
@@ -119,7 +122,7 @@ fn keep_leaves_what_is_gone_and_a_dry_run_leaves_everything() {
     desk.add();
     fs::remove_file(path).expect("removed");
     assert!(desk.run(&["--keep"]).status.success());
-    assert_eq!(desk.search("anchor")["document"], "docs/a.md");
+    assert_eq!(desk.search("anchor")["source"]["document"], "docs/a.md");
 }
 
 #[test]
@@ -169,7 +172,7 @@ fn every_format_is_read() {
         ("bollard", "docs/guide.mdx"),
         ("bilge", "docs/notes.txt"),
     ] {
-        assert_eq!(desk.search(query)["document"], document, "{query}");
+        assert_eq!(desk.search(query)["source"]["document"], document, "{query}");
     }
     assert_eq!(
         (&desk.search("anchors")["source"]["page"], &desk.search("spinnakers")["source"]["page"]),
@@ -189,7 +192,7 @@ fn records_of_a_file_are_kept_in_step_one_by_one() {
     desk.add();
     desk.file("log.jsonl", "{\"_id\":\"1\",\"text\":\"We reefed.\"}\n{\"_id\":\"2\",\"text\":\"Storm.\"}\n{\"_id\":\"4\",\"text\":\"Harbour.\"}\n");
     assert_eq!(statuses(&desk.add()), pairs(&[("docs/log.jsonl", "updated")]));
-    let listed = desk.node.call("list_documents", json!({"collection": "desk"}));
+    let listed = desk.node.call("list_documents", json!({"collection": "desk", "include": ["dates"]}));
     assert_eq!(
         texts(&listed["documents"], "id"),
         ["desk/docs/log.jsonl#1", "desk/docs/log.jsonl#2", "desk/docs/log.jsonl#4"]
@@ -221,12 +224,12 @@ fn what_cannot_be_read_is_named_and_the_rest_goes_in() {
     assert_says(&reason(&report, "docs/broken.json"), &["JSON"]);
     assert_says(&reason(&report, "docs/twice.jsonl"), &["'x'", "twice"]);
     assert_says(&reason(&report, "docs/big.txt"), &["256"]);
-    assert_eq!(desk.search("fine")["document"], "docs/good.md");
+    assert_eq!(desk.search("fine")["source"]["document"], "docs/good.md");
 
     // A file that went in before and cannot be read now keeps what it had.
     desk.file("good.md", b"\x01\x02\xff\x03\x04\xfe\x05\x06\x07\x08");
     assert_says(&reason(&desk.add_with_failures(), "docs/good.md"), &["UTF-8"]);
-    assert_eq!(desk.search("fine")["document"], "docs/good.md");
+    assert_eq!(desk.search("fine")["source"]["document"], "docs/good.md");
 }
 
 #[test]
@@ -260,7 +263,7 @@ fn loops_pipes_and_dead_links_hold_nothing_up() {
     let output = desk.run(&[]);
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(report["created"], 1, "{report}");
-    assert_eq!(desk.search("fine")["document"], "docs/sub/good.md");
+    assert_eq!(desk.search("fine")["source"]["document"], "docs/sub/good.md");
     let looped = list(&report["files"]).iter().find(|file| file["source"] == "docs/sub/loop");
     assert_eq!(looped.expect("it is named")["status"], "skipped");
     assert_says(&reason(&report, "docs/dead.md"), &["a link that leads nowhere"]);
@@ -320,7 +323,7 @@ fn an_unreadable_folder_is_named_and_nothing_of_it_is_deleted() {
     assert_eq!(output.status.code(), Some(1));
     assert_says(&reason(&report, "docs/closed"), &["this user may not read it"]);
     assert_eq!((&report["unchanged"], &report["deleted"]), (&json!(1), &json!(0)), "{report}");
-    assert_eq!(desk.search("reach")["document"], "docs/closed/kept.md");
+    assert_eq!(desk.search("reach")["source"]["document"], "docs/closed/kept.md");
 }
 
 /// Runs the sync as a user whom permissions hold back: root reads everything.
@@ -369,7 +372,7 @@ fn files_with_any_name_go_in() {
     assert_eq!(report["created"], names.len(), "{report}");
     for (number, name) in names.iter().enumerate() {
         let hit = desk.search(&format!("w{}x", number * 7919));
-        assert_eq!(hit["document"], format!("docs/{name}"));
+        assert_eq!(hit["source"]["document"], format!("docs/{name}"));
         let document = desk.node.call("fetch", json!({"id": format!("desk/docs/{name}")}));
         assert_eq!(document["text"], format!("The code word is w{}x.", number * 7919), "{name}");
     }

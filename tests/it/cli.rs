@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::node::{CAIRN, TestNode, assert_says, cairn, json_of, list, run_on, stderr, stdout, texts};
+use crate::node::{CAIRN, TestNode, assert_says, cairn, hits, json_of, list, run_on, stderr, stdout, texts};
 
 const VERBS: [&str; 22] = [
     "serve",
@@ -310,7 +310,7 @@ fn every_verb_that_answers_has_json() {
     assert_eq!(created["status"], "created");
     assert_eq!(node.cairn_json(&["--json", "add", file, "-c", "birds"])["created"], 1);
     let found = node.cairn_json(&["search", "reeds", "--json"]);
-    assert_eq!(texts(&found["results"], "document"), ["heron.md"]);
+    assert_eq!(hits(&found), ["heron.md"]);
     assert_says(node.cairn_json(&["get", "birds/heron.md", "--json"])["text"].as_str().expect("text"), &["reeds"]);
     assert_eq!(texts(&node.cairn_json(&["ls", "--json"])["collections"], "name"), ["birds"]);
     assert_eq!(texts(&node.cairn_json(&["ls", "birds", "--json"])["documents"], "id"), ["birds/heron.md"]);

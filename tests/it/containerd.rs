@@ -179,7 +179,10 @@ impl<'a> Container<'a> {
         all.extend(headers.iter().map(|(name, value)| (*name, value.as_str())));
         let result = send(&agent(), "POST", &self.mcp, &all, Some(body.to_string().as_bytes())).result();
         assert_ne!(result["isError"], true, "{result}");
-        result["structuredContent"].clone()
+        match &result["structuredContent"] {
+            Value::Null => serde_json::from_str(result["content"][0]["text"].as_str().expect("text")).expect("JSON"),
+            structured => structured.clone(),
+        }
     }
 
     /// What the kernel says of its process, by field.

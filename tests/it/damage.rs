@@ -254,17 +254,17 @@ impl Store {
         for (query, mode) in [(wanted.marker.as_str(), "lexical"), ("storm near the reef", "dense"), ("tide", "hybrid")]
         {
             let answer =
-                match client.call("search", &json!({"query": query, "mode": mode, "detail": "full", "limit": 5})) {
+                match client.call("search", &json!({"query": query, "mode": mode, "detail": "full", "limit": 5, "max_tokens": 20000, "include": ["source"]})) {
                     Ok(answer) => answer,
                     // Nothing of what it found can be read, which is no empty answer.
                     Err(Trouble::Refused(words)) if !is_whole && words.contains("\"fault\":\"damage\"") => continue,
                     Err(trouble) => return Err(format!("search {query} {mode}: {}", trouble.words())),
                 };
             for result in list(&answer["results"]) {
-                let field = |name: &str| result[name].as_str().unwrap_or_default();
-                let name = field("document");
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                let name = text(&result["source"]["document"]);
                 // A collection whose creation record is damaged has another name.
-                let id = match field("collection") {
+                let id = match text(&result["source"]["collection"]).as_str() {
                     recovered if recovered.starts_with("recovered-") => {
                         let ids = COLLECTIONS.map(|collection| format!("{collection}/{name}"));
                         let [one, other] = ids;
@@ -273,14 +273,14 @@ impl Store {
                     collection => format!("{collection}/{name}"),
                 };
                 let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-                let shown = words(field("text"));
+                let shown = words(&text(&result["text"]));
                 let mut written = self.documents.get(&id).into_iter().chain(self.older.get(&id).filter(|_| !is_whole));
                 let known = written.any(|document| words(&document.text).contains(&shown));
                 if !known || shown.is_empty() {
                     return Err(format!("WRONG PASSAGE of {id} for {query}: {shown}"));
                 }
             }
-            let first = list(&answer["results"]).first().map(|result| &result["document"]);
+            let first = list(&answer["results"]).first().map(|result| &result["source"]["document"]);
             let name = id.split_once('/').expect("collection/document").1;
             if is_whole && mode == "lexical" && first != Some(&Value::from(name)) {
                 return Err(format!("NOT FOUND: {id} by {query}: {answer}"));

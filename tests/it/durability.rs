@@ -314,7 +314,10 @@ fn concurrent_writers_and_readers_agree() {
         scope.spawn(move || {
             let mut before = 0;
             while running.load(Ordering::Relaxed) > 0 {
-                let answer = node.call("search", json!({"query": "common", "limit": 50, "mode": "lexical"}));
+                let answer = node.call(
+                    "search",
+                    json!({"query": "common", "limit": 50, "mode": "lexical", "include": ["searched"]}),
+                );
                 let seen = answer["searched"]["generation"].as_u64().expect("a number");
                 assert!(seen >= before, "a later search sees no less");
                 before = seen;

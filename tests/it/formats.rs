@@ -37,7 +37,7 @@ fn a_store_of_format_1_is_read() {
     assert_eq!(list(&status["damage"]).len(), 0, "{status}");
     assert_eq!(status["node"], "ffce68031bf9a522f825ba5cf392a8c6");
     // What is in it is told in tests/data/store_v1/README.md.
-    let fetched = node.call("fetch", json!({"id": "manuals/pump"}));
+    let fetched = node.call("fetch", json!({"id": "manuals/pump", "include": ["metadata"]}));
     assert_eq!(fetched["text"], "# Pump\n\nThe pump of hall two is drained on the first Monday of each month.");
     assert_eq!(fetched["metadata"]["hall"], 2);
     assert_says(&node.refusal("fetch", json!({"id": "manuals/valve"})), &["there is no document 'manuals/valve'"]);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::door::soon;
 use crate::gpu::{helper_of, is_open};
 use crate::left_out::left_out;
-use crate::node::{CAIRN, TestNode, assert_says, cairn, clean, list, stderr, stdout};
+use crate::node::{CAIRN, TestNode, assert_says, cairn, clean, documents, list, stderr, stdout};
 
 /// More passages than a collection must have for the GPU.
 const DOCUMENTS: usize = 4_200;
@@ -57,14 +57,14 @@ fn with_gpu(environment: &[(&str, &str)]) -> TestNode {
 }
 
 fn ask(node: &TestNode, query: &str) -> Value {
-    node.call("search", json!({"query": query, "collections": ["parts"], "mode": "dense", "limit": 20}))
+    node.call("search", json!({"query": query, "collections": ["parts"], "mode": "dense", "limit": 20, "detail": "ids", "max_tokens": 6000, "include": ["scores"]}))
 }
 
 /// Hits with their scores.
 fn hits(answer: &Value) -> Vec<(String, Value)> {
     list(&answer["results"])
         .iter()
-        .map(|hit| (hit["id"].as_str().expect("an id").to_owned(), hit["scores"].clone()))
+        .map(|hit| (hit["id"].as_str().expect("an id").to_owned(), hit["score"].clone()))
         .collect()
 }
 
@@ -110,13 +110,13 @@ fn the_gpu_answers_what_the_cpu_answers() {
 fn filters_writes_and_removals_are_seen_at_once() {
     // Filters that leave anything go to the GPU.
     let node = with_gpu(&[("CAIRN_INDEX_SCAN_MAX", "10")]);
-    let third = json!({"query": "a relay that hums", "collections": ["parts"], "filter": {"third": 1}, "mode": "dense", "limit": 50});
+    let third = json!({"query": "a relay that hums", "collections": ["parts"], "filter": {"third": 1}, "mode": "dense", "limit": 50, "detail": "ids", "max_tokens": 6000});
     let found = node.call("search", third);
     assert_eq!(list(&found["results"]).len(), 50);
     let number = |id: &str| id.rsplit_once('d').and_then(|(_, number)| number.split('#').next()?.parse::<usize>().ok());
     assert!(hits(&found).iter().all(|(id, _)| number(id).is_some_and(|number| number % 3 == 1)), "{found}");
     node.add("parts", json!([{"id": "zebra", "text": "A zebra stands in the boiler house."}]));
-    let first = |answer: &Value| list(&answer["results"])[0]["document"].clone();
+    let first = |answer: &Value| documents(answer)[0].clone();
     assert_eq!(first(&ask(&node, "zebra in the boiler house")), "zebra");
     node.call("delete_documents", json!({"ids": ["parts/zebra"]}));
     assert_ne!(first(&ask(&node, "zebra in the boiler house ")), "zebra");
@@ -125,11 +125,7 @@ fn filters_writes_and_removals_are_seen_at_once() {
     node.call("delete_documents", json!({"ids": ids}));
     let left = ask(&node, "the valve sticks");
     assert_eq!(list(&left["results"]).len(), 20);
-    assert!(
-        list(&left["results"])
-            .iter()
-            .all(|hit| !ids.contains(&format!("parts/{}", hit["document"].as_str().expect("an id"))))
-    );
+    assert!(documents(&left).iter().all(|document| !ids.contains(&format!("parts/{document}"))));
     assert_eq!(fallbacks(&node, "failed"), 0);
 }
 

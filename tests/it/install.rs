@@ -324,7 +324,7 @@ fn a_node_is_installed_without_a_network_upgraded_taken_back_and_removed() {
 
     let first = install(&mut guest, "/root/cairn");
     let found = search(&mut guest, &first, "why does the relay trip");
-    assert_eq!(found["results"][0]["document"], "manuals/relay.md");
+    assert_eq!(found["results"][0]["source"]["document"], "manuals/relay.md");
     assert_eq!(guest.must("systemctl is-active cairn; systemctl is-enabled cairn").trim(), "active\nenabled");
     assert_says(&guest.must("ps -o user= -C cairn"), &["cairn"]);
     assert_says(&guest.must("cairn doctor --json"), &["\"running\":true", "\"problems\":[]"]);
@@ -366,7 +366,7 @@ fn a_node_is_installed_without_a_network_upgraded_taken_back_and_removed() {
     assert_eq!(guest.run("systemctl cat cairn").status, 1);
     let again = install(&mut guest, "/root/cairn");
     let found = search(&mut guest, &again, "relay");
-    assert_eq!(found["results"][0]["document"], "manuals/relay.md", "the data outlived the program");
+    assert_eq!(found["results"][0]["source"]["document"], "manuals/relay.md", "the data outlived the program");
     guest.must("cairn uninstall --yes; printf '/var/lib/cairn\\n/var/lib/cairn-snapshots\\n/etc/cairn\\n' | /root/cairn uninstall --purge");
     assert_eq!(guest.must("ls -d /var/lib/cairn* /etc/cairn 2>/dev/null; true"), "");
     guest.shutdown();
@@ -445,7 +445,7 @@ fn the_power_may_go_at_any_step_on_a_host() {
             if step.len() % 2 == 0 { guest.run("/root/cairn rollback --yes --json") } else { guest.run("true") };
         let second = install(&mut guest, "/root/cairn-2");
         assert_eq!(second["previous"], first["current"], "{step}: {outcome:?}");
-        assert_eq!(search(&mut guest, &second, "pump")["results"][0]["document"], "pump.md", "{step}");
+        assert_eq!(search(&mut guest, &second, "pump")["results"][0]["source"]["document"], "pump.md", "{step}");
         guest.begin("cairn uninstall --yes >/dev/null 2>/dev/ttyS0");
         guest.console_lines("… stopping the node", 1);
         guest.power_cut();

@@ -65,7 +65,7 @@ fn add(folder: &Path, installed: &Value) {
 
 fn finds(installed: &Value) -> bool {
     let found = client(installed, &["search", "why does the relay trip"]);
-    let is_found = found["results"][0]["document"] == "relay.md";
+    let is_found = found["results"][0]["source"]["document"] == "relay.md";
     if !is_found {
         eprintln!("{found}");
     }
@@ -477,7 +477,10 @@ fn on_the_server_every_verb_reaches_the_node_in_the_pod() {
     let added = bare(&["add", &file, "-c", "site", "--json"]);
     assert_eq!(json_of(&added)["created"], 1, "{}", stderr(&added));
     assert_says(&stderr(&added), &["the node in this machine's cluster", SERVICE_IP]);
-    assert_eq!(json_of(&bare(&["search", "why does the relay trip", "--json"]))["results"][0]["document"], "relay.md");
+    assert_eq!(
+        json_of(&bare(&["search", "why does the relay trip", "--json"]))["results"][0]["source"]["document"],
+        "relay.md"
+    );
     assert_eq!(json_of(&bare(&["status", "--json"]))["documents"], 1);
     assert_eq!(json_of(&bare(&["ls", "site", "--json"]))["documents"][0]["id"], "site/relay.md");
     // The network of this test has no default route, which is a problem of its own.

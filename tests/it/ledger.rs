@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::node::{documents, list, texts};
+use crate::node::{documents, hits, list, texts};
 use crate::power_machine::{Client, Trouble};
 use crate::power_tree::Random;
 
@@ -301,7 +301,7 @@ fn agrees(found: &Found, document: &Document) -> bool {
 pub fn listed(client: &Client) -> Result<BTreeMap<String, Found>, String> {
     let mut found = BTreeMap::new();
     for collection in COLLECTIONS {
-        let arguments = json!({"collection": collection, "limit": 1000});
+        let arguments = json!({"collection": collection, "limit": 1000, "max_tokens": 200_000, "include": ["dates"]});
         let answer = match client.call("list_documents", &arguments) {
             Ok(answer) => answer,
             // Nothing was written into it yet.
@@ -318,7 +318,7 @@ pub fn listed(client: &Client) -> Result<BTreeMap<String, Found>, String> {
 }
 
 pub fn content(client: &Client, id: &str) -> Result<(Vec<String>, String), String> {
-    let answer = client.ask("fetch", &json!({"id": id, "max_tokens": 20000}))?;
+    let answer = client.ask("fetch", &json!({"id": id, "max_tokens": 20000, "include": ["metadata"]}))?;
     let text = answer["text"].as_str().unwrap_or_default();
     let ballast = answer["metadata"]["ballast"].as_str().unwrap_or_default().to_owned();
     Ok((words(text), ballast))
@@ -446,7 +446,7 @@ fn search(client: &Client, writer: &Writer) -> Result<(), String> {
             let meaning: String = document.text.chars().take(400).collect();
             let answer = ask(&meaning, "dense")?;
             if !documents(&answer).iter().any(|found| found == name) {
-                let shown = texts(&answer["results"], "document");
+                let shown = hits(&answer);
                 return Err(format!("NOT FOUND by its meaning: {id}; found {shown:?}"));
             }
         }

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 
 use crate::door::{OPEN, soon};
-use crate::node::{Answer, LEGACY, TestNode, assert_says, texts};
+use crate::node::{Answer, LEGACY, TestNode, assert_says, hits};
 
 /// A connection on which requests are written by hand.
 struct Connection {
@@ -292,7 +292,7 @@ fn an_index_that_failed_is_never_called_visible_and_is_taken_up_again() {
         let question = json!({"query": word, "collections": [collection], "mode": "lexical"});
         let answer = connection.call("search", &question);
         // A collection without an index is an error until it has one.
-        if answer.status == 200 { texts(&answer.json()["results"], "document") } else { Vec::new() }
+        if answer.status == 200 { hits(&answer.json()) } else { Vec::new() }
     };
     assert_eq!(write(&mut connection, "birds", "heron").status, 200);
     // What the search reads of the log is open then.

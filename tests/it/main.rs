@@ -5,6 +5,7 @@
 
 mod add;
 mod add_again;
+mod answers;
 mod backups;
 mod bundle;
 mod cli;

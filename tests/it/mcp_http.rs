@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::node::{Answer, LEGACY, MODERN, TestNode, assert_says, list, modern_meta, modern_request, texts};
+use crate::node::{Answer, LEGACY, MODERN, TestNode, assert_says, hits, list, modern_meta, modern_request, texts};
 
 /// The tools, in the order that clients have come to know.
 const TOOLS: [&str; 15] = [
@@ -70,7 +70,10 @@ fn tools_are_listed_alike_in_both_eras() {
     for tool in list(&modern["tools"]) {
         let name = tool["name"].as_str().expect("a name");
         assert!(tool["title"].is_string() && tool["description"].is_string(), "{tool}");
-        assert_eq!((&tool["inputSchema"]["type"], &tool["outputSchema"]["type"]), (&json!("object"), &json!("object")));
+        assert_eq!(tool["inputSchema"]["type"], "object");
+        // With a schema, structured content would have to come beside the text.
+        let in_text = ["search", "fetch", "find_similar", "list_documents"].contains(&name);
+        assert_eq!(tool["outputSchema"]["type"], if in_text { Value::Null } else { json!("object") }, "{name}");
         let reads = ["search", "fetch", "find_similar", "get_status"].contains(&name)
             || name.starts_with("list_")
             || name.starts_with("describe_");
@@ -249,7 +252,9 @@ fn clients_that_take_json_are_answered_with_or_without_a_slash() {
             [("content-type", "application/json"), ("accept", "application/json"), ("mcp-protocol-version", LEGACY)];
         let answer = node.request("POST", &url, &headers, Some(search.as_bytes()));
         assert_eq!(answer.header("content-type"), "application/json", "no stream for who takes none");
-        assert_eq!(answer.result()["structuredContent"]["results"][0]["document"], "a");
+        let result = answer.result();
+        let found: Value = serde_json::from_str(result["content"][0]["text"].as_str().expect("text")).expect("JSON");
+        assert_eq!(hits(&found), ["a"]);
         for accept in ["text/event-stream", "text/html", "application/json;q=0"] {
             let headers = [("content-type", "application/json"), ("accept", accept)];
             assert_eq!(node.request("POST", &url, &headers, Some(ping.as_bytes())).status, 406, "{accept}");
@@ -356,7 +361,7 @@ fn a_bad_argument_is_an_answer_that_tells_what_was_expected() {
         ("search", json!({"query": "alpha", "min_score": "much"}), &["min_score", "'much'", "a number"]),
         ("search", json!({"query": "alpha", "collections": {"a": 1}}), &["collections[0]", "an object", "a text"]),
         ("fetch", json!({"id": "notes/a", "range": ["x", 3]}), &["range[0]", "'x'"]),
-        ("fetch", json!({}), &["'id'", "missing", "An id from search"]),
+        ("fetch", json!({}), &["'id'", "missing", "collection/document"]),
         ("add_documents", json!({"collection": "notes", "documents": [7]}), &["documents[0]", "7", "\"text\""]),
         (
             "add_documents",
@@ -406,14 +411,14 @@ fn a_bad_argument_is_an_answer_that_tells_what_was_expected() {
         ),
         ("search", json!({"query": "alpha", "limit": 0}), &["limit", "1", "50"]),
         ("search", json!({"query": "alpha", "limit": 51}), &["limit", "50"]),
-        ("search", json!({"query": "alpha", "max_tokens": 1}), &["max_tokens", "50"]),
+        ("search", json!({"query": "alpha", "max_tokens": 1}), &["max_tokens", "100"]),
         ("search", json!({"query": "alpha", "collections": ["nowhere"]}), &["nowhere", "notes"]),
         ("search", json!({"query": "alpha", "filter": {"year": {"newer": 3}}}), &["newer", "gte"]),
         ("search", json!({"query": "alpha", "filter": ["year"]}), &["object"]),
         ("search", json!({"query": "alpha", "after": "yesterday"}), &["yesterday", "RFC 3339"]),
         ("fetch", json!({"id": "notes/nothing"}), &["notes/nothing"]),
         ("fetch", json!({"id": "notes/a#9"}), &["notes/a#9", "one passage"]),
-        ("fetch", json!({"id": "a"}), &["'a'", "notes/a"]),
+        ("fetch", json!({"id": "aa"}), &["'aa'", "search or list_documents"]),
         ("fetch", json!({"id": "elsewhere/notes/A"}), &["did you mean", "notes/a"]),
         ("find_similar", json!({"id": "nowhere/a"}), &["nowhere/a"]),
         ("list_documents", json!({"collection": "nowhere"}), &["nowhere", "notes"]),
@@ -443,7 +448,7 @@ fn names_that_models_invent_are_understood() {
         json!({"question": "alpha", "max_results": 1, "collections": "notes", "filters": {"k": 1}, "mode": "semantic"}),
         json!({"query": "alpha", "k": 1, "mode": "keyword", "filter": {"k": 1}, "collections": null}),
     ] {
-        assert_eq!(texts(&node.call("search", arguments)["results"], "document"), ["a"]);
+        assert_eq!(hits(&node.call("search", arguments)), ["a"]);
     }
     assert_eq!(node.call("fetch", json!({"document_id": "notes/a"}))["text"], "alpha");
 }
@@ -468,7 +473,7 @@ fn what_can_mean_one_thing_only_is_taken() {
         assert_eq!(list(&node.call("search", arguments.clone())["results"]).len(), 2, "{arguments}");
     }
     let filtered = node.call("search", json!({"query": "alpha", "filter": "{\"k\": {\"exists\": true}}"}));
-    assert_eq!(texts(&filtered["results"], "document"), ["t"]);
+    assert_eq!(hits(&filtered), ["t"]);
     let tried = node.call("delete_documents", json!({"ids": "[\"notes/7\", \"notes/t\"]", "dry_run": "true"}));
     assert_eq!((&tried["matched"], &tried["dry_run"]), (&json!(2), &json!(true)));
     let before = node.call("search", json!({"query": "alpha", "after": "2100-01-01"}));
@@ -511,12 +516,16 @@ fn what_exists_is_there_however_long_it_is() {
 fn each_hit_is_a_resource_that_can_be_read() {
     let node = TestNode::start();
     node.add("notes", json!([{"id": "a b/ü?#1.md", "text": "# Alpha\n\nThe first letter."}]));
-    let result = node.modern("tools/call", json!({"name": "search", "arguments": {"query": "letter"}})).result();
+    let result = node
+        .modern(
+            "tools/call",
+            json!({"name": "search", "arguments": {"query": "letter", "include": ["links", "structured"]}}),
+        )
+        .result();
     let links: Vec<&Value> = list(&result["content"]).iter().filter(|item| item["type"] == "resource_link").collect();
     assert_eq!(links.len(), list(&result["structuredContent"]["results"]).len());
-    let priority = links[0]["annotations"]["priority"].as_f64().expect("a number");
-    assert!((0.0..=1.0).contains(&priority), "{priority}");
-    assert!(links[0]["annotations"]["lastModified"].is_string());
+    let hit = &result["structuredContent"]["results"][0];
+    assert_eq!((&links[0]["uri"], &links[0]["name"], &links[0]["title"]), (&hit["uri"], &hit["id"], &hit["title"]));
     let read = node.modern("resources/read", json!({"uri": links[0]["uri"]})).result();
     assert_eq!(read["contents"][0]["uri"], links[0]["uri"]);
     assert_says(read["contents"][0]["text"].as_str().expect("text"), &["The first letter."]);
@@ -562,6 +571,28 @@ fn a_document_is_read_whole_by_its_template() {
         let sentence = format!("Sentence number {n} stands here.");
         assert_eq!(read.matches(&sentence).count(), 1, "{sentence}");
     }
+}
+
+#[test]
+fn the_list_of_tools_names_the_collections_and_stays_what_it_is() {
+    let node = TestNode::start();
+    let tools = || node.modern("tools/list", json!({})).result()["tools"].take();
+    let named = |tools: &Value| tools[0]["inputSchema"]["properties"]["collections"]["description"].clone();
+    let empty = tools();
+    assert!(!named(&empty).as_str().expect("a description").contains("There are"), "{empty}");
+    node.call("create_collection", json!({"name": "parts", "description": "What can be ordered"}));
+    node.add("parts", json!([{"id": "a", "text": "alpha"}]));
+    node.add("notes", json!([{"id": "a", "text": "alpha"}, {"id": "b", "text": "beta"}]));
+    let some = tools();
+    assert_says(
+        named(&some).as_str().expect("a description"),
+        &["There are notes (2 documents), parts (1 documents: What can be ordered)."],
+    );
+    assert_eq!(tools(), some);
+    assert_eq!(node.legacy("tools/list", json!({})).result()["tools"], some);
+    // What experts set is taken, and not shown.
+    assert!(some[0]["inputSchema"]["properties"].get("dense_weight").is_none());
+    assert_eq!(hits(&node.call("search", json!({"query": "beta", "dense_weight": 0.1, "fusion": "convex"})))[0], "b");
 }
 
 #[test]
@@ -639,19 +670,27 @@ fn long_work_reports_progress_to_those_who_ask() {
 fn a_search_is_answered_alike_on_every_way_in() {
     let node = TestNode::start();
     node.add("notes", json!([{"id": "a", "text": "alpha"}, {"id": "b", "text": "alpha beta"}]));
-    let arguments = json!({"query": "alpha", "limit": 2});
-    let params = json!({"name": "search", "arguments": arguments});
-    let modern = node.modern("tools/call", params.clone()).result();
-    // A request that asks for progress takes the long way.
-    let mut long = params.clone();
-    long["_meta"] = json!({"progressToken": 1});
-    assert_eq!(node.modern("tools/call", long).result(), modern);
-    let legacy = node.legacy("tools/call", params).result();
-    assert_eq!((&legacy["content"], &legacy["structuredContent"]), (&modern["content"], &modern["structuredContent"]));
     let url = format!("{}/v1/tools/search", node.base());
-    let rest =
-        node.request("POST", &url, &[("content-type", "application/json")], Some(arguments.to_string().as_bytes()));
-    assert_eq!(rest.json(), modern["structuredContent"]);
+    for include in [json!([]), json!(["scores", "source", "metadata", "dates", "links", "searched", "structured"])] {
+        let arguments = json!({"query": "alpha", "limit": 2, "include": include, "max_tokens": 4000});
+        let params = json!({"name": "search", "arguments": arguments});
+        let modern = node.modern("tools/call", params.clone()).result();
+        // A request that asks for progress takes the long way.
+        let mut long = params.clone();
+        long["_meta"] = json!({"progressToken": 1});
+        assert_eq!(node.modern("tools/call", long).result(), modern);
+        let legacy = node.legacy("tools/call", params).result();
+        assert_eq!(legacy["content"], modern["content"]);
+        assert_eq!(legacy["structuredContent"], modern["structuredContent"]);
+        let rest =
+            node.request("POST", &url, &[("content-type", "application/json")], Some(arguments.to_string().as_bytes()));
+        assert_eq!(rest.text, modern["content"][0]["text"].as_str().expect("text"), "REST gives the text itself");
+        let is_all = include != json!([]);
+        assert_eq!(modern["structuredContent"].is_object(), is_all, "{modern}");
+        assert_eq!(list(&modern["content"]).len(), if is_all { 3 } else { 1 }, "{modern}");
+        assert_eq!(hits(&rest.json()), ["a", "b"]);
+    }
+    let arguments = json!({"query": "alpha", "limit": 2});
     for id in [json!(0), json!("text"), json!(-7)] {
         let (headers, mut body) = modern_request("tools/call", json!({"name": "search", "arguments": arguments}));
         body["id"] = id.clone();
@@ -669,7 +708,7 @@ fn the_same_tools_are_served_as_rest() {
     };
     let added = post("add_documents", r#"{"collection":"notes","documents":[{"id":"a","text":"alpha"}]}"#);
     assert_eq!((added.status, &added.json()["created"]), (200, &json!(1)));
-    assert_eq!(post("search", r#"{"query":"alpha"}"#).json()["results"][0]["document"], "a");
+    assert_eq!(hits(&post("search", r#"{"query":"alpha"}"#).json()), ["a"]);
     for (tool, body, status, code) in [
         ("search", "{}", 400, "bad_argument"),
         ("search", "{", 400, "bad_argument"),

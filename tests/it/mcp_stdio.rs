@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::node::{LEGACY, TestNode, assert_says, cairn, json_of, list, modern_meta, run_on};
+use crate::node::{LEGACY, TestNode, assert_says, cairn, hits, json_of, list, modern_meta, run_on};
 
 /// `cairn mcp` as a desktop client starts it.
 struct Client {
@@ -69,7 +69,10 @@ impl Client {
     fn call(&mut self, tool: &str, arguments: Value) -> Value {
         let mut result = self.ask("tools/call", json!({"name": tool, "arguments": arguments}));
         assert_ne!(result["isError"], true, "{result}");
-        result["structuredContent"].take()
+        match result["structuredContent"].take() {
+            Value::Null => serde_json::from_str(result["content"][0]["text"].as_str().expect("text")).expect("JSON"),
+            structured => structured,
+        }
     }
 
     /// Closes its input, which is how clients end a server.
@@ -109,7 +112,7 @@ fn without_a_node_the_data_directory_itself_answers() {
     assert_eq!(list(&client.ask("tools/list", json!({}))["tools"]).len(), 15);
     client.call("add_documents", note("a", "The heron stands in the reeds."));
     let found = client.call("search", json!({"query": "heron"}));
-    assert_eq!(found["results"][0]["document"], "a");
+    assert_eq!(hits(&found), ["a"]);
     client.close();
 
     let mut again = Client::initialized(directory.path());
@@ -136,8 +139,8 @@ fn where_there_is_no_node_none_is_made_and_each_call_says_what_to_do() {
     assert!(!data_dir.exists());
     json_of(&run_on(&data_dir, &["--json", "collection", "create", "notes"]));
     client.call("add_documents", note("a", "The heron stands in the reeds."));
-    let found = client.call("search", json!({"query": "heron"}));
-    let url = found["results"][0]["url"].as_str().expect("an address").to_owned();
+    let found = client.call("search", json!({"query": "heron", "include": ["links"]}));
+    let url = found["results"][0]["uri"].as_str().expect("an address").to_owned();
     let read = client.ask("resources/read", json!({"uri": url}));
     assert_says(read["contents"][0]["text"].as_str().expect("text"), &["heron"]);
     client.close();
@@ -159,15 +162,15 @@ fn clients_beside_a_running_node_share_it() {
     let node = TestNode::start();
     node.add("notes", json!([{"id": "a", "text": "The heron stands in the reeds."}]));
     let (mut first, mut second) = (Client::initialized(&node.data_dir()), Client::initialized(&node.data_dir()));
-    assert_eq!(first.call("search", json!({"query": "heron"}))["results"][0]["document"], "a");
+    assert_eq!(hits(&first.call("search", json!({"query": "heron"})))[0], "a");
     first.call("add_documents", note("b", "The kingfisher dives."));
-    assert_eq!(second.call("search", json!({"query": "kingfisher"}))["results"][0]["document"], "b");
+    assert_eq!(hits(&second.call("search", json!({"query": "kingfisher"})))[0], "b");
     assert_eq!(node.call("get_status", json!({}))["documents"], 2);
     let refused = first.ask("tools/call", json!({"name": "search", "arguments": {"limit": 3}}));
     assert_eq!(refused["isError"], true);
     assert!(refused["content"][0]["text"].as_str().is_some_and(|words| words.contains("query")), "{refused}");
-    let resource = first.call("search", json!({"query": "heron"}));
-    assert!(resource["results"][0]["url"].as_str().is_some_and(|url| url.starts_with("ctx://")), "{resource}");
+    let resource = first.call("search", json!({"query": "heron", "include": ["links"]}));
+    assert!(resource["results"][0]["uri"].as_str().is_some_and(|url| url.starts_with("ctx://")), "{resource}");
     first.close();
     second.close();
 }
@@ -178,9 +181,9 @@ fn two_clients_without_a_node_never_meet_a_locked_directory() {
     let mut first = Client::initialized(directory.path());
     first.call("add_documents", note("a", "The heron stands in the reeds."));
     let mut second = Client::initialized(directory.path());
-    assert_eq!(second.call("search", json!({"query": "heron"}))["results"][0]["document"], "a");
+    assert_eq!(hits(&second.call("search", json!({"query": "heron"})))[0], "a");
     second.call("add_documents", note("b", "The kingfisher dives."));
-    assert_eq!(first.call("search", json!({"query": "kingfisher"}))["results"][0]["document"], "b");
+    assert_eq!(hits(&first.call("search", json!({"query": "kingfisher"})))[0], "b");
     second.close();
     first.close();
 }

@@ -38,7 +38,10 @@ impl Library {
     }
 
     fn first(&self, query: &str) -> Value {
-        let answer = self.node.call("search", json!({"query": query, "mode": "lexical", "limit": 1}));
+        let answer = self.node.call(
+            "search",
+            json!({"query": query, "mode": "lexical", "limit": 1, "detail": "full", "include": ["source"]}),
+        );
         list(&answer["results"]).first().cloned().unwrap_or_default()
     }
 
@@ -82,8 +85,8 @@ fn the_header_of_a_divided_table_makes_no_word_common() {
         ("crane.md", b"# Crane\n\nThe limit is eleven tonnes while the tide is low.\n"),
         ("tide.md", b"# Tides\n\nThe tide is low twice a day, and the tide tables hang beside the door.\n"),
     ]);
-    assert_eq!(library.first("limit tide")["document"], "docs/crane.md");
-    assert_eq!(library.first("limit")["document"], "docs/crane.md");
+    assert_eq!(library.first("limit tide")["source"]["document"], "docs/crane.md");
+    assert_eq!(library.first("limit")["source"]["document"], "docs/crane.md");
     let found = library.first("limit of part 140");
     assert!(found["text"].as_str().is_some_and(|text| text.contains("| part 140 |")), "{found}");
 }

@@ -343,7 +343,7 @@ fn a_snapshot_travels_in_one_file() {
     let restored = json_of(&run_on(&elsewhere, &["snapshot", "restore", path, "--yes", "--json"]));
     assert_eq!((&restored["documents"], &restored["old_data"]), (&json!(10), &Value::Null));
     let found = json_of(&run_on(&elsewhere, &["search", "the gannet at the weir", "--json"]));
-    assert_eq!(found["results"][0]["document"], "gannet.md");
+    assert_eq!(found["results"][0]["source"]["document"], "gannet.md");
     // The same node now, so its own history goes on there.
     assert_eq!(json_of(&run_on(&elsewhere, &["snapshot", "verify", "--json"]))["ok"], json!(true));
     let length = fs::metadata(&file).expect("there").len() as usize;

@@ -1,5 +1,7 @@
 //! From arguments to what the parts below take.
 
+use std::str::FromStr;
+
 use base64::prelude::BASE64_STANDARD;
 use base64::{DecodeError, Engine as _};
 use serde_json::Value;
@@ -12,17 +14,17 @@ use crate::collection::{Body, Conflict, DocumentInput, MediaType};
 use crate::retrieval::Filter;
 use crate::retrieval::{self, Detail, SearchError};
 
-pub(super) fn cursor(text: Option<&str>) -> Result<usize, ToolError> {
-    match text {
-        None | Some("") => Ok(0),
-        Some(text) => text.parse().map_err(|_| ToolError::bad_argument(UNKNOWN_CURSOR)),
-    }
+/// A cursor as it came; `None` where an answer is to begin.
+pub(super) fn cursor<T: FromStr>(text: Option<&str>) -> Result<Option<T>, ToolError> {
+    let given = text.filter(|text| !text.is_empty());
+    given.map(|text| text.parse().map_err(|_| ToolError::bad_argument(UNKNOWN_CURSOR))).transpose()
 }
 
 pub(super) fn detail(given: DetailArgument) -> Detail {
     match given {
         DetailArgument::Ids => Detail::Ids,
         DetailArgument::Snippet => Detail::Snippet,
+        DetailArgument::Fitted => Detail::Fitted,
         DetailArgument::Full => Detail::Full,
     }
 }

@@ -5,27 +5,28 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::super::answers;
-use super::super::arguments::{self, OrderArgument};
+use super::super::arguments::{self, Include, IncludeArgument, OrderArgument};
 use super::super::direct::Rendered;
 use super::super::{Place, ToolError, UNKNOWN_CURSOR};
-use super::inputs::cursor;
-use super::shapes::{summary, url_of};
+use super::shapes::summary;
 use crate::base::{Fault, Lsn, NodeId};
 use crate::collection::{CollectionInfo, DocumentEntry, DocumentRecord, Library, PassageKey, ReadError};
-use crate::retrieval::{self, Filter, Retrieval, SearchError, estimate_tokens, prefix_within, shown_metadata};
+use crate::retrieval::{self, Filter, Retrieval, SearchError, price, price_of_json, shown_metadata};
 
-/// Tokens of a fetch when the caller does not say.
-const FETCH_TOKENS: usize = 8_000;
+/// Tokens of a list of documents when the caller does not say.
+const LIST_TOKENS: usize = 2_000;
+/// Tokens of what stands around the documents of a list.
+const TOKENS_OF_LIST: usize = 30;
 /// Documents on one page of a list.
 pub(super) const PAGE_MAX: usize = 1_000;
 /// Documents whose ids are compared with one that does not exist, and how many of them are named.
 const NEAR_LOOKED_AT: usize = 10_000;
-const NEAR_MAX: usize = 3;
+const NEAR_MAX: usize = 5;
 /// Rendered answers kept beside the answers themselves.
 const RENDERED_MAX: usize = 1_024;
 
 /// A document's passages as their places.
-fn counted_passages(total: usize) -> String {
+pub(super) fn counted_passages(total: usize) -> String {
     match total {
         0 => "no passages".to_owned(),
         1 => "one passage, 0".to_owned(),
@@ -51,23 +52,27 @@ impl Reading {
         self.library.reader().node()
     }
 
-    /// The document that an id names: as a whole id first, then with its end as a passage's number.
+    /// The document that an id names: as a whole id first, then with its end as a passage's number, then by the end of its id,
+    /// as documents are cited, where only one ends so.
     pub(super) fn find(&self, id: &str, collection: Option<&str>) -> Result<(Place, Arc<DocumentRecord>), ToolError> {
         let unknown = || self.unknown(id, collection);
+        let lookup = |place: &Place| -> Result<Option<(Place, DocumentEntry)>, ToolError> {
+            let Some(info) = self.library.collection(&place.collection) else { return Ok(None) };
+            let find = |id: &str| self.library.lookup(info.id, id).map_err(SearchError::from);
+            if let Some(entry) = find(&place.whole())? {
+                return Ok(Some((Place { document: place.whole(), passage: None, ..place.clone() }, entry)));
+            }
+            Ok(find(&place.document)?.map(|entry| (place.clone(), entry)))
+        };
         let place = match collection {
             Some(collection) => Place::within(collection, id),
             None => Place::parse(id),
         };
-        let place = place.ok_or_else(unknown)?;
-        let info = self.library.collection(&place.collection).ok_or_else(unknown)?;
-        let lookup = |id: &str| self.library.lookup(info.id, id).map_err(SearchError::from);
-        let (place, entry) = match lookup(&place.whole())? {
-            Some(entry) => (Place { document: place.whole(), passage: None, ..place }, entry),
-            None => {
-                let entry = lookup(&place.document)?.ok_or_else(unknown)?;
-                (place, entry)
-            }
+        let found = match place.as_ref().map(lookup).transpose()?.flatten() {
+            Some(found) => Some(found),
+            None => self.cited(id, collection).as_ref().map(lookup).transpose()?.flatten(),
         };
+        let (place, entry) = found.ok_or_else(unknown)?;
         let document = self.library.passages().document(entry.lsn).map_err(SearchError::from)?;
         if let Some(time) = document.expires_at.filter(|_| !self.library.is_current(&document)) {
             let whole = Place { passage: None, ..place };
@@ -81,6 +86,36 @@ impl Reading {
             }
             _ => Ok((place, document)),
         }
+    }
+
+    /// What is meant by the end of an id: the one document whose id ends so. `None` where several do, or there are too many
+    /// documents to know.
+    fn cited(&self, id: &str, collection: Option<&str>) -> Option<Place> {
+        let (document, passage) = match id.rsplit_once('#').map(|(document, number)| (document, number.parse())) {
+            Some((document, Ok(number))) => (document, Some(number)),
+            _ => (id, None),
+        };
+        if document.is_empty() || document.starts_with("ctx://") {
+            return None;
+        }
+        // The collection's own name may be said twice.
+        let ends = |own: &str| own == document || own.strip_suffix(document).is_some_and(|rest| rest.ends_with('/'));
+        let mut found = None;
+        let (mut left, mut is_ambiguous) = (NEAR_LOOKED_AT, false);
+        for info in self.library.collections() {
+            if collection.is_some_and(|collection| info.name != collection) {
+                continue;
+            }
+            let entries = self.library.reader().list(info.id, None, "", left + 1).ok()?;
+            for (own, entry) in &entries {
+                if self.library.is_to_come(entry.expires_at) && ends(&format!("{}/{own}", info.name)) {
+                    let place = Place { collection: info.name.clone(), document: own.clone(), passage };
+                    is_ambiguous |= found.replace(place).is_some();
+                }
+            }
+            left = left.checked_sub(entries.len())?;
+        }
+        found.filter(|_| !is_ambiguous)
     }
 
     /// The document that an id names as a whole: what is done to it would be done to all of it.
@@ -108,13 +143,16 @@ impl Reading {
         ToolError::not_found(format!("there is no document '{shown}'; {hint}"))
     }
 
-    /// Ids that end as `id` does: what is cited, or remembered, is often the end of an id. The longer the common end the better.
+    /// Ids that end as `id` does: what is cited, or remembered, is often the end of an id. The longer the common end the better;
+    /// where none ends so, those whose name has the other's in it.
     fn near(&self, id: &str, collection: Option<&str>) -> Vec<String> {
         let wanted = id.split('#').next().unwrap_or(id).trim_start_matches("ctx://").to_lowercase();
         let wanted: Vec<&str> = wanted.split('/').filter(|part| !part.is_empty()).collect();
         let named = collection.or_else(|| id.split_once('/').map(|(name, _)| name));
         let mut collections = self.library.collections();
         collections.sort_by_key(|info| Some(info.name.as_str()) != named);
+        let stem = |name: &str| name.split('.').next().unwrap_or(name).to_owned();
+        let wanted_stem = wanted.last().map(|name| stem(name)).filter(|stem| stem.len() > 2);
         let (mut left, mut near) = (NEAR_LOOKED_AT, Vec::new());
         for info in collections {
             let Ok(entries) = self.library.reader().list(info.id, None, "", left) else { continue };
@@ -124,7 +162,11 @@ impl Reading {
                 let lower = document.to_lowercase();
                 let common =
                     lower.rsplit('/').zip(wanted.iter().rev()).take_while(|(own, other)| own == *other).count();
-                if common > 0 {
+                let own_stem = stem(lower.rsplit('/').next().unwrap_or(&lower));
+                let resembles = wanted_stem.as_ref().is_some_and(|wanted| {
+                    own_stem.len() > 2 && (own_stem.contains(wanted.as_str()) || wanted.contains(&own_stem))
+                });
+                if common > 0 || resembles {
                     near.push((common, Place { collection: info.name.clone(), document, passage: None }.to_string()));
                 }
             }
@@ -134,124 +176,6 @@ impl Reading {
         }
         near.sort_by_key(|(common, _)| std::cmp::Reverse(*common));
         near.into_iter().take(NEAR_MAX).map(|(_, id)| id).collect()
-    }
-
-    pub(super) fn fetch(&self, given: &arguments::Fetch) -> Result<answers::FetchAnswer, ToolError> {
-        let tokens_max = given.max_tokens.unwrap_or(FETCH_TOKENS);
-        if !(50..=retrieval::TOKENS_MAX).contains(&tokens_max) {
-            let most = retrieval::TOKENS_MAX;
-            return Err(ToolError::bad_argument(format!("max_tokens is {tokens_max}, expected 50 to {most}")));
-        }
-        let (mut place, document) = self.find(&given.id, given.collection.as_deref())?;
-        let total = document.chunks.len();
-        if let Some(chunk) = given.chunk {
-            if chunk >= total {
-                let has = counted_passages(total);
-                return Err(ToolError::bad_argument(format!("chunk is {chunk}, the document has {has}")));
-            }
-            place.passage = Some(chunk);
-        }
-        if let Some(range) = &given.range {
-            return self.fetch_range(&place, &document, range, tokens_max);
-        }
-        let passages = self.library.passages();
-        let tokens_of = |ordinal: usize| -> Result<usize, ToolError> {
-            let key = PassageKey::new(document.lsn, ordinal);
-            Ok(passages.passage(key).map_err(SearchError::from)?.tokens)
-        };
-        let continued = given.cursor.as_deref().map(|text| cursor(Some(text))).transpose()?;
-        let (mut first, mut last) = match (continued, place.passage) {
-            (Some(start), _) if start < total => (start, start + 1),
-            (Some(_), _) => return Err(ToolError::bad_argument("the cursor does not belong to this document")),
-            (None, Some(passage)) => (passage, passage + 1),
-            (None, None) => (0, 1),
-        };
-        // Grows until the budget is spent: forward from the start, and around a passage to both sides.
-        let around = continued.is_none() && place.passage.is_some();
-        let mut tokens = tokens_of(first)?;
-        loop {
-            let mut grown = false;
-            if last < total {
-                let more = tokens_of(last)?;
-                if tokens + more <= tokens_max {
-                    (tokens, last, grown) = (tokens + more, last + 1, true);
-                }
-            }
-            if around && first > 0 {
-                let more = tokens_of(first - 1)?;
-                if tokens + more <= tokens_max {
-                    (tokens, first, grown) = (tokens + more, first - 1, true);
-                }
-            }
-            if !grown {
-                break;
-            }
-        }
-        self.fetched(&place, &document, first..last)
-    }
-
-    /// The passages that hold bytes `start..end` of a document's text, as many as the budget allows.
-    fn fetch_range(
-        &self,
-        place: &Place,
-        document: &DocumentRecord,
-        range: &[u64],
-        tokens_max: usize,
-    ) -> Result<answers::FetchAnswer, ToolError> {
-        let &[start, end] = range else {
-            return Err(ToolError::bad_argument("range takes two numbers: the first byte and one past the last"));
-        };
-        let overlaps = |chunk: &&crate::collection::ChunkRef| chunk.range.start < end && start < chunk.range.end;
-        let first = document.chunks.iter().position(|chunk| overlaps(&chunk));
-        let Some(first) = first.filter(|_| start < end) else {
-            let length = document.chunks.last().map_or(0, |chunk| chunk.range.end);
-            return Err(ToolError::bad_argument(format!("no text stands at bytes {start} to {end}; it has {length}")));
-        };
-        let wanted = document.chunks[first..].iter().take_while(overlaps).count();
-        let mut tokens = 0;
-        let mut last = first;
-        while last < first + wanted {
-            let text = self.library.passages().text(document, last..last + 1).map_err(SearchError::from)?;
-            tokens += estimate_tokens(&text);
-            if tokens > tokens_max && last > first {
-                break;
-            }
-            last += 1;
-        }
-        self.fetched(place, document, first..last)
-    }
-
-    fn fetched(
-        &self,
-        place: &Place,
-        document: &DocumentRecord,
-        passages: std::ops::Range<usize>,
-    ) -> Result<answers::FetchAnswer, ToolError> {
-        let std::ops::Range { start: first, end: last } = passages;
-        let total = document.chunks.len();
-        let mut text = self.library.passages().text(document, first..last).map_err(SearchError::from)?;
-        // Earlier releases let a passage of few tokens be of any length.
-        let fits = prefix_within(&text, retrieval::TOKENS_MAX);
-        let is_cut = fits < text.len();
-        text.truncate(fits);
-        let range = [document.chunks[first].range.start, document.chunks[last - 1].range.end];
-        Ok(answers::FetchAnswer {
-            id: place.to_string(),
-            title: document.title.clone(),
-            text,
-            url: url_of(document, place, self.node()),
-            collection: place.collection.clone(),
-            document: document.id.clone(),
-            version: document.version,
-            updated_at: document.updated.to_string(),
-            media_type: document.media_type.clone(),
-            range,
-            passages: [first, last],
-            passages_total: total,
-            metadata: shown_metadata(&document.metadata),
-            truncated: is_cut || last - first < total,
-            next_cursor: (last < total).then(|| last.to_string()),
-        })
     }
 
     pub(super) fn existing(&self, name: &str) -> Result<Arc<CollectionInfo>, ToolError> {
@@ -317,7 +241,14 @@ impl Reading {
         let last = entries.get(limit).and_then(|_| entries.get(limit - 1));
         let next_cursor = last.map(|(id, entry)| if by_id { id.clone() } else { entry.lsn.to_string() });
         entries.truncate(limit);
-        self.document_page(&info, entries, next_cursor)
+        let tokens_max = given.max_tokens.unwrap_or(LIST_TOKENS);
+        if !(retrieval::TOKENS_MIN..=retrieval::LIST_TOKENS_MAX).contains(&tokens_max) {
+            let (least, most) = (retrieval::TOKENS_MIN, retrieval::LIST_TOKENS_MAX);
+            return Err(ToolError::bad_argument(format!("max_tokens is {tokens_max}, expected {least} to {most}")));
+        }
+        let include = Include::of(&given.include);
+        let cursor_of = |id: &str, entry: &DocumentEntry| if by_id { id.to_owned() } else { entry.lsn.to_string() };
+        self.document_page(&info, entries, (next_cursor, &cursor_of), (tokens_max, include))
     }
 
     /// Every document of a collection that matches, by id. Cost: proportional to the collection without a filter.
@@ -356,45 +287,54 @@ impl Reading {
         Ok(ids)
     }
 
+    /// * `next_cursor`, `cursor_of`: behind the last entry, and behind any.
     fn document_page(
         &self,
         info: &Arc<CollectionInfo>,
         entries: Vec<(String, DocumentEntry)>,
-        next_cursor: Option<String>,
+        (mut next_cursor, cursor_of): (Option<String>, &dyn Fn(&str, &DocumentEntry) -> String),
+        (tokens_max, include): (usize, Include),
     ) -> Result<answers::ListDocumentsAnswer, ToolError> {
         let mut documents = Vec::with_capacity(entries.len());
         let mut unreadable = Vec::new();
+        let copies = if include.has(IncludeArgument::Structured) { 2 } else { 1 };
+        let mut left = (tokens_max / copies).saturating_sub(TOKENS_OF_LIST);
+        let mut cursor: Option<String> = None;
         for (id, entry) in entries {
-            let document = match self.document_of(info, &id, entry.lsn) {
-                Ok(Some(document)) => document,
-                Ok(None) => continue,
+            let behind = cursor_of(&id, &entry);
+            let mut fits = |shown: String| {
+                let tokens = price_of_json(&shown) + 1;
+                // A cursor may be needed behind it.
+                let fits = cursor.is_none() || tokens + price(&behind) <= left;
+                left = left.saturating_sub(tokens);
+                fits
+            };
+            let place = Place { collection: info.name.clone(), document: id.clone(), passage: None };
+            match self.document_of(info, &id, entry.lsn) {
+                Ok(Some(document)) if self.library.is_current(&document) => {
+                    let summary = document_summary(&document, &place, include);
+                    if !fits(serde_json::to_string(&summary).expect("plain data serialises")) {
+                        next_cursor = cursor;
+                        break;
+                    }
+                    documents.push(summary);
+                }
+                Ok(_) => {}
                 // A disk that does not read would make a short list of any.
                 Err(error) if error.fault() == Fault::Environment => return Err(SearchError::from(error).into()),
                 Err(error) => {
                     tracing::error!(%error, id, "a document's record cannot be read");
-                    unreadable.push(answers::Unreadable {
-                        id: Place { collection: info.name.clone(), document: id, passage: None }.to_string(),
-                        reason: error.to_string(),
-                    });
-                    continue;
+                    let shown = answers::Unreadable { id: place.to_string(), reason: error.to_string() };
+                    if !fits(serde_json::to_string(&shown).expect("plain data serialises")) {
+                        next_cursor = cursor;
+                        break;
+                    }
+                    unreadable.push(shown);
                 }
-            };
-            if !self.library.is_current(&document) {
-                continue;
             }
-            let place = Place { collection: info.name.clone(), document: id, passage: None };
-            documents.push(answers::DocumentSummary {
-                id: place.to_string(),
-                title: document.title.clone(),
-                url: url_of(&document, &place, self.node()),
-                version: document.version,
-                passages: document.chunks.len() as u64,
-                source: document.source.clone(),
-                updated_at: document.updated.to_string(),
-                expires_at: document.expires_at.map(|time| time.to_string()),
-            });
+            cursor = Some(behind);
         }
-        Ok(answers::ListDocumentsAnswer { collection: info.name.clone(), documents, unreadable, next_cursor })
+        Ok(answers::ListDocumentsAnswer { documents, unreadable, next_cursor })
     }
 
     /// The record of a document that was listed; `None` when it was deleted since.
@@ -407,5 +347,20 @@ impl Reading {
             }
             found => found.map(Some),
         }
+    }
+}
+
+fn document_summary(document: &DocumentRecord, place: &Place, include: Include) -> answers::DocumentSummary {
+    let (with_source, with_dates) = (include.has(IncludeArgument::Source), include.has(IncludeArgument::Dates));
+    answers::DocumentSummary {
+        id: place.to_string(),
+        title: document.title.clone(),
+        url: document.url.clone(),
+        passages: with_source.then_some(document.chunks.len() as u64),
+        source: document.source.clone().filter(|_| with_source),
+        version: with_dates.then_some(document.version),
+        updated_at: with_dates.then(|| document.updated.to_string()),
+        expires_at: document.expires_at.map(|time| time.to_string()).filter(|_| with_dates),
+        metadata: include.has(IncludeArgument::Metadata).then(|| shown_metadata(&document.metadata)),
     }
 }

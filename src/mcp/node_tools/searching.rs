@@ -4,19 +4,34 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::super::arguments::{self, DetailArgument, FusionArgument, ModeArgument};
-use super::super::direct::Rendered;
+use super::super::arguments::{self, FusionArgument, Include, IncludeArgument, ModeArgument};
+use super::super::direct::{LinkBlock, Rendered};
 use super::super::{Arguments, Link, ToolAnswer, ToolError, answers};
 use super::inputs::{cursor, detail, filter};
 use super::reading::Reading;
-use super::shapes::search_result;
+use super::shapes::{place_of, search_result, title_of};
+use crate::base::NodeId;
 use crate::collection::PassageKey;
-use crate::retrieval::{self, Asked, Fusion, Mode, SearchError, SearchRequest};
+use crate::retrieval::{
+    self, Asked, Fusion, Hit, Mode, SearchError, SearchRequest, Surroundings, price, price_of_json,
+};
+
+/// Tokens of `"text":""` and a comma; of the names around the results with `truncated` and a cursor; of the names in `searched`.
+const TOKENS_OF_MEMBER: usize = 4;
+const TOKENS_OF_ENVELOPE: usize = 26;
+const TOKENS_OF_SEARCHED: usize = 40;
 
 /// A search as its caller put it.
 pub(super) struct Question {
     pub(super) request: SearchRequest,
-    /// The filter in its own spelling, which the answer echoes.
+    view: View,
+}
+
+/// What of an answer is shown.
+struct View {
+    include: Include,
+    mode: Mode,
+    /// The filter in its own spelling, which the answer echoes where it says what was searched.
     filter: Option<Value>,
 }
 
@@ -45,6 +60,7 @@ impl Question {
         if let Some(least) = given.min_score.filter(|least| !(0.0..=1.0).contains(least)) {
             return Err(ToolError::bad_argument(format!("min_score is {least}, expected a number from 0 to 1")));
         }
+        let include = Include::of(&given.include);
         let request = SearchRequest {
             query: given.query,
             collections: given.collections,
@@ -54,14 +70,16 @@ impl Question {
                 ModeArgument::Lexical => Mode::Lexical,
             },
             limit: given.limit,
-            offset: cursor(given.cursor.as_deref())?,
+            cursor: cursor(given.cursor.as_deref())?,
             filter,
             tokens_max: given.max_tokens,
             min_score: given.min_score,
             detail: detail(given.detail),
             fusion,
+            shown: include.bits(),
         };
-        Ok(Self { request, filter: given.filter })
+        let view = View { include, mode: request.mode, filter: given.filter };
+        Ok(Self { request, view })
     }
 }
 
@@ -69,23 +87,24 @@ impl Reading {
     pub(super) fn known(&self, question: &Question) -> Result<Known, ToolError> {
         let asked = self.retrieval.ask(&question.request)?;
         Ok(match self.retrieval.remembered(&asked) {
-            Some(found) => Known::Answer(self.rendered(&found, question)),
+            Some(found) => Known::Answer(self.rendered(&found, &question.view)),
             None => Known::Nothing(asked),
         })
     }
 
     pub(super) fn search(&self, question: &Question, asked: &Asked) -> Result<Arc<Rendered>, ToolError> {
-        let found = self.retrieval.answer(&question.request, asked)?;
-        Ok(self.rendered(&found, question))
+        let found =
+            self.with_surroundings(&question.view, |around| self.retrieval.answer(&question.request, asked, around))?;
+        Ok(self.rendered(&found, &question.view))
     }
 
-    fn rendered(&self, found: &retrieval::SearchAnswer, question: &Question) -> Arc<Rendered> {
+    fn rendered(&self, found: &retrieval::SearchAnswer, view: &View) -> Arc<Rendered> {
         // Filters that mean the same share an answer, and each echoes its own spelling.
-        let spelling = question.filter.as_ref().map(ToString::to_string).unwrap_or_default();
+        let spelling = view.filter.as_ref().map(ToString::to_string).unwrap_or_default();
         if let Some(rendered) = self.rendered.get(&(found.id, spelling.clone())) {
             return rendered;
         }
-        let rendered = Arc::new(self.render(found, question.request.mode, question.filter.clone()));
+        let rendered = Arc::new(self.render(found, view));
         self.rendered.insert((found.id, spelling), Arc::clone(&rendered));
         rendered
     }
@@ -96,49 +115,81 @@ impl Reading {
         let passage =
             self.library.passages().passage(PassageKey::new(document.lsn, ordinal)).map_err(SearchError::from)?;
         let collections = if given.collections.is_empty() { vec![place.collection] } else { given.collections };
+        let include = Include::of(&given.include);
         let request = SearchRequest {
             collections,
             limit: given.limit,
+            cursor: cursor(given.cursor.as_deref())?,
             filter: filter(given.filter.as_ref(), None, None)?,
             tokens_max: given.max_tokens,
-            detail: detail(given.detail.unwrap_or(DetailArgument::Snippet)),
+            detail: detail(given.detail),
+            shown: include.bits(),
             ..SearchRequest::default()
         };
-        let found = self.retrieval.find_similar(&passage, place.passage.is_none(), &request)?;
-        Ok(self.render(&found, Mode::Dense, given.filter).to_answer())
+        let view = View { include, mode: Mode::Dense, filter: given.filter };
+        let found = self.with_surroundings(&view, |around| {
+            self.retrieval.find_similar(&passage, place.passage.is_none(), &request, around)
+        })?;
+        Ok(self.render(&found, &view).to_answer())
     }
 
-    fn render(&self, found: &retrieval::SearchAnswer, mode: Mode, filter: Option<Value>) -> Rendered {
+    /// Runs a search with what its answer costs beside its texts.
+    fn with_surroundings<T>(&self, view: &View, search: impl FnOnce(&Surroundings<'_>) -> T) -> T {
         let node = self.node();
-        let mut links = Vec::with_capacity(found.hits.len());
-        let results = found
-            .hits
-            .iter()
-            .map(|hit| {
-                let result = search_result(hit, node);
-                links.push(Link {
-                    uri: result.uri.clone(),
-                    name: result.id.clone(),
-                    title: result.title.to_owned(),
-                    priority: hit.scores.score.clamp(0.0, 1.0),
-                    last_modified: result.updated_at.clone(),
-                });
-                result
-            })
-            .collect();
+        let around_hit = |hit: &Hit| {
+            let mut result = search_result(hit, view.include, node);
+            result.text = "";
+            let around = serde_json::to_string(&result).expect("plain data serialises");
+            // The text's own member, and the comma between results.
+            let mut tokens = price_of_json(&around) + TOKENS_OF_MEMBER;
+            if view.include.has(IncludeArgument::Links) {
+                let block = serde_json::to_string(&LinkBlock::new(&link(hit, node))).expect("plain data serialises");
+                tokens += price_of_json(&block);
+            }
+            tokens
+        };
+        let envelope = |names: &[String], reason: Option<&str>| {
+            let mut tokens = TOKENS_OF_ENVELOPE;
+            if reason.is_some() || view.include.has(IncludeArgument::Searched) {
+                let names = names.iter().map(|name| price(name) + TOKENS_OF_MEMBER).sum::<usize>();
+                let filter = view.filter.as_ref().map_or(0, |filter| price_of_json(&filter.to_string()));
+                tokens += TOKENS_OF_SEARCHED + names + filter + reason.map_or(0, price);
+            }
+            tokens
+        };
+        let copies = if view.include.has(IncludeArgument::Structured) { 2 } else { 1 };
+        search(&Surroundings { envelope: &envelope, hit: &around_hit, copies })
+    }
+
+    fn render(&self, found: &retrieval::SearchAnswer, view: &View) -> Rendered {
+        let node = self.node();
+        let results: Vec<_> = found.hits.iter().map(|hit| search_result(hit, view.include, node)).collect();
+        let links = match view.include.has(IncludeArgument::Links) {
+            true => found.hits.iter().map(|hit| link(hit, node)).collect(),
+            false => Vec::new(),
+        };
+        // An answer that is less than what was asked for says so, asked or not.
+        let says = view.include.has(IncludeArgument::Searched) || results.is_empty() || found.mode_reason.is_some();
+        let searched = says.then(|| answers::Searched {
+            collections: found.searched.clone(),
+            filter: view.filter.clone(),
+            mode: view.mode.as_str(),
+            mode_used: found.mode_used.as_str(),
+            mode_reason: found.mode_reason.clone(),
+            generation: found.lsn.0,
+        });
         let answer = answers::SearchAnswer {
             results,
-            searched: answers::Searched {
-                collections: found.searched.clone(),
-                filter,
-                mode: mode.as_str().to_owned(),
-                mode_used: found.mode_used.as_str().to_owned(),
-                mode_reason: found.mode_reason.clone(),
-                generation: found.lsn.0,
-            },
+            searched,
             truncated: found.truncated,
-            next_cursor: found.next_offset.map(|offset| offset.to_string()),
+            next_cursor: found.next.map(|cursor| cursor.to_string()),
         };
-        Rendered::new(&answer, links)
+        Rendered::new(&answer, links, view.include.has(IncludeArgument::Structured))
     }
+}
+
+/// A passage as a resource.
+fn link(hit: &Hit, node: NodeId) -> Link {
+    let place = place_of(hit);
+    Link { uri: place.uri(node), name: place.to_string(), title: title_of(hit.path()) }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::super::answers::{self, GpuCollection, GpuStatus, rounded};
+use super::super::arguments::{Include, IncludeArgument};
 use super::super::{Place, STILL_UNREAD, ToolAnswer, ToolError};
 use crate::base::{NodeId, with_causes};
-use crate::collection::{CollectionInfo, DeviceState, DocumentRecord, Library, Verdict};
+use crate::collection::{CollectionInfo, DeviceState, Library, Verdict};
 use crate::collection::{DocumentOutcome, DocumentStatus, WriteError};
 use crate::retrieval::{Hit, SearchError, shown_metadata};
 
@@ -77,55 +78,42 @@ pub(super) fn place_of(hit: &Hit) -> Place {
     }
 }
 
-pub(super) fn url_of(document: &DocumentRecord, place: &Place, node: NodeId) -> String {
-    document.url.clone().unwrap_or_else(|| place.uri(node))
+/// Titles, outermost first, as one line.
+pub(super) fn title_of<'a>(path: impl Iterator<Item = &'a str>) -> String {
+    path.collect::<Vec<_>>().join(" › ")
 }
 
-pub(super) fn search_result(hit: &Hit, node: NodeId) -> answers::SearchResult<'_> {
+pub(super) fn search_result(hit: &Hit, include: Include, node: NodeId) -> answers::SearchResult<'_> {
     let document = &*hit.passage.document;
     let chunk = &document.chunks[hit.passage.ordinal];
     let place = place_of(hit);
-    let uri = place.uri(node);
+    let with = |wanted| include.has(wanted);
     answers::SearchResult {
-        id: place.to_string(),
-        title: &document.title,
-        url: document.url.as_deref().map_or_else(|| uri.clone().into(), Into::into),
-        uri,
+        title: title_of(hit.path()),
+        url: document.url.as_deref(),
         text: hit.text(),
-        score: answers::Scores {
+        also_in: &hit.also_in,
+        more_copies: hit.more_copies,
+        more_in_document: hit.more_in_document,
+        score: with(IncludeArgument::Scores).then(|| answers::Scores {
             fused: rounded(hit.scores.score),
             dense: hit.scores.dense.map(rounded),
             lexical: hit.scores.lexical.map(rounded),
-        },
-        collection: &hit.collection,
-        document: &document.id,
-        headings: &hit.passage.body.headings,
-        source: answers::Source {
+        }),
+        source: with(IncludeArgument::Source).then(|| answers::Source {
+            collection: &hit.collection,
+            document: &document.id,
             uri: document.source.as_deref().or(document.url.as_deref()),
             page: chunk.page,
-            byte_start: chunk.range.start,
-            byte_end: chunk.range.end,
-        },
-        citation: citation(hit),
-        version: document.version,
-        updated_at: document.updated.to_string(),
-        metadata: shown_metadata(&document.metadata),
-        also_in: hit.also_in.iter().map(|id| format!("{}/{id}", hit.collection)).collect(),
+            byte_start: document.chunks[hit.run.start].range.start,
+            byte_end: document.chunks[hit.run.end - 1].range.end,
+        }),
+        version: with(IncludeArgument::Dates).then_some(document.version),
+        updated_at: with(IncludeArgument::Dates).then(|| document.updated.to_string()),
+        metadata: with(IncludeArgument::Metadata).then(|| shown_metadata(&document.metadata)),
+        uri: with(IncludeArgument::Links).then(|| place.uri(node)),
+        id: place.to_string(),
     }
-}
-
-pub(super) fn citation(hit: &Hit) -> String {
-    let (document, chunk) = (&hit.passage.document, &hit.passage.document.chunks[hit.passage.ordinal]);
-    let mut citation = document.title.clone();
-    for heading in &hit.passage.body.headings {
-        citation.push_str(" › ");
-        citation.push_str(heading);
-    }
-    match chunk.page {
-        Some(page) => citation.push_str(&format!(" ({}, page {page})", document.id)),
-        None => citation.push_str(&format!(" ({}, bytes {}–{})", document.id, chunk.range.start, chunk.range.end)),
-    }
-    citation
 }
 
 impl From<SearchError> for ToolError {

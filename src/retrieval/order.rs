@@ -1,0 +1,253 @@
+//! The order of results: from ranked passages to results, each once.
+//!
+//! A ranking of some depth is a *tier*; what a ranking of twice the depth adds to it is the next one, and stands behind all of it. In
+//! each tier the passages of a document beyond the first few stand behind everything else, neighbours become one result, and
+//! what says the same in another document is folded into the better one.
+//!
+//! Invariant: the order is a rule on what was found and on the size of the first page, and does not depend on how deep a page
+//! looks. So an offset means the same result for every page.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::Ranked;
+use super::alike::Signature;
+use crate::base::{Lsn, with_causes};
+use crate::collection::{DocumentRecord, Library, Passage, PassageKey, ReadError, Searcher};
+
+/// Most bytes of passages that become one result.
+const MERGED_BYTES_MAX: usize = 2_400;
+/// Most copies that a result names.
+const COPIES_MAX: usize = 3;
+
+/// A result before its text is fitted.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub(super) ranked: Ranked,
+    pub(super) passage: Passage,
+    /// The passages that it gives, by their places in the document; the best one is among them.
+    pub(super) run: Range<usize>,
+    /// Ids within the node of passages of other documents that say the same, the first few.
+    pub(super) also_in: Vec<String>,
+    /// How many more there were.
+    pub(super) more_copies: usize,
+}
+
+/// What is left out of an order, and how many passages of a document stand together.
+pub(super) struct Rules<'a> {
+    /// Passages of one document before those of the others.
+    pub(super) per_document: usize,
+    pub(super) min_score: Option<f32>,
+    /// A document that is not to appear, in whichever version.
+    pub(super) without: Option<&'a DocumentRecord>,
+}
+
+/// Results in their order, as far as it was looked.
+pub(super) struct Order<'a> {
+    rules: Rules<'a>,
+    searchers: &'a [Searcher],
+    library: &'a Library,
+    pub(super) placed: Vec<Placed>,
+    /// Passages that were ranked in an earlier tier.
+    ranked: FxHashSet<PassageKey>,
+    /// Passages that stand in the result of a neighbour.
+    merged: FxHashSet<PassageKey>,
+    /// Copies of one passage share its record in the log.
+    records: FxHashMap<Lsn, usize>,
+    signatures: Vec<(Signature, usize)>,
+    /// Results of each document.
+    of_document: FxHashMap<Lsn, usize>,
+    /// Of a document that was found in two versions the better one is shown, as if the other had not been found.
+    versions: Option<HashMap<(usize, String), Lsn>>,
+    /// How many passages of each document were near the top.
+    near_top: FxHashMap<Lsn, usize>,
+    unreadable: Option<(usize, ReadError)>,
+    /// Whether a score below the least one was met: what follows scores less.
+    is_ended: bool,
+}
+
+impl<'a> Order<'a> {
+    pub(super) fn new(rules: Rules<'a>, searchers: &'a [Searcher], library: &'a Library) -> Self {
+        Self {
+            rules,
+            searchers,
+            library,
+            placed: Vec::new(),
+            ranked: FxHashSet::default(),
+            merged: FxHashSet::default(),
+            records: FxHashMap::default(),
+            signatures: Vec::new(),
+            of_document: FxHashMap::default(),
+            versions: searchers.iter().any(Searcher::is_torn).then(HashMap::new),
+            near_top: FxHashMap::default(),
+            unreadable: None,
+            is_ended: false,
+        }
+    }
+
+    /// Takes a tier, until there are `wanted` results. Whether a deeper one may add to it.
+    ///
+    /// * `ranked`: a ranking of `depth` candidates of each half, best first.
+    pub(super) fn add(&mut self, ranked: &[Ranked], depth: usize, wanted: usize) -> bool {
+        let fresh: Vec<Ranked> = ranked.iter().filter(|ranked| self.ranked.insert(ranked.key)).copied().collect();
+        // Passages that are merely somewhere in a long list are no reason to make a result longer.
+        let close: FxHashSet<PassageKey> = fresh.iter().take(depth / 2).map(|ranked| ranked.key).collect();
+        for key in &close {
+            *self.near_top.entry(key.document()).or_default() += 1;
+        }
+        let mut behind = Vec::new();
+        for ranked in &fresh {
+            if self.placed.len() >= wanted {
+                return false;
+            }
+            if self.rules.min_score.is_some_and(|least| ranked.scores.score < least) {
+                self.is_ended = true;
+                break;
+            }
+            let of_document = self.of_document.get(&ranked.key.document()).copied().unwrap_or_default();
+            if of_document >= self.rules.per_document {
+                behind.push(*ranked);
+            } else {
+                self.place(*ranked, &close);
+            }
+        }
+        for ranked in behind {
+            if self.placed.len() >= wanted {
+                return false;
+            }
+            self.place(ranked, &close);
+        }
+        // A half that had less than it was asked for has no more.
+        !self.is_ended && ranked.len() >= depth && !fresh.is_empty()
+    }
+
+    /// Passages of a document near the top that are not among the results.
+    pub(super) fn more_of(&self, document: Lsn) -> usize {
+        let shown = self.placed.iter().filter(|placed| placed.passage.document.lsn == document);
+        self.near_top
+            .get(&document)
+            .copied()
+            .unwrap_or_default()
+            .saturating_sub(shown.map(|placed| placed.run.len()).sum())
+    }
+
+    /// What could not be read and is left out, in words.
+    ///
+    /// # Errors
+    /// When nothing of what was found can be read.
+    pub(super) fn unreadable(&mut self) -> Result<Option<String>, ReadError> {
+        let Some((count, error)) = self.unreadable.take() else { return Ok(None) };
+        if self.placed.is_empty() {
+            return Err(error);
+        }
+        let passages = if count == 1 { "1 passage".to_owned() } else { format!("{count} passages") };
+        let cause = with_causes(&error);
+        Ok(Some(format!("{passages} left out of the answer: {cause}")))
+    }
+
+    fn place(&mut self, ranked: Ranked, close: &FxHashSet<PassageKey>) {
+        if self.merged.contains(&ranked.key) {
+            return;
+        }
+        let passage = match self.library.passages().passage(ranked.key) {
+            Ok(passage) => passage,
+            // It was replaced or deleted after it was found.
+            Err(ReadError::Gone { .. }) => return,
+            Err(error) => {
+                tracing::error!(
+                    error = %with_causes(&error), key = %ranked.key,
+                    "a passage cannot be read and is left out of an answer"
+                );
+                self.unreadable.get_or_insert((0, error)).0 += 1;
+                return;
+            }
+        };
+        let document = &passage.document;
+        let is_unwanted = |own: &DocumentRecord| own.id == document.id && own.collection == document.collection;
+        if !self.library.is_current(document) || self.rules.without.is_some_and(is_unwanted) {
+            return;
+        }
+        if let Some(versions) = &mut self.versions
+            && *versions.entry((ranked.collection, document.id.clone())).or_insert(document.lsn) != document.lsn
+        {
+            return;
+        }
+        let signature = Signature::of(&passage.body.text, &passage.body.headings);
+        if let Some(place) = self.same_as(&passage, signature.as_ref()) {
+            self.fold(place, ranked.collection, &passage);
+            return;
+        }
+        let place = self.placed.len();
+        self.records.insert(document.chunks[passage.ordinal].lsn, place);
+        self.signatures.extend(signature.map(|signature| (signature, place)));
+        let run = self.run(&passage, close, place);
+        *self.of_document.entry(document.lsn).or_default() += 1;
+        self.placed.push(Placed { ranked, passage, run, also_in: Vec::new(), more_copies: 0 });
+    }
+
+    /// The result that says what a passage says.
+    fn same_as(&self, passage: &Passage, signature: Option<&Signature>) -> Option<usize> {
+        if let Some(place) = self.records.get(&passage.document.chunks[passage.ordinal].lsn) {
+            return Some(*place);
+        }
+        let signature = signature?;
+        let alike = self.signatures.iter().filter(|(other, _)| signature.is_like(other)).map(|(_, place)| *place);
+        // Records of one file, and sections of one document, are told apart by what little they differ in.
+        alike.into_iter().find(|place| {
+            let other = &self.placed[*place].passage.document;
+            let document = &passage.document;
+            let is_one_file = document.source.is_some() && document.source == other.source;
+            document.lsn != other.lsn && !(is_one_file && document.collection == other.collection)
+        })
+    }
+
+    fn fold(&mut self, place: usize, collection: usize, passage: &Passage) {
+        let collection = self.searchers.get(collection).map(|searcher| searcher.collection().name.as_str());
+        let placed = &mut self.placed[place];
+        if placed.passage.document.lsn == passage.document.lsn {
+            return;
+        }
+        if placed.also_in.len() < COPIES_MAX {
+            let id = format!("{}/{}#{}", collection.unwrap_or_default(), passage.document.id, passage.ordinal);
+            placed.also_in.push(id);
+        } else {
+            placed.more_copies += 1;
+        }
+    }
+
+    /// The passages of the same section around one that are close to the top too, as many as stay readable together.
+    fn run(&mut self, passage: &Passage, close: &FxHashSet<PassageKey>, place: usize) -> Range<usize> {
+        let document = &passage.document;
+        let mut run = passage.ordinal..passage.ordinal + 1;
+        let mut bytes = passage.body.text.len();
+        for is_forward in [true, false] {
+            loop {
+                let next = if is_forward { Some(run.end) } else { run.start.checked_sub(1) };
+                let Some(next) = next.filter(|next| *next < document.chunks.len()) else { break };
+                let key = PassageKey::new(document.lsn, next);
+                if !close.contains(&key) || self.merged.contains(&key) {
+                    break;
+                }
+                // One that cannot be read is met, and counted, on its own.
+                let Ok(neighbor) = self.library.passages().passage(key) else { break };
+                let is_placed = self.records.contains_key(&document.chunks[next].lsn);
+                bytes += neighbor.body.text.len();
+                if is_placed || neighbor.body.headings != passage.body.headings || bytes > MERGED_BYTES_MAX {
+                    break;
+                }
+                self.merged.insert(key);
+                self.records.insert(document.chunks[next].lsn, place);
+                let signature = Signature::of(&neighbor.body.text, &neighbor.body.headings);
+                self.signatures.extend(signature.map(|signature| (signature, place)));
+                if is_forward {
+                    run.end = next + 1;
+                } else {
+                    run.start = next;
+                }
+            }
+        }
+        run
+    }
+}
