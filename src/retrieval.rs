@@ -58,6 +58,8 @@ const OWN_PASSAGES_MAX: usize = 1_000;
 const OFFSET_MAX: usize = 500;
 /// Candidates of each half behind which nothing is looked for.
 const DEPTH_MAX: usize = 2 * (OFFSET_MAX + LIMIT_MAX);
+/// How many times deeper is looked for other documents than those that fill the first candidates.
+const OTHER_DOCUMENTS: usize = 8;
 /// Passages of one document before those of the others, and in long answers.
 const PER_DOCUMENT: usize = 2;
 const PER_DOCUMENT_LONG: usize = 3;
@@ -571,9 +573,19 @@ impl Retrieval {
         // One more than is shown says whether there is more.
         let enough = cursor.offset + limit + 1;
         let mut may_go_on = order.add(&ranked, depth, enough);
+        let documents: u64 = searchers.iter().map(|searcher| searcher.collection().documents).sum();
+        let other_depth = depth * OTHER_DOCUMENTS;
+        // One long document may hold all that is near: others are looked for before more of it is shown.
+        while may_go_on && order.placed.len() < enough && depth < other_depth && (order.documents() as u64) < documents
+        {
+            depth *= 2;
+            may_go_on = order.add(&rank(depth, &Ahead::default())?.ranked, depth, enough);
+        }
+        order.add_behind(enough);
         while may_go_on && order.placed.len() < enough && depth < DEPTH_MAX + own {
             depth *= 2;
             may_go_on = order.add(&rank(depth, &Ahead::default())?.ranked, depth, enough);
+            order.add_behind(enough);
         }
         let query = match target {
             Target::Text(query) => query,

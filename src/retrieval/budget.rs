@@ -95,8 +95,9 @@ impl Price {
                 if self.before != Before::Digit {
                     self.run = 0;
                 }
-                if self.run % 3 == 0 {
-                    self.hundredths += 130;
+                if self.run.is_multiple_of(3) {
+                    // A space before a number is a token of its own.
+                    self.hundredths += if self.before == Before::Space && self.spaces == 1 { 190 } else { 122 };
                 }
                 self.run += 1;
                 self.before = Before::Digit;

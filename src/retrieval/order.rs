@@ -1,8 +1,8 @@
 //! The order of results: from ranked passages to results, each once.
 //!
-//! A ranking of some depth is a *tier*; what a ranking of twice the depth adds to it is the next one, and stands behind all of it. In
-//! each tier the passages of a document beyond the first few stand behind everything else, neighbours become one result, and
-//! what says the same in another document is folded into the better one.
+//! A ranking of some depth is a *tier*; what a ranking of twice the depth adds to it is the next one, and stands behind all of it. The
+//! passages of a document beyond the first few stand behind everything else of the first tiers, and of each later one; neighbours
+//! become one result, and what says the same in another document is folded into the better one.
 //!
 //! Invariant: the order is a rule on what was found and on the size of the first page, and does not depend on how deep a page
 //! looks. So an offset means the same result for every page.
@@ -64,6 +64,12 @@ pub(super) struct Order<'a> {
     /// How many passages of each document were near the top.
     near_top: FxHashMap<Lsn, usize>,
     unreadable: Option<(usize, ReadError)>,
+    /// Passages near the top of the tiers so far: those that may join a neighbour's result.
+    close: FxHashSet<PassageKey>,
+    /// Passages beyond the first few of their document, in their order.
+    behind: Vec<Ranked>,
+    /// Documents that were met.
+    documents: FxHashSet<Lsn>,
     /// Whether a score below the least one was met: what follows scores less.
     is_ended: bool,
 }
@@ -83,6 +89,9 @@ impl<'a> Order<'a> {
             versions: searchers.iter().any(Searcher::is_torn).then(HashMap::new),
             near_top: FxHashMap::default(),
             unreadable: None,
+            close: FxHashSet::default(),
+            behind: Vec::new(),
+            documents: FxHashSet::default(),
             is_ended: false,
         }
     }
@@ -91,13 +100,16 @@ impl<'a> Order<'a> {
     ///
     /// * `ranked`: a ranking of `depth` candidates of each half, best first.
     pub(super) fn add(&mut self, ranked: &[Ranked], depth: usize, wanted: usize) -> bool {
+        let is_first = self.ranked.is_empty();
         let fresh: Vec<Ranked> = ranked.iter().filter(|ranked| self.ranked.insert(ranked.key)).copied().collect();
         // Passages that are merely somewhere in a long list are no reason to make a result longer.
-        let close: FxHashSet<PassageKey> = fresh.iter().take(depth / 2).map(|ranked| ranked.key).collect();
-        for key in &close {
-            *self.near_top.entry(key.document()).or_default() += 1;
+        for ranked in fresh.iter().take(depth / 2) {
+            self.close.insert(ranked.key);
+            if is_first {
+                *self.near_top.entry(ranked.key.document()).or_default() += 1;
+            }
         }
-        let mut behind = Vec::new();
+        self.documents.extend(fresh.iter().map(|ranked| ranked.key.document()));
         for ranked in &fresh {
             if self.placed.len() >= wanted {
                 return false;
@@ -108,19 +120,28 @@ impl<'a> Order<'a> {
             }
             let of_document = self.of_document.get(&ranked.key.document()).copied().unwrap_or_default();
             if of_document >= self.rules.per_document {
-                behind.push(*ranked);
+                self.behind.push(*ranked);
             } else {
-                self.place(*ranked, &close);
+                self.place(*ranked);
             }
-        }
-        for ranked in behind {
-            if self.placed.len() >= wanted {
-                return false;
-            }
-            self.place(ranked, &close);
         }
         // A half that had less than it was asked for has no more.
         !self.is_ended && ranked.len() >= depth && !fresh.is_empty()
+    }
+
+    /// Takes what stood back, until there are `wanted` results.
+    pub(super) fn add_behind(&mut self, wanted: usize) {
+        for ranked in std::mem::take(&mut self.behind) {
+            if self.placed.len() >= wanted {
+                return;
+            }
+            self.place(ranked);
+        }
+    }
+
+    /// How many documents were met, each of them shown or not.
+    pub(super) fn documents(&self) -> usize {
+        self.documents.len()
     }
 
     /// Passages of a document near the top that are not among the results.
@@ -147,7 +168,7 @@ impl<'a> Order<'a> {
         Ok(Some(format!("{passages} left out of the answer: {cause}")))
     }
 
-    fn place(&mut self, ranked: Ranked, close: &FxHashSet<PassageKey>) {
+    fn place(&mut self, ranked: Ranked) {
         if self.merged.contains(&ranked.key) {
             return;
         }
@@ -182,7 +203,7 @@ impl<'a> Order<'a> {
         let place = self.placed.len();
         self.records.insert(document.chunks[passage.ordinal].lsn, place);
         self.signatures.extend(signature.map(|signature| (signature, place)));
-        let run = self.run(&passage, close, place);
+        let run = self.run(&passage, place);
         *self.of_document.entry(document.lsn).or_default() += 1;
         self.placed.push(Placed { ranked, passage, run, also_in: Vec::new(), more_copies: 0 });
     }
@@ -218,7 +239,7 @@ impl<'a> Order<'a> {
     }
 
     /// The passages of the same section around one that are close to the top too, as many as stay readable together.
-    fn run(&mut self, passage: &Passage, close: &FxHashSet<PassageKey>, place: usize) -> Range<usize> {
+    fn run(&mut self, passage: &Passage, place: usize) -> Range<usize> {
         let document = &passage.document;
         let mut run = passage.ordinal..passage.ordinal + 1;
         let mut bytes = passage.body.text.len();
@@ -227,7 +248,7 @@ impl<'a> Order<'a> {
                 let next = if is_forward { Some(run.end) } else { run.start.checked_sub(1) };
                 let Some(next) = next.filter(|next| *next < document.chunks.len()) else { break };
                 let key = PassageKey::new(document.lsn, next);
-                if !close.contains(&key) || self.merged.contains(&key) {
+                if !self.close.contains(&key) || self.merged.contains(&key) {
                     break;
                 }
                 // One that cannot be read is met, and counted, on its own.

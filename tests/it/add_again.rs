@@ -32,7 +32,10 @@ fn report(output: &Output) -> Value {
 
 /// Ids of the documents of a collection.
 fn ids(node: &TestNode, collection: &str) -> Vec<String> {
-    texts(&node.call("list_documents", json!({"collection": collection, "limit": 1000}))["documents"], "id")
+    texts(
+        &node.call("list_documents", json!({"collection": collection, "limit": 1000, "max_tokens": 200_000}))["documents"],
+        "id",
+    )
 }
 
 /// Status and reason of a file.

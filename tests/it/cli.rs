@@ -199,7 +199,7 @@ fn a_wrong_argument_is_code_2_in_words_of_the_command_line() {
         (&["search", "x", "-n", "abc"], &["'abc'", "a whole number from 1 to 50"]),
         (&["search", "x", "--filter", "{\"a\": {\"near\": 1}}"], &["near", "exists"]),
         (&["rm", "-c", "notes", "--filter", "{\"a\": {\"near\": 1}}", "--yes"], &["near", "exists"]),
-        (&["get", "notes/a", "--max-tokens", "5"], &["--max-tokens", "from 50 to 20000"]),
+        (&["get", "notes/a", "--max-tokens", "5"], &["--max-tokens", "from 100 to 20000"]),
         (&["snapshot", "restore", "--to-lsn", "abc"], &["--to-lsn", "a whole number"]),
         (&["bench", "--seconds", "0"], &["--seconds", "from 1 to 600"]),
         (&["install", "--timeout", "x"], &["--timeout", "from 1 to 86400"]),

@@ -80,7 +80,8 @@ fn a_hundred_kills_lose_nothing_acknowledged_and_leave_nothing_half() {
 
 /// Every acknowledged write of a round is there, and every write that is there is whole.
 fn check_round(node: &TestNode, round: usize, acknowledged: &[String]) {
-    let arguments = json!({"collection": "notes", "prefix": format!("r{round:03}"), "limit": 1000});
+    let arguments =
+        json!({"collection": "notes", "prefix": format!("r{round:03}"), "limit": 1000, "max_tokens": 200_000});
     let listed = node.call("list_documents", arguments);
     let mut present: BTreeMap<String, usize> = BTreeMap::new();
     let agent = agent();
@@ -131,9 +132,9 @@ fn answers(node: &TestNode) -> Vec<Value> {
     let mut answers = Vec::new();
     for mode in ["hybrid", "dense", "lexical"] {
         for arguments in [
-            json!({"query": "lighthouses near buoy 37", "mode": mode, "collections": ["sea"]}),
-            json!({"query": "storms", "mode": mode, "collections": ["sea"], "limit": 20}),
-            json!({"query": "report", "mode": mode, "collections": ["sea"], "filter": {"topic": "sails", "number": {"lt": 40}}}),
+            json!({"query": "lighthouses near buoy 37", "mode": mode, "collections": ["sea"], "include": ["scores"]}),
+            json!({"query": "storms", "mode": mode, "collections": ["sea"], "include": ["scores"], "limit": 20}),
+            json!({"query": "report", "mode": mode, "collections": ["sea"], "include": ["scores"], "filter": {"topic": "sails", "number": {"lt": 40}}}),
         ] {
             answers.push(node.call("search", arguments)["results"].take());
         }
@@ -143,7 +144,8 @@ fn answers(node: &TestNode) -> Vec<Value> {
     }
     answers.push(node.call("find_similar", json!({"id": "sea/anchors-4"}))["results"].take());
     for collection in ["sea", "coast"] {
-        answers.push(node.call("list_documents", json!({"collection": collection, "limit": 1000})));
+        answers
+            .push(node.call("list_documents", json!({"collection": collection, "limit": 1000, "max_tokens": 200_000})));
         answers.push(node.call("describe_collection", json!({ "collection": collection }))["documents"].take());
     }
     answers
