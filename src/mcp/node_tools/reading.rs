@@ -248,7 +248,7 @@ impl Reading {
         }
         let include = Include::of(&given.include);
         let cursor_of = |id: &str, entry: &DocumentEntry| if by_id { id.to_owned() } else { entry.lsn.to_string() };
-        self.document_page(&info, entries, (next_cursor, &cursor_of), (tokens_max, include))
+        self.document_page(&info, entries, next_cursor, &cursor_of, (tokens_max, include))
     }
 
     /// Every document of a collection that matches, by id. Cost: proportional to the collection without a filter.
@@ -292,7 +292,8 @@ impl Reading {
         &self,
         info: &Arc<CollectionInfo>,
         entries: Vec<(String, DocumentEntry)>,
-        (mut next_cursor, cursor_of): (Option<String>, &dyn Fn(&str, &DocumentEntry) -> String),
+        mut next_cursor: Option<String>,
+        cursor_of: &dyn Fn(&str, &DocumentEntry) -> String,
         (tokens_max, include): (usize, Include),
     ) -> Result<answers::ListDocumentsAnswer, ToolError> {
         let mut documents = Vec::with_capacity(entries.len());
