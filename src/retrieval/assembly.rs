@@ -215,7 +215,7 @@ impl Fitting<'_> {
                 if kept > 0 {
                     break;
                 }
-                let text = excerpt(&mut self.snippets, hit, self.left.saturating_sub(*around));
+                let text = excerpt(&mut self.snippets, hit, self.left.saturating_sub(*around).max(TEXT_MIN));
                 hit.text = Some(text);
             }
             self.left = self.left.saturating_sub(cost);

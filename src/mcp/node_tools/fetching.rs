@@ -75,7 +75,9 @@ impl Reading {
         let probe = Piece { passages: start..start + 1, skipped: 0, is_cut: false, is_page: !is_section };
         let around = self.around(&place, &document, &probe, String::new(), include)?;
         let around = serde_json::to_string(&around).expect("plain data serialises");
-        let budget = (tokens_max / copies).saturating_sub(price_of_json(&around) + TOKENS_OF_MEMBERS);
+        // Metadata that was asked for may be long: the text is what a fetch is for.
+        let whole = tokens_max / copies;
+        let budget = whole.saturating_sub(price_of_json(&around) + TOKENS_OF_MEMBERS).max(whole / 2);
         let piece = match (position, place.passage, given.range.as_deref()) {
             (Some(position), ..) => self.page(&document, position, budget)?,
             (None, _, Some(range)) => self.range(&document, range, budget)?,
