@@ -62,6 +62,9 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         }
         output::line(&format!("    {}\n", output::dim(&place(result))))?;
     }
+    if answer["weak"] == true {
+        eprintln!("note: nothing fits well; what you ask for is probably not there");
+    }
     let searched = answer["searched"]["collections"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let searched: Vec<&str> = searched.collect();
     if results.is_empty() {

@@ -11,6 +11,9 @@ pub(super) fn rounded(score: f32) -> f64 {
 
 #[derive(Debug, Serialize)]
 pub(super) struct SearchAnswer<'a> {
+    /// Whether nothing fits well: what is asked for is probably not there.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub weak: bool,
     /// Best first.
     pub results: Vec<SearchResult<'a>>,
     /// What was searched, and how: where it was asked for, where nothing was found, and where the answer is less than what was
@@ -80,6 +83,8 @@ pub(super) struct Scores {
     /// BM25.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lexical: Option<f64>,
+    /// How likely it is that the passage answers, 0 to 1; comparable between queries.
+    pub relevance: f64,
 }
 
 #[derive(Debug, Serialize)]

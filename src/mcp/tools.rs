@@ -62,7 +62,7 @@ const DESTROYS: Hints = (false, true, true);
 
 tools! {
     Search "search", "Search", Search -> text, READS,
-        "Finds passages that answer a question, by words and meaning. Each has an id: cite it, and fetch it for the section around. Scores do not tell whether there is an answer. Not for reading a known document: fetch it.";
+        "Finds passages that answer a question, by words and meaning. Each has an id: cite it, and fetch it for the section around. `weak` says that nothing fits well: the answer is probably not there. Not for reading a known document: fetch it.";
     Fetch "fetch", "Fetch", Fetch -> text, READS,
         "Returns a document, or the section around a passage, by an id from search or list_documents.";
     FindSimilar "find_similar", "Find similar", FindSimilar -> text, READS,

@@ -179,6 +179,7 @@ impl Reading {
             generation: found.lsn.0,
         });
         let answer = answers::SearchAnswer {
+            weak: found.weak,
             results,
             searched,
             truncated: found.truncated,

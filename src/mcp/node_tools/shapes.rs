@@ -99,6 +99,7 @@ pub(super) fn search_result(hit: &Hit, include: Include, node: NodeId) -> answer
             fused: rounded(hit.scores.score),
             dense: hit.scores.dense.map(rounded),
             lexical: hit.scores.lexical.map(rounded),
+            relevance: rounded(hit.scores.relevance),
         }),
         source: with(IncludeArgument::Source).then(|| answers::Source {
             collection: &hit.collection,
