@@ -5,7 +5,7 @@
 //! one answers; its middle is where [`is_weak`] draws the line.
 //!
 //! The curves were fitted for the built-in model on the open collections: questions of theirs, against 200 questions whose answer is in
-//! none of their documents. Of those 200 the line calls 9 in 10 weak, of the questions with an answer 1 in 30.
+//! none of their documents. The figures are in `docs/searching.md`.
 
 use super::{Candidate, Mode, Ranked};
 

@@ -233,15 +233,15 @@ fn people_get_a_table() {
     }
 }
 
-/// nDCG@10 with the settings as shipped, of hybrid and of lexical search, on the collections that `CAIRN_EVAL_DATA` holds.
-fn reaches(collection: &str, hybrid: f64, lexical: f64) {
+/// nDCG@10 with the settings as shipped, on the collections that `CAIRN_EVAL_DATA` holds: of hybrid, lexical and dense search.
+fn reaches(collection: &str, floors: [f64; 3]) {
     let Some(folder) = std::env::var_os("CAIRN_EVAL_DATA") else {
         on_request("CAIRN_EVAL_DATA does not name the folder of judged collections");
         return;
     };
     let report = eval(&Path::new(&folder).join(collection));
     println!("{collection}: {report}");
-    for (mode, floor) in [("hybrid", hybrid), ("lexical", lexical)] {
+    for (mode, floor) in ["hybrid", "lexical", "dense"].into_iter().zip(floors) {
         let found = report["modes"][mode]["ndcg_at_10"].as_f64().expect("a number");
         assert!(found >= floor, "{collection}, {mode}: nDCG@10 is {found}, expected at least {floor}");
     }
@@ -249,38 +249,59 @@ fn reaches(collection: &str, hybrid: f64, lexical: f64) {
 
 #[test]
 fn cranfield_is_searched_well() {
-    reaches("cranfield", 0.370, 0.355);
+    reaches("cranfield", [0.392, 0.358, 0.34]);
 }
 
 #[test]
 fn squad_is_searched_well() {
-    reaches("squad-a", 0.882, 0.882);
+    reaches("squad-a", [0.91, 0.898, 0.85]);
 }
 
 #[test]
 fn the_k3s_manual_is_searched_well() {
-    reaches("k3s-docs", 0.895, 0.855);
+    reaches("k3s-docs", [0.915, 0.865, 0.89]);
 }
 
 #[test]
 fn spanish_is_searched_well() {
-    reaches("xquad-es-a", 0.945, 0.945);
+    reaches("xquad-es-a", [0.969, 0.968, 0.79]);
 }
 
 #[test]
 fn chinese_is_searched_well() {
-    reaches("xquad-zh-a", 0.955, 0.955);
+    reaches("xquad-zh-a", [0.9615, 0.963, 0.4]);
+}
+
+/// The questions of one collection have no answer in another one.
+#[test]
+fn questions_without_an_answer_are_marked_weak_and_others_are_not() {
+    let Some(data) = std::env::var_os("CAIRN_EVAL_DATA") else {
+        return on_request("CAIRN_EVAL_DATA does not name the folder of judged collections");
+    };
+    let data = Path::new(&data);
+    for (asked, others) in [("cranfield", "squad-a"), ("squad-a", "cranfield")] {
+        let folder = tempfile::tempdir().expect("temporary directory");
+        for file in ["corpus.jsonl", "queries.jsonl", "qrels.tsv"] {
+            fs::copy(data.join(asked).join(file), folder.path().join(file)).expect("copied");
+        }
+        let questions = fs::read_to_string(data.join(others).join("queries.jsonl")).expect("readable");
+        let first: Vec<&str> = questions.lines().take(200).collect();
+        fs::write(folder.path().join("unanswerable.jsonl"), first.join("\n")).expect("written");
+        let report = eval(folder.path());
+        let share = |kind: &str| report["marked_weak"][kind].as_f64().unwrap_or_else(|| panic!("{kind}: {report}"));
+        assert!(share("unanswerable") >= 0.8, "{asked}: {report}");
+        assert!(share("answerable") <= 0.05, "{asked}: {report}");
+    }
 }
 
 /// Searched with the manual and the manual of K3s, forty times as large, a small collection is found as well as alone, but for
 /// 2 % of its nDCG@10.
 #[test]
 fn a_small_collection_is_not_hidden_by_large_ones() {
-    let mut folders = vec!["tests/data/retrieval/site".to_owned(), "docs".to_owned()];
-    match std::env::var("CAIRN_EVAL_DATA") {
-        Ok(data) => folders.push(format!("{data}/k3s-docs")),
-        Err(_) => on_request("CAIRN_EVAL_DATA does not name the folder of judged collections"),
-    }
+    let Ok(data) = std::env::var("CAIRN_EVAL_DATA") else {
+        return on_request("CAIRN_EVAL_DATA does not name the folder of judged collections");
+    };
+    let folders = ["tests/data/retrieval/site".to_owned(), "docs".to_owned(), format!("{data}/k3s-docs")];
     let directory = tempfile::tempdir().expect("temporary directory");
     let arguments: Vec<&str> = ["eval", "--json"].into_iter().chain(folders.iter().map(String::as_str)).collect();
     let report = json_of(&run_on(directory.path(), &arguments));
