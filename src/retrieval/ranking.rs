@@ -20,7 +20,7 @@ const REASONS_MAX: usize = 4;
 /// What words that follow each other as in the query add to the score of a passage by its words, for each word of the query: in a query of
 /// two words the order is most of what is meant, in a long question little. A constant 0.2 is good for Wikipedia's paragraphs (nDCG@10
 /// .9158) and bad for documentation (.8986).
-const NEAR_SHARE: f32 = 0.3;
+const NEAR_SHARE: f32 = 0.4;
 
 /// What a ranking looks for.
 pub(super) enum Target<'a> {
