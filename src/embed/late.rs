@@ -91,9 +91,10 @@ thread_local! {
 
 /// What each piece scores for one question; kept by the thread, since it is as large as the vocabulary.
 struct Memo {
-    scores: Box<[(u32, f32)]>,
-    /// Of the question: an entry of another one is none.
-    stamp: u32,
+    /// NaN where it is not known yet.
+    scores: Box<[f32]>,
+    /// Those that are known.
+    known: Vec<u16>,
     sums: Vec<f32>,
 }
 
@@ -107,10 +108,12 @@ impl<F: Fn(u16) -> f32> Scores<F> {
     /// * `vocabulary`: how many pieces there are.
     /// * `score`: what a piece scores; asked once for each.
     pub(super) fn new(vocabulary: usize, score: F) -> Self {
-        let known = MEMO.take().filter(|memo| memo.scores.len() == vocabulary && memo.stamp < u32::MAX);
-        let mut memo =
-            known.unwrap_or_else(|| Memo { scores: vec![(0, 0.0); vocabulary].into(), stamp: 0, sums: Vec::new() });
-        memo.stamp += 1;
+        let known = MEMO.take().filter(|memo| memo.scores.len() == vocabulary);
+        let memo = known.unwrap_or_else(|| Memo {
+            scores: vec![f32::NAN; vocabulary].into(),
+            known: Vec::new(),
+            sums: Vec::new(),
+        });
         Self { memo: Some(memo), score }
     }
 
@@ -129,14 +132,16 @@ impl<F: Fn(u16) -> f32> Scores<F> {
     pub(super) fn best(&mut self, run: &[u16]) -> Option<f32> {
         let Parts { context, text, window, lengths } = parts(run)?;
         let memo = self.memo.as_mut()?;
-        let (scores, stamp, score) = (&mut memo.scores, memo.stamp, &self.score);
-        let mut of = |piece: u16| {
-            let Some(known) = scores.get_mut(usize::from(piece)) else { return 0.0 };
-            if known.0 != stamp {
-                *known = (stamp, score(piece));
+        for piece in context.iter().chain(text) {
+            if let Some(known) = memo.scores.get_mut(usize::from(*piece))
+                && known.is_nan()
+            {
+                *known = (self.score)(*piece);
+                memo.known.push(*piece);
             }
-            known.1
-        };
+        }
+        let scores = &memo.scores;
+        let of = |piece: u16| scores.get(usize::from(piece)).copied().unwrap_or_default();
         let own: f32 = context.iter().map(|piece| of(*piece)).sum();
         let halves = &mut memo.sums;
         halves.clear();
@@ -152,7 +157,11 @@ impl<F: Fn(u16) -> f32> Scores<F> {
 
 impl<F> Drop for Scores<F> {
     fn drop(&mut self) {
-        MEMO.set(self.memo.take());
+        let Some(mut memo) = self.memo.take() else { return };
+        for piece in memo.known.drain(..) {
+            memo.scores[usize::from(piece)] = f32::NAN;
+        }
+        MEMO.set(Some(memo));
     }
 }
 

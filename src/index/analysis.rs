@@ -331,7 +331,7 @@ pub fn beginnings(text: &str, language: Language, limit: usize) -> Vec<String> {
 fn distinct_words(text: &str, languages: &[Language]) -> Vec<(String, Reading)> {
     let mut all: Vec<(String, Reading)> = Vec::new();
     words(text, |word, reading| {
-        if all.len() < QUERY_WORDS_MAX && !all.iter().any(|(known, _)| known == word) {
+        if reading != Reading::Inside && all.len() < QUERY_WORDS_MAX && !all.iter().any(|(known, _)| known == word) {
             all.push((word.to_owned(), reading));
         }
     });

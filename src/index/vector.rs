@@ -71,7 +71,8 @@ pub use self::matrix::View;
 pub use self::recall::Recall;
 use self::recall::Sample;
 pub use self::row_set::RowSet;
-pub(super) use self::scan::{coarse as bytes_of, dot as inner_product};
+pub(super) use self::scan::coarse as bytes_of;
+pub use self::scan::dot as inner_product;
 use crate::base::{Digest, Lsn};
 
 /// Fewest and most numbers a vector may have.

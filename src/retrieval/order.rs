@@ -7,6 +7,7 @@
 //! Invariant: the order is a rule on what was found and on the size of the first page, and does not depend on how deep a page
 //! looks. So an offset means the same result for every page.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -16,11 +17,14 @@ use super::Ranked;
 use super::alike::Signature;
 use crate::base::{Lsn, with_causes};
 use crate::collection::{DocumentRecord, Library, Passage, PassageKey, ReadError, Searcher};
+use crate::index::vector::inner_product;
 
 /// Most bytes of passages that become one result.
 const MERGED_BYTES_MAX: usize = 2_400;
 /// Most copies that a result names.
 const COPIES_MAX: usize = 3;
+/// Passages that say the same have embeddings whose cosine is at least this; others are not compared word by word.
+const NEAR_MIN: f32 = 0.85;
 
 /// A result before its text is fitted.
 #[derive(Debug)]
@@ -33,6 +37,30 @@ pub(super) struct Placed {
     pub(super) also_in: Vec<String>,
     /// How many more there were.
     pub(super) more_copies: usize,
+}
+
+/// A passage that others are compared with.
+struct Compared {
+    passage: Passage,
+    /// Worked out once it is needed.
+    signature: OnceCell<Option<Signature>>,
+}
+
+impl Compared {
+    fn new(passage: Passage) -> Self {
+        Self { passage, signature: OnceCell::new() }
+    }
+
+    fn signature(&self) -> Option<&Signature> {
+        let body = &self.passage.body;
+        self.signature.get_or_init(|| Signature::of(&body.text, &body.headings)).as_ref()
+    }
+
+    /// Whether both say the same.
+    fn is_like(&self, other: &Self) -> bool {
+        inner_product(&self.passage.body.embedding, &other.passage.body.embedding) >= NEAR_MIN
+            && matches!((self.signature(), other.signature()), (Some(own), Some(other)) if own.is_like(other))
+    }
 }
 
 /// What is left out of an order, and how many passages of a document stand together.
@@ -56,7 +84,8 @@ pub(super) struct Order<'a> {
     merged: FxHashSet<PassageKey>,
     /// Copies of one passage share its record in the log.
     records: FxHashMap<Lsn, usize>,
-    signatures: Vec<(Signature, usize)>,
+    /// The passages of the results, with the place of each.
+    compared: Vec<(Compared, usize)>,
     /// Results of each document.
     of_document: FxHashMap<Lsn, usize>,
     /// Of a document that was found in two versions the better one is shown, as if the other had not been found.
@@ -84,7 +113,7 @@ impl<'a> Order<'a> {
             ranked: FxHashSet::default(),
             merged: FxHashSet::default(),
             records: FxHashMap::default(),
-            signatures: Vec::new(),
+            compared: Vec::new(),
             of_document: FxHashMap::default(),
             versions: searchers.iter().any(Searcher::is_torn).then(HashMap::new),
             near_top: FxHashMap::default(),
@@ -195,33 +224,35 @@ impl<'a> Order<'a> {
         {
             return;
         }
-        let signature = Signature::of(&passage.body.text, &passage.body.headings);
-        if let Some(place) = self.same_as(&passage, signature.as_ref()) {
+        let compared = Compared::new(passage.clone());
+        if let Some(place) = self.same_as(&compared) {
             self.fold(place, ranked.collection, &passage);
             return;
         }
         let place = self.placed.len();
         self.records.insert(document.chunks[passage.ordinal].lsn, place);
-        self.signatures.extend(signature.map(|signature| (signature, place)));
+        self.compared.push((compared, place));
         let run = self.run(&passage, place);
         *self.of_document.entry(document.lsn).or_default() += 1;
         self.placed.push(Placed { ranked, passage, run, also_in: Vec::new(), more_copies: 0 });
     }
 
     /// The result that says what a passage says.
-    fn same_as(&self, passage: &Passage, signature: Option<&Signature>) -> Option<usize> {
-        if let Some(place) = self.records.get(&passage.document.chunks[passage.ordinal].lsn) {
+    fn same_as(&self, compared: &Compared) -> Option<usize> {
+        let passage = &compared.passage;
+        let document = &passage.document;
+        if let Some(place) = self.records.get(&document.chunks[passage.ordinal].lsn) {
             return Some(*place);
         }
-        let signature = signature?;
-        let alike = self.signatures.iter().filter(|(other, _)| signature.is_like(other)).map(|(_, place)| *place);
-        // Records of one file, and sections of one document, are told apart by what little they differ in.
-        alike.into_iter().find(|place| {
-            let other = &self.placed[*place].passage.document;
-            let document = &passage.document;
-            let is_one_file = document.source.is_some() && document.source == other.source;
-            document.lsn != other.lsn && !(is_one_file && document.collection == other.collection)
-        })
+        let same = self.compared.iter().find(|(other, place)| {
+            // Records of one file, and sections of one document, are told apart by what little they differ in.
+            let shown = &self.placed[*place].passage.document;
+            let is_one_file = document.source.is_some() && document.source == shown.source;
+            document.lsn != shown.lsn
+                && !(is_one_file && document.collection == shown.collection)
+                && compared.is_like(other)
+        });
+        same.map(|(_, place)| *place)
     }
 
     fn fold(&mut self, place: usize, collection: usize, passage: &Passage) {
@@ -260,8 +291,7 @@ impl<'a> Order<'a> {
                 }
                 self.merged.insert(key);
                 self.records.insert(document.chunks[next].lsn, place);
-                let signature = Signature::of(&neighbor.body.text, &neighbor.body.headings);
-                self.signatures.extend(signature.map(|signature| (signature, place)));
+                self.compared.push((Compared::new(neighbor), place));
                 if is_forward {
                     run.end = next + 1;
                 } else {

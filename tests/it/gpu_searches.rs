@@ -88,7 +88,7 @@ fn the_gpu_answers_what_the_cpu_answers() {
     for number in 0..40 {
         let query = format!("a {} that {} near {number}", PARTS[number % 8], STATES[number % 7]);
         for mode in ["dense", "hybrid"] {
-            for extra in [json!({}), json!({"limit": 50}), json!({"limit": 5, "cursor": "30"})] {
+            for extra in [json!({}), json!({"limit": 50}), json!({"limit": 20})] {
                 let mut arguments = json!({"query": query, "collections": ["parts"], "mode": mode});
                 arguments.as_object_mut().expect("an object").extend(extra.as_object().expect("an object").clone());
                 assert_eq!(hits(&node.call("search", arguments.clone())), hits(&plain.call("search", arguments)));

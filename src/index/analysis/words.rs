@@ -33,6 +33,8 @@ pub(super) enum Reading {
     Plain,
     /// A name as it is written, whose parts are words besides: `on-call`, `--verify`, `C++`, `kx9` for `KX-9`.
     Name,
+    /// What a word is found by and does not ask for: `server2` by `server`, `v1.10.2` by `1.10`.
+    Inside,
 }
 
 /// Calls `emit` with each word of `text`, in lower case, before stemming. Names come beside their parts, in no order.
@@ -365,14 +367,14 @@ fn digits_and_letters(word: &str, lower: &mut Lower, emit: &mut impl FnMut(&str,
     if is_digit(*last) && version.bytes().all(|byte| is_digit(byte) || byte == b'.') {
         let mut points = version.match_indices('.').map(|(at, _)| at);
         if let (Some(_), Some(second)) = (points.next(), points.next()) {
-            lower.emit(&[&version[..second]], Reading::Plain, emit);
+            lower.emit(&[&version[..second]], Reading::Inside, emit);
         }
         return;
     }
     if number.is_none() && is_digit(*last) {
         let letters = word.trim_end_matches(|character: char| character.is_ascii_digit());
         if letters.chars().count() >= LETTERS_MIN && letters.chars().all(char::is_alphabetic) {
-            lower.emit(&[letters], Reading::Plain, emit);
+            lower.emit(&[letters], Reading::Inside, emit);
         }
     }
 }

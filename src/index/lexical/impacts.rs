@@ -295,6 +295,14 @@ impl WordCache {
         known
     }
 
+    /// Remembers that a segment does not have a word: looking for it there costs as much as finding it, and most words are looked for in
+    /// more forms than there are. Returns 0, the number of passages that have it.
+    pub(super) fn note_absent(&self, segment: &SegmentReader, word: &str, average: Average) -> u32 {
+        let key = Key { segment: segment.segment_id(), average, word: word.into() };
+        self.words.insert(key, Arc::new(Impacts::none()));
+        0
+    }
+
     /// Decodes a word's impacts in a segment, and remembers them.
     pub(super) fn decode(
         &self,

@@ -289,7 +289,10 @@ impl LexicalSearcher {
             let known = self.words.remembered(segment, term, self.average);
             with += u64::from(match &known {
                 Some(impacts) => impacts.doc_freq(),
-                None => impacts::doc_freq(segment, self.fields, term)?,
+                None => match impacts::doc_freq(segment, self.fields, term)? {
+                    0 => self.words.note_absent(segment, term, self.average),
+                    with => with,
+                },
             });
             remembered.push(known);
         }

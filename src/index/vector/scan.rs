@@ -19,7 +19,8 @@ const UNIT_TOLERANCE: f32 = 0.05;
 
 /// Inner product of two vectors, accumulated in f32; 0 when their lengths differ.
 #[inline]
-pub(in crate::index) fn dot(a: &[f16], b: &[f16]) -> f32 {
+#[must_use]
+pub fn dot(a: &[f16], b: &[f16]) -> f32 {
     numkong::f16::dot(as_kernel(a), as_kernel(b)).unwrap_or(0.0)
 }
 
