@@ -501,7 +501,6 @@ mod tests {
     use super::super::{Body, DocumentInput, Library, MediaType, Missing, Searcher};
     use super::*;
     use crate::base::{Clock, Fault, SystemClock, UnixMillis};
-    use crate::embed::Models;
 
     /// A clock that ends the log-writer, once it is broken.
     #[derive(Default)]

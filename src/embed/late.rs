@@ -193,7 +193,7 @@ mod tests {
     fn the_best_window_is_that_with_the_pieces_asked_for() {
         // Piece n scores n; windows of 4 begin at every second piece.
         let made = run(&[10], &[0, 0, 0, 1, 9, 0, 0, 0], 4, &[1.0, 2.0, 1.0]);
-        let mut scores = Scores::new(16, |piece| f32::from(piece));
+        let mut scores = Scores::new(16, f32::from);
         assert_eq!(scores.best(&made), Some(19.0));
         drop(scores);
         let mut others = Scores::new(16, |_| 1.0);

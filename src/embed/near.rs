@@ -44,7 +44,7 @@ impl Near {
                 let Some(first) = pieces.first() else { continue };
                 let (place, bit) = bit(*first);
                 near.begins[place] |= bit;
-                near.spellings.push(Spelling { pieces: pieces, word: near.words });
+                near.spellings.push(Spelling { pieces, word: near.words });
             }
             near.words += 1;
         }

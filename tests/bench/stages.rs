@@ -13,8 +13,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use cairn::app::Node;
+use cairn::collection::Searcher;
 use cairn::config::{Config, Overrides};
 use cairn::embed::StaticModel;
+use cairn::index::lexical::Lookup;
 use cairn::retrieval::{Filter, Mode, SearchRequest};
 use cairn::task::Readiness;
 use cairn::telemetry::Metrics;
@@ -63,7 +65,9 @@ fn main() {
     let recall = searcher.recall();
 
     let embed = cost(&questions, |question| drop(model.embed_one(question)));
-    let lexical = cost(&questions, |question| drop(searcher.lexical(question, candidates, None).expect("searched")));
+    let lexical = cost(&questions, |question| {
+        drop(searcher.lexical(looked_up(&searcher, question), candidates, None).expect("searched"))
+    });
     let mut next = embeddings.iter().cycle();
     let vector = cost(&questions, |_| drop(searcher.nearest(next.next().expect("endless"), candidates, None)));
     let rank = cost(&questions, |question| {
@@ -114,7 +118,7 @@ fn main() {
         let vector_us =
             cost(&questions, |_| drop(searcher.nearest(next.next().expect("endless"), candidates, Some(&passages))));
         let lexical_us = cost(&questions, |question| {
-            drop(searcher.lexical(question, candidates, Some(&passages)).expect("searched"));
+            drop(searcher.lexical(looked_up(&searcher, question), candidates, Some(&passages)).expect("searched"));
         });
         let row = json!({
             "filter": "draw", "admitted": allowed.len(), "share": allowed.len() as f64 / collection.chunks as f64,
@@ -124,4 +128,9 @@ fn main() {
         println!("{row}");
     }
     node.close();
+}
+
+/// The words of a question in the one collection that is searched.
+fn looked_up(searcher: &Searcher, question: &str) -> Lookup {
+    Searcher::look_up(std::slice::from_ref(searcher), question).remove(0).expect("looked up")
 }
