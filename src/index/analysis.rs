@@ -3,7 +3,7 @@
 //! The same rules serve documents and queries; a document's language decides its stemmer, a query is stemmed in every
 //! language its collection holds. Terms are lower case and carry no diacritics.
 //!
-//! * Words: see [`words`].
+//! * Words: see `words.rs`.
 //! * Stems: Snowball, for the languages it knows. A word that is not its own stem is a term as it is written, too: behind a mark,
 //!   since it may be the stem of another. So a word that stands in a document is found by it, whatever its language.
 
