@@ -285,14 +285,9 @@ fn read_metadata(pairs: &[String]) -> Result<Map<String, Value>, Failure> {
         .collect()
 }
 
-/// Whether a person sees how far it is.
-fn is_watched(common: &Common) -> bool {
-    !common.json && std::io::stderr().is_terminal()
-}
-
 /// How many files were found so far: a large disk takes minutes.
 fn looking(common: &Common) -> ProgressBar {
-    if !is_watched(common) {
+    if !output::is_watched(common) {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{spinner} looking for files: {human_pos} found");
@@ -302,7 +297,7 @@ fn looking(common: &Common) -> ProgressBar {
 }
 
 fn progress(common: &Common, files: usize) -> ProgressBar {
-    if !is_watched(common) {
+    if !output::is_watched(common) {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} files  {rate}/s  {eta} left  {wide_msg}");

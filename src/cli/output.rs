@@ -14,11 +14,16 @@ use comfy_table::{Attribute, Cell, CellAlignment, ColumnConstraint, ContentArran
 use indicatif::ProgressState;
 use serde_json::Value;
 
-use super::Failure;
+use super::{Common, Failure};
 use crate::base::ByteSize;
 
 /// Whether an answer went to standard output as JSON. That stream is the process's, and so is what is known of it.
 static ANSWERED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a person sees how far something is.
+pub(super) fn is_watched(common: &Common) -> bool {
+    !common.json && io::stderr().is_terminal()
+}
 
 /// Prints a value as JSON: indented on a terminal, one line otherwise.
 pub(super) fn json(value: &Value) -> Result<(), Failure> {

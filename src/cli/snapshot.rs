@@ -778,8 +778,7 @@ struct Bar {
 
 impl Bar {
     fn new(common: &Common) -> Self {
-        let bar =
-            if common.json || !io::stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::no_length() };
+        let bar = if output::is_watched(common) { ProgressBar::no_length() } else { ProgressBar::hidden() };
         bar.set_style(ProgressStyle::with_template("{elapsed}").expect("the template is valid"));
         // So that the time moves where nothing else does.
         bar.enable_steady_tick(ASK_EVERY);

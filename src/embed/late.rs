@@ -24,6 +24,8 @@ use std::cell::Cell;
 
 use half::f16;
 
+use super::Windows;
+
 /// Word pieces of a context that count.
 pub(super) const CONTEXT_PIECES: usize = 24;
 /// Word pieces of a text that are looked at.
@@ -117,19 +119,8 @@ impl<F: Fn(u16) -> f32> Scores<F> {
         Self { memo: Some(memo), score }
     }
 
-    /// The similarity of a passage to the question, of that of the whole and that of its best window.
-    pub(super) fn blend(&mut self, whole: f32, run: &[u16]) -> f32 {
-        match self.best(run) {
-            Some(best) => {
-                let share = share(usize::from(run[2]));
-                whole * (1.0 - share) + best * share
-            }
-            None => whole,
-        }
-    }
-
     /// The score of the best window of a run; `None` where it has none.
-    pub(super) fn best(&mut self, run: &[u16]) -> Option<f32> {
+    fn best(&mut self, run: &[u16]) -> Option<f32> {
         let Parts { context, text, window, lengths } = parts(run)?;
         let memo = self.memo.as_mut()?;
         for piece in context.iter().chain(text) {
@@ -152,6 +143,14 @@ impl<F: Fn(u16) -> f32> Scores<F> {
         let sums = halves.windows(2).map(|pair| own + pair[0] + pair[1]);
         let lengths = lengths.iter().map(|length| f16::from_bits(*length).to_f32());
         sums.zip(lengths).filter(|(_, length)| *length > 0.0).map(|(sum, length)| sum / length).reduce(f32::max)
+    }
+}
+
+impl<F: Fn(u16) -> f32> Windows for Scores<F> {
+    fn similarity(&mut self, whole: f32, run: &[u16]) -> f32 {
+        let Some((best, parts)) = self.best(run).zip(parts(run)) else { return whole };
+        let share = share(parts.window);
+        whole * (1.0 - share) + best * share
     }
 }
 

@@ -5,7 +5,7 @@
 //! Systems", ECIR 2003: pairs of neighbouring query words count by their distance.
 
 use super::late;
-use super::{PieceKind, WordPiece};
+use super::{Nearness, Phrase, PieceKind, WordPiece};
 
 /// Pieces between two words from which on they do not stand near each other.
 const GAP_MAX: usize = 10;
@@ -51,16 +51,6 @@ impl Near {
         (near.words > 1).then_some(near)
     }
 
-    /// 0 where no two neighbouring words of the query stand near each other, 1 where all follow each other.
-    pub(super) fn of(&self, run: &[u16]) -> f32 {
-        let Some(parts) = late::parts(run) else { return 0.0 };
-        let mut best = [0f32; WORDS_MAX];
-        for pieces in [parts.context, parts.text] {
-            self.look(pieces, &mut best);
-        }
-        best[..self.words - 1].iter().sum::<f32>() / (self.words - 1) as f32
-    }
-
     /// Notes for each word how near it comes to the next one of the query.
     fn look(&self, pieces: &[u16], best: &mut [f32; WORDS_MAX]) {
         // Where each word ended last.
@@ -90,6 +80,17 @@ impl Near {
     }
 }
 
+impl Nearness for Near {
+    fn of(&self, run: &[u16]) -> f32 {
+        let Some(parts) = late::parts(run) else { return 0.0 };
+        let mut best = [0f32; WORDS_MAX];
+        for pieces in [parts.context, parts.text] {
+            self.look(pieces, &mut best);
+        }
+        best[..self.words - 1].iter().sum::<f32>() / (self.words - 1) as f32
+    }
+}
+
 /// Words that follow each other.
 pub(super) struct Sequence<'a> {
     /// Without punctuation.
@@ -103,12 +104,6 @@ impl<'a> Sequence<'a> {
         Self { pieces, vocabulary }
     }
 
-    /// Whether they follow each other in the text of a run, or in its context.
-    pub(super) fn is_in(&self, run: &[u16]) -> bool {
-        let Some(parts) = late::parts(run) else { return false };
-        [parts.text, parts.context].into_iter().any(|pieces| self.is_among(pieces))
-    }
-
     fn is_among(&self, pieces: &[u16]) -> bool {
         let is_word = |piece: &&u16| self.vocabulary.kind(**piece) != PieceKind::Mark;
         let words: Vec<u16> = pieces.iter().filter(is_word).copied().collect();
@@ -116,6 +111,13 @@ impl<'a> Sequence<'a> {
         let ends = |at: usize| words.get(at).is_none_or(|next| self.vocabulary.kind(*next) != PieceKind::Continuation);
         let mut places = words.windows(self.pieces.len().max(1)).enumerate();
         places.any(|(at, found)| found == self.pieces && ends(at + found.len()))
+    }
+}
+
+impl Phrase for Sequence<'_> {
+    fn is_in(&self, run: &[u16]) -> bool {
+        let Some(parts) = late::parts(run) else { return false };
+        [parts.text, parts.context].into_iter().any(|pieces| self.is_among(pieces))
     }
 }
 

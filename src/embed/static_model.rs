@@ -141,24 +141,6 @@ fn other_number(word: &str) -> String {
     }
 }
 
-impl Nearness for Near {
-    fn of(&self, run: &[u16]) -> f32 {
-        Self::of(self, run)
-    }
-}
-
-impl Phrase for Sequence<'_> {
-    fn is_in(&self, run: &[u16]) -> bool {
-        Self::is_in(self, run)
-    }
-}
-
-impl<F: Fn(u16) -> f32> Windows for late::Scores<F> {
-    fn similarity(&mut self, whole: f32, run: &[u16]) -> f32 {
-        self.blend(whole, run)
-    }
-}
-
 /// `sum += row · scale`, written so that the compiler vectorises it.
 #[inline]
 fn add_scaled(sum: &mut [f32; DIMENSIONS], row: &[i8], scale: f32) {

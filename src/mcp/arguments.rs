@@ -229,7 +229,7 @@ pub(super) struct Search {
     #[serde(default)]
     #[schemars(extend("x-expert" = true))]
     pub fusion: Option<FusionArgument>,
-    /// Weight of meaning against words with convex fusion, 0 to 1. Default: 0.5 where the model knows the language, else 0.2.
+    /// Weight of meaning against words with convex fusion, 0 to 1. Default: 0.5 where the model knows the language, else 0.1.
     #[serde(default, alias = "alpha")]
     #[schemars(range(min = 0.0, max = 1.0), extend("x-expert" = true))]
     pub dense_weight: Option<f32>,

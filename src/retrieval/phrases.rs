@@ -18,11 +18,12 @@ const PHRASES_MAX: usize = 8;
 pub(super) fn of(query: &str) -> Vec<&str> {
     let mut phrases = Vec::new();
     let mut rest = query;
-    while let Some((at, open)) =
-        rest.char_indices().find(|(_, character)| MARKS.iter().any(|(open, _)| open == character))
-    {
-        let after = &rest[at + open.len_utf8()..];
-        let closing = MARKS.iter().find(|(known, _)| *known == open).map_or(&[][..], |(_, closing)| closing);
+    let opens = |(at, character): (usize, char)| {
+        let (open, closing) = MARKS.iter().find(|(open, _)| *open == character)?;
+        Some((at + open.len_utf8(), *closing))
+    };
+    while let Some((start, closing)) = rest.char_indices().find_map(opens) {
+        let after = &rest[start..];
         let Some(end) = after.find(closing) else {
             rest = after;
             continue;

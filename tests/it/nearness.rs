@@ -7,18 +7,24 @@ use crate::node::TestNode;
 const RED_VALVE: &str = "The red valve opens slowly when the blue lamp is lit.";
 const BLUE_VALVE: &str = "The blue valve is next to the red lamp.";
 
-fn node() -> TestNode {
+/// A node with two passages of the same words, and others.
+fn node(others: &[Value]) -> TestNode {
     let node = TestNode::start();
-    node.add(
-        "hall",
-        json!([
-            {"id": "right", "title": "Note", "text": RED_VALVE},
-            {"id": "wrong", "title": "Note", "text": BLUE_VALVE},
-            {"id": "plural", "title": "Note", "text": "All red valves are checked in May; the word is red-valve on the plan of the hall."},
-            {"id": "code", "title": "Signals", "text": "A blue lamp, then a red lamp: leave the hall."},
-        ]),
-    );
+    let mut documents = vec![
+        json!({"id": "right", "title": "Note", "text": RED_VALVE}),
+        json!({"id": "wrong", "title": "Note", "text": BLUE_VALVE}),
+    ];
+    documents.extend_from_slice(others);
+    node.add("hall", documents.into());
     node
+}
+
+/// The same with the plural, and with both lamps.
+fn larger_node() -> TestNode {
+    node(&[
+        json!({"id": "plural", "title": "Note", "text": "All red valves are checked in May; the word is red-valve on the plan of the hall."}),
+        json!({"id": "code", "title": "Signals", "text": "A blue lamp, then a red lamp: leave the hall."}),
+    ])
 }
 
 fn ids(node: &TestNode, query: &str, mode: &str) -> Vec<String> {
@@ -32,14 +38,7 @@ fn ids(node: &TestNode, query: &str, mode: &str) -> Vec<String> {
 
 #[test]
 fn of_two_passages_with_the_same_words_that_with_them_side_by_side_is_first() {
-    let node = TestNode::start();
-    node.add(
-        "hall",
-        json!([
-            {"id": "right", "title": "Note", "text": RED_VALVE},
-            {"id": "wrong", "title": "Note", "text": BLUE_VALVE},
-        ]),
-    );
+    let node = node(&[]);
     for mode in ["lexical", "hybrid"] {
         for query in ["red valve", "blue lamp"] {
             assert_eq!(ids(&node, query, mode), ["right", "wrong"], "{query} {mode}");
@@ -52,7 +51,7 @@ fn of_two_passages_with_the_same_words_that_with_them_side_by_side_is_first() {
 
 #[test]
 fn a_quoted_phrase_has_to_be_there() {
-    let node = node();
+    let node = larger_node();
     for mode in ["lexical", "hybrid", "dense"] {
         let mut found = ids(&node, "\"red valve\"", mode);
         found.sort();
@@ -67,7 +66,7 @@ fn a_quoted_phrase_has_to_be_there() {
 
 #[test]
 fn a_phrase_that_is_nowhere_is_told_and_its_words_are_found() {
-    let node = node();
+    let node = larger_node();
     let answer = node.call("search", json!({"query": "\"lamp valve\" blue", "collections": ["hall"]}));
     assert_eq!(answer["results"].as_array().map(Vec::len), Some(4), "{answer}");
     let reason = answer["searched"]["mode_reason"].as_str().unwrap_or_default();

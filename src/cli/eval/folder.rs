@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, IsTerminal as _};
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
@@ -280,7 +280,7 @@ impl Folder {
 }
 
 fn progress(common: &Common, total: usize) -> ProgressBar {
-    if common.json || !std::io::stderr().is_terminal() {
+    if !output::is_watched(common) {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} documents  {per_sec}");
