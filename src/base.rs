@@ -9,6 +9,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+mod prefetch;
+
+pub use prefetch::prefetch;
+
 #[cfg(test)]
 #[path = "../tests/left_out.rs"]
 #[expect(dead_code, reason = "shared with the integration tests, which use more of it")]

@@ -40,6 +40,8 @@ const SHARE: f32 = 0.6;
 const SHARE_ELSEWHERE: f32 = 0.4;
 /// Numbers in front of the pieces.
 const HEAD: usize = 3;
+/// How many pieces ahead their rows are fetched.
+const AHEAD: usize = 6;
 
 /// Pieces of a window.
 pub(super) const fn window(is_known: bool) -> usize {
@@ -101,35 +103,51 @@ struct Memo {
 }
 
 /// The scores of one question.
-pub(super) struct Scores<F> {
+pub(super) struct Scores<P> {
     memo: Option<Memo>,
-    score: F,
+    pieces: P,
 }
 
-impl<F: Fn(u16) -> f32> Scores<F> {
+/// What pieces score for a question.
+pub(super) trait PieceScores {
+    /// Asked once for each piece.
+    fn score(&self, piece: u16) -> f32;
+    /// The piece is asked for in a moment.
+    fn expect(&self, _piece: u16) {}
+}
+
+impl<P: PieceScores> Scores<P> {
     /// * `vocabulary`: how many pieces there are.
-    /// * `score`: what a piece scores; asked once for each.
-    pub(super) fn new(vocabulary: usize, score: F) -> Self {
+    pub(super) fn new(vocabulary: usize, pieces: P) -> Self {
         let known = MEMO.take().filter(|memo| memo.scores.len() == vocabulary);
         let memo = known.unwrap_or_else(|| Memo {
             scores: vec![f32::NAN; vocabulary].into(),
             known: Vec::new(),
             sums: Vec::new(),
         });
-        Self { memo: Some(memo), score }
+        Self { memo: Some(memo), pieces }
     }
 
     /// The score of the best window of a run; `None` where it has none.
     fn best(&mut self, run: &[u16]) -> Option<f32> {
         let Parts { context, text, window, lengths } = parts(run)?;
         let memo = self.memo.as_mut()?;
+        let before = memo.known.len();
         for piece in context.iter().chain(text) {
             if let Some(known) = memo.scores.get_mut(usize::from(*piece))
                 && known.is_nan()
             {
-                *known = (self.score)(*piece);
+                *known = 0.0;
                 memo.known.push(*piece);
             }
+        }
+        let new = &memo.known[before..];
+        new.iter().take(AHEAD).for_each(|piece| self.pieces.expect(*piece));
+        for (place, piece) in new.iter().enumerate() {
+            if let Some(next) = new.get(place + AHEAD) {
+                self.pieces.expect(*next);
+            }
+            memo.scores[usize::from(*piece)] = self.pieces.score(*piece);
         }
         let scores = &memo.scores;
         let of = |piece: u16| scores.get(usize::from(piece)).copied().unwrap_or_default();
@@ -146,7 +164,7 @@ impl<F: Fn(u16) -> f32> Scores<F> {
     }
 }
 
-impl<F: Fn(u16) -> f32> Windows for Scores<F> {
+impl<P: PieceScores> Windows for Scores<P> {
     fn similarity(&mut self, whole: f32, run: &[u16]) -> f32 {
         let Some((best, parts)) = self.best(run).zip(parts(run)) else { return whole };
         let share = share(parts.window);
@@ -154,7 +172,7 @@ impl<F: Fn(u16) -> f32> Windows for Scores<F> {
     }
 }
 
-impl<F> Drop for Scores<F> {
+impl<P> Drop for Scores<P> {
     fn drop(&mut self) {
         let Some(mut memo) = self.memo.take() else { return };
         for piece in memo.known.drain(..) {
@@ -167,6 +185,12 @@ impl<F> Drop for Scores<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl<F: Fn(u16) -> f32> PieceScores for F {
+        fn score(&self, piece: u16) -> f32 {
+            self(piece)
+        }
+    }
 
     #[test]
     fn windows_cover_the_text() {

@@ -13,24 +13,30 @@ const GAP_MAX: usize = 10;
 const REVERSED: f32 = 0.5;
 /// Words that are looked at; with more, pairs are chance.
 const WORDS_MAX: usize = 32;
+/// Spellings of a word that are looked for.
+const SPELLINGS_MAX: usize = 4;
 
 /// A spelling of a word in pieces.
 struct Spelling {
+    /// At least one.
     pieces: Vec<u16>,
     word: usize,
 }
 
 /// The words of a query.
 pub(super) struct Near {
+    /// By the shelf of their first piece.
     spellings: Vec<Spelling>,
-    /// A bit for each piece that may begin one of them.
-    begins: [u64; 4],
+    /// Where the spellings of each shelf end.
+    ends: [u8; SHELVES],
     words: usize,
 }
 
-/// Which word of a set of bits stands for a piece, and which of its bits.
-fn bit(piece: u16) -> (usize, u64) {
-    (usize::from(piece >> 6) % 4, 1 << (piece % 64))
+/// Which spellings a piece may begin: of the others it is not asked.
+const SHELVES: usize = 256;
+
+fn shelf(piece: u16) -> usize {
+    usize::from(piece) % SHELVES
 }
 
 impl Near {
@@ -38,17 +44,28 @@ impl Near {
     ///
     /// `None` when fewer than two can be found.
     pub(super) fn new(words: impl Iterator<Item = Vec<Vec<u16>>>) -> Option<Self> {
-        let mut near = Self { spellings: Vec::new(), begins: [0; 4], words: 0 };
+        let mut near = Self { spellings: Vec::new(), ends: [0; SHELVES], words: 0 };
         for spellings in words.take(WORDS_MAX) {
-            for pieces in spellings {
-                let Some(first) = pieces.first() else { continue };
-                let (place, bit) = bit(*first);
-                near.begins[place] |= bit;
-                near.spellings.push(Spelling { pieces, word: near.words });
-            }
+            let word = near.words;
+            let spelt = spellings.into_iter().take(SPELLINGS_MAX).filter(|pieces| !pieces.is_empty());
+            near.spellings.extend(spelt.map(|pieces| Spelling { pieces, word }));
             near.words += 1;
         }
+        near.spellings.sort_by_key(|spelling| shelf(spelling.pieces[0]));
+        let mut end = 0;
+        for (shelf_here, place) in near.ends.iter_mut().enumerate() {
+            end += near.spellings[end..].iter().take_while(|spelling| shelf(spelling.pieces[0]) == shelf_here).count();
+            *place = end as u8;
+        }
         (near.words > 1).then_some(near)
+    }
+
+    /// The spellings that a piece may begin.
+    #[inline]
+    fn begun_by(&self, piece: u16) -> &[Spelling] {
+        let shelf = shelf(piece);
+        let start = shelf.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.spellings[usize::from(start)..usize::from(self.ends[shelf])]
     }
 
     /// Notes for each word how near it comes to the next one of the query.
@@ -56,11 +73,11 @@ impl Near {
         // Where each word ended last.
         let mut ends = [usize::MAX; WORDS_MAX];
         for (start, piece) in pieces.iter().enumerate() {
-            let (place, bit) = bit(*piece);
-            if self.begins[place] & bit == 0 {
-                continue;
-            }
-            for spelling in self.spellings.iter().filter(|spelling| pieces[start..].starts_with(&spelling.pieces)) {
+            for spelling in self.begun_by(*piece) {
+                // Most are one piece, and the others are rare: the call is not worth it for each.
+                if spelling.pieces[0] != *piece || !pieces[start + 1..].starts_with(&spelling.pieces[1..]) {
+                    continue;
+                }
                 let word = spelling.word;
                 let mut pair = |first: usize, other: usize, share: f32| {
                     let gap = start.checked_sub(ends[other]);

@@ -10,6 +10,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::near::{Near, Sequence};
 use super::{EmbedError, Embedder, ModelInfo, Nearness, Phrase, Purpose, Windows, WordPiece, late};
+use crate::base::prefetch;
 
 static TABLE: &[u8] = include_bytes!("static_minilm/model.safetensors");
 static VOCABULARY: &str = include_str!("static_minilm/vocab.txt");
@@ -133,6 +134,24 @@ impl Coarse {
     }
 }
 
+/// A question to the rows.
+struct Asked<'a> {
+    question: Coarse,
+    model: &'a StaticModel,
+}
+
+impl late::PieceScores for Asked<'_> {
+    fn score(&self, piece: u16) -> f32 {
+        let piece = usize::from(piece);
+        let product = i8::dot(&self.question.bytes, self.model.row(piece)).unwrap_or_default();
+        product as f32 * self.question.step * self.model.scales[piece]
+    }
+
+    fn expect(&self, piece: u16) {
+        prefetch(bytemuck::cast_slice(self.model.row(usize::from(piece))));
+    }
+}
+
 /// A word as a text may have it besides: its singular or its plural.
 fn other_number(word: &str) -> String {
     match word.strip_suffix('s') {
@@ -176,13 +195,8 @@ impl Embedder for StaticModel {
     }
 
     fn windows<'a>(&'a self, question: &'a [f32]) -> Option<Box<dyn Windows + 'a>> {
-        let coarse = Coarse::of(question)?;
-        let score = move |piece: u16| {
-            let piece = usize::from(piece);
-            let product = i8::dot(&coarse.bytes, self.row(piece)).unwrap_or_default();
-            product as f32 * coarse.step * self.scales[piece]
-        };
-        Some(Box::new(late::Scores::new(self.scales.len(), score)))
+        let asked = Asked { question: Coarse::of(question)?, model: self };
+        Some(Box::new(late::Scores::new(self.scales.len(), asked)))
     }
 
     fn phrase<'a>(&'a self, text: &str) -> Option<Box<dyn Phrase + 'a>> {

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::budget::{prefix_priced, price};
+use super::budget::price;
 use super::order::{Order, Placed};
 use super::snippet::{SNIPPET_CHARS, Snippets};
 use super::{Candidate, Detail};
@@ -191,7 +191,7 @@ impl Fitting<'_> {
         for (place, (hit, price)) in hits.iter_mut().zip(prices).enumerate() {
             let most = unit * share_of(place);
             if *price > most {
-                let text = excerpt(&mut self.snippets, hit, most.min(room));
+                let text = self.excerpt(hit, *price, most.min(room));
                 self.is_cut = true;
                 hit.text = Some(text);
             }
@@ -201,7 +201,8 @@ impl Fitting<'_> {
     /// Gives texts in their order until the budget is spent.
     fn take(&mut self, hits: &mut Vec<Hit>, detail: Detail) {
         let mut kept = 0;
-        for (hit, around) in hits.iter_mut().zip(&self.around) {
+        for (place, hit) in hits.iter_mut().enumerate() {
+            let around = self.around[place];
             match detail {
                 Detail::Ids => hit.text = Some(String::new()),
                 Detail::Snippet => {
@@ -209,19 +210,29 @@ impl Fitting<'_> {
                 }
                 Detail::Full | Detail::Fitted => {}
             }
-            let cost = around + price(hit.text());
+            let price = price(hit.text());
+            let cost = around + price;
             if cost > self.left {
                 self.is_cut = true;
                 if kept > 0 {
                     break;
                 }
-                let text = excerpt(&mut self.snippets, hit, self.left.saturating_sub(*around).max(TEXT_MIN));
+                let left = self.left.saturating_sub(around).max(TEXT_MIN);
+                let text = self.excerpt(hit, price, left);
                 hit.text = Some(text);
             }
             self.left = self.left.saturating_sub(cost);
             kept += 1;
         }
         hits.truncate(kept);
+    }
+
+    /// The part of a text that fits the query best, at most `tokens`; all of it where that costs no more.
+    fn excerpt(&mut self, hit: &Hit, price: usize, tokens: usize) -> String {
+        match price <= tokens {
+            true => hit.text().to_owned(),
+            false => self.snippets.excerpt(hit.text(), &hit.passage.body.language, (price, tokens)),
+        }
     }
 }
 
@@ -240,30 +251,6 @@ fn unit(prices: &[usize], room: usize) -> usize {
         if spent(middle) <= room { fits = middle } else { over = middle }
     }
     fits
-}
-
-/// The part of a text that fits the query best, at most `tokens`.
-fn excerpt(snippets: &mut Snippets<'_>, hit: &Hit, tokens: usize) -> String {
-    let text = hit.text();
-    let whole = price(text);
-    if whole <= tokens {
-        return text.to_owned();
-    }
-    let count = text.chars().count();
-    let mut chars = count * tokens / whole.max(1);
-    // A part is seldom dearer than the whole; each turn comes closer.
-    for _ in 0..4 {
-        if chars == 0 {
-            break;
-        }
-        let part = snippets.snippet(text, &hit.passage.body.language, chars);
-        let cost = price(&part);
-        if cost <= tokens {
-            return part;
-        }
-        chars = (chars * tokens / cost).min(chars - 1);
-    }
-    text[..prefix_priced(text, tokens)].to_owned()
 }
 
 /// A text without the headings that it begins with, where they are the last ones of its path: the title of the result says

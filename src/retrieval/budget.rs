@@ -56,6 +56,30 @@ impl Price {
         (self.hundredths * MARGIN).div_ceil(TOKEN * 100).max(self.chars.div_ceil(TOKEN_CHARS_MAX))
     }
 
+    /// Whether so many tokens are not enough for the text so far.
+    fn is_over(&self, tokens: usize) -> bool {
+        self.hundredths * MARGIN > tokens.saturating_mul(TOKEN * 100)
+            || self.chars > tokens.saturating_mul(TOKEN_CHARS_MAX)
+    }
+
+    /// Takes the beginning of `text`: a character, or all small letters that go on with a word. Returns how many bytes that were.
+    #[inline]
+    fn push_next(&mut self, text: &str) -> usize {
+        if self.before == Before::Lower {
+            let letters = text.bytes().take_while(u8::is_ascii_lowercase).count();
+            if letters > 0 {
+                self.hundredths += word(self.at_space, self.run + letters) - word(self.at_space, self.run);
+                self.run += letters;
+                self.chars += letters;
+                self.spaces = 0;
+                return letters;
+            }
+        }
+        let Some(character) = text.chars().next() else { return 0 };
+        self.push(character);
+        character.len_utf8()
+    }
+
     /// Takes one more character of the text, which JSON may write as two or more.
     fn push(&mut self, character: char) {
         self.chars += 1;
@@ -154,17 +178,23 @@ impl Price {
         if !character.is_ascii() {
             self.hundredths += 150;
         }
-        self.hundredths += match (is_upper && self.run > 1, self.at_space, self.run) {
-            (true, ..) => 32,
-            (_, _, 1..=2) => 0,
-            (_, true, 3..=4) => 2,
-            (_, true, 5..=13) => 9,
-            (_, false, 3..=6) => 9,
-            (_, false, 7..=13) => 16,
-            _ => 20,
+        self.hundredths += match is_upper && self.run > 1 {
+            true => 32,
+            false => word(self.at_space, self.run) - word(self.at_space, self.run - 1),
         };
         self.before = if is_upper { Before::Upper } else { Before::Lower };
     }
+}
+
+/// What the letters of a word add to the price of its beginning: the longer it is, the more tokens.
+#[inline]
+fn word(at_space: bool, letters: usize) -> usize {
+    /// From this many letters on each costs the same.
+    const LONG: usize = 13;
+    const BEHIND_SPACE: [usize; LONG + 1] = [0, 0, 0, 2, 4, 13, 22, 31, 40, 49, 58, 67, 76, 85];
+    const BEHIND_OTHERS: [usize; LONG + 1] = [0, 0, 0, 9, 18, 27, 36, 52, 68, 84, 100, 116, 132, 148];
+    let prices = if at_space { &BEHIND_SPACE } else { &BEHIND_OTHERS };
+    prices[letters.min(LONG)] + letters.saturating_sub(LONG) * 20
 }
 
 /// About how many tokens of o200k a text has where it stands in a JSON string, rather too many than too few.
@@ -182,7 +212,10 @@ pub fn price_of_json(json: &str) -> usize {
 }
 
 fn whole(mut price: Price, text: &str) -> usize {
-    text.chars().for_each(|character| price.push(character));
+    let mut rest = text;
+    while !rest.is_empty() {
+        rest = &rest[price.push_next(rest)..];
+    }
     price.tokens()
 }
 
@@ -190,11 +223,20 @@ fn whole(mut price: Price, text: &str) -> usize {
 #[must_use]
 pub fn prefix_priced(text: &str, tokens: usize) -> usize {
     let mut price = Price::new(false);
-    for (offset, character) in text.char_indices() {
-        price.push(character);
-        if price.tokens() > tokens {
-            return offset;
+    let mut offset = 0;
+    while offset < text.len() {
+        let before = price.clone();
+        let taken = price.push_next(&text[offset..]);
+        if price.is_over(tokens) {
+            // A part of a word may still fit.
+            price = before;
+            let over = text[offset..offset + taken].char_indices().find(|(_, character)| {
+                price.push(*character);
+                price.is_over(tokens)
+            });
+            return offset + over.map_or(taken, |(at, _)| at);
         }
+        offset += taken;
     }
     text.len()
 }
@@ -233,6 +275,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn words_cost_what_their_letters_cost(text in "([a-z]{0,20}|[A-Z][a-z]{0,9}|[ 0-9.,-]|\\PC){0,40}") {
+            let mut by_character = Price::new(false);
+            text.chars().for_each(|character| by_character.push(character));
+            prop_assert_eq!(price(&text), by_character.tokens());
+        }
+
         #[test]
         fn a_budget_of_tokens_is_one_of_characters(text in "\\PC{0,400}") {
             let escaped = serde_json::to_string(&text).expect("a text");

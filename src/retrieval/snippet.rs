@@ -4,13 +4,19 @@
 //! which 64 words count, as for the index.
 
 use std::cmp::Reverse;
+use std::ops::Range;
 
+use memchr::memmem::Finder;
+
+use super::budget::prefix_priced;
 use crate::index::analysis::{Folded, Language, beginnings};
 
 /// Length of a snippet in characters, about, where the caller wants no other.
 pub(super) const SNIPPET_CHARS: usize = 300;
 /// Which part of a snippet may stand before the first word that was found, so that it begins with a line or a sentence.
 const LEAD_PART: usize = 3;
+/// Tokens of both ellipses.
+const ELLIPSES_TOKENS: usize = 3;
 /// Words of the query that are looked for.
 const WORDS_MAX: usize = 64;
 
@@ -18,7 +24,7 @@ const WORDS_MAX: usize = 64;
 pub(super) struct Snippets<'a> {
     query: &'a str,
     /// How the query's words begin in each language that came up.
-    beginnings: Vec<(Language, Vec<String>)>,
+    beginnings: Vec<(Language, Vec<Finder<'static>>)>,
 }
 
 /// A word of the query in a passage.
@@ -40,8 +46,28 @@ impl<'a> Snippets<'a> {
     /// * `language`: code of the passage's language, which says how words are inflected.
     pub(super) fn snippet(&mut self, text: &str, language: &str, chars: usize) -> String {
         let text = text.trim();
+        cut(text, self.place(text, language, chars))
+    }
+
+    /// The same with a price: at most `tokens`.
+    ///
+    /// * `whole`: the price of the text, more than `tokens`.
+    pub(super) fn excerpt(&mut self, text: &str, language: &str, (whole, tokens): (usize, usize)) -> String {
+        let chars = text.chars().count() * tokens / whole.max(1);
+        let Some(room) = tokens.checked_sub(ELLIPSES_TOKENS).filter(|_| chars > 0) else {
+            return text[..prefix_priced(text, tokens)].to_owned();
+        };
+        let text = text.trim();
+        let place = self.place(text, language, chars);
+        // A part is seldom dearer than the whole.
+        let end = place.start + prefix_priced(&text[place.clone()], room);
+        cut(text, place.start..if end < place.end { end_of_word(text, place.start..end) } else { end })
+    }
+
+    /// Where the snippet is in a text.
+    fn place(&mut self, text: &str, language: &str, chars: usize) -> Range<usize> {
         if after(text, 0, chars) == text.len() {
-            return text.to_owned();
+            return 0..text.len();
         }
         let words = self.words(language.parse().unwrap_or_default());
         let mut start = best(text, words, chars).map_or(0, |position| beginning(text, position, chars / LEAD_PART));
@@ -51,27 +77,14 @@ impl<'a> Snippets<'a> {
             start = start.min(from + text[from..].find(char::is_whitespace).unwrap_or_default());
         }
         let end = after(text, start, chars);
-        let end = if end < text.len() {
-            text[start..end].rfind(char::is_whitespace).map_or(end, |at| start + at)
-        } else {
-            end
-        };
-        let mut snippet = String::with_capacity(end - start + 8);
-        if start > 0 {
-            snippet.push('…');
-        }
-        snippet.push_str(text[start..end].trim());
-        if end < text.len() {
-            snippet.push('…');
-        }
-        snippet
+        start..if end < text.len() { end_of_word(text, start..end) } else { end }
     }
 
-    fn words(&mut self, language: Language) -> &[String] {
+    fn words(&mut self, language: Language) -> &[Finder<'static>] {
         let place = match self.beginnings.iter().position(|(known, _)| *known == language) {
             Some(place) => place,
             None => {
-                self.beginnings.push((language, beginnings(self.query, language, WORDS_MAX)));
+                self.beginnings.push((language, finders(self.query, language)));
                 self.beginnings.len() - 1
             }
         };
@@ -79,15 +92,43 @@ impl<'a> Snippets<'a> {
     }
 }
 
+/// How the words of a query begin in a language, ready to be looked for.
+fn finders(query: &str, language: Language) -> Vec<Finder<'static>> {
+    let words = beginnings(query, language, WORDS_MAX);
+    words.iter().filter(|word| !word.is_empty()).map(|word| Finder::new(word).into_owned()).collect()
+}
+
+/// A part of a text, with an ellipsis on each side that is cut.
+fn cut(text: &str, part: Range<usize>) -> String {
+    let mut snippet = String::with_capacity(part.len() + 8);
+    if part.start > 0 {
+        snippet.push('…');
+    }
+    snippet.push_str(text[part.clone()].trim());
+    if part.end < text.len() {
+        snippet.push('…');
+    }
+    snippet
+}
+
+/// Where the last whole word of a part ends; the end of the part where it is all one word.
+fn end_of_word(text: &str, part: Range<usize>) -> usize {
+    text[part.clone()].rfind(char::is_whitespace).map_or(part.end, |at| part.start + at)
+}
+
 /// Where `count` characters after byte `start` end; the end of the text when there are fewer.
 fn after(text: &str, start: usize, count: usize) -> usize {
-    text[start..].char_indices().nth(count).map_or(text.len(), |(offset, _)| start + offset)
+    let end = start.saturating_add(count);
+    match text.as_bytes().get(start..end) {
+        Some(bytes) if bytes.is_ascii() => end,
+        _ => text[start..].char_indices().nth(count).map_or(text.len(), |(offset, _)| start + offset),
+    }
 }
 
 /// Where the stretch begins that holds most of the words, the first of equal ones.
 ///
 /// * `chars`: characters of the whole snippet.
-fn best(text: &str, words: &[String], chars: usize) -> Option<usize> {
+fn best(text: &str, words: &[Finder<'_>], chars: usize) -> Option<usize> {
     let found = find(text, words);
     let mut counts = vec![0_usize; words.len()];
     let (mut distinct, mut next) = (0, 0);
@@ -98,10 +139,9 @@ fn best(text: &str, words: &[String], chars: usize) -> Option<usize> {
         length -= text[from..first.start.min(end)].chars().count().min(length);
         from = first.start;
         end = end.max(from);
-        for character in text[end..].chars().take(chars - chars / LEAD_PART - length) {
-            end += character.len_utf8();
-            length += 1;
-        }
+        let reach = after(text, end, chars - chars / LEAD_PART - length);
+        length += text[end..reach].chars().count();
+        end = reach;
         while let Some(more) = found.get(next).filter(|more| more.end <= end) {
             counts[more.word] += 1;
             distinct += usize::from(counts[more.word] == 1);
@@ -118,12 +158,12 @@ fn best(text: &str, words: &[String], chars: usize) -> Option<usize> {
 }
 
 /// The words in a text, in its order.
-fn find(text: &str, words: &[String]) -> Vec<Found> {
+fn find(text: &str, words: &[Finder<'_>]) -> Vec<Found> {
     let folded = Folded::of(text);
     let mut found = Vec::new();
     for (word, beginning) in words.iter().enumerate() {
-        for (at, _) in folded.text().match_indices(beginning.as_str()) {
-            let (start, end) = (folded.origin(at), folded.origin(at + beginning.len()));
+        for at in beginning.find_iter(folded.text().as_bytes()) {
+            let (start, end) = (folded.origin(at), folded.origin(at + beginning.needle().len()));
             if begins_word(text, start) {
                 found.push(Found { start, end, word });
             }
@@ -164,6 +204,7 @@ fn beginning(text: &str, position: usize, lead_chars: usize) -> usize {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::budget::price;
     use super::*;
 
     fn snippet(text: &str, query: &str) -> String {
@@ -221,16 +262,17 @@ mod tests {
         let letters = || ('a'..='z').chain('0'..='9');
         let words: Vec<String> = letters().flat_map(|one| letters().map(move |two| format!("{one}{two}"))).collect();
         let query = words.join(" ");
-        assert!(beginnings(&query, Language::English, WORDS_MAX).len() <= WORDS_MAX);
+        let looked_for = finders(&query, Language::English);
+        assert!(looked_for.len() <= WORDS_MAX);
         let text = words.iter().cycle().take(20_000).cloned().collect::<Vec<_>>().join(" ");
-        let found = find(&text, &beginnings(&query, Language::English, WORDS_MAX));
+        let found = find(&text, &looked_for);
         // Each place in the text is found for the few words that can begin there.
         assert!(found.len() <= text.len(), "{} places in {} bytes", found.len(), text.len());
         assert!(snippet(&text, &query).chars().count() <= SNIPPET_CHARS + 2);
     }
 
     /// The same by its definition: the first of those places from which on most words are found within the stretch.
-    fn best_by_definition(text: &str, words: &[String]) -> Option<usize> {
+    fn best_by_definition(text: &str, words: &[Finder<'_>]) -> Option<usize> {
         let found = find(text, words);
         let distinct = |start: usize| {
             let end = after(text, start, SNIPPET_CHARS - SNIPPET_CHARS / LEAD_PART);
@@ -247,8 +289,16 @@ mod tests {
             query in prop::collection::vec(prop::sample::select(vec!["one", "two", "threes", "ö", "四五"]), 1..5),
         ) {
             let (text, query) = (text.concat(), query.join(" "));
-            let words = beginnings(&query, Language::English, WORDS_MAX);
+            let words = finders(&query, Language::English);
             prop_assert_eq!(best(&text, &words, SNIPPET_CHARS), best_by_definition(&text, &words));
+        }
+
+        #[test]
+        fn an_excerpt_costs_no_more_than_it_may(text in "\\PC{0,600}", query in "\\PC{0,40}", tokens in 0usize..120) {
+            let whole = price(&text);
+            prop_assume!(whole > tokens);
+            let found = Snippets::new(&query).excerpt(&text, "en", (whole, tokens));
+            prop_assert!(price(&found) <= tokens, "{} of {tokens}: {found}", price(&found));
         }
 
         #[test]

@@ -80,7 +80,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("chardetng", &["ingest"]),
     ("encoding_rs", &["ingest"]),
     ("mail_parser", &["ingest"]),
-    ("memchr", &["ingest"]),
+    ("memchr", &["ingest", "retrieval"]),
     ("url", &["ingest"]),
     ("serde_yaml", &["ingest", "deploy"]),
     // `operator`: the same types, for a client.

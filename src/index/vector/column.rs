@@ -21,7 +21,7 @@ use half::f16;
 use memmap2::{MmapOptions, MmapRaw, UncheckedAdvice};
 
 use super::disk::DiskError;
-use crate::base::Digest;
+use crate::base::{Digest, prefetch};
 
 const _: () = assert!(cfg!(target_endian = "little"), "files hold little-endian numbers and are used in place");
 
@@ -110,18 +110,10 @@ impl<T: Plain> Rows<T> {
         let _ = unsafe { self.mapping.map.unchecked_advise(UncheckedAdvice::DontNeed) };
     }
 
-    /// Has the processor fetch a row that is needed in a moment. Rows that are picked from all over a large file are waited for
-    /// otherwise, one after the other.
+    /// Has the processor fetch a row that is needed in a moment.
     #[inline]
     pub(super) fn prefetch(&self, row: usize) {
-        #[cfg(target_arch = "x86_64")]
-        for line in bytes_of(self.row(row)).chunks(64) {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: every processor of this kind has it, and it reads nothing that the program sees.
-            unsafe { _mm_prefetch(line.as_ptr().cast::<i8>(), _MM_HINT_T0) };
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = row;
+        prefetch(bytes_of(self.row(row)));
     }
 
     /// The numbers of one row; empty where there is no such row.
