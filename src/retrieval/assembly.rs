@@ -253,6 +253,12 @@ fn unit(prices: &[usize], room: usize) -> usize {
     fits
 }
 
+/// Whether two headings are one, with and without its markup.
+fn is_same(one: &str, other: &str) -> bool {
+    let said = |heading: &str| heading.chars().filter(|character| character.is_alphanumeric()).collect::<String>();
+    one == other || (one.contains(char::is_alphanumeric) && said(one) == said(other))
+}
+
 /// A text without the headings that it begins with, where they are the last ones of its path: the title of the result says
 /// them. What would be left of nothing but headings stays.
 fn below_own_headings(hit: &Hit) -> &str {
@@ -263,7 +269,7 @@ fn below_own_headings(hit: &Hit) -> &str {
         let heading = line.trim_start_matches('#');
         let level = line.len() - heading.len();
         let heading = heading.trim();
-        if !(1..=6).contains(&level) || rest.trim().is_empty() || !hit.path().any(|known| known == heading) {
+        if !(1..=6).contains(&level) || rest.trim().is_empty() || !hit.path().any(|known| is_same(known, heading)) {
             return text;
         }
         text = rest.trim_start();
@@ -273,6 +279,14 @@ fn below_own_headings(hit: &Hit) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_heading_is_known_with_its_markup() {
+        assert!(is_same("/hub/login", "`/hub/login`"));
+        assert!(is_same("Restore from backup", "**Restore** from _backup_"));
+        assert!(!is_same("Pump 1", "Pump 2"));
+        assert!(!is_same("…", "---"));
+    }
 
     #[test]
     fn a_unit_is_the_largest_that_fits() {
