@@ -49,7 +49,8 @@ end
 
 local failed = 0
 function response(status, headers, body)
-  if status ~= 200 or not body:find('"results"', 1, true) then
+  -- The answer is JSON in a block of text, so that its quotation marks are escaped.
+  if status ~= 200 or not body:find('\\"results\\"', 1, true) then
     failed = failed + 1
     if failed == 1 then io.stderr:write("first failure: " .. status .. " " .. body:sub(1, 300) .. "\n") end
   end
