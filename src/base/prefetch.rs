@@ -2,6 +2,8 @@
 //!
 //! Invariant: nothing here changes what a program sees; a processor that cannot be asked is not.
 
+#![allow(unsafe_code)]
+
 /// Has the processor fetch bytes that are read in a moment. What is picked from all over a large table is waited for otherwise, one
 /// place after the other.
 #[inline]

@@ -3,6 +3,8 @@
 //! With them each read is clamped to its buffer and each loop counts its rounds in two more registers, where nothing is done but to read
 //! and to add up.
 
+#![allow(unsafe_code)]
+
 /// The module of a shader of this program.
 ///
 /// What is passed has to stay within its buffers whatever they hold, to end each of its loops, and to divide by nothing that may be 0;

@@ -7,6 +7,8 @@
 //! flushed is lost where it went to new places of the overlay, whose tables qemu holds in its own memory; the rest of such writes
 //! survives in the page cache of the machine that runs the test, which is kinder than some disks. `tests/it/power.rs` is not kind.
 
+#![allow(unsafe_code)]
+
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::fd::AsRawFd as _;

@@ -11,6 +11,8 @@
 //!
 //! All of it is in a network and a mount namespace of its own, so that `/` is the tree that is installed to.
 
+#![allow(unsafe_code)]
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;

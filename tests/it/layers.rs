@@ -58,11 +58,56 @@ fn may_use(part: &str, used: &str) -> bool {
 /// What every part may use.
 const OPEN: &[&str] = &["base", "telemetry"];
 
-/// Dependencies that only these parts may name, so that each can be replaced in one place.
+/// Dependencies that every part may name: they have no state and no files, and what they do is done alike everywhere.
+const EVERYWHERE: &[&str] = &["serde", "serde_json", "thiserror", "tracing", "parking_lot", "rustc_hash", "rustix"];
+
+/// Every other dependency, and the parts that may name it, so that each can be replaced in one place. One without a row fails.
 const DOORS: &[(&str, &[&str])] = &[
+    ("blake3", &["base", "store", "index", "snapshot", "auth", "deploy"]),
+    ("jiff", &["base", "config", "deploy", "cli"]),
+    ("getrandom", &["store", "snapshot", "auth"]),
+    ("tracing_subscriber", &["telemetry"]),
+    ("prometheus_client", &["telemetry"]),
+    // `store`: sled writes to it.
+    ("log", &["telemetry", "store"]),
+    ("tokio", &["task", "extraction", "index", "collection", "snapshot", "mcp", "deploy", "api", "app", "cli"]),
+    ("tokio_util", &["task", "mcp", "api"]),
+    ("crossbeam_channel", &["task"]),
+    ("crc32c", &["store"]),
+    ("zstd", &["store", "index"]),
+    ("half", &["store", "embed", "index", "collection", "gpu_helper"]),
+    ("bytemuck", &["embed"]),
+    ("numkong", &["embed", "index"]),
+    ("unicode_normalization", &["ingest", "embed", "index"]),
+    ("unicode_properties", &["embed"]),
+    ("unicode_segmentation", &["index"]),
+    ("frostem", &["index"]),
+    ("whatlang", &["index"]),
+    ("levenshtein_automata", &["index"]),
+    ("tantivy_fst", &["index"]),
+    ("memmap2", &["index"]),
+    ("quick_cache", &["index", "collection", "retrieval", "mcp"]),
+    ("arc_swap", &["index", "collection", "auth"]),
+    ("libc", &["extraction", "index", "gpu_helper"]),
+    ("mimalloc", &["main"]),
+    ("futures_util", &["task", "collection", "snapshot"]),
+    ("async_trait", &["snapshot"]),
+    ("bytes", &["snapshot"]),
+    ("http_body", &["snapshot", "api"]),
+    ("hyper_util", &["snapshot", "api"]),
+    ("age", &["snapshot"]),
+    ("base64", &["auth", "mcp", "deploy"]),
+    ("schemars", &["mcp"]),
+    // `deploy`: the folders that a bundle takes documents from.
+    ("ignore", &["deploy", "cli"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
+    ("comfy_table", &["cli"]),
+    ("indicatif", &["cli"]),
     ("sled", &["store"]),
     ("usearch", &["index"]),
     ("wgpu", &["gpu_helper"]),
+    ("pollster", &["gpu_helper"]),
     ("seccompiler", &["gpu_helper", "extraction"]),
     ("landlock", &["extraction"]),
     ("postcard", &["extraction"]),
@@ -112,6 +157,17 @@ const DOORS: &[(&str, &[&str])] = &[
     ("toml", &["config", "ingest"]),
     ("clap", &["cli"]),
     ("anyhow", &["app", "cli"]),
+];
+
+/// The files that may hold unsafe code; in all others the compiler refuses it (`unsafe_code` in Cargo.toml).
+const UNSAFE: &[&str] = &[
+    "base/prefetch.rs",
+    "extraction/allocator.rs",
+    "extraction/child.rs",
+    "extraction/sandbox.rs",
+    "gpu_helper/unchecked.rs",
+    "index/gpu/process.rs",
+    "index/vector/column.rs",
 ];
 
 /// Program text of a part.
@@ -245,6 +301,102 @@ fn each_dependency_has_its_door() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn each_dependency_has_a_row() {
+    let manifest: toml::Table = include_str!("../../Cargo.toml").parse().expect("Cargo.toml");
+    let helper: toml::Table = include_str!("../../src/gpu_helper/Cargo.toml").parse().expect("Cargo.toml");
+    let names = |manifest: &toml::Table| -> BTreeSet<String> {
+        manifest["dependencies"].as_table().expect("a table").keys().map(|name| name.replace('-', "_")).collect()
+    };
+    let known: BTreeSet<String> =
+        DOORS.iter().map(|(name, _)| *name).chain(EVERYWHERE.iter().copied()).map(str::to_owned).collect();
+    assert_eq!(known.len(), DOORS.len() + EVERYWHERE.len(), "a dependency has two rows");
+    let all: BTreeSet<String> = names(&manifest).union(&names(&helper)).cloned().collect();
+    let without: Vec<&String> = all.difference(&known).collect();
+    let gone: Vec<&String> = known.difference(&all).collect();
+    assert!(without.is_empty(), "no row says which parts may name {without:?}");
+    assert!(gone.is_empty(), "rows of what is no dependency: {gone:?}");
+}
+
+/// How often `super::` is said in a row, beyond what the modules that are open at that place and the file's own stand for: more than that
+/// leaves the part, where `crate::` has to be said.
+fn leaves_part(code: &str, depth: usize) -> Option<usize> {
+    let (mut braces, mut inner): (usize, Vec<usize>) = (0, Vec::new());
+    for (number, line) in code.lines().enumerate() {
+        let supers = line.match_indices("super::").filter(|(at, _)| !line[..*at].ends_with("super::"));
+        let most = supers.map(|(at, _)| {
+            let mut rest = &line[at..];
+            let mut count = 0;
+            while let Some(next) = rest.strip_prefix("super::") {
+                (rest, count) = (next, count + 1);
+            }
+            // `pub(in super::super)`, `use super::super as`
+            count
+                + usize::from(rest.starts_with("super") && !rest[5..].starts_with(|next: char| next.is_alphanumeric()))
+        });
+        if most.max().is_some_and(|most| most >= depth + inner.len()) {
+            return Some(number + 1);
+        }
+        let text = line.trim_start();
+        let text = text.strip_prefix("pub(crate) ").or_else(|| text.strip_prefix("pub ")).unwrap_or(text);
+        if text.starts_with("mod ") && line.trim_end().ends_with('{') {
+            inner.push(braces);
+        }
+        for letter in line.chars() {
+            match letter {
+                '{' => braces += 1,
+                '}' => {
+                    braces = braces.saturating_sub(1);
+                    if inner.last() == Some(&braces) {
+                        inner.pop();
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn no_part_is_left_by_super() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut wrong = Vec::new();
+    for part in parts() {
+        for (file, code) in &part.files {
+            let depth = file.strip_prefix(&root).expect("a file below src").iter().count();
+            wrong.extend(leaves_part(code, depth).map(|line| format!("{}:{line}", file.display())));
+        }
+    }
+    assert!(wrong.is_empty(), "`super` leaves the part; name it by `crate::`:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn unsafe_code_is_where_it_may_be() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let allowed = |file: &PathBuf| fs::read_to_string(file).expect("readable").contains("allow(unsafe_code)");
+    let found: Vec<String> = files(&root)
+        .iter()
+        .filter(|file| allowed(file))
+        .map(|file| file.strip_prefix(&root).expect("a file below src").display().to_string())
+        .collect();
+    assert_eq!(found, UNSAFE);
+    let manifest: toml::Table = include_str!("../../Cargo.toml").parse().expect("Cargo.toml");
+    assert_eq!(manifest["workspace"]["lints"]["rust"]["unsafe_code"].as_str(), Some("deny"));
+}
+
+#[test]
+fn a_super_that_leaves_is_seen() {
+    assert_eq!(leaves_part("use super::Lsn;", 1), Some(1), "out of src/part.rs");
+    assert_eq!(leaves_part("use super::Lsn;", 2), None, "out of src/part/file.rs into the part");
+    assert_eq!(leaves_part("\nuse super::super::Lsn;", 2), Some(2));
+    assert_eq!(leaves_part("mod tests {\n    use super::super::x;\n}", 2), None);
+    assert_eq!(leaves_part("mod tests {\n    use super::super::super::x;\n}", 2), Some(2));
+    assert_eq!(leaves_part("mod tests {\n}\nuse super::super::x;", 2), Some(3));
+    assert_eq!(leaves_part("pub(in super::super) fn f() {}", 2), Some(1));
+    assert_eq!(leaves_part("fn f() { if a { super::b() } }", 2), None);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What a node tells its service manager, read from the socket that systemd would read.
 
+#![allow(unsafe_code)]
+
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;

@@ -5,6 +5,8 @@
 //! over that path: processes that it starts read the boot id that the test wrote, whatever way the binary reads it, and
 //! nothing of it is seen outside. The disk is mounted in the same namespace, so that it cannot outlive the test.
 
+#![allow(unsafe_code)]
+
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};

@@ -10,6 +10,8 @@
 //!   the node runs ends the process with SIGBUS, as with every mapped file.
 //! * Numbers are little endian, which is also what the supported machines compute with; no conversion takes place.
 
+#![allow(unsafe_code)]
+
 use std::fs::{File, OpenOptions};
 use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
