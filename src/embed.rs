@@ -65,6 +65,12 @@ pub trait Embedder: Send + Sync {
     /// [`EmbedError`] when the model cannot answer; no partial result.
     fn embed(&self, texts: &[&str], purpose: Purpose) -> Result<Vec<Vec<f32>>, EmbedError>;
 
+    /// Whether the embedding of a text says something: the model knows a word of it.
+    fn reads(&self, text: &str) -> bool {
+        let _ = text;
+        true
+    }
+
     /// What [`Embedder::windows`] asks of a passage, to be kept beside its embedding. Empty where the model looks at passages as a
     /// whole only. Cost: that of embedding it.
     ///

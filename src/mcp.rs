@@ -21,6 +21,7 @@ mod server;
 mod tools;
 pub mod values;
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -120,6 +121,9 @@ pub struct ToolError {
     pub fault: Fault,
 }
 
+/// Characters of a message that are shown: what callers give is repeated in it, and may be of any length.
+const MESSAGE_CHARS_MAX: usize = 1_000;
+
 impl ToolError {
     /// An argument that cannot be used.
     #[must_use]
@@ -140,6 +144,19 @@ impl ToolError {
         Self { code: OVERLOADED, message: message.to_owned(), fault: Fault::Environment }
     }
 
+    /// The message without its middle where it is long: the beginning says what is wrong, the end what to do.
+    #[must_use]
+    pub fn shown(&self) -> Cow<'_, str> {
+        let message = &self.message;
+        let count = message.chars().count();
+        if count <= MESSAGE_CHARS_MAX {
+            return message.into();
+        }
+        let half = MESSAGE_CHARS_MAX / 2;
+        let at = |nth| message.char_indices().nth(nth).map_or(message.len(), |(at, _)| at);
+        format!("{} … {}", &message[..at(half)], &message[at(count - half)..]).into()
+    }
+
     /// As the structured content of a tool error.
     #[must_use]
     pub fn to_json(&self) -> Value {
@@ -148,6 +165,6 @@ impl ToolError {
             Fault::Environment => "environment",
             Fault::Damage => "damage",
         };
-        json!({"error": {"code": self.code, "message": self.message, "fault": fault}})
+        json!({"error": {"code": self.code, "message": self.shown(), "fault": fault}})
     }
 }

@@ -382,7 +382,7 @@ impl Retrieval {
         let wanted = self.wanted(request)?;
         let candidates = self.candidates(&wanted, 0);
         let query = words(&request.query);
-        if !phrases::of(query).is_empty() {
+        if !phrases::of(query).0.is_empty() {
             return Ok(AskedDevices { embeddings: HashMap::new(), questions: Vec::new() });
         }
         let mut embeddings: HashMap<String, Arc<[f32]>> = HashMap::new();
@@ -563,7 +563,12 @@ impl Retrieval {
         let own = without.map_or(0, |document| document.chunks.len().min(OWN_PASSAGES_MAX));
         let filter = request.filter.as_ref();
         let per_document = if cursor.first >= LONG { PER_DOCUMENT_LONG } else { PER_DOCUMENT };
-        let rules = order::Rules { per_document, min_score: request.min_score, without };
+        let rules = order::Rules {
+            per_document,
+            min_score: request.min_score,
+            folds: matches!(target, Target::Text(_)),
+            without,
+        };
         let mut order = order::Order::new(rules, searchers, &self.library);
         let mut depth = self.candidates(&wanted, own);
         let rank = |depth: usize, ahead: &Ahead| {
@@ -594,10 +599,11 @@ impl Retrieval {
         left_out.iter().for_each(|reason| reasons.add(reason.clone()));
         // A passage says nothing of how well it fits itself.
         let weak = matches!(target, Target::Text(_)) && relevance::is_weak(&ranked);
-        let state = cursor::state(searchers);
+        let state = cursor::state((query, request.mode), searchers);
         if cursor.offset > 0 && cursor.state != state {
             reasons.add(
-                "what is searched has changed since the first page: results may come twice, or not at all".to_owned(),
+                "the cursor is of another question, or what is searched has changed since: results may come twice, or not at all"
+                    .to_owned(),
             );
         }
         if let Some(reason) = order.unreadable()? {

@@ -118,6 +118,11 @@ pub(super) fn table(header: &[&str], numbers: &[&str], rows: Vec<Vec<String>>) -
     line(&rendered(header, numbers, rows, width))
 }
 
+/// Columns of the terminal that is written to; `None` where it is none.
+pub(super) fn columns() -> Option<usize> {
+    io::stdout().is_terminal().then(|| usize::from(terminal_width()))
+}
+
 /// Columns of the terminal.
 fn terminal_width() -> u16 {
     let named = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());

@@ -103,15 +103,21 @@ fn place(result: &Value) -> String {
     place
 }
 
-/// A passage in lines of at most 96 characters; as it is when it is wanted whole.
+/// Characters of a line of text, and of what stands in front of it.
+const LINE_CHARS: usize = 96;
+const INDENT: usize = 4;
+
+/// A passage in lines of at most 96 characters, fewer where the terminal is narrower; as it is when it is wanted whole.
 fn wrapped(text: &str, whole: bool) -> Vec<String> {
     if whole {
         return text.lines().map(str::to_owned).collect();
     }
+    let most =
+        output::columns().map_or(LINE_CHARS, |columns| LINE_CHARS.min(columns.saturating_sub(INDENT))).max(INDENT);
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= 96 => {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= most => {
                 line.push(' ');
                 line.push_str(word);
             }

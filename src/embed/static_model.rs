@@ -9,7 +9,7 @@ use numkong::Dot as _;
 use safetensors::{Dtype, SafeTensors};
 
 use super::near::{Near, Sequence};
-use super::{EmbedError, Embedder, ModelInfo, Nearness, Phrase, Purpose, Windows, WordPiece, late};
+use super::{EmbedError, Embedder, ModelInfo, Nearness, Phrase, PieceKind, Purpose, Windows, WordPiece, late};
 use crate::base::prefetch;
 
 static TABLE: &[u8] = include_bytes!("static_minilm/model.safetensors");
@@ -177,6 +177,12 @@ impl Embedder for StaticModel {
         Ok(texts.iter().map(|text| self.embed_one(text)).collect())
     }
 
+    fn reads(&self, text: &str) -> bool {
+        let is_known =
+            |piece: &u16| self.tokenizer.kind(*piece) != PieceKind::Mark && !self.tokenizer.is_unknown(*piece);
+        self.pieces(text, PIECES_MAX).iter().any(is_known)
+    }
+
     fn run(&self, context: &str, text: &str, language: &str) -> Vec<u16> {
         let window = late::window(self.info.languages.contains(&language));
         let context = self.pieces(context, late::CONTEXT_PIECES);
@@ -256,6 +262,17 @@ mod tests {
             }
         }
         assert!(compared > 4 * DIMENSIONS, "only {compared} components were compared");
+    }
+
+    #[test]
+    fn what_is_unknown_is_not_read() {
+        let model = StaticModel::built_in();
+        for text in ["how do I restore a backup", "etcd", "KX-9", "réparation de la pompe", "猫 cat"] {
+            assert!(model.reads(text), "{text}");
+        }
+        for text in ["猫", "?!", "", &"a".repeat(1_000)] {
+            assert!(!model.reads(text), "{text}");
+        }
     }
 
     #[test]

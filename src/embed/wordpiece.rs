@@ -142,6 +142,12 @@ impl WordPiece {
         self.kinds.get(usize::from(piece)).copied().unwrap_or(PieceKind::Mark)
     }
 
+    /// Whether a piece stands for a word that the vocabulary has no pieces for.
+    #[must_use]
+    pub fn is_unknown(&self, piece: u16) -> bool {
+        u32::from(piece) == self.unknown
+    }
+
     /// Number of pieces in the vocabulary.
     #[must_use]
     pub fn len(&self) -> usize {

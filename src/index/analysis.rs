@@ -264,6 +264,14 @@ pub struct QueryWord {
     pub is_name: bool,
 }
 
+impl QueryWord {
+    /// Whether it is a name that a sign makes another one: `C++`, `C#`, `--verify`, `.NET`.
+    #[must_use]
+    pub fn is_signed(&self) -> bool {
+        self.is_name && !(self.text.starts_with(char::is_alphanumeric) && self.text.ends_with(char::is_alphanumeric))
+    }
+}
+
 /// The words of a query, each once, in order, stop words left out unless there is nothing else or they are part of a name. Of more
 /// than 512 distinct words the first ones count. Empty where the query has no word: for punctuation.
 ///

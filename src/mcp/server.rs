@@ -423,7 +423,7 @@ fn resource_link(link: Link) -> ContentBlock {
 /// The words for the model, the code for programs. Not as structured content: clients check that against the schema of
 /// answers even when the call failed.
 pub(super) fn failure(error: &ToolError) -> CallToolResult {
-    let mut result = CallToolResult::error(vec![ContentBlock::text(error.message.clone())]);
+    let mut result = CallToolResult::error(vec![ContentBlock::text(error.shown())]);
     let mut meta = MetaObject::default();
     meta.insert("cairn/error".to_owned(), error.to_json()["error"].take());
     result.meta = Some(meta);
@@ -471,8 +471,8 @@ fn takes_stream(context: &RequestContext<RoleServer>) -> bool {
 
 fn protocol_error(error: &ToolError) -> ErrorData {
     match error.fault {
-        Fault::Caller => ErrorData::invalid_params(error.message.clone(), None),
-        Fault::Environment | Fault::Damage => ErrorData::internal_error(error.message.clone(), None),
+        Fault::Caller => ErrorData::invalid_params(error.shown().into_owned(), None),
+        Fault::Environment | Fault::Damage => ErrorData::internal_error(error.shown().into_owned(), None),
     }
 }
 

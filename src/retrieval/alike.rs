@@ -1,7 +1,8 @@
-//! Passages that say the same: versions of one section, copies with another title.
+//! Passages that say the same: copies, and versions of one section.
 //!
-//! Invariant: only passages that hold no other fact are alike. What is short, and what differs by a number while it is not
-//! long, is not alike: a record, a line of a log, a row of a table are told apart by little.
+//! Invariant: only passages that hold no other fact are alike. Two texts may differ in articles, order of a few words and punctuation, and
+//! their sections in the number in front of the heading. Any other word that only one of them has (a number, a name, a "not") tells them
+//! apart, however long they are: what is folded is not shown, and nobody would miss it.
 
 use std::cmp::Ordering;
 use std::hash::{Hash as _, Hasher as _};
@@ -10,13 +11,12 @@ use rustc_hash::FxHasher;
 
 /// Fewer words say too little to be called the same.
 const WORDS_MIN: usize = 20;
-/// From so many words on two texts may differ in numbers: a version in a long paragraph.
-const WORDS_LONG: usize = 80;
-/// What two texts share of all their sequences of three words, in percent: one word that was changed costs three on both sides, so this is
-/// about one word in twenty-five.
+/// What two texts share of all their sequences of three words, in percent.
 const SHARED_MIN: usize = 75;
 /// Words that are looked at: a passage has fewer.
 const WORDS_MAX: usize = 2_000;
+/// Words that may stand in one text and not in the other without saying anything else.
+const FILLERS: [&str; 12] = ["a", "an", "and", "the", "is", "are", "it", "its", "that", "which", "this", "also"];
 
 /// What of a passage is compared.
 #[derive(Debug)]
@@ -24,10 +24,12 @@ pub(super) struct Signature {
     words: usize,
     /// The words in their order.
     all: u64,
-    /// The words that have digits, in their order.
-    numbers: u64,
-    /// The last heading without its digits; `None` where there is none.
+    /// The words that say something, whatever their order.
+    facts: u64,
+    /// The heading without the number in front of it; `None` where there is none.
     heading: Option<u64>,
+    /// The numbers of the heading but for the one in front.
+    heading_numbers: u64,
     /// Distinct sequences of three words, ascending.
     triples: Vec<u32>,
 }
@@ -37,35 +39,35 @@ impl Signature {
     ///
     /// * `headings`: those above the passage, outermost first.
     pub(super) fn of(text: &str, headings: &[String]) -> Option<Self> {
-        let hashes: Vec<(u64, bool)> = words(without_headings(text)).take(WORDS_MAX).collect();
-        let heading: Option<Vec<(u64, bool)>> = headings.last().map(|heading| words(heading).collect());
-        let said = hashes.len() + heading.as_ref().map_or(0, Vec::len);
-        if said < WORDS_MIN {
+        let words_of = |text| words(text).take(WORDS_MAX).collect::<Vec<Word>>();
+        let text = words_of(without_headings(text));
+        let heading = headings.last().map(|heading| words_of(without_number(heading)));
+        if text.len() + heading.as_ref().map_or(0, Vec::len) < WORDS_MIN {
             return None;
         }
-        let mut triples: Vec<u32> =
-            hashes.windows(3).map(|three| hash(&[three[0].0, three[1].0, three[2].0]) as u32).collect();
+        let hashes: Vec<u64> = text.iter().map(|word| word.hash).collect();
+        let mut triples: Vec<u32> = hashes.windows(3).map(|three| hash(three) as u32).collect();
         triples.sort_unstable();
         triples.dedup();
-        let numbers: Vec<u64> = hashes.iter().filter(|(_, has_digit)| *has_digit).map(|(word, _)| *word).collect();
-        let all: Vec<u64> = hashes.iter().map(|(word, _)| *word).collect();
-        let heading = heading.map(|heading| {
-            let letters = heading.iter().filter(|(_, has_digit)| !has_digit).map(|(word, _)| *word);
-            hash(&letters.collect::<Vec<_>>())
-        });
-        Some(Self { words: hashes.len(), all: hash(&all), numbers: hash(&numbers), heading, triples })
+        let fillers = FILLERS.map(|word| words(word).map(|word| word.hash).next());
+        let mut facts: Vec<u64> = hashes.iter().filter(|word| !fillers.contains(&Some(**word))).copied().collect();
+        facts.sort_unstable();
+        let numbers = heading.iter().flatten().filter(|word| word.has_digit).map(|word| word.hash).collect::<Vec<_>>();
+        let heading = heading.map(|heading| hash(&heading.iter().map(|word| word.hash).collect::<Vec<_>>()));
+        let (all, facts, heading_numbers) = (hash(&hashes), hash(&facts), hash(&numbers));
+        Some(Self { words: hashes.len(), all, facts, heading, heading_numbers, triples })
     }
 
     /// Whether both say the same. Symmetric.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let is_one_section = self.heading.is_some() && self.heading == other.heading;
         if self.words == other.words && self.all == other.all {
-            return is_one_section || self.words >= WORDS_MIN;
+            return is_one_section || (self.words >= WORDS_MIN && self.heading_numbers == other.heading_numbers);
         }
-        let (less, more) = (self.words.min(other.words), self.words.max(other.words));
-        let is_long = less >= WORDS_LONG;
-        let is_version = less >= WORDS_MIN && is_one_section && self.numbers == other.numbers;
-        (is_long || is_version) && less * 100 >= more * SHARED_MIN && self.shares_enough(other)
+        is_one_section
+            && self.words.min(other.words) >= WORDS_MIN
+            && self.facts == other.facts
+            && self.shares_enough(other)
     }
 
     fn shares_enough(&self, other: &Self) -> bool {
@@ -86,7 +88,13 @@ impl Signature {
     }
 }
 
-/// The text below the headings that it begins with: a heading may have another number in another version.
+/// A heading without the number in front of it, which may be another one in another version: `5.1.11 Approval`.
+fn without_number(heading: &str) -> &str {
+    let rest = heading.trim_start().trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == '.');
+    if rest.starts_with(char::is_whitespace) && rest.contains(char::is_alphabetic) { rest } else { heading }
+}
+
+/// The text below the headings that it begins with.
 fn without_headings(mut text: &str) -> &str {
     loop {
         text = text.trim_start();
@@ -97,11 +105,19 @@ fn without_headings(mut text: &str) -> &str {
     }
 }
 
-/// The words of a text as hashes, and whether they have digits. An ideograph is a word.
-fn words(text: &str) -> impl Iterator<Item = (u64, bool)> {
+/// A word as it is compared.
+struct Word {
+    hash: u64,
+    has_digit: bool,
+}
+
+/// The words of a text, and the signs in front of and within them that make them others: `-m`, `+5`. An ideograph is a word.
+fn words(text: &str) -> impl Iterator<Item = Word> {
     let mut rest = text;
+    let mut before = ' ';
     std::iter::from_fn(move || {
         let start = rest.find(char::is_alphanumeric)?;
+        before = rest[..start].chars().next_back().unwrap_or(before);
         rest = &rest[start..];
         let first = rest.chars().next()?;
         let end = if crate::index::analysis::is_cjk(first) {
@@ -113,8 +129,12 @@ fn words(text: &str) -> impl Iterator<Item = (u64, bool)> {
         let (word, after) = rest.split_at(end);
         rest = after;
         let mut hasher = FxHasher::default();
+        if matches!(before, '-' | '+' | '<' | '>' | '=' | '!' | '~') {
+            before.hash(&mut hasher);
+        }
+        before = ' ';
         word.chars().flat_map(char::to_lowercase).for_each(|character| character.hash(&mut hasher));
-        Some((hasher.finish(), word.bytes().any(|byte| byte.is_ascii_digit())))
+        Some(Word { hash: hasher.finish(), has_digit: word.bytes().any(|byte| byte.is_ascii_digit()) })
     })
 }
 
@@ -167,11 +187,27 @@ mod tests {
     }
 
     #[test]
-    fn a_number_tells_apart_what_is_not_long() {
-        let sheet = |flow: usize| format!("{} flow {flow} bar.", prose(40));
-        assert!(!alike(("Specifications", &sheet(20)), ("Specifications", &sheet(25))));
-        let paragraph = |version: &str| format!("{} since version {version} of it.", prose(100));
-        assert!(alike(("", &paragraph("1.10")), ("", &paragraph("1.11"))));
+    fn another_fact_tells_apart_however_long_the_rest_is() {
+        let rule = |word: &str| format!("{} Guests {word} enter the hall in their own shoes.", prose(200));
+        for (one, other) in [
+            ("may", "must not"),
+            ("may", "may not"),
+            ("should", "must"),
+            ("of 70 degrees", "of 80 degrees"),
+            ("-m", "-D"),
+            ("5", "-5"),
+        ] {
+            assert!(!alike(("Rules", &rule(one)), ("Rules", &rule(other))), "{one} {other}");
+        }
+        assert!(alike(("Rules", &rule("may also")), ("Rules", &rule("may"))));
+    }
+
+    #[test]
+    fn the_number_of_a_heading_may_be_its_fact() {
+        let text = prose(40);
+        assert!(!alike(("What is new in 4.0.0", &text), ("What is new in 5.0.0", &text)));
+        assert!(alike(("4.1 What is new", &text), ("5.2 What is new", &text)), "the number of the section");
+        assert!(!alike(("2023", &text), ("2024", &text)), "nothing but a number");
     }
 
     #[test]
@@ -183,6 +219,7 @@ mod tests {
     #[test]
     fn ideographs_are_words() {
         let text = "这是一个关于水泵维护的长段落，说明每隔两千小时必须检查轴承并更换密封圈。";
-        assert!(alike(("维护", text), ("维护", &text.replace("检查轴承", "检查轴承座"))));
+        assert!(alike(("维护", text), ("1.2 维护", text)));
+        assert!(!alike(("维护", text), ("维护", &text.replace("必须", "不必"))));
     }
 }

@@ -173,20 +173,20 @@ impl Fitting<'_> {
             }
         }
         let prices: Vec<usize> = hits.iter().map(|hit| price(hit.text())).collect();
-        let mut kept = 0;
+        let (mut kept, mut spent, mut room) = (0, 0, self.left);
         for (around, price) in self.around.iter().zip(&prices) {
             let least = around + TEXT_MIN.min(*price);
-            if least > self.left && kept > 0 {
+            if spent + least > self.left && kept > 0 {
                 break;
             }
+            spent += least;
             // What is over the least is shared below.
-            self.left = self.left.saturating_sub(least);
+            room = room.saturating_sub(*around);
             kept += 1;
         }
         self.is_cut = kept < hits.len();
         hits.truncate(kept);
         let prices = &prices[..kept];
-        let room = self.left + prices.iter().map(|price| TEXT_MIN.min(*price)).sum::<usize>();
         let unit = unit(prices, room);
         for (place, (hit, price)) in hits.iter_mut().zip(prices).enumerate() {
             let most = unit * share_of(place);
@@ -217,7 +217,7 @@ impl Fitting<'_> {
                 if kept > 0 {
                     break;
                 }
-                let left = self.left.saturating_sub(around).max(TEXT_MIN);
+                let left = self.left.saturating_sub(around);
                 let text = self.excerpt(hit, price, left);
                 hit.text = Some(text);
             }

@@ -49,9 +49,10 @@ impl FromStr for Cursor {
     }
 }
 
-/// The state of what is searched: it changes with every write to one of the collections.
-pub(super) fn state(searchers: &[Searcher]) -> u32 {
+/// The state of a question and of what is searched: it changes with every write to one of the collections.
+pub(super) fn state(question: impl std::hash::Hash, searchers: &[Searcher]) -> u32 {
     let mut hasher = FxHasher::default();
+    question.hash(&mut hasher);
     for searcher in searchers {
         let info = searcher.collection();
         (info.id.0.0, info.last_change.0).hash(&mut hasher);

@@ -68,6 +68,8 @@ pub(super) struct Rules<'a> {
     /// Passages of one document before those of the others.
     pub(super) per_document: usize,
     pub(super) min_score: Option<f32>,
+    /// Whether what says the same is folded; not where it is what is looked for.
+    pub(super) folds: bool,
     /// A document that is not to appear, in whichever version.
     pub(super) without: Option<&'a DocumentRecord>,
 }
@@ -225,7 +227,7 @@ impl<'a> Order<'a> {
             return;
         }
         let compared = Compared::new(passage.clone());
-        if let Some(place) = self.same_as(&compared) {
+        if let Some(place) = Some(&compared).filter(|_| self.rules.folds).and_then(|compared| self.same_as(compared)) {
             self.fold(place, ranked.collection, &passage);
             return;
         }

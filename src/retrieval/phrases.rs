@@ -14,9 +14,10 @@ const MARKS: [(char, &[char]); 4] = [('"', &['"']), ('“', &['”', '“']), ('
 /// Phrases of a query that count.
 const PHRASES_MAX: usize = 8;
 
-/// The phrases of a query: what stands between quotation marks and has a word. A mark that is not closed is none.
-pub(super) fn of(query: &str) -> Vec<&str> {
-    let mut phrases = Vec::new();
+/// The phrases of a query: what stands between quotation marks and has a word, each once; and how many more there are than count. A
+/// mark that is not closed is none.
+pub(super) fn of(query: &str) -> (Vec<&str>, usize) {
+    let (mut phrases, mut left_out) = (Vec::new(), 0);
     let mut rest = query;
     let opens = |(at, character): (usize, char)| {
         let (open, closing) = MARKS.iter().find(|(open, _)| *open == character)?;
@@ -29,13 +30,17 @@ pub(super) fn of(query: &str) -> Vec<&str> {
             continue;
         };
         let phrase = after[..end].trim();
-        if has_words(phrase) && phrases.len() < PHRASES_MAX {
-            phrases.push(phrase);
+        if phrases.len() < PHRASES_MAX {
+            if has_words(phrase) && !phrases.contains(&phrase) {
+                phrases.push(phrase);
+            }
+        } else {
+            left_out += 1;
         }
         rest = &after[end..];
         rest = &rest[rest.chars().next().map_or(0, char::len_utf8)..];
     }
-    phrases
+    (phrases, left_out)
 }
 
 /// The passages that have every phrase.
@@ -56,14 +61,14 @@ pub(super) fn passages(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn what_stands_between_marks_is_a_phrase() {
+        let of = |query| super::of(query).0;
         assert_eq!(of("where is the \"red valve\"?"), ["red valve"]);
         assert_eq!(of("“red valve” and „blaue Lampe“ «la vanne»"), ["red valve", "blaue Lampe", "la vanne"]);
         assert_eq!(of("a 5\" pipe"), [""; 0]);
         assert_eq!(of("\"\" \" \" \"?\""), [""; 0]);
-        assert_eq!(of("\"a\"\"b\""), ["a", "b"]);
+        assert_eq!(of("\"a\"\"b\"\"a\""), ["a", "b"]);
+        assert_eq!(super::of("\"a\" \"b\" \"c\" \"d\" \"e\" \"f\" \"g\" \"h\" \"i\"").1, 1);
     }
 }

@@ -13,6 +13,8 @@ use crate::collection::{PassageKey, Searcher};
 use crate::embed::Nearness;
 use crate::index::lexical::{LexicalError, LexicalHit, Passages};
 
+/// Characters of a query that a reason repeats.
+const SHOWN_CHARS_MAX: usize = 60;
 /// Reasons that one answer gives at most: the first ones say enough.
 const REASONS_MAX: usize = 4;
 /// Candidates of each collection whose pieces are looked at: how near the words of the query stand, and which window is best. nDCG@10 is
@@ -164,6 +166,9 @@ impl Retrieval {
             if let Some(lookup) = lookups.next() {
                 let found = lookup.and_then(|lookup| {
                     halves.totals[place] = lookup.total();
+                    for word in lookup.guessed() {
+                        halves.reasons.add(format!("nothing has {}; words spelt alike were looked for", shown(word)));
+                    }
                     let words: Vec<&str> = lookup.words().collect();
                     let count = words.len();
                     let near = model.as_ref().and_then(|model| model.nearness(&words));
@@ -176,6 +181,13 @@ impl Retrieval {
                 by_words(&mut halves, place, found);
             }
             if mode == Mode::Lexical || !has_meaning {
+                continue;
+            }
+            // Who asks for the meaning alone gets what there is.
+            if let (Target::Text(query), Some(model), Mode::Hybrid) = (target, &model, mode)
+                && !model.reads(query)
+            {
+                halves.reasons.add(format!("the model {} knows no word of the query", model.info().name));
                 continue;
             }
             let embedding: &[f32] = match target {
@@ -249,12 +261,15 @@ impl Retrieval {
     ) -> Result<Vec<Option<Arc<Passages>>>, SearchError> {
         let filtered = |searcher: &Searcher| filter.map(|filter| searcher.matching(filter)).transpose();
         let filtered = searchers.iter().map(filtered).collect::<Result<Vec<_>, _>>()?;
-        let phrases = match target {
+        let (phrases, left_out) = match target {
             Target::Text(query) => phrases::of(query),
-            Target::Embedding(_) => Vec::new(),
+            Target::Embedding(_) => (Vec::new(), 0),
         };
         if phrases.is_empty() {
             return Ok(filtered);
+        }
+        if left_out > 0 {
+            reasons.add(format!("only the first {} phrases in quotation marks were looked for", phrases.len()));
         }
         let having = |(searcher, among): (&Searcher, &Option<Arc<Passages>>)| {
             let model = self.library().models().get(&searcher.collection().model);
@@ -264,8 +279,12 @@ impl Retrieval {
         if having.iter().flatten().any(|passages| !passages.is_empty()) {
             return Ok(having);
         }
-        let phrases = phrases.iter().map(|phrase| format!("\"{phrase}\"")).collect::<Vec<_>>().join(" and ");
-        reasons.add(format!("nothing has {phrases} as it stands; searched without the quotation marks"));
+        let shown = phrases.iter().map(|phrase| shown(phrase)).collect::<Vec<_>>();
+        let (all, together) = match &shown[..] {
+            [one] => (one.clone(), ""),
+            all => (all.join(" and "), " together"),
+        };
+        reasons.add(format!("no passage has {all}{together} as it stands; searched without the quotation marks"));
         Ok(filtered)
     }
 
@@ -342,6 +361,12 @@ fn by_meaning(halves: &mut Halves, place: usize, searcher: &Searcher, asked: &As
         halves.places.insert(PassageKey(neighbor.key), place);
         halves.dense.push((PassageKey(neighbor.key), neighbor.score));
     }
+}
+
+/// A text in quotation marks, as long as a reason may repeat it.
+fn shown(text: &str) -> String {
+    let end = text.char_indices().nth(SHOWN_CHARS_MAX).map(|(at, _)| at);
+    end.map_or_else(|| format!("\"{text}\""), |end| format!("\"{}…\"", &text[..end]))
 }
 
 /// Words that stand near each other count more.

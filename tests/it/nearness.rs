@@ -92,3 +92,39 @@ fn a_phrase_and_a_filter_both_hold() {
     assert_eq!(answer["results"].as_array().map(Vec::len), Some(1), "{answer}");
     assert_eq!(answer["results"][0]["id"], "hall/two#0");
 }
+
+#[test]
+fn the_sign_of_a_quoted_name_has_to_be_there() {
+    let documents = json!([
+        {"id": "c", "text": "A driver written in C runs on the controller."},
+        {"id": "cpp", "text": "A driver written in C++ runs on the panel."},
+        {"id": "csharp", "text": "A driver written in C# runs in the office."},
+        {"id": "no", "text": "Pass --no-verify to leave the check out."},
+        {"id": "yes", "text": "Pass --verify to check what was written."},
+        {"id": "verify", "text": "We verify nothing, and no-verify is the word for it."},
+    ]);
+    let node = TestNode::start();
+    node.add("hall", documents);
+    for (query, expected) in
+        [("\"C++\"", "cpp"), ("\"C#\"", "csharp"), ("\"--verify\"", "yes"), ("\"--no-verify\"", "no")]
+    {
+        for mode in ["lexical", "hybrid", "dense"] {
+            assert_eq!(ids(&node, query, mode), [expected], "{query} {mode}");
+        }
+        let bare = query.trim_matches('"');
+        assert_eq!(ids(&node, bare, "lexical")[0], expected, "{bare}");
+    }
+}
+
+#[test]
+fn what_a_reason_says_of_a_phrase_keeps_to_the_budget() {
+    let node = node(&[]);
+    let long = format!("\"{}\" valve", "the quick brown ".repeat(500));
+    let answer = node.call("search", json!({"query": long, "collections": ["hall"], "max_tokens": 100}));
+    assert!(answer.to_string().len() < 900, "{answer}");
+    let many: Vec<String> =
+        "red blue lamp valve lit slowly opens next hall".split(' ').map(|word| format!("\"{word}\"")).collect();
+    let answer = node.call("search", json!({"query": many.join(" "), "collections": ["hall"]}));
+    let reason = answer["searched"]["mode_reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("only the first 8"), "{answer}");
+}

@@ -25,6 +25,8 @@ const EXACT_SHARE: f32 = 0.3;
 /// What a name as it is written counts besides its parts: `on-call` besides `on` and `call`. From 0.3 on the hyphens of ordinary words
 /// weigh too much (documentation: nDCG@10 .8935 instead of .8991).
 const NAME_SHARE: f32 = 0.2;
+/// The same of a name with a sign, which nobody writes by chance: `C++`, `--verify`.
+const SIGNED_SHARE: f32 = 1.0;
 
 /// A term of a query that a view knows.
 struct Weighed {
@@ -35,6 +37,14 @@ struct Weighed {
     with: u64,
     /// Its impacts in each segment, where they are remembered.
     remembered: Vec<Option<Arc<Impacts>>>,
+}
+
+fn name_share(word: &QueryWord) -> f32 {
+    match (word.is_name, word.is_signed()) {
+        (false, _) => 1.0,
+        (true, false) => NAME_SHARE,
+        (true, true) => SIGNED_SHARE,
+    }
 }
 
 /// The words of a query in one view, from [`look_up`].
@@ -48,6 +58,8 @@ pub struct Lookup {
 struct Known {
     word: QueryWord,
     terms: Vec<Weighed>,
+    /// Whether they only stand in for it, since nothing has it.
+    is_guessed: bool,
 }
 
 impl Lookup {
@@ -62,10 +74,16 @@ impl Lookup {
     #[must_use]
     pub fn total(&self) -> f32 {
         let weight = |known: &Known| {
-            let best = known.terms.iter().map(|term| self.weight(term)).reduce(f32::max);
-            best.unwrap_or_else(|| self.idf(0)) * if known.word.is_name { NAME_SHARE } else { 1.0 }
+            let best = known.terms.iter().map(|term| self.weight(term)).reduce(f32::max).filter(|_| !known.is_guessed);
+            best.unwrap_or_else(|| self.idf(0) * name_share(&known.word))
         };
         self.words.iter().map(weight).sum()
+    }
+
+    /// The words that nothing has, and for which others stand in that are spelt alike.
+    pub fn guessed(&self) -> impl Iterator<Item = &str> {
+        let guessed = self.words.iter().filter(|known| known.is_guessed && !known.terms.is_empty());
+        guessed.map(|known| known.word.text.as_str())
     }
 
     /// A term's weight: the inverse document frequency of BM25 over all that is searched.
@@ -215,7 +233,7 @@ impl LexicalSearcher {
     /// The words of a query, with what this view knows of them.
     fn look_up(&self, query: &str) -> Result<Lookup, TantivyError> {
         let words = if self.is_empty() { Vec::new() } else { analysis::query_words(query, &self.languages) };
-        let known = |word| Ok(Known { terms: self.known_terms(&word)?, word });
+        let known = |word| Ok(Known { terms: self.known_terms(&word)?, word, is_guessed: false });
         let words = words.into_iter().map(known).collect::<Result<_, TantivyError>>()?;
         Ok(Lookup { words, passages: self.passages })
     }
@@ -255,7 +273,7 @@ impl LexicalSearcher {
     fn known_terms(&self, word: &QueryWord) -> Result<Vec<Weighed>, TantivyError> {
         let mut terms = Vec::with_capacity(2);
         for term in &word.stems {
-            terms.extend(self.known_term(term, if word.is_name { NAME_SHARE } else { 1.0 })?);
+            terms.extend(self.known_term(term, name_share(word))?);
         }
         // Passages in which the word is its own stem have it among few others of their language: that makes it no rarer.
         let with = terms.iter().map(|term| term.with).sum();
@@ -275,6 +293,7 @@ impl LexicalSearcher {
         let misspelt = |known: &&mut Known| unknown.contains(&known.word.text);
         for known in lookup.words.iter_mut().filter(misspelt).take(GUESSES_MAX) {
             let Some(stem) = known.word.stems.first() else { continue };
+            known.is_guessed = true;
             for (nearest, share) in spelling::nearest(&self.searcher, self.fields.text, stem)? {
                 known.terms.extend(self.known_term(&nearest, share)?);
             }
@@ -342,7 +361,8 @@ impl LexicalSearcher {
         among: Option<&Passages>,
         admit: impl FnOnce(&[u64]) -> Vec<bool>,
     ) -> Result<Passages, TantivyError> {
-        let words = analysis::query_words(text, &self.languages).into_iter().filter(|word| !word.is_name);
+        let words =
+            analysis::query_words(text, &self.languages).into_iter().filter(|word| !word.is_name || word.is_signed());
         let every = words.map(|word| {
             let terms = word.stems.iter().chain(&word.exact).map(|term| Term::from_field_text(self.fields.text, term));
             (Occur::Must, Box::new(TermSetQuery::new(terms)) as Box<dyn Query>)

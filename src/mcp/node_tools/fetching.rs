@@ -181,8 +181,9 @@ impl Reading {
         let mut answer = self.around(place, document, piece, text.to_owned(), include)?;
         answer.truncated = is_cut || piece.is_cut;
         answer.next_cursor = match (piece.is_page, is_cut) {
-            (false, _) => None,
-            (true, true) => Some(format!("{}.{}", piece.passages.start, piece.skipped + fits.max(1))),
+            (false, false) => None,
+            // The rest of it, and what lies behind.
+            (_, true) => Some(format!("{}.{}", piece.passages.start, piece.skipped + fits.max(1))),
             (true, false) => (piece.passages.end < document.chunks.len()).then(|| piece.passages.end.to_string()),
         };
         Ok(answer)

@@ -107,7 +107,7 @@ impl NodeTools {
                     status: FAILED.to_owned(),
                     version: None,
                     passages: 0,
-                    error: Some(error.message.clone()),
+                    error: Some(error.shown().into_owned()),
                     warning: None,
                 };
                 results.insert((*place).min(results.len()), result);
