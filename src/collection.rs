@@ -9,6 +9,7 @@
 
 mod compactor;
 mod input;
+mod leases;
 mod memory;
 mod notes;
 mod passage;
@@ -42,6 +43,7 @@ pub use crate::embed::DEFAULT_MODEL;
 pub use crate::ingest::{MediaType, TOKEN_BYTES_MAX, estimate_tokens, prefix_within};
 pub use crate::store::{ChunkRef, CollectionInfo, DocumentEntry, DocumentRecord, ReadError, WriterState};
 pub use input::{Body, Conflict, DocumentInput, PrepareError};
+pub use leases::Lease;
 pub use memory::Memory;
 pub use notes::{Folder, FolderOrigin};
 pub use passage::{Passage, PassageKey};
@@ -894,9 +896,12 @@ impl Library {
         Ok(self.reader.log_bytes())
     }
 
-    /// Keeps every record after `lsn` in the log, replaced or not, for a follower that has come as far as that.
-    pub fn hold(&self, lsn: Lsn) {
-        self.compactor.hold(lsn);
+    /// Keeps every record after `after` in the log, replaced or not, for a follower that has come as far as that; until the lease is dropped.
+    ///
+    /// * `name`: of the follower, for people.
+    #[must_use]
+    pub fn lease(&self, name: &str, after: Lsn) -> Lease {
+        self.compactor.lease(name, after)
     }
 
     async fn commit(&self, operations: Vec<Operation>, until: Until) -> Result<Written, WriteError> {

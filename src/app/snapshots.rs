@@ -235,6 +235,7 @@ fn shipped_to(snapshots: &Snapshots) -> Lsn {
 /// is left to itself: a half upload is never visible.
 pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, drain: Drain) {
     let ships = snapshots.config().target.is_some();
+    let lease = ships.then(|| node.library().lease("snapshots", shipped_to(&snapshots)).for_good());
     let (mut failing, mut trouble) = (false, None);
     let looking = Arc::clone(&snapshots);
     let looked = tokio::task::spawn_blocking(move || looking.look());
@@ -252,8 +253,8 @@ pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, dr
     }
     let mut rounds = 0_u32;
     loop {
-        if ships {
-            node.library().hold(shipped_to(&snapshots));
+        if let Some(lease) = &lease {
+            lease.keep_after(shipped_to(&snapshots));
         }
         tokio::select! {
             () = drain.ordered() => return,

@@ -6,12 +6,12 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use super::leases::{Lease, Leases};
 use super::views::{Merging, Views};
 use crate::base::{ByteSize, Lsn};
 use crate::store::{CollectionId, CompactError, CompactionLimits, Reader};
@@ -33,7 +33,7 @@ struct State {
 }
 
 /// Wakes the compactor.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct CompactorBell(Arc<(Mutex<State>, Condvar)>);
 
 impl CompactorBell {
@@ -63,7 +63,7 @@ pub(super) struct Sizes {
 /// The thread and its bell.
 pub(super) struct Compactor {
     bell: CompactorBell,
-    held_from: Arc<AtomicU64>,
+    leases: Leases,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -75,33 +75,25 @@ impl Compactor {
         readiness: &Readiness,
         metrics: &Metrics,
     ) -> io::Result<Self> {
-        let bell = CompactorBell(Arc::default());
-        let held_from = Arc::new(AtomicU64::new(u64::MAX));
-        let work = Work {
-            reader,
-            views,
-            sizes,
-            bell: bell.clone(),
-            held_from: Arc::clone(&held_from),
-            metrics: metrics.clone(),
-        };
+        let bell = CompactorBell::default();
+        let leases = Leases::default();
+        let work = Work { reader, views, sizes, bell: bell.clone(), leases: leases.clone(), metrics: metrics.clone() };
         let thread = task::spawn_vital("compactor", readiness, move || {
             let _ended = Ended(&work.bell);
             work.run();
         })?;
         // What an earlier run left to do.
         bell.ring();
-        Ok(Self { bell, held_from, thread: Mutex::new(Some(thread)) })
+        Ok(Self { bell, leases, thread: Mutex::new(Some(thread)) })
     }
 
     pub(super) fn bell(&self) -> CompactorBell {
         self.bell.clone()
     }
 
-    /// Keeps every record after `lsn`, whatever becomes of it, until told otherwise.
-    pub(super) fn hold(&self, lsn: Lsn) {
-        self.held_from.store(lsn.0, Ordering::Release);
-        self.bell.ring();
+    /// Keeps every record after `after`, whatever becomes of it, for as long as the lease lives.
+    pub(super) fn lease(&self, name: &str, after: Lsn) -> Lease {
+        self.leases.take(name, after, self.bell())
     }
 
     /// Waits for a round that begins now: nothing is left to do then that can be done.
@@ -139,7 +131,7 @@ struct Work {
     views: Arc<RwLock<HashMap<CollectionId, Arc<Views>>>>,
     sizes: Sizes,
     bell: CompactorBell,
-    held_from: Arc<AtomicU64>,
+    leases: Leases,
     metrics: Metrics,
 }
 
@@ -184,9 +176,13 @@ impl Work {
 
     /// Does what is worth doing now. True when segments were replaced.
     fn compact(&self) -> Result<bool, CompactError> {
-        let held_from = Lsn(self.held_from.load(Ordering::Acquire));
+        let last = self.reader.last();
+        let lowest = self.leases.lowest().filter(|(_, after)| *after < last);
+        if let Some((name, after)) = &lowest {
+            tracing::debug!(name, after = after.0, last = last.0, "the log is kept for a follower");
+        }
         let mut limits = CompactionLimits {
-            floor: held_from.min(self.reader.last()),
+            floor: lowest.map_or(last, |(_, after)| after),
             segment_bytes: self.sizes.segment_bytes,
             bytes_per_second: self.sizes.bytes_per_second,
             reserve_bytes: self.sizes.reserve_bytes / 2,
