@@ -186,7 +186,7 @@ enum Verb {
     Serve(serve::Arguments),
     /// Speak MCP on standard input and output
     Mcp(proxy::Arguments),
-    /// Put files and folders into a collection, and keep it in step with them
+    /// Add files and folders to a collection and keep it in sync
     Add(add::Arguments),
     /// Find passages
     Search(search::Arguments),
@@ -203,7 +203,7 @@ enum Verb {
     Eval(eval::Arguments),
     /// Measure what the node can answer on this hardware
     Bench(bench::Arguments),
-    /// List this machine's GPUs, prove that they compute right, measure them
+    /// List, self-test and benchmark GPUs
     #[command(args(on_its_own()))]
     Gpu(gpu::Arguments),
     /// Back the node up, prove the backups, go back to one
@@ -216,7 +216,7 @@ enum Verb {
     /// Manifests for K3s
     #[command(args(on_its_own()))]
     K3s(k3s::Arguments),
-    /// Tell how the node is
+    /// Show the node's status
     Status(status::Arguments),
     /// Write Cairn's own container image
     #[command(args(on_its_own()))]

@@ -35,7 +35,7 @@ const CLOSING: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum StdioError {
     /// What came first was not MCP.
-    #[error("the client did not begin as MCP")]
+    #[error("the client did not start with an MCP initialize request")]
     Begin(#[source] Box<ServerInitializeError>),
     /// The task that answers panicked.
     #[error("the connection ended badly")]

@@ -51,7 +51,7 @@ pub enum Refusal {
     #[error("this listener asks for the node's token: send `Authorization: Bearer TOKEN`")]
     Missing,
     /// Another token came with it.
-    #[error("the token is not this node's")]
+    #[error("unknown or revoked token")]
     Wrong,
     /// The token was good once.
     #[error("the token has expired")]
@@ -236,7 +236,7 @@ fn token_in(file: &Path) -> Result<Option<Digest>, TokenError> {
 
 fn told(error: &TokenError, path: &Path) {
     let error = crate::base::with_causes(error);
-    tracing::error!(%error, path = %path.display(), "changed tokens cannot be read; those from before go on being taken");
+    tracing::error!(%error, path = %path.display(), "cannot reload tokens; keeping the previous ones");
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ pub enum TokenError {
         least: usize,
     },
     /// The name is not one.
-    #[error("'{name}' is no name for a token: expected 1 to 64 letters, digits, '.', '_', '-' or '@'")]
+    #[error("invalid token name '{name}': expected 1 to 64 letters, digits, '.', '_', '-' or '@'")]
     Name {
         /// What was given.
         name: String,
@@ -96,7 +96,7 @@ pub enum TokenError {
         most: usize,
     },
     /// The system has no random numbers.
-    #[error("no random numbers for a token")]
+    #[error("cannot create a token: the system's random source failed")]
     Random {
         /// What it said.
         source: getrandom::Error,

@@ -169,7 +169,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         if reports.iter().any(changed)
             && let Err(error) = backend.flush()
         {
-            problems.push(format!("what went in cannot be found yet: {error}"));
+            problems.push(format!("the files were stored but are not searchable yet: {error}"));
         }
     }
     reports.sort_by(|left, right| left.source.cmp(&right.source));

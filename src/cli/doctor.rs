@@ -207,7 +207,7 @@ fn running(common: &Common, status: &Value, machine: &Machine) -> Result<(), Fai
         problems.iter().try_for_each(|problem| output::line(&format!("problem  {problem}")))?;
         warnings.iter().try_for_each(|warning| output::line(&format!("warning  {warning}")))?;
         if problems.is_empty() {
-            output::line("the running node knows of no problem; stop it and run this again to read every byte")?;
+            output::line("the running node reports no problems; stop it and run this again for a full byte-level check")?;
         }
     }
     if problems.is_empty() {

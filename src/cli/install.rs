@@ -615,7 +615,7 @@ fn agree(yes: bool, question: &str) -> Result<(), Failure> {
         return Ok(());
     }
     if !io::stdin().is_terminal() {
-        return Err(Failure::usage(anyhow!("nobody can be asked here; give --yes")));
+        return Err(Failure::usage(anyhow!("not a terminal; pass --yes to confirm")));
     }
     eprint!("{question} [y/N] ");
     io::stderr().flush()?;

@@ -49,7 +49,7 @@ Examples:
         /// The file, which `server.token_file` names
         path: PathBuf,
     },
-    /// Take a token back
+    /// Revoke a token
     #[command(after_help = "Example:\n  cairn token revoke laptop")]
     Revoke {
         /// Its name

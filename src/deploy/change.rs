@@ -49,7 +49,7 @@ pub trait Runner {
     /// When it goes on.
     fn retire(&mut self, release: &Release) -> Result<(), Cause>;
 
-    /// Ends a first installation that did not come up well: as [`Runner::retire`], and what it made in vain goes too.
+    /// Ends a first installation that failed its checks: as [`Runner::retire`], and what it made in vain goes too.
     ///
     /// # Errors
     /// When it goes on.
@@ -57,7 +57,7 @@ pub trait Runner {
         self.retire(release)
     }
 
-    /// Removes what a release that did not come up well left behind, unless the one that runs in its place has it.
+    /// Removes what a release that failed its checks left behind, unless the one that runs in its place has it.
     ///
     /// # Errors
     /// In words for the operator.
@@ -179,8 +179,8 @@ pub enum ChangeError {
         #[source]
         source: Cause,
     },
-    /// The new release did not come up well and was taken back.
-    #[error("{name} did not come up well and was taken back; {runs}")]
+    /// The new release failed its checks and was rolled back.
+    #[error("{name} failed its checks and was rolled back; {runs}")]
     TakenBack {
         /// The release.
         name: String,
@@ -190,9 +190,9 @@ pub enum ChangeError {
         #[source]
         source: Cause,
     },
-    /// The new release did not come up well, and neither does the old one.
+    /// The new release failed its checks, and so does the old one.
     #[error(
-        "{name} did not come up well, and what ran before does not run either ({back}); `cairn rollback` tries again"
+        "{name} failed its checks, and the previous release does not run either ({back}); `cairn rollback` tries again"
     )]
     NotTakenBack {
         /// The release.

@@ -30,7 +30,7 @@ pub struct Flow {
 
 /// There is no room to wait in; asking again a little later helps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("as many wait as may")]
+#[error("the wait queue is full")]
 pub struct Busy;
 
 /// The turns there are, and the lines before them.

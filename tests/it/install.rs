@@ -346,7 +346,7 @@ fn a_node_is_installed_without_a_network_upgraded_taken_back_and_removed() {
     let before = placed(&mut guest);
     let broken = guest.run("/root/cairn-3 install --yes --timeout 60");
     assert_eq!(broken.status, 1, "{}{}", broken.stdout, broken.stderr);
-    assert_says(&broken.stderr, &["did not come up well and was taken back", "runs as before"]);
+    assert_says(&broken.stderr, &["failed its checks and was rolled back", "runs as before"]);
     assert_eq!(placed(&mut guest), before, "byte for byte");
     search(&mut guest, &second, "relay");
 

@@ -180,7 +180,7 @@ fn a_pod_that_never_gets_ready_is_taken_back() {
     executable(&damaged);
     let output = run(&damaged, &["install", "--yes", "--timeout", "60", "--set", "config.search.limit=7"]);
     assert_eq!(output.status.code(), Some(1), "{}{}", stdout(&output), stderr(&output));
-    assert_says(&stderr(&output), &["did not come up well and was taken back", "runs as before"]);
+    assert_says(&stderr(&output), &["failed its checks and was rolled back", "runs as before"]);
     assert_eq!(server.manifests(), before, "byte for byte");
     assert!(finds(&first));
     // No image, so no pod: it hangs, and a set does not replace it.

@@ -58,7 +58,7 @@ pub(in crate::cli) struct Arguments {
     /// K3s: add something: cert-manager, documents, external-secrets, gpu, ingress, loadbalancer, monitoring [default: as installed]
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = VariantParser, hide_possible_values = true)]
     pub(super) with: Vec<Variant>,
-    /// K3s: set a key of `cairn k3s render`; kept for upgrades, and nothing after the = takes it back
+    /// K3s: set a key of `cairn k3s render`; remembered for upgrades; KEY= resets it
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) set: Vec<Assignment>,
     /// How long the node may take to be ready, in seconds
