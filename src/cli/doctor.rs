@@ -207,7 +207,9 @@ fn running(common: &Common, status: &Value, machine: &Machine) -> Result<(), Fai
         problems.iter().try_for_each(|problem| output::line(&format!("problem  {problem}")))?;
         warnings.iter().try_for_each(|warning| output::line(&format!("warning  {warning}")))?;
         if problems.is_empty() {
-            output::line("the running node reports no problems; stop it and run this again for a full byte-level check")?;
+            output::line(
+                "the running node reports no problems; stop it and run this again for a full byte-level check",
+            )?;
         }
     }
     if problems.is_empty() {

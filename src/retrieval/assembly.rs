@@ -206,7 +206,8 @@ impl Fitting<'_> {
             match detail {
                 Detail::Ids => hit.text = Some(String::new()),
                 Detail::Snippet => {
-                    hit.text = Some(self.snippets.snippet(hit.text(), &hit.passage.body.language, SNIPPET_CHARS));
+                    hit.text =
+                        Some(self.snippets.snippet(below_own_headings(hit), &hit.passage.body.language, SNIPPET_CHARS));
                 }
                 Detail::Full | Detail::Fitted => {}
             }

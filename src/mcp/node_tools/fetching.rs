@@ -144,7 +144,9 @@ impl Reading {
         let first = document.chunks.iter().position(|chunk| overlaps(&chunk));
         let Some(first) = first.filter(|_| start < end) else {
             let length = document.chunks.last().map_or(0, |chunk| chunk.range.end);
-            return Err(ToolError::bad_argument(format!("byte range {start} to {end} is outside the document, which has {length} bytes")));
+            return Err(ToolError::bad_argument(format!(
+                "byte range {start} to {end} is outside the document, which has {length} bytes"
+            )));
         };
         let wanted = document.chunks[first..].iter().take_while(overlaps).count();
         let (mut tokens, mut last) = (0, first);
