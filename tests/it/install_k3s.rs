@@ -304,7 +304,7 @@ fn what_was_applied_in_part_is_taken_back_whole() {
     let output = run(&build(&server.path(""), "cairn-2"), &arguments);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert_says(&said, &["the server could not find the requested resource", "was taken back", "runs as before"]);
+    assert_says(&said, &["the server could not find the requested resource", "was rolled back", "runs as before"]);
     assert_eq!((server.manifests(), set()), (before.clone(), old.clone()), "what ran before is what the cluster holds");
     assert!(!server.has_of_cluster("runtimeclasses", "own"), "what only the failed release had is gone");
     assert!(finds(&first));
@@ -344,7 +344,7 @@ fn the_first_installation_that_is_applied_in_part_leaves_nothing() {
         ],
     );
     assert_eq!(output.status.code(), Some(1), "{}{}", stdout(&output), stderr(&output));
-    assert_says(&stderr(&output), &["0/1 nodes are available", "was taken back"]);
+    assert_says(&stderr(&output), &["0/1 nodes are available", "was rolled back"]);
     for (plural, name) in [
         ("statefulsets", "cairn"),
         ("pods", "cairn-0"),
@@ -372,7 +372,7 @@ fn with_several_nodes_the_pod_is_bound_to_the_one_with_the_image() {
     // A node that was chosen has to have the image: it does not come up, and the claim that it was given goes with it.
     let elsewhere = format!("node.name={EMPTIER}");
     let output = run(Path::new(CAIRN), &["install", "--yes", "--timeout", "5", "--set", &elsewhere]);
-    assert_says(&stderr(&output), &["Back-off pulling image", "was taken back"]);
+    assert_says(&stderr(&output), &["Back-off pulling image", "was rolled back"]);
     assert!(!server.has("persistentvolumeclaims", "data-cairn-0"), "a claim that binds the next pod to that node");
     let first = install(Path::new(CAIRN));
     let pod = server.object("pods", "cairn-0").expect("there");
@@ -380,7 +380,7 @@ fn with_several_nodes_the_pod_is_bound_to_the_one_with_the_image() {
     add(&server.path(""), &first);
     // A claim with data stays, whatever comes after it.
     let output = run(&build(&server.path(""), "cairn-2"), &["install", "--yes", "--timeout", "5", "--set", &elsewhere]);
-    assert_says(&stderr(&output), &["was taken back", "runs as before"]);
+    assert_says(&stderr(&output), &["was rolled back", "runs as before"]);
     assert!(finds(&first));
     server.assert_sound();
 }
