@@ -227,7 +227,9 @@ impl<'a> Order<'a> {
             return;
         }
         let compared = Compared::new(passage.clone());
-        if let Some(place) = Some(&compared).filter(|_| self.rules.folds).and_then(|compared| self.same_as(compared)) {
+        if self.rules.folds
+            && let Some(place) = self.same_as(&compared)
+        {
             self.fold(place, ranked.collection, &passage);
             return;
         }

@@ -30,12 +30,11 @@ pub(super) fn of(query: &str) -> (Vec<&str>, usize) {
             continue;
         };
         let phrase = after[..end].trim();
-        if phrases.len() < PHRASES_MAX {
-            if has_words(phrase) && !phrases.contains(&phrase) {
-                phrases.push(phrase);
+        if has_words(phrase) && !phrases.contains(&phrase) {
+            match phrases.len() < PHRASES_MAX {
+                true => phrases.push(phrase),
+                false => left_out += 1,
             }
-        } else {
-            left_out += 1;
         }
         rest = &after[end..];
         rest = &rest[rest.chars().next().map_or(0, char::len_utf8)..];
@@ -69,6 +68,6 @@ mod tests {
         assert_eq!(of("a 5\" pipe"), [""; 0]);
         assert_eq!(of("\"\" \" \" \"?\""), [""; 0]);
         assert_eq!(of("\"a\"\"b\"\"a\""), ["a", "b"]);
-        assert_eq!(super::of("\"a\" \"b\" \"c\" \"d\" \"e\" \"f\" \"g\" \"h\" \"i\"").1, 1);
+        assert_eq!(super::of("\"a\" \"b\" \"c\" \"d\" \"e\" \"f\" \"g\" \"h\" \"i\" \"?\" \"a\"").1, 1);
     }
 }
