@@ -36,10 +36,10 @@ use rmcp::transport::streamable_http_server::session::never::NeverSessionManager
 use serde_json::{Value, json};
 
 use self::asked::Named;
-use crate::auth::{Door, Principal};
+use crate::auth::{Authenticator, Caller};
 use crate::base::Fault;
 use crate::collection::Library;
-use crate::mcp::{Arguments, NoProgress, NodeTools, OVERLOADED, Server, Tool, ToolError, ToolProvider};
+use crate::mcp::{Arguments, Catalog, Context, ErrorCode, NodeTools, Server, Tool, ToolError};
 use crate::task::{Drain, Readiness};
 use crate::telemetry::Metrics;
 
@@ -58,8 +58,8 @@ const RETRY_AFTER_SECONDS: &str = "1";
 pub struct Config {
     /// Its address.
     pub listen: SocketAddr,
-    /// What it asks of a request.
-    pub door: Door,
+    /// Whom it lets in.
+    pub authenticator: Authenticator,
     /// The authority of the certificate that it shows, PEM; `None` where there is none to hand out.
     pub authority: Option<String>,
     /// Names allowed in `Host` and `Origin` besides loopback ones.
@@ -76,20 +76,24 @@ pub struct Config {
 #[derive(Clone)]
 struct Shared {
     tools: Arc<NodeTools>,
-    library: Arc<Library>,
+    catalog: Catalog,
 }
 
 /// What answers at the MCP and REST listener.
 pub fn front(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &Drain) -> Front {
-    let library = Arc::clone(tools.retrieval().library());
-    let server = Server::new(Arc::clone(&tools) as Arc<dyn ToolProvider>);
+    let catalog = Catalog::new(Arc::clone(&tools) as _, Vec::new());
+    let server = Server::new(catalog.clone());
     let service = StreamableHttpService::new(
         move || Ok(server.clone()),
         Arc::new(NeverSessionManager::default()),
         mcp_config(config, drain),
     );
-    let guard =
-        guard::Guard::new(config.door.clone(), config.allowed_hosts.clone(), config.in_flight_max, metrics.clone());
+    let guard = guard::Guard::new(
+        config.authenticator.clone(),
+        config.allowed_hosts.clone(),
+        config.in_flight_max,
+        metrics.clone(),
+    );
     let authority: Option<Arc<str>> = config.authority.as_deref().map(Arc::from);
     let router = Router::new()
         .route("/", get(greeting))
@@ -109,7 +113,7 @@ pub fn front(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &
         .route(front::AUTHORITY, get(move || hand_out(authority.clone())))
         .fallback(not_found)
         .method_not_allowed_fallback(other_method)
-        .with_state(Shared { tools: Arc::clone(&tools), library });
+        .with_state(Shared { tools: Arc::clone(&tools), catalog });
     Front::new(guard, body::Bodies::new(config.bodies), tools, router)
 }
 
@@ -155,17 +159,13 @@ async fn not_found() -> Response {
 /// `POST /v1/tools/{tool}`: a tool's arguments in, its structured answer out.
 async fn call_tool(
     State(shared): State<Shared>,
-    Extension(principal): Extension<Principal>,
+    Extension(caller): Extension<Caller>,
     Named(name): Named<String>,
     arguments: Result<axum::Json<Arguments>, JsonRejection>,
 ) -> Response {
-    let Some(tool) = Tool::named(&name) else {
-        let names: Vec<&str> = Tool::ALL.iter().map(|tool| tool.name()).collect();
-        return error_response(&ToolError::not_found(format!(
-            "there is no tool '{name}'; there are {}",
-            names.join(", ")
-        )));
-    };
+    if shared.catalog.definition(&name).is_none() {
+        return error_response(&shared.catalog.unknown(&name, Context::of(&caller)).await);
+    }
     let arguments = match arguments {
         Ok(axum::Json(arguments)) => arguments,
         Err(rejection) => {
@@ -177,9 +177,10 @@ async fn call_tool(
             return response;
         }
     };
-    let answered = match tool {
-        Tool::Search => shared.tools.search_as_text(arguments, principal).await,
-        _ => shared.tools.call(tool, arguments, principal, &NoProgress).await.map(|answer| answer.text),
+    let answered = if name == Tool::Search.name() {
+        shared.tools.search_as_text(arguments, &caller).await
+    } else {
+        shared.catalog.call(&name, arguments, Context::of(&caller)).await.map(|answer| answer.text)
     };
     answered.map_or_else(|error| error_response(&error), |text| json_response(StatusCode::OK, text))
 }
@@ -212,14 +213,18 @@ fn json_response(status: StatusCode, body: impl Into<Body>) -> Response {
 /// An error in the shape that tool errors have, with the status that fits whose fault it is.
 fn error_response(error: &ToolError) -> Response {
     let status = match (error.code, error.fault) {
-        ("not_found", _) => StatusCode::NOT_FOUND,
-        ("conflict", _) => StatusCode::CONFLICT,
-        ("read_only" | OVERLOADED, _) | (_, Fault::Environment) => StatusCode::SERVICE_UNAVAILABLE,
+        (ErrorCode::NotFound, _) => StatusCode::NOT_FOUND,
+        (ErrorCode::Conflict, _) => StatusCode::CONFLICT,
+        (ErrorCode::Unauthorized, _) => StatusCode::UNAUTHORIZED,
+        (ErrorCode::Forbidden, _) => StatusCode::FORBIDDEN,
+        // Its own limit, not the node's.
+        (ErrorCode::Overloaded, Fault::Caller) => StatusCode::TOO_MANY_REQUESTS,
+        (ErrorCode::ReadOnly | ErrorCode::Overloaded, _) | (_, Fault::Environment) => StatusCode::SERVICE_UNAVAILABLE,
         (_, Fault::Caller) => StatusCode::BAD_REQUEST,
         (_, Fault::Damage) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let response = json_response(status, error.to_json().to_string());
-    if error.code == OVERLOADED { later(response) } else { response }
+    if error.code == ErrorCode::Overloaded { later(response) } else { response }
 }
 
 fn later(mut response: Response) -> Response {

@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 use crate::api::{self, Admin, ListenError, Listener};
 use crate::auth::{Authority, Token};
 use crate::base::{ByteSize, SystemClock};
+use crate::calls::{self, Calls, Operation, Rule};
 use crate::collection::{self, Library, OpenError};
 use crate::config::Config;
 use crate::embed::Models;
@@ -83,6 +84,18 @@ impl Node {
         runtime: &Handle,
         restart: Option<Restart>,
     ) -> Result<Self, OpenError> {
+        Self::open_under(Vec::new(), config, readiness, metrics, runtime, restart)
+    }
+
+    /// * `rules`: decide on every call.
+    fn open_under(
+        rules: Vec<Box<dyn Rule>>,
+        config: &Config,
+        readiness: Readiness,
+        metrics: Metrics,
+        runtime: &Handle,
+        restart: Option<Restart>,
+    ) -> Result<Self, OpenError> {
         let start = Instant::now();
         keep_files_private();
         // A command that opens the data directory for itself is over before a GPU would be open.
@@ -107,7 +120,7 @@ impl Node {
         }
         tracing::info!(
             node = %report.node, lsn = report.last.0, catalog = ?report.catalog,
-            collections = library.collections().len(), took_ms = start.elapsed().as_millis() as u64, "the log is open",
+            collections = library.log().collections(), took_ms = start.elapsed().as_millis() as u64, "the log is open",
         );
         let search = retrieval::Config {
             limit: config.search.limit,
@@ -118,23 +131,30 @@ impl Node {
         let retrieval = Retrieval::new(Arc::clone(&library), search, metrics.clone());
         let room = library.memory().room.clone();
         let snapshots = Arc::new(snapshots::beside(config, room, runtime.clone()));
-        let node = Arc::new(snapshots::Collections::new(Arc::clone(&library)));
+        let calls = Calls::new(rules, metrics.clone());
+        let node = Arc::new(snapshots::Collections::new(Arc::clone(&library), calls.clone()));
         let backups = NodeSnapshots { snapshots: Arc::clone(&snapshots), node, restart };
         let turns = Turns::new(task::cores(), config.server.in_flight_max);
-        let tools = Arc::new(NodeTools::new(retrieval, backups, readiness.clone(), metrics.clone(), turns));
+        let tools = Arc::new(NodeTools::new(retrieval, backups, readiness.clone(), metrics.clone(), turns, calls));
         let memory = Memory::new(config, Arc::clone(&tools), metrics.clone());
         memory.settle();
         Ok(Self { gpu, library, tools, snapshots, memory, metrics, readiness })
     }
 
     fn probe(&self) -> Arc<dyn Probe> {
-        Arc::new(snapshots::Collections::new(Arc::clone(&self.library)))
+        Arc::new(snapshots::Collections::new(Arc::clone(&self.library), self.calls().clone()))
     }
 
     /// The tools over the node's collections.
     #[must_use]
     pub fn tools(&self) -> &Arc<NodeTools> {
         &self.tools
+    }
+
+    /// The way in to the node's collections.
+    #[must_use]
+    pub fn calls(&self) -> &Calls {
+        self.tools.calls()
     }
 
     /// The node's collections.
@@ -178,7 +198,7 @@ impl Node {
     ) -> Answering {
         let server = api::Config {
             listen: listener.address(),
-            door: doors.server.clone(),
+            authenticator: doors.server.clone(),
             authority: doors.authority().map(|authority| authority.pem.clone()),
             allowed_hosts: doors.allowed_hosts(config),
             bodies: limits::of_bodies(config),
@@ -358,7 +378,7 @@ impl RunningNode {
     ) -> Self {
         Self {
             pid: std::process::id(),
-            node: Some(node.library.reader().node().to_string()),
+            node: Some(node.library.log().node().to_string()),
             listen: listener.address(),
             tls,
             admin,
@@ -510,7 +530,7 @@ async fn run(
     let node = tokio::task::spawn_blocking(move || open(&opening, readiness, metrics, wish, is_first));
     let node = Arc::new(node.await.context("opening the data directory panicked")??);
     node.readiness().release("start");
-    admin.watch(Arc::clone(node.library()), Arc::clone(&node.snapshots));
+    admin.watch(Arc::clone(node.library()), Arc::clone(&node.snapshots), node.calls().clone());
     let tls = config.server.tls;
     let running =
         RunningNode::new(config, &node, &listener, doors, tls.covers(config.server.listen), Some(admin.address()));
@@ -548,7 +568,7 @@ async fn run(
     answering.finish().await?;
     let closing = Arc::clone(&node);
     tokio::task::spawn_blocking(move || closing.close()).await.context("closing panicked")?;
-    tracing::info!(log = %ByteSize(node.library().reader().log_bytes()), "stopped");
+    tracing::info!(log = %ByteSize(node.library().log().bytes()), "stopped");
     Ok(ended)
 }
 
@@ -583,10 +603,16 @@ async fn sweep(node: Arc<Node>, drain: Drain) {
         }
         node.memory.settle();
         node.library.look_at_recall();
-        match node.library.sweep_expired(SWEEP_DOCUMENTS).await {
+        let permit = node.calls().own(Operation::SWEEP);
+        let swept = node.library.access(&permit).sweep_expired(SWEEP_DOCUMENTS).await;
+        permit.end(if swept.is_ok() { calls::Outcome::Done } else { calls::Outcome::Failed("sweep") });
+        match swept {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "expired documents were removed"),
             Err(error) => tracing::warn!(%error, "expired documents stay, hidden"),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,16 +7,18 @@
 //! is readable by its owner only and never leaves the machine. Files that others change are looked at when somebody comes,
 //! at most once a second: an idle node does nothing.
 
+mod authenticator;
 mod authority;
-mod door;
+mod caller;
 mod files;
 mod identity;
 mod names;
 mod token;
 mod tokens;
 
+pub use authenticator::{AuthError, Authenticator, gives_token};
 pub use authority::{Authority, LOCAL_NAME, make_authority};
-pub use door::{Door, Principal, Refusal, gives_token};
+pub use caller::{Caller, Subject, SubjectKind, Transport};
 pub use files::FileError;
 pub use identity::{CertificateFiles, Identity, IdentityError, Source, provider};
 pub use names::{Name, NameError};

@@ -56,7 +56,7 @@ use clap::{Arg, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Pars
 use crate::base::{Fault, RELEASED};
 use crate::collection::OpenError;
 use crate::config::{Config, ConfigError, Overrides};
-use crate::mcp::{OVERLOADED, ToolError};
+use crate::mcp::{ErrorCode, ToolError};
 use crate::telemetry::{self, LogFormat};
 
 use self::backend::{Absent, Address, Backend, Stay, Unavailable};
@@ -315,7 +315,7 @@ impl Failure {
     /// words.
     fn of_command_line(self) -> Self {
         let Some(error) = self.error.downcast_ref::<ToolError>() else { return self };
-        let code = if error.code == "bad_argument" && self.code == 1 { 2 } else { self.code };
+        let code = if error.code == ErrorCode::BadArgument && self.code == 1 { 2 } else { self.code };
         let message = error
             .message
             .replace("from search or list_documents", "that `cairn search` or `cairn ls` prints")
@@ -325,16 +325,16 @@ impl Failure {
 
     /// Whether it may be different in a moment.
     fn is_for_now(&self) -> bool {
-        self.code_of_tool() == Some(OVERLOADED) || self.error.is::<Unavailable>()
+        self.code_of_tool() == Some(ErrorCode::Overloaded) || self.error.is::<Unavailable>()
     }
 
     /// Whether something is not there that was asked for.
     fn is_not_found(&self) -> bool {
-        self.code_of_tool() == Some("not_found")
+        self.code_of_tool() == Some(ErrorCode::NotFound)
     }
 
     /// The code of a tool's error.
-    fn code_of_tool(&self) -> Option<&'static str> {
+    fn code_of_tool(&self) -> Option<ErrorCode> {
         self.error.downcast_ref::<ToolError>().map(|error| error.code)
     }
 
@@ -345,9 +345,9 @@ impl Failure {
         }
         let opening = self.error.downcast_ref::<OpenError>().map(OpenError::fault);
         let (code, fault) = match self.code {
-            2 => ("usage", Fault::Caller),
-            UNREACHABLE => ("unreachable", Fault::Environment),
-            _ => ("failed", Fault::Environment),
+            2 => (ErrorCode::Usage, Fault::Caller),
+            UNREACHABLE => (ErrorCode::Unreachable, Fault::Environment),
+            _ => (ErrorCode::Failed, Fault::Environment),
         };
         ToolError { code, message: self.to_string(), fault: opening.unwrap_or(fault) }
     }
@@ -485,7 +485,7 @@ fn misused(mut error: clap::Error) -> ExitCode {
         let text = error.render().to_string();
         let text = text.split("\n\nUsage:").next().unwrap_or_default().trim();
         let message = text.strip_prefix("error: ").unwrap_or(text).to_owned();
-        let error = ToolError { code: "usage", message, fault: Fault::Caller };
+        let error = ToolError { code: ErrorCode::Usage, message, fault: Fault::Caller };
         let _ = output::json(&error.to_json());
     }
     ExitCode::from(2)

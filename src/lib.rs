@@ -10,10 +10,14 @@ pub mod telemetry;
 
 pub mod task;
 
+pub mod auth;
+
 pub mod embed;
 pub mod index;
 pub mod ingest;
 pub mod store;
+
+pub mod calls;
 
 pub mod extraction;
 
@@ -22,8 +26,6 @@ pub mod collection;
 pub mod retrieval;
 
 pub mod snapshot;
-
-pub mod auth;
 
 pub mod mcp;
 

@@ -26,8 +26,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::base::{Digest, Fault, Lsn};
+use crate::collection::{Access, Library, Passage, PassageKey, Searcher, WriteError};
 use crate::collection::{CollectionInfo, DocumentRecord, ReadError};
-use crate::collection::{Library, Passage, PassageKey, Searcher, WriteError};
 use crate::embed::EmbedError;
 pub use crate::index::filter::Filter;
 use crate::index::lexical::LexicalError;
@@ -277,7 +277,10 @@ struct Wanted {
 }
 
 /// A question taken: the views it is asked of, and what its answer is remembered by.
-pub struct Asked {
+pub struct Asked<'a> {
+    access: Access<'a>,
+    /// The caller's, within what the call reaches.
+    filter: Option<Filter>,
     searchers: Vec<Searcher>,
     /// Why collections that were asked for are not among them.
     left_out: Vec<String>,
@@ -309,7 +312,7 @@ impl AskedDevices {
     }
 }
 
-impl Asked {
+impl Asked<'_> {
     /// Whether the GPU may be asked first.
     #[must_use]
     pub fn asks_device(&self, mode: Mode) -> bool {
@@ -363,13 +366,14 @@ impl Retrieval {
     ///
     /// # Errors
     /// When the question is empty or names a collection that is not there.
-    pub fn ask(&self, request: &SearchRequest) -> Result<Asked, SearchError> {
+    pub fn ask<'a>(&self, access: Access<'a>, request: &SearchRequest) -> Result<Asked<'a>, SearchError> {
         if words(&request.query).is_empty() {
             return Err(SearchError::EmptyQuery);
         }
-        let (searchers, left_out) = self.searchers(&request.collections)?;
-        let key = self.cache.key(request, &searchers).filter(|_| left_out.is_empty());
-        Ok(Asked { searchers, left_out, key, ahead: Ahead::default() })
+        let (searchers, left_out) = searchers(access, &request.collections)?;
+        let filter = access.permit().reach().filter(request.filter.as_ref());
+        let key = self.cache.key(request, filter.as_ref(), &searchers).filter(|_| left_out.is_empty());
+        Ok(Asked { access, filter, searchers, left_out, key, ahead: Ahead::default() })
     }
 
     /// Asks the GPU for the vector half of a question, where it searches; the answer goes into `asked`, see [`Asked::with`].
@@ -378,7 +382,7 @@ impl Retrieval {
     ///
     /// # Errors
     /// As for [`Retrieval::answer`].
-    pub fn ask_devices(&self, request: &SearchRequest, asked: &Asked) -> Result<AskedDevices, SearchError> {
+    pub fn ask_devices(&self, request: &SearchRequest, asked: &Asked<'_>) -> Result<AskedDevices, SearchError> {
         let wanted = self.wanted(request)?;
         let candidates = self.candidates(&wanted, 0);
         let query = words(&request.query);
@@ -393,7 +397,7 @@ impl Retrieval {
                 questions.push(None);
                 continue;
             }
-            let among = request.filter.as_ref().map(|filter| searcher.matching(filter)).transpose()?;
+            let among = asked.filter.as_ref().map(|filter| searcher.matching(filter)).transpose()?;
             let embedding = match embeddings.get(&info.model) {
                 Some(known) => Arc::clone(known),
                 None => match self.embedding(&info.model, query) {
@@ -414,7 +418,7 @@ impl Retrieval {
 
     /// The answer to a question that was asked before, when nothing changed since. Cost: a lookup.
     #[must_use]
-    pub fn remembered(&self, asked: &Asked) -> Option<Arc<SearchAnswer>> {
+    pub fn remembered(&self, asked: &Asked<'_>) -> Option<Arc<SearchAnswer>> {
         let answer = self.cache.get(asked.key?, &self.library)?;
         self.metrics.search_cache_hits.inc();
         Some(answer)
@@ -430,13 +434,12 @@ impl Retrieval {
     pub fn answer(
         &self,
         request: &SearchRequest,
-        asked: &Asked,
+        asked: &Asked<'_>,
         surroundings: &Surroundings<'_>,
     ) -> Result<Arc<SearchAnswer>, SearchError> {
         self.metrics.search_cache_misses.inc();
         let target = Target::Text(words(&request.query));
-        let views = (&asked.searchers[..], &asked.left_out[..], &asked.ahead);
-        let answer = Arc::new(self.compose(&target, request, views, (None, surroundings))?);
+        let answer = Arc::new(self.compose(&target, request, asked, (None, surroundings))?);
         // What was wrong may be right the next time.
         if let Some(key) = asked.key.filter(|_| answer.mode_reason.is_none()) {
             self.cache.insert(key, &answer);
@@ -448,8 +451,8 @@ impl Retrieval {
     ///
     /// # Errors
     /// As for [`Retrieval::ask`] and [`Retrieval::answer`].
-    pub fn search(&self, request: &SearchRequest) -> Result<Arc<SearchAnswer>, SearchError> {
-        let asked = self.ask(request)?;
+    pub fn search(&self, access: Access<'_>, request: &SearchRequest) -> Result<Arc<SearchAnswer>, SearchError> {
+        let asked = self.ask(access, request)?;
         self.remembered(&asked).map_or_else(|| self.answer(request, &asked, &Surroundings::none()), Ok)
     }
 
@@ -459,17 +462,18 @@ impl Retrieval {
     /// When the document is not there, or an argument is out of range.
     pub fn find_similar(
         &self,
+        access: Access<'_>,
         source: &Passage,
         whole_document: bool,
         request: &SearchRequest,
         surroundings: &Surroundings<'_>,
     ) -> Result<Arc<SearchAnswer>, SearchError> {
-        let (searchers, left_out) = self.searchers(&request.collections)?;
+        let (searchers, left_out) = searchers(access, &request.collections)?;
         let mut embedding = vec![0f32; source.body.embedding.len()];
         let ordinals =
             if whole_document { 0..source.document.chunks.len() } else { source.ordinal..source.ordinal + 1 };
         for ordinal in ordinals {
-            let passage = self.library.passages().passage(PassageKey::new(source.document.lsn, ordinal))?;
+            let passage = access.passages().passage(PassageKey::new(source.document.lsn, ordinal))?;
             for (sum, value) in embedding.iter_mut().zip(&passage.body.embedding) {
                 *sum += value.to_f32();
             }
@@ -479,12 +483,10 @@ impl Retrieval {
             embedding.iter_mut().for_each(|value| *value /= norm);
         }
         let request = SearchRequest { mode: Mode::Dense, ..request.clone() };
-        let answer = self.compose(
-            &Target::Embedding(embedding),
-            &request,
-            (&searchers, &left_out, &Ahead::default()),
-            (Some(&source.document), surroundings),
-        )?;
+        let filter = access.permit().reach().filter(request.filter.as_ref());
+        let asked = Asked { access, filter, searchers, left_out, key: None, ahead: Ahead::default() };
+        let target = Target::Embedding(embedding);
+        let answer = self.compose(&target, &request, &asked, (Some(&source.document), surroundings))?;
         Ok(Arc::new(answer))
     }
 
@@ -498,14 +500,18 @@ impl Retrieval {
     /// As for [`Retrieval::search`].
     pub fn rank(
         &self,
+        access: Access<'_>,
         query: &str,
         collections: &[String],
         mode: Mode,
         candidates: usize,
         fusion: Option<Fusion>,
     ) -> Result<Vec<Ranked>, SearchError> {
-        let (searchers, _) = self.searchers(collections)?;
-        Ok(self.ranking(&Target::Text(query), mode, fusion, None, candidates, (&searchers, &Ahead::default()))?.ranked)
+        let (searchers, _) = searchers(access, collections)?;
+        let filter = access.permit().reach().documents();
+        Ok(self
+            .ranking(&Target::Text(query), mode, fusion, filter, candidates, (&searchers, &Ahead::default()))?
+            .ranked)
     }
 
     /// Candidates per half that a search with the default limit takes.
@@ -514,54 +520,19 @@ impl Retrieval {
         self.config.candidates
     }
 
-    /// The views of these collections, and why some have none.
-    fn searchers(&self, names: &[String]) -> Result<(Vec<Searcher>, Vec<String>), SearchError> {
-        let all = self.library.collections();
-        let wanted: Vec<Arc<CollectionInfo>> = if names.is_empty() || names.iter().any(|name| name == "*") {
-            all
-        } else {
-            // One that is named twice is searched once: what it holds would be found twice, and count double.
-            let mut seen = HashSet::new();
-            names
-                .iter()
-                .filter(|name| seen.insert(name.as_str()))
-                .map(|name| {
-                    all.iter().find(|info| info.name == *name).cloned().ok_or_else(|| SearchError::NoSuchCollection {
-                        name: name.clone(),
-                        known: all.iter().map(|info| info.name.clone()).collect(),
-                    })
-                })
-                .collect::<Result<_, _>>()?
-        };
-        let (mut searchers, mut left_out) = (Vec::with_capacity(wanted.len()), Vec::new());
-        for info in &wanted {
-            match self.library.searcher(info) {
-                Some(searcher) => searchers.push(searcher),
-                // One that was just deleted is missed by nobody.
-                None => left_out.extend(self.library.unindexed(info)),
-            }
-        }
-        match left_out.pop() {
-            Some(reason) if searchers.is_empty() => Err(SearchError::NoIndex { reason }),
-            last => {
-                left_out.extend(last);
-                Ok((searchers, left_out))
-            }
-        }
-    }
-
     fn compose(
         &self,
         target: &Target<'_>,
         request: &SearchRequest,
-        (searchers, left_out, ahead): (&[Searcher], &[String], &Ahead),
+        asked: &Asked<'_>,
         (without, surroundings): (Option<&DocumentRecord>, &Surroundings<'_>),
     ) -> Result<SearchAnswer, SearchError> {
+        let Asked { access, filter, searchers, left_out, ahead, .. } = asked;
         let wanted = self.wanted(request)?;
         let Wanted { limit, cursor, tokens_max } = wanted;
         // The passages of the document itself are its nearest neighbours; they must not be all there is.
         let own = without.map_or(0, |document| document.chunks.len().min(OWN_PASSAGES_MAX));
-        let filter = request.filter.as_ref();
+        let filter = filter.as_ref();
         let per_document = if cursor.first >= LONG { PER_DOCUMENT_LONG } else { PER_DOCUMENT };
         let rules = order::Rules {
             per_document,
@@ -569,7 +540,7 @@ impl Retrieval {
             folds: matches!(target, Target::Text(_)),
             without,
         };
-        let mut order = order::Order::new(rules, searchers, &self.library);
+        let mut order = order::Order::new(rules, searchers, *access);
         let mut depth = self.candidates(&wanted, own);
         let rank = |depth: usize, ahead: &Ahead| {
             self.ranking(target, request.mode, request.fusion, filter, depth, (searchers, ahead))
@@ -619,7 +590,7 @@ impl Retrieval {
             detail: request.detail,
             around: surroundings.hit,
         };
-        let assembled = assembly::assemble(&order, &page, query, searchers, &self.library)?;
+        let assembled = assembly::assemble(&order, &page, query, searchers, *access)?;
         let next = assembled.next_offset.filter(|offset| *offset <= OFFSET_MAX);
         Ok(SearchAnswer {
             id: self.cache.next_id(),
@@ -654,6 +625,42 @@ impl Retrieval {
         let known = self.library.models().get(model);
         let model = known.ok_or_else(|| SearchError::Model(WriteError::NoSuchModel { name: model.to_owned() }))?;
         Ok(self.embeddings.embed(model.as_ref(), query)?)
+    }
+}
+
+/// The views of these collections, and why some have none.
+fn searchers(access: Access<'_>, names: &[String]) -> Result<(Vec<Searcher>, Vec<String>), SearchError> {
+    let all = access.collections();
+    let wanted: Vec<Arc<CollectionInfo>> = if names.is_empty() || names.iter().any(|name| name == "*") {
+        all
+    } else {
+        // One that is named twice is searched once: what it holds would be found twice, and count double.
+        let mut seen = HashSet::new();
+        names
+            .iter()
+            .filter(|name| seen.insert(name.as_str()))
+            .map(|name| {
+                all.iter().find(|info| info.name == *name).cloned().ok_or_else(|| SearchError::NoSuchCollection {
+                    name: name.clone(),
+                    known: all.iter().map(|info| info.name.clone()).collect(),
+                })
+            })
+            .collect::<Result<_, _>>()?
+    };
+    let (mut searchers, mut left_out) = (Vec::with_capacity(wanted.len()), Vec::new());
+    for info in &wanted {
+        match access.searcher(info) {
+            Some(searcher) => searchers.push(searcher),
+            // One that was just deleted is missed by nobody.
+            None => left_out.extend(access.library().unindexed(info)),
+        }
+    }
+    match left_out.pop() {
+        Some(reason) if searchers.is_empty() => Err(SearchError::NoIndex { reason }),
+        last => {
+            left_out.extend(last);
+            Ok((searchers, left_out))
+        }
     }
 }
 

@@ -41,6 +41,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use crate::base::{Clock, Fault, Lsn, UnixMillis, with_causes};
+use crate::calls::Permit;
 use crate::collection::Library;
 
 pub use archive::{ArchiveError, EXTENSION};
@@ -88,6 +89,9 @@ pub struct Config {
 pub trait Probe: Send + Sync {
     /// Its collections.
     fn library(&self) -> &Arc<Library>;
+
+    /// The permit of a snapshot that is taken or checked: work of the node's own.
+    fn permit(&self) -> Permit;
 
     /// Up to `most` questions spread over the collections, taken from what is stored, with their answers.
     fn canaries(&self, most: usize) -> Vec<Canary>;
@@ -363,7 +367,7 @@ impl Snapshots {
         progress: &dyn Progress,
     ) -> Result<Created, CreateError> {
         let _writing = self.writing.lock();
-        if node.library().reader().last() == Lsn::ZERO {
+        if node.library().log().last() == Lsn::ZERO {
             return Err(CreateError::Empty);
         }
         let progress = &self.shown("create", progress);
@@ -385,7 +389,7 @@ impl Snapshots {
         anew: bool,
         progress: &dyn Progress,
     ) -> Result<Created, CreateError> {
-        let own = node.library().reader().node().to_string();
+        let own = node.library().log().node().to_string();
         let repository = self.repository()?;
         let survey = self.writable(&repository, Some(&own), anew)?;
         let about =
@@ -468,7 +472,7 @@ impl Snapshots {
     /// # Errors
     /// See [`CreateError`].
     pub fn ship(&self, node: &dyn Probe) -> Result<Option<Created>, CreateError> {
-        let last = node.library().reader().last();
+        let last = node.library().log().last();
         let state = State::read(&self.config.data_dir);
         let key = self.target().key();
         let is_shipped = state.created.as_ref().is_some_and(|taken| taken.last == last && taken.target == key);

@@ -22,8 +22,9 @@ use tokio::sync::Semaphore;
 use super::connections::Connection;
 use super::listener::{Answers, Limits};
 use super::{ListenError, Listener, guard, unread};
-use crate::auth::{Door, Identity};
-use crate::collection::Library;
+use crate::auth::{Authenticator, Identity};
+use crate::calls::{Calls, Operation};
+use crate::collection::{Access, Library};
 use crate::snapshot::Snapshots;
 use crate::task::{self, Drain, Pulse, Readiness};
 use crate::telemetry::{CollectionLabels, Metrics, WorkLabels};
@@ -42,7 +43,7 @@ const DAMAGE_SHOWN: usize = 10;
 
 #[derive(Clone)]
 struct Shared {
-    door: Door,
+    authenticator: Authenticator,
     watched: Arc<OnceLock<Watched>>,
     readiness: Readiness,
     pulse: Pulse,
@@ -52,6 +53,7 @@ struct Shared {
 /// What readiness and metrics are about.
 struct Watched {
     library: Arc<Library>,
+    calls: Calls,
     snapshots: Arc<Snapshots>,
 }
 
@@ -74,7 +76,7 @@ impl Admin {
     #[expect(clippy::too_many_arguments, reason = "what a listener is told, once")]
     pub fn start(
         listen: SocketAddr,
-        door: Door,
+        authenticator: Authenticator,
         tls: Option<Arc<Identity>>,
         limits: Limits,
         allowed_hosts: Vec<String>,
@@ -88,13 +90,13 @@ impl Admin {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let listener = runtime.block_on(Listener::bind(listen))?;
         let address = listener.address();
-        let guard = guard::Guard::new(door.clone(), allowed_hosts, Semaphore::MAX_PERMITS, metrics.clone());
+        let guard = guard::Guard::new(authenticator.clone(), allowed_hosts, Semaphore::MAX_PERMITS, metrics.clone());
         let router = Router::new()
             .route("/health", get(health))
             .route("/ready", get(ready))
             .route("/metrics", get(metrics_text))
             .layer(axum::middleware::from_fn_with_state(Arc::new(guard), guard::check_names))
-            .with_state(Shared { door, watched: Arc::clone(&watched), readiness, pulse, metrics });
+            .with_state(Shared { authenticator, watched: Arc::clone(&watched), readiness, pulse, metrics });
         let thread = task::spawn_thread("admin", move || {
             let answers = AdminAnswers { router: TowerToHyperService::new(router) };
             let limits = Limits { connections_max: limits.connections_max.min(CONNECTIONS_MAX), ..limits };
@@ -111,9 +113,9 @@ impl Admin {
     }
 
     /// What readiness and metrics are about, once it is open.
-    pub fn watch(&self, library: Arc<Library>, snapshots: Arc<Snapshots>) {
+    pub fn watch(&self, library: Arc<Library>, snapshots: Arc<Snapshots>, calls: Calls) {
         // A restart has an admin listener of its own.
-        let _ = self.watched.set(Watched { library, snapshots });
+        let _ = self.watched.set(Watched { library, snapshots, calls });
     }
 
     /// Waits for the thread to end; the drain must have started.
@@ -170,7 +172,7 @@ async fn health(State(shared): State<Shared>) -> Response {
 async fn ready(State(shared): State<Shared>, request: Request) -> Response {
     let reasons = super::not_ready(shared.watched.get().map(|watched| &*watched.library), &shared.readiness);
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    match shared.door.admit(guard::authorization(request.headers())) {
+    match shared.authenticator.authenticate(guard::authorization(request.headers())) {
         Ok(_) => {
             let mut detail = super::ready_json(&reasons);
             // Told here, but a node without a backup serves as well as one with it: to take it out of service would add an
@@ -185,10 +187,11 @@ async fn ready(State(shared): State<Shared>, request: Request) -> Response {
                     "warnings": health.warnings,
                 });
                 // What is damaged is missed by those who ask for it; the rest is served.
-                let damage = watched.library.reader().damage();
+                let damage = watched.library.log().damage();
                 detail["damage"] = damage.iter().take(DAMAGE_SHOWN).map(ToString::to_string).collect();
                 // Nor is one without its GPU slow to answer for it: the CPU does.
-                detail["gpu"] = crate::mcp::gpu_json(&watched.library);
+                let permit = watched.calls.own(Operation::OBSERVE);
+                detail["gpu"] = crate::mcp::gpu_json(watched.library.access(&permit));
             }
             super::json_response(status, detail.to_string())
         }
@@ -197,11 +200,12 @@ async fn ready(State(shared): State<Shared>, request: Request) -> Response {
 }
 
 async fn metrics_text(State(shared): State<Shared>, request: Request) -> Response {
-    if let Err(refusal) = shared.door.admit(guard::authorization(request.headers())) {
+    if let Err(refusal) = shared.authenticator.authenticate(guard::authorization(request.headers())) {
         return guard::unauthorized(refusal);
     }
     if let Some(watched) = shared.watched.get() {
-        observe(&watched.library, &shared.metrics);
+        let permit = watched.calls.own(Operation::OBSERVE);
+        observe(watched.library.access(&permit), &shared.metrics);
         observe_snapshots(&watched.snapshots, &shared.metrics);
     }
     match shared.metrics.render() {
@@ -230,12 +234,13 @@ fn observe_snapshots(snapshots: &Snapshots, metrics: &Metrics) {
 }
 
 /// Sizes are read when somebody asks for them.
-fn observe(library: &Library, metrics: &Metrics) {
+fn observe(access: Access<'_>, metrics: &Metrics) {
+    let library = access.library();
     use crate::collection::WriterState;
-    let reader = library.reader();
-    metrics.log_lsn.set(reader.last().0 as f64);
-    metrics.log_bytes.set(reader.log_bytes() as f64);
-    metrics.read_only.set(i64::from(!matches!(reader.state(), WriterState::Writable)));
+    let log = library.log();
+    metrics.log_lsn.set(log.last().0 as f64);
+    metrics.log_bytes.set(log.bytes() as f64);
+    metrics.read_only.set(i64::from(!matches!(log.state(), WriterState::Writable)));
     let (hits, misses) = library.words().hits_and_misses();
     metrics.word_cache_hits.inner().store(hits, Ordering::Relaxed);
     metrics.word_cache_misses.inner().store(misses, Ordering::Relaxed);
@@ -245,11 +250,11 @@ fn observe(library: &Library, metrics: &Metrics) {
     metrics.passages_unlinked.clear();
     metrics.vector_recall.clear();
     metrics.gpu.collections.clear();
-    for info in library.collections() {
+    for info in access.collections() {
         let labels = CollectionLabels { collection: info.name.clone() };
         metrics.documents.get_or_create(&labels).set(info.documents.cast_signed());
         metrics.passages.get_or_create(&labels).set(info.chunks.cast_signed());
-        if let Some(searcher) = library.searcher(&info) {
+        if let Some(searcher) = access.searcher(&info) {
             metrics.passages_unlinked.get_or_create(&labels).set(searcher.unlinked() as i64);
             if let Some(recall) = searcher.recall() {
                 metrics.vector_recall.get_or_create(&labels).set(recall.at_10);

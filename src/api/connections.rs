@@ -40,6 +40,8 @@ pub(super) struct Connections {
 
 /// A connection, as its own task and those that need its place see it.
 pub(super) struct Connection {
+    /// The other end's address.
+    remote: IpAddr,
     /// Who counts as one peer with others.
     peer: IpAddr,
     phase: AtomicU8,
@@ -83,6 +85,7 @@ impl Connections {
             }
         };
         let connection = Arc::new(Connection {
+            remote: peer,
             peer: peer_of(peer),
             phase: AtomicU8::new(WAITING),
             since: AtomicU64::new(self.begun.elapsed().as_millis() as u64),
@@ -156,6 +159,11 @@ impl Drop for Held {
 }
 
 impl Connection {
+    /// The other end's address.
+    pub(super) fn remote(&self) -> IpAddr {
+        self.remote
+    }
+
     /// Tells which task to end when the connection is given up.
     pub(super) fn runs_in(&self, task: AbortHandle) {
         if self.phase.load(Ordering::Acquire) == GIVEN_UP {

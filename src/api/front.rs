@@ -21,9 +21,9 @@ use super::guard::Guard;
 use super::holding::holding;
 use super::listener::Answers;
 use super::{error_response, rpc, unread};
-use crate::auth::Principal;
+use crate::auth::{Caller, Transport};
 use crate::base::Fault;
-use crate::mcp::{NodeTools, OVERLOADED, ToolError, Wire, WithoutStream, values};
+use crate::mcp::{ErrorCode, NodeTools, ToolError, Wire, WithoutStream, values};
 use crate::task::Busy;
 
 /// Where MCP is spoken.
@@ -78,16 +78,16 @@ impl Shared {
         if head.uri.path().strip_suffix('/') == Some(MCP) {
             head.uri = without_slash(&head.uri);
         }
-        let principal = if head.uri.path() == AUTHORITY {
+        let subject = if head.uri.path() == AUTHORITY {
             self.guard.check_names(&head).map(|()| None)
         } else {
             self.guard.check(&head).map(Some)
         };
-        let principal = match principal {
-            Ok(principal) => principal,
+        let subject = match subject {
+            Ok(subject) => subject,
             Err(refused) => return refuse(refused.into_response()),
         };
-        let Some(principal) = principal else {
+        let Some(subject) = subject else {
             // What comes with it is not looked at.
             let router = self.router.call(Request::from_parts(head, Body::empty()));
             return refuse(match router.await {
@@ -107,11 +107,12 @@ impl Shared {
             Ok(place) => place,
             Err(refused) => return Some(refused.into_response()),
         };
-        let response = self.answer_received(head, &received.bytes, principal).await;
+        let caller = Caller::new(subject, Some(connection.remote()), Transport::Http);
+        let response = self.answer_received(head, &received.bytes, caller).await;
         Some(holding(response, place))
     }
 
-    async fn answer_received(&self, mut head: Parts, bytes: &Bytes, principal: Principal) -> Response {
+    async fn answer_received(&self, mut head: Parts, bytes: &Bytes, caller: Caller) -> Response {
         let is_call = head.uri.path() == MCP && head.method == Method::POST;
         let is_message = is_call || head.uri.path().starts_with(TOOLS);
         if is_message && values::are_too_many(bytes) {
@@ -119,13 +120,13 @@ impl Shared {
             return if is_call { rpc_response(&rpc::too_many_values(bytes)) } else { refused() };
         }
         if !is_call {
-            return self.route(head, bytes, principal).await;
+            return self.route(head, bytes, caller).await;
         }
         let bytes = &bytes.slice_ref(rpc::without_mark(bytes));
         let accepts = Accepts::of(&head.headers);
         if may_be_plain(&head.headers, bytes)
             && accepts == Accepts::Both
-            && let Some(response) = self.answer_plain(&head.headers, bytes, principal).await
+            && let Some(response) = self.answer_plain(&head.headers, bytes, &caller).await
         {
             return response;
         }
@@ -138,7 +139,7 @@ impl Shared {
         }
         head.headers.insert(header::ACCEPT, BOTH);
         let is_json = head.headers.get(header::CONTENT_TYPE).is_some_and(is_json);
-        let response = self.route(head, bytes, principal).await;
+        let response = self.route(head, bytes, caller).await;
         match response.status() {
             // The protocol library's word for a body that it cannot read.
             StatusCode::UNSUPPORTED_MEDIA_TYPE if is_json => rpc_response(&rpc::malformed(bytes)),
@@ -148,9 +149,9 @@ impl Shared {
         }
     }
 
-    async fn route(&self, mut head: Parts, bytes: &Bytes, principal: Principal) -> Response {
+    async fn route(&self, mut head: Parts, bytes: &Bytes, caller: Caller) -> Response {
         // Whoever answers the request finds there who made it.
-        head.extensions.insert(principal);
+        head.extensions.insert(caller);
         match self.router.call(Request::from_parts(head, Body::from(bytes.clone()))).await {
             Ok(response) => response,
             Err(never) => match never {},
@@ -158,9 +159,9 @@ impl Shared {
     }
 
     /// The answer to a plain search; `None` when it is none.
-    async fn answer_plain(&self, headers: &HeaderMap, bytes: &[u8], principal: Principal) -> Option<Response> {
+    async fn answer_plain(&self, headers: &HeaderMap, bytes: &[u8], caller: &Caller) -> Option<Response> {
         let wire = wire(headers)?;
-        Some(match self.tools.search_directly(wire, bytes, principal).await? {
+        Some(match self.tools.search_directly(wire, bytes, caller).await? {
             Ok(answer) => super::json_response(StatusCode::OK, answer),
             Err(Busy) => super::busy_response(),
         })
@@ -178,10 +179,10 @@ fn without_slash(uri: &Uri) -> Uri {
 fn refusal(error: &BodyError) -> Response {
     let message = error.to_string();
     let (status, code, fault) = match error {
-        BodyError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "bad_argument", Fault::Caller),
-        BodyError::NoRoom(_) => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, Fault::Environment),
-        BodyError::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "bad_argument", Fault::Caller),
-        BodyError::Broken(_) => (StatusCode::BAD_REQUEST, "bad_argument", Fault::Caller),
+        BodyError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::BadArgument, Fault::Caller),
+        BodyError::NoRoom(_) => (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Overloaded, Fault::Environment),
+        BodyError::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, ErrorCode::BadArgument, Fault::Caller),
+        BodyError::Broken(_) => (StatusCode::BAD_REQUEST, ErrorCode::BadArgument, Fault::Caller),
     };
     let mut response = error_response(&ToolError { code, message, fault });
     *response.status_mut() = status;

@@ -15,14 +15,14 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::auth::{Door, LOCAL_NAME, Principal, Refusal};
+use crate::auth::{AuthError, Authenticator, LOCAL_NAME, Subject};
 use crate::base::Fault;
-use crate::mcp::ToolError;
+use crate::mcp::{ErrorCode, ToolError};
 use crate::telemetry::Metrics;
 
 /// The guard's settings and counters.
 pub(super) struct Guard {
-    door: Door,
+    authenticator: Authenticator,
     allowed_hosts: Vec<String>,
     in_flight: Arc<Semaphore>,
     metrics: Metrics,
@@ -49,7 +49,7 @@ pub(super) enum Refused {
         header: &'static str,
         value: String,
     },
-    Unknown(Refusal),
+    Unknown(AuthError),
     Busy,
 }
 
@@ -65,14 +65,19 @@ impl IntoResponse for Refused {
 }
 
 impl Guard {
-    pub(super) fn new(door: Door, allowed_hosts: Vec<String>, in_flight_max: usize, metrics: Metrics) -> Self {
-        Self { door, allowed_hosts, in_flight: Arc::new(Semaphore::new(in_flight_max)), metrics }
+    pub(super) fn new(
+        authenticator: Authenticator,
+        allowed_hosts: Vec<String>,
+        in_flight_max: usize,
+        metrics: Metrics,
+    ) -> Self {
+        Self { authenticator, allowed_hosts, in_flight: Arc::new(Semaphore::new(in_flight_max)), metrics }
     }
 
     /// Who makes a request, when it may come in.
-    pub(super) fn check(&self, head: &Parts) -> Result<Principal, Refused> {
+    pub(super) fn check(&self, head: &Parts) -> Result<Arc<Subject>, Refused> {
         self.check_names(head)?;
-        self.door.admit(authorization(&head.headers)).map_err(Refused::Unknown)
+        self.authenticator.authenticate(authorization(&head.headers)).map_err(Refused::Unknown)
     }
 
     /// A place for a request that has arrived.
@@ -159,8 +164,8 @@ pub(super) fn authorization(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// 401, with the way to do better.
-pub(super) fn unauthorized(refusal: Refusal) -> Response {
-    let error = ToolError { code: "unauthorized", message: refusal.to_string(), fault: Fault::Caller };
+pub(super) fn unauthorized(refusal: AuthError) -> Response {
+    let error = ToolError { code: ErrorCode::Unauthorized, message: refusal.to_string(), fault: Fault::Caller };
     let mut response = super::error_response(&error);
     *response.status_mut() = StatusCode::UNAUTHORIZED;
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"cairn\""));
@@ -172,7 +177,7 @@ fn forbidden(header: &str, value: &str) -> Response {
         "requests with the {header} '{}' are refused; list the name in server.allowed_hosts to allow it",
         value.chars().take(100).collect::<String>()
     );
-    let mut response = super::error_response(&ToolError { code: "forbidden", message, fault: Fault::Caller });
+    let mut response = super::error_response(&ToolError { code: ErrorCode::Forbidden, message, fault: Fault::Caller });
     *response.status_mut() = StatusCode::FORBIDDEN;
     response
 }
@@ -182,7 +187,7 @@ mod tests {
     use super::*;
 
     fn guard() -> Guard {
-        Guard::new(Door::open(), vec!["docs.example".to_owned()], 1, Metrics::new())
+        Guard::new(Authenticator::open(), vec!["docs.example".to_owned()], 1, Metrics::new())
     }
 
     #[test]

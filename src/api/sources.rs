@@ -1,6 +1,6 @@
 //! Sources over REST: how `cairn add` hands files to a running node.
 //!
-//! `POST   /v1/collections/{collection}/sources/{path}` with the file as body: see [`Library::sync_source`].
+//! `POST   /v1/collections/{collection}/sources/{path}` with the file as body: see [`crate::collection::Access::sync_source`].
 //! `GET    /v1/collections/{collection}/sources?prefix=&after=&limit=`: paths and document counts.
 //! `DELETE /v1/collections/{collection}/sources/{path}`: removes the source's documents.
 //! `GET    /v1/collections/{collection}/folders`: the folders that were added, each with the machine and path that it came from.
@@ -11,6 +11,7 @@
 //! `POST   /v1/flush`: answers when everything written before can be found; writes of sources are answered when they are
 //! on stable storage, a little earlier.
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -20,11 +21,12 @@ use serde_json::{Map, Value, json};
 
 use super::asked::{Asked, Named};
 use super::{Shared, error_response, json_response};
+use crate::auth::Caller;
 use crate::collection::{DocumentStatus, Folder, FolderOrigin, SourceOutcome};
 use crate::mcp::ToolError;
 
 /// Sources on one page.
-const PAGE: usize = 1_000;
+const PAGE: usize = crate::mcp::SOURCES_PAGE;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct SyncQuery {
@@ -34,6 +36,7 @@ pub(super) struct SyncQuery {
 
 pub(super) async fn sync(
     State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
     Named((collection, source)): Named<(String, String)>,
     Asked(query): Asked<SyncQuery>,
     body: Bytes,
@@ -49,13 +52,9 @@ pub(super) async fn sync(
             return error_response(&ToolError::bad_argument(format!("metadata is not JSON: {error}")));
         }
     };
-    let result = async {
-        shared.library.ensure_collection(&collection).await?;
-        shared.library.sync_source(&collection, &source, body, metadata).await
-    };
-    match result.await {
+    match shared.tools.sync_source(&caller, &collection, &source, body, metadata).await {
         Ok(outcome) => json_response(StatusCode::OK, outcome_json(&source, &outcome).to_string()),
-        Err(error) => error_response(&ToolError::from(error)),
+        Err(error) => error_response(&error),
     }
 }
 
@@ -96,22 +95,24 @@ pub(crate) fn outcome_json(source: &str, outcome: &SourceOutcome) -> Value {
     })
 }
 
-pub(super) async fn folders(State(shared): State<Shared>, Named(collection): Named<String>) -> Response {
-    let Some(info) = shared.library.collection(&collection) else {
-        return error_response(&ToolError::not_found(format!("there is no collection '{collection}'")));
-    };
-    match shared.library.folders(info.id) {
+pub(super) async fn folders(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Named(collection): Named<String>,
+) -> Response {
+    match shared.tools.folders(&caller, &collection) {
         Ok(folders) => {
             let folder = |folder: &Folder| json!({"prefix": folder.prefix, "host": folder.origin.host, "path": folder.origin.path});
             let folders: Vec<Value> = folders.iter().map(folder).collect();
             json_response(StatusCode::OK, json!({ "folders": folders }).to_string())
         }
-        Err(error) => error_response(&ToolError::from(crate::retrieval::SearchError::from(error))),
+        Err(error) => error_response(&error),
     }
 }
 
 pub(super) async fn note_folder(
     State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
     Named((collection, prefix)): Named<(String, String)>,
     body: Bytes,
 ) -> Response {
@@ -123,29 +124,33 @@ pub(super) async fn note_folder(
             return error_response(&ToolError::bad_argument(message));
         }
     };
-    let noted = async {
-        shared.library.ensure_collection(&collection).await?;
-        shared.library.note_folder(&collection, &prefix, &origin).await
-    };
-    match noted.await {
+    match shared.tools.note_folder(&caller, &collection, &prefix, &origin).await {
         Ok(()) => json_response(StatusCode::OK, json!({"prefix": prefix, "status": "noted"}).to_string()),
-        Err(error) => error_response(&ToolError::from(error)),
+        Err(error) => error_response(&error),
     }
 }
 
 /// * `_body`: read, though nothing in it counts, so that the connection goes on.
-pub(super) async fn compact(State(shared): State<Shared>, _body: Bytes) -> Response {
-    match shared.library.compact().await {
+pub(super) async fn compact(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    _body: Bytes,
+) -> Response {
+    match shared.tools.compact(&caller).await {
         Ok(bytes) => json_response(StatusCode::OK, json!({"log_bytes": bytes}).to_string()),
-        Err(error) => error_response(&ToolError::from(error)),
+        Err(error) => error_response(&error),
     }
 }
 
 /// * `_body`: see [`compact`].
-pub(super) async fn flush(State(shared): State<Shared>, _body: Bytes) -> Response {
-    match shared.library.flush().await {
+pub(super) async fn flush(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    _body: Bytes,
+) -> Response {
+    match shared.tools.flush(&caller).await {
         Ok(lsn) => json_response(StatusCode::OK, json!({"generation": lsn.0}).to_string()),
-        Err(error) => error_response(&ToolError::from(error)),
+        Err(error) => error_response(&error),
     }
 }
 
@@ -158,17 +163,21 @@ pub(super) struct VerifyQuery {
 /// * `_body`: see [`compact`].
 pub(super) async fn verify_snapshot(
     State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
     Asked(query): Asked<VerifyQuery>,
     _body: Bytes,
 ) -> Response {
-    match shared.tools.verify_snapshot(query.id).await {
+    match shared.tools.verify_snapshot(&caller, query.id).await {
         Ok(verified) => json_response(StatusCode::OK, verified.to_string()),
         Err(error) => error_response(&error),
     }
 }
 
-pub(super) async fn snapshot_schedule(State(shared): State<Shared>) -> Response {
-    json_response(StatusCode::OK, shared.tools.snapshot_schedule().await.to_string())
+pub(super) async fn snapshot_schedule(State(shared): State<Shared>, Extension(caller): Extension<Caller>) -> Response {
+    match shared.tools.snapshot_schedule(&caller).await {
+        Ok(schedule) => json_response(StatusCode::OK, schedule.to_string()),
+        Err(error) => error_response(&error),
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -182,10 +191,11 @@ pub(super) struct PruneQuery {
 /// * `_body`: see [`compact`].
 pub(super) async fn prune_snapshots(
     State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
     Asked(query): Asked<PruneQuery>,
     _body: Bytes,
 ) -> Response {
-    match shared.tools.prune_snapshots(query.node, query.dry_run).await {
+    match shared.tools.prune_snapshots(&caller, query.node, query.dry_run).await {
         Ok(pruned) => json_response(StatusCode::OK, pruned.to_string()),
         Err(error) => error_response(&error),
     }
@@ -203,12 +213,10 @@ pub(super) struct ListQuery {
 
 pub(super) async fn list(
     State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
     Named(collection): Named<String>,
     Asked(query): Asked<ListQuery>,
 ) -> Response {
-    let Some(info) = shared.library.collection(&collection) else {
-        return error_response(&ToolError::not_found(format!("there is no collection '{collection}'")));
-    };
     let limit: usize = match query.limit.as_deref().map(str::parse::<usize>) {
         None => PAGE,
         Some(Ok(limit)) => limit.clamp(1, PAGE),
@@ -217,22 +225,22 @@ pub(super) async fn list(
             return error_response(&ToolError::bad_argument(message));
         }
     };
-    let sources = shared.library.sources(info.id, &query.prefix, query.after.as_deref(), limit);
-    let sources = match sources {
+    let sources = match shared.tools.sources(&caller, &collection, &query.prefix, query.after.as_deref(), limit) {
         Ok(sources) => sources,
-        Err(error) => return error_response(&ToolError::from(crate::retrieval::SearchError::from(error))),
+        Err(error) => return error_response(&error),
     };
     let sources: Vec<Value> =
-        sources.into_iter().map(|source| json!({"source": source.source, "documents": source.documents})).collect();
+        sources.into_iter().map(|(source, documents)| json!({"source": source, "documents": documents})).collect();
     json_response(StatusCode::OK, json!({ "sources": sources }).to_string())
 }
 
 pub(super) async fn remove(
     State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
     Named((collection, source)): Named<(String, String)>,
 ) -> Response {
-    match shared.library.delete_source(&collection, &source).await {
+    match shared.tools.delete_source(&caller, &collection, &source).await {
         Ok(ids) => json_response(StatusCode::OK, json!({"source": source, "deleted": ids.len()}).to_string()),
-        Err(error) => error_response(&ToolError::from(error)),
+        Err(error) => error_response(&error),
     }
 }

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::rpc::{self, IdFinder};
 use crate::base::Fault;
-use crate::mcp::{Server, ToolProvider, values};
+use crate::mcp::{Catalog, Server, values};
 use crate::task;
 
 /// Requests answered at once; more wait to be read.
@@ -59,7 +59,7 @@ impl StdioError {
 ///
 /// # Errors
 /// See [`StdioError`].
-pub async fn answer_stdio(provider: Arc<dyn ToolProvider>, request_bytes_max: usize) -> Result<(), StdioError> {
+pub async fn answer_stdio(provider: Catalog, request_bytes_max: usize) -> Result<(), StdioError> {
     let input = BufReader::with_capacity(64 << 10, tokio::io::stdin());
     let pipe = Pipe::new(input, tokio::io::stdout(), request_bytes_max);
     let serving = Server::new(provider).serve(pipe).await;

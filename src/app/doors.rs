@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{self, Authority, Door, Identity, Name, Source, Token};
+use crate::auth::{self, Authenticator, Authority, Identity, Name, Source, Token};
 use crate::base::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::task::Drain;
@@ -16,8 +16,8 @@ const LOOKUP_AGAIN: Duration = Duration::from_secs(3);
 
 /// The doors of a node's listeners: the tokens that open them, and what is shown to those who come.
 pub(super) struct Doors {
-    pub(super) server: Door,
-    pub(super) admin: Door,
+    pub(super) server: Authenticator,
+    pub(super) admin: Authenticator,
     /// What listeners that speak TLS show; `None` when none does.
     pub(super) identity: Option<Arc<Identity>>,
     /// Names in the certificate that were set.
@@ -31,7 +31,14 @@ pub(super) struct Doors {
 impl Doors {
     /// Doors that ask for nothing and show nothing.
     pub(super) fn open() -> Self {
-        Self { server: Door::open(), admin: Door::open(), identity: None, names: Vec::new(), local: None, new: None }
+        Self {
+            server: Authenticator::open(),
+            admin: Authenticator::open(),
+            identity: None,
+            names: Vec::new(),
+            local: None,
+            new: None,
+        }
     }
 
     pub(super) fn make(config: &Config, renew: bool) -> anyhow::Result<Self> {
@@ -47,8 +54,8 @@ impl Doors {
         }
         if asks {
             let local = Token::random()?;
-            let door = Door::guarded(data_dir, token_file, &local)?;
-            let at = |address| if guarded(address) { door.clone() } else { Door::open() };
+            let door = Authenticator::with_tokens(data_dir, token_file, &local)?;
+            let at = |address| if guarded(address) { door.clone() } else { Authenticator::open() };
             (doors.server, doors.admin) = (at(server.listen), at(config.admin_listen));
             doors.local = guarded(server.listen).then_some(local);
         }

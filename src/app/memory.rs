@@ -111,7 +111,7 @@ impl Memory {
                 }
                 tools.retrieval().set_cache_bytes(caches.answers);
                 tools.retrieval().library().words().set_bytes(caches.words);
-                tools.retrieval().library().passages().set_cache_bytes(caches.passages);
+                tools.retrieval().library().set_passage_cache_bytes(caches.passages);
             }
         });
         Self { max, spare, wanted, tools, metrics, warned: AtomicBool::new(false) }

@@ -10,7 +10,8 @@ use tokio::runtime::Handle;
 
 use super::{library_config, memory};
 use crate::base::{ByteSize, Clock, Lsn, SystemClock, UnixMillis};
-use crate::collection::{self, CollectionInfo, Library, PassageKey, Searcher};
+use crate::calls::{Calls, Operation, Permit};
+use crate::collection::{self, Access, CollectionInfo, Library, PassageKey, Searcher};
 use crate::config::Config;
 use crate::embed::Purpose;
 use crate::index::filter::Filter;
@@ -69,17 +70,18 @@ struct Opened {
 /// A node's collections, for taking a snapshot or for checking one.
 pub(super) struct Collections {
     library: Arc<Library>,
+    calls: Calls,
     /// Memory for a library that was opened for this.
     _held: Option<Held>,
 }
 
 impl Collections {
-    pub(super) fn new(library: Arc<Library>) -> Self {
-        Self { library, _held: None }
+    pub(super) fn new(library: Arc<Library>, calls: Calls) -> Self {
+        Self { library, calls, _held: None }
     }
 
-    fn open(&self, info: &Arc<CollectionInfo>) -> Result<Opened, String> {
-        let searcher = self.library.searcher(info).ok_or("its indexes are not open")?;
+    fn open(&self, access: Access<'_>, info: &Arc<CollectionInfo>) -> Result<Opened, String> {
+        let searcher = access.searcher(info).ok_or("its indexes are not open")?;
         if let Some(problem) = searcher.broken() {
             return Err(problem);
         }
@@ -91,6 +93,7 @@ impl Collections {
     /// have to be right.
     fn nearest(
         &self,
+        access: Access<'_>,
         info: &CollectionInfo,
         opened: &Result<Opened, String>,
         query: &str,
@@ -104,20 +107,20 @@ impl Collections {
         let found = searcher.nearest_exact(&embedding, most, &passages.keys());
         let answer = |key: u64, score: f32| {
             let key = PassageKey(key);
-            let document = self.library.passages().document(key.document()).map_err(|error| error.to_string())?;
+            let document = access.passages().document(key.document()).map_err(|error| error.to_string())?;
             Ok(CanaryAnswer { id: format!("{}#{}", document.id, key.ordinal()), score: f64::from(score) })
         };
         found.into_iter().map(|neighbor| answer(neighbor.key, neighbor.score)).collect()
     }
 
     /// Up to `most` questions to a collection, from documents spread over the first ones by id.
-    fn questions(&self, info: &Arc<CollectionInfo>, most: usize) -> Vec<String> {
-        let Ok(documents) = self.library.reader().list(info.id, None, "", SAMPLE) else { return Vec::new() };
+    fn questions(access: Access<'_>, info: &Arc<CollectionInfo>, most: usize) -> Vec<String> {
+        let Ok(documents) = access.list(info.id, None, "", SAMPLE) else { return Vec::new() };
         let step = (documents.len() / most.max(1)).max(1);
         let question = |lsn| -> Option<String> {
-            let document = self.library.passages().document(lsn).ok()?;
+            let document = access.passages().document(lsn).ok()?;
             let key = PassageKey::new(lsn, document.chunks.len() / 2);
-            let passage = self.library.passages().passage(key).ok()?;
+            let passage = access.passages().passage(key).ok()?;
             let words: Vec<&str> = passage.body.text.split_whitespace().take(QUERY_WORDS).collect();
             Some(words.join(" ")).filter(|query| !query.is_empty())
         };
@@ -130,14 +133,20 @@ impl Probe for Collections {
         &self.library
     }
 
+    fn permit(&self) -> Permit {
+        self.calls.own(Operation::TAKE_SNAPSHOT)
+    }
+
     fn canaries(&self, most: usize) -> Vec<Canary> {
-        let collections = self.library.collections();
+        let permit = self.permit();
+        let access = self.library.access(&permit);
+        let collections = access.collections();
         let each = most.div_ceil(collections.len().max(1));
         let mut canaries = Vec::new();
         for info in &collections {
-            let opened = self.open(info);
-            for query in self.questions(info, each.min(most - canaries.len())) {
-                match self.nearest(info, &opened, &query, ANSWERS) {
+            let opened = self.open(access, info);
+            for query in Self::questions(access, info, each.min(most - canaries.len())) {
+                match self.nearest(access, info, &opened, &query, ANSWERS) {
                     Ok(answers) => canaries.push(Canary { collection: info.name.clone(), query, answers }),
                     Err(error) => {
                         tracing::warn!(collection = info.name, error, "a collection cannot answer for the snapshot");
@@ -149,11 +158,13 @@ impl Probe for Collections {
     }
 
     fn ask(&self, canaries: &[Canary]) -> Vec<Result<Vec<CanaryAnswer>, String>> {
+        let permit = self.permit();
+        let access = self.library.access(&permit);
         let mut opened = HashMap::new();
         let mut one = |canary: &Canary| {
-            let info = self.library.collection(&canary.collection).ok_or("there is no such collection")?;
-            let opened = opened.entry(info.id).or_insert_with(|| self.open(&info));
-            self.nearest(&info, opened, &canary.query, canary.answers.len())
+            let info = access.collection(&canary.collection).ok_or("there is no such collection")?;
+            let opened = opened.entry(info.id).or_insert_with(|| self.open(access, &info));
+            self.nearest(access, &info, opened, &canary.query, canary.answers.len())
         };
         canaries.iter().map(&mut one).collect()
     }
@@ -208,14 +219,16 @@ impl Host for Opens {
         library.freeze();
         let begun = Instant::now();
         while begun.elapsed() < REBUILD_PATIENCE && !readiness.wait(REPORT_EVERY) {
-            report(library.indexed(), library.reader().last());
+            report(library.indexed(), library.log().last());
         }
         if !readiness.is_ready() {
             library.close_soon(false);
             let reasons = readiness.reasons().into_values().collect::<Vec<_>>().join("; ");
             return Err(anyhow!("not ready after {} hours: {reasons}", REBUILD_PATIENCE.as_secs() / 3_600).into());
         }
-        Ok(Box::new(Collections { library, _held: Some(held) }))
+        // Nobody calls a node that is opened to be checked.
+        let calls = Calls::new(Vec::new(), Metrics::new());
+        Ok(Box::new(Collections { library, calls, _held: Some(held) }))
     }
 }
 

@@ -19,8 +19,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use super::authenticator::is_due;
 use super::authority::{self, Authority, Facts, LOCAL_NAME};
-use super::door::is_due;
 use super::files::{self, FileError, Stamp};
 use super::names::Name;
 use crate::base::{Clock as _, Fault, SystemClock, UnixMillis, with_causes};

@@ -26,14 +26,12 @@ use super::backend::{Absent, Backend, Stay, beside_service};
 use super::{Common, Failure, UNREACHABLE, documents, output};
 use crate::base::ByteSize;
 use crate::ingest::{FileKind, left_out};
-use crate::mcp::STILL_UNREAD;
+use crate::mcp::ErrorCode;
 
 /// Files being read or written at once: enough to share each disk sync among several.
 const IN_FLIGHT: usize = 16;
 /// Files that may be gone from a folder before anybody is asked, however small it is.
 const GONE_UNASKED: usize = 10;
-/// The code of a tool's error where nothing can be written.
-const READ_ONLY: &str = "read_only";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -212,9 +210,9 @@ impl Work<'_> {
     fn failed(&self, file: &Found, failure: &Failure) -> Report {
         let report = |status| Report { named: file.named, ..Report::new(file.source.clone(), status) };
         match failure.code_of_tool() {
-            Some(STILL_UNREAD) => report(Status::StillFailed).because(failure.to_string()),
+            Some(ErrorCode::StillUnread) => report(Status::StillFailed).because(failure.to_string()),
             // The same for every file: said once.
-            code if failure.code == UNREACHABLE || code == Some(READ_ONLY) => {
+            code if failure.code == UNREACHABLE || code == Some(ErrorCode::ReadOnly) => {
                 let is_for_room = failure.code != UNREACHABLE;
                 self.stopped.lock().get_or_insert_with(|| Stop { reason: failure.to_string(), is_for_room });
                 report(Status::NotTried)
@@ -450,7 +448,7 @@ fn remove_gone(
                     Report { detail: json!({"deleted": documents}), ..Report::new(source, Status::Deleted) }
                 }
                 // As for each that would follow; where nothing could be written before, it is said already.
-                Err(failure) if failure.code == UNREACHABLE || failure.code_of_tool() == Some(READ_ONLY) => {
+                Err(failure) if failure.code == UNREACHABLE || failure.code_of_tool() == Some(ErrorCode::ReadOnly) => {
                     if !reports.iter().any(|report| report.status == Status::NotTried) {
                         refusals.push(format!("{failure}; the documents of files that are gone are kept"));
                     }

@@ -22,11 +22,13 @@ use tokio::runtime::Runtime;
 
 use super::Failure;
 use crate::app::Node;
-use crate::auth::Principal;
+use crate::auth::{Caller, Transport};
 use crate::base::{Fault, NodeId};
 use crate::collection::{Folder, OpenError};
 use crate::config::Config;
-use crate::mcp::{Arguments, NoProgress, OVERLOADED, Tool, ToolError, ToolProvider as _};
+use crate::mcp::{
+    Arguments, Context as ToolContext, ErrorCode, NodeProvider as _, SOURCES_PAGE, Tool, ToolError, ToolProvider as _,
+};
 use crate::store;
 
 pub(super) use absent::{beside_service, expect_node, holds_node};
@@ -369,13 +371,14 @@ impl Backend {
     }
 
     /// Calls a tool.
-    pub(super) fn call(&self, tool: Tool, arguments: Value) -> Result<Value, Failure> {
-        let arguments = given(arguments);
+    pub(super) fn call(&self, tool: impl AsRef<str>, arguments: Value) -> Result<Value, Failure> {
+        let (tool, arguments) = (tool.as_ref(), given(arguments));
         self.at_place(|place| match place {
             Place::Remote(remote) => remote.call(tool, &arguments),
             Place::Local(local) => {
                 local.wait_ready()?;
-                let call = local.node().tools().call(tool, arguments.clone(), Principal::Local, &NoProgress);
+                let caller = caller();
+                let call = local.node().tools().call(tool, arguments.clone(), ToolContext::of(&caller));
                 Ok(self.runtime()?.block_on(call).map_err(failure)?.structured)
             }
         })
@@ -394,7 +397,8 @@ impl Backend {
         match &*self.known()? {
             Place::Remote(remote) => remote.peek(),
             Place::Local(local) => {
-                let call = local.node().tools().call(Tool::GetStatus, Map::new(), Principal::Local, &NoProgress);
+                let caller = caller();
+                let call = local.node().tools().call(Tool::GetStatus.name(), Map::new(), ToolContext::of(&caller));
                 Some(self.runtime().ok()?.block_on(call).ok()?.structured)
             }
         }
@@ -415,14 +419,11 @@ impl Backend {
             match place {
                 Place::Remote(remote) => remote.sync_source(collection, source, &bytes, metadata),
                 Place::Local(local) => {
-                    let library = local.node().library();
                     // This process does not go away from itself: the bytes are wanted once.
                     let bytes = std::mem::take(&mut bytes);
-                    let synced = async {
-                        library.ensure_collection(collection).await?;
-                        library.sync_source(collection, source, bytes, metadata.clone()).await
-                    };
-                    let outcome = self.runtime()?.block_on(synced).map_err(|error| failure(error.into()))?;
+                    let (tools, caller) = (local.node().tools(), caller());
+                    let synced = tools.sync_source(&caller, collection, source, bytes, metadata.clone());
+                    let outcome = self.runtime()?.block_on(synced).map_err(failure)?;
                     Ok(crate::api::source_outcome_json(source, &outcome))
                 }
             }
@@ -439,10 +440,7 @@ impl Backend {
     pub(super) fn folders(&self, collection: &str) -> Result<Vec<Folder>, Failure> {
         self.at_place(|place| match place {
             Place::Remote(remote) => remote.folders(collection),
-            Place::Local(local) => {
-                let library = local.node().library();
-                Ok(library.collection(collection).map(|info| library.folders(info.id)).transpose()?.unwrap_or_default())
-            }
+            Place::Local(local) => none_if_missing(local.node().tools().folders(&caller(), collection)),
         })
     }
 
@@ -451,12 +449,9 @@ impl Backend {
         self.at_place(|place| match place {
             Place::Remote(remote) => remote.note_folder(collection, folder),
             Place::Local(local) => {
-                let library = local.node().library();
-                let noted = async {
-                    library.ensure_collection(collection).await?;
-                    library.note_folder(collection, &folder.prefix, &folder.origin).await
-                };
-                self.runtime()?.block_on(noted).map_err(|error| failure(error.into()))
+                let caller = caller();
+                let noted = local.node().tools().note_folder(&caller, collection, &folder.prefix, &folder.origin);
+                self.runtime()?.block_on(noted).map_err(failure)
             }
         })
     }
@@ -470,10 +465,8 @@ impl Backend {
             let page = self.at_place(|place| match place {
                 Place::Remote(remote) => remote.sources(collection, prefix, after.as_deref()),
                 Place::Local(local) => {
-                    let library = local.node().library();
-                    let Some(info) = library.collection(collection) else { return Ok(Vec::new()) };
-                    let listed = library.sources(info.id, prefix, after.as_deref(), 1_000)?;
-                    Ok(listed.into_iter().map(|source| (source.source, source.documents)).collect())
+                    let tools = local.node().tools();
+                    none_if_missing(tools.sources(&caller(), collection, prefix, after.as_deref(), SOURCES_PAGE))
                 }
             })?;
             if page.is_empty() {
@@ -488,8 +481,9 @@ impl Backend {
         self.at_place(|place| match place {
             Place::Remote(remote) => remote.delete_source(collection, source),
             Place::Local(local) => {
-                let deleted = self.runtime()?.block_on(local.node().library().delete_source(collection, source));
-                Ok(deleted.map_err(|error| failure(error.into()))?.len() as u64)
+                let caller = caller();
+                let deleted = local.node().tools().delete_source(&caller, collection, source);
+                Ok(self.runtime()?.block_on(deleted).map_err(failure)?.len() as u64)
             }
         })
     }
@@ -499,8 +493,8 @@ impl Backend {
         self.at_place(|place| match place {
             Place::Remote(remote) => remote.flush(),
             Place::Local(local) => {
-                let flushed = self.runtime()?.block_on(local.node().library().flush());
-                flushed.map(drop).map_err(|error| failure(error.into()))
+                let caller = caller();
+                self.runtime()?.block_on(local.node().tools().flush(&caller)).map(drop).map_err(failure)
             }
         })
     }
@@ -541,7 +535,7 @@ impl Backend {
     pub(super) fn node(&self) -> Result<NodeId, Failure> {
         self.at_place(|place| match place {
             Place::Remote(remote) => {
-                let status = remote.call(Tool::GetStatus, &Map::new())?;
+                let status = remote.call(Tool::GetStatus.name(), &Map::new())?;
                 Ok(status["node"].as_str().unwrap_or_default().parse().context("the node does not tell its id")?)
             }
             Place::Local(local) => Ok(local.node().tools().node()),
@@ -587,6 +581,19 @@ impl Drop for Backend {
     }
 }
 
+/// Who uses the command line on a data directory.
+pub(super) fn caller() -> Caller {
+    Caller::local(Transport::CommandLine)
+}
+
+/// What is listed of a collection; nothing when there is no such collection.
+fn none_if_missing<T>(listed: Result<Vec<T>, ToolError>) -> Result<Vec<T>, Failure> {
+    match listed {
+        Err(error) if error.code == ErrorCode::NotFound => Ok(Vec::new()),
+        listed => listed.map_err(failure),
+    }
+}
+
 /// A call's arguments. What was not given is left out: the tool's default counts.
 fn given(arguments: Value) -> Arguments {
     match arguments {
@@ -614,7 +621,7 @@ fn process(pid: Option<u32>) -> String {
 /// A tool's error with its exit code.
 fn failure(error: ToolError) -> Failure {
     match error.fault {
-        Fault::Environment if error.code == OVERLOADED => Failure::unreachable(error),
+        Fault::Environment if error.code == ErrorCode::Overloaded => Failure::unreachable(error),
         Fault::Caller | Fault::Environment | Fault::Damage => error.into(),
     }
 }

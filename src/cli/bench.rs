@@ -16,7 +16,7 @@ use self::load::{Answer, Load, Outcome, quantile};
 use super::backend::Backend;
 use super::{Common, Failure, output, quiet_logs};
 use crate::app::RunningNode;
-use crate::mcp::{OVERLOADED, Tool, ToolError};
+use crate::mcp::{ErrorCode, Tool, ToolError};
 use crate::retrieval::LIST_TOKENS_MAX;
 
 /// Documents whose words are asked for.
@@ -141,7 +141,7 @@ fn told(outcome: Result<(), Failure>) -> Answer {
     match outcome {
         Ok(()) => Answer::Answered,
         Err(failure) => match failure.error.downcast_ref::<ToolError>() {
-            Some(error) if error.code == OVERLOADED => Answer::Refused,
+            Some(error) if error.code == ErrorCode::Overloaded => Answer::Refused,
             _ => Answer::Failed,
         },
     }

@@ -15,8 +15,11 @@ use serde_json::{Map, Value, json};
 
 use self::folder::{Folder, QueryLine, Questions};
 use self::measures::{Found, Judged, Measures};
-use super::backend::{Local, Stay};
+use super::backend::{Local, Stay, caller};
 use super::{Common, Failure, output};
+use crate::calls::{self, Operation};
+use crate::collection::Access;
+use crate::mcp::ToolError;
 use crate::retrieval::{Fusion, Mode, Retrieval, SearchRequest};
 use crate::store::CollectionId;
 
@@ -60,6 +63,7 @@ fn weight(text: &str) -> Result<f32, String> {
 /// How the questions are asked.
 struct Asked<'a> {
     retrieval: &'a Retrieval,
+    access: Access<'a>,
     candidates: usize,
     fusion: Option<Fusion>,
 }
@@ -137,28 +141,32 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         config.data_dir = scratch.join("data");
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let local = Local::open(&config, runtime.handle(), Stay::Brief)?;
+        let permit = local.node().calls().enter(Operation::EVALUATE, &caller(), &calls::Scope::Every);
+        let permit = permit.map_err(ToolError::from)?;
+        let library = local.node().library();
+        let access = library.access(&permit);
         let start = Instant::now();
         let mut documents = Vec::with_capacity(folders.len());
         for folder in &folders {
-            documents.push(folder.ingest(common, &local, &runtime)?);
+            documents.push(folder.ingest(common, access, &runtime)?);
         }
-        let library = local.node().library();
-        runtime.block_on(library.flush())?;
+        runtime.block_on(access.flush())?;
         let ingest_seconds = start.elapsed().as_secs_f64();
         library.settle();
         let retrieval = local.node().tools().retrieval();
         let asked = Asked {
             retrieval,
+            access,
             candidates: arguments.candidates.unwrap_or_else(|| retrieval.default_candidates()),
             fusion: arguments.dense_weight.map(|dense_weight| Fusion::Convex { dense_weight }),
         };
         for folder in &folders {
-            folder.warn_of_strangers(&local)?;
+            folder.warn_of_strangers(access)?;
         }
         let all: Vec<String> = folders.iter().map(|folder| folder.name.clone()).collect();
         let mut reports = Vec::with_capacity(folders.len());
         for (folder, documents) in folders.iter().zip(documents) {
-            let info = library.collection(&folder.name).context("the collection was made above")?;
+            let info = access.collection(&folder.name).context("the collection was made above")?;
             let (mut rows, mut weak) = (Vec::new(), Vec::new());
             let own = std::slice::from_ref(&folder.name);
             let scopes = [(Scope::Alone, own), (Scope::Beside, &all[..])];
@@ -227,7 +235,7 @@ fn measure_weak(asked: &Asked<'_>, questions: &Questions, searched: &[String]) -
                 ..SearchRequest::default()
             };
             count += 1;
-            marked += usize::from(asked.retrieval.search(&request)?.weak);
+            marked += usize::from(asked.retrieval.search(asked.access, &request)?.weak);
         }
         Ok(marked as f64 / count.max(1) as f64)
     };
@@ -246,12 +254,12 @@ fn documents(
     mode: Mode,
     candidates: usize,
 ) -> Result<Vec<Found>, Failure> {
-    let ranked = asked.retrieval.rank(query, searched, mode, candidates, asked.fusion)?;
+    let ranked = asked.retrieval.rank(asked.access, query, searched, mode, candidates, asked.fusion)?;
     let mut seen = HashSet::new();
     let mut found = Vec::new();
     for passage in ranked {
         if seen.insert(passage.key.document()) {
-            let document = asked.retrieval.library().passages().document(passage.key.document())?;
+            let document = asked.access.passages().document(passage.key.document())?;
             found.push((document.collection == own).then(|| document.id.clone()));
         }
     }

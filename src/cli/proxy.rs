@@ -1,8 +1,6 @@
 //! `cairn mcp`: MCP on standard input and output, in front of a running node or of the data directory itself.
 
-use std::future::Future;
 use std::io::IsTerminal as _;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
@@ -11,9 +9,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::backend::{Absent, Backend, Stay};
 use super::{Common, Failure, UNREACHABLE, quiet_logs};
 use crate::api::answer_stdio;
-use crate::auth::Principal;
+use crate::auth::Caller;
 use crate::base::{Fault, NodeId};
-use crate::mcp::{Arguments as ToolArguments, Link, Progress, Tool, ToolAnswer, ToolError, ToolProvider};
+use crate::calls::{Operation, Permit, Scope};
+use crate::mcp::{
+    Answering, Arguments as ToolArguments, Catalog, Context, ErrorCode, Link, NodeProvider, Tool, ToolAnswer,
+    ToolDefinition, ToolError, ToolProvider, definitions,
+};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -49,16 +51,16 @@ pub(super) fn run(common: &Common, _: &Arguments) -> Result<(), Failure> {
             "cairn mcp waits for an MCP client on standard input; Ctrl-C ends it, `cairn mcp --help` says how it is used"
         );
     }
-    let ended = backend.runtime()?.block_on(speak(provider, request_bytes_max));
+    let ended = backend.runtime()?.block_on(speak(Catalog::new(provider, Vec::new()), request_bytes_max));
     backend.close();
     Ok(ended?)
 }
 
 /// Answers the client until it closes its end, or this process is told to stop.
-async fn speak(provider: Arc<dyn ToolProvider>, request_bytes_max: usize) -> anyhow::Result<()> {
+async fn speak(catalog: Catalog, request_bytes_max: usize) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
-        ended = answer_stdio(provider, request_bytes_max) => Ok(ended?),
+        ended = answer_stdio(catalog, request_bytes_max) => Ok(ended?),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     }
@@ -71,27 +73,51 @@ struct Tools {
     node: OnceLock<NodeId>,
 }
 
-impl ToolProvider for Tools {
+impl NodeProvider for Tools {
     fn node(&self) -> NodeId {
         // Addresses of documents are not asked for before there are any.
         self.node.get().copied().unwrap_or(NodeId([0; 16]))
     }
 
-    fn call<'a>(
-        &'a self,
-        tool: Tool,
-        arguments: ToolArguments,
-        principal: Principal,
-        progress: &'a dyn Progress,
-    ) -> Pin<Box<dyn Future<Output = Result<ToolAnswer, ToolError>> + Send + 'a>> {
+    fn enter(&self, operation: Operation, caller: &Caller, scope: &Scope<'_>) -> Result<Option<Permit>, ToolError> {
+        match self.backend.node_here() {
+            Some(node) => node.tools().enter(operation, caller, scope),
+            // The node decides on each tool.
+            None => Ok(None),
+        }
+    }
+}
+
+impl ToolProvider for Tools {
+    fn definition(&self, name: &str) -> Option<ToolDefinition> {
+        definitions().iter().find(|tool| tool.name == name).cloned()
+    }
+
+    fn tools<'a>(&'a self, context: Context<'a>) -> Answering<'a, Vec<ToolDefinition>> {
         Box::pin(async move {
             if let Some(node) = self.backend.node_here() {
-                return node.tools().call(tool, arguments, principal, progress).await;
+                return node.tools().tools(context).await;
             }
+            let collections = self.call(Tool::ListCollections.name(), ToolArguments::new(), context).await;
+            crate::mcp::listed(definitions().to_vec(), &collections.unwrap_or_default().structured)
+        })
+    }
+
+    fn call<'a>(
+        &'a self,
+        tool: &'a str,
+        arguments: ToolArguments,
+        context: Context<'a>,
+    ) -> Answering<'a, Result<ToolAnswer, ToolError>> {
+        Box::pin(async move {
+            if let Some(node) = self.backend.node_here() {
+                return node.tools().call(tool, arguments, context).await;
+            }
+            let tool = tool.to_owned();
             let backend = Arc::clone(&self.backend);
             let known = self.node.get().copied();
             let called = tokio::task::spawn_blocking(move || {
-                let answer = backend.call(tool, Value::Object(arguments))?;
+                let answer = backend.call(&tool, Value::Object(arguments))?;
                 Ok::<_, Failure>((known.map_or_else(|| backend.node(), Ok)?, answer))
             });
             match called.await {
@@ -101,7 +127,7 @@ impl ToolProvider for Tools {
                 }
                 Ok(Err(failure)) => Err(tool_error(failure)),
                 Err(error) => {
-                    Err(ToolError { code: "internal", message: error.to_string(), fault: Fault::Environment })
+                    Err(ToolError { code: ErrorCode::Internal, message: error.to_string(), fault: Fault::Environment })
                 }
             }
         })
@@ -111,7 +137,7 @@ impl ToolProvider for Tools {
 /// The error of a tool as it was; anything else is between here and the node.
 fn tool_error(failure: Failure) -> ToolError {
     let message = failure.to_string();
-    failure.error.downcast().unwrap_or(ToolError { code: "internal", message, fault: Fault::Environment })
+    failure.error.downcast().unwrap_or(ToolError { code: ErrorCode::Internal, message, fault: Fault::Environment })
 }
 
 /// What a node links beside the results of a search, where it was asked for: REST has only the results.
@@ -140,10 +166,11 @@ mod tests {
 
     #[test]
     fn a_tools_error_comes_through_and_others_are_the_environments() {
-        let error = ToolError { code: "conflict", message: "version 3 is there".to_owned(), fault: Fault::Caller };
+        let error =
+            ToolError { code: ErrorCode::Conflict, message: "version 3 is there".to_owned(), fault: Fault::Caller };
         assert_eq!(tool_error(error.clone().into()), error);
         let unreachable = tool_error(Failure::unreachable(anyhow::anyhow!("nobody answers")));
-        assert_eq!((unreachable.code, unreachable.fault), ("internal", Fault::Environment));
+        assert_eq!((unreachable.code, unreachable.fault), (ErrorCode::Internal, Fault::Environment));
         assert_eq!(unreachable.message, "nobody answers");
     }
 }

@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Library, PrepareError, Until, WriteError};
+use super::access::Access;
+use super::writer::Until;
+use super::{Library, PrepareError, WriteError};
 use crate::base::{Digest, Fault};
 use crate::store::{self, CollectionId, CollectionInfo, NAME_BYTES_MAX, Operation, Outcome};
 
@@ -30,13 +32,13 @@ pub struct Folder {
     pub origin: FolderOrigin,
 }
 
-impl Library {
+impl Access<'_> {
     /// The folders that were added to a collection, by prefix in byte order.
     ///
     /// # Errors
     /// When the catalog cannot be read.
     pub fn folders(&self, collection: CollectionId) -> Result<Vec<Folder>, store::ReadError> {
-        let notes = self.reader.notes(collection, FOLDER)?;
+        let notes = self.library.reader.notes(collection, FOLDER)?;
         let folder = |(key, value): (String, Vec<u8>)| {
             let prefix = key.strip_prefix(FOLDER)?.to_owned();
             Some(Folder { prefix, origin: serde_json::from_slice(&value).ok()? })
@@ -52,7 +54,7 @@ impl Library {
         let collection = self.existing(collection)?.id;
         let value = serde_json::to_vec(origin).expect("two texts serialise");
         let note = Operation::Note { collection, key: format!("{FOLDER}{prefix}"), value };
-        let written = self.commit(vec![note], Until::Durable).await?;
+        let written = self.library.commit(vec![note], Until::Durable).await?;
         match written.outcomes.first() {
             Some(&Outcome::TooLarge { what, bytes, limit }) => {
                 Err(PrepareError::TooLarge { what, found: bytes, limit }.into())
@@ -60,7 +62,9 @@ impl Library {
             _ => Ok(()),
         }
     }
+}
 
+impl Library {
     /// Remembers that a source could not be read. Returns the error to answer: another one when the same bytes failed in the
     /// same way before.
     pub(super) async fn note_unread(

@@ -501,6 +501,7 @@ mod tests {
     use super::super::{Body, DocumentInput, Library, MediaType, Missing, Searcher};
     use super::*;
     use crate::base::{Clock, Fault, SystemClock, UnixMillis};
+    use crate::calls::{Calls, Operation};
 
     /// A clock that ends the log-writer, once it is broken.
     #[derive(Default)]
@@ -527,28 +528,30 @@ mod tests {
         config.clock = Arc::clone(&clock) as Arc<dyn Clock>;
         let readiness = Readiness::default();
         let (library, _) = Library::open(config, &readiness, &Metrics::new()).expect("opened");
-        let info = library.create_collection("notes", "", None).await.expect("created");
-        library.add("notes", Missing::Refuse, note("one")).await.expect("written");
+        let permit = Calls::new(Vec::new(), Metrics::new()).own(Operation::TAKE_SNAPSHOT);
+        let access = library.access(&permit);
+        let info = access.create_collection("notes", "", None).await.expect("created");
+        access.add("notes", Missing::Refuse, note("one")).await.expect("written");
         assert_eq!(library.write_failure(), None);
         clock.0.store(true, Ordering::SeqCst);
         // The first one is on the way when the thread ends, the second one comes when it has ended.
         for text in ["two", "three"] {
-            let error = library.add("notes", Missing::Refuse, note(text)).await.expect_err("nobody writes");
+            let error = access.add("notes", Missing::Refuse, note(text)).await.expect_err("nobody writes");
             assert!(matches!(error, WriteError::Broken { .. }), "{error}");
             assert_eq!(error.fault(), Fault::Environment);
         }
-        let error = library.seal().await.expect_err("nobody writes");
+        let error = access.seal().await.expect_err("nobody writes");
         assert!(error.to_string().contains("the thread log-writer panicked (the clock is broken)"), "{error}");
         let failures = readiness.failures();
         assert_eq!(failures.keys().collect::<Vec<_>>(), [LOG_WRITER]);
         assert_eq!(library.write_failure(), failures.get(LOG_WRITER).cloned());
-        assert!(library.lookup(info.id, "one").expect("read").is_some());
-        let searcher = library.searcher(&info).expect("open");
+        assert!(access.lookup(info.id, "one").expect("read").is_some());
+        let searcher = access.searcher(&info).expect("open");
         let lookup = Searcher::look_up(std::slice::from_ref(&searcher), "one").remove(0).expect("looked up");
         let found = searcher.lexical(lookup, 9, None).expect("searched");
         assert_eq!(found.len(), 1);
         library.close();
-        let error = library.add("notes", Missing::Refuse, note("four")).await.expect_err("it is closed");
+        let error = access.add("notes", Missing::Refuse, note("four")).await.expect_err("it is closed");
         assert!(matches!(error, WriteError::Stopping), "{error}");
     }
 }

@@ -6,14 +6,13 @@
 //! costs a lookup and a copy.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::answers::SearchAnswer;
-use super::{Arguments, Link, OVERLOADED, Tool, ToolAnswer, ToolError};
-use crate::auth::Principal;
+use super::{Arguments, ErrorCode, Link, Tool, ToolAnswer, ToolError};
+use crate::auth::Caller;
 use crate::task::Busy;
 
 const MODERN: &str = "2026-07-28";
@@ -145,22 +144,13 @@ impl super::NodeTools {
     ///
     /// # Errors
     /// As [`super::ToolProvider::call`].
-    pub async fn search_as_text(&self, arguments: Arguments, principal: Principal) -> Result<String, ToolError> {
-        let start = Instant::now();
-        let result = self.search(arguments, principal).await;
-        self.observe(Tool::Search, result.is_ok(), start);
-        result.map(|rendered| rendered.text.clone())
+    pub async fn search_as_text(&self, arguments: Arguments, caller: &Caller) -> Result<String, ToolError> {
+        self.search(arguments, caller).await.map(|rendered| rendered.text.clone())
     }
 
     /// The JSON-RPC response to `body`, if it is a search in its plainest form; `None` when it has to go the ordinary way. Where
     /// there is no room for it, it is refused: going the ordinary way would only cost more.
-    pub async fn search_directly(
-        &self,
-        wire: Wire<'_>,
-        body: &[u8],
-        principal: Principal,
-    ) -> Option<Result<Vec<u8>, Busy>> {
-        let start = Instant::now();
+    pub async fn search_directly(&self, wire: Wire<'_>, body: &[u8], caller: &Caller) -> Option<Result<Vec<u8>, Busy>> {
         let request: Request<'_> = serde_json::from_slice(body).ok()?;
         let Params { name, arguments, meta } = request.params;
         let is_search = request.jsonrpc == "2.0" && request.method == "tools/call" && name == Tool::Search.name();
@@ -174,12 +164,11 @@ impl super::NodeTools {
         if !is_search || is_modern != meta.is_some() || !is_plain_id(request.id.get()) {
             return None;
         }
-        let searched: Result<Arc<Rendered>, ToolError> = self.search(arguments, principal).await;
-        self.observe(Tool::Search, searched.is_ok(), start);
+        let searched: Result<Arc<Rendered>, ToolError> = self.search(arguments, caller).await;
         let failure;
         let members = match &searched {
             Ok(rendered) => rendered.members.as_str(),
-            Err(error) if error.code == OVERLOADED => return Some(Err(Busy)),
+            Err(error) if error.code == ErrorCode::Overloaded => return Some(Err(Busy)),
             Err(error) => {
                 let mut result = super::server::failure(error);
                 // Written below, where it is due.

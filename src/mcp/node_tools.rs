@@ -1,4 +1,7 @@
 //! The tools on the node itself.
+//!
+//! Owns the list of them: each line names the type of the arguments, and that type does the work ([`NodeTool`]). Everything else
+//! that faces ask of the node (sources, flush, snapshots, status) is here too, so that all of it enters at one place.
 
 mod fetching;
 mod inputs;
@@ -6,61 +9,190 @@ mod reading;
 mod searching;
 mod shapes;
 mod snapshots;
+mod sources;
+mod status;
 mod writing;
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::hash::{Hash, Hasher as _};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::Value;
+use rmcp::model::Tool as ToolDefinition;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use super::direct::Rendered;
-use super::{Arguments, Place, Progress, Tool, ToolAnswer, ToolError, ToolProvider, answers, arguments};
-use crate::auth::Principal;
-use crate::base::{ByteSize, NodeId};
-use crate::collection::{Library, WriterState};
+use super::error::ended;
+use super::{Answering, Arguments, Context, NodeProvider, Place, Progress, ToolAnswer, ToolError, ToolProvider};
+use super::{answers, arguments};
+use crate::auth::Caller;
+use crate::base::NodeId;
+use crate::calls::{Calls, Operation, Permit, Scope};
+use crate::collection::{Access, Library};
 use crate::retrieval::Retrieval;
 use crate::task::{Busy, Flow, Readiness, Turn, Turns};
-use crate::telemetry::{Metrics, ToolLabels};
+use crate::telemetry::Metrics;
 
-use self::reading::Reading;
+use self::reading::{RENDERED_MAX, Reading};
 use self::searching::{Known, Question};
 use self::shapes::{answer, summary};
 pub use self::snapshots::NodeSnapshots;
 pub(crate) use self::snapshots::{prune_json, schedule_json, snapshots_json, verified_json};
+pub use self::sources::SOURCES_PAGE;
+pub(crate) use self::status::{gpu_json, problems};
+
+tools! {
+    Search "search", "Search", arguments::Search => text, READS,
+        "Finds passages that answer a question, by words and meaning. Each has an id: cite it, and fetch it for the section around. `weak` says that nothing fits well: the answer is probably not there. Not for reading a known document: fetch it.";
+    Fetch "fetch", "Fetch", arguments::Fetch => text, READS,
+        "Returns a document, or the section around a passage, by an id from search or list_documents.";
+    FindSimilar "find_similar", "Find similar", arguments::FindSimilar => text, READS,
+        "Finds passages of other documents that mean the same as one you have. Not for questions: search.";
+    ListCollections "list_collections", "List collections", arguments::ListCollections => ListCollectionsAnswer, READS,
+        "Lists the collections with purpose, size and last change.";
+    DescribeCollection "describe_collection", "Describe collection", arguments::DescribeCollection => DescribeCollectionAnswer, READS,
+        "Size, model and the metadata fields that a filter can ask for.";
+    ListDocuments "list_documents", "List documents", arguments::ListDocuments => text, READS,
+        "Lists ids and titles of a collection's documents. Not for finding what they say: search.";
+    AddDocuments "add_documents", "Add documents", arguments::AddDocuments => WriteAnswer, WRITES,
+        "Adds or replaces documents in one atomic write. They are durable and can be found when it answers. One that cannot be taken is reported; the others are written.";
+    UpdateDocument "update_document", "Update document", arguments::UpdateDocument => WriteAnswer, WRITES,
+        "Changes text, title, url or metadata of a document; what is left out stays. What came from a file is written over when that file is added again.";
+    DeleteDocuments "delete_documents", "Delete documents", arguments::DeleteDocuments => DeleteAnswer, DESTROYS,
+        "Deletes documents by id, or all that match a filter. Try dry_run first.";
+    CreateCollection "create_collection", "Create collection", arguments::CreateCollection => CollectionAnswer, WRITES,
+        "Creates a collection. add_documents does so by itself.";
+    DeleteCollection "delete_collection", "Delete collection", arguments::DeleteCollection => CollectionAnswer, DESTROYS,
+        "Deletes a collection with all its documents.";
+    GetStatus "get_status", "Status", arguments::GetStatus => StatusAnswer, READS,
+        "Version, readiness, sizes, whether writes are accepted, backups.";
+    CreateSnapshot "create_snapshot", "Create snapshot", arguments::CreateSnapshot => CreateSnapshotAnswer, WRITES,
+        "Backs up the whole node.";
+    ListSnapshots "list_snapshots", "List snapshots", arguments::ListSnapshots => ListSnapshotsAnswer, READS,
+        "Lists backups, newest first, and what is missing.";
+    RestoreSnapshot "restore_snapshot", "Restore snapshot", arguments::RestoreSnapshot => RestoreSnapshotAnswer, DESTROYS,
+        "Takes the whole node back to a backup, a position or a moment, and starts it again; what is there now is kept aside. Try dry_run first.";
+}
+
+impl Tool {
+    /// Whether its answer comes as text alone, unless a call asks for structured content too.
+    #[must_use]
+    pub fn answers_in_text(self) -> bool {
+        matches!(self, Self::Search | Self::Fetch | Self::FindSimilar | Self::ListDocuments)
+    }
+}
+
+impl AsRef<str> for Tool {
+    fn as_ref(&self) -> &str {
+        self.name()
+    }
+}
+
+/// The tools, in a fixed order.
+#[must_use]
+pub fn definitions() -> &'static [ToolDefinition] {
+    &DEFINITIONS
+}
+
+/// The arguments of a tool of the node, and what it does with them.
+trait NodeTool: for<'de> Deserialize<'de> + JsonSchema + Send {
+    /// Which collections a call names.
+    fn scope(&self) -> Scope<'_>;
+
+    /// Runs the tool.
+    fn run(self, call: Call<'_>) -> impl Future<Output = Result<ToolAnswer, ToolError>> + Send;
+}
+
+/// A call that has entered.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    tools: &'a NodeTools,
+    permit: &'a Permit,
+    progress: &'a dyn Progress,
+}
+
+impl<'a> Call<'a> {
+    /// The collections as far as the call reaches.
+    fn access(&self) -> Access<'a> {
+        self.tools.library.access(self.permit)
+    }
+
+    /// What reads. Nothing in it waits for anything but the disk, so who uses it takes a turn first; see [`Call::read`].
+    fn reading(&self) -> Reading<'a> {
+        Reading::new(self.tools, self.access())
+    }
+
+    /// Whose a read is: who asks, and the collection, or collections, that it names.
+    fn flow(&self, subject: &impl Hash) -> Flow {
+        let mut hasher = rustc_hash::FxHasher::default();
+        subject.hash(&mut hasher);
+        Flow { principal: self.permit.caller().id(), subject: hasher.finish() }
+    }
+
+    /// Reads when it is the flow's turn, or refuses at once.
+    async fn read<T>(
+        &self,
+        subject: &impl Hash,
+        read: impl FnOnce(&Reading<'_>) -> Result<T, ToolError>,
+    ) -> Result<T, ToolError> {
+        let _turn = self.tools.turn(self.flow(subject)).await?;
+        read(&self.reading())
+    }
+}
 
 /// The tools of this node.
 pub struct NodeTools {
-    reading: Reading,
+    retrieval: Retrieval,
+    /// Answers of searches as text, by the answer's id and the filter's spelling.
+    rendered: quick_cache::sync::Cache<(u64, String), Arc<Rendered>>,
     /// Who may read: what looks into caches only needs no turn.
     turns: Turns,
     library: Arc<Library>,
     backups: NodeSnapshots,
     readiness: Readiness,
     metrics: Metrics,
+    calls: Calls,
 }
 
 impl ToolProvider for NodeTools {
-    fn node(&self) -> NodeId {
-        self.library.reader().node()
+    fn definition(&self, name: &str) -> Option<ToolDefinition> {
+        definitions().iter().find(|tool| tool.name == name).cloned()
+    }
+
+    fn tools<'a>(&'a self, context: Context<'a>) -> Answering<'a, Vec<ToolDefinition>> {
+        Box::pin(async move {
+            let shown = Tool::ALL.iter().zip(definitions());
+            let shown = shown.filter(|(tool, _)| self.calls.shows(&tool.operation(), context.caller));
+            let shown = shown.map(|(_, definition)| definition.clone()).collect();
+            // Where nobody can say what there is, the tools are what they are.
+            let collections = self.dispatch(Tool::ListCollections, Arguments::new(), context).await;
+            super::tools::listed(shown, &collections.unwrap_or_default().structured)
+        })
     }
 
     fn call<'a>(
         &'a self,
-        tool: Tool,
+        tool: &'a str,
         arguments: Arguments,
-        principal: Principal,
-        progress: &'a dyn Progress,
-    ) -> Pin<Box<dyn Future<Output = Result<ToolAnswer, ToolError>> + Send + 'a>> {
+        context: Context<'a>,
+    ) -> Answering<'a, Result<ToolAnswer, ToolError>> {
         Box::pin(async move {
-            let start = Instant::now();
-            let result = self.dispatch(tool, arguments, principal, progress).await;
-            self.observe(tool, result.is_ok(), start);
-            result
+            match Tool::named(tool) {
+                Some(tool) => self.dispatch(tool, arguments, context).await,
+                None => Err(ToolError::not_found(format!("there is no tool '{tool}'"))),
+            }
         })
+    }
+}
+
+impl NodeProvider for NodeTools {
+    fn node(&self) -> NodeId {
+        self.library.log().node()
+    }
+
+    fn enter(&self, operation: Operation, caller: &Caller, scope: &Scope<'_>) -> Result<Option<Permit>, ToolError> {
+        Ok(Some(self.calls.enter(operation, caller, scope)?))
     }
 }
 
@@ -75,113 +207,57 @@ impl NodeTools {
         readiness: Readiness,
         metrics: Metrics,
         turns: Turns,
+        calls: Calls,
     ) -> Self {
         let library = Arc::clone(retrieval.library());
-        Self { reading: Reading::new(retrieval), turns, library, backups, readiness, metrics }
+        let rendered = quick_cache::sync::Cache::new(RENDERED_MAX);
+        Self { retrieval, rendered, turns, library, backups, readiness, metrics, calls }
     }
 
     /// What the tools search.
     #[must_use]
     pub fn retrieval(&self) -> &Retrieval {
-        &self.reading.retrieval
+        &self.retrieval
     }
 
-    /// Proves a snapshot, the newest when none is named; what was found, which may be that it is not whole.
-    ///
-    /// # Errors
-    /// When it cannot be tried.
-    pub async fn verify_snapshot(&self, id: Option<String>) -> Result<Value, ToolError> {
-        self.backups.verify(id).await
+    /// The way in.
+    #[must_use]
+    pub fn calls(&self) -> &Calls {
+        &self.calls
     }
 
-    /// What is set for snapshots, and how it went.
-    pub async fn snapshot_schedule(&self) -> Value {
-        self.backups.schedule().await
+    /// Reads the arguments of a tool and begins its call. A call whose arguments cannot be read begins too, and ends so: rules count it.
+    fn begin<T: NodeTool>(&self, tool: Tool, arguments: Arguments, caller: &Caller) -> Result<(T, Permit), ToolError> {
+        match arguments::read::<T>(arguments) {
+            Ok(given) => {
+                let permit = self.calls.enter(tool.operation(), caller, &given.scope())?;
+                Ok((given, permit))
+            }
+            Err(error) => ended(self.calls.enter(tool.operation(), caller, &Scope::Node)?, Err(error)),
+        }
     }
 
-    /// Removes the snapshots that the settings do not keep; says only which when `dry_run`.
-    ///
-    /// * `node`: another node's: the beginning of its id, or `any`.
-    ///
-    /// # Errors
-    /// When the repository cannot be used, or something is missing there.
-    pub async fn prune_snapshots(&self, node: Option<String>, dry_run: bool) -> Result<Value, ToolError> {
-        self.backups.prune(node, dry_run).await
-    }
-
-    pub(super) fn observe(&self, tool: Tool, is_ok: bool, start: Instant) {
-        let labels = ToolLabels { tool: tool.name(), outcome: if is_ok { "ok" } else { "error" } };
-        self.metrics.tool_calls.get_or_create(&labels).inc();
-        self.metrics.tool_seconds.get_or_create(&labels).observe(start.elapsed().as_secs_f64());
-    }
-
-    async fn dispatch(
+    async fn run<T: NodeTool>(
         &self,
         tool: Tool,
         arguments: Arguments,
-        principal: Principal,
-        progress: &dyn Progress,
+        context: Context<'_>,
     ) -> Result<ToolAnswer, ToolError> {
-        match tool {
-            Tool::Search => Ok(self.search(arguments, principal).await?.to_answer()),
-            Tool::Fetch => {
-                let given: arguments::Fetch = arguments::read(arguments)?;
-                let collection = given.collection.clone().or_else(|| Some(Place::parse(&given.id)?.collection));
-                self.read(flow(principal, &collection), |reading| answer(reading.fetch(&given)?)).await
-            }
-            Tool::FindSimilar => {
-                let given: arguments::FindSimilar = arguments::read(arguments)?;
-                self.read(flow(principal, &given.collections), |reading| reading.find_similar(given)).await
-            }
-            Tool::ListCollections => {
-                arguments::read::<arguments::Nothing>(arguments)?;
-                let collections = self.library.collections().iter().map(|info| summary(info)).collect();
-                answer(answers::ListCollectionsAnswer { collections })
-            }
-            Tool::DescribeCollection => {
-                let given: arguments::DescribeCollection = arguments::read(arguments)?;
-                self.read(flow(principal, &given.collection), |reading| answer(reading.describe(&given)?)).await
-            }
-            Tool::ListDocuments => {
-                let given: arguments::ListDocuments = arguments::read(arguments)?;
-                self.read(flow(principal, &given.collection), |reading| answer(reading.list_documents(&given)?)).await
-            }
-            Tool::AddDocuments => self.add_documents(arguments::read(arguments)?, principal, progress).await,
-            Tool::UpdateDocument => answer(self.update_document(arguments::read(arguments)?).await?),
-            Tool::DeleteDocuments => answer(self.delete_documents(arguments::read(arguments)?).await?),
-            Tool::CreateCollection => answer(self.create_collection(arguments::read(arguments)?).await?),
-            Tool::DeleteCollection => answer(self.delete_collection(arguments::read(arguments)?).await?),
-            Tool::CreateSnapshot => answer(self.backups.create(arguments::read(arguments)?, progress).await?),
-            Tool::ListSnapshots => answer(self.backups.list(arguments::read(arguments)?).await?),
-            Tool::RestoreSnapshot => answer(self.backups.restore(arguments::read(arguments)?, progress).await?),
-            Tool::GetStatus => {
-                arguments::read::<arguments::Nothing>(arguments)?;
-                answer(self.status().await)
-            }
+        let progress = context.progress;
+        if let Some(permit) = context.within {
+            return arguments::read::<T>(arguments)?.run(Call { tools: self, permit, progress }).await;
         }
+        let (given, permit) = self.begin::<T>(tool, arguments, context.caller)?;
+        let result = given.run(Call { tools: self, permit: &permit, progress }).await;
+        ended(permit, result)
     }
 
-    /// A search with its answer as text. What is remembered needs no turn.
-    pub(super) async fn search(&self, arguments: Arguments, principal: Principal) -> Result<Arc<Rendered>, ToolError> {
-        let question = Question::read(arguments)?;
-        match self.reading.known(&question)? {
-            Known::Answer(rendered) => Ok(rendered),
-            Known::Nothing(mut asked) => {
-                let mut turn = self.turn(flow(principal, &question.request.collections)).await?;
-                if asked.asks_device(question.request.mode) {
-                    let devices = self.retrieval().ask_devices(&question.request, &asked)?;
-                    if !devices.is_empty() {
-                        // Others compute while the GPU does.
-                        let paused = turn.pause();
-                        asked.with(devices).await;
-                        turn = paused.resume().await.map_err(|Busy| ToolError::overloaded())?;
-                    }
-                }
-                let answer = self.reading.search(&question, &asked);
-                drop(turn);
-                answer
-            }
-        }
+    /// A search with its answer as text.
+    pub(super) async fn search(&self, arguments: Arguments, caller: &Caller) -> Result<Arc<Rendered>, ToolError> {
+        let (given, permit) = self.begin::<arguments::Search>(Tool::Search, arguments, caller)?;
+        let call = Call { tools: self, permit: &permit, progress: &super::NoProgress };
+        let result = call.search(given).await;
+        ended(permit, result)
     }
 
     /// Waits for the flow's turn, or refuses at once.
@@ -194,130 +270,185 @@ impl NodeTools {
         self.metrics.read_wait_seconds.observe(came.elapsed().as_secs_f64());
         Ok(turn)
     }
+}
 
-    /// Reads when it is the flow's turn, or refuses at once.
-    async fn read<T>(&self, flow: Flow, read: impl FnOnce(&Reading) -> Result<T, ToolError>) -> Result<T, ToolError> {
-        let _turn = self.turn(flow).await?;
-        read(&self.reading)
+impl Call<'_> {
+    /// What is remembered needs no turn.
+    async fn search(&self, given: arguments::Search) -> Result<Arc<Rendered>, ToolError> {
+        let question = Question::of(given)?;
+        let (retrieval, reading) = (&self.tools.retrieval, self.reading());
+        match reading.known(&question)? {
+            Known::Answer(rendered) => Ok(rendered),
+            Known::Nothing(mut asked) => {
+                let mut turn = self.tools.turn(self.flow(&question.request.collections)).await?;
+                if asked.asks_device(question.request.mode) {
+                    let devices = retrieval.ask_devices(&question.request, &asked)?;
+                    if !devices.is_empty() {
+                        // Others compute while the GPU does.
+                        let paused = turn.pause();
+                        asked.with(devices).await;
+                        turn = paused.resume().await.map_err(|Busy| ToolError::overloaded())?;
+                    }
+                }
+                let answer = reading.search(&question, &asked);
+                drop(turn);
+                answer
+            }
+        }
+    }
+}
+
+impl NodeTool for arguments::Search {
+    fn scope(&self) -> Scope<'_> {
+        every_or(&self.collections)
     }
 
-    async fn create_collection(
-        &self,
-        given: arguments::CreateCollection,
-    ) -> Result<answers::CollectionAnswer, ToolError> {
-        let info = self.library.create_collection(&given.name, &given.description, given.model.as_deref()).await?;
-        Ok(answers::CollectionAnswer {
+    async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
+        Ok(call.search(self).await?.to_answer())
+    }
+}
+
+/// The collections that a search names: all, where it names none.
+fn every_or(names: &[String]) -> Scope<'_> {
+    match names {
+        [] => Scope::Every,
+        [name] => Scope::One(name.into()),
+        names => Scope::Many(names.into()),
+    }
+}
+
+/// The collection that an id names.
+fn collection_of(id: &str) -> Option<String> {
+    Some(Place::parse(id)?.collection)
+}
+
+impl NodeTool for arguments::Fetch {
+    fn scope(&self) -> Scope<'_> {
+        match (&self.collection, collection_of(&self.id)) {
+            (Some(collection), _) => Scope::One(collection.into()),
+            (None, Some(collection)) => Scope::One(collection.into()),
+            (None, None) => Scope::Every,
+        }
+    }
+
+    async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
+        let collection = self.collection.clone().or_else(|| collection_of(&self.id));
+        call.read(&collection, |reading| answer(reading.fetch(&self)?)).await
+    }
+}
+
+impl NodeTool for arguments::FindSimilar {
+    fn scope(&self) -> Scope<'_> {
+        let own = collection_of(&self.id);
+        match (self.collections.as_slice(), own) {
+            ([], Some(own)) => Scope::One(own.into()),
+            ([], None) => Scope::Every,
+            (names, own) => Scope::Many(names.iter().cloned().chain(own).collect::<Vec<_>>().into()),
+        }
+    }
+
+    async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
+        let subject = self.collections.clone();
+        call.read(&subject, |reading| reading.find_similar(self)).await
+    }
+}
+
+impl NodeTool for arguments::ListCollections {
+    fn scope(&self) -> Scope<'_> {
+        Scope::Every
+    }
+
+    async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
+        let collections = call.access().collections().iter().map(|info| summary(info)).collect();
+        answer(answers::ListCollectionsAnswer { collections })
+    }
+}
+
+impl NodeTool for arguments::DescribeCollection {
+    fn scope(&self) -> Scope<'_> {
+        Scope::One(self.collection.as_str().into())
+    }
+
+    async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
+        call.read(&self.collection, |reading| answer(reading.describe(&self)?)).await
+    }
+}
+
+impl NodeTool for arguments::ListDocuments {
+    fn scope(&self) -> Scope<'_> {
+        Scope::One(self.collection.as_str().into())
+    }
+
+    async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
+        call.read(&self.collection, |reading| answer(reading.list_documents(&self)?)).await
+    }
+}
+
+impl NodeTool for arguments::CreateCollection {
+    fn scope(&self) -> Scope<'_> {
+        Scope::One(self.name.as_str().into())
+    }
+
+    async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
+        let info = call.access().create_collection(&self.name, &self.description, self.model.as_deref()).await?;
+        answer(answers::CollectionAnswer {
             status: "created".to_owned(),
             name: info.name.clone(),
             documents: 0,
             model: info.model.clone(),
         })
     }
+}
 
-    async fn delete_collection(
-        &self,
-        given: arguments::DeleteCollection,
-    ) -> Result<answers::CollectionAnswer, ToolError> {
-        self.reading.existing(&given.name)?;
-        if given.confirm != given.name {
-            let (name, found) = (&given.name, &given.confirm);
+impl NodeTool for arguments::DeleteCollection {
+    fn scope(&self) -> Scope<'_> {
+        Scope::One(self.name.as_str().into())
+    }
+
+    async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
+        call.reading().existing(&self.name)?;
+        if self.confirm != self.name {
+            let (name, found) = (&self.name, &self.confirm);
             return Err(ToolError::bad_argument(format!(
                 "confirm is '{found}', expected the collection's name '{name}'"
             )));
         }
-        let info = self.library.delete_collection(&given.name).await?;
-        Ok(answers::CollectionAnswer {
+        let info = call.access().delete_collection(&self.name).await?;
+        answer(answers::CollectionAnswer {
             status: "deleted".to_owned(),
             name: info.name.clone(),
             documents: info.documents,
             model: info.model.clone(),
         })
     }
+}
 
-    async fn status(&self) -> answers::StatusAnswer {
-        let snapshots = self.backups.status().await;
-        let reader = self.library.reader();
-        let collections = self.library.collections();
-        let reasons = problems(Some(&self.library), &self.readiness);
-        let (writes, writes_reason) = match (self.library.write_failure(), reader.state()) {
-            (Some(reason), _) | (None, WriterState::ReadOnly { reason }) => ("read_only", Some(reason)),
-            (None, WriterState::Writable) => ("writable", None),
-            (None, WriterState::DiskFull { free, needed }) => ("disk_full", Some(disk_full(free, needed))),
-            (None, WriterState::QuotaReached { used, limit }) => ("quota_reached", Some(quota_reached(used, limit))),
-        };
-        let models = self.library.models();
-        let mut names: Vec<String> = collections.iter().map(|info| info.model.clone()).collect();
-        names.push(crate::collection::DEFAULT_MODEL.to_owned());
-        names.sort();
-        names.dedup();
-        answers::StatusAnswer {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            node: reader.node().to_string(),
-            ready: reasons.is_empty(),
-            not_ready: reasons.into_iter().map(|(name, reason)| (name, reason.into())).collect(),
-            writes: writes.to_owned(),
-            writes_reason,
-            collections: collections.len(),
-            documents: collections.iter().map(|info| info.documents).sum(),
-            passages: collections.iter().map(|info| info.chunks).sum(),
-            lsn: reader.last().0,
-            log_bytes: reader.log_bytes(),
-            damage: reader.damage().iter().map(ToString::to_string).collect(),
-            models: names
-                .iter()
-                .filter_map(|name| models.info(name))
-                .map(|info| answers::ModelStatus {
-                    loaded: models.is_loaded(&info.name),
-                    name: info.name,
-                    dimensions: info.dimensions,
-                })
-                .collect(),
-            data_dir: self.library.data_dir().display().to_string(),
-            gpu: shapes::gpu(&self.library),
-            snapshots,
-        }
+impl NodeTool for arguments::CreateSnapshot {
+    fn scope(&self) -> Scope<'_> {
+        Scope::Node
+    }
+
+    async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
+        answer(call.tools.backups.create(self, call.progress).await?)
     }
 }
 
-/// How the GPU is, and what it is used for, as `get_status` shows it.
-pub(crate) fn gpu_json(library: &Library) -> Value {
-    serde_json::to_value(shapes::gpu(library)).expect("answers are plain data")
+impl NodeTool for arguments::ListSnapshots {
+    fn scope(&self) -> Scope<'_> {
+        Scope::Node
+    }
+
+    async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
+        answer(call.tools.backups.list(self).await?)
+    }
 }
 
-/// Why the node is not ready, by name; empty when it is.
-///
-/// * `library`: `None` until the log is open.
-pub(crate) fn problems(library: Option<&Library>, readiness: &Readiness) -> BTreeMap<String, String> {
-    let mut problems = readiness.reasons();
-    let Some(library) = library else { return problems };
-    let writes = match library.reader().state() {
-        WriterState::Writable => None,
-        WriterState::ReadOnly { reason } => Some(format!("read-only: {reason}; restart the node once that is mended")),
-        WriterState::DiskFull { free, needed } => Some(disk_full(free, needed)),
-        WriterState::QuotaReached { used, limit } => Some(quota_reached(used, limit)),
-    };
-    problems.extend(writes.map(|reason| ("writes".to_owned(), reason)));
-    problems.extend(library.reader().read_trouble().map(|reason| ("reads".to_owned(), reason)));
-    let indexes = library.index_problems().into_iter();
-    problems.extend(indexes.map(|(name, reason)| (format!("index of {name}"), reason)));
-    problems
-}
+impl NodeTool for arguments::RestoreSnapshot {
+    fn scope(&self) -> Scope<'_> {
+        Scope::Node
+    }
 
-fn quota_reached(used: u64, limit: u64) -> String {
-    let (used, limit) = (ByteSize(used), ByteSize(limit));
-    format!(
-        "the log has {used} of the {limit} that store.max_bytes allows; delete documents, or raise it; writing resumes by itself once there is room"
-    )
-}
-
-fn disk_full(free: u64, needed: u64) -> String {
-    let (free, needed) = (ByteSize(free), ByteSize(needed));
-    format!("{free} of the disk are free, writing needs {needed}; it resumes by itself once there is room")
-}
-
-/// Whose a read is: who asks, and the collection, or collections, that it names.
-fn flow(principal: Principal, subject: &impl Hash) -> Flow {
-    let mut hasher = rustc_hash::FxHasher::default();
-    subject.hash(&mut hasher);
-    Flow { principal: principal.tag(), subject: hasher.finish() }
+    async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
+        answer(call.tools.backups.restore(self, call.progress).await?)
+    }
 }

@@ -1,4 +1,4 @@
-//! The protocol: rmcp's handler over a [`ToolProvider`].
+//! The protocol: rmcp's handler over a [`Catalog`].
 
 use std::sync::Arc;
 
@@ -20,9 +20,11 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Arguments, Link, NoProgress, Place, Progress, Tool, ToolAnswer, ToolError, ToolProvider, prompts, tools};
-use crate::auth::Principal;
+use super::error::ended;
+use super::{Arguments, Catalog, Context, Link, Place, Progress, Tool, ToolAnswer, ToolError, prompts};
+use crate::auth::{Caller, Transport};
 use crate::base::Fault;
+use crate::calls::{Operation, Permit, Scope};
 use crate::retrieval::LIST_TOKENS_MAX;
 use crate::task;
 
@@ -44,14 +46,14 @@ keywords); each result is a passage with its `id`. Use `fetch` with that id for 
 /// An MCP server. Cloning is cheap: one per session or request.
 #[derive(Clone)]
 pub struct Server {
-    provider: Arc<dyn ToolProvider>,
+    catalog: Catalog,
     info: Arc<InitializeResult>,
 }
 
 impl Server {
-    /// A server whose tools `provider` answers.
+    /// A server of these tools, and of the node's documents as resources.
     #[must_use]
-    pub fn new(provider: Arc<dyn ToolProvider>) -> Self {
+    pub fn new(catalog: Catalog) -> Self {
         let capabilities = ServerCapabilities::builder()
             .enable_tools()
             .enable_resources()
@@ -62,33 +64,34 @@ impl Server {
             .with_title("Cairn")
             .with_description("Context server: searches documents kept on this node");
         let info = InitializeResult::new(capabilities).with_server_info(implementation).with_instructions(INSTRUCTIONS);
-        Self { provider, info: Arc::new(info) }
+        Self { catalog, info: Arc::new(info) }
     }
 
-    async fn ask(&self, principal: Principal, tool: Tool, arguments: Value) -> Result<Value, ErrorData> {
+    /// Begins a call that is not a tool's.
+    fn enter(&self, operation: Operation, caller: &Caller, scope: &Scope<'_>) -> Result<Option<Permit>, ErrorData> {
+        self.catalog.node().enter(operation, caller, scope).map_err(|error| protocol_error(&error))
+    }
+
+    /// Calls a tool of the node as a part of another call.
+    async fn ask(&self, tool: Tool, arguments: Value, context: Context<'_>) -> Result<Value, ToolError> {
         let arguments = match arguments {
             Value::Object(arguments) => arguments,
             _ => Map::new(),
         };
-        match self.provider.call(tool, arguments, principal, &NoProgress).await {
-            Ok(answer) => Ok(answer.structured),
-            Err(error) => Err(protocol_error(&error)),
-        }
+        Ok(self.catalog.node().call(tool.name(), arguments, context).await?.structured)
     }
 
     /// The documents of all collections after `cursor`, a page of them.
     async fn page_of_resources(
         &self,
-        principal: Principal,
         cursor: Option<&str>,
-    ) -> Result<(Vec<Resource>, Option<String>), ErrorData> {
+        context: Context<'_>,
+    ) -> Result<(Vec<Resource>, Option<String>), ToolError> {
         let position: (String, String) = match cursor.filter(|cursor| !cursor.is_empty()) {
             None => (String::new(), String::new()),
-            Some(cursor) => {
-                serde_json::from_str(cursor).map_err(|_| ErrorData::invalid_params(super::UNKNOWN_CURSOR, None))?
-            }
+            Some(cursor) => serde_json::from_str(cursor).map_err(|_| ToolError::bad_argument(super::UNKNOWN_CURSOR))?,
         };
-        let listed = self.ask(principal, Tool::ListCollections, json!({})).await?;
+        let listed = self.ask(Tool::ListCollections, json!({}), context).await?;
         let mut names: Vec<&str> =
             listed["collections"].as_array().into_iter().flatten().filter_map(|info| info["name"].as_str()).collect();
         names.sort_unstable();
@@ -99,14 +102,14 @@ impl Server {
                 "collection": name, "cursor": after, "limit": PAGE - resources.len(), "include": ["dates"],
                 "max_tokens": LIST_TOKENS_MAX,
             });
-            let page = self.ask(principal, Tool::ListDocuments, arguments).await?;
+            let page = self.ask(Tool::ListDocuments, arguments, context).await?;
             let mut last = String::new();
             // The list's own word for where it goes on: its last documents may be none that are shown.
             let next = page["next_cursor"].as_str();
             for document in page["documents"].as_array().into_iter().flatten() {
                 let Some(place) = document["id"].as_str().and_then(Place::parse) else { continue };
                 let whole = Place { document: place.whole(), passage: None, ..place };
-                let mut resource = Resource::new(whole.uri(self.provider.node()), whole.to_string());
+                let mut resource = Resource::new(whole.uri(self.catalog.node().node()), whole.to_string());
                 resource.title = document["title"].as_str().map(str::to_owned);
                 resource.mime_type = Some("text/plain".to_owned());
                 let mut annotations = Annotations::default();
@@ -121,6 +124,61 @@ impl Server {
             }
         }
         Ok((resources, None))
+    }
+
+    /// The text of a document, or of the section around a passage.
+    async fn text_of(&self, uri: &str, context: Context<'_>) -> Result<String, ToolError> {
+        let mut text = String::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut arguments = json!({"id": uri, "max_tokens": crate::retrieval::TOKENS_MAX});
+            if let Some(cursor) = &cursor {
+                arguments["cursor"] = cursor.as_str().into();
+            }
+            let page = self.ask(Tool::Fetch, arguments, context).await?;
+            if !text.is_empty() {
+                text.push_str("\n\n");
+            }
+            text.push_str(page["text"].as_str().unwrap_or_default());
+            // A passage's address means the passage with what surrounds it: one page. A document's means all of it.
+            let passage = Place::parse(uri).is_some_and(|place| place.passage.is_some());
+            match page["next_cursor"].as_str() {
+                Some(next) if !passage => cursor = Some(next.to_owned()),
+                _ => break,
+            }
+        }
+        Ok(text)
+    }
+
+    /// What the start of an argument can become.
+    async fn completions(
+        &self,
+        request: &CompleteRequestParams,
+        context: Context<'_>,
+    ) -> Result<Vec<String>, ToolError> {
+        let given = &request.argument.value;
+        let collection = request.context.as_ref().and_then(|context| context.get_argument("collection")).cloned();
+        let values: Vec<String> = match (&request.r#ref, request.argument.name.as_str(), collection) {
+            (Reference::Prompt(_) | Reference::Resource(_), "collection", _) => {
+                let listed = self.ask(Tool::ListCollections, json!({}), context).await?;
+                let names = listed["collections"].as_array().into_iter().flatten();
+                names
+                    .filter_map(|info| info["name"].as_str())
+                    .filter(|name| name.starts_with(given))
+                    .map(str::to_owned)
+                    .collect()
+            }
+            (Reference::Resource(_), "document", Some(collection)) => {
+                let limit = CompletionInfo::MAX_VALUES + 1;
+                let arguments =
+                    json!({"collection": collection, "prefix": given, "limit": limit, "max_tokens": LIST_TOKENS_MAX});
+                let page = self.ask(Tool::ListDocuments, arguments, context).await?;
+                let documents = page["documents"].as_array().into_iter().flatten();
+                documents.filter_map(|document| Some(Place::parse(document["id"].as_str()?)?.whole())).collect()
+            }
+            _ => Vec::new(),
+        };
+        Ok(values)
     }
 }
 
@@ -229,15 +287,15 @@ impl ServerHandler for Server {
         _: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        // Where nobody can say what there is, the tools are what they are.
-        let collections = self.ask(principal(&context), Tool::ListCollections, json!({})).await.unwrap_or_default();
-        Ok(ListToolsResult::with_all_items(tools::listed(&collections))
-            .with_ttl_ms(TOOLS_TTL_MS)
-            .with_cache_scope(CacheScope::Private))
+        let caller = caller(&context);
+        let permit = self.enter(Operation::LIST_TOOLS, &caller, &Scope::Every)?;
+        let tools = self.catalog.tools(Context::within(&caller, permit.as_ref())).await;
+        done(permit);
+        Ok(ListToolsResult::with_all_items(tools).with_ttl_ms(TOOLS_TTL_MS).with_cache_scope(CacheScope::Private))
     }
 
     fn get_tool(&self, name: &str) -> Option<ToolDefinition> {
-        tools::definitions().iter().find(|tool| tool.name == name).cloned()
+        self.catalog.definition(name)
     }
 
     async fn call_tool(
@@ -245,20 +303,20 @@ impl ServerHandler for Server {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let Some(tool) = Tool::named(&request.name) else {
-            let names: Vec<&str> = Tool::ALL.iter().map(|tool| tool.name()).collect();
-            let message = format!("there is no tool '{}'; there are {}", request.name, names.join(", "));
-            return Err(ErrorData::invalid_params(message, None));
+        let caller = caller(&context);
+        let Some(definition) = self.catalog.definition(&request.name) else {
+            let unknown = self.catalog.unknown(&request.name, Context::of(&caller)).await;
+            return Err(protocol_error(&unknown));
         };
         let arguments: Arguments = request.arguments.unwrap_or_default();
-        let in_text = tool.answers_in_text() && !super::arguments::ask_structured(&arguments);
-        let principal = principal(&context);
+        let in_text = definition.output_schema.is_none() && !super::arguments::ask_structured(&arguments);
         let called = async {
             match context.meta.get_progress_token().filter(|_| takes_stream(&context)) {
-                None => self.provider.call(tool, arguments, principal, &NoProgress).await,
+                None => self.catalog.call(&request.name, arguments, Context::of(&caller)).await,
                 Some(token) => {
                     let (progress, reporter) = PeerProgress::start(token, context.peer.clone());
-                    let answer = self.provider.call(tool, arguments, principal, &progress).await;
+                    let reported = Context { progress: &progress, ..Context::of(&caller) };
+                    let answer = self.catalog.call(&request.name, arguments, reported).await;
                     drop(progress);
                     // Every message is sent before the answer, which ends the stream.
                     let _ = reporter.await;
@@ -284,7 +342,11 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
         let cursor = request.and_then(|request| request.cursor);
-        let (resources, next) = self.page_of_resources(principal(&context), cursor.as_deref()).await?;
+        let caller = caller(&context);
+        let permit = self.enter(Operation::LIST_RESOURCES, &caller, &Scope::Every)?;
+        let within = Context::within(&caller, permit.as_ref());
+        let page = self.page_of_resources(cursor.as_deref(), within).await;
+        let (resources, next) = concluded(permit, page)?;
         let mut result = ListResourcesResult::with_all_items(resources)
             .with_ttl_ms(CONTENT_TTL_MS)
             .with_cache_scope(CacheScope::Private);
@@ -297,7 +359,7 @@ impl ServerHandler for Server {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        let node = self.provider.node().short();
+        let node = self.catalog.node().node().short();
         let document = ResourceTemplate::new(format!("ctx://{node}/{{collection}}/{{+document}}"), "document")
             .with_title("Document")
             .with_description("A document's text")
@@ -312,32 +374,18 @@ impl ServerHandler for Server {
         request: ReadResourceRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let principal = principal(&context);
+        let caller = caller(&context);
         // Addresses of another node, and of nothing, are equally unknown.
-        let known = format!("ctx://{}/", self.provider.node().short());
+        let known = format!("ctx://{}/", self.catalog.node().node().short());
         if !request.uri.starts_with(&known) {
             let message = format!("there is no resource '{}'; addresses here begin with {known}", request.uri);
             return Err(ErrorData::invalid_params(message, Some(json!({"uri": request.uri}))));
         }
-        let mut text = String::new();
-        let mut cursor: Option<String> = None;
-        loop {
-            let mut arguments = json!({"id": request.uri, "max_tokens": crate::retrieval::TOKENS_MAX});
-            if let Some(cursor) = &cursor {
-                arguments["cursor"] = cursor.as_str().into();
-            }
-            let page = self.ask(principal, Tool::Fetch, arguments).await?;
-            if !text.is_empty() {
-                text.push_str("\n\n");
-            }
-            text.push_str(page["text"].as_str().unwrap_or_default());
-            // A passage's address means the passage with what surrounds it: one page. A document's means all of it.
-            let passage = Place::parse(&request.uri).is_some_and(|place| place.passage.is_some());
-            match page["next_cursor"].as_str() {
-                Some(next) if !passage => cursor = Some(next.to_owned()),
-                _ => break,
-            }
-        }
+        let passage = Place::parse(&request.uri);
+        let scope = passage.as_ref().map_or(Scope::Every, |place| Scope::One(place.collection.as_str().into()));
+        let permit = self.enter(Operation::READ_RESOURCE, &caller, &scope)?;
+        let text = self.text_of(&request.uri, Context::within(&caller, permit.as_ref())).await;
+        let text = concluded(permit, text)?;
         let contents = ResourceContents::text(text, request.uri);
         Ok(ReadResourceResult::new(vec![contents])
             .with_ttl_ms(CONTENT_TTL_MS)
@@ -348,8 +396,9 @@ impl ServerHandler for Server {
     async fn list_prompts(
         &self,
         _: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
+        done(self.enter(Operation::LIST_PROMPTS, &caller(&context), &Scope::Node)?);
         Ok(ListPromptsResult::with_all_items(prompts::list())
             .with_ttl_ms(LIST_TTL_MS)
             .with_cache_scope(CacheScope::Private))
@@ -358,10 +407,11 @@ impl ServerHandler for Server {
     async fn get_prompt(
         &self,
         request: GetPromptRequestParams,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
+        let permit = self.enter(Operation::GET_PROMPT, &caller(&context), &Scope::Node)?;
         let arguments = request.arguments.unwrap_or_default();
-        prompts::get(&request.name, &arguments).map(Into::into).map_err(|error| protocol_error(&error))
+        Ok(concluded(permit, prompts::get(&request.name, &arguments))?.into())
     }
 
     async fn complete(
@@ -369,29 +419,10 @@ impl ServerHandler for Server {
         request: CompleteRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        let principal = principal(&context);
-        let given = request.argument.value;
-        let collection = request.context.as_ref().and_then(|context| context.get_argument("collection")).cloned();
-        let mut values: Vec<String> = match (&request.r#ref, request.argument.name.as_str(), collection) {
-            (Reference::Prompt(_) | Reference::Resource(_), "collection", _) => {
-                let listed = self.ask(principal, Tool::ListCollections, json!({})).await?;
-                let names = listed["collections"].as_array().into_iter().flatten();
-                names
-                    .filter_map(|info| info["name"].as_str())
-                    .filter(|name| name.starts_with(&given))
-                    .map(str::to_owned)
-                    .collect()
-            }
-            (Reference::Resource(_), "document", Some(collection)) => {
-                let limit = CompletionInfo::MAX_VALUES + 1;
-                let arguments =
-                    json!({"collection": collection, "prefix": given, "limit": limit, "max_tokens": LIST_TOKENS_MAX});
-                let page = self.ask(principal, Tool::ListDocuments, arguments).await?;
-                let documents = page["documents"].as_array().into_iter().flatten();
-                documents.filter_map(|document| Some(Place::parse(document["id"].as_str()?)?.whole())).collect()
-            }
-            _ => Vec::new(),
-        };
+        let caller = caller(&context);
+        let permit = self.enter(Operation::COMPLETE, &caller, &Scope::Every)?;
+        let values = self.completions(&request, Context::within(&caller, permit.as_ref())).await;
+        let mut values = concluded(permit, values)?;
         values.sort_unstable();
         let has_more = values.len() > CompletionInfo::MAX_VALUES;
         values.truncate(CompletionInfo::MAX_VALUES);
@@ -454,10 +485,27 @@ async fn left(context: &RequestContext<RoleServer>) {
     }
 }
 
+/// Ends a call that did what was asked.
+fn done(permit: Option<Permit>) {
+    if let Some(permit) = permit {
+        let _ = ended(permit, Ok(()));
+    }
+}
+
+/// Ends a call with its result, as the protocol answers it.
+fn concluded<T>(permit: Option<Permit>, result: Result<T, ToolError>) -> Result<T, ErrorData> {
+    let result = match permit {
+        Some(permit) => ended(permit, result),
+        None => result,
+    };
+    result.map_err(|error| protocol_error(&error))
+}
+
 /// Who made a request: the listener has written it into the request's head. Over stdio there is only this machine.
-fn principal(context: &RequestContext<RoleServer>) -> Principal {
+fn caller(context: &RequestContext<RoleServer>) -> Caller {
     let head = context.extensions.get::<http::request::Parts>();
-    head.and_then(|head| head.extensions.get().copied()).unwrap_or(Principal::Local)
+    let caller = head.and_then(|head| head.extensions.get::<Caller>().cloned());
+    caller.unwrap_or_else(|| Caller::local(Transport::Stdio))
 }
 
 /// In a request's head: the client takes an answer in one piece only, so there are no messages before it.

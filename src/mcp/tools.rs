@@ -1,19 +1,20 @@
 //! The tools: names, descriptions, schemas and hints.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use rmcp::model::{JsonObject, Tool as ToolDefinition, ToolAnnotations};
-use schemars::generate::Contract;
 use serde_json::Value;
 
-use super::{answers, arguments, schema};
+use crate::calls::Effect;
 
 /// Characters of a purpose, and bytes of all collections, that the list names.
 const PURPOSE_CHARS: usize = 80;
 const NAMED_BYTES: usize = 400;
 
+/// The node's tools, one line each: variant, name, title, arguments and answer, hints, description. The arguments' type does the
+/// work ([`super::node_tools::NodeTool`]).
 macro_rules! tools {
-    ($($name:ident $wire:literal, $title:literal, $arguments:ident -> $answer:tt, $hints:ident, $description:literal;)*) => {
+    ($($name:ident $wire:literal, $title:literal, $arguments:ty => $answer:ident, $hints:ident, $description:literal;)*) => {
         /// A tool of the node.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Tool {
@@ -35,11 +36,35 @@ macro_rules! tools {
             pub fn named(name: &str) -> Option<Self> {
                 match name { $($wire => Some(Self::$name),)* _ => None }
             }
+
+            /// A call of it, as rules see it.
+            #[must_use]
+            pub const fn operation(self) -> $crate::calls::Operation {
+                let effect = match self { $(Self::$name => $crate::mcp::tools::$hints.effect,)* };
+                $crate::calls::Operation::tool($crate::calls::ToolName::own(self.name()), effect)
+            }
         }
 
-        static DEFINITIONS: LazyLock<Vec<ToolDefinition>> = LazyLock::new(|| vec![$(
-            definition($wire, $title, $description, Arc::new(schema::shown::<arguments::$arguments>()), answer_schema!($answer), $hints),
+        static DEFINITIONS: std::sync::LazyLock<Vec<rmcp::model::Tool>> = std::sync::LazyLock::new(|| vec![$(
+            $crate::mcp::tools::definition(
+                ($wire, $title, $description),
+                std::sync::Arc::new($crate::mcp::schema::shown::<$arguments>()),
+                answer_schema!($answer),
+                $crate::mcp::tools::$hints,
+            ),
         )*]);
+
+        impl NodeTools {
+            /// Runs a tool with the arguments that its line names.
+            async fn dispatch(
+                &self,
+                tool: Tool,
+                arguments: $crate::mcp::Arguments,
+                context: $crate::mcp::Context<'_>,
+            ) -> Result<$crate::mcp::ToolAnswer, $crate::mcp::ToolError> {
+                match tool { $(Tool::$name => self.run::<$arguments>(tool, arguments, context).await,)* }
+            }
+        }
     };
 }
 
@@ -50,91 +75,49 @@ macro_rules! answer_schema {
         None
     };
     ($answer:ident) => {
-        Some(Arc::new(schema::of::<answers::$answer>(Contract::Serialize)))
+        Some(std::sync::Arc::new($crate::mcp::schema::of::<$crate::mcp::answers::$answer>(
+            schemars::generate::Contract::Serialize,
+        )))
     };
 }
 
-/// Hints for clients that ask before they act: read-only, destructive, idempotent.
-type Hints = (bool, bool, bool);
-const READS: Hints = (true, false, true);
-const WRITES: Hints = (false, false, true);
-const DESTROYS: Hints = (false, true, true);
-
-tools! {
-    Search "search", "Search", Search -> text, READS,
-        "Finds passages that answer a question, by words and meaning. Each has an id: cite it, and fetch it for the section around. `weak` says that nothing fits well: the answer is probably not there. Not for reading a known document: fetch it.";
-    Fetch "fetch", "Fetch", Fetch -> text, READS,
-        "Returns a document, or the section around a passage, by an id from search or list_documents.";
-    FindSimilar "find_similar", "Find similar", FindSimilar -> text, READS,
-        "Finds passages of other documents that mean the same as one you have. Not for questions: search.";
-    ListCollections "list_collections", "List collections", Nothing -> ListCollectionsAnswer, READS,
-        "Lists the collections with purpose, size and last change.";
-    DescribeCollection "describe_collection", "Describe collection", DescribeCollection -> DescribeCollectionAnswer, READS,
-        "Size, model and the metadata fields that a filter can ask for.";
-    ListDocuments "list_documents", "List documents", ListDocuments -> text, READS,
-        "Lists ids and titles of a collection's documents. Not for finding what they say: search.";
-    AddDocuments "add_documents", "Add documents", AddDocuments -> WriteAnswer, WRITES,
-        "Adds or replaces documents in one atomic write. They are durable and can be found when it answers. One that cannot be taken is reported; the others are written.";
-    UpdateDocument "update_document", "Update document", UpdateDocument -> WriteAnswer, WRITES,
-        "Changes text, title, url or metadata of a document; what is left out stays. What came from a file is written over when that file is added again.";
-    DeleteDocuments "delete_documents", "Delete documents", DeleteDocuments -> DeleteAnswer, DESTROYS,
-        "Deletes documents by id, or all that match a filter. Try dry_run first.";
-    CreateCollection "create_collection", "Create collection", CreateCollection -> CollectionAnswer, WRITES,
-        "Creates a collection. add_documents does so by itself.";
-    DeleteCollection "delete_collection", "Delete collection", DeleteCollection -> CollectionAnswer, DESTROYS,
-        "Deletes a collection with all its documents.";
-    GetStatus "get_status", "Status", Nothing -> StatusAnswer, READS,
-        "Version, readiness, sizes, whether writes are accepted, backups.";
-    CreateSnapshot "create_snapshot", "Create snapshot", CreateSnapshot -> CreateSnapshotAnswer, WRITES,
-        "Backs up the whole node.";
-    ListSnapshots "list_snapshots", "List snapshots", ListSnapshots -> ListSnapshotsAnswer, READS,
-        "Lists backups, newest first, and what is missing.";
-    RestoreSnapshot "restore_snapshot", "Restore snapshot", RestoreSnapshot -> RestoreSnapshotAnswer, DESTROYS,
-        "Takes the whole node back to a backup, a position or a moment, and starts it again; what is there now is kept aside. Try dry_run first.";
+/// What a tool does to the node: hints for clients that ask before they act, and what policies go by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hints {
+    pub(super) effect: Effect,
+    idempotent: bool,
 }
 
-impl Tool {
-    /// Whether its answer comes as text alone, unless a call asks for structured content too.
-    #[must_use]
-    pub fn answers_in_text(self) -> bool {
-        matches!(self, Self::Search | Self::Fetch | Self::FindSimilar | Self::ListDocuments)
-    }
-}
+pub(super) const READS: Hints = Hints { effect: Effect::Read, idempotent: true };
+pub(super) const WRITES: Hints = Hints { effect: Effect::Write, idempotent: true };
+pub(super) const DESTROYS: Hints = Hints { effect: Effect::Destroy, idempotent: true };
 
-fn definition(
-    name: &'static str,
-    title: &'static str,
-    description: &'static str,
+/// What clients are shown of a tool.
+pub(super) fn definition(
+    (name, title, description): (&'static str, &'static str, &'static str),
     input: Arc<JsonObject>,
     output: Option<Arc<JsonObject>>,
-    (read_only, destructive, idempotent): Hints,
+    hints: Hints,
 ) -> ToolDefinition {
     let mut tool = ToolDefinition::new(name, description, input);
     tool.title = Some(title.to_owned());
     tool.output_schema = output;
     tool.annotations = Some(
         ToolAnnotations::with_title(title)
-            .read_only(read_only)
-            .destructive(destructive)
-            .idempotent(idempotent)
+            .read_only(hints.effect == Effect::Read)
+            .destructive(hints.effect == Effect::Destroy)
+            .idempotent(hints.idempotent)
             .open_world(false),
     );
     tool
 }
 
-/// The tools, in a fixed order.
-#[must_use]
-pub fn definitions() -> &'static [ToolDefinition] {
-    &DEFINITIONS
-}
-
 /// The tools as clients see them: a search names the collections, so that nobody has to ask first.
 ///
 /// * `collections`: as list_collections answers.
-pub(super) fn listed(collections: &Value) -> Vec<ToolDefinition> {
-    let mut tools = DEFINITIONS.clone();
+pub(crate) fn listed(mut tools: Vec<ToolDefinition>, collections: &Value) -> Vec<ToolDefinition> {
     let named = named(collections["collections"].as_array().map(Vec::as_slice).unwrap_or_default());
-    let search = tools.iter_mut().find(|tool| tool.name == Tool::Search.name());
+    let search = tools.iter_mut().find(|tool| tool.name == "search");
     if let (Some(named), Some(search)) = (named, search) {
         let mut schema = JsonObject::clone(&search.input_schema);
         if let Some(Value::String(description)) =
@@ -186,6 +169,7 @@ fn about(number: u64) -> u64 {
 mod tests {
     use serde_json::json;
 
+    use super::super::{Tool, definitions};
     use super::*;
 
     #[test]
@@ -236,7 +220,8 @@ mod tests {
     #[test]
     fn collections_are_named_the_largest_first_and_not_all_of_many() {
         let search = |collections: Value| {
-            listed(&collections)[0].input_schema["properties"]["collections"]["description"].clone()
+            listed(definitions().to_vec(), &collections)[0].input_schema["properties"]["collections"]["description"]
+                .clone()
         };
         let few = json!({"collections": [
             {"name": "parts", "documents": 7, "description": ""},

@@ -11,7 +11,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use rustc_hash::FxHasher;
 
-use super::{Fusion, SearchAnswer, SearchRequest};
+use super::{Filter, Fusion, SearchAnswer, SearchRequest};
 use crate::base::Digest;
 use crate::collection::{Library, Searcher};
 
@@ -48,7 +48,14 @@ impl AnswerCache {
     }
 
     /// The key of a request on these views; `None` when its answer must not be kept.
-    pub(super) fn key(&self, request: &SearchRequest, searchers: &[Searcher]) -> Option<Digest> {
+    ///
+    /// * `filter`: the request's, within what the call reaches. With `searchers` it says all that two callers may see apart.
+    pub(super) fn key(
+        &self,
+        request: &SearchRequest,
+        filter: Option<&Filter>,
+        searchers: &[Searcher],
+    ) -> Option<Digest> {
         self.answers.as_ref()?;
         let mut rest = FxHasher::default();
         (request.mode, request.detail, request.limit, request.cursor, request.tokens_max, request.shown)
@@ -59,7 +66,7 @@ impl AnswerCache {
             Some(Fusion::Convex { dense_weight }) => (1u8, dense_weight.to_bits()).hash(&mut rest),
             Some(Fusion::ReciprocalRank { k }) => (2u8, k).hash(&mut rest),
         }
-        let filter = request.filter.as_ref().map(|filter| format!("{filter:?}")).unwrap_or_default();
+        let filter = filter.map(|filter| format!("{filter:?}")).unwrap_or_default();
         let mut views = Vec::with_capacity(searchers.len() * 16);
         for searcher in searchers {
             let info = searcher.collection();

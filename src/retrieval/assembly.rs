@@ -9,7 +9,7 @@ use super::budget::price;
 use super::order::{Order, Placed};
 use super::snippet::{SNIPPET_CHARS, Snippets};
 use super::{Candidate, Detail};
-use crate::collection::{Library, Passage, ReadError, Searcher};
+use crate::collection::{Access, Passage, ReadError, Searcher};
 
 /// Tokens of text below which a result says too little to be worth its id and title: rather fewer results.
 const TEXT_MIN: usize = 60;
@@ -108,7 +108,7 @@ pub(super) fn assemble(
     wanted: &Wanted<'_>,
     query: &str,
     searchers: &[Searcher],
-    library: &Library,
+    access: Access<'_>,
 ) -> Result<Assembled, ReadError> {
     let total = order.placed.len();
     let page = wanted.offset.min(total)..(wanted.offset + wanted.limit).min(total);
@@ -117,7 +117,7 @@ pub(super) fn assemble(
         let document = order.placed[place].passage.document.lsn;
         let is_first = order.placed[..place].iter().all(|placed| placed.passage.document.lsn != document);
         let more = if is_first { order.more_of(document) } else { 0 };
-        hits.push(hit(&order.placed[place], more, searchers, library)?);
+        hits.push(hit(&order.placed[place], more, searchers, access)?);
     }
     let mut fitting = Fitting {
         around: hits.iter().map(|hit| (wanted.around)(hit)).collect(),
@@ -133,10 +133,10 @@ pub(super) fn assemble(
     Ok(Assembled { truncated: fitting.is_cut, next_offset: (end < total).then_some(end), hits })
 }
 
-fn hit(placed: &Placed, more: usize, searchers: &[Searcher], library: &Library) -> Result<Hit, ReadError> {
+fn hit(placed: &Placed, more: usize, searchers: &[Searcher], access: Access<'_>) -> Result<Hit, ReadError> {
     let collection = searchers.get(placed.ranked.collection).map(|searcher| searcher.collection().name.clone());
     let text = if placed.run.len() > 1 {
-        Some(library.passages().passages(&placed.passage.document, placed.run.clone())?)
+        Some(access.passages().passages(&placed.passage.document, placed.run.clone())?)
     } else {
         None
     };

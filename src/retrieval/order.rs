@@ -16,7 +16,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::Ranked;
 use super::alike::Signature;
 use crate::base::{Lsn, with_causes};
-use crate::collection::{DocumentRecord, Library, Passage, PassageKey, ReadError, Searcher};
+use crate::collection::{Access, DocumentRecord, Passage, PassageKey, ReadError, Searcher};
 use crate::index::vector::inner_product;
 
 /// Most bytes of passages that become one result.
@@ -78,7 +78,7 @@ pub(super) struct Rules<'a> {
 pub(super) struct Order<'a> {
     rules: Rules<'a>,
     searchers: &'a [Searcher],
-    library: &'a Library,
+    access: Access<'a>,
     pub(super) placed: Vec<Placed>,
     /// Passages that were ranked in an earlier tier.
     ranked: FxHashSet<PassageKey>,
@@ -106,11 +106,11 @@ pub(super) struct Order<'a> {
 }
 
 impl<'a> Order<'a> {
-    pub(super) fn new(rules: Rules<'a>, searchers: &'a [Searcher], library: &'a Library) -> Self {
+    pub(super) fn new(rules: Rules<'a>, searchers: &'a [Searcher], access: Access<'a>) -> Self {
         Self {
             rules,
             searchers,
-            library,
+            access,
             placed: Vec::new(),
             ranked: FxHashSet::default(),
             merged: FxHashSet::default(),
@@ -203,7 +203,7 @@ impl<'a> Order<'a> {
         if self.merged.contains(&ranked.key) {
             return;
         }
-        let passage = match self.library.passages().passage(ranked.key) {
+        let passage = match self.access.passages().passage(ranked.key) {
             Ok(passage) => passage,
             // It was replaced or deleted after it was found.
             Err(ReadError::Gone { .. }) => return,
@@ -218,7 +218,7 @@ impl<'a> Order<'a> {
         };
         let document = &passage.document;
         let is_unwanted = |own: &DocumentRecord| own.id == document.id && own.collection == document.collection;
-        if !self.library.is_current(document) || self.rules.without.is_some_and(is_unwanted) {
+        if !self.access.library().is_current(document) || self.rules.without.is_some_and(is_unwanted) {
             return;
         }
         if let Some(versions) = &mut self.versions
@@ -287,7 +287,7 @@ impl<'a> Order<'a> {
                     break;
                 }
                 // One that cannot be read is met, and counted, on its own.
-                let Ok(neighbor) = self.library.passages().passage(key) else { break };
+                let Ok(neighbor) = self.access.passages().passage(key) else { break };
                 let is_placed = self.records.contains_key(&document.chunks[next].lsn);
                 bytes += neighbor.body.text.len();
                 if is_placed || neighbor.body.headings != passage.body.headings || bytes > MERGED_BYTES_MAX {

@@ -213,7 +213,7 @@ impl Retrieval {
         }
         halves.keep_best(candidates);
         self.look_closer(&mut halves, fusion, searchers, &embeddings);
-        let lsn = searchers.iter().map(Searcher::lsn).min().unwrap_or_else(|| self.library().reader().last());
+        let lsn = searchers.iter().map(Searcher::lsn).min().unwrap_or_else(|| self.library().log().last());
         Ok(fused(halves, mode, fusion, lsn))
     }
 

@@ -12,8 +12,10 @@ use super::look::Survey;
 use super::manifest::{Canary, CollectionCount, EpochEntry, FORMAT, Kind, SegmentEntry, SnapshotManifest};
 use super::repository::{Repository, RepositoryError, Stored, digest_of};
 use super::{Probe, Progress};
+use std::sync::Arc;
+
 use crate::base::{Fault, Lsn, UnixMillis};
-use crate::collection::{Library, WriteError};
+use crate::collection::{Access, Library, WriteError};
 use crate::store::{SealedSegment, check_segment};
 
 /// How often a quiet moment is looked for, in which counts, answers and the end of the log belong together.
@@ -94,7 +96,7 @@ pub(super) fn create(
     progress: &dyn Progress,
 ) -> Result<Created, CreateError> {
     let library = node.library();
-    let node_id = library.reader().node().to_string();
+    let node_id = library.log().node().to_string();
     let mut attempt = 1;
     // Each time anew: compaction may have put what was sealed into one segment with what came after it.
     let (moment, (segments, new_segments, new_bytes)) = loop {
@@ -104,12 +106,13 @@ pub(super) fn create(
             result => break (moment, result?),
         }
     };
-    let reader = library.reader();
-    let collections = library.collections();
+    let log = library.log();
+    let permit = node.permit();
+    let collections = library.access(&permit).collections();
     let mut models: Vec<String> = collections.iter().map(|info| info.model.clone()).collect();
     models.sort();
     models.dedup();
-    let history = reader.history().into_iter().filter(|epoch| epoch.first <= moment.last);
+    let history = log.history().into_iter().filter(|epoch| epoch.first <= moment.last);
     // Also those that were lost: a new one under the name of one of them would hide that.
     let taken = found.names.iter().map(|other| other.id.as_str()).chain(found.missing.iter().map(String::as_str));
     let named = free_second(about.now, &taken.collect::<Vec<_>>());
@@ -128,7 +131,7 @@ pub(super) fn create(
         models,
         configuration: about.configuration,
         files: [],
-        damage: reader.damage().iter().map(ToString::to_string).collect(),
+        damage: log.damage().iter().map(ToString::to_string).collect(),
         canaries: moment.canaries,
     };
     repository.put_manifest(&manifest)?;
@@ -136,25 +139,27 @@ pub(super) fn create(
 }
 
 /// Seals the log and says what it held then. Under constant writing the counts and canaries are left out.
-fn moment(library: &Library, node: &dyn Probe, kind: Kind, runtime: &Handle) -> Result<Moment, CreateError> {
+fn moment(library: &Arc<Library>, node: &dyn Probe, kind: Kind, runtime: &Handle) -> Result<Moment, CreateError> {
+    let permit = node.permit();
+    let access = library.access(&permit);
     let attempts = if kind == Kind::Shipped { 1 } else { ATTEMPTS };
     for _ in 0..attempts {
-        let visible = runtime.block_on(library.flush())?;
-        let counts = counts(library);
+        let visible = runtime.block_on(access.flush())?;
+        let counts = counts(access);
         let canaries = if kind == Kind::Shipped { Vec::new() } else { node.canaries(CANARIES) };
-        if library.reader().last() != visible {
+        if library.log().last() != visible {
             continue;
         }
-        if runtime.block_on(library.seal())? == visible {
+        if runtime.block_on(access.seal())? == visible {
             return Ok(Moment { last: visible, counts: Some(counts), canaries });
         }
     }
-    Ok(Moment { last: runtime.block_on(library.seal())?, counts: None, canaries: Vec::new() })
+    Ok(Moment { last: runtime.block_on(access.seal())?, counts: None, canaries: Vec::new() })
 }
 
 /// What the collections hold.
-pub(super) fn counts(library: &Library) -> Vec<CollectionCount> {
-    let collections = library.collections();
+pub(super) fn counts(access: Access<'_>) -> Vec<CollectionCount> {
+    let collections = access.collections();
     let counts = collections.iter().map(|info| CollectionCount {
         name: info.name.clone(),
         documents: info.documents,
@@ -171,7 +176,7 @@ fn store_segments(
     found: &Survey,
     progress: &dyn Progress,
 ) -> Result<(Vec<SegmentEntry>, usize, u64), CreateError> {
-    let mut sealed = library.reader().sealed_segments();
+    let mut sealed = library.log().sealed_segments();
     sealed.retain(|segment| segment.end <= last.next());
     let there: HashMap<&str, &Stored> = found.segments.iter().map(|stored| (stored.name.as_str(), stored)).collect();
     // Only the newest was read: there may be many, and each costs a request.

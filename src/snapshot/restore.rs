@@ -507,17 +507,18 @@ fn rebuild(host: &dyn Host, plan: &RestorePlan, staged: Staged<'_>, progress: &d
         checked.problems.push(Problem { name: name.to_owned(), message });
     };
     let library = node.library();
-    let last = library.reader().last();
+    let last = library.log().last();
     if last != checked.last {
         wrong("log", format!("ends with record {last}, expected {}", checked.last));
     }
     let known: u64 = plan.segments.iter().map(|segment| segment.damage).sum();
     if known == 0 {
-        for damage in library.reader().damage() {
+        for damage in library.log().damage() {
             wrong("log", damage.to_string());
         }
     }
-    let found = counts(library);
+    let permit = node.permit();
+    let found = counts(library.access(&permit));
     if let Some(expected) = manifest.counts.as_ref().filter(|_| plan.is_whole()) {
         for count in expected {
             match found.iter().find(|found| found.name == count.name) {

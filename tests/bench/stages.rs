@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use cairn::app::Node;
+use cairn::calls::Operation;
 use cairn::collection::Searcher;
 use cairn::config::{Config, Overrides};
 use cairn::embed::StaticModel;
@@ -51,8 +52,10 @@ fn main() {
     assert!(readiness.wait(PATIENCE), "the views follow the log");
     let questions: Vec<String> =
         fs::read_to_string(questions).expect("questions").lines().take(QUESTIONS).map(str::to_owned).collect();
-    let collection = node.library().collections().into_iter().max_by_key(|info| info.chunks).expect("a collection");
-    let searcher = node.library().searcher(&collection).expect("opened");
+    let permit = node.calls().own(Operation::EVALUATE);
+    let access = node.library().access(&permit);
+    let collection = access.collections().into_iter().max_by_key(|info| info.chunks).expect("a collection");
+    let searcher = access.searcher(&collection).expect("opened");
     let model = StaticModel::built_in();
     let embeddings: Vec<Vec<f32>> = questions.iter().map(|question| model.embed_one(question)).collect();
     let retrieval = node.tools().retrieval();
@@ -73,13 +76,13 @@ fn main() {
     let rank = cost(&questions, |question| {
         drop(
             retrieval
-                .rank(question, std::slice::from_ref(&collection.name), Mode::Hybrid, candidates, None)
+                .rank(access, question, std::slice::from_ref(&collection.name), Mode::Hybrid, candidates, None)
                 .expect("ranked"),
         );
     });
     let whole = cost(&questions, |question| {
         let request = SearchRequest { query: question.to_owned(), ..SearchRequest::default() };
-        drop(retrieval.search(&request).expect("searched"));
+        drop(retrieval.search(access, &request).expect("searched"));
     });
     let (fuse, read) = (rank - embed - lexical - vector, whole - rank);
     let row = json!({
@@ -96,7 +99,7 @@ fn main() {
         cost(&questions, |question| {
             let request =
                 SearchRequest { query: question.to_owned(), filter: filter.cloned(), ..SearchRequest::default() };
-            drop(retrieval.search(&request).expect("searched"));
+            drop(retrieval.search(access, &request).expect("searched"));
         })
     };
     let has_draw = searcher.fields().expect("fields").iter().any(|(name, _)| name == "draw");

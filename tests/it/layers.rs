@@ -21,23 +21,32 @@ const PARTS: &[(&str, Uses)] = &[
     ("telemetry", These(&[])),
     ("task", These(&[])),
     ("store", These(&["task"])),
+    // Outgoing HTTP.
+    ("fetch", These(&["task"])),
+    // `fetch`: the keys of issuers.
+    ("auth", These(&["task", "fetch"])),
     ("ingest", These(&[])),
-    ("embed", These(&["task"])),
+    // `fetch`: models behind a URL.
+    ("embed", These(&["task", "fetch"])),
     ("index", These(&["task"])),
+    // Who may do what; what was done.
+    ("policy", These(&["auth", "index"])),
+    ("audit", These(&["store", "auth", "task"])),
+    // The one way in. `index`: filters, which narrow what a call reaches.
+    ("calls", These(&["auth", "policy", "audit", "index"])),
     // `index`: which language a document is in, which is told where its text is.
     ("extraction", These(&["ingest", "index", "task"])),
-    ("collection", These(&["ingest", "extraction", "embed", "store", "index", "task"])),
-    ("retrieval", These(&["collection", "index", "embed"])),
-    ("snapshot", These(&["store", "collection", "task"])),
-    ("auth", These(&["store"])),
-    ("audit", These(&["store"])),
+    ("collection", These(&["calls", "ingest", "extraction", "embed", "store", "index", "task"])),
+    ("retrieval", These(&["calls", "collection", "index", "embed"])),
+    // `fetch`: buckets.
+    ("snapshot", These(&["calls", "store", "collection", "fetch", "task"])),
     ("registry", These(&["store"])),
     // `task`: reporting progress to a slow client is a task of its own. `snapshot`: its tools.
-    ("mcp", These(&["retrieval", "collection", "snapshot", "registry", "auth", "audit", "task"])),
-    ("gateway", These(&["mcp", "registry", "auth", "task"])),
-    ("federation", These(&["store", "collection", "task"])),
-    ("deploy", These(&["snapshot"])),
-    ("operator", These(&["deploy", "registry", "task"])),
+    ("mcp", These(&["calls", "retrieval", "collection", "snapshot", "registry", "auth", "task"])),
+    ("gateway", These(&["mcp", "calls", "registry", "auth", "fetch", "task"])),
+    ("federation", These(&["calls", "store", "collection", "snapshot", "auth", "fetch", "task"])),
+    ("deploy", These(&["snapshot", "fetch"])),
+    ("operator", These(&["deploy", "registry", "fetch", "task"])),
     ("api", AllAboveBut(&["deploy", "operator"])),
     ("config", AllAboveBut(&[])),
     ("app", AllAboveBut(&[])),

@@ -6,8 +6,9 @@ use anyhow::anyhow;
 
 use super::super::backend::Backend;
 use super::walk::{Folder, Walked};
-use super::{Arguments, Failure, READ_ONLY};
+use super::{Arguments, Failure};
 use crate::collection::{self, FolderOrigin};
+use crate::mcp::ErrorCode;
 
 /// What the host is called where its own name is another one with each start.
 const CONTAINER: &str = "a container";
@@ -56,7 +57,7 @@ pub(super) fn check(
         let noted = collection::Folder { prefix: folder.prefix.clone(), origin: here };
         match backend.note_folder(&arguments.collection, &noted) {
             // Nothing else goes in either, and that is said of the files.
-            Err(failure) if failure.code_of_tool() == Some(READ_ONLY) => {}
+            Err(failure) if failure.code_of_tool() == Some(ErrorCode::ReadOnly) => {}
             noted => noted?,
         }
     }

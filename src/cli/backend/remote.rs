@@ -16,7 +16,7 @@ use crate::app::RunningNode;
 use crate::auth::LOCAL_NAME;
 use crate::base::Fault;
 use crate::collection::{Folder, FolderOrigin};
-use crate::mcp::{Arguments, OVERLOADED, STILL_UNREAD, Tool, ToolError};
+use crate::mcp::{Arguments, ErrorCode, Tool, ToolError};
 
 /// How long to wait for what a node says of itself: a leftover's port may belong to anybody by now.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,20 +29,6 @@ const BUSY_PATIENCE: Duration = Duration::from_secs(600);
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 1 << 30;
-/// What [`ToolError::code`] can be.
-const CODES: [&str; 10] = [
-    "bad_argument",
-    "not_found",
-    "conflict",
-    "read_only",
-    "overloaded",
-    "not_visible",
-    "internal",
-    "unauthorized",
-    "forbidden",
-    STILL_UNREAD,
-];
-
 pub(super) struct Remote {
     agent: ureq::Agent,
     base: String,
@@ -190,7 +176,9 @@ impl Remote {
         let is_here = match remote.answer(status.send_json(json!({}))) {
             Ok(status) => running.node.is_none_or(|node| status["node"] == node.as_str()),
             // Too busy to say more, so it is alive.
-            Err(failure) => failure.error.downcast_ref::<ToolError>().is_some_and(|error| error.code == "overloaded"),
+            Err(failure) => {
+                failure.error.downcast_ref::<ToolError>().is_some_and(|error| error.code == ErrorCode::Overloaded)
+            }
         };
         is_here.then_some(remote)
     }
@@ -207,8 +195,8 @@ impl Remote {
         }
     }
 
-    fn tool(&self, tool: Tool) -> RequestBuilder<ureq::typestate::WithBody> {
-        self.authorized(self.agent.post(format!("{}/v1/tools/{}", self.base, tool.name())))
+    fn tool(&self, tool: impl AsRef<str>) -> RequestBuilder<ureq::typestate::WithBody> {
+        self.authorized(self.agent.post(format!("{}/v1/tools/{}", self.base, tool.as_ref())))
     }
 
     fn source_url(&self, collection: &str, source: &str) -> String {
@@ -216,9 +204,9 @@ impl Remote {
     }
 
     /// Calls a tool; its structured answer.
-    pub(super) fn call(&self, tool: Tool, arguments: &Arguments) -> Result<Value, Failure> {
-        let request = match tool {
-            Tool::CreateSnapshot | Tool::RestoreSnapshot => {
+    pub(super) fn call(&self, tool: &str, arguments: &Arguments) -> Result<Value, Failure> {
+        let request = match Tool::named(tool) {
+            Some(Tool::CreateSnapshot | Tool::RestoreSnapshot) => {
                 self.tool(tool).config().timeout_global(Some(SNAPSHOT_TIMEOUT)).build()
             }
             _ => self.tool(tool),
@@ -255,7 +243,7 @@ impl Remote {
             let request = request.query("metadata", Value::Object(metadata.clone()).to_string());
             let answered = self.answer(request.content_type("application/octet-stream").send(bytes));
             let is_busy = |failure: &Failure| {
-                failure.error.downcast_ref::<ToolError>().is_some_and(|error| error.code == OVERLOADED)
+                failure.error.downcast_ref::<ToolError>().is_some_and(|error| error.code == ErrorCode::Overloaded)
             };
             match answered {
                 Err(failure) if is_busy(&failure) && start.elapsed() < BUSY_PATIENCE => std::thread::sleep(BUSY_PAUSE),
@@ -438,9 +426,9 @@ fn tool_error(answer: &Value) -> Option<ToolError> {
         Some("damage") => Fault::Damage,
         _ => Fault::Environment,
     };
-    let unknown = if fault == Fault::Caller { "bad_argument" } else { "internal" };
-    let code = CODES.into_iter().find(|code| error["code"] == *code).unwrap_or(unknown);
-    if code == "unauthorized" {
+    let unknown = if fault == Fault::Caller { ErrorCode::BadArgument } else { ErrorCode::Internal };
+    let code = error["code"].as_str().and_then(ErrorCode::named).unwrap_or(unknown);
+    if code == ErrorCode::Unauthorized {
         message.push_str(" (--token or CAIRN_TOKEN)");
     }
     Some(ToolError { code, message, fault })
@@ -484,7 +472,7 @@ mod tests {
 
     #[test]
     fn errors_are_read_as_they_were_written() {
-        for code in CODES {
+        for &code in ErrorCode::ALL {
             for fault in [Fault::Caller, Fault::Environment, Fault::Damage] {
                 let error = ToolError { code, message: "words".to_owned(), fault };
                 let read = tool_error(&error.to_json()).expect("an error");

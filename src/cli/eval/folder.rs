@@ -12,9 +12,8 @@ use serde_json::Map;
 use tokio::runtime::Runtime;
 
 use super::measures::Judged;
-use crate::cli::backend::Local;
 use crate::cli::{Common, Failure, output};
-use crate::collection::{Body, DocumentInput, DocumentStatus, MediaType, Missing};
+use crate::collection::{Access, Body, DocumentInput, DocumentStatus, MediaType, Missing};
 
 /// Documents written together.
 const BATCH: usize = 500;
@@ -185,10 +184,9 @@ impl Folder {
     ///
     /// # Errors
     /// When none of them is there.
-    pub(super) fn warn_of_strangers(&self, local: &Local) -> Result<(), Failure> {
+    pub(super) fn warn_of_strangers(&self, access: Access<'_>) -> Result<(), Failure> {
         let Some(questions) = &self.questions else { return Ok(()) };
-        let library = local.node().library();
-        let info = library.collection(&self.name).context("the collection was made before")?;
+        let info = access.collection(&self.name).context("the collection was made before")?;
         let judged: BTreeSet<&str> = questions
             .judgements
             .values()
@@ -196,7 +194,7 @@ impl Folder {
             .collect();
         let mut strangers = Vec::new();
         for id in &judged {
-            if library.reader().lookup(info.id, id)?.is_none() {
+            if access.lookup(info.id, id)?.is_none() {
                 strangers.push(*id);
             }
         }
@@ -218,16 +216,21 @@ impl Folder {
     }
 
     /// Reads the documents into the folder's collection; returns how many.
-    pub(super) fn ingest(&self, common: &Common, local: &Local, runtime: &Runtime) -> Result<usize, Failure> {
-        runtime.block_on(local.node().library().create_collection(&self.name, "", None))?;
+    pub(super) fn ingest(&self, common: &Common, access: Access<'_>, runtime: &Runtime) -> Result<usize, Failure> {
+        runtime.block_on(access.create_collection(&self.name, "", None))?;
         match &self.documents {
-            Documents::Lines(path) => self.ingest_lines(common, local, runtime, path),
-            Documents::Files(path) => self.ingest_files(common, local, runtime, path),
+            Documents::Lines(path) => self.ingest_lines(common, access, runtime, path),
+            Documents::Files(path) => self.ingest_files(common, access, runtime, path),
         }
     }
 
-    fn ingest_lines(&self, common: &Common, local: &Local, runtime: &Runtime, path: &Path) -> Result<usize, Failure> {
-        let library = local.node().library();
+    fn ingest_lines(
+        &self,
+        common: &Common,
+        access: Access<'_>,
+        runtime: &Runtime,
+        path: &Path,
+    ) -> Result<usize, Failure> {
         let lines: Vec<CorpusLine> = json_lines(path)?;
         let count = lines.len();
         let bar = progress(common, count);
@@ -244,7 +247,7 @@ impl Folder {
                 })
                 .collect();
             bar.inc(inputs.len() as u64);
-            let outcomes = runtime.block_on(library.add(&self.name, Missing::Refuse, inputs))?.outcomes;
+            let outcomes = runtime.block_on(access.add(&self.name, Missing::Refuse, inputs))?.outcomes;
             for outcome in outcomes {
                 if let DocumentStatus::Failed(error) = outcome.status {
                     eprintln!("{}: {error}", outcome.id);
@@ -255,8 +258,13 @@ impl Folder {
         Ok(count)
     }
 
-    fn ingest_files(&self, common: &Common, local: &Local, runtime: &Runtime, root: &Path) -> Result<usize, Failure> {
-        let library = local.node().library();
+    fn ingest_files(
+        &self,
+        common: &Common,
+        access: Access<'_>,
+        runtime: &Runtime,
+        root: &Path,
+    ) -> Result<usize, Failure> {
         let mut count = 0;
         let files: Vec<PathBuf> = ignore::WalkBuilder::new(root)
             .build()
@@ -268,7 +276,7 @@ impl Folder {
         for path in files {
             let source = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
             let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            match runtime.block_on(library.sync_source(&self.name, &source, bytes, Map::new())) {
+            match runtime.block_on(access.sync_source(&self.name, &source, bytes, Map::new())) {
                 Ok(_) => count += 1,
                 Err(error) => eprintln!("{source}: {error}"),
             }

@@ -46,7 +46,7 @@ struct Piece {
     is_page: bool,
 }
 
-impl Reading {
+impl Reading<'_> {
     pub(super) fn fetch(&self, given: &arguments::Fetch) -> Result<answers::FetchAnswer, ToolError> {
         let (mut place, document) = self.find(&given.id, given.collection.as_deref())?;
         let total = document.chunks.len();
@@ -89,7 +89,7 @@ impl Reading {
 
     fn passage_of(&self, document: &DocumentRecord, ordinal: usize) -> Result<Passage, ToolError> {
         let key = PassageKey::new(document.lsn, ordinal);
-        Ok(self.library.passages().passage(key).map_err(SearchError::from)?)
+        Ok(self.access.passages().passage(key).map_err(SearchError::from)?)
     }
 
     /// As many passages from a position on as fit, at least one.
@@ -169,7 +169,7 @@ impl Reading {
         include: Include,
     ) -> Result<answers::FetchAnswer, ToolError> {
         let passages = piece.passages.clone();
-        let texts = self.library.passages();
+        let texts = self.access.passages();
         // A section is read on its own: where it goes on with a table it needs the header row.
         let text = if piece.is_page { texts.text(document, passages) } else { texts.passages(document, passages) };
         let text = text.map_err(SearchError::from)?;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::super::arguments::{self, ConflictArgument, DetailArgument};
 use super::super::{ToolError, UNKNOWN_CURSOR, place};
-use super::NodeTools;
+use super::reading::Reading;
 use crate::base::UnixMillis;
 use crate::collection::{Body, Conflict, DocumentInput, MediaType};
 use crate::retrieval::Filter;
@@ -122,7 +122,7 @@ pub(super) fn data_uri(uri: &str) -> Result<Body, ToolError> {
 }
 
 pub(super) fn input(
-    tools: &NodeTools,
+    reading: &Reading<'_>,
     given: arguments::NewDocument,
     conflict: ConflictArgument,
 ) -> Result<DocumentInput, (String, ToolError)> {
@@ -131,8 +131,8 @@ pub(super) fn input(
     let body = match (given.text, given.content_base64, given.uri) {
         (None, None, Some(uri)) if uri.starts_with("data:") => data_uri(&uri).map_err(|error| (id.clone(), error))?,
         (None, None, Some(uri)) if uri.starts_with("ctx://") => {
-            let copied = tools.reading.find(&uri, None).and_then(|(_, document)| {
-                let text = tools.library.passages().text(&document, 0..document.chunks.len());
+            let copied = reading.find(&uri, None).and_then(|(_, document)| {
+                let text = reading.access.passages().text(&document, 0..document.chunks.len());
                 Ok(Body::Text(text.map_err(SearchError::from)?, MediaType::Markdown))
             });
             copied.map_err(|error| (id.clone(), error))?

@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use super::super::answers;
 use super::super::arguments::{self, Include, IncludeArgument, OrderArgument};
-use super::super::direct::Rendered;
 use super::super::{Place, ToolError, UNKNOWN_CURSOR};
+use super::NodeTools;
 use super::shapes::summary;
 use crate::base::{Fault, Lsn, NodeId};
-use crate::collection::{CollectionInfo, DocumentEntry, DocumentRecord, Library, PassageKey, ReadError};
-use crate::retrieval::{self, Filter, Retrieval, SearchError, price, price_of_json, shown_metadata};
+use crate::collection::{Access, CollectionInfo, DocumentEntry, DocumentRecord, PassageKey, Reached, ReadError};
+use crate::retrieval::{self, Filter, SearchError, price, price_of_json, shown_metadata};
 
 /// Tokens of a list of documents when the caller does not say.
 const LIST_TOKENS: usize = 2_000;
@@ -23,7 +23,7 @@ pub(super) const PAGE_MAX: usize = 1_000;
 const NEAR_LOOKED_AT: usize = 10_000;
 const NEAR_MAX: usize = 5;
 /// Rendered answers kept beside the answers themselves.
-const RENDERED_MAX: usize = 1_024;
+pub(super) const RENDERED_MAX: usize = 1_024;
 
 /// A document's passages as their places.
 pub(super) fn counted_passages(total: usize) -> String {
@@ -34,22 +34,19 @@ pub(super) fn counted_passages(total: usize) -> String {
     }
 }
 
-/// What reading needs. Nothing here waits for anything but the disk.
-pub(super) struct Reading {
-    pub(super) retrieval: Retrieval,
-    pub(super) library: Arc<Library>,
-    /// Answers of searches as text, by the answer's id and the filter's spelling.
-    pub(super) rendered: quick_cache::sync::Cache<(u64, String), Arc<Rendered>>,
+/// What a call reads with. Nothing here waits for anything but the disk.
+pub(super) struct Reading<'a> {
+    pub(super) tools: &'a NodeTools,
+    pub(super) access: Access<'a>,
 }
 
-impl Reading {
-    pub(super) fn new(retrieval: Retrieval) -> Self {
-        let library = Arc::clone(retrieval.library());
-        Self { retrieval, library, rendered: quick_cache::sync::Cache::new(RENDERED_MAX) }
+impl<'a> Reading<'a> {
+    pub(super) fn new(tools: &'a NodeTools, access: Access<'a>) -> Self {
+        Self { tools, access }
     }
 
     pub(super) fn node(&self) -> NodeId {
-        self.library.reader().node()
+        self.tools.library.log().node()
     }
 
     /// The document that an id names: as a whole id first, then with its end as a passage's number, then by the end of its id,
@@ -57,8 +54,12 @@ impl Reading {
     pub(super) fn find(&self, id: &str, collection: Option<&str>) -> Result<(Place, Arc<DocumentRecord>), ToolError> {
         let unknown = || self.unknown(id, collection);
         let lookup = |place: &Place| -> Result<Option<(Place, DocumentEntry)>, ToolError> {
-            let Some(info) = self.library.collection(&place.collection) else { return Ok(None) };
-            let find = |id: &str| self.library.lookup(info.id, id).map_err(SearchError::from);
+            let Some(info) = self.access.collection(&place.collection) else { return Ok(None) };
+            let reached = self.reached(&info)?;
+            let find = |id: &str| -> Result<Option<DocumentEntry>, ToolError> {
+                let found = self.access.lookup(info.id, id).map_err(SearchError::from)?;
+                Ok(found.filter(|entry| reached.has(entry.lsn)))
+            };
             if let Some(entry) = find(&place.whole())? {
                 return Ok(Some((Place { document: place.whole(), passage: None, ..place.clone() }, entry)));
             }
@@ -73,8 +74,8 @@ impl Reading {
             None => self.cited(id, collection).as_ref().map(lookup).transpose()?.flatten(),
         };
         let (place, entry) = found.ok_or_else(unknown)?;
-        let document = self.library.passages().document(entry.lsn).map_err(SearchError::from)?;
-        if let Some(time) = document.expires_at.filter(|_| !self.library.is_current(&document)) {
+        let document = self.access.passages().document(entry.lsn).map_err(SearchError::from)?;
+        if let Some(time) = document.expires_at.filter(|_| !self.tools.library.is_current(&document)) {
             let whole = Place { passage: None, ..place };
             return Err(ToolError::not_found(format!("document '{whole}' expired at {time}; it is shown no more")));
         }
@@ -86,6 +87,20 @@ impl Reading {
             }
             _ => Ok((place, document)),
         }
+    }
+
+    fn reached(&self, info: &Arc<CollectionInfo>) -> Result<Reached, ToolError> {
+        Ok(self.access.reached(info).map_err(SearchError::from)?)
+    }
+
+    /// Documents of a collection that an id may mean, at most `limit`. One that expired cannot be meant.
+    fn meant(&self, info: &Arc<CollectionInfo>, limit: usize) -> Option<(Vec<String>, usize)> {
+        let entries = self.access.list(info.id, None, "", limit).ok()?;
+        let (reached, looked_at) = (self.reached(info).ok()?, entries.len());
+        let is_shown =
+            |entry: &DocumentEntry| self.tools.library.is_to_come(entry.expires_at) && reached.has(entry.lsn);
+        let ids = entries.into_iter().filter(|(_, entry)| is_shown(entry)).map(|(id, _)| id).collect();
+        Some((ids, looked_at))
     }
 
     /// What is meant by the end of an id: the one document whose id ends so. `None` where several do, or there are too many
@@ -102,18 +117,18 @@ impl Reading {
         let ends = |own: &str| own == document || own.strip_suffix(document).is_some_and(|rest| rest.ends_with('/'));
         let mut found = None;
         let (mut left, mut is_ambiguous) = (NEAR_LOOKED_AT, false);
-        for info in self.library.collections() {
+        for info in self.access.collections() {
             if collection.is_some_and(|collection| info.name != collection) {
                 continue;
             }
-            let entries = self.library.reader().list(info.id, None, "", left + 1).ok()?;
-            for (own, entry) in &entries {
-                if self.library.is_to_come(entry.expires_at) && ends(&format!("{}/{own}", info.name)) {
-                    let place = Place { collection: info.name.clone(), document: own.clone(), passage };
+            let (ids, looked_at) = self.meant(&info, left + 1)?;
+            for own in ids {
+                if ends(&format!("{}/{own}", info.name)) {
+                    let place = Place { collection: info.name.clone(), document: own, passage };
                     is_ambiguous |= found.replace(place).is_some();
                 }
             }
-            left = left.checked_sub(entries.len())?;
+            left = left.checked_sub(looked_at)?;
         }
         found.filter(|_| !is_ambiguous)
     }
@@ -149,16 +164,15 @@ impl Reading {
         let wanted = id.split('#').next().unwrap_or(id).trim_start_matches("ctx://").to_lowercase();
         let wanted: Vec<&str> = wanted.split('/').filter(|part| !part.is_empty()).collect();
         let named = collection.or_else(|| id.split_once('/').map(|(name, _)| name));
-        let mut collections = self.library.collections();
+        let mut collections = self.access.collections();
         collections.sort_by_key(|info| Some(info.name.as_str()) != named);
         let stem = |name: &str| name.split('.').next().unwrap_or(name).to_owned();
         let wanted_stem = wanted.last().map(|name| stem(name)).filter(|stem| stem.len() > 2);
         let (mut left, mut near) = (NEAR_LOOKED_AT, Vec::new());
         for info in collections {
-            let Ok(entries) = self.library.reader().list(info.id, None, "", left) else { continue };
-            left -= entries.len();
-            // One that expired cannot be meant.
-            for (document, _) in entries.into_iter().filter(|(_, entry)| self.library.is_to_come(entry.expires_at)) {
+            let Some((ids, looked_at)) = self.meant(&info, left) else { continue };
+            left -= looked_at;
+            for document in ids {
                 let lower = document.to_lowercase();
                 let common =
                     lower.rsplit('/').zip(wanted.iter().rev()).take_while(|(own, other)| own == *other).count();
@@ -179,8 +193,8 @@ impl Reading {
     }
 
     pub(super) fn existing(&self, name: &str) -> Result<Arc<CollectionInfo>, ToolError> {
-        self.library.collection(name).ok_or_else(|| {
-            let known = self.library.collections().iter().map(|info| info.name.clone()).collect();
+        self.access.collection(name).ok_or_else(|| {
+            let known = self.access.collections().iter().map(|info| info.name.clone()).collect();
             SearchError::NoSuchCollection { name: name.to_owned(), known }.into()
         })
     }
@@ -190,7 +204,7 @@ impl Reading {
         given: &arguments::DescribeCollection,
     ) -> Result<answers::DescribeCollectionAnswer, ToolError> {
         let info = self.existing(&given.collection)?;
-        let searcher = self.library.searcher(&info);
+        let searcher = self.access.searcher(&info);
         let fields = match &searcher {
             Some(searcher) => searcher.fields().map_err(SearchError::from)?,
             None => Vec::new(),
@@ -220,9 +234,9 @@ impl Reading {
         let after = given.cursor.as_deref().filter(|cursor| !cursor.is_empty());
         let by_id = given.order == OrderArgument::Id;
         let mut entries = match &given.filter {
-            None if by_id => {
-                let reader = self.library.reader();
-                reader.list(info.id, after, &given.prefix, limit + 1).map_err(SearchError::from)?
+            None if by_id && self.access.permit().reach().documents().is_none() => {
+                let access = self.access;
+                access.list(info.id, after, &given.prefix, limit + 1).map_err(SearchError::from)?
             }
             filter => self.matching_documents(&info, filter.as_ref(), &given.prefix)?,
         };
@@ -258,13 +272,16 @@ impl Reading {
         filter: Option<&Value>,
         prefix: &str,
     ) -> Result<Vec<(String, DocumentEntry)>, ToolError> {
-        let reader = self.library.reader();
+        let access = self.access;
         let Some(filter) = filter else {
-            return Ok(reader.list(info.id, None, prefix, usize::MAX).map_err(SearchError::from)?);
+            let reached = self.reached(info)?;
+            let mut entries = access.list(info.id, None, prefix, usize::MAX).map_err(SearchError::from)?;
+            entries.retain(|(_, entry)| reached.has(entry.lsn));
+            return Ok(entries);
         };
         let mut entries = Vec::new();
         for id in self.matching_ids(info, filter)?.into_iter().filter(|id| id.starts_with(prefix)) {
-            if let Some(entry) = reader.lookup(info.id, &id).map_err(SearchError::from)? {
+            if let Some(entry) = access.lookup(info.id, &id).map_err(SearchError::from)? {
                 entries.push((id, entry));
             }
         }
@@ -274,13 +291,14 @@ impl Reading {
     /// Ids of the documents whose metadata matches, in byte order.
     pub(super) fn matching_ids(&self, info: &Arc<CollectionInfo>, filter: &Value) -> Result<Vec<String>, ToolError> {
         let filter = Filter::from_json(filter).map_err(|error| ToolError::bad_argument(error.to_string()))?;
-        let searcher = self.library.searcher(info).ok_or_else(|| ToolError::not_found("the collection is gone"))?;
+        let searcher = self.access.searcher(info).ok_or_else(|| ToolError::not_found("the collection is gone"))?;
+        let filter = self.access.permit().reach().filter(Some(&filter)).unwrap_or(filter);
         let matching = searcher.matching(&filter).map_err(SearchError::from)?;
         let mut documents: Vec<_> = matching.keys().into_iter().map(|key| PassageKey(key).document()).collect();
         documents.dedup();
         let mut ids = Vec::with_capacity(documents.len());
         for lsn in documents {
-            ids.push(self.library.passages().document(lsn).map_err(SearchError::from)?.id.clone());
+            ids.push(self.access.passages().document(lsn).map_err(SearchError::from)?.id.clone());
         }
         ids.sort();
         ids.dedup();
@@ -312,7 +330,7 @@ impl Reading {
             };
             let place = Place { collection: info.name.clone(), document: id.clone(), passage: None };
             match self.document_of(info, &id, entry.lsn) {
-                Ok(Some(document)) if self.library.is_current(&document) => {
+                Ok(Some(document)) if self.tools.library.is_current(&document) => {
                     let summary = document_summary(&document, &place, include);
                     if !fits(serde_json::to_string(&summary).expect("plain data serialises")) {
                         next_cursor = cursor;
@@ -340,11 +358,11 @@ impl Reading {
 
     /// The record of a document that was listed; `None` when it was deleted since.
     fn document_of(&self, info: &CollectionInfo, id: &str, lsn: Lsn) -> Result<Option<Arc<DocumentRecord>>, ReadError> {
-        match self.library.passages().document(lsn) {
+        match self.access.passages().document(lsn) {
             // It was replaced, and its record cleared out of the log, since it was listed.
             Err(ReadError::Gone { .. }) => {
-                let now = self.library.lookup(info.id, id)?;
-                now.map(|entry| self.library.passages().document(entry.lsn)).transpose()
+                let now = self.access.lookup(info.id, id)?;
+                now.map(|entry| self.access.passages().document(entry.lsn)).transpose()
             }
             found => found.map(Some),
         }

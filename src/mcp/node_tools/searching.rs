@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::arguments::{self, FusionArgument, Include, IncludeArgument, ModeArgument};
 use super::super::direct::{LinkBlock, Rendered};
-use super::super::{Arguments, Link, ToolAnswer, ToolError, answers};
+use super::super::{Link, ToolAnswer, ToolError, answers};
 use super::inputs::{cursor, detail, filter};
 use super::reading::Reading;
 use super::shapes::{place_of, search_result, title_of};
@@ -36,16 +36,15 @@ struct View {
 }
 
 /// What is known of a question without searching.
-pub(super) enum Known {
+pub(super) enum Known<'a> {
     /// The same was asked before, and nothing changed since.
     Answer(Arc<Rendered>),
     /// It has to be searched.
-    Nothing(Asked),
+    Nothing(Asked<'a>),
 }
 
 impl Question {
-    pub(super) fn read(arguments: Arguments) -> Result<Self, ToolError> {
-        let given: arguments::Search = arguments::read(arguments)?;
+    pub(super) fn of(given: arguments::Search) -> Result<Self, ToolError> {
         let filter = filter(given.filter.as_ref(), given.after.as_deref(), given.before.as_deref())?;
         let fusion = match (given.fusion, given.dense_weight) {
             (None | Some(FusionArgument::Convex), Some(weight)) if (0.0..=1.0).contains(&weight) => {
@@ -83,29 +82,30 @@ impl Question {
     }
 }
 
-impl Reading {
-    pub(super) fn known(&self, question: &Question) -> Result<Known, ToolError> {
-        let asked = self.retrieval.ask(&question.request)?;
-        Ok(match self.retrieval.remembered(&asked) {
+impl<'a> Reading<'a> {
+    pub(super) fn known(&self, question: &Question) -> Result<Known<'a>, ToolError> {
+        let asked = self.tools.retrieval.ask(self.access, &question.request)?;
+        Ok(match self.tools.retrieval.remembered(&asked) {
             Some(found) => Known::Answer(self.rendered(&found, &question.view)),
             None => Known::Nothing(asked),
         })
     }
 
-    pub(super) fn search(&self, question: &Question, asked: &Asked) -> Result<Arc<Rendered>, ToolError> {
-        let found =
-            self.with_surroundings(&question.view, |around| self.retrieval.answer(&question.request, asked, around))?;
+    pub(super) fn search(&self, question: &Question, asked: &Asked<'_>) -> Result<Arc<Rendered>, ToolError> {
+        let found = self.with_surroundings(&question.view, |around| {
+            self.tools.retrieval.answer(&question.request, asked, around)
+        })?;
         Ok(self.rendered(&found, &question.view))
     }
 
     fn rendered(&self, found: &retrieval::SearchAnswer, view: &View) -> Arc<Rendered> {
         // Filters that mean the same share an answer, and each echoes its own spelling.
         let spelling = view.filter.as_ref().map(ToString::to_string).unwrap_or_default();
-        if let Some(rendered) = self.rendered.get(&(found.id, spelling.clone())) {
+        if let Some(rendered) = self.tools.rendered.get(&(found.id, spelling.clone())) {
             return rendered;
         }
         let rendered = Arc::new(self.render(found, view));
-        self.rendered.insert((found.id, spelling), Arc::clone(&rendered));
+        self.tools.rendered.insert((found.id, spelling), Arc::clone(&rendered));
         rendered
     }
 
@@ -113,7 +113,7 @@ impl Reading {
         let (place, document) = self.find(&given.id, None)?;
         let ordinal = place.passage.unwrap_or_default();
         let passage =
-            self.library.passages().passage(PassageKey::new(document.lsn, ordinal)).map_err(SearchError::from)?;
+            self.access.passages().passage(PassageKey::new(document.lsn, ordinal)).map_err(SearchError::from)?;
         let collections = if given.collections.is_empty() { vec![place.collection] } else { given.collections };
         let include = Include::of(&given.include);
         let request = SearchRequest {
@@ -128,7 +128,7 @@ impl Reading {
         };
         let view = View { include, mode: Mode::Dense, filter: given.filter };
         let found = self.with_surroundings(&view, |around| {
-            self.retrieval.find_similar(&passage, place.passage.is_none(), &request, around)
+            self.tools.retrieval.find_similar(self.access, &passage, place.passage.is_none(), &request, around)
         })?;
         Ok(self.render(&found, &view).to_answer())
     }

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::super::answers::{self, GpuCollection, GpuStatus, rounded};
 use super::super::arguments::{Include, IncludeArgument};
-use super::super::{Place, STILL_UNREAD, ToolAnswer, ToolError};
+use super::super::{ErrorCode, Place, ToolAnswer, ToolError};
 use crate::base::{NodeId, with_causes};
-use crate::collection::{CollectionInfo, DeviceState, Library, Verdict};
+use crate::collection::{Access, CollectionInfo, DeviceState, Verdict};
 use crate::collection::{DocumentOutcome, DocumentStatus, WriteError};
 use crate::retrieval::{Hit, SearchError, shown_metadata};
 
@@ -121,14 +121,14 @@ impl From<SearchError> for ToolError {
     fn from(error: SearchError) -> Self {
         let fault = error.fault();
         let code = match &error {
-            SearchError::NoSuchCollection { .. } | SearchError::NoSuchDocument { .. } => "not_found",
-            SearchError::EmptyQuery | SearchError::OutOfRange { .. } => "bad_argument",
+            SearchError::NoSuchCollection { .. } | SearchError::NoSuchDocument { .. } => ErrorCode::NotFound,
+            SearchError::EmptyQuery | SearchError::OutOfRange { .. } => ErrorCode::BadArgument,
             SearchError::Lexical(_)
             | SearchError::Embed(_)
             | SearchError::Read(_)
             | SearchError::Model(_)
             | SearchError::Dimensions { .. }
-            | SearchError::NoIndex { .. } => "internal",
+            | SearchError::NoIndex { .. } => ErrorCode::Internal,
         };
         Self { code, message: with_causes(&error), fault }
     }
@@ -138,25 +138,28 @@ impl From<WriteError> for ToolError {
     fn from(error: WriteError) -> Self {
         let fault = error.fault();
         let code = match &error {
-            WriteError::NoSuchCollection { .. } | WriteError::NoSuchDocument { .. } => "not_found",
-            WriteError::CollectionExists { .. } | WriteError::Conflict { .. } => "conflict",
-            WriteError::BadName { .. } | WriteError::NoSuchModel { .. } | WriteError::Prepare(_) => "bad_argument",
-            WriteError::StillUnread(_) => STILL_UNREAD,
-            WriteError::Commit(error) if error.is_passing() => "overloaded",
-            WriteError::Commit(_) | WriteError::Broken { .. } => "read_only",
-            WriteError::Read(_) | WriteError::Embed(_) => "internal",
-            WriteError::NotVisible { .. } => "not_visible",
-            WriteError::NoMemory { .. } => "bad_argument",
-            WriteError::Busy | WriteError::Stopping => "overloaded",
+            WriteError::NoSuchCollection { .. } | WriteError::NoSuchDocument { .. } => ErrorCode::NotFound,
+            WriteError::CollectionExists { .. } | WriteError::Conflict { .. } => ErrorCode::Conflict,
+            WriteError::OutOfReach { .. } => ErrorCode::Forbidden,
+            WriteError::BadName { .. } | WriteError::NoSuchModel { .. } | WriteError::Prepare(_) => {
+                ErrorCode::BadArgument
+            }
+            WriteError::StillUnread(_) => ErrorCode::StillUnread,
+            WriteError::Commit(error) if error.is_passing() => ErrorCode::Overloaded,
+            WriteError::Commit(_) | WriteError::Broken { .. } => ErrorCode::ReadOnly,
+            WriteError::Read(_) | WriteError::Embed(_) => ErrorCode::Internal,
+            WriteError::NotVisible { .. } => ErrorCode::NotVisible,
+            WriteError::NoMemory { .. } => ErrorCode::BadArgument,
+            WriteError::Busy | WriteError::Stopping => ErrorCode::Overloaded,
         };
         Self { code, message: with_causes(&error), fault }
     }
 }
 
 /// How the GPU is, and what it is used for.
-pub(super) fn gpu(library: &Library) -> GpuStatus {
+pub(super) fn gpu(access: Access<'_>) -> GpuStatus {
     let none = GpuStatus { state: "off", device: None, driver: None, reason: None, collections: Vec::new() };
-    let Some(client) = library.gpu() else { return none };
+    let Some(client) = access.library().gpu() else { return none };
     match client.state() {
         DeviceState::Starting => GpuStatus { state: "starting", ..none },
         DeviceState::Absent { reason } => GpuStatus { state: "absent", reason: Some(reason), ..none },
@@ -166,11 +169,11 @@ pub(super) fn gpu(library: &Library) -> GpuStatus {
         }
         DeviceState::Ready { adapter } => {
             let verdict = |info: &Arc<CollectionInfo>| {
-                let Verdict { by_gpu, reason } = library.searcher(info)?.device()?;
+                let Verdict { by_gpu, reason } = access.searcher(info)?.device()?;
                 let searched_by = if by_gpu { "gpu" } else { "cpu" };
                 Some(GpuCollection { name: info.name.clone(), searched_by, reason })
             };
-            let collections = library.collections().iter().filter_map(verdict).collect();
+            let collections = access.collections().iter().filter_map(verdict).collect();
             let (device, driver) = (Some(adapter.name), Some(adapter.driver));
             GpuStatus { state: "ready", device, driver, reason: None, collections }
         }

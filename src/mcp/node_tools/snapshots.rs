@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::super::{Progress, ToolError, answers, arguments};
+use super::super::{ErrorCode, Progress, ToolError, answers, arguments};
 use crate::base::{Fault, Lsn, UnixMillis, with_causes};
 use crate::snapshot::{
     self, CreateError, Health, Kind, NodeSummary, Probe, RepositoryError, RestoreError, RestoreTarget, Snapshots,
@@ -64,7 +64,7 @@ impl From<RestoreError> for ToolError {
 
 fn failed(error: &dyn std::error::Error, fault: Fault) -> ToolError {
     let message = with_causes(error);
-    let code = if fault == Fault::Caller { "bad_argument" } else { "internal" };
+    let code = if fault == Fault::Caller { ErrorCode::BadArgument } else { ErrorCode::Internal };
     ToolError { code, message, fault }
 }
 
@@ -279,7 +279,7 @@ impl NodeSnapshots {
         let whose = Whose::read(given.node.as_deref())?;
         let snapshots = Arc::clone(&self.snapshots);
         let plan = reported(progress, move |_| snapshots.plan(&target, &whose)).await?;
-        let present = self.node.library().reader().last();
+        let present = self.node.library().log().last();
         let mut answer = answers::RestoreSnapshotAnswer {
             status: "planned".to_owned(),
             snapshot: plan.manifest.id.clone(),

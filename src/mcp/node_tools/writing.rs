@@ -3,13 +3,14 @@
 use serde_json::Value;
 
 use super::super::arguments;
-use super::super::{Progress, ToolAnswer, ToolError, answers};
-use super::NodeTools;
+use super::super::{ErrorCode, ToolAnswer, ToolError, answers};
 use super::inputs::{deletes, input, media_type_of};
 use super::reading::PAGE_MAX;
-use super::shapes::{FAILED, document_result, write_answer};
-use crate::auth::Principal;
+use super::shapes::{FAILED, answer, document_result, write_answer};
+use super::{Call, NodeTool, collection_of};
+use crate::auth::Caller;
 use crate::base::{Fault, UnixMillis};
+use crate::calls::Scope;
 use crate::collection::{Added, Body, Conflict, DocumentInput, DocumentStatus, MediaType, Missing};
 use crate::retrieval::{SearchError, shown_metadata};
 
@@ -21,20 +22,20 @@ const REASONS_MAX: usize = 5;
 const KEY_BYTES_MAX: usize = 256;
 
 /// What an answer is kept under: another caller's key, and one for another collection, is another key.
-fn answer_key(principal: Principal, collection: &str, key: &str) -> Result<String, ToolError> {
+fn answer_key(caller: &Caller, collection: &str, key: &str) -> Result<String, ToolError> {
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
         let found = key.len();
         return Err(ToolError::bad_argument(format!(
             "idempotency_key has {found} bytes, expected 1 to {KEY_BYTES_MAX}: a UUID does"
         )));
     }
-    Ok(format!("{:016x}/{collection}/{key}", principal.tag()))
+    Ok(format!("{:016x}/{collection}/{key}", caller.id()))
 }
 
 /// An answer that was kept.
 fn repeated(answer: &[u8]) -> Result<ToolAnswer, ToolError> {
     let structured = serde_json::from_slice(answer).map_err(|error| ToolError {
-        code: "internal",
+        code: ErrorCode::Internal,
         message: format!("the answer kept for this idempotency_key cannot be read: {error}; give another key"),
         fault: Fault::Damage,
     })?;
@@ -59,24 +60,27 @@ fn settled(structured: Value) -> Result<ToolAnswer, ToolError> {
     Err(ToolError::bad_argument(format!("nothing was written: {}", reasons.join("; "))))
 }
 
-impl NodeTools {
-    pub(super) async fn add_documents(
-        &self,
-        given: arguments::AddDocuments,
-        principal: Principal,
-        progress: &dyn Progress,
-    ) -> Result<ToolAnswer, ToolError> {
+impl NodeTool for arguments::AddDocuments {
+    fn scope(&self) -> Scope<'_> {
+        Scope::One(self.collection.as_str().into())
+    }
+
+    async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
+        let (given, access, progress) = (self, call.access(), call.progress);
         if given.documents.is_empty() || given.documents.len() > DOCUMENTS_MAX {
             let found = given.documents.len();
             return Err(ToolError::bad_argument(format!(
                 "documents has {found} entries, expected 1 to {DOCUMENTS_MAX}"
             )));
         }
-        let key =
-            given.idempotency_key.as_deref().map(|key| answer_key(principal, &given.collection, key)).transpose()?;
+        let key = given
+            .idempotency_key
+            .as_deref()
+            .map(|key| answer_key(call.permit.caller(), &given.collection, key))
+            .transpose()?;
         // Before the documents are read, and before a collection is made for them.
         if let Some(key) = &key
-            && let Some(answer) = self.library.reader().remembered(key).map_err(SearchError::from)?
+            && let Some(answer) = access.remembered(key).map_err(SearchError::from)?
         {
             return repeated(&answer);
         }
@@ -86,10 +90,13 @@ impl NodeTools {
         let mut refused = Vec::new();
         let mut over: Vec<(usize, UnixMillis)> = Vec::new();
         for (place, document) in given.documents.into_iter().enumerate() {
-            match input(self, document, given.on_conflict) {
+            match input(&call.reading(), document, given.on_conflict) {
                 Ok(input) => {
                     over.extend(
-                        input.expires_at.filter(|time| !self.library.is_to_come(Some(*time))).map(|time| (place, time)),
+                        input
+                            .expires_at
+                            .filter(|time| !access.library().is_to_come(Some(*time)))
+                            .map(|time| (place, time)),
                     );
                     inputs.push(input);
                 }
@@ -127,25 +134,29 @@ impl NodeTools {
         };
         let written = match key {
             None => {
-                let answer = compose(self.library.add(&name, Missing::Create, inputs).await?);
+                let answer = compose(access.add(&name, Missing::Create, inputs).await?);
                 settled(serde_json::to_value(answer).expect("answers are plain data"))
             }
             Some(key) => {
                 let as_text = move |added| serde_json::to_vec(&compose(added)).expect("answers are plain data");
-                repeated(&self.library.add_once(&name, Missing::Create, inputs, key, as_text).await?)
+                repeated(&access.add_once(&name, Missing::Create, inputs, key, as_text).await?)
             }
         };
         progress.report(total, total, "written");
         written
     }
+}
 
-    pub(super) async fn update_document(
-        &self,
-        given: arguments::UpdateDocument,
-    ) -> Result<answers::WriteAnswer, ToolError> {
+impl NodeTool for arguments::UpdateDocument {
+    fn scope(&self) -> Scope<'_> {
+        collection_of(&self.id).map_or(Scope::Every, |collection| Scope::One(collection.into()))
+    }
+
+    async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
+        let (given, access, reading) = (self, call.access(), call.reading());
         let (place, document) = match given.text {
-            Some(_) => self.reading.find_whole(&given.id, "replace the text of")?,
-            None => self.reading.find(&given.id, None)?,
+            Some(_) => reading.find_whole(&given.id, "replace the text of")?,
+            None => reading.find(&given.id, None)?,
         };
         let media_type = given.media_type.as_deref().unwrap_or(&document.media_type);
         let media_type = media_type_of(media_type)?;
@@ -153,8 +164,7 @@ impl NodeTools {
             Some(text) => (text, media_type),
             // What was extracted from a PDF or a page is text now, whatever it came from.
             None => {
-                let text =
-                    self.library.passages().text(&document, 0..document.chunks.len()).map_err(SearchError::from)?;
+                let text = access.passages().text(&document, 0..document.chunks.len()).map_err(SearchError::from)?;
                 let kept = matches!(media_type, MediaType::Markdown | MediaType::SourceCode);
                 (text, if kept { media_type } else { MediaType::Text })
             }
@@ -179,31 +189,38 @@ impl NodeTools {
             if_version: Some(given.if_version.unwrap_or(document.version)),
             conflict: Conflict::Replace,
         };
-        let Added { mut outcomes, lsn, .. } = self.library.add(&place.collection, Missing::Refuse, vec![input]).await?;
+        let Added { mut outcomes, lsn, .. } = access.add(&place.collection, Missing::Refuse, vec![input]).await?;
         let outcome = outcomes.pop().ok_or_else(|| ToolError::not_found("nothing was written"))?;
         if let DocumentStatus::Failed(error) = outcome.status {
             return Err(error.into());
         }
         let results = vec![document_result(&place.collection, &outcome)];
-        Ok(write_answer(place.collection, results, lsn.0, false))
+        answer(write_answer(place.collection, results, lsn.0, false))
+    }
+}
+
+impl NodeTool for arguments::DeleteDocuments {
+    fn scope(&self) -> Scope<'_> {
+        match &self.collection {
+            Some(collection) => Scope::One(collection.into()),
+            None => Scope::Many(self.ids.iter().filter_map(|id| collection_of(id)).collect::<Vec<_>>().into()),
+        }
     }
 
-    pub(super) async fn delete_documents(
-        &self,
-        given: arguments::DeleteDocuments,
-    ) -> Result<answers::DeleteAnswer, ToolError> {
+    async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
+        let (given, access, reading) = (self, call.access(), call.reading());
         let mut targets: Vec<(String, String)> = Vec::new();
         match (&given.filter, &given.collection, given.ids.is_empty()) {
             (None, None, false) => {
                 for id in &given.ids {
-                    let (place, document) = self.reading.find_whole(id, "delete")?;
+                    let (place, document) = reading.find_whole(id, "delete")?;
                     targets.push((place.collection, document.id.clone()));
                 }
             }
             (Some(filter_json), Some(collection), true) => {
-                let info = self.reading.existing(collection)?;
+                let info = reading.existing(collection)?;
                 deletes(filter_json, collection)?;
-                let ids = self.reading.matching_ids(&info, filter_json)?;
+                let ids = reading.matching_ids(&info, filter_json)?;
                 targets.extend(ids.into_iter().map(|id| (info.name.clone(), id)));
             }
             _ => return Err(ToolError::bad_argument("expected either ids, or collection and filter")),
@@ -213,9 +230,9 @@ impl NodeTools {
         let matched = targets.len();
         if let Some(expected) = given.expected_count.filter(|&expected| expected != matched) {
             let message = format!("{matched} documents match, expected_count is {expected}; nothing was deleted");
-            return Err(ToolError { code: "conflict", message, fault: Fault::Caller });
+            return Err(ToolError { code: ErrorCode::Conflict, message, fault: Fault::Caller });
         }
-        let mut lsn = self.library.reader().last().0;
+        let mut lsn = access.library().log().last().0;
         let mut results = Vec::new();
         let mut deleted = 0;
         if given.dry_run {
@@ -231,13 +248,13 @@ impl NodeTools {
             for group in targets.chunk_by(|left, right| left.0 == right.0) {
                 let collection = &group[0].0;
                 let ids: Vec<String> = group.iter().map(|(_, id)| id.clone()).collect();
-                let (outcomes, written) = self.library.delete(collection, &ids).await?;
+                let (outcomes, written) = access.delete(collection, &ids).await?;
                 lsn = written.0;
                 deleted += outcomes.iter().filter(|outcome| matches!(outcome.status, DocumentStatus::Deleted)).count();
                 let room = PAGE_MAX - results.len();
                 results.extend(outcomes.iter().take(room).map(|outcome| document_result(collection, outcome)));
             }
         }
-        Ok(answers::DeleteAnswer { matched, deleted, dry_run: given.dry_run, documents: results, lsn })
+        answer(answers::DeleteAnswer { matched, deleted, dry_run: given.dry_run, documents: results, lsn })
     }
 }

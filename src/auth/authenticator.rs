@@ -1,4 +1,4 @@
-//! The check at a listener, and the tokens that pass it while the node runs.
+//! Authentication at a listener: the tokens that it accepts while the node runs, and the subject behind each.
 //!
 //! What others write (`token.json`, the file of `server.token_file`) is looked at when a request comes and the last look was a
 //! second ago; the request that looks pays two calls of `stat`. What cannot be read then is told once, and what was known stays.
@@ -11,42 +11,23 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use super::caller::{Subject, SubjectKind};
 use super::files::{self, Stamp};
 use super::token::{Token, TokenError, digest_of};
 use super::tokens::{self, NamedToken};
-use crate::base::{Clock, Digest, SystemClock};
+use crate::base::{Clock, Digest, SystemClock, UnixMillis};
 
 /// How often files are looked at, at most.
 pub(super) const LOOK_MS: u64 = 1_000;
 /// A shorter text in `server.token_file` is a mistake, or can be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
+/// Names of the subjects behind the token of this run and that of `server.token_file`.
+const LOCAL_TOKEN: &str = "local";
+const FILE_TOKEN: &str = "token_file";
 
-/// Who made a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Principal {
-    /// Somebody on this machine.
-    Local,
-    /// Somebody with one of the node's tokens.
-    Token {
-        /// Tells tokens apart: the beginning of the token's digest.
-        tag: u64,
-    },
-}
-
-impl Principal {
-    /// A number that tells principals apart.
-    #[must_use]
-    pub fn tag(self) -> u64 {
-        match self {
-            Self::Local => 0,
-            Self::Token { tag } => tag,
-        }
-    }
-}
-
-/// Why a request is not let in. Says nothing of what would be right.
+/// Why a request is not authenticated. Says nothing of what would be right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum AuthError {
     /// No token came with it.
     #[error("this listener asks for the node's token: send `Authorization: Bearer TOKEN`")]
     Missing,
@@ -58,18 +39,19 @@ pub enum Refusal {
     Expired,
 }
 
-/// The check at a listener. Clones share what they know.
+/// Authenticates the requests of a listener. Clones share the tokens that they know.
 #[derive(Clone)]
-pub struct Door {
-    /// `None`: everybody who reaches the listener may come in.
-    guard: Option<Arc<Guard>>,
+pub struct Authenticator {
+    /// `None`: everybody who reaches the listener is somebody on this machine, or as good.
+    tokens: Option<Arc<Tokens>>,
 }
 
-struct Guard {
+/// The tokens that are accepted.
+struct Tokens {
     data_dir: PathBuf,
     token_file: Option<PathBuf>,
     /// The token of this run, for the command line of the same user.
-    local: Digest,
+    local: Accepted,
     clock: Arc<dyn Clock>,
     begun: Instant,
     /// When the files were looked at, in milliseconds from `begun`.
@@ -80,29 +62,48 @@ struct Guard {
 
 #[derive(Default, Clone)]
 struct Known {
-    named: Vec<NamedToken>,
+    named: Vec<Accepted>,
     /// That of `server.token_file`.
-    in_file: Option<Digest>,
+    in_file: Option<Accepted>,
 }
 
-impl std::fmt::Debug for Door {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.guard.is_some() { "Door(guarded)" } else { "Door(open)" })
+/// A token that is accepted, and whose it is.
+#[derive(Clone)]
+struct Accepted {
+    digest: Digest,
+    expires: Option<UnixMillis>,
+    subject: Arc<Subject>,
+}
+
+impl Accepted {
+    fn new(name: &str, digest: Digest, expires: Option<UnixMillis>) -> Self {
+        let id = digest.0.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        Self { digest, expires, subject: Arc::new(Subject::new(id, name, SubjectKind::Token)) }
+    }
+
+    fn named(tokens: Vec<NamedToken>) -> Vec<Self> {
+        tokens.into_iter().map(|token| Self::new(&token.name, token.digest, token.expires)).collect()
     }
 }
 
-impl Door {
-    /// A door that asks for nothing.
+impl std::fmt::Debug for Authenticator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.tokens.is_some() { "Authenticator(tokens)" } else { "Authenticator(open)" })
+    }
+}
+
+impl Authenticator {
+    /// Accepts every request, as somebody on this machine.
     #[must_use]
     pub fn open() -> Self {
-        Self { guard: None }
+        Self { tokens: None }
     }
 
-    /// A door that asks for one of the tokens of the data directory, for the one in `token_file`, or for `local`.
+    /// Asks for one of the tokens of the data directory, for the one in `token_file`, or for `local`.
     ///
     /// # Errors
     /// When a file cannot be read. A `token_file` that is not there is none, and looked for again.
-    pub fn guarded(data_dir: &Path, token_file: Option<&Path>, local: &Token) -> Result<Self, TokenError> {
+    pub fn with_tokens(data_dir: &Path, token_file: Option<&Path>, local: &Token) -> Result<Self, TokenError> {
         Self::with_clock(data_dir, token_file, local, Arc::new(SystemClock))
     }
 
@@ -112,40 +113,41 @@ impl Door {
         local: &Token,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, TokenError> {
-        let guard = Guard {
+        let tokens = Tokens {
             data_dir: data_dir.to_owned(),
             token_file: token_file.map(Path::to_owned),
-            local: local.digest(),
+            local: Accepted::new(LOCAL_TOKEN, local.digest(), None),
             clock,
             begun: Instant::now(),
             looked: AtomicU64::new(0),
             stamps: Mutex::new([Stamp::of(&tokens::path(data_dir)), token_file.map_or(Stamp::NONE, Stamp::of)]),
             known: ArcSwap::default(),
         };
-        let in_file = guard.read_file()?;
+        let in_file = tokens.read_file()?;
         if let Some(path) = token_file.filter(|_| in_file.is_none()) {
             tracing::warn!(path = %path.display(), "the file of server.token_file is not there; it is looked for again");
         }
-        guard.known.store(Arc::new(Known { named: tokens::list(data_dir)?, in_file }));
-        Ok(Self { guard: Some(Arc::new(guard)) })
+        let named = Accepted::named(tokens::list(data_dir)?);
+        tokens.known.store(Arc::new(Known { named, in_file }));
+        Ok(Self { tokens: Some(Arc::new(tokens)) })
     }
 
-    /// Decides on a request.
+    /// Who makes a request.
     ///
     /// * `authorization`: the value of its `Authorization` header.
     ///
     /// # Errors
-    /// When it may not come in.
-    pub fn admit(&self, authorization: Option<&str>) -> Result<Principal, Refusal> {
-        let Some(guard) = &self.guard else { return Ok(Principal::Local) };
-        let (scheme, token) = authorization.and_then(|value| value.split_once(' ')).ok_or(Refusal::Missing)?;
+    /// When no token that is accepted comes with it.
+    pub fn authenticate(&self, authorization: Option<&str>) -> Result<Arc<Subject>, AuthError> {
+        let Some(tokens) = &self.tokens else { return Ok(Subject::local()) };
+        let (scheme, token) = authorization.and_then(|value| value.split_once(' ')).ok_or(AuthError::Missing)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(Refusal::Missing);
+            return Err(AuthError::Missing);
         }
-        if is_due(guard.begun, &guard.looked) {
-            guard.look();
+        if is_due(tokens.begun, &tokens.looked) {
+            tokens.reload();
         }
-        guard.decide(digest_of(token.trim()))
+        tokens.find(digest_of(token.trim()))
     }
 }
 
@@ -157,27 +159,28 @@ pub(super) fn is_due(begun: Instant, looked: &AtomicU64) -> bool {
         && looked.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
-impl Guard {
-    fn decide(&self, shown: Digest) -> Result<Principal, Refusal> {
+impl Tokens {
+    fn find(&self, shown: Digest) -> Result<Arc<Subject>, AuthError> {
         let known = self.known.load();
         let shown = blake3::Hash::from_bytes(shown.0);
-        // blake3 compares in constant time; every digest is looked at, so the time tells nothing.
-        let same = |digest: &Digest| shown == blake3::Hash::from_bytes(digest.0);
-        let here =
-            [Some(&self.local), known.in_file.as_ref()].into_iter().flatten().filter(|digest| same(digest)).count();
-        // Names are used once and tokens are random: at most one is the same.
-        let named = known.named.iter().fold(None, |found, token| if same(&token.digest) { Some(token) } else { found });
-        let tag = shown.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        match named {
-            _ if here > 0 => Ok(Principal::Token { tag }),
-            Some(token) if token.is_expired(self.clock.now()) => Err(Refusal::Expired),
-            Some(_) => Ok(Principal::Token { tag }),
-            None => Err(Refusal::Wrong),
+        // blake3 compares in constant time, and every digest is looked at, so the time says nothing. Names are used once and
+        // tokens are random: at most one is the same.
+        let all = std::iter::once(&self.local).chain(&known.in_file).chain(&known.named);
+        let found = all.fold(
+            None,
+            |found, token| {
+                if shown == blake3::Hash::from_bytes(token.digest.0) { Some(token) } else { found }
+            },
+        );
+        match found {
+            Some(token) if token.expires.is_some_and(|expires| expires <= self.clock.now()) => Err(AuthError::Expired),
+            Some(token) => Ok(Arc::clone(&token.subject)),
+            None => Err(AuthError::Wrong),
         }
     }
 
     /// Reads again what changed.
-    fn look(&self) {
+    fn reload(&self) {
         let mut stamps = self.stamps.lock();
         let path = tokens::path(&self.data_dir);
         let now = [Stamp::of(&path), self.token_file.as_deref().map_or(Stamp::NONE, Stamp::of)];
@@ -189,9 +192,9 @@ impl Guard {
             match tokens::list(&self.data_dir) {
                 Ok(named) => {
                     tracing::info!(tokens = named.len(), "the node's tokens changed");
-                    known.named = named;
+                    known.named = Accepted::named(named);
                 }
-                Err(error) => told(&error, &path),
+                Err(error) => not_reloaded(&error, &path),
             }
         }
         if stamps[1] != now[1] {
@@ -200,7 +203,7 @@ impl Guard {
                     tracing::info!(is_there = in_file.is_some(), "the file of server.token_file changed");
                     known.in_file = in_file;
                 }
-                Err(error) => told(&error, self.token_file.as_deref().unwrap_or(&path)),
+                Err(error) => not_reloaded(&error, self.token_file.as_deref().unwrap_or(&path)),
             }
         }
         self.known.store(Arc::new(known));
@@ -208,8 +211,9 @@ impl Guard {
     }
 
     /// The token of `server.token_file`.
-    fn read_file(&self) -> Result<Option<Digest>, TokenError> {
-        self.token_file.as_deref().map_or(Ok(None), token_in)
+    fn read_file(&self) -> Result<Option<Accepted>, TokenError> {
+        let digest = self.token_file.as_deref().map_or(Ok(None), token_in)?;
+        Ok(digest.map(|digest| Accepted::new(FILE_TOKEN, digest, None)))
     }
 }
 
@@ -234,7 +238,7 @@ fn token_in(file: &Path) -> Result<Option<Digest>, TokenError> {
     Ok(Some(digest_of(text)))
 }
 
-fn told(error: &TokenError, path: &Path) {
+fn not_reloaded(error: &TokenError, path: &Path) {
     let error = crate::base::with_causes(error);
     tracing::error!(%error, path = %path.display(), "cannot reload tokens; keeping the previous ones");
 }
@@ -244,8 +248,6 @@ mod tests {
     use std::sync::atomic::AtomicI64;
 
     use super::*;
-    use crate::base::UnixMillis;
-
     #[derive(Default)]
     struct TestClock(AtomicI64);
 
@@ -255,61 +257,73 @@ mod tests {
         }
     }
 
-    fn show(door: &Door, token: &str) -> Result<Principal, Refusal> {
-        door.guard.as_ref().expect("guarded").look();
-        door.admit(Some(&format!("Bearer {token}")))
+    fn show(authenticator: &Authenticator, token: &str) -> Result<Arc<Subject>, AuthError> {
+        authenticator.tokens.as_ref().expect("guarded").reload();
+        authenticator.authenticate(Some(&format!("Bearer {token}")))
     }
 
     #[test]
-    fn a_guarded_door_lets_in_its_tokens_only() {
+    fn tokens_are_accepted_and_nothing_else() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let (local, other) = (Token::random().expect("random"), Token::random().expect("random"));
-        let door = Door::guarded(directory.path(), None, &local).expect("made");
-        let admitted = door.admit(Some(&format!("Bearer {}", local.reveal())));
-        assert!(matches!(admitted, Ok(Principal::Token { .. })));
-        assert_eq!(door.admit(Some(&format!("bearer {}", local.reveal()))), admitted);
-        assert_eq!(door.admit(Some(&format!("Bearer {}", other.reveal()))), Err(Refusal::Wrong));
-        assert_eq!(door.admit(Some("Basic abc")), Err(Refusal::Missing));
-        assert_eq!(door.admit(None), Err(Refusal::Missing));
-        assert_eq!(Door::open().admit(None), Ok(Principal::Local));
+        let authenticator = Authenticator::with_tokens(directory.path(), None, &local).expect("made");
+        let admitted = authenticator.authenticate(Some(&format!("Bearer {}", local.reveal())));
+        assert_eq!(
+            admitted.as_ref().map(|subject| (subject.kind, subject.name.as_str())),
+            Ok((SubjectKind::Token, LOCAL_TOKEN))
+        );
+        assert_eq!(authenticator.authenticate(Some(&format!("bearer {}", local.reveal()))), admitted);
+        assert_eq!(authenticator.authenticate(Some(&format!("Bearer {}", other.reveal()))), Err(AuthError::Wrong));
+        assert_eq!(authenticator.authenticate(Some("Basic abc")), Err(AuthError::Missing));
+        assert_eq!(authenticator.authenticate(None), Err(AuthError::Missing));
+        assert_eq!(Authenticator::open().authenticate(None), Ok(Subject::local()));
     }
 
     #[test]
-    fn tokens_come_and_go_while_the_door_is_watched() {
+    fn tokens_come_and_go_while_the_node_runs() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let clock = Arc::new(TestClock::default());
         let local = Token::random().expect("random");
         let file = directory.path().join("token");
-        let door = Door::with_clock(directory.path(), Some(&file), &local, Arc::<TestClock>::clone(&clock) as _);
-        let door = door.expect("made");
+        let authenticator =
+            Authenticator::with_clock(directory.path(), Some(&file), &local, Arc::<TestClock>::clone(&clock) as _);
+        let authenticator = authenticator.expect("made");
         let make =
             |name: &str, expires| tokens::create(directory.path(), name, UnixMillis(0), expires).expect("made").0;
-        let is_in = |token: &str| matches!(show(&door, token), Ok(Principal::Token { .. }));
+        let is_in = |token: &str| show(&authenticator, token).is_ok_and(|subject| subject.kind == SubjectKind::Token);
         let (laptop, visitor) = (make("laptop", None), make("visitor", Some(UnixMillis(1_000))));
         assert!(is_in(laptop.reveal()));
+        assert_eq!(show(&authenticator, laptop.reveal()).map(|subject| subject.name.clone()), Ok("laptop".to_owned()));
         clock.0.store(999, Ordering::Relaxed);
         assert!(is_in(visitor.reveal()));
-        assert_ne!(show(&door, laptop.reveal()), show(&door, visitor.reveal()), "tokens are told apart");
+        assert_ne!(
+            show(&authenticator, laptop.reveal()),
+            show(&authenticator, visitor.reveal()),
+            "tokens are told apart"
+        );
         clock.0.store(1_000, Ordering::Relaxed);
-        assert_eq!(show(&door, visitor.reveal()), Err(Refusal::Expired));
+        assert_eq!(show(&authenticator, visitor.reveal()), Err(AuthError::Expired));
         tokens::revoke(directory.path(), "laptop").expect("revoked");
-        assert_eq!(show(&door, laptop.reveal()), Err(Refusal::Wrong));
+        assert_eq!(show(&authenticator, laptop.reveal()), Err(AuthError::Wrong));
 
-        assert_eq!(show(&door, "a secret of the cluster"), Err(Refusal::Wrong));
+        assert_eq!(show(&authenticator, "a secret of the cluster"), Err(AuthError::Wrong));
         std::fs::write(&file, "a-secret-of-the-cluster\n").expect("written");
         assert!(is_in("a-secret-of-the-cluster"));
         std::fs::write(&file, "short").expect("written");
-        assert_eq!(show(&door, "short"), Err(Refusal::Wrong));
+        assert_eq!(show(&authenticator, "short"), Err(AuthError::Wrong));
         assert!(is_in("a-secret-of-the-cluster"), "what cannot be read changes nothing");
         std::fs::remove_file(&file).expect("removed");
-        assert_eq!(show(&door, "a-secret-of-the-cluster"), Err(Refusal::Wrong));
+        assert_eq!(show(&authenticator, "a-secret-of-the-cluster"), Err(AuthError::Wrong));
         std::fs::write(&file, "\n").expect("written");
-        assert_eq!(show(&door, "\n"), Err(Refusal::Wrong));
-        assert!(Door::guarded(directory.path(), Some(&file), &local).is_ok(), "a blank file is none, and no mistake");
+        assert_eq!(show(&authenticator, "\n"), Err(AuthError::Wrong));
+        assert!(
+            Authenticator::with_tokens(directory.path(), Some(&file), &local).is_ok(),
+            "a blank file is none, and no mistake"
+        );
 
         std::fs::write(tokens::path(directory.path()), "{").expect("written");
         let again = tokens::create(directory.path(), "again", UnixMillis(0), None);
         assert!(matches!(again, Err(TokenError::Content { .. })));
-        assert_eq!(show(&door, visitor.reveal()), Err(Refusal::Expired), "still known");
+        assert_eq!(show(&authenticator, visitor.reveal()), Err(AuthError::Expired), "still known");
     }
 }

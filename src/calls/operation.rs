@@ -1,0 +1,193 @@
+//! What can be done with a node, by name.
+
+use std::borrow::{Borrow, Cow};
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+/// The name of a tool: 1 to 128 bytes. Cheap to clone.
+#[derive(Clone)]
+pub struct ToolName(Name);
+
+/// The node's own names are part of the program, those of other servers are not.
+#[derive(Clone)]
+enum Name {
+    Own(&'static str),
+    Other(Arc<str>),
+}
+
+impl ToolName {
+    /// A name that the program itself has.
+    #[must_use]
+    pub const fn own(name: &'static str) -> Self {
+        Self(Name::Own(name))
+    }
+
+    /// A name that came from outside.
+    #[must_use]
+    pub fn other(name: &str) -> Self {
+        Self(Name::Other(name.into()))
+    }
+
+    /// As the protocol spells it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            Name::Own(name) => name,
+            Name::Other(name) => name,
+        }
+    }
+
+    /// For metrics, whose labels must stay few: names from outside share one.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self.0 {
+            Name::Own(name) => name,
+            Name::Other(_) => "other",
+        }
+    }
+}
+
+impl PartialEq for ToolName {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for ToolName {}
+
+impl std::hash::Hash for ToolName {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl Borrow<str> for ToolName {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl fmt::Display for ToolName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for ToolName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.as_str())
+    }
+}
+
+impl Serialize for ToolName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// What an operation does to the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Effect {
+    /// It reads.
+    Read,
+    /// It adds or changes.
+    Write,
+    /// It deletes, or changes the whole node.
+    Destroy,
+}
+
+/// Something that can be done with a node: a tool, or what other ways in do.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Operation {
+    name: ToolName,
+    effect: Effect,
+    is_tool: bool,
+}
+
+macro_rules! operations {
+    ($($constant:ident $name:literal $effect:ident $description:literal;)*) => {
+        impl Operation {
+            $(#[doc = $description] pub const $constant: Self =
+                Self { name: ToolName::own($name), effect: Effect::$effect, is_tool: false };)*
+
+            /// Every operation that is not a tool.
+            pub const OTHERS: &[Self] = &[$(Self::$constant),*];
+        }
+    };
+}
+
+operations! {
+    LIST_TOOLS "list_tools" Read "The list of tools.";
+    LIST_RESOURCES "list_resources" Read "The list of documents as MCP resources.";
+    READ_RESOURCE "read_resource" Read "A document or passage as an MCP resource.";
+    LIST_PROMPTS "list_prompts" Read "The list of prompts.";
+    GET_PROMPT "get_prompt" Read "A prompt.";
+    COMPLETE "complete" Read "Completion of an argument.";
+    LISTEN "listen" Read "Notifications of changed lists.";
+    SYNC_SOURCE "sync_source" Write "Brings the documents of a file in line with its content.";
+    DELETE_SOURCE "delete_source" Destroy "Deletes the documents of a file.";
+    LIST_SOURCES "list_sources" Read "The files that were added.";
+    LIST_FOLDERS "list_folders" Read "The folders that were added, and where they are.";
+    NOTE_FOLDER "note_folder" Write "Remembers where a folder is.";
+    FLUSH "flush" Read "Waits until searches see everything written before.";
+    COMPACT "compact" Write "Clears dead records out of the log.";
+    VERIFY_SNAPSHOT "verify_snapshot" Read "Proves a snapshot.";
+    SNAPSHOT_SCHEDULE "snapshot_schedule" Read "What is set for snapshots, and how it went.";
+    PRUNE_SNAPSHOTS "prune_snapshots" Destroy "Removes the snapshots that the settings do not retain.";
+    EVALUATE "evaluate" Write "Measures the quality of searches.";
+    SWEEP "sweep" Destroy "Removes expired documents.";
+    TAKE_SNAPSHOT "take_snapshot" Read "Reads what a snapshot needs.";
+    OBSERVE "observe" Read "Reads the figures of metrics and logs.";
+}
+
+impl Operation {
+    /// A call of a tool.
+    #[must_use]
+    pub const fn tool(name: ToolName, effect: Effect) -> Self {
+        Self { name, effect, is_tool: true }
+    }
+
+    /// As policies and audit records spell it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    /// What it does to the node.
+    #[must_use]
+    pub fn effect(&self) -> Effect {
+        self.effect
+    }
+
+    /// The tool's label in metrics; `None` when it is not one.
+    pub(super) fn tool_label(&self) -> Option<&'static str> {
+        self.is_tool.then(|| self.name.label())
+    }
+}
+
+/// Which collections a call names.
+#[derive(Debug, Clone)]
+pub enum Scope<'a> {
+    /// It is about the node, or about no collection in particular.
+    Node,
+    /// Every collection that the caller may see.
+    Every,
+    /// One, which need not be there.
+    One(Cow<'a, str>),
+    /// These, which need not be there. An empty list is [`Scope::Every`] to most tools.
+    Many(Cow<'a, [String]>),
+}
+
+impl Scope<'_> {
+    /// The names, where it has some.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        match self {
+            Self::Node | Self::Every => Vec::new(),
+            Self::One(name) => vec![name],
+            Self::Many(names) => names.iter().map(String::as_str).collect(),
+        }
+    }
+}

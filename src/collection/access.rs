@@ -1,0 +1,144 @@
+//! What a permit opens: the reads of the node's collections, and the way to their writes (`adding.rs`, `notes.rs`).
+//!
+//! Invariants: a collection beyond the permit's reach is not there, whatever is asked of it.
+
+use std::collections::HashSet;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::Library;
+use super::passage::{PassageKey, PassageReader};
+use super::searcher::Searcher;
+use crate::base::Lsn;
+use crate::calls::Permit;
+use crate::index::lexical::LexicalError;
+use crate::store::{self, CollectionId, CollectionInfo, DocumentEntry, ReadError};
+
+/// The documents of a collection that a call reaches.
+pub struct Reached(Option<HashSet<Lsn>>);
+
+impl Reached {
+    /// Whether a document is among them.
+    ///
+    /// * `document`: the LSN of its record.
+    #[must_use]
+    pub fn has(&self, document: Lsn) -> bool {
+        self.0.as_ref().is_none_or(|reached| reached.contains(&document))
+    }
+}
+
+/// The node's collections under a permit.
+#[derive(Clone, Copy)]
+pub struct Access<'a> {
+    pub(super) library: &'a Arc<Library>,
+    pub(super) permit: &'a Permit,
+}
+
+impl Library {
+    /// The collections as far as `permit` reaches.
+    #[must_use]
+    pub fn access<'a>(self: &'a Arc<Self>, permit: &'a Permit) -> Access<'a> {
+        Access { library: self, permit }
+    }
+}
+
+impl<'a> Access<'a> {
+    /// The permit.
+    #[must_use]
+    pub fn permit(&self) -> &'a Permit {
+        self.permit
+    }
+
+    /// The library itself, for what is the node's.
+    #[must_use]
+    pub fn library(&self) -> &'a Arc<Library> {
+        self.library
+    }
+
+    /// Every collection, by name.
+    #[must_use]
+    pub fn collections(&self) -> Vec<Arc<CollectionInfo>> {
+        let mut collections = self.library.all();
+        collections.retain(|info| self.permit.reach().admits(&info.name));
+        collections
+    }
+
+    /// The collection of that name.
+    #[must_use]
+    pub fn collection(&self, name: &str) -> Option<Arc<CollectionInfo>> {
+        self.library.reader.collection(name).filter(|info| self.permit.reach().admits(&info.name))
+    }
+
+    /// What the catalog knows of a document; `None` when there is none of that id.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn lookup(&self, collection: CollectionId, id: &str) -> Result<Option<DocumentEntry>, ReadError> {
+        self.library.reader.lookup(collection, id)
+    }
+
+    /// Names of the sources of a collection that begin with `prefix`, after `after`, at most `limit`, in byte order.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn sources(
+        &self,
+        collection: CollectionId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<store::SourceEntry>, ReadError> {
+        // A source that is the prefix itself begins with it too, before all others.
+        let from = after.filter(|after| *after >= prefix).map_or(Bound::Included(prefix), Bound::Excluded);
+        let mut sources = self.library.reader.sources(collection, from, limit)?;
+        sources.retain(|source| source.source.starts_with(prefix));
+        Ok(sources)
+    }
+
+    /// Documents of a collection by id, after `after`, whose ids begin with `prefix`, at most `limit`.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn list(
+        &self,
+        collection: CollectionId,
+        after: Option<&str>,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, DocumentEntry)>, ReadError> {
+        self.library.reader.list(collection, after, prefix, limit)
+    }
+
+    /// The answer that was stored under an idempotency key; `None` when there is none, or it is a day old.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn remembered(&self, key: &str) -> Result<Option<Vec<u8>>, ReadError> {
+        self.library.reader.remembered(key)
+    }
+
+    /// The documents of a collection that the permit reaches. Cost: nothing where a call reaches all, as is usual; else proportional to the
+    /// passages that it reaches.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn reached(&self, collection: &Arc<CollectionInfo>) -> Result<Reached, LexicalError> {
+        let Some(filter) = self.permit.reach().documents() else { return Ok(Reached(None)) };
+        let Some(searcher) = self.searcher(collection) else { return Ok(Reached(Some(HashSet::new()))) };
+        let keys = searcher.matching(filter)?.keys();
+        Ok(Reached(Some(keys.into_iter().map(|key| PassageKey(key).document()).collect())))
+    }
+
+    /// The read view of a collection; `None` when its views are not open (it was just deleted).
+    #[must_use]
+    pub fn searcher(&self, info: &Arc<CollectionInfo>) -> Option<Searcher> {
+        let views = self.library.views.read().get(&info.id).cloned()?;
+        Some(Searcher::new(Arc::clone(info), views))
+    }
+
+    /// Reads passages and documents from the log, with a cache.
+    #[must_use]
+    pub fn passages(&self) -> &'a PassageReader {
+        &self.library.passages
+    }
+}

@@ -1,0 +1,171 @@
+//! Why collections cannot be opened or written to.
+
+use std::sync::Arc;
+
+use super::input::PrepareError;
+use crate::base::{ByteSize, Fault};
+use crate::embed::{DEFAULT_MODEL, EmbedError};
+use crate::index::lexical::LexicalError;
+use crate::index::vector;
+use crate::store;
+
+/// Why a node's collections could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The log could not be opened.
+    #[error(transparent)]
+    Store(#[from] store::OpenError),
+    /// An index directory cannot be used.
+    #[error(transparent)]
+    Lexical(#[from] LexicalError),
+    /// An index directory cannot be used.
+    #[error(transparent)]
+    Vector(#[from] vector::OpenError),
+    /// No thread could be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+}
+
+impl OpenError {
+    /// Who can mend it.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Store(error) => error.fault(),
+            Self::Lexical(error) => error.fault(),
+            Self::Vector(error) => error.fault(),
+            Self::Thread(_) => Fault::Environment,
+        }
+    }
+}
+
+/// Why a write was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// No such collection.
+    #[error("there is no collection '{name}'")]
+    NoSuchCollection {
+        /// The name asked for.
+        name: String,
+    },
+    /// A collection of that name exists.
+    #[error("collection '{name}' exists already")]
+    CollectionExists {
+        /// Its name.
+        name: String,
+    },
+    /// A name that no collection can have.
+    #[error(
+        "'{name}' cannot name a collection: expected 1 to 63 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit"
+    )]
+    BadName {
+        /// The name asked for.
+        name: String,
+    },
+    /// The caller may not make a collection of that name.
+    #[error("you may not create collection '{name}' here")]
+    OutOfReach {
+        /// The name asked for.
+        name: String,
+    },
+    /// A model that this node does not have.
+    #[error("there is no model '{name}', this node has {DEFAULT_MODEL}")]
+    NoSuchModel {
+        /// The name asked for.
+        name: String,
+    },
+    /// No such document.
+    #[error("there is no document '{id}' in collection '{collection}'")]
+    NoSuchDocument {
+        /// The collection's name.
+        collection: String,
+        /// The id asked for.
+        id: String,
+    },
+    /// The document cannot be read as one.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// The same, of a source whose same bytes could not be read when they came last.
+    #[error(transparent)]
+    StillUnread(PrepareError),
+    /// The caller expected another version.
+    #[error("{}", conflict(.id, *.expected, *.actual))]
+    Conflict {
+        /// The document.
+        id: String,
+        /// What the caller expected; 0 for "must not exist".
+        expected: u64,
+        /// What is there.
+        actual: Option<u64>,
+    },
+    /// Others are being written, and there is no memory for this one beside them. Nothing was done.
+    #[error("the node has no memory left for this beside what others are adding; try again in a moment")]
+    Busy,
+    /// It would take more memory than there is when nothing else goes on. Nothing was done.
+    #[error(
+        "adding this takes about {needed} of memory, and this node has {max} for that beside its indexes: send it in smaller parts, or \
+         give the node more (memory.max_bytes, or the limit of its container or unit)"
+    )]
+    NoMemory {
+        /// What it would take.
+        needed: ByteSize,
+        /// What there is.
+        max: ByteSize,
+    },
+    /// The log refuses.
+    #[error("{}", .0)]
+    Commit(#[source] Arc<store::CommitError>),
+    /// Stored data cannot be read.
+    #[error(transparent)]
+    Read(#[from] store::ReadError),
+    /// The model cannot answer.
+    #[error(transparent)]
+    Embed(#[from] EmbedError),
+    /// It is on stable storage, and searches do not see it.
+    #[error(
+        "it is written, on stable storage, and cannot be found yet: {reason}; the index is taken up again by itself, so nothing has to be written again"
+    )]
+    NotVisible {
+        /// Why the index does not have it.
+        reason: String,
+    },
+    /// The node is stopping.
+    #[error("the node is stopping; whether the write was done is not known")]
+    Stopping,
+    /// A thread of the write path has ended. Reads go on.
+    #[error("the node cannot write: {reason}; whether this write was done is not known")]
+    Broken {
+        /// Which thread, and how it ended.
+        reason: String,
+    },
+}
+
+impl WriteError {
+    /// Who can mend it.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::NoSuchCollection { .. }
+            | Self::CollectionExists { .. }
+            | Self::BadName { .. }
+            | Self::OutOfReach { .. }
+            | Self::NoSuchModel { .. }
+            | Self::NoSuchDocument { .. }
+            | Self::Conflict { .. }
+            | Self::NoMemory { .. } => Fault::Caller,
+            Self::Prepare(error) | Self::StillUnread(error) => error.fault(),
+            Self::Commit(error) => error.fault(),
+            Self::Read(error) => error.fault(),
+            Self::Embed(error) => error.fault(),
+            Self::Busy | Self::NotVisible { .. } | Self::Stopping | Self::Broken { .. } => Fault::Environment,
+        }
+    }
+}
+
+fn conflict(id: &str, expected: u64, actual: Option<u64>) -> String {
+    match (expected, actual) {
+        (0, Some(version)) => format!("document '{id}' exists already, at version {version}"),
+        (expected, Some(version)) => format!("document '{id}' is at version {version}, expected version {expected}"),
+        (expected, None) => format!("there is no document '{id}', expected version {expected}"),
+    }
+}

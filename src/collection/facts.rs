@@ -1,0 +1,68 @@
+//! What the log says of itself: sizes, position, state and damage; nothing of what documents hold, so no permit is asked for.
+
+use crate::base::{Lsn, NodeId};
+use crate::store::{Damage, Epoch, Reader, SealedSegment, WriterState};
+
+/// Figures of the node's log.
+#[derive(Clone, Copy)]
+pub struct LogFacts<'a>(&'a Reader);
+
+impl<'a> LogFacts<'a> {
+    pub(super) fn new(reader: &'a Reader) -> Self {
+        Self(reader)
+    }
+
+    /// The node's id.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.0.node()
+    }
+
+    /// LSN of the last record that is on stable storage.
+    #[must_use]
+    pub fn last(&self) -> Lsn {
+        self.0.last()
+    }
+
+    /// Number of collections.
+    #[must_use]
+    pub fn collections(&self) -> usize {
+        self.0.collections().len()
+    }
+
+    /// Whether it takes writes.
+    #[must_use]
+    pub fn state(&self) -> WriterState {
+        self.0.state()
+    }
+
+    /// Size of all segments.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.log_bytes()
+    }
+
+    /// Why reading it fails at the moment; `None` while it does not.
+    #[must_use]
+    pub fn read_trouble(&self) -> Option<String> {
+        self.0.read_trouble()
+    }
+
+    /// What is damaged in it.
+    #[must_use]
+    pub fn damage(&self) -> Vec<Damage> {
+        self.0.damage()
+    }
+
+    /// Its segments that no longer change, in order.
+    #[must_use]
+    pub fn sealed_segments(&self) -> Vec<SealedSegment> {
+        self.0.sealed_segments()
+    }
+
+    /// Its epochs, oldest first.
+    #[must_use]
+    pub fn history(&self) -> Vec<Epoch> {
+        self.0.history()
+    }
+}

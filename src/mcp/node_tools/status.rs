@@ -1,0 +1,105 @@
+//! How the node is, in words.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::super::{ToolAnswer, ToolError, answers, arguments};
+use super::shapes::{self, answer};
+use super::{Call, NodeTool, NodeTools};
+use crate::base::ByteSize;
+use crate::calls::Scope;
+use crate::collection::{Access, Library, WriterState};
+use crate::task::Readiness;
+
+impl NodeTool for arguments::GetStatus {
+    fn scope(&self) -> Scope<'_> {
+        Scope::Node
+    }
+
+    async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
+        answer(call.tools.status(call.access()).await)
+    }
+}
+
+impl NodeTools {
+    async fn status(&self, access: Access<'_>) -> answers::StatusAnswer {
+        let snapshots = self.backups.status().await;
+        let log = self.library.log();
+        let collections = access.collections();
+        let reasons = problems(Some(&self.library), &self.readiness);
+        let (writes, writes_reason) = match (self.library.write_failure(), log.state()) {
+            (Some(reason), _) | (None, WriterState::ReadOnly { reason }) => ("read_only", Some(reason)),
+            (None, WriterState::Writable) => ("writable", None),
+            (None, WriterState::DiskFull { free, needed }) => ("disk_full", Some(disk_full(free, needed))),
+            (None, WriterState::QuotaReached { used, limit }) => ("quota_reached", Some(quota_reached(used, limit))),
+        };
+        let models = self.library.models();
+        let mut names: Vec<String> = collections.iter().map(|info| info.model.clone()).collect();
+        names.push(crate::collection::DEFAULT_MODEL.to_owned());
+        names.sort();
+        names.dedup();
+        answers::StatusAnswer {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: log.node().to_string(),
+            ready: reasons.is_empty(),
+            not_ready: reasons.into_iter().map(|(name, reason)| (name, reason.into())).collect(),
+            writes: writes.to_owned(),
+            writes_reason,
+            collections: collections.len(),
+            documents: collections.iter().map(|info| info.documents).sum(),
+            passages: collections.iter().map(|info| info.chunks).sum(),
+            lsn: log.last().0,
+            log_bytes: log.bytes(),
+            damage: log.damage().iter().map(ToString::to_string).collect(),
+            models: names
+                .iter()
+                .filter_map(|name| models.info(name))
+                .map(|info| answers::ModelStatus {
+                    loaded: models.is_loaded(&info.name),
+                    name: info.name,
+                    dimensions: info.dimensions,
+                })
+                .collect(),
+            data_dir: self.library.data_dir().display().to_string(),
+            gpu: shapes::gpu(access),
+            snapshots,
+        }
+    }
+}
+
+/// How the GPU is, and what it is used for, as `get_status` shows it.
+pub(crate) fn gpu_json(access: Access<'_>) -> Value {
+    serde_json::to_value(shapes::gpu(access)).expect("answers are plain data")
+}
+
+/// Why the node is not ready, by name; empty when it is.
+///
+/// * `library`: `None` until the log is open.
+pub(crate) fn problems(library: Option<&Library>, readiness: &Readiness) -> BTreeMap<String, String> {
+    let mut problems = readiness.reasons();
+    let Some(library) = library else { return problems };
+    let writes = match library.log().state() {
+        WriterState::Writable => None,
+        WriterState::ReadOnly { reason } => Some(format!("read-only: {reason}; restart the node once that is mended")),
+        WriterState::DiskFull { free, needed } => Some(disk_full(free, needed)),
+        WriterState::QuotaReached { used, limit } => Some(quota_reached(used, limit)),
+    };
+    problems.extend(writes.map(|reason| ("writes".to_owned(), reason)));
+    problems.extend(library.log().read_trouble().map(|reason| ("reads".to_owned(), reason)));
+    let indexes = library.index_problems().into_iter();
+    problems.extend(indexes.map(|(name, reason)| (format!("index of {name}"), reason)));
+    problems
+}
+
+fn quota_reached(used: u64, limit: u64) -> String {
+    let (used, limit) = (ByteSize(used), ByteSize(limit));
+    format!(
+        "the log has {used} of the {limit} that store.max_bytes allows; delete documents, or raise it; writing resumes by itself once there is room"
+    )
+}
+
+fn disk_full(free: u64, needed: u64) -> String {
+    let (free, needed) = (ByteSize(free), ByteSize(needed));
+    format!("{free} of the disk are free, writing needs {needed}; it resumes by itself once there is room")
+}
