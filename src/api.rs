@@ -5,7 +5,6 @@
 //! own thread, so that health and metrics answer while everything else is busy.
 
 mod admin;
-mod asked;
 mod body;
 mod connections;
 mod front;
@@ -14,32 +13,30 @@ mod handshake;
 mod holding;
 mod listener;
 mod presence;
+pub(crate) mod rest;
 mod rpc;
 mod socket;
-mod sources;
 mod stdio;
 mod unread;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any_service, get, post};
-use axum::{Extension, Router};
+use axum::routing::{any_service, get};
 use rmcp::transport::streamable_http_server::StreamableHttpService;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use serde_json::{Value, json};
 
-use self::asked::Named;
-use crate::auth::{Authenticator, Caller};
-use crate::base::Fault;
+use self::rest::error_response;
+use crate::auth::Authenticator;
 use crate::collection::Library;
-use crate::mcp::{Arguments, Catalog, Context, ErrorCode, NodeTools, Server, Tool, ToolError};
+use crate::mcp::{Catalog, NodeTools, Server, ToolError};
 use crate::task::{Drain, Readiness};
 use crate::telemetry::Metrics;
 
@@ -47,7 +44,6 @@ pub use admin::Admin;
 pub use body::BodyLimits;
 pub use front::Front;
 pub use listener::{Limits, ListenError, Listener};
-pub(crate) use sources::outcome_json as source_outcome_json;
 pub use stdio::{StdioError, answer_stdio};
 
 /// What a refused client should wait, in seconds.
@@ -74,9 +70,10 @@ pub struct Config {
 
 /// What the handlers share.
 #[derive(Clone)]
-struct Shared {
+pub(crate) struct Shared {
     tools: Arc<NodeTools>,
     catalog: Catalog,
+    jobs: Arc<rest::jobs::Jobs>,
 }
 
 /// What answers at the MCP and REST listener.
@@ -95,25 +92,15 @@ pub fn front(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &
         metrics.clone(),
     );
     let authority: Option<Arc<str>> = config.authority.as_deref().map(Arc::from);
-    let router = Router::new()
+    let router = rest::routes(Router::new())
         .route("/", get(greeting))
-        .route("/v1/tools/{tool}", post(call_tool))
-        .route("/v1/flush", post(sources::flush))
-        .route("/v1/compact", post(sources::compact))
-        .route("/v1/snapshots/verify", post(sources::verify_snapshot))
-        .route("/v1/snapshots/schedule", get(sources::snapshot_schedule))
-        .route("/v1/snapshots/prune", post(sources::prune_snapshots))
-        .route("/v1/collections/{collection}/sources", get(sources::list))
-        .route("/v1/collections/{collection}/sources/{*source}", post(sources::sync).delete(sources::remove))
-        .route("/v1/collections/{collection}/folders", get(sources::folders))
-        .route("/v1/collections/{collection}/folders/{*prefix}", post(sources::note_folder))
         // Bodies come here whole, and within their limit.
         .layer(DefaultBodyLimit::disable())
         .route("/mcp", any_service(service).layer(axum::middleware::from_fn(presence::watch)))
         .route(front::AUTHORITY, get(move || hand_out(authority.clone())))
         .fallback(not_found)
         .method_not_allowed_fallback(other_method)
-        .with_state(Shared { tools: Arc::clone(&tools), catalog });
+        .with_state(Shared { tools: Arc::clone(&tools), catalog, jobs: Arc::default() });
     Front::new(guard, body::Bodies::new(config.bodies), tools, router)
 }
 
@@ -156,86 +143,13 @@ async fn not_found() -> Response {
     error_response(&ToolError::not_found(message))
 }
 
-/// `POST /v1/tools/{tool}`: a tool's arguments in, its structured answer out.
-async fn call_tool(
-    State(shared): State<Shared>,
-    Extension(caller): Extension<Caller>,
-    Named(name): Named<String>,
-    arguments: Result<axum::Json<Arguments>, JsonRejection>,
-) -> Response {
-    if shared.catalog.definition(&name).is_none() {
-        return error_response(&shared.catalog.unknown(&name, Context::of(&caller)).await);
-    }
-    let arguments = match arguments {
-        Ok(axum::Json(arguments)) => arguments,
-        Err(rejection) => {
-            let mut response = error_response(&ToolError::bad_argument(unreadable(&rejection)));
-            *response.status_mut() = match rejection {
-                JsonRejection::JsonDataError(_) => StatusCode::BAD_REQUEST,
-                _ => rejection.status(),
-            };
-            return response;
-        }
-    };
-    let answered = if name == Tool::Search.name() {
-        shared.tools.search_as_text(arguments, &caller).await
-    } else {
-        shared.catalog.call(&name, arguments, Context::of(&caller)).await.map(|answer| answer.text)
-    };
-    answered.map_or_else(|error| error_response(&error), |text| json_response(StatusCode::OK, text))
-}
-
-/// What is wrong with arguments that are none, in words of JSON.
-fn unreadable(rejection: &JsonRejection) -> String {
-    // The innermost one, without the path of JSON that leads there: of nested lists that is long and says little.
-    let cause = || {
-        let first = std::error::Error::source(rejection);
-        let innermost = std::iter::successors(first, |error| error.source()).last();
-        innermost.map_or_else(|| rejection.body_text(), ToString::to_string)
-    };
-    match rejection {
-        JsonRejection::JsonDataError(_) => {
-            "the body is JSON and no object; expected the arguments by their names, such as {\"query\": \"pump\"}"
-                .to_owned()
-        }
-        JsonRejection::JsonSyntaxError(_) => format!("the body is not JSON: {}", cause()),
-        JsonRejection::MissingJsonContentType(_) => {
-            "the body has to be JSON, with the header `Content-Type: application/json`".to_owned()
-        }
-        _ => rejection.body_text(),
-    }
-}
-
 fn json_response(status: StatusCode, body: impl Into<Body>) -> Response {
     (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body.into()).into_response()
 }
 
-/// An error in the shape that tool errors have, with the status that fits whose fault it is.
-fn error_response(error: &ToolError) -> Response {
-    let status = match (error.code, error.fault) {
-        (ErrorCode::NotFound, _) => StatusCode::NOT_FOUND,
-        (ErrorCode::Conflict, _) => StatusCode::CONFLICT,
-        (ErrorCode::Unauthorized, _) => StatusCode::UNAUTHORIZED,
-        (ErrorCode::Forbidden, _) => StatusCode::FORBIDDEN,
-        // Its own limit, not the node's.
-        (ErrorCode::Overloaded, Fault::Caller) => StatusCode::TOO_MANY_REQUESTS,
-        (ErrorCode::ReadOnly | ErrorCode::Overloaded, _) | (_, Fault::Environment) => StatusCode::SERVICE_UNAVAILABLE,
-        (_, Fault::Caller) => StatusCode::BAD_REQUEST,
-        (_, Fault::Damage) => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    let response = json_response(status, error.to_json().to_string());
-    if error.code == ErrorCode::Overloaded { later(response) } else { response }
-}
-
-fn later(mut response: Response) -> Response {
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
-    response
-}
-
-/// The answer to a request that there is no room for. It is written once: it is given most when there is least time for it.
+/// The answer to a request that there is no room for.
 fn busy_response() -> Response {
-    static BODY: LazyLock<Bytes> = LazyLock::new(|| ToolError::overloaded().to_json().to_string().into());
-    later(json_response(StatusCode::SERVICE_UNAVAILABLE, BODY.clone()))
+    error_response(&ToolError::overloaded())
 }
 
 /// Why the node is not ready, as `/ready` shows it; empty when it is.

@@ -152,7 +152,6 @@ impl Calls {
     }
 
     /// Begins work of the node's own, which no rule can refuse: it keeps promises that were made before.
-    #[must_use]
     pub fn own(&self, operation: Operation) -> Permit {
         self.permit(operation, Caller::node())
     }

@@ -9,8 +9,8 @@
 //! `server/discover` or a list; a mistake of the caller is a tool error with words that tell what to do, never a
 //! protocol error, except for a tool that does not exist.
 
-mod answers;
-mod arguments;
+pub(crate) mod answers;
+pub(crate) mod arguments;
 mod catalog;
 mod direct;
 mod error;
@@ -30,10 +30,12 @@ pub use catalog::{Answering, Catalog, Context, NodeProvider, ToolProvider};
 pub use direct::Wire;
 pub use error::{ErrorCode, ToolError};
 pub use node_tools::{NodeSnapshots, NodeTools, SOURCES_PAGE};
+pub(crate) use node_tools::{Precondition, StoredDocument};
 pub use node_tools::{Tool, definitions};
 pub(crate) use node_tools::{gpu_json, problems, prune_json, schedule_json, snapshots_json, verified_json};
 pub use place::Place;
 pub use rmcp::model::Tool as ToolDefinition;
+pub(crate) use schema::plain as plain_schema;
 pub use server::{Presence, Server, WithoutStream};
 pub(crate) use tools::listed;
 

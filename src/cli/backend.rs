@@ -21,6 +21,7 @@ use serde_json::{Map, Value, json};
 use tokio::runtime::Runtime;
 
 use super::Failure;
+use crate::api::rest::sources::SyncedSource;
 use crate::app::Node;
 use crate::auth::{Caller, Transport};
 use crate::base::{Fault, NodeId};
@@ -424,7 +425,7 @@ impl Backend {
                     let (tools, caller) = (local.node().tools(), caller());
                     let synced = tools.sync_source(&caller, collection, source, bytes, metadata.clone());
                     let outcome = self.runtime()?.block_on(synced).map_err(failure)?;
-                    Ok(crate::api::source_outcome_json(source, &outcome))
+                    Ok(serde_json::to_value(SyncedSource::new(source, &outcome)).expect("an outcome is plain data"))
                 }
             }
         });

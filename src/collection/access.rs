@@ -44,7 +44,6 @@ impl Library {
 
 impl<'a> Access<'a> {
     /// The permit.
-    #[must_use]
     pub fn permit(&self) -> &'a Permit {
         self.permit
     }

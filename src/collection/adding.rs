@@ -302,6 +302,25 @@ impl Access<'_> {
         Ok((outcomes, written.lsn))
     }
 
+    /// Deletes one document.
+    ///
+    /// * `version`: deletes it only at this version.
+    ///
+    /// # Errors
+    /// When the collection does not exist or the log refuses. An unknown id and another version are reported in the outcome.
+    pub async fn delete_at(
+        &self,
+        collection: &str,
+        id: &str,
+        version: Option<u64>,
+    ) -> Result<DocumentOutcome, WriteError> {
+        let info = self.existing(collection)?;
+        let operation = Operation::DeleteDocument { collection: info.id, id: id.to_owned(), if_version: version };
+        let written = self.library.commit(vec![operation], Until::Visible).await?;
+        let outcome = written.outcomes.first().ok_or(WriteError::Stopping)?;
+        Ok(document_outcome(collection, id.to_owned(), 0, version, outcome))
+    }
+
     /// Waits until everything written so far is visible to searches.
     ///
     /// # Errors

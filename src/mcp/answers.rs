@@ -1,16 +1,16 @@
 //! What the tools answer. Field names are part of the interface: clients rely on them.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// A score as people read it: four decimals.
-pub(super) fn rounded(score: f32) -> f64 {
+pub(crate) fn rounded(score: f32) -> f64 {
     (f64::from(score) * 10_000.0).round() / 10_000.0
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct SearchAnswer<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct SearchAnswer<'a> {
     /// Whether nothing fits well: what is asked for is probably not there.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub weak: bool,
@@ -28,8 +28,8 @@ pub(super) struct SearchAnswer<'a> {
     pub next_cursor: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct SearchResult<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct SearchResult<'a> {
     /// Give it to fetch or find_similar; it is the citation too.
     pub id: String,
     /// Title of the document and the headings above the passage.
@@ -73,8 +73,8 @@ fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct Scores {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Scores {
     /// What results are ranked by, 0 to 1, relative to the best candidates of the same query.
     pub fused: f64,
     /// Cosine similarity to the query.
@@ -87,8 +87,8 @@ pub(super) struct Scores {
     pub relevance: f64,
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct Source<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Source<'a> {
     /// The collection it is in.
     pub collection: &'a str,
     /// Id of its document within the collection.
@@ -105,8 +105,8 @@ pub(super) struct Source<'a> {
     pub byte_end: u64,
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct Searched {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Searched {
     /// Names of the collections.
     pub collections: Vec<String>,
     /// The filter, as given.
@@ -123,8 +123,8 @@ pub(super) struct Searched {
     pub generation: u64,
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct FetchAnswer {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct FetchAnswer {
     pub id: String,
     pub title: String,
     /// Where to find the original, if that is said.
@@ -156,16 +156,16 @@ pub(super) struct FetchAnswer {
 }
 
 /// What lies next to a text that was fetched.
-#[derive(Debug, Serialize)]
-pub(super) struct Neighbor {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Neighbor {
     /// Id of the passage.
     pub id: String,
     /// The last heading above it, or the document's title.
     pub title: String,
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct FetchedSource {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct FetchedSource {
     pub collection: String,
     pub document: String,
     pub media_type: String,
@@ -177,8 +177,8 @@ pub(super) struct FetchedSource {
     pub passages_total: usize,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct CollectionSummary {
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct CollectionSummary {
     pub name: String,
     pub description: String,
     pub documents: u64,
@@ -193,13 +193,13 @@ pub(super) struct CollectionSummary {
     pub generation: u64,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct ListCollectionsAnswer {
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ListCollectionsAnswer {
     pub collections: Vec<CollectionSummary>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct DescribeCollectionAnswer {
+pub(crate) struct DescribeCollectionAnswer {
     #[serde(flatten)]
     pub summary: CollectionSummary,
     /// Components of an embedding.
@@ -216,15 +216,15 @@ pub(super) struct DescribeCollectionAnswer {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct FieldSummary {
+pub(crate) struct FieldSummary {
     pub name: String,
     /// string, integer, number or boolean.
     #[serde(rename = "type")]
     pub kind: String,
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct DocumentSummary {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct DocumentSummary {
     pub id: String,
     pub title: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -243,8 +243,8 @@ pub(super) struct DocumentSummary {
     pub metadata: Option<Map<String, Value>>,
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct ListDocumentsAnswer {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ListDocumentsAnswer {
     pub documents: Vec<DocumentSummary>,
     /// Documents of this page whose records are damaged.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -254,15 +254,15 @@ pub(super) struct ListDocumentsAnswer {
 }
 
 /// A document that is there and cannot be shown.
-#[derive(Debug, Serialize)]
-pub(super) struct Unreadable {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Unreadable {
     pub id: String,
     /// Where the damage is.
     pub reason: String,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct DocumentResult {
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct DocumentResult {
     pub id: String,
     /// created, updated, unchanged, deleted, failed, or matched by a dry run.
     pub status: String,
@@ -278,7 +278,7 @@ pub(super) struct DocumentResult {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct WriteAnswer {
+pub(crate) struct WriteAnswer {
     pub collection: String,
     /// One per document, in the order of the call.
     pub documents: Vec<DocumentResult>,
@@ -294,7 +294,7 @@ pub(super) struct WriteAnswer {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct DeleteAnswer {
+pub(crate) struct DeleteAnswer {
     /// Documents that match.
     pub matched: usize,
     /// Documents that were deleted.
@@ -305,8 +305,8 @@ pub(super) struct DeleteAnswer {
     pub lsn: u64,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct CollectionAnswer {
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct CollectionAnswer {
     /// created or deleted.
     pub status: String,
     pub name: String,
@@ -316,7 +316,7 @@ pub(super) struct CollectionAnswer {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct StatusAnswer {
+pub(crate) struct StatusAnswer {
     /// Of the software.
     pub version: String,
     pub node: String,
@@ -346,7 +346,7 @@ pub(super) struct StatusAnswer {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct GpuStatus {
+pub(crate) struct GpuStatus {
     /// off, starting, ready, failed or absent.
     pub state: &'static str,
     /// Its name.
@@ -363,7 +363,7 @@ pub(super) struct GpuStatus {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct GpuCollection {
+pub(crate) struct GpuCollection {
     pub name: String,
     /// gpu or cpu.
     pub searched_by: &'static str,
@@ -372,7 +372,7 @@ pub(super) struct GpuCollection {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct SnapshotStatus {
+pub(crate) struct SnapshotStatus {
     /// Where they go.
     pub target: String,
     /// Whether the log is shipped there by itself.
@@ -415,7 +415,7 @@ pub(super) struct SnapshotStatus {
 
 /// How far long work with snapshots is.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct SnapshotWork {
+pub(crate) struct SnapshotWork {
     /// `create`, `verify` or `restore`.
     pub work: &'static str,
     /// What it is doing, such as `copying`, `fetching` or `rebuilding`.
@@ -427,7 +427,7 @@ pub(super) struct SnapshotWork {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct CreateSnapshotAnswer {
+pub(crate) struct CreateSnapshotAnswer {
     pub id: String,
     /// Where it is.
     pub target: String,
@@ -452,7 +452,7 @@ pub(super) struct CreateSnapshotAnswer {
 
 /// A snapshot in another place than the one that is set.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Elsewhere {
+pub(crate) struct Elsewhere {
     /// Its id.
     pub newest: String,
     /// Where it went.
@@ -460,7 +460,7 @@ pub(super) struct Elsewhere {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct ListSnapshotsAnswer {
+pub(crate) struct ListSnapshotsAnswer {
     /// Where they are.
     pub target: String,
     /// As in get_status: ok, new, or what is wrong.
@@ -479,7 +479,7 @@ pub(super) struct ListSnapshotsAnswer {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct OtherNode {
+pub(crate) struct OtherNode {
     /// Its id.
     pub node: String,
     /// Name of its machine.
@@ -491,7 +491,7 @@ pub(super) struct OtherNode {
 }
 
 #[derive(Debug, Default, Serialize, JsonSchema)]
-pub(super) struct SnapshotSummary {
+pub(crate) struct SnapshotSummary {
     pub id: String,
     /// The node that it is of.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -520,7 +520,7 @@ pub(super) struct SnapshotSummary {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct RestoreSnapshotAnswer {
+pub(crate) struct RestoreSnapshotAnswer {
     /// planned, restarting, or scheduled for the next start.
     pub status: String,
     /// The snapshot whose history is followed.
@@ -542,7 +542,7 @@ pub(super) struct RestoreSnapshotAnswer {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct ModelStatus {
+pub(crate) struct ModelStatus {
     pub name: String,
     pub dimensions: usize,
     /// Whether it is in memory already; it is loaded on first use.

@@ -10,7 +10,7 @@ use super::lenient::{self, Given, Mistake, What};
 use super::{Arguments, ToolError, values};
 
 /// Reads a tool's arguments.
-pub(super) fn read<T: for<'de> Deserialize<'de> + JsonSchema>(arguments: Arguments) -> Result<T, ToolError> {
+pub(crate) fn read<T: for<'de> Deserialize<'de> + JsonSchema>(arguments: Arguments) -> Result<T, ToolError> {
     let arguments = Value::Object(arguments);
     if values::are_too_many_in_texts(&arguments) {
         return Err(ToolError::bad_argument(values::too_many()));
@@ -110,7 +110,7 @@ fn confirmation<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D:
 /// Which index answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum ModeArgument {
+pub(crate) enum ModeArgument {
     #[default]
     Hybrid,
     #[serde(alias = "vector", alias = "semantic")]
@@ -122,7 +122,7 @@ pub(super) enum ModeArgument {
 /// How much of each passage is returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum DetailArgument {
+pub(crate) enum DetailArgument {
     Ids,
     Snippet,
     #[default]
@@ -133,7 +133,7 @@ pub(super) enum DetailArgument {
 /// What is said beside id, title and text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum IncludeArgument {
+pub(crate) enum IncludeArgument {
     #[serde(alias = "score")]
     Scores,
     #[serde(alias = "sources", alias = "citation", alias = "citations")]
@@ -149,25 +149,25 @@ pub(super) enum IncludeArgument {
 
 /// A set of [`IncludeArgument`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Include(u32);
+pub(crate) struct Include(u32);
 
 impl Include {
-    pub(super) fn of(wanted: &[IncludeArgument]) -> Self {
+    pub(crate) fn of(wanted: &[IncludeArgument]) -> Self {
         Self(wanted.iter().fold(0, |set, one| set | 1 << *one as u32))
     }
 
-    pub(super) fn has(self, wanted: IncludeArgument) -> bool {
+    pub(crate) fn has(self, wanted: IncludeArgument) -> bool {
         self.0 & 1 << wanted as u32 != 0
     }
 
     /// The set as a number.
-    pub(super) fn bits(self) -> u32 {
+    pub(crate) fn bits(self) -> u32 {
         self.0
     }
 }
 
 /// Whether the arguments of a call ask for structured content.
-pub(super) fn ask_structured(arguments: &Arguments) -> bool {
+pub(crate) fn ask_structured(arguments: &Arguments) -> bool {
     arguments.get("include").is_some_and(|include| {
         Vec::<IncludeArgument>::deserialize(Given(include.clone()))
             .is_ok_and(|include| include.contains(&IncludeArgument::Structured))
@@ -177,14 +177,14 @@ pub(super) fn ask_structured(arguments: &Arguments) -> bool {
 /// How the two rankings are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum FusionArgument {
+pub(crate) enum FusionArgument {
     Convex,
     Rrf,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Search {
+pub(crate) struct Search {
     /// A question or keywords.
     #[serde(alias = "q", alias = "question", alias = "text", alias = "queries")]
     pub query: String,
@@ -237,7 +237,7 @@ pub(super) struct Search {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Fetch {
+pub(crate) struct Fetch {
     /// collection/document for the whole, collection/document#3 for the section around a passage.
     #[serde(alias = "uri", alias = "document_id", alias = "document")]
     pub id: String,
@@ -267,7 +267,7 @@ pub(super) struct Fetch {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct FindSimilar {
+pub(crate) struct FindSimilar {
     /// A document, or a passage with #number.
     #[serde(alias = "uri", alias = "document_id")]
     pub id: String,
@@ -302,15 +302,15 @@ pub(super) struct FindSimilar {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ListCollections {}
+pub(crate) struct ListCollections {}
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct GetStatus {}
+pub(crate) struct GetStatus {}
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct DescribeCollection {
+pub(crate) struct DescribeCollection {
     /// Its name.
     #[serde(alias = "name")]
     pub collection: String,
@@ -318,7 +318,7 @@ pub(super) struct DescribeCollection {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ListDocuments {
+pub(crate) struct ListDocuments {
     /// Its name.
     #[serde(alias = "name")]
     pub collection: String,
@@ -352,7 +352,7 @@ pub(super) struct ListDocuments {
 /// In which order documents are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum OrderArgument {
+pub(crate) enum OrderArgument {
     #[default]
     Id,
     #[serde(alias = "updated_at")]
@@ -362,7 +362,7 @@ pub(super) enum OrderArgument {
 /// What happens to a document whose id is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum ConflictArgument {
+pub(crate) enum ConflictArgument {
     #[default]
     #[serde(alias = "update", alias = "overwrite")]
     Replace,
@@ -370,9 +370,9 @@ pub(super) enum ConflictArgument {
     Fail,
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NewDocument {
+pub(crate) struct NewDocument {
     /// Default: the url, or a digest of the text.
     #[serde(default)]
     pub id: Option<String>,
@@ -406,9 +406,16 @@ pub(super) struct NewDocument {
     pub expires_at: Option<String>,
 }
 
+impl NewDocument {
+    /// A document of that id, without content so far.
+    pub(crate) fn named(id: &str) -> Self {
+        Self { id: Some(id.to_owned()), ..Self::default() }
+    }
+}
+
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct AddDocuments {
+pub(crate) struct AddDocuments {
     /// Made when there is none.
     pub collection: String,
     /// At most 1000.
@@ -423,7 +430,7 @@ pub(super) struct AddDocuments {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct UpdateDocument {
+pub(crate) struct UpdateDocument {
     /// collection/document
     #[serde(alias = "document_id")]
     pub id: String,
@@ -449,7 +456,7 @@ pub(super) struct UpdateDocument {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct DeleteDocuments {
+pub(crate) struct DeleteDocuments {
     /// collection/document; give ids, or collection and filter.
     #[serde(default, alias = "id")]
     pub ids: Vec<String>,
@@ -470,7 +477,7 @@ pub(super) struct DeleteDocuments {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct CreateCollection {
+pub(crate) struct CreateCollection {
     /// a-z, 0-9, '-', '_', '.'; at most 63.
     #[serde(alias = "collection")]
     pub name: String,
@@ -485,7 +492,7 @@ pub(super) struct CreateCollection {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct DeleteCollection {
+pub(crate) struct DeleteCollection {
     /// Its name.
     #[serde(alias = "collection")]
     pub name: String,
@@ -496,7 +503,7 @@ pub(super) struct DeleteCollection {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct CreateSnapshot {
+pub(crate) struct CreateSnapshot {
     /// Go on without snapshots that are missing. Only when a person gives them up.
     #[serde(default)]
     pub begin_anew: bool,
@@ -504,7 +511,7 @@ pub(super) struct CreateSnapshot {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ListSnapshots {
+pub(crate) struct ListSnapshots {
     /// Another node: the beginning of its id, or any.
     #[serde(default)]
     #[schemars(extend("x-expert" = true))]
@@ -513,7 +520,7 @@ pub(super) struct ListSnapshots {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RestoreSnapshot {
+pub(crate) struct RestoreSnapshot {
     /// Another node whose data is wanted: the beginning of its id, or any.
     #[serde(default)]
     #[schemars(extend("x-expert" = true))]

@@ -3,6 +3,7 @@
 //! Owns the list of them: each line names the type of the arguments, and that type does the work ([`NodeTool`]). Everything else
 //! that faces ask of the node (sources, flush, snapshots, status) is here too, so that all of it enters at one place.
 
+mod documents;
 mod fetching;
 mod inputs;
 mod reading;
@@ -34,6 +35,7 @@ use crate::retrieval::Retrieval;
 use crate::task::{Busy, Flow, Readiness, Turn, Turns};
 use crate::telemetry::Metrics;
 
+pub(crate) use self::documents::{Precondition, StoredDocument};
 use self::reading::{RENDERED_MAX, Reading};
 use self::searching::{Known, Question};
 use self::shapes::{answer, summary};

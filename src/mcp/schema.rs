@@ -34,6 +34,11 @@ pub(super) fn of<T: JsonSchema>(contract: Contract) -> JsonObject {
     }
 }
 
+/// The schema of `T` as a request gives it, without references.
+pub(crate) fn plain<T: JsonSchema>() -> JsonObject {
+    of::<T>(Contract::Deserialize)
+}
+
 /// The schema of `T`'s arguments as clients see it: what only experts set is taken, and not shown, since every session pays for
 /// what is shown.
 pub(super) fn shown<T: JsonSchema>() -> JsonObject {

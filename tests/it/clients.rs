@@ -161,3 +161,21 @@ fn typescript(node: &TestNode) -> PathBuf {
     fs::copy(root().join("tests/clients/every_tool.mjs"), &script).expect("copied");
     script
 }
+
+#[test]
+fn the_node_keeps_to_its_openapi_document() {
+    let node = stocked();
+    let mut schemathesis = program(installed("venv/bin/st"));
+    schemathesis.current_dir(node.scratch()).args(["run", &format!("{}/v1/openapi.json", node.base())]);
+    schemathesis.args(["--seed", "1", "--max-examples", "12", "--checks", "all"]);
+    // A restore starts the node again. Arguments are read leniently, on purpose, so what violates a schema may be accepted and what
+    // keeps to it may be refused (a collection that is not there); a document that is not there keeps its methods.
+    schemathesis.args(["--exclude-path-regex", "restore", "--exclude-checks"]);
+    schemathesis.arg("ignored_auth,positive_data_acceptance,negative_data_rejection,unsupported_method");
+    let report = assert_succeeds(&mut schemathesis);
+    let generated = report.lines().find_map(|line| line.trim().split_once(" generated, "));
+    let (count, fared) = generated.unwrap_or_else(|| panic!("{report}"));
+    assert!(count.parse::<u32>().is_ok_and(|count| count > 500), "{report}");
+    assert_eq!(fared, format!("{count} passed"), "{report}");
+    node.call("get_status", json!({}));
+}

@@ -61,6 +61,7 @@ mod power_machine;
 mod power_tree;
 mod private_files;
 mod reading;
+mod rest;
 mod s3;
 mod serve;
 mod snapshots;

@@ -109,14 +109,14 @@ fn a_body_without_arguments_is_told_in_words_of_json() {
     let url = format!("{}/v1/tools/search", node.base());
     let json = ("content-type", "application/json");
     for (body, words) in [
-        ("[]", "no object"),
-        ("\"pump\"", "no object"),
-        ("", "not JSON"),
+        ("[]", "not an object"),
+        ("\"pump\"", "not an object"),
+        ("", "'query' is missing"),
         ("{\"query\":", "not JSON"),
         ("query=pump", "not JSON"),
     ] {
         let answer = node.request("POST", &url, &[json], Some(body.as_bytes()));
-        let message = answer.json()["error"]["message"].as_str().expect("words").to_owned();
+        let message = answer.json()["detail"].as_str().expect("words").to_owned();
         assert_eq!(answer.status, 400, "{body}: {message}");
         assert_says(&message, &[words]);
         for foreign in ["deserialize", "target type", "sequence", "expected a map"] {
@@ -125,7 +125,7 @@ fn a_body_without_arguments_is_told_in_words_of_json() {
     }
     let typed = node.request("POST", &url, &[("content-type", "text/plain")], Some(b"{}"));
     assert_eq!(typed.status, 415);
-    assert_says(&typed.json()["error"]["message"].to_string(), &["Content-Type: application/json"]);
+    assert_says(&typed.json()["detail"].to_string(), &["Content-Type: application/json"]);
 }
 
 #[test]
@@ -135,17 +135,17 @@ fn addresses_that_ask_for_what_cannot_be_are_answered_in_json() {
     let sources = format!("{}/v1/collections/files/sources", node.base());
     for (method, url, status, words) in [
         ("GET", format!("{sources}?limit=many"), 400, "limit is 'many'"),
-        ("GET", format!("{sources}?limit=1&limit=2"), 400, "each name once"),
+        ("GET", format!("{sources}?limit=1&limit=2"), 400, "limit is a list"),
         ("POST", format!("{sources}/%ff.md"), 400, "not UTF-8"),
         ("DELETE", format!("{sources}/%ff.md"), 400, "not UTF-8"),
         ("POST", format!("{sources}/a.md?metadata=%5B%5D"), 400, "metadata is [], expected an object"),
         ("POST", format!("{sources}/a.md?metadata=no"), 400, "metadata is not JSON"),
-        ("POST", format!("{}/v1/collections/files/folders/a", node.base()), 400, "host and path"),
+        ("POST", format!("{}/v1/collections/files/folders/a", node.base()), 400, "not an object"),
         ("GET", format!("{}/v1/tools/search", node.base()), 405, "another method"),
         ("DELETE", format!("{}/v1/flush", node.base()), 405, "another method"),
     ] {
         let answer = node.request(method, &url, &[], (method == "POST").then_some(b"[]".as_slice()));
-        let message = answer.json()["error"]["message"].as_str().expect("words").to_owned();
+        let message = answer.json()["detail"].as_str().expect("words").to_owned();
         assert_eq!(answer.status, status, "{method} {url}: {message}");
         assert_says(&message, &[words]);
         for foreign in ["deserialize", "invalid type", "invalid digit", "expected a map"] {

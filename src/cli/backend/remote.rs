@@ -5,17 +5,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use ureq::http::{Response, StatusCode, Uri, header};
 use ureq::{Body, RequestBuilder};
 
 use super::trust::{Trust, agent};
 use super::{Address, Failure, failure};
+use crate::api::rest::Problem;
+use crate::api::rest::collections::OfCollection;
+use crate::api::rest::endpoint::{Endpoint as _, Nothing};
+use crate::api::rest::sources::{
+    DeleteSource, Folders, ListFolders, ListQuery, ListSources, NoteFolder, OfFolder, OfSource, SourcesPage,
+};
 use crate::app::RunningNode;
 use crate::auth::LOCAL_NAME;
 use crate::base::Fault;
-use crate::collection::{Folder, FolderOrigin};
+use crate::collection::Folder;
 use crate::mcp::{Arguments, ErrorCode, Tool, ToolError};
 
 /// How long to wait for what a node says of itself: a leftover's port may belong to anybody by now.
@@ -200,7 +207,8 @@ impl Remote {
     }
 
     fn source_url(&self, collection: &str, source: &str) -> String {
-        format!("{}/v1/collections/{}/sources/{}", self.base, encode_path(collection), encode_path(source))
+        let path = OfSource { collection: collection.to_owned(), source: source.to_owned() };
+        DeleteSource::url(&self.base, &path, &Nothing {})
     }
 
     /// Calls a tool; its structured answer.
@@ -259,41 +267,32 @@ impl Remote {
         prefix: &str,
         after: Option<&str>,
     ) -> Result<Vec<(String, u64)>, Failure> {
-        let url = format!("{}/v1/collections/{}/sources", self.base, encode_path(collection));
-        let mut request = self.authorized(self.agent.get(&url)).query("prefix", prefix);
-        if let Some(after) = after {
-            request = request.query("after", after);
-        }
-        let listed = match self.answer(request.call()) {
-            Ok(listed) => listed,
-            Err(failure) if failure.is_not_found() => return Ok(Vec::new()),
-            Err(failure) => return Err(failure),
-        };
-        let listed = listed["sources"].as_array().into_iter().flatten();
-        Ok(listed
-            .filter_map(|source| Some((source["source"].as_str()?.to_owned(), source["documents"].as_u64()?)))
-            .collect())
-    }
-
-    /// The folders of a collection; none when there is no such collection.
-    pub(super) fn folders(&self, collection: &str) -> Result<Vec<Folder>, Failure> {
-        let url = format!("{}/v1/collections/{}/folders", self.base, encode_path(collection));
+        let query = ListQuery { prefix: Some(prefix.to_owned()), after: after.map(str::to_owned), limit: None };
+        let url = ListSources::url(&self.base, &OfCollection { collection: collection.to_owned() }, &query);
         let listed = match self.answer(self.authorized(self.agent.get(&url)).call()) {
             Ok(listed) => listed,
             Err(failure) if failure.is_not_found() => return Ok(Vec::new()),
             Err(failure) => return Err(failure),
         };
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let folder = |folder: &Value| {
-            let origin = FolderOrigin { host: text(&folder["host"])?, path: text(&folder["path"])? };
-            Some(Folder { prefix: text(&folder["prefix"])?, origin })
+        let page: SourcesPage = read(listed)?;
+        Ok(page.sources.into_iter().map(|listed| (listed.source, listed.documents)).collect())
+    }
+
+    /// The folders of a collection; none when there is no such collection.
+    pub(super) fn folders(&self, collection: &str) -> Result<Vec<Folder>, Failure> {
+        let url = ListFolders::url(&self.base, &OfCollection { collection: collection.to_owned() }, &Nothing {});
+        let listed = match self.answer(self.authorized(self.agent.get(&url)).call()) {
+            Ok(listed) => listed,
+            Err(failure) if failure.is_not_found() => return Ok(Vec::new()),
+            Err(failure) => return Err(failure),
         };
-        Ok(listed["folders"].as_array().into_iter().flatten().filter_map(folder).collect())
+        let listed: Folders = read(listed)?;
+        Ok(listed.folders.into_iter().map(Folder::from).collect())
     }
 
     pub(super) fn note_folder(&self, collection: &str, folder: &Folder) -> Result<(), Failure> {
-        let (collection, prefix) = (encode_path(collection), encode_path(&folder.prefix));
-        let url = format!("{}/v1/collections/{collection}/folders/{prefix}", self.base);
+        let path = OfFolder { collection: collection.to_owned(), prefix: folder.prefix.clone() };
+        let url = NoteFolder::url(&self.base, &path, &Nothing {});
         match self.answer(self.authorized(self.agent.post(&url)).send_json(&folder.origin)) {
             // An older node: it does without.
             Err(failure) if failure.is_not_found() => Ok(()),
@@ -419,15 +418,15 @@ fn refused_certificate(error: &ureq::Error) -> Option<String> {
 
 /// The error that an answer carries, with what it was to whoever made it.
 fn tool_error(answer: &Value) -> Option<ToolError> {
-    let error = &answer["error"];
-    let mut message = error["message"].as_str()?.to_owned();
-    let fault = match error["fault"].as_str() {
-        Some("caller") => Fault::Caller,
-        Some("damage") => Fault::Damage,
+    let error: Problem = serde_json::from_value(answer.clone()).ok()?;
+    let mut message = error.detail;
+    let fault = match error.fault.as_str() {
+        "caller" => Fault::Caller,
+        "damage" => Fault::Damage,
         _ => Fault::Environment,
     };
     let unknown = if fault == Fault::Caller { ErrorCode::BadArgument } else { ErrorCode::Internal };
-    let code = error["code"].as_str().and_then(ErrorCode::named).unwrap_or(unknown);
+    let code = ErrorCode::named(&error.code).unwrap_or(unknown);
     if code == ErrorCode::Unauthorized {
         message.push_str(" (--token or CAIRN_TOKEN)");
     }
@@ -444,17 +443,10 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-/// Percent-encodes a path for a URL; `/` stays.
-fn encode_path(path: &str) -> String {
-    let mut encoded = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
+/// An answer as it was typed.
+fn read<T: DeserializeOwned>(answer: Value) -> Result<T, Failure> {
+    Ok(serde_json::from_value(answer)
+        .context("the node's answer is not the expected one; is it of another version?")?)
 }
 
 /// Whether the name in an address leads nowhere. The standard library says that of the resolver by its words alone.
@@ -475,14 +467,17 @@ mod tests {
         for &code in ErrorCode::ALL {
             for fault in [Fault::Caller, Fault::Environment, Fault::Damage] {
                 let error = ToolError { code, message: "words".to_owned(), fault };
-                let read = tool_error(&error.to_json()).expect("an error");
+                let problem = serde_json::to_value(Problem::new(&error, StatusCode::BAD_REQUEST)).expect("plain data");
+                let read = tool_error(&problem).expect("an error");
                 assert_eq!((read.code, read.fault), (error.code, error.fault));
                 assert!(read.message.starts_with("words"));
             }
         }
         assert_eq!(tool_error(&json!({"results": []})), None);
         assert_eq!(tool_error(&json!("502 Bad Gateway")), None);
-        let newer = tool_error(&json!({"error": {"code": "quota", "message": "m", "fault": "caller"}}));
+        let newer = tool_error(
+            &json!({"type": "urn:x", "title": "t", "status": 400, "code": "quota", "detail": "m", "fault": "caller"}),
+        );
         assert_eq!(newer, Some(ToolError::bad_argument("m")));
     }
 

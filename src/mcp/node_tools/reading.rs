@@ -89,6 +89,17 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// The document of exactly that id.
+    pub(super) fn exactly(&self, collection: &str, id: &str) -> Result<Arc<DocumentRecord>, ToolError> {
+        let info = self.existing(collection)?;
+        let entry = self.access.lookup(info.id, id).map_err(SearchError::from)?;
+        let reached = self.reached(&info)?;
+        let entry = entry.filter(|entry| reached.has(entry.lsn) && self.tools.library.is_to_come(entry.expires_at));
+        let shown: String = id.chars().take(200).collect();
+        let unknown = || ToolError::not_found(format!("there is no document '{shown}' in collection '{collection}'"));
+        Ok(self.access.passages().document(entry.ok_or_else(unknown)?.lsn).map_err(SearchError::from)?)
+    }
+
     fn reached(&self, info: &Arc<CollectionInfo>) -> Result<Reached, ToolError> {
         Ok(self.access.reached(info).map_err(SearchError::from)?)
     }

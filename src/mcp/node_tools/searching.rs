@@ -36,6 +36,7 @@ struct View {
 }
 
 /// What is known of a question without searching.
+#[expect(clippy::large_enum_variant, reason = "there is one for each search, on its stack")]
 pub(super) enum Known<'a> {
     /// The same was asked before, and nothing changed since.
     Answer(Arc<Rendered>),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::arguments;
+use super::super::arguments::{self, ConflictArgument, NewDocument};
 use super::super::{ErrorCode, ToolAnswer, ToolError, answers};
 use super::inputs::{deletes, input, media_type_of};
 use super::reading::PAGE_MAX;
@@ -33,13 +33,16 @@ fn answer_key(caller: &Caller, collection: &str, key: &str) -> Result<String, To
 }
 
 /// An answer that was kept.
-fn repeated(answer: &[u8]) -> Result<ToolAnswer, ToolError> {
-    let structured = serde_json::from_slice(answer).map_err(|error| ToolError {
+fn repeated(answer: &[u8]) -> Result<Value, ToolError> {
+    serde_json::from_slice(answer).map_err(|error| unreadable(&error))
+}
+
+fn unreadable(error: &serde_json::Error) -> ToolError {
+    ToolError {
         code: ErrorCode::Internal,
         message: format!("the answer kept for this idempotency_key cannot be read: {error}; give another key"),
         fault: Fault::Damage,
-    })?;
-    settled(structured)
+    }
 }
 
 /// The answer to a write, unless nothing of it went in.
@@ -66,85 +69,105 @@ impl NodeTool for arguments::AddDocuments {
     }
 
     async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
-        let (given, access, progress) = (self, call.access(), call.progress);
-        if given.documents.is_empty() || given.documents.len() > DOCUMENTS_MAX {
-            let found = given.documents.len();
+        if self.documents.is_empty() || self.documents.len() > DOCUMENTS_MAX {
+            let found = self.documents.len();
             return Err(ToolError::bad_argument(format!(
                 "documents has {found} entries, expected 1 to {DOCUMENTS_MAX}"
             )));
         }
-        let key = given
-            .idempotency_key
-            .as_deref()
-            .map(|key| answer_key(call.permit.caller(), &given.collection, key))
-            .transpose()?;
-        // Before the documents are read, and before a collection is made for them.
-        if let Some(key) = &key
-            && let Some(answer) = access.remembered(key).map_err(SearchError::from)?
-        {
-            return repeated(&answer);
-        }
-        let total = given.documents.len() as u64;
-        progress.report(0, total, "reading documents");
-        let mut inputs = Vec::with_capacity(given.documents.len());
-        let mut refused = Vec::new();
-        let mut over: Vec<(usize, UnixMillis)> = Vec::new();
-        for (place, document) in given.documents.into_iter().enumerate() {
-            match input(&call.reading(), document, given.on_conflict) {
-                Ok(input) => {
-                    over.extend(
-                        input
-                            .expires_at
-                            .filter(|time| !access.library().is_to_come(Some(*time)))
-                            .map(|time| (place, time)),
-                    );
-                    inputs.push(input);
-                }
-                Err((id, error)) => refused.push((place, id, error)),
-            }
-        }
-        let name = given.collection;
-        let collection = name.clone();
-        let compose = move |added: Added| {
-            let mut results: Vec<answers::DocumentResult> =
-                added.outcomes.iter().map(|outcome| document_result(&collection, outcome)).collect();
-            for (place, id, error) in &refused {
-                let result = answers::DocumentResult {
-                    id: format!("{collection}/{id}"),
-                    status: FAILED.to_owned(),
-                    version: None,
-                    passages: 0,
-                    error: Some(error.shown().into_owned()),
-                    warning: None,
-                };
-                results.insert((*place).min(results.len()), result);
-            }
-            for (place, result) in results.iter_mut().enumerate() {
-                // One that has no id and got none.
-                if result.id.strip_prefix(&collection) == Some("/") {
-                    result.id = format!("documents[{place}]");
-                }
-            }
-            for (place, time) in &over {
-                if let Some(result) = results.get_mut(*place).filter(|result| result.status != FAILED) {
-                    result.warning = Some(format!("it expired at {time}, which is past: it is not shown"));
-                }
-            }
-            write_answer(collection.clone(), results, added.lsn.0, added.collection_created)
-        };
-        let written = match key {
-            None => {
-                let answer = compose(access.add(&name, Missing::Create, inputs).await?);
-                settled(serde_json::to_value(answer).expect("answers are plain data"))
-            }
-            Some(key) => {
-                let as_text = move |added| serde_json::to_vec(&compose(added)).expect("answers are plain data");
-                repeated(&access.add_once(&name, Missing::Create, inputs, key, as_text).await?)
-            }
-        };
-        progress.report(total, total, "written");
-        written
+        let documents = self.documents.into_iter().map(Ok).collect();
+        let (conflict, key) = (self.on_conflict, self.idempotency_key.as_deref());
+        settled(written(call, self.collection, documents, conflict, key).await?)
     }
+}
+
+/// Writes documents; what became of each, in their order.
+///
+/// * `documents`: or why one of them cannot be read.
+pub(super) async fn add_each(
+    call: Call<'_>,
+    collection: &str,
+    documents: Vec<Result<NewDocument, String>>,
+    key: Option<&str>,
+) -> Result<Vec<answers::DocumentResult>, ToolError> {
+    let refused = |message| (String::new(), ToolError::bad_argument(message));
+    let documents = documents.into_iter().map(|document| document.map_err(refused)).collect();
+    let mut answer = written(call, collection.to_owned(), documents, ConflictArgument::Replace, key).await?;
+    serde_json::from_value(answer["documents"].take()).map_err(|error| unreadable(&error))
+}
+
+/// The answer to a write of documents, also when nothing of it went in.
+async fn written(
+    call: Call<'_>,
+    name: String,
+    documents: Vec<Result<NewDocument, (String, ToolError)>>,
+    conflict: ConflictArgument,
+    key: Option<&str>,
+) -> Result<Value, ToolError> {
+    let (access, progress) = (call.access(), call.progress);
+    let key = key.map(|key| answer_key(call.permit.caller(), &name, key)).transpose()?;
+    // Before the documents are read, and before a collection is made for them.
+    if let Some(key) = &key
+        && let Some(answer) = access.remembered(key).map_err(SearchError::from)?
+    {
+        return repeated(&answer);
+    }
+    let total = documents.len() as u64;
+    progress.report(0, total, "reading documents");
+    let mut inputs = Vec::with_capacity(documents.len());
+    let mut refused = Vec::new();
+    let mut over: Vec<(usize, UnixMillis)> = Vec::new();
+    for (place, document) in documents.into_iter().enumerate() {
+        match document.and_then(|document| input(&call.reading(), document, conflict)) {
+            Ok(input) => {
+                over.extend(
+                    input.expires_at.filter(|time| !access.library().is_to_come(Some(*time))).map(|time| (place, time)),
+                );
+                inputs.push(input);
+            }
+            Err((id, error)) => refused.push((place, id, error)),
+        }
+    }
+    let collection = name.clone();
+    let compose = move |added: Added| {
+        let mut results: Vec<answers::DocumentResult> =
+            added.outcomes.iter().map(|outcome| document_result(&collection, outcome)).collect();
+        for (place, id, error) in &refused {
+            let result = answers::DocumentResult {
+                id: format!("{collection}/{id}"),
+                status: FAILED.to_owned(),
+                version: None,
+                passages: 0,
+                error: Some(error.shown().into_owned()),
+                warning: None,
+            };
+            results.insert((*place).min(results.len()), result);
+        }
+        for (place, result) in results.iter_mut().enumerate() {
+            // One that has no id and got none.
+            if result.id.strip_prefix(&collection) == Some("/") {
+                result.id = format!("documents[{place}]");
+            }
+        }
+        for (place, time) in &over {
+            if let Some(result) = results.get_mut(*place).filter(|result| result.status != FAILED) {
+                result.warning = Some(format!("it expired at {time}, which is past: it is not shown"));
+            }
+        }
+        write_answer(collection.clone(), results, added.lsn.0, added.collection_created)
+    };
+    let written = match key {
+        None => {
+            let answer = compose(access.add(&name, Missing::Create, inputs).await?);
+            Ok(serde_json::to_value(answer).expect("answers are plain data"))
+        }
+        Some(key) => {
+            let as_text = move |added| serde_json::to_vec(&compose(added)).expect("answers are plain data");
+            repeated(&access.add_once(&name, Missing::Create, inputs, key, as_text).await?)
+        }
+    };
+    progress.report(total, total, "written");
+    written
 }
 
 impl NodeTool for arguments::UpdateDocument {

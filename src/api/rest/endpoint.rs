@@ -1,0 +1,480 @@
+//! A route as one type: its address, what it takes, what it answers and how. The router, the OpenAPI document and the client of the
+//! command line are made from it.
+//!
+//! Invariants: a path and a query are read by the names and types of their structs, a body by its media type; what is wrong with one is a
+//! problem with the argument's name in it.
+
+use std::borrow::Cow;
+use std::future::Future;
+
+use axum::body::Bytes;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts as _, Path, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
+use axum::routing::MethodFilter;
+use axum::{Extension, Router};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::conditions::Conditions;
+use super::problem::{Failure, problem};
+use crate::api::Shared;
+use crate::auth::Caller;
+use crate::base::Fault;
+use crate::mcp::{Arguments, Context, ErrorCode, ToolAnswer, ToolError, arguments};
+
+/// A method with a path.
+pub(crate) trait Endpoint: Sized + Send + Sync + 'static {
+    /// Its method.
+    const METHOD: Method;
+    /// Its path, with names in braces; `{*name}` takes the rest, slashes included.
+    const PATH: &'static str;
+    /// Its name in the OpenAPI document.
+    const ID: &'static str;
+    /// The group that it belongs to.
+    const TAG: &'static str;
+    /// What it does, in a line.
+    const SUMMARY: &'static str;
+    /// Statuses of answers that are not problems, each with when it comes.
+    const SUCCESS: &'static [(u16, &'static str)] = &[(200, "Done.")];
+    /// Request headers that count, each with what it does.
+    const HEADERS: &'static [(&'static str, &'static str)] = &[];
+    /// The names in its path.
+    type Path: Serialize + DeserializeOwned + JsonSchema + Send;
+    /// What may stand behind the `?`.
+    type Query: Serialize + DeserializeOwned + JsonSchema + Send;
+    /// What comes with it.
+    type Body: Payload;
+    /// What goes back.
+    type Answer: Answer;
+
+    /// Answers a request.
+    fn answer(asked: Asked<Self>) -> impl Future<Output = Result<Reply<Self::Answer>, Failure>> + Send;
+
+    /// Its address at a node.
+    ///
+    /// * `base`: of the node, without a slash at the end.
+    fn url(base: &str, path: &Self::Path, query: &Self::Query) -> String {
+        let (path, query) = (named(path), named(query));
+        let mut url = base.to_owned();
+        for part in Self::PATH.split_inclusive('/') {
+            let (part, slash) = part.strip_suffix('/').map_or((part, ""), |part| (part, "/"));
+            match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
+                None => url.push_str(part),
+                Some(name) => {
+                    let (name, keeps_slashes) = name.strip_prefix('*').map_or((name, false), |name| (name, true));
+                    url.push_str(&encoded(&text(path.get(name)), keeps_slashes));
+                }
+            }
+            url.push_str(slash);
+        }
+        for (at, (name, value)) in query.iter().filter(|(_, value)| !value.is_null()).enumerate() {
+            let sign = if at == 0 { '?' } else { '&' };
+            url.push_str(&format!("{sign}{}={}", encoded(name, false), encoded(&text(Some(value)), false)));
+        }
+        url
+    }
+}
+
+fn named(value: &impl Serialize) -> Map<String, Value> {
+    match serde_json::to_value(value) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    }
+}
+
+fn text(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// Percent-encodes a part of an address (RFC 3986).
+fn encoded(part: &str, keeps_slashes: bool) -> String {
+    let mut encoded = String::with_capacity(part.len());
+    for byte in part.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || (byte == b'/' && keeps_slashes) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// No names in a path, or nothing behind the `?`.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Nothing {}
+
+/// A request that was read.
+pub(crate) struct Asked<E: Endpoint> {
+    pub(super) shared: Shared,
+    pub(super) caller: Caller,
+    pub(super) path: E::Path,
+    pub(super) query: E::Query,
+    pub(super) body: E::Body,
+    pub(super) conditions: Conditions,
+}
+
+impl<E: Endpoint> Asked<E> {
+    /// The answer of a tool, as text.
+    ///
+    /// # Errors
+    /// Whatever the tool answers.
+    pub(super) async fn tool<T>(&self, tool: &str, arguments: Value) -> Result<Written<T>, ToolError> {
+        Ok(self.call(tool, arguments).await?.text.into())
+    }
+
+    /// The answer of a tool.
+    ///
+    /// # Errors
+    /// See [`Self::tool`].
+    pub(super) async fn tool_value(&self, tool: &str, arguments: Value) -> Result<Value, ToolError> {
+        Ok(self.call(tool, arguments).await?.structured)
+    }
+
+    /// The same, read.
+    ///
+    /// # Errors
+    /// See [`Self::tool`].
+    pub(super) async fn tool_read<T: DeserializeOwned>(&self, tool: &str, arguments: Value) -> Result<T, ToolError> {
+        serde_json::from_value(self.tool_value(tool, arguments).await?).map_err(|error| ToolError {
+            code: ErrorCode::Internal,
+            message: format!("the answer of {tool} cannot be read: {error}"),
+            fault: Fault::Damage,
+        })
+    }
+
+    async fn call(&self, tool: &str, arguments: Value) -> Result<ToolAnswer, ToolError> {
+        // What is null was left out: the tool's default counts.
+        let arguments = match arguments {
+            Value::Object(fields) => fields.into_iter().filter(|(_, value)| !value.is_null()).collect(),
+            _ => Arguments::new(),
+        };
+        self.shared.catalog.call(tool, arguments, Context::of(&self.caller)).await
+    }
+}
+
+/// What comes with a request.
+pub(crate) trait Payload: Sized + Send {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When it is not what is expected.
+    fn read(headers: &HeaderMap, bytes: Bytes) -> impl Future<Output = Result<Self, Failure>> + Send;
+
+    /// Its media types with their schemas, and whether it may be missing; `None` for no body.
+    fn describe(schemas: &mut SchemaGenerator) -> Option<(bool, Vec<(&'static str, Schema)>)>;
+}
+
+/// No body counts; what comes is not looked at.
+pub(crate) struct NoBody;
+
+impl Payload for NoBody {
+    async fn read(_: &HeaderMap, _: Bytes) -> Result<Self, Failure> {
+        Ok(Self)
+    }
+
+    fn describe(_: &mut SchemaGenerator) -> Option<(bool, Vec<(&'static str, Schema)>)> {
+        None
+    }
+}
+
+/// A file as it is.
+pub(crate) struct File(pub(super) Bytes);
+
+impl Payload for File {
+    async fn read(_: &HeaderMap, bytes: Bytes) -> Result<Self, Failure> {
+        Ok(Self(bytes))
+    }
+
+    fn describe(_: &mut SchemaGenerator) -> Option<(bool, Vec<(&'static str, Schema)>)> {
+        Some((false, vec![("application/octet-stream", json_schema!({"type": "string", "format": "binary"}))]))
+    }
+}
+
+/// A JSON object; the empty one where nothing comes and nothing in it is required.
+pub(crate) struct Json<T>(pub(super) T);
+
+impl<T: DeserializeOwned + JsonSchema + Send> Payload for Json<T> {
+    async fn read(headers: &HeaderMap, bytes: Bytes) -> Result<Self, Failure> {
+        Ok(Self(arguments::read(object(headers, &bytes)?)?))
+    }
+
+    fn describe(schemas: &mut SchemaGenerator) -> Option<(bool, Vec<(&'static str, Schema)>)> {
+        Some((true, vec![("application/json", schemas.subschema_for::<T>())]))
+    }
+}
+
+/// The media type of a body, without parameters, in lower case; empty when there is none.
+pub(super) fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// A body that is a JSON object.
+///
+/// # Errors
+/// When it is of another media type, not JSON, or not an object.
+pub(super) fn object(headers: &HeaderMap, bytes: &Bytes) -> Result<Arguments, Failure> {
+    let kind = media_type(headers);
+    if !(bytes.is_empty() || kind.is_empty()) && kind != "application/json" && !kind.ends_with("+json") {
+        return Err(Failure::unsupported("application/json"));
+    }
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Map::new());
+    }
+    match serde_json::from_slice(bytes) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err(ToolError::bad_argument(
+            "the body is JSON but not an object; expected arguments by name, such as {\"query\": \"pump\"}",
+        )
+        .into()),
+        Err(error) => Err(ToolError::bad_argument(format!("the body is not JSON: {error}")).into()),
+    }
+}
+
+/// What goes back.
+pub(crate) trait Answer: Send {
+    /// Its media type and content.
+    fn write(self) -> Option<(&'static str, Vec<u8>)>;
+
+    /// Its media type and schema; `None` for no body.
+    fn describe(schemas: &mut SchemaGenerator) -> Option<(&'static str, Schema)>;
+}
+
+impl<T: Serialize + JsonSchema + Send> Answer for T {
+    fn write(self) -> Option<(&'static str, Vec<u8>)> {
+        let content = serde_json::to_vec(&self).expect("answers are plain data");
+        Some(("application/json", content))
+    }
+
+    fn describe(schemas: &mut SchemaGenerator) -> Option<(&'static str, Schema)> {
+        Some(("application/json", schemas.subschema_for::<T>()))
+    }
+}
+
+/// JSON text that was written elsewhere and is described by `T`.
+pub(crate) struct Written<T> {
+    text: String,
+    of: std::marker::PhantomData<fn() -> T>,
+}
+
+impl<T> From<String> for Written<T> {
+    fn from(text: String) -> Self {
+        Self { text, of: std::marker::PhantomData }
+    }
+}
+
+impl<T> Serialize for Written<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::Error as _;
+        let raw = serde_json::value::RawValue::from_string(self.text.clone()).map_err(S::Error::custom)?;
+        raw.serialize(serializer)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Written<T> {
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(schemas: &mut SchemaGenerator) -> Schema {
+        T::json_schema(schemas)
+    }
+
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+}
+
+/// An answer with its status and headers.
+pub(crate) struct Reply<T> {
+    status: StatusCode,
+    headers: HeaderMap,
+    answer: T,
+}
+
+impl<T> Reply<T> {
+    /// An answer to what was done.
+    pub(super) fn ok(answer: T) -> Self {
+        Self { status: StatusCode::OK, headers: HeaderMap::new(), answer }
+    }
+
+    /// An answer to what was created, and where it is.
+    pub(super) fn created(answer: T, location: &str) -> Self {
+        Self { status: StatusCode::CREATED, ..Self::ok(answer) }.with(header::LOCATION, location)
+    }
+
+    /// An answer to what is going to be done.
+    pub(super) fn accepted(answer: T, location: &str) -> Self {
+        Self { status: StatusCode::ACCEPTED, ..Self::ok(answer) }.with(header::LOCATION, location)
+    }
+
+    /// What was asked for is as the client has it.
+    pub(super) fn not_modified(answer: T) -> Self {
+        Self { status: StatusCode::NOT_MODIFIED, ..Self::ok(answer) }
+    }
+
+    /// It was done, and there is nothing to say.
+    pub(super) fn no_content(answer: T) -> Self {
+        Self { status: StatusCode::NO_CONTENT, ..Self::ok(answer) }
+    }
+
+    /// With the version of what it shows.
+    pub(super) fn tagged(self, version: u64) -> Self {
+        self.with(header::ETAG, &format!("\"{version}\""))
+    }
+
+    fn with(mut self, name: HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+}
+
+impl<T: Answer> Reply<T> {
+    fn into_response(self) -> Response {
+        let (kind, content) = self.answer.write().unwrap_or_default();
+        let mut response = Response::new(content.into());
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        if !kind.is_empty() {
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        }
+        response
+    }
+}
+
+/// The names behind a `?` with their values; those that come several times have a list.
+fn query(text: &str) -> Map<String, Value> {
+    let mut fields = Map::new();
+    for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+        let value = Value::String(value.into_owned());
+        match fields.get_mut(&*name) {
+            None => {
+                fields.insert(name.into_owned(), value);
+            }
+            Some(Value::Array(values)) => values.push(value),
+            Some(first) => *first = Value::Array(vec![first.take(), value]),
+        }
+    }
+    fields
+}
+
+/// Adds an endpoint to a router.
+pub(super) fn mount<E: Endpoint>(router: Router<Shared>) -> Router<Shared> {
+    let filter = MethodFilter::try_from(E::METHOD).expect("a method that routers know");
+    router.route(E::PATH, axum::routing::on(filter, handle::<E>))
+}
+
+async fn handle<E: Endpoint>(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Response {
+    let answered = async {
+        let (mut head, body) = request.into_parts();
+        let path = Path::<E::Path>::from_request_parts(&mut head, &shared).await.map_err(|rejection| {
+            let message = match rejection {
+                PathRejection::FailedToDeserializePathParams(_) => {
+                    "a name in the path is not UTF-8; percent-encode every byte that is not ASCII".to_owned()
+                }
+                other => other.body_text(),
+            };
+            Failure::from(ToolError::bad_argument(message))
+        })?;
+        let query = arguments::read(query(head.uri.query().unwrap_or_default()))?;
+        let conditions = Conditions::read(&head.headers)?;
+        // It came whole, and within its limit.
+        let bytes = axum::body::to_bytes(body, usize::MAX)
+            .await
+            .map_err(|error| Failure::from(ToolError::bad_argument(format!("the body cannot be read: {error}"))))?;
+        let body = E::Body::read(&head.headers, bytes).await?;
+        E::answer(Asked { shared, caller, path: path.0, query, body, conditions }).await
+    };
+    answered.await.map_or_else(|failure| problem(&failure), Reply::into_response)
+}
+
+/// What describes requests, and what describes answers: a field that may be left out of the one is always there in the other.
+pub(super) struct Schemas {
+    pub(super) requests: SchemaGenerator,
+    pub(super) answers: SchemaGenerator,
+}
+
+/// The OpenAPI operation of an endpoint.
+pub(super) fn operation<E: Endpoint>(Schemas { requests, answers }: &mut Schemas) -> Value {
+    let mut parameters = Vec::new();
+    parameters.extend(described("path", &schema_of::<E::Path>()));
+    parameters.extend(described("query", &schema_of::<E::Query>()));
+    parameters.extend(E::HEADERS.iter().map(|(name, description)| {
+        json!({"in": "header", "name": name, "description": description, "schema": {"type": "string"}})
+    }));
+    let mut responses = Map::new();
+    for (status, description) in E::SUCCESS {
+        let mut response = json!({ "description": description });
+        if !matches!(status, 204 | 304)
+            && let Some((kind, schema)) = E::Answer::describe(answers)
+        {
+            response["content"] = json!({ kind: { "schema": schema } });
+        }
+        responses.insert(status.to_string(), response);
+    }
+    responses.insert("default".to_owned(), json!({"$ref": "#/components/responses/Problem"}));
+    let mut operation = json!({
+        "operationId": E::ID, "tags": [E::TAG], "summary": E::SUMMARY, "parameters": parameters, "responses": responses,
+    });
+    if let Some((is_optional, kinds)) = E::Body::describe(requests) {
+        let content: Map<String, Value> =
+            kinds.into_iter().map(|(kind, schema)| (kind.to_owned(), json!({ "schema": schema }))).collect();
+        operation["requestBody"] = json!({"required": !is_optional, "content": content});
+    }
+    operation
+}
+
+fn schema_of<T: JsonSchema>() -> Value {
+    Value::Object(crate::mcp::plain_schema::<T>())
+}
+
+/// The fields of a struct as parameters.
+fn described(place: &str, schema: &Value) -> Vec<Value> {
+    let required = |name: &str| {
+        place == "path" || schema["required"].as_array().into_iter().flatten().any(|required| required == name)
+    };
+    let properties = schema["properties"].as_object().into_iter().flatten();
+    properties
+        .map(|(name, property)| {
+            let mut property = property.clone();
+            let description = property.as_object_mut().and_then(|fields| fields.remove("description"));
+            let mut parameter = json!({"in": place, "name": name, "required": required(name), "schema": property});
+            if let Some(description) = description {
+                parameter["description"] = description;
+            }
+            parameter
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_read_by_its_names() {
+        let read = query("a=1&b=x%20y&a=2&c");
+        assert_eq!(Value::Object(read), json!({"a": ["1", "2"], "b": "x y", "c": ""}));
+    }
+
+    #[test]
+    fn addresses_are_encoded_where_they_have_to_be() {
+        assert_eq!(encoded("a b/ü", false), "a%20b%2F%C3%BC");
+        assert_eq!(encoded("a b/ü", true), "a%20b/%C3%BC");
+    }
+}

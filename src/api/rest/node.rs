@@ -1,0 +1,94 @@
+//! The node: how it is, and its upkeep.
+
+use axum::http::Method;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::conditions::ASYNC;
+use super::endpoint::{Asked, Endpoint, NoBody, Nothing, Reply, Written};
+use super::jobs::OrJob;
+use super::problem::Failure;
+use crate::mcp::answers::StatusAnswer;
+
+/// `GET /v1/status`
+pub(crate) struct GetStatus;
+
+impl Endpoint for GetStatus {
+    const METHOD: Method = Method::GET;
+    const PATH: &'static str = "/v1/status";
+    const ID: &'static str = "getStatus";
+    const TAG: &'static str = "Node";
+    const SUMMARY: &'static str = "Version, readiness, sizes, whether writes are accepted, snapshots";
+    type Path = Nothing;
+    type Query = Nothing;
+    type Body = NoBody;
+    type Answer = Written<StatusAnswer>;
+
+    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+        Ok(Reply::ok(asked.tool("get_status", json!({})).await?))
+    }
+}
+
+/// Up to where searches see what was written.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Flushed {
+    /// A position in the log.
+    pub(crate) generation: u64,
+}
+
+/// `POST /v1/flush`
+pub(crate) struct Flush;
+
+impl Endpoint for Flush {
+    const METHOD: Method = Method::POST;
+    const PATH: &'static str = "/v1/flush";
+    const ID: &'static str = "flush";
+    const TAG: &'static str = "Node";
+    const SUMMARY: &'static str = "Wait until searches see everything that was written before";
+    type Path = Nothing;
+    type Query = Nothing;
+    type Body = NoBody;
+    type Answer = Flushed;
+
+    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+        let lsn = asked.shared.tools.flush(&asked.caller).await?;
+        Ok(Reply::ok(Flushed { generation: lsn.0 }))
+    }
+}
+
+/// What the log takes.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Compacted {
+    /// Bytes on disk.
+    pub(crate) log_bytes: u64,
+}
+
+/// `POST /v1/compact`
+pub(crate) struct Compact;
+
+impl Endpoint for Compact {
+    const METHOD: Method = Method::POST;
+    const PATH: &'static str = "/v1/compact";
+    const ID: &'static str = "compact";
+    const TAG: &'static str = "Node";
+    const SUMMARY: &'static str = "Clear deleted and replaced content out of the log now";
+    const SUCCESS: &'static [(u16, &'static str)] = &[(200, "Done."), (202, "A job does it.")];
+    const HEADERS: &'static [(&'static str, &'static str)] = &[ASYNC];
+    type Path = Nothing;
+    type Query = Nothing;
+    type Body = NoBody;
+    type Answer = OrJob<Compacted>;
+
+    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+        asked
+            .maybe_later("compact", |shared, caller, _| async move {
+                let bytes = shared.tools.compact(&caller).await?;
+                Ok(json!({ "log_bytes": bytes }))
+            })
+            .await
+    }
+}
+
+/// Any JSON object.
+pub(crate) type Anything = serde_json::Map<String, Value>;

@@ -1,0 +1,195 @@
+//! Single documents and many at once, as REST reads and writes them. Each is the same operation as the tool that does it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::inputs::input;
+use super::shapes::document_result;
+use super::{Call, NodeTools, Tool};
+use crate::auth::Caller;
+use crate::base::Fault;
+use crate::calls::{Permit, Scope};
+use crate::collection::{Added, Body, DocumentInput, DocumentOutcome, DocumentStatus, Missing};
+use crate::mcp::answers::DocumentResult;
+use crate::mcp::arguments::{ConflictArgument, NewDocument};
+use crate::mcp::error::ended;
+use crate::mcp::{ErrorCode, NoProgress, ToolError};
+use crate::retrieval::{SearchError, shown_metadata};
+
+/// A document as it is stored.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct StoredDocument {
+    /// Unique in its collection.
+    pub(crate) id: String,
+    pub(crate) collection: String,
+    pub(crate) title: String,
+    /// Where people find the original.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) url: Option<String>,
+    /// Its whole text, as it was extracted.
+    pub(crate) text: String,
+    /// What it was extracted from.
+    pub(crate) media_type: String,
+    pub(crate) metadata: Map<String, Value>,
+    /// The file that it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) source: Option<String>,
+    /// Grows with each change; the number in its ETag.
+    pub(crate) version: u64,
+    /// When it last changed.
+    pub(crate) updated_at: String,
+    /// From when on it is not shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires_at: Option<String>,
+    /// How many passages it has.
+    pub(crate) passages: usize,
+}
+
+/// What a write expects to find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Precondition {
+    /// Anything.
+    None,
+    /// No document of that id.
+    Absent,
+    /// A document of that id.
+    Present,
+    /// This version.
+    Version(u64),
+}
+
+impl NodeTools {
+    fn enter(&self, tool: Tool, caller: &Caller, collection: &str) -> Result<Permit, ToolError> {
+        Ok(self.calls.enter(tool.operation(), caller, &Scope::One(collection.into()))?)
+    }
+
+    /// A document with its whole text.
+    ///
+    /// # Errors
+    /// When there is none of that id, or it cannot be read.
+    pub(crate) async fn document(
+        &self,
+        caller: &Caller,
+        collection: &str,
+        id: &str,
+    ) -> Result<StoredDocument, ToolError> {
+        let permit = self.enter(Tool::Fetch, caller, collection)?;
+        let call = Call { tools: self, permit: &permit, progress: &NoProgress };
+        let read = call.read(&collection, |reading| {
+            let document = reading.exactly(collection, id)?;
+            let text = reading.access.passages().text(&document, 0..document.chunks.len());
+            Ok(StoredDocument {
+                id: document.id.clone(),
+                collection: collection.to_owned(),
+                title: document.title.clone(),
+                url: document.url.clone(),
+                text: text.map_err(SearchError::from)?,
+                media_type: document.media_type.clone(),
+                metadata: shown_metadata(&document.metadata),
+                source: document.source.clone(),
+                version: document.version,
+                updated_at: document.updated.to_string(),
+                expires_at: document.expires_at.map(|time| time.to_string()),
+                passages: document.chunks.len(),
+            })
+        });
+        let result = read.await;
+        ended(permit, result)
+    }
+
+    /// Writes one document, in a collection that is made when it is missing.
+    ///
+    /// * `content`: its text or bytes where they do not come with `given`.
+    ///
+    /// # Errors
+    /// `conflict` when `expected` is not what is there; see [`crate::collection::WriteError`].
+    pub(crate) async fn put_document(
+        &self,
+        caller: &Caller,
+        collection: &str,
+        given: NewDocument,
+        content: Option<Body>,
+        expected: Precondition,
+    ) -> Result<DocumentResult, ToolError> {
+        let permit = self.enter(Tool::AddDocuments, caller, collection)?;
+        let call = Call { tools: self, permit: &permit, progress: &NoProgress };
+        let written = async {
+            let id = given.id.clone().unwrap_or_default();
+            let mut document = match content {
+                Some(body) => DocumentInput { id: given.id, body, ..DocumentInput::default() },
+                None => input(&call.reading(), given, ConflictArgument::Replace).map_err(|(_, error)| error)?,
+            };
+            let missing = match expected {
+                Precondition::None | Precondition::Absent => Missing::Create,
+                Precondition::Present | Precondition::Version(_) => Missing::Refuse,
+            };
+            document.if_version = match expected {
+                Precondition::None => None,
+                Precondition::Absent => Some(0),
+                Precondition::Version(version) => Some(version),
+                Precondition::Present => Some(call.reading().exactly(collection, &id)?.version),
+            };
+            let Added { mut outcomes, .. } = call.access().add(collection, missing, vec![document]).await?;
+            single(collection, outcomes.pop())
+        };
+        let result = written.await;
+        ended(permit, result)
+    }
+
+    /// Deletes one document.
+    ///
+    /// # Errors
+    /// `not_found` when there is none of that id, `conflict` when it is at another version.
+    pub(crate) async fn delete_document(
+        &self,
+        caller: &Caller,
+        collection: &str,
+        id: &str,
+        version: Option<u64>,
+    ) -> Result<(), ToolError> {
+        let permit = self.enter(Tool::DeleteDocuments, caller, collection)?;
+        let call = Call { tools: self, permit: &permit, progress: &NoProgress };
+        let deleted = async {
+            let document = call.read(&collection, |reading| reading.exactly(collection, id)).await?;
+            let outcome = call.access().delete_at(collection, &document.id, version).await?;
+            single(collection, Some(outcome)).map(drop)
+        };
+        let result = deleted.await;
+        ended(permit, result)
+    }
+
+    /// Writes documents in one batch; one that cannot be taken is reported, the others are written.
+    ///
+    /// * `documents`: or why one of them cannot be read.
+    /// * `key`: for the same documents again, within a day: nothing is written, and the answer is the first one.
+    ///
+    /// # Errors
+    /// When nothing could be written.
+    pub(crate) async fn add_bulk(
+        &self,
+        caller: &Caller,
+        collection: &str,
+        documents: Vec<Result<NewDocument, String>>,
+        key: Option<&str>,
+    ) -> Result<Vec<DocumentResult>, ToolError> {
+        let permit = self.enter(Tool::AddDocuments, caller, collection)?;
+        let call = Call { tools: self, permit: &permit, progress: &NoProgress };
+        let written = super::writing::add_each(call, collection, documents, key);
+        let result = written.await;
+        ended(permit, result)
+    }
+}
+
+/// What became of the only document of a call.
+fn single(collection: &str, outcome: Option<DocumentOutcome>) -> Result<DocumentResult, ToolError> {
+    let outcome = outcome.ok_or_else(|| ToolError {
+        code: ErrorCode::Internal,
+        message: "nothing was written".to_owned(),
+        fault: Fault::Environment,
+    })?;
+    match outcome.status {
+        DocumentStatus::Failed(error) => Err(error.into()),
+        _ => Ok(document_result(collection, &outcome)),
+    }
+}

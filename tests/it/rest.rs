@@ -1,0 +1,166 @@
+//! REST: documents as resources, problems, jobs, and a description that the node keeps to.
+
+use serde_json::{Value, json};
+
+use crate::node::{Answer, TestNode, assert_says};
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+fn ask(node: &TestNode, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    let body = (!body.is_empty() || method == "POST").then_some(body.as_bytes());
+    node.request(method, &format!("{}{path}", node.base()), headers, body)
+}
+
+#[test]
+fn a_document_is_a_resource_with_versions() {
+    let node = TestNode::start();
+    let path = "/v1/collections/notes/documents/pumps/p1.md";
+    let put = |headers: &[(&str, &str)], text: &str| {
+        ask(
+            &node,
+            "PUT",
+            path,
+            &[headers, &[JSON]].concat(),
+            &json!({"text": text, "metadata": {"site": "north"}}).to_string(),
+        )
+    };
+    assert_eq!(put(&[("if-match", "*")], "none").status, 412);
+    let made = put(&[("if-none-match", "*")], "# Pump\n\nThe pump is blue.");
+    assert_eq!((made.status, made.header("location"), made.header("etag")), (201, path, "\"1\""), "{}", made.text);
+    assert_eq!(put(&[("if-none-match", "*")], "again").status, 412);
+    assert_eq!(put(&[("if-match", "\"7\"")], "another").status, 412);
+    let changed = put(&[("if-match", "\"1\"")], "# Pump\n\nThe pump is red.");
+    assert_eq!((changed.status, changed.header("etag"), &changed.json()["status"]), (200, "\"2\"", &json!("updated")));
+
+    let got = ask(&node, "GET", path, &[], "");
+    let document = got.json();
+    assert_eq!((got.status, got.header("etag")), (200, "\"2\""));
+    assert_eq!((&document["id"], &document["metadata"]["site"]), (&json!("pumps/p1.md"), &json!("north")));
+    assert_says(document["text"].as_str().expect("a text"), &["The pump is red."]);
+    let known = ask(&node, "GET", path, &[("if-none-match", "\"2\"")], "");
+    assert_eq!((known.status, known.text.as_str()), (304, ""));
+
+    let patch = json!({"title": "Red pump", "metadata": {"site": null, "year": 2026}}).to_string();
+    assert_eq!(ask(&node, "PATCH", path, &[JSON, ("if-match", "\"1\"")], &patch).status, 412);
+    let patched = ask(&node, "PATCH", path, &[JSON, ("if-match", "\"2\"")], &patch);
+    assert_eq!((patched.status, patched.header("etag")), (200, "\"3\""), "{}", patched.text);
+    let document = ask(&node, "GET", path, &[], "").json();
+    assert_eq!((&document["title"], &document["metadata"]), (&json!("Red pump"), &json!({"year": 2026})));
+
+    let plain =
+        ask(&node, "PUT", "/v1/collections/notes/documents/b", &[("content-type", "text/markdown")], "# B\n\nA valve.");
+    assert_eq!(plain.status, 201, "{}", plain.text);
+    let page = ask(&node, "GET", "/v1/collections/notes/documents?limit=1", &[], "").json();
+    assert_eq!((&page["documents"][0]["id"], page["documents"][1].is_null()), (&json!("notes/b"), true));
+    let cursor = page["next_cursor"].as_str().expect("there is more");
+    let rest = ask(&node, "GET", &format!("/v1/collections/notes/documents?limit=1&cursor={cursor}"), &[], "").json();
+    assert_eq!(rest["documents"][0]["id"], "notes/pumps/p1.md");
+
+    assert_eq!(ask(&node, "DELETE", path, &[("if-match", "\"2\"")], "").status, 412);
+    let deleted = ask(&node, "DELETE", path, &[("if-match", "\"3\"")], "");
+    assert_eq!((deleted.status, deleted.text.as_str()), (204, ""));
+    for (method, body) in [("GET", ""), ("DELETE", ""), ("PATCH", "{}")] {
+        let gone = ask(&node, method, path, &[JSON], body);
+        assert_eq!((gone.status, &gone.json()["code"]), (404, &json!("not_found")), "{method}");
+    }
+}
+
+#[test]
+fn many_documents_are_written_with_a_result_for_each() {
+    let node = TestNode::start();
+    let path = "/v1/collections/notes/documents";
+    let lines = "{\"id\": \"a\", \"text\": \"The heron.\"}\nnot JSON\n\n{\"id\": \"b\", \"text\": \"The reeds.\"}\n{\"id\": \"c\"}\n";
+    let ndjson = ("content-type", "application/x-ndjson");
+    let results = |answer: &Answer| -> Vec<Value> {
+        answer.text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let added = ask(&node, "POST", path, &[ndjson, ("idempotency-key", "k1")], lines);
+    let statuses: Vec<Value> = results(&added).iter().map(|result| result["status"].clone()).collect();
+    assert_eq!(
+        (added.status, statuses),
+        (200, vec![json!("created"), json!("failed"), json!("created"), json!("failed")])
+    );
+    assert_says(results(&added)[1]["error"].as_str().expect("a reason"), &["line 2"]);
+    let again = ask(&node, "POST", path, &[ndjson, ("idempotency-key", "k1")], lines);
+    assert_eq!(again.text, added.text, "the first answer");
+
+    let many: String =
+        (0..2_300).map(|number| format!("{{\"id\": \"n{number}\", \"text\": \"Note {number}.\"}}\n")).collect();
+    let added = results(&ask(&node, "POST", path, &[ndjson], &many));
+    assert!(added.len() == 2_300 && added.iter().all(|result| result["status"] == "created"));
+    assert_eq!(added[2_299]["id"], "notes/n2299");
+
+    let form = "--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"pump.md\"\r\n\r\n# Pump\n\nIt is blue.\r\n\
+                --x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"t.csv\"\r\n\r\nname,size\npump,3\r\n--x--\r\n";
+    let uploaded = ask(&node, "POST", path, &[("content-type", "multipart/form-data; boundary=x")], form);
+    let ids: Vec<Value> = results(&uploaded).iter().map(|result| result["id"].clone()).collect();
+    assert_eq!((uploaded.status, ids), (200, vec![json!("notes/pump.md"), json!("notes/t.csv")]), "{}", uploaded.text);
+}
+
+#[test]
+fn problems_say_what_they_are() {
+    let node = TestNode::start();
+    for (method, path, headers, body, status, code) in [
+        ("GET", "/v1/collections/none", &[][..], "", 404, "not_found"),
+        ("GET", "/v1/nothing", &[], "", 404, "not_found"),
+        ("GET", "/v1/collections?x=1", &[], "", 400, "bad_argument"),
+        ("POST", "/v1/collections", &[JSON], "{\"name\": \"A B\"}", 400, "bad_argument"),
+        ("POST", "/v1/search", &[("content-type", "text/csv")], "a,b", 415, "bad_argument"),
+        ("PUT", "/v1/collections/a/documents/b", &[("content-type", "image/png")], "x", 415, "bad_argument"),
+        ("PUT", "/v1/collections/a/documents/b", &[JSON, ("if-match", "seven")], "{}", 400, "bad_argument"),
+    ] {
+        let answer = ask(&node, method, path, headers, body);
+        let problem = answer.json();
+        assert_eq!((answer.status, &problem["code"]), (status, &json!(code)), "{method} {path}: {}", answer.text);
+        assert_eq!(answer.header("content-type"), "application/problem+json");
+        assert_eq!(problem["status"], status);
+        assert_eq!(problem["type"], format!("urn:cairn:problem:{code}"));
+        assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()) && problem["title"].is_string());
+    }
+}
+
+#[test]
+fn long_work_can_be_left_to_a_job() {
+    let node = TestNode::start();
+    node.add("notes", json!([{"id": "a", "text": "The heron."}]));
+    let started = ask(&node, "POST", "/v1/snapshots", &[("prefer", "respond-async")], "");
+    let location = started.header("location").to_owned();
+    assert_eq!(started.status, 202, "{}", started.text);
+    let job = loop {
+        let job = ask(&node, "GET", &location, &[], "").json();
+        if job["status"] != "running" {
+            break job;
+        }
+        std::thread::yield_now();
+    };
+    assert_eq!((&job["status"], &job["operation"]), (&json!("succeeded"), &json!("create_snapshot")), "{job}");
+    let listed = ask(&node, "GET", "/v1/snapshots", &[], "").json();
+    assert_eq!(listed["snapshots"][0]["id"], job["result"]["id"]);
+    let verified = ask(&node, "POST", "/v1/snapshots/verify", &[], "").json();
+    assert_eq!((&verified["ok"], &verified["id"]), (&json!(true), &job["result"]["id"]));
+    assert_eq!(ask(&node, "GET", "/v1/jobs", &[], "").json()["jobs"][0]["id"], job["id"]);
+    assert_eq!(ask(&node, "GET", "/v1/jobs/77", &[], "").status, 404);
+}
+
+#[test]
+fn the_other_resources_answer() {
+    let node = TestNode::start();
+    let made = ask(&node, "POST", "/v1/collections", &[JSON], "{\"name\": \"notes\", \"description\": \"Birds\"}");
+    assert_eq!((made.status, made.header("location")), (201, "/v1/collections/notes"));
+    node.add(
+        "notes",
+        json!([{"id": "a", "text": "The heron stands in the reeds."}, {"id": "b", "text": "A heron in water."}]),
+    );
+    let found = ask(&node, "POST", "/v1/search", &[JSON], "{\"query\": \"heron reeds\"}").json();
+    assert_eq!(found["results"][0]["id"], "notes/a#0");
+    let linked = ask(&node, "GET", "/v1/search?query=heron%20reeds&collections=notes&limit=1", &[], "").json();
+    assert_eq!(linked["results"][0]["id"], "notes/a#0");
+    let similar = ask(&node, "POST", "/v1/similar", &[JSON], "{\"id\": \"notes/a\"}").json();
+    assert_eq!(similar["results"][0]["id"], "notes/b#0");
+    assert_eq!(ask(&node, "GET", "/v1/collections", &[], "").json()["collections"][0]["description"], "Birds");
+    assert_eq!(ask(&node, "GET", "/v1/collections/notes", &[], "").json()["documents"], 2);
+    assert_eq!(ask(&node, "GET", "/v1/status", &[], "").json()["documents"], 2);
+    let tools = ask(&node, "GET", "/v1/tools", &[], "").json();
+    assert!(tools["tools"].as_array().is_some_and(|tools| tools.iter().any(|tool| tool["name"] == "search")));
+    assert_eq!(ask(&node, "DELETE", "/v1/collections/notes", &[], "").json()["documents"], 2);
+}
