@@ -2,7 +2,9 @@
 //!
 //! Invariants: what is visible here is durable; a position is one array lookup away; every byte that is handed out has
 //! passed its checksum. Damage is listed and stepped over, never repaired here: `doctor` does that from a snapshot.
-//! Writing is in [`super::append`].
+//! Opening it is in [`load`], writing in [`super::append`].
+
+mod load;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -14,16 +16,16 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::OpenError;
-use super::disk::{Disk, DiskFile, RealDisk, is_out_of_files, read_exact_at, read_file, replace_file, side_by_side};
+use super::disk::{Disk, DiskFile, is_out_of_files, read_exact_at, read_file, replace_file, side_by_side};
 use super::frame::{
-    Compacted, FORMAT, FORMATS, FRAME_HEADER, FrameHeader, HeaderCheck, PAYLOAD_MAX, SEGMENT_START, Salt,
-    SegmentHeader, ZSTD,
+    Compacted, FORMAT, FRAME_HEADER, FrameHeader, PAYLOAD_MAX, SEGMENT_START, Salt, SegmentHeader, ZSTD,
 };
 use super::frames::{Frames, Slot};
-use super::segment::{self, Place, Scan, SparseScan};
-use super::trust::Promise;
+use super::segment;
 use crate::base::{Lsn, NodeId, UnixMillis};
+
+pub(crate) use self::load::Tail;
+pub use self::load::data_format;
 
 /// Damage beyond this many places is counted by nobody: the list is for people, and the first places say enough.
 const DAMAGE_MAX: usize = 1000;
@@ -219,16 +221,6 @@ impl Location {
     }
 }
 
-/// What the last segment looked like when the log was opened.
-pub(crate) struct Tail {
-    pub(crate) file: Arc<dyn DiskFile>,
-    /// Length of its file, reserved space included.
-    pub(crate) allocated: u64,
-    /// Bytes that may be in the kernel's cache only.
-    pub(crate) unproven: std::ops::Range<u64>,
-    pub(crate) torn: u64,
-}
-
 /// See the module.
 pub(crate) struct Log {
     pub(crate) disk: Arc<dyn Disk>,
@@ -267,253 +259,7 @@ pub(crate) fn segment_firsts(names: &[String]) -> Vec<Lsn> {
     firsts
 }
 
-/// The newest format among the segments of a data directory; `None` when it has none. Reads headers only, without the lock.
-///
-/// # Errors
-/// When the log cannot be read.
-pub fn data_format(data_dir: &Path) -> io::Result<Option<u16>> {
-    let (disk, dir) = (RealDisk, data_dir.join("log"));
-    let names = match disk.list(&dir) {
-        Ok(names) => names,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut newest = None;
-    for first in segment_firsts(&names) {
-        let mut bytes = [0; SEGMENT_START as usize];
-        disk.open(&segment_path(&dir, first), false)?.read_at(&mut bytes, 0)?;
-        let format = match SegmentHeader::check(&bytes) {
-            HeaderCheck::TooNew { found, .. } => found,
-            HeaderCheck::Good { header, .. } => header.format,
-            // A damaged one does not say; there is data, though.
-            HeaderCheck::Bad => *FORMATS.start(),
-        };
-        newest = newest.max(Some(format));
-    }
-    Ok(newest)
-}
-
-/// A segment file before its frames are read.
-struct Candidate {
-    first: Lsn,
-    path: PathBuf,
-    file: Arc<dyn DiskFile>,
-    length: u64,
-    header: HeaderCheck,
-    /// There is something after the header.
-    used: bool,
-}
-
-impl Candidate {
-    fn open(disk: &dyn Disk, dir: &Path, first: Lsn, is_last: bool) -> Result<Self, OpenError> {
-        let path = segment_path(dir, first);
-        let read = |source| OpenError::Read { path: path.clone(), source };
-        let file = disk.open(&path, is_last).map_err(read)?;
-        let length = file.len().map_err(read)?;
-        let mut bytes = [0; SEGMENT_START as usize];
-        file.read_at(&mut bytes, 0).map_err(read)?;
-        let header = SegmentHeader::check(&bytes);
-        if let HeaderCheck::TooNew { found, release } = header {
-            return Err(OpenError::FormatTooNew { path, found, release, supported: FORMAT });
-        }
-        let used = header != HeaderCheck::Bad || !zeros_from(&*file, SEGMENT_START, length).map_err(read)?;
-        Ok(Self { first, path, file, length, header, used })
-    }
-}
-
-fn zeros_from(file: &dyn DiskFile, mut at: u64, length: u64) -> io::Result<bool> {
-    let mut buffer = vec![0; 64 << 10];
-    while at < length {
-        let read = file.read_at(&mut buffer, at)?;
-        if buffer[..read].iter().any(|byte| *byte != 0) {
-            return Ok(false);
-        }
-        if read == 0 {
-            break;
-        }
-        at += read as u64;
-    }
-    Ok(true)
-}
-
 impl Log {
-    /// Opens the log in `dir`, which exists, and makes it if there is none. Cuts a torn tail.
-    pub(crate) fn open(
-        disk: Arc<dyn Disk>,
-        dir: PathBuf,
-        now: UnixMillis,
-        promise: Option<&Promise>,
-    ) -> Result<(Self, Tail), OpenError> {
-        let names = disk.list(&dir).map_err(|source| OpenError::Read { path: dir.clone(), source })?;
-        // What an interrupted compaction was writing.
-        for name in names.iter().filter(|name| name.ends_with(".seg.tmp")) {
-            let path = dir.join(name);
-            disk.remove(&path).map_err(|source| OpenError::Write { path, source })?;
-        }
-        let firsts = segment_firsts(&names);
-        let last = firsts.last().copied();
-        let mut candidates = Vec::with_capacity(firsts.len());
-        for first in firsts {
-            candidates.push(Candidate::open(&*disk, &dir, first, Some(first) == last)?);
-        }
-        // A segment is used only after its header was synced: without one it was being made when the power went.
-        if let Some(unused) = candidates.pop_if(|candidate| !candidate.used) {
-            let write = |source| OpenError::Write { path: unused.path.clone(), source };
-            disk.remove(&unused.path).map_err(write)?;
-            disk.sync_dir(&dir).map_err(write)?;
-            if let Some(last) = candidates.pop() {
-                candidates.push(Candidate::open(&*disk, &dir, last.first, true)?);
-            }
-        }
-        remove_covered(&*disk, &dir, &mut candidates)?;
-        let mut headers = candidates.iter().filter_map(|candidate| match candidate.header {
-            HeaderCheck::Good { header, .. } => Some(header),
-            HeaderCheck::TooNew { .. } | HeaderCheck::Bad => None,
-        });
-        let (node, salt, epoch) = match (headers.next(), candidates.first()) {
-            (Some(header), _) => (header.node, header.salt, headers.next_back().unwrap_or(header).epoch),
-            (None, Some(candidate)) => return Err(OpenError::Header { path: candidate.path.clone() }),
-            (None, None) => {
-                let mut random = [0; 32];
-                getrandom::fill(&mut random).map_err(|source| OpenError::Random { source })?;
-                let epoch = u64::from_le_bytes(super::frame::array(&random, 24));
-                (NodeId(super::frame::array(&random, 0)), super::frame::array(&random, 16), epoch)
-            }
-        };
-        let log = Self {
-            disk,
-            dir,
-            node,
-            salt,
-            epoch,
-            segments: RwLock::default(),
-            last: AtomicU64::new(0),
-            files: Mutex::default(),
-            damage: Mutex::default(),
-            failing: Mutex::default(),
-            retired: Mutex::default(),
-            dead: Mutex::default(),
-            decompressors: Mutex::default(),
-        };
-        let promised = promise.filter(|promise| promise.node == log.node.to_string());
-        let tail = log.load(candidates, now, promised.map_or(Lsn::ZERO, |promise| promise.last))?;
-        Ok((log, tail))
-    }
-
-    /// Reads what the segments hold, the last one in full. What it lacks of the records up to `promised` is damage, and new
-    /// records come after them.
-    fn load(&self, candidates: Vec<Candidate>, now: UnixMillis, promised: Lsn) -> Result<Tail, OpenError> {
-        let mut next = Lsn::ZERO.next();
-        let nexts: Vec<Option<Lsn>> = candidates.iter().skip(1).map(|after| Some(after.first)).chain([None]).collect();
-        let mut tail = None;
-        for (candidate, next_segment) in candidates.into_iter().zip(nexts) {
-            let Candidate { first, path, file, length, header, .. } = candidate;
-            let header = self.check_header(first, &path, &header)?;
-            let salt = header.map_or(self.salt, |header| header.salt);
-            let compacted = header.and_then(|header| header.compacted);
-            if first > next {
-                self.report_missing(next, Lsn(first.0 - 1));
-            }
-            let read = |source| OpenError::Read { path: path.clone(), source };
-            // A segment that was missing between two others is no part of the first of them.
-            let mut end_lsn = match (compacted, next_segment) {
-                (Some(compacted), Some(next)) => Some(compacted.end.min(next)),
-                (Some(compacted), None) => Some(compacted.end),
-                (None, next) => next,
-            };
-            let mut place = Place { salt, first, next_segment: end_lsn, length };
-            let bytes = compacted.map(|compacted| compacted.bytes);
-            let indexed = end_lsn.and_then(|after| self.read_index(first, after, length));
-            let is_indexed = indexed.is_some() && bytes.is_none_or(|bytes| bytes == length);
-            let (frames, end, damage, torn) = match indexed.filter(|_| is_indexed) {
-                Some(frames) => (frames, length, Vec::new(), None),
-                // Without its header nobody knows whether a segment was compacted.
-                None if compacted.is_some() || (header.is_none() && end_lsn.is_some()) => {
-                    let SparseScan { frames, damage } = segment::scan_compacted(&*file, &place, bytes).map_err(read)?;
-                    (frames, length, damage, None)
-                }
-                None => {
-                    let mut scan = segment::scan(&*file, &place).map_err(read)?;
-                    if end_lsn.is_none() && first.0 + scan.offsets.len() as u64 <= promised.0 {
-                        end_lsn = Some(promised.next());
-                        place.next_segment = end_lsn;
-                        scan = segment::scan(&*file, &place).map_err(read)?;
-                    }
-                    let Scan { offsets, end, damage, torn, unproven } = scan;
-                    (Frames::Dense(offsets), end, damage, Some((torn, unproven)))
-                }
-            };
-            for bad in &damage {
-                let records = (!bad.lsns.is_empty()).then(|| (Lsn(bad.lsns.start), Lsn(bad.lsns.end - 1)));
-                let (offset, length) = (bad.bytes.start, bad.bytes.end - bad.bytes.start);
-                self.report(Damage { path: path.clone(), offset, length, records, what: bad.what });
-            }
-            next = end_lsn.unwrap_or(Lsn(first.0 + frames.len() as u64));
-            if end_lsn.is_some() {
-                if !is_indexed && damage.is_empty() {
-                    self.write_index(first, length, &frames);
-                }
-            } else {
-                let (torn, unproven) = torn.expect("a segment without an end was scanned");
-                let mut allocated = length;
-                if torn > 0 {
-                    let write = |source| OpenError::Write { path: path.clone(), source };
-                    file.truncate(end).map_err(write)?;
-                    file.sync_all().map_err(write)?;
-                    allocated = end;
-                }
-                tail = Some(Tail { file, allocated, unproven, torn });
-            }
-            let epoch = header.map_or(self.epoch, |header| header.epoch);
-            let created = header.map_or(UnixMillis(0), |header| header.created);
-            self.segments.write().push(Segment { first, salt, epoch, created, compacted, end, frames, pinned: None });
-        }
-        if next <= promised && !self.segments.read().is_empty() {
-            self.report_missing(next, promised);
-            next = promised.next();
-        }
-        self.last.store(next.0 - 1, Ordering::Release);
-        match tail {
-            Some(tail) => Ok(tail),
-            None => {
-                let file = self
-                    .create_segment(next, now)
-                    .map_err(|source| OpenError::Write { path: segment_path(&self.dir, next), source })?;
-                self.start_segment(next, now);
-                Ok(Tail { file, allocated: SEGMENT_START, unproven: 0..0, torn: 0 })
-            }
-        }
-    }
-
-    /// The header of a segment; `None` where it is lost.
-    fn check_header(&self, first: Lsn, path: &Path, header: &HeaderCheck) -> Result<Option<SegmentHeader>, OpenError> {
-        let damaged = |length| Damage {
-            path: path.to_owned(),
-            offset: 0,
-            length,
-            records: None,
-            what: "segment header damaged, its copy is used",
-        };
-        match *header {
-            HeaderCheck::Good { header, .. } if header.node != self.node => {
-                Err(OpenError::ForeignSegment { path: path.to_owned(), found: header.node, expected: self.node })
-            }
-            HeaderCheck::Good { header, .. } if header.first != first => {
-                Err(OpenError::MisnamedSegment { path: path.to_owned(), first: header.first })
-            }
-            HeaderCheck::Good { header, spare } => {
-                if spare {
-                    self.report(damaged(SEGMENT_START / 2));
-                }
-                Ok(Some(header))
-            }
-            HeaderCheck::TooNew { .. } | HeaderCheck::Bad => {
-                self.report(Damage { what: "segment header damaged", ..damaged(SEGMENT_START) });
-                Ok(None)
-            }
-        }
-    }
-
     /// Makes the file of a new segment, durable with its name.
     pub(crate) fn create_segment(&self, first: Lsn, now: UnixMillis) -> io::Result<Arc<dyn DiskFile>> {
         let path = segment_path(&self.dir, first);
@@ -543,14 +289,6 @@ impl Log {
             frames: Frames::Dense(Vec::new()),
             pinned: None,
         });
-    }
-
-    fn read_index(&self, first: Lsn, after: Lsn, length: u64) -> Option<Frames> {
-        let bytes = read_file(&*self.disk, &index_path(&self.dir, first), INDEX_BYTES_MAX).ok()?;
-        segment::decode_index(&bytes, self.node, first, length).filter(|frames| match frames {
-            Frames::Dense(offsets) => first.0 + offsets.len() as u64 == after.0,
-            Frames::Sparse { lsns, .. } => lsns.last().is_none_or(|last| first.0 + u64::from(*last) < after.0),
-        })
     }
 
     /// Writes the index of a sealed segment. A failure or a crash costs the next start a scan of that segment, nothing
@@ -629,12 +367,6 @@ impl Log {
         }
         self.failing.lock().take_if(|failing| *failing == lsn);
         None
-    }
-
-    /// No segment holds the records from `first` to `last`.
-    fn report_missing(&self, first: Lsn, last: Lsn) {
-        let (path, records) = (segment_path(&self.dir, first), Some((first, last)));
-        self.report(Damage { path, offset: 0, length: 0, records, what: "segment missing" });
     }
 
     fn report(&self, damage: Damage) {
@@ -963,28 +695,4 @@ pub(crate) fn segment_end(segment: &Segment, next: Option<&Segment>) -> Lsn {
         (None, Some(next)) => next.first,
         (None, None) => Lsn(segment.first.0 + segment.frames.len() as u64),
     }
-}
-
-/// Removes segments that a compacted one before them covers: compaction was interrupted between the two.
-fn remove_covered(disk: &dyn Disk, dir: &Path, candidates: &mut Vec<Candidate>) -> Result<(), OpenError> {
-    let mut covered = Lsn::ZERO;
-    let mut removed = false;
-    let mut kept = Vec::with_capacity(candidates.len());
-    for candidate in candidates.drain(..) {
-        if candidate.first < covered {
-            let write = |source| OpenError::Write { path: candidate.path.clone(), source };
-            disk.remove(&candidate.path).map_err(write)?;
-            removed = true;
-            continue;
-        }
-        if let HeaderCheck::Good { header: SegmentHeader { compacted: Some(compacted), .. }, .. } = candidate.header {
-            covered = compacted.end;
-        }
-        kept.push(candidate);
-    }
-    *candidates = kept;
-    if removed {
-        disk.sync_dir(dir).map_err(|source| OpenError::Write { path: dir.to_owned(), source })?;
-    }
-    Ok(())
 }
