@@ -45,8 +45,9 @@ use parking_lot::Mutex;
 
 use self::append::{Limits, LogWriter};
 use self::disk::{Disk, RealDisk};
+use self::frame::Kinds;
 use self::lock::{Lock, LockError};
-use self::log::Log;
+use self::log::{Log, Opening};
 use self::trust::{CatalogPlace, Told};
 use crate::base::{Clock, Fault, Lsn, NodeId};
 
@@ -56,7 +57,7 @@ pub use self::commit::{
     WriterState,
 };
 pub use self::compact::{CompactError, CompactionLimits, CompactionReport};
-pub use self::frame::{FORMAT, FORMATS};
+pub use self::frame::{FORMAT, FORMATS, UnknownFrame, UnsupportedFormat};
 pub use self::log::{Damage, ReadError, data_format};
 pub use self::reader::{Change, ChangeKind, Reader};
 pub use self::record::{ChunkBody, ChunkRef, ChunkText, CollectionId, DocumentRecord, NewCollection, Replaced};
@@ -161,19 +162,21 @@ pub enum OpenError {
         /// What it said.
         source: getrandom::Error,
     },
-    /// A newer build wrote the log.
-    #[error(
-        "{path}: written by {release}: segment format {found} is newer than {supported}, the newest this build reads"
-    )]
-    FormatTooNew {
+    /// A segment has a format that this release does not read.
+    #[error("{path}: {format}")]
+    Format {
         /// The segment.
         path: PathBuf,
-        /// Its format.
-        found: u16,
-        /// The release that wrote it.
-        release: String,
-        /// Newest format that can be read.
-        supported: u16,
+        /// Its format, and which ones are read.
+        format: UnsupportedFormat,
+    },
+    /// A record has a kind or a flag that this release does not know.
+    #[error("{path}: {unknown}")]
+    Unknown {
+        /// The segment.
+        path: PathBuf,
+        /// The record.
+        unknown: UnknownFrame,
     },
     /// A segment of another node lies among the segments.
     #[error("{path}: written by node {found}, expected node {expected}")]
@@ -214,6 +217,15 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// A record that could not be read while the catalog was built.
+    fn replay(source: ReadError) -> Self {
+        match source {
+            ReadError::Unknown { path, unknown } => Self::Unknown { path, unknown },
+            ReadError::Catalog { source } => Self::Catalog { source },
+            source => Self::Replay { source },
+        }
+    }
+
     /// Who can do something about it.
     #[must_use]
     pub fn fault(&self) -> Fault {
@@ -223,7 +235,8 @@ impl OpenError {
             | Self::Read { .. }
             | Self::Write { .. }
             | Self::Random { .. }
-            | Self::FormatTooNew { .. } => Fault::Environment,
+            | Self::Format { .. }
+            | Self::Unknown { .. } => Fault::Environment,
             Self::ForeignSegment { .. } | Self::MisnamedSegment { .. } | Self::Header { .. } => Fault::Damage,
             Self::Replay { source } => source.fault(),
             Self::Catalog { source } => source.fault(),
@@ -290,7 +303,15 @@ fn open_on(
         }
     }
     let told = Told::read(&*disk, &views);
-    let (log, tail) = Log::open(Arc::clone(&disk), log_dir, clock.now(), told.promise().as_ref())?;
+    let promise = told.promise();
+    let opening = Opening {
+        kinds: Kinds::Records,
+        node: None,
+        begin: Lsn::ZERO.next(),
+        promise: promise.as_ref(),
+        now: clock.now(),
+    };
+    let (log, tail) = Log::open(Arc::clone(&disk), log_dir, &opening)?;
     log.recall_damage();
     let log = Arc::new(log);
     let torn_bytes = tail.torn;

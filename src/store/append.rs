@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::disk::{DiskFile, is_out_of_files, read_exact_at, side_by_side};
-use super::frame::{END_OF_BATCH, FRAME_HEADER, FrameHeader, PAYLOAD_MAX, SEGMENT_START, Salt, ZSTD};
+use super::frame::{END_OF_BATCH, FORMAT, FRAME_HEADER, FrameHeader, PAYLOAD_MAX, SEGMENT_START, Salt, ZSTD};
 use super::log::{Log, Tail, segment_path};
 use crate::base::{Lsn, UnixMillis};
 
@@ -155,6 +155,8 @@ pub(crate) struct LogWriter {
     limits: Limits,
     file: Arc<dyn DiskFile>,
     first: Lsn,
+    /// Format of the segment; what is written needs [`FORMAT`].
+    format: u16,
     end: u64,
     allocated: u64,
     unproven: Range<u64>,
@@ -165,10 +167,14 @@ pub(crate) struct LogWriter {
 impl LogWriter {
     pub(crate) fn new(log: Arc<Log>, tail: Tail, limits: Limits) -> Self {
         let Tail { file, allocated, unproven, .. } = tail;
-        let (first, end) = log.segments.read().last().map(|segment| (segment.first, segment.end)).expect("never empty");
+        let (first, format, end) = {
+            let segments = log.segments.read();
+            let last = segments.last().expect("never empty");
+            (last.first, last.format, last.end)
+        };
         // An append is only made once the start of its segment is on the disk. One that is itself in doubt says nothing.
         let is_start_unproven = unproven.start <= SEGMENT_START;
-        Self { log, limits, file, first, end, allocated, unproven, is_start_unproven }
+        Self { log, limits, file, first, format, end, allocated, unproven, is_start_unproven }
     }
 
     /// Makes an append durable and visible. After [`AppendError::Failed`] it must not be called again.
@@ -179,7 +185,8 @@ impl LogWriter {
         let length = append.bytes.len() as u64;
         self.check_space(length, purpose)?;
         self.prove_tail()?;
-        if self.end > SEGMENT_START && (self.end + length > self.limits.segment_bytes || self.is_worn()) {
+        let is_full = self.end + length > self.limits.segment_bytes;
+        if self.end > SEGMENT_START && (is_full || self.format != FORMAT || self.is_worn()) {
             self.roll(append.first, now)?;
         }
         self.reserve(length)?;
@@ -308,6 +315,7 @@ impl LogWriter {
         self.log.start_segment(first, now);
         self.file = file;
         self.first = first;
+        self.format = FORMAT;
         self.end = SEGMENT_START;
         self.allocated = SEGMENT_START;
         Ok(())

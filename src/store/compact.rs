@@ -18,14 +18,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Reader;
-use super::catalog::{Catalog, CatalogError, key};
-use super::catalog::{decode_note, decode_pair};
+use super::catalog::{Catalog, CatalogError};
 use super::disk::DiskFile;
-use super::frame::{Compacted, FORMAT, SEGMENT_START, SegmentHeader};
+use super::frame::{Compacted, SEGMENT_START, SegmentHeader};
 use super::frames::Frames;
 use super::log::{Log, ReadError, Segment, StoredFrame, segment_end, segment_path};
-use super::record::{CollectionId, Decoder, Record, kind};
-use crate::base::{Digest, Lsn, UnixMillis};
+use crate::base::{Lsn, UnixMillis};
 
 /// Share of dead bytes from which a segment is rewritten, in percent.
 const DEAD_MIN: u64 = 30;
@@ -137,6 +135,7 @@ impl Reader {
 struct Choice {
     firsts: Vec<Lsn>,
     end: Lsn,
+    format: u16,
     epoch: u64,
     created: UnixMillis,
     bytes: u64,
@@ -146,6 +145,7 @@ struct Choice {
 struct Candidate {
     first: Lsn,
     end: Lsn,
+    format: u16,
     epoch: u64,
     created: UnixMillis,
     bytes: u64,
@@ -180,6 +180,7 @@ fn choose(log: &Log, limits: &CompactionLimits) -> Option<Choice> {
             Candidate {
                 first: segment.first,
                 end,
+                format: segment.format,
                 epoch: segment.epoch,
                 created: segment.created,
                 bytes: segment.end - SEGMENT_START,
@@ -209,6 +210,7 @@ fn choose(log: &Log, limits: &CompactionLimits) -> Option<Choice> {
     Some(Choice {
         firsts: chosen.iter().map(|candidate| candidate.first).collect(),
         end: last.end,
+        format: one.format,
         epoch: one.epoch,
         created: one.created,
         bytes: chosen.iter().map(|candidate| candidate.bytes).sum(),
@@ -216,11 +218,14 @@ fn choose(log: &Log, limits: &CompactionLimits) -> Option<Choice> {
     })
 }
 
-/// The row of segments from `at` on, as long as they are worth it, of one history, and fit.
+/// The row of segments from `at` on, as long as they are worth it, of one history and format, and fit.
 fn grow(candidates: &[Candidate], at: usize, most: u64, worth: impl Fn(&Candidate) -> bool) -> std::ops::Range<usize> {
     let mut bytes = candidates[at].alive();
     let joins = |next: &Candidate| {
-        next.usable && next.epoch == candidates[at].epoch && u32::try_from(next.end.0 - candidates[at].first.0).is_ok()
+        next.usable
+            && next.epoch == candidates[at].epoch
+            && next.format == candidates[at].format
+            && u32::try_from(next.end.0 - candidates[at].first.0).is_ok()
     };
     let mut end = at + 1;
     while let Some(next) = candidates.get(end)
@@ -327,7 +332,8 @@ impl Work<'_> {
         // Whatever was found dead had been replaced by a record up to here.
         let compacted = Compacted { end: choice.end, as_of: self.log.last(), bytes: output.end };
         let header = SegmentHeader {
-            format: FORMAT,
+            // Frames are copied as they are.
+            format: choice.format,
             node: self.log.node,
             first,
             created: choice.created,
@@ -357,6 +363,7 @@ impl Work<'_> {
             &choice.firsts,
             Segment {
                 first,
+                format: choice.format,
                 salt: log.salt,
                 epoch: choice.epoch,
                 created: choice.created,
@@ -383,50 +390,13 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Whether something still refers to a record. In doubt it does.
+    /// Whether a record has to stay. In doubt it has.
     fn is_alive(&self, frame: &StoredFrame) -> Result<bool, CompactError> {
         let header = &frame.header;
-        let lsn = header.lsn;
-        if lsn >= self.log.last() {
+        // What a newer release wrote, and allowed this one to read past, only that release can judge.
+        if header.lsn >= self.log.last() || header.is_skipped() {
             return Ok(true);
         }
-        let payload = self.log.payload_of(frame)?;
-        if header.kind == kind::CHUNK {
-            let mut from = Decoder(&payload);
-            let named: Result<(CollectionId, Digest), _> =
-                from.collection().and_then(|collection| Ok((collection, from.digest()?)));
-            let Ok((collection, digest)) = named else { return Ok(true) };
-            return self
-                .refers(collection, &key::chunk(collection, &digest), |value| Ok(decode_pair(value)?.0 == lsn.0));
-        }
-        match Record::decode(header.kind, lsn, header.time, &payload) {
-            // They are few and short, and what comes after a creation needs it when the log is replayed.
-            Ok(Record::CollectionCreated(_) | Record::CollectionDeleted(_)) | Err(_) => Ok(true),
-            Ok(Record::DocumentPut(document)) => {
-                let collection = document.collection;
-                self.refers(collection, &key::document(collection, &document.id), |value| {
-                    Ok(super::DocumentEntry::decode(value)?.lsn == lsn)
-                })
-            }
-            Ok(Record::DocumentDeleted { collection, id, .. }) => {
-                self.refers(collection, &key::deleted(collection, &id), |value| Ok(decode_pair(value)?.1 == lsn.0))
-            }
-            Ok(Record::Note { collection, key, .. }) => {
-                self.refers(collection, &key::note(collection, &key), |value| Ok(decode_note(value)?.0 == lsn))
-            }
-            Ok(Record::Answer { key, .. }) => Ok(self.catalog.remembered(&key, self.now)? == Some(lsn)),
-        }
-    }
-
-    fn refers(
-        &self,
-        collection: CollectionId,
-        key: &[u8],
-        is_it: impl Fn(&[u8]) -> Result<bool, CatalogError>,
-    ) -> Result<bool, CompactError> {
-        if !self.catalog.exists(collection) {
-            return Ok(false);
-        }
-        Ok(self.catalog.get(key)?.map_or(Ok(false), |value| is_it(&value))?)
+        Ok(self.catalog.refers(header, &self.log.payload_of(frame)?, self.now)?)
     }
 }

@@ -1,14 +1,20 @@
 #![doc = include_str!("FORMAT.md")]
 
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use super::record::kind;
 use crate::base::{Lsn, NodeId, UnixMillis};
 
-/// The segment format that this build writes, the newest that it reads.
+/// The segment format that this build writes.
 pub const FORMAT: u16 = 1;
 /// The segment formats that this build reads. How a format follows another is in `FORMAT.md`.
-pub const FORMATS: RangeInclusive<u16> = 1..=FORMAT;
+pub const FORMATS: RangeInclusive<u16> = 1..=NEWEST;
+#[cfg(not(test))]
+const NEWEST: u16 = FORMAT;
+/// The unit tests also read a second format, which has the layout of the first, so that what two formats need is tried while there is one.
+#[cfg(test)]
+const NEWEST: u16 = FORMAT + 1;
 /// Bytes before the first frame: the header and its copy.
 pub(crate) const SEGMENT_START: u64 = 256;
 /// Bytes of one copy of the segment header.
@@ -23,8 +29,10 @@ pub(crate) const MARKER: u32 = u32::from_le_bytes(*b"FRM1");
 pub(crate) const END_OF_BATCH: u8 = 1;
 /// The payload is compressed.
 pub(crate) const ZSTD: u8 = 2;
+/// A release that does not know the frame's kind keeps the frame and reads past it.
+pub(crate) const SKIPPABLE: u8 = 0x80;
 /// Every flag that this build knows.
-const FLAGS: u8 = END_OF_BATCH | ZSTD;
+const FLAGS: u8 = END_OF_BATCH | ZSTD | SKIPPABLE;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"CAIRNLOG";
 /// Where the release that wrote a header names itself, in this format and every later one.
@@ -67,16 +75,40 @@ pub(crate) struct Compacted {
 pub(crate) enum HeaderCheck {
     /// A good header; `spare` when only the copy was good.
     Good { header: SegmentHeader, spare: bool },
-    /// Both copies claim a newer format.
-    TooNew {
-        /// Which.
-        found: u16,
-        /// The release that wrote it, or "a newer release".
-        release: String,
-    },
+    /// A format that this build does not read.
+    Unsupported(UnsupportedFormat),
     /// Neither copy is good.
     Bad,
 }
+
+/// A segment format outside [`FORMATS`], with the release that wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnsupportedFormat {
+    /// The format.
+    pub found: u16,
+    /// The release that wrote it: `Cairn` and its version, or "another release" where the header does not say.
+    pub release: String,
+}
+
+impl fmt::Display for UnsupportedFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { found, release } = self;
+        let (oldest, newest) = (FORMATS.start(), FORMATS.end());
+        write!(f, "written by {release} in segment format {found}; this release reads ")?;
+        if oldest == newest {
+            write!(f, "format {newest}")?;
+        } else {
+            write!(f, "formats {oldest} to {newest}")?;
+        }
+        if found > newest {
+            write!(f, ": upgrade Cairn, or restore a snapshot that this release took")
+        } else {
+            write!(f, ": use a release that reads format {found}")
+        }
+    }
+}
+
+impl std::error::Error for UnsupportedFormat {}
 
 impl SegmentHeader {
     /// The header and its copy.
@@ -114,23 +146,37 @@ impl SegmentHeader {
         if let Some(header) = Self::parse(copy) {
             return HeaderCheck::Good { header, spare: true };
         }
-        let format = |bytes: &[u8]| (bytes[..8] == *SEGMENT_MAGIC).then(|| u16::from_le_bytes(array(bytes, 8)));
-        match (format(one), format(copy)) {
-            (Some(found), Some(other)) if found == other && found > *FORMATS.end() => {
-                HeaderCheck::TooNew { found, release: release_in(one) }
+        let unsupported = |half: &[u8]| {
+            let found = u16::from_le_bytes(array(half, 8));
+            let is_one = half[..8] == *SEGMENT_MAGIC && !FORMATS.contains(&found);
+            is_one.then(|| UnsupportedFormat { found, release: release_in(half) })
+        };
+        // A format to come may have another checksum; two copies that agree are no accident.
+        match (unsupported(one), unsupported(copy)) {
+            (Some(found), other) if Self::is_sound(one) || other.as_ref() == Some(&found) => {
+                HeaderCheck::Unsupported(found)
             }
+            (_, Some(found)) if Self::is_sound(copy) => HeaderCheck::Unsupported(found),
             _ => HeaderCheck::Bad,
         }
     }
 
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    /// Whether the checksum of one copy of a header is right.
+    fn is_sound(bytes: &[u8]) -> bool {
         let mut zeroed: [u8; SEGMENT_HEADER] = array(bytes, 0);
         zeroed[12..16].fill(0);
-        let sound = bytes[..8] == *SEGMENT_MAGIC
-            && (UNCHECKED || u32::from_le_bytes(array(bytes, 12)) == crc32c::crc32c(&zeroed));
+        bytes[..8] == *SEGMENT_MAGIC && (UNCHECKED || u32::from_le_bytes(array(bytes, 12)) == crc32c::crc32c(&zeroed))
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        if !Self::is_sound(bytes) {
+            return None;
+        }
         // Each format has its reader.
         match u16::from_le_bytes(array(bytes, 8)) {
-            1 if sound => Some(Self::parse_1(bytes)),
+            1 => Some(Self::parse_1(bytes)),
+            #[cfg(test)]
+            NEWEST => Some(Self { format: NEWEST, ..Self::parse_1(bytes) }),
             _ => None,
         }
     }
@@ -154,7 +200,7 @@ fn release_in(header: &[u8]) -> String {
     let text = header.get(RELEASE).unwrap_or_default().split(|byte| *byte == 0).next().unwrap_or_default();
     match std::str::from_utf8(text) {
         Ok(text) if !text.is_empty() && text.chars().all(|sign| sign.is_ascii_graphic()) => format!("Cairn {text}"),
-        _ => "a newer release".to_owned(),
+        _ => "another release".to_owned(),
     }
 }
 
@@ -207,13 +253,22 @@ impl FrameHeader {
         (header.stored as usize <= PAYLOAD_MAX && header.append <= header.lsn).then_some(header)
     }
 
-    /// What of a frame only a newer release knows, in words; its checksums are right, so it is no damage.
-    pub(crate) fn unknown(&self) -> Option<String> {
-        if !kind::KNOWN.contains(&self.kind) {
-            return Some(format!("is of kind {}", self.kind));
-        }
+    /// What of a frame only a newer release knows; its checksums are right, so it is not damaged.
+    pub(crate) fn unknown(&self, kinds: Kinds) -> Option<UnknownFrame> {
         let flags = self.flags & !FLAGS;
-        (flags != 0).then(|| format!("has the flags {flags:#04x}"))
+        let what = if flags != 0 {
+            format!("has the flags {flags:#04x}")
+        } else if !kinds.contain(self.kind) && self.flags & SKIPPABLE == 0 {
+            format!("is of kind {}", self.kind)
+        } else {
+            return None;
+        };
+        Some(UnknownFrame { lsn: self.lsn, what })
+    }
+
+    /// Whether this release keeps the frame and reads past it: it does not know the kind, and the frame allows that.
+    pub(crate) fn is_skipped(&self) -> bool {
+        self.flags & SKIPPABLE != 0 && !kind::KNOWN.contains(&self.kind)
     }
 
     /// Bytes from the start of this frame to the start of the next.
@@ -228,6 +283,41 @@ impl FrameHeader {
 
     fn crc(bytes: &[u8; FRAME_HEADER], salt: Salt) -> u32 {
         crc32c::crc32c_append(crc32c::crc32c(&salt), &bytes[8..])
+    }
+}
+
+/// The record kinds that a log may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kinds {
+    /// Those of [`kind`].
+    Records,
+    /// Any: what the numbers mean is up to the owner of the log.
+    Any,
+}
+
+impl Kinds {
+    fn contain(self, number: u8) -> bool {
+        self == Self::Any || kind::KNOWN.contains(&number)
+    }
+}
+
+/// A record that a newer release wrote and this one does not understand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownFrame {
+    /// The record.
+    pub lsn: Lsn,
+    /// What is unknown of it.
+    what: String,
+}
+
+impl fmt::Display for UnknownFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lsn, what } = self;
+        write!(
+            f,
+            "record {lsn} {what}, which this release does not know: a newer release wrote it; upgrade Cairn, or restore a \
+             snapshot that this release took"
+        )
     }
 }
 
@@ -291,17 +381,23 @@ mod tests {
 
     #[test]
     fn what_only_a_newer_release_knows_is_named() {
-        let with = |kind, flags| FrameHeader { kind, flags, ..frame() }.unknown();
+        let with = |kind, flags| FrameHeader { kind, flags, ..frame() };
+        let unknown = |kind, flags| with(kind, flags).unknown(Kinds::Records).map(|unknown| unknown.what);
         let last = *kind::KNOWN.end();
-        assert_eq!(with(last, END_OF_BATCH | ZSTD), None);
-        assert_eq!(with(last + 1, 0), Some(format!("is of kind {}", last + 1)));
-        assert_eq!(with(1, END_OF_BATCH | 0x14).as_deref(), Some("has the flags 0x14"));
+        assert_eq!(unknown(last, END_OF_BATCH | ZSTD), None);
+        assert_eq!(unknown(last + 1, 0), Some(format!("is of kind {}", last + 1)));
+        assert_eq!(with(last + 1, 0).unknown(Kinds::Any), None);
+        assert_eq!(unknown(1, END_OF_BATCH | 0x14).as_deref(), Some("has the flags 0x14"));
+        // One that may be skipped is, unless it has a flag that nobody here knows.
+        assert_eq!(unknown(last + 1, SKIPPABLE), None);
+        assert!(with(last + 1, SKIPPABLE).is_skipped() && !with(last, SKIPPABLE).is_skipped());
+        assert_eq!(unknown(last + 1, SKIPPABLE | 0x40).as_deref(), Some("has the flags 0x40"));
     }
 
     #[test]
-    fn a_newer_format_is_recognised() {
-        let header = SegmentHeader {
-            format: FORMAT,
+    fn a_format_outside_the_range_is_named() {
+        let header = |format| SegmentHeader {
+            format,
             node: NodeId([5; 16]),
             first: Lsn(1),
             created: UnixMillis(3),
@@ -309,11 +405,34 @@ mod tests {
             epoch: 0,
             compacted: None,
         };
-        let mut bytes = header.encode();
-        bytes[8] = 2;
-        bytes[SEGMENT_HEADER + 8] = 2;
-        bytes[RELEASE].copy_from_slice(b"7.1.0\0\0\0\0\0\0\0\0\0\0\0");
-        let expected = HeaderCheck::TooNew { found: 2, release: "Cairn 7.1.0".to_owned() };
-        assert_eq!(SegmentHeader::check(&bytes), expected);
+        let refused = |bytes: &[u8; SEGMENT_START as usize]| match SegmentHeader::check(bytes) {
+            HeaderCheck::Unsupported(format) => format.to_string(),
+            other => panic!("expected a refusal, found {other:?}"),
+        };
+        let release = concat!("Cairn ", env!("CARGO_PKG_VERSION"));
+        let newer = format!(
+            "written by {release} in segment format 3; this release reads formats 1 to 2: upgrade Cairn, or restore a snapshot that \
+             this release took"
+        );
+        // Whichever copy is damaged.
+        for at in [0, SEGMENT_HEADER] {
+            let mut bytes = header(3).encode();
+            bytes[at + 20] ^= 1;
+            assert_eq!(refused(&bytes), newer);
+        }
+        let mut other_checksum = header(3).encode();
+        (other_checksum[12], other_checksum[SEGMENT_HEADER + 12]) = (0, 0);
+        other_checksum[RELEASE].fill(0);
+        other_checksum[SEGMENT_HEADER..][RELEASE].fill(0);
+        assert!(refused(&other_checksum).starts_with("written by another release in segment format 3;"));
+        other_checksum[SEGMENT_HEADER + 8] = 4;
+        assert_eq!(SegmentHeader::check(&other_checksum), HeaderCheck::Bad, "two copies that do not agree");
+        let older = format!(
+            "written by {release} in segment format 0; this release reads formats 1 to 2: use a release that reads format 0"
+        );
+        assert_eq!(refused(&header(0).encode()), older);
+        assert!(
+            matches!(SegmentHeader::check(&header(2).encode()), HeaderCheck::Good { header, .. } if header.format == 2)
+        );
     }
 }

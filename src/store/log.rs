@@ -18,14 +18,15 @@ use parking_lot::{Mutex, RwLock};
 
 use super::disk::{Disk, DiskFile, is_out_of_files, read_exact_at, read_file, replace_file, side_by_side};
 use super::frame::{
-    Compacted, FORMAT, FRAME_HEADER, FrameHeader, PAYLOAD_MAX, SEGMENT_START, Salt, SegmentHeader, ZSTD,
+    Compacted, FORMAT, FRAME_HEADER, FrameHeader, Kinds, PAYLOAD_MAX, SEGMENT_START, Salt, SegmentHeader, UnknownFrame,
+    ZSTD,
 };
 use super::frames::{Frames, Slot};
 use super::segment;
 use crate::base::{Lsn, NodeId, UnixMillis};
 
-pub(crate) use self::load::Tail;
 pub use self::load::data_format;
+pub(crate) use self::load::{Opening, Tail};
 
 /// Damage beyond this many places is counted by nobody: the list is for people, and the first places say enough.
 const DAMAGE_MAX: usize = 1000;
@@ -110,17 +111,13 @@ pub enum ReadError {
         /// The kind asked for.
         expected: u8,
     },
-    /// A newer release wrote the record. It is no damage: that release reads it.
-    #[error(
-        "{path}: record {lsn} {what}, which this release does not know: a newer one wrote it; run that one, or restore a snapshot that this one took"
-    )]
-    TooNew {
-        /// What was asked for.
-        lsn: Lsn,
+    /// A newer release wrote the record. It is not damaged: that release reads it.
+    #[error("{path}: {unknown}")]
+    Unknown {
         /// The segment.
         path: PathBuf,
-        /// What is unknown of it.
-        what: String,
+        /// The record.
+        unknown: UnknownFrame,
     },
     /// The disk failed.
     #[error("cannot read {path}")]
@@ -147,7 +144,7 @@ impl ReadError {
         match self {
             Self::Missing { .. } | Self::Gone { .. } | Self::Kind { .. } => Fault::Caller,
             Self::Lost { .. } | Self::Damaged { .. } => Fault::Damage,
-            Self::Io { .. } | Self::TooNew { .. } => Fault::Environment,
+            Self::Io { .. } | Self::Unknown { .. } => Fault::Environment,
             Self::Catalog { source } => source.fault(),
         }
     }
@@ -158,7 +155,7 @@ impl ReadError {
             Self::Lost { .. } | Self::Gone { .. } | Self::Damaged { .. } | Self::Kind { .. } | Self::Missing { .. } => {
                 true
             }
-            Self::Io { .. } | Self::TooNew { .. } | Self::Catalog { .. } => false,
+            Self::Io { .. } | Self::Unknown { .. } | Self::Catalog { .. } => false,
         }
     }
 }
@@ -178,6 +175,7 @@ pub(crate) struct StoredFrame {
 /// A segment.
 pub(crate) struct Segment {
     pub(crate) first: Lsn,
+    pub(crate) format: u16,
     pub(crate) salt: Salt,
     pub(crate) epoch: u64,
     pub(crate) created: UnixMillis,
@@ -225,6 +223,7 @@ impl Location {
 pub(crate) struct Log {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) dir: PathBuf,
+    kinds: Kinds,
     pub(crate) node: NodeId,
     pub(crate) salt: Salt,
     /// Epoch of new segments.
@@ -281,6 +280,7 @@ impl Log {
     pub(crate) fn start_segment(&self, first: Lsn, now: UnixMillis) {
         self.segments.write().push(Segment {
             first,
+            format: FORMAT,
             salt: self.salt,
             epoch: self.epoch,
             created: now,
@@ -496,8 +496,8 @@ impl Log {
             if again.is(&location) {
                 return Err(match flaw {
                     Flaw::Damaged(what) => self.damaged(lsn, &location, what),
-                    Flaw::TooNew(what) => {
-                        ReadError::TooNew { lsn, path: segment_path(&self.dir, location.segment), what }
+                    Flaw::Unknown(unknown) => {
+                        ReadError::Unknown { path: segment_path(&self.dir, location.segment), unknown }
                     }
                     Flaw::Io(source) => {
                         *self.failing.lock() = Some(lsn);
@@ -519,7 +519,7 @@ impl Log {
         self.read_at(lsn, |location| {
             let mut bytes = [0; FRAME_HEADER];
             self.read_bytes(location, &mut bytes, 0)?;
-            let header = Self::check(lsn, location, &bytes)?;
+            let header = self.check(lsn, location, &bytes)?;
             Ok((header, header.fingerprint(location.salt)))
         })
     }
@@ -547,7 +547,7 @@ impl Log {
         let guess = location.length.clamp(FRAME_HEADER as u64, 64 << 10) as usize;
         let mut bytes = vec![0; guess];
         self.read_bytes(location, &mut bytes, 0)?;
-        let header = Self::check(lsn, location, &bytes)?;
+        let header = self.check(lsn, location, &bytes)?;
         let end = FRAME_HEADER + header.stored as usize;
         if end > bytes.len() {
             if end as u64 > location.length {
@@ -580,11 +580,11 @@ impl Log {
         self.decompress(stored).ok_or_else(|| self.unreadable(frame.header.lsn, "payload cannot be decompressed"))
     }
 
-    fn check(lsn: Lsn, location: &Location, bytes: &[u8]) -> Result<FrameHeader, Flaw> {
+    fn check(&self, lsn: Lsn, location: &Location, bytes: &[u8]) -> Result<FrameHeader, Flaw> {
         match FrameHeader::parse(bytes, location.salt) {
-            Some(header) if header.lsn == lsn => match header.unknown() {
+            Some(header) if header.lsn == lsn => match header.unknown(self.kinds) {
                 None => Ok(header),
-                Some(what) => Err(Flaw::TooNew(what)),
+                Some(unknown) => Err(Flaw::Unknown(unknown)),
             },
             Some(_) => Err(Flaw::Damaged("another record is in its place")),
             None => Err(Flaw::Damaged("no valid frame header")),
@@ -665,7 +665,7 @@ impl Log {
 /// What is wrong with what was read, before it is known whether it was the right place.
 enum Flaw {
     Damaged(&'static str),
-    TooNew(String),
+    Unknown(UnknownFrame),
     Io(io::Error),
 }
 

@@ -330,7 +330,7 @@ impl Iterator for Changes<'_> {
 impl Changes<'_> {
     fn read(&mut self, lsn: Lsn) -> Result<(), ReadError> {
         let header = self.reader.log.header(lsn)?;
-        if matches!(header.kind, kind::CHUNK | kind::ANSWER | kind::NOTE) {
+        if !kind::CHANGES.contains(&header.kind) {
             return Ok(());
         }
         let (time, record) = self.reader.record(lsn, header.kind)?;
@@ -341,7 +341,7 @@ impl Changes<'_> {
             Record::DocumentDeleted { collection, id, replaced, .. } => {
                 ChangeKind::DocumentDeleted { collection, id, replaced }
             }
-            Record::Answer { .. } | Record::Note { .. } => return Ok(()),
+            _ => return Ok(()),
         };
         self.found.push_back(Ok(Change { lsn, time, kind }));
         Ok(())

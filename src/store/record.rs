@@ -151,6 +151,8 @@ pub(crate) mod kind {
     pub(crate) const NOTE: u8 = 7;
     /// Every kind that this build knows.
     pub(crate) const KNOWN: std::ops::RangeInclusive<u8> = COLLECTION_CREATED..=NOTE;
+    /// Those that views follow; see [`crate::store::ChangeKind`].
+    pub(crate) const CHANGES: [u8; 4] = [COLLECTION_CREATED, COLLECTION_DELETED, DOCUMENT_PUT, DOCUMENT_DELETED];
 }
 
 /// Bytes that are not the record they should be.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::disk::{Disk, DiskFile, RealDisk, read_exact_at, replace_file};
-use super::frame::{END_OF_BATCH, FORMAT, FRAME_HEADER, FrameHeader, HeaderCheck, SEGMENT_START, SegmentHeader};
+use super::frame::{END_OF_BATCH, FORMAT, FRAME_HEADER, FrameHeader, HeaderCheck, Kinds, SEGMENT_START, SegmentHeader};
 use super::frames::Frames;
 use super::log::{Damage, Log, segment_end, segment_firsts, segment_path};
 use super::segment::{self, BadRange, Place, SparseScan, UNREADABLE};
@@ -93,17 +93,17 @@ impl Segment {
         file.read_at(&mut start, 0)?;
         let (header, spare) = match SegmentHeader::check(&start) {
             HeaderCheck::Good { header, spare } => (header, spare),
-            HeaderCheck::TooNew { found, release } => {
-                return Err(invalid(format!(
-                    "written by {release}: segment format {found} is newer than {FORMAT}, the newest this build reads"
-                )));
-            }
+            HeaderCheck::Unsupported(format) => return Err(invalid(format.to_string())),
             HeaderCheck::Bad => return Err(invalid("the segment header and its copy are damaged".to_owned())),
         };
         let end = header.compacted.map_or(Lsn(u64::MAX), |compacted| compacted.end);
-        let place = Place { salt: header.salt, first: header.first, next_segment: Some(end), length: bytes };
+        let (salt, first, next_segment) = (header.salt, header.first, Some(end));
+        let place = Place { salt, kinds: Kinds::Records, first, next_segment, length: bytes };
         let whole = header.compacted.map(|compacted| compacted.bytes);
-        let SparseScan { frames, damage } = segment::scan_compacted(&*file, &place, whole)?;
+        let SparseScan { frames, damage, unknown } = segment::scan_compacted(&*file, &place, whole)?;
+        if let Some(unknown) = unknown {
+            return Err(invalid(unknown.to_string()));
+        }
         let Frames::Sparse { lsns, offsets, .. } = frames else {
             return Err(invalid("the segment has no frames".to_owned()));
         };
@@ -168,7 +168,8 @@ pub fn data_node(data_dir: &Path) -> io::Result<Option<NodeId>> {
 /// Reads a segment file with every checksum.
 ///
 /// # Errors
-/// When it cannot be read, neither copy of its header can be used, or a newer build wrote it.
+/// When it cannot be read, neither copy of its header can be used, or it has a format, a kind of record or a flag that this release does
+/// not know.
 pub fn check_segment(path: &Path) -> io::Result<SegmentReport> {
     let segment = Segment::read(path)?;
     let header = &segment.header;
@@ -195,7 +196,7 @@ pub fn check_segment(path: &Path) -> io::Result<SegmentReport> {
     let written_end = segment.frames.last().map_or(header.first, |(lsn, _)| lsn.next());
     Ok(SegmentReport {
         node: header.node,
-        format: FORMAT,
+        format: header.format,
         first: header.first,
         end: header.compacted.map_or(written_end, |compacted| compacted.end),
         as_of: header.compacted.map_or(Lsn::ZERO, |compacted| compacted.as_of),
@@ -274,6 +275,7 @@ fn begin_epoch(log: &Path, before: &SegmentHeader, first: Lsn) -> io::Result<()>
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     let header = SegmentHeader {
+        format: FORMAT,
         first,
         created: SystemClock.now(),
         epoch: u64::from_le_bytes(random),

@@ -7,7 +7,7 @@ use std::io;
 use std::ops::Range;
 
 use super::disk::DiskFile;
-use super::frame::{END_OF_BATCH, FRAME_HEADER, FrameHeader, MARKER, SEGMENT_START, Salt, array};
+use super::frame::{END_OF_BATCH, FRAME_HEADER, FrameHeader, Kinds, MARKER, SEGMENT_START, Salt, UnknownFrame, array};
 use super::frames::Frames;
 use crate::base::{Lsn, NodeId};
 
@@ -38,11 +38,14 @@ pub(crate) struct Scan {
     pub(crate) torn: u64,
     /// The last append: the only bytes that may be in the kernel's cache and not on the disk.
     pub(crate) unproven: Range<u64>,
+    /// The first record that only a newer release understands.
+    pub(crate) unknown: Option<UnknownFrame>,
 }
 
 /// Which segment is read, and what is known about it.
 pub(crate) struct Place {
     pub(crate) salt: Salt,
+    pub(crate) kinds: Kinds,
     pub(crate) first: Lsn,
     /// LSN of the first frame of the segment after this one; `None` for the last segment, whose tail may be torn.
     pub(crate) next_segment: Option<Lsn>,
@@ -75,6 +78,9 @@ pub(crate) fn scan(file: &dyn DiskFile, place: &Place) -> io::Result<Scan> {
         let payload = start + FRAME_HEADER as u64;
         let whole = window.crc(payload, u64::from(header.stored))? == header.payload_crc;
         progress.frame(start, &header, gap, whole);
+        if whole && progress.scan.unknown.is_none() {
+            progress.scan.unknown = header.unknown(place.kinds);
+        }
         position = start + header.length();
     }
 }
@@ -84,6 +90,8 @@ pub(crate) fn scan(file: &dyn DiskFile, place: &Place) -> io::Result<Scan> {
 pub(crate) struct SparseScan {
     pub(crate) frames: Frames,
     pub(crate) damage: Vec<BadRange>,
+    /// As in [`Scan::unknown`].
+    pub(crate) unknown: Option<UnknownFrame>,
 }
 
 /// Reads a compacted segment, in which LSNs ascend with gaps. Between two frames there is nothing, so any other byte
@@ -97,6 +105,7 @@ pub(crate) fn scan_compacted(file: &dyn DiskFile, place: &Place, bytes: Option<u
     let (mut lsns, mut offsets, mut lost, mut damage) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut position = SEGMENT_START;
     let mut expected = place.first.0;
+    let mut unknown = None;
     let fits = |expected: u64, header: &FrameHeader| {
         header.lsn.0 >= expected && u32::try_from(header.lsn.0 - place.first.0).is_ok()
     };
@@ -127,6 +136,8 @@ pub(crate) fn scan_compacted(file: &dyn DiskFile, place: &Place, bytes: Option<u
         let next = at + header.length();
         if !whole {
             damage.push(BadRange { bytes: at..next, lsns: lsn..lsn + 1, what: "payload checksum differs" });
+        } else if unknown.is_none() {
+            unknown = header.unknown(place.kinds);
         }
         expected = lsn + 1;
         position = next;
@@ -136,7 +147,7 @@ pub(crate) fn scan_compacted(file: &dyn DiskFile, place: &Place, bytes: Option<u
         damage.push(BadRange { bytes: position..position, lsns: expected..end.0, what: "records missing" });
     }
     lost.retain(|range| !range.is_empty());
-    Ok(SparseScan { frames: Frames::Sparse { lsns, offsets, lost }, damage })
+    Ok(SparseScan { frames: Frames::Sparse { lsns, offsets, lost }, damage, unknown })
 }
 
 /// Collects frames and decides, append by append, whether bad bytes are damage or the end of the log.
@@ -238,6 +249,8 @@ impl Progress {
         self.scan.end = cut;
         self.scan.torn = used.saturating_sub(cut);
         self.scan.unproven = append.start.min(cut)..cut;
+        let kept = self.first..self.expected();
+        self.scan.unknown.take_if(|unknown| !kept.contains(&unknown.lsn.0));
         self.scan
     }
 }
@@ -436,7 +449,8 @@ mod tests {
         let disk = MemDisk::new();
         let file = disk.create(Path::new("/x")).expect("created");
         file.write_at(bytes, 0).expect("written");
-        let place = Place { salt: SALT, first: Lsn(1), next_segment, length: bytes.len() as u64 };
+        let length = bytes.len() as u64;
+        let place = Place { salt: SALT, kinds: Kinds::Records, first: Lsn(1), next_segment, length };
         scan(&*file, &place).expect("readable")
     }
 

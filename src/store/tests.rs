@@ -2,6 +2,7 @@
 
 mod compaction;
 mod crash;
+mod formats;
 mod operations;
 mod views;
 

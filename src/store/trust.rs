@@ -183,7 +183,7 @@ pub(crate) fn open_catalog(
         CatalogPlace::Disk => match trust.open_trusted(told, log) {
             Ok((catalog, state)) => return Ok((catalog, trust, state)),
             Err(Refusal::Distrust(reason)) => reason,
-            Err(Refusal::Log(error)) => return Err(OpenError::Replay { source: error }),
+            Err(Refusal::Log(error)) => return Err(OpenError::replay(error)),
         },
         #[cfg(test)]
         CatalogPlace::Memory => {
@@ -346,8 +346,7 @@ fn rebuild(tree: Tree, log: &Log) -> Result<Catalog, OpenError> {
     log.dead.lock().clear();
     match apply_after(&catalog, log, Lsn::ZERO, REBUILD_KEYS, |update, reached| update.load(reached)) {
         Ok(_) => Ok(catalog),
-        Err(ReadError::Catalog { source }) => Err(OpenError::Catalog { source }),
-        Err(source) => Err(OpenError::Replay { source }),
+        Err(error) => Err(OpenError::replay(error)),
     }
 }
 
@@ -429,7 +428,7 @@ fn read_after(log: &Log, applied: Lsn, sender: &SyncSender<Result<Vec<Decoded>, 
 fn decode(log: &Log, lsn: Lsn) -> Result<(Decoded, usize), ReadError> {
     let (header, fingerprint) = log.header_and_fingerprint(lsn)?;
     let (applied, time) = (Applied { lsn, fingerprint }, header.time);
-    if header.kind == kind::CHUNK {
+    if header.kind == kind::CHUNK || header.is_skipped() {
         return Ok((Decoded { applied, time, record: None }, 0));
     }
     let frame = log.read(lsn)?;

@@ -1,5 +1,5 @@
-//! What records do to the catalog. The one place for it: a commit, a catch-up and a rebuild all pass here, so the
-//! catalog that a rebuild makes equals the one that the commits made.
+//! What records do to the catalog, and which of them it still refers to. The one place for it: a commit, a catch-up and a rebuild
+//! all pass here, so the catalog that a rebuild makes equals the one that the commits made.
 //!
 //! An update collects its changes over the tree and applies them in one batch, together with the LSN they reach to.
 
@@ -10,8 +10,9 @@ use super::catalog::{
     Applied, Catalog, CatalogError, CollectionInfo, Collections, DocumentEntry, decode_note, decode_pair,
     decode_source, encode_note, encode_source, key, pair,
 };
+use super::frame::FrameHeader;
 use super::log::Log;
-use super::record::{ChunkRef, CollectionId, DocumentRecord, NewCollection, Record, RecordError};
+use super::record::{ChunkRef, CollectionId, Decoder, DocumentRecord, NewCollection, Record, RecordError, kind};
 use super::tree::{Batch, Tree};
 use crate::base::{Digest, Lsn, UnixMillis};
 
@@ -34,6 +35,48 @@ pub(crate) struct Update<'a> {
     pending: HashMap<Lsn, Arc<DocumentRecord>>,
     /// Records that nothing refers to any more.
     dead: Vec<Lsn>,
+}
+
+impl Catalog {
+    /// Whether the catalog refers to a record, which compaction keeps then. In doubt it does.
+    pub(crate) fn refers(&self, header: &FrameHeader, payload: &[u8], now: UnixMillis) -> Result<bool, CatalogError> {
+        let lsn = header.lsn;
+        if header.kind == kind::CHUNK {
+            let mut from = Decoder(payload);
+            let named: Result<(CollectionId, Digest), _> =
+                from.collection().and_then(|collection| Ok((collection, from.digest()?)));
+            let Ok((collection, digest)) = named else { return Ok(true) };
+            return self.has(collection, &key::chunk(collection, &digest), |value| Ok(decode_pair(value)?.0 == lsn.0));
+        }
+        match Record::decode(header.kind, lsn, header.time, payload) {
+            // They are few and short, and what comes after a creation needs it when the log is replayed.
+            Ok(Record::CollectionCreated(_) | Record::CollectionDeleted(_)) | Err(_) => Ok(true),
+            Ok(Record::DocumentPut(document)) => {
+                let key = key::document(document.collection, &document.id);
+                self.has(document.collection, &key, |value| Ok(DocumentEntry::decode(value)?.lsn == lsn))
+            }
+            Ok(Record::DocumentDeleted { collection, id, .. }) => {
+                self.has(collection, &key::deleted(collection, &id), |value| Ok(decode_pair(value)?.1 == lsn.0))
+            }
+            Ok(Record::Note { collection, key, .. }) => {
+                self.has(collection, &key::note(collection, &key), |value| Ok(decode_note(value)?.0 == lsn))
+            }
+            Ok(Record::Answer { key, .. }) => Ok(self.remembered(&key, now)? == Some(lsn)),
+        }
+    }
+
+    /// Whether the collection exists and has a value under `key` for which `is_it` holds.
+    fn has(
+        &self,
+        collection: CollectionId,
+        key: &[u8],
+        is_it: impl Fn(&[u8]) -> Result<bool, CatalogError>,
+    ) -> Result<bool, CatalogError> {
+        if !self.exists(collection) {
+            return Ok(false);
+        }
+        self.get(key)?.map_or(Ok(false), |value| is_it(&value))
+    }
 }
 
 impl<'a> Update<'a> {

@@ -65,6 +65,43 @@ fn a_store_of_a_newer_release_is_refused_by_name() {
     let output = run_on(&data_dir, &["status"]);
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success());
-    assert!(words.contains("written by Cairn 7.1.0: segment format 2 is newer than 1"), "{words}");
+    assert!(
+        words.contains("written by Cairn 7.1.0 in segment format 2; this release reads format 1: upgrade Cairn"),
+        "{words}"
+    );
     assert_eq!(fs::read(&last).expect("readable"), bytes, "it was left alone");
+}
+
+/// As `src/store/FORMAT.md` describes a frame: the offset of the last one, and its node's salt.
+fn last_frame(segment: &[u8]) -> (usize, [u8; 8]) {
+    let salt = segment[48..56].try_into().expect("8 bytes");
+    let marks = (256..segment.len() - 48).step_by(8).filter(|at| segment[*at..*at + 4] == *b"FRM1");
+    (marks.last().expect("a frame"), salt)
+}
+
+#[test]
+fn a_record_that_only_a_newer_release_knows_is_refused_by_name() {
+    for (offset, value, words) in [(40, 99, "is of kind 99"), (41, 0x21, "has the flags 0x20")] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let data_dir = directory.path().join("data");
+        copy(&store_v1().join("log"), &data_dir.join("log"));
+        let last = segments(&data_dir.join("log")).pop().expect("a segment");
+        let mut bytes = fs::read(&last).expect("readable");
+        let (at, salt) = last_frame(&bytes);
+        bytes[at + offset] = value;
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&salt), &bytes[at + 8..at + 48]);
+        bytes[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
+        fs::write(&last, &bytes).expect("written");
+        for verb in ["status", "doctor"] {
+            let output = run_on(&data_dir, &[verb]);
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said).into_owned();
+            assert!(!output.status.success(), "{said}");
+            let expected =
+                format!("record 36 {words}, which this release does not know: a newer release wrote it; upgrade Cairn");
+            assert!(said.contains(&expected) && said.contains(&*last.to_string_lossy()), "{verb}: {said}");
+            assert!(!said.contains("damage"), "{verb}: {said}");
+        }
+        assert_eq!(fs::read(&last).expect("readable"), bytes, "it was left alone");
+    }
 }

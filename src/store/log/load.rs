@@ -14,7 +14,7 @@ use super::{Damage, INDEX_BYTES_MAX, Log, Segment, index_path, segment_firsts, s
 use crate::base::{Lsn, NodeId, UnixMillis};
 use crate::store::OpenError;
 use crate::store::disk::{Disk, DiskFile, RealDisk, read_file};
-use crate::store::frame::{FORMAT, FORMATS, HeaderCheck, SEGMENT_START, SegmentHeader, array};
+use crate::store::frame::{FORMAT, FORMATS, HeaderCheck, Kinds, SEGMENT_START, SegmentHeader, array};
 use crate::store::frames::Frames;
 use crate::store::segment::{self, Place, Scan, SparseScan};
 use crate::store::trust::Promise;
@@ -35,7 +35,7 @@ pub fn data_format(data_dir: &Path) -> io::Result<Option<u16>> {
         let mut bytes = [0; SEGMENT_START as usize];
         disk.open(&segment_path(&dir, first), false)?.read_at(&mut bytes, 0)?;
         let format = match SegmentHeader::check(&bytes) {
-            HeaderCheck::TooNew { found, .. } => found,
+            HeaderCheck::Unsupported(format) => format.found,
             HeaderCheck::Good { header, .. } => header.format,
             // A damaged one does not say; there is data, though.
             HeaderCheck::Bad => *FORMATS.start(),
@@ -75,8 +75,8 @@ impl Candidate {
         let mut bytes = [0; SEGMENT_START as usize];
         file.read_at(&mut bytes, 0).map_err(read)?;
         let header = SegmentHeader::check(&bytes);
-        if let HeaderCheck::TooNew { found, release } = header {
-            return Err(OpenError::FormatTooNew { path, found, release, supported: FORMAT });
+        if let HeaderCheck::Unsupported(format) = header {
+            return Err(OpenError::Format { path, format });
         }
         let used = header != HeaderCheck::Bad || !zeros_from(&*file, SEGMENT_START, length).map_err(read)?;
         Ok(Self { first, path, file, length, header, used })
@@ -98,14 +98,23 @@ fn zeros_from(file: &dyn DiskFile, mut at: u64, length: u64) -> io::Result<bool>
     Ok(true)
 }
 
+/// How a log is opened.
+pub(crate) struct Opening<'a> {
+    /// Kinds of record that may be in it.
+    pub(crate) kinds: Kinds,
+    /// Who writes a log that is new; `None`: a node that nobody knows yet.
+    pub(crate) node: Option<NodeId>,
+    /// First record that must be there.
+    pub(crate) begin: Lsn,
+    /// What the run before knew to be on the disk.
+    pub(crate) promise: Option<&'a Promise>,
+    /// The time of new segments.
+    pub(crate) now: UnixMillis,
+}
+
 impl Log {
     /// Opens the log in `dir`, which exists, and makes it if there is none. Cuts a torn tail.
-    pub(crate) fn open(
-        disk: Arc<dyn Disk>,
-        dir: PathBuf,
-        now: UnixMillis,
-        promise: Option<&Promise>,
-    ) -> Result<(Self, Tail), OpenError> {
+    pub(crate) fn open(disk: Arc<dyn Disk>, dir: PathBuf, opening: &Opening<'_>) -> Result<(Self, Tail), OpenError> {
         let names = disk.list(&dir).map_err(|source| OpenError::Read { path: dir.clone(), source })?;
         // What an interrupted compaction was writing.
         for name in names.iter().filter(|name| name.ends_with(".seg.tmp")) {
@@ -130,7 +139,7 @@ impl Log {
         remove_covered(&*disk, &dir, &mut candidates)?;
         let mut headers = candidates.iter().filter_map(|candidate| match candidate.header {
             HeaderCheck::Good { header, .. } => Some(header),
-            HeaderCheck::TooNew { .. } | HeaderCheck::Bad => None,
+            HeaderCheck::Unsupported(_) | HeaderCheck::Bad => None,
         });
         let (node, salt, epoch) = match (headers.next(), candidates.first()) {
             (Some(header), _) => (header.node, header.salt, headers.next_back().unwrap_or(header).epoch),
@@ -139,12 +148,13 @@ impl Log {
                 let mut random = [0; 32];
                 getrandom::fill(&mut random).map_err(|source| OpenError::Random { source })?;
                 let epoch = u64::from_le_bytes(array(&random, 24));
-                (NodeId(array(&random, 0)), array(&random, 16), epoch)
+                (opening.node.unwrap_or(NodeId(array(&random, 0))), array(&random, 16), epoch)
             }
         };
         let log = Self {
             disk,
             dir,
+            kinds: opening.kinds,
             node,
             salt,
             epoch,
@@ -157,15 +167,16 @@ impl Log {
             dead: Mutex::default(),
             decompressors: Mutex::default(),
         };
-        let promised = promise.filter(|promise| promise.node == log.node.to_string());
-        let tail = log.load(candidates, now, promised.map_or(Lsn::ZERO, |promise| promise.last))?;
+        let promised = opening.promise.filter(|promise| promise.node == log.node.to_string());
+        let tail = log.load(candidates, opening, promised.map_or(Lsn::ZERO, |promise| promise.last))?;
         Ok((log, tail))
     }
 
     /// Reads what the segments hold, the last one in full. What it lacks of the records up to `promised` is damage, and new
     /// records come after them.
-    fn load(&self, candidates: Vec<Candidate>, now: UnixMillis, promised: Lsn) -> Result<Tail, OpenError> {
-        let mut next = Lsn::ZERO.next();
+    fn load(&self, candidates: Vec<Candidate>, opening: &Opening<'_>, promised: Lsn) -> Result<Tail, OpenError> {
+        let now = opening.now;
+        let mut next = opening.begin;
         let nexts: Vec<Option<Lsn>> = candidates.iter().skip(1).map(|after| Some(after.first)).chain([None]).collect();
         let mut tail = None;
         for (candidate, next_segment) in candidates.into_iter().zip(nexts) {
@@ -183,16 +194,17 @@ impl Log {
                 (Some(compacted), None) => Some(compacted.end),
                 (None, next) => next,
             };
-            let mut place = Place { salt, first, next_segment: end_lsn, length };
+            let mut place = Place { salt, kinds: self.kinds, first, next_segment: end_lsn, length };
             let bytes = compacted.map(|compacted| compacted.bytes);
             let indexed = end_lsn.and_then(|after| self.read_index(first, after, length));
             let is_indexed = indexed.is_some() && bytes.is_none_or(|bytes| bytes == length);
-            let (frames, end, damage, torn) = match indexed.filter(|_| is_indexed) {
-                Some(frames) => (frames, length, Vec::new(), None),
+            let (frames, end, damage, torn, unknown) = match indexed.filter(|_| is_indexed) {
+                Some(frames) => (frames, length, Vec::new(), None, None),
                 // Without its header nobody knows whether a segment was compacted.
                 None if compacted.is_some() || (header.is_none() && end_lsn.is_some()) => {
-                    let SparseScan { frames, damage } = segment::scan_compacted(&*file, &place, bytes).map_err(read)?;
-                    (frames, length, damage, None)
+                    let scan = segment::scan_compacted(&*file, &place, bytes).map_err(read)?;
+                    let SparseScan { frames, damage, unknown } = scan;
+                    (frames, length, damage, None, unknown)
                 }
                 None => {
                     let mut scan = segment::scan(&*file, &place).map_err(read)?;
@@ -201,10 +213,13 @@ impl Log {
                         place.next_segment = end_lsn;
                         scan = segment::scan(&*file, &place).map_err(read)?;
                     }
-                    let Scan { offsets, end, damage, torn, unproven } = scan;
-                    (Frames::Dense(offsets), end, damage, Some((torn, unproven)))
+                    let Scan { offsets, end, damage, torn, unproven, unknown } = scan;
+                    (Frames::Dense(offsets), end, damage, Some((torn, unproven)), unknown)
                 }
             };
+            if let Some(unknown) = unknown {
+                return Err(OpenError::Unknown { path, unknown });
+            }
             for bad in &damage {
                 let records = (!bad.lsns.is_empty()).then(|| (Lsn(bad.lsns.start), Lsn(bad.lsns.end - 1)));
                 let (offset, length) = (bad.bytes.start, bad.bytes.end - bad.bytes.start);
@@ -228,23 +243,38 @@ impl Log {
             }
             let epoch = header.map_or(self.epoch, |header| header.epoch);
             let created = header.map_or(UnixMillis(0), |header| header.created);
-            self.segments.write().push(Segment { first, salt, epoch, created, compacted, end, frames, pinned: None });
+            let format = header.map_or(FORMAT, |header| header.format);
+            let segment = Segment { first, format, salt, epoch, created, compacted, end, frames, pinned: None };
+            self.segments.write().push(segment);
         }
         if next <= promised && !self.segments.read().is_empty() {
             self.report_missing(next, promised);
             next = promised.next();
         }
         self.last.store(next.0 - 1, Ordering::Release);
-        match tail {
-            Some(tail) => Ok(tail),
-            None => {
-                let file = self
-                    .create_segment(next, now)
-                    .map_err(|source| OpenError::Write { path: segment_path(&self.dir, next), source })?;
-                self.start_segment(next, now);
-                Ok(Tail { file, allocated: SEGMENT_START, unproven: 0..0, torn: 0 })
-            }
-        }
+        // Nothing is written into a segment of another format, not even into one that is still empty.
+        let other =
+            self.segments.write().pop_if(|last| tail.is_some() && last.format != FORMAT && last.frames.len() == 0);
+        let write = |source| OpenError::Write { path: segment_path(&self.dir, next), source };
+        let file = match (tail, other) {
+            (Some(tail), None) => return Ok(tail),
+            (_, Some(_)) => self.replace_empty_segment(next, now).map_err(write)?,
+            (None, None) => self.create_segment(next, now).map_err(write)?,
+        };
+        self.start_segment(next, now);
+        Ok(Tail { file, allocated: SEGMENT_START, unproven: 0..0, torn: 0 })
+    }
+
+    /// Makes an empty segment in the place of one, so that a crash leaves either.
+    fn replace_empty_segment(&self, first: Lsn, now: UnixMillis) -> io::Result<Arc<dyn DiskFile>> {
+        let path = segment_path(&self.dir, first);
+        let temporary = path.with_extension("seg.tmp");
+        let file = self.disk.create(&temporary)?;
+        file.write_at(&self.new_header(first, now).encode(), 0)?;
+        file.sync_all()?;
+        self.disk.rename(&temporary, &path)?;
+        self.disk.sync_dir(&self.dir)?;
+        Ok(file)
     }
 
     /// The header of a segment; `None` where it is lost.
@@ -269,7 +299,7 @@ impl Log {
                 }
                 Ok(Some(header))
             }
-            HeaderCheck::TooNew { .. } | HeaderCheck::Bad => {
+            HeaderCheck::Unsupported(_) | HeaderCheck::Bad => {
                 self.report(Damage { what: "segment header damaged", ..damaged(SEGMENT_START) });
                 Ok(None)
             }

@@ -347,8 +347,8 @@ fn a_foreign_or_renamed_or_newer_segment_is_refused() {
     disk.overwrite(&last, disk.bytes(Path::new("/data/log/00000000000000000001.seg")));
     assert!(matches!(open_mem(&disk), Err(OpenError::MisnamedSegment { first: Lsn(1), .. })));
     let mut newer = original;
-    (newer[8], newer[128 + 8]) = (2, 2);
+    (newer[8], newer[128 + 8]) = (3, 3);
     disk.overwrite(&last, newer);
     let error = open_mem(&disk).err().expect("refused").to_string();
-    assert!(error.ends_with("segment format 2 is newer than 1, the newest this build reads"), "{error}");
+    assert!(error.contains("in segment format 3; this release reads formats 1 to 2: upgrade Cairn"), "{error}");
 }

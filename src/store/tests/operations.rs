@@ -329,38 +329,3 @@ fn a_replay_yields_the_changes_that_the_commits_gave() {
     let middle = given[2].lsn;
     assert_eq!(reader.changes_after(middle).map(|change| change.expect("read")).collect::<Vec<_>>(), given[3..]);
 }
-
-#[test]
-fn a_record_of_a_newer_release_is_refused_by_name_and_is_no_damage() {
-    for (kind, flags, words) in [(9, 0, "is of kind 9"), (0, 0x10, "has the flags 0x10")] {
-        let disk = MemDisk::new();
-        let (mut writer, reader, _) = open_mem(&disk).expect("opened");
-        let collection = new_collection(&mut writer, "docs");
-        run(&mut writer, put(document(collection, "a", &["x"])));
-        run(&mut writer, put(document(collection, "b", &["y"])));
-        let lsn = reader.lookup(collection, "a").expect("looked up").expect("there").lsn;
-        let path = log::segment_path(&reader.log.dir, Lsn(1));
-        let bytes = disk::read_file(&disk, &path, 1 << 20).expect("read");
-        let parse = |at: &usize| frame::FrameHeader::parse(&bytes[*at..], reader.log.salt);
-        let at =
-            (0..bytes.len()).step_by(8).find(|at| parse(at).is_some_and(|header| header.lsn == lsn)).expect("in it");
-        let mut header = parse(&at).expect("a header");
-        (header.kind, header.flags) = (if kind == 0 { header.kind } else { kind }, header.flags | flags);
-        disk.open(&path, true).expect("there").write_at(&header.encode(reader.log.salt), at as u64).expect("written");
-
-        let refusal = reader.document(lsn).expect_err("it is not known");
-        assert!(matches!(refusal, ReadError::TooNew { .. }), "{refusal:?}");
-        assert!(
-            refusal.to_string().contains(words) && refusal.to_string().contains("a newer one wrote it"),
-            "{refusal}"
-        );
-        assert_eq!(reader.damage(), []);
-        let last = reader.changes_after(Lsn::ZERO).last().expect("changes");
-        assert!(matches!(last, Err(ReadError::TooNew { .. })), "nothing comes after what is not understood");
-        match open_mem(&disk) {
-            Err(OpenError::Replay { source: ReadError::TooNew { .. } }) => {}
-            other => panic!("{:?}", other.map(|(_, _, report)| report)),
-        }
-        assert_eq!(disk::read_file(&disk, &path, 1 << 20).expect("read").len(), bytes.len(), "nothing was cut off");
-    }
-}
