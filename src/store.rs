@@ -1,7 +1,7 @@
 //! The store: an append-only log that is the truth, and a catalog that finds things in it.
 //!
 //! It owns the data directory: the log's segments, the catalog as a view of the log, the lock that keeps a second process
-//! out. It is synchronous and starts no thread; one [`Writer`] and any number of users of a [`Reader`].
+//! out; and journals, which lie beside the log. It is synchronous and starts no thread; one [`Writer`] and any number of users of a [`Reader`].
 //!
 //! Invariants:
 //! * Acknowledged means on stable storage: [`Writer::commit`] returns after `fdatasync`.
@@ -22,6 +22,7 @@ mod disk;
 mod disk_test;
 mod frame;
 mod frames;
+mod journal;
 mod lock;
 mod log;
 mod reader;
@@ -58,6 +59,9 @@ pub use self::commit::{
 };
 pub use self::compact::{CompactError, CompactionLimits, CompactionReport};
 pub use self::frame::{FORMAT, FORMATS, UnknownFrame, UnsupportedFormat};
+pub use self::journal::{
+    Journal, JournalConfig, JournalEntry, JournalError, JournalPage, JournalReader, JournalReport,
+};
 pub use self::log::{Damage, ReadError, data_format};
 pub use self::reader::{Change, ChangeKind, Reader};
 pub use self::record::{ChunkBody, ChunkRef, ChunkText, CollectionId, DocumentRecord, NewCollection, Replaced};
@@ -244,15 +248,21 @@ impl OpenError {
     }
 }
 
+impl From<LockError> for OpenError {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::Held { path, pid } => Self::Locked { path, pid },
+            LockError::Io { path, source } => Self::Directory { path, source },
+        }
+    }
+}
+
 /// Opens the store in a directory, or makes one. Cuts what a crash left unfinished, brings the catalog up to the log and
 /// says what it found. Takes time in proportion to the last segment, or to the log when the catalog must be rebuilt.
 pub fn open(config: Config) -> Result<(Writer, Arc<Reader>, OpenReport), OpenError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     create_dir(&*disk, &config.data_dir)?;
-    let lock = Lock::take(&config.data_dir).map_err(|error| match error {
-        LockError::Held { path, pid } => OpenError::Locked { path, pid },
-        LockError::Io { path, source } => OpenError::Directory { path, source },
-    })?;
+    let lock = Lock::take(&config.data_dir)?;
     sealed::carry_out_swap(&config.data_dir)
         .map_err(|source| OpenError::Write { path: config.data_dir.join("swap.json"), source })?;
     let warnings = exposures(&config.data_dir);

@@ -74,6 +74,16 @@ impl Append {
         self.starts.is_empty()
     }
 
+    /// Bytes that it takes in the log.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The time of the frames that follow.
+    pub(crate) fn set_time(&mut self, time: UnixMillis) {
+        self.time = time;
+    }
+
     /// Adds a frame; the caller has checked that the payload is at most [`PAYLOAD_MAX`] bytes long.
     pub(crate) fn push(&mut self, kind: u8, payload: &[u8], compressor: &mut Compressor) -> Lsn {
         debug_assert!(payload.len() <= PAYLOAD_MAX);
@@ -178,7 +188,7 @@ impl LogWriter {
     }
 
     /// Makes an append durable and visible. After [`AppendError::Failed`] it must not be called again.
-    pub(crate) fn append(&mut self, append: Append, purpose: Purpose, now: UnixMillis) -> Result<(), AppendError> {
+    pub(crate) fn append(&mut self, append: &Append, purpose: Purpose, now: UnixMillis) -> Result<(), AppendError> {
         if append.is_empty() {
             return Ok(());
         }

@@ -449,9 +449,12 @@ impl Writer {
             return Ok(Committed { outcomes, answers, changes, last: reader.log.last() });
         }
         let applied = Applied { lsn: Lsn(append.next().0 - 1), fingerprint: append.fingerprint() };
-        self.log.append(append, purpose, now)?;
+        self.log.append(&append, purpose, now)?;
         self.trust.mark_dirty();
-        update.finish(applied)?;
+        let finished = update.finish(applied);
+        // After the catalog, which followers may ask. Without it the records are there all the same.
+        reader.log.announce();
+        finished?;
         Ok(Committed { outcomes, answers, changes, last: applied.lsn })
     }
 

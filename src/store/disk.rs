@@ -9,6 +9,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::base::Digest;
+
 /// Whether a call failed because this process, or the machine, may open no more files.
 pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
     use rustix::io::Errno;
@@ -70,6 +72,17 @@ pub(crate) fn read_file(disk: &dyn Disk, path: &Path, limit: u64) -> io::Result<
     let mut bytes = vec![0; length as usize];
     read_exact_at(&*file, &mut bytes, 0)?;
     Ok(bytes)
+}
+
+/// A line whose decay shows: the BLAKE3 of `text` in hex, a space, `text`, which has no line feed, and a line feed.
+pub(crate) fn checked_line(text: &str) -> String {
+    format!("{} {text}\n", Digest::of(text.as_bytes()))
+}
+
+/// The text in what [`checked_line`] made; `None` when it is damaged.
+pub(crate) fn text_in(line: &[u8]) -> Option<&str> {
+    let (digest, text) = std::str::from_utf8(line).ok()?.trim_end().split_once(' ')?;
+    (Digest::of(text.as_bytes()).to_string() == digest).then_some(text)
 }
 
 /// Replaces a small file so that a crash leaves either the old or the new one, whole.

@@ -8,6 +8,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::catalog::{Catalog, CollectionInfo, DocumentEntry, SourceEntry};
 use super::commit::WriterState;
@@ -81,6 +82,15 @@ impl Reader {
     #[must_use]
     pub fn last(&self) -> Lsn {
         self.log.last()
+    }
+
+    /// Follows the log without asking for its end again and again: the receiver holds the LSN of the last record, and wakes after
+    /// each commit that adds one, when its records are on stable storage and the catalog has them. One that is slow sees the newest
+    /// position and not each one before it; [`Self::changes_after`] has what lies between. It ends when the store is closed and
+    /// nobody reads it any more. Any number may follow; it costs writers nothing while nobody does.
+    #[must_use]
+    pub fn positions(&self) -> watch::Receiver<Lsn> {
+        self.log.positions()
     }
 
     /// Whether the store takes writes. The space is asked for each time, so that a full disk shows before a write meets it, and

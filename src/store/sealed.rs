@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::disk::{Disk, DiskFile, RealDisk, read_exact_at, replace_file};
+use super::disk::{Disk, DiskFile, RealDisk, checked_line, read_exact_at, replace_file, text_in};
 use super::frame::{END_OF_BATCH, FORMAT, FRAME_HEADER, FrameHeader, HeaderCheck, Kinds, SEGMENT_START, SegmentHeader};
 use super::frames::Frames;
 use super::log::{Damage, Log, segment_end, segment_firsts, segment_path};
 use super::segment::{self, BadRange, Place, SparseScan, UNREADABLE};
-use crate::base::{Clock, Digest, Lsn, NodeId, SystemClock, UnixMillis};
+use crate::base::{Clock, Lsn, NodeId, SystemClock, UnixMillis};
 
 /// A sealed segment file; immutable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -265,9 +265,7 @@ pub fn schedule_swap(data_dir: &Path, staged: &Path, id: &str) -> io::Result<()>
     }
     let swap = Swap { staged: relative.to_owned(), kept: format!("before-restore-{id}").into() };
     // A flipped bit in it would move the wrong directory.
-    let text = serde_json::to_string(&swap)?;
-    let text = format!("{} {text}\n", Digest::of(text.as_bytes()));
-    replace_file(&RealDisk, &journal(data_dir), text.as_bytes())
+    replace_file(&RealDisk, &journal(data_dir), checked_line(&serde_json::to_string(&swap)?).as_bytes())
 }
 
 /// An empty segment of a new history, behind the segments that were restored.
@@ -294,11 +292,7 @@ pub(super) fn carry_out_swap(data_dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         bytes => bytes?,
     };
-    let text = String::from_utf8_lossy(&bytes);
-    let swap = text.trim_end().split_once(' ').and_then(|(digest, text)| {
-        (Digest::of(text.as_bytes()).to_string() == digest).then(|| serde_json::from_str::<Swap>(text).ok())?
-    });
-    let Some(Swap { staged, kept }) = swap else {
+    let Some(Swap { staged, kept }) = text_in(&bytes).and_then(|text| serde_json::from_str(text).ok()) else {
         if data_dir.join("log").exists() {
             // The restore is asked for again by whoever wants it; the node stays as it is.
             return fs::rename(journal(data_dir), data_dir.join("swap.damaged"));

@@ -3,6 +3,7 @@
 mod compaction;
 mod crash;
 mod formats;
+mod journal;
 mod operations;
 mod views;
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 
 use super::{Damage, INDEX_BYTES_MAX, Log, Segment, index_path, segment_firsts, segment_path};
 use crate::base::{Lsn, NodeId, UnixMillis};
@@ -19,21 +20,35 @@ use crate::store::frames::Frames;
 use crate::store::segment::{self, Place, Scan, SparseScan};
 use crate::store::trust::Promise;
 
-/// The newest format among the segments of a data directory; `None` when it has none. Reads headers only, without the lock.
+/// The newest format among the segments of a data directory, those of its journals included; `None` when it has none. Reads headers
+/// only, without the lock.
 ///
 /// # Errors
 /// When the log cannot be read.
 pub fn data_format(data_dir: &Path) -> io::Result<Option<u16>> {
-    let (disk, dir) = (RealDisk, data_dir.join("log"));
-    let names = match disk.list(&dir) {
+    let names = match RealDisk.list(data_dir) {
         Ok(names) => names,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     let mut newest = None;
-    for first in segment_firsts(&names) {
+    for name in names {
+        match format_in(&data_dir.join(&name)) {
+            Ok(format) => newest = newest.max(format),
+            // Whatever else lies there is none of ours, nor are files.
+            Err(error) if name == "log" => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(newest)
+}
+
+/// The newest format among the segments in one directory.
+fn format_in(dir: &Path) -> io::Result<Option<u16>> {
+    let mut newest = None;
+    for first in segment_firsts(&RealDisk.list(dir)?) {
         let mut bytes = [0; SEGMENT_START as usize];
-        disk.open(&segment_path(&dir, first), false)?.read_at(&mut bytes, 0)?;
+        RealDisk.open(&segment_path(dir, first), false)?.read_at(&mut bytes, 0)?;
         let format = match SegmentHeader::check(&bytes) {
             HeaderCheck::Unsupported(format) => format.found,
             HeaderCheck::Good { header, .. } => header.format,
@@ -159,7 +174,9 @@ impl Log {
             salt,
             epoch,
             segments: RwLock::default(),
+            begin: AtomicU64::new(opening.begin.0),
             last: AtomicU64::new(0),
+            announced: watch::Sender::default(),
             files: Mutex::default(),
             damage: Mutex::default(),
             failing: Mutex::default(),
@@ -169,6 +186,7 @@ impl Log {
         };
         let promised = opening.promise.filter(|promise| promise.node == log.node.to_string());
         let tail = log.load(candidates, opening, promised.map_or(Lsn::ZERO, |promise| promise.last))?;
+        log.announce();
         Ok((log, tail))
     }
 

@@ -329,3 +329,51 @@ fn a_replay_yields_the_changes_that_the_commits_gave() {
     let middle = given[2].lsn;
     assert_eq!(reader.changes_after(middle).map(|change| change.expect("read")).collect::<Vec<_>>(), given[3..]);
 }
+
+#[tokio::test]
+async fn followers_learn_of_each_commit_and_of_the_end() {
+    let (mut writer, reader, collection) = memory();
+    let mut followers: Vec<_> = (0..100).map(|_| reader.positions()).collect();
+    assert!(followers.iter().all(|follower| *follower.borrow() == reader.last()), "they begin with where the log is");
+    for number in 0..20 {
+        run(&mut writer, put(document(collection, "a", &[&format!("text {number}")])));
+        for follower in &mut followers {
+            follower.changed().await.expect("the store is open");
+            assert_eq!(*follower.borrow_and_update(), reader.last());
+            let changes = reader.changes_after(Lsn(reader.last().0 - 1)).count();
+            assert_eq!(
+                (changes, reader.lookup(collection, "a").expect("asked").expect("there").lsn),
+                (1, reader.last())
+            );
+        }
+    }
+    run(&mut writer, put(document(collection, "a", &["text 19"])));
+    writer.seal().expect("sealed");
+    assert!(followers.iter().all(|follower| !follower.has_changed().expect("open")), "nothing was added");
+    drop((writer, reader));
+    assert!(followers[0].changed().await.is_err(), "the store was closed");
+}
+
+/// A follower on another thread, which waits and never asks.
+#[test]
+fn a_follower_that_waits_sees_the_last_position() {
+    let (mut writer, reader, collection) = memory();
+    let mut follower = reader.positions();
+    let waiting = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let mut seen = vec![*follower.borrow_and_update()];
+        runtime.block_on(async {
+            while follower.changed().await.is_ok() {
+                seen.push(*follower.borrow_and_update());
+            }
+        });
+        seen
+    });
+    for number in 0..200 {
+        run(&mut writer, put(document(collection, "a", &[&format!("text {number}")])));
+    }
+    let last = reader.last();
+    drop((writer, reader));
+    let seen = waiting.join().expect("ended with the store");
+    assert!(seen.is_sorted() && seen.last() == Some(&last), "{seen:?}");
+}
