@@ -249,6 +249,7 @@ fn library_config(config: &Config, gpu: Option<GpuClient>) -> collection::Config
         reserve_bytes: config.store.reserve_bytes.0,
         max_bytes: config.store.max_bytes.0,
         compaction_bytes_per_second: config.store.compaction_rate.0,
+        erase_within: Some(config.store.erase_within).filter(|within| !within.is_zero()),
         extraction: extraction::Config {
             // The program of the unit tests is not Cairn.
             place: if cfg!(test) { extraction::Place::Here } else { extraction::Place::Children },

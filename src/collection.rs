@@ -26,6 +26,7 @@ mod writer;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::{Clock, Lsn};
 use crate::embed::Models;
@@ -77,6 +78,8 @@ pub struct Config {
     pub max_bytes: u64,
     /// Bytes each second that compaction reads and writes at most; 0 for no limit.
     pub compaction_bytes_per_second: u64,
+    /// How long deleted and replaced content may stay in the log's files, however little it is; `None`: until it is worth the work.
+    pub erase_within: Option<Duration>,
     /// Where and within which bounds documents are read.
     pub extraction: extraction::Config,
     /// Limits of what is parsed.
@@ -107,6 +110,7 @@ impl Config {
             reserve_bytes: 0,
             max_bytes: 0,
             compaction_bytes_per_second: 0,
+            erase_within: None,
             extraction: extraction::Config::here(),
             limits: ingest::Limits::default(),
             chunks: ingest::ChunkConfig::default(),
@@ -161,6 +165,7 @@ impl Library {
             segment_bytes: config.segment_bytes,
             reserve_bytes: config.reserve_bytes,
             bytes_per_second: config.compaction_bytes_per_second,
+            erase_within: config.erase_within,
         };
         let compactor = compactor::Compactor::start(Arc::clone(&reader), Arc::clone(&views), sizes, readiness, metrics)
             .map_err(OpenError::Thread)?;
@@ -174,6 +179,7 @@ impl Library {
             metrics,
         )
         .map_err(OpenError::Thread)?;
+        compactor.set_sealer(queue.sealer());
         let passages = PassageReader::new(Arc::clone(&reader));
         let pool = CpuPool::start("prepare", task::cores()).map_err(OpenError::Thread)?;
         let extraction = Extraction::new(config.extraction.clone(), metrics.extraction.clone());

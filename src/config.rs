@@ -162,6 +162,8 @@ pub struct Store {
     pub max_bytes: ByteSize,
     /// Bytes each second that compaction reads and writes at most; 0 for no limit.
     pub compaction_rate: ByteSize,
+    /// How long deleted and replaced content may stay in the log's files; 0: until clearing it out is worth the work.
+    pub erase_within: Duration,
 }
 
 /// Limits of documents and passages.
@@ -621,6 +623,7 @@ fn check(settings: &[Setting], overrides: &Overrides, problems: &mut Vec<Problem
             reserve_bytes: checker.size("store.reserve_bytes", 0),
             max_bytes: checker.size("store.max_bytes", 0),
             compaction_rate: checker.size("store.compaction_rate", 0),
+            erase_within: checker.duration("store.erase_within"),
         },
         ingest: Ingest { source_bytes_max, parse_memory_bytes_max, parse_time_max, passage_tokens, passage_tokens_max },
         index: Index {

@@ -17,6 +17,7 @@ mod append;
 mod catalog;
 mod commit;
 mod compact;
+mod dead;
 mod disk;
 #[cfg(test)]
 mod disk_test;

@@ -200,6 +200,8 @@ impl Host for Opens {
             data_dir: PathBuf::from(data_dir),
             clock: Arc::new(Stopped(now)),
             memory: collection::Memory::least(),
+            // What is checked stays as it is.
+            erase_within: None,
             ..self.config.clone()
         };
         let needed = config.memory.opening_bytes();

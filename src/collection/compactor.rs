@@ -1,11 +1,12 @@
 //! Compaction of the log: when it runs, and how far it may go.
 //!
-//! One thread, asleep until something was written. Before it leaves records out, every view is checkpointed: a view that
+//! One thread, asleep until something was written, or until something that was deleted has to be gone from the log's files
+//! (`erase_within`): it wakes for that only while something is dead. Before it leaves records out, every view is checkpointed: a view that
 //! begins again behind a record that is gone would never learn what that record had replaced.
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::leases::{Lease, Leases};
 use super::views::{Merging, Views};
+use super::writer::Sealer;
 use crate::base::{ByteSize, Lsn};
 use crate::store::{CollectionId, CompactError, CompactionLimits, Reader};
 use crate::task::{self, Readiness};
@@ -22,6 +24,8 @@ use crate::telemetry::Metrics;
 const PAUSE: Duration = Duration::from_secs(1);
 /// After this long nobody reads what was replaced any more.
 const RETIRED: Duration = Duration::from_secs(61);
+/// The longest sleep while something is dead: the clock may be set, and what could not be cleared out in time is tried again.
+const ERASURE_NAP: Duration = Duration::from_secs(3_600);
 
 #[derive(Default)]
 struct State {
@@ -58,12 +62,15 @@ pub(super) struct Sizes {
     pub(super) segment_bytes: u64,
     pub(super) reserve_bytes: u64,
     pub(super) bytes_per_second: u64,
+    /// How long what is dead may stay, see [`CompactionLimits::erase_within`].
+    pub(super) erase_within: Option<Duration>,
 }
 
 /// The thread and its bell.
 pub(super) struct Compactor {
     bell: CompactorBell,
     leases: Leases,
+    sealer: Arc<OnceLock<Sealer>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -76,15 +83,30 @@ impl Compactor {
         metrics: &Metrics,
     ) -> io::Result<Self> {
         let bell = CompactorBell::default();
-        let leases = Leases::default();
-        let work = Work { reader, views, sizes, bell: bell.clone(), leases: leases.clone(), metrics: metrics.clone() };
+        let (leases, sealer) = (Leases::default(), Arc::<OnceLock<Sealer>>::default());
+        let work = Work {
+            reader,
+            views,
+            sizes,
+            bell: bell.clone(),
+            leases: leases.clone(),
+            sealer: Arc::clone(&sealer),
+            metrics: metrics.clone(),
+        };
         let thread = task::spawn_vital("compactor", readiness, move || {
             let _ended = Ended(&work.bell);
             work.run();
         })?;
         // What an earlier run left to do.
         bell.ring();
-        Ok(Self { bell, leases, thread: Mutex::new(Some(thread)) })
+        Ok(Self { bell, leases, sealer, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Gives it the way to have the segment sealed that is being written, in which something may be due, too.
+    pub(super) fn set_sealer(&self, sealer: Sealer) {
+        // There is one writer.
+        let _ = self.sealer.set(sealer);
+        self.bell.ring();
     }
 
     pub(super) fn bell(&self) -> CompactorBell {
@@ -132,13 +154,14 @@ struct Work {
     sizes: Sizes,
     bell: CompactorBell,
     leases: Leases,
+    sealer: Arc<OnceLock<Sealer>>,
     metrics: Metrics,
 }
 
 impl Work {
     fn run(&self) {
         let (state, changed) = &*self.bell.0;
-        let mut replaced = false;
+        let (mut replaced, mut was_due) = (false, false);
         loop {
             {
                 let mut state = state.lock();
@@ -148,7 +171,10 @@ impl Work {
                     replaced = false;
                 }
                 while !state.rung && !state.stopping {
-                    changed.wait(&mut state);
+                    match self.nap(was_due) {
+                        None => changed.wait(&mut state),
+                        Some(time) => state.rung |= changed.wait_for(&mut state, time).timed_out(),
+                    }
                 }
                 if state.stopping {
                     return;
@@ -156,6 +182,7 @@ impl Work {
                 state.rung = false;
                 state.begun += 1;
             }
+            was_due = self.time_to_erasure() == Some(Duration::ZERO);
             match self.compact() {
                 Ok(done) => replaced |= done,
                 Err(CompactError::Stopped) => return,
@@ -174,6 +201,30 @@ impl Work {
         }
     }
 
+    /// How long to sleep at most; `None` while nothing is dead, or nothing has to go for its age.
+    ///
+    /// * `was_due`: something was due in the last round already. What is due now is held back then: by a lease, by damage, by the
+    ///   space that it takes.
+    fn nap(&self, was_due: bool) -> Option<Duration> {
+        let left = self.time_to_erasure()?;
+        Some(if left.is_zero() && was_due { ERASURE_NAP } else { left.min(ERASURE_NAP) })
+    }
+
+    fn time_to_erasure(&self) -> Option<Duration> {
+        self.reader.time_to_erasure(self.sizes.erase_within?)
+    }
+
+    /// Seals the segment that is being written when something in it is due and nobody holds it.
+    fn seal_what_is_due(&self, floor: Lsn) {
+        let Some(erase_within) = self.sizes.erase_within else { return };
+        if floor < self.reader.last() || !self.reader.is_active_due(erase_within) {
+            return;
+        }
+        if let Some(Err(error)) = self.sealer.get().map(Sealer::seal) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "deleted content stays in the log for now");
+        }
+    }
+
     /// Does what is worth doing now. True when segments were replaced.
     fn compact(&self) -> Result<bool, CompactError> {
         let last = self.reader.last();
@@ -186,7 +237,9 @@ impl Work {
             segment_bytes: self.sizes.segment_bytes,
             bytes_per_second: self.sizes.bytes_per_second,
             reserve_bytes: self.sizes.reserve_bytes / 2,
+            erase_within: self.sizes.erase_within,
         };
+        self.seal_what_is_due(limits.floor);
         if !self.reader.wants_compaction(&limits) {
             return Ok(false);
         }
@@ -212,5 +265,96 @@ impl Work {
             );
         }
         Ok(done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::super::{Body, Config, DocumentInput, Library, MediaType, Missing};
+    use super::*;
+    use crate::base::{Clock, SystemClock, UnixMillis};
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const SECRET: &str = "the combination is 4711";
+
+    /// A clock that the test sets.
+    struct TestClock(AtomicI64);
+
+    impl Clock for TestClock {
+        fn now(&self) -> UnixMillis {
+            UnixMillis(self.0.load(Ordering::SeqCst))
+        }
+    }
+
+    fn open(directory: &Path, erase_within: Duration, clock: Arc<dyn Clock>) -> Arc<Library> {
+        let config = Config { erase_within: Some(erase_within), clock, ..Config::for_test(directory) };
+        Library::open(config, &Readiness::default(), &Metrics::new()).expect("opened").0
+    }
+
+    /// Twenty documents, of which one holds the secret, and is deleted.
+    async fn delete_secret(library: &Arc<Library>) {
+        library.create_collection("notes", "", None).await.expect("created");
+        let note = |number: usize| {
+            let text = if number == 7 { SECRET.to_owned() } else { format!("note number {number}") };
+            let body = Body::Text(text, MediaType::Text);
+            DocumentInput { id: Some(format!("n{number}")), body, ..DocumentInput::default() }
+        };
+        library.add("notes", Missing::Refuse, (0..20).map(note).collect()).await.expect("written");
+        library.delete("notes", &["n7".to_owned()]).await.expect("deleted");
+    }
+
+    /// Whether a file of the log holds the secret.
+    fn holds_secret(directory: &Path) -> bool {
+        let files = std::fs::read_dir(directory.join("log")).expect("readable");
+        let mut files = files.map(|entry| std::fs::read(entry.expect("readable").path()).expect("readable"));
+        files.any(|bytes| bytes.windows(SECRET.len()).any(|at| at == SECRET.as_bytes()))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn deleted_content_is_gone_from_the_log_in_time_also_after_a_restart() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let start = SystemClock.now().0;
+        let clock = Arc::new(TestClock(AtomicI64::new(start)));
+        let library = open(directory.path(), HOUR, Arc::clone(&clock) as Arc<dyn Clock>);
+        delete_secret(&library).await;
+        clock.0.store(start + 3_599_999, Ordering::SeqCst);
+        library.compact().await.expect("a round");
+        assert!(holds_secret(directory.path()), "it is too early");
+        library.close();
+        drop(library);
+        let library = open(directory.path(), HOUR, Arc::clone(&clock) as Arc<dyn Clock>);
+        library.compact().await.expect("a round");
+        assert!(holds_secret(directory.path()), "a restart is no reason");
+        let lease = library.lease("follower", Lsn::ZERO);
+        clock.0.store(start + 3_600_000, Ordering::SeqCst);
+        library.compact().await.expect("a round");
+        assert!(holds_secret(directory.path()), "a follower needs it");
+        drop(lease);
+        library.compact().await.expect("a round");
+        assert!(!holds_secret(directory.path()));
+        let info = library.collection("notes").expect("there");
+        assert_eq!(library.reader().list(info.id, None, "", 100).expect("listed").len(), 19);
+        library.close();
+    }
+
+    /// Nobody rings: the compactor wakes when it is time.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_idle_node_wakes_for_what_is_due() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let library = open(directory.path(), Duration::from_millis(1_500), Arc::new(SystemClock));
+        delete_secret(&library).await;
+        let waiting = Arc::clone(&library);
+        let wait = move || {
+            let (state, changed) = &*waiting.compactor.bell.0;
+            let mut state = state.lock();
+            // Each round ends with a notice.
+            changed.wait_while(&mut state, |_| waiting.reader.dead_bytes() > 0);
+        };
+        tokio::task::spawn_blocking(wait).await.expect("it woke");
+        assert!(!holds_secret(directory.path()));
+        library.close();
     }
 }

@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::compactor::CompactorBell;
@@ -78,6 +79,22 @@ enum Job {
     },
     /// Close the segment that is being written.
     Seal { reply: oneshot::Sender<Result<Lsn, WriteError>> },
+}
+
+/// The queue's end that callers have; `None` once it is closed.
+type Jobs = Arc<Mutex<Option<mpsc::Sender<Job>>>>;
+
+/// Has the segment sealed that is being written, for a thread that may wait.
+pub(super) struct Sealer(Jobs);
+
+impl Sealer {
+    /// See [`WriteQueue::seal`].
+    pub(super) fn seal(&self) -> Result<Lsn, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        let jobs = self.0.lock().clone().ok_or(WriteError::Stopping)?;
+        jobs.blocking_send(Job::Seal { reply }).map_err(|_| WriteError::Stopping)?;
+        answer.blocking_recv().map_err(|_| WriteError::Stopping)?
+    }
 }
 
 type Reply = oneshot::Sender<Result<Written, WriteError>>;
@@ -148,8 +165,7 @@ impl Subject {
 
 /// The way to the writer.
 pub(super) struct WriteQueue {
-    /// `None` once the queue is closed.
-    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    jobs: Jobs,
     threads: Mutex<Vec<JoinHandle<()>>>,
     readiness: Readiness,
 }
@@ -174,6 +190,7 @@ impl WriteQueue {
     ) -> io::Result<Self> {
         let (jobs, waiting) = mpsc::channel(QUEUE_LENGTH);
         let (groups, committed) = sync_mpsc::sync_channel(GROUPS_WAITING);
+        let swept = compactor.clone();
         readiness.hold("indexes", CATCHING_UP);
         // Before the first write.
         let position = views::Position::of(&reader);
@@ -191,9 +208,14 @@ impl WriteQueue {
                 index(&views, &config, &reader, last, &committed, (&bell, &compactor), &metrics);
             })?
         };
-        let writer = task::spawn_vital(LOG_WRITER, readiness, move || write(writer, waiting, &groups))?;
+        let writer = task::spawn_vital(LOG_WRITER, readiness, move || write(writer, waiting, &groups, &swept))?;
         let threads = Mutex::new(vec![writer, indexer]);
-        Ok(Self { jobs: Mutex::new(Some(jobs)), threads, readiness: readiness.clone() })
+        Ok(Self { jobs: Arc::new(Mutex::new(Some(jobs))), threads, readiness: readiness.clone() })
+    }
+
+    /// The way to seal for a thread that may wait.
+    pub(super) fn sealer(&self) -> Sealer {
+        Sealer(Arc::clone(&self.jobs))
     }
 
     /// Why nothing can be written until the node is restarted; `None` while its threads run.
@@ -250,8 +272,33 @@ impl WriteQueue {
     }
 }
 
-fn write(mut writer: Writer, mut waiting: mpsc::Receiver<Job>, groups: &sync_mpsc::SyncSender<Group>) {
-    while let Some(first) = waiting.blocking_recv() {
+/// The next job; `None` when there will be none. While there is none yet, what deleted collections have left in the catalog is removed,
+/// so that the compactor learns what of the log is dead.
+fn next_job(waiting: &mut mpsc::Receiver<Job>, writer: &mut Writer, swept: &CompactorBell) -> Option<Job> {
+    loop {
+        match waiting.try_recv() {
+            Ok(job) => return Some(job),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => {}
+        }
+        match writer.sweep() {
+            Ok(true) => swept.ring(),
+            Ok(false) => return waiting.blocking_recv(),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "deleted collections cannot be cleared out");
+                return waiting.blocking_recv();
+            }
+        }
+    }
+}
+
+fn write(
+    mut writer: Writer,
+    mut waiting: mpsc::Receiver<Job>,
+    groups: &sync_mpsc::SyncSender<Group>,
+    swept: &CompactorBell,
+) {
+    while let Some(first) = next_job(&mut waiting, &mut writer, swept) {
         let (mut bytes, mut requests, mut replies, mut memory) = (0, Vec::new(), Vec::new(), Vec::new());
         let (mut next, mut seal) = (Some(first), None);
         while let Some(job) = next {

@@ -220,7 +220,7 @@ impl LogWriter {
     /// again and again would otherwise keep a whole segment of what is gone.
     fn is_worn(&self) -> bool {
         let bytes = self.end - SEGMENT_START;
-        let dead = || self.log.dead.lock().get(&self.first).copied().unwrap_or(0);
+        let dead = || self.log.dead.lock().bytes_in(self.first);
         bytes >= self.limits.segment_bytes / WORN_FROM && dead().saturating_mul(2) >= bytes
     }
 

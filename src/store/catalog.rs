@@ -8,7 +8,7 @@
 //! | `c` collection | [`CollectionInfo`] |
 //! | `d` collection, document id | [`DocumentEntry`] |
 //! | `e` expiry, collection, document id | nothing |
-//! | `g` collection | nothing: a deleted collection whose keys are still being removed |
+//! | `g` collection | time: a collection that was deleted then, and whose keys are still being removed |
 //! | `k` collection, chunk digest | LSN of the chunk record, number of references to it |
 //! | `n` collection, note key | LSN of the note's record, its value; an empty one was taken away |
 //! | `r` answer key | LSN and time of the answer record |
@@ -16,7 +16,7 @@
 //! | `S` collection, source | digest of the source's last document, number of documents |
 //! | `t` time, LSN of the answer record | answer key |
 //! | `u` | nothing: a large change is being made; one that finds it at its start has half of it |
-//! | `x` first LSN of a segment | bytes of dead records in it, more or less |
+//! | `x` first LSN of a segment | bytes of dead records in it, more or less; time at which the first of them died |
 //! | `z` collection, document id | last version of a document that was deleted, LSN of its tombstone |
 //!
 //! Numbers in keys are big endian, so that keys sort by them; in values little endian. A source inside a key has each 0
@@ -31,6 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
+use super::dead::Dead;
 use super::record::{CollectionId, Decoder, Encode, NewCollection, RecordError};
 use super::tree::{Pair, Tree};
 use crate::base::{Digest, Fault, Lsn, UnixMillis};
@@ -483,18 +484,22 @@ impl Catalog {
         })
     }
 
-    /// Bytes of dead records by segment, as last counted.
-    pub(crate) fn dead(&self) -> Result<BTreeMap<Lsn, u64>, CatalogError> {
+    /// What is dead by segment, as last counted.
+    pub(crate) fn dead(&self) -> Result<BTreeMap<Lsn, Dead>, CatalogError> {
         let mut counts = BTreeMap::new();
         self.with_tree(|tree| {
             tree.scan(key::DEAD, key::DEAD, |key, value| {
                 let segment = key::collection_of(key).ok_or(RecordError("segment key is too short"))?;
-                let bytes = value.first_chunk::<8>().ok_or(RecordError("count is too short"))?;
-                counts.insert(segment.0, u64::from_le_bytes(*bytes));
+                counts.insert(segment.0, Dead::decode(value)?);
                 Ok(true)
             })
         })?;
         Ok(counts)
+    }
+
+    /// Whether keys of deleted collections are left.
+    pub(crate) fn has_garbage(&self) -> Result<bool, CatalogError> {
+        Ok(!self.pairs(key::GARBAGE, key::GARBAGE, 1)?.is_empty())
     }
 
     pub(crate) fn with_tree<T>(&self, call: impl FnOnce(&Tree) -> Result<T, CatalogError>) -> Result<T, CatalogError> {

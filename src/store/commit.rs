@@ -347,11 +347,13 @@ pub struct Writer {
     compressor: Compressor,
     trust: Trust,
     clock: Arc<dyn Clock>,
+    /// Whether the catalog may have keys of deleted collections.
+    has_garbage: bool,
 }
 
 impl Writer {
     pub(crate) fn new(reader: Arc<Reader>, log: LogWriter, trust: Trust, clock: Arc<dyn Clock>) -> Self {
-        Self { reader, log, compressor: Compressor::new(), trust, clock }
+        Self { reader, log, compressor: Compressor::new(), trust, clock, has_garbage: true }
     }
 
     /// The reader of the same store.
@@ -367,6 +369,8 @@ impl Writer {
             return Err(CommitError::ReadOnly { reason: reason.clone() });
         }
         let purpose = if group.iter().all(WriteRequest::only_deletes) { Purpose::Delete } else { Purpose::Add };
+        let deletes = |operation: &Operation| matches!(operation, Operation::DeleteCollection { .. });
+        self.has_garbage |= group.iter().any(|request| request.operations.iter().any(deletes));
         let result = self.try_commit(group, purpose);
         self.note(result.as_ref().err(), purpose);
         result
@@ -382,6 +386,33 @@ impl Writer {
             self.note(Some(error), Purpose::Add);
         }
         result
+    }
+
+    /// Removes some of what deleted collections have left in the catalog, so that their records count as dead. Each commit does so too; call it
+    /// while there is nothing to commit, until it answers `false`.
+    ///
+    /// # Errors
+    /// When the catalog failed; the store is read-only then.
+    pub fn sweep(&mut self) -> Result<bool, CommitError> {
+        if !self.has_garbage || matches!(*self.reader.state.lock(), WriterState::ReadOnly { .. }) {
+            return Ok(false);
+        }
+        let reader = Arc::clone(&self.reader);
+        let result = self.try_sweep(&reader).map_err(CommitError::from);
+        if let Err(error) = &result {
+            self.note(Some(error), Purpose::Delete);
+        }
+        result
+    }
+
+    fn try_sweep(&mut self, reader: &Reader) -> Result<bool, CatalogError> {
+        self.has_garbage = reader.catalog.has_garbage()?;
+        if self.has_garbage {
+            let applied = reader.catalog.applied()?;
+            self.trust.mark_dirty();
+            Update::new(&reader.catalog, &reader.log).finish(applied)?;
+        }
+        Ok(self.has_garbage)
     }
 
     /// Closes the segment that is being written, so that everything up to now lies in segments that no longer change.
@@ -463,7 +494,7 @@ impl Writer {
     /// for another process when the last of them is dropped.
     pub fn close(mut self) -> Result<(), CatalogError> {
         self.reader.log.note_damage();
-        let applied = self.reader.catalog.applied();
+        let applied = self.note_dead();
         let closed = self.reader.catalog.close();
         match applied.and_then(|applied| closed.map(|()| applied)) {
             Ok(_) if self.reader.catalog.has_failed() => {
@@ -482,6 +513,19 @@ impl Writer {
                 Err(error)
             }
         }
+    }
+}
+
+impl Writer {
+    /// Has the catalog know what compaction cleared out since the last commit; otherwise the next run would do it once more.
+    fn note_dead(&mut self) -> Result<Applied, CatalogError> {
+        let reader = Arc::clone(&self.reader);
+        let applied = reader.catalog.applied()?;
+        if reader.log.dead.lock().is_changed() && !reader.catalog.has_failed() {
+            self.trust.mark_dirty();
+            Update::new(&reader.catalog, &reader.log).finish(applied)?;
+        }
+        Ok(applied)
     }
 }
 

@@ -9,7 +9,8 @@
 //! * Writers are not waited for and do not wait: nothing here holds a lock during I/O.
 //!
 //! What is chosen: a segment of which at least [`DEAD_MIN`] is dead, the worst first, with its neighbours as far as they
-//! are worth it and the result fits one segment; else a row of small ones. At 30 % the log is at most 1 ÷ 0.7 = 1.43
+//! are worth it and the result fits one segment; else one in which something has been dead for too long, the earliest first; else a row
+//! of small ones. At 30 % the log is at most 1 ÷ 0.7 = 1.43
 //! times what is alive, and each byte freed costs at most 0.7 ÷ 0.3 = 2.3 bytes of writing.
 
 use std::io;
@@ -43,6 +44,19 @@ pub struct CompactionLimits {
     pub bytes_per_second: u64,
     /// Space to leave free on the file system while both the old and the new segments are there.
     pub reserve_bytes: u64,
+    /// A segment in which something has been dead for so long is rewritten, however little that is; `None`: only for its bytes.
+    pub erase_within: Option<Duration>,
+}
+
+impl CompactionLimits {
+    /// What died up to here has to go.
+    fn erase_until(&self, now: UnixMillis) -> Option<UnixMillis> {
+        self.erase_within.map(|within| erase_until(now, within))
+    }
+}
+
+fn erase_until(now: UnixMillis, within: Duration) -> UnixMillis {
+    UnixMillis(now.0.saturating_sub(i64::try_from(within.as_millis()).unwrap_or(i64::MAX)))
 }
 
 /// What a compaction did.
@@ -86,7 +100,7 @@ impl Reader {
     /// Bytes of the log that are dead, as far as known.
     #[must_use]
     pub fn dead_bytes(&self) -> u64 {
-        self.log.dead.lock().values().sum()
+        self.log.dead.lock().bytes()
     }
 
     /// Whether the segment that is being written would be worth a compaction, were it sealed.
@@ -94,15 +108,31 @@ impl Reader {
     pub fn is_active_rotten(&self) -> bool {
         let dead = self.log.dead.lock();
         let segments = self.log.segments.read();
-        segments
-            .last()
-            .is_some_and(|active| is_rotten(active.end - SEGMENT_START, dead.get(&active.first).copied().unwrap_or(0)))
+        segments.last().is_some_and(|active| is_rotten(active.end - SEGMENT_START, dead.bytes_in(active.first)))
+    }
+
+    /// Whether something in the segment that is being written has been dead for so long: it is to be sealed then, and compacted.
+    #[must_use]
+    pub fn is_active_due(&self, erase_within: Duration) -> bool {
+        let until = erase_until(self.clock.now(), erase_within);
+        let dead = self.log.dead.lock();
+        let segments = self.log.segments.read();
+        let active = segments.last().and_then(|active| dead.get(active.first));
+        active.is_some_and(|dead| dead.since <= until)
+    }
+
+    /// How long it is until something in the log has been dead for so long; `None` while nothing is dead.
+    #[must_use]
+    pub fn time_to_erasure(&self, erase_within: Duration) -> Option<Duration> {
+        let earliest = self.log.dead.lock().earliest()?;
+        let left = earliest.0.saturating_sub(erase_until(self.clock.now(), erase_within).0);
+        Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
     }
 
     /// Whether [`Self::compact`] would find something to do; cheap.
     #[must_use]
     pub fn wants_compaction(&self, limits: &CompactionLimits) -> bool {
-        !self.catalog.has_failed() && choose(&self.log, limits).is_some()
+        !self.catalog.has_failed() && choose(&self.log, limits, self.clock.now()).is_some()
     }
 
     /// Rewrites the segments that are most worth it, if any are. One call does one step; call it until it answers `None`.
@@ -120,8 +150,9 @@ impl Reader {
         if self.catalog.has_failed() {
             return Ok(None);
         }
-        let Some(choice) = choose(&self.log, limits) else { return Ok(None) };
-        let work = Work { log: &self.log, catalog: &self.catalog, now: self.clock.now(), limits, stop };
+        let now = self.clock.now();
+        let Some(choice) = choose(&self.log, limits, now) else { return Ok(None) };
+        let work = Work { log: &self.log, catalog: &self.catalog, now, limits, stop };
         work.rewrite(&choice).map(Some)
     }
 
@@ -150,6 +181,8 @@ struct Candidate {
     created: UnixMillis,
     bytes: u64,
     dead: u64,
+    /// When the first of what has to go now died.
+    due: Option<UnixMillis>,
     usable: bool,
 }
 
@@ -168,7 +201,8 @@ fn is_rotten(bytes: u64, dead: u64) -> bool {
     dead > 0 && dead.saturating_mul(100) >= bytes.saturating_mul(DEAD_MIN)
 }
 
-fn choose(log: &Log, limits: &CompactionLimits) -> Option<Choice> {
+fn choose(log: &Log, limits: &CompactionLimits, now: UnixMillis) -> Option<Choice> {
+    let erase_until = limits.erase_until(now);
     let candidates: Vec<Candidate> = {
         let dead = log.dead.lock();
         let segments = log.segments.read();
@@ -184,7 +218,8 @@ fn choose(log: &Log, limits: &CompactionLimits) -> Option<Choice> {
                 epoch: segment.epoch,
                 created: segment.created,
                 bytes: segment.end - SEGMENT_START,
-                dead: dead.get(&segment.first).copied().unwrap_or(0),
+                dead: dead.bytes_in(segment.first),
+                due: dead.get(segment.first).map(|dead| dead.since).filter(|since| Some(*since) <= erase_until),
                 usable: adjoins && end.0 <= limits.floor.0.saturating_add(1) && !segment.frames.is_damaged(),
             }
         };
@@ -196,9 +231,17 @@ fn choose(log: &Log, limits: &CompactionLimits) -> Option<Choice> {
     let worst = (0..candidates.len())
         .filter(|index| fits(&candidates[*index]) && candidates[*index].is_rotten())
         .max_by_key(|index| candidates[*index].dead * 1000 / candidates[*index].bytes.max(1));
+    // Alone it gets no longer than it was, be it longer than others may be.
+    let oldest = (0..candidates.len())
+        .filter(|index| candidates[*index].usable && candidates[*index].alive() <= free)
+        .filter_map(|index| Some((candidates[index].due?, index)))
+        .min();
+    let worst = worst.or(oldest.map(|(_, index)| index));
     let small = |candidate: &Candidate| candidate.usable && candidate.alive() < limits.segment_bytes / 4;
     let row = match worst {
-        Some(index) => grow(&candidates, index, most, |candidate| candidate.is_rotten() || small(candidate)),
+        Some(index) => grow(&candidates, index, most, |candidate| {
+            candidate.is_rotten() || candidate.due.is_some() || small(candidate)
+        }),
         None => {
             let row = (0..candidates.len()).map(|index| grow(&candidates, index, most, small));
             row.filter(|row| row.len() >= SMALL_ROW && small(&candidates[row.start]))
@@ -374,12 +417,8 @@ impl Work<'_> {
             },
         );
         {
-            let mut dead = log.dead.lock();
-            let mut since = 0;
-            for (first, known) in choice.firsts.iter().zip(&choice.dead) {
-                since += dead.remove(first).unwrap_or(0).saturating_sub(*known);
-            }
-            dead.insert(first, since);
+            let cleared = choice.firsts.iter().copied().zip(choice.dead.iter().copied());
+            log.dead.lock().clear(cleared, first, self.now);
         }
         // The new segment says that it covers these; what a crash leaves of them the next start removes.
         for old in &choice.firsts[1..] {

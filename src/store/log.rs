@@ -6,7 +6,7 @@
 
 mod load;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use super::dead::DeadRecords;
 use super::disk::{Disk, DiskFile, is_out_of_files, read_exact_at, read_file, replace_file, side_by_side};
 use super::frame::{
     Compacted, FORMAT, FRAME_HEADER, FrameHeader, Kinds, PAYLOAD_MAX, SEGMENT_START, Salt, SegmentHeader, UnknownFrame,
@@ -240,8 +241,8 @@ pub(crate) struct Log {
     /// The record that the disk did not read, when that happened last.
     failing: Mutex<Option<Lsn>>,
     retired: Mutex<Vec<Retired>>,
-    /// Bytes of dead records by the first LSN of their segment, as far as known: what compaction chooses by.
-    pub(crate) dead: Mutex<BTreeMap<Lsn, u64>>,
+    /// What compaction chooses by.
+    pub(crate) dead: Mutex<DeadRecords>,
     decompressors: Mutex<Vec<zstd::bulk::Decompressor<'static>>>,
 }
 
@@ -346,7 +347,7 @@ impl Log {
         self.disk.sync_dir(&self.dir)
     }
 
-    /// Lets followers know of the last record. Costs some tens of nanoseconds, however few or many there are.
+    /// Lets followers know of the last record. About 100 ns while none of them waits.
     pub(crate) fn announce(&self) {
         let last = self.last();
         self.announced.send_if_modified(|announced| std::mem::replace(announced, last) != last);
@@ -487,6 +488,11 @@ impl Log {
             add(next, Lsn(to.0 - 1));
         }
         found
+    }
+
+    /// Whether a segment begins with this record.
+    pub(crate) fn has_segment(&self, first: Lsn) -> bool {
+        self.segments.read().binary_search_by_key(&first, |segment| segment.first).is_ok()
     }
 
     /// The segment that holds a record, and the bytes of its frame; `None` when it is not readable there.

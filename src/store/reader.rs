@@ -87,7 +87,7 @@ impl Reader {
     /// Follows the log without asking for its end again and again: the receiver holds the LSN of the last record, and wakes after
     /// each commit that adds one, when its records are on stable storage and the catalog has them. One that is slow sees the newest
     /// position and not each one before it; [`Self::changes_after`] has what lies between. It ends when the store is closed and
-    /// nobody reads it any more. Any number may follow; it costs writers nothing while nobody does.
+    /// nobody reads it any more. Any number may follow; while nobody waits it costs a commit about 100 ns.
     #[must_use]
     pub fn positions(&self) -> watch::Receiver<Lsn> {
         self.log.positions()

@@ -2,6 +2,7 @@
 
 mod compaction;
 mod crash;
+mod erasure;
 mod formats;
 mod journal;
 mod operations;

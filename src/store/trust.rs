@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::OpenError;
 use super::catalog::{Applied, Catalog, CatalogError};
+use super::dead::DeadRecords;
 use super::disk::{Disk, read_file, replace_file};
 use super::log::{Log, ReadError};
 use super::record::{Record, kind};
@@ -27,7 +28,7 @@ use super::update::Update;
 use crate::base::{Digest, Lsn, NodeId, UnixMillis};
 
 /// Changes when the keys or values of the catalog do; an older catalog is rebuilt.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// The manifest names a handful of files.
 const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 /// Changed keys of one batch while catching up, which bounds its memory.
@@ -260,7 +261,7 @@ impl Trust {
         if catalog.is_unfinished()? {
             return Err(distrust("a large change of the catalog was cut off"));
         }
-        *log.dead.lock() = catalog.dead()?;
+        *log.dead.lock() = DeadRecords::load(catalog.dead()?, |first| log.has_segment(first));
         let applied = catalog.applied()?;
         match clean_at {
             None => catalog.check()?,
@@ -343,7 +344,7 @@ impl Trust {
 /// Makes a catalog in an empty tree.
 fn rebuild(tree: Tree, log: &Log) -> Result<Catalog, OpenError> {
     let catalog = Catalog::open(tree).map_err(|source| OpenError::Catalog { source })?;
-    log.dead.lock().clear();
+    *log.dead.lock() = DeadRecords::default();
     match apply_after(&catalog, log, Lsn::ZERO, REBUILD_KEYS, |update, reached| update.load(reached)) {
         Ok(_) => Ok(catalog),
         Err(error) => Err(OpenError::replay(error)),

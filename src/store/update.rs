@@ -12,7 +12,9 @@ use super::catalog::{
 };
 use super::frame::FrameHeader;
 use super::log::Log;
-use super::record::{ChunkRef, CollectionId, Decoder, DocumentRecord, NewCollection, Record, RecordError, kind};
+use super::record::{
+    ChunkRef, CollectionId, Decoder, DocumentRecord, NewCollection, Record, RecordError, Replaced, kind,
+};
 use super::tree::{Batch, Tree};
 use crate::base::{Digest, Lsn, UnixMillis};
 
@@ -33,8 +35,10 @@ pub(crate) struct Update<'a> {
     touched: Vec<CollectionId>,
     /// Documents whose records are not in the log yet.
     pending: HashMap<Lsn, Arc<DocumentRecord>>,
-    /// Records that nothing refers to any more.
-    dead: Vec<Lsn>,
+    /// Records that nothing refers to any more, with the time since when.
+    dead: Vec<(Lsn, UnixMillis)>,
+    /// The time at which what is found dead died.
+    now: UnixMillis,
 }
 
 impl Catalog {
@@ -90,6 +94,7 @@ impl<'a> Update<'a> {
             touched: Vec::new(),
             pending: HashMap::new(),
             dead: Vec::new(),
+            now: UnixMillis(0),
         }
     }
 
@@ -180,6 +185,7 @@ impl<'a> Update<'a> {
         record: &Record,
         old: Option<Arc<DocumentRecord>>,
     ) -> Result<(), CatalogError> {
+        self.now = time;
         match record {
             Record::CollectionCreated(new) => {
                 self.touched.push(CollectionId(lsn));
@@ -190,7 +196,7 @@ impl<'a> Update<'a> {
             Record::CollectionDeleted(collection) => {
                 if Arc::make_mut(&mut self.collections).remove(*collection) {
                     self.remove(key::collection(*collection));
-                    self.put(key::garbage(*collection), Vec::new());
+                    self.put(key::garbage(*collection), time.0.to_le_bytes().to_vec());
                 }
                 Ok(())
             }
@@ -198,9 +204,10 @@ impl<'a> Update<'a> {
                 self.pending.insert(lsn, Arc::clone(document));
                 self.put_document(lsn, time, document, old)
             }
-            Record::DocumentDeleted { collection, id, version, .. } => {
+            Record::DocumentDeleted { collection, id, version, replaced } => {
                 // In a compacted log there may be the tombstone alone.
                 if let Some(entry) = self.document(*collection, id)? {
+                    self.now = self.died(&entry, Some(*replaced), time);
                     self.drop_document(*collection, id, &entry, old)?;
                     self.remove(key::document(*collection, id));
                 }
@@ -212,12 +219,26 @@ impl<'a> Update<'a> {
             Record::Note { collection, key, value } => {
                 let place = key::note(*collection, key);
                 if let Some(old) = self.get(&place)? {
-                    self.dead.push(decode_note(&old)?.0);
+                    self.is_dead(decode_note(&old)?.0);
                 }
                 self.put(place, encode_note(lsn, value));
                 Ok(())
             }
         }
+    }
+
+    fn is_dead(&mut self, lsn: Lsn) {
+        self.dead.push((lsn, self.now));
+    }
+
+    /// When a version of a document died of a record of the time `time`, which names the version that it replaced. Where that is another
+    /// one, compaction has left out what came between: this one died of that, no earlier than it was written itself, and what must
+    /// go by then goes too soon rather than too late.
+    fn died(&self, entry: &DocumentEntry, replaced: Option<Replaced>, time: UnixMillis) -> UnixMillis {
+        if replaced.is_some_and(|replaced| replaced.lsn == entry.lsn) {
+            return time;
+        }
+        self.log.header(entry.lsn).map_or(time, |header| header.time.min(time))
     }
 
     fn put_document(
@@ -243,10 +264,13 @@ impl<'a> Update<'a> {
         // First the new references, then the old ones: a chunk that both versions have is never without any.
         self.count_chunks(collection, &document.chunks, 1)?;
         match self.document(collection, id)? {
-            Some(entry) => self.drop_document(collection, id, &entry, old)?,
+            Some(entry) => {
+                self.now = self.died(&entry, document.replaced, time);
+                self.drop_document(collection, id, &entry, old)?;
+            }
             None => {
                 if let Some((_, tombstone)) = self.tombstone(collection, id)? {
-                    self.dead.push(tombstone);
+                    self.is_dead(tombstone);
                     self.remove(key::deleted(collection, id));
                 }
             }
@@ -288,7 +312,7 @@ impl<'a> Update<'a> {
         entry: &DocumentEntry,
         old: Option<Arc<DocumentRecord>>,
     ) -> Result<(), CatalogError> {
-        self.dead.push(entry.lsn);
+        self.is_dead(entry.lsn);
         // Where the record is damaged its references stay counted: a chunk too many is kept, none is lost.
         if let Some(record) = old.filter(|old| old.lsn == entry.lsn).or_else(|| self.record(entry.lsn)) {
             self.count_chunks(collection, &record.chunks, -1)?;
@@ -322,7 +346,7 @@ impl<'a> Update<'a> {
             let lsn = if change > 0 { chunk.lsn } else { known };
             match count.saturating_add_signed(change) {
                 0 => {
-                    self.dead.push(lsn);
+                    self.is_dead(lsn);
                     self.remove(key::chunk(collection, &chunk.digest));
                 }
                 count => self.put(key::chunk(collection, &chunk.digest), pair(lsn.0, count)),
@@ -353,7 +377,7 @@ impl<'a> Update<'a> {
         let key = key::answer(answer_key);
         if let Some(value) = self.get(&key)? {
             let (old, old_time) = decode_pair(&value)?;
-            self.dead.push(Lsn(old));
+            self.is_dead(Lsn(old));
             self.remove(key::answer_time(UnixMillis(old_time as i64), Lsn(old)));
         }
         let oldest = self.catalog.pairs(key::ANSWER_TIMES, key::ANSWER_TIMES, FORGET_ANSWERS)?;
@@ -364,7 +388,9 @@ impl<'a> Update<'a> {
             if is_old && !self.batch.contains_key(&time_key) {
                 let answer_key = std::str::from_utf8(&answer_key).map_err(|_| RecordError("answer key is no text"))?;
                 self.remove(key::answer(answer_key));
-                self.dead.extend(answer.first_chunk::<8>().map(|lsn| Lsn(u64::from_be_bytes(*lsn))));
+                if let Some(lsn) = answer.first_chunk::<8>() {
+                    self.is_dead(Lsn(u64::from_be_bytes(*lsn)));
+                }
                 self.remove(time_key);
             }
         }
@@ -376,22 +402,24 @@ impl<'a> Update<'a> {
     /// Removes some keys of collections that earlier updates deleted.
     fn sweep(&mut self, tree: &Tree) -> Result<(), CatalogError> {
         let mut left = SWEEP_KEYS;
-        for (garbage, _) in tree.pairs(key::GARBAGE, key::GARBAGE, SWEEP_KEYS)? {
+        for (garbage, deleted) in tree.pairs(key::GARBAGE, key::GARBAGE, SWEEP_KEYS)? {
             let Some(collection) = key::collection_of(&garbage) else { continue };
+            let deleted = deleted.first_chunk::<8>().ok_or(RecordError("time of a deletion is too short"))?;
+            self.now = UnixMillis(i64::from_le_bytes(*deleted));
             for kind in key::OF_COLLECTION {
                 let prefix = key::of(*kind, collection);
                 for (key, value) in tree.pairs(&prefix, &prefix, left)? {
                     match kind {
                         b'd' => {
                             let entry = DocumentEntry::decode(&value)?;
-                            self.dead.push(entry.lsn);
+                            self.is_dead(entry.lsn);
                             if let (Some(time), Some(id)) = (entry.expires_at, key::rest(&key)) {
                                 self.remove(key::expiry(time, collection, id));
                             }
                         }
-                        b'k' => self.dead.push(Lsn(decode_pair(&value)?.0)),
-                        b'z' => self.dead.push(Lsn(decode_pair(&value)?.1)),
-                        b'n' => self.dead.push(decode_note(&value)?.0),
+                        b'k' => self.is_dead(Lsn(decode_pair(&value)?.0)),
+                        b'z' => self.is_dead(Lsn(decode_pair(&value)?.1)),
+                        b'n' => self.is_dead(decode_note(&value)?.0),
                         _ => {}
                     }
                     self.remove(key);
@@ -409,18 +437,19 @@ impl<'a> Update<'a> {
     /// Adds the dead records to the counts of their segments. They only tell compaction where to look, so it does not
     /// matter that a crash between a compaction and the next commit leaves some too high.
     fn count_dead(&mut self) {
-        let mut counts = self.log.dead.lock();
-        let mut touched = Vec::new();
-        for lsn in std::mem::take(&mut self.dead) {
+        let mut dead = self.log.dead.lock();
+        for (lsn, at) in std::mem::take(&mut self.dead) {
             if let Some((segment, bytes)) = self.log.extent(lsn) {
-                *counts.entry(segment).or_default() += bytes;
-                touched.push(segment);
+                dead.add(segment, bytes, at);
             }
         }
-        let values: Vec<_> = touched.into_iter().map(|segment| (segment, counts[&segment])).collect();
-        drop(counts);
-        for (segment, bytes) in values {
-            self.put(key::dead(segment), bytes.to_le_bytes().to_vec());
+        let changed = dead.take_changed();
+        drop(dead);
+        for (segment, dead) in changed {
+            match dead {
+                Some(dead) => self.put(key::dead(segment), dead.encode()),
+                None => self.remove(key::dead(segment)),
+            }
         }
     }
 

@@ -138,3 +138,42 @@ fn at_the_quota_writes_are_refused_deletes_go_on_and_writing_resumes() {
     assert_eq!(node.call("get_status", json!({}))["writes"], "writable");
     assert_eq!(node.get(&format!("{}/ready", node.admin)).status, 200);
 }
+
+/// Whether a file of the log holds `text`.
+fn log_holds(node: &TestNode, text: &str) -> bool {
+    let files =
+        fs::read_dir(node.data_dir().join("log")).expect("readable").map(|entry| entry.expect("readable").path());
+    // One that was just replaced is gone.
+    let mut contents = files.filter_map(|path| fs::read(path).ok());
+    contents.any(|bytes| bytes.windows(text.len()).any(|at| at == text.as_bytes()))
+}
+
+#[test]
+fn what_was_deleted_leaves_the_log_in_time_however_little_it_is() {
+    const SECRET: &str = "the combination is 4711";
+    let erase = |within: &'static str| [SMALL[0], SMALL[1], ("CAIRN_STORE_ERASE_WITHIN", within)];
+    let fill = |node: &TestNode| {
+        node.add("notes", documents(0, 200));
+        node.add("notes", json!([{"id": "safe", "text": SECRET}]));
+        node.call("delete_documents", json!({"ids": ["notes/safe"]}));
+    };
+    // An hour is not over yet, and without the setting it waits until it is worth the work.
+    for within in ["1h", "0s"] {
+        let node = TestNode::with(&erase(within));
+        fill(&node);
+        compact(&node);
+        assert!(log_holds(&node, SECRET), "{within}");
+    }
+    let mut node = TestNode::with(&erase("1s"));
+    fill(&node);
+    // Each call waits for a round of the compactor, and between two there is a second.
+    let rounds = (1..30).find(|_| {
+        compact(&node);
+        !log_holds(&node, SECRET)
+    });
+    assert!(rounds.is_some(), "it is there after thirty rounds");
+    node.restart();
+    node.catch_up();
+    assert_eq!(node.call("get_status", json!({}))["documents"], 200);
+    assert!(!log_holds(&node, SECRET));
+}

@@ -10,7 +10,13 @@ const ROUNDS: u32 = 10;
 const DOCUMENTS: u32 = 12;
 
 fn limits(reader: &Reader) -> CompactionLimits {
-    CompactionLimits { floor: reader.last(), segment_bytes: 16 << 10, bytes_per_second: 0, reserve_bytes: 0 }
+    CompactionLimits {
+        floor: reader.last(),
+        segment_bytes: 16 << 10,
+        bytes_per_second: 0,
+        reserve_bytes: 0,
+        erase_within: None,
+    }
 }
 
 fn compact_all(reader: &Reader) -> Result<usize, CompactError> {

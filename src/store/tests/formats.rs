@@ -158,7 +158,8 @@ fn a_skippable_record_of_a_newer_release_is_kept_as_it_is() {
     writer.seal().expect("sealed");
     note(&mut writer, collection, "end");
     let (floor, before) = (reader.last(), contents(&reader));
-    let limits = CompactionLimits { floor, segment_bytes: 16 << 10, bytes_per_second: 0, reserve_bytes: 0 };
+    let limits =
+        CompactionLimits { floor, segment_bytes: 16 << 10, bytes_per_second: 0, reserve_bytes: 0, erase_within: None };
     let compacted = reader.compact(&limits, &|_: Duration| false).expect("compacted").expect("something to do");
     assert!(compacted.segments > 1 && compacted.records_dropped > 0, "{compacted:?}");
     assert_eq!([noted, last].map(|lsn| frame(&disk, &segment(1), lsn)), kept);
@@ -193,8 +194,13 @@ fn a_segment_of_another_format_that_is_read_is_not_written_into() {
     writer.seal().expect("sealed");
     note(&mut writer, collection, "end");
     let before = contents(&reader);
-    let limits =
-        CompactionLimits { floor: reader.last(), segment_bytes: 16 << 10, bytes_per_second: 0, reserve_bytes: 0 };
+    let limits = CompactionLimits {
+        floor: reader.last(),
+        segment_bytes: 16 << 10,
+        bytes_per_second: 0,
+        reserve_bytes: 0,
+        erase_within: None,
+    };
     while reader.compact(&limits, &|_: Duration| false).expect("compacted").is_some() {}
     assert_eq!(header_of(&disk, &segment(1)).format, 2);
     assert_eq!(header_of(&disk, &segment(last.next().0)).format, FORMAT);

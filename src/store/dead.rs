@@ -1,0 +1,128 @@
+//! What is dead in the segments of a log: how many bytes, and since when. Compaction chooses by it, and knows by it when content has to go.
+//!
+//! Invariants: a record is dead from the time of the record that took its place, so a rebuild of the catalog finds the same times; what
+//! the catalog has on disk is brought up to this with its next change.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::record::{Decoder, Encode, RecordError};
+use crate::base::{Lsn, UnixMillis};
+
+/// What is dead in one segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dead {
+    /// Bytes of dead records, more or less.
+    pub(crate) bytes: u64,
+    /// When the first of them died.
+    pub(crate) since: UnixMillis,
+}
+
+impl Dead {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(16);
+        out.u64(self.bytes);
+        out.i64(self.since.0);
+        out
+    }
+
+    pub(crate) fn decode(value: &[u8]) -> Result<Self, RecordError> {
+        let mut from = Decoder(value);
+        let dead = Self { bytes: from.u64()?, since: UnixMillis(from.i64()?) };
+        from.end()?;
+        Ok(dead)
+    }
+}
+
+/// What is dead in each segment, by its first LSN, as far as known.
+#[derive(Debug, Default)]
+pub(crate) struct DeadRecords {
+    segments: BTreeMap<Lsn, Dead>,
+    /// Segments of which the catalog has another value.
+    changed: BTreeSet<Lsn>,
+}
+
+impl DeadRecords {
+    /// What the catalog has. Segments that are not in the log any more are left out, also of the catalog with its next change.
+    pub(crate) fn load(stored: BTreeMap<Lsn, Dead>, is_there: impl Fn(Lsn) -> bool) -> Self {
+        let (segments, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            stored.into_iter().partition(|(first, _)| is_there(*first));
+        Self { segments, changed: gone.into_keys().collect() }
+    }
+
+    /// What is dead in a segment; `None` when nothing is.
+    pub(crate) fn get(&self, first: Lsn) -> Option<Dead> {
+        self.segments.get(&first).copied()
+    }
+
+    /// Dead bytes of a segment.
+    pub(crate) fn bytes_in(&self, first: Lsn) -> u64 {
+        self.get(first).map_or(0, |dead| dead.bytes)
+    }
+
+    /// Dead bytes of all segments.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.segments.values().map(|dead| dead.bytes).sum()
+    }
+
+    /// The earliest time at which something died that is still there.
+    pub(crate) fn earliest(&self) -> Option<UnixMillis> {
+        self.segments.values().map(|dead| dead.since).min()
+    }
+
+    /// A record of so many bytes died.
+    pub(crate) fn add(&mut self, first: Lsn, bytes: u64, at: UnixMillis) {
+        let dead = self.segments.entry(first).or_insert(Dead { bytes: 0, since: at });
+        dead.bytes += bytes;
+        dead.since = dead.since.min(at);
+        self.changed.insert(first);
+    }
+
+    /// Segments were written anew, as one with the first one's name.
+    ///
+    /// * `cleared`: what was known of each, with its first LSN, when that began. What came to it since died at `began` or later.
+    pub(crate) fn clear(&mut self, cleared: impl Iterator<Item = (Lsn, u64)>, into: Lsn, began: UnixMillis) {
+        let mut bytes = 0;
+        for (first, known) in cleared {
+            bytes += self.segments.remove(&first).map_or(0, |dead| dead.bytes.saturating_sub(known));
+            self.changed.insert(first);
+        }
+        if bytes > 0 {
+            self.add(into, bytes, began);
+        }
+    }
+
+    /// What the catalog has to change; it is taken for done then.
+    pub(crate) fn take_changed(&mut self) -> Vec<(Lsn, Option<Dead>)> {
+        let changed = std::mem::take(&mut self.changed);
+        changed.into_iter().map(|first| (first, self.get(first))).collect()
+    }
+
+    /// Whether the catalog has something to change.
+    pub(crate) fn is_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_death_counts_and_what_dies_during_a_compaction_is_not_forgotten() {
+        let mut dead = DeadRecords::default();
+        dead.add(Lsn(1), 10, UnixMillis(50));
+        dead.add(Lsn(1), 10, UnixMillis(40));
+        dead.add(Lsn(9), 5, UnixMillis(60));
+        assert_eq!(dead.get(Lsn(1)), Some(Dead { bytes: 20, since: UnixMillis(40) }));
+        assert_eq!((dead.earliest(), dead.bytes()), (Some(UnixMillis(40)), 25));
+        assert_eq!(dead.take_changed().len(), 2);
+        dead.add(Lsn(9), 7, UnixMillis(80));
+        dead.clear([(Lsn(1), 20), (Lsn(9), 5)].into_iter(), Lsn(1), UnixMillis(70));
+        let left = Dead { bytes: 7, since: UnixMillis(70) };
+        assert_eq!(dead.take_changed(), [(Lsn(1), Some(left)), (Lsn(9), None)]);
+        assert!(!dead.is_changed());
+        assert_eq!(Dead::decode(&left.encode()), Ok(left));
+        let loaded = DeadRecords::load([(Lsn(1), left), (Lsn(9), left)].into(), |first| first == Lsn(1));
+        assert_eq!((loaded.get(Lsn(9)), loaded.is_changed()), (None, true));
+    }
+}
