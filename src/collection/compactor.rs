@@ -276,6 +276,7 @@ mod tests {
     use super::super::{Body, Config, DocumentInput, Library, MediaType, Missing};
     use super::*;
     use crate::base::{Clock, SystemClock, UnixMillis};
+    use crate::calls::{Calls, Operation};
 
     const HOUR: Duration = Duration::from_secs(3_600);
     const SECRET: &str = "the combination is 4711";
@@ -296,14 +297,16 @@ mod tests {
 
     /// Twenty documents, of which one holds the secret, and is deleted.
     async fn delete_secret(library: &Arc<Library>) {
-        library.create_collection("notes", "", None).await.expect("created");
+        let permit = Calls::new(Vec::new(), Metrics::new()).own(Operation::SWEEP);
+        let access = library.access(&permit);
+        access.create_collection("notes", "", None).await.expect("created");
         let note = |number: usize| {
             let text = if number == 7 { SECRET.to_owned() } else { format!("note number {number}") };
             let body = Body::Text(text, MediaType::Text);
             DocumentInput { id: Some(format!("n{number}")), body, ..DocumentInput::default() }
         };
-        library.add("notes", Missing::Refuse, (0..20).map(note).collect()).await.expect("written");
-        library.delete("notes", &["n7".to_owned()]).await.expect("deleted");
+        access.add("notes", Missing::Refuse, (0..20).map(note).collect()).await.expect("written");
+        access.delete("notes", &["n7".to_owned()]).await.expect("deleted");
     }
 
     /// Whether a file of the log holds the secret.
@@ -316,27 +319,29 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn deleted_content_is_gone_from_the_log_in_time_also_after_a_restart() {
         let directory = tempfile::tempdir().expect("a directory");
+        let permit = Calls::new(Vec::new(), Metrics::new()).own(Operation::COMPACT);
         let start = SystemClock.now().0;
         let clock = Arc::new(TestClock(AtomicI64::new(start)));
         let library = open(directory.path(), HOUR, Arc::clone(&clock) as Arc<dyn Clock>);
         delete_secret(&library).await;
         clock.0.store(start + 3_599_999, Ordering::SeqCst);
-        library.compact().await.expect("a round");
+        library.access(&permit).compact().await.expect("a round");
         assert!(holds_secret(directory.path()), "it is too early");
         library.close();
         drop(library);
         let library = open(directory.path(), HOUR, Arc::clone(&clock) as Arc<dyn Clock>);
-        library.compact().await.expect("a round");
+        library.access(&permit).compact().await.expect("a round");
         assert!(holds_secret(directory.path()), "a restart is no reason");
         let lease = library.lease("follower", Lsn::ZERO);
         clock.0.store(start + 3_600_000, Ordering::SeqCst);
-        library.compact().await.expect("a round");
+        library.access(&permit).compact().await.expect("a round");
         assert!(holds_secret(directory.path()), "a follower needs it");
         drop(lease);
-        library.compact().await.expect("a round");
+        library.access(&permit).compact().await.expect("a round");
         assert!(!holds_secret(directory.path()));
-        let info = library.collection("notes").expect("there");
-        assert_eq!(library.reader().list(info.id, None, "", 100).expect("listed").len(), 19);
+        let access = library.access(&permit);
+        let info = access.collection("notes").expect("there");
+        assert_eq!(access.list(info.id, None, "", 100).expect("listed").len(), 19);
         library.close();
     }
 
