@@ -6,6 +6,8 @@
 mod doors;
 mod limits;
 mod memory;
+#[cfg(test)]
+mod models_test;
 mod snapshots;
 mod supervisor;
 
@@ -103,7 +105,7 @@ impl Node {
         let gpu = (restart.is_some() && how.how != Use::Off)
             .then(|| GpuService::start(how.clone(), metrics.gpu.clone()).map_err(OpenError::Thread))
             .transpose()?;
-        let library = library_config(config, gpu.as_ref().map(GpuService::client));
+        let library = library_config(config, Arc::new(Models::built_in()), gpu.as_ref().map(GpuService::client));
         let (library, report) = Library::open(library, &readiness, &metrics)?;
         for warning in &report.warnings {
             tracing::warn!("{warning}");
@@ -122,6 +124,19 @@ impl Node {
             node = %report.node, lsn = report.last.0, catalog = ?report.catalog,
             collections = library.log().collections(), took_ms = start.elapsed().as_millis() as u64, "the log is open",
         );
+        let calls = Calls::new(rules, metrics.clone());
+        Ok(Self { gpu, ..Self::over(library, calls, config, (readiness, metrics), runtime, restart) })
+    }
+
+    /// The rest of a node, over its open collections.
+    fn over(
+        library: Arc<Library>,
+        calls: Calls,
+        config: &Config,
+        (readiness, metrics): (Readiness, Metrics),
+        runtime: &Handle,
+        restart: Option<Restart>,
+    ) -> Self {
         let search = retrieval::Config {
             limit: config.search.limit,
             tokens_max: config.search.tokens_max,
@@ -130,15 +145,14 @@ impl Node {
         };
         let retrieval = Retrieval::new(Arc::clone(&library), search, metrics.clone());
         let room = library.memory().room.clone();
-        let snapshots = Arc::new(snapshots::beside(config, room, runtime.clone()));
-        let calls = Calls::new(rules, metrics.clone());
+        let snapshots = Arc::new(snapshots::beside(config, Arc::clone(library.models()), room, runtime.clone()));
         let node = Arc::new(snapshots::Collections::new(Arc::clone(&library), calls.clone()));
         let backups = NodeSnapshots { snapshots: Arc::clone(&snapshots), node, restart };
         let turns = Turns::new(task::cores(), config.server.in_flight_max);
         let tools = Arc::new(NodeTools::new(retrieval, backups, readiness.clone(), metrics.clone(), turns, calls));
         let memory = Memory::new(config, Arc::clone(&tools), metrics.clone());
         memory.settle();
-        Ok(Self { gpu, library, tools, snapshots, memory, metrics, readiness })
+        Self { gpu: None, library, tools, snapshots, memory, metrics, readiness }
     }
 
     fn probe(&self) -> Arc<dyn Probe> {
@@ -242,7 +256,7 @@ fn keep_files_private() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
-fn library_config(config: &Config, gpu: Option<GpuClient>) -> collection::Config {
+fn library_config(config: &Config, models: Arc<Models>, gpu: Option<GpuClient>) -> collection::Config {
     collection::Config {
         data_dir: config.data_dir.clone(),
         segment_bytes: config.store.segment_bytes.0,
@@ -279,7 +293,7 @@ fn library_config(config: &Config, gpu: Option<GpuClient>) -> collection::Config
             scan_max: config.index.scan_max,
         },
         gpu,
-        models: Arc::new(Models::built_in()),
+        models,
         words: Arc::new(WordCache::new(config.search.word_cache_bytes.0)),
         memory: memory::of_collections(config),
         clock: Arc::new(SystemClock),

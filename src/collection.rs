@@ -41,7 +41,7 @@ use crate::task::{self, CpuPool, Readiness};
 use crate::telemetry::Metrics;
 use parking_lot::RwLock;
 
-pub use crate::embed::DEFAULT_MODEL;
+pub use crate::embed::{DEFAULT_MODEL, EmbedError};
 pub use crate::ingest::{MediaType, TOKEN_BYTES_MAX, estimate_tokens, prefix_within};
 pub use crate::store::{ChunkRef, CollectionInfo, DocumentEntry, DocumentRecord, ReadError, WriterState};
 pub use access::{Access, Reached};
@@ -103,7 +103,7 @@ pub struct Config {
 #[cfg(test)]
 impl Config {
     /// Small, in a directory of its own.
-    fn for_test(directory: &std::path::Path) -> Self {
+    pub(crate) fn for_test(directory: &std::path::Path) -> Self {
         Self {
             data_dir: directory.to_owned(),
             segment_bytes: 1 << 20,
@@ -291,7 +291,7 @@ impl Library {
 
     /// The models this node has.
     #[must_use]
-    pub fn models(&self) -> &Models {
+    pub fn models(&self) -> &Arc<Models> {
         &self.config.models
     }
 

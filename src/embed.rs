@@ -1,18 +1,24 @@
-//! Text to vectors: the [`Embedder`] every model answers to, and the built-in static model.
+//! Text to vectors: the [`Embedder`] every model answers to, the set of [`Models`] of a node, and the built-in static model.
 //!
 //! Invariants: an embedding is L2-normalised or all zeros (text without a known word); its length is the model's
 //! [`ModelInfo::dimensions`]; the same text and model give the same vector on every run. Embeddings are computed before
-//! a write is logged and stored with it, so that rebuilding an index never needs the model.
+//! a write is logged and stored with it, so that rebuilding an index never needs the model. [`embed`] checks what a model returns
+//! before anything else sees it.
 
+mod error;
 mod late;
+mod models;
 mod near;
 mod static_model;
+#[cfg(test)]
+pub(crate) mod testing;
 mod wordpiece;
 
-use std::sync::Arc;
+use std::future::Future;
+use std::pin::Pin;
 
-use crate::base::Fault;
-
+pub use error::EmbedError;
+pub use models::{DEFAULT_MODEL, Models};
 pub use static_model::StaticModel;
 pub use wordpiece::{PieceKind, VocabularyError, WordPiece};
 
@@ -24,7 +30,7 @@ pub struct ModelInfo {
     /// Components of an embedding.
     pub dimensions: usize,
     /// ISO 639-1 codes of the languages whose meaning it knows.
-    pub languages: &'static [&'static str],
+    pub languages: Vec<String>,
     /// Weight of the vector half in hybrid search for those languages, 0 to 1, as measured for this model.
     pub hybrid_weight: f32,
     /// The same for other languages.
@@ -35,7 +41,7 @@ impl ModelInfo {
     /// Whether it knows the meaning of a language, by its code; one that is not known counts as one that it knows.
     #[must_use]
     pub fn knows(&self, language: &str) -> bool {
-        language.is_empty() || self.languages.contains(&language)
+        language.is_empty() || self.languages.iter().any(|known| known == language)
     }
 
     /// Weight of the vector half for a collection written in the language of this code; empty for "not known".
@@ -59,11 +65,14 @@ pub trait Embedder: Send + Sync {
     /// Name, dimensions and weight of the model.
     fn info(&self) -> &ModelInfo;
 
-    /// Embeds each text, in order. Cost: see the model.
+    /// Embeds each text, in order. Cost: see the model. Call [`embed`] instead, which checks the result.
+    ///
+    /// The future ends within the model's own time limit, and may be polled outside a runtime: a model that needs one spawns on a handle
+    /// of its own. One that only computes does so in the first poll.
     ///
     /// # Errors
     /// [`EmbedError`] when the model cannot answer; no partial result.
-    fn embed(&self, texts: &[&str], purpose: Purpose) -> Result<Vec<Vec<f32>>, EmbedError>;
+    fn embed<'a>(&'a self, texts: &'a [&'a str], purpose: Purpose) -> Embedding<'a>;
 
     /// Whether the embedding of a text says something: the model knows a word of it.
     fn reads(&self, text: &str) -> bool {
@@ -125,68 +134,33 @@ pub trait Windows {
     fn similarity(&mut self, whole: f32, run: &[u16]) -> f32;
 }
 
-/// Why texts could not be embedded.
-#[derive(Debug, thiserror::Error)]
-pub enum EmbedError {
-    /// The model's own files cannot be read as a model.
-    #[error("model {model} cannot be used: {detail}")]
-    Model {
-        /// Name of the model.
-        model: String,
-        /// What is wrong with it.
-        detail: String,
-    },
+/// The vectors of some texts, in their order, while they are being made.
+pub type Embedding<'a> = Pin<Box<dyn Future<Output = Result<Vec<Vec<f32>>, EmbedError>> + Send + 'a>>;
+
+/// Embeds each text, in order, and checks that the model returned a vector of its length, of finite numbers, for each.
+///
+/// # Errors
+/// As [`Embedder::embed`], and [`EmbedError::BadAnswer`] when the check fails.
+pub async fn embed(model: &dyn Embedder, texts: &[&str], purpose: Purpose) -> Result<Vec<Vec<f32>>, EmbedError> {
+    let vectors = model.embed(texts, purpose).await?;
+    let info = model.info();
+    let bad = |detail: String| EmbedError::BadAnswer { model: info.name.clone(), detail };
+    if vectors.len() != texts.len() {
+        return Err(bad(format!("{} vectors for {} texts", vectors.len(), texts.len())));
+    }
+    if let Some(vector) = vectors.iter().find(|vector| vector.len() != info.dimensions) {
+        return Err(bad(format!("a vector of {} numbers instead of {}", vector.len(), info.dimensions)));
+    }
+    if vectors.iter().flatten().any(|value| !value.is_finite()) {
+        return Err(bad("a vector with a number that is not finite".to_owned()));
+    }
+    Ok(vectors)
 }
 
-impl EmbedError {
-    /// Who can mend it.
-    #[must_use]
-    pub fn fault(&self) -> Fault {
-        match self {
-            Self::Model { .. } => Fault::Damage,
-        }
-    }
-}
-
-/// The models a node has, by name. Loading is lazy: the first embedding pays for it, not the start.
-#[derive(Debug, Default)]
-pub struct Models {
-    built_in: std::sync::OnceLock<Arc<StaticModel>>,
-}
-
-/// Name of the model a collection gets when its creator names none.
-pub const DEFAULT_MODEL: &str = static_model::NAME;
-
-/// No name is that of a collection whose creation record is damaged: the default model is the best guess, and without any
-/// every search by meaning would fail.
-fn is_built_in(name: &str) -> bool {
-    name.is_empty() || name == static_model::NAME
-}
-
-impl Models {
-    /// The models that need no files: the built-in table.
-    #[must_use]
-    pub fn built_in() -> Self {
-        Self::default()
-    }
-
-    /// The facts of a model without loading it, or `None` when there is no such model.
-    #[must_use]
-    pub fn info(&self, name: &str) -> Option<ModelInfo> {
-        is_built_in(name).then(static_model::info)
-    }
-
-    /// Whether the model answers without loading anything first.
-    #[must_use]
-    pub fn is_loaded(&self, name: &str) -> bool {
-        is_built_in(name) && self.built_in.get().is_some()
-    }
-
-    /// The model, loaded on first use (a few milliseconds for the built-in one).
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<Arc<dyn Embedder>> {
-        is_built_in(name).then(|| -> Arc<dyn Embedder> {
-            Arc::clone(self.built_in.get_or_init(|| Arc::new(StaticModel::built_in()))) as Arc<dyn Embedder>
-        })
-    }
+/// Embeds a question; see [`embed`].
+///
+/// # Errors
+/// As [`embed`].
+pub async fn embed_one(model: &dyn Embedder, question: &str) -> Result<Vec<f32>, EmbedError> {
+    Ok(embed(model, &[question], Purpose::Query).await?.pop().unwrap_or_default())
 }

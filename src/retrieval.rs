@@ -19,19 +19,22 @@ mod phrases;
 mod ranking;
 mod relevance;
 mod snippet;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::base::{Digest, Fault, Lsn};
-use crate::collection::{Access, Library, Passage, PassageKey, Searcher, WriteError};
+use crate::collection::{Access, Library, Passage, PassageKey, Searcher};
 use crate::collection::{CollectionInfo, DocumentRecord, ReadError};
 use crate::embed::EmbedError;
 pub use crate::index::filter::Filter;
 use crate::index::lexical::LexicalError;
 use crate::index::vector::{DeviceAnswer, DeviceQuestion};
+use crate::task;
 use crate::telemetry::Metrics;
 
 use self::answer_cache::AnswerCache;
@@ -202,15 +205,12 @@ pub enum SearchError {
     /// An index cannot be read.
     #[error(transparent)]
     Lexical(#[from] LexicalError),
-    /// The model cannot answer.
+    /// The model of a collection is not on this node, or cannot answer.
     #[error(transparent)]
     Embed(#[from] EmbedError),
     /// The log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The model of a collection is not on this node.
-    #[error(transparent)]
-    Model(WriteError),
     /// The vectors of a collection are of another length than what its model makes of the question.
     #[error("the vectors of collection '{collection}' have {expected} dimensions, its model {model} gives {found}")]
     Dimensions {
@@ -249,9 +249,10 @@ impl SearchError {
             | Self::NoSuchDocument { .. }
             | Self::OutOfRange { .. } => Fault::Caller,
             Self::Lexical(error) => error.fault(),
+            // The caller named a collection, not its model.
+            Self::Embed(EmbedError::Unknown { .. }) => Fault::Environment,
             Self::Embed(error) => error.fault(),
             Self::Read(error) => error.fault(),
-            Self::Model(error) => error.fault(),
             Self::Dimensions { .. } => Fault::Damage,
             Self::NoIndex { .. } => Fault::Environment,
         }
@@ -289,18 +290,29 @@ pub struct Asked<'a> {
     ahead: Ahead,
 }
 
-/// What was done of a question ahead of answering it: nothing, where no GPU was asked.
+/// What was done of a question ahead of answering it.
 #[derive(Default)]
 struct Ahead {
-    /// The question's embedding by each model.
-    embeddings: HashMap<String, Arc<[f32]>>,
-    /// What the GPU found in each collection.
+    embeddings: Embeddings,
+    /// What the GPU found in each collection; nothing, where it was not asked.
     found: Vec<Option<DeviceAnswer>>,
+}
+
+/// A question's embedding by each model that is asked, or why that model gave none. They are few: a list.
+#[derive(Default)]
+struct Embeddings(Vec<(String, Embedded)>);
+
+type Embedded = Result<Arc<[f32]>, EmbedError>;
+
+impl Embeddings {
+    /// The embedding by a model; `None` where it was not asked.
+    fn of(&self, model: &str) -> Option<Result<&Arc<[f32]>, &EmbedError>> {
+        self.0.iter().find(|(name, _)| name == model).map(|(_, made)| made.as_ref())
+    }
 }
 
 /// A question that the GPU was asked: waiting for it takes no processor.
 pub struct AskedDevices {
-    embeddings: HashMap<String, Arc<[f32]>>,
     questions: Vec<Option<DeviceQuestion>>,
 }
 
@@ -321,7 +333,7 @@ impl Asked<'_> {
 
     /// Takes over what the GPU found.
     pub async fn with(&mut self, asked: AskedDevices) {
-        let AskedDevices { embeddings, questions } = asked;
+        let AskedDevices { questions } = asked;
         let mut found = Vec::with_capacity(questions.len());
         // They have been asked one and all; none waits longer for those before it.
         for question in questions {
@@ -330,7 +342,7 @@ impl Asked<'_> {
                 None => None,
             });
         }
-        self.ahead = Ahead { embeddings, found };
+        self.ahead.found = found;
     }
 }
 
@@ -378,7 +390,7 @@ impl Retrieval {
 
     /// Asks the GPU for the vector half of a question, where it searches; the answer goes into `asked`, see [`Asked::with`].
     ///
-    /// * `request`: the one that was asked.
+    /// * `request`: the one that was asked; [`Retrieval::embed`] was called for it.
     ///
     /// # Errors
     /// As for [`Retrieval::answer`].
@@ -387,9 +399,8 @@ impl Retrieval {
         let candidates = self.candidates(&wanted, 0);
         let query = words(&request.query);
         if !phrases::of(query).0.is_empty() {
-            return Ok(AskedDevices { embeddings: HashMap::new(), questions: Vec::new() });
+            return Ok(AskedDevices { questions: Vec::new() });
         }
-        let mut embeddings: HashMap<String, Arc<[f32]>> = HashMap::new();
         let mut questions = Vec::with_capacity(asked.searchers.len());
         for searcher in &asked.searchers {
             let info = searcher.collection();
@@ -398,22 +409,21 @@ impl Retrieval {
                 continue;
             }
             let among = asked.filter.as_ref().map(|filter| searcher.matching(filter)).transpose()?;
-            let embedding = match embeddings.get(&info.model) {
-                Some(known) => Arc::clone(known),
-                None => match self.embedding(&info.model, query) {
-                    Ok(made) => made,
-                    // Answering says so.
-                    Err(_) => {
-                        questions.push(None);
-                        continue;
-                    }
-                },
-            };
-            embeddings.insert(info.model.clone(), Arc::clone(&embedding));
-            let fits = embedding.len() == info.dimensions as usize;
-            questions.push(fits.then(|| searcher.ask_device(&embedding, candidates, among.as_deref())).flatten());
+            // Where there is none, the answer says so.
+            let embedding = asked.ahead.embeddings.of(&info.model).and_then(Result::ok);
+            let embedding = embedding.filter(|embedding| embedding.len() == info.dimensions as usize);
+            questions
+                .push(embedding.and_then(|embedding| searcher.ask_device(embedding, candidates, among.as_deref())));
         }
-        Ok(AskedDevices { embeddings, questions })
+        Ok(AskedDevices { questions })
+    }
+
+    /// Embeds a question with the models of its collections, where its mode asks for meaning. This may wait for another machine, so call
+    /// it before a turn is taken. A model that fails is in the answer's reasons, or its error.
+    ///
+    /// * `request`: the one that was asked.
+    pub async fn embed(&self, request: &SearchRequest, asked: &mut Asked<'_>) {
+        asked.ahead.embeddings = self.embeddings(words(&request.query), request.mode, &asked.searchers).await;
     }
 
     /// The answer to a question that was asked before, when nothing changed since. Cost: a lookup.
@@ -426,7 +436,7 @@ impl Retrieval {
 
     /// Searches for the answer to a question, and remembers it.
     ///
-    /// * `request`: the one that was asked.
+    /// * `request`: the one that was asked; without [`Retrieval::embed`] before it is answered by words alone.
     /// * `surroundings`: what the answer costs beside its texts; equal for equal `request.shown`.
     ///
     /// # Errors
@@ -447,13 +457,17 @@ impl Retrieval {
         Ok(answer)
     }
 
-    /// Answers a question, from memory or by searching.
+    /// Answers a question, from memory or by searching. Blocks while a model is asked.
     ///
     /// # Errors
     /// As for [`Retrieval::ask`] and [`Retrieval::answer`].
     pub fn search(&self, access: Access<'_>, request: &SearchRequest) -> Result<Arc<SearchAnswer>, SearchError> {
-        let asked = self.ask(access, request)?;
-        self.remembered(&asked).map_or_else(|| self.answer(request, &asked, &Surroundings::none()), Ok)
+        let mut asked = self.ask(access, request)?;
+        if let Some(known) = self.remembered(&asked) {
+            return Ok(known);
+        }
+        task::block_on(self.embed(request, &mut asked));
+        self.answer(request, &asked, &Surroundings::none())
     }
 
     /// Passages that mean the same as a document, or as one of its passages; that document's own are left out.
@@ -490,7 +504,7 @@ impl Retrieval {
         Ok(Arc::new(answer))
     }
 
-    /// Ranks passages for a query without reading their texts: for evaluation.
+    /// Ranks passages for a query without reading their texts: for evaluation. Blocks while a model is asked.
     ///
     /// * `collections`: names; empty for all.
     /// * `candidates`: how many are taken from each half.
@@ -508,9 +522,10 @@ impl Retrieval {
         fusion: Option<Fusion>,
     ) -> Result<Vec<Ranked>, SearchError> {
         let (searchers, _) = searchers(access, collections)?;
-        let filter = access.permit().reach().documents();
+        let embeddings = task::block_on(self.embeddings(query, mode, &searchers));
+        let views = (&searchers[..], &embeddings, &[][..]);
         Ok(self
-            .ranking(&Target::Text(query), mode, fusion, filter, candidates, (&searchers, &Ahead::default()))?
+            .ranking(&Target::Text(query), mode, fusion, access.permit().reach().documents(), candidates, views)?
             .ranked)
     }
 
@@ -542,10 +557,11 @@ impl Retrieval {
         };
         let mut order = order::Order::new(rules, searchers, *access);
         let mut depth = self.candidates(&wanted, own);
-        let rank = |depth: usize, ahead: &Ahead| {
-            self.ranking(target, request.mode, request.fusion, filter, depth, (searchers, ahead))
+        let rank = |depth: usize, found: &[Option<DeviceAnswer>]| {
+            let views = (&searchers[..], &ahead.embeddings, found);
+            self.ranking(target, request.mode, request.fusion, filter, depth, views)
         };
-        let Ranking { ranked, mode_used, mut reasons, lsn } = rank(depth, ahead)?;
+        let Ranking { ranked, mode_used, mut reasons, lsn } = rank(depth, &ahead.found)?;
         // One more than is shown says whether there is more.
         let enough = cursor.offset + limit + 1;
         let mut may_go_on = order.add(&ranked, depth, enough);
@@ -555,12 +571,12 @@ impl Retrieval {
         while may_go_on && order.placed.len() < enough && depth < other_depth && (order.documents() as u64) < documents
         {
             depth *= 2;
-            may_go_on = order.add(&rank(depth, &Ahead::default())?.ranked, depth, enough);
+            may_go_on = order.add(&rank(depth, &[])?.ranked, depth, enough);
         }
         order.add_behind(enough);
         while may_go_on && order.placed.len() < enough && depth < DEPTH_MAX + own {
             depth *= 2;
-            may_go_on = order.add(&rank(depth, &Ahead::default())?.ranked, depth, enough);
+            may_go_on = order.add(&rank(depth, &[])?.ranked, depth, enough);
             order.add_behind(enough);
         }
         let query = match target {
@@ -621,10 +637,23 @@ impl Retrieval {
         self.config.candidates.max(wanted.cursor.first * 2) + own
     }
 
-    fn embedding(&self, model: &str, query: &str) -> Result<Arc<[f32]>, SearchError> {
-        let known = self.library.models().get(model);
-        let model = known.ok_or_else(|| SearchError::Model(WriteError::NoSuchModel { name: model.to_owned() }))?;
-        Ok(self.embeddings.embed(model.as_ref(), query)?)
+    /// The embeddings of a query by the models of these collections, each model asked once.
+    async fn embeddings(&self, query: &str, mode: Mode, searchers: &[Searcher]) -> Embeddings {
+        let mut made = Embeddings::default();
+        if mode == Mode::Lexical || !has_meaning(query) {
+            return made;
+        }
+        for searcher in searchers {
+            let name = &searcher.collection().model;
+            if made.of(name).is_none() {
+                let embedding = match self.library.models().get(name) {
+                    Ok(model) => self.embeddings.embed(&**model, query).await,
+                    Err(unknown) => Err(unknown),
+                };
+                made.0.push((name.clone(), embedding));
+            }
+        }
+        made
     }
 }
 
@@ -662,6 +691,11 @@ fn searchers(access: Access<'_>, names: &[String]) -> Result<(Vec<Searcher>, Vec
             Ok((searchers, left_out))
         }
     }
+}
+
+/// Whether a query can be embedded: the vector of punctuation and pictures points anywhere.
+fn has_meaning(query: &str) -> bool {
+    query.contains(char::is_alphanumeric)
 }
 
 /// What of a query is looked at.

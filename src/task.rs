@@ -4,6 +4,7 @@
 //! runs on the [`CpuPool`]; what takes less than a change of threads is worth is computed where it was asked, by who has one of
 //! the [`Turns`].
 
+mod blocking;
 mod memory;
 mod pool;
 mod pulse;
@@ -25,6 +26,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+pub use blocking::block_on;
 pub use memory::{Resident, memory_limit, resident};
 pub use pool::CpuPool;
 pub use pulse::Pulse;

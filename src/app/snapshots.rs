@@ -13,11 +13,11 @@ use crate::base::{ByteSize, Clock, Lsn, SystemClock, UnixMillis};
 use crate::calls::{Calls, Operation, Permit};
 use crate::collection::{self, Access, CollectionInfo, Library, PassageKey, Searcher};
 use crate::config::Config;
-use crate::embed::Purpose;
+use crate::embed::{self, Models};
 use crate::index::filter::Filter;
 use crate::index::lexical::Passages;
 use crate::snapshot::{self, Canary, CanaryAnswer, Health, Host, NoProgress, Probe, Snapshots};
-use crate::task::{Drain, Held, NoRoom, Readiness, Room};
+use crate::task::{self, Drain, Held, NoRoom, Readiness, Room};
 use crate::telemetry::Metrics;
 
 /// Documents of a collection among which questions are chosen.
@@ -41,13 +41,14 @@ const REPORT_EVERY: Duration = Duration::from_millis(250);
 /// The snapshots of the node with these settings.
 #[must_use]
 pub fn snapshots(config: &Config, runtime: Handle) -> Snapshots {
-    beside(config, memory::of_collections(config).room, runtime)
+    beside(config, Arc::new(Models::built_in()), memory::of_collections(config).room, runtime)
 }
 
 /// The same beside an open node.
 ///
+/// * `models`: those of the node, which a proof asks too.
 /// * `room`: where a proof sets memory aside.
-pub(super) fn beside(config: &Config, room: Room, runtime: Handle) -> Snapshots {
+pub(super) fn beside(config: &Config, models: Arc<Models>, room: Room, runtime: Handle) -> Snapshots {
     let told = snapshot::Config {
         data_dir: config.data_dir.clone(),
         target: config.snapshot.target.clone(),
@@ -58,7 +59,7 @@ pub(super) fn beside(config: &Config, room: Room, runtime: Handle) -> Snapshots 
         configuration: config.effective.clone(),
         clock: Arc::new(SystemClock),
     };
-    Snapshots::new(told, Arc::new(Opens { config: library_config(config, None), room }), runtime)
+    Snapshots::new(told, Arc::new(Opens { config: library_config(config, models, None), room }), runtime)
 }
 
 /// The indexes of a collection, and every passage that its lexical index knows.
@@ -100,10 +101,8 @@ impl Collections {
         most: usize,
     ) -> Result<Vec<CanaryAnswer>, String> {
         let Opened { searcher, passages } = opened.as_ref().map_err(Clone::clone)?;
-        let model = self.library.models().get(&info.model);
-        let model = model.ok_or_else(|| format!("there is no model '{}'", info.model))?;
-        let embedding = model.embed(&[query], Purpose::Query).map_err(|error| error.to_string())?.pop();
-        let embedding = embedding.ok_or("the model gave no embedding")?;
+        let model = self.library.models().get(&info.model).map_err(|error| error.to_string())?;
+        let embedding = task::block_on(embed::embed_one(&**model, query)).map_err(|error| error.to_string())?;
         let found = searcher.nearest_exact(&embedding, most, &passages.keys());
         let answer = |key: u64, score: f32| {
             let key = PassageKey(key);

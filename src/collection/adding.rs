@@ -379,11 +379,11 @@ impl Library {
             return Err(WriteError::BadName { name: name.to_owned() });
         }
         let model = model.unwrap_or(DEFAULT_MODEL);
-        let info = self.config.models.info(model).ok_or_else(|| WriteError::NoSuchModel { name: model.to_owned() })?;
+        let info = self.config.models.info(model).ok_or_else(|| self.config.models.unknown(model))?;
         Ok(store::NewCollection {
             name: name.to_owned(),
             description: description.to_owned(),
-            model: info.name,
+            model: info.name.clone(),
             dimensions: u32::try_from(info.dimensions).expect("a model has a few thousand dimensions"),
         })
     }
@@ -444,7 +444,7 @@ impl Library {
     }
 
     fn embedder(&self, info: &CollectionInfo) -> Result<Arc<dyn Embedder>, WriteError> {
-        self.config.models.get(&info.model).ok_or_else(|| WriteError::NoSuchModel { name: info.model.clone() })
+        Ok(Arc::clone(self.config.models.get(&info.model)?))
     }
 
     pub(super) async fn commit(&self, operations: Vec<Operation>, until: Until) -> Result<Written, WriteError> {

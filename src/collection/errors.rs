@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::input::PrepareError;
 use crate::base::{ByteSize, Fault};
-use crate::embed::{DEFAULT_MODEL, EmbedError};
+use crate::embed::EmbedError;
 use crate::index::lexical::LexicalError;
 use crate::index::vector;
 use crate::store;
@@ -68,12 +68,6 @@ pub enum WriteError {
         /// The name asked for.
         name: String,
     },
-    /// A model that this node does not have.
-    #[error("there is no model '{name}', this node has {DEFAULT_MODEL}")]
-    NoSuchModel {
-        /// The name asked for.
-        name: String,
-    },
     /// No such document.
     #[error("there is no document '{id}' in collection '{collection}'")]
     NoSuchDocument {
@@ -118,7 +112,7 @@ pub enum WriteError {
     /// Stored data cannot be read.
     #[error(transparent)]
     Read(#[from] store::ReadError),
-    /// The model cannot answer.
+    /// The model is unknown, or cannot answer.
     #[error(transparent)]
     Embed(#[from] EmbedError),
     /// It is on stable storage, and searches do not see it.
@@ -149,7 +143,6 @@ impl WriteError {
             | Self::CollectionExists { .. }
             | Self::BadName { .. }
             | Self::OutOfReach { .. }
-            | Self::NoSuchModel { .. }
             | Self::NoSuchDocument { .. }
             | Self::Conflict { .. }
             | Self::NoMemory { .. } => Fault::Caller,

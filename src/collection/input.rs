@@ -8,11 +8,12 @@ use serde_json::{Map, Value};
 use super::memory::{DOCUMENT_BYTES, passage_bytes};
 use super::{Config, DOCUMENT_ID_BYTES_MAX, PASSAGES_PER_DOCUMENT_MAX, WriteError};
 use crate::base::{ByteSize, Digest, Fault, UnixMillis};
-use crate::embed::{Embedder, Purpose};
+use crate::embed::{self, Embedder, Purpose};
 use crate::extraction::{self, Batch, ExtractError, Item, Request};
 use crate::index::analysis::Language;
 use crate::ingest::MediaType;
 use crate::store::{ChunkBody, CollectionInfo, NewChunk, NewDocument};
+use crate::task;
 
 /// Part of every digest: changes when the same bytes would be split or embedded differently, so that a sync after an
 /// upgrade writes them again.
@@ -412,7 +413,8 @@ impl Assembling {
             texts.push(text);
         }
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let embeddings = self.embedder.embed(&texts, Purpose::Passage)?;
+        // On a thread of the CPU pool, which may wait.
+        let embeddings = task::block_on(embed::embed(&*self.embedder, &texts, Purpose::Passage))?;
         let model = self.embedder.info().name.as_bytes();
         for (passage, embedding) in passages.into_iter().zip(embeddings) {
             let extraction::Passage { start, end, .. } = passage;

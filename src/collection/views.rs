@@ -77,7 +77,7 @@ impl Views {
     pub(super) fn open(config: &Config, info: &CollectionInfo, trust: vector::Trust) -> Result<Self, OpenError> {
         let (lexical, lexical_applied) =
             LexicalIndex::open(&directory(config, "lexical", info.id), &config.words, config.memory.writer_bytes)?;
-        let vectors_config = vector::Config { dimensions: dimensions(info), ..config.vectors.clone() };
+        let vectors_config = vector::Config { dimensions: dimensions(&config.models, info), ..config.vectors.clone() };
         let path = directory(config, "vectors", info.id);
         let (vectors, vectors_applied) = VectorIndex::open(&path, vectors_config, trust)?;
         let vectors = Arc::new(vectors);
@@ -226,12 +226,11 @@ impl Views {
                     .map(|(ordinal, body)| (PassageKey::new(document.lsn, ordinal).0, body.embedding.as_slice()))
                     .collect();
                 let removed = replaced.as_ref().map(keys);
-                let model = self.models.get(&self.model);
+                let model = self.models.get(&self.model).ok();
                 let media_type = MediaType::from_mime(&document.media_type).unwrap_or(MediaType::Text);
                 let run = |body: &Arc<ChunkBody>| {
                     let context = context(&document.title, &body.headings);
                     model
-                        .as_ref()
                         .map(|model| model.run(&context, &ingest::plain(&body.text, media_type), &body.language))
                         .unwrap_or_default()
                 };
@@ -368,10 +367,10 @@ fn caught<E: std::error::Error + 'static>(call: impl FnOnce() -> Result<(), E>) 
 }
 
 /// Components of a collection's embeddings.
-fn dimensions(info: &CollectionInfo) -> usize {
+fn dimensions(models: &Models, info: &CollectionInfo) -> usize {
     match info.dimensions {
         // Its creation record is damaged. A wrong guess costs the vector half alone.
-        0 => Models::built_in().info(DEFAULT_MODEL).map_or(0, |model| model.dimensions),
+        0 => models.info(DEFAULT_MODEL).map_or(0, |model| model.dimensions),
         known => known as usize,
     }
 }

@@ -282,6 +282,8 @@ impl Call<'_> {
         match reading.known(&question)? {
             Known::Answer(rendered) => Ok(rendered),
             Known::Nothing(mut asked) => {
+                // Before the turn: a model may be elsewhere.
+                retrieval.embed(&question.request, &mut asked).await;
                 let mut turn = self.tools.turn(self.flow(&question.request.collections)).await?;
                 if asked.asks_device(question.request.mode) {
                     let devices = retrieval.ask_devices(&question.request, &asked)?;

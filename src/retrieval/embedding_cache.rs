@@ -8,7 +8,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::base::Digest;
-use crate::embed::{EmbedError, Embedder, Purpose};
+use crate::embed::{self, EmbedError, Embedder};
 use crate::telemetry::Metrics;
 
 /// Memory for embeddings: about two thousand of 256 numbers.
@@ -34,16 +34,15 @@ impl EmbeddingCache {
         Self { embeddings: Cache::with_weighter(2_048, BYTES, Weigh), metrics }
     }
 
-    /// The embedding of a question, remembered or made. Empty when the model gives none.
-    pub(super) fn embed(&self, model: &dyn Embedder, question: &str) -> Result<Arc<[f32]>, EmbedError> {
+    /// The embedding of a question, remembered or made.
+    pub(super) async fn embed(&self, model: &dyn Embedder, question: &str) -> Result<Arc<[f32]>, EmbedError> {
         let key = Digest::of_parts([model.info().name.as_bytes(), question.as_bytes()]);
         if let Some(known) = self.embeddings.get(&key) {
             self.metrics.embedding_cache_hits.inc();
             return Ok(known);
         }
         self.metrics.embedding_cache_misses.inc();
-        let made = model.embed(&[question], Purpose::Query)?;
-        let made: Arc<[f32]> = made.into_iter().next().unwrap_or_default().into();
+        let made: Arc<[f32]> = embed::embed_one(model, question).await?.into();
         self.embeddings.insert(key, Arc::clone(&made));
         Ok(made)
     }

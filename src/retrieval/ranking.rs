@@ -2,16 +2,18 @@
 //!
 //! A half that cannot answer for a collection is left out with its reason; only when nothing answers is that an error.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Ahead, Candidate, Filter, Fusion, Mode, Ranked, Retrieval, SearchError, fuse, phrases, relevance};
+use super::{
+    Candidate, Embeddings, Filter, Fusion, Mode, Ranked, Retrieval, SearchError, fuse, has_meaning, phrases, relevance,
+};
 use crate::base::{Lsn, with_causes};
 use crate::collection::{PassageKey, Searcher};
 use crate::embed::Nearness;
 use crate::index::lexical::{LexicalError, LexicalHit, Passages};
+use crate::index::vector::DeviceAnswer;
 
 /// Characters of a query that a reason repeats.
 const SHOWN_CHARS_MAX: usize = 60;
@@ -131,6 +133,7 @@ impl Halves {
 impl Retrieval {
     /// * `candidates`: how many are taken from each half.
     /// * `fusion`: how the halves are fused; `None` for the model's way.
+    /// * `searchers`: the collections, the query's embeddings by their models, and what the GPU found in each.
     pub(super) fn ranking(
         &self,
         target: &Target<'_>,
@@ -138,14 +141,12 @@ impl Retrieval {
         fusion: Option<Fusion>,
         filter: Option<&Filter>,
         candidates: usize,
-        (searchers, ahead): (&[Searcher], &Ahead),
+        (searchers, embeddings, found): (&[Searcher], &Embeddings, &[Option<DeviceAnswer>]),
     ) -> Result<Ranking, SearchError> {
         let (weights, known) = searchers.iter().map(|searcher| self.weight(searcher)).unzip();
         let mut halves = Halves { weights, known, totals: vec![0.0; searchers.len()], ..Halves::default() };
-        let mut embeddings: HashMap<&str, Arc<[f32]>> = HashMap::new();
-        // The vector of punctuation and pictures points anywhere.
         let has_meaning = match target {
-            Target::Text(query) => query.contains(char::is_alphanumeric),
+            Target::Text(query) => has_meaning(query),
             Target::Embedding(_) => true,
         };
         if !has_meaning && mode != Mode::Lexical {
@@ -162,7 +163,7 @@ impl Retrieval {
                 halves.reasons.add(reason);
             }
             let among = admitted.next().flatten();
-            let model = self.library().models().get(&searcher.collection().model);
+            let model = self.library().models().get(&searcher.collection().model).ok();
             if let Some(lookup) = lookups.next() {
                 let found = lookup.and_then(|lookup| {
                     halves.totals[place] = lookup.total();
@@ -171,7 +172,7 @@ impl Retrieval {
                     }
                     let words: Vec<&str> = lookup.words().collect();
                     let count = words.len();
-                    let near = model.as_ref().and_then(|model| model.nearness(&words));
+                    let near = model.and_then(|model| model.nearness(&words));
                     let mut found = searcher.lexical(lookup, candidates, among.as_deref())?;
                     if let Some(near) = near {
                         look_how_near(searcher, &mut found, &*near, NEAR_SHARE / count as f32);
@@ -184,7 +185,7 @@ impl Retrieval {
                 continue;
             }
             // Who asks for the meaning alone gets what there is.
-            if let (Target::Text(query), Some(model), Mode::Hybrid) = (target, &model, mode)
+            if let (Target::Text(query), Some(model), Mode::Hybrid) = (target, model, mode)
                 && !model.reads(query)
             {
                 halves.reasons.add(format!("the model {} knows no word of the query", model.info().name));
@@ -192,19 +193,17 @@ impl Retrieval {
             }
             let embedding: &[f32] = match target {
                 Target::Embedding(embedding) => embedding,
-                Target::Text(query) => {
-                    let model = searcher.collection().model.as_str();
-                    match self.known(&mut embeddings, model, query, ahead) {
-                        Ok(embedding) => embedding,
-                        Err(error) => {
-                            halves.leave_out(error);
-                            continue;
-                        }
+                Target::Text(_) => match embeddings.of(&searcher.collection().model) {
+                    Some(Ok(embedding)) => embedding,
+                    Some(Err(error)) => {
+                        halves.leave_out(error.clone().into());
+                        continue;
                     }
-                }
+                    None => continue,
+                },
             };
             let asked = Asked { embedding, candidates, among: among.as_deref(), among_words: mode == Mode::Hybrid };
-            by_meaning(&mut halves, place, searcher, &asked, ahead);
+            by_meaning(&mut halves, place, searcher, &asked, found.get(place).and_then(Option::as_ref));
         }
         if halves.by_words + halves.by_meaning == 0
             && let Some(failure) = halves.failure
@@ -212,7 +211,9 @@ impl Retrieval {
             return Err(failure);
         }
         halves.keep_best(candidates);
-        self.look_closer(&mut halves, fusion, searchers, &embeddings);
+        if matches!(target, Target::Text(_)) {
+            self.look_closer(&mut halves, fusion, searchers, embeddings);
+        }
         let lsn = searchers.iter().map(Searcher::lsn).min().unwrap_or_else(|| self.library().log().last());
         Ok(fused(halves, mode, fusion, lsn))
     }
@@ -220,23 +221,22 @@ impl Retrieval {
     /// Scores the best candidates by their best window, too: what is further behind does not come to the top by it. Leaves the nearest
     /// first.
     ///
-    /// * `embeddings`: of the query by each model; none where a passage is looked for.
+    /// * `embeddings`: of the query by each model.
     fn look_closer(
         &self,
         halves: &mut Halves,
         fusion: Option<Fusion>,
         searchers: &[Searcher],
-        embeddings: &HashMap<&str, Arc<[f32]>>,
+        embeddings: &Embeddings,
     ) {
-        if embeddings.is_empty() {
+        if halves.by_meaning == 0 {
             return;
         }
         let best = halves.best(fusion);
         for (place, searcher) in searchers.iter().enumerate() {
             let model = searcher.collection().model.as_str();
-            let Some((embedding, model)) = embeddings.get(model).zip(self.library().models().get(model)) else {
-                continue;
-            };
+            let embedding = embeddings.of(model).and_then(Result::ok);
+            let Some((embedding, model)) = embedding.zip(self.library().models().get(model).ok()) else { continue };
             let Some(mut windows) = model.windows(embedding) else { continue };
             let places = &halves.places;
             let own = |key: &PassageKey| best.contains(key) && places.get(key) == Some(&place);
@@ -272,8 +272,8 @@ impl Retrieval {
             reasons.add(format!("only the first {} phrases in quotation marks were looked for", phrases.len()));
         }
         let having = |(searcher, among): (&Searcher, &Option<Arc<Passages>>)| {
-            let model = self.library().models().get(&searcher.collection().model);
-            phrases::passages(&phrases, searcher, model.as_deref(), among.clone())
+            let model = self.library().models().get(&searcher.collection().model).ok().map(|model| &**model);
+            phrases::passages(&phrases, searcher, model, among.clone())
         };
         let having = searchers.iter().zip(&filtered).map(having).collect::<Result<Vec<_>, _>>()?;
         if having.iter().flatten().any(|passages| !passages.is_empty()) {
@@ -286,25 +286,6 @@ impl Retrieval {
         };
         reasons.add(format!("no passage has {all}{together} as it stands; searched without the quotation marks"));
         Ok(filtered)
-    }
-
-    /// The embedding of a query by a model, made once for an answer.
-    fn known<'e, 'm>(
-        &self,
-        embeddings: &'e mut HashMap<&'m str, Arc<[f32]>>,
-        model: &'m str,
-        query: &str,
-        ahead: &Ahead,
-    ) -> Result<&'e [f32], SearchError> {
-        use std::collections::hash_map::Entry;
-        let known: &Arc<[f32]> = match embeddings.entry(model) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(match ahead.embeddings.get(model) {
-                Some(known) => Arc::clone(known),
-                None => self.embedding(model, query)?,
-            }),
-        };
-        Ok(known)
     }
 
     /// Weight of the meaning in a collection, and whether its model knows the language.
@@ -337,7 +318,13 @@ struct Asked<'a> {
     among_words: bool,
 }
 
-fn by_meaning(halves: &mut Halves, place: usize, searcher: &Searcher, asked: &Asked<'_>, ahead: &Ahead) {
+fn by_meaning(
+    halves: &mut Halves,
+    place: usize,
+    searcher: &Searcher,
+    asked: &Asked<'_>,
+    device: Option<&DeviceAnswer>,
+) {
     let &Asked { embedding, candidates, among, among_words } = asked;
     let info = searcher.collection();
     if embedding.len() != info.dimensions as usize {
@@ -346,7 +333,6 @@ fn by_meaning(halves: &mut Halves, place: usize, searcher: &Searcher, asked: &As
         return halves.leave_out(SearchError::Dimensions { collection, model, found, expected });
     }
     halves.by_meaning += 1;
-    let device = ahead.found.get(place).and_then(Option::as_ref);
     let mut nearest = device
         .and_then(|answer| searcher.collect(answer))
         .unwrap_or_else(|| searcher.nearest(embedding, candidates, among));

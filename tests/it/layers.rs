@@ -37,7 +37,7 @@ const PARTS: &[(&str, Uses)] = &[
     // `index`: which language a document is in, which is told where its text is.
     ("extraction", These(&["ingest", "index", "task"])),
     ("collection", These(&["calls", "ingest", "extraction", "embed", "store", "index", "task"])),
-    ("retrieval", These(&["calls", "collection", "index", "embed"])),
+    ("retrieval", These(&["calls", "collection", "index", "embed", "task"])),
     // `fetch`: buckets.
     ("snapshot", These(&["calls", "store", "collection", "fetch", "task"])),
     ("registry", These(&["store"])),

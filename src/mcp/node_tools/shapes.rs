@@ -9,7 +9,7 @@ use super::super::arguments::{Include, IncludeArgument};
 use super::super::{ErrorCode, Place, ToolAnswer, ToolError};
 use crate::base::{NodeId, with_causes};
 use crate::collection::{Access, CollectionInfo, DeviceState, Verdict};
-use crate::collection::{DocumentOutcome, DocumentStatus, WriteError};
+use crate::collection::{DocumentOutcome, DocumentStatus, EmbedError, WriteError};
 use crate::retrieval::{Hit, SearchError, shown_metadata};
 
 pub(super) fn answer(value: impl Serialize) -> Result<ToolAnswer, ToolError> {
@@ -126,7 +126,6 @@ impl From<SearchError> for ToolError {
             SearchError::Lexical(_)
             | SearchError::Embed(_)
             | SearchError::Read(_)
-            | SearchError::Model(_)
             | SearchError::Dimensions { .. }
             | SearchError::NoIndex { .. } => ErrorCode::Internal,
         };
@@ -141,7 +140,7 @@ impl From<WriteError> for ToolError {
             WriteError::NoSuchCollection { .. } | WriteError::NoSuchDocument { .. } => ErrorCode::NotFound,
             WriteError::CollectionExists { .. } | WriteError::Conflict { .. } => ErrorCode::Conflict,
             WriteError::OutOfReach { .. } => ErrorCode::Forbidden,
-            WriteError::BadName { .. } | WriteError::NoSuchModel { .. } | WriteError::Prepare(_) => {
+            WriteError::BadName { .. } | WriteError::Embed(EmbedError::Unknown { .. }) | WriteError::Prepare(_) => {
                 ErrorCode::BadArgument
             }
             WriteError::StillUnread(_) => ErrorCode::StillUnread,

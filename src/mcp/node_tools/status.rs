@@ -35,10 +35,6 @@ impl NodeTools {
             (None, WriterState::QuotaReached { used, limit }) => ("quota_reached", Some(quota_reached(used, limit))),
         };
         let models = self.library.models();
-        let mut names: Vec<String> = collections.iter().map(|info| info.model.clone()).collect();
-        names.push(crate::collection::DEFAULT_MODEL.to_owned());
-        names.sort();
-        names.dedup();
         answers::StatusAnswer {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: log.node().to_string(),
@@ -52,12 +48,12 @@ impl NodeTools {
             lsn: log.last().0,
             log_bytes: log.bytes(),
             damage: log.damage().iter().map(ToString::to_string).collect(),
-            models: names
-                .iter()
+            models: models
+                .names()
                 .filter_map(|name| models.info(name))
                 .map(|info| answers::ModelStatus {
                     loaded: models.is_loaded(&info.name),
-                    name: info.name,
+                    name: info.name.clone(),
                     dimensions: info.dimensions,
                 })
                 .collect(),
