@@ -145,7 +145,13 @@ impl Node {
         };
         let retrieval = Retrieval::new(Arc::clone(&library), search, metrics.clone());
         let room = library.memory().room.clone();
-        let snapshots = Arc::new(snapshots::beside(config, Arc::clone(library.models()), room, runtime.clone()));
+        let snapshots = Arc::new(snapshots::beside(
+            config,
+            Arc::clone(library.models()),
+            room,
+            metrics.fetch.clone(),
+            runtime.clone(),
+        ));
         let node = Arc::new(snapshots::Collections::new(Arc::clone(&library), calls.clone()));
         let backups = NodeSnapshots { snapshots: Arc::clone(&snapshots), node, restart };
         let turns = Turns::new(task::cores(), config.server.in_flight_max);

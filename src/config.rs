@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::auth::{CertificateFiles, Name};
 use crate::base::{ByteSize, Fault};
+use crate::fetch;
 use crate::index::gpu::service as gpu;
 use crate::snapshot::{BucketConfig, Retention, Target};
 use crate::telemetry::{self, LogFormat};
@@ -38,6 +39,8 @@ pub struct Config {
     pub search: Search,
     /// Backups.
     pub snapshot: Snapshot,
+    /// How other machines are asked.
+    pub fetch: fetch::Config,
     /// Logs.
     pub log: telemetry::Config,
     /// All settings as TOML, as they came out of the layers.
@@ -649,6 +652,7 @@ fn check(settings: &[Setting], overrides: &Overrides, problems: &mut Vec<Problem
             passage_cache_bytes: checker.size("search.passage_cache_bytes", 0),
         },
         snapshot: snapshot(&mut checker),
+        fetch: fetch(&mut checker),
         log: telemetry::Config {
             format: checker.parsed("log.format", LogFormat::Auto, "auto, text, json or journal"),
             filter,
@@ -745,6 +749,31 @@ fn allowed_hosts(checker: &mut Checker<'_>) -> Vec<String> {
         }
     }
     names
+}
+
+fn fetch(checker: &mut Checker<'_>) -> fetch::Config {
+    let proxy = match checker.text("fetch.proxy").as_str() {
+        "" => fetch::Proxy::from_environment(),
+        "none" => fetch::Proxy::none(),
+        // Settings are shown, and stored with snapshots.
+        url if url.contains('@') => {
+            checker.problem(
+                "fetch.proxy",
+                "found a name or a password; say them in HTTPS_PROXY instead, with fetch.proxy empty",
+            );
+            fetch::Proxy::none()
+        }
+        url => fetch::Proxy::new(url, &checker.text("fetch.no_proxy")).unwrap_or_else(|error| {
+            checker.problem("fetch.proxy", error.to_string());
+            fetch::Proxy::none()
+        }),
+    };
+    let connect_timeout = checker.duration("fetch.connect_timeout");
+    if connect_timeout.is_zero() {
+        checker.problem("fetch.connect_timeout", "expected more than 0s");
+    }
+    let trust = checker.path("fetch.ca_file").map_or(fetch::Trust::System, fetch::Trust::SystemAnd);
+    fetch::Config { trust, proxy, connect_timeout, ..fetch::Config::default() }
 }
 
 fn snapshot(checker: &mut Checker<'_>) -> Snapshot {

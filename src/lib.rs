@@ -10,6 +10,8 @@ pub mod telemetry;
 
 pub mod task;
 
+pub mod fetch;
+
 pub mod auth;
 
 pub mod embed;

@@ -43,8 +43,11 @@ use tokio::runtime::Handle;
 use crate::base::{Clock, Fault, Lsn, UnixMillis, with_causes};
 use crate::calls::Permit;
 use crate::collection::Library;
+use crate::fetch;
+use crate::telemetry::FetchMetrics;
 
 pub use archive::{ArchiveError, EXTENSION};
+use bucket::Http;
 pub use bucket::{BucketConfig, BucketError};
 pub use create::{CreateError, Created};
 pub use crypt::{Key, KeyError};
@@ -81,6 +84,10 @@ pub struct Config {
     pub retention: Retention,
     /// The node's settings as text, for the manifests.
     pub configuration: String,
+    /// How a bucket is asked.
+    pub fetch: fetch::Config,
+    /// Where that is counted.
+    pub fetched: FetchMetrics,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
 }
@@ -199,6 +206,7 @@ pub struct Restored {
 pub struct Snapshots {
     config: Config,
     host: Arc<dyn Host>,
+    http: Http,
     runtime: Handle,
     /// Held while a snapshot is taken or removed, so that a removal never meets a half-written one of this process.
     writing: Mutex<()>,
@@ -221,6 +229,7 @@ impl Snapshots {
     #[must_use]
     pub fn new(config: Config, host: Arc<dyn Host>, runtime: Handle) -> Self {
         Self {
+            http: Http::new(config.fetch.clone(), config.fetched.clone()),
             config,
             host,
             runtime,
@@ -254,7 +263,7 @@ impl Snapshots {
     /// # Errors
     /// When its settings or the key cannot be used.
     pub fn repository(&self) -> Result<Repository, RepositoryError> {
-        Repository::open(&self.target(), self.config.key_file.as_deref(), &self.runtime)
+        Repository::open(&self.target(), self.config.key_file.as_deref(), &self.http, &self.runtime)
     }
 
     /// The node whose records the data directory holds.

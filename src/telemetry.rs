@@ -5,6 +5,7 @@
 //! cost nanoseconds; rendering happens on the admin thread.
 
 mod extraction;
+mod fetch;
 mod gpu;
 mod journal;
 
@@ -27,6 +28,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry as Subscriber};
 
 pub use self::extraction::{ExtractionMetrics, RefusedLabels};
+pub use self::fetch::{FetchLabels, FetchMetrics};
 pub use self::gpu::{FallbackLabels, GpuMetrics};
 use self::journal::Journal;
 
@@ -246,6 +248,8 @@ pub struct Metrics {
     pub snapshot_failures: Family<WorkLabels, Counter>,
     /// The processes that documents are read in.
     pub extraction: ExtractionMetrics,
+    /// Of requests to other machines.
+    pub fetch: FetchMetrics,
     /// The GPU.
     pub gpu: GpuMetrics,
 }
@@ -308,6 +312,7 @@ impl Metrics {
             snapshots_missing: Gauge::default(),
             snapshot_failures: Family::default(),
             extraction: ExtractionMetrics::default(),
+            fetch: FetchMetrics::default(),
             gpu: GpuMetrics::new(),
             registry: Arc::new(Mutex::new(Registry::default())),
         };
@@ -405,6 +410,7 @@ impl Metrics {
             metrics.snapshot_failures.clone(),
         );
         metrics.extraction.register(&mut registry);
+        metrics.fetch.register(&mut registry);
         metrics.gpu.register(&mut registry);
         *metrics.registry.lock() = registry;
         metrics

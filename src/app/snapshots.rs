@@ -18,7 +18,7 @@ use crate::index::filter::Filter;
 use crate::index::lexical::Passages;
 use crate::snapshot::{self, Canary, CanaryAnswer, Health, Host, NoProgress, Probe, Snapshots};
 use crate::task::{self, Drain, Held, NoRoom, Readiness, Room};
-use crate::telemetry::Metrics;
+use crate::telemetry::{FetchMetrics, Metrics};
 
 /// Documents of a collection among which questions are chosen.
 const SAMPLE: usize = 256;
@@ -41,14 +41,21 @@ const REPORT_EVERY: Duration = Duration::from_millis(250);
 /// The snapshots of the node with these settings.
 #[must_use]
 pub fn snapshots(config: &Config, runtime: Handle) -> Snapshots {
-    beside(config, Arc::new(Models::built_in()), memory::of_collections(config).room, runtime)
+    beside(config, Arc::new(Models::built_in()), memory::of_collections(config).room, FetchMetrics::default(), runtime)
 }
 
 /// The same beside an open node.
 ///
 /// * `models`: those of the node, which a proof asks too.
 /// * `room`: where a proof sets memory aside.
-pub(super) fn beside(config: &Config, models: Arc<Models>, room: Room, runtime: Handle) -> Snapshots {
+/// * `fetched`: where requests to a bucket are counted.
+pub(super) fn beside(
+    config: &Config,
+    models: Arc<Models>,
+    room: Room,
+    fetched: FetchMetrics,
+    runtime: Handle,
+) -> Snapshots {
     let told = snapshot::Config {
         data_dir: config.data_dir.clone(),
         target: config.snapshot.target.clone(),
@@ -57,6 +64,8 @@ pub(super) fn beside(config: &Config, models: Arc<Models>, room: Room, runtime: 
         verify_interval: config.snapshot.verify_interval,
         retention: config.snapshot.retention.clone(),
         configuration: config.effective.clone(),
+        fetch: config.fetch.clone(),
+        fetched,
         clock: Arc::new(SystemClock),
     };
     Snapshots::new(told, Arc::new(Opens { config: library_config(config, models, None), room }), runtime)

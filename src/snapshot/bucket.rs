@@ -6,59 +6,40 @@
 //! so: every object is read back. Nothing is there because it is listed, or gone because it is not, before [`super::listing`] has
 //! looked at the page. No answer is kept in memory beyond a limit.
 
+mod transport;
+
 use std::collections::HashSet;
 use std::env;
 use std::error::Error as _;
 use std::fs::{self, File, OpenOptions};
-use std::future::{Future as _, poll_fn};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path as FilePath, PathBuf};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::StreamExt as _;
-use http_body::{Body, Frame};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector as TcpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
-use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse, HttpResponseBody,
-    HttpService,
-};
 use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
 use object_store::path::Path;
-use object_store::{BackoffConfig, ClientOptions, ObjectStoreExt as _, PutPayload, RetryConfig};
+use object_store::{BackoffConfig, ObjectStoreExt as _, PutPayload, RetryConfig};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
-use super::listing::{EMPTY_PAGES_MAX, ListingError, NAMES_MAX, PAGES_MAX, check_page};
+use super::listing::{EMPTY_PAGES_MAX, ListingError, NAMES_MAX, PAGES_MAX};
 use super::repository::Stored;
 use crate::base::{Digest, Fault, UnixMillis};
+use crate::fetch::{Client, FetchError};
 
-/// Until the head of an answer, besides the time that the request's own bytes may take, …
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// … at this many bytes a second.
-const UPLOAD_RATE_MIN: u64 = 64 << 10;
-/// Between two pieces of an answer.
-const STALL_TIMEOUT: Duration = Duration::from_secs(15);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) use transport::Http;
+
 /// Files up to here go up in one request, larger ones in parts of this size. At least 5 MiB, the service's own minimum.
 const PART_BYTES: usize = 8 << 20;
 /// Times that a whole file is tried, and that what was stored is asked for, besides the repetitions of each request.
 const ATTEMPTS: u32 = 3;
 /// For a whole listing: 2 million names by a slow service.
 const LISTING_TIMEOUT: Duration = Duration::from_secs(300);
-/// A page of 1,000 names of 1,024 bytes each, with all else that services say about them.
-const PAGE_BYTES_MAX: usize = 16 << 20;
-/// Answers other than objects and listings, errors above all.
-const SMALL_BYTES_MAX: usize = 1 << 20;
-
 /// Which bucket, and how it is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BucketConfig {
@@ -97,6 +78,9 @@ pub enum BucketError {
         /// What the system said.
         source: io::Error,
     },
+    /// The settings of outgoing HTTP cannot be used.
+    #[error(transparent)]
+    Http(#[from] FetchError),
     /// There is nothing to sign requests with.
     #[error(
         "there is no access key: expected snapshot.s3_access_key_file, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
@@ -141,6 +125,7 @@ impl BucketError {
             Self::Service { .. } | Self::File { .. } | Self::Listing { .. } | Self::NotKept { .. } => {
                 Fault::Environment
             }
+            Self::Http(error) => error.fault(),
             Self::NoAccessKey | Self::AccessKey { .. } => Fault::Caller,
         }
     }
@@ -173,7 +158,7 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    pub(super) fn open(config: &BucketConfig, runtime: Handle) -> Result<Self, BucketError> {
+    pub(super) fn open(config: &BucketConfig, http: &Client, runtime: Handle) -> Result<Self, BucketError> {
         let (id, secret) = access_key(config)?;
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(&config.bucket)
@@ -192,7 +177,7 @@ impl Bucket {
                 max_retries: 8,
                 retry_timeout: Duration::from_secs(180),
             })
-            .with_http_connector(Connector);
+            .with_http_connector(transport::Connector(http.clone()));
         if let Some(endpoint) = &config.endpoint {
             builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
         }
@@ -416,134 +401,6 @@ fn access_key(config: &BucketConfig) -> Result<(String, String), BucketError> {
     match (lines.next(), lines.next(), lines.next()) {
         (Some(id), Some(secret), None) => Ok((id.to_owned(), secret.to_owned())),
         _ => Err(BucketError::AccessKey { path: path.clone() }),
-    }
-}
-
-/// Makes HTTP clients for object_store: hyper with rustls and ring, as everywhere in Cairn.
-#[derive(Debug)]
-struct Connector;
-
-impl HttpConnector for Connector {
-    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        let mut tcp = TcpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        tcp.set_nodelay(true);
-        let builder = HttpsConnectorBuilder::new();
-        // The machine's certificates know the operator's own authority; a bare container has none.
-        let https = match builder.with_native_roots() {
-            Ok(builder) => builder.https_or_http().enable_http1().wrap_connector(tcp),
-            Err(_) => {
-                HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().wrap_connector(tcp)
-            }
-        };
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(30))
-            .build(https);
-        Ok(HttpClient::new(Service { client }))
-    }
-}
-
-#[derive(Debug)]
-struct Service {
-    client: Client<HttpsConnector<TcpConnector>, HttpRequestBody>,
-}
-
-#[async_trait::async_trait]
-impl HttpService for Service {
-    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let upload = Duration::from_secs(request.body().content_length() as u64 / UPLOAD_RATE_MIN);
-        let is_get = request.method() == "GET";
-        let is_listing =
-            is_get && request.uri().query().is_some_and(|query| query.split('&').any(|one| one == "list-type=2"));
-        let answered = timeout(ANSWER_TIMEOUT + upload, self.client.request(request)).await;
-        let answer = answered.map_err(|elapsed| HttpError::new(HttpErrorKind::Timeout, elapsed))?.map_err(|error| {
-            let kind = if error.is_connect() { HttpErrorKind::Connect } else { HttpErrorKind::Interrupted };
-            HttpError::new(kind, error)
-        })?;
-        let most = match (is_listing, is_get && answer.status().is_success()) {
-            (true, true) => PAGE_BYTES_MAX,
-            // Objects are streamed; whoever takes them counts.
-            (false, true) => usize::MAX,
-            (_, false) => SMALL_BYTES_MAX,
-        };
-        if is_listing && answer.status() == 404 {
-            return Err(HttpError::new(HttpErrorKind::Decode, ListingError::NoBucket));
-        }
-        let is_page = is_listing && answer.status().is_success();
-        let (head, body) = answer.into_parts();
-        let body = Watched { body, pause: Box::pin(sleep(STALL_TIMEOUT)), left: most };
-        if !is_page {
-            return Ok(HttpResponse::from_parts(head, HttpResponseBody::new(body)));
-        }
-        let page = collect(body).await?;
-        check_page(&page).map_err(|error| HttpError::new(HttpErrorKind::Decode, error))?;
-        Ok(HttpResponse::from_parts(head, page.into()))
-    }
-}
-
-async fn collect<B>(mut body: Watched<B>) -> Result<Bytes, HttpError>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: std::error::Error + Send + Sync + 'static,
-{
-    let mut bytes = BytesMut::new();
-    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-        if let Ok(data) = frame?.into_data() {
-            bytes.extend_from_slice(&data);
-        }
-    }
-    Ok(bytes.freeze())
-}
-
-/// A body that fails when nothing comes for too long, or too much.
-struct Watched<B> {
-    body: B,
-    pause: Pin<Box<Sleep>>,
-    /// Bytes that may still come.
-    left: usize,
-}
-
-impl<B> Body for Watched<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: std::error::Error + Send + Sync + 'static,
-{
-    type Data = Bytes;
-    type Error = HttpError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
-            self.pause.as_mut().reset(Instant::now() + STALL_TIMEOUT);
-            let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
-            let Some(left) = self.left.checked_sub(bytes) else {
-                let endless = io::Error::new(io::ErrorKind::InvalidData, "the answer is longer than any of its kind");
-                return Poll::Ready(Some(Err(HttpError::new(HttpErrorKind::Decode, endless))));
-            };
-            self.left = left;
-            return Poll::Ready(
-                frame.map(|frame| frame.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error))),
-            );
-        }
-        match self.pause.as_mut().poll(context) {
-            Poll::Ready(()) => {
-                let stalled = io::Error::new(io::ErrorKind::TimedOut, "the answer stopped coming");
-                Poll::Ready(Some(Err(HttpError::new(HttpErrorKind::Timeout, stalled))))
-            }
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
-use super::bucket::{Bucket, BucketConfig, BucketError};
+use super::bucket::{Bucket, BucketConfig, BucketError, Http};
 use super::crypt::{Key, KeyError, OVERHEAD_MAX};
 use super::look::TargetError;
 use super::manifest::{ManifestError, SegmentEntry, SnapshotManifest, is_id};
@@ -269,12 +269,18 @@ impl Repository {
     ///
     /// # Errors
     /// When the target's settings or the key cannot be used.
-    pub fn open(target: &Target, key_file: Option<&Path>, runtime: &Handle) -> Result<Self, RepositoryError> {
+    pub(super) fn open(
+        target: &Target,
+        key_file: Option<&Path>,
+        http: &Http,
+        runtime: &Handle,
+    ) -> Result<Self, RepositoryError> {
         let key = key_file.map(Key::read).transpose()?;
         let place = match target {
             Target::Directory(path) => Place::Directory(path.clone()),
             Target::Bucket(config) => {
-                let opened = Bucket::open(config, runtime.clone());
+                let client = http.client().map_err(BucketError::from);
+                let opened = client.and_then(|client| Bucket::open(config, client, runtime.clone()));
                 Place::Bucket(opened.map_err(|source| RepositoryError::Bucket { name: config.bucket.clone(), source })?)
             }
         };

@@ -22,6 +22,8 @@ mod durability;
 mod eval;
 mod extraction;
 mod faults;
+mod fetch;
+mod fetch_server;
 mod first_run;
 mod formats;
 mod gpu;
