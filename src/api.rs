@@ -15,6 +15,7 @@ mod listener;
 mod presence;
 pub(crate) mod rest;
 mod rpc;
+mod settings;
 mod socket;
 mod stdio;
 mod unread;
@@ -44,6 +45,7 @@ pub use admin::Admin;
 pub use body::BodyLimits;
 pub use front::Front;
 pub use listener::{Limits, ListenError, Listener};
+pub use settings::{AllowedHost, AllowedHostError, Hosts, InFlightMax, Service, Settings, Tls};
 pub use stdio::{StdioError, answer_stdio};
 
 /// What a refused client should wait, in seconds.
@@ -59,11 +61,11 @@ pub struct Config {
     /// The authority of the certificate that it shows, PEM; `None` where there is none to hand out.
     pub authority: Option<String>,
     /// Names allowed in `Host` and `Origin` besides loopback ones.
-    pub allowed_hosts: Vec<String>,
+    pub allowed_hosts: Hosts,
     /// How request bodies are received.
     pub bodies: BodyLimits,
     /// Requests answered at once.
-    pub in_flight_max: usize,
+    pub in_flight_max: InFlightMax,
     /// How long a stop waits for requests in flight.
     pub drain_timeout: Duration,
 }
@@ -88,7 +90,7 @@ pub fn front(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &
     let guard = guard::Guard::new(
         config.authenticator.clone(),
         config.allowed_hosts.clone(),
-        config.in_flight_max,
+        config.in_flight_max.clone(),
         metrics.clone(),
     );
     let authority: Option<Arc<str>> = config.authority.as_deref().map(Arc::from);

@@ -8,6 +8,7 @@ mod limits;
 mod memory;
 #[cfg(test)]
 mod models_test;
+mod reload;
 mod snapshots;
 mod supervisor;
 
@@ -26,20 +27,18 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
-use crate::api::{self, Admin, ListenError, Listener};
+use crate::api::{self, Admin, Hosts, InFlightMax, ListenError, Listener};
 use crate::auth::{Authority, Token};
 use crate::base::{ByteSize, SystemClock};
 use crate::calls::{self, Calls, Operation, Rule};
 use crate::collection::{self, Library, OpenError};
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::embed::Models;
 use crate::extraction;
 use crate::index::gpu::service::{GpuClient, GpuService, Use};
 use crate::index::lexical::WordCache;
-use crate::index::vector;
-use crate::ingest;
 use crate::mcp::{NodeSnapshots, NodeTools};
-use crate::retrieval::{self, Retrieval};
+use crate::retrieval::Retrieval;
 use crate::snapshot::{Probe, Snapshots, Target};
 use crate::store;
 use crate::task::{self, Drain, Pulse, Readiness, Restart, Turns};
@@ -47,6 +46,7 @@ use crate::telemetry::Metrics;
 
 use doors::Doors;
 use memory::Memory;
+use reload::{Cause, Settings};
 pub use snapshots::snapshots;
 use supervisor::Supervisor;
 
@@ -66,6 +66,7 @@ pub struct Node {
     library: Arc<Library>,
     tools: Arc<NodeTools>,
     snapshots: Arc<Snapshots>,
+    turns: Turns,
     memory: Memory,
     metrics: Metrics,
     readiness: Readiness,
@@ -101,9 +102,8 @@ impl Node {
         let start = Instant::now();
         keep_files_private();
         // A command that opens the data directory for itself is over before a GPU would be open.
-        let how = &config.index.gpu;
-        let gpu = (restart.is_some() && how.how != Use::Off)
-            .then(|| GpuService::start(how.clone(), metrics.gpu.clone()).map_err(OpenError::Thread))
+        let gpu = (restart.is_some() && config.gpu.how != Use::Off)
+            .then(|| GpuService::start(config.gpu.clone(), metrics.gpu.clone()).map_err(OpenError::Thread))
             .transpose()?;
         let library = library_config(config, Arc::new(Models::built_in()), gpu.as_ref().map(GpuService::client));
         let (library, report) = Library::open(library, &readiness, &metrics)?;
@@ -137,13 +137,7 @@ impl Node {
         runtime: &Handle,
         restart: Option<Restart>,
     ) -> Self {
-        let search = retrieval::Config {
-            limit: config.search.limit,
-            tokens_max: config.search.tokens_max,
-            candidates: config.search.candidates,
-            cache_bytes: config.search.cache_bytes.0,
-        };
-        let retrieval = Retrieval::new(Arc::clone(&library), search, metrics.clone());
+        let retrieval = Retrieval::new(Arc::clone(&library), config.search, metrics.clone());
         let room = library.memory().room.clone();
         let snapshots = Arc::new(snapshots::beside(
             config,
@@ -155,10 +149,11 @@ impl Node {
         let node = Arc::new(snapshots::Collections::new(Arc::clone(&library), calls.clone()));
         let backups = NodeSnapshots { snapshots: Arc::clone(&snapshots), node, restart };
         let turns = Turns::new(task::cores(), config.server.in_flight_max);
-        let tools = Arc::new(NodeTools::new(retrieval, backups, readiness.clone(), metrics.clone(), turns, calls));
+        let tools =
+            Arc::new(NodeTools::new(retrieval, backups, readiness.clone(), metrics.clone(), turns.clone(), calls));
         let memory = Memory::new(config, Arc::clone(&tools), metrics.clone());
         memory.settle();
-        Self { gpu: None, library, tools, snapshots, memory, metrics, readiness }
+        Self { gpu: None, library, tools, snapshots, turns, memory, metrics, readiness }
     }
 
     fn probe(&self) -> Arc<dyn Probe> {
@@ -204,7 +199,8 @@ impl Node {
         let listener = Listener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
         let doors = Doors::open();
         let running = RunningNode::new(config, self, &listener, &doors, false, None);
-        Ok(self.answer(config, listener, &doors, running, drain))
+        let live = Live::new(config, &doors);
+        Ok(self.answer(config, listener, &doors, running, &live, drain))
     }
 
     /// Answers MCP and REST until the drain starts, removes expired documents meanwhile, and lets the command line know.
@@ -214,15 +210,16 @@ impl Node {
         listener: Listener,
         doors: &Doors,
         running: RunningNode,
+        live: &Live,
         drain: &Drain,
     ) -> Answering {
         let server = api::Config {
             listen: listener.address(),
             authenticator: doors.server.clone(),
             authority: doors.authority().map(|authority| authority.pem.clone()),
-            allowed_hosts: doors.allowed_hosts(config),
+            allowed_hosts: live.hosts.clone(),
             bodies: limits::of_bodies(config),
-            in_flight_max: config.server.in_flight_max,
+            in_flight_max: live.in_flight_max.clone(),
             drain_timeout: config.server.drain_timeout,
         };
         let front = api::front(&server, Arc::clone(&self.tools), &self.metrics, drain);
@@ -265,42 +262,21 @@ fn keep_files_private() {
 fn library_config(config: &Config, models: Arc<Models>, gpu: Option<GpuClient>) -> collection::Config {
     collection::Config {
         data_dir: config.data_dir.clone(),
-        segment_bytes: config.store.segment_bytes.0,
-        reserve_bytes: config.store.reserve_bytes.0,
-        max_bytes: config.store.max_bytes.0,
-        compaction_bytes_per_second: config.store.compaction_rate.0,
-        erase_within: Some(config.store.erase_within).filter(|within| !within.is_zero()),
+        store: config.store.clone(),
         extraction: extraction::Config {
             // The program of the unit tests is not Cairn.
             place: if cfg!(test) { extraction::Place::Here } else { extraction::Place::Children },
             width: task::cores(),
-            memory_bytes_max: match config.ingest.parse_memory_bytes_max.0 {
-                0 => extraction::memory_bytes_max(memory::budget(config)),
-                set => set,
-            },
-            time_max: config.ingest.parse_time_max,
+            memory_bytes_max: (config.extraction.parse_memory_bytes_max)
+                .unwrap_or_else(|| extraction::memory_bytes_max(memory::budget(config))),
+            time_max: config.extraction.parse_time_max,
         },
-        limits: ingest::Limits {
-            source_bytes_max: config.ingest.source_bytes_max.0,
-            text_bytes_max: config.ingest.source_bytes_max.0,
-            ..ingest::Limits::default()
-        },
-        chunks: ingest::ChunkConfig {
-            target_tokens: config.ingest.passage_tokens,
-            max_tokens: config.ingest.passage_tokens_max,
-        },
-        vectors: vector::Config {
-            dimensions: 0,
-            flat_max: config.index.flat_max,
-            connectivity: config.index.connectivity,
-            expansion_add: config.index.expansion_add,
-            expansion_search: config.index.expansion_search,
-            recall: config.index.recall,
-            scan_max: config.index.scan_max,
-        },
+        limits: config.ingest.limits(),
+        chunks: config.ingest.chunks(),
+        vectors: config.vectors.clone(),
         gpu,
         models,
-        words: Arc::new(WordCache::new(config.search.word_cache_bytes.0)),
+        words: Arc::new(WordCache::new(config.search.word_cache_bytes)),
         memory: memory::of_collections(config),
         clock: Arc::new(SystemClock),
     }
@@ -463,6 +439,21 @@ pub struct Ready<'a> {
     pub authority: Option<&'a Authority>,
 }
 
+/// What running listeners look up for each request, because it may change while they run.
+struct Live {
+    hosts: Hosts,
+    in_flight_max: InFlightMax,
+}
+
+impl Live {
+    fn new(config: &Config, doors: &Doors) -> Self {
+        Self {
+            hosts: Hosts::new(doors.allowed_hosts(config)),
+            in_flight_max: InFlightMax::new(config.server.in_flight_max),
+        }
+    }
+}
+
 /// Why a node stopped answering.
 enum Ended {
     /// It was told to.
@@ -473,11 +464,12 @@ enum Ended {
 
 /// Runs a node until SIGTERM or SIGINT; a restore starts it again in between. `ready` is called once, when requests are answered.
 ///
+/// * `source`: where the settings came from, and come from when they change.
 /// * `new_token`: makes a new node token; the old one is void.
 ///
 /// # Errors
 /// When an address cannot be had or the data directory cannot be opened.
-pub fn serve(config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) -> anyhow::Result<()> {
+pub fn serve(config: &Config, source: Source, new_token: bool, ready: impl FnOnce(Ready<'_>)) -> anyhow::Result<()> {
     limits::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -486,47 +478,56 @@ pub fn serve(config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) ->
         .worker_threads(task::cores() + 1)
         .build()
         .context("cannot start the runtime")?;
-    let result = serve_on(&runtime, config, new_token, ready);
+    let result = serve_on(&runtime, config, source, new_token, ready);
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-fn serve_on(runtime: &Runtime, config: &Config, new_token: bool, ready: impl FnOnce(Ready<'_>)) -> anyhow::Result<()> {
+fn serve_on(
+    runtime: &Runtime,
+    config: &Config,
+    source: Source,
+    new_token: bool,
+    ready: impl FnOnce(Ready<'_>),
+) -> anyhow::Result<()> {
     let metrics = Metrics::new();
     let supervisor = Supervisor::start(runtime.handle()).context("cannot start a thread")?;
-    let (mut config, mut new_token, mut ready) = (config.clone(), new_token, Some(ready));
+    let (mut new_token, mut ready) = (new_token, Some(ready));
     // Listened to throughout: a signal that comes while the node starts again counts too.
-    let mut signals = {
+    let (mut signals, mut settings) = {
         let _entered = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        ((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?), Settings::new(config, source)?)
     };
     loop {
         let (drain, readiness) = (Drain::default(), Readiness::default());
         // Until the node holds what it waits for itself: the admin listener answers from the first moment.
         readiness.hold("start", "the node is starting");
         supervisor.starting(&readiness);
-        let doors = Doors::make(&config, new_token)?;
+        let config = &settings.config;
+        let doors = Doors::make(config, new_token)?;
+        let live = Live::new(config, &doors);
         let admin = Admin::start(
             config.admin_listen,
             doors.admin.clone(),
-            doors.identity_at(&config, config.admin_listen),
-            limits::of_listeners(&config).1,
-            doors.allowed_hosts(&config),
+            doors.identity_at(config, config.admin_listen),
+            limits::of_listeners(config).1,
+            live.hosts.clone(),
             readiness.clone(),
             Pulse::of(runtime.handle().clone()),
             metrics.clone(),
             drain.clone(),
         )?;
-        config.admin_listen = admin.address();
-        let metrics = metrics.clone();
-        let running = run(&config, &doors, &admin, &drain, &supervisor, readiness, metrics, &mut signals, ready.take());
+        settings.config.admin_listen = admin.address();
+        let (metrics, ready) = (metrics.clone(), ready.take());
+        let running =
+            run(&mut settings, &doors, &live, &admin, &drain, &supervisor, readiness, metrics, &mut signals, ready);
         let ended = runtime.block_on(running);
         drain.start();
         admin.join().context("the admin listener did not stop")?;
         match ended? {
             Ended::Stopped => return Ok(()),
             Ended::Restarting(listen) => {
-                config.server.listen = listen;
+                settings.config.server.listen = listen;
                 new_token = false;
             }
         }
@@ -535,8 +536,9 @@ fn serve_on(runtime: &Runtime, config: &Config, new_token: bool, ready: impl FnO
 
 #[expect(clippy::too_many_arguments, reason = "what a round shares with the next one, and what it has for itself")]
 async fn run(
-    config: &Config,
+    settings: &mut Settings,
     doors: &Doors,
+    live: &Live,
     admin: &Admin,
     drain: &Drain,
     supervisor: &Supervisor,
@@ -545,6 +547,7 @@ async fn run(
     (terminate, interrupt): &mut (Signal, Signal),
     ready: Option<impl FnOnce(Ready<'_>)>,
 ) -> anyhow::Result<Ended> {
+    let config = &settings.config;
     let listener = Listener::bind(config.server.listen).await?;
     let (opening, restart, is_first) = (config.clone(), Restart::default(), ready.is_some());
     let wish = restart.clone();
@@ -555,7 +558,7 @@ async fn run(
     let tls = config.server.tls;
     let running =
         RunningNode::new(config, &node, &listener, doors, tls.covers(config.server.listen), Some(admin.address()));
-    let answering = node.answer(config, listener, doors, running.clone(), drain);
+    let answering = node.answer(config, listener, doors, running.clone(), live, drain);
     let schedule = snapshots::schedule(Arc::clone(&node.snapshots), node.probe(), drain.clone());
     let schedule = task::spawn("snapshots", schedule);
     let lookup = doors.identity.clone().zip(config.server.service.as_ref()).map(|(identity, service)| {
@@ -567,15 +570,27 @@ async fn run(
     if let Some(ready) = ready {
         ready(Ready { node: &running, admin, token: doors.new.as_ref(), authority: doors.authority() });
     }
-    let ended = tokio::select! {
-        _ = terminate.recv() => { tracing::info!("SIGTERM: stopping"); Ended::Stopped }
-        _ = interrupt.recv() => { tracing::info!("SIGINT: stopping"); Ended::Stopped }
-        () = restart.requested() => {
-            // The protocol library drops what it is answering when the drain starts, and whoever asked for this waits.
-            tokio::time::sleep(RESTART_PAUSE).await;
-            tracing::info!("starting again on restored data");
-            Ended::Restarting(running.listen)
+    // The file may have changed since it was read; and a node that starts again knows nothing of what was found before.
+    settings.reload(Cause::FileChanged, &reload::Parts { node: &node, doors, live }).await;
+    let ended = loop {
+        let cause = tokio::select! {
+            _ = terminate.recv() => { tracing::info!("SIGTERM: stopping"); break Ended::Stopped; }
+            _ = interrupt.recv() => { tracing::info!("SIGINT: stopping"); break Ended::Stopped; }
+            () = restart.requested() => {
+                // The protocol library drops what it is answering when the drain starts, and whoever asked for this waits.
+                tokio::time::sleep(RESTART_PAUSE).await;
+                tracing::info!("starting again on restored data");
+                break Ended::Restarting(running.listen);
+            }
+            cause = settings.cause() => cause,
+        };
+        if cause == Cause::TerminalGone {
+            tracing::info!("SIGHUP: the terminal is gone, stopping");
+            break Ended::Stopped;
         }
+        supervisor.reloading();
+        settings.reload(cause, &reload::Parts { node: &node, doors, live }).await;
+        supervisor.reloaded();
     };
     match ended {
         Ended::Stopped => supervisor.stopping(),

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 mod prefetch;
+pub mod setting;
 
 pub use prefetch::prefetch;
 

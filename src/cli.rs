@@ -55,7 +55,7 @@ use clap::{Arg, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Pars
 
 use crate::base::{Fault, RELEASED};
 use crate::collection::OpenError;
-use crate::config::{Config, ConfigError, Overrides};
+use crate::config::{Config, ConfigError, Overrides, Source};
 use crate::mcp::{ErrorCode, ToolError};
 use crate::telemetry::{self, LogFormat};
 
@@ -591,11 +591,16 @@ impl Common {
     }
 
     fn load_with(&self, overrides: &Overrides) -> Result<Config, Failure> {
+        self.source(overrides.clone()).load().map_err(|error: ConfigError| Failure::usage(error))
+    }
+
+    /// Where the settings come from.
+    fn source(&self, overrides: Overrides) -> Source {
         // A variable that is not UTF-8 is none of ours; one with nothing in it is as one that is not set.
         let environment = std::env::vars_os()
             .filter(|(_, value)| !value.is_empty())
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        Config::load(self.config.as_deref(), environment, overrides).map_err(|error: ConfigError| Failure::usage(error))
+        Source { file: self.config.clone(), environment: environment.collect(), overrides }
     }
 
     /// The node that runs on the data directory, or the directory itself, for one answer. Makes no node.

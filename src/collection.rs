@@ -26,7 +26,6 @@ mod writer;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::base::{Clock, Lsn};
 use crate::embed::Models;
@@ -70,16 +69,8 @@ pub const DOCUMENT_ID_BYTES_MAX: usize = 512;
 pub struct Config {
     /// Directory of the log and the views.
     pub data_dir: PathBuf,
-    /// Size at which a log segment is sealed.
-    pub segment_bytes: u64,
-    /// Free space below which writes are refused.
-    pub reserve_bytes: u64,
-    /// Bytes that the log may have; 0 for no limit.
-    pub max_bytes: u64,
-    /// Bytes each second that compaction reads and writes at most; 0 for no limit.
-    pub compaction_bytes_per_second: u64,
-    /// How long deleted and replaced content may stay in the log's files, however little it is; `None`: until it is worth the work.
-    pub erase_within: Option<Duration>,
+    /// Sizes of the log.
+    pub store: store::Settings,
     /// Where and within which bounds documents are read.
     pub extraction: extraction::Config,
     /// Limits of what is parsed.
@@ -106,11 +97,13 @@ impl Config {
     pub(crate) fn for_test(directory: &std::path::Path) -> Self {
         Self {
             data_dir: directory.to_owned(),
-            segment_bytes: 1 << 20,
-            reserve_bytes: 0,
-            max_bytes: 0,
-            compaction_bytes_per_second: 0,
-            erase_within: None,
+            store: store::Settings {
+                segment_bytes: crate::base::ByteSize::mib(1),
+                reserve_bytes: crate::base::ByteSize(0),
+                max_bytes: crate::base::ByteSize(0),
+                compaction_rate: crate::base::ByteSize(0),
+                erase_within: std::time::Duration::ZERO,
+            },
             extraction: extraction::Config::here(),
             limits: ingest::Limits::default(),
             chunks: ingest::ChunkConfig::default(),
@@ -150,9 +143,9 @@ impl Library {
         readiness.hold("log", "the log is being read");
         let (mut writer, reader, report) = store::open(store::Config {
             data_dir: config.data_dir.clone(),
-            segment_bytes: config.segment_bytes,
-            reserve_bytes: config.reserve_bytes,
-            max_bytes: config.max_bytes,
+            segment_bytes: config.store.segment_bytes.0,
+            reserve_bytes: config.store.reserve_bytes.0,
+            max_bytes: config.store.max_bytes.0,
             catalog_cache_bytes: config.memory.catalog_bytes,
             clock: Arc::clone(&config.clock),
         })?;
@@ -162,10 +155,10 @@ impl Library {
         let views = Arc::new(RwLock::new(views::open_all(&config, &reader)?));
         let upkeep = upkeep::Upkeep::start(Arc::clone(&views), readiness).map_err(OpenError::Thread)?;
         let sizes = compactor::Sizes {
-            segment_bytes: config.segment_bytes,
-            reserve_bytes: config.reserve_bytes,
-            bytes_per_second: config.compaction_bytes_per_second,
-            erase_within: config.erase_within,
+            segment_bytes: config.store.segment_bytes.0,
+            reserve_bytes: config.store.reserve_bytes.0,
+            bytes_per_second: config.store.compaction_rate.0,
+            erase_within: Some(config.store.erase_within).filter(|within| !within.is_zero()),
         };
         let compactor = compactor::Compactor::start(Arc::clone(&reader), Arc::clone(&views), sizes, readiness, metrics)
             .map_err(OpenError::Thread)?;

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{ByteSize, Fault};
+use crate::base::{ByteSize, Fault, setting};
 use crate::ingest::{ChunkConfig, Limits, MediaType};
 
 pub use allocator::Counted;
@@ -63,6 +63,18 @@ pub struct Config {
     pub memory_bytes_max: u64,
     /// Processor time that reading one document may take.
     pub time_max: Duration,
+}
+
+/// The settings of reading documents, in section `[ingest]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Settings {
+    /// Memory that reading one document may take, in bytes; `None`: what the node's memory leaves. With less than 16 MiB not even
+    /// small documents can be read.
+    #[serde(deserialize_with = "setting::optional_bytes::<_, { 16 << 20 }>")]
+    pub parse_memory_bytes_max: Option<u64>,
+    /// Processor time that reading one document may take.
+    #[serde(deserialize_with = "setting::duration::<_, 1_000, { setting::ANY }>")]
+    pub parse_time_max: Duration,
 }
 
 impl Config {

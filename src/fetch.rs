@@ -17,6 +17,7 @@ mod reach;
 mod redirect;
 mod request;
 mod retry;
+mod settings;
 mod trust;
 
 use std::fmt;
@@ -42,6 +43,7 @@ pub use proxy::Proxy;
 pub use reach::{BadHost, HostList, Reach};
 pub use request::{Answer, Request};
 pub use retry::{Retries, Timing};
+pub use settings::Settings;
 pub use trust::{Authorities, ClientCertificate, PemError, Trust, provider};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

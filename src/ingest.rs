@@ -32,6 +32,7 @@ mod notebook;
 mod pdf;
 mod plain;
 mod records;
+mod settings;
 mod source_code;
 mod template;
 mod text;
@@ -50,6 +51,7 @@ pub use chunk::{Chunk, ChunkConfig, chunk};
 pub use detect::MediaType;
 pub use left_out::{FileKind, left_out, pages_saved_with};
 pub use plain::plain;
+pub use settings::Settings;
 pub use tokens::{TOKEN_BYTES_MAX, estimate_tokens, prefix_within};
 
 /// The bytes of one file or upload.

@@ -25,9 +25,11 @@ mod tests;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use parking_lot::RwLock;
+use serde::Deserialize;
 use serde_json::Value;
 
-use crate::base::{Digest, Fault, Lsn};
+use crate::base::{Digest, Fault, Lsn, setting};
 use crate::collection::{Access, Library, Passage, PassageKey, Searcher};
 use crate::collection::{CollectionInfo, DocumentRecord, ReadError};
 use crate::embed::EmbedError;
@@ -70,16 +72,26 @@ const PER_DOCUMENT_LONG: usize = 3;
 const LONG: usize = 20;
 
 /// Defaults of a search.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Config {
     /// Hits per answer.
+    #[serde(deserialize_with = "setting::count::<_, 1, LIMIT_MAX>")]
     pub limit: usize,
     /// Tokens per answer.
+    #[serde(deserialize_with = "setting::count::<_, TOKENS_MIN, TOKENS_MAX>")]
     pub tokens_max: usize,
     /// Candidates taken from each half.
+    #[serde(deserialize_with = "setting::count::<_, 10, 1_000>")]
     pub candidates: usize,
     /// Memory for remembered answers.
+    #[serde(deserialize_with = "setting::bytes::<_, 0>")]
     pub cache_bytes: u64,
+    /// Memory for words that are searched for.
+    #[serde(deserialize_with = "setting::bytes::<_, 0>")]
+    pub word_cache_bytes: u64,
+    /// Memory for passages and documents read from the log.
+    #[serde(deserialize_with = "setting::bytes::<_, 0>")]
+    pub passage_cache_bytes: u64,
 }
 
 /// Which halves are asked.
@@ -349,7 +361,7 @@ impl Asked<'_> {
 /// The searching half of the node.
 pub struct Retrieval {
     library: Arc<Library>,
-    config: Config,
+    config: RwLock<Config>,
     cache: AnswerCache,
     embeddings: EmbeddingCache,
     metrics: Metrics,
@@ -360,7 +372,17 @@ impl Retrieval {
     #[must_use]
     pub fn new(library: Arc<Library>, config: Config, metrics: Metrics) -> Self {
         let cache = AnswerCache::new(config.cache_bytes);
+        let config = RwLock::new(config);
         Self { library, config, cache, embeddings: EmbeddingCache::new(metrics.clone()), metrics }
+    }
+
+    /// Sets what a search does when its caller does not say, from now on. The sizes of caches stay.
+    pub fn set_defaults(&self, defaults: Config) {
+        *self.config.write() = defaults;
+    }
+
+    fn config(&self) -> Config {
+        *self.config.read()
     }
 
     /// Sets what remembered answers may take from now on.
@@ -384,7 +406,7 @@ impl Retrieval {
         }
         let (searchers, left_out) = searchers(access, &request.collections)?;
         let filter = access.permit().reach().filter(request.filter.as_ref());
-        let key = self.cache.key(request, filter.as_ref(), &searchers).filter(|_| left_out.is_empty());
+        let key = self.cache.key(request, self.config(), filter.as_ref(), &searchers).filter(|_| left_out.is_empty());
         Ok(Asked { access, filter, searchers, left_out, key, ahead: Ahead::default() })
     }
 
@@ -532,7 +554,7 @@ impl Retrieval {
     /// Candidates per half that a search with the default limit takes.
     #[must_use]
     pub fn default_candidates(&self) -> usize {
-        self.config.candidates
+        self.config().candidates
     }
 
     fn compose(
@@ -622,11 +644,12 @@ impl Retrieval {
     }
 
     fn wanted(&self, request: &SearchRequest) -> Result<Wanted, SearchError> {
-        let limit = in_range("limit", request.limit, self.config.limit, 1..=LIMIT_MAX)?;
+        let config = self.config();
+        let limit = in_range("limit", request.limit, config.limit, 1..=LIMIT_MAX)?;
         let cursor = request.cursor.unwrap_or(Cursor { offset: 0, first: limit, state: 0 });
         in_range("cursor", Some(cursor.offset), 0, 0..=OFFSET_MAX)?;
         in_range("cursor", Some(cursor.first), 1, 1..=LIMIT_MAX)?;
-        let tokens_max = in_range("max_tokens", request.tokens_max, self.config.tokens_max, TOKENS_MIN..=TOKENS_MAX)?;
+        let tokens_max = in_range("max_tokens", request.tokens_max, config.tokens_max, TOKENS_MIN..=TOKENS_MAX)?;
         Ok(Wanted { limit, cursor, tokens_max })
     }
 
@@ -634,7 +657,7 @@ impl Retrieval {
     ///
     /// * `own`: passages among them that will be left out.
     fn candidates(&self, wanted: &Wanted, own: usize) -> usize {
-        self.config.candidates.max(wanted.cursor.first * 2) + own
+        self.config().candidates.max(wanted.cursor.first * 2) + own
     }
 
     /// The embeddings of a query by the models of these collections, each model asked once.

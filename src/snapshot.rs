@@ -27,6 +27,7 @@ mod plan;
 mod prune;
 mod repository;
 mod restore;
+mod settings;
 mod state;
 mod whose;
 
@@ -39,6 +40,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::base::{Clock, Fault, Lsn, UnixMillis, with_causes};
 use crate::calls::Permit;
@@ -63,6 +65,7 @@ pub use prune::{Pruned, Retention};
 pub use repository::{Listed, Repository, RepositoryError, Target};
 use restore::Staged;
 pub use restore::{Checked, Problem, RestoreError, RestorePlan, RestoreTarget, forget_old_attempts};
+pub use settings::{Destination, Schedule};
 pub use state::{Health, Proof, Taken};
 use state::{Shipped, State};
 pub use whose::{NodeSummary, Whose, WhoseError};
@@ -76,20 +79,25 @@ pub struct Config {
     pub target: Option<Target>,
     /// Key of an encrypted repository.
     pub key_file: Option<PathBuf>,
-    /// How often a log that changed is shipped.
-    pub interval: Duration,
-    /// How often the newest snapshot is proved; zero: never by itself.
-    pub verify_interval: Duration,
-    /// What is kept.
-    pub retention: Retention,
-    /// The node's settings as text, for the manifests.
-    pub configuration: String,
+    /// What may change while the node runs.
+    pub live: Live,
     /// How a bucket is asked.
     pub fetch: fetch::Config,
     /// Where that is counted.
     pub fetched: FetchMetrics,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
+}
+
+/// What a node's snapshots are told again when its settings change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Live {
+    /// When the log is shipped and proved.
+    pub schedule: Schedule,
+    /// What is kept.
+    pub retention: Retention,
+    /// The node's settings as text, for the manifests.
+    pub configuration: String,
 }
 
 /// A node, as a snapshot sees it: the live one, or one that was opened on what was brought back.
@@ -205,6 +213,7 @@ pub struct Restored {
 /// The snapshots of a node.
 pub struct Snapshots {
     config: Config,
+    live: watch::Sender<Arc<Live>>,
     host: Arc<dyn Host>,
     http: Http,
     runtime: Handle,
@@ -229,6 +238,7 @@ impl Snapshots {
     #[must_use]
     pub fn new(config: Config, host: Arc<dyn Host>, runtime: Handle) -> Self {
         Self {
+            live: watch::Sender::new(Arc::new(config.live.clone())),
             http: Http::new(config.fetch.clone(), config.fetched.clone()),
             config,
             host,
@@ -243,10 +253,27 @@ impl Snapshots {
         }
     }
 
-    /// What they were told.
+    /// What they were told at the start; see [`live`](Self::live) for what has changed since.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What holds now of what may change while the node runs.
+    #[must_use]
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live.borrow())
+    }
+
+    /// Changes it.
+    pub fn set_live(&self, live: Live) {
+        self.live.send_replace(Arc::new(live));
+    }
+
+    /// Announces its changes.
+    #[must_use]
+    pub fn live_changes(&self) -> watch::Receiver<Arc<Live>> {
+        self.live.subscribe()
     }
 
     /// Where snapshots go: the configured target, else a directory beside the data directory, else one in it.
@@ -402,7 +429,7 @@ impl Snapshots {
         let repository = self.repository()?;
         let survey = self.writable(&repository, Some(&own), anew)?;
         let about =
-            create::About { kind, now: self.config.clock.now(), configuration: self.config.configuration.clone() };
+            create::About { kind, now: self.config.clock.now(), configuration: self.live().configuration.clone() };
         let created = create::create(&repository, &survey, node, about, &self.runtime, progress)?;
         let id = &created.manifest.id;
         self.remember(|state| {
@@ -731,7 +758,8 @@ impl Snapshots {
             node => node?,
         };
         let forget = |id: &str| self.forget(id);
-        let (retention, now) = (&self.config.retention, self.config.clock.now());
+        let (live, now) = (self.live(), self.config.clock.now());
+        let retention = &live.retention;
         prune::prune(&repository, prune::Pruning { listed, node, retention, now, dry_run, forget: &forget })
     }
 
@@ -780,7 +808,7 @@ impl Snapshots {
     #[must_use]
     pub fn is_proof_due(&self) -> bool {
         let state = State::read(&self.config.data_dir);
-        let every = i64::try_from(self.config.verify_interval.as_millis()).unwrap_or(i64::MAX);
+        let every = i64::try_from(self.live().schedule.verify_interval.as_millis()).unwrap_or(i64::MAX);
         let last = state.verify_tried.max(state.verified.map(|proof| proof.time));
         every > 0
             && state.created.is_some()

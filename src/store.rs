@@ -31,6 +31,7 @@ mod record;
 mod repair;
 mod sealed;
 mod segment;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -70,6 +71,7 @@ pub use self::repair::{Affected, Replacement, cover, repair};
 pub use self::sealed::{
     Epoch, SealedSegment, SegmentReport, check_segment, cut_segment, data_node, lsn_at, schedule_swap,
 };
+pub use self::settings::Settings;
 pub use self::trust::ViewState;
 
 /// Segments are at least this long, so that the header does not dominate, …

@@ -119,9 +119,19 @@ pub struct Readiness {
     shared: Arc<Shared>,
 }
 
+/// What became of settings that changed while the node runs. Neither keeps it from being ready.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SettingsState {
+    /// Keys that differ from what the node runs with, and need a restart.
+    pub restart: Vec<String>,
+    /// Why newer settings are not used, in words.
+    pub problems: Vec<String>,
+}
+
 #[derive(Debug, Default)]
 struct Shared {
     reasons: Mutex<Reasons>,
+    settings: Mutex<SettingsState>,
     /// Rung when the last reason goes, or one comes that stays.
     ready: Condvar,
     /// Rung when one comes that stays.
@@ -156,6 +166,17 @@ impl Readiness {
         self.shared.reasons.lock().failed.insert(name.to_owned(), reason.into());
         self.shared.ready.notify_all();
         self.shared.failed.notify_waiters();
+    }
+
+    /// Says what became of settings that changed.
+    pub fn set_settings(&self, state: SettingsState) {
+        *self.shared.settings.lock() = state;
+    }
+
+    /// What became of settings that changed.
+    #[must_use]
+    pub fn settings(&self) -> SettingsState {
+        self.shared.settings.lock().clone()
     }
 
     /// Waits until a part of one of these names has failed, and returns the reason. What a thread held is dropped before

@@ -12,8 +12,8 @@ mod journal;
 use std::fmt;
 use std::io::IsTerminal as _;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -22,18 +22,21 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use serde::{Deserialize, Deserializer};
 use tracing_subscriber::filter::Directive;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer, Registry as Subscriber};
+use tracing_subscriber::{EnvFilter, Layer, Registry as Subscriber, reload};
 
 pub use self::extraction::{ExtractionMetrics, RefusedLabels};
 pub use self::fetch::{FetchLabels, FetchMetrics};
 pub use self::gpu::{FallbackLabels, GpuMetrics};
 use self::journal::Journal;
+use crate::base::setting;
 
 /// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// Entries of the journal under systemd, text on a terminal, JSON otherwise.
     Auto,
@@ -45,36 +48,6 @@ pub enum LogFormat {
     Journal,
 }
 
-/// A text that is no log format.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a log format, expected auto, text, json or journal")]
-pub struct LogFormatError(String);
-
-impl FromStr for LogFormat {
-    type Err = LogFormatError;
-
-    fn from_str(text: &str) -> Result<Self, LogFormatError> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            "journal" => Ok(Self::Journal),
-            _ => Err(LogFormatError(text.to_owned())),
-        }
-    }
-}
-
-impl fmt::Display for LogFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Text => "text",
-            Self::Json => "json",
-            Self::Journal => "journal",
-        })
-    }
-}
-
 /// What is logged of which part, checked: levels, or parts of the program with levels, with commas between.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter(String);
@@ -82,7 +55,7 @@ pub struct Filter(String);
 /// A text that is no filter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{found}' is no level; expected error, warn, info, debug, trace or off, or a part with its level such as cairn::store=debug"
+    "found '{found}', expected error, warn, info, debug, trace or off, or a part with its level such as cairn::store=debug"
 )]
 pub struct FilterError {
     /// The part of the text that cannot be understood.
@@ -122,13 +95,37 @@ impl fmt::Display for Filter {
     }
 }
 
-/// What is logged and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What is logged and how, section `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Config {
     /// See [`LogFormat`].
     pub format: LogFormat,
     /// Levels in tracing's syntax: `info`, or `warn,cairn::store=debug`.
+    #[serde(rename = "level", deserialize_with = "level")]
     pub filter: String,
+}
+
+fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let filter = setting::text(deserializer)?.parse::<Filter>().map_err(serde::de::Error::custom)?;
+    Ok(filter.to_string())
+}
+
+/// Where the filter of the process's subscriber is changed.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Subscriber>> = OnceLock::new();
+
+/// The protocol library greets every request at `info`, and writes each that it refuses, which its caller is told, at `warn` as its
+/// own types: only a filter that names it shows that.
+fn quiet(filter: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    let quiet = if filter.contains("rmcp") { "" } else { ",rmcp=error" };
+    format!("{filter}{quiet}").parse()
+}
+
+/// Changes what is logged from now on. Nothing happens without a subscriber, and with a text that is not a [`Filter`].
+pub fn set_filter(filter: &str) {
+    if let (Some(handle), Ok(filter)) = (FILTER.get(), quiet(filter)) {
+        // The subscriber is never gone.
+        let _ = handle.reload(filter);
+    }
 }
 
 /// Sets the process's subscriber. A second call changes nothing.
@@ -136,10 +133,7 @@ pub struct Config {
 /// # Errors
 /// When the filter cannot be read.
 pub fn init(config: &Config) -> Result<(), tracing_subscriber::filter::ParseError> {
-    // The protocol library greets every request at `info`, and writes each that it refuses, which its caller is told, at `warn` as
-    // its own types; whoever wants that names it.
-    let quiet = if config.filter.contains("rmcp") { "" } else { ",rmcp=error" };
-    let filter: EnvFilter = format!("{}{quiet}", config.filter).parse()?;
+    let (filter, handle) = reload::Layer::new(quiet(&config.filter)?);
     let format = match config.format {
         LogFormat::Auto if journal::is_connected() => LogFormat::Journal,
         LogFormat::Auto if std::io::stderr().is_terminal() => LogFormat::Text,
@@ -161,6 +155,10 @@ pub fn init(config: &Config) -> Result<(), tracing_subscriber::filter::ParseErro
     };
     // The error is "there is one already": the first stays.
     let is_first = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().is_ok();
+    if is_first {
+        // Set once, as the subscriber is.
+        let _ = FILTER.set(handle);
+    }
     if let Some(error) = unreachable.filter(|_| is_first) {
         tracing::warn!(%error, "journald cannot be reached; logs go to standard error");
     }

@@ -17,10 +17,10 @@ use axum::routing::get;
 use hyper::body::Incoming;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::Semaphore;
 
 use super::connections::Connection;
 use super::listener::{Answers, Limits};
+use super::settings::{Hosts, InFlightMax};
 use super::{ListenError, Listener, guard, unread};
 use crate::auth::{Authenticator, Identity};
 use crate::calls::{Calls, Operation};
@@ -79,7 +79,7 @@ impl Admin {
         authenticator: Authenticator,
         tls: Option<Arc<Identity>>,
         limits: Limits,
-        allowed_hosts: Vec<String>,
+        allowed_hosts: Hosts,
         readiness: Readiness,
         pulse: Pulse,
         metrics: Metrics,
@@ -90,7 +90,8 @@ impl Admin {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let listener = runtime.block_on(Listener::bind(listen))?;
         let address = listener.address();
-        let guard = guard::Guard::new(authenticator.clone(), allowed_hosts, Semaphore::MAX_PERMITS, metrics.clone());
+        let guard =
+            guard::Guard::new(authenticator.clone(), allowed_hosts, InFlightMax::new(usize::MAX), metrics.clone());
         let router = Router::new()
             .route("/health", get(health))
             .route("/ready", get(ready))
@@ -175,6 +176,9 @@ async fn ready(State(shared): State<Shared>, request: Request) -> Response {
     match shared.authenticator.authenticate(guard::authorization(request.headers())) {
         Ok(_) => {
             let mut detail = super::ready_json(&reasons);
+            // The node runs on with the settings that it has.
+            let settings = shared.readiness.settings();
+            detail["settings"] = serde_json::json!({"restart": settings.restart, "problems": settings.problems});
             // Told here, but a node without a backup serves as well as one with it: to take it out of service would add an
             // outage to a risk. Whoever watches backups watches the metrics.
             if let Some(watched) = shared.watched.get() {

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
@@ -13,8 +14,8 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::settings::{Hosts, InFlightMax};
 use crate::auth::{AuthError, Authenticator, LOCAL_NAME, Subject};
 use crate::base::Fault;
 use crate::mcp::{ErrorCode, ToolError};
@@ -23,19 +24,20 @@ use crate::telemetry::Metrics;
 /// The guard's settings and counters.
 pub(super) struct Guard {
     authenticator: Authenticator,
-    allowed_hosts: Vec<String>,
-    in_flight: Arc<Semaphore>,
+    allowed_hosts: Hosts,
+    in_flight: AtomicUsize,
+    in_flight_max: InFlightMax,
     metrics: Metrics,
 }
 
 /// A place among the requests in flight, until this is dropped.
 pub(super) struct InFlight {
     guard: Arc<Guard>,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        self.guard.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.guard.metrics.requests_in_flight.dec();
     }
 }
@@ -67,11 +69,11 @@ impl IntoResponse for Refused {
 impl Guard {
     pub(super) fn new(
         authenticator: Authenticator,
-        allowed_hosts: Vec<String>,
-        in_flight_max: usize,
+        allowed_hosts: Hosts,
+        in_flight_max: InFlightMax,
         metrics: Metrics,
     ) -> Self {
-        Self { authenticator, allowed_hosts, in_flight: Arc::new(Semaphore::new(in_flight_max)), metrics }
+        Self { authenticator, allowed_hosts, in_flight: AtomicUsize::new(0), in_flight_max, metrics }
     }
 
     /// Who makes a request, when it may come in.
@@ -82,12 +84,14 @@ impl Guard {
 
     /// A place for a request that has arrived.
     pub(super) fn in_flight(self: &Arc<Self>) -> Result<InFlight, Refused> {
-        let Ok(permit) = Arc::clone(&self.in_flight).try_acquire_owned() else {
+        let max = self.in_flight_max.get();
+        let one_more = |held: usize| (held < max).then_some(held + 1);
+        if self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_err() {
             self.metrics.requests_shed.inc();
             return Err(Refused::Busy);
-        };
+        }
         self.metrics.requests_in_flight.inc();
-        Ok(InFlight { guard: Arc::clone(self), _permit: permit })
+        Ok(InFlight { guard: Arc::clone(self) })
     }
 
     /// Whether the request says once, and with a name that is allowed, whom it is for, and whether a page that made it may.
@@ -127,7 +131,7 @@ impl Guard {
     }
 
     fn is_listed(&self, authority: &str, host: &str) -> bool {
-        self.allowed_hosts.iter().any(|name| name.eq_ignore_ascii_case(host) || name.eq_ignore_ascii_case(authority))
+        self.allowed_hosts.contain(authority, host)
     }
 
     /// A page may talk to the node when it comes from this machine, from the node itself, or from a listed name.
@@ -187,7 +191,12 @@ mod tests {
     use super::*;
 
     fn guard() -> Guard {
-        Guard::new(Authenticator::open(), vec!["docs.example".to_owned()], 1, Metrics::new())
+        Guard::new(
+            Authenticator::open(),
+            Hosts::new(vec!["docs.example".to_owned()]),
+            InFlightMax::new(1),
+            Metrics::new(),
+        )
     }
 
     #[test]

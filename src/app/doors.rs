@@ -65,8 +65,8 @@ impl Doors {
             let of_service = server.service.iter().flat_map(|service| service.names.clone());
             doors.names = server.tls_names.iter().cloned().chain(of_service).chain(Name::of_this_machine()).collect();
             let concrete = addresses.iter().map(|address| address.ip()).filter(|ip| !ip.is_unspecified());
-            let source = match &server.certificate {
-                Some(files) => Source::Files(files.clone()),
+            let source = match server.certificate() {
+                Some(files) => Source::Files(files),
                 None => Source::Own(doors.names.iter().cloned().chain(concrete.map(Name::Ip)).collect()),
             };
             let identity = Identity::open(data_dir, source, SystemClock.now())?;
@@ -90,7 +90,7 @@ impl Doors {
     pub(super) fn allowed_hosts(&self, config: &Config) -> Vec<String> {
         let of_service = config.server.service.iter().flat_map(|service| &service.names);
         let names = of_service.chain(&self.names).map(ToString::to_string);
-        config.server.allowed_hosts.iter().cloned().chain(names).collect()
+        config.server.allowed_hosts.iter().map(ToString::to_string).chain(names).collect()
     }
 }
 

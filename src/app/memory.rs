@@ -95,9 +95,9 @@ impl Memory {
     pub(super) fn new(config: &Config, tools: Arc<NodeTools>, metrics: Metrics) -> Self {
         let max = budget(config);
         let wanted = Caches {
-            answers: config.search.cache_bytes.0,
-            words: config.search.word_cache_bytes.0,
-            passages: config.search.passage_cache_bytes.0,
+            answers: config.search.cache_bytes,
+            words: config.search.word_cache_bytes,
+            passages: config.search.passage_cache_bytes,
         };
         let spare = max.saturating_sub(own_bytes(config, tools.retrieval().library().memory()));
         let giving = Arc::downgrade(&tools);

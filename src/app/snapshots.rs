@@ -17,6 +17,7 @@ use crate::embed::{self, Models};
 use crate::index::filter::Filter;
 use crate::index::lexical::Passages;
 use crate::snapshot::{self, Canary, CanaryAnswer, Health, Host, NoProgress, Probe, Snapshots};
+use crate::store;
 use crate::task::{self, Drain, Held, NoRoom, Readiness, Room};
 use crate::telemetry::{FetchMetrics, Metrics};
 
@@ -60,15 +61,21 @@ pub(super) fn beside(
         data_dir: config.data_dir.clone(),
         target: config.snapshot.target.clone(),
         key_file: config.snapshot.key_file.clone(),
-        interval: config.snapshot.interval,
-        verify_interval: config.snapshot.verify_interval,
-        retention: config.snapshot.retention.clone(),
-        configuration: config.effective.clone(),
+        live: live(config),
         fetch: config.fetch.clone(),
         fetched,
         clock: Arc::new(SystemClock),
     };
     Snapshots::new(told, Arc::new(Opens { config: library_config(config, models, None), room }), runtime)
+}
+
+/// What of the settings of snapshots may change while the node runs.
+pub(super) fn live(config: &Config) -> snapshot::Live {
+    snapshot::Live {
+        schedule: config.snapshot.schedule,
+        retention: config.snapshot.retention.clone(),
+        configuration: config.effective.clone(),
+    }
 }
 
 /// The indexes of a collection, and every passage that its lexical index knows.
@@ -209,7 +216,7 @@ impl Host for Opens {
             clock: Arc::new(Stopped(now)),
             memory: collection::Memory::least(),
             // What is checked stays as it is.
-            erase_within: None,
+            store: store::Settings { erase_within: Duration::ZERO, ..self.config.store.clone() },
             ..self.config.clone()
         };
         let needed = config.memory.opening_bytes();
@@ -246,7 +253,7 @@ impl Host for Opens {
 /// to. A target that fails for longer than that reaches back must not fill the disk.
 fn shipped_to(snapshots: &Snapshots) -> Lsn {
     let config = snapshots.config();
-    let reach = i64::try_from(config.retention.point_in_time.as_millis()).unwrap_or(i64::MAX);
+    let reach = i64::try_from(snapshots.live().retention.point_in_time.as_millis()).unwrap_or(i64::MAX);
     match snapshots.taken() {
         Some(taken) if config.clock.now().0.saturating_sub(taken.time.0) > reach => Lsn(u64::MAX),
         Some(taken) => taken.last,
@@ -274,14 +281,20 @@ pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, dr
             }
         }
     }
-    let mut rounds = 0_u32;
+    let (mut rounds, mut changes) = (0_u32, snapshots.live_changes());
     loop {
         if let Some(lease) = &lease {
             lease.keep_after(shipped_to(&snapshots));
         }
-        tokio::select! {
-            () = drain.ordered() => return,
-            () = tokio::time::sleep(snapshots.config().interval) => {}
+        let begun = tokio::time::Instant::now();
+        loop {
+            let interval = snapshots.live().schedule.interval;
+            tokio::select! {
+                () = drain.ordered() => return,
+                () = tokio::time::sleep_until(begun + interval) => break,
+                // The interval may be another one now.
+                Ok(()) = changes.changed() => {}
+            }
         }
         rounds = rounds.wrapping_add(1);
         // A look at a bucket costs requests; shipping looks, too.

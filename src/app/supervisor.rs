@@ -30,7 +30,13 @@ enum Event {
     /// It begins, and is held up by these reasons.
     Starting(Readiness),
     /// Requests are answered at this address.
-    Serving { mcp: String, library: Weak<Library> },
+    Serving {
+        mcp: String,
+        library: Weak<Library>,
+    },
+    /// It reads its settings again, and is done with that.
+    Reloading,
+    Reloaded,
     /// It closes the log, to open a restored one.
     Restarting,
     /// It drains and ends.
@@ -85,6 +91,16 @@ impl Supervisor {
         self.say(Event::Serving { mcp: mcp.to_owned(), library: Arc::downgrade(library) });
     }
 
+    /// The node reads its settings again.
+    pub(super) fn reloading(&self) {
+        self.say(Event::Reloading);
+    }
+
+    /// It runs with them, or with the old ones.
+    pub(super) fn reloaded(&self) {
+        self.say(Event::Reloaded);
+    }
+
     /// The node starts again in the same process.
     pub(super) fn restarting(&self) {
         self.say(Event::Restarting);
@@ -121,6 +137,7 @@ fn run(events: &mpsc::Receiver<Event>, answers: &mpsc::Sender<Event>, runtime: &
         };
         known.learn(&event);
         machine.is_failed = !known.readiness.failures().is_empty();
+        machine.has_wrong_settings = known.has_wrong_settings();
         let is_tick = matches!(event, Event::Tick);
         for effect in machine.apply(event, &known.reasons()) {
             if let Effect::Ask = effect {
@@ -176,8 +193,13 @@ impl Known {
             Event::Starting(readiness) => self.readiness = readiness.clone(),
             Event::Serving { library, .. } => self.library = library.clone(),
             Event::Restarting | Event::Stopping => *self = Self::default(),
-            Event::Answered | Event::Tick | Event::Ended => {}
+            Event::Reloading | Event::Reloaded | Event::Answered | Event::Tick | Event::Ended => {}
         }
+    }
+
+    /// Whether newer settings are not used.
+    fn has_wrong_settings(&self) -> bool {
+        !self.readiness.settings().problems.is_empty()
     }
 
     fn reasons(&self) -> Vec<String> {
@@ -222,6 +244,8 @@ struct Machine {
     is_asked: bool,
     /// The node has lost what only a restart gives back.
     is_failed: bool,
+    /// Settings were changed that cannot be used.
+    has_wrong_settings: bool,
 }
 
 impl Machine {
@@ -234,6 +258,8 @@ impl Machine {
                 self.phase = Phase::Serving { mcp };
                 effects.push(Effect::Ready);
             }
+            Event::Reloading => effects.push(Effect::Reloading),
+            Event::Reloaded => effects.push(Effect::Ready),
             Event::Restarting => {
                 self.phase = Phase::Restarting;
                 effects.push(Effect::Reloading);
@@ -278,8 +304,12 @@ impl Machine {
         match &self.phase {
             Phase::Starting if reasons.is_empty() => "Starting".to_owned(),
             Phase::Starting => format!("Starting: {reasons}"),
-            Phase::Serving { mcp } if reasons.is_empty() => format!("Answers MCP at {mcp}"),
-            Phase::Serving { mcp } => format!("Answers MCP at {mcp}; not ready: {reasons}"),
+            Phase::Serving { mcp } => {
+                let not_ready = if reasons.is_empty() { String::new() } else { format!("; not ready: {reasons}") };
+                let settings =
+                    if self.has_wrong_settings { "; the changed settings are not used, see the log" } else { "" };
+                format!("Answers MCP at {mcp}{not_ready}{settings}")
+            }
             Phase::Restarting => "Starting again on restored data".to_owned(),
             Phase::Stopping => "Stopping: finishing requests, writing the indexes".to_owned(),
         }

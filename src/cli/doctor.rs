@@ -195,7 +195,12 @@ fn running(common: &Common, status: &Value, machine: &Machine) -> Result<(), Fai
     };
     let mut problems = texts(&status["damage"]);
     problems.extend(status["writes_reason"].as_str().map(|reason| format!("writes are refused: {reason}")));
+    let wrong = texts(&status["settings"]["problems"]);
+    problems.extend(wrong.iter().map(|problem| format!("the changed settings are not used: {problem}")));
     let mut warnings = texts(&status["snapshots"]["warnings"]);
+    let restart = texts(&status["settings"]["restart"]);
+    warnings
+        .extend((!restart.is_empty()).then(|| format!("settings changed and need a restart: {}", restart.join(", "))));
     warnings.extend(status["snapshots"]["problem"].as_str().map(|problem| format!("snapshots: {problem}")));
     if common.json {
         let (machine, gpu) = machine_json(machine);

@@ -21,6 +21,7 @@ use self::arguments::PlatformArgument;
 pub(super) use self::arguments::{Arguments, RollbackArguments, UninstallArguments};
 pub(super) use self::unpack::add_waiting;
 use super::{Common, Failure, output};
+use crate::api;
 use crate::auth::Token;
 use crate::base::ByteSize;
 use crate::config::{self, Config};
@@ -164,7 +165,7 @@ struct Prepared {
     choices: Map<String, Value>,
     plan: Plan,
     /// How clients reach it.
-    server: config::Server,
+    server: api::Settings,
 }
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {

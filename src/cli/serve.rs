@@ -17,6 +17,7 @@ use crate::telemetry::{self, LogFormat};
 Examples:
   cairn serve
   cairn serve --data-dir /srv/cairn --listen 127.0.0.1:8000
+  cairn serve --set search.limit=10 --set log.level=debug
   cairn serve --print-config > cairn.toml
 
 Point an MCP client at http://127.0.0.1:7171/mcp. Stop it with Ctrl-C or SIGTERM.")]
@@ -30,6 +31,9 @@ pub(super) struct Arguments {
     /// Answer without a token on an address that other machines reach
     #[arg(long)]
     allow_unauthenticated: bool,
+    /// Set a setting, as SECTION.KEY=VALUE; may be repeated. LIST.0.KEY=VALUE sets a key of a list's first table
+    #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
+    set: Vec<(String, String)>,
     /// Make a new token named `node` and print it; the old one is void. The others go on; see `cairn token`
     #[arg(long)]
     new_token: bool,
@@ -43,12 +47,14 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         return output::bytes(DEFAULTS.as_bytes());
     }
     let overrides = Overrides {
+        set: arguments.set.clone(),
         listen: arguments.listen,
         admin: arguments.admin,
         allow_unauthenticated: arguments.allow_unauthenticated,
         ..common.overrides()
     };
-    let config = common.load_with(&overrides)?;
+    let source = common.source(overrides);
+    let config = source.load().map_err(Failure::usage)?;
     telemetry::init(&config.log)?;
     let file = common
         .config
@@ -59,7 +65,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     let as_json = common.json;
     // A log of one form: where lines of JSON were asked for, as in a container, whose output is one log.
     let in_log = config.log.format == LogFormat::Json && !as_json;
-    app::serve(&config, arguments.new_token, |ready| {
+    app::serve(&config, source, arguments.new_token, |ready| {
         let (mcp, admin, token) = (ready.node.mcp(), ready.admin, ready.token.map(Token::reveal));
         if as_json {
             let mut line = json!({"mcp": mcp, "admin": admin, "pid": ready.node.pid});
@@ -111,6 +117,13 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         let _ = std::io::stdout().flush();
     })?;
     Ok(())
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        _ => Err("expected KEY=VALUE such as search.limit=10".to_owned()),
+    }
 }
 
 /// Whether standard output is a file, which outlives this process.

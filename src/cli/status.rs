@@ -88,6 +88,15 @@ fn show(answer: &Value) -> Result<(), Failure> {
     for warning in snapshots["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         line("", warning.to_owned())?;
     }
+    let settings = |name: &str| -> Vec<&str> {
+        answer["settings"][name].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+    };
+    for problem in settings("problems") {
+        line("settings", format!("PROBLEM: the change is not used: {problem}"))?;
+    }
+    if !settings("restart").is_empty() {
+        line("settings", format!("changed and need a restart: {}", settings("restart").join(", ")))?;
+    }
     for damage in answer["damage"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         line("damage", damage.to_owned())?;
     }

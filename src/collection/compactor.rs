@@ -291,7 +291,8 @@ mod tests {
     }
 
     fn open(directory: &Path, erase_within: Duration, clock: Arc<dyn Clock>) -> Arc<Library> {
-        let config = Config { erase_within: Some(erase_within), clock, ..Config::for_test(directory) };
+        let mut config = Config { clock, ..Config::for_test(directory) };
+        config.store.erase_within = erase_within;
         Library::open(config, &Readiness::default(), &Metrics::new()).expect("opened").0
     }
 

@@ -633,7 +633,7 @@ mod tests {
         let config = Config::for_test(directory.path());
         let (mut writer, reader, _) = store::open(store::Config {
             data_dir: config.data_dir.clone(),
-            segment_bytes: config.segment_bytes,
+            segment_bytes: config.store.segment_bytes.0,
             reserve_bytes: 0,
             max_bytes: 0,
             catalog_cache_bytes: 1 << 20,

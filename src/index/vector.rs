@@ -55,6 +55,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use half::f16;
 use parking_lot::Mutex;
+use serde::Deserialize;
 
 pub(super) use self::bits::Bits;
 use self::column::MappedFile;
@@ -73,7 +74,7 @@ use self::recall::Sample;
 pub use self::row_set::RowSet;
 pub(super) use self::scan::coarse as bytes_of;
 pub use self::scan::dot as inner_product;
-use crate::base::{Digest, Lsn};
+use crate::base::{Digest, Lsn, setting};
 
 /// Fewest and most numbers a vector may have.
 const DIMENSIONS: std::ops::RangeInclusive<usize> = 64..=4096;
@@ -96,22 +97,29 @@ const SCAN_WALK_RATIO: usize = 40;
 const FILTERED_EXPANSION: f64 = 1.7;
 
 /// How the index is laid out and searched.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Config {
-    /// Numbers in a vector, 64 to 4096.
+    /// Numbers in a vector, 64 to 4096; not a setting, the model of a collection decides it.
+    #[serde(skip)]
     pub dimensions: usize,
     /// Up to this many live vectors there is no graph.
+    #[serde(deserialize_with = "setting::count::<_, 0, 10_000_000>")]
     pub flat_max: usize,
     /// Links of a graph node (M).
+    #[serde(deserialize_with = "setting::count::<_, 4, 128>")]
     pub connectivity: usize,
     /// Candidates looked at when a node is linked (efConstruction).
+    #[serde(deserialize_with = "setting::count::<_, 8, 2_048>")]
     pub expansion_add: usize,
     /// Candidates looked at in a search (ef), at least.
+    #[serde(deserialize_with = "setting::count::<_, 8, 2_048>")]
     pub expansion_search: usize,
     /// Recall@10 that a walk is to have on the questions that are asked, 0 to 1: [`VectorIndex::check_recall`] has it look at more
     /// candidates where it has clearly less.
+    #[serde(deserialize_with = "setting::share")]
     pub recall: f64,
     /// A filter that allows at most this many keys is always answered by an exact scan of them.
+    #[serde(deserialize_with = "setting::count::<_, 0, 10_000_000>")]
     pub scan_max: usize,
 }
 

@@ -343,6 +343,16 @@ pub(crate) struct StatusAnswer {
     pub data_dir: String,
     pub gpu: GpuStatus,
     pub snapshots: SnapshotStatus,
+    /// Settings that changed while the node runs.
+    pub settings: SettingsStatus,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct SettingsStatus {
+    /// Keys that were changed and need a restart.
+    pub restart: Vec<String>,
+    /// Why the changed settings are not used; the node runs with those from before.
+    pub problems: Vec<String>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]

@@ -11,7 +11,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use rustc_hash::FxHasher;
 
-use super::{Filter, Fusion, SearchAnswer, SearchRequest};
+use super::{Config, Filter, Fusion, SearchAnswer, SearchRequest};
 use crate::base::Digest;
 use crate::collection::{Library, Searcher};
 
@@ -49,10 +49,12 @@ impl AnswerCache {
 
     /// The key of a request on these views; `None` when its answer must not be kept.
     ///
+    /// * `defaults`: what holds where the request does not say.
     /// * `filter`: the request's, within what the call reaches. With `searchers` it says all that two callers may see apart.
     pub(super) fn key(
         &self,
         request: &SearchRequest,
+        defaults: Config,
         filter: Option<&Filter>,
         searchers: &[Searcher],
     ) -> Option<Digest> {
@@ -60,6 +62,7 @@ impl AnswerCache {
         let mut rest = FxHasher::default();
         (request.mode, request.detail, request.limit, request.cursor, request.tokens_max, request.shown)
             .hash(&mut rest);
+        (defaults.limit, defaults.tokens_max, defaults.candidates).hash(&mut rest);
         request.min_score.map(f32::to_bits).hash(&mut rest);
         match request.fusion {
             None => 0u8.hash(&mut rest),

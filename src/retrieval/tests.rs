@@ -38,7 +38,14 @@ impl Fixture {
             let added = block_on(access.add(collection, Missing::Refuse, inputs)).expect("written");
             assert!(added.outcomes.iter().all(|outcome| outcome.passages == 1), "{:?}", added.outcomes);
         }
-        let config = Config { limit: 5, tokens_max: 1_000, candidates: 10, cache_bytes: 1 << 20 };
+        let config = Config {
+            limit: 5,
+            tokens_max: 1_000,
+            candidates: 10,
+            cache_bytes: 1 << 20,
+            passage_cache_bytes: 0,
+            word_cache_bytes: 0,
+        };
         Self { _directory: directory, model, retrieval: Retrieval::new(library, config, Metrics::new()), permit }
     }
 

@@ -3,26 +3,33 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use super::manifest::{Kind, SnapshotManifest};
 use super::repository::{Listed, Repository, RepositoryError};
-use crate::base::UnixMillis;
+use crate::base::{UnixMillis, setting};
 
 /// Segments younger than this may belong to a snapshot that is being taken.
 const YOUNG: i64 = 60 * 60 * 1_000;
 const DAY: i64 = 24 * 60 * 60 * 1_000;
 
 /// How much is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Retention {
     /// Days of which the last snapshot is kept.
+    #[serde(deserialize_with = "setting::count::<_, 0, 10_000>")]
     pub daily: usize,
     /// Weeks, beginning on Mondays, in UTC.
+    #[serde(deserialize_with = "setting::count::<_, 0, 10_000>")]
     pub weekly: usize,
     /// Months.
+    #[serde(deserialize_with = "setting::count::<_, 0, 10_000>")]
     pub monthly: usize,
     /// Bytes that the segments may have together; the oldest snapshots go first, the newest never does.
+    #[serde(deserialize_with = "setting::optional_bytes::<_, 0>")]
     pub max_bytes: Option<u64>,
     /// Everything younger than this is kept, so that every moment in it can be gone back to.
+    #[serde(deserialize_with = "setting::duration::<_, 0, { setting::ANY }>")]
     pub point_in_time: Duration,
 }
 

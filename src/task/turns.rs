@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
@@ -60,7 +61,7 @@ struct Lines {
     /// Turns at once.
     width: usize,
     /// Places, those of tasks that compute included.
-    room: usize,
+    room: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -127,7 +128,18 @@ impl Turns {
     /// `width` turns at once, and `room` places for tasks that compute or wait. Both are at least one.
     #[must_use]
     pub fn new(width: usize, room: usize) -> Self {
-        Self { lines: Arc::new(Lines { state: Mutex::default(), width: width.max(1), room: room.max(1) }) }
+        Self {
+            lines: Arc::new(Lines {
+                state: Mutex::default(),
+                width: width.max(1),
+                room: AtomicUsize::new(room.max(1)),
+            }),
+        }
+    }
+
+    /// Changes the number of places. Those that have one keep it.
+    pub fn set_room(&self, room: usize) {
+        self.lines.room.store(room.max(1), Ordering::Relaxed);
     }
 
     /// Waits for a turn.
@@ -137,7 +149,7 @@ impl Turns {
     pub async fn take(&self, flow: Flow) -> Result<Turn, Busy> {
         let given = {
             let mut state = self.lines.state.lock();
-            if !state.has_room(flow, self.lines.room) {
+            if !state.has_room(flow, self.lines.room.load(Ordering::Relaxed)) {
                 return Err(Busy);
             }
             state.enter(flow);

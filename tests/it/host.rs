@@ -188,7 +188,7 @@ fn what_the_host_lacks_or_has_is_met() {
     assert_ne!(output.status, 0);
     assert_eq!((show(&mut guest, "ExecMainStatus"), show(&mut guest, "NRestarts")), ("2".to_owned(), "0".to_owned()));
     let told = guest.must("journalctl -b -u cairn --no-pager");
-    assert!(told.contains("server.in_flight_max (/etc/cairn/cairn.toml)"), "{told}");
+    assert!(told.contains("server.in_flight_max (/etc/cairn/cairn.toml:"), "{told}");
     guest.write("/etc/cairn/cairn.toml", 0o644, "[server]\nin_flight_max = 5\n");
 
     // The token is handed in although the node's user cannot read the file.

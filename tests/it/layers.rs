@@ -73,7 +73,7 @@ const EVERYWHERE: &[&str] = &["serde", "serde_json", "thiserror", "tracing", "pa
 /// Every other dependency, and the parts that may name it, so that each can be replaced in one place. One without a row fails.
 const DOORS: &[(&str, &[&str])] = &[
     ("blake3", &["base", "store", "index", "snapshot", "auth", "deploy"]),
-    ("jiff", &["base", "config", "deploy", "cli"]),
+    ("jiff", &["base", "deploy", "cli"]),
     ("getrandom", &["store", "fetch", "snapshot", "auth"]),
     ("tracing_subscriber", &["telemetry"]),
     ("prometheus_client", &["telemetry"]),
@@ -166,7 +166,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("serde_yaml", &["ingest", "deploy"]),
     // `operator`: the same types, for a client.
     ("k8s_openapi", &["deploy", "operator"]),
-    ("strsim", &["deploy"]),
+    ("strsim", &["deploy", "config"]),
     ("kube", &["deploy", "operator"]),
     // The type of a request that the client passes on (deploy), and of its head as the protocol library hands it on (mcp).
     ("http", &["fetch", "deploy", "mcp"]),

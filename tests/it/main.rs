@@ -63,6 +63,7 @@ mod power_machine;
 mod power_tree;
 mod private_files;
 mod reading;
+mod reload;
 mod rest;
 mod s3;
 mod serve;

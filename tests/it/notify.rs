@@ -97,6 +97,18 @@ fn ready_is_said_once_requests_are_answered_and_stopping_when_they_no_longer_are
 }
 
 #[test]
+fn settings_that_are_read_again_are_told_as_a_reload() {
+    let manager = Manager::new();
+    let mut node = manager.serve(&[]);
+    manager.until("STATUS=Answers MCP at http://");
+    kill_process(Pid::from_child(&node), Signal::HUP).expect("it runs");
+    let heard = manager.until("READY=1");
+    assert!(says(&heard, "RELOADING=1\nMONOTONIC_USEC="), "{heard:?}");
+    kill_process(Pid::from_child(&node), Signal::TERM).expect("it runs");
+    assert!(node.wait().expect("it ends").success());
+}
+
+#[test]
 fn a_restore_is_told_as_a_reload() {
     let manager = Manager::new();
     let mut node = manager.serve(&[]);

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::{DATA_DIR, TOKEN};
+use crate::api;
 use crate::base::ByteSize;
 use crate::cli::{Failure, output};
-use crate::config;
 use crate::deploy::{Action, Changed, Finding, Plan, Release, Tree};
 
 /// The plan in words.
@@ -72,7 +72,7 @@ fn changed_json(changed: &Changed) -> Value {
 }
 
 /// What an installation came to, with what a client needs.
-pub(super) fn installed(as_json: bool, tree: &Tree, changed: &Changed, server: &config::Server) -> Result<(), Failure> {
+pub(super) fn installed(as_json: bool, tree: &Tree, changed: &Changed, server: &api::Settings) -> Result<(), Failure> {
     if !tree.is_machine() {
         return staged(as_json, changed);
     }
@@ -84,7 +84,7 @@ pub(super) fn installed(as_json: bool, tree: &Tree, changed: &Changed, server: &
         .then(|| fs::read_to_string(TOKEN).map(|token| token.trim().to_owned()).unwrap_or_default());
     let authority = PathBuf::from(DATA_DIR).join("tls/authority.pem");
     // A certificate of the operator's own is trusted by its own authority.
-    let is_own = scheme == "https" && server.certificate.is_none();
+    let is_own = scheme == "https" && server.certificate().is_none();
     let authority = (is_own && authority.exists()).then_some(authority);
     let client = client(&url, token.as_deref());
     if as_json {

@@ -20,16 +20,40 @@ pub fn configuration(settings: &Settings) -> String {
     values.extend(settings.own.clone());
     let mut text =
         String::from("# Settings of the pod. Set others with `cairn k3s render --set config.SECTION.KEY=VALUE`.\n");
+    let (lists, values): (Vec<_>, Vec<_>) = values.iter().partition(|(key, _)| is_in_list(key));
+    // What is in no section comes first, as TOML wants it.
+    for (key, value) in values.iter().filter(|(key, _)| !key.contains('.')) {
+        let _ = writeln!(text, "\n{key} = {value}");
+    }
     let mut current = "";
     for (key, value) in &values {
-        let (section, name) = key.split_once('.').expect("keys have a section: they were checked");
+        let Some((section, name)) = key.split_once('.') else { continue };
         if section != current {
             let _ = write!(text, "\n[{section}]\n");
             current = section;
         }
         let _ = writeln!(text, "{name} = {value}");
     }
+    records(&lists).for_each(|record| text.push_str(&record));
     text
+}
+
+/// Whether a key is one of a record of a list: `LIST.0.KEY` or `SECTION.LIST.0.KEY`.
+fn is_in_list(key: &str) -> bool {
+    key.split('.').any(|step| step.parse::<u16>().is_ok())
+}
+
+/// The records of lists as tables, in the order of their numbers.
+fn records(lists: &[(&String, &String)]) -> impl Iterator<Item = String> {
+    let mut records: BTreeMap<(String, u16), String> = BTreeMap::new();
+    for (key, value) in lists {
+        let steps: Vec<&str> = key.split('.').collect();
+        let [list @ .., index, name] = &steps[..] else { continue };
+        let record = (list.join("."), index.parse().unwrap_or_default());
+        let text = records.entry(record).or_insert_with_key(|(list, _)| format!("\n[[{list}]]\n"));
+        let _ = writeln!(text, "{name} = {value}");
+    }
+    records.into_values()
 }
 
 fn decided(settings: &Settings) -> BTreeMap<String, String> {
@@ -81,4 +105,30 @@ fn size(size: ByteSize) -> String {
 fn texts(items: &[String]) -> String {
     let items: Vec<String> = items.iter().map(|item| toml_text(item)).collect();
     format!("[{}]", items.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deploy::k3s::{Assignment, Options};
+
+    #[test]
+    fn records_of_lists_are_tables_in_the_order_of_their_numbers() {
+        let set = [
+            "config.search.limit=9",
+            "config.models.10.name=k",
+            "config.models.1.name=b",
+            "config.models.0.name=a",
+            "config.models.0.dimensions=5",
+            "config.gate.limits.0.rate=2",
+            "config.issuers=[{url = \"https://a.example\"}]",
+        ];
+        let set = set.map(|text| text.parse::<Assignment>().expect("an assignment")).to_vec();
+        let text = configuration(&Settings::new(&Options { set, ..Options::default() }).expect("valid"));
+        assert!(text.contains("\nissuers = [{url = \"https://a.example\"}]\n"), "{text}");
+        assert!(text.find("\nissuers = ") < text.find("\n["), "before every section: {text}");
+        assert!(text.contains("\nlimit = 9\n"), "{text}");
+        let records = "\n[[gate.limits]]\nrate = 2\n\n[[models]]\ndimensions = 5\nname = \"a\"\n\n[[models]]\nname = \"b\"\n\n[[models]]\nname = \"k\"\n";
+        assert!(text.ends_with(records), "{text}");
+    }
 }

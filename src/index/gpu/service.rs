@@ -28,11 +28,14 @@ use std::time::{Duration, Instant};
 
 use half::f16;
 use parking_lot::{Condvar, Mutex};
+use serde::de::{Error as _, Unexpected};
+use serde::{Deserialize, Deserializer};
 use tokio::sync::oneshot;
 
 use super::super::vector::{Bits, RowSet};
 use super::worker::Worker;
 use super::{Adapter, LIMIT_MAX, Scored};
+use crate::base::setting;
 use crate::task;
 use crate::telemetry::GpuMetrics;
 
@@ -76,23 +79,40 @@ impl FromStr for Use {
     }
 }
 
+impl<'de> Deserialize<'de> for Use {
+    /// [`Use::Software`] is not offered: it is for tests.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = setting::text(deserializer)?;
+        text.parse().map_err(|()| D::Error::invalid_value(Unexpected::Str(&text), &"auto, on or off"))
+    }
+}
+
 /// How the service works.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Options {
     /// Whether the GPU is used.
+    #[serde(rename = "gpu")]
     pub how: Use,
     /// Bytes of the device's memory that vectors may take; 0 for as many as it has.
+    #[serde(rename = "gpu_memory_bytes_max", deserialize_with = "setting::bytes::<_, 0>")]
     pub memory_bytes_max: u64,
     /// How long a batch waits for more questions while many come; at most [`BATCH_WAIT_MAX`].
+    #[serde(rename = "gpu_batch_wait", deserialize_with = "setting::duration::<_, 0, BATCH_WAIT_MAX_MS>")]
     pub batch_wait: Duration,
     /// How long nobody asked for a collection whose room another may take.
+    #[serde(skip, default = "usual_idle")]
     pub idle: Duration,
 }
 
 /// Longest `batch_wait`: questions are given up after [`PATIENCE`].
-pub const BATCH_WAIT_MAX: Duration = Duration::from_millis(50);
+pub const BATCH_WAIT_MAX: Duration = Duration::from_millis(BATCH_WAIT_MAX_MS);
+const BATCH_WAIT_MAX_MS: u64 = 50;
 /// The usual `idle`.
 pub const IDLE: Duration = Duration::from_secs(60);
+
+fn usual_idle() -> Duration {
+    IDLE
+}
 
 /// The vectors of a collection at a moment.
 pub(in crate::index) struct Snapshot {

@@ -117,10 +117,11 @@ pub(crate) fn verified_json(snapshots: &Snapshots, verified: &Verified) -> serde
 /// What is set and how it went, for REST and the command line; looks at the place, so it blocks.
 pub(crate) fn schedule_json(snapshots: &Snapshots) -> serde_json::Value {
     let (health, told) = (snapshots.look(), snapshots.config());
-    let retention = &told.retention;
+    let live = snapshots.live();
+    let (schedule, retention) = (&live.schedule, &live.retention);
     json!({
         "target": health.target, "scheduled": health.scheduled,
-        "interval_seconds": told.interval.as_secs(), "verify_interval_seconds": told.verify_interval.as_secs(),
+        "interval_seconds": schedule.interval.as_secs(), "verify_interval_seconds": schedule.verify_interval.as_secs(),
         "daily": retention.daily, "weekly": retention.weekly, "monthly": retention.monthly,
         "max_bytes": retention.max_bytes, "point_in_time_seconds": retention.point_in_time.as_secs(),
         "encrypted": told.key_file.is_some(),

@@ -26,6 +26,7 @@ impl NodeTools {
     async fn status(&self, access: Access<'_>) -> answers::StatusAnswer {
         let snapshots = self.backups.status().await;
         let log = self.library.log();
+        let settings = self.readiness.settings();
         let collections = access.collections();
         let reasons = problems(Some(&self.library), &self.readiness);
         let (writes, writes_reason) = match (self.library.write_failure(), log.state()) {
@@ -60,6 +61,7 @@ impl NodeTools {
             data_dir: self.library.data_dir().display().to_string(),
             gpu: shapes::gpu(access),
             snapshots,
+            settings: answers::SettingsStatus { restart: settings.restart, problems: settings.problems },
         }
     }
 }

@@ -82,7 +82,17 @@ impl Reader {
     fn assign_own(&mut self, key: &str, value: &str) {
         let is_word =
             |word: &str| !word.is_empty() && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
-        if !key.split_once('.').is_some_and(|(section, name)| is_word(section) && is_word(name)) {
+        let is_index = |step: &str| step.parse::<u16>().is_ok();
+        let steps: Vec<&str> = key.split('.').collect();
+        let is_good = match &steps[..] {
+            // A whole list of tables, and a key of one of them; the same in a section.
+            [list] => is_word(list) && value.starts_with('['),
+            [section, name] => is_word(section) && is_word(name),
+            [list, index, name] => is_word(list) && is_index(index) && is_word(name),
+            [section, list, index, name] => is_word(section) && is_word(list) && is_index(index) && is_word(name),
+            _ => false,
+        };
+        if !is_good {
             self.refuse(&format!("{CONFIG}{key}"), value, "a setting such as config.search.limit=10");
         } else if let Some((_, instead)) = DECIDED.iter().find(|(decided, _)| *decided == key) {
             self.problems.push(Problem::Decided { key: key.to_owned(), instead });

@@ -1,0 +1,133 @@
+//! Settings that change while the node runs: read again at SIGHUP and when the file changes.
+//!
+//! Invariants: wrong settings change nothing, and are reported until the file is right again. What needs a restart is named, and stays
+//! as it runs: the settings that a snapshot stores are always those that hold.
+
+mod watch;
+
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use self::watch::FileWatch;
+use super::doors::Doors;
+use super::{Live, Node, snapshots};
+use crate::config::{Config, ConfigError, Source};
+use crate::task::SettingsState;
+use crate::telemetry;
+
+/// The settings of a node that runs, and where newer ones come from.
+pub(super) struct Settings {
+    /// What holds.
+    pub(super) config: Config,
+    source: Arc<Source>,
+    hangups: Signal,
+    file: Option<FileWatch>,
+    /// Whether the process was started at a terminal, whose end is announced by SIGHUP too.
+    has_terminal: bool,
+}
+
+/// What is told when settings change.
+pub(super) struct Parts<'a> {
+    pub(super) node: &'a Node,
+    pub(super) doors: &'a Doors,
+    pub(super) live: &'a Live,
+}
+
+/// Why settings are to be read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    Hangup,
+    FileChanged,
+    /// The terminal is gone: nobody reads what the node says, and nobody can stop it by a key.
+    TerminalGone,
+}
+
+impl Settings {
+    /// Begins to listen; must be called within a runtime.
+    ///
+    /// # Errors
+    /// When signals cannot be listened to.
+    pub(super) fn new(config: &Config, source: Source) -> std::io::Result<Self> {
+        Ok(Self {
+            config: config.clone(),
+            hangups: signal(SignalKind::hangup())?,
+            file: source.path().map(FileWatch::new),
+            source: Arc::new(source),
+            has_terminal: std::io::stderr().is_terminal(),
+        })
+    }
+
+    /// Waits until there is a reason to read them again. Cancelled, it loses nothing.
+    pub(super) async fn cause(&mut self) -> Cause {
+        let changed = async {
+            match &mut self.file {
+                Some(file) => file.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.hangups.recv() => {
+                let is_gone = self.has_terminal && !std::io::stderr().is_terminal();
+                if is_gone { Cause::TerminalGone } else { Cause::Hangup }
+            }
+            () = changed => Cause::FileChanged,
+        }
+    }
+
+    /// Reads them again, and has the parts of the node take over what they can.
+    pub(super) async fn reload(&mut self, cause: Cause, parts: &Parts<'_>) {
+        let source = Arc::clone(&self.source);
+        let loaded = tokio::task::spawn_blocking(move || source.load()).await;
+        let Ok(loaded) = loaded else {
+            tracing::error!("reading the settings panicked; the old ones stay");
+            return;
+        };
+        let state = match loaded {
+            Ok(newer) => self.take(&newer, cause, parts),
+            Err(error) => refused(&error),
+        };
+        parts.node.readiness().set_settings(state);
+    }
+
+    fn take(&mut self, newer: &Config, cause: Cause, parts: &Parts<'_>) -> SettingsState {
+        let changes = self.config.take_live(newer);
+        if !changes.taken.is_empty() {
+            self.apply(parts);
+        }
+        let before = parts.node.readiness().settings();
+        let taken = changes.taken.join(", ");
+        match (changes.taken.is_empty(), cause) {
+            (false, _) => tracing::info!("settings reloaded: {taken}"),
+            (true, _) if !before.problems.is_empty() => tracing::info!("the settings are valid again; nothing changed"),
+            (true, Cause::Hangup) if changes.restart.is_empty() => tracing::info!("settings reloaded: nothing changed"),
+            (true, _) => {}
+        }
+        if !changes.restart.is_empty() && (changes.restart != before.restart || cause == Cause::Hangup) {
+            tracing::warn!("settings changed that need a restart: {}", changes.restart.join(", "));
+        }
+        SettingsState { restart: changes.restart, problems: Vec::new() }
+    }
+
+    fn apply(&self, parts: &Parts<'_>) {
+        let (config, node) = (&self.config, parts.node);
+        telemetry::set_filter(&config.log.filter);
+        parts.live.hosts.set(parts.doors.allowed_hosts(config));
+        parts.live.in_flight_max.set(config.server.in_flight_max);
+        node.turns.set_room(config.server.in_flight_max);
+        node.tools.retrieval().set_defaults(config.search);
+        node.snapshots.set_live(snapshots::live(config));
+    }
+}
+
+fn refused(error: &ConfigError) -> SettingsState {
+    for problem in &error.problems {
+        tracing::error!(key = problem.key, origin = problem.origin, "settings: {problem}");
+    }
+    tracing::error!(
+        problems = error.problems.len(),
+        "the changed settings are not used; those that the node runs with stay"
+    );
+    SettingsState { restart: Vec::new(), problems: error.problems.iter().map(ToString::to_string).collect() }
+}

@@ -1,0 +1,234 @@
+//! Settings as a tree of values that know where they came from, and the layers that are put into it.
+//!
+//! Invariants: a later layer replaces a value or a whole list; only a table is merged. A path that goes into a list (`models.0.name`)
+//! changes one record of it, or appends one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use toml::de::{DeTable, DeValue};
+
+use super::problem::Problem;
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The compiled-in defaults.
+    Default,
+    /// A line of a file.
+    Line { file: Arc<str>, line: usize },
+    /// A variable, by its name, or an option.
+    Named(Arc<str>),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Line { file, line } => write!(f, "{file}:{line}"),
+            Self::Named(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A value and where it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Node {
+    pub(super) value: Value,
+    pub(super) origin: Origin,
+}
+
+/// A value.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    Table(BTreeMap<String, Node>),
+    List(Vec<Node>),
+    /// Neither a table nor a list.
+    Scalar(toml::Value),
+    /// A problem was found here and reported; the value is passed over.
+    Refused,
+}
+
+impl Node {
+    pub(super) fn table(origin: Origin) -> Self {
+        Self { value: Value::Table(BTreeMap::new()), origin }
+    }
+
+    /// A value that all came from one place.
+    pub(super) fn of(value: toml::Value, origin: &Origin) -> Self {
+        let value = match value {
+            toml::Value::Table(table) => {
+                Value::Table(table.into_iter().map(|(key, value)| (key, Self::of(value, origin))).collect())
+            }
+            toml::Value::Array(items) => Value::List(items.into_iter().map(|item| Self::of(item, origin)).collect()),
+            scalar => Value::Scalar(scalar),
+        };
+        Self { value, origin: origin.clone() }
+    }
+
+    /// Reads the text of a file.
+    ///
+    /// * `file`: its name; `None` for the defaults.
+    ///
+    /// # Errors
+    /// Everything that is not TOML in it.
+    pub(super) fn parse(text: &str, file: Option<&str>) -> Result<Self, Vec<Problem>> {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        let lines = Lines { file: file.map(Arc::from), starts: line_starts(text) };
+        let mut problems: Vec<Problem> = errors
+            .into_iter()
+            .map(|error| {
+                let line = lines.number(error.span().map_or(0, |span| span.start));
+                let found: String = text.lines().nth(line - 1).unwrap_or_default().trim().chars().take(80).collect();
+                let (key, message) = (file.unwrap_or("default").to_owned(), error.message());
+                Problem { key, origin: format!("line {line}"), message: format!("'{found}' is not TOML: {message}") }
+            })
+            .collect();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let root = table_node(table.get_ref(), lines.origin(0), &lines, &mut problems);
+        if problems.is_empty() { Ok(root) } else { Err(problems) }
+    }
+
+    /// The value at a path.
+    pub(super) fn at(&self, path: &[String]) -> Option<&Self> {
+        path.iter().try_fold(self, |node, step| match &node.value {
+            Value::Table(table) => table.get(step),
+            Value::List(items) => items.get(step.parse::<usize>().ok()?),
+            Value::Scalar(_) | Value::Refused => None,
+        })
+    }
+
+    pub(super) fn at_mut(&mut self, path: &[String]) -> Option<&mut Self> {
+        path.iter().try_fold(self, |node, step| match &mut node.value {
+            Value::Table(table) => table.get_mut(step),
+            Value::List(items) => items.get_mut(step.parse::<usize>().ok()?),
+            Value::Scalar(_) | Value::Refused => None,
+        })
+    }
+
+    /// Puts another layer over this one.
+    pub(super) fn merge(&mut self, layer: Self) {
+        match (&mut self.value, layer.value) {
+            (Value::Table(own), Value::Table(others)) => {
+                for (key, other) in others {
+                    match own.get_mut(&key) {
+                        Some(known) => known.merge(other),
+                        None => drop(own.insert(key, other)),
+                    }
+                }
+            }
+            (own, other) => {
+                *own = other;
+                self.origin = layer.origin;
+            }
+        }
+    }
+
+    /// Puts a value at a path. Tables and records on the way are made where they are missing.
+    ///
+    /// # Errors
+    /// In words, when the path leads through something that is neither, or past the end of a list.
+    pub(super) fn set(&mut self, path: &[&str], value: Self) -> Result<(), String> {
+        let [step, rest @ ..] = path else {
+            *self = value;
+            return Ok(());
+        };
+        match &mut self.value {
+            Value::Table(table) => {
+                // What goes into a list that is not there yet begins it.
+                let is_list = rest.first().is_some_and(|next| next.parse::<usize>().is_ok());
+                let empty = if is_list { Value::List(Vec::new()) } else { Value::Table(BTreeMap::new()) };
+                let next = table.entry((*step).to_owned());
+                next.or_insert_with(|| Self { value: empty, origin: value.origin.clone() }).set(rest, value)
+            }
+            Value::List(items) => {
+                let count = items.len();
+                let index = step
+                    .parse::<usize>()
+                    .map_err(|_| format!("it is a list: name an item by its number, not '{step}'"))?;
+                if index > count {
+                    return Err(format!("the list has {count} items, so the next one is number {count}, not {index}"));
+                }
+                if index == count {
+                    items.push(Self::table(value.origin.clone()));
+                }
+                items[index].set(rest, value)
+            }
+            Value::Scalar(_) | Value::Refused => {
+                Err(format!("it is neither a table nor a list, so it has no '{step}'"))
+            }
+        }
+    }
+
+    /// As TOML, without what was refused.
+    pub(super) fn to_toml(&self) -> Option<toml::Value> {
+        match &self.value {
+            Value::Table(table) => Some(toml::Value::Table(
+                table.iter().filter_map(|(key, node)| Some((key.clone(), node.to_toml()?))).collect(),
+            )),
+            Value::List(items) => Some(toml::Value::Array(items.iter().filter_map(Self::to_toml).collect())),
+            Value::Scalar(value) => Some(value.clone()),
+            Value::Refused => None,
+        }
+    }
+}
+
+/// Where each line of a file begins.
+struct Lines {
+    file: Option<Arc<str>>,
+    starts: Vec<usize>,
+}
+
+fn line_starts(text: &str) -> Vec<usize> {
+    std::iter::once(0).chain(text.match_indices('\n').map(|(place, _)| place + 1)).collect()
+}
+
+impl Lines {
+    /// From 1.
+    fn number(&self, place: usize) -> usize {
+        self.starts.partition_point(|start| *start <= place)
+    }
+
+    fn origin(&self, place: usize) -> Origin {
+        match &self.file {
+            None => Origin::Default,
+            Some(file) => Origin::Line { file: Arc::clone(file), line: self.number(place) },
+        }
+    }
+}
+
+fn table_node(table: &DeTable<'_>, origin: Origin, lines: &Lines, problems: &mut Vec<Problem>) -> Node {
+    let mut node = BTreeMap::new();
+    for (key, value) in table {
+        // A value of several lines is looked for where its key is.
+        let origin = lines.origin(key.span().start);
+        node.insert(key.get_ref().to_string(), value_node(key.get_ref(), value.get_ref(), origin, lines, problems));
+    }
+    Node { value: Value::Table(node), origin }
+}
+
+fn value_node(key: &str, value: &DeValue<'_>, origin: Origin, lines: &Lines, problems: &mut Vec<Problem>) -> Node {
+    let scalar = match value {
+        DeValue::Table(table) => return table_node(table, origin, lines, problems),
+        DeValue::Array(items) => {
+            let item = |item: &toml::Spanned<DeValue<'_>>, problems: &mut Vec<Problem>| {
+                value_node(key, item.get_ref(), lines.origin(item.span().start), lines, problems)
+            };
+            return Node { value: Value::List(items.iter().map(|one| item(one, problems)).collect()), origin };
+        }
+        DeValue::String(text) => Some(toml::Value::String(text.to_string())),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok().map(toml::Value::Integer),
+        DeValue::Float(number) => number.as_str().parse().ok().map(toml::Value::Float),
+        DeValue::Boolean(flag) => Some(toml::Value::Boolean(*flag)),
+        DeValue::Datetime(time) => Some(toml::Value::Datetime(*time)),
+    };
+    let Some(scalar) = scalar else {
+        let message = "the number is too large".to_owned();
+        problems.push(Problem { key: key.to_owned(), origin: origin.to_string(), message });
+        return Node { value: Value::Refused, origin };
+    };
+    Node { value: Value::Scalar(scalar), origin }
+}
