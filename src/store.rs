@@ -1,7 +1,7 @@
 //! The store: an append-only log that is the truth, and a catalog that finds things in it.
 //!
 //! It owns the data directory: the log's segments, the catalog as a view of the log, the lock that keeps a second process
-//! out; and journals, which lie beside the log. It is synchronous and starts no thread; one [`Writer`] and any number of users of a [`Reader`].
+//! out; and journals, which lie next to the log. It is synchronous and starts no thread; one [`Writer`] and any number of users of a [`Reader`].
 //!
 //! Invariants:
 //! * Acknowledged means on stable storage: [`Writer::commit`] returns after `fdatasync`.

@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// After this long nobody reads what was replaced any more.
 const RETIRED: Duration = Duration::from_secs(61);
 /// The longest sleep while something is dead: the clock may be set, and what could not be cleared out in time is tried again.
-const ERASURE_NAP: Duration = Duration::from_secs(3_600);
+const ERASURE_RETRY: Duration = Duration::from_secs(3_600);
 
 #[derive(Default)]
 struct State {
@@ -171,7 +171,7 @@ impl Work {
                     replaced = false;
                 }
                 while !state.rung && !state.stopping {
-                    match self.nap(was_due) {
+                    match self.sleep_limit(was_due) {
                         None => changed.wait(&mut state),
                         Some(time) => state.rung |= changed.wait_for(&mut state, time).timed_out(),
                     }
@@ -205,9 +205,9 @@ impl Work {
     ///
     /// * `was_due`: something was due in the last round already. What is due now is held back then: by a lease, by damage, by the
     ///   space that it takes.
-    fn nap(&self, was_due: bool) -> Option<Duration> {
+    fn sleep_limit(&self, was_due: bool) -> Option<Duration> {
         let left = self.time_to_erasure()?;
-        Some(if left.is_zero() && was_due { ERASURE_NAP } else { left.min(ERASURE_NAP) })
+        Some(if left.is_zero() && was_due { ERASURE_RETRY } else { left.min(ERASURE_RETRY) })
     }
 
     fn time_to_erasure(&self) -> Option<Duration> {

@@ -1,4 +1,4 @@
-//! A journal: entries beside the log, in a directory of their own, for what is not a document (who did what, and when).
+//! A journal: entries next to the log, in a directory of their own, for what is not a document (who did what, and when).
 //!
 //! It owns that directory: segments of the log's format, written and read by the log's own code, the mark of where it begins, and a lock.
 //! Kinds and payloads are its user's. It is synchronous and starts no thread; one [`Journal`] writes, any number of [`JournalReader`]s read.
@@ -35,7 +35,7 @@ const BEGIN_BYTES_MAX: u64 = 1 << 10;
 /// What a journal needs to know.
 #[derive(Clone)]
 pub struct JournalConfig {
-    /// Its directory, beside `log/`; made with mode 0700 if absent.
+    /// Its directory, next to `log/`; made with mode 0700 if absent.
     pub dir: PathBuf,
     /// The node that begins it.
     pub node: NodeId,

@@ -75,8 +75,8 @@ fn a_store_of_a_newer_release_is_refused_by_name() {
 /// As `src/store/FORMAT.md` describes a frame: the offset of the last one, and its node's salt.
 fn last_frame(segment: &[u8]) -> (usize, [u8; 8]) {
     let salt = segment[48..56].try_into().expect("8 bytes");
-    let marks = (256..segment.len() - 48).step_by(8).filter(|at| segment[*at..*at + 4] == *b"FRM1");
-    (marks.last().expect("a frame"), salt)
+    let is_mark = |at: &usize| segment[*at..*at + 4] == *b"FRM1";
+    ((256..segment.len() - 48).step_by(8).rfind(is_mark).expect("a frame"), salt)
 }
 
 #[test]

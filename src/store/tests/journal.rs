@@ -352,7 +352,7 @@ async fn followers_of_a_journal_learn_of_each_sync() {
 }
 
 #[test]
-fn a_journal_beside_a_log_has_one_writer_and_its_format_counts() {
+fn a_journal_has_one_writer_and_its_format_counts() {
     let directory = tempfile::tempdir().expect("made");
     let dir = directory.path().join("audit");
     let (mut journal, report) = Journal::open(config(&dir)).expect("opened");
