@@ -243,11 +243,12 @@ impl Client {
             let open = |Open { failures, left }| FetchError::BreakerOpen { host: authority.clone(), failures, left };
             let pass = self.breakers.enter(&authority, self.timing.now()).map_err(open)?;
             let result = self.exchange(job, body).await;
-            let is_ok = match &result {
-                Ok(answer) => !retry::is_down(answer.status),
-                Err(error) => !error.is_passing(),
-            };
-            pass.record(is_ok, self.timing.now());
+            match &result {
+                Ok(answer) => pass.record(!retry::is_down(answer.status), self.timing.now()),
+                Err(error) if error.is_passing() => pass.record(false, self.timing.now()),
+                // It says nothing of the host.
+                Err(_) => drop(pass),
+            }
             let (may_repeat, asked) = match &result {
                 Ok(answer) if retry::is_passing(answer.status) => {
                     (job.is_repeatable, retry::retry_after(&answer.headers, SystemTime::now()))
@@ -272,7 +273,7 @@ impl Client {
     /// Sends a request once.
     async fn exchange(&self, job: &Job<'_>, body: Body) -> Result<Answer, FetchError> {
         let host = authority(job.url);
-        let wrong = |reason: String| FetchError::Url { url: job.url.to_string(), reason };
+        let wrong = |reason: String| FetchError::Url { url: proxy::without_password(job.url.as_str()), reason };
         let uri: Uri = job.url.as_str().parse().map_err(|error: http::uri::InvalidUri| wrong(error.to_string()))?;
         let proxy = self.config.proxy.of(&uri);
         // Before a connection of an earlier request is used again, too.

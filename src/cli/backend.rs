@@ -5,6 +5,7 @@
 //! verb goes away, the next one is looked for and the call repeated, once: what has an id can be written or read again.
 
 mod absent;
+mod http;
 mod local;
 mod remote;
 mod trust;

@@ -8,6 +8,7 @@
 //! The namespace, and with it the claim to the data, is in a file of its own that is never emptied. Waiting has a deadline.
 
 pub mod checkup;
+mod client;
 mod members;
 mod node;
 mod objects;
@@ -155,13 +156,12 @@ impl Cluster {
         };
         let distribution = node.distribution;
         let told = Kubeconfig::read_from(kubeconfig).map_err(unreadable)?;
-        let mut config = runtime
+        let config = runtime
             .block_on(kube::Config::from_custom_kubeconfig(told, &KubeConfigOptions::default()))
             .map_err(unreadable)?;
-        (config.connect_timeout, config.read_timeout) = (Some(ANSWER), Some(ANSWER));
         let unreachable = |source: Cause| ClusterError::Unreachable { distribution, unit: node.unit(), source };
         let version = runtime.block_on(async {
-            let client = Client::try_from(config).map_err(|error| unreachable(error.into()))?;
+            let client = client::client(&config, ANSWER).map_err(unreachable)?;
             let told = tokio::time::timeout(ANSWER, client.apiserver_version());
             let told = told.await.map_err(|late| unreachable(late.into()))?;
             told.map(|told| (client, told)).map_err(|error| unreachable(error.into()))

@@ -93,6 +93,12 @@ pub enum FetchError {
         /// Why not.
         reason: String,
     },
+    /// The host speaks HTTP without TLS.
+    #[error("{host} speaks plain HTTP, not TLS: use http://")]
+    PlainHttp {
+        /// Which host.
+        host: String,
+    },
     /// TLS failed otherwise.
     #[error("no TLS with {host}: {reason}")]
     Tls {
@@ -188,6 +194,7 @@ impl FetchError {
             | Self::Connect { .. }
             | Self::Proxy { .. }
             | Self::Certificate { .. }
+            | Self::PlainHttp { .. }
             | Self::Tls { .. }
             | Self::Timeout { .. }
             | Self::NotHttp { .. }
@@ -209,7 +216,7 @@ impl FetchError {
             Self::UnknownHost { .. } => "unknown_host",
             Self::Connect { .. } => "connect",
             Self::Proxy { .. } => "proxy",
-            Self::Certificate { .. } | Self::Tls { .. } => "tls",
+            Self::Certificate { .. } | Self::PlainHttp { .. } | Self::Tls { .. } => "tls",
             Self::Timeout { .. } => "timeout",
             Self::NotHttp { .. } => "not_http",
             Self::Interrupted { .. } => "interrupted",
@@ -302,9 +309,7 @@ fn of_tls(error: &rustls::Error, host: String) -> FetchError {
             FetchError::Certificate { host, reason }
         }
         rustls::Error::InvalidCertificate(reason) => FetchError::Certificate { host, reason: reason.to_string() },
-        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            FetchError::Tls { host, reason: "it speaks plain HTTP there, not TLS: use http://".to_owned() }
-        }
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => FetchError::PlainHttp { host },
         other => FetchError::Tls { host, reason: other.to_string() },
     }
 }

@@ -110,7 +110,7 @@ impl PartialEq for Proxy {
 }
 
 /// A URL as messages show it.
-fn without_password(url: &str) -> String {
+pub(super) fn without_password(url: &str) -> String {
     match url.rsplit_once('@') {
         Some((before, host)) => {
             let scheme = before.split_once("://").map(|(scheme, _)| format!("{scheme}://")).unwrap_or_default();

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::body::{AnswerBody, Body};
+use super::proxy::without_password;
 use super::{FetchError, Limits, retry};
 
 /// A request that has not been sent.
@@ -30,9 +31,13 @@ impl Request {
     /// # Errors
     /// [`FetchError::Url`] when the URL is not an http or https address.
     pub fn new(method: Method, url: &str) -> Result<Self, FetchError> {
-        let wrong = |reason: &str| FetchError::Url { url: url.to_owned(), reason: reason.to_owned() };
-        let parsed = Url::parse(url).map_err(|error| wrong(&error.to_string()))?;
+        let wrong = |reason: &str| FetchError::Url { url: without_password(url), reason: reason.to_owned() };
+        let mut parsed = Url::parse(url).map_err(|error| wrong(&error.to_string()))?;
         check_url(&parsed).map_err(wrong)?;
+        // They would not be sent.
+        if parsed.set_username("").is_err() || parsed.set_password(None).is_err() {
+            return Err(wrong("it names no host"));
+        }
         let is_repeatable = retry::is_idempotent(&method);
         Ok(Self { method, url: parsed, headers: HeaderMap::new(), body: Body::default(), limits: None, is_repeatable })
     }

@@ -18,6 +18,8 @@ use cairn::telemetry::{FetchLabels, FetchMetrics};
 use http::{Method, StatusCode};
 
 use crate::fetch_server::{ProxyServer, Server, TestAuthority, Then, answer};
+use crate::node::{TestNode, cairn, stderr, stdout};
+use crate::s3::Bucket;
 
 const LIMITS: Limits = Limits {
     answer: Duration::from_secs(20),
@@ -179,7 +181,7 @@ async fn a_host_is_trusted_by_the_authorities_of_the_settings() {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     });
     let error = get(&trusting(only(&own)), &format!("https://{address}/")).await.expect_err("no TLS");
-    assert!(error.to_string().ends_with("it speaks plain HTTP there, not TLS: use http://"), "{error}");
+    assert_eq!(error.to_string(), format!("{address} speaks plain HTTP, not TLS: use http://"));
     for (bytes, words) in
         [("nothing", "there is no certificate in it"), ("-----BEGIN CERTIFICATE-----\nx", "it is not a PEM file")]
     {
@@ -504,5 +506,44 @@ async fn requests_are_counted_by_who_asks_and_how_they_end() {
     for (outcome, count) in [("ok", 2), ("client_error", 1), ("refused", 1), ("connect", 0)] {
         let counted = metrics.requests.get_or_create(&FetchLabels { part: "test", outcome }).get();
         assert_eq!(counted, count, "{outcome}");
+    }
+}
+
+#[test]
+fn a_node_reaches_its_bucket_through_the_proxy_and_counts_it() {
+    let bucket = Bucket::start();
+    let address = bucket.settings()[1].1.strip_prefix("http://").expect("plain HTTP").parse().expect("an address");
+    // This machine itself would be reached directly; this name is known to the proxy alone.
+    let endpoint = "http://bucket.test:9000";
+    for by_setting in [true, false] {
+        let proxy = ProxyServer::start(address, None);
+        let url = format!("http://{}", proxy.address);
+        let mut settings = bucket.settings();
+        settings[1].1 = endpoint.to_owned();
+        settings.push((if by_setting { "CAIRN_FETCH_PROXY" } else { "HTTP_PROXY" }, url));
+        let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let node = TestNode::with(&settings);
+        node.add("notes", serde_json::json!([{"id": "a", "text": "The pump is worn."}]));
+        let created = node.call("create_snapshot", serde_json::json!({}));
+        assert!(created["id"].is_string(), "{created}");
+        let heads = proxy.heads();
+        assert!(heads.iter().any(|head| head.contains(" http://bucket.test:9000/backup")), "{heads:?}");
+        assert!(node.metric("cairn_outgoing_requests_total{part=\"snapshot\",outcome=\"ok\"}") > 3);
+    }
+}
+
+#[test]
+fn settings_of_outgoing_http_are_checked() {
+    for (key, value, words) in [
+        ("CAIRN_FETCH_PROXY", "socks5://a:1", "expected http://HOST:PORT"),
+        ("CAIRN_FETCH_PROXY", "http://user:hidden@a:1", "say them in HTTPS_PROXY"),
+        ("CAIRN_FETCH_CONNECT_TIMEOUT", "0s", "expected more than 0s"),
+    ] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut command = cairn();
+        command.args(["serve", "--data-dir"]).arg(directory.path()).env(key, value);
+        let output = command.output().expect("it runs");
+        let said = format!("{}{}", stdout(&output), stderr(&output));
+        assert!(!output.status.success() && said.contains(words) && !said.contains("hidden"), "{said}");
     }
 }

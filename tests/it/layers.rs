@@ -118,13 +118,13 @@ const DOORS: &[(&str, &[&str])] = &[
     ("mimalloc", &["main"]),
     ("futures_util", &["task", "collection", "snapshot", "api"]),
     ("async_trait", &["snapshot"]),
-    ("bytes", &["fetch", "snapshot"]),
+    ("bytes", &["fetch", "snapshot", "cli"]),
     ("http_body", &["fetch", "api"]),
     ("http_body_util", &["fetch", "snapshot"]),
     ("hyper_util", &["fetch", "api"]),
     ("httpdate", &["fetch"]),
     ("ipnet", &["fetch"]),
-    ("rustls_native_certs", &["fetch", "cli"]),
+    ("rustls_native_certs", &["fetch"]),
     ("webpki_roots", &["fetch"]),
     // The services that libraries take in place of a client of their own.
     ("tower_service", &["fetch", "deploy"]),
@@ -167,9 +167,11 @@ const DOORS: &[(&str, &[&str])] = &[
     // `operator`: the same types, for a client.
     ("k8s_openapi", &["deploy", "operator"]),
     ("strsim", &["deploy", "config"]),
+    // The key of a kubeconfig.
+    ("secrecy", &["deploy"]),
     ("kube", &["deploy", "operator"]),
     // The type of a request that the client passes on (deploy), and of its head as the protocol library hands it on (mcp).
-    ("http", &["fetch", "deploy", "mcp"]),
+    ("http", &["fetch", "deploy", "mcp", "cli"]),
     // The transports (sockets, pipes) are the API's; the protocol is mcp's.
     ("rmcp", &["mcp", "api"]),
     ("axum", &["api"]),
@@ -185,7 +187,6 @@ const DOORS: &[(&str, &[&str])] = &[
     ("minisign", &["deploy"]),
     ("systemd_journal_logger", &["telemetry"]),
     ("sd_notify", &["app"]),
-    ("ureq", &["cli"]),
     ("rpassword", &["cli"]),
     // `ingest`: front matter.
     ("toml", &["config", "ingest"]),

@@ -1,17 +1,16 @@
 //! A running node, reached over its REST interface.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
+use http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use ureq::http::{Response, StatusCode, Uri, header};
-use ureq::{Body, RequestBuilder};
 
-use super::trust::{Trust, agent};
+use super::http::{Agent, Asking, Reply};
+use super::trust::Trust;
 use super::{Address, Failure, failure};
 use crate::api::rest::Problem;
 use crate::api::rest::collections::OfCollection;
@@ -23,6 +22,7 @@ use crate::app::RunningNode;
 use crate::auth::LOCAL_NAME;
 use crate::base::Fault;
 use crate::collection::Folder;
+use crate::fetch::{FetchError, Phase, Request};
 use crate::mcp::{Arguments, ErrorCode, Tool, ToolError};
 
 /// How long to wait for what a node says of itself: a leftover's port may belong to anybody by now.
@@ -37,7 +37,7 @@ const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 1 << 30;
 pub(super) struct Remote {
-    agent: ureq::Agent,
+    agent: Agent,
     base: String,
     /// The same for people.
     shown: String,
@@ -50,7 +50,7 @@ pub(super) struct Remote {
 pub(super) struct Gone {
     base: String,
     #[source]
-    source: ureq::Error,
+    source: FetchError,
 }
 
 /// Something between here and the node answers in its place, or the node says that it cannot answer now.
@@ -63,14 +63,19 @@ pub(in crate::cli) struct Unavailable {
 
 impl Remote {
     fn new(base: &str, trust: Trust, token: Option<String>) -> Self {
-        Self { agent: agent(trust, ANSWER_TIMEOUT), base: base.to_owned(), shown: base.to_owned(), token }
+        Self {
+            agent: Agent::new(trust, ANSWER_TIMEOUT, ANSWER_BYTES_MAX),
+            base: base.to_owned(),
+            shown: base.to_owned(),
+            token,
+        }
     }
 
     /// The node that the user named.
     pub(super) fn at(url: &str, address: &Address) -> Result<Self, Failure> {
         let is_url =
             url.split_once("://").is_some_and(|(scheme, rest)| matches!(scheme, "http" | "https") && !rest.is_empty());
-        if !is_url || url.parse::<Uri>().is_err() {
+        if !is_url || Request::get(url).is_err() {
             let hint = match url.split_once("://") {
                 None => format!("put http:// or https:// before it, such as http://{url}"),
                 Some(_) => "expected an address such as http://127.0.0.1:7171".to_owned(),
@@ -107,29 +112,30 @@ impl Remote {
     fn greet(&self, url: &str) -> Result<(), Greeting> {
         let nobody = || Failure::unreachable(anyhow!("no node answers at {url}; start one with `cairn serve`"));
         let foreign = |says: &str| Failure::unreachable(anyhow!("what answers at {url} is not Cairn: {says}"));
-        let silent = |error: &ureq::Error| match error {
-            error if is_unknown_name(error) => {
+        let silent = |error: &FetchError| match error {
+            FetchError::UnknownHost { .. } => {
                 Failure::unreachable(anyhow!("no node answers at {url}: no machine of that name is known here"))
             }
-            ureq::Error::Timeout(_) => {
+            FetchError::Timeout { .. } => {
                 let seconds = PROBE_TIMEOUT.as_secs();
                 let hint = "is the address right, and does every firewall on the way let it through?";
                 Failure::unreachable(anyhow!("no node answers at {url} within {seconds} seconds; {hint}"))
             }
-            ureq::Error::Protocol(_) | ureq::Error::Http(_) => foreign("it does not speak HTTP"),
+            FetchError::NotHttp { .. } => foreign("it does not speak HTTP"),
+            FetchError::PlainHttp { .. } => {
+                Failure::unreachable(anyhow!("what answers at {url} speaks plain HTTP, not TLS: use http://"))
+            }
+            FetchError::Proxy { .. } => Failure::unreachable(anyhow!("no node answers at {url}: {error}")),
             _ => nobody(),
         };
-        let greeting = self.authorized(self.agent.get(&self.base)).config().timeout_global(Some(PROBE_TIMEOUT));
-        let mut response = greeting.build().call().map_err(|error| match refused_certificate(&error) {
-            Some(reason) if reason.contains("InvalidContentType") => Greeting::Failed(Failure::unreachable(anyhow!(
-                "what answers at {url} speaks plain HTTP, not TLS: use http://"
-            ))),
+        let greeting = self.authorized(self.agent.get(&self.base)).timeout(PROBE_TIMEOUT);
+        let response = greeting.call().map_err(|error| match refused_certificate(&error) {
             Some(reason) => Greeting::Distrusted(reason),
             None => Greeting::Failed(silent(&error)),
         })?;
         let status = response.status();
         let other = || foreign(&format!("it says {status}"));
-        let text = response.body_mut().read_to_string().map_err(|_| Greeting::Failed(other()))?;
+        let text = response.text();
         if text.starts_with("Cairn ") {
             return Ok(());
         }
@@ -152,9 +158,8 @@ impl Remote {
 
     /// Whether the listener is the one for probes.
     fn is_admin(&self) -> bool {
-        let health =
-            self.agent.get(format!("{}/health", self.base)).config().timeout_global(Some(PROBE_TIMEOUT)).build();
-        let text = health.call().ok().and_then(|mut response| response.body_mut().read_to_string().ok());
+        let health = self.agent.get(format!("{}/health", self.base)).timeout(PROBE_TIMEOUT);
+        let text = health.call().ok().map(|response| response.text());
         text.is_some_and(|text| text.starts_with("ok"))
     }
 
@@ -179,8 +184,8 @@ impl Remote {
         } else {
             Self::new(&format!("http://{address}"), Trust::System, token)
         };
-        let status = remote.tool(Tool::GetStatus).config().timeout_global(Some(PROBE_TIMEOUT)).build();
-        let is_here = match remote.answer(status.send_json(json!({}))) {
+        let status = remote.tool(Tool::GetStatus).timeout(PROBE_TIMEOUT);
+        let is_here = match remote.answer(status.send_json(&json!({}))) {
             Ok(status) => running.node.is_none_or(|node| status["node"] == node.as_str()),
             // Too busy to say more, so it is alive.
             Err(failure) => {
@@ -195,14 +200,14 @@ impl Remote {
         &self.shown
     }
 
-    fn authorized<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+    fn authorized<'a>(&self, request: Asking<'a>) -> Asking<'a> {
         match &self.token {
-            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
+            Some(token) => request.bearer(token),
             None => request,
         }
     }
 
-    fn tool(&self, tool: impl AsRef<str>) -> RequestBuilder<ureq::typestate::WithBody> {
+    fn tool(&self, tool: impl AsRef<str>) -> Asking<'_> {
         self.authorized(self.agent.post(format!("{}/v1/tools/{}", self.base, tool.as_ref())))
     }
 
@@ -214,9 +219,7 @@ impl Remote {
     /// Calls a tool; its structured answer.
     pub(super) fn call(&self, tool: &str, arguments: &Arguments) -> Result<Value, Failure> {
         let request = match Tool::named(tool) {
-            Some(Tool::CreateSnapshot | Tool::RestoreSnapshot) => {
-                self.tool(tool).config().timeout_global(Some(SNAPSHOT_TIMEOUT)).build()
-            }
+            Some(Tool::CreateSnapshot | Tool::RestoreSnapshot) => self.tool(tool).timeout(SNAPSHOT_TIMEOUT),
             _ => self.tool(tool),
         };
         self.answer(request.send_json(arguments))
@@ -224,18 +227,14 @@ impl Remote {
 
     /// The same for who wants to know the outcome only: a search's answer takes longer to read than the node to find it.
     pub(super) fn call_unread(&self, tool: Tool, arguments: &Arguments) -> Result<(), Failure> {
-        let mut response = self.tool(tool).send_json(arguments).map_err(|error| self.failed(error))?;
-        if !response.status().is_success() {
-            return self.answer(Ok(response)).map(drop);
-        }
-        let mut body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).reader();
-        io::copy(&mut body, &mut io::sink()).map(drop).map_err(|error| self.failed(error.into()))
+        let response = self.tool(tool).unread().send_json(arguments).map_err(|error| self.failed(error))?;
+        if response.status().is_success() { Ok(()) } else { self.answer(Ok(response)).map(drop) }
     }
 
     /// The node's status, when it answers within seconds.
     pub(super) fn peek(&self) -> Option<Value> {
-        let request = self.tool(Tool::GetStatus).config().timeout_global(Some(PROBE_TIMEOUT)).build();
-        self.answer(request.send_json(Map::new())).ok()
+        let request = self.tool(Tool::GetStatus).timeout(PROBE_TIMEOUT);
+        self.answer(request.send_json(&Map::new())).ok()
     }
 
     pub(super) fn sync_source(
@@ -307,7 +306,7 @@ impl Remote {
 
     pub(super) fn flush(&self) -> Result<(), Failure> {
         let request = self.authorized(self.agent.post(format!("{}/v1/flush", self.base)));
-        self.answer(request.send_empty()).map(drop)
+        self.answer(request.call()).map(drop)
     }
 
     /// Has a snapshot proved, the newest when none is named.
@@ -316,7 +315,7 @@ impl Remote {
         if let Some(id) = id {
             request = request.query("id", id);
         }
-        self.answer(request.config().timeout_global(Some(SNAPSHOT_TIMEOUT)).build().send_empty())
+        self.answer(request.timeout(SNAPSHOT_TIMEOUT).call())
     }
 
     /// What is set for snapshots, and how it went.
@@ -331,14 +330,12 @@ impl Remote {
         if let Some(node) = node {
             request = request.query("node", node);
         }
-        self.answer(request.config().timeout_global(Some(SNAPSHOT_TIMEOUT)).build().send_empty())
+        self.answer(request.timeout(SNAPSHOT_TIMEOUT).call())
     }
 
-    fn answer(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Value, Failure> {
-        let mut response = response.map_err(|error| self.failed(error))?;
-        let status = response.status();
-        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);
-        let text = body.read_to_string().map_err(|error| self.failed(error))?;
+    fn answer(&self, response: Result<Reply, FetchError>) -> Result<Value, Failure> {
+        let response = response.map_err(|error| self.failed(error))?;
+        let (status, text) = (response.status(), response.text());
         let answer: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
         match tool_error(&answer) {
             _ if status.is_success() => Ok(answer),
@@ -351,17 +348,15 @@ impl Remote {
         }
     }
 
-    fn failed(&self, error: ureq::Error) -> Failure {
+    fn failed(&self, error: FetchError) -> Failure {
         let base = self.shown.clone();
         match error {
             // It is there, and may still be at it: not to be asked twice.
-            ureq::Error::Timeout(_) => {
+            FetchError::Timeout { phase: Phase::Answer | Phase::Body | Phase::Whole, .. } => {
                 let minutes = ANSWER_TIMEOUT.as_secs() / 60;
                 Failure::unreachable(anyhow!(error).context(format!("no answer from {base} within {minutes} minutes")))
             }
-            ureq::Error::BodyExceedsLimit(_) => {
-                anyhow!(error).context(format!("the answer of {base} is too long")).into()
-            }
+            FetchError::TooLarge { .. } => anyhow!(error).context(format!("the answer of {base} is too long")).into(),
             source => Failure::unreachable(Gone { base, source }),
         }
     }
@@ -377,7 +372,7 @@ pub(in crate::cli) fn prove(url: &str, ca: Option<&Path>, resolve: Option<IpAddr
         trust = trust.at(SocketAddr::new(place, port(base)));
     }
     // Whoever is refused for want of a token has come far enough.
-    let answer = agent(trust, PROBE_TIMEOUT).get(base).call();
+    let answer = Agent::new(trust, PROBE_TIMEOUT, ANSWER_BYTES_MAX).get(base).call();
     answer.map(drop).map_err(|error| refused_certificate(&error).unwrap_or_else(|| error.to_string()))
 }
 
@@ -402,18 +397,11 @@ fn port(base: &str) -> u16 {
 }
 
 /// Why a node's certificate was not taken, if that is what went wrong.
-fn refused_certificate(error: &ureq::Error) -> Option<String> {
-    let words = match error {
-        ureq::Error::Rustls(error) => error.to_string(),
-        // What the library says while it shakes hands comes as one of these.
-        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => error.to_string(),
-        _ => return None,
-    };
-    Some(match words.strip_prefix("invalid peer certificate: ") {
-        Some("UnknownIssuer") => "the authority that signed it is not known to this machine".to_owned(),
-        Some(reason) => reason.to_owned(),
-        None => words,
-    })
+fn refused_certificate(error: &FetchError) -> Option<String> {
+    match error {
+        FetchError::Certificate { reason, .. } | FetchError::Tls { reason, .. } => Some(reason.clone()),
+        _ => None,
+    }
 }
 
 /// The error that an answer carries, with what it was to whoever made it.
@@ -447,15 +435,6 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 fn read<T: DeserializeOwned>(answer: Value) -> Result<T, Failure> {
     Ok(serde_json::from_value(answer)
         .context("the node's answer is not the expected one; is it of another version?")?)
-}
-
-/// Whether the name in an address leads nowhere. The standard library says that of the resolver by its words alone.
-fn is_unknown_name(error: &ureq::Error) -> bool {
-    match error {
-        ureq::Error::HostNotFound => true,
-        ureq::Error::Io(error) => error.to_string().starts_with("failed to lookup address"),
-        _ => false,
-    }
 }
 
 #[cfg(test)]

@@ -1,31 +1,22 @@
-//! The HTTP client of the command line, and whom it trusts where a node speaks TLS.
+//! Whom the command line trusts where a node speaks TLS.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
-use ureq::Agent;
-use ureq::config::Config;
-use ureq::http::Uri;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use anyhow::Context as _;
 
 use crate::auth;
-
-/// How long to wait for a node to accept a connection: it is near.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+use crate::fetch::{self, Authorities, PemError};
 
 /// Whom a connection to a node trusts.
 pub(super) enum Trust {
     /// The authorities of the system; Mozilla's where it has none.
     System,
     /// One authority, for whoever was named.
-    Authority(RootCerts),
+    Authority(Authorities),
     /// One authority, or those of the system, for a node that has a name and is found at this address.
-    At(Option<RootCerts>, SocketAddr),
+    At(Option<Authorities>, SocketAddr),
 }
 
 impl Trust {
@@ -47,67 +38,33 @@ impl Trust {
     /// The same trust, at this address whatever the name says.
     pub(super) fn at(self, address: SocketAddr) -> Self {
         match self {
-            Self::System => Self::At(system(), address),
+            Self::System => Self::At(None, address),
             Self::Authority(roots) => Self::At(Some(roots), address),
             Self::At(roots, _) => Self::At(roots, address),
         }
     }
-}
 
-fn authorities(path: &Path) -> anyhow::Result<RootCerts> {
-    let pem = fs::read(path).with_context(|| format!("cannot read the authority {}", path.display()))?;
-    let mut found: Vec<Certificate<'static>> = Vec::new();
-    for item in parse_pem(&pem) {
-        if let PemItem::Certificate(certificate) = item.with_context(|| format!("{} is no PEM file", path.display()))? {
-            found.push(certificate);
+    /// Who vouches for the node.
+    pub(super) fn authorities(&self) -> fetch::Trust {
+        match self {
+            Self::System | Self::At(None, _) => fetch::Trust::System,
+            Self::Authority(roots) | Self::At(Some(roots), _) => fetch::Trust::Only(roots.clone()),
         }
     }
-    if found.is_empty() {
-        return Err(anyhow!("there is no certificate in {}", path.display()));
-    }
-    Ok(found.into())
-}
 
-/// A client that trusts as told, with a deadline for a whole answer.
-pub(super) fn agent(trust: Trust, answer_timeout: Duration) -> Agent {
-    let (roots, address) = match trust {
-        Trust::System => (system(), None),
-        Trust::Authority(roots) => (Some(roots), None),
-        Trust::At(roots, address) => (roots, Some(address)),
-    };
-    let tls = TlsConfig::builder()
-        .root_certs(roots.unwrap_or(RootCerts::WebPki))
-        .unversioned_rustls_crypto_provider(auth::provider())
-        .build();
-    let config = Agent::config_builder()
-        .tls_config(tls)
-        .timeout_connect(Some(CONNECT_TIMEOUT))
-        .timeout_global(Some(answer_timeout))
-        .http_status_as_error(false)
-        .proxy(None)
-        .build();
-    match address {
-        None => config.new_agent(),
-        Some(address) => Agent::with_parts(config, DefaultConnector::default(), At(address)),
+    /// Where the node is, whatever its name says.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::At(_, address) => Some(*address),
+            Self::System | Self::Authority(_) => None,
+        }
     }
 }
 
-/// What the system trusts, or the variables `SSL_CERT_FILE` and `SSL_CERT_DIR` say.
-fn system() -> Option<RootCerts> {
-    let found = rustls_native_certs::load_native_certs().certs;
-    let certificates: Vec<Certificate<'static>> =
-        found.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect();
-    (!certificates.is_empty()).then(|| certificates.into())
-}
-
-/// Every name is at one address: the machine need not know the name by which the node is trusted.
-#[derive(Debug)]
-struct At(SocketAddr);
-
-impl Resolver for At {
-    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let mut addresses = self.empty();
-        addresses.push(self.0);
-        Ok(addresses)
-    }
+fn authorities(path: &Path) -> anyhow::Result<Authorities> {
+    let pem = fs::read(path).with_context(|| format!("cannot read the authority {}", path.display()))?;
+    Authorities::from_pem(&pem).map_err(|error| match error {
+        PemError::Syntax(_) => anyhow::Error::from(error).context(format!("{} is not a PEM file", path.display())),
+        PemError::Missing { what } => anyhow::anyhow!("there is no {what} in {}", path.display()),
+    })
 }
