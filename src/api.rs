@@ -12,6 +12,7 @@ mod guard;
 mod handshake;
 mod holding;
 mod listener;
+mod metrics;
 mod presence;
 pub(crate) mod rest;
 mod rpc;
@@ -39,12 +40,12 @@ use crate::auth::Authenticator;
 use crate::collection::Library;
 use crate::mcp::{Catalog, NodeTools, Server, ToolError};
 use crate::task::{Drain, Readiness};
-use crate::telemetry::Metrics;
 
 pub use admin::Admin;
 pub use body::BodyLimits;
 pub use front::Front;
 pub use listener::{Limits, ListenError, Listener};
+pub use metrics::{Metrics, Shown};
 pub use settings::{AllowedHost, AllowedHostError, Hosts, InFlightMax, Service, Settings, Tls};
 pub use stdio::{StdioError, answer_stdio};
 

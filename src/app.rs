@@ -6,23 +6,20 @@
 mod doors;
 mod limits;
 mod memory;
+mod metrics;
 #[cfg(test)]
 mod models_test;
 mod reload;
+mod running;
 mod snapshots;
 mod supervisor;
 
-use std::fmt;
-use std::fs;
-use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use serde::{Deserialize, Serialize};
 use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -39,14 +36,16 @@ use crate::index::gpu::service::{GpuClient, GpuService, Use};
 use crate::index::lexical::WordCache;
 use crate::mcp::{NodeSnapshots, NodeTools};
 use crate::retrieval::Retrieval;
-use crate::snapshot::{Probe, Snapshots, Target};
+use crate::snapshot::{Probe, Snapshots};
 use crate::store;
 use crate::task::{self, Drain, Pulse, Readiness, Restart, Turns};
-use crate::telemetry::Metrics;
 
 use doors::Doors;
 use memory::Memory;
+pub use metrics::Metrics;
 use reload::{Cause, Settings};
+use running::url;
+pub use running::{RunningNode, SnapshotPlace};
 pub use snapshots::snapshots;
 use supervisor::Supervisor;
 
@@ -103,10 +102,10 @@ impl Node {
         keep_files_private();
         // A command that opens the data directory for itself is over before a GPU would be open.
         let gpu = (restart.is_some() && config.gpu.how != Use::Off)
-            .then(|| GpuService::start(config.gpu.clone(), metrics.gpu.clone()).map_err(OpenError::Thread))
+            .then(|| GpuService::start(config.gpu.clone(), metrics.collections.gpu.clone()).map_err(OpenError::Thread))
             .transpose()?;
         let library = library_config(config, Arc::new(Models::built_in()), gpu.as_ref().map(GpuService::client));
-        let (library, report) = Library::open(library, &readiness, &metrics)?;
+        let (library, report) = Library::open(library, &readiness, &metrics.collections)?;
         for warning in &report.warnings {
             tracing::warn!("{warning}");
         }
@@ -124,7 +123,7 @@ impl Node {
             node = %report.node, lsn = report.last.0, catalog = ?report.catalog,
             collections = library.log().collections(), took_ms = start.elapsed().as_millis() as u64, "the log is open",
         );
-        let calls = Calls::new(rules, metrics.clone());
+        let calls = Calls::new(rules, metrics.calls.clone());
         Ok(Self { gpu, ..Self::over(library, calls, config, (readiness, metrics), runtime, restart) })
     }
 
@@ -137,7 +136,7 @@ impl Node {
         runtime: &Handle,
         restart: Option<Restart>,
     ) -> Self {
-        let retrieval = Retrieval::new(Arc::clone(&library), config.search, metrics.clone());
+        let retrieval = Retrieval::new(Arc::clone(&library), config.search, metrics.searches.clone());
         let room = library.memory().room.clone();
         let snapshots = Arc::new(snapshots::beside(
             config,
@@ -150,8 +149,8 @@ impl Node {
         let backups = NodeSnapshots { snapshots: Arc::clone(&snapshots), node, restart };
         let turns = Turns::new(task::cores(), config.server.in_flight_max);
         let tools =
-            Arc::new(NodeTools::new(retrieval, backups, readiness.clone(), metrics.clone(), turns.clone(), calls));
-        let memory = Memory::new(config, Arc::clone(&tools), metrics.clone());
+            Arc::new(NodeTools::new(retrieval, backups, readiness.clone(), metrics.reads.clone(), turns.clone(), calls));
+        let memory = Memory::new(config, Arc::clone(&tools), metrics.memory.clone());
         memory.settle();
         Self { gpu: None, library, tools, snapshots, turns, memory, metrics, readiness }
     }
@@ -222,7 +221,7 @@ impl Node {
             in_flight_max: live.in_flight_max.clone(),
             drain_timeout: config.server.drain_timeout,
         };
-        let front = api::front(&server, Arc::clone(&self.tools), &self.metrics, drain);
+        let front = api::front(&server, Arc::clone(&self.tools), &self.metrics.requests, drain);
         let tls = doors.identity.clone().filter(|_| running.tls);
         let (limits, _) = limits::of_listeners(config);
         let serving = task::spawn("serve", listener.serve(front, tls, limits, drain.clone(), server.drain_timeout));
@@ -303,128 +302,6 @@ impl Answering {
         self.running.remove(&self.data_dir);
         served.and(swept)
     }
-}
-
-/// Where a running node can be reached, left in its data directory for the command line.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunningNode {
-    /// Process id.
-    pub pid: u32,
-    /// Identity of the node: tells a leftover whose port another node has by now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    /// Address of MCP and REST.
-    pub listen: SocketAddr,
-    /// Whether it speaks TLS there, with a certificate of the data directory's authority for `auth::LOCAL_NAME`.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub tls: bool,
-    /// Address of the admin listener; only a process that runs for the node's sake has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub admin: Option<SocketAddr>,
-    /// Where its snapshots go, for what the command line does with them itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub snapshots: Option<Box<SnapshotPlace>>,
-    /// A token of this run, for the command line of the same user; only where the listener asks for one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<String>,
-}
-
-/// Where a node's snapshots go, by paths that every process knows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotPlace {
-    /// What is set; `None`: beside the data directory.
-    pub target: Option<Target>,
-    /// Key of an encrypted repository.
-    pub key_file: Option<PathBuf>,
-}
-
-impl SnapshotPlace {
-    fn of(config: &Config) -> Self {
-        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-        Self {
-            target: config.snapshot.target.clone().map(Target::absolute),
-            key_file: config.snapshot.key_file.as_ref().map(absolute),
-        }
-    }
-}
-
-impl fmt::Debug for RunningNode {
-    /// Everything but the token.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pid, node, listen, tls, admin, snapshots, token: _ } = self;
-        let mut shown = f.debug_struct("RunningNode");
-        shown
-            .field("pid", pid)
-            .field("node", node)
-            .field("listen", listen)
-            .field("tls", tls)
-            .field("admin", admin)
-            .field("snapshots", snapshots)
-            .finish_non_exhaustive()
-    }
-}
-
-impl RunningNode {
-    fn new(
-        config: &Config,
-        node: &Node,
-        listener: &Listener,
-        doors: &Doors,
-        tls: bool,
-        admin: Option<SocketAddr>,
-    ) -> Self {
-        Self {
-            pid: std::process::id(),
-            node: Some(node.library.log().node().to_string()),
-            listen: listener.address(),
-            tls,
-            admin,
-            snapshots: Some(Box::new(SnapshotPlace::of(config))),
-            token: doors.local.as_ref().map(|token| token.reveal().to_owned()),
-        }
-    }
-
-    /// Address of MCP.
-    #[must_use]
-    pub fn mcp(&self) -> String {
-        format!("{}/mcp", url(self.tls, self.listen))
-    }
-
-    fn path(data_dir: &Path) -> PathBuf {
-        data_dir.join("running.json")
-    }
-
-    /// What the data directory says; it may be a leftover of a node that died.
-    #[must_use]
-    pub fn read(data_dir: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(Self::path(data_dir)).ok()?).ok()
-    }
-
-    fn write(&self, data_dir: &Path) -> io::Result<()> {
-        let partial = data_dir.join("running.partial");
-        let text = serde_json::to_vec(self).map_err(io::Error::other)?;
-        // Made anew, so that nothing is written through a link that somebody put there.
-        match fs::remove_file(&partial) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
-        file.write_all(&text)?;
-        fs::rename(partial, Self::path(data_dir))
-    }
-
-    /// Only a convenience; a leftover is recognised because nobody answers there.
-    fn remove(&self, data_dir: &Path) {
-        if Self::read(data_dir).as_ref() == Some(self) {
-            let _ = fs::remove_file(Self::path(data_dir));
-        }
-    }
-}
-
-/// The address of a listener as a URL without a path.
-fn url(tls: bool, address: SocketAddr) -> String {
-    let scheme = if tls { "https" } else { "http" };
-    format!("{scheme}://{address}")
 }
 
 /// What is known once a node answers.
@@ -514,7 +391,7 @@ fn serve_on(
             live.hosts.clone(),
             readiness.clone(),
             Pulse::of(runtime.handle().clone()),
-            metrics.clone(),
+            metrics.shown(),
             drain.clone(),
         )?;
         settings.config.admin_listen = admin.address();

@@ -15,6 +15,7 @@ mod facts;
 mod input;
 mod leases;
 mod memory;
+mod metrics;
 mod notes;
 mod outcomes;
 mod passage;
@@ -37,7 +38,6 @@ use crate::index::vector;
 use crate::ingest;
 use crate::store::{self, CollectionId, Reader};
 use crate::task::{self, CpuPool, Readiness};
-use crate::telemetry::Metrics;
 use parking_lot::RwLock;
 
 pub use crate::embed::{DEFAULT_MODEL, EmbedError};
@@ -55,6 +55,7 @@ pub use passage::{Passage, PassageKey};
 pub use searcher::Searcher;
 pub use writer::Written;
 
+pub use self::metrics::Metrics;
 use self::passage::PassageReader;
 use self::views::{Merging, Views};
 use self::writer::WriteQueue;

@@ -21,6 +21,7 @@
 mod allocator;
 mod child;
 mod helper;
+mod metrics;
 mod pool;
 mod read;
 mod sandbox;
@@ -37,6 +38,7 @@ use crate::ingest::{ChunkConfig, Limits, MediaType};
 pub use allocator::Counted;
 pub use child::probe;
 pub use helper::{VERB, serve};
+pub use metrics::{Metrics, RefusedLabels};
 pub use pool::{Extraction, Reading};
 pub use sandbox::Protections;
 pub use wire::Batch;

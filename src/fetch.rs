@@ -12,6 +12,7 @@ mod body;
 mod breaker;
 mod dial;
 mod error;
+mod metrics;
 mod proxy;
 mod reach;
 mod redirect;
@@ -33,12 +34,12 @@ use url::Url;
 use self::breaker::{Breakers, Open};
 use self::dial::{Connector, SystemNames};
 use self::retry::SystemTiming;
-use crate::telemetry::{FetchLabels, FetchMetrics};
 
 pub use body::{AnswerBody, Body};
 pub use breaker::BreakerConfig;
 pub use dial::{OneAddress, Resolve, Resolving};
 pub use error::{FetchError, Phase};
+pub use metrics::{FetchLabels, Metrics};
 pub use proxy::Proxy;
 pub use reach::{BadHost, HostList, Reach};
 pub use request::{Answer, Request};
@@ -124,7 +125,7 @@ pub struct Client {
     timing: Arc<dyn Timing>,
     /// Which part asks, for the metrics.
     part: &'static str,
-    metrics: FetchMetrics,
+    metrics: Metrics,
 }
 
 impl fmt::Debug for Client {
@@ -149,7 +150,7 @@ impl Client {
     ///
     /// # Errors
     /// When a certificate of the settings cannot be used.
-    pub fn new(config: Config, reach: Reach, part: &'static str, metrics: FetchMetrics) -> Result<Self, FetchError> {
+    pub fn new(config: Config, reach: Reach, part: &'static str, metrics: Metrics) -> Result<Self, FetchError> {
         Self::with(config, reach, part, metrics, Seams::default())
     }
 
@@ -161,7 +162,7 @@ impl Client {
         config: Config,
         reach: Reach,
         part: &'static str,
-        metrics: FetchMetrics,
+        metrics: Metrics,
         seams: Seams,
     ) -> Result<Self, FetchError> {
         let tls = trust::tls(&config.trust, config.certificate.clone())?;

@@ -15,6 +15,7 @@ mod catalog;
 mod direct;
 mod error;
 mod lenient;
+mod metrics;
 #[macro_use]
 mod tools;
 mod node_tools;
@@ -32,6 +33,7 @@ pub use error::{ErrorCode, ToolError};
 pub use node_tools::{NodeSnapshots, NodeTools, SOURCES_PAGE};
 pub(crate) use node_tools::{Precondition, StoredDocument};
 pub use node_tools::{Tool, definitions};
+pub use metrics::Metrics;
 pub(crate) use node_tools::{gpu_json, problems, prune_json, schedule_json, snapshots_json, verified_json};
 pub use place::Place;
 pub use rmcp::model::Tool as ToolDefinition;

@@ -14,6 +14,7 @@ mod budget;
 mod cursor;
 mod embedding_cache;
 mod fusion;
+mod metrics;
 mod order;
 mod phrases;
 mod ranking;
@@ -37,7 +38,6 @@ pub use crate::index::filter::Filter;
 use crate::index::lexical::LexicalError;
 use crate::index::vector::{DeviceAnswer, DeviceQuestion};
 use crate::task;
-use crate::telemetry::Metrics;
 
 use self::answer_cache::AnswerCache;
 use self::embedding_cache::EmbeddingCache;
@@ -46,6 +46,7 @@ pub use assembly::{Hit, Surroundings, path};
 pub use budget::{prefix_priced, price, price_of_json};
 pub use cursor::Cursor;
 pub use fusion::{Candidate, Fusion, fuse};
+pub use metrics::Metrics;
 
 /// Most hits in one answer.
 pub const LIMIT_MAX: usize = 50;

@@ -22,6 +22,7 @@ mod look;
 mod manifest;
 mod marker;
 mod mend;
+mod metrics;
 mod mounts;
 mod plan;
 mod prune;
@@ -46,7 +47,6 @@ use crate::base::{Clock, Fault, Lsn, UnixMillis, with_causes};
 use crate::calls::Permit;
 use crate::collection::Library;
 use crate::fetch;
-use crate::telemetry::FetchMetrics;
 
 pub use archive::{ArchiveError, EXTENSION};
 use bucket::Http;
@@ -61,6 +61,7 @@ pub use manifest::{
 };
 pub use marker::MarkerError;
 pub use mend::Mended;
+pub use metrics::{Metrics, WorkLabels};
 pub use prune::{Pruned, Retention};
 pub use repository::{Listed, Repository, RepositoryError, Target};
 use restore::Staged;
@@ -84,7 +85,7 @@ pub struct Config {
     /// How a bucket is asked.
     pub fetch: fetch::Config,
     /// Where that is counted.
-    pub fetched: FetchMetrics,
+    pub fetched: fetch::Metrics,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
 }

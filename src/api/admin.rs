@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use hyper_util::service::TowerToHyperService;
 
 use super::connections::Connection;
 use super::listener::{Answers, Limits};
+use super::metrics::Shown;
 use super::settings::{Hosts, InFlightMax};
 use super::{ListenError, Listener, guard, unread};
 use crate::auth::{Authenticator, Identity};
@@ -27,7 +27,6 @@ use crate::calls::{Calls, Operation};
 use crate::collection::{Access, Library};
 use crate::snapshot::Snapshots;
 use crate::task::{self, Drain, Pulse, Readiness};
-use crate::telemetry::{CollectionLabels, Metrics, WorkLabels};
 
 /// Requests are answered at once, so this is only for clients that do not read.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -47,7 +46,7 @@ struct Shared {
     watched: Arc<OnceLock<Watched>>,
     readiness: Readiness,
     pulse: Pulse,
-    metrics: Metrics,
+    metrics: Shown,
 }
 
 /// What readiness and metrics are about.
@@ -82,7 +81,7 @@ impl Admin {
         allowed_hosts: Hosts,
         readiness: Readiness,
         pulse: Pulse,
-        metrics: Metrics,
+        metrics: Shown,
         drain: Drain,
     ) -> Result<Self, ListenError> {
         let watched = Arc::new(OnceLock::new());
@@ -91,7 +90,7 @@ impl Admin {
         let listener = runtime.block_on(Listener::bind(listen))?;
         let address = listener.address();
         let guard =
-            guard::Guard::new(authenticator.clone(), allowed_hosts, InFlightMax::new(usize::MAX), metrics.clone());
+            guard::Guard::new(authenticator.clone(), allowed_hosts, InFlightMax::new(usize::MAX), metrics.requests.clone());
         let router = Router::new()
             .route("/health", get(health))
             .route("/ready", get(ready))
@@ -208,64 +207,14 @@ async fn metrics_text(State(shared): State<Shared>, request: Request) -> Respons
         return guard::unauthorized(refusal);
     }
     if let Some(watched) = shared.watched.get() {
-        let permit = watched.calls.own(Operation::OBSERVE);
-        observe(watched.library.access(&permit), &shared.metrics);
-        observe_snapshots(&watched.snapshots, &shared.metrics);
+        shared.metrics.collections.observe(&watched.library);
+        shared.metrics.snapshots.observe(&watched.snapshots);
     }
-    match shared.metrics.render() {
+    match shared.metrics.registry.render() {
         Ok(text) => {
             let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
             ([(header::CONTENT_TYPE, kind)], text).into_response()
         }
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
-}
-
-/// What the last look at the backups found: this thread looks at no disk and no network that may not answer.
-fn observe_snapshots(snapshots: &Snapshots, metrics: &Metrics) {
-    let health = snapshots.health();
-    let age = |seconds: Option<u64>| seconds.map_or(f64::INFINITY, |seconds| seconds as f64);
-    metrics.snapshot_age.set(age(health.age_seconds));
-    metrics.snapshot_verified_age.set(age(health.verified_age_seconds));
-    metrics.snapshot_target_seen_age.set(age(health.seen_seconds));
-    metrics.snapshot_target_up.set(i64::from(health.is_there));
-    metrics.snapshot_succeeded.set(i64::from(health.succeeded));
-    metrics.snapshots.set(health.snapshots.unwrap_or_default() as i64);
-    metrics.snapshots_missing.set(health.missing as i64);
-    for (work, count) in snapshots.failures() {
-        metrics.snapshot_failures.get_or_create(&WorkLabels { work }).inner().store(count, Ordering::Relaxed);
-    }
-}
-
-/// Sizes are read when somebody asks for them.
-fn observe(access: Access<'_>, metrics: &Metrics) {
-    let library = access.library();
-    use crate::collection::WriterState;
-    let log = library.log();
-    metrics.log_lsn.set(log.last().0 as f64);
-    metrics.log_bytes.set(log.bytes() as f64);
-    metrics.read_only.set(i64::from(!matches!(log.state(), WriterState::Writable)));
-    let (hits, misses) = library.words().hits_and_misses();
-    metrics.word_cache_hits.inner().store(hits, Ordering::Relaxed);
-    metrics.word_cache_misses.inner().store(misses, Ordering::Relaxed);
-    metrics.word_cache_bytes.set(library.words().bytes().cast_signed());
-    metrics.documents.clear();
-    metrics.passages.clear();
-    metrics.passages_unlinked.clear();
-    metrics.vector_recall.clear();
-    metrics.gpu.collections.clear();
-    for info in access.collections() {
-        let labels = CollectionLabels { collection: info.name.clone() };
-        metrics.documents.get_or_create(&labels).set(info.documents.cast_signed());
-        metrics.passages.get_or_create(&labels).set(info.chunks.cast_signed());
-        if let Some(searcher) = access.searcher(&info) {
-            metrics.passages_unlinked.get_or_create(&labels).set(searcher.unlinked() as i64);
-            if let Some(recall) = searcher.recall() {
-                metrics.vector_recall.get_or_create(&labels).set(recall.at_10);
-            }
-            if let Some(verdict) = searcher.device() {
-                metrics.gpu.collections.get_or_create(&labels).set(i64::from(verdict.by_gpu));
-            }
-        }
     }
 }

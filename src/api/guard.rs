@@ -15,11 +15,11 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::metrics::Metrics;
 use super::settings::{Hosts, InFlightMax};
 use crate::auth::{AuthError, Authenticator, LOCAL_NAME, Subject};
 use crate::base::Fault;
 use crate::mcp::{ErrorCode, ToolError};
-use crate::telemetry::Metrics;
 
 /// The guard's settings and counters.
 pub(super) struct Guard {
@@ -190,13 +190,14 @@ fn forbidden(header: &str, value: &str) -> Response {
 mod tests {
     use super::*;
 
+    /// Metrics that nobody reads.
+    fn unread() -> Metrics {
+        let registry = crate::telemetry::Registry::new();
+        Metrics::register(&registry, &crate::mcp::Metrics::register(&registry))
+    }
+
     fn guard() -> Guard {
-        Guard::new(
-            Authenticator::open(),
-            Hosts::new(vec!["docs.example".to_owned()]),
-            InFlightMax::new(1),
-            Metrics::new(),
-        )
+        Guard::new(Authenticator::open(), Hosts::new(vec!["docs.example".to_owned()]), InFlightMax::new(1), unread())
     }
 
     #[test]

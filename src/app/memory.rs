@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use super::limits;
+use super::metrics::MemoryMetrics;
 use crate::base::ByteSize;
 use crate::collection;
 use crate::config::Config;
 use crate::index::lexical::WRITER_BYTES_MIN;
 use crate::mcp::NodeTools;
 use crate::task::{self, Room};
-use crate::telemetry::Metrics;
 
 /// What a node takes besides everything that is planned: the program, threads, parsers that wait for work, and what the allocator
 /// keeps.
@@ -86,13 +86,13 @@ pub(super) struct Memory {
     spare: u64,
     wanted: Caches,
     tools: Arc<NodeTools>,
-    metrics: Metrics,
+    metrics: MemoryMetrics,
     /// The log says once that the indexes are too large.
     warned: AtomicBool,
 }
 
 impl Memory {
-    pub(super) fn new(config: &Config, tools: Arc<NodeTools>, metrics: Metrics) -> Self {
+    pub(super) fn new(config: &Config, tools: Arc<NodeTools>, metrics: MemoryMetrics) -> Self {
         let max = budget(config);
         let wanted = Caches {
             answers: config.search.cache_bytes,
@@ -130,9 +130,9 @@ impl Memory {
         if resident.own + resident.mapped > self.max {
             library.release_mapped();
         }
-        self.metrics.memory_max_bytes.set(self.max.min(i64::MAX as u64).cast_signed());
-        self.metrics.memory_index_bytes.set(indexes.cast_signed());
-        self.metrics.memory_cache_bytes.set(caches.total().cast_signed());
+        self.metrics.max_bytes.set(self.max.min(i64::MAX as u64).cast_signed());
+        self.metrics.index_bytes.set(indexes.cast_signed());
+        self.metrics.cache_bytes.set(caches.total().cast_signed());
         if self.spare <= indexes && !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 indexes = %ByteSize(indexes),

@@ -17,8 +17,8 @@ fn node(directory: &Path, model: Arc<Switched>) -> Node {
     let models = Arc::new(Models::built_in().with(model));
     let library =
         collection::Config { extraction: extraction::Config::here(), ..library_config(&config, models, None) };
-    let (library, _) = Library::open(library, &readiness, &metrics).expect("opened");
-    let calls = Calls::new(Vec::new(), metrics.clone());
+    let (library, _) = Library::open(library, &readiness, &metrics.collections).expect("opened");
+    let calls = Calls::new(Vec::new(), metrics.calls.clone());
     Node::over(library, calls, &config, (readiness, metrics), &Handle::current(), None)
 }
 

@@ -86,7 +86,10 @@ impl Settings {
         };
         let state = match loaded {
             Ok(newer) => self.take(&newer, cause, parts),
-            Err(error) => refused(&error),
+            Err(error) => {
+                let restart = parts.node.readiness().settings().restart;
+                SettingsState { restart, problems: refused(&error) }
+            }
         };
         parts.node.readiness().set_settings(state);
     }
@@ -121,7 +124,8 @@ impl Settings {
     }
 }
 
-fn refused(error: &ConfigError) -> SettingsState {
+/// Logs what is wrong, and returns it in words.
+fn refused(error: &ConfigError) -> Vec<String> {
     for problem in &error.problems {
         tracing::error!(key = problem.key, origin = problem.origin, "settings: {problem}");
     }
@@ -129,5 +133,5 @@ fn refused(error: &ConfigError) -> SettingsState {
         problems = error.problems.len(),
         "the changed settings are not used; those that the node runs with stay"
     );
-    SettingsState { restart: Vec::new(), problems: error.problems.iter().map(ToString::to_string).collect() }
+    error.problems.iter().map(ToString::to_string).collect()
 }

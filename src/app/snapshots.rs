@@ -19,7 +19,6 @@ use crate::index::lexical::Passages;
 use crate::snapshot::{self, Canary, CanaryAnswer, Health, Host, NoProgress, Probe, Snapshots};
 use crate::store;
 use crate::task::{self, Drain, Held, NoRoom, Readiness, Room};
-use crate::telemetry::{FetchMetrics, Metrics};
 
 /// Documents of a collection among which questions are chosen.
 const SAMPLE: usize = 256;
@@ -42,7 +41,7 @@ const REPORT_EVERY: Duration = Duration::from_millis(250);
 /// The snapshots of the node with these settings.
 #[must_use]
 pub fn snapshots(config: &Config, runtime: Handle) -> Snapshots {
-    beside(config, Arc::new(Models::built_in()), memory::of_collections(config).room, FetchMetrics::default(), runtime)
+    beside(config, Arc::new(Models::built_in()), memory::of_collections(config).room, crate::fetch::Metrics::default(), runtime)
 }
 
 /// The same beside an open node.
@@ -54,7 +53,7 @@ pub(super) fn beside(
     config: &Config,
     models: Arc<Models>,
     room: Room,
-    fetched: FetchMetrics,
+    fetched: crate::fetch::Metrics,
     runtime: Handle,
 ) -> Snapshots {
     let told = snapshot::Config {
@@ -232,7 +231,7 @@ impl Host for Opens {
             ),
         })?;
         let readiness = Readiness::default();
-        let (library, _) = Library::open(config, &readiness, &Metrics::new())?;
+        let (library, _) = Library::open(config, &readiness, &collection::Metrics::default())?;
         library.freeze();
         let begun = Instant::now();
         while begun.elapsed() < REBUILD_PATIENCE && !readiness.wait(REPORT_EVERY) {
@@ -244,7 +243,7 @@ impl Host for Opens {
             return Err(anyhow!("not ready after {} hours: {reasons}", REBUILD_PATIENCE.as_secs() / 3_600).into());
         }
         // Nobody calls a node that is opened to be checked.
-        let calls = Calls::new(Vec::new(), Metrics::new());
+        let calls = Calls::unwatched();
         Ok(Box::new(Collections { library, calls, _held: Some(held) }))
     }
 }

@@ -28,7 +28,7 @@ impl Rule for Notes {
 #[test]
 fn a_call_is_decided_once_and_its_end_is_heard_once() {
     let notes = Notes::default();
-    let calls = Calls::new(vec![Box::new(notes.clone())], Metrics::new());
+    let calls = Calls::new(vec![Box::new(notes.clone())], Metrics::default());
     let caller = Caller::local(Transport::CommandLine);
     let permit = calls.enter(Operation::LIST_SOURCES, &caller, &Scope::One("notes".into())).expect("admitted");
     assert!(permit.reach().admits("notes") && !permit.reach().admits("secrets"));

@@ -13,12 +13,12 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::leases::{Lease, Leases};
+use super::metrics::Metrics;
 use super::views::{Merging, Views};
 use super::writer::Sealer;
 use crate::base::{ByteSize, Lsn};
 use crate::store::{CollectionId, CompactError, CompactionLimits, Reader};
 use crate::task::{self, Readiness};
-use crate::telemetry::Metrics;
 
 /// Between two looks at a log that is being written into.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -293,12 +293,12 @@ mod tests {
     fn open(directory: &Path, erase_within: Duration, clock: Arc<dyn Clock>) -> Arc<Library> {
         let mut config = Config { clock, ..Config::for_test(directory) };
         config.store.erase_within = erase_within;
-        Library::open(config, &Readiness::default(), &Metrics::new()).expect("opened").0
+        Library::open(config, &Readiness::default(), &Metrics::default()).expect("opened").0
     }
 
     /// Twenty documents, of which one holds the secret, and is deleted.
     async fn delete_secret(library: &Arc<Library>) {
-        let permit = Calls::new(Vec::new(), Metrics::new()).own(Operation::SWEEP);
+        let permit = Calls::unwatched().own(Operation::SWEEP);
         let access = library.access(&permit);
         access.create_collection("notes", "", None).await.expect("created");
         let note = |number: usize| {
@@ -320,7 +320,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn deleted_content_is_gone_from_the_log_in_time_also_after_a_restart() {
         let directory = tempfile::tempdir().expect("a directory");
-        let permit = Calls::new(Vec::new(), Metrics::new()).own(Operation::COMPACT);
+        let permit = Calls::unwatched().own(Operation::COMPACT);
         let start = SystemClock.now().0;
         let clock = Arc::new(TestClock(AtomicI64::new(start)));
         let library = open(directory.path(), HOUR, Arc::clone(&clock) as Arc<dyn Clock>);

@@ -23,13 +23,13 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::compactor::CompactorBell;
+use super::metrics::Metrics;
 use super::upkeep::Bell;
 use super::views::{self, Views};
 use super::{Config, WriteError};
 use crate::base::Lsn;
 use crate::store::{Change, ChangeKind, CollectionId, CommitError, Operation, Outcome, Reader, WriteRequest, Writer};
 use crate::task::{self, Held, Readiness};
-use crate::telemetry::Metrics;
 
 /// Requests that may wait for the writer.
 const QUEUE_LENGTH: usize = 256;
@@ -574,8 +574,8 @@ mod tests {
         let mut config = Config::for_test(directory.path());
         config.clock = Arc::clone(&clock) as Arc<dyn Clock>;
         let readiness = Readiness::default();
-        let (library, _) = Library::open(config, &readiness, &Metrics::new()).expect("opened");
-        let permit = Calls::new(Vec::new(), Metrics::new()).own(Operation::TAKE_SNAPSHOT);
+        let (library, _) = Library::open(config, &readiness, &Metrics::default()).expect("opened");
+        let permit = Calls::unwatched().own(Operation::TAKE_SNAPSHOT);
         let access = library.access(&permit);
         let info = access.create_collection("notes", "", None).await.expect("created");
         access.add("notes", Missing::Refuse, note("one")).await.expect("written");

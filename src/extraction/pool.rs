@@ -26,11 +26,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::child::{Cause, Child, Starter};
+use super::metrics::{Metrics, RefusedLabels};
 use super::wire::{self, Batch, END, End, HEAD, ITEMS, Order, PLAIN_BYTES_MAX, REFUSED, Refused};
 use super::{Config, ExtractError, Place, Protections, Request, Usage, helper};
 use crate::base::ByteSize;
 use crate::task;
-use crate::telemetry::{ExtractionMetrics, RefusedLabels};
 
 /// How long a thread waits for a child at most, …
 const AT_ONCE: Duration = Duration::from_millis(50);
@@ -59,7 +59,7 @@ pub struct Extraction {
 #[derive(Debug)]
 struct Shared {
     config: Config,
-    metrics: ExtractionMetrics,
+    metrics: Metrics,
     places: Arc<Semaphore>,
     /// The same for short documents: for those that a thread waits for, and as many that turned out to take longer.
     short: Arc<Semaphore>,
@@ -85,7 +85,7 @@ struct Idle {
 impl Extraction {
     /// Starts nothing yet.
     #[must_use]
-    pub fn new(config: Config, metrics: ExtractionMetrics) -> Self {
+    pub fn new(config: Config, metrics: Metrics) -> Self {
         let width = config.width.max(1);
         let shared = Shared {
             places: Arc::new(Semaphore::new(width)),

@@ -10,6 +10,7 @@
 //! * What it answers is checked before it is believed: rows are in range, lists no longer than asked for.
 
 pub mod measure;
+mod metrics;
 mod process;
 mod program;
 #[path = "../gpu_helper/protocol.rs"]
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 use half::f16;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
+pub use self::metrics::{FallbackLabels, Metrics};
 use self::process::Helper;
 pub use self::process::{HELPER_ON_DISK, StartError};
 pub use self::protocol::{Adapter, AdapterKind, Failure, Format, LIMIT_MAX, Metric, ProtocolError, QUERIES_MAX};

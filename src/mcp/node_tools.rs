@@ -24,6 +24,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::direct::Rendered;
+use super::metrics::Metrics;
 use super::error::ended;
 use super::{Answering, Arguments, Context, NodeProvider, Place, Progress, ToolAnswer, ToolError, ToolProvider};
 use super::{answers, arguments};
@@ -33,7 +34,6 @@ use crate::calls::{Calls, Operation, Permit, Scope};
 use crate::collection::{Access, Library};
 use crate::retrieval::Retrieval;
 use crate::task::{Busy, Flow, Readiness, Turn, Turns};
-use crate::telemetry::Metrics;
 
 pub(crate) use self::documents::{Precondition, StoredDocument};
 use self::reading::{RENDERED_MAX, Reading};

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use super::metrics::Metrics;
 use crate::base::Digest;
 use crate::embed::{self, EmbedError, Embedder};
-use crate::telemetry::Metrics;
 
 /// Memory for embeddings: about two thousand of 256 numbers.
 const BYTES: u64 = 2 << 20;

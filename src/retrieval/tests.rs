@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Config, Mode, Retrieval, SearchAnswer, SearchError, SearchRequest, Surroundings};
+use super::{Config, Metrics, Mode, Retrieval, SearchAnswer, SearchError, SearchRequest, Surroundings};
 use crate::base::Fault;
 use crate::calls::{Calls, Operation, Permit};
 use crate::collection::{self, Access, Body, DocumentInput, Library, MediaType, Missing};
 use crate::embed::testing::{Answers, Switched};
 use crate::embed::{Embedder, Models, Purpose};
 use crate::task::{Readiness, block_on};
-use crate::telemetry::Metrics;
+use crate::telemetry::Registry;
 
 const MODEL: &str = "switched-64";
 
@@ -27,8 +27,8 @@ impl Fixture {
         let model = Switched::new(MODEL, 64);
         let models = Models::built_in().with(Arc::clone(&model) as Arc<dyn Embedder>);
         let config = collection::Config { models: Arc::new(models), ..collection::Config::for_test(directory.path()) };
-        let (library, _) = Library::open(config, &Readiness::default(), &Metrics::new()).expect("opened");
-        let permit = Calls::new(Vec::new(), Metrics::new()).own(Operation::EVALUATE);
+        let (library, _) = Library::open(config, &Readiness::default(), &collection::Metrics::default()).expect("opened");
+        let permit = Calls::unwatched().own(Operation::EVALUATE);
         let access = library.access(&permit);
         block_on(access.create_collection("own", "", None)).expect("created");
         block_on(access.create_collection("switched", "", Some(MODEL))).expect("created");
@@ -46,7 +46,7 @@ impl Fixture {
             passage_cache_bytes: 0,
             word_cache_bytes: 0,
         };
-        Self { _directory: directory, model, retrieval: Retrieval::new(library, config, Metrics::new()), permit }
+        Self { _directory: directory, model, retrieval: Retrieval::new(library, config, Metrics::register(&Registry::new())), permit }
     }
 
     fn search(&self, query: &str, collections: &[&str], mode: Mode) -> Result<Arc<SearchAnswer>, SearchError> {

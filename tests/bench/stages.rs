@@ -12,7 +12,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use cairn::app::Node;
+use cairn::app::{Metrics, Node};
 use cairn::calls::Operation;
 use cairn::collection::Searcher;
 use cairn::config::{Config, Overrides};
@@ -20,7 +20,6 @@ use cairn::embed::StaticModel;
 use cairn::index::lexical::Lookup;
 use cairn::retrieval::{Filter, Mode, SearchRequest};
 use cairn::task::Readiness;
-use cairn::telemetry::Metrics;
 use serde_json::json;
 
 use self::cpu::cost;

@@ -14,7 +14,7 @@ use cairn::fetch::{
     Authorities, Body, BreakerConfig, Client, ClientCertificate, Config, FetchError, HostList, Limits, Phase, Proxy,
     Reach, Request, Resolve, Resolving, Retries, Seams, Timing, Trust,
 };
-use cairn::telemetry::{FetchLabels, FetchMetrics};
+use cairn::fetch::{FetchLabels, Metrics};
 use http::{Method, StatusCode};
 
 use crate::fetch_server::{ProxyServer, Server, TestAuthority, Then, answer};
@@ -34,7 +34,7 @@ fn plain() -> Config {
 }
 
 fn client(config: Config, reach: Reach) -> Client {
-    Client::new(config, reach, "test", FetchMetrics::default()).expect("a client")
+    Client::new(config, reach, "test", Metrics::default()).expect("a client")
 }
 
 fn anywhere(config: Config) -> Client {
@@ -100,7 +100,7 @@ impl Timing for TestTiming {
 
 fn seamed(config: Config, reach: Reach, names: Option<Arc<Names>>, timing: Option<Arc<TestTiming>>) -> Client {
     let seams = Seams { names: names.map(|names| names as _), timing: timing.map(|timing| timing as _) };
-    Client::with(config, reach, "test", FetchMetrics::default(), seams).expect("a client")
+    Client::with(config, reach, "test", Metrics::default(), seams).expect("a client")
 }
 
 fn hosts(entries: &[&str]) -> Reach {
@@ -187,7 +187,7 @@ async fn a_host_is_trusted_by_the_authorities_of_the_settings() {
     {
         std::fs::write(&file, bytes).expect("written");
         let config = Config { trust: Trust::SystemAnd(file.clone()), ..plain() };
-        let error = Client::new(config, Reach::Anywhere, "test", FetchMetrics::default()).expect_err("no authority");
+        let error = Client::new(config, Reach::Anywhere, "test", Metrics::default()).expect_err("no authority");
         let text = with_causes(&error);
         assert!(text.contains("ca.pem") && text.contains(words), "{text}");
     }
@@ -497,7 +497,7 @@ async fn requests_are_counted_by_who_asks_and_how_they_end() {
         true => answer("404 Not Found", &[], ""),
         false => answer("200 OK", &[], ""),
     });
-    let metrics = FetchMetrics::default();
+    let metrics = Metrics::default();
     let client = Client::new(plain(), hosts(&["127.0.0.1"]), "test", metrics.clone()).expect("a client");
     for path in ["/", "/", "/wrong"] {
         get(&client, &server.url(path)).await.expect("an answer");

@@ -29,7 +29,7 @@ fn extraction() -> Extraction {
         memory_bytes_max: 1 << 30,
         time_max: Duration::from_secs(120),
     };
-    Extraction::new(config, cairn::telemetry::ExtractionMetrics::default())
+    Extraction::new(config, cairn::extraction::Metrics::default())
 }
 
 /// What reading `bytes` took; a document that is refused was read too.

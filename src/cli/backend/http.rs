@@ -16,7 +16,6 @@ use crate::fetch::{
     self, BreakerConfig, Client, FetchError, Limits, OneAddress, Proxy, Reach, Request, Retries, Seams,
 };
 use crate::task;
-use crate::telemetry::FetchMetrics;
 
 /// How long to wait for a node to accept a connection: it is near.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -71,7 +70,7 @@ impl Agent {
         };
         let names = self.trust.address().map(|address| std::sync::Arc::new(OneAddress(address.ip())) as _);
         let seams = Seams { names, timing: None };
-        let made = Client::with(config, Reach::Anywhere, "cli", FetchMetrics::default(), seams)?;
+        let made = Client::with(config, Reach::Anywhere, "cli", crate::fetch::Metrics::default(), seams)?;
         Ok(self.client.get_or_init(|| made))
     }
 }

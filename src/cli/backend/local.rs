@@ -8,11 +8,10 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::{Failure, NOTE_AFTER, Stay};
-use crate::app::{Answering, Node};
+use crate::app::{Answering, Metrics, Node};
 use crate::collection::OpenError;
 use crate::config::Config;
 use crate::task::{Drain, Readiness};
-use crate::telemetry::Metrics;
 
 /// How long to wait for the indexes to catch up with the log: rebuilding them takes minutes when there is much.
 const READY_PATIENCE: Duration = Duration::from_secs(600);

@@ -18,7 +18,6 @@ use crate::fetch::{
     self, AnswerBody, Authorities, BreakerConfig, Client, ClientCertificate, FetchError, Limits, Proxy, Reach, Request,
     Retries, Trust,
 };
-use crate::telemetry::FetchMetrics;
 
 /// Largest answer that is read: a list of all the pods of a large cluster has some megabytes.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
@@ -52,7 +51,7 @@ pub(super) fn client(config: &kube::Config, patience: Duration) -> Result<kube::
         breaker: BreakerConfig::OFF,
         redirects: 0,
     };
-    let client = Client::new(settings, Reach::Anywhere, "cluster", FetchMetrics::default())?;
+    let client = Client::new(settings, Reach::Anywhere, "cluster", crate::fetch::Metrics::default())?;
     let builder = ClientBuilder::new(Requests(client), config.default_namespace.clone());
     Ok(match config.auth_layer()? {
         None => builder.with_layer(&config.base_uri_layer()).build(),

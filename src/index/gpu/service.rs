@@ -33,11 +33,11 @@ use serde::{Deserialize, Deserializer};
 use tokio::sync::oneshot;
 
 use super::super::vector::{Bits, RowSet};
+use super::metrics::Metrics;
 use super::worker::Worker;
 use super::{Adapter, LIMIT_MAX, Scored};
 use crate::base::setting;
 use crate::task;
-use crate::telemetry::GpuMetrics;
 
 /// How long a search waits for the GPU before the CPU answers it.
 pub const PATIENCE: Duration = Duration::from_millis(250);
@@ -281,7 +281,7 @@ pub(super) struct Queue {
 
 pub(super) struct Shared {
     pub(super) options: Options,
-    pub(super) metrics: GpuMetrics,
+    pub(super) metrics: Metrics,
     pub(super) queue: Mutex<Queue>,
     pub(super) rung: Condvar,
     started: Instant,
@@ -354,7 +354,7 @@ impl GpuService {
     ///
     /// # Errors
     /// When the machine has no thread left.
-    pub fn start(options: Options, metrics: GpuMetrics) -> io::Result<Self> {
+    pub fn start(options: Options, metrics: Metrics) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             options,
             metrics,

@@ -13,7 +13,6 @@ use object_store::client::{
 
 use super::super::listing::{ListingError, check_page};
 use crate::fetch::{self, BreakerConfig, Client, FetchError, Limits, Phase, Reach, Request, Retries};
-use crate::telemetry::FetchMetrics;
 
 /// Until the head of an answer, besides the time that the request's own bytes may take, …
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -30,12 +29,12 @@ const SMALL_BYTES_MAX: u64 = 1 << 20;
 /// system's authorities.
 pub(in crate::snapshot) struct Http {
     config: fetch::Config,
-    metrics: FetchMetrics,
+    metrics: fetch::Metrics,
     client: OnceLock<Client>,
 }
 
 impl Http {
-    pub(in crate::snapshot) fn new(config: fetch::Config, metrics: FetchMetrics) -> Self {
+    pub(in crate::snapshot) fn new(config: fetch::Config, metrics: fetch::Metrics) -> Self {
         Self { config, metrics, client: OnceLock::new() }
     }
 

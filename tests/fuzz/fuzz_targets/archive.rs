@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use cairn::base::{Lsn, SystemClock, UnixMillis};
-use cairn::snapshot::{self, Host, NoProgress, Probe, Retention, Snapshots};
+use cairn::snapshot::{self, Host, Live, NoProgress, Probe, Retention, Schedule, Snapshots};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::Runtime;
 
@@ -38,16 +38,17 @@ fuzz_target!(|bytes: &[u8]| {
         data_dir: place.join("data"),
         target: None,
         key_file: None,
-        interval: Duration::from_secs(60),
-        verify_interval: Duration::from_secs(60),
-        retention: Retention {
-            daily: 7,
-            weekly: 4,
-            monthly: 6,
-            max_bytes: None,
-            point_in_time: Duration::from_secs(60),
+        live: Live {
+            schedule: Schedule { interval: Duration::from_secs(60), verify_interval: Duration::from_secs(60) },
+            retention: Retention {
+                daily: 7,
+                weekly: 4,
+                monthly: 6,
+                max_bytes: None,
+                point_in_time: Duration::from_secs(60),
+            },
+            configuration: String::new(),
         },
-        configuration: String::new(),
         clock: Arc::new(SystemClock),
     };
     let snapshots = Snapshots::new(config, Arc::new(Nobody), RUNTIME.handle().clone());

@@ -8,10 +8,10 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::super::super::gpu::service::{GpuService, Options, Use};
+use super::super::super::gpu::{FallbackLabels, Metrics};
 use super::super::tests::{apply, build, clustered, filled, key, wide};
 use super::*;
 use crate::index::vector::VectorIndex;
-use crate::telemetry::{FallbackLabels, Metrics};
 
 const ROWS: usize = 6_000;
 const LIMITS: [usize; 4] = [1, 10, 50, 200];
@@ -94,13 +94,13 @@ fn ordered(score: f32) -> i64 {
 }
 
 fn service(memory_bytes_max: u64) -> GpuService {
-    counted(memory_bytes_max, &Metrics::new())
+    counted(memory_bytes_max, &Metrics::default())
 }
 
 fn counted(memory_bytes_max: u64, metrics: &Metrics) -> GpuService {
     let (batch_wait, idle) = (Duration::from_micros(300), Duration::from_millis(50));
     let options = Options { how: Use::Software, memory_bytes_max, batch_wait, idle };
-    GpuService::start(options, metrics.gpu.clone()).expect("a thread")
+    GpuService::start(options, metrics.clone()).expect("a thread")
 }
 
 /// Asks the device, again when it was too busy.
@@ -154,7 +154,7 @@ fn the_gpu_answers_as_defined() {
 
 #[test]
 fn the_graph_is_compared_with_what_the_gpu_finds() {
-    let metrics = Metrics::new();
+    let metrics = Metrics::default();
     let (service, fixture) = (counted(0, &metrics), Fixture::new(100));
     fixture.index.join_device(&service.client());
     let questions = clustered(13, 256, 60, 0.5);
@@ -162,9 +162,9 @@ fn the_graph_is_compared_with_what_the_gpu_finds() {
         by_device(&fixture, question, 10, None);
     }
     assert!(fixture.index.is_recall_due());
-    let before = metrics.gpu.questions.get();
+    let before = metrics.questions.get();
     let told = fixture.index.check_recall().expect("the graph is complete");
-    assert_eq!(metrics.gpu.questions.get() - before, 256);
+    assert_eq!(metrics.questions.get() - before, 256);
     drop(service);
     for question in &questions {
         assert_eq!(fixture.index.search(&fixture.index.view(), &wide(question), 10).len(), 10);
@@ -219,7 +219,7 @@ fn who_is_searched_gets_the_room_of_who_is_not() {
 
 #[test]
 fn the_device_is_told_of_rows_that_went_before_it_had_them() {
-    let metrics = Metrics::new();
+    let metrics = Metrics::default();
     let (_service, fixture) = {
         let (service, fixture) = (counted(0, &metrics), Fixture::new(ROWS * 2));
         fixture.index.join_device(&service.client());
@@ -236,7 +236,7 @@ fn the_device_is_told_of_rows_that_went_before_it_had_them() {
     let others: Vec<(u64, &[f16])> =
         others.iter().enumerate().map(|(row, v)| (key(ROWS + 600 + row), &v[..])).collect();
     apply(&fixture.index, next.next().next(), &[], &others).expect("applied");
-    let in_vain = || metrics.gpu.fallbacks.get_or_create(&FallbackLabels { reason: "changed" }).get();
+    let in_vain = || metrics.fallbacks.get_or_create(&FallbackLabels { reason: "changed" }).get();
     let before = in_vain();
     assert_eq!(by_device(&fixture, &query, 20, None), fixture.defined(&query, 20, None));
     assert_eq!(in_vain(), before);

@@ -2,10 +2,7 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::registry::Registry;
+use crate::telemetry::{Counter, EncodeLabelSet, Family, Registry};
 
 /// Labels of a request. Both have a few values; the host is not among them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -18,23 +15,22 @@ pub struct FetchLabels {
 
 /// Metrics of outgoing HTTP. Cloning gives another handle to the same counters.
 #[derive(Clone, Default)]
-pub struct FetchMetrics {
+pub struct Metrics {
     /// Requests, repetitions not counted.
     pub requests: Family<FetchLabels, Counter>,
 }
 
-impl FetchMetrics {
-    pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "outgoing_requests",
-            "Requests to other machines, by the part that sent them and how they ended",
-            self.requests.clone(),
-        );
+impl Metrics {
+    /// Registers them.
+    #[must_use]
+    pub fn register(registry: &Registry) -> Self {
+        let help = "Requests to other machines, by the part that sent them and how they ended";
+        Self { requests: registry.register("outgoing_requests", help, Family::default()) }
     }
 }
 
-impl fmt::Debug for FetchMetrics {
+impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FetchMetrics").finish_non_exhaustive()
+        f.debug_struct("Metrics").finish_non_exhaustive()
     }
 }

@@ -1,0 +1,142 @@
+//! Where a running node can be reached, left in its data directory for the command line.
+//!
+//! Invariant: the file appears whole, belongs to its owner alone, and is gone before another process may open the data directory.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Node;
+use super::doors::Doors;
+use crate::api::Listener;
+use crate::config::Config;
+use crate::snapshot::Target;
+
+/// Where a running node can be reached, left in its data directory for the command line.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningNode {
+    /// Process id.
+    pub pid: u32,
+    /// Identity of the node: tells a leftover whose port another node has by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Address of MCP and REST.
+    pub listen: SocketAddr,
+    /// Whether it speaks TLS there, with a certificate of the data directory's authority for `auth::LOCAL_NAME`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tls: bool,
+    /// Address of the admin listener; only a process that runs for the node's sake has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<SocketAddr>,
+    /// Where its snapshots go, for what the command line does with them itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<Box<SnapshotPlace>>,
+    /// A token of this run, for the command line of the same user; only where the listener asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+/// Where a node's snapshots go, by paths that every process knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotPlace {
+    /// What is set; `None`: beside the data directory.
+    pub target: Option<Target>,
+    /// Key of an encrypted repository.
+    pub key_file: Option<PathBuf>,
+}
+
+impl SnapshotPlace {
+    fn of(config: &Config) -> Self {
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        Self {
+            target: config.snapshot.target.clone().map(Target::absolute),
+            key_file: config.snapshot.key_file.as_ref().map(absolute),
+        }
+    }
+}
+
+impl fmt::Debug for RunningNode {
+    /// Everything but the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, node, listen, tls, admin, snapshots, token: _ } = self;
+        let mut shown = f.debug_struct("RunningNode");
+        shown
+            .field("pid", pid)
+            .field("node", node)
+            .field("listen", listen)
+            .field("tls", tls)
+            .field("admin", admin)
+            .field("snapshots", snapshots)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RunningNode {
+    /// What is told of a node that answers.
+    pub(super) fn new(
+        config: &Config,
+        node: &Node,
+        listener: &Listener,
+        doors: &Doors,
+        tls: bool,
+        admin: Option<SocketAddr>,
+    ) -> Self {
+        Self {
+            pid: std::process::id(),
+            node: Some(node.library.reader().node().to_string()),
+            listen: listener.address(),
+            tls,
+            admin,
+            snapshots: Some(Box::new(SnapshotPlace::of(config))),
+            token: doors.local.as_ref().map(|token| token.reveal().to_owned()),
+        }
+    }
+
+    /// Address of MCP.
+    #[must_use]
+    pub fn mcp(&self) -> String {
+        format!("{}/mcp", url(self.tls, self.listen))
+    }
+
+    fn path(data_dir: &Path) -> PathBuf {
+        data_dir.join("running.json")
+    }
+
+    /// What the data directory says; it may be a leftover of a node that died.
+    #[must_use]
+    pub fn read(data_dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(Self::path(data_dir)).ok()?).ok()
+    }
+
+    /// Writes it.
+    pub(super) fn write(&self, data_dir: &Path) -> io::Result<()> {
+        let partial = data_dir.join("running.partial");
+        let text = serde_json::to_vec(self).map_err(io::Error::other)?;
+        // Made anew, so that nothing is written through a link that somebody put there.
+        match fs::remove_file(&partial) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
+        file.write_all(&text)?;
+        fs::rename(partial, Self::path(data_dir))
+    }
+
+    /// Removes it. Only a convenience; a leftover is recognised because nobody answers there.
+    pub(super) fn remove(&self, data_dir: &Path) {
+        if Self::read(data_dir).as_ref() == Some(self) {
+            let _ = fs::remove_file(Self::path(data_dir));
+        }
+    }
+}
+
+/// The address of a listener as a URL without a path.
+pub(super) fn url(tls: bool, address: SocketAddr) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    format!("{scheme}://{address}")
+}
