@@ -15,6 +15,7 @@ mod catalog;
 mod direct;
 mod error;
 mod lenient;
+mod listening;
 mod metrics;
 #[macro_use]
 mod tools;

@@ -37,6 +37,8 @@ const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
+/// The method that listens for notifications.
+const LISTEN: &str = "subscriptions/listen";
 
 /// What answers the connections of the MCP and REST listener.
 #[derive(Clone)]
@@ -103,7 +105,8 @@ impl Shared {
         if !connection.answers() {
             return None;
         }
-        let place = match self.guard.in_flight() {
+        let listens = head.headers.get(&METHOD).is_some_and(|method| method == LISTEN);
+        let place = match if listens { self.guard.listening() } else { self.guard.in_flight() } {
             Ok(place) => place,
             Err(refused) => return Some(refused.into_response()),
         };

@@ -21,24 +21,33 @@ use crate::auth::{AuthError, Authenticator, LOCAL_NAME, Subject};
 use crate::base::Fault;
 use crate::mcp::{ErrorCode, ToolError};
 
+/// Requests that listen for notifications at once: half of the connections of a node.
+const LISTENING_MAX: usize = 2_048;
+
 /// The guard's settings and counters.
 pub(super) struct Guard {
     authenticator: Authenticator,
     allowed_hosts: Hosts,
     in_flight: AtomicUsize,
+    listening: AtomicUsize,
     in_flight_max: InFlightMax,
     metrics: Metrics,
 }
 
-/// A place among the requests in flight, until this is dropped.
+/// A place among the requests in flight, or among those that listen, until this is dropped.
 pub(super) struct InFlight {
     guard: Arc<Guard>,
+    listens: bool,
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.guard.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.guard.metrics.requests_in_flight.dec();
+        if self.listens {
+            self.guard.listening.fetch_sub(1, Ordering::Relaxed);
+        } else {
+            self.guard.in_flight.fetch_sub(1, Ordering::Relaxed);
+            self.guard.metrics.requests_in_flight.dec();
+        }
     }
 }
 
@@ -73,7 +82,7 @@ impl Guard {
         in_flight_max: InFlightMax,
         metrics: Metrics,
     ) -> Self {
-        Self { authenticator, allowed_hosts, in_flight: AtomicUsize::new(0), in_flight_max, metrics }
+        Self { authenticator, allowed_hosts, in_flight: AtomicUsize::new(0), listening: AtomicUsize::new(0), in_flight_max, metrics }
     }
 
     /// Who makes a request, when it may come in.
@@ -91,7 +100,18 @@ impl Guard {
             return Err(Refused::Busy);
         }
         self.metrics.requests_in_flight.inc();
-        Ok(InFlight { guard: Arc::clone(self) })
+        Ok(InFlight { guard: Arc::clone(self), listens: false })
+    }
+
+    /// A place for a request that listens for notifications: it is open for hours and does next to nothing, so it takes none of the
+    /// places of requests that are answered.
+    pub(super) fn listening(self: &Arc<Self>) -> Result<InFlight, Refused> {
+        let one_more = |held: usize| (held < LISTENING_MAX).then_some(held + 1);
+        if self.listening.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_err() {
+            self.metrics.requests_shed.inc();
+            return Err(Refused::Busy);
+        }
+        Ok(InFlight { guard: Arc::clone(self), listens: true })
     }
 
     /// Whether the request says once, and with a name that is allowed, whom it is for, and whether a page that made it may.

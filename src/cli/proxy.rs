@@ -5,12 +5,13 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::backend::{Absent, Backend, Stay};
 use super::{Common, Failure, UNREACHABLE, quiet_logs};
 use crate::api::answer_stdio;
 use crate::auth::Caller;
-use crate::base::{Fault, NodeId};
+use crate::base::{Fault, Lsn, NodeId};
 use crate::calls::{Operation, Permit, Scope};
 use crate::mcp::{
     Answering, Arguments as ToolArguments, Catalog, Context, ErrorCode, Link, NodeProvider, Tool, ToolAnswer,
@@ -77,6 +78,10 @@ impl NodeProvider for Tools {
     fn node(&self) -> NodeId {
         // Addresses of documents are not asked for before there are any.
         self.node.get().copied().unwrap_or(NodeId([0; 16]))
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<Lsn>> {
+        self.backend.node_here()?.tools().changes()
     }
 
     fn enter(&self, operation: Operation, caller: &Caller, scope: &Scope<'_>) -> Result<Option<Permit>, ToolError> {

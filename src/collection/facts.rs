@@ -1,5 +1,7 @@
 //! What the log says of itself: sizes, position, state and damage; nothing of what documents hold, so no permit is asked for.
 
+use tokio::sync::watch;
+
 use crate::base::{Lsn, NodeId};
 use crate::store::{Damage, Epoch, Reader, SealedSegment, WriterState};
 
@@ -22,6 +24,12 @@ impl<'a> LogFacts<'a> {
     #[must_use]
     pub fn last(&self) -> Lsn {
         self.0.last()
+    }
+
+    /// [`Self::last`], announced whenever it grows.
+    #[must_use]
+    pub fn positions(&self) -> watch::Receiver<Lsn> {
+        self.0.positions()
     }
 
     /// Number of collections.

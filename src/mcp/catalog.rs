@@ -7,10 +7,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use rmcp::model::Tool as ToolDefinition;
+use tokio::sync::watch;
 
 use super::{Arguments, NoProgress, Progress, ToolAnswer, ToolError};
 use crate::auth::Caller;
-use crate::base::NodeId;
+use crate::base::{Lsn, NodeId};
 use crate::calls::{Operation, Permit, Scope};
 
 /// What a provider's work becomes.
@@ -63,6 +64,9 @@ pub trait ToolProvider: Send + Sync + 'static {
 pub trait NodeProvider: ToolProvider {
     /// The node that answers; part of resource addresses.
     fn node(&self) -> NodeId;
+
+    /// The position of the log, announced whenever it grows; `None` where another process has the log.
+    fn changes(&self) -> Option<watch::Receiver<Lsn>>;
 
     /// Begins a call that is not a tool's; `None` where another process decides.
     ///

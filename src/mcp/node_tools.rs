@@ -22,6 +22,7 @@ use std::time::Instant;
 use rmcp::model::Tool as ToolDefinition;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tokio::sync::watch;
 
 use super::direct::Rendered;
 use super::metrics::Metrics;
@@ -29,7 +30,7 @@ use super::error::ended;
 use super::{Answering, Arguments, Context, NodeProvider, Place, Progress, ToolAnswer, ToolError, ToolProvider};
 use super::{answers, arguments};
 use crate::auth::Caller;
-use crate::base::NodeId;
+use crate::base::{Lsn, NodeId};
 use crate::calls::{Calls, Operation, Permit, Scope};
 use crate::collection::{Access, Library};
 use crate::retrieval::Retrieval;
@@ -191,6 +192,10 @@ impl ToolProvider for NodeTools {
 impl NodeProvider for NodeTools {
     fn node(&self) -> NodeId {
         self.library.log().node()
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<Lsn>> {
+        Some(self.library.log().positions())
     }
 
     fn enter(&self, operation: Operation, caller: &Caller, scope: &Scope<'_>) -> Result<Option<Permit>, ToolError> {

@@ -8,20 +8,20 @@ use rmcp::model::{
     Annotations, CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams,
     CompleteRequestParams, CompleteResult, CompletionInfo, ContentBlock, CustomRequest, CustomResult, DiscoverResult,
     ErrorCode, ErrorData, GetPromptRequestParams, GetPromptResponse, GetSkillRequestParams, GetSkillResult,
-    GetTaskParams, GetTaskResult, Implementation, InitializeResult, ListPromptsResult, ListResourceTemplatesResult,
+    GetTaskParams, GetTaskResult, Implementation, InitializeRequestParams, InitializeResult, ListPromptsResult, ListResourceTemplatesResult,
     ListResourcesResult, ListSkillsResult, ListToolsResult, MetaObject, PaginatedRequestParams,
     ProgressNotificationParam, ProgressToken, ReadResourceDirectoryRequestParams, ReadResourceDirectoryResult,
     ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Reference, Resource, ResourceContents,
-    ResourceTemplate, ServerCapabilities, SubscribeRequestParams, Tool as ToolDefinition, UnsubscribeRequestParams,
+    ResourceTemplate, ServerCapabilities, SubscribeRequestParams, SubscriptionFilter, Tool as ToolDefinition, UnsubscribeRequestParams,
     UpdateTaskParams,
 };
-use rmcp::service::{Peer, RequestContext, RoleServer};
+use rmcp::service::{Peer, RequestContext, RoleServer, SubscriptionContext};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ended;
-use super::{Arguments, Catalog, Context, Link, Place, Progress, Tool, ToolAnswer, ToolError, prompts};
+use super::{Arguments, Catalog, Context, Link, Place, Progress, Tool, ToolAnswer, ToolError, listening, prompts};
 use crate::auth::{Caller, Transport};
 use crate::base::Fault;
 use crate::calls::{Operation, Permit, Scope};
@@ -56,7 +56,10 @@ impl Server {
     pub fn new(catalog: Catalog) -> Self {
         let capabilities = ServerCapabilities::builder()
             .enable_tools()
+            .enable_tool_list_changed()
             .enable_resources()
+            .enable_resources_list_changed()
+            .enable_resources_subscribe()
             .enable_prompts()
             .enable_completions()
             .build();
@@ -67,13 +70,18 @@ impl Server {
         Self { catalog, info: Arc::new(info) }
     }
 
+    /// The tools.
+    pub(super) fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
     /// Begins a call that is not a tool's.
     fn enter(&self, operation: Operation, caller: &Caller, scope: &Scope<'_>) -> Result<Option<Permit>, ErrorData> {
         self.catalog.node().enter(operation, caller, scope).map_err(|error| protocol_error(&error))
     }
 
     /// Calls a tool of the node as a part of another call.
-    async fn ask(&self, tool: Tool, arguments: Value, context: Context<'_>) -> Result<Value, ToolError> {
+    pub(super) async fn ask(&self, tool: Tool, arguments: Value, context: Context<'_>) -> Result<Value, ToolError> {
         let arguments = match arguments {
             Value::Object(arguments) => arguments,
             _ => Map::new(),
@@ -185,7 +193,7 @@ impl Server {
 /// How a session begins, in the versions that have sessions.
 const INITIALIZE: &str = "initialize";
 /// The requests of MCP that are answered here.
-const METHODS: [&str; 11] = [
+const METHODS: [&str; 12] = [
     INITIALIZE,
     "server/discover",
     "ping",
@@ -197,6 +205,7 @@ const METHODS: [&str; 11] = [
     "prompts/list",
     "prompts/get",
     "completion/complete",
+    "subscriptions/listen",
 ];
 
 /// Methods that the library knows and nothing here answers: it would say no more than their names.
@@ -231,6 +240,23 @@ impl ServerHandler for Server {
 
     fn get_info(&self) -> InitializeResult {
         InitializeResult::clone(&self.info)
+    }
+
+    async fn initialize(
+        &self,
+        request: InitializeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        context.peer.set_peer_info(request.clone());
+        let mut result = self.negotiate_initialize(&request)?;
+        // Without a session there is no stream that could tell these clients of changes.
+        if let Some(tools) = &mut result.capabilities.tools {
+            tools.list_changed = None;
+        }
+        if let Some(resources) = &mut result.capabilities.resources {
+            (resources.list_changed, resources.subscribe) = (None, None);
+        }
+        Ok(result)
     }
 
     async fn discover(&self, _: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
@@ -280,6 +306,18 @@ impl ServerHandler for Server {
             _ => format!("they are not such as MCP describes for {method}"),
         };
         Err(ErrorData::invalid_params(format!("params of {method}: {message}"), None))
+    }
+
+    fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
+        self.catalog.node().changes().map(|_| listening::accepted(requested))
+    }
+
+    async fn listen(&self, subscription: SubscriptionContext) -> Result<(), ErrorData> {
+        let caller = caller(subscription.request_context());
+        let permit = self.enter(Operation::LISTEN, &caller, &Scope::Every)?;
+        let notified = self.notify(&subscription, Context::within(&caller, permit.as_ref())).await;
+        done(permit);
+        notified
     }
 
     async fn list_tools(
@@ -474,7 +512,7 @@ impl Presence {
 }
 
 /// Waits until the client has left or takes its request back.
-async fn left(context: &RequestContext<RoleServer>) {
+pub(super) async fn left(context: &RequestContext<RoleServer>) {
     let head = context.extensions.get::<http::request::Parts>();
     match head.and_then(|head| head.extensions.get::<Presence>()) {
         Some(Presence(left)) => tokio::select! {

@@ -744,3 +744,38 @@ fn both_ways_to_a_search_give_the_same_bytes() {
         }
     }
 }
+
+#[test]
+fn a_client_that_listens_hears_of_what_changed() {
+    let node = TestNode::start();
+    node.add("notes", json!([{"id": "a", "text": "alpha"}]));
+    let uri = format!("ctx://{}/notes/a", &node.call("get_status", json!({}))["node"].as_str().expect("an id")[..8]);
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": MODERN,
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let filter = json!({"toolsListChanged": true, "resourcesListChanged": true, "promptsListChanged": true, "resourceSubscriptions": [uri]});
+    let message = json!({"jsonrpc": "2.0", "id": 7, "method": "subscriptions/listen", "params": {"_meta": meta, "notifications": filter}});
+    let mut stream = node.stream(
+        &[("mcp-protocol-version", MODERN), ("mcp-method", "subscriptions/listen")],
+        &message.to_string(),
+    );
+    let acknowledged = stream.next_message();
+    assert_eq!(acknowledged["method"], "notifications/subscriptions/acknowledged", "{acknowledged}");
+    let accepted = &acknowledged["params"]["notifications"];
+    assert_eq!((&accepted["toolsListChanged"], &accepted["promptsListChanged"]), (&json!(true), &Value::Null), "{acknowledged}");
+    // A new collection is in the list of tools, in that of resources, and changes no document.
+    node.add("birds", json!([{"id": "b", "text": "beta"}]));
+    let first = stream.next_message();
+    assert_eq!(first["method"], "notifications/tools/list_changed", "{first}");
+    assert_eq!(stream.next_message()["method"], "notifications/resources/list_changed");
+    node.add("notes", json!([{"id": "a", "text": "alpha, changed"}]));
+    let mut heard = vec![stream.next_message(), stream.next_message()];
+    heard.sort_by_key(|message| message["method"].as_str().map(str::to_owned));
+    assert_eq!(heard[0]["method"], "notifications/resources/list_changed");
+    assert_eq!((&heard[1]["method"], &heard[1]["params"]["uri"]), (&json!("notifications/resources/updated"), &json!(uri)));
+    // It takes none of the places of requests, and ends with the node.
+    let metrics = node.metrics();
+    assert!(metrics.contains("cairn_requests_in_flight 0"), "{metrics}");
+}
