@@ -148,8 +148,14 @@ impl Node {
         let node = Arc::new(snapshots::Collections::new(Arc::clone(&library), calls.clone()));
         let backups = NodeSnapshots { snapshots: Arc::clone(&snapshots), node, restart };
         let turns = Turns::new(task::cores(), config.server.in_flight_max);
-        let tools =
-            Arc::new(NodeTools::new(retrieval, backups, readiness.clone(), metrics.reads.clone(), turns.clone(), calls));
+        let tools = Arc::new(NodeTools::new(
+            retrieval,
+            backups,
+            readiness.clone(),
+            metrics.reads.clone(),
+            turns.clone(),
+            calls,
+        ));
         let memory = Memory::new(config, Arc::clone(&tools), metrics.memory.clone());
         memory.settle();
         Self { gpu: None, library, tools, snapshots, turns, memory, metrics, readiness }

@@ -24,7 +24,7 @@ use super::settings::{Hosts, InFlightMax};
 use super::{ListenError, Listener, guard, unread};
 use crate::auth::{Authenticator, Identity};
 use crate::calls::{Calls, Operation};
-use crate::collection::{Access, Library};
+use crate::collection::Library;
 use crate::snapshot::Snapshots;
 use crate::task::{self, Drain, Pulse, Readiness};
 
@@ -89,8 +89,12 @@ impl Admin {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let listener = runtime.block_on(Listener::bind(listen))?;
         let address = listener.address();
-        let guard =
-            guard::Guard::new(authenticator.clone(), allowed_hosts, InFlightMax::new(usize::MAX), metrics.requests.clone());
+        let guard = guard::Guard::new(
+            authenticator.clone(),
+            allowed_hosts,
+            InFlightMax::new(usize::MAX),
+            metrics.requests.clone(),
+        );
         let router = Router::new()
             .route("/health", get(health))
             .route("/ready", get(ready))

@@ -82,7 +82,14 @@ impl Guard {
         in_flight_max: InFlightMax,
         metrics: Metrics,
     ) -> Self {
-        Self { authenticator, allowed_hosts, in_flight: AtomicUsize::new(0), listening: AtomicUsize::new(0), in_flight_max, metrics }
+        Self {
+            authenticator,
+            allowed_hosts,
+            in_flight: AtomicUsize::new(0),
+            listening: AtomicUsize::new(0),
+            in_flight_max,
+            metrics,
+        }
     }
 
     /// Who makes a request, when it may come in.

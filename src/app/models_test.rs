@@ -1,5 +1,7 @@
 //! What clients are told when a model fails: the whole way, from a tool's arguments to its JSON.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 

@@ -88,7 +88,7 @@ impl RunningNode {
     ) -> Self {
         Self {
             pid: std::process::id(),
-            node: Some(node.library.reader().node().to_string()),
+            node: Some(node.library.log().node().to_string()),
             listen: listener.address(),
             tls,
             admin,

@@ -41,7 +41,13 @@ const REPORT_EVERY: Duration = Duration::from_millis(250);
 /// The snapshots of the node with these settings.
 #[must_use]
 pub fn snapshots(config: &Config, runtime: Handle) -> Snapshots {
-    beside(config, Arc::new(Models::built_in()), memory::of_collections(config).room, crate::fetch::Metrics::default(), runtime)
+    beside(
+        config,
+        Arc::new(Models::built_in()),
+        memory::of_collections(config).room,
+        crate::fetch::Metrics::default(),
+        runtime,
+    )
 }
 
 /// The same beside an open node.

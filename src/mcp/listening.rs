@@ -52,8 +52,14 @@ impl Server {
         let Some(mut changes) = self.catalog().node().changes() else { return Ok(()) };
         let (sink, accepted) = (subscription.sink(), subscription.accepted());
         let notifying = async {
-            changes.borrow_and_update();
+            let begun = *changes.borrow_and_update();
             let mut seen = self.seen(accepted, context).await;
+            if begun != self.asked_at() {
+                // What was written meanwhile may be in what was just seen.
+                seen =
+                    Seen { tools: !seen.tools, resources: !seen.resources, versions: vec![None; seen.versions.len()] };
+                changes.mark_changed();
+            }
             // It ends when the log does.
             while changes.changed().await.is_ok() {
                 tokio::time::sleep(PAUSE).await;

@@ -25,8 +25,8 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::direct::Rendered;
-use super::metrics::Metrics;
 use super::error::ended;
+use super::metrics::Metrics;
 use super::{Answering, Arguments, Context, NodeProvider, Place, Progress, ToolAnswer, ToolError, ToolProvider};
 use super::{answers, arguments};
 use crate::auth::Caller;

@@ -1,6 +1,7 @@
 //! The protocol: rmcp's handler over a [`Catalog`].
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rmcp::ServerHandler;
@@ -8,12 +9,12 @@ use rmcp::model::{
     Annotations, CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams,
     CompleteRequestParams, CompleteResult, CompletionInfo, ContentBlock, CustomRequest, CustomResult, DiscoverResult,
     ErrorCode, ErrorData, GetPromptRequestParams, GetPromptResponse, GetSkillRequestParams, GetSkillResult,
-    GetTaskParams, GetTaskResult, Implementation, InitializeRequestParams, InitializeResult, ListPromptsResult, ListResourceTemplatesResult,
-    ListResourcesResult, ListSkillsResult, ListToolsResult, MetaObject, PaginatedRequestParams,
-    ProgressNotificationParam, ProgressToken, ReadResourceDirectoryRequestParams, ReadResourceDirectoryResult,
-    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Reference, Resource, ResourceContents,
-    ResourceTemplate, ServerCapabilities, SubscribeRequestParams, SubscriptionFilter, Tool as ToolDefinition, UnsubscribeRequestParams,
-    UpdateTaskParams,
+    GetTaskParams, GetTaskResult, Implementation, InitializeRequestParams, InitializeResult, ListPromptsResult,
+    ListResourceTemplatesResult, ListResourcesResult, ListSkillsResult, ListToolsResult, MetaObject,
+    PaginatedRequestParams, ProgressNotificationParam, ProgressToken, ReadResourceDirectoryRequestParams,
+    ReadResourceDirectoryResult, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Reference,
+    Resource, ResourceContents, ResourceTemplate, ServerCapabilities, SubscribeRequestParams, SubscriptionFilter,
+    Tool as ToolDefinition, UnsubscribeRequestParams, UpdateTaskParams,
 };
 use rmcp::service::{Peer, RequestContext, RoleServer, SubscriptionContext};
 use serde_json::{Map, Value, json};
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::ended;
 use super::{Arguments, Catalog, Context, Link, Place, Progress, Tool, ToolAnswer, ToolError, listening, prompts};
 use crate::auth::{Caller, Transport};
-use crate::base::Fault;
+use crate::base::{Fault, Lsn};
 use crate::calls::{Operation, Permit, Scope};
 use crate::retrieval::LIST_TOKENS_MAX;
 use crate::task;
@@ -48,6 +49,17 @@ keywords); each result is a passage with its `id`. Use `fetch` with that id for 
 pub struct Server {
     catalog: Catalog,
     info: Arc<InitializeResult>,
+    asked_at: AskedAt,
+}
+
+/// Where the log was when notifications were asked for: what is written before they begin is a change, too. Each request has its own.
+#[derive(Default)]
+pub(super) struct AskedAt(AtomicU64);
+
+impl Clone for AskedAt {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 impl Server {
@@ -67,7 +79,12 @@ impl Server {
             .with_title("Cairn")
             .with_description("Context server: searches documents kept on this node");
         let info = InitializeResult::new(capabilities).with_server_info(implementation).with_instructions(INSTRUCTIONS);
-        Self { catalog, info: Arc::new(info) }
+        Self { catalog, info: Arc::new(info), asked_at: AskedAt::default() }
+    }
+
+    /// Where the log was when notifications were asked for.
+    pub(super) fn asked_at(&self) -> Lsn {
+        Lsn(self.asked_at.0.load(Ordering::Relaxed))
     }
 
     /// The tools.
@@ -309,7 +326,9 @@ impl ServerHandler for Server {
     }
 
     fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
-        self.catalog.node().changes().map(|_| listening::accepted(requested))
+        let changes = self.catalog.node().changes()?;
+        self.asked_at.0.store(changes.borrow().0, Ordering::Relaxed);
+        Some(listening::accepted(requested))
     }
 
     async fn listen(&self, subscription: SubscriptionContext) -> Result<(), ErrorData> {

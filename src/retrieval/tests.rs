@@ -27,7 +27,8 @@ impl Fixture {
         let model = Switched::new(MODEL, 64);
         let models = Models::built_in().with(Arc::clone(&model) as Arc<dyn Embedder>);
         let config = collection::Config { models: Arc::new(models), ..collection::Config::for_test(directory.path()) };
-        let (library, _) = Library::open(config, &Readiness::default(), &collection::Metrics::default()).expect("opened");
+        let (library, _) =
+            Library::open(config, &Readiness::default(), &collection::Metrics::default()).expect("opened");
         let permit = Calls::unwatched().own(Operation::EVALUATE);
         let access = library.access(&permit);
         block_on(access.create_collection("own", "", None)).expect("created");
@@ -46,7 +47,12 @@ impl Fixture {
             passage_cache_bytes: 0,
             word_cache_bytes: 0,
         };
-        Self { _directory: directory, model, retrieval: Retrieval::new(library, config, Metrics::register(&Registry::new())), permit }
+        Self {
+            _directory: directory,
+            model,
+            retrieval: Retrieval::new(library, config, Metrics::register(&Registry::new())),
+            permit,
+        }
     }
 
     fn search(&self, query: &str, collections: &[&str], mode: Mode) -> Result<Arc<SearchAnswer>, SearchError> {

@@ -271,7 +271,7 @@ async fn hosts_that_are_not_public_are_not_reached() {
 
 #[tokio::test]
 async fn the_address_that_was_judged_is_the_one_that_is_connected_to() {
-    let server = Server::start(|_, _| (answer("200 OK", &[], "first").0, Then::Closes));
+    let server = Server::start(|_, _| (answer("200 OK", &["Connection: close"], "first").0, Then::Closes));
     let url = format!("http://rebind.test:{}/", server.address.port());
     let names = Names::new(&[&["127.0.0.1"], &["127.0.0.2"]]);
     let client = seamed(plain(), hosts(&["127.0.0.1"]), Some(Arc::clone(&names)), None);

@@ -1,5 +1,8 @@
 //! MCP over HTTP: both eras on one endpoint, what it lists, and what it refuses.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+
 use serde_json::{Value, json};
 
 use crate::node::{Answer, LEGACY, MODERN, TestNode, assert_says, hits, list, modern_meta, modern_request, texts};
@@ -745,37 +748,65 @@ fn both_ways_to_a_search_give_the_same_bytes() {
     }
 }
 
+/// The messages of an answer that is a stream, as they come.
+struct Messages {
+    lines: std::io::Lines<BufReader<TcpStream>>,
+}
+
+impl Messages {
+    fn open(node: &TestNode, method: &str, params: Value) -> Self {
+        let (headers, body) = modern_request(method, params);
+        let body = body.to_string();
+        let address = node.base().trim_start_matches("http://").to_owned();
+        let mut socket = TcpStream::connect(&address).expect("connected");
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!(
+            "POST /mcp HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+             Accept: application/json, text/event-stream\r\n{headers}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        socket.write_all((head + &body).as_bytes()).expect("sent");
+        Self { lines: BufReader::new(socket).lines() }
+    }
+
+    fn next(&mut self) -> Value {
+        let data = self.lines.find_map(|line| line.expect("readable").strip_prefix("data: ").map(str::to_owned));
+        serde_json::from_str(&data.expect("the stream goes on")).expect("JSON")
+    }
+
+    /// Reads on until a message of each method has come; the last of them.
+    fn until(&mut self, methods: &[&str]) -> Value {
+        let mut missing = methods.to_vec();
+        loop {
+            let message = self.next();
+            missing.retain(|method| message["method"] != *method);
+            if missing.is_empty() {
+                return message;
+            }
+        }
+    }
+}
+
 #[test]
 fn a_client_that_listens_hears_of_what_changed() {
     let node = TestNode::start();
     node.add("notes", json!([{"id": "a", "text": "alpha"}]));
-    let uri = format!("ctx://{}/notes/a", &node.call("get_status", json!({}))["node"].as_str().expect("an id")[..8]);
-    let meta = json!({
-        "io.modelcontextprotocol/protocolVersion": MODERN,
-        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
-        "io.modelcontextprotocol/clientCapabilities": {},
+    let id = node.call("get_status", json!({}))["node"].as_str().expect("an id").to_owned();
+    let uri = format!("ctx://{}/notes/a", &id[..8]);
+    let filter = json!({
+        "toolsListChanged": true, "resourcesListChanged": true, "promptsListChanged": true, "resourceSubscriptions": [uri],
     });
-    let filter = json!({"toolsListChanged": true, "resourcesListChanged": true, "promptsListChanged": true, "resourceSubscriptions": [uri]});
-    let message = json!({"jsonrpc": "2.0", "id": 7, "method": "subscriptions/listen", "params": {"_meta": meta, "notifications": filter}});
-    let mut stream = node.stream(
-        &[("mcp-protocol-version", MODERN), ("mcp-method", "subscriptions/listen")],
-        &message.to_string(),
-    );
-    let acknowledged = stream.next_message();
+    let mut messages = Messages::open(&node, "subscriptions/listen", json!({ "notifications": filter }));
+    let acknowledged = messages.next();
     assert_eq!(acknowledged["method"], "notifications/subscriptions/acknowledged", "{acknowledged}");
     let accepted = &acknowledged["params"]["notifications"];
-    assert_eq!((&accepted["toolsListChanged"], &accepted["promptsListChanged"]), (&json!(true), &Value::Null), "{acknowledged}");
-    // A new collection is in the list of tools, in that of resources, and changes no document.
+    assert_eq!((&accepted["toolsListChanged"], &accepted["promptsListChanged"]), (&json!(true), &Value::Null));
+    // It takes none of the places of requests.
+    assert_eq!(node.metric("cairn_requests_in_flight"), 0);
+    // A new collection is in the list of tools and in that of resources.
     node.add("birds", json!([{"id": "b", "text": "beta"}]));
-    let first = stream.next_message();
-    assert_eq!(first["method"], "notifications/tools/list_changed", "{first}");
-    assert_eq!(stream.next_message()["method"], "notifications/resources/list_changed");
+    messages.until(&["notifications/tools/list_changed", "notifications/resources/list_changed"]);
     node.add("notes", json!([{"id": "a", "text": "alpha, changed"}]));
-    let mut heard = vec![stream.next_message(), stream.next_message()];
-    heard.sort_by_key(|message| message["method"].as_str().map(str::to_owned));
-    assert_eq!(heard[0]["method"], "notifications/resources/list_changed");
-    assert_eq!((&heard[1]["method"], &heard[1]["params"]["uri"]), (&json!("notifications/resources/updated"), &json!(uri)));
-    // It takes none of the places of requests, and ends with the node.
-    let metrics = node.metrics();
-    assert!(metrics.contains("cairn_requests_in_flight 0"), "{metrics}");
+    let document = messages.until(&["notifications/resources/updated"]);
+    assert_eq!(document["params"]["uri"], uri, "{document}");
 }
