@@ -300,6 +300,8 @@ pub struct Asked<'a> {
     left_out: Vec<String>,
     /// `None` where an answer may not be remembered.
     key: Option<Digest>,
+    /// The defaults that the key is for.
+    defaults: Config,
     ahead: Ahead,
 }
 
@@ -407,8 +409,9 @@ impl Retrieval {
         }
         let (searchers, left_out) = searchers(access, &request.collections)?;
         let filter = access.permit().reach().filter(request.filter.as_ref());
-        let key = self.cache.key(request, self.config(), filter.as_ref(), &searchers).filter(|_| left_out.is_empty());
-        Ok(Asked { access, filter, searchers, left_out, key, ahead: Ahead::default() })
+        let defaults = self.config();
+        let key = self.cache.key(request, defaults, filter.as_ref(), &searchers).filter(|_| left_out.is_empty());
+        Ok(Asked { access, filter, searchers, left_out, key, defaults, ahead: Ahead::default() })
     }
 
     /// Asks the GPU for the vector half of a question, where it searches; the answer goes into `asked`, see [`Asked::with`].
@@ -473,8 +476,9 @@ impl Retrieval {
         self.metrics.search_cache_misses.inc();
         let target = Target::Text(words(&request.query));
         let answer = Arc::new(self.compose(&target, request, asked, (None, surroundings))?);
-        // What was wrong may be right the next time.
-        if let Some(key) = asked.key.filter(|_| answer.mode_reason.is_none()) {
+        // What was wrong may be right the next time; and the defaults may have changed on the way.
+        let may_be_remembered = answer.mode_reason.is_none() && self.config() == asked.defaults;
+        if let Some(key) = asked.key.filter(|_| may_be_remembered) {
             self.cache.insert(key, &answer);
         }
         Ok(answer)
@@ -521,7 +525,7 @@ impl Retrieval {
         }
         let request = SearchRequest { mode: Mode::Dense, ..request.clone() };
         let filter = access.permit().reach().filter(request.filter.as_ref());
-        let asked = Asked { access, filter, searchers, left_out, key: None, ahead: Ahead::default() };
+        let asked = Asked { access, filter, searchers, left_out, key: None, defaults: self.config(), ahead: Ahead::default() };
         let target = Target::Embedding(embedding);
         let answer = self.compose(&target, &request, &asked, (Some(&source.document), surroundings))?;
         Ok(Arc::new(answer))

@@ -85,6 +85,7 @@ pub(super) struct Address {
 }
 
 /// Who does the work.
+#[expect(clippy::large_enum_variant, reason = "there is one for each backend")]
 enum Place {
     /// A running node.
     Remote(Remote),
