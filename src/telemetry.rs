@@ -107,7 +107,8 @@ static FILTER: OnceLock<reload::Handle<EnvFilter, Subscriber>> = OnceLock::new()
 /// The protocol library greets every request at `info`, and writes each that it refuses, which its caller is told, at `warn` as its
 /// own types: only a filter that names it shows that.
 fn quiet(filter: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
-    let quiet = if filter.contains("rmcp") { "" } else { ",rmcp=error" };
+    // Of a client that left while it listened it says that the answer did not arrive.
+    let quiet = if filter.contains("rmcp") { "" } else { ",rmcp=error,rmcp::service=off" };
     format!("{filter}{quiet}").parse()
 }
 
