@@ -1,4 +1,4 @@
-//! What clients are told when a model fails: the whole way, from a tool's arguments to its JSON.
+//! What clients get when a model fails: the whole way, from a tool's arguments to its JSON.
 
 use std::path::Path;
 

@@ -294,7 +294,8 @@ fn of_dial(error: &DialError, host: String) -> FetchError {
         DialError::Refused { reason } => FetchError::Refused { host, reason },
         DialError::Unknown(source) => {
             let source = source.as_ref().map(|source| io::Error::new(source.kind(), source.to_string()));
-            FetchError::UnknownHost { host, source }
+            let name = host.rsplit_once(':').map_or(&*host, |(name, _)| name).to_owned();
+            FetchError::UnknownHost { host: name, source }
         }
         DialError::Slow(after) => FetchError::Timeout { host, phase: Phase::Connect, after: *after },
         DialError::Proxy { proxy, what } => FetchError::Proxy { proxy: proxy.clone(), host, reason: what.clone() },

@@ -31,7 +31,7 @@ pub(super) fn target(answer: &Answer) -> Result<Option<Url>, FetchError> {
     };
     let text = location.to_str().map_err(|_| refused("…", "that is not an address"))?;
     let mut target = answer.url.join(text).map_err(|_| refused(text, "that is not an address"))?;
-    // Credentials in an address would be sent to whoever is named there.
+    // Credentials in an address would be sent to the host that it names.
     let _ = target.set_username("");
     let _ = target.set_password(None);
     check_url(&target).map_err(|_| refused(text, "that is not an http or https address"))?;

@@ -117,7 +117,7 @@ fn meaning_alone_is_an_error_when_its_only_model_fails() {
 }
 
 #[test]
-fn what_is_no_embedding_is_not_used() {
+fn what_is_not_an_embedding_is_not_used() {
     let fixture = Fixture::new();
     for (answers, reason) in [
         (Answers::Vectors(3), "model switched-64 returned a vector of 3 numbers instead of 64"),

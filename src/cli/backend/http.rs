@@ -29,7 +29,7 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    /// A client that trusts as told.
+    /// A client by this trust.
     ///
     /// * `answer_timeout`: for a whole answer.
     /// * `answer_bytes_max`: of its body.
@@ -134,7 +134,7 @@ impl Asking<'_> {
         self
     }
 
-    /// For the status only: the body of an answer that is no error comes, and is not kept.
+    /// For the status only: the body of a successful answer is read and dropped.
     pub(super) fn unread(mut self) -> Self {
         self.is_read = false;
         self

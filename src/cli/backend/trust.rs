@@ -13,7 +13,7 @@ use crate::fetch::{self, Authorities, PemError};
 pub(super) enum Trust {
     /// The authorities of the system; Mozilla's where it has none.
     System,
-    /// One authority, for whoever was named.
+    /// One authority, for any host.
     Authority(Authorities),
     /// One authority, or those of the system, for a node that has a name and is found at this address.
     At(Option<Authorities>, SocketAddr),

@@ -80,7 +80,7 @@ impl HttpService for Service {
             answer: ANSWER_TIMEOUT + upload,
             idle: STALL_TIMEOUT,
             total: None,
-            // Objects are streamed; whoever takes them counts.
+            // Objects are streamed, and counted where they are read.
             body_bytes: if is_listing { PAGE_BYTES_MAX } else { u64::MAX },
         };
         let mut answer = self.0.send(sent.body(fetch::Body::stream(body)).limits(limits)).await.map_err(failed)?;
