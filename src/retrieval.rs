@@ -525,7 +525,8 @@ impl Retrieval {
         }
         let request = SearchRequest { mode: Mode::Dense, ..request.clone() };
         let filter = access.permit().reach().filter(request.filter.as_ref());
-        let asked = Asked { access, filter, searchers, left_out, key: None, defaults: self.config(), ahead: Ahead::default() };
+        let asked =
+            Asked { access, filter, searchers, left_out, key: None, defaults: self.config(), ahead: Ahead::default() };
         let target = Target::Embedding(embedding);
         let answer = self.compose(&target, &request, &asked, (Some(&source.document), surroundings))?;
         Ok(Arc::new(answer))

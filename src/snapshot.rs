@@ -446,7 +446,7 @@ impl Snapshots {
         let note = marker::Note::new(own.clone(), host, id.clone(), self.config.clock.now());
         if let Err(error) = repository.put_note(&note) {
             // The snapshot is there; only a machine that remembers nothing would not miss it.
-            tracing::warn!(error = with_causes(&error), "the repository could not be told of its newest snapshot");
+            tracing::warn!(error = with_causes(&error), "cannot record the newest snapshot in the repository");
         }
         match self.looked.lock().as_mut() {
             Some(look) => look.add(id, self.config.clock.now()),

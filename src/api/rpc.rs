@@ -122,7 +122,7 @@ pub(super) fn malformed(message: &[u8]) -> Malformed {
             };
         }
         Some(b'[') => {
-            let message = "the message is a batch; Cairn takes none in any version of MCP: send each request by itself";
+            let message = "the message is a batch; Cairn does not accept batches: send each request separately";
             return refused(Value::Null, message.to_owned());
         }
         Some(b'"') => "a text",

@@ -227,7 +227,7 @@ impl Host for Opens {
         let needed = config.memory.opening_bytes();
         let held = self.room.hold_here(needed, ROOM_PATIENCE).map_err(|error| match error {
             NoRoom::Busy => anyhow!(
-                "the node has no memory left for it beside what is being added ({} for {} minutes); try again later",
+                "the node has no memory left for it while documents are being added ({} for {} minutes); try again later",
                 ByteSize(needed), ROOM_PATIENCE.as_secs() / 60
             ),
             NoRoom::Never { needed, max } => anyhow!(

@@ -152,7 +152,7 @@ fn run(events: &mpsc::Receiver<Event>, answers: &mpsc::Sender<Event>, runtime: &
             if let Err(error) = &told
                 && was_told
             {
-                tracing::warn!(%error, "the service manager cannot be told how the node is");
+                tracing::warn!(%error, "cannot report the node's status to the service manager");
             }
             was_told = told.is_ok();
         }

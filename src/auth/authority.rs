@@ -171,7 +171,7 @@ fn authority(data_dir: &Path, directory: &Path, now: UnixMillis) -> Result<(Auth
         (Some(pem), Some(key)) => (pem, key),
         (Some(_), None) => {
             let what = "its key is missing; put authority.key back, or remove the folder to make a new authority, \
-                        which every client has to trust anew";
+                        which every client has to trust again";
             return Err(IdentityError::Authority { path: file, what: what.to_owned() });
         }
         // No certificate: nobody can have trusted the key that an interrupted making may have left.

@@ -226,7 +226,7 @@ impl Identity {
                 }
                 Err(error) if !self.is_failing.swap(true, Ordering::Relaxed) => {
                     let error = with_causes(&error);
-                    tracing::error!(%error, "the node's certificate could not be renewed; the old one goes on being shown");
+                    tracing::error!(%error, "cannot renew the node's certificate; still using the old one");
                 }
                 Err(_) => {}
             }
@@ -245,7 +245,7 @@ impl Identity {
             }
             Err(error) => {
                 let error = with_causes(&error);
-                tracing::error!(%error, "the changed certificate cannot be used; the one from before goes on being shown");
+                tracing::error!(%error, "cannot use the changed certificate; still using the previous one");
             }
         }
     }

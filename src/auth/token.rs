@@ -55,7 +55,7 @@ pub enum TokenError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The file holds something else.
-    #[error("{path} is no token file; remove it, and the next start makes a new token")]
+    #[error("{path} is not a token file; remove it, and the next start creates a new token")]
     Content {
         /// The file.
         path: std::path::PathBuf,

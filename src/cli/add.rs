@@ -61,7 +61,7 @@ pub(super) struct Arguments {
     /// Metadata for every document, for filters; may be given several times
     #[arg(long = "meta", value_name = "KEY=VALUE")]
     metadata: Vec<String>,
-    /// What stands before each path in document ids [default: the folder's name]
+    /// Prefix of each path in document ids [default: the folder's name]
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
     /// The folder was elsewhere before: remember this path for it

@@ -126,9 +126,11 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     let most = round("as many as it answers", all, None, true);
     let rate = most.outcome.rate();
     if rate <= 0.0 {
-        return Err(
-            anyhow!("no call was answered within {} s; `cairn status` tells how the node is", time.as_secs()).into()
-        );
+        return Err(anyhow!(
+            "no call was answered within {} s; `cairn status` shows the node's status",
+            time.as_secs()
+        )
+        .into());
     }
     rounds.push(most);
     rounds.push(round("70 % of that, constantly", all, Some(rate * STEADY), true));

@@ -137,7 +137,7 @@ pub(super) fn remove(common: &Common, arguments: &RemoveArguments) -> Result<(),
     let filter: Value = match &arguments.filter {
         None => Value::Null,
         Some(text) => {
-            serde_json::from_str(text).map_err(|error| Failure::usage(anyhow!("--filter is no JSON: {error}")))?
+            serde_json::from_str(text).map_err(|error| Failure::usage(anyhow!("--filter is not JSON: {error}")))?
         }
     };
     let collection = if filter.is_null() { Value::Null } else { json!(arguments.collection) };

@@ -293,7 +293,7 @@ fn propose(common: &Common, arguments: &Arguments, plan: &Plan, release: &Releas
         show::plan(plan, release)?;
     }
     if !is_ready {
-        return Err(anyhow!("nothing was changed; mend what stands in the way and run this again").into());
+        return Err(anyhow!("nothing was changed; fix what is listed above and run this again").into());
     }
     Ok(!arguments.dry_run)
 }
@@ -410,7 +410,8 @@ fn platform(host: &Host, arguments: &Arguments, tree: &Tree) -> Result<Platform,
         (Some(PlatformArgument::K3s), None, _) if !tree.is_machine() => Ok(Platform::K3s),
         (None, None, Some(agent)) => Err(anyhow!(agent_words(agent)).into()),
         (Some(PlatformArgument::K3s), None, _) => {
-            Err(anyhow!("this machine is no K3s or RKE2 server; run this on the server, or use --for systemd").into())
+            Err(anyhow!("this machine is not a K3s or RKE2 server; run this on the server, or use --for systemd")
+                .into())
         }
         (Some(PlatformArgument::Systemd) | None, _, _) => Err(anyhow!(
             "this machine has neither K3s nor systemd; `cairn serve` runs the node under any other supervisor"

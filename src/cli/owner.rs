@@ -36,5 +36,5 @@ pub(super) fn go_on_as_owner(data_dir: &Path, answers: impl FnOnce() -> bool) ->
     let error = command.gid(found.gid()).uid(found.uid()).exec();
     let place = data_dir.display();
     let uid = found.uid();
-    Err(anyhow!(error).context(format!("{place} belongs to user {uid}, and this cannot go on as that user")).into())
+    Err(anyhow!(error).context(format!("{place} belongs to user {uid}, and this cannot continue as that user")).into())
 }

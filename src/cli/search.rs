@@ -37,7 +37,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     let filter: Value = match &arguments.filter {
         None => Value::Null,
         Some(text) => serde_json::from_str(text)
-            .map_err(|error| Failure::usage(anyhow::anyhow!("--filter is no JSON: {error}")))?,
+            .map_err(|error| Failure::usage(anyhow::anyhow!("--filter is not JSON: {error}")))?,
     };
     // People read the beginning of a list, programs all of it: whole passages, and what is known of each.
     let detail = if arguments.full || common.json { "full" } else { "snippet" };

@@ -34,7 +34,7 @@ pub(super) struct Arguments {
     /// Set a setting, as SECTION.KEY=VALUE; may be repeated. LIST.0.KEY=VALUE sets a key of a list's first table
     #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
     set: Vec<(String, String)>,
-    /// Make a new token named `node` and print it; the old one is void. The others go on; see `cairn token`
+    /// Make a new token named `node` and print it; the old one is void. The others stay valid; see `cairn token`
     #[arg(long)]
     new_token: bool,
     /// Print every setting with its default and what it does, as a file for --config

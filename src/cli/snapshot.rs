@@ -109,7 +109,7 @@ before-restore-… of the data directory until --drop-old.")]
     #[command(after_help = "\
 Examples:
   cairn snapshot prune --dry-run
-  cairn snapshot prune --node 904ab9d5   those of a node that is no more, by this node's settings
+  cairn snapshot prune --node 904ab9d5   those of a node that is gone, by this node's settings
 
 Nothing is removed while a snapshot that should be there is missing.")]
     Prune {
@@ -681,10 +681,10 @@ fn show_schedule(told: &Value) -> Result<(), Failure> {
         line("ships", format!("every {every} s, if the log changed"))?;
         line("snapshot", "the first one of each day, in UTC".to_owned())?;
     } else {
-        line("ships", "never by itself; set snapshot.target".to_owned())?;
+        line("ships", "off; set snapshot.target".to_owned())?;
     }
     match number("verify_interval_seconds").unwrap_or_default() {
-        0 => line("proof", "never by itself".to_owned())?,
+        0 => line("proof", "off".to_owned())?,
         seconds => line("proof", format!("every {} h", seconds.div_ceil(3_600)))?,
     }
     let cap = number("max_bytes").map_or_else(String::new, |most| format!(", within {}", ByteSize(most)));

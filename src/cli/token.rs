@@ -19,7 +19,7 @@ Examples:
   cairn token list
   cairn token revoke laptop
 
-A running node takes a new token, and refuses one that was taken back, within a second. A token is shown once: what is kept is its digest.")]
+A running node accepts a new token, and refuses a revoked one, within a second. A token is shown once; the node stores its digest.")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     action: Action,
@@ -36,7 +36,7 @@ Examples:
     Create {
         /// What to call it: letters, digits, '.', '_', '-' and '@'
         name: String,
-        /// How long it is good for, such as 12h, 90d or 1y [default: until it is taken back]
+        /// How long it is good for, such as 12h, 90d or 1y [default: until it is revoked]
         #[arg(long, value_name = "TIME", value_parser = span)]
         expires: Option<Span>,
     },
@@ -131,7 +131,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
                 answer["status"] = "revoked".into();
                 return output::json(&answer);
             }
-            output::line(&format!("'{name}' was taken back"))
+            output::line(&format!("revoked '{name}'"))
         }
     }
 }

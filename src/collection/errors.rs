@@ -93,7 +93,7 @@ pub enum WriteError {
         actual: Option<u64>,
     },
     /// Others are being written, and there is no memory for this one beside them. Nothing was done.
-    #[error("the node has no memory left for this beside what others are adding; try again in a moment")]
+    #[error("the node has no memory left for this while others are adding documents; try again in a moment")]
     Busy,
     /// It would take more memory than there is when nothing else goes on. Nothing was done.
     #[error(
@@ -117,7 +117,7 @@ pub enum WriteError {
     Embed(#[from] EmbedError),
     /// It is on stable storage, and searches do not see it.
     #[error(
-        "it is written, on stable storage, and cannot be found yet: {reason}; the index is taken up again by itself, so nothing has to be written again"
+        "it is written, on stable storage, and cannot be found yet: {reason}; the index recovers automatically; do not write it again"
     )]
     NotVisible {
         /// Why the index does not have it.

@@ -288,7 +288,7 @@ impl Change<'_> {
         let mut record = Installation::read(self.tree)?.ok_or_else(|| ChangeError::not_installed(self.tree))?;
         if let Some(pending) = record.pending.clone() {
             let begun = self.load(&pending.to)?;
-            self.report.step(&format!("taking back {}, which was begun and not finished", pending.to));
+            self.report.step(&format!("rolling back {}, which was started and not finished", pending.to));
             self.back(&mut record, &begun).map_err(|back| ChangeError::NotTakenBack {
                 name: pending.to.clone(),
                 back: with_causes(&*back),
@@ -374,7 +374,7 @@ impl Change<'_> {
     ) -> Result<Changed, ChangeError> {
         let from = match record.current.as_deref().map(|name| self.load(name)).transpose() {
             Err(error) if error.fault() == Fault::Damage => {
-                self.report.step(&format!("{error}; there is no way back to it"));
+                self.report.step(&format!("{error}; cannot roll back to it"));
                 None
             }
             from => from?,

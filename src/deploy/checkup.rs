@@ -280,7 +280,7 @@ fn kubeconfig(tree: &Tree, node: &ClusterNode) -> Option<Finding> {
     (node.role == Role::Server && mode & 0o077 != 0).then(|| {
         let path = node.kubeconfig.display();
         let message = format!(
-            "{path} can be read by others (mode {:o}), and whoever reads it administers the cluster: chmod 600 {path}, and remove \
+            "{path} can be read by others (mode {:o}), and everyone who can read it administers the cluster: chmod 600 {path}, and remove \
              write-kubeconfig-mode from the configuration of {}",
             mode & 0o777,
             node.distribution

@@ -465,7 +465,7 @@ pub fn bring_image(tree: &Tree, release: &Release) -> Result<(), Cause> {
         tree.remove(&partial)?;
         let mut message = format!("the image of {} is {}, not {}", release.name, told["digest"], file.digest);
         if file.gpu_drivers.is_some() {
-            message += ": its libraries are the machine's, and they changed since; `cairn install` with that release makes it anew";
+            message += ": its libraries are the machine's, and they have changed; `cairn install` with that release rebuilds it";
         }
         return Err(message.into());
     }

@@ -174,7 +174,7 @@ impl From<&[u8]> for Segment {
 fn text_at(file: &(impl ReadAt + ?Sized), place: u64) -> Result<String, ElfError> {
     let bytes = file.part(place, TEXT_BYTES_MAX)?;
     let end = bytes.iter().position(|byte| *byte == 0).ok_or(ElfError::Kind("a damaged header"))?;
-    String::from_utf8(bytes[..end].to_vec()).map_err(|_| ElfError::Kind("a name that is no text"))
+    String::from_utf8(bytes[..end].to_vec()).map_err(|_| ElfError::Kind("a name that is not UTF-8"))
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {

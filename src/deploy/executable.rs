@@ -89,7 +89,7 @@ pub enum ExecutableError {
         source: io::Error,
     },
     /// It is something else.
-    #[error("{path} is no Linux executable ({what}); name the cairn program itself with --executable")]
+    #[error("{path} is not a Linux executable ({what}); name the cairn program itself with --executable")]
     Kind {
         /// Which one.
         path: PathBuf,
@@ -106,7 +106,7 @@ pub enum ExecutableError {
     },
     /// It needs files that would not be there.
     #[error(
-        "{path} is linked dynamically ({what}) and would not start where it stands alone; build a static one: \
+        "{path} is linked dynamically ({what}) and would not start on its own; build a static one: \
          plain `cargo build --release` in Cairn's source does"
     )]
     Dynamic {
@@ -146,7 +146,7 @@ impl Executable {
         let file = File::open(path).map_err(read)?;
         let metadata = file.metadata().map_err(read)?;
         if !metadata.is_file() {
-            return Err(kind("it is no file"));
+            return Err(kind("it is not a file"));
         }
         let elf = Elf::read(&file).map_err(|error| match error {
             ElfError::Read(source) => read(source),

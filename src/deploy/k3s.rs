@@ -173,7 +173,7 @@ impl KubeObject {
             Self::ServiceMonitor(object) => of(object.version(), Variant::Monitoring, "the Prometheus Operator"),
             Self::PrometheusRule(object) => of(object.version(), Variant::Monitoring, "the Prometheus Operator"),
             Self::ServersTransport(object) => {
-                of(object.version(), Variant::Ingress, "Traefik, which K3s has unless it was told --disable=traefik")
+                of(object.version(), Variant::Ingress, "Traefik, which K3s has unless it runs with --disable=traefik")
             }
             Self::Namespace(_)
             | Self::ServiceAccount(_)
@@ -226,7 +226,7 @@ pub fn kustomize(settings: &Settings) -> Vec<(&'static str, String)> {
     let labels: Vec<String> =
         labels("node").iter().map(|(name, value)| format!("      {name}: \"{value}\"\n")).collect();
     let kustomization = format!(
-        "# A base: overlays may set `namespace:` and `namePrefix:`. The pod is told its own name and namespace, and the names of its Service\n\
+        "# A base: overlays may set `namespace:` and `namePrefix:`. The pod learns its own name and namespace, and the names of its Service\n\
          # follow from them.\napiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n- {NAMESPACE_FILE}\n- {MAIN_FILE}\n\
          configMapGenerator:\n- name: {NAME}\n  namespace: {}\n  files:\n  - {}\n  options:\n    labels:\n{}",
         settings.namespace,

@@ -93,7 +93,7 @@ pub(super) fn ask(executable: &Path, arguments: &[&str], prepare: impl FnOnce(&m
     if !is_answered {
         return Err((output.status.code(), failed(said.trim().to_owned())));
     }
-    serde_json::from_slice(&output.stdout).map_err(|error| (None, failed(format!("its answer is no JSON: {error}"))))
+    serde_json::from_slice(&output.stdout).map_err(|error| (None, failed(format!("its answer is not JSON: {error}"))))
 }
 
 /// Takes a snapshot of a node that answers, and proves it; its id. `None` where nothing was ever written, so that there is nothing to keep.

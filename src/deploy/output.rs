@@ -99,7 +99,7 @@ pub(super) fn write_whole<T, E: From<OutputError>>(
     let write = |source| OutputError::Write { path: path.to_owned(), source };
     // A rename would put a file in the place of a device.
     if path.symlink_metadata().is_ok_and(|there| !there.is_file() && !there.is_symlink()) {
-        let what = "it is there, and is no file";
+        let what = "it exists and is not a file";
         return Err(write(io::Error::new(io::ErrorKind::AlreadyExists, what)).into());
     }
     let partial = partial(path);

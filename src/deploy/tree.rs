@@ -31,7 +31,7 @@ fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "; run this as root",
         io::ErrorKind::ReadOnlyFilesystem => "; mount it writable, or use --root to stage the files elsewhere",
-        io::ErrorKind::StorageFull => "; make room and run this again, it goes on where it stopped",
+        io::ErrorKind::StorageFull => "; make room and run this again; it resumes where it stopped",
         _ => "",
     }
 }

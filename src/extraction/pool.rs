@@ -497,7 +497,7 @@ impl Reading {
         }
         self.buffer.drain(..at);
         if self.end.is_some() && !self.buffer.is_empty() {
-            return Err(ExtractError::nonsense("it goes on behind its end"));
+            return Err(ExtractError::nonsense("it continues after its end"));
         }
         Ok((!items.is_empty()).then_some(Batch(items)))
     }

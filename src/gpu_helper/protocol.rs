@@ -35,7 +35,7 @@ pub enum ProtocolError {
     #[error("the connection ended")]
     Io(#[from] io::Error),
     /// It is not a message.
-    #[error("what came is no message of the helper's protocol")]
+    #[error("received something that is not a message of the helper's protocol")]
     Magic,
     /// It is one of another release.
     #[error("the helper's protocol has version {found}, expected {VERSION}")]

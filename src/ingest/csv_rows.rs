@@ -150,7 +150,7 @@ impl Head {
                 rows[header..header + above].iter().flat_map(|row| row.iter()).filter(|cell| !cell.trim().is_empty());
             let words = words.collect::<Vec<_>>().join(" ");
             if !words.is_empty() {
-                warnings.push(format!("what stands above the header row is left out: {}", shorten(&words, 120)));
+                warnings.push(format!("text above the header row is left out: {}", shorten(&words, 120)));
             }
             header += above;
         }

@@ -105,7 +105,7 @@ fn read_yaml(yaml: &str, warnings: &mut Vec<String>) -> Result<Map<String, Value
     let error = match serde_yaml::from_str::<Value>(yaml) {
         Ok(Value::Object(fields)) => return Ok(fields),
         Ok(Value::Null) => return Ok(Map::new()),
-        Ok(_) => return Err("is no YAML mapping".to_owned()),
+        Ok(_) => return Err("is not a YAML mapping".to_owned()),
         Err(error) => shorten(&error.to_string(), 200),
     };
     let Some((fields, odd)) = field_by_field(yaml) else { return Err(format!("is not valid YAML ({error})")) };

@@ -65,7 +65,7 @@ tools! {
     DeleteDocuments "delete_documents", "Delete documents", arguments::DeleteDocuments => DeleteAnswer, DESTROYS,
         "Deletes documents by id, or all that match a filter. Try dry_run first.";
     CreateCollection "create_collection", "Create collection", arguments::CreateCollection => CollectionAnswer, WRITES,
-        "Creates a collection. add_documents does so by itself.";
+        "Creates a collection. add_documents does so automatically.";
     DeleteCollection "delete_collection", "Delete collection", arguments::DeleteCollection => CollectionAnswer, DESTROYS,
         "Deletes a collection with all its documents.";
     GetStatus "get_status", "Status", arguments::GetStatus => StatusAnswer, READS,

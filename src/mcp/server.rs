@@ -305,15 +305,15 @@ impl ServerHandler for Server {
             members.and_then(|members| members.get(name)).is_some_and(|value| !is_right(value))
         };
         let message = match method.as_str() {
-            _ if wrong("_meta", Value::is_object) => "_meta is no object".to_owned(),
+            _ if wrong("_meta", Value::is_object) => "_meta is not an object".to_owned(),
             "tools/call" | "prompts/get" if wrong("arguments", Value::is_object) => {
-                "arguments is no object; expected the arguments by their names, such as {\"query\": \"pump\"}"
+                "arguments is not an object; expected arguments by name, such as {\"query\": \"pump\"}"
                     .to_owned()
             }
-            "tools/call" | "prompts/get" => "name is missing or no text".to_owned(),
-            "resources/read" => "uri is missing or no text".to_owned(),
+            "tools/call" | "prompts/get" => "name is missing or not a string".to_owned(),
+            "resources/read" => "uri is missing or not a string".to_owned(),
             "completion/complete" if lacks("ref") => {
-                "ref is missing or no object; expected one with a type, ref/prompt or ref/resource, and a name or uri"
+                "ref is missing or not an object; expected one with a type, ref/prompt or ref/resource, and a name or uri"
                     .to_owned()
             }
             "completion/complete" => "argument is missing, or not an object with a name and a value".to_owned(),

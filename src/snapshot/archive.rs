@@ -57,7 +57,7 @@ pub enum ArchiveError {
         free: ByteSize,
     },
     /// It is another kind of file.
-    #[error("{path} is no snapshot file: expected one that `cairn snapshot export` wrote")]
+    #[error("{path} is not a snapshot file: expected one that `cairn snapshot export` wrote")]
     Another {
         /// Which one.
         path: PathBuf,
@@ -71,7 +71,7 @@ pub enum ArchiveError {
         source: ManifestError,
     },
     /// It is something else, or was cut.
-    #[error("{path} is no whole snapshot archive: {what}")]
+    #[error("{path} is not a complete snapshot archive: {what}")]
     Content {
         /// The archive.
         path: PathBuf,

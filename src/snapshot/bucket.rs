@@ -87,7 +87,7 @@ pub enum BucketError {
     )]
     NoAccessKey,
     /// The access key's file holds something else.
-    #[error("{path} is no access key: expected the id on the first line and the secret on the second")]
+    #[error("{path} is not an access key: expected the id on the first line and the secret on the second")]
     AccessKey {
         /// Which file.
         path: PathBuf,

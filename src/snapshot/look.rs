@@ -22,7 +22,7 @@ const NAMED: usize = 3;
 pub enum TargetError {
     /// The directory does not exist any more.
     #[error(
-        "{target} is gone. It held {}; is its disk mounted? To begin there anew: `cairn snapshot create --begin-anew`", held(*.count, .newest)
+        "{target} is gone. It held {}; is its disk mounted? To start over there: `cairn snapshot create --begin-anew`", held(*.count, .newest)
     )]
     Gone {
         /// Where.
@@ -34,7 +34,7 @@ pub enum TargetError {
     },
     /// There is nothing in it.
     #[error(
-        "{target} is empty. It held {}; is its disk mounted? To begin there anew: `cairn snapshot create --begin-anew`", held(*.count, .newest)
+        "{target} is empty. It held {}; is its disk mounted? To start over there: `cairn snapshot create --begin-anew`", held(*.count, .newest)
     )]
     Empty {
         /// Where.
@@ -71,7 +71,7 @@ pub enum TargetError {
     },
     /// Snapshots of this node are not there.
     #[error(
-        "{} of the {count} snapshots that this node made in {target} are missing: {}. To go on without them: `cairn snapshot create --begin-anew`",
+        "{} of the {count} snapshots that this node made in {target} are missing: {}. To continue without them: `cairn snapshot create --begin-anew`",
         .missing.len(), first(.missing)
     )]
     Missing {

@@ -89,7 +89,7 @@ pub enum RestoreError {
         source: io::Error,
     },
     /// Too little room beside the data.
-    #[error("{path} has {free} free, building the restored data beside the old needs {needed}")]
+    #[error("{path} has {free} free, building the restored data next to the old data needs {needed}")]
     Space {
         /// Where.
         path: PathBuf,

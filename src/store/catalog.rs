@@ -583,7 +583,7 @@ impl Catalog {
         }
         let mut found = Vec::new();
         for (key, value) in self.pairs(&prefix, &from, limit)? {
-            let id = key::rest(&key).ok_or(RecordError("document key is no text"))?;
+            let id = key::rest(&key).ok_or(RecordError("document key is not UTF-8"))?;
             found.push((id.to_owned(), DocumentEntry::decode(&value)?));
         }
         Ok(found)
@@ -604,7 +604,7 @@ impl Catalog {
             after.map_or_else(|| prefix.clone(), |after| just_after(key::source_document(collection, source, after)));
         let mut found = Vec::new();
         for (key, _) in self.pairs(&prefix, &from, limit)? {
-            let id = std::str::from_utf8(&key[prefix.len()..]).map_err(|_| RecordError("source key is no text"))?;
+            let id = std::str::from_utf8(&key[prefix.len()..]).map_err(|_| RecordError("source key is not UTF-8"))?;
             // Between the two reads a commit may have removed it.
             found.extend(self.lookup(collection, id)?.map(|entry| (id.to_owned(), entry)));
         }
@@ -628,7 +628,7 @@ impl Catalog {
         };
         let mut found = Vec::new();
         for (key, value) in self.pairs(&prefix, &from, limit)? {
-            let source = key::source_of(&key).ok_or(RecordError("source key is no text"))?;
+            let source = key::source_of(&key).ok_or(RecordError("source key is not UTF-8"))?;
             let (source_digest, documents) = decode_source(&value)?;
             found.push(SourceEntry { source, source_digest, documents });
         }
@@ -645,7 +645,7 @@ impl Catalog {
         for (key, value) in self.pairs(&prefix, &prefix, usize::MAX)? {
             let (_, note) = decode_note(&value)?;
             if !note.is_empty() {
-                let key = key::rest(&key).ok_or(RecordError("note key is no text"))?;
+                let key = key::rest(&key).ok_or(RecordError("note key is not UTF-8"))?;
                 found.push((key.to_owned(), note.to_vec()));
             }
         }
@@ -675,7 +675,7 @@ impl Catalog {
                 }
                 let (collection, id) = rest.split_first_chunk::<8>().ok_or(RecordError("expiry key is too short"))?;
                 let collection = CollectionId(Lsn(u64::from_be_bytes(*collection)));
-                let id = std::str::from_utf8(id).map_err(|_| RecordError("expiry key is no text"))?;
+                let id = std::str::from_utf8(id).map_err(|_| RecordError("expiry key is not UTF-8"))?;
                 if self.exists(collection) {
                     found.push((collection, id.to_owned()));
                 }

@@ -232,7 +232,7 @@ pub enum CommitError {
     #[error(
         "the disk is full: {} are free, writing needs {}; free some space{}",
         ByteSize(*.free), ByteSize(*.needed),
-        if *.refuses_deletes { ": for deletes it is too little as well" } else { ", or delete documents: writing then goes on" }
+        if *.refuses_deletes { ": for deletes it is too little as well" } else { ", or delete documents: writing then resumes" }
     )]
     DiskFull {
         /// Bytes free; 0 when the file system itself refused.

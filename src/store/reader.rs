@@ -130,7 +130,7 @@ impl Reader {
     #[must_use]
     pub fn read_trouble(&self) -> Option<String> {
         if self.catalog.has_failed() {
-            return Some("the catalog cannot be read; restart the node: it is made anew from the log".to_owned());
+            return Some("the catalog cannot be read; restart the node: it is rebuilt from the log".to_owned());
         }
         let trouble = self.log.trouble()?;
         Some(format!("{}; the kernel's log says what is wrong with the disk", with_causes(&trouble.error)))

@@ -433,7 +433,7 @@ impl<'a> Decoder<'a> {
     }
 
     pub(crate) fn end(&self) -> Result<(), RecordError> {
-        if self.0.is_empty() { Ok(()) } else { Err(RecordError("bytes go on after the last field")) }
+        if self.0.is_empty() { Ok(()) } else { Err(RecordError("bytes after the last field")) }
     }
 }
 

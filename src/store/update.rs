@@ -137,7 +137,7 @@ impl<'a> Update<'a> {
         }
         let id = |key: &Vec<u8>| match std::str::from_utf8(&key[prefix.len()..]) {
             Ok(id) => Ok(id.to_owned()),
-            Err(_) => Err(RecordError("source key is no text").into()),
+            Err(_) => Err(RecordError("source key is not UTF-8").into()),
         };
         keys.iter().map(id).collect()
     }
@@ -386,7 +386,8 @@ impl<'a> Update<'a> {
             let is_old = time.0.saturating_sub(written.0) >= super::catalog::ANSWER_LIFETIME_MS;
             // One that this update has removed already was remembered anew.
             if is_old && !self.batch.contains_key(&time_key) {
-                let answer_key = std::str::from_utf8(&answer_key).map_err(|_| RecordError("answer key is no text"))?;
+                let answer_key =
+                    std::str::from_utf8(&answer_key).map_err(|_| RecordError("answer key is not UTF-8"))?;
                 self.remove(key::answer(answer_key));
                 if let Some(lsn) = answer.first_chunk::<8>() {
                     self.is_dead(Lsn(u64::from_be_bytes(*lsn)));

@@ -733,6 +733,6 @@ fn files_are_written_whole_or_not_at_all_and_where_they_can_be() {
     // Another kind of file is named as that, without its content.
     fs::write(&file, "login:x:0:0:login:/root:/bin/sh\n".repeat(40)).expect("written");
     let refused = node.cairn(&["snapshot", "import", path]);
-    fails(&refused, 1, &["all is no snapshot file"]);
+    fails(&refused, 1, &["all is not a snapshot file"]);
     assert!(!stderr(&refused).contains("login"), "{}", stderr(&refused));
 }

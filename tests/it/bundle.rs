@@ -224,11 +224,11 @@ fn each_damage_is_named() {
     write(&[&whole[..], b"x"].concat());
     assert_says(&desk.refusal("bad.bundle"), &["bytes and should have"]);
     write(&whole[..100]);
-    assert_says(&desk.refusal("bad.bundle"), &["no Cairn bundle", "too short"]);
+    assert_says(&desk.refusal("bad.bundle"), &["not a Cairn bundle", "too short"]);
     write(b"");
-    assert_says(&desk.refusal("bad.bundle"), &["no Cairn bundle"]);
+    assert_says(&desk.refusal("bad.bundle"), &["not a Cairn bundle"]);
     write(&program);
-    assert_says(&desk.refusal("bad.bundle"), &["no Cairn bundle"]);
+    assert_says(&desk.refusal("bad.bundle"), &["not a Cairn bundle"]);
 
     let place = |needle: &[u8]| whole.windows(needle.len()).position(|part| part == needle).expect("in it");
     let flip = |at: usize| {
@@ -283,7 +283,7 @@ fn what_cannot_be_packed_is_refused() {
     assert_says(&refusal(&["--config", "wrong.toml"]), &["server.listen"]);
     assert_says(&refusal(&["--key", "node.toml"]), &[]);
     let output = desk.bundle(&["create", "-o", "a.bundle", "--key", "node.toml"]);
-    assert_says(&stderr(&output), &["node.toml is no secret key", "keygen"]);
+    assert_says(&stderr(&output), &["node.toml is not a secret key", "keygen"]);
     if let Some(disk) = SmallDisk::mount() {
         let file = disk.path().join("a.bundle");
         let output = desk.bundle(&["create", "-o", &file.to_string_lossy(), "--key", "site.key"]);

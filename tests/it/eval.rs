@@ -137,7 +137,7 @@ fn several_folders_are_measured_alone_and_beside_each_other() {
 
     let output = run(&["--json"]);
     let report = json_of(&output);
-    assert_says(&stderr(&output), &[&path("files"), "searched beside the others"]);
+    assert_says(&stderr(&output), &[&path("files"), "searched together with the others"]);
     let collections = &report["collections"];
     assert_eq!(collections["files"]["documents"], 1, "{report}");
     assert_eq!((&collections["set"]["queries"], &collections["set-2"]["queries"]), (&json!(1), &json!(1)), "{report}");

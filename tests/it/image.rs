@@ -197,10 +197,10 @@ fn files_that_would_not_start_are_refused() {
     };
     assert_says(
         &refusal(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml").as_path()),
-        &["no Linux executable", "--executable"],
+        &["not a Linux executable", "--executable"],
     );
     assert_says(&refusal(Path::new("/bin/ls")), &["dynamically", "static"]);
-    assert_says(&refusal(folder.path()), &["no file"]);
+    assert_says(&refusal(folder.path()), &["not a file"]);
     assert_says(&refusal(&folder.path().join("missing")), &["cannot read", "missing"]);
 
     let patched = |machine: u16| {

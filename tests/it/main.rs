@@ -73,3 +73,4 @@ mod static_binary;
 mod systemd_units;
 mod tiny_executable;
 mod unreadable;
+mod words;

@@ -203,11 +203,16 @@ fn what_is_no_request_is_told_so_in_json_rpc() {
 fn parameters_that_are_none_are_not_called_an_unknown_method() {
     let node = TestNode::start();
     for (method, params, code, words) in [
-        ("tools/call", json!({"name": "search", "arguments": "pump"}), -32602, "arguments is no object"),
+        ("tools/call", json!({"name": "search", "arguments": "pump"}), -32602, "arguments is not an object"),
         ("tools/call", json!({"arguments": {}}), -32602, "name is missing"),
-        ("tools/call", json!({"name": 5}), -32602, "name is missing or no text"),
+        ("tools/call", json!({"name": 5}), -32602, "name is missing or not a string"),
         ("resources/read", json!({"url": "ctx://"}), -32602, "uri is missing"),
-        ("prompts/get", json!({"name": "answer_with_citations", "arguments": []}), -32602, "arguments is no object"),
+        (
+            "prompts/get",
+            json!({"name": "answer_with_citations", "arguments": []}),
+            -32602,
+            "arguments is not an object",
+        ),
         ("completion/complete", json!({}), -32602, "ref is missing"),
         ("completion/complete", json!({"ref": {"type": "ref/prompt", "name": "x"}}), -32602, "argument is missing"),
         ("server/discover", json!(null), -32602, "_meta is missing"),

@@ -185,7 +185,7 @@ pub(super) fn show(
         problems.insert(
             0,
             format!(
-                "{reason}; {} of {} {} not added, run the same command again to go on from there",
+                "{reason}; {} of {} {} not added, run the same command again to continue",
                 output::thousands(left as u64),
                 output::counted(all as u64, "file"),
                 if left == 1 { "is" } else { "are" }

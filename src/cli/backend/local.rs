@@ -55,9 +55,7 @@ impl Local {
         }
         let minutes = READY_PATIENCE.as_secs() / 60;
         let reasons = self.reasons();
-        Err(Failure::unreachable(anyhow!(
-            "not ready after {minutes} minutes: {reasons}; `cairn serve` goes on with it"
-        )))
+        Err(Failure::unreachable(anyhow!("not ready after {minutes} minutes: {reasons}; `cairn serve` continues it")))
     }
 
     fn reasons(&self) -> String {

@@ -113,7 +113,7 @@ pub(super) fn open(paths: &[PathBuf]) -> Result<Vec<Folder>, Failure> {
     }
     for folder in folders.iter().filter(|folder| folder.questions.is_none()) {
         eprintln!(
-            "{}: no queries.jsonl and no qrels.tsv; its documents are searched beside the others",
+            "{}: no queries.jsonl and no qrels.tsv; its documents are searched together with the others",
             folder.path.display()
         );
     }

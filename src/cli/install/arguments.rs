@@ -21,8 +21,8 @@ Examples:
   sudo cairn install --bundle site.bundle --public-key RW…
                                   everything from one signed file: program, settings, documents
 
-The same release again repairs what is in place. A release that does not come up well is taken back, and the one before \
-runs again. What was interrupted is completed by running this again, or taken back by `cairn rollback`.")]
+The same release again repairs what is in place. A release that fails its checks is rolled back to the one before. \
+An interrupted installation is completed by running this again, or rolled back by `cairn rollback`.")]
 pub(in crate::cli) struct Arguments {
     /// Do not ask
     #[arg(long, short)]
@@ -81,7 +81,7 @@ Examples:
   sudo cairn rollback --restore-data   and bring its data back, where it cannot read the newer one's
   cairn rollback --root image/         in an image that is being built
 
-After an installation that was interrupted this takes back what was begun.")]
+After an interrupted installation this rolls back what was started.")]
 pub(in crate::cli) struct RollbackArguments {
     /// Do not ask
     #[arg(long, short)]

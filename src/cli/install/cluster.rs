@@ -60,7 +60,7 @@ impl Connection {
     pub(super) fn of(tree: &Tree, record: &Installation) -> Result<Self, Failure> {
         let node = Host::detect(tree)?.cluster.filter(|node| node.role == Role::Server);
         let node =
-            node.context("Cairn is installed here for k3s, and this machine is no K3s or RKE2 server any more")?;
+            node.context("Cairn is installed here for k3s, and this machine is no longer a K3s or RKE2 server")?;
         Self::open(tree, node, &namespace(record)?)
     }
 
@@ -166,11 +166,8 @@ pub(in crate::cli) fn data_here() -> Result<PathBuf, Failure> {
     let record = Installation::read(&tree)?.ok_or_else(|| crate::deploy::ChangeError::not_installed(&tree))?;
     let namespace = namespace(&record)?;
     let in_pod = format!("kubectl -n {namespace} exec {} -- /cairn token create NAME", cluster::POD);
-    let hint = || {
-        anyhow!(
-            "the node runs in this machine's cluster, and its data is no folder that this account sees; use {in_pod}"
-        )
-    };
+    let hint =
+        || anyhow!("the node runs in this machine's cluster, and this account cannot see its data; use {in_pod}");
     if !rustix::process::geteuid().is_root() {
         return Err(Failure::unreachable(hint()));
     }
@@ -386,7 +383,9 @@ fn prepare(tree: &Tree, node: &ClusterNode, arguments: &Arguments) -> Result<Pre
     } else if !options.with.contains(&Variant::ExternalSecrets) {
         // Of another store of secrets the token comes from there.
         let token = match tree.read(TOKEN)? {
-            Some(bytes) => String::from_utf8(bytes).with_context(|| format!("{TOKEN} is no text"))?.trim().to_owned(),
+            Some(bytes) => {
+                String::from_utf8(bytes).with_context(|| format!("{TOKEN} is not UTF-8 text"))?.trim().to_owned()
+            }
             None => Token::random()?.reveal().to_owned(),
         };
         kept.push(ManagedFile { path: TOKEN.into(), mode: 0o600, bytes: format!("{token}\n").into_bytes() });

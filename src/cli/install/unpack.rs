@@ -156,9 +156,7 @@ fn installed(common: &Common, arguments: &Arguments, folder: &Path) -> Result<()
         Some(code) => {
             Err(Failure { code: u8::try_from(code).unwrap_or(1), error: anyhow!("the release was not installed") })
         }
-        None => {
-            Err(anyhow!("the installation was ended by a signal; run this again, it goes on where it stopped").into())
-        }
+        None => Err(anyhow!("a signal ended the installation; run this again, it resumes where it stopped").into()),
     }
 }
 

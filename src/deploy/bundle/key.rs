@@ -46,14 +46,14 @@ pub enum KeyError {
     #[error(transparent)]
     Output(#[from] OutputError),
     /// It is no secret key of minisign's format.
-    #[error("{path} is no secret key; `cairn bundle keygen` and `minisign -G` make one")]
+    #[error("{path} is not a secret key; `cairn bundle keygen` and `minisign -G` make one")]
     Secret {
         /// Which one.
         path: PathBuf,
     },
     /// It is no public key of minisign's format.
     #[error(
-        "{given:?} is no public key; expected the .pub file of `cairn bundle keygen`, or its 56 characters that begin with RW"
+        "{given:?} is not a public key; expected the .pub file of `cairn bundle keygen`, or its 56 characters that begin with RW"
     )]
     Public {
         /// What was given, shortened; of a file its name, for its content may be a secret.
@@ -287,7 +287,7 @@ impl PublicKey {
 
     /// Checks the signature of some bytes; returns the comment that it covers.
     pub(super) fn verify(&self, bytes: &[u8], signature: &[u8]) -> Result<String, SignatureError> {
-        let text = std::str::from_utf8(signature).map_err(|_| SignatureError::Form("it is no text"))?;
+        let text = std::str::from_utf8(signature).map_err(|_| SignatureError::Form("it is not UTF-8 text"))?;
         let lines: Vec<&str> = text.lines().collect();
         // The lengths of the two signatures in base64. The crate takes others for granted.
         if lines.len() != 4 || lines[1].len() != 100 || lines[3].len() != 88 {

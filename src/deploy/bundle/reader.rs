@@ -26,7 +26,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// It is something else, or its beginning is damaged.
-    #[error("{path} is no Cairn bundle, or its beginning was damaged: {what}; copy it again from where it was made")]
+    #[error("{path} is not a Cairn bundle, or its beginning is damaged: {what}; copy it again from its source")]
     Kind {
         /// Which one.
         path: PathBuf,
@@ -40,7 +40,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// Its signature does not hold.
-    #[error("{path}: {source}; ask whoever made it for the bundle and the public key, by two different ways")]
+    #[error("{path}: {source}; get the bundle and the public key from its author again, over two separate channels")]
     Signature {
         /// Which one.
         path: PathBuf,
@@ -154,7 +154,7 @@ impl Head {
         let file = File::open(path).map_err(read)?;
         let metadata = file.metadata().map_err(read)?;
         if !metadata.is_file() {
-            return Err(kind("it is no file"));
+            return Err(kind("it is not a file"));
         }
         let mut end = 0;
         let mut member = |name: &str, bytes_max: u64| -> Result<Option<Vec<u8>>, OpenError> {

@@ -176,7 +176,7 @@ impl Plan {
                 continue;
             }
             if !kind.is_some_and(|kind| kind.is_file()) {
-                return Err(name(path, "is no file; leave it out"));
+                return Err(name(path, "is not a file; leave it out"));
             }
             let relative = path.strip_prefix(&root).ok().filter(|relative| !relative.as_os_str().is_empty());
             let relative = relative.ok_or_else(|| name(path, "is a file; name the folder that it is in"))?;
@@ -266,7 +266,7 @@ impl Source {
             Origin::File(path) => {
                 // Before it is opened: a pipe would wait for somebody to write.
                 if !fs::metadata(path).map_err(read)?.is_file() {
-                    return Err(CreateError::Name { path: path.clone(), what: "is no file; leave it out" });
+                    return Err(CreateError::Name { path: path.clone(), what: "is not a file; leave it out" });
                 }
                 file = File::open(path).map_err(read)?;
                 Box::new(file)

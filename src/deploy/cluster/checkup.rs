@@ -107,7 +107,7 @@ fn reclaimed(cluster: &Cluster) -> Option<Finding> {
     let class = cluster.ask("show the storage class", classes.get_opt(&name)).ok()??;
     (class.reclaim_policy.as_deref().unwrap_or("Delete") == "Delete").then(|| {
         let message = format!(
-            "the storage class {name} deletes the data with the claim: whoever deletes the claim {CLAIM} or the namespace {} deletes \
+            "the storage class {name} deletes the data with the claim: deleting the claim {CLAIM} or the namespace {} deletes \
              the data; keep snapshots elsewhere (--set backup.claim=… or config.snapshot.target), or patch the volume's \
              persistentVolumeReclaimPolicy to Retain",
             cluster.namespace

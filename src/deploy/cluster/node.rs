@@ -159,7 +159,7 @@ impl Node for PodNode<'_> {
     fn restore(&mut self, release: &Release, snapshot: &str) -> Result<(), Cause> {
         let Some(folder) = self.cluster.data_folder()? else {
             return Err(
-                "the node's volume is no folder of this machine; restore the snapshot from inside a pod of the older \
+                "the node's volume is not a folder on this machine; restore the snapshot from inside a pod of the older \
                         release: cairn snapshot restore"
                     .into(),
             );

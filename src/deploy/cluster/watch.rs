@@ -118,7 +118,7 @@ impl Pods<'_> {
                     // What is wrong with the pod of another release is no matter any more.
                     (Some(false), _) => self.remove(&pod)?,
                     (Some(true), Some(words)) => {
-                        return Err(format!("the pod does not come up: {words}{}", self.cluster.last_words()).into());
+                        return Err(format!("the pod does not start: {words}{}", self.cluster.last_words()).into());
                     }
                     _ => {}
                 }

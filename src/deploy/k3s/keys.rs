@@ -199,7 +199,7 @@ pub const KEYS: &[Key] = &[
         Variant::Gpu,
         "gpu.runtime-class",
         "nvidia",
-        "RuntimeClass; K3s makes `nvidia` where it finds the runtime; none by itself where `gpu.resource` is not NVIDIA's",
+        "RuntimeClass; K3s makes `nvidia` where it finds the runtime; none by default where `gpu.resource` is not NVIDIA's",
     ),
     with(Variant::Gpu, "gpu.own-runtime-class", "false", "true renders the RuntimeClass too, where nothing makes it"),
     with(Variant::Ingress, "ingress.host", "", "the name that clients use; has to be given"),
@@ -207,7 +207,7 @@ pub const KEYS: &[Key] = &[
         Variant::Ingress,
         "ingress.class",
         "traefik",
-        "IngressClass; `traefik` and `nginx` are told to speak TLS to the node",
+        "IngressClass; `traefik` and `nginx` are configured to speak TLS to the node",
     ),
     with(
         Variant::Ingress,

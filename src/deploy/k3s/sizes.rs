@@ -182,7 +182,7 @@ impl FromStr for NodeSize {
 
 /// A text that names no size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no node size: expected pi, small, medium, large or the node's memory such as 4GiB")]
+#[error("'{0}' is not a node size: expected pi, small, medium, large or the node's memory such as 4GiB")]
 pub struct NodeSizeError(String);
 
 /// Processor time in thousandths of a core.
@@ -218,7 +218,7 @@ impl FromStr for Cpu {
 
 /// A text that is no processor time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no processor time: expected cores such as 2 or 0.5, or thousandths such as 500m")]
+#[error("'{0}' is not a CPU quantity: expected cores such as 2 or 0.5, or thousandths such as 500m")]
 pub struct CpuError(String);
 
 /// A size as Kubernetes writes it, exact: the largest binary unit that divides it.

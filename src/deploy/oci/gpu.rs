@@ -73,7 +73,7 @@ pub enum GpuLayerError {
         machine: Architecture,
     },
     /// The helper is none that could be used.
-    #[error("the GPU helper in this program is no dynamic executable for Linux; build Cairn again")]
+    #[error("the GPU helper in this program is not a dynamic Linux executable; build Cairn again")]
     Helper,
     /// There is no glibc.
     #[error(

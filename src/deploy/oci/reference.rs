@@ -26,7 +26,7 @@ pub enum ReferenceError {
     #[error("'{0}' has a digest, which follows from the image; leave it out")]
     Digest(String),
     /// A character or a length that names do not have.
-    #[error("'{0}' is no name of an image; expected host/path:tag in lower case, for example {REPOSITORY}:1.0")]
+    #[error("'{0}' is not an image name; expected host/path:tag in lower case, for example {REPOSITORY}:1.0")]
     Form(String),
 }
 

@@ -57,7 +57,7 @@ impl Column {
         self.is_code |= (zero || digits > DIGITS_MAX) && unsigned.bytes().all(|byte| byte.is_ascii_digit());
     }
 
-    /// The value of a cell where it is no text.
+    /// The value of a cell where it is not UTF-8 text.
     pub(super) fn typed(&self, cell: &str) -> Option<Value> {
         if self.truth > 0 && self.truth == self.cells {
             return truth(cell).map(Value::Bool);

@@ -93,11 +93,11 @@ pub(crate) fn problems(library: Option<&Library>, readiness: &Readiness) -> BTre
 fn quota_reached(used: u64, limit: u64) -> String {
     let (used, limit) = (ByteSize(used), ByteSize(limit));
     format!(
-        "the log has {used} of the {limit} that store.max_bytes allows; delete documents, or raise it; writing resumes by itself once there is room"
+        "the log has {used} of the {limit} that store.max_bytes allows; delete documents, or raise it; writing resumes automatically when there is room"
     )
 }
 
 fn disk_full(free: u64, needed: u64) -> String {
     let (free, needed) = (ByteSize(free), ByteSize(needed));
-    format!("{free} of the disk are free, writing needs {needed}; it resumes by itself once there is room")
+    format!("{free} of the disk are free, writing needs {needed}; it resumes automatically when there is room")
 }

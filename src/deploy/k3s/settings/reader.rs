@@ -193,7 +193,7 @@ impl Reader {
         match (options.size, by_memory) {
             (Some(size), Some(other)) if size != other => {
                 let found = self.text("node.memory").unwrap_or_default();
-                self.refuse("node.memory", &found, &format!("nothing beside `--node-size {size}`"));
+                self.refuse("node.memory", &found, &format!("nothing together with `--node-size {size}`"));
                 size
             }
             (size, other) => size.or(other).unwrap_or_default(),
@@ -352,7 +352,7 @@ impl Reader {
         let backup_claim = self.name("backup.claim");
         if backup_claim.is_some() && self.own.contains_key("snapshot.target") {
             let found = self.text("backup.claim").unwrap_or_default();
-            self.refuse("backup.claim", &found, "nothing beside config.snapshot.target: it is the target");
+            self.refuse("backup.claim", &found, "nothing together with config.snapshot.target: it is the target");
         }
         let drain_timeout = self.drain_timeout();
         self.snapshot_target();
