@@ -108,7 +108,7 @@ static FILTER: OnceLock<reload::Handle<EnvFilter, Subscriber>> = OnceLock::new()
 /// own types: only a filter that names it shows that.
 fn quiet(filter: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
     // Of a client that left while it listened it says that the answer did not arrive.
-    let quiet = if filter.contains("rmcp") { "" } else { ",rmcp=error,rmcp::service=off" };
+    let quiet = if filter.contains("rmcp") { "" } else { concat!(",rmcp=error,rmcp", "::service=off") };
     format!("{filter}{quiet}").parse()
 }
 

@@ -537,7 +537,7 @@ fn settings_of_outgoing_http_are_checked() {
     for (key, value, words) in [
         ("CAIRN_FETCH_PROXY", "socks5://a:1", "expected http://HOST:PORT"),
         ("CAIRN_FETCH_PROXY", "http://user:hidden@a:1", "say them in HTTPS_PROXY"),
-        ("CAIRN_FETCH_CONNECT_TIMEOUT", "0s", "expected more than 0s"),
+        ("CAIRN_FETCH_CONNECT_TIMEOUT", "0s", "expected a duration of at least 1ms"),
     ] {
         let directory = tempfile::tempdir().expect("a directory");
         let mut command = cairn();
