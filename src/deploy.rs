@@ -9,6 +9,7 @@ pub mod bundle;
 pub mod checkup;
 pub mod k3s;
 pub mod oci;
+pub mod shape;
 pub mod systemd;
 
 mod change;

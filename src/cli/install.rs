@@ -25,6 +25,7 @@ use crate::api;
 use crate::auth::Token;
 use crate::base::ByteSize;
 use crate::config::{self, Config};
+use crate::deploy::shape::{CONFIG_DIR, DATA_DIR, DOCUMENTS_DIR, MCP_PORT, SNAPSHOTS_DIR};
 use crate::deploy::{
     self, Cause, Change, ClusterNode, Finding, FormatOf, Host, HostNode, Installation, ManagedFile, Need, Node, Plan,
     Platform, Program, Release, Report, Role, Runner, Systemd, Tree,
@@ -32,7 +33,6 @@ use crate::deploy::{
 use crate::store;
 
 /// Where the node keeps its data, wherever it runs.
-const DATA_DIR: &str = "/var/lib/cairn";
 /// The operator's settings.
 const CONFIG: &str = "/etc/cairn/cairn.toml";
 /// The token that clients get.
@@ -50,7 +50,7 @@ const DATA_BYTES: u64 = 256 << 20;
 /// How long a node may take to end before it is removed.
 const REMOVAL: Duration = Duration::from_secs(300);
 /// Where the service listens when nobody says: everywhere, with TLS and a token.
-const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7171);
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), MCP_PORT);
 
 /// Shows each step on standard error.
 struct Steps;
@@ -387,7 +387,7 @@ pub(super) fn uninstall(common: &Common, arguments: &UninstallArguments) -> Resu
 
 /// What removing the program leaves.
 fn kept_folders(tree: &Tree) -> Result<Vec<PathBuf>, Failure> {
-    let folders = [DATA_DIR, "/var/lib/cairn-snapshots", unpack::WAITING, "/etc/cairn"].map(PathBuf::from);
+    let folders = [DATA_DIR, SNAPSHOTS_DIR, DOCUMENTS_DIR, CONFIG_DIR].map(PathBuf::from);
     let mut there = Vec::new();
     for folder in folders {
         if tree.exists(&folder)? {

@@ -23,26 +23,17 @@ use super::executable::{Architecture, Executable, ExecutableError, FileContent};
 use super::loader::Library;
 use super::output::{OutputError, check_space, write_whole};
 use super::sha256::{Sha256, Sha256Hasher};
+use super::shape::{ENVIRONMENT, PORTS, STOP_SIGNAL, USER};
 use super::tarball::{self, Entry, header, padded, padding};
 use crate::base::Fault;
 
 /// Repository of the image that Cairn names by itself. The dot in its first part keeps others from looking for it in a
 /// public registry.
 pub const REPOSITORY: &str = "cairn.local/cairn";
-/// User and group that the image runs as.
-pub const USER: u32 = 65532;
 /// What starts when a container does.
 pub const ENTRYPOINT: &str = "/cairn";
 /// Arguments where none are given.
 pub const ARGUMENTS: &[&str] = &["serve"];
-/// Where a container keeps everything.
-pub const DATA_DIR: &str = "/var/lib/cairn";
-/// Variables that are set in a container.
-pub const ENVIRONMENT: &[(&str, &str)] = &[("CAIRN_DATA_DIR", DATA_DIR), ("CAIRN_LOG_FORMAT", "json")];
-/// What it listens on where it is told to: MCP and REST, and the admin listener.
-pub const PORTS: &[u16] = &[7171, 9464];
-/// Asks it to finish what it is doing and to stop.
-pub const STOP_SIGNAL: &str = "SIGTERM";
 /// Labels that say what the image is, by the names of the OCI's annotations.
 pub const LABELS: &[(&str, &str)] = &[
     ("org.opencontainers.image.description", env!("CARGO_PKG_DESCRIPTION")),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cairn::base::UnixMillis;
-use cairn::deploy::{Tree, checkup, oci};
+use cairn::deploy::{Tree, checkup, oci, shape};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -288,7 +288,7 @@ fn a_container_answers_keeps_its_data_and_stops_when_asked() {
     let data = containerd.folder().join("data");
     fs::create_dir(&data).expect("made");
     fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).expect("changed");
-    std::os::unix::fs::chown(&data, Some(oci::USER), Some(oci::USER)).expect("root gives it away");
+    std::os::unix::fs::chown(&data, Some(shape::USER), Some(shape::USER)).expect("root gives it away");
 
     let mut first = Container::run(&containerd, NAME, "first", &data);
     // Work in the background may make it not ready for a moment, as it may under Kubernetes.
@@ -470,14 +470,14 @@ fn the_containerfile_says_what_the_program_writes() {
         pairs.iter().map(|(name, value)| format!("{name}={value:?}")).collect()
     };
     assert_eq!(all("FROM"), ["scratch"]);
-    assert_eq!(all("USER"), [format!("{0}:{0}", oci::USER)]);
+    assert_eq!(all("USER"), [format!("{0}:{0}", shape::USER)]);
     assert_eq!(all("ENTRYPOINT"), [json!([oci::ENTRYPOINT]).to_string()]);
     assert_eq!(all("CMD"), [json!(oci::ARGUMENTS).to_string()]);
     assert_eq!(all("WORKDIR"), ["/"]);
-    assert_eq!(all("STOPSIGNAL"), [oci::STOP_SIGNAL]);
+    assert_eq!(all("STOPSIGNAL"), [shape::STOP_SIGNAL]);
     assert_eq!(all("LABEL"), pairs(oci::LABELS));
-    assert_eq!(all("ENV"), pairs(oci::ENVIRONMENT));
-    assert_eq!(all("EXPOSE"), oci::PORTS.iter().map(|port| format!("{port}/tcp")).collect::<Vec<_>>());
+    assert_eq!(all("ENV"), pairs(shape::ENVIRONMENT));
+    assert_eq!(all("EXPOSE"), shape::PORTS.iter().map(|port| format!("{port}/tcp")).collect::<Vec<_>>());
     assert_eq!(all("COPY"), ["--chmod=0755 cairn /cairn", "--chmod=0644 passwd group /etc/"]);
     let known = ["FROM", "USER", "ENTRYPOINT", "CMD", "WORKDIR", "STOPSIGNAL", "LABEL", "ENV", "EXPOSE", "COPY"];
     for (name, _) in &instructions {
@@ -501,6 +501,6 @@ fn every_file_of_the_images_folder_is_used() {
     for name in names.iter().filter(|name| *name != "README.md") {
         assert!(readme.contains(&format!("`{name}`")), "README.md does not say what {name} is for");
     }
-    let layer_user = format!("cairn:x:{0}:{0}:cairn:{1}:/sbin/nologin", oci::USER, oci::DATA_DIR);
+    let layer_user = format!("cairn:x:{0}:{0}:cairn:{1}:/sbin/nologin", shape::USER, shape::DATA_DIR);
     assert!(fs::read_to_string(folder.join("passwd")).expect("readable").lines().any(|line| line == layer_user));
 }

@@ -67,6 +67,7 @@ mod reload;
 mod rest;
 mod s3;
 mod serve;
+mod shape;
 mod snapshots;
 mod space;
 mod static_binary;

@@ -12,7 +12,7 @@ use super::Failure;
 use crate::config::{self, Config};
 
 /// Where the service of a machine keeps its data.
-const SERVICE: &str = "/var/lib/cairn";
+const SERVICE: &str = crate::deploy::shape::DATA_DIR;
 /// Names of users.
 const USERS: &str = "/etc/passwd";
 

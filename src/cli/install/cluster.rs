@@ -32,6 +32,7 @@ use crate::deploy::cluster::this_machine;
 use crate::deploy::k3s::{self, Assignment, NodeSize, Options, Settings, Variant};
 use crate::deploy::oci::gpu::Drivers;
 use crate::deploy::oci::{Image, Reference};
+use crate::deploy::shape::MCP_PORT;
 use crate::deploy::{
     self, Action, Change, Cluster, ClusterError, ClusterNode, Finding, FormatOf, Host, ImageFile, Installation,
     ManagedFile, Need, Node, Plan, Platform, PodNode, Pods, Program, Release, Role, Runner, Tree, cluster,
@@ -156,8 +157,8 @@ pub(in crate::cli) fn reached() -> Result<Option<Reached>, Failure> {
 /// An address in the place of the name in a URL.
 fn shown(url: &str, address: IpAddr) -> String {
     let (scheme, place) = url.split_once("://").unwrap_or(("https", url));
-    let port = place.rsplit_once(':').map_or("7171", |(_, port)| port);
-    format!("{scheme}://{}", SocketAddr::new(address, port.parse().unwrap_or(7171)))
+    let port = place.rsplit_once(':').map(|(_, port)| port);
+    format!("{scheme}://{}", SocketAddr::new(address, port.and_then(|port| port.parse().ok()).unwrap_or(MCP_PORT)))
 }
 
 /// The folder of this machine that holds the data of the node in its cluster.
@@ -309,12 +310,12 @@ fn told(cluster: &Cluster, node: &ClusterNode, tree: &Tree, settings: &Settings)
             url
         }
         (None, None) => {
-            let url = format!("{scheme}://{}.{}.svc:7171/mcp", k3s::NAME, settings.namespace());
+            let url = format!("{scheme}://{}.{}.svc:{MCP_PORT}/mcp", k3s::NAME, settings.namespace());
             prove(&url, resolve);
             url
         }
     };
-    let here = service.map(|address| at(&address, 7171));
+    let here = service.map(|address| at(&address, MCP_PORT));
     if let Some(here) = &here {
         prove(here, None);
     }

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{DATA_DIR, TOKEN};
+use super::TOKEN;
 use crate::api;
 use crate::base::ByteSize;
 use crate::cli::{Failure, output};
+use crate::deploy::shape::DATA_DIR;
 use crate::deploy::{Action, Changed, Finding, Plan, Release, Tree};
 
 /// The plan in words.

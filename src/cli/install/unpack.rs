@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::{Arguments, CONFIG, cluster, enable, need_root, tree_of};
 use crate::cli::{Common, Failure};
 use crate::deploy::bundle::{self, PublicKey, Role, Verified};
+use crate::deploy::shape::DOCUMENTS_DIR;
 use crate::deploy::{self, Architecture, Host, Tree};
 
 /// The key that bundles for this machine are signed with, left by the first one.
@@ -21,7 +22,6 @@ const KEY: &str = "/etc/cairn/bundle.pub";
 /// Where a bundle is unpacked: on the volume that the release goes to, readable by the node's user.
 const UNPACKED: &str = ".bundle.partial";
 /// Where an image keeps documents until its machines have a node; the unit that adds them names it too.
-pub(super) const WAITING: &str = "/var/lib/cairn-documents";
 
 /// Installs from a bundle.
 pub(super) fn run(common: &Common, arguments: &Arguments, file: &Path) -> Result<(), Failure> {
@@ -183,8 +183,8 @@ fn leave(tree: &Tree, bundle: &Verified) -> Result<(), Failure> {
     if bundle.contents().of(Role::Documents).next().is_none() {
         return Ok(());
     }
-    tree.make_folder(Path::new(WAITING).parent().unwrap_or(Path::new("/")), 0o755)?;
-    let folder = tree.locate(WAITING)?;
+    tree.make_folder(Path::new(DOCUMENTS_DIR).parent().unwrap_or(Path::new("/")), 0o755)?;
+    let folder = tree.locate(DOCUMENTS_DIR)?;
     let left = bundle.extract(Role::Documents, &folder)?;
     enable(tree, deploy::systemd::DOCUMENTS_UNIT).map_err(|error| anyhow!(error))?;
     eprintln!("  {} documents are in {}; each machine adds them at its first start", left.len(), folder.display());

@@ -14,11 +14,9 @@ use std::time::Duration;
 use super::super::change::{Cause, Node};
 use super::super::node::{Answer, FormatOf, ask, current, secure, self_test};
 use super::super::release::{NodeAddress, Release};
+use super::super::shape::MCP_PORT;
 use super::super::tree::Tree;
 use super::{Cluster, NAME, Trusted};
-
-/// The port of MCP and REST.
-const PORT: u16 = 7171;
 
 /// How the command line reaches a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +96,7 @@ impl<'a> PodNode<'a> {
             false if address.contains(':') => format!("[{address}]"),
             false => address,
         };
-        Ok(Reach { url: format!("{scheme}://{name}:{PORT}"), address: place, authority, token })
+        Ok(Reach { url: format!("{scheme}://{name}:{MCP_PORT}"), address: place, authority, token })
     }
 
     /// Asks the pod.

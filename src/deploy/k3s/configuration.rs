@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use super::settings::{ADMIN_PORT, MCP_PORT, Settings, toml_text};
+use super::settings::{Settings, toml_text};
 use super::sizes::{log_bytes_max, quantity, snapshot_bytes_max};
-use super::workload::{BACKUP_KEY_DIR, DATA_DIR, SNAPSHOTS_DIR, TLS_DIR};
+use super::workload::{BACKUP_KEY_DIR, TLS_DIR};
 use crate::base::ByteSize;
+use crate::deploy::shape::{ADMIN_PORT, DATA_DIR, MCP_PORT, SNAPSHOTS_DIR};
 
 /// The key of the ConfigMap, and the name of the file.
 pub(super) const FILE: &str = "cairn.toml";

@@ -11,8 +11,9 @@ use k8s_openapi::api::networking::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::settings::{self, ADMIN_PORT, LoadBalancer, MCP_PORT, Settings};
+use super::settings::{self, LoadBalancer, Settings};
 use super::{HEADLESS, LOAD_BALANCER, NAME, metadata, selector, selector_labels};
+use crate::deploy::shape::{ADMIN_PORT, MCP_PORT};
 
 const DNS_PORT: u16 = 53;
 /// The port of MCP and REST.

@@ -21,10 +21,6 @@ use crate::base::{ByteSize, Fault};
 /// The version that is rendered: that of this program.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Ports of the pod and its services.
-pub(super) const MCP_PORT: u16 = 7171;
-pub(super) const ADMIN_PORT: u16 = 9464;
-
 /// `KEY=VALUE`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {

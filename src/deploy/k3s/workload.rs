@@ -1,6 +1,7 @@
 //! The pod and what belongs to it: StatefulSet, ServiceAccount, ConfigMap, Secret, PodDisruptionBudget, RuntimeClass.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::{
@@ -21,27 +22,23 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::configuration::FILE;
-use super::settings::{ADMIN_PORT, Gpu, MCP_PORT, Settings, Token};
+use super::settings::{Gpu, Settings, Token};
 use super::sizes::{TMP, quantity};
 use super::{NAME, TLS_SECRET, TOKEN_KEY, TOKEN_SECRET, labels, metadata, selector, selector_labels};
 use crate::base::{ByteSize, Digest};
+use crate::deploy::shape::{self, ADMIN_PORT, CONFIG_DIR, DATA_DIR, MCP_PORT, SNAPSHOTS_DIR};
 
 /// User, group and the group of volumes: `cairn` in the image.
-const USER: i64 = 65532;
+const USER: i64 = shape::USER as i64;
 /// The claim template; the volume of the pod is then called `data-cairn-0`.
 const CLAIM: &str = "data";
-const CONFIG_DIR: &str = "/etc/cairn";
 /// The annotation with the digest of the settings.
 pub(super) const CONFIGURATION: &str = "cairn.local/configuration";
-pub(super) const DATA_DIR: &str = "/var/lib/cairn";
-pub(super) const SNAPSHOTS_DIR: &str = "/var/lib/cairn-snapshots";
 const TOKEN_DIR: &str = "/run/secrets/cairn";
 pub(super) const TLS_DIR: &str = "/run/secrets/cairn-tls";
 pub(super) const BACKUP_KEY_DIR: &str = "/run/secrets/cairn-backup";
 /// Secrets are read by the group, which is the volume's.
 const SECRET_MODE: i32 = 0o440;
-/// After the requests in flight: writing what is queued and the indexes, so that the next start is quick.
-const FLUSH_SECONDS: i64 = 40;
 
 pub(super) fn namespace(settings: &Settings) -> Namespace {
     let mut labels = labels("namespace");
@@ -169,7 +166,7 @@ fn pod(settings: &Settings) -> PodSpec {
         automount_service_account_token: Some(false),
         // The variables of services would look like Cairn's own settings.
         enable_service_links: Some(false),
-        termination_grace_period_seconds: Some(drain + FLUSH_SECONDS),
+        termination_grace_period_seconds: Some(drain + shape::FLUSH.as_secs().cast_signed()),
         runtime_class_name: settings.gpu.as_ref().and_then(|gpu| gpu.runtime_class.clone()),
         tolerations: Some(tolerations(settings)).filter(|tolerations| !tolerations.is_empty()),
         node_selector: Some(settings.node_selector.clone()).filter(|labels| !labels.is_empty()),
@@ -271,9 +268,9 @@ fn container(settings: &Settings, mounts: Vec<VolumeMount>) -> Container {
         env: Some(environment(settings)),
         ports: Some(vec![port("mcp", MCP_PORT), port("admin", ADMIN_PORT)]),
         resources: Some(resources(settings)),
-        startup_probe: Some(probe(settings, "/health", 2, 5, 300)),
-        liveness_probe: Some(probe(settings, "/health", 10, 5, 6)),
-        readiness_probe: Some(probe(settings, "/ready", 5, 3, 2)),
+        startup_probe: Some(probe(settings, shape::STARTED)),
+        liveness_probe: Some(probe(settings, shape::ALIVE)),
+        readiness_probe: Some(probe(settings, shape::READY)),
         security_context: Some(security()),
         // The end of the log is the reason of a container that stops by itself.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
@@ -333,17 +330,18 @@ fn resources(settings: &Settings) -> ResourceRequirements {
 /// * startup and liveness ask `/health`. It answers before the log is opened, so a rebuild of the indexes may take as long as it
 ///   needs: a restart would not help it. The startup probe's ten minutes are for a slow disk; liveness gives up after one.
 /// * readiness asks `/ready`, which says no while indexes catch up and while writes are refused.
-fn probe(settings: &Settings, path: &str, period: i32, timeout: i32, failures: i32) -> Probe {
+fn probe(settings: &Settings, question: shape::Probe) -> Probe {
+    let seconds = |time: Duration| i32::try_from(time.as_secs()).unwrap_or(i32::MAX);
     Probe {
         http_get: Some(HTTPGetAction {
-            path: Some(path.to_owned()),
+            path: Some(question.path.to_owned()),
             port: IntOrString::String("admin".to_owned()),
             scheme: Some(if settings.is_tls() { "HTTPS" } else { "HTTP" }.to_owned()),
             ..HTTPGetAction::default()
         }),
-        period_seconds: Some(period),
-        timeout_seconds: Some(timeout),
-        failure_threshold: Some(failures),
+        period_seconds: Some(seconds(question.period)),
+        timeout_seconds: Some(seconds(question.timeout)),
+        failure_threshold: Some(question.failures.into()),
         ..Probe::default()
     }
 }

@@ -13,12 +13,13 @@ use super::forms::{
     is_variable, toml_value,
 };
 use super::{
-    Assignment, Certificate, DECIDED, DocumentSource, Documents, ExternalSecret, Gpu, Ingress, LoadBalancer, MCP_PORT,
+    Assignment, Certificate, DECIDED, DocumentSource, Documents, ExternalSecret, Gpu, Ingress, LoadBalancer,
     Monitoring, Options, Problem, Resources, Settings, Token, Tolerated,
 };
 use crate::base::ByteSize;
 use crate::deploy::executable::Architecture;
 use crate::deploy::oci::Reference;
+use crate::deploy::shape::MCP_PORT;
 
 const LABEL: &str = "labels such as disk=ssd";
 const ANNOTATION: &str = "annotations such as example.com/team=ops";
