@@ -384,7 +384,7 @@ mod tests {
     fn the_header_row_is_found() {
         let (found, warnings) = read("Stock of hall two\n\nname,size,place\nBolt,4,A\nNut,5,B\n", "a.csv");
         assert_eq!((found.len(), found[0].text.as_str()), (2, "size: 4\nplace: A"));
-        assert_eq!(warnings, ["what stands above the header row is left out: Stock of hall two"]);
+        assert_eq!(warnings, ["text above the header row is left out: Stock of hall two"]);
         let (found, warnings) = read("1,Bolt,4.5\n2,Nut,5.5\n", "a.csv");
         assert_eq!((found.len(), found[0].text.as_str()), (2, "column_1: 1\ncolumn_2: Bolt\ncolumn_3: 4.5"));
         assert_eq!(warnings.len(), 1);
