@@ -174,7 +174,7 @@ fn garbage_ends_a_helper() {
         bytes
     };
     for (sent, said) in [
-        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), "no message of the helper's protocol"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), "not a message of the helper's protocol"),
         (header(9, 7, 0), "has version 9"),
         (header(2, 7, u32::MAX), "it is too long"),
         (header(2, 99, 0), "there is no such kind"),
