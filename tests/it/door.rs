@@ -467,7 +467,7 @@ fn a_swapped_certificate_is_shown_and_connections_go_on() {
     issuer.issue(&mount.folder.join("..3"));
     fs::copy(mount.folder.join("..1/tls.key"), mount.folder.join("..3/tls.key")).expect("copied");
     mount.swap("..3");
-    let complaint = "cannot be used";
+    let complaint = "cannot use the changed certificate";
     soon("a complaint", || {
         assert_eq!(shown(admin, BOX), second, "the old pair goes on");
         node.log().contains(complaint)
