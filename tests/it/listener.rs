@@ -303,7 +303,7 @@ fn an_index_that_failed_is_never_called_visible_and_is_taken_up_again() {
         let written = write(&mut connection, collection, id);
         assert_eq!(written.status, 503, "{}", written.body);
         assert_eq!(written.json()["code"], "not_visible", "{}", written.body);
-        assert_says(&written.body, &["stable storage", "nothing has to be written again"]);
+        assert_says(&written.body, &["stable storage", "do not write it again"]);
     }
     assert_eq!(found(&mut connection, "birds", "heron"), ["heron"], "what was indexed is found");
     allow_files(&node, FILES);
