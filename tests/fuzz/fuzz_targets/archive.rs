@@ -35,6 +35,8 @@ fuzz_target!(|bytes: &[u8]| {
     let file = place.join("x.cairn-snapshot");
     fs::write(&file, bytes).expect("memory for the file");
     let config = snapshot::Config {
+        fetch: cairn::fetch::Config::default(),
+        fetched: cairn::fetch::Metrics::default(),
         data_dir: place.join("data"),
         target: None,
         key_file: None,
