@@ -1,6 +1,6 @@
 //! Settings: layers (the compiled-in defaults, a file, the environment, options), read into the settings of the parts.
 //!
-//! Each part has a struct for its settings, with ranges at the fields; here they are put together ([`Config::compose`]) and checked
+//! Each part has a struct for its settings, with ranges at the fields; here they are put together (`Config::compose`) and checked
 //! as a whole. Invariants: [`Config`] holds only valid values. Every problem is reported at once, each with its key and where it
 //! came from. `config/default.toml` is both the defaults and their documentation; a key it lacks does not exist, but for lists of
 //! tables, which are empty without it.

@@ -68,7 +68,7 @@ impl Access<'_> {
     /// The collection of that name, created when there is none. The flag tells whether it was.
     ///
     /// # Errors
-    /// As for [`Library::create_collection`].
+    /// As for [`Access::create_collection`].
     pub async fn ensure_collection(&self, name: &str) -> Result<(Arc<CollectionInfo>, bool), WriteError> {
         if let Some(info) = self.collection(name) {
             return Ok((info, false));
@@ -107,14 +107,14 @@ impl Access<'_> {
         Ok(addition.added(&written.outcomes, written.lsn))
     }
 
-    /// Like [`Library::add`], once for a key: within a day a repeated call is given the first one's answer and writes
+    /// Like [`Access::add`], once for a key: within a day a repeated call is given the first one's answer and writes
     /// nothing, also when both come at once, and whatever ends the node in between.
     ///
     /// * `key`: unique for its caller and at most [`store::NAME_BYTES_MAX`] bytes.
     /// * `compose`: makes the answer, on the thread that writes.
     ///
     /// # Errors
-    /// As for [`Library::add`], or when an earlier answer cannot be read.
+    /// As for [`Access::add`], or when an earlier answer cannot be read.
     pub async fn add_once(
         &self,
         collection: &str,
@@ -200,7 +200,7 @@ impl Access<'_> {
 
     /// Brings the documents of one source (a file) in line with its content: new and changed ones are written, those
     /// that the source no longer holds are deleted, in one atomic batch; a source without text holds none. Answers when that is on stable storage; searches
-    /// see it within about half a second, or after [`Library::flush`]. Sources of a collection that is searched meanwhile wait
+    /// see it within about half a second, or after [`Access::flush`]. Sources of a collection that is searched meanwhile wait
     /// until its graph has come near what was written, at most a second each.
     ///
     /// * `source`: the file's path as the caller names it; also the id of its document, or the prefix of its records' ids.
