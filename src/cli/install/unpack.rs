@@ -21,7 +21,6 @@ use crate::deploy::{self, Architecture, Host, Tree};
 const KEY: &str = "/etc/cairn/bundle.pub";
 /// Where a bundle is unpacked: on the volume that the release goes to, readable by the node's user.
 const UNPACKED: &str = ".bundle.partial";
-/// Where an image keeps documents until its machines have a node; the unit that adds them names it too.
 
 /// Installs from a bundle.
 pub(super) fn run(common: &Common, arguments: &Arguments, file: &Path) -> Result<(), Failure> {
