@@ -74,7 +74,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   cairn serve                         start the node
-  cairn add docs/ -c manual           put a folder in, and keep it in step
+  cairn add docs/ -c manual           put a folder in, and keep it in sync
   cairn search \"restore a backup\"     find passages, with citations
   cairn mcp                           speak MCP on standard input and output
 

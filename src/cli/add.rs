@@ -40,7 +40,7 @@ Examples:
   cairn add report.pdf notes.md -c papers   single files
   cairn add docs/ -c manual --dry-run       only say what would be read
 
-A folder is kept in step: new and changed files are written, unchanged ones are left alone, and documents whose files are \
+A folder is kept in sync: new and changed files are written, unchanged ones are left alone, and documents whose files are \
 gone or empty are deleted (--keep leaves them). A folder is known by its name, and the collection remembers where it came from: \
 another folder of the same name is refused, give it a --prefix of its own. Nothing is deleted when nothing of the folder could \
 be read, or with an empty --prefix; when more than half of a folder's files are gone, and more than 10, it asks first.

@@ -1,4 +1,4 @@
-//! `cairn add`: folders kept in step, every format read, and what cannot be read named and skipped.
+//! `cairn add`: folders kept in sync, every format read, and what cannot be read named and skipped.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

@@ -1,4 +1,4 @@
-//! What users read is plain English: the word list of CONTRIBUTING.md, held in messages, log lines and `--help`.
+//! What users read is plain English: the word list of CONTRIBUTING.md, held in messages, log lines, `--help` and the manual.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ const REPLACED: &[(&str, &[&str])] = &[
     (" go on", &[]),
     (" anew", &["--begin-anew", "begin_anew"]),
     ("stands in the way", &[]),
-    ("in step with", &[]),
+    ("in step", &["in steps"]),
 ];
 
 /// The replaced words in a text.
@@ -99,6 +99,28 @@ fn messages_are_plain_english() {
     assert!(wrong.is_empty(), "CONTRIBUTING.md has other words for these:\n{}", wrong.join("\n"));
 }
 
+/// What a page says in its own words: without fenced blocks and code spans, which show output, options and names.
+fn prose(page: &str) -> String {
+    let outside: Vec<&str> = page.split("```").step_by(2).collect();
+    let words: Vec<&str> = outside.iter().flat_map(|part| part.split('`').step_by(2)).collect();
+    words.join("` `")
+}
+
+#[test]
+fn the_manual_is_plain_english() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let of_manual = fs::read_dir(root.join("docs")).expect("readable").map(|entry| entry.expect("readable").path());
+    let mut pages: Vec<PathBuf> = of_manual.filter(|path| path.extension().is_some_and(|end| end == "md")).collect();
+    assert!(pages.len() > 20, "{} pages", pages.len());
+    pages.extend(["README.md", "ARCHITECTURE.md"].map(|name| root.join(name)));
+    let mut wrong = Vec::new();
+    for page in pages {
+        let text = prose(&fs::read_to_string(&page).expect("readable"));
+        wrong.extend(found(&text).into_iter().map(|word| format!("{}: '{word}'", page.display())));
+    }
+    assert!(wrong.is_empty(), "CONTRIBUTING.md has other words for these:\n{}", wrong.join("\n"));
+}
+
 #[test]
 fn help_is_plain_english() {
     let help = |arguments: &[&str]| {
@@ -135,6 +157,7 @@ fn words_are_found_and_parts_of_others_are_not() {
     assert_eq!(found("there is no file, and it is no longer there"), Vec::<&str>::new());
     assert_eq!(found("there is no file; it is no file"), [" is no "]);
     assert_eq!(found("it is rebuilt by itself"), ["by itself"]);
+    assert_eq!(prose("a `b` c\n```\nd\n```\ne"), "a ` ` c\n` `\ne");
     let code = "let a = 'x'; // \"is no text\"\nlet b: &'static str = \"one \\\n    two\"; f(\"three\");";
     assert_eq!(texts(code), ["one  two", "three"]);
 }

@@ -1,4 +1,4 @@
-//! The job that keeps documents in step: out of a git repository, a volume or a ConfigMap, by Cairn's own command line.
+//! The job that keeps documents in sync: out of a git repository, a volume or a ConfigMap, by Cairn's own command line.
 //!
 //! Its pods are no less bounded than the node's: `restricted`, no rights in the cluster, and a policy that lets them reach the node, names,
 //! and the git server, and nothing else. What clones a repository is an image of the operator's, because Cairn's has nothing but Cairn.
@@ -204,7 +204,7 @@ fn git(url: &str, image: &str, branch: Option<&str>, has_credentials: bool) -> C
     }
 }
 
-/// Brings the collection in step with the folder.
+/// Syncs the collection with the folder.
 fn add(settings: &Settings, asked: &Documents, ca: Option<String>, mounts: Vec<VolumeMount>) -> Container {
     let base = if matches!(asked.from, DocumentSource::Git { .. }) { COPY } else { DIR };
     let folder = if asked.path.is_empty() { base.to_owned() } else { format!("{base}/{}", asked.path) };

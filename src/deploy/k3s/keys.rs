@@ -8,7 +8,7 @@ use std::str::FromStr;
 pub enum Variant {
     /// A certificate by cert-manager instead of the node's own authority.
     CertManager,
-    /// Documents that a job keeps in step.
+    /// Documents that a job keeps in sync.
     Documents,
     /// The token by the External Secrets Operator.
     ExternalSecrets,
@@ -172,7 +172,7 @@ pub const KEYS: &[Key] = &[
     ),
     with(Variant::Documents, "documents.path", "", "a folder in it; empty: all of it"),
     with(Variant::Documents, "documents.collection", "documents", "the collection that they go into"),
-    with(Variant::Documents, "documents.schedule", "*/15 * * * *", "when they are brought in step, as cron writes it"),
+    with(Variant::Documents, "documents.schedule", "*/15 * * * *", "when they are synced, as cron writes it"),
     with(Variant::ExternalSecrets, "external-secrets.store", "", "the secret store to read from; has to be given"),
     with(
         Variant::ExternalSecrets,

@@ -193,7 +193,7 @@ pub(super) struct Tolerated {
     pub(super) effect: Option<String>,
 }
 
-/// Documents that a job of the cluster keeps in step.
+/// Documents that a job of the cluster keeps in sync.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Documents {
     pub(super) from: DocumentSource,
