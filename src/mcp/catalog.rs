@@ -48,6 +48,11 @@ pub trait ToolProvider: Send + Sync + 'static {
     /// What is known of a tool without asking anybody; `None` when this provider does not have it.
     fn definition(&self, name: &str) -> Option<ToolDefinition>;
 
+    /// Whether this provider has a tool, by the same knowledge; asked for each call.
+    fn has(&self, name: &str) -> bool {
+        self.definition(name).is_some()
+    }
+
     /// The tools as this caller sees them.
     fn tools<'a>(&'a self, context: Context<'a>) -> Answering<'a, Vec<ToolDefinition>>;
 
@@ -113,7 +118,7 @@ impl Catalog {
             let more = provider.tools(context).await;
             tools.extend(more.into_iter().filter(|tool| {
                 // The first provider of a name answers its calls.
-                let first = self.providers().find(|other| other.definition(&tool.name).is_some());
+                let first = self.providers().find(|other| other.has(&tool.name));
                 first.is_none_or(|first| std::ptr::addr_eq(first, provider))
             }));
         }
@@ -125,7 +130,7 @@ impl Catalog {
     /// # Errors
     /// `not_found` when there is none of that name, and whatever the tool answers.
     pub async fn call(&self, name: &str, arguments: Arguments, context: Context<'_>) -> Result<ToolAnswer, ToolError> {
-        match self.providers().find(|provider| provider.definition(name).is_some()) {
+        match self.providers().find(|provider| provider.has(name)) {
             Some(provider) => provider.call(name, arguments, context).await,
             None => Err(self.unknown(name, context).await),
         }

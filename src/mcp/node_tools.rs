@@ -163,6 +163,10 @@ impl ToolProvider for NodeTools {
         definitions().iter().find(|tool| tool.name == name).cloned()
     }
 
+    fn has(&self, name: &str) -> bool {
+        Tool::named(name).is_some()
+    }
+
     fn tools<'a>(&'a self, context: Context<'a>) -> Answering<'a, Vec<ToolDefinition>> {
         Box::pin(async move {
             let shown = Tool::ALL.iter().zip(definitions());
