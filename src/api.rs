@@ -7,6 +7,7 @@
 mod admin;
 mod body;
 mod connections;
+mod cors;
 mod front;
 mod guard;
 mod handshake;
@@ -34,6 +35,7 @@ use axum::routing::{any_service, get};
 use rmcp::transport::streamable_http_server::StreamableHttpService;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use self::rest::error_response;
 use crate::auth::Authenticator;
@@ -43,6 +45,7 @@ use crate::task::{Drain, Readiness};
 
 pub use admin::Admin;
 pub use body::BodyLimits;
+pub use cors::{Origin, OriginError};
 pub use front::Front;
 pub use listener::{Limits, ListenError, Listener};
 pub use metrics::{Metrics, Shown};
@@ -63,6 +66,8 @@ pub struct Config {
     pub authority: Option<String>,
     /// Names allowed in `Host` and `Origin` besides loopback ones.
     pub allowed_hosts: Hosts,
+    /// Origins of pages that browsers let read the answers.
+    pub cors_origins: Vec<Origin>,
     /// How request bodies are received.
     pub bodies: BodyLimits,
     /// Requests answered at once.
@@ -77,6 +82,8 @@ pub(crate) struct Shared {
     tools: Arc<NodeTools>,
     catalog: Catalog,
     jobs: Arc<rest::jobs::Jobs>,
+    /// Ends what would wait for longer than a stop does.
+    stopping: CancellationToken,
 }
 
 /// What answers at the MCP and REST listener.
@@ -91,6 +98,7 @@ pub fn front(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &
     let guard = guard::Guard::new(
         config.authenticator.clone(),
         config.allowed_hosts.clone(),
+        cors::Cors::new(&config.cors_origins),
         config.in_flight_max.clone(),
         metrics.clone(),
     );
@@ -103,7 +111,7 @@ pub fn front(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &
         .route(front::AUTHORITY, get(move || hand_out(authority.clone())))
         .fallback(not_found)
         .method_not_allowed_fallback(other_method)
-        .with_state(Shared { tools: Arc::clone(&tools), catalog, jobs: Arc::default() });
+        .with_state(Shared { tools: Arc::clone(&tools), catalog, jobs: Arc::default(), stopping: drain.token() });
     Front::new(guard, body::Bodies::new(config.bodies), tools, router)
 }
 

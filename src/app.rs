@@ -223,6 +223,7 @@ impl Node {
             authenticator: doors.server.clone(),
             authority: doors.authority().map(|authority| authority.pem.clone()),
             allowed_hosts: live.hosts.clone(),
+            cors_origins: config.server.cors_origins.clone(),
             bodies: limits::of_bodies(config),
             in_flight_max: live.in_flight_max.clone(),
             drain_timeout: config.server.drain_timeout,

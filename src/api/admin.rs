@@ -92,6 +92,7 @@ impl Admin {
         let guard = guard::Guard::new(
             authenticator.clone(),
             allowed_hosts,
+            None,
             InFlightMax::new(usize::MAX),
             metrics.requests.clone(),
         );

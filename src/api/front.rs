@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, HttpBody as _};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
@@ -20,7 +20,8 @@ use super::connections::Connection;
 use super::guard::Guard;
 use super::holding::holding;
 use super::listener::Answers;
-use super::{error_response, rpc, unread};
+use super::rest::node::CHANGES;
+use super::{cors, error_response, rpc, unread};
 use crate::auth::{Caller, Transport};
 use crate::base::Fault;
 use crate::mcp::{ErrorCode, NodeTools, ToolError, Wire, WithoutStream, values};
@@ -72,7 +73,23 @@ impl Answers for Front {
 }
 
 impl Shared {
+    /// The answer; for a page of an allowed origin with what its browser asks for, also when it is a refusal.
     async fn answer(&self, request: Request<Incoming>, connection: Arc<Connection>) -> Option<Response> {
+        let Some((cors, asks)) = self.guard.cors().and_then(|cors| Some((cors, cors.asks(&request)?))) else {
+            return self.admit(request, connection).await;
+        };
+        let response = if cors::is_preflight(&asks) {
+            let (head, body) = request.into_parts();
+            let response =
+                self.guard.check_names(&head).map_or_else(IntoResponse::into_response, |()| Response::default());
+            if body.is_end_stream() { response } else { unread::tell(response, &connection) }
+        } else {
+            self.admit(request, connection).await?
+        };
+        Some(cors.dressed(asks, response).await)
+    }
+
+    async fn admit(&self, request: Request<Incoming>, connection: Arc<Connection>) -> Option<Response> {
         let (mut head, body) = request.into_parts();
         let is_empty = body.is_end_stream();
         let refuse = |refused: Response| Some(if is_empty { refused } else { unread::tell(refused, &connection) });
@@ -105,7 +122,7 @@ impl Shared {
         if !connection.answers() {
             return None;
         }
-        let listens = head.headers.get(&METHOD).is_some_and(|method| method == LISTEN);
+        let listens = head.headers.get(&METHOD).is_some_and(|method| method == LISTEN) || head.uri.path() == CHANGES;
         let place = match if listens { self.guard.listening() } else { self.guard.in_flight() } {
             Ok(place) => place,
             Err(refused) => return Some(refused.into_response()),

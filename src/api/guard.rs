@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::cors::Cors;
 use super::metrics::Metrics;
 use super::settings::{Hosts, InFlightMax};
 use crate::auth::{AuthError, Authenticator, LOCAL_NAME, Subject};
@@ -28,6 +29,7 @@ const LISTENING_MAX: usize = 2_048;
 pub(super) struct Guard {
     authenticator: Authenticator,
     allowed_hosts: Hosts,
+    cors: Option<Cors>,
     in_flight: AtomicUsize,
     listening: AtomicUsize,
     in_flight_max: InFlightMax,
@@ -79,17 +81,24 @@ impl Guard {
     pub(super) fn new(
         authenticator: Authenticator,
         allowed_hosts: Hosts,
+        cors: Option<Cors>,
         in_flight_max: InFlightMax,
         metrics: Metrics,
     ) -> Self {
         Self {
             authenticator,
             allowed_hosts,
+            cors,
             in_flight: AtomicUsize::new(0),
             listening: AtomicUsize::new(0),
             in_flight_max,
             metrics,
         }
+    }
+
+    /// What answers pages of other origins, where there are any.
+    pub(super) fn cors(&self) -> Option<&Cors> {
+        self.cors.as_ref()
     }
 
     /// Who makes a request, when it may come in.
@@ -168,6 +177,7 @@ impl Guard {
         host.eq_ignore_ascii_case("localhost")
             || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
             || own.is_some_and(|own| own.eq_ignore_ascii_case(authority))
+            || self.cors.as_ref().is_some_and(|cors| cors.allows(origin))
             || self.is_listed(authority, host)
     }
 }
@@ -205,8 +215,12 @@ pub(super) fn unauthorized(refusal: AuthError) -> Response {
 
 fn forbidden(header: &str, value: &str) -> Response {
     let message = format!(
-        "requests with the {header} '{}' are refused; list the name in server.allowed_hosts to allow it",
-        value.chars().take(100).collect::<String>()
+        "requests with the {header} '{}' are refused; list the {}",
+        value.chars().take(100).collect::<String>(),
+        match header {
+            "Origin" => "origin in server.cors_origins to let its pages read the answers",
+            _ => "name in server.allowed_hosts to allow it",
+        }
     );
     let mut response = super::error_response(&ToolError { code: ErrorCode::Forbidden, message, fault: Fault::Caller });
     *response.status_mut() = StatusCode::FORBIDDEN;
@@ -224,7 +238,13 @@ mod tests {
     }
 
     fn guard() -> Guard {
-        Guard::new(Authenticator::open(), Hosts::new(vec!["docs.example".to_owned()]), InFlightMax::new(1), unread())
+        Guard::new(
+            Authenticator::open(),
+            Hosts::new(vec!["docs.example".to_owned()]),
+            None,
+            InFlightMax::new(1),
+            unread(),
+        )
     }
 
     #[test]

@@ -66,6 +66,7 @@ routes! {
     snapshots::SnapshotSchedule,
     snapshots::PruneSnapshots,
     node::GetStatus,
+    node::GetChanges,
     node::Flush,
     node::Compact,
     jobs::ListJobs,

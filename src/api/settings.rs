@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use serde::{Deserialize, Deserializer};
 
+use super::cors::Origin;
 use crate::auth::{CertificateFiles, Name};
 use crate::base::{ByteSize, setting};
 
@@ -42,6 +43,8 @@ pub struct Settings {
     pub token_file: Option<PathBuf>,
     /// Names allowed in `Host` and `Origin` besides the loopback ones and the address.
     pub allowed_hosts: Vec<AllowedHost>,
+    /// Origins of pages that browsers let read the answers.
+    pub cors_origins: Vec<Origin>,
     /// Largest request body.
     #[serde(deserialize_with = "setting::size::<_, { 64 << 10 }>")]
     pub request_bytes_max: ByteSize,

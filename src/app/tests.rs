@@ -167,6 +167,28 @@ fn each_way_in_enters_once_and_sees_what_it_may() {
             true,
         ),
         (node.rest("DELETE", "/v1/collections/fresh/sources/a.md", &json!({})), "delete_source fresh", true),
+        // What the caller does not see it cannot replace or delete either.
+        (
+            node.rest(
+                "POST",
+                "/v1/tools/add_documents",
+                &json!({"collection": "public", "documents": [{"id": "draft", "text": "mine"}]}),
+            ),
+            "add_documents public",
+            false,
+        ),
+        (
+            node.rest("PUT", "/v1/collections/public/documents/draft", &json!({"text": "mine"})),
+            "add_documents public",
+            false,
+        ),
+        (node.rest("DELETE", "/v1/collections/public/documents/draft", &json!({})), "delete_documents public", false),
+        (node.rest("POST", "/v1/collections/public/sources/draft", &json!({})), "sync_source public", false),
+        (
+            node.rest("POST", "/v1/tools/delete_collection", &json!({"name": "public", "confirm": "public"})),
+            "delete_collection public",
+            false,
+        ),
         (node.rest("POST", "/v1/flush", &json!({})), "flush ", true),
         (node.rest("POST", "/v1/compact", &json!({})), "compact ", true),
         (node.rest("GET", "/v1/snapshots/schedule", &json!({})), "snapshot_schedule ", true),
@@ -186,6 +208,11 @@ fn each_way_in_enters_once_and_sees_what_it_may() {
     assert!(tools.contains("create_snapshot") && !tools.contains("restore_snapshot"), "{tools}");
     // Nobody else is hidden anything from.
     let here = Caller::local(Transport::CommandLine);
+    let draft = json!({"id": "public/draft"});
+    let Value::Object(draft) = draft else { unreachable!("it is an object") };
+    let fetched =
+        node.runtime.block_on(node.node.tools().call("fetch", draft, Context::of(&here))).expect("it is there");
+    assert!(fetched.text.contains("of public/draft"), "{}", fetched.text);
     let permit = node.node.calls().enter(Operation::EVALUATE, &here, &Scope::Every).expect("admitted");
     let names =
         node.node.library().access(&permit).collections().iter().map(|info| info.name.clone()).collect::<Vec<_>>();

@@ -1,12 +1,14 @@
 //! What a permit opens: the reads of the node's collections, and the way to their writes (`adding.rs`, `notes.rs`).
 //!
-//! Invariants: a collection beyond the permit's reach is not there, whatever is asked of it.
+//! Invariants: a collection beyond the permit's reach is not there, whatever is asked of it; a document beyond it is neither shown nor
+//! replaced nor deleted.
 
 use std::collections::HashSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use super::Library;
+use super::errors::WriteError;
 use super::passage::{PassageKey, PassageReader};
 use super::searcher::Searcher;
 use crate::base::Lsn;
@@ -126,6 +128,81 @@ impl<'a> Access<'a> {
         let Some(searcher) = self.searcher(collection) else { return Ok(Reached(Some(HashSet::new()))) };
         let keys = searcher.matching(filter)?.keys();
         Ok(Reached(Some(keys.into_iter().map(|key| PassageKey(key).document()).collect())))
+    }
+
+    /// Checks that a write finds none of these documents, or those that the permit reaches.
+    ///
+    /// # Errors
+    /// [`WriteError::DocumentOutOfReach`] with the first that is beyond it.
+    pub(super) async fn check_reach(
+        &self,
+        collection: &Arc<CollectionInfo>,
+        ids: impl IntoIterator<Item = &str> + Clone,
+    ) -> Result<(), WriteError> {
+        if self.permit.reach().documents().is_none() || self.first_beyond(collection, ids.clone())?.is_none() {
+            return Ok(());
+        }
+        // What was just written is not in the index yet, which decides.
+        self.flush().await?;
+        match self.first_beyond(collection, ids)? {
+            None => Ok(()),
+            Some(id) => Err(WriteError::DocumentOutOfReach { collection: collection.name.clone(), id: id.to_owned() }),
+        }
+    }
+
+    fn first_beyond<'i>(
+        &self,
+        collection: &Arc<CollectionInfo>,
+        ids: impl IntoIterator<Item = &'i str>,
+    ) -> Result<Option<&'i str>, WriteError> {
+        let reached = self.reached(collection)?;
+        for id in ids {
+            if self.lookup(collection.id, id)?.is_some_and(|entry| !reached.has(entry.lsn)) {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Has a document written only if it replaces none, or one that the permit reaches: of the version that was looked at.
+    ///
+    /// # Errors
+    /// As [`Self::check_reach`].
+    pub(super) async fn pin_reach(
+        &self,
+        collection: &Arc<CollectionInfo>,
+        document: &mut store::NewDocument,
+    ) -> Result<(), WriteError> {
+        if self.permit.reach().documents().is_some() {
+            self.check_reach(collection, [document.id.as_str()]).await?;
+            let version = self.lookup(collection.id, &document.id)?.map_or(0, |entry| entry.version);
+            document.if_version.get_or_insert(version);
+        }
+        Ok(())
+    }
+
+    /// Checks that the permit reaches every document of a collection.
+    ///
+    /// # Errors
+    /// As [`Self::check_reach`].
+    pub(super) async fn check_whole(&self, collection: &Arc<CollectionInfo>) -> Result<(), WriteError> {
+        if self.permit.reach().documents().is_none() {
+            return Ok(());
+        }
+        let all = self.list(collection.id, None, "", usize::MAX)?;
+        self.check_reach(collection, all.iter().map(|(id, _)| id.as_str())).await
+    }
+
+    /// Checks that the permit reaches every document of a source.
+    ///
+    /// # Errors
+    /// As [`Self::check_reach`].
+    pub(super) async fn check_source(&self, collection: &Arc<CollectionInfo>, source: &str) -> Result<(), WriteError> {
+        if self.permit.reach().documents().is_none() {
+            return Ok(());
+        }
+        let all = self.library.reader.list_source(collection.id, source, None, usize::MAX)?;
+        self.check_reach(collection, all.iter().map(|(id, _)| id.as_str())).await
     }
 
     /// The read view of a collection; `None` when its views are not open (it was just deleted).

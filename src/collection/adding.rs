@@ -88,6 +88,7 @@ impl Access<'_> {
     /// When there is none of that name.
     pub async fn delete_collection(&self, name: &str) -> Result<Arc<CollectionInfo>, WriteError> {
         let info = self.existing(name)?;
+        self.check_whole(&info).await?;
         self.library.commit(vec![Operation::DeleteCollection { collection: info.id }], Until::Visible).await?;
         Ok(info)
     }
@@ -170,6 +171,10 @@ impl Access<'_> {
         let mut preparing = futures_util::stream::iter(preparing).buffered(admission.width);
         let mut kept = 0_u64;
         while let Some((id, expected, prepared)) = preparing.next().await {
+            let prepared = match prepared {
+                Ok(mut document) => self.pin_reach(info, &mut document).await.map(|()| document),
+                refused => refused,
+            };
             addition.documents.push(match prepared {
                 Ok(document) => {
                     kept = kept.saturating_add(memory::kept_bytes(&document));
@@ -215,6 +220,7 @@ impl Access<'_> {
         metadata: Map<String, Value>,
     ) -> Result<SourceOutcome, WriteError> {
         let info = self.existing(collection)?;
+        self.check_source(&info, source).await?;
         let digest = input::source_digest(source, bytes.as_ref(), &metadata, &info, &self.library.config);
         let known = self.library.reader.list_source(info.id, source, None, usize::MAX)?;
         if !known.is_empty() && known.iter().all(|(_, entry)| entry.source_digest == Some(digest)) {
@@ -239,7 +245,8 @@ impl Access<'_> {
         };
         let mut places: Vec<(String, usize)> = Vec::new();
         let mut operations = Vec::new();
-        for document in documents {
+        for mut document in documents {
+            self.pin_reach(&info, &mut document).await?;
             places.push((document.id.clone(), document.chunks.len()));
             operations.push(Operation::PutDocument(Box::new(document)));
         }
@@ -272,6 +279,7 @@ impl Access<'_> {
     /// When the collection does not exist or the log refuses.
     pub async fn delete_source(&self, collection: &str, source: &str) -> Result<Vec<String>, WriteError> {
         let info = self.existing(collection)?;
+        self.check_source(&info, source).await?;
         let all = Operation::DeleteFromSource {
             collection: info.id,
             source: source.to_owned(),
@@ -289,6 +297,7 @@ impl Access<'_> {
     /// When the collection does not exist or the log refuses. An unknown id is reported in its outcome.
     pub async fn delete(&self, collection: &str, ids: &[String]) -> Result<(Vec<DocumentOutcome>, Lsn), WriteError> {
         let info = self.existing(collection)?;
+        self.check_reach(&info, ids.iter().map(String::as_str)).await?;
         let operations = ids
             .iter()
             .map(|id| Operation::DeleteDocument { collection: info.id, id: id.clone(), if_version: None })
@@ -315,6 +324,7 @@ impl Access<'_> {
         version: Option<u64>,
     ) -> Result<DocumentOutcome, WriteError> {
         let info = self.existing(collection)?;
+        self.check_reach(&info, [id]).await?;
         let operation = Operation::DeleteDocument { collection: info.id, id: id.to_owned(), if_version: version };
         let written = self.library.commit(vec![operation], Until::Visible).await?;
         let outcome = written.outcomes.first().ok_or(WriteError::Stopping)?;

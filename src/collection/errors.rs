@@ -68,6 +68,17 @@ pub enum WriteError {
         /// The name asked for.
         name: String,
     },
+    /// The call would replace or delete a document that the caller may not see.
+    #[error("you may not change document '{id}' in collection '{collection}'")]
+    DocumentOutOfReach {
+        /// The collection's name.
+        collection: String,
+        /// The document's id.
+        id: String,
+    },
+    /// Which documents the caller may see cannot be read.
+    #[error(transparent)]
+    Index(#[from] LexicalError),
     /// No such document.
     #[error("there is no document '{id}' in collection '{collection}'")]
     NoSuchDocument {
@@ -143,6 +154,7 @@ impl WriteError {
             | Self::CollectionExists { .. }
             | Self::BadName { .. }
             | Self::OutOfReach { .. }
+            | Self::DocumentOutOfReach { .. }
             | Self::NoSuchDocument { .. }
             | Self::Conflict { .. }
             | Self::NoMemory { .. } => Fault::Caller,
@@ -150,6 +162,7 @@ impl WriteError {
             Self::Commit(error) => error.fault(),
             Self::Read(error) => error.fault(),
             Self::Embed(error) => error.fault(),
+            Self::Index(error) => error.fault(),
             Self::Busy | Self::NotVisible { .. } | Self::Stopping | Self::Broken { .. } => Fault::Environment,
         }
     }

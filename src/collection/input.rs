@@ -53,7 +53,7 @@ impl DocumentInput {
     pub(super) fn length(&self) -> usize {
         match &self.body {
             Body::Text(text, _) => text.len(),
-            Body::File { bytes, .. } => bytes.len(),
+            Body::Typed(_, bytes) | Body::File { bytes, .. } => bytes.len(),
         }
     }
 }
@@ -63,6 +63,8 @@ impl DocumentInput {
 pub enum Body {
     /// Text in the given format.
     Text(String, MediaType),
+    /// Bytes in the given format; text in any encoding that its format may have.
+    Typed(MediaType, Vec<u8>),
     /// A file's bytes; the format is told by the name and the bytes.
     File {
         /// File name.
@@ -199,6 +201,7 @@ pub(super) fn document_request(input: &mut DocumentInput, config: &Config, memor
         Body::Text(text, media_type) => {
             (named.unwrap_or_else(|| "text".to_owned()), Some(media_type), text.into_bytes())
         }
+        Body::Typed(media_type, bytes) => (named.unwrap_or_else(|| "document".to_owned()), Some(media_type), bytes),
         Body::File { name, bytes } => (name, None, bytes),
     };
     let made = || input.url.clone().unwrap_or_else(|| format!("doc-{}", &Digest::of(&bytes).to_string()[..16]));

@@ -162,6 +162,22 @@ const SOURCE_NAMES: &[&str] = &[
 pub(super) const HEAD_BYTES: usize = 8 << 10;
 
 impl MediaType {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Markdown,
+        Self::Text,
+        Self::Html,
+        Self::Pdf,
+        Self::SourceCode,
+        Self::Json,
+        Self::JsonLines,
+        Self::Csv,
+        Self::Notebook,
+        Self::Mail,
+        Self::WebArchive,
+        Self::Drawing,
+    ];
+
     /// The MIME type, for example `text/markdown`.
     #[must_use]
     pub fn as_str(self) -> &'static str {

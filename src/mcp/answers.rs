@@ -272,6 +272,9 @@ pub(crate) struct DocumentResult {
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The code of that error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
     /// What is odd about it, though it went in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,

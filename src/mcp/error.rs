@@ -52,6 +52,26 @@ error_codes! {
 }
 
 impl ErrorCode {
+    /// Who can usually mend what has this code.
+    #[must_use]
+    pub const fn fault(self) -> Fault {
+        match self {
+            Self::BadArgument
+            | Self::NotFound
+            | Self::Conflict
+            | Self::Unauthorized
+            | Self::Forbidden
+            | Self::StillUnread
+            | Self::Usage => Fault::Caller,
+            Self::ReadOnly
+            | Self::Overloaded
+            | Self::NotVisible
+            | Self::Internal
+            | Self::Unreachable
+            | Self::Failed => Fault::Environment,
+        }
+    }
+
     /// The code of that word.
     #[must_use]
     pub fn named(word: &str) -> Option<Self> {

@@ -1,29 +1,121 @@
-//! Telling clients what changed (`subscriptions/listen`): the list of tools, the list of documents, single documents.
+//! Notifying clients of changes: the list of tools, the list of documents, single documents. Later versions of the protocol ask for it
+//! (`subscriptions/listen`); earlier ones are notified for as long as their session lasts, which only standard input and output have.
 //!
-//! Invariants: nothing is looked at before the log has grown, and then at most once in [`PAUSE`]; a client hears of a change, not of every one.
+//! Invariants: nothing is looked at before the log has grown, and then at most once in [`PAUSE`]; a client hears of a change, not of
+//! every one.
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rmcp::model::{ErrorData, SubscriptionFilter};
-use rmcp::service::{SubscriptionContext, SubscriptionSendError};
+use parking_lot::Mutex;
+use rmcp::model::{ErrorData, ResourceUpdatedNotificationParam, SubscriptionFilter};
+use rmcp::service::{Peer, RoleServer, SubscriptionContext, SubscriptionSink};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::server::{Server, left};
-use super::{Context, Tool};
+use super::{Context, Tool, ToolError};
+use crate::auth::Caller;
+use crate::calls::{Operation, Scope};
+use crate::task;
 
 /// Between two looks. Agents ask again after a notification, so a flood of writes must not become a flood of questions.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Documents that one stream can be about.
+/// Documents that one client can be notified of.
 const SUBSCRIBED_MAX: usize = 100;
 
+/// Versions of documents by their addresses; `None` for what is not there.
+type Versions = BTreeMap<String, Option<u64>>;
+
 /// What a client may have seen.
-#[derive(PartialEq, Eq)]
-struct Seen {
+#[derive(Default)]
+struct Observed {
     tools: u64,
     resources: u64,
-    /// Versions of the documents that it subscribed to; `None` for what is not there.
-    versions: Vec<Option<u64>>,
+    /// Of the documents that it subscribed to.
+    versions: Versions,
+}
+
+/// What is observed for a client.
+struct Watched {
+    tools: bool,
+    resources: bool,
+    documents: Vec<String>,
+}
+
+/// A session of an earlier version of the protocol.
+#[derive(Default)]
+pub(super) struct Session {
+    /// The documents that the client subscribed to, as it may have seen them.
+    subscribed: Mutex<Versions>,
+    ended: CancellationToken,
+}
+
+impl Session {
+    /// Ends the notifications.
+    pub(super) fn end(&self) {
+        self.ended.cancel();
+    }
+
+    /// Notifies the client of a document's changes no more.
+    pub(super) fn unsubscribe(&self, uri: &str) {
+        self.subscribed.lock().remove(uri);
+    }
+}
+
+/// Where notifications go.
+#[derive(Clone, Copy)]
+enum Sink<'a> {
+    /// A request that listens.
+    Request(&'a SubscriptionSink),
+    /// A session.
+    Session(&'a Peer<RoleServer>),
+}
+
+/// The client has left.
+struct Gone;
+
+impl Sink<'_> {
+    async fn tools_changed(self) -> Result<(), Gone> {
+        match self {
+            Self::Request(sink) => sink.notify_tool_list_changed().await.map_err(|_| Gone),
+            Self::Session(peer) => peer.notify_tool_list_changed().await.map_err(|_| Gone),
+        }
+    }
+
+    async fn resources_changed(self) -> Result<(), Gone> {
+        match self {
+            Self::Request(sink) => sink.notify_resource_list_changed().await.map_err(|_| Gone),
+            Self::Session(peer) => peer.notify_resource_list_changed().await.map_err(|_| Gone),
+        }
+    }
+
+    async fn resource_updated(self, uri: &str) -> Result<(), Gone> {
+        match self {
+            Self::Request(sink) => sink.notify_resource_updated(uri).await.map_err(|_| Gone),
+            Self::Session(peer) => {
+                peer.notify_resource_updated(ResourceUpdatedNotificationParam::new(uri)).await.map_err(|_| Gone)
+            }
+        }
+    }
+
+    /// Notifies of what differs. What was not observed before is no change.
+    async fn notify(self, before: &Observed, now: &Observed) -> Result<(), Gone> {
+        if now.tools != before.tools {
+            self.tools_changed().await?;
+        }
+        if now.resources != before.resources {
+            self.resources_changed().await?;
+        }
+        for (uri, version) in &now.versions {
+            if before.versions.get(uri).is_some_and(|before| before != version) {
+                self.resource_updated(uri).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What of a request for notifications is kept. The prompts never change.
@@ -50,62 +142,117 @@ impl Server {
         context: Context<'_>,
     ) -> Result<(), ErrorData> {
         let Some(mut changes) = self.catalog().node().changes() else { return Ok(()) };
-        let (sink, accepted) = (subscription.sink(), subscription.accepted());
+        let (sink, accepted) = (Sink::Request(subscription.sink()), subscription.accepted());
+        let wants = |wanted: Option<bool>| wanted == Some(true);
+        let watched = Watched {
+            tools: wants(accepted.tools_list_changed),
+            resources: wants(accepted.resources_list_changed),
+            documents: accepted.resource_subscriptions.clone().unwrap_or_default(),
+        };
         let notifying = async {
             let begun = *changes.borrow_and_update();
-            let mut seen = self.seen(accepted, context).await;
+            let mut before = self.observe(&watched, context).await;
             if begun != self.asked_at() {
-                // What was written meanwhile may be in what was just seen.
-                seen =
-                    Seen { tools: !seen.tools, resources: !seen.resources, versions: vec![None; seen.versions.len()] };
+                // What was written meanwhile may be in what was just observed.
+                (before.tools, before.resources) = (!before.tools, !before.resources);
+                before.versions.values_mut().for_each(|version| *version = version.is_none().then_some(u64::MAX));
                 changes.mark_changed();
             }
             // It ends when the log does.
             while changes.changed().await.is_ok() {
                 tokio::time::sleep(PAUSE).await;
                 changes.borrow_and_update();
-                let now = self.seen(accepted, context).await;
-                if now.tools != seen.tools {
-                    sink.notify_tool_list_changed().await?;
-                }
-                if now.resources != seen.resources {
-                    sink.notify_resource_list_changed().await?;
-                }
-                let uris = accepted.resource_subscriptions.iter().flatten();
-                for ((uri, now), seen) in uris.zip(&now.versions).zip(&seen.versions) {
-                    if now != seen {
-                        sink.notify_resource_updated(uri).await?;
-                    }
-                }
-                seen = now;
+                let now = self.observe(&watched, context).await;
+                sink.notify(&before, &now).await?;
+                before = now;
             }
-            Ok::<_, SubscriptionSendError>(())
+            Ok::<_, Gone>(())
         };
         tokio::select! {
             biased;
-            // Whoever cannot be told has left.
+            // A client that cannot be notified has left.
             _ = notifying => {}
             () = left(subscription.request_context()) => {}
         }
         Ok(())
     }
 
-    async fn seen(&self, accepted: &SubscriptionFilter, context: Context<'_>) -> Seen {
-        let wants = |wanted: Option<bool>| wanted == Some(true);
-        let mut seen = Seen { tools: 0, resources: 0, versions: Vec::new() };
-        if wants(accepted.tools_list_changed) {
-            seen.tools = digest(&json!(self.catalog().tools(context).await));
+    /// Notifies the client of a session of changes, until the session ends.
+    pub(super) fn notify_session(&self, session: &Arc<Session>, peer: Peer<RoleServer>, caller: Caller) {
+        let Some(mut changes) = self.catalog().node().changes() else { return };
+        let (server, session, ended) = (self.clone(), Arc::clone(session), session.ended.clone());
+        let notifying = async move {
+            let Ok(permit) = server.enter(Operation::LISTEN, &caller, &Scope::Every) else { return };
+            let (sink, context) = (Sink::Session(&peer), Context::within(&caller, permit.as_ref()));
+            let watched = |documents| Watched { tools: true, resources: true, documents };
+            changes.borrow_and_update();
+            let mut before = server.observe(&watched(Vec::new()), context).await;
+            while changes.changed().await.is_ok() {
+                tokio::time::sleep(PAUSE).await;
+                changes.borrow_and_update();
+                let documents = session.subscribed.lock().keys().cloned().collect();
+                let now = server.observe(&watched(documents), context).await;
+                {
+                    // It may have unsubscribed from some and subscribed to others meanwhile.
+                    let mut subscribed = session.subscribed.lock();
+                    before.versions.clone_from(&subscribed);
+                    before.versions.retain(|uri, _| now.versions.contains_key(uri));
+                    for (uri, version) in subscribed.iter_mut() {
+                        *version = now.versions.get(uri).copied().unwrap_or(*version);
+                    }
+                }
+                if sink.notify(&before, &now).await.is_err() {
+                    break;
+                }
+                before = now;
+            }
+        };
+        task::spawn("notify", async move {
+            tokio::select! {
+                () = notifying => {}
+                () = ended.cancelled() => {}
+            }
+        });
+    }
+
+    /// Subscribes the client of a session to a document.
+    ///
+    /// # Errors
+    /// When it has subscribed to as many as there may be.
+    pub(super) async fn subscribe_session(
+        &self,
+        session: &Session,
+        uri: String,
+        context: Context<'_>,
+    ) -> Result<(), ToolError> {
+        let version = self.version_of(&uri, context).await;
+        let mut subscribed = session.subscribed.lock();
+        if subscribed.len() >= SUBSCRIBED_MAX && !subscribed.contains_key(&uri) {
+            let message = format!("this client has subscribed to {SUBSCRIBED_MAX} documents, expected at most that");
+            return Err(ToolError::bad_argument(message));
         }
-        if wants(accepted.resources_list_changed) {
+        subscribed.insert(uri, version);
+        Ok(())
+    }
+
+    async fn observe(&self, watched: &Watched, context: Context<'_>) -> Observed {
+        let mut observed = Observed::default();
+        if watched.tools {
+            observed.tools = digest(&json!(self.catalog().tools(context).await));
+        }
+        if watched.resources {
             let listed = self.ask(Tool::ListCollections, json!({}), context).await.unwrap_or_default();
             let collections = listed["collections"].as_array().into_iter().flatten();
-            seen.resources = digest(&collections.map(|info| json!([info["name"], info["generation"]])).collect());
+            observed.resources = digest(&collections.map(|info| json!([info["name"], info["generation"]])).collect());
         }
-        for uri in accepted.resource_subscriptions.iter().flatten() {
-            let arguments = json!({"id": uri, "max_tokens": crate::retrieval::TOKENS_MIN, "include": ["dates"]});
-            let found = self.ask(Tool::Fetch, arguments, context).await;
-            seen.versions.push(found.ok().and_then(|found| found["version"].as_u64()));
+        for uri in &watched.documents {
+            observed.versions.insert(uri.clone(), self.version_of(uri, context).await);
         }
-        seen
+        observed
+    }
+
+    async fn version_of(&self, uri: &str, context: Context<'_>) -> Option<u64> {
+        let arguments = json!({"id": uri, "max_tokens": crate::retrieval::TOKENS_MIN, "include": ["dates"]});
+        self.ask(Tool::Fetch, arguments, context).await.ok()?["version"].as_u64()
     }
 }

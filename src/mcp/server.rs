@@ -1,14 +1,14 @@
 //! The protocol: rmcp's handler over a [`Catalog`].
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use rmcp::ServerHandler;
 use rmcp::model::{
     Annotations, CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams,
     CompleteRequestParams, CompleteResult, CompletionInfo, ContentBlock, CustomRequest, CustomResult, DiscoverResult,
-    ErrorCode, ErrorData, GetPromptRequestParams, GetPromptResponse, GetSkillRequestParams, GetSkillResult,
+    ErrorCode, ErrorData, Extensions, GetPromptRequestParams, GetPromptResponse, GetSkillRequestParams, GetSkillResult,
     GetTaskParams, GetTaskResult, Implementation, InitializeRequestParams, InitializeResult, ListPromptsResult,
     ListResourceTemplatesResult, ListResourcesResult, ListSkillsResult, ListToolsResult, MetaObject,
     PaginatedRequestParams, ProgressNotificationParam, ProgressToken, ReadResourceDirectoryRequestParams,
@@ -16,12 +16,13 @@ use rmcp::model::{
     Resource, ResourceContents, ResourceTemplate, ServerCapabilities, SubscribeRequestParams, SubscriptionFilter,
     Tool as ToolDefinition, UnsubscribeRequestParams, UpdateTaskParams,
 };
-use rmcp::service::{Peer, RequestContext, RoleServer, SubscriptionContext};
+use rmcp::service::{NotificationContext, Peer, RequestContext, RoleServer, SubscriptionContext};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ended;
+use super::listening::Session;
 use super::{Arguments, Catalog, Context, Link, Place, Progress, Tool, ToolAnswer, ToolError, listening, prompts};
 use crate::auth::{Caller, Transport};
 use crate::base::{Fault, Lsn};
@@ -50,6 +51,7 @@ pub struct Server {
     catalog: Catalog,
     info: Arc<InitializeResult>,
     asked_at: AskedAt,
+    session: SessionOf,
 }
 
 /// Where the log was when notifications were asked for: what is written before they begin is a change, too. Each request has its own.
@@ -59,6 +61,24 @@ pub(super) struct AskedAt(AtomicU64);
 impl Clone for AskedAt {
     fn clone(&self) -> Self {
         Self::default()
+    }
+}
+
+/// The session that this server answers, where it has one: over standard input and output, and begun as earlier versions begin it.
+#[derive(Default)]
+struct SessionOf(OnceLock<Arc<Session>>);
+
+impl Clone for SessionOf {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl Drop for SessionOf {
+    fn drop(&mut self) {
+        if let Some(session) = self.0.get() {
+            session.end();
+        }
     }
 }
 
@@ -79,7 +99,7 @@ impl Server {
             .with_title("Cairn")
             .with_description("Context server: searches documents kept on this node");
         let info = InitializeResult::new(capabilities).with_server_info(implementation).with_instructions(INSTRUCTIONS);
-        Self { catalog, info: Arc::new(info), asked_at: AskedAt::default() }
+        Self { catalog, info: Arc::new(info), asked_at: AskedAt::default(), session: SessionOf::default() }
     }
 
     /// Where the log was when notifications were asked for.
@@ -93,7 +113,12 @@ impl Server {
     }
 
     /// Begins a call that is not a tool's.
-    fn enter(&self, operation: Operation, caller: &Caller, scope: &Scope<'_>) -> Result<Option<Permit>, ErrorData> {
+    pub(super) fn enter(
+        &self,
+        operation: Operation,
+        caller: &Caller,
+        scope: &Scope<'_>,
+    ) -> Result<Option<Permit>, ErrorData> {
         self.catalog.node().enter(operation, caller, scope).map_err(|error| protocol_error(&error))
     }
 
@@ -175,6 +200,16 @@ impl Server {
         Ok(text)
     }
 
+    /// Checks that a resource may be of this node: addresses of another node, and of nothing, are equally unknown.
+    fn check_address(&self, uri: &str) -> Result<(), ErrorData> {
+        let known = format!("ctx://{}/", self.catalog.node().node().short());
+        if uri.starts_with(&known) {
+            return Ok(());
+        }
+        let message = format!("there is no resource '{uri}'; addresses here begin with {known}");
+        Err(ErrorData::invalid_params(message, Some(json!({"uri": uri}))))
+    }
+
     /// What the start of an argument can become.
     async fn completions(
         &self,
@@ -245,8 +280,6 @@ impl ServerHandler for Server {
     }
 
     no_methods! {
-        subscribe(SubscribeRequestParams) -> (), "resources/subscribe";
-        unsubscribe(UnsubscribeRequestParams) -> (), "resources/unsubscribe";
         get_task(GetTaskParams) -> GetTaskResult, "tasks/get";
         update_task(UpdateTaskParams) -> (), "tasks/update";
         cancel_task(CancelTaskParams) -> (), "tasks/cancel";
@@ -266,7 +299,11 @@ impl ServerHandler for Server {
     ) -> Result<InitializeResult, ErrorData> {
         context.peer.set_peer_info(request.clone());
         let mut result = self.negotiate_initialize(&request)?;
-        // Without a session there is no stream that could tell these clients of changes.
+        if is_stdio(&context.extensions) {
+            let _ = self.session.0.set(Arc::default());
+            return Ok(result);
+        }
+        // Without a session there is no stream that could notify these clients of changes.
         if let Some(tools) = &mut result.capabilities.tools {
             tools.list_changed = None;
         }
@@ -274,6 +311,36 @@ impl ServerHandler for Server {
             (resources.list_changed, resources.subscribe) = (None, None);
         }
         Ok(result)
+    }
+
+    async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
+        if let Some(session) = self.session.0.get() {
+            self.notify_session(session, context.peer, Caller::local(Transport::Stdio));
+        }
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let session = self.session.0.get().ok_or_else(|| no_method("resources/subscribe"))?;
+        self.check_address(&request.uri)?;
+        let caller = caller(&context);
+        let permit = self.enter(Operation::LISTEN, &caller, &scope_of(&request.uri))?;
+        let within = Context::within(&caller, permit.as_ref());
+        let subscribed = self.subscribe_session(session, request.uri, within).await;
+        concluded(permit, subscribed)
+    }
+
+    async fn unsubscribe(
+        &self,
+        request: UnsubscribeRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let session = self.session.0.get().ok_or_else(|| no_method("resources/unsubscribe"))?;
+        session.unsubscribe(&request.uri);
+        Ok(())
     }
 
     async fn discover(&self, _: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
@@ -432,15 +499,8 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         let caller = caller(&context);
-        // Addresses of another node, and of nothing, are equally unknown.
-        let known = format!("ctx://{}/", self.catalog.node().node().short());
-        if !request.uri.starts_with(&known) {
-            let message = format!("there is no resource '{}'; addresses here begin with {known}", request.uri);
-            return Err(ErrorData::invalid_params(message, Some(json!({"uri": request.uri}))));
-        }
-        let passage = Place::parse(&request.uri);
-        let scope = passage.as_ref().map_or(Scope::Every, |place| Scope::One(place.collection.as_str().into()));
-        let permit = self.enter(Operation::READ_RESOURCE, &caller, &scope)?;
+        self.check_address(&request.uri)?;
+        let permit = self.enter(Operation::READ_RESOURCE, &caller, &scope_of(&request.uri))?;
         let text = self.text_of(&request.uri, Context::within(&caller, permit.as_ref())).await;
         let text = concluded(permit, text)?;
         let contents = ResourceContents::text(text, request.uri);
@@ -487,6 +547,16 @@ impl ServerHandler for Server {
         info.has_more = Some(has_more);
         Ok(CompleteResult::new(info))
     }
+}
+
+/// The collections that a resource's address names.
+fn scope_of(uri: &str) -> Scope<'static> {
+    Place::parse(uri).map_or(Scope::Every, |place| Scope::One(place.collection.into()))
+}
+
+/// Whether a request came over standard input: the listener writes the head of one that came over HTTP.
+fn is_stdio(extensions: &Extensions) -> bool {
+    extensions.get::<http::request::Parts>().is_none()
 }
 
 fn no_method(method: &str) -> ErrorData {

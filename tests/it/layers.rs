@@ -127,9 +127,11 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["fetch"]),
     ("webpki_roots", &["fetch"]),
     // The services that libraries take in place of a client of their own.
-    ("tower_service", &["fetch", "deploy"]),
+    ("tower_service", &["fetch", "deploy", "api"]),
+    ("tower_layer", &["api"]),
+    ("tower_http", &["api"]),
     ("age", &["snapshot"]),
-    ("base64", &["auth", "mcp", "deploy", "api"]),
+    ("base64", &["auth", "mcp", "deploy"]),
     // Of arguments and answers: the schemas of tools, and those of REST.
     ("schemars", &["mcp", "api"]),
     ("multer", &["api"]),

@@ -11,6 +11,52 @@ fn ask(node: &TestNode, method: &str, path: &str, headers: &[(&str, &str)], body
     node.request(method, &format!("{}{path}", node.base()), headers, body)
 }
 
+/// What a browser looks at before it lets a page read an answer.
+fn cors(answer: &Answer) -> [&str; 2] {
+    ["access-control-allow-origin", "access-control-allow-methods"].map(|name| answer.header(name))
+}
+
+#[test]
+fn pages_of_listed_origins_may_use_the_node() {
+    let origins = r#"["https://app.example", "http://tool.example:3000"]"#;
+    let node = TestNode::with(&[("CAIRN_SERVER_CORS_ORIGINS", origins)]);
+    let preflight = |origin: &str| {
+        let asks =
+            [("access-control-request-method", "PUT"), ("access-control-request-headers", "authorization, if-match")];
+        ask(&node, "OPTIONS", "/v1/collections/a/documents/b", &[&asks[..], &[("origin", origin)]].concat(), "")
+    };
+    let app = ("origin", "https://app.example");
+    let allowed = preflight(app.1);
+    assert_eq!((allowed.status, cors(&allowed)[0]), (200, app.1));
+    assert!(cors(&allowed)[1].contains("PUT"), "{:?}", allowed.headers);
+    assert_eq!(allowed.header("access-control-allow-headers"), "authorization, if-match");
+    assert!(allowed.header("vary").contains("origin"), "{:?}", allowed.headers);
+    assert_eq!(cors(&preflight("https://other.example"))[0], "");
+
+    let markdown = ("content-type", "text/markdown");
+    let put = ask(&node, "PUT", "/v1/collections/a/documents/b", &[markdown, app], "# Pump\n\nThe pump is blue.");
+    assert_eq!((put.status, cors(&put)[0]), (201, app.1), "{}", put.text);
+    assert!(put.header("access-control-expose-headers").contains("etag"), "{:?}", put.headers);
+    // A plain search, which takes the short way, and a refusal, which its page has to be able to read.
+    let search = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": {"name": "search", "arguments": {"query": "pump"}}});
+    let accept = ("accept", "application/json, text/event-stream");
+    let version = ("mcp-protocol-version", "2025-11-25");
+    let found = ask(&node, "POST", "/mcp", &[JSON, accept, version, app], &search.to_string());
+    assert_says(&found.text, &["The pump is blue."]);
+    assert_eq!(cors(&found)[0], app.1);
+    let missing = ask(&node, "GET", "/v1/collections/a/documents/none", &[app], "");
+    assert_eq!((missing.status, cors(&missing)[0]), (404, app.1));
+    // Another page's request is refused, and a client that is no page is told nothing of pages.
+    let refused = ask(&node, "GET", "/v1/status", &[("origin", "https://other.example")], "");
+    assert_eq!((refused.status, cors(&refused)[0]), (403, ""));
+    assert_says(&refused.text, &["server.cors_origins"]);
+    assert_eq!(cors(&ask(&node, "GET", "/v1/status", &[], ""))[0], "");
+    // The same without the setting: no page may read.
+    let plain = TestNode::start();
+    assert_eq!(cors(&ask(&plain, "GET", "/v1/status", &[("origin", "http://localhost:3000")], ""))[0], "");
+}
+
 #[test]
 fn a_document_is_a_resource_with_versions() {
     let node = TestNode::start();

@@ -124,44 +124,33 @@ pub(crate) enum DocumentBody {
     Content(Body),
 }
 
-/// The media types of files that are read as documents, each with the ending that says so.
-const FILES: &[(&str, &str)] = &[
-    ("application/pdf", "pdf"),
-    ("text/html", "html"),
-    ("text/csv", "csv"),
-    ("application/x-ndjson", "jsonl"),
-    ("message/rfc822", "eml"),
-    ("multipart/related", "mhtml"),
-    ("application/x-ipynb+json", "ipynb"),
-    ("image/svg+xml", "svg"),
-];
+/// The formats of documents that come as they are. JSON describes a document, so text of it is not among them.
+fn formats() -> impl Iterator<Item = MediaType> {
+    MediaType::ALL.into_iter().filter(|format| *format != MediaType::Json)
+}
 
 impl Payload for DocumentBody {
     async fn read(headers: &HeaderMap, bytes: Bytes) -> Result<Self, Failure> {
         let kind = media_type(headers);
-        let texts = [("text/markdown", MediaType::Markdown), ("text/plain", MediaType::Text)];
-        if let Some((_, media_type)) = texts.into_iter().find(|(known, _)| *known == kind) {
-            let text = String::from_utf8(bytes.into())
-                .map_err(|_| ToolError::bad_argument(format!("the body is {kind} and not UTF-8")))?;
-            return Ok(Self::Content(Body::Text(text, media_type)));
-        }
-        if let Some((_, ending)) = FILES.iter().find(|(known, _)| *known == kind) {
-            return Ok(Self::Content(Body::File { name: format!("document.{ending}"), bytes: bytes.into() }));
-        }
-        match kind.as_str() {
-            "application/json" => Ok(Self::Described(Box::new(arguments::read(object(headers, &bytes)?)?))),
-            _ => {
-                let known = texts.iter().map(|(kind, _)| *kind).chain(FILES.iter().map(|(kind, _)| *kind));
-                let known = ["application/json"].into_iter().chain(known).collect::<Vec<_>>().join(", ");
-                Err(Failure::unsupported_of(&known))
+        match MediaType::from_mime(&kind) {
+            Some(MediaType::Json) => Ok(Self::Described(Box::new(arguments::read(object(headers, &bytes)?)?))),
+            Some(format) => Ok(Self::Content(Body::Typed(format, bytes.into()))),
+            None => {
+                let known: Vec<&str> = [MediaType::Json].into_iter().chain(formats()).map(MediaType::as_str).collect();
+                Err(Failure::unsupported_of(&known.join(", ")))
             }
         }
     }
 
     fn describe(schemas: &mut SchemaGenerator) -> Option<(bool, Vec<(&'static str, Schema)>)> {
         let mut kinds = vec![("application/json", schemas.subschema_for::<NewDocument>())];
-        kinds.extend(["text/markdown", "text/plain"].map(|kind| (kind, json_schema!({"type": "string"}))));
-        kinds.extend(FILES.iter().map(|(kind, _)| (*kind, json_schema!({"type": "string", "format": "binary"}))));
+        kinds.extend(formats().map(|format| {
+            let schema = match format {
+                MediaType::Markdown | MediaType::Text => json_schema!({"type": "string"}),
+                _ => json_schema!({"type": "string", "format": "binary"}),
+            };
+            (format.as_str(), schema)
+        }));
         Some((false, kinds))
     }
 }
@@ -321,15 +310,18 @@ impl Endpoint for DeleteDocument {
 }
 
 /// Many documents: JSON lines, each a document; or a form with files.
-pub(crate) struct Many(Vec<Result<NewDocument, String>>);
+pub(crate) struct Many(Vec<Result<(NewDocument, Option<Body>), String>>);
 
 impl Payload for Many {
     async fn read(headers: &HeaderMap, bytes: Bytes) -> Result<Self, Failure> {
         match media_type(headers).as_str() {
-            "application/x-ndjson" | "application/jsonl" => Ok(Self(lines(&bytes))),
+            "application/x-ndjson" | "application/jsonl" => {
+                let documents = lines(&bytes).into_iter().map(|line| line.map(|document| (document, None)));
+                Ok(Self(documents.collect()))
+            }
             "application/json" => {
                 let document = arguments::read(object(headers, &bytes)?)?;
-                Ok(Self(vec![Ok(document)]))
+                Ok(Self(vec![Ok((document, None))]))
             }
             "multipart/form-data" => Ok(Self(files(headers, bytes).await?)),
             _ => Err(Failure::unsupported_of("application/x-ndjson, application/json, multipart/form-data")),
@@ -371,8 +363,7 @@ fn lines(bytes: &[u8]) -> Vec<Result<NewDocument, String>> {
 }
 
 /// The files of a form; the name of each is its id.
-async fn files(headers: &HeaderMap, bytes: Bytes) -> Result<Vec<Result<NewDocument, String>>, Failure> {
-    use base64::Engine as _;
+async fn files(headers: &HeaderMap, bytes: Bytes) -> Result<Vec<Result<(NewDocument, Option<Body>), String>>, Failure> {
     let broken = |error: multer::Error| ToolError::bad_argument(format!("the form cannot be read: {error}"));
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let boundary = multer::parse_boundary(kind).map_err(broken)?;
@@ -385,8 +376,7 @@ async fn files(headers: &HeaderMap, bytes: Bytes) -> Result<Vec<Result<NewDocume
         files.push(if name.is_empty() {
             Err("a part of the form has no file name".to_owned())
         } else {
-            let content = base64::prelude::BASE64_STANDARD.encode(&content);
-            Ok(NewDocument { content_base64: Some(content), filename: Some(name.clone()), ..NewDocument::named(&name) })
+            Ok((NewDocument::named(&name), Some(Body::File { name, bytes: content.into() })))
         });
     }
     Ok(files)

@@ -1,5 +1,7 @@
 //! The node: how it is, and its upkeep.
 
+use std::time::Duration;
+
 use axum::http::Method;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,7 +11,12 @@ use super::conditions::ASYNC;
 use super::endpoint::{Asked, Endpoint, NoBody, Nothing, Reply, Written};
 use super::jobs::OrJob;
 use super::problem::Failure;
+use crate::base::Lsn;
+use crate::mcp::ToolError;
 use crate::mcp::answers::StatusAnswer;
+
+/// Where a request waits for a write, which takes it no place among those in flight.
+pub(in crate::api) const CHANGES: &str = "/v1/changes";
 
 /// `GET /v1/status`
 pub(crate) struct GetStatus;
@@ -30,7 +37,7 @@ impl Endpoint for GetStatus {
     }
 }
 
-/// Up to where searches see what was written.
+/// Up to where something was written.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Flushed {
     /// A position in the log.
@@ -54,6 +61,51 @@ impl Endpoint for Flush {
     async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let lsn = asked.shared.tools.flush(&asked.caller).await?;
         Ok(Reply::ok(Flushed { generation: lsn.0 }))
+    }
+}
+
+/// Since when to wait.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ChangesQuery {
+    /// The generation that the client knows. Without it, and when it is another, the answer comes at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) known: Option<u64>,
+    /// Seconds to wait at most, 0 to 60.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 60))]
+    pub(crate) wait_s: Option<u64>,
+}
+
+/// `GET /v1/changes`
+pub(crate) struct GetChanges;
+
+/// Longest time that a request may wait for a change, in seconds.
+const WAIT_SECONDS_MAX: u64 = 60;
+
+impl Endpoint for GetChanges {
+    const METHOD: Method = Method::GET;
+    const PATH: &'static str = CHANGES;
+    const ID: &'static str = "getChanges";
+    const TAG: &'static str = "Node";
+    const SUMMARY: &'static str = "Position of the last write; waits for the next one where the client knows this one";
+    type Path = Nothing;
+    type Query = ChangesQuery;
+    type Body = NoBody;
+    type Answer = Flushed;
+
+    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+        let ChangesQuery { known, wait_s } = asked.query;
+        let wait = wait_s.unwrap_or_default();
+        if wait > WAIT_SECONDS_MAX {
+            let message = format!("wait_s is {wait}, expected 0 to {WAIT_SECONDS_MAX}");
+            return Err(ToolError::bad_argument(message).into());
+        }
+        let changed = asked.shared.tools.changed(&asked.caller, known.map(Lsn), Duration::from_secs(wait));
+        tokio::select! {
+            changed = changed => Ok(Reply::ok(Flushed { generation: changed?.0 })),
+            () = asked.shared.stopping.cancelled() => Err(ToolError::overloaded().into()),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Call, NodeTools, Tool};
 use crate::auth::Caller;
 use crate::base::Fault;
 use crate::calls::{Permit, Scope};
-use crate::collection::{Added, Body, DocumentInput, DocumentOutcome, DocumentStatus, Missing};
+use crate::collection::{Added, Body, DocumentOutcome, DocumentStatus, Missing};
 use crate::mcp::answers::DocumentResult;
 use crate::mcp::arguments::{ConflictArgument, NewDocument};
 use crate::mcp::error::ended;
@@ -116,10 +116,8 @@ impl NodeTools {
         let call = Call { tools: self, permit: &permit, progress: &NoProgress };
         let written = async {
             let id = given.id.clone().unwrap_or_default();
-            let mut document = match content {
-                Some(body) => DocumentInput { id: given.id, body, ..DocumentInput::default() },
-                None => input(&call.reading(), given, ConflictArgument::Replace).map_err(|(_, error)| error)?,
-            };
+            let document = input(&call.reading(), given, content, ConflictArgument::Replace);
+            let mut document = document.map_err(|(_, error)| error)?;
             let missing = match expected {
                 Precondition::None | Precondition::Absent => Missing::Create,
                 Precondition::Present | Precondition::Version(_) => Missing::Refuse,
@@ -161,7 +159,7 @@ impl NodeTools {
 
     /// Writes documents in one batch; one that cannot be taken is reported, the others are written.
     ///
-    /// * `documents`: or why one of them cannot be read.
+    /// * `documents`: each with its content where that comes apart from it; or why one of them cannot be read.
     /// * `key`: for the same documents again, within a day: nothing is written, and the answer is the first one.
     ///
     /// # Errors
@@ -170,7 +168,7 @@ impl NodeTools {
         &self,
         caller: &Caller,
         collection: &str,
-        documents: Vec<Result<NewDocument, String>>,
+        documents: Vec<Result<(NewDocument, Option<Body>), String>>,
         key: Option<&str>,
     ) -> Result<Vec<DocumentResult>, ToolError> {
         let permit = self.enter(Tool::AddDocuments, caller, collection)?;

@@ -84,9 +84,8 @@ fn not_base64(error: &DecodeError, content: &str) -> String {
 
 pub(super) fn media_type_of(text: &str) -> Result<MediaType, ToolError> {
     MediaType::from_mime(text).ok_or_else(|| {
-        ToolError::bad_argument(format!(
-            "media_type is '{text}', expected text/markdown, text/plain, text/html, application/json, application/x-ndjson or text/csv"
-        ))
+        let known = MediaType::ALL.map(MediaType::as_str).join(", ");
+        ToolError::bad_argument(format!("media_type is '{text}', expected one of {known}"))
     })
 }
 
@@ -104,69 +103,73 @@ pub(super) fn data_uri(uri: &str) -> Result<Body, ToolError> {
         place::decode(data).ok_or_else(|| ToolError::bad_argument("no percent-encoded text"))?.into_bytes()
     };
     let mime = kind.split(';').next().filter(|mime| !mime.is_empty()).unwrap_or("text/plain");
-    let extension = match media_type_of(mime)? {
-        MediaType::Markdown => "md",
-        MediaType::Text => "txt",
-        MediaType::Html => "html",
-        MediaType::Pdf => "pdf",
-        MediaType::SourceCode => "conf",
-        MediaType::Json => "json",
-        MediaType::JsonLines => "jsonl",
-        MediaType::Csv => "csv",
-        MediaType::Notebook => "ipynb",
-        MediaType::Mail => "eml",
-        MediaType::WebArchive => "mhtml",
-        MediaType::Drawing => "svg",
-    };
-    Ok(Body::File { name: format!("document.{extension}"), bytes })
+    Ok(Body::Typed(media_type_of(mime)?, bytes))
 }
 
+/// A document as it is written.
+///
+/// * `content`: its text or bytes where they do not come with `given`.
+///
+/// # Errors
+/// What is wrong with it, with its id, which is empty when it has none.
 pub(super) fn input(
     reading: &Reading<'_>,
     given: arguments::NewDocument,
+    content: Option<Body>,
     conflict: ConflictArgument,
 ) -> Result<DocumentInput, (String, ToolError)> {
-    let id = given.id.clone().unwrap_or_default();
-    let refuse = |message: String| (id.clone(), ToolError::bad_argument(message));
-    let body = match (given.text, given.content_base64, given.uri) {
-        (None, None, Some(uri)) if uri.starts_with("data:") => data_uri(&uri).map_err(|error| (id.clone(), error))?,
+    let id = given.id.clone();
+    prepared(reading, given, content, conflict).map_err(|error| (id.unwrap_or_default(), error))
+}
+
+/// The content that comes with a document.
+fn content_of(reading: &Reading<'_>, given: &mut arguments::NewDocument) -> Result<Body, ToolError> {
+    match (given.text.take(), given.content_base64.take(), given.uri.take()) {
+        (None, None, Some(uri)) if uri.starts_with("data:") => data_uri(&uri),
         (None, None, Some(uri)) if uri.starts_with("ctx://") => {
-            let copied = reading.find(&uri, None).and_then(|(_, document)| {
-                let text = reading.access.passages().text(&document, 0..document.chunks.len());
-                Ok(Body::Text(text.map_err(SearchError::from)?, MediaType::Markdown))
-            });
-            copied.map_err(|error| (id.clone(), error))?
+            let (_, document) = reading.find(&uri, None)?;
+            let text = reading.access.passages().text(&document, 0..document.chunks.len());
+            Ok(Body::Text(text.map_err(SearchError::from)?, MediaType::Markdown))
         }
         (None, None, Some(uri)) => {
             let shown: String = uri.chars().take(80).collect();
-            return Err(refuse(format!(
+            Err(ToolError::bad_argument(format!(
                 "uri is '{shown}', expected data: or ctx://; nothing is fetched from a network or a disk, so give the text, \
                  or add files with `cairn add`"
-            )));
+            )))
         }
         (Some(text), None, None) => {
-            let media_type = given.media_type.as_deref().unwrap_or("text/markdown");
-            Body::Text(text, media_type_of(media_type).map_err(|error| (id.clone(), error))?)
+            Ok(Body::Text(text, media_type_of(given.media_type.as_deref().unwrap_or("text/markdown"))?))
         }
         (None, Some(content), None) => {
             let content = content.trim();
             let bytes = BASE64_STANDARD
                 .decode(content)
-                .map_err(|error| refuse(format!("content_base64 {}", not_base64(&error, content))))?;
-            let name = given.filename.or_else(|| given.id.clone()).unwrap_or_else(|| "document".to_owned());
-            Body::File { name, bytes }
+                .map_err(|error| ToolError::bad_argument(format!("content_base64 {}", not_base64(&error, content))))?;
+            let name = given.filename.take().or_else(|| given.id.clone()).unwrap_or_else(|| "document".to_owned());
+            Ok(Body::File { name, bytes })
         }
-        (None, None, None) => {
-            return Err(refuse("expected one of text, uri and content_base64, found none".to_owned()));
-        }
-        _ => return Err(refuse("expected one of text, uri and content_base64, found several".to_owned())),
+        (None, None, None) => Err(ToolError::bad_argument("expected one of text, uri and content_base64, found none")),
+        _ => Err(ToolError::bad_argument("expected one of text, uri and content_base64, found several")),
+    }
+}
+
+fn prepared(
+    reading: &Reading<'_>,
+    mut given: arguments::NewDocument,
+    content: Option<Body>,
+    conflict: ConflictArgument,
+) -> Result<DocumentInput, ToolError> {
+    let body = match content {
+        Some(content) => content,
+        None => content_of(reading, &mut given)?,
     };
     let expires_at = match given.expires_at.as_deref().map(str::parse::<UnixMillis>) {
         None => None,
         Some(Ok(time)) => Some(time),
         Some(Err(_)) => {
             let found: String = given.expires_at.unwrap_or_default().chars().take(80).collect();
-            return Err(refuse(format!(
+            return Err(ToolError::bad_argument(format!(
                 "expires_at is '{found}', expected an RFC 3339 time such as 2026-07-28T09:30:00Z, or a date such as 2026-07-28"
             )));
         }

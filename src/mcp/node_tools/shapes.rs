@@ -26,14 +26,15 @@ pub(super) fn document_result(collection: &str, outcome: &DocumentOutcome) -> an
         DocumentStatus::Updated => ("updated", None),
         DocumentStatus::Unchanged => ("unchanged", None),
         DocumentStatus::Deleted => ("deleted", None),
-        DocumentStatus::Failed(error) => (FAILED, Some(with_causes(error))),
+        DocumentStatus::Failed(error) => (FAILED, Some(error)),
     };
     answers::DocumentResult {
         id: format!("{collection}/{}", outcome.id),
         status: status.to_owned(),
         version: outcome.version,
         passages: outcome.passages,
-        error,
+        error: error.map(|error| with_causes(error)),
+        code: error.map(|error| write_code(error).as_str().to_owned()),
         warning: None,
     }
 }
@@ -135,23 +136,26 @@ impl From<SearchError> for ToolError {
 
 impl From<WriteError> for ToolError {
     fn from(error: WriteError) -> Self {
-        let fault = error.fault();
-        let code = match &error {
-            WriteError::NoSuchCollection { .. } | WriteError::NoSuchDocument { .. } => ErrorCode::NotFound,
-            WriteError::CollectionExists { .. } | WriteError::Conflict { .. } => ErrorCode::Conflict,
-            WriteError::OutOfReach { .. } => ErrorCode::Forbidden,
-            WriteError::BadName { .. } | WriteError::Embed(EmbedError::Unknown { .. }) | WriteError::Prepare(_) => {
-                ErrorCode::BadArgument
-            }
-            WriteError::StillUnread(_) => ErrorCode::StillUnread,
-            WriteError::Commit(error) if error.is_passing() => ErrorCode::Overloaded,
-            WriteError::Commit(_) | WriteError::Broken { .. } => ErrorCode::ReadOnly,
-            WriteError::Read(_) | WriteError::Embed(_) => ErrorCode::Internal,
-            WriteError::NotVisible { .. } => ErrorCode::NotVisible,
-            WriteError::NoMemory { .. } => ErrorCode::BadArgument,
-            WriteError::Busy | WriteError::Stopping => ErrorCode::Overloaded,
-        };
-        Self { code, message: with_causes(&error), fault }
+        Self { code: write_code(&error), message: with_causes(&error), fault: error.fault() }
+    }
+}
+
+/// The code of a write that was not done.
+fn write_code(error: &WriteError) -> ErrorCode {
+    match error {
+        WriteError::NoSuchCollection { .. } | WriteError::NoSuchDocument { .. } => ErrorCode::NotFound,
+        WriteError::CollectionExists { .. } | WriteError::Conflict { .. } => ErrorCode::Conflict,
+        WriteError::OutOfReach { .. } | WriteError::DocumentOutOfReach { .. } => ErrorCode::Forbidden,
+        WriteError::BadName { .. } | WriteError::Embed(EmbedError::Unknown { .. }) | WriteError::Prepare(_) => {
+            ErrorCode::BadArgument
+        }
+        WriteError::StillUnread(_) => ErrorCode::StillUnread,
+        WriteError::Commit(error) if error.is_passing() => ErrorCode::Overloaded,
+        WriteError::Commit(_) | WriteError::Broken { .. } => ErrorCode::ReadOnly,
+        WriteError::Read(_) | WriteError::Embed(_) | WriteError::Index(_) => ErrorCode::Internal,
+        WriteError::NotVisible { .. } => ErrorCode::NotVisible,
+        WriteError::NoMemory { .. } => ErrorCode::BadArgument,
+        WriteError::Busy | WriteError::Stopping => ErrorCode::Overloaded,
     }
 }
 

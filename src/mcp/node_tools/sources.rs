@@ -1,5 +1,7 @@
 //! What faces ask of the node beside the tools: sources and folders for `cairn add`, upkeep, snapshots.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 use super::super::ToolError;
@@ -127,6 +129,21 @@ impl NodeTools {
         let permit = self.calls.enter(Operation::FLUSH, caller, &Scope::Node)?;
         let result = self.library.access(&permit).flush().await;
         ended(permit, result.map_err(ToolError::from))
+    }
+
+    /// The position of the last write.
+    ///
+    /// * `known`: waits for another one as long as it is this one, `wait` at most.
+    ///
+    /// # Errors
+    /// When a rule refuses it.
+    pub async fn changed(&self, caller: &Caller, known: Option<Lsn>, wait: Duration) -> Result<Lsn, ToolError> {
+        let permit = self.calls.enter(Operation::LISTEN, caller, &Scope::Node)?;
+        let mut positions = self.library.log().positions();
+        // The log may end meanwhile, and time may run out: the position is what it is then.
+        let _ = tokio::time::timeout(wait, positions.wait_for(|position| Some(*position) != known)).await;
+        let position = *positions.borrow();
+        ended(permit, Ok(position))
     }
 
     /// Clears dead records out of the log as far as that is worth it. Returns the log's bytes.

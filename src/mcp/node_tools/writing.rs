@@ -60,7 +60,11 @@ fn settled(structured: Value) -> Result<ToolAnswer, ToolError> {
     if documents.len() > REASONS_MAX {
         reasons.push(format!("and {} more", documents.len() - REASONS_MAX));
     }
-    Err(ToolError::bad_argument(format!("nothing was written: {}", reasons.join("; "))))
+    // Where the documents failed for several reasons, what is wrong with one of them is for the caller to mend.
+    let codes: Vec<_> = documents.iter().map(|document| ErrorCode::named(&text(document, "code"))).collect();
+    let code = codes[0].filter(|_| codes.iter().all(|code| *code == codes[0])).unwrap_or(ErrorCode::BadArgument);
+    let message = format!("nothing was written: {}", reasons.join("; "));
+    Err(ToolError { code, message, fault: code.fault() })
 }
 
 impl NodeTool for arguments::AddDocuments {
@@ -75,7 +79,7 @@ impl NodeTool for arguments::AddDocuments {
                 "documents has {found} entries, expected 1 to {DOCUMENTS_MAX}"
             )));
         }
-        let documents = self.documents.into_iter().map(Ok).collect();
+        let documents = self.documents.into_iter().map(|document| Ok((document, None))).collect();
         let (conflict, key) = (self.on_conflict, self.idempotency_key.as_deref());
         settled(written(call, self.collection, documents, conflict, key).await?)
     }
@@ -83,11 +87,11 @@ impl NodeTool for arguments::AddDocuments {
 
 /// Writes documents; what became of each, in their order.
 ///
-/// * `documents`: or why one of them cannot be read.
+/// * `documents`: each with its content where that comes apart from it; or why one of them cannot be read.
 pub(super) async fn add_each(
     call: Call<'_>,
     collection: &str,
-    documents: Vec<Result<NewDocument, String>>,
+    documents: Vec<Result<(NewDocument, Option<Body>), String>>,
     key: Option<&str>,
 ) -> Result<Vec<answers::DocumentResult>, ToolError> {
     let refused = |message| (String::new(), ToolError::bad_argument(message));
@@ -100,7 +104,7 @@ pub(super) async fn add_each(
 async fn written(
     call: Call<'_>,
     name: String,
-    documents: Vec<Result<NewDocument, (String, ToolError)>>,
+    documents: Vec<Result<(NewDocument, Option<Body>), (String, ToolError)>>,
     conflict: ConflictArgument,
     key: Option<&str>,
 ) -> Result<Value, ToolError> {
@@ -118,7 +122,7 @@ async fn written(
     let mut refused = Vec::new();
     let mut over: Vec<(usize, UnixMillis)> = Vec::new();
     for (place, document) in documents.into_iter().enumerate() {
-        match document.and_then(|document| input(&call.reading(), document, conflict)) {
+        match document.and_then(|(given, content)| input(&call.reading(), given, content, conflict)) {
             Ok(input) => {
                 over.extend(
                     input.expires_at.filter(|time| !access.library().is_to_come(Some(*time))).map(|time| (place, time)),
@@ -139,6 +143,7 @@ async fn written(
                 version: None,
                 passages: 0,
                 error: Some(error.shown().into_owned()),
+                code: Some(error.code.as_str().to_owned()),
                 warning: None,
             };
             results.insert((*place).min(results.len()), result);
@@ -265,6 +270,7 @@ impl NodeTool for arguments::DeleteDocuments {
                 version: None,
                 passages: 0,
                 error: None,
+                code: None,
                 warning: None,
             }));
         } else {
