@@ -25,7 +25,7 @@ use super::Failure;
 use crate::api::rest::sources::SyncedSource;
 use crate::app::Node;
 use crate::auth::{Caller, Transport};
-use crate::base::{Fault, NodeId};
+use crate::base::{Fault, Lsn, NodeId};
 use crate::collection::{Folder, OpenError};
 use crate::config::Config;
 use crate::mcp::{
@@ -542,6 +542,19 @@ impl Backend {
                 Ok(status["node"].as_str().unwrap_or_default().parse().context("the node does not tell its id")?)
             }
             Place::Local(local) => Ok(local.node().tools().node()),
+        })
+    }
+
+    /// The position of the last write, where the node was found that has it; unlike [`Self::call`] this looks for no other node.
+    /// Waits for another position as long as it is `known`, `wait` at most.
+    pub(super) fn changed(&self, known: Option<Lsn>, wait: Duration) -> Option<Result<Lsn, Failure>> {
+        Some(match &*self.known()? {
+            Place::Remote(remote) => remote.changed(known, wait),
+            Place::Local(local) => {
+                let caller = caller();
+                let changed = local.node().tools().changed(&caller, known, wait);
+                self.runtime().map_err(Failure::from).and_then(|runtime| runtime.block_on(changed).map_err(failure))
+            }
         })
     }
 

@@ -1,7 +1,8 @@
 //! `cairn mcp`: MCP on standard input and output, in front of a running node or of the data directory itself.
 
 use std::io::IsTerminal as _;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,6 +18,12 @@ use crate::mcp::{
     Answering, Arguments as ToolArguments, Catalog, Context, ErrorCode, Link, NodeProvider, Tool, ToolAnswer,
     ToolDefinition, ToolError, ToolProvider, definitions,
 };
+use crate::task;
+
+/// How long the node is waited for that announces a change, before it is asked again.
+const CHANGE_WAIT: Duration = Duration::from_secs(50);
+/// Between two questions when there is no node, or it does not answer.
+const NODE_PAUSE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -45,7 +52,7 @@ pub(super) fn run(common: &Common, _: &Arguments) -> Result<(), Failure> {
         Err(failure) => return Err(failure),
     };
     let node = node.map_or_else(OnceLock::new, OnceLock::from);
-    let provider = Arc::new(Tools { backend: Arc::clone(&backend), node });
+    let provider = Arc::new(Tools { backend: Arc::clone(&backend), node, following: OnceLock::new() });
     let request_bytes_max = backend.request_bytes_max();
     if std::io::stdin().is_terminal() {
         eprintln!(
@@ -72,6 +79,8 @@ struct Tools {
     backend: Arc<Backend>,
     /// Empty as long as there is none.
     node: OnceLock<NodeId>,
+    /// Positions of its log, once a client wants to be notified.
+    following: OnceLock<watch::Receiver<Lsn>>,
 }
 
 impl NodeProvider for Tools {
@@ -81,7 +90,19 @@ impl NodeProvider for Tools {
     }
 
     fn changes(&self) -> Option<watch::Receiver<Lsn>> {
-        self.backend.node_here()?.tools().changes()
+        if let Some(following) = self.following.get() {
+            return Some(following.clone());
+        }
+        let (positions, following) = watch::channel(Lsn::ZERO);
+        let backend = Arc::downgrade(&self.backend);
+        let started = task::spawn_thread("follow", move || follow(&backend, &positions));
+        match started {
+            Ok(_) => Some(self.following.get_or_init(|| following).clone()),
+            Err(error) => {
+                tracing::warn!(%error, "this client is not notified of changes: cannot start a thread");
+                None
+            }
+        }
     }
 
     fn enter(&self, operation: Operation, caller: &Caller, scope: &Scope<'_>) -> Result<Option<Permit>, ToolError> {
@@ -136,6 +157,26 @@ impl ToolProvider for Tools {
                 }
             }
         })
+    }
+}
+
+/// Announces the positions of the log of whichever node there is, until this process ends.
+fn follow(backend: &Weak<Backend>, positions: &watch::Sender<Lsn>) {
+    let mut known = None;
+    while let Some(backend) = backend.upgrade().filter(|_| !positions.is_closed()) {
+        match backend.changed(known, CHANGE_WAIT) {
+            Some(Ok(position)) => {
+                // A node that was restored has another position, which may be a lower one.
+                if known.replace(position) != Some(position) {
+                    positions.send_replace(position);
+                }
+            }
+            // No node yet, or it is gone for now. An older one has no such route.
+            None | Some(Err(_)) => {
+                drop(backend);
+                std::thread::sleep(NODE_PAUSE);
+            }
+        }
     }
 }
 

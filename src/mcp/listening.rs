@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::server::{Server, left};
-use super::{Context, Tool, ToolError};
+use super::{Context, Tool, ToolDefinition, ToolError};
 use crate::auth::Caller;
 use crate::calls::{Operation, Scope};
 use crate::task;
@@ -29,13 +29,21 @@ const SUBSCRIBED_MAX: usize = 100;
 /// Versions of documents by their addresses; `None` for what is not there.
 type Versions = BTreeMap<String, Option<u64>>;
 
-/// What a client may have seen.
+/// What a client has seen; `None` for a list that it has not, so that no change of it matters.
 #[derive(Default)]
 struct Observed {
-    tools: u64,
-    resources: u64,
+    tools: Option<u64>,
+    resources: Option<u64>,
     /// Of the documents that it subscribed to.
     versions: Versions,
+}
+
+impl Observed {
+    /// Makes all of it differ from what is observed next: what was written meanwhile may be in it already.
+    fn doubt(&mut self) {
+        (self.tools, self.resources) = (self.tools.map(|digest| !digest), self.resources.map(|digest| !digest));
+        self.versions.values_mut().for_each(|version| *version = version.is_none().then_some(u64::MAX));
+    }
 }
 
 /// What is observed for a client.
@@ -48,8 +56,7 @@ struct Watched {
 /// A session of an earlier version of the protocol.
 #[derive(Default)]
 pub(super) struct Session {
-    /// The documents that the client subscribed to, as it may have seen them.
-    subscribed: Mutex<Versions>,
+    seen: Mutex<Observed>,
     ended: CancellationToken,
 }
 
@@ -59,9 +66,38 @@ impl Session {
         self.ended.cancel();
     }
 
+    /// The client is about to see these tools.
+    pub(super) fn sees_tools(&self, tools: &[ToolDefinition]) {
+        self.seen.lock().tools = Some(digest(&json!(tools)));
+    }
+
     /// Notifies the client of a document's changes no more.
     pub(super) fn unsubscribe(&self, uri: &str) {
-        self.subscribed.lock().remove(uri);
+        self.seen.lock().versions.remove(uri);
+    }
+
+    fn watched(&self) -> Watched {
+        let seen = self.seen.lock();
+        Watched {
+            tools: seen.tools.is_some(),
+            resources: seen.resources.is_some(),
+            documents: seen.versions.keys().cloned().collect(),
+        }
+    }
+
+    /// What the client has seen of what was now observed, which it has seen from now on.
+    fn replace(&self, now: &Observed) -> Observed {
+        let mut seen = self.seen.lock();
+        let mut before = Observed::default();
+        for (uri, version) in &now.versions {
+            // Unless it has unsubscribed meanwhile.
+            if let Some(seen) = seen.versions.get_mut(uri) {
+                before.versions.insert(uri.clone(), std::mem::replace(seen, *version));
+            }
+        }
+        before.tools = now.tools.and_then(|tools| seen.tools.replace(tools));
+        before.resources = now.resources.and_then(|resources| seen.resources.replace(resources));
+        before
     }
 }
 
@@ -153,9 +189,7 @@ impl Server {
             let begun = *changes.borrow_and_update();
             let mut before = self.observe(&watched, context).await;
             if begun != self.asked_at() {
-                // What was written meanwhile may be in what was just observed.
-                (before.tools, before.resources) = (!before.tools, !before.resources);
-                before.versions.values_mut().for_each(|version| *version = version.is_none().then_some(u64::MAX));
+                before.doubt();
                 changes.mark_changed();
             }
             // It ends when the log does.
@@ -180,31 +214,19 @@ impl Server {
     /// Notifies the client of a session of changes, until the session ends.
     pub(super) fn notify_session(&self, session: &Arc<Session>, peer: Peer<RoleServer>, caller: Caller) {
         let Some(mut changes) = self.catalog().node().changes() else { return };
+        changes.borrow_and_update();
         let (server, session, ended) = (self.clone(), Arc::clone(session), session.ended.clone());
         let notifying = async move {
             let Ok(permit) = server.enter(Operation::LISTEN, &caller, &Scope::Every) else { return };
             let (sink, context) = (Sink::Session(&peer), Context::within(&caller, permit.as_ref()));
-            let watched = |documents| Watched { tools: true, resources: true, documents };
-            changes.borrow_and_update();
-            let mut before = server.observe(&watched(Vec::new()), context).await;
             while changes.changed().await.is_ok() {
                 tokio::time::sleep(PAUSE).await;
                 changes.borrow_and_update();
-                let documents = session.subscribed.lock().keys().cloned().collect();
-                let now = server.observe(&watched(documents), context).await;
-                {
-                    // It may have unsubscribed from some and subscribed to others meanwhile.
-                    let mut subscribed = session.subscribed.lock();
-                    before.versions.clone_from(&subscribed);
-                    before.versions.retain(|uri, _| now.versions.contains_key(uri));
-                    for (uri, version) in subscribed.iter_mut() {
-                        *version = now.versions.get(uri).copied().unwrap_or(*version);
-                    }
-                }
+                let now = server.observe(&session.watched(), context).await;
+                let before = session.replace(&now);
                 if sink.notify(&before, &now).await.is_err() {
                     break;
                 }
-                before = now;
             }
         };
         task::spawn("notify", async move {
@@ -226,7 +248,7 @@ impl Server {
         context: Context<'_>,
     ) -> Result<(), ToolError> {
         let version = self.version_of(&uri, context).await;
-        let mut subscribed = session.subscribed.lock();
+        let subscribed = &mut session.seen.lock().versions;
         if subscribed.len() >= SUBSCRIBED_MAX && !subscribed.contains_key(&uri) {
             let message = format!("this client has subscribed to {SUBSCRIBED_MAX} documents, expected at most that");
             return Err(ToolError::bad_argument(message));
@@ -235,15 +257,25 @@ impl Server {
         Ok(())
     }
 
+    /// The client of a session is about to see the documents.
+    pub(super) async fn session_sees_resources(&self, session: &Session, context: Context<'_>) {
+        let resources = self.resources_digest(context).await;
+        session.seen.lock().resources = Some(resources);
+    }
+
+    async fn resources_digest(&self, context: Context<'_>) -> u64 {
+        let listed = self.ask(Tool::ListCollections, json!({}), context).await.unwrap_or_default();
+        let collections = listed["collections"].as_array().into_iter().flatten();
+        digest(&collections.map(|info| json!([info["name"], info["generation"]])).collect())
+    }
+
     async fn observe(&self, watched: &Watched, context: Context<'_>) -> Observed {
         let mut observed = Observed::default();
         if watched.tools {
-            observed.tools = digest(&json!(self.catalog().tools(context).await));
+            observed.tools = Some(digest(&json!(self.catalog().tools(context).await)));
         }
         if watched.resources {
-            let listed = self.ask(Tool::ListCollections, json!({}), context).await.unwrap_or_default();
-            let collections = listed["collections"].as_array().into_iter().flatten();
-            observed.resources = digest(&collections.map(|info| json!([info["name"], info["generation"]])).collect());
+            observed.resources = Some(self.resources_digest(context).await);
         }
         for uri in &watched.documents {
             observed.versions.insert(uri.clone(), self.version_of(uri, context).await);

@@ -414,6 +414,9 @@ impl ServerHandler for Server {
         let caller = caller(&context);
         let permit = self.enter(Operation::LIST_TOOLS, &caller, &Scope::Every)?;
         let tools = self.catalog.tools(Context::within(&caller, permit.as_ref())).await;
+        if let Some(session) = self.session.0.get() {
+            session.sees_tools(&tools);
+        }
         done(permit);
         Ok(ListToolsResult::with_all_items(tools).with_ttl_ms(TOOLS_TTL_MS).with_cache_scope(CacheScope::Private))
     }
@@ -469,6 +472,9 @@ impl ServerHandler for Server {
         let caller = caller(&context);
         let permit = self.enter(Operation::LIST_RESOURCES, &caller, &Scope::Every)?;
         let within = Context::within(&caller, permit.as_ref());
+        if let Some(session) = self.session.0.get() {
+            self.session_sees_resources(session, within).await;
+        }
         let page = self.page_of_resources(cursor.as_deref(), within).await;
         let (resources, next) = concluded(permit, page)?;
         let mut result = ListResourcesResult::with_all_items(resources)

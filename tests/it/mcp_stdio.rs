@@ -14,6 +14,8 @@ struct Client {
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
     next_id: u64,
+    /// Notifications that came between the answers.
+    notified: Vec<Value>,
 }
 
 impl Client {
@@ -28,7 +30,7 @@ impl Client {
             .spawn()
             .expect("the binary starts");
         let (input, output) = (process.stdin.take(), process.stdout.take().expect("a pipe"));
-        Self { process, input, output: BufReader::new(output), next_id: 0 }
+        Self { process, input, output: BufReader::new(output), next_id: 0, notified: Vec::new() }
     }
 
     /// Starts it and shakes hands as clients with sessions do.
@@ -61,6 +63,10 @@ impl Client {
         self.next_id += 1;
         self.send(&json!({"jsonrpc": "2.0", "id": self.next_id, "method": method, "params": params}));
         let mut answer = self.receive();
+        while answer.get("method").is_some() {
+            self.notified.push(answer);
+            answer = self.receive();
+        }
         assert_eq!(answer["id"], self.next_id, "{answer}");
         assert!(answer.get("error").is_none(), "{method}: {answer}");
         answer["result"].take()
@@ -103,6 +109,72 @@ fn made() -> tempfile::TempDir {
 
 fn note(id: &str, text: &str) -> Value {
     json!({"collection": "notes", "documents": [{"id": id, "text": text}]})
+}
+
+/// Reads notifications until there is one of each method, of this document where it is about one.
+fn hear(client: &mut Client, methods: &[&str], uri: &str) {
+    let is_heard = |client: &Client, method: &str| {
+        client.notified.iter().any(|message| {
+            message["method"] == method && (message["params"]["uri"].is_null() || message["params"]["uri"] == uri)
+        })
+    };
+    while !methods.iter().all(|method| is_heard(client, method)) {
+        let message = client.receive();
+        assert!(message.get("id").is_none(), "{message}");
+        client.notified.push(message);
+    }
+    client.notified.clear();
+}
+
+const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
+const RESOURCES_CHANGED: &str = "notifications/resources/list_changed";
+const UPDATED: &str = "notifications/resources/updated";
+
+#[test]
+fn a_session_is_notified_of_what_it_changes_itself() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    json_of(&run_on(directory.path(), &["collections", "create", "notes", "--json"]));
+    let mut client = Client::initialized(directory.path());
+    client.ask("tools/list", json!({}));
+    client.ask("resources/list", json!({}));
+    let write = |text: &str| json!({"collection": "notes", "documents": [{"id": "pump", "text": text}]});
+    client.call("add_documents", write("The pump is blue."));
+    hear(&mut client, &[TOOLS_CHANGED, RESOURCES_CHANGED], "");
+    let listed = client.ask("resources/list", json!({}));
+    let uri = listed["resources"][0]["uri"].as_str().expect("an address").to_owned();
+    client.ask("resources/subscribe", json!({"uri": uri}));
+    client.call("add_documents", write("The pump is red."));
+    hear(&mut client, &[UPDATED, RESOURCES_CHANGED], &uri);
+    // Another document's address, which is not subscribed to any more when it changes.
+    client.ask("resources/unsubscribe", json!({"uri": uri}));
+    client.call("add_documents", write("The pump is green."));
+    hear(&mut client, &[RESOURCES_CHANGED], "");
+    client.send(
+        &json!({"jsonrpc": "2.0", "id": 99, "method": "resources/subscribe", "params": {"uri": "ctx://other/notes/x"}}),
+    );
+    let refused = client.receive();
+    assert_says(&refused["error"]["message"].to_string(), &["there is no resource", "addresses here begin with"]);
+    client.close();
+}
+
+#[test]
+fn a_session_in_front_of_a_node_is_notified_of_what_others_write() {
+    let node = TestNode::start();
+    node.call("create_collection", json!({"name": "notes"}));
+    let mut client = Client::initialized(&node.data_dir());
+    client.ask("tools/list", json!({}));
+    client.ask("resources/list", json!({}));
+    node.call(
+        "add_documents",
+        json!({"collection": "notes", "documents": [{"id": "pump", "text": "The pump is blue."}]}),
+    );
+    hear(&mut client, &[TOOLS_CHANGED, RESOURCES_CHANGED], "");
+    let listed = client.ask("resources/list", json!({}));
+    let uri = listed["resources"][0]["uri"].as_str().expect("an address").to_owned();
+    client.ask("resources/subscribe", json!({"uri": uri}));
+    node.call("delete_documents", json!({"ids": ["notes/pump"]}));
+    hear(&mut client, &[UPDATED, TOOLS_CHANGED, RESOURCES_CHANGED], &uri);
+    client.close();
 }
 
 #[test]

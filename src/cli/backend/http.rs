@@ -41,15 +41,7 @@ impl Agent {
         self.ask(Method::GET, url.as_ref())
     }
 
-    pub(super) fn post(&self, url: impl AsRef<str>) -> Asking<'_> {
-        self.ask(Method::POST, url.as_ref())
-    }
-
-    pub(super) fn delete(&self, url: impl AsRef<str>) -> Asking<'_> {
-        self.ask(Method::DELETE, url.as_ref())
-    }
-
-    fn ask(&self, method: Method, url: &str) -> Asking<'_> {
+    pub(super) fn ask(&self, method: Method, url: &str) -> Asking<'_> {
         let request = Request::new(method, url);
         Asking { agent: self, request, timeout: self.answer_timeout, is_read: true }
     }
@@ -118,10 +110,6 @@ impl Asking<'_> {
 
     pub(super) fn bearer(self, token: &str) -> Self {
         self.map(|request| Ok(request.bearer(token)))
-    }
-
-    pub(super) fn query(self, name: &str, value: impl AsRef<str>) -> Self {
-        self.map(|request| Ok(request.query(name, value.as_ref())))
     }
 
     pub(super) fn content_type(self, value: &'static str) -> Self {

@@ -14,13 +14,17 @@ use super::trust::Trust;
 use super::{Address, Failure, failure};
 use crate::api::rest::Problem;
 use crate::api::rest::collections::OfCollection;
-use crate::api::rest::endpoint::{Endpoint as _, Nothing};
+use crate::api::rest::endpoint::{Endpoint, Nothing};
+use crate::api::rest::node::{ChangesQuery, Flush, Flushed, GetChanges};
+use crate::api::rest::snapshots::{PruneQuery, PruneSnapshots, SnapshotSchedule, VerifyQuery, VerifySnapshot};
 use crate::api::rest::sources::{
-    DeleteSource, Folders, ListFolders, ListQuery, ListSources, NoteFolder, OfFolder, OfSource, SourcesPage,
+    DeleteSource, Folders, ListFolders, ListQuery, ListSources, NoteFolder, OfFolder, OfSource, SourcesPage, SyncQuery,
+    SyncSource,
 };
+use crate::api::rest::tools::{CallTool, OfTool};
 use crate::app::RunningNode;
 use crate::auth::LOCAL_NAME;
-use crate::base::Fault;
+use crate::base::{Fault, Lsn};
 use crate::collection::Folder;
 use crate::fetch::{FetchError, Phase, Request};
 use crate::mcp::{Arguments, ErrorCode, Tool, ToolError};
@@ -184,7 +188,7 @@ impl Remote {
         } else {
             Self::new(&format!("http://{address}"), Trust::System, token)
         };
-        let status = remote.tool(Tool::GetStatus).timeout(PROBE_TIMEOUT);
+        let status = remote.tool(Tool::GetStatus.name()).timeout(PROBE_TIMEOUT);
         let is_here = match remote.answer(status.send_json(&json!({}))) {
             Ok(status) => running.node.is_none_or(|node| status["node"] == node.as_str()),
             // Too busy to say more, so it is alive.
@@ -207,13 +211,13 @@ impl Remote {
         }
     }
 
-    fn tool(&self, tool: impl AsRef<str>) -> Asking<'_> {
-        self.authorized(self.agent.post(format!("{}/v1/tools/{}", self.base, tool.as_ref())))
+    /// A request to a route.
+    fn request<E: Endpoint>(&self, path: &E::Path, query: &E::Query) -> Asking<'_> {
+        self.authorized(self.agent.ask(E::METHOD, &E::url(&self.base, path, query)))
     }
 
-    fn source_url(&self, collection: &str, source: &str) -> String {
-        let path = OfSource { collection: collection.to_owned(), source: source.to_owned() };
-        DeleteSource::url(&self.base, &path, &Nothing {})
+    fn tool(&self, tool: &str) -> Asking<'_> {
+        self.request::<CallTool>(&OfTool { tool: tool.to_owned() }, &Nothing {})
     }
 
     /// Calls a tool; its structured answer.
@@ -227,13 +231,13 @@ impl Remote {
 
     /// The same for who wants to know the outcome only: a search's answer takes longer to read than the node to find it.
     pub(super) fn call_unread(&self, tool: Tool, arguments: &Arguments) -> Result<(), Failure> {
-        let response = self.tool(tool).unread().send_json(arguments).map_err(|error| self.failed(error))?;
+        let response = self.tool(tool.name()).unread().send_json(arguments).map_err(|error| self.failed(error))?;
         if response.status().is_success() { Ok(()) } else { self.answer(Ok(response)).map(drop) }
     }
 
     /// The node's status, when it answers within seconds.
     pub(super) fn peek(&self) -> Option<Value> {
-        let request = self.tool(Tool::GetStatus).timeout(PROBE_TIMEOUT);
+        let request = self.tool(Tool::GetStatus.name()).timeout(PROBE_TIMEOUT);
         self.answer(request.send_json(&Map::new())).ok()
     }
 
@@ -244,10 +248,11 @@ impl Remote {
         bytes: &[u8],
         metadata: &Map<String, Value>,
     ) -> Result<Value, Failure> {
+        let path = OfSource { collection: collection.to_owned(), source: source.to_owned() };
+        let query = SyncQuery { metadata: Some(Value::Object(metadata.clone()).to_string()) };
         let start = Instant::now();
         loop {
-            let request = self.authorized(self.agent.post(self.source_url(collection, source)));
-            let request = request.query("metadata", Value::Object(metadata.clone()).to_string());
+            let request = self.request::<SyncSource>(&path, &query);
             let answered = self.answer(request.content_type("application/octet-stream").send(bytes));
             let is_busy = |failure: &Failure| {
                 failure.error.downcast_ref::<ToolError>().is_some_and(|error| error.code == ErrorCode::Overloaded)
@@ -267,8 +272,8 @@ impl Remote {
         after: Option<&str>,
     ) -> Result<Vec<(String, u64)>, Failure> {
         let query = ListQuery { prefix: Some(prefix.to_owned()), after: after.map(str::to_owned), limit: None };
-        let url = ListSources::url(&self.base, &OfCollection { collection: collection.to_owned() }, &query);
-        let listed = match self.answer(self.authorized(self.agent.get(&url)).call()) {
+        let request = self.request::<ListSources>(&OfCollection { collection: collection.to_owned() }, &query);
+        let listed = match self.answer(request.call()) {
             Ok(listed) => listed,
             Err(failure) if failure.is_not_found() => return Ok(Vec::new()),
             Err(failure) => return Err(failure),
@@ -279,8 +284,8 @@ impl Remote {
 
     /// The folders of a collection; none when there is no such collection.
     pub(super) fn folders(&self, collection: &str) -> Result<Vec<Folder>, Failure> {
-        let url = ListFolders::url(&self.base, &OfCollection { collection: collection.to_owned() }, &Nothing {});
-        let listed = match self.answer(self.authorized(self.agent.get(&url)).call()) {
+        let request = self.request::<ListFolders>(&OfCollection { collection: collection.to_owned() }, &Nothing {});
+        let listed = match self.answer(request.call()) {
             Ok(listed) => listed,
             Err(failure) if failure.is_not_found() => return Ok(Vec::new()),
             Err(failure) => return Err(failure),
@@ -291,8 +296,7 @@ impl Remote {
 
     pub(super) fn note_folder(&self, collection: &str, folder: &Folder) -> Result<(), Failure> {
         let path = OfFolder { collection: collection.to_owned(), prefix: folder.prefix.clone() };
-        let url = NoteFolder::url(&self.base, &path, &Nothing {});
-        match self.answer(self.authorized(self.agent.post(&url)).send_json(&folder.origin)) {
+        match self.answer(self.request::<NoteFolder>(&path, &Nothing {}).send_json(&folder.origin)) {
             // An older node: it does without.
             Err(failure) if failure.is_not_found() => Ok(()),
             noted => noted.map(drop),
@@ -300,36 +304,40 @@ impl Remote {
     }
 
     pub(super) fn delete_source(&self, collection: &str, source: &str) -> Result<u64, Failure> {
-        let request = self.authorized(self.agent.delete(self.source_url(collection, source)));
-        Ok(self.answer(request.call())?["deleted"].as_u64().unwrap_or_default())
+        let path = OfSource { collection: collection.to_owned(), source: source.to_owned() };
+        Ok(self.answer(self.request::<DeleteSource>(&path, &Nothing {}).call())?["deleted"]
+            .as_u64()
+            .unwrap_or_default())
     }
 
     pub(super) fn flush(&self) -> Result<(), Failure> {
-        let request = self.authorized(self.agent.post(format!("{}/v1/flush", self.base)));
-        self.answer(request.call()).map(drop)
+        self.answer(self.request::<Flush>(&Nothing {}, &Nothing {}).call()).map(drop)
+    }
+
+    /// The position of the last write. Waits for another one as long as it is `known`, `wait` at most.
+    pub(super) fn changed(&self, known: Option<Lsn>, wait: Duration) -> Result<Lsn, Failure> {
+        let query = ChangesQuery { known: known.map(|known| known.0), wait_s: Some(wait.as_secs()) };
+        let request = self.request::<GetChanges>(&Nothing {}, &query).timeout(wait + PROBE_TIMEOUT);
+        let Flushed { generation } = read(self.answer(request.call())?)?;
+        Ok(Lsn(generation))
     }
 
     /// Has a snapshot proved, the newest when none is named.
     pub(super) fn verify_snapshot(&self, id: Option<&str>) -> Result<Value, Failure> {
-        let mut request = self.authorized(self.agent.post(format!("{}/v1/snapshots/verify", self.base)));
-        if let Some(id) = id {
-            request = request.query("id", id);
-        }
+        let query = VerifyQuery { id: id.map(str::to_owned) };
+        let request = self.request::<VerifySnapshot>(&Nothing {}, &query);
         self.answer(request.timeout(SNAPSHOT_TIMEOUT).call())
     }
 
     /// What is set for snapshots, and how it went.
     pub(super) fn snapshot_schedule(&self) -> Result<Value, Failure> {
-        self.answer(self.authorized(self.agent.get(format!("{}/v1/snapshots/schedule", self.base))).call())
+        self.answer(self.request::<SnapshotSchedule>(&Nothing {}, &Nothing {}).call())
     }
 
     /// Has the snapshots removed that the node's settings do not keep.
     pub(super) fn prune_snapshots(&self, node: Option<&str>, dry_run: bool) -> Result<Value, Failure> {
-        let request = self.authorized(self.agent.post(format!("{}/v1/snapshots/prune", self.base)));
-        let mut request = request.query("dry_run", if dry_run { "true" } else { "false" });
-        if let Some(node) = node {
-            request = request.query("node", node);
-        }
+        let query = PruneQuery { node: node.map(str::to_owned), dry_run };
+        let request = self.request::<PruneSnapshots>(&Nothing {}, &query);
         self.answer(request.timeout(SNAPSHOT_TIMEOUT).call())
     }
 
