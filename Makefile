@@ -276,6 +276,26 @@ if [ $${#missing[@]} -gt 0 ]; then
 fi
 endef
 
+# $(call cargo_tool,PROGRAM,VERSION): one of tests/tools/requirements.txt as it was built by others, in a second; where there is none
+# for this machine it is built here, which takes ten minutes of processor time.
+define cargo_tool
+if ! command -v $(1) >/dev/null; then
+	$(call packages,python3:python3)
+	python3 -c 'import ensurepip' 2>/dev/null || { $(call packages,no-such-program:python3-venv); }
+	mkdir -p $(TOOLS)/bin
+	wheel=$$(grep -A2 '^astral-dev-toolchain-$(1)==$(2) ' tests/tools/requirements.txt) || { echo 'setup: tests/tools/requirements.txt lacks $(1) $(2)' >&2; exit 1; }
+	if python3 -m venv $(TOOLS)/wheels && $(TOOLS)/wheels/bin/pip install --quiet --disable-pip-version-check --no-deps \
+		--only-binary :all: --require-hashes -r <(echo "$$wheel"); then
+		ln -sf ../wheels/bin/$(1) $(TOOLS)/bin/$(1)
+	else
+		echo 'setup: building $(1), because PyPI could not be reached or has none for this machine'
+		$(CARGO) install --locked --root $(TOOLS) --target-dir $(TOOLS)/build $(1)@$(2) ||
+			{ echo "setup: $(1) is missing and the package registry could not be reached to install it." >&2; exit 1; }
+		rm -rf $(TOOLS)/build
+	fi
+fi
+endef
+
 .PHONY: setup-build
 setup-build:
 	@command -v $(CARGO) >/dev/null || { echo "setup: Rust is missing; install it from https://rustup.rs" >&2; exit 1; }
@@ -291,11 +311,7 @@ setup-test: $(VENV)/installed $(SCANNERS)/installed $(NPM)/released/installed $(
 	if ! ls /usr/share/vulkan/icd.d/lvp_icd*.json >/dev/null 2>&1 || ! /sbin/ldconfig -p | grep -q 'libvulkan\.so\.1'; then
 		$(call packages,no-such-program:mesa-vulkan-drivers no-such-program:libvulkan1)
 	fi
-	if ! $(CARGO) nextest --version >/dev/null 2>&1; then
-		$(CARGO) install --locked --root $(TOOLS) --target-dir $(TOOLS)/build cargo-nextest@$(CARGO_NEXTEST_VERSION) ||
-			{ echo "setup: cargo-nextest is missing and the package registry could not be reached to install it." >&2; exit 1; }
-		rm -rf $(TOOLS)/build
-	fi
+	$(call cargo_tool,cargo-nextest,$(CARGO_NEXTEST_VERSION))
 
 # The machine for tests/it/host.rs. What it is made of comes from Debian's archive, once.
 .PHONY: setup-guest
@@ -338,11 +354,7 @@ $(NPM)/%/installed: tests/clients/%/package.json
 
 .PHONY: setup-deny
 setup-deny:
-	@if ! command -v cargo-deny >/dev/null; then
-		$(CARGO) install --locked --root $(TOOLS) --target-dir $(TOOLS)/build cargo-deny@$(CARGO_DENY_VERSION) ||
-			{ echo "setup: cargo-deny is missing and the package registry could not be reached to install it." >&2; exit 1; }
-		rm -rf $(TOOLS)/build
-	fi
+	@$(call cargo_tool,cargo-deny,$(CARGO_DENY_VERSION))
 
 .PHONY: setup-dist
 setup-dist: setup-build
