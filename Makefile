@@ -28,6 +28,7 @@ PEERS := $(TARGET_DIR)/peers
 # Of their own: checkov pins a hundred packages, which the MCP client must not be held to.
 SCANNERS := $(TARGET_DIR)/scanners
 GUEST := $(TARGET_DIR)/guest
+KUBE := $(TARGET_DIR)/kube
 CARGO_DENY_VERSION := 0.20.2
 CARGO_NEXTEST_VERSION := 0.9.143
 CARGO_FUZZ_VERSION := 0.13.1
@@ -83,8 +84,15 @@ run: setup-build ## Build, start a node, put Cairn's own manual in, search it; C
 built = $(TARGET_DIR)/$$(rustc -vV | sed -n 's/^host: //p')/release/cairn
 
 .PHONY: test
-test: setup ## Set up what the tests need and run all of them
-	@export CAIRN_TEST_LEFT_OUT='$(CURDIR)/$(TARGET_DIR)/left-out.txt'
+test: ## Set up what the tests need and run all of them
+	@# Go's part takes minutes and needs nothing of the others, which wait for networks and for single cores.
+	$(MAKE) setup-kube &
+	kube=$$!
+	trap 'kill $$kube 2>/dev/null || true' EXIT
+	$(MAKE) setup-build setup-test
+	$(CARGO) nextest run --release --no-run
+	wait $$kube
+	export CAIRN_TEST_LEFT_OUT='$(CURDIR)/$(TARGET_DIR)/left-out.txt'
 	rm -f "$$CAIRN_TEST_LEFT_OUT"
 	# What did not run is counted also when something failed.
 	left_out() {
@@ -260,7 +268,7 @@ clean: ## Remove everything that was built or installed here
 # What a fresh Debian 12 with Rust lacks. Each part looks before it does anything, so that a second run takes no time and
 # needs no network.
 .PHONY: setup
-setup: setup-build setup-test ## Install what building and testing need
+setup: setup-build setup-test setup-kube ## Install what building and testing need
 
 # $(call packages,PROGRAM:PACKAGE …): installs the packages whose programs are missing.
 define packages
@@ -312,6 +320,11 @@ setup-test: $(VENV)/installed $(SCANNERS)/installed $(NPM)/released/installed $(
 		$(call packages,no-such-program:mesa-vulkan-drivers no-such-program:libvulkan1)
 	fi
 	$(call cargo_tool,cargo-nextest,$(CARGO_NEXTEST_VERSION))
+
+# The API server for tests/it/kube_apiserver.rs. What it is made of comes as Go modules, once.
+.PHONY: setup-kube
+setup-kube:
+	@tests/kube/build $(KUBE) api
 
 # The machine for tests/it/host.rs. What it is made of comes from Debian's archive, once.
 .PHONY: setup-guest
