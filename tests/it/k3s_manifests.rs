@@ -93,12 +93,12 @@ fn render(arguments: &[&str]) -> Output {
     cairn().args(["k3s", "render"]).args(arguments).output().expect("the binary runs")
 }
 
-fn render_into(folder: &Path, arguments: &[&str]) {
+pub fn render_into(folder: &Path, arguments: &[&str]) {
     let output = render(&[arguments, &["-o", folder.to_str().expect("UTF-8")]].concat());
     assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
 }
 
-fn parse(yaml: &str) -> Vec<Value> {
+pub fn parse(yaml: &str) -> Vec<Value> {
     serde_yaml::Deserializer::from_str(yaml)
         .map(|document| Value::deserialize(document).expect("YAML"))
         .filter(|document| !document.is_null())
@@ -112,7 +112,7 @@ fn objects(arguments: &[&str]) -> Objects {
 }
 
 /// What is shipped, and everything at once, named.
-fn variants() -> Vec<(&'static str, &'static [&'static str])> {
+pub fn variants() -> Vec<(&'static str, &'static [&'static str])> {
     [SHIPPED, &[("everything", EVERYTHING)]].concat()
 }
 
