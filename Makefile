@@ -115,6 +115,15 @@ test-k8s: setup ## The journey of tests/it/install_k3s.rs on this machine's K3s 
 	@if [ ! -r '$(KUBECONFIG)' ]; then echo 'test-k8s: run this as root on a K3s server without Cairn, with KUBECONFIG=/etc/rancher/k3s/k3s.yaml' >&2; exit 1; fi
 	CAIRN_TEST_K8S='$(KUBECONFIG)' $(CARGO) nextest run --release -E 'test(/install_k3s::.*real_server/)' --no-capture
 
+.PHONY: test-cluster
+test-cluster: setup-build setup-cluster ## Install Cairn on a whole Kubernetes node that is started here and removed after, as root
+	@cairn='$(CAIRN)'
+	if [ -z "$$cairn" ]; then
+		$(CARGO) build --release
+		cairn=$(built)
+	fi
+	tests/kube/cluster "$$cairn" $(KUBE)
+
 .PHONY: bench
 bench: setup-bench ## Measure ingest, search, start and idling; BENCH="--passages 10000" for a short one
 	@$(CARGO) build --release
@@ -325,6 +334,16 @@ setup-test: $(VENV)/installed $(SCANNERS)/installed $(NPM)/released/installed $(
 .PHONY: setup-kube
 setup-kube:
 	@tests/kube/build $(KUBE) api
+
+# What `make test-cluster` runs besides.
+.PHONY: setup-cluster
+setup-cluster:
+	@$(call packages,busybox:busybox-static containerd:containerd ip:iproute2 iptables:iptables mount:mount openssl:openssl \
+		sysctl:procps unshare:util-linux)
+	if [ ! -x /usr/lib/cni/bridge ]; then
+		$(call packages,no-such-program:containernetworking-plugins)
+	fi
+	tests/kube/build $(KUBE) node
 
 # The machine for tests/it/host.rs. What it is made of comes from Debian's archive, once.
 .PHONY: setup-guest
