@@ -38,7 +38,7 @@ use crate::mcp::{NodeSnapshots, NodeTools};
 use crate::retrieval::Retrieval;
 use crate::snapshot::{Probe, Snapshots};
 use crate::store;
-use crate::task::{self, Drain, Pulse, Readiness, Restart, Turns};
+use crate::task::{self, Drain, FairSemaphore, Pulse, Readiness, Restart};
 
 use doors::Doors;
 use memory::Memory;
@@ -65,7 +65,7 @@ pub struct Node {
     library: Arc<Library>,
     tools: Arc<NodeTools>,
     snapshots: Arc<Snapshots>,
-    turns: Turns,
+    compute: FairSemaphore,
     memory: Memory,
     metrics: Metrics,
     readiness: Readiness,
@@ -137,28 +137,28 @@ impl Node {
         restart: Option<Restart>,
     ) -> Self {
         let retrieval = Retrieval::new(Arc::clone(&library), config.search, metrics.searches.clone());
-        let room = library.memory().room.clone();
+        let budget = library.memory().budget.clone();
         let snapshots = Arc::new(snapshots::beside(
             config,
             Arc::clone(library.models()),
-            room,
+            budget,
             metrics.fetch.clone(),
             runtime.clone(),
         ));
         let node = Arc::new(snapshots::Collections::new(Arc::clone(&library), calls.clone()));
         let backups = NodeSnapshots { snapshots: Arc::clone(&snapshots), node, restart };
-        let turns = Turns::new(task::cores(), config.server.in_flight_max);
+        let compute = FairSemaphore::new(task::cores(), config.server.in_flight_max);
         let tools = Arc::new(NodeTools::new(
             retrieval,
             backups,
             readiness.clone(),
             metrics.reads.clone(),
-            turns.clone(),
+            compute.clone(),
             calls,
         ));
         let memory = Memory::new(config, Arc::clone(&tools), metrics.memory.clone());
         memory.settle();
-        Self { gpu: None, library, tools, snapshots, turns, memory, metrics, readiness }
+        Self { gpu: None, library, tools, snapshots, compute, memory, metrics, readiness }
     }
 
     fn probe(&self) -> Arc<dyn Probe> {
@@ -358,7 +358,7 @@ pub fn serve(config: &Config, source: Source, new_token: bool, ready: impl FnOnc
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("cairn")
-        // One more than may compute at once (`Turns`): it reads sockets and refuses while all others search.
+        // One more than may compute at once (`FairSemaphore`): it reads sockets and refuses while all others search.
         .worker_threads(task::cores() + 1)
         .build()
         .context("cannot start the runtime")?;
@@ -385,7 +385,7 @@ fn serve_on(
     loop {
         let (drain, readiness) = (Drain::default(), Readiness::default());
         // Until the node holds what it waits for itself: the admin listener answers from the first moment.
-        readiness.hold("start", "the node is starting");
+        readiness.set_reason("start", "the node is starting");
         supervisor.starting(&readiness);
         let config = &settings.config;
         let doors = Doors::make(config, new_token)?;
@@ -437,7 +437,7 @@ async fn run(
     let wish = restart.clone();
     let node = tokio::task::spawn_blocking(move || open(&opening, readiness, metrics, wish, is_first));
     let node = Arc::new(node.await.context("opening the data directory panicked")??);
-    node.readiness().release("start");
+    node.readiness().clear_reason("start");
     admin.watch(Arc::clone(node.library()), Arc::clone(&node.snapshots), node.calls().clone());
     let tls = config.server.tls;
     let running =

@@ -141,7 +141,7 @@ impl Library {
         readiness: &Readiness,
         metrics: &Metrics,
     ) -> Result<(Arc<Self>, store::OpenReport), OpenError> {
-        readiness.hold("log", "the log is being read");
+        readiness.set_reason("log", "the log is being read");
         let (mut writer, reader, report) = store::open(store::Config {
             data_dir: config.data_dir.clone(),
             segment_bytes: config.store.segment_bytes.0,
@@ -150,7 +150,7 @@ impl Library {
             catalog_cache_bytes: config.memory.catalog_bytes,
             clock: Arc::clone(&config.clock),
         })?;
-        readiness.release("log");
+        readiness.clear_reason("log");
         // So that a full disk is known before somebody's write meets it. The refusal itself is nobody's.
         let _ = writer.check_room(0);
         let views = Arc::new(RwLock::new(views::open_all(&config, &reader)?));

@@ -2,14 +2,14 @@
 //!
 //! Invariants: every task has a name and an owner that awaits it; nothing else in Cairn calls `tokio::spawn`. Long arithmetic
 //! runs on the [`CpuPool`]; what takes less than a change of threads is worth is computed where it was asked, by who has one of
-//! the [`Turns`].
+//! the [`FairSemaphore`].
 
 mod blocking;
+mod fair_semaphore;
 mod memory;
+mod memory_budget;
 mod pool;
 mod pulse;
-mod room;
-mod turns;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -27,11 +27,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 pub use blocking::block_on;
+pub use fair_semaphore::{Busy, FairPermit, FairSemaphore, Flow, PausedPermit};
 pub use memory::{Resident, memory_limit, resident};
+pub use memory_budget::{MemoryBudget, MemoryReservation, ReserveError};
 pub use pool::CpuPool;
 pub use pulse::Pulse;
-pub use room::{Held, NoRoom, Room};
-pub use turns::{Busy, Flow, Paused, Turn, Turns};
 
 /// Runs `future` as a task of its own, in a span with its name. The caller awaits or aborts the handle.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
@@ -141,22 +141,22 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Reasons {
     /// Those that go.
-    held: BTreeMap<String, String>,
+    transient: BTreeMap<String, String>,
     /// Those that stay until the node is restarted.
     failed: BTreeMap<String, String>,
 }
 
 impl Readiness {
     /// Says why the node is not ready; replaces an earlier reason of the same name.
-    pub fn hold(&self, name: &str, reason: impl Into<String>) {
-        self.shared.reasons.lock().held.insert(name.to_owned(), reason.into());
+    pub fn set_reason(&self, name: &str, reason: impl Into<String>) {
+        self.shared.reasons.lock().transient.insert(name.to_owned(), reason.into());
     }
 
     /// Takes a reason away.
-    pub fn release(&self, name: &str) {
+    pub fn clear_reason(&self, name: &str) {
         let mut reasons = self.shared.reasons.lock();
-        reasons.held.remove(name);
-        if reasons.held.is_empty() {
+        reasons.transient.remove(name);
+        if reasons.transient.is_empty() {
             self.shared.ready.notify_all();
         }
     }
@@ -179,7 +179,7 @@ impl Readiness {
         self.shared.settings.lock().clone()
     }
 
-    /// Waits until a part of one of these names has failed, and returns the reason. What a thread held is dropped before
+    /// Waits until a part of one of these names has failed, and returns the reason. What a thread transient is dropped before
     /// [`spawn_vital`] can say why, so whoever finds it gone waits here for a moment.
     pub async fn failure_of(&self, names: &[&str]) -> String {
         loop {
@@ -208,14 +208,14 @@ impl Readiness {
     #[must_use]
     pub fn reasons(&self) -> BTreeMap<String, String> {
         let reasons = self.shared.reasons.lock();
-        reasons.held.iter().chain(&reasons.failed).map(|(name, reason)| (name.clone(), reason.clone())).collect()
+        reasons.transient.iter().chain(&reasons.failed).map(|(name, reason)| (name.clone(), reason.clone())).collect()
     }
 
     /// Whether there is no reason.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let reasons = self.shared.reasons.lock();
-        reasons.held.is_empty() && reasons.failed.is_empty()
+        reasons.transient.is_empty() && reasons.failed.is_empty()
     }
 
     /// Blocks until there is no reason left or one that stays, at most for `patience`. Returns whether there is none.
@@ -223,9 +223,9 @@ impl Readiness {
     pub fn wait(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         let mut reasons = self.shared.reasons.lock();
-        let waits = |reasons: &mut Reasons| !reasons.held.is_empty() && reasons.failed.is_empty();
+        let waits = |reasons: &mut Reasons| !reasons.transient.is_empty() && reasons.failed.is_empty();
         self.shared.ready.wait_while_until(&mut reasons, waits, deadline);
-        reasons.held.is_empty() && reasons.failed.is_empty()
+        reasons.transient.is_empty() && reasons.failed.is_empty()
     }
 }
 
@@ -285,13 +285,13 @@ mod tests {
     fn waiting_ends_with_the_last_reason() {
         let readiness = Readiness::default();
         assert!(readiness.wait(Duration::ZERO), "nothing stands in the way");
-        readiness.hold("log", "being read");
-        readiness.hold("indexes", "catching up");
+        readiness.set_reason("log", "being read");
+        readiness.set_reason("indexes", "catching up");
         assert!(!readiness.wait(Duration::ZERO));
         let releasing = readiness.clone();
         let thread = spawn_thread("releases", move || {
-            releasing.release("log");
-            releasing.release("indexes");
+            releasing.clear_reason("log");
+            releasing.clear_reason("indexes");
         })
         .expect("a thread");
         assert!(readiness.wait(Duration::from_secs(60)));
@@ -302,15 +302,15 @@ mod tests {
     #[test]
     fn a_vital_thread_that_panics_is_a_reason_that_stays() {
         let readiness = Readiness::default();
-        readiness.hold("indexes", "catching up");
+        readiness.set_reason("indexes", "catching up");
         let well = spawn_vital("well", &readiness, || {}).expect("a thread");
         well.join().expect("ended");
         assert!(readiness.failures().is_empty(), "a thread may end");
         let ill = spawn_vital("ill", &readiness, || panic!("out of {}", "luck")).expect("a thread");
         assert!(!readiness.wait(Duration::from_secs(600)), "what stays is not waited for");
         ill.join().expect("the panic went no further");
-        readiness.release("ill");
-        readiness.release("indexes");
+        readiness.clear_reason("ill");
+        readiness.clear_reason("indexes");
         let reason = "the thread ill panicked (out of luck); restart the node";
         assert_eq!(readiness.reasons(), BTreeMap::from([("ill".to_owned(), reason.to_owned())]));
     }

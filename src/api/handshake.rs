@@ -69,9 +69,9 @@ async fn begin(mut stream: TcpStream, identity: Arc<Identity>, held: &Held) -> i
     }
     let address = stream.local_addr()?.ip();
     let config = identity.config();
-    if identity.is_look_due(address) {
+    if identity.is_refresh_due(address) {
         // It may read and write files.
-        tokio::task::spawn_blocking(move || identity.look(address)).await.map_err(io::Error::other)?;
+        tokio::task::spawn_blocking(move || identity.refresh(address)).await.map_err(io::Error::other)?;
     }
     let socket = Socket::new(stream, Arc::clone(held.connection()));
     TlsAcceptor::from(config).accept(socket).await.map(Some)

@@ -100,7 +100,7 @@ pub(super) async fn look_up(identity: Arc<Identity>, name: String, drain: Drain)
         let (identity, name) = (Arc::clone(&identity), name.clone());
         let looked = tokio::task::spawn_blocking(move || {
             let addresses = addresses_of(&name);
-            addresses.iter().for_each(|address| identity.take_in(*address));
+            addresses.iter().for_each(|address| identity.add_address(*address));
             !addresses.is_empty()
         });
         let pause = tokio::select! {

@@ -1,7 +1,7 @@
 //! How the node's memory is divided.
 //!
 //! The vector graphs have to be in memory and everything else can be read again, so the graphs come first. What they and the node
-//! itself leave is for work that goes on ([`crate::task::Room`]): adding, catching up, proving. Of what is not set aside for that at
+//! itself leave is for work that goes on ([`crate::task::MemoryBudget`]): adding, catching up, proving. Of what is not set aside for that at
 //! the moment half goes to the caches, in proportion to what the settings want for each, and the other half is the kernel's, for
 //! mapped files. Caches give way before work begins that needs their part.
 //!
@@ -20,7 +20,7 @@ use crate::collection;
 use crate::config::Config;
 use crate::index::lexical::WRITER_BYTES_MIN;
 use crate::mcp::NodeTools;
-use crate::task::{self, Room};
+use crate::task::{self, MemoryBudget};
 
 /// What a node takes besides everything that is planned: the program, threads, parsers that wait for work, and what the allocator
 /// keeps.
@@ -40,7 +40,7 @@ pub(super) fn of_collections(config: &Config) -> collection::Memory {
         ..ample
     };
     let shared_bytes = max.saturating_sub(own_bytes(config, &memory)).max(SHARED_BYTES_MIN);
-    collection::Memory { shared_bytes, room: Room::new(shared_bytes), ..memory }
+    collection::Memory { shared_bytes, budget: MemoryBudget::new(shared_bytes), ..memory }
 }
 
 /// What a node takes besides indexes, caches and work.
@@ -102,7 +102,7 @@ impl Memory {
         let spare = max.saturating_sub(own_bytes(config, tools.retrieval().library().memory()));
         let giving = Arc::downgrade(&tools);
         let given = Mutex::new(None);
-        tools.retrieval().library().memory().room.listen(move |held| {
+        tools.retrieval().library().memory().budget.on_change(move |held| {
             if let Some(tools) = giving.upgrade() {
                 let caches = caches_beside(&tools, wanted, spare, held);
                 // With memory enough it is the same for each document.
@@ -123,9 +123,9 @@ impl Memory {
         let retrieval = self.tools.retrieval();
         let library = retrieval.library();
         let indexes = library.index_bytes();
-        let room = &library.memory().room;
-        room.set_max(library.room_bytes());
-        let caches = caches_beside(&self.tools, self.wanted, self.spare, room.held());
+        let budget = &library.memory().budget;
+        budget.set_max(library.room_bytes());
+        let caches = caches_beside(&self.tools, self.wanted, self.spare, budget.reserved());
         let resident = task::resident();
         if resident.own + resident.mapped > self.max {
             library.release_mapped();

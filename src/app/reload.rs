@@ -118,7 +118,7 @@ impl Settings {
         telemetry::set_filter(&config.log.filter);
         parts.live.hosts.set(parts.doors.allowed_hosts(config));
         parts.live.in_flight_max.set(config.server.in_flight_max);
-        node.turns.set_room(config.server.in_flight_max);
+        node.compute.set_capacity(config.server.in_flight_max);
         node.tools.retrieval().set_defaults(config.search);
         node.snapshots.set_live(snapshots::live(config));
     }

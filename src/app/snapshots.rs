@@ -18,7 +18,7 @@ use crate::index::filter::Filter;
 use crate::index::lexical::Passages;
 use crate::snapshot::{self, Canary, CanaryAnswer, Health, Host, NoProgress, Probe, Snapshots};
 use crate::store;
-use crate::task::{self, Drain, Held, NoRoom, Readiness, Room};
+use crate::task::{self, Drain, MemoryBudget, MemoryReservation, Readiness, ReserveError};
 
 /// Documents of a collection among which questions are chosen.
 const SAMPLE: usize = 256;
@@ -44,7 +44,7 @@ pub fn snapshots(config: &Config, runtime: Handle) -> Snapshots {
     beside(
         config,
         Arc::new(Models::built_in()),
-        memory::of_collections(config).room,
+        memory::of_collections(config).budget,
         crate::fetch::Metrics::default(),
         runtime,
     )
@@ -58,7 +58,7 @@ pub fn snapshots(config: &Config, runtime: Handle) -> Snapshots {
 pub(super) fn beside(
     config: &Config,
     models: Arc<Models>,
-    room: Room,
+    budget: MemoryBudget,
     fetched: crate::fetch::Metrics,
     runtime: Handle,
 ) -> Snapshots {
@@ -71,7 +71,7 @@ pub(super) fn beside(
         fetched,
         clock: Arc::new(SystemClock),
     };
-    Snapshots::new(told, Arc::new(Opens { config: library_config(config, models, None), room }), runtime)
+    Snapshots::new(told, Arc::new(Opens { config: library_config(config, models, None), budget }), runtime)
 }
 
 /// What of the settings of snapshots may change while the node runs.
@@ -94,7 +94,7 @@ pub(super) struct Collections {
     library: Arc<Library>,
     calls: Calls,
     /// Memory for a library that was opened for this.
-    _held: Option<Held>,
+    _held: Option<MemoryReservation>,
 }
 
 impl Collections {
@@ -197,7 +197,7 @@ impl Probe for Collections {
 /// Opens nodes on what was brought back.
 struct Opens {
     config: collection::Config,
-    room: Room,
+    budget: MemoryBudget,
 }
 
 /// The time of the snapshot.
@@ -225,12 +225,12 @@ impl Host for Opens {
             ..self.config.clone()
         };
         let needed = config.memory.opening_bytes();
-        let held = self.room.hold_here(needed, ROOM_PATIENCE).map_err(|error| match error {
-            NoRoom::Busy => anyhow!(
+        let held = self.budget.reserve_blocking(needed, ROOM_PATIENCE).map_err(|error| match error {
+            ReserveError::Busy => anyhow!(
                 "the node has no memory left for it while documents are being added ({} for {} minutes); try again later",
                 ByteSize(needed), ROOM_PATIENCE.as_secs() / 60
             ),
-            NoRoom::Never { needed, max } => anyhow!(
+            ReserveError::TooLarge { needed, max } => anyhow!(
                 "it takes about {} of memory, and this node has {} beside its indexes: give it more (memory.max_bytes, or the limit of \
                  its container or unit), or use `cairn snapshot verify` on another machine",
                 ByteSize(needed), ByteSize(max)

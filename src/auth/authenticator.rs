@@ -18,7 +18,7 @@ use super::tokens::{self, NamedToken};
 use crate::base::{Clock, Digest, SystemClock, UnixMillis};
 
 /// How often files are looked at, at most.
-pub(super) const LOOK_MS: u64 = 1_000;
+pub(super) const CHECK_INTERVAL_MS: u64 = 1_000;
 /// A shorter text in `server.token_file` is a mistake, or can be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
 /// Names of the subjects behind the token of this run and that of `server.token_file`.
@@ -53,18 +53,18 @@ struct Tokens {
     /// The token of this run, for the command line of the same user.
     local: Accepted,
     clock: Arc<dyn Clock>,
-    begun: Instant,
-    /// When the files were looked at, in milliseconds from `begun`.
-    looked: AtomicU64,
+    started: Instant,
+    /// When the files were looked at, in milliseconds from `started`.
+    last_check: AtomicU64,
     stamps: Mutex<[Stamp; 2]>,
-    known: ArcSwap<Known>,
+    accepted: ArcSwap<AcceptedTokens>,
 }
 
 #[derive(Default, Clone)]
-struct Known {
+struct AcceptedTokens {
     named: Vec<Accepted>,
     /// That of `server.token_file`.
-    in_file: Option<Accepted>,
+    from_file: Option<Accepted>,
 }
 
 /// A token that is accepted, and whose it is.
@@ -118,17 +118,17 @@ impl Authenticator {
             token_file: token_file.map(Path::to_owned),
             local: Accepted::new(LOCAL_TOKEN, local.digest(), None),
             clock,
-            begun: Instant::now(),
-            looked: AtomicU64::new(0),
+            started: Instant::now(),
+            last_check: AtomicU64::new(0),
             stamps: Mutex::new([Stamp::of(&tokens::path(data_dir)), token_file.map_or(Stamp::NONE, Stamp::of)]),
-            known: ArcSwap::default(),
+            accepted: ArcSwap::default(),
         };
-        let in_file = tokens.read_file()?;
-        if let Some(path) = token_file.filter(|_| in_file.is_none()) {
-            tracing::warn!(path = %path.display(), "the file of server.token_file is not there; it is looked for again");
+        let from_file = tokens.read_file()?;
+        if let Some(path) = token_file.filter(|_| from_file.is_none()) {
+            tracing::warn!(path = %path.display(), "the file of server.token_file is not there; it is last_check for again");
         }
         let named = Accepted::named(tokens::list(data_dir)?);
-        tokens.known.store(Arc::new(Known { named, in_file }));
+        tokens.accepted.store(Arc::new(AcceptedTokens { named, from_file }));
         Ok(Self { tokens: Some(Arc::new(tokens)) })
     }
 
@@ -144,7 +144,7 @@ impl Authenticator {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(AuthError::Missing);
         }
-        if is_due(tokens.begun, &tokens.looked) {
+        if is_check_due(tokens.started, &tokens.last_check) {
             tokens.reload();
         }
         tokens.find(digest_of(token.trim()))
@@ -152,26 +152,27 @@ impl Authenticator {
 }
 
 /// Whether the last look was long enough ago; whoever is told so looks.
-pub(super) fn is_due(begun: Instant, looked: &AtomicU64) -> bool {
-    let now = begun.elapsed().as_millis() as u64;
-    let last = looked.load(Ordering::Relaxed);
-    now.saturating_sub(last) >= LOOK_MS
-        && looked.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+pub(super) fn is_check_due(started: Instant, last_check: &AtomicU64) -> bool {
+    let now = started.elapsed().as_millis() as u64;
+    let last = last_check.load(Ordering::Relaxed);
+    now.saturating_sub(last) >= CHECK_INTERVAL_MS
+        && last_check.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
 impl Tokens {
-    fn find(&self, shown: Digest) -> Result<Arc<Subject>, AuthError> {
-        let known = self.known.load();
-        let shown = blake3::Hash::from_bytes(shown.0);
+    fn find(&self, presented: Digest) -> Result<Arc<Subject>, AuthError> {
+        let accepted = self.accepted.load();
+        let presented = blake3::Hash::from_bytes(presented.0);
         // blake3 compares in constant time, and every digest is looked at, so the time says nothing. Names are used once and
         // tokens are random: at most one is the same.
-        let all = std::iter::once(&self.local).chain(&known.in_file).chain(&known.named);
-        let found = all.fold(
-            None,
-            |found, token| {
-                if shown == blake3::Hash::from_bytes(token.digest.0) { Some(token) } else { found }
-            },
-        );
+        let all = std::iter::once(&self.local).chain(&accepted.from_file).chain(&accepted.named);
+        let found =
+            all.fold(
+                None,
+                |found, token| {
+                    if presented == blake3::Hash::from_bytes(token.digest.0) { Some(token) } else { found }
+                },
+            );
         match found {
             Some(token) if token.expires.is_some_and(|expires| expires <= self.clock.now()) => Err(AuthError::Expired),
             Some(token) => Ok(Arc::clone(&token.subject)),
@@ -187,26 +188,26 @@ impl Tokens {
         if *stamps == now {
             return;
         }
-        let mut known = Known::clone(&self.known.load());
+        let mut accepted = AcceptedTokens::clone(&self.accepted.load());
         if stamps[0] != now[0] {
             match tokens::list(&self.data_dir) {
                 Ok(named) => {
                     tracing::info!(tokens = named.len(), "the node's tokens changed");
-                    known.named = Accepted::named(named);
+                    accepted.named = Accepted::named(named);
                 }
                 Err(error) => not_reloaded(&error, &path),
             }
         }
         if stamps[1] != now[1] {
             match self.read_file() {
-                Ok(in_file) => {
-                    tracing::info!(is_there = in_file.is_some(), "the file of server.token_file changed");
-                    known.in_file = in_file;
+                Ok(from_file) => {
+                    tracing::info!(is_there = from_file.is_some(), "the file of server.token_file changed");
+                    accepted.from_file = from_file;
                 }
                 Err(error) => not_reloaded(&error, self.token_file.as_deref().unwrap_or(&path)),
             }
         }
-        self.known.store(Arc::new(known));
+        self.accepted.store(Arc::new(accepted));
         *stamps = now;
     }
 
@@ -257,7 +258,7 @@ mod tests {
         }
     }
 
-    fn show(authenticator: &Authenticator, token: &str) -> Result<Arc<Subject>, AuthError> {
+    fn authenticate(authenticator: &Authenticator, token: &str) -> Result<Arc<Subject>, AuthError> {
         authenticator.tokens.as_ref().expect("guarded").reload();
         authenticator.authenticate(Some(&format!("Bearer {token}")))
     }
@@ -290,32 +291,36 @@ mod tests {
         let authenticator = authenticator.expect("made");
         let make =
             |name: &str, expires| tokens::create(directory.path(), name, UnixMillis(0), expires).expect("made").0;
-        let is_in = |token: &str| show(&authenticator, token).is_ok_and(|subject| subject.kind == SubjectKind::Token);
+        let is_in =
+            |token: &str| authenticate(&authenticator, token).is_ok_and(|subject| subject.kind == SubjectKind::Token);
         let (laptop, visitor) = (make("laptop", None), make("visitor", Some(UnixMillis(1_000))));
         assert!(is_in(laptop.reveal()));
-        assert_eq!(show(&authenticator, laptop.reveal()).map(|subject| subject.name.clone()), Ok("laptop".to_owned()));
+        assert_eq!(
+            authenticate(&authenticator, laptop.reveal()).map(|subject| subject.name.clone()),
+            Ok("laptop".to_owned())
+        );
         clock.0.store(999, Ordering::Relaxed);
         assert!(is_in(visitor.reveal()));
         assert_ne!(
-            show(&authenticator, laptop.reveal()),
-            show(&authenticator, visitor.reveal()),
+            authenticate(&authenticator, laptop.reveal()),
+            authenticate(&authenticator, visitor.reveal()),
             "tokens are told apart"
         );
         clock.0.store(1_000, Ordering::Relaxed);
-        assert_eq!(show(&authenticator, visitor.reveal()), Err(AuthError::Expired));
+        assert_eq!(authenticate(&authenticator, visitor.reveal()), Err(AuthError::Expired));
         tokens::revoke(directory.path(), "laptop").expect("revoked");
-        assert_eq!(show(&authenticator, laptop.reveal()), Err(AuthError::Wrong));
+        assert_eq!(authenticate(&authenticator, laptop.reveal()), Err(AuthError::Wrong));
 
-        assert_eq!(show(&authenticator, "a secret of the cluster"), Err(AuthError::Wrong));
+        assert_eq!(authenticate(&authenticator, "a secret of the cluster"), Err(AuthError::Wrong));
         std::fs::write(&file, "a-secret-of-the-cluster\n").expect("written");
         assert!(is_in("a-secret-of-the-cluster"));
         std::fs::write(&file, "short").expect("written");
-        assert_eq!(show(&authenticator, "short"), Err(AuthError::Wrong));
+        assert_eq!(authenticate(&authenticator, "short"), Err(AuthError::Wrong));
         assert!(is_in("a-secret-of-the-cluster"), "what cannot be read changes nothing");
         std::fs::remove_file(&file).expect("removed");
-        assert_eq!(show(&authenticator, "a-secret-of-the-cluster"), Err(AuthError::Wrong));
+        assert_eq!(authenticate(&authenticator, "a-secret-of-the-cluster"), Err(AuthError::Wrong));
         std::fs::write(&file, "\n").expect("written");
-        assert_eq!(show(&authenticator, "\n"), Err(AuthError::Wrong));
+        assert_eq!(authenticate(&authenticator, "\n"), Err(AuthError::Wrong));
         assert!(
             Authenticator::with_tokens(directory.path(), Some(&file), &local).is_ok(),
             "a blank file is none, and no mistake"
@@ -324,6 +329,6 @@ mod tests {
         std::fs::write(tokens::path(directory.path()), "{").expect("written");
         let again = tokens::create(directory.path(), "again", UnixMillis(0), None);
         assert!(matches!(again, Err(TokenError::Content { .. })));
-        assert_eq!(show(&authenticator, visitor.reveal()), Err(AuthError::Expired), "still known");
+        assert_eq!(authenticate(&authenticator, visitor.reveal()), Err(AuthError::Expired), "still known");
     }
 }

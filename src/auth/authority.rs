@@ -35,7 +35,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 
-use super::files::{self, Turn};
+use super::files::{self, FileLock};
 use super::identity::{IdentityError, provider};
 use super::names::Name;
 use crate::base::{Digest, RELEASED, UnixMillis};
@@ -52,7 +52,7 @@ const AUTHORITY_MS: i64 = 25 * 365 * DAY_MS;
 const NODE_MS: i64 = 825 * DAY_MS;
 /// Addresses in the certificate that clients were seen to connect to, and how many of them a run of the node adds. A machine
 /// whose address changes gets another one now and then; those from long ago make room.
-pub(super) const SEEN_MAX: usize = 16;
+pub(super) const ADDRESSES_MAX: usize = 16;
 
 /// An authority as its clients need to know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,13 +143,13 @@ pub(super) fn ensure(
     let directory = data_dir.join("tls");
     files::make_directory(data_dir)?;
     files::make_directory(&directory)?;
-    let _turn = Turn::wait(&directory, "lock")?;
+    let _lock = FileLock::acquire(&directory, "lock")?;
     let (authority, key) = authority(data_dir, &directory, now)?;
     let known = read(&directory, &authority)?;
     let mut addresses = known.as_ref().map_or_else(Vec::new, |known| known.facts.seen.clone());
     let new = seen.map(|address| address.to_canonical()).filter(|address| !addresses.contains(address));
     addresses.extend(new);
-    addresses.drain(..addresses.len().saturating_sub(SEEN_MAX));
+    addresses.drain(..addresses.len().saturating_sub(ADDRESSES_MAX));
     if let Some(known) = known
         && known.facts.are_good(names, now)
         && known.facts.seen == addresses

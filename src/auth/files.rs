@@ -98,13 +98,13 @@ fn give_to_owner_of(directory: Option<&Path>, file: &File) -> io::Result<()> {
 }
 
 /// Keeps other processes from writing the same files until it is dropped. Those that wait do so for moments.
-pub(super) struct Turn {
+pub(super) struct FileLock {
     _file: File,
 }
 
-impl Turn {
+impl FileLock {
     /// Waits for its turn with the file `name` in `directory`.
-    pub(super) fn wait(directory: &Path, name: &str) -> Result<Self, FileError> {
+    pub(super) fn acquire(directory: &Path, name: &str) -> Result<Self, FileError> {
         let path = directory.join(name);
         let lock = || -> io::Result<File> {
             let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
@@ -173,7 +173,7 @@ mod tests {
         let inner = directory.path().join("tls");
         make_directory(&inner).expect("made");
         write(&inner.join("key"), b"key").expect("written");
-        drop(Turn::wait(&inner, "lock").expect("a turn"));
+        drop(FileLock::acquire(&inner, "lock").expect("locked"));
         for path in [inner.clone(), inner.join("key"), inner.join("lock")] {
             let file = fs::metadata(&path).expect("there");
             assert_eq!((file.uid(), file.gid()), (65_532, 65_532), "{}", path.display());
@@ -203,14 +203,14 @@ mod tests {
     }
 
     #[test]
-    fn turns_are_taken_one_after_the_other() {
+    fn a_file_lock_admits_one_holder() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("count");
         fs::write(&path, "0").expect("written");
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    let _turn = Turn::wait(directory.path(), "lock").expect("a turn");
+                    let _lock = FileLock::acquire(directory.path(), "lock").expect("locked");
                     let count: u32 = fs::read_to_string(&path).expect("read").parse().expect("a number");
                     fs::write(&path, (count + 1).to_string()).expect("written");
                 });

@@ -19,7 +19,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::authenticator::is_due;
+use super::authenticator::is_check_due;
 use super::authority::{self, Authority, Facts, LOCAL_NAME};
 use super::files::{self, FileError, Stamp};
 use super::names::Name;
@@ -46,7 +46,7 @@ pub enum IdentityError {
         what: String,
     },
     /// A certificate and its key cannot be used.
-    #[error("{path} cannot be shown: {reason}")]
+    #[error("{path} cannot be resolver: {reason}")]
     Certificate {
         /// The certificate.
         path: PathBuf,
@@ -97,15 +97,15 @@ pub struct Identity {
     data_dir: PathBuf,
     source: Source,
     authority: Authority,
-    shown: Arc<Shown>,
+    resolver: Arc<CertificateResolver>,
     config: Arc<ServerConfig>,
-    begun: Instant,
-    /// When it was last looked, in milliseconds from `begun`.
-    looked: AtomicU64,
+    started: Instant,
+    /// When it was last looked, in milliseconds from `started`.
+    last_check: AtomicU64,
     /// Addresses that this run took into the certificate. Bounded, so that no client can have it made without end.
-    taken_in: AtomicUsize,
+    addresses_added: AtomicUsize,
     /// Whether the last renewal failed, which was told.
-    is_failing: AtomicBool,
+    renewal_failed: AtomicBool,
     /// Of the files, as they were last read. Held while somebody looks.
     stamps: Mutex<[Stamp; 2]>,
 }
@@ -115,22 +115,22 @@ struct Certificates {
     own: Arc<CertifiedKey>,
     facts: Facts,
     /// Out of files.
-    given: Option<Arc<CertifiedKey>>,
+    from_files: Option<Arc<CertifiedKey>>,
 }
 
-struct Shown(ArcSwap<Certificates>);
+struct CertificateResolver(ArcSwap<Certificates>);
 
-impl fmt::Debug for Shown {
+impl fmt::Debug for CertificateResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Shown")
+        f.write_str("CertificateResolver")
     }
 }
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let certificates = self.0.load();
-        match &certificates.given {
-            Some(given) if hello.server_name() != Some(LOCAL_NAME) => Some(Arc::clone(given)),
+        match &certificates.from_files {
+            Some(from_files) if hello.server_name() != Some(LOCAL_NAME) => Some(Arc::clone(from_files)),
             _ => Some(Arc::clone(&certificates.own)),
         }
     }
@@ -150,24 +150,24 @@ impl Identity {
     pub fn open(data_dir: &Path, source: Source, now: UnixMillis) -> Result<Self, IdentityError> {
         let (authority, own) = authority::ensure(data_dir, source.names(), None, now)?;
         let stamps = source.stamps();
-        let given = source.read()?;
-        let certificates = Certificates { own: own.key, facts: own.facts, given };
-        let shown = Arc::new(Shown(ArcSwap::from_pointee(certificates)));
+        let from_files = source.read()?;
+        let certificates = Certificates { own: own.key, facts: own.facts, from_files };
+        let resolver = Arc::new(CertificateResolver(ArcSwap::from_pointee(certificates)));
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::<Shown>::clone(&shown));
+            .with_cert_resolver(Arc::<CertificateResolver>::clone(&resolver));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
             data_dir: data_dir.to_owned(),
             source,
             authority,
-            shown,
+            resolver,
             config: Arc::new(config),
-            begun: Instant::now(),
-            looked: AtomicU64::new(0),
-            taken_in: AtomicUsize::new(0),
-            is_failing: AtomicBool::new(false),
+            started: Instant::now(),
+            last_check: AtomicU64::new(0),
+            addresses_added: AtomicUsize::new(0),
+            renewal_failed: AtomicBool::new(false),
             stamps: Mutex::new(stamps),
         })
     }
@@ -187,44 +187,45 @@ impl Identity {
         }
     }
 
-    /// Whether to [`Self::look`] before the handshake of a client that connected to this address. Whoever is told so has to.
+    /// Whether to [`Self::refresh`] before the handshake of a client that connected to this address. Whoever is told so has to.
     #[must_use]
-    pub fn is_look_due(&self, address: IpAddr) -> bool {
-        is_due(self.begun, &self.looked) || (self.lacks(address) && !self.is_failing.load(Ordering::Relaxed))
+    pub fn is_refresh_due(&self, address: IpAddr) -> bool {
+        is_check_due(self.started, &self.last_check)
+            || (self.lacks(address) && !self.renewal_failed.load(Ordering::Relaxed))
     }
 
     /// Whether a client at this address of the machine is shown a certificate that does not have it.
     fn lacks(&self, address: IpAddr) -> bool {
         matches!(self.source, Source::Own(_))
-            && self.taken_in.load(Ordering::Relaxed) < authority::SEEN_MAX
-            && self.shown.0.load().facts.lacks(address)
+            && self.addresses_added.load(Ordering::Relaxed) < authority::ADDRESSES_MAX
+            && self.resolver.0.load().facts.lacks(address)
     }
 
     /// Takes an address at which clients reach the node into its own certificate. Blocks on the disk.
-    pub fn take_in(&self, address: IpAddr) {
+    pub fn add_address(&self, address: IpAddr) {
         if self.lacks(address) {
-            self.look(address);
+            self.refresh(address);
         }
     }
 
     /// Reads files that changed, and renews what is to be renewed. Blocks on the disk.
-    pub fn look(&self, address: IpAddr) {
-        self.look_at(address, SystemClock.now());
+    pub fn refresh(&self, address: IpAddr) {
+        self.refresh_at(address, SystemClock.now());
     }
 
-    fn look_at(&self, address: IpAddr, now: UnixMillis) {
+    fn refresh_at(&self, address: IpAddr, now: UnixMillis) {
         let mut stamps = self.stamps.lock();
-        let current = self.shown.0.load_full();
+        let current = self.resolver.0.load_full();
         let lacking = Some(address).filter(|address| self.lacks(*address));
         if lacking.is_some() || !current.facts.are_good(self.source.names(), now) {
             match authority::ensure(&self.data_dir, self.source.names(), lacking, now) {
                 Ok((_, own)) => {
-                    let given = current.given.clone();
-                    self.shown.0.store(Arc::new(Certificates { own: own.key, facts: own.facts, given }));
-                    self.is_failing.store(false, Ordering::Relaxed);
-                    self.taken_in.fetch_add(usize::from(lacking.is_some()), Ordering::Relaxed);
+                    let from_files = current.from_files.clone();
+                    self.resolver.0.store(Arc::new(Certificates { own: own.key, facts: own.facts, from_files }));
+                    self.renewal_failed.store(false, Ordering::Relaxed);
+                    self.addresses_added.fetch_add(usize::from(lacking.is_some()), Ordering::Relaxed);
                 }
-                Err(error) if !self.is_failing.swap(true, Ordering::Relaxed) => {
+                Err(error) if !self.renewal_failed.swap(true, Ordering::Relaxed) => {
                     let error = with_causes(&error);
                     tracing::error!(%error, "cannot renew the node's certificate; still using the old one");
                 }
@@ -237,10 +238,11 @@ impl Identity {
         }
         *stamps = now;
         match self.source.read() {
-            Ok(given) => {
-                let current = self.shown.0.load_full();
-                let certificates = Certificates { own: Arc::clone(&current.own), facts: current.facts.clone(), given };
-                self.shown.0.store(Arc::new(certificates));
+            Ok(from_files) => {
+                let current = self.resolver.0.load_full();
+                let certificates =
+                    Certificates { own: Arc::clone(&current.own), facts: current.facts.clone(), from_files };
+                self.resolver.0.store(Arc::new(certificates));
                 tracing::info!("the certificate was read again");
             }
             Err(error) => {
@@ -289,8 +291,8 @@ mod tests {
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-    fn given(identity: &Identity) -> Vec<u8> {
-        identity.shown.0.load().given.as_ref().expect("out of files").cert[0].to_vec()
+    fn from_files(identity: &Identity) -> Vec<u8> {
+        identity.resolver.0.load().from_files.as_ref().expect("out of files").cert[0].to_vec()
     }
 
     #[test]
@@ -315,21 +317,21 @@ mod tests {
         assert!(matches!(open(), Err(IdentityError::Certificate { .. })));
         copy(&one, "node.key", &key);
         let identity = open().expect("they fit");
-        let first = given(&identity);
+        let first = from_files(&identity);
         for broken in [&b"no certificate"[..], b""] {
             fs::write(&certificate, broken).expect("written");
-            identity.look(HERE);
-            assert_eq!(given(&identity), first);
+            identity.refresh(HERE);
+            assert_eq!(from_files(&identity), first);
         }
         fs::remove_file(&certificate).expect("removed");
-        identity.look(HERE);
-        assert_eq!(given(&identity), first);
+        identity.refresh(HERE);
+        assert_eq!(from_files(&identity), first);
         copy(&two, "node.pem", &certificate);
-        identity.look(HERE);
-        assert_eq!(given(&identity), first, "half of the new pair");
+        identity.refresh(HERE);
+        assert_eq!(from_files(&identity), first, "half of the new pair");
         copy(&two, "node.key", &key);
-        identity.look(HERE);
-        assert_ne!(given(&identity), first);
+        identity.refresh(HERE);
+        assert_ne!(from_files(&identity), first);
     }
 
     #[test]
@@ -337,16 +339,16 @@ mod tests {
         let data = tempfile::tempdir().expect("temporary directory");
         let now = SystemClock.now();
         let identity = Identity::open(data.path(), Source::Own(Vec::new()), now).expect("made");
-        let shown = || identity.shown.0.load().own.cert[0].to_vec();
-        let first = shown();
-        identity.look_at(HERE, now);
-        assert_eq!(shown(), first);
-        identity.look_at(HERE, UnixMillis(now.0 + 700 * 24 * 3_600 * 1_000));
-        let second = shown();
+        let resolver = || identity.resolver.0.load().own.cert[0].to_vec();
+        let first = resolver();
+        identity.refresh_at(HERE, now);
+        assert_eq!(resolver(), first);
+        identity.refresh_at(HERE, UnixMillis(now.0 + 700 * 24 * 3_600 * 1_000));
+        let second = resolver();
         assert_ne!(first, second);
         let other = IpAddr::from([192, 0, 2, 7]);
-        assert!(identity.is_look_due(other), "a client came to an address that is not in the certificate");
-        identity.look_at(other, UnixMillis(now.0 + 700 * 24 * 3_600 * 1_000));
-        assert!(shown() != second && !identity.lacks(other));
+        assert!(identity.is_refresh_due(other), "a client came to an address that is not in the certificate");
+        identity.refresh_at(other, UnixMillis(now.0 + 700 * 24 * 3_600 * 1_000));
+        assert!(resolver() != second && !identity.lacks(other));
     }
 }

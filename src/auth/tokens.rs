@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::files::{self, FileError, Turn};
+use super::files::{self, FileError, FileLock};
 use super::token::{Token, TokenError};
 use crate::base::{Digest, UnixMillis};
 
@@ -43,7 +43,7 @@ impl NamedToken {
 #[serde(untagged)]
 enum TokenFile {
     Named {
-        tokens: Vec<Entry>,
+        tokens: Vec<TokenEntry>,
     },
     /// As written when a node had one token.
     Single {
@@ -53,7 +53,7 @@ enum TokenFile {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Entry {
+struct TokenEntry {
     name: String,
     blake3: String,
     created: String,
@@ -61,7 +61,7 @@ struct Entry {
     expires: Option<String>,
 }
 
-impl Entry {
+impl TokenEntry {
     fn read(self) -> Result<NamedToken, serde_json::Error> {
         use serde::de::Error as _;
         let time = |text: &str| text.parse().map_err(serde_json::Error::custom);
@@ -84,9 +84,9 @@ pub(super) fn read(data_dir: &Path) -> Result<Option<Vec<NamedToken>>, TokenErro
     let Some(bytes) = files::read(&path)? else { return Ok(None) };
     let parse = || -> Result<Vec<NamedToken>, serde_json::Error> {
         match serde_json::from_slice(&bytes)? {
-            TokenFile::Named { tokens } => tokens.into_iter().map(Entry::read).collect(),
+            TokenFile::Named { tokens } => tokens.into_iter().map(TokenEntry::read).collect(),
             TokenFile::Single { blake3, created } => {
-                Ok(vec![Entry { name: NODE.to_owned(), blake3, created, expires: None }.read()?])
+                Ok(vec![TokenEntry { name: NODE.to_owned(), blake3, created, expires: None }.read()?])
             }
         }
     };
@@ -94,7 +94,7 @@ pub(super) fn read(data_dir: &Path) -> Result<Option<Vec<NamedToken>>, TokenErro
 }
 
 fn write(data_dir: &Path, tokens: &[NamedToken]) -> Result<(), FileError> {
-    let tokens = tokens.iter().map(|token| Entry {
+    let tokens = tokens.iter().map(|token| TokenEntry {
         name: token.name.clone(),
         blake3: token.digest.to_string(),
         created: token.created.to_string(),
@@ -105,9 +105,9 @@ fn write(data_dir: &Path, tokens: &[NamedToken]) -> Result<(), FileError> {
     files::write(&path(data_dir), &text)
 }
 
-fn turn(data_dir: &Path) -> Result<Turn, FileError> {
+fn lock(data_dir: &Path) -> Result<FileLock, FileError> {
     files::make_directory(data_dir)?;
-    Turn::wait(data_dir, "token.lock")
+    FileLock::acquire(data_dir, "token.lock")
 }
 
 /// All tokens, the oldest first.
@@ -132,7 +132,7 @@ pub fn create(
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(is_name_letter) {
         return Err(TokenError::Name { name: name.to_owned() });
     }
-    let _turn = turn(data_dir)?;
+    let _lock = lock(data_dir)?;
     let mut tokens = list(data_dir)?;
     if tokens.iter().any(|token| token.name == name) {
         return Err(TokenError::Exists { name: name.to_owned() });
@@ -152,7 +152,7 @@ pub fn create(
 /// # Errors
 /// When there is none of that name, or the file cannot be written.
 pub fn revoke(data_dir: &Path, name: &str) -> Result<NamedToken, TokenError> {
-    let _turn = turn(data_dir)?;
+    let _lock = lock(data_dir)?;
     let mut tokens = list(data_dir)?;
     let Some(place) = tokens.iter().position(|token| token.name == name) else {
         return Err(TokenError::Unknown { name: name.to_owned() });
@@ -168,7 +168,7 @@ pub fn revoke(data_dir: &Path, name: &str) -> Result<NamedToken, TokenError> {
 /// # Errors
 /// See [`TokenError`].
 pub fn token_of_node(data_dir: &Path, renew: bool, now: UnixMillis) -> Result<Option<Token>, TokenError> {
-    let _turn = turn(data_dir)?;
+    let _lock = lock(data_dir)?;
     let known = match read(data_dir) {
         Ok(Some(_)) if !renew => return Ok(None),
         Ok(known) => known.unwrap_or_default(),

@@ -21,7 +21,7 @@ use crate::base::Lsn;
 use crate::embed::{DEFAULT_MODEL, Embedder};
 use crate::extraction::Request;
 use crate::store::{self, CollectionInfo, Once, Operation, Outcome, WriteRequest};
-use crate::task::Held;
+use crate::task::MemoryReservation;
 
 impl Access<'_> {
     pub(super) fn existing(&self, name: &str) -> Result<Arc<CollectionInfo>, WriteError> {
@@ -146,7 +146,7 @@ impl Access<'_> {
         collection: &str,
         missing: Missing,
         inputs: Vec<DocumentInput>,
-    ) -> Result<(Vec<Operation>, Addition, Held), WriteError> {
+    ) -> Result<(Vec<Operation>, Addition, MemoryReservation), WriteError> {
         let known = self.collection(collection);
         let info = match (&known, missing) {
             (Some(info), _) => Arc::clone(info),
@@ -400,7 +400,7 @@ impl Library {
 
     /// Waits for memory in which sources of these lengths can be read and written.
     async fn admit(&self, lengths: &[usize]) -> Result<Admission, WriteError> {
-        self.config.memory.room.set_max(self.room_bytes());
+        self.config.memory.budget.set_max(self.room_bytes());
         Admission::to(&self.config, lengths).await
     }
 
@@ -466,7 +466,7 @@ impl Library {
         &self,
         operations: Vec<Operation>,
         until: Until,
-        held: Option<Held>,
+        held: Option<MemoryReservation>,
     ) -> Result<Written, WriteError> {
         if operations.is_empty() {
             return Ok(Written { outcomes: Vec::new(), answer: None, lsn: self.reader.last() });

@@ -11,7 +11,7 @@ use half::f16;
 use super::{Config, WriteError};
 use crate::base::ByteSize;
 use crate::store::{NewChunk, NewDocument};
-use crate::task::{self, Held, NoRoom, Room};
+use crate::task::{self, MemoryBudget, MemoryReservation, ReserveError};
 
 /// How long work waits for the work before it. On a small board a file of the largest size takes about that long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,7 +35,7 @@ pub struct Memory {
     /// What the indexes and [`Self::room`] may take together, in bytes.
     pub shared_bytes: u64,
     /// What work may take at once, beside the other fields and what the node always has.
-    pub room: Room,
+    pub budget: MemoryBudget,
     /// Pages of the catalog, in bytes.
     pub catalog_bytes: u64,
     /// What each thread that writes a lexical index gathers before it writes, in bytes; at least
@@ -51,7 +51,7 @@ impl Memory {
     pub fn ample() -> Self {
         Self {
             shared_bytes: u64::MAX,
-            room: Room::new(u64::MAX),
+            budget: MemoryBudget::new(u64::MAX),
             catalog_bytes: 32 << 20,
             writer_bytes: 48 << 20,
             catch_up_threads: 4,
@@ -97,7 +97,7 @@ const CATALOG_TAKES: u64 = 4;
 /// Room for something that is being added.
 #[derive(Debug)]
 pub(super) struct Admission {
-    held: Held,
+    held: MemoryReservation,
     /// What the documents take that came so far.
     kept: u64,
     /// Of what is held, what its parsers may take, …
@@ -111,23 +111,23 @@ pub(super) struct Admission {
 impl Admission {
     /// Waits for room for sources of these lengths, which are read side by side and written together.
     pub(super) async fn to(config: &Config, lengths: &[usize]) -> Result<Self, WriteError> {
-        let room = &config.memory.room;
+        let budget = &config.memory.budget;
         let all = lengths.iter().map(|length| *length as u64).fold(0, u64::saturating_add);
         let longest = lengths.iter().copied().max().unwrap_or_default();
         let kept = KEPT_LEAST.saturating_add(all.saturating_mul(KEPT_PER_BYTE));
         // Settled by what there is, not by what is free now: whether a document can be read must not depend on the others.
-        let max = room.max();
+        let max = budget.max();
         let left = max.saturating_sub(kept);
         let parser = config.extraction.memory_for(longest).min(left);
         let least = PARSER_LEAST.saturating_add((longest as u64).saturating_mul(PARSED_PER_BYTE));
         if parser < least.min(config.extraction.memory_bytes_max) {
-            return Err(refusal(NoRoom::Never { needed: kept.saturating_add(least), max }));
+            return Err(refusal(ReserveError::TooLarge { needed: kept.saturating_add(least), max }));
         }
         // Others are to find room, too.
         let beside = usize::try_from(left / 2 / parser.max(1)).unwrap_or(usize::MAX);
         let width = lengths.len().min(2 * task::cores()).min(beside).max(1);
         let parsers = parser.saturating_mul(width as u64);
-        let held = room.hold(kept.saturating_add(parsers), PATIENCE).await.map_err(refusal)?;
+        let held = budget.reserve(kept.saturating_add(parsers), PATIENCE).await.map_err(refusal)?;
         Ok(Self { held, kept: 0, parsers, parser_bytes_max: parser, width })
     }
 
@@ -138,7 +138,7 @@ impl Admission {
     }
 
     /// Room for writing the documents that came; nothing is parsed any more.
-    pub(super) async fn write(mut self) -> Result<Held, WriteError> {
+    pub(super) async fn write(mut self) -> Result<MemoryReservation, WriteError> {
         let bytes = KEPT_LEAST.saturating_add(self.kept.saturating_mul(WRITTEN_PER_KEPT_QUARTERS) / 4);
         self.held.shrink_to(bytes);
         self.held.grow_to(bytes, PATIENCE).await.map_err(refusal)?;
@@ -146,10 +146,10 @@ impl Admission {
     }
 }
 
-fn refusal(why: NoRoom) -> WriteError {
+fn refusal(why: ReserveError) -> WriteError {
     match why {
-        NoRoom::Busy => WriteError::Busy,
-        NoRoom::Never { needed, max } => WriteError::NoMemory { needed: ByteSize(needed), max: ByteSize(max) },
+        ReserveError::Busy => WriteError::Busy,
+        ReserveError::TooLarge { needed, max } => WriteError::NoMemory { needed: ByteSize(needed), max: ByteSize(max) },
     }
 }
 

@@ -29,7 +29,7 @@ use super::views::{self, Views};
 use super::{Config, WriteError};
 use crate::base::Lsn;
 use crate::store::{Change, ChangeKind, CollectionId, CommitError, Operation, Outcome, Reader, WriteRequest, Writer};
-use crate::task::{self, Held, Readiness};
+use crate::task::{self, MemoryReservation, Readiness};
 
 /// Requests that may wait for the writer.
 const QUEUE_LENGTH: usize = 256;
@@ -75,7 +75,7 @@ enum Job {
         until: Until,
         reply: Reply,
         /// Memory for it.
-        held: Option<Held>,
+        held: Option<MemoryReservation>,
     },
     /// Close the segment that is being written.
     Seal { reply: oneshot::Sender<Result<Lsn, WriteError>> },
@@ -105,7 +105,7 @@ struct Group {
     /// Those who wait until it is visible.
     replies: Vec<Waiting>,
     /// Memory for it.
-    held: Vec<Held>,
+    held: Vec<MemoryReservation>,
 }
 
 /// Somebody who waits until what was written is visible.
@@ -191,7 +191,7 @@ impl WriteQueue {
         let (jobs, waiting) = mpsc::channel(QUEUE_LENGTH);
         let (groups, committed) = sync_mpsc::sync_channel(GROUPS_WAITING);
         let swept = compactor.clone();
-        readiness.hold("indexes", CATCHING_UP);
+        readiness.set_reason("indexes", CATCHING_UP);
         // Before the first write.
         let position = views::Position::of(&reader);
         let indexer = {
@@ -200,10 +200,10 @@ impl WriteQueue {
                 let (current, last) = (views.read().clone(), position.last());
                 let threads = config.memory.catch_up_threads;
                 views::catch_up(&current, &reader, position, threads, |reached, last| {
-                    readiness.hold("indexes", format!("{CATCHING_UP}: record {reached} of {last}"));
+                    readiness.set_reason("indexes", format!("{CATCHING_UP}: record {reached} of {last}"));
                 });
                 drop(current);
-                readiness.release("indexes");
+                readiness.clear_reason("indexes");
                 bell.ring();
                 index(&views, &config, &reader, last, &committed, (&bell, &compactor), &metrics);
             })?
@@ -250,7 +250,7 @@ impl WriteQueue {
         &self,
         request: WriteRequest,
         until: Until,
-        held: Option<Held>,
+        held: Option<MemoryReservation>,
     ) -> Result<Written, WriteError> {
         let (reply, answer) = oneshot::channel();
         self.done(Job::Write { request, until, reply, held }, answer).await
@@ -448,7 +448,7 @@ struct Pending {
     last: Lsn,
     replies: Vec<Waiting>,
     /// Memory for it; given back with the rest.
-    held: Vec<Held>,
+    held: Vec<MemoryReservation>,
 }
 
 impl Pending {

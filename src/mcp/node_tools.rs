@@ -34,7 +34,7 @@ use crate::base::{Lsn, NodeId};
 use crate::calls::{Calls, Operation, Permit, Scope};
 use crate::collection::{Access, Library};
 use crate::retrieval::Retrieval;
-use crate::task::{Busy, Flow, Readiness, Turn, Turns};
+use crate::task::{Busy, FairPermit, FairSemaphore, Flow, Readiness};
 
 pub(crate) use self::documents::{Precondition, StoredDocument};
 use self::reading::{RENDERED_MAX, Reading};
@@ -139,7 +139,7 @@ impl<'a> Call<'a> {
         subject: &impl Hash,
         read: impl FnOnce(&Reading<'_>) -> Result<T, ToolError>,
     ) -> Result<T, ToolError> {
-        let _turn = self.tools.turn(self.flow(subject)).await?;
+        let _permit = self.tools.compute_permit(self.flow(subject)).await?;
         read(&self.reading())
     }
 }
@@ -150,7 +150,7 @@ pub struct NodeTools {
     /// Answers of searches as text, by the answer's id and the filter's spelling.
     rendered: quick_cache::sync::Cache<(u64, String), Arc<Rendered>>,
     /// Who may read: what looks into caches only needs no turn.
-    turns: Turns,
+    compute: FairSemaphore,
     library: Arc<Library>,
     backups: NodeSnapshots,
     readiness: Readiness,
@@ -217,12 +217,12 @@ impl NodeTools {
         backups: NodeSnapshots,
         readiness: Readiness,
         metrics: Metrics,
-        turns: Turns,
+        compute: FairSemaphore,
         calls: Calls,
     ) -> Self {
         let library = Arc::clone(retrieval.library());
         let rendered = quick_cache::sync::Cache::new(RENDERED_MAX);
-        Self { retrieval, rendered, turns, library, backups, readiness, metrics, calls }
+        Self { retrieval, rendered, compute, library, backups, readiness, metrics, calls }
     }
 
     /// What the tools search.
@@ -272,14 +272,14 @@ impl NodeTools {
     }
 
     /// Waits for the flow's turn, or refuses at once.
-    async fn turn(&self, flow: Flow) -> Result<Turn, ToolError> {
+    async fn compute_permit(&self, flow: Flow) -> Result<FairPermit, ToolError> {
         let came = Instant::now();
-        let Ok(turn) = self.turns.take(flow).await else {
+        let Ok(compute_permit) = self.compute.acquire(flow).await else {
             self.metrics.requests_shed.inc();
             return Err(ToolError::overloaded());
         };
         self.metrics.read_wait_seconds.observe(came.elapsed().as_secs_f64());
-        Ok(turn)
+        Ok(compute_permit)
     }
 }
 
@@ -293,18 +293,18 @@ impl Call<'_> {
             Known::Nothing(mut asked) => {
                 // Before the turn: a model may be elsewhere.
                 retrieval.embed(&question.request, &mut asked).await;
-                let mut turn = self.tools.turn(self.flow(&question.request.collections)).await?;
+                let mut compute_permit = self.tools.compute_permit(self.flow(&question.request.collections)).await?;
                 if asked.asks_device(question.request.mode) {
                     let devices = retrieval.ask_devices(&question.request, &asked)?;
                     if !devices.is_empty() {
                         // Others compute while the GPU does.
-                        let paused = turn.pause();
+                        let paused = compute_permit.pause();
                         asked.with(devices).await;
-                        turn = paused.resume().await.map_err(|Busy| ToolError::overloaded())?;
+                        compute_permit = paused.resume().await.map_err(|Busy| ToolError::overloaded())?;
                     }
                 }
                 let answer = reading.search(&question, &asked);
-                drop(turn);
+                drop(compute_permit);
                 answer
             }
         }

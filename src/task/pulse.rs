@@ -11,29 +11,29 @@ use tokio::runtime::Handle;
 pub struct Pulse {
     runtime: Handle,
     /// Since when a task waits to be run; `None` when the last one was.
-    asked: Arc<Mutex<Option<Instant>>>,
+    pending_since: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Pulse {
     /// The pulse of a runtime.
     #[must_use]
     pub fn of(runtime: Handle) -> Self {
-        Self { runtime, asked: Arc::default() }
+        Self { runtime, pending_since: Arc::default() }
     }
 
     /// For how long the runtime has not run the task that it was given; gives it one when there is none. Zero says that it ran
     /// the last one.
     #[must_use]
     pub fn silence(&self) -> Duration {
-        let mut asked = self.asked.lock();
-        if let Some(since) = *asked {
+        let mut pending_since = self.pending_since.lock();
+        if let Some(since) = *pending_since {
             return since.elapsed();
         }
-        *asked = Some(Instant::now());
-        drop(asked);
-        let (asked, _entered) = (Arc::clone(&self.asked), self.runtime.enter());
+        *pending_since = Some(Instant::now());
+        drop(pending_since);
+        let (pending_since, _entered) = (Arc::clone(&self.pending_since), self.runtime.enter());
         // What it does is its answer; nobody has to wait for the task itself.
-        drop(super::spawn("pulse", async move { *asked.lock() = None }));
+        drop(super::spawn("pulse", async move { *pending_since.lock() = None }));
         Duration::ZERO
     }
 }
@@ -62,7 +62,7 @@ mod tests {
         runtime.block_on(hangs).expect("ended");
         // The task that it was given comes next; the one after it is asked for anew.
         runtime.block_on(async {
-            while pulse.asked.lock().is_some() {
+            while pulse.pending_since.lock().is_some() {
                 tokio::task::yield_now().await;
             }
         });
