@@ -1,11 +1,11 @@
-//! Who may come in, and how a node shows that it is itself: tokens, the check that every listener makes, and the certificate
-//! of a listener that speaks TLS.
+//! Who may connect, and how a node proves its identity: tokens, the check that every listener makes, and the
+//! certificate of a TLS listener.
 //!
-//! Invariants: a token is random and shown once; what is kept is its digest, in a file that only the owner reads. A
-//! loopback listener asks for nothing, because whoever reaches it can read the data directory's owner's files as well
-//! or is kept out by the machine; every other listener asks for a token unless the operator says otherwise. A private key
-//! is readable by its owner only and never leaves the machine. Files that others change are looked at when somebody comes,
-//! at most once a second: an idle node does nothing.
+//! Invariants: a token is random and shown once; only its digest is stored, in a file that only the owner can read. A
+//! loopback listener requires no token, because clients that reach it can read the owner's files as well or are blocked
+//! by the machine; every other listener requires a token unless the operator turns this off. A private key is readable
+//! by its owner only and never leaves the machine. Files that others change are checked when a request arrives, at most
+//! once a second: an idle node does nothing.
 
 mod authenticator;
 mod authority;

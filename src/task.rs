@@ -1,8 +1,8 @@
-//! Spawning, readiness, and the order to stop.
+//! Spawning, readiness, and shutdown.
 //!
-//! Invariants: every task has a name and an owner that awaits it; nothing else in Cairn calls `tokio::spawn`. Long arithmetic
-//! runs on the [`CpuPool`]; what takes less than a change of threads is worth is computed where it was asked, by who has one of
-//! the [`FairSemaphore`].
+//! Invariants: every task has a name and an owner that awaits it; nothing else in Cairn calls `tokio::spawn`. Long
+//! computations run on the [`CpuPool`]; work that costs less than a thread switch runs in its caller's task, under a
+//! permit of the [`FairSemaphore`].
 
 mod blocking;
 mod fair_semaphore;
@@ -33,7 +33,7 @@ pub use memory_budget::{MemoryBudget, MemoryReservation, ReserveError};
 pub use pool::CpuPool;
 pub use pulse::Pulse;
 
-/// Runs `future` as a task of its own, in a span with its name. The caller awaits or aborts the handle.
+/// Runs `future` as a separate task, in a span with its name. The caller awaits or aborts the handle.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
 pub fn spawn<F>(name: &'static str, future: F) -> JoinHandle<F::Output>
 where
@@ -46,7 +46,7 @@ where
 /// Starts a named thread; the caller joins it.
 ///
 /// # Errors
-/// When the machine has no thread left.
+/// When the system cannot start another thread.
 pub fn spawn_thread<T: Send + 'static>(
     name: &str,
     body: impl FnOnce() -> T + Send + 'static,
@@ -54,14 +54,14 @@ pub fn spawn_thread<T: Send + 'static>(
     thread::Builder::new().name(name.to_owned()).spawn(body)
 }
 
-/// How much nicer than the rest of the process a thread is that works behind it: it gets a tenth of a core that is wanted by both,
-/// and all of one that is not.
+/// The nice value of background threads, relative to the rest of the process: such a thread gets a tenth of a contended
+/// core, and all of an idle one.
 const BEHIND: i32 = 10;
 
-/// Starts a named thread that gives way to those that answer requests, with all threads that it starts itself; the caller joins it.
+/// Starts a named background thread; threads that it starts run in the background too. The caller joins it.
 ///
 /// # Errors
-/// When the machine has no thread left.
+/// When the system cannot start another thread.
 pub fn spawn_behind<T: Send + 'static>(
     name: &str,
     body: impl FnOnce() -> T + Send + 'static,
@@ -72,10 +72,10 @@ pub fn spawn_behind<T: Send + 'static>(
     })
 }
 
-/// Starts a thread as [`spawn_behind`] does, one that the node cannot do without: when it panics, `readiness` has failed.
+/// Starts a background thread that the node cannot run without: when it panics, `readiness` fails.
 ///
 /// # Errors
-/// When the machine has no thread left.
+/// When the system cannot start another thread.
 pub fn spawn_vital(
     name: &'static str,
     readiness: &Readiness,
@@ -83,7 +83,7 @@ pub fn spawn_vital(
 ) -> io::Result<thread::JoinHandle<()>> {
     let readiness = readiness.clone();
     spawn_behind(name, move || {
-        // What the thread shared is behind locks that know of no poison, and nobody writes with it any more.
+        // The thread's shared state is behind locks without poisoning, and nothing writes with it afterwards.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
             let reason = format!("the thread {name} panicked ({}); restart the node", words_of(&*panic));
             tracing::error!("{reason}");
@@ -92,37 +92,38 @@ pub fn spawn_vital(
     })
 }
 
-/// What a panic said.
+/// The message of a panic.
 #[must_use]
 pub fn words_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it did not say why")
 }
 
-/// Puts the calling thread, and all that it starts from now on, behind those that answer requests. It cannot be taken back.
+/// Lowers the priority of the calling thread, and of all threads that it starts from now on, below that of request
+/// handling. This cannot be undone.
 pub fn give_way() {
-    // Without a process this is about the calling thread alone. Where it is not allowed the thread does not give way.
+    // A process id of 0 means the calling thread only. Where the system forbids the change, the priority stays.
     let _ = rustix::process::setpriority_process(None, BEHIND);
 }
 
-/// Processors that this process may use, as it was when it was first asked; at least one.
+/// Processors that this process may use, as of the first call; at least one.
 #[must_use]
 pub fn cores() -> usize {
-    // The system is asked once: it looks into the control groups, which takes as long as reading a small document.
+    // The system is asked once: it reads the control groups, which takes as long as reading a small document.
     static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
     *CORES
 }
 
-/// What still stands between the node and being ready, by name.
+/// Why the node is not ready, by name.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
     shared: Arc<Shared>,
 }
 
-/// What became of settings that changed while the node runs. Neither keeps it from being ready.
+/// The result of settings that changed while the node runs. It does not affect readiness.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SettingsState {
-    /// Keys that differ from what the node runs with, and need a restart.
+    /// Keys that differ from the running node's and need a restart.
     pub restart: Vec<String>,
     /// Why newer settings are not used, in words.
     pub problems: Vec<String>,
@@ -132,27 +133,27 @@ pub struct SettingsState {
 struct Shared {
     reasons: Mutex<Reasons>,
     settings: Mutex<SettingsState>,
-    /// Rung when the last reason goes, or one comes that stays.
+    /// Notified when the last reason is cleared or a permanent one is added.
     ready: Condvar,
-    /// Rung when one comes that stays.
+    /// Notified when a permanent reason is added.
     failed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Reasons {
-    /// Those that go.
+    /// Reasons that can be cleared.
     transient: BTreeMap<String, String>,
-    /// Those that stay until the node is restarted.
+    /// Reasons that stay until the node restarts.
     failed: BTreeMap<String, String>,
 }
 
 impl Readiness {
-    /// Says why the node is not ready; replaces an earlier reason of the same name.
+    /// Records why the node is not ready; replaces an earlier reason of the same name.
     pub fn set_reason(&self, name: &str, reason: impl Into<String>) {
         self.shared.reasons.lock().transient.insert(name.to_owned(), reason.into());
     }
 
-    /// Takes a reason away.
+    /// Removes a reason.
     pub fn clear_reason(&self, name: &str) {
         let mut reasons = self.shared.reasons.lock();
         reasons.transient.remove(name);
@@ -161,26 +162,26 @@ impl Readiness {
         }
     }
 
-    /// Says that the node has lost a part that only a restart gives back.
+    /// Records that the node has lost a part that only a restart restores.
     pub fn fail(&self, name: &str, reason: impl Into<String>) {
         self.shared.reasons.lock().failed.insert(name.to_owned(), reason.into());
         self.shared.ready.notify_all();
         self.shared.failed.notify_waiters();
     }
 
-    /// Says what became of settings that changed.
+    /// Records the result of settings that changed.
     pub fn set_settings(&self, state: SettingsState) {
         *self.shared.settings.lock() = state;
     }
 
-    /// What became of settings that changed.
+    /// The result of settings that changed.
     #[must_use]
     pub fn settings(&self) -> SettingsState {
         self.shared.settings.lock().clone()
     }
 
-    /// Waits until a part of one of these names has failed, and returns the reason. What a thread transient is dropped before
-    /// [`spawn_vital`] can say why, so whoever finds it gone waits here for a moment.
+    /// Waits until a part with one of these names has failed, and returns the reason. A failing thread drops its state
+    /// before [`spawn_vital`] records the failure; callers that find the state gone wait here for that moment.
     pub async fn failure_of(&self, names: &[&str]) -> String {
         loop {
             let failed = self.shared.failed.notified();
@@ -191,14 +192,14 @@ impl Readiness {
         }
     }
 
-    /// Why a part of one of these names failed; `None` when none has.
+    /// Why a part with one of these names failed; `None` when none has.
     #[must_use]
     pub fn known_failure_of(&self, names: &[&str]) -> Option<String> {
         let reasons = self.shared.reasons.lock();
         names.iter().find_map(|name| reasons.failed.get(*name).cloned())
     }
 
-    /// What only a restart mends, by name; empty in a node that is well.
+    /// Failures that only a restart fixes, by name; empty in a healthy node.
     #[must_use]
     pub fn failures(&self) -> BTreeMap<String, String> {
         self.shared.reasons.lock().failed.clone()
@@ -211,14 +212,15 @@ impl Readiness {
         reasons.transient.iter().chain(&reasons.failed).map(|(name, reason)| (name.clone(), reason.clone())).collect()
     }
 
-    /// Whether there is no reason.
+    /// Whether there are no reasons.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let reasons = self.shared.reasons.lock();
         reasons.transient.is_empty() && reasons.failed.is_empty()
     }
 
-    /// Blocks until there is no reason left or one that stays, at most for `patience`. Returns whether there is none.
+    /// Blocks until there are no reasons left or a permanent one is added, at most for `patience`. Returns whether
+    /// there are none.
     #[must_use]
     pub fn wait(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
@@ -229,49 +231,49 @@ impl Readiness {
     }
 }
 
-/// The order to stop: everyone who waits for work waits for this too.
+/// The shutdown signal: everything that waits for work waits for this too.
 #[derive(Debug, Clone, Default)]
 pub struct Drain {
     token: CancellationToken,
 }
 
 impl Drain {
-    /// Gives the order. It cannot be taken back.
+    /// Starts the shutdown. This cannot be undone.
     pub fn start(&self) {
         self.token.cancel();
     }
 
-    /// Whether the order was given.
+    /// Whether the shutdown has started.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.token.is_cancelled()
     }
 
-    /// Waits for the order.
+    /// Waits for the shutdown to start.
     pub async fn ordered(&self) {
         self.token.cancelled().await;
     }
 
-    /// A token that libraries take; cancelled with the order.
+    /// A cancellation token for libraries; cancelled when the shutdown starts.
     #[must_use]
     pub fn token(&self) -> CancellationToken {
         self.token.clone()
     }
 }
 
-/// The wish that the node starts again on its data directory, in the same process.
+/// A request to start the node again on its data directory, in the same process.
 #[derive(Debug, Clone, Default)]
 pub struct Restart {
     token: CancellationToken,
 }
 
 impl Restart {
-    /// Wishes it. Cannot be taken back.
+    /// Requests the restart. This cannot be undone.
     pub fn request(&self) {
         self.token.cancel();
     }
 
-    /// Waits for the wish.
+    /// Waits for the request.
     pub async fn requested(&self) {
         self.token.cancelled().await;
     }

@@ -1,7 +1,8 @@
-//! Authentication at a listener: the tokens that it accepts while the node runs, and the subject behind each.
+//! Authentication at a listener: the tokens that it accepts while the node runs, and the subject of each.
 //!
-//! What others write (`token.json`, the file of `server.token_file`) is looked at when a request comes and the last look was a
-//! second ago; the request that looks pays two calls of `stat`. What cannot be read then is told once, and what was known stays.
+//! Files that others write (`token.json`, the file of `server.token_file`) are checked when a request arrives and the
+//! last check is at least a second old; that request pays for two calls of `stat`. A file that cannot be read is
+//! reported once, and the previous tokens stay valid.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::token::{Token, TokenError, digest_of};
 use super::tokens::{self, NamedToken};
 use crate::base::{Clock, Digest, SystemClock, UnixMillis};
 
-/// How often files are looked at, at most.
+/// The shortest time between two checks of the files.
 pub(super) const CHECK_INTERVAL_MS: u64 = 1_000;
 /// A shorter text in `server.token_file` is a mistake, or can be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
@@ -25,24 +26,24 @@ const TOKEN_BYTES_MIN: usize = 16;
 const LOCAL_TOKEN: &str = "local";
 const FILE_TOKEN: &str = "token_file";
 
-/// Why a request is not authenticated. Says nothing of what would be right.
+/// Why a request is not authenticated. Reveals nothing about valid tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// No token came with it.
+    /// The request has no token.
     #[error("this listener asks for the node's token: send `Authorization: Bearer TOKEN`")]
     Missing,
-    /// Another token came with it.
+    /// The request has an unknown token.
     #[error("unknown or revoked token")]
     Wrong,
-    /// The token was good once.
+    /// The token was valid once.
     #[error("the token has expired")]
     Expired,
 }
 
-/// Authenticates the requests of a listener. Clones share the tokens that they know.
+/// Authenticates the requests of a listener. Clones share their tokens.
 #[derive(Clone)]
 pub struct Authenticator {
-    /// `None`: everybody who reaches the listener is somebody on this machine, or as good.
+    /// `None`: every client that reaches the listener is treated as local.
     tokens: Option<Arc<Tokens>>,
 }
 
@@ -54,7 +55,7 @@ struct Tokens {
     local: Accepted,
     clock: Arc<dyn Clock>,
     started: Instant,
-    /// When the files were looked at, in milliseconds from `started`.
+    /// When the files were last checked, in milliseconds since `started`.
     last_check: AtomicU64,
     stamps: Mutex<[Stamp; 2]>,
     accepted: ArcSwap<AcceptedTokens>,
@@ -63,11 +64,11 @@ struct Tokens {
 #[derive(Default, Clone)]
 struct AcceptedTokens {
     named: Vec<Accepted>,
-    /// That of `server.token_file`.
+    /// The token of `server.token_file`.
     from_file: Option<Accepted>,
 }
 
-/// A token that is accepted, and whose it is.
+/// A token that is accepted, and its subject.
 #[derive(Clone)]
 struct Accepted {
     digest: Digest,
@@ -93,16 +94,16 @@ impl std::fmt::Debug for Authenticator {
 }
 
 impl Authenticator {
-    /// Accepts every request, as somebody on this machine.
+    /// Accepts every request as local.
     #[must_use]
     pub fn open() -> Self {
         Self { tokens: None }
     }
 
-    /// Asks for one of the tokens of the data directory, for the one in `token_file`, or for `local`.
+    /// Requires one of the tokens of the data directory, the one in `token_file`, or `local`.
     ///
     /// # Errors
-    /// When a file cannot be read. A `token_file` that is not there is none, and looked for again.
+    /// When a file cannot be read. A missing `token_file` is not an error; it is checked again later.
     pub fn with_tokens(data_dir: &Path, token_file: Option<&Path>, local: &Token) -> Result<Self, TokenError> {
         Self::with_clock(data_dir, token_file, local, Arc::new(SystemClock))
     }
@@ -132,12 +133,12 @@ impl Authenticator {
         Ok(Self { tokens: Some(Arc::new(tokens)) })
     }
 
-    /// Who makes a request.
+    /// The subject of a request.
     ///
     /// * `authorization`: the value of its `Authorization` header.
     ///
     /// # Errors
-    /// When no token that is accepted comes with it.
+    /// When the request carries no accepted token.
     pub fn authenticate(&self, authorization: Option<&str>) -> Result<Arc<Subject>, AuthError> {
         let Some(tokens) = &self.tokens else { return Ok(Subject::local()) };
         let (scheme, token) = authorization.and_then(|value| value.split_once(' ')).ok_or(AuthError::Missing)?;
@@ -151,7 +152,7 @@ impl Authenticator {
     }
 }
 
-/// Whether the last look was long enough ago; whoever is told so looks.
+/// Whether the last check is old enough. A caller that gets `true` must check.
 pub(super) fn is_check_due(started: Instant, last_check: &AtomicU64) -> bool {
     let now = started.elapsed().as_millis() as u64;
     let last = last_check.load(Ordering::Relaxed);
@@ -163,8 +164,8 @@ impl Tokens {
     fn find(&self, presented: Digest) -> Result<Arc<Subject>, AuthError> {
         let accepted = self.accepted.load();
         let presented = blake3::Hash::from_bytes(presented.0);
-        // blake3 compares in constant time, and every digest is looked at, so the time says nothing. Names are used once and
-        // tokens are random: at most one is the same.
+        // blake3 compares in constant time, and every digest is compared, so the timing reveals nothing. Names are
+        // unique and tokens are random: at most one matches.
         let all = std::iter::once(&self.local).chain(&accepted.from_file).chain(&accepted.named);
         let found =
             all.fold(
@@ -180,7 +181,7 @@ impl Tokens {
         }
     }
 
-    /// Reads again what changed.
+    /// Reads the files that changed.
     fn reload(&self) {
         let mut stamps = self.stamps.lock();
         let path = tokens::path(&self.data_dir);
@@ -218,11 +219,11 @@ impl Tokens {
     }
 }
 
-/// Whether the file of `server.token_file` gives the node a token. One that is missing or blank does not: systemd hands over a blank
-/// one where the installer made none.
+/// Whether the file of `server.token_file` contains a token. A missing or blank one does not: systemd passes a blank
+/// file where the installer created none.
 ///
 /// # Errors
-/// When it cannot be read, or has something in it that is no token.
+/// When it cannot be read, or contains something that is not a token.
 pub fn gives_token(file: &Path) -> Result<bool, TokenError> {
     token_in(file).map(|token| token.is_some())
 }

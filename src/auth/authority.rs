@@ -2,20 +2,19 @@
 //!
 //! | file | is |
 //! |---|---|
-//! | `authority.pem`, `authority.key` | the authority: made once, trusted by the node's clients |
-//! | `node.pem`, `node.key` | what listeners show: made anew when its names change or its life runs out |
-//! | `node.json` | what `node.pem` holds, with its digest |
+//! | `authority.pem`, `authority.key` | the authority: created once, trusted by the node's clients |
+//! | `node.pem`, `node.key` | the certificate that listeners present: recreated when its names change or it expires |
+//! | `node.json` | the content of `node.pem`, with its digest |
 //!
-//! Invariants: each file is written whole, keys first. `node.pem` is believed when `node.json` is about it and about this
-//! authority, and the key fits; a power cut between any two files leaves something that is not believed, and the next start makes
-//! it again. An authority that clients may trust already is never replaced: when one of its files is missing or broken, a
-//! person decides.
+//! Invariants: each file is written whole, keys first. `node.pem` is trusted when `node.json` describes it and this authority, and
+//! the key matches; a power cut between any two files leaves something that is not trusted, and the next start recreates it. An
+//! authority that clients may already trust is never replaced: when one of its files is missing or damaged, a person decides.
 //!
-//! Times: boxes without a battery for their clock start in the past, sometimes in 1970. A certificate made then would have ended
-//! before its clients look at it, so no time before this release counts as now. Clients whose clock is behind the node's are
-//! why certificates are valid from a month before. The node's lives 825 days, the most that Apple's systems accept even of
-//! an authority that their owner trusts; the authority lives 25 years, longer than the box, because replacing it means to visit
-//! every client.
+//! Times: machines without a battery for their clock start in the past, sometimes in 1970. A certificate created then would have
+//! expired before a client sees it, so no time before this release counts as the present. Certificates are valid from a month
+//! before their creation for clients whose clock is behind the node's. The node's certificate lasts 825 days, the most that
+//! Apple's systems accept even from an authority that their owner trusts. The authority lasts 25 years, longer than the machine,
+//! because replacing it means visiting every client.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -40,24 +39,24 @@ use super::identity::{IdentityError, provider};
 use super::names::Name;
 use crate::base::{Digest, RELEASED, UnixMillis};
 
-/// The name under which the command line of this machine reaches the node, whatever certificate others are shown. Names below
-/// `localhost` belong to nobody else (RFC 6761).
+/// The name under which the command line of this machine reaches the node, regardless of the certificate that others
+/// see. Names below `localhost` belong to nobody else (RFC 6761).
 pub const LOCAL_NAME: &str = "cairn.localhost";
 
 const DAY_MS: i64 = 24 * 3_600 * 1_000;
-/// How long before its making a certificate is valid.
+/// How far before its creation a certificate becomes valid.
 const BACKDATE_MS: i64 = 30 * DAY_MS;
 const AUTHORITY_MS: i64 = 25 * 365 * DAY_MS;
-/// From beginning to end, the backdating included.
+/// The whole validity of a certificate, including the backdating.
 const NODE_MS: i64 = 825 * DAY_MS;
-/// Addresses in the certificate that clients were seen to connect to, and how many of them a run of the node adds. A machine
-/// whose address changes gets another one now and then; those from long ago make room.
+/// Client-facing addresses that a certificate holds at most, and that one run of the node adds at most. A machine whose
+/// address changes adds one now and then; the oldest are dropped.
 pub(super) const ADDRESSES_MAX: usize = 16;
 
-/// An authority as its clients need to know it.
+/// An authority, as its clients need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {
-    /// Where its certificate lies.
+    /// The path of its certificate.
     pub file: PathBuf,
     /// The certificate, PEM.
     pub pem: String,
@@ -66,22 +65,22 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Where the certificate of a data directory's authority lies.
+    /// The path of the certificate of a data directory's authority.
     #[must_use]
     pub fn file(data_dir: &Path) -> PathBuf {
         data_dir.join("tls").join("authority.pem")
     }
 }
 
-/// Makes the authority of a data directory and a certificate for the node, or keeps those that are there. For an installer,
-/// which wants to show the authority before the first start. The data directory must be there if it is to belong to
-/// another user than the caller: as root, what is made is given to the directory's owner.
+/// Creates the authority of a data directory and a certificate for the node, or returns the existing ones. An installer
+/// uses this to show the authority before the first start. If the data directory is to belong to another user, it must
+/// exist: files that root creates are given to the directory's owner.
 ///
-/// * `names`: what the certificate is good for besides this machine's own names: `server.tls_names` and the listening
+/// * `names`: names in the certificate in addition to those of this machine: `server.tls_names` and the listening
 ///   addresses.
 ///
 /// # Errors
-/// When something cannot be read or written, or what is there is not an authority.
+/// When a file cannot be read or written, or the existing files are not an authority.
 pub fn make_authority(data_dir: &Path, names: &[Name], now: UnixMillis) -> Result<Authority, IdentityError> {
     ensure(data_dir, names, None, now).map(|(authority, _)| authority)
 }
@@ -90,7 +89,7 @@ pub fn make_authority(data_dir: &Path, names: &[Name], now: UnixMillis) -> Resul
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Facts {
     names: BTreeSet<Name>,
-    /// Addresses that clients connected to, the oldest first; those of `names` that nobody set.
+    /// Addresses that clients connected to, oldest first, without those in `names`.
     seen: Vec<IpAddr>,
     not_before_ms: i64,
     not_after_ms: i64,
@@ -100,7 +99,7 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Whether the certificate can go on being shown for a while.
+    /// Whether the certificate can be used for a while longer.
     pub(super) fn are_good(&self, names: &[Name], now: UnixMillis) -> bool {
         let now = sound(now).0;
         let third = (self.not_after_ms - self.not_before_ms) / 3;
@@ -108,7 +107,7 @@ impl Facts {
         in_time && self.names == wanted(names, &self.seen)
     }
 
-    /// Whether a certificate with this address in it would be good for more clients.
+    /// Whether the certificate lacks this address and would serve more clients with it.
     pub(super) fn lacks(&self, address: IpAddr) -> bool {
         !self.names.contains(&Name::Ip(address.to_canonical()))
     }
@@ -120,7 +119,7 @@ pub(super) struct NodeCertificate {
     pub(super) facts: Facts,
 }
 
-/// The time that counts as now.
+/// The time that is used as the present.
 fn sound(now: UnixMillis) -> UnixMillis {
     now.max(RELEASED)
 }
@@ -131,7 +130,7 @@ fn wanted(names: &[Name], seen: &[IpAddr]) -> BTreeSet<Name> {
     all.chain(seen.iter().copied().map(Name::Ip)).collect()
 }
 
-/// The authority and the node's certificate; what is missing, or no longer good, is made.
+/// The authority and the node's certificate; creates what is missing or no longer valid.
 ///
 /// * `seen`: an address of this machine that a client connected to.
 pub(super) fn ensure(
@@ -164,7 +163,7 @@ pub(super) fn ensure(
     }
 }
 
-/// The authority, made at the first call.
+/// The authority; the first call creates it.
 fn authority(data_dir: &Path, directory: &Path, now: UnixMillis) -> Result<(Authority, KeyPair), IdentityError> {
     let (file, key_file) = (Authority::file(data_dir), directory.join("authority.key"));
     let (pem, key) = match (files::read(&file)?, files::read(&key_file)?) {
@@ -174,14 +173,14 @@ fn authority(data_dir: &Path, directory: &Path, now: UnixMillis) -> Result<(Auth
                         which every client has to trust again";
             return Err(IdentityError::Authority { path: file, what: what.to_owned() });
         }
-        // No certificate: nobody can have trusted the key that an interrupted making may have left.
+        // There is no certificate, so no client can trust a key that an interrupted creation may have left.
         (None, _) => {
             let key = KeyPair::generate()?;
             let mut parameters = CertificateParams::default();
             parameters.distinguished_name = authority_name(&key);
             parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
             parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-            // From the release on, not from now: a clock that is ahead at the first start is put right later.
+            // Valid from the release date, not from now: a clock that is ahead at the first start is corrected later.
             set_life(&mut parameters, RELEASED.0 - BACKDATE_MS, sound(now).0 + AUTHORITY_MS);
             let certificate = parameters.self_signed(&key)?;
             let (pem, key) = (certificate.pem().into_bytes(), key.serialize_pem().into_bytes());
@@ -202,7 +201,7 @@ fn authority(data_dir: &Path, directory: &Path, now: UnixMillis) -> Result<(Auth
     Ok((Authority { file, pem, fingerprint }, key))
 }
 
-/// Follows from the key, so that it need not be read out of the certificate again.
+/// Derived from the key, so that it does not have to be read from the certificate.
 fn authority_name(key: &KeyPair) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(
@@ -212,7 +211,7 @@ fn authority_name(key: &KeyPair) -> DistinguishedName {
     name
 }
 
-/// A certificate with its key, if they belong together.
+/// A certificate with its key, if they match.
 pub(super) fn certified(pem: &[u8], key: &[u8]) -> Result<CertifiedKey, String> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let chain = chain.map_err(|error| format!("the certificate cannot be read: {error}"))?;
@@ -223,8 +222,7 @@ pub(super) fn certified(pem: &[u8], key: &[u8]) -> Result<CertifiedKey, String> 
     CertifiedKey::from_der(chain, key, &provider()).map_err(|error| format!("certificate and key do not fit: {error}"))
 }
 
-/// Whether a client that trusts the authority takes the certificate; why not, when it does not. Finds damage in
-/// either that reading them does not.
+/// Checks that a client that trusts the authority accepts the certificate. Finds damage that reading the two does not.
 fn trusted(authority: &Authority, key: &CertifiedKey, now: UnixMillis) -> Result<(), String> {
     let mut roots = RootCertStore::empty();
     let words = |error: rustls::Error| error.to_string();
@@ -238,7 +236,7 @@ fn trusted(authority: &Authority, key: &CertifiedKey, now: UnixMillis) -> Result
     verifier.verify_server_cert(certificate, &[], &name, &[], now).map(drop).map_err(words)
 }
 
-/// The node's certificate, if all of it is there and is this authority's.
+/// The node's certificate, if it is complete and signed by this authority.
 fn read(directory: &Path, authority: &Authority) -> Result<Option<NodeCertificate>, IdentityError> {
     let part = |name: &str| files::read(&directory.join(name));
     let (Some(facts), Some(pem), Some(key)) = (part("node.json")?, part("node.pem")?, part("node.key")?) else {
@@ -280,7 +278,7 @@ fn make(
         })
         .collect();
     parameters.subject_alt_names = alternatives?;
-    // Only what a signature names the authority by: its name and its key.
+    // A signature needs only the authority's name and key.
     let mut issuer = CertificateParams::default();
     issuer.distinguished_name = authority_name(&authority_key);
     let pem = parameters.signed_by(&key, &Issuer::new(issuer, authority_key))?.pem().into_bytes();
@@ -306,7 +304,7 @@ fn make(
     Ok(NodeCertificate { key: Arc::new(certified), facts })
 }
 
-/// From when until when a certificate is valid, in milliseconds since 1970.
+/// Sets from when until when a certificate is valid, in milliseconds since 1970.
 fn set_life(parameters: &mut CertificateParams, from: i64, until: i64) {
     let begin = rcgen::date_time_ymd(1970, 1, 1);
     parameters.not_before = begin + Duration::from_millis(from.unsigned_abs());
@@ -345,7 +343,7 @@ mod tests {
         let (_, other) = good(directory.path(), &names(&["192.0.2.1"]), later(521));
         assert_ne!(shown(&renewed), shown(&other));
         assert!(other.facts.names.contains(&"192.0.2.1".parse().expect("a name")));
-        // A clock that was far ahead is put right.
+        // A clock that was far ahead is corrected.
         assert_ne!(shown(&other), shown(&good(directory.path(), &names(&["192.0.2.1"]), NOW).1));
         assert_eq!(authority, same);
     }
@@ -371,7 +369,7 @@ mod tests {
         assert_eq!(there, (5..=20).collect::<Vec<u8>>());
     }
 
-    /// Whatever is missing or half there after an interrupted making, the next start has a pair that fits.
+    /// Whatever an interrupted creation left missing or half-written, the next start has a matching pair.
     #[test]
     fn an_interrupted_making_is_repeated() {
         let files = ["authority.key", "authority.pem", "node.key", "node.pem", "node.json"];
@@ -383,7 +381,7 @@ mod tests {
             if older.is_some() {
                 good(directory.path(), &names(&["new.example"]), NOW);
             }
-            // What would have been written from this step on is not there, or is what was there before.
+            // Files that this step and later ones write are missing or still the previous ones.
             for (file, old) in files.iter().zip(&old).skip(lost) {
                 match older {
                     Some(()) => std::fs::write(tls.join(file), old).expect("written"),

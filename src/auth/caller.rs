@@ -1,6 +1,7 @@
-//! Who asks, and how the request came.
+//! Who makes a request, and how it arrived.
 //!
-//! Invariants: a caller is made by what authenticated it and never changed afterwards; cloning one copies a pointer and a few bytes.
+//! Invariants: a caller is created by the code that authenticated it and never changes; a clone copies a pointer and a
+//! few bytes.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,44 +10,44 @@ use std::sync::{Arc, LazyLock};
 /// An identity that was authenticated: a person, a program, or the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
-    /// Distinguishes subjects while the node runs, and for tokens also between runs: the beginning of the token's digest.
+    /// Unique while the node runs, and for tokens also across runs: the first bytes of the token's digest.
     pub id: u64,
     /// For people: the token's name, `local`, or `node`.
     pub name: String,
     /// How it was authenticated.
     pub kind: SubjectKind,
-    /// Groups that it belongs to, as its token or issuer says.
+    /// The groups that the token or issuer names.
     pub groups: Vec<String>,
-    /// Anything else that its token or issuer says.
+    /// Other attributes that the token or issuer names.
     pub labels: BTreeMap<String, String>,
 }
 
 /// How a subject was authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SubjectKind {
-    /// By reaching a listener or a file that only this machine reaches.
+    /// Through a listener or a file that only this machine reaches.
     Local,
-    /// By one of the node's tokens.
+    /// With one of the node's tokens.
     Token,
-    /// Not at all: the node's own work, such as removing expired documents.
+    /// Not authenticated: the node's own work, such as removing expired documents.
     Node,
 }
 
-/// How a request came.
+/// How a request arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// Over the MCP and REST listener.
     Http,
     /// MCP on standard input.
     Stdio,
-    /// The command line on a data directory that it opened itself.
+    /// The command line, on a data directory that it opened without a node.
     CommandLine,
-    /// It did not: the node's own work.
+    /// Not a request: the node's own work.
     Internal,
 }
 
 impl Transport {
-    /// As audit records and logs spell it.
+    /// The name used in audit records and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -65,7 +66,7 @@ impl Subject {
         Self { id, name: name.into(), kind, groups: Vec::new(), labels: BTreeMap::new() }
     }
 
-    /// Whoever reaches what only this machine reaches.
+    /// The subject of clients that reach something only this machine reaches.
     #[must_use]
     pub fn local() -> Arc<Self> {
         static LOCAL: LazyLock<Arc<Subject>> = LazyLock::new(|| Arc::new(Subject::new(0, "local", SubjectKind::Local)));
@@ -73,7 +74,7 @@ impl Subject {
     }
 }
 
-/// Who asks.
+/// Who makes a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     subject: Arc<Subject>,
@@ -84,13 +85,13 @@ pub struct Caller {
 impl Caller {
     /// A subject behind a connection.
     ///
-    /// * `remote`: the other end's address, where there is one.
+    /// * `remote`: the peer's address, where there is one.
     #[must_use]
     pub fn new(subject: Arc<Subject>, remote: Option<IpAddr>, transport: Transport) -> Self {
         Self { subject, remote, transport }
     }
 
-    /// Somebody on this machine, who needs no token.
+    /// A local client, which needs no token.
     #[must_use]
     pub fn local(transport: Transport) -> Self {
         Self::new(Subject::local(), None, transport)
@@ -104,7 +105,7 @@ impl Caller {
         Self::new(Arc::clone(&NODE), None, Transport::Internal)
     }
 
-    /// Distinguishes callers; see [`Subject::id`].
+    /// Identifies the caller; see [`Subject::id`].
     #[must_use]
     pub fn id(&self) -> u64 {
         self.subject.id
@@ -116,19 +117,19 @@ impl Caller {
         &self.subject.name
     }
 
-    /// Who was authenticated.
+    /// The authenticated subject.
     #[must_use]
     pub fn subject(&self) -> &Subject {
         &self.subject
     }
 
-    /// The other end's address, where there is one.
+    /// The peer's address, where there is one.
     #[must_use]
     pub fn remote(&self) -> Option<IpAddr> {
         self.remote
     }
 
-    /// How the request came.
+    /// How the request arrived.
     #[must_use]
     pub fn transport(&self) -> Transport {
         self.transport

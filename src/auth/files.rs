@@ -1,4 +1,4 @@
-//! Small files that only their owner reads: written whole or not at all, and looked at again only when they changed.
+//! Small files that only their owner can read: written completely or not at all, and read again only when they changed.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::Fault;
 
-/// Largest file that is read here: a certificate with its chain has some kilobytes.
+/// Largest file that is read here: a certificate with its chain has a few kilobytes.
 const BYTES_MAX: u64 = 1 << 20;
 
 /// A file that cannot be used.
@@ -16,7 +16,7 @@ const BYTES_MAX: u64 = 1 << 20;
 pub struct FileError {
     /// The file.
     pub path: PathBuf,
-    /// What the system said.
+    /// The system's error.
     #[source]
     pub source: io::Error,
 }
@@ -27,14 +27,14 @@ impl FileError {
         move |source| Self { path, source }
     }
 
-    /// Always the machine's.
+    /// Always the environment's.
     #[must_use]
     pub fn fault(&self) -> Fault {
         Fault::Environment
     }
 }
 
-/// Reads a small file; `None` when there is none.
+/// Reads a small file; `None` when it does not exist.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     let read = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
@@ -51,7 +51,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     }
 }
 
-/// Makes a directory that only its owner reads, with those above it.
+/// Creates a directory that only its owner can read, and those above it.
 pub(super) fn make_directory(path: &Path) -> Result<(), FileError> {
     if path.is_dir() {
         return Ok(());
@@ -63,12 +63,13 @@ pub(super) fn make_directory(path: &Path) -> Result<(), FileError> {
     make().map_err(FileError::at(path))
 }
 
-/// Puts `bytes` into `path`, so that a power cut leaves the old content or the new one: under another name, synced, renamed.
+/// Writes `bytes` to `path` so that a power cut leaves either the old content or the new: written under another name,
+/// synced, renamed.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let partial = path.with_added_extension("partial");
     let directory = folder_of(path);
     let write = || -> io::Result<()> {
-        // Made anew, so that nothing is written through a link that somebody put there.
+        // Created anew, so that nothing is written through a link that someone else placed there.
         match fs::remove_file(&partial) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -83,27 +84,28 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     write().map_err(FileError::at(path))
 }
 
-/// The folder that `path` is in: that of a name alone is the working directory.
+/// The folder of `path`: the working directory if it is only a name.
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// What root makes in the data directory of a node that runs as another user has to be readable by that user.
+/// Files that root creates in the data directory of a node that runs as another user must be readable by that user.
 fn give_to_owner_of(directory: Option<&Path>, file: &File) -> io::Result<()> {
     let Some(directory) = directory.filter(|_| rustix::process::geteuid().is_root()) else { return Ok(()) };
-    // A volume of K3s belongs to root and every user may write to it; what a node made there belongs to the node.
+    // A K3s volume belongs to root and every user may write to it; the node's files there belong to the node.
     let log = fs::symlink_metadata(directory.join("log")).ok().filter(fs::Metadata::is_dir);
     let owner = log.map_or_else(|| fs::metadata(directory), Ok)?;
     fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
-/// Keeps other processes from writing the same files until it is dropped. Those that wait do so for moments.
+/// An advisory lock that keeps other processes from writing the same files until it is dropped. It is held only
+/// briefly.
 pub(super) struct FileLock {
     _file: File,
 }
 
 impl FileLock {
-    /// Waits for its turn with the file `name` in `directory`.
+    /// Waits for the lock on the file `name` in `directory`.
     pub(super) fn acquire(directory: &Path, name: &str) -> Result<Self, FileError> {
         let path = directory.join(name);
         let lock = || -> io::Result<File> {
@@ -119,16 +121,16 @@ impl FileLock {
     }
 }
 
-/// Tells whether a file is still the one that was read, without reading it. Symbolic links are followed, so it sees a
-/// Kubernetes volume swap its content.
+/// Shows whether a file has changed since it was read, without reading it. Symbolic links are followed, so it detects
+/// when a Kubernetes volume swaps its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp(Option<(u64, u64, u64, i64, i64, i64, i64)>);
 
 impl Stamp {
-    /// Of a file that is not there.
+    /// The stamp of a missing file.
     pub(super) const NONE: Self = Self(None);
 
-    /// Of the file as it is now. Taken before it is read: what changes meanwhile is read again.
+    /// The stamp of the file as it is now. Take it before reading the file, so that a change in between is noticed.
     pub(super) fn of(path: &Path) -> Self {
         Self(fs::metadata(path).ok().map(|file| {
             (file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec())
@@ -161,7 +163,7 @@ mod tests {
         assert_eq!(names, 1, "nothing is left beside it");
     }
 
-    /// An installer is root and the node is not.
+    /// The installer runs as root and the node does not.
     #[test]
     fn what_root_makes_belongs_to_the_owner_of_the_directory() {
         if !rustix::process::geteuid().is_root() {
@@ -178,7 +180,7 @@ mod tests {
             let file = fs::metadata(&path).expect("there");
             assert_eq!((file.uid(), file.gid()), (65_532, 65_532), "{}", path.display());
         }
-        // In a directory that belongs to nobody in particular, to the owner of the node's log.
+        // In a directory without a particular owner, the file belongs to the owner of the node's log.
         let volume = tempfile::tempdir().expect("temporary directory");
         fs::create_dir(volume.path().join("log")).expect("made");
         std::os::unix::fs::chown(volume.path().join("log"), Some(65_532), Some(65_532)).expect("given away");

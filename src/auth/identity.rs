@@ -1,9 +1,10 @@
-//! What a listener that speaks TLS shows: a certificate of the node's own authority, or one from files; and how it changes
-//! while connections go on.
+//! The certificate that a TLS listener presents: signed by the node's own authority, or from files; and how it changes
+//! while connections are open.
 //!
-//! Nothing here waits for time to pass. Whoever is about to shake hands asks whether a look is due, at most once a second, and
-//! looks: whether the files changed, whether the node's own certificate is to be renewed. Connections keep what they
-//! began with. A new pair that does not fit is told once, and the one from before goes on being shown.
+//! Nothing here waits for a timer. Before a handshake, the listener asks whether a refresh is due, at most once a
+//! second, and refreshes: it reads files that changed and renews the node's own certificate when needed. Open
+//! connections keep their certificate. A new pair that does not match is reported once, and the previous one stays in
+//! use.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -25,13 +26,13 @@ use super::files::{self, FileError, Stamp};
 use super::names::Name;
 use crate::base::{Clock as _, Fault, SystemClock, UnixMillis, with_causes};
 
-/// How all of Cairn's TLS does its arithmetic.
+/// The cryptography of all of Cairn's TLS.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// Why a node cannot show who it is.
+/// Why a node cannot present an identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// A file cannot be read or written.
@@ -56,13 +57,13 @@ pub enum IdentityError {
     /// A certificate could not be made.
     #[error("a certificate cannot be made")]
     Make(#[from] rcgen::Error),
-    /// The library refuses what it is told.
+    /// The TLS library rejects its configuration.
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
 }
 
 impl IdentityError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -74,7 +75,7 @@ impl IdentityError {
     }
 }
 
-/// A certificate that somebody else issued: PEM, the chain in one file and the key in the other.
+/// A certificate from another issuer: PEM, with the chain in one file and the key in another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFiles {
     /// The chain, the node's own certificate first.
@@ -83,10 +84,10 @@ pub struct CertificateFiles {
     pub key: PathBuf,
 }
 
-/// Where the certificate comes from that clients are shown.
+/// Where the certificate that clients see comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// The node's own authority issues it, for these names and the machine's own.
+    /// Signed by the node's own authority, for these names and the machine's own.
     Own(Vec<Name>),
     /// Files, read again when they change.
     Files(CertificateFiles),
@@ -100,21 +101,21 @@ pub struct Identity {
     resolver: Arc<CertificateResolver>,
     config: Arc<ServerConfig>,
     started: Instant,
-    /// When it was last looked, in milliseconds from `started`.
+    /// When the files were last checked, in milliseconds since `started`.
     last_check: AtomicU64,
-    /// Addresses that this run took into the certificate. Bounded, so that no client can have it made without end.
+    /// Addresses that this run added to the certificate. Bounded, so that clients cannot cause endless renewals.
     addresses_added: AtomicUsize,
-    /// Whether the last renewal failed, which was told.
+    /// Whether the last renewal failed and was reported.
     renewal_failed: AtomicBool,
-    /// Of the files, as they were last read. Held while somebody looks.
+    /// Stamps of the files when they were last read. Locked during a refresh.
     stamps: Mutex<[Stamp; 2]>,
 }
 
 struct Certificates {
-    /// Of the node's own authority.
+    /// Signed by the node's own authority.
     own: Arc<CertifiedKey>,
     facts: Facts,
-    /// Out of files.
+    /// Read from files.
     from_files: Option<Arc<CertifiedKey>>,
 }
 
@@ -143,10 +144,11 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// Reads or makes what is shown. The node's own authority is there in any case: this machine's command line trusts it.
+    /// Reads or creates the certificates. The node's own authority always exists: this machine's command line trusts
+    /// it.
     ///
     /// # Errors
-    /// When something cannot be read or made, or does not fit.
+    /// When something cannot be read or created, or a pair does not match.
     pub fn open(data_dir: &Path, source: Source, now: UnixMillis) -> Result<Self, IdentityError> {
         let (authority, own) = authority::ensure(data_dir, source.names(), None, now)?;
         let stamps = source.stamps();
@@ -172,13 +174,13 @@ impl Identity {
         })
     }
 
-    /// For handshakes; stays the same when the certificate changes.
+    /// The configuration for handshakes; it stays the same when the certificate changes.
     #[must_use]
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
     }
 
-    /// The authority of what clients are shown; `None` when that comes out of files.
+    /// The authority that clients have to trust; `None` when the certificate comes from files.
     #[must_use]
     pub fn authority(&self) -> Option<&Authority> {
         match self.source {
@@ -187,28 +189,29 @@ impl Identity {
         }
     }
 
-    /// Whether to [`Self::refresh`] before the handshake of a client that connected to this address. Whoever is told so has to.
+    /// Whether [`Self::refresh`] is due before the handshake of a client that connected to this address. A caller that
+    /// gets `true` must refresh.
     #[must_use]
     pub fn is_refresh_due(&self, address: IpAddr) -> bool {
         is_check_due(self.started, &self.last_check)
             || (self.lacks(address) && !self.renewal_failed.load(Ordering::Relaxed))
     }
 
-    /// Whether a client at this address of the machine is shown a certificate that does not have it.
+    /// Whether the certificate lacks this address of the machine.
     fn lacks(&self, address: IpAddr) -> bool {
         matches!(self.source, Source::Own(_))
             && self.addresses_added.load(Ordering::Relaxed) < authority::ADDRESSES_MAX
             && self.resolver.0.load().facts.lacks(address)
     }
 
-    /// Takes an address at which clients reach the node into its own certificate. Blocks on the disk.
+    /// Adds an address at which clients reach the node to its own certificate. Blocks on the disk.
     pub fn add_address(&self, address: IpAddr) {
         if self.lacks(address) {
             self.refresh(address);
         }
     }
 
-    /// Reads files that changed, and renews what is to be renewed. Blocks on the disk.
+    /// Reads files that changed, and renews the node's own certificate when needed. Blocks on the disk.
     pub fn refresh(&self, address: IpAddr) {
         self.refresh_at(address, SystemClock.now());
     }
@@ -254,7 +257,7 @@ impl Identity {
 }
 
 impl Source {
-    /// What the node's own certificate is good for besides the machine's own names.
+    /// Names in the node's own certificate, in addition to the machine's.
     fn names(&self) -> &[Name] {
         match self {
             Self::Own(names) => names,
@@ -269,7 +272,7 @@ impl Source {
         }
     }
 
-    /// The pair out of files.
+    /// The certificate and key from files.
     fn read(&self) -> Result<Option<Arc<CertifiedKey>>, IdentityError> {
         let Self::Files(paths) = self else { return Ok(None) };
         let bytes = |path: &Path| {

@@ -1,4 +1,4 @@
-//! Names that a certificate is good for.
+//! Names that a certificate is valid for.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ pub enum Name {
     Ip(IpAddr),
 }
 
-/// A text that is no name for a certificate.
+/// A text that is not a valid name for a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("found '{0}', expected a DNS name such as site-box.example or an IP address; wildcards are not taken")]
 pub struct NameError(String);
@@ -60,7 +60,7 @@ impl fmt::Display for Name {
 }
 
 impl Name {
-    /// The name of this machine, when it can stand in a certificate.
+    /// The name of this machine, when a certificate can contain it.
     #[must_use]
     pub fn of_this_machine() -> Option<Self> {
         let machine = rustix::system::uname();

@@ -8,7 +8,7 @@ use crate::base::{Digest, Fault};
 
 /// Random bytes of a token.
 const TOKEN_BYTES: usize = 32;
-/// Tells our tokens from others, for people and for scanners of leaked secrets.
+/// Distinguishes Cairn's tokens from others, for people and for scanners of leaked secrets.
 const PREFIX: &str = "cairn_";
 
 /// A secret; its `Debug` shows nothing of it.
@@ -19,7 +19,7 @@ impl Token {
     /// A new random token.
     ///
     /// # Errors
-    /// When the system has no random numbers.
+    /// When the system's random source fails.
     pub fn random() -> Result<Self, TokenError> {
         let mut bytes = [0; TOKEN_BYTES];
         getrandom::fill(&mut bytes).map_err(|source| TokenError::Random { source })?;
@@ -43,18 +43,18 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// What is kept of a token.
+/// The digest that is stored for a token.
 pub(super) fn digest_of(token: &str) -> Digest {
     Digest::of_parts([&b"cairn node token"[..], token.as_bytes()])
 }
 
-/// Why tokens could not be read, made or taken back.
+/// Why tokens could not be read, created or revoked.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// The file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The file holds something else.
+    /// The file's content is invalid.
     #[error("{path} is not a token file; remove it, and the next start creates a new token")]
     Content {
         /// The file.
@@ -63,7 +63,7 @@ pub enum TokenError {
         #[source]
         source: serde_json::Error,
     },
-    /// The file of `server.token_file` holds no token.
+    /// The file of `server.token_file` does not contain a token.
     #[error("{path} holds no token: expected one line of at least {least} visible characters")]
     Weak {
         /// The file.
@@ -71,40 +71,40 @@ pub enum TokenError {
         /// Fewest characters.
         least: usize,
     },
-    /// The name is not one.
+    /// The name is invalid.
     #[error("invalid token name '{name}': expected 1 to 64 letters, digits, '.', '_', '-' or '@'")]
     Name {
-        /// What was given.
+        /// The given name.
         name: String,
     },
-    /// There is one of that name.
+    /// A token with this name exists.
     #[error("there is a token named '{name}' already; revoke it first, or choose another name")]
     Exists {
         /// Its name.
         name: String,
     },
-    /// There is none of that name.
+    /// No token has this name.
     #[error("there is no token named '{name}'; `cairn token list` shows all")]
     Unknown {
         /// The name.
         name: String,
     },
-    /// There are as many as there may be.
+    /// The maximum number of tokens exists.
     #[error("there are {most} tokens, as many as a node keeps; revoke one first")]
     TooMany {
         /// The limit.
         most: usize,
     },
-    /// The system has no random numbers.
+    /// The system's random source failed.
     #[error("cannot create a token: the system's random source failed")]
     Random {
-        /// What it said.
+        /// The system's error.
         source: getrandom::Error,
     },
 }
 
 impl TokenError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

@@ -1,8 +1,8 @@
-//! The named tokens of a node: `token.json` in its data directory, digests only.
+//! The named tokens of a node: digests only, stored in `token.json` in its data directory.
 //!
-//! Invariants: a change is made under a lock file, so that two commands at once lose nothing. The file is written anew in one
-//! rename; a running node sees the old list or the new one. A file of the time when a node had one token is read as a
-//! token named [`NODE`].
+//! Invariants: changes are made under a lock file, so that concurrent commands lose nothing. The file is replaced in
+//! one rename; a running node sees the old list or the new one. A file from the time when a node had a single token is
+//! read as a token named [`NODE`].
 
 use std::path::{Path, PathBuf};
 
@@ -12,27 +12,27 @@ use super::files::{self, FileError, FileLock};
 use super::token::{Token, TokenError};
 use crate::base::{Digest, UnixMillis};
 
-/// The token that the first start makes.
+/// The token that the first start creates.
 pub const NODE: &str = "node";
-/// Tokens of a node. Bounds the work of a request.
+/// Tokens of a node at most. Bounds the work of a request.
 const TOKENS_MAX: usize = 256;
 /// Longest name.
 const NAME_BYTES_MAX: usize = 64;
 
-/// What is known of a token.
+/// What is stored about a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedToken {
     /// Its name, for people.
     pub name: String,
     /// When it was made.
     pub created: UnixMillis,
-    /// From when on it is refused; `None`: never.
+    /// When it expires; `None`: never.
     pub expires: Option<UnixMillis>,
     pub(super) digest: Digest,
 }
 
 impl NamedToken {
-    /// Whether it is refused by now.
+    /// Whether it has expired.
     #[must_use]
     pub fn is_expired(&self, now: UnixMillis) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
@@ -45,7 +45,7 @@ enum TokenFile {
     Named {
         tokens: Vec<TokenEntry>,
     },
-    /// As written when a node had one token.
+    /// The format from the time when a node had a single token.
     Single {
         blake3: String,
         created: String,
@@ -118,10 +118,10 @@ pub fn list(data_dir: &Path) -> Result<Vec<NamedToken>, TokenError> {
     Ok(read(data_dir)?.unwrap_or_default())
 }
 
-/// Makes a token; a running node takes it within a second. It is shown here and never again.
+/// Creates a token; a running node accepts it within a second. The secret is returned here and never again.
 ///
 /// # Errors
-/// When there is one of that name, or the file cannot be written.
+/// When the name is in use, or the file cannot be written.
 pub fn create(
     data_dir: &Path,
     name: &str,
@@ -147,10 +147,10 @@ pub fn create(
     Ok((token, named))
 }
 
-/// Takes a token back; a running node refuses it within a second.
+/// Revokes a token; a running node refuses it within a second.
 ///
 /// # Errors
-/// When there is none of that name, or the file cannot be written.
+/// When no token has that name, or the file cannot be written.
 pub fn revoke(data_dir: &Path, name: &str) -> Result<NamedToken, TokenError> {
     let _lock = lock(data_dir)?;
     let mut tokens = list(data_dir)?;
@@ -162,8 +162,8 @@ pub fn revoke(data_dir: &Path, name: &str) -> Result<NamedToken, TokenError> {
     Ok(revoked)
 }
 
-/// Makes the token named [`NODE`] when the node has never had a token, or puts a new one in its place when `renew` is set.
-/// Returned only when it was made.
+/// Creates the token named [`NODE`] when the node has never had a token, or replaces it when `renew` is set. Returned
+/// only when it was created.
 ///
 /// # Errors
 /// See [`TokenError`].
@@ -172,7 +172,7 @@ pub fn token_of_node(data_dir: &Path, renew: bool, now: UnixMillis) -> Result<Op
     let known = match read(data_dir) {
         Ok(Some(_)) if !renew => return Ok(None),
         Ok(known) => known.unwrap_or_default(),
-        // A file that cannot be read lets nobody in: there is nothing in it to be kept.
+        // A file that cannot be read admits nobody: it contains nothing worth keeping.
         Err(TokenError::Content { .. }) if renew => Vec::new(),
         Err(error) => return Err(error),
     };

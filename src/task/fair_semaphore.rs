@@ -1,16 +1,18 @@
-//! FairSemaphore at the processor: who may compute, who waits for it, and who is told at once that there is no capacity to wait in.
+//! A fair semaphore for compute: limits how many tasks compute at once, queues the others, and rejects work immediately
+//! when the queue is full.
 //!
-//! A permit is running by a task that is about to compute on the thread it runs on, and granted back when it is done; nothing is handed to
-//! other threads, which would cost a tenth of a search. A runtime that has a thread more than there are semaphore always has one that
-//! reads sockets.
+//! A task acquires a permit before it computes on its own thread and drops the permit afterwards. Work is not moved to
+//! other threads; that would cost a tenth of a search. A runtime with one thread more than there are permits always has
+//! a thread that reads sockets.
 //!
 //! Invariants:
-//! * Nobody waits to be refused: whether there is capacity is decided when a task asks.
-//! * Nobody can take all the capacity. A principal, and likewise a subject, may hold as many places as there is capacity left, so that one
-//!   alone gets half of it, and of many each gets its part. (The dynamic threshold of shared memory switches, α = 1: Choudhury
-//!   and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998.)
-//! * Flows alternate, so that one with a long queue does not hold up one with a short queue.
-//! * A permit is never lost: a task that goes away while it waits is passed over, and one that was just granted its permit gives it on.
+//! * A request is refused immediately or not at all: capacity is checked when a task asks for a permit.
+//! * No flow can use all the capacity. A principal, and likewise a subject, may occupy at most as many places as are
+//!   still free: a single one gets half of the capacity, and several share it. (The dynamic threshold of shared memory
+//!   switches, α = 1: Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998.)
+//! * Flows are served round-robin, so a flow with a long queue does not delay one with a short queue.
+//! * Permits are never lost: a task that is dropped while it waits is skipped, and one that is dropped just after it
+//!   was granted a permit passes it to the next.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,47 +22,49 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
-/// Whose work is and what it is about, as numbers that the caller chooses. Equal flows get their semaphore in their order.
+/// Whose work this is and what it works on, as numbers that the caller chooses. Permits of equal flows are granted in
+/// order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Flow {
-    /// Who wants it.
+    /// Who requests the work.
     pub principal: u64,
-    /// What it works on.
+    /// What the work is about.
     pub subject: u64,
 }
 
-/// There is no capacity to wait in; acquiring again a little later helps.
+/// The queue is full; retrying a little later helps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the wait queue is full")]
 pub struct Busy;
 
-/// The semaphore there are, and the queues before them.
+/// A semaphore with a queue for each flow. Clones share the same permits.
 #[derive(Clone)]
 pub struct FairSemaphore {
     queues: Arc<Queues>,
 }
 
-/// The right to compute now. It ends when this is dropped, which must not wait for anything but the computing.
+/// Permission to compute now. Dropping it releases the permit; do not hold it while waiting for anything else.
 #[must_use = "dropping it ends the permit"]
 pub struct FairPermit {
-    /// `None` once the permit was granted back.
+    /// `None` once the permit was released.
     queues: Option<Arc<Queues>>,
     flow: Flow,
 }
 
-/// A permit that was put off while its task waits for something else than the processor. Its place is kept; dropping it gives it up.
+/// A permit that was released while its task waits for something other than the processor. The task still counts
+/// towards the capacity; dropping this ends that.
 #[must_use = "dropping it ends the permit"]
 pub struct PausedPermit {
-    /// `None` once it went on.
+    /// `None` once it was resumed.
     queues: Option<Arc<Queues>>,
     flow: Flow,
 }
 
 struct Queues {
     state: Mutex<State>,
-    /// FairSemaphore at once.
+    /// Permits that can be held at once.
     permits: usize,
-    /// Places, those of tasks that compute included.
+    /// Tasks that may compute or wait at once.
     capacity: AtomicUsize,
 }
 
@@ -68,11 +72,11 @@ struct Queues {
 struct State {
     /// The tasks that wait; no queue is empty.
     waiting: FxHashMap<Flow, VecDeque<oneshot::Sender<FairPermit>>>,
-    /// The flows with a queue, next one first.
+    /// The flows that have a queue, next one first.
     order: VecDeque<Flow>,
     /// Tasks that compute.
     running: usize,
-    /// Tasks that wait or compute, together and by whose they are; no entry is 0.
+    /// Tasks that wait or compute: all, by principal, and by subject. No entry is 0.
     admitted: usize,
     of_principal: FxHashMap<u64, usize>,
     of_subject: FxHashMap<u64, usize>,
@@ -125,7 +129,7 @@ impl State {
 }
 
 impl FairSemaphore {
-    /// `permits` semaphore at once, and `capacity` places for tasks that compute or wait. Both are at least one.
+    /// A semaphore with `permits` permits and places for `capacity` tasks that compute or wait. Both are at least one.
     #[must_use]
     pub fn new(permits: usize, capacity: usize) -> Self {
         Self {
@@ -137,7 +141,7 @@ impl FairSemaphore {
         }
     }
 
-    /// Changes the number of places. Those that have one keep it.
+    /// Changes the capacity. Tasks that were admitted stay.
     pub fn set_capacity(&self, capacity: usize) {
         self.queues.capacity.store(capacity.max(1), Ordering::Relaxed);
     }
@@ -145,7 +149,7 @@ impl FairSemaphore {
     /// Waits for a permit.
     ///
     /// # Errors
-    /// [`Busy`], at once, when there is no capacity to wait in.
+    /// [`Busy`], immediately, when there is no capacity left.
     pub async fn acquire(&self, flow: Flow) -> Result<FairPermit, Busy> {
         let granted = {
             let mut state = self.queues.state.lock();
@@ -161,18 +165,18 @@ impl FairSemaphore {
             state.wait(flow, waiter);
             granted
         };
-        // The queues are kept by whoever has a permit, and somebody has one while anybody waits.
+        // Whoever holds a permit keeps the queues alive, and a task only waits while another one holds a permit.
         granted.await.map_err(|_| Busy)
     }
 }
 
 impl Queues {
-    /// Gives a permit that is free to whoever is next.
+    /// Grants a free permit to the next task in the queue.
     fn grant_next(self: &Arc<Self>, state: &mut State) {
         while let Some((flow, waiter)) = state.next() {
             match waiter.send(FairPermit { queues: Some(Arc::clone(self)), flow }) {
                 Ok(()) => return,
-                // Nobody waits for it any more.
+                // The waiting task was dropped.
                 Err(mut permit) => {
                     permit.queues = None;
                     state.leave(flow);
@@ -184,7 +188,7 @@ impl Queues {
 }
 
 impl FairPermit {
-    /// Lets others compute while this task waits for something else, and keeps its place.
+    /// Releases the permit while this task waits for something else. The task stays admitted.
     pub fn pause(mut self) -> PausedPermit {
         let queues = self.queues.take();
         if let Some(queues) = &queues {
@@ -195,10 +199,10 @@ impl FairPermit {
 }
 
 impl PausedPermit {
-    /// Waits for the next permit of the flow. It was let in before, so it is not refused.
+    /// Waits for the next permit of the flow. The task was admitted before, so it is not refused.
     ///
     /// # Errors
-    /// [`Busy`] when the semaphore are gone.
+    /// [`Busy`] when the semaphore no longer exists.
     pub async fn resume(mut self) -> Result<FairPermit, Busy> {
         let Some(queues) = self.queues.take() else { return Err(Busy) };
         let granted = {
@@ -252,12 +256,12 @@ mod tests {
         Box::pin(async move { semaphore.acquire(flow).await })
     }
 
-    /// Asks once; who waits goes on waiting.
+    /// Polls once; a pending acquisition stays in the queue.
     fn poll(acquiring: &mut Acquiring) -> Poll<Result<FairPermit, Busy>> {
         acquiring.as_mut().poll(&mut Context::from_waker(Waker::noop()))
     }
 
-    /// The permit that must be had now.
+    /// The permit, which must be available now.
     fn granted(acquiring: &mut Acquiring) -> FairPermit {
         match poll(acquiring) {
             Poll::Ready(Ok(permit)) => permit,
@@ -266,7 +270,7 @@ mod tests {
         }
     }
 
-    /// How many of a flow find a place, one after another.
+    /// Queues tasks of a flow until one is refused; returns how many were queued.
     fn fill_queue(semaphore: &FairSemaphore, flow: Flow, waiting: &mut Vec<Acquiring>) -> usize {
         let before = waiting.len();
         loop {
@@ -295,7 +299,7 @@ mod tests {
             assert_eq!(fill_queue(&semaphore, flow(2, 2), &mut waiting), 25);
             assert_eq!(fill_queue(&semaphore, flow(3, 3), &mut waiting), 13);
             drop(first);
-            // Each gets its permit when one before it ends; then everything is as at first.
+            // Each one gets a permit when an earlier one is released; then everything is as at the start.
             while !waiting.is_empty() {
                 let left = waiting.len();
                 waiting.retain_mut(|acquiring| poll(acquiring).is_pending());
@@ -369,7 +373,7 @@ mod tests {
         }
         drop(gone);
         drop(first);
-        // It was granted its permit by now, and never looks.
+        // It was granted a permit by now, but is never polled again.
         drop(chosen);
         drop(granted(&mut stays));
         assert_eq!(semaphore.queues.state.lock().admitted, 0);

@@ -1,27 +1,28 @@
-//! How much memory this process may take, and how much it takes.
+//! How much memory this process may use, and how much it uses.
 //!
-//! Read from `/proc` and the control groups: what a container, a pod or a unit of systemd is limited to shows there only.
+//! Read from `/proc` and the control groups, the only place that shows the limits of a container, a pod or a systemd
+//! unit.
 
 use std::fs;
 use std::path::Path;
 
-/// What the process takes.
+/// The memory that the process uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Resident {
-    /// Bytes of its own: nobody else can give them back.
+    /// Bytes of anonymous memory, which the kernel cannot reclaim.
     pub own: u64,
-    /// Bytes of mapped files; the kernel takes them back when it needs them.
+    /// Bytes of mapped files, which the kernel reclaims when it needs memory.
     pub mapped: u64,
 }
 
-/// Bytes that this process may take: the limit of its control group and of those above it, and at most half of the machine's
-/// memory where none is set. `None` when the system does not tell.
+/// Bytes that this process may use: the limit of its control group and of the groups above it, or half of the machine's
+/// memory where none is set or the limit is higher. `None` when the system does not report it.
 #[must_use]
 pub fn memory_limit() -> Option<u64> {
     limit_below(Path::new("/proc"), Path::new("/sys/fs/cgroup"))
 }
 
-/// What this process takes at the moment; zeros when the system does not tell.
+/// The memory that this process uses at the moment; zeros when the system does not report it.
 #[must_use]
 pub fn resident() -> Resident {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -29,12 +30,12 @@ pub fn resident() -> Resident {
     Resident { own: field("RssAnon:") + field("RssShmem:"), mapped: field("RssFile:") }
 }
 
-/// * `proc`, `groups`: where the process and control group file systems are.
+/// * `proc`, `groups`: where the process and control group file systems are mounted.
 fn limit_below(proc: &Path, groups: &Path) -> Option<u64> {
     let machine = fs::read_to_string(proc.join("meminfo")).ok().and_then(|text| kib(&text, "MemTotal:"));
     let member = fs::read_to_string(proc.join("self/cgroup")).unwrap_or_default();
     let group = member.lines().filter_map(group_limits).flat_map(|(files, root, path)| {
-        // The path is that of the group as the process sees it: the root of what is mounted in a container.
+        // The path of the group as the process sees it: in a container, the root of the mount.
         let mut folder = Some(Path::new(path));
         let mut limits = Vec::new();
         while let Some(path) = folder {
@@ -44,12 +45,12 @@ fn limit_below(proc: &Path, groups: &Path) -> Option<u64> {
         }
         limits
     });
-    // Groups without a limit say "max", those of version 1 a number that no machine has.
+    // Groups without a limit report "max", or in version 1 a number larger than any machine's memory.
     let group = group.filter(|limit| machine.is_none_or(|machine| *limit < machine)).min();
     group.or_else(|| machine.map(|machine| machine / 2))
 }
 
-/// The files of a group that limit memory, where the hierarchy is mounted and the group's place in it, from a line of
+/// The files that hold a group's memory limits, where the hierarchy is mounted, and the group's path, from a line of
 /// `/proc/self/cgroup`: `0::/path` (version 2) or `4:memory:/path` (version 1).
 fn group_limits(line: &str) -> Option<(&'static [&'static str], &'static str, &str)> {
     let mut parts = line.splitn(3, ':').skip(1);
@@ -111,7 +112,7 @@ mod tests {
         let member = "5:cpu:/a\n4:hugetlb,memory:/a/b\n";
         let files = [("memory/a/b/memory.limit_in_bytes", "2097152"), ("cpu/a/memory.limit_in_bytes", "1")];
         assert_eq!(limit(member, &files), Some(2 << 20));
-        // No limit is told as one that no machine has.
+        // No limit is reported as a number larger than any machine's memory.
         assert_eq!(limit(member, &[("memory/a/b/memory.limit_in_bytes", "9223372036854771712")]), Some(2 << 20));
     }
 

@@ -1,9 +1,10 @@
-//! Memory that work sets aside before it begins, so that what goes on at once fits into the node's limit.
+//! A budget of memory that work reserves before it starts, so that everything that runs at once fits into the node's
+//! limit.
 //!
-//! Invariants: what is reserved never goes beyond what there is, but for what was reserved already when that became less. Who waits is
-//! served in the order of arrivals, so that large work is not passed over for ever; a thread that waits beside them has a claim that
-//! they respect. Only a few wait: each has a place that searches want, too. Who holds some and wants more waits only if nobody else
-//! does so: two would wait for each other.
+//! Invariants: reservations never exceed the maximum, except for those made before the maximum was lowered. Requests
+//! are served in order of arrival, so that large ones do not starve; a blocking thread outside the queue has a claim
+//! that later requests respect. Only a few requests may wait, because each of them occupies a place that searches need
+//! too. A holder that wants more waits only while no other holder does: two would deadlock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as Turnstile, Notify};
 use tokio::time::timeout;
 
-/// MemoryBudget for what is done beside what a node always holds. Clones are the same budget.
+/// A budget for work beyond the memory that a node always holds. Clones share the same budget.
 #[derive(Clone)]
 pub struct MemoryBudget {
     shared: Arc<Shared>,
@@ -21,27 +22,27 @@ pub struct MemoryBudget {
 
 struct Shared {
     state: Mutex<State>,
-    /// Rung when there is more.
+    /// Notified when memory was released.
     freed: Notify,
-    /// Those who hold nothing yet, in the order of arrivals.
+    /// Requests without a reservation, in order of arrival.
     arrivals: Turnstile<()>,
-    /// How many they are.
+    /// How many of them wait.
     waiting: AtomicUsize,
-    /// The one who holds some and waits for more.
+    /// The one holder that waits to grow its reservation.
     growing: Turnstile<()>,
 }
 
-/// How many may wait at once.
+/// How many requests may wait at once.
 const WAITING_MAX: usize = 4;
 
 struct State {
     max: u64,
     reserved: u64,
-    /// What a thread waits for that does not stand in the queue; who comes leaves it free.
+    /// Bytes that blocking threads wait for outside the queue; newcomers leave them free.
     claimed: u64,
-    /// Told of what is reserved whenever that, or what there is, has changed by much.
+    /// Called when the reserved bytes or the maximum have changed noticeably.
     listener: Option<Listener>,
-    /// What was reserved and what there was when it was reported.
+    /// The reserved bytes and the maximum at the last call.
     reported: Option<(u64, u64)>,
 }
 
@@ -57,21 +58,21 @@ impl std::fmt::Debug for MemoryBudget {
 /// See [`MemoryBudget::on_change`].
 type Listener = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// Less than this is not reported to the listener.
+/// Smaller changes are not reported to the listener.
 const REPORT_STEP: u64 = 1 << 20;
 
-/// Why there is no budget.
+/// Why memory cannot be reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReserveError {
-    /// It would not fit if nothing else went on.
+    /// It exceeds the whole budget.
     #[error("more than there is")]
     TooLarge {
         /// Bytes that are needed.
         needed: u64,
-        /// Bytes that there are.
+        /// Bytes of the budget.
         max: u64,
     },
-    /// Others hold it.
+    /// Other work holds the memory.
     #[error("others hold it")]
     Busy,
 }
@@ -103,7 +104,7 @@ impl MemoryBudget {
         self.shared.state.lock().reserved
     }
 
-    /// Changes how many bytes may be reserved. What is reserved stays reserved.
+    /// Changes how many bytes may be reserved. Existing reservations stay.
     pub fn set_max(&self, max: u64) {
         let mut state = self.shared.state.lock();
         if state.max == max && state.reported.is_some() {
@@ -115,19 +116,19 @@ impl MemoryBudget {
         self.shared.freed.notify_waiters();
     }
 
-    /// Has `listener` reported of the bytes that are reserved before more are given out, and after some came back: what can be given up
-    /// for them, such as caches, is given up there. It must not use the budget.
+    /// Registers `listener`, which is called with the reserved bytes before more are granted and after some were
+    /// released, so that caches and the like can be shrunk to make room. It must not use the budget.
     pub fn on_change(&self, listener: impl Fn(u64) + Send + Sync + 'static) {
         self.shared.state.lock().listener = Some(Arc::new(listener));
     }
 
-    /// Sets `bytes` aside, waiting for others at most `patience`.
+    /// Reserves `bytes`; waits at most `patience`.
     ///
     /// # Errors
     /// [`ReserveError`]
     pub async fn reserve(&self, bytes: u64, patience: Duration) -> Result<MemoryReservation, ReserveError> {
         let shared = &self.shared;
-        // Nobody waits, and it fits: that is no waiting.
+        // Nothing else waits and it fits, so this does not count as waiting.
         if shared.waiting.load(Ordering::SeqCst) == 0 {
             match shared.try_reserve(bytes, Requester::Newcomer) {
                 Err(ReserveError::Busy) => {}
@@ -143,7 +144,8 @@ impl MemoryBudget {
         Ok(MemoryReservation { shared: Arc::clone(shared), bytes })
     }
 
-    /// The same for a thread that is no task. It does not stand in the queue, and what comes there leaves it what it waits for.
+    /// Like [`Self::reserve`], for a thread that is not a task. It does not join the queue; requests that arrive later
+    /// leave free what it waits for.
     ///
     /// # Errors
     /// [`ReserveError`]
@@ -161,19 +163,19 @@ impl MemoryBudget {
     }
 }
 
-/// How often a thread that is no task looks whether there is budget.
+/// How often a blocking thread checks for free memory.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Who requester.
+/// Who makes a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Requester {
-    /// Somebody who holds nothing.
+    /// Holds no reservation.
     Newcomer,
-    /// Somebody who holds some, or has a claim.
+    /// Holds a reservation or has a claim.
     Holder,
 }
 
-/// One more who waits.
+/// A place among the requests that wait.
 struct QueueSlot<'a>(&'a AtomicUsize);
 
 impl<'a> QueueSlot<'a> {
@@ -189,7 +191,7 @@ impl Drop for QueueSlot<'_> {
     }
 }
 
-/// Bytes that who comes leaves free.
+/// Bytes that newcomers leave free.
 struct Claim<'a> {
     shared: &'a Shared,
     bytes: u64,
@@ -227,7 +229,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits until it can take them.
+    /// Waits until the bytes can be reserved.
     async fn reserve(&self, bytes: u64, requester: Requester) -> Result<(), ReserveError> {
         loop {
             let freed = self.freed.notified();
@@ -264,7 +266,7 @@ impl State {
     }
 }
 
-/// Memory that was set aside; dropping it gives it back.
+/// Reserved memory; dropping it releases the reservation.
 #[must_use = "it is given back when it is dropped"]
 pub struct MemoryReservation {
     shared: Arc<Shared>,
@@ -272,17 +274,17 @@ pub struct MemoryReservation {
 }
 
 impl MemoryReservation {
-    /// Gives back what is beyond `bytes`.
+    /// Releases what exceeds `bytes`.
     pub fn shrink_to(&mut self, bytes: u64) {
         let beyond = self.bytes.saturating_sub(bytes);
         self.bytes -= beyond;
         self.shared.release(beyond);
     }
 
-    /// Takes more, until it is `bytes`. Waits at most `patience`, and not at all while another one waits for more.
+    /// Grows the reservation to `bytes`. Waits at most `patience`, and not at all while another holder waits to grow.
     ///
     /// # Errors
-    /// [`ReserveError`]; it holds what it reserved.
+    /// [`ReserveError`]; the reservation is unchanged then.
     pub async fn grow_to(&mut self, bytes: u64, patience: Duration) -> Result<(), ReserveError> {
         let missing = bytes.saturating_sub(self.bytes);
         if missing == 0 {
@@ -337,7 +339,7 @@ mod tests {
         let large = budget.reserve(90, LONG);
         tokio::pin!(large);
         assert!(large.as_mut().now_or_never().is_none());
-        // What would fit stands behind it.
+        // A request that would fit waits behind it.
         let small = budget.reserve(10, LONG);
         tokio::pin!(small);
         assert!(small.as_mut().now_or_never().is_none());
@@ -394,7 +396,7 @@ mod tests {
         assert_eq!(reported.load(Ordering::SeqCst), REPORT_STEP * 3);
         drop(reserved);
         assert_eq!(reported.load(Ordering::SeqCst), 0);
-        // Many small steps are much, too.
+        // Many small steps add up to a large change.
         let mut reserved = budget.reserve(0, LONG).await.expect("there is budget");
         for step in 1..=6 {
             reserved.grow_to(step * REPORT_STEP / 2, LONG).await.expect("there is budget");
@@ -413,7 +415,7 @@ mod tests {
         assert_eq!(budget.reserve(10, LONG).await.expect_err("enough wait"), ReserveError::Busy);
         drop(waiting);
         drop(all);
-        // Many may come at once where there is budget.
+        // Any number may arrive at once while there is budget.
         let many: Vec<_> = (0..10).map(|_| budget.reserve(10, Duration::ZERO)).collect();
         let all = futures_util::future::join_all(many).await;
         assert!(all.iter().all(Result::is_ok), "{all:?}");

@@ -1,4 +1,4 @@
-//! Threads for long arithmetic: parsing, splitting and embedding what is added.
+//! A thread pool for long computations: parsing, splitting and embedding documents that are added.
 
 use std::fmt;
 use std::io;
@@ -10,10 +10,10 @@ use tokio::sync::oneshot;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Runs long arithmetic on as many threads as there are cores, behind whatever answers requests: a search that comes meanwhile
-/// gets its core at once. Who waits bounds how many jobs wait; nothing else does.
+/// Runs long computations on as many threads as there are cores, at a lower priority than request handling, so a search
+/// gets its core immediately. The queue is unbounded; the callers that wait bound it.
 pub struct CpuPool {
-    /// `None` once the pool ends.
+    /// `None` once the pool shuts down.
     jobs: Option<Sender<Job>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -21,10 +21,10 @@ pub struct CpuPool {
 impl CpuPool {
     /// Starts `width` threads, at least one.
     ///
-    /// * `name`: of the threads.
+    /// * `name`: name of the threads.
     ///
     /// # Errors
-    /// When the machine has no thread left.
+    /// When the system cannot start another thread.
     pub fn start(name: &str, width: usize) -> io::Result<Self> {
         let (jobs, waiting) = unbounded();
         let threads = (0..width.max(1)).map(|_| {
@@ -34,12 +34,12 @@ impl CpuPool {
         Ok(Self { jobs: Some(jobs), threads: threads.collect::<io::Result<_>>()? })
     }
 
-    /// Runs `job` once a thread is free. A panic of the job goes on in the caller. A job whose caller has gone is run all the
-    /// same.
+    /// Runs `job` once a thread is free. A panic of the job is resumed in the caller. A job whose caller was dropped
+    /// still runs.
     pub async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move || {
-            // The job is gone after a panic, and whatever it shares is behind locks that know of no poison.
+            // The job is gone after a panic, and its shared state is behind locks without poisoning.
             let _ = reply.send(catch_unwind(AssertUnwindSafe(job)));
         });
         self.jobs.as_ref().expect("taken in drop only").send(job).expect("the threads live as long as the pool");
@@ -54,7 +54,7 @@ impl Drop for CpuPool {
     fn drop(&mut self) {
         self.jobs = None;
         for thread in self.threads.drain(..) {
-            // A job may hold what owns the pool, so the last of it may be dropped on one of the threads.
+            // A job may own the pool, so the last reference may be dropped on one of its threads.
             if thread.thread().id() != std::thread::current().id() {
                 let _ = thread.join();
             }

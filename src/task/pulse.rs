@@ -1,4 +1,4 @@
-//! Whether a runtime still runs what it is given.
+//! Whether a runtime still runs its tasks.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,23 +6,23 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-/// Asks a runtime for a sign of life: whether it runs a task, which is what a request needs most. Nobody who asks waits.
+/// Probes whether a runtime runs tasks, which is what requests need most. Probing never blocks.
 #[derive(Debug, Clone)]
 pub struct Pulse {
     runtime: Handle,
-    /// Since when a task waits to be run; `None` when the last one was.
+    /// Since when a probe task has been waiting to run; `None` when the last one ran.
     pending_since: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Pulse {
-    /// The pulse of a runtime.
+    /// A pulse of `runtime`.
     #[must_use]
     pub fn of(runtime: Handle) -> Self {
         Self { runtime, pending_since: Arc::default() }
     }
 
-    /// For how long the runtime has not run the task that it was given; gives it one when there is none. Zero says that it ran
-    /// the last one.
+    /// How long the runtime has not run the probe task; spawns one when none is pending. Zero means that the last one
+    /// ran.
     #[must_use]
     pub fn silence(&self) -> Duration {
         let mut pending_since = self.pending_since.lock();
@@ -32,7 +32,7 @@ impl Pulse {
         *pending_since = Some(Instant::now());
         drop(pending_since);
         let (pending_since, _entered) = (Arc::clone(&self.pending_since), self.runtime.enter());
-        // What it does is its answer; nobody has to wait for the task itself.
+        // The effect of the task is its result, so the handle is not needed.
         drop(super::spawn("pulse", async move { *pending_since.lock() = None }));
         Duration::ZERO
     }
@@ -60,7 +60,7 @@ mod tests {
         assert!(first > Duration::ZERO && pulse.silence() >= first);
         go.send(()).expect("it waits");
         runtime.block_on(hangs).expect("ended");
-        // The task that it was given comes next; the one after it is asked for anew.
+        // The pending task runs next; the one after it is spawned again.
         runtime.block_on(async {
             while pulse.pending_since.lock().is_some() {
                 tokio::task::yield_now().await;
