@@ -49,7 +49,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         Fault::Caller

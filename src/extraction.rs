@@ -227,7 +227,7 @@ pub enum ExtractError {
 }
 
 impl ExtractError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

@@ -1,17 +1,18 @@
-//! The store: an append-only log that is the truth, and a catalog that finds things in it.
+//! The store: an append-only log that is the source of truth, and a catalog that finds things in it.
 //!
-//! It owns the data directory: the log's segments, the catalog as a view of the log, the lock that keeps a second process
-//! out; and journals, which lie next to the log. It is synchronous and starts no thread; one [`Writer`] and any number of users of a [`Reader`].
+//! It owns the data directory: the log's segments, the catalog as a view of the log, the lock that excludes a second
+//! process, and the journals next to the log. It is synchronous and starts no thread; there is one [`Writer`] and any
+//! number of users of a [`Reader`].
 //!
 //! Invariants:
 //! * Acknowledged means on stable storage: [`Writer::commit`] returns after `fdatasync`.
 //! * The records of a request survive a crash together or not at all, and in the order of the commits.
-//! * Damage is reported and stepped over; it never ends in a panic, a loop or wrong data.
-//! * The catalog follows from the log alone and is rebuilt whenever there is a doubt about it.
-//! * Nothing is written while nothing is asked for.
+//! * Damage is reported and skipped; it never causes a panic, a loop or wrong data.
+//! * The catalog is derived from the log alone and is rebuilt when in doubt.
+//! * Nothing is written when nothing is requested.
 //!
-//! Left out: threads, and deciding which documents expire and when to compact, which is the caller's.
-//! The bytes on disk are described in `store/FORMAT.md`.
+//! Left out: threads, and the decisions which documents expire and when to compact, which are the caller's.
+//! `store/FORMAT.md` describes the bytes on disk.
 
 mod append;
 mod catalog;
@@ -79,20 +80,20 @@ const SEGMENT_BYTES_MIN: u64 = 4 << 10;
 /// … and at most this, so that offsets in units of 8 bytes fit 32 bits with room for one large append.
 const SEGMENT_BYTES_MAX: u64 = 8 << 30;
 
-/// What a store needs to know.
+/// Configuration of a store.
 #[derive(Clone)]
 pub struct Config {
-    /// Directory of the store; made with mode 0700 if absent.
+    /// Directory of the store; created with mode 0700 if missing.
     pub data_dir: PathBuf,
     /// A segment is sealed before it gets longer than this, in bytes; kept between 4 KiB and 8 GiB.
     pub segment_bytes: u64,
     /// Bytes to leave free on the file system. Writes are refused below it.
     pub reserve_bytes: u64,
-    /// Bytes that the log may have; 0 for no limit. Writes are refused above it.
+    /// Maximum size of the log in bytes; 0 for no limit. Writes are refused above it.
     pub max_bytes: u64,
-    /// Contents of the catalog's pages that are kept in memory, in bytes.
+    /// Size of the catalog pages that are cached in memory, in bytes.
     pub catalog_cache_bytes: u64,
-    /// Where the times in the records come from.
+    /// The source of the records' times.
     pub clock: Arc<dyn Clock>,
 }
 
@@ -111,24 +112,24 @@ impl Config {
     }
 }
 
-/// What was found when the store was opened.
+/// The findings when the store was opened.
 #[derive(Debug, Clone)]
 pub struct OpenReport {
     /// Identity of the node.
     pub node: NodeId,
     /// LSN of the last record.
     pub last: Lsn,
-    /// Bytes cut from the end of the log: an append that was interrupted and never acknowledged.
+    /// Bytes cut from the end of the log: an interrupted append that was never acknowledged.
     pub torn_bytes: u64,
     /// Records that are damaged.
     pub damage: Vec<Damage>,
-    /// What became of the catalog.
+    /// How the catalog was obtained.
     pub catalog: ViewState,
-    /// What others can do to the data directory, in words.
+    /// What other users can do to the data directory, in words.
     pub warnings: Vec<String>,
 }
 
-/// Why a store could not be opened. Nothing was lost by trying.
+/// Why a store could not be opened. The attempt lost nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it open.
@@ -136,37 +137,37 @@ pub enum OpenError {
     Locked {
         /// The lock file.
         path: PathBuf,
-        /// The other process, if it wrote itself down.
+        /// The other process, if it recorded its id.
         pid: Option<u32>,
     },
-    /// A directory could not be made or the lock not be tried.
+    /// A directory could not be created or the lock not be tried.
     #[error("cannot use {path}")]
     Directory {
-        /// Which one.
+        /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A file could not be read.
     #[error("cannot read {path}")]
     Read {
-        /// Which one.
+        /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A file could not be written, cut or removed.
     #[error("cannot write {path}")]
     Write {
-        /// Which one.
+        /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The system gave no random bytes for the id of a new node.
+    /// The system's random source failed while creating the id of a new node.
     #[error("no random numbers for a node id")]
     Random {
-        /// What it said.
+        /// The underlying error.
         source: getrandom::Error,
     },
     /// A segment has a format that this release does not read.
@@ -185,7 +186,7 @@ pub enum OpenError {
         /// The record.
         unknown: UnknownFrame,
     },
-    /// A segment of another node lies among the segments.
+    /// A segment of another node is among the segments.
     #[error("{path}: written by node {found}, expected node {expected}")]
     ForeignSegment {
         /// The segment.
@@ -203,7 +204,7 @@ pub enum OpenError {
         /// Its first record.
         first: Lsn,
     },
-    /// No segment has a readable header, so none of the log can be read.
+    /// No segment has a readable header, so the log cannot be read.
     #[error("{path}: the segment header and its copy are damaged, and there is no other segment")]
     Header {
         /// The first segment.
@@ -212,13 +213,13 @@ pub enum OpenError {
     /// The log could not be read to build the catalog.
     #[error("cannot replay the log")]
     Replay {
-        /// What went wrong.
+        /// The cause.
         source: ReadError,
     },
     /// The catalog could not be built, not even in memory.
     #[error("cannot build the catalog")]
     Catalog {
-        /// What went wrong.
+        /// The cause.
         source: CatalogError,
     },
 }
@@ -233,7 +234,7 @@ impl OpenError {
         }
     }
 
-    /// Who can do something about it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -260,8 +261,9 @@ impl From<LockError> for OpenError {
     }
 }
 
-/// Opens the store in a directory, or makes one. Cuts what a crash left unfinished, brings the catalog up to the log and
-/// says what it found. Takes time in proportion to the last segment, or to the log when the catalog must be rebuilt.
+/// Opens the store in a directory, or creates one. Cuts what a crash left unfinished, brings the catalog up to date
+/// with the log and reports its findings. Takes time in proportion to the last segment, or to the log when the catalog
+/// must be rebuilt.
 pub fn open(config: Config) -> Result<(Writer, Arc<Reader>, OpenReport), OpenError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     create_dir(&*disk, &config.data_dir)?;
@@ -273,9 +275,10 @@ pub fn open(config: Config) -> Result<(Writer, Arc<Reader>, OpenReport), OpenErr
     Ok((writer, reader, OpenReport { warnings, ..report }))
 }
 
-/// What others can do to a data directory. The files in it are their owner's alone; their names are the directory's.
+/// What other users can do to a data directory. The files in it are accessible to the owner only; the directory
+/// controls their names.
 fn exposures(data_dir: &Path) -> Vec<String> {
-    // One that cannot be asked about is not usable either, which is told elsewhere.
+    // If it cannot be queried, it is not usable either, which is reported elsewhere.
     let Ok(found) = fs::metadata(data_dir) else { return Vec::new() };
     let (path, own) = (data_dir.display(), rustix::process::geteuid().as_raw());
     let mut warnings = Vec::new();
@@ -295,7 +298,7 @@ fn exposures(data_dir: &Path) -> Vec<String> {
     warnings
 }
 
-/// Opens the store on any disk; tests bring their own.
+/// Opens the store on any disk; tests provide their own.
 fn open_on(
     disk: Arc<dyn Disk>,
     lock: Option<Lock>,
@@ -352,7 +355,7 @@ fn open_on(
 
 fn create_dir(disk: &dyn Disk, path: &Path) -> Result<(), OpenError> {
     disk.create_dir(path).map_err(|source| {
-        // Making a folder tells of a file in its place only that something is there.
+        // The error for creating a folder where a file exists only says that something exists.
         let source = match source.kind() {
             io::ErrorKind::AlreadyExists => {
                 io::Error::new(io::ErrorKind::NotADirectory, "it is a file, not a directory")

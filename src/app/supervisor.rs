@@ -63,7 +63,7 @@ impl Supervisor {
     /// * `runtime`: the one that answers requests.
     ///
     /// # Errors
-    /// When the machine has no thread left.
+    /// When the system cannot start another thread.
     pub(super) fn start(runtime: &Handle) -> io::Result<Self> {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
             return Ok(Self(None));

@@ -40,7 +40,7 @@ pub enum EmbedError {
 }
 
 impl EmbedError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

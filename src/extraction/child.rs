@@ -99,7 +99,7 @@ impl Starter {
     /// * `memory_bytes_max`: what any document may take.
     ///
     /// # Errors
-    /// When the machine has no thread left.
+    /// When the system cannot start another thread.
     pub(super) fn start(program: Option<PathBuf>, memory_bytes_max: u64) -> io::Result<Self> {
         let (wishes, waiting) = channel();
         let programs = program.map_or_else(programs, |program| vec![program.into()]);

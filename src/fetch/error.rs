@@ -72,7 +72,7 @@ pub enum FetchError {
     Connect {
         /// To which host.
         host: String,
-        /// What the system said.
+        /// The system's error.
         reason: String,
     },
     /// The proxy did not make the connection.
@@ -82,7 +82,7 @@ pub enum FetchError {
         proxy: String,
         /// To which host.
         host: String,
-        /// What it said.
+        /// The underlying error.
         reason: String,
     },
     /// The host's certificate is not trusted.
@@ -184,7 +184,7 @@ fn slow(host: &str, phase: Phase, after: Duration) -> String {
 }
 
 impl FetchError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

@@ -78,7 +78,7 @@ use crate::base::{Digest, Lsn, setting};
 
 /// Fewest and most numbers a vector may have.
 const DIMENSIONS: std::ops::RangeInclusive<usize> = 64..=4096;
-/// A graph is written anew when at least this part of its nodes has been linked since it was last written: the rest is
+/// A graph is rewritten when at least this part of its nodes has been linked since it was last written: the rest is
 /// linked again after a restart, and a checkpoint of a large collection does not write hundreds of MiB for a few rows.
 const GRAPH_REWRITE_PART: usize = 16;
 /// Matrices with fewer removed rows are not rewritten.

@@ -29,7 +29,7 @@ pub enum ArchiveError {
     Read {
         /// Which one.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The file cannot be written.
@@ -37,7 +37,7 @@ pub enum ArchiveError {
     Write {
         /// Which one.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// There is a file of that name.
@@ -81,7 +81,7 @@ pub enum ArchiveError {
 }
 
 impl ArchiveError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

@@ -75,7 +75,7 @@ pub enum BucketError {
     File {
         /// Which one.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The settings of outgoing HTTP cannot be used.
@@ -117,7 +117,7 @@ pub enum BucketError {
 }
 
 impl BucketError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

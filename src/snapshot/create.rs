@@ -37,7 +37,7 @@ pub enum CreateError {
     Read {
         /// Which one.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Segments were rewritten again and again while they were copied.
@@ -49,7 +49,7 @@ pub enum CreateError {
 }
 
 impl CreateError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

@@ -162,7 +162,7 @@ fn first(names: &[String]) -> String {
 }
 
 impl TargetError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

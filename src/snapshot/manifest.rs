@@ -193,7 +193,7 @@ pub enum ManifestError {
 }
 
 impl ManifestError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

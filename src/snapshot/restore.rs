@@ -85,7 +85,7 @@ pub enum RestoreError {
     Staging {
         /// Which one.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Too little room beside the data.
@@ -107,7 +107,7 @@ pub enum RestoreError {
 }
 
 impl RestoreError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

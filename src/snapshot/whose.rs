@@ -123,7 +123,7 @@ fn short(nodes: &[NodeSummary]) -> &str {
 }
 
 impl WhoseError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

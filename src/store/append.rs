@@ -1,7 +1,8 @@
-//! Writing the log: one append is one write and one `fdatasync`.
+//! Writing the log: each append is one write and one `fdatasync`.
 //!
-//! Invariants: an append starts only after the one before was synced. After any failed write or sync nothing is written
-//! again until the log is opened anew: what is on the disk is then unknown, and a repeated sync would lie.
+//! Invariants: an append starts only after the previous one was synced. After a failed write or sync nothing is written
+//! until the log is reopened: the content of the disk is unknown then, and a repeated sync would report success
+//! falsely.
 
 use std::io;
 use std::ops::Range;
@@ -33,7 +34,7 @@ impl Compressor {
         Self { context: zstd::bulk::Compressor::new(COMPRESS_LEVEL).ok(), buffer: Vec::new() }
     }
 
-    /// The stored form of `payload`, if that saves a tenth.
+    /// The compressed form of `payload`, if that saves a tenth.
     fn compress(&mut self, payload: &[u8]) -> Option<&[u8]> {
         if payload.len() < COMPRESS_MIN {
             return None;
@@ -42,7 +43,7 @@ impl Compressor {
         self.buffer.clear();
         self.buffer.resize(most, 0);
         self.buffer[..4].copy_from_slice(&(payload.len() as u32).to_le_bytes());
-        // A buffer too small for the result is the usual way to learn that it does not pay.
+        // A buffer that is too small for the result is the usual sign that compression does not pay.
         let length = self.context.as_mut()?.compress_to_buffer(payload, &mut self.buffer[4..]).ok()?;
         Some(&self.buffer[..4 + length])
     }
@@ -74,7 +75,7 @@ impl Append {
         self.starts.is_empty()
     }
 
-    /// Bytes that it takes in the log.
+    /// Its size in the log, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.len()
     }
@@ -108,7 +109,7 @@ impl Append {
         header.lsn
     }
 
-    /// Ends the batch: the frames since the last call are kept or lost together.
+    /// Ends the batch: the frames since the last call survive together or not at all.
     pub(crate) fn end_batch(&mut self) {
         if let (Some(header), Some(start)) = (&mut self.last, self.starts.last()) {
             header.flags |= END_OF_BATCH;
@@ -126,36 +127,36 @@ impl Append {
 /// Why an append was not made durable.
 #[derive(Debug)]
 pub(crate) enum AppendError {
-    /// Too little space, for one that only deletes too or not; nothing was written and the next append may succeed.
+    /// Too little space, for deletes too or not; nothing was written and the next append may succeed.
     Full { free: u64, needed: u64, refuses_deletes: bool },
-    /// The log is as large as it may be; nothing was written and the next append may succeed.
+    /// The log has reached its size limit; nothing was written and the next append may succeed.
     Quota { used: u64, limit: u64 },
-    /// No file may be opened for the next segment; nothing was written and the next append may succeed.
+    /// The next segment's file cannot be opened; nothing was written and the next append may succeed.
     NoFiles { source: io::Error },
-    /// A write or sync failed; whether the append is on the disk is unknown, and the writer takes no more.
+    /// A write or sync failed; whether the append is on the disk is unknown, and the writer accepts no more.
     Failed { path: PathBuf, source: io::Error },
 }
 
-/// A segment that has come to this part of its size is sealed when half of it is dead.
+/// A segment that has reached this fraction of its size is sealed when half of it is dead.
 const WORN_FROM: u64 = 8;
 
-/// Sizes that the writer keeps to.
+/// The size limits of the writer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// A segment is sealed when the next append would make it longer, or earlier when most of it is dead.
+    /// A segment is sealed when the next append would exceed this size, or earlier when most of it is dead.
     pub(crate) segment_bytes: u64,
     /// Space left free on the file system.
     pub(crate) reserve_bytes: u64,
-    /// Most bytes of the log; 0 for no limit.
+    /// Maximum size of the log in bytes; 0 for no limit.
     pub(crate) max_bytes: u64,
 }
 
 /// What an append is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// It adds something, and leaves the reserve alone.
+    /// It adds records and must leave the reserve free.
     Add,
-    /// It only deletes, so that compaction can make room: it may use half of the reserve, and go beyond the quota.
+    /// It only deletes, which lets compaction free space: it may use half of the reserve and exceed the quota.
     Delete,
 }
 
@@ -165,12 +166,12 @@ pub(crate) struct LogWriter {
     limits: Limits,
     file: Arc<dyn DiskFile>,
     first: Lsn,
-    /// Format of the segment; what is written needs [`FORMAT`].
+    /// The segment's format; new records require [`FORMAT`].
     format: u16,
     end: u64,
     allocated: u64,
     unproven: Range<u64>,
-    /// Whether the segment's header and name may be unknown to the disk.
+    /// Whether the segment's header and name may not be on the disk yet.
     is_start_unproven: bool,
 }
 
@@ -182,7 +183,8 @@ impl LogWriter {
             let last = segments.last().expect("never empty");
             (last.first, last.format, last.end)
         };
-        // An append is only made once the start of its segment is on the disk. One that is itself in doubt says nothing.
+        // An append is made only once the start of its segment is on the disk, so one that may not be there itself
+        // proves nothing.
         let is_start_unproven = unproven.start <= SEGMENT_START;
         Self { log, limits, file, first, format, end, allocated, unproven, is_start_unproven }
     }
@@ -207,7 +209,7 @@ impl LogWriter {
         let mut segments = self.log.segments.write();
         let segment = segments.last_mut().expect("never empty");
         segment.frames.extend(append.starts.iter().map(|start| {
-            // 32 GiB in one append would have to be in memory first.
+            // An append of 32 GiB would not fit into memory.
             u32::try_from(base + start).expect("a segment is shorter than 32 GiB")
         }));
         segment.end = self.end;
@@ -216,8 +218,8 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Whether so much of the segment is dead that it is sealed before it is full. A store whose few documents are replaced
-    /// again and again would otherwise keep a whole segment of what is gone.
+    /// Whether so much of the segment is dead that it is sealed before it is full. Otherwise a store whose few
+    /// documents are replaced repeatedly would retain a whole segment of dead records.
     fn is_worn(&self) -> bool {
         let bytes = self.end - SEGMENT_START;
         let dead = || self.log.dead.lock().bytes_in(self.first);
@@ -252,19 +254,19 @@ impl LogWriter {
             Ok(free) if free < needed => {
                 Err(AppendError::Full { free, needed, refuses_deletes: free < needed_to(Purpose::Delete) })
             }
-            // Where the space cannot be asked for, the write will tell.
+            // Where the free space cannot be read, the write will show.
             Ok(_) | Err(_) => Ok(()),
         }
     }
 
-    /// Writes the last append found at the start once more, before the first new one follows it. If the sync of an
-    /// earlier process failed, the kernel has that append in its cache, marked clean, and not on the disk; only
-    /// a new write makes it reach the disk. The same goes for the header of a segment without another append, and for
-    /// its name: the process that made it may have ended before it synced the directory.
+    /// Writes the last append found at the start again, before the first new one follows it. If the sync of an earlier
+    /// process failed, the kernel holds that append in its cache, marked clean, while the disk does not have it; only
+    /// another write makes it reach the disk. The same applies to the header of a segment without another append, and
+    /// to its name: the process that created it may have ended before it synced the directory.
     pub(crate) fn prove_tail(&mut self) -> Result<(), AppendError> {
         if self.is_start_unproven {
             let mut header = [0; SEGMENT_START as usize];
-            // Shorter when the power went while it was written; its first copy is whole then.
+            // Shorter if the power failed while it was written; its first copy is complete then.
             let length = self.file.read_at(&mut header, 0).map_err(|source| self.failed(source))?;
             self.file.write_at(&header[..length], 0).map_err(|source| self.failed(source))?;
             self.file.sync_data().map_err(|source| self.failed(source))?;
@@ -285,15 +287,16 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Seals the segment and starts the next one. If there is no room for it, the old one is still whole and in use.
+    /// Seals the segment and starts the next one. If there is no space for it, the old one stays complete and in use.
     fn roll(&mut self, first: Lsn, now: UnixMillis) -> Result<(), AppendError> {
-        // Neither needs the other: what is cut off is reserved space, and a new segment without a frame holds nothing.
+        // The two steps are independent: only reserved space is cut off, and a new segment without a frame holds
+        // nothing.
         let cut = || self.file.truncate(self.end).and_then(|()| self.file.sync_all());
         let (cut, mut created) = side_by_side(cut, || self.log.create_segment(first, now));
         if created.as_ref().err().is_some_and(is_out_of_files) {
-            // Those that are open for reading only are opened again when they are asked for.
+            // Files open for reading are reopened on demand.
             self.log.forget_files();
-            // What the first attempt left has no frame.
+            // What the first attempt left has no frames.
             let _ = self.log.disk.remove(&segment_path(&self.log.dir, first));
             created = self.log.create_segment(first, now);
         }
@@ -303,7 +306,7 @@ impl LogWriter {
             Ok(file) => file,
             Err(source) => {
                 let path = segment_path(&self.log.dir, first);
-                // Left in place it is removed at the next start, as it holds no frame.
+                // If it stays, the next start removes it, as it has no frames.
                 let removed = self.log.disk.remove(&path);
                 if is_out_of_files(&source) && removed.as_ref().err().is_none_or(is_absent) {
                     return Err(AppendError::NoFiles { source });

@@ -39,19 +39,19 @@ use crate::base::{Digest, Fault, Lsn, UnixMillis};
 /// Answers are remembered for a day.
 pub(crate) const ANSWER_LIFETIME_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// Why the catalog did not answer. The log is not affected; the next start rebuilds the catalog.
+/// Why the catalog could not answer. The log is not affected; the next start rebuilds the catalog.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
-    /// The engine refused.
+    /// The engine returned an error.
     #[error("the catalog's engine failed")]
     Engine {
-        /// What it said.
+        /// The underlying error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The engine panicked, as it does on damaged files.
     #[error("the catalog's engine panicked")]
     Panicked,
-    /// A value is not what was written.
+    /// A value is not what was written to it.
     #[error("a catalog value is damaged: {what}")]
     Damaged {
         /// What is wrong with it.
@@ -63,7 +63,7 @@ pub enum CatalogError {
 }
 
 impl CatalogError {
-    /// Who can do something about it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -79,10 +79,10 @@ impl From<RecordError> for CatalogError {
     }
 }
 
-/// A collection and how much is in it.
+/// A collection and its counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CollectionInfo {
-    /// Names it for good.
+    /// Its permanent id.
     pub id: CollectionId,
     /// As in [`NewCollection::name`].
     pub name: String,
@@ -92,7 +92,7 @@ pub struct CollectionInfo {
     pub model: String,
     /// As in [`NewCollection::dimensions`].
     pub dimensions: u32,
-    /// When it was made.
+    /// When it was created.
     pub created: UnixMillis,
     /// Documents in it.
     pub documents: u64,
@@ -107,7 +107,7 @@ pub struct CollectionInfo {
 }
 
 impl CollectionInfo {
-    /// A collection as its creation record makes it.
+    /// A collection as created by its record.
     pub(crate) fn new(lsn: Lsn, time: UnixMillis, new: NewCollection) -> Self {
         let NewCollection { name, description, model, dimensions } = new;
         Self {
@@ -160,7 +160,7 @@ impl CollectionInfo {
     }
 }
 
-/// What the catalog knows of a document; the rest is in its record.
+/// The catalog's entry for a document; the rest is in its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DocumentEntry {
     /// LSN of the record of this version.
@@ -212,14 +212,14 @@ impl DocumentEntry {
     }
 }
 
-/// A declared source and what came from it.
+/// A declared source and the documents from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceEntry {
     /// Its name.
     pub source: String,
-    /// `source_digest` of the document of it that was written last.
+    /// `source_digest` of its most recently written document.
     pub source_digest: Option<Digest>,
-    /// Documents that are there.
+    /// Its current documents.
     pub documents: u64,
 }
 
@@ -279,7 +279,7 @@ pub(crate) mod key {
     pub(crate) const ANSWER_TIMES: &[u8] = b"t";
     pub(crate) const UNFINISHED: &[u8] = b"u";
     pub(crate) const DEAD: &[u8] = b"x";
-    /// Kinds of key that go with their collection.
+    /// Kinds of key that are deleted with their collection.
     pub(crate) const OF_COLLECTION: &[u8] = b"dknsSz";
 
     /// The keys of one kind in one collection begin with this.
@@ -429,16 +429,16 @@ impl Collections {
     }
 }
 
-/// See the module.
+/// See the module documentation.
 pub(crate) struct Catalog {
     /// `None` after it was closed or failed.
     tree: RwLock<Option<Tree>>,
     pub(crate) collections: RwLock<Arc<Collections>>,
-    /// A call failed, so the files must not be vouched for.
+    /// A call failed, so the files must not be marked as trustworthy.
     failed: AtomicBool,
 }
 
-/// How far the catalog is: the LSN applied last and that record's fingerprint.
+/// The catalog's position: the LSN applied last and that record's fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Applied {
     pub(crate) lsn: Lsn,
@@ -446,7 +446,7 @@ pub(crate) struct Applied {
 }
 
 impl Catalog {
-    /// Takes a tree as it is and reads the collections in it.
+    /// Opens a tree as it is and reads its collections.
     pub(crate) fn open(tree: Tree) -> Result<Self, CatalogError> {
         let mut collections = Collections::default();
         tree.scan(key::COLLECTIONS, key::COLLECTIONS, |key, value| {
@@ -458,7 +458,7 @@ impl Catalog {
         Ok(Self { tree: RwLock::new(Some(tree)), collections, failed: AtomicBool::new(false) })
     }
 
-    /// Makes a call and remembers whether it failed.
+    /// Makes a call and records whether it failed.
     pub(crate) fn ask<T>(&self, call: impl FnOnce(&Self) -> Result<T, CatalogError>) -> Result<T, CatalogError> {
         let result = call(self);
         if matches!(result, Err(CatalogError::Engine { .. } | CatalogError::Panicked | CatalogError::Damaged { .. })) {
@@ -472,7 +472,7 @@ impl Catalog {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Reads every pair, so that damage the engine panics on is met now.
+    /// Reads every pair, so that damage that makes the engine panic shows now.
     pub(crate) fn check(&self) -> Result<(), CatalogError> {
         self.with_tree(|tree| {
             tree.scan(b"", b"", |key, value| {
@@ -484,7 +484,7 @@ impl Catalog {
         })
     }
 
-    /// What is dead by segment, as last counted.
+    /// Dead bytes by segment, as last counted.
     pub(crate) fn dead(&self) -> Result<BTreeMap<Lsn, Dead>, CatalogError> {
         let mut counts = BTreeMap::new();
         self.with_tree(|tree| {
@@ -497,7 +497,7 @@ impl Catalog {
         Ok(counts)
     }
 
-    /// Whether keys of deleted collections are left.
+    /// Whether there are keys of deleted collections left.
     pub(crate) fn has_garbage(&self) -> Result<bool, CatalogError> {
         Ok(!self.pairs(key::GARBAGE, key::GARBAGE, 1)?.is_empty())
     }
@@ -506,7 +506,7 @@ impl Catalog {
         call(self.tree.read().as_ref().ok_or(CatalogError::Closed)?)
     }
 
-    /// The same while nobody else has the tree.
+    /// Like [`Self::ask`], with exclusive access to the tree.
     pub(crate) fn with_tree_alone<T>(
         &self,
         call: impl FnOnce(&Tree) -> Result<T, CatalogError>,
@@ -514,7 +514,7 @@ impl Catalog {
         call(self.tree.write().as_ref().ok_or(CatalogError::Closed)?)
     }
 
-    /// Whether the last change was cut off, see [`Tree::apply_in_steps`]. The tree is worth nothing then.
+    /// Whether the last change was interrupted, see [`Tree::apply_in_steps`]. The tree is unusable then.
     pub(crate) fn is_unfinished(&self) -> Result<bool, CatalogError> {
         self.get(key::UNFINISHED).map(|mark| mark.is_some())
     }
@@ -537,7 +537,7 @@ impl Catalog {
         }
     }
 
-    /// Takes the tree away and closes its files. Later calls answer [`CatalogError::Closed`].
+    /// Closes the tree's files. Later calls return [`CatalogError::Closed`].
     pub(crate) fn close(&self) -> Result<(), CatalogError> {
         match self.tree.write().take() {
             Some(tree) => tree.close(),
@@ -605,7 +605,7 @@ impl Catalog {
         let mut found = Vec::new();
         for (key, _) in self.pairs(&prefix, &from, limit)? {
             let id = std::str::from_utf8(&key[prefix.len()..]).map_err(|_| RecordError("source key is not UTF-8"))?;
-            // Between the two reads a commit may have removed it.
+            // A commit may have removed it between the two reads.
             found.extend(self.lookup(collection, id)?.map(|entry| (id.to_owned(), entry)));
         }
         Ok(found)
@@ -635,7 +635,7 @@ impl Catalog {
         Ok(found)
     }
 
-    /// Notes whose keys begin with `prefix`, by key in byte order; those that were taken away are left out.
+    /// Notes whose keys begin with `prefix`, by key in byte order, without deleted ones.
     pub(crate) fn notes(&self, collection: CollectionId, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, CatalogError> {
         if !self.exists(collection) {
             return Ok(Vec::new());
@@ -652,7 +652,7 @@ impl Catalog {
         Ok(found)
     }
 
-    /// A note; `None` when there is none.
+    /// A note; `None` when it does not exist.
     pub(crate) fn note(&self, collection: CollectionId, key: &str) -> Result<Option<Vec<u8>>, CatalogError> {
         if !self.exists(collection) {
             return Ok(None);
@@ -685,7 +685,7 @@ impl Catalog {
         Ok(found)
     }
 
-    /// LSN of the answer record for a key, unless it is too old.
+    /// LSN of the answer record for a key, unless it has expired.
     pub(crate) fn remembered(&self, answer_key: &str, now: UnixMillis) -> Result<Option<Lsn>, CatalogError> {
         let Some(value) = self.get(&key::answer(answer_key))? else { return Ok(None) };
         let (lsn, time) = decode_pair(&value)?;

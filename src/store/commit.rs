@@ -1,8 +1,8 @@
-//! Writing: decides what each operation does, appends the records, brings the catalog up to them.
+//! Writing: decides the effect of each operation, appends the records, and applies them to the catalog.
 //!
-//! Everything conditional is decided here, one operation after the other, against the catalog and what earlier
-//! operations of the same group did. The order is fixed: log, catalog, answer. If the log fails the catalog is left as
-//! it was; if the catalog fails the records are safe and the next start rebuilds the catalog.
+//! All conditions are checked here, one operation after the other, against the catalog and the earlier operations of
+//! the same group. The order is fixed: log, catalog, answer. If the log fails, the catalog is unchanged; if the catalog
+//! fails, the records are safe and the next start rebuilds the catalog.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -22,20 +22,21 @@ use super::trust::Trust;
 use super::update::Update;
 use crate::base::{ByteSize, Clock, Digest, Fault, Lsn, UnixMillis, with_causes};
 
-/// Longest document id, source name, collection name, answer key and note, in bytes: they become keys and values of the catalog.
+/// Maximum length of a document id, source name, collection name, answer key or note, in bytes: they become keys and
+/// values of the catalog.
 pub const NAME_BYTES_MAX: usize = 4096;
 
-/// Something to do.
+/// An operation on the store.
 #[derive(Debug, Clone)]
 pub enum Operation {
-    /// Makes a collection, unless one has the name.
+    /// Creates a collection, unless the name is in use.
     CreateCollection(NewCollection),
     /// Deletes a collection with all of its documents.
     DeleteCollection {
         /// Which one.
         collection: CollectionId,
     },
-    /// Writes a document, new or in place of the one with its id.
+    /// Writes a document, new or replacing the one with its id.
     PutDocument(Box<NewDocument>),
     /// Deletes a document.
     DeleteDocument {
@@ -43,11 +44,11 @@ pub enum Operation {
         collection: CollectionId,
         /// Which one.
         id: String,
-        /// The version that the caller means; another one is a conflict. 0: there must be none.
+        /// The version that the caller expects; any other one is a conflict. 0: the document must not exist.
         if_version: Option<u64>,
     },
-    /// Deletes the documents of a source that are not among `keep`. Which there are is decided with the operation: what
-    /// another request wrote a moment before is among them.
+    /// Deletes the documents of a source that are not in `keep`. They are determined when the operation runs, so
+    /// documents that another request wrote just before are included.
     DeleteFromSource {
         /// Where they are.
         collection: CollectionId,
@@ -56,13 +57,13 @@ pub enum Operation {
         /// Ids of those that stay.
         keep: HashSet<String>,
     },
-    /// Keeps a small value with a collection, in place of the one that the key had.
+    /// Stores a small value with a collection and replaces the key's previous one.
     Note {
         /// Where.
         collection: CollectionId,
         /// Unique in the collection.
         key: String,
-        /// At most [`NAME_BYTES_MAX`]; empty: the key has none any more.
+        /// At most [`NAME_BYTES_MAX`]; an empty value deletes the note.
         value: Vec<u8>,
     },
 }
@@ -70,7 +71,7 @@ pub enum Operation {
 /// A document to write. The fields are those of [`DocumentRecord`].
 #[derive(Debug, Clone)]
 pub struct NewDocument {
-    /// The collection it goes into.
+    /// The collection to write to.
     pub collection: CollectionId,
     /// Unique in the collection.
     pub id: String,
@@ -84,15 +85,15 @@ pub struct NewDocument {
     pub source: Option<String>,
     /// Digest of the original bytes.
     pub source_digest: Option<Digest>,
-    /// Digest of everything the caller gave; equal to the one of the present version, nothing is written.
+    /// Digest of everything the caller provided; nothing is written when it equals that of the current version.
     pub content_digest: Digest,
     /// Media type of the original.
     pub media_type: String,
     /// When it may be deleted.
     pub expires_at: Option<UnixMillis>,
-    /// The version that the caller means to replace; another one is a conflict. 0: there must be none.
+    /// The version that the caller expects to replace; any other one is a conflict. 0: the document must not exist.
     pub if_version: Option<u64>,
-    /// A document that has the id stays as it is.
+    /// If a document has the id, leave it unchanged.
     pub unless_exists: bool,
     /// In the order of the document.
     pub chunks: Vec<NewChunk>,
@@ -109,24 +110,24 @@ pub struct NewChunk {
     pub body: Arc<ChunkBody>,
 }
 
-/// Operations whose records survive a crash together or not at all. That an operation finds nothing to do, or a
-/// conflict, does not keep the others from being done.
+/// Operations whose records survive a crash together or not at all. An operation with no effect or a conflict does not
+/// stop the others.
 #[derive(Debug, Clone, Default)]
 pub struct WriteRequest {
-    /// Done in this order.
+    /// In order of execution.
     pub operations: Vec<Operation>,
-    /// What makes it safe to send the request again; `None` where it is done as often as it comes.
+    /// Makes it safe to send the request again; `None` for a request that runs each time it is sent.
     pub once: Option<Once>,
 }
 
-/// Has a request done once in 24 hours: its answer is kept in the same batch as what it does, so a crash leaves both or
-/// neither, and whoever sends it again is given that answer.
+/// Ensures that a request runs once in 24 hours: its answer is stored in the same batch as its effects, so that a crash
+/// leaves both or neither, and a repeated request gets that answer.
 #[derive(Clone)]
 pub struct Once {
-    /// Idempotency key, made unique for its sender by the caller of the store; at most [`NAME_BYTES_MAX`] bytes.
+    /// Idempotency key, which the caller of the store makes unique for the sender; at most [`NAME_BYTES_MAX`] bytes.
     pub key: String,
-    /// Composes the answer, from an outcome for each operation and the LSN of the answer's own record. Called at most once,
-    /// by the writer. One that does not fit into a record is given and not kept.
+    /// Composes the answer from the outcome of each operation and the LSN of the answer's record. Called at most once,
+    /// by the writer. An answer that does not fit into a record is returned but not stored.
     pub compose: Arc<Compose>,
 }
 
@@ -139,12 +140,12 @@ impl fmt::Debug for Once {
     }
 }
 
-/// What an operation did.
+/// The outcome of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The collection was made.
+    /// The collection was created.
     CollectionCreated(CollectionId),
-    /// A collection has this name; nothing was done.
+    /// The name is in use; nothing was done.
     CollectionExists(CollectionId),
     /// The collection was deleted.
     CollectionDeleted,
@@ -155,19 +156,19 @@ pub enum Outcome {
         /// LSN of its record.
         lsn: Lsn,
     },
-    /// The document took the place of an older version.
+    /// The document replaced an older version.
     Updated {
         /// Its version.
         version: u64,
         /// LSN of its record.
         lsn: Lsn,
     },
-    /// The document is there with the same content digest; nothing was done.
+    /// The document exists with the same content digest; nothing was done.
     Unchanged {
         /// Its version.
         version: u64,
     },
-    /// A document has the id and was to stay; nothing was done.
+    /// A document with the id exists and was left unchanged.
     Kept {
         /// Its version.
         version: u64,
@@ -179,21 +180,21 @@ pub enum Outcome {
         /// The version that it had.
         version: u64,
     },
-    /// There is no such document.
+    /// The document does not exist.
     Missing,
-    /// The document does not have the version that the caller named; nothing was done.
+    /// The document does not have the expected version; nothing was done.
     Conflict {
-        /// The version that it has, if it exists.
+        /// Its current version, if it exists.
         actual: Option<u64>,
     },
-    /// There is no such collection; nothing was done.
+    /// The collection does not exist; nothing was done.
     NoSuchCollection,
     /// These documents of the source were deleted.
     DeletedFromSource {
         /// Their ids, in byte order.
         ids: Vec<String>,
     },
-    /// The note is kept.
+    /// The note was stored.
     Noted,
     /// The operation cannot be stored; nothing was done.
     TooLarge {
@@ -201,28 +202,28 @@ pub enum Outcome {
         what: &'static str,
         /// Its length in bytes.
         bytes: usize,
-        /// How long it may be.
+        /// The maximum.
         limit: usize,
     },
 }
 
-/// What a group did. All of it is on stable storage.
+/// The result of a group. All of it is on stable storage.
 #[derive(Debug)]
 pub struct Committed {
-    /// For each request, for each of its operations; none for a request that was done before, see [`Once`].
+    /// The outcomes of each request's operations; empty for a request that had already run, see [`Once`].
     pub outcomes: Vec<Vec<Outcome>>,
-    /// For each request that is to be done once, its answer.
+    /// The answer of each request that runs only once.
     pub answers: Vec<Option<Vec<u8>>>,
-    /// What changed, in LSN order; the same that [`Reader::changes_after`] yields later.
+    /// The changes in LSN order; [`Reader::changes_after`] returns the same ones later.
     pub changes: Vec<Change>,
     /// LSN of the last record in the log.
     pub last: Lsn,
 }
 
-/// Why a group was not committed. Nobody in it may be told that his write succeeded.
+/// Why a group was not committed. No write in it may be acknowledged.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// An earlier failure ended writing until the store is opened anew.
+    /// An earlier failure ended writing until the store is reopened.
     #[error("the store is read-only: {reason}")]
     ReadOnly {
         /// That failure.
@@ -239,10 +240,10 @@ pub enum CommitError {
         free: u64,
         /// Bytes that must be free, reserve included.
         needed: u64,
-        /// Whether it is too little for deletes too, which may use half of the reserve.
+        /// Whether there is too little space even for deletes, which may use half of the reserve.
         refuses_deletes: bool,
     },
-    /// The log has reached its quota; nothing was written, and a later commit succeeds once there is room.
+    /// The log has reached its quota; nothing was written, and a later commit succeeds once space is freed.
     #[error(
         "the log has {} of the {} that store.max_bytes allows; delete documents, or raise it",
         ByteSize(*.used), ByteSize(*.limit)
@@ -250,42 +251,43 @@ pub enum CommitError {
     QuotaReached {
         /// Bytes of the log.
         used: u64,
-        /// Bytes that it may have.
+        /// The quota in bytes.
         limit: u64,
     },
-    /// The next segment cannot be opened; nothing was written, and a later commit succeeds once files may be opened again.
+    /// The next segment cannot be opened; nothing was written, and a later commit succeeds once files can be opened
+    /// again.
     #[error(
         "as many files are open as this process may have; nothing was written, try again, or raise the limit of open files"
     )]
     NoFiles {
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The log could not be written. Whether the group is in it shows at the next start; the store is read-only now.
+    /// The log could not be written. Whether it contains the group shows at the next start; the store is read-only now.
     #[error("cannot write {path}")]
     Write {
         /// The segment.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The catalog failed. The store is read-only now; the next start rebuilds the catalog.
     #[error("the catalog failed")]
     Catalog {
-        /// What it said.
+        /// The underlying error.
         #[from]
         source: CatalogError,
     },
 }
 
 impl CommitError {
-    /// Whether the same write may succeed in a moment, without anybody doing something about it.
+    /// Whether the same write may succeed a little later, without anyone's action.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::NoFiles { .. })
     }
 
-    /// Who can do something about it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -299,34 +301,34 @@ impl CommitError {
     }
 }
 
-/// Whether the store takes writes.
+/// Whether the store accepts writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriterState {
-    /// It does.
+    /// It accepts writes.
     Writable,
-    /// Not until it is opened anew.
+    /// Not until it is reopened.
     ReadOnly {
         /// What happened.
         reason: String,
     },
-    /// Not until there is more space.
+    /// Not until there is more free space.
     DiskFull {
-        /// Bytes free when last tried.
+        /// Bytes free at the last attempt.
         free: u64,
         /// Bytes that must be free.
         needed: u64,
     },
     /// Not until the log is shorter.
     QuotaReached {
-        /// Bytes of the log when last tried.
+        /// Bytes of the log at the last attempt.
         used: u64,
-        /// Bytes that it may have.
+        /// The quota in bytes.
         limit: u64,
     },
 }
 
 impl WriteRequest {
-    /// Whether it only deletes; such requests are taken when the disk is nearly full.
+    /// Whether it only deletes; such requests are accepted when the disk is nearly full.
     #[must_use]
     pub fn only_deletes(&self) -> bool {
         let deletes = |operation: &Operation| match operation {
@@ -340,14 +342,14 @@ impl WriteRequest {
     }
 }
 
-/// The one writer of a store.
+/// The single writer of a store.
 pub struct Writer {
     reader: Arc<Reader>,
     log: LogWriter,
     compressor: Compressor,
     trust: Trust,
     clock: Arc<dyn Clock>,
-    /// Whether the catalog may have keys of deleted collections.
+    /// Whether the catalog may contain keys of deleted collections.
     has_garbage: bool,
 }
 
@@ -362,8 +364,8 @@ impl Writer {
         &self.reader
     }
 
-    /// Does a group of requests with one write and one sync. When it returns `Ok` everything is on stable storage and
-    /// readers see it. On an error nobody in the group is acknowledged; see [`CommitError`] for what may be on the disk.
+    /// Executes a group of requests with one write and one sync. When it returns `Ok`, everything is on stable storage
+    /// and visible to readers. On an error no request is acknowledged; see [`CommitError`] for what may be on the disk.
     pub fn commit(&mut self, group: Vec<WriteRequest>) -> Result<Committed, CommitError> {
         if let WriterState::ReadOnly { reason } = &*self.reader.state.lock() {
             return Err(CommitError::ReadOnly { reason: reason.clone() });
@@ -376,7 +378,7 @@ impl Writer {
         result
     }
 
-    /// Whether requests of about `bytes` bytes would be taken. On an error only those that delete are.
+    /// Whether requests of about `bytes` bytes would be accepted. On an error only deletes are.
     ///
     /// # Errors
     /// [`CommitError::DiskFull`] or [`CommitError::QuotaReached`].
@@ -388,8 +390,8 @@ impl Writer {
         result
     }
 
-    /// Removes some of what deleted collections have left in the catalog, so that their records count as dead. Each commit does so too; call it
-    /// while there is nothing to commit, until it answers `false`.
+    /// Removes some keys of deleted collections from the catalog, so that their records count as dead. Each commit does
+    /// this too; when idle, call it until it returns `false`.
     ///
     /// # Errors
     /// When the catalog failed; the store is read-only then.
@@ -415,8 +417,8 @@ impl Writer {
         Ok(self.has_garbage)
     }
 
-    /// Closes the segment that is being written, so that everything up to now lies in segments that no longer change.
-    /// Returns the LSN of the last record.
+    /// Seals the segment that is being written, so that everything so far is in segments that no longer change. Returns
+    /// the LSN of the last record.
     ///
     /// # Errors
     /// When the log cannot be written; see [`CommitError`].
@@ -431,15 +433,15 @@ impl Writer {
         result.map(|()| self.reader.last())
     }
 
-    /// Lets readers know how the last write went.
+    /// Tells readers the result of the last write.
     fn note(&mut self, error: Option<&CommitError>, purpose: Purpose) {
         let state = match error {
-            // That there is room for deletes says nothing about other writes.
+            // Space for deletes does not imply space for other writes.
             None if purpose == Purpose::Delete => return,
             None => WriterState::Writable,
-            // Nothing has changed: the next write is tried like any other.
+            // Nothing has changed: the next write is attempted as usual.
             Some(CommitError::NoFiles { .. }) => return,
-            // A delete needs less than all the others.
+            // A delete needs less space than any other write.
             Some(CommitError::DiskFull { free, needed, .. }) => {
                 WriterState::DiskFull { free: *free, needed: *needed.max(&self.reader.reserve_bytes) }
             }
@@ -483,15 +485,15 @@ impl Writer {
         self.log.append(&append, purpose, now)?;
         self.trust.mark_dirty();
         let finished = update.finish(applied);
-        // After the catalog, which followers may ask. Without it the records are there all the same.
+        // After the catalog, which followers may query. The records exist even if this fails.
         reader.log.announce();
         finished?;
         Ok(Committed { outcomes, answers, changes, last: applied.lsn })
     }
 
-    /// Ends writing and vouches for the catalog, so that the next start need not rebuild it. Writes are durable without
-    /// it. Readers that are still held answer catalog questions with an error from now on; the data directory is free
-    /// for another process when the last of them is dropped.
+    /// Ends writing and marks the catalog as trustworthy, so that the next start does not rebuild it. Writes are
+    /// durable without this call. Remaining readers get an error from the catalog from now on; another process can open
+    /// the data directory once the last of them is dropped.
     pub fn close(mut self) -> Result<(), CatalogError> {
         self.reader.log.note_damage();
         let applied = self.note_dead();
@@ -502,7 +504,7 @@ impl Writer {
                 Ok(())
             }
             Ok(applied) => {
-                // What an earlier run left in the kernel's cache is promised only once it is on the disk.
+                // Data that an earlier run left in the kernel's cache is certain only once it is on the disk.
                 if self.trust.is_dirty() && self.log.prove_tail().is_ok() {
                     self.trust.vouch(applied);
                 }
@@ -517,7 +519,7 @@ impl Writer {
 }
 
 impl Writer {
-    /// Has the catalog know what compaction cleared out since the last commit; otherwise the next run would do it once more.
+    /// Records in the catalog what compaction removed since the last commit; otherwise the next run would do it again.
     fn note_dead(&mut self) -> Result<Applied, CatalogError> {
         let reader = Arc::clone(&self.reader);
         let applied = reader.catalog.applied()?;
@@ -540,14 +542,14 @@ impl From<AppendError> for CommitError {
     }
 }
 
-/// A group while it is being decided.
+/// A group while its operations are decided.
 struct Plan<'a> {
     reader: &'a Reader,
     update: Update<'a>,
     append: Append,
     compressor: &'a mut Compressor,
     changes: Vec<Change>,
-    /// Answers that this group keeps, by key.
+    /// Answers that this group stores, by key.
     answers: HashMap<String, Vec<u8>>,
     /// Reused for every payload.
     payload: Vec<u8>,
@@ -555,7 +557,7 @@ struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// Does a request; its outcomes, and its answer if it is to be done once.
+    /// Executes a request; returns its outcomes, and its answer if it runs only once.
     fn request(&mut self, request: WriteRequest) -> Result<(Vec<Outcome>, Option<Vec<u8>>), CatalogError> {
         let WriteRequest { operations, once } = request;
         let Some(Once { key, compose }) = once else { return Ok((self.operations(operations)?, None)) };
@@ -578,7 +580,7 @@ impl Plan<'_> {
         operations.into_iter().map(|operation| self.operation(operation)).collect()
     }
 
-    /// The answer under a key. One whose record is damaged is none: the request is done once more.
+    /// The stored answer for a key; `None` if its record is damaged: the request then runs again.
     fn remembered(&self, key: &str) -> Result<Option<Vec<u8>>, CatalogError> {
         if let Some(answer) = self.answers.get(key) {
             return Ok(Some(answer.clone()));
@@ -617,7 +619,7 @@ impl Plan<'_> {
         if let Some(info) = self.update.collections.named(&new.name) {
             return Ok(Outcome::CollectionExists(info.id));
         }
-        // The catalog holds these texts in memory and in one value, so none may be a document.
+        // The catalog holds these texts in memory and in a single value, so they must stay short.
         for (what, text) in [("name", &new.name), ("description", &new.description), ("model", &new.model)] {
             if let Some(outcome) = too_large(what, text.len(), NAME_BYTES_MAX) {
                 return Ok(outcome);
@@ -687,7 +689,7 @@ impl Plan<'_> {
         })
     }
 
-    /// Writes the chunks that the collection does not have and returns the places of all.
+    /// Writes the chunks that the collection lacks and returns references to all.
     fn push_chunks(
         &mut self,
         collection: CollectionId,
@@ -703,7 +705,7 @@ impl Plan<'_> {
                     .update
                     .chunk(collection, &body.digest)?
                     .map(|(lsn, _)| lsn)
-                    // A document that brings a damaged chunk again heals it.
+                    // A document that contains a damaged chunk repairs it.
                     .filter(|lsn| *lsn >= self.append_start() || !self.reader.log.is_lost(*lsn)),
             };
             let lsn = known.unwrap_or_else(|| {
@@ -766,7 +768,7 @@ impl Plan<'_> {
         if let Some(outcome) = too_large {
             return Ok(outcome);
         }
-        // One that is there already, or that is to go and is not there, needs no record.
+        // No record is needed for a note that is unchanged, or that is deleted and does not exist.
         if self.update.note(collection, &key)?.unwrap_or_default() != value {
             self.push(&Record::Note { collection, key, value }, None)?;
         }

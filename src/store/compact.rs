@@ -1,17 +1,18 @@
-//! Compaction: segments with many dead records are written anew without them.
+//! Compaction: rewrites segments with many dead records without them.
 //!
 //! Invariants:
-//! * Only sealed, undamaged segments up to a floor that every follower has passed are touched. A record is left out only
-//!   when the catalog says that something newer took its place, and never the last one of the log.
-//! * Records that say that something was deleted stay as long as nothing took the deleted one's place.
-//! * Killed at any point it leaves the old segments, or the new one and some of the old ones, which the next start removes:
-//!   the new one is whole and durable before it takes the first one's name, and says itself what it covers.
-//! * Writers are not waited for and do not wait: nothing here holds a lock during I/O.
+//! * Only sealed, undamaged segments up to a floor that every follower has passed are touched. A record is dropped only
+//!   when the catalog says that something newer replaced it, and never if it is the last one of the log.
+//! * Tombstones stay until something replaces the deleted item.
+//! * A process that is killed at any point leaves the old segments, or the new one and some of the old ones, which the
+//!   next start removes: the new one is complete and durable before it takes the first one's name, and records which
+//!   segments it covers.
+//! * Compaction and writers never wait for each other: no lock is held during I/O.
 //!
-//! What is chosen: a segment of which at least [`DEAD_MIN`] is dead, the worst first, with its neighbours as far as they
-//! are worth it and the result fits one segment; else one in which something has been dead for too long, the earliest first; else a row
-//! of small ones. At 30 % the log is at most 1 ÷ 0.7 = 1.43
-//! times what is alive, and each byte freed costs at most 0.7 ÷ 0.3 = 2.3 bytes of writing.
+//! Selection: a segment of which at least [`DEAD_MIN`] is dead, the worst first, with neighbours that are worth it as
+//! long as the result fits one segment; otherwise a segment in which something has been dead for too long, the earliest
+//! first; otherwise a row of small ones. At 30 % the log is at most 1 ÷ 0.7 = 1.43 times the live data, and each freed
+//! byte costs at most 0.7 ÷ 0.3 = 2.3 bytes of writing.
 
 use std::io;
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ use crate::base::{Lsn, UnixMillis};
 const DEAD_MIN: u64 = 30;
 /// A row of this many small segments is merged, so that their number stays low on a node that seals often.
 const SMALL_ROW: usize = 8;
-/// Written between two looks at the clock and at the order to stop.
+/// Bytes written between two checks of the clock and the stop signal.
 const STEP_BYTES: u64 = 1 << 20;
 
 /// Limits of a compaction.
@@ -40,16 +41,16 @@ pub struct CompactionLimits {
     pub floor: Lsn,
     /// Longest segment to write, in bytes.
     pub segment_bytes: u64,
-    /// Bytes read and written each second at most, so that searches and writes have the disk; 0 for no limit.
+    /// Maximum bytes read and written each second, which leaves the disk for searches and writes; 0 for no limit.
     pub bytes_per_second: u64,
-    /// Space to leave free on the file system while both the old and the new segments are there.
+    /// Space to leave free on the file system while both the old and the new segments exist.
     pub reserve_bytes: u64,
-    /// A segment in which something has been dead for so long is rewritten, however little that is; `None`: only for its bytes.
+    /// A segment that contains dead records of this age is rewritten, however few; `None`: only for its dead bytes.
     pub erase_within: Option<Duration>,
 }
 
 impl CompactionLimits {
-    /// What died up to here has to go.
+    /// Records that died up to this time must be erased.
     fn erase_until(&self, now: UnixMillis) -> Option<UnixMillis> {
         self.erase_within.map(|within| erase_until(now, within))
     }
@@ -59,39 +60,39 @@ fn erase_until(now: UnixMillis, within: Duration) -> UnixMillis {
     UnixMillis(now.0.saturating_sub(i64::try_from(within.as_millis()).unwrap_or(i64::MAX)))
 }
 
-/// What a compaction did.
+/// The result of a compaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompactionReport {
     /// First record of the segments that were replaced.
     pub first: Lsn,
-    /// How many there were.
+    /// How many segments there were.
     pub segments: usize,
     /// Their bytes.
     pub bytes_before: u64,
-    /// Bytes of the one in their place.
+    /// Bytes of the new segment.
     pub bytes_after: u64,
     /// Records left out.
     pub records_dropped: u64,
 }
 
-/// Why a compaction was given up. The log is as it was.
+/// Why a compaction was abandoned. The log is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum CompactError {
-    /// A record could not be read; its segment is left alone.
+    /// A record could not be read; its segment is left unchanged.
     #[error("a record cannot be read")]
     Read(#[from] ReadError),
     /// The new segment could not be written.
     #[error("cannot write {path}")]
     Write {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The catalog does not answer.
+    /// The catalog failed.
     #[error("the catalog does not tell what is alive")]
     Catalog(#[from] CatalogError),
-    /// It was told to stop.
+    /// It was asked to stop.
     #[error("compaction was stopped")]
     Stopped,
 }
@@ -103,7 +104,7 @@ impl Reader {
         self.log.dead.lock().bytes()
     }
 
-    /// Whether the segment that is being written would be worth a compaction, were it sealed.
+    /// Whether the active segment would be worth compacting if it were sealed.
     #[must_use]
     pub fn is_active_rotten(&self) -> bool {
         let dead = self.log.dead.lock();
@@ -111,7 +112,7 @@ impl Reader {
         segments.last().is_some_and(|active| is_rotten(active.end - SEGMENT_START, dead.bytes_in(active.first)))
     }
 
-    /// Whether something in the segment that is being written has been dead for so long: it is to be sealed then, and compacted.
+    /// Whether the active segment contains records that have been dead for too long: it must be sealed and compacted.
     #[must_use]
     pub fn is_active_due(&self, erase_within: Duration) -> bool {
         let until = erase_until(self.clock.now(), erase_within);
@@ -121,7 +122,7 @@ impl Reader {
         active.is_some_and(|dead| dead.since <= until)
     }
 
-    /// How long it is until something in the log has been dead for so long; `None` while nothing is dead.
+    /// Time until the first dead record must be erased; `None` when nothing is dead.
     #[must_use]
     pub fn time_to_erasure(&self, erase_within: Duration) -> Option<Duration> {
         let earliest = self.log.dead.lock().earliest()?;
@@ -129,18 +130,18 @@ impl Reader {
         Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
     }
 
-    /// Whether [`Self::compact`] would find something to do; cheap.
+    /// Whether [`Self::compact`] would find work; cheap.
     #[must_use]
     pub fn wants_compaction(&self, limits: &CompactionLimits) -> bool {
         !self.catalog.has_failed() && choose(&self.log, limits, self.clock.now()).is_some()
     }
 
-    /// Rewrites the segments that are most worth it, if any are. One call does one step; call it until it answers `None`.
+    /// Rewrites the segments that are most worth it. Each call does one step; call it until it returns `None`.
     ///
-    /// * `stop` is asked between steps of about a mebibyte; `true` gives the work up.
+    /// * `stop` is called after about every mebibyte; `true` cancels the work.
     ///
     /// # Errors
-    /// When something cannot be read or written; nothing changed then.
+    /// When something cannot be read or written; nothing has changed then.
     pub fn compact(
         &self,
         limits: &CompactionLimits,
@@ -156,13 +157,13 @@ impl Reader {
         work.rewrite(&choice).map(Some)
     }
 
-    /// Forgets the segments that compaction replaced longer ago than any request takes.
+    /// Forgets segments that were replaced longer ago than any request lasts.
     pub fn drop_retired(&self) {
         self.log.drop_retired();
     }
 }
 
-/// Segments next to each other that are written into one.
+/// Adjacent segments that are merged into one.
 struct Choice {
     firsts: Vec<Lsn>,
     end: Lsn,
@@ -181,7 +182,7 @@ struct Candidate {
     created: UnixMillis,
     bytes: u64,
     dead: u64,
-    /// When the first of what has to go now died.
+    /// When the first record that must be erased now died.
     due: Option<UnixMillis>,
     usable: bool,
 }
@@ -197,7 +198,7 @@ impl Candidate {
 }
 
 fn is_rotten(bytes: u64, dead: u64) -> bool {
-    // One that is empty already has nothing to give.
+    // An empty segment has nothing to free.
     dead > 0 && dead.saturating_mul(100) >= bytes.saturating_mul(DEAD_MIN)
 }
 
@@ -231,7 +232,7 @@ fn choose(log: &Log, limits: &CompactionLimits, now: UnixMillis) -> Option<Choic
     let worst = (0..candidates.len())
         .filter(|index| fits(&candidates[*index]) && candidates[*index].is_rotten())
         .max_by_key(|index| candidates[*index].dead * 1000 / candidates[*index].bytes.max(1));
-    // Alone it gets no longer than it was, be it longer than others may be.
+    // Alone, it does not grow, even if it exceeds the limit for others.
     let oldest = (0..candidates.len())
         .filter(|index| candidates[*index].usable && candidates[*index].alive() <= free)
         .filter_map(|index| Some((candidates[index].due?, index)))
@@ -261,7 +262,7 @@ fn choose(log: &Log, limits: &CompactionLimits, now: UnixMillis) -> Option<Choic
     })
 }
 
-/// The row of segments from `at` on, as long as they are worth it, of one history and format, and fit.
+/// The row of segments from `at` on, as long as they are worth it, share epoch and format, and fit.
 fn grow(candidates: &[Candidate], at: usize, most: u64, worth: impl Fn(&Candidate) -> bool) -> std::ops::Range<usize> {
     let mut bytes = candidates[at].alive();
     let joins = |next: &Candidate| {
@@ -290,7 +291,7 @@ struct Work<'a> {
     stop: &'a dyn Fn(Duration) -> bool,
 }
 
-/// The segment that is being written.
+/// The new segment while it is written.
 struct Output {
     file: Arc<dyn DiskFile>,
     path: PathBuf,
@@ -310,7 +311,7 @@ impl Output {
         let at = self.end - self.pending.len() as u64;
         self.file.write_at(&self.pending, at).map_err(self.failed())?;
         self.pending.clear();
-        // In small portions, so that no append waits behind a large one.
+        // In small portions, so that no append waits for a large one.
         self.file.sync_data().map_err(self.failed())
     }
 }
@@ -321,7 +322,7 @@ impl Work<'_> {
         let path = segment_path(&self.log.dir, first).with_extension("seg.tmp");
         let written = self.write(choice, path.clone());
         if written.is_err() {
-            // Left in place it is removed at the next start.
+            // If it stays, the next start removes it.
             let _ = self.log.disk.remove(&path);
         }
         let (output, compacted, dropped) = written?;
@@ -372,10 +373,10 @@ impl Work<'_> {
             lsn = self.log.next_readable(lsn.next());
         }
         tracing::trace!(took = ?began.elapsed(), "a compacted segment was written");
-        // Whatever was found dead had been replaced by a record up to here.
+        // Everything found dead was replaced by a record up to here.
         let compacted = Compacted { end: choice.end, as_of: self.log.last(), bytes: output.end };
         let header = SegmentHeader {
-            // Frames are copied as they are.
+            // Frames are copied unchanged.
             format: choice.format,
             node: self.log.node,
             first,
@@ -390,14 +391,14 @@ impl Work<'_> {
         Ok((output, compacted, dropped))
     }
 
-    /// Gives the new segment its name and removes the ones that it replaces.
+    /// Gives the new segment its name and removes those that it replaces.
     fn swap(&self, choice: &Choice, output: &Output, compacted: Compacted) -> Result<(), CompactError> {
         let (log, first) = (self.log, choice.firsts[0]);
         log.pin(&choice.firsts).map_err(output.failed())?;
         let named =
             log.disk.rename(&output.path, &segment_path(&log.dir, first)).and_then(|()| log.disk.sync_dir(&log.dir));
         if let Err(source) = named {
-            // Which of the two has the name is unknown; both are whole, and readers have the old one open.
+            // It is unknown which of the two has the name; both are complete, and readers have the old one open.
             return Err(output.failed()(source));
         }
         let frames = Frames::Sparse { lsns: output.lsns.clone(), offsets: output.offsets.clone(), lost: Vec::new() };
@@ -420,7 +421,7 @@ impl Work<'_> {
             let cleared = choice.firsts.iter().copied().zip(choice.dead.iter().copied());
             log.dead.lock().clear(cleared, first, self.now);
         }
-        // The new segment says that it covers these; what a crash leaves of them the next start removes.
+        // The new segment covers these; the next start removes those that a crash leaves.
         for old in &choice.firsts[1..] {
             let _ = log.disk.remove(&segment_path(&log.dir, *old));
             let _ = log.disk.remove(&segment_path(&log.dir, *old).with_extension("idx"));
@@ -429,10 +430,10 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Whether a record has to stay. In doubt it has.
+    /// Whether a record must be kept. In doubt, yes.
     fn is_alive(&self, frame: &StoredFrame) -> Result<bool, CompactError> {
         let header = &frame.header;
-        // What a newer release wrote, and allowed this one to read past, only that release can judge.
+        // A record that a newer release wrote and marked as skippable can be judged only by that release.
         if header.lsn >= self.log.last() || header.is_skipped() {
             return Ok(true);
         }

@@ -1,17 +1,18 @@
-//! What is dead in the segments of a log: how many bytes, and since when. Compaction chooses by it, and knows by it when content has to go.
+//! Dead records in the segments of a log: how many bytes, and since when. Compaction uses this to choose segments and
+//! to know when content must be erased.
 //!
-//! Invariants: a record is dead from the time of the record that took its place, so a rebuild of the catalog finds the same times; what
-//! the catalog has on disk is brought up to this with its next change.
+//! Invariants: a record is dead from the time of the record that replaced it, so a rebuild of the catalog finds the
+//! same times. The catalog on disk is updated from this with its next change.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::record::{Decoder, Encode, RecordError};
 use crate::base::{Lsn, UnixMillis};
 
-/// What is dead in one segment.
+/// The dead records of one segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Dead {
-    /// Bytes of dead records, more or less.
+    /// Bytes of dead records, approximately.
     pub(crate) bytes: u64,
     /// When the first of them died.
     pub(crate) since: UnixMillis,
@@ -33,23 +34,24 @@ impl Dead {
     }
 }
 
-/// What is dead in each segment, by its first LSN, as far as known.
+/// Dead records by segment, keyed by its first LSN, as far as known.
 #[derive(Debug, Default)]
 pub(crate) struct DeadRecords {
     segments: BTreeMap<Lsn, Dead>,
-    /// Segments of which the catalog has another value.
+    /// Segments whose value in the catalog is outdated.
     changed: BTreeSet<Lsn>,
 }
 
 impl DeadRecords {
-    /// What the catalog has. Segments that are not in the log any more are left out, also of the catalog with its next change.
+    /// Loads the catalog's values. Segments that no longer exist are dropped here, and from the catalog with its next
+    /// change.
     pub(crate) fn load(stored: BTreeMap<Lsn, Dead>, is_there: impl Fn(Lsn) -> bool) -> Self {
         let (segments, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
             stored.into_iter().partition(|(first, _)| is_there(*first));
         Self { segments, changed: gone.into_keys().collect() }
     }
 
-    /// What is dead in a segment; `None` when nothing is.
+    /// The dead records of a segment; `None` when there are none.
     pub(crate) fn get(&self, first: Lsn) -> Option<Dead> {
         self.segments.get(&first).copied()
     }
@@ -64,12 +66,12 @@ impl DeadRecords {
         self.segments.values().map(|dead| dead.bytes).sum()
     }
 
-    /// The earliest time at which something died that is still there.
+    /// The earliest time of death of any record that still exists.
     pub(crate) fn earliest(&self) -> Option<UnixMillis> {
         self.segments.values().map(|dead| dead.since).min()
     }
 
-    /// A record of so many bytes died.
+    /// Adds a dead record of `bytes` bytes.
     pub(crate) fn add(&mut self, first: Lsn, bytes: u64, at: UnixMillis) {
         let dead = self.segments.entry(first).or_insert(Dead { bytes: 0, since: at });
         dead.bytes += bytes;
@@ -77,9 +79,10 @@ impl DeadRecords {
         self.changed.insert(first);
     }
 
-    /// Segments were written anew, as one with the first one's name.
+    /// Subtracts what a compaction removed; it merged the segments into one with the first one's name.
     ///
-    /// * `cleared`: what was known of each, with its first LSN, when that began. What came to it since died at `began` or later.
+    /// * `cleared`: the values of the segments, by first LSN, when the compaction started. Records added since died at
+    ///   `began` or later.
     pub(crate) fn clear(&mut self, cleared: impl Iterator<Item = (Lsn, u64)>, into: Lsn, began: UnixMillis) {
         let mut bytes = 0;
         for (first, known) in cleared {
@@ -91,13 +94,13 @@ impl DeadRecords {
         }
     }
 
-    /// What the catalog has to change; it is taken for done then.
+    /// The changes that the catalog needs; they count as written afterwards.
     pub(crate) fn take_changed(&mut self) -> Vec<(Lsn, Option<Dead>)> {
         let changed = std::mem::take(&mut self.changed);
         changed.into_iter().map(|first| (first, self.get(first))).collect()
     }
 
-    /// Whether the catalog has something to change.
+    /// Whether the catalog needs a change.
     pub(crate) fn is_changed(&self) -> bool {
         !self.changed.is_empty()
     }

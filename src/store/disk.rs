@@ -1,6 +1,6 @@
-//! The few file operations the store needs, behind a trait, so that tests can cut the power and fail any call.
+//! The few file operations the store needs, behind a trait, so that tests can cut the power and make any call fail.
 //!
-//! Paths are whole paths; offsets and lengths are bytes. Nothing here retries: a failed sync in particular must not be
+//! Paths are full paths; offsets and lengths are bytes. Nothing here retries: a failed sync in particular must not be
 //! repeated, because the kernel may have dropped the dirty pages and would report success the second time.
 
 use std::fs::{self, File, OpenOptions};
@@ -11,28 +11,28 @@ use std::sync::Arc;
 
 use crate::base::Digest;
 
-/// Whether a call failed because this process, or the machine, may open no more files.
+/// Whether a call failed because this process, or the machine, cannot open more files.
 pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let code = error.raw_os_error();
     code == Some(Errno::MFILE.raw_os_error()) || code == Some(Errno::NFILE.raw_os_error())
 }
 
-/// A place for files.
+/// A file system.
 pub(crate) trait Disk: Send + Sync + 'static {
-    /// Makes `path` and its parents, readable by the owner only; fine when it exists.
+    /// Creates `path` and its parents, readable by the owner only; succeeds when it exists.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
-    /// Makes a new file for reading and writing; an error when it exists.
+    /// Creates a file for reading and writing; fails when it exists.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens a file that exists, for reading and, with `writable`, for writing.
     fn open(&self, path: &Path, writable: bool) -> io::Result<Arc<dyn DiskFile>>;
-    /// Gives a file another name in the same directory, replacing what has that name.
+    /// Renames a file within its directory, replacing any file with that name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the creations, renames and removals in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
-    /// Names of the files in a directory, in no order; names that are not UTF-8 are left out (none of ours).
+    /// Names of the files in a directory, in no order; names that are not UTF-8 are left out (Cairn creates none).
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
     /// Bytes that an ordinary process may still write to the file system of `path`.
     fn free_space(&self, path: &Path) -> io::Result<u64>;
@@ -74,18 +74,18 @@ pub(crate) fn read_file(disk: &dyn Disk, path: &Path, limit: u64) -> io::Result<
     Ok(bytes)
 }
 
-/// A line whose decay shows: the BLAKE3 of `text` in hex, a space, `text`, which has no line feed, and a line feed.
+/// A line with a checksum: the BLAKE3 of `text` in hex, a space, `text`, which has no line feed, and a line feed.
 pub(crate) fn checked_line(text: &str) -> String {
     format!("{} {text}\n", Digest::of(text.as_bytes()))
 }
 
-/// The text in what [`checked_line`] made; `None` when it is damaged.
+/// The text of a line made by [`checked_line`]; `None` when it is damaged.
 pub(crate) fn text_in(line: &[u8]) -> Option<&str> {
     let (digest, text) = std::str::from_utf8(line).ok()?.trim_end().split_once(' ')?;
     (Digest::of(text.as_bytes()).to_string() == digest).then_some(text)
 }
 
-/// Replaces a small file so that a crash leaves either the old or the new one, whole.
+/// Replaces a small file so that a crash leaves either the old or the new one, complete.
 pub(crate) fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     match disk.remove(&temporary) {
@@ -112,7 +112,7 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path, writable: bool) -> io::Result<Arc<dyn DiskFile>> {
-        // Everything here was made by a store; a link was not, and may lead anywhere.
+        // A store creates no links, so a link is foreign and may lead anywhere.
         let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
         Ok(Arc::new(OpenOptions::new().read(true).write(writable).custom_flags(nofollow).open(path)?))
     }
@@ -190,8 +190,8 @@ impl DiskFile for File {
     }
 }
 
-/// Waits for two syncs at once: writers wait for both, and a journalling file system commits them as one. One after the
-/// other where no thread can be had.
+/// Runs two syncs in parallel: writers wait for both, and a journalling file system commits them as one. Runs them one
+/// after the other where no thread can be started.
 pub(crate) fn side_by_side<A: Send, B>(aside: impl Fn() -> A + Sync, here: impl FnOnce() -> B) -> (A, B) {
     std::thread::scope(|scope| match std::thread::Builder::new().spawn_scoped(scope, &aside) {
         Ok(thread) => {

@@ -1,7 +1,7 @@
 //! A disk in memory that can lose its power and fail at any call.
 //!
-//! A power cut keeps what was synced. Of what was not, any subset survives: each 512-byte sector of each write, each
-//! change of a length, each creation, renaming and removal by itself. That is more than most file systems do.
+//! A power cut keeps what was synced. Of the rest, any subset survives: each 512-byte sector of each write, and each
+//! change of a length, creation, renaming and removal independently. Most file systems lose less.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -34,11 +34,11 @@ type Node = Arc<Mutex<Content>>;
 struct Names {
     durable: BTreeMap<PathBuf, Node>,
     current: BTreeMap<PathBuf, Node>,
-    /// What a sync of the directory would make durable: a name with its file, or without one.
+    /// Changes that a sync of the directory would make durable: a name with its file, or without one.
     unsynced: Vec<(PathBuf, Option<Node>)>,
 }
 
-/// What the call that fails does.
+/// How the failing call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// Fails with `EIO`; a write has written half.
@@ -55,7 +55,7 @@ struct Shared {
     free: AtomicU64,
 }
 
-/// See the module.
+/// See the module documentation.
 #[derive(Clone)]
 pub(crate) struct MemDisk(Arc<Shared>);
 
@@ -75,14 +75,14 @@ impl MemDisk {
         }))
     }
 
-    /// Lets the call number `call` (from 0, counted from now) that changes something fail, and only that.
+    /// Makes change number `call` (from 0, counted from now) fail, and only that one.
     pub(crate) fn fail_at(&self, call: u64, failure: Failure) {
         self.0.calls.store(0, Ordering::SeqCst);
         self.0.fail_at.store(call, Ordering::SeqCst);
         *self.0.failure.lock() = failure;
     }
 
-    /// Calls that changed something since [`Self::fail_at`], or since the disk was made.
+    /// Changes since [`Self::fail_at`], or since the disk was created.
     pub(crate) fn calls(&self) -> u64 {
         self.0.calls.load(Ordering::SeqCst)
     }
@@ -96,7 +96,7 @@ impl MemDisk {
         self.0.names.lock().current[path].lock().current.clone()
     }
 
-    /// Changes bytes on the disk itself, as decay does.
+    /// Changes bytes on the disk directly, like decay.
     pub(crate) fn overwrite(&self, path: &Path, bytes: Vec<u8>) {
         let names = self.0.names.lock();
         let mut content = names.current[path].lock();

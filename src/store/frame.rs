@@ -8,11 +8,12 @@ use crate::base::{Lsn, NodeId, UnixMillis};
 
 /// The segment format that this build writes.
 pub const FORMAT: u16 = 1;
-/// The segment formats that this build reads. How a format follows another is in `FORMAT.md`.
+/// The segment formats that this build reads. `FORMAT.md` describes how formats follow each other.
 pub const FORMATS: RangeInclusive<u16> = 1..=NEWEST;
 #[cfg(not(test))]
 const NEWEST: u16 = FORMAT;
-/// The unit tests also read a second format, which has the layout of the first, so that what two formats need is tried while there is one.
+/// The unit tests also read a second format, with the layout of the first, to test what two formats need while only one
+/// exists.
 #[cfg(test)]
 const NEWEST: u16 = FORMAT + 1;
 /// Bytes before the first frame: the header and its copy.
@@ -29,19 +30,19 @@ pub(crate) const MARKER: u32 = u32::from_le_bytes(*b"FRM1");
 pub(crate) const END_OF_BATCH: u8 = 1;
 /// The payload is compressed.
 pub(crate) const ZSTD: u8 = 2;
-/// A release that does not know the frame's kind keeps the frame and reads past it.
+/// A release that does not know the frame's kind retains the frame and skips it.
 pub(crate) const SKIPPABLE: u8 = 0x80;
-/// Every flag that this build knows.
+/// All flags that this build knows.
 const FLAGS: u8 = END_OF_BATCH | ZSTD | SKIPPABLE;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"CAIRNLOG";
-/// Where the release that wrote a header names itself, in this format and every later one.
+/// Where a header names the release that wrote it, in this format and every later one.
 const RELEASE: std::ops::Range<usize> = 88..104;
 
-/// The fuzzers cannot guess checksums: for them every one is right, so that what comes after is reached.
+/// Fuzzers cannot guess checksums: for them every one is valid, so that they reach the code behind.
 const UNCHECKED: bool = cfg!(fuzzing);
 
-/// Random bytes of a node that make its frame headers unforgeable for who cannot read its disk.
+/// Random bytes of a node that make its frame headers unforgeable for anyone who cannot read its disk.
 pub(crate) type Salt = [u8; 8];
 
 /// Header of a segment.
@@ -53,31 +54,31 @@ pub(crate) struct SegmentHeader {
     pub(crate) first: Lsn,
     pub(crate) created: UnixMillis,
     pub(crate) salt: Salt,
-    /// Random id of the history that the segment was written in; a restore begins a new one.
+    /// Random id of the epoch that the segment was written in; a restore starts a new one.
     pub(crate) epoch: u64,
-    /// What compaction left out; `None` in a segment as it was written.
+    /// What compaction dropped; `None` in a segment as originally written.
     pub(crate) compacted: Option<Compacted>,
 }
 
-/// What is known of a segment whose dead records were left out.
+/// Facts about a compacted segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Compacted {
     /// One past the last LSN that the segment covers.
     pub(crate) end: Lsn,
-    /// Every record that was left out was dead once the log had reached this LSN.
+    /// Every dropped record was dead once the log had reached this LSN.
     pub(crate) as_of: Lsn,
     /// Length of the file.
     pub(crate) bytes: u64,
 }
 
-/// What the first bytes of a segment are.
+/// The first bytes of a segment.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum HeaderCheck {
-    /// A good header; `spare` when only the copy was good.
+    /// A valid header; `spare` when only the copy was valid.
     Good { header: SegmentHeader, spare: bool },
     /// A format that this build does not read.
     Unsupported(UnsupportedFormat),
-    /// Neither copy is good.
+    /// Neither copy is valid.
     Bad,
 }
 
@@ -86,7 +87,7 @@ pub(crate) enum HeaderCheck {
 pub struct UnsupportedFormat {
     /// The format.
     pub found: u16,
-    /// The release that wrote it: `Cairn` and its version, or "another release" where the header does not say.
+    /// The release that wrote it: `Cairn` and its version, or "another release" where the header does not name it.
     pub release: String,
 }
 
@@ -151,7 +152,7 @@ impl SegmentHeader {
             let is_one = half[..8] == *SEGMENT_MAGIC && !FORMATS.contains(&found);
             is_one.then(|| UnsupportedFormat { found, release: release_in(half) })
         };
-        // A format to come may have another checksum; two copies that agree are no accident.
+        // A future format may have another checksum; two identical copies are no accident.
         match (unsupported(one), unsupported(copy)) {
             (Some(found), other) if Self::is_sound(one) || other.as_ref() == Some(&found) => {
                 HeaderCheck::Unsupported(found)
@@ -161,7 +162,7 @@ impl SegmentHeader {
         }
     }
 
-    /// Whether the checksum of one copy of a header is right.
+    /// Whether the checksum of one copy of a header is valid.
     fn is_sound(bytes: &[u8]) -> bool {
         let mut zeroed: [u8; SEGMENT_HEADER] = array(bytes, 0);
         zeroed[12..16].fill(0);
@@ -172,7 +173,7 @@ impl SegmentHeader {
         if !Self::is_sound(bytes) {
             return None;
         }
-        // Each format has its reader.
+        // Each format has its own reader.
         match u16::from_le_bytes(array(bytes, 8)) {
             1 => Some(Self::parse_1(bytes)),
             #[cfg(test)]
@@ -235,8 +236,8 @@ impl FrameHeader {
         bytes
     }
 
-    /// The header at the start of `bytes`, if there are enough and its checksum is right. A right checksum means that
-    /// this node wrote the header, so only its place needs checking.
+    /// The header at the start of `bytes`, if there are enough and its checksum is valid. A valid checksum means that
+    /// this node wrote the header, so only its position needs checking.
     pub(crate) fn parse(bytes: &[u8], salt: Salt) -> Option<Self> {
         let bytes = bytes.first_chunk::<FRAME_HEADER>()?;
         let sound = u32::from_le_bytes(array(bytes, 0)) == MARKER
@@ -253,7 +254,7 @@ impl FrameHeader {
         (header.stored as usize <= PAYLOAD_MAX && header.append <= header.lsn).then_some(header)
     }
 
-    /// What of a frame only a newer release knows; its checksums are right, so it is not damaged.
+    /// The part of a frame that only a newer release knows; its checksums are valid, so it is not damaged.
     pub(crate) fn unknown(&self, kinds: Kinds) -> Option<UnknownFrame> {
         let flags = self.flags & !FLAGS;
         let what = if flags != 0 {
@@ -266,7 +267,7 @@ impl FrameHeader {
         Some(UnknownFrame { lsn: self.lsn, what })
     }
 
-    /// Whether this release keeps the frame and reads past it: it does not know the kind, and the frame allows that.
+    /// Whether this release retains the frame and skips it: it does not know the kind, and the frame allows that.
     pub(crate) fn is_skipped(&self) -> bool {
         self.flags & SKIPPABLE != 0 && !kind::KNOWN.contains(&self.kind)
     }
@@ -276,7 +277,7 @@ impl FrameHeader {
         (FRAME_HEADER as u64 + u64::from(self.stored)).next_multiple_of(8)
     }
 
-    /// Tells this record from another one that a different history of the log put at the same LSN.
+    /// Distinguishes this record from one that a different epoch of the log has at the same LSN.
     pub(crate) fn fingerprint(&self, salt: Salt) -> u64 {
         u64::from_le_bytes(array(&self.encode(salt), 4))
     }
@@ -286,12 +287,12 @@ impl FrameHeader {
     }
 }
 
-/// The record kinds that a log may have.
+/// The record kinds that a log may contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kinds {
     /// Those of [`kind`].
     Records,
-    /// Any: what the numbers mean is up to the owner of the log.
+    /// Any: the owner of the log defines the numbers.
     Any,
 }
 
@@ -301,12 +302,12 @@ impl Kinds {
     }
 }
 
-/// A record that a newer release wrote and this one does not understand.
+/// A record of a newer release that this one does not understand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownFrame {
     /// The record.
     pub lsn: Lsn,
-    /// What is unknown of it.
+    /// What is unknown about it.
     what: String,
 }
 
@@ -388,7 +389,7 @@ mod tests {
         assert_eq!(unknown(last + 1, 0), Some(format!("is of kind {}", last + 1)));
         assert_eq!(with(last + 1, 0).unknown(Kinds::Any), None);
         assert_eq!(unknown(1, END_OF_BATCH | 0x14).as_deref(), Some("has the flags 0x14"));
-        // One that may be skipped is, unless it has a flag that nobody here knows.
+        // Skippable frames are skipped, unless they have an unknown flag.
         assert_eq!(unknown(last + 1, SKIPPABLE), None);
         assert!(with(last + 1, SKIPPABLE).is_skipped() && !with(last, SKIPPABLE).is_skipped());
         assert_eq!(unknown(last + 1, SKIPPABLE | 0x40).as_deref(), Some("has the flags 0x40"));
@@ -414,7 +415,7 @@ mod tests {
             "written by {release} in segment format 3; this release reads formats 1 to 2: upgrade Cairn, or restore a snapshot that \
              this release took"
         );
-        // Whichever copy is damaged.
+        // Regardless of which copy is damaged.
         for at in [0, SEGMENT_HEADER] {
             let mut bytes = header(3).encode();
             bytes[at + 20] ^= 1;

@@ -1,7 +1,7 @@
-//! Where the frames of one segment are, by LSN.
+//! Positions of the frames in one segment, by LSN.
 //!
-//! A segment as it was written has a frame for every LSN and needs four bytes for each. A compacted one has gaps: eight
-//! bytes for each frame that is left, whatever the gaps.
+//! An original segment has a frame for every LSN and needs four bytes for each. A compacted one has gaps and needs
+//! eight bytes for each remaining frame, regardless of the gaps.
 
 use std::ops::Range;
 
@@ -11,32 +11,32 @@ use crate::base::Lsn;
 /// Offsets ÷ 8, [`UNREADABLE`] for damaged frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Frames {
-    /// One for every LSN from the segment's first on.
+    /// One for every LSN, starting with the segment's first.
     Dense(Vec<u32>),
-    /// Those that compaction left.
+    /// The frames that compaction kept.
     Sparse {
-        /// LSN less the segment's first one, ascending.
+        /// LSN minus the segment's first one, ascending.
         lsns: Vec<u32>,
         /// In the order of `lsns`.
         offsets: Vec<u32>,
-        /// LSNs of which it is unknown whether they were there, because bytes between their neighbours are damaged.
+        /// LSNs that may have existed: bytes between their neighbours are damaged.
         lost: Vec<Range<u64>>,
     },
 }
 
-/// What a segment has at an LSN.
+/// What a segment contains at an LSN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Slot {
-    /// A frame, in bytes; `next` is where the frame after it begins, if there is one whose place is known.
+    /// A frame, in bytes; `next` is the start of the next frame whose position is known, if any.
     At {
         /// First byte.
         offset: u64,
         /// First byte of the next.
         next: Option<u64>,
     },
-    /// A frame that is damaged, or may have been there.
+    /// A frame that is damaged, or may have existed.
     Unreadable,
-    /// Nothing: the record was dead and was left out.
+    /// Nothing: the record was dead and was dropped.
     Absent,
 }
 
@@ -47,7 +47,7 @@ impl Frames {
         }
     }
 
-    /// Adds the frame of the next LSN; only the segment that is being written grows.
+    /// Adds the frames of the next LSNs; only the active segment grows.
     pub(crate) fn extend(&mut self, more: impl Iterator<Item = u32>) {
         match self {
             Self::Dense(offsets) => offsets.extend(more),
@@ -94,7 +94,7 @@ impl Frames {
         }
     }
 
-    /// The LSNs in `range` that are damaged or may be missing, as first and last; `None` when none is.
+    /// The LSNs in `range` that are damaged or may be missing, as first and last; `None` when there are none.
     pub(crate) fn lost_in(&self, first: Lsn, range: &Range<u64>) -> Option<(Lsn, Lsn)> {
         let mut found: Option<(u64, u64)> = None;
         let mut add = |from: u64, to: u64| {

@@ -1,16 +1,18 @@
-//! A journal: entries next to the log, in a directory of their own, for what is not a document (who did what, and when).
+//! A journal: entries next to the log, in a separate directory, for data other than documents (who did what, and when).
 //!
-//! It owns that directory: segments of the log's format, written and read by the log's own code, the mark of where it begins, and a lock.
-//! Kinds and payloads are its user's. It is synchronous and starts no thread; one [`Journal`] writes, any number of [`JournalReader`]s read.
+//! It owns that directory: segments in the log's format, written and read by the log's code, a mark of its first entry,
+//! and a lock. Its user defines kinds and payloads. It is synchronous and starts no thread; one [`Journal`] writes, any
+//! number of [`JournalReader`]s read.
 //!
 //! Invariants:
-//! * What [`Journal::sync`] answered for is on stable storage. A crash keeps the entries before it, and of those after it the first few or
-//!   none, each whole.
-//! * A torn tail is cut. Damage is reported and stepped over, and so are entries that somebody removed: where a journal begins is written
-//!   down before anything in front of it goes.
-//! * What waits for the next sync is bounded.
+//! * Entries for which [`Journal::sync`] returned are on stable storage. A crash keeps them, and the first few or none
+//!   of the later ones, each of them complete.
+//! * A torn tail is cut. Damage is reported and skipped, and so are entries that someone removed: the new first entry
+//!   is written down before anything in front of it is deleted.
+//! * The entries waiting for the next sync are bounded.
 //!
-//! Left out: the catalog, because entries are read in their order, and compaction, because they go from the front, a segment at a time.
+//! Left out: the catalog, because entries are read in order, and compaction, because entries are deleted from the
+//! front, one segment at a time.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,76 +28,76 @@ use super::log::{Damage, Log, Opening, ReadError, remove_segment, segment_firsts
 use super::{OpenError, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, create_dir};
 use crate::base::{ByteSize, Clock, Fault, Lsn, NodeId, UnixMillis, with_causes};
 
-/// Entries that wait for a sync are synced when they take so many bytes.
+/// Waiting entries are synced when they reach this size.
 const WAITING_BYTES_MAX: usize = 8 << 20;
-/// Name of the file that says where the journal begins.
+/// Name of the file that stores the first entry of the journal.
 const BEGIN: &str = "begin";
 const BEGIN_BYTES_MAX: u64 = 1 << 10;
 
-/// What a journal needs to know.
+/// Configuration of a journal.
 #[derive(Clone)]
 pub struct JournalConfig {
-    /// Its directory, next to `log/`; made with mode 0700 if absent.
+    /// Its directory, next to `log/`; created with mode 0700 if missing.
     pub dir: PathBuf,
-    /// The node that begins it.
+    /// The node that creates it.
     pub node: NodeId,
     /// A segment is sealed before it gets longer than this, in bytes; kept between 4 KiB and 8 GiB.
     pub segment_bytes: u64,
     /// Bytes to leave free on the file system. Entries are refused below it.
     pub reserve_bytes: u64,
-    /// Bytes that it may have; 0 for no limit. Entries are refused above it.
+    /// Maximum size in bytes; 0 for no limit. Entries are refused above it.
     pub max_bytes: u64,
-    /// Where the times of the entries come from.
+    /// The source of the entries' times.
     pub clock: Arc<dyn Clock>,
 }
 
-/// What was found when a journal was opened.
+/// The findings when a journal was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalReport {
-    /// The first entry that is to be there.
+    /// The first entry that should exist.
     pub begin: Lsn,
     /// The last entry; 0 in an empty journal.
     pub last: Lsn,
-    /// Bytes cut from the end: an append that was interrupted.
+    /// Bytes cut from the end: an interrupted append.
     pub torn_bytes: u64,
-    /// What is damaged, as far as opening it shows; [`JournalReader::damage`] knows more once it was read.
+    /// The damage that opening it shows; [`JournalReader::damage`] knows more after reading.
     pub damage: Vec<Damage>,
 }
 
 /// An entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalEntry {
-    /// Its place: 1, 2, 3, … Never used twice.
+    /// Its position: 1, 2, 3, … Never used twice.
     pub lsn: Lsn,
     /// When it was appended.
     pub time: UnixMillis,
-    /// What it is, in its user's numbers.
+    /// Its kind, as defined by the user.
     pub kind: u8,
-    /// What it says.
+    /// Its content.
     pub payload: Vec<u8>,
 }
 
-/// Some entries in a row.
+/// Consecutive entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalPage {
-    /// In their order.
+    /// In order.
     pub entries: Vec<JournalEntry>,
-    /// First and last of entries on the way that are damaged or missing.
+    /// First and last LSN of damaged or missing entries in between.
     pub lost: Vec<(Lsn, Lsn)>,
-    /// Where the next page begins.
+    /// Where the next page starts.
     pub next: Lsn,
 }
 
-/// Why an entry was not taken or not made durable.
+/// Why an entry was not accepted or not made durable.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// The entry is too long. The others are as they were.
+    /// The entry is too long. The others are unchanged.
     #[error("an entry of {} is longer than {}", ByteSize(*.bytes as u64), ByteSize(PAYLOAD_MAX as u64))]
     TooLarge {
         /// Bytes of its payload.
         bytes: usize,
     },
-    /// Too little space. What waits still does, and a later sync succeeds once there is more.
+    /// Too little space. Waiting entries keep waiting, and a later sync succeeds once there is more.
     #[error("the disk is full: {} are free, writing needs {}", ByteSize(*.free), ByteSize(*.needed))]
     DiskFull {
         /// Bytes free; 0 when the file system itself refused.
@@ -103,29 +105,31 @@ pub enum JournalError {
         /// Bytes that must be free, reserve included.
         needed: u64,
     },
-    /// The journal is as long as it may be. What waits still does, and a later sync succeeds once some of it was cut off.
+    /// The journal has reached its size limit. Waiting entries keep waiting, and a later sync succeeds once some of it
+    /// was cut.
     #[error("the journal has {} of the {} that it may have", ByteSize(*.used), ByteSize(*.limit))]
     QuotaReached {
         /// Bytes of the journal.
         used: u64,
-        /// Bytes that it may have.
+        /// The size limit in bytes.
         limit: u64,
     },
-    /// The next segment cannot be opened. What waits still does, and a later sync succeeds once files may be opened again.
+    /// The next segment cannot be opened. Waiting entries keep waiting, and a later sync succeeds once files can be
+    /// opened again.
     #[error("as many files are open as this process may have; nothing was written")]
     NoFiles {
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// It could not be written. Whether what waited is in it shows when it is opened anew; it is read-only until then.
+    /// It could not be written. Reopening it shows whether the waiting entries are in it; it is read-only until then.
     #[error("cannot write {path}")]
     Write {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// An earlier failure ended writing until the journal is opened anew.
+    /// An earlier failure ended writing until the journal is reopened.
     #[error("the journal is read-only: {reason}")]
     ReadOnly {
         /// That failure.
@@ -134,7 +138,7 @@ pub enum JournalError {
 }
 
 impl JournalError {
-    /// Who can do something about it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -159,7 +163,7 @@ impl From<AppendError> for JournalError {
     }
 }
 
-/// The one writer of a journal.
+/// The single writer of a journal.
 pub struct Journal {
     reader: JournalReader,
     writer: LogWriter,
@@ -167,7 +171,7 @@ pub struct Journal {
     clock: Arc<dyn Clock>,
     /// Entries that wait for a sync.
     waiting: Option<Append>,
-    /// Why nothing is written any more.
+    /// Why writing has ended.
     failure: Option<String>,
 }
 
@@ -180,17 +184,19 @@ pub struct JournalReader {
 }
 
 impl Journal {
-    /// Opens the journal in a directory, or makes one. Cuts what a crash left unfinished. Takes time in proportion to the last segment.
+    /// Opens the journal in a directory, or creates one. Cuts what a crash left unfinished. Takes time in proportion to
+    /// the last segment.
     ///
     /// # Errors
-    /// When another process has it open, it cannot be read or written, or another release wrote it in a format that this one does not read.
+    /// When another process has it open, it cannot be read or written, or another release wrote it in a format that
+    /// this one does not read.
     pub fn open(config: JournalConfig) -> Result<(Self, JournalReport), OpenError> {
         create_dir(&RealDisk, &config.dir)?;
         let lock = Lock::take(&config.dir)?;
         Self::open_on(Arc::new(RealDisk), Some(lock), config)
     }
 
-    /// Opens it on any disk; tests bring their own.
+    /// Opens it on any disk; tests provide their own.
     pub(super) fn open_on(
         disk: Arc<dyn Disk>,
         lock: Option<Lock>,
@@ -219,10 +225,11 @@ impl Journal {
         &self.reader
     }
 
-    /// Adds an entry, which the next [`Self::sync`] makes durable and visible together with all that wait. When too much waits, this syncs.
+    /// Adds an entry, which the next [`Self::sync`] makes durable and visible with all waiting ones. Syncs when too
+    /// much is waiting.
     ///
     /// # Errors
-    /// When the entry was not taken; see [`JournalError`].
+    /// When the entry was not accepted; see [`JournalError`].
     pub fn append(&mut self, kind: u8, payload: &[u8]) -> Result<Lsn, JournalError> {
         self.check()?;
         if payload.len() > PAYLOAD_MAX {
@@ -242,7 +249,7 @@ impl Journal {
     /// Makes everything that was appended durable, with one write and one sync; returns the last entry.
     ///
     /// # Errors
-    /// See [`JournalError`], which says for each whether the entries still wait.
+    /// See [`JournalError`], which says for each variant whether the entries still wait.
     pub fn sync(&mut self) -> Result<Lsn, JournalError> {
         self.check()?;
         let Some(waiting) = self.waiting.take() else { return Ok(self.reader.last()) };
@@ -256,12 +263,12 @@ impl Journal {
         Ok(self.reader.last())
     }
 
-    /// Forgets the entries that wait for a sync; their places are given to those that come.
+    /// Drops the entries that wait for a sync; later entries get their positions.
     pub fn discard(&mut self) {
         self.waiting = None;
     }
 
-    /// Syncs, and begins a new segment, so that what was written until now can be cut off.
+    /// Syncs and starts a new segment, so that everything written so far can be cut.
     ///
     /// # Errors
     /// When it cannot be written; see [`JournalError`].
@@ -272,8 +279,8 @@ impl Journal {
         Ok(self.reader.last())
     }
 
-    /// Removes the segments in which every entry is before `before`; the one that is being written stays. Returns the first entry that is
-    /// left, or is to come. Interrupted, it is finished when the journal is opened.
+    /// Removes the segments in which every entry is before `before`; the active one stays. Returns the first remaining
+    /// or future entry. If interrupted, it is finished when the journal is opened.
     ///
     /// # Errors
     /// When it cannot be written; see [`JournalError`].
@@ -285,7 +292,7 @@ impl Journal {
             let path = log.dir.join(BEGIN);
             let cut = replace_file(&*log.disk, &path, checked_line(&begin.0.to_string()).as_bytes())
                 .and_then(|()| log.cut_front(begin));
-            // What is left of the segments then is removed at the next start.
+            // The next start removes what is left of the segments.
             cut.map_err(|source| self.failed(JournalError::Write { path, source }))?;
         }
         Ok(begin)
@@ -307,7 +314,7 @@ impl Journal {
 }
 
 impl JournalReader {
-    /// The first entry that is to be there.
+    /// The first entry that should exist.
     #[must_use]
     pub fn begin(&self) -> Lsn {
         self.log.begin()
@@ -337,11 +344,11 @@ impl JournalReader {
         self.log.positions()
     }
 
-    /// The entries from `from` on: as many as there are, but at most `most`, and no further one once they have `bytes` bytes together. So a
-    /// page takes no more memory than that and one entry more. Entries that were cut off are stepped over.
+    /// Up to `most` entries from `from` on, ending once they have `bytes` bytes in total. A page therefore needs at
+    /// most that much memory plus one entry. Entries that were cut are skipped.
     ///
     /// # Errors
-    /// When the disk does not read, or only a newer release understands an entry.
+    /// When the disk cannot be read, or only a newer release understands an entry.
     pub fn read(&self, from: Lsn, most: usize, bytes: usize) -> Result<JournalPage, ReadError> {
         let mut page = JournalPage { entries: Vec::new(), lost: Vec::new(), next: from.max(self.begin()) };
         let (end, mut taken) = (self.last().next(), 0);
@@ -358,7 +365,7 @@ impl JournalReader {
                     let (time, kind) = (frame.header.time, frame.header.kind);
                     page.entries.push(JournalEntry { lsn, time, kind, payload: frame.payload });
                 }
-                // It was cut off in this moment, with what is before the beginning now.
+                // It was cut just now, and is before the first entry.
                 Err(ReadError::Gone { .. }) => {
                     page.lost.retain(|(_, last)| *last >= self.begin());
                     page.next = self.begin().max(lsn.next());
@@ -373,7 +380,7 @@ impl JournalReader {
     }
 }
 
-/// Where a journal begins. A damaged mark is as none: what is not there is named then.
+/// The first entry of a journal. A damaged mark counts as missing: missing entries are reported then.
 fn begin_in(disk: &dyn Disk, dir: &Path) -> Lsn {
     let bytes = read_file(disk, &dir.join(BEGIN), BEGIN_BYTES_MAX).unwrap_or_default();
     text_in(&bytes).and_then(|text| text.parse().ok()).map_or(Lsn::ZERO.next(), Lsn)

@@ -1,7 +1,7 @@
-//! One process at a time has a data directory open.
+//! Only one process at a time opens a data directory.
 //!
-//! Two locks say so, and both are taken: the file `LOCK`, which names its holder, and the directory itself, because a file that
-//! somebody removed would be locked by nobody.
+//! Two locks are taken: the file `LOCK`, which names its holder, and the directory itself, because a removed lock file
+//! would no longer lock anything.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -12,25 +12,25 @@ use std::path::{Path, PathBuf};
 const NAME: &str = "LOCK";
 const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 
-/// Held until dropped, or until the process ends however it ends.
+/// Held until dropped, or until the process ends for any reason.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
-    /// `None` where the file system locks no directories, as NFS.
+    /// `None` where the file system cannot lock directories, such as NFS.
     _directory: Option<File>,
 }
 
-/// Why the lock was not taken.
+/// Why the lock was not acquired.
 #[derive(Debug)]
 pub(crate) enum LockError {
-    /// Another process has it; `pid` as it wrote it down.
+    /// Another process holds it; `pid` as recorded by that process.
     Held { path: PathBuf, pid: Option<u32> },
     /// The lock file could not be used.
     Io { path: PathBuf, source: io::Error },
 }
 
 impl Lock {
-    /// Takes the lock of a data directory without waiting.
+    /// Acquires the lock of a data directory without waiting.
     pub(crate) fn take(data_dir: &Path) -> Result<Self, LockError> {
         let path = data_dir.join(NAME);
         match Self::try_take(data_dir, &path) {
@@ -41,8 +41,8 @@ impl Lock {
     }
 
     fn try_take(data_dir: &Path, path: &Path) -> io::Result<Result<Self, Option<u32>>> {
-        // Not truncated on opening: the content belongs to the holder until the lock is ours. Nor through a link: the file
-        // that it leads to would be overwritten.
+        // Not truncated when opened: the content belongs to the holder until the lock is acquired. Links are not
+        // followed: their target would be overwritten.
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(NOFOLLOW);
         let mut file = options.open(path)?;
@@ -50,7 +50,7 @@ impl Lock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
-                // What cannot be read only costs the message its process id.
+                // If it cannot be read, only the process id is missing in the message.
                 let _ = file.take(32).read_to_string(&mut text);
                 return Ok(Err(text.lines().next().and_then(|line| line.parse().ok())));
             }
@@ -59,11 +59,11 @@ impl Lock {
         let directory = File::open(data_dir)?;
         let directory = match directory.try_lock() {
             Ok(()) => Some(directory),
-            // Whoever has it lost its file; its number with it.
+            // The holder lost its file, and with it the process id.
             Err(TryLockError::WouldBlock) => return Ok(Err(None)),
             Err(TryLockError::Error(_)) => None,
         };
-        // A full disk costs the next one's message its process id, and must not keep this one from starting.
+        // A full disk only removes the process id from a later message and must not prevent this start.
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Ok(Self { _file: file, _directory: directory }))
     }

@@ -1,8 +1,8 @@
 //! The log: all segments of a data directory, read by LSN.
 //!
-//! Invariants: what is visible here is durable; a position is one array lookup away; every byte that is handed out has
-//! passed its checksum. Damage is listed and stepped over, never repaired here: `doctor` does that from a snapshot.
-//! Opening it is in [`load`], writing in [`super::append`].
+//! Invariants: what is visible here is durable; a position is one array lookup away; every returned byte has passed its
+//! checksum. Damage is listed and skipped, never repaired here: `doctor` repairs it from a snapshot. [`load`] opens the
+//! log, [`super::append`] writes it.
 
 mod load;
 
@@ -30,27 +30,27 @@ use crate::base::{Lsn, NodeId, UnixMillis};
 pub use self::load::data_format;
 pub(crate) use self::load::{Opening, Tail};
 
-/// Damage beyond this many places is counted by nobody: the list is for people, and the first places say enough.
+/// Damage beyond this many places is not counted: the list is for people, and the first places are enough.
 const DAMAGE_MAX: usize = 1000;
-/// Of the list of them that is kept for the next start.
+/// Maximum size of the damage list that is stored for the next start.
 const DAMAGE_BYTES_MAX: u64 = 1 << 20;
 /// Sealed segments kept open; 64 MiB each, so a log of 16 GiB never opens a file twice.
 const OPEN_FILES_MAX: usize = 256;
-/// Longest time between looking a record up and reading it: a request's, generously.
+/// Longest time between looking up a record and reading it: a request's, generously.
 const RETIRED_FOR: Duration = Duration::from_secs(60);
 /// Index files are four or eight bytes a frame; this is far above any segment's.
 const INDEX_BYTES_MAX: u64 = 4 << 30;
 
-/// A place in the log whose bytes are not what was written.
+/// A part of the log whose bytes differ from what was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     /// The segment.
     pub path: PathBuf,
     /// Where the damage begins, in bytes.
     pub offset: u64,
-    /// How many bytes cannot be used; 0 when they are absent.
+    /// How many bytes are unusable; 0 when they are missing.
     pub length: u64,
-    /// First and last record that were there, if any were.
+    /// First and last affected record, if any.
     pub records: Option<(Lsn, Lsn)>,
     /// What is wrong.
     pub what: &'static str,
@@ -69,15 +69,15 @@ impl fmt::Display for Damage {
 /// Why a record could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// There is no such record yet.
+    /// The record does not exist yet.
     #[error("record {lsn} does not exist, the last one is {last}")]
     Missing {
-        /// What was asked for.
+        /// The requested record.
         lsn: Lsn,
         /// The end of the log.
         last: Lsn,
     },
-    /// The records are known to be damaged; `Reader::damage` says where.
+    /// The records are known to be damaged; `Reader::damage` lists the places.
     #[error("records {first} to {last} are damaged or missing")]
     Lost {
         /// The first of them.
@@ -85,16 +85,16 @@ pub enum ReadError {
         /// The last of them.
         last: Lsn,
     },
-    /// The record was dead and compaction has left it out.
+    /// The record was dead and compaction dropped it.
     #[error("record {lsn} was replaced or deleted, and is no longer in the log")]
     Gone {
-        /// What was asked for.
+        /// The requested record.
         lsn: Lsn,
     },
     /// The record was found damaged.
     #[error("{path}: record {lsn} at byte {offset}: {what}")]
     Damaged {
-        /// What was asked for.
+        /// The requested record.
         lsn: Lsn,
         /// The segment.
         path: PathBuf,
@@ -106,11 +106,11 @@ pub enum ReadError {
     /// The record is of another kind, so the caller's LSN is not from this log.
     #[error("record {lsn} is of kind {found}, expected kind {expected}")]
     Kind {
-        /// What was asked for.
+        /// The requested record.
         lsn: Lsn,
         /// Its kind; see `FORMAT.md`.
         found: u8,
-        /// The kind asked for.
+        /// The requested kind.
         expected: u8,
     },
     /// A newer release wrote the record. It is not damaged: that release reads it.
@@ -126,20 +126,20 @@ pub enum ReadError {
     Io {
         /// The segment.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The catalog failed.
     #[error("cannot read the catalog")]
     Catalog {
-        /// What it said.
+        /// The underlying error.
         #[from]
         source: super::CatalogError,
     },
 }
 
 impl ReadError {
-    /// Who can do something about it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> crate::base::Fault {
         use crate::base::Fault;
@@ -151,7 +151,7 @@ impl ReadError {
         }
     }
 
-    /// Whether reading on after this record makes sense.
+    /// Whether it makes sense to continue reading after this record.
     pub(crate) fn is_damage(&self) -> bool {
         match self {
             Self::Lost { .. } | Self::Gone { .. } | Self::Damaged { .. } | Self::Kind { .. } | Self::Missing { .. } => {
@@ -162,13 +162,13 @@ impl ReadError {
     }
 }
 
-/// A frame whose checksums are right.
+/// A frame with valid checksums.
 pub(crate) struct Frame {
     pub(crate) header: FrameHeader,
     pub(crate) payload: Vec<u8>,
 }
 
-/// A frame as it is stored: header and payload, both with right checksums.
+/// A frame as it is stored: header and payload, both with valid checksums.
 pub(crate) struct StoredFrame {
     pub(crate) header: FrameHeader,
     pub(crate) bytes: Vec<u8>,
@@ -185,11 +185,11 @@ pub(crate) struct Segment {
     /// Where its frames end.
     pub(crate) end: u64,
     pub(crate) frames: Frames,
-    /// Its file, once another one may have its name: readers must not open that one with these offsets.
+    /// Its open file, once another file may have its name: readers must not use these offsets with that one.
     pub(crate) pinned: Option<Arc<dyn DiskFile>>,
 }
 
-/// A segment that compaction has replaced, kept for those who looked a record up before.
+/// A segment that compaction replaced, kept for readers that looked up a record before.
 struct Retired {
     segment: Segment,
     /// One past its last LSN.
@@ -207,7 +207,7 @@ struct Location {
     file: Option<Arc<dyn DiskFile>>,
 }
 
-/// A record that the disk does not read.
+/// A record that the disk cannot read.
 pub(crate) struct Trouble {
     lsn: Lsn,
     location: Location,
@@ -215,13 +215,13 @@ pub(crate) struct Trouble {
 }
 
 impl Location {
-    /// Tells whether another look finds the record elsewhere.
+    /// Whether another lookup finds the record elsewhere.
     fn is(&self, other: &Self) -> bool {
         self.segment == other.segment && self.offset == other.offset && self.file.is_some() == other.file.is_some()
     }
 }
 
-/// See the module.
+/// See the module documentation.
 pub(crate) struct Log {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) dir: PathBuf,
@@ -230,23 +230,23 @@ pub(crate) struct Log {
     pub(crate) salt: Salt,
     /// Epoch of new segments.
     pub(crate) epoch: u64,
-    /// In LSN order, never empty; the last one is being written.
+    /// In LSN order, never empty; the last one is active.
     pub(crate) segments: RwLock<Vec<Segment>>,
-    /// The first record that is to be there; those before it were cut off on purpose.
+    /// The first record that should exist; earlier ones were cut on purpose.
     begin: AtomicU64,
     pub(crate) last: AtomicU64,
     announced: watch::Sender<Lsn>,
     files: Mutex<HashMap<Lsn, Arc<dyn DiskFile>>>,
     damage: Mutex<Vec<Damage>>,
-    /// The record that the disk did not read, when that happened last.
+    /// The record that the disk failed to read most recently.
     failing: Mutex<Option<Lsn>>,
     retired: Mutex<Vec<Retired>>,
-    /// What compaction chooses by.
+    /// The statistics that compaction uses.
     pub(crate) dead: Mutex<DeadRecords>,
     decompressors: Mutex<Vec<zstd::bulk::Decompressor<'static>>>,
 }
 
-/// File of the segment that begins with `first`.
+/// File of the segment that starts with `first`.
 pub(crate) fn segment_path(dir: &Path, first: Lsn) -> PathBuf {
     dir.join(format!("{:020}.seg", first.0))
 }
@@ -257,12 +257,12 @@ fn index_path(dir: &Path, first: Lsn) -> PathBuf {
 
 /// Removes a segment with its index file.
 pub(crate) fn remove_segment(disk: &dyn Disk, dir: &Path, first: Lsn) -> io::Result<()> {
-    // One that is left without its segment is read by nobody.
+    // An index file without its segment is never read.
     let _ = disk.remove(&index_path(dir, first));
     disk.remove(&segment_path(dir, first))
 }
 
-/// Names of the segment files in `names`, by LSN; other files are none of ours.
+/// LSNs of the segment files in `names`; other files are ignored.
 pub(crate) fn segment_firsts(names: &[String]) -> Vec<Lsn> {
     let digits = names.iter().filter_map(|name| name.strip_suffix(".seg")).filter(|digits| digits.len() == 20);
     let mut firsts: Vec<Lsn> = digits.filter_map(|digits| digits.parse().ok().map(Lsn)).collect();
@@ -271,13 +271,13 @@ pub(crate) fn segment_firsts(names: &[String]) -> Vec<Lsn> {
 }
 
 impl Log {
-    /// Makes the file of a new segment, durable with its name.
+    /// Creates the file of a new segment, durable with its name.
     pub(crate) fn create_segment(&self, first: Lsn, now: UnixMillis) -> io::Result<Arc<dyn DiskFile>> {
         let path = segment_path(&self.dir, first);
         let file = self.disk.create(&path)?;
         let header = self.new_header(first, now);
         file.write_at(&header.encode(), 0)?;
-        // A name without its header is no segment yet, nor is a header without its name.
+        // A name without a header is not a segment yet, and neither is a header without its name.
         let (named, written) = side_by_side(|| self.disk.sync_dir(&self.dir), || file.sync_all());
         written.and(named)?;
         Ok(file)
@@ -288,7 +288,7 @@ impl Log {
         SegmentHeader { format: FORMAT, node, first, created: now, salt, epoch, compacted: None }
     }
 
-    /// Makes a created segment the last one.
+    /// Makes a newly created segment the active one.
     pub(crate) fn start_segment(&self, first: Lsn, now: UnixMillis) {
         self.segments.write().push(Segment {
             first,
@@ -303,8 +303,8 @@ impl Log {
         });
     }
 
-    /// Writes the index of a sealed segment. A failure or a crash costs the next start a scan of that segment, nothing
-    /// else, so errors are ignored and nothing is synced.
+    /// Writes the index of a sealed segment. A failure or a crash only makes the next start scan that segment, so
+    /// errors are ignored and nothing is synced.
     pub(crate) fn write_index(&self, first: Lsn, length: u64, frames: &Frames) {
         if frames.is_damaged() {
             return;
@@ -320,19 +320,19 @@ impl Log {
         Lsn(self.last.load(Ordering::Acquire))
     }
 
-    /// LSN of the first record that is to be there.
+    /// LSN of the first record that should exist.
     pub(crate) fn begin(&self) -> Lsn {
         Lsn(self.begin.load(Ordering::Acquire))
     }
 
-    /// One past the last record of the sealed segments in front of which every record is before `before`.
+    /// One past the last record of the sealed segments whose records are all before `before`.
     pub(crate) fn sealed_before(&self, before: Lsn) -> Lsn {
         let segments = self.segments.read();
         let ends = segments.iter().skip(1).map(|segment| segment.first);
         ends.take_while(|end| *end <= before).last().unwrap_or(segments[0].first).max(self.begin())
     }
 
-    /// Forgets the segments before `begin`, where one begins, and removes their files.
+    /// Forgets the segments before `begin`, which must be the start of a segment, and removes their files.
     pub(crate) fn cut_front(&self, begin: Lsn) -> io::Result<()> {
         self.begin.store(begin.0, Ordering::Release);
         let gone: Vec<Lsn> = {
@@ -347,7 +347,7 @@ impl Log {
         self.disk.sync_dir(&self.dir)
     }
 
-    /// Lets followers know of the last record. About 100 ns while none of them waits.
+    /// Announces the last record to followers. About 100 ns while none of them waits.
     pub(crate) fn announce(&self) {
         let last = self.last();
         self.announced.send_if_modified(|announced| std::mem::replace(announced, last) != last);
@@ -363,7 +363,7 @@ impl Log {
         self.segments.read().iter().map(|segment| segment.end).sum()
     }
 
-    /// Damage found so far, at most [`DAMAGE_MAX`] places, and what the disk does not read now.
+    /// Damage found so far, at most [`DAMAGE_MAX`] places, and what the disk cannot read now.
     pub(crate) fn damage(&self) -> Vec<Damage> {
         let mut all = self.damage.lock().clone();
         all.extend(self.trouble().map(|Trouble { lsn, location, .. }| Damage {
@@ -376,8 +376,8 @@ impl Log {
         all
     }
 
-    /// Writes down which records are known to be damaged, for the next start: it reads an index file where a segment has one,
-    /// and would know nothing of them. A failure costs the next start that knowledge, until somebody asks for one of them.
+    /// Stores which records are known to be damaged for the next start, which reads index files where they exist and
+    /// would not notice them. If this fails, the next start lacks that knowledge until one of the records is read.
     pub(crate) fn note_damage(&self) {
         let ranges: Vec<(u64, u64)> = self
             .damage
@@ -393,14 +393,14 @@ impl Log {
         }
     }
 
-    /// Looks whether what an earlier run found damaged still is.
+    /// Checks whether damage found by an earlier run still exists.
     pub(crate) fn recall_damage(&self) {
         let bytes = read_file(&*self.disk, &self.damage_path(), DAMAGE_BYTES_MAX).unwrap_or_default();
         let ranges: Vec<(u64, u64)> = serde_json::from_slice(&bytes).unwrap_or_default();
         let last = self.last().0;
         let lsns = ranges.into_iter().flat_map(|(first, end)| first..=end.min(last));
         for lsn in lsns.take(DAMAGE_MAX) {
-            // Reading puts it on the list.
+            // Reading adds it to the list.
             let _ = self.read(Lsn(lsn));
         }
     }
@@ -409,7 +409,7 @@ impl Log {
         self.dir.with_file_name("views").join("damage.json")
     }
 
-    /// What the disk did not read when it was asked last; `None` when it does by now: that is tried.
+    /// What the disk failed to read last; `None` when a retry succeeds.
     pub(crate) fn trouble(&self) -> Option<Trouble> {
         let lsn = (*self.failing.lock())?;
         if let (Ok(location), Err(error @ ReadError::Io { .. })) = (self.locate(lsn), self.read(lsn)) {
@@ -451,7 +451,7 @@ impl Log {
         old.and_then(|old| locate_in(&old.segment, lsn).ok()).ok_or(ReadError::Gone { lsn })
     }
 
-    /// Whether a record is known to be unreadable; says nothing about damage that nobody has met yet.
+    /// Whether a record is known to be unreadable; undiscovered damage does not count.
     pub(crate) fn is_lost(&self, lsn: Lsn) -> bool {
         self.locate(lsn).is_err()
     }
@@ -490,12 +490,12 @@ impl Log {
         found
     }
 
-    /// Whether a segment begins with this record.
+    /// Whether a segment starts with this record.
     pub(crate) fn has_segment(&self, first: Lsn) -> bool {
         self.segments.read().binary_search_by_key(&first, |segment| segment.first).is_ok()
     }
 
-    /// The segment that holds a record, and the bytes of its frame; `None` when it is not readable there.
+    /// The segment that contains a record, and the bytes of its frame; `None` when it is not readable there.
     pub(crate) fn extent(&self, lsn: Lsn) -> Option<(Lsn, u64)> {
         let segments = self.segments.read();
         let segment = &segments[segments.partition_point(|segment| segment.first <= lsn).checked_sub(1)?];
@@ -503,13 +503,13 @@ impl Log {
         Some((segment.first, location.length))
     }
 
-    /// Forgets the segments that were replaced long enough ago; their space becomes free with their last reader.
+    /// Forgets the segments that were replaced long enough ago; their space is freed with their last reader.
     pub(crate) fn drop_retired(&self) {
         self.retired.lock().retain(|old| old.since.elapsed() < RETIRED_FOR);
     }
 
-    /// Has readers of these segments keep to the files that they have now. Called before other files take their names; one
-    /// that is pinned already stays so, because after a failure its name may be another file's by now.
+    /// Keeps readers of these segments on their current files. Called before other files get their names. A segment
+    /// that is already pinned stays so, because after a failure its name may belong to another file.
     pub(crate) fn pin(&self, firsts: &[Lsn]) -> io::Result<()> {
         for first in firsts {
             let file = self.disk.open(&segment_path(&self.dir, *first), false)?;
@@ -521,7 +521,7 @@ impl Log {
         Ok(())
     }
 
-    /// Puts a compacted segment in the place of those that it replaces, which are next to each other.
+    /// Replaces adjacent segments with a compacted one.
     pub(crate) fn replace(&self, firsts: &[Lsn], segment: Segment) {
         let end = segment.compacted.expect("it is compacted").end;
         let mut segments = self.segments.write();
@@ -530,7 +530,7 @@ impl Log {
         let nexts: Vec<Lsn> = firsts.iter().skip(1).copied().chain([end]).collect();
         let since = Instant::now();
         let retired = old.into_iter().zip(nexts).map(|(segment, next)| Retired { segment, next, since });
-        // Before the other lock is given up: at each moment a record is found in one of the two.
+        // Before the other lock is released: at any moment a record is found in one of the two.
         self.retired.lock().extend(retired);
         let mut files = self.files.lock();
         firsts.iter().for_each(|first| drop(files.remove(first)));
@@ -541,8 +541,8 @@ impl Log {
         Ok(self.header_and_fingerprint(lsn)?.0)
     }
 
-    /// Looks a record up and reads it. When compaction gave its segment's name to another file in between, it is looked
-    /// up once more: that which was read was never its place.
+    /// Looks up a record and reads it. If compaction gave its segment's name to another file in between, it is looked
+    /// up again: the bytes read were from another file.
     fn read_at<T>(&self, lsn: Lsn, read: impl Fn(&Location) -> Result<T, Flaw>) -> Result<T, ReadError> {
         let mut location = self.locate(lsn)?;
         loop {
@@ -567,12 +567,12 @@ impl Log {
         }
     }
 
-    /// Tells the record at `lsn` from another that a different history put there.
+    /// Distinguishes the record at `lsn` from one that a different epoch has there.
     pub(crate) fn fingerprint(&self, lsn: Lsn) -> Result<u64, ReadError> {
         Ok(self.header_and_fingerprint(lsn)?.1)
     }
 
-    /// What [`Self::header`] and [`Self::fingerprint`] give, in one read.
+    /// [`Self::header`] and [`Self::fingerprint`] in one read.
     pub(crate) fn header_and_fingerprint(&self, lsn: Lsn) -> Result<(FrameHeader, u64), ReadError> {
         self.read_at(lsn, |location| {
             let mut bytes = [0; FRAME_HEADER];
@@ -599,9 +599,9 @@ impl Log {
         Ok(Frame { header, payload })
     }
 
-    /// Header and stored payload, both with right checksums.
+    /// Header and stored payload, both with valid checksums.
     fn read_checked(&self, lsn: Lsn, location: &Location) -> Result<(FrameHeader, Vec<u8>), Flaw> {
-        // Beside a damaged neighbour the length is only an upper bound, which can be a whole segment.
+        // Next to a damaged neighbour the length is only an upper bound, which can be a whole segment.
         let guess = location.length.clamp(FRAME_HEADER as u64, 64 << 10) as usize;
         let mut bytes = vec![0; guess];
         self.read_bytes(location, &mut bytes, 0)?;
@@ -649,7 +649,7 @@ impl Log {
         }
     }
 
-    /// The error for a record found damaged; also puts it on the list.
+    /// The error for a record found damaged; also adds it to the list.
     pub(crate) fn unreadable(&self, lsn: Lsn, what: &'static str) -> ReadError {
         match self.locate(lsn) {
             Ok(location) => self.damaged(lsn, &location, what),
@@ -677,7 +677,7 @@ impl Log {
         };
         let payload = decompressor.decompress(compressed, length).ok().filter(|payload| payload.len() == length);
         let mut pool = self.decompressors.lock();
-        // As many as readers that ever decompressed at once, within reason.
+        // As many as readers ever decompressed in parallel, within reason.
         if pool.len() < 64 {
             pool.push(decompressor);
         }
@@ -692,7 +692,7 @@ impl Log {
         Ok(read_exact_at(&*file, buffer, location.offset + skip)?)
     }
 
-    /// Closes what is open for reading, as far as nobody reads it at the moment. It is opened again when it is asked for.
+    /// Closes files open for reading that are not in use. They are reopened on demand.
     pub(crate) fn forget_files(&self) {
         self.files.lock().clear();
     }
@@ -720,7 +720,7 @@ impl Log {
     }
 }
 
-/// What is wrong with what was read, before it is known whether it was the right place.
+/// A failed check of what was read, before it is known whether it was the right file.
 enum Flaw {
     Damaged(&'static str),
     Unknown(UnknownFrame),

@@ -1,7 +1,7 @@
-//! Reading: records by LSN, the catalog's answers, and the log as a sequence of changes.
+//! Reading: records by LSN, the catalog, and the log as a sequence of changes.
 //!
-//! Readers never wait for the writer's disk: the log is read at positions that no longer change, and the catalog answers
-//! from the state after the last commit that returned, or waits while a commit changes much of it.
+//! Readers never wait for the writer's disk: the log is read at positions that no longer change, and the catalog
+//! returns the state after the last completed commit, or waits while a commit changes much of it.
 
 use std::collections::VecDeque;
 use std::ops::Bound;
@@ -21,10 +21,10 @@ use super::record::{
 use super::sealed::{Epoch, SealedSegment};
 use crate::base::{Clock, Digest, Lsn, NodeId, UnixMillis, with_causes};
 
-/// Something that a record changed, with all that a view needs to follow.
+/// A change made by a record, with everything that a view needs to follow it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    /// The record's place in the log.
+    /// The record's position in the log.
     pub lsn: Lsn,
     /// When it was written.
     pub time: UnixMillis,
@@ -32,12 +32,12 @@ pub struct Change {
     pub kind: ChangeKind,
 }
 
-/// What a [`Change`] is.
+/// The kind of a [`Change`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum ChangeKind {
-    /// A collection was made; it is empty.
+    /// A collection was created; it is empty.
     CollectionCreated(CollectionInfo),
-    /// A collection went, with all that was in it.
+    /// A collection was deleted, with its documents.
     CollectionDeleted(CollectionId),
     /// A document was written.
     DocumentPut {
@@ -45,14 +45,14 @@ pub enum ChangeKind {
         document: Arc<DocumentRecord>,
         /// The bodies of its chunks, in the order of `document.chunks`.
         bodies: Vec<Arc<ChunkBody>>,
-        /// The version that went, if there was one.
+        /// The replaced version, if any.
         replaced: Option<Replaced>,
     },
-    /// A document went.
+    /// A document was deleted.
     DocumentDeleted {
-        /// Where it was.
+        /// Its collection.
         collection: CollectionId,
-        /// Which one.
+        /// Its id.
         id: String,
         /// Its last version.
         replaced: Replaced,
@@ -84,22 +84,22 @@ impl Reader {
         self.log.last()
     }
 
-    /// Follows the log without asking for its end again and again: the receiver holds the LSN of the last record, and wakes after
-    /// each commit that adds one, when its records are on stable storage and the catalog has them. One that is slow sees the newest
-    /// position and not each one before it; [`Self::changes_after`] has what lies between. It ends when the store is closed and
-    /// nobody reads it any more. Any number may follow; while nobody waits it costs a commit about 100 ns.
+    /// Follows the log without polling: the receiver holds the LSN of the last record, and wakes after each commit that
+    /// adds one, when its records are on stable storage and in the catalog. A slow follower sees only the newest
+    /// position; [`Self::changes_after`] has what lies between. The channel closes when the store is closed and all
+    /// readers are dropped. Any number may follow; while none waits, it costs a commit about 100 ns.
     #[must_use]
     pub fn positions(&self) -> watch::Receiver<Lsn> {
         self.log.positions()
     }
 
-    /// Whether the store takes writes. The space is asked for each time, so that a full disk shows before a write meets it, and
-    /// room again without one.
+    /// Whether the store accepts writes. The free space is queried each time, so that a full disk shows before a write
+    /// fails, and free space again without one.
     #[must_use]
     pub fn state(&self) -> WriterState {
         let mut state = self.state.lock();
         if *state == WriterState::Writable {
-            // Where it cannot be asked for, the write will tell.
+            // Where it cannot be queried, the write will show.
             return match self.log.disk.free_space(&self.log.dir) {
                 Ok(free) if free < self.reserve_bytes => WriterState::DiskFull { free, needed: self.reserve_bytes },
                 Ok(_) | Err(_) => WriterState::Writable,
@@ -109,7 +109,7 @@ impl Reader {
             WriterState::DiskFull { needed, .. } => {
                 self.log.disk.free_space(&self.log.dir).is_ok_and(|free| free >= needed)
             }
-            // That a smaller write may fit shows when one comes.
+            // Whether a smaller write fits shows when one is made.
             WriterState::QuotaReached { used, .. } => self.log.bytes() < used,
             WriterState::Writable | WriterState::ReadOnly { .. } => false,
         };
@@ -125,8 +125,8 @@ impl Reader {
         self.log.bytes()
     }
 
-    /// Why records or the catalog cannot be read, in words; `None` when they can, as far as anybody knows. What failed is
-    /// tried again, so this turns good by itself.
+    /// Why records or the catalog cannot be read, in words; `None` when no failure is known. A failed read is retried,
+    /// so this recovers automatically.
     #[must_use]
     pub fn read_trouble(&self) -> Option<String> {
         if self.catalog.has_failed() {
@@ -136,7 +136,7 @@ impl Reader {
         Some(format!("{}; the kernel's log says what is wrong with the disk", with_causes(&trouble.error)))
     }
 
-    /// Damage found since the store was opened, at most a thousand places, and what the disk does not read now.
+    /// Damage found since the store was opened, at most a thousand places, and what the disk cannot read now.
     #[must_use]
     pub fn damage(&self) -> Vec<Damage> {
         self.log.damage()
@@ -154,8 +154,9 @@ impl Reader {
         self.log.history()
     }
 
-    /// Tells the record at `lsn` from another one that a different history of the log (a torn tail, a restore) put at
-    /// the same place. A view that keeps it with the LSN it has applied knows whether it still belongs to this log.
+    /// Distinguishes the record at `lsn` from one that a different epoch of the log (after a torn tail or a restore)
+    /// has at the same position. A view that stores it with the LSN it has applied knows whether it still belongs to
+    /// this log.
     pub fn fingerprint(&self, lsn: Lsn) -> Result<u64, ReadError> {
         self.log.fingerprint(lsn)
     }
@@ -178,16 +179,16 @@ impl Reader {
         decode_chunk_text(&self.payload(lsn, kind::CHUNK)?.1).map_err(|error| self.log.unreadable(lsn, error.0))
     }
 
-    /// The changes after a record, up to the present end of the log, in LSN order: the same values that
-    /// [`super::Committed::changes`] had. Every view is built from these.
+    /// The changes after a record, up to the current end of the log, in LSN order: the same values as in
+    /// [`super::Committed::changes`]. Every view is built from these.
     ///
-    /// Damage is an `Err` item and the changes go on after it; a document of which only some chunks are damaged follows
-    /// with the others. Any other error is the last item.
+    /// Damage is an `Err` item and the iterator continues after it; a document with damaged chunks follows with the
+    /// others. Any other error is the last item.
     pub fn changes_after(&self, after: Lsn) -> impl Iterator<Item = Result<Change, ReadError>> + '_ {
         self.changes_between(after, self.last())
     }
 
-    /// Like [`Self::changes_after`], up to the record at `last`, which is there.
+    /// Like [`Self::changes_after`], up to the existing record at `last`.
     pub fn changes_between(&self, after: Lsn, last: Lsn) -> impl Iterator<Item = Result<Change, ReadError>> + '_ {
         Changes { reader: self, next: after.next(), end: last, found: VecDeque::new() }
     }
@@ -210,18 +211,18 @@ impl Reader {
         self.catalog.collections.read().by_id.values().cloned().collect()
     }
 
-    /// The document that has this id now.
+    /// The current document with this id.
     pub fn lookup(&self, collection: CollectionId, id: &str) -> Result<Option<DocumentEntry>, ReadError> {
         Ok(self.catalog.ask(|catalog| catalog.lookup(collection, id))?)
     }
 
-    /// LSN of the record of the chunk with this digest, if a document of the collection has one: its embedding need
-    /// not be computed again.
+    /// LSN of the record of the chunk with this digest, if a document of the collection has one: its embedding does not
+    /// have to be computed again.
     pub fn find_chunk(&self, collection: CollectionId, digest: &Digest) -> Result<Option<Lsn>, ReadError> {
         Ok(self.catalog.ask(|catalog| catalog.chunk(collection, digest))?)
     }
 
-    /// At most `limit` documents whose ids begin with `prefix`, by id in byte order, those after the id `after`.
+    /// At most `limit` documents whose ids begin with `prefix`, by id in byte order, starting after the id `after`.
     pub fn list(
         &self,
         collection: CollectionId,
@@ -232,7 +233,7 @@ impl Reader {
         Ok(self.catalog.ask(|catalog| catalog.list(collection, after, prefix, limit))?)
     }
 
-    /// At most `limit` documents of a source, by id in byte order, those after the id `after`.
+    /// At most `limit` documents of a source, by id in byte order, starting after the id `after`.
     pub fn list_source(
         &self,
         collection: CollectionId,
@@ -258,7 +259,7 @@ impl Reader {
         Ok(self.catalog.ask(|catalog| catalog.expired(now, limit))?)
     }
 
-    /// A note of a collection; `None` when the key has none.
+    /// A note of a collection; `None` when it does not exist.
     pub fn note(&self, collection: CollectionId, key: &str) -> Result<Option<Vec<u8>>, ReadError> {
         Ok(self.catalog.ask(|catalog| catalog.note(collection, key))?)
     }
@@ -268,7 +269,7 @@ impl Reader {
         Ok(self.catalog.ask(|catalog| catalog.notes(collection, prefix))?)
     }
 
-    /// The answer kept for an idempotency key in the last 24 hours.
+    /// The answer stored for an idempotency key in the last 24 hours.
     pub fn remembered(&self, key: &str) -> Result<Option<Vec<u8>>, ReadError> {
         let Some(lsn) = self.catalog.ask(|catalog| catalog.remembered(key, self.clock.now()))? else { return Ok(None) };
         self.answer(lsn).map(Some)
@@ -324,7 +325,7 @@ impl Iterator for Changes<'_> {
             let lsn = self.reader.log.next_readable(self.next).min(self.end.next());
             if lsn > self.next {
                 let from = std::mem::replace(&mut self.next, lsn);
-                // Those that compaction left out are no loss.
+                // Records that compaction dropped are not missing.
                 if let Some((first, last)) = self.reader.log.lost_between(from, lsn) {
                     return Some(Err(ReadError::Lost { first, last }));
                 }

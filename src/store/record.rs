@@ -1,7 +1,7 @@
-//! The records of the log and their bytes. `FORMAT.md` has the layouts.
+//! The records of the log and their encoding. `FORMAT.md` describes the layouts.
 //!
-//! Decoding trusts nothing: a payload with a right checksum may still come from a build with a fault, so every length is
-//! checked against what is there before anything is allocated for it.
+//! Decoding trusts nothing: a payload with a valid checksum may still come from a faulty build, so every length is
+//! checked against the available bytes before anything is allocated for it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::base::{Digest, Lsn, UnixMillis};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CollectionId(pub Lsn);
 
-/// What a collection is made with.
+/// The definition of a collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewCollection {
-    /// Unique among the collections that exist.
+    /// Unique among the existing collections.
     pub name: String,
-    /// What is in it, for people and agents.
+    /// Its content, for people and agents.
     pub description: String,
     /// Embedding model of every chunk in it.
     pub model: String,
@@ -27,10 +27,10 @@ pub struct NewCollection {
     pub dimensions: u32,
 }
 
-/// Text of a passage with its embedding. Stored once for each collection and digest.
+/// The text of a passage with its embedding. Stored once for each collection and digest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChunkBody {
-    /// Digest of headings, text and model, computed by the caller; equal digests are taken for equal bodies.
+    /// Digest of headings, text and model, computed by the caller; equal digests mean equal bodies.
     pub digest: Digest,
     /// Headings above the passage, outermost first.
     pub headings: Vec<String>,
@@ -55,7 +55,7 @@ pub struct ChunkText {
     pub language: String,
 }
 
-/// A chunk of a document: which record holds its body and where it was in the source.
+/// A chunk of a document: the record of its body and its position in the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkRef {
     /// LSN of the chunk record; other documents of the collection may refer to the same one.
@@ -68,7 +68,7 @@ pub struct ChunkRef {
     pub page: Option<u32>,
 }
 
-/// The version of a document that a record ended.
+/// The version of a document that a record replaced or deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replaced {
     /// LSN of its record.
@@ -80,7 +80,7 @@ pub struct Replaced {
 /// A version of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DocumentRecord {
-    /// Its place in the log.
+    /// Its position in the log.
     pub lsn: Lsn,
     /// The collection it is in.
     pub collection: CollectionId,
@@ -90,33 +90,33 @@ pub struct DocumentRecord {
     pub title: String,
     /// Where the original is.
     pub url: Option<String>,
-    /// A JSON object as given.
+    /// A JSON object as provided.
     pub metadata: Vec<u8>,
     /// The declared source that it belongs to.
     pub source: Option<String>,
     /// Digest of the original bytes.
     pub source_digest: Option<Digest>,
-    /// Digest of everything the caller gave.
+    /// Digest of everything the caller provided.
     pub content_digest: Digest,
     /// Media type of the original.
     pub media_type: String,
-    /// When the document came into being: the time of its first version since it was last absent.
+    /// When the document was created: the time of its first version since it was last absent.
     pub created: UnixMillis,
     /// When this version was written.
     pub updated: UnixMillis,
     /// When it may be deleted.
     pub expires_at: Option<UnixMillis>,
-    /// 1, 2, 3, …; goes on across deletes, so that a version is never used twice for an id.
+    /// 1, 2, 3, …; continues after a delete, so that a version number is never reused for an id.
     pub version: u64,
     /// Bytes of text in all chunks.
     pub text_bytes: u64,
     /// In the order of the document.
     pub chunks: Vec<ChunkRef>,
-    /// The version before this one, if it was still there.
+    /// The previous version, if it still existed.
     pub replaced: Option<Replaced>,
 }
 
-/// A decoded record. Chunks are decoded apart, by [`decode_chunk`], because most readers step over them.
+/// A decoded record. Chunks are decoded separately, by [`decode_chunk`], because most readers skip them.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Record {
     CollectionCreated(NewCollection),
@@ -132,7 +132,7 @@ pub(crate) enum Record {
         key: String,
         answer: Vec<u8>,
     },
-    /// An empty value takes the note away.
+    /// An empty value deletes the note.
     Note {
         collection: CollectionId,
         key: String,
@@ -149,13 +149,13 @@ pub(crate) mod kind {
     pub(crate) const DOCUMENT_DELETED: u8 = 5;
     pub(crate) const ANSWER: u8 = 6;
     pub(crate) const NOTE: u8 = 7;
-    /// Every kind that this build knows.
+    /// All kinds that this build knows.
     pub(crate) const KNOWN: std::ops::RangeInclusive<u8> = COLLECTION_CREATED..=NOTE;
-    /// Those that views follow; see [`crate::store::ChangeKind`].
+    /// The kinds that views follow; see [`crate::store::ChangeKind`].
     pub(crate) const CHANGES: [u8; 4] = [COLLECTION_CREATED, COLLECTION_DELETED, DOCUMENT_PUT, DOCUMENT_DELETED];
 }
 
-/// Bytes that are not the record they should be.
+/// The payload is not a valid record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the record's {0}")]
 pub(crate) struct RecordError(pub(crate) &'static str);
@@ -325,7 +325,7 @@ fn decode_passage(from: &mut Decoder<'_>) -> Result<ChunkText, RecordError> {
     Ok(ChunkText { digest, headings, text: from.str()?, language })
 }
 
-/// Writes the types of the format; lengths fit because [`super::commit`] bounds what it accepts.
+/// Writes the format's types; lengths fit because [`super::commit`] bounds what it accepts.
 pub(crate) trait Encode {
     fn raw(&mut self, bytes: &[u8]);
 
@@ -362,7 +362,7 @@ impl Encode for Vec<u8> {
     }
 }
 
-/// The bytes that are still to be read.
+/// The bytes that have not been read yet.
 pub(crate) struct Decoder<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Decoder<'a> {

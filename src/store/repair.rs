@@ -1,4 +1,4 @@
-//! What damage means for the documents, and putting sound segments in the place of damaged ones.
+//! The effect of damage on documents, and replacing damaged segments with sound ones.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,23 +9,23 @@ use super::log::{ReadError, segment_firsts, segment_path};
 use super::{DocumentRecord, Reader, SegmentReport, check_segment};
 use crate::base::Lsn;
 
-/// Documents of a collection that are looked at between two questions to the catalog.
+/// Documents of a collection that are checked between two queries of the catalog.
 const PAGE: usize = 1000;
 
-/// A document that damage has reached.
+/// A document affected by damage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Affected {
     /// Name of its collection.
     pub collection: String,
     /// Its id.
     pub document: String,
-    /// Passages that cannot be read; `None` when the document itself cannot be.
+    /// Passages that cannot be read; `None` when the document record itself cannot.
     pub passages: Option<usize>,
 }
 
 impl Reader {
-    /// The documents of which something is known to be damaged, at most `limit`. One whose record was unreadable when the
-    /// catalog was made is not among them: nobody knows its name any more.
+    /// The documents known to be damaged, at most `limit`. A document whose record was unreadable when the catalog was
+    /// built is not included: its name is lost.
     ///
     /// # Errors
     /// When the catalog or the disk cannot be read.
@@ -71,8 +71,8 @@ impl Reader {
         Ok(unreadable)
     }
 
-    /// The ranges of LSNs, as first and one past the last, of the sealed segments in which something is damaged or which
-    /// are missing: what [`repair`] is given sound segments for.
+    /// The ranges of LSNs, as first and one past the last, of sealed segments that are damaged or missing: [`repair`]
+    /// needs sound segments for these.
     #[must_use]
     pub fn damaged_segments(&self) -> Vec<(Lsn, Lsn)> {
         let damage = self.damage();
@@ -101,12 +101,12 @@ impl Reader {
 pub struct Replacement {
     /// The file; it is copied.
     pub path: PathBuf,
-    /// What it holds.
+    /// Its content.
     pub report: SegmentReport,
 }
 
 impl Replacement {
-    /// Reads a segment file and takes it when every checksum in it is right.
+    /// Reads a segment file and accepts it when every checksum in it is valid.
     ///
     /// # Errors
     /// When it cannot be read or is damaged.
@@ -119,8 +119,8 @@ impl Replacement {
     }
 }
 
-/// Chooses, from segments with their first and one past their last LSN, a row that covers exactly `range`. Prefers long
-/// ones; the answer is indices into `segments`.
+/// Chooses a row of segments, given by first and one past the last LSN, that covers exactly `range`. Prefers long ones;
+/// returns indices into `segments`.
 #[must_use]
 pub fn cover(segments: &[(Lsn, Lsn)], range: (Lsn, Lsn)) -> Option<Vec<usize>> {
     if range.0 == range.1 {
@@ -136,18 +136,19 @@ pub fn cover(segments: &[(Lsn, Lsn)], range: (Lsn, Lsn)) -> Option<Vec<usize>> {
     })
 }
 
-/// Puts sound segments in the place of damaged or missing ones. Nobody may have the store open. The views are removed and
-/// made anew by the next start.
+/// Replaces damaged or missing segments with sound ones. The store must not be open. The views are removed and rebuilt
+/// by the next start.
 ///
-/// * `row`: segments next to each other, all of this node's log; see [`cover`].
+/// * `row`: adjacent segments, all of this node's log; see [`cover`].
 ///
 /// # Errors
-/// When a file cannot be read or written. What was replaced until then is sound; doing it again is safe.
+/// When a file cannot be read or written. Segments replaced until then are sound; repeating the call is safe.
 pub fn repair(data_dir: &Path, row: &[Replacement]) -> io::Result<()> {
     let log = data_dir.join("log");
     let (Some(first), Some(last)) = (row.first(), row.last()) else { return Ok(()) };
     let disk = RealDisk;
-    // What was merged into the damaged one must be there before the sound first one, which no longer covers it.
+    // Segments that were merged into the damaged one must exist before the sound first one, which no longer covers
+    // them.
     for replacement in row.iter().rev() {
         let path = segment_path(&log, replacement.report.first);
         let temporary = path.with_extension("seg.tmp");
@@ -160,7 +161,7 @@ pub fn repair(data_dir: &Path, row: &[Replacement]) -> io::Result<()> {
         }
         disk.sync_dir(&log)?;
     }
-    // Segments inside the range that are not of the row belong to the damaged state.
+    // Segments inside the range that are not in the row belong to the damaged state.
     let kept: Vec<Lsn> = row.iter().map(|replacement| replacement.report.first).collect();
     for other in segment_firsts(&disk.list(&log)?) {
         if first.report.first < other && other < last.report.end && !kept.contains(&other) {

@@ -1,8 +1,8 @@
-//! Sealed segments as files that leave the data directory and come back: for snapshots and restores.
+//! Sealed segments as files that leave the data directory and return: for snapshots and restores.
 //!
-//! Invariants: a segment file never changes, it is only replaced by another one with the same name; so a hard link to it
-//! is a copy. A restore is prepared beside the log and takes its place by renames that a journal makes one step: whoever
-//! opens the directory next finishes what was begun.
+//! Invariants: a segment file never changes, it is only replaced by another one with the same name; so a hard link to
+//! it is a copy. A restore is prepared next to the log and takes its place by renames that a journal makes atomic: the
+//! next open finishes what was started.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -21,7 +21,7 @@ use crate::base::{Clock, Lsn, NodeId, SystemClock, UnixMillis};
 /// A sealed segment file; immutable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedSegment {
-    /// Where it is. Compaction may give the name to another file at any time: link it, then look what was linked.
+    /// Its path. Compaction may give the name to another file at any time: link it first, then check what was linked.
     pub path: PathBuf,
     /// LSN of its first record.
     pub first: Lsn,
@@ -29,16 +29,16 @@ pub struct SealedSegment {
     pub end: Lsn,
     /// Length of the file.
     pub bytes: u64,
-    /// [`Lsn::ZERO`] for a segment as written; else it was compacted and holds all records of `first..end` that were
-    /// alive at `as_of`, so it is valid for the log's state at any LSN from there on.
+    /// [`Lsn::ZERO`] for an original segment; otherwise it was compacted and contains all records of `first..end` that
+    /// were alive at `as_of`, so it is valid for the log's state at any LSN from there on.
     pub as_of: Lsn,
-    /// The history in which it was written.
+    /// The epoch in which it was written.
     pub epoch: u64,
-    /// When it was begun.
+    /// When it was started.
     pub created: UnixMillis,
 }
 
-/// A stretch of the log's history. A restore starts a new one.
+/// A period of the log's history. A restore starts a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Epoch {
     /// Random.
@@ -47,7 +47,7 @@ pub struct Epoch {
     pub first: Lsn,
 }
 
-/// What a segment file holds.
+/// The content of a segment file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentReport {
     /// The node that wrote it.
@@ -119,7 +119,7 @@ impl Segment {
         FrameHeader::parse(&bytes, self.header.salt).ok_or_else(|| invalid("a frame changed while it was read".into()))
     }
 
-    /// The last frame that ends a batch and for which `is_before` holds; frames ascend in LSN.
+    /// The last frame that ends a batch and for which `is_before` is true; frames ascend in LSN.
     fn last_batch_end(&self, is_before: impl Fn(&FrameHeader) -> bool) -> io::Result<Option<(u64, FrameHeader)>> {
         for (_, offset) in self.frames.iter().rev() {
             let header = self.header_at(*offset)?;
@@ -135,8 +135,8 @@ fn invalid(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// The node whose records a data directory holds; `None` when it holds none yet, or no header can be read. Reads the beginnings
-/// of the segments only, without the lock.
+/// The node whose records a data directory contains; `None` when it has none yet, or no header can be read. Reads only
+/// the segments' headers, without the lock.
 ///
 /// # Errors
 /// When the log cannot be read.
@@ -150,13 +150,13 @@ pub fn data_node(data_dir: &Path) -> io::Result<Option<NodeId>> {
     let is_more_than_one = firsts.len() > 1;
     for first in firsts {
         let file = match RealDisk.open(&segment_path(&dir, first), false) {
-            // Compacted meanwhile.
+            // Compacted in the meantime.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             file => file?,
         };
         let (mut start, mut frame) = ([0; SEGMENT_START as usize], [0; FRAME_HEADER]);
         file.read_at(&mut start, 0)?;
-        // The next segment is begun before there is a record for it.
+        // The next segment is created before there is a record for it.
         let is_used = is_more_than_one || (file.read_at(&mut frame, SEGMENT_START)? > 0 && frame != [0; FRAME_HEADER]);
         if let (HeaderCheck::Good { header, .. }, true) = (SegmentHeader::check(&start), is_used) {
             return Ok(Some(header.node));
@@ -217,8 +217,8 @@ pub fn lsn_at(path: &Path, time: UnixMillis) -> io::Result<Option<Lsn>> {
     Ok(Segment::read(path)?.last_batch_end(|frame| frame.time <= time)?.map(|(_, frame)| frame.lsn))
 }
 
-/// Cuts a copied segment file after the last whole batch at or before `last`; returns the new last LSN. The file must
-/// not be a link to one in a data directory or repository.
+/// Cuts a copied segment file after the last complete batch at or before `last`; returns the new last LSN. The file
+/// must not be a hard link to one in a data directory or repository.
 ///
 /// # Errors
 /// When the file cannot be read or written, or no batch in it ends at or before `last`.
@@ -235,7 +235,7 @@ pub fn cut_segment(path: &Path, last: Lsn) -> io::Result<Lsn> {
     Ok(frame.lsn)
 }
 
-/// What the next open does. Paths are relative to the data directory, which may be mounted elsewhere by then.
+/// The swap that the next open makes. Paths are relative to the data directory, which may be mounted elsewhere by then.
 #[derive(Debug, Serialize, Deserialize)]
 struct Swap {
     staged: PathBuf,
@@ -246,8 +246,8 @@ fn journal(data_dir: &Path) -> PathBuf {
     data_dir.join("swap.json")
 }
 
-/// Marks a directory with `log/` full of segments to become the node's data at the next open. The old log and views go
-/// to `before-restore-<id>` in the data directory. A new epoch begins behind the last record.
+/// Schedules a directory with a complete `log/` to become the node's data at the next open. The old log and views are
+/// moved to `before-restore-<id>` in the data directory. A new epoch starts after the last record.
 ///
 /// * `staged`: a directory inside `data_dir`, so that renames suffice.
 ///
@@ -268,7 +268,7 @@ pub fn schedule_swap(data_dir: &Path, staged: &Path, id: &str) -> io::Result<()>
     replace_file(&RealDisk, &journal(data_dir), checked_line(&serde_json::to_string(&swap)?).as_bytes())
 }
 
-/// An empty segment of a new history, behind the segments that were restored.
+/// Creates an empty segment of a new epoch after the restored segments.
 fn begin_epoch(log: &Path, before: &SegmentHeader, first: Lsn) -> io::Result<()> {
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
@@ -286,7 +286,7 @@ fn begin_epoch(log: &Path, before: &SegmentHeader, first: Lsn) -> io::Result<()>
     RealDisk.sync_dir(log)
 }
 
-/// Carries out what [`schedule_swap`] wrote down, if anything; also the rest of it, after a crash in the middle.
+/// Makes the swap that [`schedule_swap`] recorded, if any; also finishes one after a crash in the middle.
 pub(super) fn carry_out_swap(data_dir: &Path) -> io::Result<()> {
     let bytes = match fs::read(journal(data_dir)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -294,7 +294,7 @@ pub(super) fn carry_out_swap(data_dir: &Path) -> io::Result<()> {
     };
     let Some(Swap { staged, kept }) = text_in(&bytes).and_then(|text| serde_json::from_str(text).ok()) else {
         if data_dir.join("log").exists() {
-            // The restore is asked for again by whoever wants it; the node stays as it is.
+            // The user can request the restore again; the node stays unchanged.
             return fs::rename(journal(data_dir), data_dir.join("swap.damaged"));
         }
         return Err(invalid(
@@ -315,7 +315,7 @@ pub(super) fn carry_out_swap(data_dir: &Path) -> io::Result<()> {
         if staged.join("views").exists() && !data_dir.join("views").exists() {
             fs::rename(staged.join("views"), data_dir.join("views"))?;
         }
-        // Last: while it is here the rest is not done.
+        // Last: while it exists, the swap is not finished.
         fs::rename(staged.join("log"), data_dir.join("log"))?;
     }
     for directory in [&kept, data_dir, &staged] {
@@ -378,7 +378,7 @@ mod tests {
         names
     }
 
-    /// A directory with three collections, and beside it the first two staged for a restore.
+    /// A directory with three collections, and next to it the first two staged for a restore.
     fn staged() -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().expect("made");
         let data_dir = directory.path().join("data");
@@ -406,7 +406,7 @@ mod tests {
         let history = reader.history();
         assert_eq!(history.iter().map(|epoch| epoch.first).collect::<Vec<_>>(), [Lsn(1), Lsn(3)]);
         assert_ne!(history[0].id, history[1].id);
-        // What was there before can be had back by hand.
+        // The previous data can be restored by hand.
         assert_eq!(names(&data_dir.join("before-restore-x")), ["one", "two", "three"]);
     }
 
@@ -457,7 +457,7 @@ mod tests {
             let mut flipped = bytes.clone();
             flipped[at] ^= 0x10;
             fs::write(&path, flipped).expect("written");
-            // What fills a frame up to a multiple of 8 bytes is read by nobody, nor is the copy of a sound header.
+            // Padding after frames is never read, nor is the copy of a sound header.
             let is_told = |report: SegmentReport| {
                 !report.damage.is_empty() || (report == whole && (at % 8 > 0 || (128..256).contains(&at)))
             };

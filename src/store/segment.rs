@@ -1,7 +1,7 @@
-//! Reading one segment from end to end: where its frames are, what is damaged, and where a torn tail is cut.
+//! Scans one segment from start to end: the positions of its frames, damage, and where a torn tail is cut.
 //!
-//! Memory: a window of 256 KiB and four bytes a frame. Time: one pass, also over damage, because a search for the next
-//! frame never goes back and a frame whose header is right is stepped over by its length.
+//! Memory: a window of 256 KiB and four bytes for each frame. Time: one pass, even over damage, because a search for
+//! the next frame never goes back and a frame with a valid header is skipped by its length.
 
 use std::io;
 use std::ops::Range;
@@ -11,21 +11,21 @@ use super::frame::{END_OF_BATCH, FRAME_HEADER, FrameHeader, Kinds, MARKER, SEGME
 use super::frames::Frames;
 use crate::base::{Lsn, NodeId};
 
-/// Stands in the offsets for a frame that cannot be read.
+/// Marks a frame that cannot be read in the list of offsets.
 pub(crate) const UNREADABLE: u32 = u32::MAX;
 
 const WINDOW: usize = 256 << 10;
 
-/// A run of bytes that holds no readable frame.
+/// A range of bytes without a readable frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BadRange {
     pub(crate) bytes: Range<u64>,
-    /// The records that were there: first and one past the last; empty when unknown.
+    /// The records that it contained: first and one past the last; empty when unknown.
     pub(crate) lsns: Range<u64>,
     pub(crate) what: &'static str,
 }
 
-/// What a segment holds.
+/// The content of a segment.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scan {
     /// Offset ÷ 8 of each frame by LSN, [`UNREADABLE`] for damaged ones.
@@ -34,7 +34,7 @@ pub(crate) struct Scan {
     pub(crate) end: u64,
     /// Damage to what was durable.
     pub(crate) damage: Vec<BadRange>,
-    /// Bytes after `end` that are the rest of an append which never became durable.
+    /// Bytes after `end` that remain of an append that never became durable.
     pub(crate) torn: u64,
     /// The last append: the only bytes that may be in the kernel's cache and not on the disk.
     pub(crate) unproven: Range<u64>,
@@ -42,7 +42,7 @@ pub(crate) struct Scan {
     pub(crate) unknown: Option<UnknownFrame>,
 }
 
-/// Which segment is read, and what is known about it.
+/// The segment to scan, and the known facts about it.
 pub(crate) struct Place {
     pub(crate) salt: Salt,
     pub(crate) kinds: Kinds,
@@ -53,7 +53,7 @@ pub(crate) struct Place {
     pub(crate) length: u64,
 }
 
-/// Reads the segment in `file`. Fails only when the disk does.
+/// Scans the segment in `file`. Fails only when the disk does.
 pub(crate) fn scan(file: &dyn DiskFile, place: &Place) -> io::Result<Scan> {
     let mut window = Window { file, length: place.length, start: 0, bytes: Vec::new() };
     let mut progress = Progress::new(place);
@@ -85,7 +85,7 @@ pub(crate) fn scan(file: &dyn DiskFile, place: &Place) -> io::Result<Scan> {
     }
 }
 
-/// Where the frames of a compacted segment are, and what is damaged.
+/// The positions of the frames in a compacted segment, and the damage.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct SparseScan {
     pub(crate) frames: Frames,
@@ -94,11 +94,11 @@ pub(crate) struct SparseScan {
     pub(crate) unknown: Option<UnknownFrame>,
 }
 
-/// Reads a compacted segment, in which LSNs ascend with gaps. Between two frames there is nothing, so any other byte
-/// is damage; which records it held, if any, is unknown within the LSNs of its neighbours.
+/// Scans a compacted segment, in which LSNs ascend with gaps. Frames follow each other directly, so any other byte is
+/// damage; which records it contained is unknown, between the LSNs of its neighbours.
 ///
 /// * `place.next_segment`: one past the last LSN that the segment covers.
-/// * `bytes`: the length that the file should have, if that is known.
+/// * `bytes`: the expected length of the file, if known.
 pub(crate) fn scan_compacted(file: &dyn DiskFile, place: &Place, bytes: Option<u64>) -> io::Result<SparseScan> {
     let end = place.next_segment.expect("a compacted segment is sealed");
     let mut window = Window { file, length: place.length, start: 0, bytes: Vec::new() };
@@ -150,20 +150,20 @@ pub(crate) fn scan_compacted(file: &dyn DiskFile, place: &Place, bytes: Option<u
     Ok(SparseScan { frames: Frames::Sparse { lsns, offsets, lost }, damage, unknown })
 }
 
-/// Collects frames and decides, append by append, whether bad bytes are damage or the end of the log.
+/// Collects frames and decides for each append whether bad bytes are damage or the end of the log.
 struct Progress {
     first: u64,
     scan: Scan,
     append: Option<OpenAppend>,
 }
 
-/// The append of the frame read last.
+/// The append of the most recently read frame.
 struct OpenAppend {
     lsn: Lsn,
     start: u64,
-    /// Bad ranges that are this append's if no later append follows.
+    /// Bad ranges that belong to this append if no later append follows.
     bad: Vec<BadRange>,
-    /// End of the last whole batch before the first bad range: offset and number of frames.
+    /// End of the last complete batch before the first bad range: offset and number of frames.
     cut: (u64, usize),
 }
 
@@ -176,7 +176,8 @@ impl Progress {
         self.first + self.scan.offsets.len() as u64
     }
 
-    /// Takes the next frame with a right header. `gap` is what was skipped to find it, `whole` whether its payload is.
+    /// Adds the next frame with a valid header. `gap` is what was skipped to find it, `whole` whether its payload is
+    /// intact.
     fn frame(&mut self, start: u64, header: &FrameHeader, gap: Option<Range<u64>>, whole: bool) {
         let expected = self.expected();
         let before = self.scan.offsets.len();
@@ -184,7 +185,7 @@ impl Progress {
         let missing = (header.lsn.0 - expected) as usize;
         self.scan.offsets.resize(before + missing, UNREADABLE);
         if self.append.as_ref().is_none_or(|append| append.lsn != header.append) {
-            // An append is only written after the one before was synced, so that one's bad ranges are damage.
+            // An append is written only after the previous one was synced, so bad ranges of that one are damage.
             if let Some(previous) = self.append.take() {
                 self.scan.damage.extend(previous.bad);
             }
@@ -219,7 +220,7 @@ impl Progress {
         }
     }
 
-    /// Ends the scan at `end`, with what follows the last frame if that is not zeros.
+    /// Ends the scan at `end`; `garbage` is what follows the last frame if that is not zeros.
     fn finish(mut self, end: u64, garbage: Option<Range<u64>>, place: &Place) -> Scan {
         self.scan.end = end;
         if let Some(next) = place.next_segment {
@@ -239,7 +240,7 @@ impl Progress {
             bad: Vec::new(),
             cut: (SEGMENT_START, 0),
         });
-        // Older records in a gap that the last append began in had been synced: cut with it, but not in silence.
+        // Older records in a gap at the start of the last append had been synced: they are cut with it, but reported.
         for bad in append.bad.iter().filter(|bad| bad.lsns.start < append.lsn.0) {
             let lsns = bad.lsns.start..bad.lsns.end.min(append.lsn.0);
             self.scan.damage.push(BadRange { bytes: bad.bytes.clone(), lsns, what: "no valid frame header" });
@@ -260,9 +261,9 @@ enum Search {
         at: u64,
         header: FrameHeader,
     },
-    /// Nothing but zeros to the end of the file.
+    /// Only zeros until the end of the file.
     Zeros,
-    /// No frame; `end` is just past the last byte that is not zero.
+    /// No frame; `end` is just past the last nonzero byte.
     Garbage {
         end: u64,
     },
@@ -292,7 +293,7 @@ impl Window<'_> {
         Ok(self.bytes.get(from..).unwrap_or_default())
     }
 
-    /// The frame header at `at`, if there is one and its frame fits into the file.
+    /// The frame header at `at`, if it is valid and its frame fits into the file.
     fn header(&mut self, at: u64, place: &Place) -> io::Result<Option<FrameHeader>> {
         let salt = place.salt;
         let header = FrameHeader::parse(self.at(at, FRAME_HEADER)?, salt);
@@ -309,7 +310,7 @@ impl Window<'_> {
             let bytes = self.at(at, 1)?;
             let take = bytes.len().min(usize::try_from(length).unwrap_or(usize::MAX));
             if take == 0 {
-                // The file became shorter while it was read.
+                // The file was truncated while it was read.
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             crc = crc32c::crc32c_append(crc, &bytes[..take]);
@@ -319,7 +320,7 @@ impl Window<'_> {
         Ok(crc)
     }
 
-    /// Looks from `from` on for a frame that `accept` takes; it is given the frame's offset and header.
+    /// Searches from `from` on for a frame that `accept` accepts, given the frame's offset and header.
     fn search(&mut self, from: u64, place: &Place, accept: impl Fn(u64, &FrameHeader) -> bool) -> io::Result<Search> {
         let mut at = from;
         let mut used = None;

@@ -15,13 +15,13 @@ pub struct Settings {
     /// Free space below which writes are refused.
     #[serde(deserialize_with = "setting::size::<_, 0>")]
     pub reserve_bytes: ByteSize,
-    /// Most bytes of the log; 0 for no limit.
+    /// Maximum size of the log; 0 for no limit.
     #[serde(deserialize_with = "setting::size::<_, 0>")]
     pub max_bytes: ByteSize,
-    /// Bytes each second that compaction reads and writes at most; 0 for no limit.
+    /// Maximum bytes that compaction reads and writes each second; 0 for no limit.
     #[serde(deserialize_with = "setting::size::<_, 0>")]
     pub compaction_rate: ByteSize,
-    /// How long deleted and replaced content may stay in the log's files; 0: until clearing it out is worth the work.
+    /// How long deleted and replaced content may stay in the log's files; 0: until erasing it is worth the work.
     #[serde(deserialize_with = "setting::duration::<_, 0, { setting::ANY }>")]
     pub erase_within: Duration,
 }

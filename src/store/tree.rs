@@ -1,7 +1,7 @@
-//! An ordered map of bytes with atomic batches: sled on disk, or a `BTreeMap` where there is no disk to use.
+//! An ordered map of bytes with atomic batches: sled on disk, or a `BTreeMap` where no disk is usable.
 //!
-//! The only module that knows sled. sled panics on damaged files and on some failures, so every call into it is fenced;
-//! a panic is an error like any other, after which the catalog is rebuilt at the next start.
+//! The only module that uses sled. sled panics on damaged files and on some failures, so every call into it catches
+//! panics; a panic is an error like any other, after which the catalog is rebuilt at the next start.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ pub(crate) type Batch = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 /// A key with its value.
 pub(crate) type Pair = (Vec<u8>, Vec<u8>);
 
-/// See the module.
+/// See the module documentation.
 pub(crate) enum Tree {
     Sled(SledTree),
     Memory(RwLock<BTreeMap<Vec<u8>, Vec<u8>>>),
@@ -27,9 +27,9 @@ pub(crate) enum Tree {
 pub(crate) struct SledTree(Option<sled::Db>);
 
 impl Tree {
-    /// Opens or makes a sled database in `path`, with no flushes of its own: an idle node writes nothing.
+    /// Opens or creates a sled database in `path`, without periodic flushes: an idle node writes nothing.
     ///
-    /// * `cache_bytes`: contents of pages that it keeps. What it takes for them is about four times as much.
+    /// * `cache_bytes`: size of the cached pages' content. Their memory is about four times as large.
     pub(crate) fn open_sled(path: &Path, cache_bytes: u64) -> Result<Self, CatalogError> {
         let config = sled::Config::new()
             .path(path)
@@ -51,8 +51,8 @@ impl Tree {
         }
     }
 
-    /// Calls `visit` for the pairs from `from` on, in key order, as long as keys begin with `prefix` and `visit` answers
-    /// `true`.
+    /// Calls `visit` for the pairs from `from` on, in key order, as long as keys begin with `prefix` and `visit`
+    /// returns `true`.
     pub(crate) fn scan(
         &self,
         prefix: &[u8],
@@ -117,20 +117,20 @@ impl Tree {
         }
     }
 
-    /// Like [`Self::apply`], for a batch of any size: one change after the other, with `mark` among the keys from before the first to
-    /// behind the last. What the engine throws away during a batch it keeps until the batch ends, 4 KiB a key and more: 32,000 keys
-    /// took 170 MB in one, and 25 MB and half the time one by one.
+    /// Like [`Self::apply`], for a batch of any size: applies one change after the other, with `mark` among the keys
+    /// from before the first until after the last. The engine frees garbage of a batch only at its end, 4 KiB or more
+    /// for each key: 32,000 keys took 170 MB in one batch, and 25 MB and half the time one by one.
     ///
-    /// The caller keeps others from looking, and throws the tree away where it finds the mark.
+    /// The caller keeps readers out, and discards a tree that contains the mark.
     pub(crate) fn apply_in_steps(&self, batch: Batch, mark: &[u8]) -> Result<(), CatalogError> {
         self.apply(Batch::from([(mark.to_vec(), Some(Vec::new()))]))?;
         self.load(batch)?;
         self.apply(Batch::from([(mark.to_vec(), None)]))
     }
 
-    /// Like [`Self::apply`], one change after the other instead of all or none. In the order of the keys one change finds the page
-    /// of the one before, where the engine's batches go through theirs in an order of their own: fetching, checking and
-    /// cataloguing 957,001 records took 18 s instead of 21. For a tree that is thrown away when this does not come to its end.
+    /// Like [`Self::apply`], one change after the other instead of atomically. In key order each change finds the page
+    /// of the previous one, while the engine's batches have an order of their own: fetching, checking and cataloguing
+    /// 957,001 records took 18 s instead of 21. For a tree that is discarded when this is interrupted.
     pub(crate) fn load(&self, batch: Batch) -> Result<(), CatalogError> {
         let Self::Sled(tree) = self else { return self.apply(batch) };
         fenced(|| {
@@ -164,14 +164,14 @@ impl SledTree {
 
 impl Drop for SledTree {
     fn drop(&mut self) {
-        // sled syncs when dropped and panics if it cannot; here that only means a rebuild at the next start.
+        // sled syncs when dropped and panics if it cannot; here that only causes a rebuild at the next start.
         let db = self.0.take();
         let _ = catch_unwind(AssertUnwindSafe(move || drop(db)));
     }
 }
 
-/// Runs a call into sled and turns a panic into an error. What sled holds in memory may be inconsistent afterwards; the
-/// catalog takes itself out of use on any error, so nobody looks.
+/// Runs a call into sled and turns a panic into an error. sled's state in memory may be inconsistent afterwards; the
+/// catalog disables itself on any error, so the state is not used.
 fn fenced<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, CatalogError> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),

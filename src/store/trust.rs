@@ -1,12 +1,12 @@
-//! Whether the catalog on disk may be used, and bringing it up to the log.
+//! Decides whether the catalog on disk may be used, and brings it up to date with the log.
 //!
-//! `views/catalog.json` decides. It says either *clean*, with a digest of every file, or *dirty*, with the boot id of the
-//! machine. Clean and unchanged: used. Dirty and the machine has not restarted since: the process died, the kernel still
-//! had all its writes, so the catalog is used after every pair was read once. Anything else: deleted and rebuilt. In each
-//! case the record that the catalog says it applied last must be the one in the log.
+//! `views/catalog.json` decides. It says either *clean*, with a digest of every file, or *dirty*, with the boot id of
+//! the machine. Clean and unchanged: used. Dirty and the machine has not restarted since: the process died, but the
+//! kernel had all its writes, so the catalog is used after every pair was read once. Anything else: deleted and
+//! rebuilt. In each case the record that the catalog applied last must be the one in the log.
 //!
-//! A start and stop without a write between leave everything as it is, but for the snapshot that sled makes of its own
-//! accord at the first start after writes.
+//! A start and stop without a write in between change nothing, except for the snapshot that sled writes at the first
+//! start after writes.
 
 use std::fs::{self, File};
 use std::io;
@@ -33,33 +33,33 @@ const FORMAT: u32 = 3;
 const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 /// Changed keys of one batch while catching up, which bounds its memory.
 const CATCH_UP_KEYS: usize = 4096;
-/// The same while the catalog is made anew: some 10 MB.
+/// The same during a rebuild: about 10 MB.
 const REBUILD_KEYS: usize = 65_536;
 
-/// A batch that is read ahead of the catalog ends with the record that brings it to so many, or to so many payload bytes.
+/// A batch that is read ahead ends with the record that brings it to this many records, or to this many payload bytes.
 const BATCH_RECORDS: usize = 512;
 const BATCH_BYTES: usize = 1 << 20;
-/// Batches that wait. With the one being read and the one being applied three are in memory: 3 MiB, more where single
+/// Batches that wait. With the one being read and the one being applied, three are in memory: 3 MiB, more where single
 /// records are larger.
 const READ_AHEAD: usize = 1;
 
-/// What became of the catalog at the start.
+/// How the catalog was obtained at the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ViewState {
     /// The store is new.
     Created,
     /// It was up to date.
     Trusted,
-    /// It lacked the last records.
+    /// The last records were missing.
     CaughtUp {
-        /// The last record it had.
+        /// The last record it contained.
         from: Lsn,
-        /// The last record it has.
+        /// The last record it contains now.
         to: Lsn,
     },
-    /// It was made anew from the log.
+    /// It was rebuilt from the log.
     Rebuilt {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
@@ -67,7 +67,7 @@ pub enum ViewState {
 /// Where the catalog is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CatalogPlace {
-    /// In files of sled.
+    /// In sled's files.
     Disk,
     /// In memory, rebuilt at every start.
     #[cfg(test)]
@@ -109,12 +109,12 @@ pub(crate) struct Trust {
     mark: Mark,
 }
 
-/// What the manifest says now.
+/// The state of the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mark {
     Clean,
     Dirty,
-    /// Nothing, and nothing may be written: there are no files, or they are bad.
+    /// There is no manifest, and none may be written: the files are missing or bad.
     None,
 }
 
@@ -123,16 +123,16 @@ pub(crate) fn boot_id() -> Option<String> {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|text| text.trim().to_owned())
 }
 
-/// What a run that ended in good order knew to be on the disk.
+/// What a run that shut down cleanly knew to be on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Promise {
-    /// Whose log, as text.
+    /// The node that wrote the log, as text.
     pub(crate) node: String,
     /// Its last record.
     pub(crate) last: Lsn,
 }
 
-/// What the last run wrote about the catalog.
+/// The manifest that the last run wrote.
 pub(crate) struct Told(Result<Manifest, Refusal>);
 
 impl Told {
@@ -145,8 +145,8 @@ impl Told {
         Self(parsed)
     }
 
-    /// What the last run promised; `None` when it did not end in good order. A log that ends earlier was damaged: a write
-    /// that was torn off is none that anybody stopped after.
+    /// The state at the last run's shutdown; `None` when it was not clean. A log that ends earlier is damaged: nobody
+    /// shuts down cleanly after a torn write.
     pub(crate) fn promise(&self) -> Option<Promise> {
         match &self.0 {
             Ok(Manifest { node, state: State::Clean { applied, .. }, .. }) => {
@@ -161,7 +161,7 @@ fn manifest_path(views: &Path) -> PathBuf {
     views.join("catalog.json")
 }
 
-/// Opens the catalog of `log` under `views`, which exists, and brings it up to the log.
+/// Opens the catalog of `log` under `views`, which exists, and brings it up to date with the log.
 pub(crate) fn open_catalog(
     disk: Arc<dyn Disk>,
     views: &Path,
@@ -200,7 +200,7 @@ pub(crate) fn open_catalog(
         Ok(catalog) if log.last() == Lsn::ZERO => Ok((catalog, trust, ViewState::Created)),
         Ok(catalog) => Ok((catalog, trust, ViewState::Rebuilt { reason })),
         Err(OpenError::Catalog { source }) => {
-            // A full disk, mostly: sled cannot even open then. A node without its catalog on disk still answers.
+            // Usually a full disk: sled cannot even open then. A node without its catalog on disk still works.
             trust.withdraw();
             let catalog = rebuild(Tree::in_memory(), log)?;
             let reason = format!("{reason}; kept in memory, because on disk {source}");
@@ -214,7 +214,7 @@ pub(crate) fn open_catalog(
 enum Refusal {
     /// It may be wrong.
     Distrust(String),
-    /// The log could not be read to bring it up.
+    /// The log could not be read to update it.
     Log(ReadError),
 }
 
@@ -285,7 +285,7 @@ impl Trust {
         }
     }
 
-    /// Deletes what there is and opens an empty tree.
+    /// Deletes the existing files and opens an empty tree.
     fn start_anew(&mut self) -> Result<Tree, OpenError> {
         self.withdraw();
         match fs::remove_dir_all(&self.directory) {
@@ -297,7 +297,8 @@ impl Trust {
         Tree::open_sled(&self.directory, self.cache_bytes).map_err(|source| OpenError::Catalog { source })
     }
 
-    /// A catalog was made anew and is whole. Until now there was no manifest: a part of one must not pass for a whole one.
+    /// The catalog was rebuilt completely. Until now there was no manifest: a partial catalog must not be mistaken for
+    /// a complete one.
     fn begin(&mut self) {
         self.mark = Mark::Clean;
         self.mark_dirty();
@@ -317,8 +318,8 @@ impl Trust {
         self.mark == Mark::Dirty
     }
 
-    /// After the catalog was closed in good order, and the log is on the disk up to `applied`. A failure costs the next start
-    /// a rebuild at worst.
+    /// Called after the catalog was closed cleanly, and the log is on the disk up to `applied`. A failure only costs
+    /// the next start a rebuild.
     pub(crate) fn vouch(&mut self, applied: Applied) {
         if self.mark == Mark::Dirty
             && let Ok(files) = hash_files(&self.directory)
@@ -341,7 +342,7 @@ impl Trust {
     }
 }
 
-/// Makes a catalog in an empty tree.
+/// Builds a catalog in an empty tree.
 fn rebuild(tree: Tree, log: &Log) -> Result<Catalog, OpenError> {
     let catalog = Catalog::open(tree).map_err(|source| OpenError::Catalog { source })?;
     *log.dead.lock() = DeadRecords::default();
@@ -351,8 +352,8 @@ fn rebuild(tree: Tree, log: &Log) -> Result<Catalog, OpenError> {
     }
 }
 
-/// Applies the records after `applied`, writes about every `keys` keys, and returns the last one applied. Damaged records are
-/// stepped over.
+/// Applies the records after `applied`, writes after about every `keys` keys, and returns the last one applied. Damaged
+/// records are skipped.
 fn apply_after(
     catalog: &Catalog,
     log: &Log,
@@ -361,7 +362,8 @@ fn apply_after(
     write: impl Fn(Update<'_>, Applied) -> Result<(), CatalogError>,
 ) -> Result<Lsn, ReadError> {
     std::thread::scope(|scope| {
-        // A thread of its own for reading and decoding saves two or three seconds of a minute that a restore of 1 GiB takes.
+        // A separate thread for reading and decoding saves two or three seconds of the minute that a restore of 1 GiB
+        // takes.
         let (sender, receiver) = sync_channel(READ_AHEAD);
         std::thread::Builder::new()
             .name("log-reader".to_owned())
@@ -388,16 +390,16 @@ fn apply_after(
     })
 }
 
-/// A record on its way into the catalog.
+/// A decoded record, to be applied to the catalog.
 struct Decoded {
-    /// The state that the catalog has with it.
+    /// The catalog's position after it.
     applied: Applied,
     time: UnixMillis,
-    /// `None` where the catalog has nothing of it but that it was there.
+    /// `None` where the catalog stores only that the record exists.
     record: Option<Record>,
 }
 
-/// Sends the records after `applied` in batches, until the last one, an error or the end of the receiver.
+/// Sends the records after `applied` in batches, until the last one, an error, or the receiver is dropped.
 fn read_after(log: &Log, applied: Lsn, sender: &SyncSender<Result<Vec<Decoded>, ReadError>>) {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     let mut lsn = log.next_readable(applied.next());
@@ -409,7 +411,7 @@ fn read_after(log: &Log, applied: Lsn, sender: &SyncSender<Result<Vec<Decoded>, 
             }
             Err(error) if error.is_damage() => {}
             Err(error) => {
-                // What was read before it is not applied: the next start reads it again.
+                // Records read before it are not applied: the next start reads them again.
                 let _ = sender.send(Err(error));
                 return;
             }
@@ -469,7 +471,7 @@ fn hash_files(directory: &Path) -> io::Result<Vec<ManifestFile>> {
         .collect()
 }
 
-/// What shows at once whether a file was written: its name, length and time of change.
+/// Quick indicators of whether a file was written: its name, length and modification time.
 fn stamps(directory: &Path) -> io::Result<Vec<(String, u64, SystemTime)>> {
     files(directory)?
         .into_iter()

@@ -1,7 +1,7 @@
-//! What records do to the catalog, and which of them it still refers to. The one place for it: a commit, a catch-up and a rebuild
-//! all pass here, so the catalog that a rebuild makes equals the one that the commits made.
+//! The effect of records on the catalog, and which records it still refers to. Commits, catch-ups and rebuilds all use
+//! this code, so a rebuilt catalog equals the one that the commits produced.
 //!
-//! An update collects its changes over the tree and applies them in one batch, together with the LSN they reach to.
+//! An update collects its changes and applies them to the tree in one batch, together with the LSN they reach.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use super::record::{
 use super::tree::{Batch, Tree};
 use crate::base::{Digest, Lsn, UnixMillis};
 
-/// Most keys of deleted collections that one update removes, so that no commit waits for a large one.
+/// Maximum keys of deleted collections that one update removes, so that no commit waits for a large collection.
 const SWEEP_KEYS: usize = 256;
-/// Most keys that are changed in one batch of the engine; see [`Tree::apply_in_steps`].
+/// Maximum keys changed in one batch of the engine; see [`Tree::apply_in_steps`].
 const BATCH_KEYS_MAX: usize = 512;
-/// Most answers forgotten for each one remembered; more than one, so that a backlog shrinks.
+/// Maximum expired answers removed for each one stored; more than one, so that a backlog shrinks.
 const FORGET_ANSWERS: usize = 4;
 
 /// Changes to the catalog that are not in its tree yet.
@@ -31,18 +31,18 @@ pub(crate) struct Update<'a> {
     log: &'a Log,
     batch: Batch,
     pub(crate) collections: Arc<Collections>,
-    /// Collections whose counts differ from what the tree has.
+    /// Collections whose counts differ from those in the tree.
     touched: Vec<CollectionId>,
     /// Documents whose records are not in the log yet.
     pending: HashMap<Lsn, Arc<DocumentRecord>>,
-    /// Records that nothing refers to any more, with the time since when.
+    /// Records that nothing refers to any more, and since when.
     dead: Vec<(Lsn, UnixMillis)>,
-    /// The time at which what is found dead died.
+    /// The time of death of records found dead now.
     now: UnixMillis,
 }
 
 impl Catalog {
-    /// Whether the catalog refers to a record, which compaction keeps then. In doubt it does.
+    /// Whether the catalog refers to a record, so that compaction keeps it. In doubt, yes.
     pub(crate) fn refers(&self, header: &FrameHeader, payload: &[u8], now: UnixMillis) -> Result<bool, CatalogError> {
         let lsn = header.lsn;
         if header.kind == kind::CHUNK {
@@ -53,7 +53,7 @@ impl Catalog {
             return self.has(collection, &key::chunk(collection, &digest), |value| Ok(decode_pair(value)?.0 == lsn.0));
         }
         match Record::decode(header.kind, lsn, header.time, payload) {
-            // They are few and short, and what comes after a creation needs it when the log is replayed.
+            // They are few and short, and later records need them when the log is replayed.
             Ok(Record::CollectionCreated(_) | Record::CollectionDeleted(_)) | Err(_) => Ok(true),
             Ok(Record::DocumentPut(document)) => {
                 let key = key::document(document.collection, &document.id);
@@ -69,7 +69,7 @@ impl Catalog {
         }
     }
 
-    /// Whether the collection exists and has a value under `key` for which `is_it` holds.
+    /// Whether the collection exists and has a value under `key` for which `is_it` is true.
     fn has(
         &self,
         collection: CollectionId,
@@ -118,7 +118,7 @@ impl<'a> Update<'a> {
         self.batch.insert(key, None);
     }
 
-    /// The document that has this id now.
+    /// The current document with this id.
     pub(crate) fn document(&self, collection: CollectionId, id: &str) -> Result<Option<DocumentEntry>, CatalogError> {
         let value = self.get(&key::document(collection, id))?;
         Ok(value.map(|value| DocumentEntry::decode(&value)).transpose()?)
@@ -142,7 +142,7 @@ impl<'a> Update<'a> {
         keys.iter().map(id).collect()
     }
 
-    /// The last version that was used for an id that no document has now; 0 when there never was one.
+    /// The last version used for an id that no document has now; 0 when there was none.
     pub(crate) fn deleted_version(&self, collection: CollectionId, id: &str) -> Result<u64, CatalogError> {
         Ok(self.tombstone(collection, id)?.map_or(0, |(version, _)| version))
     }
@@ -159,7 +159,7 @@ impl<'a> Update<'a> {
         Ok(value.map(|value| decode_pair(&value)).transpose()?.map(|(lsn, count)| (Lsn(lsn), count)))
     }
 
-    /// The value of a note; empty when it was taken away.
+    /// The value of a note; empty when it was deleted.
     pub(crate) fn note(&self, collection: CollectionId, key: &str) -> Result<Option<Vec<u8>>, CatalogError> {
         let value = self.get(&key::note(collection, key))?;
         Ok(value.map(|value| decode_note(&value).map(|(_, note)| note.to_vec())).transpose()?)
@@ -177,7 +177,8 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// Adds what a record does. `old` is the record of the document that it replaces or deletes, if the caller has it.
+    /// Adds the effect of a record. `old` is the record of the document that it replaces or deletes, if the caller has
+    /// it.
     pub(crate) fn apply(
         &mut self,
         lsn: Lsn,
@@ -205,7 +206,7 @@ impl<'a> Update<'a> {
                 self.put_document(lsn, time, document, old)
             }
             Record::DocumentDeleted { collection, id, version, replaced } => {
-                // In a compacted log there may be the tombstone alone.
+                // A compacted log may contain the tombstone alone.
                 if let Some(entry) = self.document(*collection, id)? {
                     self.now = self.died(&entry, Some(*replaced), time);
                     self.drop_document(*collection, id, &entry, old)?;
@@ -231,9 +232,9 @@ impl<'a> Update<'a> {
         self.dead.push((lsn, self.now));
     }
 
-    /// When a version of a document died of a record of the time `time`, which names the version that it replaced. Where that is another
-    /// one, compaction has left out what came between: this one died of that, no earlier than it was written itself, and what must
-    /// go by then goes too soon rather than too late.
+    /// When a version of a document died, given a record of the time `time` that names the version it replaced. If that
+    /// is a different version, compaction has dropped the ones in between: this one died with the next version, but no
+    /// earlier than it was written. The estimate errs towards erasing too early rather than too late.
     fn died(&self, entry: &DocumentEntry, replaced: Option<Replaced>, time: UnixMillis) -> UnixMillis {
         if replaced.is_some_and(|replaced| replaced.lsn == entry.lsn) {
             return time;
@@ -250,7 +251,7 @@ impl<'a> Update<'a> {
     ) -> Result<(), CatalogError> {
         let (collection, id) = (document.collection, &document.id);
         if !self.collections.by_id.contains_key(&collection) {
-            // Documents are only written into collections that exist, so its creation record is damaged.
+            // Documents are only written to existing collections, so the collection's creation record is damaged.
             let lost = NewCollection {
                 name: format!("recovered-{}", collection.0),
                 description: "its creation record is damaged".to_owned(),
@@ -261,7 +262,7 @@ impl<'a> Update<'a> {
             let info = CollectionInfo::new(collection.0, time, lost);
             Arc::make_mut(&mut self.collections).insert(Arc::new(info));
         }
-        // First the new references, then the old ones: a chunk that both versions have is never without any.
+        // New references first, then old ones: a chunk in both versions always has a reference.
         self.count_chunks(collection, &document.chunks, 1)?;
         match self.document(collection, id)? {
             Some(entry) => {
@@ -304,7 +305,7 @@ impl<'a> Update<'a> {
         Ok(())
     }
 
-    /// Removes what a document's version has put beside its own entry.
+    /// Removes a document version's keys other than its entry.
     fn drop_document(
         &mut self,
         collection: CollectionId,
@@ -313,7 +314,7 @@ impl<'a> Update<'a> {
         old: Option<Arc<DocumentRecord>>,
     ) -> Result<(), CatalogError> {
         self.is_dead(entry.lsn);
-        // Where the record is damaged its references stay counted: a chunk too many is kept, none is lost.
+        // If the record is damaged, its references stay counted: an unneeded chunk is retained, but none is lost.
         if let Some(record) = old.filter(|old| old.lsn == entry.lsn).or_else(|| self.record(entry.lsn)) {
             self.count_chunks(collection, &record.chunks, -1)?;
         }
@@ -384,7 +385,7 @@ impl<'a> Update<'a> {
         for (time_key, answer_key) in oldest {
             let (written, answer) = key::time_of(&time_key).ok_or(RecordError("answer key is too short"))?;
             let is_old = time.0.saturating_sub(written.0) >= super::catalog::ANSWER_LIFETIME_MS;
-            // One that this update has removed already was remembered anew.
+            // An answer that this update has removed was stored again.
             if is_old && !self.batch.contains_key(&time_key) {
                 let answer_key =
                     std::str::from_utf8(&answer_key).map_err(|_| RecordError("answer key is not UTF-8"))?;
@@ -435,8 +436,8 @@ impl<'a> Update<'a> {
         Ok(())
     }
 
-    /// Adds the dead records to the counts of their segments. They only tell compaction where to look, so it does not
-    /// matter that a crash between a compaction and the next commit leaves some too high.
+    /// Adds the dead records to their segments' counts. The counts only guide compaction, so it does no harm that a
+    /// crash between a compaction and the next commit leaves some too high.
     fn count_dead(&mut self) {
         let mut dead = self.log.dead.lock();
         for (lsn, at) in std::mem::take(&mut self.dead) {
@@ -454,8 +455,8 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// Puts everything into the catalog: readers see all of it or nothing, and a crash leaves all of it, nothing, or a catalog that is
-    /// known to be worth nothing.
+    /// Writes everything to the catalog: readers see all of it or nothing, and a crash leaves all of it, nothing, or a
+    /// catalog that is known to be unusable.
     pub(crate) fn finish(mut self, applied: Applied) -> Result<(), CatalogError> {
         let catalog = self.catalog;
         catalog.with_tree(|tree| self.complete(tree, applied))?;
@@ -469,7 +470,8 @@ impl<'a> Update<'a> {
         Ok(())
     }
 
-    /// Like [`Self::finish`], for a catalog that is made anew and worth nothing before it is whole; see [`Tree::load`].
+    /// Like [`Self::finish`], for a catalog that is being rebuilt and unusable until it is complete; see
+    /// [`Tree::load`].
     pub(crate) fn load(mut self, applied: Applied) -> Result<(), CatalogError> {
         let catalog = self.catalog;
         catalog.with_tree(|tree| {
@@ -480,7 +482,7 @@ impl<'a> Update<'a> {
         Ok(())
     }
 
-    /// Adds what goes with every update.
+    /// Adds the keys that every update writes.
     fn complete(&mut self, tree: &Tree, applied: Applied) -> Result<(), CatalogError> {
         self.sweep(tree)?;
         for id in std::mem::take(&mut self.touched) {

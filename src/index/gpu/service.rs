@@ -353,7 +353,7 @@ impl GpuService {
     /// Starts the thread, which opens the device by itself.
     ///
     /// # Errors
-    /// When the machine has no thread left.
+    /// When the system cannot start another thread.
     pub fn start(options: Options, metrics: Metrics) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             options,

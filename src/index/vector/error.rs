@@ -31,7 +31,7 @@ impl From<BuildError> for OpenError {
 }
 
 impl OpenError {
-    /// Who can do something about it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -69,7 +69,7 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
-    /// Who can do something about it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -103,7 +103,7 @@ impl GraphError {
         Self::Engine(error.to_string())
     }
 
-    /// Who can do something about it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -125,7 +125,7 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    /// Who can do something about it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -151,7 +151,7 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    /// Who can do something about it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

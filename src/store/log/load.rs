@@ -1,7 +1,8 @@
-//! Opening a log: which segments there are, what they hold, and where the last one is cut.
+//! Opening a log: which segments exist, what they contain, and where the last one is cut.
 //!
-//! Invariants: a segment that this release does not read is refused before anything is changed; what was durable is never cut, only a
-//! torn tail is; a segment that a compacted one covers, and one that was being made when the power went, are removed.
+//! Invariants: a segment that this release does not read is refused before anything is changed; durable records are
+//! never cut, only a torn tail is; segments that a compacted one covers, and those whose creation was interrupted by a
+//! power cut, are removed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,8 +21,8 @@ use crate::store::frames::Frames;
 use crate::store::segment::{self, Place, Scan, SparseScan};
 use crate::store::trust::Promise;
 
-/// The newest format among the segments of a data directory, those of its journals included; `None` when it has none. Reads headers
-/// only, without the lock.
+/// The newest format among the segments of a data directory, including those of its journals; `None` when it has no
+/// segments. Reads headers only, without the lock.
 ///
 /// # Errors
 /// When the log cannot be read.
@@ -35,7 +36,7 @@ pub fn data_format(data_dir: &Path) -> io::Result<Option<u16>> {
     for name in names {
         match format_in(&data_dir.join(&name)) {
             Ok(format) => newest = newest.max(format),
-            // Whatever else lies there is none of ours, nor are files.
+            // Other names are foreign, and so are files.
             Err(error) if name == "log" => return Err(error),
             Err(_) => {}
         }
@@ -52,7 +53,7 @@ fn format_in(dir: &Path) -> io::Result<Option<u16>> {
         let format = match SegmentHeader::check(&bytes) {
             HeaderCheck::Unsupported(format) => format.found,
             HeaderCheck::Good { header, .. } => header.format,
-            // A damaged one does not say; there is data, though.
+            // A damaged header names no format, but there is data.
             HeaderCheck::Bad => *FORMATS.start(),
         };
         newest = newest.max(Some(format));
@@ -60,10 +61,10 @@ fn format_in(dir: &Path) -> io::Result<Option<u16>> {
     Ok(newest)
 }
 
-/// What the last segment looked like when the log was opened.
+/// The state of the last segment when the log was opened.
 pub(crate) struct Tail {
     pub(crate) file: Arc<dyn DiskFile>,
-    /// Length of its file, reserved space included.
+    /// Length of its file, including reserved space.
     pub(crate) allocated: u64,
     /// Bytes that may be in the kernel's cache only.
     pub(crate) unproven: std::ops::Range<u64>,
@@ -77,7 +78,7 @@ struct Candidate {
     file: Arc<dyn DiskFile>,
     length: u64,
     header: HeaderCheck,
-    /// There is something after the header.
+    /// There are bytes after the header.
     used: bool,
 }
 
@@ -115,23 +116,23 @@ fn zeros_from(file: &dyn DiskFile, mut at: u64, length: u64) -> io::Result<bool>
 
 /// How a log is opened.
 pub(crate) struct Opening<'a> {
-    /// Kinds of record that may be in it.
+    /// Kinds of record that it may contain.
     pub(crate) kinds: Kinds,
-    /// Who writes a log that is new; `None`: a node that nobody knows yet.
+    /// The writer of a new log; `None`: a node with a new id.
     pub(crate) node: Option<NodeId>,
-    /// First record that must be there.
+    /// First record that must exist.
     pub(crate) begin: Lsn,
-    /// What the run before knew to be on the disk.
+    /// What the previous run knew to be on the disk.
     pub(crate) promise: Option<&'a Promise>,
     /// The time of new segments.
     pub(crate) now: UnixMillis,
 }
 
 impl Log {
-    /// Opens the log in `dir`, which exists, and makes it if there is none. Cuts a torn tail.
+    /// Opens the log in `dir`, which exists, and creates it if necessary. Cuts a torn tail.
     pub(crate) fn open(disk: Arc<dyn Disk>, dir: PathBuf, opening: &Opening<'_>) -> Result<(Self, Tail), OpenError> {
         let names = disk.list(&dir).map_err(|source| OpenError::Read { path: dir.clone(), source })?;
-        // What an interrupted compaction was writing.
+        // The unfinished output of an interrupted compaction.
         for name in names.iter().filter(|name| name.ends_with(".seg.tmp")) {
             let path = dir.join(name);
             disk.remove(&path).map_err(|source| OpenError::Write { path, source })?;
@@ -142,7 +143,7 @@ impl Log {
         for first in firsts {
             candidates.push(Candidate::open(&*disk, &dir, first, Some(first) == last)?);
         }
-        // A segment is used only after its header was synced: without one it was being made when the power went.
+        // A segment is used only after its header was synced: without one, its creation was interrupted by a power cut.
         if let Some(unused) = candidates.pop_if(|candidate| !candidate.used) {
             let write = |source| OpenError::Write { path: unused.path.clone(), source };
             disk.remove(&unused.path).map_err(write)?;
@@ -190,8 +191,8 @@ impl Log {
         Ok((log, tail))
     }
 
-    /// Reads what the segments hold, the last one in full. What it lacks of the records up to `promised` is damage, and new
-    /// records come after them.
+    /// Reads the segments, the last one in full. Missing records up to `promised` are damage, and new records come
+    /// after them.
     fn load(&self, candidates: Vec<Candidate>, opening: &Opening<'_>, promised: Lsn) -> Result<Tail, OpenError> {
         let now = opening.now;
         let mut next = opening.begin;
@@ -206,7 +207,7 @@ impl Log {
                 self.report_missing(next, Lsn(first.0 - 1));
             }
             let read = |source| OpenError::Read { path: path.clone(), source };
-            // A segment that was missing between two others is no part of the first of them.
+            // A segment missing between two others is not part of the first of them.
             let mut end_lsn = match (compacted, next_segment) {
                 (Some(compacted), Some(next)) => Some(compacted.end.min(next)),
                 (Some(compacted), None) => Some(compacted.end),
@@ -218,7 +219,7 @@ impl Log {
             let is_indexed = indexed.is_some() && bytes.is_none_or(|bytes| bytes == length);
             let (frames, end, damage, torn, unknown) = match indexed.filter(|_| is_indexed) {
                 Some(frames) => (frames, length, Vec::new(), None, None),
-                // Without its header nobody knows whether a segment was compacted.
+                // Without its header it is unknown whether a segment was compacted.
                 None if compacted.is_some() || (header.is_none() && end_lsn.is_some()) => {
                     let scan = segment::scan_compacted(&*file, &place, bytes).map_err(read)?;
                     let SparseScan { frames, damage, unknown } = scan;
@@ -270,7 +271,7 @@ impl Log {
             next = promised.next();
         }
         self.last.store(next.0 - 1, Ordering::Release);
-        // Nothing is written into a segment of another format, not even into one that is still empty.
+        // Nothing is written to a segment of another format, even an empty one.
         let other =
             self.segments.write().pop_if(|last| tail.is_some() && last.format != FORMAT && last.frames.len() == 0);
         let write = |source| OpenError::Write { path: segment_path(&self.dir, next), source };
@@ -283,7 +284,7 @@ impl Log {
         Ok(Tail { file, allocated: SEGMENT_START, unproven: 0..0, torn: 0 })
     }
 
-    /// Makes an empty segment in the place of one, so that a crash leaves either.
+    /// Replaces an empty segment with a new one, so that a crash leaves either.
     fn replace_empty_segment(&self, first: Lsn, now: UnixMillis) -> io::Result<Arc<dyn DiskFile>> {
         let path = segment_path(&self.dir, first);
         let temporary = path.with_extension("seg.tmp");
@@ -324,7 +325,7 @@ impl Log {
         }
     }
 
-    /// No segment holds the records from `first` to `last`.
+    /// No segment contains the records from `first` to `last`.
     fn report_missing(&self, first: Lsn, last: Lsn) {
         let (path, records) = (segment_path(&self.dir, first), Some((first, last)));
         self.report(Damage { path, offset: 0, length: 0, records, what: "segment missing" });
@@ -339,7 +340,7 @@ impl Log {
     }
 }
 
-/// Removes segments that a compacted one before them covers: compaction was interrupted between the two.
+/// Removes segments that an earlier compacted one covers: compaction was interrupted between the two.
 fn remove_covered(disk: &dyn Disk, dir: &Path, candidates: &mut Vec<Candidate>) -> Result<(), OpenError> {
     let mut covered = Lsn::ZERO;
     let mut removed = false;

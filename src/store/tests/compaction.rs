@@ -1,4 +1,4 @@
-//! Compaction: what is alive stays, what is dead goes, and no moment is a bad one to stop at.
+//! Compaction: live records stay, dead ones are removed, and it can be interrupted at any moment.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn compact_all(reader: &Reader) -> Result<usize, CompactError> {
 }
 
 fn text(round: u32, id: u32, part: u32) -> String {
-    // Not repetitive, so that compression does not hide what is kept.
+    // Not repetitive, so that compression does not hide what is retained.
     let words: Vec<String> = (0..60_u32)
         .map(|word| format!("{:08x}", Digest::of(format!("{round} {id} {part} {word}").as_bytes()).0[0]))
         .collect();
@@ -54,7 +54,7 @@ fn round(writer: &mut Writer, collection: CollectionId, round: u32) {
     }
 }
 
-/// A store in which most is dead.
+/// A store with mostly dead records.
 fn churned(disk: &MemDisk) -> (Writer, Arc<Reader>, CollectionId) {
     let (mut writer, reader, _) = open_mem(disk).expect("opened");
     let gone = new_collection(&mut writer, "gone");
@@ -91,7 +91,7 @@ fn what_is_dead_goes_and_what_is_alive_stays() {
     assert_eq!(contents(&reader), before);
     assert_eq!(dump(&reader), catalog);
 
-    // What the living documents take when they are written once.
+    // The size of the live documents when written once.
     let fresh = MemDisk::new();
     let (mut other, alive, _) = open_mem(&fresh).expect("opened");
     let collection = new_collection(&mut other, "docs");
@@ -99,7 +99,7 @@ fn what_is_dead_goes_and_what_is_alive_stays() {
     let (after, alive) = (reader.log_bytes(), alive.log_bytes());
     assert!(after * 2 <= alive * 3, "{after} bytes for {alive} that are alive; before {bytes}");
 
-    // A catalog made from the compacted log alone is the same.
+    // A catalog rebuilt from the compacted log alone is identical.
     drop((writer, reader));
     let (_, reader, report) = open_mem(&disk).expect("opened");
     assert_eq!((report.damage, report.torn_bytes), (Vec::new(), 0));

@@ -54,7 +54,7 @@ fn marks(request: &WriteRequest) -> Vec<Digest> {
     request.operations.iter().filter_map(put).collect()
 }
 
-/// Digests of all documents in the log, in its order. Every document must be whole.
+/// Digests of all documents in the log, in order. Every document must be complete.
 fn written(reader: &Reader) -> Vec<Digest> {
     let put = |change: Change| match change.kind {
         ChangeKind::DocumentPut { document, bodies, .. } => {
@@ -70,7 +70,7 @@ fn written(reader: &Reader) -> Vec<Digest> {
     changes(reader).into_iter().filter_map(put).collect()
 }
 
-/// The requests whose outcome is unknown must be there in order, each whole, up to one of them.
+/// The requests with an unknown outcome must be there in order, each complete, up to one of them.
 fn settle(found: &[Digest], acknowledged: &mut Vec<Digest>, unknown: &[WriteRequest]) {
     assert!(found.starts_with(acknowledged), "an acknowledged write is gone");
     let mut rest = &found[acknowledged.len()..];
@@ -88,7 +88,8 @@ fn settle(found: &[Digest], acknowledged: &mut Vec<Digest>, unknown: &[WriteRequ
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
-    /// After a power cut in the middle of an append the log holds every acknowledged request and whole ones beyond.
+    /// After a power cut in the middle of an append the log contains every acknowledged request, and only complete ones
+    /// beyond.
     #[test]
     fn a_crash_keeps_whole_requests_in_order(steps in vec(any_step(), 1..24)) {
         let mut disk = MemDisk::new();
@@ -175,7 +176,7 @@ fn fail_once(call: u64, failure: Failure, keep: Option<bool>) -> bool {
     new_collection(&mut writer, "it goes on");
     let mattered = failed || disk.calls() == 0;
     drop((writer, reader));
-    // What the failure kept from the disk must not take later writes with it.
+    // What the failure kept from the disk must not affect later writes.
     let (_, reader, report) = open_mem(&disk.power_cut(|| false)).expect("opened");
     assert_eq!((report.damage, written(&reader)), (vec![], acknowledged));
     assert!(reader.collections().iter().any(|info| info.name == "it goes on"));
@@ -186,7 +187,7 @@ fn fail_once(call: u64, failure: Failure, keep: Option<bool>) -> bool {
 fn a_failure_of_any_one_call_loses_nothing_acknowledged() {
     for failure in [Failure::Io, Failure::Full] {
         for keep in [None, Some(true), Some(false)] {
-            // Beyond the last call nothing fails: the history was covered. Some calls may fail without harm.
+            // After the last call nothing fails: the whole history was covered. Some calls may fail without harm.
             let harmed = (0..120).filter(|call| fail_once(*call, failure, keep)).count();
             assert!(harmed > 25, "{harmed} calls mattered");
         }
@@ -195,7 +196,7 @@ fn a_failure_of_any_one_call_loses_nothing_acknowledged() {
 
 #[test]
 fn a_crash_leaves_a_write_with_its_answer_or_neither() {
-    // Wherever the append is torn, and whatever the disk kept of it.
+    // Wherever the append is torn, and whatever part of it the disk kept.
     let (mut with, mut without) = (0, 0);
     for call in 0..4 {
         for kept in 0..64_u32 {

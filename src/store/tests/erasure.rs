@@ -33,7 +33,7 @@ impl Timed {
         Self { disk, clock, writer, reader }
     }
 
-    /// The catalog is made anew from the log.
+    /// Rebuilds the catalog from the log.
     fn restarted(self) -> Self {
         let Self { disk, clock, .. } = self;
         Self::open(disk, clock)
@@ -176,8 +176,8 @@ fn a_deleted_collection_goes_without_another_write() {
     assert_eq!((store.holds_secret(), store.documents(docs)), (false, 39));
 }
 
-/// The version that replaced the one with the secret is itself replaced, and cleared out for its size, before the catalog is made anew: then
-/// nothing in the log says any more when the secret died.
+/// The version that replaced the one with the secret is itself replaced, and erased for its size, before the catalog is
+/// rebuilt: then nothing in the log says when the secret died.
 #[test]
 fn content_whose_successor_is_gone_goes_no_later() {
     let mut store = Timed::new();

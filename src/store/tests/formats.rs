@@ -1,4 +1,5 @@
-//! Segments and records of other releases: what is not understood is refused by name, changed by nobody, and never called damage.
+//! Segments and records of other releases: they are refused by name when not understood, never changed, and never
+//! called damaged.
 
 use std::time::Duration;
 
@@ -68,7 +69,7 @@ fn two_segments(disk: &MemDisk) -> (Lsn, Lsn) {
     (noted, reader.last())
 }
 
-/// The same segment as a file of its own in `<directory>/log`: what snapshots, restores and upgrades read.
+/// The same segment as a separate file in `<directory>/log`, as read by snapshots, restores and upgrades.
 fn as_file(disk: &MemDisk, path: &Path) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("made");
     fs::create_dir(directory.path().join("log")).expect("made");
@@ -187,7 +188,7 @@ fn a_segment_of_another_format_that_is_read_is_not_written_into() {
     let collection = reader.collection("docs").expect("there").id;
     run(&mut writer, put(document(collection, "c", &["z"])));
     assert_eq!(header_of(&disk, &segment(last.next().0)).format, FORMAT);
-    // Frames are copied as they are, so their segment keeps its format, and formats do not mix.
+    // Frames are copied unchanged, so their segment keeps its format, and formats do not mix.
     for id in ["a", "b", "c"] {
         run(&mut writer, put(document(collection, id, &["new"])));
     }

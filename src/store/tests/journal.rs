@@ -1,4 +1,4 @@
-//! Journals: whatever the disk forgets or refuses, what was synced is there, and nothing else is.
+//! Journals: whatever the disk loses or refuses, exactly what was synced is there.
 
 use super::super::disk_test::Failure;
 use super::*;
@@ -88,7 +88,7 @@ impl Expected {
         self.synced.append(&mut self.waiting);
     }
 
-    /// After a crash: what was synced, and the first few of what waited.
+    /// After a crash: what was synced, and the first few of the waiting entries.
     fn settle(&mut self, found: Vec<(Lsn, Vec<u8>)>, begin: Lsn) {
         self.synced.retain(|(lsn, _)| *lsn >= begin);
         assert!(found.starts_with(&self.synced), "what was synced is gone");
@@ -245,7 +245,7 @@ fn a_flipped_byte_is_named_and_never_read_as_an_entry() {
                     None => lost += 1,
                 }
             }
-            // The end of the last append cannot be told from one that was interrupted.
+            // The end of the last append cannot be distinguished from an interrupted one.
             let is_named = !journal.reader().damage().is_empty() || report.torn_bytes > 0;
             assert!(lost == 0 || is_named, "byte {at} of {}: {lost} are missing in silence", path.display());
         }
@@ -270,7 +270,7 @@ fn entries_that_somebody_removed_are_named_and_those_that_were_cut_off_are_not()
     assert_eq!(page.lost[0].0, report.begin);
     let left = expected.len() - page.entries.len();
     assert_eq!(page.lost[0].1.0 - page.lost[0].0.0 + 1, left as u64);
-    // Without its mark, what was cut off cannot be told from what somebody removed.
+    // Without the mark, entries that were cut cannot be distinguished from entries that someone removed.
     drop(journal);
     let mark = Path::new("/data/audit/begin");
     let mut bytes = disk.bytes(mark);
@@ -360,7 +360,7 @@ fn a_journal_has_one_writer_and_its_format_counts() {
     journal.append(KIND, b"entry").expect("taken");
     journal.sync().expect("synced");
     assert!(matches!(Journal::open(config(&dir)), Err(OpenError::Locked { .. })));
-    // A reader alone keeps it, too: its files may not become another one's.
+    // A reader alone holds it too: its files must not become another journal's.
     let reader = journal.reader().clone();
     drop(journal);
     assert!(matches!(Journal::open(config(&dir)), Err(OpenError::Locked { .. })));

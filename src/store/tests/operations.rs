@@ -354,7 +354,7 @@ async fn followers_learn_of_each_commit_and_of_the_end() {
     assert!(followers[0].changed().await.is_err(), "the store was closed");
 }
 
-/// A follower on another thread, which waits and never asks.
+/// A follower on another thread, which waits without polling.
 #[test]
 fn a_follower_that_waits_sees_the_last_position() {
     let (mut writer, reader, collection) = memory();

@@ -113,7 +113,7 @@ fn a_catalog_behind_the_log_is_caught_up_and_one_ahead_tells_what_the_log_lost()
     assert_eq!(report.catalog, ViewState::Rebuilt { reason });
     let lost: Vec<_> = report.damage.iter().map(|damage| damage.records).collect();
     assert_eq!((lost, reader.last()), (vec![Some((from.next(), to))], to), "its numbers are not used again");
-    // The same LSNs with other records: the catalog of the first history must not pass for one of this.
+    // The same LSNs with other records: the catalog of the first epoch must not be accepted for this one.
     run(&mut writer, put(document(CollectionId(Lsn(1)), "e", &["other"])));
     let other = dump(&reader);
     writer.close().expect("closed");
@@ -156,7 +156,7 @@ fn damage_in_the_last_append_is_torn_off_after_a_crash_and_named_after_a_clean_c
             }
             assert_eq!((report.torn_bytes, report.last >= last), (0, true));
             assert!(lost.iter().all(|lost| *lost == (last, last)) && !lost.is_empty(), "{lost:?}");
-            // What comes now gets a number of its own.
+            // A later one gets its own number.
             run(&mut writer, put(document(CollectionId(Lsn(1)), "new", &["after it"])));
             assert!(reader.last() > last);
             writer.close().expect("closed");
@@ -188,7 +188,7 @@ fn a_damaged_or_missing_part_of_the_catalog_is_rebuilt() {
     }
 }
 
-/// More keys than the engine is given in one batch.
+/// More keys than the engine gets in one batch.
 fn many(collection: CollectionId) -> WriteRequest {
     request((0..400).map(|n| put(document(collection, &format!("many-{n}"), &[&format!("text {n}")]))).collect())
 }
@@ -201,7 +201,7 @@ fn a_large_change_of_the_catalog_that_was_cut_off_costs_a_rebuild() {
     writer.commit(vec![many(info.id)]).expect("durable");
     let before = dump(&reader);
     drop((writer, reader));
-    // A process that ended behind it left nothing to be told by.
+    // A process that ended behind it left nothing to detect it by.
     let (writer, reader, report) = open_boot(directory.path(), BOOT);
     assert!(matches!(report.catalog, ViewState::Trusted), "{:?}", report.catalog);
     assert_eq!(dump(&reader), before);
