@@ -52,12 +52,12 @@ use self::disk::{Disk, RealDisk};
 use self::frame::Kinds;
 use self::lock::{Lock, LockError};
 use self::log::{Log, Opening};
-use self::trust::{CatalogPlace, Told};
+use self::trust::{CatalogStorage, PreviousManifest};
 use crate::base::{Clock, Fault, Lsn, NodeId};
 
 pub use self::catalog::{CatalogError, CollectionInfo, DocumentEntry, SourceEntry};
 pub use self::commit::{
-    CommitError, Committed, NAME_BYTES_MAX, NewChunk, NewDocument, Once, Operation, Outcome, WriteRequest, Writer,
+    CommitError, Committed, NAME_BYTES_MAX, NewChunk, NewDocument, Operation, Outcome, RunOnce, WriteRequest, Writer,
     WriterState,
 };
 pub use self::compact::{CompactError, CompactionLimits, CompactionReport};
@@ -267,17 +267,17 @@ impl From<LockError> for OpenError {
 pub fn open(config: Config) -> Result<(Writer, Arc<Reader>, OpenReport), OpenError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     create_dir(&*disk, &config.data_dir)?;
-    let lock = Lock::take(&config.data_dir)?;
+    let lock = Lock::acquire(&config.data_dir)?;
     sealed::carry_out_swap(&config.data_dir)
         .map_err(|source| OpenError::Write { path: config.data_dir.join("swap.json"), source })?;
-    let warnings = exposures(&config.data_dir);
-    let (writer, reader, report) = open_on(disk, Some(lock), config, trust::boot_id(), CatalogPlace::Disk)?;
+    let warnings = permission_warnings(&config.data_dir);
+    let (writer, reader, report) = open_on(disk, Some(lock), config, trust::boot_id(), CatalogStorage::Disk)?;
     Ok((writer, reader, OpenReport { warnings, ..report }))
 }
 
 /// What other users can do to a data directory. The files in it are accessible to the owner only; the directory
 /// controls their names.
-fn exposures(data_dir: &Path) -> Vec<String> {
+fn permission_warnings(data_dir: &Path) -> Vec<String> {
     // If it cannot be queried, it is not usable either, which is reported elsewhere.
     let Ok(found) = fs::metadata(data_dir) else { return Vec::new() };
     let (path, own) = (data_dir.display(), rustix::process::geteuid().as_raw());
@@ -304,7 +304,7 @@ fn open_on(
     lock: Option<Lock>,
     config: Config,
     boot_id: Option<String>,
-    place: CatalogPlace,
+    storage: CatalogStorage,
 ) -> Result<(Writer, Arc<Reader>, OpenReport), OpenError> {
     let Config { data_dir, segment_bytes, reserve_bytes, max_bytes, catalog_cache_bytes, clock } = config;
     let (log_dir, views) = (data_dir.join("log"), data_dir.join("views"));
@@ -318,20 +318,21 @@ fn open_on(
             disk.sync_dir(path).map_err(|source| OpenError::Directory { path: path.to_owned(), source })?;
         }
     }
-    let told = Told::read(&*disk, &views);
-    let promise = told.promise();
+    let previous = PreviousManifest::read(&*disk, &views);
+    let clean_shutdown = previous.clean_shutdown();
     let opening = Opening {
         kinds: Kinds::Records,
         node: None,
         begin: Lsn::ZERO.next(),
-        promise: promise.as_ref(),
+        clean_shutdown: clean_shutdown.as_ref(),
         now: clock.now(),
     };
     let (log, tail) = Log::open(Arc::clone(&disk), log_dir, &opening)?;
     log.recall_damage();
     let log = Arc::new(log);
     let torn_bytes = tail.torn;
-    let (catalog, trust, state) = trust::open_catalog(disk, &views, told, &log, boot_id, place, catalog_cache_bytes)?;
+    let (catalog, trust, state) =
+        trust::open_catalog(disk, &views, previous, &log, boot_id, storage, catalog_cache_bytes)?;
     let report = OpenReport {
         node: log.node,
         last: log.last(),

@@ -20,7 +20,7 @@ use super::{Library, is_collection_name};
 use crate::base::Lsn;
 use crate::embed::{DEFAULT_MODEL, Embedder};
 use crate::extraction::Request;
-use crate::store::{self, CollectionInfo, Once, Operation, Outcome, WriteRequest};
+use crate::store::{self, CollectionInfo, Operation, Outcome, RunOnce, WriteRequest};
 use crate::task::MemoryReservation;
 
 impl Access<'_> {
@@ -134,7 +134,7 @@ impl Access<'_> {
             let addition = addition.lock().take().expect("called once");
             compose(addition.added(outcomes, lsn))
         };
-        let once = Once { key, compose: Arc::new(compose) };
+        let once = RunOnce { key, compose: Arc::new(compose) };
         let written =
             self.library.queue.write(WriteRequest { operations, once: Some(once) }, Until::Visible, Some(held)).await?;
         written.answer.ok_or(WriteError::Stopping)
@@ -356,7 +356,7 @@ impl Access<'_> {
     /// When the log cannot be written or the node is stopping.
     pub async fn compact(&self) -> Result<u64, WriteError> {
         self.flush().await?;
-        if self.library.reader.is_active_rotten() {
+        if self.library.reader.is_active_worth_rewriting() {
             self.seal().await?;
         }
         let library = Arc::clone(self.library);

@@ -52,8 +52,8 @@ impl<'a> LogFacts<'a> {
 
     /// Why reading it fails at the moment; `None` while it does not.
     #[must_use]
-    pub fn read_trouble(&self) -> Option<String> {
-        self.0.read_trouble()
+    pub fn read_failure(&self) -> Option<String> {
+        self.0.read_failure()
     }
 
     /// What is damaged in it.

@@ -138,7 +138,7 @@ pub(crate) enum AppendError {
 }
 
 /// A segment that has reached this fraction of its size is sealed when half of it is dead.
-const WORN_FROM: u64 = 8;
+const EARLY_SEAL_FROM: u64 = 8;
 
 /// The size limits of the writer.
 #[derive(Debug, Clone, Copy)]
@@ -198,7 +198,7 @@ impl LogWriter {
         self.check_space(length, purpose)?;
         self.prove_tail()?;
         let is_full = self.end + length > self.limits.segment_bytes;
-        if self.end > SEGMENT_START && (is_full || self.format != FORMAT || self.is_worn()) {
+        if self.end > SEGMENT_START && (is_full || self.format != FORMAT || self.is_mostly_dead()) {
             self.roll(append.first, now)?;
         }
         self.reserve(length)?;
@@ -220,10 +220,10 @@ impl LogWriter {
 
     /// Whether so much of the segment is dead that it is sealed before it is full. Otherwise a store whose few
     /// documents are replaced repeatedly would retain a whole segment of dead records.
-    fn is_worn(&self) -> bool {
+    fn is_mostly_dead(&self) -> bool {
         let bytes = self.end - SEGMENT_START;
         let dead = || self.log.dead.lock().bytes_in(self.first);
-        bytes >= self.limits.segment_bytes / WORN_FROM && dead().saturating_mul(2) >= bytes
+        bytes >= self.limits.segment_bytes / EARLY_SEAL_FROM && dead().saturating_mul(2) >= bytes
     }
 
     /// Seals the segment that is being written, unless it is empty.

@@ -16,7 +16,7 @@
 //! | `S` collection, source | digest of the source's last document, number of documents |
 //! | `t` time, LSN of the answer record | answer key |
 //! | `u` | nothing: a large change is being made; one that finds it at its start has half of it |
-//! | `x` first LSN of a segment | bytes of dead records in it, more or less; time at which the first of them died |
+//! | `x` first LSN of a segment | bytes of dead records in it, more or less; time at which the first of them time_of_death |
 //! | `z` collection, document id | last version of a document that was deleted, LSN of its tombstone |
 //!
 //! Numbers in keys are big endian, so that keys sort by them; in values little endian. A source inside a key has each 0
@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
-use super::dead::Dead;
+use super::dead::DeadStats;
 use super::record::{CollectionId, Decoder, Encode, NewCollection, RecordError};
 use super::tree::{Pair, Tree};
 use crate::base::{Digest, Fault, Lsn, UnixMillis};
@@ -485,12 +485,12 @@ impl Catalog {
     }
 
     /// Dead bytes by segment, as last counted.
-    pub(crate) fn dead(&self) -> Result<BTreeMap<Lsn, Dead>, CatalogError> {
+    pub(crate) fn dead(&self) -> Result<BTreeMap<Lsn, DeadStats>, CatalogError> {
         let mut counts = BTreeMap::new();
         self.with_tree(|tree| {
             tree.scan(key::DEAD, key::DEAD, |key, value| {
                 let segment = key::collection_of(key).ok_or(RecordError("segment key is too short"))?;
-                counts.insert(segment.0, Dead::decode(value)?);
+                counts.insert(segment.0, DeadStats::decode(value)?);
                 Ok(true)
             })
         })?;

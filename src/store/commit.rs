@@ -117,13 +117,13 @@ pub struct WriteRequest {
     /// In order of execution.
     pub operations: Vec<Operation>,
     /// Makes it safe to send the request again; `None` for a request that runs each time it is sent.
-    pub once: Option<Once>,
+    pub once: Option<RunOnce>,
 }
 
 /// Ensures that a request runs once in 24 hours: its answer is stored in the same batch as its effects, so that a crash
 /// leaves both or neither, and a repeated request gets that answer.
 #[derive(Clone)]
-pub struct Once {
+pub struct RunOnce {
     /// Idempotency key, which the caller of the store makes unique for the sender; at most [`NAME_BYTES_MAX`] bytes.
     pub key: String,
     /// Composes the answer from the outcome of each operation and the LSN of the answer's record. Called at most once,
@@ -131,12 +131,12 @@ pub struct Once {
     pub compose: Arc<Compose>,
 }
 
-/// See [`Once::compose`].
+/// See [`RunOnce::compose`].
 pub type Compose = dyn Fn(&[Outcome], Lsn) -> Vec<u8> + Send + Sync;
 
-impl fmt::Debug for Once {
+impl fmt::Debug for RunOnce {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Once").field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("RunOnce").field("key", &self.key).finish_non_exhaustive()
     }
 }
 
@@ -210,7 +210,7 @@ pub enum Outcome {
 /// The result of a group. All of it is on stable storage.
 #[derive(Debug)]
 pub struct Committed {
-    /// The outcomes of each request's operations; empty for a request that had already run, see [`Once`].
+    /// The outcomes of each request's operations; empty for a request that had already run, see [`RunOnce`].
     pub outcomes: Vec<Vec<Outcome>>,
     /// The answer of each request that runs only once.
     pub answers: Vec<Option<Vec<u8>>>,
@@ -506,7 +506,7 @@ impl Writer {
             Ok(applied) => {
                 // Data that an earlier run left in the kernel's cache is certain only once it is on the disk.
                 if self.trust.is_dirty() && self.log.prove_tail().is_ok() {
-                    self.trust.vouch(applied);
+                    self.trust.mark_clean(applied);
                 }
                 Ok(())
             }
@@ -560,7 +560,7 @@ impl Plan<'_> {
     /// Executes a request; returns its outcomes, and its answer if it runs only once.
     fn request(&mut self, request: WriteRequest) -> Result<(Vec<Outcome>, Option<Vec<u8>>), CatalogError> {
         let WriteRequest { operations, once } = request;
-        let Some(Once { key, compose }) = once else { return Ok((self.operations(operations)?, None)) };
+        let Some(RunOnce { key, compose }) = once else { return Ok((self.operations(operations)?, None)) };
         if let Some(outcome) = too_large("answer key", key.len(), NAME_BYTES_MAX) {
             return Ok((vec![outcome; operations.len()], None));
         }

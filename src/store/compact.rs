@@ -10,7 +10,7 @@
 //! * Compaction and writers never wait for each other: no lock is held during I/O.
 //!
 //! Selection: a segment of which at least [`DEAD_MIN`] is dead, the worst first, with neighbours that are worth it as
-//! long as the result fits one segment; otherwise a segment in which something has been dead for too long, the earliest
+//! long as the result fits one segment; otherwise a segment in which something has been dead for too long, the earliest_death
 //! first; otherwise a row of small ones. At 30 % the log is at most 1 ÷ 0.7 = 1.43 times the live data, and each freed
 //! byte costs at most 0.7 ÷ 0.3 = 2.3 bytes of writing.
 
@@ -50,7 +50,7 @@ pub struct CompactionLimits {
 }
 
 impl CompactionLimits {
-    /// Records that died up to this time must be erased.
+    /// Records that time_of_death up to this time must be erased.
     fn erase_until(&self, now: UnixMillis) -> Option<UnixMillis> {
         self.erase_within.map(|within| erase_until(now, within))
     }
@@ -106,10 +106,12 @@ impl Reader {
 
     /// Whether the active segment would be worth compacting if it were sealed.
     #[must_use]
-    pub fn is_active_rotten(&self) -> bool {
+    pub fn is_active_worth_rewriting(&self) -> bool {
         let dead = self.log.dead.lock();
         let segments = self.log.segments.read();
-        segments.last().is_some_and(|active| is_rotten(active.end - SEGMENT_START, dead.bytes_in(active.first)))
+        segments
+            .last()
+            .is_some_and(|active| is_worth_rewriting(active.end - SEGMENT_START, dead.bytes_in(active.first)))
     }
 
     /// Whether the active segment contains records that have been dead for too long: it must be sealed and compacted.
@@ -125,8 +127,8 @@ impl Reader {
     /// Time until the first dead record must be erased; `None` when nothing is dead.
     #[must_use]
     pub fn time_to_erasure(&self, erase_within: Duration) -> Option<Duration> {
-        let earliest = self.log.dead.lock().earliest()?;
-        let left = earliest.0.saturating_sub(erase_until(self.clock.now(), erase_within).0);
+        let earliest_death = self.log.dead.lock().earliest_death()?;
+        let left = earliest_death.0.saturating_sub(erase_until(self.clock.now(), erase_within).0);
         Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
     }
 
@@ -164,7 +166,7 @@ impl Reader {
 }
 
 /// Adjacent segments that are merged into one.
-struct Choice {
+struct MergePlan {
     firsts: Vec<Lsn>,
     end: Lsn,
     format: u16,
@@ -182,7 +184,7 @@ struct Candidate {
     created: UnixMillis,
     bytes: u64,
     dead: u64,
-    /// When the first record that must be erased now died.
+    /// When the first record that must be erased now time_of_death.
     due: Option<UnixMillis>,
     usable: bool,
 }
@@ -192,17 +194,17 @@ impl Candidate {
         self.bytes - self.dead.min(self.bytes)
     }
 
-    fn is_rotten(&self) -> bool {
-        is_rotten(self.bytes, self.dead)
+    fn is_worth_rewriting(&self) -> bool {
+        is_worth_rewriting(self.bytes, self.dead)
     }
 }
 
-fn is_rotten(bytes: u64, dead: u64) -> bool {
+fn is_worth_rewriting(bytes: u64, dead: u64) -> bool {
     // An empty segment has nothing to free.
     dead > 0 && dead.saturating_mul(100) >= bytes.saturating_mul(DEAD_MIN)
 }
 
-fn choose(log: &Log, limits: &CompactionLimits, now: UnixMillis) -> Option<Choice> {
+fn choose(log: &Log, limits: &CompactionLimits, now: UnixMillis) -> Option<MergePlan> {
     let erase_until = limits.erase_until(now);
     let candidates: Vec<Candidate> = {
         let dead = log.dead.lock();
@@ -230,7 +232,7 @@ fn choose(log: &Log, limits: &CompactionLimits, now: UnixMillis) -> Option<Choic
     let most = limits.segment_bytes.min(free);
     let fits = |candidate: &Candidate| candidate.usable && candidate.alive() <= most;
     let worst = (0..candidates.len())
-        .filter(|index| fits(&candidates[*index]) && candidates[*index].is_rotten())
+        .filter(|index| fits(&candidates[*index]) && candidates[*index].is_worth_rewriting())
         .max_by_key(|index| candidates[*index].dead * 1000 / candidates[*index].bytes.max(1));
     // Alone, it does not grow, even if it exceeds the limit for others.
     let oldest = (0..candidates.len())
@@ -241,7 +243,7 @@ fn choose(log: &Log, limits: &CompactionLimits, now: UnixMillis) -> Option<Choic
     let small = |candidate: &Candidate| candidate.usable && candidate.alive() < limits.segment_bytes / 4;
     let row = match worst {
         Some(index) => grow(&candidates, index, most, |candidate| {
-            candidate.is_rotten() || candidate.due.is_some() || small(candidate)
+            candidate.is_worth_rewriting() || candidate.due.is_some() || small(candidate)
         }),
         None => {
             let row = (0..candidates.len()).map(|index| grow(&candidates, index, most, small));
@@ -251,7 +253,7 @@ fn choose(log: &Log, limits: &CompactionLimits, now: UnixMillis) -> Option<Choic
     };
     let chosen = &candidates[row];
     let (one, last) = (chosen.first()?, chosen.last()?);
-    Some(Choice {
+    Some(MergePlan {
         firsts: chosen.iter().map(|candidate| candidate.first).collect(),
         end: last.end,
         format: one.format,
@@ -317,7 +319,7 @@ impl Output {
 }
 
 impl Work<'_> {
-    fn rewrite(&self, choice: &Choice) -> Result<CompactionReport, CompactError> {
+    fn rewrite(&self, choice: &MergePlan) -> Result<CompactionReport, CompactError> {
         let first = choice.firsts[0];
         let path = segment_path(&self.log.dir, first).with_extension("seg.tmp");
         let written = self.write(choice, path.clone());
@@ -337,7 +339,7 @@ impl Work<'_> {
     }
 
     /// Writes the new segment, durable, under a temporary name.
-    fn write(&self, choice: &Choice, path: PathBuf) -> Result<(Output, Compacted, u64), CompactError> {
+    fn write(&self, choice: &MergePlan, path: PathBuf) -> Result<(Output, Compacted, u64), CompactError> {
         let first = choice.firsts[0];
         let _ = self.log.disk.remove(&path);
         let file = self.log.disk.create(&path).map_err(|source| CompactError::Write { path: path.clone(), source })?;
@@ -392,7 +394,7 @@ impl Work<'_> {
     }
 
     /// Gives the new segment its name and removes those that it replaces.
-    fn swap(&self, choice: &Choice, output: &Output, compacted: Compacted) -> Result<(), CompactError> {
+    fn swap(&self, choice: &MergePlan, output: &Output, compacted: Compacted) -> Result<(), CompactError> {
         let (log, first) = (self.log, choice.firsts[0]);
         log.pin(&choice.firsts).map_err(output.failed())?;
         let named =

@@ -11,14 +11,14 @@ use crate::base::{Lsn, UnixMillis};
 
 /// The dead records of one segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Dead {
+pub(crate) struct DeadStats {
     /// Bytes of dead records, approximately.
     pub(crate) bytes: u64,
-    /// When the first of them died.
+    /// When the first of them time_of_death.
     pub(crate) since: UnixMillis,
 }
 
-impl Dead {
+impl DeadStats {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(16);
         out.u64(self.bytes);
@@ -37,7 +37,7 @@ impl Dead {
 /// Dead records by segment, keyed by its first LSN, as far as known.
 #[derive(Debug, Default)]
 pub(crate) struct DeadRecords {
-    segments: BTreeMap<Lsn, Dead>,
+    segments: BTreeMap<Lsn, DeadStats>,
     /// Segments whose value in the catalog is outdated.
     changed: BTreeSet<Lsn>,
 }
@@ -45,14 +45,14 @@ pub(crate) struct DeadRecords {
 impl DeadRecords {
     /// Loads the catalog's values. Segments that no longer exist are dropped here, and from the catalog with its next
     /// change.
-    pub(crate) fn load(stored: BTreeMap<Lsn, Dead>, is_there: impl Fn(Lsn) -> bool) -> Self {
+    pub(crate) fn load(stored: BTreeMap<Lsn, DeadStats>, is_there: impl Fn(Lsn) -> bool) -> Self {
         let (segments, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
             stored.into_iter().partition(|(first, _)| is_there(*first));
         Self { segments, changed: gone.into_keys().collect() }
     }
 
     /// The dead records of a segment; `None` when there are none.
-    pub(crate) fn get(&self, first: Lsn) -> Option<Dead> {
+    pub(crate) fn get(&self, first: Lsn) -> Option<DeadStats> {
         self.segments.get(&first).copied()
     }
 
@@ -66,14 +66,14 @@ impl DeadRecords {
         self.segments.values().map(|dead| dead.bytes).sum()
     }
 
-    /// The earliest time of death of any record that still exists.
-    pub(crate) fn earliest(&self) -> Option<UnixMillis> {
+    /// The earliest_death time of death of any record that still exists.
+    pub(crate) fn earliest_death(&self) -> Option<UnixMillis> {
         self.segments.values().map(|dead| dead.since).min()
     }
 
     /// Adds a dead record of `bytes` bytes.
     pub(crate) fn add(&mut self, first: Lsn, bytes: u64, at: UnixMillis) {
-        let dead = self.segments.entry(first).or_insert(Dead { bytes: 0, since: at });
+        let dead = self.segments.entry(first).or_insert(DeadStats { bytes: 0, since: at });
         dead.bytes += bytes;
         dead.since = dead.since.min(at);
         self.changed.insert(first);
@@ -81,7 +81,7 @@ impl DeadRecords {
 
     /// Subtracts what a compaction removed; it merged the segments into one with the first one's name.
     ///
-    /// * `cleared`: the values of the segments, by first LSN, when the compaction started. Records added since died at
+    /// * `cleared`: the values of the segments, by first LSN, when the compaction started. Records added since time_of_death at
     ///   `began` or later.
     pub(crate) fn clear(&mut self, cleared: impl Iterator<Item = (Lsn, u64)>, into: Lsn, began: UnixMillis) {
         let mut bytes = 0;
@@ -95,7 +95,7 @@ impl DeadRecords {
     }
 
     /// The changes that the catalog needs; they count as written afterwards.
-    pub(crate) fn take_changed(&mut self) -> Vec<(Lsn, Option<Dead>)> {
+    pub(crate) fn take_changed(&mut self) -> Vec<(Lsn, Option<DeadStats>)> {
         let changed = std::mem::take(&mut self.changed);
         changed.into_iter().map(|first| (first, self.get(first))).collect()
     }
@@ -116,15 +116,15 @@ mod tests {
         dead.add(Lsn(1), 10, UnixMillis(50));
         dead.add(Lsn(1), 10, UnixMillis(40));
         dead.add(Lsn(9), 5, UnixMillis(60));
-        assert_eq!(dead.get(Lsn(1)), Some(Dead { bytes: 20, since: UnixMillis(40) }));
-        assert_eq!((dead.earliest(), dead.bytes()), (Some(UnixMillis(40)), 25));
+        assert_eq!(dead.get(Lsn(1)), Some(DeadStats { bytes: 20, since: UnixMillis(40) }));
+        assert_eq!((dead.earliest_death(), dead.bytes()), (Some(UnixMillis(40)), 25));
         assert_eq!(dead.take_changed().len(), 2);
         dead.add(Lsn(9), 7, UnixMillis(80));
         dead.clear([(Lsn(1), 20), (Lsn(9), 5)].into_iter(), Lsn(1), UnixMillis(70));
-        let left = Dead { bytes: 7, since: UnixMillis(70) };
+        let left = DeadStats { bytes: 7, since: UnixMillis(70) };
         assert_eq!(dead.take_changed(), [(Lsn(1), Some(left)), (Lsn(9), None)]);
         assert!(!dead.is_changed());
-        assert_eq!(Dead::decode(&left.encode()), Ok(left));
+        assert_eq!(DeadStats::decode(&left.encode()), Ok(left));
         let loaded = DeadRecords::load([(Lsn(1), left), (Lsn(9), left)].into(), |first| first == Lsn(1));
         assert_eq!((loaded.get(Lsn(9)), loaded.is_changed()), (None, true));
     }

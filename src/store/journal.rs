@@ -192,7 +192,7 @@ impl Journal {
     /// this one does not read.
     pub fn open(config: JournalConfig) -> Result<(Self, JournalReport), OpenError> {
         create_dir(&RealDisk, &config.dir)?;
-        let lock = Lock::take(&config.dir)?;
+        let lock = Lock::acquire(&config.dir)?;
         Self::open_on(Arc::new(RealDisk), Some(lock), config)
     }
 
@@ -209,7 +209,7 @@ impl Journal {
         }
         let begin = begin_in(&*disk, &dir);
         finish_cut(&*disk, &dir, begin)?;
-        let opening = Opening { kinds: Kinds::Any, node: Some(node), begin, promise: None, now: clock.now() };
+        let opening = Opening { kinds: Kinds::Any, node: Some(node), begin, clean_shutdown: None, now: clock.now() };
         let (log, tail) = Log::open(disk, dir, &opening)?;
         let report = JournalReport { begin, last: log.last(), torn_bytes: tail.torn, damage: log.damage() };
         let reader = JournalReader { log: Arc::new(log), _lock: lock.map(Arc::new) };
@@ -288,7 +288,7 @@ impl Journal {
         self.check()?;
         let log = Arc::clone(&self.reader.log);
         let begin = log.sealed_before(before);
-        if begin > log.begin() {
+        if begin > log.first_lsn() {
             let path = log.dir.join(BEGIN);
             let cut = replace_file(&*log.disk, &path, checked_line(&begin.0.to_string()).as_bytes())
                 .and_then(|()| log.cut_front(begin));
@@ -316,8 +316,8 @@ impl Journal {
 impl JournalReader {
     /// The first entry that should exist.
     #[must_use]
-    pub fn begin(&self) -> Lsn {
-        self.log.begin()
+    pub fn first_lsn(&self) -> Lsn {
+        self.log.first_lsn()
     }
 
     /// The last entry that is durable; 0 in an empty journal.
@@ -350,7 +350,7 @@ impl JournalReader {
     /// # Errors
     /// When the disk cannot be read, or only a newer release understands an entry.
     pub fn read(&self, from: Lsn, most: usize, bytes: usize) -> Result<JournalPage, ReadError> {
-        let mut page = JournalPage { entries: Vec::new(), lost: Vec::new(), next: from.max(self.begin()) };
+        let mut page = JournalPage { entries: Vec::new(), lost: Vec::new(), next: from.max(self.first_lsn()) };
         let (end, mut taken) = (self.last().next(), 0);
         while page.next < end && page.entries.len() + page.lost.len() < most && taken < bytes {
             let lsn = self.log.next_readable(page.next).min(end);
@@ -367,8 +367,8 @@ impl JournalReader {
                 }
                 // It was cut just now, and is before the first entry.
                 Err(ReadError::Gone { .. }) => {
-                    page.lost.retain(|(_, last)| *last >= self.begin());
-                    page.next = self.begin().max(lsn.next());
+                    page.lost.retain(|(_, last)| *last >= self.first_lsn());
+                    page.next = self.first_lsn().max(lsn.next());
                     continue;
                 }
                 Err(error) if error.is_damage() => page.lost.push((lsn, lsn)),

@@ -31,7 +31,7 @@ pub(crate) enum LockError {
 
 impl Lock {
     /// Acquires the lock of a data directory without waiting.
-    pub(crate) fn take(data_dir: &Path) -> Result<Self, LockError> {
+    pub(crate) fn acquire(data_dir: &Path) -> Result<Self, LockError> {
         let path = data_dir.join(NAME);
         match Self::try_take(data_dir, &path) {
             Ok(Ok(lock)) => Ok(lock),
@@ -76,8 +76,8 @@ mod tests {
     #[test]
     fn a_held_lock_names_its_process_and_is_free_when_dropped() {
         let directory = tempfile::tempdir().expect("temporary directory");
-        let lock = Lock::take(directory.path()).expect("free");
-        match Lock::take(directory.path()) {
+        let lock = Lock::acquire(directory.path()).expect("free");
+        match Lock::acquire(directory.path()) {
             Err(LockError::Held { path, pid }) => {
                 assert_eq!(path, directory.path().join(NAME));
                 assert_eq!(pid, Some(std::process::id()));
@@ -85,17 +85,17 @@ mod tests {
             other => panic!("expected a held lock, found {other:?}"),
         }
         drop(lock);
-        Lock::take(directory.path()).expect("free again");
+        Lock::acquire(directory.path()).expect("free again");
     }
 
     #[test]
     fn a_lock_whose_file_was_removed_is_held() {
         let directory = tempfile::tempdir().expect("temporary directory");
-        let lock = Lock::take(directory.path()).expect("free");
+        let lock = Lock::acquire(directory.path()).expect("free");
         std::fs::remove_file(directory.path().join(NAME)).expect("there");
-        assert!(matches!(Lock::take(directory.path()), Err(LockError::Held { pid: None, .. })));
+        assert!(matches!(Lock::acquire(directory.path()), Err(LockError::Held { pid: None, .. })));
         drop(lock);
-        Lock::take(directory.path()).expect("free again");
+        Lock::acquire(directory.path()).expect("free again");
     }
 
     #[test]
@@ -104,7 +104,7 @@ mod tests {
         let other = directory.path().join("precious");
         std::fs::write(&other, "text").expect("written");
         std::os::unix::fs::symlink(&other, directory.path().join(NAME)).expect("linked");
-        assert!(matches!(Lock::take(directory.path()), Err(LockError::Io { .. })));
+        assert!(matches!(Lock::acquire(directory.path()), Err(LockError::Io { .. })));
         assert_eq!(std::fs::read_to_string(&other).expect("there"), "text");
     }
 }

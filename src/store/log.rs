@@ -190,7 +190,7 @@ pub(crate) struct Segment {
 }
 
 /// A segment that compaction replaced, kept for readers that looked up a record before.
-struct Retired {
+struct RetiredSegment {
     segment: Segment,
     /// One past its last LSN.
     next: Lsn,
@@ -208,7 +208,7 @@ struct Location {
 }
 
 /// A record that the disk cannot read.
-pub(crate) struct Trouble {
+pub(crate) struct UnreadableRecord {
     lsn: Lsn,
     location: Location,
     pub(crate) error: ReadError,
@@ -240,7 +240,7 @@ pub(crate) struct Log {
     damage: Mutex<Vec<Damage>>,
     /// The record that the disk failed to read most recently.
     failing: Mutex<Option<Lsn>>,
-    retired: Mutex<Vec<Retired>>,
+    retired: Mutex<Vec<RetiredSegment>>,
     /// The statistics that compaction uses.
     pub(crate) dead: Mutex<DeadRecords>,
     decompressors: Mutex<Vec<zstd::bulk::Decompressor<'static>>>,
@@ -321,7 +321,7 @@ impl Log {
     }
 
     /// LSN of the first record that should exist.
-    pub(crate) fn begin(&self) -> Lsn {
+    pub(crate) fn first_lsn(&self) -> Lsn {
         Lsn(self.begin.load(Ordering::Acquire))
     }
 
@@ -329,7 +329,7 @@ impl Log {
     pub(crate) fn sealed_before(&self, before: Lsn) -> Lsn {
         let segments = self.segments.read();
         let ends = segments.iter().skip(1).map(|segment| segment.first);
-        ends.take_while(|end| *end <= before).last().unwrap_or(segments[0].first).max(self.begin())
+        ends.take_while(|end| *end <= before).last().unwrap_or(segments[0].first).max(self.first_lsn())
     }
 
     /// Forgets the segments before `begin`, which must be the start of a segment, and removes their files.
@@ -366,7 +366,7 @@ impl Log {
     /// Damage found so far, at most [`DAMAGE_MAX`] places, and what the disk cannot read now.
     pub(crate) fn damage(&self) -> Vec<Damage> {
         let mut all = self.damage.lock().clone();
-        all.extend(self.trouble().map(|Trouble { lsn, location, .. }| Damage {
+        all.extend(self.unreadable_record().map(|UnreadableRecord { lsn, location, .. }| Damage {
             path: segment_path(&self.dir, location.segment),
             offset: location.offset,
             length: location.length,
@@ -410,10 +410,10 @@ impl Log {
     }
 
     /// What the disk failed to read last; `None` when a retry succeeds.
-    pub(crate) fn trouble(&self) -> Option<Trouble> {
+    pub(crate) fn unreadable_record(&self) -> Option<UnreadableRecord> {
         let lsn = (*self.failing.lock())?;
         if let (Ok(location), Err(error @ ReadError::Io { .. })) = (self.locate(lsn), self.read(lsn)) {
-            return Some(Trouble { lsn, location, error });
+            return Some(UnreadableRecord { lsn, location, error });
         }
         self.failing.lock().take_if(|failing| *failing == lsn);
         None
@@ -431,7 +431,7 @@ impl Log {
         if lsn == Lsn::ZERO || lsn > last {
             return Err(ReadError::Missing { lsn, last });
         }
-        if lsn < self.begin() {
+        if lsn < self.first_lsn() {
             return Err(ReadError::Gone { lsn });
         }
         let lost = ReadError::Lost { first: lsn, last: lsn };
@@ -529,7 +529,7 @@ impl Log {
         let old: Vec<Segment> = segments.splice(at..at + firsts.len(), [segment]).collect();
         let nexts: Vec<Lsn> = firsts.iter().skip(1).copied().chain([end]).collect();
         let since = Instant::now();
-        let retired = old.into_iter().zip(nexts).map(|(segment, next)| Retired { segment, next, since });
+        let retired = old.into_iter().zip(nexts).map(|(segment, next)| RetiredSegment { segment, next, since });
         // Before the other lock is released: at any moment a record is found in one of the two.
         self.retired.lock().extend(retired);
         let mut files = self.files.lock();
@@ -543,7 +543,7 @@ impl Log {
 
     /// Looks up a record and reads it. If compaction gave its segment's name to another file in between, it is looked
     /// up again: the bytes read were from another file.
-    fn read_at<T>(&self, lsn: Lsn, read: impl Fn(&Location) -> Result<T, Flaw>) -> Result<T, ReadError> {
+    fn read_at<T>(&self, lsn: Lsn, read: impl Fn(&Location) -> Result<T, ReadFault>) -> Result<T, ReadError> {
         let mut location = self.locate(lsn)?;
         loop {
             let flaw = match read(&location) {
@@ -553,11 +553,11 @@ impl Log {
             let again = self.locate(lsn)?;
             if again.is(&location) {
                 return Err(match flaw {
-                    Flaw::Damaged(what) => self.damaged(lsn, &location, what),
-                    Flaw::Unknown(unknown) => {
+                    ReadFault::Damaged(what) => self.damaged(lsn, &location, what),
+                    ReadFault::Unknown(unknown) => {
                         ReadError::Unknown { path: segment_path(&self.dir, location.segment), unknown }
                     }
-                    Flaw::Io(source) => {
+                    ReadFault::Io(source) => {
                         *self.failing.lock() = Some(lsn);
                         ReadError::Io { path: segment_path(&self.dir, location.segment), source }
                     }
@@ -587,20 +587,20 @@ impl Log {
         self.read_at(lsn, |location| self.read_frame(lsn, location))
     }
 
-    fn read_frame(&self, lsn: Lsn, location: &Location) -> Result<Frame, Flaw> {
+    fn read_frame(&self, lsn: Lsn, location: &Location) -> Result<Frame, ReadFault> {
         let (header, mut bytes) = self.read_checked(lsn, location)?;
         let payload = if header.flags & ZSTD == 0 {
             bytes.drain(..FRAME_HEADER);
             bytes
         } else {
             let stored = &bytes[FRAME_HEADER..];
-            self.decompress(stored).ok_or(Flaw::Damaged("payload cannot be decompressed"))?
+            self.decompress(stored).ok_or(ReadFault::Damaged("payload cannot be decompressed"))?
         };
         Ok(Frame { header, payload })
     }
 
     /// Header and stored payload, both with valid checksums.
-    fn read_checked(&self, lsn: Lsn, location: &Location) -> Result<(FrameHeader, Vec<u8>), Flaw> {
+    fn read_checked(&self, lsn: Lsn, location: &Location) -> Result<(FrameHeader, Vec<u8>), ReadFault> {
         // Next to a damaged neighbour the length is only an upper bound, which can be a whole segment.
         let guess = location.length.clamp(FRAME_HEADER as u64, 64 << 10) as usize;
         let mut bytes = vec![0; guess];
@@ -609,14 +609,14 @@ impl Log {
         let end = FRAME_HEADER + header.stored as usize;
         if end > bytes.len() {
             if end as u64 > location.length {
-                return Err(Flaw::Damaged("length goes beyond the next record"));
+                return Err(ReadFault::Damaged("length goes beyond the next record"));
             }
             bytes.resize(end, 0);
             self.read_bytes(location, &mut bytes[guess..], guess as u64)?;
         }
         bytes.truncate(end);
         if crc32c::crc32c(&bytes[FRAME_HEADER..]) != header.payload_crc {
-            return Err(Flaw::Damaged("payload checksum differs"));
+            return Err(ReadFault::Damaged("payload checksum differs"));
         }
         Ok((header, bytes))
     }
@@ -638,14 +638,14 @@ impl Log {
         self.decompress(stored).ok_or_else(|| self.unreadable(frame.header.lsn, "payload cannot be decompressed"))
     }
 
-    fn check(&self, lsn: Lsn, location: &Location, bytes: &[u8]) -> Result<FrameHeader, Flaw> {
+    fn check(&self, lsn: Lsn, location: &Location, bytes: &[u8]) -> Result<FrameHeader, ReadFault> {
         match FrameHeader::parse(bytes, location.salt) {
             Some(header) if header.lsn == lsn => match header.unknown(self.kinds) {
                 None => Ok(header),
-                Some(unknown) => Err(Flaw::Unknown(unknown)),
+                Some(unknown) => Err(ReadFault::Unknown(unknown)),
             },
-            Some(_) => Err(Flaw::Damaged("another record is in its place")),
-            None => Err(Flaw::Damaged("no valid frame header")),
+            Some(_) => Err(ReadFault::Damaged("another record is in its place")),
+            None => Err(ReadFault::Damaged("no valid frame header")),
         }
     }
 
@@ -684,7 +684,7 @@ impl Log {
         payload
     }
 
-    fn read_bytes(&self, location: &Location, buffer: &mut [u8], skip: u64) -> Result<(), Flaw> {
+    fn read_bytes(&self, location: &Location, buffer: &mut [u8], skip: u64) -> Result<(), ReadFault> {
         let file = match &location.file {
             Some(file) => Arc::clone(file),
             None => self.file(location.segment)?,
@@ -721,13 +721,13 @@ impl Log {
 }
 
 /// A failed check of what was read, before it is known whether it was the right file.
-enum Flaw {
+enum ReadFault {
     Damaged(&'static str),
     Unknown(UnknownFrame),
     Io(io::Error),
 }
 
-impl From<io::Error> for Flaw {
+impl From<io::Error> for ReadFault {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }

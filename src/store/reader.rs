@@ -128,12 +128,12 @@ impl Reader {
     /// Why records or the catalog cannot be read, in words; `None` when no failure is known. A failed read is retried,
     /// so this recovers automatically.
     #[must_use]
-    pub fn read_trouble(&self) -> Option<String> {
+    pub fn read_failure(&self) -> Option<String> {
         if self.catalog.has_failed() {
             return Some("the catalog cannot be read; restart the node: it is rebuilt from the log".to_owned());
         }
-        let trouble = self.log.trouble()?;
-        Some(format!("{}; the kernel's log says what is wrong with the disk", with_causes(&trouble.error)))
+        let unreadable_record = self.log.unreadable_record()?;
+        Some(format!("{}; the kernel's log says what is wrong with the disk", with_causes(&unreadable_record.error)))
     }
 
     /// Damage found since the store was opened, at most a thousand places, and what the disk cannot read now.
@@ -254,7 +254,7 @@ impl Reader {
         Ok(self.catalog.ask(|catalog| catalog.sources(collection, from, limit))?)
     }
 
-    /// At most `limit` documents whose expiry is `now` or before, earliest first.
+    /// At most `limit` documents whose expiry is `now` or before, earliest_death first.
     pub fn expired(&self, now: UnixMillis, limit: usize) -> Result<Vec<(CollectionId, String)>, ReadError> {
         Ok(self.catalog.ask(|catalog| catalog.expired(now, limit))?)
     }

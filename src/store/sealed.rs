@@ -15,7 +15,7 @@ use super::disk::{Disk, DiskFile, RealDisk, checked_line, read_exact_at, replace
 use super::frame::{END_OF_BATCH, FORMAT, FRAME_HEADER, FrameHeader, HeaderCheck, Kinds, SEGMENT_START, SegmentHeader};
 use super::frames::Frames;
 use super::log::{Damage, Log, segment_end, segment_firsts, segment_path};
-use super::segment::{self, BadRange, Place, SparseScan, UNREADABLE};
+use super::segment::{self, BadRange, SegmentSpec, SparseScan, UNREADABLE};
 use crate::base::{Clock, Lsn, NodeId, SystemClock, UnixMillis};
 
 /// A sealed segment file; immutable.
@@ -98,9 +98,9 @@ impl Segment {
         };
         let end = header.compacted.map_or(Lsn(u64::MAX), |compacted| compacted.end);
         let (salt, first, next_segment) = (header.salt, header.first, Some(end));
-        let place = Place { salt, kinds: Kinds::Records, first, next_segment, length: bytes };
+        let spec = SegmentSpec { salt, kinds: Kinds::Records, first, next_segment, length: bytes };
         let whole = header.compacted.map(|compacted| compacted.bytes);
-        let SparseScan { frames, damage, unknown } = segment::scan_compacted(&*file, &place, whole)?;
+        let SparseScan { frames, damage, unknown } = segment::scan_compacted(&*file, &spec, whole)?;
         if let Some(unknown) = unknown {
             return Err(invalid(unknown.to_string()));
         }
@@ -237,7 +237,7 @@ pub fn cut_segment(path: &Path, last: Lsn) -> io::Result<Lsn> {
 
 /// The swap that the next open makes. Paths are relative to the data directory, which may be mounted elsewhere by then.
 #[derive(Debug, Serialize, Deserialize)]
-struct Swap {
+struct ScheduledSwap {
     staged: PathBuf,
     kept: PathBuf,
 }
@@ -263,7 +263,7 @@ pub fn schedule_swap(data_dir: &Path, staged: &Path, id: &str) -> io::Result<()>
         let next = segment.header.compacted.map_or(end, |compacted| compacted.end);
         begin_epoch(&log, &segment.header, next)?;
     }
-    let swap = Swap { staged: relative.to_owned(), kept: format!("before-restore-{id}").into() };
+    let swap = ScheduledSwap { staged: relative.to_owned(), kept: format!("before-restore-{id}").into() };
     // A flipped bit in it would move the wrong directory.
     replace_file(&RealDisk, &journal(data_dir), checked_line(&serde_json::to_string(&swap)?).as_bytes())
 }
@@ -292,7 +292,7 @@ pub(super) fn carry_out_swap(data_dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         bytes => bytes?,
     };
-    let Some(Swap { staged, kept }) = text_in(&bytes).and_then(|text| serde_json::from_str(text).ok()) else {
+    let Some(ScheduledSwap { staged, kept }) = text_in(&bytes).and_then(|text| serde_json::from_str(text).ok()) else {
         if data_dir.join("log").exists() {
             // The user can request the restore again; the node stays unchanged.
             return fs::rename(journal(data_dir), data_dir.join("swap.damaged"));

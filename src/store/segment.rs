@@ -43,7 +43,7 @@ pub(crate) struct Scan {
 }
 
 /// The segment to scan, and the known facts about it.
-pub(crate) struct Place {
+pub(crate) struct SegmentSpec {
     pub(crate) salt: Salt,
     pub(crate) kinds: Kinds,
     pub(crate) first: Lsn,
@@ -54,24 +54,24 @@ pub(crate) struct Place {
 }
 
 /// Scans the segment in `file`. Fails only when the disk does.
-pub(crate) fn scan(file: &dyn DiskFile, place: &Place) -> io::Result<Scan> {
-    let mut window = Window { file, length: place.length, start: 0, bytes: Vec::new() };
-    let mut progress = Progress::new(place);
+pub(crate) fn scan(file: &dyn DiskFile, spec: &SegmentSpec) -> io::Result<Scan> {
+    let mut window = Window { file, length: spec.length, start: 0, bytes: Vec::new() };
+    let mut progress = Progress::new(spec);
     let mut position = SEGMENT_START;
     loop {
         let expected = progress.expected();
-        let here = window.header(position, place)?.filter(|header| header.lsn.0 == expected);
+        let here = window.header(position, spec)?.filter(|header| header.lsn.0 == expected);
         let (gap, header) = match here {
             Some(header) => (None, header),
             // A frame is at least 48 bytes long, so the bytes skipped bound how many LSNs may be missing; this also bounds
             // the offsets kept for them.
-            None => match window.search(position, place, |at, header| {
+            None => match window.search(position, spec, |at, header| {
                 let missing = header.lsn.0.checked_sub(expected);
                 missing.is_some_and(|missing| missing <= (at - position) / FRAME_HEADER as u64)
             })? {
                 Search::Found { at, header } => (Some(position..at), header),
-                Search::Zeros => return Ok(progress.finish(position, None, place)),
-                Search::Garbage { end } => return Ok(progress.finish(position, Some(position..end), place)),
+                Search::Zeros => return Ok(progress.finish(position, None, spec)),
+                Search::Garbage { end } => return Ok(progress.finish(position, Some(position..end), spec)),
             },
         };
         let start = gap.as_ref().map_or(position, |gap| gap.end);
@@ -79,7 +79,7 @@ pub(crate) fn scan(file: &dyn DiskFile, place: &Place) -> io::Result<Scan> {
         let whole = window.crc(payload, u64::from(header.stored))? == header.payload_crc;
         progress.frame(start, &header, gap, whole);
         if whole && progress.scan.unknown.is_none() {
-            progress.scan.unknown = header.unknown(place.kinds);
+            progress.scan.unknown = header.unknown(spec.kinds);
         }
         position = start + header.length();
     }
@@ -97,23 +97,23 @@ pub(crate) struct SparseScan {
 /// Scans a compacted segment, in which LSNs ascend with gaps. Frames follow each other directly, so any other byte is
 /// damage; which records it contained is unknown, between the LSNs of its neighbours.
 ///
-/// * `place.next_segment`: one past the last LSN that the segment covers.
+/// * `spec.next_segment`: one past the last LSN that the segment covers.
 /// * `bytes`: the expected length of the file, if known.
-pub(crate) fn scan_compacted(file: &dyn DiskFile, place: &Place, bytes: Option<u64>) -> io::Result<SparseScan> {
-    let end = place.next_segment.expect("a compacted segment is sealed");
-    let mut window = Window { file, length: place.length, start: 0, bytes: Vec::new() };
+pub(crate) fn scan_compacted(file: &dyn DiskFile, spec: &SegmentSpec, bytes: Option<u64>) -> io::Result<SparseScan> {
+    let end = spec.next_segment.expect("a compacted segment is sealed");
+    let mut window = Window { file, length: spec.length, start: 0, bytes: Vec::new() };
     let (mut lsns, mut offsets, mut lost, mut damage) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut position = SEGMENT_START;
-    let mut expected = place.first.0;
+    let mut expected = spec.first.0;
     let mut unknown = None;
     let fits = |expected: u64, header: &FrameHeader| {
-        header.lsn.0 >= expected && u32::try_from(header.lsn.0 - place.first.0).is_ok()
+        header.lsn.0 >= expected && u32::try_from(header.lsn.0 - spec.first.0).is_ok()
     };
-    while position < place.length {
-        let here = window.header(position, place)?.filter(|header| fits(expected, header));
+    while position < spec.length {
+        let here = window.header(position, spec)?.filter(|header| fits(expected, header));
         let (at, header) = match here {
             Some(header) => (position, header),
-            None => match window.search(position, place, |_, header| fits(expected, header))? {
+            None => match window.search(position, spec, |_, header| fits(expected, header))? {
                 Search::Found { at, header } => {
                     let (bytes, lsns) = (position..at, expected..header.lsn.0);
                     lost.push(lsns.clone());
@@ -121,23 +121,23 @@ pub(crate) fn scan_compacted(file: &dyn DiskFile, place: &Place, bytes: Option<u
                     (at, header)
                 }
                 Search::Zeros | Search::Garbage { .. } => {
-                    let (bytes, lsns) = (position..place.length, expected..end.0);
+                    let (bytes, lsns) = (position..spec.length, expected..end.0);
                     lost.push(lsns.clone());
                     damage.push(BadRange { bytes, lsns, what: "no valid frame header" });
-                    position = place.length;
+                    position = spec.length;
                     break;
                 }
             },
         };
         let lsn = header.lsn.0;
         let whole = window.crc(at + FRAME_HEADER as u64, u64::from(header.stored))? == header.payload_crc;
-        lsns.push((lsn - place.first.0) as u32);
+        lsns.push((lsn - spec.first.0) as u32);
         offsets.push(if whole { offset_unit(at) } else { UNREADABLE });
         let next = at + header.length();
         if !whole {
             damage.push(BadRange { bytes: at..next, lsns: lsn..lsn + 1, what: "payload checksum differs" });
         } else if unknown.is_none() {
-            unknown = header.unknown(place.kinds);
+            unknown = header.unknown(spec.kinds);
         }
         expected = lsn + 1;
         position = next;
@@ -168,8 +168,8 @@ struct OpenAppend {
 }
 
 impl Progress {
-    fn new(place: &Place) -> Self {
-        Self { first: place.first.0, scan: Scan::default(), append: None }
+    fn new(spec: &SegmentSpec) -> Self {
+        Self { first: spec.first.0, scan: Scan::default(), append: None }
     }
 
     fn expected(&self) -> u64 {
@@ -221,9 +221,9 @@ impl Progress {
     }
 
     /// Ends the scan at `end`; `garbage` is what follows the last frame if that is not zeros.
-    fn finish(mut self, end: u64, garbage: Option<Range<u64>>, place: &Place) -> Scan {
+    fn finish(mut self, end: u64, garbage: Option<Range<u64>>, spec: &SegmentSpec) -> Scan {
         self.scan.end = end;
-        if let Some(next) = place.next_segment {
+        if let Some(next) = spec.next_segment {
             self.scan.damage.extend(self.append.take().into_iter().flat_map(|append| append.bad));
             let missing = self.first + (self.scan.offsets.len() as u64)..next.0;
             if garbage.is_some() || !missing.is_empty() {
@@ -235,7 +235,7 @@ impl Progress {
         }
         let used = garbage.as_ref().map_or(end, |garbage| garbage.end);
         let append = self.append.take().unwrap_or(OpenAppend {
-            lsn: place.first,
+            lsn: spec.first,
             start: SEGMENT_START,
             bad: Vec::new(),
             cut: (SEGMENT_START, 0),
@@ -294,13 +294,13 @@ impl Window<'_> {
     }
 
     /// The frame header at `at`, if it is valid and its frame fits into the file.
-    fn header(&mut self, at: u64, place: &Place) -> io::Result<Option<FrameHeader>> {
-        let salt = place.salt;
+    fn header(&mut self, at: u64, spec: &SegmentSpec) -> io::Result<Option<FrameHeader>> {
+        let salt = spec.salt;
         let header = FrameHeader::parse(self.at(at, FRAME_HEADER)?, salt);
         let length = self.length;
         Ok(header.filter(|header| {
             let fits = at + FRAME_HEADER as u64 + u64::from(header.stored) <= length;
-            fits && place.next_segment.is_none_or(|next| header.lsn < next)
+            fits && spec.next_segment.is_none_or(|next| header.lsn < next)
         }))
     }
 
@@ -321,7 +321,12 @@ impl Window<'_> {
     }
 
     /// Searches from `from` on for a frame that `accept` accepts, given the frame's offset and header.
-    fn search(&mut self, from: u64, place: &Place, accept: impl Fn(u64, &FrameHeader) -> bool) -> io::Result<Search> {
+    fn search(
+        &mut self,
+        from: u64,
+        spec: &SegmentSpec,
+        accept: impl Fn(u64, &FrameHeader) -> bool,
+    ) -> io::Result<Search> {
         let mut at = from;
         let mut used = None;
         while at < self.length {
@@ -346,7 +351,7 @@ impl Window<'_> {
                 at += step as u64;
                 continue;
             };
-            if let Some(header) = self.header(candidate, place)?
+            if let Some(header) = self.header(candidate, spec)?
                 && accept(candidate, &header)
             {
                 return Ok(Search::Found { at: candidate, header });
@@ -451,8 +456,8 @@ mod tests {
         let file = disk.create(Path::new("/x")).expect("created");
         file.write_at(bytes, 0).expect("written");
         let length = bytes.len() as u64;
-        let place = Place { salt: SALT, kinds: Kinds::Records, first: Lsn(1), next_segment, length };
-        scan(&*file, &place).expect("readable")
+        let spec = SegmentSpec { salt: SALT, kinds: Kinds::Records, first: Lsn(1), next_segment, length };
+        scan(&*file, &spec).expect("readable")
     }
 
     #[test]

@@ -51,13 +51,13 @@ fn config(data_dir: &Path) -> Config {
 
 /// On a disk in memory.
 fn open_mem(disk: &MemDisk) -> Result<Opened, OpenError> {
-    open_on(Arc::new(disk.clone()), None, config(Path::new("/data")), None, CatalogPlace::Memory)
+    open_on(Arc::new(disk.clone()), None, config(Path::new("/data")), None, CatalogStorage::Memory)
 }
 
 /// In a directory, as after a process crash (`boot` as before) or a restart of the machine (another `boot`).
 fn open_boot(directory: &Path, boot: &str) -> Opened {
-    let lock = Lock::take(directory).expect("free");
-    open_on(Arc::new(RealDisk), Some(lock), config(directory), Some(boot.to_owned()), CatalogPlace::Disk)
+    let lock = Lock::acquire(directory).expect("free");
+    open_on(Arc::new(RealDisk), Some(lock), config(directory), Some(boot.to_owned()), CatalogStorage::Disk)
         .expect("opened")
 }
 
@@ -105,7 +105,7 @@ fn request(operations: Vec<Operation>) -> WriteRequest {
 /// A request that is to be done once; its answer is `answer`.
 fn once(key: &str, answer: &[u8], operations: Vec<Operation>) -> WriteRequest {
     let answer = answer.to_vec();
-    let once = Once { key: key.to_owned(), compose: Arc::new(move |_, _| answer.clone()) };
+    let once = RunOnce { key: key.to_owned(), compose: Arc::new(move |_, _| answer.clone()) };
     WriteRequest { operations, once: Some(once) }
 }
 

@@ -1,7 +1,7 @@
 //! Decides whether the catalog on disk may be used, and brings it up to date with the log.
 //!
 //! `views/catalog.json` decides. It says either *clean*, with a digest of every file, or *dirty*, with the boot id of
-//! the machine. Clean and unchanged: used. Dirty and the machine has not restarted since: the process died, but the
+//! the machine. Clean and unchanged: used. Dirty and the machine has not restarted since: the process time_of_death, but the
 //! kernel had all its writes, so the catalog is used after every pair was read once. Anything else: deleted and
 //! rebuilt. In each case the record that the catalog applied last must be the one in the log.
 //!
@@ -66,7 +66,7 @@ pub enum ViewState {
 
 /// Where the catalog is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CatalogPlace {
+pub(crate) enum CatalogStorage {
     /// In sled's files.
     Disk,
     /// In memory, rebuilt at every start.
@@ -125,7 +125,7 @@ pub(crate) fn boot_id() -> Option<String> {
 
 /// What a run that shut down cleanly knew to be on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Promise {
+pub(crate) struct CleanShutdown {
     /// The node that wrote the log, as text.
     pub(crate) node: String,
     /// Its last record.
@@ -133,9 +133,9 @@ pub(crate) struct Promise {
 }
 
 /// The manifest that the last run wrote.
-pub(crate) struct Told(Result<Manifest, Refusal>);
+pub(crate) struct PreviousManifest(Result<Manifest, Refusal>);
 
-impl Told {
+impl PreviousManifest {
     /// Reads `views/catalog.json`.
     pub(crate) fn read(disk: &dyn Disk, views: &Path) -> Self {
         let read = read_file(disk, &manifest_path(views), MANIFEST_BYTES_MAX);
@@ -147,10 +147,10 @@ impl Told {
 
     /// The state at the last run's shutdown; `None` when it was not clean. A log that ends earlier is damaged: nobody
     /// shuts down cleanly after a torn write.
-    pub(crate) fn promise(&self) -> Option<Promise> {
+    pub(crate) fn clean_shutdown(&self) -> Option<CleanShutdown> {
         match &self.0 {
             Ok(Manifest { node, state: State::Clean { applied, .. }, .. }) => {
-                Some(Promise { node: node.clone(), last: *applied })
+                Some(CleanShutdown { node: node.clone(), last: *applied })
             }
             _ => None,
         }
@@ -165,10 +165,10 @@ fn manifest_path(views: &Path) -> PathBuf {
 pub(crate) fn open_catalog(
     disk: Arc<dyn Disk>,
     views: &Path,
-    told: Told,
+    previous: PreviousManifest,
     log: &Log,
     boot_id: Option<String>,
-    place: CatalogPlace,
+    storage: CatalogStorage,
     cache_bytes: u64,
 ) -> Result<(Catalog, Trust, ViewState), OpenError> {
     let mut trust = Trust {
@@ -180,21 +180,21 @@ pub(crate) fn open_catalog(
         cache_bytes,
         mark: Mark::None,
     };
-    let reason = match place {
-        CatalogPlace::Disk => match trust.open_trusted(told, log) {
+    let reason = match storage {
+        CatalogStorage::Disk => match trust.open_trusted(previous, log) {
             Ok((catalog, state)) => return Ok((catalog, trust, state)),
             Err(Refusal::Distrust(reason)) => reason,
             Err(Refusal::Log(error)) => return Err(OpenError::replay(error)),
         },
         #[cfg(test)]
-        CatalogPlace::Memory => {
+        CatalogStorage::Memory => {
             let catalog = rebuild(Tree::in_memory(), log)?;
             return Ok((catalog, trust, ViewState::Rebuilt { reason: "kept in memory".to_owned() }));
         }
     };
-    let rebuilt = trust.start_anew().and_then(|tree| rebuild(tree, log));
+    let rebuilt = trust.recreate().and_then(|tree| rebuild(tree, log));
     if rebuilt.is_ok() {
-        trust.begin();
+        trust.mark_rebuilt();
     }
     match rebuilt {
         Ok(catalog) if log.last() == Lsn::ZERO => Ok((catalog, trust, ViewState::Created)),
@@ -231,9 +231,9 @@ impl From<CatalogError> for Refusal {
 }
 
 impl Trust {
-    fn open_trusted(&mut self, told: Told, log: &Log) -> Result<(Catalog, ViewState), Refusal> {
+    fn open_trusted(&mut self, previous: PreviousManifest, log: &Log) -> Result<(Catalog, ViewState), Refusal> {
         let distrust = Refusal::distrust;
-        let manifest = told.0?;
+        let manifest = previous.0?;
         if manifest.format != FORMAT || manifest.node != self.node.to_string() {
             return Err(distrust("the catalog is of another format or node"));
         }
@@ -286,7 +286,7 @@ impl Trust {
     }
 
     /// Deletes the existing files and opens an empty tree.
-    fn start_anew(&mut self) -> Result<Tree, OpenError> {
+    fn recreate(&mut self) -> Result<Tree, OpenError> {
         self.withdraw();
         match fs::remove_dir_all(&self.directory) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -299,7 +299,7 @@ impl Trust {
 
     /// The catalog was rebuilt completely. Until now there was no manifest: a partial catalog must not be mistaken for
     /// a complete one.
-    fn begin(&mut self) {
+    fn mark_rebuilt(&mut self) {
         self.mark = Mark::Clean;
         self.mark_dirty();
     }
@@ -313,14 +313,14 @@ impl Trust {
         }
     }
 
-    /// Whether [`Self::vouch`] would write.
+    /// Whether [`Self::mark_clean`] would write.
     pub(crate) fn is_dirty(&self) -> bool {
         self.mark == Mark::Dirty
     }
 
     /// Called after the catalog was closed cleanly, and the log is on the disk up to `applied`. A failure only costs
     /// the next start a rebuild.
-    pub(crate) fn vouch(&mut self, applied: Applied) {
+    pub(crate) fn mark_clean(&mut self, applied: Applied) {
         if self.mark == Mark::Dirty
             && let Ok(files) = hash_files(&self.directory)
             && self.write(State::Clean { applied: applied.lsn, files }).is_ok()

@@ -208,7 +208,7 @@ impl<'a> Update<'a> {
             Record::DocumentDeleted { collection, id, version, replaced } => {
                 // A compacted log may contain the tombstone alone.
                 if let Some(entry) = self.document(*collection, id)? {
-                    self.now = self.died(&entry, Some(*replaced), time);
+                    self.now = self.time_of_death(&entry, Some(*replaced), time);
                     self.drop_document(*collection, id, &entry, old)?;
                     self.remove(key::document(*collection, id));
                 }
@@ -232,10 +232,10 @@ impl<'a> Update<'a> {
         self.dead.push((lsn, self.now));
     }
 
-    /// When a version of a document died, given a record of the time `time` that names the version it replaced. If that
-    /// is a different version, compaction has dropped the ones in between: this one died with the next version, but no
+    /// When a version of a document time_of_death, given a record of the time `time` that names the version it replaced. If that
+    /// is a different version, compaction has dropped the ones in between: this one time_of_death with the next version, but no
     /// earlier than it was written. The estimate errs towards erasing too early rather than too late.
-    fn died(&self, entry: &DocumentEntry, replaced: Option<Replaced>, time: UnixMillis) -> UnixMillis {
+    fn time_of_death(&self, entry: &DocumentEntry, replaced: Option<Replaced>, time: UnixMillis) -> UnixMillis {
         if replaced.is_some_and(|replaced| replaced.lsn == entry.lsn) {
             return time;
         }
@@ -266,7 +266,7 @@ impl<'a> Update<'a> {
         self.count_chunks(collection, &document.chunks, 1)?;
         match self.document(collection, id)? {
             Some(entry) => {
-                self.now = self.died(&entry, document.replaced, time);
+                self.now = self.time_of_death(&entry, document.replaced, time);
                 self.drop_document(collection, id, &entry, old)?;
             }
             None => {

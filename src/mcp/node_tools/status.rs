@@ -84,7 +84,7 @@ pub(crate) fn problems(library: Option<&Library>, readiness: &Readiness) -> BTre
         WriterState::QuotaReached { used, limit } => Some(quota_reached(used, limit)),
     };
     problems.extend(writes.map(|reason| ("writes".to_owned(), reason)));
-    problems.extend(library.log().read_trouble().map(|reason| ("reads".to_owned(), reason)));
+    problems.extend(library.log().read_failure().map(|reason| ("reads".to_owned(), reason)));
     let indexes = library.index_problems().into_iter();
     problems.extend(indexes.map(|(name, reason)| (format!("index of {name}"), reason)));
     problems

@@ -18,8 +18,8 @@ use crate::store::OpenError;
 use crate::store::disk::{Disk, DiskFile, RealDisk, read_file};
 use crate::store::frame::{FORMAT, FORMATS, HeaderCheck, Kinds, SEGMENT_START, SegmentHeader, array};
 use crate::store::frames::Frames;
-use crate::store::segment::{self, Place, Scan, SparseScan};
-use crate::store::trust::Promise;
+use crate::store::segment::{self, Scan, SegmentSpec, SparseScan};
+use crate::store::trust::CleanShutdown;
 
 /// The newest format among the segments of a data directory, including those of its journals; `None` when it has no
 /// segments. Reads headers only, without the lock.
@@ -123,7 +123,7 @@ pub(crate) struct Opening<'a> {
     /// First record that must exist.
     pub(crate) begin: Lsn,
     /// What the previous run knew to be on the disk.
-    pub(crate) promise: Option<&'a Promise>,
+    pub(crate) clean_shutdown: Option<&'a CleanShutdown>,
     /// The time of new segments.
     pub(crate) now: UnixMillis,
 }
@@ -185,15 +185,16 @@ impl Log {
             dead: Mutex::default(),
             decompressors: Mutex::default(),
         };
-        let promised = opening.promise.filter(|promise| promise.node == log.node.to_string());
-        let tail = log.load(candidates, opening, promised.map_or(Lsn::ZERO, |promise| promise.last))?;
+        let last_shutdown = opening.clean_shutdown.filter(|clean_shutdown| clean_shutdown.node == log.node.to_string());
+        let tail =
+            log.load(candidates, opening, last_shutdown.map_or(Lsn::ZERO, |clean_shutdown| clean_shutdown.last))?;
         log.announce();
         Ok((log, tail))
     }
 
-    /// Reads the segments, the last one in full. Missing records up to `promised` are damage, and new records come
+    /// Reads the segments, the last one in full. Missing records up to `last_shutdown` are damage, and new records come
     /// after them.
-    fn load(&self, candidates: Vec<Candidate>, opening: &Opening<'_>, promised: Lsn) -> Result<Tail, OpenError> {
+    fn load(&self, candidates: Vec<Candidate>, opening: &Opening<'_>, last_shutdown: Lsn) -> Result<Tail, OpenError> {
         let now = opening.now;
         let mut next = opening.begin;
         let nexts: Vec<Option<Lsn>> = candidates.iter().skip(1).map(|after| Some(after.first)).chain([None]).collect();
@@ -213,7 +214,7 @@ impl Log {
                 (Some(compacted), None) => Some(compacted.end),
                 (None, next) => next,
             };
-            let mut place = Place { salt, kinds: self.kinds, first, next_segment: end_lsn, length };
+            let mut spec = SegmentSpec { salt, kinds: self.kinds, first, next_segment: end_lsn, length };
             let bytes = compacted.map(|compacted| compacted.bytes);
             let indexed = end_lsn.and_then(|after| self.read_index(first, after, length));
             let is_indexed = indexed.is_some() && bytes.is_none_or(|bytes| bytes == length);
@@ -221,16 +222,16 @@ impl Log {
                 Some(frames) => (frames, length, Vec::new(), None, None),
                 // Without its header it is unknown whether a segment was compacted.
                 None if compacted.is_some() || (header.is_none() && end_lsn.is_some()) => {
-                    let scan = segment::scan_compacted(&*file, &place, bytes).map_err(read)?;
+                    let scan = segment::scan_compacted(&*file, &spec, bytes).map_err(read)?;
                     let SparseScan { frames, damage, unknown } = scan;
                     (frames, length, damage, None, unknown)
                 }
                 None => {
-                    let mut scan = segment::scan(&*file, &place).map_err(read)?;
-                    if end_lsn.is_none() && first.0 + scan.offsets.len() as u64 <= promised.0 {
-                        end_lsn = Some(promised.next());
-                        place.next_segment = end_lsn;
-                        scan = segment::scan(&*file, &place).map_err(read)?;
+                    let mut scan = segment::scan(&*file, &spec).map_err(read)?;
+                    if end_lsn.is_none() && first.0 + scan.offsets.len() as u64 <= last_shutdown.0 {
+                        end_lsn = Some(last_shutdown.next());
+                        spec.next_segment = end_lsn;
+                        scan = segment::scan(&*file, &spec).map_err(read)?;
                     }
                     let Scan { offsets, end, damage, torn, unproven, unknown } = scan;
                     (Frames::Dense(offsets), end, damage, Some((torn, unproven)), unknown)
@@ -266,9 +267,9 @@ impl Log {
             let segment = Segment { first, format, salt, epoch, created, compacted, end, frames, pinned: None };
             self.segments.write().push(segment);
         }
-        if next <= promised && !self.segments.read().is_empty() {
-            self.report_missing(next, promised);
-            next = promised.next();
+        if next <= last_shutdown && !self.segments.read().is_empty() {
+            self.report_missing(next, last_shutdown);
+            next = last_shutdown.next();
         }
         self.last.store(next.0 - 1, Ordering::Release);
         // Nothing is written to a segment of another format, even an empty one.

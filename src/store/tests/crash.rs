@@ -71,7 +71,7 @@ fn written(reader: &Reader) -> Vec<Digest> {
 }
 
 /// The requests with an unknown outcome must be there in order, each complete, up to one of them.
-fn settle(found: &[Digest], acknowledged: &mut Vec<Digest>, unknown: &[WriteRequest]) {
+fn reconcile(found: &[Digest], acknowledged: &mut Vec<Digest>, unknown: &[WriteRequest]) {
     assert!(found.starts_with(acknowledged), "an acknowledged write is gone");
     let mut rest = &found[acknowledged.len()..];
     for request in unknown {
@@ -122,7 +122,7 @@ proptest! {
                     let report;
                     (writer, reader, report) = open_mem(&disk).expect("opened");
                     prop_assert_eq!(report.damage, []);
-                    settle(&written(&reader), &mut acknowledged, &unknown);
+                    reconcile(&written(&reader), &mut acknowledged, &unknown);
                 }
             }
             prop_assert_eq!(&written(&reader), &acknowledged);
@@ -172,7 +172,7 @@ fn fail_once(call: u64, failure: Failure, keep: Option<bool>) -> bool {
     disk.fail_at(u64::MAX, Failure::Io);
     let (mut writer, reader, report) = open_mem(&disk).expect("opened");
     assert_eq!(report.damage, []);
-    settle(&written(&reader), &mut acknowledged, &unknown);
+    reconcile(&written(&reader), &mut acknowledged, &unknown);
     new_collection(&mut writer, "it goes on");
     let mattered = failed || disk.calls() == 0;
     drop((writer, reader));

@@ -22,13 +22,13 @@ impl Timed {
     }
 
     fn open(disk: MemDisk, clock: Arc<TestClock>) -> Self {
-        let told = Config {
+        let config = Config {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             segment_bytes: 64 << 10,
             ..config(Path::new("/data"))
         };
         let (writer, reader, report) =
-            open_on(Arc::new(disk.clone()), None, told, None, CatalogPlace::Memory).expect("opened");
+            open_on(Arc::new(disk.clone()), None, config, None, CatalogStorage::Memory).expect("opened");
         assert_eq!(report.damage, []);
         Self { disk, clock, writer, reader }
     }
@@ -177,7 +177,7 @@ fn a_deleted_collection_goes_without_another_write() {
 }
 
 /// The version that replaced the one with the secret is itself replaced, and erased for its size, before the catalog is
-/// rebuilt: then nothing in the log says when the secret died.
+/// rebuilt: then nothing in the log says when the secret time_of_death.
 #[test]
 fn content_whose_successor_is_gone_goes_no_later() {
     let mut store = Timed::new();
@@ -201,9 +201,9 @@ fn the_catalog_on_disk_remembers_what_is_due_and_what_was_done() {
     let directory = tempfile::tempdir().expect("made");
     let clock = TestClock::at(0);
     let open = || {
-        let lock = Lock::take(directory.path()).expect("free");
-        let told = Config { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..config(directory.path()) };
-        open_on(Arc::new(RealDisk), Some(lock), told, Some("boot".to_owned()), CatalogPlace::Disk).expect("opened")
+        let lock = Lock::acquire(directory.path()).expect("free");
+        let config = Config { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..config(directory.path()) };
+        open_on(Arc::new(RealDisk), Some(lock), config, Some("boot".to_owned()), CatalogStorage::Disk).expect("opened")
     };
     let limits = |reader: &Reader| CompactionLimits {
         floor: reader.last(),

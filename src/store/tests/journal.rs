@@ -89,7 +89,7 @@ impl Expected {
     }
 
     /// After a crash: what was synced, and the first few of the waiting entries.
-    fn settle(&mut self, found: Vec<(Lsn, Vec<u8>)>, begin: Lsn) {
+    fn reconcile(&mut self, found: Vec<(Lsn, Vec<u8>)>, begin: Lsn) {
         self.synced.retain(|(lsn, _)| *lsn >= begin);
         assert!(found.starts_with(&self.synced), "what was synced is gone");
         assert!(self.waiting.starts_with(&found[self.synced.len()..]), "something was invented");
@@ -119,10 +119,10 @@ proptest! {
                     expected.acknowledge();
                 }
                 Step::Cut(tenths) => {
-                    let (begin, last) = (journal.reader().begin().0, journal.reader().last().0);
+                    let (begin, last) = (journal.reader().first_lsn().0, journal.reader().last().0);
                     let before = Lsn(begin + (last + 1 - begin) * u64::from(tenths) / 10);
                     let begin = journal.cut(before).expect("cut");
-                    prop_assert!(begin <= before && begin == journal.reader().begin());
+                    prop_assert!(begin <= before && begin == journal.reader().first_lsn());
                     expected.synced.retain(|(lsn, _)| *lsn >= begin);
                 }
                 Step::Crash(bits) => {
@@ -149,11 +149,11 @@ proptest! {
                     let report;
                     (journal, report) = open_mem(&disk).expect("opened");
                     prop_assert_eq!(report.damage, []);
-                    expected.settle(all(journal.reader()), report.begin);
+                    expected.reconcile(all(journal.reader()), report.begin);
                     expected.made = journal.reader().last().0 as u32;
                 }
             }
-            let begin = journal.reader().begin();
+            let begin = journal.reader().first_lsn();
             expected.synced.retain(|(lsn, _)| *lsn >= begin);
             prop_assert_eq!(&all(journal.reader()), &expected.synced);
         }
@@ -196,7 +196,7 @@ fn a_failure_of_any_one_call_loses_nothing_that_was_synced() {
                 let (mut journal, report) = open_mem(&disk).expect("opened");
                 assert_eq!(report.damage, [], "call {call}");
                 assert!(report.begin >= begin, "call {call}: it was cut");
-                expected.settle(all(journal.reader()), report.begin);
+                expected.reconcile(all(journal.reader()), report.begin);
                 expected.append(&mut journal, 1).expect("taken");
                 journal.sync().expect("it goes on");
                 expected.acknowledge();

@@ -190,7 +190,7 @@ fn a_request_is_done_once_for_its_key() {
     let (mut writer, reader, collection) = memory();
     let add = |text: &str| {
         let compose = |outcomes: &[Outcome], lsn: Lsn| format!("{outcomes:?} {lsn}").into_bytes();
-        let once = Once { key: "k".to_owned(), compose: Arc::new(compose) };
+        let once = RunOnce { key: "k".to_owned(), compose: Arc::new(compose) };
         WriteRequest { operations: vec![put(document(collection, "a", &[text]))], once: Some(once) }
     };
     let committed = writer.commit(vec![add("one"), add("two")]).expect("committed");
@@ -207,7 +207,7 @@ fn answers_are_remembered_for_a_day() {
     let disk = MemDisk::new();
     let clock = TestClock::at(1_000);
     let config = Config { clock: clock.clone(), ..config(Path::new("/data")) };
-    let (mut writer, reader, _) = open_on(Arc::new(disk), None, config, None, CatalogPlace::Memory).expect("opened");
+    let (mut writer, reader, _) = open_on(Arc::new(disk), None, config, None, CatalogStorage::Memory).expect("opened");
     let mut remember = |key: &str, answer: &[u8]| {
         let committed = writer.commit(vec![once(key, answer, Vec::new())]).expect("committed");
         committed.answers.into_iter().next().flatten().expect("an answer")
@@ -274,7 +274,7 @@ fn a_full_disk_is_refused_before_it_is_reached_and_writing_resumes() {
         None,
         Config { reserve_bytes: 1 << 20, ..config(Path::new("/data")) },
         None,
-        CatalogPlace::Memory,
+        CatalogStorage::Memory,
     )
     .expect("opened");
     let collection = new_collection(&mut writer, "docs");
@@ -295,9 +295,9 @@ fn a_full_disk_is_refused_before_it_is_reached_and_writing_resumes() {
 #[test]
 fn on_a_full_disk_deletes_are_offered_while_they_are_taken() {
     let disk = MemDisk::new();
-    let told = Config { reserve_bytes: 8 << 20, ..config(Path::new("/data")) };
+    let config = Config { reserve_bytes: 8 << 20, ..config(Path::new("/data")) };
     let (mut writer, reader, _) =
-        open_on(Arc::new(disk.clone()), None, told, None, CatalogPlace::Memory).expect("opened");
+        open_on(Arc::new(disk.clone()), None, config, None, CatalogStorage::Memory).expect("opened");
     let collection = new_collection(&mut writer, "docs");
     run(&mut writer, put(document(collection, "a", &["x"])));
     let add = || vec![request(vec![put(document(collection, "b", &["x"]))])];
