@@ -3,8 +3,8 @@
 //! Start: admin listener, MCP listener, log, indexes, requests. Stop, with a deadline: no new connections, requests in
 //! flight, background work, indexes, log. What is acknowledged is on stable storage at every moment in between.
 
-mod doors;
 mod limits;
+mod listener_auth;
 mod memory;
 mod metrics;
 #[cfg(test)]
@@ -40,12 +40,12 @@ use crate::snapshot::{Probe, Snapshots};
 use crate::store;
 use crate::task::{self, Drain, FairSemaphore, Pulse, Readiness, Restart};
 
-use doors::Doors;
+use listener_auth::ListenerAuth;
 use memory::Memory;
 pub use metrics::Metrics;
 use reload::{Cause, Settings};
 use running::url;
-pub use running::{RunningNode, SnapshotPlace};
+pub use running::{RunningNode, SnapshotLocation};
 pub use snapshots::snapshots;
 use supervisor::Supervisor;
 
@@ -157,7 +157,7 @@ impl Node {
             calls,
         ));
         let memory = Memory::new(config, Arc::clone(&tools), metrics.memory.clone());
-        memory.settle();
+        memory.rebalance();
         Self { gpu: None, library, tools, snapshots, compute, memory, metrics, readiness }
     }
 
@@ -202,10 +202,10 @@ impl Node {
     /// When there is no port to be had.
     pub async fn answer_locally(self: &Arc<Self>, config: &Config, drain: &Drain) -> Result<Answering, ListenError> {
         let listener = Listener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
-        let doors = Doors::open();
-        let running = RunningNode::new(config, self, &listener, &doors, false, None);
-        let live = Live::new(config, &doors);
-        Ok(self.answer(config, listener, &doors, running, &live, drain))
+        let listener_auth = ListenerAuth::open();
+        let running = RunningNode::new(config, self, &listener, &listener_auth, false, None);
+        let live = Live::new(config, &listener_auth);
+        Ok(self.answer(config, listener, &listener_auth, running, &live, drain))
     }
 
     /// Answers MCP and REST until the drain starts, removes expired documents meanwhile, and lets the command line know.
@@ -213,15 +213,15 @@ impl Node {
         self: &Arc<Self>,
         config: &Config,
         listener: Listener,
-        doors: &Doors,
+        listener_auth: &ListenerAuth,
         running: RunningNode,
         live: &Live,
         drain: &Drain,
     ) -> Answering {
         let server = api::Config {
             listen: listener.address(),
-            authenticator: doors.server.clone(),
-            authority: doors.authority().map(|authority| authority.pem.clone()),
+            authenticator: listener_auth.server.clone(),
+            authority: listener_auth.authority().map(|authority| authority.pem.clone()),
             allowed_hosts: live.hosts.clone(),
             cors_origins: config.server.cors_origins.clone(),
             bodies: limits::of_bodies(config),
@@ -229,7 +229,7 @@ impl Node {
             drain_timeout: config.server.drain_timeout,
         };
         let front = api::front(&server, Arc::clone(&self.tools), &self.metrics.requests, drain);
-        let tls = doors.identity.clone().filter(|_| running.tls);
+        let tls = listener_auth.identity.clone().filter(|_| running.tls);
         let (limits, _) = limits::of_listeners(config);
         let serving = task::spawn("serve", listener.serve(front, tls, limits, drain.clone(), server.drain_timeout));
         let sweeping = task::spawn("sweep", sweep(Arc::clone(self), drain.clone()));
@@ -271,7 +271,7 @@ fn library_config(config: &Config, models: Arc<Models>, gpu: Option<GpuClient>) 
         store: config.store.clone(),
         extraction: extraction::Config {
             // The program of the unit tests is not Cairn.
-            place: if cfg!(test) { extraction::Place::Here } else { extraction::Place::Children },
+            isolation: if cfg!(test) { extraction::Isolation::InProcess } else { extraction::Isolation::Children },
             width: task::cores(),
             memory_bytes_max: (config.extraction.parse_memory_bytes_max)
                 .unwrap_or_else(|| extraction::memory_bytes_max(memory::budget(config))),
@@ -330,16 +330,16 @@ struct Live {
 }
 
 impl Live {
-    fn new(config: &Config, doors: &Doors) -> Self {
+    fn new(config: &Config, listener_auth: &ListenerAuth) -> Self {
         Self {
-            hosts: Hosts::new(doors.allowed_hosts(config)),
+            hosts: Hosts::new(listener_auth.allowed_hosts(config)),
             in_flight_max: InFlightMax::new(config.server.in_flight_max),
         }
     }
 }
 
 /// Why a node stopped answering.
-enum Ended {
+enum StopReason {
     /// It was told to.
     Stopped,
     /// It is to start again, at the address that it had.
@@ -388,12 +388,12 @@ fn serve_on(
         readiness.set_reason("start", "the node is starting");
         supervisor.starting(&readiness);
         let config = &settings.config;
-        let doors = Doors::make(config, new_token)?;
-        let live = Live::new(config, &doors);
+        let listener_auth = ListenerAuth::make(config, new_token)?;
+        let live = Live::new(config, &listener_auth);
         let admin = Admin::start(
             config.admin_listen,
-            doors.admin.clone(),
-            doors.identity_at(config, config.admin_listen),
+            listener_auth.admin.clone(),
+            listener_auth.identity_at(config, config.admin_listen),
             limits::of_listeners(config).1,
             live.hosts.clone(),
             readiness.clone(),
@@ -403,14 +403,24 @@ fn serve_on(
         )?;
         settings.config.admin_listen = admin.address();
         let (metrics, ready) = (metrics.clone(), ready.take());
-        let running =
-            run(&mut settings, &doors, &live, &admin, &drain, &supervisor, readiness, metrics, &mut signals, ready);
+        let running = run(
+            &mut settings,
+            &listener_auth,
+            &live,
+            &admin,
+            &drain,
+            &supervisor,
+            readiness,
+            metrics,
+            &mut signals,
+            ready,
+        );
         let ended = runtime.block_on(running);
         drain.start();
         admin.join().context("the admin listener did not stop")?;
         match ended? {
-            Ended::Stopped => return Ok(()),
-            Ended::Restarting(listen) => {
+            StopReason::Stopped => return Ok(()),
+            StopReason::Restarting(listen) => {
                 settings.config.server.listen = listen;
                 new_token = false;
             }
@@ -421,7 +431,7 @@ fn serve_on(
 #[expect(clippy::too_many_arguments, reason = "what a round shares with the next one, and what it has for itself")]
 async fn run(
     settings: &mut Settings,
-    doors: &Doors,
+    listener_auth: &ListenerAuth,
     live: &Live,
     admin: &Admin,
     drain: &Drain,
@@ -430,7 +440,7 @@ async fn run(
     metrics: Metrics,
     (terminate, interrupt): &mut (Signal, Signal),
     ready: Option<impl FnOnce(Ready<'_>)>,
-) -> anyhow::Result<Ended> {
+) -> anyhow::Result<StopReason> {
     let config = &settings.config;
     let listener = Listener::bind(config.server.listen).await?;
     let (opening, restart, is_first) = (config.clone(), Restart::default(), ready.is_some());
@@ -440,45 +450,51 @@ async fn run(
     node.readiness().clear_reason("start");
     admin.watch(Arc::clone(node.library()), Arc::clone(&node.snapshots), node.calls().clone());
     let tls = config.server.tls;
-    let running =
-        RunningNode::new(config, &node, &listener, doors, tls.covers(config.server.listen), Some(admin.address()));
-    let answering = node.answer(config, listener, doors, running.clone(), live, drain);
+    let running = RunningNode::new(
+        config,
+        &node,
+        &listener,
+        listener_auth,
+        tls.covers(config.server.listen),
+        Some(admin.address()),
+    );
+    let answering = node.answer(config, listener, listener_auth, running.clone(), live, drain);
     let schedule = snapshots::schedule(Arc::clone(&node.snapshots), node.probe(), drain.clone());
     let schedule = task::spawn("snapshots", schedule);
-    let lookup = doors.identity.clone().zip(config.server.service.as_ref()).map(|(identity, service)| {
-        task::spawn("lookup", doors::look_up(identity, service.full.clone(), drain.clone()))
+    let lookup = listener_auth.identity.clone().zip(config.server.service.as_ref()).map(|(identity, service)| {
+        task::spawn("lookup", listener_auth::watch_service_addresses(identity, service.full.clone(), drain.clone()))
     });
     let admin = url(tls.covers(config.admin_listen), admin.address());
     supervisor.serving(&running.mcp(), &node.library);
     tracing::info!(mcp = %running.mcp(), %admin, "ready");
     if let Some(ready) = ready {
-        ready(Ready { node: &running, admin, token: doors.new.as_ref(), authority: doors.authority() });
+        ready(Ready { node: &running, admin, token: listener_auth.new.as_ref(), authority: listener_auth.authority() });
     }
     // The file may have changed since it was read; and a node that starts again knows nothing of what was found before.
-    settings.reload(Cause::FileChanged, &reload::Parts { node: &node, doors, live }).await;
+    settings.reload(Cause::FileChanged, &reload::Parts { node: &node, listener_auth, live }).await;
     let ended = loop {
         let cause = tokio::select! {
-            _ = terminate.recv() => { tracing::info!("SIGTERM: stopping"); break Ended::Stopped; }
-            _ = interrupt.recv() => { tracing::info!("SIGINT: stopping"); break Ended::Stopped; }
+            _ = terminate.recv() => { tracing::info!("SIGTERM: stopping"); break StopReason::Stopped; }
+            _ = interrupt.recv() => { tracing::info!("SIGINT: stopping"); break StopReason::Stopped; }
             () = restart.requested() => {
                 // The protocol library drops what it is answering when the drain starts, and whoever asked for this waits.
                 tokio::time::sleep(RESTART_PAUSE).await;
                 tracing::info!("starting again on restored data");
-                break Ended::Restarting(running.listen);
+                break StopReason::Restarting(running.listen);
             }
             cause = settings.cause() => cause,
         };
         if cause == Cause::TerminalGone {
             tracing::info!("SIGHUP: the terminal is gone, stopping");
-            break Ended::Stopped;
+            break StopReason::Stopped;
         }
         supervisor.reloading();
-        settings.reload(cause, &reload::Parts { node: &node, doors, live }).await;
+        settings.reload(cause, &reload::Parts { node: &node, listener_auth, live }).await;
         supervisor.reloaded();
     };
     match ended {
-        Ended::Stopped => supervisor.stopping(),
-        Ended::Restarting(_) => supervisor.restarting(),
+        StopReason::Stopped => supervisor.stopping(),
+        StopReason::Restarting(_) => supervisor.restarting(),
     }
     drain.start();
     schedule.await.context("the snapshot schedule panicked")?;
@@ -521,9 +537,9 @@ async fn sweep(node: Arc<Node>, drain: Drain) {
             () = drain.ordered() => return,
             () = tokio::time::sleep(SWEEP_INTERVAL) => {}
         }
-        node.memory.settle();
+        node.memory.rebalance();
         node.library.look_at_recall();
-        let permit = node.calls().own(Operation::SWEEP);
+        let permit = node.calls().internal_permit(Operation::SWEEP);
         let swept = node.library.access(&permit).sweep_expired(SWEEP_DOCUMENTS).await;
         permit.end(if swept.is_ok() { calls::Outcome::Done } else { calls::Outcome::Failed("sweep") });
         match swept {

@@ -82,7 +82,7 @@ pub struct Call<'a> {
 
 /// A call that ended, as a rule hears of it.
 #[derive(Debug, Clone, Copy)]
-pub struct Ended<'a> {
+pub struct EndedCall<'a> {
     /// What was to be done.
     pub operation: &'a Operation,
     /// Who asked.
@@ -107,7 +107,7 @@ pub trait Rule: Send + Sync + 'static {
     }
 
     /// The call ended.
-    fn ended(&self, _ended: &Ended<'_>) {}
+    fn ended(&self, _ended: &EndedCall<'_>) {}
 }
 
 /// The way in. Clones share their rules.
@@ -159,7 +159,7 @@ impl Calls {
     }
 
     /// Begins work of the node's own, which no rule can refuse: it keeps promises that were made before.
-    pub fn own(&self, operation: Operation) -> Permit {
+    pub fn internal_permit(&self, operation: Operation) -> Permit {
         self.permit(operation, Caller::node())
     }
 
@@ -222,7 +222,7 @@ impl Drop for Permit {
         }
         for rule in &self.shared.rules {
             let Self { operation, caller, outcome, .. } = self;
-            rule.ended(&Ended { operation, caller, outcome: *outcome, duration });
+            rule.ended(&EndedCall { operation, caller, outcome: *outcome, duration });
         }
     }
 }

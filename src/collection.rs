@@ -258,7 +258,7 @@ impl Library {
     /// Has graphs looked at in the background that changed, or of whose questions more is known, since they were last
     /// compared with a scan.
     pub fn look_at_recall(&self) {
-        self.upkeep.look(&self.views);
+        self.upkeep.schedule(&self.views);
     }
 
     /// The GPU; `None` where none is used.
@@ -340,8 +340,8 @@ impl Library {
     }
 
     /// Waits until nothing is left to do in the background: graphs linked, segments merged. For benchmarks and tests.
-    pub fn settle(&self) {
-        self.upkeep.settle();
+    pub fn wait_until_idle(&self) {
+        self.upkeep.wait_until_idle();
     }
 }
 

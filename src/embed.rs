@@ -8,7 +8,7 @@
 mod error;
 mod late;
 mod models;
-mod near;
+mod proximity;
 mod static_model;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -75,7 +75,7 @@ pub trait Embedder: Send + Sync {
     fn embed<'a>(&'a self, texts: &'a [&'a str], purpose: Purpose) -> Embedding<'a>;
 
     /// Whether the embedding of a text says something: the model knows a word of it.
-    fn reads(&self, text: &str) -> bool {
+    fn has_known_word(&self, text: &str) -> bool {
         let _ = text;
         true
     }
@@ -103,14 +103,14 @@ pub trait Embedder: Send + Sync {
     }
 
     /// Looks how near these words of a query stand to each other; `None` where the model does not know, or there are fewer than two.
-    fn nearness(&self, words: &[&str]) -> Option<Box<dyn Nearness>> {
+    fn proximity(&self, words: &[&str]) -> Option<Box<dyn Proximity>> {
         let _ = words;
         None
     }
 }
 
 /// How near to each other the words of a query stand.
-pub trait Nearness {
+pub trait Proximity {
     /// 0 where no two neighbouring words of the query stand near each other in a passage, 1 where all follow each other.
     ///
     /// * `run`: of [`Embedder::run`].

@@ -39,26 +39,26 @@ pub use allocator::Counted;
 pub use child::probe;
 pub use helper::{VERB, serve};
 pub use metrics::{Metrics, RefusedLabels};
-pub use pool::{Extraction, Reading};
+pub use pool::{Extraction, ExtractionStream};
 pub use sandbox::Protections;
 pub use wire::Batch;
 
 /// Where documents are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Isolation {
     /// In children of this program.
     Children,
     /// In children of the program at this path, which is Cairn.
     ChildrenOf(PathBuf),
     /// Here, for tests, benchmarks and fuzzing, whose programs are not Cairn. No limit of memory or time holds.
-    Here,
+    InProcess,
 }
 
 /// How documents are read.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where.
-    pub place: Place,
+    pub isolation: Isolation,
     /// Children that compute at once; at least one.
     pub width: usize,
     /// Memory that reading one document may take, in bytes.
@@ -83,7 +83,7 @@ impl Config {
     /// Reads in this process; for tests, benchmarks and fuzzing.
     #[must_use]
     pub fn here() -> Self {
-        Self { place: Place::Here, width: 1, memory_bytes_max: 1 << 30, time_max: Duration::from_secs(60) }
+        Self { isolation: Isolation::InProcess, width: 1, memory_bytes_max: 1 << 30, time_max: Duration::from_secs(60) }
     }
 
     /// What reading `length` bytes may take in memory, in bytes. Real documents take two to five times their size, a PDF whose objects are

@@ -136,7 +136,7 @@ impl fmt::Debug for Client {
 
 /// How a client is made besides its settings: what tests replace.
 #[derive(Default)]
-pub struct Seams {
+pub struct TestHooks {
     /// Looks up names; the machine's resolver unless something else is here.
     pub names: Option<Arc<dyn Resolve>>,
     /// Measures and waits; the machine's clock unless something else is here.
@@ -151,7 +151,7 @@ impl Client {
     /// # Errors
     /// When a certificate of the settings cannot be used.
     pub fn new(config: Config, reach: Reach, part: &'static str, metrics: Metrics) -> Result<Self, FetchError> {
-        Self::with(config, reach, part, metrics, Seams::default())
+        Self::with(config, reach, part, metrics, TestHooks::default())
     }
 
     /// A client with its own resolver or clock.
@@ -163,11 +163,11 @@ impl Client {
         reach: Reach,
         part: &'static str,
         metrics: Metrics,
-        seams: Seams,
+        hooks: TestHooks,
     ) -> Result<Self, FetchError> {
         let tls = trust::tls(&config.trust, config.certificate.clone())?;
         let reach = Arc::new(reach);
-        let names = seams.names.unwrap_or_else(|| Arc::new(SystemNames));
+        let names = hooks.names.unwrap_or_else(|| Arc::new(SystemNames));
         let server_name = config.server_name.clone().map(|name| {
             let what = format!("'{name}' cannot be the name of a server");
             name.try_into().map_err(|_| FetchError::Setting { what })
@@ -181,7 +181,7 @@ impl Client {
             .http1_max_buf_size(HEAD_BYTES_MAX)
             .build(connector);
         let breakers = Breakers::new(config.breaker);
-        let timing = seams.timing.unwrap_or_else(|| Arc::new(SystemTiming));
+        let timing = hooks.timing.unwrap_or_else(|| Arc::new(SystemTiming));
         Ok(Self { http, config: Arc::new(config), reach, breakers, timing, part, metrics })
     }
 

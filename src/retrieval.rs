@@ -36,7 +36,7 @@ use crate::collection::{CollectionInfo, DocumentRecord, ReadError};
 use crate::embed::EmbedError;
 pub use crate::index::filter::Filter;
 use crate::index::lexical::LexicalError;
-use crate::index::vector::{DeviceAnswer, DeviceQuestion};
+use crate::index::vector::{DeviceAnswer, DeviceQuery};
 use crate::task;
 
 use self::answer_cache::AnswerCache;
@@ -328,7 +328,7 @@ impl Embeddings {
 
 /// A question that the GPU was asked: waiting for it takes no processor.
 pub struct AskedDevices {
-    questions: Vec<Option<DeviceQuestion>>,
+    questions: Vec<Option<DeviceQuery>>,
 }
 
 impl AskedDevices {

@@ -198,7 +198,7 @@ async fn ready(State(shared): State<Shared>, request: Request) -> Response {
                 let damage = watched.library.log().damage();
                 detail["damage"] = damage.iter().take(DAMAGE_SHOWN).map(ToString::to_string).collect();
                 // Nor is one without its GPU slow to answer for it: the CPU does.
-                let permit = watched.calls.own(Operation::OBSERVE);
+                let permit = watched.calls.internal_permit(Operation::OBSERVE);
                 detail["gpu"] = crate::mcp::gpu_json(watched.library.access(&permit));
             }
             super::json_response(status, detail.to_string())

@@ -45,8 +45,8 @@ pub(super) fn of_collections(config: &Config) -> collection::Memory {
 
 /// What a node takes besides indexes, caches and work.
 fn own_bytes(config: &Config, memory: &collection::Memory) -> u64 {
-    let doors = limits::connections_bytes(config) + limits::bodies_together(config);
-    PROGRAM_BYTES + PIPELINE_BYTES + memory.standing_bytes() + doors
+    let listeners = limits::connections_bytes(config) + limits::bodies_together(config);
+    PROGRAM_BYTES + PIPELINE_BYTES + memory.standing_bytes() + listeners
 }
 
 /// For indexes and work in the smallest node: with a limit below what the program takes, it still takes notes.
@@ -119,7 +119,7 @@ impl Memory {
 
     /// Gives each cache its part of what the indexes leave now, and mapped files back to the kernel where they go beyond the
     /// budget: they stay in its cache, and it may take them.
-    pub(super) fn settle(&self) {
+    pub(super) fn rebalance(&self) {
         let retrieval = self.tools.retrieval();
         let library = retrieval.library();
         let indexes = library.index_bytes();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::watch::FileWatch;
-use super::doors::Doors;
+use super::listener_auth::ListenerAuth;
 use super::{Live, Node, snapshots};
 use crate::config::{Config, ConfigError, Source};
 use crate::task::SettingsState;
@@ -31,7 +31,7 @@ pub(super) struct Settings {
 /// What is told when settings change.
 pub(super) struct Parts<'a> {
     pub(super) node: &'a Node,
-    pub(super) doors: &'a Doors,
+    pub(super) listener_auth: &'a ListenerAuth,
     pub(super) live: &'a Live,
 }
 
@@ -85,7 +85,7 @@ impl Settings {
             return;
         };
         let state = match loaded {
-            Ok(newer) => self.take(&newer, cause, parts),
+            Ok(newer) => self.accept(&newer, cause, parts),
             Err(error) => {
                 let restart = parts.node.readiness().settings().restart;
                 SettingsState { restart, problems: refused(&error) }
@@ -94,7 +94,7 @@ impl Settings {
         parts.node.readiness().set_settings(state);
     }
 
-    fn take(&mut self, newer: &Config, cause: Cause, parts: &Parts<'_>) -> SettingsState {
+    fn accept(&mut self, newer: &Config, cause: Cause, parts: &Parts<'_>) -> SettingsState {
         let changes = self.config.take_live(newer);
         if !changes.taken.is_empty() {
             self.apply(parts);
@@ -116,7 +116,7 @@ impl Settings {
     fn apply(&self, parts: &Parts<'_>) {
         let (config, node) = (&self.config, parts.node);
         telemetry::set_filter(&config.log.filter);
-        parts.live.hosts.set(parts.doors.allowed_hosts(config));
+        parts.live.hosts.set(parts.listener_auth.allowed_hosts(config));
         parts.live.in_flight_max.set(config.server.in_flight_max);
         node.compute.set_capacity(config.server.in_flight_max);
         node.tools.retrieval().set_defaults(config.search);

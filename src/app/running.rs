@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Node;
-use super::doors::Doors;
+use super::listener_auth::ListenerAuth;
 use crate::api::Listener;
 use crate::config::Config;
 use crate::snapshot::Target;
@@ -35,7 +35,7 @@ pub struct RunningNode {
     pub admin: Option<SocketAddr>,
     /// Where its snapshots go, for what the command line does with them itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub snapshots: Option<Box<SnapshotPlace>>,
+    pub snapshots: Option<Box<SnapshotLocation>>,
     /// A token of this run, for the command line of the same user; only where the listener asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
@@ -43,14 +43,14 @@ pub struct RunningNode {
 
 /// Where a node's snapshots go, by paths that every process knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotPlace {
+pub struct SnapshotLocation {
     /// What is set; `None`: beside the data directory.
     pub target: Option<Target>,
     /// Key of an encrypted repository.
     pub key_file: Option<PathBuf>,
 }
 
-impl SnapshotPlace {
+impl SnapshotLocation {
     fn of(config: &Config) -> Self {
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         Self {
@@ -82,7 +82,7 @@ impl RunningNode {
         config: &Config,
         node: &Node,
         listener: &Listener,
-        doors: &Doors,
+        listener_auth: &ListenerAuth,
         tls: bool,
         admin: Option<SocketAddr>,
     ) -> Self {
@@ -92,8 +92,8 @@ impl RunningNode {
             listen: listener.address(),
             tls,
             admin,
-            snapshots: Some(Box::new(SnapshotPlace::of(config))),
-            token: doors.local.as_ref().map(|token| token.reveal().to_owned()),
+            snapshots: Some(Box::new(SnapshotLocation::of(config))),
+            token: listener_auth.local.as_ref().map(|token| token.reveal().to_owned()),
         }
     }
 

@@ -154,7 +154,7 @@ impl Probe for Collections {
     }
 
     fn permit(&self) -> Permit {
-        self.calls.own(Operation::TAKE_SNAPSHOT)
+        self.calls.internal_permit(Operation::TAKE_SNAPSHOT)
     }
 
     fn canaries(&self, most: usize) -> Vec<Canary> {
@@ -282,7 +282,7 @@ pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, dr
                 for warning in health.warnings.iter().chain(health.problem.as_ref().filter(|_| health.is_there)) {
                     tracing::warn!("{warning}");
                 }
-                tell(&health, &mut trouble);
+                log_health(&health, &mut trouble);
             }
         }
     }
@@ -320,7 +320,7 @@ pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, dr
             tracing::error!("the snapshot schedule panicked");
             continue;
         };
-        tell(&health, &mut trouble);
+        log_health(&health, &mut trouble);
         match shipped {
             Ok(()) => failing = false,
             // Said once, not every minute; the status goes on saying it.
@@ -350,14 +350,14 @@ pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, dr
 }
 
 /// Says once that the place where snapshots go is not what it should be, and once that it is again.
-fn tell(health: &Health, told: &mut Option<String>) {
+fn log_health(health: &Health, logged: &mut Option<String>) {
     let problem = health.problem.as_ref().filter(|_| !health.is_there);
-    if told.as_ref() == problem {
+    if logged.as_ref() == problem {
         return;
     }
     match problem {
         Some(problem) => tracing::error!(target = health.target, state = health.standing, "{problem}"),
         None => tracing::info!(target = health.target, "the snapshots are where they should be"),
     }
-    *told = problem.cloned();
+    *logged = problem.cloned();
 }

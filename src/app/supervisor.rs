@@ -74,7 +74,7 @@ impl Supervisor {
         Ok(Self(Some(Running { events, thread: Some(thread) })))
     }
 
-    fn say(&self, event: Event) {
+    fn send(&self, event: Event) {
         if let Some(running) = &self.0 {
             // The thread ends with this value; a panic there ends nothing but the messages.
             let _ = running.events.send(event);
@@ -83,38 +83,38 @@ impl Supervisor {
 
     /// The node begins to open its data.
     pub(super) fn starting(&self, readiness: &Readiness) {
-        self.say(Event::Starting(readiness.clone()));
+        self.send(Event::Starting(readiness.clone()));
     }
 
     /// The log is open and requests are answered.
     pub(super) fn serving(&self, mcp: &str, library: &Arc<Library>) {
-        self.say(Event::Serving { mcp: mcp.to_owned(), library: Arc::downgrade(library) });
+        self.send(Event::Serving { mcp: mcp.to_owned(), library: Arc::downgrade(library) });
     }
 
     /// The node reads its settings again.
     pub(super) fn reloading(&self) {
-        self.say(Event::Reloading);
+        self.send(Event::Reloading);
     }
 
     /// It runs with them, or with the old ones.
     pub(super) fn reloaded(&self) {
-        self.say(Event::Reloaded);
+        self.send(Event::Reloaded);
     }
 
     /// The node starts again in the same process.
     pub(super) fn restarting(&self) {
-        self.say(Event::Restarting);
+        self.send(Event::Restarting);
     }
 
     /// The drain begins, for good.
     pub(super) fn stopping(&self) {
-        self.say(Event::Stopping);
+        self.send(Event::Stopping);
     }
 }
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        self.say(Event::Ended);
+        self.send(Event::Ended);
         if let Some(thread) = self.0.as_mut().and_then(|running| running.thread.take()) {
             // A panic there was printed by the thread itself.
             let _ = thread.join();
@@ -126,20 +126,20 @@ impl Drop for Supervisor {
 fn run(events: &mpsc::Receiver<Event>, answers: &mpsc::Sender<Event>, runtime: &Handle) {
     let watchdog = sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero());
     let mut machine = Machine { watchdog, ..Machine::default() };
-    let mut known = Known::default();
+    let mut node = NodeState::default();
     let (mut last, mut tick) = (Instant::now(), Instant::now());
-    let mut was_told = true;
+    let mut was_sent = true;
     loop {
         let event = match events.recv_timeout(tick.saturating_duration_since(Instant::now())) {
             Ok(Event::Ended) | Err(RecvTimeoutError::Disconnected) => return,
             Ok(event) => event,
             Err(RecvTimeoutError::Timeout) => Event::Tick,
         };
-        known.learn(&event);
-        machine.is_failed = !known.readiness.failures().is_empty();
-        machine.has_wrong_settings = known.has_wrong_settings();
+        node.learn(&event);
+        machine.is_failed = !node.readiness.failures().is_empty();
+        machine.has_wrong_settings = node.has_wrong_settings();
         let is_tick = matches!(event, Event::Tick);
-        for effect in machine.apply(event, &known.reasons()) {
+        for effect in machine.apply(event, &node.reasons()) {
             if let Effect::Ask = effect {
                 let (answers, _entered) = (answers.clone(), runtime.enter());
                 // Its answer is the event; nobody has to wait for the task itself.
@@ -148,13 +148,13 @@ fn run(events: &mpsc::Receiver<Event>, answers: &mpsc::Sender<Event>, runtime: &
                 }));
                 continue;
             }
-            let told = tell(&effect);
-            if let Err(error) = &told
-                && was_told
+            let sent = notify(&effect);
+            if let Err(error) = &sent
+                && was_sent
             {
                 tracing::warn!(%error, "cannot report the node's status to the service manager");
             }
-            was_told = told.is_ok();
+            was_sent = sent.is_ok();
         }
         // From the last tick on, so that what happens in between does not put the next one off.
         if is_tick {
@@ -164,7 +164,7 @@ fn run(events: &mpsc::Receiver<Event>, answers: &mpsc::Sender<Event>, runtime: &
     }
 }
 
-fn tell(effect: &Effect) -> io::Result<()> {
+fn notify(effect: &Effect) -> io::Result<()> {
     match effect {
         Effect::Ready => sd_notify::notify(&[NotifyState::Ready]),
         Effect::Reloading => sd_notify::notify(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()?]),
@@ -181,13 +181,13 @@ fn tell(effect: &Effect) -> io::Result<()> {
 
 /// Where the reasons for not being ready come from.
 #[derive(Default)]
-struct Known {
+struct NodeState {
     readiness: Readiness,
     /// Weak: a restart waits until the closed log is let go of.
     library: Weak<Library>,
 }
 
-impl Known {
+impl NodeState {
     fn learn(&mut self, event: &Event) {
         match event {
             Event::Starting(readiness) => self.readiness = readiness.clone(),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::auth::{Caller, Transport};
-use crate::calls::{Call, Ended, Outcome, Reach, Refusal, Scope};
+use crate::calls::{Call, EndedCall, Outcome, Reach, Refusal, Scope};
 use crate::config::Overrides;
 use crate::index::filter::Filter;
 use crate::mcp::{Context, ToolProvider as _};
@@ -35,7 +35,7 @@ impl Rule for Hides {
         Some(caller.transport()) != self.from || operation.name() != "restore_snapshot"
     }
 
-    fn ended(&self, ended: &Ended<'_>) {
+    fn ended(&self, ended: &EndedCall<'_>) {
         if Some(ended.caller.transport()) == self.from {
             let fared = if ended.outcome == Outcome::Done { "done" } else { "failed" };
             self.notes.lock().push(format!("{} {fared}", ended.operation.name()));

@@ -13,15 +13,15 @@ pub struct ToolName(Name);
 /// The node's own names are part of the program, those of other servers are not.
 #[derive(Clone)]
 enum Name {
-    Own(&'static str),
+    Builtin(&'static str),
     Other(Arc<str>),
 }
 
 impl ToolName {
     /// A name that the program itself has.
     #[must_use]
-    pub const fn own(name: &'static str) -> Self {
-        Self(Name::Own(name))
+    pub const fn builtin(name: &'static str) -> Self {
+        Self(Name::Builtin(name))
     }
 
     /// A name that came from outside.
@@ -34,7 +34,7 @@ impl ToolName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            Name::Own(name) => name,
+            Name::Builtin(name) => name,
             Name::Other(name) => name,
         }
     }
@@ -43,7 +43,7 @@ impl ToolName {
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self.0 {
-            Name::Own(name) => name,
+            Name::Builtin(name) => name,
             Name::Other(_) => "other",
         }
     }
@@ -110,7 +110,7 @@ macro_rules! operations {
     ($($constant:ident $name:literal $effect:ident $description:literal;)*) => {
         impl Operation {
             $(#[doc = $description] pub const $constant: Self =
-                Self { name: ToolName::own($name), effect: Effect::$effect, is_tool: false };)*
+                Self { name: ToolName::builtin($name), effect: Effect::$effect, is_tool: false };)*
 
             /// Every operation that is not a tool.
             pub const OTHERS: &[Self] = &[$(Self::$constant),*];

@@ -20,7 +20,7 @@ impl Rule for Notes {
         Ok(())
     }
 
-    fn ended(&self, ended: &Ended<'_>) {
+    fn ended(&self, ended: &EndedCall<'_>) {
         self.0.lock().expect("unpoisoned").push(format!("{} {:?}", ended.operation.name(), ended.outcome));
     }
 }

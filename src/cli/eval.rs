@@ -152,7 +152,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         }
         runtime.block_on(access.flush())?;
         let ingest_seconds = start.elapsed().as_secs_f64();
-        library.settle();
+        library.wait_until_idle();
         let retrieval = local.node().tools().retrieval();
         let asked = Asked {
             retrieval,

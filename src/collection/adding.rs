@@ -360,7 +360,9 @@ impl Access<'_> {
             self.seal().await?;
         }
         let library = Arc::clone(self.library);
-        tokio::task::spawn_blocking(move || library.compactor.settle()).await.map_err(|_| WriteError::Stopping)?;
+        tokio::task::spawn_blocking(move || library.compactor.wait_until_idle())
+            .await
+            .map_err(|_| WriteError::Stopping)?;
         Ok(self.library.reader.log_bytes())
     }
 
@@ -432,7 +434,7 @@ impl Library {
         // Most sources are short: read, embedded and hashed by one thread.
         if reading.is_short() {
             let begin = move || {
-                reading.begin_here().map_err(PrepareError::from)?;
+                reading.start_blocking().map_err(PrepareError::from)?;
                 while let Some(batch) = reading.ready().map_err(PrepareError::from)? {
                     assembling.take(&batch)?;
                 }

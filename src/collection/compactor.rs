@@ -119,7 +119,7 @@ impl Compactor {
     }
 
     /// Waits for a round that begins now: nothing is left to do then that can be done.
-    pub(super) fn settle(&self) {
+    pub(super) fn wait_until_idle(&self) {
         let (state, changed) = &*self.bell.0;
         let mut state = state.lock();
         state.rung = true;
@@ -298,7 +298,7 @@ mod tests {
 
     /// Twenty documents, of which one holds the secret, and is deleted.
     async fn delete_secret(library: &Arc<Library>) {
-        let permit = Calls::unwatched().own(Operation::SWEEP);
+        let permit = Calls::unwatched().internal_permit(Operation::SWEEP);
         let access = library.access(&permit);
         access.create_collection("notes", "", None).await.expect("created");
         let note = |number: usize| {
@@ -320,7 +320,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn deleted_content_is_gone_from_the_log_in_time_also_after_a_restart() {
         let directory = tempfile::tempdir().expect("a directory");
-        let permit = Calls::unwatched().own(Operation::COMPACT);
+        let permit = Calls::unwatched().internal_permit(Operation::COMPACT);
         let start = SystemClock.now().0;
         let clock = Arc::new(TestClock(AtomicI64::new(start)));
         let library = open(directory.path(), HOUR, Arc::clone(&clock) as Arc<dyn Clock>);

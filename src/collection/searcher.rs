@@ -9,7 +9,7 @@ use crate::index::analysis::Language;
 use crate::index::filter::Filter;
 use crate::index::gpu::service::Verdict;
 use crate::index::lexical::{self, LexicalError, LexicalHit, LexicalSearcher, Lookup, Passages};
-use crate::index::vector::{DeviceAnswer, DeviceQuestion, Neighbor, Recall};
+use crate::index::vector::{DeviceAnswer, DeviceQuery, Neighbor, Recall};
 use crate::store::CollectionInfo;
 
 /// An immutable read view of a collection. Cheap to make; drop it after the search.
@@ -123,7 +123,7 @@ impl Searcher {
     /// Asks the GPU what [`Self::nearest`] asks the CPU; `None` where the CPU is to be asked. See
     /// [`crate::index::vector::VectorIndex::ask_device`].
     #[must_use]
-    pub fn ask_device(&self, embedding: &[f32], limit: usize, among: Option<&Passages>) -> Option<DeviceQuestion> {
+    pub fn ask_device(&self, embedding: &[f32], limit: usize, among: Option<&Passages>) -> Option<DeviceQuery> {
         let view = &*self.shown.vectors;
         self.views.vectors.ask_device(view, embedding, limit, among.map(|among| among.rows(view)))
     }

@@ -104,14 +104,14 @@ impl Upkeep {
     }
 
     /// Rings when a graph is worth a look.
-    pub(super) fn look(&self, views: &RwLock<HashMap<CollectionId, Arc<Views>>>) {
+    pub(super) fn schedule(&self, views: &RwLock<HashMap<CollectionId, Arc<Views>>>) {
         if views.read().values().any(|view| view.vectors.is_recall_due()) {
             self.bell.ring();
         }
     }
 
     /// Waits until everything written so far is linked, merged and checkpointed.
-    pub(super) fn settle(&self) {
+    pub(super) fn wait_until_idle(&self) {
         let (state, changed) = &*self.bell.0;
         let mut state = state.lock();
         let target = state.rung;
@@ -239,7 +239,7 @@ mod tests {
             .collect();
         let added: Vec<(u64, &[f16])> = (1..).zip(vectors.iter().map(Vec::as_slice)).collect();
         view.vectors.apply(Lsn(1), &[], &added).expect("applied");
-        view.vectors.show();
+        view.vectors.publish();
         let all = Arc::new(RwLock::new(HashMap::from([(info.id, Arc::new(view))])));
         let view = all.read().values().next().cloned().expect("just made");
         // The bell is not rung, so nothing is linked yet.

@@ -259,7 +259,7 @@ impl Views {
         if !self.vectors_failed.load(Ordering::Acquire) {
             self.vectors_applied.fetch_max(lsn.0, Ordering::AcqRel);
         }
-        self.vectors.show();
+        self.vectors.publish();
         self.show();
     }
 
@@ -335,7 +335,7 @@ impl Views {
         }
         let mut well = true;
         let lexical = match merging {
-            Merging::All => self.lexical.settle().and_then(|()| self.lexical.checkpoint()),
+            Merging::All => self.lexical.merge_segments().and_then(|()| self.lexical.checkpoint()),
             Merging::Later => self.lexical.checkpoint(),
         };
         match lexical {

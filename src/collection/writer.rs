@@ -575,7 +575,7 @@ mod tests {
         config.clock = Arc::clone(&clock) as Arc<dyn Clock>;
         let readiness = Readiness::default();
         let (library, _) = Library::open(config, &readiness, &Metrics::default()).expect("opened");
-        let permit = Calls::unwatched().own(Operation::TAKE_SNAPSHOT);
+        let permit = Calls::unwatched().internal_permit(Operation::TAKE_SNAPSHOT);
         let access = library.access(&permit);
         let info = access.create_collection("notes", "", None).await.expect("created");
         access.add("notes", Missing::Refuse, note("one")).await.expect("written");

@@ -1,18 +1,18 @@
 //! Rules that more than one key is needed for. Types, ranges and unknown keys are found where a key is read.
 
 use super::Config;
-use super::problem::Problem;
+use super::problem::ConfigProblem;
 use super::tree::Node;
 
 /// Notes which rules the settings break.
 pub(super) struct Checker<'a> {
     settings: &'a Node,
-    problems: &'a mut Vec<Problem>,
+    problems: &'a mut Vec<ConfigProblem>,
 }
 
 impl<'a> Checker<'a> {
     /// * `settings`: where the values came from.
-    pub(super) fn new(settings: &'a Node, problems: &'a mut Vec<Problem>) -> Self {
+    pub(super) fn new(settings: &'a Node, problems: &'a mut Vec<ConfigProblem>) -> Self {
         Self { settings, problems }
     }
 
@@ -20,7 +20,7 @@ impl<'a> Checker<'a> {
     fn refuse(&mut self, key: &str, message: impl Into<String>) {
         let path: Vec<String> = key.split('.').map(str::to_owned).collect();
         let origin = self.settings.at(&path).map_or_else(|| "default".to_owned(), |node| node.origin.to_string());
-        self.problems.push(Problem { key: key.to_owned(), origin, message: message.into() });
+        self.problems.push(ConfigProblem { key: key.to_owned(), origin, message: message.into() });
     }
 
     /// Checks settings whose values are valid one by one.

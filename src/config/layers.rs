@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use std::net::SocketAddr;
 
-use super::problem::Problem;
+use super::problem::ConfigProblem;
 use super::reader::{Keys, unknown};
 use super::tree::{Node, Origin, Value};
 
@@ -32,7 +32,7 @@ pub(super) struct Layers<'a> {
     pub(super) settings: &'a mut Node,
     pub(super) defaults: &'a Node,
     pub(super) keys: &'a Keys,
-    pub(super) problems: &'a mut Vec<Problem>,
+    pub(super) problems: &'a mut Vec<ConfigProblem>,
 }
 
 impl Layers<'_> {
@@ -96,7 +96,7 @@ impl Layers<'_> {
         });
         let all: Vec<String> = all.collect();
         let message = unknown(name, all.iter().map(String::as_str)).replacen("such key", "such setting", 1);
-        self.problems.push(Problem {
+        self.problems.push(ConfigProblem {
             key: name.to_owned(),
             origin: "environment".to_owned(),
             message: format!("{message}; {SHOWN}"),
@@ -119,7 +119,7 @@ impl Layers<'_> {
         for (key, option, value) in named {
             if let Some(value) = value {
                 let origin = Origin::Named(Arc::from(option));
-                self.put(&key.split('.').collect::<Vec<_>>(), key, Node::of(value, &origin));
+                self.insert(&key.split('.').collect::<Vec<_>>(), key, Node::of(value, &origin));
             }
         }
     }
@@ -129,16 +129,18 @@ impl Layers<'_> {
         match from_text(default.map(|node| &node.value), self.is_list(path), text) {
             Ok(value) => {
                 let steps: Vec<&str> = path.iter().map(String::as_str).collect();
-                self.put(&steps, key, Node::of(value, &origin));
+                self.insert(&steps, key, Node::of(value, &origin));
             }
-            Err(message) => self.problems.push(Problem { key: key.to_owned(), origin: origin.to_string(), message }),
+            Err(message) => {
+                self.problems.push(ConfigProblem { key: key.to_owned(), origin: origin.to_string(), message })
+            }
         }
     }
 
-    fn put(&mut self, path: &[&str], key: &str, value: Node) {
+    fn insert(&mut self, path: &[&str], key: &str, value: Node) {
         let origin = value.origin.to_string();
         if let Err(message) = self.settings.set(path, value) {
-            self.problems.push(Problem { key: key.to_owned(), origin, message });
+            self.problems.push(ConfigProblem { key: key.to_owned(), origin, message });
         }
     }
 }

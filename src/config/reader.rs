@@ -14,7 +14,7 @@ use serde::de::{
     SeqAccess, Unexpected, VariantAccess, Visitor,
 };
 
-use super::problem::Problem;
+use super::problem::ConfigProblem;
 use super::tree::{Node, Value};
 
 /// The keys that settings have, by section: those of every struct that was read from it. `None` for a list of tables.
@@ -24,12 +24,12 @@ pub(super) type Keys = BTreeMap<String, Option<BTreeSet<String>>>;
 pub(super) struct Reader<'a> {
     settings: &'a mut Node,
     defaults: &'a Node,
-    problems: &'a mut Vec<Problem>,
+    problems: &'a mut Vec<ConfigProblem>,
     keys: Keys,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(settings: &'a mut Node, defaults: &'a Node, problems: &'a mut Vec<Problem>) -> Self {
+    pub(super) fn new(settings: &'a mut Node, defaults: &'a Node, problems: &'a mut Vec<ConfigProblem>) -> Self {
         Self { settings, defaults, problems, keys: Keys::new() }
     }
 
@@ -40,7 +40,7 @@ impl<'a> Reader<'a> {
         loop {
             let node = self.settings.at(&root).or_else(|| self.defaults.at(&root));
             let node = node.expect("the defaults have every section: a test reads them");
-            let outcome = T::deserialize(At { node, shared: Some(&fields) });
+            let outcome = T::deserialize(ValueReader { node, shared: Some(&fields) });
             self.keys.entry(name.to_owned()).or_default().get_or_insert_default().append(&mut fields.borrow_mut());
             match outcome {
                 Ok(settings) => return settings,
@@ -59,7 +59,7 @@ impl<'a> Reader<'a> {
             let Some(node) = self.settings.at(&root).filter(|node| node.value != Value::Refused) else {
                 return Vec::new();
             };
-            let records: Result<Vec<T>, Failure> = de::Deserialize::deserialize(At { node, shared: None });
+            let records: Result<Vec<T>, Failure> = de::Deserialize::deserialize(ValueReader { node, shared: None });
             match records {
                 Ok(records) => return records,
                 Err(failure) => self.note(&root, failure),
@@ -74,7 +74,7 @@ impl<'a> Reader<'a> {
 
     /// Notes what is wrong, and takes it out of the way.
     fn note(&mut self, root: &[String], failure: Failure) {
-        let Failure { path, what } = failure;
+        let Failure { path, kind } = failure;
         let path: Vec<String> = root.iter().cloned().chain(path.into_iter().rev()).collect();
         // A text in a list is known by what it is, a record by its number.
         let is_item = path.last().is_some_and(|step| step.parse::<usize>().is_ok());
@@ -86,14 +86,16 @@ impl<'a> Reader<'a> {
         let origin = nearest.map_or_else(|| "default".to_owned(), |node| node.origin.to_string());
         let found = self.settings.at(&path).map_or_else(|| "nothing".to_owned(), shown_value);
         let is_known = is_refused(self.settings, &path);
-        let (message, is_missing) = match what {
-            What::Expected(expected) => (format!("found {found}, expected {expected}"), false),
-            What::Missing => ("is missing".to_owned(), true),
-            What::Unknown { known } => (unknown(path.last().map_or("", String::as_str), known.iter().copied()), false),
-            What::Said(message) => (message, false),
+        let (message, is_missing) = match kind {
+            FailureKind::Expected(expected) => (format!("found {found}, expected {expected}"), false),
+            FailureKind::Missing => ("is missing".to_owned(), true),
+            FailureKind::Unknown { known } => {
+                (unknown(path.last().map_or("", String::as_str), known.iter().copied()), false)
+            }
+            FailureKind::Other(message) => (message, false),
         };
         if !is_known {
-            self.problems.push(Problem { key: shown.join("."), origin, message });
+            self.problems.push(ConfigProblem { key: shown.join("."), origin, message });
         }
         self.put_aside(&path, is_missing);
     }
@@ -157,11 +159,11 @@ pub(super) fn unknown<'k>(key: &str, known: impl IntoIterator<Item = &'k str>) -
 struct Failure {
     /// Where it is below what was read, innermost step first.
     path: Vec<String>,
-    what: What,
+    kind: FailureKind,
 }
 
 #[derive(Debug)]
-enum What {
+enum FailureKind {
     /// It is not this.
     Expected(String),
     /// A field of a record.
@@ -169,12 +171,12 @@ enum What {
     /// A key that its record does not have.
     Unknown { known: &'static [&'static str] },
     /// Anything else, in words.
-    Said(String),
+    Other(String),
 }
 
 impl Failure {
-    fn new(what: What) -> Self {
-        Self { path: Vec::new(), what }
+    fn new(kind: FailureKind) -> Self {
+        Self { path: Vec::new(), kind }
     }
 
     fn below(mut self, step: impl Into<String>) -> Self {
@@ -185,7 +187,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.what)
+        write!(f, "{:?}", self.kind)
     }
 }
 
@@ -208,23 +210,23 @@ fn in_words(expected: &dyn Expected) -> String {
 
 impl de::Error for Failure {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self::new(What::Said(message.to_string()))
+        Self::new(FailureKind::Other(message.to_string()))
     }
 
     fn invalid_type(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::new(What::Expected(in_words(expected)))
+        Self::new(FailureKind::Expected(in_words(expected)))
     }
 
     fn invalid_value(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::new(What::Expected(in_words(expected)))
+        Self::new(FailureKind::Expected(in_words(expected)))
     }
 
     fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Self {
-        Self::new(What::Expected(one_of(expected)))
+        Self::new(FailureKind::Expected(one_of(expected)))
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self::new(What::Missing).below(field)
+        Self::new(FailureKind::Missing).below(field)
     }
 }
 
@@ -239,20 +241,20 @@ fn one_of(words: &[&str]) -> String {
 
 /// A value that is read.
 #[derive(Clone, Copy)]
-struct At<'a> {
+struct ValueReader<'a> {
     node: &'a Node,
     /// Where the fields of a struct are noted, for a section that other structs share: keys that it does not know are not its
     /// business. `None`: they are problems.
     shared: Option<&'a RefCell<BTreeSet<String>>>,
 }
 
-impl<'a> At<'a> {
+impl<'a> ValueReader<'a> {
     fn inner(node: &'a Node) -> Self {
         Self { node, shared: None }
     }
 }
 
-impl<'de> Deserializer<'de> for At<'_> {
+impl<'de> Deserializer<'de> for ValueReader<'_> {
     type Error = Failure;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
@@ -267,7 +269,7 @@ impl<'de> Deserializer<'de> for At<'_> {
                 let keys = table.keys().map(String::as_str).collect();
                 visitor.visit_map(Fields { table, keys, at: 0 })
             }
-            Value::Refused => Err(Failure::new(What::Missing)),
+            Value::Refused => Err(Failure::new(FailureKind::Missing)),
         }
     }
 
@@ -289,12 +291,14 @@ impl<'de> Deserializer<'de> for At<'_> {
             shared.borrow_mut().extend(fields.iter().map(|field| (*field).to_owned()));
         }
         let Value::Table(table) = &self.node.value else {
-            return Err(Failure::new(What::Expected("a table".to_owned())));
+            return Err(Failure::new(FailureKind::Expected("a table".to_owned())));
         };
         let is_refused = |key: &str| table.get(key).is_none_or(|node| node.value == Value::Refused);
         let strange = table.keys().find(|key| !fields.contains(&key.as_str()) && !is_refused(key));
         match strange {
-            Some(key) if self.shared.is_none() => Err(Failure::new(What::Unknown { known: fields }).below(key.clone())),
+            Some(key) if self.shared.is_none() => {
+                Err(Failure::new(FailureKind::Unknown { known: fields }).below(key.clone()))
+            }
             _ => {
                 let keys = fields.iter().copied().filter(|field| !is_refused(field)).collect();
                 visitor.visit_map(Fields { table, keys, at: 0 })
@@ -309,8 +313,8 @@ impl<'de> Deserializer<'de> for At<'_> {
         visitor: V,
     ) -> Result<V::Value, Failure> {
         match &self.node.value {
-            Value::Scalar(toml::Value::String(text)) => visitor.visit_enum(Word(text)),
-            _ => Err(Failure::new(What::Expected(one_of(variants)))),
+            Value::Scalar(toml::Value::String(text)) => visitor.visit_enum(UnitVariant(text)),
+            _ => Err(Failure::new(FailureKind::Expected(one_of(variants)))),
         }
     }
 
@@ -321,9 +325,9 @@ impl<'de> Deserializer<'de> for At<'_> {
 }
 
 /// A variant without fields.
-struct Word<'a>(&'a str);
+struct UnitVariant<'a>(&'a str);
 
-impl<'de> EnumAccess<'de> for Word<'_> {
+impl<'de> EnumAccess<'de> for UnitVariant<'_> {
     type Error = Failure;
     type Variant = Self;
 
@@ -333,7 +337,7 @@ impl<'de> EnumAccess<'de> for Word<'_> {
     }
 }
 
-impl<'de> VariantAccess<'de> for Word<'_> {
+impl<'de> VariantAccess<'de> for UnitVariant<'_> {
     type Error = Failure;
 
     fn unit_variant(self) -> Result<(), Failure> {
@@ -341,15 +345,15 @@ impl<'de> VariantAccess<'de> for Word<'_> {
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, _: T) -> Result<T::Value, Failure> {
-        Err(Failure::new(What::Expected("a table".to_owned())))
+        Err(Failure::new(FailureKind::Expected("a table".to_owned())))
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, Failure> {
-        Err(Failure::new(What::Expected("a list".to_owned())))
+        Err(Failure::new(FailureKind::Expected("a list".to_owned())))
     }
 
     fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value, Failure> {
-        Err(Failure::new(What::Expected("a table".to_owned())))
+        Err(Failure::new(FailureKind::Expected("a table".to_owned())))
     }
 }
 
@@ -363,7 +367,7 @@ impl<'de> SeqAccess<'de> for Items<'_> {
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Failure> {
         match self.items.find(|(_, node)| node.value != Value::Refused) {
             None => Ok(None),
-            Some((index, node)) => match seed.deserialize(At::inner(node)) {
+            Some((index, node)) => match seed.deserialize(ValueReader::inner(node)) {
                 Ok(item) => Ok(Some(item)),
                 Err(failure) => Err(failure.below(index.to_string())),
             },
@@ -394,8 +398,8 @@ impl<'de> MapAccess<'de> for Fields<'_> {
         let key = self.keys.get(self.at).copied().unwrap_or_default();
         self.at += 1;
         match self.table.get(key) {
-            Some(node) => seed.deserialize(At::inner(node)).map_err(|failure| failure.below(key)),
-            None => Err(Failure::new(What::Missing).below(key)),
+            Some(node) => seed.deserialize(ValueReader::inner(node)).map_err(|failure| failure.below(key)),
+            None => Err(Failure::new(FailureKind::Missing).below(key)),
         }
     }
 }

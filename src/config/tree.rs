@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use super::problem::Problem;
+use super::problem::ConfigProblem;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,16 +73,20 @@ impl Node {
     ///
     /// # Errors
     /// Everything that is not TOML in it.
-    pub(super) fn parse(text: &str, file: Option<&str>) -> Result<Self, Vec<Problem>> {
+    pub(super) fn parse(text: &str, file: Option<&str>) -> Result<Self, Vec<ConfigProblem>> {
         let (table, errors) = DeTable::parse_recoverable(text);
         let lines = Lines { file: file.map(Arc::from), starts: line_starts(text) };
-        let mut problems: Vec<Problem> = errors
+        let mut problems: Vec<ConfigProblem> = errors
             .into_iter()
             .map(|error| {
                 let line = lines.number(error.span().map_or(0, |span| span.start));
                 let found: String = text.lines().nth(line - 1).unwrap_or_default().trim().chars().take(80).collect();
                 let (key, message) = (file.unwrap_or("default").to_owned(), error.message());
-                Problem { key, origin: format!("line {line}"), message: format!("'{found}' is not TOML: {message}") }
+                ConfigProblem {
+                    key,
+                    origin: format!("line {line}"),
+                    message: format!("'{found}' is not TOML: {message}"),
+                }
             })
             .collect();
         if !problems.is_empty() {
@@ -200,7 +204,7 @@ impl Lines {
     }
 }
 
-fn table_node(table: &DeTable<'_>, origin: Origin, lines: &Lines, problems: &mut Vec<Problem>) -> Node {
+fn table_node(table: &DeTable<'_>, origin: Origin, lines: &Lines, problems: &mut Vec<ConfigProblem>) -> Node {
     let mut node = BTreeMap::new();
     for (key, value) in table {
         // A value of several lines is looked for where its key is.
@@ -210,11 +214,17 @@ fn table_node(table: &DeTable<'_>, origin: Origin, lines: &Lines, problems: &mut
     Node { value: Value::Table(node), origin }
 }
 
-fn value_node(key: &str, value: &DeValue<'_>, origin: Origin, lines: &Lines, problems: &mut Vec<Problem>) -> Node {
+fn value_node(
+    key: &str,
+    value: &DeValue<'_>,
+    origin: Origin,
+    lines: &Lines,
+    problems: &mut Vec<ConfigProblem>,
+) -> Node {
     let scalar = match value {
         DeValue::Table(table) => return table_node(table, origin, lines, problems),
         DeValue::Array(items) => {
-            let item = |item: &toml::Spanned<DeValue<'_>>, problems: &mut Vec<Problem>| {
+            let item = |item: &toml::Spanned<DeValue<'_>>, problems: &mut Vec<ConfigProblem>| {
                 value_node(key, item.get_ref(), lines.origin(item.span().start), lines, problems)
             };
             return Node { value: Value::List(items.iter().map(|one| item(one, problems)).collect()), origin };
@@ -227,7 +237,7 @@ fn value_node(key: &str, value: &DeValue<'_>, origin: Origin, lines: &Lines, pro
     };
     let Some(scalar) = scalar else {
         let message = "the number is too large".to_owned();
-        problems.push(Problem { key: key.to_owned(), origin: origin.to_string(), message });
+        problems.push(ConfigProblem { key: key.to_owned(), origin: origin.to_string(), message });
         return Node { value: Value::Refused, origin };
     };
     Node { value: Value::Scalar(scalar), origin }

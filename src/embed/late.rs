@@ -90,11 +90,11 @@ pub(super) fn parts(run: &[u16]) -> Option<Parts<'_>> {
 }
 
 thread_local! {
-    static MEMO: Cell<Option<Memo>> = const { Cell::new(None) };
+    static MEMO: Cell<Option<ScoreCache>> = const { Cell::new(None) };
 }
 
 /// What each piece scores for one question; kept by the thread, since it is as large as the vocabulary.
-struct Memo {
+struct ScoreCache {
     /// NaN where it is not known yet.
     scores: Box<[f32]>,
     /// Those that are known.
@@ -104,13 +104,13 @@ struct Memo {
 
 /// The scores of one question.
 pub(super) struct Scores<P> {
-    memo: Option<Memo>,
+    memo: Option<ScoreCache>,
     pieces: P,
 }
 
 /// What pieces score for a question.
 pub(super) trait PieceScores {
-    /// Asked once for each piece.
+    /// PieceQuery once for each piece.
     fn score(&self, piece: u16) -> f32;
     /// The piece is asked for in a moment.
     fn expect(&self, _piece: u16) {}
@@ -120,7 +120,7 @@ impl<P: PieceScores> Scores<P> {
     /// * `vocabulary`: how many pieces there are.
     pub(super) fn new(vocabulary: usize, pieces: P) -> Self {
         let known = MEMO.take().filter(|memo| memo.scores.len() == vocabulary);
-        let memo = known.unwrap_or_else(|| Memo {
+        let memo = known.unwrap_or_else(|| ScoreCache {
             scores: vec![f32::NAN; vocabulary].into(),
             known: Vec::new(),
             sums: Vec::new(),

@@ -8,9 +8,9 @@ use half::f16;
 use numkong::Dot as _;
 use safetensors::{Dtype, SafeTensors};
 
-use super::near::{Near, Sequence};
+use super::proximity::{Sequence, WordProximity};
 use super::{
-    EmbedError, Embedder, Embedding, ModelInfo, Nearness, Phrase, PieceKind, Purpose, Windows, WordPiece, late,
+    EmbedError, Embedder, Embedding, ModelInfo, Phrase, PieceKind, Proximity, Purpose, Windows, WordPiece, late,
 };
 use crate::base::prefetch;
 
@@ -118,13 +118,13 @@ impl StaticModel {
 }
 
 /// A question's vector in bytes, for the products with the rows, which are bytes.
-struct Coarse {
+struct QuantizedQuery {
     bytes: [i8; DIMENSIONS],
     /// What a byte of 1 stands for.
     step: f32,
 }
 
-impl Coarse {
+impl QuantizedQuery {
     /// `None` for a vector of another length, or without a direction.
     fn of(vector: &[f32]) -> Option<Self> {
         let most = vector.iter().fold(0f32, |most, value| most.max(value.abs()));
@@ -137,12 +137,12 @@ impl Coarse {
 }
 
 /// A question to the rows.
-struct Asked<'a> {
-    question: Coarse,
+struct PieceQuery<'a> {
+    question: QuantizedQuery,
     model: &'a StaticModel,
 }
 
-impl late::PieceScores for Asked<'_> {
+impl late::PieceScores for PieceQuery<'_> {
     fn score(&self, piece: u16) -> f32 {
         let piece = usize::from(piece);
         let product = i8::dot(&self.question.bytes, self.model.row(piece)).unwrap_or_default();
@@ -179,7 +179,7 @@ impl Embedder for StaticModel {
         Box::pin(async move { Ok(texts.iter().map(|text| self.embed_one(text)).collect()) })
     }
 
-    fn reads(&self, text: &str) -> bool {
+    fn has_known_word(&self, text: &str) -> bool {
         let is_known =
             |piece: &u16| self.tokenizer.kind(*piece) != PieceKind::Mark && !self.tokenizer.is_unknown(*piece);
         self.pieces(text, PIECES_MAX).iter().any(is_known)
@@ -203,7 +203,7 @@ impl Embedder for StaticModel {
     }
 
     fn windows<'a>(&'a self, question: &'a [f32]) -> Option<Box<dyn Windows + 'a>> {
-        let asked = Asked { question: Coarse::of(question)?, model: self };
+        let asked = PieceQuery { question: QuantizedQuery::of(question)?, model: self };
         Some(Box::new(late::Scores::new(self.scales.len(), asked)))
     }
 
@@ -211,13 +211,13 @@ impl Embedder for StaticModel {
         Some(Box::new(Sequence::new(self.pieces(text, late::TEXT_PIECES_MAX), &self.tokenizer)))
     }
 
-    fn nearness(&self, words: &[&str]) -> Option<Box<dyn Nearness>> {
+    fn proximity(&self, words: &[&str]) -> Option<Box<dyn Proximity>> {
         if words.len() < 2 {
             return None;
         }
         let pieces = |word: &str| self.pieces(word, WORD_PIECES);
         let spellings = words.iter().map(|word| vec![pieces(word), pieces(&other_number(word))]);
-        Near::new(spellings).map(|near| Box::new(near) as Box<dyn Nearness>)
+        WordProximity::new(spellings).map(|near| Box::new(near) as Box<dyn Proximity>)
     }
 }
 
@@ -270,10 +270,10 @@ mod tests {
     fn what_is_unknown_is_not_read() {
         let model = StaticModel::built_in();
         for text in ["how do I restore a backup", "etcd", "KX-9", "réparation de la pompe", "猫 cat"] {
-            assert!(model.reads(text), "{text}");
+            assert!(model.has_known_word(text), "{text}");
         }
         for text in ["猫", "?!", "", &"a".repeat(1_000)] {
-            assert!(!model.reads(text), "{text}");
+            assert!(!model.has_known_word(text), "{text}");
         }
     }
 

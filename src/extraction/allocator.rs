@@ -23,7 +23,7 @@ static PEAK: AtomicIsize = AtomicIsize::new(0);
 
 /// Begins to count, and ends the process with [`OUT_OF_MEMORY`] where more than `limit` bytes are asked for. For processes with one
 /// thread.
-pub(super) fn begin(limit: u64) {
+pub(super) fn set_limit(limit: u64) {
     USED.store(0, Ordering::Relaxed);
     PEAK.store(0, Ordering::Relaxed);
     LIMIT.store(isize::try_from(limit).unwrap_or(isize::MAX - 1).min(isize::MAX - 1), Ordering::Relaxed);

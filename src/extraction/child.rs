@@ -35,7 +35,7 @@ pub(super) struct Child {
     /// `None` while it is at work: who waits for it has it, for a copy takes a file where none may be left.
     pub(super) socket: Option<UnixStream>,
     pub(super) protections: Protections,
-    starter: Sender<Wish>,
+    starter: Sender<ThreadRequest>,
 }
 
 impl Child {
@@ -50,7 +50,7 @@ impl Child {
     pub(super) async fn end(mut self) -> Option<ExitStatus> {
         let process = self.process.take()?;
         let (reply, answer) = oneshot::channel();
-        self.starter.send(Wish::End(process, Some(reply))).ok()?;
+        self.starter.send(ThreadRequest::End(process, Some(reply))).ok()?;
         answer.await.ok()
     }
 }
@@ -61,15 +61,15 @@ impl Drop for Child {
             // At once: it may be at work. Fails only when it has ended.
             let _ = process.kill();
             // Without the thread everything has ended.
-            let _ = self.starter.send(Wish::End(process, None));
+            let _ = self.starter.send(ThreadRequest::End(process, None));
         }
     }
 }
 
 /// What is asked of the thread.
-enum Wish {
+enum ThreadRequest {
     /// The sender is for the child: the thread itself has none, so that it ends.
-    Start(oneshot::Sender<io::Result<Child>>, Sender<Wish>),
+    Start(oneshot::Sender<io::Result<Child>>, Sender<ThreadRequest>),
     /// Ends the process if it has not ended, and says how it did.
     End(std::process::Child, Option<oneshot::Sender<ExitStatus>>),
 }
@@ -88,7 +88,7 @@ pub fn probe() -> io::Result<Protections> {
 /// The thread that starts children. It ends when this and every child was dropped.
 #[derive(Debug)]
 pub(super) struct Starter {
-    wishes: Option<Sender<Wish>>,
+    wishes: Option<Sender<ThreadRequest>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -112,7 +112,7 @@ impl Starter {
     pub(super) fn child(&self) -> oneshot::Receiver<io::Result<Child>> {
         let (reply, answer) = oneshot::channel();
         // Without the thread the reply is dropped, which the receiver sees.
-        let _ = self.wishes.as_ref().map(|wishes| wishes.send(Wish::Start(reply, wishes.clone())));
+        let _ = self.wishes.as_ref().map(|wishes| wishes.send(ThreadRequest::Start(reply, wishes.clone())));
         answer
     }
 }
@@ -126,14 +126,14 @@ impl Drop for Starter {
     }
 }
 
-fn work(waiting: &Receiver<Wish>, programs: &[OsString], memory_bytes_max: u64) {
+fn work(waiting: &Receiver<ThreadRequest>, programs: &[OsString], memory_bytes_max: u64) {
     while let Ok(wish) = waiting.recv() {
         match wish {
-            Wish::Start(reply, starter) => {
+            ThreadRequest::Start(reply, starter) => {
                 // Where nobody waits any more the child is dropped, which ends it.
                 let _ = reply.send(start(programs, memory_bytes_max, starter));
             }
-            Wish::End(mut process, reply) => {
+            ThreadRequest::End(mut process, reply) => {
                 // Of a process that has ended already this changes nothing, nor what its end says.
                 let _ = process.kill();
                 let status = process.wait();
@@ -146,7 +146,7 @@ fn work(waiting: &Receiver<Wish>, programs: &[OsString], memory_bytes_max: u64) 
 }
 
 /// Starts a child and waits for its first words.
-fn start(programs: &[OsString], memory_bytes_max: u64, starter: Sender<Wish>) -> io::Result<Child> {
+fn start(programs: &[OsString], memory_bytes_max: u64, starter: Sender<ThreadRequest>) -> io::Result<Child> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "this program does not know where its file is");
     for program in programs {
         match spawn(program, memory_bytes_max) {
@@ -221,13 +221,13 @@ fn greeting(mut socket: &UnixStream) -> io::Result<Protections> {
 
 /// Why a child ended before its answer did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Cause {
+pub(super) enum ExitCause {
     Memory,
     Time,
     Crash(String),
 }
 
-impl Cause {
+impl ExitCause {
     pub(super) fn of(status: Option<ExitStatus>) -> Self {
         let Some(status) = status else { return Self::Crash("it is not known how".to_owned()) };
         match (status.code(), status.signal()) {

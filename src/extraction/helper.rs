@@ -79,7 +79,7 @@ fn answer(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
     input.take(u64::from(length)).read_to_end(&mut order)?;
     let order: Order = postcard::from_bytes(&order).map_err(io::Error::other)?;
     // From here on all memory and time is this document's.
-    allocator::begin(order.memory_bytes);
+    allocator::set_limit(order.memory_bytes);
     sandbox::arm(order.time);
     let before = sandbox::processor_time();
     let length = usize::try_from(order.length).map_err(io::Error::other)?;
@@ -100,14 +100,14 @@ pub(super) fn answer_with(
     output: &mut impl Write,
     usage: impl FnOnce() -> Usage,
 ) -> io::Result<()> {
-    let mut frame = wire::begin(ITEMS);
+    let mut frame = wire::start_message(ITEMS);
     let mut written = Ok(());
     let read = read::read(order, bytes, |item| {
         wire::append(&mut frame, item);
         if frame.len() >= FRAME_BYTES && written.is_ok() {
             wire::finish(&mut frame);
             written = output.write_all(&frame);
-            frame = wire::begin(ITEMS);
+            frame = wire::start_message(ITEMS);
         }
     });
     written?;

@@ -25,10 +25,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::child::{Cause, Child, Starter};
+use super::child::{Child, ExitCause, Starter};
 use super::metrics::{Metrics, RefusedLabels};
 use super::wire::{self, Batch, END, End, HEAD, ITEMS, Order, PLAIN_BYTES_MAX, REFUSED, Refused};
-use super::{Config, ExtractError, Place, Protections, Request, Usage, helper};
+use super::{Config, ExtractError, Isolation, Protections, Request, Usage, helper};
 use crate::base::ByteSize;
 use crate::task;
 
@@ -60,9 +60,9 @@ pub struct Extraction {
 struct Shared {
     config: Config,
     metrics: Metrics,
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     /// The same for short documents: for those that a thread waits for, and as many that turned out to take longer.
-    short: Arc<Semaphore>,
+    short_slots: Arc<Semaphore>,
     children: Arc<Semaphore>,
     idle: Mutex<Idle>,
     /// Where documents are asked for.
@@ -88,8 +88,8 @@ impl Extraction {
     pub fn new(config: Config, metrics: Metrics) -> Self {
         let width = config.width.max(1);
         let shared = Shared {
-            places: Arc::new(Semaphore::new(width)),
-            short: Arc::new(Semaphore::new(2 * width)),
+            slots: Arc::new(Semaphore::new(width)),
+            short_slots: Arc::new(Semaphore::new(2 * width)),
             children: Arc::new(Semaphore::new(width * (3 + LONG_CHILDREN_PER_PLACE))),
             idle: Mutex::default(),
             runtime: OnceLock::new(),
@@ -100,18 +100,18 @@ impl Extraction {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Has a source read. The answer comes by [`Reading::next`]; dropping it ends the child.
+    /// Has a source read. The answer comes by [`ExtractionStream::next`]; dropping it ends the child.
     ///
     /// # Panics
     /// Outside a runtime, unless it is read here.
-    pub fn read(&self, request: Request) -> Reading {
+    pub fn read(&self, request: Request) -> ExtractionStream {
         let shared = Arc::clone(&self.shared);
         let length = request.bytes.len();
         let memory = shared.config.memory_for(length).min(request.memory_bytes_max);
         let limit = Limit { memory, time: shared.config.time_for(length) };
         let order = Order::new(&request, limit.memory, limit.time);
-        if shared.config.place == Place::Here {
-            return Reading::here(shared, limit, &order, request.bytes);
+        if shared.config.isolation == Isolation::InProcess {
+            return ExtractionStream::in_process(shared, limit, &order, request.bytes);
         }
         shared.runtime.get_or_init(Handle::current);
         let mut unsent = Vec::with_capacity(256 + length.min(AT_ONCE_BYTES));
@@ -119,11 +119,11 @@ impl Extraction {
         let mut unsent = postcard::to_extend(&order, unsent).expect("memory takes all that is written");
         let order_length = u32::try_from(unsent.len() - 4).expect("names are short");
         unsent[..4].copy_from_slice(&order_length.to_le_bytes());
-        Reading {
-            from: From::Nobody(request.bytes),
+        ExtractionStream {
+            state: ReadState::NotStarted(request.bytes),
             left: limit.time * WAIT_PER_TIME,
             unsent,
-            ..Reading::new(shared, limit)
+            ..ExtractionStream::new(shared, limit)
         }
     }
 }
@@ -150,7 +150,7 @@ impl Shared {
     }
 
     /// The same on a thread that may wait.
-    fn child_here(self: &Arc<Self>) -> std::io::Result<Child> {
+    fn child_blocking(self: &Arc<Self>) -> std::io::Result<Child> {
         if let Some(child) = self.idle_child() {
             return Ok(child);
         }
@@ -170,9 +170,9 @@ impl Shared {
         if let Some(starter) = &*starter {
             return Ok(Arc::clone(starter));
         }
-        let program = match &self.config.place {
-            Place::ChildrenOf(program) => Some(program.clone()),
-            Place::Children | Place::Here => None,
+        let program = match &self.config.isolation {
+            Isolation::ChildrenOf(program) => Some(program.clone()),
+            Isolation::Children | Isolation::InProcess => None,
         };
         let started = Arc::new(Starter::start(program, self.config.memory_bytes_max)?);
         *starter = Some(Arc::clone(&started));
@@ -195,7 +195,7 @@ impl Shared {
     }
 
     /// Takes back a child that is done.
-    fn keep(self: &Arc<Self>, child: Child) {
+    fn return_child(self: &Arc<Self>, child: Child) {
         let mut idle = self.idle.lock();
         idle.children.push(child);
         idle.used = Some(Instant::now());
@@ -246,7 +246,7 @@ struct Limit {
 /// What a document holds while it is read.
 #[derive(Debug)]
 struct Permits {
-    place: Option<OwnedSemaphorePermit>,
+    slot: Option<OwnedSemaphorePermit>,
     _child: OwnedSemaphorePermit,
 }
 
@@ -255,27 +255,27 @@ impl Permits {
         const OPEN: &str = "nobody closes it";
         // In this order always, so that nobody waits for who waits for them.
         let child = Arc::clone(&shared.children).acquire_owned().await.expect(OPEN);
-        let place = Arc::clone(&shared.places).acquire_owned().await.expect(OPEN);
-        Self { place: Some(place), _child: child }
+        let slot = Arc::clone(&shared.slots).acquire_owned().await.expect(OPEN);
+        Self { slot: Some(slot), _child: child }
     }
 
     /// The same of a short document, where nobody has to be waited for.
     fn try_acquire(shared: &Shared) -> Option<Self> {
         let child = Arc::clone(&shared.children).try_acquire_owned().ok()?;
-        let place = Arc::clone(&shared.short).try_acquire_owned().ok()?;
-        Some(Self { place: Some(place), _child: child })
+        let slot = Arc::clone(&shared.short_slots).try_acquire_owned().ok()?;
+        Some(Self { slot: Some(slot), _child: child })
     }
 }
 
 /// A child at work.
 #[derive(Debug)]
-struct Working {
+struct BusyChild {
     child: Child,
     /// Its socket as the runtime sees it, once it was waited for there; until then the child has it.
     socket: Option<UnixStream>,
 }
 
-impl Working {
+impl BusyChild {
     fn new(child: Child) -> Self {
         Self { child, socket: None }
     }
@@ -290,20 +290,20 @@ impl Working {
 
 /// Where an answer comes from.
 #[derive(Debug)]
-enum From {
+enum ReadState {
     /// The source, which nobody has begun to read.
-    Nobody(Vec<u8>),
-    Child(Box<Working>),
+    NotStarted(Vec<u8>),
+    Child(Box<BusyChild>),
     /// It is in the buffer.
-    Here,
+    Buffered,
     Ended,
 }
 
 /// A source that is being read.
 #[derive(Debug)]
 #[must_use = "dropping it ends the reading"]
-pub struct Reading {
-    from: From,
+pub struct ExtractionStream {
+    state: ReadState,
     shared: Arc<Shared>,
     limit: Limit,
     /// How long the child may still be waited for.
@@ -321,10 +321,10 @@ pub struct Reading {
     usage: Option<Usage>,
 }
 
-impl Reading {
+impl ExtractionStream {
     fn new(shared: Arc<Shared>, limit: Limit) -> Self {
         Self {
-            from: From::Here,
+            state: ReadState::Buffered,
             shared,
             limit,
             left: Duration::ZERO,
@@ -339,16 +339,16 @@ impl Reading {
     }
 
     /// Reads at once, in this process.
-    fn here(shared: Arc<Shared>, limit: Limit, order: &Order, bytes: Vec<u8>) -> Self {
+    fn in_process(shared: Arc<Shared>, limit: Limit, order: &Order, bytes: Vec<u8>) -> Self {
         let mut buffer = Vec::new();
         helper::answer_with(order, bytes, &mut buffer, Usage::default).expect("memory takes all that is written");
         Self { buffer, ..Self::new(shared, limit) }
     }
 
-    /// Whether it is to be read by [`Self::begin_here`].
+    /// Whether it is to be read by [`Self::start_blocking`].
     #[must_use]
     pub fn is_short(&self) -> bool {
-        matches!(&self.from, From::Nobody(source) if self.unsent.len() + source.len() <= AT_ONCE_BYTES)
+        matches!(&self.state, ReadState::NotStarted(source) if self.unsent.len() + source.len() <= AT_ONCE_BYTES)
     }
 
     /// Hands a short source to a child, and waits on this thread for what it answers, for a moment at most. Does nothing where others
@@ -359,27 +359,27 @@ impl Reading {
     ///
     /// # Panics
     /// On a thread that runs tasks: it blocks.
-    pub fn begin_here(&mut self) -> Result<(), ExtractError> {
-        let From::Nobody(source) = &self.from else { return Ok(()) };
+    pub fn start_blocking(&mut self) -> Result<(), ExtractError> {
+        let ReadState::NotStarted(source) = &self.state else { return Ok(()) };
         if !self.is_short() {
             return Ok(());
         }
         let Some(permits) = Permits::try_acquire(&self.shared) else { return Ok(()) };
-        let child = self.shared.child_here().map_err(ExtractError::Start)?;
+        let child = self.shared.child_blocking().map_err(ExtractError::Start)?;
         self.permits = Some(permits);
         self.unsent.extend_from_slice(source);
-        self.from = From::Child(Box::new(Working::new(child)));
+        self.state = ReadState::Child(Box::new(BusyChild::new(child)));
         let since = Instant::now();
-        self.wait_here(since + AT_ONCE);
+        self.wait_blocking(since + AT_ONCE);
         self.computed = since.elapsed();
         self.left = self.left.saturating_sub(self.computed);
         Ok(())
     }
 
     /// Whatever goes wrong is met again where the rest is waited for.
-    fn wait_here(&mut self, until: Instant) {
-        let From::Child(working) = &self.from else { return };
-        let Some(mut socket) = working.child.socket.as_ref() else { return };
+    fn wait_blocking(&mut self, until: Instant) {
+        let ReadState::Child(busy) = &self.state else { return };
+        let Some(mut socket) = busy.child.socket.as_ref() else { return };
         let Ok(written) = socket.write(&self.unsent) else { return };
         self.unsent.drain(..written);
         self.buffer.reserve(AT_ONCE_BYTES);
@@ -399,16 +399,16 @@ impl Reading {
     }
 
     /// Hands the source to a child, once others have made room for it.
-    async fn begin(&mut self) -> Result<(), ExtractError> {
-        let source = match mem::replace(&mut self.from, From::Ended) {
-            From::Nobody(source) => {
+    async fn start(&mut self) -> Result<(), ExtractError> {
+        let source = match mem::replace(&mut self.state, ReadState::Ended) {
+            ReadState::NotStarted(source) => {
                 self.permits = Some(Permits::acquire(&self.shared).await);
                 let child = self.shared.child().await.map_err(ExtractError::Start)?;
-                self.from = From::Child(Box::new(Working::new(child)));
+                self.state = ReadState::Child(Box::new(BusyChild::new(child)));
                 source
             }
             begun => {
-                self.from = begun;
+                self.state = begun;
                 Vec::new()
             }
         };
@@ -416,8 +416,8 @@ impl Reading {
         // Small sources go in one call.
         let (first, rest) = source.split_at(source.len().min(READ_BYTES));
         head.extend_from_slice(first);
-        let From::Child(working) = &mut self.from else { return Ok(()) };
-        let socket = working.socket().map_err(ExtractError::Start)?;
+        let ReadState::Child(busy) = &mut self.state else { return Ok(()) };
+        let socket = busy.socket().map_err(ExtractError::Start)?;
         let written = async {
             socket.write_all(&head).await?;
             socket.write_all(rest).await
@@ -442,8 +442,8 @@ impl Reading {
             if self.end.is_some() {
                 return Ok(None);
             }
-            if matches!(self.from, From::Nobody(_)) || !self.unsent.is_empty() {
-                self.begin().await?;
+            if matches!(self.state, ReadState::NotStarted(_)) || !self.unsent.is_empty() {
+                self.start().await?;
             }
             self.receive().await?;
         }
@@ -504,13 +504,13 @@ impl Reading {
 
     /// Waits for more bytes.
     async fn receive(&mut self) -> Result<(), ExtractError> {
-        let From::Child(working) = &mut self.from else {
+        let ReadState::Child(busy) = &mut self.state else {
             return Err(ExtractError::nonsense("it has no end"));
         };
         self.buffer.reserve(READ_BYTES);
-        let holds_place = self.permits.as_ref().is_some_and(|permits| permits.place.is_some());
-        let patience = if holds_place { LONG.saturating_sub(self.computed).min(self.left) } else { self.left };
-        let Ok(socket) = working.socket() else { return Err(self.ended().await) };
+        let holds_slot = self.permits.as_ref().is_some_and(|permits| permits.slot.is_some());
+        let patience = if holds_slot { LONG.saturating_sub(self.computed).min(self.left) } else { self.left };
+        let Ok(socket) = busy.socket() else { return Err(self.ended().await) };
         let since = Instant::now();
         let read = timeout(patience, socket.read_buf(&mut self.buffer)).await;
         let waited = since.elapsed();
@@ -519,8 +519,8 @@ impl Reading {
         match read {
             Ok(Ok(1..)) => Ok(()),
             Ok(Ok(0) | Err(_)) => Err(self.ended().await),
-            Err(_) if holds_place && !self.left.is_zero() => {
-                self.permits.as_mut().and_then(|permits| permits.place.take());
+            Err(_) if holds_slot && !self.left.is_zero() => {
+                self.permits.as_mut().and_then(|permits| permits.slot.take());
                 Ok(())
             }
             Err(_) => Err(self.stuck()),
@@ -529,15 +529,15 @@ impl Reading {
 
     /// The child ended: why.
     async fn ended(&mut self) -> ExtractError {
-        let From::Child(working) = mem::replace(&mut self.from, From::Ended) else {
+        let ReadState::Child(busy) = mem::replace(&mut self.state, ReadState::Ended) else {
             return ExtractError::nonsense("it has no end");
         };
-        let Working { child, socket } = *working;
+        let BusyChild { child, socket } = *busy;
         drop(socket);
-        let (reason, error) = match Cause::of(child.end().await) {
-            Cause::Memory => ("memory", ExtractError::Memory { limit: ByteSize(self.limit.memory) }),
-            Cause::Time => ("time", ExtractError::Time { limit: self.limit.time }),
-            Cause::Crash(how) => ("crash", ExtractError::Crash { how }),
+        let (reason, error) = match ExitCause::of(child.end().await) {
+            ExitCause::Memory => ("memory", ExtractError::Memory { limit: ByteSize(self.limit.memory) }),
+            ExitCause::Time => ("time", ExtractError::Time { limit: self.limit.time }),
+            ExitCause::Crash(how) => ("crash", ExtractError::Crash { how }),
         };
         self.shared.metrics.refused.get_or_create(&RefusedLabels { reason }).inc();
         error
@@ -545,7 +545,7 @@ impl Reading {
 
     /// The child does not answer in any time that its work could take. It is ended.
     fn stuck(&mut self) -> ExtractError {
-        self.from = From::Ended;
+        self.state = ReadState::Ended;
         self.shared.metrics.refused.get_or_create(&RefusedLabels { reason: "time" }).inc();
         ExtractError::Time { limit: self.limit.time }
     }
@@ -569,15 +569,15 @@ impl Reading {
 
     /// The child is free for another source, or ended.
     fn give_back(&mut self, usage: Usage) {
-        let From::Child(working) = mem::replace(&mut self.from, From::Ended) else { return };
-        let Working { mut child, socket } = *working;
+        let ReadState::Child(busy) = mem::replace(&mut self.state, ReadState::Ended) else { return };
+        let BusyChild { mut child, socket } = *busy;
         // Without its socket it is ended.
         if let Some(socket) = socket {
             child.socket = socket.into_std().ok();
         }
         if child.socket.is_some() && usage.memory_bytes <= KEPT_MEMORY_MAX.min(self.shared.config.memory_bytes_max / 4)
         {
-            self.shared.keep(child);
+            self.shared.return_child(child);
         }
     }
 }

@@ -90,14 +90,14 @@ pub(super) struct Refused {
 
 /// A frame of `value`.
 pub(super) fn frame(kind: u8, value: &impl Serialize) -> Vec<u8> {
-    let mut frame = begin(kind);
+    let mut frame = start_message(kind);
     append(&mut frame, value);
     finish(&mut frame);
     frame
 }
 
 /// A frame that values are appended to.
-pub(super) fn begin(kind: u8) -> Vec<u8> {
+pub(super) fn start_message(kind: u8) -> Vec<u8> {
     let mut frame = vec![0; HEAD];
     frame[0] = kind;
     frame
@@ -190,7 +190,7 @@ mod tests {
                 page: Some(2),
             }),
         ];
-        let mut whole = begin(ITEMS);
+        let mut whole = start_message(ITEMS);
         items.iter().for_each(|item| append(&mut whole, item));
         finish(&mut whole);
         assert_eq!(head(&whole), Some((ITEMS, whole.len() - HEAD)));

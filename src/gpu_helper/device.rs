@@ -151,9 +151,9 @@ impl Gpu {
             return Err(DeviceError::OutOfMemory(error.to_string()));
         }
         if let Some(error) = refused.or(broken) {
-            return Err(self.lost().unwrap_or_else(|| DeviceError::Refused(error.to_string())));
+            return Err(self.loss().unwrap_or_else(|| DeviceError::Refused(error.to_string())));
         }
-        self.lost().map_or(Ok(done), Err)
+        self.loss().map_or(Ok(done), Err)
     }
 
     /// Whether shaders can multiply matrices.
@@ -171,18 +171,18 @@ impl Gpu {
         let begun = Instant::now();
         while begun.elapsed() < AWAKE {
             if self.device.poll(wgpu::PollType::Poll).is_ok_and(|status| status.is_queue_empty()) {
-                return self.lost().map_or(Ok(()), Err);
+                return self.loss().map_or(Ok(()), Err);
             }
         }
         let wait = wgpu::PollType::Wait { submission_index: submission, timeout: Some(self.patience) };
         match self.device.poll(wait) {
-            Ok(_) => self.lost().map_or(Ok(()), Err),
-            Err(wgpu::PollError::Timeout) => Err(self.lost().unwrap_or(DeviceError::Hangs(self.patience))),
+            Ok(_) => self.loss().map_or(Ok(()), Err),
+            Err(wgpu::PollError::Timeout) => Err(self.loss().unwrap_or(DeviceError::Hangs(self.patience))),
             Err(error) => Err(DeviceError::Refused(error.to_string())),
         }
     }
 
-    fn lost(&self) -> Option<DeviceError> {
+    fn loss(&self) -> Option<DeviceError> {
         self.lost.get().cloned().map(DeviceError::Lost)
     }
 }

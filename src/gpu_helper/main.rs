@@ -14,7 +14,7 @@ mod unchecked;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Err(error) = sandbox::begin() {
+    if let Err(error) = sandbox::enter() {
         eprintln!("cairn-gpu: {error}");
         return ExitCode::FAILURE;
     }

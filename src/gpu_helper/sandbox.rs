@@ -18,7 +18,7 @@ const FILES_MAX: u64 = 1_024;
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn begin() -> io::Result<()> {
+pub fn enter() -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     setrlimit(Resource::Nofile, Rlimit { current: Some(FILES_MAX), maximum: Some(FILES_MAX) })?;

@@ -37,7 +37,7 @@ pub enum SearchError {
 }
 
 /// What was found.
-pub struct Found {
+pub struct SearchOutcome {
     /// The best rows of each query with their scores, best first, equal scores by row. Scores of bytes are in the bytes' scale.
     pub results: Vec<Vec<(u32, f32)>>,
     /// From the begin of the first kernel to the end of the last, where the device tells.
@@ -47,7 +47,7 @@ pub struct Found {
 }
 
 /// What is asked of a matrix.
-pub struct Question<'a> {
+pub struct SearchRequest<'a> {
     /// Each of the matrix's dimensions.
     pub queries: &'a [&'a [f16]],
     /// Rows of each query, 1 to [`LIMIT_MAX`].
@@ -106,7 +106,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(gpu: &Gpu, matrix: &DeviceMatrix, question: &Question<'_>) -> Self {
+    fn new(gpu: &Gpu, matrix: &DeviceMatrix, question: &SearchRequest<'_>) -> Self {
         let (layout, blocks) = (matrix.layout, matrix.blocks());
         let keys_bytes = u64::from(blocks * BLOCK) * 4;
         let granted = KEYS_BYTES.max(matrix.block_bytes() / 4).min(gpu.binding_bytes_max());
@@ -136,7 +136,7 @@ impl Plan {
     }
 
     /// What `keys.wgsl` and `select.wgsl` have as uniforms, in the order in which they are used, and the queries.
-    fn uploads(&self, matrix: &DeviceMatrix, question: &Question<'_>) -> Vec<u8> {
+    fn uploads(&self, matrix: &DeviceMatrix, question: &SearchRequest<'_>) -> Vec<u8> {
         let queries_at = self.queries_at(matrix.tiles.len());
         let mut uploads = vec![0; queries_at + self.passes * self.pass_bytes];
         let (slots, numbers) = uploads.split_at_mut(queries_at);
@@ -200,11 +200,11 @@ pub fn search(
     gpu: &Gpu,
     kernels: &mut Kernels,
     matrix: &mut DeviceMatrix,
-    question: &Question<'_>,
-) -> Result<Found, SearchError> {
+    question: &SearchRequest<'_>,
+) -> Result<SearchOutcome, SearchError> {
     let count = question.queries.len();
     if matrix.blocks() == 0 || count == 0 {
-        return Ok(Found { results: vec![Vec::new(); count], on_device: None, passes: 0 });
+        return Ok(SearchOutcome { results: vec![Vec::new(); count], on_device: None, passes: 0 });
     }
     let plan = Plan::new(gpu, matrix, question);
     let (bits_bytes, most) = ((question.filters.len() as u64 + 1) * plan.bit_words as u64 * 4, gpu.binding_bytes_max());
@@ -246,7 +246,7 @@ pub fn search(
         .collect();
     drop(view);
     read.unmap();
-    Ok(Found { results, on_device, passes: plan.passes as u32 })
+    Ok(SearchOutcome { results, on_device, passes: plan.passes as u32 })
 }
 
 /// The buffers of a call.

@@ -16,7 +16,7 @@ use crate::kernels::Kernels;
 use crate::matrix::{DeviceMatrix, Layout};
 use crate::protocol::{self, AdapterKind, Failure, ProtocolError, Request, Response};
 use crate::sandbox;
-use crate::search::{self, Question, SearchError};
+use crate::search::{self, SearchError, SearchRequest};
 
 /// Bytes of a file that are read at a time.
 const READ_BYTES: usize = 8 << 20;
@@ -125,7 +125,7 @@ impl State {
                 let file = File::from(file.ok_or(RequestError::Bad("no descriptor came with it"))?);
                 self.matrices.remove(&matrix);
                 let mut on_device = DeviceMatrix::new(gpu, Layout { format, metric, dimensions });
-                take(gpu, &file, &mut on_device, rows)?;
+                append_rows(gpu, &file, &mut on_device, rows)?;
                 let bytes = on_device.bytes();
                 self.matrices.insert(matrix, (file, on_device));
                 Ok(Response::Done { bytes })
@@ -133,7 +133,7 @@ impl State {
             Request::Append { matrix, rows } => {
                 let (gpu, _) = self.gpu.as_ref().ok_or(RequestError::Bad("no device is open"))?;
                 let (file, on_device) = self.matrices.get_mut(&matrix).ok_or(RequestError::Bad("no such matrix"))?;
-                take(gpu, file, on_device, rows)?;
+                append_rows(gpu, file, on_device, rows)?;
                 Ok(Response::Done { bytes: on_device.bytes() })
             }
             Request::Remove { matrix, ranges } => {
@@ -152,7 +152,7 @@ impl State {
                 let queries: Vec<&[f16]> = numbers.chunks_exact(dimensions as usize).collect();
                 let filter_of: Vec<Option<usize>> =
                     filter_of.into_iter().map(|filter| (filter as usize).checked_sub(1)).collect();
-                let question = Question { queries: &queries, limit, filters: &filters, filter_of: &filter_of };
+                let question = SearchRequest { queries: &queries, limit, filters: &filters, filter_of: &filter_of };
                 let found = search::search(gpu, kernels, on_device, &question)?;
                 Ok(Response::Found {
                     results: found.results,
@@ -189,7 +189,7 @@ impl State {
 }
 
 /// Reads the rows of `file` from where the matrix ends up to `rows`.
-fn take(gpu: &Gpu, file: &File, matrix: &mut DeviceMatrix, rows: u32) -> Result<(), RequestError> {
+fn append_rows(gpu: &Gpu, file: &File, matrix: &mut DeviceMatrix, rows: u32) -> Result<(), RequestError> {
     let row_bytes = matrix.layout.dimensions as usize * 2;
     let batch = (READ_BYTES / row_bytes).max(1);
     let mut bytes = Vec::new();

@@ -20,7 +20,7 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
 pub use self::words::is_cjk;
-use self::words::{Reading, words};
+use self::words::{WordKind, words};
 
 /// In running text at least one word in this many is a stop word of its language (about one in two is usual).
 const STOP_WORD_SHARE: usize = 5;
@@ -282,7 +282,7 @@ pub fn query_words(text: &str, languages: &[Language]) -> Vec<QueryWord> {
     let languages_or_other = if languages.is_empty() { &[Language::Other] } else { languages };
     distinct_words(text, languages)
         .iter()
-        .map(|(word, reading)| {
+        .map(|(word, kind)| {
             let mut stems: Vec<String> = Vec::with_capacity(2);
             for language in languages_or_other.iter().chain(&[Language::Other]) {
                 stem(word, *language, &mut folded);
@@ -296,7 +296,7 @@ pub fn query_words(text: &str, languages: &[Language]) -> Vec<QueryWord> {
                 exact_term(word, &mut exact);
                 exact
             });
-            let is_name = *reading == Reading::Name;
+            let is_name = *kind == WordKind::Name;
             QueryWord { text: std::mem::take(&mut folded), stems, exact, is_name }
         })
         .collect()
@@ -336,11 +336,11 @@ pub fn beginnings(text: &str, language: Language, limit: usize) -> Vec<String> {
 
 /// The words of a query, each once, in order, stop words left out unless there is nothing else. The parts of a name that are stop
 /// words go with the others: the name itself says more.
-fn distinct_words(text: &str, languages: &[Language]) -> Vec<(String, Reading)> {
-    let mut all: Vec<(String, Reading)> = Vec::new();
-    words(text, |word, reading| {
-        if reading != Reading::Inside && all.len() < QUERY_WORDS_MAX && !all.iter().any(|(known, _)| known == word) {
-            all.push((word.to_owned(), reading));
+fn distinct_words(text: &str, languages: &[Language]) -> Vec<(String, WordKind)> {
+    let mut all: Vec<(String, WordKind)> = Vec::new();
+    words(text, |word, kind| {
+        if kind != WordKind::Inside && all.len() < QUERY_WORDS_MAX && !all.iter().any(|(known, _)| known == word) {
+            all.push((word.to_owned(), kind));
         }
     });
     // The language of a short question is told best by the stop words in it; English is what technical text falls back to.

@@ -343,7 +343,7 @@ struct Timed<'a> {
 }
 
 impl Timed<'_> {
-    fn left(&self) -> io::Result<Option<Duration>> {
+    fn time_left(&self) -> io::Result<Option<Duration>> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
     }
@@ -352,7 +352,7 @@ impl Timed<'_> {
 impl Read for Timed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut socket = self.helper.socket();
-        socket.set_read_timeout(self.left()?)?;
+        socket.set_read_timeout(self.time_left()?)?;
         socket.read(buffer)
     }
 }
@@ -360,7 +360,7 @@ impl Read for Timed<'_> {
 impl Write for Timed<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut socket = self.helper.socket();
-        socket.set_write_timeout(self.left()?)?;
+        socket.set_write_timeout(self.time_left()?)?;
         let Some(file) = self.file.take() else { return socket.write(bytes) };
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut with = SendAncillaryBuffer::new(&mut space);

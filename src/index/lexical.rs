@@ -384,7 +384,7 @@ impl LexicalIndex {
     ///
     /// # Errors
     /// As for [`LexicalIndex::add`]; the old segments stay in use.
-    pub fn settle(&self) -> Result<(), LexicalError> {
+    pub fn merge_segments(&self) -> Result<(), LexicalError> {
         let mut writing = self.writer.lock();
         if writing.uncommitted {
             return Ok(());

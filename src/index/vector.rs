@@ -59,8 +59,8 @@ use serde::Deserialize;
 
 pub(super) use self::bits::Bits;
 use self::column::MappedFile;
-use self::device::Place;
-pub use self::device::{DeviceAnswer, DeviceQuestion};
+use self::device::DevicePlacement;
+pub use self::device::{DeviceAnswer, DeviceQuery};
 pub use self::disk::DiskError;
 use self::disk::{Journal, Record, Sealed, SealedGraph, VectorManifest};
 use self::engine::{Engine as _, Flat, Hnsw};
@@ -191,7 +191,7 @@ pub struct VectorIndex {
     /// Held during a checkpoint, so that two do not mix. Taken before `writer`.
     checkpoint: Mutex<()>,
     /// Where the GPU is asked; empty where none is used.
-    device: OnceLock<Place>,
+    device: OnceLock<DevicePlacement>,
 }
 
 struct Writer {
@@ -369,10 +369,10 @@ impl VectorIndex {
     }
 
     /// Makes everything that was applied visible.
-    pub fn show(&self) {
+    pub fn publish(&self) {
         let mut writer = self.writer.lock();
         if std::mem::take(&mut writer.has_hidden) {
-            self.publish(&writer.current, &writer.journal);
+            self.store_view(&writer.current, &writer.journal);
         }
     }
 
@@ -403,7 +403,7 @@ impl VectorIndex {
     #[must_use]
     pub fn search(&self, view: &View, query: &[f32], limit: usize) -> Vec<Neighbor> {
         let Some(query) = scan::unit_query(query, self.config.dimensions) else { return Vec::new() };
-        self.nearest(view, &query, limit, |sample, query| sample.take(query))
+        self.nearest(view, &query, limit, |sample, query| sample.record(query))
     }
 
     /// The same for a unit vector.
@@ -488,11 +488,11 @@ impl VectorIndex {
         if linked == 0 || linked < view.vectors.count() {
             return None;
         }
-        let questions = self.sample.lock().begin();
+        let questions = self.sample.lock().take_sample();
         let exact = self
             .exact_by_device(&view, &questions, recall::NEIGHBORS)
             .unwrap_or_else(|| questions.iter().map(|question| view.scan(question, recall::NEIGHBORS, None)).collect());
-        let recall = recall::look(&view, &questions, &exact, self.config.expansion_search, self.config.recall)?;
+        let recall = recall::measure(&view, &questions, &exact, self.config.expansion_search, self.config.recall)?;
         self.sample.lock().end(recall, linked);
         Some(recall)
     }
@@ -620,7 +620,7 @@ impl VectorIndex {
         }
         // Its owner shows what it has not shown yet, and then of the matrix that is current.
         if !*has_hidden {
-            self.publish(current, journal);
+            self.store_view(current, journal);
         }
         manifest.sweep(&self.dir, successor.as_ref().map(|next| next.generation));
         Ok(())
@@ -722,11 +722,11 @@ impl VectorIndex {
         }
     }
 
-    fn publish(&self, current: &Matrix, journal: &Journal) {
+    fn store_view(&self, current: &Matrix, journal: &Journal) {
         self.journal_bytes.store(journal.len(), Ordering::Relaxed);
         self.view.store(Arc::new(current.view()));
-        if let Some(place) = self.device.get() {
-            place.grew(current.rows());
+        if let Some(device) = self.device.get() {
+            device.grew(current.rows());
         }
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn parse(
         warnings.push(format!("line {first}: a quote is opened and never closed; left out{more}"));
     }
     let Some(head) = Head::find(&text, delimiter, warnings)? else { return Ok(Vec::new()) };
-    let survey = Survey::take(&text, delimiter, &head)?;
+    let survey = Survey::run(&text, delimiter, &head)?;
     if let Some((rows, line)) = survey.ragged {
         let rows = if rows == 1 { "1 row has".to_owned() } else { format!("{rows} rows have") };
         warnings.push(format!("{rows} more or fewer cells than the header row has names; the first is line {line}"));
@@ -214,7 +214,7 @@ struct Survey {
 }
 
 impl Survey {
-    fn take(text: &str, delimiter: u8, head: &Head) -> Result<Self, ParseError> {
+    fn run(text: &str, delimiter: u8, head: &Head) -> Result<Self, ParseError> {
         let mut columns: Vec<Column> = head.names.iter().map(|name| Column::new(name)).collect();
         let mut ids = HashSet::new();
         let (mut has_ids, mut ragged) = (head.id.is_some(), None);
@@ -224,7 +224,7 @@ impl Survey {
                 continue;
             }
             for (column, cell) in columns.iter_mut().zip(&row) {
-                column.see(cell.trim());
+                column.observe(cell.trim());
             }
             if has_ids && let Some(id) = head.id {
                 let value = row.get(id).unwrap_or_default().trim();

@@ -37,7 +37,7 @@ pub(super) fn blobs(text: &str) -> Vec<Range<usize>> {
         }
         let alone = (start == 0 || bytes[start - 1] == b'\n') && matches!(bytes.get(at), None | Some(b'\r' | b'\n'));
         lines = match lines.take() {
-            Some(mut lines) if alone && lines.takes(run.len()) => {
+            Some(mut lines) if alone && lines.accepts(run.len()) => {
                 lines.range.end = run.end;
                 lines.count += 1;
                 lines.ended = run.len() < lines.length;
@@ -77,7 +77,7 @@ struct Lines {
 }
 
 impl Lines {
-    fn takes(&self, length: usize) -> bool {
+    fn accepts(&self, length: usize) -> bool {
         !self.ended && length > 0 && length <= self.length
     }
 

@@ -13,7 +13,7 @@ use url::Url;
 use super::block::{BlockKind, shorten};
 use super::front_matter::TITLE_BYTES_MAX;
 use super::{Document, Limits, MediaType, ParseError};
-use extract::{Extractor, Page, Reading};
+use extract::{ExtractionScope, Extractor, Page};
 
 /// Attributes of one tag. html5ever compares each with all before it, so more would be quadratic; pages have below 50.
 const ATTRIBUTES_MAX: usize = 256;
@@ -27,12 +27,12 @@ const FEED_BYTES: usize = 1 << 20;
 /// * `address`: where the page was saved from, when something beside it says so; for relative addresses on it.
 pub(super) fn parse(html: &str, address: Option<&str>, limits: &Limits) -> Result<Document, ParseError> {
     check_attributes(html)?;
-    let mut page = read(html, Reading::Main);
+    let mut page = read(html, ExtractionScope::Main);
     if page.unsure {
-        page = read(html, Reading::Whole);
+        page = read(html, ExtractionScope::Whole);
     }
     if page.text.is_empty() {
-        page = read(html, Reading::Everything);
+        page = read(html, ExtractionScope::Everything);
     }
     limits.check_text(page.text.len())?;
     let first_heading = page.blocks.iter().find_map(|block| match &block.kind {
@@ -48,8 +48,8 @@ pub(super) fn parse(html: &str, address: Option<&str>, limits: &Limits) -> Resul
     Ok(document)
 }
 
-fn read(html: &str, reading: Reading) -> Page {
-    let tokenizer = Tokenizer::new(Extractor::new(reading), TokenizerOpts::default());
+fn read(html: &str, scope: ExtractionScope) -> Page {
+    let tokenizer = Tokenizer::new(Extractor::new(scope), TokenizerOpts::default());
     let queue = BufferQueue::default();
     let mut rest = html;
     while !rest.is_empty() {

@@ -137,7 +137,7 @@ impl<'a> Scanner<'a> {
                 self.extend(&line);
                 self.reopen(Open::Fence { mark, length, in_list });
             } else {
-                self.begin(Open::Fence { mark, length, in_list }, &line);
+                self.open_block(Open::Fence { mark, length, in_list }, &line);
             }
             return;
         }
@@ -158,7 +158,7 @@ impl<'a> Scanner<'a> {
             return;
         }
         if open.is_none() && indent == 0 && is_module_line(trimmed) {
-            self.begin(Open::Module, &line);
+            self.open_block(Open::Module, &line);
             return;
         }
         if opens_component(trimmed) {
@@ -174,7 +174,7 @@ impl<'a> Scanner<'a> {
         if indent < 4
             && let Some((start, end)) = COMMENTS.iter().find(|(start, _)| trimmed.starts_with(start))
         {
-            self.begin(Open::Comment(end), &line);
+            self.open_block(Open::Comment(end), &line);
             if let Some((_, after)) = trimmed[start.len()..].split_once(end) {
                 self.close_comment(after);
             }
@@ -184,7 +184,7 @@ impl<'a> Scanner<'a> {
             // An admonition's first line stands for itself, so that its content is cut like any other.
             self.close();
             if !trimmed.trim_matches(':').is_empty() {
-                self.begin(Open::Paragraph, &line);
+                self.open_block(Open::Paragraph, &line);
                 self.close();
             }
             return;
@@ -199,14 +199,14 @@ impl<'a> Scanner<'a> {
                 self.extend(&line);
             }
             _ if is_list_item(trimmed) && (open.is_none() || open == Some(Open::List) || indent < 4) => {
-                self.begin(Open::List, &line);
+                self.open_block(Open::List, &line);
             }
             _ if opens_table(trimmed, next) => {
-                self.begin(Open::Table, &line);
+                self.open_block(Open::Table, &line);
                 self.header = next.filter(|line| is_delimiter_row(line.content)).map(|next| line.start..next.end());
             }
             Some(Open::Paragraph) => self.extend(&line),
-            _ => self.begin(Open::Paragraph, &line),
+            _ => self.open_block(Open::Paragraph, &line),
         }
     }
 
@@ -218,7 +218,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn begin(&mut self, open: Open, line: &Line<'_>) {
+    fn open_block(&mut self, open: Open, line: &Line<'_>) {
         self.close();
         self.open = Some((open, line.start..line.end()));
     }

@@ -82,13 +82,13 @@ fn push_fenced(text: &mut String, info: &str, content: &str) {
 fn push_output(text: &mut String, output: &Value, limits: &Limits) {
     let kind = output["output_type"].as_str();
     match kind {
-        Some("stream") => push_fenced(text, "text", shown(&joined(&output["text"])).trim_end()),
+        Some("stream") => push_fenced(text, "text", visible_text(&joined(&output["text"])).trim_end()),
         Some("error" | "pyerr") => {
             let trace: Vec<String> = match output["traceback"].as_array() {
                 Some(lines) if !lines.is_empty() => lines.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
                 _ => vec![format!("{}: {}", joined(&output["ename"]), joined(&output["evalue"]))],
             };
-            push_fenced(text, "text", shown(&trace.join("\n")).trim_end());
+            push_fenced(text, "text", visible_text(&trace.join("\n")).trim_end());
         }
         _ => {
             // Format 3 has the forms of a result beside the type.
@@ -98,7 +98,7 @@ fn push_output(text: &mut String, output: &Value, limits: &Limits) {
             if let Some(words) = form(&["text/markdown"]) {
                 push(text, words.trim_end());
             } else if let Some(plain) = form(&["text/plain", "text"]) {
-                let plain = shown(&plain);
+                let plain = visible_text(&plain);
                 let plain = plain.trim_end();
                 // `<Figure size 640x480>`: what stands for a picture.
                 if !(plain.starts_with('<') && plain.ends_with('>') && !plain.contains('\n')) {
@@ -114,7 +114,7 @@ fn push_output(text: &mut String, output: &Value, limits: &Limits) {
 }
 
 /// What a terminal would show in the end: without colours, and of a line that was written over only the last state.
-fn shown(output: &str) -> String {
+fn visible_text(output: &str) -> String {
     let mut plain = String::with_capacity(output.len());
     let mut rest = output;
     while let Some(escape) = rest.find('\u{1b}') {

@@ -30,8 +30,8 @@ use super::front_matter::TITLE_BYTES_MAX;
 use super::text::paragraphs;
 use super::{Document, Limits, MediaType, Page, ParseError, Parsed};
 use file::Budget;
-use layout::Sheet;
-use page::{PageReader, Seen, Stopped};
+use layout::PageContent;
+use page::{PageReader, PageStats, Stopped};
 
 /// Warnings about single pages; a broken file would have one for each.
 const PAGE_WARNINGS_MAX: usize = 5;
@@ -97,13 +97,14 @@ fn read_page<'a>(
     let window = page.media_box();
     let window = [window.x0, window.y0, window.x1, window.y1].map(|edge| edge as f32);
     let is_area = window[2] > window[0] && window[3] > window[1];
-    let mut sheet = Sheet::new(is_area.then_some(window));
-    let mut seen = Seen::default();
-    let drawn =
-        reader.read(page, &mut sheet, &mut seen).and_then(|()| fields::draw(page, reader, &mut sheet, &mut seen));
+    let mut page_content = PageContent::new(is_area.then_some(window));
+    let mut seen = PageStats::default();
+    let drawn = reader
+        .read(page, &mut page_content, &mut seen)
+        .and_then(|()| fields::draw(page, reader, &mut page_content, &mut seen));
     report.add(seen, number);
     match drawn {
-        Ok(()) => Ok(sheet.into_text()),
+        Ok(()) => Ok(page_content.into_text()),
         Err(Stopped::TooLarge) => Err(Ok("its content unpacks to more than is allowed")),
         Err(Stopped::TooMuchText) => Err(Ok("it has more text than is allowed on a page")),
         Err(Stopped::Spent) => Err(Err(ParseError::corrupt(
@@ -143,7 +144,7 @@ struct Report {
 }
 
 impl Report {
-    fn add(&mut self, seen: Seen, number: u32) {
+    fn add(&mut self, seen: PageStats, number: u32) {
         self.strings += seen.strings;
         self.shapes += seen.shapes;
         if !seen.lost.is_empty() {
@@ -154,13 +155,13 @@ impl Report {
         }
     }
 
-    fn lost(&self) -> usize {
+    fn lost_characters(&self) -> usize {
         self.lost.values().sum()
     }
 
     /// Refuses a document that has no text, or none worth having.
     fn judge(&mut self, texts: &[String]) -> Result<(), ParseError> {
-        let lost = self.lost();
+        let lost = self.lost_characters();
         if lost > letters(texts) {
             let detail = format!(
                 "{} of its characters are in fonts that do not say which letters they show ({}); print it to a new PDF, or run OCR over it",
@@ -198,7 +199,7 @@ impl Report {
         if self.cut_short {
             sentences.push("the file may be cut short: its end is missing".to_owned());
         }
-        let lost = self.lost();
+        let lost = self.lost_characters();
         if lost > 0 && lost * LOST_WORTH_SAYING >= letters(texts) {
             let count = if lost == 1 { "1 character".to_owned() } else { format!("{lost} characters") };
             let places = if self.lost_on.len() == 1 { "page " } else { "pages " };

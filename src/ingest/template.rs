@@ -10,7 +10,8 @@ const TAGS: [(&str, &str); 4] = [("{{{", "}}}"), ("{{<", ">}}"), ("{{%", "%}}"),
 /// Longest tag, in bytes; what goes on for longer is no tag.
 const TAG_BYTES_MAX: usize = 2_000;
 /// Attributes of a tag whose values people read.
-const SHOWN: [&str; 9] = ["title", "alt", "caption", "label", "name", "text", "summary", "heading", "description"];
+const VISIBLE_ATTRIBUTES: [&str; 9] =
+    ["title", "alt", "caption", "label", "name", "text", "summary", "heading", "description"];
 
 /// A tag at the start of `text`, as what it holds and what follows it.
 fn tag(text: &str) -> Option<(&str, &str)> {
@@ -30,7 +31,7 @@ pub(super) fn is_markup(line: &str) -> bool {
         return false;
     }
     while let Some((inside, after)) = tag(rest) {
-        if shown(inside).next().is_some() {
+        if visible_values(inside).next().is_some() {
             return false;
         }
         rest = after.trim_start();
@@ -68,7 +69,7 @@ pub(super) fn without_tags(text: &str) -> Cow<'_, str> {
             && !in_code
             && let Some((inside, after)) = tag(rest)
         {
-            for words in shown(inside) {
+            for words in visible_values(inside) {
                 out.push_str(words);
                 out.push(' ');
             }
@@ -83,14 +84,14 @@ pub(super) fn without_tags(text: &str) -> Cow<'_, str> {
 }
 
 /// Values of a tag that are shown: `title="…"`.
-fn shown(inside: &str) -> impl Iterator<Item = &str> {
+fn visible_values(inside: &str) -> impl Iterator<Item = &str> {
     let mut parts = inside.split('"');
     std::iter::from_fn(move || {
         loop {
             let (before, value) = (parts.next()?, parts.next()?);
             let name = before.trim_end().strip_suffix('=').map(str::trim_end);
             let name = name.map(|name| name.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or(name));
-            if name.is_some_and(|name| SHOWN.contains(&name)) && !value.trim().is_empty() {
+            if name.is_some_and(|name| VISIBLE_ATTRIBUTES.contains(&name)) && !value.trim().is_empty() {
                 return Some(value);
             }
         }

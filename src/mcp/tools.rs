@@ -41,7 +41,7 @@ macro_rules! tools {
             #[must_use]
             pub const fn operation(self) -> $crate::calls::Operation {
                 let effect = match self { $(Self::$name => $crate::mcp::tools::$hints.effect,)* };
-                $crate::calls::Operation::tool($crate::calls::ToolName::own(self.name()), effect)
+                $crate::calls::Operation::tool($crate::calls::ToolName::builtin(self.name()), effect)
             }
         }
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::base::{Lsn, with_causes};
 use crate::collection::{PassageKey, Searcher};
-use crate::embed::Nearness;
+use crate::embed::Proximity;
 use crate::index::lexical::{LexicalError, LexicalHit, Passages};
 use crate::index::vector::DeviceAnswer;
 
@@ -172,10 +172,10 @@ impl Retrieval {
                     }
                     let words: Vec<&str> = lookup.words().collect();
                     let count = words.len();
-                    let near = model.and_then(|model| model.nearness(&words));
+                    let near = model.and_then(|model| model.proximity(&words));
                     let mut found = searcher.lexical(lookup, candidates, among.as_deref())?;
                     if let Some(near) = near {
-                        look_how_near(searcher, &mut found, &*near, NEAR_SHARE / count as f32);
+                        score_proximity(searcher, &mut found, &*near, NEAR_SHARE / count as f32);
                     }
                     Ok(found)
                 });
@@ -186,7 +186,7 @@ impl Retrieval {
             }
             // Who asks for the meaning alone gets what there is.
             if let (Target::Text(query), Some(model), Mode::Hybrid) = (target, model, mode)
-                && !model.reads(query)
+                && !model.has_known_word(query)
             {
                 halves.reasons.add(format!("the model {} knows no word of the query", model.info().name));
                 continue;
@@ -356,7 +356,7 @@ fn shown(text: &str) -> String {
 }
 
 /// Words that stand near each other count more.
-fn look_how_near(searcher: &Searcher, found: &mut [LexicalHit], near: &dyn Nearness, share: f32) {
+fn score_proximity(searcher: &Searcher, found: &mut [LexicalHit], near: &dyn Proximity, share: f32) {
     let best = found.len().min(LOOKED_AT);
     let found = &mut found[..best];
     let keys: Vec<u64> = found.iter().map(|hit| hit.key).collect();

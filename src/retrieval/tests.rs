@@ -29,7 +29,7 @@ impl Fixture {
         let config = collection::Config { models: Arc::new(models), ..collection::Config::for_test(directory.path()) };
         let (library, _) =
             Library::open(config, &Readiness::default(), &collection::Metrics::default()).expect("opened");
-        let permit = Calls::unwatched().own(Operation::EVALUATE);
+        let permit = Calls::unwatched().internal_permit(Operation::EVALUATE);
         let access = library.access(&permit);
         block_on(access.create_collection("own", "", None)).expect("created");
         block_on(access.create_collection("switched", "", Some(MODEL))).expect("created");

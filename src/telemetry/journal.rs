@@ -42,7 +42,7 @@ impl Journal {
 
 impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
-        let mut entry = Entry::default();
+        let mut entry = EventFields::default();
         event.record(&mut entry);
         let meta = event.metadata();
         let text = entry.text();
@@ -76,14 +76,14 @@ fn level(level: tracing::Level) -> Level {
 
 /// What an event says: its message and its fields, by the names that they have in the journal.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Entry {
+struct EventFields {
     message: String,
     /// The fields as text, behind the message.
     tail: String,
     fields: Vec<(String, String)>,
 }
 
-impl Entry {
+impl EventFields {
     fn text(&self) -> String {
         format!("{}{}", self.message, self.tail)
     }
@@ -101,7 +101,7 @@ impl Entry {
     }
 }
 
-impl Visit for Entry {
+impl Visit for EventFields {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.add(field, value.to_owned());
     }
@@ -124,11 +124,11 @@ mod tests {
 
     use super::*;
 
-    struct Collect(Arc<Mutex<Vec<Entry>>>);
+    struct Collect(Arc<Mutex<Vec<EventFields>>>);
 
     impl<S: Subscriber> Layer<S> for Collect {
         fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
-            let mut entry = Entry::default();
+            let mut entry = EventFields::default();
             event.record(&mut entry);
             self.0.lock().push(entry);
         }

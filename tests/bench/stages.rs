@@ -51,7 +51,7 @@ fn main() {
     assert!(readiness.wait(PATIENCE), "the views follow the log");
     let questions: Vec<String> =
         fs::read_to_string(questions).expect("questions").lines().take(QUESTIONS).map(str::to_owned).collect();
-    let permit = node.calls().own(Operation::EVALUATE);
+    let permit = node.calls().internal_permit(Operation::EVALUATE);
     let access = node.library().access(&permit);
     let collection = access.collections().into_iter().max_by_key(|info| info.chunks).expect("a collection");
     let searcher = access.searcher(&collection).expect("opened");
@@ -63,7 +63,7 @@ fn main() {
     // The node looks at its recall, as it does in a quiet moment.
     embeddings.iter().for_each(|embedding| drop(searcher.nearest(embedding, candidates, None)));
     node.library().look_at_recall();
-    node.library().settle();
+    node.library().wait_until_idle();
     let recall = searcher.recall();
 
     let embed = cost(&questions, |question| drop(model.embed_one(question)));

@@ -140,7 +140,7 @@ fn main() {
         let first = (number * BATCH) as u64;
         let added: Vec<(u64, &[f16])> = (first..).zip(batch.iter().map(Vec::as_slice)).collect();
         index.apply(Lsn(number as u64 + 1), &[], &added).expect("applied");
-        index.show();
+        index.publish();
     }
     let begun = Instant::now();
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
@@ -232,7 +232,7 @@ fn main() {
             let added: Vec<(u64, &[f16])> =
                 new.iter().map(|(key, vector)| (*key, vectors[*vector].as_slice())).collect();
             index.apply(index.stats().applied.next(), &removed, &added).expect("applied");
-            index.show();
+            index.publish();
         }
         held = kept.into_iter().chain(fresh).collect();
         while index.build_step(1_000).expect("linked") > 0 {}

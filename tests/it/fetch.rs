@@ -12,7 +12,7 @@ use bytes::Bytes;
 use cairn::base::{Fault, with_causes};
 use cairn::fetch::{
     Authorities, Body, BreakerConfig, Client, ClientCertificate, Config, FetchError, HostList, Limits, Phase, Proxy,
-    Reach, Request, Resolve, Resolving, Retries, Seams, Timing, Trust,
+    Reach, Request, Resolve, Resolving, Retries, TestHooks, Timing, Trust,
 };
 use cairn::fetch::{FetchLabels, Metrics};
 use http::{Method, StatusCode};
@@ -99,8 +99,8 @@ impl Timing for TestTiming {
 }
 
 fn seamed(config: Config, reach: Reach, names: Option<Arc<Names>>, timing: Option<Arc<TestTiming>>) -> Client {
-    let seams = Seams { names: names.map(|names| names as _), timing: timing.map(|timing| timing as _) };
-    Client::with(config, reach, "test", Metrics::default(), seams).expect("a client")
+    let hooks = TestHooks { names: names.map(|names| names as _), timing: timing.map(|timing| timing as _) };
+    Client::with(config, reach, "test", Metrics::default(), hooks).expect("a client")
 }
 
 fn hosts(entries: &[&str]) -> Reach {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use cairn::extraction::{Config, ExtractError, Extraction, Place, Request, Usage};
+use cairn::extraction::{Config, ExtractError, Extraction, Isolation, Request, Usage};
 use cairn::ingest::{ChunkConfig, Limits};
 
 use crate::node::CAIRN;
@@ -24,7 +24,7 @@ const MEMORY_LEAST: u64 = 32 << 20;
 
 fn extraction() -> Extraction {
     let config = Config {
-        place: Place::ChildrenOf(CAIRN.into()),
+        isolation: Isolation::ChildrenOf(CAIRN.into()),
         width: 1,
         memory_bytes_max: 1 << 30,
         time_max: Duration::from_secs(120),

@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::trust::Trust;
 use crate::fetch::{
-    self, BreakerConfig, Client, FetchError, Limits, OneAddress, Proxy, Reach, Request, Retries, Seams,
+    self, BreakerConfig, Client, FetchError, Limits, OneAddress, Proxy, Reach, Request, Retries, TestHooks,
 };
 use crate::task;
 
@@ -61,8 +61,8 @@ impl Agent {
             ..fetch::Config::default()
         };
         let names = self.trust.address().map(|address| std::sync::Arc::new(OneAddress(address.ip())) as _);
-        let seams = Seams { names, timing: None };
-        let made = Client::with(config, Reach::Anywhere, "cli", crate::fetch::Metrics::default(), seams)?;
+        let hooks = TestHooks { names, timing: None };
+        let made = Client::with(config, Reach::Anywhere, "cli", crate::fetch::Metrics::default(), hooks)?;
         Ok(self.client.get_or_init(|| made))
     }
 }

@@ -28,7 +28,7 @@ const UNIT_BYTES_MAX: usize = 4;
 
 /// How a word was come by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reading {
+pub(super) enum WordKind {
     /// A word, or a part of a name.
     Plain,
     /// A name as it is written, whose parts are words besides: `on-call`, `--verify`, `C++`, `kx9` for `KX-9`.
@@ -38,7 +38,7 @@ pub(super) enum Reading {
 }
 
 /// Calls `emit` with each word of `text`, in lower case, before stemming. Names come beside their parts, in no order.
-pub(super) fn words(text: &str, mut emit: impl FnMut(&str, Reading)) {
+pub(super) fn words(text: &str, mut emit: impl FnMut(&str, WordKind)) {
     let text = compatible(text);
     let mut lower = Lower { buffer: String::with_capacity(64) };
     let mut rest: &str = &text;
@@ -48,7 +48,7 @@ pub(super) fn words(text: &str, mut emit: impl FnMut(&str, Reading)) {
         let (span, after) = rest.split_at(end);
         rest = after;
         if cjk {
-            pairs(span, &mut |pair| emit(pair, Reading::Plain));
+            pairs(span, &mut |pair| emit(pair, WordKind::Plain));
         } else {
             spaced(span, &mut lower, &mut emit);
         }
@@ -100,7 +100,7 @@ struct Lower {
 
 impl Lower {
     /// The parts one after the other as one word.
-    fn emit(&mut self, parts: &[&str], reading: Reading, emit: &mut impl FnMut(&str, Reading)) {
+    fn emit(&mut self, parts: &[&str], kind: WordKind, emit: &mut impl FnMut(&str, WordKind)) {
         if parts.iter().map(|part| part.len()).sum::<usize>() > WORD_BYTES_MAX {
             return;
         }
@@ -119,7 +119,7 @@ impl Lower {
             }
         }
         if !self.buffer.is_empty() {
-            emit(&self.buffer, reading);
+            emit(&self.buffer, kind);
         }
     }
 }
@@ -144,7 +144,7 @@ fn tie(rest: &str) -> usize {
 }
 
 /// The words of a run of scripts that have spaces.
-fn spaced(span: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, Reading)) {
+fn spaced(span: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, WordKind)) {
     let is_ascii = span.is_ascii();
     // Where the name that is being read began, and how many ties it has.
     let mut chain: Option<(usize, usize)> = None;
@@ -164,7 +164,7 @@ fn spaced(span: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, Reading)) {
         compound(word, lower, emit);
         let signed = sign_behind(word, &span[end..]);
         if !signed.is_empty() {
-            lower.emit(&[word, signed], Reading::Name, emit);
+            lower.emit(&[word, signed], WordKind::Name, emit);
         }
         if tied > 0 {
             chain = Some((began, ties + 1));
@@ -173,12 +173,12 @@ fn spaced(span: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, Reading)) {
         chain = None;
         let name = &span[began..end];
         if ties > 0 {
-            lower.emit(&[name], Reading::Name, emit);
+            lower.emit(&[name], WordKind::Name, emit);
             joined(name, ties, lower, emit);
         }
         let sign = sign_before(&span[..began], word);
         if !sign.is_empty() {
-            lower.emit(&[sign, name], Reading::Name, emit);
+            lower.emit(&[sign, name], WordKind::Name, emit);
         }
     }
     thousands.end(lower, emit);
@@ -188,13 +188,13 @@ fn spaced(span: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, Reading)) {
 }
 
 /// A part number as one word, since people leave its hyphen out: `kx9` for `KX-9`.
-fn joined(name: &str, ties: usize, lower: &mut Lower, emit: &mut impl FnMut(&str, Reading)) {
+fn joined(name: &str, ties: usize, lower: &mut Lower, emit: &mut impl FnMut(&str, WordKind)) {
     let has_both = name.contains(|character: char| character.is_ascii_digit()) && name.contains(char::is_alphabetic);
     if !has_both || name.len() > JOINED_BYTES_MAX || ties > 2 || name.contains('+') {
         return;
     }
     let parts: Vec<&str> = name.split(is_hyphen).collect();
-    lower.emit(&parts, Reading::Name, emit);
+    lower.emit(&parts, WordKind::Name, emit);
 }
 
 /// The sign behind a word that makes it another one: `C++`, `C#`. Empty where there is none.
@@ -233,10 +233,10 @@ fn sign_before<'a>(before: &'a str, word: &str) -> &'a str {
 }
 
 /// Pictures that stand for words.
-fn signs(between: &str, emit: &mut impl FnMut(&str, Reading)) {
+fn signs(between: &str, emit: &mut impl FnMut(&str, WordKind)) {
     for (at, character) in between.char_indices() {
         if matches!(u32::from(character), 0x2600..=0x27BF | 0x2B00..=0x2BFF | 0x1F000..=0x1FAFF) {
-            emit(&between[at..at + character.len_utf8()], Reading::Plain);
+            emit(&between[at..at + character.len_utf8()], WordKind::Plain);
         }
     }
 }
@@ -250,7 +250,7 @@ struct Thousands {
 
 impl Thousands {
     /// The next word, and what stands in front of it.
-    fn next(&mut self, before: &str, word: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, Reading)) {
+    fn next(&mut self, before: &str, word: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, WordKind)) {
         if !word.starts_with(|first: char| first.is_ascii_digit()) {
             return self.end(lower, emit);
         }
@@ -280,9 +280,9 @@ impl Thousands {
     }
 
     /// No more of it comes.
-    fn end(&mut self, lower: &mut Lower, emit: &mut impl FnMut(&str, Reading)) {
+    fn end(&mut self, lower: &mut Lower, emit: &mut impl FnMut(&str, WordKind)) {
         if self.groups > 1 {
-            lower.emit(&[&self.digits], Reading::Plain, emit);
+            lower.emit(&[&self.digits], WordKind::Plain, emit);
         }
         self.clear();
     }
@@ -298,7 +298,7 @@ fn is_number(text: &str) -> bool {
 }
 
 /// One Unicode word, and where it is made of parts, the parts too.
-fn compound(word: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, Reading)) {
+fn compound(word: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, WordKind)) {
     if word.len() > WORD_BYTES_MAX {
         return;
     }
@@ -311,7 +311,7 @@ fn compound(word: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, Reading))
         None => word,
     };
     if word.bytes().all(|byte| byte.is_ascii_lowercase()) {
-        return lower.emit(&[word], Reading::Plain, emit);
+        return lower.emit(&[word], WordKind::Plain, emit);
     }
     let mut start = 0;
     let mut parts = 0;
@@ -326,7 +326,7 @@ fn compound(word: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, Reading))
             is_name && character.is_uppercase() && (previous.is_lowercase() || (previous.is_uppercase() && begins()));
         if (inner || hump) && position > start {
             if position - start > 1 {
-                lower.emit(&[&word[start..position]], Reading::Plain, emit);
+                lower.emit(&[&word[start..position]], WordKind::Plain, emit);
             }
             parts += 1;
         }
@@ -338,15 +338,15 @@ fn compound(word: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, Reading))
         previous = character;
     }
     if parts > 0 && word.len() - start > 1 {
-        lower.emit(&[&word[start..]], Reading::Plain, emit);
+        lower.emit(&[&word[start..]], WordKind::Plain, emit);
     }
-    lower.emit(&[word], Reading::Plain, emit);
+    lower.emit(&[word], WordKind::Plain, emit);
     digits_and_letters(word, lower, emit);
 }
 
 /// A number with its unit in two words (`10kW`), a word with its number (`server2`), a version without its `v` and the line that it is of
 /// (`v1.10.2` is `1.10.2` and of `1.10`).
-fn digits_and_letters(word: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, Reading)) {
+fn digits_and_letters(word: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, WordKind)) {
     let is_digit = |byte: u8| byte.is_ascii_digit();
     let bytes = word.as_bytes();
     let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return };
@@ -354,27 +354,27 @@ fn digits_and_letters(word: &str, lower: &mut Lower, emit: &mut impl FnMut(&str,
         let number = word.trim_end_matches(|character: char| character.is_alphabetic());
         let unit = &word[number.len()..];
         if unit.len() <= UNIT_BYTES_MAX && number.bytes().all(|byte| is_digit(byte) || matches!(byte, b'.' | b',')) {
-            lower.emit(&[number], Reading::Plain, emit);
-            lower.emit(&[unit], Reading::Plain, emit);
+            lower.emit(&[number], WordKind::Plain, emit);
+            lower.emit(&[unit], WordKind::Plain, emit);
         }
         return;
     }
     let number = word.strip_prefix(['v', 'V']).filter(|rest| rest.bytes().next().is_some_and(is_digit));
     if let Some(number) = number {
-        lower.emit(&[number], Reading::Plain, emit);
+        lower.emit(&[number], WordKind::Plain, emit);
     }
     let version = number.unwrap_or(word);
     if is_digit(*last) && version.bytes().all(|byte| is_digit(byte) || byte == b'.') {
         let mut points = version.match_indices('.').map(|(at, _)| at);
         if let (Some(_), Some(second)) = (points.next(), points.next()) {
-            lower.emit(&[&version[..second]], Reading::Inside, emit);
+            lower.emit(&[&version[..second]], WordKind::Inside, emit);
         }
         return;
     }
     if number.is_none() && is_digit(*last) {
         let letters = word.trim_end_matches(|character: char| character.is_ascii_digit());
         if letters.chars().count() >= LETTERS_MIN && letters.chars().all(char::is_alphabetic) {
-            lower.emit(&[letters], Reading::Inside, emit);
+            lower.emit(&[letters], WordKind::Inside, emit);
         }
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn row_bytes(format: Format, dimensions: usize) -> u64 {
 
 impl Resident {
     /// Hands the first rows over.
-    pub(super) fn begin(gpu: &mut Gpu, snapshot: &Snapshot, format: Format) -> Result<Self, GpuError> {
+    pub(super) fn create(gpu: &mut Gpu, snapshot: &Snapshot, format: Format) -> Result<Self, GpuError> {
         let dimensions = snapshot.dimensions;
         let rows = snapshot.rows.min(slice(dimensions));
         let file = snapshot.file.as_fd();

@@ -155,7 +155,7 @@ pub struct Seat {
     /// Whether questions may be asked.
     is_open: AtomicBool,
     /// With so many rows the collection is looked at again.
-    look_at: AtomicUsize,
+    review_at: AtomicUsize,
     /// It found no room on the device, and has some once others need theirs no longer.
     is_refused: AtomicBool,
     /// Milliseconds after the start of the service at which somebody searched it while it was refused.
@@ -214,14 +214,14 @@ impl Seat {
         self.is_refused.load(Ordering::Acquire)
     }
 
-    pub(super) fn look_at(&self, rows: usize) {
-        self.look_at.store(rows, Ordering::Relaxed);
+    pub(super) fn review_at(&self, rows: usize) {
+        self.review_at.store(rows, Ordering::Relaxed);
     }
 }
 
 /// What the device found for a question.
 #[derive(Debug)]
-pub struct Found {
+pub struct DeviceResult {
     /// The matrix that was searched.
     pub generation: u64,
     /// Its rows below this were searched.
@@ -233,13 +233,13 @@ pub struct Found {
 }
 
 /// A question to the device.
-pub(super) struct Question {
+pub(super) struct PendingQuery {
     pub(super) seat: Arc<Seat>,
     pub(super) query: Vec<f16>,
     pub(super) wanted: usize,
     pub(super) allowed: Option<Arc<RowSet>>,
     pub(super) asked: Instant,
-    pub(super) reply: oneshot::Sender<Found>,
+    pub(super) reply: oneshot::Sender<DeviceResult>,
 }
 
 /// How the device is.
@@ -269,11 +269,11 @@ pub enum DeviceState {
 /// What waits for the thread.
 #[derive(Default)]
 pub(super) struct Queue {
-    pub(super) questions: VecDeque<Question>,
+    pub(super) questions: VecDeque<PendingQuery>,
     /// Collections that are new.
     pub(super) members: Vec<(Arc<Seat>, Weak<dyn Vectors>)>,
     /// Seats whose collection grew or went.
-    pub(super) looks: Vec<u64>,
+    pub(super) reviews: Vec<u64>,
     pub(super) is_stopping: bool,
     /// The thread has ended: nobody is there to answer.
     pub(super) is_over: bool,
@@ -325,7 +325,7 @@ impl Shared {
     }
 
     /// The CPU has to answer these.
-    pub(super) fn give_up(&self, questions: Vec<Question>, why: &'static str) {
+    pub(super) fn give_up(&self, questions: Vec<PendingQuery>, why: &'static str) {
         if !questions.is_empty() {
             self.metrics.fell_back(why, questions.len());
         }
@@ -407,7 +407,7 @@ impl GpuClient {
         let seat = Arc::new(Seat {
             id: self.shared.next_seat.fetch_add(1, Ordering::Relaxed),
             is_open: AtomicBool::new(false),
-            look_at: AtomicUsize::new(usize::MAX),
+            review_at: AtomicUsize::new(usize::MAX),
             is_refused: AtomicBool::new(false),
             wanted: AtomicU64::new(0),
             factor: AtomicUsize::new(1),
@@ -426,15 +426,15 @@ impl GpuClient {
 
     /// Notes that a collection has so many rows now.
     pub fn grew(&self, seat: &Seat, rows: usize) {
-        if rows >= seat.look_at.load(Ordering::Relaxed) {
-            seat.look_at(usize::MAX);
-            self.look(seat);
+        if rows >= seat.review_at.load(Ordering::Relaxed) {
+            seat.review_at(usize::MAX);
+            self.request_review(seat);
         }
     }
 
     /// Has a collection looked at again; also when it is gone.
-    pub fn look(&self, seat: &Seat) {
-        self.shared.queue.lock().looks.push(seat.id);
+    pub fn request_review(&self, seat: &Seat) {
+        self.shared.queue.lock().reviews.push(seat.id);
         self.shared.rung.notify_all();
     }
 
@@ -450,7 +450,7 @@ impl GpuClient {
         query: Vec<f16>,
         limit: usize,
         allowed: Option<Arc<RowSet>>,
-    ) -> Option<oneshot::Receiver<Found>> {
+    ) -> Option<oneshot::Receiver<DeviceResult>> {
         let wanted = limit * seat.factor.load(Ordering::Relaxed) + SPARE;
         let is_too_much =
             wanted > LIMIT_MAX as usize || allowed.as_ref().is_some_and(|allowed| allowed.bytes() > FILTER_BYTES_MAX);
@@ -467,7 +467,8 @@ impl GpuClient {
                 self.shared.metrics.fell_back("full", 1);
                 return None;
             }
-            let question = Question { seat: Arc::clone(seat), query, wanted, allowed, asked: Instant::now(), reply };
+            let question =
+                PendingQuery { seat: Arc::clone(seat), query, wanted, allowed, asked: Instant::now(), reply };
             queue.questions.push_back(question);
         }
         self.shared.rung.notify_one();
@@ -475,7 +476,7 @@ impl GpuClient {
     }
 
     /// Notes that somebody searches a collection that the device has no room for.
-    pub fn want(&self, seat: &Seat) {
+    pub fn mark_wanted(&self, seat: &Seat) {
         if seat.is_refused() {
             seat.wanted.store(self.shared.now().max(1), Ordering::Relaxed);
         }
@@ -489,7 +490,7 @@ impl GpuClient {
     /// What the device found, or `None` when it takes too long or gave up.
     ///
     /// * `asked`: when the question was put; what is waited for counts from then.
-    pub async fn wait(&self, asked: Instant, found: oneshot::Receiver<Found>) -> Option<Found> {
+    pub async fn wait(&self, asked: Instant, found: oneshot::Receiver<DeviceResult>) -> Option<DeviceResult> {
         let Ok(found) = tokio::time::timeout_at((asked + PATIENCE).into(), found).await else {
             self.shared.stall(STALL);
             self.shared.metrics.fell_back("late", 1);

@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 use half::f16;
 
 use super::resident::{Resident, row_bytes};
-use super::service::{DeviceState, FILTER_BYTES_MAX, Found, PATIENCE, Question, Queue, Seat, Shared, Use, Vectors};
+use super::service::{
+    DeviceResult, DeviceState, FILTER_BYTES_MAX, PATIENCE, PendingQuery, Queue, Seat, Shared, Use, Vectors,
+};
 use super::{Adapter, Answer, Failure, Format, Gpu, GpuError, QUERIES_MAX};
 
 /// Smaller collections are scanned by the CPU within microseconds.
@@ -36,7 +38,7 @@ const HEALTHY: Duration = Duration::from_secs(60);
 /// Questions come close together when the next one follows a batch within this time.
 const CLOSE: Duration = Duration::from_millis(1);
 /// Batches after which a step is taken for a collection that waits to be looked at, although questions wait too.
-const BATCHES_BETWEEN_LOOKS: usize = 16;
+const BATCHES_BETWEEN_REVIEWS: usize = 16;
 /// Questions that always may go together.
 const TOGETHER_MIN: usize = 8;
 /// How long nobody is to wait while a collection is measured.
@@ -74,7 +76,7 @@ impl Comparison {
         self.of_eight < self.cpu && self.alone <= self.cpu + LATER_MAX
     }
 
-    fn told(self) -> String {
+    fn reason(self) -> String {
         let millis = |time: Duration| time.as_secs_f64() * 1e3;
         let (cpu, alone, of_eight) = (millis(self.cpu), millis(self.alone), millis(self.of_eight));
         format!(
@@ -89,19 +91,19 @@ struct Device {
 }
 
 /// The last batch.
-struct Last {
+struct LastBatch {
     seat: u64,
     questions: usize,
     ended: Instant,
 }
 
 /// What is to be done next.
-enum Next {
+enum NextStep {
     Stop,
     Open,
-    Answer(Vec<Question>),
-    Look,
-    Room,
+    Answer(Vec<PendingQuery>),
+    Review,
+    OfferRoom,
 }
 
 pub(super) struct Worker {
@@ -109,12 +111,12 @@ pub(super) struct Worker {
     device: Option<Device>,
     members: BTreeMap<u64, Member>,
     /// Members to look at, each once.
-    looks: VecDeque<u64>,
+    reviews: VecDeque<u64>,
     /// Batches since the last look.
     batches: usize,
     /// When refused members are thought of again.
     room_at: Instant,
-    last: Option<Last>,
+    last: Option<LastBatch>,
     /// When to open the device, and how long to wait after the next failure.
     open_at: Instant,
     back_off: Duration,
@@ -128,7 +130,7 @@ impl Worker {
             shared,
             device: None,
             members: BTreeMap::new(),
-            looks: VecDeque::new(),
+            reviews: VecDeque::new(),
             batches: 0,
             room_at: Instant::now(),
             last: None,
@@ -142,59 +144,59 @@ impl Worker {
     pub(super) fn run(mut self) {
         loop {
             match self.next() {
-                Next::Stop => break,
-                Next::Open => {
+                NextStep::Stop => break,
+                NextStep::Open => {
                     if !self.open() {
                         break;
                     }
                 }
-                Next::Answer(questions) => self.answer(questions),
-                Next::Look => self.look(),
-                Next::Room => self.offer_room(),
+                NextStep::Answer(questions) => self.answer(questions),
+                NextStep::Review => self.review_next(),
+                NextStep::OfferRoom => self.offer_room(),
             }
         }
     }
 
     /// Has a member looked at, once however often it is said.
-    fn look_at(&mut self, id: u64) {
-        if !self.looks.contains(&id) {
-            self.looks.push_back(id);
+    fn review_at(&mut self, id: u64) {
+        if !self.reviews.contains(&id) {
+            self.reviews.push_back(id);
         }
     }
 
-    fn next(&mut self) -> Next {
+    fn next(&mut self) -> NextStep {
         let shared = Arc::clone(&self.shared);
         let mut queue = shared.queue.lock();
         loop {
             for (seat, vectors) in std::mem::take(&mut queue.members) {
-                self.looks.push_back(seat.id());
+                self.reviews.push_back(seat.id());
                 let member =
                     Member { seat, vectors, resident: None, format: Format::F16, compared: None, used: Instant::now() };
                 self.members.insert(member.seat.id(), member);
             }
-            std::mem::take(&mut queue.looks).into_iter().for_each(|seat| self.look_at(seat));
+            std::mem::take(&mut queue.reviews).into_iter().for_each(|seat| self.review_at(seat));
             if queue.is_stopping {
-                return Next::Stop;
+                return NextStep::Stop;
             }
             if self.device.is_none() {
                 shared.give_up(std::mem::take(&mut queue.questions).into(), "failed");
                 if Instant::now() >= self.open_at {
-                    return Next::Open;
+                    return NextStep::Open;
                 }
                 shared.rung.wait_until(&mut queue, self.open_at);
                 continue;
             }
             let is_refused = self.members.values().any(|member| member.seat.is_refused());
             let is_room_due = is_refused && Instant::now() >= self.room_at;
-            let is_look_due = self.batches >= BATCHES_BETWEEN_LOOKS && (is_room_due || !self.looks.is_empty());
-            if !queue.questions.is_empty() && !is_look_due {
-                return Next::Answer(self.gather(&mut queue));
+            let is_review_due = self.batches >= BATCHES_BETWEEN_REVIEWS && (is_room_due || !self.reviews.is_empty());
+            if !queue.questions.is_empty() && !is_review_due {
+                return NextStep::Answer(self.gather(&mut queue));
             }
             if is_room_due {
-                return Next::Room;
+                return NextStep::OfferRoom;
             }
-            if !self.looks.is_empty() {
-                return Next::Look;
+            if !self.reviews.is_empty() {
+                return NextStep::Review;
             }
             if is_refused {
                 shared.rung.wait_until(&mut queue, self.room_at);
@@ -205,7 +207,7 @@ impl Worker {
     }
 
     /// The questions that go together, those about the collection of the first; the queue is not empty.
-    fn gather(&self, queue: &mut parking_lot::MutexGuard<'_, Queue>) -> Vec<Question> {
+    fn gather(&self, queue: &mut parking_lot::MutexGuard<'_, Queue>) -> Vec<PendingQuery> {
         let Some((seat, asked)) = queue.questions.front().map(|first| (first.seat.id(), first.asked)) else {
             return Vec::new();
         };
@@ -251,7 +253,7 @@ impl Worker {
         together
     }
 
-    fn answer(&mut self, mut questions: Vec<Question>) {
+    fn answer(&mut self, mut questions: Vec<PendingQuery>) {
         let Some(first) = questions.first() else { return };
         let shared = Arc::clone(&self.shared);
         let id = first.seat.id();
@@ -272,7 +274,7 @@ impl Worker {
         match followed {
             Ok(true) => {}
             Ok(false) => {
-                self.look_at(id);
+                self.review_at(id);
                 return shared.give_up(questions, "loading");
             }
             Err(error) => {
@@ -281,10 +283,10 @@ impl Worker {
             }
         }
         let generation = resident.generation;
-        let foreign = |question: &mut Question| {
+        let foreign = |question: &mut PendingQuery| {
             question.allowed.as_ref().is_some_and(|allowed| allowed.generation() != generation)
         };
-        let foreign: Vec<Question> = questions.extract_if(.., foreign).collect();
+        let foreign: Vec<PendingQuery> = questions.extract_if(.., foreign).collect();
         shared.give_up(foreign, "changed");
         if questions.is_empty() {
             return;
@@ -308,7 +310,7 @@ impl Worker {
                 let rows = resident.rows;
                 let asked = questions.len();
                 reply(questions, answer, generation, rows);
-                self.last = Some(Last { seat: id, questions: asked, ended: Instant::now() });
+                self.last = Some(LastBatch { seat: id, questions: asked, ended: Instant::now() });
             }
             Err(error) => {
                 shared.give_up(questions, "failed");
@@ -319,8 +321,8 @@ impl Worker {
     }
 
     /// A step for the member that has waited longest.
-    fn look(&mut self) {
-        let Some(id) = self.looks.pop_front() else { return };
+    fn review_next(&mut self) {
+        let Some(id) = self.reviews.pop_front() else { return };
         self.batches = 0;
         let Some(member) = self.members.get(&id) else { return };
         member.seat.take_refusal();
@@ -333,7 +335,7 @@ impl Worker {
         match self.step(id, &*vectors) {
             Ok(true) => {}
             // The others may have a step first.
-            Ok(false) => self.look_at(id),
+            Ok(false) => self.review_at(id),
             Err(error) => self.failed(id, &error),
         }
     }
@@ -344,7 +346,7 @@ impl Worker {
         let Some(member) = self.members.get_mut(&id) else { return Ok(true) };
         if snapshot.live < ROWS_MIN {
             member.seat.close(format!("it has fewer than {ROWS_MIN} passages, which the CPU scans in no time"));
-            member.seat.look_at(snapshot.rows - snapshot.live + ROWS_MIN);
+            member.seat.review_at(snapshot.rows - snapshot.live + ROWS_MIN);
             if self.unload(id) {
                 self.offer_room();
             }
@@ -370,7 +372,7 @@ impl Worker {
             Some(resident) => resident.proceed(gpu, &snapshot)?,
             None => {
                 member.seat.close("it is being loaded");
-                let resident = Resident::begin(gpu, &snapshot, member.format)?;
+                let resident = Resident::create(gpu, &snapshot, member.format)?;
                 let is_whole = resident.rows >= snapshot.rows;
                 member.resident = Some(resident);
                 is_whole
@@ -398,15 +400,15 @@ impl Worker {
             }
         };
         let format = resident.format;
-        member.seat.look_at(member.compared.map_or(snapshot.rows, |(rows, _)| rows) * 2);
+        member.seat.review_at(member.compared.map_or(snapshot.rows, |(rows, _)| rows) * 2);
         let is_wanted = self.shared.options.how != Use::Auto;
         if is_wanted || comparison.is_for_gpu() {
             let factor = if format == Format::I8 { BYTES_FACTOR } else { 1 };
             let kind = if format == Format::I8 { " (as bytes: halves find no room)" } else { "" };
-            member.seat.open(factor, format!("{}{kind}", comparison.told()));
+            member.seat.open(factor, format!("{}{kind}", comparison.reason()));
             self.tell_memory();
         } else {
-            member.seat.close(comparison.told());
+            member.seat.close(comparison.reason());
             self.unload(id);
             self.offer_room();
         }
@@ -420,7 +422,7 @@ impl Worker {
                 // The device may have taken some of the rows, and nobody knows how many.
                 self.unload(id);
                 if !self.make_room(id) {
-                    self.look_at(id);
+                    self.review_at(id);
                 }
             }
             GpuError::Failed { failure: Failure::BadRequest, message } => {
@@ -469,7 +471,7 @@ impl Worker {
             if let Some(member) = self.members.get_mut(&id) {
                 member.used = Instant::now();
             }
-            self.look_at(id);
+            self.review_at(id);
         }
     }
 
@@ -543,7 +545,7 @@ impl Worker {
         self.shared.metrics.up.set(1);
         self.shared.goes_on();
         *self.shared.state.lock() = DeviceState::Ready { adapter };
-        self.looks = self.members.keys().copied().collect();
+        self.reviews = self.members.keys().copied().collect();
         // It may be another device or driver, and its shaders have to be compiled before anybody waits for them.
         self.members.values_mut().for_each(|member| member.compared = None);
     }
@@ -606,7 +608,7 @@ fn has_device_files() -> bool {
 }
 
 /// The filters of a batch, and which of them each question has: 1 is the first, 0 none.
-fn filters(questions: &[Question], rows: usize) -> (Vec<Vec<u32>>, Vec<u32>) {
+fn filters(questions: &[PendingQuery], rows: usize) -> (Vec<Vec<u32>>, Vec<u32>) {
     let mut known: Vec<*const super::super::vector::RowSet> = Vec::new();
     let mut filters = Vec::new();
     let mut filter_of = Vec::with_capacity(questions.len());
@@ -626,11 +628,11 @@ fn filters(questions: &[Question], rows: usize) -> (Vec<Vec<u32>>, Vec<u32>) {
     (filters, filter_of)
 }
 
-fn reply(questions: Vec<Question>, answer: Answer, generation: u64, rows: usize) {
+fn reply(questions: Vec<PendingQuery>, answer: Answer, generation: u64, rows: usize) {
     for (question, mut scored) in questions.into_iter().zip(answer.results) {
         scored.truncate(question.wanted);
         // Who waited in vain has gone.
-        let _ = question.reply.send(Found { generation, rows, wanted: question.wanted, scored });
+        let _ = question.reply.send(DeviceResult { generation, rows, wanted: question.wanted, scored });
     }
 }
 

@@ -237,9 +237,9 @@ impl Equivalent<Key> for KeyOf<'_> {
 }
 
 #[derive(Clone)]
-struct Weigh;
+struct ImpactsWeighter;
 
-impl Weighter<Key, Arc<Impacts>> for Weigh {
+impl Weighter<Key, Arc<Impacts>> for ImpactsWeighter {
     fn weight(&self, key: &Key, impacts: &Arc<Impacts>) -> u64 {
         ENTRY_BYTES + key.word.len() as u64 + impacts.bytes()
     }
@@ -247,7 +247,7 @@ impl Weighter<Key, Arc<Impacts>> for Weigh {
 
 /// The words that were asked for lately, of all collections.
 pub struct WordCache {
-    words: Cache<Key, Arc<Impacts>, Weigh, FxBuildHasher>,
+    words: Cache<Key, Arc<Impacts>, ImpactsWeighter, FxBuildHasher>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -266,7 +266,7 @@ impl WordCache {
             .shards(((bytes / SHARD_BYTES) as usize).clamp(1, task::cores()))
             .build()
             .expect("both capacities are given");
-        let words = Cache::with_options(options, Weigh, FxBuildHasher, DefaultLifecycle::default());
+        let words = Cache::with_options(options, ImpactsWeighter, FxBuildHasher, DefaultLifecycle::default());
         Self { words, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 

@@ -92,9 +92,9 @@ pub(super) fn count_ones(words: &[u64]) -> usize {
 
 /// What the filters asked for lately admit. Made for one view and gone with it, so nothing in it grows old.
 #[derive(Default)]
-pub(super) struct Remembered(Mutex<VecDeque<(Filter, Arc<Passages>)>>);
+pub(super) struct FilterCache(Mutex<VecDeque<(Filter, Arc<Passages>)>>);
 
-impl Remembered {
+impl FilterCache {
     /// What a filter admits, from memory or by `find`.
     pub(super) fn get<E>(
         &self,

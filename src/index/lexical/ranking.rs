@@ -38,7 +38,7 @@ pub(super) struct Word {
 
 /// A passage that may be among the best.
 #[derive(Clone, Copy)]
-struct Found {
+struct Candidate {
     sum: u16,
     address: DocAddress,
     /// Looked up only where equal sums have to be told apart, and in the end: it costs more than the sum.
@@ -47,7 +47,7 @@ struct Found {
 
 /// The passages with the greatest sums.
 struct Best<'a> {
-    found: Vec<Found>,
+    found: Vec<Candidate>,
     limit: usize,
     /// The key of a passage.
     key: &'a dyn Fn(DocAddress) -> u64,
@@ -57,7 +57,7 @@ struct Best<'a> {
 
 impl Best<'_> {
     fn offer(&mut self, sum: u16, address: DocAddress) {
-        self.found.push(Found { sum, address, key: None });
+        self.found.push(Candidate { sum, address, key: None });
         if self.found.len() >= self.limit.saturating_mul(2) {
             self.cut();
         }
@@ -92,7 +92,7 @@ impl Best<'_> {
 }
 
 /// Greatest sum first, then by key; keys that were not looked up are of sums that are not told apart.
-fn order(left: &Found, right: &Found) -> std::cmp::Ordering {
+fn order(left: &Candidate, right: &Candidate) -> std::cmp::Ordering {
     right.sum.cmp(&left.sum).then(left.key.cmp(&right.key))
 }
 
@@ -104,7 +104,7 @@ thread_local! {
 struct Sums(Box<[u16; RANGE]>);
 
 impl Sums {
-    fn take() -> Self {
+    fn from_thread() -> Self {
         Self(SUMS.take().unwrap_or_else(|| Box::new([0; RANGE])))
     }
 
@@ -150,7 +150,7 @@ pub(super) fn best(
     ranges.sort_unstable_by(|left, right| right.0.cmp(&left.0).then((left.1, left.2).cmp(&(right.1, right.2))));
     let room = limit.saturating_mul(2).min(FOUND_ROOM);
     let mut best = Best { found: Vec::with_capacity(room), limit, key: &key, threshold: 1 };
-    let mut sums = Sums::take();
+    let mut sums = Sums::from_thread();
     let mut steps = Vec::with_capacity(words.len());
     for (bound, ordinal, range) in ranges {
         if bound < best.threshold {

@@ -10,7 +10,7 @@ use tantivy::{DocAddress, IndexReader, TantivyError, Term};
 use super::super::analysis::{self, Language, QueryWord};
 use super::super::filter::Filter;
 use super::impacts::{self, Average, Impacts};
-use super::matching::{Passages, Remembered};
+use super::matching::{FilterCache, Passages};
 use super::ranking::{self, Word};
 use super::{Fields, LANGUAGE_SHARE, LexicalHit, Payload, WordCache, filtering, spelling};
 use crate::base::Lsn;
@@ -29,7 +29,7 @@ const NAME_SHARE: f32 = 0.2;
 const SIGNED_SHARE: f32 = 1.0;
 
 /// A term of a query that a view knows.
-struct Weighed {
+struct WeightedTerm {
     term: String,
     /// What a misspelling leaves of it, or another form adds to it.
     share: f32,
@@ -49,15 +49,15 @@ fn name_share(word: &QueryWord) -> f32 {
 
 /// The words of a query in one view, from [`look_up`].
 pub struct Lookup {
-    words: Vec<Known>,
+    words: Vec<ResolvedWord>,
     /// Passages of all views that are searched.
     passages: u64,
 }
 
 /// A word of a query with the terms that a view knows of it.
-struct Known {
+struct ResolvedWord {
     word: QueryWord,
-    terms: Vec<Weighed>,
+    terms: Vec<WeightedTerm>,
     /// Whether they only stand in for it, since nothing has it.
     is_guessed: bool,
 }
@@ -73,7 +73,7 @@ impl Lookup {
     /// the weights of all words together. A word that nothing has counts as the rarest that there could be.
     #[must_use]
     pub fn total(&self) -> f32 {
-        let weight = |known: &Known| {
+        let weight = |known: &ResolvedWord| {
             let best = known.terms.iter().map(|term| self.weight(term)).reduce(f32::max).filter(|_| !known.is_guessed);
             best.unwrap_or_else(|| self.idf(0) * name_share(&known.word))
         };
@@ -87,7 +87,7 @@ impl Lookup {
     }
 
     /// A term's weight: the inverse document frequency of BM25 over all that is searched.
-    fn weight(&self, term: &Weighed) -> f32 {
+    fn weight(&self, term: &WeightedTerm) -> f32 {
         term.share * self.idf(term.with)
     }
 
@@ -144,7 +144,7 @@ pub struct LexicalSearcher {
     average: Average,
     /// Passages that the segments hold, removed ones included: what scores are computed with.
     passages: u64,
-    remembered: Arc<Remembered>,
+    remembered: Arc<FilterCache>,
 }
 
 impl LexicalSearcher {
@@ -233,7 +233,7 @@ impl LexicalSearcher {
     /// The words of a query, with what this view knows of them.
     fn look_up(&self, query: &str) -> Result<Lookup, TantivyError> {
         let words = if self.is_empty() { Vec::new() } else { analysis::query_words(query, &self.languages) };
-        let known = |word| Ok(Known { terms: self.known_terms(&word)?, word, is_guessed: false });
+        let known = |word| Ok(ResolvedWord { terms: self.known_terms(&word)?, word, is_guessed: false });
         let words = words.into_iter().map(known).collect::<Result<_, TantivyError>>()?;
         Ok(Lookup { words, passages: self.passages })
     }
@@ -259,7 +259,7 @@ impl LexicalSearcher {
         let weights =
             lookup.words.iter().flat_map(|known| &known.terms).map(|term| lookup.weight(term)).collect::<Vec<_>>();
         let terms = lookup.words.into_iter().flat_map(|known| known.terms);
-        let mut terms: Vec<(f32, Weighed)> = weights.into_iter().zip(terms).collect();
+        let mut terms: Vec<(f32, WeightedTerm)> = weights.into_iter().zip(terms).collect();
         terms.sort_by(|left, right| right.0.total_cmp(&left.0));
         terms.truncate(ranking::WORDS_MAX);
         let words: Vec<Word> =
@@ -270,7 +270,7 @@ impl LexicalSearcher {
     }
 
     /// The terms of a word that this view knows.
-    fn known_terms(&self, word: &QueryWord) -> Result<Vec<Weighed>, TantivyError> {
+    fn known_terms(&self, word: &QueryWord) -> Result<Vec<WeightedTerm>, TantivyError> {
         let mut terms = Vec::with_capacity(2);
         for term in &word.stems {
             terms.extend(self.known_term(term, name_share(word))?);
@@ -290,7 +290,7 @@ impl LexicalSearcher {
 
     /// Takes the terms nearest to the words that no view knows.
     fn guess(&self, mut lookup: Lookup, unknown: &FxHashSet<String>) -> Result<Lookup, TantivyError> {
-        let misspelt = |known: &&mut Known| unknown.contains(&known.word.text);
+        let misspelt = |known: &&mut ResolvedWord| unknown.contains(&known.word.text);
         for known in lookup.words.iter_mut().filter(misspelt).take(GUESSES_MAX) {
             let Some(stem) = known.word.stems.first() else { continue };
             known.is_guessed = true;
@@ -302,7 +302,7 @@ impl LexicalSearcher {
     }
 
     /// A term with the number of passages that have it; `None` when none has.
-    fn known_term(&self, term: &str, share: f32) -> Result<Option<Weighed>, TantivyError> {
+    fn known_term(&self, term: &str, share: f32) -> Result<Option<WeightedTerm>, TantivyError> {
         let (mut with, mut remembered) = (0, Vec::new());
         for segment in self.searcher.segment_readers() {
             let known = self.words.remembered(segment, term, self.average);
@@ -315,11 +315,11 @@ impl LexicalSearcher {
             });
             remembered.push(known);
         }
-        Ok((with > 0).then(|| Weighed { term: term.to_owned(), share, with, remembered }))
+        Ok((with > 0).then(|| WeightedTerm { term: term.to_owned(), share, with, remembered }))
     }
 
-    fn word(&self, weight: f32, term: Weighed) -> Result<Word, TantivyError> {
-        let Weighed { term, remembered, .. } = term;
+    fn word(&self, weight: f32, term: WeightedTerm) -> Result<Word, TantivyError> {
+        let WeightedTerm { term, remembered, .. } = term;
         let decode = |segment| self.words.decode(segment, self.fields, &term, self.average);
         let segments = self.searcher.segment_readers().iter().zip(remembered);
         let impacts = segments.map(|(segment, known)| known.map_or_else(|| decode(segment), Ok));

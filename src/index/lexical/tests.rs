@@ -176,7 +176,7 @@ fn what_a_new_writer_removes_first_does_not_come_back_by_a_merge() {
         index.remove(Lsn(12)).expect("remove");
         add(&index, 20, &plain("stays"));
         index.commit(Lsn(20)).expect("commit");
-        index.settle().expect("merged");
+        index.merge_segments().expect("merged");
         assert_eq!(found(&index, "gone"), Vec::<u64>::new());
     }
 }
@@ -210,7 +210,7 @@ fn reopening_after_any_stop_of_the_process_continues() {
     add(&index, 3, &Sample { text: "third", metadata: json!({}) });
     index.commit(Lsn(3)).expect("commit");
     index.commit(Lsn(5)).expect("nothing to commit, but the log went on");
-    index.settle().expect("merged");
+    index.merge_segments().expect("merged");
     index.checkpoint().expect("checkpoint");
     drop(index);
     let (index, applied) =

@@ -6,7 +6,7 @@ use std::time::Instant;
 use half::f16;
 use tokio::sync::oneshot;
 
-use super::super::gpu::service::{Found, GpuClient, Seat, Snapshot, Vectors, Verdict};
+use super::super::gpu::service::{DeviceResult, GpuClient, Seat, Snapshot, Vectors, Verdict};
 use super::engine::{Engine as _, GpuFlat};
 use super::matrix::View;
 use super::row_set::RowSet;
@@ -16,19 +16,19 @@ use super::{Neighbor, VectorIndex, scan};
 const TOGETHER: usize = 8;
 
 /// Where an index asks the GPU.
-pub(super) struct Place {
+pub(super) struct DevicePlacement {
     client: GpuClient,
     seat: Arc<Seat>,
 }
 
-/// A question that the GPU was asked. [`DeviceQuestion::answer`] waits for it, [`VectorIndex::collect`] makes neighbours of it.
-pub struct DeviceQuestion {
+/// A question that the GPU was asked. [`DeviceQuery::answer`] waits for it, [`VectorIndex::collect`] makes neighbours of it.
+pub struct DeviceQuery {
     client: GpuClient,
     query: Vec<f16>,
     limit: usize,
     allowed: Option<Arc<RowSet>>,
     asked: Instant,
-    reply: oneshot::Receiver<Found>,
+    reply: oneshot::Receiver<DeviceResult>,
 }
 
 /// What the GPU answered.
@@ -36,10 +36,10 @@ pub struct DeviceAnswer {
     query: Vec<f16>,
     limit: usize,
     allowed: Option<Arc<RowSet>>,
-    found: Found,
+    found: DeviceResult,
 }
 
-impl DeviceQuestion {
+impl DeviceQuery {
     /// Waits for the answer, for a quarter of a second from when it was asked for at most; `None` where the CPU must search.
     pub async fn answer(self) -> Option<DeviceAnswer> {
         let Self { client, query, limit, allowed, asked, reply } = self;
@@ -48,7 +48,7 @@ impl DeviceQuestion {
     }
 }
 
-impl Place {
+impl DevicePlacement {
     /// Notes that the index has so many rows now.
     pub(super) fn grew(&self, rows: usize) {
         self.client.grew(&self.seat, rows);
@@ -59,9 +59,9 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for DevicePlacement {
     fn drop(&mut self) {
-        self.client.look(&self.seat);
+        self.client.request_review(&self.seat);
     }
 }
 
@@ -70,23 +70,23 @@ impl VectorIndex {
     pub fn join_device(self: &Arc<Self>, client: &GpuClient) {
         self.device.get_or_init(|| {
             let vectors: Weak<Self> = Arc::downgrade(self);
-            Place { client: client.clone(), seat: client.join(vectors) }
+            DevicePlacement { client: client.clone(), seat: client.join(vectors) }
         });
     }
 
     /// Whether the GPU answers, and why; `None` where no GPU is used at all.
     #[must_use]
     pub fn device(&self) -> Option<Verdict> {
-        self.device.get().map(Place::verdict)
+        self.device.get().map(DevicePlacement::verdict)
     }
 
     /// Whether the GPU may be asked now, by somebody who wants to search.
     #[must_use]
     pub fn asks_device(&self) -> bool {
-        self.device.get().is_some_and(|place| {
-            let is_open = place.seat.is_open();
+        self.device.get().is_some_and(|placement| {
+            let is_open = placement.seat.is_open();
             if !is_open {
-                place.client.want(&place.seat);
+                placement.client.mark_wanted(&placement.seat);
             }
             is_open
         })
@@ -101,8 +101,8 @@ impl VectorIndex {
         query: &[f32],
         limit: usize,
         allowed: Option<Arc<RowSet>>,
-    ) -> Option<DeviceQuestion> {
-        let place = self.device.get().filter(|place| place.seat.is_open())?;
+    ) -> Option<DeviceQuery> {
+        let placement = self.device.get().filter(|placement| placement.seat.is_open())?;
         let admitted = match &allowed {
             None => view.live,
             Some(allowed) if !view.numbers(allowed) => return None,
@@ -115,11 +115,11 @@ impl VectorIndex {
             && view.graph.linked() > 0
             && let Some(mut sample) = self.sample.try_lock()
         {
-            sample.take(&query);
+            sample.record(&query);
         }
         let limit = limit.min(admitted);
-        let reply = place.client.ask(&place.seat, query.clone(), limit, allowed.clone())?;
-        Some(DeviceQuestion { client: place.client.clone(), query, limit, allowed, asked: Instant::now(), reply })
+        let reply = placement.client.ask(&placement.seat, query.clone(), limit, allowed.clone())?;
+        Some(DeviceQuery { client: placement.client.clone(), query, limit, allowed, asked: Instant::now(), reply })
     }
 
     /// The `limit` nearest of each unit vector in `view`, by the GPU; waits for it. `None` where the GPU does not answer, or not
@@ -130,11 +130,11 @@ impl VectorIndex {
         queries: &[Vec<f16>],
         limit: usize,
     ) -> Option<Vec<Vec<Neighbor>>> {
-        let place = self.device.get().filter(|place| place.seat.is_exact())?;
+        let placement = self.device.get().filter(|placement| placement.seat.is_exact())?;
         let mut exact = Vec::with_capacity(queries.len());
         // A few at a time, so that nobody's question waits for all of them.
         for queries in queries.chunks(TOGETHER) {
-            let ask = |query: &Vec<f16>| place.client.ask(&place.seat, query.clone(), limit, None);
+            let ask = |query: &Vec<f16>| placement.client.ask(&placement.seat, query.clone(), limit, None);
             let replies = queries.iter().map(ask).collect::<Option<Vec<_>>>()?;
             for (query, reply) in queries.iter().zip(replies) {
                 let found = reply.blocking_recv().ok()?;
@@ -151,9 +151,9 @@ impl VectorIndex {
         let DeviceAnswer { query, limit, allowed, found } = answer;
         let nearest = GpuFlat { found }.nearest(view, query, (*limit).min(view.live), allowed.as_deref());
         if nearest.is_none()
-            && let Some(place) = self.device.get()
+            && let Some(placement) = self.device.get()
         {
-            place.client.fell_back("changed");
+            placement.client.fell_back("changed");
         }
         nearest
     }

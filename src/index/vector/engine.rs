@@ -3,7 +3,7 @@
 
 use half::f16;
 
-use super::super::gpu::service::Found;
+use super::super::gpu::service::DeviceResult;
 use super::Neighbor;
 use super::matrix::View;
 use super::row_set::RowSet;
@@ -31,7 +31,7 @@ pub(super) struct Hnsw {
 
 /// Scores again what the device found, and the rows that the device did not have.
 pub(super) struct GpuFlat<'a> {
-    pub(super) found: &'a Found,
+    pub(super) found: &'a DeviceResult,
 }
 
 impl Engine for Flat {
@@ -48,7 +48,7 @@ impl Engine for Hnsw {
 
 impl Engine for GpuFlat<'_> {
     fn nearest(&self, view: &View, query: &[f16], limit: usize, allowed: Option<&RowSet>) -> Option<Vec<Neighbor>> {
-        let Found { generation, rows, wanted, scored } = self.found;
+        let DeviceResult { generation, rows, wanted, scored } = self.found;
         if *generation != view.generation || *rows > view.vectors.count() {
             return None;
         }

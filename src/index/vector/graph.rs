@@ -175,7 +175,7 @@ impl Graph {
         admit: Option<impl Fn(usize) -> bool>,
     ) -> Result<Vec<usize>, GraphError> {
         let query = coarse(query);
-        let _permit = self.permits.take();
+        let _permit = self.permits.acquire();
         let index = self.index.read();
         let found = match admit {
             // The engine calls back for every candidate of a filtered walk: a fifth of its time.
@@ -240,7 +240,7 @@ impl Graph {
             }
         }
         for row in claim.filter(|row| alive.contains(*row)) {
-            let _permit = self.permits.take();
+            let _permit = self.permits.acquire();
             let index = self.index.read();
             // A claim that failed half-way is claimed anew, and a loaded graph may be ahead of its `linked`.
             if !index.contains(row as u64) {
@@ -276,7 +276,7 @@ impl Graph {
     /// The row that a search for `row`'s own vector returns first, where it does not return `row`; `None` where it does, or
     /// returns so many equal vectors that `row` may rightly be missing.
     fn host_of_lost(&self, vectors: &Rows<f16>, row: usize, vector: &[i8]) -> Result<Option<usize>, GraphError> {
-        let _permit = self.permits.take();
+        let _permit = self.permits.acquire();
         let index = self.index.read();
         let found = index.search(vector, SELF_SEARCH).map_err(GraphError::engine)?;
         if found.keys.contains(&(row as u64)) {
@@ -400,7 +400,7 @@ impl Permits {
     }
 
     /// Waits for a permit. Always taken before the lock on the index, never after it.
-    fn take(&self) -> Permit<'_> {
+    fn acquire(&self) -> Permit<'_> {
         let mut free = self.free.lock();
         self.returned.wait_while(&mut free, |free| *free == 0);
         *free -= 1;

@@ -44,7 +44,7 @@ pub(super) struct Sample {
 
 impl Sample {
     /// Takes a question that walked the graph.
-    pub(super) fn take(&mut self, question: &[f16]) {
+    pub(super) fn record(&mut self, question: &[f16]) {
         match self.questions.get_mut(self.next) {
             Some(place) => place.copy_from_slice(question),
             None => self.questions.push(question.to_vec()),
@@ -64,7 +64,7 @@ impl Sample {
     }
 
     /// The questions to look at the graph with.
-    pub(super) fn begin(&mut self) -> Vec<Vec<f16>> {
+    pub(super) fn take_sample(&mut self) -> Vec<Vec<f16>> {
         self.fresh = 0;
         self.questions.clone()
     }
@@ -81,7 +81,7 @@ impl Sample {
 /// * `exact`: the [`NEIGHBORS`] nearest of each.
 /// * `least`: candidates to begin with.
 /// * `wanted`: recall@10 that walks get once they have less by more than [`SLACK`].
-pub(super) fn look(
+pub(super) fn measure(
     view: &View,
     questions: &[Vec<f16>],
     exact: &[Vec<Neighbor>],

@@ -64,7 +64,7 @@ pub(super) fn apply(
     removed: &[Range<u64>],
     added: &[(u64, &[f16])],
 ) -> Result<(), ApplyError> {
-    index.apply(lsn, removed, added).inspect(|()| index.show())
+    index.apply(lsn, removed, added).inspect(|()| index.publish())
 }
 
 /// Applies `vectors` as rows `from..`, in batches, one log position each.
@@ -550,7 +550,7 @@ fn what_was_applied_is_seen_when_it_is_shown_and_not_by_a_checkpoint_before() {
     index.checkpoint(next).expect("written");
     let nearest = |view: &View| index.search(view, &wide(&vectors[3]), 1)[0].key;
     assert_eq!(nearest(&index.view()), key(3));
-    index.show();
+    index.publish();
     assert_eq!(nearest(&index.view()), key(30));
     assert_eq!(nearest(&before), key(3), "a view that is held stays as it was");
 }

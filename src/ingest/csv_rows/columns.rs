@@ -42,7 +42,7 @@ impl Column {
     }
 
     /// Counts a cell; without outer white space.
-    pub(super) fn see(&mut self, cell: &str) {
+    pub(super) fn observe(&mut self, cell: &str) {
         if cell.is_empty() || says_nothing(cell) {
             return;
         }

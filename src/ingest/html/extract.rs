@@ -26,7 +26,7 @@ const BANNER_BYTES_MAX: usize = 6 << 10;
 
 /// How much of a page is its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Reading {
+pub(super) enum ExtractionScope {
     /// Without navigation, footers, banners about cookies, closed dialogs.
     Main,
     /// Without navigation.
@@ -110,7 +110,7 @@ pub(super) struct Extractor {
 
 #[derive(Debug)]
 struct State {
-    reading: Reading,
+    scope: ExtractionScope,
     page: Page,
     gap: Gap,
     /// Start of the open block.
@@ -172,9 +172,9 @@ const BREAKOUT: &[&str] = &[
 ];
 
 impl Extractor {
-    pub(super) fn new(reading: Reading) -> Self {
+    pub(super) fn new(scope: ExtractionScope) -> Self {
         let state = State {
-            reading,
+            scope,
             page: Page::default(),
             gap: Gap::None,
             block: 0,
@@ -270,13 +270,13 @@ impl State {
 
     /// Whether `tag` opens something that is not read.
     fn is_skipped(&self, name: &str, tag: &Tag) -> Option<Guess> {
-        if name == "svg" || (SKIPPED.contains(&name) && (name != "nav" || self.reading < Reading::Everything)) {
+        if name == "svg" || (SKIPPED.contains(&name) && (name != "nav" || self.scope < ExtractionScope::Everything)) {
             return Some(Guess::Certain);
         }
         if self.formula.is_some() && matches!(name, "annotation" | "annotation-xml") {
             return Some(Guess::Certain);
         }
-        if self.reading > Reading::Main {
+        if self.scope > ExtractionScope::Main {
             return None;
         }
         if furniture::is_footer(name, tag) && self.articles == 0 {
@@ -569,7 +569,7 @@ impl State {
         }
         let mut written = false;
         for word in text.split(space).map(without_invisible).filter(|word| !word.is_empty()) {
-            self.settle();
+            self.apply_gap();
             self.page.text.push_str(&word);
             self.gap = Gap::Space;
             written = true;
@@ -618,13 +618,13 @@ impl State {
         // The line end behind `<pre>` is not part of the content.
         let text = if self.gap == Gap::Paragraph { text.trim_start_matches(['\r', '\n']) } else { text };
         if !text.is_empty() {
-            self.settle();
+            self.apply_gap();
             self.page.text.push_str(text);
         }
     }
 
     /// Writes the owed separation and marker.
-    fn settle(&mut self) {
+    fn apply_gap(&mut self) {
         let gap = if self.page.text.is_empty() { Gap::None } else { self.gap };
         self.gap = Gap::None;
         let marker = std::mem::replace(&mut self.marker, Marker::None);

@@ -45,16 +45,16 @@ struct Gutter {
 }
 
 /// Splits the pieces of a page into its columns, in the order of reading, each with its rows from the top.
-pub(super) fn regions(pieces: Vec<Piece>, rightwards: bool, sheet: &str) -> Vec<Vec<Row>> {
+pub(super) fn regions(pieces: Vec<Piece>, rightwards: bool, page_content: &str) -> Vec<Vec<Row>> {
     let mut out = Vec::new();
-    split(pieces, rightwards, sheet, 0, &mut out);
+    split(pieces, rightwards, page_content, 0, &mut out);
     out
 }
 
-fn split(pieces: Vec<Piece>, rightwards: bool, sheet: &str, depth: usize, out: &mut Vec<Vec<Row>>) {
+fn split(pieces: Vec<Piece>, rightwards: bool, page_content: &str, depth: usize, out: &mut Vec<Vec<Row>>) {
     let size = usual_size(&pieces);
     let rows = rows(pieces);
-    let gutters = if depth < DEPTH_MAX && rows.len() > 2 { gutters(&rows, size, sheet) } else { Vec::new() };
+    let gutters = if depth < DEPTH_MAX && rows.len() > 2 { gutters(&rows, size, page_content) } else { Vec::new() };
     let mut whole = Vec::new();
     let mut gutters = gutters.into_iter().peekable();
     let mut sides = (Vec::new(), Vec::new());
@@ -73,8 +73,8 @@ fn split(pieces: Vec<Piece>, rightwards: bool, sheet: &str, depth: usize, out: &
                     gutters.next();
                     let (left, right) = std::mem::take(&mut sides);
                     let (first, second) = if rightwards { (left, right) } else { (right, left) };
-                    split(first, rightwards, sheet, depth + 1, out);
-                    split(second, rightwards, sheet, depth + 1, out);
+                    split(first, rightwards, page_content, depth + 1, out);
+                    split(second, rightwards, page_content, depth + 1, out);
                 }
             }
             _ => whole.push(row),
@@ -98,10 +98,10 @@ fn usual_size(pieces: &[Piece]) -> f32 {
     usual.map_or(1.0, |(size, _)| size.max(f32::MIN_POSITIVE))
 }
 
-fn blocks(row: &Row, size: f32, sheet: &str) -> Vec<Block> {
+fn blocks(row: &Row, size: f32, page_content: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     for piece in &row.pieces {
-        let text = piece.text_in(sheet);
+        let text = piece.text_in(page_content);
         let characters = text.chars().count() as f32;
         let ideographs = text.chars().filter(|character| ('\u{2e80}'..'\u{fb00}').contains(character)).count() as f32;
         let words = text.split(' ').count() as f32;
@@ -125,8 +125,8 @@ fn blocks(row: &Row, size: f32, sheet: &str) -> Vec<Block> {
 }
 
 /// The gutters between columns, from the top, in rows that do not overlap.
-fn gutters(rows: &[Row], size: f32, sheet: &str) -> Vec<Gutter> {
-    let blocks: Vec<Vec<Block>> = rows.iter().map(|row| blocks(row, size, sheet)).collect();
+fn gutters(rows: &[Row], size: f32, page_content: &str) -> Vec<Gutter> {
+    let blocks: Vec<Vec<Block>> = rows.iter().map(|row| blocks(row, size, page_content)).collect();
     let mut found: Vec<(usize, Gutter)> = candidates(rows, &blocks, size)
         .into_iter()
         .filter_map(|gutter| trim(gutter, rows, &blocks, size))

@@ -10,8 +10,8 @@ use hayro_syntax::object::{self, Array, Dict, Name, Object, Rect, Stream};
 use hayro_syntax::page::{Page, Resources};
 
 use super::file::unpack;
-use super::layout::{Place, Sheet};
-use super::page::{IDENTITY, Matrix, PageReader, Seen, Stopped};
+use super::layout::{PageContent, PagePosition};
+use super::page::{IDENTITY, Matrix, PageReader, PageStats, Stopped};
 use super::text_string;
 
 /// Longest value of a field, in bytes as stored.
@@ -30,8 +30,8 @@ const PUSH_BUTTON: i64 = 1 << 16;
 pub(super) fn draw<'a>(
     page: &Page<'a>,
     reader: &mut PageReader<'a>,
-    sheet: &mut Sheet,
-    seen: &mut Seen,
+    page_content: &mut PageContent,
+    seen: &mut PageStats,
 ) -> Result<(), Stopped> {
     let Some(list) = page.raw().get::<Array<'a>>(ANNOTS) else { return Ok(()) };
     for annotation in list.iter::<Dict<'a>>() {
@@ -43,9 +43,9 @@ pub(super) fn draw<'a>(
         }
         let Some(area) = annotation.get::<Rect>(RECT) else { continue };
         match annotation.get::<Name<'_>>(SUBTYPE).as_deref() {
-            Some(b"Widget") => field(&annotation, area, page, reader, sheet, seen)?,
+            Some(b"Widget") => field(&annotation, area, page, reader, page_content, seen)?,
             Some(b"FreeText" | b"Stamp") => {
-                appearance(&annotation, area, page, reader, sheet, seen)?;
+                appearance(&annotation, area, page, reader, page_content, seen)?;
             }
             _ => {}
         }
@@ -58,8 +58,8 @@ fn field<'a>(
     area: Rect,
     page: &Page<'a>,
     reader: &mut PageReader<'a>,
-    sheet: &mut Sheet,
-    seen: &mut Seen,
+    page_content: &mut PageContent,
+    seen: &mut PageStats,
 ) -> Result<(), Stopped> {
     let flags = match inherited(widget, FF) {
         Some(Object::Number(flags)) => flags.as_i64(),
@@ -73,10 +73,10 @@ fn field<'a>(
     if kind == b"Btn" && flags & PUSH_BUTTON == 0 {
         let state = widget.get::<Object<'_>>(AS).or_else(|| inherited(widget, V)).and_then(Object::into_name);
         let is_on = state.is_some_and(|state| state.as_ref() as &[u8] != b"Off");
-        write(if is_on { "[x]" } else { "[ ]" }, area, sheet);
+        write(if is_on { "[x]" } else { "[ ]" }, area, page_content);
         return Ok(());
     }
-    if appearance(widget, area, page, reader, sheet, seen)? {
+    if appearance(widget, area, page, reader, page_content, seen)? {
         return Ok(());
     }
     let value = match inherited(widget, V) {
@@ -91,7 +91,7 @@ fn field<'a>(
         }
         _ => String::new(),
     };
-    write(&value, area, sheet);
+    write(&value, area, page_content);
     Ok(())
 }
 
@@ -113,8 +113,8 @@ fn appearance<'a>(
     area: Rect,
     page: &Page<'a>,
     reader: &mut PageReader<'a>,
-    sheet: &mut Sheet,
-    seen: &mut Seen,
+    page_content: &mut PageContent,
+    seen: &mut PageStats,
 ) -> Result<bool, Stopped> {
     let normal = annotation.get::<Dict<'a>>(AP).and_then(|looks| looks.get::<Object<'a>>(N));
     let form = match normal {
@@ -128,12 +128,12 @@ fn appearance<'a>(
         }
         _ => return Ok(false),
     };
-    let before = sheet.length();
+    let before = page_content.length();
     // A form without resources uses those of the page, as elsewhere.
     let own = form.dict().get::<Dict<'a>>(RESOURCES).map(Resources::new);
     let matrix = placed(&form, area);
-    reader.form(&form, own.as_ref().unwrap_or(page.resources()), matrix, sheet, seen)?;
-    Ok(sheet.length() > before)
+    reader.form(&form, own.as_ref().unwrap_or(page.resources()), matrix, page_content, seen)?;
+    Ok(page_content.length() > before)
 }
 
 /// Moves the box of a form, after the form's own matrix, onto `area` (ISO 32000-1, 12.5.5).
@@ -152,7 +152,7 @@ fn placed(form: &Stream<'_>, area: Rect) -> Matrix {
 }
 
 /// Writes a value into the area of its field.
-fn write(value: &str, area: Rect, sheet: &mut Sheet) {
+fn write(value: &str, area: Rect, page_content: &mut PageContent) {
     let lines: Vec<&str> = value.split(['\r', '\n']).filter(|line| !line.trim().is_empty()).collect();
     let height = (area.y1 - area.y0).abs() as f32;
     let (left, bottom, count) = (area.x0.min(area.x1) as f32, area.y0.min(area.y1) as f32, lines.len().max(1) as f32);
@@ -160,10 +160,10 @@ fn write(value: &str, area: Rect, sheet: &mut Sheet) {
     // One line in the middle, several from the top.
     let first = if lines.len() == 1 { bottom + (height - size) / 2.0 + 0.2 * size } else { bottom + height - size };
     for (line, index) in lines.iter().zip(0u8..) {
-        let place = Place::new(left + 2.0, first - f32::from(index) * 1.2 * size, (1.0, 0.0), size);
+        let position = PagePosition::new(left + 2.0, first - f32::from(index) * 1.2 * size, (1.0, 0.0), size);
         let width = 0.5 * size * line.chars().count() as f32;
         // A space before, so that it never runs into what stands to its left.
-        sheet.put(" ", place, place.along + size);
-        sheet.put(line, place, place.along + width);
+        page_content.push(" ", position, position.along + size);
+        page_content.push(line, position, position.along + width);
     }
 }

@@ -70,7 +70,7 @@ pub(super) struct Font<'a> {
     pub(super) vertical: bool,
     to_unicode: Option<UnicodeMap>,
     kind: Kind<'a>,
-    known: RefCell<FxHashMap<(u32, u8), Rc<Meaning>>>,
+    known: RefCell<FxHashMap<(u32, u8), Rc<Glyph>>>,
 }
 
 enum Kind<'a> {
@@ -80,7 +80,7 @@ enum Kind<'a> {
 
 /// What a code stands for.
 #[derive(Debug)]
-pub(super) struct Meaning {
+pub(super) struct Glyph {
     /// `None`: the file does not say.
     pub(super) text: Option<Box<str>>,
     /// Step to the next character, in units of the font's size.
@@ -114,7 +114,7 @@ impl<'a> Font<'a> {
     }
 
     /// The code that `bytes` start with and how many of them it takes; `bytes` are not empty.
-    pub(super) fn next(&self, bytes: &[u8]) -> (Rc<Meaning>, usize) {
+    pub(super) fn next(&self, bytes: &[u8]) -> (Rc<Glyph>, usize) {
         let (code, length) = match &self.kind {
             Kind::Simple(_) => (u32::from(bytes[0]), 1),
             Kind::Composite(font) => font.next(bytes),
@@ -123,12 +123,12 @@ impl<'a> Font<'a> {
         if let Some(known) = self.known.borrow().get(&key) {
             return (known.clone(), length);
         }
-        let meaning = Rc::new(self.look_up(code, length));
-        self.known.borrow_mut().insert(key, meaning.clone());
-        (meaning, length)
+        let glyph = Rc::new(self.lookup_glyph(code, length));
+        self.known.borrow_mut().insert(key, glyph.clone());
+        (glyph, length)
     }
 
-    fn look_up(&self, code: u32, length: usize) -> Meaning {
+    fn lookup_glyph(&self, code: u32, length: usize) -> Glyph {
         let mut text = String::new();
         let mapped = self.to_unicode.as_ref().is_some_and(|map| map.append(code, &mut text));
         let width = match &self.kind {
@@ -148,7 +148,7 @@ impl<'a> Font<'a> {
         };
         let text = sign(&text).map_or(text, str::to_owned);
         let text = readable(&text).then(|| text.into_boxed_str());
-        Meaning { text, width, is_space: length == 1 && code == 32 }
+        Glyph { text, width, is_space: length == 1 && code == 32 }
     }
 }
 

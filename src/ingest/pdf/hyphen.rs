@@ -55,7 +55,7 @@ fn is_in_word(character: char) -> bool {
 pub(super) fn join(pages: &mut [String]) {
     let divided: Vec<(String, String)> = pages.iter().flat_map(|page| words(page)).flat_map(fragments).collect();
     if !divided.is_empty() {
-        let known = Known::of(pages, &divided);
+        let known = WordCounts::of(pages, &divided);
         for page in pages.iter_mut().filter(|page| page.contains(DIVIDED)) {
             *page = rewritten(page, &known);
         }
@@ -83,12 +83,12 @@ fn lower(text: &str) -> String {
 }
 
 /// How often the words in question stand in the document.
-struct Known<'w> {
+struct WordCounts<'w> {
     counts: FxHashMap<String, usize>,
     common: FxHashSet<&'w str>,
 }
 
-impl Known<'_> {
+impl WordCounts<'_> {
     fn of(pages: &[String], divided: &[(String, String)]) -> Self {
         let mut counts: FxHashMap<String, usize> = FxHashMap::default();
         for (left, right) in divided {
@@ -110,7 +110,7 @@ impl Known<'_> {
     }
 
     /// Whether the hyphen between `left` and `right` is the word's own.
-    fn keeps(&self, left: &str, right: &str) -> bool {
+    fn is_compound(&self, left: &str, right: &str) -> bool {
         let joined = format!("{left}{right}");
         let (whole, compound) = (self.count(&joined), self.count(&format!("{left}-{right}")));
         if whole != compound {
@@ -126,7 +126,7 @@ impl Known<'_> {
     }
 }
 
-fn rewritten(page: &str, known: &Known<'_>) -> String {
+fn rewritten(page: &str, known: &WordCounts<'_>) -> String {
     let mut out = String::with_capacity(page.len());
     let mut rest = page;
     while let Some(place) = rest.find(DIVIDED) {
@@ -137,7 +137,9 @@ fn rewritten(page: &str, known: &Known<'_>) -> String {
             .rfind(|character| !is_in_word(character))
             .map_or(0, |at| at + out[at..].chars().next().map_or(1, char::len_utf8));
         let end = after.find(|character| !is_in_word(character) || character == DIVIDED).unwrap_or(after.len());
-        if hyphen != '\u{ad}' && known.keeps(&lower(&out[start..]), &lower(after[..end].trim_end_matches(is_hyphen))) {
+        if hyphen != '\u{ad}'
+            && known.is_compound(&lower(&out[start..]), &lower(after[..end].trim_end_matches(is_hyphen)))
+        {
             out.push(hyphen);
         }
         rest = after;

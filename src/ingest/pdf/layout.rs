@@ -29,7 +29,7 @@ const SHARED: f32 = 0.5;
 
 /// A place on the page, seen along the direction of writing.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct PagePosition {
     /// Along the line.
     pub(super) along: f32,
     /// Across the lines, growing downwards.
@@ -37,15 +37,15 @@ pub(super) struct Place {
     /// Size of the font on the page.
     pub(super) size: f32,
     /// Direction of writing, in degrees.
-    turn: i16,
+    rotation: i16,
 }
 
-impl Place {
+impl PagePosition {
     /// At `(x, y)` of the page, written along the unit vector `direction`.
     pub(super) fn new(x: f32, y: f32, direction: (f32, f32), size: f32) -> Self {
         let (ux, uy) = direction;
-        let turn = uy.atan2(ux).to_degrees().round() as i16;
-        Self { along: x * ux + y * uy, down: x * uy - y * ux, size, turn: turn.rem_euclid(360) }
+        let rotation = uy.atan2(ux).to_degrees().round() as i16;
+        Self { along: x * ux + y * uy, down: x * uy - y * ux, size, rotation: rotation.rem_euclid(360) }
     }
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Piece {
     text: (u32, u32),
     /// A space was drawn before it.
     space: bool,
-    turn: i16,
+    rotation: i16,
 }
 
 impl Piece {
@@ -71,8 +71,8 @@ impl Piece {
     }
 
     /// Its text in that of the sheet.
-    pub(super) fn text_in<'t>(&self, sheet: &'t str) -> &'t str {
-        &sheet[self.text.0 as usize..self.text.1 as usize]
+    pub(super) fn text_in<'t>(&self, content: &'t str) -> &'t str {
+        &content[self.text.0 as usize..self.text.1 as usize]
     }
 
     fn top(&self) -> f32 {
@@ -86,7 +86,7 @@ impl Piece {
 
 /// What was drawn on one page.
 #[derive(Debug, Default)]
-pub(super) struct Sheet {
+pub(super) struct PageContent {
     text: String,
     pieces: Vec<Piece>,
     /// Where the last character began in `text`, and its place.
@@ -97,7 +97,7 @@ pub(super) struct Sheet {
     window: Option<[f32; 4]>,
 }
 
-impl Sheet {
+impl PageContent {
     /// An empty one; characters outside of `window` (left, bottom, right, top) are left out.
     pub(super) fn new(window: Option<[f32; 4]>) -> Self {
         Self { window, ..Self::default() }
@@ -114,22 +114,22 @@ impl Sheet {
     }
 
     /// Adds what is drawn from `place` to `end` along the line.
-    pub(super) fn put(&mut self, raw: &str, place: Place, end: f32) {
-        let Place { along, down, size, turn } = place;
+    pub(super) fn push(&mut self, raw: &str, position: PagePosition, end: f32) {
+        let PagePosition { along, down, size, rotation } = position;
         if raw.trim().is_empty() {
             // Word spacing may take back what a space is wide: then it separates nothing.
             self.space |= end - along > NO_SPACE * size;
             return;
         }
-        if !(along.is_finite() && down.is_finite() && end.is_finite() && size.is_finite()) || self.is_hidden(place) {
+        if !(along.is_finite() && down.is_finite() && end.is_finite() && size.is_finite()) || self.is_hidden(position) {
             return;
         }
         let start = self.text.len();
         clean(raw, &mut self.text);
-        if let (Some((begin, place)), Some(last)) = (self.last, self.pieces.last()) {
-            let again = last.turn == turn
+        if let (Some((begin, last_along)), Some(last)) = (self.last, self.pieces.last()) {
+            let again = last.rotation == rotation
                 && (down - last.down).abs() < AGAIN * size
-                && (along - place).abs() < AGAIN * size
+                && (along - last_along).abs() < AGAIN * size
                 && self.text[begin..start] == self.text[start..];
             if again {
                 self.text.truncate(start);
@@ -142,7 +142,7 @@ impl Sheet {
         if let Some(last) = self.pieces.last_mut() {
             let gap = along - last.end;
             let on = !space
-                && last.turn == turn
+                && last.rotation == rotation
                 && (down - last.down).abs() < 0.02 * size
                 && (size - last.size).abs() < 0.02 * size
                 && (BACK * size..=SPACE * size).contains(&gap);
@@ -152,33 +152,33 @@ impl Sheet {
                 return;
             }
         }
-        self.pieces.push(Piece { start: along, end: end.max(along), down, size, text, space, turn });
+        self.pieces.push(Piece { start: along, end: end.max(along), down, size, text, space, rotation });
     }
 
     /// Whether a character is outside of the page.
-    fn is_hidden(&self, place: Place) -> bool {
+    fn is_hidden(&self, position: PagePosition) -> bool {
         let Some([left, bottom, right, top]) = self.window else { return false };
-        let (sine, cosine) = f32::from(place.turn).to_radians().sin_cos();
-        let x = place.along * cosine + place.down * sine;
-        let y = place.along * sine - place.down * cosine;
-        let edge = place.size.max(1.0);
+        let (sine, cosine) = f32::from(position.rotation).to_radians().sin_cos();
+        let x = position.along * cosine + position.down * sine;
+        let y = position.along * sine - position.down * cosine;
+        let edge = position.size.max(1.0);
         x < left - edge || x > right + edge || y < bottom - edge || y > top + edge
     }
 
     /// The text of the page. Words divided at the end of a line have [`hyphen::DIVIDED`] after their hyphen.
     pub(super) fn into_text(self) -> String {
-        let mut turns: Vec<(i16, usize)> = Vec::new();
+        let mut rotations: Vec<(i16, usize)> = Vec::new();
         for piece in &self.pieces {
-            match turns.iter_mut().find(|(turn, _)| *turn == piece.turn) {
+            match rotations.iter_mut().find(|(rotation, _)| *rotation == piece.rotation) {
                 Some((_, length)) => *length += piece.length(),
-                None => turns.push((piece.turn, piece.length())),
+                None => rotations.push((piece.rotation, piece.length())),
             }
         }
         // What most of the page is written in comes first; a sort that is stable keeps the order of the file else.
-        turns.sort_by_key(|(_, length)| std::cmp::Reverse(*length));
-        let mut out = Writer { text: String::with_capacity(self.text.len() * 9 / 8), sheet: &self.text };
-        for (turn, _) in turns {
-            let pieces = self.pieces.iter().filter(|piece| piece.turn == turn).copied().collect::<Vec<_>>();
+        rotations.sort_by_key(|(_, length)| std::cmp::Reverse(*length));
+        let mut out = Writer { text: String::with_capacity(self.text.len() * 9 / 8), content: &self.text };
+        for (rotation, _) in rotations {
+            let pieces = self.pieces.iter().filter(|piece| piece.rotation == rotation).copied().collect::<Vec<_>>();
             let rightwards = !bidi::is_right_to_left(&self.text);
             for rows in regions(pieces, rightwards, &self.text) {
                 out.region(&rows);
@@ -234,7 +234,7 @@ fn belongs(piece: &Piece, row: &Row) -> bool {
 /// Puts lines together.
 struct Writer<'t> {
     text: String,
-    sheet: &'t str,
+    content: &'t str,
 }
 
 impl Writer<'_> {
@@ -244,7 +244,7 @@ impl Writer<'_> {
         let mut before: Option<&Row> = None;
         let mut lines: Vec<(bool, String)> = Vec::with_capacity(rows.len());
         for row in rows {
-            let line = line(row, self.sheet);
+            let line = line(row, self.content);
             if line.is_empty() {
                 continue;
             }
@@ -286,16 +286,16 @@ impl Writer<'_> {
 }
 
 /// The text of a row as it is seen, from left to right.
-fn line(row: &Row, sheet: &str) -> String {
+fn line(row: &Row, content: &str) -> String {
     let mut line = String::new();
     let mut last: Option<&Piece> = None;
     for piece in &row.pieces {
-        let text = piece.text_in(sheet);
+        let text = piece.text_in(content);
         if let Some(before) = last {
             let size = piece.size.min(before.size);
             let again = (piece.start - before.start).abs() < AGAIN * size
                 && (piece.down - before.down).abs() < AGAIN * size
-                && before.text_in(sheet) == text;
+                && before.text_in(content) == text;
             if again {
                 continue;
             }

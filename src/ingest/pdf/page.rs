@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 
 use super::file::{Budget, Unpacked, unpack};
 use super::font::{Font, Fonts};
-use super::layout::{Place, Sheet};
+use super::layout::{PageContent, PagePosition};
 
 /// What the content of a page or form may unpack to. Pages of text are below 1 MiB, maps and plots reach 10.
 const CONTENT_BYTES_MAX: usize = 16 << 20;
@@ -32,7 +32,7 @@ const CHARACTER_WORK: usize = 8;
 
 /// What was met on a page beside its text.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct PageStats {
     /// Characters whose font does not say what they are, by the name of the font.
     pub(super) lost: FxHashMap<String, usize>,
     /// Operators that show text.
@@ -64,9 +64,14 @@ impl<'a> PageReader<'a> {
     }
 
     /// Draws the content of a page.
-    pub(super) fn read(&mut self, page: &Page<'a>, sheet: &mut Sheet, seen: &mut Seen) -> Result<(), Stopped> {
+    pub(super) fn read(
+        &mut self,
+        page: &Page<'a>,
+        page_content: &mut PageContent,
+        seen: &mut PageStats,
+    ) -> Result<(), Stopped> {
         let content = self.content(page)?;
-        let mut run = Run { reader: self, sheet, seen, marks: Vec::new() };
+        let mut run = Run { reader: self, page_content, seen, marks: Vec::new() };
         run.content(&content, page.resources(), IDENTITY, 0)
     }
 
@@ -106,10 +111,10 @@ impl<'a> PageReader<'a> {
         form: &Stream<'a>,
         outer: &Resources<'a>,
         matrix: Matrix,
-        sheet: &mut Sheet,
-        seen: &mut Seen,
+        page_content: &mut PageContent,
+        seen: &mut PageStats,
     ) -> Result<(), Stopped> {
-        let mut run = Run { reader: self, sheet, seen, marks: Vec::new() };
+        let mut run = Run { reader: self, page_content, seen, marks: Vec::new() };
         run.form(form, outer, matrix, 0)
     }
 }
@@ -117,8 +122,8 @@ impl<'a> PageReader<'a> {
 /// The drawing of one page.
 struct Run<'r, 'a> {
     reader: &'r mut PageReader<'a>,
-    sheet: &'r mut Sheet,
-    seen: &'r mut Seen,
+    page_content: &'r mut PageContent,
+    seen: &'r mut PageStats,
     /// Marked content that is open; `Some` where it states its text.
     marks: Vec<Option<Actual>>,
 }
@@ -127,7 +132,7 @@ struct Run<'r, 'a> {
 struct Actual {
     text: String,
     /// From where the first character starts to where the last ends.
-    place: Option<(Place, f32)>,
+    span: Option<(PagePosition, f32)>,
 }
 
 impl<'a> Run<'_, 'a> {
@@ -279,7 +284,7 @@ impl<'a> Run<'_, 'a> {
     fn open(&mut self, text: Option<String>) {
         // What is nested deeper is counted by the text around it.
         if self.marks.len() < MARKS_MAX {
-            self.marks.push(text.map(|text| Actual { text, place: None }));
+            self.marks.push(text.map(|text| Actual { text, span: None }));
         }
     }
 
@@ -287,8 +292,8 @@ impl<'a> Run<'_, 'a> {
         if self.marks.len() <= floor {
             return;
         }
-        if let Some(Some(Actual { text, place: Some((start, end)) })) = self.marks.pop() {
-            self.sheet.put(&text, start, end);
+        if let Some(Some(Actual { text, span: Some((start, end)) })) = self.marks.pop() {
+            self.page_content.push(&text, start, end);
         }
     }
 
@@ -331,10 +336,10 @@ impl<'a> Run<'_, 'a> {
         let mut done = 0.0;
         let mut lost = 0;
         while !codes.is_empty() {
-            let (meaning, length) = font.next(codes);
+            let (glyph, length) = font.next(codes);
             codes = &codes[length..];
-            let mut step = meaning.width * state.size + state.character_space;
-            if meaning.is_space {
+            let mut step = glyph.width * state.size + state.character_space;
+            if glyph.is_space {
                 step += state.word_space;
             }
             if !font.vertical {
@@ -345,10 +350,10 @@ impl<'a> Run<'_, 'a> {
             let (start, end) = (axis.at(done), axis.at(done + drawn).along);
             done += step;
             let actual = self.marks.iter_mut().rev().find_map(Option::as_mut);
-            match (&meaning.text, actual) {
-                (_, Some(Actual { place: Some((_, last)), .. })) => *last = last.max(end),
-                (_, Some(actual)) => actual.place = Some((start, end)),
-                (Some(text), None) => self.sheet.put(text, start, end),
+            match (&glyph.text, actual) {
+                (_, Some(Actual { span: Some((_, last)), .. })) => *last = last.max(end),
+                (_, Some(actual)) => actual.span = Some((start, end)),
+                (Some(text), None) => self.page_content.push(text, start, end),
                 (None, None) => lost += 1,
             }
         }
@@ -360,7 +365,7 @@ impl<'a> Run<'_, 'a> {
         } else {
             state.advance(done, 0.0)
         }
-        if self.sheet.is_full() { Err(Stopped::TooMuchText) } else { Ok(()) }
+        if self.page_content.is_full() { Err(Stopped::TooMuchText) } else { Ok(()) }
     }
 }
 
@@ -401,7 +406,7 @@ fn matrix_of(mut numbers: impl Iterator<Item = f32>) -> Option<Matrix> {
 
 /// The line that a string is written along.
 struct Axis {
-    start: Place,
+    start: PagePosition,
     /// Length on the page of one unit of text space.
     scale: f32,
 }
@@ -415,13 +420,13 @@ impl Axis {
         let (ux, uy, scale) = if size < 0.0 { (-ux, -uy, -scale) } else { (ux, uy, scale) };
         let length = scale.abs();
         let direction = if length > 0.0 { (ux / length, uy / length) } else { (1.0, 0.0) };
-        Self { start: Place::new(x, y, direction, (size * height).abs()), scale }
+        Self { start: PagePosition::new(x, y, direction, (size * height).abs()), scale }
     }
 
-    fn at(&self, distance: f32) -> Place {
-        let mut place = self.start;
-        place.along += distance * self.scale;
-        place
+    fn at(&self, distance: f32) -> PagePosition {
+        let mut position = self.start;
+        position.along += distance * self.scale;
+        position
     }
 }
 

@@ -116,7 +116,7 @@ impl State {
             return true;
         }
         if enclosed {
-            self.settle();
+            self.apply_gap();
             self.page.text.push('(');
         }
         let kind = match name {
@@ -127,7 +127,7 @@ impl State {
             _ => Kind::Other,
         };
         if name == "msqrt" {
-            self.settle();
+            self.apply_gap();
             self.page.text.push_str("√(");
             enclosed = true;
         }

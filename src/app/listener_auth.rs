@@ -1,4 +1,4 @@
-//! From settings to the doors of a node's listeners: what they ask for, and what they show.
+//! From settings to the listener_auth of a node's listeners: what they ask for, and what they show.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use crate::config::Config;
 use crate::task::Drain;
 
 /// Between two looks at where the name of a service leads.
-const LOOKUP_EVERY: Duration = Duration::from_secs(60);
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
 /// The same until it leads somewhere: the network of a pod comes after the pod.
-const LOOKUP_AGAIN: Duration = Duration::from_secs(3);
+const LOOKUP_RETRY: Duration = Duration::from_secs(3);
 
-/// The doors of a node's listeners: the tokens that open them, and what is shown to those who come.
-pub(super) struct Doors {
+/// The listener_auth of a node's listeners: the tokens that open them, and what is shown to those who come.
+pub(super) struct ListenerAuth {
     pub(super) server: Authenticator,
     pub(super) admin: Authenticator,
     /// What listeners that speak TLS show; `None` when none does.
@@ -28,8 +28,8 @@ pub(super) struct Doors {
     pub(super) new: Option<Token>,
 }
 
-impl Doors {
-    /// Doors that ask for nothing and show nothing.
+impl ListenerAuth {
+    /// ListenerAuth that ask for nothing and show nothing.
     pub(super) fn open() -> Self {
         Self {
             server: Authenticator::open(),
@@ -42,7 +42,7 @@ impl Doors {
     }
 
     pub(super) fn make(config: &Config, renew: bool) -> anyhow::Result<Self> {
-        let mut doors = Self::open();
+        let mut listener_auth = Self::open();
         let (data_dir, server) = (&config.data_dir, &config.server);
         let guarded = |address| server.guards(address);
         let token_file = server.token_file.as_deref();
@@ -50,29 +50,30 @@ impl Doors {
         // Whoever gave a token needs no other.
         let is_given = asks && token_file.map_or(Ok(false), auth::gives_token)?;
         if renew || (asks && !is_given) {
-            doors.new = auth::token_of_node(data_dir, renew, SystemClock.now())?;
+            listener_auth.new = auth::token_of_node(data_dir, renew, SystemClock.now())?;
         }
         if asks {
             let local = Token::random()?;
-            let door = Authenticator::with_tokens(data_dir, token_file, &local)?;
-            let at = |address| if guarded(address) { door.clone() } else { Authenticator::open() };
-            (doors.server, doors.admin) = (at(server.listen), at(config.admin_listen));
-            doors.local = guarded(server.listen).then_some(local);
+            let authenticator = Authenticator::with_tokens(data_dir, token_file, &local)?;
+            let at = |address| if guarded(address) { authenticator.clone() } else { Authenticator::open() };
+            (listener_auth.server, listener_auth.admin) = (at(server.listen), at(config.admin_listen));
+            listener_auth.local = guarded(server.listen).then_some(local);
         }
         let listens = [server.listen, config.admin_listen].into_iter().filter(|address| server.tls.covers(*address));
         let addresses: Vec<SocketAddr> = listens.collect();
         if !addresses.is_empty() {
             let of_service = server.service.iter().flat_map(|service| service.names.clone());
-            doors.names = server.tls_names.iter().cloned().chain(of_service).chain(Name::of_this_machine()).collect();
+            listener_auth.names =
+                server.tls_names.iter().cloned().chain(of_service).chain(Name::of_this_machine()).collect();
             let concrete = addresses.iter().map(|address| address.ip()).filter(|ip| !ip.is_unspecified());
             let source = match server.certificate() {
                 Some(files) => Source::Files(files),
-                None => Source::Own(doors.names.iter().cloned().chain(concrete.map(Name::Ip)).collect()),
+                None => Source::Own(listener_auth.names.iter().cloned().chain(concrete.map(Name::Ip)).collect()),
             };
             let identity = Identity::open(data_dir, source, SystemClock.now())?;
-            doors.identity = Some(Arc::new(identity));
+            listener_auth.identity = Some(Arc::new(identity));
         }
-        Ok(doors)
+        Ok(listener_auth)
     }
 
     /// What clients have to trust, when it is the node's own.
@@ -95,7 +96,7 @@ impl Doors {
 }
 
 /// Takes the addresses that a name leads to into the node's certificate, until the drain starts.
-pub(super) async fn look_up(identity: Arc<Identity>, name: String, drain: Drain) {
+pub(super) async fn watch_service_addresses(identity: Arc<Identity>, name: String, drain: Drain) {
     loop {
         let (identity, name) = (Arc::clone(&identity), name.clone());
         let looked = tokio::task::spawn_blocking(move || {
@@ -106,7 +107,7 @@ pub(super) async fn look_up(identity: Arc<Identity>, name: String, drain: Drain)
         let pause = tokio::select! {
             // A lookup that hangs is left to its own deadline.
             () = drain.ordered() => return,
-            looked = looked => if looked.unwrap_or(false) { LOOKUP_EVERY } else { LOOKUP_AGAIN },
+            looked = looked => if looked.unwrap_or(false) { LOOKUP_INTERVAL } else { LOOKUP_RETRY },
         };
         tokio::select! {
             () = drain.ordered() => return,

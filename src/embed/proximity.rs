@@ -5,7 +5,7 @@
 //! Systems", ECIR 2003: pairs of neighbouring query words count by their distance.
 
 use super::late;
-use super::{Nearness, Phrase, PieceKind, WordPiece};
+use super::{Phrase, PieceKind, Proximity, WordPiece};
 
 /// Pieces between two words from which on they do not stand near each other.
 const GAP_MAX: usize = 10;
@@ -24,7 +24,7 @@ struct Spelling {
 }
 
 /// The words of a query.
-pub(super) struct Near {
+pub(super) struct WordProximity {
     /// By the shelf of their first piece.
     spellings: Vec<Spelling>,
     /// Where the spellings of each shelf end.
@@ -39,7 +39,7 @@ fn shelf(piece: u16) -> usize {
     usize::from(piece) % SHELVES
 }
 
-impl Near {
+impl WordProximity {
     /// * `words`: of the query, in order; for each its spellings in pieces.
     ///
     /// `None` when fewer than two can be found.
@@ -69,7 +69,7 @@ impl Near {
     }
 
     /// Notes for each word how near it comes to the next one of the query.
-    fn look(&self, pieces: &[u16], best: &mut [f32; WORDS_MAX]) {
+    fn update_best(&self, pieces: &[u16], best: &mut [f32; WORDS_MAX]) {
         // Where each word ended last.
         let mut ends = [usize::MAX; WORDS_MAX];
         for (start, piece) in pieces.iter().enumerate() {
@@ -97,12 +97,12 @@ impl Near {
     }
 }
 
-impl Nearness for Near {
+impl Proximity for WordProximity {
     fn of(&self, run: &[u16]) -> f32 {
         let Some(parts) = late::parts(run) else { return 0.0 };
         let mut best = [0f32; WORDS_MAX];
         for pieces in [parts.context, parts.text] {
-            self.look(pieces, &mut best);
+            self.update_best(pieces, &mut best);
         }
         best[..self.words - 1].iter().sum::<f32>() / (self.words - 1) as f32
     }
@@ -145,7 +145,7 @@ mod tests {
     fn near(words: &[&[u16]], text: &[u16]) -> f32 {
         let lengths = vec![1.0; late::windows(text.len(), 12)];
         let run = late::run(&[], text, 12, &lengths);
-        Near::new(words.iter().map(|word| vec![word.to_vec()])).expect("words").of(&run)
+        WordProximity::new(words.iter().map(|word| vec![word.to_vec()])).expect("words").of(&run)
     }
 
     #[test]
