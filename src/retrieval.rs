@@ -9,16 +9,19 @@
 
 mod alike;
 mod answer_cache;
+mod asked;
 mod assembly;
 mod budget;
 mod cursor;
 mod embedding_cache;
+mod error;
 mod fusion;
 mod metrics;
 mod order;
 mod phrases;
 mod ranking;
 mod relevance;
+mod request;
 mod snippet;
 #[cfg(test)]
 mod tests;
@@ -27,250 +30,32 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use serde::Deserialize;
-use serde_json::Value;
 
-use crate::base::{Digest, Fault, Lsn, setting};
 use crate::collection::{Access, Library, Passage, PassageKey, Searcher};
-use crate::collection::{CollectionInfo, DocumentRecord, ReadError};
-use crate::embed::EmbedError;
+use crate::collection::{CollectionInfo, DocumentRecord};
 pub use crate::index::filter::Filter;
-use crate::index::lexical::LexicalError;
-use crate::index::vector::{DeviceAnswer, DeviceQuery};
+use crate::index::vector::DeviceAnswer;
 use crate::task;
 
 use self::answer_cache::AnswerCache;
+use self::asked::{Ahead, Embeddings};
 use self::embedding_cache::EmbeddingCache;
 use self::ranking::{Ranking, Target};
+use self::request::{
+    DEPTH_MAX, LONG, OFFSET_MAX, OTHER_DOCUMENTS, OWN_PASSAGES_MAX, PER_DOCUMENT, PER_DOCUMENT_LONG, QUERY_BYTES_MAX,
+    in_range,
+};
+pub use asked::{Asked, AskedDevices};
 pub use assembly::{Hit, Surroundings, path};
 pub use budget::{prefix_priced, price, price_of_json};
 pub use cursor::Cursor;
+pub use error::SearchError;
 pub use fusion::{Candidate, Fusion, fuse};
 pub use metrics::Metrics;
-
-/// Most hits in one answer.
-pub const LIMIT_MAX: usize = 50;
-/// Fewest and most tokens of one answer: what an id with its title may take, and what clients accept.
-pub const TOKENS_MIN: usize = 100;
-/// See [`TOKENS_MIN`].
-pub const TOKENS_MAX: usize = 20_000;
-/// Most tokens of a list of documents, for programs that read it to its end.
-pub const LIST_TOKENS_MAX: usize = 200_000;
-/// Longest query that is looked at, in bytes; the rest is cut off.
-const QUERY_BYTES_MAX: usize = 8 << 10;
-/// Passages of a document that are looked past when its neighbours are wanted.
-const OWN_PASSAGES_MAX: usize = 1_000;
-/// How deep a cursor can go.
-const OFFSET_MAX: usize = 500;
-/// Candidates of each half behind which nothing is looked for.
-const DEPTH_MAX: usize = 2 * (OFFSET_MAX + LIMIT_MAX);
-/// How many times deeper is looked for other documents than those that fill the first candidates.
-const OTHER_DOCUMENTS: usize = 8;
-/// Passages of one document before those of the others, and in long answers.
-const PER_DOCUMENT: usize = 2;
-const PER_DOCUMENT_LONG: usize = 3;
-/// Results from which on an answer is a long one.
-const LONG: usize = 20;
-
-/// Defaults of a search.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub struct Config {
-    /// Hits per answer.
-    #[serde(deserialize_with = "setting::count::<_, 1, LIMIT_MAX>")]
-    pub limit: usize,
-    /// Tokens per answer.
-    #[serde(deserialize_with = "setting::count::<_, TOKENS_MIN, TOKENS_MAX>")]
-    pub tokens_max: usize,
-    /// Candidates taken from each half.
-    #[serde(deserialize_with = "setting::count::<_, 10, 1_000>")]
-    pub candidates: usize,
-    /// Memory for remembered answers.
-    #[serde(deserialize_with = "setting::bytes::<_, 0>")]
-    pub cache_bytes: u64,
-    /// Memory for words that are searched for.
-    #[serde(deserialize_with = "setting::bytes::<_, 0>")]
-    pub word_cache_bytes: u64,
-    /// Memory for passages and documents read from the log.
-    #[serde(deserialize_with = "setting::bytes::<_, 0>")]
-    pub passage_cache_bytes: u64,
-}
-
-/// Which halves are asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Mode {
-    /// Both, fused.
-    #[default]
-    Hybrid,
-    /// Meaning alone: vectors.
-    Dense,
-    /// Words alone: BM25.
-    Lexical,
-}
-
-impl Mode {
-    /// As tools spell it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Hybrid => "hybrid",
-            Self::Dense => "dense",
-            Self::Lexical => "lexical",
-        }
-    }
-}
-
-/// How much of a passage an answer carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Detail {
-    /// Titles and places only.
-    Ids,
-    /// The part that fits the query best, about 300 characters.
-    Snippet,
-    /// As much as there is room for: long passages are shortened around what fits the query best, so that all results fit the
-    /// budget.
-    #[default]
-    Fitted,
-    /// The whole passage.
-    Full,
-}
-
-/// A question.
-#[derive(Debug, Clone, Default)]
-pub struct SearchRequest {
-    /// In words, or as a question.
-    pub query: String,
-    /// Names of collections; empty for all.
-    pub collections: Vec<String>,
-    /// Which halves are asked.
-    pub mode: Mode,
-    /// Hits wanted; `None` for the default.
-    pub limit: Option<usize>,
-    /// Where the last answer ended; `None` to begin.
-    pub cursor: Option<Cursor>,
-    /// Only documents whose metadata matches.
-    pub filter: Option<Filter>,
-    /// Tokens of the answer, its texts and what stands around them; `None` for the default.
-    pub tokens_max: Option<usize>,
-    /// Only hits with at least this score.
-    pub min_score: Option<f32>,
-    /// How much of a passage is given.
-    pub detail: Detail,
-    /// How the halves are fused; `None` for the model's way.
-    pub fusion: Option<Fusion>,
-    /// What the caller shows beside the texts, as a number of his own: it says apart answers that differ in nothing else, since it
-    /// decides what fits.
-    pub shown: u32,
-}
-
-/// An answer.
-#[derive(Debug)]
-pub struct SearchAnswer {
-    /// Distinguishes answers; equal for an answer from the cache.
-    pub id: u64,
-    /// Best first.
-    pub hits: Vec<Hit>,
-    /// What was asked in the end.
-    pub mode_used: Mode,
-    /// Why it was not what the caller wanted.
-    pub mode_reason: Option<String>,
-    /// Names of the collections that were searched.
-    pub searched: Vec<String>,
-    /// Everything acknowledged up to here was searched.
-    pub lsn: Lsn,
-    /// Whether nothing of it fits well: what was asked for is probably not there.
-    pub weak: bool,
-    /// Whether more was found than the answer holds.
-    pub truncated: bool,
-    /// Where the next answer would begin.
-    pub next: Option<Cursor>,
-}
-
-/// Why a question was not answered.
-#[derive(Debug, thiserror::Error)]
-pub enum SearchError {
-    /// No word in it.
-    #[error("the query is empty")]
-    EmptyQuery,
-    /// A collection that does not exist.
-    #[error("there is no collection '{name}'; there {}", listed(.known))]
-    NoSuchCollection {
-        /// The name asked for.
-        name: String,
-        /// The names there are.
-        known: Vec<String>,
-    },
-    /// A document that does not exist.
-    #[error("there is no document '{id}'")]
-    NoSuchDocument {
-        /// The id asked for.
-        id: String,
-    },
-    /// A limit, offset or budget out of range.
-    #[error("{name} is {found}, expected {expected}")]
-    OutOfRange {
-        /// The argument.
-        name: &'static str,
-        /// Its value.
-        found: usize,
-        /// The range.
-        expected: String,
-    },
-    /// An index cannot be read.
-    #[error(transparent)]
-    Lexical(#[from] LexicalError),
-    /// The model of a collection is not on this node, or cannot answer.
-    #[error(transparent)]
-    Embed(#[from] EmbedError),
-    /// The log cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The vectors of a collection are of another length than what its model makes of the question.
-    #[error("the vectors of collection '{collection}' have {expected} dimensions, its model {model} gives {found}")]
-    Dimensions {
-        /// The collection.
-        collection: String,
-        /// The model that it names.
-        model: String,
-        /// Length of the question's embedding.
-        found: usize,
-        /// Length of the collection's.
-        expected: usize,
-    },
-    /// The index of a collection is not open.
-    #[error("{reason}")]
-    NoIndex {
-        /// Of which, and why.
-        reason: String,
-    },
-}
-
-fn listed(names: &[String]) -> String {
-    match names {
-        [] => "are no collections yet".to_owned(),
-        [name] => format!("is '{name}'"),
-        names => format!("are {}", names.join(", ")),
-    }
-}
-
-impl SearchError {
-    /// Who can mend it.
-    #[must_use]
-    pub fn fault(&self) -> Fault {
-        match self {
-            Self::EmptyQuery
-            | Self::NoSuchCollection { .. }
-            | Self::NoSuchDocument { .. }
-            | Self::OutOfRange { .. } => Fault::Caller,
-            Self::Lexical(error) => error.fault(),
-            // The caller named a collection, not its model.
-            Self::Embed(EmbedError::Unknown { .. }) => Fault::Environment,
-            Self::Embed(error) => error.fault(),
-            Self::Read(error) => error.fault(),
-            Self::Dimensions { .. } => Fault::Damage,
-            Self::NoIndex { .. } => Fault::Environment,
-        }
-    }
-}
+pub use request::{
+    Config, Detail, LIMIT_MAX, LIST_TOKENS_MAX, Mode, SearchAnswer, SearchRequest, TOKENS_MAX, TOKENS_MIN,
+    shown_metadata, updated_between,
+};
 
 /// A passage ranked, before its text is read.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -288,77 +73,6 @@ struct Wanted {
     limit: usize,
     cursor: Cursor,
     tokens_max: usize,
-}
-
-/// A question taken: the views it is asked of, and what its answer is remembered by.
-pub struct Asked<'a> {
-    access: Access<'a>,
-    /// The caller's, within what the call reaches.
-    filter: Option<Filter>,
-    searchers: Vec<Searcher>,
-    /// Why collections that were asked for are not among them.
-    left_out: Vec<String>,
-    /// `None` where an answer may not be remembered.
-    key: Option<Digest>,
-    /// The defaults that the key is for.
-    defaults: Config,
-    ahead: Ahead,
-}
-
-/// What was done of a question ahead of answering it.
-#[derive(Default)]
-struct Ahead {
-    embeddings: Embeddings,
-    /// What the GPU found in each collection; nothing, where it was not asked.
-    found: Vec<Option<DeviceAnswer>>,
-}
-
-/// A question's embedding by each model that is asked, or why that model gave none. They are few: a list.
-#[derive(Default)]
-struct Embeddings(Vec<(String, Embedded)>);
-
-type Embedded = Result<Arc<[f32]>, EmbedError>;
-
-impl Embeddings {
-    /// The embedding by a model; `None` where it was not asked.
-    fn of(&self, model: &str) -> Option<Result<&Arc<[f32]>, &EmbedError>> {
-        self.0.iter().find(|(name, _)| name == model).map(|(_, made)| made.as_ref())
-    }
-}
-
-/// A question that the GPU was asked: waiting for it takes no processor.
-pub struct AskedDevices {
-    questions: Vec<Option<DeviceQuery>>,
-}
-
-impl AskedDevices {
-    /// Whether there is nothing to wait for.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.questions.iter().all(Option::is_none)
-    }
-}
-
-impl Asked<'_> {
-    /// Whether the GPU may be asked first.
-    #[must_use]
-    pub fn asks_device(&self, mode: Mode) -> bool {
-        mode != Mode::Lexical && self.searchers.iter().any(Searcher::asks_device)
-    }
-
-    /// Takes over what the GPU found.
-    pub async fn with(&mut self, asked: AskedDevices) {
-        let AskedDevices { questions } = asked;
-        let mut found = Vec::with_capacity(questions.len());
-        // They have been asked one and all; none waits longer for those before it.
-        for question in questions {
-            found.push(match question {
-                Some(question) => question.answer().await,
-                None => None,
-            });
-        }
-        self.ahead.found = found;
-    }
 }
 
 /// The searching half of the node.
@@ -734,38 +448,4 @@ fn words(query: &str) -> &str {
         end -= 1;
     }
     query[..end].trim()
-}
-
-fn in_range(
-    name: &'static str,
-    value: Option<usize>,
-    default: usize,
-    range: std::ops::RangeInclusive<usize>,
-) -> Result<usize, SearchError> {
-    let value = value.unwrap_or(default);
-    if range.contains(&value) {
-        return Ok(value);
-    }
-    let expected = format!("{} to {}", range.start(), range.end());
-    Err(SearchError::OutOfRange { name, found: value, expected })
-}
-
-/// A filter on the time of the last change, as `after` and `before` of a search.
-#[must_use]
-pub fn updated_between(after: Option<&str>, before: Option<&str>) -> Option<Filter> {
-    let bound = |text: &str, inclusive| {
-        let scalar = crate::index::filter::Filter::from_json(&serde_json::json!({ "_updated_at": text })).ok()?;
-        match scalar {
-            Filter::Equals(_, scalar) => Some((scalar, inclusive)),
-            _ => None,
-        }
-    };
-    let (lower, upper) = (after.and_then(|text| bound(text, true)), before.and_then(|text| bound(text, false)));
-    (lower.is_some() || upper.is_some()).then(|| Filter::Range("_updated_at".to_owned(), lower, upper))
-}
-
-/// Metadata as an answer shows it.
-#[must_use]
-pub fn shown_metadata(bytes: &[u8]) -> serde_json::Map<String, Value> {
-    serde_json::from_slice(bytes).unwrap_or_default()
 }

@@ -17,6 +17,7 @@ mod archive;
 mod bucket;
 mod create;
 mod crypt;
+mod host;
 mod listing;
 mod look;
 mod manifest;
@@ -25,11 +26,14 @@ mod mend;
 mod metrics;
 mod mounts;
 mod plan;
+mod proving;
 mod prune;
 mod repository;
 mod restore;
+mod scratch;
 mod settings;
 mod state;
+mod taking;
 mod whose;
 
 use std::collections::BTreeMap;
@@ -37,15 +41,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::base::{Clock, Fault, Lsn, UnixMillis, with_causes};
-use crate::calls::Permit;
-use crate::collection::Library;
+use crate::base::{Clock, Fault, UnixMillis};
 use crate::fetch;
 
 pub use archive::{ArchiveError, EXTENSION};
@@ -53,6 +54,8 @@ use bucket::Http;
 pub use bucket::{BucketConfig, BucketError};
 pub use create::{CreateError, Created};
 pub use crypt::{Key, KeyError};
+use host::Shown;
+pub use host::{Host, NoProgress, Probe, Progress, REBUILDING, UnderWay};
 pub use listing::{ListingError, check_page};
 pub use look::TargetError;
 use look::{Look, Survey};
@@ -62,13 +65,15 @@ pub use manifest::{
 pub use marker::MarkerError;
 pub use mend::Mended;
 pub use metrics::{Metrics, WorkLabels};
+pub use proving::Verified;
 pub use prune::{Pruned, Retention};
 pub use repository::{Listed, Repository, RepositoryError, Target};
 use restore::Staged;
 pub use restore::{Checked, Problem, RestoreError, RestorePlan, RestoreTarget, forget_old_attempts};
+use scratch::Scratch;
 pub use settings::{Destination, Schedule};
+use state::State;
 pub use state::{Health, Proof, Taken};
-use state::{Shipped, State};
 pub use whose::{NodeSummary, Whose, WhoseError};
 
 /// What a node's snapshots are told.
@@ -99,105 +104,6 @@ pub struct Live {
     pub retention: Retention,
     /// The node's settings as text, for the manifests.
     pub configuration: String,
-}
-
-/// A node, as a snapshot sees it: the live one, or one that was opened on what was brought back.
-pub trait Probe: Send + Sync {
-    /// Its collections.
-    fn library(&self) -> &Arc<Library>;
-
-    /// The permit of a snapshot that is taken or checked: work of the node's own.
-    fn permit(&self) -> Permit;
-
-    /// Up to `most` questions spread over the collections, taken from what is stored, with their answers.
-    fn canaries(&self, most: usize) -> Vec<Canary>;
-
-    /// Asks the questions again. For each, as many passages as it had answers, by an exact scan, best first; or why not, in
-    /// words.
-    fn ask(&self, canaries: &[Canary]) -> Vec<Result<Vec<CanaryAnswer>, String>>;
-
-    /// Closes a node that [`Host::open`] opened.
-    ///
-    /// * `keep`: whether its files are used again.
-    fn close(&self, keep: bool);
-}
-
-/// Opens nodes.
-pub trait Host: Send + Sync + 'static {
-    /// Opens a node on a data directory and waits until its views have followed the log.
-    ///
-    /// * `now`: what the node's clock says, so that documents which expired since are still there.
-    /// * `report`: told which record the views have come to, and which is the last.
-    ///
-    /// # Errors
-    /// When it cannot be opened or does not become ready.
-    fn open(
-        &self,
-        data_dir: &Path,
-        now: UnixMillis,
-        report: &dyn Fn(Lsn, Lsn),
-    ) -> Result<Box<dyn Probe>, Box<dyn std::error::Error + Send + Sync>>;
-}
-
-/// Where long work reports how far it is.
-pub trait Progress: Send + Sync {
-    /// `done` of `total` bytes of what `step` names; records where it is [`REBUILDING`].
-    fn report(&self, step: &'static str, done: u64, total: u64);
-}
-
-/// The step that makes the views from the log.
-pub const REBUILDING: &str = "rebuilding";
-
-/// How far long work of this process is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UnderWay {
-    /// `create`, `verify` or `restore`.
-    pub work: &'static str,
-    /// What it is doing; see [`Progress`].
-    pub step: &'static str,
-    /// How much of it is done.
-    pub done: u64,
-    /// Of how much; 0 while that is not known.
-    pub total: u64,
-}
-
-/// Passes reports on, and shows them as [`Snapshots::under_way`] while it lives.
-struct Shown<'a> {
-    among: &'a Mutex<BTreeMap<&'static str, UnderWay>>,
-    work: &'static str,
-    to: &'a dyn Progress,
-}
-
-impl Progress for Shown<'_> {
-    fn report(&self, step: &'static str, done: u64, total: u64) {
-        self.among.lock().insert(self.work, UnderWay { work: self.work, step, done, total });
-        self.to.report(step, done, total);
-    }
-}
-
-impl Drop for Shown<'_> {
-    fn drop(&mut self) {
-        self.among.lock().remove(self.work);
-    }
-}
-
-/// For callers who do not want to know.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoProgress;
-
-impl Progress for NoProgress {
-    fn report(&self, _step: &'static str, _done: u64, _total: u64) {}
-}
-
-/// The outcome of a verification.
-#[derive(Debug)]
-pub struct Verified {
-    /// The snapshot.
-    pub id: String,
-    /// What was looked at and what was wrong.
-    pub checked: Checked,
-    /// How long it took.
-    pub took: Duration,
 }
 
 /// What a restore built and scheduled.
@@ -359,183 +265,6 @@ impl Snapshots {
         ["create", "verify", "look"].map(|work| (work, failures.get(work).copied().unwrap_or_default()))
     }
 
-    /// Opens the place for another snapshot: refuses one that is not what this node left there, and marks a new one.
-    ///
-    /// * `anew`: what is missing was given up.
-    fn writable(&self, repository: &Repository, own: Option<&str>, anew: bool) -> Result<Survey, RepositoryError> {
-        let mut state = State::read(&self.config.data_dir);
-        if let Some(own) = own.filter(|_| anew) {
-            // Given up once there is something in its place, and no sooner. A key that was used stays necessary.
-            let key = self.target().key();
-            let is_encrypted = state.shipped(&key, own, None).is_some_and(|shipped| shipped.is_encrypted);
-            state.targets.insert(key, Shipped { is_encrypted, ..Shipped::new(own, None) });
-        }
-        let found = look::survey(repository, own, &state, self.config.target.is_some());
-        self.saw(Some(repository), &found, !anew);
-        let mut survey = found?;
-        if let Some(trouble) = survey.trouble.take_if(|trouble| trouble.forbids_writing()) {
-            return Err(trouble.into());
-        }
-        if survey.marker.is_none() {
-            let known = survey.shipped.as_ref().and_then(|shipped| shipped.repository.clone());
-            let id = known.map_or_else(random_id, Ok);
-            let id = id.map_err(|source| RepositoryError::Write { path: self.config.data_dir.clone(), source })?;
-            let marker = marker::Marker::new(id, self.config.clock.now());
-            repository.begin(&marker)?;
-            if !survey.names.is_empty() {
-                tracing::info!(target = %repository.target(), id = marker.id, "a repository of an earlier release was marked");
-            }
-            survey.marker = Some(marker);
-        }
-        Ok(survey)
-    }
-
-    /// Takes a snapshot of a running node.
-    ///
-    /// * `anew`: snapshots that are missing were given up, and the place is taken as it is.
-    ///
-    /// # Errors
-    /// See [`CreateError`].
-    pub fn create(
-        &self,
-        node: &dyn Probe,
-        kind: Kind,
-        anew: bool,
-        progress: &dyn Progress,
-    ) -> Result<Created, CreateError> {
-        let _writing = self.writing.lock();
-        if node.library().log().last() == Lsn::ZERO {
-            return Err(CreateError::Empty);
-        }
-        let progress = &self.shown("create", progress);
-        let created = self.try_create(node, kind, anew, progress);
-        if let Err(error) = &created {
-            self.failed("create");
-            // What is wrong with the place is seen there, and over when it is over.
-            if !matches!(error, CreateError::Repository(RepositoryError::Target(_))) {
-                self.remember(|state| state.create_failure = Some(with_causes(error)));
-            }
-        }
-        created
-    }
-
-    fn try_create(
-        &self,
-        node: &dyn Probe,
-        kind: Kind,
-        anew: bool,
-        progress: &dyn Progress,
-    ) -> Result<Created, CreateError> {
-        let own = node.library().log().node().to_string();
-        let repository = self.repository()?;
-        let survey = self.writable(&repository, Some(&own), anew)?;
-        let about =
-            create::About { kind, now: self.config.clock.now(), configuration: self.live().configuration.clone() };
-        let created = create::create(&repository, &survey, node, about, &self.runtime, progress)?;
-        let id = &created.manifest.id;
-        self.remember(|state| {
-            let key = repository.target().key();
-            state.created = Some(Taken::of(&created.manifest, &key));
-            state.create_failure = None;
-            if anew {
-                state.targets.remove(&key);
-            }
-            self.add(state, &repository, &survey, &own, id);
-        });
-        let host = if repository.is_encrypting() { String::new() } else { host() };
-        let note = marker::Note::new(own.clone(), host, id.clone(), self.config.clock.now());
-        if let Err(error) = repository.put_note(&note) {
-            // The snapshot is there; only a machine that remembers nothing would not miss it.
-            tracing::warn!(error = with_causes(&error), "cannot record the newest snapshot in the repository");
-        }
-        match self.looked.lock().as_mut() {
-            Some(look) => look.add(id, self.config.clock.now()),
-            None => unreachable!("the place was looked at above"),
-        }
-        if anew {
-            // What the note of the last one had promised is given up by now.
-            self.survey(&repository, Some(&own))?;
-        }
-        if kind == Kind::Shipped {
-            self.thin(&repository, &survey, &created.manifest)?;
-        }
-        Ok(created)
-    }
-
-    /// Remembers a snapshot that is in the repository.
-    fn add(&self, state: &mut State, repository: &Repository, survey: &Survey, own: &str, id: &str) {
-        let place = survey.marker.as_ref().map(|marker| marker.id.clone());
-        let known = survey.shipped.clone().unwrap_or_else(|| Shipped::new(own, None));
-        let there = state.targets.entry(repository.target().key()).or_insert(known);
-        if there.node != own {
-            *there = survey.shipped.clone().unwrap_or_else(|| Shipped::new(own, None));
-        }
-        there.repository = place;
-        there.is_encrypted |= repository.is_encrypting();
-        there.is_complete = true;
-        there.snapshots.insert(id.to_owned());
-    }
-
-    /// Forgets a snapshot that is about to be removed: from then on nobody misses it.
-    fn forget(&self, id: &str) {
-        self.remember(|state| {
-            if let Some(shipped) = state.targets.get_mut(&self.target().key()) {
-                shipped.snapshots.remove(id);
-            }
-        });
-    }
-
-    /// Removes shipped snapshots that the one just taken makes superfluous: one a minute would be 10,000 a week.
-    ///
-    /// * `survey`: what was there before.
-    fn thin(&self, repository: &Repository, survey: &Survey, newest: &SnapshotManifest) -> Result<(), RepositoryError> {
-        for id in survey.own().filter(|id| **id < *newest.id) {
-            let Ok(older) = repository.snapshot(id) else { continue };
-            if older.kind != Kind::Shipped || !prune::replaces(newest, &older) {
-                // What lies before was looked at when this one was taken.
-                break;
-            }
-            self.forget(id);
-            repository.remove_snapshot(id)?;
-            if let Some(look) = self.looked.lock().as_mut() {
-                look.snapshots -= 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// Ships the log if it changed since the newest snapshot that is there. Returns what was taken.
-    ///
-    /// # Errors
-    /// See [`CreateError`].
-    pub fn ship(&self, node: &dyn Probe) -> Result<Option<Created>, CreateError> {
-        let last = node.library().log().last();
-        let state = State::read(&self.config.data_dir);
-        let key = self.target().key();
-        let is_shipped = state.created.as_ref().is_some_and(|taken| taken.last == last && taken.target == key);
-        // What was shipped and is not there any more, or not whole, is shipped again.
-        let is_there = self.looked.lock().as_ref().is_none_or(|look| {
-            let is_missing = |taken: &Taken| look.missing.contains(&taken.id);
-            !matches!(look.state, "incomplete" | "unreadable") && !state.created.as_ref().is_some_and(is_missing)
-        });
-        let fresh = is_shipped && is_there && state.create_failure.is_none();
-        if last == Lsn::ZERO {
-            return Ok(None);
-        }
-        let now = self.config.clock.now();
-        let due = state.scheduled.is_none_or(|day| day < now.0.div_euclid(DAY));
-        if fresh && !due {
-            return Ok(None);
-        }
-        let kind = if due { Kind::Scheduled } else { Kind::Shipped };
-        let created = self.create(node, kind, false, &NoProgress)?;
-        if due {
-            self.remember(|state| state.scheduled = Some(now.0.div_euclid(DAY)));
-            self.prune(&Whose::Own, false)?;
-        }
-        Ok(Some(created))
-    }
-
     /// The newest snapshot that this node took, whatever became of it: up to its end the log was shipped.
     #[must_use]
     pub fn taken(&self) -> Option<Taken> {
@@ -569,75 +298,6 @@ impl Snapshots {
         let is_meant = |node: &str| meant.as_ref().is_none_or(|meant| meant == node);
         listed.retain(|listed| listed.manifest.as_ref().map_or(true, |manifest| is_meant(&manifest.node)));
         Ok((listed, nodes.into_iter().filter(|summary| !is_meant(&summary.node)).collect()))
-    }
-
-    /// Proves a snapshot, the newest when none is named: fetches it, reads every frame, rebuilds the views and asks its
-    /// canaries, in a directory that is removed afterwards.
-    ///
-    /// # Errors
-    /// When it cannot be tried. What is wrong with the snapshot is in the result.
-    pub fn verify(&self, id: Option<&str>, progress: &dyn Progress) -> Result<Verified, RestoreError> {
-        let start = std::time::Instant::now();
-        let verified = match self.try_verify(id, &self.shown("verify", progress)) {
-            // Nothing was found out: there is nothing to prove.
-            Err(
-                error
-                @ RestoreError::Repository(RepositoryError::NoSuchSnapshot { .. } | RepositoryError::Empty { .. }),
-            ) => {
-                return Err(error);
-            }
-            verified => verified,
-        };
-        let (id, failure) = match &verified {
-            Ok((id, checked)) => (id.clone(), checked.problems.first().map(ToString::to_string)),
-            Err(error) => (id.unwrap_or("the newest snapshot").to_owned(), Some(with_causes(error))),
-        };
-        // Where it could not be tried, nothing was found.
-        let is_unsound = verified.is_ok() && failure.is_some();
-        let now = self.config.clock.now();
-        if failure.is_some() {
-            self.failed("verify");
-        }
-        self.remember(|state| {
-            state.verify_tried = Some(now);
-            state.is_unsound = is_unsound;
-            match failure {
-                None => {
-                    state.verified = Some(state::Proof { id, time: now });
-                    state.verify_failure = None;
-                }
-                Some(failure) => state.verify_failure = Some(format!("{id}: {failure}")),
-            }
-        });
-        let (id, checked) = verified?;
-        Ok(Verified { id, checked, took: start.elapsed() })
-    }
-
-    fn try_verify(&self, id: Option<&str>, progress: &dyn Progress) -> Result<(String, Checked), RestoreError> {
-        let repository = self.repository()?;
-        let id = match id {
-            Some(id) => id.to_owned(),
-            None => self.newest(&repository, &Whose::Own)?,
-        };
-        let manifest = match repository.snapshot(&id) {
-            Ok(manifest) => manifest,
-            Err(error @ RepositoryError::Manifest { .. }) if error.fault() == Fault::Damage => {
-                let problems = vec![Problem { name: format!("snapshots/{id}.json"), message: with_causes(&error) }];
-                return Ok((id, Checked { problems, ..Checked::default() }));
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let plan = match restore::whole(manifest) {
-            Ok(plan) => plan,
-            Err(RestoreError::Failed { problems }) => {
-                return Ok((id, Checked { problems, ..Checked::default() }));
-            }
-            Err(error) => return Err(error),
-        };
-        let scratch = Scratch::make(&self.config.data_dir)?;
-        let checked =
-            restore::build(&repository, &*self.host, &plan, Staged { path: &scratch.path, keep: false }, progress)?;
-        Ok((id, checked))
     }
 
     /// The id of the newest snapshot, readable or not; an error when a newer one should be there.
@@ -805,17 +465,6 @@ impl Snapshots {
         Ok(manifest)
     }
 
-    /// Whether the newest snapshot should be proved now.
-    #[must_use]
-    pub fn is_proof_due(&self) -> bool {
-        let state = State::read(&self.config.data_dir);
-        let every = i64::try_from(self.live().schedule.verify_interval.as_millis()).unwrap_or(i64::MAX);
-        let last = state.verify_tried.max(state.verified.map(|proof| proof.time));
-        every > 0
-            && state.created.is_some()
-            && last.is_none_or(|last| self.config.clock.now().0.saturating_sub(last.0) >= every)
-    }
-
     /// What this process is doing.
     #[must_use]
     pub fn under_way(&self) -> Vec<UnderWay> {
@@ -889,19 +538,6 @@ fn too_little(folder: &Path, needed: u64) -> Option<u64> {
     Some(stat.f_bavail.saturating_mul(stat.f_frsize)).filter(|free| *free < needed)
 }
 
-fn random_id() -> io::Result<String> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(io::Error::other)?;
-    Ok(crate::base::NodeId(random).to_string())
-}
-
-/// The name of this machine.
-fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().chars().take(64).collect()
-}
-
-const DAY: i64 = 24 * 60 * 60 * 1_000;
-
 /// Beside the data directory where that can be made, else in it.
 fn default_target(data_dir: &Path) -> PathBuf {
     let inside = data_dir.join("snapshots");
@@ -914,51 +550,4 @@ fn default_target(data_dir: &Path) -> PathBuf {
     };
     let can_be_beside = beside.is_dir() || rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_ok();
     if inside.is_dir() || !can_be_beside { inside } else { beside }
-}
-
-/// A directory for one proof or look into a file, removed when dropped.
-struct Scratch {
-    path: PathBuf,
-}
-
-impl Scratch {
-    fn make(data_dir: &Path) -> Result<Self, RestoreError> {
-        let mut random = [0; 6];
-        getrandom::fill(&mut random)
-            .map_err(|source| RestoreError::Staging { path: data_dir.to_owned(), source: io::Error::other(source) })?;
-        let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let name = format!("{}-{random}", std::process::id());
-        let folder = data_dir.join("verify");
-        // What a process that was killed left behind is of no use to anybody.
-        for left in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            if is_abandoned(&left.path()) {
-                let _ = fs::remove_dir_all(left.path());
-            }
-        }
-        let path = folder.join(name);
-        repository::create_dirs(&path).map_err(|source| RestoreError::Staging { path: path.clone(), source })?;
-        Ok(Self { path })
-    }
-}
-
-/// Whether its process has ended, or nothing in it changed for a day (in a container every process has the same number).
-fn is_abandoned(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let process = name.split('-').next().unwrap_or_default();
-    if !Path::new("/proc").join(process).exists() {
-        return true;
-    }
-    let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
-    let age = modified.ok().and_then(|time| time.elapsed().ok());
-    age.is_some_and(|age| age > Duration::from_secs(24 * 60 * 60))
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "a scratch directory stays");
-        }
-        // Only when it is empty.
-        let _ = self.path.parent().map(fs::remove_dir);
-    }
 }

@@ -27,6 +27,7 @@ mod frames;
 mod journal;
 mod lock;
 mod log;
+mod operation;
 mod reader;
 mod record;
 mod repair;
@@ -56,16 +57,14 @@ use self::trust::{CatalogStorage, PreviousManifest};
 use crate::base::{Clock, Fault, Lsn, NodeId};
 
 pub use self::catalog::{CatalogError, CollectionInfo, DocumentEntry, SourceEntry};
-pub use self::commit::{
-    CommitError, Committed, NAME_BYTES_MAX, NewChunk, NewDocument, Operation, Outcome, RunOnce, WriteRequest, Writer,
-    WriterState,
-};
+pub use self::commit::{CommitError, Committed, Writer, WriterState};
 pub use self::compact::{CompactError, CompactionLimits, CompactionReport};
 pub use self::frame::{FORMAT, FORMATS, UnknownFrame, UnsupportedFormat};
 pub use self::journal::{
     Journal, JournalConfig, JournalEntry, JournalError, JournalPage, JournalReader, JournalReport,
 };
 pub use self::log::{Damage, ReadError, data_format};
+pub use self::operation::{NAME_BYTES_MAX, NewChunk, NewDocument, Operation, Outcome, RunOnce, WriteRequest};
 pub use self::reader::{Change, ChangeKind, Reader};
 pub use self::record::{ChunkBody, ChunkRef, ChunkText, CollectionId, DocumentRecord, NewCollection, Replaced};
 pub use self::repair::{Affected, Replacement, cover, repair};

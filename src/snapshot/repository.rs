@@ -5,22 +5,28 @@
 //! in memory; only manifests are. The directory itself is made by [`Repository::begin`] and by nothing else: what is written into
 //! a place that has gone fails.
 
-use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+mod error;
+mod files;
+mod target;
+
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
-use super::bucket::{Bucket, BucketConfig, BucketError, Http};
-use super::crypt::{Key, KeyError, OVERHEAD_MAX};
+use super::bucket::{Bucket, BucketError, Http};
+use super::crypt::{Key, OVERHEAD_MAX};
 use super::look::TargetError;
 use super::manifest::{ManifestError, SegmentEntry, SnapshotManifest, is_id};
 use super::marker::{self, MARKER, Marker, MarkerError, NOTES, Note};
-use super::whose::WhoseError;
-use crate::base::{Clock as _, Digest, Fault, SystemClock, UnixMillis};
+use crate::base::{Clock as _, Digest, SystemClock, UnixMillis};
+
+pub use self::error::RepositoryError;
+use self::files::{Hashing, Leftover, copy, read_back, tempfile_beside};
+pub(super) use self::files::{create, create_dirs, digest_of, sync_dir};
+pub use self::target::Target;
 
 pub(super) const SEGMENTS: &str = "segments";
 const MANIFESTS: &str = "snapshots";
@@ -30,184 +36,6 @@ const PARTIAL: &str = ".partial-";
 const LEFTOVER_AGE: i64 = 24 * 60 * 60 * 1_000;
 /// Manifests are read into memory; a node with a million segments has one of 300 MiB.
 const MANIFEST_BYTES_MAX: u64 = 1 << 30;
-
-/// Where a repository is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Target {
-    /// A directory of this machine.
-    Directory(PathBuf),
-    /// A prefix of a bucket.
-    Bucket(BucketConfig),
-}
-
-impl Target {
-    /// Whether it is reached over the network by requests that cost something.
-    #[must_use]
-    pub fn is_remote(&self) -> bool {
-        matches!(self, Self::Bucket(_))
-    }
-
-    /// The same for every directory that a command is run in.
-    #[must_use]
-    pub fn absolute(self) -> Self {
-        match self {
-            Self::Directory(path) => Self::Directory(std::path::absolute(&path).unwrap_or(path)),
-            Self::Bucket(mut bucket) => {
-                let file = bucket.access_key_file.take();
-                bucket.access_key_file = file.map(|path| std::path::absolute(&path).unwrap_or(path));
-                Self::Bucket(bucket)
-            }
-        }
-    }
-
-    /// How the node remembers it: the same for every directory that a command is run in.
-    #[must_use]
-    pub fn key(&self) -> String {
-        match self {
-            Self::Directory(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string(),
-            Self::Bucket(_) => self.to_string(),
-        }
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Directory(path) => write!(f, "{}", path.display()),
-            Self::Bucket(bucket) => write!(f, "s3://{}/{}", bucket.bucket, bucket.prefix),
-        }
-    }
-}
-
-/// Why a repository did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum RepositoryError {
-    /// A file or directory cannot be read.
-    #[error("cannot read {path}")]
-    Read {
-        /// Which one.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A file or directory cannot be written.
-    #[error("cannot write {path}")]
-    Write {
-        /// Which one.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The bucket failed.
-    #[error("{name} in the bucket")]
-    Bucket {
-        /// What was asked for.
-        name: String,
-        /// What the service said.
-        source: BucketError,
-    },
-    /// A file that a manifest names is not there.
-    #[error("{name} is missing")]
-    Missing {
-        /// Its name.
-        name: String,
-    },
-    /// A file's content is not what the manifest says.
-    #[error("{name}: digest is {actual}, the manifest says {expected}")]
-    DigestMismatch {
-        /// Its name.
-        name: String,
-        /// What it should be.
-        expected: String,
-        /// What it is.
-        actual: Digest,
-    },
-    /// A manifest cannot be used.
-    #[error("{name}")]
-    Manifest {
-        /// Its name.
-        name: String,
-        /// Why.
-        source: ManifestError,
-    },
-    /// The repository's own description of itself cannot be used.
-    #[error("{name} of {target}")]
-    Marker {
-        /// Its name.
-        name: String,
-        /// Where.
-        target: String,
-        /// Why.
-        source: MarkerError,
-    },
-    /// What is there is not what this node put there.
-    #[error(transparent)]
-    Target(#[from] TargetError),
-    /// It is not clear whose snapshots are meant.
-    #[error(transparent)]
-    Whose(#[from] WhoseError),
-    /// What was removed is still there.
-    #[error("{target} still has {name} after it was removed")]
-    NotRemoved {
-        /// What.
-        name: String,
-        /// Where.
-        target: String,
-    },
-    /// The file is encrypted and there is no key.
-    #[error("{name} is encrypted; set snapshot.encryption_key_file to the key that it was written with")]
-    NoKey {
-        /// Its name.
-        name: String,
-    },
-    /// The file does not open with the key.
-    #[error(
-        "{name} does not open with the key of snapshot.encryption_key_file: the key is another one, or the file is damaged"
-    )]
-    WrongKey {
-        /// Its name.
-        name: String,
-    },
-    /// The key file cannot be used.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// There is no such snapshot.
-    #[error("there is no snapshot {id} in {target}; `cairn snapshot list` shows what there is")]
-    NoSuchSnapshot {
-        /// What was asked for.
-        id: String,
-        /// Where.
-        target: String,
-    },
-    /// There is no snapshot at all.
-    #[error("there is no snapshot in {target}; `cairn snapshot create` makes one")]
-    Empty {
-        /// Where.
-        target: String,
-    },
-}
-
-impl RepositoryError {
-    /// Who can mend it.
-    #[must_use]
-    pub fn fault(&self) -> Fault {
-        match self {
-            Self::Read { .. } | Self::Write { .. } | Self::Marker { .. } | Self::NotRemoved { .. } => {
-                Fault::Environment
-            }
-            Self::Target(error) => error.fault(),
-            Self::Whose(error) => error.fault(),
-            Self::Bucket { source, .. } => source.fault(),
-            Self::Missing { .. } | Self::DigestMismatch { .. } => Fault::Damage,
-            Self::Manifest { source, .. } => source.fault(),
-            Self::NoKey { .. } | Self::WrongKey { .. } | Self::NoSuchSnapshot { .. } | Self::Empty { .. } => {
-                Fault::Caller
-            }
-            Self::Key(error) => error.fault(),
-        }
-    }
-}
 
 /// A file of the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -702,94 +530,4 @@ impl Named {
 
 fn id_of(name: &str) -> Option<&str> {
     name.strip_suffix(ENCRYPTED).unwrap_or(name).strip_suffix(".json")
-}
-
-/// Digest of a file, read in pieces.
-pub(super) fn digest_of(path: &Path, progress: &mut dyn FnMut(u64)) -> io::Result<Digest> {
-    let mut file = File::open(path)?;
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => {
-                hasher.update(&buffer[..read]);
-                progress(read as u64);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(Digest(*hasher.finalize().as_bytes()))
-}
-
-pub(super) fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-}
-
-pub(super) fn create_dirs(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
-        _ => Ok(()),
-    }
-}
-
-pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-/// Copies a file to a new one and syncs it.
-fn copy(from: &Path, to: &Path) -> io::Result<File> {
-    let mut out = create(to)?;
-    io::copy(&mut File::open(from)?, &mut out)?;
-    out.sync_all()?;
-    Ok(out)
-}
-
-/// Reads what was written to a file and synced, from the disk rather than from memory where the system lets that be asked for.
-fn read_back(written: &File, path: &Path, digest: &Digest) -> io::Result<()> {
-    // Not every file system can; the bytes are compared in any case.
-    let _ = rustix::fs::fadvise(written, 0, None, rustix::fs::Advice::DontNeed);
-    match digest_of(path, &mut |_| {})? {
-        found if found == *digest => Ok(()),
-        _ => Err(io::Error::other("the disk gives back other bytes than were written to it")),
-    }
-}
-
-/// A file that goes when this does, unless it was given another name.
-struct Leftover<'a>(&'a Path);
-
-impl Drop for Leftover<'_> {
-    fn drop(&mut self) {
-        // Not there when it was never made, or has its name.
-        let _ = fs::remove_file(self.0);
-    }
-}
-
-/// Passes on what is written and hashes it.
-struct Hashing {
-    out: File,
-    hasher: blake3::Hasher,
-}
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}
-
-/// A name for a temporary file in the directory of `path`.
-fn tempfile_beside(path: &Path, suffix: &str) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!("{PARTIAL}{}-{name}{suffix}", std::process::id()))
 }

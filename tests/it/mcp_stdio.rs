@@ -133,7 +133,10 @@ const UPDATED: &str = "notifications/resources/updated";
 #[test]
 fn a_session_is_notified_of_what_it_changes_itself() {
     let directory = tempfile::tempdir().expect("temporary directory");
-    json_of(&run_on(directory.path(), &["collections", "create", "notes", "--json"]));
+    let file = directory.path().join("valve.md");
+    std::fs::write(&file, "The valve is shut.").expect("written");
+    let file = file.to_str().expect("UTF-8");
+    json_of(&run_on(directory.path(), &["add", file, "-c", "other", "--json"]));
     let mut client = Client::initialized(directory.path());
     client.ask("tools/list", json!({}));
     client.ask("resources/list", json!({}));
@@ -142,6 +145,7 @@ fn a_session_is_notified_of_what_it_changes_itself() {
     hear(&mut client, &[TOOLS_CHANGED, RESOURCES_CHANGED], "");
     let listed = client.ask("resources/list", json!({}));
     let uri = listed["resources"][0]["uri"].as_str().expect("an address").to_owned();
+    assert!(uri.ends_with("/notes/pump"), "{listed}");
     client.ask("resources/subscribe", json!({"uri": uri}));
     client.call("add_documents", write("The pump is red."));
     hear(&mut client, &[UPDATED, RESOURCES_CHANGED], &uri);

@@ -1,0 +1,82 @@
+//! A question on its way: what was computed for it before it takes a permit to read.
+//!
+//! Invariant: embedding the query and asking a device happen here, while nothing of the node is held.
+
+use std::sync::Arc;
+
+use super::{Config, Filter, Mode};
+use crate::base::Digest;
+use crate::collection::{Access, Searcher};
+use crate::embed::EmbedError;
+use crate::index::vector::{DeviceAnswer, DeviceQuery};
+
+/// A question taken: the views it is asked of, and what its answer is remembered by.
+pub struct Asked<'a> {
+    pub(super) access: Access<'a>,
+    /// The caller's, within what the call reaches.
+    pub(super) filter: Option<Filter>,
+    pub(super) searchers: Vec<Searcher>,
+    /// Why collections that were asked for are not among them.
+    pub(super) left_out: Vec<String>,
+    /// `None` where an answer may not be remembered.
+    pub(super) key: Option<Digest>,
+    /// The defaults that the key is for.
+    pub(super) defaults: Config,
+    pub(super) ahead: Ahead,
+}
+
+/// What was done of a question ahead of answering it.
+#[derive(Default)]
+pub(super) struct Ahead {
+    pub(super) embeddings: Embeddings,
+    /// What the GPU found in each collection; nothing, where it was not asked.
+    pub(super) found: Vec<Option<DeviceAnswer>>,
+}
+
+/// A question's embedding by each model that is asked, or why that model gave none. They are few: a list.
+#[derive(Default)]
+pub(super) struct Embeddings(pub(super) Vec<(String, Embedded)>);
+
+pub(super) type Embedded = Result<Arc<[f32]>, EmbedError>;
+
+impl Embeddings {
+    /// The embedding by a model; `None` where it was not asked.
+    pub(super) fn of(&self, model: &str) -> Option<Result<&Arc<[f32]>, &EmbedError>> {
+        self.0.iter().find(|(name, _)| name == model).map(|(_, made)| made.as_ref())
+    }
+}
+
+/// A question that the GPU was asked: waiting for it takes no processor.
+pub struct AskedDevices {
+    pub(super) questions: Vec<Option<DeviceQuery>>,
+}
+
+impl AskedDevices {
+    /// Whether there is nothing to wait for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.questions.iter().all(Option::is_none)
+    }
+}
+
+impl Asked<'_> {
+    /// Whether the GPU may be asked first.
+    #[must_use]
+    pub fn asks_device(&self, mode: Mode) -> bool {
+        mode != Mode::Lexical && self.searchers.iter().any(Searcher::asks_device)
+    }
+
+    /// Takes over what the GPU found.
+    pub async fn with(&mut self, asked: AskedDevices) {
+        let AskedDevices { questions } = asked;
+        let mut found = Vec::with_capacity(questions.len());
+        // They have been asked one and all; none waits longer for those before it.
+        for question in questions {
+            found.push(match question {
+                Some(question) => question.answer().await,
+                None => None,
+            });
+        }
+        self.ahead.found = found;
+    }
+}
