@@ -1,7 +1,7 @@
 //! Composition: from settings to a running node, and the order in which it stops.
 //!
 //! Start: admin listener, MCP listener, log, indexes, requests. Stop, with a deadline: no new connections, requests in
-//! flight, background work, indexes, log. What is acknowledged is on stable storage at every moment in between.
+//! flight, background work, indexes, log. Acknowledged data is on stable storage at every moment in between.
 
 mod limits;
 mod listener_auth;
@@ -49,18 +49,18 @@ pub use running::{RunningNode, SnapshotLocation};
 pub use snapshots::snapshots;
 use supervisor::Supervisor;
 
-/// How often expired documents are looked for and memory is divided anew.
+/// How often expired documents are removed and memory is divided again.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
-/// Between the wish to start again and the drain: time for the answer to whoever wished it.
+/// Time between a restart request and the shutdown, for the answer to its caller.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
-/// How long a restart waits for what still uses the closed log.
+/// How long a restart waits for users of the closed log.
 const REOPEN_PATIENCE: Duration = Duration::from_secs(30);
 /// Documents removed in one sweep.
 const SWEEP_DOCUMENTS: usize = 1_000;
 
 /// An opened node: everything but the sockets.
 pub struct Node {
-    /// Before the rest, so that nothing of a collection is held by its thread when the files are closed.
+    /// Dropped first, so that its thread holds nothing of a collection when the files are closed.
     gpu: Option<GpuService>,
     library: Arc<Library>,
     tools: Arc<NodeTools>,
@@ -74,8 +74,8 @@ pub struct Node {
 impl Node {
     /// Opens the data directory.
     ///
-    /// * `runtime`: carries out what snapshots do over the network.
-    /// * `restart`: how the node starts again on restored data; `None` where nobody listens to that.
+    /// * `runtime`: runs the network operations of snapshots.
+    /// * `restart`: how the node restarts on restored data; `None` where nobody listens for that.
     ///
     /// # Errors
     /// When another process holds it, or it cannot be read or written.
@@ -100,7 +100,7 @@ impl Node {
     ) -> Result<Self, OpenError> {
         let start = Instant::now();
         keep_files_private();
-        // A command that opens the data directory for itself is over before a GPU would be open.
+        // A command that opens the data directory ends before a GPU would be ready.
         let gpu = (restart.is_some() && config.gpu.how != Use::Off)
             .then(|| GpuService::start(config.gpu.clone(), metrics.collections.gpu.clone()).map_err(OpenError::Thread))
             .transpose()?;
@@ -127,7 +127,7 @@ impl Node {
         Ok(Self { gpu, ..Self::over(library, calls, config, (readiness, metrics), runtime, restart) })
     }
 
-    /// The rest of a node, over its open collections.
+    /// The rest of a node, on its open collections.
     fn over(
         library: Arc<Library>,
         calls: Calls,
@@ -171,7 +171,7 @@ impl Node {
         &self.tools
     }
 
-    /// The way in to the node's collections.
+    /// The entry point for calls.
     #[must_use]
     pub fn calls(&self) -> &Calls {
         self.tools.calls()
@@ -183,7 +183,7 @@ impl Node {
         &self.library
     }
 
-    /// What the node is not ready for.
+    /// The reasons why the node is not ready.
     #[must_use]
     pub fn readiness(&self) -> &Readiness {
         &self.readiness
@@ -195,11 +195,11 @@ impl Node {
         self.readiness.wait(patience)
     }
 
-    /// Answers the other processes of this machine at a free loopback port, for a process that keeps the data directory to
-    /// itself for longer than they would want to wait.
+    /// Answers the other processes of this machine at a free loopback port, for a process that holds the data directory
+    /// for longer than they would want to wait.
     ///
     /// # Errors
-    /// When there is no port to be had.
+    /// When no port is available.
     pub async fn answer_locally(self: &Arc<Self>, config: &Config, drain: &Drain) -> Result<Answering, ListenError> {
         let listener = Listener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
         let listener_auth = ListenerAuth::open();
@@ -208,7 +208,8 @@ impl Node {
         Ok(self.answer(config, listener, &listener_auth, running, &live, drain))
     }
 
-    /// Answers MCP and REST until the drain starts, removes expired documents meanwhile, and lets the command line know.
+    /// Answers MCP and REST until the shutdown starts, removes expired documents meanwhile, and registers the address
+    /// for the command line.
     fn answer(
         self: &Arc<Self>,
         config: &Config,
@@ -233,20 +234,20 @@ impl Node {
         let (limits, _) = limits::of_listeners(config);
         let serving = task::spawn("serve", listener.serve(front, tls, limits, drain.clone(), server.drain_timeout));
         let sweeping = task::spawn("sweep", sweep(Arc::clone(self), drain.clone()));
-        // Written last: whoever reads it finds the port answered.
+        // Written last: a process that reads it gets an answer at the port.
         if let Err(error) = running.write(&config.data_dir) {
             tracing::warn!(%error, "the command line will not find this node by its data directory");
         }
         Answering { running, data_dir: config.data_dir.clone(), serving, sweeping }
     }
 
-    /// Finishes what was begun and closes the files.
+    /// Finishes running work and closes the files.
     pub fn close(&self) {
         self.stop_gpu();
         self.library.close();
     }
 
-    /// The same, and sooner: merging indexes is left to the node that opens the data directory next.
+    /// The same, but faster: merging indexes is left to the next node that opens the data directory.
     pub fn close_soon(&self) {
         self.stop_gpu();
         self.library.close_soon(true);
@@ -259,8 +260,8 @@ impl Node {
     }
 }
 
-/// Has every file that this process makes from now on readable by its owner alone: libraries that write into the data directory
-/// ask for no mode of their own.
+/// Makes all files that this process creates from now on readable by its owner alone: libraries that write to the data
+/// directory set no mode.
 fn keep_files_private() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
@@ -270,7 +271,7 @@ fn library_config(config: &Config, models: Arc<Models>, gpu: Option<GpuClient>) 
         data_dir: config.data_dir.clone(),
         store: config.store.clone(),
         extraction: extraction::Config {
-            // The program of the unit tests is not Cairn.
+            // The unit tests' executable is not Cairn.
             isolation: if cfg!(test) { extraction::Isolation::InProcess } else { extraction::Isolation::Children },
             width: task::cores(),
             memory_bytes_max: (config.extraction.parse_memory_bytes_max)
@@ -288,7 +289,7 @@ fn library_config(config: &Config, models: Arc<Models>, gpu: Option<GpuClient>) 
     }
 }
 
-/// The tasks of a node that answers on a socket.
+/// The tasks of a node that serves a socket.
 #[must_use = "the tasks end in order only when they are awaited"]
 pub struct Answering {
     running: RunningNode,
@@ -305,25 +306,25 @@ impl Answering {
     pub async fn finish(self) -> anyhow::Result<()> {
         let served = self.serving.await.context("serving panicked");
         let swept = self.sweeping.await.context("the sweep panicked");
-        // Before the lock is given up: afterwards the file may be that of the next process.
+        // Before the lock is released: afterwards the file may belong to the next process.
         self.running.remove(&self.data_dir);
         served.and(swept)
     }
 }
 
-/// What is known once a node answers.
+/// Facts about a node that answers requests.
 pub struct Ready<'a> {
-    /// Where it answers.
+    /// Its address.
     pub node: &'a RunningNode,
-    /// Where it tells how it is, as a URL.
+    /// The URL of its admin listener.
     pub admin: String,
-    /// The node's token, when it was made just now: it is not shown again.
+    /// The node's token, if it was just created: it is not shown again.
     pub token: Option<&'a Token>,
-    /// What clients have to trust, when the node shows a certificate of its own authority.
+    /// The authority that clients have to trust, if the node's certificate comes from its own authority.
     pub authority: Option<&'a Authority>,
 }
 
-/// What running listeners look up for each request, because it may change while they run.
+/// Settings that listeners read for each request, because they may change while running.
 struct Live {
     hosts: Hosts,
     in_flight_max: InFlightMax,
@@ -340,25 +341,27 @@ impl Live {
 
 /// Why a node stopped answering.
 enum StopReason {
-    /// It was told to.
+    /// It was asked to.
     Stopped,
-    /// It is to start again, at the address that it had.
+    /// It restarts, at the same address.
     Restarting(SocketAddr),
 }
 
-/// Runs a node until SIGTERM or SIGINT; a restore starts it again in between. `ready` is called once, when requests are answered.
+/// Runs a node until SIGTERM or SIGINT; a restore restarts it in between. `ready` is called once, when requests are
+/// answered.
 ///
-/// * `source`: where the settings came from, and come from when they change.
-/// * `new_token`: makes a new node token; the old one is void.
+/// * `source`: where the settings came from, and are reloaded from.
+/// * `new_token`: creates a new node token; the old one becomes invalid.
 ///
 /// # Errors
-/// When an address cannot be had or the data directory cannot be opened.
+/// When an address cannot be bound or the data directory cannot be opened.
 pub fn serve(config: &Config, source: Source, new_token: bool, ready: impl FnOnce(Ready<'_>)) -> anyhow::Result<()> {
     limits::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("cairn")
-        // One more than may compute at once (`FairSemaphore`): it reads sockets and refuses while all others search.
+        // One more than may compute at once (`FairSemaphore`): it reads sockets and refuses requests while all others
+        // search.
         .worker_threads(task::cores() + 1)
         .build()
         .context("cannot start the runtime")?;
@@ -377,14 +380,14 @@ fn serve_on(
     let metrics = Metrics::new();
     let supervisor = Supervisor::start(runtime.handle()).context("cannot start a thread")?;
     let (mut new_token, mut ready) = (new_token, Some(ready));
-    // Listened to throughout: a signal that comes while the node starts again counts too.
+    // Listened to throughout: signals that arrive during a restart count too.
     let (mut signals, mut settings) = {
         let _entered = runtime.enter();
         ((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?), Settings::new(config, source)?)
     };
     loop {
         let (drain, readiness) = (Drain::default(), Readiness::default());
-        // Until the node holds what it waits for itself: the admin listener answers from the first moment.
+        // Until the node itself reports what it waits for: the admin listener answers from the first moment.
         readiness.set_reason("start", "the node is starting");
         supervisor.starting(&readiness);
         let config = &settings.config;
@@ -470,14 +473,15 @@ async fn run(
     if let Some(ready) = ready {
         ready(Ready { node: &running, admin, token: listener_auth.new.as_ref(), authority: listener_auth.authority() });
     }
-    // The file may have changed since it was read; and a node that starts again knows nothing of what was found before.
+    // The file may have changed since it was read; and a restarted node does not know of earlier problems.
     settings.reload(Cause::FileChanged, &reload::Parts { node: &node, listener_auth, live }).await;
     let ended = loop {
         let cause = tokio::select! {
             _ = terminate.recv() => { tracing::info!("SIGTERM: stopping"); break StopReason::Stopped; }
             _ = interrupt.recv() => { tracing::info!("SIGINT: stopping"); break StopReason::Stopped; }
             () = restart.requested() => {
-                // The protocol library drops what it is answering when the drain starts, and whoever asked for this waits.
+                // The protocol library drops pending answers when the shutdown starts, and the requester of the restart
+                // waits for one.
                 tokio::time::sleep(RESTART_PAUSE).await;
                 tracing::info!("starting again on restored data");
                 break StopReason::Restarting(running.listen);
@@ -508,7 +512,7 @@ async fn run(
     Ok(ended)
 }
 
-/// Opens the data directory. On a restart, waits for whatever still holds the log that was just closed.
+/// Opens the data directory. On a restart, waits for remaining users of the closed log.
 fn open(
     config: &Config,
     readiness: Readiness,
@@ -530,7 +534,7 @@ fn open(
     }
 }
 
-/// What has to be looked after now and then, whether or not anybody asks for something.
+/// Periodic maintenance, whether or not there are requests.
 async fn sweep(node: Arc<Node>, drain: Drain) {
     loop {
         tokio::select! {

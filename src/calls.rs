@@ -1,13 +1,15 @@
-//! The one way in: every operation of the node begins with [`Calls::enter`] and runs under the [`Permit`] that it returns.
+//! The single entry point: every operation of the node starts with [`Calls::enter`] and runs under the [`Permit`] that
+//! it returns.
 //!
-//! Owns who may do what: [`Rule`]s decide on a call before it runs, may narrow what it reaches, and hear how it ended. Policy, rate
-//! limits and the audit are rules. The node's reads and writes ([`crate::collection::Access`], [`crate::retrieval::Retrieval`]) take
-//! a permit, and nothing but `enter` makes one, so a way in that forgets to ask does not compile.
+//! Owns authorisation: [`Rule`]s decide on a call before it runs, may narrow its reach, and are notified when it ends.
+//! Policy, rate limits and the audit are rules. The node's reads and writes ([`crate::collection::Access`],
+//! [`crate::retrieval::Retrieval`]) require a permit, and only `enter` creates one, so an interface that forgets to
+//! call it does not compile.
 //!
 //! Invariants:
-//! * A call enters once, whatever the way in: MCP, REST, standard input, or the command line on a data directory.
-//! * A permit ends exactly once, with an outcome: also when its client leaves or its task panics.
-//! * Without rules, entering costs two reference counts and one reading of the clock.
+//! * A call enters once, whatever the interface: MCP, REST, standard input, or the command line on a data directory.
+//! * A permit ends exactly once, with an outcome, even if its client leaves or its task panics.
+//! * Without rules, entering costs two reference counts and one clock read.
 
 mod metrics;
 mod operation;
@@ -26,7 +28,7 @@ pub use reach::Reach;
 /// Why a call may not run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The caller may not do this.
+    /// The caller is not allowed to do this.
     #[error("{caller} may not {operation} here: {reason}")]
     Forbidden {
         /// The caller's name.
@@ -36,14 +38,14 @@ pub enum Refusal {
         /// Why, and who can change it.
         reason: String,
     },
-    /// The caller has used up what it may use for now.
+    /// The caller has exceeded a limit.
     #[error("{caller} has reached its limit of {limit}; try again in {} seconds", .retry_after.as_secs().max(1))]
     Limited {
         /// The caller's name.
         caller: String,
         /// The limit, such as "60 calls a minute".
         limit: String,
-        /// After how long a call may be let in again.
+        /// When to retry.
         retry_after: Duration,
     },
 }
@@ -61,11 +63,11 @@ impl Refusal {
 pub enum Outcome {
     /// It did what was asked.
     Done,
-    /// It did not; the code says why.
+    /// It failed; the code says why.
     Failed(&'static str),
     /// A rule refused it.
     Refused,
-    /// It never ended: its client left, or its task panicked.
+    /// It never ended properly: its client left, or its task panicked.
     Abandoned,
 }
 
@@ -74,18 +76,18 @@ pub enum Outcome {
 pub struct Call<'a> {
     /// What is to be done.
     pub operation: &'a Operation,
-    /// Who asks.
+    /// The caller.
     pub caller: &'a Caller,
     /// Which collections it names.
     pub scope: &'a Scope<'a>,
 }
 
-/// A call that ended, as a rule hears of it.
+/// A call that ended, as reported to rules.
 #[derive(Debug, Clone, Copy)]
 pub struct EndedCall<'a> {
-    /// What was to be done.
+    /// The operation.
     pub operation: &'a Operation,
-    /// Who asked.
+    /// The caller.
     pub caller: &'a Caller,
     /// How it ended.
     pub outcome: Outcome,
@@ -98,10 +100,11 @@ pub trait Rule: Send + Sync + 'static {
     /// Whether the call may run, and on what: `reach` can be narrowed.
     ///
     /// # Errors
-    /// When it may not run.
+    /// When the call is refused.
     fn admit(&self, call: &Call<'_>, reach: &mut Reach) -> Result<(), Refusal>;
 
-    /// Whether the operation is shown to the caller at all, such as in the list of tools. It is decided on when it is called, too.
+    /// Whether the operation is visible to the caller at all, for instance in the list of tools. It is checked again
+    /// when it is called.
     fn shows(&self, _operation: &Operation, _caller: &Caller) -> bool {
         true
     }
@@ -110,7 +113,7 @@ pub trait Rule: Send + Sync + 'static {
     fn ended(&self, _ended: &EndedCall<'_>) {}
 }
 
-/// The way in. Clones share their rules.
+/// The entry point. Clones share their rules.
 #[derive(Clone)]
 pub struct Calls {
     shared: Arc<Shared>,
@@ -122,19 +125,19 @@ struct Shared {
 }
 
 impl Calls {
-    /// A way in under these rules; they are asked in order, and the first refusal counts.
+    /// An entry point with these rules; they run in order, and the first refusal counts.
     #[must_use]
     pub fn new(rules: Vec<Box<dyn Rule>>, metrics: Metrics) -> Self {
         Self { shared: Arc::new(Shared { rules, metrics }) }
     }
 
-    /// A way in without rules that nobody counts, for what no caller reaches, such as a node that is opened to be checked.
+    /// An entry point without rules and metrics, for work that no caller reaches, such as checking a restored node.
     #[must_use]
     pub fn unwatched() -> Self {
         Self::new(Vec::new(), Metrics::default())
     }
 
-    /// Begins a call.
+    /// Starts a call.
     ///
     /// * `scope`: the collections that it names. A permit does not reach others.
     ///
@@ -152,13 +155,13 @@ impl Calls {
         Ok(permit)
     }
 
-    /// Whether the operation is shown to the caller.
+    /// Whether the operation is visible to the caller.
     #[must_use]
     pub fn shows(&self, operation: &Operation, caller: &Caller) -> bool {
         self.shared.rules.iter().all(|rule| rule.shows(operation, caller))
     }
 
-    /// Begins work of the node's own, which no rule can refuse: it keeps promises that were made before.
+    /// Starts the node's own work, which no rule can refuse: it fulfils earlier guarantees.
     pub fn internal_permit(&self, operation: Operation) -> Permit {
         self.permit(operation, Caller::node())
     }
@@ -175,7 +178,7 @@ impl Calls {
     }
 }
 
-/// The right to do one operation for one caller. Dropping it ends the call.
+/// Permission for one operation of one caller. Dropping it ends the call.
 #[must_use = "dropping it ends the call"]
 pub struct Permit {
     shared: Arc<Shared>,
@@ -187,13 +190,13 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Who asked.
+    /// The caller.
     #[must_use]
     pub fn caller(&self) -> &Caller {
         &self.caller
     }
 
-    /// What is done.
+    /// The operation.
     #[must_use]
     pub fn operation(&self) -> &Operation {
         &self.operation

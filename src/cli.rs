@@ -15,7 +15,7 @@ macro_rules! eprint {
 }
 /// The same for standard output.
 macro_rules! println {
-    ($($text:tt)+) => { $crate::cli::output::told(format_args!("{}\n", format_args!($($text)+))) };
+    ($($text:tt)+) => { $crate::cli::output::print_args(format_args!("{}\n", format_args!($($text)+))) };
 }
 
 mod add;
@@ -353,7 +353,7 @@ impl Failure {
     }
 
     /// Says it: in words, and where JSON is wanted and no answer was given yet, as the answer.
-    fn tell(&self, json: bool) {
+    fn report(&self, json: bool) {
         eprintln!("cairn: {self}");
         if json && !output::is_answered() {
             // It is said already, and nobody is there to be told that it cannot be said twice.
@@ -420,7 +420,7 @@ fn ended(outcome: Result<(), Failure>, json: bool) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            failure.tell(json);
+            failure.report(json);
             ExitCode::from(failure.code)
         }
     }

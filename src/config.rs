@@ -1,9 +1,9 @@
-//! Settings: layers (the compiled-in defaults, a file, the environment, options), read into the settings of the parts.
+//! Settings: layers (the built-in defaults, a file, the environment, options), read into the settings of the parts.
 //!
-//! Each part has a struct for its settings, with ranges at the fields; here they are put together (`Config::compose`) and checked
-//! as a whole. Invariants: [`Config`] holds only valid values. Every problem is reported at once, each with its key and where it
-//! came from. `config/default.toml` is both the defaults and their documentation; a key it lacks does not exist, but for lists of
-//! tables, which are empty without it.
+//! Each part has a struct for its settings, with ranges at the fields; they are composed here (`Config::compose`) and
+//! checked as a whole. Invariants: [`Config`] contains only valid values. All problems are reported at once, each with
+//! its key and origin. `config/default.toml` is both the defaults and their documentation; a key that it lacks does not
+//! exist, except for lists of tables, which are empty without it.
 
 mod check;
 mod layers;
@@ -37,16 +37,16 @@ pub use self::problem::{ConfigError, ConfigProblem};
 /// The defaults, as shipped.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
 
-/// Everything a node is told.
+/// The node's configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Where everything is kept.
+    /// The data directory.
     pub data_dir: PathBuf,
     /// The MCP and REST listener.
     pub server: api::Settings,
     /// Address of `/health`, `/ready` and `/metrics`.
     pub admin_listen: SocketAddr,
-    /// What the node may take; 0: what the machine or its container allows.
+    /// The node's memory limit; 0: that of the machine or its container.
     pub memory_max_bytes: ByteSize,
     /// The log's sizes.
     pub store: store::Settings,
@@ -58,28 +58,28 @@ pub struct Config {
     pub vectors: vector::Config,
     /// Whether the GPU is used, and how.
     pub gpu: gpu::Options,
-    /// Defaults of a search.
+    /// Defaults of searches.
     pub search: retrieval::Config,
     /// Backups.
     pub snapshot: Snapshot,
     /// How other machines are asked.
     pub fetch: fetch::Config,
-    /// Logs.
+    /// Outgoing requests.
     pub log: telemetry::Config,
-    /// All settings as TOML, as they came out of the layers.
+    /// All settings as TOML, after merging the layers.
     pub effective: String,
 }
 
 /// Backups.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
-    /// Where the log is shipped; `None`: nowhere by itself.
+    /// Where the log is shipped; `None`: nowhere automatically.
     pub target: Option<Target>,
     /// Key of an encrypted repository.
     pub key_file: Option<PathBuf>,
     /// When the log is shipped and proved.
     pub schedule: Schedule,
-    /// What is kept.
+    /// How long snapshots are retained.
     pub retention: Retention,
 }
 
@@ -104,7 +104,7 @@ struct Memory {
     max_bytes: ByteSize,
 }
 
-/// Where settings come from, for a node that reads them again while it runs.
+/// The sources of settings, for a node that reloads them while it runs.
 #[derive(Debug, Clone, Default)]
 pub struct Source {
     /// See [`Config::load`].
@@ -124,7 +124,7 @@ impl Source {
         Config::load(self.file.as_deref(), self.environment.iter().cloned(), &self.overrides)
     }
 
-    /// The path of the file, whether it has to exist or not.
+    /// The path of the file, even if it does not have to exist.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.file.as_deref().map(|path| optional(path).unwrap_or(path))
@@ -134,11 +134,12 @@ impl Source {
 impl Config {
     /// Reads the layers and checks the result.
     ///
-    /// * `file`: a TOML file with some of the keys of `config/default.toml`; behind a dash, as in units of systemd, it need not exist.
-    /// * `environment`: name and value pairs; only names that start with `CAIRN_` are looked at.
+    /// * `file`: a TOML file with some of the keys of `config/default.toml`; after a leading dash, as in systemd units,
+    ///   it does not have to exist.
+    /// * `environment`: name and value pairs; only names that start with `CAIRN_` are considered.
     ///
     /// # Errors
-    /// Every problem found: first the keys that do not exist, then the others in the order of the keys.
+    /// Every problem found: first unknown keys, then the others in the order of the keys.
     pub fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -156,9 +157,9 @@ impl Config {
         Self::from_layers(file.map(read), environment, overrides)
     }
 
-    /// Checks the text of a file that is going to be read elsewhere.
+    /// Checks the text of a file that will be read elsewhere.
     ///
-    /// * `origin`: what stands for the file's name in problems.
+    /// * `origin`: used as the file's name in problems.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -177,14 +178,14 @@ impl Config {
             })?;
         config.effective = settings.to_string();
         if let Some(data_dir) = &overrides.data_dir {
-            // The settings are text, and a path need not be.
+            // Settings are text, and a path may not be.
             config.data_dir.clone_from(data_dir);
         }
         Ok(config)
     }
 
-    /// Puts the settings of the parts together. A new section, or a list of tables, is a field and a line here; a key is a field of
-    /// the part's own struct.
+    /// Composes the settings of the parts. A new section, or a list of tables, is a field and a line here; a key is a
+    /// field of the part's struct.
     fn compose(reader: &mut Reader<'_>) -> Self {
         let node: NodeSettings = reader.section("node");
         let server = reader.section("server");
@@ -221,12 +222,12 @@ impl Config {
     }
 }
 
-/// Reads layers into settings of any shape; those of a node are the one shape outside of tests.
+/// Reads layers into settings of any type; outside of tests, those of a node are the only one.
 ///
-/// * `defaults`: TOML with every key that a section may have.
+/// * `defaults`: TOML with every key of every section.
 /// * `file`: its name and its text, or why it cannot be read.
 /// * `compose`: reads sections and lists.
-/// * `check`: notes which rules the settings break.
+/// * `check`: records the rules that the settings break.
 fn read_layers<T>(
     defaults: &str,
     file: Option<(String, Result<String, String>)>,
@@ -262,7 +263,7 @@ fn read_layers<T>(
     }
 }
 
-/// The keys that there are: what is read out of the defaults.
+/// The existing keys: those that are read from the defaults.
 fn keys_of<T>(defaults: &Node, compose: impl Fn(&mut Reader<'_>) -> T) -> Keys {
     let (mut settings, mut problems) = (defaults.clone(), Vec::new());
     let mut reader = Reader::new(&mut settings, defaults, &mut problems);
@@ -270,7 +271,7 @@ fn keys_of<T>(defaults: &Node, compose: impl Fn(&mut Reader<'_>) -> T) -> Keys {
     reader.keys()
 }
 
-/// Notes the sections that do not exist, and the keys that their section does not have.
+/// Records the sections that do not exist, and the keys that their section does not have.
 fn refuse_unknown(settings: &Node, keys: &Keys, problems: &mut Vec<ConfigProblem>) {
     let Value::Table(sections) = &settings.value else { return };
     let mut refuse = |key: String, node: &Node, message: String| {
@@ -284,7 +285,7 @@ fn refuse_unknown(settings: &Node, keys: &Keys, problems: &mut Vec<ConfigProblem
             }
             continue;
         };
-        // A list of tables is looked through as it is read.
+        // A list of tables is checked when it is read.
         if matches!(known, Some(None)) {
             continue;
         }
@@ -299,12 +300,12 @@ fn refuse_unknown(settings: &Node, keys: &Keys, problems: &mut Vec<ConfigProblem
     }
 }
 
-/// The path behind the dash of a file that need not exist.
+/// The path after the dash of an optional file.
 fn optional(path: &Path) -> Option<&Path> {
     path.to_str().and_then(|path| path.strip_prefix('-')).map(Path::new)
 }
 
-/// Where data goes when nobody says: the system's place for root, the user's otherwise.
+/// The default data directory: the system's for root, the user's otherwise.
 #[must_use]
 pub fn default_data_dir() -> PathBuf {
     if rustix::process::geteuid().is_root() {

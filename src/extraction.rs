@@ -1,22 +1,22 @@
-//! Bytes of strangers to passages, in confined processes.
+//! From untrusted bytes to passages, in confined processes.
 //!
-//! A parser reads what anybody sent. Here it runs in a child of the same program that can do nothing but compute: no files, no
-//! network, no other program, bounded memory and time (`sandbox`). A document that breaks a limit ends its child and nothing
-//! else; the next document gets another one.
+//! A parser reads whatever someone sent. It runs in a child of the same program that can only compute: no files, no
+//! network, no other programs, bounded memory and time (`sandbox`). A document that exceeds a limit ends only its
+//! child; the next document gets another one.
 //!
-//! * [`Extraction`] is the parent's side: children are started when they are wanted, kept while there is work, ended when there
-//!   is none, when a document is too much for one, and when who waited for a document has gone.
+//! * [`Extraction`] is the parent's side: children are started on demand, kept while there is work, and ended when
+//!   there is none, when a document exceeds a limit, and when the caller waiting for a document is gone.
 //! * [`serve`] is the child's: an order and the bytes come in, documents with their passages go out, in pieces.
-//! * `read` is what the child does with them: parse, split, remove markup, detect the language. It is pure.
+//! * `read` is the work of a child: parse, split, remove markup, detect the language. It is pure.
 //!
 //! Invariants:
-//! * Nothing that a child answers is believed for its sizes: counts, lengths and ranges are checked ([`Batch::decode`]), and all of
-//!   an answer together is bounded by what its document may take.
-//! * A document is read once. A child that died of it is not asked again, and neither is another one.
-//! * Without a caller there is no child at work: dropping a [`Reading`] ends it.
+//! * Sizes in a child's answer are not trusted: counts, lengths and ranges are checked ([`Batch::decode`]), and the
+//!   whole answer is bounded by the document's limits.
+//! * A document is read once. It is not retried after its child died, in this or another child.
+//! * No child works without a caller: dropping an [`ExtractionStream`] ends it.
 //!
-//! Left out: a process of its own for each document. It would cost more than most documents take. A child that a document took over
-//! could therefore answer falsely for the documents that it gets afterwards.
+//! Left out: a separate process for each document. It would cost more than most documents. A child that a document has
+//! taken over could therefore give wrong answers for the documents that it gets afterwards.
 
 mod allocator;
 mod child;
@@ -43,38 +43,39 @@ pub use pool::{Extraction, ExtractionStream};
 pub use sandbox::Protections;
 pub use wire::Batch;
 
-/// Where documents are read.
+/// The process in which documents are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Isolation {
     /// In children of this program.
     Children,
     /// In children of the program at this path, which is Cairn.
     ChildrenOf(PathBuf),
-    /// Here, for tests, benchmarks and fuzzing, whose programs are not Cairn. No limit of memory or time holds.
+    /// In this process, for tests, benchmarks and fuzzing, whose programs are not Cairn. No limit of memory or time
+    /// applies.
     InProcess,
 }
 
 /// How documents are read.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where.
+    /// In which process.
     pub isolation: Isolation,
     /// Children that compute at once; at least one.
     pub width: usize,
-    /// Memory that reading one document may take, in bytes.
+    /// Memory that reading one document may use, in bytes.
     pub memory_bytes_max: u64,
-    /// Processor time that reading one document may take.
+    /// Processor time that reading one document may use.
     pub time_max: Duration,
 }
 
 /// The settings of reading documents, in section `[ingest]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Settings {
-    /// Memory that reading one document may take, in bytes; `None`: what the node's memory leaves. With less than 16 MiB not even
-    /// small documents can be read.
+    /// Memory that reading one document may use, in bytes; `None`: what the node's memory leaves. With less than 16 MiB
+    /// not even small documents can be read.
     #[serde(deserialize_with = "setting::optional_bytes::<_, { 16 << 20 }>")]
     pub parse_memory_bytes_max: Option<u64>,
-    /// Processor time that reading one document may take.
+    /// Processor time that reading one document may use.
     #[serde(deserialize_with = "setting::duration::<_, 1_000, { setting::ANY }>")]
     pub parse_time_max: Duration,
 }
@@ -86,8 +87,8 @@ impl Config {
         Self { isolation: Isolation::InProcess, width: 1, memory_bytes_max: 1 << 30, time_max: Duration::from_secs(60) }
     }
 
-    /// What reading `length` bytes may take in memory, in bytes. Real documents take two to five times their size, a PDF whose objects are
-    /// compressed up to a hundred times.
+    /// Memory that reading `length` bytes may use, in bytes. Real documents need two to five times their size, a PDF
+    /// with compressed objects up to a hundred times.
     #[must_use]
     pub fn memory_for(&self, length: usize) -> u64 {
         (length as u64).saturating_mul(128).saturating_add(32 << 20).min(self.memory_bytes_max)
@@ -99,50 +100,51 @@ impl Config {
     }
 }
 
-/// What reading a document may take when the settings leave it open: a fifth of the node's memory, within 64 MiB and 1 GiB.
+/// Memory that reading a document may use when the settings leave it open: a fifth of the node's memory, within 64 MiB
+/// and 1 GiB.
 ///
-/// * `node_bytes`: memory that the node may take.
+/// * `node_bytes`: memory that the node may use.
 #[must_use]
 pub fn memory_bytes_max(node_bytes: u64) -> u64 {
     (node_bytes / 5).clamp(64 << 20, 1 << 30)
 }
 
-/// A source to be read.
+/// A source to read.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Its file name or path; the extension tells formats apart, nothing is opened.
+    /// Its file name or path; its extension distinguishes formats, nothing is opened.
     pub name: String,
-    /// Id of the document, or of the source whose records are documents. A document without a title is called by it.
+    /// Id of the document, or of the source whose records are documents. Used as the title of a document without one.
     pub id: String,
     /// Title that replaces the one in the content.
     pub title: Option<String>,
-    /// What the bytes are; `None`: the name and the bytes tell.
+    /// The type of the bytes; `None`: detected from the name and the bytes.
     pub media_type: Option<MediaType>,
-    /// What the source may hold.
+    /// The maximum content of the source.
     pub limits: Limits,
     /// Sizes of passages.
     pub chunks: ChunkConfig,
-    /// What reading it may take in memory at most, in bytes; no more than [`Config::memory_for`] in any case. Whoever asks sets that
-    /// much aside: nothing here waits for memory.
+    /// Maximum memory for reading it, in bytes; never more than [`Config::memory_for`]. The caller reserves it: nothing
+    /// here waits for memory.
     pub memory_bytes_max: u64,
     /// The whole content.
     pub bytes: Vec<u8>,
 }
 
-/// A document as it was read.
+/// A document that was read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Document {
     /// As [`crate::ingest::Document::record`].
     pub record: Option<String>,
-    /// The request's title, else the content's, else one made from the id.
+    /// The request's title, otherwise the content's, otherwise one derived from the id.
     pub title: String,
-    /// Address that the document gives for itself.
+    /// Address that the document states for itself.
     pub url: Option<String>,
-    /// What it says about itself: a JSON object.
+    /// Its metadata: a JSON object.
     pub metadata: String,
     /// MIME type of what it was parsed from; see [`MediaType::as_str`].
     pub media_type: String,
-    /// ISO 639-1 code; empty when not known.
+    /// ISO 639-1 code; empty when unknown.
     pub language: String,
     /// How many passages follow.
     pub passages: u64,
@@ -155,11 +157,11 @@ pub struct Passage {
     pub headings: Vec<String>,
     /// As [`crate::ingest::Chunk::text`].
     pub text: String,
-    /// The text without markup; `None` where that is the text itself.
+    /// The text without markup; `None` if that is the text itself.
     pub plain: Option<String>,
-    /// Bytes in the document's text: `text` may begin with a header that stands elsewhere, and ends with these.
+    /// Bytes in the document's text: `text` may start with a header from elsewhere, and ends with these.
     pub start: u64,
-    /// Behind the last one.
+    /// After the last one.
     pub end: u64,
     /// Page on which it starts.
     pub page: Option<u32>,
@@ -168,7 +170,7 @@ pub struct Passage {
 /// A part of an answer, in the order of the source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Item {
-    /// First of all: how many documents there are.
+    /// First item: the number of documents.
     Source {
         /// Number of documents.
         documents: u64,
@@ -179,30 +181,30 @@ pub enum Item {
     Passage(Passage),
 }
 
-/// What reading a source took.
+/// The resources used for reading a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Processor time, in microseconds.
     pub cpu_us: u64,
-    /// Most memory at once, in bytes: what was asked of the allocator, the source included.
+    /// Peak memory in bytes: what was requested from the allocator, including the source.
     pub memory_bytes: u64,
 }
 
 /// Why a source was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum ExtractError {
-    /// Its content cannot be read as its format: the parser's own words.
+    /// Its content is not valid in its format: the parser's message.
     #[error("{reason}")]
     Unreadable {
         /// See [`crate::ingest::ParseError`].
         reason: String,
     },
-    /// It takes too much memory.
+    /// It needs too much memory.
     #[error(
         "reading it takes more than {limit} of memory; split it, or give the node more (ingest.parse_memory_bytes_max, memory.max_bytes)"
     )]
     Memory {
-        /// What reading it may take.
+        /// The limit.
         limit: ByteSize,
     },
     /// It takes too much time.
@@ -210,7 +212,7 @@ pub enum ExtractError {
         "reading it takes more than {} s of processor time; split it, or raise ingest.parse_time_max", limit.as_secs()
     )]
     Time {
-        /// What reading it may take.
+        /// The limit.
         limit: Duration,
     },
     /// The process that read it ended.
@@ -221,7 +223,7 @@ pub enum ExtractError {
         /// How it ended.
         how: String,
     },
-    /// No process to read it in.
+    /// No process could be started to read it.
     #[error("no process to read documents in can be started")]
     Start(#[source] std::io::Error),
 }
@@ -236,7 +238,7 @@ impl ExtractError {
         }
     }
 
-    /// An answer that no child gives which does what it should.
+    /// An answer that no correct child gives.
     fn nonsense(what: &str) -> Self {
         Self::Crash { how: format!("its answer contradicts itself: {what}") }
     }

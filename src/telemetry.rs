@@ -25,45 +25,46 @@ pub use self::metrics::{
 };
 use crate::base::setting;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// Entries of the journal under systemd, text on a terminal, JSON otherwise.
+    /// Journal entries under systemd, text on a terminal, JSON otherwise.
     Auto,
     /// One line of text per event.
     Text,
     /// One JSON object per line.
     Json,
-    /// Entries of journald with the event's fields as their fields; JSON where journald cannot be reached.
+    /// Journal entries with the event's fields; JSON if journald cannot be reached.
     Journal,
 }
 
-/// What is logged of which part, checked: levels, or parts of the program with levels, with commas between.
+/// A valid filter: levels, or parts of the program with levels, separated by commas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter(String);
 
-/// A text that is no filter.
+/// A text that is not a valid filter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "found '{found}', expected error, warn, info, debug, trace or off, or a part with its level such as cairn::store=debug"
 )]
 pub struct FilterError {
-    /// The part of the text that cannot be understood.
+    /// The part of the text that is invalid.
     pub found: String,
 }
 
 impl FromStr for Filter {
     type Err = FilterError;
 
-    /// tracing's syntax, without a word alone that is no level: tracing takes it for the name of a part, and shows nothing.
+    /// tracing's syntax, without single words that are not levels: tracing would take one for the name of a part, and
+    /// log nothing.
     fn from_str(text: &str) -> Result<Self, FilterError> {
         let mut directives = Vec::new();
         for found in text.split(',').map(str::trim) {
             let refused = || FilterError { found: found.to_owned() };
             let (part, level) = found.rsplit_once('=').map_or(("", found), |(part, level)| (part.trim(), level.trim()));
             let level = match level.to_ascii_lowercase().as_str() {
-                // As syslog and Python call it.
+                // The name in syslog and Python.
                 "warning" => "warn".to_owned(),
                 level @ ("error" | "warn" | "info" | "debug" | "trace" | "off") => level.to_owned(),
                 _ => return Err(refused()),
@@ -101,21 +102,21 @@ fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error>
     Ok(filter.to_string())
 }
 
-/// Where the filter of the process's subscriber is changed.
+/// Handle to change the filter of the process's subscriber.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Subscriber>> = OnceLock::new();
 
-/// The protocol library greets every request at `info`, and writes each that it refuses, which its caller is told, at `warn` as its
-/// own types: only a filter that names it shows that.
+/// The protocol library logs every request at `info`, and each rejected one, which its caller is informed of, at `warn`
+/// as its own types: only a filter that names the library shows that.
 fn quiet(filter: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
-    // Of a client that left while it listened it says that the answer did not arrive.
+    // When a listening client leaves, it logs that the answer did not arrive.
     let quiet = if filter.contains("rmcp") { "" } else { concat!(",rmcp=error,rmcp", "::service=off") };
     format!("{filter}{quiet}").parse()
 }
 
-/// Changes what is logged from now on. Nothing happens without a subscriber, and with a text that is not a [`Filter`].
+/// Changes what is logged from now on. Does nothing without a subscriber, or with a text that is not a [`Filter`].
 pub fn set_filter(filter: &str) {
     if let (Some(handle), Ok(filter)) = (FILTER.get(), quiet(filter)) {
-        // The subscriber is never gone.
+        // The subscriber always exists.
         let _ = handle.reload(filter);
     }
 }
@@ -138,17 +139,17 @@ pub fn init(config: &Config) -> Result<(), tracing_subscriber::filter::ParseErro
         }
         _ => (None, None),
     };
-    // Where nobody reads standard error, the library would panic as it says so.
+    // If nothing reads standard error, the library would panic while reporting that.
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let layer: Box<dyn Layer<Subscriber> + Send + Sync> = match (journal, format) {
         (Some(journal), _) => journal.boxed(),
         (None, LogFormat::Text) => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
         (None, _) => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
     };
-    // The error is "there is one already": the first stays.
+    // The error means that there is one already: the first stays.
     let is_first = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().is_ok();
     if is_first {
-        // Set once, as the subscriber is.
+        // Set once, like the subscriber.
         let _ = FILTER.set(handle);
     }
     if let Some(error) = unreachable.filter(|_| is_first) {

@@ -1,7 +1,8 @@
-//! What the listeners may take of the machine: descriptors and memory.
+//! The machine's resources that listeners may use: descriptors and memory.
 //!
-//! The store has to open files at any moment, so some descriptors are never given to connections. Connections that have not
-//! shown a token take memory too, a head of a request at most, so there are fewer of them where there is little.
+//! The store must be able to open files at any moment, so some descriptors are never given to connections. Connections
+//! without a valid token need memory too, up to the head of a request, so fewer of them are accepted where memory is
+//! scarce.
 
 use std::time::Duration;
 
@@ -11,26 +12,28 @@ use super::memory;
 use crate::api::{BodyLimits, Limits};
 use crate::config::Config;
 
-/// Descriptors that are kept for the store, at most and at least; in between it is a quarter of all.
+/// Descriptors reserved for the store, at most and at least; in between it is a quarter of all.
 const SPARE_MAX: u64 = 1_024;
 const SPARE_MIN: u64 = 64;
-/// What a connection may take before anybody is known by it: the head of a request, and buffers of TLS.
+/// Memory of a connection before its client is authenticated: the head of a request, and TLS buffers.
 const CONNECTION_BYTES: u64 = 64 << 10;
-/// The part of the node's memory that connections may take that way, and the part for the bodies of requests.
+/// The share of the node's memory for such connections, and the share for the bodies of requests.
 const CONNECTIONS_PART: u64 = 16;
 const BODIES_PART: u64 = 12;
-/// A body may be as large as this on any node.
+/// A body may have this size on any node.
 const BODY_LEAST: u64 = 8 << 20;
-/// How long a request waits for room for its body. Files that `cairn add` sends side by side are taken one after the other then.
+/// How long a request waits for memory for its body. Files that `cairn add` sends in parallel are then received one
+/// after another.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Allows this process as many open files as the machine lets it have without asking. Where that is fewer, connections wait.
+/// Raises this process's limit of open files to the hard limit. Where that is low, connections wait.
 pub(super) fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-/// Limits of the listener of MCP and REST, and of the admin listener: that one still gets a descriptor where the other does not.
+/// Limits of the MCP and REST listener, and of the admin listener: that one still gets a descriptor when the other does
+/// not.
 pub(super) fn of_listeners(config: &Config) -> (Limits, Limits) {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let spare = spare(descriptors);
@@ -49,12 +52,12 @@ fn connections(config: &Config) -> usize {
     config.server.connections_max.min(by_memory)
 }
 
-/// What connections may take before anybody is known by them, in bytes.
+/// Memory of connections before their clients are authenticated, in bytes.
 pub(super) fn connections_bytes(config: &Config) -> u64 {
     connections(config) as u64 * CONNECTION_BYTES
 }
 
-/// Bytes of all bodies that are being received and answered. One of the largest size fits always.
+/// Bytes of all bodies that are being received and answered. One of the maximum size always fits.
 pub(super) fn bodies_together(config: &Config) -> u64 {
     config.server.bodies_bytes_max.0.min(bodies_part(config)).max(body(config))
 }
@@ -79,7 +82,7 @@ pub(super) fn of_bodies(config: &Config) -> BodyLimits {
     }
 }
 
-/// How many of so many descriptors are never given to connections.
+/// How many of this many descriptors are never given to connections.
 fn spare(descriptors: u64) -> u64 {
     (descriptors / 4).clamp(SPARE_MIN, SPARE_MAX).min(descriptors / 2)
 }

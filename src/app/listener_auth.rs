@@ -1,4 +1,4 @@
-//! From settings to the listener_auth of a node's listeners: what they ask for, and what they show.
+//! From settings to the authentication and TLS of a node's listeners.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
@@ -9,27 +9,27 @@ use crate::base::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::task::Drain;
 
-/// Between two looks at where the name of a service leads.
+/// Interval between two lookups of a service's name.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
-/// The same until it leads somewhere: the network of a pod comes after the pod.
+/// The same until the first success: a pod starts before its network is ready.
 const LOOKUP_RETRY: Duration = Duration::from_secs(3);
 
-/// The listener_auth of a node's listeners: the tokens that open them, and what is shown to those who come.
+/// The tokens that a node's listeners accept, and the certificate that they present.
 pub(super) struct ListenerAuth {
     pub(super) server: Authenticator,
     pub(super) admin: Authenticator,
-    /// What listeners that speak TLS show; `None` when none does.
+    /// The certificate of TLS listeners; `None` when there are none.
     pub(super) identity: Option<Arc<Identity>>,
-    /// Names in the certificate that were set.
+    /// The configured names in the certificate.
     names: Vec<Name>,
     /// For the command line of the same user.
     pub(super) local: Option<Token>,
-    /// The node's token, when it was made just now.
+    /// The node's token, if it was just created.
     pub(super) new: Option<Token>,
 }
 
 impl ListenerAuth {
-    /// ListenerAuth that ask for nothing and show nothing.
+    /// Requires no token and uses no TLS.
     pub(super) fn open() -> Self {
         Self {
             server: Authenticator::open(),
@@ -47,7 +47,7 @@ impl ListenerAuth {
         let guarded = |address| server.guards(address);
         let token_file = server.token_file.as_deref();
         let asks = guarded(server.listen) || guarded(config.admin_listen);
-        // Whoever gave a token needs no other.
+        // An operator who provides a token needs no other.
         let is_given = asks && token_file.map_or(Ok(false), auth::gives_token)?;
         if renew || (asks && !is_given) {
             listener_auth.new = auth::token_of_node(data_dir, renew, SystemClock.now())?;
@@ -76,18 +76,18 @@ impl ListenerAuth {
         Ok(listener_auth)
     }
 
-    /// What clients have to trust, when it is the node's own.
+    /// The authority that clients have to trust, if it is the node's own.
     pub(super) fn authority(&self) -> Option<&Authority> {
         self.identity.as_ref()?.authority()
     }
 
-    /// What the listener at this address shows.
+    /// The certificate of the listener at this address.
     pub(super) fn identity_at(&self, config: &Config, address: SocketAddr) -> Option<Arc<Identity>> {
         self.identity.clone().filter(|_| config.server.tls.covers(address))
     }
 
-    /// Names in `Host` and `Origin`. A name that the certificate has is one that clients were told to use; with another one they
-    /// would not have come this far.
+    /// Names allowed in `Host` and `Origin`. Clients were told to use the names in the certificate; with another name
+    /// the handshake would have failed.
     pub(super) fn allowed_hosts(&self, config: &Config) -> Vec<String> {
         let of_service = config.server.service.iter().flat_map(|service| &service.names);
         let names = of_service.chain(&self.names).map(ToString::to_string);
@@ -95,7 +95,7 @@ impl ListenerAuth {
     }
 }
 
-/// Takes the addresses that a name leads to into the node's certificate, until the drain starts.
+/// Adds the addresses of a name to the node's certificate, until the shutdown starts.
 pub(super) async fn watch_service_addresses(identity: Arc<Identity>, name: String, drain: Drain) {
     loop {
         let (identity, name) = (Arc::clone(&identity), name.clone());
@@ -105,7 +105,7 @@ pub(super) async fn watch_service_addresses(identity: Arc<Identity>, name: Strin
             !addresses.is_empty()
         });
         let pause = tokio::select! {
-            // A lookup that hangs is left to its own deadline.
+            // A lookup that hangs ends at its own deadline.
             () = drain.ordered() => return,
             looked = looked => if looked.unwrap_or(false) { LOOKUP_INTERVAL } else { LOOKUP_RETRY },
         };
@@ -116,7 +116,7 @@ pub(super) async fn watch_service_addresses(identity: Arc<Identity>, name: Strin
     }
 }
 
-/// Where a name leads; nowhere when it is not known, or nobody can be asked.
+/// The addresses of a name; none if it is unknown or no resolver answers.
 fn addresses_of(name: &str) -> Vec<IpAddr> {
     (name, 0).to_socket_addrs().into_iter().flatten().map(|address| address.ip()).collect()
 }

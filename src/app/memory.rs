@@ -1,12 +1,12 @@
-//! How the node's memory is divided.
+//! Divides the node's memory.
 //!
-//! The vector graphs have to be in memory and everything else can be read again, so the graphs come first. What they and the node
-//! itself leave is for work that goes on ([`crate::task::MemoryBudget`]): adding, catching up, proving. Of what is not set aside for that at
-//! the moment half goes to the caches, in proportion to what the settings want for each, and the other half is the kernel's, for
-//! mapped files. Caches give way before work begins that needs their part.
+//! The vector graphs must be in memory and everything else can be read again, so the graphs come first. The rest, apart
+//! from the node itself, is for current work ([`crate::task::MemoryBudget`]): adding, catching up, proving. Half of
+//! what is not reserved for work goes to the caches, in proportion to the configured sizes; the kernel uses the other
+//! half for mapped files. Caches shrink before work starts that needs their share.
 //!
-//! Invariant: what is planned here, all together, is at most the node's limit. Searches are never refused for want of memory; work
-//! that would not fit waits, or is refused with the reason.
+//! Invariant: the sum of everything planned here is at most the node's limit. Searches are never refused for lack of
+//! memory; work that does not fit waits, or is refused with the reason.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,13 +22,13 @@ use crate::index::lexical::WRITER_BYTES_MIN;
 use crate::mcp::NodeTools;
 use crate::task::{self, MemoryBudget};
 
-/// What a node takes besides everything that is planned: the program, threads, parsers that wait for work, and what the allocator
-/// keeps.
+/// A node's memory besides everything that is planned: the program, threads, idle parsers, and what the allocator
+/// retains.
 const PROGRAM_BYTES: u64 = 24 << 20;
-/// What is on its way to the writer of an index.
+/// Data on its way to the writer of an index.
 const PIPELINE_BYTES: u64 = 16 << 20;
 
-/// What the parts of the collections may take.
+/// The memory limits of the collections.
 pub(super) fn of_collections(config: &Config) -> collection::Memory {
     let max = budget(config);
     let ample = collection::Memory::ample();
@@ -43,19 +43,19 @@ pub(super) fn of_collections(config: &Config) -> collection::Memory {
     collection::Memory { shared_bytes, budget: MemoryBudget::new(shared_bytes), ..memory }
 }
 
-/// What a node takes besides indexes, caches and work.
+/// A node's memory besides indexes, caches and work.
 fn own_bytes(config: &Config, memory: &collection::Memory) -> u64 {
     let listeners = limits::connections_bytes(config) + limits::bodies_together(config);
     PROGRAM_BYTES + PIPELINE_BYTES + memory.standing_bytes() + listeners
 }
 
-/// For indexes and work in the smallest node: with a limit below what the program takes, it still takes notes.
+/// Minimum for indexes and work: even with a limit below the program's own memory, a node can add documents.
 const SHARED_BYTES_MIN: u64 = 32 << 20;
 
-/// The catalog's pages in memory, in the smallest node.
+/// Minimum for the catalog's pages.
 const CATALOG_BYTES_MIN: u64 = 4 << 20;
 
-/// Bytes of each cache.
+/// Size of each cache in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Caches {
     answers: u64,
@@ -68,7 +68,7 @@ impl Caches {
         self.answers + self.words + self.passages
     }
 
-    /// What each gets where all may take `bytes`.
+    /// The size of each where all may use `bytes`.
     fn within(self, bytes: u64) -> Self {
         let total = self.total();
         if total <= bytes {
@@ -82,12 +82,12 @@ impl Caches {
 /// Divides the node's memory.
 pub(super) struct Memory {
     max: u64,
-    /// Of them, what is left for indexes, caches and work.
+    /// The part of it that is left for indexes, caches and work.
     spare: u64,
     wanted: Caches,
     tools: Arc<NodeTools>,
     metrics: MemoryMetrics,
-    /// The log says once that the indexes are too large.
+    /// The log reported that the indexes are too large.
     warned: AtomicBool,
 }
 
@@ -105,7 +105,7 @@ impl Memory {
         tools.retrieval().library().memory().budget.on_change(move |held| {
             if let Some(tools) = giving.upgrade() {
                 let caches = caches_beside(&tools, wanted, spare, held);
-                // With memory enough it is the same for each document.
+                // With enough memory this gives the same result for each document.
                 if given.lock().replace(caches) == Some(caches) {
                     return;
                 }
@@ -117,8 +117,8 @@ impl Memory {
         Self { max, spare, wanted, tools, metrics, warned: AtomicBool::new(false) }
     }
 
-    /// Gives each cache its part of what the indexes leave now, and mapped files back to the kernel where they go beyond the
-    /// budget: they stay in its cache, and it may take them.
+    /// Sizes the caches by what the indexes leave now, and releases mapped files beyond the budget to the kernel: they
+    /// stay in its cache, and it may reclaim them.
     pub(super) fn rebalance(&self) {
         let retrieval = self.tools.retrieval();
         let library = retrieval.library();
@@ -144,7 +144,7 @@ impl Memory {
     }
 }
 
-/// Bytes that the node may take.
+/// The node's memory limit in bytes.
 pub(super) fn budget(config: &Config) -> u64 {
     match config.memory_max_bytes.0 {
         0 => task::memory_limit().unwrap_or(u64::MAX),
@@ -152,10 +152,10 @@ pub(super) fn budget(config: &Config) -> u64 {
     }
 }
 
-/// The part of each cache in what the indexes and the work that goes on leave.
+/// The share of each cache in what the indexes and current work leave.
 ///
 /// * `spare`: bytes for indexes, caches and work together.
-/// * `held`: bytes that are set aside for work.
+/// * `held`: bytes reserved for work.
 fn caches_beside(tools: &NodeTools, wanted: Caches, spare: u64, held: u64) -> Caches {
     let indexes = tools.retrieval().library().index_bytes();
     wanted.within(spare.saturating_sub(indexes).saturating_sub(held) / 2)
@@ -196,7 +196,7 @@ mod tests {
             assert!(own <= (mib << 20) / 2, "{mib} MiB: {} of them are the node's own", ByteSize(own));
             assert_eq!(own + memory.shared_bytes, mib << 20);
         }
-        // The smallest board takes 100,000 passages, whose graph takes 52 MiB, and files of 11 MB beside them.
+        // The smallest board holds 100,000 passages, whose graph needs 52 MiB, and files of 11 MB next to it.
         let (_, board) = on(320);
         assert!(board.room_bytes(52 << 20) > 110 << 20, "{board:?}");
         let (large, ample) = (on(16 << 10).1, collection::Memory::ample());

@@ -1,4 +1,4 @@
-//! The metrics of a node: those of its parts, put together.
+//! The metrics of a node: a composition of those of its parts.
 
 use crate::telemetry::{Gauge, Registry};
 use crate::{api, calls, collection, fetch, mcp, retrieval, snapshot};
@@ -6,7 +6,7 @@ use crate::{api, calls, collection, fetch, mcp, retrieval, snapshot};
 /// The metrics of a node. Cloning gives another handle to the same counters.
 #[derive(Clone)]
 pub struct Metrics {
-    /// All of them.
+    /// The registry of all of them.
     pub registry: Registry,
     pub(super) calls: calls::Metrics,
     pub(super) reads: mcp::Metrics,
@@ -37,7 +37,7 @@ impl Metrics {
         }
     }
 
-    /// What the admin listener shows.
+    /// The metrics that the admin listener serves.
     pub(super) fn shown(&self) -> api::Shown {
         api::Shown {
             registry: self.registry.clone(),

@@ -1,4 +1,4 @@
-//! What clients get when a model fails: the whole way, from a tool's arguments to its JSON.
+//! What clients get when a model fails, end to end: from a tool's arguments to its JSON.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::embed::testing::Switched;
 use crate::extraction;
 use crate::mcp::{Context, Tool, ToolProvider as _};
 
-/// A node with a model that fails when it is asked to.
+/// A node with a model that fails on demand.
 fn node(directory: &Path, model: Arc<Switched>) -> Node {
     let text = format!("[node]\ndata_dir = {:?}\n[index]\ngpu = \"off\"\n", directory.display().to_string());
     let config = Config::read(&text, "test").expect("valid");
@@ -54,10 +54,10 @@ async fn an_answer_says_that_a_model_does_not_answer() {
     let dense = json!({"query": "a worn pump", "mode": "dense"});
     let error = call(&node, Tool::Search, dense).await.expect_err("no answer");
     assert_eq!(error, format!("internal: {reason}"));
-    // What is remembered needs no model.
+    // A cached answer needs no model.
     let answer = call(&node, Tool::Search, json!({"query": "worn pump"})).await.expect("an answer");
     assert_eq!(answer.get("searched"), None, "{answer}");
-    // A proof of a snapshot asks the models of the node, not a set of its own.
+    // The proof of a snapshot uses the node's models, not a separate set.
     let canaries = Probe::canaries(&snapshots::Collections::new(Arc::clone(&node.library), node.calls().clone()), 3);
     assert!(canaries.is_empty(), "{canaries:?}");
     let documents = json!({"collection": "notes", "documents": [{"id": "valve", "text": "The valve is red."}]});

@@ -1,7 +1,7 @@
-//! Settings that change while the node runs: read again at SIGHUP and when the file changes.
+//! Reloading settings while the node runs: at SIGHUP and when the file changes.
 //!
-//! Invariants: wrong settings change nothing, and are reported until the file is right again. What needs a restart is named, and stays
-//! as it runs: the settings that a snapshot stores are always those that hold.
+//! Invariants: invalid settings change nothing, and are reported until the file is valid again. Settings that need a
+//! restart are reported, and the running value stays: a snapshot always stores the settings in effect.
 
 mod watch;
 
@@ -17,38 +17,38 @@ use crate::config::{Config, ConfigError, Source};
 use crate::task::SettingsState;
 use crate::telemetry;
 
-/// The settings of a node that runs, and where newer ones come from.
+/// The settings of a running node, and the source of newer ones.
 pub(super) struct Settings {
-    /// What holds.
+    /// The settings in effect.
     pub(super) config: Config,
     source: Arc<Source>,
     hangups: Signal,
     file: Option<FileWatch>,
-    /// Whether the process was started at a terminal, whose end is announced by SIGHUP too.
+    /// Whether the process was started at a terminal, whose closing sends SIGHUP too.
     has_terminal: bool,
 }
 
-/// What is told when settings change.
+/// The parts that apply changed settings.
 pub(super) struct Parts<'a> {
     pub(super) node: &'a Node,
     pub(super) listener_auth: &'a ListenerAuth,
     pub(super) live: &'a Live,
 }
 
-/// Why settings are to be read again.
+/// Why settings are read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
     Hangup,
     FileChanged,
-    /// The terminal is gone: nobody reads what the node says, and nobody can stop it by a key.
+    /// The terminal was closed: nobody sees the node's output, and no key can stop it.
     TerminalGone,
 }
 
 impl Settings {
-    /// Begins to listen; must be called within a runtime.
+    /// Starts listening; must be called within a runtime.
     ///
     /// # Errors
-    /// When signals cannot be listened to.
+    /// When signals cannot be received.
     pub(super) fn new(config: &Config, source: Source) -> std::io::Result<Self> {
         Ok(Self {
             config: config.clone(),
@@ -59,7 +59,7 @@ impl Settings {
         })
     }
 
-    /// Waits until there is a reason to read them again. Cancelled, it loses nothing.
+    /// Waits until there is a reason to read them again. Cancel-safe.
     pub(super) async fn cause(&mut self) -> Cause {
         let changed = async {
             match &mut self.file {
@@ -76,7 +76,7 @@ impl Settings {
         }
     }
 
-    /// Reads them again, and has the parts of the node take over what they can.
+    /// Reads them again, and applies what can be changed while running.
     pub(super) async fn reload(&mut self, cause: Cause, parts: &Parts<'_>) {
         let source = Arc::clone(&self.source);
         let loaded = tokio::task::spawn_blocking(move || source.load()).await;
@@ -124,7 +124,7 @@ impl Settings {
     }
 }
 
-/// Logs what is wrong, and returns it in words.
+/// Logs the problems, and returns them in words.
 fn refused(error: &ConfigError) -> Vec<String> {
     for problem in &error.problems {
         tracing::error!(key = problem.key, origin = problem.origin, "settings: {problem}");

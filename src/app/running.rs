@@ -1,6 +1,7 @@
-//! Where a running node can be reached, left in its data directory for the command line.
+//! The address of a running node, stored in its data directory for the command line.
 //!
-//! Invariant: the file appears whole, belongs to its owner alone, and is gone before another process may open the data directory.
+//! Invariant: the file appears complete, belongs to its owner alone, and is removed before another process can open the
+//! data directory.
 
 use std::fmt;
 use std::fs;
@@ -17,12 +18,12 @@ use crate::api::Listener;
 use crate::config::Config;
 use crate::snapshot::Target;
 
-/// Where a running node can be reached, left in its data directory for the command line.
+/// The address of a running node, stored in its data directory for the command line.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningNode {
     /// Process id.
     pub pid: u32,
-    /// Identity of the node: tells a leftover whose port another node has by now.
+    /// Identity of the node: detects a leftover file whose port another node uses now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
     /// Address of MCP and REST.
@@ -30,21 +31,21 @@ pub struct RunningNode {
     /// Whether it speaks TLS there, with a certificate of the data directory's authority for `auth::LOCAL_NAME`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tls: bool,
-    /// Address of the admin listener; only a process that runs for the node's sake has one.
+    /// Address of the admin listener; only a process that was started as the node has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<SocketAddr>,
-    /// Where its snapshots go, for what the command line does with them itself.
+    /// Where its snapshots are stored, for commands that access them directly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshots: Option<Box<SnapshotLocation>>,
-    /// A token of this run, for the command line of the same user; only where the listener asks for one.
+    /// A token of this run, for the command line of the same user; only if the listener requires one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
 }
 
-/// Where a node's snapshots go, by paths that every process knows.
+/// Where a node's snapshots are stored, with absolute paths.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotLocation {
-    /// What is set; `None`: beside the data directory.
+    /// The configured target; `None`: next to the data directory.
     pub target: Option<Target>,
     /// Key of an encrypted repository.
     pub key_file: Option<PathBuf>,
@@ -61,7 +62,7 @@ impl SnapshotLocation {
 }
 
 impl fmt::Debug for RunningNode {
-    /// Everything but the token.
+    /// Everything except the token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pid, node, listen, tls, admin, snapshots, token: _ } = self;
         let mut shown = f.debug_struct("RunningNode");
@@ -77,7 +78,7 @@ impl fmt::Debug for RunningNode {
 }
 
 impl RunningNode {
-    /// What is told of a node that answers.
+    /// The entry for a node that answers requests.
     pub(super) fn new(
         config: &Config,
         node: &Node,
@@ -107,7 +108,7 @@ impl RunningNode {
         data_dir.join("running.json")
     }
 
-    /// What the data directory says; it may be a leftover of a node that died.
+    /// The entry in the data directory; it may be left over from a node that died.
     #[must_use]
     pub fn read(data_dir: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(Self::path(data_dir)).ok()?).ok()
@@ -117,7 +118,7 @@ impl RunningNode {
     pub(super) fn write(&self, data_dir: &Path) -> io::Result<()> {
         let partial = data_dir.join("running.partial");
         let text = serde_json::to_vec(self).map_err(io::Error::other)?;
-        // Made anew, so that nothing is written through a link that somebody put there.
+        // Created anew, so that nothing is written through a link that someone else placed there.
         match fs::remove_file(&partial) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -127,7 +128,7 @@ impl RunningNode {
         fs::rename(partial, Self::path(data_dir))
     }
 
-    /// Removes it. Only a convenience; a leftover is recognised because nobody answers there.
+    /// Removes it. Only for convenience; a leftover is detected because no node answers there.
     pub(super) fn remove(&self, data_dir: &Path) {
         if Self::read(data_dir).as_ref() == Some(self) {
             let _ = fs::remove_file(Self::path(data_dir));

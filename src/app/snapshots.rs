@@ -1,4 +1,4 @@
-//! What snapshots need of a node, and when they are taken by themselves.
+//! What snapshots need from a node, and the schedule on which they are taken.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -29,13 +29,13 @@ const ANSWERS: usize = 5;
 /// How long a rebuild may take: 1 M passages take minutes.
 const REBUILD_PATIENCE: Duration = Duration::from_secs(4 * 3_600);
 
-/// How long a proof waits for memory that others have set aside.
+/// How long a proof waits for memory that other work has reserved.
 const ROOM_PATIENCE: Duration = Duration::from_secs(600);
 
-/// Rounds of the schedule between two looks at a bucket into which nothing was shipped.
+/// Rounds of the schedule between two checks of a bucket into which nothing was shipped.
 const LOOKS_APART: u32 = 10;
 
-/// How often a rebuild says how far it is.
+/// How often a rebuild reports its progress.
 const REPORT_EVERY: Duration = Duration::from_millis(250);
 
 /// The snapshots of the node with these settings.
@@ -50,11 +50,11 @@ pub fn snapshots(config: &Config, runtime: Handle) -> Snapshots {
     )
 }
 
-/// The same beside an open node.
+/// The same for an open node.
 ///
-/// * `models`: those of the node, which a proof asks too.
-/// * `room`: where a proof sets memory aside.
-/// * `fetched`: where requests to a bucket are counted.
+/// * `models`: those of the node, which a proof uses too.
+/// * `room`: the budget from which a proof reserves memory.
+/// * `fetched`: the metrics of requests to a bucket.
 pub(super) fn beside(
     config: &Config,
     models: Arc<Models>,
@@ -74,7 +74,7 @@ pub(super) fn beside(
     Snapshots::new(told, Arc::new(Opens { config: library_config(config, models, None), budget }), runtime)
 }
 
-/// What of the settings of snapshots may change while the node runs.
+/// The snapshot settings that may change while the node runs.
 pub(super) fn live(config: &Config) -> snapshot::Live {
     snapshot::Live {
         schedule: config.snapshot.schedule,
@@ -83,17 +83,17 @@ pub(super) fn live(config: &Config) -> snapshot::Live {
     }
 }
 
-/// The indexes of a collection, and every passage that its lexical index knows.
+/// The indexes of a collection, and every passage in its lexical index.
 struct Opened {
     searcher: Searcher,
     passages: Arc<Passages>,
 }
 
-/// A node's collections, for taking a snapshot or for checking one.
+/// A node's collections, for taking a snapshot or checking one.
 pub(super) struct Collections {
     library: Arc<Library>,
     calls: Calls,
-    /// Memory for a library that was opened for this.
+    /// Memory reserved for a library that was opened for this.
     _held: Option<MemoryReservation>,
 }
 
@@ -111,8 +111,8 @@ impl Collections {
         Ok(Opened { searcher, passages })
     }
 
-    /// The passages that the vector index, without its graph, scores best among those that the lexical index knows: both
-    /// have to be right.
+    /// The passages that the vector index, without its graph, scores best among those in the lexical index: both have
+    /// to be right.
     fn nearest(
         &self,
         access: Access<'_>,
@@ -194,13 +194,13 @@ impl Probe for Collections {
     }
 }
 
-/// Opens nodes on what was brought back.
+/// Opens nodes on restored data.
 struct Opens {
     config: collection::Config,
     budget: MemoryBudget,
 }
 
-/// The time of the snapshot.
+/// A clock that always returns the time of the snapshot.
 struct Stopped(UnixMillis);
 
 impl Clock for Stopped {
@@ -220,7 +220,7 @@ impl Host for Opens {
             data_dir: PathBuf::from(data_dir),
             clock: Arc::new(Stopped(now)),
             memory: collection::Memory::least(),
-            // What is checked stays as it is.
+            // The data being checked must not change.
             store: store::Settings { erase_within: Duration::ZERO, ..self.config.store.clone() },
             ..self.config.clone()
         };
@@ -248,14 +248,14 @@ impl Host for Opens {
             let reasons = readiness.reasons().into_values().collect::<Vec<_>>().join("; ");
             return Err(anyhow!("not ready after {} hours: {reasons}", REBUILD_PATIENCE.as_secs() / 3_600).into());
         }
-        // Nobody calls a node that is opened to be checked.
+        // A node that is opened for a check gets no calls.
         let calls = Calls::unwatched();
         Ok(Box::new(Collections { library, calls, _held: Some(held) }))
     }
 }
 
-/// Up to where the log was shipped: what comes after is not compacted before it was, so that every moment can be gone back
-/// to. A target that fails for longer than that reaches back must not fill the disk.
+/// The position up to which the log was shipped: later records are not compacted before they are shipped, so that every
+/// point in time can be restored. A target that fails for longer than that period must not fill the disk.
 fn shipped_to(snapshots: &Snapshots) -> Lsn {
     let config = snapshots.config();
     let reach = i64::try_from(snapshots.live().retention.point_in_time.as_millis()).unwrap_or(i64::MAX);
@@ -266,8 +266,8 @@ fn shipped_to(snapshots: &Snapshots) -> Lsn {
     }
 }
 
-/// Ships, prunes, proves, and looks whether what was shipped is still there, until the drain starts. Work that is under way then
-/// is left to itself: a half upload is never visible.
+/// Ships, prunes, proves, and checks that shipped data still exists, until the shutdown starts. Work in progress is
+/// then abandoned: a partial upload is never visible.
 pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, drain: Drain) {
     let ships = snapshots.config().target.is_some();
     let lease = ships.then(|| node.library().lease("snapshots", shipped_to(&snapshots)).for_good());
@@ -278,7 +278,7 @@ pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, dr
         () = drain.ordered() => return,
         looked = looked => {
             if let Ok(health) = looked {
-                // What failed before this start is logged again; what fails from now on is when it does.
+                // Failures from before this start are logged again; later ones when they occur.
                 for warning in health.warnings.iter().chain(health.problem.as_ref().filter(|_| health.is_there)) {
                     tracing::warn!("{warning}");
                 }
@@ -297,12 +297,12 @@ pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, dr
             tokio::select! {
                 () = drain.ordered() => return,
                 () = tokio::time::sleep_until(begun + interval) => break,
-                // The interval may be another one now.
+                // The interval may have changed.
                 Ok(()) = changes.changed() => {}
             }
         }
         rounds = rounds.wrapping_add(1);
-        // A look at a bucket costs requests; shipping looks, too.
+        // Checking a bucket costs requests; shipping checks it too.
         let looks = rounds.is_multiple_of(if snapshots.target().is_remote() { LOOKS_APART } else { 1 });
         let (working, node) = (Arc::clone(&snapshots), Arc::clone(&node));
         let work = tokio::task::spawn_blocking(move || {
@@ -323,7 +323,7 @@ pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, dr
         log_health(&health, &mut trouble);
         match shipped {
             Ok(()) => failing = false,
-            // Said once, not every minute; the status goes on saying it.
+            // Logged once, not every minute; the status keeps reporting it.
             Err(_) if failing => {}
             Err(error) => {
                 failing = true;
@@ -349,7 +349,7 @@ pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, dr
     }
 }
 
-/// Says once that the place where snapshots go is not what it should be, and once that it is again.
+/// Logs once that the snapshot target has a problem, and once that it recovered.
 fn log_health(health: &Health, logged: &mut Option<String>) {
     let problem = health.problem.as_ref().filter(|_| !health.is_there);
     if logged.as_ref() == problem {

@@ -1,9 +1,9 @@
-//! What systemd is told about the node: that it serves, what it is doing, that it is alive, that it stops.
+//! Reports the node's state to systemd: that it serves, what it is doing, that it is alive, that it stops.
 //!
-//! Invariants: nothing happens unless `NOTIFY_SOCKET` is set. One thread of its own sends everything, in order, and sleeps in
-//! between. A sign of life (`WATCHDOG=1`, `EXTEND_TIMEOUT_USEC`) is sent only when the runtime that answers requests has just run
-//! a task, and while every thread that the node cannot do without is there. So a node that hangs, or has lost one, falls silent,
-//! and is restarted, while this thread and the admin listener go on. `/health` asks the same (`api/admin.rs`).
+//! Invariants: nothing happens unless `NOTIFY_SOCKET` is set. A separate thread sends everything, in order, and sleeps
+//! in between. A heartbeat (`WATCHDOG=1`, `EXTEND_TIMEOUT_USEC`) is sent only when the runtime that answers requests
+//! has just run a task and every vital thread is alive. So a node that hangs or has lost a thread goes silent and is
+//! restarted, while this thread and the admin listener keep running. `/health` checks the same (`api/admin.rs`).
 
 use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -18,23 +18,23 @@ use crate::api;
 use crate::collection::Library;
 use crate::task::{self, Readiness};
 
-/// How much longer a start may take from each sign of life on. Longer than any pause of the runtime that is not a hang.
+/// How far each heartbeat extends the timeout of a start. Longer than any pause of the runtime that is not a hang.
 const START_EXTENSION: Duration = Duration::from_secs(60);
-/// How often a start that is not done says what it is doing.
+/// How often a start in progress reports what it is doing.
 const START_TICK: Duration = Duration::from_secs(1);
-/// How often the status is looked at when there is no watchdog.
+/// How often the status is checked when there is no watchdog.
 const IDLE_TICK: Duration = Duration::from_secs(30);
 
 /// What happens to the node.
 enum Event {
-    /// It begins, and is held up by these reasons.
+    /// It starts, and is not ready for these reasons.
     Starting(Readiness),
     /// Requests are answered at this address.
     Serving {
         mcp: String,
         library: Weak<Library>,
     },
-    /// It reads its settings again, and is done with that.
+    /// It reloads its settings, and has finished that.
     Reloading,
     Reloaded,
     /// It closes the log, to open a restored one.
@@ -49,7 +49,7 @@ enum Event {
     Ended,
 }
 
-/// Tells systemd; silent without one. The last message is sent before the value is gone.
+/// Notifies systemd; silent without one. The last message is sent before the value is dropped.
 pub(super) struct Supervisor(Option<Running>);
 
 struct Running {
@@ -58,7 +58,7 @@ struct Running {
 }
 
 impl Supervisor {
-    /// Begins, when a service manager listens.
+    /// Starts, when a service manager listens.
     ///
     /// * `runtime`: the one that answers requests.
     ///
@@ -76,12 +76,12 @@ impl Supervisor {
 
     fn send(&self, event: Event) {
         if let Some(running) = &self.0 {
-            // The thread ends with this value; a panic there ends nothing but the messages.
+            // The thread ends with this value; a panic in it only ends the messages.
             let _ = running.events.send(event);
         }
     }
 
-    /// The node begins to open its data.
+    /// The node starts to open its data.
     pub(super) fn starting(&self, readiness: &Readiness) {
         self.send(Event::Starting(readiness.clone()));
     }
@@ -91,12 +91,12 @@ impl Supervisor {
         self.send(Event::Serving { mcp: mcp.to_owned(), library: Arc::downgrade(library) });
     }
 
-    /// The node reads its settings again.
+    /// The node reloads its settings.
     pub(super) fn reloading(&self) {
         self.send(Event::Reloading);
     }
 
-    /// It runs with them, or with the old ones.
+    /// It runs with them, or with the previous ones.
     pub(super) fn reloaded(&self) {
         self.send(Event::Reloaded);
     }
@@ -106,7 +106,7 @@ impl Supervisor {
         self.send(Event::Restarting);
     }
 
-    /// The drain begins, for good.
+    /// The final shutdown starts.
     pub(super) fn stopping(&self) {
         self.send(Event::Stopping);
     }
@@ -142,7 +142,7 @@ fn run(events: &mpsc::Receiver<Event>, answers: &mpsc::Sender<Event>, runtime: &
         for effect in machine.apply(event, &node.reasons()) {
             if let Effect::Ask = effect {
                 let (answers, _entered) = (answers.clone(), runtime.enter());
-                // Its answer is the event; nobody has to wait for the task itself.
+                // The event is the result; the task's handle is not needed.
                 drop(task::spawn("heartbeat", async move {
                     let _ = answers.send(Event::Answered);
                 }));
@@ -156,7 +156,7 @@ fn run(events: &mpsc::Receiver<Event>, answers: &mpsc::Sender<Event>, runtime: &
             }
             was_sent = sent.is_ok();
         }
-        // From the last tick on, so that what happens in between does not put the next one off.
+        // Counted from the last tick, so that other events do not delay the next one.
         if is_tick {
             last = Instant::now();
         }
@@ -179,11 +179,11 @@ fn notify(effect: &Effect) -> io::Result<()> {
     }
 }
 
-/// Where the reasons for not being ready come from.
+/// The sources of the reasons for not being ready.
 #[derive(Default)]
 struct NodeState {
     readiness: Readiness,
-    /// Weak: a restart waits until the closed log is let go of.
+    /// Weak: a restart waits until the closed log is released.
     library: Weak<Library>,
 }
 
@@ -204,13 +204,13 @@ impl NodeState {
 
     fn reasons(&self) -> Vec<String> {
         let reasons = api::not_ready(self.library.upgrade().as_deref(), &self.readiness);
-        // One line: the status is one.
+        // The status must be a single line.
         let text = |value: serde_json::Value| value.as_str().map(|text| text.replace('\n', " "));
         reasons.into_iter().filter_map(|(_, value)| text(value)).collect()
     }
 }
 
-/// What to do.
+/// An action to take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Effect {
     Ready,
@@ -219,7 +219,7 @@ enum Effect {
     Watchdog,
     Extend,
     Status(String),
-    /// Give the runtime a task.
+    /// Spawn a task on the runtime.
     Ask,
 }
 
@@ -234,17 +234,17 @@ enum Phase {
     Stopping,
 }
 
-/// Decides what is said when. Knows no clock and no socket.
+/// Decides what is sent when. Uses no clock and no socket.
 #[derive(Debug, Default)]
 struct Machine {
     phase: Phase,
     watchdog: Option<Duration>,
     status: String,
-    /// A task was given to the runtime and has not run yet.
+    /// A task was spawned on the runtime and has not run yet.
     is_asked: bool,
-    /// The node has lost what only a restart gives back.
+    /// The node has lost something that only a restart restores.
     is_failed: bool,
-    /// Settings were changed that cannot be used.
+    /// Changed settings are invalid.
     has_wrong_settings: bool,
 }
 
@@ -294,7 +294,7 @@ impl Machine {
         effects
     }
 
-    /// Whether anybody waits for a sign of life.
+    /// Whether a heartbeat is expected.
     fn wants_life(&self) -> bool {
         self.watchdog.is_some() || matches!(self.phase, Phase::Starting | Phase::Restarting)
     }
@@ -315,7 +315,7 @@ impl Machine {
         }
     }
 
-    /// Until the next tick: a third of what the watchdog waits, so that one late answer is no alarm.
+    /// Time until the next tick: a third of the watchdog's timeout, so that one late answer does no harm.
     fn pause(&self) -> Duration {
         let usual = if matches!(self.phase, Phase::Serving { .. }) { IDLE_TICK } else { START_TICK };
         self.watchdog.map_or(usual, |interval| usual.min(interval / 3))
@@ -352,7 +352,7 @@ mod tests {
         let said = machine.apply(Event::Tick, &lost);
         assert!(matches!(&said[..], [Effect::Ask, Effect::Status(status)] if status.ends_with(&lost[0])), "{said:?}");
         assert_eq!(machine.apply(Event::Answered, &lost), []);
-        // A restart in the same process begins with threads of its own.
+        // A restart in the same process starts with new threads.
         machine.is_failed = false;
         machine.apply(Event::Tick, &lost);
         assert_eq!(machine.apply(Event::Answered, &lost), [Effect::Watchdog]);

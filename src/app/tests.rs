@@ -1,4 +1,4 @@
-//! Every way into a node passes [`Calls::enter`], once.
+//! Every way into a node passes [`Calls::enter`] once.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use crate::config::Overrides;
 use crate::index::filter::Filter;
 use crate::mcp::{Context, ToolProvider as _};
 
-/// Hides a collection and documents from callers of one transport, and writes down what enters and what ends.
+/// Hides a collection and documents from callers of one transport, and records which calls start and end.
 #[derive(Clone, Default)]
 struct Hides {
     from: Option<Transport>,
@@ -98,13 +98,13 @@ impl Watched {
         self.request(method, path, "", &body.to_string())
     }
 
-    /// * `method`, `params`: of a message of an older era, which needs no headers of its own.
+    /// * `method`, `params`: of a message in an older protocol version, which needs no headers.
     fn mcp(&self, method: &str, params: &Value) -> String {
         let message = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         self.request("POST", "/mcp", "MCP-Protocol-Version: 2025-11-25\r\n", &message.to_string())
     }
 
-    /// What entered and ended since the last time.
+    /// Calls that started and ended since the last time.
     fn taken(&self) -> Vec<String> {
         std::mem::take(&mut *self.notes.lock())
     }
@@ -118,9 +118,9 @@ fn each_way_in_enters_once_and_sees_what_it_may() {
     let uri = |collection: &str| format!("ctx://{}/{collection}/heron", node.node.library().log().node().short());
     let complete = json!({"ref": {"type": "ref/resource", "uri": "ctx://x/{collection}/{+document}"},
         "argument": {"name": "document", "value": ""}, "context": {"arguments": {"collection": "public"}}});
-    // What is asked, what enters, and whether it is done.
+    // The request, the call that enters, and whether it succeeds.
     let ways: Vec<(String, &str, bool)> = vec![
-        // The plain path, and the ordinary one.
+        // The fast path, and the ordinary one.
         (node.mcp("tools/call", &call("search", search.clone())), "search ", true),
         (node.mcp("tools/call", &json!({"name": "search", "arguments": search, "_meta": {"x": 1}})), "search ", true),
         (node.rest("POST", "/v1/tools/search", &search), "search ", true),
@@ -206,7 +206,7 @@ fn each_way_in_enters_once_and_sees_what_it_may() {
     assert!(listed.contains("public") && !listed.contains("secrets"), "{listed}");
     let tools = node.mcp("tools/list", &json!({}));
     assert!(tools.contains("create_snapshot") && !tools.contains("restore_snapshot"), "{tools}");
-    // Nobody else is hidden anything from.
+    // Nothing is hidden from other callers.
     let here = Caller::local(Transport::CommandLine);
     let draft = json!({"id": "public/draft"});
     let Value::Object(draft) = draft else { unreachable!("it is an object") };

@@ -1,4 +1,4 @@
-//! What is counted of calls.
+//! Metrics of calls.
 
 use crate::telemetry::{Counter, EncodeLabelSet, Family, Histogram, Histograms, Registry, seconds};
 

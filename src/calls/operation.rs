@@ -1,4 +1,4 @@
-//! What can be done with a node, by name.
+//! Operations on a node, by name.
 
 use std::borrow::{Borrow, Cow};
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 #[derive(Clone)]
 pub struct ToolName(Name);
 
-/// The node's own names are part of the program, those of other servers are not.
+/// Names of the node's own tools are static; those of other servers are not.
 #[derive(Clone)]
 enum Name {
     Builtin(&'static str),
@@ -18,19 +18,19 @@ enum Name {
 }
 
 impl ToolName {
-    /// A name that the program itself has.
+    /// The name of one of the program's own tools.
     #[must_use]
     pub const fn builtin(name: &'static str) -> Self {
         Self(Name::Builtin(name))
     }
 
-    /// A name that came from outside.
+    /// A name from another server.
     #[must_use]
     pub fn other(name: &str) -> Self {
         Self(Name::Other(name.into()))
     }
 
-    /// As the protocol spells it.
+    /// As in the protocol.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match &self.0 {
@@ -39,7 +39,7 @@ impl ToolName {
         }
     }
 
-    /// For metrics, whose labels must stay few: names from outside share one.
+    /// For metrics, whose labels must stay few: names from other servers share one.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self.0 {
@@ -87,7 +87,7 @@ impl Serialize for ToolName {
     }
 }
 
-/// What an operation does to the node.
+/// The effect of an operation on the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Effect {
     /// It reads.
@@ -98,7 +98,7 @@ pub enum Effect {
     Destroy,
 }
 
-/// Something that can be done with a node: a tool, or what other ways in do.
+/// Something that can be done with a node: a tool, or an operation of another interface.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Operation {
     name: ToolName,
@@ -149,13 +149,13 @@ impl Operation {
         Self { name, effect, is_tool: true }
     }
 
-    /// As policies and audit records spell it.
+    /// As in policies and audit records.
     #[must_use]
     pub fn name(&self) -> &str {
         self.name.as_str()
     }
 
-    /// What it does to the node.
+    /// Its effect on the node.
     #[must_use]
     pub fn effect(&self) -> Effect {
         self.effect
@@ -167,21 +167,21 @@ impl Operation {
     }
 }
 
-/// Which collections a call names.
+/// The collections that a call names.
 #[derive(Debug, Clone)]
 pub enum Scope<'a> {
-    /// It is about the node, or about no collection in particular.
+    /// None: it concerns the node, or no particular collection.
     Node,
     /// Every collection that the caller may see.
     Every,
-    /// One, which need not be there.
+    /// One, which does not have to exist.
     One(Cow<'a, str>),
-    /// These, which need not be there. An empty list is [`Scope::Every`] to most tools.
+    /// These, which do not have to exist. To most tools an empty list means [`Scope::Every`].
     Many(Cow<'a, [String]>),
 }
 
 impl Scope<'_> {
-    /// The names, where it has some.
+    /// The names, if there are any.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         match self {

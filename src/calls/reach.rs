@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::index::filter::Filter;
 
-/// What a call may see and change: everything, until a rule narrows it. A collection beyond it is not there for the caller.
+/// What a call may see and change: everything, until a rule narrows it. For the caller, a collection outside of it does
+/// not exist.
 #[derive(Debug, Clone, Default)]
 pub struct Reach {
     collections: Option<Arc<BTreeSet<String>>>,
@@ -13,13 +14,13 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// Leaves only collections of these names that were within reach before.
+    /// Keeps only collections with these names that were within reach before.
     pub fn narrow_to(&mut self, names: impl IntoIterator<Item = String>) {
         let names = names.into_iter().filter(|name| self.admits(name)).collect();
         self.collections = Some(Arc::new(names));
     }
 
-    /// Leaves only documents that match `filter` and were within reach before.
+    /// Keeps only documents that match `filter` and were within reach before.
     pub fn narrow_by(&mut self, filter: Filter) {
         self.documents = Some(Arc::new(match self.documents.take() {
             Some(before) => Filter::And(vec![Arc::unwrap_or_clone(before), filter]),
@@ -33,13 +34,13 @@ impl Reach {
         self.collections.as_ref().is_none_or(|names| names.contains(name))
     }
 
-    /// What documents have to match; `None` when all are within reach.
+    /// The filter that documents must match; `None` when all are within reach.
     #[must_use]
     pub fn documents(&self) -> Option<&Filter> {
         self.documents.as_deref()
     }
 
-    /// A filter of the caller's, within this reach.
+    /// Combines a filter of the caller with this reach.
     #[must_use]
     pub fn filter(&self, asked: Option<&Filter>) -> Option<Filter> {
         match (self.documents(), asked) {

@@ -4,7 +4,7 @@ use super::*;
 use crate::auth::Transport;
 use crate::index::filter::Filter;
 
-/// Writes down what it is asked, and refuses what destroys.
+/// Records its calls, and refuses destructive ones.
 #[derive(Clone, Default)]
 struct Notes(Arc<Mutex<Vec<String>>>);
 

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use self::report::{Kind, Report, Status};
-use self::walk::{Found, Walked};
+use self::walk::{SourceFile, WalkResult};
 use super::backend::{Absent, Backend, Stay, beside_service};
 use super::{Common, Failure, UNREACHABLE, documents, output};
 use crate::base::ByteSize;
@@ -88,12 +88,12 @@ pub(super) struct Arguments {
 }
 
 /// What an earlier add left below a prefix: each source with the number of its documents.
-struct Known {
+struct EarlierSources {
     prefix: String,
     sources: Vec<(String, u64)>,
 }
 
-impl Known {
+impl EarlierSources {
     /// What the names below the prefix begin with.
     fn below(&self) -> String {
         format!("{}/", self.prefix)
@@ -102,7 +102,7 @@ impl Known {
 
 /// What may become of the documents whose files are gone from a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum GoneFiles {
     /// They go.
     Delete,
     /// They go when somebody says so: it looks like another folder of that name.
@@ -131,7 +131,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     }
     let folders = origin::check(&backend, arguments, &walked)?;
     // Before anything is written, so that new files do not hide how many are gone.
-    let known = known(&backend, arguments, &walked, &folders)?;
+    let known = earlier_sources(&backend, arguments, &walked, &folders)?;
     let mut problems = hold_emptied(arguments, &mut walked, &known);
     let bar = progress(common, walked.found.len());
     let next = AtomicUsize::new(0);
@@ -172,7 +172,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     }
     reports.sort_by(|left, right| left.source.cmp(&right.source));
     let stopped = stopped.map(|stop| stop.reason);
-    report::show(common, arguments, &reports, problems, stopped.as_deref(), start.elapsed().as_secs_f64())
+    report::print_report(common, arguments, &reports, problems, stopped.as_deref(), start.elapsed().as_secs_f64())
 }
 
 /// Why nothing more can be written.
@@ -195,7 +195,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// A file that is no document, or none any more: what it held before is not in it.
-    fn leave_out(&self, file: &Found, kind: FileKind) -> Report {
+    fn leave_out(&self, file: &SourceFile, kind: FileKind) -> Report {
         let report = |status| Report::new(file.source.clone(), status);
         if !self.known.contains(file.source.as_str()) {
             return report(Status::Skipped(Kind::File(kind)));
@@ -207,7 +207,7 @@ impl Work<'_> {
     }
 
     /// What a failure says of a file, and of all that come after it.
-    fn failed(&self, file: &Found, failure: &Failure) -> Report {
+    fn failed(&self, file: &SourceFile, failure: &Failure) -> Report {
         let report = |status| Report { named: file.named, ..Report::new(file.source.clone(), status) };
         match failure.code_of_tool() {
             Some(ErrorCode::StillUnread) => report(Status::StillFailed).because(failure.to_string()),
@@ -221,7 +221,7 @@ impl Work<'_> {
         }
     }
 
-    fn sync(&self, file: &Found) -> Report {
+    fn sync(&self, file: &SourceFile) -> Report {
         let report = |status| Report { named: file.named, ..Report::new(file.source.clone(), status) };
         if self.stopped.lock().is_some() {
             return report(Status::NotTried);
@@ -325,12 +325,12 @@ fn read(path: &Path, limit: ByteSize) -> anyhow::Result<Vec<u8>> {
 }
 
 /// What earlier adds left below the folders that were read to the end.
-fn known(
+fn earlier_sources(
     backend: &Backend,
     arguments: &Arguments,
-    walked: &Walked,
+    walked: &WalkResult,
     folders: &[crate::collection::Folder],
-) -> Result<Vec<Known>, Failure> {
+) -> Result<Vec<EarlierSources>, Failure> {
     let mut known = Vec::new();
     for folder in &walked.complete {
         if folder.prefix.is_empty() {
@@ -342,22 +342,23 @@ fn known(
         let mut sources = backend.sources(&arguments.collection, &format!("{}/", folder.prefix))?;
         let foreign = origin::foreign(folder, folders);
         sources.retain(|(source, _)| !foreign.iter().any(|prefix| source.starts_with(prefix)));
-        known.push(Known { prefix: folder.prefix.clone(), sources });
+        known.push(EarlierSources { prefix: folder.prefix.clone(), sources });
     }
     Ok(known)
 }
 
 /// Leaves files out that were not empty when they were added and are now, where that looks like a broken copy rather than like
 /// somebody's will, until somebody says so. Returns why.
-fn hold_emptied(arguments: &Arguments, walked: &mut Walked, known: &[Known]) -> Vec<String> {
+fn hold_emptied(arguments: &Arguments, walked: &mut WalkResult, known: &[EarlierSources]) -> Vec<String> {
     let mut problems = Vec::new();
     for folder in known {
         let before: HashMap<&str, u64> =
             folder.sources.iter().map(|(source, count)| (source.as_str(), *count)).collect();
-        let is_emptied = |file: &Found| file.length == 0 && !file.named && before.contains_key(file.source.as_str());
+        let is_emptied =
+            |file: &SourceFile| file.length == 0 && !file.named && before.contains_key(file.source.as_str());
         let emptied = walked.found.iter().filter(|file| is_emptied(file)).count();
         // One that can be read says that the folder is there.
-        if judge(1, before.len(), emptied) != Verdict::Ask || arguments.yes || arguments.delete_all {
+        if judge(1, before.len(), emptied) != GoneFiles::Ask || arguments.yes || arguments.delete_all {
             continue;
         }
         let (emptied, all) = (output::thousands(emptied as u64), output::thousands(before.len() as u64));
@@ -369,7 +370,7 @@ fn hold_emptied(arguments: &Arguments, walked: &mut Walked, known: &[Known]) -> 
             let (held, others) = std::mem::take(&mut walked.found).into_iter().partition(is_emptied);
             walked.found = others;
             // Left out, but there.
-            let held: Vec<Found> = held;
+            let held: Vec<SourceFile> = held;
             walked.unreadable.extend(held.into_iter().map(|file| file.source));
         }
     }
@@ -378,12 +379,12 @@ fn hold_emptied(arguments: &Arguments, walked: &mut Walked, known: &[Known]) -> 
 
 /// * `read`: files of the folder that could be read.
 /// * `known`: files that were there earlier, `gone` of them are not any more.
-fn judge(read: usize, known: usize, gone: usize) -> Verdict {
+fn judge(read: usize, known: usize, gone: usize) -> GoneFiles {
     match (read, gone) {
-        (_, 0) => Verdict::Delete,
-        (0, _) => Verdict::Keep,
-        (_, gone) if gone > GONE_UNASKED && gone * 2 > known => Verdict::Ask,
-        _ => Verdict::Delete,
+        (_, 0) => GoneFiles::Delete,
+        (0, _) => GoneFiles::Keep,
+        (_, gone) if gone > GONE_UNASKED && gone * 2 > known => GoneFiles::Ask,
+        _ => GoneFiles::Delete,
     }
 }
 
@@ -391,8 +392,8 @@ fn judge(read: usize, known: usize, gone: usize) -> Verdict {
 fn remove_gone(
     backend: &Backend,
     arguments: &Arguments,
-    walked: &Walked,
-    known: &[Known],
+    walked: &WalkResult,
+    known: &[EarlierSources],
     reports: &mut Vec<Report>,
 ) -> Result<Vec<String>, Failure> {
     let mut refusals = Vec::new();
@@ -406,7 +407,7 @@ fn remove_gone(
         walked.unreadable.iter().any(|place| source == *place || source.starts_with(&format!("{place}/")))
     };
     for folder in known {
-        let Known { prefix: _, sources } = folder;
+        let EarlierSources { prefix: _, sources } = folder;
         let gone: Vec<&(String, u64)> =
             sources.iter().filter(|(source, _)| !present.contains(source) && !is_out_of_reach(source)).collect();
         let below = folder.below();
@@ -419,8 +420,8 @@ fn remove_gone(
         };
         match judge(read, sources.len(), gone.len()) {
             _ if arguments.delete_all => {}
-            Verdict::Delete => {}
-            Verdict::Keep => {
+            GoneFiles::Delete => {}
+            GoneFiles::Keep => {
                 let documents = gone.iter().map(|(_, documents)| documents).sum();
                 let (documents, are) =
                     (output::counted(documents, "document"), if documents == 1 { "is" } else { "are" });
@@ -429,14 +430,14 @@ fn remove_gone(
                 );
                 continue;
             }
-            Verdict::Ask if arguments.yes => {}
-            Verdict::Ask if std::io::stdin().is_terminal() => {
+            GoneFiles::Ask if arguments.yes => {}
+            GoneFiles::Ask if std::io::stdin().is_terminal() => {
                 if documents::confirm(&format!("{}; delete their documents?", gone_files())).is_err() {
                     refusals.push(format!("{}; their documents are kept", gone_files()));
                     continue;
                 }
             }
-            Verdict::Ask => {
+            GoneFiles::Ask => {
                 refusals.push(format!("{}; their documents are kept, pass --yes to delete them", gone_files()));
                 continue;
             }
@@ -468,16 +469,16 @@ mod tests {
     #[test]
     fn deleting_much_is_asked_for_and_deleting_all_of_an_empty_folder_is_not_done() {
         for (read, known, gone, verdict) in [
-            (0, 0, 0, Verdict::Delete),
-            (5, 5, 0, Verdict::Delete),
-            (0, 5, 5, Verdict::Keep),
-            (0, 500, 1, Verdict::Keep),
-            (1, 10, 10, Verdict::Delete),
-            (1, 11, 11, Verdict::Ask),
-            (100, 11, 11, Verdict::Ask),
-            (11, 22, 11, Verdict::Delete),
-            (10, 21, 11, Verdict::Ask),
-            (900, 1_000, 100, Verdict::Delete),
+            (0, 0, 0, GoneFiles::Delete),
+            (5, 5, 0, GoneFiles::Delete),
+            (0, 5, 5, GoneFiles::Keep),
+            (0, 500, 1, GoneFiles::Keep),
+            (1, 10, 10, GoneFiles::Delete),
+            (1, 11, 11, GoneFiles::Ask),
+            (100, 11, 11, GoneFiles::Ask),
+            (11, 22, 11, GoneFiles::Delete),
+            (10, 21, 11, GoneFiles::Ask),
+            (900, 1_000, 100, GoneFiles::Delete),
         ] {
             assert_eq!(judge(read, known, gone), verdict, "{read} read, {gone} of {known} gone");
         }

@@ -86,7 +86,7 @@ pub(super) struct Address {
 
 /// Who does the work.
 #[expect(clippy::large_enum_variant, reason = "there is one for each backend")]
-enum Place {
+enum NodeHandle {
     /// A running node.
     Remote(Remote),
     /// This process.
@@ -104,9 +104,9 @@ pub(super) struct Backend {
     outage: Outage,
     runtime: OnceLock<Runtime>,
     /// Held for moments only.
-    place: Mutex<Spot>,
+    resolution: Mutex<Resolution>,
     /// Held by whoever looks for the next node.
-    looking: Mutex<()>,
+    resolving: Mutex<()>,
 }
 
 /// A time in which the node does not answer, or has no room. Shared by all who ask: whoever is answered ends it.
@@ -122,7 +122,7 @@ struct Silences {
 
 struct Silence {
     since: Instant,
-    told: bool,
+    is_reported: bool,
 }
 
 impl Outage {
@@ -137,13 +137,13 @@ impl Outage {
         if silences.present.is_none() && silences.ended.is_some_and(|ended| asked < ended) {
             return Some(asked);
         }
-        let silence = silences.present.get_or_insert_with(|| Silence { since: Instant::now(), told: false });
+        let silence = silences.present.get_or_insert_with(|| Silence { since: Instant::now(), is_reported: false });
         let waited = silence.since.elapsed();
         if waited >= patience {
             return None;
         }
-        if !silence.told && (is_gone || waited >= BUSY_NOTE_AFTER) {
-            silence.told = true;
+        if !silence.is_reported && (is_gone || waited >= BUSY_NOTE_AFTER) {
+            silence.is_reported = true;
             let minutes = patience.as_secs() / 60;
             eprintln!("{}; waiting for it, {minutes} minutes at most", failure.error);
         }
@@ -159,27 +159,27 @@ impl Outage {
             return;
         }
         silences.ended = Some(Instant::now());
-        if silences.present.take().is_some_and(|silence| silence.told) {
+        if silences.present.take().is_some_and(|silence| silence.is_reported) {
             eprintln!("{node} answers again; going on");
         }
     }
 }
 
-impl Place {
+impl NodeHandle {
     /// What people know it by.
-    fn shown(&self) -> &str {
+    fn display_name(&self) -> &str {
         match self {
-            Self::Remote(remote) => remote.shown(),
+            Self::Remote(remote) => remote.base_url(),
             Self::Local(_) => "the data directory",
         }
     }
 }
 
 /// What is known of where the work is done.
-enum Spot {
+enum Resolution {
     /// Nobody has looked yet.
     Unknown,
-    Found(Arc<Place>),
+    Found(Arc<NodeHandle>),
     /// The backend was closed.
     Closed,
 }
@@ -188,15 +188,15 @@ impl Backend {
     /// The node at the address; else the one that runs on the data directory; else the directory itself.
     pub(super) fn find(address: Address, config: Config, stay: Stay, absent: Absent) -> Result<Self, Failure> {
         let backend = Self::later(address, config, stay, absent);
-        backend.place()?;
+        backend.handle()?;
         Ok(backend)
     }
 
     /// The same, looked for when it is needed first, and again as long as there is none.
     pub(super) fn later(address: Address, config: Config, stay: Stay, absent: Absent) -> Self {
-        let (runtime, place, looking) = (OnceLock::new(), Mutex::new(Spot::Unknown), Mutex::new(()));
+        let (runtime, resolution, resolving) = (OnceLock::new(), Mutex::new(Resolution::Unknown), Mutex::new(()));
         let (patience, outage) = (Duration::ZERO, Outage::default());
-        Self { config, address, stay, absent, patience, outage, runtime, place, looking }
+        Self { config, address, stay, absent, patience, outage, runtime, resolution, resolving }
     }
 
     /// Waits this long for a node that goes away or has no room meanwhile, and then repeats what it was asked.
@@ -219,26 +219,26 @@ impl Backend {
             patience: Duration::ZERO,
             outage: Outage::default(),
             runtime: OnceLock::new(),
-            place: Mutex::new(Spot::Found(Arc::new(Place::Remote(remote)))),
-            looking: Mutex::new(()),
+            resolution: Mutex::new(Resolution::Found(Arc::new(NodeHandle::Remote(remote)))),
+            resolving: Mutex::new(()),
         }))
     }
 
-    fn look(&self) -> Result<Place, Failure> {
+    fn resolve(&self) -> Result<NodeHandle, Failure> {
         if let Some(url) = &self.address.url {
-            return Remote::at(url, &self.address).map(Place::Remote);
+            return Remote::at(url, &self.address).map(NodeHandle::Remote);
         }
         let start = Instant::now();
-        let mut told = false;
+        let mut is_reported = false;
         loop {
             if let Some(remote) = Remote::running_on(&self.config.data_dir, self.address.token.as_deref()) {
-                return Ok(Place::Remote(remote));
+                return Ok(NodeHandle::Remote(remote));
             }
             if self.absent == Absent::Refuse {
                 expect_node(&self.config)?;
             }
             let holder = match Local::open(&self.config, self.runtime()?.handle(), self.stay) {
-                Ok(local) => return Ok(Place::Local(local)),
+                Ok(local) => return Ok(NodeHandle::Local(local)),
                 Err(OpenError::Store(store::OpenError::Locked { pid, .. })) => pid,
                 Err(error) if is_denied(&error) => return Err(absent::not_ours(&self.config.data_dir)),
                 Err(error) => return Err(error.into()),
@@ -246,8 +246,8 @@ impl Backend {
             if start.elapsed() >= LOCK_PATIENCE {
                 return Err(Failure::unreachable(anyhow!(self.held_by(holder))));
             }
-            if !told && start.elapsed() >= NOTE_AFTER {
-                told = true;
+            if !is_reported && start.elapsed() >= NOTE_AFTER {
+                is_reported = true;
                 eprintln!("waiting for {}, which has {} open", process(holder), self.config.data_dir.display());
             }
             std::thread::sleep(LOCK_POLL);
@@ -278,37 +278,37 @@ impl Backend {
     }
 
     /// Where the work is done, as far as that was looked for.
-    fn known(&self) -> Option<Arc<Place>> {
-        match &*self.place.lock() {
-            Spot::Found(place) => Some(Arc::clone(place)),
-            Spot::Unknown | Spot::Closed => None,
+    fn resolved(&self) -> Option<Arc<NodeHandle>> {
+        match &*self.resolution.lock() {
+            Resolution::Found(handle) => Some(Arc::clone(handle)),
+            Resolution::Unknown | Resolution::Closed => None,
         }
     }
 
-    fn place(&self) -> Result<Arc<Place>, Failure> {
-        let known = || match &*self.place.lock() {
-            Spot::Found(place) => Ok(Some(Arc::clone(place))),
-            Spot::Unknown => Ok(None),
-            Spot::Closed => Err(stopping()),
+    fn handle(&self) -> Result<Arc<NodeHandle>, Failure> {
+        let known = || match &*self.resolution.lock() {
+            Resolution::Found(handle) => Ok(Some(Arc::clone(handle))),
+            Resolution::Unknown => Ok(None),
+            Resolution::Closed => Err(stopping()),
         };
-        if let Some(place) = known()? {
-            return Ok(place);
+        if let Some(handle) = known()? {
+            return Ok(handle);
         }
-        let _looking = self.looking.lock();
+        let _resolving = self.resolving.lock();
         match known()? {
-            Some(place) => Ok(place),
-            None => self.found(self.look()?),
+            Some(handle) => Ok(handle),
+            None => self.store_resolved(self.resolve()?),
         }
     }
 
     /// Keeps what was looked for.
-    fn found(&self, place: Place) -> Result<Arc<Place>, Failure> {
-        let found = Arc::new(place);
-        match &mut *self.place.lock() {
+    fn store_resolved(&self, handle: NodeHandle) -> Result<Arc<NodeHandle>, Failure> {
+        let found = Arc::new(handle);
+        match &mut *self.resolution.lock() {
             // Closed meanwhile: what was found is closed with its last use.
-            Spot::Closed => Err(stopping()),
-            spot => {
-                *spot = Spot::Found(Arc::clone(&found));
+            Resolution::Closed => Err(stopping()),
+            resolution => {
+                *resolution = Resolution::Found(Arc::clone(&found));
                 Ok(found)
             }
         }
@@ -316,30 +316,30 @@ impl Backend {
 
     /// Does `work` at the node; when it turns out to be gone, looks for the next one and does it again there. One that was asked
     /// to be patient with is waited for, and one that has no room too.
-    fn at_place<T>(&self, mut work: impl FnMut(&Place) -> Result<T, Failure>) -> Result<T, Failure> {
-        let (mut place, mut pause, mut looked) = (self.place()?, PAUSE_MIN, false);
+    fn with_handle<T>(&self, mut work: impl FnMut(&NodeHandle) -> Result<T, Failure>) -> Result<T, Failure> {
+        let (mut handle, mut pause, mut looked) = (self.handle()?, PAUSE_MIN, false);
         loop {
             let asked = Instant::now();
-            let failure = match work(&place) {
+            let failure = match work(&handle) {
                 Ok(done) => {
-                    self.outage.over(place.shown(), asked);
+                    self.outage.over(handle.display_name(), asked);
                     return Ok(done);
                 }
                 Err(failure) => failure,
             };
             let is_gone = failure.error.is::<Gone>();
             // This process has no room for the moment either, when it adds much at once. One that stops has none any more.
-            let may_pass = is_gone || (failure.is_for_now() && !matches!(*self.place.lock(), Spot::Closed));
+            let may_pass = is_gone || (failure.is_for_now() && !matches!(*self.resolution.lock(), Resolution::Closed));
             if may_pass && let Some(since) = self.outage.goes_on(&failure, is_gone, self.patience, asked) {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(PAUSE_MAX);
                 // An address is asked again as it is. Here another process may have taken over.
                 if is_gone && self.address.url.is_none() {
-                    place = self.back(&place, since)?.unwrap_or(place);
+                    handle = self.reconnect(&handle, since)?.unwrap_or(handle);
                 }
             } else if is_gone && self.address.url.is_none() && !looked {
                 looked = true;
-                place = self.next(&place)?;
+                handle = self.next(&handle)?;
             } else {
                 return Err(failure);
             }
@@ -348,15 +348,15 @@ impl Backend {
 
     /// The node that came back, or another in its place; `None` as long as there is none. The data directory is not opened here
     /// at once: a service that starts again would find it taken.
-    fn back(&self, gone: &Arc<Place>, since: Instant) -> Result<Option<Arc<Place>>, Failure> {
+    fn reconnect(&self, gone: &Arc<NodeHandle>, since: Instant) -> Result<Option<Arc<NodeHandle>>, Failure> {
         if since.elapsed() >= TAKE_OVER_AFTER {
             return self.next(gone).map(Some);
         }
-        let _looking = self.looking.lock();
-        match self.known() {
+        let _resolving = self.resolving.lock();
+        match self.resolved() {
             Some(current) if Arc::ptr_eq(&current, gone) => {
                 let remote = Remote::running_on(&self.config.data_dir, self.address.token.as_deref());
-                remote.map(|remote| self.found(Place::Remote(remote))).transpose()
+                remote.map(|remote| self.store_resolved(NodeHandle::Remote(remote))).transpose()
             }
             Some(current) => Ok(Some(current)),
             None => Err(stopping()),
@@ -364,10 +364,10 @@ impl Backend {
     }
 
     /// The node that came after `gone`. Whoever comes first looks for it, the others take what was found.
-    fn next(&self, gone: &Arc<Place>) -> Result<Arc<Place>, Failure> {
-        let _looking = self.looking.lock();
-        match self.known() {
-            Some(current) if Arc::ptr_eq(&current, gone) => self.found(self.look()?),
+    fn next(&self, gone: &Arc<NodeHandle>) -> Result<Arc<NodeHandle>, Failure> {
+        let _resolving = self.resolving.lock();
+        match self.resolved() {
+            Some(current) if Arc::ptr_eq(&current, gone) => self.store_resolved(self.resolve()?),
             Some(current) => Ok(current),
             None => Err(stopping()),
         }
@@ -375,10 +375,10 @@ impl Backend {
 
     /// Calls a tool.
     pub(super) fn call(&self, tool: impl AsRef<str>, arguments: Value) -> Result<Value, Failure> {
-        let (tool, arguments) = (tool.as_ref(), given(arguments));
-        self.at_place(|place| match place {
-            Place::Remote(remote) => remote.call(tool, &arguments),
-            Place::Local(local) => {
+        let (tool, arguments) = (tool.as_ref(), without_nulls(arguments));
+        self.with_handle(|handle| match handle {
+            NodeHandle::Remote(remote) => remote.call(tool, &arguments),
+            NodeHandle::Local(local) => {
                 local.wait_ready()?;
                 let caller = caller();
                 let call = local.node().tools().call(tool, arguments.clone(), ToolContext::of(&caller));
@@ -389,17 +389,17 @@ impl Backend {
 
     /// Calls a tool for the outcome only.
     pub(super) fn call_unread(&self, tool: Tool, arguments: Value) -> Result<(), Failure> {
-        if let Place::Remote(remote) = &*self.place()? {
-            return remote.call_unread(tool, &given(arguments));
+        if let NodeHandle::Remote(remote) = &*self.handle()? {
+            return remote.call_unread(tool, &without_nulls(arguments));
         }
         self.call(tool, arguments).map(drop)
     }
 
     /// The status of a running node, if it has one to tell at once. Unlike [`Self::call`] it looks for no other node.
     pub(super) fn peek(&self) -> Option<Value> {
-        match &*self.known()? {
-            Place::Remote(remote) => remote.peek(),
-            Place::Local(local) => {
+        match &*self.resolved()? {
+            NodeHandle::Remote(remote) => remote.peek(),
+            NodeHandle::Local(local) => {
                 let caller = caller();
                 let call = local.node().tools().call(Tool::GetStatus.name(), Map::new(), ToolContext::of(&caller));
                 Some(self.runtime().ok()?.block_on(call).ok()?.structured)
@@ -417,11 +417,11 @@ impl Backend {
         metadata: &Map<String, Value>,
     ) -> Result<Value, Failure> {
         let mut times = 0;
-        let synced = self.at_place(|place| {
+        let synced = self.with_handle(|handle| {
             times += 1;
-            match place {
-                Place::Remote(remote) => remote.sync_source(collection, source, &bytes, metadata),
-                Place::Local(local) => {
+            match handle {
+                NodeHandle::Remote(remote) => remote.sync_source(collection, source, &bytes, metadata),
+                NodeHandle::Local(local) => {
                     // This process does not go away from itself: the bytes are wanted once.
                     let bytes = std::mem::take(&mut bytes);
                     let (tools, caller) = (local.node().tools(), caller());
@@ -441,17 +441,17 @@ impl Backend {
 
     /// The folders that were added to a collection; none when there is no such collection.
     pub(super) fn folders(&self, collection: &str) -> Result<Vec<Folder>, Failure> {
-        self.at_place(|place| match place {
-            Place::Remote(remote) => remote.folders(collection),
-            Place::Local(local) => none_if_missing(local.node().tools().folders(&caller(), collection)),
+        self.with_handle(|handle| match handle {
+            NodeHandle::Remote(remote) => remote.folders(collection),
+            NodeHandle::Local(local) => none_if_missing(local.node().tools().folders(&caller(), collection)),
         })
     }
 
     /// Remembers where a folder is, with its collection.
     pub(super) fn note_folder(&self, collection: &str, folder: &Folder) -> Result<(), Failure> {
-        self.at_place(|place| match place {
-            Place::Remote(remote) => remote.note_folder(collection, folder),
-            Place::Local(local) => {
+        self.with_handle(|handle| match handle {
+            NodeHandle::Remote(remote) => remote.note_folder(collection, folder),
+            NodeHandle::Local(local) => {
                 let caller = caller();
                 let noted = local.node().tools().note_folder(&caller, collection, &folder.prefix, &folder.origin);
                 self.runtime()?.block_on(noted).map_err(failure)
@@ -465,9 +465,9 @@ impl Backend {
         let mut sources: Vec<(String, u64)> = Vec::new();
         loop {
             let after = sources.last().map(|(source, _)| source.clone());
-            let page = self.at_place(|place| match place {
-                Place::Remote(remote) => remote.sources(collection, prefix, after.as_deref()),
-                Place::Local(local) => {
+            let page = self.with_handle(|handle| match handle {
+                NodeHandle::Remote(remote) => remote.sources(collection, prefix, after.as_deref()),
+                NodeHandle::Local(local) => {
                     let tools = local.node().tools();
                     none_if_missing(tools.sources(&caller(), collection, prefix, after.as_deref(), SOURCES_PAGE))
                 }
@@ -481,9 +481,9 @@ impl Backend {
 
     /// Deletes the documents of a source. Returns how many.
     pub(super) fn delete_source(&self, collection: &str, source: &str) -> Result<u64, Failure> {
-        self.at_place(|place| match place {
-            Place::Remote(remote) => remote.delete_source(collection, source),
-            Place::Local(local) => {
+        self.with_handle(|handle| match handle {
+            NodeHandle::Remote(remote) => remote.delete_source(collection, source),
+            NodeHandle::Local(local) => {
                 let caller = caller();
                 let deleted = local.node().tools().delete_source(&caller, collection, source);
                 Ok(self.runtime()?.block_on(deleted).map_err(failure)?.len() as u64)
@@ -493,9 +493,9 @@ impl Backend {
 
     /// Waits until everything written so far can be found.
     pub(super) fn flush(&self) -> Result<(), Failure> {
-        self.at_place(|place| match place {
-            Place::Remote(remote) => remote.flush(),
-            Place::Local(local) => {
+        self.with_handle(|handle| match handle {
+            NodeHandle::Remote(remote) => remote.flush(),
+            NodeHandle::Local(local) => {
                 let caller = caller();
                 self.runtime()?.block_on(local.node().tools().flush(&caller)).map(drop).map_err(failure)
             }
@@ -504,44 +504,44 @@ impl Backend {
 
     /// Has the node prove a snapshot, when it is a running one.
     pub(super) fn verify_snapshot(&self, id: Option<&str>) -> Result<Option<Value>, Failure> {
-        self.at_place(|place| match place {
-            Place::Remote(remote) => remote.verify_snapshot(id).map(Some),
-            Place::Local(_) => Ok(None),
+        self.with_handle(|handle| match handle {
+            NodeHandle::Remote(remote) => remote.verify_snapshot(id).map(Some),
+            NodeHandle::Local(_) => Ok(None),
         })
     }
 
     /// What is set for snapshots and how it went, as a running node says.
     pub(super) fn snapshot_schedule(&self) -> Result<Option<Value>, Failure> {
-        self.at_place(|place| match place {
-            Place::Remote(remote) => remote.snapshot_schedule().map(Some),
-            Place::Local(_) => Ok(None),
+        self.with_handle(|handle| match handle {
+            NodeHandle::Remote(remote) => remote.snapshot_schedule().map(Some),
+            NodeHandle::Local(_) => Ok(None),
         })
     }
 
     /// Has a running node remove the snapshots that its settings do not keep.
     pub(super) fn prune_snapshots(&self, node: Option<&str>, dry_run: bool) -> Result<Option<Value>, Failure> {
-        self.at_place(|place| match place {
-            Place::Remote(remote) => remote.prune_snapshots(node, dry_run).map(Some),
-            Place::Local(_) => Ok(None),
+        self.with_handle(|handle| match handle {
+            NodeHandle::Remote(remote) => remote.prune_snapshots(node, dry_run).map(Some),
+            NodeHandle::Local(_) => Ok(None),
         })
     }
 
     /// The address of the node, when it is a running one.
     pub(super) fn address(&self) -> Option<String> {
-        match &*self.known()? {
-            Place::Remote(remote) => Some(remote.shown().to_owned()),
-            Place::Local(_) => None,
+        match &*self.resolved()? {
+            NodeHandle::Remote(remote) => Some(remote.base_url().to_owned()),
+            NodeHandle::Local(_) => None,
         }
     }
 
     /// Identity of the node. Does not wait for it to be ready.
     pub(super) fn node(&self) -> Result<NodeId, Failure> {
-        self.at_place(|place| match place {
-            Place::Remote(remote) => {
+        self.with_handle(|handle| match handle {
+            NodeHandle::Remote(remote) => {
                 let status = remote.call(Tool::GetStatus.name(), &Map::new())?;
                 Ok(status["node"].as_str().unwrap_or_default().parse().context("the node does not tell its id")?)
             }
-            Place::Local(local) => Ok(local.node().tools().node()),
+            NodeHandle::Local(local) => Ok(local.node().tools().node()),
         })
     }
 
@@ -560,9 +560,9 @@ impl Backend {
 
     /// The node in this process, when there is one and it is ready.
     pub(super) fn node_here(&self) -> Option<Arc<Node>> {
-        match &*self.known()? {
-            Place::Local(local) if local.node().readiness().is_ready() => Some(Arc::clone(local.node())),
-            Place::Local(_) | Place::Remote(_) => None,
+        match &*self.resolved()? {
+            NodeHandle::Local(local) if local.node().readiness().is_ready() => Some(Arc::clone(local.node())),
+            NodeHandle::Local(_) | NodeHandle::Remote(_) => None,
         }
     }
 
@@ -578,9 +578,9 @@ impl Backend {
     }
 
     fn end(&self, close: impl FnOnce(&Local)) {
-        let spot = std::mem::replace(&mut *self.place.lock(), Spot::Closed);
-        if let Spot::Found(place) = spot
-            && let Place::Local(local) = &*place
+        let resolution = std::mem::replace(&mut *self.resolution.lock(), Resolution::Closed);
+        if let Resolution::Found(handle) = resolution
+            && let NodeHandle::Local(local) = &*handle
         {
             close(local);
         }
@@ -611,7 +611,7 @@ fn none_if_missing<T>(listed: Result<Vec<T>, ToolError>) -> Result<Vec<T>, Failu
 }
 
 /// A call's arguments. What was not given is left out: the tool's default counts.
-fn given(arguments: Value) -> Arguments {
+fn without_nulls(arguments: Value) -> Arguments {
     match arguments {
         Value::Object(fields) => fields.into_iter().filter(|(_, value)| !value.is_null()).collect(),
         _ => Map::new(),

@@ -110,7 +110,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
                 move |number: u64| {
                     let question = &questions[number as usize % questions.len()];
                     let question = if is_new { format!("{question} {number}") } else { question.clone() };
-                    told(node.call_unread(Tool::Search, json!({"query": question, "collections": names})))
+                    answer_of(node.call_unread(Tool::Search, json!({"query": question, "collections": names})))
                 }
             })
             .collect();
@@ -139,7 +139,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
 }
 
 /// What became of a call.
-fn told(outcome: Result<(), Failure>) -> Answer {
+fn answer_of(outcome: Result<(), Failure>) -> Answer {
     match outcome {
         Ok(()) => Answer::Answered,
         Err(failure) => match failure.error.downcast_ref::<ToolError>() {
@@ -166,8 +166,8 @@ fn questions(node: &Backend, collections: &[String]) -> Result<Vec<String>, Fail
         )?;
         for document in page["documents"].as_array().into_iter().flatten() {
             let id = output::text(document, "id");
-            let told = node.call(Tool::Fetch, json!({"id": id}))?;
-            let words: Vec<&str> = output::text(&told, "text").split_whitespace().collect();
+            let document = node.call(Tool::Fetch, json!({"id": id}))?;
+            let words: Vec<&str> = output::text(&document, "text").split_whitespace().collect();
             let words = words.iter().map(|word| word.trim_matches(|letter: char| !letter.is_alphanumeric()));
             let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
             // Not from the start, where documents of a kind are alike.
@@ -182,9 +182,9 @@ fn questions(node: &Backend, collections: &[String]) -> Result<Vec<String>, Fail
 
 /// Seconds of processor that a process has used.
 fn cpu(process: u32) -> Option<f64> {
-    let told = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // The name may hold anything but ends with the last parenthesis; user and system time are the 14th and 15th field.
-    let fields: Vec<&str> = told.rsplit_once(')')?.1.split_whitespace().collect();
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     Some((fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?) / TICKS)
 }
 

@@ -45,7 +45,7 @@ pub(super) struct Arguments {
 struct Machine {
     findings: Vec<Finding>,
     /// Not looked at on another machine.
-    gpu: Option<gpu::Found>,
+    gpu: Option<gpu::SelfTest>,
 }
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
@@ -80,8 +80,8 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     if common.url.is_none() {
         findings.extend(parsers());
     }
-    let gpu = common.url.is_none().then(|| gpu::look(arguments.device.software));
-    if let Some(gpu::Found::Broken { what }) = &gpu {
+    let gpu = common.url.is_none().then(|| gpu::self_test(arguments.device.software));
+    if let Some(gpu::SelfTest::Broken { what }) = &gpu {
         findings.push(Finding::obstacle("gpu", format!("the GPU: {what}")));
     }
     let mut machine = Machine { findings, gpu };
@@ -94,7 +94,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
             // A node may go between the greeting and the question; what the machine lacks may be why.
             Err(failure) if common.url.is_none() => {
                 machine.findings.push(Finding::obstacle("node", failure.to_string()));
-                tell_machine(common, &machine)?;
+                print_machine_only(common, &machine)?;
                 return well(&machine);
             }
             Err(failure) => return Err(failure),
@@ -102,7 +102,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         return running(common, &status, &machine);
     }
     if !has_data || is_in_cluster {
-        tell_machine(common, &machine)?;
+        print_machine_only(common, &machine)?;
         if is_in_cluster {
             // The data is in the pod's volume, and the pod has it open.
             return well(&machine);
@@ -115,7 +115,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         Ok(checkup) => checkup,
         Err(failure) => {
             // What the machine lacks may be why.
-            tell_machine(common, &machine)?;
+            print_machine_only(common, &machine)?;
             return Err(failure);
         }
     };
@@ -124,7 +124,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         checkup = examine(&config, &snapshots)?;
         checkup.mended = mended;
     }
-    tell(common, &checkup, arguments.repair, &machine)
+    print_report(common, &checkup, arguments.repair, &machine)
 }
 
 /// The node in the pod of this machine's cluster.
@@ -165,27 +165,28 @@ fn parsers() -> Option<Finding> {
 
 /// What was found on the machine, and its GPU.
 fn machine_json(machine: &Machine) -> (Vec<Value>, Option<Value>) {
-    let told = machine.findings.iter();
-    let told = told.map(|found| json!({"about": found.about, "problem": found.is_obstacle, "message": found.message}));
-    (told.collect(), machine.gpu.as_ref().map(gpu::Found::as_json))
+    let findings = machine.findings.iter();
+    let findings =
+        findings.map(|found| json!({"about": found.about, "problem": found.is_obstacle, "message": found.message}));
+    (findings.collect(), machine.gpu.as_ref().map(gpu::SelfTest::as_json))
 }
 
-fn show(machine: &Machine) -> Result<(), Failure> {
+fn print_machine(machine: &Machine) -> Result<(), Failure> {
     machine.findings.iter().try_for_each(|found| {
         let level = if found.is_obstacle { "problem" } else { "warning" };
         output::line(&format!("{level:<9}{}", found.message))
     })?;
-    let gpu = machine.gpu.as_ref().and_then(gpu::Found::words);
+    let gpu = machine.gpu.as_ref().and_then(gpu::SelfTest::words);
     gpu.map_or(Ok(()), |words| output::line(&format!("gpu      {words}")))
 }
 
 /// What is found where no data can be looked at.
-fn tell_machine(common: &Common, machine: &Machine) -> Result<(), Failure> {
+fn print_machine_only(common: &Common, machine: &Machine) -> Result<(), Failure> {
     if common.json {
         let (findings, gpu) = machine_json(machine);
         return output::json(&json!({"running": false, "machine": findings, "gpu": gpu}));
     }
-    show(machine)
+    print_machine(machine)
 }
 
 /// What a running node knows of itself.
@@ -208,7 +209,7 @@ fn running(common: &Common, status: &Value, machine: &Machine) -> Result<(), Fai
             &json!({"running": true, "problems": problems, "warnings": warnings, "machine": machine, "gpu": gpu}),
         )?;
     } else {
-        show(machine)?;
+        print_machine(machine)?;
         problems.iter().try_for_each(|problem| output::line(&format!("problem  {problem}")))?;
         warnings.iter().try_for_each(|warning| output::line(&format!("warning  {warning}")))?;
         if problems.is_empty() {
@@ -246,8 +247,8 @@ struct Checkup {
 }
 
 fn examine(config: &Config, snapshots: &Snapshots) -> Result<Checkup, Failure> {
-    let told = store::Config::new(config.data_dir.clone(), Arc::new(SystemClock));
-    let (writer, reader, report) = store::open(told)?;
+    let store_config = store::Config::new(config.data_dir.clone(), Arc::new(SystemClock));
+    let (writer, reader, report) = store::open(store_config)?;
     let affected = scrub(&reader)?;
     let backups = snapshots.look();
     let mut warnings = backups.warnings;
@@ -298,29 +299,29 @@ fn scrub(reader: &Reader) -> Result<Vec<store::Affected>, Failure> {
 }
 
 fn repair(config: &Config, snapshots: &Snapshots, checkup: &Checkup) -> Result<Vec<String>, Failure> {
-    let told = store::Config::new(config.data_dir.clone(), Arc::new(SystemClock));
-    let (writer, reader, _) = store::open(told)?;
+    let store_config = store::Config::new(config.data_dir.clone(), Arc::new(SystemClock));
+    let (writer, reader, _) = store::open(store_config)?;
     let history = reader.history();
     let _ = writer.close();
     drop(reader);
     let scratch = config.data_dir.join("restore").join("repair");
     fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
-    let mut told = Vec::new();
+    let mut messages = Vec::new();
     for mended in snapshots.sound_segments(&history, &checkup.ranges, &scratch)? {
         let (first, last) = (mended.range.0, Lsn(mended.range.1.0 - 1));
         match mended.row {
             Some(row) => {
                 store::repair(&config.data_dir, &row).context("cannot put a sound segment into the log")?;
-                told.push(format!("records {first} to {last}: replaced from the snapshots"));
+                messages.push(format!("records {first} to {last}: replaced from the snapshots"));
             }
-            None => told.push(format!("records {first} to {last}: no snapshot has them")),
+            None => messages.push(format!("records {first} to {last}: no snapshot has them")),
         }
     }
     fs::remove_dir_all(&scratch).with_context(|| format!("cannot remove {}", scratch.display()))?;
-    Ok(told)
+    Ok(messages)
 }
 
-fn tell(common: &Common, checkup: &Checkup, repaired: bool, machine: &Machine) -> Result<(), Failure> {
+fn print_report(common: &Common, checkup: &Checkup, repaired: bool, machine: &Machine) -> Result<(), Failure> {
     let is_well = checkup.damage.is_empty() && checkup.affected.is_empty();
     if common.json {
         let affected: Vec<Value> = checkup
@@ -335,7 +336,7 @@ fn tell(common: &Common, checkup: &Checkup, repaired: bool, machine: &Machine) -
             "warnings": checkup.warnings, "repairs": checkup.mended, "machine": machine, "gpu": gpu,
         }))?;
     } else {
-        show(machine)?;
+        print_machine(machine)?;
         checkup.mended.iter().try_for_each(|line| output::line(&format!("repair   {line}")))?;
         checkup.damage.iter().try_for_each(|line| output::line(&format!("damage   {line}")))?;
         for one in &checkup.affected {

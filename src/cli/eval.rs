@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
 use self::folder::{Folder, QueryLine, Questions};
-use self::measures::{Found, Judged, Measures};
+use self::measures::{Judged, Measures, RankedDocument};
 use super::backend::{Local, Stay, caller};
 use super::{Common, Failure, output};
 use crate::calls::{self, Operation};
@@ -61,7 +61,7 @@ fn weight(text: &str) -> Result<f32, String> {
 }
 
 /// How the questions are asked.
-struct Asked<'a> {
+struct QueryRunner<'a> {
     retrieval: &'a Retrieval,
     access: Access<'a>,
     candidates: usize,
@@ -85,7 +85,7 @@ impl Scope {
         }
     }
 
-    const fn shown(self) -> &'static str {
+    const fn label(self) -> &'static str {
         match self {
             Self::Alone => "alone",
             Self::Beside => "beside others",
@@ -154,7 +154,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         let ingest_seconds = start.elapsed().as_secs_f64();
         library.wait_until_idle();
         let retrieval = local.node().tools().retrieval();
-        let asked = Asked {
+        let asked = QueryRunner {
             retrieval,
             access,
             candidates: arguments.candidates.unwrap_or_else(|| retrieval.default_candidates()),
@@ -183,7 +183,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
             }
             reports.push(Report { folder, documents, passages: info.chunks, rows, weak });
         }
-        show(common, &reports, ingest_seconds)
+        print_result(common, &reports, ingest_seconds)
     })();
     // A folder that stays costs only space.
     let _ = std::fs::remove_dir_all(&scratch);
@@ -199,7 +199,7 @@ fn tempdir() -> Result<PathBuf, Failure> {
 /// * `own`: the collection that the questions are about.
 /// * `searched`: names of those that are searched.
 fn measure(
-    asked: &Asked<'_>,
+    asked: &QueryRunner<'_>,
     questions: &Questions,
     own: CollectionId,
     searched: &[String],
@@ -224,7 +224,7 @@ fn measure(
 }
 
 /// How often a search with default settings says that nothing fits well.
-fn measure_weak(asked: &Asked<'_>, questions: &Questions, searched: &[String]) -> Result<Weak, Failure> {
+fn measure_weak(asked: &QueryRunner<'_>, questions: &Questions, searched: &[String]) -> Result<Weak, Failure> {
     let share = |queries: &mut dyn Iterator<Item = &QueryLine>| -> Result<f64, Failure> {
         let (mut count, mut marked) = (0usize, 0usize);
         for query in queries {
@@ -247,13 +247,13 @@ fn measure_weak(asked: &Asked<'_>, questions: &Questions, searched: &[String]) -
 
 /// The documents of the best passages, each once, best first.
 fn documents(
-    asked: &Asked<'_>,
+    asked: &QueryRunner<'_>,
     query: &str,
     own: CollectionId,
     searched: &[String],
     mode: Mode,
     candidates: usize,
-) -> Result<Vec<Found>, Failure> {
+) -> Result<Vec<RankedDocument>, Failure> {
     let ranked = asked.retrieval.rank(asked.access, query, searched, mode, candidates, asked.fusion)?;
     let mut seen = HashSet::new();
     let mut found = Vec::new();
@@ -266,7 +266,7 @@ fn documents(
     Ok(found)
 }
 
-fn show(common: &Common, reports: &[Report<'_>], ingest_seconds: f64) -> Result<(), Failure> {
+fn print_result(common: &Common, reports: &[Report<'_>], ingest_seconds: f64) -> Result<(), Failure> {
     if common.json {
         return output::json(&as_json(reports, ingest_seconds));
     }
@@ -296,7 +296,7 @@ fn show_table(rows: &[(Mode, Scope, Measures)], with_scope: bool) -> Result<(), 
         .iter()
         .map(|(mode, scope, measures)| {
             let mut row = vec![mode.as_str().to_owned()];
-            row.extend(with_scope.then(|| scope.shown().to_owned()));
+            row.extend(with_scope.then(|| scope.label().to_owned()));
             row.extend([measures.ndcg_at_10, measures.recall_at_10, measures.recall_at_100].map(number));
             row.extend([number(measures.mrr_at_10), format!("{:.2} ms", measures.seconds * 1e3)]);
             row
@@ -322,7 +322,7 @@ fn show_weak(weak: &[(Scope, Weak)]) -> Result<(), Failure> {
         row("questions without an answer", |weak| weak.unanswerable),
         row("questions with an answer", |weak| weak.answerable),
     ];
-    let header: Vec<&str> = std::iter::once("marked weak").chain(weak.iter().map(|(scope, _)| scope.shown())).collect();
+    let header: Vec<&str> = std::iter::once("marked weak").chain(weak.iter().map(|(scope, _)| scope.label())).collect();
     output::line("")?;
     output::table(&header, &header[1..], rows)
 }

@@ -60,14 +60,14 @@ enum Action {
         batches: Vec<u32>,
         /// How the GPU keeps the vectors
         #[arg(long, default_value = "halves,bytes", value_delimiter = ',', value_name = "FORMAT,…")]
-        formats: Vec<Kept>,
+        formats: Vec<VectorFormat>,
         #[command(flatten)]
         device: Device,
     },
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Kept {
+enum VectorFormat {
     Floats,
     Halves,
     Bytes,
@@ -89,9 +89,9 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         Action::Extract { path } => extract(path),
         Action::Bench { rows, dimensions, batches, formats, device } => {
             let formats = formats.iter().map(|kept| match kept {
-                Kept::Floats => Format::F32,
-                Kept::Halves => Format::F16,
-                Kept::Bytes => Format::I8,
+                VectorFormat::Floats => Format::F32,
+                VectorFormat::Halves => Format::F16,
+                VectorFormat::Bytes => Format::I8,
             });
             let batches = batches.iter().map(|batch| *batch as usize).collect();
             bench(common, &Bench { rows: *rows, dimensions: *dimensions, batches, formats: formats.collect() }, device)

@@ -126,7 +126,7 @@ pub(super) fn collect(tree: &Tree, drivers: &Drivers) -> Result<Collected, Failu
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.verb {
         Verb::Build { output, of } => build(common, output, of),
-        Verb::Inspect { of } => show(common, &of.image()?, None),
+        Verb::Inspect { of } => print_result(common, &of.image()?, None),
     }
 }
 
@@ -147,10 +147,10 @@ fn build(common: &Common, output: &Path, of: &Of) -> Result<(), Failure> {
     let file = output::file_at(output, || Ok(of.file_name()))?;
     let built = of.image()?;
     built.image.write_file(&file)?;
-    show(common, &built, Some(&file))
+    print_result(common, &built, Some(&file))
 }
 
-fn show(common: &Common, Built { image, gpu }: &Built, file: Option<&Path>) -> Result<(), Failure> {
+fn print_result(common: &Common, Built { image, gpu }: &Built, file: Option<&Path>) -> Result<(), Failure> {
     if common.json {
         return output::json(&description(image, gpu.as_ref(), file));
     }

@@ -86,7 +86,7 @@ pub(super) fn note(text: fmt::Arguments<'_>) {
 }
 
 /// The same for standard output.
-pub(super) fn told(text: fmt::Arguments<'_>) {
+pub(super) fn print_args(text: fmt::Arguments<'_>) {
     let _ = io::stdout().write_fmt(text);
 }
 

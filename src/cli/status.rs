@@ -18,7 +18,7 @@ pub(super) fn run(common: &Common, _: &Arguments) -> Result<(), Failure> {
     if common.json {
         output::json(&answer)?;
     } else {
-        show(&answer)?;
+        print_result(&answer)?;
     }
     match answer["ready"].as_bool() {
         Some(true) => match answer["snapshots"]["problem"].as_str() {
@@ -30,7 +30,7 @@ pub(super) fn run(common: &Common, _: &Arguments) -> Result<(), Failure> {
     }
 }
 
-fn show(answer: &Value) -> Result<(), Failure> {
+fn print_result(answer: &Value) -> Result<(), Failure> {
     let line = |label: &str, value: String| output::line(&format!("{label:<12}{value}"));
     let text = |name| output::text(answer, name).to_owned();
     line("version", text("version"))?;

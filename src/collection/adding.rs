@@ -12,10 +12,10 @@ use super::errors::WriteError;
 use super::input::{self, Assembling, DocumentInput, Origin, PrepareError};
 use super::memory::{self, Admission};
 use super::outcomes::{
-    Added, Addition, DocumentOutcome, DocumentStatus, Missing, Prepared, SourceOutcome, deleted, document_outcome,
-    failed,
+    Added, Addition, DocumentOutcome, DocumentStatus, Missing, PreparedDocument, SourceOutcome, deleted,
+    document_outcome, failed,
 };
-use super::writer::{Until, Written};
+use super::writer::{WaitFor, Written};
 use super::{Library, is_collection_name};
 use crate::base::Lsn;
 use crate::embed::{DEFAULT_MODEL, Embedder};
@@ -46,7 +46,7 @@ impl Access<'_> {
         description: &str,
         model: Option<&str>,
     ) -> Result<Arc<CollectionInfo>, WriteError> {
-        self.create(name, description, model, Until::Visible).await
+        self.create(name, description, model, WaitFor::Visible).await
     }
 
     async fn create(
@@ -54,7 +54,7 @@ impl Access<'_> {
         name: &str,
         description: &str,
         model: Option<&str>,
-        until: Until,
+        until: WaitFor,
     ) -> Result<Arc<CollectionInfo>, WriteError> {
         self.reaches(name)?;
         let operation = Operation::CreateCollection(self.library.planned(name, description, model)?);
@@ -74,7 +74,7 @@ impl Access<'_> {
             return Ok((info, false));
         }
         // What is put into it is waited for, should that have to be visible.
-        match self.create(name, "", None, Until::Durable).await {
+        match self.create(name, "", None, WaitFor::Durable).await {
             Ok(info) => Ok((info, true)),
             // Somebody else was quicker.
             Err(WriteError::CollectionExists { .. }) => Ok((self.existing(name)?, false)),
@@ -89,7 +89,7 @@ impl Access<'_> {
     pub async fn delete_collection(&self, name: &str) -> Result<Arc<CollectionInfo>, WriteError> {
         let info = self.existing(name)?;
         self.check_whole(&info).await?;
-        self.library.commit(vec![Operation::DeleteCollection { collection: info.id }], Until::Visible).await?;
+        self.library.commit(vec![Operation::DeleteCollection { collection: info.id }], WaitFor::Visible).await?;
         Ok(info)
     }
 
@@ -104,7 +104,7 @@ impl Access<'_> {
         inputs: Vec<DocumentInput>,
     ) -> Result<Added, WriteError> {
         let (operations, addition, held) = self.addition(collection, missing, inputs).await?;
-        let written = self.library.commit_held(operations, Until::Visible, Some(held)).await?;
+        let written = self.library.commit_held(operations, WaitFor::Visible, Some(held)).await?;
         Ok(addition.added(&written.outcomes, written.lsn))
     }
 
@@ -135,8 +135,11 @@ impl Access<'_> {
             compose(addition.added(outcomes, lsn))
         };
         let once = RunOnce { key, compose: Arc::new(compose) };
-        let written =
-            self.library.queue.write(WriteRequest { operations, once: Some(once) }, Until::Visible, Some(held)).await?;
+        let written = self
+            .library
+            .queue
+            .write(WriteRequest { operations, once: Some(once) }, WaitFor::Visible, Some(held))
+            .await?;
         written.answer.ok_or(WriteError::Stopping)
     }
 
@@ -178,8 +181,9 @@ impl Access<'_> {
             addition.documents.push(match prepared {
                 Ok(document) => {
                     kept = kept.saturating_add(memory::kept_bytes(&document));
-                    admission.keep(kept).await?;
-                    let added = Ok(Prepared { id: document.id.clone(), passages: document.chunks.len(), expected });
+                    admission.reserve_for_kept(kept).await?;
+                    let added =
+                        Ok(PreparedDocument { id: document.id.clone(), passages: document.chunks.len(), expected });
                     operations.push(Operation::PutDocument(Box::new(document)));
                     added
                 }
@@ -226,7 +230,7 @@ impl Access<'_> {
         if !known.is_empty() && known.iter().all(|(_, entry)| entry.source_digest == Some(digest)) {
             // It was in between something that could not be read.
             self.library
-                .commit(self.library.forget_unread(info.id, source)?.into_iter().collect(), Until::Durable)
+                .commit(self.library.forget_unread(info.id, source)?.into_iter().collect(), WaitFor::Durable)
                 .await?;
             return Ok(SourceOutcome { documents: Vec::new(), unchanged: known.len(), warnings: Vec::new() });
         }
@@ -257,7 +261,7 @@ impl Access<'_> {
         let notes = usize::from(forgotten.is_some());
         operations.extend(forgotten);
         let held = admission.write().await?;
-        let mut written = self.library.commit_held(operations, Until::Durable, Some(held)).await?;
+        let mut written = self.library.commit_held(operations, WaitFor::Durable, Some(held)).await?;
         written.outcomes.truncate(written.outcomes.len().saturating_sub(notes));
         let gone = deleted(written.outcomes.pop());
         let mut outcome = SourceOutcome { documents: Vec::new(), unchanged: 0, warnings };
@@ -286,7 +290,7 @@ impl Access<'_> {
             keep: std::collections::HashSet::new(),
         };
         let operations = [all].into_iter().chain(self.library.forget_unread(info.id, source)?).collect();
-        let mut written = self.library.commit(operations, Until::Durable).await?;
+        let mut written = self.library.commit(operations, WaitFor::Durable).await?;
         written.outcomes.truncate(1);
         Ok(deleted(written.outcomes.pop()))
     }
@@ -302,7 +306,7 @@ impl Access<'_> {
             .iter()
             .map(|id| Operation::DeleteDocument { collection: info.id, id: id.clone(), if_version: None })
             .collect();
-        let written = self.library.commit(operations, Until::Visible).await?;
+        let written = self.library.commit(operations, WaitFor::Visible).await?;
         let outcomes = ids
             .iter()
             .zip(&written.outcomes)
@@ -326,7 +330,7 @@ impl Access<'_> {
         let info = self.existing(collection)?;
         self.check_reach(&info, [id]).await?;
         let operation = Operation::DeleteDocument { collection: info.id, id: id.to_owned(), if_version: version };
-        let written = self.library.commit(vec![operation], Until::Visible).await?;
+        let written = self.library.commit(vec![operation], WaitFor::Visible).await?;
         let outcome = written.outcomes.first().ok_or(WriteError::Stopping)?;
         Ok(document_outcome(collection, id.to_owned(), 0, version, outcome))
     }
@@ -337,7 +341,7 @@ impl Access<'_> {
     /// When the node is stopping.
     pub async fn flush(&self) -> Result<Lsn, WriteError> {
         let request = WriteRequest::default();
-        Ok(self.library.queue.write(request, Until::Visible, None).await?.lsn)
+        Ok(self.library.queue.write(request, WaitFor::Visible, None).await?.lsn)
     }
 
     /// Closes the segment that is being written, so that everything acknowledged so far lies in segments that no longer
@@ -380,7 +384,7 @@ impl Access<'_> {
             let if_version = expired.map(|entry| entry.version);
             operations.extend(if_version.map(|_| Operation::DeleteDocument { collection, id, if_version }));
         }
-        let written = self.library.commit(operations, Until::Durable).await?;
+        let written = self.library.commit(operations, WaitFor::Durable).await?;
         Ok(written.outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Deleted { .. })).count())
     }
 }
@@ -436,19 +440,19 @@ impl Library {
             let begin = move || {
                 reading.start_blocking().map_err(PrepareError::from)?;
                 while let Some(batch) = reading.ready().map_err(PrepareError::from)? {
-                    assembling.take(&batch)?;
+                    assembling.process(&batch)?;
                 }
                 Ok::<_, WriteError>((reading, assembling))
             };
             (reading, assembling) = self.pool.run(begin).await?;
             if let Some(admission) = &mut admission {
-                admission.keep(assembling.taken()).await?;
+                admission.reserve_for_kept(assembling.memory_bytes()).await?;
             }
         }
         while let Some(batch) = reading.next().await.map_err(PrepareError::from)? {
-            assembling = self.pool.run(move || assembling.take(&batch).map(|()| assembling)).await?;
+            assembling = self.pool.run(move || assembling.process(&batch).map(|()| assembling)).await?;
             if let Some(admission) = &mut admission {
-                admission.keep(assembling.taken()).await?;
+                admission.reserve_for_kept(assembling.memory_bytes()).await?;
             }
         }
         let documents = assembling.finish()?;
@@ -459,7 +463,7 @@ impl Library {
         Ok(Arc::clone(self.config.models.get(&info.model)?))
     }
 
-    pub(super) async fn commit(&self, operations: Vec<Operation>, until: Until) -> Result<Written, WriteError> {
+    pub(super) async fn commit(&self, operations: Vec<Operation>, until: WaitFor) -> Result<Written, WriteError> {
         self.commit_held(operations, until, None).await
     }
 
@@ -467,7 +471,7 @@ impl Library {
     async fn commit_held(
         &self,
         operations: Vec<Operation>,
-        until: Until,
+        until: WaitFor,
         held: Option<MemoryReservation>,
     ) -> Result<Written, WriteError> {
         if operations.is_empty() {

@@ -84,7 +84,7 @@ impl Compactor {
     ) -> io::Result<Self> {
         let bell = CompactorBell::default();
         let (leases, sealer) = (Leases::default(), Arc::<OnceLock<Sealer>>::default());
-        let work = Work {
+        let work = CompactorThread {
             reader,
             views,
             sizes,
@@ -94,7 +94,7 @@ impl Compactor {
             metrics: metrics.clone(),
         };
         let thread = task::spawn_vital("compactor", readiness, move || {
-            let _ended = Ended(&work.bell);
+            let _ended = StopOnDrop(&work.bell);
             work.run();
         })?;
         // What an earlier run left to do.
@@ -115,7 +115,7 @@ impl Compactor {
 
     /// Keeps every record after `after`, whatever becomes of it, for as long as the lease lives.
     pub(super) fn lease(&self, name: &str, after: Lsn) -> Lease {
-        self.leases.take(name, after, self.bell())
+        self.leases.acquire(name, after, self.bell())
     }
 
     /// Waits for a round that begins now: nothing is left to do then that can be done.
@@ -139,16 +139,16 @@ impl Compactor {
 }
 
 /// Lets nobody wait for a thread that has ended, however it did.
-struct Ended<'a>(&'a CompactorBell);
+struct StopOnDrop<'a>(&'a CompactorBell);
 
-impl Drop for Ended<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.0.0.lock().stopping = true;
         self.0.0.1.notify_all();
     }
 }
 
-struct Work {
+struct CompactorThread {
     reader: Arc<Reader>,
     views: Arc<RwLock<HashMap<CollectionId, Arc<Views>>>>,
     sizes: Sizes,
@@ -158,7 +158,7 @@ struct Work {
     metrics: Metrics,
 }
 
-impl Work {
+impl CompactorThread {
     fn run(&self) {
         let (state, changed) = &*self.bell.0;
         let (mut replaced, mut was_due) = (false, false);

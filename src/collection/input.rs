@@ -292,7 +292,7 @@ impl Assembling {
     }
 
     /// Takes a part of the answer: embeds and hashes its passages.
-    pub(super) fn take(&mut self, batch: &Batch) -> Result<(), WriteError> {
+    pub(super) fn process(&mut self, batch: &Batch) -> Result<(), WriteError> {
         let items = batch.decode().map_err(PrepareError::from)?;
         let mut passages: Vec<extraction::Passage> = Vec::new();
         for item in items {
@@ -310,7 +310,7 @@ impl Assembling {
     }
 
     /// Bytes that what was taken so far takes in memory.
-    pub(super) fn taken(&self) -> u64 {
+    pub(super) fn memory_bytes(&self) -> u64 {
         self.taken
     }
 

@@ -13,10 +13,10 @@ use crate::base::Lsn;
 
 /// The leases of a log.
 #[derive(Clone, Default)]
-pub(super) struct Leases(Arc<Mutex<Held>>);
+pub(super) struct Leases(Arc<Mutex<LeaseTable>>);
 
 #[derive(Default)]
-struct Held {
+struct LeaseTable {
     /// By number, since two holders may have the same name.
     leases: BTreeMap<u64, (String, Lsn)>,
     next: u64,
@@ -28,7 +28,7 @@ impl Leases {
         self.0.lock().leases.values().min_by_key(|(_, after)| *after).cloned()
     }
 
-    pub(super) fn take(&self, name: &str, after: Lsn, bell: CompactorBell) -> Lease {
+    pub(super) fn acquire(&self, name: &str, after: Lsn, bell: CompactorBell) -> Lease {
         let mut held = self.0.lock();
         let number = held.next;
         held.next += 1;
@@ -82,18 +82,18 @@ mod tests {
         let leases = Leases::default();
         let lowest = || leases.lowest().map(|(name, after)| format!("{name} {after}"));
         assert_eq!(lowest(), None);
-        let one = leases.take("snapshots", Lsn::ZERO, CompactorBell::default());
-        let other = leases.take("hub", Lsn(7), CompactorBell::default());
+        let one = leases.acquire("snapshots", Lsn::ZERO, CompactorBell::default());
+        let other = leases.acquire("hub", Lsn(7), CompactorBell::default());
         assert_eq!(lowest().as_deref(), Some("snapshots 0"));
         one.keep_after(Lsn(40));
         assert_eq!(lowest().as_deref(), Some("hub 7"), "the other one's position is its own");
         drop(other);
         assert_eq!(lowest().as_deref(), Some("snapshots 40"));
-        let again = leases.take("snapshots", Lsn(3), CompactorBell::default());
+        let again = leases.acquire("snapshots", Lsn(3), CompactorBell::default());
         assert_eq!(lowest().as_deref(), Some("snapshots 3"), "a second holder of the same name");
         drop((one, again));
         assert_eq!(lowest(), None);
-        drop(leases.take("snapshots", Lsn(5), CompactorBell::default()).for_good());
+        drop(leases.acquire("snapshots", Lsn(5), CompactorBell::default()).for_good());
         assert_eq!(lowest().as_deref(), Some("snapshots 5"));
     }
 }

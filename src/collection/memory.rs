@@ -132,7 +132,7 @@ impl Admission {
     }
 
     /// Sees to it that `kept` bytes of documents, on their way to the log, have room beside the parsers.
-    pub(super) async fn keep(&mut self, kept: u64) -> Result<(), WriteError> {
+    pub(super) async fn reserve_for_kept(&mut self, kept: u64) -> Result<(), WriteError> {
         self.kept = kept;
         self.held.grow_to(self.parsers.saturating_add(kept), GROWING_PATIENCE).await.map_err(refusal)
     }

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::access::Access;
-use super::writer::Until;
+use super::writer::WaitFor;
 use super::{Library, PrepareError, WriteError};
 use crate::base::{Digest, Fault};
 use crate::store::{self, CollectionId, CollectionInfo, NAME_BYTES_MAX, Operation, Outcome};
@@ -54,7 +54,7 @@ impl Access<'_> {
         let collection = self.existing(collection)?.id;
         let value = serde_json::to_vec(origin).expect("two texts serialise");
         let note = Operation::Note { collection, key: format!("{FOLDER}{prefix}"), value };
-        let written = self.library.commit(vec![note], Until::Durable).await?;
+        let written = self.library.commit(vec![note], WaitFor::Durable).await?;
         match written.outcomes.first() {
             Some(&Outcome::TooLarge { what, bytes, limit }) => {
                 Err(PrepareError::TooLarge { what, found: bytes, limit }.into())
@@ -86,7 +86,7 @@ impl Library {
             Ok(_) => {
                 let note = Operation::Note { collection: info.id, key, value: mark.0.to_vec() };
                 // On a full disk it is told once more.
-                if let Err(error) = self.commit(vec![note], Until::Durable).await {
+                if let Err(error) = self.commit(vec![note], WaitFor::Durable).await {
                     tracing::debug!(%error, "a file that could not be read is not remembered");
                 }
                 reason.into()

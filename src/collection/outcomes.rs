@@ -68,11 +68,11 @@ pub struct Added {
 pub(super) struct Addition {
     pub(super) collection: String,
     pub(super) collection_created: bool,
-    pub(super) documents: Vec<Result<Prepared, DocumentOutcome>>,
+    pub(super) documents: Vec<Result<PreparedDocument, DocumentOutcome>>,
 }
 
 /// A document on its way to the log.
-pub(super) struct Prepared {
+pub(super) struct PreparedDocument {
     pub(super) id: String,
     pub(super) passages: usize,
     /// The version that must be there.
@@ -83,8 +83,8 @@ impl Addition {
     /// * `written`: one for each that was prepared.
     pub(super) fn added(self, written: &[Outcome], lsn: Lsn) -> Added {
         let mut written = written.iter();
-        let mut outcome = |document: Result<Prepared, DocumentOutcome>| match document {
-            Ok(Prepared { id, passages, expected }) => {
+        let mut outcome = |document: Result<PreparedDocument, DocumentOutcome>| match document {
+            Ok(PreparedDocument { id, passages, expected }) => {
                 let outcome = written.next().expect("each operation has an outcome");
                 document_outcome(&self.collection, id, passages, expected, outcome)
             }

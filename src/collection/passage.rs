@@ -73,9 +73,9 @@ enum Cached {
 }
 
 #[derive(Clone)]
-struct Weigh;
+struct PassageWeighter;
 
-impl Weighter<Lsn, Cached> for Weigh {
+impl Weighter<Lsn, Cached> for PassageWeighter {
     fn weight(&self, _: &Lsn, value: &Cached) -> u64 {
         let bytes = match value {
             Cached::Document(document) => {
@@ -91,12 +91,12 @@ impl Weighter<Lsn, Cached> for Weigh {
 /// Reads passages and documents.
 pub struct PassageReader {
     reader: Arc<Reader>,
-    cache: Cache<Lsn, Cached, Weigh>,
+    cache: Cache<Lsn, Cached, PassageWeighter>,
 }
 
 impl PassageReader {
     pub(super) fn new(reader: Arc<Reader>) -> Self {
-        Self { reader, cache: Cache::with_weighter(20_000, CACHE_BYTES, Weigh) }
+        Self { reader, cache: Cache::with_weighter(20_000, CACHE_BYTES, PassageWeighter) }
     }
 
     /// Sets what the cache may take from now on; what is too much is forgotten.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::views::{Shown, Views};
+use super::views::{IndexViews, Views};
 use crate::base::Lsn;
 use crate::embed::Phrase;
 use crate::index::analysis::Language;
@@ -16,13 +16,13 @@ use crate::store::CollectionInfo;
 pub struct Searcher {
     info: Arc<CollectionInfo>,
     views: Arc<Views>,
-    shown: Arc<Shown>,
+    visible: Arc<IndexViews>,
 }
 
 impl Searcher {
     pub(super) fn new(info: Arc<CollectionInfo>, views: Arc<Views>) -> Self {
-        let shown = views.shown();
-        Self { info, views, shown }
+        let visible = views.visible();
+        Self { info, views, visible }
     }
 
     /// The collection it shows.
@@ -32,7 +32,7 @@ impl Searcher {
     }
 
     fn words(&self) -> &LexicalSearcher {
-        &self.shown.lexical
+        &self.visible.lexical
     }
 
     /// Whether the halves show different states of the log, so that a document may be found in two versions: while one of them has
@@ -40,7 +40,7 @@ impl Searcher {
     #[must_use]
     pub fn is_torn(&self) -> bool {
         let lsn = self.lsn();
-        self.shown.vectors.applied() > lsn || self.views.applied() < lsn
+        self.visible.vectors.applied() > lsn || self.views.applied() < lsn
     }
 
     /// Everything acknowledged up to this position is in the view.
@@ -58,9 +58,9 @@ impl Searcher {
     /// How far the view is behind the collection, in words; `None` when it shows every acknowledged write.
     #[must_use]
     pub fn behind(&self) -> Option<String> {
-        let (shown, last) = (self.lsn(), self.info.last_change);
-        (shown < last)
-            .then(|| format!("the indexes follow the log: they show it up to {shown}, the last write is {last}"))
+        let (visible, last) = (self.lsn(), self.info.last_change);
+        (visible < last)
+            .then(|| format!("the indexes follow the log: they show it up to {visible}, the last write is {last}"))
     }
 
     /// The language most of it is written in.
@@ -72,7 +72,7 @@ impl Searcher {
     /// Number of passages.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shown.vectors.live().max(usize::try_from(self.words().len()).unwrap_or(usize::MAX))
+        self.visible.vectors.live().max(usize::try_from(self.words().len()).unwrap_or(usize::MAX))
     }
 
     /// Whether there are none.
@@ -108,7 +108,7 @@ impl Searcher {
     #[must_use]
     pub fn nearest(&self, embedding: &[f32], limit: usize, among: Option<&Passages>) -> Vec<Neighbor> {
         self.views.note_search();
-        let (vectors, view) = (&self.views.vectors, &*self.shown.vectors);
+        let (vectors, view) = (&self.views.vectors, &*self.visible.vectors);
         let Some(among) = among else { return vectors.search(view, embedding, limit) };
         let found = vectors.search_among(view, embedding, limit, &among.rows(view));
         found.unwrap_or_else(|| vectors.exact(view, embedding, limit, Some(&among.keys())))
@@ -124,7 +124,7 @@ impl Searcher {
     /// [`crate::index::vector::VectorIndex::ask_device`].
     #[must_use]
     pub fn ask_device(&self, embedding: &[f32], limit: usize, among: Option<&Passages>) -> Option<DeviceQuery> {
-        let view = &*self.shown.vectors;
+        let view = &*self.visible.vectors;
         self.views.vectors.ask_device(view, embedding, limit, among.map(|among| among.rows(view)))
     }
 
@@ -132,7 +132,7 @@ impl Searcher {
     #[must_use]
     pub fn collect(&self, answer: &DeviceAnswer) -> Option<Vec<Neighbor>> {
         self.views.note_search();
-        self.views.vectors.collect(&self.shown.vectors, answer)
+        self.views.vectors.collect(&self.visible.vectors, answer)
     }
 
     /// Whether the GPU answers, and why; `None` where none is used.
@@ -144,19 +144,19 @@ impl Searcher {
     /// The similarity of each of these passages, whose keys ascend; those that have no embedding are left out. Cost: 0.1 µs a passage.
     #[must_use]
     pub fn similarities(&self, embedding: &[f32], passages: &[u64]) -> Vec<Neighbor> {
-        self.views.vectors.exact(&self.shown.vectors, embedding, passages.len(), Some(passages))
+        self.views.vectors.exact(&self.visible.vectors, embedding, passages.len(), Some(passages))
     }
 
     /// What the embeddings of these passages are made of, in their order; see [`crate::embed::Embedder::run`]. Empty where there is none.
     pub fn runs(&self, passages: &[u64], found: impl FnMut(usize, &[u16])) {
-        self.shown.vectors.pieces(passages, found);
+        self.visible.vectors.pieces(passages, found);
     }
 
     /// The `limit` passages nearest in meaning among `passages`, whose keys ascend, by a scan of them all; best first, equal scores by
     /// ascending key.
     #[must_use]
     pub fn nearest_exact(&self, embedding: &[f32], limit: usize, passages: &[u64]) -> Vec<Neighbor> {
-        self.views.vectors.exact(&self.shown.vectors, embedding, limit, Some(passages))
+        self.views.vectors.exact(&self.visible.vectors, embedding, limit, Some(passages))
     }
 
     /// The passages whose document matches `filter`.

@@ -63,7 +63,7 @@ impl Upkeep {
         let thread = {
             let (bell, linked) = (bell.clone(), Arc::clone(&linked));
             task::spawn_vital("upkeep", readiness, move || {
-                let _ended = Ended(&bell);
+                let _ended = StopOnDrop(&bell);
                 run(&views, &bell, &linked);
             })?
         };
@@ -122,9 +122,9 @@ impl Upkeep {
 }
 
 /// Lets nobody wait for a thread that has ended, however it did.
-struct Ended<'a>(&'a Bell);
+struct StopOnDrop<'a>(&'a Bell);
 
-impl Drop for Ended<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.0.0.lock().stopping = true;
         self.0.0.1.notify_all();

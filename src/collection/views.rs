@@ -46,7 +46,7 @@ const SEARCHED_MILLIS: u64 = 5_000;
 const NEVER: u64 = u64::MAX;
 
 /// What searches see of both indexes: the same state of the log, so that a document is found in one version.
-pub(super) struct Shown {
+pub(super) struct IndexViews {
     pub(super) lexical: Arc<LexicalSearcher>,
     pub(super) vectors: Arc<vector::View>,
 }
@@ -58,7 +58,7 @@ pub(super) struct Views {
     /// The models of the node, and the name of the collection's.
     models: Arc<Models>,
     model: String,
-    shown: ArcSwap<Shown>,
+    visible: ArcSwap<IndexViews>,
     /// Held from when one index shows another state until both are shown.
     showing: Mutex<()>,
     lexical_applied: AtomicU64,
@@ -84,13 +84,13 @@ impl Views {
         if let Some(gpu) = &config.gpu {
             vectors.join_device(gpu);
         }
-        let shown = Shown { lexical: lexical.searcher(), vectors: vectors.view() };
+        let visible = IndexViews { lexical: lexical.searcher(), vectors: vectors.view() };
         Ok(Self {
             lexical,
             vectors,
             models: Arc::clone(&config.models),
             model: info.model.clone(),
-            shown: ArcSwap::from_pointee(shown),
+            visible: ArcSwap::from_pointee(visible),
             showing: Mutex::new(()),
             lexical_applied: AtomicU64::new(lexical_applied.0),
             vectors_applied: AtomicU64::new(vectors_applied.0),
@@ -103,13 +103,13 @@ impl Views {
     }
 
     /// What searches see. Cheap.
-    pub(super) fn shown(&self) -> Arc<Shown> {
-        self.shown.load_full()
+    pub(super) fn visible(&self) -> Arc<IndexViews> {
+        self.visible.load_full()
     }
 
     /// Shows both indexes as they are.
-    fn show(&self) {
-        self.shown.store(Arc::new(Shown { lexical: self.lexical.searcher(), vectors: self.vectors.view() }));
+    fn publish(&self) {
+        self.visible.store(Arc::new(IndexViews { lexical: self.lexical.searcher(), vectors: self.vectors.view() }));
     }
 
     /// Notes that somebody searches.
@@ -260,7 +260,7 @@ impl Views {
             self.vectors_applied.fetch_max(lsn.0, Ordering::AcqRel);
         }
         self.vectors.publish();
-        self.show();
+        self.publish();
     }
 
     /// Takes nothing more: the log could not be read any further.
@@ -351,7 +351,7 @@ impl Views {
         }
         // Merged segments, and a matrix that was rewritten: what they replace is kept for as long as it is shown.
         let _showing = self.showing.lock();
-        self.show();
+        self.publish();
         well
     }
 }

@@ -46,12 +46,12 @@ const PENDING_PASSAGES: usize = 8_000;
 const PENDING_TIME: Duration = Duration::from_millis(500);
 
 /// Between two attempts to take up an index that failed, at first and at most.
-const MENDING_PAUSE: Duration = Duration::from_millis(500);
-const MENDING_PAUSE_MAX: Duration = Duration::from_secs(300);
+const REPAIR_PAUSE: Duration = Duration::from_millis(500);
+const REPAIR_PAUSE_MAX: Duration = Duration::from_secs(300);
 
 /// What the caller of a write waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Until {
+pub(super) enum WaitFor {
     /// It is on stable storage. Searches see it within about half a second, and say up to where they see.
     Durable,
     /// It is on stable storage and the next search sees it.
@@ -72,7 +72,7 @@ pub struct Written {
 enum Job {
     Write {
         request: WriteRequest,
-        until: Until,
+        until: WaitFor,
         reply: Reply,
         /// Memory for it.
         held: Option<MemoryReservation>,
@@ -103,27 +103,27 @@ struct Group {
     changes: Vec<Change>,
     last: Lsn,
     /// Those who wait until it is visible.
-    replies: Vec<Waiting>,
+    replies: Vec<VisibilityWaiter>,
     /// Memory for it.
     held: Vec<MemoryReservation>,
 }
 
 /// Somebody who waits until what was written is visible.
-struct Waiting {
+struct VisibilityWaiter {
     reply: Reply,
     written: Written,
-    subject: Subject,
+    subject: WaitScope,
 }
 
 /// What somebody waits for to be visible.
-enum Subject {
+enum WaitScope {
     /// Everything that was written before.
     All,
     /// What was written to these collections.
     These(Vec<CollectionId>),
 }
 
-impl Subject {
+impl WaitScope {
     fn of(request: &WriteRequest) -> Self {
         if request.operations.is_empty() {
             return Self::All;
@@ -249,7 +249,7 @@ impl WriteQueue {
     pub(super) async fn write(
         &self,
         request: WriteRequest,
-        until: Until,
+        until: WaitFor,
         held: Option<MemoryReservation>,
     ) -> Result<Written, WriteError> {
         let (reply, answer) = oneshot::channel();
@@ -306,7 +306,7 @@ fn write(
                 Job::Write { request, until, reply, held } => {
                     memory.extend(held);
                     bytes += size_of(&request);
-                    replies.push((until, reply, Subject::of(&request)));
+                    replies.push((until, reply, WaitScope::of(&request)));
                     requests.push(request);
                 }
                 Job::Seal { reply } => {
@@ -339,9 +339,9 @@ fn write(
                     let subject = subject.with(&outcomes);
                     let written = Written { outcomes, answer, lsn: last };
                     match until {
-                        Until::Visible => waiting.push(Waiting { reply, written, subject }),
+                        WaitFor::Visible => waiting.push(VisibilityWaiter { reply, written, subject }),
                         // A caller that went away does not need its answer.
-                        Until::Durable => drop(reply.send(Ok(written))),
+                        WaitFor::Durable => drop(reply.send(Ok(written))),
                     }
                 }
                 if groups.send(Group { changes: committed.changes, last, replies: waiting, held: memory }).is_err() {
@@ -359,7 +359,7 @@ fn write(
     }
 }
 
-fn refuse(replies: impl ExactSizeIterator<Item = (Until, Reply, Subject)>, error: CommitError) {
+fn refuse(replies: impl ExactSizeIterator<Item = (WaitFor, Reply, WaitScope)>, error: CommitError) {
     if replies.len() == 0 {
         return;
     }
@@ -396,28 +396,28 @@ fn index(
     (bell, compactor): (&Bell, &CompactorBell),
     metrics: &Metrics,
 ) {
-    let (mut pending, mut mending) = (Pending::default(), Mending { reached, ..Mending::default() });
+    let (mut pending, mut repairs) = (Pending::default(), RepairSchedule { reached, ..RepairSchedule::default() });
     // One may have failed while it caught up.
-    mending.note(views::commit_all(views, reached));
+    repairs.note(views::commit_all(views, reached));
     let mut is_open = true;
     while is_open {
-        let patience = [pending.left(), mending.left()].into_iter().flatten().min();
+        let patience = [pending.time_left(), repairs.time_left()].into_iter().flatten().min();
         let group = match patience {
             None => committed.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(patience) => committed.recv_timeout(patience),
         };
         match group {
             Ok(group) => {
-                mending.note(views::follow(views, config, &group.changes));
+                repairs.note(views::follow(views, config, &group.changes));
                 count(&group.changes, metrics);
-                pending.take(group);
+                pending.add(group);
                 // Whatever else is waiting goes into the same commit of the indexes.
                 while pending.passages < PENDING_PASSAGES
                     && let Ok(next) = committed.try_recv()
                 {
-                    mending.note(views::follow(views, config, &next.changes));
+                    repairs.note(views::follow(views, config, &next.changes));
                     count(&next.changes, metrics);
-                    pending.take(next);
+                    pending.add(next);
                 }
                 if pending.replies.is_empty() && pending.passages < PENDING_PASSAGES {
                     continue;
@@ -427,10 +427,10 @@ fn index(
             Err(RecvTimeoutError::Disconnected) => is_open = false,
         }
         if let Some(last) = pending.last_change() {
-            mending.note(views::commit_all(views, last));
-            mending.reached = last;
+            repairs.note(views::commit_all(views, last));
+            repairs.reached = last;
         }
-        mending.mend(views, config, reader);
+        repairs.mend(views, config, reader);
         pending.answer(views, reader, bell);
         compactor.ring();
     }
@@ -446,13 +446,13 @@ struct Pending {
     since: Option<Instant>,
     passages: usize,
     last: Lsn,
-    replies: Vec<Waiting>,
+    replies: Vec<VisibilityWaiter>,
     /// Memory for it; given back with the rest.
     held: Vec<MemoryReservation>,
 }
 
 impl Pending {
-    fn take(&mut self, group: Group) {
+    fn add(&mut self, group: Group) {
         self.since.get_or_insert_with(Instant::now);
         self.passages += group.changes.iter().map(views::passages).sum::<usize>();
         self.last = group.last;
@@ -461,7 +461,7 @@ impl Pending {
     }
 
     /// How long it may still wait.
-    fn left(&self) -> Option<Duration> {
+    fn time_left(&self) -> Option<Duration> {
         self.since.map(|since| PENDING_TIME.saturating_sub(since.elapsed()))
     }
 
@@ -475,10 +475,10 @@ impl Pending {
         if shown.since.is_none() {
             return;
         }
-        for Waiting { reply, written, subject } in shown.replies {
+        for VisibilityWaiter { reply, written, subject } in shown.replies {
             let collections = match subject {
-                Subject::All => views.read().keys().copied().collect(),
-                Subject::These(collections) => collections,
+                WaitScope::All => views.read().keys().copied().collect(),
+                WaitScope::These(collections) => collections,
             };
             let reason = collections.into_iter().find_map(|id| views::why_not_visible(views, reader, id, written.lsn));
             // A caller that went away does not need its answer.
@@ -493,7 +493,7 @@ impl Pending {
 
 /// Takes up indexes that failed: at once, and then more and more seldom.
 #[derive(Default)]
-struct Mending {
+struct RepairSchedule {
     /// Up to where the views are to be.
     reached: Lsn,
     /// When to try; `None` when nothing is to be mended.
@@ -501,7 +501,7 @@ struct Mending {
     pause: Duration,
 }
 
-impl Mending {
+impl RepairSchedule {
     fn note(&mut self, is_whole: bool) {
         if !is_whole {
             self.due.get_or_insert_with(Instant::now);
@@ -509,19 +509,19 @@ impl Mending {
     }
 
     /// How long until it is to be tried.
-    fn left(&self) -> Option<Duration> {
+    fn time_left(&self) -> Option<Duration> {
         self.due.map(|due| due.saturating_duration_since(Instant::now()))
     }
 
     fn mend(&mut self, views: &ViewsById, config: &Config, reader: &Reader) {
-        if self.left().is_none_or(|left| left > Duration::ZERO) {
+        if self.time_left().is_none_or(|left| left > Duration::ZERO) {
             return;
         }
         if views::mend(views, config, reader, self.reached) {
             *self = Self { reached: self.reached, ..Self::default() };
             return;
         }
-        self.pause = (self.pause * 2).clamp(MENDING_PAUSE, MENDING_PAUSE_MAX);
+        self.pause = (self.pause * 2).clamp(REPAIR_PAUSE, REPAIR_PAUSE_MAX);
         self.due = Some(Instant::now() + self.pause);
     }
 }

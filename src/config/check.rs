@@ -1,10 +1,10 @@
-//! Rules that more than one key is needed for. Types, ranges and unknown keys are found where a key is read.
+//! Rules that involve more than one key. Types, ranges and unknown keys are checked when a key is read.
 
 use super::Config;
 use super::problem::ConfigProblem;
 use super::tree::Node;
 
-/// Notes which rules the settings break.
+/// Collects the rules that the settings break.
 pub(super) struct Checker<'a> {
     settings: &'a Node,
     problems: &'a mut Vec<ConfigProblem>,
@@ -16,7 +16,7 @@ impl<'a> Checker<'a> {
         Self { settings, problems }
     }
 
-    /// Notes a problem with the value of a key.
+    /// Adds a problem with the value of a key.
     fn refuse(&mut self, key: &str, message: impl Into<String>) {
         let path: Vec<String> = key.split('.').map(str::to_owned).collect();
         let origin = self.settings.at(&path).map_or_else(|| "default".to_owned(), |node| node.origin.to_string());

@@ -1,4 +1,4 @@
-//! What is laid over the defaults and the file: variables and options.
+//! Layers above the defaults and the file: variables and options.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use super::problem::ConfigProblem;
 use super::reader::{Keys, unknown};
 use super::tree::{Node, Origin, Value};
 
-/// What every variable of a setting begins with.
+/// The prefix of all variables of settings.
 const PREFIX: &str = "CAIRN_";
 
-/// What options and their environment variables override.
+/// Options and their environment variables.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Overrides {
-    /// `--set KEY=VALUE`, in their order.
+    /// `--set KEY=VALUE`, in order.
     pub set: Vec<(String, String)>,
     /// `--data-dir`
     pub data_dir: Option<PathBuf>,
@@ -27,7 +27,7 @@ pub struct Overrides {
     pub allow_unauthenticated: bool,
 }
 
-/// Layers that are put over settings.
+/// Applies layers to settings.
 pub(super) struct Layers<'a> {
     pub(super) settings: &'a mut Node,
     pub(super) defaults: &'a Node,
@@ -36,9 +36,9 @@ pub(super) struct Layers<'a> {
 }
 
 impl Layers<'_> {
-    /// Lays variables over the settings, lists before their items.
+    /// Applies variables to the settings, lists before their items.
     ///
-    /// * `environment`: name and value pairs; only names of sections and lists are looked at.
+    /// * `environment`: name and value pairs; only names of sections and lists are considered.
     pub(super) fn variables(&mut self, environment: impl IntoIterator<Item = (String, String)>) {
         let mut known = Vec::new();
         for (name, value) in environment {
@@ -55,7 +55,7 @@ impl Layers<'_> {
         }
     }
 
-    /// Where a variable goes: `server_listen`, or into a list, `models_0_name`.
+    /// The target of a variable: `server_listen`, or in a list, `models_0_name`.
     fn path_of(&self, rest: &str) -> Option<Vec<String>> {
         let into = |name: &str, path: &[&str]| -> Option<Vec<String>> {
             let start = path.iter().map(|step| (*step).to_owned());
@@ -81,7 +81,7 @@ impl Layers<'_> {
     }
 
     fn refuse_variable(&mut self, name: &str, rest: &str) {
-        // Kubernetes sets CAIRN_SERVER_SERVICE_HOST, CAIRN_SERVER_PORT and more beside a service called cairn-server.
+        // Kubernetes sets CAIRN_SERVER_SERVICE_HOST, CAIRN_SERVER_PORT and more next to a service called cairn-server.
         let is_injected = name.contains("_SERVICE_") || name.contains("_PORT");
         let is_ours = self
             .keys
@@ -103,7 +103,7 @@ impl Layers<'_> {
         });
     }
 
-    /// Lays options over the settings.
+    /// Applies options to the settings.
     pub(super) fn options(&mut self, overrides: &Overrides) {
         let Overrides { set, data_dir, listen, admin, allow_unauthenticated } = overrides;
         for (key, value) in set {
@@ -145,23 +145,24 @@ impl Layers<'_> {
     }
 }
 
-/// Where all settings are shown.
+/// The path of all settings.
 pub(super) const SHOWN: &str = "`cairn serve --print-config` shows all of them";
 
 fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.to_uppercase())
 }
 
-/// Orders items of a list by their numbers, behind the list.
+/// Orders items of a list by their numbers, after the list.
 fn by_number(path: &[String]) -> Vec<(usize, &str)> {
     path.iter().map(|step| (step.parse().unwrap_or_default(), step.as_str())).collect()
 }
 
-/// A text becomes what the default is. A list is TOML where it begins with a bracket, else texts with commas between. A field of a
-/// record has no default: what looks like a value of TOML other than a bare word is that.
+/// Converts a text to the type of the default. A list is TOML if it starts with a bracket, otherwise texts separated by
+/// commas. A field of a record has no default: anything that looks like a TOML value other than a bare word is parsed
+/// as one.
 ///
 /// # Errors
-/// In words, when TOML was begun that is none.
+/// In words, for invalid TOML.
 fn from_text(default: Option<&Value>, is_list: bool, text: &str) -> Result<toml::Value, String> {
     let written = || {
         let parsed: toml::Table = format!("value = {text}").parse().map_err(|error: toml::de::Error| {

@@ -1,8 +1,8 @@
-//! What of the settings may change while the node runs.
+//! Settings that may change while the node runs.
 
 use super::Config;
 
-/// The keys whose change is taken over while the node runs. All others hold from the next start.
+/// The keys that are applied while the node runs. All others take effect at the next start.
 pub const LIVE: &[&str] = &[
     "log.level",
     "search.candidates",
@@ -19,17 +19,17 @@ pub const LIVE: &[&str] = &[
     "snapshot.weekly",
 ];
 
-/// What differs between the settings of a running node and newer ones, by keys in the order of the alphabet.
+/// Differences between the settings of a running node and newer ones, as keys in alphabetical order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Taken over.
+    /// Applied.
     pub taken: Vec<String>,
-    /// To be taken over by a restart.
+    /// Require a restart.
     pub restart: Vec<String>,
 }
 
 impl Config {
-    /// Takes over what may change while the node runs, and says what else differs.
+    /// Applies what may change while the node runs, and returns what else differs.
     pub fn take_live(&mut self, newer: &Self) -> Changes {
         let mut changes = Changes::default();
         let (Ok(mut effective), Ok(wanted)) = (self.effective.parse::<toml::Table>(), newer.effective.parse()) else {

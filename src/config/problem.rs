@@ -1,10 +1,10 @@
-//! What is wrong with settings.
+//! Problems of settings.
 
 use std::fmt;
 
 use crate::base::Fault;
 
-/// One thing wrong with the settings.
+/// A problem of the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigProblem {
     /// Dotted key, such as `server.listen` or `models.0.name`; or the file for a problem of the whole file.
@@ -21,7 +21,7 @@ impl fmt::Display for ConfigProblem {
     }
 }
 
-/// Everything wrong with the settings.
+/// All problems of the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     /// At least one.

@@ -1,8 +1,9 @@
-//! From a tree of values to the settings of the parts: serde's types, with every problem instead of the first one.
+//! From a tree of values to the settings of the parts, using serde's types, but with every problem instead of the first
+//! one.
 //!
-//! serde stops at the first value that it cannot take. The reader notes the problem, puts the default in its place (in a record of
-//! a list, which has no defaults, nothing), and reads again, until all the rest is read. So one run names all problems, in the
-//! order of the fields.
+//! serde stops at the first invalid value. The reader records the problem, replaces the value by its default (in a
+//! record of a list, which has no defaults, removes it), and reads again until everything is read. So one run reports
+//! all problems, in the order of the fields.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,10 +18,10 @@ use serde::de::{
 use super::problem::ConfigProblem;
 use super::tree::{Node, Value};
 
-/// The keys that settings have, by section: those of every struct that was read from it. `None` for a list of tables.
+/// The existing keys, by section: those of every struct that was read from it. `None` for a list of tables.
 pub(super) type Keys = BTreeMap<String, Option<BTreeSet<String>>>;
 
-/// Reads sections and lists out of the settings of all layers.
+/// Reads sections and lists from the merged settings.
 pub(super) struct Reader<'a> {
     settings: &'a mut Node,
     defaults: &'a Node,
@@ -33,7 +34,7 @@ impl<'a> Reader<'a> {
         Self { settings, defaults, problems, keys: Keys::new() }
     }
 
-    /// Reads what a struct wants of a section. Several may share one.
+    /// Reads a struct from a section. Several structs may share one.
     pub(super) fn section<T: DeserializeOwned>(&mut self, name: &str) -> T {
         let root = [name.to_owned()];
         let fields = RefCell::default();
@@ -49,8 +50,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a list of tables (`[[name]]`) at the top of the settings; empty where there is none. Records with a problem are left
-    /// out.
+    /// Reads a top-level list of tables (`[[name]]`); empty if it does not exist. Records with a problem are left out.
     #[cfg_attr(not(test), expect(dead_code, reason = "for issuers, models, upstreams and limits, which come next"))]
     pub(super) fn list<T: DeserializeOwned>(&mut self, name: &str) -> Vec<T> {
         self.keys.entry(name.to_owned()).or_insert(None);
@@ -72,11 +72,11 @@ impl<'a> Reader<'a> {
         self.keys
     }
 
-    /// Notes what is wrong, and takes it out of the way.
+    /// Records a problem, and removes its value.
     fn note(&mut self, root: &[String], failure: Failure) {
         let Failure { path, kind } = failure;
         let path: Vec<String> = root.iter().cloned().chain(path.into_iter().rev()).collect();
-        // A text in a list is known by what it is, a record by its number.
+        // A text in a list is identified by its value, a record by its number.
         let is_item = path.last().is_some_and(|step| step.parse::<usize>().is_ok());
         let shown = match self.settings.at(&path).map(|node| &node.value) {
             Some(Value::Scalar(_)) if is_item => &path[..path.len() - 1],
@@ -100,9 +100,10 @@ impl<'a> Reader<'a> {
         self.put_aside(&path, is_missing);
     }
 
-    /// Has the next reading pass over what is at `path`.
+    /// Makes the next pass skip what is at `path`.
     fn put_aside(&mut self, path: &[String], is_missing: bool) {
-        // Below a list there are no defaults: what is wrong there goes, and a record that lacks something goes whole.
+        // Below a list there are no defaults: an invalid value is removed, and a record that lacks a field is removed
+        // entirely.
         let in_list = (1..path.len())
             .find(|length| matches!(self.settings.at(&path[..*length]).map(|node| &node.value), Some(Value::List(_))));
         let place = match in_list {
@@ -125,7 +126,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether a problem was reported at a path already.
+/// Whether a problem at a path was already reported.
 fn is_refused(settings: &Node, path: &[String]) -> bool {
     matches!(settings.at(path).map(|node| &node.value), Some(Value::Refused))
 }
@@ -143,21 +144,21 @@ fn shown_value(node: &Node) -> String {
     }
 }
 
-/// That a key does not exist, with the one that was probably meant.
+/// The message for an unknown key, with the one that was probably meant.
 pub(super) fn unknown<'k>(key: &str, known: impl IntoIterator<Item = &'k str>) -> String {
     let scored = known.into_iter().map(|name| (strsim::jaro_winkler(key, name), name));
     let best = scored.max_by(|(one, _), (other, _)| one.total_cmp(other));
-    // Below this, names share letters by chance; clap uses the same border.
+    // Below this, names resemble each other by chance; clap uses the same limit.
     match best.filter(|(score, _)| *score > 0.7) {
         Some((_, name)) => format!("there is no such key; did you mean '{name}'?"),
         None => "there is no such key".to_owned(),
     }
 }
 
-/// Why a value was not taken.
+/// Why a value is invalid.
 #[derive(Debug)]
 struct Failure {
-    /// Where it is below what was read, innermost step first.
+    /// Its path below the value that was read, innermost step first.
     path: Vec<String>,
     kind: FailureKind,
 }
@@ -166,7 +167,7 @@ struct Failure {
 enum FailureKind {
     /// It is not this.
     Expected(String),
-    /// A field of a record.
+    /// A missing field of a record.
     Missing,
     /// A key that its record does not have.
     Unknown { known: &'static [&'static str] },
@@ -193,7 +194,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// What serde calls a type, as people do.
+/// User-facing names of serde's types.
 fn in_words(expected: &dyn Expected) -> String {
     let text = expected.to_string();
     match text.as_str() {
@@ -239,12 +240,12 @@ fn one_of(words: &[&str]) -> String {
     }
 }
 
-/// A value that is read.
+/// A value being deserialised.
 #[derive(Clone, Copy)]
 struct ValueReader<'a> {
     node: &'a Node,
-    /// Where the fields of a struct are noted, for a section that other structs share: keys that it does not know are not its
-    /// business. `None`: they are problems.
+    /// Collects the fields of a struct, for a section that several structs share: keys that this one does not know may
+    /// belong to another. `None`: unknown keys are problems.
     shared: Option<&'a RefCell<BTreeSet<String>>>,
 }
 

@@ -1,7 +1,7 @@
-//! Settings as a tree of values that know where they came from, and the layers that are put into it.
+//! Settings as a tree of values that know their origin, and the layers that are merged into it.
 //!
-//! Invariants: a later layer replaces a value or a whole list; only a table is merged. A path that goes into a list (`models.0.name`)
-//! changes one record of it, or appends one.
+//! Invariants: a later layer replaces a value or a whole list; only tables are merged. A path into a list
+//! (`models.0.name`) changes one record of it, or appends one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::problem::ConfigProblem;
 
-/// Where a value came from.
+/// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Origin {
     /// The compiled-in defaults.
@@ -32,7 +32,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A value and where it came from.
+/// A value and its origin.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Node {
     pub(super) value: Value,
@@ -46,7 +46,7 @@ pub(super) enum Value {
     List(Vec<Node>),
     /// Neither a table nor a list.
     Scalar(toml::Value),
-    /// A problem was found here and reported; the value is passed over.
+    /// A problem was found here and reported; the value is skipped.
     Refused,
 }
 
@@ -55,7 +55,7 @@ impl Node {
         Self { value: Value::Table(BTreeMap::new()), origin }
     }
 
-    /// A value that all came from one place.
+    /// A value with a single origin.
     pub(super) fn of(value: toml::Value, origin: &Origin) -> Self {
         let value = match value {
             toml::Value::Table(table) => {
@@ -72,7 +72,7 @@ impl Node {
     /// * `file`: its name; `None` for the defaults.
     ///
     /// # Errors
-    /// Everything that is not TOML in it.
+    /// Everything in it that is not TOML.
     pub(super) fn parse(text: &str, file: Option<&str>) -> Result<Self, Vec<ConfigProblem>> {
         let (table, errors) = DeTable::parse_recoverable(text);
         let lines = Lines { file: file.map(Arc::from), starts: line_starts(text) };
@@ -113,7 +113,7 @@ impl Node {
         })
     }
 
-    /// Puts another layer over this one.
+    /// Merges another layer over this one.
     pub(super) fn merge(&mut self, layer: Self) {
         match (&mut self.value, layer.value) {
             (Value::Table(own), Value::Table(others)) => {
@@ -131,10 +131,10 @@ impl Node {
         }
     }
 
-    /// Puts a value at a path. Tables and records on the way are made where they are missing.
+    /// Sets the value at a path. Creates missing tables and records on the way.
     ///
     /// # Errors
-    /// In words, when the path leads through something that is neither, or past the end of a list.
+    /// In words, when the path leads through a scalar, or past the end of a list.
     pub(super) fn set(&mut self, path: &[&str], value: Self) -> Result<(), String> {
         let [step, rest @ ..] = path else {
             *self = value;
@@ -142,7 +142,7 @@ impl Node {
         };
         match &mut self.value {
             Value::Table(table) => {
-                // What goes into a list that is not there yet begins it.
+                // The first item of a list that does not exist yet creates it.
                 let is_list = rest.first().is_some_and(|next| next.parse::<usize>().is_ok());
                 let empty = if is_list { Value::List(Vec::new()) } else { Value::Table(BTreeMap::new()) };
                 let next = table.entry((*step).to_owned());
@@ -167,7 +167,7 @@ impl Node {
         }
     }
 
-    /// As TOML, without what was refused.
+    /// As TOML, without refused values.
     pub(super) fn to_toml(&self) -> Option<toml::Value> {
         match &self.value {
             Value::Table(table) => Some(toml::Value::Table(
@@ -207,7 +207,7 @@ impl Lines {
 fn table_node(table: &DeTable<'_>, origin: Origin, lines: &Lines, problems: &mut Vec<ConfigProblem>) -> Node {
     let mut node = BTreeMap::new();
     for (key, value) in table {
-        // A value of several lines is looked for where its key is.
+        // A value with several lines is located at its key.
         let origin = lines.origin(key.span().start);
         node.insert(key.get_ref().to_string(), value_node(key.get_ref(), value.get_ref(), origin, lines, problems));
     }

@@ -1,8 +1,10 @@
-//! Starting and ending children: from one thread, which lives as long as any of them.
+//! Starting and ending children, from one thread that lives as long as any of them.
 //!
-//! A child ends with the thread that started it (the kernel sees to that, also when the node is killed), so no other thread may.
+//! A child ends with the thread that started it (the kernel ensures this, even when the node is killed), so no other
+//! thread may start one.
 //!
-//! Unsafe: the path that the kernel was given to start this program by is in the auxiliary vector, which has no other way in.
+//! Unsafe: the path that the kernel used to start this program is in the auxiliary vector, which can only be read that
+//! way.
 
 #![allow(unsafe_code)]
 
@@ -25,28 +27,28 @@ use super::wire::{self, HEAD, HELLO, Hello, PLAIN_BYTES_MAX};
 use super::{Protections, allocator};
 use crate::task;
 
-/// How long a child may take until it says that it is there. A machine that is so slow can do nothing else either.
+/// How long a child may take to start. A slower machine could do nothing else either.
 const HELLO_PATIENCE: Duration = Duration::from_secs(60);
 
-/// A child that waits for work. Dropping it ends it.
+/// An idle child. Dropping it ends it.
 #[derive(Debug)]
 pub(super) struct Child {
     process: Option<std::process::Child>,
-    /// `None` while it is at work: who waits for it has it, for a copy takes a file where none may be left.
+    /// `None` while it works: the waiting task holds the socket, because a duplicate would need a file descriptor.
     pub(super) socket: Option<UnixStream>,
     pub(super) protections: Protections,
     starter: Sender<ThreadRequest>,
 }
 
 impl Child {
-    /// Whether it is still there, as far as its socket says.
+    /// Whether it is alive, as far as its socket shows.
     pub(super) fn is_there(&self) -> bool {
-        // It never says anything unasked, so there is nothing to read while it lives.
+        // It never sends anything unasked, so there is nothing to read while it lives.
         let Some(mut socket) = self.socket.as_ref() else { return false };
         matches!(socket.read(&mut [0; 1]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Ends it, waits for its end, and returns how it ended: of what happened before where it had ended already.
+    /// Ends it, waits for that, and returns its exit status: an earlier one if it had already ended.
     pub(super) async fn end(mut self) -> Option<ExitStatus> {
         let process = self.process.take()?;
         let (reply, answer) = oneshot::channel();
@@ -58,23 +60,23 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if let Some(mut process) = self.process.take() {
-            // At once: it may be at work. Fails only when it has ended.
+            // Immediately: it may be working. Fails only when it has ended.
             let _ = process.kill();
-            // Without the thread everything has ended.
+            // Without the thread all children have ended.
             let _ = self.starter.send(ThreadRequest::End(process, None));
         }
     }
 }
 
-/// What is asked of the thread.
+/// A request to the thread.
 enum ThreadRequest {
-    /// The sender is for the child: the thread itself has none, so that it ends.
+    /// The sender is for the child: the thread keeps none itself, so that it can end.
     Start(oneshot::Sender<io::Result<Child>>, Sender<ThreadRequest>),
-    /// Ends the process if it has not ended, and says how it did.
+    /// Ends the process if it has not ended, and returns its exit status.
     End(std::process::Child, Option<oneshot::Sender<ExitStatus>>),
 }
 
-/// Starts a child to see what it is kept from, and ends it. Blocks for some milliseconds.
+/// Starts a child to see its restrictions, and ends it. Blocks for some milliseconds.
 ///
 /// # Errors
 /// When none can be started: no document can be read then.
@@ -95,23 +97,23 @@ pub(super) struct Starter {
 impl Starter {
     /// Starts the thread.
     ///
-    /// * `program`: whose children they are; `None`: this one's.
-    /// * `memory_bytes_max`: what any document may take.
+    /// * `program`: the executable of the children; `None`: this one.
+    /// * `memory_bytes_max`: the most that any document may need.
     ///
     /// # Errors
     /// When the system cannot start another thread.
     pub(super) fn start(program: Option<PathBuf>, memory_bytes_max: u64) -> io::Result<Self> {
         let (wishes, waiting) = channel();
         let programs = program.map_or_else(programs, |program| vec![program.into()]);
-        // Children are as nice as the thread: they give way to searches.
+        // Children inherit the thread's low priority.
         let thread = task::spawn_behind("parsers", move || work(&waiting, &programs, memory_bytes_max))?;
         Ok(Self { wishes: Some(wishes), thread: Some(thread) })
     }
 
-    /// Asks for a child.
+    /// Requests a child.
     pub(super) fn child(&self) -> oneshot::Receiver<io::Result<Child>> {
         let (reply, answer) = oneshot::channel();
-        // Without the thread the reply is dropped, which the receiver sees.
+        // Without the thread the reply is dropped, which the receiver notices.
         let _ = self.wishes.as_ref().map(|wishes| wishes.send(ThreadRequest::Start(reply, wishes.clone())));
         answer
     }
@@ -130,11 +132,11 @@ fn work(waiting: &Receiver<ThreadRequest>, programs: &[OsString], memory_bytes_m
     while let Ok(wish) = waiting.recv() {
         match wish {
             ThreadRequest::Start(reply, starter) => {
-                // Where nobody waits any more the child is dropped, which ends it.
+                // If the receiver is gone, the child is dropped, which ends it.
                 let _ = reply.send(start(programs, memory_bytes_max, starter));
             }
             ThreadRequest::End(mut process, reply) => {
-                // Of a process that has ended already this changes nothing, nor what its end says.
+                // For a process that has already ended this changes nothing, including its exit status.
                 let _ = process.kill();
                 let status = process.wait();
                 if let (Some(reply), Ok(status)) = (reply, status) {
@@ -145,7 +147,7 @@ fn work(waiting: &Receiver<ThreadRequest>, programs: &[OsString], memory_bytes_m
     }
 }
 
-/// Starts a child and waits for its first words.
+/// Starts a child and waits for its greeting.
 fn start(programs: &[OsString], memory_bytes_max: u64, starter: Sender<ThreadRequest>) -> io::Result<Child> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "this program does not know where its file is");
     for program in programs {
@@ -164,19 +166,19 @@ fn start(programs: &[OsString], memory_bytes_max: u64, starter: Sender<ThreadReq
     Err(last)
 }
 
-/// Where this program is, best first.
+/// Paths of this program, best first.
 fn programs() -> Vec<OsString> {
-    // The file that runs, also when another has taken its name since.
+    // The running file, even if another one has taken its name.
     let mut programs = vec![OsString::from("/proc/self/exe")];
-    // Where `/proc` is not mounted: the path that the kernel was given, and what the caller called it.
-    // SAFETY: the value is null or points to a string that the kernel put there for as long as the process lives.
+    // If `/proc` is not mounted: the path that the kernel used, and the caller's name for it. SAFETY: the value is null
+    // or points to a string that the kernel keeps there for the lifetime of the process.
     let path = unsafe {
         let path = libc::getauxval(libc::AT_EXECFN) as *const libc::c_char;
         (!path.is_null()).then(|| CStr::from_ptr(path))
     };
     programs.extend(path.map(|path| OsStr::from_bytes(path.to_bytes()).to_owned()));
     programs.extend(std::env::args_os().next());
-    // A name without a slash would be looked for in PATH, where another program of that name may be.
+    // A name without a slash would be looked up in PATH, where it may be another program.
     programs.retain(|program| program.as_bytes().contains(&b'/'));
     programs
 }
@@ -189,11 +191,11 @@ fn spawn(program: &OsStr, memory_bytes_max: u64) -> io::Result<(std::process::Ch
         .arg0("cairn")
         .args([VERB, &memory_bytes_max.to_string()])
         .env_clear()
-        // The allocator takes memory as it needs it, so that the kernel's limit is about what is used.
+        // The allocator reserves memory on demand, so that the kernel's limit applies to memory in use.
         .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
-        // What a terminal sends to the node's group is not for it: it ends when its parent is done with it.
+        // Signals that a terminal sends to the node's group are not for the child: its parent ends it.
         .process_group(0)
-        // There may be no `/dev/null`. It closes the two that it does not use.
+        // `/dev/null` may not exist. The child closes the two that it does not use.
         .stdout(theirs.try_clone()?)
         .stderr(theirs.try_clone()?)
         .stdin(Stdio::from(theirs));
@@ -219,7 +221,7 @@ fn greeting(mut socket: &UnixStream) -> io::Result<Protections> {
     Ok(hello.protections)
 }
 
-/// Why a child ended before its answer did.
+/// Why a child ended before its answer was complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ExitCause {
     Memory,

@@ -1,4 +1,4 @@
-//! The child: reads one source after the other, until its parent closes the socket.
+//! The child: reads one source after another, until its parent closes the socket.
 
 use std::io::{self, BufRead as _, BufReader, Read, Stdin, Write};
 use std::os::fd::AsFd as _;
@@ -8,17 +8,17 @@ use std::time::Duration;
 use super::wire::{self, END, End, FRAME_BYTES, HELLO, Hello, ITEMS, Order, REFUSED, Refused};
 use super::{Usage, allocator, read, sandbox};
 
-/// The verb by which the program becomes such a child. Its argument is the memory that a document may take, in bytes.
+/// The verb that makes the program such a child. Its argument is the memory limit of a document, in bytes.
 pub const VERB: &str = "parse-helper";
 
 /// Longest order: names and ids are a few hundred bytes, titles may be longer.
 const ORDER_BYTES_MAX: u32 = 80 << 20;
-/// Bytes that are read at a time.
+/// Size of one read, in bytes.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Reads documents for the process that started this one, from standard input, until that closes.
+/// Reads documents for its parent process, from standard input, until that closes.
 ///
-/// * `arguments`: those behind [`VERB`].
+/// * `arguments`: those after [`VERB`].
 #[must_use]
 pub fn serve(mut arguments: impl Iterator<Item = String>) -> ExitCode {
     let memory = arguments.next().and_then(|bytes| bytes.parse().ok());
@@ -28,7 +28,7 @@ pub fn serve(mut arguments: impl Iterator<Item = String>) -> ExitCode {
         return ExitCode::from(2);
     };
     let protections = sandbox::confine(memory);
-    // Whatever it would say has no reader: the parent sees how it ended.
+    // Nobody reads its messages: the parent sees its exit status.
     std::panic::set_hook(Box::new(|_| ()));
     match answer_all(Socket(&input), protections) {
         Ok(()) => ExitCode::SUCCESS,
@@ -78,7 +78,7 @@ fn answer(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
     let mut order = Vec::new();
     input.take(u64::from(length)).read_to_end(&mut order)?;
     let order: Order = postcard::from_bytes(&order).map_err(io::Error::other)?;
-    // From here on all memory and time is this document's.
+    // From here on all memory and time counts towards this document.
     allocator::set_limit(order.memory_bytes);
     sandbox::arm(order.time);
     let before = sandbox::processor_time();
@@ -93,7 +93,7 @@ fn answer(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
 
 /// Reads a source and writes the frames of the answer.
 ///
-/// * `usage`: asked for at the end.
+/// * `usage`: called at the end.
 pub(super) fn answer_with(
     order: &Order,
     bytes: Vec<u8>,

@@ -1,4 +1,4 @@
-//! What is counted of the processes that documents are read in.
+//! Metrics of the processes that read documents.
 
 use std::fmt;
 

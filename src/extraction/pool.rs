@@ -1,11 +1,11 @@
-//! Who is read by which child, and when.
+//! Schedules sources on children.
 //!
-//! * As many children compute at once as there are cores. One that computes for longer than [`LONG`] no longer counts, so that
-//!   documents which take long do not keep the others waiting; they share the cores then.
-//! * What a document may take in memory is set aside by who asks for it: nothing waits for memory here.
-//! * A short document does not wait for such a place: one thread of the caller's asks for it and waits for it, for [`AT_ONCE`] at
-//!   most. Waking another thread at each step costs more than reading it.
-//! * A child that is done waits for the next document, for [`IDLE`]. One that took much memory is ended instead.
+//! * As many children compute at once as there are cores. A child that computes for longer than [`LONG`] no longer
+//!   counts, so that slow documents do not block the others; they share the cores then.
+//! * The caller reserves the memory of a document: nothing waits for memory here.
+//! * A short document does not wait for a slot: a thread of the caller sends it and waits for the answer, for
+//!   [`AT_ONCE`] at most. Waking another thread at each step costs more than reading the document.
+//! * An idle child waits for the next document, for [`IDLE`]. One that used much memory is ended instead.
 
 use std::io::Write as _;
 use std::mem;
@@ -32,22 +32,22 @@ use super::{Config, ExtractError, Isolation, Protections, Request, Usage, helper
 use crate::base::ByteSize;
 use crate::task;
 
-/// How long a thread waits for a child at most, …
+/// The longest time that a thread waits for a child, …
 const AT_ONCE: Duration = Duration::from_millis(50);
-/// … and for what documents: with what is said of them they fit into what a socket takes without being read.
+/// … and the size of documents for which it does: with their metadata they fit into a socket's buffer.
 const AT_ONCE_BYTES: usize = 64 << 10;
-/// A child that computes for longer gives its place to another.
+/// A child that computes for longer releases its slot.
 const LONG: Duration = Duration::from_secs(1);
-/// Children beyond the places: those that computed for long.
+/// Children beyond the slots: those that have computed for long.
 const LONG_CHILDREN_PER_PLACE: usize = 4;
-/// How long a child without work is kept.
+/// How long an idle child is kept.
 const IDLE: Duration = Duration::from_secs(30);
-/// A child whose document took more than this is not kept: the allocator gives memory back late.
+/// A child whose document used more than this is ended: the allocator returns memory late.
 const KEPT_MEMORY_MAX: u64 = 48 << 20;
-/// A document may take this many times its processor time by the clock, on a machine that has other things to do, before its child
-/// is taken for one that does nothing.
+/// On a busy machine, a document may take this many times its processor time by the clock before its child counts as
+/// hanging.
 const WAIT_PER_TIME: u32 = 20;
-/// Bytes of an answer that are read at a time, and handed on together.
+/// Bytes of an answer that are read and returned at a time.
 const READ_BYTES: usize = 256 << 10;
 
 /// Reads sources in children; see [`super`]. Dropping it ends them.
@@ -61,11 +61,11 @@ struct Shared {
     config: Config,
     metrics: Metrics,
     slots: Arc<Semaphore>,
-    /// The same for short documents: for those that a thread waits for, and as many that turned out to take longer.
+    /// The same for short documents: those that a thread waits for, and as many that turned out to take longer.
     short_slots: Arc<Semaphore>,
     children: Arc<Semaphore>,
     idle: Mutex<Idle>,
-    /// Where documents are asked for.
+    /// The runtime on which documents are requested.
     runtime: OnceLock<Handle>,
     /// Last: its thread ends when every child was dropped.
     starter: Mutex<Option<Arc<Starter>>>,
@@ -73,12 +73,12 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Idle {
-    /// The one that worked last is at the end: it is the next to work, and the others may go.
+    /// The most recently used one is at the end: it is used next, and the others may be ended.
     children: Vec<Child>,
     used: Option<Instant>,
-    /// Ends them when they had nothing to do.
+    /// Ends them when they were idle.
     ending: Option<JoinHandle<()>>,
-    /// What the first child said, for the log.
+    /// The first child's greeting, for the log.
     protections: Option<Protections>,
 }
 
@@ -100,10 +100,10 @@ impl Extraction {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Has a source read. The answer comes by [`ExtractionStream::next`]; dropping it ends the child.
+    /// Reads a source. [`ExtractionStream::next`] returns the answer; dropping it ends the child.
     ///
     /// # Panics
-    /// Outside a runtime, unless it is read here.
+    /// Outside a runtime, unless it is read in this process.
     pub fn read(&self, request: Request) -> ExtractionStream {
         let shared = Arc::clone(&self.shared);
         let length = request.bytes.len();
@@ -129,18 +129,18 @@ impl Extraction {
 }
 
 impl Shared {
-    /// A child that waits for work.
+    /// An idle child.
     fn idle_child(&self) -> Option<Child> {
         loop {
             let child = self.idle.lock().children.pop()?;
-            // What ends children without work, such as a kernel without memory, is not the next document's fault.
+            // If something ends idle children, such as a kernel without memory, that is not the next document's fault.
             if child.is_there() {
                 return Some(child);
             }
         }
     }
 
-    /// A child to work with: one that waits, or a new one.
+    /// A child to work with: an idle one or a new one.
     async fn child(self: &Arc<Self>) -> std::io::Result<Child> {
         if let Some(child) = self.idle_child() {
             return Ok(child);
@@ -149,7 +149,7 @@ impl Shared {
         self.started(started)
     }
 
-    /// The same on a thread that may wait.
+    /// The same on a thread that may block.
     fn child_blocking(self: &Arc<Self>) -> std::io::Result<Child> {
         if let Some(child) = self.idle_child() {
             return Ok(child);
@@ -194,13 +194,13 @@ impl Shared {
         }
     }
 
-    /// Takes back a child that is done.
+    /// Returns a child that has finished.
     fn return_child(self: &Arc<Self>, child: Child) {
         let mut idle = self.idle.lock();
         idle.children.push(child);
         idle.used = Some(Instant::now());
         if idle.ending.as_ref().is_none_or(JoinHandle::is_finished) {
-            // This may be a thread that only computes.
+            // This may be a thread without a runtime.
             let _runtime = self.runtime.get().map(Handle::enter);
             idle.ending = Some(task::spawn("idle parsers", end_idle(Arc::downgrade(self))));
         }
@@ -216,7 +216,7 @@ impl Drop for Shared {
     }
 }
 
-/// Ends the children that wait, once none has had work for [`IDLE`].
+/// Ends idle children, once none has worked for [`IDLE`].
 async fn end_idle(shared: Weak<Shared>) {
     let mut wait = IDLE;
     loop {
@@ -226,7 +226,7 @@ async fn end_idle(shared: Weak<Shared>) {
         let rested = idle.used.map_or(IDLE, |used| used.elapsed());
         if rested >= IDLE {
             let children = mem::take(&mut idle.children);
-            // Whoever comes now finds that this has ended.
+            // A later caller notices that this has ended.
             idle.ending = None;
             drop(idle);
             drop(children);
@@ -236,7 +236,7 @@ async fn end_idle(shared: Weak<Shared>) {
     }
 }
 
-/// What a document may take.
+/// The limits of a document.
 #[derive(Debug, Clone, Copy)]
 struct Limit {
     memory: u64,
@@ -253,13 +253,13 @@ struct Permits {
 impl Permits {
     async fn acquire(shared: &Shared) -> Self {
         const OPEN: &str = "nobody closes it";
-        // In this order always, so that nobody waits for who waits for them.
+        // Always in this order, which prevents deadlocks.
         let child = Arc::clone(&shared.children).acquire_owned().await.expect(OPEN);
         let slot = Arc::clone(&shared.slots).acquire_owned().await.expect(OPEN);
         Self { slot: Some(slot), _child: child }
     }
 
-    /// The same of a short document, where nobody has to be waited for.
+    /// The same for a short document, without waiting.
     fn try_acquire(shared: &Shared) -> Option<Self> {
         let child = Arc::clone(&shared.children).try_acquire_owned().ok()?;
         let slot = Arc::clone(&shared.short_slots).try_acquire_owned().ok()?;
@@ -271,7 +271,7 @@ impl Permits {
 #[derive(Debug)]
 struct BusyChild {
     child: Child,
-    /// Its socket as the runtime sees it, once it was waited for there; until then the child has it.
+    /// Its socket on the runtime, once it was used there; until then the child has it.
     socket: Option<UnixStream>,
 }
 
@@ -288,34 +288,34 @@ impl BusyChild {
     }
 }
 
-/// Where an answer comes from.
+/// The source of an answer.
 #[derive(Debug)]
 enum ReadState {
-    /// The source, which nobody has begun to read.
+    /// The document, which has not been sent yet.
     NotStarted(Vec<u8>),
     Child(Box<BusyChild>),
-    /// It is in the buffer.
+    /// The buffer has all of it.
     Buffered,
     Ended,
 }
 
-/// A source that is being read.
+/// The answer for a source that is being read.
 #[derive(Debug)]
 #[must_use = "dropping it ends the reading"]
 pub struct ExtractionStream {
     state: ReadState,
     shared: Arc<Shared>,
     limit: Limit,
-    /// How long the child may still be waited for.
+    /// How long to wait for the child at most from now on.
     left: Duration,
-    /// How long it was waited for.
+    /// How long the child has been waited for.
     computed: Duration,
     permits: Option<Permits>,
-    /// What the child has not been handed yet of its order.
+    /// The part of the order that was not sent yet.
     unsent: Vec<u8>,
-    /// Bytes that came and were not handed on.
+    /// Bytes that were received but not returned.
     buffer: Vec<u8>,
-    /// Bytes that were.
+    /// Bytes that were returned.
     taken: u64,
     end: Option<End>,
     usage: Option<Usage>,
@@ -338,21 +338,21 @@ impl ExtractionStream {
         }
     }
 
-    /// Reads at once, in this process.
+    /// Reads it in this process.
     fn in_process(shared: Arc<Shared>, limit: Limit, order: &Order, bytes: Vec<u8>) -> Self {
         let mut buffer = Vec::new();
         helper::answer_with(order, bytes, &mut buffer, Usage::default).expect("memory takes all that is written");
         Self { buffer, ..Self::new(shared, limit) }
     }
 
-    /// Whether it is to be read by [`Self::start_blocking`].
+    /// Whether it should be read by [`Self::start_blocking`].
     #[must_use]
     pub fn is_short(&self) -> bool {
         matches!(&self.state, ReadState::NotStarted(source) if self.unsent.len() + source.len() <= AT_ONCE_BYTES)
     }
 
-    /// Hands a short source to a child, and waits on this thread for what it answers, for a moment at most. Does nothing where others
-    /// would have to be waited for. What came is asked for by [`Self::ready`].
+    /// Sends a short source to a child, and waits on this thread for the answer, for a moment at most. Does nothing if
+    /// that would require waiting for other work. [`Self::ready`] returns what was received.
     ///
     /// # Errors
     /// [`ExtractError::Start`].
@@ -376,7 +376,7 @@ impl ExtractionStream {
         Ok(())
     }
 
-    /// Whatever goes wrong is met again where the rest is waited for.
+    /// Failures show again when the rest is awaited.
     fn wait_blocking(&mut self, until: Instant) {
         let ReadState::Child(busy) = &self.state else { return };
         let Some(mut socket) = busy.child.socket.as_ref() else { return };
@@ -398,7 +398,7 @@ impl ExtractionStream {
         }
     }
 
-    /// Hands the source to a child, once others have made room for it.
+    /// Sends the source to a child, once a slot is free.
     async fn start(&mut self) -> Result<(), ExtractError> {
         let source = match mem::replace(&mut self.state, ReadState::Ended) {
             ReadState::NotStarted(source) => {
@@ -424,16 +424,16 @@ impl ExtractionStream {
         };
         match timeout(self.left, written).await {
             Ok(Ok(())) => Ok(()),
-            // It refuses before it has all only by ending.
+            // It stops receiving only by ending.
             Ok(Err(_)) => Err(self.ended().await),
             Err(_) => Err(self.stuck()),
         }
     }
 
-    /// What comes next of the answer; `None` at its end. Cancelling it loses nothing but the reading.
+    /// The next part of the answer; `None` at its end. Cancel-safe: only the reading is lost.
     ///
     /// # Errors
-    /// [`ExtractError`]; nothing more comes then.
+    /// [`ExtractError`]; no more parts follow then.
     pub async fn next(&mut self) -> Result<Option<Batch>, ExtractError> {
         loop {
             if let Some(batch) = self.ready()? {
@@ -449,7 +449,7 @@ impl ExtractionStream {
         }
     }
 
-    /// What has come of the answer; `None` when there is no more of it yet.
+    /// The received part of the answer; `None` when there is none yet.
     ///
     /// # Errors
     /// As for [`Self::next`].
@@ -463,7 +463,7 @@ impl ExtractionStream {
         Ok(Some(batch))
     }
 
-    /// The items of all whole frames that came. Looks at the frame behind them, too.
+    /// The items of all complete frames received. Also checks the frame after them.
     fn take_batch(&mut self) -> Result<Option<Batch>, ExtractError> {
         let (mut items, mut at) = (Vec::new(), 0);
         while let Some((kind, length)) = wire::head(&self.buffer[at..]) {
@@ -475,7 +475,7 @@ impl ExtractionStream {
             let Some(frame) = self.buffer.get(at + HEAD..at + HEAD + length) else { break };
             match kind {
                 ITEMS => items.extend_from_slice(frame),
-                // What was read before is handed on first.
+                // Items that were read before are returned first.
                 END | REFUSED if !items.is_empty() => break,
                 END => {
                     let end: End = wire::value(frame)?;
@@ -527,7 +527,7 @@ impl ExtractionStream {
         }
     }
 
-    /// The child ended: why.
+    /// The child ended; returns why.
     async fn ended(&mut self) -> ExtractError {
         let ReadState::Child(busy) = mem::replace(&mut self.state, ReadState::Ended) else {
             return ExtractError::nonsense("it has no end");
@@ -543,21 +543,22 @@ impl ExtractionStream {
         error
     }
 
-    /// The child does not answer in any time that its work could take. It is ended.
+    /// The child has not answered within any plausible time. It is ended.
     fn stuck(&mut self) -> ExtractError {
         self.state = ReadState::Ended;
         self.shared.metrics.refused.get_or_create(&RefusedLabels { reason: "time" }).inc();
         ExtractError::Time { limit: self.limit.time }
     }
 
-    /// What reading took, once the child has said so: at the end of an answer, or when the source cannot be read.
+    /// The resources used, once the child has reported them: at the end of an answer, or when the source cannot be
+    /// read.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
         self.usage
     }
 
-    /// The end of an answer that was read to its end: what the person who added the source should know. The child is free for
-    /// another source.
+    /// Completes an answer that was read to its end: returns notes for the person who added the source. The child
+    /// becomes idle.
     ///
     /// # Panics
     /// When [`Self::next`] has not returned `None`.
@@ -567,7 +568,7 @@ impl ExtractionStream {
         warnings
     }
 
-    /// The child is free for another source, or ended.
+    /// Makes the child idle, or ends it.
     fn give_back(&mut self, usage: Usage) {
         let ReadState::Child(busy) = mem::replace(&mut self.state, ReadState::Ended) else { return };
         let BusyChild { mut child, socket } = *busy;

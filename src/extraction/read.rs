@@ -1,4 +1,4 @@
-//! From the bytes of a source to its documents and their passages. Pure: what a child does, and nothing else.
+//! From the bytes of a source to its documents and their passages. Pure; the work of a child.
 
 use serde_json::Value;
 
@@ -7,15 +7,15 @@ use super::{Document, Item, Passage};
 use crate::index::analysis::Language;
 use crate::ingest::{self, MediaType, ParseError, Parsed};
 
-/// How much of a document's beginning tells its language.
+/// How much of a document's beginning is used to detect its language.
 const LANGUAGE_SAMPLE_BYTES: usize = 2_000;
 /// Longest title taken from the content, in bytes.
 const TITLE_BYTES_MAX: usize = 1_000;
-/// How much of a source's beginning tells its format.
+/// How much of a source's beginning is used to detect its format.
 const HEAD_BYTES: usize = 8 << 10;
 
-/// Reads a source. `emit` gets its items in order; what it got before an error counts for nothing. Returns what the person who added
-/// the source should know.
+/// Reads a source. `emit` gets its items in order; items before an error must be discarded. Returns notes for the
+/// person who added the source.
 ///
 /// # Errors
 /// [`ParseError`].
@@ -25,7 +25,7 @@ pub(super) fn read(order: &Order, bytes: Vec<u8>, mut emit: impl FnMut(&Item)) -
         (Err(ParseError::Empty), Some(title)) => {
             Parsed { documents: vec![ingest::Document::of_title(title, MediaType::Text)], warnings: Vec::new() }
         }
-        // It has no documents; whether that is an error its reader knows.
+        // It has no documents; the caller decides whether that is an error.
         (Err(ParseError::Empty), None) => {
             emit(&Item::Source { documents: 0 });
             return Ok(Vec::new());
@@ -38,7 +38,7 @@ pub(super) fn read(order: &Order, bytes: Vec<u8>, mut emit: impl FnMut(&Item)) -
         if let Some(title) = given {
             document.title = Some(title.to_owned());
         }
-        // What the content says of itself is no reason to refuse it.
+        // Invalid metadata in the content is not a reason to refuse it.
         let found = || document.title.as_deref().map(|title| ingest::shorten(title, TITLE_BYTES_MAX));
         let title = order.title.clone().or_else(found).unwrap_or_else(|| match &document.record {
             Some(record) => title_from(&format!("{}#{record}", order.id)),
@@ -49,7 +49,7 @@ pub(super) fn read(order: &Order, bytes: Vec<u8>, mut emit: impl FnMut(&Item)) -
         if chunks.is_empty()
             && let Some(title) = document.title.as_deref().filter(|title| !title.trim().is_empty())
         {
-            // A title alone is a document too: bibliographies and lists of products are full of them.
+            // A title alone is a document too: bibliographies and product lists are full of them.
             chunks = ingest::chunk(&ingest::Document::of_title(title, document.media_type), &order.chunks);
         }
         emit(&Item::Document(Document {
@@ -87,7 +87,7 @@ fn parse(order: &Order, bytes: &[u8]) -> Result<ingest::Parsed, ParseError> {
     ingest::parse(&ingest::Source { name: &order.name, media_type, bytes }, &order.limits)
 }
 
-/// What a source is, by its name and its beginning.
+/// The format of a source, by its name and beginning.
 fn detect(name: &str, bytes: &[u8]) -> Result<MediaType, ParseError> {
     MediaType::detect(name, &bytes[..bytes.len().min(HEAD_BYTES)])
 }
@@ -100,7 +100,7 @@ fn title_from(id: &str) -> String {
 }
 
 fn language_of(title: &str, text: &str, media_type: MediaType) -> Language {
-    // Programs are written in English, whatever their comments are in; the detector would only guess.
+    // Programs are written in English, regardless of their comments; the detector would only guess.
     if media_type == MediaType::SourceCode {
         return Language::English;
     }

@@ -1,15 +1,15 @@
-//! What a process that reads documents may do: compute, answer, and end.
+//! Restricts a process that reads documents: it can compute, answer, and end.
 //!
-//! Each wall stands for itself, and where the kernel or the container does not let one be built the others do: the parent says once
-//! which are missing.
+//! Each restriction is independent, and where the kernel or the container does not support one, the others still hold:
+//! the parent logs once which are missing.
 //!
-//! * seccomp: of the system's calls only those that a parser needs; no file is opened, no socket, no program, no process.
-//! * Landlock (Linux 5.13): no path can be read, written or executed, no port used, whatever the filter would let pass.
-//! * Limits of the kernel: memory, descriptors, no file grows, no core file; processor time for each document ([`arm`]).
-//! * It ends with the thread that started it, has no descriptor but the socket, and nobody but root can look into its memory.
+//! * seccomp: only the system calls that a parser needs; no opening of files, no sockets, programs or processes.
+//! * Landlock (Linux 5.13): no path can be read, written or executed, and no port used, regardless of the filter.
+//! * Kernel limits: memory, descriptors, no growing files, no core file; processor time for each document ([`arm`]).
+//! * It ends with the thread that started it, has no descriptor except the socket, and only root can read its memory.
 //!
-//! Unsafe: descriptors that nobody owns here are closed by number, and the filter, the timer and the clock are system calls that no
-//! library of ours offers.
+//! Unsafe: descriptors that nothing here owns are closed by number, and the filter, the timer and the clock are system
+//! calls that none of our libraries offers.
 
 #![allow(unsafe_code)]
 
@@ -30,26 +30,26 @@ use seccompiler::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Memory beyond what a document may take: the program's own data, its stack, what the allocator keeps.
+/// Memory in addition to the document's: the program's data, its stack, what the allocator retains.
 const OWN_MEMORY: u64 = 128 << 20;
-/// Descriptors that are closed one by one where the kernel has no call for all of them (before Linux 5.9).
+/// Descriptors that are closed individually where the kernel has no call for all of them (before Linux 5.9).
 const DESCRIPTORS_MAX: i32 = 65_536;
-/// How soon the kernel is to end such a process when memory runs out: before all others.
+/// The OOM score: the kernel ends such a process before all others when memory runs out.
 const OOM_SCORE: &str = "1000";
 
-/// Which walls a process built around itself.
+/// The restrictions of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Protections {
     /// System calls are filtered.
     pub seccomp: bool,
-    /// Files and ports are out of reach.
+    /// Files and ports are inaccessible.
     pub landlock: bool,
-    /// The kernel's limits are set.
+    /// Kernel limits are set.
     pub limits: bool,
 }
 
 impl Protections {
-    /// Whether the process can neither open files nor connect anywhere nor start programs.
+    /// Whether the process can neither open files nor connect nor start programs.
     #[must_use]
     pub fn is_confined(self) -> bool {
         self.seccomp
@@ -65,18 +65,18 @@ impl fmt::Display for Protections {
     }
 }
 
-/// Confines this process for good. It keeps descriptor 0.
+/// Confines this process permanently. It keeps descriptor 0.
 ///
-/// * `memory_bytes_max`: what any document may take.
+/// * `memory_bytes_max`: the most that any document may need.
 pub(super) fn confine(memory_bytes_max: u64) -> Protections {
-    // Where one of these fails the others still hold, and the parent can end the process at any time.
+    // If one of these fails, the others still hold, and the parent can end the process at any time.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    // It holds no mount of the node's.
+    // So that it keeps none of the node's mounts busy.
     let _ = std::env::set_current_dir("/");
     close_descriptors();
     let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    // Before the limit on descriptors: building the wall takes one.
+    // Before the limit on descriptors: Landlock needs one.
     let landlock = close_paths();
     let limits = set_limits(memory_bytes_max).is_ok();
     let seccomp = filter_calls().is_ok();
@@ -85,7 +85,7 @@ pub(super) fn confine(memory_bytes_max: u64) -> Protections {
 
 /// Closes every descriptor but 0.
 fn close_descriptors() {
-    // SAFETY: nothing in this process uses another descriptor: it has just begun.
+    // SAFETY: nothing in this process uses another descriptor: it has just started.
     let closed = unsafe { libc::syscall(libc::SYS_close_range, 1, u32::MAX, 0) };
     if closed != 0 {
         for descriptor in 1..DESCRIPTORS_MAX {
@@ -121,7 +121,7 @@ fn close_paths() -> bool {
     built().is_ok_and(|status| status.ruleset != RulesetStatus::NotEnforced)
 }
 
-/// The calls that are let through. All others fail with `EPERM`: a library that only tries something goes on without.
+/// The allowed calls. All others fail with `EPERM`, so that a library that merely tries one continues without it.
 fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError> {
     let free = [
         libc::SYS_read,
@@ -145,7 +145,7 @@ fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendErro
         libc::SYS_exit_group,
     ];
     let mut calls: BTreeMap<i64, Vec<SeccompRule>> = free.into_iter().map(|call| (call, Vec::new())).collect();
-    // Memory that is executed is asked for by nobody here.
+    // Nothing here needs executable memory.
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         let executable = SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64);
         let not = SeccompCondition::new(2, SeccompCmpArgLen::Dword, executable, 0)?;
@@ -162,9 +162,9 @@ fn filter_calls() -> io::Result<()> {
     let program: BpfProgram = filter.try_into().map_err(io::Error::other)?;
     let length = program.len().try_into().map_err(io::Error::other)?;
     let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
-    // By `prctl`, not by the call that the library makes: a unit of systemd that lets services do what services do refuses that one.
-    // SAFETY: the kernel copies the program, which lives until the end of this function, and its instructions have the layout of the
-    // kernel's.
+    // By `prctl`, not by the library's call: systemd units that allow typical service calls refuse that one. SAFETY:
+    // the kernel copies the program, which lives until the end of this function, and its instructions have the kernel's
+    // layout.
     let set = unsafe {
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
             && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
@@ -172,9 +172,9 @@ fn filter_calls() -> io::Result<()> {
     if set { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Ends this process by `SIGPROF` once it has computed for `time` from now on. Replaces what was set before.
+/// Ends this process by `SIGPROF` once it has computed for `time` from now on. Replaces an earlier setting.
 pub(super) fn arm(time: Duration) {
-    // Zero would switch it off.
+    // Zero would disable it.
     let time = time.max(Duration::from_millis(1));
     let value = libc::timeval {
         tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
@@ -185,7 +185,7 @@ pub(super) fn arm(time: Duration) {
     unsafe { libc::setitimer(libc::ITIMER_PROF, &raw const timer, std::ptr::null_mut()) };
 }
 
-/// Processor time that this process took so far.
+/// Processor time that this process has used.
 pub(super) fn processor_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a whole value of that type.
@@ -201,7 +201,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs `body` in a thread of its own, which a wall around the calling thread ends with.
+    /// Runs `body` in a thread whose restrictions end with it.
     fn behind<T: Send + 'static>(wall: fn() -> bool, body: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         std::thread::spawn(move || wall().then(body)).join().expect("no panic")
     }
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn behind_landlock_no_path_is_reached() {
-        // A kernel without it has nothing to show.
+        // A kernel without Landlock cannot be tested.
         if let Some(read) = behind(close_paths, || std::fs::read("/etc/passwd").map_err(|error| error.kind())) {
             assert_eq!(read, Err(io::ErrorKind::PermissionDenied));
         }

@@ -1,4 +1,4 @@
-//! What parent and child say to each other.
+//! The protocol between parent and child.
 //!
 //! ```text
 //! child → parent   frame(HELLO, Hello)
@@ -6,8 +6,8 @@
 //! child → parent   frame(ITEMS, Item Item …) …, then frame(END, End) or frame(REFUSED, Refused)
 //! ```
 //!
-//! A frame is its kind (one byte), its length (u32, little endian) and so many bytes; values are in postcard's format. Both ends are
-//! the same build, so there is one version of it.
+//! A frame is its kind (one byte), its length (u32, little endian) and that many bytes; values are in postcard's
+//! format. Both ends are the same build, so there is only one version.
 
 use std::time::Duration;
 
@@ -19,20 +19,20 @@ use crate::ingest::{ChunkConfig, Limits};
 
 /// Bytes in front of a frame.
 pub(super) const HEAD: usize = 5;
-/// The child is there.
+/// The child has started.
 pub(super) const HELLO: u8 = 1;
-/// Items, one behind the other.
+/// Consecutive items.
 pub(super) const ITEMS: u8 = 2;
-/// The source was read to its end.
+/// The source was read completely.
 pub(super) const END: u8 = 3;
 /// The source cannot be read.
 pub(super) const REFUSED: u8 = 4;
-/// A frame of items is sent when it has this many bytes.
+/// A frame of items is sent when it reaches this size in bytes.
 pub(super) const FRAME_BYTES: usize = 128 << 10;
-/// Longest frame that holds no items.
+/// Longest frame without items.
 pub(super) const PLAIN_BYTES_MAX: usize = 1 << 20;
 
-/// What a child says first.
+/// The child's greeting.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hello {
     /// The program's version, in case the file was replaced between the two starts.
@@ -40,7 +40,7 @@ pub(super) struct Hello {
     pub(super) protections: Protections,
 }
 
-/// What the child is to read.
+/// The order to read a source.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Order {
     pub(super) name: String,
@@ -50,7 +50,7 @@ pub(super) struct Order {
     pub(super) media_type: Option<String>,
     pub(super) limits: Limits,
     pub(super) chunks: ChunkConfig,
-    /// Memory and processor time that it may take.
+    /// Its memory and processor time limits.
     pub(super) memory_bytes: u64,
     pub(super) time: Duration,
     /// Bytes of the source.
@@ -80,10 +80,10 @@ pub(super) struct End {
     pub(super) usage: Usage,
 }
 
-/// Why there is no answer.
+/// Why the source was not read.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Refused {
-    /// The parser's words.
+    /// The parser's message.
     pub(super) reason: String,
     pub(super) usage: Usage,
 }
@@ -115,14 +115,14 @@ pub(super) fn finish(frame: &mut [u8]) {
     frame[1..HEAD].copy_from_slice(&length.to_le_bytes());
 }
 
-/// Kind and length of the frame that begins here.
+/// Kind and length of the frame that starts here.
 pub(super) fn head(bytes: &[u8]) -> Option<(u8, usize)> {
     let (head, _) = bytes.split_first_chunk::<HEAD>()?;
     let [kind, length @ ..] = *head;
     Some((kind, u32::from_le_bytes(length) as usize))
 }
 
-/// Whether an answer has come to its end, as far as its frames say.
+/// Whether an answer is complete, according to its frames.
 pub(super) fn is_whole(bytes: &[u8]) -> bool {
     let mut rest = bytes;
     while let Some((kind, length)) = head(rest) {
@@ -135,12 +135,12 @@ pub(super) fn is_whole(bytes: &[u8]) -> bool {
     false
 }
 
-/// Items as they came: still to be decoded, which takes time.
+/// Items as received: decoding them takes time.
 #[derive(Debug)]
 pub struct Batch(pub(super) Vec<u8>);
 
 impl Batch {
-    /// The items. Memory is bounded by the bytes that came: each element of a list takes at least one.
+    /// The items. Memory is bounded by the received bytes: each element of a list has at least one.
     ///
     /// # Errors
     /// When the bytes are not items; see [`ExtractError::Crash`].
@@ -157,12 +157,12 @@ impl Batch {
     }
 }
 
-/// What `bytes` say, in a frame that holds one value.
+/// The value of a frame that holds a single one.
 pub(super) fn value<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ExtractError> {
     postcard::from_bytes(bytes).map_err(|_| ExtractError::nonsense("it cannot be decoded"))
 }
 
-/// Why an answer that has grown to `length` bytes is not taken: no answer is larger than the memory it was made in.
+/// Why an answer that has grown to `length` bytes is rejected: no answer is larger than the memory it was made in.
 pub(super) fn check_length(length: u64, limit: u64) -> Result<(), ExtractError> {
     if length > limit {
         return Err(ExtractError::Memory { limit: ByteSize(limit) });

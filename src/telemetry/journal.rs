@@ -1,8 +1,8 @@
 //! Events for journald, with their fields as journal fields.
 //!
-//! Invariants: an event is one journal entry. Its fields are named `CAIRN_<FIELD>`, so that none can pose as one of journald's own;
-//! the message repeats them as text, because that is all that plain `journalctl` shows. An entry that journald does not take goes
-//! to standard error instead.
+//! Invariants: an event is one journal entry. Its fields are named `CAIRN_<FIELD>`, so that none can be mistaken for
+//! one of journald's own; the message repeats them as text, because plain `journalctl` shows only the message. An entry
+//! that journald rejects goes to standard error instead.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
@@ -14,7 +14,7 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// What `journalctl -t` selects.
+/// The identifier for `journalctl -t`.
 const IDENTIFIER: &str = "cairn";
 
 /// Whether the service manager connected standard error to the journal.
@@ -22,7 +22,7 @@ pub(super) fn is_connected() -> bool {
     connected_to_journal()
 }
 
-/// Hands events to journald.
+/// Sends events to journald.
 pub(super) struct Journal {
     log: JournalLog,
 }
@@ -31,7 +31,7 @@ impl Journal {
     /// Connects to journald.
     ///
     /// # Errors
-    /// When nobody listens on its socket.
+    /// When nothing listens on its socket.
     pub(super) fn connect() -> io::Result<Self> {
         let log = JournalLog::empty()?
             .with_syslog_identifier(IDENTIFIER.to_owned())
@@ -58,7 +58,7 @@ impl<S: Subscriber> Layer<S> for Journal {
                 .build(),
         );
         if let Err(error) = result {
-            // The last place left; if that is gone too there is nobody to tell.
+            // The last resort; if that fails too, there is nowhere left to report it.
             let _ = writeln!(io::stderr(), "{} {}: {text} (not in the journal: {error})", meta.level(), meta.target());
         }
     }
@@ -74,11 +74,11 @@ fn level(level: tracing::Level) -> Level {
     }
 }
 
-/// What an event says: its message and its fields, by the names that they have in the journal.
+/// The content of an event: its message and its fields, by their names in the journal.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct EventFields {
     message: String,
-    /// The fields as text, behind the message.
+    /// The fields as text, after the message.
     tail: String,
     fields: Vec<(String, String)>,
 }

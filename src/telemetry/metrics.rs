@@ -1,7 +1,7 @@
-//! The registry of metrics, and the kinds of them that parts have.
+//! The registry of metrics, and the kinds of metrics that parts use.
 //!
-//! Each part has a struct of its own metrics, made by registering them; the node's composition holds them together. Metrics are plain
-//! counters that cost nanoseconds; rendering happens on the admin thread.
+//! Each part has a struct of metrics, created by registering them; the node's composition holds them together. Metrics
+//! are plain counters that cost nanoseconds; rendering happens on the admin thread.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,14 +28,14 @@ pub struct CollectionLabels {
     pub collection: String,
 }
 
-/// What is shown at `/metrics`, under the prefix `cairn`. Cloning gives another handle to the same registry.
+/// The metrics at `/metrics`, under the prefix `cairn`. Cloning gives another handle to the same registry.
 #[derive(Clone)]
 pub struct Registry {
     shared: Arc<Mutex<prometheus_client::registry::Registry>>,
 }
 
 impl Registry {
-    /// One without metrics.
+    /// A registry without metrics.
     #[must_use]
     pub fn new() -> Self {
         Self { shared: Arc::new(Mutex::new(prometheus_client::registry::Registry::with_prefix("cairn"))) }
@@ -43,7 +43,7 @@ impl Registry {
 
     /// Registers a metric under a name, which is that on `/metrics` without prefix and suffix, and returns it.
     ///
-    /// * `help`: what it is, without a full stop.
+    /// * `help`: its description, without a full stop.
     pub fn register<M: prometheus_client::registry::Metric + Clone>(&self, name: &str, help: &str, metric: M) -> M {
         self.shared.lock().register(name, help, metric.clone());
         metric

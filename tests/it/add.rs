@@ -13,12 +13,12 @@ use crate::node::{CAIRN, TestNode, assert_says, cairn, clean, documents, list, s
 use crate::pdf;
 
 /// A node and a folder to add to it.
-struct Desk {
+struct AddFixture {
     node: TestNode,
     folder: PathBuf,
 }
 
-impl Desk {
+impl AddFixture {
     fn new() -> Self {
         Self::with(TestNode::start())
     }
@@ -38,7 +38,7 @@ impl Desk {
 
     fn run(&self, arguments: &[&str]) -> Output {
         let folder = self.folder.to_str().expect("UTF-8");
-        self.node.cairn(&[&["--json", "add", folder, "-c", "desk"], arguments].concat())
+        self.node.cairn(&[&["--json", "add", folder, "-c", "fixture"], arguments].concat())
     }
 
     /// Adds the folder; everything in it must be readable.
@@ -83,83 +83,84 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[test]
 fn a_folder_is_kept_in_step() {
-    let desk = Desk::new();
-    desk.file("a.md", "# Anchors\n\nAn anchor holds the boat.\n");
-    desk.file("sub/b.txt", "A sail drives the boat.\n");
-    desk.file("c.md", "# Oars\n\nAn oar moves the boat.\n");
-    let first = desk.add();
+    let fixture = AddFixture::new();
+    fixture.file("a.md", "# Anchors\n\nAn anchor holds the boat.\n");
+    fixture.file("sub/b.txt", "A sail drives the boat.\n");
+    fixture.file("c.md", "# Oars\n\nAn oar moves the boat.\n");
+    let first = fixture.add();
     assert_eq!(
         statuses(&first),
         pairs(&[("docs/a.md", "created"), ("docs/c.md", "created"), ("docs/sub/b.txt", "created")])
     );
 
-    let second = desk.add();
+    let second = fixture.add();
     assert_eq!((&second["unchanged"], &second["passages"]), (&json!(3), &json!(0)), "nothing is written twice");
 
-    desk.file("a.md", "# Anchors\n\nAn anchor holds the ship.\n");
-    desk.file("d.md", "# Keels\n\nA keel steadies the boat.\n");
-    fs::remove_file(desk.folder.join("c.md")).expect("removed");
-    let third = desk.add();
+    fixture.file("a.md", "# Anchors\n\nAn anchor holds the ship.\n");
+    fixture.file("d.md", "# Keels\n\nA keel steadies the boat.\n");
+    fs::remove_file(fixture.folder.join("c.md")).expect("removed");
+    let third = fixture.add();
     let expected =
         [("docs/a.md", "updated"), ("docs/c.md", "deleted"), ("docs/d.md", "created"), ("docs/sub/b.txt", "unchanged")];
     assert_eq!(statuses(&third), pairs(&expected));
 
-    let listed = desk.node.call("list_documents", json!({"collection": "desk"}));
-    assert_eq!(texts(&listed["documents"], "id"), ["desk/docs/a.md", "desk/docs/d.md", "desk/docs/sub/b.txt"]);
-    assert_eq!(desk.search("ship")["source"]["document"], "docs/a.md");
-    assert_eq!(desk.search("oar"), Value::Null);
+    let listed = fixture.node.call("list_documents", json!({"collection": "fixture"}));
+    assert_eq!(texts(&listed["documents"], "id"), ["fixture/docs/a.md", "fixture/docs/d.md", "fixture/docs/sub/b.txt"]);
+    assert_eq!(fixture.search("ship")["source"]["document"], "docs/a.md");
+    assert_eq!(fixture.search("oar"), Value::Null);
 }
 
 #[test]
 fn keep_leaves_what_is_gone_and_a_dry_run_leaves_everything() {
-    let desk = Desk::new();
-    let path = desk.file("a.md", "An anchor holds the boat.");
-    desk.file("b.md", "A sail drives the boat.");
-    let dry = desk.run(&["--dry-run"]);
+    let fixture = AddFixture::new();
+    let path = fixture.file("a.md", "An anchor holds the boat.");
+    fixture.file("b.md", "A sail drives the boat.");
+    let dry = fixture.run(&["--dry-run"]);
     let dry: Value = serde_json::from_slice(&dry.stdout).expect("JSON");
     assert_eq!(dry, json!({"dry_run": true, "files": ["docs/a.md", "docs/b.md"]}));
-    assert_eq!(desk.node.call("get_status", json!({}))["documents"], 0);
-    desk.add();
+    assert_eq!(fixture.node.call("get_status", json!({}))["documents"], 0);
+    fixture.add();
     fs::remove_file(path).expect("removed");
-    assert!(desk.run(&["--keep"]).status.success());
-    assert_eq!(desk.search("anchor")["source"]["document"], "docs/a.md");
+    assert!(fixture.run(&["--keep"]).status.success());
+    assert_eq!(fixture.search("anchor")["source"]["document"], "docs/a.md");
 }
 
 #[test]
 fn metadata_from_the_command_line_can_be_filtered_by() {
-    let desk = Desk::new();
-    desk.file("a.md", "---\nteam: pumps\n---\n\nAn anchor holds the boat.");
-    assert!(desk.run(&["--meta", "site=north", "--meta", "year=2026"]).status.success());
+    let fixture = AddFixture::new();
+    fixture.file("a.md", "---\nteam: pumps\n---\n\nAn anchor holds the boat.");
+    assert!(fixture.run(&["--meta", "site=north", "--meta", "year=2026"]).status.success());
     for filter in [json!({"site": "north"}), json!({"year": {"gte": 2026}}), json!({"team": "pumps"})] {
-        let answer = desk.node.call("search", json!({"query": "anchor", "filter": filter}));
+        let answer = fixture.node.call("search", json!({"query": "anchor", "filter": filter}));
         assert_eq!(documents(&answer), ["docs/a.md"], "{filter}");
     }
-    let elsewhere = desk.node.call("search", json!({"query": "anchor", "filter": {"site": "south"}}));
+    let elsewhere = fixture.node.call("search", json!({"query": "anchor", "filter": {"site": "south"}}));
     assert_eq!(documents(&elsewhere), [""; 0]);
 }
 
 #[test]
 fn every_format_is_read() {
-    let desk = Desk::new();
-    desk.file("boat.pdf", pdf::write(&[&pdf::page_about("anchors"), &pdf::page_about("spinnakers")]));
-    desk.file(
+    let fixture = AddFixture::new();
+    fixture.file("boat.pdf", pdf::write(&[&pdf::page_about("anchors"), &pdf::page_about("spinnakers")]));
+    fixture.file(
         "page.html",
         "<!doctype html><html><head><title>Winches</title><script>var capstan = 1;</script></head>\
         <body><nav>Menu</nav><h1>Winches</h1><p>A windlass lifts the chain.</p></body></html>",
     );
-    desk.file("crew.csv", "name,role\nAna,helmsman\nBo,bowman\n");
-    desk.file(
+    fixture.file("crew.csv", "name,role\nAna,helmsman\nBo,bowman\n");
+    fixture.file(
         "log.jsonl",
         "{\"_id\":\"day-1\",\"text\":\"We reefed in a squall.\"}\n{\"_id\":\"day-2\",\"text\":\"Doldrums all day.\"}\n",
     );
-    desk.file("parts.json", r#"[{"id":"p1","title":"Shackle","text":"A shackle joins two chains."}]"#);
-    desk.file("main.rs", "/// Computes the tack angle.\nfn tack_angle(heading: f64) -> f64 {\n    heading + 90.0\n}\n");
-    desk.file(
+    fixture.file("parts.json", r#"[{"id":"p1","title":"Shackle","text":"A shackle joins two chains."}]"#);
+    fixture
+        .file("main.rs", "/// Computes the tack angle.\nfn tack_angle(heading: f64) -> f64 {\n    heading + 90.0\n}\n");
+    fixture.file(
         "guide.mdx",
         "---\ntitle: Mooring\n---\nimport Tabs from '@theme/Tabs';\n\n<Tabs>\n\nUse a bollard.\n\n</Tabs>\n",
     );
-    desk.file("notes.txt", "The bilge is dry.");
-    let report = desk.add();
+    fixture.file("notes.txt", "The bilge is dry.");
+    let report = fixture.add();
     assert_eq!((&report["created"], &report["failed"]), (&json!(8), &json!(0)), "{report}");
     for (query, document) in [
         ("anchors", "docs/boat.pdf"),
@@ -172,30 +173,30 @@ fn every_format_is_read() {
         ("bollard", "docs/guide.mdx"),
         ("bilge", "docs/notes.txt"),
     ] {
-        assert_eq!(desk.search(query)["source"]["document"], document, "{query}");
+        assert_eq!(fixture.search(query)["source"]["document"], document, "{query}");
     }
     assert_eq!(
-        (&desk.search("anchors")["source"]["page"], &desk.search("spinnakers")["source"]["page"]),
+        (&fixture.search("anchors")["source"]["page"], &fixture.search("spinnakers")["source"]["page"]),
         (&json!(1), &json!(2))
     );
     assert_eq!(
-        (&desk.search("windlass")["title"], &desk.search("bollard")["title"]),
+        (&fixture.search("windlass")["title"], &fixture.search("bollard")["title"]),
         (&json!("Winches"), &json!("Mooring"))
     );
-    assert_eq!(desk.search("capstan"), Value::Null, "scripts are not text");
+    assert_eq!(fixture.search("capstan"), Value::Null, "scripts are not text");
 }
 
 #[test]
 fn records_of_a_file_are_kept_in_step_one_by_one() {
-    let desk = Desk::new();
-    desk.file("log.jsonl", "{\"_id\":\"1\",\"text\":\"We reefed.\"}\n{\"_id\":\"2\",\"text\":\"Doldrums.\"}\n{\"_id\":\"3\",\"text\":\"Landfall.\"}\n");
-    desk.add();
-    desk.file("log.jsonl", "{\"_id\":\"1\",\"text\":\"We reefed.\"}\n{\"_id\":\"2\",\"text\":\"Storm.\"}\n{\"_id\":\"4\",\"text\":\"Harbour.\"}\n");
-    assert_eq!(statuses(&desk.add()), pairs(&[("docs/log.jsonl", "updated")]));
-    let listed = desk.node.call("list_documents", json!({"collection": "desk", "include": ["dates"]}));
+    let fixture = AddFixture::new();
+    fixture.file("log.jsonl", "{\"_id\":\"1\",\"text\":\"We reefed.\"}\n{\"_id\":\"2\",\"text\":\"Doldrums.\"}\n{\"_id\":\"3\",\"text\":\"Landfall.\"}\n");
+    fixture.add();
+    fixture.file("log.jsonl", "{\"_id\":\"1\",\"text\":\"We reefed.\"}\n{\"_id\":\"2\",\"text\":\"Storm.\"}\n{\"_id\":\"4\",\"text\":\"Harbour.\"}\n");
+    assert_eq!(statuses(&fixture.add()), pairs(&[("docs/log.jsonl", "updated")]));
+    let listed = fixture.node.call("list_documents", json!({"collection": "fixture", "include": ["dates"]}));
     assert_eq!(
         texts(&listed["documents"], "id"),
-        ["desk/docs/log.jsonl#1", "desk/docs/log.jsonl#2", "desk/docs/log.jsonl#4"]
+        ["fixture/docs/log.jsonl#1", "fixture/docs/log.jsonl#2", "fixture/docs/log.jsonl#4"]
     );
     let versions: Vec<&Value> = list(&listed["documents"]).iter().map(|document| &document["version"]).collect();
     assert_eq!(versions, [&json!(1), &json!(2), &json!(1)]);
@@ -203,18 +204,18 @@ fn records_of_a_file_are_kept_in_step_one_by_one() {
 
 #[test]
 fn what_cannot_be_read_is_named_and_the_rest_goes_in() {
-    let desk = Desk::with(TestNode::with(&[("CAIRN_INGEST_SOURCE_BYTES_MAX", "256KiB")]));
-    desk.file("good.md", "# Good\n\nThis one is fine.\n");
-    desk.file("noise.txt", b"\x01\x02\xff\x03\x04\xfe\x05\x06\x07\x08");
-    desk.file("deep.json", format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000)));
+    let fixture = AddFixture::with(TestNode::with(&[("CAIRN_INGEST_SOURCE_BYTES_MAX", "256KiB")]));
+    fixture.file("good.md", "# Good\n\nThis one is fine.\n");
+    fixture.file("noise.txt", b"\x01\x02\xff\x03\x04\xfe\x05\x06\x07\x08");
+    fixture.file("deep.json", format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000)));
     let whole = pdf::write(&["The whole file."]);
-    desk.file("torn.pdf", &whole[..whole.len() / 2]);
-    desk.file("secret.pdf", pdf::encrypt(&whole, "sesame"));
-    desk.file("empty.md", "");
-    desk.file("broken.json", "{\"a\": ");
-    desk.file("twice.jsonl", "{\"_id\":\"x\",\"text\":\"a\"}\n{\"_id\":\"x\",\"text\":\"b\"}\n");
-    desk.file("big.txt", "word ".repeat(100_000));
-    let report = desk.add_with_failures();
+    fixture.file("torn.pdf", &whole[..whole.len() / 2]);
+    fixture.file("secret.pdf", pdf::encrypt(&whole, "sesame"));
+    fixture.file("empty.md", "");
+    fixture.file("broken.json", "{\"a\": ");
+    fixture.file("twice.jsonl", "{\"_id\":\"x\",\"text\":\"a\"}\n{\"_id\":\"x\",\"text\":\"b\"}\n");
+    fixture.file("big.txt", "word ".repeat(100_000));
+    let report = fixture.add_with_failures();
     assert_eq!((&report["created"], &report["failed"]), (&json!(1), &json!(7)), "{report}");
     assert_eq!((&report["skipped"], &report["error"]["code"]), (&json!(1), &json!("failed")), "{report}");
     assert_says(&reason(&report, "docs/noise.txt"), &["UTF-8", "iconv"]);
@@ -224,64 +225,64 @@ fn what_cannot_be_read_is_named_and_the_rest_goes_in() {
     assert_says(&reason(&report, "docs/broken.json"), &["JSON"]);
     assert_says(&reason(&report, "docs/twice.jsonl"), &["'x'", "twice"]);
     assert_says(&reason(&report, "docs/big.txt"), &["256"]);
-    assert_eq!(desk.search("fine")["source"]["document"], "docs/good.md");
+    assert_eq!(fixture.search("fine")["source"]["document"], "docs/good.md");
 
     // A file that went in before and cannot be read now keeps what it had.
-    desk.file("good.md", b"\x01\x02\xff\x03\x04\xfe\x05\x06\x07\x08");
-    assert_says(&reason(&desk.add_with_failures(), "docs/good.md"), &["UTF-8"]);
-    assert_eq!(desk.search("fine")["source"]["document"], "docs/good.md");
+    fixture.file("good.md", b"\x01\x02\xff\x03\x04\xfe\x05\x06\x07\x08");
+    assert_says(&reason(&fixture.add_with_failures(), "docs/good.md"), &["UTF-8"]);
+    assert_eq!(fixture.search("fine")["source"]["document"], "docs/good.md");
 }
 
 #[test]
 fn pictures_and_archives_in_a_folder_are_skipped_but_named_ones_fail() {
-    let desk = Desk::new();
-    desk.file("good.md", "This one is fine.");
-    desk.file("photo.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR");
-    desk.file("tool", [b"\x7fELF\x02\x01\x01".as_slice(), &[0; 64]].concat());
+    let fixture = AddFixture::new();
+    fixture.file("good.md", "This one is fine.");
+    fixture.file("photo.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR");
+    fixture.file("tool", [b"\x7fELF\x02\x01\x01".as_slice(), &[0; 64]].concat());
     let junk: Vec<u8> = (0..50_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    let junk = desk.file("junk.dat", junk);
-    let report = desk.add();
+    let junk = fixture.file("junk.dat", junk);
+    let report = fixture.add();
     assert_eq!(
         (&report["created"], &report["skipped"], &report["failed"]),
         (&json!(1), &json!(3), &json!(0)),
         "{report}"
     );
 
-    let output = desk.node.cairn(&["add", junk.to_str().expect("UTF-8"), "-c", "desk"]);
+    let output = fixture.node.cairn(&["add", junk.to_str().expect("UTF-8"), "-c", "fixture"]);
     assert_eq!(output.status.code(), Some(1));
     assert_says(&stdout(&output), &["failed", "junk.dat", "binary"]);
 }
 
 #[test]
 fn loops_pipes_and_dead_links_hold_nothing_up() {
-    let desk = Desk::new();
-    desk.file("sub/good.md", "This one is fine.");
-    symlink(&desk.folder, desk.folder.join("sub/loop")).expect("linked");
-    symlink(desk.folder.join("nowhere"), desk.folder.join("dead.md")).expect("linked");
-    symlink("self.md", desk.folder.join("self.md")).expect("linked");
-    mknodat(CWD, desk.folder.join("pipe.md"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("made");
-    let output = desk.run(&[]);
+    let fixture = AddFixture::new();
+    fixture.file("sub/good.md", "This one is fine.");
+    symlink(&fixture.folder, fixture.folder.join("sub/loop")).expect("linked");
+    symlink(fixture.folder.join("nowhere"), fixture.folder.join("dead.md")).expect("linked");
+    symlink("self.md", fixture.folder.join("self.md")).expect("linked");
+    mknodat(CWD, fixture.folder.join("pipe.md"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("made");
+    let output = fixture.run(&[]);
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(report["created"], 1, "{report}");
-    assert_eq!(desk.search("fine")["source"]["document"], "docs/sub/good.md");
+    assert_eq!(fixture.search("fine")["source"]["document"], "docs/sub/good.md");
     let looped = list(&report["files"]).iter().find(|file| file["source"] == "docs/sub/loop");
     assert_eq!(looped.expect("it is named")["status"], "skipped");
     assert_says(&reason(&report, "docs/dead.md"), &["a link that leads nowhere"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 
-    let pipe = desk.folder.join("pipe.md");
-    let output = desk.node.cairn(&["add", pipe.to_str().expect("UTF-8"), "-c", "desk"]);
+    let pipe = fixture.folder.join("pipe.md");
+    let output = fixture.node.cairn(&["add", pipe.to_str().expect("UTF-8"), "-c", "fixture"]);
     assert_eq!(output.status.code(), Some(1));
     assert_says(&stdout(&output), &["pipe.md"]);
 }
 
 #[test]
 fn what_the_kernel_shows_of_itself_is_left_out() {
-    let desk = Desk::new();
-    desk.file("good.md", "This one is fine.");
+    let fixture = AddFixture::new();
+    fixture.file("good.md", "This one is fine.");
     // Links there lead to all of the machine: a walk would take hours, and find everything many times.
-    symlink("/proc/self", desk.folder.join("machine")).expect("linked");
-    let report = desk.add();
+    symlink("/proc/self", fixture.folder.join("machine")).expect("linked");
+    let report = fixture.add();
     assert_eq!(statuses(&report), pairs(&[("docs/good.md", "created"), ("docs/machine", "skipped")]));
     let machine = list(&report["files"]).iter().find(|file| file["source"] == "docs/machine").expect("it is named");
     assert_says(&machine["reason"].to_string(), &["file system of the kernel"]);
@@ -289,15 +290,15 @@ fn what_the_kernel_shows_of_itself_is_left_out() {
 
 #[test]
 fn a_gigabyte_is_refused_without_reading_it() {
-    let desk = Desk::new();
-    let path = desk.file("good.md", "This one is fine.");
-    let huge = fs::File::create(desk.folder.join("huge.txt")).expect("created");
+    let fixture = AddFixture::new();
+    let path = fixture.file("good.md", "This one is fine.");
+    let huge = fs::File::create(fixture.folder.join("huge.txt")).expect("created");
     huge.set_len(1 << 30).expect("a sparse file");
-    let report = desk.add_with_failures();
+    let report = fixture.add_with_failures();
     assert_says(&reason(&report, "docs/huge.txt"), &["1 GiB", "64 MiB"]);
     assert_eq!(report["created"], 1);
     assert!(path.exists());
-    assert!(peak_memory(desk.node.pid()) < 512 << 20, "the node never held it");
+    assert!(peak_memory(fixture.node.pid()) < 512 << 20, "the node never held it");
 }
 
 /// Most memory that a process ever had resident, in bytes.
@@ -310,37 +311,37 @@ fn peak_memory(pid: u32) -> u64 {
 
 #[test]
 fn an_unreadable_folder_is_named_and_nothing_of_it_is_deleted() {
-    let desk = Desk::new();
-    desk.file("open.md", "This one is fine.");
-    desk.file("closed/kept.md", "This one is out of reach later.");
-    desk.add();
-    let closed = desk.folder.join("closed");
+    let fixture = AddFixture::new();
+    fixture.file("open.md", "This one is fine.");
+    fixture.file("closed/kept.md", "This one is out of reach later.");
+    fixture.add();
+    let closed = fixture.folder.join("closed");
     let mode = |mode: u32| fs::set_permissions(&closed, fs::Permissions::from_mode(mode)).expect("changed");
     mode(0o000);
-    let output = as_nobody(&desk);
+    let output = as_nobody(&fixture);
     mode(0o755);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));
     assert_eq!(output.status.code(), Some(1));
     assert_says(&reason(&report, "docs/closed"), &["this user may not read it"]);
     assert_eq!((&report["unchanged"], &report["deleted"]), (&json!(1), &json!(0)), "{report}");
-    assert_eq!(desk.search("reach")["source"]["document"], "docs/closed/kept.md");
+    assert_eq!(fixture.search("reach")["source"]["document"], "docs/closed/kept.md");
 }
 
 /// Runs the sync as a user whom permissions hold back: root reads everything.
-fn as_nobody(desk: &Desk) -> Output {
+fn as_nobody(fixture: &AddFixture) -> Output {
     if !rustix::process::geteuid().is_root() {
-        return desk.run(&[]);
+        return fixture.run(&[]);
     }
     const NOBODY: u32 = 65_534;
     let readable = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("changed");
-    let program = desk.node.scratch().join("cairn");
+    let program = fixture.node.scratch().join("cairn");
     fs::copy(CAIRN, &program).expect("copied");
-    readable(desk.node.scratch());
+    readable(fixture.node.scratch());
     readable(&program);
     clean(std::process::Command::new(program))
-        .args(["--json", "--url", desk.node.base(), "add"])
-        .arg(&desk.folder)
-        .args(["-c", "desk"])
+        .args(["--json", "--url", fixture.node.base(), "add"])
+        .arg(&fixture.folder)
+        .args(["-c", "fixture"])
         .env("HOME", "/nonexistent")
         .current_dir("/")
         .uid(NOBODY)
@@ -352,31 +353,31 @@ fn as_nobody(desk: &Desk) -> Output {
 
 #[test]
 fn hidden_and_ignored_files_stay_out() {
-    let desk = Desk::new();
-    desk.file(".gitignore", "drafts/\n*.tmp\n");
-    desk.file(".secret.md", "hidden");
-    desk.file("drafts/a.md", "ignored");
-    desk.file("b.tmp", "ignored");
-    desk.file("c.md", "taken");
-    assert_eq!(statuses(&desk.add()), pairs(&[("docs/c.md", "created")]));
+    let fixture = AddFixture::new();
+    fixture.file(".gitignore", "drafts/\n*.tmp\n");
+    fixture.file(".secret.md", "hidden");
+    fixture.file("drafts/a.md", "ignored");
+    fixture.file("b.tmp", "ignored");
+    fixture.file("c.md", "taken");
+    assert_eq!(statuses(&fixture.add()), pairs(&[("docs/c.md", "created")]));
 }
 
 #[test]
 fn files_with_any_name_go_in() {
-    let desk = Desk::new();
+    let fixture = AddFixture::new();
     let names = ["two words.md", "ünï ✓.md", "a#3.md", "50%.md", "q?x=1&y.md", "plus+.md", "'quote\".md"];
     for (number, name) in names.iter().enumerate() {
-        desk.file(name, format!("The code word is w{}x.", number * 7919));
+        fixture.file(name, format!("The code word is w{}x.", number * 7919));
     }
-    let report = desk.add();
+    let report = fixture.add();
     assert_eq!(report["created"], names.len(), "{report}");
     for (number, name) in names.iter().enumerate() {
-        let hit = desk.search(&format!("w{}x", number * 7919));
+        let hit = fixture.search(&format!("w{}x", number * 7919));
         assert_eq!(hit["source"]["document"], format!("docs/{name}"));
-        let document = desk.node.call("fetch", json!({"id": format!("desk/docs/{name}")}));
+        let document = fixture.node.call("fetch", json!({"id": format!("fixture/docs/{name}")}));
         assert_eq!(document["text"], format!("The code word is w{}x.", number * 7919), "{name}");
     }
-    assert_eq!(desk.add()["unchanged"], names.len());
+    assert_eq!(fixture.add()["unchanged"], names.len());
 }
 
 #[test]
@@ -388,9 +389,9 @@ fn without_a_node_the_data_directory_is_filled_all_the_same() {
     let run = |arguments: &[&str]| {
         cairn().arg("--data-dir").arg(directory.path().join("data")).args(arguments).output().expect("the binary runs")
     };
-    let added = run(&["add", folder.to_str().expect("UTF-8"), "-c", "desk"]);
+    let added = run(&["add", folder.to_str().expect("UTF-8"), "-c", "fixture"]);
     assert!(added.status.success(), "{}", stderr(&added));
     assert_says(&stdout(&added), &["created", "docs/a.md"]);
     let found = run(&["search", "anchor"]);
-    assert_says(&stdout(&found), &["An anchor holds the boat.", "desk/docs/a.md#0"]);
+    assert_says(&stdout(&found), &["An anchor holds the boat.", "fixture/docs/a.md#0"]);
 }

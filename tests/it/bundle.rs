@@ -16,14 +16,14 @@ use crate::node::{CAIRN, assert_says, cairn, json_of, list, stderr, stdout, text
 use crate::tiny_executable::tiny_executable;
 
 /// Where bundles are made: a key, and things to pack.
-struct Desk {
+struct BundleFixture {
     folder: TempDir,
 }
 
-impl Desk {
+impl BundleFixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let desk = Self { folder };
+        let fixture = Self { folder };
         for (path, text) in [
             ("manual/start.md", "# Start\nTurn the key."),
             ("manual/deep/er.md", "# Deeper"),
@@ -34,12 +34,12 @@ impl Desk {
             ("node.toml", "[server]\nlisten = \"0.0.0.0:7171\"\n"),
             ("nats.tar.gz", "an image"),
         ] {
-            let path = desk.path(path);
+            let path = fixture.path(path);
             fs::create_dir_all(path.parent().expect("a folder")).expect("made");
             fs::write(path, text).expect("written");
         }
-        json_of(&desk.bundle(&["keygen", "-o", "site.key"]));
-        desk
+        json_of(&fixture.bundle(&["keygen", "-o", "site.key"]));
+        fixture
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -106,32 +106,32 @@ const MEMBERS: [&str; 6] = [
 
 #[test]
 fn what_is_packed_comes_out_again() {
-    let desk = Desk::new();
-    let written = desk.full();
+    let fixture = BundleFixture::new();
+    let written = fixture.full();
     assert_eq!(texts(&written["members"], "path"), MEMBERS);
-    assert_eq!(written["file_bytes"], desk.read("site.bundle").len());
-    let verified = json_of(&desk.bundle(&["verify", "site.bundle", "--public-key", "site.pub"]));
+    assert_eq!(written["file_bytes"], fixture.read("site.bundle").len());
+    let verified = json_of(&fixture.bundle(&["verify", "site.bundle", "--public-key", "site.pub"]));
     assert_eq!(verified["members"], written["members"]);
     assert_eq!(verified["key"], written["key"]);
-    let listed = json_of(&desk.bundle(&["list", "site.bundle"]));
+    let listed = json_of(&fixture.bundle(&["list", "site.bundle"]));
     assert_eq!(listed["members"], written["members"]);
 
     let key = PublicKey::from_text_or_file(written["public_key"].as_str().expect("a key")).expect("a key");
-    let bundle = bundle::open(&desk.path("site.bundle"), &key).expect("good");
+    let bundle = bundle::open(&fixture.path("site.bundle"), &key).expect("good");
     for (role, packed) in [
         (Role::Configuration, vec![("cairn.toml", "node.toml")]),
         (Role::Documents, vec![("manual/deep/er.md", "manual/deep/er.md"), ("manual/start.md", "manual/start.md")]),
         (Role::Image, vec![("nats.tar.gz", "nats.tar.gz")]),
         (Role::Model, vec![("tiny/model.safetensors", "tiny/model.safetensors")]),
     ] {
-        let to = desk.path("out").join(role.to_string());
+        let to = fixture.path("out").join(role.to_string());
         let files = bundle.extract(role, &to).expect("room");
         assert_eq!(files, packed.iter().map(|(name, _)| to.join(name)).collect::<Vec<_>>());
         for (name, source) in packed {
-            assert_eq!(fs::read(to.join(name)).expect("written"), desk.read(source));
+            assert_eq!(fs::read(to.join(name)).expect("written"), fixture.read(source));
         }
     }
-    let program = bundle.extract(Role::Executable, &desk.path("out")).expect("room");
+    let program = bundle.extract(Role::Executable, &fixture.path("out")).expect("room");
     assert!(fs::read(&program[0]).expect("written") == fs::read(CAIRN).expect("readable"), "another program came out");
     let version = Command::new(&program[0]).arg("--version").output().expect("it runs");
     assert_eq!(stdout(&version), format!("cairn {}\n", env!("CARGO_PKG_VERSION")));
@@ -139,38 +139,38 @@ fn what_is_packed_comes_out_again() {
 
 #[test]
 fn tar_and_minisign_check_it_without_cairn() {
-    let desk = Desk::new();
-    let written = desk.full();
-    desk.must_run("tar", &["xf", "site.bundle"]);
-    desk.must_run("minisign", &["-Vm", "bundle.json", "-p", "site.pub"]);
+    let fixture = BundleFixture::new();
+    let written = fixture.full();
+    fixture.must_run("tar", &["xf", "site.bundle"]);
+    fixture.must_run("minisign", &["-Vm", "bundle.json", "-p", "site.pub"]);
     let key = written["public_key"].as_str().expect("a key");
-    desk.must_run("minisign", &["-Vm", "bundle.json", "-P", key]);
+    fixture.must_run("minisign", &["-Vm", "bundle.json", "-P", key]);
     let sums = list(&written["members"]).iter().map(|member| {
         format!("{}  {}\n", member["sha256"].as_str().expect("a digest"), member["path"].as_str().expect("a path"))
     });
-    fs::write(desk.path("sums"), sums.collect::<String>()).expect("written");
-    desk.must_run("sha256sum", &["--check", "--strict", "sums"]);
+    fs::write(fixture.path("sums"), sums.collect::<String>()).expect("written");
+    fixture.must_run("sha256sum", &["--check", "--strict", "sums"]);
     // And says no to something else.
-    fs::write(desk.path("bundle.json"), "{}").expect("written");
-    assert!(!desk.run("minisign", &["-Vm", "bundle.json", "-p", "site.pub"]).status.success());
+    fs::write(fixture.path("bundle.json"), "{}").expect("written");
+    assert!(!fixture.run("minisign", &["-Vm", "bundle.json", "-p", "site.pub"]).status.success());
 }
 
 #[test]
 fn keys_and_signatures_of_minisign_are_taken() {
-    let desk = Desk::new();
-    desk.must_run("minisign", &["-G", "-W", "-p", "theirs.pub", "-s", "theirs.key"]);
-    json_of(&desk.bundle(&["create", "-o", "a.bundle", "--key", "theirs.key", "--documents", "manual"]));
-    json_of(&desk.bundle(&["verify", "a.bundle", "--public-key", "theirs.pub"]));
+    let fixture = BundleFixture::new();
+    fixture.must_run("minisign", &["-G", "-W", "-p", "theirs.pub", "-s", "theirs.key"]);
+    json_of(&fixture.bundle(&["create", "-o", "a.bundle", "--key", "theirs.key", "--documents", "manual"]));
+    json_of(&fixture.bundle(&["verify", "a.bundle", "--public-key", "theirs.pub"]));
 
     // Signed again by minisign itself, and put together anew by tar.
-    desk.must_run("tar", &["xf", "a.bundle"]);
-    desk.must_run("minisign", &["-S", "-W", "-s", "theirs.key", "-m", "bundle.json", "-t", "by hand"]);
+    fixture.must_run("tar", &["xf", "a.bundle"]);
+    fixture.must_run("minisign", &["-S", "-W", "-s", "theirs.key", "-m", "bundle.json", "-t", "by hand"]);
     let mut builder = tar::Builder::new(Vec::new());
-    let list_of: Value = serde_json::from_slice(&desk.read("bundle.json")).expect("JSON");
+    let list_of: Value = serde_json::from_slice(&fixture.read("bundle.json")).expect("JSON");
     let mut paths = vec!["bundle.json".to_owned(), "bundle.json.minisig".to_owned()];
     paths.extend(texts(&list_of["members"], "path"));
     for path in paths {
-        let content = desk.read(&path);
+        let content = fixture.read(&path);
         let mut header = tar::Header::new_ustar();
         header.set_mode(if path == "executable/cairn" { 0o755 } else { 0o644 });
         header.set_entry_type(tar::EntryType::Regular);
@@ -179,63 +179,63 @@ fn keys_and_signatures_of_minisign_are_taken() {
         header.set_size(content.len() as u64);
         builder.append_data(&mut header, &path, &content[..]).expect("written");
     }
-    fs::write(desk.path("b.bundle"), builder.into_inner().expect("written")).expect("written");
-    let verified = json_of(&desk.bundle(&["verify", "b.bundle", "--public-key", "theirs.pub"]));
+    fs::write(fixture.path("b.bundle"), builder.into_inner().expect("written")).expect("written");
+    let verified = json_of(&fixture.bundle(&["verify", "b.bundle", "--public-key", "theirs.pub"]));
     assert_eq!(verified["comment"], "by hand");
 }
 
 #[test]
 fn a_password_protects_a_key() {
-    let desk = Desk::new();
-    fs::write(desk.path("password"), "correct horse\n").expect("written");
-    fs::write(desk.path("wrong"), "battery staple\n").expect("written");
-    json_of(&desk.bundle(&["keygen", "-o", "safe.key", "--password-file", "password"]));
-    let create = |extra: &[&str]| desk.bundle(&[&["create", "-o", "a.bundle", "--key", "safe.key"], extra].concat());
+    let fixture = BundleFixture::new();
+    fs::write(fixture.path("password"), "correct horse\n").expect("written");
+    fs::write(fixture.path("wrong"), "battery staple\n").expect("written");
+    json_of(&fixture.bundle(&["keygen", "-o", "safe.key", "--password-file", "password"]));
+    let create = |extra: &[&str]| fixture.bundle(&[&["create", "-o", "a.bundle", "--key", "safe.key"], extra].concat());
     let output = create(&[]);
     assert_eq!(output.status.code(), Some(1));
     assert_says(&stderr(&output), &["safe.key", "--password-file"]);
     assert_says(&stderr(&create(&["--password-file", "wrong"])), &["password does not fit"]);
     json_of(&create(&["--password-file", "password"]));
-    json_of(&desk.bundle(&["verify", "a.bundle", "--public-key", "safe.pub"]));
+    json_of(&fixture.bundle(&["verify", "a.bundle", "--public-key", "safe.pub"]));
 }
 
 #[test]
 fn a_key_is_never_written_over() {
-    let desk = Desk::new();
-    let before = desk.read("site.key");
-    assert_says(&stderr(&desk.bundle(&["keygen", "-o", "site.key"])), &["site.key exists", "another name"]);
-    assert_says(&stderr(&desk.bundle(&["keygen", "-o", "new.pub"])), &["new.pub"]);
-    assert_eq!(desk.read("site.key"), before);
+    let fixture = BundleFixture::new();
+    let before = fixture.read("site.key");
+    assert_says(&stderr(&fixture.bundle(&["keygen", "-o", "site.key"])), &["site.key exists", "another name"]);
+    assert_says(&stderr(&fixture.bundle(&["keygen", "-o", "new.pub"])), &["new.pub"]);
+    assert_eq!(fixture.read("site.key"), before);
     use std::os::unix::fs::PermissionsExt as _;
-    let mode = fs::metadata(desk.path("site.key")).expect("there").permissions().mode();
+    let mode = fs::metadata(fixture.path("site.key")).expect("there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
 #[test]
 fn each_damage_is_named() {
-    let desk = Desk::new();
-    desk.full();
-    let whole = desk.read("site.bundle");
-    let write = |bytes: &[u8]| fs::write(desk.path("bad.bundle"), bytes).expect("written");
+    let fixture = BundleFixture::new();
+    fixture.full();
+    let whole = fixture.read("site.bundle");
+    let write = |bytes: &[u8]| fs::write(fixture.path("bad.bundle"), bytes).expect("written");
     let program = fs::read(CAIRN).expect("readable");
 
     write(&whole[..whole.len() - 1]);
-    assert_says(&desk.refusal("bad.bundle"), &["bytes and should have", "copy it again"]);
+    assert_says(&fixture.refusal("bad.bundle"), &["bytes and should have", "copy it again"]);
     write(&[&whole[..], b"x"].concat());
-    assert_says(&desk.refusal("bad.bundle"), &["bytes and should have"]);
+    assert_says(&fixture.refusal("bad.bundle"), &["bytes and should have"]);
     write(&whole[..100]);
-    assert_says(&desk.refusal("bad.bundle"), &["not a Cairn bundle", "too short"]);
+    assert_says(&fixture.refusal("bad.bundle"), &["not a Cairn bundle", "too short"]);
     write(b"");
-    assert_says(&desk.refusal("bad.bundle"), &["not a Cairn bundle"]);
+    assert_says(&fixture.refusal("bad.bundle"), &["not a Cairn bundle"]);
     write(&program);
-    assert_says(&desk.refusal("bad.bundle"), &["not a Cairn bundle"]);
+    assert_says(&fixture.refusal("bad.bundle"), &["not a Cairn bundle"]);
 
     let place = |needle: &[u8]| whole.windows(needle.len()).position(|part| part == needle).expect("in it");
     let flip = |at: usize| {
         let mut bytes = whole.clone();
         bytes[at] ^= 1;
         write(&bytes);
-        desk.refusal("bad.bundle")
+        fixture.refusal("bad.bundle")
     };
     assert_says(
         &flip(place(b"Turn the key")),
@@ -247,46 +247,46 @@ fn each_damage_is_named() {
     let signature = place(b"bundle.json.minisig");
     let after = signature + 2 * 512;
     write(&[&whole[..signature], &whole[after..]].concat());
-    assert_says(&desk.refusal("bad.bundle"), &["is not signed", "--key"]);
+    assert_says(&fixture.refusal("bad.bundle"), &["is not signed", "--key"]);
 
-    json_of(&desk.bundle(&["keygen", "-o", "other.key"]));
-    let output = desk.bundle(&["verify", "site.bundle", "--public-key", "other.pub"]);
+    json_of(&fixture.bundle(&["keygen", "-o", "other.key"]));
+    let output = fixture.bundle(&["verify", "site.bundle", "--public-key", "other.pub"]);
     assert_eq!(output.status.code(), Some(1));
     assert_says(&stderr(&output), &["signed by key", "the public key given is"]);
-    let output = desk.bundle(&["verify", "site.bundle", "--public-key", "nothing.pub"]);
+    let output = fixture.bundle(&["verify", "site.bundle", "--public-key", "nothing.pub"]);
     assert_eq!(output.status.code(), Some(2));
     assert_says(&stderr(&output), &["there is no file nothing.pub"]);
 }
 
 #[test]
 fn what_cannot_be_packed_is_refused() {
-    let desk = Desk::new();
+    let fixture = BundleFixture::new();
     let refusal = |arguments: &[&str]| {
-        let output = desk.bundle(&[&["create", "-o", "a.bundle", "--key", "site.key"], arguments].concat());
+        let output = fixture.bundle(&[&["create", "-o", "a.bundle", "--key", "site.key"], arguments].concat());
         assert!(!output.status.success());
-        assert!(!desk.path("a.bundle").exists() && !desk.path("a.bundle.partial").exists());
+        assert!(!fixture.path("a.bundle").exists() && !fixture.path("a.bundle.partial").exists());
         stderr(&output)
     };
     assert_says(&refusal(&["--executable", "/bin/ls"]), &["dynamically"]);
     assert_says(&refusal(&["--image", "node.toml"]), &["node.toml", "no ending that K3s imports"]);
     assert_says(&refusal(&["--documents", "node.toml"]), &["node.toml", "name the folder"]);
     assert_says(&refusal(&["--documents", "nowhere"]), &["cannot read", "nowhere"]);
-    fs::create_dir(desk.path("empty")).expect("made");
+    fs::create_dir(fixture.path("empty")).expect("made");
     assert_says(&refusal(&["--model", "empty"]), &["no files in it"]);
-    fs::create_dir_all(desk.path("other/manual")).expect("made");
-    fs::write(desk.path("other/manual/start.md"), "x").expect("written");
+    fs::create_dir_all(fixture.path("other/manual")).expect("made");
+    fs::write(fixture.path("other/manual/start.md"), "x").expect("written");
     assert_says(
         &refusal(&["--documents", "manual", "--documents", "other/manual"]),
         &["documents/manual/start.md", "twice"],
     );
-    fs::write(desk.path("wrong.toml"), "[server]\nlisten = 7\n").expect("written");
+    fs::write(fixture.path("wrong.toml"), "[server]\nlisten = 7\n").expect("written");
     assert_says(&refusal(&["--config", "wrong.toml"]), &["server.listen"]);
     assert_says(&refusal(&["--key", "node.toml"]), &[]);
-    let output = desk.bundle(&["create", "-o", "a.bundle", "--key", "node.toml"]);
+    let output = fixture.bundle(&["create", "-o", "a.bundle", "--key", "node.toml"]);
     assert_says(&stderr(&output), &["node.toml is not a secret key", "keygen"]);
     if let Some(disk) = SmallDisk::mount() {
         let file = disk.path().join("a.bundle");
-        let output = desk.bundle(&["create", "-o", &file.to_string_lossy(), "--key", "site.key"]);
+        let output = fixture.bundle(&["create", "-o", &file.to_string_lossy(), "--key", "site.key"]);
         assert_says(&stderr(&output), &["needs", "are free"]);
         assert_eq!(fs::read_dir(disk.path()).expect("readable").count(), 0);
     }

@@ -150,7 +150,7 @@ fn wrong_usage_is_code_2_and_says_what_is_right() {
         (&["serve", "--admin", "localhost:9000"], &["127.0.0.1:9000"]),
         (&["install", "--root", "/nonexistent", "--listen", "7171"], &["127.0.0.1:7171"]),
         (&["search", "x", "--mode", "psychic"], &["psychic", "hybrid"]),
-        (&["token", "create", "x", "--expires", "soon"], &["soon", "90d"]),
+        (&["token", "create", "x", "--expires", "wait_until"], &["wait_until", "90d"]),
         (&["snapshot", "restore", "--to-time", "yesterday"], &["yesterday", "2026-07-28T09:30:00Z"]),
         (&["add", ".", "--wait", "long"], &["long", "5m"]),
         (&["add", "https://example.org/a.pdf"], &["addresses are not fetched", "https://example.org/a.pdf"]),

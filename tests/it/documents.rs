@@ -3,9 +3,9 @@
 use base64::Engine as _;
 use serde_json::{Value, json};
 
-use crate::door::{open_node, soon, status};
 use crate::node::{TestNode, assert_says, documents, hits, list, outcomes, texts};
 use crate::pdf;
+use crate::tls::{open_node, status, wait_until};
 
 const MODES: [&str; 3] = ["hybrid", "dense", "lexical"];
 
@@ -247,7 +247,7 @@ fn a_key_belongs_to_its_caller_and_its_collection() {
     let first = node.token.clone().expect("shown at the first start");
     let made = node.cairn_json(&["token", "create", "laptop", "--json"]);
     let laptop = made["token"].as_str().expect("shown this once").to_owned();
-    soon("the new token", || status(&node, &laptop) == 200);
+    wait_until("the new token", || status(&node, &laptop) == 200);
     let add = |token: &str, collection: &str, text: &str| {
         let arguments = json!({
             "collection": collection, "idempotency_key": "1", "documents": [{"id": text, "text": text}],

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::door::soon;
 use crate::node::{Answer, TestNode, assert_says, documents, modern_request};
+use crate::tls::wait_until;
 
 /// Children of a process that read documents.
 fn parsers(parent: u32) -> Vec<u32> {
@@ -155,7 +155,7 @@ fn a_parser_that_crashes_costs_its_document_alone() {
         std::thread::scope(|scope| {
             let answer = scope.spawn(|| sync(&node, "long.md", &long));
             let mut working = Vec::new();
-            soon("a parser that computes", || {
+            wait_until("a parser that computes", || {
                 working = parsers(node.pid()).into_iter().filter(|pid| has_computed(*pid, 20)).collect();
                 !working.is_empty()
             });
@@ -169,7 +169,7 @@ fn a_parser_that_crashes_costs_its_document_alone() {
     // One that dies while it waits is not the next document's fault.
     for pid in parsers(node.pid()) {
         signal(pid, Signal::KILL);
-        soon("its end", || !is_there(pid));
+        wait_until("its end", || !is_there(pid));
     }
     goes_on(&node, "later.md");
 }
@@ -213,13 +213,13 @@ fn nobody_reads_for_a_client_that_left() {
         client.write_all(head.as_bytes()).expect("taken");
         client.write_all(&body).expect("taken");
         let mut working = Vec::new();
-        soon("a parser that computes", || {
+        wait_until("a parser that computes", || {
             working = parsers(node.pid()).into_iter().filter(|pid| has_computed(*pid, 20)).collect();
             !working.is_empty()
         });
         drop(client);
         for pid in working {
-            soon(&format!("the end of the parser of {path}"), || !is_there(pid));
+            wait_until(&format!("the end of the parser of {path}"), || !is_there(pid));
         }
         goes_on(&node, "after.md");
     }
@@ -235,6 +235,6 @@ fn parsers_end_with_their_node_however_it_ends() {
     assert!(!pids.is_empty());
     node.kill();
     for pid in pids {
-        soon("the end of a parser", || !is_there(pid));
+        wait_until("the end of a parser", || !is_there(pid));
     }
 }

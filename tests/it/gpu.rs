@@ -9,9 +9,9 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::door::soon;
 use crate::left_out::left_out;
 use crate::node::{CAIRN, assert_says, cairn, clean, stderr, stdout};
+use crate::tls::wait_until;
 
 fn gpu(arguments: &[&str]) -> Output {
     cairn().arg("gpu").args(arguments).output().expect("starts")
@@ -39,7 +39,7 @@ fn long_selftest() -> (Child, u32) {
     command.args(["gpu", "selftest", "--software", "--cases", "10000000", "--patience", "1"]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
     let helper = helper_of(child.id());
-    soon("the helper has opened its device", || is_open(helper));
+    wait_until("the helper has opened its device", || is_open(helper));
     (child, helper)
 }
 
@@ -139,7 +139,7 @@ fn a_helper_ends_with_whoever_started_it() {
     child.wait().expect("it ends");
     // Gone, or a zombie that nobody has waited for yet.
     let lives = || fs::read_to_string(format!("/proc/{helper}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
-    soon("the helper has ended", || !lives());
+    wait_until("the helper has ended", || !lives());
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn garbage_ends_a_helper() {
         (header(2, 7, u32::MAX), "it is too long"),
         (header(2, 99, 0), "there is no such kind"),
         ([header(2, 7, 1), vec![0]].concat(), "bytes too many"),
-        (header(2, 5, 0), "it ends too soon"),
+        (header(2, 5, 0), "it ends too wait_until"),
     ] {
         let (mut ours, theirs) = UnixStream::pair().expect("a pair");
         let mut command = clean(Command::new(&program));

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::door::soon;
 use crate::gpu::{helper_of, is_open};
 use crate::left_out::left_out;
 use crate::node::{CAIRN, TestNode, assert_says, cairn, clean, documents, list, stderr, stdout};
+use crate::tls::wait_until;
 
 /// More passages than a collection must have for the GPU.
 const DOCUMENTS: usize = 4_200;
@@ -45,7 +45,7 @@ fn searched_by(node: &TestNode, collection: &str) -> (Value, String) {
 }
 
 fn by_gpu(node: &TestNode, collection: &str) {
-    soon("the GPU takes the collection", || searched_by(node, collection).0 == "gpu");
+    wait_until("the GPU takes the collection", || searched_by(node, collection).0 == "gpu");
 }
 
 /// A node whose GPU searches a collection.
@@ -169,14 +169,14 @@ fn a_helper_that_is_killed_under_load_costs_no_answer() {
         }
         let wait_for = |more: usize| {
             let goal = answered.load(Ordering::Relaxed) + more;
-            soon("searches are answered", || answered.load(Ordering::Relaxed) >= goal);
+            wait_until("searches are answered", || answered.load(Ordering::Relaxed) >= goal);
         };
         for _ in 0..3 {
             wait_for(20);
             let helper = helper_of(node.pid());
             signal("-9", helper);
             wait_for(20);
-            soon("another helper serves", || {
+            wait_until("another helper serves", || {
                 let next = helper_of(node.pid());
                 next != helper && is_open(next) && searched_by(&node, "parts").0 == "gpu"
             });
@@ -202,9 +202,9 @@ fn a_helper_that_hangs_delays_a_question_and_is_replaced() {
     assert_eq!(answered.count(), 50);
     // A second later somebody may try again, once each second.
     assert!(fallbacks(&node, "late") <= 5, "{}", fallbacks(&node, "late"));
-    soon("it is given up", || node.log().contains("the GPU helper did not answer in time"));
+    wait_until("it is given up", || node.log().contains("the GPU helper did not answer in time"));
     assert!(!fs::exists(format!("/proc/{helper}")).expect("/proc is there"), "nothing is left behind");
-    soon("another one serves", || node.metric("cairn_gpu_helper_starts_total") == 2);
+    wait_until("another one serves", || node.metric("cairn_gpu_helper_starts_total") == 2);
     by_gpu(&node, "parts");
 }
 
@@ -221,7 +221,7 @@ fn a_driver_that_is_replaced_is_taken_up_again() {
     fs::rename(&driver, &aside).expect("moved");
     signal("-9", helper_of(node.pid()));
     assert_eq!(list(&ask(&node, "the relay is new")["results"]).len(), 20);
-    soon("no driver is found", || {
+    wait_until("no driver is found", || {
         gpu(&node)["reason"].as_str().is_some_and(|why| why.contains("Vulkan finds no GPU here"))
     });
     assert_eq!(gpu(&node)["state"], "failed");
@@ -235,13 +235,13 @@ fn a_driver_that_is_replaced_is_taken_up_again() {
 #[test]
 fn a_device_without_memory_leaves_a_collection_to_the_cpu() {
     let node = TestNode::with(&[SOFTWARE]);
-    soon("the device is open", || gpu(&node)["state"] == "ready");
+    wait_until("the device is open", || gpu(&node)["state"] == "ready");
     let helper = helper_of(node.pid());
     // What it has may stay, and nothing comes to it.
     let limit = Command::new("prlimit").args(["--as=1", "--pid", &helper.to_string()]).status();
     assert!(limit.expect("prlimit is there").success());
     fill(&node, "parts");
-    soon("it cannot be loaded", || {
+    wait_until("it cannot be loaded", || {
         let (by, why) = searched_by(&node, "parts");
         by == "cpu" && (why.contains("finds no room") || why.contains("the GPU failed"))
             || gpu(&node)["state"] == "failed"
@@ -255,12 +255,12 @@ fn a_collection_that_finds_no_room_gets_what_another_leaves() {
     // Room for one of them as halves: 4,200 × 512 bytes.
     let node = with_gpu(&[("CAIRN_INDEX_GPU_MEMORY_BYTES_MAX", "2500KiB")]);
     fill(&node, "others");
-    soon("the second finds no room", || {
+    wait_until("the second finds no room", || {
         ask(&node, "the pump hums");
         searched_by(&node, "others").1.contains("finds no room")
     });
     assert_eq!(searched_by(&node, "parts").0, "gpu");
-    // It is searched, so it gets room as soon as there is some.
+    // It is searched, so it gets room as wait_until as there is some.
     node.call("search", json!({"query": "the pump", "collections": ["others"]}));
     node.call("delete_collection", json!({"name": "parts", "confirm": "parts"}));
     by_gpu(&node, "others");
@@ -270,12 +270,12 @@ fn a_collection_that_finds_no_room_gets_what_another_leaves() {
 fn a_node_without_a_gpu_says_so_and_serves() {
     let nowhere = [("VK_DRIVER_FILES", "/nowhere.json"), ("VK_ICD_FILENAMES", "/nowhere.json")];
     let node = TestNode::with(&nowhere);
-    soon("it knows", || gpu(&node)["state"] == "absent");
+    wait_until("it knows", || gpu(&node)["state"] == "absent");
     assert!(gpu(&node)["reason"].as_str().is_some_and(|why| why.contains("GPU")), "{}", gpu(&node));
     assert_says(&stdout(&node.cairn(&["status"])), &["gpu         none: "]);
     // Who asks for one is told, and it is looked for again.
     let node = TestNode::with(&[&nowhere[..], &[("CAIRN_INDEX_GPU", "on")]].concat());
-    soon("it knows", || gpu(&node)["state"] == "failed");
+    wait_until("it knows", || gpu(&node)["state"] == "failed");
     assert_says(&node.log(), &["the GPU failed; the CPU searches", "Vulkan finds no GPU here"]);
     assert_says(&stdout(&node.cairn(&["status"])), &["failed, the CPU searches", "tried again after"]);
 }
@@ -325,7 +325,7 @@ fn a_helper_that_talks_nonsense_costs_no_answer() {
         }
         let addresses: Value = serde_json::from_str(&line).expect("JSON");
         let url = addresses["mcp"].as_str().expect("an address").trim_end_matches("/mcp");
-        soon("the helper was tried", || fs::read_to_string(&log).is_ok_and(|log| log.contains("the GPU failed")));
+        wait_until("the helper was tried", || fs::read_to_string(&log).is_ok_and(|log| log.contains("the GPU failed")));
         let document = scratch.path().join("note.md");
         fs::write(&document, "The boiler of hall seven hums.").expect("written");
         let document = document.to_str().expect("UTF-8");

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::containerd::{Container, Containerd};
-use crate::door::soon;
 use crate::left_out::left_out;
 use crate::node::{CAIRN, assert_says, cairn, hits, json_of, list, stderr};
+use crate::tls::wait_until;
 
 const NAME: &str = concat!("cairn.local/cairn:", env!("CARGO_PKG_VERSION"));
 
@@ -293,7 +293,7 @@ fn a_container_answers_keeps_its_data_and_stops_when_asked() {
     let mut first = Container::run(&containerd, NAME, "first", &data);
     // Work in the background may make it not ready for a moment, as it may under Kubernetes.
     for route in ["/health", "/ready"] {
-        soon(route, || first.get(route).status == 200);
+        wait_until(route, || first.get(route).status == 200);
     }
     let process = first.status();
     assert_eq!(process("Uid"), "65532\t65532\t65532\t65532");

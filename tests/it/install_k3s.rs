@@ -10,11 +10,11 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::door::soon;
 use crate::kube_api::Key;
 use crate::kube_server::{EMPTIER, NODE_IP, SERVICE_IP, Server, this_node};
 use crate::left_out::on_request;
 use crate::node::{CAIRN, assert_says, cairn, clean, json_of, list, stderr, stdout};
+use crate::tls::wait_until;
 
 const VERSION: &str = "v1.36.3+k3s1";
 /// One of those that lose the pins of images at a restart.
@@ -208,7 +208,7 @@ fn a_pod_that_never_gets_ready_is_taken_back() {
     server.assert_sound();
 }
 
-/// Starts an installation and ends it without warning as soon as it says that it begins a step; whether it came so far.
+/// Starts an installation and ends it without warning as wait_until as it says that it begins a step; whether it came so far.
 fn cut_at(program: &Path, arguments: &[&str], step: &str) -> bool {
     let mut process =
         verb(program, arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary runs");
@@ -493,7 +493,7 @@ fn on_the_server_every_verb_reaches_the_node_in_the_pod() {
         verb(Path::new(CAIRN), &["status", "--json", "--url", first["service"].as_str().expect("an address")]);
     status.args(["--ca", first["authority"].as_str().expect("a path")]).env("CAIRN_TOKEN", token.trim());
     // A node looks at its tokens when somebody comes, at most once a second.
-    soon("the new token", || status.output().expect("the binary runs").status.success());
+    wait_until("the new token", || status.output().expect("the binary runs").status.success());
     assert_eq!(json_of(&status.output().expect("the binary runs"))["documents"], 1);
     let mut mcp =
         verb(Path::new(CAIRN), &["mcp"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the binary runs");

@@ -1,4 +1,4 @@
-//! The borders between the parts: who may use whom, and which part is the door to which dependency.
+//! The borders between the parts: who may use whom, and which parts may name which dependency.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -71,7 +71,7 @@ const OPEN: &[&str] = &["base", "telemetry"];
 const EVERYWHERE: &[&str] = &["serde", "serde_json", "thiserror", "tracing", "parking_lot", "rustc_hash", "rustix"];
 
 /// Every other dependency, and the parts that may name it, so that each can be replaced in one place. One without a row fails.
-const DOORS: &[(&str, &[&str])] = &[
+const ALLOWED_IN: &[(&str, &[&str])] = &[
     ("blake3", &["base", "store", "index", "snapshot", "auth", "deploy"]),
     ("jiff", &["base", "deploy", "cli"]),
     ("getrandom", &["store", "fetch", "snapshot", "auth"]),
@@ -325,15 +325,15 @@ fn parts_use_only_what_stands_above_them() {
 }
 
 #[test]
-fn each_dependency_has_its_door() {
+fn each_dependency_is_named_only_where_allowed() {
     let mut wrong = Vec::new();
     for part in parts() {
-        for (name, doors) in DOORS {
+        for (name, parts) in ALLOWED_IN {
             let named = part.files.iter().filter(|(_, code)| names_crate(code, name));
             wrong.extend(
                 named
-                    .filter(|_| !doors.contains(&part.name.as_str()))
-                    .map(|(file, _)| format!("{name} belongs to {doors:?}, named in {}", file.display())),
+                    .filter(|_| !parts.contains(&part.name.as_str()))
+                    .map(|(file, _)| format!("{name} belongs to {parts:?}, named in {}", file.display())),
             );
         }
     }
@@ -348,8 +348,8 @@ fn each_dependency_has_a_row() {
         manifest["dependencies"].as_table().expect("a table").keys().map(|name| name.replace('-', "_")).collect()
     };
     let known: BTreeSet<String> =
-        DOORS.iter().map(|(name, _)| *name).chain(EVERYWHERE.iter().copied()).map(str::to_owned).collect();
-    assert_eq!(known.len(), DOORS.len() + EVERYWHERE.len(), "a dependency has two rows");
+        ALLOWED_IN.iter().map(|(name, _)| *name).chain(EVERYWHERE.iter().copied()).map(str::to_owned).collect();
+    assert_eq!(known.len(), ALLOWED_IN.len() + EVERYWHERE.len(), "a dependency has two rows");
     let all: BTreeSet<String> = names(&manifest).union(&names(&helper)).cloned().collect();
     let without: Vec<&String> = all.difference(&known).collect();
     let gone: Vec<&String> = known.difference(&all).collect();

@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 
-use crate::door::{OPEN, soon};
 use crate::node::{Answer, LEGACY, TestNode, assert_says, hits};
+use crate::tls::{OPEN, wait_until};
 
 /// A connection on which requests are written by hand.
 struct Connection {
@@ -135,14 +135,14 @@ fn large_bodies_share_a_budget_and_small_ones_do_not_need_it() {
         node.request("POST", &url, &[("content-type", "application/json")], Some(large.as_bytes()))
     };
     // Until the node has begun to read the other one.
-    soon("the budget is taken", || add().status == 503);
+    wait_until("the budget is taken", || add().status == 503);
     let refused = add();
     assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
     assert_eq!(refused.json()["code"], "overloaded");
     assert_says(&refused.text, &["server.bodies_bytes_max", "1 MiB"]);
     node.call("search", json!({"query": "word"}));
     drop(half);
-    soon("room again", || add().status == 200);
+    wait_until("room again", || add().status == 200);
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn an_index_that_failed_is_never_called_visible_and_is_taken_up_again() {
     allow_files(&node, FILES);
     // Nothing but time brings them back.
     for (collection, id) in [("birds", "bittern"), ("birds", "coot"), ("plants", "willow")] {
-        soon("it is found", || found(&mut connection, collection, id) == [id]);
+        wait_until("it is found", || found(&mut connection, collection, id) == [id]);
     }
     assert_eq!(write(&mut connection, "birds", "rail").status, 200);
     assert_eq!(found(&mut connection, "birds", "rail"), ["rail"]);

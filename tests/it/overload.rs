@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::door::{OPEN, soon, status};
 use crate::node::{Answer, TestNode, list};
+use crate::tls::{OPEN, status, wait_until};
 
 /// Requests that the node takes at once.
 const ROOM: &str = "64";
@@ -43,7 +43,7 @@ fn whoever_floods_a_node_is_refused_and_others_are_not() {
     let node = TestNode::with_arguments(&OPEN, &settings);
     let flooder = node.token.clone().expect("shown at the first start");
     let other = node.cairn_json(&["token", "create", "other", "--json"])["token"].as_str().expect("shown").to_owned();
-    soon("the new token", || status(&node, &other) == 200);
+    wait_until("the new token", || status(&node, &other) == 200);
     let document = |number: usize| json!({"id": format!("d{number}"), "text": format!("Pump {number} hums.")});
     for first in (0..DOCUMENTS).step_by(1_000) {
         add(&node, &flooder, "pumps", (first..first + 1_000).map(document).collect());

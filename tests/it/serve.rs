@@ -178,7 +178,7 @@ fn other_machines_need_the_token_that_is_shown_once() {
     let token = node.token.clone().expect("shown at the first start");
     assert!(token.len() >= 40, "long enough never to be guessed");
     let refused = node.post(&[("mcp-protocol-version", "2025-11-25")], "{}");
-    assert_eq!(refused.status, 401, "MCP is behind the door");
+    assert_eq!(refused.status, 401, "MCP requires a token");
     assert_says(refused.header("www-authenticate"), &["Bearer"]);
     for authorization in
         [None, Some(""), Some("Bearer"), Some("Bearer cairn_wrong"), Some(token.as_str()), Some("Basic Og==")]
@@ -227,7 +227,7 @@ fn strangers_learn_from_the_admin_listener_only_that_it_lives() {
 }
 
 #[test]
-fn a_flag_opens_the_door() {
+fn a_flag_turns_authentication_off() {
     let node = TestNode::with_arguments(&[&OPEN[..], &["--allow-unauthenticated"]].concat(), &[]);
     assert_eq!((node.token.as_deref(), status_with(&node, None)), (None, 200));
 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::door::soon;
 use crate::node::{TestNode, assert_says, documents, list, stderr, stdout, texts};
+use crate::tls::wait_until;
 
 /// The segment that a small node writes.
 fn segment(node: &TestNode) -> PathBuf {
@@ -47,7 +47,7 @@ fn ready(node: &TestNode) -> (u16, Value) {
 fn a_disk_that_does_not_read_makes_no_answer_shorter() {
     let node = cold();
     let (path, everything) = (segment(&node), json!({"collection": "birds"}));
-    soon("the indexes have caught up", || ready(&node).0 == 200);
+    wait_until("the indexes have caught up", || ready(&node).0 == 200);
     // The disk has lost the file's content; the file is open, and its name is there.
     let bytes = fs::read(&path).expect("readable");
     File::options().write(true).open(&path).expect("writable").set_len(256).expect("cut");
@@ -129,7 +129,7 @@ fn a_list_names_what_it_cannot_show() {
     assert_eq!(texts(&listed["unreadable"], "id"), ["birds/heron"]);
     assert_says(listed["unreadable"][0]["reason"].as_str().expect("a reason"), &["checksum differs"]);
     // The rest is served, so the node is ready, and says what is missing.
-    soon("the indexes have caught up", || ready(&node).0 == 200);
+    wait_until("the indexes have caught up", || ready(&node).0 == 200);
     let (status, detail) = ready(&node);
     assert_eq!((status, list(&detail["damage"]).len()), (200, 1), "{detail}");
     assert_says(&stdout(&node.cairn(&["status"])), &["ready       yes", "damage      ", "checksum differs"]);

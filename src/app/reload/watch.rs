@@ -1,7 +1,7 @@
-//! Notices that a file was replaced or written, without waking up in between (inotify).
+//! Detects that a file was replaced or written, without polling (inotify).
 //!
-//! Every directory is watched in which a link or a name on the way to the file may be replaced: a ConfigMap of Kubernetes is a link
-//! into a folder whose name is a link too, and only that one is ever exchanged.
+//! Watches every directory in which a link or a name on the path to the file may be replaced: a Kubernetes ConfigMap is
+//! a link into a folder whose name is a link too, and only the latter is ever exchanged.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -14,13 +14,13 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use tokio::io::unix::AsyncFd;
 
-/// Links on the way to a file that are followed, as the kernel does.
+/// Maximum links on the way to a file, as in the kernel.
 const LINKS_MAX: usize = 40;
 
 /// Watches one file.
 pub(super) struct FileWatch {
     path: PathBuf,
-    /// `None` where the kernel has no more watches to give.
+    /// `None` where the kernel has no watches left.
     events: Option<Events>,
 }
 
@@ -29,7 +29,7 @@ struct Events {
     steps: Vec<Step>,
 }
 
-/// A name in a folder on the way to the file.
+/// A name in a folder on the path to the file.
 struct Step {
     watch: i32,
     folder: PathBuf,
@@ -37,9 +37,9 @@ struct Step {
 }
 
 impl FileWatch {
-    /// Begins; must be called within a runtime.
+    /// Starts watching; must be called within a runtime.
     ///
-    /// * `path`: need not exist.
+    /// * `path`: does not have to exist.
     pub(super) fn new(path: &Path) -> Self {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let events = Events::of(&path)
@@ -51,13 +51,14 @@ impl FileWatch {
         Self { path, events }
     }
 
-    /// Waits until the file may have changed. Cancelled, it loses nothing.
+    /// Waits until the file may have changed. Cancel-safe.
     pub(super) async fn changed(&mut self) {
         loop {
             let Some(events) = &self.events else { return std::future::pending().await };
             match events.next().await {
                 Ok(false) => {}
-                // Where a link was exchanged there are other folders to watch; what changes from here on is seen by the new watch.
+                // An exchanged link leads to other folders that must be watched; the new watch sees all changes from
+                // here on.
                 Ok(true) | Err(_) => {
                     *self = Self::new(&self.path);
                     return;
@@ -70,7 +71,7 @@ impl FileWatch {
 impl Events {
     fn of(path: &Path) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        // Not `MODIFY`: half a file is none.
+        // Not `MODIFY`: a half-written file must not be read.
         let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE | WatchFlags::ONLYDIR;
         let mut steps = Vec::new();
         for (folder, name) in steps_to(path) {
@@ -81,7 +82,7 @@ impl Events {
         Ok(Self { inotify, steps })
     }
 
-    /// Waits for events; whether one of them is about the file.
+    /// Waits for events; returns whether one of them affects the file.
     async fn next(&self) -> io::Result<bool> {
         let mut ready = self.inotify.readable().await?;
         let mut buffer = [MaybeUninit::uninit(); 4_096];
@@ -95,7 +96,7 @@ impl Events {
                     let concerns = |step: &Step| {
                         step.watch == event.wd()
                             && name == Some(&step.name)
-                            // A file that was just made is empty: it is read when it was written and closed.
+                            // A file that was just created is empty: it is read once it was written and closed.
                             && !(is_new && is_file(&step.folder.join(&step.name)))
                     };
                     is_ours |= event.events().contains(ReadFlags::QUEUE_OVERFLOW) || self.steps.iter().any(concerns);
@@ -109,13 +110,13 @@ impl Events {
     }
 }
 
-/// Whether this is a file, and not a link to one.
+/// Whether this is a file and not a link to one.
 fn is_file(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
 }
 
-/// The folders on the way to a file, each with the name in it that may be replaced: those of links, and the last one. Where
-/// something is missing the way ends there.
+/// The folders on the path to a file, each with the name in it that may be replaced: those of links, and the last one.
+/// If something is missing, the path ends there.
 fn steps_to(path: &Path) -> Vec<(PathBuf, OsString)> {
     let own = |path: &Path| -> VecDeque<OsString> {
         path.components()

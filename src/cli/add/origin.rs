@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::anyhow;
 
 use super::super::backend::Backend;
-use super::walk::{Folder, Walked};
+use super::walk::{Folder, WalkResult};
 use super::{Arguments, Failure};
 use crate::collection::{self, FolderOrigin};
 use crate::mcp::ErrorCode;
@@ -35,7 +35,7 @@ fn host() -> String {
 pub(super) fn check(
     backend: &Backend,
     arguments: &Arguments,
-    walked: &Walked,
+    walked: &WalkResult,
 ) -> Result<Vec<collection::Folder>, Failure> {
     let known = backend.folders(&arguments.collection)?;
     for folder in &walked.complete {

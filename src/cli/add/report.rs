@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::{Common, Failure, output};
 use super::Arguments;
-use super::walk::Walked;
+use super::walk::WalkResult;
 use crate::ingest::FileKind;
 
 /// What became of a file.
@@ -116,7 +116,7 @@ impl Report {
 }
 
 /// Says what a walk found.
-pub(super) fn dry_run(common: &Common, walked: &Walked) -> Result<(), Failure> {
+pub(super) fn dry_run(common: &Common, walked: &WalkResult) -> Result<(), Failure> {
     if common.json {
         let files: Vec<&str> = walked.found.iter().map(|file| file.source.as_str()).collect();
         return output::json(&json!({"dry_run": true, "files": files}));
@@ -169,7 +169,7 @@ fn skipped_words(reports: &[Report]) -> Option<String> {
 ///
 /// * `problems`: what else is not as it was asked for.
 /// * `stopped`: why nothing more could be written.
-pub(super) fn show(
+pub(super) fn print_report(
     common: &Common,
     arguments: &Arguments,
     reports: &[Report],

@@ -40,7 +40,7 @@ const OF_THE_KERNEL: [u64; 16] = [
 const DEAD_LINK: &str = "a link that leads nowhere";
 
 /// A file to be read.
-pub(super) struct Found {
+pub(super) struct SourceFile {
     pub(super) path: PathBuf,
     /// What it is called in the collection.
     pub(super) source: String,
@@ -59,8 +59,8 @@ pub(super) struct Folder {
 
 /// What a walk found.
 #[derive(Default)]
-pub(super) struct Walked {
-    pub(super) found: Vec<Found>,
+pub(super) struct WalkResult {
+    pub(super) found: Vec<SourceFile>,
     pub(super) reports: Vec<Report>,
     pub(super) complete: Vec<Folder>,
     /// Prefixes below which something could not be read: nothing there counts as gone.
@@ -68,8 +68,8 @@ pub(super) struct Walked {
 }
 
 /// * `bar`: told how many files were found so far.
-pub(super) fn walk(arguments: &Arguments, bar: &ProgressBar) -> Result<Walked, Failure> {
-    let mut walked = Walked::default();
+pub(super) fn walk(arguments: &Arguments, bar: &ProgressBar) -> Result<WalkResult, Failure> {
+    let mut walked = WalkResult::default();
     for path in &arguments.paths {
         let kind = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
         if kind.is_dir() {
@@ -93,7 +93,7 @@ pub(super) fn walk(arguments: &Arguments, bar: &ProgressBar) -> Result<Walked, F
         } else {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             let source = join(arguments.prefix.as_deref().unwrap_or_default().trim_matches('/'), &name);
-            walked.found.push(Found { path: path.clone(), source, named: true, length: kind.len() });
+            walked.found.push(SourceFile { path: path.clone(), source, named: true, length: kind.len() });
         }
     }
     leave_out_twins(&mut walked)?;
@@ -114,8 +114,8 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 
 /// Two files of one name: those that were named are a mistake to mend before anything is done; one in a folder is left out, for
 /// which name it has there is not this program's to decide.
-fn leave_out_twins(walked: &mut Walked) -> Result<(), Failure> {
-    let Walked { found, reports, .. } = walked;
+fn leave_out_twins(walked: &mut WalkResult) -> Result<(), Failure> {
+    let WalkResult { found, reports, .. } = walked;
     let mut first: HashMap<&str, &Path> = HashMap::with_capacity(found.len());
     let mut is_kept = Vec::with_capacity(found.len());
     for file in &*found {
@@ -153,7 +153,7 @@ fn is_of_the_kernel(folder: &Path) -> bool {
     kind.is_some_and(|kind| OF_THE_KERNEL.contains(&kind))
 }
 
-fn walk_folder(root: &Path, prefix: &str, walked: &mut Walked, bar: &ProgressBar) {
+fn walk_folder(root: &Path, prefix: &str, walked: &mut WalkResult, bar: &ProgressBar) {
     let source_of = |path: &Path| {
         let relative = path.strip_prefix(root).unwrap_or(path);
         join(prefix, &relative.to_string_lossy().replace(std::path::MAIN_SEPARATOR, "/"))
@@ -188,7 +188,7 @@ fn walk_folder(root: &Path, prefix: &str, walked: &mut Walked, bar: &ProgressBar
                         continue;
                     }
                     let length = entry.metadata().map_or(1, |found| found.len());
-                    walked.found.push(Found { path: entry.into_path(), source, named: false, length });
+                    walked.found.push(SourceFile { path: entry.into_path(), source, named: false, length });
                     bar.inc(1);
                 }
             }

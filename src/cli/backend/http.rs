@@ -37,13 +37,13 @@ impl Agent {
         Self { trust, answer_timeout, answer_bytes_max, client: OnceLock::new() }
     }
 
-    pub(super) fn get(&self, url: impl AsRef<str>) -> Asking<'_> {
+    pub(super) fn get(&self, url: impl AsRef<str>) -> RequestBuilder<'_> {
         self.ask(Method::GET, url.as_ref())
     }
 
-    pub(super) fn ask(&self, method: Method, url: &str) -> Asking<'_> {
+    pub(super) fn ask(&self, method: Method, url: &str) -> RequestBuilder<'_> {
         let request = Request::new(method, url);
-        Asking { agent: self, request, timeout: self.answer_timeout, is_read: true }
+        RequestBuilder { agent: self, request, timeout: self.answer_timeout, is_read: true }
     }
 
     fn client(&self) -> Result<&Client, FetchError> {
@@ -80,7 +80,7 @@ fn runtime() -> Result<&'static Handle, FetchError> {
 }
 
 /// A request while it is put together.
-pub(super) struct Asking<'a> {
+pub(super) struct RequestBuilder<'a> {
     agent: &'a Agent,
     /// What is wrong with it is said when it is sent.
     request: Result<Request, FetchError>,
@@ -94,7 +94,7 @@ pub(super) struct Reply {
     body: Bytes,
 }
 
-impl Asking<'_> {
+impl RequestBuilder<'_> {
     fn map(mut self, change: impl FnOnce(Request) -> Result<Request, FetchError>) -> Self {
         self.request = self.request.and_then(change);
         self

@@ -22,7 +22,7 @@ pub(in crate::cli) struct Local {
     node: Arc<Node>,
     drain: Drain,
     answering: Mutex<Option<Answering>>,
-    told: Once,
+    notice: Once,
 }
 
 impl Local {
@@ -37,7 +37,7 @@ impl Local {
                 .inspect_err(|error| tracing::warn!(%error, "other processes cannot use the data directory meanwhile"))
                 .ok(),
         };
-        Ok(Self { runtime: runtime.clone(), node, drain, answering: Mutex::new(answering), told: Once::new() })
+        Ok(Self { runtime: runtime.clone(), node, drain, answering: Mutex::new(answering), notice: Once::new() })
     }
 
     pub(in crate::cli) fn node(&self) -> &Arc<Node> {
@@ -49,7 +49,7 @@ impl Local {
         if self.node.wait_ready(NOTE_AFTER) {
             return Ok(());
         }
-        self.told.call_once(|| eprintln!("waiting: {}", self.reasons()));
+        self.notice.call_once(|| eprintln!("waiting: {}", self.reasons()));
         if self.node.wait_ready(READY_PATIENCE) {
             return Ok(());
         }

@@ -9,7 +9,7 @@ use http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::http::{Agent, Asking, Reply};
+use super::http::{Agent, Reply, RequestBuilder};
 use super::trust::Trust;
 use super::{Address, Failure, failure};
 use crate::api::rest::Problem;
@@ -44,7 +44,7 @@ pub(super) struct Remote {
     agent: Agent,
     base: String,
     /// The same for people.
-    shown: String,
+    base_url: String,
     token: Option<String>,
 }
 
@@ -70,7 +70,7 @@ impl Remote {
         Self {
             agent: Agent::new(trust, ANSWER_TIMEOUT, ANSWER_BYTES_MAX),
             base: base.to_owned(),
-            shown: base.to_owned(),
+            base_url: base.to_owned(),
             token,
         }
     }
@@ -171,9 +171,9 @@ impl Remote {
     /// service in a cluster. Its own authority vouches for it by the name that every node has.
     fn by_own_name(base: &str, address: &Address) -> Option<Self> {
         let place: SocketAddr = base.strip_prefix("https://")?.parse().ok()?;
-        let trust = Trust::own(address.ca.as_deref()?, place).ok()?;
+        let trust = Trust::node_authority(address.ca.as_deref()?, place).ok()?;
         let own = Self::new(&format!("https://{LOCAL_NAME}:{}", place.port()), trust, address.token.clone());
-        Some(Self { shown: base.to_owned(), ..own })
+        Some(Self { base_url: base.to_owned(), ..own })
     }
 
     /// The node that says that it runs on the data directory, if it answers and is the one.
@@ -184,7 +184,7 @@ impl Remote {
         let remote = if running.tls {
             let trust = Trust::here(data_dir, address).ok()?;
             let remote = Self::new(&format!("https://{LOCAL_NAME}:{}", address.port()), trust, token);
-            Self { shown: format!("https://{address}"), ..remote }
+            Self { base_url: format!("https://{address}"), ..remote }
         } else {
             Self::new(&format!("http://{address}"), Trust::System, token)
         };
@@ -200,11 +200,11 @@ impl Remote {
     }
 
     /// Where it is, as a URL without a path.
-    pub(super) fn shown(&self) -> &str {
-        &self.shown
+    pub(super) fn base_url(&self) -> &str {
+        &self.base_url
     }
 
-    fn authorized<'a>(&self, request: Asking<'a>) -> Asking<'a> {
+    fn authorized<'a>(&self, request: RequestBuilder<'a>) -> RequestBuilder<'a> {
         match &self.token {
             Some(token) => request.bearer(token),
             None => request,
@@ -212,11 +212,11 @@ impl Remote {
     }
 
     /// A request to a route.
-    fn request<E: Endpoint>(&self, path: &E::Path, query: &E::Query) -> Asking<'_> {
+    fn request<E: Endpoint>(&self, path: &E::Path, query: &E::Query) -> RequestBuilder<'_> {
         self.authorized(self.agent.ask(E::METHOD, &E::url(&self.base, path, query)))
     }
 
-    fn tool(&self, tool: &str) -> Asking<'_> {
+    fn tool(&self, tool: &str) -> RequestBuilder<'_> {
         self.request::<CallTool>(&OfTool { tool: tool.to_owned() }, &Nothing {})
     }
 
@@ -350,14 +350,14 @@ impl Remote {
             Some(error) => Err(failure(error)),
             None if is_in_between(status) => {
                 let answer = answer.as_str().unwrap_or(status.as_str()).chars().take(200).collect();
-                Err(Failure::unreachable(Unavailable { base: self.shown.clone(), answer }))
+                Err(Failure::unreachable(Unavailable { base: self.base_url.clone(), answer }))
             }
-            None => Err(anyhow!("the node at {} answered {status}: {answer}", self.shown).into()),
+            None => Err(anyhow!("the node at {} answered {status}: {answer}", self.base_url).into()),
         }
     }
 
     fn failed(&self, error: FetchError) -> Failure {
-        let base = self.shown.clone();
+        let base = self.base_url.clone();
         match error {
             // It is there, and may still be at it: not to be asked twice.
             FetchError::Timeout { phase: Phase::Answer | Phase::Body | Phase::Whole, .. } => {

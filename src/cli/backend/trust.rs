@@ -27,11 +27,11 @@ impl Trust {
 
     /// The authority of a data directory, for the node that runs on it.
     pub(super) fn here(data_dir: &Path, address: SocketAddr) -> anyhow::Result<Self> {
-        Self::own(&auth::Authority::file(data_dir), address)
+        Self::node_authority(&auth::Authority::file(data_dir), address)
     }
 
     /// The authority in a file, for the node of that authority at this address.
-    pub(super) fn own(path: &Path, address: SocketAddr) -> anyhow::Result<Self> {
+    pub(super) fn node_authority(path: &Path, address: SocketAddr) -> anyhow::Result<Self> {
         Ok(Self::At(Some(authorities(path)?), address))
     }
 

@@ -21,7 +21,7 @@ const ADVICE: &str = "searches are right on the CPU; try another version of the 
 
 /// What was found.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum SelfTest {
     /// One that computes right.
     Right { adapter: Adapter, questions: usize, took: Duration },
     /// None that could be used, and why.
@@ -33,18 +33,19 @@ pub(super) enum Found {
 /// Looks at the GPU of this machine.
 ///
 /// * `software`: a rasteriser on the CPU will do, for tests.
-pub(super) fn look(software: bool) -> Found {
-    let (tell, told) = mpsc::channel();
+pub(super) fn self_test(software: bool) -> SelfTest {
+    let (sender, outcome) = mpsc::channel();
     // A helper may take its full patience for every question. What is not awaited ends with the process.
-    let asking = task::spawn_thread("gpu-selftest", move || drop(tell.send(ask(software))));
+    let asking = task::spawn_thread("gpu-selftest", move || drop(sender.send(ask(software))));
     if let Err(error) = asking {
-        return Found::Broken { what: format!("no thread for the GPU's self-test: {error}") };
+        return SelfTest::Broken { what: format!("no thread for the GPU's self-test: {error}") };
     }
-    let late = |_| Found::Broken { what: format!("its self-test took longer than {} s; {ADVICE}", DEADLINE.as_secs()) };
-    told.recv_timeout(DEADLINE).unwrap_or_else(late)
+    let late =
+        |_| SelfTest::Broken { what: format!("its self-test took longer than {} s; {ADVICE}", DEADLINE.as_secs()) };
+    outcome.recv_timeout(DEADLINE).unwrap_or_else(late)
 }
 
-fn ask(software: bool) -> Found {
+fn ask(software: bool) -> SelfTest {
     let started = Instant::now();
     let opened = Gpu::start().and_then(|mut gpu| gpu.open(software).map(|adapter| (gpu, adapter)));
     let (mut gpu, adapter) = match opened {
@@ -54,31 +55,33 @@ fn ask(software: bool) -> Found {
                 StartError::NotBuilt => "",
                 StartError::Exec(_) => ". In a container it takes an image of `cairn image build --gpu`",
             };
-            return Found::None { why: format!("{:#}{advice}", anyhow::Error::from(error)) };
+            return SelfTest::None { why: format!("{:#}{advice}", anyhow::Error::from(error)) };
         }
         Err(GpuError::Failed { failure: Failure::NoDevice, message }) => {
-            return Found::None { why: format!("{message}; see docs/gpu.md") };
+            return SelfTest::None { why: format!("{message}; see docs/gpu.md") };
         }
-        Err(error) => return Found::Broken { what: format!("{:#}; {ADVICE}", anyhow::Error::from(error)) },
+        Err(error) => return SelfTest::Broken { what: format!("{:#}; {ADVICE}", anyhow::Error::from(error)) },
     };
     match selftest::run(&mut gpu, QUESTIONS, PATIENCE, |_| {}) {
         Ok(report) => judged(adapter, &report, started.elapsed()),
-        Err(error) => Found::Broken { what: format!("{}: {:#}; {ADVICE}", adapter.name, anyhow::Error::from(error)) },
-    }
-}
-
-fn judged(adapter: Adapter, report: &selftest::Report, took: Duration) -> Found {
-    match report.wrong.first() {
-        None => Found::Right { adapter, questions: report.cases, took },
-        Some(first) => {
-            let wrong = output::counted(report.wrong.len() as u64, "answer");
-            let what = format!("{} gives {wrong} of {} wrong ({first}); {ADVICE}", adapter.name, report.cases);
-            Found::Broken { what }
+        Err(error) => {
+            SelfTest::Broken { what: format!("{}: {:#}; {ADVICE}", adapter.name, anyhow::Error::from(error)) }
         }
     }
 }
 
-impl Found {
+fn judged(adapter: Adapter, report: &selftest::Report, took: Duration) -> SelfTest {
+    match report.wrong.first() {
+        None => SelfTest::Right { adapter, questions: report.cases, took },
+        Some(first) => {
+            let wrong = output::counted(report.wrong.len() as u64, "answer");
+            let what = format!("{} gives {wrong} of {} wrong ({first}); {ADVICE}", adapter.name, report.cases);
+            SelfTest::Broken { what }
+        }
+    }
+}
+
+impl SelfTest {
     /// In words, where it is no problem.
     pub(super) fn words(&self) -> Option<String> {
         match self {
@@ -127,7 +130,7 @@ mod tests {
             judged(adapter.clone(), &selftest::Report { cases: 400, wrong: Vec::new() }, Duration::from_secs(1));
         assert_eq!(right.words().as_deref(), Some("Test: 400 questions answered right in 1.0 s"));
         let report = selftest::Report { cases: 400, wrong: vec!["rows are out of order".to_owned(); 2] };
-        let Found::Broken { what } = judged(adapter, &report, Duration::ZERO) else { panic!("not noticed") };
+        let SelfTest::Broken { what } = judged(adapter, &report, Duration::ZERO) else { panic!("not noticed") };
         assert!(what.starts_with("Test gives 2 answers of 400 wrong (rows are out of order); "), "{what}");
     }
 }

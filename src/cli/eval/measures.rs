@@ -6,7 +6,7 @@ use std::collections::HashMap;
 pub(super) type Judged = HashMap<String, u32>;
 
 /// A document found: its id, or `None` for one of a collection that the question is not about.
-pub(super) type Found = Option<String>;
+pub(super) type RankedDocument = Option<String>;
 
 /// Means over all questions.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,7 +24,7 @@ impl Measures {
     ///
     /// * `ranked`: what a search of the default depth found, best first.
     /// * `deep`: what one of a hundred documents found.
-    pub(super) fn add(&mut self, ranked: &[Found], deep: &[Found], judged: &Judged, seconds: f64) {
+    pub(super) fn add(&mut self, ranked: &[RankedDocument], deep: &[RankedDocument], judged: &Judged, seconds: f64) {
         self.seconds += seconds;
         self.ndcg_at_10 += ndcg(ranked, judged, 10);
         self.recall_at_10 += recall(ranked, judged, 10);
@@ -45,12 +45,12 @@ impl Measures {
     }
 }
 
-fn grade(found: &Found, judged: &Judged) -> u32 {
+fn grade(found: &RankedDocument, judged: &Judged) -> u32 {
     found.as_ref().and_then(|id| judged.get(id)).copied().unwrap_or_default()
 }
 
 /// nDCG at `depth` with linear gain, as trec_eval's `ndcg_cut`; 0 when nothing is relevant.
-fn ndcg(ranked: &[Found], judged: &Judged, depth: usize) -> f64 {
+fn ndcg(ranked: &[RankedDocument], judged: &Judged, depth: usize) -> f64 {
     let gain = |(place, grade): (usize, u32)| f64::from(grade) / ((place + 2) as f64).log2();
     let found: f64 = ranked.iter().take(depth).map(|found| grade(found, judged)).enumerate().map(gain).sum();
     let mut best: Vec<u32> = judged.values().copied().collect();
@@ -59,13 +59,13 @@ fn ndcg(ranked: &[Found], judged: &Judged, depth: usize) -> f64 {
     if ideal > 0.0 { found / ideal } else { 0.0 }
 }
 
-fn recall(ranked: &[Found], judged: &Judged, depth: usize) -> f64 {
+fn recall(ranked: &[RankedDocument], judged: &Judged, depth: usize) -> f64 {
     let relevant = judged.values().filter(|&&grade| grade > 0).count();
     let found = ranked.iter().take(depth).filter(|found| grade(found, judged) > 0).count();
     if relevant > 0 { found as f64 / relevant as f64 } else { 0.0 }
 }
 
-fn reciprocal_rank(ranked: &[Found], judged: &Judged, depth: usize) -> f64 {
+fn reciprocal_rank(ranked: &[RankedDocument], judged: &Judged, depth: usize) -> f64 {
     let first = ranked.iter().take(depth).position(|found| grade(found, judged) > 0);
     first.map_or(0.0, |place| 1.0 / (place + 1) as f64)
 }
@@ -74,7 +74,7 @@ fn reciprocal_rank(ranked: &[Found], judged: &Judged, depth: usize) -> f64 {
 mod tests {
     use super::*;
 
-    fn ids(names: &[&str]) -> Vec<Found> {
+    fn ids(names: &[&str]) -> Vec<RankedDocument> {
         names.iter().map(|&name| Some(name.to_owned())).collect()
     }
 

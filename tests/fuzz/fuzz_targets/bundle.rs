@@ -18,7 +18,7 @@ use self::tiny_executable::tiny_executable;
 const BLOCK: usize = 512;
 
 /// A folder in memory, a key, and the bundle of one document that it signed.
-struct Desk {
+struct BundleFixture {
     folder: PathBuf,
     key: SecretKey,
     whole: Vec<u8>,
@@ -26,7 +26,7 @@ struct Desk {
     list: usize,
 }
 
-static DESK: LazyLock<Desk> = LazyLock::new(|| {
+static FIXTURE: LazyLock<BundleFixture> = LazyLock::new(|| {
     let folder = PathBuf::from(format!("/dev/shm/cairn-fuzz-bundle-{}", std::process::id()));
     fs::create_dir_all(folder.join("manual")).expect("memory for the folder");
     KeyPair::generate(None).expect("made").write(&folder.join("site.key")).expect("written");
@@ -39,7 +39,7 @@ static DESK: LazyLock<Desk> = LazyLock::new(|| {
     let whole = fs::read(folder.join("whole")).expect("readable");
     let digits = std::str::from_utf8(&whole[124..135]).expect("digits");
     let list = BLOCK + usize::from_str_radix(digits, 8).expect("octal").next_multiple_of(BLOCK);
-    Desk { folder, key, whole, list }
+    BundleFixture { folder, key, whole, list }
 });
 
 /// The first member with another content.
@@ -56,16 +56,16 @@ fn listing(header: &[u8], content: &[u8]) -> Vec<u8> {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let desk = &*DESK;
-    let file = desk.folder.join("fuzzed");
+    let fixture = &*FIXTURE;
+    let file = fixture.folder.join("fuzzed");
     fs::write(&file, bytes).expect("memory for the file");
     // Read for what it says, and never believed.
     let _ = bundle::list_unverified(&file);
-    assert!(bundle::open(&file, desk.key.public()).is_err());
+    assert!(bundle::open(&file, fixture.key.public()).is_err());
 
-    let mut listed = listing(&desk.whole[..BLOCK], bytes);
+    let mut listed = listing(&fixture.whole[..BLOCK], bytes);
     // The signature and the start of the first file: what is behind the list is looked at by its length only.
-    listed.extend_from_slice(&desk.whole[desk.list..][..4 * BLOCK]);
+    listed.extend_from_slice(&fixture.whole[fixture.list..][..4 * BLOCK]);
     fs::write(&file, &listed).expect("memory for the file");
     if let Ok(contents) = bundle::list_unverified(&file) {
         for role in Role::ALL {

@@ -5,8 +5,8 @@ use std::os::unix::fs::symlink;
 
 use serde_json::{Value, json};
 
-use crate::door::{OPEN, open_node, soon, status, text};
 use crate::node::{TestNode, assert_says, cairn, stderr, stdout};
+use crate::tls::{OPEN, open_node, status, text, wait_until};
 
 #[test]
 fn tokens_are_made_and_taken_back_while_the_node_runs() {
@@ -15,7 +15,7 @@ fn tokens_are_made_and_taken_back_while_the_node_runs() {
     let made = node.cairn_json(&["token", "create", "laptop", "--expires", "90d", "--json"]);
     let laptop = made["token"].as_str().expect("shown this once").to_owned();
     assert_eq!((&made["name"], &made["expired"]), (&json!("laptop"), &json!(false)));
-    soon("the new token", || status(&node, &laptop) == 200);
+    wait_until("the new token", || status(&node, &laptop) == 200);
     let listed = node.cairn_json(&["token", "list", "--json"]);
     let names: Vec<&str> =
         listed["tokens"].as_array().expect("a list").iter().filter_map(|t| t["name"].as_str()).collect();
@@ -24,18 +24,18 @@ fn tokens_are_made_and_taken_back_while_the_node_runs() {
     assert_says(&stdout(&node.cairn(&["token", "list"])), &["NAME", "laptop", "never"]);
 
     assert_eq!(node.cairn_json(&["token", "revoke", "laptop", "--json"])["status"], "revoked");
-    soon("the refusal", || status(&node, &laptop) == 401);
+    wait_until("the refusal", || status(&node, &laptop) == 401);
     assert_eq!(status(&node, &first), 200, "the others go on");
 
     let visitor = node.cairn(&["token", "create", "visitor", "--expires", "1h"]);
     let visitor = stdout(&visitor).trim().to_owned();
-    soon("the visitor", || status(&node, &visitor) == 200);
+    wait_until("the visitor", || status(&node, &visitor) == 200);
     // An hour later.
     let path = node.data_dir().join("token.json");
     let mut file: Value = serde_json::from_slice(&fs::read(&path).expect("readable")).expect("JSON");
     file["tokens"][1]["expires"] = "2026-01-01T00:00:00Z".into();
     fs::write(&path, file.to_string()).expect("written");
-    soon("the end", || status(&node, &visitor) == 401);
+    wait_until("the end", || status(&node, &visitor) == 401);
     let url = format!("{}/v1/tools/get_status", node.base());
     let refused = node.request("POST", &url, &[("authorization", &format!("Bearer {visitor}"))], Some(b"{}"));
     assert_says(&refused.text, &["expired"]);
@@ -71,7 +71,7 @@ fn the_token_of_an_older_node_goes_on() {
     let older = json!({"blake3": entry["blake3"], "created": entry["created"]});
     fs::write(&path, older.to_string()).expect("written");
     let laptop = node.cairn_json(&["token", "create", "laptop", "--json"])["token"].as_str().expect("shown").to_owned();
-    soon("both", || status(&node, &laptop) == 200 && status(&node, &token) == 200);
+    wait_until("both", || status(&node, &laptop) == 200 && status(&node, &token) == 200);
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_token_out_of_a_file_is_taken_and_follows_the_file() {
     version("..2", "another-one-of-the-cluster!");
     symlink("..2", at("..new")).expect("linked");
     fs::rename(at("..new"), at("..data")).expect("swapped");
-    soon("the new token", || status(&node, "another-one-of-the-cluster!") == 200);
+    wait_until("the new token", || status(&node, "another-one-of-the-cluster!") == 200);
     assert_eq!(status(&node, "first-secret-of-the-cluster"), 401);
     assert!(!node.log().contains("of-the-cluster"), "{}", node.log());
 }
@@ -106,7 +106,7 @@ fn the_first_token_is_not_left_in_a_file() {
         let mut command = cairn();
         command.arg("serve").args(OPEN).args(more).arg("--data-dir").arg(directory.path().join("data"));
         let mut process = command.stdout(file).stderr(std::process::Stdio::null()).spawn().expect("the binary runs");
-        soon("the line about the token", || said().contains("The node's token"));
+        wait_until("the line about the token", || said().contains("The node's token"));
         process.kill().expect("it can be ended");
         process.wait().expect("it can be waited for");
     };

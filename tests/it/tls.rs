@@ -22,7 +22,7 @@ const BOX: &str = "box.example";
 
 /// Asks until it is so: a change is taken up by a request that comes after it, not at once. How long that takes depends on what else
 /// the machine does, so the only limit is that of the test runner, whose report ends with what was waited for.
-pub fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     eprintln!("waiting: {what}");
     while !is_so() {
         std::thread::yield_now();
@@ -460,7 +460,7 @@ fn a_swapped_certificate_is_shown_and_connections_go_on() {
     mount.swap("..2");
     let second = mount.certificate();
     assert_ne!(first, second);
-    soon("the new certificate", || shown(admin, BOX) == second);
+    wait_until("the new certificate", || shown(admin, BOX) == second);
     assert_eq!(kept.ask(), "HTTP/1.1 200 OK", "kept from before");
 
     // A pair that does not fit: this one's certificate, that one's key.
@@ -468,7 +468,7 @@ fn a_swapped_certificate_is_shown_and_connections_go_on() {
     fs::copy(mount.folder.join("..1/tls.key"), mount.folder.join("..3/tls.key")).expect("copied");
     mount.swap("..3");
     let complaint = "cannot use the changed certificate";
-    soon("a complaint", || {
+    wait_until("a complaint", || {
         assert_eq!(shown(admin, BOX), second, "the old pair goes on");
         node.log().contains(complaint)
     });
@@ -480,7 +480,7 @@ fn a_swapped_certificate_is_shown_and_connections_go_on() {
     issuer.issue(&mount.folder.join("..4"));
     mount.swap("..4");
     let fourth = mount.certificate();
-    soon("the pair that fits", || shown(admin, BOX) == fourth);
+    wait_until("the pair that fits", || shown(admin, BOX) == fourth);
     assert_eq!(kept.ask(), "HTTP/1.1 200 OK");
     assert!(node.authority.is_none(), "its clients trust somebody else");
     assert_eq!(
