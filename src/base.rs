@@ -1,7 +1,7 @@
-//! What has no single owner: positions in the log, digests, node ids, byte sizes, time, and who is at fault for an error.
+//! Types without a single owner: positions in the log, digests, node ids, byte sizes, time, and who can fix an error.
 //!
-//! Invariants: every type here is a plain value; nothing in this part touches disk, network or the clock of the
-//! machine except [`SystemClock`].
+//! Invariants: every type here is a plain value; nothing in this part uses disk, network or the machine's clock except
+//! [`SystemClock`].
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
@@ -85,12 +85,12 @@ impl FromStr for Digest {
     }
 }
 
-/// Identity of a node, 16 random bytes made once with its data directory; shown as 32 lower-case hex digits.
+/// Identity of a node, 16 random bytes created once with its data directory; shown as 32 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub [u8; 16]);
 
 impl NodeId {
-    /// The first eight hex digits: enough to tell the nodes of a site apart in addresses and tables.
+    /// The first eight hex digits: enough to distinguish the nodes of a site in addresses and tables.
     #[must_use]
     pub fn short(&self) -> String {
         self.to_string()[..8].to_owned()
@@ -117,7 +117,7 @@ impl FromStr for NodeId {
     }
 }
 
-/// Why a text is no digest or node id.
+/// Why a text is not a valid digest or node id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HexError {
     /// Wrong number of digits.
@@ -128,13 +128,14 @@ pub enum HexError {
         /// How many characters the text has.
         found: usize,
     },
-    /// A character that is no hex digit.
+    /// A character that is not a hex digit.
     #[error("a character is not a hex digit")]
     Digit,
 }
 
 fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
-    // Digit by digit, which takes a tenth of what `{:02x}` does: every hit of an answer has addresses with the node's id.
+    // Digit by digit, which takes a tenth of the time of `{:02x}`: every hit of an answer has addresses with the node's
+    // id.
     let digit = |half: u8| char::from_digit(u32::from(half), 16).expect("four bits");
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).try_for_each(|digit| f.write_char(digit))
 }
@@ -187,7 +188,7 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// A text that is no byte size.
+/// A text that is not a valid byte size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is not a byte size: expected a number with an optional unit, for example 64MiB, 2GB or 4096")]
 pub struct ByteSizeError(String);
@@ -238,19 +239,19 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
-/// Who can do something about an error. The edges turn it into an HTTP status, a JSON-RPC code or an exit code.
+/// Who can fix an error. Interfaces turn it into an HTTP status, a JSON-RPC code or an exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The request is wrong; the same call will fail again.
     Caller,
     /// The machine, the disk or another program; the same call may succeed later.
     Environment,
-    /// Stored data is not what was written.
+    /// Stored data differs from what was written.
     Damage,
 }
 
 /// The message of `error` with those of its causes, in one line: `opening the log: a.seg: no space left`. A cause that
-/// the text has already is not said again.
+/// the text already contains is not repeated.
 #[must_use]
 pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -270,7 +271,7 @@ pub fn with_causes(error: &dyn Error) -> String {
 #[serde(transparent)]
 pub struct UnixMillis(pub i64);
 
-/// 2026-11-01: when this release was made. No clock that is right shows an earlier time.
+/// 2026-11-01: the date of this release. No correct clock shows an earlier time.
 pub const RELEASED: UnixMillis = UnixMillis(1_793_491_200_000);
 
 impl fmt::Display for UnixMillis {
@@ -286,7 +287,8 @@ impl fmt::Display for UnixMillis {
 impl FromStr for UnixMillis {
     type Err = jiff::Error;
 
-    /// Reads RFC 3339 (`2026-07-28T09:30:00Z`, any offset). Without an offset it is UTC, and a date alone is its midnight.
+    /// Parses RFC 3339 (`2026-07-28T09:30:00Z`, any offset). Without an offset it is UTC, and a date alone is its
+    /// midnight.
     fn from_str(text: &str) -> Result<Self, jiff::Error> {
         let timestamp = text.parse::<jiff::Timestamp>().or_else(|error| {
             let civil: jiff::civil::DateTime = text.parse().map_err(|_| error)?;
@@ -296,7 +298,7 @@ impl FromStr for UnixMillis {
     }
 }
 
-/// Where a part takes the time of day from, so that tests can set it.
+/// The source of the time of day for a part, so that tests can set it.
 pub trait Clock: Send + Sync + 'static {
     /// The current time.
     fn now(&self) -> UnixMillis;

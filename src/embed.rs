@@ -22,14 +22,14 @@ pub use models::{DEFAULT_MODEL, Models};
 pub use static_model::StaticModel;
 pub use wordpiece::{PieceKind, VocabularyError, WordPiece};
 
-/// What a collection remembers of its model.
+/// The facts about its model that a collection stores.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelInfo {
-    /// Stable name, for example `static-minilm-256`. A change of the vectors is a change of the name.
+    /// Stable name, for example `static-minilm-256`. A model with other vectors has another name.
     pub name: String,
     /// Components of an embedding.
     pub dimensions: usize,
-    /// ISO 639-1 codes of the languages whose meaning it knows.
+    /// ISO 639-1 codes of the languages that it understands.
     pub languages: Vec<String>,
     /// Weight of the vector half in hybrid search for those languages, 0 to 1, as measured for this model.
     pub hybrid_weight: f32,
@@ -38,23 +38,23 @@ pub struct ModelInfo {
 }
 
 impl ModelInfo {
-    /// Whether it knows the meaning of a language, by its code; one that is not known counts as one that it knows.
+    /// Whether it understands a language, given by its code; an unknown language counts as understood.
     #[must_use]
     pub fn knows(&self, language: &str) -> bool {
         language.is_empty() || self.languages.iter().any(|known| known == language)
     }
 
-    /// Weight of the vector half for a collection written in the language of this code; empty for "not known".
+    /// Weight of the vector half for a collection in the language of this code; empty for "unknown".
     #[must_use]
     pub fn weight_for(&self, language: &str) -> f32 {
         if self.knows(language) { self.hybrid_weight } else { self.hybrid_weight_elsewhere }
     }
 }
 
-/// What a text is embedded for. Asymmetric models put different prefixes before queries and passages.
+/// The purpose of an embedding. Asymmetric models use different prefixes for queries and passages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// A question or search phrase.
+    /// A query or search phrase.
     Query,
     /// A piece of a document.
     Passage,
@@ -67,74 +67,75 @@ pub trait Embedder: Send + Sync {
 
     /// Embeds each text, in order. Cost: see the model. Call [`embed`] instead, which checks the result.
     ///
-    /// The future ends within the model's own time limit, and may be polled outside a runtime: a model that needs one spawns on a handle
-    /// of its own. One that only computes does so in the first poll.
+    /// The future ends within the model's own time limit, and may be polled outside a runtime: a model that needs a
+    /// runtime spawns on its own handle. A model that only computes does so in the first poll.
     ///
     /// # Errors
-    /// [`EmbedError`] when the model cannot answer; no partial result.
+    /// [`EmbedError`] when the model cannot answer; there is no partial result.
     fn embed<'a>(&'a self, texts: &'a [&'a str], purpose: Purpose) -> Embedding<'a>;
 
-    /// Whether the embedding of a text says something: the model knows a word of it.
+    /// Whether the embedding of a text is meaningful: the model knows at least one of its words.
     fn has_known_word(&self, text: &str) -> bool {
         let _ = text;
         true
     }
 
-    /// What [`Embedder::windows`] asks of a passage, to be kept beside its embedding. Empty where the model looks at passages as a
-    /// whole only. Cost: that of embedding it.
+    /// The data for [`Embedder::windows`] of a passage, to be stored with its embedding. Empty if the model only uses
+    /// whole passages. Cost: that of embedding it.
     ///
-    /// * `context`: title and headings, which every window is seen in the light of.
-    /// * `language`: ISO 639-1 code; empty for "not known".
+    /// * `context`: title and headings, which are part of every window.
+    /// * `language`: ISO 639-1 code; empty for "unknown".
     fn run(&self, context: &str, text: &str, language: &str) -> Vec<u16> {
         let _ = (context, text, language);
         Vec::new()
     }
 
-    /// Looks at passages in windows for the question of this embedding; `None` where the model does not.
+    /// Scores passages in windows for the query of this embedding; `None` if the model does not support it.
     fn windows<'a>(&'a self, question: &'a [f32]) -> Option<Box<dyn Windows + 'a>> {
         let _ = question;
         None
     }
 
-    /// Looks for a phrase in passages; `None` where the model does not know the order of words.
+    /// Finds a phrase in passages; `None` if the model does not know the order of words.
     fn phrase<'a>(&'a self, text: &str) -> Option<Box<dyn Phrase + 'a>> {
         let _ = text;
         None
     }
 
-    /// Looks how near these words of a query stand to each other; `None` where the model does not know, or there are fewer than two.
+    /// Measures how close these query words are to each other; `None` if the model does not know, or there are fewer
+    /// than two.
     fn proximity(&self, words: &[&str]) -> Option<Box<dyn Proximity>> {
         let _ = words;
         None
     }
 }
 
-/// How near to each other the words of a query stand.
+/// How close the words of a query are to each other.
 pub trait Proximity {
-    /// 0 where no two neighbouring words of the query stand near each other in a passage, 1 where all follow each other.
+    /// 0 if no two neighbouring words of the query are close to each other in a passage, 1 if all follow each other.
     ///
     /// * `run`: of [`Embedder::run`].
     fn of(&self, run: &[u16]) -> f32;
 }
 
-/// A phrase that a passage may have.
+/// A phrase to find in passages.
 pub trait Phrase {
-    /// Whether the words of the phrase follow each other there, whatever punctuation lies between them.
+    /// Whether the words of the phrase follow each other there, regardless of punctuation between them.
     ///
     /// * `run`: of [`Embedder::run`].
     fn is_in(&self, run: &[u16]) -> bool;
 }
 
-/// Scores of passages by their best window, for one question.
+/// Scores of passages by their best window, for one query.
 pub trait Windows {
-    /// How near a passage is to the question, about -1 to 1: as a whole, and by the window that comes nearest, with its context.
+    /// The similarity of a passage to the query, about -1 to 1: as a whole, combined with its best window in context.
     ///
-    /// * `whole`: the cosine of its embedding; it is the answer where the passage has no windows.
+    /// * `whole`: the cosine of its embedding; it is the result if the passage has no windows.
     /// * `run`: of [`Embedder::run`].
     fn similarity(&mut self, whole: f32, run: &[u16]) -> f32;
 }
 
-/// The vectors of some texts, in their order, while they are being made.
+/// The future vectors of some texts, in order.
 pub type Embedding<'a> = Pin<Box<dyn Future<Output = Result<Vec<Vec<f32>>, EmbedError>> + Send + 'a>>;
 
 /// Embeds each text, in order, and checks that the model returned a vector of its length, of finite numbers, for each.
@@ -157,7 +158,7 @@ pub async fn embed(model: &dyn Embedder, texts: &[&str], purpose: Purpose) -> Re
     Ok(vectors)
 }
 
-/// Embeds a question; see [`embed`].
+/// Embeds a query; see [`embed`].
 ///
 /// # Errors
 /// As [`embed`].

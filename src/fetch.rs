@@ -1,12 +1,14 @@
-//! Outgoing HTTP: one client for all parts that ask other machines something.
+//! Outgoing HTTP: one client for all parts that make requests to other machines.
 //!
 //! Invariants:
-//! * Every request ends: connecting, the head of the answer, and pauses within it have limits, and so have its bytes.
-//! * Where [`Reach`] restricts a client, addresses are judged after the name was resolved, the judged address is the one that is
-//!   connected to, and redirects are judged like first requests. Behind a proxy, which resolves names itself, names alone are judged.
-//! * A redirect leads never from https to http, and credentials never to another origin.
-//! * What is not idempotent is sent once, unless it did not reach the host.
-//! * An error says which host, what failed, and where it helps what to do. No error and no log line has credentials.
+//! * Every request ends: connecting, the head of the answer, and pauses within it have time limits, and its bytes have
+//!   a limit.
+//! * Where [`Reach`] restricts a client, addresses are checked after the name was resolved, the checked address is the
+//!   one that is connected to, and redirects are checked like first requests. Behind a proxy, which resolves names
+//!   itself, only names are checked.
+//! * A redirect never leads from https to http, and credentials never go to another origin.
+//! * Requests that are not idempotent are sent once, unless they did not reach the host.
+//! * An error names the host, what failed, and if useful what to do. No error and no log line contains credentials.
 
 mod body;
 mod breaker;
@@ -49,52 +51,52 @@ pub use trust::{Authorities, ClientCertificate, PemError, Trust, provider};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Connections to one host that are kept for the next requests, and for how long.
+/// Idle connections to a host that are kept for later requests, and for how long.
 const IDLE_CONNECTIONS: usize = 16;
 const IDLE_TIME: Duration = Duration::from_secs(30);
 /// Largest head of an answer, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// What a client calls itself.
+/// The user agent.
 const NAME: HeaderValue = HeaderValue::from_static(concat!("cairn/", env!("CARGO_PKG_VERSION")));
 
-/// What a request may take.
+/// The limits of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Until the head of the answer is there, connecting and sending included.
+    /// Time until the head of the answer is received, including connecting and sending.
     pub answer: Duration,
-    /// Between two pieces of the answer.
+    /// Time between two chunks of the answer.
     pub idle: Duration,
-    /// For all of it, repetitions and redirects included; `None` for answers that may take as long as they will.
+    /// Total time, including repetitions and redirects; `None` for answers without a time limit.
     pub total: Option<Duration>,
-    /// Bytes of the answer's body.
+    /// Maximum bytes of the answer's body.
     pub body_bytes: u64,
 }
 
-/// How a client works.
+/// The configuration of a client.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Whom it trusts.
+    /// The trusted authorities.
     pub trust: Trust,
-    /// The certificate that it shows.
+    /// The client certificate.
     pub certificate: Option<ClientCertificate>,
-    /// The name that hosts are trusted by, where that is not the one in the URL.
+    /// The name that host certificates must have, if it is not the one in the URL.
     pub server_name: Option<String>,
-    /// What goes through a proxy.
+    /// The proxies.
     pub proxy: Proxy,
-    /// Until a connection is made, TLS and proxy included.
+    /// Time limit for connecting, including TLS and proxy.
     pub connect_timeout: Duration,
-    /// What a request may take that says nothing else.
+    /// The default limits of a request.
     pub limits: Limits,
-    /// How often it is repeated.
+    /// How requests are repeated.
     pub retries: Retries,
-    /// When a host is left alone.
+    /// The circuit breaker.
     pub breaker: BreakerConfig,
-    /// Redirects that are followed.
+    /// Maximum number of redirects.
     pub redirects: usize,
 }
 
 impl Default for Config {
-    /// For a service: the system's trust, no proxy, some repetitions.
+    /// Defaults for a service: the system's trust, no proxy, some repetitions.
     fn default() -> Self {
         Self {
             trust: Trust::System,
@@ -123,7 +125,7 @@ pub struct Client {
     reach: Arc<Reach>,
     breakers: Breakers,
     timing: Arc<dyn Timing>,
-    /// Which part asks, for the metrics.
+    /// The part that makes the requests, for the metrics.
     part: &'static str,
     metrics: Metrics,
 }
@@ -134,19 +136,19 @@ impl fmt::Debug for Client {
     }
 }
 
-/// How a client is made besides its settings: what tests replace.
+/// Parts of a client that tests replace.
 #[derive(Default)]
 pub struct TestHooks {
-    /// Looks up names; the machine's resolver unless something else is here.
+    /// Resolves names; the machine's resolver by default.
     pub names: Option<Arc<dyn Resolve>>,
-    /// Measures and waits; the machine's clock unless something else is here.
+    /// Clock and timer; the machine's by default.
     pub timing: Option<Arc<dyn Timing>>,
 }
 
 impl Client {
     /// A client. Reads the system's authorities, which takes some milliseconds.
     ///
-    /// * `part`: which part asks; a label of the metrics, so one of a few.
+    /// * `part`: the part that makes the requests; a label of the metrics, so it must be one of a few.
     ///
     /// # Errors
     /// When a certificate of the settings cannot be used.
@@ -185,7 +187,8 @@ impl Client {
         Ok(Self { http, config: Arc::new(config), reach, breakers, timing, part, metrics })
     }
 
-    /// Sends a request, repeats it and follows redirects by the client's settings. Any status is an answer.
+    /// Sends a request, and repeats it and follows redirects according to the client's settings. Any status counts as
+    /// an answer.
     ///
     /// Must be called within a runtime.
     ///
@@ -217,7 +220,7 @@ impl Client {
             let Some(next) = redirect::target(&answer)? else { return Ok(answer) };
             if followed == self.config.redirects {
                 return match self.config.redirects {
-                    // A client that follows none returns what it got.
+                    // A client that follows no redirects returns them.
                     0 => Ok(answer),
                     _ => Err(redirect::refused(&url, &next, "it leads elsewhere too often")),
                 };
@@ -235,7 +238,7 @@ impl Client {
         unreachable!("the range has no end")
     }
 
-    /// Sends a request to one URL until it is answered, or there is no point in more.
+    /// Sends a request to one URL until it is answered, or retrying is pointless.
     async fn repeat(&self, job: &Job<'_>, mut body: Body) -> Result<Answer, FetchError> {
         let authority = authority(job.url);
         let mut attempt = 1;
@@ -247,7 +250,7 @@ impl Client {
             match &result {
                 Ok(answer) => pass.record(!retry::is_down(answer.status), self.timing.now()),
                 Err(error) if error.is_passing() => pass.record(false, self.timing.now()),
-                // It says nothing of the host.
+                // This does not affect the breaker.
                 Err(_) => drop(pass),
             }
             let (may_repeat, asked) = match &result {
@@ -277,7 +280,7 @@ impl Client {
         let wrong = |reason: String| FetchError::Url { url: proxy::without_password(job.url.as_str()), reason };
         let uri: Uri = job.url.as_str().parse().map_err(|error: http::uri::InvalidUri| wrong(error.to_string()))?;
         let proxy = self.config.proxy.of(&uri);
-        // Before a connection of an earlier request is used again, too.
+        // Checked even if an earlier connection is reused.
         self.reach
             .check_host(uri.host().unwrap_or_default(), proxy.is_some())
             .map_err(|reason| FetchError::Refused { host: host.clone(), reason })?;
@@ -316,7 +319,7 @@ struct Job<'a> {
     is_repeatable: bool,
 }
 
-/// Host and port, as messages show them.
+/// Host and port for messages.
 fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     match url.port_or_known_default() {

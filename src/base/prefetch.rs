@@ -1,17 +1,17 @@
-//! Asking the processor for memory before it is needed.
+//! Prefetching memory into the processor's caches.
 //!
-//! Invariant: nothing here changes what a program sees; a processor that cannot be asked is not.
+//! Invariant: this never changes what a program sees; on processors without support it does nothing.
 
 #![allow(unsafe_code)]
 
-/// Has the processor fetch bytes that are read in a moment. What is picked from all over a large table is waited for otherwise, one
-/// place after the other.
+/// Prefetches bytes that are read soon. Otherwise, reads scattered over a large table wait for memory one after
+/// another.
 #[inline]
 pub fn prefetch(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     for line in bytes.chunks(64) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: every processor of this kind has it, and it reads nothing that the program sees.
+        // SAFETY: every processor of this architecture supports it, and it has no visible effect.
         unsafe { _mm_prefetch(line.as_ptr().cast::<i8>(), _MM_HINT_T0) };
     }
     #[cfg(not(target_arch = "x86_64"))]

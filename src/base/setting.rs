@@ -1,7 +1,8 @@
-//! How values of settings are written: for `#[serde(deserialize_with = "setting::…")]` on the fields of a part's settings.
+//! Reading the values of settings: for `#[serde(deserialize_with = "setting::…")]` on the fields of a part's settings.
 //!
-//! The range of a value is an argument of its reader, so it is named where the field is. A value that cannot be taken is an
-//! `invalid_type` or `invalid_value` of serde's, which says what was expected; the part `config` adds what was found, and where.
+//! The range of a value is an argument of its reader, so it is visible at the field. An invalid value is serde's
+//! `invalid_type` or `invalid_value` error, which names what was expected; the part `config` adds what was found, and
+//! where.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
 use super::ByteSize;
 
-/// A value without parts, as a settings file has it.
+/// A value without parts, as in a settings file.
 enum Scalar<'a> {
     Whole(i64),
     Number(f64),
@@ -59,8 +60,8 @@ impl<T, F: Fn(Scalar<'_>) -> Option<T>> Visitor<'_> for ScalarVisitor<'_, F> {
 
 /// Reads a scalar.
 ///
-/// * `expected`: what the value should have been, for the message.
-/// * `convert`: `None` where it is not that.
+/// * `expected`: the expected value, for the message.
+/// * `convert`: `None` if the value is not valid.
 fn scalar<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     expected: &dyn fmt::Display,

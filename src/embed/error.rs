@@ -21,7 +21,7 @@ pub enum EmbedError {
         /// What is wrong with it.
         detail: String,
     },
-    /// The model does not answer now: it is elsewhere, and cannot be reached, or took too long.
+    /// The model does not answer now: it is remote, and unreachable or too slow.
     #[error("model {model} does not answer: {detail}")]
     Unavailable {
         /// Name of the model.
@@ -29,7 +29,7 @@ pub enum EmbedError {
         /// What failed.
         detail: String,
     },
-    /// The model answered with something other than the vectors asked for.
+    /// The model returned something other than the requested vectors.
     #[error("model {model} returned {detail}")]
     BadAnswer {
         /// Name of the model.

@@ -1,13 +1,13 @@
-//! Late windows: how near the best stretch of a passage comes to a question, in the light of its title.
+//! Late windows: how well the best part of a passage matches a query, in the context of its title.
 //!
-//! The vector of a passage is the mean of all that it says, so a passage that answers in one sentence of ten looks like one that does not
-//! answer. So candidates are looked at again in windows of a few word pieces: a window's score is the cosine between the question and
-//! the sum of the passage's context (title and headings) and the window. Without the context a window means little (nDCG@10 of English
-//! questions .614 instead of .692 by such windows alone).
+//! The vector of a passage is the mean of everything it says, so a passage that answers in one sentence of ten looks
+//! like one that does not answer. Candidates are therefore rescored in windows of a few word pieces: a window's score
+//! is the cosine between the query and the sum of the passage's context (title and headings) and the window. Without
+//! the context a window means little (nDCG@10 of English queries .614 instead of .692 by such windows alone).
 //!
-//! With `s[t] = q · E[t]` for each different piece, the score of a window is `(S(context) + S(window)) / |context + window|`, where `S` sums
-//! `s` over the pieces. What does not depend on the question is worked out when a passage is indexed, and kept beside its vector as a
-//! *run* of 16-bit numbers:
+//! With `s[t] = q · E[t]` for each different piece, the score of a window is `(S(context) + S(window)) / |context +
+//! window|`, where `S` sums `s` over the pieces. Everything that does not depend on the query is computed when a
+//! passage is indexed, and stored with its vector as a *run* of 16-bit numbers:
 //!
 //! | numbers | content |
 //! |---|---|
@@ -18,7 +18,7 @@
 //! | n | the text's pieces |
 //! | rest | the length of context and window for each window, as f16 bits |
 //!
-//! Invariant: a run that is none (of another version, damaged, empty) has no score.
+//! Invariant: an invalid run (of another version, damaged, empty) has no score.
 
 use std::cell::Cell;
 
@@ -26,21 +26,21 @@ use half::f16;
 
 use super::Windows;
 
-/// Word pieces of a context that count.
+/// Word pieces of a context that are used.
 pub(super) const CONTEXT_PIECES: usize = 24;
-/// Word pieces of a text that are looked at.
+/// Word pieces of a text that are used.
 pub(super) const TEXT_PIECES_MAX: usize = 1 << 11;
-/// Word pieces of a window where the model knows the language. Flat from 8 to 16.
+/// Word pieces of a window in a language that the model knows. Flat from 8 to 16.
 const WINDOW: usize = 12;
-/// The same elsewhere, where pieces are letters and syllables.
+/// The same in other languages, where pieces are letters and syllables.
 const WINDOW_ELSEWHERE: usize = 48;
 /// nDCG@10 of English collections is flat from 0.4 to 0.8.
 const SHARE: f32 = 0.6;
-/// The same where a window is of letters and syllables.
+/// The same for windows of letters and syllables.
 const SHARE_ELSEWHERE: f32 = 0.4;
-/// Numbers in front of the pieces.
+/// Numbers before the pieces.
 const HEAD: usize = 3;
-/// How many pieces ahead their rows are fetched.
+/// How many pieces ahead rows are prefetched.
 const AHEAD: usize = 6;
 
 /// Pieces of a window.
@@ -48,12 +48,12 @@ pub(super) const fn window(is_known: bool) -> usize {
     if is_known { WINDOW } else { WINDOW_ELSEWHERE }
 }
 
-/// What the best window counts in the similarity of a passage; the rest is the whole.
+/// The weight of the best window in the similarity of a passage; the rest is the whole.
 pub(super) fn share(window: usize) -> f32 {
     if window == WINDOW { SHARE } else { SHARE_ELSEWHERE }
 }
 
-/// How many windows `pieces` make; each begins half a window behind the one before, the last one may be shorter.
+/// The number of windows of `pieces`; each starts half a window after the previous one, the last one may be shorter.
 pub(super) fn windows(pieces: usize, window: usize) -> usize {
     pieces.div_ceil(window / 2).max(2) - 1
 }
@@ -79,7 +79,7 @@ pub(super) struct Parts<'a> {
     lengths: &'a [u16],
 }
 
-/// Takes a run apart; `None` where it is none.
+/// Parses a run; `None` if it is invalid.
 pub(super) fn parts(run: &[u16]) -> Option<Parts<'_>> {
     let (head, rest) = run.split_at_checked(HEAD)?;
     let [context, text, window] = [head[0], head[1], head[2]].map(usize::from);
@@ -93,9 +93,9 @@ thread_local! {
     static MEMO: Cell<Option<ScoreCache>> = const { Cell::new(None) };
 }
 
-/// What each piece scores for one question; kept by the thread, since it is as large as the vocabulary.
+/// The score of each piece for one query; reused by the thread, since it is as large as the vocabulary.
 struct ScoreCache {
-    /// NaN where it is not known yet.
+    /// NaN if not known yet.
     scores: Box<[f32]>,
     /// Those that are known.
     known: Vec<u16>,
@@ -108,11 +108,11 @@ pub(super) struct Scores<P> {
     pieces: P,
 }
 
-/// What pieces score for a question.
+/// The scores of pieces for a query.
 pub(super) trait PieceScores {
-    /// PieceQuery once for each piece.
+    /// Called once for each piece.
     fn score(&self, piece: u16) -> f32;
-    /// The piece is asked for in a moment.
+    /// The piece will be scored soon.
     fn expect(&self, _piece: u16) {}
 }
 
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_best_window_is_that_with_the_pieces_asked_for() {
-        // Piece n scores n; windows of 4 begin at every second piece.
+        // Piece n scores n; windows of 4 start at every second piece.
         let made = run(&[10], &[0, 0, 0, 1, 9, 0, 0, 0], 4, &[1.0, 2.0, 1.0]);
         let mut scores = Scores::new(16, f32::from);
         assert_eq!(scores.best(&made), Some(19.0));

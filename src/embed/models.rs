@@ -1,6 +1,6 @@
-//! The models of a node: a set that is opened once, and passed to all that embed.
+//! The models of a node: a set that is opened once, and passed to all parts that embed.
 //!
-//! Invariants: names are unique; the built-in model is always there and first. A set does not change after it was opened.
+//! Invariants: names are unique; the built-in model is always there and first. A set never changes after it was opened.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -12,7 +12,8 @@ pub const DEFAULT_MODEL: &str = static_model::NAME;
 
 /// The models a node has, by name.
 pub struct Models {
-    /// The facts of the built-in model, which is loaded by the first embedding and not by the start: that takes milliseconds.
+    /// The facts of the built-in model, which is loaded by the first embedding rather than at the start, as that takes
+    /// milliseconds.
     built_in_info: ModelInfo,
     built_in: LazyLock<Arc<dyn Embedder>>,
     others: Vec<Arc<dyn Embedder>>,
@@ -29,7 +30,7 @@ impl Models {
         }
     }
 
-    /// The set with another model. One whose name the set has already is left out.
+    /// The set with another model. A model whose name is in use is left out.
     #[must_use]
     pub fn with(mut self, model: Arc<dyn Embedder>) -> Self {
         if self.info(&model.info().name).is_none() {
@@ -64,7 +65,7 @@ impl Models {
     /// The model, loaded on first use (a few milliseconds for the built-in one).
     ///
     /// # Errors
-    /// [`EmbedError::Unknown`], which names the models there are.
+    /// [`EmbedError::Unknown`], which lists the existing models.
     pub fn get(&self, name: &str) -> Result<&Arc<dyn Embedder>, EmbedError> {
         if self.is_built_in(name) {
             return Ok(&self.built_in);
@@ -79,8 +80,8 @@ impl Models {
         EmbedError::Unknown { model: name.to_owned(), known: self.names().map(str::to_owned).collect() }
     }
 
-    /// No name is that of a collection whose creation record is damaged: the default model is the best guess, and without any
-    /// every search by meaning would fail.
+    /// A collection whose creation record is damaged has no model name: the default model is the best guess, and
+    /// without any every search by meaning would fail.
     fn is_built_in(&self, name: &str) -> bool {
         name.is_empty() || name == self.built_in_info.name
     }

@@ -1,17 +1,17 @@
-//! How near to each other the words of a query stand in a passage, told from its word pieces.
+//! Term proximity: how close the words of a query are to each other in a passage, determined from its word pieces.
 //!
-//! An index of words knows which are in a passage, not where. The pieces that are kept beside its vector (see [`super::late`]) know, and
-//! are looked at for candidates only. Source of the idea: Rasolofo and Savoy, "Term Proximity Scoring for Keyword-Based Retrieval
-//! Systems", ECIR 2003: pairs of neighbouring query words count by their distance.
+//! A word index knows which words are in a passage, but not where. The pieces that are stored with its vector (see
+//! [`super::late`]) do, and are only checked for candidates. Source of the idea: Rasolofo and Savoy, "Term Proximity
+//! Scoring for Keyword-Based Retrieval Systems", ECIR 2003: pairs of neighbouring query words count by their distance.
 
 use super::late;
 use super::{Phrase, PieceKind, Proximity, WordPiece};
 
-/// Pieces between two words from which on they do not stand near each other.
+/// Number of pieces between two words from which on they are no longer close.
 const GAP_MAX: usize = 10;
-/// What a pair counts whose words stand in the other order.
+/// The weight of a pair in reverse order.
 const REVERSED: f32 = 0.5;
-/// Words that are looked at; with more, pairs are chance.
+/// Words that are used; with more, pairs are chance.
 const WORDS_MAX: usize = 32;
 /// Spellings of a word that are looked for.
 const SPELLINGS_MAX: usize = 4;
@@ -25,14 +25,14 @@ struct Spelling {
 
 /// The words of a query.
 pub(super) struct WordProximity {
-    /// By the shelf of their first piece.
+    /// Sorted by the shelf of their first piece.
     spellings: Vec<Spelling>,
     /// Where the spellings of each shelf end.
     ends: [u8; SHELVES],
     words: usize,
 }
 
-/// Which spellings a piece may begin: of the others it is not asked.
+/// Groups spellings by their first piece, so that each piece is compared with few of them.
 const SHELVES: usize = 256;
 
 fn shelf(piece: u16) -> usize {
@@ -42,7 +42,7 @@ fn shelf(piece: u16) -> usize {
 impl WordProximity {
     /// * `words`: of the query, in order; for each its spellings in pieces.
     ///
-    /// `None` when fewer than two can be found.
+    /// `None` when fewer than two have a spelling.
     pub(super) fn new(words: impl Iterator<Item = Vec<Vec<u16>>>) -> Option<Self> {
         let mut near = Self { spellings: Vec::new(), ends: [0; SHELVES], words: 0 };
         for spellings in words.take(WORDS_MAX) {
@@ -60,7 +60,7 @@ impl WordProximity {
         (near.words > 1).then_some(near)
     }
 
-    /// The spellings that a piece may begin.
+    /// The spellings that may start with a piece.
     #[inline]
     fn begun_by(&self, piece: u16) -> &[Spelling] {
         let shelf = shelf(piece);
@@ -68,13 +68,13 @@ impl WordProximity {
         &self.spellings[usize::from(start)..usize::from(self.ends[shelf])]
     }
 
-    /// Notes for each word how near it comes to the next one of the query.
+    /// Updates for each word how close it comes to the next one of the query.
     fn update_best(&self, pieces: &[u16], best: &mut [f32; WORDS_MAX]) {
-        // Where each word ended last.
+        // The last end position of each word.
         let mut ends = [usize::MAX; WORDS_MAX];
         for (start, piece) in pieces.iter().enumerate() {
             for spelling in self.begun_by(*piece) {
-                // Most are one piece, and the others are rare: the call is not worth it for each.
+                // Most spellings are one piece, and the others are rare: calling a function for each is not worth it.
                 if spelling.pieces[0] != *piece || !pieces[start + 1..].starts_with(&spelling.pieces[1..]) {
                     continue;
                 }
@@ -108,7 +108,7 @@ impl Proximity for WordProximity {
     }
 }
 
-/// Words that follow each other.
+/// Consecutive words.
 pub(super) struct Sequence<'a> {
     /// Without punctuation.
     pieces: Vec<u16>,

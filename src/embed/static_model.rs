@@ -17,13 +17,13 @@ use crate::base::prefetch;
 static TABLE: &[u8] = include_bytes!("static_minilm/model.safetensors");
 static VOCABULARY: &str = include_str!("static_minilm/vocab.txt");
 
-/// Word pieces of a word of a query that are looked at.
+/// Word pieces of a query word that are used.
 const WORD_PIECES: usize = 16;
 
 /// Name of the built-in model.
 pub(super) const NAME: &str = "static-minilm-256";
 const DIMENSIONS: usize = 256;
-/// Word pieces of a text beyond this many are not looked at, as in the model's configuration.
+/// Further word pieces of a text are ignored, as in the model's configuration.
 const PIECES_MAX: usize = 512;
 
 pub(super) fn info() -> ModelInfo {
@@ -31,8 +31,8 @@ pub(super) fn info() -> ModelInfo {
         name: NAME.to_owned(),
         dimensions: DIMENSIONS,
         languages: vec!["en".to_owned()],
-        // nDCG@10 of English collections is flat from 0.4 to 0.6. Of Chinese questions it is 0.960 at 0.2 and 0.962 at 0.1,
-        // of Spanish ones 0.973 at both: there the words must decide.
+        // nDCG@10 of English collections is flat from 0.4 to 0.6. For Chinese queries it is 0.960 at 0.2 and 0.962 at
+        // 0.1, for Spanish ones 0.973 at both: there the words must decide.
         hybrid_weight: 0.5,
         hybrid_weight_elsewhere: 0.1,
     }
@@ -45,7 +45,7 @@ pub(super) fn info() -> ModelInfo {
 pub struct StaticModel {
     info: ModelInfo,
     tokenizer: WordPiece,
-    /// `scales.len() × DIMENSIONS` values, row by row; borrowed from the executable's own pages.
+    /// `scales.len() × DIMENSIONS` values, row by row; borrowed from the executable's pages.
     rows: &'static [i8],
     scales: Vec<f32>,
 }
@@ -117,15 +117,15 @@ impl StaticModel {
     }
 }
 
-/// A question's vector in bytes, for the products with the rows, which are bytes.
+/// A query's vector in bytes, for products with the rows, which are bytes.
 struct QuantizedQuery {
     bytes: [i8; DIMENSIONS],
-    /// What a byte of 1 stands for.
+    /// The value of a byte of 1.
     step: f32,
 }
 
 impl QuantizedQuery {
-    /// `None` for a vector of another length, or without a direction.
+    /// `None` for a vector of another length, or a zero vector.
     fn of(vector: &[f32]) -> Option<Self> {
         let most = vector.iter().fold(0f32, |most, value| most.max(value.abs()));
         if vector.len() != DIMENSIONS || !(most > 0.0 && most.is_finite()) {
@@ -136,7 +136,7 @@ impl QuantizedQuery {
     }
 }
 
-/// A question to the rows.
+/// Scores rows for a query.
 struct PieceQuery<'a> {
     question: QuantizedQuery,
     model: &'a StaticModel,
@@ -154,7 +154,7 @@ impl late::PieceScores for PieceQuery<'_> {
     }
 }
 
-/// A word as a text may have it besides: its singular or its plural.
+/// An alternative form of a word in a text: its singular or its plural.
 fn other_number(word: &str) -> String {
     match word.strip_suffix('s') {
         Some(singular) => singular.to_owned(),
@@ -252,7 +252,7 @@ mod tests {
         let mut compared = 0;
         for item in golden()["items"].as_array().expect("items") {
             let text = item["text"].as_str().expect("text");
-            // The reference did not truncate; texts beyond the model's limit are compared by their pieces only.
+            // The reference did not truncate; for texts beyond the model's limit only the pieces are compared.
             if item["n_ids"].as_u64().expect("n_ids") > PIECES_MAX as u64 {
                 continue;
             }
@@ -282,7 +282,7 @@ mod tests {
         assert!(StaticModel::built_in().tokenizer.len() <= 1 << 16);
     }
 
-    /// The definition: cosines of the question with the sums of context and window, in full precision.
+    /// The definition: cosines of the query with the sums of context and window, in full precision.
     #[test]
     fn the_best_window_is_that_of_the_definition() {
         let model = StaticModel::built_in();

@@ -1,4 +1,4 @@
-//! A model for tests, whose answers are chosen.
+//! A model for tests with configurable answers.
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -7,12 +7,12 @@ use parking_lot::Mutex;
 
 use super::{EmbedError, Embedder, Embedding, ModelInfo, Purpose};
 
-/// What a [`Switched`] model answers.
+/// The answers of a [`Switched`] model.
 #[derive(Debug, Clone)]
 pub(crate) enum Answers {
     /// Vectors of this length, all the same.
     Vectors(usize),
-    /// One vector, whatever the number of texts.
+    /// One vector, regardless of the number of texts.
     One,
     /// Numbers that are not finite.
     NotFinite,
@@ -29,7 +29,7 @@ pub(crate) struct Switched {
 }
 
 impl Switched {
-    /// One that answers as a model does.
+    /// A model with valid answers.
     pub(crate) fn new(name: &str, dimensions: usize) -> Arc<Self> {
         let info = ModelInfo {
             name: name.to_owned(),
@@ -45,7 +45,7 @@ impl Switched {
         *self.answers.lock() = answers;
     }
 
-    /// That the model fails from now on.
+    /// Makes the model fail from now on.
     pub(crate) fn fail(&self, detail: &str) {
         self.answer(Answers::Fails(EmbedError::Unavailable {
             model: self.info.name.clone(),
@@ -53,7 +53,7 @@ impl Switched {
         }));
     }
 
-    /// What it was asked for, call by call.
+    /// The purposes of its calls, in order.
     pub(crate) fn calls(&self) -> Vec<Purpose> {
         self.calls.lock().clone()
     }

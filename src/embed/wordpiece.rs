@@ -1,11 +1,13 @@
-//! BERT's uncased WordPiece tokenizer, allocation-free per word.
+//! BERT's uncased WordPiece tokenizer, allocation-free for each word.
 //!
-//! Our own because it is on the path of every query and every ingested passage: the general tokenizer library keeps
-//! offsets and strings for each step and takes ten times as long. Its output is compared with the reference's in the tests.
+//! A separate implementation because it is on the path of every query and every ingested passage: the general tokenizer
+//! library records offsets and strings for each step and takes ten times as long. The tests compare its output with the
+//! reference's.
 //!
-//! Steps, as in BERT's `BasicTokenizer` and `WordpieceTokenizer`: drop control characters, lower-case, decompose (NFD) and drop
-//! combining marks, split at white space, make every punctuation mark and CJK ideograph a word, then cut each word
-//! greedily into the longest known pieces; a word with an unknown rest, or of over 100 characters, becomes `[UNK]`.
+//! Steps, as in BERT's `BasicTokenizer` and `WordpieceTokenizer`: drop control characters, lower-case, decompose (NFD)
+//! and drop combining marks, split at white space, make every punctuation mark and CJK ideograph a word, then cut each
+//! word greedily into the longest known pieces; a word with an unknown rest, or of over 100 characters, becomes
+//! `[UNK]`.
 
 use rustc_hash::FxHashMap;
 use unicode_normalization::UnicodeNormalization;
@@ -14,12 +16,12 @@ use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 /// Longer words become `[UNK]`.
 const WORD_CHARS_MAX: usize = 100;
 
-/// What stands for words that cannot be cut into pieces.
+/// The piece for words that cannot be cut into pieces.
 const UNKNOWN: &str = "[UNK]";
-/// What begins a piece that is not the start of a word.
+/// The prefix of pieces inside a word.
 const CONTINUATION: &str = "##";
 
-/// The vocabulary lacks the piece that stands for unknown words.
+/// The vocabulary lacks the piece for unknown words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the vocabulary lacks {UNKNOWN}")]
 pub struct VocabularyError;
@@ -32,16 +34,16 @@ pub struct WordPiece {
     /// Pieces inside a word, without their `##`.
     continuations: Pieces,
     unknown: u32,
-    /// What each piece is, by its number.
+    /// The kind of each piece, by its number.
     kinds: Box<[PieceKind]>,
 }
 
-/// What a piece is in a text.
+/// The kind of a piece in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PieceKind {
-    /// A word, or the beginning of one.
+    /// A word, or the start of one.
     Start,
-    /// What goes on with a word.
+    /// The continuation of a word.
     Continuation,
     /// A punctuation mark.
     Mark,
@@ -51,16 +53,16 @@ pub enum PieceKind {
 #[derive(Debug)]
 struct Pieces {
     numbers: FxHashMap<&'static str, u32>,
-    /// Bits of pieces by their hash, so that most beginnings of a word that are no pieces are not looked up: the map is larger than
-    /// the processor's caches, and a word has as many beginnings as letters.
+    /// A Bloom filter of the pieces, so that most prefixes of a word that are not pieces are not looked up: the map is
+    /// larger than the processor's caches, and a word has as many prefixes as letters.
     filter: Box<[u64; FILTER_BITS / 64]>,
     /// The longest, in bytes; at most [`PIECE_BYTES_MAX`].
     longest: usize,
 }
 
-/// With BERT's 24,000 and 6,000 pieces at most one in twenty beginnings passes for one without being it.
+/// With BERT's 24,000 and 6,000 pieces at most one in twenty prefixes is a false positive.
 const FILTER_BITS: usize = 1 << 19;
-/// Longer pieces are found as whole words only. BERT's longest has 18 letters.
+/// Longer pieces are only found as whole words. BERT's longest has 18 letters.
 const PIECE_BYTES_MAX: usize = 128;
 
 impl Pieces {
@@ -77,7 +79,7 @@ impl Pieces {
         }
     }
 
-    /// The longest piece that `text` begins with, as its length in bytes and its number.
+    /// The longest piece that is a prefix of `text`, as its length in bytes and its number.
     fn longest_in(&self, text: &str) -> Option<(usize, u32)> {
         // Bit n: the first n + 1 bytes may be a piece.
         let (mut ends, mut hash) = (0_u128, 0);
@@ -100,12 +102,12 @@ impl Pieces {
     }
 }
 
-/// The hash of a text, from that of the text without its last byte.
+/// The hash of a text, given that of the text without its last byte.
 fn step(hash: u64, byte: u8) -> u64 {
     (hash.rotate_left(5) ^ u64::from(byte)).wrapping_mul(0x517c_c1b7_2722_0a95)
 }
 
-/// Which word of a filter, and which of its bits. The high bits of a product are those that every bit had a part in.
+/// The word of the filter, and the bits in it. The high bits of a product depend on all bits of its factors.
 fn place(hash: u64) -> (usize, u64) {
     let bit = (hash >> (u64::BITS - FILTER_BITS.ilog2())) as usize;
     (bit / 64, 1 << (bit % 64))
@@ -115,7 +117,7 @@ impl WordPiece {
     /// Reads a `vocab.txt` as BERT has it: a piece in each line, numbered from 0.
     ///
     /// # Errors
-    /// When there is no piece for unknown words.
+    /// When the piece for unknown words is missing.
     pub fn from_vocabulary(vocabulary: &'static str) -> Result<Self, VocabularyError> {
         let (mut starts, mut continuations) = (Pieces::new(), Pieces::new());
         let mut kinds = Vec::new();
@@ -136,13 +138,13 @@ impl WordPiece {
         Ok(Self { starts, continuations, unknown, kinds: kinds.into() })
     }
 
-    /// What a piece is; a mark where there is no such piece.
+    /// The kind of a piece; a mark for an unknown number.
     #[must_use]
     pub fn kind(&self, piece: u16) -> PieceKind {
         self.kinds.get(usize::from(piece)).copied().unwrap_or(PieceKind::Mark)
     }
 
-    /// Whether a piece stands for a word that the vocabulary has no pieces for.
+    /// Whether a piece represents words that the vocabulary has no pieces for.
     #[must_use]
     pub fn is_unknown(&self, piece: u16) -> bool {
         u32::from(piece) == self.unknown
@@ -236,7 +238,8 @@ impl WordPiece {
         if word.len() > WORD_CHARS_MAX && word.chars().count() > WORD_CHARS_MAX {
             return one(self.unknown);
         }
-        // At most 100 characters, so at most 100 pieces: they fit a stack buffer until the word is known to be whole.
+        // At most 100 characters, so at most 100 pieces: they fit a stack buffer until the word is known to be
+        // complete.
         let (mut pieces, mut count) = ([0u32; WORD_CHARS_MAX], 0);
         let mut start = 0;
         while start < word.len() {
@@ -250,7 +253,7 @@ impl WordPiece {
     }
 }
 
-/// Punctuation in BERT's sense: Unicode's, and the ASCII symbols that Unicode does not count.
+/// Punctuation as defined by BERT: Unicode's, and the ASCII symbols that Unicode excludes.
 fn is_punctuation(character: char) -> bool {
     character.is_ascii_punctuation() || character.general_category_group() == GeneralCategoryGroup::Punctuation
 }

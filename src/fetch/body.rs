@@ -1,4 +1,4 @@
-//! Bodies: what is sent, and what comes back with its limits.
+//! Bodies of requests, and of answers with their limits.
 
 use std::fmt;
 use std::future::Future as _;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{BoxError, FetchError, Limits, Phase, error};
 
-/// What a request carries.
+/// The body of a request.
 #[derive(Default)]
 pub struct Body(Kind);
 
@@ -31,7 +31,7 @@ impl Default for Kind {
 }
 
 impl Body {
-    /// A body that is made while it is sent. A request with one is sent once.
+    /// A body that is produced while it is sent. A request with one is never repeated.
     pub fn stream<B>(body: B) -> Self
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -40,7 +40,7 @@ impl Body {
         Self(Kind::Stream(body.map_err(Into::into).boxed_unsync()))
     }
 
-    /// The same again, where that is possible.
+    /// A copy, if possible.
     pub(super) fn again(&self) -> Option<Self> {
         match &self.0 {
             Kind::Bytes(bytes) => Some(Self(Kind::Bytes(bytes.clone()))),
@@ -91,15 +91,15 @@ impl http_body::Body for Body {
     }
 }
 
-/// The body of an answer, as it comes. It fails when nothing comes for too long, or too much.
+/// The body of an answer, as a stream. It fails when it stalls for too long or is too large.
 pub struct AnswerBody {
     body: Incoming,
     host: Arc<str>,
     limits: Limits,
-    /// When the whole answer has to be there.
+    /// The deadline of the whole answer.
     deadline: Option<Instant>,
     pause: Pin<Box<Sleep>>,
-    /// Bytes that came.
+    /// Bytes received.
     length: u64,
 }
 
@@ -109,13 +109,13 @@ impl AnswerBody {
         Self { body, host, limits, deadline, pause, length: 0 }
     }
 
-    /// Reads that many bytes at most.
+    /// Limits the body to this many bytes.
     pub(super) fn limit(&mut self, bytes: u64) {
         self.limits.body_bytes = self.limits.body_bytes.min(bytes);
     }
 }
 
-/// Until when the next piece has to come.
+/// The deadline of the next chunk.
 fn next_pause(limits: &Limits, deadline: Option<Instant>) -> Instant {
     let pause = Instant::now() + limits.idle;
     deadline.map_or(pause, |deadline| deadline.min(pause))

@@ -1,7 +1,7 @@
-//! Circuit breakers: a host that fails again and again is left alone for a while.
+//! Circuit breakers: a host that fails repeatedly gets no requests for a while.
 //!
-//! Invariants: one breaker for each authority, and not more than [`AUTHORITIES_MAX`] of them; while one is open a single request at a
-//! time is let through as a probe, once its pause is over.
+//! Invariants: one breaker for each authority, and at most [`AUTHORITIES_MAX`] of them; while one is open, a single
+//! request at a time is let through as a probe, once its pause is over.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-/// Authorities that are remembered; more than that, and the one that failed longest ago is forgotten.
+/// Authorities that are remembered; beyond that, the one that failed longest ago is forgotten.
 const AUTHORITIES_MAX: usize = 256;
 
-/// When a host is left alone.
+/// When a breaker opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BreakerConfig {
-    /// Failures in a row after which it is; 0 for never.
+    /// Consecutive failures after which it opens; 0 for never.
     pub failures: u32,
-    /// For how long, before one request is let through again.
+    /// How long it stays open before a probe.
     pub pause: Duration,
 }
 
@@ -36,21 +36,21 @@ pub(super) struct Breakers {
 /// A host that failed.
 #[derive(Debug)]
 struct State {
-    /// In a row.
+    /// Consecutive failures.
     failures: u32,
     last: Instant,
     is_probed: bool,
 }
 
-/// A host is left alone.
+/// The breaker of a host is open.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Open {
     pub(super) failures: u32,
-    /// Until a request is let through.
+    /// Time until a request is let through.
     pub(super) left: Duration,
 }
 
-/// A request that was let through. Dropped without an outcome it says nothing of the host.
+/// A request that was let through. Dropped without an outcome, it does not affect the breaker.
 #[must_use]
 pub(super) struct Pass<'a> {
     breakers: &'a Breakers,
@@ -63,7 +63,7 @@ impl Breakers {
         Self { config, states: Arc::default() }
     }
 
-    /// Lets a request through, or says for how long the host is left alone.
+    /// Lets a request through, or returns how long the breaker stays open.
     pub(super) fn enter<'a>(&'a self, authority: &'a str, now: Instant) -> Result<Pass<'a>, Open> {
         let mut is_probe = false;
         if self.config.failures > 0
@@ -81,7 +81,7 @@ impl Breakers {
 }
 
 impl Pass<'_> {
-    /// How the request went.
+    /// The outcome of the request.
     pub(super) fn record(self, is_ok: bool, now: Instant) {
         if self.breakers.config.failures == 0 {
             return;

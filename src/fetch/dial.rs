@@ -1,4 +1,4 @@
-//! Connections: from a URL to a stream of bytes, with the rules about hosts, proxies and TLS in between.
+//! Connections: from a URL to a stream of bytes, applying the rules about hosts, proxies and TLS.
 //!
 //! Invariant: a name is resolved once for a connection, and only addresses that [`Reach`] allows are connected to.
 
@@ -25,15 +25,15 @@ use tower_service::Service;
 
 use super::{BoxError, Proxy, Reach};
 
-/// Addresses of a name that are tried.
+/// Maximum addresses of a name that are tried.
 const ADDRESSES_MAX: usize = 16;
 
-/// The addresses of a host, while they are looked up.
+/// The future addresses of a host.
 pub type Resolving<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>>;
 
-/// Looks up the addresses of names.
+/// Resolves names to addresses.
 pub trait Resolve: Send + Sync + 'static {
-    /// The addresses of a host; an error, or none, where the name is unknown.
+    /// The addresses of a host; an error, or none, if the name is unknown.
     fn resolve<'a>(&'a self, host: &'a str) -> Resolving<'a>;
 }
 
@@ -47,7 +47,7 @@ impl Resolve for SystemNames {
     }
 }
 
-/// One address for every name: for a host that is trusted by a name which the machine need not know.
+/// One address for every name: for a host whose certificate has a name that the machine cannot resolve.
 #[derive(Debug, Clone, Copy)]
 pub struct OneAddress(pub IpAddr);
 
@@ -57,7 +57,7 @@ impl Resolve for OneAddress {
     }
 }
 
-/// Why no connection was made, besides what the system and TLS say.
+/// Why no connection was made, in addition to errors of the system and of TLS.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DialError {
     #[error("{reason}")]
@@ -70,7 +70,7 @@ pub(super) enum DialError {
     Proxy { proxy: String, what: String },
 }
 
-/// Resolves names for the connector below, and drops the addresses that may not be reached.
+/// Resolves names for the connector below, and drops addresses that are not allowed.
 #[derive(Clone)]
 struct Resolver {
     names: Arc<dyn Resolve>,
@@ -160,7 +160,7 @@ impl Service<Uri> for Dial {
     }
 }
 
-/// What a proxy's library says, in words of our own where it says little.
+/// The message of a proxy library's error, reworded if it is unclear.
 fn words(error: &(dyn std::error::Error + 'static)) -> String {
     let words = crate::base::with_causes(error);
     let words = words.strip_prefix("tunnel error: ").unwrap_or(&words);
@@ -173,7 +173,7 @@ fn words(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
-/// A connection, to the host or to a proxy that passes single requests on.
+/// A connection, to the host or to a proxy that forwards individual requests.
 pub(super) struct Wire {
     stream: TokioIo<TcpStream>,
     is_proxied: bool,
@@ -221,7 +221,7 @@ impl Write for Wire {
     }
 }
 
-/// Makes connections with TLS where the URL asks for it, within a time limit for all of it.
+/// Makes connections, with TLS if the URL requires it, within a total time limit.
 #[derive(Clone)]
 pub(super) struct Connector {
     https: HttpsConnector<Dial>,
@@ -240,12 +240,12 @@ impl Connector {
             let mut tcp = HttpConnector::new_with_resolver(Resolver { names, reach });
             tcp.enforce_http(false);
             tcp.set_nodelay(true);
-            // Shared out among the addresses, so that one that does not answer leaves time for the next.
+            // Divided among the addresses, so that an unresponsive one leaves time for the next.
             tcp.set_connect_timeout(Some(time_max));
             tcp
         };
         let direct = tcp(names, Arc::clone(&reach));
-        // The operator chose it, and it may well be in a private network.
+        // The operator chose it, and it may be in a private network.
         let to_proxy = tcp(Arc::new(SystemNames), Arc::new(Reach::Anywhere));
         let dial = Dial { direct, to_proxy, proxy, reach };
         let mut https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();

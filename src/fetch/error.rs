@@ -1,4 +1,4 @@
-//! Why a request failed, in words that say which host, what failed and what to do.
+//! Why a request failed: the host, the failure, and what to do.
 
 use std::error::Error;
 use std::fmt;
@@ -10,77 +10,77 @@ use super::BoxError;
 use super::dial::DialError;
 use crate::base::Fault;
 
-/// What took too long.
+/// The phase that took too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Until the connection was made, TLS and proxy included.
+    /// Connecting, including TLS and proxy.
     Connect,
-    /// Until the answer began.
+    /// Waiting for the answer to start.
     Answer,
-    /// Between two pieces of the answer.
+    /// Waiting for the next chunk of the answer.
     Body,
-    /// All of it.
+    /// The whole request.
     Whole,
 }
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The address is not one.
+    /// The URL is invalid.
     #[error("'{url}' is not an http or https address: {reason}")]
     Url {
-        /// As it was written.
+        /// As given.
         url: String,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
-    /// The settings of the client cannot be used.
+    /// The settings of the client are invalid.
     #[error("{what}")]
     Setting {
-        /// Which, and what was expected.
+        /// Which setting, and what was expected.
         what: String,
     },
     /// A file that the settings name cannot be used.
     #[error("cannot use {path}")]
     File {
-        /// Which one.
+        /// Its path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         source: BoxError,
     },
-    /// The rules about hosts do not allow it.
+    /// The host is not allowed.
     #[error("{host} may not be reached: {reason}")]
     Refused {
-        /// Which host.
+        /// The host.
         host: String,
-        /// What the rule says.
+        /// The rule.
         reason: &'static str,
     },
-    /// The name leads nowhere.
+    /// The name cannot be resolved.
     #[error(
         "no machine of the name {host} is known here; is it spelled right, and does the resolver of this machine work?"
     )]
     UnknownHost {
         /// The name.
         host: String,
-        /// What the resolver said.
+        /// The resolver's error.
         #[source]
         source: Option<io::Error>,
     },
-    /// No connection.
+    /// The connection failed.
     #[error("cannot connect to {host}: {reason}")]
     Connect {
-        /// To which host.
+        /// The host.
         host: String,
         /// The system's error.
         reason: String,
     },
-    /// The proxy did not make the connection.
+    /// The proxy could not connect.
     #[error("the proxy {proxy} did not connect to {host}: {reason}")]
     Proxy {
-        /// Which proxy.
+        /// The proxy.
         proxy: String,
-        /// To which host.
+        /// The host.
         host: String,
         /// The underlying error.
         reason: String,
@@ -88,85 +88,85 @@ pub enum FetchError {
     /// The host's certificate is not trusted.
     #[error("the certificate of {host} is not trusted: {reason}")]
     Certificate {
-        /// Whose.
+        /// The host.
         host: String,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
     /// The host speaks HTTP without TLS.
     #[error("{host} speaks plain HTTP, not TLS: use http://")]
     PlainHttp {
-        /// Which host.
+        /// The host.
         host: String,
     },
-    /// TLS failed otherwise.
+    /// Another TLS error.
     #[error("no TLS with {host}: {reason}")]
     Tls {
-        /// With which host.
+        /// The host.
         host: String,
-        /// What went wrong.
+        /// The error.
         reason: String,
     },
     /// It took too long.
     #[error("{}", slow(.host, *.phase, *.after))]
     Timeout {
-        /// Which host.
+        /// The host.
         host: String,
-        /// What took too long.
+        /// The phase.
         phase: Phase,
-        /// How long was waited.
+        /// The time limit.
         after: Duration,
     },
-    /// What answers is not HTTP.
+    /// The answer is not HTTP.
     #[error("what answers at {host} does not speak HTTP")]
     NotHttp {
-        /// Where.
+        /// The host.
         host: String,
-        /// What came.
+        /// What was received.
         source: BoxError,
     },
     /// The connection broke before the answer was complete.
     #[error("the connection to {host} broke before the answer was complete")]
     Interrupted {
-        /// To which host.
+        /// The host.
         host: String,
-        /// What happened.
+        /// The error.
         source: BoxError,
     },
-    /// The answer is larger than what is read.
+    /// The answer is too large.
     #[error("the answer of {host} is larger than {most} bytes")]
     TooLarge {
-        /// Whose.
+        /// The host.
         host: String,
         /// The limit, of its head or of its body.
         most: u64,
     },
-    /// It leads elsewhere, and that is not followed.
+    /// A redirect that is not followed.
     #[error("{host} redirects to {target}: {reason}")]
     Redirect {
-        /// Which host.
+        /// The host.
         host: String,
-        /// Where to.
+        /// Its target.
         target: String,
-        /// Why it is not followed.
+        /// The reason.
         reason: &'static str,
     },
-    /// The host failed too often, and is left alone for a while.
+    /// The host failed too often; its circuit breaker is open.
     #[error("{host} failed {failures} times in a row; it is asked again in {} seconds", .left.as_secs().max(1))]
     BreakerOpen {
-        /// Which host.
+        /// The host.
         host: String,
-        /// How often it failed.
+        /// The number of failures.
         failures: u32,
-        /// Until it is asked again.
+        /// Time until the next attempt.
         left: Duration,
     },
-    /// The answer is not JSON, or not of the shape that was expected.
+    /// The answer is not JSON, or does not have the expected shape.
     #[error("{host} answered something other than the JSON that was expected")]
     Json {
-        /// Which host.
+        /// The host.
         host: String,
-        /// What is wrong with it.
+        /// The problem.
         source: serde_json::Error,
     },
 }
@@ -206,7 +206,7 @@ impl FetchError {
         }
     }
 
-    /// In one word, for metrics and logs.
+    /// A single word for metrics and logs.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -227,7 +227,7 @@ impl FetchError {
         }
     }
 
-    /// Whether the request did not reach the host, so that it can be sent again whatever it does.
+    /// Whether the request did not reach the host, so that it can be repeated even if it is not idempotent.
     #[must_use]
     pub fn is_before_sending(&self) -> bool {
         match self {
@@ -237,13 +237,13 @@ impl FetchError {
         }
     }
 
-    /// Whether it may go better in a moment.
+    /// Whether a retry may succeed.
     pub(super) fn is_passing(&self) -> bool {
         self.is_before_sending() || matches!(self, Self::Timeout { .. } | Self::Interrupted { .. })
     }
 }
 
-/// Every error below this one, itself first. What an I/O error wraps is not among its own sources.
+/// The chain of errors, starting with this one. An error wrapped in an I/O error is not among the latter's sources.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
         match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
@@ -254,7 +254,7 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     std::iter::successors(Some(error), |error| below(*error))
 }
 
-/// What the client library says of a request, in words of our own.
+/// Converts an error of the client library.
 ///
 /// * `head_bytes`: the limit of an answer's head.
 pub(super) fn of_exchange(error: hyper_util::client::legacy::Error, host: &str, head_bytes: u64) -> FetchError {
@@ -315,7 +315,7 @@ fn of_tls(error: &rustls::Error, host: String) -> FetchError {
     }
 }
 
-/// What the client library says while an answer is read.
+/// Converts an error of the client library while an answer is read.
 pub(super) fn of_body(error: hyper::Error, host: &str) -> FetchError {
     let host = host.to_owned();
     if error.is_parse() {

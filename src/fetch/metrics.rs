@@ -1,13 +1,13 @@
-//! What is counted of requests to other machines.
+//! Metrics of outgoing requests.
 
 use std::fmt;
 
 use crate::telemetry::{Counter, EncodeLabelSet, Family, Registry};
 
-/// Labels of a request. Both have a few values; the host is not among them.
+/// Labels of a request. Both have only a few values; the host is not included.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct FetchLabels {
-    /// Which part asked.
+    /// The part that made the request.
     pub part: &'static str,
     /// `ok`, `client_error`, `server_error`, or the kind of the failure.
     pub outcome: &'static str,
@@ -16,7 +16,7 @@ pub struct FetchLabels {
 /// Metrics of outgoing HTTP. Cloning gives another handle to the same counters.
 #[derive(Clone, Default)]
 pub struct Metrics {
-    /// Requests, repetitions not counted.
+    /// Requests, without repetitions.
     pub requests: Family<FetchLabels, Counter>,
 }
 

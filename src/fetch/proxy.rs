@@ -1,6 +1,6 @@
-//! Proxies: which requests go through one.
+//! Proxies: which requests use one.
 //!
-//! Invariant: this machine itself is never reached through a proxy, whatever the settings say.
+//! Invariant: this machine itself is never reached through a proxy, regardless of the settings.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,17 +11,17 @@ use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
 use super::FetchError;
 
-/// Which requests go through a proxy, and through which.
+/// Which requests use which proxy.
 #[derive(Clone, Default)]
 pub struct Proxy(Option<Arc<Rules>>);
 
-/// What was said, and the library's reading of it.
+/// The settings, and the library's matcher for them.
 struct Rules {
     source: Source,
     matcher: Matcher,
 }
 
-/// Addresses of proxies, by what goes through them; empty for none.
+/// Proxy addresses by scheme; empty for none.
 #[derive(Clone, Default, PartialEq, Eq)]
 struct Source {
     all: String,
@@ -40,11 +40,11 @@ impl Proxy {
     /// One proxy for all requests.
     ///
     /// * `url`: `http://[USER:PASSWORD@]HOST:PORT`.
-    /// * `no_proxy`: the hosts that are reached directly, with commas between them: names, which stand for those below them, too,
+    /// * `no_proxy`: the hosts that are reached directly, separated by commas: names, which include their subdomains,
     ///   addresses, and networks such as `10.0.0.0/8`.
     ///
     /// # Errors
-    /// When the URL is not the address of a proxy that speaks HTTP.
+    /// When the URL is not the address of an HTTP proxy.
     pub fn new(url: &str, no_proxy: &str) -> Result<Self, FetchError> {
         let parsed: Option<Uri> = url.parse().ok().filter(|url: &Uri| url.authority().is_some());
         if !parsed.is_some_and(|url| matches!(url.scheme_str(), None | Some("http"))) {
@@ -54,7 +54,8 @@ impl Proxy {
         Ok(Self::of_source(Source { all: url.to_owned(), no: no_proxy.to_owned(), ..Source::default() }))
     }
 
-    /// What the usual variables say: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in capitals or not.
+    /// Proxies from the usual variables: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in upper or lower
+    /// case.
     ///
     /// * `variable`: looks one up.
     #[must_use]
@@ -64,7 +65,7 @@ impl Proxy {
             value.unwrap_or_default()
         };
         let (all, https, no) = (any("ALL_PROXY"), any("HTTPS_PROXY"), any("NO_PROXY"));
-        // A CGI program gets the header `Proxy` of its client under this name.
+        // A CGI program receives its client's header `Proxy` under this name.
         let http = if variable("REQUEST_METHOD").is_some() { String::new() } else { any("HTTP_PROXY") };
         if all.is_empty() && https.is_empty() && http.is_empty() {
             return Self::none();
@@ -78,13 +79,13 @@ impl Proxy {
         Self(Some(Arc::new(Rules { source, matcher })))
     }
 
-    /// The same, by the variables of this process.
+    /// Proxies from the variables of this process.
     #[must_use]
     pub fn from_environment() -> Self {
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
-    /// The proxy for a request; `None` where it goes directly.
+    /// The proxy for a request; `None` for a direct connection.
     pub(super) fn of(&self, target: &Uri) -> Option<Intercept> {
         let matcher = &self.0.as_ref()?.matcher;
         let host = target.host()?;
@@ -97,7 +98,7 @@ impl Proxy {
 
 impl fmt::Debug for Proxy {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The library leaves credentials out.
+        // The library drops credentials.
         self.0.as_ref().map(|rules| &rules.matcher).fmt(formatter)
     }
 }
@@ -109,7 +110,7 @@ impl PartialEq for Proxy {
     }
 }
 
-/// A URL as messages show it.
+/// A URL for messages.
 pub(super) fn without_password(url: &str) -> String {
     match url.rsplit_once('@') {
         Some((before, host)) => {

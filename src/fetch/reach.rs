@@ -1,19 +1,19 @@
-//! Which hosts a client may reach.
+//! The hosts that a client may reach.
 //!
-//! Invariants: an address is judged after the name was resolved, and the judged address is the one that is connected to; every redirect
-//! is judged like a first request. What is not known to be public is not public.
+//! Invariants: an address is checked after the name was resolved, and the checked address is the one that is connected
+//! to; every redirect is checked like a first request. Addresses that are not known to be public count as private.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// Which hosts a client may reach.
+/// The hosts that a client may reach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reach {
-    /// Any host: for addresses that the operator configured himself.
+    /// Any host: for addresses configured by the operator.
     Anywhere,
-    /// Hosts of the public Internet: for addresses that come from outside. Private networks, this machine, the metadata services of
-    /// clouds, and other forms of their addresses are refused.
+    /// Hosts on the public Internet: for addresses from outside. Private networks, this machine, the metadata services
+    /// of clouds, and other notations of their addresses are refused.
     Public,
     /// The hosts of a list.
     Hosts(HostList),
@@ -22,12 +22,12 @@ pub enum Reach {
 /// Names and networks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostList {
-    /// In lower case; one that begins with a dot stands for all names below it.
+    /// In lower case; one that starts with a dot includes all names below it.
     names: Vec<String>,
     networks: Vec<IpNet>,
 }
 
-/// An entry of a list of hosts that can match nothing.
+/// An invalid entry of a list of hosts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "'{entry}' is not a host: expected a name, `*.example.org` for the names below one, an address, or a network such as 10.0.0.0/8"
@@ -79,10 +79,10 @@ fn is_label(label: &str) -> bool {
 }
 
 impl Reach {
-    /// Whether a host may be asked at all, before its name is resolved; why not otherwise.
+    /// Checks whether a host may be requested at all, before its name is resolved.
     ///
-    /// * `host`: as in a URL, an IPv6 address in brackets or without.
-    /// * `is_proxied`: a proxy resolves the name, so that no address will be judged here.
+    /// * `host`: as in a URL, an IPv6 address with or without brackets.
+    /// * `is_proxied`: a proxy resolves the name, so that no address can be checked here.
     pub(super) fn check_host(&self, host: &str, is_proxied: bool) -> Result<(), &'static str> {
         let host = plain(host);
         if let Ok(address) = host.parse::<IpAddr>() {
@@ -96,13 +96,13 @@ impl Reach {
                     .any(|name| host.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')));
                 if is_own { Err("it is not a host of the public Internet") } else { Ok(()) }
             }
-            // One that is not listed by name may resolve to a network that is.
+            // A host that is not listed by name may resolve to a listed network.
             Self::Hosts(list) if list.has_name(&host) || (!is_proxied && !list.networks.is_empty()) => Ok(()),
             Self::Hosts(_) => Err("it is not in the list of allowed hosts"),
         }
     }
 
-    /// Whether an address may be connected to for a host; why not otherwise.
+    /// Checks whether an address may be connected to for a host.
     pub(super) fn check_address(&self, host: &str, address: IpAddr) -> Result<(), &'static str> {
         match self {
             Self::Anywhere => Ok(()),
@@ -123,13 +123,13 @@ impl Reach {
     }
 }
 
-/// A host as names are compared.
+/// A host in the form used for comparisons.
 fn plain(host: &str) -> String {
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
-/// What no name of a host leads to for a good reason: metadata services are at link-local addresses.
+/// Addresses that no host name has for a legitimate reason: metadata services are at link-local addresses.
 fn is_never_meant(address: IpAddr) -> bool {
     address.is_unspecified()
         || address.is_multicast()
@@ -139,8 +139,8 @@ fn is_never_meant(address: IpAddr) -> bool {
         }
 }
 
-/// Blocks of IPv4 that are not public, by the registry of special addresses (RFC 6890), with the address at which Azure's machines
-/// reach their host.
+/// IPv4 blocks that are not public, according to the registry of special addresses (RFC 6890), plus the address at
+/// which Azure machines reach their host.
 const NOT_PUBLIC_V4: [([u8; 4], u8); 17] = [
     ([0, 0, 0, 0], 8),
     ([10, 0, 0, 0], 8),
@@ -161,7 +161,8 @@ const NOT_PUBLIC_V4: [([u8; 4], u8); 17] = [
     ([255, 255, 255, 255], 32),
 ];
 
-/// The same within 2000::/3, outside of which nothing is public: special purposes with Teredo, documentation, 6to4.
+/// The same within 2000::/3, outside of which nothing is public: special purposes including Teredo, documentation,
+/// 6to4.
 const NOT_PUBLIC_V6: [([u16; 8], u8); 4] = [
     ([0x2001, 0, 0, 0, 0, 0, 0, 0], 23),
     ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32),
@@ -169,8 +170,8 @@ const NOT_PUBLIC_V6: [([u16; 8], u8); 4] = [
     ([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20),
 ];
 
-/// Whether an address belongs to the public Internet. An IPv4 address in an IPv6 one (mapped, or translated by NAT64) is judged as
-/// what it is.
+/// Whether an address belongs to the public Internet. An IPv4 address within an IPv6 one (mapped, or translated by
+/// NAT64) is treated as the former.
 fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
@@ -288,7 +289,7 @@ mod tests {
         assert!(
             allows("192.0.2.7", "192.0.2.7") && allows("[fd00::1]", "fd00::1") && allows("x.test", "::ffff:10.1.2.3")
         );
-        // A name that is listed does not reach this machine or a metadata service for that.
+        // A name that is listed still must not reach this machine or a metadata service.
         for own in ["127.0.0.1", "::1", "169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "0.0.0.0"] {
             assert!(!allows("api.example.org", own), "{own}");
         }

@@ -1,4 +1,4 @@
-//! Redirects: where an answer leads, and what of the request goes there.
+//! Redirects: their target, and the parts of the request that are sent there.
 
 use http::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, LOCATION, PROXY_AUTHORIZATION,
@@ -10,17 +10,17 @@ use super::body::Body;
 use super::request::check_url;
 use super::{Answer, FetchError, authority};
 
-/// What is sent to where an answer leads.
+/// The request to the target.
 pub(super) struct Step {
     pub(super) method: Method,
     pub(super) body: Body,
     /// Whether the request lost its body.
     pub(super) drops_body: bool,
-    /// Whether scheme, host or port are others.
+    /// Whether scheme, host or port differ.
     pub(super) is_other_origin: bool,
 }
 
-/// Where an answer leads; `None` where it does not.
+/// The target of a redirect; `None` if there is none.
 pub(super) fn target(answer: &Answer) -> Result<Option<Url>, FetchError> {
     let leads = matches!(answer.status.as_u16(), 301 | 302 | 303 | 307 | 308);
     let Some(location) = answer.headers.get(LOCATION).filter(|_| leads) else { return Ok(None) };
@@ -31,16 +31,16 @@ pub(super) fn target(answer: &Answer) -> Result<Option<Url>, FetchError> {
     };
     let text = location.to_str().map_err(|_| refused("…", "that is not an address"))?;
     let mut target = answer.url.join(text).map_err(|_| refused(text, "that is not an address"))?;
-    // Credentials in an address would be sent to the host that it names.
+    // Credentials in a URL would be sent to the host that it names.
     let _ = target.set_username("");
     let _ = target.set_password(None);
     check_url(&target).map_err(|_| refused(text, "that is not an http or https address"))?;
     Ok(Some(target))
 }
 
-/// What goes there.
+/// The request to the target.
 ///
-/// * `again`: the body once more, where it can be sent twice.
+/// * `again`: a copy of the body, if it can be sent twice.
 pub(super) fn step(
     method: &Method,
     status: StatusCode,
@@ -65,14 +65,14 @@ pub(super) fn refused(from: &Url, to: &Url, reason: &'static str) -> FetchError 
     FetchError::Redirect { host: authority(from), target: authority(to), reason }
 }
 
-/// Takes out what only the first host may see.
+/// Removes what only the first host may see.
 pub(super) fn drop_credentials(headers: &mut HeaderMap) {
     for name in [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE] {
         headers.remove(name);
     }
 }
 
-/// Takes out what is said of a body that is not sent.
+/// Removes headers about a body that is not sent.
 pub(super) fn drop_body_headers(headers: &mut HeaderMap) {
     for name in [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING] {
         headers.remove(name);

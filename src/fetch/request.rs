@@ -1,4 +1,4 @@
-//! What is asked, and what is answered.
+//! Requests and answers.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ impl Request {
         let wrong = |reason: &str| FetchError::Url { url: without_password(url), reason: reason.to_owned() };
         let mut parsed = Url::parse(url).map_err(|error| wrong(&error.to_string()))?;
         check_url(&parsed).map_err(wrong)?;
-        // They would not be sent.
+        // Credentials would not be sent.
         if parsed.set_username("").is_err() || parsed.set_password(None).is_err() {
             return Err(wrong("it names no host"));
         }
@@ -42,7 +42,7 @@ impl Request {
         Ok(Self { method, url: parsed, headers: HeaderMap::new(), body: Body::default(), limits: None, is_repeatable })
     }
 
-    /// Asks for something.
+    /// A GET request.
     ///
     /// # Errors
     /// As [`Request::new`].
@@ -50,7 +50,7 @@ impl Request {
         Self::new(Method::GET, url)
     }
 
-    /// Sends something.
+    /// A POST request.
     ///
     /// # Errors
     /// As [`Request::new`].
@@ -58,14 +58,15 @@ impl Request {
         Self::new(Method::POST, url)
     }
 
-    /// With a header.
+    /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.append(name, value);
         self
     }
 
-    /// With a token, in the header `Authorization`. One that no header can have is sent as far as the host can refuse it: empty.
+    /// Adds a token in the `Authorization` header. A token that is not a valid header value is sent empty, so that the
+    /// host refuses it.
     #[must_use]
     pub fn bearer(self, token: &str) -> Self {
         let value = HeaderValue::from_str(&format!("Bearer {token}"));
@@ -74,21 +75,21 @@ impl Request {
         self.header(AUTHORIZATION, value)
     }
 
-    /// With a parameter of the query.
+    /// Adds a query parameter.
     #[must_use]
     pub fn query(mut self, name: &str, value: &str) -> Self {
         self.url.query_pairs_mut().append_pair(name, value);
         self
     }
 
-    /// With a body.
+    /// Sets the body.
     #[must_use]
     pub fn body(mut self, body: impl Into<Body>) -> Self {
         self.body = body.into();
         self
     }
 
-    /// With a body of JSON.
+    /// Sets a JSON body.
     ///
     /// # Errors
     /// [`FetchError::Json`] when the value cannot be written as JSON.
@@ -99,14 +100,14 @@ impl Request {
         Ok(self.body(bytes))
     }
 
-    /// With limits of its own in place of those of the client.
+    /// Sets limits in place of the client's.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
         self
     }
 
-    /// Repeated like a GET, whatever its method: the host makes sure that doing it twice does no harm.
+    /// Marks it as repeatable like a GET, regardless of its method: the host ensures that sending it twice is harmless.
     #[must_use]
     pub fn repeatable(mut self) -> Self {
         self.is_repeatable = true;
@@ -114,7 +115,7 @@ impl Request {
     }
 }
 
-/// Whether a URL can be asked; why not otherwise.
+/// Checks whether a URL can be requested.
 pub(super) fn check_url(url: &Url) -> Result<(), &'static str> {
     match url.scheme() {
         "http" | "https" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(()),
@@ -123,21 +124,21 @@ pub(super) fn check_url(url: &Url) -> Result<(), &'static str> {
     }
 }
 
-/// An answer whose head is there.
+/// An answer whose head was received.
 #[derive(Debug)]
 pub struct Answer {
     /// Its status.
     pub status: StatusCode,
     /// Its headers.
     pub headers: HeaderMap,
-    /// What was asked in the end, after all redirects.
+    /// The final URL, after all redirects.
     pub url: Url,
     pub(super) body: AnswerBody,
     pub(super) host: Arc<str>,
 }
 
 impl Answer {
-    /// The body, as it comes.
+    /// The body, as a stream.
     #[must_use]
     pub fn into_body(self) -> AnswerBody {
         self.body
@@ -151,7 +152,7 @@ impl Answer {
         response
     }
 
-    /// Reads that many bytes of the body at most, where that is less than what the request allowed.
+    /// Limits the body to this many bytes, if the request allows more.
     pub fn limit(&mut self, bytes: u64) {
         self.body.limit(bytes);
     }
@@ -164,7 +165,7 @@ impl Answer {
         Ok(self.body.collect().await?.to_bytes())
     }
 
-    /// Reads the body to its end and forgets it.
+    /// Reads the body to its end and discards it.
     ///
     /// # Errors
     /// As [`Answer::bytes`].

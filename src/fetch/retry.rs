@@ -6,12 +6,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, Method, StatusCode, header};
 
-/// How often a request is repeated that can be repeated without harm.
+/// How idempotent requests are repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retries {
     /// Attempts after the first.
     pub most: u32,
-    /// Pause before the second attempt; it doubles with each, and is shortened at random by up to a half.
+    /// Pause before the second attempt; it doubles each time, and is randomly shortened by up to a half.
     pub first_pause: Duration,
     /// Longest pause. An answer whose `Retry-After` asks for more is returned instead.
     pub pause_max: Duration,
@@ -21,16 +21,16 @@ impl Retries {
     /// None: for callers that repeat by rules of their own.
     pub const OFF: Self = Self { most: 0, first_pause: Duration::ZERO, pause_max: Duration::ZERO };
 
-    /// How long to wait before attempt `attempt + 1`; `None` where the host asks for more than that.
+    /// How long to wait before attempt `attempt + 1`; `None` if the host requests a longer pause.
     ///
     /// * `attempt`: from 1.
-    /// * `asked`: what the host asked for.
+    /// * `asked`: the pause that the host requests.
     pub(super) fn pause(&self, attempt: u32, asked: Option<Duration>) -> Option<Duration> {
         match asked {
             Some(asked) => (asked <= self.pause_max).then_some(asked),
             None => {
                 let whole = self.first_pause.saturating_mul(1 << (attempt - 1).min(16)).min(self.pause_max);
-                // Without randomness all the clients of a host that failed would come back at once.
+                // Without randomness all clients of a failed host would return at the same time.
                 let share = getrandom::u32().map_or(1.0, |random| f64::from(random) / f64::from(u32::MAX));
                 Some(whole.mul_f64(0.5 + share / 2.0))
             }
@@ -38,7 +38,7 @@ impl Retries {
     }
 }
 
-/// What a client measures and waits by; tests have one of their own.
+/// A client's clock and timer; tests provide their own.
 pub trait Timing: Send + Sync + 'static {
     /// Now.
     fn now(&self) -> Instant;
@@ -60,12 +60,12 @@ impl Timing for SystemTiming {
     }
 }
 
-/// Whether a request can be sent twice without doing more than once.
+/// Whether a request can be sent twice safely.
 pub(super) fn is_idempotent(method: &Method) -> bool {
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE].contains(method)
 }
 
-/// Whether an answer says that the host, or somebody before it, cannot answer now.
+/// Whether an answer says that the host, or a gateway in front of it, cannot answer now.
 pub(super) fn is_passing(status: StatusCode) -> bool {
     is_down(status) || status == StatusCode::TOO_MANY_REQUESTS
 }
@@ -75,7 +75,7 @@ pub(super) fn is_down(status: StatusCode) -> bool {
     matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
 }
 
-/// How long a host asks to be left alone, in seconds or until a time; `None` where it says nothing that can be understood.
+/// The pause that a host requests, in seconds or until a time; `None` if there is none or it is invalid.
 pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse::<u64>() {

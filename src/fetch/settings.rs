@@ -9,34 +9,34 @@ use serde::{Deserialize, Deserializer};
 use super::{Config, Proxy, Trust};
 use crate::base::setting;
 
-/// How the node asks other machines.
+/// How the node makes requests.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Settings {
-    /// Authorities that are trusted besides those of the system.
+    /// Authorities that are trusted in addition to the system's.
     #[serde(deserialize_with = "setting::path")]
     ca_file: Option<PathBuf>,
-    /// `None`: what the variables say.
+    /// `None`: taken from the variables.
     #[serde(deserialize_with = "proxy")]
     proxy: Option<String>,
-    /// Hosts that are reached without the proxy.
+    /// Hosts that are reached directly.
     #[serde(deserialize_with = "setting::text")]
     no_proxy: String,
-    /// Until a connection is made.
+    /// Time limit for connecting.
     #[serde(deserialize_with = "setting::duration::<_, 1, { setting::ANY }>")]
     connect_timeout: Duration,
 }
 
-/// No proxy, whatever the variables say.
+/// No proxy, regardless of the variables.
 const NONE: &str = "none";
 
 impl Settings {
-    /// How a client works with these settings.
+    /// The client configuration for these settings.
     #[must_use]
     pub fn config(&self) -> Config {
         let proxy = match self.proxy.as_deref() {
             None => Proxy::from_environment(),
             Some(NONE) => Proxy::none(),
-            // It was read before.
+            // It was validated earlier.
             Some(url) => Proxy::new(url, &self.no_proxy).unwrap_or_else(|_| Proxy::none()),
         };
         let trust = self.ca_file.clone().map_or(Trust::System, Trust::SystemAnd);

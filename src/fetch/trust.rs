@@ -1,4 +1,4 @@
-//! Whom a client trusts, and who it says it is.
+//! The authorities that a client trusts, and its own certificate.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::FetchError;
 
-/// How all of Cairn's TLS does its arithmetic.
+/// The cryptography of all of Cairn's TLS.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
@@ -27,7 +27,7 @@ pub enum PemError {
     /// It cannot be read as PEM.
     #[error("it is not a PEM file")]
     Syntax(#[source] rustls::pki_types::pem::Error),
-    /// It has something else.
+    /// It contains something else.
     #[error("there is no {what} in it")]
     Missing {
         /// What was expected.
@@ -70,18 +70,18 @@ impl fmt::Debug for Authorities {
     }
 }
 
-/// Whom a client trusts to vouch for hosts.
+/// The authorities that a client trusts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trust {
-    /// The authorities of the system (or of `SSL_CERT_FILE` and `SSL_CERT_DIR`), Mozilla's where it has none.
+    /// The system's authorities (or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`), Mozilla's if it has none.
     System,
-    /// The same, and those of a PEM file, which is read when the client is made.
+    /// The same, and those of a PEM file, which is read when the client is created.
     SystemAnd(PathBuf),
-    /// These and no others.
+    /// Only these.
     Only(Authorities),
 }
 
-/// A certificate that a client shows, with its key.
+/// A client certificate with its key.
 #[derive(PartialEq, Eq)]
 pub struct ClientCertificate {
     chain: Vec<CertificateDer<'static>>,
@@ -89,7 +89,7 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// From PEM texts: the certificate, with those between it and its authority, and its key.
+    /// From PEM texts: the certificate, with intermediate ones, and its key.
     ///
     /// # Errors
     /// [`PemError`].
@@ -115,13 +115,13 @@ impl fmt::Debug for ClientCertificate {
     }
 }
 
-/// TLS by this trust, with this certificate.
+/// The TLS configuration for this trust and certificate.
 pub(super) fn tls(trust: &Trust, certificate: Option<ClientCertificate>) -> Result<ClientConfig, FetchError> {
     let mut roots = RootCertStore::empty();
     if !matches!(trust, Trust::Only(_)) {
-        // The system's own list has certificates that nobody can read any more.
+        // The system's list contains certificates that can no longer be parsed.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        // A container of nothing but the program has none.
+        // A container with only the program has none.
         if roots.is_empty() {
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }

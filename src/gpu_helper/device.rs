@@ -1,4 +1,4 @@
-//! The adapter, and what is asked of it: waiting never lasts for ever, and what goes wrong is an error and no panic.
+//! The adapter and its device: waits are always bounded, and failures are errors rather than panics.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -9,36 +9,37 @@ use wgpu::{DeviceType, Features, SubmissionIndex};
 use crate::protocol::{Adapter, AdapterKind};
 use crate::unchecked;
 
-/// How long a submission may take. Watchdogs of drivers end theirs after seconds, and the query that waits is answered by the CPU
-/// long before.
+/// Time limit of a submission. Drivers' watchdogs end theirs after seconds, and the CPU answers the waiting query long
+/// before.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The same for a rasteriser, which is for tests: it shares the machine's cores with everything else that runs there.
+/// The same for a rasteriser, which is for tests: it shares the cores with everything else on the machine.
 const PATIENCE_SOFTWARE: Duration = Duration::from_secs(300);
 
-/// How long a wait does not sleep. On an H200, waking up took 40 to 90 µs, and most searches of a million vectors less than this.
+/// How long a wait spins before it sleeps. On an H200, waking up took 40 to 90 µs, and most searches of a million
+/// vectors took less than this.
 const AWAKE: Duration = Duration::from_millis(1);
-/// Bytes of a workgroup's memory that `tiles.wgsl` takes.
+/// Bytes of workgroup memory that `tiles.wgsl` uses.
 const TILES_BYTES: u32 = 17_024;
 
-/// What a device did not do.
+/// Why the device failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    /// There is no Vulkan, or no adapter that may be used.
+    /// There is no Vulkan, or no usable adapter.
     #[error("{0}")]
     NoAdapter(String),
-    /// The adapter does not give its device.
+    /// The adapter refused to open its device.
     #[error("the device cannot be opened: {0}")]
     Open(String),
-    /// What was asked for does not fit its memory.
+    /// The request does not fit into its memory.
     #[error("the device's memory is used up: {0}")]
     OutOfMemory(String),
-    /// More rows than it can be asked about.
+    /// More rows than it supports.
     #[error("the device searches among {most} rows at most")]
     TooMany { most: u64 },
-    /// It refused a command.
+    /// It rejected a command.
     #[error("the device refused a command: {0}")]
     Refused(String),
-    /// It is gone, or was reset.
+    /// It was lost or reset.
     #[error("the device was lost: {0}")]
     Lost(String),
     /// It did not answer.
@@ -67,7 +68,7 @@ pub fn adapters() -> Vec<wgpu::Adapter> {
     adapters
 }
 
-/// What is told of an adapter.
+/// The description of an adapter.
 pub fn describe(adapter: &wgpu::Adapter) -> Adapter {
     let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
     Adapter {
@@ -91,10 +92,10 @@ fn kind(info: &wgpu::AdapterInfo) -> AdapterKind {
     }
 }
 
-/// What shaders need to multiply matrices (see `tiles.wgsl`).
+/// The features that shaders need to multiply matrices (see `tiles.wgsl`).
 const TILES: Features = Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(Features::SHADER_F16).union(Features::SUBGROUP);
 
-/// Whether shaders can multiply matrices of 16 x 16 halves and add them up as floats, by 32 invocations together.
+/// Whether shaders can multiply matrices of 16 x 16 halves and accumulate them as floats, with 32 invocations together.
 fn has_tiles(adapter: &wgpu::Adapter) -> bool {
     let info = adapter.get_info();
     adapter.features().contains(TILES)
@@ -138,7 +139,7 @@ impl Gpu {
         Ok(Self { device, queue, limits, lost, patience })
     }
 
-    /// Does `work`, and says what the device had against it.
+    /// Does `work`, and returns the device's error, if any.
     pub fn checked<T>(&self, work: impl FnOnce() -> T) -> Result<T, DeviceError> {
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
@@ -161,12 +162,12 @@ impl Gpu {
         self.device.features().contains(TILES)
     }
 
-    /// Bytes that a buffer can have and one binding can see.
+    /// Maximum bytes of a buffer and of one binding.
     pub fn binding_bytes_max(&self) -> u64 {
         self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size)
     }
 
-    /// Waits until a submission is done: awake at first, since being woken takes as long as many a search.
+    /// Waits until a submission is done: spins first, since waking up takes as long as many searches.
     pub fn wait(&self, submission: Option<SubmissionIndex>) -> Result<(), DeviceError> {
         let begun = Instant::now();
         while begun.elapsed() < AWAKE {

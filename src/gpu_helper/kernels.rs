@@ -1,16 +1,18 @@
-//! The shaders, put together for what is searched, and compiled when they are first needed.
+//! The shaders, assembled for each kind of search, and compiled on first use.
 //!
-//! Two run for a search. One of two scores: `score.wgsl` anything anywhere, and `tiles.wgsl` inner products of halves for sixteen
-//! queries and more, where the device multiplies matrices. `select.wgsl` then finds the best of what was written down.
+//! A search runs two. One of two scores: `score.wgsl` anything anywhere, and `tiles.wgsl` inner products of halves for
+//! sixteen queries and more, where the device multiplies matrices. `select.wgsl` then finds the best scores.
 //!
-//! They are compiled without checks (see `unchecked.rs`), so this has to hold, and does whatever vectors, queries and filters are:
+//! They are compiled without checks (see `unchecked.rs`), so the following must hold, and does for all vectors, queries
+//! and filters:
 //!
-//! * What is read and written lies in its buffer. Block numbers are below a tile's blocks, since so many workgroups are dispatched, and
-//!   rows lie in whole blocks; everything else that indices are made of comes from `search.rs`, which makes the buffers by the same
-//!   numbers. What a shader itself writes and uses as an index, places in lists and numbers of blocks, it checks where it writes it.
-//! * Each loop counts up to what does not change meanwhile, or halves or doubles a number; `select.wgsl` says so of the one that
-//!   does neither.
-//! * Nothing is divided by what may be 0.
+//! * All reads and writes are within their buffers. Block numbers are below a tile's number of blocks, because that
+//!   many workgroups are dispatched, and rows are in whole blocks; all other indices are computed from numbers in
+//!   `search.rs`, which creates the buffers with the same numbers. Values that a shader writes and later uses as an
+//!   index (positions in lists, block numbers) are checked where they are written.
+//! * Each loop counts up to a limit that does not change, or halves or doubles a number; `select.wgsl` documents the
+//!   one that does neither.
+//! * Nothing is divided by a number that may be 0.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -27,9 +29,9 @@ const SELECT: &str = include_str!("kernels/select.wgsl");
 
 /// Rows of a block.
 pub const BLOCK: u32 = 256;
-/// Bytes of a chunk, which is what of a row lies together.
+/// Bytes of a chunk: the contiguous part of a row.
 pub const CHUNK_BYTES: u32 = 32;
-/// Most queries of a pass: what is added up for them still fits the registers.
+/// Maximum queries of a pass: their accumulators still fit the registers.
 pub const TOGETHER_MAX: u32 = 32;
 /// Queries of a matrix that the device multiplies, and rows.
 const TILE: u32 = 16;
@@ -38,14 +40,14 @@ pub const SELECT_LANES: u32 = 256;
 /// Entries of its list.
 pub const LIST_ENTRIES: u32 = 1_536;
 
-/// What a scoring shader is made for.
+/// The parameters of a scoring shader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     format: Format,
     metric: Metric,
     /// Queries that are scored together: a power of two up to [`TOGETHER_MAX`].
     queries: u32,
-    /// By the units for matrices.
+    /// Uses the matrix units.
     has_tiles: bool,
 }
 
@@ -61,8 +63,8 @@ impl Format {
 }
 
 impl Shape {
-    /// The fastest on the device. Measured on an H200 with 1,000,000 × 384 halves: up to 8 queries the units for matrices are no faster,
-    /// for 32 they take 330 µs and `score.wgsl` 780 µs.
+    /// The fastest variant on the device. Measured on an H200 with 1,000,000 × 384 halves: for up to 8 queries the
+    /// matrix units are no faster, for 32 they take 330 µs and `score.wgsl` 780 µs.
     pub fn new(gpu: &Gpu, format: Format, metric: Metric, queries: u32) -> Self {
         let has_tiles = gpu.has_tiles() && (format, metric) == (Format::F16, Metric::Dot) && queries >= TILE;
         Self { format, metric, queries, has_tiles }
@@ -75,8 +77,8 @@ impl Shape {
 
     fn plain_source(self) -> String {
         let Self { format, metric, queries, .. } = self;
-        // Two rows an invocation halve what is read of the queries for each; of one query there is next to nothing to be read, and
-        // twice as many invocations have more reads under way. More of either was slower.
+        // With two rows for each invocation, half as much of the queries is read for each row; for a single query there
+        // is little to read, and twice as many invocations have more reads in flight. More of either was slower.
         let (rows, ahead) = if queries == 1 { (1, 2) } else { (2, 1) };
         let lanes = BLOCK / rows;
         // vec4s of a query for each chunk, once they are floats, and of half a chunk.
@@ -213,7 +215,7 @@ impl Shape {
     }
 }
 
-/// The bits of a lane's rows, which are read where those of a query are others than those of the query before it.
+/// The bits of a lane's rows, read when they differ from those of the previous query.
 fn words(rows: u32) -> String {
     let words = (0..rows).map(|r| format!("var word{r} = 0u;\n")).collect::<String>();
     format!("var mask = NO_MASK;\n{words}")
@@ -232,7 +234,7 @@ fn offers(query: u32, rows: u32, lanes: u32, score: &dyn Fn(u32) -> String) -> S
     text + &format!("atomicMax(&most[{query}], key);\n}}\n")
 }
 
-/// Adds a chunk's part to a score: each product with what it is added to is one instruction.
+/// Adds a chunk's part to a score: each multiply-add is one instruction.
 const NUMBERS: &str = "
 fn product(a: vec4<f32>, b: vec4<f32>, score: f32) -> f32 {
     return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, score))));
@@ -253,7 +255,7 @@ fn apart(a: vec4<u32>, b: vec4<u32>, score: i32) -> i32 {
 }
 ";
 
-/// The shaders that were compiled so far, and what they are bound to.
+/// The shaders that were compiled so far, and their bindings.
 pub struct Kernels {
     pub score_bindings: wgpu::BindGroupLayout,
     pub select_bindings: wgpu::BindGroupLayout,

@@ -1,6 +1,6 @@
-//! The part of Cairn that talks to the GPU. The node starts it with one end of a socket pair as standard input; nobody else needs it.
+//! The program that talks to the GPU. The node starts it with one end of a socket pair as standard input.
 //!
-//! A program of its own since drivers are: they crash, hang, leak and bring a C library along, and none of that may reach the node.
+//! A separate program because drivers crash, hang, leak and require a C library, and none of that must affect the node.
 
 mod device;
 mod kernels;

@@ -1,8 +1,9 @@
 //! The vectors of a collection in the device's memory.
 //!
-//! Invariants: rows lie in tiles, each a buffer that one binding can hold and one dispatch can reach, in whole blocks of 256 rows; within
-//! a block in chunks of 32 bytes, all rows' first chunk, then all rows' second: what 256 invocations read together lies together, and the
-//! chunks of 16 rows of halves are a matrix of 16 × 16. Every tile but the last is full. A row that was never written is never admitted.
+//! Invariants: rows are in tiles, each a buffer that one binding can hold and one dispatch can reach, in whole blocks
+//! of 256 rows; within a block they are in chunks of 32 bytes, all rows' first chunk, then all rows' second: what 256
+//! invocations read together is contiguous, and the chunks of 16 rows of halves are a matrix of 16 × 16. All tiles
+//! except the last are full. A row that was never written is never admitted.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
@@ -13,16 +14,18 @@ use crate::kernels::BLOCK;
 use crate::protocol::{Format, Metric};
 use crate::search::Scratch;
 
-/// Largest tile: so much is read within a few hundredths of a second even by a small GPU, so that no driver's watchdog bites.
+/// Largest tile: even a small GPU reads this much within a few hundredths of a second, so that no driver's watchdog
+/// triggers.
 const TILE_BYTES_MAX: u64 = 1 << 30;
 /// Rows of the first buffer of a tile; it doubles.
 const ROWS_MIN: u32 = 4_096;
-/// How many standard deviations of a number of a unit vector a byte can hold.
+/// How many standard deviations of a component of a unit vector a byte can represent.
 const SPREAD: f32 = 5.0;
-/// Among numbers around this only whole ones are floats, so adding it rounds: ten times as fast as the instruction that not every CPU has.
+/// Around this number only integers are representable as floats, so adding it rounds: ten times as fast as the
+/// instruction that not every CPU has.
 const TO_WHOLE: f32 = 12_582_912.0;
 
-/// What a matrix holds.
+/// The content of a matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
     pub format: Format,
@@ -46,7 +49,7 @@ pub struct DeviceMatrix {
     rows: u32,
     /// A bit for each row that was not removed.
     pub(crate) alive: Vec<u32>,
-    /// Whether the device knows of other rows that are alive.
+    /// Whether the device's bits are outdated.
     pub(crate) is_changed: bool,
     pub(crate) scratch: Scratch,
     tile_rows: u32,
@@ -63,7 +66,7 @@ impl Layout {
         u64::from(self.chunks()) * 32
     }
 
-    /// A vector as its words, padded with zeros to whole chunks.
+    /// A vector as words, padded with zeros to whole chunks.
     pub fn words(self, vector: &[f16], words: &mut Vec<u32>) {
         words.clear();
         let floats = || {
@@ -81,7 +84,7 @@ impl Layout {
                 words.extend(floats().chunks(4).map(|four| {
                     let mut bytes = [0u8; 4];
                     for (byte, number) in bytes.iter_mut().zip(four) {
-                        // To the nearest whole number, of two the even one; what is too large is cut off.
+                        // Rounds to the nearest integer, ties to even; values that are too large are clamped.
                         *byte = ((number * scale).clamp(-128.0, 127.0) + TO_WHOLE - TO_WHOLE) as i8 as u8;
                     }
                     u32::from_le_bytes(bytes)
@@ -124,12 +127,12 @@ impl DeviceMatrix {
         u64::from(self.blocks() * BLOCK) * self.layout.row_bytes()
     }
 
-    /// Bytes of the device's memory.
+    /// Bytes of device memory.
     pub fn bytes(&self) -> u64 {
         self.tiles.iter().map(|tile| u64::from(tile.capacity) * self.layout.row_bytes()).sum()
     }
 
-    /// Takes rows out of every later search.
+    /// Removes rows from all later searches.
     pub fn remove(&mut self, rows: std::ops::Range<u32>) {
         self.is_changed = true;
         for row in rows.start..rows.end.min(self.rows) {
@@ -137,7 +140,7 @@ impl DeviceMatrix {
         }
     }
 
-    /// Appends rows, `dimensions` numbers each: a few at a time, since they are copied twice on their way.
+    /// Appends rows of `dimensions` numbers each: a few at a time, since they are copied twice.
     pub fn append(&mut self, gpu: &Gpu, vectors: &[f16]) -> Result<(), DeviceError> {
         let dimensions = self.layout.dimensions as usize;
         self.is_changed = true;
@@ -152,9 +155,9 @@ impl DeviceMatrix {
         Ok(())
     }
 
-    /// Makes room for up to `wanted` rows in the last tile; for how many there is.
+    /// Makes room for up to `wanted` rows in the last tile; returns for how many.
     fn make_room(&mut self, gpu: &Gpu, wanted: u32) -> Result<u32, DeviceError> {
-        // A search has a key of four bytes for each, in one binding.
+        // A search needs a key of four bytes for each, in one binding.
         let most = gpu.binding_bytes_max() / 4 / u64::from(BLOCK) * u64::from(BLOCK);
         if u64::from(self.rows) + u64::from(wanted) > most {
             return Err(DeviceError::TooMany { most });
@@ -194,7 +197,7 @@ impl DeviceMatrix {
         })
     }
 
-    /// Writes rows behind the last one; there is room for them in the last tile.
+    /// Writes rows after the last one; the last tile has room for them.
     fn write(&mut self, gpu: &Gpu, vectors: &[f16]) -> Result<(), DeviceError> {
         let (layout, chunks) = (self.layout, self.layout.chunks() as usize);
         let Some(tile) = self.tiles.last_mut() else { return Ok(()) };
@@ -206,7 +209,7 @@ impl DeviceMatrix {
         while at < end {
             let (block, start) = (at / BLOCK as usize, at % BLOCK as usize);
             let part = (BLOCK as usize - start).min(end - at);
-            // Chunk by chunk; of a block that is written in part, each chunk's part by itself.
+            // Chunk by chunk; for a partly written block, each chunk's part separately.
             let mut packed = vec![0u8; chunks * part * 32];
             for (place, row) in rows.by_ref().take(part).enumerate() {
                 layout.words(row, &mut words);
@@ -236,7 +239,7 @@ impl DeviceMatrix {
         for row in first..self.rows {
             self.alive[row as usize / 32] |= 1 << (row % 32);
         }
-        // What was handed over is copied now and its memory given back, not with the next search.
+        // The upload is copied now and its memory released, not with the next search.
         gpu.queue.submit([]);
         Ok(())
     }

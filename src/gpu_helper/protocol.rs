@@ -1,125 +1,126 @@
-//! What the node and its GPU helper say to each other: messages over a stream socket, all numbers little-endian.
+//! The protocol between the node and its GPU helper: messages over a stream socket, all numbers little-endian.
 //!
 //! ```text
 //! header   magic "CGPU", version u16, kind u16, request u64, length u32
 //! payload  `length` bytes, by kind
 //! ```
 //!
-//! The node asks, the helper answers each request once and in order, with the request's number. A file descriptor travels with
-//! [`Request::Load`]. Both sides check everything that they read: a length that does not fit, a count beyond its bound or a word too
-//! many is [`ProtocolError`], after which the connection is of no use.
+//! The node sends requests, the helper answers each once and in order, with the request's number. A file descriptor is
+//! sent with [`Request::Load`]. Both sides check everything that they read: a length that does not fit, a count beyond
+//! its bound or an extra word is a [`ProtocolError`], after which the connection is unusable.
 //!
 //! This file is part of both programs.
 
 use std::io::{self, Read};
 
-/// Raised when a message changes its meaning. The helper is part of the node's own file, so the two differ only when another file
-/// was put in its place.
+/// Incremented when a message changes its meaning. The helper is part of the node's file, so the versions differ only
+/// if another file was put in its place.
 pub const VERSION: u16 = 2;
 const MAGIC: [u8; 4] = *b"CGPU";
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 20;
 /// Largest payload: fifty filters over ten million rows.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
-/// Most queries of a request.
+/// Maximum queries of a request.
 pub const QUERIES_MAX: usize = 256;
-/// Most rows that a query can ask for.
+/// Maximum rows for a query.
 pub const LIMIT_MAX: u32 = 1_000;
-/// Most numbers of a vector.
+/// Maximum numbers of a vector.
 pub const DIMENSIONS_MAX: u32 = 4_096;
 
-/// What is wrong with a message.
+/// Why a message is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum ProtocolError {
-    /// The other side is gone, or the socket is.
+    /// The connection was closed.
     #[error("the connection ended")]
     Io(#[from] io::Error),
     /// It is not a message.
     #[error("received something that is not a message of the helper's protocol")]
     Magic,
-    /// It is one of another release.
+    /// It is from another release.
     #[error("the helper's protocol has version {found}, expected {VERSION}")]
     Version {
-        /// What it says.
+        /// Its version.
         found: u16,
     },
-    /// It cannot be what it says.
+    /// Its content is invalid.
     #[error("a message of kind {kind} is not as it should be: {what}")]
     Malformed {
         /// Its kind.
         kind: u16,
-        /// What was found.
+        /// The problem.
         what: &'static str,
     },
 }
 
-/// How numbers are kept on the device.
+/// The number format on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
     /// Four bytes.
     F32,
     /// Two.
     F16,
-    /// One, with a scale for all: rows that are found are to be scored again.
+    /// One, with a scale for all: found rows must be rescored.
     I8,
 }
 
-/// What orders rows; the score is the greater the nearer a row is.
+/// The score by which rows are ordered; the nearer a row, the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Metric {
     /// Inner product.
     Dot,
-    /// Inner product by the row's length.
+    /// Inner product divided by the row's length.
     Cosine,
     /// Squared distance, negated.
     L2,
 }
 
-/// What kind of device an adapter is.
+/// The kind of device of an adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdapterKind {
-    /// With memory of its own.
+    /// With dedicated memory.
     Discrete,
     /// That of a virtual machine.
     Virtual,
     /// It shares the memory of the CPU.
     Integrated,
-    /// The driver does not say.
+    /// Not reported by the driver.
     Other,
     /// A rasteriser that runs on the CPU.
     Software,
 }
 
-/// A device that there is.
+/// An available device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapter {
     /// Its name, for people.
     pub name: String,
     /// Its driver with the version, for people.
     pub driver: String,
-    /// What it is.
+    /// Its kind.
     pub kind: AdapterKind,
-    /// Bytes that one buffer can hold, and one binding of a shader can see.
+    /// Maximum bytes of one buffer, and of one shader binding.
     pub buffer_bytes_max: u64,
-    /// Bytes of memory that a workgroup shares.
+    /// Bytes of shared memory of a workgroup.
     pub workgroup_bytes_max: u32,
-    /// Whether halves are numbers that shaders can compute with.
+    /// Whether shaders can compute with halves.
     pub has_f16: bool,
     /// Whether workgroups have subgroups.
     pub has_subgroups: bool,
 }
 
-/// What the node asks.
+/// A request of the node.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
-    /// The devices that there are, best first.
+    /// Lists the available devices, best first.
     List,
     /// Opens the best device.
     Open {
-        /// Whether a rasteriser on the CPU will do: for tests.
+        /// Whether a rasteriser on the CPU is acceptable: for tests.
         software: bool,
     },
-    /// Takes the first rows of a file of f16 vectors, whose descriptor comes along. A matrix of the same number is dropped.
+    /// Loads the first rows of a file of f16 vectors, whose descriptor is attached. A matrix with the same number is
+    /// dropped.
     Load {
         /// The node's number of the matrix.
         matrix: u32,
@@ -128,9 +129,9 @@ pub enum Request {
         dimensions: u32,
         rows: u32,
     },
-    /// Takes the rows of the file up to `rows`.
+    /// Loads further rows of the file, up to `rows`.
     Append { matrix: u32, rows: u32 },
-    /// Takes rows out of every later search: start and one past the end.
+    /// Removes rows from all later searches: start and one past the end.
     Remove { matrix: u32, ranges: Vec<[u32; 2]> },
     /// The nearest rows of each query.
     Search {
@@ -140,50 +141,51 @@ pub enum Request {
         /// All queries one after another, as bits of f16.
         queries: Vec<u16>,
         dimensions: u32,
-        /// Bits of the rows that may be found, 32 a word, as many words for each as the matrix has rows for.
+        /// Bits of the rows that may be found, 32 in each word, as many words for each filter as the matrix has room
+        /// for rows.
         filters: Vec<Vec<u32>>,
         /// For each query its filter from 1, or 0.
         filter_of: Vec<u32>,
     },
-    /// Gives a matrix's memory back.
+    /// Releases a matrix's memory.
     Drop { matrix: u32 },
-    /// Asks whether it lives.
+    /// A health check.
     Ping,
 }
 
-/// What the helper answers.
+/// A response of the helper.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Response {
-    /// The devices that there are.
+    /// The available devices.
     Adapters { adapters: Vec<Adapter> },
     /// The device is open.
     Opened { adapter: Adapter },
-    /// It is done; the matrix takes these many bytes of the device's memory.
+    /// Done; the matrix uses this much device memory, in bytes.
     Done { bytes: u64 },
-    /// What was found: for each query rows with their scores, best first.
+    /// The results: for each query rows with their scores, best first.
     Found {
         results: Vec<Vec<(u32, f32)>>,
         /// Microseconds from the first command to the last byte read back.
         micros: u32,
-        /// Nanoseconds of these that the device computed; 0 where it does not tell.
+        /// Nanoseconds of device time in it; 0 if not reported.
         device_nanos: u64,
         /// How many times the matrix was read.
         passes: u32,
     },
-    /// It cannot be done.
+    /// The request failed.
     Failed { failure: Failure, message: String },
 }
 
 /// What kind of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// There is no device to be had.
+    /// No device is available.
     NoDevice,
-    /// It has no memory left: a smaller matrix may still do.
+    /// It is out of memory: a smaller matrix may still fit.
     OutOfMemory,
-    /// The device is of no use any more.
+    /// The device is no longer usable.
     Lost,
-    /// The request makes no sense.
+    /// The request is invalid.
     BadRequest,
 }
 
@@ -245,7 +247,7 @@ impl<'a> Reader<'a> {
         Ok(u64::from(self.u32()?) | u64::from(self.u32()?) << 32)
     }
 
-    /// A count of things of `bytes` each: no more than what is left can hold.
+    /// A count of items of `bytes` each: at most what the remaining bytes can hold.
     fn count(&mut self, bytes: usize, most: usize) -> Result<usize, ProtocolError> {
         let count = self.u32()? as usize;
         if count > most || count.saturating_mul(bytes) > self.rest.len() {
@@ -301,7 +303,7 @@ impl Adapter {
     }
 }
 
-/// A message as it travels.
+/// A message on the wire.
 pub trait Message: Sized {
     /// Its kind and payload.
     fn encode(&self) -> (u16, Vec<u8>);
@@ -309,7 +311,7 @@ pub trait Message: Sized {
     /// The message of that kind and payload.
     ///
     /// # Errors
-    /// When it is none.
+    /// When it is invalid.
     fn decode(kind: u16, payload: &[u8]) -> Result<Self, ProtocolError>;
 }
 
@@ -480,7 +482,7 @@ pub fn to_bytes(request: u64, message: &impl Message) -> Vec<u8> {
 /// The next message, with the number of its request.
 ///
 /// # Errors
-/// When there is none, or it is not as it should be.
+/// When there is none, or it is invalid.
 pub fn receive<M: Message>(from: &mut impl Read) -> Result<(u64, M), ProtocolError> {
     let mut header = [0; HEADER_BYTES];
     from.read_exact(&mut header)?;

@@ -1,7 +1,7 @@
-//! What this process may do: less and less.
+//! Restricts this process step by step.
 //!
-//! A driver is a megabyte of foreign code that reads what we hand it. It needs its device files and its libraries; it needs no
-//! network, and once the device is open no new programs.
+//! A driver is a megabyte of third-party code that reads our data. It needs its device files and its libraries; it
+//! needs no network, and once the device is open no new programs.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,10 +11,10 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
-/// Descriptors that a driver may open.
+/// Maximum descriptors that a driver may open.
 const FILES_MAX: u64 = 1_024;
 
-/// What every helper begins with: it ends with the node, leaves no core file, and reaches no network.
+/// The first restrictions of every helper: it ends with the node, leaves no core file, and has no network.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -23,14 +23,14 @@ pub fn enter() -> io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     setrlimit(Resource::Nofile, Rlimit { current: Some(FILES_MAX), maximum: Some(FILES_MAX) })?;
     let mut denied = BTreeMap::new();
-    // Local sockets stay: drivers talk to their daemons by them.
+    // Local sockets stay available: drivers use them to talk to their daemons.
     let local = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, libc::AF_UNIX as u64);
     let local = SeccompRule::new(vec![local.map_err(io::Error::other)?]).map_err(io::Error::other)?;
     denied.insert(libc::SYS_socket, vec![local]);
     deny(denied)
 }
 
-/// What is over once the device is open: new programs, tracing others, loading code into the kernel.
+/// Further restrictions once the device is open: no new programs, no tracing, no loading of kernel code.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -50,7 +50,7 @@ pub fn close() -> io::Result<()> {
     deny(calls.into_iter().map(|call| (call, Vec::new())).collect())
 }
 
-/// Has these calls fail with EPERM in every thread, for good.
+/// Makes these calls fail with EPERM in every thread, permanently.
 fn deny(calls: BTreeMap<i64, Vec<SeccompRule>>) -> io::Result<()> {
     let architecture = TargetArch::try_from(std::env::consts::ARCH).map_err(io::Error::other)?;
     let refused = SeccompAction::Errno(libc::EPERM as u32);

@@ -1,12 +1,13 @@
 //! A search on the device: upload the queries, score every row, select the best, read them back.
 //!
-//! Queries share a pass over the rows, up to 32 of them. A pass writes a key of 4 bytes down for each of its queries and rows. All of these
-//! take at most a quarter of what the matrix itself takes, but 64 MiB are always granted, and never more than a binding can
-//! hold; as many queries as that allows share a pass, rounded down to a power of two.
+//! Queries share a pass over the rows, up to 32 of them. A pass writes a key of 4 bytes for each of its queries and
+//! rows. These keys use at most a quarter of the matrix's own memory, but 64 MiB are always allowed, and never more
+//! than a binding can hold; as many queries as that allows share a pass, rounded down to a power of two.
 //!
-//! What a call needs besides the matrix is kept with it for the next one, [`Scratch`]: buffers, which grow when they are too small, and
-//! their bindings. So a call makes nothing, and its fixed cost is one upload, one submission and one wait. Scratch goes with
-//! its matrix. It is bounded: the keys as above, the bits of filters by a binding, the rest by what a request can hold.
+//! The buffers that a call needs besides the matrix are kept with it for the next call as [`Scratch`]; they grow when
+//! they are too small, and keep their bindings. So a call allocates nothing, and its fixed cost is one upload, one
+//! submission and one wait. Scratch is dropped with its matrix. It is bounded: the keys as above, the bits of filters
+//! by a binding, the rest by the limits of a request.
 
 use std::time::Duration;
 
@@ -18,16 +19,17 @@ use crate::kernels::{BLOCK, CHUNK_BYTES, Kernels, LIST_ENTRIES, SELECT_LANES, Sh
 use crate::matrix::DeviceMatrix;
 use crate::protocol::LIMIT_MAX;
 
-/// Bytes of keys that every matrix may have, however small it is.
+/// Bytes of keys that every matrix may use, regardless of its size.
 const KEYS_BYTES: u64 = 64 << 20;
-/// Bytes of a matrix that one submission reads, about: no driver's watchdog bites before a small GPU has read them.
+/// Approximate bytes of a matrix that one submission reads: no driver's watchdog triggers before a small GPU has read
+/// them.
 const SUBMISSION_BYTES: u64 = 16 << 30;
-/// From one uniform to the next: a multiple of what any device wants.
+/// Distance between two uniforms: a multiple of every device's alignment.
 const SLOT_BYTES: usize = 256;
-/// Bytes of the time stamps, which come behind what was found.
+/// Bytes of the time stamps, which follow the results.
 const STAMP_BYTES: u64 = 16;
 
-/// Why a search was not done.
+/// Why a search failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SearchError {
     #[error(transparent)]
@@ -36,17 +38,17 @@ pub enum SearchError {
     Filters { bytes: u64, most: u64 },
 }
 
-/// What was found.
+/// The results of a search.
 pub struct SearchOutcome {
     /// The best rows of each query with their scores, best first, equal scores by row. Scores of bytes are in the bytes' scale.
     pub results: Vec<Vec<(u32, f32)>>,
-    /// From the begin of the first kernel to the end of the last, where the device tells.
+    /// From the start of the first kernel to the end of the last, if the device reports it.
     pub on_device: Option<Duration>,
     /// How many times the rows were read.
     pub passes: u32,
 }
 
-/// What is asked of a matrix.
+/// The parameters of a search.
 pub struct SearchRequest<'a> {
     /// Each of the matrix's dimensions.
     pub queries: &'a [&'a [f16]],
@@ -54,35 +56,35 @@ pub struct SearchRequest<'a> {
     pub limit: u32,
     /// Bits of rows.
     pub filters: &'a [Vec<u32>],
-    /// For each query which of the filters it may find, or `None` for all rows that are alive.
+    /// For each query the filter that applies, or `None` for all live rows.
     pub filter_of: &'a [Option<usize>],
 }
 
-/// What searches of a matrix need besides it.
+/// The buffers that searches of a matrix need besides it.
 #[derive(Default)]
 pub struct Scratch {
-    /// Uniforms, and the queries behind them.
+    /// Uniforms, followed by the queries.
     uploads: Option<wgpu::Buffer>,
-    /// A bit for each row: of those that are alive, and then for each filter.
+    /// A bit for each row: live rows first, then each filter.
     admitted: Option<wgpu::Buffer>,
     keys: Option<wgpu::Buffer>,
     /// The best key of each block.
     best: Option<wgpu::Buffer>,
     found: Option<wgpu::Buffer>,
-    /// What of it is read back, and the time stamps.
+    /// The results that are read back, and the time stamps.
     read: Option<wgpu::Buffer>,
     stamps: Option<(wgpu::QuerySet, wgpu::Buffer)>,
     bindings: Option<Bindings>,
 }
 
-/// The buffers as the shaders see them.
+/// The bindings of the buffers.
 struct Bindings {
     tiles: Vec<wgpu::BindGroup>,
     selection: wgpu::BindGroup,
 }
 
 impl Scratch {
-    /// The matrix's own buffers are others.
+    /// The matrix's own buffers have changed.
     pub fn forget_bindings(&mut self) {
         self.bindings = None;
     }
@@ -94,7 +96,7 @@ struct Plan {
     limit: u32,
     /// Blocks of the matrix.
     blocks: u32,
-    /// Bytes that keys may take.
+    /// Maximum bytes of keys.
     granted: u64,
     /// Queries of a pass.
     together: u32,
@@ -126,7 +128,7 @@ impl Plan {
         }
     }
 
-    /// Where the queries begin, behind a slot for each pass and tile and one for each selection.
+    /// The offset of the queries, after a slot for each pass and tile and one for each selection.
     fn queries_at(&self, tiles: usize) -> usize {
         self.passes * (tiles + 1) * SLOT_BYTES
     }
@@ -135,7 +137,7 @@ impl Plan {
         u64::from(self.limit * self.together) * self.passes as u64 * 8
     }
 
-    /// What `keys.wgsl` and `select.wgsl` have as uniforms, in the order in which they are used, and the queries.
+    /// The uniforms of `keys.wgsl` and `select.wgsl`, in the order of their use, and the queries.
     fn uploads(&self, matrix: &DeviceMatrix, question: &SearchRequest<'_>) -> Vec<u8> {
         let queries_at = self.queries_at(matrix.tiles.len());
         let mut uploads = vec![0; queries_at + self.passes * self.pass_bytes];
@@ -146,7 +148,7 @@ impl Plan {
         for pass in 0..self.passes {
             let masks = (0..together)
                 .map(|query| question.filter_of.get(pass * together + query).copied().flatten())
-                // Never beyond the bits that there are, since the shader does not check it.
+                // Never beyond the existing bits, since the shader does not check it.
                 .map(|filter| filter.map_or(0, |filter| (filter + 1).min(question.filters.len())))
                 .map(|part| (part * self.bit_words) as u32);
             let queries = (queries_at + pass * self.pass_bytes) / 16;
@@ -158,7 +160,7 @@ impl Plan {
                 put(slot, [self.blocks, self.limit, groups, pass as u32 * self.together * self.limit]);
             }
         }
-        // Chunk by chunk, one query's beside the other's.
+        // Chunk by chunk, with all queries' chunks next to each other.
         let chunk_bytes = CHUNK_BYTES as usize;
         let mut words = Vec::new();
         let passes = question.queries.chunks(together).zip(numbers.chunks_exact_mut(self.pass_bytes));
@@ -174,7 +176,7 @@ impl Plan {
         uploads
     }
 
-    /// The bits of the rows that are alive, and of those that filters admit, for whole blocks: rows that there are not have none.
+    /// The bits of live rows, and of those that filters admit, for whole blocks: rows that do not exist have none.
     fn bits(&self, alive: &[u32], filters: &[Vec<u32>]) -> Vec<u8> {
         let mut bits = vec![0; (filters.len() + 1) * self.bit_words * 4];
         let mut parts = bits.chunks_exact_mut(self.bit_words * 4);
@@ -188,7 +190,7 @@ impl Plan {
     }
 }
 
-/// Writes words as the device reads them; what is too much is left out.
+/// Writes words in the device's format; surplus ones are left out.
 fn put(bytes: &mut [u8], words: impl IntoIterator<Item = u32>) {
     for (bytes, word) in bytes.chunks_exact_mut(4).zip(words) {
         bytes.copy_from_slice(&word.to_le_bytes());
@@ -261,7 +263,7 @@ struct Buffers {
     is_admitted_new: bool,
 }
 
-/// Those that there are, larger ones where they are too small.
+/// Reuses buffers that are large enough, and replaces the others.
 fn buffers(gpu: &Gpu, scratch: &mut Scratch, plan: &Plan, uploads_bytes: u64, bits_bytes: u64) -> Buffers {
     let bindings = &mut scratch.bindings;
     let most = gpu.binding_bytes_max() & !(SLOT_BYTES as u64 - 1);
@@ -270,7 +272,8 @@ fn buffers(gpu: &Gpu, scratch: &mut Scratch, plan: &Plan, uploads_bytes: u64, bi
             return (buffer.clone(), false);
         }
         *bindings = None;
-        // A half more, so that a matrix that grows does not need another one each time; the old one is gone first.
+        // Half as large again, so that a growing matrix does not need a new one each time; the old one is dropped
+        // first.
         *buffer = None;
         let size = (bytes + bytes / 2).next_multiple_of(SLOT_BYTES as u64).min(most).max(bytes);
         let descriptor = wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false };
@@ -320,7 +323,8 @@ fn bind(gpu: &Gpu, kernels: &Kernels, buffers: &Buffers, matrix: &DeviceMatrix) 
     Bindings { tiles, selection: bound(&kernels.select_bindings, &[slot, keys, best, found]) }
 }
 
-/// Has the device do all of a call; mostly in one submission, see [`SUBMISSION_BYTES`]. It is the last that is to be waited for.
+/// Submits all work of a call; usually in one submission, see [`SUBMISSION_BYTES`]. Returns the last one, which must be
+/// awaited.
 fn submit(
     gpu: &Gpu,
     (score, select): (&wgpu::ComputePipeline, &wgpu::ComputePipeline),

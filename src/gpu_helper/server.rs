@@ -24,7 +24,7 @@ const READ_BYTES: usize = 8 << 20;
 /// The socket to the node.
 struct Socket<'a> {
     socket: BorrowedFd<'a>,
-    /// Descriptors that came with what was read.
+    /// Descriptors that were received with the data.
     files: VecDeque<OwnedFd>,
 }
 
@@ -56,14 +56,14 @@ impl Write for Socket<'_> {
     }
 }
 
-/// The device and what lies on it.
+/// The device and its matrices.
 #[derive(Default)]
 struct State {
     gpu: Option<(Gpu, Kernels)>,
     matrices: HashMap<u32, (File, DeviceMatrix)>,
 }
 
-/// Why a request was not answered with what it asked for.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 enum RequestError {
     #[error(transparent)]
@@ -93,7 +93,7 @@ impl RequestError {
 /// Answers until the node closes its end.
 ///
 /// # Errors
-/// When what comes is no protocol.
+/// When the input violates the protocol.
 pub fn serve(socket: BorrowedFd<'_>) -> Result<(), ProtocolError> {
     let mut socket = Socket { socket, files: VecDeque::new() };
     let mut state = State::default();
@@ -188,7 +188,7 @@ impl State {
     }
 }
 
-/// Reads the rows of `file` from where the matrix ends up to `rows`.
+/// Appends the rows of `file` from the end of the matrix up to `rows`.
 fn append_rows(gpu: &Gpu, file: &File, matrix: &mut DeviceMatrix, rows: u32) -> Result<(), RequestError> {
     let row_bytes = matrix.layout.dimensions as usize * 2;
     let batch = (READ_BYTES / row_bytes).max(1);
@@ -203,7 +203,7 @@ fn append_rows(gpu: &Gpu, file: &File, matrix: &mut DeviceMatrix, rows: u32) -> 
     Ok(())
 }
 
-/// Serves on standard input, which is one end of a socket pair: the node makes it so.
+/// Serves on standard input, which is one end of a socket pair created by the node.
 ///
 /// # Errors
 /// See [`serve`].
