@@ -2,14 +2,14 @@
 //!
 //! Everything here is pure: no disk, no threads, no clock. [`parse`] turns the bytes of a source into one [`Document`]
 //! (a Markdown file, a PDF) or many (the lines of a JSONL file, the rows of a CSV file); [`chunk()`] splits a document
-//! into passages along its own structure; [`plain()`] removes markup from a passage for embedding and indexing.
+//! into passages along its structure; [`plain()`] removes markup from a passage for embedding and indexing.
 //!
 //! Invariants:
 //! * Input is hostile until parsed. Sizes, nesting, record and page counts are bounded by [`Limits`]; no input panics,
-//!   recurses without bound or takes more than linear time in what the limits allow. Memory is a constant multiple of
-//!   the source: two to five for real documents, about fifty for one that is nothing but tiny values or sections.
-//! * [`Chunk::range`] always addresses [`Document::text`]: a citation can be shown in place. A passage that goes on with a table
-//!   is shown below the table's header row, which its range does not cover.
+//!   recurses without bound or takes more than linear time within the limits. Memory is a constant multiple of the
+//!   source: two to five for real documents, about fifty for one that consists of tiny values or sections.
+//! * [`Chunk::range`] always addresses [`Document::text`]: a citation can be shown in place. A passage that continues a
+//!   table is shown below the table's header row, which its range does not cover.
 //! * The same bytes and settings give the same chunks, so that a second sync of a file changes nothing.
 //!
 //! Left out on purpose: OCR.
@@ -59,7 +59,7 @@ pub use tokens::{TOKEN_BYTES_MAX, estimate_tokens, prefix_within};
 pub struct Source<'a> {
     /// Relative path or file name; its extension chooses among languages and delimiters, nothing is opened.
     pub name: &'a str,
-    /// What the bytes are; see [`MediaType::detect`].
+    /// The format of the bytes; see [`MediaType::detect`].
     pub media_type: MediaType,
     /// The whole content.
     pub bytes: &'a [u8],
@@ -68,9 +68,9 @@ pub struct Source<'a> {
 /// Bounds on what a source may hold; exceeding one is an error, never a silent cut.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Bytes of a source as handed in.
+    /// Bytes of a source as received.
     pub source_bytes_max: u64,
-    /// Bytes of text extracted from a source, all its documents together.
+    /// Bytes of text extracted from a source, over all its documents.
     pub text_bytes_max: u64,
     /// Records of a JSONL, JSON or CSV source.
     pub records_max: usize,
@@ -114,19 +114,19 @@ impl Limits {
 /// One text with what is known about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
-    /// `None`: the source is the document. `Some`: which record of the source this is, its `_id` or `id` field or else
-    /// the 1-based number of its line (JSONL, CSV) or element (JSON array).
+    /// `None`: the source is the document. `Some`: the record's id within the source, its `_id` or `id` field or
+    /// otherwise the 1-based number of its line (JSONL, CSV) or element (JSON array).
     pub record: Option<String>,
     /// Title as the document states it, at most 300 bytes; `None` when it states none.
     pub title: Option<String>,
     /// Address the document gives for itself.
     pub url: Option<String>,
-    /// What else the document says about itself: front matter, `<meta>`, PDF properties, other record fields.
+    /// Other metadata in the document: front matter, `<meta>`, PDF properties, other record fields.
     pub metadata: Map<String, Value>,
-    /// What it was parsed from.
+    /// The format it was parsed from.
     pub media_type: MediaType,
-    /// Markdown, text and source code: the source without its byte order mark, line ends kept. Others: extracted text; a
-    /// document without text has its title for one.
+    /// Markdown, text and source code: the source without its byte order mark, with its line ends. Others: extracted
+    /// text; the title of a document without text.
     pub text: String,
     /// Pages that have text, in order; PDF only.
     pub pages: Vec<Page>,
@@ -135,14 +135,14 @@ pub struct Document {
 }
 
 impl Document {
-    /// A document that has nothing but a title, which is its text.
+    /// A document that only has a title, which is its text.
     #[must_use]
     pub fn of_title(title: &str, media_type: MediaType) -> Self {
         let blocks = Block::trimmed(title, 0..title.len(), BlockKind::Prose).into_iter().collect();
         Self { title: Some(title.to_owned()), ..Self::new(media_type, title.to_owned(), blocks) }
     }
 
-    /// A document of `text` with nothing known about it yet.
+    /// A document of `text` without metadata.
     fn new(media_type: MediaType, text: String, blocks: Vec<Block>) -> Self {
         Self { record: None, title: None, url: None, metadata: Map::new(), media_type, text, pages: Vec::new(), blocks }
     }
@@ -157,7 +157,7 @@ pub struct Page {
     pub range: Range<usize>,
 }
 
-/// What [`parse`] made of a source.
+/// The result of [`parse`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parsed {
     /// In the order of the source.
@@ -179,18 +179,18 @@ pub enum ParseError {
         /// The limit.
         limit: ByteSize,
     },
-    /// Not text and no format that is read here.
+    /// Neither text nor a supported format.
     #[error("content looks like {looks_like}, expected text, HTML or PDF")]
     Binary {
         /// Common name of the format.
         looks_like: &'static str,
-        /// What such files are.
+        /// The kind of such files.
         kind: FileKind,
     },
     /// Nothing but white space.
     #[error("there is no text in it")]
     Empty,
-    /// Not UTF-8, and no other encoding makes text of it.
+    /// Not UTF-8, and no other encoding makes it text.
     #[error(
         "not text in an encoding that can be told: the first byte that is not UTF-8 is at offset {offset}; if you know the encoding, convert it with iconv -f ENCODING -t UTF-8"
     )]
@@ -201,7 +201,7 @@ pub enum ParseError {
     /// A PDF that does not open without a password.
     #[error("the PDF is encrypted and does not open with an empty password")]
     Encrypted,
-    /// The content breaks the rules of its format.
+    /// The content is invalid in its format.
     #[error("not valid {format}: {detail}")]
     Corrupt {
         /// Name of the format.
@@ -218,10 +218,10 @@ pub enum ParseError {
         /// [`Limits::depth_max`].
         limit: usize,
     },
-    /// A PDF whose text is there and cannot be read, or would be rubbish.
+    /// A PDF whose text cannot be read, or would be garbage.
     #[error("the text of the PDF cannot be read: {detail}")]
     Unreadable {
-        /// Why, and what to do.
+        /// The reason, and what to do.
         detail: String,
     },
     /// A PDF of images or drawings only.
@@ -251,16 +251,16 @@ pub enum ParseError {
         /// The same for the second.
         second: u64,
     },
-    /// An extension that names a format which is not read here.
+    /// An extension of an unsupported format.
     #[error("{} are not read", .kind.label(2))]
     UnknownType {
-        /// What such files are.
+        /// The kind of such files.
         kind: FileKind,
     },
 }
 
 impl ParseError {
-    /// Who can mend it: always the caller, by sending another source.
+    /// Who can fix it: always the caller, by sending another source.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -280,8 +280,8 @@ impl ParseError {
         }
     }
 
-    /// What the file is when it is no document that could have been read; `None` when it is one and something is wrong
-    /// with it. A file with a kind is left out of a folder without being a failure.
+    /// The kind of a file that is not a document; `None` when it is one with a problem. A file with a kind is left out
+    /// of a folder without counting as a failure.
     #[must_use]
     pub fn file_kind(&self) -> Option<FileKind> {
         match self {
@@ -300,7 +300,7 @@ impl ParseError {
         }
     }
 
-    /// Content that breaks the rules of `format`, with nothing more to say than `detail`.
+    /// An error in the syntax of `format`, described by `detail`.
     fn corrupt(format: &'static str, detail: impl Into<String>) -> Self {
         Self::Corrupt { format, detail: detail.into(), source: None }
     }
@@ -326,7 +326,7 @@ pub fn parse(source: &Source<'_>, limits: &Limits) -> Result<Parsed, ParseError>
     }
     let mut warnings = Vec::new();
     let mut documents = match source.media_type {
-        // Each part has an encoding of its own.
+        // Each part has its own encoding.
         MediaType::Mail if mailbox::is_one(source.bytes) => mailbox::parse(source.bytes, limits, &mut warnings)?,
         MediaType::Mail => vec![mail::parse(source.bytes, limits, &mut warnings)?],
         MediaType::WebArchive => vec![mail::parse_archive(source.bytes, limits)?],
@@ -371,7 +371,7 @@ fn parse_text(source: &Source<'_>, limits: &Limits, warnings: &mut Vec<String>) 
     })
 }
 
-/// Makes the title the text of a document that has no other: lists of books and products are full of them.
+/// Makes the title the text of a document without other text: lists of books and products are full of them.
 fn name_alone(document: &mut Document) {
     if let Some(title) = document.title.as_ref().filter(|title| !title.trim().is_empty())
         && document.text.trim().is_empty()

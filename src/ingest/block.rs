@@ -1,20 +1,20 @@
-//! The structure that parsers hand to the chunker: a flat list of blocks over the text of a document.
+//! The structure that parsers pass to the chunker: a flat list of blocks over the text of a document.
 
 use std::ops::Range;
 
 /// Longest heading kept in a path, in bytes: a path is copied into every chunk below it.
 pub(super) const HEADING_BYTES_MAX: usize = 200;
 
-/// A stretch of text that is best kept whole.
+/// A range of text that should stay in one chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Block {
     /// Bytes in the document's text, without outer blank lines.
     pub(crate) range: Range<usize>,
-    /// How it may be cut when it must be.
+    /// How it may be cut if necessary.
     pub(crate) kind: BlockKind,
 }
 
-/// What a block is.
+/// The kind of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum BlockKind {
     /// Opens a section. The range is the heading's line, or empty where the text has none (items of source code).
@@ -28,7 +28,7 @@ pub(crate) enum BlockKind {
     Prose,
     /// A list: cut between items.
     List,
-    /// A list or paragraph of links and nothing else: cut between items.
+    /// A list or paragraph that consists of links: cut between items.
     Links,
     /// Tables, code, fields: cut at blank lines, then between lines.
     Verbatim,
@@ -81,14 +81,14 @@ pub(super) fn trim_blank_lines(text: &str, range: Range<usize>) -> Option<Range<
 pub(super) struct Line<'a> {
     /// Offset of the first byte.
     pub(super) start: usize,
-    /// Offset behind the line end, or the end of the text.
+    /// Offset after the line end, or the end of the text.
     pub(super) next: usize,
     /// Content without its line end.
     pub(super) content: &'a str,
 }
 
 impl Line<'_> {
-    /// Offset behind the content without its trailing white space.
+    /// Offset after the content without its trailing white space.
     pub(super) fn end(&self) -> usize {
         self.start + self.content.trim_end().len()
     }

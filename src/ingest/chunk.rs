@@ -1,12 +1,12 @@
 //! Documents to chunks: passages of bounded size along the document's structure.
 //!
-//! Blocks become *pieces* (a block, or a part of one that is too large), headings are tied to the piece below them, and
-//! pieces are packed in order: within a section up to the target, across sections only while a chunk is too small to
-//! stand alone. A chunk over several sections carries the path they share, never one that is true of half of it.
+//! Blocks become *pieces* (a block, or a part of one that is too large), headings are attached to the piece below them,
+//! and pieces are packed in order: within a section up to the target, across sections only while a chunk is too small
+//! on its own. A chunk over several sections has the path they share, never one that applies to half of it.
 //!
-//! A passage ends where a thought ends: what introduces something (a heading, a line that ends in a colon, the first line
-//! of an admonition, a short paragraph above code, a table or a list) stays with it. Headings and links without a word
-//! about them are *thin*: nobody looks for them as a passage, so they go to a neighbour wherever one has room.
+//! Passages end at natural boundaries: what introduces something (a heading, a line that ends in a colon, the first
+//! line of an admonition, a short paragraph above code, a table or a list) stays with it. Headings and links without
+//! further words are *thin*: nobody searches for them as a passage, so they are added to a neighbour that has room.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -19,10 +19,10 @@ use super::{Document, encoded, markdown};
 
 /// A paragraph up to this size that ends in a colon, or the first line of an admonition, stays with what it introduces.
 const LEAD_TOKENS_MAX: usize = 64;
-/// Tokens of what belongs to no block (comments, tags, badges) that may lie within a chunk, and are shown with it.
+/// Tokens outside of blocks (comments, tags, badges) that may be within a chunk, and are shown with it.
 const GAP_TOKENS_MAX: usize = 32;
-/// Below this many tokens a chunk is too small to be found by itself and is merged with a neighbour, and a paragraph stays with
-/// code, a table or a list below it. Measured on documentation: up to 64 tokens cost .006 nDCG@10.
+/// A chunk with fewer tokens is too small to be found and is merged with a neighbour, and a paragraph stays with code,
+/// a table or a list below it. Measured on documentation: up to 64 tokens cost .006 nDCG@10.
 const SMALL_TOKENS: usize = 32;
 
 /// Sizes in tokens of [`super::estimate_tokens`].
@@ -30,7 +30,7 @@ const SMALL_TOKENS: usize = 32;
 pub struct ChunkConfig {
     /// Pieces of a section are packed up to this size.
     pub target_tokens: usize,
-    /// No chunk is larger. A block up to this size is never cut.
+    /// Maximum size of a chunk. A block up to this size is never cut.
     pub max_tokens: usize,
 }
 
@@ -43,13 +43,13 @@ impl Default for ChunkConfig {
 /// A passage of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
-    /// Headings above the passage, outermost first, without the document's title. What spans several sections has the
-    /// path they share.
+    /// Headings above the passage, outermost first, without the document's title. A passage over several sections has
+    /// the path they share.
     pub headings: Vec<String>,
-    /// `&document.text[range]`: no outer blank lines, the indentation of the first line kept. Before it, where the passage
-    /// goes on with a table that began in an earlier one, the table's header row and a line break.
+    /// `&document.text[range]`: without outer blank lines, but with the indentation of the first line. If the passage
+    /// continues a table that started in an earlier one, it is preceded by the table's header row and a line break.
     pub text: String,
-    /// Bytes in [`Document::text`], without the repeated header: so that is `text.len() - range.len()` bytes long.
+    /// Bytes in [`Document::text`], without the repeated header, which is `text.len() - range.len()` bytes long.
     pub range: Range<usize>,
     /// Page on which the passage starts; PDF only.
     pub page: Option<u32>,
@@ -57,11 +57,11 @@ pub struct Chunk {
 
 /// Splits a document into chunks.
 ///
-/// Chunks are in the order of the text and do not overlap; every word is in one, except what parsers leave out (front matter,
-/// what readers of a Markdown page do not see, licences above programs), encoded data (see `encoded.rs`), and headings that stand
-/// above something left out, which are in the title or in the paths of what follows. [`super::estimate_tokens`] of a chunk is at most `max_tokens` (a
-/// `max_tokens` of 0 counts as 1, a target above it as `max_tokens`), so it has at most [`TOKEN_BYTES_MAX`] bytes for each of
-/// them. Never fails; O(n).
+/// Chunks are in the order of the text and do not overlap; every word is in one, except for what parsers leave out
+/// (front matter, parts of a Markdown page that readers do not see, licences above programs), encoded data (see
+/// `encoded.rs`), and headings above something left out, which are in the title or in the paths of what follows.
+/// [`super::estimate_tokens`] of a chunk is at most `max_tokens` (a `max_tokens` of 0 counts as 1, a target above it as
+/// `max_tokens`), so it has at most [`TOKEN_BYTES_MAX`] bytes for each of them. Never fails; O(n).
 #[must_use]
 pub fn chunk(document: &Document, config: &ChunkConfig) -> Vec<Chunk> {
     let max = config.max_tokens.max(1);
@@ -78,16 +78,16 @@ type Path = Rc<[String]>;
 #[derive(Debug, Clone)]
 struct Span {
     range: Range<usize>,
-    /// Upper bound of the count over `range`; its bytes are looked at besides.
+    /// Upper bound of the count over `range`; its bytes are checked separately.
     tokens: usize,
-    /// Header of the table that goes on here, shown above, and its tokens.
+    /// Header of the table that continues here, shown above, and its tokens.
     header: Option<(Range<usize>, usize)>,
     path: Path,
     /// Number of the section of its last piece.
     section: usize,
-    /// It holds more than headings.
+    /// It contains more than headings.
     has_body: bool,
-    /// It holds nothing but headings and links.
+    /// It contains only headings and links.
     thin: bool,
     /// What it introduces.
     lead: Lead,
@@ -97,13 +97,14 @@ struct Span {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lead {
     Nothing,
-    /// What is shown right below: code, a table, a list. A paragraph is read together with it.
+    /// Something directly below: code, a table, a list. A paragraph is read together with it.
     Shown,
-    /// Whatever comes, as a heading or `For example:` does.
+    /// Anything that follows, like a heading or `For example:` does.
     Any,
 }
 
-/// Whether a text says at its end that something follows: `Run this:`, `**Remediation:**`, `<summary>Output</summary>`.
+/// Whether the end of a text announces that something follows: `Run this:`, `**Remediation:**`,
+/// `<summary>Output</summary>`.
 fn announces(text: &str) -> bool {
     let marks = |c: char| matches!(c, '*' | '_') || c.is_whitespace();
     text.trim_end_matches(marks).ends_with([':', '：']) || text.ends_with("</summary>")
@@ -120,7 +121,7 @@ impl Lead {
         }
     }
 
-    /// Whether a block of `kind` is what may be introduced.
+    /// Whether a block of `kind` can be introduced.
     fn fits(self, kind: &BlockKind) -> bool {
         match self {
             Self::Nothing => false,
@@ -131,8 +132,8 @@ impl Lead {
 }
 
 impl Span {
-    /// Whether what this span introduces may be a block of `kind` in `section`: headings introduce what comes, paragraphs
-    /// only within a section.
+    /// Whether this span may introduce a block of `kind` in `section`: headings introduce anything, paragraphs only
+    /// within a section.
     fn introduces(&self, kind: &BlockKind, section: usize) -> bool {
         self.lead.fits(kind) && (!self.has_body || self.section == section)
     }
@@ -154,7 +155,7 @@ fn shared(left: &Path, right: &Path) -> usize {
     left.iter().zip(right.iter()).take_while(|(left, right)| left == right).count()
 }
 
-/// Path of two neighbouring spans together. Headings alone lend their path to what stands below them.
+/// The path of two neighbouring spans together. Headings alone pass their path to what is below them.
 fn join_paths(left: &Span, right: &Span) -> Path {
     let common = shared(&left.path, &right.path);
     if common == right.path.len() || (!left.has_body && common == left.path.len()) {
@@ -166,7 +167,7 @@ fn join_paths(left: &Span, right: &Span) -> Path {
     right.path[..common].into()
 }
 
-/// Hands the document to the packer as spans that fit: each a block or a part of one, with what leads to it above.
+/// Passes the document to the packer as spans that fit: each is a block or a part of one, with its introduction.
 fn pack(document: &Document, packer: &mut Packer<'_>) {
     let mut sections = Sections::new(document.title.as_deref());
     let mut pieces = Vec::new();
@@ -178,14 +179,14 @@ fn pack(document: &Document, packer: &mut Packer<'_>) {
         }
         let is_heading = matches!(block.kind, BlockKind::Heading { .. });
         let thin = matches!(block.kind, BlockKind::Heading { .. } | BlockKind::Links);
-        // Neither a table without its introduction is of use nor an introduction alone: rather is the block divided.
+        // A table and its introduction are useless without each other, so the block is divided instead.
         let lead = above.as_ref().filter(|above| above.lead == Lead::Any && above.introduces(&block.kind, section));
         let room = lead.map_or(packer.max, |lead| packer.max.saturating_sub(lead.tokens));
         split_block(packer, block, room, &mut pieces);
         for Piece { range, tokens, header } in pieces.drain(..) {
             let text = &document.text[range.clone()];
             let lead = Lead::of(&block.kind, text, tokens);
-            // Rules and frames of drawings say nothing either.
+            // Rules and frames of drawings are not content either.
             let thin = thin || !text.contains(char::is_alphanumeric);
             let next =
                 Span { range, tokens, header, path: Rc::clone(&path), section, has_body: !is_heading, thin, lead };
@@ -204,7 +205,7 @@ fn pack(document: &Document, packer: &mut Packer<'_>) {
     above.into_iter().for_each(|above| packer.add(above));
 }
 
-/// Follows the headings and knows the path and the number of the current section.
+/// Follows the headings; knows the path and the number of the current section.
 struct Sections<'a> {
     title: Option<&'a str>,
     stack: Vec<(u8, &'a str)>,
@@ -241,29 +242,29 @@ impl<'a> Sections<'a> {
 /// Packs spans into chunks.
 struct Packer<'a> {
     text: &'a str,
-    /// Where encoded data lies; ascending.
+    /// Ranges of encoded data; ascending.
     blobs: Vec<Range<usize>>,
     target: usize,
     max: usize,
     open: Option<Span>,
-    /// A thin span behind the open one that waits for what comes.
+    /// A thin span after the open one that waits for the next.
     thin: Option<Span>,
     done: Vec<Span>,
 }
 
 impl Packer<'_> {
-    /// Tokens of what lies between two spans: white space, or markup that belongs to no block.
+    /// Tokens between two spans: white space, or markup outside of blocks.
     fn tokens_between(&self, left: &Span, right: &Span) -> usize {
         let between = &self.text[left.range.end..right.range.start];
         if between.trim_ascii().is_empty() { 0 } else { count_tokens(between) }
     }
 
-    /// Tokens of both spans and of what lies between them, without a header that is shown above.
+    /// Tokens of both spans and of the text between them, without a header that is shown above.
     fn joined_tokens(&self, left: &Span, right: &Span) -> usize {
         left.tokens + self.tokens_between(left, right) + right.tokens
     }
 
-    /// Whether both are one passage. A table that goes on in `right` has its header in `left`, or above it.
+    /// Whether both are one passage. A table that continues in `right` has its header in `left`, or above it.
     fn fits(&self, left: &Span, right: &Span) -> bool {
         let (row, header) = left.header.as_ref().map_or((0, 0), |(row, tokens)| (row.len() + 1, *tokens));
         let bytes = row + (right.range.end - left.range.start);
@@ -274,7 +275,7 @@ impl Packer<'_> {
             && !self.is_blob(left.range.end..right.range.start)
     }
 
-    /// Whether encoded data lies there, which belongs to no passage.
+    /// Whether there is encoded data in between, which belongs to no passage.
     fn is_blob(&self, between: Range<usize>) -> bool {
         encoded::is_blob_within(&self.blobs, &between)
     }
@@ -297,12 +298,13 @@ impl Packer<'_> {
         if open.section == next.section {
             return tokens <= self.target || open.tokens < SMALL_TOKENS || next.tokens < SMALL_TOKENS;
         }
-        // Descendants and siblings only: a last small section says nothing about the next chapter.
+        // Descendants and siblings only: a last small section is unrelated to the next chapter.
         open.tokens < SMALL_TOKENS && shared(&open.path, &next.path) + 1 >= open.path.len()
     }
 
-    /// Takes the next span. A thin one is appended to what is open in its section. One that begins a section waits for what
-    /// comes: it goes to the first passage below its own headings, else to the one before, else to whatever comes.
+    /// Adds the next span. A thin one is appended to the open one in its section. One that starts a section waits for
+    /// the next: it is added to the first passage below its own headings, otherwise to the one before, otherwise to the
+    /// next.
     fn add(&mut self, mut next: Span) {
         if let Some(thin) = self.thin.take() {
             let is_above = shared(&thin.path, &next.path) == thin.path.len();
@@ -326,13 +328,13 @@ impl Packer<'_> {
         self.thin = if in_section { self.append_thin(next) } else { Some(next) };
     }
 
-    /// Whether `thin` needs no passage: headings that are divided from what follows by markup are in its path.
+    /// Whether `thin` needs no passage: headings that markup separates from what follows are in its path.
     fn is_told_below(&self, thin: &Span, next: &Span) -> bool {
         let is_whole_in_path = thin.range.len() <= HEADING_BYTES_MAX;
         !thin.has_body && is_whole_in_path && self.tokens_between(thin, next) > GAP_TOKENS_MAX
     }
 
-    /// Both as one, under the headings of what is not thin.
+    /// Merges both, under the headings of the one that is not thin.
     fn below(&self, mut thin: Span, next: Span) -> Span {
         let path = Rc::clone(&next.path);
         self.append(&mut thin, next);
@@ -340,7 +342,7 @@ impl Packer<'_> {
         thin
     }
 
-    /// Appends a thin span to what is open, which keeps its headings; gives it back where there is no room.
+    /// Appends a thin span to the open one, which keeps its headings; returns it if there is no room.
     fn append_thin(&mut self, thin: Span) -> Option<Span> {
         let Some(mut open) = self.open.take() else { return Some(thin) };
         if !self.fits(&open, &thin) {
@@ -367,7 +369,7 @@ impl Packer<'_> {
         }
     }
 
-    /// Ends a chunk. A small one that found nothing to merge with goes to the chunk before it, if that keeps its path.
+    /// Ends a chunk. A small one that could not be merged is added to the chunk before it, if that keeps its path.
     fn close(&mut self, open: Option<Span>) {
         let Some(open) = open else { return };
         if let Some(mut last) = self.done.pop() {
@@ -396,7 +398,7 @@ impl Packer<'_> {
     }
 }
 
-/// Whether a range has no more bytes than `tokens` stand for.
+/// Whether a range has at most as many bytes as `tokens` allow.
 fn bytes_fit(range: &Range<usize>, tokens: usize) -> bool {
     range.len() <= tokens.saturating_mul(TOKEN_BYTES_MAX)
 }
@@ -406,13 +408,13 @@ fn bytes_fit(range: &Range<usize>, tokens: usize) -> bool {
 enum Cut {
     /// Before a list item at the list's own indentation.
     Items,
-    /// Behind blank lines, but neither behind what introduces the next lines nor within code.
+    /// After blank lines, but neither after an introduction of the next lines nor within code.
     Thoughts,
-    /// Behind blank lines.
+    /// After blank lines.
     Groups,
     /// Before any list item.
     InnerItems,
-    /// Before a line, but not behind one that opens what follows: `name:`, `if (x) {`, a comment.
+    /// Before a line, but not after one that opens what follows: `name:`, `if (x) {`, a comment.
     Statements,
     Lines,
     Sentences,
@@ -424,13 +426,13 @@ enum Cut {
 struct Piece {
     range: Range<usize>,
     tokens: usize,
-    /// Header of the table that this goes on with, and its tokens.
+    /// Header of the table that this continues, and its tokens.
     header: Option<(Range<usize>, usize)>,
 }
 
-/// Appends the pieces of a block with their token counts: the block itself when it fits. Encoded data is left out.
+/// Appends the pieces of a block with their token counts: the block itself if it fits. Encoded data is left out.
 ///
-/// * `room`: tokens that are left beside what introduces the block.
+/// * `room`: tokens left next to the introduction of the block.
 fn split_block(packer: &Packer<'_>, block: &Block, room: usize, pieces: &mut Vec<Piece>) {
     for range in encoded::without_blobs(&packer.blobs, block.range.clone()) {
         if let Some(range) = trim_blank_lines(packer.text, range) {
@@ -442,7 +444,7 @@ fn split_block(packer: &Packer<'_>, block: &Block, room: usize, pieces: &mut Vec
 fn split_text(packer: &Packer<'_>, range: Range<usize>, kind: &BlockKind, room: usize, pieces: &mut Vec<Piece>) {
     use Cut::{Characters, Groups, InnerItems, Items, Lines, Sentences, Statements, Thoughts, Words};
     let tokens = count_tokens(&packer.text[range.clone()]);
-    // With no room to speak of beside it, the introduction stands alone.
+    // If there is hardly any room next to it, the introduction becomes a separate passage.
     let room = if room < packer.max / 2 { packer.max } else { room };
     if tokens <= room && bytes_fit(&range, room) {
         pieces.push(Piece { range, tokens, header: None });
@@ -506,7 +508,7 @@ fn split(text: &str, range: Range<usize>, cuts: &[Cut], limit: usize, pieces: &m
     }
 }
 
-/// `range` cut at every place that `cut` allows; the segments cover it without gaps.
+/// `range` cut everywhere `cut` allows; the segments cover it without gaps.
 fn segments(text: &str, range: Range<usize>, cut: Cut, limit: usize) -> impl Iterator<Item = Range<usize>> {
     let starts: Box<dyn Iterator<Item = usize>> = match cut {
         Cut::Items => Box::new(item_starts(text, range.clone(), true)),
@@ -544,8 +546,8 @@ fn item_starts(text: &str, range: Range<usize>, outer: bool) -> impl Iterator<It
     })
 }
 
-/// Lines behind blank lines, except where the line above introduces what follows: it ends in a colon, opens an admonition, or
-/// code comes. Code is not divided.
+/// Lines after blank lines, except if the line above introduces what follows: it ends in a colon, opens an admonition,
+/// or code follows. Code is not divided.
 fn thought_starts(text: &str, range: Range<usize>) -> impl Iterator<Item = usize> {
     let (mut fence, mut blank, mut introduced) = (None, false, false);
     lines(text, range).filter_map(move |line| {
@@ -562,7 +564,7 @@ fn thought_starts(text: &str, range: Range<usize>) -> impl Iterator<Item = usize
     })
 }
 
-/// Lines, except behind one that opens what follows.
+/// Lines, except after one that opens what follows.
 fn statement_starts(text: &str, range: Range<usize>) -> impl Iterator<Item = usize> {
     let mut opened = false;
     lines(text, range).filter_map(move |line| {
@@ -574,7 +576,7 @@ fn statement_starts(text: &str, range: Range<usize>) -> impl Iterator<Item = usi
     })
 }
 
-/// Lines behind blank lines.
+/// Lines after blank lines.
 fn group_starts(text: &str, range: Range<usize>) -> impl Iterator<Item = usize> {
     let mut blank = false;
     lines(text, range).filter_map(move |line| {
@@ -584,7 +586,7 @@ fn group_starts(text: &str, range: Range<usize>) -> impl Iterator<Item = usize> 
     })
 }
 
-/// Starts of sentences: behind `.`, `!`, `?` or `:` (with closing quotes or brackets) and white space, and behind
+/// Starts of sentences: after `.`, `!`, `?` or `:` (with closing quotes or brackets) and white space, and after
 /// ideographic full stops.
 fn sentence_starts(text: &str, range: Range<usize>) -> impl Iterator<Item = usize> {
     let (mut ended, mut wide, mut space) = (false, false, false);
@@ -604,7 +606,7 @@ fn sentence_starts(text: &str, range: Range<usize>) -> impl Iterator<Item = usiz
     })
 }
 
-/// Characters behind white space.
+/// Characters after white space.
 fn word_starts(text: &str, range: Range<usize>) -> impl Iterator<Item = usize> {
     let mut space = false;
     text[range.clone()].char_indices().filter_map(move |(offset, character)| {

@@ -1,7 +1,7 @@
-//! Delimited rows to documents: each row is a record under the names of the header row.
+//! Delimited rows to documents: each row is a record with the names of the header row.
 //!
-//! The text of a row is what stands in its cells. For filters a column is numbers when all its cells are, in one way of writing
-//! them; see [`columns`].
+//! The text of a row is the content of its cells. For filters, a column is numeric when all its cells are numbers in
+//! one notation; see [`columns`].
 
 mod columns;
 mod quotes;
@@ -15,14 +15,14 @@ use super::records::Records;
 use super::{Document, Limits, MediaType, ParseError};
 use columns::Column;
 
-/// How much of a file its delimiter and its header row are found by, in bytes and in rows.
+/// How much of a file is used to detect its delimiter and header row, in bytes and in rows.
 const SAMPLE_BYTES: usize = 64 << 10;
 const SAMPLE_ROWS: usize = 20;
 
-/// Longest text of a cell that filters compare.
+/// Longest text of a cell that filters can compare.
 const NAME_BYTES_MAX: usize = 1024;
 
-/// Longest name of a column, in bytes: each cell below it is written with it.
+/// Longest name of a column, in bytes: it is repeated with each of its cells.
 const COLUMN_BYTES_MAX: usize = 200;
 
 /// Parses CSV. A row's `id` column is its record id when no other row has the same value; otherwise it is its line.
@@ -74,7 +74,7 @@ fn reader(text: &str, delimiter: u8) -> csv::Reader<&[u8]> {
     csv::ReaderBuilder::new().delimiter(delimiter).has_headers(false).flexible(true).from_reader(text.as_bytes())
 }
 
-/// The line on which a row starts, from 1. The reader says where it began to look, which may be before line ends.
+/// The line on which a row starts, from 1. The reader reports where it started to read, which may be before line ends.
 fn line_of(text: &str, position: Option<&csv::Position>) -> u64 {
     let Some(position) = position else { return 0 };
     let rest = usize::try_from(position.byte()).ok().and_then(|byte| text.as_bytes().get(byte..)).unwrap_or_default();
@@ -96,8 +96,8 @@ fn sample(text: &str, delimiter: u8) -> Vec<csv::StringRecord> {
     reader(head, delimiter).records().take(SAMPLE_ROWS).map_while(Result::ok).collect()
 }
 
-/// A tab for `.tsv` and `.tab`; what `sep=` says in a first line, as Excel writes it; else that of comma, semicolon, tab and bar by
-/// which most of the first rows have the same number of cells.
+/// A tab for `.tsv` and `.tab`; the one named by `sep=` in a first line, as Excel writes it; otherwise the one of
+/// comma, semicolon, tab and bar with which most of the first rows have the same number of cells.
 fn delimiter(text: &str, name: &str) -> u8 {
     let name = name.to_ascii_lowercase();
     if name.ends_with(".tsv") || name.ends_with(".tab") {
@@ -110,7 +110,7 @@ fn delimiter(text: &str, name: &str) -> u8 {
         return mark;
     }
     let (mut best, mut found) = ((0, 0), b',');
-    // Of two that fit alike the one that is rarer in words.
+    // If two fit equally, the one that is rarer in words.
     for delimiter in [b'\t', b';', b'|', b','] {
         let mut widths: HashMap<usize, usize> = HashMap::new();
         for row in sample(text, delimiter).iter().filter(|row| row.len() > 1) {
@@ -124,12 +124,12 @@ fn delimiter(text: &str, name: &str) -> u8 {
     found
 }
 
-/// What stands above the data.
+/// The part above the data.
 struct Head {
     names: Vec<String>,
     /// Column that is called id.
     id: Option<usize>,
-    /// Rows up to and with the header row.
+    /// Rows up to and including the header row.
     rows_before: usize,
 }
 
@@ -142,7 +142,7 @@ impl Head {
             .first()
             .is_some_and(|row| row.get(0).is_some_and(|cell| cell.to_ascii_lowercase().starts_with("sep=")));
         let mut header = usize::from(is_mark && rows.len() > 1);
-        // Reports stand a line or two above their table.
+        // Reports have a line or two above their table.
         let widest = rows.iter().map(filled).max().unwrap_or(0);
         let above = rows.iter().skip(header).take_while(|row| filled(row) <= 1).count();
         if widest > 2 && above > 0 && header + above < rows.len() {
@@ -155,7 +155,7 @@ impl Head {
             header += above;
         }
         let Some(row) = rows.get(header).cloned() else {
-            // Nothing, or a first row that is larger than the sample.
+            // The file is empty, or the first row is larger than the sample.
             let Some(first) = reader(text, delimiter).records().next() else { return Ok(None) };
             let first = first.map_err(csv_error)?;
             return Ok(Some(Self::of(&first, 1)));
@@ -182,7 +182,8 @@ impl Head {
     }
 }
 
-/// Whether `first` is no header: it has a number in a column where the row below has one too. Years are names of columns.
+/// Whether `first` is not a header: it has a number in a column where the row below has one too. Years are valid column
+/// names.
 fn is_data(first: &csv::StringRecord, next: &csv::StringRecord) -> bool {
     let number = |cell: &str| cell.trim().parse::<f64>().ok().filter(|number| number.is_finite());
     let is_year = |number: f64| number.fract() == 0.0 && (1000.0..3000.0).contains(&number);
@@ -192,7 +193,7 @@ fn is_data(first: &csv::StringRecord, next: &csv::StringRecord) -> bool {
         .any(|(above, below)| number(above).is_some_and(|number| !is_year(number)) && number(below).is_some())
 }
 
-/// The header's names, made distinct: `column_3` for an empty one, `name_2` for a repeated one.
+/// The header's names, made unique: `column_3` for an empty one, `name_2` for a repeated one.
 fn column_names(header: &csv::StringRecord) -> Vec<String> {
     let mut used: HashMap<String, usize> = HashMap::new();
     let mut distinct = |name: &str, position: usize| {
@@ -204,7 +205,7 @@ fn column_names(header: &csv::StringRecord) -> Vec<String> {
     header.iter().zip(1..).map(|(name, position)| distinct(name.trim(), position)).collect()
 }
 
-/// What one pass over the rows tells.
+/// The results of one pass over the rows.
 struct Survey {
     columns: Vec<Column>,
     /// Every row has its own value in the id column.

@@ -1,11 +1,11 @@
-//! What a source is: by extension, then by content.
+//! The format of a source: by extension, then by content.
 
 use super::ParseError;
 use super::encoding::unmarked_utf16;
 use super::left_out::{FileKind, is_blank, kind_by_name};
 use super::mailbox;
 
-/// The formats that are read.
+/// The supported formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MediaType {
     /// Markdown, with front matter and MDX as Docusaurus writes it.
@@ -20,7 +20,7 @@ pub enum MediaType {
     SourceCode,
     /// One JSON value; an array of objects is many records.
     Json,
-    /// One JSON value a line.
+    /// One JSON value in each line.
     JsonLines,
     /// Delimited rows under a header row: comma, semicolon, tab or bar.
     Csv,
@@ -158,7 +158,7 @@ const SOURCE_NAMES: &[&str] = &[
     ".bashrc",
     ".profile",
 ];
-/// How much of a file's beginning [`MediaType::detect`] looks at.
+/// How much of a file's beginning [`MediaType::detect`] uses.
 pub(super) const HEAD_BYTES: usize = 8 << 10;
 
 impl MediaType {
@@ -197,8 +197,8 @@ impl MediaType {
         }
     }
 
-    /// Reads a MIME type with or without parameters (`text/html; charset=utf-8`), in any case; `None` when it names no
-    /// format that is read.
+    /// Parses a MIME type with or without parameters (`text/html; charset=utf-8`), in upper or lower case; `None` when
+    /// the format is not supported.
     #[must_use]
     pub fn from_mime(mime: &str) -> Option<Self> {
         let essence = mime.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -231,11 +231,11 @@ impl MediaType {
         })
     }
 
-    /// Decides by the extension of `name`, then by `head`: the first 8 KiB, or all there is.
+    /// Decides by the extension of `name`, then by `head`: the first 8 KiB, or the whole content.
     ///
     /// # Errors
-    /// [`ParseError::Binary`] when the bytes are not text and not PDF, [`ParseError::UnknownType`] when the name is that
-    /// of a format which is not read, [`ParseError::Empty`] when there is nothing. Each has a
+    /// [`ParseError::Binary`] when the bytes are neither text nor PDF, [`ParseError::UnknownType`] when the name is
+    /// that of an unsupported format, [`ParseError::Empty`] when there is nothing. Each has a
     /// [`file_kind`](ParseError::file_kind).
     pub fn detect(name: &str, head: &[u8]) -> Result<Self, ParseError> {
         if starts_as_pdf(head) {
@@ -243,7 +243,7 @@ impl MediaType {
         }
         let file = name.rsplit(['/', '\\']).next().unwrap_or_default().to_ascii_lowercase();
         let extension = file.rsplit_once('.').map_or("", |(_, extension)| extension);
-        // By the name first: most Office documents are ZIP archives to their first bytes.
+        // By the name first: most Office documents start like ZIP archives.
         let binary = binary_kind(head);
         if let Some(kind) = kind_by_name(&file, extension, head, binary.is_none()) {
             return Err(ParseError::UnknownType { kind });
@@ -279,13 +279,13 @@ impl MediaType {
     }
 }
 
-/// Whether a PDF header stands within the first KiB, where readers accept it.
+/// Whether a PDF header is within the first KiB, where readers accept it.
 fn starts_as_pdf(head: &[u8]) -> bool {
     let head = &head[..head.len().min(1024)];
     head.starts_with(b"%PDF-") || (head.contains(&0) && head.windows(5).any(|window| window == b"%PDF-"))
 }
 
-/// The format of text whose name says nothing.
+/// The format of text whose name does not tell.
 fn by_content(head: &[u8]) -> MediaType {
     let head = String::from_utf8_lossy(&head[..head.len().min(4096)]);
     let start = head.trim_start_matches('\u{feff}').trim_start();
@@ -312,8 +312,8 @@ fn by_content(head: &[u8]) -> MediaType {
     }
 }
 
-/// Whether a text begins with the header lines of a mail, sender and date or number among them. Mail folders have files without
-/// extensions.
+/// Whether a text starts with the header lines of a mail, including a sender and a date or number. Mail folders have
+/// files without extensions.
 fn is_mail(head: &str) -> bool {
     let is_field = |line: &str| {
         line.split_once(':').is_some_and(|(name, _)| {
@@ -329,7 +329,7 @@ fn is_mail(head: &str) -> bool {
         && (has("Message-ID:") || (has("Date:") && has("Subject:")))
 }
 
-/// Signatures of common formats: offset, bytes, name, kind. The first that fits counts.
+/// Signatures of common formats: offset, bytes, name, kind. The first match counts.
 const SIGNATURES: &[(usize, &[u8], &str, FileKind)] = &[
     (30, b"[Content_Types].xml", "an Office document", FileKind::Office),
     (30, b"mimetypeapplication/epub", "an EPUB file", FileKind::Book),
@@ -370,7 +370,7 @@ const SIGNATURES: &[(usize, &[u8], &str, FileKind)] = &[
 /// How many bytes are searched for a NUL, which text never has.
 const NUL_WINDOW: usize = 8192;
 
-/// The common name and kind of what `bytes` are when they are not text; `None` for text, also for UTF-16 and UTF-32.
+/// The common name and kind of `bytes` that are not text; `None` for text, including UTF-16 and UTF-32.
 pub(super) fn binary_kind(bytes: &[u8]) -> Option<(&'static str, FileKind)> {
     let marks: [&[u8]; 3] = [&[0xff, 0xfe], &[0xfe, 0xff], &[0, 0, 0xfe, 0xff]];
     if marks.iter().any(|mark| bytes.starts_with(mark)) {
@@ -379,7 +379,7 @@ pub(super) fn binary_kind(bytes: &[u8]) -> Option<(&'static str, FileKind)> {
     let window = &bytes[..bytes.len().min(NUL_WINDOW)];
     let printable = !window.contains(&0) && std::str::from_utf8(&window[..window.len().min(64)]).is_ok();
     for (offset, signature, name, kind) in SIGNATURES {
-        // Letters alone may open a text ("BZh", "MZ"): they count only where something unprintable follows.
+        // Letters may also start a text ("BZh", "MZ"): they count only if something unprintable follows.
         let letters = signature.iter().all(u8::is_ascii_alphanumeric) || *offset > 0;
         if bytes.get(*offset..).is_some_and(|rest| rest.starts_with(signature)) && !(letters && printable) {
             return Some((name, *kind));

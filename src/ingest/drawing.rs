@@ -1,4 +1,4 @@
-//! SVG to text: what a drawing says in words. Title and description, and each label as a line.
+//! SVG to text: the words of a drawing. Title and description, and each label as a line.
 
 use std::cell::RefCell;
 
@@ -13,7 +13,7 @@ use super::{Document, FileKind, Limits, MediaType, ParseError};
 /// Elements that hold words; `foreignObject` holds HTML, where diagrams have their labels.
 const WORDS: &[&str] = &["title", "desc", "text", "foreignobject"];
 
-/// Whether a drawing may hold words. A look at the names only.
+/// Whether a drawing may contain words. Checks the names only.
 pub(super) fn has_words(bytes: &[u8]) -> bool {
     memchr::memchr_iter(b'<', bytes).any(|at| {
         let name = &bytes[at + 1..];
@@ -21,7 +21,7 @@ pub(super) fn has_words(bytes: &[u8]) -> bool {
     })
 }
 
-/// Parses a drawing. One without words is a picture like any other.
+/// Parses a drawing. One without words is treated like any picture.
 pub(super) fn parse(svg: &str, limits: &Limits) -> Result<Document, ParseError> {
     super::html::check_attributes(svg)?;
     let tokenizer = Tokenizer::new(Labels { state: RefCell::default() }, TokenizerOpts::default());
@@ -50,7 +50,7 @@ struct Labels {
 struct State {
     text: String,
     line: String,
-    /// Open elements of [`WORDS`]; saturating.
+    /// Number of open elements in [`WORDS`]; saturating.
     open: usize,
     in_title: bool,
     title: Option<String>,
@@ -78,7 +78,7 @@ impl State {
         match &*tag.name {
             "style" | "script" => {
                 self.skipped = starts;
-                // What looks like a tag within is none.
+                // Inside it, text that looks like a tag is not one.
                 return if starts { TokenSinkResult::RawData(RawKind::Rawtext) } else { TokenSinkResult::Continue };
             }
             name if WORDS.contains(&name) => {

@@ -1,18 +1,19 @@
-//! Encoded data within texts: pictures as `data:` addresses, long runs of base64 and hexadecimal digits. Nobody reads or looks
-//! for them, and one picture would be dozens of passages, so [`super::chunk()`] leaves them out.
+//! Encoded data within texts: pictures as `data:` addresses, long runs of base64 and hexadecimal digits. Nobody reads
+//! or searches for them, and one picture would be dozens of passages, so [`super::chunk()`] leaves them out.
 
 use std::ops::Range;
 
-/// A run of base64 or hexadecimal digits of this many bytes is data. Tokens and digests, which people do look for, are shorter.
+/// A run of base64 or hexadecimal digits of at least this many bytes is data. Tokens and digests, which people do
+/// search for, are shorter.
 const RUN_BYTES_MIN: usize = 400;
-/// The same for what follows `data:…,`, where it is certain.
+/// The same after `data:…,`, where it is certain.
 const DATA_URL_BYTES_MIN: usize = 128;
-/// Lines of base64 below each other that are data: keys and certificates, parts of mails.
+/// Consecutive lines of base64 that are data: keys and certificates, parts of mails.
 const LINES_MIN: usize = 12;
 /// Length of such lines, in bytes; the last one may be shorter.
 const LINE_BYTES: std::ops::RangeInclusive<usize> = 60..=80;
 
-/// Where encoded data lies in `text`: ascending, apart from each other. One pass.
+/// Ranges of encoded data in `text`: ascending, not adjacent. One pass.
 pub(super) fn blobs(text: &str) -> Vec<Range<usize>> {
     let mut found = data_urls(text);
     let bytes = text.as_bytes();
@@ -20,7 +21,7 @@ pub(super) fn blobs(text: &str) -> Vec<Range<usize>> {
     let mut at = 0;
     while at < bytes.len() {
         if lines.is_none() {
-            // Looked at from their ends, most stretches in which a run could begin are seen to hold another byte at once.
+            // Checked from the end, most ranges in which a run could start contain another byte soon.
             while let Some(stretch) = bytes.get(at..at + *LINE_BYTES.start())
                 && let Some(other) = stretch.iter().rposition(|byte| !is_digit(*byte))
             {
@@ -49,7 +50,7 @@ pub(super) fn blobs(text: &str) -> Vec<Range<usize>> {
                 starts.then(|| Lines { length: run.len(), count: 1, range: run, ended: false })
             }
         };
-        // Behind the run: its line end, or anything else.
+        // After the run: its line end, or anything else.
         if bytes.get(at) == Some(&b'\r') {
             at += 1;
         }
@@ -67,7 +68,7 @@ pub(super) fn blobs(text: &str) -> Vec<Range<usize>> {
     apart
 }
 
-/// Lines of the same length below each other.
+/// Consecutive lines of the same length.
 struct Lines {
     length: usize,
     count: usize,
@@ -91,7 +92,7 @@ pub(super) fn is_blob(text: &str) -> bool {
     text.len() >= DATA_URL_BYTES_MIN && blobs(text).first() == Some(&(0..text.trim_end().len()))
 }
 
-/// The parts of `range` that are no encoded data, in order.
+/// The parts of `range` without encoded data, in order.
 pub(super) fn without_blobs(blobs: &[Range<usize>], range: Range<usize>) -> Vec<Range<usize>> {
     let first = blobs.partition_point(|blob| blob.end <= range.start);
     let mut parts = Vec::new();
@@ -105,7 +106,7 @@ pub(super) fn without_blobs(blobs: &[Range<usize>], range: Range<usize>) -> Vec<
     parts
 }
 
-/// Whether encoded data begins within `range`.
+/// Whether encoded data starts within `range`.
 pub(super) fn is_blob_within(blobs: &[Range<usize>], range: &Range<usize>) -> bool {
     let first = blobs.partition_point(|blob| blob.start < range.start);
     blobs.get(first).is_some_and(|blob| blob.start < range.end)
@@ -116,7 +117,7 @@ fn is_digit(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'-' | b'_')
 }
 
-/// Whether digits are of the mixture that encoding gives: no word, rule, path or sequence of letters is.
+/// Whether digits are mixed as encoding does: no word, rule, path or sequence of letters is.
 fn is_encoded(digits: &[u8]) -> bool {
     let count = |is: fn(&u8) -> bool| digits.iter().filter(|byte| is(byte)).count();
     let (lower, upper) = (count(u8::is_ascii_lowercase), count(u8::is_ascii_uppercase));
@@ -126,7 +127,7 @@ fn is_encoded(digits: &[u8]) -> bool {
     is_hex || (lower * 10 >= all && upper * 10 >= all && numbers * 50 >= all)
 }
 
-/// `data:` addresses with much in them.
+/// `data:` addresses with much content.
 fn data_urls(text: &str) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
     for start in memchr::memmem::find_iter(text.as_bytes(), b"data:") {
@@ -155,7 +156,7 @@ fn data_urls(text: &str) -> Vec<Range<usize>> {
 mod tests {
     use super::*;
 
-    /// Base64 digits as they come.
+    /// Base64 digits as they occur.
     fn base64(length: usize) -> String {
         let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         (0..length).map(|n| char::from(digits[(n * n * 7 + n * 13) % 64])).collect()

@@ -1,17 +1,17 @@
-//! Bytes to text: UTF-8, UTF-16 and UTF-32, what a file declares of itself, and a guess that is said.
+//! Bytes to text: UTF-8, UTF-16 and UTF-32, the encoding that a file declares, and a guess that is reported.
 //!
-//! In this order: a byte order mark; valid UTF-8, whatever the file declares (pages are converted without their
-//! declaration being touched); the encoding that the file declares; UTF-8 with a few damaged places; UTF-16 without its
-//! mark; the guess of chardetng, which a warning names. What reads as control characters in the end was no text.
+//! In this order: a byte order mark; valid UTF-8, whatever the file declares (pages are often converted without
+//! changing the declaration); the declared encoding; UTF-8 with a few damaged places; UTF-16 without its mark; the
+//! guess of chardetng, which a warning names. If the result contains control characters, it was not text.
 
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
 
 use super::{FileKind, MediaType, ParseError, detect};
 
-/// How much of a file's beginning is searched for a declaration; browsers look at 1 KiB, which long comments exceed.
+/// How much of a file's beginning is searched for a declaration; browsers read 1 KiB, which long comments exceed.
 const DECLARATION_BYTES: usize = 4 << 10;
-/// How much of a file, from the first byte that is no ASCII, a guess is made from.
+/// How much of a file is used for a guess, starting at the first byte that is not ASCII.
 const GUESS_BYTES: usize = 1 << 20;
 
 /// Decodes the bytes of a text file; `media_type` says where a declaration may be.
@@ -41,7 +41,7 @@ pub(super) fn decode(bytes: &[u8], media_type: MediaType, warnings: &mut Vec<Str
     }
     let declared = if marked { None } else { declared(&bytes[..bytes.len().min(DECLARATION_BYTES)], media_type) };
     let error = match std::str::from_utf8(bytes) {
-        // ISO-2022-JP is ASCII to its bytes; escapes say that it is not.
+        // ISO-2022-JP consists of ASCII bytes; escapes distinguish it.
         Ok(_) if declared == Some(encoding_rs::ISO_2022_JP) && bytes.contains(&0x1b) => None,
         Ok(text) => return Ok(text.to_owned()),
         Err(error) => Some(error),
@@ -60,7 +60,7 @@ pub(super) fn decode(bytes: &[u8], media_type: MediaType, warnings: &mut Vec<Str
     }
     let offset = error.map_or(0, |error| error.valid_up_to()) as u64 + if marked { 3 } else { 0 };
     let counts = count(bytes);
-    // Characters of several bytes that are right show what the text was written in; the rest is damage.
+    // Valid multi-byte characters prove the encoding; the rest is damage.
     if marked || counts.multibyte >= counts.broken {
         if counts.broken_bytes.saturating_mul(100) >= bytes.len() && counts.broken_bytes > 1 {
             return Err(ParseError::NotUtf8 { offset });
@@ -83,11 +83,11 @@ pub(super) fn decode(bytes: &[u8], media_type: MediaType, warnings: &mut Vec<Str
     Ok(text.into_owned())
 }
 
-/// What the bytes are when they are read as UTF-8.
+/// Statistics of the bytes when read as UTF-8.
 struct Counts {
     /// Characters of two to four bytes.
     multibyte: usize,
-    /// Sequences that are none.
+    /// Invalid sequences.
     broken: usize,
     broken_bytes: usize,
 }
@@ -119,7 +119,7 @@ fn is_text(text: &str) -> bool {
     text.chars().filter(is_odd).count().saturating_mul(100) <= text.chars().count()
 }
 
-/// The encoding that a text declares, in the way of its format.
+/// The encoding that a text declares, in the syntax of its format.
 fn declared(head: &[u8], media_type: MediaType) -> Option<&'static Encoding> {
     let head = head.to_ascii_lowercase();
     let label = match media_type {
@@ -146,7 +146,7 @@ fn declared(head: &[u8], media_type: MediaType) -> Option<&'static Encoding> {
         b"latin9" => b"iso-8859-15",
         other => other,
     };
-    // Something that could be read byte by byte to find the declaration is not UTF-16, whatever it says.
+    // If the declaration was found by reading bytes, the text is not UTF-16, whatever it says.
     Encoding::for_label(label).filter(|encoding| *encoding != UTF_16LE && *encoding != UTF_16BE)
 }
 
@@ -181,7 +181,7 @@ fn find(text: &[u8], word: &[u8]) -> Option<usize> {
     text.windows(word.len()).position(|window| window == word)
 }
 
-/// The name that follows `key`, behind spaces and a quote.
+/// The name after `key`, spaces and a quote.
 fn value_behind<'a>(text: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
     let rest = &text[find(text, key)? + key.len()..];
     let skipped = rest.iter().take_while(|byte| b" \t\"'".contains(byte)).count();
@@ -304,7 +304,7 @@ mod tests {
             assert!(found.contains(expected), "{found}");
             assert!(warnings.is_empty(), "{warnings:?}");
         }
-        // Converted, and the declaration left as it was.
+        // Converted, with the old declaration left in.
         assert!(
             decoded("<meta charset=iso-8859-1>café".as_bytes(), MediaType::Html).0.expect("text").ends_with("café")
         );
@@ -325,7 +325,7 @@ mod tests {
             assert_eq!(found.expect("text"), text);
             assert!(warnings[0].contains(encoding.name()) && warnings[0].contains("guess"), "{warnings:?}");
         }
-        // One letter in a long text is no damage.
+        // One letter in a long text does not count as damage.
         let bytes = [&b"plain words ".repeat(100)[..], b"caf\xe9 au lait"].concat();
         assert!(text(&bytes).ends_with("café au lait"));
     }

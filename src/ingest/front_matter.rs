@@ -1,9 +1,8 @@
-//! What a Markdown file says of itself before its text: YAML between two `---` lines, TOML between two `+++` lines, or a
-//! JSON object.
+//! Front matter of a Markdown file: YAML between two `---` lines, TOML between two `+++` lines, or a JSON object.
 //!
-//! Blank lines may stand before it. A field whose value is broken YAML (`title: *Urgent*`, a Windows path in backticks) is
-//! text, and the others keep their meaning. What is meant as front matter and cannot be read at all stays part of the text,
-//! as a block of its own that is no heading.
+//! Blank lines may precede it. A field whose value is invalid YAML (`title: *Urgent*`, a Windows path in backticks) is
+//! text, and the others keep their meaning. Intended front matter that cannot be read at all stays part of the text, as
+//! a separate block that is not a heading.
 
 use std::ops::Range;
 
@@ -14,30 +13,30 @@ use super::block::{lines, shorten};
 
 /// Longest front matter that is read, in bytes. Real ones are below 2 KiB; YAML aliases make longer ones a risk.
 const BYTES_MAX: usize = 64 << 10;
-/// Brackets within brackets; what is nested deeper is refused by the YAML reader, after quadratic time.
+/// Nested brackets; the YAML reader refuses deeper nesting, after quadratic time.
 const NESTING_MAX: usize = 100;
 /// Longest title kept, in bytes.
 pub(super) const TITLE_BYTES_MAX: usize = 300;
 
-/// How front matter is written.
+/// The syntax of front matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Notation {
     Yaml,
     Toml,
 }
 
-/// Where front matter lies in a text.
+/// The position of front matter in a text.
 struct Fenced {
     notation: Notation,
     /// First byte of the opening fence.
     start: usize,
-    /// What stands between the fences.
+    /// The part between the fences.
     content: Range<usize>,
-    /// First byte behind the closing fence's line.
+    /// First byte after the closing fence's line.
     body: usize,
 }
 
-/// What stands before the text.
+/// The part before the text.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct FrontMatter {
     pub(super) fields: Map<String, Value>,
@@ -61,7 +60,7 @@ fn find(text: &str) -> Option<Fenced> {
     Some(Fenced { notation, start: first.start, content: first.next..close.start, body: close.next })
 }
 
-/// Reads the front matter of `text`, if any. Two rules around prose are none.
+/// Reads the front matter of `text`, if any. Two rules around prose do not count.
 pub(super) fn read(text: &str, warnings: &mut Vec<String>) -> FrontMatter {
     if let Some(found) = read_json(text) {
         return found;
@@ -88,7 +87,7 @@ pub(super) fn read(text: &str, warnings: &mut Vec<String>) -> FrontMatter {
     }
 }
 
-/// Whether somebody wrote fields there, not prose between two rules.
+/// Whether this looks like fields rather than prose between two rules.
 fn looks_meant(content: &str, notation: Notation) -> bool {
     let first = content.lines().find(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'));
     let Some(first) = first else { return true };
@@ -100,7 +99,7 @@ fn looks_meant(content: &str, notation: Notation) -> bool {
     }
 }
 
-/// The fields, or how the front matter is wrong.
+/// The fields, or the error.
 fn read_yaml(yaml: &str, warnings: &mut Vec<String>) -> Result<Map<String, Value>, String> {
     let error = match serde_yaml::from_str::<Value>(yaml) {
         Ok(Value::Object(fields)) => return Ok(fields),
@@ -113,8 +112,8 @@ fn read_yaml(yaml: &str, warnings: &mut Vec<String>) -> Result<Map<String, Value
     Ok(fields)
 }
 
-/// The fields of a mapping read each by itself, and the names of those whose value is taken as it is written. `None` when
-/// it is no list of fields, or most of them are broken.
+/// The fields of a mapping, each read separately, and the names of those whose value is taken literally. `None` when it
+/// is not a list of fields, or most of them are invalid.
 fn field_by_field(yaml: &str) -> Option<(Map<String, Value>, Vec<String>)> {
     let mut entries: Vec<(&str, Range<usize>)> = Vec::new();
     for line in lines(yaml, 0..yaml.len()) {
@@ -181,7 +180,7 @@ fn json_of(value: toml::Value) -> Value {
     }
 }
 
-/// A JSON object on lines of its own at the start, as Hugo takes it.
+/// A JSON object on separate lines at the start, as Hugo supports it.
 fn read_json(text: &str) -> Option<FrontMatter> {
     let start = text.len() - text.trim_start().len();
     let head = &text[start..text.floor_char_boundary(start + BYTES_MAX)];
@@ -200,8 +199,8 @@ fn read_json(text: &str) -> Option<FrontMatter> {
     })
 }
 
-/// Whether more than [`NESTING_MAX`] brackets or collections within a line are open at once. Brackets in strings count too: a
-/// string with a hundred that are never closed is not front matter that anybody wrote.
+/// Whether more than [`NESTING_MAX`] brackets or collections within a line are open at once. Brackets in strings count
+/// too: nobody writes front matter with a hundred unclosed ones in a string.
 fn is_nested_deeper(yaml: &str) -> bool {
     let mut open = 0usize;
     for line in yaml.lines() {
@@ -224,7 +223,7 @@ fn is_nested_deeper(yaml: &str) -> bool {
     false
 }
 
-/// Moves `title` and the address out of `fields`; the rest becomes the document's metadata.
+/// Moves `title` and the address from `fields`; the rest becomes the document's metadata.
 pub(super) fn apply(document: &mut Document, mut fields: Map<String, Value>) {
     document.title = take_text(&mut fields, &["title", "Title"]).map(|title| shorten(&title, TITLE_BYTES_MAX));
     document.url = take_text(&mut fields, &["url", "permalink", "canonical", "canonical_url"]);
@@ -244,7 +243,7 @@ pub(super) fn take_field(fields: &mut Map<String, Value>, keys: &[&'static str])
             Some(Value::Number(number)) => number.to_string(),
             _ => continue,
         };
-        // Order is kept: metadata is shown as written.
+        // The order is kept: metadata is shown as written.
         fields.shift_remove(key);
         return Some((key, text));
     }

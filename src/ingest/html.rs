@@ -1,7 +1,7 @@
 //! HTML to text and blocks.
 //!
-//! The tokenizer of html5ever drives a text builder directly; no tree is built. Text extraction needs no tree, and
-//! without one nesting costs nothing: 100,000 open `<div>`s take neither stack nor quadratic time.
+//! The tokenizer of html5ever drives a text builder directly, without building a tree. Text extraction does not need
+//! one, and nesting costs nothing: 100,000 open `<div>`s need neither stack nor quadratic time.
 
 mod extract;
 
@@ -15,16 +15,17 @@ use super::front_matter::TITLE_BYTES_MAX;
 use super::{Document, Limits, MediaType, ParseError};
 use extract::{ExtractionScope, Extractor, Page};
 
-/// Attributes of one tag. html5ever compares each with all before it, so more would be quadratic; pages have below 50.
+/// Attributes of one tag. html5ever compares each with all before it, so more would be quadratic; real pages have fewer
+/// than 50.
 const ATTRIBUTES_MAX: usize = 256;
 /// Bytes fed to the tokenizer at a time.
 const FEED_BYTES: usize = 1 << 20;
 
-/// Parses a page: main text, headings, tables as `a | b` lines, what pictures show. Left out are scripts, styles, templates,
-/// drawings, navigation, the page's footer and banners about cookies. A page that would have no text without them, or where one
-/// of them has no end, is read again with them.
+/// Parses a page: main text, headings, tables as `a | b` lines, descriptions of pictures. Scripts, styles, templates,
+/// drawings, navigation, the page's footer and cookie banners are left out. A page that would have no text then, or
+/// where one of these elements does not end, is read again with them.
 ///
-/// * `address`: where the page was saved from, when something beside it says so; for relative addresses on it.
+/// * `address`: where the page was saved from, if known from outside; for relative addresses on it.
 pub(super) fn parse(html: &str, address: Option<&str>, limits: &Limits) -> Result<Document, ParseError> {
     check_attributes(html)?;
     let mut page = read(html, ExtractionScope::Main);
@@ -56,14 +57,14 @@ fn read(html: &str, scope: ExtractionScope) -> Page {
         let (piece, after) = rest.split_at(rest.floor_char_boundary(FEED_BYTES.min(rest.len())));
         rest = after;
         queue.push_back(StrTendril::from_slice(piece));
-        // The extractor never asks for a script to be run; whatever else the tokenizer pauses for, it goes on.
+        // The extractor never asks to run a script; for anything else that pauses the tokenizer, it continues.
         while !matches!(tokenizer.feed(&queue), TokenizerResult::Done) {}
     }
     tokenizer.end();
     tokenizer.sink.into_page()
 }
 
-/// The canonical address, made absolute where the page says of what it is a part; else where it was saved from.
+/// The canonical address, made absolute if the page names its base; otherwise where it was saved from.
 fn own_address(page: &Page, given: Option<&str>) -> Option<String> {
     let saved_from = page.saved_from.as_deref().or(given);
     let Some(canonical) = &page.canonical else { return saved_from.map(str::to_owned) };
@@ -72,21 +73,21 @@ fn own_address(page: &Page, given: Option<&str>) -> Option<String> {
     Some(joined.map_or_else(|| canonical.clone(), String::from))
 }
 
-/// Where [`check_attributes`] stands.
+/// The state of [`check_attributes`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Text,
     /// Between attributes, or in the tag's name.
     Between,
     Name,
-    /// Behind `=`.
+    /// After `=`.
     BeforeValue,
     Value(u8),
     Unquoted,
 }
 
-/// Refuses a tag with more than [`ATTRIBUTES_MAX`] attributes. The scan does not know scripts and comments, where it may
-/// take text for a tag; `>` is frequent enough there that the limit is not met.
+/// Refuses a tag with more than [`ATTRIBUTES_MAX`] attributes. The scan does not know scripts and comments, where it
+/// may mistake text for a tag; `>` is frequent enough there that the limit is not reached.
 pub(super) fn check_attributes(html: &str) -> Result<(), ParseError> {
     let bytes = html.as_bytes();
     let (mut state, mut count) = (State::Text, 0);
@@ -199,7 +200,7 @@ mod tests {
 
     #[test]
     fn white_space_is_walked_over_once() {
-        // What each costs as it grows is in `tests/it/parser_costs.rs`.
+        // `tests/it/parser_costs.rs` measures how the cost of each grows.
         for html in [
             format!("<pre>{}x", " <b>".repeat(100_000)),
             format!("<pre>{}{}x", " ".repeat(100_000), "<p>".repeat(100_000)),
@@ -277,7 +278,7 @@ mod tests {
         assert_eq!(text(&around("<main><p>words</p></main>")), "words");
         assert_eq!(text("<div class=onetrust-pc-dark-filter>x</div><p>words<div role=contentinfo>f</div>"), "words");
         assert_eq!(text("<article>words<footer>by Ana</footer></article>"), "words\n\nby Ana");
-        // A page about cookies, banners without an end, and pages that are nothing else.
+        // A page about cookies, banners without an end, and pages that consist of one.
         assert_eq!(text("<div class=cookie-recipes>Bake.</div>"), "Bake.");
         assert_eq!(text("<div class=cookie-banner>We use<p>words"), "We use\n\nwords");
         assert_eq!(text(&format!("<div class=cookie-notice>{}</div>", "words ".repeat(2000))).len(), 11_999);

@@ -1,11 +1,11 @@
-//! Files that are no documents: what they are, so that whoever adds a folder can sum up what was left out.
+//! Files that are not documents: their kinds, so that anyone who adds a folder can summarise what was left out.
 
 use super::{MediaType, ParseError, detect, drawing};
 
-/// What a file is that holds nothing to read, or that no parser here reads.
+/// The kind of a file without readable content, or that no parser here supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FileKind {
-    /// A document of an office program: it has text, and nothing here reads it.
+    /// A document of an office program: it has text, but is not supported.
     Office,
     /// An electronic book: likewise.
     Book,
@@ -23,18 +23,18 @@ pub enum FileKind {
     Font,
     /// A database or a table in a binary format.
     Data,
-    /// A part of a web page that was saved with everything that belongs to it.
+    /// A part of a web page that was saved with all its parts.
     PageAsset,
     /// Written by a program for a program: minified code, a source map.
     Generated,
     /// Nothing in it but white space.
     Empty,
-    /// Bytes that are no text, of a format that is not known here.
+    /// Bytes that are not text, of an unknown format.
     Unknown,
 }
 
 impl FileKind {
-    /// What `count` files of this kind are called, without the number: "Office documents".
+    /// The name for `count` files of this kind, without the number: "Office documents".
     #[must_use]
     pub fn label(self, count: usize) -> &'static str {
         let (one, many) = match self {
@@ -74,8 +74,8 @@ impl FileKind {
     }
 }
 
-/// Why the file `name` with the content `bytes` (all of them) is no document: the error that [`super::parse`] or
-/// [`MediaType::detect`] would give, with its kind. `None`: it is to be read, and what goes wrong then is a failure.
+/// Why the file `name` with the content `bytes` (all of them) is not a document: the error that [`super::parse`] or
+/// [`MediaType::detect`] would return, with its kind. `None`: it should be read, and errors then are failures.
 ///
 /// Cost: one pass at most; nothing is parsed.
 #[must_use]
@@ -93,7 +93,7 @@ pub fn left_out(name: &str, bytes: &[u8]) -> Option<(FileKind, ParseError)> {
     error.file_kind().map(|kind| (kind, error))
 }
 
-/// Bytes a line of a script or style sheet has on average at least when it was made small for browsers.
+/// Minimum average bytes in each line of a minified script or style sheet.
 const MINIFIED_LINE_BYTES: usize = 500;
 
 /// Whether a script or style sheet has lines that nobody would write.
@@ -104,15 +104,15 @@ pub(super) fn is_minified(name: &str, bytes: &[u8]) -> bool {
     is_web && bytes.len() > 4 * MINIFIED_LINE_BYTES && bytes.len() / lines() > MINIFIED_LINE_BYTES
 }
 
-/// Whether there is only white space, also behind a byte order mark.
+/// Whether there is only white space, possibly after a byte order mark.
 pub(super) fn is_blank(bytes: &[u8]) -> bool {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     bytes.iter().all(u8::is_ascii_whitespace)
 }
 
-/// The web pages that the file `path` may have been saved with, best guess first; empty when it lies in no folder for
-/// the parts of a page. Browsers save `Page.html` with `Page_files/`. Where one of these pages exists, the file is
-/// a [`FileKind::PageAsset`]; where none does, the folder has such a name for reasons of its own.
+/// The web pages that the file `path` may have been saved with, best guess first; empty when it is not in a folder for
+/// the parts of a page. Browsers save `Page.html` with `Page_files/`. If one of these pages exists, the file is a
+/// [`FileKind::PageAsset`]; otherwise the folder has such a name for other reasons.
 #[must_use]
 pub fn pages_saved_with(path: &str) -> Vec<String> {
     let folders = path.match_indices('/').map(|(at, _)| &path[..at]);
@@ -123,7 +123,7 @@ pub fn pages_saved_with(path: &str) -> Vec<String> {
     stems.flat_map(|stem| ["html", "htm", "xhtml"].map(|extension| format!("{stem}.{extension}"))).collect()
 }
 
-/// How browsers in several languages end the name of the folder beside a saved page.
+/// Suffixes that browsers in several languages give the folder of a saved page.
 const PAGE_FOLDERS: &[&str] = &[
     "_files",
     ".files",
@@ -142,8 +142,8 @@ const PAGE_FOLDERS: &[&str] = &[
     "_dosyalar",
 ];
 
-/// Extensions of formats that are not read. Their content alone would be named less clearly, and some of them are text
-/// that is no document.
+/// Extensions of unsupported formats. Detection by content would name them less precisely, and some of them are text
+/// that is not a document.
 const UNREAD: &[(FileKind, &[&str])] = &[
     (
         FileKind::Office,
@@ -227,14 +227,14 @@ const UNREAD: &[(FileKind, &[&str])] = &[
 ];
 
 /// Extensions of [`UNREAD`] that text files have as well: keys, graphs, messages, drawings as text, tables that only
-/// pretend to be a workbook. Such a file is left out only when its bytes are no text.
+/// pretend to be a workbook. Such a file is left out only when its bytes are not text.
 const ALSO_TEXT: &[&str] = &[
     "a", "ai", "br", "class", "doc", "dot", "ear", "egg", "elf", "gem", "hdr", "idx", "img", "key", "ko", "lib", "mat",
     "mid", "mo", "msg", "node", "numbers", "o", "obj", "one", "pack", "pages", "pb", "pt", "pub", "raw", "rds", "sav",
     "snap", "stl", "wpd", "xls",
 ];
 
-/// The kind of a file whose name says that it is none that is read.
+/// The kind of a file with an unsupported name.
 ///
 /// * `file`, `extension`: in lower case.
 /// * `head`: its first bytes; `is_text`: they are text.

@@ -1,7 +1,7 @@
-//! Comments that hold a licence or a copyright and nothing else. The same few paragraphs stand above every file of a project, and
-//! nobody looks for them there.
+//! Comments that contain only a licence or a copyright. The same few paragraphs are above every file of a project, and
+//! nobody searches for them there.
 
-/// Words of which each paragraph of a licence has one.
+/// Each paragraph of a licence contains one of these words.
 const WORDS: [&str; 9] =
     ["copyright", "licen", "spdx-", "warrant", "all rights reserved", "permission", "redistribut", "©", "liable"];
 
@@ -15,7 +15,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Takes the next line of the comment, with or without its marks. A line without words ends a paragraph.
+    /// Reads the next line of the comment, with or without its marks. A line without words ends a paragraph.
     pub(super) fn line(&mut self, line: &str) {
         let words = line.trim_matches(|c: char| c.is_whitespace() || "/*#;-=!<>{}".contains(c)).to_lowercase();
         if words.is_empty() {
@@ -31,14 +31,14 @@ impl Reader {
         self.has_others |= self.paragraph.take() == Some(false);
     }
 
-    /// Whether the comment was nothing but a licence.
+    /// Whether the comment was only a licence.
     pub(super) fn finish(mut self) -> bool {
         self.end_paragraph();
         self.has_words && !self.has_others
     }
 }
 
-/// Whether `comment` is nothing but a licence.
+/// Whether `comment` is only a licence.
 pub(super) fn is_licence(comment: &str) -> bool {
     let mut reader = Reader::default();
     comment.lines().for_each(|line| reader.line(line));

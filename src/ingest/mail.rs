@@ -1,8 +1,8 @@
-//! Mail (`.eml`) and web pages saved as one file (`.mhtml`), which are mails to their format.
+//! Mail (`.eml`) and web pages saved as one file (`.mhtml`), which have the format of mails.
 //!
-//! The parser decodes quoted-printable, base64 and character sets. What could cost it more than linear time is refused before:
-//! messages within messages, which it nests, parts whose end it searches in all that follows, and parameters in pieces, which it
-//! puts together one by one.
+//! The parser decodes quoted-printable, base64 and character sets. Input that could cost it more than linear time is
+//! refused before: nested messages, parts whose end it searches in everything that follows, and parameters in pieces,
+//! which it joins one by one.
 
 use mail_parser::{Address, Encoding, Message, MessageParser, MessagePart, MimeHeaders as _, PartType};
 use serde_json::Value;
@@ -11,16 +11,17 @@ use super::block::{Block, BlockKind, shorten};
 use super::front_matter::TITLE_BYTES_MAX;
 use super::{Document, Limits, MediaType, ParseError, encoding, html, text};
 
-/// Messages within each other, and parts that divide into parts.
+/// Nested messages, and nested multipart parts.
 const NESTED_MAX: usize = 64;
-/// Parts of a message; each takes a few hundred bytes of memory.
+/// Parts of a message; each needs a few hundred bytes of memory.
 const PARTS_MAX: usize = 10_000;
 /// Parameters of a field: a long file name is cut into a few dozen.
 const PARAMETERS_MAX: usize = 500;
 /// Forwarded messages that are read within another.
 const FORWARDED_DEPTH_MAX: usize = 4;
 
-/// Parses a mail: sender, receivers and date, the text as the reader sees it, forwarded messages. Attachments are named.
+/// Parses a mail: sender, recipients and date, the text as the reader sees it, forwarded messages. Attachments are
+/// listed by name.
 pub(super) fn parse(bytes: &[u8], limits: &Limits, warnings: &mut Vec<String>) -> Result<Document, ParseError> {
     let message = message(bytes)?;
     let mut letter = Letter { text: String::new(), blocks: Vec::new(), attachments: Vec::new(), limits };
@@ -78,7 +79,7 @@ fn message(bytes: &[u8]) -> Result<Message<'_>, ParseError> {
     message.ok_or_else(|| ParseError::corrupt("mail", "there are no header lines at its start"))
 }
 
-/// Whether a field that has parameters has too many of them. One pass; `lower` is the mail in small letters.
+/// Whether a field has too many parameters. One pass; `lower` is the mail in lower case.
 fn has_endless_parameters(lower: &[u8]) -> bool {
     let mut count = None;
     for line in lower.split(|byte| *byte == b'\n') {
@@ -134,7 +135,7 @@ impl Letter<'_> {
         for part in message.attachments() {
             match &part.body {
                 PartType::Message(forwarded) if depth < FORWARDED_DEPTH_MAX => self.add(forwarded, depth + 1)?,
-                // Pictures within the text, and what a part of the text was taken for.
+                // Pictures within the text, and parts that were mistaken for text.
                 PartType::InlineBinary(_) | PartType::Multipart(_) => {}
                 _ => self.attachments.extend(attachment(part)),
             }
@@ -143,7 +144,7 @@ impl Letter<'_> {
         Ok(())
     }
 
-    /// The text as the sender wrote it; HTML where there is no text, or only a word in place of it.
+    /// The text as the sender wrote it; HTML if there is no text, or only a word in its place.
     fn body(&mut self, message: &Message<'_>) -> Result<(), ParseError> {
         let mut shown = Vec::new();
         for part in message.html_bodies() {
@@ -205,7 +206,7 @@ impl Letter<'_> {
     }
 }
 
-/// A part's text. Programs of old send eight-bit letters without naming their encoding.
+/// A part's text. Old programs send eight-bit letters without naming their encoding.
 fn decoded(message: &Message<'_>, part: &MessagePart<'_>, words: &str) -> String {
     let names_charset = part.content_type().is_some_and(|kind| kind.attribute("charset").is_some());
     if !names_charset && part.encoding == Encoding::None && words.contains(char::REPLACEMENT_CHARACTER) {

@@ -1,7 +1,8 @@
-//! Mailboxes in one file (mbox), as Thunderbird, mutt and the archives of mailing lists keep them: a document for each mail.
+//! Mailboxes in one file (mbox), as used by Thunderbird, mutt and the archives of mailing lists: a document for each
+//! mail.
 //!
-//! A mail begins behind a line that begins with "From ", at the start or after an empty line, where header lines follow. Text that
-//! quotes such a line without header lines is text.
+//! A mail starts after a line that starts with "From ", at the start or after an empty line, if header lines follow.
+//! Text that quotes such a line without header lines is text.
 
 use std::collections::HashSet;
 
@@ -9,15 +10,15 @@ use memchr::memmem;
 
 use super::{Document, Limits, ParseError, mail};
 
-/// Longest line between mails that is taken for one.
+/// Longest line that can separate mails.
 const LINE_BYTES_MAX: usize = 1_000;
-/// Longest message id that is an id of a document; longer ones are as good as none.
+/// Longest message id that becomes the id of a document; longer ones are ignored.
 const ID_BYTES_MAX: usize = 300;
-/// Fields of which one is among the first of a mail, whoever wrote it into the mailbox.
+/// One of these fields is among the first of each mail, regardless of the program that wrote the mailbox.
 const FIELDS: [&str; 8] =
     ["from", "date", "received", "return-path", "message-id", "subject", "delivered-to", "x-mozilla-status"];
 
-/// Whether these bytes, all or the first of a file, are the beginning of a mailbox.
+/// Whether these bytes, the whole file or its beginning, start a mailbox.
 pub(super) fn is_one(bytes: &[u8]) -> bool {
     mail_behind(bytes, 0).is_some_and(|start| {
         let name = field(&bytes[start..]).unwrap_or_default().to_ascii_lowercase();
@@ -25,7 +26,7 @@ pub(super) fn is_one(bytes: &[u8]) -> bool {
     })
 }
 
-/// Where the mail behind the line at `at` begins, if that line stands between mails.
+/// Where the mail after the line at `at` starts, if that line separates mails.
 fn mail_behind(bytes: &[u8], at: usize) -> Option<usize> {
     let rest = &bytes[at..];
     let is_apart = at == 0 || bytes[..at].ends_with(b"\n\n") || bytes[..at].ends_with(b"\n\r\n");
@@ -53,8 +54,8 @@ fn mails(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Parses a mailbox: each mail is known by its message id, or by its number where that is missing or not its own. One that is no mail
-/// is left out with a warning.
+/// Parses a mailbox: each mail is identified by its message id, or by its number if the id is missing or not unique. An
+/// invalid mail is left out with a warning.
 pub(super) fn parse(bytes: &[u8], limits: &Limits, warnings: &mut Vec<String>) -> Result<Vec<Document>, ParseError> {
     let (mut documents, mut ids, mut text_bytes) = (Vec::new(), HashSet::new(), 0);
     let (mut attached, mut broken) = (0usize, Vec::new());

@@ -1,13 +1,13 @@
 //! Markdown to blocks.
 //!
-//! Chunking needs the outer blocks only, so a line scanner finds them: one pass, no tree, no memory beyond the blocks,
-//! and MDX (imports, component tags) is understood, which CommonMark parsers take for text. Inline markup is left to
-//! [`super::plain()`]. Two liberties against CommonMark: a fence may be indented by any amount (documentation nests them
-//! in lists and tabs), and what follows a list item without a blank line belongs to the list.
+//! Chunking needs only the outer blocks, so a line scanner finds them: one pass, no tree, no memory beyond the blocks,
+//! and MDX (imports, component tags), which CommonMark parsers take for text, is understood. Inline markup is left to
+//! [`super::plain()`]. Two deviations from CommonMark: a fence may be indented by any amount (documentation nests them
+//! in lists and tabs), and a line directly after a list item belongs to the list.
 //!
-//! Left out is what readers of the page do not see: modules and tags of MDX, short comments and licences, definitions of links,
-//! rules, tags of templates and of HTML; and what says nothing of the page: badges, and a table of contents that only repeats its headings. A page that is
-//! nothing else keeps it.
+//! Left out are parts that readers of the page do not see: MDX modules and tags, short comments and licences, link
+//! definitions, rules, template and HTML tags; and parts without content: badges, and a table of contents that only
+//! repeats the page's headings. If a page has nothing else, they are kept.
 
 mod links;
 
@@ -38,14 +38,14 @@ pub(super) fn parse(text: String, warnings: &mut Vec<String>) -> Document {
     document
 }
 
-/// What stands for a document that is nothing but its front matter: the title there, in place.
+/// The text of a document that consists only of front matter: the title there, in place.
 fn title_block(document: &Document, body: usize) -> Vec<Block> {
     let head = &document.text[..body];
     let place = document.title.as_deref().map(|title| head.find(title).map_or(0..body, |at| at..at + title.len()));
     place.and_then(|range| Block::trimmed(&document.text, range, BlockKind::Prose)).into_iter().collect()
 }
 
-/// What the open block is; it grows line by line.
+/// The open block; it grows line by line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Open {
     Paragraph,
@@ -57,7 +57,7 @@ enum Open {
         length: usize,
         in_list: bool,
     },
-    /// A comment of HTML or MDX, up to the line that has its end.
+    /// An HTML or MDX comment, up to the line with its end.
     Comment(&'static str),
     /// A component tag over several lines, left out up to a line that ends in `>`.
     Tag,
@@ -68,7 +68,7 @@ enum Open {
 struct Scanner<'a> {
     text: &'a str,
     blocks: Vec<Block>,
-    /// Comments, definitions of links, badges and tables of contents: no blocks, unless there are no others.
+    /// Comments, link definitions, badges and tables of contents: not blocks, unless there are no others.
     left_out: Vec<Block>,
     open: Option<(Open, Range<usize>)>,
     /// A blank line was seen since the last line of the open list.
@@ -181,7 +181,7 @@ impl<'a> Scanner<'a> {
             return;
         }
         if trimmed.starts_with(":::") && !in_list {
-            // An admonition's first line stands for itself, so that its content is cut like any other.
+            // An admonition's first line is separate, so that its content is cut like any other.
             self.close();
             if !trimmed.trim_matches(':').is_empty() {
                 self.open_block(Open::Paragraph, &line);
@@ -212,7 +212,7 @@ impl<'a> Scanner<'a> {
 
     fn blank(&mut self) {
         match self.open {
-            // Whether a list goes on is known at its next line.
+            // The next line decides whether a list continues.
             Some((Open::List, _)) => self.blank_in_list = true,
             _ => self.close(),
         }
@@ -244,8 +244,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// `after`: what stands behind the comment on its last line. A comment of some length is kept: templates of issues and the like
-    /// are written in them.
+    /// `after`: the text after the comment on its last line. Longer comments are kept: issue templates and the like are
+    /// written in them.
     fn close_comment(&mut self, after: &str) {
         let Some((_, range)) = self.open.take() else { return };
         let is_seen = !after.trim().is_empty() && !COMMENTS.iter().any(|(start, _)| after.trim().starts_with(start));
@@ -289,9 +289,9 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// A comment up to this size is an instruction to a program, or a note for its author.
+/// A shorter comment is an instruction to a program, or a note for its author.
 const COMMENT_TOKENS_MAX: usize = 24;
-/// How comments begin and end: of HTML, and of MDX.
+/// Start and end of comments: of HTML, and of MDX.
 const COMMENTS: [(&str, &str); 2] = [("<!--", "-->"), ("{/*", "*/}")];
 
 /// Level and raw title of an ATX heading.
@@ -328,7 +328,8 @@ fn closes_fence(trimmed: &str, mark: u8, length: usize) -> bool {
     trimmed.len() >= length && trimmed.bytes().all(|byte| byte == mark)
 }
 
-/// Whether a line of a list belongs to code in it, its fences included; `open` is what [`fence`] said of the fence that is open.
+/// Whether a line of a list belongs to code in it, including its fences; `open` is the result of [`fence`] for the open
+/// fence.
 pub(super) fn is_in_fence(trimmed: &str, open: &mut Option<(u8, usize)>) -> bool {
     match *open {
         Some((mark, length)) => {
@@ -350,7 +351,7 @@ fn is_list_item(trimmed: &str) -> bool {
     item_content(trimmed).is_some()
 }
 
-/// What stands behind the mark of a list item.
+/// The text after the mark of a list item.
 fn item_content(trimmed: &str) -> Option<&str> {
     let rest = match trimmed.as_bytes() {
         [b'-' | b'*' | b'+', ..] => &trimmed[1..],
@@ -375,12 +376,12 @@ fn opens_table(trimmed: &str, next: Option<&Line<'_>>) -> bool {
         || (trimmed.contains('|') && next.is_some_and(|line| is_delimiter_row(line.content)))
 }
 
-/// Whether `line` is what stands below the header row of a table.
+/// Whether `line` is the row below the header row of a table.
 fn is_delimiter_row(line: &str) -> bool {
     line.contains('-') && line.contains('|') && line.chars().all(|character| "|-: \t".contains(character))
 }
 
-/// Whether `trimmed` is an ES module line as MDX has them, not a sentence or a shell command that starts alike.
+/// Whether `trimmed` is an ES module line as in MDX, not a sentence or a shell command that starts alike.
 fn is_module_line(trimmed: &str) -> bool {
     if let Some(rest) = trimmed.strip_prefix("import ") {
         return rest.starts_with(['\'', '"', '{', '*']) || rest.contains(" from '") || rest.contains(" from \"");
@@ -399,13 +400,13 @@ fn opens_component(trimmed: &str) -> bool {
     if end == 0 {
         return name.starts_with('>');
     }
-    // `<NODE_IP>` and `<IP>` are placeholders that people write in prose, and no component has such a name.
+    // `<NODE_IP>` and `<IP>` are placeholders in prose, and no component has such a name.
     name.as_bytes()[0].is_ascii_uppercase()
         && name[..end].bytes().any(|byte| byte.is_ascii_lowercase())
         && (name[end..].is_empty() || name[end..].starts_with(['>', '/', ' ', '\t']))
 }
 
-/// Whether `trimmed` is tags and nothing else. Braces and quotes may hold `>`.
+/// Whether `trimmed` consists only of tags. Braces and quotes may contain `>`.
 fn is_only_a_tag(trimmed: &str) -> bool {
     let (mut in_tag, mut braces, mut quote) = (false, 0usize, None);
     for character in trimmed.chars() {

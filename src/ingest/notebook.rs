@@ -1,4 +1,4 @@
-//! Jupyter notebooks to Markdown: cells in their order, code with its lines, what was printed. Pictures and other data in
+//! Jupyter notebooks to Markdown: cells in order, code with its lines, printed output. Pictures and other data in
 //! outputs are left out.
 
 use serde_json::Value;
@@ -7,7 +7,7 @@ use super::block::shorten;
 use super::front_matter::TITLE_BYTES_MAX;
 use super::{Document, Limits, MediaType, ParseError, html, markdown, records};
 
-/// Parses a notebook of format 3 or 4. JSON without cells is read like any other.
+/// Parses a notebook of format 3 or 4. JSON without cells is treated as plain JSON.
 pub(super) fn parse(source: &str, limits: &Limits, warnings: &mut Vec<String>) -> Result<Vec<Document>, ParseError> {
     let notebook = records::parse_value(source, limits)?;
     let Some(cells) = cells(&notebook) else { return records::parse_json(source, limits, warnings) };
@@ -50,7 +50,7 @@ fn cells(notebook: &Value) -> Option<Vec<&Value>> {
     Some(sheets.iter().filter_map(|sheet| sheet["cells"].as_array()).flatten().collect())
 }
 
-/// A text that is stored whole or as a list of its lines.
+/// A text that is stored as a string or as a list of its lines.
 fn joined(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -91,7 +91,7 @@ fn push_output(text: &mut String, output: &Value, limits: &Limits) {
             push_fenced(text, "text", visible_text(&trace.join("\n")).trim_end());
         }
         _ => {
-            // Format 3 has the forms of a result beside the type.
+            // Format 3 has the representations of a result next to the type.
             let data = if output["data"].is_object() { &output["data"] } else { output };
             let form =
                 |names: &[&str]| names.iter().map(|name| joined(&data[*name])).find(|form| !form.trim().is_empty());
@@ -100,7 +100,7 @@ fn push_output(text: &mut String, output: &Value, limits: &Limits) {
             } else if let Some(plain) = form(&["text/plain", "text"]) {
                 let plain = visible_text(&plain);
                 let plain = plain.trim_end();
-                // `<Figure size 640x480>`: what stands for a picture.
+                // `<Figure size 640x480>`: the placeholder for a picture.
                 if !(plain.starts_with('<') && plain.ends_with('>') && !plain.contains('\n')) {
                     push_fenced(text, "text", plain);
                 }
@@ -113,7 +113,7 @@ fn push_output(text: &mut String, output: &Value, limits: &Limits) {
     }
 }
 
-/// What a terminal would show in the end: without colours, and of a line that was written over only the last state.
+/// The final output of a terminal: without colours, and only the last state of a line that was overwritten.
 fn visible_text(output: &str) -> String {
     let mut plain = String::with_capacity(output.len());
     let mut rest = output;

@@ -1,12 +1,13 @@
 //! PDF to text, page by page.
 //!
 //! hayro-syntax reads the file ([`file`]); [`page`] follows the text operators of each page, [`font`] turns codes into
-//! characters, [`fields`] adds what forms hold, and [`layout`] puts it into the order of reading. The file format is a
-//! program that strangers wrote, so everything is held down: bytes out of compressed streams, pages, text, nesting, and
-//! the work of a document as a multiple of its size; a panic of the reader is an error of the file.
+//! characters, [`fields`] adds the values of forms, and [`layout`] determines the reading order. A PDF is a program
+//! from an untrusted source, so everything is bounded: bytes from compressed streams, pages, text, nesting, and the
+//! work for a document as a multiple of its size; a panic of the reader is an error of the file.
 //!
-//! A document is what can be read: a character whose font does not say what it is, is left out and counted, and where
-//! that is most of them the file is refused. Left out are text in images and comments. Layers that are switched off are read like others.
+//! A document consists of what can be read: a character whose font does not define it is left out and counted, and if
+//! most characters are like this the file is refused. Text in images and comments is left out. Hidden layers are read
+//! like others.
 
 mod bidi;
 mod columns;
@@ -33,20 +34,20 @@ use file::Budget;
 use layout::PageContent;
 use page::{PageReader, PageStats, Stopped};
 
-/// Warnings about single pages; a broken file would have one for each.
+/// Warnings about single pages; a damaged file would have one for each.
 const PAGE_WARNINGS_MAX: usize = 5;
 /// Names of fonts in a message.
 const FONTS_NAMED_MAX: usize = 3;
 /// Longest property kept, in bytes.
 const PROPERTY_BYTES_MAX: usize = 2000;
-/// Fewer characters than one in this many that could not be read are the odd sign; more are worth a warning.
+/// If less than one character in this many could not be read, it is ignored; more are worth a warning.
 const LOST_WORTH_SAYING: usize = 200;
-/// Text shorter than this is not judged by its letters, in characters.
+/// Shorter text is not judged by its letters, in characters.
 const JUDGED_MIN: usize = 60;
 
-/// Parses a PDF. Pages without text, and characters that could not be read, are named in warnings.
+/// Parses a PDF. Warnings name pages without text, and characters that could not be read.
 pub(super) fn parse(bytes: &[u8], limits: &Limits) -> Result<Parsed, ParseError> {
-    // Nothing outside the closure is changed by it, so nothing is left half done.
+    // The closure changes nothing outside of it, so nothing is left half done.
     catch_unwind(AssertUnwindSafe(|| read(bytes, limits)))
         .unwrap_or_else(|_| Err(ParseError::corrupt("PDF", "its structure contradicts itself")))
 }
@@ -87,7 +88,7 @@ fn read(bytes: &[u8], limits: &Limits) -> Result<Parsed, ParseError> {
     Ok(Parsed { documents: vec![document], warnings: report.into_sentences(&texts) })
 }
 
-/// The text of a page; else why it has none, or why the whole document is refused.
+/// The text of a page; otherwise why it has none, or why the whole document is refused.
 fn read_page<'a>(
     page: &FilePage<'a>,
     reader: &mut PageReader<'a>,
@@ -130,7 +131,7 @@ fn append(document: &mut Document, number: u32, text: &str) {
     document.pages.push(Page { number, range });
 }
 
-/// What was met on the way, for messages.
+/// Statistics for messages.
 #[derive(Debug, Default)]
 struct Report {
     cut_short: bool,
@@ -159,7 +160,7 @@ impl Report {
         self.lost.values().sum()
     }
 
-    /// Refuses a document that has no text, or none worth having.
+    /// Refuses a document without usable text.
     fn judge(&mut self, texts: &[String]) -> Result<(), ParseError> {
         let lost = self.lost_characters();
         if lost > letters(texts) {
@@ -185,7 +186,7 @@ impl Report {
         })
     }
 
-    /// The fonts with most of what was lost.
+    /// The fonts with the most unreadable characters.
     fn fonts(&self) -> String {
         let mut fonts: Vec<(&str, usize)> = self.lost.iter().map(|(font, count)| (font.as_str(), *count)).collect();
         fonts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));

@@ -1,4 +1,4 @@
-//! Markup out, words in: the form of a passage that is embedded and indexed.
+//! Removes markup: the form of a passage that is embedded and indexed.
 
 use std::borrow::Cow;
 
@@ -8,9 +8,9 @@ use super::{MediaType, template};
 
 /// The words of a passage without markup: Markdown loses tags, link targets, fence markers, table pipes and emphasis
 /// marks, and keeps code, link texts, alternative texts and the `title="…"` of a code fence. Other media types are
-/// plain already and come back as they are.
+/// already plain and are returned unchanged.
 ///
-/// `text` may be any part of a document; what its missing surroundings would have changed is read as it stands. O(n).
+/// `text` may be any part of a document; it is read without the context that is missing. O(n).
 #[must_use]
 pub fn plain(text: &str, media_type: MediaType) -> Cow<'_, str> {
     match media_type {
@@ -34,7 +34,7 @@ pub(super) fn inline(heading: &str) -> String {
     if !heading.contains(['*', '_', '`', '[', '<', '\\', '&', '~', '{', '\n']) {
         return heading.to_owned();
     }
-    // The mark keeps a heading such as `1. Install` from being read as a list.
+    // The mark prevents a heading such as `1. Install` from being read as a list.
     markdown(&format!("# {}", heading.replace(['\r', '\n'], " ")))
 }
 
@@ -53,8 +53,8 @@ fn markdown(text: &str) -> String {
     words.out.trim().to_owned()
 }
 
-/// Removes the indentation that all lines share when it would make the first one a code block: a passage out of a list
-/// or a tab.
+/// Removes the indentation shared by all lines when it would make the first one a code block: a passage from a list or
+/// a tab.
 fn dedent(text: &str) -> Cow<'_, str> {
     let indent = |line: &str| line.len() - line.trim_start_matches([' ', '\t']).len();
     if !text.starts_with("    ") && !text.starts_with('\t') {
@@ -67,7 +67,7 @@ fn dedent(text: &str) -> Cow<'_, str> {
 
 struct Words {
     out: String,
-    /// In a table row that was cut from its header, which makes it a paragraph to the parser.
+    /// In a table row without its header, which the parser takes for a paragraph.
     in_row: bool,
 }
 
@@ -124,7 +124,7 @@ impl Words {
     }
 }
 
-/// The words behind the kind of an admonition (`:::note Title`, `::: tip`, `!!! warning "Title"`); other text as it is.
+/// The title of an admonition (`:::note Title`, `::: tip`, `!!! warning "Title"`); other text is returned unchanged.
 fn without_directive(text: &str) -> &str {
     let name_end = |text: &str| text.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(text.len());
     if text.starts_with(":::") {
@@ -229,7 +229,7 @@ const ELEMENTS: &[&str] = &[
     "wbr",
 ];
 
-/// What follows the HTML element or comment at the start of `text`.
+/// The text after the HTML element or comment at the start of `text`.
 pub(super) fn behind_element(text: &str) -> Option<&str> {
     let rest = text.strip_prefix('<')?;
     if rest.starts_with("!--") {
@@ -241,7 +241,8 @@ pub(super) fn behind_element(text: &str) -> Option<&str> {
     is_element.then(|| rest.split_once('>').map(|(_, after)| after))?
 }
 
-/// Appends `html` without its tags and comments. `<node-ip>` and the like keep their word: people write placeholders so.
+/// Appends `html` without its tags and comments. Names such as `<node-ip>` are kept: people write placeholders like
+/// this.
 fn push_without_tags(out: &mut String, html: &str) {
     let mut rest = html;
     while let Some(open) = rest.find('<') {
@@ -250,7 +251,7 @@ fn push_without_tags(out: &mut String, html: &str) {
         let comment = rest.starts_with("<!--");
         let close = if comment { rest.find("-->").map(|at| at + 2) } else { rest.find('>') };
         let Some(close) = close else {
-            // No tag, or one whose end is in another passage.
+            // Not a tag, or one whose end is in another passage.
             out.push_str(if comment { "" } else { &rest[1..] });
             return;
         };

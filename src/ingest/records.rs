@@ -1,10 +1,10 @@
-//! JSON and JSON Lines to documents: one a record.
+//! JSON and JSON Lines to documents: one for each record.
 //!
-//! A record with a text field (`text`, `content`, `body`, …) is that text, and its small other fields are metadata. A
-//! record without one becomes `key.path: value` lines, so that every value can be found; one that has nothing beside its
-//! title, address or id becomes these. Numbers by the dozen (embeddings, outlines of maps) and encoded data are left out.
-//! Nesting is checked before the parser runs, arrays of records are read one element at a time. JSON with comments, commas too
-//! many or `NaN` is read too; see [`lenient`]. Exports of databases are records; see [`exports`].
+//! The text of a record is its text field (`text`, `content`, `body`, …), and its small other fields are metadata. A
+//! record without one becomes `key.path: value` lines, so that every value can be found; one that only has a title,
+//! address or id becomes these. Long lists of numbers (embeddings, outlines of maps) and encoded data are left out.
+//! Nesting is checked before the parser runs, and arrays of records are read one element at a time. JSON with comments,
+//! surplus commas or `NaN` is accepted too; see [`lenient`]. Exports of databases are records; see [`exports`].
 
 mod exports;
 mod lenient;
@@ -24,18 +24,19 @@ const TEXT_FIELDS: &[&str] = &["text", "content", "body", "contents", "page_cont
 const TITLE_FIELDS: &[&str] = &["title", "name", "headline", "subject"];
 const URL_FIELDS: &[&str] = &["url", "uri", "link", "permalink"];
 const ID_FIELDS: &[&str] = &["_id", "id"];
-/// Largest field kept as metadata, in bytes of its JSON; larger ones go into the text, where they can be searched.
+/// Largest field kept as metadata, in bytes of its JSON; larger ones become part of the text, where they can be
+/// searched.
 const METADATA_BYTES_MAX: usize = 1024;
 /// Longest record id, in bytes: ids are keys in the catalog.
 const ID_BYTES_MAX: usize = 512;
 /// Longest `key.path` that is written before a value, in bytes: it repeats with every value below it.
 const PATH_BYTES_MAX: usize = 400;
-/// Values of one JSON value; each takes about 72 bytes once parsed, whatever its size in the file.
+/// Values of one JSON value; each needs about 72 bytes once parsed, whatever its size in the file.
 const VALUES_MAX: usize = 4_000_000;
-/// An array of so many numbers is an embedding, a signal or an outline: nothing to read, and nothing that anybody looks for.
+/// An array of this many numbers is an embedding, a signal or an outline: nobody reads or searches for it.
 const NUMBERS_MAX: usize = 64;
 
-/// Collects the records of one source and holds them to the limits.
+/// Collects the records of one source and enforces the limits.
 pub(super) struct Records<'a> {
     limits: &'a Limits,
     media_type: MediaType,
@@ -53,13 +54,13 @@ impl<'a> Records<'a> {
         self.documents
     }
 
-    /// Adds the record that stands at `place` (line or element, from 1).
+    /// Adds the record at `place` (line or element, from 1).
     fn add(&mut self, value: Value, place: u64) -> Result<(), ParseError> {
         self.add_record(value, Map::new(), place, false)
     }
 
-    /// Adds a row of texts. `typed`: what filters compare instead, for fields that are no text. `numbered`: its fields name no
-    /// id.
+    /// Adds a row of texts. `typed`: typed values for filters, for fields that are not text. `numbered`: its fields
+    /// contain no id.
     pub(super) fn add_row(
         &mut self,
         fields: Map<String, Value>,
@@ -93,7 +94,7 @@ impl<'a> Records<'a> {
             if let Some(shown) = document.metadata.get_mut(&key) {
                 *shown = value;
             } else if TITLE_FIELDS.contains(&key.as_str()) {
-                // It became the title, and is a column to ask for all the same.
+                // It became the title, but filters may still use the column.
                 document.metadata.insert(key, value);
             }
         }
@@ -104,7 +105,7 @@ impl<'a> Records<'a> {
     }
 }
 
-/// Parses a JSON source: an array of objects or an export of a database is many records, anything else one document.
+/// Parses a JSON source: an array of objects or a database export is many records, anything else one document.
 pub(super) fn parse_json(
     source: &str,
     limits: &Limits,
@@ -113,7 +114,7 @@ pub(super) fn parse_json(
     let shape = check_shape(source, limits)?;
     let cleaned = if shape.odd { Some(lenient::cleaned(source)) } else { None };
     let source = match &cleaned {
-        // What is no JSON in a laxer reading either is told by its place in the original.
+        // For text that is invalid even for the lenient reader, the error has the position in the original.
         Some(cleaned) if serde_json::from_str::<serde::de::IgnoredAny>(&cleaned.text).is_ok() => {
             warnings.extend(cleaned.warning());
             if cleaned.is_annotated() && !shape.records {
@@ -152,7 +153,7 @@ pub(super) fn parse_value(source: &str, limits: &Limits) -> Result<Value, ParseE
     serde_json::from_str(source).map_err(json_error)
 }
 
-/// A file of settings with remarks, which say more than the values: it is kept as it is written.
+/// A settings file with comments, which say more than the values: it is kept as written.
 fn annotated(source: String) -> Document {
     let blocks = Block::trimmed(&source, 0..source.len(), BlockKind::Verbatim).into_iter().collect();
     Document::new(MediaType::Json, source, blocks)
@@ -196,17 +197,17 @@ fn json_error(source: serde_json::Error) -> ParseError {
     ParseError::Corrupt { format: "JSON", detail, source: Some(Box::new(source)) }
 }
 
-/// What a look at the bytes of a JSON text tells.
+/// The result of scanning the bytes of a JSON text.
 struct Shape {
     /// It is an array of objects.
     records: bool,
-    /// It has what JSON does not allow and [`lenient`] reads.
+    /// It contains something that JSON does not allow and [`lenient`] accepts.
     odd: bool,
 }
 
-/// Refuses what nests too deeply or holds too many values, before anything is built, and tells the shape of the source. One
-/// pass over the bytes; strings are skipped. Values are counted by their commas, for each element of an outer array apart.
-/// Syntax is left to the parser.
+/// Refuses a source that nests too deeply or has too many values, before anything is built, and returns its shape. One
+/// pass over the bytes; strings are skipped. Values are counted by their commas, separately for each element of an
+/// outer array. Syntax is left to the parser.
 fn check_shape(source: &str, limits: &Limits) -> Result<Shape, ParseError> {
     let limit = limits.depth_max.min(100);
     let bytes = source.as_bytes();
@@ -265,7 +266,7 @@ fn check_shape(source: &str, limits: &Limits) -> Result<Shape, ParseError> {
     Ok(Shape { records: any_object && all_objects, odd })
 }
 
-/// Reads the elements of an array as records. The reader's error type has no room for ours, so that goes beside it.
+/// Reads the elements of an array as records. The reader's error type cannot hold ours, so it is returned separately.
 struct Elements<'r, 'l> {
     records: &'r mut Records<'l>,
     failure: &'r mut Option<ParseError>,
@@ -299,7 +300,7 @@ impl<'de> Visitor<'de> for Elements<'_, '_> {
     }
 }
 
-/// The id and document of one JSON value. `numbered`: a field named like an id is none.
+/// The id and document of one JSON value. `numbered`: fields named like an id are ignored.
 fn document(
     value: Value,
     media_type: MediaType,
@@ -324,7 +325,7 @@ fn document(
         _ => None,
     };
     fields.retain(|_, value| !is_data(value));
-    // An empty text field says nothing that a filter could ask for.
+    // An empty text field is useless for filters.
     fields.retain(|key, value| {
         !TEXT_FIELDS.contains(&key.as_str()) || value.as_str().is_none_or(|text| !text.trim().is_empty())
     });
@@ -368,7 +369,7 @@ fn from_text(media_type: MediaType, mut out: String, lines: &Lines<'_>) -> Resul
     Ok(Document::new(media_type, out, blocks))
 }
 
-/// Whether a value is for programs only: many numbers, points of an outline, encoded data.
+/// Whether a value is only meant for programs: many numbers, points of an outline, encoded data.
 fn is_data(value: &Value) -> bool {
     match value {
         Value::String(text) => encoded::is_blob(text),
@@ -454,7 +455,7 @@ impl<'a> Lines<'a> {
             self.out.push_str(": ");
         }
         self.out.push_str(value);
-        // A long key above many values repeats in every line: text can outgrow the source.
+        // A long key above many values repeats in every line: text can exceed the source.
         self.limits.check_text(self.used + self.out.len())
     }
 }

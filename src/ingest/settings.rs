@@ -11,23 +11,23 @@ pub struct Settings {
     /// Largest source.
     #[serde(deserialize_with = "setting::size::<_, 1_024>")]
     pub source_bytes_max: ByteSize,
-    /// Tokens a passage aims at.
+    /// The target size of a passage, in tokens.
     #[serde(deserialize_with = "setting::count::<_, 16, 512>")]
     pub passage_tokens: usize,
-    /// Tokens a passage never exceeds.
+    /// The maximum size of a passage, in tokens.
     #[serde(deserialize_with = "setting::count::<_, 32, 512>")]
     pub passage_tokens_max: usize,
 }
 
 impl Settings {
-    /// What parsers take.
+    /// The limits of parsers.
     #[must_use]
     pub fn limits(&self) -> Limits {
         let bytes = self.source_bytes_max.0;
         Limits { source_bytes_max: bytes, text_bytes_max: bytes, ..Limits::default() }
     }
 
-    /// How passages are cut.
+    /// The sizes of passages.
     #[must_use]
     pub fn chunks(&self) -> ChunkConfig {
         ChunkConfig { target_tokens: self.passage_tokens, max_tokens: self.passage_tokens_max }

@@ -1,12 +1,12 @@
-//! Program text to blocks: one block an item, under the name of the item.
+//! Program text to blocks: one block for each item, with the name of the item.
 //!
-//! No grammar is used. In nearly every language an item starts at the left margin behind a blank line, and its first
-//! line names it behind a keyword or before a parenthesis; where that fails, the passage only lacks a heading.
+//! No grammar is used. In nearly every language an item starts at the left margin after a blank line, and its first
+//! line names it after a keyword or before a parenthesis; where that fails, the passage only lacks a heading.
 
 use super::block::{Block, BlockKind, Line, lines};
 use super::{Document, MediaType, licence};
 
-/// Parses a source file; the extension of `name` tells YAML and section files from programs.
+/// Parses a source file; the extension of `name` distinguishes YAML and section files from programs.
 pub(super) fn parse(text: String, name: &str) -> Document {
     let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension).to_ascii_lowercase();
     let style = match extension.as_str() {
@@ -19,7 +19,7 @@ pub(super) fn parse(text: String, name: &str) -> Document {
     Document::new(MediaType::SourceCode, text, blocks)
 }
 
-/// How items are told apart.
+/// How items are recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Style {
     /// By `key:` at the left margin.
@@ -30,7 +30,7 @@ enum Style {
     Program,
 }
 
-/// What a line starts.
+/// The item that a line starts.
 enum Start {
     /// An item with its heading level and name.
     Item(u8, String),
@@ -85,10 +85,10 @@ fn blocks(text: &str, style: Style) -> Vec<Block> {
     blocks
 }
 
-/// Longest comment that is looked at as a licence, in bytes.
+/// Longest comment that is checked for a licence, in bytes.
 const LICENCE_BYTES_MAX: usize = 8 << 10;
 
-/// Where the text begins behind a comment at its top that is a licence; 0 where there is none, or nothing follows it.
+/// Where the text starts after a licence comment at its top; 0 if there is none, or nothing follows it.
 fn behind_licence(text: &str, style: Style) -> usize {
     let head = text.floor_char_boundary(LICENCE_BYTES_MAX);
     let (mut in_block, mut end, mut reader) = (false, 0, licence::Reader::default());
@@ -106,7 +106,7 @@ fn behind_licence(text: &str, style: Style) -> usize {
     if is_left_out { end } else { 0 }
 }
 
-/// Whether a line is a comment to its end. `#!` is none.
+/// Whether a line is a comment to its end. `#!` does not count.
 fn is_comment(trimmed: &str, style: Style) -> bool {
     match style {
         Style::Keys | Style::Sections => trimmed.starts_with(['#', ';']) && !trimmed.starts_with("#!"),
@@ -114,7 +114,7 @@ fn is_comment(trimmed: &str, style: Style) -> bool {
     }
 }
 
-/// Whether a line is a comment, attribute or decorator, which leads to the item below.
+/// Whether a line is a comment, attribute or decorator of the item below.
 fn is_lead(line: &Line<'_>, style: Style) -> bool {
     let trimmed = line.content.trim_start();
     match style {

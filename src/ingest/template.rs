@@ -1,19 +1,19 @@
-//! Tags of templates in Markdown: shortcodes of Hugo (`{{< … >}}`, `{{% … %}}`), tags of Jinja and Liquid (`{% … %}`), variables
-//! (`{{{ … }}}`), and the marks that stand for a table of contents. They are instructions to a program, not words.
+//! Template tags in Markdown: shortcodes of Hugo (`{{< … >}}`, `{{% … %}}`), tags of Jinja and Liquid (`{% … %}`),
+//! variables (`{{{ … }}}`), and marks for a table of contents. They are instructions to a program, not words.
 //!
-//! `{{ … }}` is left alone: documentation is full of it, and what stands in it is what people look for.
+//! `{{ … }}` is kept: documentation is full of it, and people search for its content.
 
 use std::borrow::Cow;
 
-/// How tags begin and end; the first that fits is meant.
+/// Start and end of tags; the first match counts.
 const TAGS: [(&str, &str); 4] = [("{{{", "}}}"), ("{{<", ">}}"), ("{{%", "%}}"), ("{%", "%}")];
-/// Longest tag, in bytes; what goes on for longer is no tag.
+/// Longest tag, in bytes; anything longer is not a tag.
 const TAG_BYTES_MAX: usize = 2_000;
 /// Attributes of a tag whose values people read.
 const VISIBLE_ATTRIBUTES: [&str; 9] =
     ["title", "alt", "caption", "label", "name", "text", "summary", "heading", "description"];
 
-/// A tag at the start of `text`, as what it holds and what follows it.
+/// A tag at the start of `text`, as its content and the text after it.
 fn tag(text: &str) -> Option<(&str, &str)> {
     let (open, close) = TAGS.iter().find(|(open, _)| text.starts_with(open))?;
     let inside = &text[open.len()..text.floor_char_boundary(TAG_BYTES_MAX)];
@@ -21,7 +21,7 @@ fn tag(text: &str) -> Option<(&str, &str)> {
     Some((&inside[..end], &text[open.len() + end + close.len()..]))
 }
 
-/// Whether a line is tags and nothing that anybody reads.
+/// Whether a line consists of tags without readable text.
 pub(super) fn is_markup(line: &str) -> bool {
     let mut rest = line.trim();
     if matches!(rest, "[TOC]" | "[toc]" | "[[_TOC_]]" | "{:toc}") || (rest.starts_with("{:") && rest.ends_with('}')) {
@@ -39,7 +39,7 @@ pub(super) fn is_markup(line: &str) -> bool {
     rest.is_empty()
 }
 
-/// `text` without tags; of each the values stay that are shown. Code, between fences or backticks, is left alone. O(n).
+/// `text` without tags, except for their visible values. Code, between fences or backticks, is unchanged. O(n).
 pub(super) fn without_tags(text: &str) -> Cow<'_, str> {
     if memchr::memmem::find(text.as_bytes(), b"{{").is_none() && memchr::memmem::find(text.as_bytes(), b"{%").is_none()
     {
@@ -83,7 +83,7 @@ pub(super) fn without_tags(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Values of a tag that are shown: `title="…"`.
+/// The visible values of a tag: `title="…"`.
 fn visible_values(inside: &str) -> impl Iterator<Item = &str> {
     let mut parts = inside.split('"');
     std::iter::from_fn(move || {

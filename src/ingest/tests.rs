@@ -1,4 +1,4 @@
-//! Properties of every format together: whatever the bytes, parsing answers, and chunks are true to the text.
+//! Properties of all formats: parsing any bytes returns, and chunks match the text.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -20,7 +20,7 @@ const ALL: [MediaType; 12] = [
     MediaType::Drawing,
 ];
 
-/// Pieces that formats give a meaning to, so that random texts get beyond their first line.
+/// Pieces with a meaning in some format, so that random texts get beyond their first line.
 fn fragment() -> impl Strategy<Value = String> {
     let marks = prop::sample::select(vec![
         "# ",
@@ -79,7 +79,7 @@ fn fragment() -> impl Strategy<Value = String> {
         "🙂",
         "title: [\n",
     ]);
-    // What counts as no token, in any amount.
+    // Characters that count as no token, in any number.
     let nothing = (prop::sample::select(vec![" ", "\n", "\t", "\u{a0}", "\u{301}", "\u{7f}"]), 20usize..900);
     let nothing = nothing.prop_map(|(sign, count)| sign.repeat(count));
     prop_oneof![1 => nothing, 3 => marks.prop_map(str::to_owned), 3 => "[a-zA-Z0-9äß边]{1,12} ", 1 => "\\PC{0,20}"]
@@ -93,14 +93,14 @@ fn parsed(media_type: MediaType, name: &str, bytes: &[u8]) -> Result<Parsed, Par
     parse(&Source { name, media_type, bytes }, &Limits::default())
 }
 
-/// What every list of chunks must hold.
+/// Invariants of every list of chunks.
 fn check(document: &Document, config: &ChunkConfig) -> Result<Vec<Chunk>, TestCaseError> {
     let chunks = chunk(document, config);
     let mut end = 0;
     for chunk in &chunks {
         prop_assert!(chunk.range.start >= end, "chunks overlap");
         end = chunk.range.end;
-        // Behind a repeated header row it is the text itself.
+        // After a repeated header row it is the text itself.
         let own = &document.text[chunk.range.clone()];
         let header = chunk.text.strip_suffix(own);
         prop_assert!(header.is_some_and(|header| header.is_empty() || header.ends_with('\n')), "{:?}", chunk.text);
@@ -114,7 +114,7 @@ fn check(document: &Document, config: &ChunkConfig) -> Result<Vec<Chunk>, TestCa
     Ok(chunks)
 }
 
-/// What is in no chunk holds nothing that `counts`.
+/// Text outside of chunks contains nothing that `counts`.
 fn check_nothing_lost(document: &Document, chunks: &[Chunk], counts: fn(char) -> bool) -> Result<(), TestCaseError> {
     let ends = std::iter::once(0).chain(chunks.iter().map(|chunk| chunk.range.end));
     let starts = chunks.iter().map(|chunk| chunk.range.start).chain([document.text.len()]);

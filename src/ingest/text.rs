@@ -11,8 +11,8 @@ pub(super) fn parse(text: String) -> Document {
     Document::new(MediaType::Text, text, blocks)
 }
 
-/// Paragraphs of `text[range]`, separated by blank lines. One that is mostly list items, log lines or columns is cut
-/// between lines, not sentences.
+/// Paragraphs of `text[range]`, separated by blank lines. One that consists mostly of list items, log lines or columns
+/// is cut between lines, not sentences.
 pub(super) fn paragraphs(text: &str, range: Range<usize>) -> Vec<Block> {
     let mut blocks = Vec::new();
     let (mut open, mut count, mut structured) = (None, 0, 0);
@@ -43,13 +43,13 @@ pub(super) fn paragraphs(text: &str, range: Range<usize>) -> Vec<Block> {
     blocks
 }
 
-/// The first line of a paragraph that is a table as programs write them: every line has the same number of cells, and the first
-/// has no number where others have some.
+/// The first line of a paragraph that is a table written by a program: every line has the same number of cells, and the
+/// first has no number where others have some.
 fn header_row(text: &str, range: Range<usize>) -> Option<Range<usize>> {
     const ROWS_MIN: usize = 4;
     let first = lines(text, range.clone()).next()?;
     let is_number = |cell: &str| cell.trim().starts_with(|c: char| c.is_ascii_digit());
-    // A comma in each of a few lines is no table.
+    // A comma in each of a few lines is not a table.
     let cells = |delimiter: char| first.content.matches(delimiter).count();
     let (delimiter, count) = [('\t', 1), (';', 1), ('|', 1), (',', 2)]
         .into_iter()

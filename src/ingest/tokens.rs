@@ -1,20 +1,20 @@
-//! A cheap estimate of how many WordPiece tokens a text has.
+//! A cheap estimate of the number of WordPiece tokens in a text.
 //!
-//! Chunk sizes need a measure that costs nanoseconds and knows no model. The estimate is subadditive: the estimate of
-//! a text never exceeds the sum over its parts, so pieces that fit can be joined without measuring again.
+//! Chunk sizes need a measure that costs nanoseconds and needs no model. The estimate is subadditive: the estimate of a
+//! text never exceeds the sum over its parts, so pieces that fit can be joined without measuring again.
 
-/// What a character costs depends on the run it stands in.
+/// The cost of a character depends on the run it is part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
     /// White space, control characters and combining marks: free.
     Nothing,
-    /// Latin letters: one token per started six, since frequent words are whole tokens and rare ones fall apart.
+    /// Latin letters: one token for each six or fewer, since frequent words are whole tokens and rare ones are split.
     Latin,
-    /// Digits: one token per started three.
+    /// Digits: one token for each three or fewer.
     Digit,
-    /// Letters of other alphabets: one token per started two.
+    /// Letters of other alphabets: one token for each two or fewer.
     Letter,
-    /// A repeated ASCII mark, as in rules and table borders: one token per started sixteen. They are markup.
+    /// A repeated ASCII mark, as in rules and table borders: one token for each sixteen or fewer. They are markup.
     Mark(u8),
     /// Other punctuation, symbols, ideographs and kana: one token each.
     Single,
@@ -73,16 +73,16 @@ fn classify(character: char) -> Class {
     }
 }
 
-/// Most bytes that a token stands for. White space, control characters and combining marks count as nothing, and there is
-/// no end to how many of them a text may have.
+/// Maximum bytes that a token represents. White space, control characters and combining marks count as nothing, and a
+/// text may have any number of them.
 pub const TOKEN_BYTES_MAX: usize = 16;
 
-/// Estimates the WordPiece tokens of `text`: one per started six Latin letters, three digits or two other letters of
-/// a run, one per punctuation mark (repeated ones count once), symbol or ideograph; never fewer than one for each started
-/// [`TOKEN_BYTES_MAX`] bytes, so that a budget of tokens is one of bytes too.
+/// Estimates the WordPiece tokens of `text`: one for each six Latin letters, three digits or two other letters of a
+/// run, or fewer; one for each punctuation mark (repeated ones count once), symbol or ideograph; and at least one for
+/// each [`TOKEN_BYTES_MAX`] bytes, so that a budget of tokens is also one of bytes.
 ///
-/// Measured against BERT's uncased vocabulary on whole corpora: 1.2 of the true count for English prose, 0.9 for Markdown
-/// and Rust, 1.0 for Chinese, 0.8 for Spanish.
+/// Measured against BERT's uncased vocabulary on whole corpora: 1.2 of the true count for English prose, 0.9 for
+/// Markdown and Rust, 1.0 for Chinese, 0.8 for Spanish.
 ///
 /// O(n), no allocation. Subadditive: never more than the sum over the parts of a text.
 #[must_use]
@@ -90,15 +90,15 @@ pub fn estimate_tokens(text: &str) -> usize {
     count_tokens(text).max(text.len().div_ceil(TOKEN_BYTES_MAX))
 }
 
-/// [`estimate_tokens`] without regard to the bytes: for the parts of a text, whose bytes are looked at together.
+/// [`estimate_tokens`] without regard to the bytes: for parts of a text whose bytes are checked together.
 pub(super) fn count_tokens(text: &str) -> usize {
     let mut counter = Counter::new();
     text.chars().map(|character| counter.push(character)).sum()
 }
 
 /// Length in bytes of the longest prefix of `text` with at most `limit` tokens; at least one character, so that a
-/// caller who cuts repeatedly always gets to the end. Combining marks stay with their letter, unless there are more of them
-/// than fit.
+/// caller who cuts repeatedly always reaches the end. Combining marks stay with their letter, unless there are more of
+/// them than fit.
 #[must_use]
 pub fn prefix_within(text: &str, limit: usize) -> usize {
     let bytes_max = limit.saturating_mul(TOKEN_BYTES_MAX);

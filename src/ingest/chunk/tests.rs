@@ -199,7 +199,7 @@ fn a_step_stays_with_its_admonition_and_its_command() {
     for chunk in &found {
         assert!(chunk.text.starts_with(|c: char| c.is_ascii_digit()) && chunk.text.ends_with("```"), "{found:#?}");
     }
-    // A step that is too large by itself is not cut between an introduction and its command.
+    // A step that is too large is not cut between an introduction and its command.
     let large = format!("1. {}\n\n   {} then run:\n\n   ```sh\n   run\n   ```\n", words(50), words(20));
     let found = chunks(&large, 50, 60);
     assert!(found.iter().any(|chunk| chunk.text.contains("then run:\n\n   ```sh")), "{found:#?}");

@@ -1,18 +1,18 @@
-//! What the cells of a column are: numbers, truth values or text.
+//! The type of a column's cells: numbers, truth values or text.
 //!
-//! A column is numbers when each of its cells is one, in one of three notations: `1234.5`, `1,234.5` or `1.234,5`; cells such as
-//! `n/a` and `-` say that there is none. What fits two of them alike (`1,234` alone), begins with a zero or a plus (`007`),
-//! has more than 15 digits, or stands in a column called version is text: a code, not an amount.
+//! A column is numeric when each of its cells is a number in one of three notations: `1234.5`, `1,234.5` or `1.234,5`;
+//! cells such as `n/a` and `-` count as missing. A value that is ambiguous (`1,234` alone), starts with a zero or a
+//! plus (`007`), has more than 15 digits, or is in a column called version is text: a code, not an amount.
 
 use serde_json::{Number, Value};
 
-/// Digits up to which every number is kept exactly.
+/// Numbers with up to this many digits are represented exactly.
 const DIGITS_MAX: usize = 15;
 
-/// Counts what the cells of one column look like.
+/// Statistics of the cells of one column.
 #[derive(Debug, Default)]
 pub(super) struct Column {
-    /// Cells that say something.
+    /// Cells with a value.
     cells: usize,
     plain: usize,
     english: usize,
@@ -21,7 +21,7 @@ pub(super) struct Column {
     is_code: bool,
 }
 
-/// How the numbers of a column are written.
+/// The notation of a column's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Notation {
     /// `1234.5`
@@ -81,7 +81,7 @@ impl Column {
     }
 }
 
-/// Whether a cell says that there is nothing to say.
+/// Whether a cell marks a missing value.
 fn says_nothing(cell: &str) -> bool {
     matches!(cell.to_ascii_lowercase().as_str(), "-" | "--" | "–" | "—" | "n/a" | "na" | "nan" | "null" | "none" | "?")
 }
@@ -94,7 +94,7 @@ fn truth(cell: &str) -> Option<bool> {
     }
 }
 
-/// The number that a cell is in a notation.
+/// The number in a cell, in a notation.
 fn number(cell: &str, notation: Notation) -> Option<Value> {
     let (sign, digits) = cell.strip_prefix('-').map_or(("", cell), |rest| ("-", rest));
     if !digits.starts_with(|c: char| c.is_ascii_digit()) {

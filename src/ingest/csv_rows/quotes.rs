@@ -1,12 +1,13 @@
-//! Quotes that are opened and never closed: to a CSV reader all that follows is one cell.
+//! Quotes that are opened and never closed: a CSV reader takes everything after one for a single cell.
 
 use std::borrow::Cow;
 
-/// `text` without such quotes, and the lines on which they stood, from 1.
+/// `text` without such quotes, and their lines, from 1.
 ///
-/// A quoted cell ends with a quote before a delimiter, a line end or the end. Where the next quote stands before something else
-/// and lines lie between, it opened another cell, and the first one was never closed. On one line it is part of the cell, as in
-/// `"5" pipe"`. Each byte is looked at three times at most: what ends the search for one quote is the next that opens a cell.
+/// A quoted cell ends with a quote before a delimiter, a line end or the end. If the next quote is before something
+/// else, and on a later line, it opened another cell, and the first one was never closed. On the same line it is part
+/// of the cell, as in `"5" pipe"`. Each byte is read three times at most: the search for one quote ends at the next
+/// that opens a cell.
 pub(super) fn repaired(text: &str, delimiter: u8) -> (Cow<'_, str>, Vec<u64>) {
     let unclosed = unclosed(text.as_bytes(), delimiter);
     if unclosed.is_empty() {
@@ -25,7 +26,7 @@ pub(super) fn repaired(text: &str, delimiter: u8) -> (Cow<'_, str>, Vec<u64>) {
     (Cow::Owned(repaired), lines)
 }
 
-/// Places of the quotes that open a cell and do not end one.
+/// Positions of quotes that open a cell and do not end one.
 fn unclosed(text: &[u8], delimiter: u8) -> Vec<usize> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -46,7 +47,7 @@ fn unclosed(text: &[u8], delimiter: u8) -> Vec<usize> {
     found
 }
 
-/// Behind the quote that ends the cell opened at `open`; `None` when it is never closed.
+/// The position after the quote that ends the cell opened at `open`; `None` when it is never closed.
 fn end_of_quoted(text: &[u8], open: usize, delimiter: u8) -> Option<usize> {
     let mut lines = false;
     let mut at = open + 1;

@@ -19,19 +19,19 @@ use formula::{Formula, Raised};
 const META_BYTES_MAX: usize = 2000;
 /// Longest `<title>` collected before it is shortened, in bytes.
 const TITLE_COLLECT_MAX: usize = 4096;
-/// Levels of lists that are shown by indentation.
+/// Levels of lists that are indented.
 const INDENTED_LISTS_MAX: usize = 8;
-/// What a banner may say before it is taken for the page's own text, in bytes.
+/// A banner with more text is taken for the page's own text, in bytes.
 const BANNER_BYTES_MAX: usize = 6 << 10;
 
-/// How much of a page is its text.
+/// How much of a page counts as its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ExtractionScope {
-    /// Without navigation, footers, banners about cookies, closed dialogs.
+    /// Without navigation, footers, cookie banners, closed dialogs.
     Main,
     /// Without navigation.
     Whole,
-    /// With all that is shown.
+    /// Everything that is visible.
     Everything,
 }
 
@@ -42,16 +42,16 @@ pub(super) struct Page {
     pub(super) blocks: Vec<Block>,
     pub(super) title: String,
     pub(super) canonical: Option<String>,
-    /// What the page says its relative addresses are relative to.
+    /// The base of relative addresses, if the page names one.
     pub(super) base: Option<String>,
     /// Where a browser saved it from.
     pub(super) saved_from: Option<String>,
     pub(super) metadata: Map<String, Value>,
-    /// What was left out as a footer or banner does not end, or is too long to be one.
+    /// A skipped footer or banner does not end, or is too long to be one.
     pub(super) unsure: bool,
 }
 
-/// Separation owed before the next word; the strongest wins.
+/// Separator to write before the next word; the strongest wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Gap {
     None,
@@ -60,7 +60,7 @@ enum Gap {
     Paragraph,
 }
 
-/// What is owed before the next word, behind the separation.
+/// A marker to write before the next word, after the separator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Marker {
     None,
@@ -70,13 +70,13 @@ enum Marker {
     Cell,
 }
 
-/// Content that is passed over.
+/// Content that is skipped.
 #[derive(Debug)]
 struct Skipped {
     name: LocalName,
     /// How often the element is open.
     depth: usize,
-    /// Why: its name says so, or it looks like a footer or banner.
+    /// The reason: its name, or it looks like a footer or banner.
     guess: Guess,
     bytes: usize,
 }
@@ -96,14 +96,14 @@ struct Table {
     cells: usize,
     headers: usize,
     bold: usize,
-    /// No word of the cell was seen.
+    /// No word of the cell was read yet.
     fresh: bool,
     in_head: bool,
     rows: usize,
     header: Option<Range<usize>>,
 }
 
-/// Receives tokens and builds a [`Page`]. The tokenizer hands out shared references, hence the cell.
+/// Receives tokens and builds a [`Page`]. The tokenizer only has shared references, hence the cell.
 pub(super) struct Extractor {
     state: RefCell<State>,
 }
@@ -119,8 +119,8 @@ struct State {
     skipped: Option<Skipped>,
     in_title: bool,
     title_seen: bool,
-    /// Open `<pre>`, links, tables and parts of a page that have footers of their own; saturating, since end tags may be
-    /// missing or too many.
+    /// Open `<pre>`, links, tables and parts of a page with footers of their own; saturating, since end tags may be
+    /// missing or surplus.
     pre: usize,
     links: usize,
     /// Words of the open block within links, and others.
@@ -142,7 +142,7 @@ struct State {
     in_ruby_text: bool,
 }
 
-/// Elements whose content is no text of the page.
+/// Elements whose content is not part of the page's text.
 const SKIPPED: &[&str] = &[
     "script", "style", "template", "noscript", "nav", "iframe", "noembed", "noframes", "object", "canvas", "select",
     "datalist", "audio", "video", "rp",
@@ -268,7 +268,7 @@ impl State {
         self.owe(gap_around(&tag.name));
     }
 
-    /// Whether `tag` opens something that is not read.
+    /// Whether `tag` opens something that is skipped.
     fn is_skipped(&self, name: &str, tag: &Tag) -> Option<Guess> {
         if name == "svg" || (SKIPPED.contains(&name) && (name != "nav" || self.scope < ExtractionScope::Everything)) {
             return Some(Guess::Certain);
@@ -309,7 +309,7 @@ impl State {
                 self.page.canonical = address(tag);
             }
             "h1" | "h2" | "h3" | "h4" | "h5" | "h6" => {
-                // Pages laid out by tables have headings in cells; they end the row.
+                // Pages laid out with tables have headings in cells; they end the row.
                 self.row();
                 self.open_block(BlockKind::Prose);
                 self.heading = Some(name.as_bytes()[1] - b'0');
@@ -469,7 +469,8 @@ impl State {
         self.owe(Gap::Line);
     }
 
-    /// Whether the row that ends is the header of its table: by its elements, or, as office programs write tables, all bold.
+    /// Whether the row that ends is its table's header: by its elements, or if all cells are bold, as office programs
+    /// write tables.
     fn end_row(&mut self) {
         if self.tables != 1 {
             return;
@@ -487,7 +488,7 @@ impl State {
         (table.row, table.cells, table.headers, table.bold, table.fresh) = (None, 0, 0, 0, false);
     }
 
-    /// A block element: a paragraph of its own, inside lists a line, inside cells nothing.
+    /// A block element: a paragraph, inside lists a line, inside cells nothing.
     fn paragraph(&mut self) {
         if self.tables > 0 || !self.lists.is_empty() {
             self.owe(Gap::Line);
@@ -501,7 +502,7 @@ impl State {
         self.gap = self.gap.max(gap);
     }
 
-    /// Ends the open block; the next text starts one of `kind` behind a blank line. A cell stays one line.
+    /// Ends the open block; the next text starts one of `kind` after a blank line. A cell stays one line.
     fn open_block(&mut self, kind: BlockKind) {
         if !self.in_cell {
             self.close_block();
@@ -512,7 +513,7 @@ impl State {
 
     fn close_block(&mut self) {
         let heading = self.heading.take();
-        // Only what this block added is looked at: tags without text would walk over the same white space again and again.
+        // Only what this block added is read: otherwise tags without text would scan the same white space repeatedly.
         let start = std::mem::replace(&mut self.block, self.page.text.len()).min(self.page.text.len());
         let (linked, unlinked) = (std::mem::take(&mut self.linked), std::mem::take(&mut self.unlinked));
         let kind = match self.kind {
@@ -524,7 +525,7 @@ impl State {
         self.page.blocks.extend(block.map(|mut block| match (heading, header) {
             (Some(level), _) => {
                 let title = collapse(&self.page.text[block.range.clone()]);
-                // Generators put the mark of a permalink behind the words.
+                // Generators put the permalink mark after the words.
                 let title = title.trim_end_matches(furniture::is_link_mark);
                 Block::heading(block.range, level, title)
             }
@@ -584,7 +585,7 @@ impl State {
         }
     }
 
-    /// What stands for a picture.
+    /// The text for a picture.
     fn description(&mut self, words: Option<&str>) {
         let words = words.map(str::trim).filter(|words| !words.is_empty() && !furniture::is_file_name(words));
         if let Some(words) = words {
@@ -594,14 +595,14 @@ impl State {
         }
     }
 
-    /// What a field of a form shows.
+    /// The visible value of a form field.
     fn input(&mut self, tag: &Tag) {
         self.owe(Gap::Space);
         let kind = attribute(tag, "type").unwrap_or_default().to_ascii_lowercase();
         match kind.as_str() {
             "hidden" | "password" | "radio" | "file" | "range" | "color" => {}
             "image" => self.description(attribute(tag, "alt")),
-            // A list of tasks says what is done.
+            // A task list shows what is done.
             "checkbox" if !self.lists.is_empty() => {
                 self.words(if attribute(tag, "checked").is_some() { "[x]" } else { "[ ]" });
             }
@@ -615,7 +616,7 @@ impl State {
     }
 
     fn verbatim(&mut self, text: &str) {
-        // The line end behind `<pre>` is not part of the content.
+        // The line end after `<pre>` is not part of the content.
         let text = if self.gap == Gap::Paragraph { text.trim_start_matches(['\r', '\n']) } else { text };
         if !text.is_empty() {
             self.apply_gap();
@@ -623,14 +624,14 @@ impl State {
         }
     }
 
-    /// Writes the owed separation and marker.
+    /// Writes the pending separator and marker.
     fn apply_gap(&mut self) {
         let gap = if self.page.text.is_empty() { Gap::None } else { self.gap };
         self.gap = Gap::None;
         let marker = std::mem::replace(&mut self.marker, Marker::None);
         match gap {
             Gap::Paragraph => {
-                // What is walked over is cut off, so each byte is walked over once.
+                // Scanned white space is removed, so each byte is scanned once.
                 let end = self.page.text.trim_end_matches([' ', '\n']).len();
                 self.page.text.truncate(end);
                 self.page.text.push_str("\n\n");
@@ -678,7 +679,7 @@ impl State {
         self.metadata(key, attribute(tag, "content"));
     }
 
-    /// Browsers write down in a comment where they saved a page from.
+    /// Browsers write the page's address into a comment when they save it.
     fn comment(&mut self, text: &str) {
         if self.page.saved_from.is_some() || text.len() > META_BYTES_MAX {
             return;
@@ -706,7 +707,7 @@ impl State {
     }
 }
 
-/// What is owed around an element that is passed over: words are not joined across it, formulas and readings are.
+/// The separator for a skipped element: words are not joined across it, except for formulas and readings.
 fn gap_around(name: &str) -> Gap {
     if matches!(name, "math" | "annotation" | "annotation-xml" | "rp") { Gap::None } else { Gap::Space }
 }
@@ -727,7 +728,7 @@ fn collapse(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A word without what only says where it may be broken.
+/// A word without marks for possible line breaks.
 fn without_invisible(word: &str) -> Cow<'_, str> {
     let invisible = ['\u{ad}', '\u{200b}', '\u{2060}', '\u{feff}'];
     if word.contains(invisible) { Cow::Owned(word.replace(invisible, "")) } else { Cow::Borrowed(word) }

@@ -1,4 +1,4 @@
-//! Links without a word about them: navigation, "See also", badges, definitions of links.
+//! Links without other words: navigation, "See also", badges, link definitions.
 
 use std::collections::HashSet;
 
@@ -6,8 +6,8 @@ use super::item_content;
 use crate::ingest::block::{Block, BlockKind};
 use crate::ingest::plain;
 
-/// Whether every line of `text` is a definition of a link, `[label]: address "title"`. One of the addresses must look like one:
-/// a label may be a time or a name too.
+/// Whether every line of `text` is a link definition, `[label]: address "title"`. One of the addresses must look like
+/// one: a label may be a time or a name too.
 pub(super) fn are_definitions(text: &str) -> bool {
     if !text.starts_with('[') {
         return false;
@@ -29,7 +29,7 @@ fn defined(line: &str) -> Option<&str> {
     (is_label && !address.is_empty() && (title.is_empty() || title.starts_with(['"', '\'', '(']))).then_some(address)
 }
 
-/// What a list or paragraph without words of its own is.
+/// The kind of a list or paragraph without words of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wordless {
     /// Links and pictures, whose texts are words.
@@ -38,13 +38,13 @@ pub(super) enum Wordless {
     Markup,
 }
 
-/// Tells a list or paragraph that is links, pictures, tags and nothing else.
+/// Detects a list or paragraph that consists of links, pictures and tags.
 pub(super) fn wordless(text: &str) -> Option<Wordless> {
     if !text.contains(['[', ':', '<']) {
         return None;
     }
     if item_content(text.trim_start()).is_some() {
-        // Most lists are told by their first line.
+        // Most lists are recognised by their first line.
         return text.lines().all(|line| items(line).is_some()).then_some(Wordless::Links);
     }
     let links = items(text)?;
@@ -59,7 +59,7 @@ struct Link<'a> {
     address: &'a str,
 }
 
-/// The links of a text that is nothing else, tags of HTML and the mark of a list item aside. `None`: there are other words.
+/// The links of a text that contains nothing else, apart from HTML tags and list marks. `None`: there are other words.
 fn items(text: &str) -> Option<Vec<Link<'_>>> {
     let text = text.trim();
     let mut rest = item_content(text).unwrap_or(text);
@@ -112,7 +112,7 @@ fn is_address(text: &str) -> bool {
         && !text.contains(char::is_whitespace)
 }
 
-/// What stands within the brackets at the start of `text`, which may be nested, and what follows them.
+/// The text within the brackets at the start of `text`, which may be nested, and the text after them.
 fn bracketed(text: &str, open: char, close: char) -> Option<(&str, &str)> {
     if !text.starts_with(open) {
         return None;
@@ -135,8 +135,8 @@ fn bracketed(text: &str, open: char, close: char) -> Option<(&str, &str)> {
     None
 }
 
-/// Moves tables of contents out of `blocks`: lists of links into this page whose words are all in its headings, so that none is
-/// lost.
+/// Moves tables of contents out of `blocks`: lists of links into this page whose words are all in its headings, so that
+/// none is lost.
 pub(super) fn leave_out_contents(text: &str, blocks: &mut Vec<Block>, left_out: &mut Vec<Block>) {
     let may_be = |block: &Block| block.kind == BlockKind::Links && text[block.range.clone()].contains("](#");
     if !blocks.iter().any(may_be) {

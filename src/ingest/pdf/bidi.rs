@@ -1,10 +1,10 @@
-//! Lines of Hebrew and Arabic from the order in which they are seen to the order in which they are read.
+//! Converts lines of Hebrew and Arabic from visual order to reading order.
 //!
-//! A PDF places glyphs; sorted by place they run from left to right whatever they say. Letters that are read from right
-//! to left are turned, numbers and words of other scripts within them are not (after rule L2 of Unicode's bidirectional
-//! algorithm, UAX #9, read backwards).
+//! A PDF positions glyphs; sorted by position they run from left to right regardless of the script. Right-to-left
+//! letters are reversed, numbers and words of other scripts within them are not (rule L2 of Unicode's bidirectional
+//! algorithm, UAX #9, in reverse).
 
-/// What a character does in a line that is read both ways.
+/// The role of a character in a bidirectional line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
     Rightwards,
@@ -27,13 +27,13 @@ fn class(character: char) -> Class {
     }
 }
 
-/// Whether any letter is read from right to left.
+/// Whether any letter is right-to-left.
 pub(super) fn has_right_to_left(text: &str) -> bool {
     // All of them have at least two bytes, the first of which is 0xd6 or more.
     text.bytes().any(|byte| byte >= 0xd6) && text.chars().any(|character| class(character) == Class::Leftwards)
 }
 
-/// Letters read from right to left less those read from left to right.
+/// Number of right-to-left letters minus left-to-right letters.
 pub(super) fn balance(text: &str) -> i64 {
     text.chars()
         .map(|character| match class(character) {
@@ -44,13 +44,13 @@ pub(super) fn balance(text: &str) -> i64 {
         .sum()
 }
 
-/// Whether more of `text` is read from right to left than from left to right.
+/// Whether most of `text` is right-to-left.
 pub(super) fn is_right_to_left(text: &str) -> bool {
     has_right_to_left(text) && balance(text) > 0
 }
 
-/// A line as it is seen to a line as it is read. A line whose both ends are read one way runs that way; one that is
-/// mixed runs as its paragraph does, from right to left where `leftwards`.
+/// Converts a line from visual to reading order. A line with both ends in the same direction has that direction; a
+/// mixed one has its paragraph's, from right to left if `leftwards`.
 pub(super) fn logical(seen: &str, leftwards: bool) -> String {
     let mut characters: Vec<char> = seen.chars().collect();
     let strong = |character: &char| match class(*character) {
@@ -82,7 +82,7 @@ pub(super) fn logical(seen: &str, leftwards: bool) -> String {
     characters.into_iter().collect()
 }
 
-/// Turns numbers and words of other scripts back.
+/// Reverses numbers and words of other scripts again.
 fn turn_runs(characters: &mut [char]) {
     let mut place = 0;
     while place < characters.len() {
@@ -98,7 +98,7 @@ fn turn_runs(characters: &mut [char]) {
             match class(characters[at]) {
                 Class::Leftwards => break,
                 Class::Neutral => spaces |= characters[at].is_whitespace(),
-                // Numbers that stand apart keep their order; words and what belongs to them are one run.
+                // Separate numbers keep their order; words and what belongs to them are one run.
                 found => {
                     if spaces && !letters {
                         break;
@@ -114,7 +114,7 @@ fn turn_runs(characters: &mut [char]) {
     }
 }
 
-/// Swaps brackets where the file has them as they are seen: then the first one in the order of reading closes.
+/// Swaps brackets if the file has them in visual form: then the first one in reading order closes.
 fn mirror(characters: &mut [char]) {
     const PAIRS: [(char, char); 4] = [('(', ')'), ('[', ']'), ('{', '}'), ('<', '>')];
     for (open, close) in PAIRS {
@@ -134,7 +134,7 @@ fn mirror(characters: &mut [char]) {
 mod tests {
     use super::*;
 
-    /// Hebrew letters as they are seen: the last one first.
+    /// Hebrew letters in visual order: the last one first.
     #[test]
     fn letters_are_turned_and_numbers_are_not() {
         assert_eq!(logical("םולש", true), "שלום");

@@ -1,14 +1,14 @@
-//! Where a page has columns, and which comes first.
+//! Detects the columns of a page and their order.
 //!
-//! Lines are gone through from the top. A gap between words that goes on from line to line is a gutter while no word
-//! covers it; it separates columns when there is running text on both sides for several lines. Lists, tables and the
-//! chance alignment of spaces have narrow sides, few words or few lines, and stay line by line.
+//! Lines are processed from the top. A gap between words that continues from line to line is a gutter while no word
+//! covers it; it separates columns if there is running text on both sides for several lines. Lists, tables and
+//! accidentally aligned spaces have narrow sides, few words or few lines, and stay line by line.
 
 use super::layout::{Piece, Row, rows};
 
-/// Narrowest gutter, in units of the usual font size. TeX has 1.0, less what hangs over; spaces are 0.25 to 0.5.
+/// Narrowest gutter, in units of the usual font size. TeX has 1.0, minus overhang; spaces are 0.25 to 0.5.
 const GUTTER: f32 = 0.6;
-/// Columns within columns: four stand side by side at most twice.
+/// Nested columns: four columns need at most two levels.
 const DEPTH_MAX: usize = 6;
 /// Gutters that are followed at a time.
 const ACTIVE_MAX: usize = 16;
@@ -19,12 +19,12 @@ const WORDS: f32 = 2.2;
 const IDEOGRAPHS: f32 = 6.0;
 /// Part of a column's width that its average line covers.
 const FILLED: f32 = 0.5;
-/// A step that ends what stands side by side when only one side goes on, in units of the usual font size.
+/// A vertical step that ends a group of columns when only one side continues, in units of the usual font size.
 const APART: f32 = 2.2;
-/// The same below, where one column is often longer than the other and goes on after a heading.
+/// The same at the bottom, where one column is often longer than the other and continues after a heading.
 const APART_BELOW: f32 = 6.0;
 
-/// A stretch of a row without a gutter in it.
+/// A part of a row without a gutter in it.
 #[derive(Debug, Clone, Copy)]
 struct Block {
     start: f32,
@@ -35,7 +35,7 @@ struct Block {
     characters: f32,
 }
 
-/// A gap that goes on from row `first` to row `last`.
+/// A gap that continues from row `first` to row `last`.
 #[derive(Debug, Clone, Copy)]
 struct Gutter {
     from: f32,
@@ -149,7 +149,7 @@ fn gutters(rows: &[Row], size: f32, page_content: &str) -> Vec<Gutter> {
     chosen
 }
 
-/// Gaps that go on for at least two rows.
+/// Gaps that continue for at least two rows.
 fn candidates(rows: &[Row], blocks: &[Vec<Block>], size: f32) -> Vec<Gutter> {
     let least = GUTTER * size;
     let (mut active, mut done): (Vec<Gutter>, Vec<Gutter>) = (Vec::new(), Vec::new());
@@ -170,7 +170,7 @@ fn candidates(rows: &[Row], blocks: &[Vec<Block>], size: f32) -> Vec<Gutter> {
         for pair in row.windows(2) {
             start(pair[0].end, pair[1].start, index);
         }
-        // Columns whose lines are not on one height: each row is one side.
+        // Columns whose lines are not aligned: each row is one side.
         if let (Some(before), [.., own_last]) = (index.checked_sub(1), row.as_slice())
             && let ([first, ..], [.., last]) = (blocks[before].as_slice(), blocks[before].as_slice())
             && rows[index].down - rows[before].down < size
@@ -212,7 +212,7 @@ fn sides(row: &[Block], gutter: &Gutter) -> (bool, bool) {
     (row.iter().any(|block| block.end <= middle), row.iter().any(|block| block.start >= middle))
 }
 
-/// Extends a gutter over rows above that do not cover it, and cuts off rows at its ends that stand apart and have one
+/// Extends a gutter over rows above that do not cover it, and cuts off rows at its ends that are separate and have one
 /// side only: they are not part of the columns.
 fn trim(gutter: Gutter, rows: &[Row], blocks: &[Vec<Block>], size: f32) -> Option<Gutter> {
     let mut gutter = gutter;
@@ -227,7 +227,7 @@ fn trim(gutter: Gutter, rows: &[Row], blocks: &[Vec<Block>], size: f32) -> Optio
     let seen: Vec<(bool, bool)> = blocks[range].iter().map(|row| sides(row, &gutter)).collect();
     let last_of = |side: fn(&(bool, bool)) -> bool| seen.iter().rposition(side);
     let first_of = |side: fn(&(bool, bool)) -> bool| seen.iter().position(side);
-    // From here on one side alone goes on, and up to there one alone.
+    // From here on only one side continues, and up to there only one.
     let both_end = last_of(|row| row.0)?.min(last_of(|row| row.1)?) + gutter.first;
     let both_start = first_of(|row| row.0)?.max(first_of(|row| row.1)?) + gutter.first;
     if let Some(cut) = (both_end..gutter.last).find(|row| !near(*row, APART_BELOW)) {
@@ -239,7 +239,7 @@ fn trim(gutter: Gutter, rows: &[Row], blocks: &[Vec<Block>], size: f32) -> Optio
     (gutter.first < gutter.last).then_some(gutter)
 }
 
-/// How many lines of running text the shorter side has; `None` when the sides are no columns.
+/// The number of lines of running text on the shorter side; `None` when the sides are not columns.
 fn lines_of_text(gutter: &Gutter, blocks: &[Vec<Block>], size: f32) -> Option<usize> {
     let middle = f32::midpoint(gutter.from, gutter.to);
     let mut sides = [Side::default(), Side::default()];
@@ -249,7 +249,7 @@ fn lines_of_text(gutter: &Gutter, blocks: &[Vec<Block>], size: f32) -> Option<us
         sides[1].add(&row[split..]);
     }
     let lines = sides[0].lines.min(sides[1].lines);
-    // The narrower the gap, the more lines must share it to be no accident.
+    // The narrower the gap, the more lines must share it.
     let least = match (gutter.to - gutter.from) / size {
         1.5.. => 3,
         0.9..1.5 => 4,

@@ -1,6 +1,6 @@
-//! What a reader sees on a page beside its content: values of forms, ticked boxes, text boxes, stamps.
+//! Parts of a page outside its content: values of forms, ticked boxes, text boxes, stamps.
 //!
-//! These are annotations (ISO 32000-1, 12.5). Their appearance is drawn where it has text; a field whose appearance is
+//! These are annotations (ISO 32000-1, 12.5). Their appearance is drawn if it has text; a field whose appearance is
 //! left to the viewer shows its value. Links and comments are left out: a page does not show them.
 
 use hayro_syntax::object::dict::keys::{
@@ -16,9 +16,9 @@ use super::text_string;
 
 /// Longest value of a field, in bytes as stored.
 const VALUE_BYTES_MAX: usize = 1 << 20;
-/// Fields within fields.
+/// Nested fields.
 const PARENTS_MAX: usize = 8;
-/// Largest size in which a value is written that has no appearance.
+/// Largest size for a value without an appearance.
 const SIZE_MAX: f32 = 12.0;
 /// Bits of annotation flags: hidden, and not shown on a screen.
 const HIDDEN: i64 = 1 << 1 | 1 << 5;
@@ -107,7 +107,7 @@ fn inherited<'a>(field: &Dict<'a>, key: &[u8]) -> Option<Object<'a>> {
     None
 }
 
-/// Draws what the file has as the look of an annotation; false when that shows no text.
+/// Draws the stored appearance of an annotation; false when that shows no text.
 fn appearance<'a>(
     annotation: &Dict<'a>,
     area: Rect,
@@ -157,7 +157,7 @@ fn write(value: &str, area: Rect, page_content: &mut PageContent) {
     let height = (area.y1 - area.y0).abs() as f32;
     let (left, bottom, count) = (area.x0.min(area.x1) as f32, area.y0.min(area.y1) as f32, lines.len().max(1) as f32);
     let size = (height / count * 0.7).clamp(1.0, SIZE_MAX);
-    // One line in the middle, several from the top.
+    // One line is centred, several start at the top.
     let first = if lines.len() == 1 { bottom + (height - size) / 2.0 + 0.2 * size } else { bottom + height - size };
     for (line, index) in lines.iter().zip(0u8..) {
         let position = PagePosition::new(left + 2.0, first - f32::from(index) * 1.2 * size, (1.0, 0.0), size);

@@ -1,8 +1,8 @@
-//! The file as a tree of objects, and what its streams unpack to.
+//! The file as a tree of objects, and the content of its streams.
 //!
-//! hayro-syntax reads objects where they stand and only when they are asked for, so a large file costs little memory. It
-//! unpacks without a limit, though: whatever this reader unpacks goes through [`unpack`], and what hayro unpacks itself
-//! (tables and streams of objects, fonts) is measured before. All of it is paid from one [`Budget`] a document.
+//! hayro-syntax reads objects in place and only on demand, so a large file needs little memory. It decompresses without
+//! a limit, though: whatever this reader decompresses goes through [`unpack`], and what hayro decompresses (tables and
+//! streams of objects, fonts) is measured before. All of it is charged to one [`Budget`] for each document.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -13,27 +13,27 @@ use hayro_syntax::{DecryptionError, Filter, LoadPdfError, Pdf};
 
 use super::super::ParseError;
 
-/// What all streams of objects, and the tables that say where objects stand, may unpack to.
+/// Maximum decompressed size of all streams of objects, and of the tables with the positions of objects.
 const OBJECT_STREAMS_BYTES_MAX: usize = 128 << 20;
-/// Work that every document may cause, in bytes looked at.
+/// Work that every document may cause, in bytes read.
 const WORK_MIN: usize = 32 << 20;
-/// The same for each byte of the file: pages of text unpack to five times their size, drawings to twenty.
+/// The same for each byte of the file: pages of text decompress to five times their size, drawings to twenty.
 const WORK_PER_BYTE: usize = 64;
-/// The most that any document may cause.
+/// Maximum work for any document.
 const WORK_MAX: usize = 1 << 30;
-/// How far before its data the dictionary of a stream is looked for.
+/// How far before its data the dictionary of a stream is searched.
 const DICTIONARY_BYTES: usize = 1024;
 
 /// Why a stream has no content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unpacked {
-    /// It unpacks to more than is allowed.
+    /// Its decompressed size is too large.
     TooLarge,
     /// Its filter is unknown or made for images, or its data is damaged from the start.
     Broken,
 }
 
-/// Work that a document may still cause, in bytes looked at.
+/// Work that a document may still cause, in bytes read.
 #[derive(Debug)]
 pub(super) struct Budget {
     left: usize,
@@ -47,7 +47,7 @@ impl Budget {
         Self { left: whole, whole }
     }
 
-    /// Takes `bytes`; false when less is left, and then nothing is left.
+    /// Subtracts `bytes`; returns false when less is left, and then nothing is left.
     pub(super) fn spend(&mut self, bytes: usize) -> bool {
         let enough = bytes <= self.left;
         self.left = if enough { self.left - bytes } else { 0 };
@@ -58,13 +58,13 @@ impl Budget {
         self.left == 0
     }
 
-    /// What there was at the start.
+    /// The initial budget.
     pub(super) fn whole(&self) -> usize {
         self.whole
     }
 }
 
-/// Opens a file; one that is encrypted is tried with the empty password, which opens most.
+/// Opens a file; an encrypted one is tried with the empty password, which opens most.
 pub(super) fn open(bytes: &[u8]) -> Result<Pdf, ParseError> {
     if !object_streams_fit(bytes) {
         return Err(ParseError::corrupt("PDF", "its compressed objects unpack to more than is allowed"));
@@ -78,13 +78,13 @@ pub(super) fn open(bytes: &[u8]) -> Result<Pdf, ParseError> {
     })
 }
 
-/// Whether the file ends as a PDF does: what was cut off lacks this.
+/// Whether the file ends like a PDF: a truncated one does not.
 pub(super) fn has_end(bytes: &[u8]) -> bool {
     let tail = &bytes[bytes.len().saturating_sub(2048)..];
     tail.windows(5).any(|window| window == b"%%EOF") || tail.windows(9).any(|window| window == b"startxref")
 }
 
-/// Measures what looks like a stream of objects before it is unpacked for good.
+/// Measures everything that looks like a stream of objects before it is decompressed.
 fn object_streams_fit(bytes: &[u8]) -> bool {
     let mut left = OBJECT_STREAMS_BYTES_MAX;
     let mut place = 0;
@@ -113,7 +113,7 @@ fn object_streams_fit(bytes: &[u8]) -> bool {
     true
 }
 
-/// The content of a stream, at most `max` bytes of it. Damage ends the content; what came before is good.
+/// The content of a stream, at most `max` bytes of it. Damage ends the content; what precedes it is valid.
 pub(super) fn unpack<'a>(stream: &Stream<'a>, max: usize) -> Result<Cow<'a, [u8]>, Unpacked> {
     let mut data = stream.raw_data();
     for (index, filter) in stream.filters().iter().enumerate() {
@@ -126,7 +126,7 @@ pub(super) fn unpack<'a>(stream: &Stream<'a>, max: usize) -> Result<Cow<'a, [u8]
             Filter::Ascii85Decode => ascii85(&data),
             Filter::AsciiHexDecode => ascii_hex(&data),
             Filter::RunLengthDecode => run_length(&data, max)?,
-            // Predictors are made for images and tables; hayro knows them all, but no limit.
+            // Predictors are used for images and tables; hayro supports them all, but without a limit.
             Filter::FlateDecode if index == 0 && stream.filters().len() == 1 => {
                 inflate(&data, max, Sink::Count)?;
                 return stream.decoded_data().map_err(|_| Unpacked::Broken);
@@ -138,7 +138,7 @@ pub(super) fn unpack<'a>(stream: &Stream<'a>, max: usize) -> Result<Cow<'a, [u8]
     if data.len() > max { Err(Unpacked::TooLarge) } else { Ok(data) }
 }
 
-/// How many bytes a stream that hayro will unpack comes to.
+/// The decompressed size of a stream that hayro will decompress.
 pub(super) fn measure(stream: &Stream<'_>, max: usize) -> Result<usize, Unpacked> {
     match stream.filters().as_slice() {
         [Filter::FlateDecode] => Ok(inflate(&stream.raw_data(), max, Sink::Count)?.0),
@@ -155,21 +155,21 @@ fn parameters<'a>(dictionary: &Dict<'a>, index: usize) -> Dict<'a> {
     }
 }
 
-/// Whether unpacked bytes are wanted or their number alone.
+/// Whether decompressed bytes are needed or only their number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sink {
     Keep,
     Count,
 }
 
-/// Unpacks deflated data, with or without its zlib header; damage ends it.
+/// Decompresses deflated data, with or without its zlib header; damage ends it.
 fn inflate(data: &[u8], max: usize, sink: Sink) -> Result<(usize, Vec<u8>), Unpacked> {
     for zlib in [true, false] {
         let (size, kept, whole) = drain(data, zlib, 32 << 10, max, sink)?;
         if whole {
             return Ok((size, kept));
         }
-        // An error takes the part with it that was being unpacked: small parts come closer to where the damage is.
+        // An error loses the part that was being decompressed: small parts get closer to the damage.
         let (size, kept, _) = drain(data, zlib, 64, max, sink)?;
         if size > 0 {
             return Ok((size, kept));
@@ -178,7 +178,7 @@ fn inflate(data: &[u8], max: usize, sink: Sink) -> Result<(usize, Vec<u8>), Unpa
     if data.is_empty() { Ok((0, Vec::new())) } else { Err(Unpacked::Broken) }
 }
 
-/// Unpacks `part` bytes at a time: how many there are, the bytes where they are wanted, and whether no damage was met.
+/// Decompresses `part` bytes at a time: returns their number, the bytes if needed, and whether there was no damage.
 fn drain(data: &[u8], zlib: bool, part: usize, max: usize, sink: Sink) -> Result<(usize, Vec<u8>, bool), Unpacked> {
     let mut decoder: Box<dyn Read> = if zlib {
         Box::new(flate2::bufread::ZlibDecoder::new(data))
@@ -248,7 +248,7 @@ fn ascii85_group(digits: &[u32]) -> [u8; 4] {
     digits.iter().fold(0u32, |value, digit| value.wrapping_mul(85).wrapping_add(*digit)).to_be_bytes()
 }
 
-/// Two digits a byte; white space is passed over and `>` ends it.
+/// Two digits for each byte; white space is skipped and `>` ends it.
 pub(super) fn ascii_hex(data: &[u8]) -> Vec<u8> {
     let digits: Vec<u8> = data
         .iter()

@@ -1,8 +1,8 @@
-//! Codes of a font to characters and widths.
+//! Maps the codes of a font to characters and widths.
 //!
-//! What a code means is looked up where a reader would: the font's map to Unicode, then the names of its glyphs (its
-//! `Encoding` with `Differences`, or what the embedded font says), then the character collection of an Asian font, then
-//! the embedded font's own table. Names and embedded fonts are read by hayro-font, the predefined CMaps by hayro-cmap.
+//! The meaning of a code is looked up where a viewer would: the font's map to Unicode, then the names of its glyphs
+//! (its `Encoding` with `Differences`, or those of the embedded font), then the character collection of an Asian font,
+//! then the embedded font's table. Names and embedded fonts are read by hayro-font, the predefined CMaps by hayro-cmap.
 
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
@@ -22,22 +22,22 @@ use skrifa::{FontRef, MetadataProvider};
 use super::file::{Budget, measure, unpack};
 use super::unicode_map::UnicodeMap;
 
-/// Largest map from codes to Unicode or to glyphs, unpacked. Real ones are below 100 KiB.
+/// Largest map from codes to Unicode or to glyphs, decompressed. Real ones are below 100 KiB.
 const MAP_BYTES_MAX: usize = 1 << 20;
-/// Largest embedded font, unpacked. Asian ones reach 20 MiB.
+/// Largest embedded font, decompressed. Asian ones reach 20 MiB.
 const FONT_BYTES_MAX: usize = 32 << 20;
-/// Fonts of a document; each page may name its own.
+/// Fonts of a document; each page may define its own.
 const FONTS_MAX: usize = 4096;
 /// Widths of one font; a font has at most 65,536 codes.
 const WIDTHS_MAX: usize = 1 << 16;
-/// Width of a character of an average font, in units of its size.
+/// Width of a character in an average font, in units of its size.
 const AVERAGE_WIDTH: f32 = 0.5;
 /// Longest font name in a message, in bytes.
 const NAME_BYTES_MAX: usize = 60;
 
-/// The fonts of a document, read once each.
+/// The fonts of a document, each read once.
 pub(super) struct Fonts<'a> {
-    /// By where the dictionary stands in memory: it is borrowed from the file.
+    /// Keyed by the dictionary's address in memory: it is borrowed from the file.
     known: FxHashMap<usize, Option<Rc<Font<'a>>>>,
     programs: FontCache<'a>,
 }
@@ -47,7 +47,7 @@ impl<'a> Fonts<'a> {
         Self { known: FxHashMap::default(), programs: FontCache::new() }
     }
 
-    /// The font that `dictionary` describes; `None` when it describes none, or more fonts than are read.
+    /// The font that `dictionary` describes; `None` when it describes none, or too many were read.
     pub(super) fn get(&mut self, dictionary: &Dict<'a>, budget: &mut Budget) -> Option<Rc<Font<'a>>> {
         let address = dictionary.data().as_ptr() as usize;
         if let Some(known) = self.known.get(&address) {
@@ -62,9 +62,9 @@ impl<'a> Fonts<'a> {
     }
 }
 
-/// How codes of a font become characters, and how wide they are.
+/// The characters of a font's codes, and their widths.
 pub(super) struct Font<'a> {
-    /// As the file calls it, without the prefix of a subset; for messages.
+    /// Its name in the file, without the prefix of a subset; for messages.
     pub(super) name: String,
     /// Lines run down the page.
     pub(super) vertical: bool,
@@ -78,10 +78,10 @@ enum Kind<'a> {
     Composite(Box<Composite>),
 }
 
-/// What a code stands for.
+/// The character of a code.
 #[derive(Debug)]
 pub(super) struct Glyph {
-    /// `None`: the file does not say.
+    /// `None`: the file does not define it.
     pub(super) text: Option<Box<str>>,
     /// Step to the next character, in units of the font's size.
     pub(super) width: f32,
@@ -98,7 +98,7 @@ impl<'a> Font<'a> {
         });
         let to_unicode = match dictionary.get::<Stream<'_>>(TO_UNICODE) {
             Some(map) => unpack(&map, MAP_BYTES_MAX).ok().and_then(|map| {
-                // Sorting and looking up cost a little more than the bytes themselves.
+                // Sorting and lookups cost a little more than the bytes themselves.
                 budget.spend(map.len().saturating_mul(4)).then(|| UnicodeMap::read(&map))
             }),
             None => None,
@@ -113,7 +113,7 @@ impl<'a> Font<'a> {
         Some(Self { name, vertical, to_unicode, kind, known: RefCell::default() })
     }
 
-    /// The code that `bytes` start with and how many of them it takes; `bytes` are not empty.
+    /// The code at the start of `bytes` and its length; `bytes` is not empty.
     pub(super) fn next(&self, bytes: &[u8]) -> (Rc<Glyph>, usize) {
         let (code, length) = match &self.kind {
             Kind::Simple(_) => (u32::from(bytes[0]), 1),
@@ -152,7 +152,7 @@ impl<'a> Font<'a> {
     }
 }
 
-/// The signs of lists, which symbol fonts have among their private characters.
+/// List bullets, which symbol fonts have among their private characters.
 fn sign(text: &str) -> Option<&'static str> {
     match text {
         "\u{f06c}" | "\u{f06e}" | "\u{f071}" | "\u{f076}" | "\u{f0a7}" | "\u{f0a8}" | "\u{f0b7}" | "\u{f0d8}" => {
@@ -164,7 +164,7 @@ fn sign(text: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether `text` says something: private characters and replacements are a glyph's number, not its meaning.
+/// Whether `text` is meaningful: private characters and replacements are a glyph's number, not its meaning.
 fn readable(text: &str) -> bool {
     let unreadable = |character| {
         matches!(character, '\u{fffd}' | '\u{e000}'..='\u{f8ff}' | '\u{f0000}'.. )
@@ -175,7 +175,7 @@ fn readable(text: &str) -> bool {
 
 /// A font whose codes are single bytes.
 struct Simple<'a> {
-    /// `None` where hayro's reader would do more work than the file warrants.
+    /// `None` if hayro's reader would do more work than the file warrants.
     dictionary: Option<Dict<'a>>,
     programs: FontCache<'a>,
     font: OnceCell<Option<hayro_font::Font<'a>>>,
@@ -233,7 +233,7 @@ impl<'a> Simple<'a> {
         if let Some(width) = listed.or(if self.widths.is_empty() { None } else { self.missing }) {
             return width;
         }
-        // The file leaves the widths of the standard fonts to the reader.
+        // The file leaves the widths of the standard fonts to the viewer.
         let known = self.font().map(|font| font.code_advance(code).x as f32 / hayro_font::UNITS_PER_EM);
         known.filter(|width| width.is_finite() && *width > 0.0).unwrap_or(AVERAGE_WIDTH)
     }
@@ -261,7 +261,7 @@ fn is_numbered(dictionary: &Dict<'_>) -> bool {
     names > 1
 }
 
-/// Ligatures and quotes at their places in TeX's T1 and OT1 encodings; other codes are those of ASCII and Latin-1.
+/// Ligatures and quotes at their positions in TeX's T1 and OT1 encodings; other codes are those of ASCII and Latin-1.
 fn numbered(code: u32) -> &'static str {
     match code {
         11 | 27 => "ff",
@@ -283,7 +283,7 @@ fn numbered(code: u32) -> &'static str {
     }
 }
 
-/// Whether hayro-font may read a font: it unpacks without a limit and takes the numbers of the file as they are.
+/// Whether hayro-font may read a font: it decompresses without a limit and trusts the numbers in the file.
 fn fits(dictionary: &Dict<'_>, descriptor: &Dict<'_>, budget: &mut Budget) -> bool {
     let small = |key: &[u8]| dictionary.get::<i64>(key).is_none_or(|code| (0..=255).contains(&code));
     let lists = [ENCODING, CHAR_PROCS].iter().map(|key| match dictionary.get::<Object<'_>>(key) {
@@ -306,13 +306,13 @@ fn fits(dictionary: &Dict<'_>, descriptor: &Dict<'_>, budget: &mut Budget) -> bo
     })
 }
 
-/// hayro-font wants a program for each standard font, although names and widths come from its own tables. One that
-/// draws nothing will do.
+/// hayro-font requires a program for each standard font, although names and widths come from its own tables. An empty
+/// one suffices.
 fn stand_in() -> FontResolverFn {
     Arc::new(|_| Some((Arc::new(EMPTY_FONT), 0)))
 }
 
-/// A TrueType font with one empty glyph: the tables `head`, `hhea` and `maxp`, all that opening asks for.
+/// A TrueType font with one empty glyph: the tables `head`, `hhea` and `maxp`, which are all that opening requires.
 static EMPTY_FONT: &[u8] = include_bytes!("empty.ttf");
 
 fn push(found: Option<BfString>, text: &mut String) {
@@ -323,13 +323,13 @@ fn push(found: Option<BfString>, text: &mut String) {
     }
 }
 
-/// A font whose codes have one to four bytes and go through a CMap to numbers of glyphs.
+/// A font whose codes have one to four bytes and are mapped to glyph numbers by a CMap.
 struct Composite {
     codes: Codes,
     vertical: bool,
     /// What numbers of glyphs mean in the font's character collection.
     collection: Option<CMap>,
-    /// Numbers of glyphs to characters, as the embedded font has it.
+    /// Glyph numbers to characters, from the embedded font.
     embedded: FxHashMap<u32, char>,
     widths: FxHashMap<u32, f32>,
     default: f32,
@@ -380,7 +380,7 @@ impl Composite {
                         return (code, usize::from(length));
                     }
                 }
-                // Not assigned: what begins as two bytes in all of these encodings is passed over as two.
+                // Not assigned: in all of these encodings, a code with such a first byte is skipped as two bytes.
                 if bytes[0] < 0x80 { (u32::from(bytes[0]), 1) } else { pair(bytes) }
             }
         }
@@ -476,13 +476,13 @@ fn widths(list: &Array<'_>) -> FxHashMap<u32, f32> {
     widths
 }
 
-/// What the embedded font says about its glyphs, for files that leave out the map to Unicode.
+/// The characters of glyphs according to the embedded font, for files without a map to Unicode.
 fn embedded(descendant: &Dict<'_>, budget: &mut Budget) -> Option<FxHashMap<u32, char>> {
     let descriptor = descendant.get::<Dict<'_>>(FONT_DESC)?;
     let stream = descriptor.get::<Stream<'_>>(FONT_FILE2).or_else(|| descriptor.get(FONT_FILE3))?;
     let program = unpack(&stream, FONT_BYTES_MAX).ok().filter(|program| budget.spend(program.len()))?;
     let font = FontRef::new(&program).ok()?;
-    // With a table of its own from glyphs to outlines the numbers of the file are not those of the font.
+    // With a separate table from glyphs to outlines, the numbers in the file are not those of the font.
     let table = descendant.get::<Stream<'_>>(CID_TO_GID_MAP).and_then(|table| unpack(&table, 1 << 17).ok());
     let mut characters = FxHashMap::default();
     for (character, glyph) in font.charmap().mappings().take(WIDTHS_MAX) {

@@ -1,30 +1,30 @@
-//! Words that a line end divides: joined again, and with the hyphen that is their own.
+//! Joins words that were divided at a line end, and keeps hyphens that belong to the word.
 //!
-//! `capabili-` `ties` loses its hyphen, `price-` `determining` keeps it. The document itself decides where it has the
-//! word elsewhere, whole or with a hyphen; else a list of common English words: two whole words with a hyphen between
-//! them are a compound. Words of other languages are joined, which is right for most.
+//! `capabili-` `ties` loses its hyphen, `price-` `determining` keeps it. If the document contains the word elsewhere,
+//! whole or with a hyphen, that decides; otherwise a list of common English words: two whole words with a hyphen
+//! between them are a compound. Words of other languages are joined, which is right for most.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-/// Stands after a hyphen at the end of a line whose word goes on in the next. No text has it: control characters are
-/// left out before.
+/// Marks a hyphen at the end of a line whose word continues in the next. No text contains it: control characters are
+/// removed before.
 pub(super) const DIVIDED: char = '\u{1}';
 
 /// Common English words of three letters or more, from the vocabulary of the text model, one a line.
 const WORDS: &str = include_str!("words.txt");
 
-/// What a line end is.
+/// The kind of a line end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// It divides a word; whether the hyphen is the word's own is not known yet.
+    /// It divides a word; it is not known yet whether the hyphen belongs to the word.
     Divided,
-    /// It divides a word at a hyphen of its own.
+    /// It divides a word at a hyphen of the word.
     Kept,
     /// It ends a line.
     Line,
 }
 
-/// What stands between `text` and the line that comes `next`.
+/// The kind of line end between `text` and the line `next`.
 pub(super) fn end_of(text: &str, next: &str) -> End {
     let mut before = text.chars().rev();
     let hyphen = before.next().filter(|character| is_hyphen(*character));
@@ -33,9 +33,9 @@ pub(super) fn end_of(text: &str, next: &str) -> End {
     };
     match () {
         () if letter.is_alphabetic() && first.is_lowercase() => End::Divided,
-        // A soft hyphen says that the word goes on.
+        // A soft hyphen means that the word continues.
         () if hyphen == '\u{ad}' && first.is_alphanumeric() => End::Divided,
-        // Codes, names and spans: `QN-` `4471`, `Smith-` `Jones`, `1990-` `1995`. A page's number is none: `-2-`.
+        // Codes, names and ranges: `QN-` `4471`, `Smith-` `Jones`, `1990-` `1995`. A page number does not count: `-2-`.
         () if text.rsplit(char::is_whitespace).next().is_some_and(|word| word.starts_with(is_hyphen)) => End::Line,
         () if letter.is_alphabetic() && first.is_alphanumeric() => End::Kept,
         () if letter.is_numeric() && first.is_numeric() => End::Kept,
@@ -51,7 +51,7 @@ fn is_in_word(character: char) -> bool {
     character.is_alphanumeric() || is_hyphen(character) || character == DIVIDED
 }
 
-/// Decides for each divided word of a document; soft hyphens within lines go as well.
+/// Decides for each divided word of a document; also removes soft hyphens within lines.
 pub(super) fn join(pages: &mut [String]) {
     let divided: Vec<(String, String)> = pages.iter().flat_map(|page| words(page)).flat_map(fragments).collect();
     if !divided.is_empty() {
@@ -70,7 +70,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|character| !is_in_word(character)).filter(|word| !word.is_empty())
 }
 
-/// What is before and after each division of a word, in lower case.
+/// The parts before and after each division of a word, in lower case.
 fn fragments(word: &str) -> impl Iterator<Item = (String, String)> {
     let parts: Vec<&str> = word.split(DIVIDED).collect();
     let pairs: Vec<_> =
@@ -82,7 +82,7 @@ fn lower(text: &str) -> String {
     text.to_lowercase()
 }
 
-/// How often the words in question stand in the document.
+/// How often the relevant words occur in the document.
 struct WordCounts<'w> {
     counts: FxHashMap<String, usize>,
     common: FxHashSet<&'w str>,
@@ -109,7 +109,7 @@ impl WordCounts<'_> {
         self.counts.get(word).copied().unwrap_or(0)
     }
 
-    /// Whether the hyphen between `left` and `right` is the word's own.
+    /// Whether the hyphen between `left` and `right` belongs to the word.
     fn is_compound(&self, left: &str, right: &str) -> bool {
         let joined = format!("{left}{right}");
         let (whole, compound) = (self.count(&joined), self.count(&format!("{left}-{right}")));
@@ -120,7 +120,7 @@ impl WordCounts<'_> {
             return true;
         }
         let is_word = |part: &str| self.common.contains(part) || (part.chars().count() > 3 && self.count(part) > 0);
-        // What goes on after the second part, as in `state-of-the-art`, is looked at without it.
+        // A continuation after the second part, as in `state-of-the-art`, is ignored.
         let right = right.split('-').next().unwrap_or(right);
         !self.common.contains(joined.as_str()) && is_word(left) && is_word(right)
     }

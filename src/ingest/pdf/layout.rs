@@ -1,8 +1,8 @@
-//! Characters and their places to lines and paragraphs in the order of reading.
+//! Converts characters with positions to lines and paragraphs in reading order.
 //!
-//! A PDF places strings; spaces, line ends and columns are mostly not in it, and the order of the file may be any. They
-//! are told from the places: a gap is a space, another baseline a line, a larger step than usual a paragraph, and a gap
-//! that many lines share separates columns (see [`columns`](super::columns)).
+//! A PDF positions strings; it mostly lacks spaces, line ends and columns, and the order in the file is arbitrary. They
+//! are derived from the positions: a gap is a space, another baseline a line, a larger step than usual a paragraph, and
+//! a gap that many lines share separates columns (see [`columns`](super::columns)).
 
 use unicode_normalization::UnicodeNormalization;
 
@@ -11,23 +11,23 @@ use super::{bidi, hyphen};
 
 /// Text of one page, in bytes.
 const PAGE_TEXT_MAX: usize = 8 << 20;
-/// Strings of one page that stand apart.
+/// Separate strings of one page.
 const PIECES_MAX: usize = 1 << 20;
-/// A gap of this part of the font size is a space; kerning stays below, spaces are 0.2 to 0.35, and 0.11 where they are
-/// set tight between letters that are moved together.
+/// A gap of at least this part of the font size is a space; kerning stays below, spaces are 0.2 to 0.35, and 0.11 where
+/// they are narrow between letters with reduced spacing.
 const SPACE: f32 = 0.1;
-/// A space of less than this part of the size is none.
+/// A narrower space, relative to the size, is ignored.
 const NO_SPACE: f32 = 0.05;
-/// Kerning that moves back by more than this part of the size is no kerning.
+/// A backward move of more than this part of the size is not kerning.
 const BACK: f32 = -0.4;
-/// A line step this much larger than the usual one begins a paragraph.
+/// A line step this much larger than the usual one starts a paragraph.
 const PARAGRAPH: f32 = 1.35;
-/// What is drawn again within this part of the size is made bold that way.
+/// Text that is drawn again within this part of the size is made bold that way.
 const AGAIN: f32 = 0.12;
-/// Part of the smaller of two heights that must be shared to be on one line: indices and exponents are.
+/// Two pieces are on one line if they share this part of the smaller height: indices and exponents do.
 const SHARED: f32 = 0.5;
 
-/// A place on the page, seen along the direction of writing.
+/// A position on the page, relative to the direction of writing.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PagePosition {
     /// Along the line.
@@ -57,7 +57,7 @@ pub(super) struct Piece {
     /// The baseline.
     pub(super) down: f32,
     pub(super) size: f32,
-    /// Bytes in the text of the sheet.
+    /// Bytes in the text of the page.
     text: (u32, u32),
     /// A space was drawn before it.
     space: bool,
@@ -65,12 +65,12 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    /// How many bytes of text it has.
+    /// The length of its text in bytes.
     pub(super) fn length(&self) -> usize {
         (self.text.1 - self.text.0) as usize
     }
 
-    /// Its text in that of the sheet.
+    /// Its text, from that of the page.
     pub(super) fn text_in<'t>(&self, content: &'t str) -> &'t str {
         &content[self.text.0 as usize..self.text.1 as usize]
     }
@@ -84,40 +84,40 @@ impl Piece {
     }
 }
 
-/// What was drawn on one page.
+/// Everything drawn on one page.
 #[derive(Debug, Default)]
 pub(super) struct PageContent {
     text: String,
     pieces: Vec<Piece>,
-    /// Where the last character began in `text`, and its place.
+    /// Where the last character started in `text`, and its position.
     last: Option<(usize, f32)>,
     /// A space was drawn since.
     space: bool,
-    /// What can be seen: left, bottom, right, top.
+    /// The visible area: left, bottom, right, top.
     window: Option<[f32; 4]>,
 }
 
 impl PageContent {
-    /// An empty one; characters outside of `window` (left, bottom, right, top) are left out.
+    /// An empty page; characters outside of `window` (left, bottom, right, top) are left out.
     pub(super) fn new(window: Option<[f32; 4]>) -> Self {
         Self { window, ..Self::default() }
     }
 
-    /// Whether it has more than is read of a page.
+    /// Whether it has reached the limit of a page.
     pub(super) fn is_full(&self) -> bool {
         self.text.len() > PAGE_TEXT_MAX || self.pieces.len() > PIECES_MAX
     }
 
-    /// How much text there is so far, in bytes.
+    /// Length of the text so far, in bytes.
     pub(super) fn length(&self) -> usize {
         self.text.len()
     }
 
-    /// Adds what is drawn from `place` to `end` along the line.
+    /// Adds what is drawn from `position` to `end` along the line.
     pub(super) fn push(&mut self, raw: &str, position: PagePosition, end: f32) {
         let PagePosition { along, down, size, rotation } = position;
         if raw.trim().is_empty() {
-            // Word spacing may take back what a space is wide: then it separates nothing.
+            // Word spacing may cancel the width of a space: then it separates nothing.
             self.space |= end - along > NO_SPACE * size;
             return;
         }
@@ -174,7 +174,7 @@ impl PageContent {
                 None => rotations.push((piece.rotation, piece.length())),
             }
         }
-        // What most of the page is written in comes first; a sort that is stable keeps the order of the file else.
+        // The main direction of the page comes first; the stable sort otherwise keeps the order of the file.
         rotations.sort_by_key(|(_, length)| std::cmp::Reverse(*length));
         let mut out = Writer { text: String::with_capacity(self.text.len() * 9 / 8), content: &self.text };
         for (rotation, _) in rotations {
@@ -192,7 +192,7 @@ impl PageContent {
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) pieces: Vec<Piece>,
-    /// Baseline and size of what is largest on it.
+    /// Baseline and size of the largest piece on it.
     pub(super) down: f32,
     pub(super) size: f32,
 }
@@ -231,14 +231,14 @@ fn belongs(piece: &Piece, row: &Row) -> bool {
     large < 2.2 * small && bottom - top > SHARED * 0.95 * small
 }
 
-/// Puts lines together.
+/// Joins lines.
 struct Writer<'t> {
     text: String,
     content: &'t str,
 }
 
 impl Writer<'_> {
-    /// Adds a column, or all there is.
+    /// Adds a column, or the whole page.
     fn region(&mut self, rows: &[Row]) {
         let mut usual: Option<f32> = None;
         let mut before: Option<&Row> = None;
@@ -262,7 +262,7 @@ impl Writer<'_> {
             lines.push((paragraph, line));
             before = Some(row);
         }
-        // Which way a paragraph runs is a matter of all its lines.
+        // All lines of a paragraph determine its direction.
         let whole = lines.iter().map(|(_, line)| line.as_str()).collect::<Vec<_>>();
         let leftwards = whole.iter().map(|line| bidi::balance(line)).sum::<i64>() > 0;
         for (paragraph, line) in lines {
@@ -272,7 +272,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Ends the line before `next`; a word that was divided is marked as that.
+    /// Ends the line before `next`; a divided word is marked.
     fn break_line(&mut self, paragraph: bool, next: &str) {
         if self.text.is_empty() {
             return;
@@ -285,7 +285,7 @@ impl Writer<'_> {
     }
 }
 
-/// The text of a row as it is seen, from left to right.
+/// The text of a row in visual order, from left to right.
 fn line(row: &Row, content: &str) -> String {
     let mut line = String::new();
     let mut last: Option<&Piece> = None;
@@ -312,8 +312,8 @@ fn line(row: &Row, content: &str) -> String {
     line
 }
 
-/// Appends `raw`, which one code or mark stands for, with ligatures as letters, exotic spaces as spaces, and no control
-/// characters. Letters that are read from right to left go in as they are seen: lines are turned as a whole later.
+/// Appends `raw`, the text of one code or mark, with ligatures as letters, exotic spaces as spaces, and without control
+/// characters. Right-to-left letters are added in visual order: whole lines are converted later.
 fn clean(raw: &str, text: &mut String) {
     let start = text.len();
     for character in raw.chars() {

@@ -1,7 +1,7 @@
-//! The operators of a page (ISO 32000-1, 9.4) to characters and their places.
+//! Converts the operators of a page (ISO 32000-1, 9.4) to characters with positions.
 //!
-//! Followed are the text operators, the graphics state as far as it moves text, forms, and marked content that states
-//! its own text (`ActualText`). Everything is paid from the document's [`Budget`].
+//! Supported are the text operators, the graphics state as far as it moves text, forms, and marked content with
+//! explicit text (`ActualText`). All work is charged to the document's [`Budget`].
 
 use std::rc::Rc;
 
@@ -15,25 +15,25 @@ use super::file::{Budget, Unpacked, unpack};
 use super::font::{Font, Fonts};
 use super::layout::{PageContent, PagePosition};
 
-/// What the content of a page or form may unpack to. Pages of text are below 1 MiB, maps and plots reach 10.
+/// Maximum decompressed content of a page or form. Pages of text are below 1 MiB, maps and plots reach 10.
 const CONTENT_BYTES_MAX: usize = 16 << 20;
-/// Forms within forms.
+/// Nested forms.
 const FORM_DEPTH_MAX: usize = 8;
 /// Graphics states kept by `q`.
 const SAVED_MAX: usize = 512;
-/// Marked content within marked content that is followed.
+/// Nested marked content.
 const MARKS_MAX: usize = 64;
-/// Codes of a string in which spacing of characters may stand for a gap between words.
+/// A string with at most this many codes may use character spacing as a gap between words.
 const SHORT: usize = 3;
-/// What drawing a form costs beside its content, what named marked content and what a character cost, in bytes of work.
+/// The cost of drawing a form in addition to its content, of named marked content and of a character, in bytes of work.
 const FORM_WORK: usize = 512;
 const MARK_WORK: usize = 128;
 const CHARACTER_WORK: usize = 8;
 
-/// What was met on a page beside its text.
+/// Statistics of a page besides its text.
 #[derive(Debug, Default)]
 pub(super) struct PageStats {
-    /// Characters whose font does not say what they are, by the name of the font.
+    /// Characters that their font does not define, by the name of the font.
     pub(super) lost: FxHashMap<String, usize>,
     /// Operators that show text.
     pub(super) strings: usize,
@@ -41,12 +41,12 @@ pub(super) struct PageStats {
     pub(super) shapes: usize,
 }
 
-/// Why a page was not read to its end.
+/// Why a page was not read completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stopped {
-    /// Its content unpacks to more than is allowed.
+    /// Its decompressed content is too large.
     TooLarge,
-    /// It has more text than is allowed on a page.
+    /// It exceeds the maximum text of a page.
     TooMuchText,
     /// The document has used up its [`Budget`].
     Spent,
@@ -105,7 +105,7 @@ impl<'a> PageReader<'a> {
         }
     }
 
-    /// Draws a form by itself, such as the appearance of a field, moved by `matrix`.
+    /// Draws a separate form, such as the appearance of a field, transformed by `matrix`.
     pub(super) fn form(
         &mut self,
         form: &Stream<'a>,
@@ -124,19 +124,19 @@ struct Run<'r, 'a> {
     reader: &'r mut PageReader<'a>,
     page_content: &'r mut PageContent,
     seen: &'r mut PageStats,
-    /// Marked content that is open; `Some` where it states its text.
+    /// Open marked content; `Some` if it has explicit text.
     marks: Vec<Option<Actual>>,
 }
 
-/// Text that marked content states for what it draws.
+/// Explicit text of marked content.
 struct Actual {
     text: String,
-    /// From where the first character starts to where the last ends.
+    /// From the start of the first character to the end of the last.
     span: Option<(PagePosition, f32)>,
 }
 
 impl<'a> Run<'_, 'a> {
-    /// Follows the operators of `content`. Ends at the first that cannot be read: what came before is good.
+    /// Executes the operators of `content`. Ends at the first invalid one: what precedes it is valid.
     fn content(
         &mut self,
         content: &[u8],
@@ -252,7 +252,7 @@ impl<'a> Run<'_, 'a> {
     }
 
     fn draw(&mut self, name: &Name<'_>, resources: &Resources<'a>, page: Matrix, depth: usize) -> Result<(), Stopped> {
-        // To look for it costs, found or not.
+        // The lookup has a cost, even if it fails.
         if !self.reader.budget.spend(FORM_WORK) {
             return Err(Stopped::Spent);
         }
@@ -269,7 +269,7 @@ impl<'a> Run<'_, 'a> {
         Ok(())
     }
 
-    /// Draws a form: content with resources and a matrix of its own.
+    /// Draws a form: content with its own resources and matrix.
     fn form(&mut self, form: &Stream<'a>, outer: &Resources<'a>, page: Matrix, depth: usize) -> Result<(), Stopped> {
         let content = match self.reader.unpack(form, CONTENT_BYTES_MAX) {
             Err(Stopped::TooLarge) => return Ok(()),
@@ -282,7 +282,7 @@ impl<'a> Run<'_, 'a> {
     }
 
     fn open(&mut self, text: Option<String>) {
-        // What is nested deeper is counted by the text around it.
+        // Nested text is already included in the outer text.
         if self.marks.len() < MARKS_MAX {
             self.marks.push(text.map(|text| Actual { text, span: None }));
         }
@@ -325,13 +325,13 @@ impl<'a> Run<'_, 'a> {
         }
         self.seen.strings += 1;
         let Some(font) = state.font.clone() else {
-            // No font, or one that is none: nothing says what the codes mean.
+            // No font, or an invalid one: the codes have no meaning.
             *self.seen.lost.entry("that the file does not describe".to_owned()).or_default() += codes.len();
             return Ok(());
         };
         let whole = multiply([1.0, 0.0, 0.0, 1.0, 0.0, state.rise], multiply(state.next, state.page));
         let axis = Axis::of(whole, font.vertical, state.size);
-        // Headings are set wide by it; where it moves one or two characters it stands for a space.
+        // Headings are spaced out by it; if it moves one or two characters it represents a space.
         let is_gap = codes.len() <= SHORT && state.character_space > 0.0;
         let mut done = 0.0;
         let mut lost = 0;
@@ -404,7 +404,7 @@ fn matrix_of(mut numbers: impl Iterator<Item = f32>) -> Option<Matrix> {
     Some(matrix)
 }
 
-/// The line that a string is written along.
+/// The line along which a string is written.
 struct Axis {
     start: PagePosition,
     /// Length on the page of one unit of text space.
@@ -416,7 +416,7 @@ impl Axis {
         let [a, b, c, d, x, y] = matrix;
         let (across, up) = (a.hypot(b), c.hypot(d));
         let (ux, uy, scale, height) = if vertical { (-c, -d, up, across) } else { (a, b, across, up) };
-        // A negative size turns the letters, and with them the way they go.
+        // A negative size reverses the letters, and their direction.
         let (ux, uy, scale) = if size < 0.0 { (-ux, -uy, -scale) } else { (ux, uy, scale) };
         let length = scale.abs();
         let direction = if length > 0.0 { (ux / length, uy / length) } else { (1.0, 0.0) };
@@ -434,7 +434,7 @@ impl Axis {
 #[derive(Clone)]
 struct State<'a> {
     page: Matrix,
-    /// Where the line began, and where the next character goes.
+    /// The start of the line, and the position of the next character.
     line: Matrix,
     next: Matrix,
     font: Option<Rc<Font<'a>>>,

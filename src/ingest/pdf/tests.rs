@@ -159,7 +159,7 @@ fn stream(content: &str) -> String {
     format!("<</Length {}>>\nstream\n{content}\nendstream", content.len())
 }
 
-/// One page of `content` with `fonts` among its resources, what else it has, and objects from number 5 on.
+/// One page of `content` with `fonts` among its resources, other entries, and objects from number 5 on.
 fn one_page(content: &str, fonts: &str, page: &str, others: &[String]) -> Vec<u8> {
     let mut objects = vec![
         "<</Type/Catalog/Pages 2 0 R>>".to_owned(),
@@ -177,7 +177,7 @@ fn text_of(file: &[u8]) -> String {
     parsed(file).expect("valid").documents.swap_remove(0).text
 }
 
-/// Strings at places: `x`, `y`, and what is shown there.
+/// Strings with positions: `x`, `y`, and text.
 fn at(strings: &[(i32, i32, &str)]) -> String {
     let shown = strings.iter().map(|(x, y, text)| format!("1 0 0 1 {x} {y} Tm ({text}) Tj\n")).collect::<String>();
     format!("BT /F 10 Tf\n{shown}ET")
@@ -242,7 +242,7 @@ fn maps_to_unicode_are_read_however_they_are_written() {
 
 #[test]
 fn hebrew_is_read_from_the_right() {
-    // As it is seen: the letters of two words from left to right, and a number between them.
+    // In visual order: the letters of two words from left to right, and a number between them.
     let (font, objects) = mapped(
         "beginbfchar <0001> <05DD> <0002> <05D5> <0003> <05DC> <0004> <05E9> <0005> <0020> <0006> <0034> <0007> <0037> endbfchar",
     );
@@ -277,7 +277,7 @@ fn predefined_cmaps_are_known() {
     }
 }
 
-/// A font that does not say what its codes are.
+/// A font that does not define its codes.
 const UNKNOWN: &str = "/U<</Type/Font/Subtype/Type0/BaseFont/ABCDEF+Secret/Encoding/Identity-H/DescendantFonts[<</Type/Font/Subtype/CIDFontType2/BaseFont/Secret>>]>>";
 
 #[test]

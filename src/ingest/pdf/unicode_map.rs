@@ -1,18 +1,18 @@
 //! The `ToUnicode` map of a font: codes to characters (ISO 32000-1, 9.10.3).
 //!
-//! Read as other readers do, by its `bfchar` and `bfrange` lists alone: many maps lack the PostScript around them, put
-//! spaces into numbers, name a map that they build upon, or state a code length that their font does not have. Ranges
-//! stay ranges, so a map costs what its bytes cost, whatever numbers it holds.
+//! Like in other readers, only its `bfchar` and `bfrange` lists are used: many maps lack the PostScript around them,
+//! have spaces in numbers, name a base map, or declare a code length that their font does not have. Ranges stay ranges,
+//! so the cost of a map depends on its bytes, not on the numbers in it.
 
 use super::file::ascii_hex;
 
-/// Characters that one code may stand for.
+/// Maximum characters for one code.
 const TEXT_UNITS_MAX: usize = 64;
 
 /// Codes to text.
 #[derive(Debug, Default)]
 pub(super) struct UnicodeMap {
-    /// Ascending by first code; where two hold a code, the later in the file wins.
+    /// Ascending by first code; if two contain a code, the later in the file wins.
     ranges: Vec<Range>,
 }
 
@@ -25,7 +25,7 @@ struct Range {
 }
 
 impl UnicodeMap {
-    /// Reads a map; what cannot be read is passed over.
+    /// Reads a map; invalid parts are skipped.
     pub(super) fn read(data: &[u8]) -> Self {
         let mut ranges = Vec::new();
         let mut tokens = Tokens { rest: data };
@@ -43,7 +43,7 @@ impl UnicodeMap {
     /// Appends the text of `code`; false where the map has none.
     pub(super) fn append(&self, code: u32, text: &mut String) -> bool {
         let end = self.ranges.partition_point(|range| range.first <= code);
-        // Ranges that overlap are rare: a few steps back find the one that holds the code.
+        // Overlapping ranges are rare: a few steps back find the one that contains the code.
         let Some(range) = self.ranges[..end].iter().rev().take(8).find(|range| code <= range.last) else {
             return false;
         };
@@ -59,7 +59,7 @@ impl UnicodeMap {
             push_units(body, text);
             text.extend(u32::from(tail[0]).checked_add(offset).and_then(char::from_u32));
         }
-        // A map to nothing or to the null character says that the producer did not know.
+        // A map to nothing or to the null character means that the producer did not know.
         if text[before..].chars().all(|character| character == '\0') {
             text.truncate(before);
         }
@@ -109,7 +109,7 @@ fn spans(tokens: &mut Tokens<'_>, ranges: &mut Vec<Range>) {
 }
 
 fn push(ranges: &mut Vec<Range>, first: u32, last: u32, text: &[u8]) {
-    // One byte alone is a character, although texts are UTF-16.
+    // A single byte is a character, although texts are UTF-16.
     let units: Vec<u16> = match text {
         [byte] => vec![u16::from(*byte)],
         _ => text.as_chunks::<2>().0.iter().take(TEXT_UNITS_MAX).map(|pair| u16::from_be_bytes(*pair)).collect(),

@@ -1,10 +1,11 @@
-//! What other databases write when they are asked for all they have: one object around many records.
+//! Full exports of other databases: one object around many records.
 //!
-//! Known are Chroma's `get()` (parallel lists), Qdrant's scroll (points with a payload) and GeoJSON's feature collections.
+//! Supported are Chroma's `get()` (parallel lists), Qdrant's scroll (points with a payload) and GeoJSON's feature
+//! collections.
 
 use serde_json::{Map, Value};
 
-/// The records of an export; the value itself when it is none.
+/// The records of an export; any other value unchanged.
 pub(super) fn records(value: Value, warnings: &mut Vec<String>) -> Result<Vec<Value>, Value> {
     let Value::Object(mut fields) = value else { return Err(value) };
     if is_chroma(&fields) {
@@ -84,7 +85,7 @@ fn qdrant(mut fields: Map<String, Value>, warnings: &mut Vec<String>) -> Result<
     Ok(points.into_iter().map(record).collect())
 }
 
-/// A place on a map: its properties, and where it is when that is a point.
+/// A GeoJSON feature: its properties, and its position if it is a point.
 fn feature(mut feature: Value) -> Value {
     let mut record = match feature.get_mut("properties").map(Value::take) {
         Some(Value::Object(properties)) => properties,

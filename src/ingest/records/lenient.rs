@@ -1,10 +1,10 @@
-//! What people and programs write for JSON that is none: comments, a comma behind the last element, `NaN`, integers that no
-//! machine number holds. One pass makes it JSON.
+//! Text that is almost JSON: with comments, a comma after the last element, `NaN`, integers that no machine number can
+//! hold. One pass converts it to JSON.
 
-/// Digits of the longest integer that is kept as a number; longer ones become texts, so that no digit is lost.
+/// Digits of the longest integer that stays a number; longer ones become texts, so that no digit is lost.
 pub(super) const DIGITS_MAX: usize = 19;
 
-/// A text made JSON, and what was done for it.
+/// A text converted to JSON, and the changes made.
 pub(super) struct Cleaned {
     pub(super) text: String,
     comments: bool,
@@ -13,12 +13,12 @@ pub(super) struct Cleaned {
 }
 
 impl Cleaned {
-    /// Whether somebody wrote it by hand, with remarks.
+    /// Whether it was written by hand, with comments.
     pub(super) fn is_annotated(&self) -> bool {
         self.comments || self.commas
     }
 
-    /// What is to be said about it; records lose their remarks, anything else keeps them.
+    /// A warning about the changes; records lose their comments, anything else keeps them.
     pub(super) fn warning(&self) -> Option<String> {
         let is_list = self.text.trim_start().starts_with('[');
         let mut parts = Vec::new();
@@ -33,12 +33,12 @@ impl Cleaned {
     }
 }
 
-/// `source` without comments and commas too many, with `null` for what is no number.
+/// `source` without comments and surplus commas, with `null` for values that are not numbers.
 pub(super) fn cleaned(source: &str) -> Cleaned {
     let bytes = source.as_bytes();
     let mut cleaned =
         Cleaned { text: String::with_capacity(source.len()), comments: false, commas: false, not_numbers: false };
-    // Where the last comma stands in the text, as long as only white space follows it.
+    // The position of the last comma in the text, as long as only white space follows it.
     let mut comma = None;
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
@@ -87,7 +87,7 @@ fn is_numeric(byte: u8) -> bool {
     byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-')
 }
 
-/// Behind the quote that ends the string whose content begins at `at`, or the end.
+/// The position after the closing quote of the string whose content starts at `at`, or the end.
 pub(super) fn behind_string(bytes: &[u8], mut at: usize) -> usize {
     while let Some(byte) = bytes.get(at) {
         match byte {
@@ -99,7 +99,7 @@ pub(super) fn behind_string(bytes: &[u8], mut at: usize) -> usize {
     bytes.len()
 }
 
-/// Behind the white space and comments from `at` on; `at` when there is no comment.
+/// The position after the white space and comments from `at` on; `at` when there is no comment.
 pub(super) fn behind_comments(bytes: &[u8], at: usize) -> usize {
     let (mut behind, mut found) = (at, at);
     loop {
@@ -110,11 +110,11 @@ pub(super) fn behind_comments(bytes: &[u8], at: usize) -> usize {
         } else if rest.starts_with(b"/*") {
             match rest[2..].windows(2).position(|window| window == b"*/") {
                 Some(end) => behind += end + 4,
-                // Never closed: no JSON in any reading, and searched for once.
+                // Never closed: invalid in any reading, and searched for once.
                 None => return bytes.len(),
             }
         } else {
-            // White space alone is passed over at the start only.
+            // White space alone is skipped only at the start.
             return if at == 0 { behind } else { found };
         }
         found = behind;

@@ -1,15 +1,15 @@
-//! Numbers that stand higher or lower than the line: superscripts, subscripts, MathML. Written one behind the other they
-//! would be other numbers: ten to the sixth is not a hundred and six.
+//! Raised and lowered numbers: superscripts, subscripts, MathML. Written in sequence they would be other numbers: ten
+//! to the sixth is not a hundred and six.
 
 use html5ever::tokenizer::Tag;
 
 use super::{Gap, Guess, META_BYTES_MAX, Marker, State, attribute};
 use crate::ingest::block::shorten;
 
-/// Longest superscript that is marked as one, in bytes; what is longer is set apart by a space.
+/// Longest superscript that is marked as one, in bytes; a longer one is separated by a space.
 const RAISED_BYTES_MAX: usize = 40;
 
-/// A superscript or subscript that is open, directly behind a word.
+/// An open superscript or subscript, directly after a word.
 #[derive(Debug)]
 pub(super) struct Raised {
     above: bool,
@@ -36,7 +36,7 @@ struct Element {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// What stands between its children, the second and the third.
+    /// Separators after its first and second child.
     Between(char, char),
     Other,
 }
@@ -62,7 +62,7 @@ impl State {
             return;
         }
         let Some(Raised { above, start, has_link, .. }) = self.raised.take() else { return };
-        // A block or line that began within is no number.
+        // A block or line that started within is not a number.
         if self.block > start || start >= self.page.text.len() || self.page.text[start..].contains('\n') {
             return;
         }
@@ -90,7 +90,7 @@ impl State {
         }
     }
 
-    /// An element within `<math>`; whether it is one.
+    /// Handles an element within `<math>`; returns whether it is one.
     pub(super) fn formula_start(&mut self, name: &str, complete: bool) -> bool {
         let Some(formula) = &mut self.formula else { return false };
         if super::is_block(name) || matches!(name, "table" | "li" | "ul" | "ol" | "pre" | "math") {
@@ -137,7 +137,7 @@ impl State {
         true
     }
 
-    /// The end of an element within `<math>`; whether it is one.
+    /// Handles the end of an element within `<math>`; returns whether it is one.
     pub(super) fn formula_end(&mut self, name: &str) -> bool {
         if name == "math" || super::is_block(name) {
             let closed = self.formula.take();
@@ -154,7 +154,7 @@ impl State {
     }
 }
 
-/// `content` as it is written behind `before`, when it stands above the line.
+/// The notation of raised `content` after `before`.
 fn superscript(before: char, content: &str, has_link: bool) -> String {
     const ENDINGS: &[&str] = &[
         "st", "nd", "rd", "th", "er", "re", "e", "ème", "eme", "es", "o", "a", "os", "as", "r", "me", "mes", "lle",
@@ -181,11 +181,11 @@ fn superscript(before: char, content: &str, has_link: bool) -> String {
     if content.starts_with(|character: char| character.is_alphanumeric() || matches!(character, '-' | '−' | '+')) {
         return format!("^({content})");
     }
-    // Brackets, asterisks, daggers, signs: nothing that could be taken for a part of the word.
+    // Brackets, asterisks, daggers, signs: nothing that could be mistaken for a part of the word.
     content.to_owned()
 }
 
-/// The same below the line: chemists and people who search write H2O.
+/// The same for lowered content: chemists and people who search write H2O.
 fn subscript(before: char, content: &str) -> String {
     if content.chars().all(char::is_alphanumeric) {
         let joins = !(before.is_ascii_digit() && content.starts_with(|c: char| c.is_ascii_digit()));

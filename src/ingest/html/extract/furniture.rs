@@ -1,21 +1,21 @@
-//! What belongs to a site and not to the page: footers, banners that ask about cookies, marks of permalinks.
+//! Parts of a site rather than of the page: footers, cookie banners, permalink marks.
 
 use html5ever::tokenizer::Tag;
 
 use super::attribute;
 
-/// Whether `tag` opens the footer of the whole page; footers of articles are told apart by where they are.
+/// Whether `tag` opens the footer of the whole page; footers of articles are distinguished by their position.
 pub(super) fn is_footer(name: &str, tag: &Tag) -> bool {
     name == "footer" || (matches!(name, "div" | "section") && attribute(tag, "role") == Some("contentinfo"))
 }
 
-/// Whether `tag` opens a banner about cookies, or a dialog that is closed.
+/// Whether `tag` opens a cookie banner, or a closed dialog.
 pub(super) fn is_banner(name: &str, tag: &Tag) -> bool {
     if name == "dialog" && attribute(tag, "open").is_none() {
         return true;
     }
     if !matches!(name, "div" | "section" | "aside" | "form" | "dialog" | "p") {
-        // A component that is called so.
+        // A component with such a name.
         return name.contains('-') && name.contains("cookie");
     }
     let mut words = String::new();
@@ -27,7 +27,7 @@ pub(super) fn is_banner(name: &str, tag: &Tag) -> bool {
     any(CONSENT_TOOLS) || (any(&["cookie", "gdpr", "consent"]) && any(BANNERS))
 }
 
-/// Widespread programs that ask for consent, by what they call their elements.
+/// Names of elements of widespread consent programs.
 const CONSENT_TOOLS: &[&str] = &[
     "onetrust",
     "cybotcookiebot",
@@ -43,7 +43,7 @@ const CONSENT_TOOLS: &[&str] = &[
     "ccwindow",
 ];
 
-/// What such an element is called besides.
+/// Further names of such elements.
 const BANNERS: &[&str] = &[
     "banner",
     "notice",
@@ -69,7 +69,7 @@ pub(super) fn is_skip_link(tag: &Tag) -> bool {
     within && attribute(tag, "class").is_some_and(|class| class.to_ascii_lowercase().contains("skip"))
 }
 
-/// Whether a link's text is nothing but the mark of a permalink.
+/// Whether a link's text is only a permalink mark.
 pub(super) fn is_permalink(text: &str, in_heading: bool) -> bool {
     let text = text.trim();
     !text.is_empty()
@@ -78,12 +78,12 @@ pub(super) fn is_permalink(text: &str, in_heading: bool) -> bool {
         })
 }
 
-/// The sign that generators put behind a heading: a pilcrow, a chain, or a letter of an icon font.
+/// The sign that generators put after a heading: a pilcrow, a chain, or a letter of an icon font.
 pub(super) fn is_link_mark(character: char) -> bool {
     matches!(character, '¶' | '🔗' | '\u{e000}'..='\u{f8ff}')
 }
 
-/// Whether a picture's description is only what its file is called.
+/// Whether a picture's description is only its file name.
 pub(super) fn is_file_name(words: &str) -> bool {
     let lower = words.to_ascii_lowercase();
     !words.contains(' ')
