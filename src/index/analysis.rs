@@ -1,11 +1,12 @@
-//! Text to index terms: words, their stems per language, stop words.
+//! Text to index terms: words, their stems by language, stop words.
 //!
-//! The same rules serve documents and queries; a document's language decides its stemmer, a query is stemmed in every
-//! language its collection holds. Terms are lower case and carry no diacritics.
+//! The same rules apply to documents and queries; a document's language decides its stemmer, and a query is stemmed in
+//! every language of its collection. Terms are lower case and have no diacritics.
 //!
 //! * Words: see `words.rs`.
-//! * Stems: Snowball, for the languages it knows. A word that is not its own stem is a term as it is written, too: behind a mark,
-//!   since it may be the stem of another. So a word that stands in a document is found by it, whatever its language.
+//! * Stems: Snowball, for the languages it supports. A word that differs from its stem is also a term as written, with
+//!   a mark in front, since it may be the stem of another word. So a word in a document can always be found, whatever
+//!   its language.
 
 mod words;
 
@@ -25,14 +26,14 @@ use self::words::{WordKind, words};
 /// In running text at least one word in this many is a stop word of its language (about one in two is usual).
 const STOP_WORD_SHARE: usize = 5;
 
-/// Distinct words of a query that are looked at. Nobody asks in so many; without a bound each would cost a look into the
-/// dictionary, and another at its neighbours.
+/// Distinct words of a query that are used. Nobody searches for more; without a bound each would cost a lookup in the
+/// dictionary, and another for its neighbours.
 const QUERY_WORDS_MAX: usize = 512;
 
-/// A beginning that a word and its stem share tells the word from others from so many bytes on.
+/// A prefix that a word and its stem share distinguishes the word from others if it has at least this many bytes.
 const SHARED_BYTES_MIN: usize = 3;
 
-/// Words whose stems are kept: some 2 MB.
+/// Words whose stems are cached: about 2 MB.
 const STEMS_MAX: usize = 1 << 15;
 
 macro_rules! languages {
@@ -40,7 +41,7 @@ macro_rules! languages {
         /// A language with rules of its own; everything else is [`Language::Other`].
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
         pub enum Language {
-            /// Unknown, mixed, or without rules of its own.
+            /// Unknown, mixed, or without rules.
             #[default]
             Other,
             $(#[doc = concat!("ISO 639-1 `", $code, "`.")] $name,)*
@@ -93,8 +94,8 @@ languages! {
 }
 
 impl Language {
-    /// The language of a text, from its first 2,000 bytes; [`Language::Other`] when the text is too short or too mixed
-    /// to tell. Cost: about 50 µs.
+    /// The language of a text, from its first 2,000 bytes; [`Language::Other`] when the text is too short or too mixed.
+    /// Cost: about 50 µs.
     #[must_use]
     pub fn detect(text: &str) -> Self {
         let mut end = text.len().min(2_000);
@@ -107,7 +108,7 @@ impl Language {
         if info.is_reliable() {
             return language;
         }
-        // The detector is shy with short texts; the stop words of the language it suggests are good evidence too.
+        // The detector is unsure about short texts; the stop words of the language it suggests are good evidence too.
         let (mut all, mut stop_words) = (0, 0);
         words(sample, |word, _| {
             all += 1;
@@ -116,7 +117,7 @@ impl Language {
         if stop_words * STOP_WORD_SHARE >= all && stop_words > 1 { language } else { Self::Other }
     }
 
-    /// Stop words: the words that a question has whatever it asks for.
+    /// Stop words: words that occur in questions of any topic.
     fn is_stop_word(self, word: &str) -> bool {
         super::stop_words::of(self).binary_search(&word).is_ok()
     }
@@ -131,16 +132,16 @@ impl fmt::Display for Language {
 impl FromStr for Language {
     type Err = std::convert::Infallible;
 
-    /// Codes without rules of their own are [`Language::Other`].
+    /// Codes without rules are [`Language::Other`].
     fn from_str(code: &str) -> Result<Self, Self::Err> {
         Ok(Self::ALL.iter().copied().find(|language| language.code() == code).unwrap_or_default())
     }
 }
 
-/// What marks a term as a word as it is written; no word begins with it.
+/// Marks a term as a word as written; no word starts with it.
 pub(super) const EXACT_MARK: char = '\u{1}';
 
-/// Diacritics off, so that `café` and `cafe` are one term.
+/// Without diacritics, so that `café` and `cafe` are one term.
 fn fold(word: &str, out: &mut String) {
     out.clear();
     fold_onto(word, out);
@@ -154,7 +155,8 @@ fn fold_onto(word: &str, out: &mut String) {
     }
 }
 
-/// Letters of their own in a few languages, which others write with two or without their stroke (as Lucene's ASCIIFoldingFilter).
+/// Letters of a few languages that others write with two letters or without a stroke (as in Lucene's
+/// ASCIIFoldingFilter).
 fn plain(character: char) -> impl Iterator<Item = char> {
     let plain = match character {
         'œ' => "oe",
@@ -171,8 +173,8 @@ fn plain(character: char) -> impl Iterator<Item = char> {
     plain.chars().chain(plain.is_empty().then_some(character))
 }
 
-/// The terms of words that were worked out before. Texts repeat their words: without it a third of the time that indexing takes went
-/// into stemming. Holds at most 32,768 words, then begins anew.
+/// A cache of the terms of words. Texts repeat their words: without it stemming took a third of the time of indexing.
+/// Holds at most 32,768 words, then is cleared.
 #[derive(Clone, Default)]
 pub struct Stems {
     known: HashMap<Language, HashMap<Box<str>, Terms>>,
@@ -183,7 +185,7 @@ pub struct Stems {
 #[derive(Clone)]
 struct Terms {
     stem: Box<str>,
-    /// The word as it is written, with its mark, where that is not the stem.
+    /// The word as written, with its mark, if it differs from the stem.
     exact: Option<Box<str>>,
 }
 
@@ -238,7 +240,7 @@ pub fn document_terms(text: &str, language: Language, stems: &mut Stems, mut emi
     stems.words += added;
 }
 
-/// The term of a word as it is written.
+/// The term of a word as written.
 fn exact_term(word: &str, out: &mut String) {
     out.clear();
     out.push(EXACT_MARK);
@@ -250,30 +252,30 @@ fn is_stemmable(word: &str) -> bool {
     word.chars().all(char::is_alphabetic)
 }
 
-/// A word of a query with the terms that stand for it.
+/// A word of a query with its terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryWord {
-    /// The word as it is written, folded.
+    /// The word as written, folded.
     pub text: String,
-    /// Its stem in each language of the collection, without repetition; the first is the main one. Last the word itself, for
-    /// languages in which it is its own stem.
+    /// Its stem in each language of the collection, without repetition; the first is the main one. The last is the word
+    /// itself, for languages in which it is its own stem.
     pub stems: Vec<String>,
-    /// The term of those that have it as it is written and under another stem. `None` where it has no other forms.
+    /// The term of entries that have it as written and under another stem. `None` if it has no other forms.
     pub exact: Option<String>,
-    /// Whether its parts are words of the query, too.
+    /// Whether its parts are words of the query too.
     pub is_name: bool,
 }
 
 impl QueryWord {
-    /// Whether it is a name that a sign makes another one: `C++`, `C#`, `--verify`, `.NET`.
+    /// Whether it is a name whose sign makes it a different name: `C++`, `C#`, `--verify`, `.NET`.
     #[must_use]
     pub fn is_signed(&self) -> bool {
         self.is_name && !(self.text.starts_with(char::is_alphanumeric) && self.text.ends_with(char::is_alphanumeric))
     }
 }
 
-/// The words of a query, each once, in order, stop words left out unless there is nothing else or they are part of a name. Of more
-/// than 512 distinct words the first ones count. Empty where the query has no word: for punctuation.
+/// The words of a query, each once, in order, without stop words unless there is nothing else or they are part of a
+/// name. Of more than 512 distinct words the first ones count. Empty if the query has no words, only punctuation.
 ///
 /// * `languages`: the languages of the collection, most frequent first.
 #[must_use]
@@ -302,7 +304,7 @@ pub fn query_words(text: &str, languages: &[Language]) -> Vec<QueryWord> {
         .collect()
 }
 
-/// Whether there is a word in it that can be looked for.
+/// Whether it contains a word that can be searched.
 #[must_use]
 pub fn has_words(text: &str) -> bool {
     let mut has = false;
@@ -310,8 +312,8 @@ pub fn has_words(text: &str) -> bool {
     has
 }
 
-/// How the words of a query begin in a text of a language, folded as [`Folded`] does: what a word shares with its stem.
-/// Each once, at most `limit`.
+/// Prefixes by which the words of a query can be found in a text of a language, folded like [`Folded`]: what a word
+/// shares with its stem. Each once, at most `limit`.
 #[must_use]
 pub fn beginnings(text: &str, language: Language, limit: usize) -> Vec<String> {
     let (mut whole, mut stemmed) = (String::new(), String::new());
@@ -325,7 +327,7 @@ pub fn beginnings(text: &str, language: Language, limit: usize) -> Vec<String> {
             .take_while(|(one, other)| one == other)
             .map(|(one, _)| one.len_utf8())
             .sum();
-        // A stem that shares too little is another word.
+        // A stem that shares too little is a different word.
         let beginning = if shared >= SHARED_BYTES_MIN { &whole[..shared] } else { &whole[..] };
         if !beginning.is_empty() && !beginnings.iter().any(|known| known == beginning) {
             beginnings.push(beginning.to_owned());
@@ -334,8 +336,8 @@ pub fn beginnings(text: &str, language: Language, limit: usize) -> Vec<String> {
     beginnings
 }
 
-/// The words of a query, each once, in order, stop words left out unless there is nothing else. The parts of a name that are stop
-/// words go with the others: the name itself says more.
+/// The words of a query, each once, in order, without stop words unless there is nothing else. Parts of a name that are
+/// stop words are dropped too: the name itself is more specific.
 fn distinct_words(text: &str, languages: &[Language]) -> Vec<(String, WordKind)> {
     let mut all: Vec<(String, WordKind)> = Vec::new();
     words(text, |word, kind| {
@@ -343,7 +345,7 @@ fn distinct_words(text: &str, languages: &[Language]) -> Vec<(String, WordKind)>
             all.push((word.to_owned(), kind));
         }
     });
-    // The language of a short question is told best by the stop words in it; English is what technical text falls back to.
+    // The stop words of a short question are the best sign of its language; technical text falls back to English.
     let candidates = languages.iter().copied().chain([Language::English]);
     let stop_language = candidates
         .map(|language| (all.iter().filter(|(word, _)| language.is_stop_word(word)).count(), language))
@@ -363,10 +365,10 @@ fn stem(word: &str, language: Language, out: &mut String) {
     }
 }
 
-/// A text in lower case without diacritics, in which each place knows where it was.
+/// A text in lower case without diacritics that maps each position to the original.
 pub struct Folded<'a> {
     text: Cow<'a, str>,
-    /// For each byte of `text`, and its end, the byte of the original; `None` where they are the same.
+    /// For each byte of `text`, and its end, the byte in the original; `None` where they are equal.
     origins: Option<Vec<u32>>,
 }
 
@@ -385,7 +387,7 @@ impl<'a> Folded<'a> {
             if character.is_ascii() {
                 text.push(character.to_ascii_lowercase());
             } else {
-                // Letter by letter: a mark goes with the letter before it, and a syllable of Hangul stays one.
+                // Letter by letter: a mark belongs to the letter before it, and a Hangul syllable stays one.
                 let lower = character.to_lowercase().nfkd().filter(|&character| !is_combining_mark(character));
                 text.extend(lower.flat_map(char::to_lowercase).flat_map(plain).nfc());
             }
@@ -401,15 +403,15 @@ impl<'a> Folded<'a> {
         &self.text
     }
 
-    /// Where byte `at` of the folded text was: the start of its character in the original, or the original's end.
+    /// The position of byte `at` of the folded text in the original: the start of its character, or the original's end.
     #[must_use]
     pub fn origin(&self, at: usize) -> usize {
         self.origins.as_ref().map_or(at, |origins| origins[at] as usize)
     }
 }
 
-/// The first character of a text given to the index names its language: the tokenizer has no other way to learn it.
-/// Private use characters, one per entry of [`Language::ALL`], U+E000 for [`Language::Other`].
+/// The first character of a text passed to the index encodes its language: the tokenizer cannot learn it any other way.
+/// Private use characters, one for each entry of [`Language::ALL`], U+E000 for [`Language::Other`].
 pub(super) fn language_mark(language: Language) -> char {
     let position = Language::ALL.iter().position(|&known| known == language).map_or(0, |position| position + 1);
     char::from_u32(0xE000 + position as u32).expect("private use characters are valid")
@@ -426,7 +428,7 @@ fn read_mark(text: &str) -> (Language, &str) {
     }
 }
 
-/// [`document_terms`] as tantivy wants it.
+/// [`document_terms`] as a tantivy tokenizer.
 #[derive(Clone, Default)]
 pub(super) struct DocumentTokenizer {
     stems: Stems,
@@ -504,7 +506,7 @@ mod tests {
                 assert_eq!(found, terms(text, language), "{text} {language}");
             }
         }
-        // Far more words than are kept.
+        // Far more words than the cache holds.
         for start in (0..3 * STEMS_MAX).step_by(1_000) {
             let letters = |number: usize| -> String {
                 number.to_string().bytes().map(|digit| char::from(digit - b'0' + b'a')).collect()

@@ -23,10 +23,10 @@ use crate::base::Lsn;
 const CHECKPOINT: &str = "checkpoint.json";
 const DIRTY: &str = "dirty";
 
-/// What a directory of derived files is worth.
+/// Whether a directory of derived files can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
-    /// Every file is as it was hashed, and stands for this LSN.
+    /// Every file matches its hash; the files represent this LSN.
     Verified(Lsn),
     /// Written by a process that died; what it wrote is in the page cache. The view knows its own LSN.
     SameBoot,
@@ -47,14 +47,14 @@ struct CheckpointFile {
     blake3: String,
 }
 
-/// Identifies the running boot of this machine; a constant where the kernel does not tell.
+/// Identifies the running boot of this machine; a constant if the kernel does not report it.
 #[must_use]
 pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned())
 }
 
-/// Writes a small file durably: a mark that must be there before what it marks.
+/// Writes a small file durably: a mark that must exist before what it marks.
 ///
 /// # Errors
 /// When it cannot be written or synced.
@@ -63,8 +63,8 @@ pub fn write_mark(path: &Path, text: &str) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_directory)
 }
 
-/// Decides what `directory` is worth, creating it or emptying it as needed. After this call `checkpoint.json` is still
-/// there when trusted; call [`mark_dirty`] before the first write.
+/// Decides whether `directory` can be used, and creates or empties it as needed. A trusted `checkpoint.json` still
+/// exists after this call; call [`mark_dirty`] before the first write.
 ///
 /// # Errors
 /// When the directory cannot be created or emptied.
@@ -101,7 +101,7 @@ pub fn clear(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Says that the files are about to change: from now on the last checkpoint is not to be believed.
+/// Marks the files as about to change: from now on the last checkpoint is not trusted.
 ///
 /// # Errors
 /// When the mark cannot be written durably; the caller must not write then.
@@ -113,7 +113,7 @@ pub fn mark_dirty(directory: &Path) -> io::Result<()> {
     write_mark(&path, &boot_id())
 }
 
-/// Hashes and syncs the files of `directory`, and writes a checkpoint that vouches for them at `lsn`.
+/// Hashes and syncs the files of `directory`, and writes a checkpoint for them at `lsn`.
 ///
 /// The caller must not change the files during the call.
 ///
@@ -140,7 +140,7 @@ pub fn checkpoint(directory: &Path, lsn: Lsn) -> io::Result<()> {
     sync_directory(directory)
 }
 
-/// The derived files: everything but the bookkeeping and lock files, by name.
+/// The derived files: everything except checkpoint, mark and lock files, by name.
 fn names(directory: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {

@@ -1,6 +1,6 @@
-//! Metadata filters: what a caller may ask of a document's metadata, as a tree.
+//! Metadata filters: conditions on a document's metadata, as a tree.
 //!
-//! JSON form, as tools take it. An object's fields are joined by AND:
+//! JSON form, as tools accept it. An object's fields are joined by AND:
 //!
 //! ```json
 //! {"team": "storage", "year": {"gte": 2024, "lt": 2026}, "tag": {"in": ["a", "b"]}, "reviewed": {"exists": true},
@@ -8,39 +8,40 @@
 //! ```
 //!
 //! Operators: `eq` `ne` `in` `nin` `gt` `gte` `lt` `lte` `exists`, and `and` `or` `not` at any level; a leading `$` is
-//! allowed. Nested metadata is reached with dots: `owner.name`. A list in the metadata matches when one of its
-//! elements does, be it a value, an object or a list. A field exists when it is there and not null, whatever it holds. Strings compare by Unicode code points, so RFC 3339 dates in one offset compare by time.
+//! allowed. Nested metadata is reached with dots: `owner.name`. A list in the metadata matches when one of its elements
+//! does, whether it is a value, an object or a list. A field exists when it is present and not null, whatever its
+//! value. Strings compare by Unicode code points, so RFC 3339 dates in one offset compare by time.
 
 use serde_json::{Map, Value};
 
 use crate::base::Fault;
 
-/// Deepest nesting of a filter.
+/// Maximum nesting of a filter.
 const DEPTH_MAX: usize = 16;
-/// Longest text that a filter compares with, in bytes. Of longer ones the index knows the beginning only, which is longer than this: so
-/// every comparison is right.
+/// Longest text in a comparison, in bytes. The index stores only the beginning of longer texts, which is longer than
+/// this: so every comparison is correct.
 pub(super) const TEXT_BYTES_MAX: usize = 1_024;
-/// Most conditions in one filter, counting each value of an `in`.
+/// Maximum conditions in one filter, counting each value of an `in`.
 const CONDITIONS_MAX: usize = 1_000;
 
 /// A condition on a document's metadata.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Filter {
-    /// Every part holds; an empty list always holds.
+    /// All parts are true; an empty list is true.
     And(Vec<Filter>),
-    /// At least one part holds; an empty list never does.
+    /// At least one part is true; an empty list is false.
     Or(Vec<Filter>),
-    /// The part does not hold.
+    /// The part is false.
     Not(Box<Filter>),
     /// The field has this value.
     Equals(String, Scalar),
-    /// The field's value lies between the bounds. Both bounds are of one kind.
+    /// The field's value is between the bounds. Both bounds are of one kind.
     Range(String, Option<Bound>, Option<Bound>),
-    /// The field is there and not null.
+    /// The field is present and not null.
     Exists(String),
 }
 
-/// One end of a range: the value, and whether it belongs to the range.
+/// One end of a range: the value, and whether it is inclusive.
 pub type Bound = (Scalar, bool);
 
 /// A value that metadata can be compared with.
@@ -56,10 +57,10 @@ pub enum Scalar {
     Bool(bool),
 }
 
-/// Why a filter is not one.
+/// Why a filter is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
-    /// The filter or a part of it is no object.
+    /// The filter or a part of it is not an object.
     #[error("a filter is an object such as {{\"team\": \"storage\"}}, found {found}")]
     NotAnObject {
         /// The kind of value found.
@@ -68,19 +69,19 @@ pub enum FilterError {
     /// An operator that does not exist.
     #[error("unknown operator '{operator}' on '{field}', expected one of eq, ne, in, nin, gt, gte, lt, lte, exists")]
     UnknownOperator {
-        /// The field it stands on.
-        field: String,
-        /// What was written.
-        operator: String,
-    },
-    /// An operator with a value it cannot take.
-    #[error("'{operator}' on '{field}' takes {expected}")]
-    BadValue {
-        /// The field, or the operator's place.
+        /// Its field.
         field: String,
         /// The operator.
         operator: String,
-        /// What it takes.
+    },
+    /// An operator with an invalid value.
+    #[error("'{operator}' on '{field}' takes {expected}")]
+    BadValue {
+        /// The field, or the operator's position.
+        field: String,
+        /// The operator.
+        operator: String,
+        /// What is expected.
         expected: &'static str,
     },
     /// Nested too deep or too long.
@@ -126,7 +127,7 @@ impl Filter {
         }
     }
 
-    /// Bytes of memory, about.
+    /// Approximate bytes of memory.
     pub(super) fn bytes(&self) -> usize {
         let text = |value: &Scalar| if let Scalar::Text(text) = value { text.len() } else { 0 };
         let bound = |bound: &Option<Bound>| bound.as_ref().map_or(0, |(value, _)| text(value));
@@ -213,7 +214,7 @@ fn conditions(name: &str, operators: &Map<String, Value>, left: &mut usize) -> R
     Ok(if parts.len() == 1 { parts.remove(0) } else { Filter::And(parts) })
 }
 
-/// Both bounds in one kind of value: what the index compares with.
+/// Both bounds as one kind of value: the one that the index compares.
 fn range(name: &str, lower: Option<Bound>, upper: Option<Bound>) -> Result<Filter, FilterError> {
     let (lower, upper) = match (lower, upper) {
         (Some((Scalar::Integer(low), low_in)), Some((Scalar::Float(high), high_in))) => {

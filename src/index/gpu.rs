@@ -1,13 +1,13 @@
-//! Exact search on the GPU, by a helper program: drivers crash, hang and bring a C library of their own, and none of that may reach
-//! the node.
+//! Exact search on the GPU, by a helper program: drivers crash, hang and require a C library, and none of that must
+//! affect the node.
 //!
-//! The helper is part of this file, compressed (`program`); it is started where it is asked for, with one end of a socket pair
-//! (`process`), and spoken to in messages (`protocol`). Vectors are handed over as the descriptor of their file.
+//! The helper is part of this file, compressed (`program`); it is started on demand with one end of a socket pair
+//! (`process`), and communicates in messages (`protocol`). Vectors are transferred as the descriptor of their file.
 //!
 //! # Invariants
-//! * Whatever the helper does or does not do, a call returns within its deadline. After one that failed the helper is of no use: it
-//!   is killed, and another one may be started.
-//! * What it answers is checked before it is believed: rows are in range, lists no longer than asked for.
+//! * A call returns within its deadline, whatever the helper does. After a failed call the helper is unusable: it is
+//!   killed, and another one may be started.
+//! * Its answers are checked: rows are in range, and lists are no longer than requested.
 
 pub mod measure;
 mod metrics;
@@ -37,45 +37,45 @@ pub use self::process::{HELPER_ON_DISK, StartError};
 pub use self::protocol::{Adapter, AdapterKind, Failure, Format, LIMIT_MAX, Metric, ProtocolError, QUERIES_MAX};
 use self::protocol::{Request, Response};
 
-/// How long the helper may take to find adapters and open one: a driver that is loaded for the first time takes its time.
+/// How long the helper may take to find adapters and open one: loading a driver for the first time is slow.
 const OPEN_PATIENCE: Duration = Duration::from_secs(20);
-/// How long anything else may take that is no search.
+/// Time limit of all other requests except searches.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Bytes of vectors that are handed over each second, at least; a twentieth of what a slow machine does.
+/// Minimum rate of loading vectors, in bytes each second; a twentieth of a slow machine's.
 const HANDED_OVER_PER_SECOND: u64 = 50 << 20;
 
-/// The helper's program, for machines that execute nothing from memory.
+/// The helper's program, for machines that forbid executing programs from memory.
 ///
 /// # Errors
-/// [`StartError::NotBuilt`] where this build has none.
+/// [`StartError::NotBuilt`] if this build has none.
 pub fn helper_program() -> Result<Vec<u8>, StartError> {
     if program::is_there() { program::bytes().map_err(StartError::Exec) } else { Err(StartError::NotBuilt) }
 }
 
-/// What the GPU did not do.
+/// Why the GPU failed.
 #[derive(Debug, thiserror::Error)]
 pub enum GpuError {
     /// The helper cannot be started.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// It ended, does not answer, or answers what makes no sense.
+    /// It ended, does not answer, or gives invalid answers.
     #[error("the GPU helper {what}")]
     Helper {
-        /// What it did.
+        /// What happened.
         what: &'static str,
-        /// What came instead of an answer.
+        /// What was received in place of an answer.
         #[source]
         source: ProtocolError,
     },
-    /// There is no memory for vectors that are handed over.
+    /// There is no memory for the vectors.
     #[error("a file of memory cannot be made")]
     Memory(#[source] io::Error),
-    /// It says that it cannot.
+    /// It reports a failure.
     #[error("{message}")]
     Failed {
-        /// In which way.
+        /// The kind of failure.
         failure: Failure,
-        /// Its words.
+        /// Its message.
         message: String,
     },
 }
@@ -92,16 +92,16 @@ impl GpuError {
     }
 }
 
-/// A row that was found.
+/// A row in the results.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scored {
     /// Its number, from 0.
     pub row: u32,
-    /// See [`Metric`]; of [`Format::I8`] in a scale of its own.
+    /// See [`Metric`]; for [`Format::I8`] in a separate scale.
     pub score: f32,
 }
 
-/// A matrix on the device, as it was loaded.
+/// A loaded matrix on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceMatrix {
     number: u32,
@@ -111,23 +111,23 @@ pub struct DeviceMatrix {
 }
 
 impl DeviceMatrix {
-    /// Bytes of the device's memory that its vectors take, room for more included. Searches take some beside it.
+    /// Device memory of its vectors in bytes, including room for more. Searches need some in addition.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 }
 
-/// What a search found, and how long the device took.
+/// The results of a search, and its timing.
 #[derive(Debug)]
 pub struct Answer {
     /// For each query, best first, equal scores by row.
     pub results: Vec<Vec<Scored>>,
     /// From the first command to the last byte that was read back.
     pub took: Duration,
-    /// What of it the device computed, where it tells.
+    /// The part of it that the device computed, if it reports that.
     pub on_device: Option<Duration>,
-    /// How many times it read the matrix.
+    /// How many times the matrix was read.
     pub passes: u32,
 }
 
@@ -143,12 +143,12 @@ impl Gpu {
     /// Starts the helper.
     ///
     /// # Errors
-    /// When there is none, or it cannot be started here.
+    /// When there is none, or it cannot be started.
     pub fn start() -> Result<Self, GpuError> {
         Ok(Self { helper: process::start()?, number: 0, matrices: 0 })
     }
 
-    /// The adapters that there are, best first; software rasterisers last.
+    /// The available adapters, best first; software rasterisers last.
     ///
     /// # Errors
     /// When the helper fails.
@@ -161,10 +161,10 @@ impl Gpu {
 
     /// Opens the best adapter.
     ///
-    /// * `software`: a rasteriser on the CPU will do. It is slower than the node's own scan, and there for tests.
+    /// * `software`: a rasteriser on the CPU is acceptable. It is slower than the node's own scan, and only for tests.
     ///
     /// # Errors
-    /// When there is none, or its device cannot be had.
+    /// When there is none, or its device cannot be opened.
     pub fn open(&mut self, software: bool) -> Result<Adapter, GpuError> {
         match self.call(&Request::Open { software }, None, OPEN_PATIENCE)? {
             Response::Opened { adapter } => Ok(adapter),
@@ -172,7 +172,7 @@ impl Gpu {
         }
     }
 
-    /// Hands over the first `rows` of a file of f16 vectors.
+    /// Loads the first `rows` of a file of f16 vectors.
     ///
     /// # Errors
     /// When the device has no memory for them, or fails.
@@ -190,7 +190,7 @@ impl Gpu {
         Ok(DeviceMatrix { number: matrix, dimensions, rows, bytes })
     }
 
-    /// Hands over the rows that the file has behind those that were handed over, up to `rows`.
+    /// Loads the file's further rows, up to `rows`.
     ///
     /// # Errors
     /// As [`Self::load`].
@@ -201,7 +201,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// Takes rows out of every later search: start and one past the end.
+    /// Removes rows from all later searches: start and one past the end.
     ///
     /// # Errors
     /// When the device fails.
@@ -209,7 +209,7 @@ impl Gpu {
         self.done(&Request::Remove { matrix: matrix.number, ranges }, None, PATIENCE).map(drop)
     }
 
-    /// Gives the memory of a matrix back.
+    /// Releases the memory of a matrix.
     ///
     /// # Errors
     /// When the device fails.
@@ -221,11 +221,12 @@ impl Gpu {
     ///
     /// * `queries`: at most [`QUERIES_MAX`], each of the matrix's dimensions.
     /// * `limit`: 1 to [`LIMIT_MAX`] rows of each.
-    /// * `filters`: bits of the rows that may be found, 32 a word; `filter_of` says for each query which, from 1, or 0 for none.
+    /// * `filters`: bits of the rows that may be found, 32 in each word; `filter_of` names the filter of each query,
+    ///   from 1, or 0 for none.
     /// * `patience`: how long it may take.
     ///
     /// # Errors
-    /// When the device fails or takes longer; the helper is of no use then.
+    /// When the device fails or takes longer; the helper is unusable then.
     pub fn search(
         &mut self,
         matrix: &DeviceMatrix,
@@ -264,7 +265,7 @@ impl Gpu {
         }
     }
 
-    /// Ends what the helper is asked, now or later, from another thread: as if it had ended.
+    /// A handle to interrupt the helper, now or later, from another thread: as if it had ended.
     ///
     /// # Errors
     /// When the process has no descriptor left.
@@ -321,14 +322,14 @@ impl Gpu {
         }
     }
 
-    /// Ends a helper that is of no use any more.
+    /// Ends an unusable helper.
     fn broken(&mut self, what: &'static str, source: ProtocolError) -> GpuError {
         self.helper.kill();
         GpuError::Helper { what, source }
     }
 }
 
-/// How long it may take to hand rows over.
+/// How long loading rows may take.
 fn handing_over(dimensions: u32, rows: u32) -> Duration {
     let bytes = u64::from(dimensions) * u64::from(rows) * size_of::<f16>() as u64;
     PATIENCE + Duration::from_secs(bytes / HANDED_OVER_PER_SECOND)

@@ -1,11 +1,11 @@
-//! The lexical half: a tantivy index per collection, ranked by BM25, with the metadata to filter by.
+//! The lexical half: a tantivy index for each collection, ranked by BM25, with the metadata for filters.
 //!
 //! Owns: the schema, the writer, the published [`LexicalSearcher`]. Derived data only; see [`super::derived`] for when
-//! the files are believed. One writer at a time; searchers are immutable and never wait.
+//! the files are trusted. There is one writer at a time; searchers are immutable and never wait.
 //!
-//! An entry is a passage of a document. It has one text field of everything that can be found by (title, heading
-//! path, text), the terms that it has only because it repeats the header of a table, its key as a column, its document's LSN
-//! as a term to delete by, and the document's metadata as JSON. Texts are not stored here: they are read from the log.
+//! An entry is a passage of a document. It has one text field with everything it can be found by (title, heading path,
+//! text), the terms that it only has because it repeats the header of a table, its key as a column, its document's LSN
+//! as a term for deletion, and the document's metadata as JSON. Texts are not stored here: they are read from the log.
 
 mod directory;
 mod filtering;
@@ -38,12 +38,12 @@ use super::analysis::{self, DocumentTokenizer, Language, Stems};
 use super::derived::{self, Trust};
 use crate::base::{Fault, Lsn};
 
-/// The least that a thread which writes can gather in memory before it writes a segment, in bytes: its engine's own bound.
+/// The minimum memory in bytes in which a writer thread can gather a segment: the engine's own bound.
 pub const WRITER_BYTES_MIN: usize = 15 << 20;
 /// A language counts for queries when at least one in this many entries is written in it.
 const LANGUAGE_SHARE: u64 = 50;
 const TOKENIZER: &str = "cairn";
-/// How entries are indexed. An index of another number is built anew.
+/// The indexing format. An index with another number is rebuilt.
 const FORMAT: u32 = 4;
 
 /// Why a lexical index could not be opened, written or searched.
@@ -58,7 +58,7 @@ pub enum LexicalError {
         #[source]
         source: std::io::Error,
     },
-    /// tantivy refuses.
+    /// tantivy failed.
     #[error("lexical index {path}")]
     Engine {
         /// Its directory.
@@ -70,7 +70,7 @@ pub enum LexicalError {
 }
 
 impl LexicalError {
-    /// Always the machine's: what the index holds can be rebuilt.
+    /// Always the environment's: the index can be rebuilt.
     #[must_use]
     pub fn fault(&self) -> Fault {
         Fault::Environment
@@ -80,20 +80,20 @@ impl LexicalError {
 /// A passage to be indexed.
 #[derive(Debug, Clone, Copy)]
 pub struct LexicalEntry<'a> {
-    /// The passage's key, unique in the collection.
+    /// Its key, unique in the collection.
     pub key: u64,
     /// LSN of its document's record; [`LexicalIndex::remove`] takes it.
     pub document: Lsn,
-    /// Decides the stemmer.
+    /// Selects the stemmer.
     pub language: Language,
-    /// What is found besides the text: title and headings.
+    /// Additional text to find it by: title and headings.
     pub context: &'a str,
-    /// The passage without markup, and without what it repeats.
+    /// The passage without markup, and without repeated text.
     pub text: &'a str,
-    /// What is shown above the passage and stands in an earlier one too: the header row of a table that goes on. Its words
-    /// find the passage, and are no commoner for it.
+    /// Text shown above the passage that an earlier one contains too: the header row of a table that continues. Its
+    /// words find the passage, but do not count as more common for it.
     pub repeated: &'a str,
-    /// The document's metadata: what filters ask for.
+    /// The document's metadata, for filters.
     pub metadata: &'a serde_json::Map<String, serde_json::Value>,
 }
 
@@ -109,7 +109,7 @@ pub struct LexicalHit {
 #[derive(Debug, Clone, Copy)]
 struct Fields {
     text: Field,
-    /// Terms that a passage has by what it repeats alone.
+    /// Terms that a passage only has through repeated text.
     repeated: Field,
     key: Field,
     document: Field,
@@ -149,14 +149,14 @@ impl Fields {
     }
 }
 
-/// What a commit remembers beside its segments.
+/// The data that a commit stores with its segments.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Payload {
-    /// How entries are indexed; see [`FORMAT`].
+    /// The indexing format; see [`FORMAT`].
     #[serde(default)]
     format: u32,
     lsn: u64,
-    /// Entries ever indexed, per language code.
+    /// Entries ever indexed, by language code.
     languages: BTreeMap<String, u64>,
 }
 
@@ -180,22 +180,22 @@ pub struct LexicalIndex {
 
 struct Writing {
     writer: Option<IndexWriter>,
-    /// Threads of a bulk load, while there is one.
+    /// Threads of a bulk load, during one.
     bulk: Option<usize>,
     payload: Payload,
-    /// For what passages repeat.
+    /// For repeated text.
     stems: Stems,
     uncommitted: bool,
     dirty: bool,
 }
 
 impl LexicalIndex {
-    /// Opens the index in `path`, or starts an empty one where there is none that can be believed.
+    /// Opens the index in `path`, or starts an empty one if there is none that can be trusted.
     ///
-    /// Returns the LSN up to which it has applied the log; [`Lsn::ZERO`] means that everything is to be fed again.
+    /// Returns the LSN up to which it has applied the log; [`Lsn::ZERO`] means that everything must be indexed again.
     ///
-    /// * `words`: where words that are searched for are remembered.
-    /// * `writer_bytes`: what a thread that writes gathers before it writes; at least [`WRITER_BYTES_MIN`].
+    /// * `words`: the cache of searched words.
+    /// * `writer_bytes`: memory in which a writer thread gathers a segment; at least [`WRITER_BYTES_MIN`].
     ///
     /// # Errors
     /// When the directory cannot be used at all.
@@ -205,7 +205,7 @@ impl LexicalIndex {
         let opened = match trust {
             Trust::Nothing => None,
             Trust::Verified(_) => Self::open_files(path, words, writer_bytes, true).ok(),
-            // tantivy ends each file with a checksum; after a crash of the process it is compared.
+            // tantivy ends each file with a checksum, which is verified after a crash of the process.
             Trust::SameBoot => Self::open_files(path, words, writer_bytes, true)
                 .ok()
                 .filter(|opened| opened.index.validate_checksum().is_ok_and(|damaged| damaged.is_empty())),
@@ -263,13 +263,13 @@ impl LexicalIndex {
         })
     }
 
-    /// Goes back to the last commit after a failure: what came later is to be fed again. Returns the LSN of that commit.
+    /// Returns to the last commit after a failure: later changes must be applied again. Returns the LSN of that commit.
     ///
     /// # Errors
-    /// When its files cannot be read; the index takes nothing then.
+    /// When its files cannot be read; the index accepts nothing then.
     pub fn recover(&self) -> Result<Lsn, LexicalError> {
         let mut writing = self.writer.lock();
-        // What it holds and has not committed goes with it.
+        // Its uncommitted content is dropped with it.
         writing.writer = None;
         let recover = || -> Result<Payload, TantivyError> {
             let payload = read_payload(&self.index)?;
@@ -282,11 +282,11 @@ impl LexicalIndex {
         Ok(Lsn(writing.payload.lsn))
     }
 
-    /// Says that much is coming which nobody can search before it is all there, or, with `None`, that it has come. Until then
-    /// several threads take texts apart and nothing is merged; as usual it is one, which leaves the other cores to
-    /// searches. Does nothing while changes wait for their commit.
+    /// Announces a bulk load, whose content is not searched before all of it is there, or, with `None`, its end. During
+    /// it several threads analyse texts and nothing is merged; otherwise there is one, which leaves the other cores to
+    /// searches. Does nothing while changes are uncommitted.
     ///
-    /// * `threads`: at least 1; each gathers as much before it writes as one otherwise does.
+    /// * `threads`: at least 1; each gathers as much as one otherwise does.
     pub fn set_bulk(&self, threads: Option<usize>) {
         let mut writing = self.writer.lock();
         if !writing.uncommitted && writing.bulk != threads {
@@ -298,7 +298,7 @@ impl LexicalIndex {
     /// Adds passages. Visible after the next [`LexicalIndex::commit`].
     ///
     /// # Errors
-    /// When the files cannot be written; the index is to be reopened then.
+    /// When the files cannot be written; the index must be reopened then.
     pub fn add<'a>(&self, entries: impl IntoIterator<Item = LexicalEntry<'a>>) -> Result<(), LexicalError> {
         let mut guard = self.writer.lock();
         let writing = &mut *guard;
@@ -378,9 +378,9 @@ impl LexicalIndex {
         self.searcher.load_full()
     }
 
-    /// Merges the segments into one where there are several, so that a search reads each term's postings once, and
-    /// gives the writer's memory back. For quiet moments: cost is proportional to the index. Does nothing while changes
-    /// wait for their commit: they are in the writer alone.
+    /// Merges all segments into one, so that a search reads each term's postings once, and releases the writer's
+    /// memory. For idle times: the cost is proportional to the index. Does nothing while changes are uncommitted: they
+    /// are only in the writer.
     ///
     /// # Errors
     /// As for [`LexicalIndex::add`]; the old segments stay in use.
@@ -389,7 +389,7 @@ impl LexicalIndex {
         if writing.uncommitted {
             return Ok(());
         }
-        // Merges that the policy began come to their end first: a segment cannot be merged twice.
+        // Merges that the policy started finish first: a segment cannot be merged twice.
         let mut worked = self.rest(&mut writing)?;
         let segments = self.index.searchable_segment_ids().map_err(|source| self.engine(source))?;
         if segments.len() > 1 {
@@ -420,8 +420,8 @@ impl LexicalIndex {
         self.searcher.load().segments()
     }
 
-    /// Syncs and hashes the files, so that the next start can believe them after any kind of stop. Does nothing while
-    /// changes wait for their commit, and answers `false` then.
+    /// Syncs and hashes the files, so that the next start can trust them after any kind of stop. Does nothing while
+    /// changes are uncommitted, and returns `false` then.
     ///
     /// # Errors
     /// When a file cannot be synced; the next start rebuilds the index then.
@@ -438,7 +438,7 @@ impl LexicalIndex {
             return Ok(true);
         }
         // The last LSNs may have changed nothing here: the commit's payload is older than the searcher. It is written
-        // again, or the next start would read those records once more.
+        // again, otherwise the next start would read those records once more.
         let lsn = Lsn(writing.payload.lsn);
         let committed: Option<Payload> = self
             .index
@@ -454,7 +454,7 @@ impl LexicalIndex {
                 prepared.commit().map(drop)
             };
             let writer = self.writer(&mut writing)?;
-            // Merging has its own time.
+            // Merging is scheduled separately.
             writer.set_merge_policy(Box::new(NoMergePolicy));
             commit(writer).map_err(|source| self.engine(source))?;
             self.rest(&mut writing)?;
@@ -465,14 +465,14 @@ impl LexicalIndex {
         Ok(true)
     }
 
-    /// An error of tantivy with the index it happened in.
+    /// An error of tantivy with its index.
     #[must_use]
     pub fn failure(&self, source: TantivyError) -> LexicalError {
         self.engine(source)
     }
 
-    /// Names and types of the metadata in the index: string, integer, number or boolean. By name; those of our own
-    /// making begin with an underscore.
+    /// Names and types of the metadata in the index: string, integer, number or boolean. By name; internal ones start
+    /// with an underscore.
     ///
     /// # Errors
     /// When the index's files cannot be read.
@@ -502,9 +502,9 @@ impl LexicalIndex {
                 Box::new(policy)
             };
             writer.set_merge_policy(policy);
-            // A new writer gives its first operation the number of the last commit. A removal with that number passes for part of
-            // the commit, and a merge that begins before the next one skips it in segments that the commit had removed from:
-            // what was removed came back. With no operation nothing happens, and the number is spent.
+            // A new writer gives its first operation the number of the last commit. A removal with that number counts
+            // as part of the commit, and a merge that starts before the next one skips it in segments that the commit
+            // had removed from: removed entries came back. An operation without effect uses up the number.
             let nothing: [UserOperation; 0] = [];
             writer.run(nothing).map_err(|source| self.engine(source))?;
             writing.writer = Some(writer);
@@ -517,7 +517,7 @@ impl LexicalIndex {
     }
 }
 
-/// The terms of `repeated` that `text` does not have, each once.
+/// The terms of `repeated` that `text` lacks, each once.
 fn added_terms(repeated: &str, text: &str, language: Language, stems: &mut Stems) -> BTreeSet<String> {
     let mut terms = BTreeSet::new();
     analysis::document_terms(repeated, language, stems, |term| {

@@ -1,6 +1,6 @@
-//! The bits that are set in a row of words: how both indexes keep sets of passages and rows.
+//! The set bits of a sequence of words: both indexes store sets of passages and rows this way.
 
-/// The places of the bits that are set, ascending; bit `i` of word `n` is place `64 * n + i`.
+/// The positions of the set bits, ascending; bit `i` of word `n` is position `64 * n + i`.
 pub(super) fn ones(words: impl Iterator<Item = u64>) -> impl Iterator<Item = usize> {
     words.enumerate().flat_map(|(index, mut word)| {
         std::iter::from_fn(move || {

@@ -1,11 +1,12 @@
-//! Words that every question has: articles, pronouns, auxiliaries, question words. Chosen by hand per language; kept short,
-//! since a word dropped wrongly cannot be found, while one kept wrongly only costs time.
+//! Words that occur in questions of any topic: articles, pronouns, auxiliaries, question words. Chosen by hand for each
+//! language; kept short, since a word that is wrongly dropped cannot be found, while one that is wrongly kept only
+//! costs time.
 //!
-//! Invariant: each list ascends by the bytes of its words, so that it is searched by halves.
+//! Invariant: each list is sorted by the bytes of its words, for binary search.
 
 use super::analysis::Language;
 
-/// The stop words of a language, lower case with their diacritics; empty where we have no list.
+/// The stop words of a language, lower case with their diacritics; empty if there is no list.
 pub(super) fn of(language: Language) -> &'static [&'static str] {
     match language {
         Language::English => ENGLISH,

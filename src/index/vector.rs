@@ -1,35 +1,36 @@
-//! Vectors of one collection: an append-only matrix, scanned exactly while it is small and walked through a graph when
-//! it is large. Derived data: every file can be deleted and is rebuilt from the log.
+//! Vectors of one collection: an append-only matrix, scanned exactly while it is small and searched through a graph
+//! when it is large. Derived data: every file can be deleted and is rebuilt from the log.
 //!
 //! # How a search runs
-//! A search is given one immutable view (rows, which of them are alive, how far the graph reaches) and then
+//! A search gets one immutable view (rows, which of them are alive, how far the graph reaches) and then
 //! * without a filter, scans all rows while the graph reaches few; otherwise walks the graph and scans the rows that
-//!   the graph has not reached yet, so a write is found at once;
-//! * with a filter, scans exactly the allowed rows when they are few, because a walk costs the more the fewer rows its
+//!   the graph has not reached yet, so a write is found immediately;
+//! * with a filter, scans exactly the allowed rows when they are few, because a walk costs more the fewer rows its
 //!   filter admits; otherwise walks.
 //!
-//! Scores are computed by the same kernel on every path, so the paths agree on a row's score to the bit.
+//! Scores are computed by the same kernel on every path, so all paths give a row bit-identical scores.
 //!
 //! # Invariants
 //! * Keys ascend with rows. All stored vectors are unit vectors in f16, so the inner product is the cosine.
-//! * A batch becomes visible as a whole, when its owner shows it: searches never see its removals without its additions. A search
-//!   is given its view, so that its owner can show it together with what else follows the log.
+//! * A batch becomes visible as a whole, when its owner publishes it: searches never see its removals without its
+//!   additions. A search gets its view as an argument, so that its owner can publish it together with other state that
+//!   follows the log.
 //! * Readers never wait for the writer. They may wait while the graph's table is doubled.
-//! * Row numbers live as long as a matrix. When more than half of the rows are removed a second matrix with its own
-//!   graph is built beside the first; it takes over at the next checkpoint after it is complete.
+//! * Row numbers live as long as a matrix. When more than half of the rows are removed, a second matrix with its own
+//!   graph is built next to the first; it takes over at the next checkpoint after it is complete.
 //!
-//! # What survives what
-//! A checkpoint makes the state durable and hashes it. Behind it, each batch writes its rows and then a record in a
-//! journal, unsynced. After the process ended ([`Trust::SameBoot`]) the checkpoint and the journal are taken up again.
-//! After the machine went down ([`Trust::Verify`]) only the checkpoint counts, and only when each file has its digest.
-//! What does not hold is deleted and [`VectorIndex::open`] returns how far the log must be fed again; a graph that
-//! alone is damaged is linked anew from the rows. The graph is hashed at every open since damaged bytes in it would
-//! crash the process; rows, which could only be scored wrongly, are hashed at open after the machine went down and
-//! otherwise by the next checkpoint.
+//! # Durability
+//! A checkpoint makes the state durable and hashes it. After it, each batch writes its rows and then a record in a
+//! journal, unsynced. After the process ended ([`Trust::SameBoot`]) the checkpoint and the journal are used. After the
+//! machine went down ([`Trust::Verify`]) only the checkpoint counts, and only if each file matches its digest. Anything
+//! else is deleted and [`VectorIndex::open`] returns how far back the log must be replayed; a graph that alone is
+//! damaged is rebuilt from the rows. The graph is hashed at every open since damaged bytes in it would crash the
+//! process; rows, which could only be scored wrongly, are hashed at open after the machine went down and otherwise by
+//! the next checkpoint.
 //!
 //! # Left out
 //! Threads: linking and verifying are steps that the owner's workers call. A lock on the directory: the store holds the
-//! data directory's. Bytes for the scan, too: they would halve its time, for half as much memory again.
+//! data directory's. Also bytes for the scan: they would halve its time, but need half as much memory again.
 
 mod bits;
 mod column;
@@ -78,25 +79,26 @@ use crate::base::{Digest, Lsn, setting};
 
 /// Fewest and most numbers a vector may have.
 const DIMENSIONS: std::ops::RangeInclusive<usize> = 64..=4096;
-/// A graph is rewritten when at least this part of its nodes has been linked since it was last written: the rest is
+/// A graph is written again when at least this part of its nodes was linked since it was last written: the rest is
 /// linked again after a restart, and a checkpoint of a large collection does not write hundreds of MiB for a few rows.
 const GRAPH_REWRITE_PART: usize = 16;
 /// Matrices with fewer removed rows are not rewritten.
 const REWRITE_ROWS_MIN: usize = 1024;
-/// What a node of the graph takes besides its copy of the vector and its links, and what a link takes, in bytes. Measured with a
+/// Memory of a graph node besides its copy of the vector and its links, and of a link, in bytes. Measured with a
 /// million nodes of 256 and 16 links: 545 bytes each.
 const NODE_BYTES: usize = 100;
 const LINK_BYTES: usize = 6;
-/// A walk is asked for at most one row in this many; more is scanned.
+/// A walk returns at most one row in this many; larger results are scanned.
 const WALK_PART: usize = 16;
-/// A walk that looks at `e` candidates among `m` of `n` rows grows with `e · n / m`, a scan of the `m` with `m`: they break even where
-/// `m²` is this many times `e · n`. Measured with 100,000 and 1,000,000 × 256: 1.35 µs a candidate, 18 to 35 ns a row.
+/// The cost of a walk with `e` candidates among `m` of `n` rows grows with `e · n / m`, that of a scan of the `m` with
+/// `m`: they break even where `m²` is this many times `e · n`. Measured with 100,000 and 1,000,000 × 256: 1.35 µs for a
+/// candidate, 18 to 35 ns for a row.
 const SCAN_WALK_RATIO: usize = 40;
-/// How many times the candidates that the recall of a whole collection takes a walk with a filter looks at: callers who filter mean to
-/// see all that passes.
+/// Factor of the candidates for a walk with a filter, relative to the recall of a whole collection: callers who filter
+/// expect to see everything that passes.
 const FILTERED_EXPANSION: f64 = 1.7;
 
-/// How the index is laid out and searched.
+/// The layout and search configuration of an index.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Config {
     /// Numbers in a vector, 64 to 4096; not a setting, the model of a collection decides it.
@@ -108,14 +110,14 @@ pub struct Config {
     /// Links of a graph node (M).
     #[serde(deserialize_with = "setting::count::<_, 4, 128>")]
     pub connectivity: usize,
-    /// Candidates looked at when a node is linked (efConstruction).
+    /// Candidates considered when a node is linked (efConstruction).
     #[serde(deserialize_with = "setting::count::<_, 8, 2_048>")]
     pub expansion_add: usize,
-    /// Candidates looked at in a search (ef), at least.
+    /// Minimum candidates considered in a search (ef).
     #[serde(deserialize_with = "setting::count::<_, 8, 2_048>")]
     pub expansion_search: usize,
-    /// Recall@10 that a walk is to have on the questions that are asked, 0 to 1: [`VectorIndex::check_recall`] has it look at more
-    /// candidates where it has clearly less.
+    /// The recall@10 that a walk should have on actual queries, 0 to 1: [`VectorIndex::check_recall`] increases the
+    /// candidates if it is clearly lower.
     #[serde(deserialize_with = "setting::share")]
     pub recall: f64,
     /// A filter that allows at most this many keys is always answered by an exact scan of them.
@@ -139,16 +141,16 @@ impl Config {
     }
 }
 
-/// How far the files of an earlier run can be believed.
+/// How far the files of an earlier run can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
-    /// The machine has run on since they were written: all that was written is there, synced or not.
+    /// The machine has kept running since they were written: everything written is there, synced or not.
     SameBoot,
-    /// The machine went down in between: only a checkpoint whose digests match is taken.
+    /// The machine went down in between: only a checkpoint with matching digests is used.
     Verify,
 }
 
-/// A vector that was found.
+/// A search result.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Neighbor {
     /// The key that it was added under.
@@ -160,21 +162,21 @@ pub struct Neighbor {
 /// Counts and sizes at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
-    /// Position in the log that the index shows.
+    /// Position in the log that the index represents.
     pub applied: Lsn,
     /// Rows, removed ones included.
     pub rows: usize,
     /// Vectors that a search can return.
     pub live: usize,
-    /// Vectors that were refused because they have no direction or are no unit vectors.
+    /// Vectors that were refused because they are zero or not unit vectors.
     pub skipped: u64,
     /// Rows that the graph reaches.
     pub linked: usize,
-    /// Linked rows that the graph does not find; searches look at them where the nearest row that it finds comes up.
+    /// Linked rows that the graph does not find; searches score them when they reach the nearest row that it finds.
     pub strays: usize,
     /// Bytes of allocated memory, most of it the graph.
     pub memory_bytes: usize,
-    /// Bytes of the mapped files; page cache, which the kernel takes back under pressure.
+    /// Bytes of the mapped files; page cache, which the kernel reclaims under pressure.
     pub mapped_bytes: usize,
     /// Bytes in the journal; a checkpoint empties it.
     pub journal_bytes: u64,
@@ -190,24 +192,24 @@ pub struct VectorIndex {
     sample: Mutex<Sample>,
     /// Held during a checkpoint, so that two do not mix. Taken before `writer`.
     checkpoint: Mutex<()>,
-    /// Where the GPU is asked; empty where none is used.
+    /// The GPU placement; empty if none is used.
     device: OnceLock<DevicePlacement>,
 }
 
 struct Writer {
     current: Matrix,
-    /// The rewritten matrix, from the moment that `current` is mostly removed rows until a checkpoint puts it in place.
+    /// The rewritten matrix, from the time that most rows of `current` are removed until a checkpoint replaces it.
     successor: Option<Matrix>,
     journal: Journal,
     manifest: VectorManifest,
     next_number: u64,
-    /// Whether a batch was applied since the last [`VectorIndex::show`].
+    /// Whether a batch was applied since the last [`VectorIndex::publish`].
     has_hidden: bool,
 }
 
 impl VectorIndex {
-    /// Opens the index in `dir`, which is made if needed and must be used by nobody else. The position is that of the
-    /// last batch it shows: feed the log from the one after it. [`Lsn::ZERO`] when it starts empty.
+    /// Opens the index in `dir`, which is created if needed and must not be in use. The position is that of the last
+    /// batch it represents: replay the log after it. [`Lsn::ZERO`] when it starts empty.
     ///
     /// # Errors
     /// Those of [`OpenError`]; damaged or foreign files are discarded with a warning instead.
@@ -256,7 +258,7 @@ impl VectorIndex {
         Ok((index, applied))
     }
 
-    /// Takes up what `manifest` describes; `None` when a file is missing or not what it says.
+    /// Loads what `manifest` describes; `None` when a file is missing or does not match.
     fn reopen(
         dir: &Path,
         config: &Config,
@@ -283,7 +285,7 @@ impl VectorIndex {
                 return Ok(None);
             }
         }
-        // Hashing is bound by memory or disk, and the graph and the rows are about as large: side by side.
+        // Hashing is bound by memory or disk, and the graph and the rows are about as large: in parallel.
         let (graph, rows_intact) = std::thread::scope(|scope| {
             let graph = scope.spawn(|| Self::load_graph(dir, config, &manifest));
             let rows_intact = current.verify(&manifest, trust == Trust::Verify);
@@ -307,7 +309,7 @@ impl VectorIndex {
     fn load_graph(dir: &Path, config: &Config, manifest: &VectorManifest) -> Option<Graph> {
         let sealed = manifest.graph.as_ref()?;
         let file = MappedFile::open(&VectorManifest::path(dir, "graph", sealed.number)).ok()?;
-        // The engine does not check what it loads, so nothing is loaded that was not written by `checkpoint`.
+        // The engine does not validate what it loads, so only files written by `checkpoint` are loaded.
         if !sealed.file.matches(file.bytes()) {
             return None;
         }
@@ -315,9 +317,9 @@ impl VectorIndex {
     }
 
     /// Applies the batch at `lsn`: first removes the stored keys in `removed`, then adds the vectors of `added`, whose
-    /// keys ascend and are above all added before. Visible after the next [`Self::show`]; survives the end of the
-    /// process, and that of the machine from the next checkpoint on. A batch at or below the applied position is known
-    /// and ignored.
+    /// keys ascend and are above all added before. Visible after the next [`Self::publish`]; survives the end of the
+    /// process, and that of the machine from the next checkpoint on. A batch at or below the applied position is
+    /// ignored.
     ///
     /// A vector that is not a finite unit vector (a chunk without meaningful text has a zero vector) is left out and
     /// counted in [`Stats::skipped`].
@@ -328,7 +330,7 @@ impl VectorIndex {
         self.apply_made_of(lsn, removed, added, &[])
     }
 
-    /// The same with what each vector of `added` is made of, which [`View::pieces`] gives back; what is missing is empty.
+    /// The same with the pieces of each vector of `added`, which [`View::pieces`] returns; missing ones are empty.
     ///
     /// # Errors
     /// As for [`Self::apply`].
@@ -360,7 +362,7 @@ impl VectorIndex {
             let record = Record { rows: next.rows() + keys.len(), removed: next.rows_of(removed), ..record };
             match next.write(&keys, &vectors, &pieces) {
                 Ok(()) => next.commit(&record),
-                // The batch stands without it; a later step begins the rewrite anew.
+                // The batch is complete without it; a later step starts the rewrite again.
                 Err(_) => *successor = None,
             }
         }
@@ -376,7 +378,7 @@ impl VectorIndex {
         }
     }
 
-    /// What is visible, for [`Self::search`] and its kind.
+    /// The visible view, for [`Self::search`] and similar methods.
     #[must_use]
     pub fn view(&self) -> Arc<View> {
         self.view.load_full()
@@ -397,9 +399,9 @@ impl VectorIndex {
         Ok(())
     }
 
-    /// Up to `limit` vectors nearest to `query` (any length but zero). Best first, equal scores by ascending key. Exact, hence
-    /// deterministic, where it scans (see the module); otherwise recall is that of the graph, but never fewer hits than there
-    /// are. A query that is zero, not finite or of the wrong number of dimensions finds nothing.
+    /// Up to `limit` vectors nearest to `query` (of any nonzero length). Best first, equal scores by ascending key.
+    /// Exact, hence deterministic, where it scans (see the module); otherwise with the graph's recall, but always as
+    /// many hits as possible. A query that is zero, not finite or of the wrong number of dimensions finds nothing.
     #[must_use]
     pub fn search(&self, view: &View, query: &[f32], limit: usize) -> Vec<Neighbor> {
         let Some(query) = scan::unit_query(query, self.config.dimensions) else { return Vec::new() };
@@ -408,7 +410,7 @@ impl VectorIndex {
 
     /// The same for a unit vector.
     ///
-    /// * `walked`: told of a question that walks the graph.
+    /// * `walked`: called with a query that walks the graph.
     fn nearest(
         &self,
         view: &View,
@@ -429,7 +431,7 @@ impl VectorIndex {
         graph.nearest(view, query, limit, None).unwrap_or_else(flat)
     }
 
-    /// The same among the rows of `allowed`; `None` when they are those of another matrix.
+    /// The same among the rows of `allowed`; `None` when they are from another matrix.
     #[must_use]
     pub fn search_among(&self, view: &View, query: &[f32], limit: usize, allowed: &RowSet) -> Option<Vec<Neighbor>> {
         if !view.numbers(allowed) {
@@ -448,8 +450,8 @@ impl VectorIndex {
         walked.or_else(|| Flat.nearest(view, &query, limit, Some(allowed)))
     }
 
-    /// Candidates of a walk among `admitted` rows. What is above the settings' is needed where many vectors lie close together, and
-    /// the fewer a filter admits the fewer do.
+    /// Candidates of a walk among `admitted` rows. More than the configured number are needed where many vectors are
+    /// close together, and the fewer rows a filter admits, the less that occurs.
     fn filtered_expansion(&self, view: &View, admitted: usize) -> usize {
         let least = self.config.expansion_search;
         let more = view.graph.expansion_search().saturating_sub(least) as f64;
@@ -457,12 +459,12 @@ impl VectorIndex {
         ((least as f64 + more * share) * FILTERED_EXPANSION) as usize
     }
 
-    /// A walk over few nodes costs more than the scan that it saves; a long answer is most of the rows anyway.
+    /// A walk over few nodes costs more than the scan that it saves; a long result includes most rows anyway.
     fn is_walk_worth_it(&self, reach: usize, limit: usize, admitted: usize) -> bool {
         reach > self.config.flat_max / 2 && limit < admitted / WALK_PART
     }
 
-    /// What a search would return were it always exact: scans every row, or those with the keys in `among`, which ascend.
+    /// The exact result of a search: scans every row, or those with the keys in `among`, which ascend.
     #[must_use]
     pub fn exact(&self, view: &View, query: &[f32], limit: usize, among: Option<&[u64]>) -> Vec<Neighbor> {
         let Some(query) = scan::unit_query(query, self.config.dimensions) else { return Vec::new() };
@@ -473,15 +475,15 @@ impl VectorIndex {
         }
     }
 
-    /// Whether [`Self::check_recall`] would tell something new.
+    /// Whether [`Self::check_recall`] would find something new.
     #[must_use]
     pub fn is_recall_due(&self) -> bool {
         self.sample.lock().is_due(self.view.load().graph.linked())
     }
 
-    /// Compares the graph with an exact scan, on the questions that were asked lately, and has walks look at as many candidates as
-    /// the recall that is wanted takes. For quiet moments: 256 scans of all rows, by the GPU where it
-    /// answers. `None` where there is no graph or it is not complete.
+    /// Compares the graph with an exact scan, on recent queries, and adjusts the candidates of walks to reach the
+    /// configured recall. For idle times: 256 scans of all rows, by the GPU where it answers. `None` if there is no
+    /// graph or it is incomplete.
     pub fn check_recall(&self) -> Option<Recall> {
         let view = self.view.load_full();
         let linked = view.graph.linked();
@@ -497,13 +499,13 @@ impl VectorIndex {
         Some(recall)
     }
 
-    /// What the last [`Self::check_recall`] found.
+    /// The result of the last [`Self::check_recall`].
     #[must_use]
     pub fn recall(&self) -> Option<Recall> {
         self.sample.lock().last()
     }
 
-    /// How many rows wait for [`Self::build_step`]; 0 where no graph is wanted.
+    /// How many rows wait for [`Self::build_step`]; 0 if no graph is needed.
     #[must_use]
     pub fn pending_graph(&self) -> usize {
         let writer = self.writer.lock();
@@ -511,7 +513,8 @@ impl VectorIndex {
         matrix.pending(&self.config)
     }
 
-    /// Rows that searches scan because the graph has not reached them yet; 0 while all are scanned anyway. Takes no lock.
+    /// Rows that searches scan because the graph has not reached them yet; 0 while all are scanned anyway. Takes no
+    /// lock.
     #[must_use]
     pub fn scanned_tail(&self) -> usize {
         let view = self.view.load();
@@ -519,10 +522,10 @@ impl VectorIndex {
         if view.live > self.config.flat_max { tail } else { 0 }
     }
 
-    /// Links up to `max` more rows, and begins to rewrite the matrix when more than half of its rows are removed. For
-    /// background threads, several at once if so wished. Searches go on; batches wait while a matrix is copied. A
-    /// quarter of a millisecond a row at 256 dimensions. Returns how many rows were dealt with: 0 when nothing is left
-    /// to do.
+    /// Links up to `max` more rows, and starts to rewrite the matrix when more than half of its rows are removed. For
+    /// background threads, several in parallel if desired. Searches continue; batches wait while a matrix is copied. A
+    /// quarter of a millisecond for each row at 256 dimensions. Returns the number of rows processed: 0 when nothing is
+    /// left to do.
     ///
     /// # Errors
     /// Those of [`BuildError`]; the rows concerned stay pending.
@@ -546,9 +549,9 @@ impl VectorIndex {
         Ok(view.graph.grow(&view.vectors, &view.alive, max)?)
     }
 
-    /// Searches for up to `max` linked rows by their own vectors and links anew those that are not found: now and then
+    /// Searches for up to `max` linked rows by their own vectors and links those again that are not found: occasionally
     /// nothing points to a node (9 of 100,000 × 256 with one builder, 18 with two). Call it after [`Self::build_step`]
-    /// returned 0, until `checked` is 0. About as long as a search a row.
+    /// returned 0, until `checked` is 0. Takes about as long as a search for each row.
     ///
     /// # Errors
     /// Those of [`GraphError`].
@@ -560,15 +563,15 @@ impl VectorIndex {
         view.graph.verify(&view.vectors, &view.alive, max)
     }
 
-    /// Makes the present state durable, and notes that the log has been applied up to `lsn` (records without vectors
-    /// count too). Searches go on; batches wait while rows that are new since the last checkpoint are hashed and small
-    /// files are written, not while the graph is.
+    /// Makes the current state durable, and records that the log has been applied up to `lsn` (records without vectors
+    /// count too). Searches continue; batches wait while rows added since the last checkpoint are hashed and small
+    /// files are written, but not while the graph is written.
     ///
     /// # Errors
-    /// Those of [`CheckpointError`]; the checkpoint before stays in force.
+    /// Those of [`CheckpointError`]; the previous checkpoint stays valid.
     pub fn checkpoint(&self, lsn: Lsn) -> Result<(), CheckpointError> {
         let _one = self.checkpoint.lock();
-        // The long part, beside the writer: what is written here is named by the manifest below or never.
+        // The long part, without blocking the writer: the files written here are named by the manifest below or never.
         let (number, graph, files, saved) = {
             let mut writer = self.writer.lock();
             let number = writer.next_number;
@@ -584,7 +587,7 @@ impl VectorIndex {
         }
         let mut writer = self.writer.lock();
         let Writer { current, successor, journal, manifest, has_hidden, .. } = &mut *writer;
-        // The successor may have been dropped since. The graph tells which matrix was saved.
+        // The successor may have been dropped since. The graph shows which matrix was saved.
         let succeeds = successor.as_ref().is_some_and(|next| Arc::ptr_eq(&next.graph, &graph));
         let subject = match successor {
             Some(next) if succeeds => next,
@@ -618,7 +621,7 @@ impl VectorIndex {
         if succeeds && let Some(next) = successor.take() {
             *current = next;
         }
-        // Its owner shows what it has not shown yet, and then of the matrix that is current.
+        // The owner publishes pending changes, which then includes the current matrix.
         if !*has_hidden {
             self.store_view(current, journal);
         }
@@ -626,7 +629,7 @@ impl VectorIndex {
         Ok(())
     }
 
-    /// Saves the graph under `number`, unless the one saved before will do.
+    /// Saves the graph under `number`, unless the previously saved one is good enough.
     fn save_graph(
         &self,
         graph: &Graph,
@@ -669,7 +672,7 @@ impl VectorIndex {
         self.view.load().live
     }
 
-    /// Removed rows that have not been reclaimed yet.
+    /// Removed rows that are still stored.
     #[must_use]
     pub fn deleted(&self) -> usize {
         let view = self.view.load();
@@ -682,7 +685,7 @@ impl VectorIndex {
         self.stats().memory_bytes
     }
 
-    /// The same, once everything that is to be linked is linked: what a node has to have room for.
+    /// The same, once everything is linked: the memory that a node needs.
     #[must_use]
     pub fn memory_bytes_built(&self) -> usize {
         let view = self.view.load();
@@ -691,13 +694,13 @@ impl VectorIndex {
         let dead = rows.saturating_sub(view.live);
         let node = self.config.dimensions + NODE_BYTES + 2 * self.config.connectivity * LINK_BYTES;
         let wanted = if view.live > self.config.flat_max { rows.saturating_sub(linked) } else { 0 };
-        // A matrix that is rewritten has a graph of its own until it takes over.
+        // A matrix that is being rewritten has a separate graph until it takes over.
         let rewritten = if dead >= REWRITE_ROWS_MIN && dead > view.live { view.live } else { 0 };
         self.memory_bytes() + (wanted + rewritten) * node
     }
 
-    /// Takes the rows out of this process's memory; they stay in the kernel's cache as long as it has room, and come back page
-    /// by page when a search scores them.
+    /// Removes the rows from this process's memory; they stay in the kernel's cache while it has room, and are mapped
+    /// again page by page when a search scores them.
     pub fn release_mapped(&self) {
         let view = self.view.load();
         view.vectors.release();

@@ -1,43 +1,45 @@
-//! A text as words: what is indexed of it, and what is looked for of a query.
+//! Splits a text into words: those that are indexed, and those of a query.
 //!
-//! Invariants: the words of a text depend on nothing but the text, and are found in linear time; each is in lower case, and no longer
-//! than [`WORD_BYTES_MAX`]. What is looked for as it is written (`C++`, `--no-verify`, `v1.10.2`) is a word of its own beside its parts.
+//! Invariants: the words of a text depend only on the text, and are found in linear time; each is in lower case, and at
+//! most [`WORD_BYTES_MAX`] long. Names that people search as written (`C++`, `--no-verify`, `v1.10.2`) are words in
+//! addition to their parts.
 //!
-//! * Words: Unicode word boundaries (UAX #29) in the compatibility form (NFKC), so that ligatures, full width, raised and lowered
-//!   letters are the letters that people type.
+//! * Words: Unicode word boundaries (UAX #29) in the compatibility form (NFKC), so that ligatures, full-width,
+//!   superscript and subscript letters are the letters that people type.
 //! * Chinese, Japanese and Korean runs become overlapping pairs of characters, a run of one character that character.
 //!   Measured on Chinese questions: nDCG@10 0.15 with words, 0.97 with pairs.
-//! * A name comes as it is written and in its parts, which are words too: `etcd.service`, `PodCIDR`, `--no-verify`, `KX-9`, `10kW`.
-//!   A number whose thousands are separated comes without what separates them.
+//! * A name is emitted as written and in its parts, which are words too: `etcd.service`, `PodCIDR`, `--no-verify`,
+//!   `KX-9`, `10kW`. A number with thousands separators is emitted without them.
 
 use std::borrow::Cow;
 
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
 use unicode_segmentation::UnicodeSegmentation;
 
-/// Longer words are no words anyone searches for (base64, hashes of whole files); they are left out.
+/// Nobody searches for longer words (base64, hashes of whole files); they are left out.
 const WORD_BYTES_MAX: usize = 128;
 /// A part number without its hyphens is a word up to this length.
 const JOINED_BYTES_MAX: usize = 32;
-/// Longer words in front of `++` and `#` are not the names of programming languages.
+/// Longer words before `++` and `#` are not names of programming languages.
 const SIGNED_BYTES_MAX: usize = 10;
-/// Letters in front of digits that are a word by themselves: `server2`, but not `kx9`.
+/// Letters before digits that are a word of their own: `server2`, but not `kx9`.
 const LETTERS_MIN: usize = 3;
-/// Letters behind a number that may be a unit.
+/// Letters after a number that may be a unit.
 const UNIT_BYTES_MAX: usize = 4;
 
-/// How a word was come by.
+/// The kind of a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WordKind {
     /// A word, or a part of a name.
     Plain,
-    /// A name as it is written, whose parts are words besides: `on-call`, `--verify`, `C++`, `kx9` for `KX-9`.
+    /// A name as written, whose parts are words too: `on-call`, `--verify`, `C++`, `kx9` for `KX-9`.
     Name,
-    /// What a word is found by and does not ask for: `server2` by `server`, `v1.10.2` by `1.10`.
+    /// A form by which a word can be found but which is not searched for: `server2` by `server`, `v1.10.2` by `1.10`.
     Inside,
 }
 
-/// Calls `emit` with each word of `text`, in lower case, before stemming. Names come beside their parts, in no order.
+/// Calls `emit` with each word of `text`, in lower case, before stemming. Names and their parts come in no particular
+/// order.
 pub(super) fn words(text: &str, mut emit: impl FnMut(&str, WordKind)) {
     let text = compatible(text);
     let mut lower = Lower { buffer: String::with_capacity(64) };
@@ -63,13 +65,13 @@ pub fn is_cjk(character: char) -> bool {
         | 0x4E00..=0x9FFF | 0xAC00..=0xD7AF | 0xF900..=0xFAFF | 0x20000..=0x323AF)
 }
 
-/// The text in the letters that people type: ligatures, full width, raised and lowered letters in their plain form, without
-/// characters that are not seen.
+/// The text in the letters that people type: ligatures, full-width, superscript and subscript letters in their plain
+/// form, without invisible characters.
 fn compatible(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {
         return text.into();
     }
-    // The marks of trade would become letters of the word before them.
+    // Trademark signs would become letters of the word before them.
     let is_dropped =
         |character: char| matches!(character, '\u{ad}' | '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}' | '™' | '℠');
     if is_nfkc_quick(text.chars()) == IsNormalized::Yes && !text.contains(is_dropped) {
@@ -99,7 +101,7 @@ struct Lower {
 }
 
 impl Lower {
-    /// The parts one after the other as one word.
+    /// The joined parts as one word.
     fn emit(&mut self, parts: &[&str], kind: WordKind, emit: &mut impl FnMut(&str, WordKind)) {
         if parts.iter().map(|part| part.len()).sum::<usize>() > WORD_BYTES_MAX {
             return;
@@ -129,12 +131,12 @@ fn is_hyphen(character: char) -> bool {
     matches!(character, '-' | '\u{2010}')
 }
 
-/// What ties the parts of a name: a hyphen or a plus between letters or digits.
+/// A connector in a name: a hyphen or a plus between letters or digits.
 fn is_tie(character: char) -> bool {
     is_hyphen(character) || character == '+'
 }
 
-/// Bytes of what ties the word that ends where `rest` begins to the one behind it; 0 where nothing does.
+/// Bytes of the connector between the word that ends where `rest` starts and the next one; 0 if there is none.
 fn tie(rest: &str) -> usize {
     let mut characters = rest.chars();
     match (characters.next(), characters.next()) {
@@ -143,12 +145,12 @@ fn tie(rest: &str) -> usize {
     }
 }
 
-/// The words of a run of scripts that have spaces.
+/// The words of a run in scripts with spaces.
 fn spaced(span: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, WordKind)) {
     let is_ascii = span.is_ascii();
-    // Where the name that is being read began, and how many ties it has.
+    // The start of the current name, and its number of connectors.
     let mut chain: Option<(usize, usize)> = None;
-    // What a number that goes on in groups of three has so far.
+    // The current number with groups of three digits.
     let mut thousands = Thousands::default();
     let mut behind = 0;
     for (start, word) in span.unicode_word_indices() {
@@ -187,7 +189,7 @@ fn spaced(span: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, WordKind)) 
     }
 }
 
-/// A part number as one word, since people leave its hyphen out: `kx9` for `KX-9`.
+/// A part number as one word, since people omit its hyphen: `kx9` for `KX-9`.
 fn joined(name: &str, ties: usize, lower: &mut Lower, emit: &mut impl FnMut(&str, WordKind)) {
     let has_both = name.contains(|character: char| character.is_ascii_digit()) && name.contains(char::is_alphabetic);
     if !has_both || name.len() > JOINED_BYTES_MAX || ties > 2 || name.contains('+') {
@@ -197,7 +199,7 @@ fn joined(name: &str, ties: usize, lower: &mut Lower, emit: &mut impl FnMut(&str
     lower.emit(&parts, WordKind::Name, emit);
 }
 
-/// The sign behind a word that makes it another one: `C++`, `C#`. Empty where there is none.
+/// The sign after a word that makes it a different name: `C++`, `C#`. Empty if there is none.
 fn sign_behind<'a>(word: &str, rest: &'a str) -> &'a str {
     let length = if rest.starts_with("++") {
         2
@@ -211,7 +213,7 @@ fn sign_behind<'a>(word: &str, rest: &'a str) -> &'a str {
     if ends && is_name { &rest[..length] } else { "" }
 }
 
-/// The sign in front of a word that makes it an option or a name: `--verify`, `-n`, `.NET`. Empty where there is none.
+/// The sign before a word that makes it an option or a name: `--verify`, `-n`, `.NET`. Empty if there is none.
 fn sign_before<'a>(before: &'a str, word: &str) -> &'a str {
     if !word.starts_with(char::is_alphabetic) {
         return "";
@@ -232,7 +234,7 @@ fn sign_before<'a>(before: &'a str, word: &str) -> &'a str {
     if begins { sign } else { "" }
 }
 
-/// Pictures that stand for words.
+/// Pictures that represent words.
 fn signs(between: &str, emit: &mut impl FnMut(&str, WordKind)) {
     for (at, character) in between.char_indices() {
         if matches!(u32::from(character), 0x2600..=0x27BF | 0x2B00..=0x2BFF | 0x1F000..=0x1FAFF) {
@@ -241,7 +243,7 @@ fn signs(between: &str, emit: &mut impl FnMut(&str, WordKind)) {
     }
 }
 
-/// A number whose thousands are separated, as one: `100,000`, `100 000` and `100'000` are `100000`.
+/// Joins numbers with thousands separators: `100,000`, `100 000` and `100'000` are `100000`.
 #[derive(Default)]
 struct Thousands {
     digits: String,
@@ -249,7 +251,7 @@ struct Thousands {
 }
 
 impl Thousands {
-    /// The next word, and what stands in front of it.
+    /// The next word, and the text before it.
     fn next(&mut self, before: &str, word: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, WordKind)) {
         if !word.starts_with(|first: char| first.is_ascii_digit()) {
             return self.end(lower, emit);
@@ -261,7 +263,7 @@ impl Thousands {
             return;
         }
         self.end(lower, emit);
-        // The parts of a word lie between points and commas: one sort of them only.
+        // The parts of a word are separated by points or commas, never both.
         let mut groups = word.split([',', '.', '_', '\'', '’']);
         let first = groups.next().unwrap_or_default();
         if first.len() > 3 || !is_number(first) || first.starts_with('0') {
@@ -279,7 +281,7 @@ impl Thousands {
         }
     }
 
-    /// No more of it comes.
+    /// The number is complete.
     fn end(&mut self, lower: &mut Lower, emit: &mut impl FnMut(&str, WordKind)) {
         if self.groups > 1 {
             lower.emit(&[&self.digits], WordKind::Plain, emit);
@@ -297,12 +299,12 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// One Unicode word, and where it is made of parts, the parts too.
+/// One Unicode word, and its parts if it has any.
 fn compound(word: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, WordKind)) {
     if word.len() > WORD_BYTES_MAX {
         return;
     }
-    // `L'homme`, `don't`, `node's`: what stands alone is the longer side.
+    // `L'homme`, `don't`, `node's`: the longer side is the word.
     let word = match word.find(['\'', '’']) {
         Some(split) => {
             let (left, right) = (&word[..split], word[split..].trim_start_matches(['\'', '’']));
@@ -320,7 +322,8 @@ fn compound(word: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, WordKind)
     let mut previous = ' ';
     while let Some((position, character)) = characters.next() {
         let inner = !character.is_alphanumeric();
-        // `getUser`, and `HTMLResponse`: the last capital of several begins the next word. `CPUs` is one, `10kW` has a unit.
+        // `getUser`, and `HTMLResponse`: the last of several capitals starts the next word. `CPUs` is one word, `10kW`
+        // has a unit.
         let begins = || characters.clone().take(2).filter(|(_, next)| next.is_lowercase()).count() == 2;
         let hump =
             is_name && character.is_uppercase() && (previous.is_lowercase() || (previous.is_uppercase() && begins()));
@@ -344,8 +347,8 @@ fn compound(word: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, WordKind)
     digits_and_letters(word, lower, emit);
 }
 
-/// A number with its unit in two words (`10kW`), a word with its number (`server2`), a version without its `v` and the line that it is of
-/// (`v1.10.2` is `1.10.2` and of `1.10`).
+/// A number with its unit becomes two words (`10kW`), a word with its number is also found without it (`server2`), and
+/// a version without its `v` and by its minor version (`v1.10.2` by `1.10.2` and `1.10`).
 fn digits_and_letters(word: &str, lower: &mut Lower, emit: &mut impl FnMut(&str, WordKind)) {
     let is_digit = |byte: u8| byte.is_ascii_digit();
     let bytes = word.as_bytes();

@@ -1,4 +1,4 @@
-//! How fast a device searches, beside this machine's CPU: what `cairn gpu bench` shows.
+//! Compares the speed of a device with this machine's CPU: the figures of `cairn gpu bench`.
 
 use std::fs::File;
 use std::io;
@@ -15,11 +15,11 @@ use crate::index::vector::inner_product;
 use half::f16;
 
 const LIMIT: u32 = 10;
-/// Rounds of each batch, and how long they may take together.
+/// Rounds of each batch, and their total time at most.
 const ROUNDS: usize = 200;
 const ROUNDS_MIN: usize = 5;
 const TIME: Duration = Duration::from_secs(3);
-/// How long each is done before it is measured: the clock of a card that had nothing to do takes that long to rise.
+/// How long each kind runs before it is measured: an idle card needs that long to raise its clock.
 const WARM: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Rows that a core makes at a time.
@@ -28,15 +28,15 @@ const ROWS_AT_ONCE: usize = 4_096;
 /// One kind of search.
 #[derive(Debug)]
 pub struct Measured {
-    /// What searched.
+    /// The device.
     pub what: &'static str,
     /// Queries at once.
     pub batch: usize,
-    /// Of a batch, from asking to having the answer.
+    /// Time of a batch, from request to answer.
     pub median: Duration,
     /// The 99th percentile of the rounds.
     pub worst: Duration,
-    /// What the device computed of it, the median; where it tells.
+    /// The device's part of it, the median; if it reports that.
     pub on_device: Option<Duration>,
     /// Bytes of all vectors.
     bytes: u64,
@@ -45,7 +45,7 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Bytes of vectors that were read each second while the device computed; of the whole time where it does not tell.
+    /// Bytes of vectors read each second of device time; of total time if the device does not report it.
     #[must_use]
     pub fn bytes_per_second(&self) -> f64 {
         self.bytes as f64 * f64::from(self.passes) / self.on_device.unwrap_or(self.median).as_secs_f64()
@@ -61,7 +61,7 @@ pub struct Bench {
     pub dimensions: u32,
     /// Queries at once, 1 to [`QUERIES_MAX`].
     pub batches: Vec<usize>,
-    /// How the device keeps them.
+    /// The format on the device.
     pub formats: Vec<Format>,
 }
 
@@ -89,14 +89,14 @@ impl Bench {
                 let given: Vec<&[f16]> = queries.iter().take(*batch).map(Vec::as_slice).collect();
                 let mut on_device = Vec::new();
                 let mut passes = 1;
-                // The first compiles the shader.
+                // The first search compiles the shader.
                 let times = rounds(|| {
                     let answer = gpu.search(&matrix, &given, LIMIT, (Vec::new(), vec![0; given.len()]), PATIENCE)?;
                     on_device.extend(answer.on_device);
                     passes = answer.passes;
                     Ok(())
                 })?;
-                // Those before were to warm up.
+                // The previous ones were the warm-up.
                 let mut on_device = on_device.split_off(on_device.len().saturating_sub(times.len()));
                 on_device.sort_unstable();
                 measured.push(Measured {
@@ -118,7 +118,7 @@ impl Bench {
         Ok(measured)
     }
 
-    /// Random vectors, and the same in a file of memory; made on all cores.
+    /// Random vectors, also in a file in memory; generated on all cores.
     fn vectors(&self) -> io::Result<(Vec<f16>, File)> {
         let dimensions = self.dimensions as usize;
         let file = File::from(rustix::fs::memfd_create("vectors", MemfdFlags::CLOEXEC)?);

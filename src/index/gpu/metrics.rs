@@ -1,8 +1,8 @@
-//! What is counted of the GPU.
+//! Metrics of the GPU.
 
 use crate::telemetry::{CollectionLabels, Counter, EncodeLabelSet, Family, Gauge, Histogram, Registry, doubling};
 
-/// Label of a question that the CPU answered though the GPU was asked.
+/// Label of a query that was sent to the GPU but answered by the CPU.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct FallbackLabels {
     /// `late`, `failed`, `loading`, `busy`, `changed` or `full`.
@@ -65,7 +65,7 @@ impl Metrics {
         }
     }
 
-    /// Counts questions that the CPU has to answer after all.
+    /// Counts queries that the CPU has to answer after all.
     pub fn fell_back(&self, reason: &'static str, questions: usize) {
         self.fallbacks.get_or_create(&FallbackLabels { reason }).inc_by(questions as u64);
     }

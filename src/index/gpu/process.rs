@@ -1,7 +1,7 @@
-//! Starting the helper: from memory, in a process group of its own, with nothing of the node's but one end of a socket pair.
+//! Starts the helper: from memory, in a separate process group, with only one end of a socket pair from the node.
 //!
-//! Unsafe: between `fork` and `exec` the child calls `execveat`, because `/proc`, by which the standard library could run a program
-//! that has no path, may not be mounted.
+//! Unsafe: between `fork` and `exec` the child calls `execveat`, because `/proc`, which the standard library needs to
+//! run a program without a path, may not be mounted.
 
 #![allow(unsafe_code)]
 
@@ -16,7 +16,7 @@ use std::ptr;
 
 use super::program;
 
-/// Where the helper is looked for on a machine that executes nothing from memory (`vm.memfd_noexec=2`).
+/// The helper's path on a machine that forbids executing programs from memory (`vm.memfd_noexec=2`).
 pub const HELPER_ON_DISK: &str = "/usr/libexec/cairn-gpu";
 
 /// Why the helper cannot be started.
@@ -25,7 +25,7 @@ pub enum StartError {
     /// This program was built without it.
     #[error("this build of Cairn has no GPU helper")]
     NotBuilt,
-    /// The kernel does not let it run.
+    /// The kernel refuses to run it.
     #[error(
         "the GPU helper cannot be started; where vm.memfd_noexec is 2 it has to lie at {HELPER_ON_DISK} \
          (`cairn gpu extract`), and it needs the C library and the Vulkan loader of this machine"
@@ -33,7 +33,7 @@ pub enum StartError {
     Exec(#[source] io::Error),
 }
 
-/// The helper that runs. Dropping it ends it.
+/// The running helper. Dropping it ends it.
 pub(super) struct Helper {
     child: Child,
     socket: UnixStream,
@@ -48,7 +48,7 @@ impl Helper {
         self.child.id()
     }
 
-    /// Ends it at once, and waits until it has.
+    /// Kills it, and waits until it has ended.
     pub(super) fn kill(&mut self) {
         // Both fail only when it has ended.
         let _ = self.child.kill();
@@ -62,7 +62,7 @@ impl Drop for Helper {
     }
 }
 
-/// Starts the helper. It ends when the thread that calls this does: call it from one that stays.
+/// Starts the helper. It ends when the calling thread does, so that thread must be long-lived.
 pub(super) fn start() -> Result<Helper, StartError> {
     if !program::is_there() {
         return Err(StartError::NotBuilt);
@@ -74,7 +74,7 @@ pub(super) fn start() -> Result<Helper, StartError> {
 /// Runs the program in `memory`, or the one on disk.
 fn spawn(memory: Option<OwnedFd>) -> io::Result<Helper> {
     let (ours, theirs) = UnixStream::pair()?;
-    // What is the node's own stays here: it has secrets in its environment.
+    // Nothing of the node's own is passed on: its environment contains secrets.
     let environment: Vec<(OsString, OsString)> =
         std::env::vars_os().filter(|(name, _)| !name.as_bytes().starts_with(b"CAIRN_")).collect();
     let mut command = match &memory {
@@ -86,7 +86,7 @@ fn spawn(memory: Option<OwnedFd>) -> io::Result<Helper> {
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .current_dir("/")
         .process_group(0)
-        // Standard input, since a descriptor of a number of its own would have to be made by unsafe code on both sides.
+        // Standard input, since any other descriptor number would need unsafe code on both sides.
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .stderr(Stdio::null());
@@ -102,22 +102,23 @@ fn spawn(memory: Option<OwnedFd>) -> io::Result<Helper> {
             let arguments = [name.as_ptr(), ptr::null()];
             execute(program, &arguments, &lines)
         };
-        // SAFETY: `run` allocates only where it can do without (see `execute`) and touches nothing that another thread may hold.
+        // SAFETY: `run` allocates only where failure is acceptable (see `execute`) and touches nothing that another
+        // thread may hold.
         unsafe { command.pre_exec(run) };
     }
     let child = command.spawn()?;
     Ok(Helper { child, socket: ours })
 }
 
-/// Replaces this process by the program behind a descriptor; returns where that cannot be done, so that its path is tried next.
+/// Replaces this process by the program of a descriptor; returns if that fails, so that its path is tried next.
 fn execute(program: i32, arguments: &[*const libc::c_char; 2], environment: &[CString]) -> io::Result<()> {
     const VARIABLES_MAX: usize = 1_024;
     let mut variables = [ptr::null(); VARIABLES_MAX + 1];
     for (place, line) in variables.iter_mut().take(VARIABLES_MAX).zip(environment) {
         *place = line.as_ptr();
     }
-    // SAFETY: both lists end with a null pointer, and what they point to lives until the end of this call; the descriptor is open,
-    // because the parent holds it until the child has executed or given up.
+    // SAFETY: both lists end with a null pointer, and what they point to lives until the end of this call; the
+    // descriptor is open, because the parent holds it until the child has executed or failed.
     unsafe {
         libc::syscall(
             libc::SYS_execveat,

@@ -19,11 +19,11 @@ pub(super) fn bytes() -> io::Result<Vec<u8>> {
     zstd::decode_all(COMPRESSED)
 }
 
-/// The program in a file of memory that nobody can change any more.
+/// The program in a sealed file in memory.
 pub(super) fn in_memory() -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let memory = match rustix::fs::memfd_create("cairn-gpu", flags | MemfdFlags::EXEC) {
-        // Before Linux 6.3 every such file can be executed, and the flag is not known.
+        // Before Linux 6.3 every such file can be executed, and the flag is unknown.
         Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create("cairn-gpu", flags),
         made => made,
     }?;

@@ -1,7 +1,7 @@
 //! The vectors of one collection on the device, and how they follow the index.
 //!
-//! Invariants: rows are appended in order and never changed; rows that were removed are told of in lots, since searches leave them
-//! out by themselves. A matrix of another generation is another matrix.
+//! Invariants: rows are appended in order and never changed; removed rows are reported in batches, since searches
+//! filter them anyway. A matrix of another generation is a different matrix.
 
 use std::os::fd::AsFd as _;
 
@@ -10,11 +10,11 @@ use super::super::vector::Bits;
 use super::service::Snapshot;
 use super::{DeviceMatrix, Format, Gpu, GpuError, Metric};
 
-/// Bytes that are handed over at a time, so that questions about other collections get their turn in between.
+/// Bytes that are loaded at a time, so that queries about other collections run in between.
 const SLICE_BYTES: usize = 32 << 20;
-/// Rows beyond those on the device that each search scans itself, before they are handed over.
+/// Rows beyond those on the device that each search scans itself, before they are loaded.
 const TAIL: usize = 1_024;
-/// Removed rows that the device is not told of yet.
+/// Removed rows that were not reported to the device yet.
 const REMOVED: usize = 8;
 /// Ranges of a message.
 const RANGES_MAX: usize = 100_000;
@@ -27,9 +27,9 @@ pub(super) struct Resident {
     /// Rows on the device.
     pub(super) rows: usize,
     dimensions: usize,
-    /// Which of them the device takes to be there.
+    /// The rows that are alive on the device.
     alive: Bits,
-    /// Rows that the collection had lost, and rows on the device, when they were last compared.
+    /// Removed rows of the collection, and rows on the device, at the last comparison.
     compared: (usize, usize),
 }
 
@@ -44,7 +44,7 @@ pub(super) fn row_bytes(format: Format, dimensions: usize) -> u64 {
 }
 
 impl Resident {
-    /// Hands the first rows over.
+    /// Loads the first rows.
     pub(super) fn create(gpu: &mut Gpu, snapshot: &Snapshot, format: Format) -> Result<Self, GpuError> {
         let dimensions = snapshot.dimensions;
         let rows = snapshot.rows.min(slice(dimensions));
@@ -56,7 +56,7 @@ impl Resident {
         Ok(Self { matrix, generation: snapshot.generation, format, rows, dimensions, alive, compared: (0, 0) })
     }
 
-    /// Hands over a slice of what is missing; whether all is there now.
+    /// Loads a slice of the missing rows; returns whether all are there now.
     pub(super) fn proceed(&mut self, gpu: &mut Gpu, snapshot: &Snapshot) -> Result<bool, GpuError> {
         let rows = snapshot.rows.min(self.rows + slice(self.dimensions));
         if rows > self.rows {
@@ -67,13 +67,13 @@ impl Resident {
         Ok(self.rows >= snapshot.rows)
     }
 
-    /// Bytes that it will take more once the rows are handed over that are due.
+    /// Bytes that it will need in addition once all due rows are loaded.
     pub(super) fn growth(&self, snapshot: &Snapshot) -> u64 {
         let rows = snapshot.rows.saturating_sub(self.rows);
         if rows > TAIL { rows as u64 * row_bytes(self.format, self.dimensions) } else { 0 }
     }
 
-    /// Brings the device up to date where that is due and takes no longer than a question may wait. Whether it is fit to answer.
+    /// Updates the device if that is due and takes no longer than a query may wait. Returns whether it can answer.
     pub(super) fn follow(&mut self, gpu: &mut Gpu, snapshot: &Snapshot) -> Result<bool, GpuError> {
         if self.generation != snapshot.generation {
             return Ok(false);
@@ -85,7 +85,7 @@ impl Resident {
         Ok(true)
     }
 
-    /// Tells the device of rows that were removed, when they are more than a few.
+    /// Reports removed rows to the device, if there are more than a few.
     pub(super) fn forget(&mut self, gpu: &mut Gpu, snapshot: &Snapshot) -> Result<(), GpuError> {
         let removed = snapshot.rows - snapshot.live;
         let (known, rows) = self.compared;

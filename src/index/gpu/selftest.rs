@@ -1,7 +1,8 @@
-//! Proves a device: random matrices and questions, answered by the GPU and by the definition.
+//! Verifies a device: random matrices and queries, answered by the GPU and by the definition.
 //!
-//! An answer is right when its rows are admitted and in order, their scores are those of the definition to [`TOLERANCE`], and no
-//! row that is left out is better than the last by more than that. Rows of equal scores are made on purpose: they go by number.
+//! An answer is correct when its rows are admitted and in order, their scores match the definition to [`TOLERANCE`],
+//! and no missing row is better than the last by more than that. Some rows have equal scores on purpose: they are
+//! ordered by number.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -14,23 +15,23 @@ use rustix::fs::MemfdFlags;
 use super::{Format, Gpu, GpuError, LIMIT_MAX, Metric, Scored};
 use crate::index::vector::bytes_of;
 
-/// How far a score may be from the definition, for vectors of length 1: sums of halves in another order.
+/// Maximum deviation of a score from the definition, for vectors of length 1: sums of halves in another order.
 pub const TOLERANCE: f64 = 2e-5;
 /// Questions asked of each matrix.
 const QUESTIONS: usize = 64;
 const FORMATS: [Format; 3] = [Format::F16, Format::F32, Format::I8];
 const METRICS: [Metric; 3] = [Metric::Dot, Metric::Cosine, Metric::L2];
 
-/// What was found.
+/// The result.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Questions that were asked.
     pub cases: usize,
-    /// What was wrong with answers, the first hundred.
+    /// Errors in answers, the first hundred.
     pub wrong: Vec<String>,
 }
 
-/// A fixed sequence of numbers: what fails can be seen again (SplitMix64: Steele, Lea and Flood, 2014).
+/// A fixed sequence of numbers, so that failures can be reproduced (SplitMix64: Steele, Lea and Flood, 2014).
 pub(super) struct Numbers(pub(super) u64);
 
 impl Numbers {
@@ -54,7 +55,7 @@ impl Numbers {
     }
 }
 
-/// Rows with what is known of them.
+/// Rows with their expected state.
 struct Rows {
     format: Format,
     metric: Metric,
@@ -79,7 +80,7 @@ impl Rows {
         }
     }
 
-    /// What is wrong with an answer.
+    /// The errors in an answer.
     fn fault(&self, query: &[f16], limit: usize, filter: Option<&[u32]>, answer: &[Scored]) -> Option<String> {
         let is_admitted =
             |row: usize| !self.removed[row] && filter.is_none_or(|filter| filter[row / 32] & (1 << (row % 32)) != 0);
@@ -88,7 +89,7 @@ impl Rows {
         if answer.len() != limit.min(admitted) {
             return Some(format!("{} rows instead of {}", answer.len(), limit.min(admitted)));
         }
-        // Bytes have a scale of their own, in which sums are whole numbers.
+        // Bytes have a separate scale, in which sums are integers.
         let unit =
             if self.format == Format::I8 { scores.iter().fold(1.0, |most, score| score.abs().max(most)) } else { 1.0 };
         let mut is_found = vec![false; self.vectors.len()];
@@ -115,10 +116,10 @@ impl Rows {
     }
 }
 
-/// Asks at least `cases` random questions.
+/// Runs at least `cases` random queries.
 ///
-/// * `patience`: how long an answer may take; the first of a kind compiles its shader.
-/// * `progress`: told how many were asked.
+/// * `patience`: how long an answer may take; the first of each kind compiles its shader.
+/// * `progress`: called with the number of queries so far.
 ///
 /// # Errors
 /// When the device fails.
@@ -144,7 +145,7 @@ fn matrix(gpu: &mut Gpu, patience: Duration, numbers: &mut Numbers, report: &mut
     let count = 1 + numbers.below(1_500) as usize;
     let mut vectors: Vec<Vec<f16>> = Vec::with_capacity(count);
     for row in 0..count {
-        // One in eight is that of an earlier row.
+        // One in eight equals an earlier row.
         let again = numbers.below(8) == 0 && row > 0;
         let vector =
             if again { vectors[numbers.below(row as u64) as usize].clone() } else { numbers.unit_vector(dimensions) };

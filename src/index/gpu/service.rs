@@ -1,18 +1,20 @@
-//! The GPU as the indexes see it: a queue of questions, and one thread that owns the helper and answers them in batches.
+//! The GPU for the indexes: a queue of queries, and one thread that owns the helper and answers them in batches.
 //!
-//! # How a question goes
-//! A search asks only where its collection's [`Seat`] is open, which costs a load. Its question waits in the queue; what waits while
-//! the device is busy goes together in one batch. After a batch of several questions the thread waits a moment for as many again; a
-//! question that comes alone is sent at once. Whoever asked waits for [`PATIENCE`] and then searches on the CPU.
+//! # The way of a query
+//! A search uses the GPU only if its collection's [`Seat`] is open, which costs one load. Its query waits in the queue;
+//! queries that wait while the device is busy form one batch. After a batch of several queries the thread waits a
+//! moment for as many again; a single query is sent immediately. The search waits for [`PATIENCE`] and then runs on the
+//! CPU.
 //!
 //! # When the device fails
-//! Every question that waits is given up at once, every seat is closed, and the helper is ended and started again, after one second,
-//! then two, up to five minutes. Then collections are loaded anew from their files. Until then the CPU answers and nobody waits.
+//! All waiting queries are given up immediately, every seat is closed, and the helper is ended and restarted, after one
+//! second, then two, up to five minutes. Then collections are loaded from their files again. Until then the CPU answers
+//! and nothing waits.
 //!
 //! # Invariants
 //! * No search waits for the GPU longer than [`PATIENCE`], and none waits at all while it is known not to answer.
-//! * Every question is answered or given up: whoever waits without a deadline waits no longer than a batch may take.
-//! * What the device answers says which rows of which matrix it had: the index decides whether that will do.
+//! * Every query is answered or given up: a caller without a deadline waits no longer than a batch may take.
+//! * An answer names the matrix and the rows that the device had: the index decides whether it is usable.
 //! * Without a service nothing here costs anything.
 
 use std::collections::VecDeque;
@@ -41,27 +43,27 @@ use crate::task;
 
 /// How long a search waits for the GPU before the CPU answers it.
 pub const PATIENCE: Duration = Duration::from_millis(250);
-/// How long nobody asks after somebody waited in vain, unless a batch is answered before.
+/// How long the GPU is not used after a search waited in vain, unless a batch is answered before.
 const STALL: Duration = Duration::from_secs(1);
 /// Milliseconds that a search of a refused collection is remembered beyond `idle`.
 const WANTED_LATELY: u64 = 5_000;
-/// Questions that may wait.
+/// Maximum length of the queue.
 const QUEUE_MAX: usize = 1_024;
-/// Bytes that the filters of a batch may have together: a quarter of what a message may have.
+/// Maximum bytes of all filters of a batch: a quarter of a message's.
 pub(super) const FILTER_BYTES_MAX: usize = 16 << 20;
-/// Rows that are asked for beyond those that are wanted: some may have been removed meanwhile.
+/// Additional rows to request, since some may have been removed meanwhile.
 const SPARE: usize = 16;
 
 /// Whether the GPU is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// Where it answers with less work, and a question alone hardly later than by the CPU.
+    /// If it answers with less work, and a single query hardly later than the CPU.
     Auto,
     /// For every collection that is not tiny.
     On,
     /// Nowhere.
     Off,
-    /// Like `On`, and a rasteriser that runs on the CPU will do: for tests.
+    /// Like `On`, and a rasteriser on the CPU is acceptable: for tests.
     Software,
 }
 
@@ -80,26 +82,26 @@ impl FromStr for Use {
 }
 
 impl<'de> Deserialize<'de> for Use {
-    /// [`Use::Software`] is not offered: it is for tests.
+    /// [`Use::Software`] is hidden: it is for tests.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = setting::text(deserializer)?;
         text.parse().map_err(|()| D::Error::invalid_value(Unexpected::Str(&text), &"auto, on or off"))
     }
 }
 
-/// How the service works.
+/// The configuration of the service.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Options {
     /// Whether the GPU is used.
     #[serde(rename = "gpu")]
     pub how: Use,
-    /// Bytes of the device's memory that vectors may take; 0 for as many as it has.
+    /// Device memory for vectors, in bytes; 0 for all of it.
     #[serde(rename = "gpu_memory_bytes_max", deserialize_with = "setting::bytes::<_, 0>")]
     pub memory_bytes_max: u64,
-    /// How long a batch waits for more questions while many come; at most [`BATCH_WAIT_MAX`].
+    /// How long a batch waits for more queries under load; at most [`BATCH_WAIT_MAX`].
     #[serde(rename = "gpu_batch_wait", deserialize_with = "setting::duration::<_, 0, BATCH_WAIT_MAX_MS>")]
     pub batch_wait: Duration,
-    /// How long nobody asked for a collection whose room another may take.
+    /// How long a collection must be idle before another may take its memory.
     #[serde(skip, default = "usual_idle")]
     pub idle: Duration,
 }
@@ -114,53 +116,53 @@ fn usual_idle() -> Duration {
     IDLE
 }
 
-/// The vectors of a collection at a moment.
+/// A snapshot of a collection's vectors.
 pub(in crate::index) struct Snapshot {
-    /// Which matrix they are of.
+    /// The generation of the matrix.
     pub generation: u64,
-    /// The file in which they lie, row after row.
+    /// The file with the vectors, row after row.
     pub file: Arc<File>,
     /// Numbers of a vector.
     pub dimensions: usize,
-    /// Rows that the file holds, removed ones included.
+    /// Rows in the file, including removed ones.
     pub rows: usize,
     /// Rows that a search may find.
     pub live: usize,
-    /// Which those are.
+    /// Those rows.
     pub alive: Bits,
 }
 
 /// A collection that the GPU may search.
 pub(in crate::index) trait Vectors: Send + Sync {
-    /// Its vectors now.
+    /// Its current vectors.
     fn snapshot(&self) -> Snapshot;
-    /// Up to `count` of its own vectors, from all over it.
+    /// Up to `count` of its vectors, evenly spread.
     fn samples(&self, count: usize) -> Vec<Vec<f16>>;
-    /// Answers a question by the CPU, for comparison.
+    /// Answers a query on the CPU, for comparison.
     fn search_by_cpu(&self, query: &[f16], limit: usize);
 }
 
-/// Who answers the questions about a collection, and why.
+/// Which processor answers the queries of a collection, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
     /// Whether it is the GPU.
     pub by_gpu: bool,
-    /// In words.
+    /// The reason in words.
     pub reason: String,
 }
 
-/// A collection's place at the device.
+/// A collection's registration with the service.
 pub struct Seat {
     id: u64,
-    /// Whether questions may be asked.
+    /// Whether queries are accepted.
     is_open: AtomicBool,
-    /// With so many rows the collection is looked at again.
+    /// The collection is reviewed again when it reaches this many rows.
     review_at: AtomicUsize,
-    /// It found no room on the device, and has some once others need theirs no longer.
+    /// There is no memory for it on the device until other collections release theirs.
     is_refused: AtomicBool,
-    /// Milliseconds after the start of the service at which somebody searched it while it was refused.
+    /// When it was last searched while it was refused, in milliseconds after the start of the service.
     wanted: AtomicU64,
-    /// What is asked for is this many times what is wanted: bytes tell near neighbours apart less well.
+    /// The number of requested rows is multiplied by this: bytes distinguish near neighbours less well.
     factor: AtomicUsize,
     verdict: Mutex<Verdict>,
 }
@@ -170,7 +172,7 @@ impl Seat {
         self.id
     }
 
-    /// Whether questions may be asked.
+    /// Whether queries are accepted.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.is_open.load(Ordering::Acquire)
@@ -182,7 +184,7 @@ impl Seat {
         self.is_open() && self.factor.load(Ordering::Relaxed) == 1
     }
 
-    /// Who answers, and why.
+    /// Which processor answers, and why.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         self.verdict.lock().clone()
@@ -199,13 +201,13 @@ impl Seat {
         *self.verdict.lock() = Verdict { by_gpu: false, reason: reason.into() };
     }
 
-    /// Closes it for want of room.
+    /// Closes it for lack of memory.
     pub(super) fn refuse(&self, reason: impl Into<String>) {
         self.close(reason);
         self.is_refused.store(true, Ordering::Release);
     }
 
-    /// Whether it was refused; it is looked at now.
+    /// Resets whether it was refused, and returns it; it is being reviewed now.
     pub(super) fn take_refusal(&self) -> bool {
         self.is_refused.swap(false, Ordering::AcqRel)
     }
@@ -219,20 +221,20 @@ impl Seat {
     }
 }
 
-/// What the device found for a question.
+/// The device's answer to a query.
 #[derive(Debug)]
 pub struct DeviceResult {
     /// The matrix that was searched.
     pub generation: u64,
-    /// Its rows below this were searched.
+    /// Rows below this were searched.
     pub rows: usize,
-    /// Rows that were asked for: fewer were found only where there are no more.
+    /// Rows that were requested: fewer results mean that there are no more.
     pub wanted: usize,
     /// Best first.
     pub scored: Vec<Scored>,
 }
 
-/// A question to the device.
+/// A query in the queue.
 pub(super) struct PendingQuery {
     pub(super) seat: Arc<Seat>,
     pub(super) query: Vec<f16>,
@@ -242,40 +244,40 @@ pub(super) struct PendingQuery {
     pub(super) reply: oneshot::Sender<DeviceResult>,
 }
 
-/// How the device is.
+/// The state of the device.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DeviceState {
     /// It is being opened.
     Starting,
-    /// It answers.
+    /// It works.
     Ready {
-        /// Which one.
+        /// Its name.
         adapter: Adapter,
     },
-    /// It failed and will be tried again.
+    /// It failed and will be retried.
     Failed {
-        /// What was wrong.
+        /// The error.
         reason: String,
-        /// Until the next try, from when this was noted.
+        /// Time until the next attempt, from when this was noted.
         again_in: Duration,
     },
-    /// There is none, and none is looked for any more.
+    /// There is none, and no further attempt is made.
     Absent {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
-/// What waits for the thread.
+/// Work for the thread.
 #[derive(Default)]
 pub(super) struct Queue {
     pub(super) questions: VecDeque<PendingQuery>,
-    /// Collections that are new.
+    /// New collections.
     pub(super) members: Vec<(Arc<Seat>, Weak<dyn Vectors>)>,
-    /// Seats whose collection grew or went.
+    /// Seats whose collection grew or was dropped.
     pub(super) reviews: Vec<u64>,
     pub(super) is_stopping: bool,
-    /// The thread has ended: nobody is there to answer.
+    /// The thread has ended: nothing will be answered.
     pub(super) is_over: bool,
 }
 
@@ -285,10 +287,10 @@ pub(super) struct Shared {
     pub(super) queue: Mutex<Queue>,
     pub(super) rung: Condvar,
     started: Instant,
-    /// Milliseconds after `started` until which nobody asks: somebody waited in vain for the batch that is under way.
+    /// Until when the GPU is not used, in milliseconds after `started`: a search waited in vain for the current batch.
     stalled: AtomicU64,
     pub(super) state: Mutex<DeviceState>,
-    /// The helper's socket, so that whoever stops the service need not wait for what the helper does.
+    /// The helper's socket, so that stopping the service does not wait for the helper.
     pub(super) breaker: Mutex<Option<UnixStream>>,
     next_seat: AtomicU64,
 }
@@ -298,12 +300,12 @@ impl Shared {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// Nobody asks for a while, or until a batch is answered.
+    /// Stops using the GPU for a while, or until a batch is answered.
     pub(super) fn stall(&self, time: Duration) {
         self.stalled.store(self.now() + time.as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// Whether somebody searched a refused collection lately.
+    /// Whether a refused collection was searched recently.
     pub(super) fn is_wanted(&self, seat: &Seat) -> bool {
         let wanted = seat.wanted.load(Ordering::Relaxed);
         wanted > 0 && self.now().saturating_sub(wanted) <= self.options.idle.as_millis() as u64 + WANTED_LATELY
@@ -314,7 +316,7 @@ impl Shared {
         until > 0 && self.now() < until
     }
 
-    /// Why nobody answers any more.
+    /// Why queries are no longer answered.
     pub(super) fn why_over(&self) -> String {
         match &*self.state.lock() {
             DeviceState::Absent { reason } => reason.clone(),
@@ -337,7 +339,7 @@ impl Shared {
     }
 }
 
-/// Asks the GPU. Cheap to clone.
+/// A client of the service. Cheap to clone.
 #[derive(Clone)]
 pub struct GpuClient {
     shared: Arc<Shared>,
@@ -350,7 +352,7 @@ pub struct GpuService {
 }
 
 impl GpuService {
-    /// Starts the thread, which opens the device by itself.
+    /// Starts the thread, which opens the device.
     ///
     /// # Errors
     /// When the system cannot start another thread.
@@ -371,19 +373,19 @@ impl GpuService {
         Ok(Self { client: GpuClient { shared }, thread: Mutex::new(Some(thread)) })
     }
 
-    /// A handle to ask it by.
+    /// A client of this service.
     #[must_use]
     pub fn client(&self) -> GpuClient {
         self.client.clone()
     }
 
-    /// Ends the thread and the helper. Questions that wait are given up.
+    /// Ends the thread and the helper. Waiting queries are given up.
     pub fn stop(&self) {
         let shared = &self.client.shared;
         shared.queue.lock().is_stopping = true;
         shared.rung.notify_all();
         if let Some(socket) = &*shared.breaker.lock() {
-            // The error is that it has ended.
+            // An error means that it has already ended.
             let _ = socket.shutdown(Shutdown::Both);
         }
         if let Some(thread) = self.thread.lock().take()
@@ -401,7 +403,7 @@ impl Drop for GpuService {
 }
 
 impl GpuClient {
-    /// A seat for a collection. Its vectors are looked at soon.
+    /// A seat for a collection. Its vectors are reviewed soon.
     #[must_use]
     pub(in crate::index) fn join(&self, vectors: Weak<dyn Vectors>) -> Arc<Seat> {
         let seat = Arc::new(Seat {
@@ -424,7 +426,7 @@ impl GpuClient {
         seat
     }
 
-    /// Notes that a collection has so many rows now.
+    /// Records the collection's new number of rows.
     pub fn grew(&self, seat: &Seat, rows: usize) {
         if rows >= seat.review_at.load(Ordering::Relaxed) {
             seat.review_at(usize::MAX);
@@ -432,13 +434,13 @@ impl GpuClient {
         }
     }
 
-    /// Has a collection looked at again; also when it is gone.
+    /// Requests a review of a collection, also after it was dropped.
     pub fn request_review(&self, seat: &Seat) {
         self.shared.queue.lock().reviews.push(seat.id);
         self.shared.rung.notify_all();
     }
 
-    /// Puts a question; `None` where the GPU will not answer it.
+    /// Submits a query; `None` if the GPU will not answer it.
     ///
     /// * `query`: a unit vector of the collection's dimensions.
     /// * `limit`: rows that are wanted.
@@ -475,21 +477,21 @@ impl GpuClient {
         Some(found)
     }
 
-    /// Notes that somebody searches a collection that the device has no room for.
+    /// Records that a collection without memory on the device is searched.
     pub fn mark_wanted(&self, seat: &Seat) {
         if seat.is_refused() {
             seat.wanted.store(self.shared.now().max(1), Ordering::Relaxed);
         }
     }
 
-    /// Counts a question that was answered in vain.
+    /// Counts a query that was answered in vain.
     pub(in crate::index) fn fell_back(&self, why: &'static str) {
         self.shared.metrics.fell_back(why, 1);
     }
 
-    /// What the device found, or `None` when it takes too long or gave up.
+    /// The device's answer, or `None` when it takes too long or the query was given up.
     ///
-    /// * `asked`: when the question was put; what is waited for counts from then.
+    /// * `asked`: when the query was submitted; the time limit counts from then.
     pub async fn wait(&self, asked: Instant, found: oneshot::Receiver<DeviceResult>) -> Option<DeviceResult> {
         let Ok(found) = tokio::time::timeout_at((asked + PATIENCE).into(), found).await else {
             self.shared.stall(STALL);
@@ -499,7 +501,7 @@ impl GpuClient {
         found.ok()
     }
 
-    /// How the device is.
+    /// The state of the device.
     #[must_use]
     pub fn state(&self) -> DeviceState {
         self.shared.state.lock().clone()

@@ -90,7 +90,8 @@ proptest! {
         prop_assert_eq!(received.map_err(|error| error.to_string()), Ok((number, response)));
     }
 
-    /// What is cut short or has bytes too many is an error, and so is what has another byte somewhere, or it is another message.
+    /// Truncated messages and surplus bytes are errors, and so is any changed byte, unless it makes another valid
+    /// message.
     #[test]
     fn what_was_altered_is_noticed_or_is_another_message(request in request(), place: prop::sample::Index, byte: u8) {
         let (kind, payload) = request.encode();
@@ -105,7 +106,7 @@ proptest! {
         }
     }
 
-    /// No bytes at all make a reader panic or ask for more memory than a message may have.
+    /// No bytes make a reader panic or request more memory than a message may have.
     #[test]
     fn any_bytes_are_read_or_refused(kind in 0..120u16, payload in vec(any::<u8>(), 0..200)) {
         let _ = Request::decode(kind, &payload);

@@ -1,15 +1,16 @@
-//! The thread behind the queue: it opens the device, loads collections, decides which of them the GPU answers, and answers.
+//! The thread behind the queue: it opens the device, loads collections, decides which of them the GPU answers, and
+//! answers.
 //!
 //! # Which collections
-//! One with fewer than [`ROWS_MIN`] passages stays with the CPU. Another is loaded as halves, as bytes where halves find no room, and
-//! stays with the CPU where those find none either: nothing is streamed through the device, since a bus is no faster than the CPU's
-//! memory. Then, unless the settings ask for the GPU in any case, eight of its own vectors are searched for by both. The GPU
-//! answers where a question of eight together takes it less time than the CPU takes for one, and a question alone at most
-//! [`LATER_MAX`] more. A collection that has doubled is looked at again.
+//! Collections with fewer than [`ROWS_MIN`] passages stay on the CPU. Others are loaded as halves, or as bytes if
+//! halves do not fit, and stay on the CPU if those do not fit either: nothing is streamed through the device, since a
+//! bus is no faster than the CPU's memory. Then, unless the settings require the GPU in any case, both search for eight
+//! of the collection's own vectors. The GPU answers if a query in a batch of eight takes it less time than the CPU
+//! takes for one, and a single query at most [`LATER_MAX`] more. A collection that has doubled is reviewed again.
 //!
-//! # Room
-//! A collection that finds none is refused. Once somebody searches it, it takes the room of one that nobody asked for since
-//! [`Options::idle`](super::service::Options), now and again until it has some.
+//! # Memory
+//! A collection that does not fit is refused. When it is searched, it takes the memory of one that was not used since
+//! [`Options::idle`](super::service::Options); this is retried until it succeeds.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -25,28 +26,28 @@ use super::{Adapter, Answer, Failure, Format, Gpu, GpuError, QUERIES_MAX};
 
 /// Smaller collections are scanned by the CPU within microseconds.
 const ROWS_MIN: usize = 4_096;
-/// How much later than by the CPU a question alone may be answered.
+/// How much longer than on the CPU a single query may take.
 const LATER_MAX: Duration = Duration::from_millis(1);
-/// How long a batch may take; a device that takes longer is given up.
+/// Time limit of a batch; a device that exceeds it is given up.
 const BATCH_PATIENCE: Duration = Duration::from_secs(2);
 /// The same for the first of a kind, for which shaders are compiled.
 const FIRST_PATIENCE: Duration = Duration::from_secs(30);
-/// Until a device that failed is tried again: at first, and at most.
+/// Delay before a failed device is retried: at first, and at most.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// A device that answered for so long is tried again after the shorter time.
+/// A device that worked for this long is retried after the shorter delay.
 const HEALTHY: Duration = Duration::from_secs(60);
-/// Questions come close together when the next one follows a batch within this time.
+/// Queries come in quick succession when the next one follows a batch within this time.
 const CLOSE: Duration = Duration::from_millis(1);
-/// Batches after which a step is taken for a collection that waits to be looked at, although questions wait too.
+/// After this many batches a collection that waits for a review gets a step, even if queries wait.
 const BATCHES_BETWEEN_REVIEWS: usize = 16;
-/// Questions that always may go together.
+/// Queries that may always share a batch.
 const TOGETHER_MIN: usize = 8;
-/// How long nobody is to wait while a collection is measured.
+/// How long nothing waits while a collection is measured.
 const MEASURING: Duration = Duration::from_secs(10);
-/// Questions that both sides answer for comparison, and how many results.
+/// Queries that both sides answer for comparison, and the number of results.
 const COMPARED: usize = 8;
 const COMPARED_LIMIT: usize = 50;
-/// How long a device works before it is measured.
+/// How long a device runs before it is measured.
 const WAKING: Duration = Duration::from_millis(200);
 /// How many more candidates bytes take than halves.
 const BYTES_FACTOR: usize = 4;
@@ -57,13 +58,13 @@ struct Member {
     vectors: Weak<dyn Vectors>,
     resident: Option<Resident>,
     format: Format,
-    /// Rows it had when both sides were compared, and what came out.
+    /// Rows at the last comparison, and its result.
     compared: Option<(usize, Comparison)>,
-    /// When somebody asked for it.
+    /// When it was last used.
     used: Instant,
 }
 
-/// What a question takes.
+/// The cost of a query.
 #[derive(Clone, Copy)]
 struct Comparison {
     cpu: Duration,
@@ -97,7 +98,7 @@ struct LastBatch {
     ended: Instant,
 }
 
-/// What is to be done next.
+/// The next action.
 enum NextStep {
     Stop,
     Open,
@@ -110,17 +111,17 @@ pub(super) struct Worker {
     shared: Arc<Shared>,
     device: Option<Device>,
     members: BTreeMap<u64, Member>,
-    /// Members to look at, each once.
+    /// Members to review, each once.
     reviews: VecDeque<u64>,
-    /// Batches since the last look.
+    /// Batches since the last review.
     batches: usize,
-    /// When refused members are thought of again.
+    /// When refused members are considered again.
     room_at: Instant,
     last: Option<LastBatch>,
     /// When to open the device, and how long to wait after the next failure.
     open_at: Instant,
     back_off: Duration,
-    /// There was a device before, so one is looked for again.
+    /// There was a device before, so another one is searched for.
     was_open: bool,
 }
 
@@ -140,7 +141,7 @@ impl Worker {
         }
     }
 
-    /// Works until it is told to stop, or there is no device.
+    /// Runs until it is told to stop, or there is no device.
     pub(super) fn run(mut self) {
         loop {
             match self.next() {
@@ -157,7 +158,7 @@ impl Worker {
         }
     }
 
-    /// Has a member looked at, once however often it is said.
+    /// Schedules a review of a member, at most once.
     fn review_at(&mut self, id: u64) {
         if !self.reviews.contains(&id) {
             self.reviews.push_back(id);
@@ -206,7 +207,7 @@ impl Worker {
         }
     }
 
-    /// The questions that go together, those about the collection of the first; the queue is not empty.
+    /// The queries of a batch: those about the collection of the first; the queue is not empty.
     fn gather(&self, queue: &mut parking_lot::MutexGuard<'_, Queue>) -> Vec<PendingQuery> {
         let Some((seat, asked)) = queue.questions.front().map(|first| (first.seat.id(), first.asked)) else {
             return Vec::new();
@@ -216,7 +217,7 @@ impl Worker {
             && last.questions > 1
             && last.ended.elapsed() < CLOSE
         {
-            // Many ask at once. As many as were answered together may soon ask again together.
+            // Under load, as many queries as were answered together may soon come again together.
             let due = asked + self.shared.options.batch_wait;
             while queue.questions.len() < last.questions.min(QUERIES_MAX) && !queue.is_stopping {
                 if self.shared.rung.wait_until(queue, due).timed_out() {
@@ -224,7 +225,7 @@ impl Worker {
                 }
             }
         }
-        // No more than it answers well before anybody has waited in vain.
+        // At most as many as it can answer before any of them has waited in vain.
         let of_eight = self.members.get(&seat).and_then(|member| Some(member.compared?.1.of_eight));
         let most = of_eight.filter(|time| !time.is_zero()).map_or(QUERIES_MAX, |time| {
             let fits = (PATIENCE.as_nanos() / 2 / time.as_nanos()) as usize;
@@ -244,7 +245,7 @@ impl Worker {
             }
             filter_bytes += more;
             filters.extend(filter.filter(|_| is_new));
-            // Who waited in vain has gone.
+            // The caller has stopped waiting.
             if !question.reply.is_closed() {
                 together.push(question);
             }
@@ -320,7 +321,7 @@ impl Worker {
         self.shared.goes_on();
     }
 
-    /// A step for the member that has waited longest.
+    /// One step for the member that has waited longest.
     fn review_next(&mut self) {
         let Some(id) = self.reviews.pop_front() else { return };
         self.batches = 0;
@@ -334,13 +335,13 @@ impl Worker {
         };
         match self.step(id, &*vectors) {
             Ok(true) => {}
-            // The others may have a step first.
+            // The others get a step first.
             Ok(false) => self.review_at(id),
             Err(error) => self.failed(id, &error),
         }
     }
 
-    /// Loads a slice, or decides once all is there. Whether the member is done with.
+    /// Loads a slice, or decides once all is loaded. Returns whether the member is done.
     fn step(&mut self, id: u64, vectors: &dyn Vectors) -> Result<bool, GpuError> {
         let snapshot = vectors.snapshot();
         let Some(member) = self.members.get_mut(&id) else { return Ok(true) };
@@ -360,7 +361,7 @@ impl Worker {
         let loaded = self.loaded_bytes() - member.resident.as_ref().map_or(0, Resident::bytes);
         let needed = snapshot.rows as u64 * row_bytes(member.format, snapshot.dimensions);
         let most = self.shared.options.memory_bytes_max;
-        // What is there already may take more than its rows, and says so.
+        // What is loaded may need more memory than its rows.
         let needed = needed.max(member.resident.as_ref().map_or(0, Resident::bytes));
         if most > 0 && loaded + needed > most {
             return Ok(self.make_room(id));
@@ -389,7 +390,7 @@ impl Worker {
         let comparison = match member.compared {
             Some((rows, comparison)) if snapshot.rows < rows * 2 => comparison,
             _ => {
-                // Nobody waits meanwhile: shaders may have to be compiled.
+                // Nothing waits meanwhile: shaders may have to be compiled.
                 self.shared.stall(MEASURING);
                 let waiting = std::mem::take(&mut self.shared.queue.lock().questions);
                 self.shared.give_up(waiting.into(), "busy");
@@ -415,11 +416,11 @@ impl Worker {
         Ok(true)
     }
 
-    /// What became of a member whose device could not do something.
+    /// Handles a failure of the device for a member.
     fn failed(&mut self, id: u64, error: &GpuError) {
         match error {
             GpuError::Failed { failure: Failure::OutOfMemory, .. } => {
-                // The device may have taken some of the rows, and nobody knows how many.
+                // The device may have appended some of the rows, and it is unknown how many.
                 self.unload(id);
                 if !self.make_room(id) {
                     self.review_at(id);
@@ -438,7 +439,8 @@ impl Worker {
         }
     }
 
-    /// Takes the room of a member that nobody asked for lately, or has less room do; whether the member is done with, because nothing helps.
+    /// Takes the memory of an idle member, or retries with a smaller format; returns whether the member is done because
+    /// nothing helps.
     fn make_room(&mut self, id: u64) -> bool {
         let idle_after = self.shared.options.idle;
         let is_idle = |member: &Member| member.resident.is_some() && member.used.elapsed() >= idle_after;
@@ -462,7 +464,7 @@ impl Worker {
         true
     }
 
-    /// Has those looked at that found no room and are searched.
+    /// Schedules reviews of refused members that are searched.
     fn offer_room(&mut self) {
         self.room_at = Instant::now() + self.shared.options.idle;
         let is_wanted = |member: &Member| member.seat.is_refused() && self.shared.is_wanted(&member.seat);
@@ -475,7 +477,7 @@ impl Worker {
         }
     }
 
-    /// Gives the room of a member back; whether it had some.
+    /// Releases the memory of a member; returns whether it had some.
     fn unload(&mut self, id: u64) -> bool {
         let resident = self.members.get_mut(&id).and_then(|member| member.resident.take());
         let (Some(resident), Some(device)) = (resident, &mut self.device) else { return false };
@@ -494,7 +496,7 @@ impl Worker {
         self.shared.metrics.memory_bytes.set(self.loaded_bytes().cast_signed());
     }
 
-    /// Opens the device. `false` when there is none and none is to be expected.
+    /// Opens the device. `false` when there is none and none is expected.
     fn open(&mut self) -> bool {
         if self.shared.options.how == Use::Auto && !self.was_open && !has_device_files() {
             self.absent("this machine has no device files of a GPU (/dev/dri/renderD*, /dev/nvidia*)".to_owned());
@@ -526,14 +528,14 @@ impl Worker {
         }
     }
 
-    /// Where a machine has no GPU none is looked for again, unless the settings ask for one or there was one: its driver may be
-    /// replaced at this moment.
+    /// On a machine without a GPU no further attempt is made, unless the settings require one or there was one: its
+    /// driver may be being replaced.
     fn is_hopeless(&self, error: &GpuError) -> bool {
         let is_absent = matches!(error, GpuError::Start(_) | GpuError::Failed { failure: Failure::NoDevice, .. });
         is_absent && self.shared.options.how == Use::Auto && !self.was_open
     }
 
-    /// There is no device, and none is looked for again.
+    /// There is no device, and no further attempt is made.
     fn absent(&self, reason: String) {
         tracing::info!(reason, "no GPU is used");
         *self.shared.state.lock() = DeviceState::Absent { reason };
@@ -546,7 +548,7 @@ impl Worker {
         self.shared.goes_on();
         *self.shared.state.lock() = DeviceState::Ready { adapter };
         self.reviews = self.members.keys().copied().collect();
-        // It may be another device or driver, and its shaders have to be compiled before anybody waits for them.
+        // It may be another device or driver, and its shaders must be compiled before anything waits for them.
         self.members.values_mut().for_each(|member| member.compared = None);
     }
 
@@ -554,7 +556,7 @@ impl Worker {
         self.shared.queue.lock().is_stopping
     }
 
-    /// Gives the device up, and everything on it.
+    /// Gives up the device and everything on it.
     fn lose(&mut self, error: &GpuError) {
         if self.device.take().is_some_and(|device| device.since.elapsed() >= HEALTHY) {
             self.back_off = BACK_OFF.0;
@@ -580,7 +582,7 @@ impl Worker {
 }
 
 impl Drop for Worker {
-    /// Also where the thread panics: nobody waits for what nobody answers.
+    /// Also when the thread panics: nothing must wait for answers that never come.
     fn drop(&mut self) {
         let reason = self.shared.why_over();
         *self.shared.breaker.lock() = None;
@@ -596,7 +598,8 @@ impl Drop for Worker {
     }
 }
 
-/// Whether there is any file by which a driver reaches a GPU: to look costs nothing, to start the helper a quarter of a second.
+/// Whether any file exists by which a driver reaches a GPU: checking is free, starting the helper takes a quarter of a
+/// second.
 fn has_device_files() -> bool {
     let has = |directory: &str, is_gpu: fn(&str) -> bool| {
         let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
@@ -607,7 +610,7 @@ fn has_device_files() -> bool {
         || has("/dev", |name| name.starts_with("nvidia") || name == "dxg")
 }
 
-/// The filters of a batch, and which of them each question has: 1 is the first, 0 none.
+/// The filters of a batch, and the filter of each query: 1 is the first, 0 none.
 fn filters(questions: &[PendingQuery], rows: usize) -> (Vec<Vec<u32>>, Vec<u32>) {
     let mut known: Vec<*const super::super::vector::RowSet> = Vec::new();
     let mut filters = Vec::new();
@@ -631,12 +634,12 @@ fn filters(questions: &[PendingQuery], rows: usize) -> (Vec<Vec<u32>>, Vec<u32>)
 fn reply(questions: Vec<PendingQuery>, answer: Answer, generation: u64, rows: usize) {
     for (question, mut scored) in questions.into_iter().zip(answer.results) {
         scored.truncate(question.wanted);
-        // Who waited in vain has gone.
+        // The caller has stopped waiting.
         let _ = question.reply.send(DeviceResult { generation, rows, wanted: question.wanted, scored });
     }
 }
 
-/// Searches for a few of the collection's vectors on both sides. The first batches of each size compile what they need.
+/// Searches for a few of the collection's vectors on both sides. The first batches of each size compile the shaders.
 fn compare(gpu: &mut Gpu, resident: &Resident, vectors: &dyn Vectors) -> Result<Comparison, GpuError> {
     let samples = vectors.samples(COMPARED);
     let Some(first) = samples.first() else {
@@ -651,7 +654,7 @@ fn compare(gpu: &mut Gpu, resident: &Resident, vectors: &dyn Vectors) -> Result<
         search(&vec![&**first; size], FIRST_PATIENCE)?;
     }
     let all: Vec<&[f16]> = samples.iter().map(Vec::as_slice).collect();
-    // Compiling leaves a device idle, and at the clock of one.
+    // During compilation the device is idle, and its clock drops.
     let awake = Instant::now() + WAKING;
     while Instant::now() < awake {
         search(&all, BATCH_PATIENCE)?;

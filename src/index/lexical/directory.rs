@@ -1,8 +1,8 @@
-//! Where tantivy keeps its files: an ordinary directory, written without fsync.
+//! The storage of tantivy's files: an ordinary directory, written without fsync.
 //!
 //! A lexical index can always be rebuilt from the log, so nothing here needs to survive a power cut; a checkpoint syncs
-//! and hashes the files when that is worth it (see [`super::super::derived`]). tantivy's own directory would sync
-//! three times for each commit, that is for each acknowledged write.
+//! and hashes the files when that is worth it (see [`super::super::derived`]). tantivy's own directory would sync three
+//! times for each commit, that is for each acknowledged write.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -64,8 +64,9 @@ impl Directory for UnsyncedDirectory {
         let target = self.path.join(path);
         let create = || OpenOptions::new().write(true).create_new(true).open(&target);
         let file = match create() {
-            // A process that was killed before its commit left it. tantivy counts its operations from the last commit on, so
-            // the name comes again; nothing that was committed has it, and whoever still maps it keeps what he maps.
+            // Left by a process that was killed before its commit. tantivy counts its operations from the last commit
+            // on, so the name is used again; no committed segment has it, and readers that still map it keep their
+            // mapping.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 fs::remove_file(&target).and_then(|()| create())
             }

@@ -10,12 +10,12 @@ use tantivy::{DateTime, Index, TantivyError, Term};
 
 use super::super::filter::{self, Filter, Scalar};
 
-/// How much of a longer string is indexed. More than a filter may compare with, by more than a character that is cut: so what is
-/// left of a string compares with any text of a filter as the whole one does, and equals none.
+/// How much of a longer string is indexed. It exceeds what a filter may compare with, by more than a truncated
+/// character: so the truncated string compares with any text of a filter like the whole one, and equals none.
 const VALUE_BYTES_MAX: usize = filter::TEXT_BYTES_MAX + 8;
 
-/// Metadata as the index takes it: nested objects flattened to dotted names, lists as several values, nulls left out. The
-/// index takes a dot for a step into an object, so `a.b` finds `{"a": {"b": …}}` and `{"a.b": …}` alike.
+/// Metadata in the form of the index: nested objects flattened to dotted names, lists as several values, without nulls.
+/// The index treats a dot as a step into an object, so `a.b` finds `{"a": {"b": …}}` and `{"a.b": …}` alike.
 pub(super) fn indexable(metadata: &Map<String, Value>) -> BTreeMap<String, OwnedValue> {
     let mut flat: BTreeMap<String, Vec<OwnedValue>> = BTreeMap::new();
     for (name, value) in metadata {
@@ -28,7 +28,7 @@ pub(super) fn indexable(metadata: &Map<String, Value>) -> BTreeMap<String, Owned
     flat.into_iter().map(|(name, values)| (name, one_or_list(values))).collect()
 }
 
-/// Stands for a field that is there and has no value to compare with. No filter asks for a date.
+/// Represents a field that exists but has no comparable value. No filter uses dates.
 const THERE: OwnedValue = OwnedValue::Date(DateTime::MIN);
 
 fn flatten(name: String, value: &Value, flat: &mut BTreeMap<String, Vec<OwnedValue>>) {
@@ -70,11 +70,11 @@ pub(super) fn fields(index: &Index) -> Result<Vec<(String, &'static str)>, Tanti
             Type::I64 | Type::U64 => "integer",
             Type::F64 => "number",
             Type::Bool => "boolean",
-            // There, and nothing to compare with.
+            // Exists, without a comparable value.
             Type::Date => continue,
             _ => "string",
         };
-        // 12.50 and 3.00 are numbers of one column, though the index keeps the second as a whole one.
+        // 12.50 and 3.00 are numbers of one column, though the index stores the second as an integer.
         let known = fields.insert(name.to_owned(), kind);
         if matches!((known, kind), (Some("number"), "integer") | (Some("integer"), "number")) {
             fields.insert(name.to_owned(), "number");
@@ -83,13 +83,13 @@ pub(super) fn fields(index: &Index) -> Result<Vec<(String, &'static str)>, Tanti
     Ok(fields.into_iter().collect())
 }
 
-/// The query that matches the same entries as `filter`. Its scores mean nothing.
+/// The query that matches the same entries as `filter`. Its scores are meaningless.
 pub(super) fn query(filter: &Filter, field: Field) -> Box<dyn Query> {
     match filter {
         Filter::And(parts) if parts.is_empty() => Box::new(AllQuery),
         Filter::And(parts) => {
             let mut clauses: Vec<(Occur, Box<dyn Query>)> = Vec::with_capacity(parts.len() + 1);
-            // A boolean query of nothing but exclusions matches nothing; this gives it something to exclude from.
+            // A boolean query with only exclusions matches nothing; this gives it something to exclude from.
             if parts.iter().all(|part| matches!(part, Filter::Not(_))) {
                 clauses.push((Occur::Must, Box::new(AllQuery)));
             }
@@ -112,7 +112,7 @@ pub(super) fn query(filter: &Filter, field: Field) -> Box<dyn Query> {
     }
 }
 
-/// A whole number also equals the same number written with a fraction, so both forms are asked for.
+/// An integer also equals the same number written with a fraction, so both forms are queried.
 fn equals(field: Field, name: &str, value: &Scalar) -> Box<dyn Query> {
     let exact = |term| -> Box<dyn Query> { Box::new(TermQuery::new(term, IndexRecordOption::Basic)) };
     match value {

@@ -1,15 +1,17 @@
-//! What a word adds to the score of each passage of a segment, decoded once and kept: a cache beside tantivy's postings.
+//! The contribution of a word to the score of each passage of a segment, decoded once and cached, in addition to
+//! tantivy's postings.
 //!
-//! BM25 gives a passage `idf · impact` for each word of the query that is in it, where the impact
-//! `tf · (k1 + 1) / (tf + k1 · (1 − b + b · length / average))` depends on the passage and the word alone. So it is computed
-//! once for each word that is asked for, as a byte, and a search only adds. Postings are cut into ranges of passages whose sums
-//! fit the processor's first cache.
+//! BM25 gives a passage `idf · impact` for each word of the query that it contains, where the impact `tf · (k1 + 1) /
+//! (tf + k1 · (1 − b + b · length / average))` depends only on the passage and the word. So it is computed once for
+//! each searched word, as a byte, and a search only adds. Postings are cut into ranges of passages whose sums fit the
+//! processor's L1 cache.
 //!
 //! Invariants:
-//! * An impact is the byte nearest to its share of the bound `k1 + 1`, and at least 1: 0 means that the word is not there.
-//! * The average length moves with every write, so it counts in steps of two per cent: what was decoded stays valid as long as
-//!   the step is the same, and equal views give equal scores, whatever was decoded when.
-//! * What is kept is bounded. Segments that are gone are not asked for any more, so their words go in time.
+//! * An impact is the byte nearest to its share of the bound `k1 + 1`, and at least 1: 0 means that the word does not
+//!   occur.
+//! * The average length changes with every write, so it is rounded to steps of two per cent: decoded impacts stay valid
+//!   as long as the step is the same, and equal views give equal scores, whenever they were decoded.
+//! * The cache is bounded. Segments that no longer exist are not read any more, so their words are evicted in time.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -26,22 +28,22 @@ use tantivy::{SegmentReader, TantivyError, Term};
 use super::Fields;
 use crate::task;
 
-/// Passages of a range.
+/// Passages in each range.
 pub(super) const RANGE: usize = 1 << 14;
 /// BM25's saturation of a word that is repeated.
 const K1: f32 = 1.2;
 /// BM25's weight of a passage's length.
 const B: f32 = 0.75;
-/// What an impact stays below.
+/// The upper bound of an impact.
 pub(super) const BOUND: f32 = K1 + 1.0;
-/// A word in at least one passage of this many is kept as a byte for each passage: adding those is quicker than following
-/// postings, and takes twice their memory at most.
+/// A word in at least one passage of this many is stored as a byte for each passage: adding those is faster than
+/// following postings, and needs at most twice their memory.
 const DENSE_PART: usize = 6;
 /// Steps of the average length for each factor of e.
 const STEPS: f32 = 50.0;
-/// Memory that is kept under one lock: room for many words of large segments.
+/// Memory of one cache shard: enough for many words of large segments.
 const SHARD_BYTES: u64 = 32 << 20;
-/// What an entry takes besides its postings.
+/// Memory of an entry besides its postings.
 const ENTRY_BYTES: u64 = 256;
 
 /// The average length of the passages, to a step.
@@ -64,23 +66,23 @@ impl Average {
 pub(super) struct Impacts {
     /// See [`doc_freq`].
     doc_freq: u32,
-    /// The greatest impact of each range, 0 where the word is in none of its passages.
+    /// The greatest impact of each range, 0 if the word is in none of its passages.
     peaks: Box<[u8]>,
     layout: Layout,
 }
 
 #[derive(Debug)]
 enum Layout {
-    /// Where in its range each passage is, and its impact; those of range `r` are `starts[r]..starts[r + 1]`.
+    /// The position of each passage in its range, and its impact; those of range `r` are `starts[r]..starts[r + 1]`.
     Sparse { starts: Box<[u32]>, offsets: Box<[u16]>, impacts: Box<[u8]> },
     /// An impact for each passage of the segment.
     Dense(Box<[u8]>),
 }
 
-/// What a word has in one range.
+/// A word's impacts in one range.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Part<'a> {
-    /// Passages by their place in the range, ascending, with their impacts.
+    /// Passages by their position in the range, ascending, with their impacts.
     Sparse(&'a [u16], &'a [u8]),
     /// An impact for each passage of the range.
     Dense(&'a [u8]),
@@ -101,7 +103,7 @@ impl Impacts {
         let impact = |frequency: u32, passage: u32| {
             let frequency = frequency as f32;
             let share = frequency / (frequency + norms[usize::from(lengths.fieldnorm_id(passage))]);
-            // To the nearest, as cutting off does it: `round` is a call on processors without the instruction.
+            // To the nearest, by truncation: `round` is a function call on processors without the instruction.
             ((share * 255.0 + 0.5) as u8).max(1)
         };
         let passages = segment.max_doc() as usize;
@@ -151,7 +153,7 @@ impl Impacts {
         self.peaks.get(range).copied().unwrap_or_default()
     }
 
-    /// What the word has in a range; `None` where it is in no passage of it.
+    /// The word's impacts in a range; `None` if it is in no passage of it.
     pub(super) fn part(&self, range: usize) -> Option<Part<'_>> {
         if self.peak(range) == 0 {
             return None;
@@ -179,8 +181,8 @@ impl Impacts {
     }
 }
 
-/// Passages that have the word, those removed since included: each counts once, but for those that have it by what they repeat
-/// alone. A table of a hundred parts does not make the names of its columns common words.
+/// Passages that contain the word, including those removed since, but not those that only have it through repeated
+/// text. A table with a hundred parts does not make the names of its columns common words.
 pub(super) fn doc_freq(segment: &SegmentReader, fields: Fields, word: &str) -> Result<u32, TantivyError> {
     let of = |field| {
         segment.inverted_index(field)?.doc_freq(&Term::from_field_text(field, word)).map_err(TantivyError::from)
@@ -197,7 +199,7 @@ struct Key {
     word: Box<str>,
 }
 
-/// The same, of a word that is borrowed.
+/// The same with a borrowed word.
 struct KeyOf<'a> {
     segment: SegmentId,
     average: Average,
@@ -245,7 +247,7 @@ impl Weighter<Key, Arc<Impacts>> for ImpactsWeighter {
     }
 }
 
-/// The words that were asked for lately, of all collections.
+/// The recently searched words of all collections.
 pub struct WordCache {
     words: Cache<Key, Arc<Impacts>, ImpactsWeighter, FxBuildHasher>,
     hits: AtomicU64,
@@ -255,14 +257,15 @@ pub struct WordCache {
 impl WordCache {
     /// An empty cache.
     ///
-    /// * `bytes`: what it may take; one word of a segment of a million passages takes a megabyte at most. With 0 nothing is kept.
+    /// * `bytes`: its size; one word of a segment of a million passages needs a megabyte at most. With 0 nothing is
+    ///   cached.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
-        // A word is a name here and no secret, and who floods one bucket slows only himself down.
+        // A word is not a secret here, and flooding one bucket only slows down the client who does it.
         let options = OptionsBuilder::new()
             .estimated_items_capacity((bytes / 4_096).clamp(16, 1 << 20) as usize)
             .weight_capacity(bytes)
-            // Each takes its part of the memory and nothing that is larger than that.
+            // Each shard has its share of the memory and stores nothing larger than that.
             .shards(((bytes / SHARD_BYTES) as usize).clamp(1, task::cores()))
             .build()
             .expect("both capacities are given");
@@ -270,24 +273,24 @@ impl WordCache {
         Self { words, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
-    /// Sets what the cache may take from now on; what is too much is forgotten.
+    /// Changes the size of the cache; surplus entries are evicted.
     pub fn set_bytes(&self, bytes: u64) {
         self.words.set_capacity(bytes);
     }
 
-    /// Bytes that are taken.
+    /// Bytes in use.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.words.weight()
     }
 
-    /// Words found and words decoded since the start.
+    /// Cache hits and decoded words since the start.
     #[must_use]
     pub fn hits_and_misses(&self) -> (u64, u64) {
         (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
     }
 
-    /// A word's impacts in a segment, where they are remembered.
+    /// A word's impacts in a segment, if cached.
     pub(super) fn remembered(&self, segment: &SegmentReader, word: &str, average: Average) -> Option<Arc<Impacts>> {
         let known = self.words.get(&KeyOf { segment: segment.segment_id(), average, word });
         let counter = if known.is_some() { &self.hits } else { &self.misses };
@@ -295,15 +298,15 @@ impl WordCache {
         known
     }
 
-    /// Remembers that a segment does not have a word: looking for it there costs as much as finding it, and most words are looked for in
-    /// more forms than there are. Returns 0, the number of passages that have it.
+    /// Caches that a segment lacks a word: finding that out costs as much as finding the word, and most words are
+    /// searched in more forms than exist. Returns 0, the number of passages that contain it.
     pub(super) fn note_absent(&self, segment: &SegmentReader, word: &str, average: Average) -> u32 {
         let key = Key { segment: segment.segment_id(), average, word: word.into() };
         self.words.insert(key, Arc::new(Impacts::none()));
         0
     }
 
-    /// Decodes a word's impacts in a segment, and remembers them.
+    /// Decodes a word's impacts in a segment, and caches them.
     pub(super) fn decode(
         &self,
         segment: &SegmentReader,

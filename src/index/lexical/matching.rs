@@ -11,11 +11,11 @@ use super::super::filter::Filter;
 use super::super::ones::ones;
 use super::super::vector::{RowSet, View};
 
-/// What the filters that are remembered may take with what they admit, each view.
+/// Memory for cached filters and their passages, for each view.
 const REMEMBERED_BYTES: usize = 8 << 20;
-/// Longer filters, written out, are not remembered.
+/// Filters with a longer text form are not cached.
 const FILTER_BYTES_MAX: usize = 4 << 10;
-/// How many filters are remembered, each view.
+/// Number of cached filters for each view.
 const REMEMBERED: usize = 16;
 
 /// Passages of one read view.
@@ -25,7 +25,7 @@ pub struct Passages {
     segments: Vec<Box<[u64]>>,
     /// The key column of each segment.
     columns: Vec<Column<u64>>,
-    /// Their rows in the vector index, once somebody asked.
+    /// Their rows in the vector index, once requested.
     rows: Mutex<Option<Arc<RowSet>>>,
 }
 
@@ -68,10 +68,10 @@ impl Passages {
         keys
     }
 
-    /// Their rows in a view of the vectors of the same collection. Looked up once; the next search has them at once.
+    /// Their rows in a view of the vectors of the same collection. Looked up once and cached.
     #[must_use]
     pub fn rows(&self, vectors: &View) -> Arc<RowSet> {
-        // Others wait meanwhile: they would do the same work.
+        // Other callers wait meanwhile: they would do the same work.
         let mut rows = self.rows.lock();
         match &*rows {
             Some(known) if vectors.numbers(known) => Arc::clone(known),
@@ -80,7 +80,7 @@ impl Passages {
     }
 
     fn bytes(&self) -> usize {
-        // The rows are about as many as the passages, also while nobody has asked for them.
+        // There are about as many rows as passages, even before they are requested.
         self.segments.iter().map(|words| size_of_val(&**words) * 2 + 64).sum::<usize>()
     }
 }
@@ -90,12 +90,12 @@ pub(super) fn count_ones(words: &[u64]) -> usize {
     words.iter().map(|word| word.count_ones() as usize).sum()
 }
 
-/// What the filters asked for lately admit. Made for one view and gone with it, so nothing in it grows old.
+/// The passages of recently used filters. Belongs to one view and is dropped with it, so no entry becomes outdated.
 #[derive(Default)]
 pub(super) struct FilterCache(Mutex<VecDeque<(Filter, Arc<Passages>)>>);
 
 impl FilterCache {
-    /// What a filter admits, from memory or by `find`.
+    /// The passages of a filter, from the cache or by `find`.
     pub(super) fn get<E>(
         &self,
         filter: &Filter,

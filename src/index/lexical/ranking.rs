@@ -1,8 +1,9 @@
-//! The best passages of a query by BM25: impacts of its words added up, range by range.
+//! The best passages of a query by BM25: the impacts of its words are added up, range by range.
 //!
-//! Invariants: sums cannot overflow, because the words' weights are shares of what a sum can hold; a range whose words together cannot
-//! reach what was found already is not looked at, so what is skipped cannot be among the best. Equal scores go by key, so what is
-//! returned depends neither on the order in which ranges are looked at nor on how passages are spread over segments.
+//! Invariants: sums cannot overflow, because the words' weights are shares of the maximum sum; a range is skipped if
+//! its words together cannot reach the current threshold, so nothing among the best is skipped. Equal scores are
+//! ordered by key, so the result depends neither on the order of the ranges nor on how passages are spread over
+//! segments.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -13,35 +14,36 @@ use super::super::ones::ones;
 use super::impacts::{BOUND, Impacts, Part, RANGE};
 use super::matching::{Passages, count_ones};
 
-/// A range with fewer postings than this is read by following them again instead of looking at every sum.
+/// A range with fewer postings than this is read by following them again instead of reading every sum.
 const FOLLOWED: usize = RANGE / 8;
-/// When a filter admits fewer than one passage in this many of a range, those are looked at one by one; else all sums together.
+/// When a filter admits fewer than one passage in this many of a range, those are scored one by one; otherwise all sums
+/// together.
 const ADMITTED_PART: usize = 16;
-/// Sums looked at together: when none is good enough the next come.
+/// Sums compared at once: if none is high enough, all are skipped.
 const GROUP: usize = 64;
 /// The greatest sum.
 const SUM_MAX: u16 = u16::MAX;
-/// Passages that room is made for at once; who wants more waits for it.
+/// Passages for which memory is reserved at first; a larger limit grows on demand.
 const FOUND_ROOM: usize = 1 << 12;
-/// Least weight, at which every impact adds something: who has a word of the query is found.
+/// Minimum weight, at which every impact still adds something: passages with any word of the query are found.
 const WEIGHT_MIN: u16 = 256;
-/// Most words of a query: with them the least weights take a quarter of the sum.
+/// Maximum words of a query: with them the minimum weights take a quarter of the sum.
 pub(super) const WORDS_MAX: usize = 64;
 
-/// A word of a query with what it counts.
+/// A word of a query with its weight.
 pub(super) struct Word {
-    /// Its inverse document frequency, times what a misspelling leaves of it.
+    /// Its inverse document frequency, reduced for a misspelling.
     pub(super) weight: f32,
     /// Its impacts in each segment.
     pub(super) impacts: Vec<Arc<Impacts>>,
 }
 
-/// A passage that may be among the best.
+/// A candidate for the best passages.
 #[derive(Clone, Copy)]
 struct Candidate {
     sum: u16,
     address: DocAddress,
-    /// Looked up only where equal sums have to be told apart, and in the end: it costs more than the sum.
+    /// Looked up only to order equal sums, and at the end: it costs more than the sum.
     key: Option<u64>,
 }
 
@@ -51,7 +53,7 @@ struct Best<'a> {
     limit: usize,
     /// The key of a passage.
     key: &'a dyn Fn(DocAddress) -> u64,
-    /// No lower sum can be among the best.
+    /// Lower sums cannot be among the best.
     threshold: u16,
 }
 
@@ -63,7 +65,7 @@ impl Best<'_> {
         }
     }
 
-    /// Leaves the best `limit` of at least as many.
+    /// Keeps the best `limit` of at least as many.
     fn cut(&mut self) {
         let (_, last, _) = self.found.select_nth_unstable_by(self.limit - 1, |left, right| right.sum.cmp(&left.sum));
         let least = last.sum;
@@ -91,7 +93,7 @@ impl Best<'_> {
     }
 }
 
-/// Greatest sum first, then by key; keys that were not looked up are of sums that are not told apart.
+/// Greatest sum first, then by key; keys that were not looked up belong to distinct sums.
 fn order(left: &Candidate, right: &Candidate) -> std::cmp::Ordering {
     right.sum.cmp(&left.sum).then(left.key.cmp(&right.key))
 }
@@ -100,7 +102,8 @@ thread_local! {
     static SUMS: Cell<Option<Box<[u16; RANGE]>>> = const { Cell::new(None) };
 }
 
-/// A sum for each passage of a range, all 0 between ranges. Kept by the thread: making it anew costs more than some searches.
+/// A sum for each passage of a range, all 0 between ranges. Reused by the thread: allocating it costs more than some
+/// searches.
 struct Sums(Box<[u16; RANGE]>);
 
 impl Sums {
@@ -108,7 +111,7 @@ impl Sums {
         Self(SUMS.take().unwrap_or_else(|| Box::new([0; RANGE])))
     }
 
-    /// Not after a panic: then they may not be 0.
+    /// Not after a panic: they may not be 0 then.
     fn give_back(self) {
         SUMS.set(Some(self.0));
     }
@@ -131,7 +134,7 @@ pub(super) fn best(
     if words.is_empty() || total <= 0.0 {
         return Vec::new();
     }
-    // A byte times this, without the lower eight bits, is the word's part of a sum.
+    // A byte times this, without the lower eight bits, is the word's share of a sum.
     let shared = f32::from(SUM_MAX - WEIGHT_MIN * words.len().min(WORDS_MAX) as u16);
     let weights: Vec<u16> = words.iter().map(|word| ((word.weight / total * shared) as u16).max(WEIGHT_MIN)).collect();
     let addends: Vec<[u16; 256]> =
@@ -190,33 +193,34 @@ pub(super) fn best(
     best.into_sorted().into_iter().map(|(sum, key)| (f32::from(sum) * scale, key)).collect()
 }
 
-/// What an impact adds to a sum: `impact · weight / 256`, cut to a whole number, in sixteen bits, of which a register has many.
+/// The contribution of an impact to a sum: `impact · weight / 256`, truncated, in sixteen bits, of which a register
+/// holds many.
 #[inline]
 fn part_of(impact: u8, weight: u16) -> u16 {
     let impact = u16::from(impact);
     impact * (weight >> 8) + ((impact * (weight & 0xff)) >> 8)
 }
 
-/// What a word adds to the sums of a range.
+/// The contribution of a word to the sums of a range.
 #[derive(Clone, Copy)]
 struct Step<'a> {
     part: Part<'a>,
     weight: u16,
-    /// What each impact adds at this weight.
+    /// The contribution of each impact at this weight.
     addends: &'a [u16; 256],
 }
 
 impl Step<'_> {
-    /// What adding it costs, about, in postings.
+    /// The approximate cost of adding it, in postings.
     fn cost(&self) -> usize {
         match self.part {
             Part::Sparse(places, _) => places.len(),
-            // A register of them at a time.
+            // A register at a time.
             Part::Dense(impacts) => impacts.len() / 8,
         }
     }
 
-    /// What looking one passage up in it costs, in the same measure.
+    /// The cost of looking up one passage in it, in the same unit.
     fn look_up_cost(&self) -> usize {
         match self.part {
             Part::Sparse(..) => 24,
@@ -239,7 +243,7 @@ impl Step<'_> {
         }
     }
 
-    /// What it adds to one passage.
+    /// Its contribution to one passage.
     fn at(&self, place: usize) -> u16 {
         let impact = match self.part {
             Part::Sparse(places, impacts) => {
@@ -251,8 +255,8 @@ impl Step<'_> {
     }
 }
 
-/// Offers the sums of the passages that a filter admits, where they are good enough, and leaves all sums 0. What is cheaper to look up
-/// for them than to add up for all is looked up.
+/// Offers the sums of the admitted passages that are high enough, and resets all sums to 0. Words that are cheaper to
+/// look up for these passages than to add for all are looked up.
 ///
 /// * `admitted`: a bit for each passage of the range, and how many are set.
 fn collect_admitted(
@@ -280,7 +284,7 @@ fn collect_admitted(
     }
 }
 
-/// Offers the sums of a range that are good enough, and leaves all of them 0.
+/// Offers the sums of a range that are high enough, and resets all of them to 0.
 fn collect(sums: &mut [u16], steps: &[Step<'_>], best: &mut Best<'_>, offer: &impl Fn(&mut Best<'_>, usize, u16)) {
     let postings: Option<usize> = steps
         .iter()
@@ -293,7 +297,7 @@ fn collect(sums: &mut [u16], steps: &[Step<'_>], best: &mut Best<'_>, offer: &im
         for step in steps {
             let Part::Sparse(places, _) = step.part else { continue };
             for place in places.iter() {
-                // With a later word it is 0 by then: each passage is offered once.
+                // For a later word it is 0 by then: each passage is offered once.
                 let sum = std::mem::take(&mut sums[usize::from(*place)]);
                 if sum >= best.threshold {
                     offer(best, usize::from(*place), sum);

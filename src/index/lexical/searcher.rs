@@ -1,4 +1,4 @@
-//! An immutable read view of the lexical index: what a question finds, and what a filter admits.
+//! An immutable read view of the lexical index, for searches and filters.
 
 use std::sync::Arc;
 
@@ -15,27 +15,27 @@ use super::ranking::{self, Word};
 use super::{Fields, LANGUAGE_SHARE, LexicalHit, Payload, WordCache, filtering, spelling};
 use crate::base::Lsn;
 
-/// Unknown words of a query whose neighbours are looked for: each look costs a walk through the dictionary, and a query in
-/// which more are misspelled is none.
+/// Unknown words of a query whose neighbours are looked up: each lookup walks the dictionary, and a query with more
+/// misspellings is not a real one.
 const GUESSES_MAX: usize = 8;
 
-/// What a word that stands in a passage as it was asked for counts besides its stem. Measured on five collections: with 0.3 nDCG@10 by
-/// words is .001 to .005 above that of stems alone, with 0.5 it falls below it.
+/// The weight of a word that occurs exactly as written, in addition to its stem. Measured on five collections: with 0.3
+/// nDCG@10 by words is .001 to .005 above that of stems alone, with 0.5 it falls below it.
 const EXACT_SHARE: f32 = 0.3;
-/// What a name as it is written counts besides its parts: `on-call` besides `on` and `call`. From 0.3 on the hyphens of ordinary words
-/// weigh too much (documentation: nDCG@10 .8935 instead of .8991).
+/// The weight of a name as written in addition to its parts: `on-call` in addition to `on` and `call`. From 0.3 on the
+/// hyphens of ordinary words weigh too much (documentation: nDCG@10 .8935 instead of .8991).
 const NAME_SHARE: f32 = 0.2;
-/// The same of a name with a sign, which nobody writes by chance: `C++`, `--verify`.
+/// The same for a name with a sign, which nobody writes by accident: `C++`, `--verify`.
 const SIGNED_SHARE: f32 = 1.0;
 
-/// A term of a query that a view knows.
+/// A term of a query that exists in a view.
 struct WeightedTerm {
     term: String,
-    /// What a misspelling leaves of it, or another form adds to it.
+    /// Its weight, reduced for a misspelling or for another form.
     share: f32,
-    /// Passages that have it, of all that are searched.
+    /// Passages that contain it, of all that are searched.
     with: u64,
-    /// Its impacts in each segment, where they are remembered.
+    /// Its impacts in each segment, if cached.
     remembered: Vec<Option<Arc<Impacts>>>,
 }
 
@@ -54,23 +54,23 @@ pub struct Lookup {
     passages: u64,
 }
 
-/// A word of a query with the terms that a view knows of it.
+/// A word of a query with its terms in a view.
 struct ResolvedWord {
     word: QueryWord,
     terms: Vec<WeightedTerm>,
-    /// Whether they only stand in for it, since nothing has it.
+    /// Whether they only replace it, since nothing contains it.
     is_guessed: bool,
 }
 
 impl Lookup {
-    /// The words that stand alone, in order, folded.
+    /// The words that are not part of a name, in order, folded.
     pub fn words(&self) -> impl Iterator<Item = &str> {
         let alone = self.words.iter().map(|known| &known.word).filter(|word| !word.is_name);
         alone.map(|word| word.text.as_str()).filter(|text| text.chars().all(char::is_alphanumeric))
     }
 
-    /// What a passage would score at least that has every word of the query as often as passages of its length have their words:
-    /// the weights of all words together. A word that nothing has counts as the rarest that there could be.
+    /// The minimum score of a passage that has every word of the query as often as is usual for its length: the weights
+    /// of all words together. A word that nothing contains counts as maximally rare.
     #[must_use]
     pub fn total(&self) -> f32 {
         let weight = |known: &ResolvedWord| {
@@ -80,13 +80,13 @@ impl Lookup {
         self.words.iter().map(weight).sum()
     }
 
-    /// The words that nothing has, and for which others stand in that are spelt alike.
+    /// The words that nothing contains and that are replaced by similarly spelt ones.
     pub fn guessed(&self) -> impl Iterator<Item = &str> {
         let guessed = self.words.iter().filter(|known| known.is_guessed && !known.terms.is_empty());
         guessed.map(|known| known.word.text.as_str())
     }
 
-    /// A term's weight: the inverse document frequency of BM25 over all that is searched.
+    /// A term's weight: the inverse document frequency of BM25 over everything that is searched.
     fn weight(&self, term: &WeightedTerm) -> f32 {
         term.share * self.idf(term.with)
     }
@@ -97,8 +97,8 @@ impl Lookup {
     }
 }
 
-/// Looks the words of a query up in the views that it is asked of, together: how common a word is counts over all of them, so that
-/// a large collection does not hide a small one, and a word is taken for misspelt only where none of them knows it.
+/// Looks up the words of a query in all of its views together: how common a word is counts over all of them, so that a
+/// large collection does not hide a small one, and a word counts as misspelt only if none of them contains it.
 pub fn look_up(searchers: &[&LexicalSearcher], query: &str) -> Vec<Result<Lookup, TantivyError>> {
     let mut lookups: Vec<_> = searchers.iter().map(|searcher| searcher.look_up(query)).collect();
     let words = || lookups.iter().flatten().flat_map(|lookup| &lookup.words);
@@ -140,9 +140,9 @@ pub struct LexicalSearcher {
     pub(super) keys: Vec<Column<u64>>,
     languages: Vec<Language>,
     words: Arc<WordCache>,
-    /// The length of its passages, as scores take it.
+    /// The average length of its passages, as used in scores.
     average: Average,
-    /// Passages that the segments hold, removed ones included: what scores are computed with.
+    /// Passages in the segments, including removed ones: the basis of scores.
     passages: u64,
     remembered: Arc<FilterCache>,
 }
@@ -206,7 +206,7 @@ impl LexicalSearcher {
         self.searcher.segment_readers().len()
     }
 
-    /// The state of the log that this view shows.
+    /// The state of the log that this view represents.
     #[must_use]
     pub fn lsn(&self) -> Lsn {
         self.lsn
@@ -230,7 +230,7 @@ impl LexicalSearcher {
         self.len() == 0
     }
 
-    /// The words of a query, with what this view knows of them.
+    /// The words of a query, with their terms in this view.
     fn look_up(&self, query: &str) -> Result<Lookup, TantivyError> {
         let words = if self.is_empty() { Vec::new() } else { analysis::query_words(query, &self.languages) };
         let known = |word| Ok(ResolvedWord { terms: self.known_terms(&word)?, word, is_guessed: false });
@@ -238,12 +238,12 @@ impl LexicalSearcher {
         Ok(Lookup { words, passages: self.passages })
     }
 
-    /// The passages that score best for the words of a query, best first, equal scores by ascending key, at most `limit`. None when
-    /// the query has no word; of more than 64 terms the rarest count. Scores are BM25's to about one per cent of the best that
-    /// the query could reach.
+    /// The passages that score best for the words of a query, best first, equal scores by ascending key, at most
+    /// `limit`. None when the query has no words; of more than 64 terms the rarest count. Scores are BM25's to about
+    /// one per cent of the best possible score of the query.
     ///
-    /// * `lookup`: what [`look_up`] found in this view.
-    /// * `among`: with it only those are found; this view has to have made it.
+    /// * `lookup`: the result of [`look_up`] in this view.
+    /// * `among`: if given, only these are found; must be from this view.
     ///
     /// # Errors
     /// When the index's files cannot be read.
@@ -269,26 +269,26 @@ impl LexicalSearcher {
         Ok(best.into_iter().map(|(score, key)| LexicalHit { key, score }).collect())
     }
 
-    /// The terms of a word that this view knows.
+    /// The terms of a word that exist in this view.
     fn known_terms(&self, word: &QueryWord) -> Result<Vec<WeightedTerm>, TantivyError> {
         let mut terms = Vec::with_capacity(2);
         for term in &word.stems {
             terms.extend(self.known_term(term, name_share(word))?);
         }
-        // Passages in which the word is its own stem have it among few others of their language: that makes it no rarer.
+        // Passages in which the word is its own stem are few in their language: that must not make it rarer.
         let with = terms.iter().map(|term| term.with).sum();
         if let Some(own) = terms.last_mut().filter(|own| own.term == word.text) {
             own.with = with;
         }
         if let Some(exact) = &word.exact {
-            // A word whose stem means nothing here is all that was asked for.
+            // If a word's stem does not occur, only the word itself counts.
             let share = if terms.is_empty() { 1.0 } else { EXACT_SHARE };
             terms.extend(self.known_term(exact, share)?);
         }
         Ok(terms)
     }
 
-    /// Takes the terms nearest to the words that no view knows.
+    /// Uses the terms nearest to the words that no view contains.
     fn guess(&self, mut lookup: Lookup, unknown: &FxHashSet<String>) -> Result<Lookup, TantivyError> {
         let misspelt = |known: &&mut ResolvedWord| unknown.contains(&known.word.text);
         for known in lookup.words.iter_mut().filter(misspelt).take(GUESSES_MAX) {
@@ -326,7 +326,7 @@ impl LexicalSearcher {
         Ok(Word { weight, impacts: impacts.collect::<Result<_, _>>()? })
     }
 
-    /// The passages that match `filter`. Those of the filters asked for lately are remembered.
+    /// The passages that match `filter`. Recent filters are cached.
     ///
     /// # Errors
     /// When the index's files cannot be read.
@@ -348,10 +348,10 @@ impl LexicalSearcher {
         })
     }
 
-    /// The passages that have every word of a text, in some form, of those for which `admit` holds: it is given their keys, and says of
-    /// each whether it stays.
+    /// The passages that contain every word of a text, in some form, and that `admit` accepts: it gets their keys, and
+    /// decides on each.
     ///
-    /// * `among`: those that may stay.
+    /// * `among`: passages to choose from.
     ///
     /// # Errors
     /// When the index's files cannot be read.

@@ -1,4 +1,4 @@
-//! Spelling tolerance: for a word that a collection does not know, the nearest words that it does.
+//! Spelling tolerance: for a word that a collection lacks, the nearest words that it has.
 
 use levenshtein_automata::{DFA, Distance, LevenshteinAutomatonBuilder, SINK_STATE};
 use tantivy::schema::Field;
@@ -9,11 +9,11 @@ use super::super::analysis::EXACT_MARK;
 
 /// Shorter words have too many neighbours to guess.
 const WORD_CHARS_MIN: usize = 4;
-/// Words of at least this length may be wrong in two places.
+/// Words of at least this length may have two errors.
 const TWO_EDITS_CHARS_MIN: usize = 8;
-/// At most this many neighbours stand in for an unknown word.
+/// At most this many neighbours replace an unknown word.
 const NEIGHBOURS_MAX: usize = 3;
-/// What a neighbour's score is worth, per edit.
+/// The factor of a neighbour's score for each edit.
 const WEIGHT_PER_EDIT: f32 = 0.5;
 
 /// The most frequent terms among the nearest to `word`, with the weight of each: 0.5 for one edit, 0.25 for two.
@@ -30,7 +30,7 @@ pub(super) fn nearest(searcher: &Searcher, field: Field, word: &str) -> Result<V
             let inverted = segment.inverted_index(field)?;
             let mut terms = inverted.terms().search(&automaton).into_stream()?;
             while let Some((term, info)) = terms.next() {
-                // A word as it is written is there under its stem, too.
+                // A word as written is also in the index as its stem.
                 if term.first() == Some(&(EXACT_MARK as u8)) {
                     continue;
                 }
@@ -51,7 +51,7 @@ pub(super) fn nearest(searcher: &Searcher, field: Field, word: &str) -> Result<V
     Ok(Vec::new())
 }
 
-/// Whether a word has neighbours that it may have been meant for.
+/// Whether a word has neighbours that it may be a misspelling of.
 fn is_guessed(word: &str) -> bool {
     word.chars().count() >= WORD_CHARS_MIN && word.chars().all(char::is_alphabetic)
 }

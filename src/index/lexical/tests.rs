@@ -1,4 +1,4 @@
-//! What is indexed, removed, found and ranked; tantivy's own ranking is what ours is compared with.
+//! Indexing, removing, finding and ranking; compared with tantivy's own ranking.
 
 use serde_json::{Map, Value, json};
 use tantivy::DocAddress;
@@ -139,21 +139,21 @@ fn table_among_others() -> (tempfile::TempDir, LexicalIndex) {
 #[test]
 fn what_a_table_repeats_finds_its_parts_and_makes_no_word_common() {
     let (_directory, index) = table_among_others();
-    // The name of a column and of a row together find the part with the row, not the part with the header of its own.
+    // The name of a column and of a row together find the part with the row, not the part with its own header.
     assert_eq!(found(&index, "limit of row40")[0], 140);
     assert_eq!(found(&index, "limits of row2")[0], 102);
-    // A column's name stands in the document once, so it counts more than a word of two passages.
+    // A column's name occurs in the document once, so it counts more than a word of two passages.
     let score = |query: &str| search(&index.searcher(), query, 100, None).expect("search")[0].score;
     assert!((score("unit") - score("name")).abs() < f32::EPSILON);
     assert!(score("unit") > score("crane"), "{} {}", score("unit"), score("crane"));
     assert_eq!(found(&index, "limit crane")[0], 1);
-    // All parts are found by it, and what a part has of its own is as common as it is.
+    // All parts are found by it, and a part's own words are as common as they are.
     assert_eq!(search(&index.searcher(), "unit", 100, None).expect("search").len(), 60);
     assert!(score("bar") < score("harbour") / 2.0, "{} {}", score("bar"), score("harbour"));
 }
 
-/// A new writer's first removal hits a segment that the last commit had removed from, while enough segments are there for a
-/// merge to begin before the next commit.
+/// A new writer's first removal affects a segment that the last commit had removed from, with enough segments for a
+/// merge to start before the next commit.
 #[test]
 fn what_a_new_writer_removes_first_does_not_come_back_by_a_merge() {
     let plain = |text| Sample { text, metadata: json!({}) };

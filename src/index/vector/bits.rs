@@ -1,7 +1,7 @@
-//! A growable set of row numbers that is cheap to copy: pages of bits, copied when written.
+//! A growable set of row numbers that is cheap to copy: pages of bits with copy-on-write.
 //!
 //! Each search holds such a copy, so a batch of removals and additions becomes visible at one moment, and a change
-//! copies the pages it touches (4 KiB) and the list of pages (8 bytes per 32,768 rows), not the whole set.
+//! copies the pages it modifies (4 KiB) and the list of pages (8 bytes for each 32,768 rows), not the whole set.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ pub(in crate::index) struct Bits {
 }
 
 impl Bits {
-    /// Rows `0..len`, those with a set bit in `bytes` (bit `i % 8` of byte `i / 8`) included. `None` when the number of
-    /// bytes does not fit `len`.
+    /// Rows `0..len` with a set bit in `bytes` (bit `i % 8` of byte `i / 8`). `None` when the number of bytes does not
+    /// match `len`.
     pub(in crate::index) fn from_bytes(bytes: &[u8], len: usize) -> Option<Self> {
         if bytes.len() != len.div_ceil(8) {
             return None;
@@ -69,7 +69,7 @@ impl Bits {
         }
     }
 
-    /// Takes `row` out; whether it was in the set.
+    /// Removes `row`; returns whether it was in the set.
     pub(in crate::index) fn remove(&mut self, row: usize) -> bool {
         if !self.contains(row) {
             return false;

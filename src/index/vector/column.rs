@@ -1,14 +1,14 @@
 //! Append-only files of fixed-size rows, read through a shared mapping. The only module of the part with `unsafe`.
 //!
 //! A row is written with `pwrite` and becomes readable when its writer publishes a [`Rows`] that covers it. The mapping
-//! is made longer than the file (it reserves addresses, not memory) and doubled when it is full, so an append moves
-//! nothing and readers keep the mapping they hold. On Linux `pwrite` and a shared mapping see the same page cache.
+//! is longer than the file (it reserves addresses, not memory) and doubled when it is full, so an append moves nothing
+//! and readers keep their mapping. On Linux `pwrite` and a shared mapping see the same page cache.
 //!
 //! Invariants:
 //! * Bytes of a published row never change; a file is never shortened below its published rows while it is mapped.
-//! * Only the process that holds the data directory's lock touches these files. Somebody else who truncates one while
-//!   the node runs ends the process with SIGBUS, as with every mapped file.
-//! * Numbers are little endian, which is also what the supported machines compute with; no conversion takes place.
+//! * Only the process that holds the data directory's lock touches these files. If someone else truncates one while the
+//!   node runs, the process ends with SIGBUS, as with every mapped file.
+//! * Numbers are little endian, like the supported machines; no conversion takes place.
 
 #![allow(unsafe_code)]
 
@@ -27,7 +27,7 @@ use crate::base::{Digest, prefetch};
 
 const _: () = assert!(cfg!(target_endian = "little"), "files hold little-endian numbers and are used in place");
 
-/// Least capacity of a mapping in bytes; below it doubling would only make system calls.
+/// Minimum capacity of a mapping in bytes; below it doubling would only cost system calls.
 const CAPACITY_MIN: usize = 1 << 20;
 /// How many bytes are hashed at a time.
 const HASH_STEP: usize = 1 << 22;
@@ -50,7 +50,7 @@ pub(super) fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) }
 }
 
-/// The same numbers as the scan's kernels name them.
+/// The same numbers as the type of the scan's kernels.
 pub(super) fn as_kernel(values: &[f16]) -> &[numkong::f16] {
     // SAFETY: both types are `repr(transparent)` over u16.
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<numkong::f16>(), values.len()) }
@@ -84,7 +84,7 @@ struct Mapping {
     capacity_rows: usize,
 }
 
-/// The first `count` rows of a column, at a moment. Cheap to clone; stays valid while the column grows.
+/// The first `count` rows of a column, at a point in time. Cheap to clone; stays valid while the column grows.
 #[derive(Clone)]
 pub(super) struct Rows<T> {
     mapping: Arc<Mapping>,
@@ -100,25 +100,25 @@ impl<T: Plain> Rows<T> {
 
     /// All numbers, row after row.
     pub(super) fn all(&self) -> &[T] {
-        // SAFETY: `Column::rows` covers only rows that were written in full, so this range lies inside the file and the
-        // mapping and does not change any more; the mapping is page-aligned, `T` takes every bit pattern.
+        // SAFETY: `Column::rows` covers only rows that were written completely, so this range is inside the file and
+        // the mapping and never changes; the mapping is page-aligned, and every bit pattern is a valid `T`.
         unsafe { std::slice::from_raw_parts(self.mapping.map.as_ptr().cast::<T>(), self.count * self.stride) }
     }
 
-    /// Takes the pages of the mapping out of the process.
+    /// Removes the pages of the mapping from the process.
     pub(super) fn release(&self) {
-        // SAFETY: the mapping is shared and of a file, and nobody writes through it: its pages come back with the same bytes.
-        // An error leaves them where they are.
+        // SAFETY: the mapping is shared and backed by a file, and nothing writes through it: its pages are read again
+        // with the same bytes. An error leaves them in place.
         let _ = unsafe { self.mapping.map.unchecked_advise(UncheckedAdvice::DontNeed) };
     }
 
-    /// Has the processor fetch a row that is needed in a moment.
+    /// Prefetches a row that is needed soon.
     #[inline]
     pub(super) fn prefetch(&self, row: usize) {
         prefetch(bytes_of(self.row(row)));
     }
 
-    /// The numbers of one row; empty where there is no such row.
+    /// The numbers of one row; empty if the row does not exist.
     pub(super) fn row(&self, row: usize) -> &[T] {
         let start = row.saturating_mul(self.stride);
         self.all().get(start..start.saturating_add(self.stride)).unwrap_or_default()
@@ -135,20 +135,20 @@ pub(super) struct Column<T> {
     mapping: Arc<Mapping>,
     /// Running digest over the first `hashed` rows; `None` when they were trusted at open and not read.
     digest: Option<(Hasher, usize)>,
-    /// What a manifest said about a prefix that has been trusted: rows and digest.
+    /// The manifest's entry for a prefix that has been trusted: rows and digest.
     trusted: Option<(usize, Digest)>,
     _numbers: PhantomData<T>,
 }
 
 impl<T: Plain> Column<T> {
-    /// Makes an empty file; one that lies there already is emptied.
+    /// Creates an empty file; an existing one is truncated.
     pub(super) fn create(path: &Path, stride: usize) -> Result<Self, DiskError> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
         let file = file.map_err(DiskError::of("create", path))?;
         Self::over(file, path, stride, 0)
     }
 
-    /// Opens a file of at least `count` rows and cuts off what lies behind them; `None` when it is shorter or absent.
+    /// Opens a file of at least `count` rows and truncates it to these; `None` when it is shorter or absent.
     pub(super) fn open(path: &Path, stride: usize, count: usize) -> Result<Option<Self>, DiskError> {
         let file = match OpenOptions::new().read(true).write(true).open(path) {
             Ok(file) => file,
@@ -186,13 +186,14 @@ impl<T: Plain> Column<T> {
         map.map(|map| Arc::new(Mapping { map, capacity_rows })).map_err(DiskError::of("map", path))
     }
 
-    /// Notes that the first `count` rows are taken on trust and what their digest ought to be.
+    /// Records that the first `count` rows are trusted, and their expected digest.
     pub(super) fn trust(&mut self, count: usize, digest: Digest) {
         self.trusted = Some((count, digest));
         self.digest = None;
     }
 
-    /// Writes rows behind the first `count`; whatever lay there is overwritten. Nobody sees them before [`Self::rows`].
+    /// Writes rows after the first `count`; existing ones there are overwritten. They are invisible before
+    /// [`Self::rows`].
     pub(super) fn append(&mut self, count: usize, values: &[T]) -> Result<(), DiskError> {
         debug_assert_eq!(values.len() % self.stride, 0, "whole rows");
         let needed = count + values.len() / self.stride;
@@ -212,8 +213,8 @@ impl<T: Plain> Column<T> {
         Rows { mapping: Arc::clone(&self.mapping), stride: self.stride, count, _numbers: PhantomData }
     }
 
-    /// Digest of the first `count` rows. Reads only what it has not read before. `None` when rows that were trusted at
-    /// open are not what the manifest said.
+    /// Digest of the first `count` rows. Reads only rows that it has not read before. `None` when rows that were
+    /// trusted at open do not match the manifest.
     pub(super) fn digest(&mut self, count: usize) -> Option<Digest> {
         let rows = self.rows(count);
         let (mut hasher, mut hashed) = match self.digest.take() {
@@ -239,7 +240,7 @@ impl<T: Plain> Column<T> {
         self.file.sync_all().map_err(DiskError::of("sync", &self.path))
     }
 
-    /// The file, for whoever reads published rows from it by themselves.
+    /// The file, for callers that read published rows directly.
     pub(super) fn file(&self) -> &Arc<File> {
         &self.file
     }

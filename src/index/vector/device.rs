@@ -1,4 +1,4 @@
-//! A collection's vectors on the GPU: what the device is given, and what becomes of its answers.
+//! A collection's vectors on the GPU: queries to the device, and its answers.
 
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -12,16 +12,17 @@ use super::matrix::View;
 use super::row_set::RowSet;
 use super::{Neighbor, VectorIndex, scan};
 
-/// Questions of a look at the graph's recall that are asked together.
+/// Queries of a recall check that are sent together.
 const TOGETHER: usize = 8;
 
-/// Where an index asks the GPU.
+/// The connection of an index to the GPU.
 pub(super) struct DevicePlacement {
     client: GpuClient,
     seat: Arc<Seat>,
 }
 
-/// A question that the GPU was asked. [`DeviceQuery::answer`] waits for it, [`VectorIndex::collect`] makes neighbours of it.
+/// A query that was sent to the GPU. [`DeviceQuery::answer`] waits for it, [`VectorIndex::collect`] converts it to
+/// neighbours.
 pub struct DeviceQuery {
     client: GpuClient,
     query: Vec<f16>,
@@ -31,7 +32,7 @@ pub struct DeviceQuery {
     reply: oneshot::Receiver<DeviceResult>,
 }
 
-/// What the GPU answered.
+/// The GPU's answer.
 pub struct DeviceAnswer {
     query: Vec<f16>,
     limit: usize,
@@ -40,7 +41,7 @@ pub struct DeviceAnswer {
 }
 
 impl DeviceQuery {
-    /// Waits for the answer, for a quarter of a second from when it was asked for at most; `None` where the CPU must search.
+    /// Waits for the answer, at most a quarter of a second from the query; `None` if the CPU must search.
     pub async fn answer(self) -> Option<DeviceAnswer> {
         let Self { client, query, limit, allowed, asked, reply } = self;
         let found = client.wait(asked, reply).await?;
@@ -49,7 +50,7 @@ impl DeviceQuery {
 }
 
 impl DevicePlacement {
-    /// Notes that the index has so many rows now.
+    /// Records the index's new number of rows.
     pub(super) fn grew(&self, rows: usize) {
         self.client.grew(&self.seat, rows);
     }
@@ -66,7 +67,7 @@ impl Drop for DevicePlacement {
 }
 
 impl VectorIndex {
-    /// Has the GPU search this index where that pays. Once; later calls change nothing.
+    /// Lets the GPU search this index if it is worth it. Once; later calls change nothing.
     pub fn join_device(self: &Arc<Self>, client: &GpuClient) {
         self.device.get_or_init(|| {
             let vectors: Weak<Self> = Arc::downgrade(self);
@@ -74,13 +75,13 @@ impl VectorIndex {
         });
     }
 
-    /// Whether the GPU answers, and why; `None` where no GPU is used at all.
+    /// Whether the GPU answers, and why; `None` if no GPU is used at all.
     #[must_use]
     pub fn device(&self) -> Option<Verdict> {
         self.device.get().map(DevicePlacement::verdict)
     }
 
-    /// Whether the GPU may be asked now, by somebody who wants to search.
+    /// Whether a search may use the GPU now.
     #[must_use]
     pub fn asks_device(&self) -> bool {
         self.device.get().is_some_and(|placement| {
@@ -92,8 +93,8 @@ impl VectorIndex {
         })
     }
 
-    /// Puts a question to the GPU: the `limit` vectors nearest to `query`, among `allowed` where it is given. `None` where the CPU
-    /// searches: see [`Self::search`] and [`Self::search_among`]. A few allowed rows are scanned by the CPU in less time.
+    /// Sends a query to the GPU: the `limit` vectors nearest to `query`, among `allowed` if given. `None` if the CPU
+    /// searches: see [`Self::search`] and [`Self::search_among`]. The CPU scans a few allowed rows faster.
     #[must_use]
     pub fn ask_device(
         &self,
@@ -110,7 +111,7 @@ impl VectorIndex {
             Some(allowed) => allowed.len().min(view.live),
         };
         let query = scan::unit_query(query, self.config.dimensions)?;
-        // The graph answers when the GPU does not, and is looked at on the questions of both.
+        // The graph answers when the GPU does not, and its recall is checked on the queries of both.
         if allowed.is_none()
             && view.graph.linked() > 0
             && let Some(mut sample) = self.sample.try_lock()
@@ -122,8 +123,8 @@ impl VectorIndex {
         Some(DeviceQuery { client: placement.client.clone(), query, limit, allowed, asked: Instant::now(), reply })
     }
 
-    /// The `limit` nearest of each unit vector in `view`, by the GPU; waits for it. `None` where the GPU does not answer, or not
-    /// exactly.
+    /// The `limit` nearest of each unit vector in `view`, by the GPU; waits for it. `None` if the GPU does not answer,
+    /// or not exactly.
     pub(super) fn exact_by_device(
         &self,
         view: &View,
@@ -132,7 +133,7 @@ impl VectorIndex {
     ) -> Option<Vec<Vec<Neighbor>>> {
         let placement = self.device.get().filter(|placement| placement.seat.is_exact())?;
         let mut exact = Vec::with_capacity(queries.len());
-        // A few at a time, so that nobody's question waits for all of them.
+        // A few at a time, so that no other query waits for all of them.
         for queries in queries.chunks(TOGETHER) {
             let ask = |query: &Vec<f16>| placement.client.ask(&placement.seat, query.clone(), limit, None);
             let replies = queries.iter().map(ask).collect::<Option<Vec<_>>>()?;
@@ -144,8 +145,8 @@ impl VectorIndex {
         Some(exact)
     }
 
-    /// The neighbours that an answer of the GPU tells of, scored as every other search scores them, rows that it did not have included.
-    /// `None` where the index changed too much meanwhile, so that the CPU must search.
+    /// The neighbours in an answer of the GPU, scored as in every other search, plus rows that it did not have. `None`
+    /// if the index changed too much meanwhile, so that the CPU must search.
     #[must_use]
     pub fn collect(&self, view: &View, answer: &DeviceAnswer) -> Option<Vec<Neighbor>> {
         let DeviceAnswer { query, limit, allowed, found } = answer;
@@ -179,7 +180,7 @@ impl Vectors for VectorIndex {
     }
 
     fn search_by_cpu(&self, query: &[f16], limit: usize) {
-        // It is no question that anybody asked.
+        // This query does not come from a search.
         std::hint::black_box(self.nearest(&self.view.load(), query, limit, |_, _| ()));
     }
 }

@@ -43,7 +43,7 @@ const PREFIXES: [&str; 7] = ["vectors-", "keys-", "ends-", "pieces-", "alive-", 
 const RECORD_HEAD: usize = 28;
 const CHECK_BYTES: usize = 8;
 
-/// The operating system refused something.
+/// The operating system returned an error.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {path}")]
 pub struct DiskError {
@@ -59,7 +59,7 @@ impl DiskError {
     }
 }
 
-/// A file whose content is fixed.
+/// An immutable file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Sealed {
@@ -91,7 +91,7 @@ pub(super) struct SealedGraph {
     pub(super) state: GraphState,
 }
 
-/// A checkpoint: which files belong together, and what they hold.
+/// A checkpoint: which files belong together, and their content.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct VectorManifest {
@@ -99,7 +99,7 @@ pub(super) struct VectorManifest {
     pub(super) dimensions: usize,
     /// Number of this checkpoint; also of its `alive` and `journal` files.
     pub(super) number: u64,
-    /// Number of the matrix: the checkpoint that began it.
+    /// Number of the matrix: the checkpoint that started it.
     pub(super) generation: u64,
     pub(super) applied: Lsn,
     pub(super) rows: usize,
@@ -133,7 +133,7 @@ impl VectorManifest {
         }
     }
 
-    /// `None` when there is none, or none that this build wrote and nothing damaged.
+    /// `None` when there is none, or it is damaged or from another build.
     pub(super) fn read(dir: &Path) -> Result<Option<Self>, DiskError> {
         let path = dir.join(MANIFEST);
         let text = match std::fs::read(&path) {
@@ -149,7 +149,7 @@ impl VectorManifest {
         Ok(parsed.filter(|manifest| manifest.format == FORMAT))
     }
 
-    /// Puts this manifest in the place of the one before. All files that it names are on stable storage before.
+    /// Replaces the previous manifest. All files that it names are already on stable storage.
     pub(super) fn write(&self, dir: &Path) -> Result<(), DiskError> {
         let body = serde_json::to_vec_pretty(self).expect("numbers and strings become JSON");
         let mut text = format!("{}\n", Digest::of(&body)).into_bytes();
@@ -171,8 +171,7 @@ impl VectorManifest {
         files.into_iter().any(|(kind, number)| name == format!("{kind}-{number}.bin"))
     }
 
-    /// Removes the module's files that no manifest names any more. A file that cannot be removed now is tried again at
-    /// the next checkpoint.
+    /// Removes files of this module that no manifest names. If that fails, it is retried at the next checkpoint.
     pub(super) fn sweep(&self, dir: &Path, keep: Option<u64>) {
         let Ok(entries) = std::fs::read_dir(dir) else { return };
         for entry in entries.flatten() {
@@ -186,36 +185,36 @@ impl VectorManifest {
         }
     }
 
-    /// A number greater than that of any file of the module, so that a new file never takes an old one's name.
+    /// A number greater than that of any file of the module, so that a new file never reuses an old name.
     pub(super) fn next_number(dir: &Path) -> Result<u64, DiskError> {
         let number = |name: &str| name.strip_suffix(".bin")?.rsplit_once('-')?.1.parse::<u64>().ok();
         let mut greatest = 0;
         for entry in std::fs::read_dir(dir).map_err(DiskError::of("list", dir))? {
             let name = entry.map_err(DiskError::of("list", dir))?.file_name();
-            // Other names are none of ours.
+            // Other names are foreign.
             greatest = name.to_str().and_then(number).map_or(greatest, |number| number.max(greatest));
         }
         Ok(greatest.saturating_add(1))
     }
 }
 
-/// Writes a whole file and returns once it is on stable storage; its name is not yet.
+/// Writes a whole file and syncs it; its name is not synced yet.
 pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
     let mut file = File::create(path).map_err(DiskError::of("create", path))?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(DiskError::of("write", path))
 }
 
-/// Returns once the content of `path` is on stable storage.
+/// Syncs the content of `path`.
 pub(super) fn sync_file(path: &Path) -> Result<(), DiskError> {
     File::open(path).and_then(|file| file.sync_all()).map_err(DiskError::of("sync", path))
 }
 
-/// Returns once the names in `dir` are on stable storage.
+/// Syncs the names in `dir`.
 pub(super) fn sync_dir(dir: &Path) -> Result<(), DiskError> {
     sync_file(dir)
 }
 
-/// One batch, as the journal keeps it.
+/// One batch in the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) applied: Lsn,
@@ -239,8 +238,8 @@ impl Journal {
         Ok(Self { file: file.map_err(DiskError::of("create", &path))?, path, number, length: 0 })
     }
 
-    /// Opens a journal and reads its whole records; a last one that was cut off by the end of the process is dropped.
-    /// `None` when there is no such file.
+    /// Opens a journal and reads its complete records; a last one that was cut off by the end of the process is
+    /// dropped. `None` when the file does not exist.
     pub(super) fn open(dir: &Path, number: u64) -> Result<Option<(Self, Vec<Record>)>, DiskError> {
         let path = VectorManifest::path(dir, "journal", number);
         let file = match OpenOptions::new().read(true).write(true).open(&path) {
@@ -259,7 +258,7 @@ impl Journal {
         Ok(Some((Self { file, path, number, length }, records)))
     }
 
-    /// Appends a record. After an error nothing has changed: the next record is written in the same place.
+    /// Appends a record. After an error nothing has changed: the next record is written at the same position.
     pub(super) fn append(&mut self, record: &Record) -> Result<(), DiskError> {
         let bytes = encode(record, self.number);
         self.file.write_all_at(&bytes, self.length).map_err(DiskError::of("append to", &self.path))?;

@@ -1,5 +1,5 @@
-//! The ways to find the nearest rows of a view. All of them score by the same kernel in the end, so that they agree on a row's
-//! score to the bit, and give equal scores by ascending row; only [`Hnsw`] may miss a neighbour.
+//! The ways to find the nearest rows of a view. All of them finally score with the same kernel, so that they give a row
+//! bit-identical scores, and order equal scores by ascending row; only [`Hnsw`] may miss a neighbour.
 
 use half::f16;
 
@@ -11,8 +11,8 @@ use super::scan::{self, Best};
 
 /// A way to find the nearest rows.
 pub(super) trait Engine {
-    /// The up to `limit` live rows nearest to `query`, those of `allowed` only where it is given; best first. `None` where the engine
-    /// cannot tell, so that another one must.
+    /// Up to `limit` live rows nearest to `query`, only from `allowed` if given; best first. `None` if the engine
+    /// cannot answer, so that another one must.
     ///
     /// * `query`: a unit vector.
     fn nearest(&self, view: &View, query: &[f16], limit: usize, allowed: Option<&RowSet>) -> Option<Vec<Neighbor>>;
@@ -23,13 +23,13 @@ pub(super) struct Flat;
 
 /// Walks the graph, and scores the rows that it does not reach.
 pub(super) struct Hnsw {
-    /// Candidates that the walk looks at.
+    /// Candidates that the walk considers.
     pub(super) expansion: usize,
     /// Rows below this may be found by the graph.
     pub(super) reach: usize,
 }
 
-/// Scores again what the device found, and the rows that the device did not have.
+/// Rescores the device's results, and scores the rows that the device did not have.
 pub(super) struct GpuFlat<'a> {
     pub(super) found: &'a DeviceResult,
 }
@@ -53,7 +53,7 @@ impl Engine for GpuFlat<'_> {
             return None;
         }
         let passes = |row: usize| allowed.is_none_or(|allowed| allowed.contains(row));
-        // Rows that were removed since the device was told of removals.
+        // Rows that were removed since the device was last told.
         let picked: Vec<usize> = scored
             .iter()
             .map(|scored| scored.row as usize)

@@ -1,16 +1,16 @@
-//! What can go wrong, by operation.
+//! Errors by operation.
 
 use super::DIMENSIONS;
 use super::disk::DiskError;
 use crate::base::Fault;
 
-/// Why an index could not be opened. Damaged files are no reason: they are discarded.
+/// Why an index could not be opened. Damaged files are not an error: they are discarded.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The configured number of dimensions is not supported.
     #[error("vectors of {found} dimensions are configured, supported are {} to {}", DIMENSIONS.start(), DIMENSIONS.end())]
     Dimensions {
-        /// What is configured.
+        /// The configured number.
         found: usize,
     },
     /// A file could not be read or written.
@@ -79,7 +79,7 @@ impl ApplyError {
     }
 }
 
-/// The graph's engine refused something.
+/// The graph's engine returned an error.
 #[derive(Debug, thiserror::Error)]
 pub enum GraphError {
     /// The engine's own message.
@@ -88,7 +88,7 @@ pub enum GraphError {
     /// A saved graph does not belong to these rows or this configuration.
     #[error("the saved vector graph does not fit its rows or the configuration")]
     Unfit,
-    /// The file system took less than was written.
+    /// The file system wrote less than requested.
     #[error("{written} bytes of the vector graph were written, expected {expected}")]
     Short {
         /// Length of the file.

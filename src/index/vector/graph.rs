@@ -1,19 +1,20 @@
 //! The approximate half of a search: an HNSW graph over the rows of one matrix, by usearch.
 //!
 //! A node's key is its row number; rows keep their numbers as long as the graph lives, and removed rows stay as nodes
-//! that no search returns. The graph reaches a prefix of the rows, `0..linked`; callers scan the rest. *Strays* are nodes that
-//! the graph holds but does not find: among many nearly equal vectors all links may go to others. Each is kept with a *host*,
-//! the nearest row that is found, and is looked at where its host is found.
+//! that no search returns. The graph reaches a prefix of the rows, `0..linked`; callers scan the rest. *Strays* are
+//! nodes that the graph contains but does not find: among many nearly equal vectors all links may go to others. Each is
+//! stored with a *host*, the nearest row that is found, and is scored when its host is found.
 //!
-//! What usearch asks of its callers, and how it is met here:
-//! * `reserve` beside any other call is a segmentation fault: it runs under the write lock of `index`, all else under
-//!   the read lock.
-//! * A call needs one of the reserved thread contexts: [`Permits`] hands out exactly that many.
+//! Requirements of usearch, and how they are met:
+//! * `reserve` concurrent with any other call is a segmentation fault: it runs under the write lock of `index`,
+//!   everything else under the read lock.
+//! * A call needs one of the reserved thread contexts: [`Permits`] issues exactly that many.
 //! * The check for duplicate keys races: a row is claimed by one builder at a time.
-//! * Vectors that are zero or not finite poison the graph: the matrix holds unit vectors only.
-//! * A panic in a filter aborts the process: filters are bit tests and table look-ups that cannot panic.
-//! * Additions, above all concurrent ones, can leave a node that no other links to: [`Graph::verify`] looks for every row.
-//! * Loading damaged bytes is a segmentation fault, and a load replaces dimensions and metric silently: bytes are
+//! * Vectors that are zero or not finite poison the graph: the matrix contains unit vectors only.
+//! * A panic in a filter aborts the process: filters are bit tests and table lookups that cannot panic.
+//! * Additions, above all concurrent ones, can leave a node that no other links to: [`Graph::verify`] searches for
+//!   every row.
+//! * Loading damaged bytes is a segmentation fault, and a load silently replaces dimensions and metric: bytes are
 //!   loaded only after their digest matched, and their header is checked first.
 
 use std::collections::BTreeMap;
@@ -33,22 +34,23 @@ use super::scan::{coarse, dot};
 use super::{Config, GraphError};
 use crate::task;
 
-/// Most rows that one builder claims at a time; what other builders finish behind an open claim is scanned until it
-/// closes.
+/// Maximum rows that one builder claims at a time; rows that other builders finish after an open claim are scanned
+/// until it closes.
 const CLAIM_ROWS: usize = 256;
-/// Least capacity that is reserved.
+/// Minimum capacity that is reserved.
 const CAPACITY_MIN: usize = 4096;
-/// How many neighbours a row's own vector is looked up among, so that a few equal vectors are no false alarm.
+/// The number of neighbours in which a row's own vector must be found, so that a few equal vectors are not a false
+/// alarm.
 const SELF_SEARCH: usize = 16;
 
-/// What a step of verifying the graph did.
+/// The result of a verification step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Verified {
     /// Rows that were looked up. 0 when all have been.
     pub checked: usize,
-    /// Rows that were not found and are found after they have been linked anew.
+    /// Rows that were not found until they were linked again.
     pub repaired: usize,
-    /// Rows that are still not found; searches look at them beside their hosts.
+    /// Rows that are still not found; searches score them with their hosts.
     pub strays: usize,
 }
 
@@ -57,7 +59,7 @@ pub struct Verified {
 struct Progress {
     /// Rows below this are linked or claimed.
     next: usize,
-    /// Finished claims that lie behind an open one: start and end.
+    /// Finished claims after an open one: start and end.
     finished: BTreeMap<usize, usize>,
     /// Claims that failed and are claimed again first.
     failed: Vec<Range<usize>>,
@@ -74,9 +76,9 @@ pub(super) struct Graph {
     verified: Mutex<usize>,
     /// Linked rows that the graph does not find, by host and row.
     strays: ArcSwap<Vec<Stray>>,
-    /// Candidates that a walk looks at, as the settings have it.
+    /// Candidates of a walk, as configured.
     expansion_search: usize,
-    /// As many as were found to be needed; 0 where that is no more, or nobody has looked.
+    /// The number that was found to be needed; 0 if that is not higher, or was never checked.
     expansion_found: AtomicUsize,
 }
 
@@ -96,7 +98,7 @@ impl Graph {
         })
     }
 
-    /// Loads what [`Self::save`] has written. `bytes` must have the digest that was recorded then.
+    /// Loads the bytes written by [`Self::save`]. `bytes` must match the digest that was recorded then.
     pub(super) fn load(config: &Config, bytes: &[u8], state: &GraphState, rows: usize) -> Result<Self, GraphError> {
         let found = Index::metadata_from_buffer(bytes).map_err(GraphError::engine)?;
         let fits = found.dimensions == config.dimensions as u64
@@ -135,17 +137,17 @@ impl Graph {
         self.linked.load(Ordering::Acquire)
     }
 
-    /// Candidates that a walk looks at: as many as it can be asked for at the same cost.
+    /// Candidates of a walk: as many as it returns at the same cost.
     pub(super) fn expansion_search(&self) -> usize {
         self.expansion_search.max(self.expansion_found())
     }
 
-    /// What was found to be needed beyond the settings; 0 where that is nothing.
+    /// The number found to be needed beyond the settings; 0 for none.
     pub(super) fn expansion_found(&self) -> usize {
         self.expansion_found.load(Ordering::Relaxed)
     }
 
-    /// Notes how many candidates the recall takes that is wanted.
+    /// Records how many candidates the configured recall needs.
     pub(super) fn set_expansion_found(&self, candidates: usize) {
         let found = if candidates > self.expansion_search { candidates } else { 0 };
         self.expansion_found.store(found, Ordering::Relaxed);
@@ -166,8 +168,8 @@ impl Graph {
         stats.graph_allocated + stats.vectors_allocated + index_bytes
     }
 
-    /// Up to `wanted` rows near `query`, those for which `admit` holds (all without it), nearest first to the precision
-    /// of the graph's copy. `admit` must not panic.
+    /// Up to `wanted` rows near `query` that `admit` accepts (all without it), nearest first to the precision of the
+    /// graph's copy. `admit` must not panic.
     pub(super) fn nearest(
         &self,
         query: &[f16],
@@ -189,8 +191,8 @@ impl Graph {
         Ok(found.keys.into_iter().filter_map(|key| usize::try_from(key).ok()).collect())
     }
 
-    /// Links up to `max` rows of `vectors` that are not linked yet; rows that are not in `alive` are passed over. May
-    /// be called from several threads at once. Returns how many rows were dealt with, 0 when none is left to claim.
+    /// Links up to `max` rows of `vectors` that are not linked yet; skips rows that are not in `alive`. May be called
+    /// from several threads in parallel. Returns the number of rows processed, 0 when none is left to claim.
     pub(super) fn grow(&self, vectors: &Rows<f16>, alive: &Bits, max: usize) -> Result<usize, GraphError> {
         let _growing = self.growth.read();
         let mut done = 0;
@@ -242,7 +244,7 @@ impl Graph {
         for row in claim.filter(|row| alive.contains(*row)) {
             let _permit = self.permits.acquire();
             let index = self.index.read();
-            // A claim that failed half-way is claimed anew, and a loaded graph may be ahead of its `linked`.
+            // A claim that failed half-way is claimed again, and a loaded graph may be ahead of its `linked`.
             if !index.contains(row as u64) {
                 index.add(row as u64, &coarse(vectors.row(row))).map_err(GraphError::engine)?;
             }
@@ -250,8 +252,8 @@ impl Graph {
         Ok(())
     }
 
-    /// Looks up the next `max` linked rows by their own vectors. One that is not found is linked anew; one that is
-    /// still not found becomes a stray. Costs as much as a search a row. One caller at a time; others wait.
+    /// Searches for the next `max` linked rows by their own vectors. One that is not found is linked again; one that is
+    /// still not found becomes a stray. Costs a search for each row. One caller at a time; others wait.
     pub(super) fn verify(&self, vectors: &Rows<f16>, alive: &Bits, max: usize) -> Result<Verified, GraphError> {
         let mut cursor = self.verified.lock();
         let mut report = Verified::default();
@@ -259,7 +261,7 @@ impl Graph {
         for row in (*cursor..end).filter(|row| alive.contains(*row)) {
             let vector = &coarse(vectors.row(row));
             if let Some(host) = self.host_of_lost(vectors, row, vector)? {
-                // Searches look at it from here on, so that it is found while it is out of the graph.
+                // Searches score it from here on, so that it is found while it is out of the graph.
                 self.set_stray(row, Some(host));
                 self.relink(row, vector)?;
                 let host = self.host_of_lost(vectors, row, vector)?;
@@ -273,8 +275,8 @@ impl Graph {
         Ok(report)
     }
 
-    /// The row that a search for `row`'s own vector returns first, where it does not return `row`; `None` where it does, or
-    /// returns so many equal vectors that `row` may rightly be missing.
+    /// The row that a search for `row`'s own vector returns first, if it does not return `row`; `None` if it does, or
+    /// returns so many equal vectors that `row` may legitimately be missing.
     fn host_of_lost(&self, vectors: &Rows<f16>, row: usize, vector: &[i8]) -> Result<Option<usize>, GraphError> {
         let _permit = self.permits.acquire();
         let index = self.index.read();
@@ -282,7 +284,7 @@ impl Graph {
         if found.keys.contains(&(row as u64)) {
             return Ok(None);
         }
-        // Of the vectors themselves: bytes can make one that is only near come out as nearer than the row itself.
+        // Compares the vectors themselves: in bytes, one that is only near can appear nearer than the row itself.
         let own = vectors.row(row);
         let least = dot(own, own);
         let equal = |key: &u64| usize::try_from(*key).is_ok_and(|other| dot(own, vectors.row(other)) >= least);
@@ -304,7 +306,7 @@ impl Graph {
         let mut strays = self.strays().as_ref().clone();
         strays.retain(|stray| stray.row != row);
         if let Some(host) = host {
-            // A host that is lost itself is found by its own host, and so are all that it hosts.
+            // A host that is a stray itself is found by its own host, and so are all that it hosts.
             let host = strays.iter().find(|stray| stray.row == host).map_or(host, |stray| stray.host);
             strays.iter_mut().filter(|stray| stray.host == row).for_each(|stray| stray.host = host);
             strays.push(Stray { host, row });
@@ -313,14 +315,14 @@ impl Graph {
         self.strays.store(Arc::new(strays));
     }
 
-    /// Writes the graph to `path`, neither synced nor hashed. Searches go on meanwhile, growth and repair wait.
+    /// Writes the graph to `path`, neither synced nor hashed. Searches continue meanwhile, growth and repair wait.
     pub(super) fn save(&self, config: &Config, path: &Path) -> Result<GraphState, GraphError> {
         let _no_growth = self.growth.write();
         let verified = self.verified.lock();
         let index = self.index.read();
         let name = path.to_str().ok_or(GraphError::Unfit)?;
         index.save(name).map_err(GraphError::engine)?;
-        // The engine does not look at what closing the file returns.
+        // The engine ignores the result of closing the file.
         let written = std::fs::metadata(path).map(|file| file.len()).unwrap_or(0);
         let expected = index.serialized_length() as u64;
         if written != expected {
@@ -337,7 +339,7 @@ impl Graph {
     }
 }
 
-/// What goes with the bytes of a saved graph.
+/// Metadata of a saved graph.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GraphState {
@@ -346,7 +348,7 @@ pub(super) struct GraphState {
     pub(super) linked: usize,
     pub(super) verified: usize,
     pub(super) strays: Vec<Stray>,
-    /// Candidates that walks were found to need beyond the settings; 0 where that is nothing.
+    /// Candidates that walks were found to need beyond the settings; 0 for none.
     #[serde(default)]
     pub(super) expansion_found: usize,
 }
@@ -369,10 +371,10 @@ pub(super) fn hosted(strays: &[Stray], host: usize) -> impl Iterator<Item = usiz
 fn options(config: &Config) -> IndexOptions {
     IndexOptions {
         dimensions: config.dimensions,
-        // Of unit vectors this orders as the cosine does, and it computes one sum instead of three.
+        // For unit vectors this orders like the cosine, and computes one sum instead of three.
         metric: MetricKind::IP,
-        // Half the memory of f16 and three fifths of the time of a walk. What is lost of the order comes back when the rows that a
-        // walk finds are scored.
+        // Half the memory of f16 and three fifths of the time of a walk. The lost precision is restored when the rows
+        // that a walk finds are rescored.
         quantization: ScalarKind::I8,
         connectivity: config.connectivity,
         expansion_add: config.expansion_add,
@@ -460,7 +462,7 @@ mod tests {
             graph.set_stray(row, Some(host));
         }
         assert_eq!((of(9), of(5)), (vec![1, 2], vec![3]));
-        // A host is lost: what it hosts goes with it to its own host. A lost row is no host.
+        // When a host is not found, its strays move with it to its own host. A stray cannot be a host.
         graph.set_stray(9, Some(5));
         graph.set_stray(4, Some(2));
         assert_eq!((of(9), of(2), of(5)), (vec![], vec![], vec![1, 2, 3, 4, 9]));

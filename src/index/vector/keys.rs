@@ -1,4 +1,4 @@
-//! Looking keys up in the ascending column of all.
+//! Lookup of keys in the ascending column of all keys.
 
 /// First position at or after `from` whose key is not below `key`; found in O(log distance).
 pub(super) fn gallop(keys: &[u64], from: usize, key: u64) -> usize {
@@ -11,8 +11,8 @@ pub(super) fn gallop(keys: &[u64], from: usize, key: u64) -> usize {
     low + keys.get(low..high).unwrap_or_default().partition_point(|found| *found < key)
 }
 
-/// First position whose key is not below `key`; looked for around the place where it would be if keys were spread evenly, as
-/// positions of a log nearly are. So it touches a few neighbours instead of half of all levels of a bisection.
+/// First position whose key is not below `key`; starts where it would be if keys were spread evenly, as positions of a
+/// log nearly are. So it reads a few neighbours instead of half of all levels of a bisection.
 pub(super) fn locate(keys: &[u64], key: u64) -> usize {
     let (Some(&first), Some(&last)) = (keys.first(), keys.last()) else { return 0 };
     if key <= first {

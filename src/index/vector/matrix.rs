@@ -20,21 +20,21 @@ use crate::base::Lsn;
 
 /// Rows copied at a time while a matrix is rewritten.
 const REWRITE_ROWS: usize = 1024;
-/// How many rows ahead of the one whose pieces are read those of the next are fetched.
+/// How many rows ahead their pieces are prefetched.
 const AHEAD: usize = 4;
-/// So few strays are looked at one and all, which costs less than to look for their hosts.
+/// Up to this many strays are all scored, which costs less than to find their hosts.
 const STRAYS_SCANNED: usize = 64;
-/// While fewer than one row in this many is removed, a walk does not ask about each row that it meets, a fifth of its time:
-/// what it finds too much is more than what has to be dropped.
+/// While fewer than one row in this many is removed, a walk does not check each row that it meets, which takes a fifth
+/// of its time: it finds more than needed, and removed ones are dropped.
 const DEAD_PART: usize = 10;
-/// A filter that admits at least one row in this many is applied to what a longer walk finds: to ask about each row on the way takes
-/// twice the time.
+/// A filter that admits at least one row in this many is applied to the result of a longer walk: checking each row on
+/// the way takes twice the time.
 const WIDE_PART: usize = 3;
 
-/// What a search sees: never changes, except that the graph reaches further.
+/// The view of a search: never changes, except that the graph reaches further.
 pub struct View {
     pub(super) vectors: Rows<f16>,
-    /// Where the vectors lie, row after row.
+    /// The file with the vectors, row after row.
     pub(super) file: Arc<File>,
     pub(super) keys: Rows<u64>,
     pub(super) pieces: RunsView,
@@ -42,7 +42,7 @@ pub struct View {
     pub(super) live: usize,
     pub(super) applied: Lsn,
     pub(super) skipped: u64,
-    /// Which matrix it is of: row numbers live as long as that.
+    /// Identifies the matrix: row numbers are valid as long as it lives.
     pub(super) generation: u64,
     pub(super) graph: Arc<Graph>,
 }
@@ -60,14 +60,14 @@ impl View {
         self.live
     }
 
-    /// The rows of `keys`, which ascend, for [`super::VectorIndex::search_among`]. What has no row is left out. Cost: that of
-    /// reading the keys.
+    /// The rows of `keys`, which ascend, for [`super::VectorIndex::search_among`]. Keys without a row are left out.
+    /// Cost: that of reading the keys.
     #[must_use]
     pub fn row_set(&self, keys: &[u64]) -> RowSet {
         RowSet::new(self.generation, self.keys.all(), keys)
     }
 
-    /// What the vectors under these keys are made of, as it was given with them, in their order; empty where there is none.
+    /// The pieces of the vectors with these keys, in their order; empty where there are none.
     pub fn pieces(&self, keys: &[u64], mut found: impl FnMut(usize, &[u16])) {
         let all = self.keys.all();
         let rows: Vec<Option<usize>> =
@@ -105,10 +105,10 @@ impl View {
         self.neighbors(best)
     }
 
-    /// The best of the allowed rows that the graph finds below `reach`, of its strays near them and of all rows from `reach` on.
-    /// `None` when the graph does not find enough, so that a scan must decide.
+    /// The best of the allowed rows that the graph finds below `reach`, of its strays near them and of all rows from
+    /// `reach` on. `None` when the graph does not find enough, so that a scan must decide.
     ///
-    /// * `expansion`: candidates that the walk looks at.
+    /// * `expansion`: candidates that the walk considers.
     pub(super) fn walk(
         &self,
         query: &[f16],
@@ -118,7 +118,7 @@ impl View {
         reach: usize,
     ) -> Option<Vec<Neighbor>> {
         // Read before the walk: a row that stops being a stray meanwhile is found both ways. One that becomes a stray
-        // meanwhile leaves the graph only within the write lock, and comes back into it there.
+        // meanwhile leaves the graph only within the write lock, and returns to it there.
         let strays = self.graph.strays();
         let passes = |row: usize| allowed.is_none_or(|allowed| allowed.contains(row));
         // A row at `reach` or above was linked by a newer view than this one.
@@ -127,7 +127,7 @@ impl View {
         let mut rows = Vec::new();
         let is_wide = allowed.is_none_or(|allowed| allowed.len() * WIDE_PART >= self.live);
         if is_wide && (self.vectors.count() - self.live) * DEAD_PART <= self.live {
-            // So many that as many as are wanted are likely to pass.
+            // Enough that the wanted number is likely to pass.
             let share = allowed.map_or(1.0, |allowed| self.live as f64 / allowed.len().max(1) as f64);
             let more = (wanted as f64 * share.max(1.0)) as usize;
             rows = self.graph.nearest(query, more, None::<fn(usize) -> bool>).ok()?;
@@ -187,7 +187,8 @@ impl Matrix {
         })
     }
 
-    /// Opens the files that `manifest` names with `rows` rows; `None` when they have fewer. [`Self::adopt`] comes next.
+    /// Opens the files that `manifest` names with `rows` rows; `None` when they have fewer. Must be followed by
+    /// [`Self::adopt`].
     pub(super) fn open(
         dir: &Path,
         config: &Config,
@@ -212,7 +213,7 @@ impl Matrix {
         }))
     }
 
-    /// Takes over the state of a checkpoint.
+    /// Applies the state of a checkpoint.
     pub(super) fn adopt(&mut self, alive: Bits, manifest: &VectorManifest) {
         self.live = alive.count();
         self.alive = alive;
@@ -220,7 +221,7 @@ impl Matrix {
         self.skipped = manifest.skipped;
     }
 
-    /// Takes over a record of the journal; `false` when it cannot follow what is here.
+    /// Applies a record of the journal; `false` when it does not fit the current state.
     pub(super) fn replay(&mut self, record: &Record) -> bool {
         let fits = record.rows >= self.rows()
             && record.applied > self.applied
@@ -231,8 +232,8 @@ impl Matrix {
         fits
     }
 
-    /// Checks the rows of the checkpoint: by their digest now, or by what needs no reading, leaving the digest to the
-    /// next checkpoint. The keys, which every look-up relies on, are checked for order in each case.
+    /// Checks the rows of the checkpoint: by their digest now, or without reading them, leaving the digest to the next
+    /// checkpoint. The keys, on which every lookup relies, are checked for order in either case.
     pub(super) fn verify(&mut self, manifest: &VectorManifest, read: bool) -> bool {
         let (Some(vectors), Some(keys)) = (manifest.vectors.digest(), manifest.keys.digest()) else { return false };
         let (Some(ends), Some(pieces)) = (manifest.ends.digest(), manifest.pieces.digest()) else { return false };
@@ -253,7 +254,7 @@ impl Matrix {
         self.keys.rows(self.rows()).all().last().copied()
     }
 
-    /// The ranges of stored rows whose keys lie in `removed`.
+    /// The ranges of stored rows whose keys are in `removed`.
     pub(super) fn rows_of(&self, removed: &[Range<u64>]) -> Vec<Range<usize>> {
         let keys = self.keys.rows(self.rows());
         let first_at = |bound: u64| keys.all().partition_point(|key| *key < bound);
@@ -261,7 +262,7 @@ impl Matrix {
         ranges.filter(|range| !range.is_empty()).collect()
     }
 
-    /// Writes rows behind those that are there. They do not count before [`Self::commit`].
+    /// Writes rows after the existing ones. They do not count before [`Self::commit`].
     pub(super) fn write(&mut self, keys: &[u64], vectors: &[f16], pieces: &[&[u16]]) -> Result<(), DiskError> {
         let rows = self.rows();
         self.vectors.append(rows, vectors)?;
@@ -269,7 +270,7 @@ impl Matrix {
         self.keys.append(rows, keys)
     }
 
-    /// Counts the rows that were written and takes those removed out.
+    /// Counts the rows that were written and removes those in the removed ranges.
     pub(super) fn commit(&mut self, record: &Record) {
         let added = record.rows - self.rows();
         let removed = record.removed.iter().cloned().flatten().filter(|row| self.alive.remove(*row)).count();
@@ -294,17 +295,17 @@ impl Matrix {
         }
     }
 
-    /// Whether a graph is worth its cost, or has begun.
+    /// Whether a graph is worth its cost, or exists.
     pub(super) fn wants_graph(&self, config: &Config) -> bool {
         self.live > config.flat_max || self.graph.linked() > 0
     }
 
-    /// Rows that the graph ought to reach and does not.
+    /// Rows that the graph should reach but does not.
     pub(super) fn pending(&self, config: &Config) -> usize {
         if self.wants_graph(config) { self.rows() - self.graph.linked().min(self.rows()) } else { 0 }
     }
 
-    /// Copies the rows that are alive into a matrix of their own, without a graph.
+    /// Copies the live rows into a separate matrix, without a graph.
     pub(super) fn rewrite(&self, dir: &Path, config: &Config, generation: u64) -> Result<Self, BuildError> {
         let mut next = Self::create(dir, config, generation)?;
         let view = self.view();
@@ -331,7 +332,7 @@ impl Matrix {
         Ok(next)
     }
 
-    /// Digests of vectors, keys, and ends and pieces; `None` when rows that were trusted are not what they were.
+    /// Digests of vectors, keys, and ends and pieces; `None` when trusted rows do not match.
     pub(super) fn digests(&mut self) -> Option<[Sealed; 4]> {
         let rows = self.rows();
         let (vectors, keys) = (Sealed::new(self.vectors.digest(rows)?), Sealed::new(self.keys.digest(rows)?));

@@ -1,49 +1,50 @@
-//! How well the graph finds what an exact scan finds, looked at on questions that were asked.
+//! Measures the graph's recall against an exact scan, on actual queries.
 //!
-//! Recall belongs to data and questions, so that of a benchmark says little about a collection. The last questions that walked the
-//! graph are kept, and in a quiet moment each is answered by both. Where the graph finds too little, walks look at more candidates:
-//! among a million near-duplicates it takes five times as many as among a hundred thousand passages of different books.
+//! Recall depends on data and queries, so that of a benchmark says little about a collection. The most recent queries
+//! that walked the graph are kept, and in idle times each is answered by both. If the graph finds too little, walks
+//! consider more candidates: a million near-duplicates need five times as many as a hundred thousand passages of
+//! different books.
 
 use half::f16;
 
 use super::Neighbor;
 use super::matrix::View;
 
-/// Questions that are kept, the latest.
+/// Number of recent queries that are kept.
 const QUESTIONS: usize = 256;
-/// How far below what is wanted a recall may be before walks look further: so few questions tell it no better, and a collection at the
-/// border would be searched longer for a few questions that are hard.
+/// How far recall may be below the target before walks consider more candidates: with so few queries it is not known
+/// more precisely, and a borderline collection would be searched longer for a few hard queries.
 const SLACK: f64 = 0.02;
-/// How many times the candidates of the settings are looked at, at most.
+/// Maximum factor of the configured candidates.
 const CANDIDATES_FACTOR: usize = 8;
 /// Neighbours that are compared: recall@10.
 pub(super) const NEIGHBORS: usize = 10;
 
-/// What a look at the graph's recall found.
+/// The result of a recall check.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Recall {
-    /// Part of the ten nearest that the graph finds, 0 to 1.
+    /// The share of the ten nearest that the graph finds, 0 to 1.
     pub at_10: f64,
     /// Questions it was measured on.
     pub questions: usize,
-    /// Candidates that walks look at for it.
+    /// Candidates that walks consider for it.
     pub candidates: usize,
 }
 
-/// The questions that a collection was asked lately, and what came out when the graph was last looked at.
+/// Recent queries of a collection, and the result of the last recall check.
 #[derive(Default)]
 pub(super) struct Sample {
     questions: Vec<Vec<f16>>,
     /// The next one to be replaced.
     next: usize,
-    /// Questions since the last look, counted to [`QUESTIONS`].
+    /// Queries since the last check, counted up to [`QUESTIONS`].
     fresh: usize,
-    /// What the last look found, and how far the graph reached then.
+    /// The result of the last check, and how far the graph reached then.
     last: Option<(Recall, usize)>,
 }
 
 impl Sample {
-    /// Takes a question that walked the graph.
+    /// Records a query that walked the graph.
     pub(super) fn record(&mut self, question: &[f16]) {
         match self.questions.get_mut(self.next) {
             Some(place) => place.copy_from_slice(question),
@@ -57,13 +58,13 @@ impl Sample {
         self.last.map(|(recall, _)| recall)
     }
 
-    /// Whether a look would tell something new: there are new questions, and the graph has changed by a sixteenth or was never
-    /// looked at.
+    /// Whether a check would find something new: there are new queries, and the graph has changed by a sixteenth or was
+    /// never checked.
     pub(super) fn is_due(&self, linked: usize) -> bool {
         self.fresh == QUESTIONS && self.last.is_none_or(|(_, seen)| linked.abs_diff(seen) > seen / 16)
     }
 
-    /// The questions to look at the graph with.
+    /// The queries for a check.
     pub(super) fn take_sample(&mut self) -> Vec<Vec<f16>> {
         self.fresh = 0;
         self.questions.clone()
@@ -74,13 +75,14 @@ impl Sample {
     }
 }
 
-/// Compares the exact neighbours of each question with those that the graph finds, with more and more candidates until the recall is what is wanted; walks
-/// look at as many from then on. A neighbour that is as near as the scan's tenth counts as found.
+/// Compares the exact neighbours of each query with those that the graph finds, with more and more candidates until the
+/// recall reaches the target; walks consider as many from then on. A neighbour as near as the scan's tenth counts as
+/// found.
 ///
 /// * `questions`: unit vectors.
 /// * `exact`: the [`NEIGHBORS`] nearest of each.
-/// * `least`: candidates to begin with.
-/// * `wanted`: recall@10 that walks get once they have less by more than [`SLACK`].
+/// * `least`: candidates to start with.
+/// * `wanted`: recall@10 that is restored once it is lower by more than [`SLACK`].
 pub(super) fn measure(
     view: &View,
     questions: &[Vec<f16>],

@@ -1,12 +1,12 @@
-//! Sets of rows that a search is limited to.
+//! Sets of rows to which a search is restricted.
 
 use super::keys::{gallop, locate};
 
-/// Fewer keys than one in this many are looked for one by one, more by walking from each to the next.
+/// Fewer keys than one in this many are looked up individually, more by stepping from each to the next.
 const FEW_PART: usize = 64;
 
-/// Rows of one matrix, a bit for each: made from keys once by [`super::View::row_set`], so that a walk asks about a row in no
-/// time and a scan goes straight to it.
+/// Rows of one matrix, a bit for each: created from keys once by [`super::View::row_set`], so that a walk tests a row
+/// instantly and a scan goes straight to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowSet {
     generation: u64,
@@ -18,7 +18,7 @@ impl RowSet {
     /// The rows of `keys`.
     ///
     /// * `all`: the key of each row of the matrix, ascending.
-    /// * `keys`: ascending; those that are not there are left out.
+    /// * `keys`: ascending; missing ones are left out.
     pub(super) fn new(generation: u64, all: &[u64], keys: &[u64]) -> Self {
         let mut words = vec![0u64; all.len().div_ceil(64)].into_boxed_slice();
         let is_few = keys.len() < all.len() / FEW_PART;
@@ -33,7 +33,7 @@ impl RowSet {
         Self { generation, words, len }
     }
 
-    /// Which matrix they are of.
+    /// The matrix they belong to.
     pub(in crate::index) fn generation(&self) -> u64 {
         self.generation
     }

@@ -1,7 +1,7 @@
-//! What each row is made of: a run of sixteen-bit numbers of any length, which its owner gives and reads.
+//! The pieces of each row: a run of sixteen-bit numbers of any length, which only its owner interprets.
 //!
-//! Two columns: the numbers of all rows one after the other, and where those of each row end. Invariant: ends ascend, and a row's
-//! numbers never change; a damaged end gives wrong numbers or none, never those outside the file.
+//! Two columns: the numbers of all rows one after another, and the end of each row's numbers. Invariant: ends ascend,
+//! and a row's numbers never change; a damaged end gives wrong numbers or none, never those outside the file.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::column::{Column, Rows};
 use super::disk::{DiskError, Sealed, VectorManifest};
 use crate::base::Digest;
 
-/// The runs of the first rows, at a moment.
+/// The runs of the first rows, at a point in time.
 #[derive(Clone)]
 pub(super) struct RunsView {
     ends: Rows<u64>,
@@ -25,13 +25,13 @@ impl RunsView {
         self.numbers.all().get(start..end(row)).unwrap_or_default()
     }
 
-    /// Has the processor fetch where a row's numbers begin.
+    /// Prefetches the position of a row's numbers.
     pub(super) fn prefetch(&self, row: usize) {
         let start = row.checked_sub(1).and_then(|before| self.ends.all().get(before)).map_or(0, |end| *end as usize);
         self.numbers.prefetch(start);
     }
 
-    /// Takes the pages of the mapping out of the process.
+    /// Removes the pages of the mapping from the process.
     pub(super) fn release(&self) {
         self.numbers.release();
     }
@@ -82,7 +82,7 @@ impl Runs {
         RunsView { ends: self.ends.rows(rows), numbers: self.numbers.rows(total(&self.ends, rows)) }
     }
 
-    /// Notes what the digests of the first `rows` rows ought to be. Returns whether they are, where they are read now.
+    /// Records the expected digests of the first `rows` rows. Returns whether they match, if they are read now.
     pub(super) fn verify(&mut self, rows: usize, (ends, numbers): (Digest, Digest), read: bool) -> bool {
         let total = total(&self.ends, rows);
         self.ends.trust(rows, ends);
@@ -90,7 +90,7 @@ impl Runs {
         self.ends.digest(rows) == Some(ends) && (!read || self.numbers.digest(total) == Some(numbers))
     }
 
-    /// Digests of ends and numbers; `None` when rows that were trusted are not what they were.
+    /// Digests of ends and numbers; `None` when trusted rows do not match.
     pub(super) fn digests(&mut self, rows: usize) -> Option<(Sealed, Sealed)> {
         let total = total(&self.ends, rows);
         Some((Sealed::new(self.ends.digest(rows)?), Sealed::new(self.numbers.digest(total)?)))

@@ -12,7 +12,8 @@ use super::column::{Rows, as_kernel};
 use super::keys::locate;
 use super::row_set::RowSet;
 
-/// How many standard deviations of a component the coarse form can hold. Those of a unit vector of `n` numbers have `1/√n`.
+/// How many standard deviations of a component the byte form can represent. Those of a unit vector of `n` numbers have
+/// `1/√n`.
 const SPREAD: f32 = 5.0;
 /// Largest accepted distance of a vector's squared length from 1. Rounding to f16 moves it by less than 0.002.
 const UNIT_TOLERANCE: f32 = 0.05;
@@ -24,13 +25,13 @@ pub fn dot(a: &[f16], b: &[f16]) -> f32 {
     numkong::f16::dot(as_kernel(a), as_kernel(b)).unwrap_or(0.0)
 }
 
-/// Whether `vector` has length 1, hence is finite and not zero. Both engines rely on it: one vector that is not finite
+/// Whether `vector` has length 1, hence is finite and nonzero. Both engines rely on it: one vector that is not finite
 /// ruins the graph around it.
 pub(super) fn is_unit(vector: &[f16]) -> bool {
     (dot(vector, vector) - 1.0).abs() <= UNIT_TOLERANCE
 }
 
-/// How many rows ahead of the one that is scored the next is fetched.
+/// How many rows ahead the next one is prefetched.
 const AHEAD: usize = 4;
 /// Rows that are gathered before they are scored.
 const PICKED: usize = 256;
@@ -40,7 +41,7 @@ pub(super) fn unit_query(query: &[f32], dimensions: usize) -> Option<Vec<f16>> {
     if query.len() != dimensions {
         return None;
     }
-    // In f64 because a square of a small number may be none in f32.
+    // In f64 because the square of a small number may underflow in f32.
     let norm = query.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
     let scaled: Vec<f32> = query.iter().map(|x| (f64::from(*x) / norm) as f32).collect();
     let mut unit = vec![f16::ZERO; dimensions];
@@ -48,8 +49,8 @@ pub(super) fn unit_query(query: &[f32], dimensions: usize) -> Option<Vec<f16>> {
     is_unit(&unit).then_some(unit)
 }
 
-/// A unit vector in bytes, for the graph: the same scale for all, so that inner products order as those of the vectors do. What
-/// is too large for it is cut off.
+/// A unit vector in bytes, for the graph: the same scale for all, so that inner products order like those of the
+/// vectors. Values that are too large are clamped.
 pub(in crate::index) fn coarse(vector: &[f16]) -> Vec<i8> {
     let scale = 127.0 * (vector.len() as f32).sqrt() / SPREAD;
     let mut exact = vec![0f32; vector.len()];
@@ -101,8 +102,8 @@ fn rank(a: &(f32, usize), b: &(f32, usize)) -> std::cmp::Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
 
-/// Offers the rows of `range` that are in `alive` and for which `admit` holds. `admit` is asked only about rows that
-/// are good enough.
+/// Offers the rows of `range` that are in `alive` and that `admit` accepts. `admit` is called only for rows that score
+/// well enough.
 pub(super) fn scan(
     vectors: &Rows<f16>,
     alive: &Bits,
@@ -129,7 +130,7 @@ pub(super) fn scan(
     }
 }
 
-/// Offers these rows, wherever they lie.
+/// Offers these rows, wherever they are.
 pub(super) fn pick(vectors: &Rows<f16>, query: &[f16], rows: &[usize], best: &mut Best) {
     rows.iter().take(AHEAD).for_each(|row| vectors.prefetch(*row));
     for (place, row) in rows.iter().enumerate() {
@@ -169,7 +170,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// What is kept are the first `limit` of all rows in rank order, whatever order they are offered in.
+        /// The result is the first `limit` of all rows in rank order, whatever order they are offered in.
         #[test]
         fn the_best_are_kept(scores in vec(-3_i8..3, 0..200), limit in 0_usize..20, backwards: bool) {
             let mut rows: Vec<(f32, usize)> = scores.iter().map(|score| f32::from(*score)).zip(0..).collect();

@@ -57,7 +57,7 @@ fn open(dir: &Path, config: &Config, trust: Trust) -> (VectorIndex, Lsn) {
     VectorIndex::open(dir, config.clone(), trust).expect("opens")
 }
 
-/// Applies a batch and shows it.
+/// Applies a batch and publishes it.
 pub(super) fn apply(
     index: &VectorIndex,
     lsn: Lsn,
@@ -166,7 +166,7 @@ fn walks_look_at_more_where_they_recall_too_little() {
     assert!((0.9..=1.0).contains(&looked.at_10) && looked.candidates > 10, "{looked:?}");
     assert_eq!((recall(&index), index.recall()), (looked.at_10, Some(looked)));
     assert!(!index.is_recall_due(), "nothing has changed since");
-    // What was found out outlives the process.
+    // The result of the check outlives the process.
     index.checkpoint(index.stats().applied).expect("durable");
     drop(index);
     let (index, _) = open(dir.path(), &config, Trust::Verify);
@@ -294,7 +294,7 @@ fn batches_without_a_checkpoint_survive_the_process() {
     apply(&index, applied, &[key(0)..key(30), key(1000)..key(1003)], &[]).expect("applies");
     let expected = index.exact(&index.view(), &wide(&vectors[1500]), 2000, None);
     drop(index);
-    // The process ended in the middle of the next batch: rows are there, its record is not whole.
+    // The process ended in the middle of the next batch: rows exist, its record is incomplete.
     let append = |kind: &str, bytes: &[u8]| {
         let file = std::fs::read_dir(dir.path())
             .expect("lists")
@@ -487,7 +487,7 @@ fn searching_applying_linking_and_saving_side_by_side_stays_right() {
                         })
                     );
                     if row >= 1000 && filter.is_none() {
-                        // Not removed, so it is found but for what a graph in the making promises: a share.
+                        // Not removed, so it is found except for the share that a graph under construction may miss.
                         lookups.fetch_add(1, Ordering::Relaxed);
                         missed.fetch_add(usize::from(found[0].score <= 0.99), Ordering::Relaxed);
                     }

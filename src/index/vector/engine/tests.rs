@@ -1,4 +1,4 @@
-//! One suite for all engines: what an answer must be, whoever gives it.
+//! One test suite for all engines: the requirements for any answer.
 
 use std::cmp::Reverse;
 use std::slice::from_ref;
@@ -16,7 +16,7 @@ use crate::index::vector::VectorIndex;
 const ROWS: usize = 6_000;
 const LIMITS: [usize; 4] = [1, 10, 50, 200];
 
-/// An index with removed rows, equal vectors, and rows behind those that the device has.
+/// An index with removed rows, equal vectors, and rows that the device does not have.
 struct Fixture {
     _dir: TempDir,
     index: Arc<VectorIndex>,
@@ -41,7 +41,7 @@ impl Fixture {
         Self { _dir: dir, index: Arc::new(index), queries, allowed }
     }
 
-    /// Takes rows out and adds some, which no device was told of.
+    /// Removes rows and adds some, without telling the device.
     fn change(&self) {
         let next = self.index.stats().applied.next();
         apply(&self.index, next, &[key(30)..key(36), key(99)..key(102)], &[]).expect("applied");
@@ -103,7 +103,7 @@ fn counted(memory_bytes_max: u64, metrics: &Metrics) -> GpuService {
     GpuService::start(options, metrics.clone()).expect("a thread")
 }
 
-/// Asks the device, again when it was too busy.
+/// Queries the device, again if it was too busy.
 fn by_device(fixture: &Fixture, query: &[f16], limit: usize, allowed: Option<&Arc<RowSet>>) -> Vec<Neighbor> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     loop {
@@ -114,7 +114,7 @@ fn by_device(fixture: &Fixture, query: &[f16], limit: usize, allowed: Option<&Ar
         if let Some(found) = answer.and_then(|answer| fixture.index.collect(&fixture.index.view(), &answer)) {
             return found;
         }
-        // The rasteriser computes on the cores that would be spent with asking again.
+        // The rasteriser uses the cores that polling would occupy.
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }
