@@ -131,7 +131,8 @@ async fn greeting() -> &'static str {
     concat!("Cairn ", env!("CARGO_PKG_VERSION"), "\nMCP: POST /mcp\nTools: POST /v1/tools/{name}\n")
 }
 
-/// `GET /authority.pem`: what a client has to trust. It proves nothing by itself: compare its fingerprint.
+/// `GET /authority.pem`: the authority that clients have to trust. It is not proof of its own authenticity: compare its
+/// fingerprint.
 async fn hand_out(authority: Option<Arc<str>>) -> Response {
     match authority {
         Some(pem) => ([(header::CONTENT_TYPE, "application/x-pem-file")], pem.to_string()).into_response(),

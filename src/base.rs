@@ -19,7 +19,7 @@ pub use prefetch::prefetch;
 #[expect(dead_code, reason = "shared with the integration tests, which use more of it")]
 pub(crate) mod left_out;
 
-/// Position of a record in the log: 1, 2, 3, … without gaps when written; 0 stands for "before the first record".
+/// Position of a record in the log: 1, 2, 3, … without gaps when written; 0 means "before the first record".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Lsn(pub u64);

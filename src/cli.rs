@@ -4,8 +4,9 @@
 //! 2 usage, 3 not ready or unreachable, 4 backups that are not what they should be. A verb talks to the node that runs on the data directory, and opens the directory
 //! itself when none does.
 
-/// The standard macro panics where nobody reads the stream any more (`cairn add … 2>&1 | head`): this one goes on without, for the
-/// work matters more than what is said of it. Defined before the verbs, so that it takes the place of the standard one in each.
+/// The standard macro panics if nobody reads the stream any more (`cairn add … 2>&1 | head`): this one continues
+/// without it, for the work matters more than the message. Defined before the verbs, so that it replaces the standard
+/// one in each.
 macro_rules! eprintln {
     ($($text:tt)+) => { $crate::cli::output::note(format_args!("{}\n", format_args!($($text)+))) };
 }

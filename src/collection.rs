@@ -60,7 +60,7 @@ use self::passage::PassageReader;
 use self::views::{Merging, Views};
 use self::writer::WriteQueue;
 
-/// Passages per document at most: what fits beside the LSN in a key.
+/// Maximum passages for each document: what fits into a key with the LSN.
 pub const PASSAGES_PER_DOCUMENT_MAX: usize = 1 << 20;
 /// Longest id of a document, in bytes.
 pub const DOCUMENT_ID_BYTES_MAX: usize = 512;
@@ -186,8 +186,8 @@ impl Library {
         self.end(Some(Merging::All));
     }
 
-    /// Ends what goes on in the background, for a library that is opened to be read once: nothing is cleared out, linked
-    /// or merged any more.
+    /// Ends background work, for a library that is opened to be read once: nothing is compacted, linked or merged any
+    /// more.
     pub fn freeze(&self) {
         self.compactor.stop();
         self.upkeep.stop();
@@ -247,7 +247,7 @@ impl Library {
         &self.config.memory
     }
 
-    /// What work may take in memory beside the indexes, those that are still being built included, in bytes.
+    /// Memory for current work in addition to the indexes, including those under construction, in bytes.
     #[must_use]
     pub fn room_bytes(&self) -> u64 {
         let views = self.views.read();

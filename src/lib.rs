@@ -1,7 +1,7 @@
 //! Cairn: a context server for AI agents in one static binary.
 //!
-//! The parts, in reading order; each may use those above it as `tests/it/layers.rs` allows. ARCHITECTURE.md tells how
-//! they work together.
+//! The parts, in reading order; each may use those above it as `tests/it/layers.rs` allows. ARCHITECTURE.md explains
+//! how they work together.
 
 #![warn(missing_docs)]
 

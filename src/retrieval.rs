@@ -174,10 +174,10 @@ impl Retrieval {
         Some(answer)
     }
 
-    /// Searches for the answer to a question, and remembers it.
+    /// Searches for the answer to a query, and caches it.
     ///
-    /// * `request`: the one that was asked; without [`Retrieval::embed`] before it is answered by words alone.
-    /// * `surroundings`: what the answer costs beside its texts; equal for equal `request.shown`.
+    /// * `request`: the original request; without a previous [`Retrieval::embed`] it is answered by words alone.
+    /// * `surroundings`: the cost of the answer besides its texts; equal for equal `request.shown`.
     ///
     /// # Errors
     /// [`SearchError`]; a caller's mistake names the argument.

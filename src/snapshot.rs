@@ -81,7 +81,7 @@ pub use whose::{NodeSummary, Whose, WhoseError};
 pub struct Config {
     /// The node's data directory.
     pub data_dir: PathBuf,
-    /// Where snapshots go; `None`: beside the data directory, and nothing is shipped by itself.
+    /// Where snapshots are stored; `None`: next to the data directory, and nothing is shipped automatically.
     pub target: Option<Target>,
     /// Key of an encrypted repository.
     pub key_file: Option<PathBuf>,
@@ -129,7 +129,7 @@ pub struct Snapshots {
     /// Held while a restore is built.
     restoring: Mutex<()>,
     under_way: Mutex<BTreeMap<&'static str, UnderWay>>,
-    /// Held by whoever looks at the place.
+    /// Locked while the target is checked.
     looking: Mutex<()>,
     /// When that began.
     look_began: Mutex<Option<UnixMillis>>,
@@ -183,7 +183,8 @@ impl Snapshots {
         self.live.subscribe()
     }
 
-    /// Where snapshots go: the configured target, else a directory beside the data directory, else one in it.
+    /// Where snapshots are stored: the configured target, otherwise a directory next to the data directory, otherwise
+    /// one in it.
     #[must_use]
     pub fn target(&self) -> Target {
         match &self.config.target {
@@ -277,11 +278,11 @@ impl Snapshots {
         State::read(&self.config.data_dir).verified
     }
 
-    /// Every snapshot of the nodes that are meant, newest first, those that cannot be read too, and the other nodes that have
-    /// some. [`Self::health`] tells afterwards what is missing.
+    /// All selected snapshots, newest first, including unreadable ones, and the other nodes that have some. Afterwards,
+    /// [`Self::health`] reports which are missing.
     ///
     /// # Errors
-    /// When the repository cannot be used, or `whose` names nobody.
+    /// When the repository cannot be used, or `whose` matches no node.
     pub fn list(&self, whose: &Whose) -> Result<(Vec<Listed>, Vec<NodeSummary>), RepositoryError> {
         let repository = self.repository()?;
         let own = self.own();
@@ -350,8 +351,8 @@ impl Snapshots {
         Ok(restore::whole(archive::peek(path)?)?)
     }
 
-    /// Builds the wanted state beside the data, checks it, and writes down that the next opening of the data directory
-    /// takes it. An interrupted restore goes on where it was when the same is asked for again.
+    /// Builds the wanted state next to the data, checks it, and schedules it for the next opening of the data
+    /// directory. An interrupted restore resumes when the same one is requested again.
     ///
     /// # Errors
     /// See [`RestoreError`]; the node's data is untouched.

@@ -183,8 +183,8 @@ async fn ready(State(shared): State<Shared>, request: Request) -> Response {
             // The node runs on with the settings that it has.
             let settings = shared.readiness.settings();
             detail["settings"] = serde_json::json!({"restart": settings.restart, "problems": settings.problems});
-            // Told here, but a node without a backup serves as well as one with it: to take it out of service would add an
-            // outage to a risk. Whoever watches backups watches the metrics.
+            // Reported here, but a node without a backup serves as well as one with it: taking it out of service would
+            // add an outage to a risk. Monitoring of backups uses the metrics.
             if let Some(watched) = shared.watched.get() {
                 let health = watched.snapshots.health();
                 detail["snapshots"] = serde_json::json!({

@@ -19,7 +19,7 @@ use crate::base::ByteSize;
 
 /// Bodies up to this size are small.
 pub(super) const SMALL: usize = 16 << 10;
-/// What one permit of the budget stands for.
+/// The size of one permit of the budget.
 const UNIT: usize = 1 << 10;
 /// Over how long the speed of a body is measured.
 const WINDOW: Duration = Duration::from_secs(10);

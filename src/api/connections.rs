@@ -164,7 +164,7 @@ impl Connection {
         self.remote
     }
 
-    /// Tells which task to end when the connection is given up.
+    /// Registers the task to end when the connection is given up.
     pub(super) fn runs_in(&self, task: AbortHandle) {
         if self.phase.load(Ordering::Acquire) == GIVEN_UP {
             task.abort();

@@ -170,7 +170,7 @@ impl Shared {
     }
 
     async fn route(&self, mut head: Parts, bytes: &Bytes, caller: Caller) -> Response {
-        // Whoever answers the request finds there who made it.
+        // The handler finds the caller there.
         head.extensions.insert(caller);
         match self.router.call(Request::from_parts(head, Body::from(bytes.clone()))).await {
             Ok(response) => response,

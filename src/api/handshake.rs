@@ -1,4 +1,4 @@
-//! The beginning of a connection to a listener that speaks TLS: the handshake, or a word to whoever speaks plain HTTP.
+//! The start of a TLS connection: the handshake, or a message for clients that use plain HTTP.
 
 use std::io;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use super::socket::Socket;
 use crate::auth::Identity;
 use crate::task::Drain;
 
-/// The part of its time that a handshake gets while more than half of the connections are taken: those who do not go on make
-/// room for those who do.
+/// The part of its time limit that a handshake gets while more than half of the connections are in use: clients that
+/// stall make room for others.
 const CROWDED: u32 = 10;
 /// The first byte of every TLS connection: the record type of a handshake.
 const HANDSHAKE: u8 = 0x16;

@@ -174,7 +174,7 @@ impl Listener {
                 Some(identity) => {
                     let (identity, drain) = (Arc::clone(identity), drain.clone());
                     let patience = handshake::patience(limits.handshake_timeout, connections.is_crowded());
-                    // Accepting goes on meanwhile: nobody waits for somebody else's handshake.
+                    // Accepting continues meanwhile: no client waits for another one's handshake.
                     task::spawn("connection", async move {
                         if let Some(stream) = handshake::shake(stream, identity, patience, &drain, &held).await {
                             answer(TokioIo::new(stream), http, answers, watcher, &held).await;

@@ -1,4 +1,4 @@
-//! Lets an MCP call end when its client has left: the protocol library goes on with it in a task of its own.
+//! Ends an MCP call when its client has left: the protocol library would continue it in a separate task.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -38,7 +38,7 @@ impl HttpBody for Awaited {
     }
 }
 
-/// Tells the handler when nobody waits for the answer any more, and not before all of it was sent.
+/// Notifies the handler when the client no longer waits for the answer, but not before all of it was sent.
 pub(super) async fn watch(mut request: Request, next: Next) -> Response {
     let left = CancellationToken::new();
     request.extensions_mut().insert(Presence::new(left.clone()));

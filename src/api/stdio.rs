@@ -113,7 +113,7 @@ impl<R: AsyncBufRead + Unpin + Send> Pipe<R> {
         }
     }
 
-    /// Reads a line. It goes on where it was, if it is dropped half way.
+    /// Reads a line. Cancel-safe: it resumes where it was.
     async fn read_line(&mut self) -> io::Result<Line> {
         loop {
             let read = self.input.fill_buf().await?;

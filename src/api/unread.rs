@@ -1,5 +1,5 @@
-//! Tells a client when an answer ends its connection: hyper closes a connection whose request was not read to the end, and a client
-//! that kept it would send its next request into the void.
+//! Informs a client that an answer ends its connection: hyper closes a connection whose request was not read
+//! completely, and a client that reused it would lose its next request.
 
 use axum::http::{HeaderValue, header};
 use axum::response::Response;

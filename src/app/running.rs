@@ -118,7 +118,7 @@ impl RunningNode {
     pub(super) fn write(&self, data_dir: &Path) -> io::Result<()> {
         let partial = data_dir.join("running.partial");
         let text = serde_json::to_vec(self).map_err(io::Error::other)?;
-        // Created anew, so that nothing is written through a link that someone else placed there.
+        // Created from scratch, so that nothing is written through a link that someone else placed there.
         match fs::remove_file(&partial) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

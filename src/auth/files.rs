@@ -69,7 +69,7 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let partial = path.with_added_extension("partial");
     let directory = folder_of(path);
     let write = || -> io::Result<()> {
-        // Created anew, so that nothing is written through a link that someone else placed there.
+        // Created from scratch, so that nothing is written through a link that someone else placed there.
         match fs::remove_file(&partial) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -147,7 +147,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     std::thread::scope(|scope| {
         for _ in 0..IN_FLIGHT.min(walked.found.len()) {
             scope.spawn(|| {
-                // Whoever asks the node meanwhile goes first, on this machine too.
+                // Other requests to the node have priority, on this machine too.
                 crate::task::give_way();
                 while let Some(file) = walked.found.get(next.fetch_add(1, Ordering::Relaxed)) {
                     bar.set_message(output::visible(&file.source));
@@ -194,7 +194,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// A file that is no document, or none any more: what it held before is not in it.
+    /// A file that is not a document, or no longer one: its previous content is gone.
     fn leave_out(&self, file: &SourceFile, kind: FileKind) -> Report {
         let report = |status| Report::new(file.source.clone(), status);
         if !self.known.contains(file.source.as_str()) {
@@ -233,7 +233,7 @@ impl Work<'_> {
                     .because(error.downcast_ref().map_or_else(|| error.to_string(), walk::in_words));
             }
         };
-        // What a folder holds beside documents (pictures, archives) is no failure.
+        // Other files in a folder (pictures, archives) are not a failure.
         if !file.named
             && let Some((kind, error)) = left_out(&file.source, &bytes)
             && kind != FileKind::Empty
@@ -388,7 +388,8 @@ fn judge(read: usize, known: usize, gone: usize) -> GoneFiles {
     }
 }
 
-/// Deletes the documents of files that are no longer in the folders. Returns why some were kept that somebody may not want.
+/// Deletes the documents of files that are no longer in the folders. Returns why some were kept although they may be
+/// unwanted.
 fn remove_gone(
     backend: &Backend,
     arguments: &Arguments,

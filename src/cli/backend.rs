@@ -40,7 +40,7 @@ pub(super) use remote::{Unavailable, prove};
 
 /// How long to wait for a process that has the data directory open.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
-/// How often to look whether it answers or has ended. Nothing tells of either.
+/// How often to check whether it answers or has ended. There is no notification of either.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 /// After how long somebody who waits is told what for.
 const NOTE_AFTER: Duration = Duration::from_secs(1);
@@ -105,11 +105,11 @@ pub(super) struct Backend {
     runtime: OnceLock<Runtime>,
     /// Held for moments only.
     resolution: Mutex<Resolution>,
-    /// Held by whoever looks for the next node.
+    /// Locked while the next node is searched for.
     resolving: Mutex<()>,
 }
 
-/// A time in which the node does not answer, or has no room. Shared by all who ask: whoever is answered ends it.
+/// A period in which the node does not answer, or is full. Shared by all callers: the first answer ends it.
 #[derive(Default)]
 struct Outage(Mutex<Silences>);
 
@@ -363,7 +363,7 @@ impl Backend {
         }
     }
 
-    /// The node that came after `gone`. Whoever comes first looks for it, the others take what was found.
+    /// The node that came after `gone`. The first caller searches for it, the others use the result.
     fn next(&self, gone: &Arc<NodeHandle>) -> Result<Arc<NodeHandle>, Failure> {
         let _resolving = self.resolving.lock();
         match self.resolved() {
@@ -572,7 +572,7 @@ impl Backend {
         self.end(Local::close);
     }
 
-    /// The same, and sooner after a large change: merging indexes is left to whoever opens the files next.
+    /// The same, and faster after a large change: merging indexes is left to the next process that opens the files.
     pub(super) fn close_soon(&self) {
         self.end(Local::close_soon);
     }

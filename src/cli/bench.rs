@@ -114,7 +114,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
                 }
             })
             .collect();
-        // Numbers go on, so that a later round asks what no earlier one did.
+        // Numbers continue, so that a later round does not repeat earlier queries.
         let outcome = load::run(Load { rate, time }, asked, &mut clients);
         if is_new {
             asked += (outcome.answered.len() + outcome.refused.len() + outcome.failed + outcome.unsent) as u64;

@@ -289,7 +289,7 @@ fn print_result(common: &Common, reports: &[Report<'_>], ingest_seconds: f64) ->
     Ok(())
 }
 
-/// * `with_scope`: whether a column tells which collections were searched.
+/// * `with_scope`: whether a column shows which collections were searched.
 fn show_table(rows: &[(Mode, Scope, Measures)], with_scope: bool) -> Result<(), Failure> {
     let number = |value: f64| format!("{value:.4}");
     let rows = rows

@@ -43,9 +43,9 @@ const AUTHORITY: &str = "/etc/cairn/authority.pem";
 const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
 /// Where releases go where the usual place cannot be written.
 const OTHER_PREFIX: &str = "/opt/cairn";
-/// Held by whoever changes what is installed.
+/// Locked while the installation is changed.
 const LOCK: &str = "/run/cairn-install.lock";
-/// Room for the node's first documents, beside what the installation itself writes.
+/// Space for the node's first documents, in addition to the installation's own files.
 const DATA_BYTES: u64 = 256 << 20;
 /// How long a node may take to end before it is removed.
 const REMOVAL: Duration = Duration::from_secs(300);
@@ -72,7 +72,7 @@ impl Report for FileSteps {
     fn running(&self, _: &str) {}
 }
 
-/// What tells of the steps of a change to this tree.
+/// Reports the steps of a change to this tree.
 fn report(tree: &Tree) -> &'static dyn Report {
     if tree.is_machine() { &Steps } else { &FileSteps }
 }
@@ -212,7 +212,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     show::installed(common.json, &prepared.tree, &installed, &prepared.server)
 }
 
-/// Files that outlive releases, and are made by an installation: where the first one is taken back, they go with it.
+/// Files that outlive releases, and are created by an installation: if the first one is rolled back, they are removed.
 struct Made<'a> {
     tree: &'a Tree,
     paths: Vec<PathBuf>,
@@ -611,7 +611,7 @@ fn lock(tree: &Tree) -> Result<Option<File>, Failure> {
     }
 }
 
-/// Asks whether to go on.
+/// Asks for confirmation.
 fn agree(yes: bool, question: &str) -> Result<(), Failure> {
     if yes {
         return Ok(());

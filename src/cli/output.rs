@@ -37,7 +37,7 @@ pub(super) fn is_answered() -> bool {
     ANSWERED.load(Ordering::Relaxed)
 }
 
-/// Prints a line. Where nobody reads on (`cairn ls | head`) it is left out: the verb goes on with its work.
+/// Prints a line. If nobody reads the output (`cairn ls | head`) it is dropped: the verb continues its work.
 pub(super) fn line(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     written(if out.is_terminal() { writeln!(out, "{}", visible(text)) } else { writeln!(out, "{text}") })
@@ -90,8 +90,8 @@ pub(super) fn print_args(text: fmt::Arguments<'_>) {
     let _ = io::stdout().write_fmt(text);
 }
 
-/// Text for a terminal: what would move the cursor or change the terminal's state stands there as a replacement character.
-/// Titles, texts and names come from documents and files of anybody.
+/// Text for a terminal: characters that would move the cursor or change the terminal's state are replaced by a
+/// replacement character. Titles, texts and names come from untrusted documents and files.
 pub(super) fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -175,7 +175,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     length.try_into().map_err(|_| wrong())
 }
 
-/// A whole number in a range: what is no number and what is too much are told the same.
+/// An integer in a range: text that is not a number and numbers out of range get the same message.
 pub(super) fn whole<T: TryFrom<u64>>(
     range: RangeInclusive<u64>,
 ) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {

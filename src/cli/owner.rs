@@ -1,7 +1,7 @@
-//! Root, and data that belongs to somebody else.
+//! Root, and data that belongs to another user.
 //!
-//! A node under systemd keeps its data as a user of its own. What root would write there, by a command on a stopped node, the
-//! node could not use any more; so such a command goes on as the owner.
+//! A node under systemd stores its data as a separate user. Files that root would write there, with a command on a
+//! stopped node, would be unusable for the node; so such a command continues as the owner.
 
 use std::ffi::OsString;
 use std::fs;

@@ -186,7 +186,7 @@ fn tool_error(failure: Failure) -> ToolError {
     failure.error.downcast().unwrap_or(ToolError { code: ErrorCode::Internal, message, fault: Fault::Environment })
 }
 
-/// What a node links beside the results of a search, where it was asked for: REST has only the results.
+/// Links that a node adds to the results of a search, if requested: REST has only the results.
 fn links(answer: &Value) -> Vec<Link> {
     let link = |result: &Value| {
         let text = |name: &str| result[name].as_str().map(str::to_owned);

@@ -88,7 +88,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     Ok(())
 }
 
-/// Where a result stands, and what else says the same.
+/// The location of a result, and its copies.
 fn place(result: &Value) -> String {
     let mut place = output::text(result, "id").to_owned();
     let more = result["more_in_document"].as_u64().unwrap_or_default();
@@ -103,7 +103,7 @@ fn place(result: &Value) -> String {
     place
 }
 
-/// Characters of a line of text, and of what stands in front of it.
+/// Characters of a line of text, and of its prefix.
 const LINE_CHARS: usize = 96;
 const INDENT: usize = 4;
 

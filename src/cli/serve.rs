@@ -104,7 +104,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
                 Some(token) if arguments.new_token || !is_kept() => {
                     println!("The node's token, shown this once: {token}");
                 }
-                // The file stays, for whoever may read it.
+                // The file remains for everyone who may read it.
                 Some(_) => {
                     println!(
                         "The node's token is not shown in a file; `cairn token create NAME` makes one and prints it"
@@ -113,7 +113,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
                 None => {}
             }
         }
-        // Whoever waits for the line may sit behind a pipe.
+        // The reader of the line may be behind a pipe.
         let _ = std::io::stdout().flush();
     })?;
     Ok(())

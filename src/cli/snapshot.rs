@@ -113,7 +113,7 @@ fn create(common: &Common, begin_anew: bool) -> Result<(), Failure> {
     for damage in answer["damage"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         eprintln!("the log was damaged before: {damage}");
     }
-    // This one is there and was read back; what else is wrong is no failure of it.
+    // This one exists and was read back; other problems are not its failure.
     if let Some(problem) = answer["problem"].as_str() {
         eprintln!("{problem}");
     }

@@ -65,7 +65,7 @@ impl Access<'_> {
         }
     }
 
-    /// The collection of that name, created when there is none. The flag tells whether it was.
+    /// The collection with this name, created if there is none. The flag is true if it was created.
     ///
     /// # Errors
     /// As for [`Access::create_collection`].
@@ -353,8 +353,8 @@ impl Access<'_> {
         self.library.queue.seal().await
     }
 
-    /// Clears out dead records as far as that is worth it, and waits until it is done. What the compactor would do by
-    /// itself a little later; the segment that is being written is sealed for it.
+    /// Removes dead records as far as that is worth it, and waits until it is done. The compactor would do the same a
+    /// little later; the segment that is being written is sealed for it.
     ///
     /// # Errors
     /// When the log cannot be written or the node is stopping.

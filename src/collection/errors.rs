@@ -106,7 +106,7 @@ pub enum WriteError {
     /// Others are being written, and there is no memory for this one beside them. Nothing was done.
     #[error("the node has no memory left for this while others are adding documents; try again in a moment")]
     Busy,
-    /// It would take more memory than there is when nothing else goes on. Nothing was done.
+    /// It needs more memory than there is even without other work. Nothing was done.
     #[error(
         "adding this takes about {needed} of memory, and this node has {max} for that beside its indexes: send it in smaller parts, or \
          give the node more (memory.max_bytes, or the limit of its container or unit)"
@@ -137,7 +137,7 @@ pub enum WriteError {
     /// The node is stopping.
     #[error("the node is stopping; whether the write was done is not known")]
     Stopping,
-    /// A thread of the write path has ended. Reads go on.
+    /// A thread of the write path has ended. Reads continue.
     #[error("the node cannot write: {reason}; whether this write was done is not known")]
     Broken {
         /// Which thread, and how it ended.

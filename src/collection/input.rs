@@ -357,7 +357,7 @@ impl Assembling {
         }
         let mut fields: Map<String, Value> =
             serde_json::from_str(&metadata).map_err(|_| nonsense("its metadata is not a JSON object"))?;
-        // What the content says of itself is no reason to refuse it.
+        // Invalid metadata in the content is not a reason to refuse it.
         let url = url.filter(|url| url.len() <= URL_BYTES_MAX);
         let (id, url) = match &mut self.origin {
             Origin::Document(input) => {

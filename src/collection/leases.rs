@@ -1,7 +1,7 @@
-//! Leases on the log: what has to stay in it for whoever follows it (snapshots, copies of the log elsewhere), by name.
+//! Leases on the log: records that must be kept for followers (snapshots, copies of the log elsewhere), by name.
 //!
-//! Invariants: compaction leaves every record alone that comes after the lowest position of all leases; one holder never moves the position
-//! of another; a lease that is dropped holds nothing, unless it is for good.
+//! Invariants: compaction keeps every record after the lowest position of all leases; one holder never moves the
+//! position of another; a dropped lease holds nothing, unless it is permanent.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,8 +46,8 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// The same, but it stays until the log is closed: for a follower that goes on after the next start, and whose task ends before the log
-    /// does.
+    /// The same, but it stays until the log is closed: for a follower that continues after the next start, and whose
+    /// task ends before the log does.
     #[must_use]
     pub fn for_good(mut self) -> Self {
         self.is_for_good = true;

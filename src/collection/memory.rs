@@ -34,7 +34,7 @@ const PARSED_PER_BYTE: u64 = 4;
 pub struct Memory {
     /// What the indexes and [`Self::room`] may take together, in bytes.
     pub shared_bytes: u64,
-    /// What work may take at once, beside the other fields and what the node always has.
+    /// Memory for concurrent work, in addition to the other fields and the node's base.
     pub budget: MemoryBudget,
     /// Pages of the catalog, in bytes.
     pub catalog_bytes: u64,
@@ -131,7 +131,7 @@ impl Admission {
         Ok(Self { held, kept: 0, parsers, parser_bytes_max: parser, width })
     }
 
-    /// Sees to it that `kept` bytes of documents, on their way to the log, have room beside the parsers.
+    /// Reserves `kept` bytes for documents on their way to the log, in addition to the parsers.
     pub(super) async fn reserve_for_kept(&mut self, kept: u64) -> Result<(), WriteError> {
         self.kept = kept;
         self.held.grow_to(self.parsers.saturating_add(kept), GROWING_PATIENCE).await.map_err(refusal)

@@ -1,5 +1,5 @@
-//! What a collection remembers of its sources beside their documents: where a folder was added from, and which file could not
-//! be read. Both are notes in the log, so they are there after a restart, a restore and on every client.
+//! Facts about a collection's sources other than their documents: where a folder was added from, and which files could
+//! not be read. Both are notes in the log, so they survive a restart and a restore, and every client sees them.
 
 use serde::{Deserialize, Serialize};
 

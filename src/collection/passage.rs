@@ -55,7 +55,7 @@ impl fmt::Display for PassageKey {
 /// A passage with its document.
 #[derive(Debug, Clone)]
 pub struct Passage {
-    /// The document it stands in.
+    /// The document that contains it.
     pub document: Arc<DocumentRecord>,
     /// Its place in the document, from 0.
     pub ordinal: usize,
@@ -151,11 +151,11 @@ impl PassageReader {
         self.joined(document, ordinals, false)
     }
 
-    /// The same for passages that are read on their own: where the first one goes on with a table, the header row that it repeats
-    /// stays.
+    /// The same for passages that are read separately: if the first one continues a table, it keeps the header row that
+    /// it repeats.
     ///
     /// # Errors
-    /// When a passage is not there or damaged.
+    /// When a passage does not exist or is damaged.
     pub fn passages(&self, document: &DocumentRecord, ordinals: Range<usize>) -> Result<String, ReadError> {
         self.joined(document, ordinals, true)
     }
@@ -178,8 +178,8 @@ impl PassageReader {
     }
 }
 
-/// A passage's text as what it repeats and what is its own: a table that goes on is stored below its header row, which stands
-/// in the document once.
+/// Splits a passage's text into the repeated part and its own: a continued table is stored below its header row, which
+/// the document contains once.
 ///
 /// * `range`: bytes of the passage in its document.
 pub(super) fn repeated_and_own<'a>(text: &'a str, range: &Range<u64>) -> (&'a str, &'a str) {

@@ -186,7 +186,7 @@ fn link(views: &RwLock<HashMap<CollectionId, Arc<Views>>>, bell: &Bell, linked: 
                 return true;
             }
         }
-        // Now and then nothing points to a passage that was linked; it is linked anew.
+        // Occasionally nothing points to a passage that was linked; it is linked again.
         loop {
             match view.vectors.verify_graph(LINK_STEP) {
                 Ok(verified) if verified.checked > 0 => {}

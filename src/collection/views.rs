@@ -157,8 +157,8 @@ impl Views {
         Lsn(self.lexical_applied.load(Ordering::Acquire).min(self.vectors_applied.load(Ordering::Acquire)))
     }
 
-    /// Applies one change; visible after [`Views::commit`]. A change that an index has seen already is skipped there.
-    /// An index that fails is set aside with its reason: the other one goes on answering.
+    /// Applies one change; visible after [`Views::commit`]. An index skips a change that it already has. An index that
+    /// fails is set aside with its reason: the other one keeps answering.
     fn apply(&self, change: &Change) {
         if !self.lexical_failed.load(Ordering::Acquire)
             && let Err(reason) = caught(|| self.apply_lexical(change))

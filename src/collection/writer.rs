@@ -1,15 +1,16 @@
-//! The two threads of the write path: one writes the log, one makes what was written visible.
+//! The two threads of the write path: one writes the log, the other makes the writes visible.
 //!
-//! Requests wait in a bounded queue; the writer takes all that wait, up to a size, into one append and one fdatasync
-//! (group commit). The indexer applies whole groups in log order. Whoever wants to be told that his write is durable is
-//! answered by the writer, whoever wants it visible too by the indexer. While the indexer works on one group the writer can
-//! be syncing the next. When the queue is full the caller waits.
+//! Requests wait in a bounded queue; the writer combines all that wait, up to a size, into one append and one fdatasync
+//! (group commit). The indexer applies whole groups in log order. The writer answers callers that wait for durability,
+//! the indexer those that wait for visibility. While the indexer works on one group the writer can sync the next. When
+//! the queue is full the caller waits.
 //!
-//! An index that fails (no descriptor, no room) is taken up again where it was last whole, by the log. Nobody is told that a write is
-//! visible which is not: it is durable then, and that is what its caller is told.
+//! An index that fails (no descriptor, no space) is resumed from its last complete state, using the log. A write that
+//! is not visible is never reported as visible: it is durable then, and the caller gets that answer.
 //!
-//! Making things visible has a price of its own (a small segment, merged later), so while nobody waits for it the indexer
-//! gathers what bulk loads write. Measured on 130,000 passages: half of the CPU went into small segments before.
+//! Making writes visible has its own cost (a small segment, merged later), so while nobody waits for it the indexer
+//! gathers the writes of bulk loads. Measured on 130,000 passages: half of the CPU time went into small segments
+//! before.
 
 use std::collections::HashMap;
 use std::io;

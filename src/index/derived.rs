@@ -1,7 +1,8 @@
 //! Derived files: hashed at a checkpoint, loaded only when the hashes match.
 //!
-//! A directory of derived files holds, beside the files, `checkpoint.json` (file names, lengths and BLAKE3 digests, and the
-//! LSN they stand for) and, while someone writes into it, `dirty` (the boot id of the machine at the first write).
+//! A directory of derived files contains, in addition to the files, `checkpoint.json` (file names, lengths and BLAKE3
+//! digests, and the LSN they represent) and, while they are being written, `dirty` (the boot id of the machine at the
+//! first write).
 //!
 //! | found at start | meaning | what happens |
 //! |---|---|---|

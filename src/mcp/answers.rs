@@ -52,7 +52,7 @@ pub(crate) struct SearchResult<'a> {
     /// How well it fits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<Scores>,
-    /// Where exactly it stands.
+    /// Its exact location.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<Source<'a>>,
     /// Version of the document.
@@ -144,7 +144,7 @@ pub(crate) struct FetchAnswer {
     /// Pass it as `cursor` for what follows; absent at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
-    /// Where exactly it stands.
+    /// Its exact location.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub source: Option<FetchedSource>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -388,7 +388,7 @@ pub(crate) struct GpuCollection {
 pub(crate) struct SnapshotStatus {
     /// Where they go.
     pub target: String,
-    /// Whether the log is shipped there by itself.
+    /// Whether the log is shipped there automatically.
     pub scheduled: bool,
     /// ok; new where nothing was put yet; unknown before the first look; else what is wrong: gone, empty, foreign, elsewhere, missing,
     /// incomplete, unreadable, no_key, mixed, unmounted, unreachable or unanswered; failing, unproved: the last snapshot,

@@ -130,7 +130,7 @@ pub(crate) enum DetailArgument {
     Full,
 }
 
-/// What is said beside id, title and text.
+/// Details in addition to id, title and text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum IncludeArgument {
@@ -386,7 +386,7 @@ pub(crate) struct NewDocument {
     /// A file (PDF, HTML, …) as base64.
     #[serde(default)]
     pub content_base64: Option<String>,
-    /// Of content_base64; tells its format.
+    /// Of content_base64; determines its format.
     #[serde(default)]
     pub filename: Option<String>,
     /// Of text. Default text/markdown.

@@ -22,8 +22,8 @@ pub type Answering<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub struct Context<'a> {
     /// Who asks.
     pub caller: &'a Caller,
-    /// The call that this one is a part of, such as the list of resources that asks for the documents of each collection; `None`
-    /// where it enters by itself.
+    /// The call that contains this one, such as the list of resources, which calls the list of documents of each
+    /// collection; `None` if it enters on its own.
     pub within: Option<&'a Permit>,
     /// Where long work reports how far it is.
     pub progress: &'a dyn Progress,

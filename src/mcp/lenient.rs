@@ -20,7 +20,7 @@ use serde::de::{
 };
 use serde_json::{Map, Value};
 
-/// Above it a number with a fraction may stand for several whole ones.
+/// Above it a number with a fraction may represent several integers.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 /// How much of a wrong text is shown.
 const SHOWN_MAX: usize = 60;
@@ -346,7 +346,7 @@ impl<'de> SeqAccess<'de> for Items {
 /// The fields of an object.
 struct Fields {
     fields: serde_json::map::IntoIter,
-    /// Whether null stands for a field that was left out.
+    /// Whether null means that a field was left out.
     skips_null: bool,
     key: String,
     value: Value,

@@ -16,8 +16,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// Reads an id as answers give it, or an address. A trailing `#number` is taken as a passage; a document whose own id
-    /// ends that way is tried first by whoever looks it up, through [`Place::whole`].
+    /// Parses an id as answers spell it, or an address. A trailing `#number` is taken for a passage; lookups first try
+    /// a document whose own id ends that way, through [`Place::whole`].
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let decoded;

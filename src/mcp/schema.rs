@@ -54,7 +54,7 @@ pub(super) fn shown<T: JsonSchema>() -> JsonObject {
     schema
 }
 
-/// Leaves out what an error would say, and what is said by the property that it stands in.
+/// Leaves out what an error would say, and what the property that contains it says.
 fn shorten(property: &mut Value) {
     let Value::Object(property) = property else { return };
     property.remove("minimum");

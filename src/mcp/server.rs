@@ -154,7 +154,7 @@ impl Server {
             });
             let page = self.ask(Tool::ListDocuments, arguments, context).await?;
             let mut last = String::new();
-            // The list's own word for where it goes on: its last documents may be none that are shown.
+            // The list's own cursor: its last documents may all be hidden.
             let next = page["next_cursor"].as_str();
             for document in page["documents"].as_array().into_iter().flatten() {
                 let Some(place) = document["id"].as_str().and_then(Place::parse) else { continue };
@@ -350,7 +350,7 @@ impl ServerHandler for Server {
             .with_cache_scope(CacheScope::Private))
     }
 
-    /// What is no request of MCP: either its method is unknown, or its `params` are not those of the method.
+    /// An invalid MCP request: its method is unknown, or its `params` are invalid for the method.
     async fn on_custom_request(
         &self,
         request: CustomRequest,
@@ -358,7 +358,7 @@ impl ServerHandler for Server {
     ) -> Result<CustomResult, ErrorData> {
         let CustomRequest { method, params, .. } = request;
         if method == INITIALIZE {
-            // Later versions have none, and say so; what earlier clients send that is no such request is none either.
+            // Later versions have none, and report that; an invalid one from an earlier client is rejected too.
             let message = "there is no method 'initialize' since version 2026-07-28; earlier versions expect protocolVersion, \
                            capabilities and clientInfo in its params";
             return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None));

@@ -68,8 +68,8 @@ macro_rules! tools {
     };
 }
 
-/// The schema of a tool's answer. What brings texts has none: with one the protocol wants structured content beside the text,
-/// and clients that hand both to their model would pay for every text twice.
+/// The schema of a tool's answer. Tools that return texts have none: with one the protocol requires structured content
+/// in addition to the text, and clients that pass both to their model would pay for every text twice.
 macro_rules! answer_schema {
     (text) => {
         None
@@ -131,8 +131,8 @@ pub(crate) fn listed(mut tools: Vec<ToolDefinition>, collections: &Value) -> Vec
     tools
 }
 
-/// The largest collections with purpose and size. It stays the same while little changes: what stands before a conversation
-/// is cheap where it is what it was.
+/// The largest collections with purpose and size. It stays the same while little changes: an unchanged prefix of a
+/// conversation is cheap.
 fn named(collections: &[Value]) -> Option<String> {
     let documents = |info: &Value| info["documents"].as_u64().unwrap_or_default();
     let mut all: Vec<&Value> = collections.iter().collect();

@@ -8,8 +8,8 @@ pub const VALUES_MAX: usize = 100_000;
 /// Arguments that are texts whatever they look like: never read as JSON.
 const TEXTS: &[&str] = &["text", "content"];
 
-/// Whether JSON has more than [`VALUES_MAX`] values: each stands behind a bracket that opens or a comma. One pass; what is no JSON is
-/// left to whoever reads it.
+/// Whether JSON has more than [`VALUES_MAX`] values: each follows an opening bracket or a comma. One pass; the parser
+/// detects invalid JSON.
 #[must_use]
 pub fn are_too_many(json: &[u8]) -> bool {
     // Each takes a byte.

@@ -1,8 +1,9 @@
-//! Passages that say the same: copies, and versions of one section.
+//! Detects passages with the same content: copies, and versions of one section.
 //!
-//! Invariant: only passages that hold no other fact are alike. Two texts may differ in articles, a few such words and punctuation, and their
-//! sections in the number in front of the heading. Any other word that differs (a number, a name, a "not") or stands elsewhere tells
-//! them apart, however long they are: what is folded is not shown, and nobody would miss it.
+//! Invariant: passages count as alike only if neither has an additional fact. Two texts may differ in articles, a few
+//! such words and punctuation, and their sections in the number before the heading. Any other word that differs (a
+//! number, a name, a "not") or is in a different position distinguishes them, however long they are: folded passages
+//! are not shown, and nobody would notice a lost fact.
 
 use std::hash::{Hash as _, Hasher as _};
 
@@ -12,7 +13,7 @@ use rustc_hash::FxHasher;
 const WORDS_MIN: usize = 20;
 /// Words that are looked at: a passage has fewer.
 const WORDS_MAX: usize = 2_000;
-/// Words that may stand in one text and not in the other without saying anything else.
+/// Words that may occur in only one of two texts without changing the content.
 const FILLERS: [&str; 12] = ["a", "an", "and", "the", "is", "are", "it", "its", "that", "which", "this", "also"];
 
 /// What of a passage is compared.

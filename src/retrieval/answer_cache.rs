@@ -1,7 +1,7 @@
-//! Answers to repeated questions.
+//! A cache of answers to repeated queries.
 //!
-//! The key holds the position of each collection's last change, so a write invalidates by itself. An answer is not kept
-//! while the view it was read from is behind that position, nor beyond the first expiry of a document in it.
+//! The key contains the position of each collection's last change, so a write invalidates it. An answer is not cached
+//! while its view is behind that position, nor beyond the first expiry of a document in it.
 
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! From results in their order to an answer: texts cut to what was asked for, the budget kept.
+//! From ordered results to an answer: texts cut to the requested detail, within the budget.
 //!
-//! Invariant: what an answer costs its reader, in tokens as `budget` counts them, is within the budget: its texts and what
-//! stands around each. The only exception is a first result whose id and title alone are more than that.
+//! Invariant: the cost of an answer to its reader, in tokens as `budget` counts them, is within the budget: its texts
+//! and the JSON around each. The only exception is a first result whose id and title alone exceed it.
 
 use std::ops::Range;
 
@@ -61,12 +61,11 @@ pub fn path(passage: &Passage) -> impl Iterator<Item = &str> {
     std::iter::once(title).chain(rest.iter().map(String::as_str))
 }
 
-/// What an answer costs beside its texts.
+/// The cost of an answer besides its texts.
 pub struct Surroundings<'a> {
-    /// Tokens of what stands around all results, given the names of what was searched and why the answer is less than what was
-    /// asked for.
+    /// Tokens of the JSON around all results, given the names of what was searched and why the answer is incomplete.
     pub envelope: &'a dyn Fn(&[String], Option<&str>) -> usize,
-    /// Tokens of what stands around the text of one.
+    /// Tokens of the JSON around a result's text.
     pub hit: &'a dyn Fn(&Hit) -> usize,
     /// How often all of it is in the answer.
     pub copies: usize,
@@ -154,7 +153,7 @@ fn hit(placed: &Placed, more: usize, searchers: &[Searcher], access: Access<'_>)
 
 /// Texts on their way into a budget.
 struct Fitting<'a> {
-    /// What stands around each text, in tokens.
+    /// The JSON around each text, in tokens.
     around: Vec<usize>,
     /// Tokens that are left.
     left: usize,

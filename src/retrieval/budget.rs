@@ -11,7 +11,7 @@
 const TOKEN: usize = 100;
 /// What is put on top, in hundredths, so that an answer seldom costs more than its estimate.
 const MARGIN: usize = 104;
-/// Most characters that a token stands for.
+/// Maximum characters that a token represents.
 pub const TOKEN_CHARS_MAX: usize = 4;
 
 /// What stood before a character.
@@ -33,7 +33,7 @@ enum Before {
 /// Counts the price of a text character by character.
 #[derive(Debug, Clone)]
 struct Price {
-    /// Whether it is JSON itself; else it is to stand within a JSON string, which escapes quotes and line breaks.
+    /// Whether it is JSON itself; otherwise it will be in a JSON string, which escapes quotes and line breaks.
     is_json: bool,
     before: Before,
     /// Characters of the run that is going on.
@@ -62,7 +62,8 @@ impl Price {
             || self.chars > tokens.saturating_mul(TOKEN_CHARS_MAX)
     }
 
-    /// Takes the beginning of `text`: a character, or all small letters that go on with a word. Returns how many bytes that were.
+    /// Consumes the beginning of `text`: a character, or all lower-case letters that continue a word. Returns the
+    /// number of bytes.
     #[inline]
     fn push_next(&mut self, text: &str) -> usize {
         if self.before == Before::Lower {
@@ -197,15 +198,15 @@ fn word(at_space: bool, letters: usize) -> usize {
     prices[letters.min(LONG)] + letters.saturating_sub(LONG) * 20
 }
 
-/// About how many tokens of o200k a text has where it stands in a JSON string, rather too many than too few.
+/// The approximate number of o200k tokens of a text in a JSON string, rather too many than too few.
 ///
-/// Cost: some nanoseconds a character, no allocation.
+/// Cost: some nanoseconds for each character, no allocation.
 #[must_use]
 pub fn price(text: &str) -> usize {
     whole(Price::new(false), text)
 }
 
-/// The same for JSON, which stands in an answer as it is.
+/// The same for JSON, which an answer contains unchanged.
 #[must_use]
 pub fn price_of_json(json: &str) -> usize {
     whole(Price::new(true), json)

@@ -1,4 +1,4 @@
-//! Where an answer goes on.
+//! Positions at which an answer continues.
 
 use std::fmt;
 use std::hash::{Hash as _, Hasher as _};
@@ -17,7 +17,7 @@ pub struct Cursor {
     pub offset: usize,
     /// Results that the first page was to hold, on which the order depends.
     pub first: usize,
-    /// Tells apart the states of what was searched.
+    /// Identifies the state of what was searched.
     pub state: u32,
 }
 

@@ -1,11 +1,11 @@
 //! The order of results: from ranked passages to results, each once.
 //!
-//! A ranking of some depth is a *tier*; what a ranking of twice the depth adds to it is the next one, and stands behind all of it. The
-//! passages of a document beyond the first few stand behind everything else of the first tiers, and of each later one; neighbours
-//! become one result, and what says the same in another document is folded into the better one.
+//! A ranking to some depth is a *tier*; the additional results of a ranking to twice the depth are the next one, and
+//! follow all of it. The passages of a document beyond the first few come after everything else of the first tiers, and
+//! of each later one; neighbours become one result, and copies in other documents are folded into the better one.
 //!
-//! Invariant: the order is a rule on what was found and on the size of the first page, and does not depend on how deep a page
-//! looks. So an offset means the same result for every page.
+//! Invariant: the order depends on the results and on the size of the first page, but not on how deep a page looks. So
+//! an offset means the same result for every page.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -63,7 +63,7 @@ impl Compared {
     }
 }
 
-/// What is left out of an order, and how many passages of a document stand together.
+/// What is left out of an order, and how many passages of a document are grouped.
 pub(super) struct Rules<'a> {
     /// Passages of one document before those of the others.
     pub(super) per_document: usize,
@@ -82,7 +82,7 @@ pub(super) struct Order<'a> {
     pub(super) placed: Vec<Placed>,
     /// Passages that were ranked in an earlier tier.
     ranked: FxHashSet<PassageKey>,
-    /// Passages that stand in the result of a neighbour.
+    /// Passages that are part of a neighbour's result.
     merged: FxHashSet<PassageKey>,
     /// Copies of one passage share its record in the log.
     records: FxHashMap<Lsn, usize>,
@@ -133,7 +133,7 @@ impl<'a> Order<'a> {
     pub(super) fn add(&mut self, ranked: &[Ranked], depth: usize, wanted: usize) -> bool {
         let is_first = self.ranked.is_empty();
         let fresh: Vec<Ranked> = ranked.iter().filter(|ranked| self.ranked.insert(ranked.key)).copied().collect();
-        // Passages that are merely somewhere in a long list are no reason to make a result longer.
+        // Passages that are merely somewhere in a long list do not make a result longer.
         for ranked in fresh.iter().take(depth / 2) {
             self.close.insert(ranked.key);
             if is_first {

@@ -14,8 +14,8 @@ const MARKS: [(char, &[char]); 4] = [('"', &['"']), ('“', &['”', '“']), ('
 /// Phrases of a query that count.
 const PHRASES_MAX: usize = 8;
 
-/// The phrases of a query: what stands between quotation marks and has a word, each once; and how many more there are than count. A
-/// mark that is not closed is none.
+/// The phrases of a query: text between quotation marks that contains a word, each once; and how many more there are
+/// than are used. An unclosed mark is ignored.
 pub(super) fn of(query: &str) -> (Vec<&str>, usize) {
     let (mut phrases, mut left_out) = (Vec::new(), 0);
     let mut rest = query;

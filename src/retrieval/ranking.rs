@@ -19,8 +19,8 @@ use crate::index::vector::DeviceAnswer;
 const SHOWN_CHARS_MAX: usize = 60;
 /// Reasons that one answer gives at most: the first ones say enough.
 const REASONS_MAX: usize = 4;
-/// Candidates of each collection whose pieces are looked at: how near the words of the query stand, and which window is best. nDCG@10 is
-/// the same from 16 to 40.
+/// Candidates of each collection whose pieces are scored: how close the words of the query are, and which window is
+/// best. nDCG@10 is the same from 16 to 40.
 const LOOKED_AT: usize = 20;
 /// The same where meaning alone decides, which windows change more: 48 are too few (nDCG@10 of Wikipedia's paragraphs .848, else .853).
 const LOOKED_AT_DENSE: usize = 64;
@@ -355,7 +355,7 @@ fn shown(text: &str) -> String {
     end.map_or_else(|| format!("\"{text}\""), |end| format!("\"{}…\"", &text[..end]))
 }
 
-/// Words that stand near each other count more.
+/// Words that are close to each other count more.
 fn score_proximity(searcher: &Searcher, found: &mut [LexicalHit], near: &dyn Proximity, share: f32) {
     let best = found.len().min(LOOKED_AT);
     let found = &mut found[..best];

@@ -1,11 +1,12 @@
-//! Whether a passage answers at all: an absolute measure, from 0 to 1, beside the scores that only tell candidates of one search apart.
+//! Whether a passage answers at all: an absolute measure, from 0 to 1, in addition to the scores, which only compare
+//! candidates of one search.
 //!
-//! Two things are looked at: which share of the question's words the passage has, each weighed by how rare it is
-//! (`BM25 / weights of all words`), and how near its meaning is. A logistic curve over both says how likely it is that a passage like this
-//! one answers; its middle is where [`is_weak`] draws the line.
+//! It has two inputs: the share of the query's words in the passage, each weighted by its rarity (`BM25 / weights of
+//! all words`), and the similarity of its meaning. A logistic curve over both gives the likelihood that such a passage
+//! answers; [`is_weak`] draws the line at its middle.
 //!
-//! The curves were fitted for the built-in model on the open collections: questions of theirs, against 200 questions whose answer is in
-//! none of their documents. The figures are in `docs/searching.md`.
+//! The curves were fitted for the built-in model on the open collections: their queries, against 200 queries whose
+//! answer is in none of their documents. The figures are in `docs/searching.md`.
 
 use super::{Candidate, Mode, Ranked};
 

@@ -13,7 +13,7 @@ use crate::index::analysis::{Folded, Language, beginnings};
 
 /// Length of a snippet in characters, about, where the caller wants no other.
 pub(super) const SNIPPET_CHARS: usize = 300;
-/// Which part of a snippet may stand before the first word that was found, so that it begins with a line or a sentence.
+/// The part of a snippet that may precede the first matching word, so that it starts with a line or a sentence.
 const LEAD_PART: usize = 3;
 /// Tokens of both ellipses.
 const ELLIPSES_TOKENS: usize = 3;
@@ -40,10 +40,10 @@ impl<'a> Snippets<'a> {
         Self { query, beginnings: Vec::new() }
     }
 
-    /// The lines around the place where most of the query's words stand together, about `chars` characters; the beginning
-    /// when none does. An ellipsis marks each side that was cut.
+    /// The lines around the place where most of the query's words are close together, about `chars` characters; the
+    /// beginning when none occurs. An ellipsis marks each side that was cut.
     ///
-    /// * `language`: code of the passage's language, which says how words are inflected.
+    /// * `language`: code of the passage's language, which determines how words are inflected.
     pub(super) fn snippet(&mut self, text: &str, language: &str, chars: usize) -> String {
         let text = text.trim();
         cut(text, self.place(text, language, chars))
@@ -72,7 +72,7 @@ impl<'a> Snippets<'a> {
         let words = self.words(language.parse().unwrap_or_default());
         let mut start = best(text, words, chars).map_or(0, |position| beginning(text, position, chars / LEAD_PART));
         if after(text, start, chars) == text.len() {
-            // The end of the text is near: what is left of the room goes to what stands before.
+            // The end of the text is near: the remaining space is used for the text before.
             let from = text.char_indices().rev().nth(chars - 1).map_or(0, |(offset, _)| offset);
             start = start.min(from + text[from..].find(char::is_whitespace).unwrap_or_default());
         }

@@ -140,7 +140,7 @@ pub(super) fn export(
     result
 }
 
-/// A name beside `path` that begins like it.
+/// A name next to `path` with the same beginning.
 fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(end);
@@ -189,7 +189,7 @@ fn first<R: Read>(entries: &mut tar::Entries<'_, R>, from: &Path) -> Result<Snap
     let another = || ArchiveError::Another { path: from.to_owned() };
     let entry = match entries.next() {
         Some(Ok(entry)) => entry,
-        // What the library says of a file that is no archive repeats its content.
+        // For an invalid archive, the library's message repeats the file's content.
         Some(Err(error)) if error.raw_os_error().is_none() => return Err(another()),
         Some(Err(source)) => return Err(ArchiveError::Read { path: from.to_owned(), source }),
         None => return Err(another()),
@@ -225,7 +225,7 @@ pub(super) fn import(
         Ok(_) => {
             return Err(content(format!("{} has another snapshot of its id, {}", repository.target(), manifest.id)));
         }
-        // It takes the place of one that is no good.
+        // It replaces an invalid one.
         Err(error) if error.fault() == Fault::Damage => {}
         Err(error) => return Err(error.into()),
     }

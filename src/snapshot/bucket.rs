@@ -322,7 +322,7 @@ impl Bucket {
         let failed = |source| BucketError::File { path: from.to_owned(), source };
         let mut file = File::open(from).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
-        // Local reads of a part are short beside its way over the network.
+        // Reading a part from disk is fast compared with sending it over the network.
         let (mut hasher, mut bytes) = (blake3::Hasher::new(), 0);
         let mut part = || -> Result<Bytes, BucketError> {
             let mut part = Vec::new();

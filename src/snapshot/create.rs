@@ -79,7 +79,7 @@ struct Moment {
     canaries: Vec<Canary>,
 }
 
-/// What a manifest says beside the log.
+/// The parts of a manifest other than the log.
 pub(super) struct About {
     pub(super) kind: Kind,
     pub(super) now: UnixMillis,
@@ -98,7 +98,7 @@ pub(super) fn create(
     let library = node.library();
     let node_id = library.log().node().to_string();
     let mut attempt = 1;
-    // Each time anew: compaction may have put what was sealed into one segment with what came after it.
+    // Read each time: compaction may have merged the sealed segments with later ones.
     let (moment, (segments, new_segments, new_bytes)) = loop {
         let moment = moment(library, node, about.kind, runtime)?;
         match store_segments(repository, library, moment.last, found, progress) {
@@ -221,7 +221,7 @@ fn store_segments(
 
 const NO_DIGEST: crate::base::Digest = crate::base::Digest([0; 32]);
 
-/// Hashes and stores one segment; the flag tells whether the repository lacked it.
+/// Hashes and stores one segment; the flag is true if the repository lacked it.
 fn store_segment(
     repository: &Repository,
     segment: &SealedSegment,

@@ -138,7 +138,7 @@ impl Key {
                 Ok(0) => return Ok(()),
                 Ok(read) => out.write_all(&block[..read])?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // What the reader finds wrong, it tells with one of these; others come from the disk.
+                // Errors that the reader detects are of this type; others come from the disk.
                 Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
                     return Err(wrong());
                 }

@@ -1,7 +1,8 @@
-//! What a bucket's answer to a listing must be before it is believed. Pure.
+//! Validates a bucket's listing before it is trusted. Pure.
 //!
-//! Nothing else of a bucket is taken on trust (objects have digests), but a listing decides what there is: which snapshot is the
-//! newest, and which segments nobody needs. A page is taken only when it is a `ListBucketResult`, whole, and says how it goes on.
+//! Nothing else in a bucket is trusted (objects have digests), but a listing decides which snapshot is the newest, and
+//! which segments are unused. A page is accepted only if it is a complete `ListBucketResult` and says whether another
+//! page follows.
 //!
 //! Source: <https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html>.
 

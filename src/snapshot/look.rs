@@ -321,7 +321,7 @@ fn seen(repository: &Repository, own: Option<&str>, state: &State) -> Result<Sur
             (_, false, target) => Some(TargetError::Gone { target, count, newest }),
         }
     };
-    // A key that was used may only have been forgotten, also where everything has to begin anew.
+    // A key that was used may only have been forgotten, even when starting over.
     let unlocked = |shipped: &Shipped| {
         (shipped.is_encrypted && !repository.is_encrypting()).then(|| TargetError::NoKey { target: target.clone() })
     };

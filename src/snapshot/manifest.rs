@@ -162,7 +162,7 @@ pub struct SnapshotManifest {
     pub canaries: Vec<Canary>,
 }
 
-/// Why bytes are no manifest.
+/// Why bytes are not a valid manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// The bytes are not those that were written.

@@ -1,8 +1,8 @@
-//! What a repository says of itself: its marker, and a note of each node that writes to it. Pure.
+//! Metadata of a repository: its marker, and a note of each node that writes to it. Pure.
 //!
-//! The marker tells this repository from an empty disk, from another one, and from whatever else answers at an address. A note
-//! says what a node shipped last, so that a machine which remembers nothing misses the newest snapshot, too. Both are plain in an
-//! encrypted repository: they hold ids and times.
+//! The marker distinguishes this repository from an empty disk, from another one, and from anything else that answers
+//! at an address. A note records what a node shipped last, so that even a machine without local state detects a missing
+//! newest snapshot. Both are plain text in an encrypted repository: they contain ids and times.
 
 use serde::{Deserialize, Serialize};
 
@@ -71,7 +71,7 @@ impl Marker {
     }
 }
 
-/// What a node says of its snapshots in the repository. Written anew with every snapshot.
+/// A node's summary of its snapshots in the repository. Rewritten with every snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Note {
     format: u16,

@@ -88,7 +88,7 @@ pub enum RestoreError {
         /// The system's error.
         source: io::Error,
     },
-    /// Too little room beside the data.
+    /// Too little space for it next to the data.
     #[error("{path} has {free} free, building the restored data next to the old data needs {needed}")]
     Space {
         /// Where.
@@ -331,8 +331,8 @@ pub(super) struct Staged<'a> {
     pub(super) keep: bool,
 }
 
-/// Fetches a plan's files into the log of `staged`, cuts the last, checks every frame, rebuilds the views beside them and
-/// asks the canaries. Files that are there with the right digest are kept. Problems of the data are in the result.
+/// Fetches a plan's files into the log of `staged`, cuts the last, checks every frame, rebuilds the views next to them
+/// and runs the canaries. Existing files with the right digest are kept. Problems of the data are in the result.
 pub(super) fn build(
     repository: &Repository,
     host: &dyn Host,
@@ -459,7 +459,7 @@ fn check_space(staged: &Path, plan: &RestorePlan) -> Result<(), RestoreError> {
 
 fn problem(name: &str, error: &dyn std::error::Error) -> Problem {
     let message = with_causes(error);
-    // The name stands in front of it already.
+    // It already starts with the name.
     let message =
         message.strip_prefix(name).map_or(message.clone(), |rest| rest.trim_start_matches([':', ' ']).to_owned());
     Problem { name: name.to_owned(), message }

@@ -34,7 +34,7 @@ enum Location {
 }
 
 impl Destination {
-    /// Where the log is shipped; `None`: nowhere by itself.
+    /// Where the log is shipped; `None`: nowhere automatically.
     #[must_use]
     pub fn target(&self) -> Option<Target> {
         Some(match self.target.clone()? {
@@ -84,7 +84,7 @@ pub struct Schedule {
     /// How often a log that changed is shipped.
     #[serde(deserialize_with = "setting::duration::<_, 1_000, { setting::ANY }>")]
     pub interval: Duration,
-    /// How often the newest snapshot is proved; zero: never by itself.
+    /// How often the newest snapshot is proved; zero: never automatically.
     #[serde(deserialize_with = "setting::duration::<_, 0, { setting::ANY }>")]
     pub verify_interval: Duration,
 }

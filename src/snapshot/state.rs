@@ -178,7 +178,7 @@ impl State {
 pub struct Health {
     /// Where they go.
     pub target: String,
-    /// Whether they go there by themselves.
+    /// Whether they are stored there automatically.
     pub scheduled: bool,
     /// `ok`; `new` where nothing was put yet; `unknown` before the first look; else what is wrong, in a word.
     pub standing: &'static str,

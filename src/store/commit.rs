@@ -231,7 +231,7 @@ impl Writer {
         result.map(|()| self.reader.last())
     }
 
-    /// Tells readers the result of the last write.
+    /// Informs readers of the result of the last write.
     fn note(&mut self, error: Option<&CommitError>, purpose: Purpose) {
         let state = match error {
             // Space for deletes does not imply space for other writes.

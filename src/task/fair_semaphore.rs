@@ -165,7 +165,7 @@ impl FairSemaphore {
             state.wait(flow, waiter);
             granted
         };
-        // Whoever holds a permit keeps the queues alive, and a task only waits while another one holds a permit.
+        // The holder of a permit keeps the queues alive, and a task only waits while another one holds a permit.
         granted.await.map_err(|_| Busy)
     }
 }

@@ -23,7 +23,7 @@ const BATCH: usize = 1_000;
 pub(crate) struct OfDocument {
     /// The collection's name.
     pub(crate) collection: String,
-    /// The document's id; slashes may stand as they are.
+    /// The document's id; slashes may be unescaped.
     pub(crate) document: String,
 }
 

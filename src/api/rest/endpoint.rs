@@ -44,7 +44,7 @@ pub(crate) trait Endpoint: Sized + Send + Sync + 'static {
     const HEADERS: &'static [(&'static str, &'static str)] = &[];
     /// The names in its path.
     type Path: Serialize + DeserializeOwned + JsonSchema + Send;
-    /// What may stand behind the `?`.
+    /// The query parameters.
     type Query: Serialize + DeserializeOwned + JsonSchema + Send;
     /// What comes with it.
     type Body: Payload;

@@ -1,6 +1,6 @@
-//! Long work that goes on after its request was answered (`Prefer: respond-async`, RFC 7240).
+//! Long work that continues after its request was answered (`Prefer: respond-async`, RFC 7240).
 //!
-//! Invariants: jobs are in memory, the last hundred of them; a job is seen by the caller who started it.
+//! Invariants: jobs are in memory, the last hundred of them; only the caller who started a job sees it.
 
 use std::collections::VecDeque;
 use std::future::Future;

@@ -16,7 +16,7 @@ use crate::mcp::{SOURCES_PAGE, ToolError};
 pub(crate) struct OfSource {
     /// The collection's name.
     pub(crate) collection: String,
-    /// The file's path; slashes may stand as they are.
+    /// The file's path; slashes may be unescaped.
     pub(crate) source: String,
 }
 
@@ -181,7 +181,7 @@ impl Endpoint for ListSources {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct DeletedSource {
     pub(crate) source: String,
-    /// How many documents were deleted; none is no error.
+    /// How many documents were deleted; zero is not an error.
     pub(crate) deleted: u64,
 }
 
@@ -262,7 +262,7 @@ impl Endpoint for ListFolders {
 pub(crate) struct OfFolder {
     /// The collection's name.
     pub(crate) collection: String,
-    /// What the names of its sources begin with; slashes may stand as they are.
+    /// The prefix of its sources' names; slashes may be unescaped.
     pub(crate) prefix: String,
 }
 

@@ -41,7 +41,7 @@ impl Status {
     }
 }
 
-/// Why a file in a folder is no document.
+/// Why a file in a folder is not a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     File(FileKind),
@@ -98,7 +98,7 @@ impl Report {
         matches!(self.status, Status::Created | Status::Updated | Status::Unchanged)
     }
 
-    /// Whether the exit code tells it: a file that cannot be read is news once, unless somebody asked for it by name.
+    /// Whether it affects the exit code: a file that cannot be read is news once, unless it was given by name.
     fn is_news(&self) -> bool {
         self.status == Status::Failed || (self.status == Status::StillFailed && self.named)
     }

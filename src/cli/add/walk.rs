@@ -166,7 +166,7 @@ fn walk_folder(root: &Path, prefix: &str, walked: &mut WalkResult, bar: &Progres
         .sort_by_file_path(Ord::cmp)
         .filter_entry(move |entry| {
             let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
-            // Whoever names one means it.
+            // A link that is given by name is followed.
             if entry.depth() == 0 || !is_folder || !is_of_the_kernel(entry.path()) {
                 return true;
             }
@@ -252,7 +252,7 @@ fn leads_nowhere(path: &Path) -> bool {
         })
 }
 
-/// Why a file or folder was not read, without a library's words around it: where it is stands beside.
+/// Why a file or folder was not read, without a library's words around it: the path is printed separately.
 pub(super) fn in_words(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),

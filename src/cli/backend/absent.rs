@@ -88,7 +88,7 @@ pub(super) fn not_ours(data_dir: &Path) -> Failure {
     })
 }
 
-/// What `cairn add` says where it goes on with a store of this user's own, beside that of the machine's service.
+/// What `cairn add` prints when it continues with a store of this user, next to that of the machine's service.
 pub(in crate::cli) fn beside_service(data_dir: &Path) -> Option<String> {
     let is_default = config::default_data_dir() == data_dir;
     let owner = service(data_dir, Path::new(SERVICE)).filter(|_| is_default)?;

@@ -112,7 +112,7 @@ impl Remote {
         }
     }
 
-    /// Whether a node answers there, and lets in whoever has the token.
+    /// Whether a node answers there, and accepts the token.
     fn greet(&self, url: &str) -> Result<(), Greeting> {
         let nobody = || Failure::unreachable(anyhow!("no node answers at {url}; start one with `cairn serve`"));
         let foreign = |says: &str| Failure::unreachable(anyhow!("what answers at {url} is not Cairn: {says}"));
@@ -379,7 +379,7 @@ pub(in crate::cli) fn prove(url: &str, ca: Option<&Path>, resolve: Option<IpAddr
     if let Some(place) = resolve {
         trust = trust.at(SocketAddr::new(place, port(base)));
     }
-    // Whoever is refused for want of a token has come far enough.
+    // A refusal for lack of a token proves that the node answers.
     let answer = Agent::new(trust, PROBE_TIMEOUT, ANSWER_BYTES_MAX).get(base).call();
     answer.map(drop).map_err(|error| refused_certificate(&error).unwrap_or_else(|| error.to_string()))
 }
@@ -412,7 +412,7 @@ fn refused_certificate(error: &FetchError) -> Option<String> {
     }
 }
 
-/// The error that an answer carries, with what it was to whoever made it.
+/// The error in an answer, as reported by its origin.
 fn tool_error(answer: &Value) -> Option<ToolError> {
     let error: Problem = serde_json::from_value(answer.clone()).ok()?;
     let mut message = error.detail;

@@ -1,4 +1,4 @@
-//! The GPU in `cairn doctor`: whether there is one, and whether it computes right. No GPU is no fault.
+//! The GPU in `cairn doctor`: whether there is one, and whether it computes correctly. A missing GPU is not a fault.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -82,7 +82,7 @@ fn judged(adapter: Adapter, report: &selftest::Report, took: Duration) -> SelfTe
 }
 
 impl SelfTest {
-    /// In words, where it is no problem.
+    /// In words, if it is not a problem.
     pub(super) fn words(&self) -> Option<String> {
         match self {
             Self::Right { adapter, questions, took } => Some(format!(

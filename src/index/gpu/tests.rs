@@ -62,7 +62,7 @@ fn adapter() -> impl Strategy<Value = Adapter> {
 
 fn response() -> impl Strategy<Value = Response> {
     let failure = prop_oneof![Just(Failure::NoDevice), Just(Failure::OutOfMemory), Just(Failure::BadRequest)];
-    // Scores that are no numbers are not equal to themselves.
+    // NaN scores are not equal to themselves.
     let found = vec(vec((any::<u32>(), -1e6f32..1e6), 0..20), 0..6);
     prop_oneof![
         vec(adapter(), 0..4).prop_map(|adapters| Response::Adapters { adapters }),

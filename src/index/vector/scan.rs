@@ -185,7 +185,8 @@ mod tests {
             prop_assert_eq!(best.into_sorted(), rows);
         }
 
-        /// The kernel agrees with a plain sum for every length, also lengths that are no multiple of a register.
+        /// The kernel agrees with a plain sum for every length, including lengths that are not a multiple of a
+        /// register.
         #[test]
         fn the_kernel_computes_the_inner_product(pairs in vec((-1.0_f32..1.0, -1.0_f32..1.0), 1..700)) {
             let (a, b): (Vec<f16>, Vec<f16>) = pairs.iter().map(|(a, b)| (f16::from_f32(*a), f16::from_f32(*b))).unzip();

@@ -162,7 +162,7 @@ fn write(value: &str, area: Rect, page_content: &mut PageContent) {
     for (line, index) in lines.iter().zip(0u8..) {
         let position = PagePosition::new(left + 2.0, first - f32::from(index) * 1.2 * size, (1.0, 0.0), size);
         let width = 0.5 * size * line.chars().count() as f32;
-        // A space before, so that it never runs into what stands to its left.
+        // A space before, so that it never runs into the text to its left.
         page_content.push(" ", position, position.along + size);
         page_content.push(line, position, position.along + width);
     }

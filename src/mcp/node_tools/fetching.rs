@@ -70,7 +70,7 @@ impl Reading<'_> {
         }
         let include = Include::of(&given.include);
         let copies = if include.has(IncludeArgument::Structured) { 2 } else { 1 };
-        // What stands around the text depends on where the text ends only by a few figures.
+        // The JSON around the text depends on where the text ends only by a few digits.
         let start = position.map(|position| position.passage).or(place.passage).unwrap_or_default();
         let probe = Piece { passages: start..start + 1, skipped: 0, is_cut: false, is_page: !is_section };
         let around = self.around(&place, &document, &probe, String::new(), include)?;
@@ -106,7 +106,7 @@ impl Reading<'_> {
         Ok(Piece { passages: from.passage..last, skipped: from.skipped, is_cut: last < total, is_page: true })
     }
 
-    /// The passages around one that stand under the same headings, as many as fit.
+    /// The passages around one that are under the same headings, as many as fit.
     fn section(&self, document: &DocumentRecord, passage: usize, budget: usize) -> Result<Piece, ToolError> {
         let own = self.passage_of(document, passage)?;
         let mut tokens = price(&own.body.text);
@@ -170,7 +170,7 @@ impl Reading<'_> {
     ) -> Result<answers::FetchAnswer, ToolError> {
         let passages = piece.passages.clone();
         let texts = self.access.passages();
-        // A section is read on its own: where it goes on with a table it needs the header row.
+        // A section is read separately: if it continues a table it needs the header row.
         let text = if piece.is_page { texts.text(document, passages) } else { texts.passages(document, passages) };
         let text = text.map_err(SearchError::from)?;
         let unknown = || ToolError::bad_argument(UNKNOWN_CURSOR);
@@ -191,7 +191,7 @@ impl Reading<'_> {
         Ok(answer)
     }
 
-    /// An answer with what stands around its text.
+    /// An answer with the JSON around its text.
     fn around(
         &self,
         place: &Place,

@@ -15,14 +15,14 @@ use crate::retrieval::{self, Filter, SearchError, price, price_of_json, shown_me
 
 /// Tokens of a list of documents when the caller does not say.
 const LIST_TOKENS: usize = 2_000;
-/// Tokens of what stands around the documents of a list.
+/// Tokens of the JSON around the documents of a list.
 const TOKENS_OF_LIST: usize = 30;
 /// Documents on one page of a list.
 pub(super) const PAGE_MAX: usize = 1_000;
 /// Documents whose ids are compared with one that does not exist, and how many of them are named.
 const NEAR_LOOKED_AT: usize = 10_000;
 const NEAR_MAX: usize = 5;
-/// Rendered answers kept beside the answers themselves.
+/// Rendered answers that are cached in addition to the answers.
 pub(super) const RENDERED_MAX: usize = 1_024;
 
 /// A document's passages as their places.

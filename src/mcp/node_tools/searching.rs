@@ -134,7 +134,7 @@ impl<'a> Reading<'a> {
         Ok(self.render(&found, &view).to_answer())
     }
 
-    /// Runs a search with what its answer costs beside its texts.
+    /// Runs a search with the cost of its answer besides the texts.
     fn with_surroundings<T>(&self, view: &View, search: impl FnOnce(&Surroundings<'_>) -> T) -> T {
         let node = self.node();
         let around_hit = |hit: &Hit| {

@@ -324,7 +324,7 @@ impl NodeSnapshots {
         match tokio::time::timeout(LOOK_TIMEOUT, looking).await {
             Ok(Ok(health)) => health,
             Ok(Err(error)) => std::panic::resume_unwind(error.into_panic()),
-            // It goes on, and is told by the next answer.
+            // It continues, and the next answer reports it.
             Err(_) => self.snapshots.health(),
         }
     }

@@ -1,4 +1,5 @@
-//! What faces ask of the node beside the tools: sources and folders for `cairn add`, upkeep, snapshots.
+//! Operations of the node that interfaces use in addition to the tools: sources and folders for `cairn add`,
+//! maintenance, snapshots.
 
 use std::time::Duration;
 
