@@ -4,6 +4,7 @@
 //! and nothing of a body is waited for before its request was let in; requests from web pages of other origins are refused (DNS rebinding). The admin listener runs on its
 //! own thread, so that health and metrics answer while everything else is busy.
 
+mod access_control;
 mod admin;
 mod body;
 mod connections;
@@ -12,6 +13,7 @@ mod front;
 mod guard;
 mod handshake;
 mod holding;
+mod http_service;
 mod listener;
 mod metrics;
 mod presence;
@@ -48,7 +50,7 @@ pub use body::BodyLimits;
 pub use cors::{Origin, OriginError};
 pub use front::Front;
 pub use listener::{Limits, ListenError, Listener};
-pub use metrics::{Metrics, Shown};
+pub use metrics::{Metrics, ServedMetrics};
 pub use settings::{AllowedHost, AllowedHostError, Hosts, InFlightMax, Service, Settings, Tls};
 pub use stdio::{StdioError, answer_stdio};
 
@@ -87,7 +89,7 @@ pub(crate) struct Shared {
 }
 
 /// What answers at the MCP and REST listener.
-pub fn front(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &Drain) -> Front {
+pub fn http_service(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &Drain) -> HttpService {
     let catalog = Catalog::new(Arc::clone(&tools) as _, Vec::new());
     let server = Server::new(catalog.clone());
     let service = StreamableHttpService::new(
@@ -95,7 +97,7 @@ pub fn front(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &
         Arc::new(NeverSessionManager::default()),
         mcp_config(config, drain),
     );
-    let guard = guard::Guard::new(
+    let access = access_control::AccessControl::new(
         config.authenticator.clone(),
         config.allowed_hosts.clone(),
         cors::Cors::new(&config.cors_origins),
@@ -108,7 +110,7 @@ pub fn front(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &
         // Bodies come here whole, and within their limit.
         .layer(DefaultBodyLimit::disable())
         .route("/mcp", any_service(service).layer(axum::middleware::from_fn(presence::watch)))
-        .route(front::AUTHORITY, get(move || hand_out(authority.clone())))
+        .route(http_service::AUTHORITY, get(move || hand_out(authority.clone())))
         .fallback(not_found)
         .method_not_allowed_fallback(other_method)
         .with_state(Shared { tools: Arc::clone(&tools), catalog, jobs: Arc::default(), stopping: drain.token() });

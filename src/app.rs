@@ -229,10 +229,10 @@ impl Node {
             in_flight_max: live.in_flight_max.clone(),
             drain_timeout: config.server.drain_timeout,
         };
-        let front = api::front(&server, Arc::clone(&self.tools), &self.metrics.requests, drain);
+        let service = api::http_service(&server, Arc::clone(&self.tools), &self.metrics.requests, drain);
         let tls = listener_auth.identity.clone().filter(|_| running.tls);
         let (limits, _) = limits::of_listeners(config);
-        let serving = task::spawn("serve", listener.serve(front, tls, limits, drain.clone(), server.drain_timeout));
+        let serving = task::spawn("serve", listener.serve(service, tls, limits, drain.clone(), server.drain_timeout));
         let sweeping = task::spawn("sweep", sweep(Arc::clone(self), drain.clone()));
         // Written last: a process that reads it gets an answer at the port.
         if let Err(error) = running.write(&config.data_dir) {
@@ -401,7 +401,7 @@ fn serve_on(
             live.hosts.clone(),
             readiness.clone(),
             Pulse::of(runtime.handle().clone()),
-            metrics.shown(),
+            metrics.served(),
             drain.clone(),
         )?;
         settings.config.admin_listen = admin.address();

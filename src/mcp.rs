@@ -19,8 +19,8 @@ mod listening;
 mod metrics;
 #[macro_use]
 mod tools;
+mod document_ref;
 mod node_tools;
-mod place;
 mod prompts;
 mod schema;
 mod server;
@@ -30,13 +30,13 @@ use serde_json::{Map, Value};
 
 pub use catalog::{Answering, Catalog, Context, NodeProvider, ToolProvider};
 pub use direct::Wire;
+pub use document_ref::DocumentRef;
 pub use error::{ErrorCode, ToolError};
 pub use metrics::Metrics;
 pub use node_tools::{NodeSnapshots, NodeTools, SOURCES_PAGE};
 pub(crate) use node_tools::{Precondition, StoredDocument};
 pub use node_tools::{Tool, definitions};
 pub(crate) use node_tools::{gpu_json, problems, prune_json, schedule_json, snapshots_json, verified_json};
-pub use place::Place;
 pub use rmcp::model::Tool as ToolDefinition;
 pub(crate) use schema::plain as plain_schema;
 pub use server::{Presence, Server, WithoutStream};

@@ -69,7 +69,7 @@ pub struct Ranked {
 }
 
 /// Sizes of an answer.
-struct Wanted {
+struct AnswerLimits {
     limit: usize,
     cursor: Cursor,
     tokens_max: usize,
@@ -117,7 +117,7 @@ impl Retrieval {
     ///
     /// # Errors
     /// When the question is empty or names a collection that is not there.
-    pub fn ask<'a>(&self, access: Access<'a>, request: &SearchRequest) -> Result<Asked<'a>, SearchError> {
+    pub fn ask<'a>(&self, access: Access<'a>, request: &SearchRequest) -> Result<PreparedSearch<'a>, SearchError> {
         if words(&request.query).is_empty() {
             return Err(SearchError::EmptyQuery);
         }
@@ -125,51 +125,56 @@ impl Retrieval {
         let filter = access.permit().reach().filter(request.filter.as_ref());
         let defaults = self.config();
         let key = self.cache.key(request, defaults, filter.as_ref(), &searchers).filter(|_| left_out.is_empty());
-        Ok(Asked { access, filter, searchers, left_out, key, defaults, ahead: Ahead::default() })
+        Ok(PreparedSearch { access, filter, searchers, left_out, key, defaults, precomputed: Precomputed::default() })
     }
 
-    /// Asks the GPU for the vector half of a question, where it searches; the answer goes into `asked`, see [`Asked::with`].
+    /// Asks the GPU for the vector half of a question, where it searches; the answer goes into `asked`, see [`PreparedSearch::with`].
     ///
     /// * `request`: the one that was asked; [`Retrieval::embed`] was called for it.
     ///
     /// # Errors
     /// As for [`Retrieval::answer`].
-    pub fn ask_devices(&self, request: &SearchRequest, asked: &Asked<'_>) -> Result<AskedDevices, SearchError> {
+    pub fn ask_devices(
+        &self,
+        request: &SearchRequest,
+        prepared: &PreparedSearch<'_>,
+    ) -> Result<DeviceQueries, SearchError> {
         let wanted = self.wanted(request)?;
         let candidates = self.candidates(&wanted, 0);
         let query = words(&request.query);
         if !phrases::of(query).0.is_empty() {
-            return Ok(AskedDevices { questions: Vec::new() });
+            return Ok(DeviceQueries { questions: Vec::new() });
         }
-        let mut questions = Vec::with_capacity(asked.searchers.len());
-        for searcher in &asked.searchers {
+        let mut questions = Vec::with_capacity(prepared.searchers.len());
+        for searcher in &prepared.searchers {
             let info = searcher.collection();
             if !searcher.asks_device() {
                 questions.push(None);
                 continue;
             }
-            let among = asked.filter.as_ref().map(|filter| searcher.matching(filter)).transpose()?;
+            let among = prepared.filter.as_ref().map(|filter| searcher.matching(filter)).transpose()?;
             // Where there is none, the answer says so.
-            let embedding = asked.ahead.embeddings.of(&info.model).and_then(Result::ok);
+            let embedding = prepared.precomputed.embeddings.of(&info.model).and_then(Result::ok);
             let embedding = embedding.filter(|embedding| embedding.len() == info.dimensions as usize);
             questions
                 .push(embedding.and_then(|embedding| searcher.ask_device(embedding, candidates, among.as_deref())));
         }
-        Ok(AskedDevices { questions })
+        Ok(DeviceQueries { questions })
     }
 
     /// Embeds a question with the models of its collections, where its mode asks for meaning. This may wait for another machine, so call
     /// it before a turn is taken. A model that fails is in the answer's reasons, or its error.
     ///
     /// * `request`: the one that was asked.
-    pub async fn embed(&self, request: &SearchRequest, asked: &mut Asked<'_>) {
-        asked.ahead.embeddings = self.embeddings(words(&request.query), request.mode, &asked.searchers).await;
+    pub async fn embed(&self, request: &SearchRequest, prepared: &mut PreparedSearch<'_>) {
+        prepared.precomputed.embeddings =
+            self.embeddings(words(&request.query), request.mode, &prepared.searchers).await;
     }
 
     /// The answer to a question that was asked before, when nothing changed since. Cost: a lookup.
     #[must_use]
-    pub fn remembered(&self, asked: &Asked<'_>) -> Option<Arc<SearchAnswer>> {
-        let answer = self.cache.get(asked.key?, &self.library)?;
+    pub fn remembered(&self, prepared: &PreparedSearch<'_>) -> Option<Arc<SearchAnswer>> {
+        let answer = self.cache.get(prepared.key?, &self.library)?;
         self.metrics.search_cache_hits.inc();
         Some(answer)
     }
@@ -184,15 +189,15 @@ impl Retrieval {
     pub fn answer(
         &self,
         request: &SearchRequest,
-        asked: &Asked<'_>,
+        prepared: &PreparedSearch<'_>,
         surroundings: &Surroundings<'_>,
     ) -> Result<Arc<SearchAnswer>, SearchError> {
         self.metrics.search_cache_misses.inc();
         let target = Target::Text(words(&request.query));
-        let answer = Arc::new(self.compose(&target, request, asked, (None, surroundings))?);
+        let answer = Arc::new(self.compose(&target, request, prepared, (None, surroundings))?);
         // What was wrong may be right the next time; and the defaults may have changed on the way.
-        let may_be_remembered = answer.mode_reason.is_none() && self.config() == asked.defaults;
-        if let Some(key) = asked.key.filter(|_| may_be_remembered) {
+        let may_be_remembered = answer.mode_reason.is_none() && self.config() == prepared.defaults;
+        if let Some(key) = prepared.key.filter(|_| may_be_remembered) {
             self.cache.insert(key, &answer);
         }
         Ok(answer)
@@ -203,12 +208,12 @@ impl Retrieval {
     /// # Errors
     /// As for [`Retrieval::ask`] and [`Retrieval::answer`].
     pub fn search(&self, access: Access<'_>, request: &SearchRequest) -> Result<Arc<SearchAnswer>, SearchError> {
-        let mut asked = self.ask(access, request)?;
-        if let Some(known) = self.remembered(&asked) {
+        let mut prepared = self.ask(access, request)?;
+        if let Some(known) = self.remembered(&prepared) {
             return Ok(known);
         }
-        task::block_on(self.embed(request, &mut asked));
-        self.answer(request, &asked, &Surroundings::none())
+        task::block_on(self.embed(request, &mut prepared));
+        self.answer(request, &prepared, &Surroundings::none())
     }
 
     /// Passages that mean the same as a document, or as one of its passages; that document's own are left out.
@@ -239,10 +244,17 @@ impl Retrieval {
         }
         let request = SearchRequest { mode: Mode::Dense, ..request.clone() };
         let filter = access.permit().reach().filter(request.filter.as_ref());
-        let asked =
-            Asked { access, filter, searchers, left_out, key: None, defaults: self.config(), ahead: Ahead::default() };
+        let prepared = PreparedSearch {
+            access,
+            filter,
+            searchers,
+            left_out,
+            key: None,
+            defaults: self.config(),
+            precomputed: Precomputed::default(),
+        };
         let target = Target::Embedding(embedding);
-        let answer = self.compose(&target, &request, &asked, (Some(&source.document), surroundings))?;
+        let answer = self.compose(&target, &request, &prepared, (Some(&source.document), surroundings))?;
         Ok(Arc::new(answer))
     }
 
@@ -281,12 +293,12 @@ impl Retrieval {
         &self,
         target: &Target<'_>,
         request: &SearchRequest,
-        asked: &Asked<'_>,
+        prepared: &PreparedSearch<'_>,
         (without, surroundings): (Option<&DocumentRecord>, &Surroundings<'_>),
     ) -> Result<SearchAnswer, SearchError> {
-        let Asked { access, filter, searchers, left_out, ahead, .. } = asked;
+        let PreparedSearch { access, filter, searchers, left_out, precomputed, .. } = prepared;
         let wanted = self.wanted(request)?;
-        let Wanted { limit, cursor, tokens_max } = wanted;
+        let AnswerLimits { limit, cursor, tokens_max } = wanted;
         // The passages of the document itself are its nearest neighbours; they must not be all there is.
         let own = without.map_or(0, |document| document.chunks.len().min(OWN_PASSAGES_MAX));
         let filter = filter.as_ref();
@@ -300,10 +312,10 @@ impl Retrieval {
         let mut order = order::Order::new(rules, searchers, *access);
         let mut depth = self.candidates(&wanted, own);
         let rank = |depth: usize, found: &[Option<DeviceAnswer>]| {
-            let views = (&searchers[..], &ahead.embeddings, found);
+            let views = (&searchers[..], &precomputed.embeddings, found);
             self.ranking(target, request.mode, request.fusion, filter, depth, views)
         };
-        let Ranking { ranked, mode_used, mut reasons, lsn } = rank(depth, &ahead.found)?;
+        let Ranking { ranked, mode_used, mut reasons, lsn } = rank(depth, &precomputed.found)?;
         // One more than is shown says whether there is more.
         let enough = cursor.offset + limit + 1;
         let mut may_go_on = order.add(&ranked, depth, enough);
@@ -341,7 +353,7 @@ impl Retrieval {
         let searched: Vec<String> = searchers.iter().map(|searcher| searcher.collection().name.clone()).collect();
         let mode_reason = reasons.text();
         let envelope = (surroundings.envelope)(&searched, mode_reason.as_deref());
-        let page = assembly::Wanted {
+        let page = assembly::PageLimits {
             limit,
             offset: cursor.offset,
             tokens_max: (tokens_max / surroundings.copies.max(1)).saturating_sub(envelope),
@@ -363,20 +375,20 @@ impl Retrieval {
         })
     }
 
-    fn wanted(&self, request: &SearchRequest) -> Result<Wanted, SearchError> {
+    fn wanted(&self, request: &SearchRequest) -> Result<AnswerLimits, SearchError> {
         let config = self.config();
         let limit = in_range("limit", request.limit, config.limit, 1..=LIMIT_MAX)?;
         let cursor = request.cursor.unwrap_or(Cursor { offset: 0, first: limit, state: 0 });
         in_range("cursor", Some(cursor.offset), 0, 0..=OFFSET_MAX)?;
         in_range("cursor", Some(cursor.first), 1, 1..=LIMIT_MAX)?;
         let tokens_max = in_range("max_tokens", request.tokens_max, config.tokens_max, TOKENS_MIN..=TOKENS_MAX)?;
-        Ok(Wanted { limit, cursor, tokens_max })
+        Ok(AnswerLimits { limit, cursor, tokens_max })
     }
 
     /// Passages that are taken from each half first; by the size of the first page, so that the order is that of all pages.
     ///
     /// * `own`: passages among them that will be left out.
-    fn candidates(&self, wanted: &Wanted, own: usize) -> usize {
+    fn candidates(&self, wanted: &AnswerLimits, own: usize) -> usize {
         self.config().candidates.max(wanted.cursor.first * 2) + own
     }
 

@@ -19,9 +19,9 @@ use hyper_util::service::TowerToHyperService;
 
 use super::connections::Connection;
 use super::listener::{Answers, Limits};
-use super::metrics::Shown;
+use super::metrics::ServedMetrics;
 use super::settings::{Hosts, InFlightMax};
-use super::{ListenError, Listener, guard, unread};
+use super::{ListenError, Listener, access_control, unread};
 use crate::auth::{Authenticator, Identity};
 use crate::calls::{Calls, Operation};
 use crate::collection::Library;
@@ -46,7 +46,7 @@ struct Shared {
     watched: Arc<OnceLock<Watched>>,
     readiness: Readiness,
     pulse: Pulse,
-    metrics: Shown,
+    metrics: ServedMetrics,
 }
 
 /// What readiness and metrics are about.
@@ -81,7 +81,7 @@ impl Admin {
         allowed_hosts: Hosts,
         readiness: Readiness,
         pulse: Pulse,
-        metrics: Shown,
+        metrics: ServedMetrics,
         drain: Drain,
     ) -> Result<Self, ListenError> {
         let watched = Arc::new(OnceLock::new());
@@ -89,7 +89,7 @@ impl Admin {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let listener = runtime.block_on(Listener::bind(listen))?;
         let address = listener.address();
-        let guard = guard::Guard::new(
+        let access = access_control::AccessControl::new(
             authenticator.clone(),
             allowed_hosts,
             None,
@@ -100,7 +100,7 @@ impl Admin {
             .route("/health", get(health))
             .route("/ready", get(ready))
             .route("/metrics", get(metrics_text))
-            .layer(axum::middleware::from_fn_with_state(Arc::new(guard), guard::check_names))
+            .layer(axum::middleware::from_fn_with_state(Arc::new(access), access_control::check_names))
             .with_state(Shared { authenticator, watched: Arc::clone(&watched), readiness, pulse, metrics });
         let thread = task::spawn_thread("admin", move || {
             let answers = AdminAnswers { router: TowerToHyperService::new(router) };
@@ -152,7 +152,7 @@ impl Answers for AdminAnswers {
                 Ok(response) => response,
                 Err(never) => match never {},
             };
-            Some(if is_empty { response } else { unread::tell(response, &connection) })
+            Some(if is_empty { response } else { unread::close_connection(response, &connection) })
         }
     }
 }
@@ -177,7 +177,7 @@ async fn health(State(shared): State<Shared>) -> Response {
 async fn ready(State(shared): State<Shared>, request: Request) -> Response {
     let reasons = super::not_ready(shared.watched.get().map(|watched| &*watched.library), &shared.readiness);
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    match shared.authenticator.authenticate(guard::authorization(request.headers())) {
+    match shared.authenticator.authenticate(access_control::authorization(request.headers())) {
         Ok(_) => {
             let mut detail = super::ready_json(&reasons);
             // The node runs on with the settings that it has.
@@ -208,8 +208,8 @@ async fn ready(State(shared): State<Shared>, request: Request) -> Response {
 }
 
 async fn metrics_text(State(shared): State<Shared>, request: Request) -> Response {
-    if let Err(refusal) = shared.authenticator.authenticate(guard::authorization(request.headers())) {
-        return guard::unauthorized(refusal);
+    if let Err(refusal) = shared.authenticator.authenticate(access_control::authorization(request.headers())) {
+        return access_control::unauthorized(refusal);
     }
     if let Some(watched) = shared.watched.get() {
         shared.metrics.collections.observe(&watched.library);

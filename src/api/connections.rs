@@ -56,7 +56,7 @@ pub(super) struct Connection {
 }
 
 /// A connection's place; given back when it is dropped.
-pub(super) struct Held {
+pub(super) struct OpenConnection {
     connections: Arc<Connections>,
     number: u64,
     connection: Arc<Connection>,
@@ -76,7 +76,7 @@ impl Connections {
     }
 
     /// A place for a connection from `peer`. Where all are taken, others make room, and where none can, this waits.
-    pub(super) async fn place(self: &Arc<Self>, peer: IpAddr) -> Held {
+    pub(super) async fn register(self: &Arc<Self>, peer: IpAddr) -> OpenConnection {
         let place = match Arc::clone(&self.places).try_acquire_owned() {
             Ok(place) => place,
             Err(_) => {
@@ -96,7 +96,7 @@ impl Connections {
         });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.held.lock().insert(number, Arc::clone(&connection));
-        Held { connections: Arc::clone(self), number, connection, _place: place }
+        OpenConnection { connections: Arc::clone(self), number, connection, _place: place }
     }
 
     /// Whether more than half of the places are taken.
@@ -146,13 +146,13 @@ fn peer_of(address: IpAddr) -> IpAddr {
     }
 }
 
-impl Held {
+impl OpenConnection {
     pub(super) fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
 }
 
-impl Drop for Held {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.connections.held.lock().remove(&self.number);
     }
@@ -174,19 +174,19 @@ impl Connection {
     }
 
     /// A request has begun. `false`: the connection was given up, and nothing of it is to be answered.
-    pub(super) fn receives(&self) -> bool {
-        self.goes(WAITING, RECEIVING)
+    pub(super) fn start_receiving(&self) -> bool {
+        self.transition(WAITING, RECEIVING)
     }
 
     /// The request has arrived whole, or is refused. `false`: the connection was given up.
-    pub(super) fn answers(&self) -> bool {
-        self.goes(RECEIVING, ANSWERING)
+    pub(super) fn start_answering(&self) -> bool {
+        self.transition(RECEIVING, ANSWERING)
     }
 
     /// Everything that was asked is answered.
-    pub(super) fn waits(&self) {
+    pub(super) fn start_waiting(&self) {
         self.note_time();
-        let _ = self.goes(RECEIVING, WAITING) || self.goes(ANSWERING, WAITING);
+        let _ = self.transition(RECEIVING, WAITING) || self.transition(ANSWERING, WAITING);
     }
 
     /// A request of it was let in.
@@ -208,7 +208,7 @@ impl Connection {
         self.unread.load(Ordering::Relaxed)
     }
 
-    fn goes(&self, from: u8, to: u8) -> bool {
+    fn transition(&self, from: u8, to: u8) -> bool {
         self.phase.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
@@ -218,7 +218,7 @@ impl Connection {
 
     /// Ends the connection unless it has gone on meanwhile.
     fn give_up(&self, phase: u8) -> bool {
-        let given_up = self.goes(phase, GIVEN_UP);
+        let given_up = self.transition(phase, GIVEN_UP);
         if given_up && let Some(task) = self.task.get() {
             task.abort();
         }
@@ -234,13 +234,13 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    async fn place(connections: &Arc<Connections>, peer: &str, at: u64) -> Held {
-        let held = connections.place(address(peer)).await;
+    async fn place(connections: &Arc<Connections>, peer: &str, at: u64) -> OpenConnection {
+        let held = connections.register(address(peer)).await;
         held.connection.since.store(at, Ordering::Relaxed);
         held
     }
 
-    fn is_given_up(held: &Held) -> bool {
+    fn is_given_up(held: &OpenConnection) -> bool {
         held.connection.phase.load(Ordering::Relaxed) == GIVEN_UP
     }
 
@@ -251,23 +251,23 @@ mod tests {
         let late = place(&connections, "10.0.0.2", 9).await;
         let early = place(&connections, "10.0.0.2", 3).await;
         let busy = place(&connections, "10.0.0.2", 2).await;
-        assert!(busy.connection.receives() && busy.connection.answers());
+        assert!(busy.connection.start_receiving() && busy.connection.start_answering());
         assert_eq!(connections.make_room(), 1);
         assert!(is_given_up(&early) && ![&quiet, &late, &busy].into_iter().any(is_given_up));
-        assert!(!early.connection.receives(), "it answers nothing any more");
+        assert!(!early.connection.start_receiving(), "it answers nothing any more");
     }
 
     #[tokio::test]
     async fn what_is_being_answered_is_never_given_up_and_what_arrives_only_last() {
         let connections = Connections::new(2);
         let (answering, receiving) = (place(&connections, "::1", 1).await, place(&connections, "::1", 2).await);
-        assert!(answering.connection.receives() && answering.connection.answers());
-        assert!(receiving.connection.receives());
+        assert!(answering.connection.start_receiving() && answering.connection.start_answering());
+        assert!(receiving.connection.start_receiving());
         assert_eq!(connections.make_room(), 1);
-        assert!(is_given_up(&receiving) && !receiving.connection.answers());
+        assert!(is_given_up(&receiving) && !receiving.connection.start_answering());
         assert_eq!(connections.make_room(), 0);
         drop(receiving);
-        answering.connection.waits();
+        answering.connection.start_waiting();
         assert_eq!(connections.make_room(), 1);
     }
 

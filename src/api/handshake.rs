@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::connections::Held;
+use super::connections::OpenConnection;
 use super::socket::Socket;
 use crate::auth::Identity;
 use crate::task::Drain;
@@ -36,12 +36,12 @@ pub(super) async fn shake(
     identity: Arc<Identity>,
     patience: Duration,
     drain: &Drain,
-    held: &Held,
+    held: &OpenConnection,
 ) -> Option<TlsStream<Socket>> {
     let shaken = tokio::select! {
         biased;
         () = drain.ordered() => return None,
-        shaken = tokio::time::timeout(patience, begin(stream, identity, held)) => shaken,
+        shaken = tokio::time::timeout(patience, start_tls(stream, identity, held)) => shaken,
     };
     match shaken {
         Ok(Ok(stream)) => stream,
@@ -56,7 +56,11 @@ pub(super) async fn shake(
     }
 }
 
-async fn begin(mut stream: TcpStream, identity: Arc<Identity>, held: &Held) -> io::Result<Option<TlsStream<Socket>>> {
+async fn start_tls(
+    mut stream: TcpStream,
+    identity: Arc<Identity>,
+    held: &OpenConnection,
+) -> io::Result<Option<TlsStream<Socket>>> {
     let mut first = [0];
     if stream.peek(&mut first).await? == 0 {
         return Ok(None);
@@ -64,7 +68,7 @@ async fn begin(mut stream: TcpStream, identity: Arc<Identity>, held: &Held) -> i
     match first[0] {
         HANDSHAKE => {}
         // A method.
-        b'A'..=b'Z' => return tell(&mut stream).await.map(|()| None),
+        b'A'..=b'Z' => return answer_plain_http(&mut stream).await.map(|()| None),
         _ => return Ok(None),
     }
     let address = stream.local_addr()?.ip();
@@ -78,7 +82,7 @@ async fn begin(mut stream: TcpStream, identity: Arc<Identity>, held: &Held) -> i
 }
 
 /// Answers a plain request.
-async fn tell(stream: &mut TcpStream) -> io::Result<()> {
+async fn answer_plain_http(stream: &mut TcpStream) -> io::Result<()> {
     let mut head = Vec::new();
     while head.len() < HEAD_BYTES_MAX && !head.windows(4).any(|end| end == b"\r\n\r\n") {
         if stream.read_buf(&mut head).await? == 0 {

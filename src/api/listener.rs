@@ -22,10 +22,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use super::connections::{Connection, Connections, Held};
-use super::front::Front;
+use super::connections::{Connection, Connections, OpenConnection};
 use super::handshake;
 use super::holding::holding;
+use super::http_service::HttpService;
 use super::socket::Socket;
 use crate::auth::Identity;
 use crate::base::Fault;
@@ -38,7 +38,7 @@ const HEAD_BYTES_MAX: usize = 32 << 10;
 /// How long to wait after `accept` failed (no file descriptors, usually) before trying again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often the log says that there is no room.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a listener gives its clients.
 #[derive(Debug, Clone, Copy)]
@@ -130,7 +130,7 @@ impl Listener {
     /// * `tls`: what is shown to clients; `None` speaks plain HTTP.
     pub async fn serve(
         self,
-        front: Front,
+        front: HttpService,
         tls: Option<Arc<Identity>>,
         limits: Limits,
         drain: Drain,
@@ -196,13 +196,13 @@ impl Listener {
         connections: &Arc<Connections>,
         descriptors_max: u64,
         crowd: &mut Crowd,
-    ) -> Option<(TcpStream, Held)> {
+    ) -> Option<(TcpStream, OpenConnection)> {
         let (stream, peer) = match self.listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 if is_out_of_descriptors(&error) {
                     connections.make_room();
-                    crowd.tell("no file may be opened for another connection");
+                    crowd.warn("no file may be opened for another connection");
                 } else {
                     tracing::debug!(%error, "a connection could not be accepted");
                 }
@@ -211,7 +211,7 @@ impl Listener {
             }
         };
         if u64::try_from(stream.as_raw_fd()).is_ok_and(|descriptor| descriptor >= descriptors_max) {
-            crowd.tell("only as many files may still be opened as the store is to have");
+            crowd.warn("only as many files may still be opened as the store is to have");
             // Where others make room this one may stay: what it takes is given back in a moment.
             if connections.make_room() == 0 {
                 drop(stream);
@@ -221,7 +221,7 @@ impl Listener {
         }
         // Without it every streamed answer waits 40 ms for an acknowledgement (Nagle with delayed ACK).
         stream.set_nodelay(true).ok()?;
-        Some((stream, connections.place(peer.ip()).await))
+        Some((stream, connections.register(peer.ip()).await))
     }
 }
 
@@ -235,13 +235,13 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 /// Says that there is no room, now and then.
 #[derive(Default)]
 struct Crowd {
-    told: Option<Instant>,
+    last_warning: Option<Instant>,
 }
 
 impl Crowd {
-    fn tell(&mut self, reason: &str) {
-        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-            self.told = Some(Instant::now());
+    fn warn(&mut self, reason: &str) {
+        if self.last_warning.is_none_or(|last_warning| last_warning.elapsed() >= WARN_INTERVAL) {
+            self.last_warning = Some(Instant::now());
             tracing::warn!(
                 reason,
                 "connections that wait for their clients are closed to make room; a greater limit of open files (LimitNOFILE, \
@@ -252,7 +252,7 @@ impl Crowd {
 }
 
 /// Answers the requests of a connection until it ends.
-async fn answer<T>(stream: T, http: Builder, answers: impl Answers, watcher: Watcher, held: &Held)
+async fn answer<T>(stream: T, http: Builder, answers: impl Answers, watcher: Watcher, held: &OpenConnection)
 where
     T: Read + Write + Unpin + 'static,
 {
@@ -261,7 +261,7 @@ where
         let answers = answers.clone();
         async move {
             // One that is given up ends within a moment, and answers nothing more.
-            let answered = match connection.receives() {
+            let answered = match connection.start_receiving() {
                 true => answers.answer(request, Arc::clone(&connection)).await,
                 false => None,
             };
@@ -286,6 +286,6 @@ struct Waits(Arc<Connection>);
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        self.0.waits();
+        self.0.start_waiting();
     }
 }

@@ -27,7 +27,7 @@ impl Metrics {
 
 /// What `/metrics` shows, and what is looked at before.
 #[derive(Clone)]
-pub struct Shown {
+pub struct ServedMetrics {
     /// All metrics.
     pub registry: Registry,
     /// Those of collections.

@@ -81,7 +81,7 @@ pub(super) fn too_large(id: Option<Value>, most: usize) -> Malformed {
 /// A message of more values than are read.
 pub(super) fn too_many_values(message: &[u8]) -> Malformed {
     let mut finder = IdFinder::default();
-    finder.look(without_mark(message));
+    finder.scan(without_mark(message));
     Malformed { id: finder.id().unwrap_or_default(), code: INVALID_REQUEST, message: values::too_many() }
 }
 
@@ -102,7 +102,7 @@ pub(super) fn malformed(message: &[u8]) -> Malformed {
     };
     if let Err(words) = found {
         let mut finder = IdFinder::default();
-        finder.look(message);
+        finder.scan(message);
         return unread(finder.id().unwrap_or_default(), format!("the message cannot be read: {words}"));
     }
     let refused = |id, message: String| Malformed { id, code: INVALID_REQUEST, message };
@@ -266,7 +266,7 @@ enum Text {
 
 impl IdFinder {
     /// Looks at the next bytes.
-    pub(super) fn look(&mut self, bytes: &[u8]) {
+    pub(super) fn scan(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             if self.found.is_some() {
                 return;
@@ -393,7 +393,7 @@ mod tests {
     fn an_id_is_found_wherever_it_is_and_nothing_else_is_taken_for_it() {
         let find = |message: &str| {
             let mut finder = IdFinder::default();
-            message.as_bytes().chunks(3).for_each(|chunk| finder.look(chunk));
+            message.as_bytes().chunks(3).for_each(|chunk| finder.scan(chunk));
             finder.id()
         };
         for (message, id) in [

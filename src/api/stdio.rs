@@ -129,11 +129,11 @@ impl<R: AsyncBufRead + Unpin + Send> Pipe<R> {
             let part = &read[..end.unwrap_or(read.len())];
             let (length, is_end) = (part.len() + usize::from(end.is_some()), end.is_some());
             match &mut self.oversized {
-                Some(finder) => finder.look(part),
+                Some(finder) => finder.scan(part),
                 None if self.line.len() + part.len() > self.bytes_max => {
                     let mut finder = IdFinder::default();
-                    finder.look(&self.line);
-                    finder.look(part);
+                    finder.scan(&self.line);
+                    finder.scan(part);
                     self.oversized = Some(finder);
                     self.line = Vec::new();
                 }
@@ -201,7 +201,7 @@ impl<R: AsyncBufRead + Unpin + Send> Transport<RoleServer> for Pipe<R> {
             }
             drop(answer);
             if self.request.is_some() {
-                // Held until the request is answered, whatever becomes of the answer.
+                // OpenConnection until the request is answered, whatever becomes of the answer.
                 let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
                 let mut message = self.request.take();
                 if let Some(JsonRpcMessage::Request(request)) = &mut message {

@@ -8,7 +8,7 @@ use super::connections::Connection;
 
 /// Adds `Connection: close` to the answer of a request whose body nobody reads, and has the rest of it thrown away before the
 /// connection is closed: otherwise it would be reset, and the answer could be lost.
-pub(super) fn tell(mut response: Response, connection: &Connection) -> Response {
+pub(super) fn close_connection(mut response: Response, connection: &Connection) -> Response {
     connection.leave_unread();
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response

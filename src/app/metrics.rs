@@ -38,8 +38,8 @@ impl Metrics {
     }
 
     /// The metrics that the admin listener serves.
-    pub(super) fn shown(&self) -> api::Shown {
-        api::Shown {
+    pub(super) fn served(&self) -> api::ServedMetrics {
+        api::ServedMetrics {
             registry: self.registry.clone(),
             collections: self.collections.clone(),
             snapshots: self.snapshots.clone(),

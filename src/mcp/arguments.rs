@@ -6,7 +6,7 @@ use schemars::generate::Contract;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::lenient::{self, Given, Mistake, What};
+use super::lenient::{self, Mistake, MistakeKind, RawValue};
 use super::{Arguments, ToolError, values};
 
 /// Reads a tool's arguments.
@@ -15,7 +15,7 @@ pub(crate) fn read<T: for<'de> Deserialize<'de> + JsonSchema>(arguments: Argumen
     if values::are_too_many_in_texts(&arguments) {
         return Err(ToolError::bad_argument(values::too_many()));
     }
-    T::deserialize(Given(arguments)).map_err(|mistake| {
+    T::deserialize(RawValue(arguments)).map_err(|mistake| {
         let schema = Value::Object(super::schema::of::<T>(Contract::Deserialize));
         ToolError::bad_argument(explain(&mistake, &schema))
     })
@@ -25,8 +25,8 @@ pub(crate) fn read<T: for<'de> Deserialize<'de> + JsonSchema>(arguments: Argumen
 fn explain(mistake: &Mistake, schema: &Value) -> String {
     let place = if mistake.place.is_empty() { String::new() } else { format!(" in {}", mistake.place) };
     match &mistake.what {
-        What::Wrong(_) => mistake.to_string(),
-        What::NoNumber { found, expected } => {
+        MistakeKind::Wrong(_) => mistake.to_string(),
+        MistakeKind::NoNumber { found, expected } => {
             let number = expected.split(" of at").next().unwrap_or(expected);
             match named(mistake, schema).and_then(bounds) {
                 Some((least, most)) => {
@@ -35,13 +35,13 @@ fn explain(mistake: &Mistake, schema: &Value) -> String {
                 None => mistake.to_string(),
             }
         }
-        What::NoChoice { found, .. } => match named(mistake, schema).map(choices) {
+        MistakeKind::NoChoice { found, .. } => match named(mistake, schema).map(choices) {
             Some(choices) if !choices.is_empty() => {
                 format!("{} is {found}, expected one of {}", mistake.place, choices.join(", "))
             }
             _ => mistake.to_string(),
         },
-        What::Unknown { field, known } => {
+        MistakeKind::Unknown { field, known } => {
             let properties = properties_within(schema, known);
             let names: Vec<&str> = properties.into_iter().flat_map(|names| names.keys().map(String::as_str)).collect();
             match names.as_slice() {
@@ -49,13 +49,15 @@ fn explain(mistake: &Mistake, schema: &Value) -> String {
                 names => format!("unknown argument '{field}'{place}, expected one of {}", names.join(", ")),
             }
         }
-        What::Missing(field) => {
+        MistakeKind::Missing(field) => {
             let described = properties_with(schema, field).and_then(|property| property["description"].as_str());
             let described = described.map(|text| format!(": {text}")).unwrap_or_default();
             format!("'{field}' is missing{place}{described}")
         }
-        What::Twice { field, name } if field == name => format!("'{field}' is given twice{place}; give it once"),
-        What::Twice { field, name } => format!("'{field}' is given twice{place}, also as '{name}'; give one of them"),
+        MistakeKind::Twice { field, name } if field == name => format!("'{field}' is given twice{place}; give it once"),
+        MistakeKind::Twice { field, name } => {
+            format!("'{field}' is given twice{place}, also as '{name}'; give one of them")
+        }
     }
 }
 
@@ -169,7 +171,7 @@ impl Include {
 /// Whether the arguments of a call ask for structured content.
 pub(crate) fn ask_structured(arguments: &Arguments) -> bool {
     arguments.get("include").is_some_and(|include| {
-        Vec::<IncludeArgument>::deserialize(Given(include.clone()))
+        Vec::<IncludeArgument>::deserialize(RawValue(include.clone()))
             .is_ok_and(|include| include.contains(&IncludeArgument::Structured))
     })
 }

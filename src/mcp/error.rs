@@ -122,7 +122,7 @@ impl ToolError {
 
     /// The message without its middle where it is long: the beginning says what is wrong, the end what to do.
     #[must_use]
-    pub fn shown(&self) -> Cow<'_, str> {
+    pub fn shortened_message(&self) -> Cow<'_, str> {
         let message = &self.message;
         let count = message.chars().count();
         if count <= MESSAGE_CHARS_MAX {
@@ -146,7 +146,7 @@ impl ToolError {
     /// As the structured content of a tool error.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        json!({"error": {"code": self.code.as_str(), "message": self.shown(), "fault": self.fault_word()}})
+        json!({"error": {"code": self.code.as_str(), "message": self.shortened_message(), "fault": self.fault_word()}})
     }
 }
 

@@ -30,12 +30,12 @@ const SHOWN_MAX: usize = 60;
 pub(super) struct Mistake {
     /// Where: `documents[2].metadata`; empty for the arguments as a whole.
     pub(super) place: String,
-    pub(super) what: What,
+    pub(super) what: MistakeKind,
 }
 
 /// What is wrong there.
 #[derive(Debug)]
-pub(super) enum What {
+pub(super) enum MistakeKind {
     /// In words that follow the place.
     Wrong(String),
     /// What was found in the place of a number.
@@ -51,7 +51,7 @@ pub(super) enum What {
 }
 
 impl Mistake {
-    fn new(what: What) -> Self {
+    fn new(what: MistakeKind) -> Self {
         Self { place: String::new(), what }
     }
 
@@ -66,15 +66,15 @@ impl Mistake {
     }
 
     fn no_number(found: &Value, expected: &'static str) -> Self {
-        Self::new(What::NoNumber { found: shown(found), expected })
+        Self::new(MistakeKind::NoNumber { found: describe(found), expected })
     }
 
     fn expected(found: &Value, expected: &str) -> Self {
-        Self::new(What::Wrong(format!("is {}, expected {expected}", shown(found))))
+        Self::new(MistakeKind::Wrong(format!("is {}, expected {expected}", describe(found))))
     }
 }
 
-fn shown(value: &Value) -> String {
+fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(value) => value.to_string(),
@@ -96,15 +96,15 @@ impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { place, what } = self;
         match what {
-            What::Wrong(words) if place.is_empty() => f.write_str(words),
-            What::Wrong(words) => write!(f, "{place} {words}"),
-            What::NoNumber { found, expected } => write!(f, "{place} is {found}, expected {expected}"),
-            What::NoChoice { found, known } => {
+            MistakeKind::Wrong(words) if place.is_empty() => f.write_str(words),
+            MistakeKind::Wrong(words) => write!(f, "{place} {words}"),
+            MistakeKind::NoNumber { found, expected } => write!(f, "{place} is {found}, expected {expected}"),
+            MistakeKind::NoChoice { found, known } => {
                 write!(f, "{place} is {found}, expected one of {}", known.join(", "))
             }
-            What::Unknown { field, .. } => write!(f, "unknown argument '{field}'"),
-            What::Missing(field) => write!(f, "'{field}' is missing"),
-            What::Twice { field, name } => write!(f, "'{field}' is given twice, also as '{name}'"),
+            MistakeKind::Unknown { field, .. } => write!(f, "unknown argument '{field}'"),
+            MistakeKind::Missing(field) => write!(f, "'{field}' is missing"),
+            MistakeKind::Twice { field, name } => write!(f, "'{field}' is given twice, also as '{name}'"),
         }
     }
 }
@@ -113,7 +113,7 @@ impl std::error::Error for Mistake {}
 
 impl de::Error for Mistake {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self::new(What::Wrong(message.to_string()))
+        Self::new(MistakeKind::Wrong(message.to_string()))
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
@@ -124,30 +124,30 @@ impl de::Error for Mistake {
             Unexpected::Float(number) => number.to_string(),
             other => other.to_string(),
         };
-        Self::new(What::Wrong(format!("is {found}, expected {expected}")))
+        Self::new(MistakeKind::Wrong(format!("is {found}, expected {expected}")))
     }
 
     fn unknown_variant(found: &str, expected: &'static [&'static str]) -> Self {
-        Self::new(What::NoChoice { found: shown_text(found), known: expected })
+        Self::new(MistakeKind::NoChoice { found: shown_text(found), known: expected })
     }
 
     fn unknown_field(field: &str, known: &'static [&'static str]) -> Self {
-        Self::new(What::Unknown { field: field.to_owned(), known })
+        Self::new(MistakeKind::Unknown { field: field.to_owned(), known })
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self::new(What::Missing(field))
+        Self::new(MistakeKind::Missing(field))
     }
 
     fn duplicate_field(field: &'static str) -> Self {
-        Self::new(What::Twice { field, name: String::new() })
+        Self::new(MistakeKind::Twice { field, name: String::new() })
     }
 }
 
 /// A value that somebody gave.
-pub(super) struct Given(pub(super) Value);
+pub(super) struct RawValue(pub(super) Value);
 
-impl Given {
+impl RawValue {
     fn whole(&self) -> Option<i128> {
         let from_float = |number: f64| (number.fract() == 0.0 && number.abs() <= EXACT_MAX).then_some(number as i128);
         match &self.0 {
@@ -204,7 +204,7 @@ macro_rules! integers {
     )*};
 }
 
-impl<'de> Deserializer<'de> for Given {
+impl<'de> Deserializer<'de> for RawValue {
     type Error = Mistake;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
@@ -287,7 +287,7 @@ impl<'de> Deserializer<'de> for Given {
         };
         let mut fields = Fields::new(fields, true);
         visitor.visit_map(&mut fields).map_err(|mut mistake| {
-            if let What::Twice { name, .. } = &mut mistake.what
+            if let MistakeKind::Twice { name, .. } = &mut mistake.what
                 && name.is_empty()
             {
                 *name = fields.key;
@@ -309,7 +309,7 @@ impl<'de> Deserializer<'de> for Given {
                 let variant: StrDeserializer<'_, Mistake> = variant.into_deserializer();
                 visitor.visit_enum(variant)
             }
-            other => Err(Mistake::new(What::NoChoice { found: shown(&other), known: variants })),
+            other => Err(Mistake::new(MistakeKind::NoChoice { found: describe(&other), known: variants })),
         }
     }
 
@@ -335,7 +335,7 @@ impl<'de> SeqAccess<'de> for Items {
         let Some(item) = self.items.next() else { return Ok(None) };
         let place = self.next;
         self.next += 1;
-        seed.deserialize(Given(item)).map(Some).map_err(|mistake| mistake.within(&format!("[{place}]")))
+        seed.deserialize(RawValue(item)).map(Some).map_err(|mistake| mistake.within(&format!("[{place}]")))
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -372,6 +372,6 @@ impl<'de> MapAccess<'de> for &mut Fields {
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Mistake> {
-        seed.deserialize(Given(self.value.take())).map_err(|mistake| mistake.within(&self.key))
+        seed.deserialize(RawValue(self.value.take())).map_err(|mistake| mistake.within(&self.key))
     }
 }

@@ -206,7 +206,7 @@ impl Server {
             biased;
             // A client that cannot be notified has left.
             _ = notifying => {}
-            () = left(subscription.request_context()) => {}
+            () = client_left(subscription.request_context()) => {}
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use super::direct::Rendered;
 use super::error::ended;
 use super::metrics::Metrics;
-use super::{Answering, Arguments, Context, NodeProvider, Place, Progress, ToolAnswer, ToolError, ToolProvider};
+use super::{Answering, Arguments, Context, DocumentRef, NodeProvider, Progress, ToolAnswer, ToolError, ToolProvider};
 use super::{answers, arguments};
 use crate::auth::Caller;
 use crate::base::{Lsn, NodeId};
@@ -37,8 +37,8 @@ use crate::retrieval::Retrieval;
 use crate::task::{Busy, FairPermit, FairSemaphore, Flow, Readiness};
 
 pub(crate) use self::documents::{Precondition, StoredDocument};
-use self::reading::{RENDERED_MAX, Reading};
-use self::searching::{Known, Question};
+use self::reading::{RENDERED_MAX, ReadContext};
+use self::searching::{CacheLookup, SearchCall};
 use self::shapes::{answer, summary};
 pub use self::snapshots::NodeSnapshots;
 pub(crate) use self::snapshots::{prune_json, schedule_json, snapshots_json, verified_json};
@@ -122,8 +122,8 @@ impl<'a> Call<'a> {
     }
 
     /// What reads. Nothing in it waits for anything but the disk, so who uses it takes a turn first; see [`Call::read`].
-    fn reading(&self) -> Reading<'a> {
-        Reading::new(self.tools, self.access())
+    fn reading(&self) -> ReadContext<'a> {
+        ReadContext::new(self.tools, self.access())
     }
 
     /// Whose a read is: who asks, and the collection, or collections, that it names.
@@ -137,7 +137,7 @@ impl<'a> Call<'a> {
     async fn read<T>(
         &self,
         subject: &impl Hash,
-        read: impl FnOnce(&Reading<'_>) -> Result<T, ToolError>,
+        read: impl FnOnce(&ReadContext<'_>) -> Result<T, ToolError>,
     ) -> Result<T, ToolError> {
         let _permit = self.tools.compute_permit(self.flow(subject)).await?;
         read(&self.reading())
@@ -238,7 +238,12 @@ impl NodeTools {
     }
 
     /// Reads the arguments of a tool and begins its call. A call whose arguments cannot be read begins too, and ends so: rules count it.
-    fn begin<T: NodeTool>(&self, tool: Tool, arguments: Arguments, caller: &Caller) -> Result<(T, Permit), ToolError> {
+    fn start_call<T: NodeTool>(
+        &self,
+        tool: Tool,
+        arguments: Arguments,
+        caller: &Caller,
+    ) -> Result<(T, Permit), ToolError> {
         match arguments::read::<T>(arguments) {
             Ok(given) => {
                 let permit = self.calls.enter(tool.operation(), caller, &given.scope())?;
@@ -258,14 +263,14 @@ impl NodeTools {
         if let Some(permit) = context.within {
             return arguments::read::<T>(arguments)?.run(Call { tools: self, permit, progress }).await;
         }
-        let (given, permit) = self.begin::<T>(tool, arguments, context.caller)?;
+        let (given, permit) = self.start_call::<T>(tool, arguments, context.caller)?;
         let result = given.run(Call { tools: self, permit: &permit, progress }).await;
         ended(permit, result)
     }
 
     /// A search with its answer as text.
     pub(super) async fn search(&self, arguments: Arguments, caller: &Caller) -> Result<Arc<Rendered>, ToolError> {
-        let (given, permit) = self.begin::<arguments::Search>(Tool::Search, arguments, caller)?;
+        let (given, permit) = self.start_call::<arguments::Search>(Tool::Search, arguments, caller)?;
         let call = Call { tools: self, permit: &permit, progress: &super::NoProgress };
         let result = call.search(given).await;
         ended(permit, result)
@@ -286,11 +291,11 @@ impl NodeTools {
 impl Call<'_> {
     /// What is remembered needs no turn.
     async fn search(&self, given: arguments::Search) -> Result<Arc<Rendered>, ToolError> {
-        let question = Question::of(given)?;
+        let question = SearchCall::of(given)?;
         let (retrieval, reading) = (&self.tools.retrieval, self.reading());
-        match reading.known(&question)? {
-            Known::Answer(rendered) => Ok(rendered),
-            Known::Nothing(mut asked) => {
+        match reading.lookup(&question)? {
+            CacheLookup::Hit(rendered) => Ok(rendered),
+            CacheLookup::Miss(mut asked) => {
                 // Before the turn: a model may be elsewhere.
                 retrieval.embed(&question.request, &mut asked).await;
                 let mut compute_permit = self.tools.compute_permit(self.flow(&question.request.collections)).await?;
@@ -332,7 +337,7 @@ fn every_or(names: &[String]) -> Scope<'_> {
 
 /// The collection that an id names.
 fn collection_of(id: &str) -> Option<String> {
-    Some(Place::parse(id)?.collection)
+    Some(DocumentRef::parse(id)?.collection)
 }
 
 impl NodeTool for arguments::Fetch {

@@ -41,7 +41,7 @@ pub(crate) fn plain<T: JsonSchema>() -> JsonObject {
 
 /// The schema of `T`'s arguments as clients see it: what only experts set is taken, and not shown, since every session pays for
 /// what is shown.
-pub(super) fn shown<T: JsonSchema>() -> JsonObject {
+pub(super) fn visible<T: JsonSchema>() -> JsonObject {
     let mut schema = of::<T>(Contract::Deserialize);
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {
         properties.retain(|_, property| property.get("x-expert").is_none());

@@ -157,8 +157,8 @@ impl Server {
             // The list's own cursor: its last documents may all be hidden.
             let next = page["next_cursor"].as_str();
             for document in page["documents"].as_array().into_iter().flatten() {
-                let Some(place) = document["id"].as_str().and_then(Place::parse) else { continue };
-                let whole = Place { document: place.whole(), passage: None, ..place };
+                let Some(place) = document["id"].as_str().and_then(DocumentRef::parse) else { continue };
+                let whole = DocumentRef { document: place.whole(), passage: None, ..place };
                 let mut resource = Resource::new(whole.uri(self.catalog.node().node()), whole.to_string());
                 resource.title = document["title"].as_str().map(str::to_owned);
                 resource.mime_type = Some("text/plain".to_owned());
@@ -191,7 +191,7 @@ impl Server {
             }
             text.push_str(page["text"].as_str().unwrap_or_default());
             // A passage's address means the passage with what surrounds it: one page. A document's means all of it.
-            let passage = Place::parse(uri).is_some_and(|place| place.passage.is_some());
+            let passage = DocumentRef::parse(uri).is_some_and(|place| place.passage.is_some());
             match page["next_cursor"].as_str() {
                 Some(next) if !passage => cursor = Some(next.to_owned()),
                 _ => break,
@@ -234,7 +234,7 @@ impl Server {
                     json!({"collection": collection, "prefix": given, "limit": limit, "max_tokens": LIST_TOKENS_MAX});
                 let page = self.ask(Tool::ListDocuments, arguments, context).await?;
                 let documents = page["documents"].as_array().into_iter().flatten();
-                documents.filter_map(|document| Some(Place::parse(document["id"].as_str()?)?.whole())).collect()
+                documents.filter_map(|document| Some(DocumentRef::parse(document["id"].as_str()?)?.whole())).collect()
             }
             _ => Vec::new(),
         };
@@ -454,7 +454,7 @@ impl ServerHandler for Server {
         let answer = tokio::select! {
             biased;
             answer = called => answer,
-            () = left(&context) => return Err(ErrorData::internal_error("the client has left", None)),
+            () = client_left(&context) => return Err(ErrorData::internal_error("the client has left", None)),
         };
         Ok(match answer {
             Ok(answer) => success(answer, !in_text),
@@ -587,7 +587,7 @@ fn resource_link(link: Link) -> ContentBlock {
 /// The words for the model, the code for programs. Not as structured content: clients check that against the schema of
 /// answers even when the call failed.
 pub(super) fn failure(error: &ToolError) -> CallToolResult {
-    let mut result = CallToolResult::error(vec![ContentBlock::text(error.shown())]);
+    let mut result = CallToolResult::error(vec![ContentBlock::text(error.shortened_message())]);
     let mut meta = MetaObject::default();
     meta.insert("cairn/error".to_owned(), error.to_json()["error"].take());
     result.meta = Some(meta);
@@ -607,7 +607,7 @@ impl Presence {
 }
 
 /// Waits until the client has left or takes its request back.
-pub(super) async fn left(context: &RequestContext<RoleServer>) {
+pub(super) async fn client_left(context: &RequestContext<RoleServer>) {
     let head = context.extensions.get::<http::request::Parts>();
     match head.and_then(|head| head.extensions.get::<Presence>()) {
         Some(Presence(left)) => tokio::select! {
@@ -652,8 +652,8 @@ fn takes_stream(context: &RequestContext<RoleServer>) -> bool {
 
 fn protocol_error(error: &ToolError) -> ErrorData {
     match error.fault {
-        Fault::Caller => ErrorData::invalid_params(error.shown().into_owned(), None),
-        Fault::Environment | Fault::Damage => ErrorData::internal_error(error.shown().into_owned(), None),
+        Fault::Caller => ErrorData::invalid_params(error.shortened_message().into_owned(), None),
+        Fault::Environment | Fault::Damage => ErrorData::internal_error(error.shortened_message().into_owned(), None),
     }
 }
 

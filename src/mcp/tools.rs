@@ -48,7 +48,7 @@ macro_rules! tools {
         static DEFINITIONS: std::sync::LazyLock<Vec<rmcp::model::Tool>> = std::sync::LazyLock::new(|| vec![$(
             $crate::mcp::tools::definition(
                 ($wire, $title, $description),
-                std::sync::Arc::new($crate::mcp::schema::shown::<$arguments>()),
+                std::sync::Arc::new($crate::mcp::schema::visible::<$arguments>()),
                 answer_schema!($answer),
                 $crate::mcp::tools::$hints,
             ),

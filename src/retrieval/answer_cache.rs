@@ -16,9 +16,9 @@ use crate::base::Digest;
 use crate::collection::{Library, Searcher};
 
 #[derive(Clone)]
-struct Weigh;
+struct AnswerWeighter;
 
-impl Weighter<Digest, Arc<SearchAnswer>> for Weigh {
+impl Weighter<Digest, Arc<SearchAnswer>> for AnswerWeighter {
     fn weight(&self, _: &Digest, answer: &Arc<SearchAnswer>) -> u64 {
         answer.hits.iter().map(|hit| 512 + hit.text().len() as u64).sum::<u64>() + 256
     }
@@ -26,13 +26,13 @@ impl Weighter<Digest, Arc<SearchAnswer>> for Weigh {
 
 /// The cache.
 pub(super) struct AnswerCache {
-    answers: Option<Cache<Digest, Arc<SearchAnswer>, Weigh>>,
+    answers: Option<Cache<Digest, Arc<SearchAnswer>, AnswerWeighter>>,
     ids: AtomicU64,
 }
 
 impl AnswerCache {
     pub(super) fn new(bytes: u64) -> Self {
-        let answers = (bytes > 0).then(|| Cache::with_weighter(4_096, bytes, Weigh));
+        let answers = (bytes > 0).then(|| Cache::with_weighter(4_096, bytes, AnswerWeighter));
         Self { answers, ids: AtomicU64::new(1) }
     }
 

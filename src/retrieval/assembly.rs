@@ -80,7 +80,7 @@ impl Surroundings<'_> {
 }
 
 /// What an answer is to hold.
-pub(super) struct Wanted<'a> {
+pub(super) struct PageLimits<'a> {
     pub(super) limit: usize,
     pub(super) offset: usize,
     /// Tokens of all hits.
@@ -104,7 +104,7 @@ pub(super) struct Assembled {
 /// When a passage that was just read cannot be read again.
 pub(super) fn assemble(
     order: &Order<'_>,
-    wanted: &Wanted<'_>,
+    wanted: &PageLimits<'_>,
     query: &str,
     searchers: &[Searcher],
     access: Access<'_>,
@@ -126,7 +126,7 @@ pub(super) fn assemble(
     };
     match wanted.detail {
         Detail::Fitted => fitting.share(&mut hits),
-        detail => fitting.take(&mut hits, detail),
+        detail => fitting.fit_texts(&mut hits, detail),
     }
     let end = wanted.offset + hits.len();
     Ok(Assembled { truncated: fitting.is_cut, next_offset: (end < total).then_some(end), hits })
@@ -198,7 +198,7 @@ impl Fitting<'_> {
     }
 
     /// Gives texts in their order until the budget is spent.
-    fn take(&mut self, hits: &mut Vec<Hit>, detail: Detail) {
+    fn fit_texts(&mut self, hits: &mut Vec<Hit>, detail: Detail) {
         let mut kept = 0;
         for (place, hit) in hits.iter_mut().enumerate() {
             let around = self.around[place];

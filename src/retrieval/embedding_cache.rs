@@ -15,9 +15,9 @@ use crate::embed::{self, EmbedError, Embedder};
 const BYTES: u64 = 2 << 20;
 
 #[derive(Clone)]
-struct Weigh;
+struct EmbeddingWeighter;
 
-impl Weighter<Digest, Arc<[f32]>> for Weigh {
+impl Weighter<Digest, Arc<[f32]>> for EmbeddingWeighter {
     fn weight(&self, _: &Digest, embedding: &Arc<[f32]>) -> u64 {
         64 + size_of_val(&**embedding) as u64
     }
@@ -25,13 +25,13 @@ impl Weighter<Digest, Arc<[f32]>> for Weigh {
 
 /// The cache.
 pub(super) struct EmbeddingCache {
-    embeddings: Cache<Digest, Arc<[f32]>, Weigh>,
+    embeddings: Cache<Digest, Arc<[f32]>, EmbeddingWeighter>,
     metrics: Metrics,
 }
 
 impl EmbeddingCache {
     pub(super) fn new(metrics: Metrics) -> Self {
-        Self { embeddings: Cache::with_weighter(2_048, BYTES, Weigh), metrics }
+        Self { embeddings: Cache::with_weighter(2_048, BYTES, EmbeddingWeighter), metrics }
     }
 
     /// The embedding of a question, remembered or made.

@@ -168,7 +168,7 @@ impl Retrieval {
                 let found = lookup.and_then(|lookup| {
                     halves.totals[place] = lookup.total();
                     for word in lookup.guessed() {
-                        halves.reasons.add(format!("nothing has {}; words spelt alike were looked for", shown(word)));
+                        halves.reasons.add(format!("nothing has {}; words spelt alike were looked for", quoted(word)));
                     }
                     let words: Vec<&str> = lookup.words().collect();
                     let count = words.len();
@@ -202,7 +202,8 @@ impl Retrieval {
                     None => continue,
                 },
             };
-            let asked = Asked { embedding, candidates, among: among.as_deref(), among_words: mode == Mode::Hybrid };
+            let asked =
+                VectorQuery { embedding, candidates, among: among.as_deref(), among_words: mode == Mode::Hybrid };
             by_meaning(&mut halves, place, searcher, &asked, found.get(place).and_then(Option::as_ref));
         }
         if halves.by_words + halves.by_meaning == 0
@@ -279,7 +280,7 @@ impl Retrieval {
         if having.iter().flatten().any(|passages| !passages.is_empty()) {
             return Ok(having);
         }
-        let shown = phrases.iter().map(|phrase| shown(phrase)).collect::<Vec<_>>();
+        let shown = phrases.iter().map(|phrase| quoted(phrase)).collect::<Vec<_>>();
         let (all, together) = match &shown[..] {
             [one] => (one.clone(), ""),
             all => (all.join(" and "), " together"),
@@ -310,7 +311,7 @@ fn by_words(halves: &mut Halves, place: usize, found: Result<Vec<LexicalHit>, Le
 }
 
 /// What the vectors of a collection are asked.
-struct Asked<'a> {
+struct VectorQuery<'a> {
     embedding: &'a [f32],
     candidates: usize,
     among: Option<&'a Passages>,
@@ -322,10 +323,10 @@ fn by_meaning(
     halves: &mut Halves,
     place: usize,
     searcher: &Searcher,
-    asked: &Asked<'_>,
+    asked: &VectorQuery<'_>,
     device: Option<&DeviceAnswer>,
 ) {
-    let &Asked { embedding, candidates, among, among_words } = asked;
+    let &VectorQuery { embedding, candidates, among, among_words } = asked;
     let info = searcher.collection();
     if embedding.len() != info.dimensions as usize {
         let (collection, model) = (info.name.clone(), info.model.clone());
@@ -350,7 +351,7 @@ fn by_meaning(
 }
 
 /// A text in quotation marks, as long as a reason may repeat it.
-fn shown(text: &str) -> String {
+fn quoted(text: &str) -> String {
     let end = text.char_indices().nth(SHOWN_CHARS_MAX).map(|(at, _)| at);
     end.map_or_else(|| format!("\"{text}\""), |end| format!("\"{}…\"", &text[..end]))
 }

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::endpoint::{Asked, Endpoint, Json, NoBody, Nothing, Reply, Written};
+use super::endpoint::{Endpoint, EndpointRequest, Json, NoBody, Nothing, RawJson, Reply};
 use super::problem::Failure;
 use crate::mcp::answers::{CollectionAnswer, DescribeCollectionAnswer, ListCollectionsAnswer};
 use crate::mcp::arguments;
@@ -29,9 +29,9 @@ impl Endpoint for ListCollections {
     type Path = Nothing;
     type Query = Nothing;
     type Body = NoBody;
-    type Answer = Written<ListCollectionsAnswer>;
+    type Answer = RawJson<ListCollectionsAnswer>;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         Ok(Reply::ok(asked.tool("list_collections", json!({})).await?))
     }
 }
@@ -51,7 +51,7 @@ impl Endpoint for CreateCollection {
     type Body = Json<arguments::CreateCollection>;
     type Answer = CollectionAnswer;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let given = &asked.body.0;
         let arguments = json!({"name": given.name, "description": given.description, "model": given.model});
         let answer: CollectionAnswer = asked.tool_read("create_collection", arguments).await?;
@@ -72,9 +72,9 @@ impl Endpoint for DescribeCollection {
     type Path = OfCollection;
     type Query = Nothing;
     type Body = NoBody;
-    type Answer = Written<DescribeCollectionAnswer>;
+    type Answer = RawJson<DescribeCollectionAnswer>;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let collection = asked.path.collection.clone();
         Ok(Reply::ok(asked.tool("describe_collection", json!({ "collection": collection })).await?))
     }
@@ -92,9 +92,9 @@ impl Endpoint for DeleteCollection {
     type Path = OfCollection;
     type Query = Nothing;
     type Body = NoBody;
-    type Answer = Written<CollectionAnswer>;
+    type Answer = RawJson<CollectionAnswer>;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let name = asked.path.collection.clone();
         // Who names it in the address has named it.
         Ok(Reply::ok(asked.tool("delete_collection", json!({"name": name, "confirm": name})).await?))

@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::collections::OfCollection;
 use super::conditions::{Conditions, Expected, IF_CHANGED, IF_MATCH, IF_NONE_MATCH, REPEATABLE};
-use super::endpoint::{Answer, Asked, Endpoint, Json, NoBody, Nothing, Payload, Reply, Written, media_type, object};
+use super::endpoint::{
+    Answer, Endpoint, EndpointRequest, Json, NoBody, Nothing, Payload, RawJson, Reply, media_type, object,
+};
 use super::problem::Failure;
 use crate::collection::{Body, MediaType};
 use crate::mcp::answers::{DocumentResult, ListDocumentsAnswer};
@@ -61,9 +63,9 @@ impl Endpoint for ListDocuments {
     type Path = OfCollection;
     type Query = ListQuery;
     type Body = NoBody;
-    type Answer = Written<ListDocumentsAnswer>;
+    type Answer = RawJson<ListDocumentsAnswer>;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let query = &asked.query;
         let arguments = json!({
             "collection": asked.path.collection, "prefix": query.prefix.clone().unwrap_or_default(), "filter": query.filter,
@@ -91,7 +93,7 @@ impl Endpoint for GetDocument {
     type Body = NoBody;
     type Answer = Unless<StoredDocument>;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let OfDocument { collection, document } = &asked.path;
         let stored = asked.shared.tools.document(&asked.caller, collection, document).await?;
         let version = stored.version;
@@ -172,7 +174,7 @@ impl Endpoint for PutDocument {
     type Body = DocumentBody;
     type Answer = DocumentResult;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let OfDocument { collection, document } = &asked.path;
         let (given, content) = match asked.body {
             DocumentBody::Described(given) => match &given.id {
@@ -256,7 +258,7 @@ impl Endpoint for PatchDocument {
     type Body = Json<DocumentPatch>;
     type Answer = DocumentResult;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let expected = precondition(&asked.conditions)?;
         let OfDocument { collection, document } = &asked.path;
         let stored = asked.shared.tools.document(&asked.caller, collection, document).await;
@@ -296,7 +298,7 @@ impl Endpoint for DeleteDocument {
     type Body = NoBody;
     type Answer = Unless<Nothing>;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let expected = precondition(&asked.conditions)?;
         let version = match expected {
             Precondition::Version(version) => Some(version),
@@ -418,7 +420,7 @@ impl Endpoint for AddDocuments {
     type Body = Many;
     type Answer = Results;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let collection = &asked.path.collection;
         let mut documents = asked.body.0;
         if documents.is_empty() {

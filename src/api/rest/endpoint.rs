@@ -52,7 +52,7 @@ pub(crate) trait Endpoint: Sized + Send + Sync + 'static {
     type Answer: Answer;
 
     /// Answers a request.
-    fn answer(asked: Asked<Self>) -> impl Future<Output = Result<Reply<Self::Answer>, Failure>> + Send;
+    fn answer(asked: EndpointRequest<Self>) -> impl Future<Output = Result<Reply<Self::Answer>, Failure>> + Send;
 
     /// Its address at a node.
     ///
@@ -113,7 +113,7 @@ fn encoded(part: &str, keeps_slashes: bool) -> String {
 pub(crate) struct Nothing {}
 
 /// A request that was read.
-pub(crate) struct Asked<E: Endpoint> {
+pub(crate) struct EndpointRequest<E: Endpoint> {
     pub(super) shared: Shared,
     pub(super) caller: Caller,
     pub(super) path: E::Path,
@@ -122,12 +122,12 @@ pub(crate) struct Asked<E: Endpoint> {
     pub(super) conditions: Conditions,
 }
 
-impl<E: Endpoint> Asked<E> {
+impl<E: Endpoint> EndpointRequest<E> {
     /// The answer of a tool, as text.
     ///
     /// # Errors
     /// Whatever the tool answers.
-    pub(super) async fn tool<T>(&self, tool: &str, arguments: Value) -> Result<Written<T>, ToolError> {
+    pub(super) async fn tool<T>(&self, tool: &str, arguments: Value) -> Result<RawJson<T>, ToolError> {
         Ok(self.call(tool, arguments).await?.text.into())
     }
 
@@ -261,18 +261,18 @@ impl<T: Serialize + JsonSchema + Send> Answer for T {
 }
 
 /// JSON text that was written elsewhere and is described by `T`.
-pub(crate) struct Written<T> {
+pub(crate) struct RawJson<T> {
     text: String,
     of: std::marker::PhantomData<fn() -> T>,
 }
 
-impl<T> From<String> for Written<T> {
+impl<T> From<String> for RawJson<T> {
     fn from(text: String) -> Self {
         Self { text, of: std::marker::PhantomData }
     }
 }
 
-impl<T> Serialize for Written<T> {
+impl<T> Serialize for RawJson<T> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::Error as _;
         let raw = serde_json::value::RawValue::from_string(self.text.clone()).map_err(S::Error::custom)?;
@@ -280,7 +280,7 @@ impl<T> Serialize for Written<T> {
     }
 }
 
-impl<T: JsonSchema> JsonSchema for Written<T> {
+impl<T: JsonSchema> JsonSchema for RawJson<T> {
     fn schema_name() -> Cow<'static, str> {
         T::schema_name()
     }
@@ -398,7 +398,7 @@ async fn handle<E: Endpoint>(
             .await
             .map_err(|error| Failure::from(ToolError::bad_argument(format!("the body cannot be read: {error}"))))?;
         let body = E::Body::read(&head.headers, bytes).await?;
-        E::answer(Asked { shared, caller, path: path.0, query, body, conditions }).await
+        E::answer(EndpointRequest { shared, caller, path: path.0, query, body, conditions }).await
     };
     answered.await.map_or_else(|failure| problem(&failure), Reply::into_response)
 }

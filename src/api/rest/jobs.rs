@@ -13,7 +13,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::endpoint::{Answer, Asked, Endpoint, NoBody, Nothing, Reply};
+use super::endpoint::{Answer, Endpoint, EndpointRequest, NoBody, Nothing, Reply};
 use super::problem::Failure;
 use crate::api::Shared;
 use crate::auth::Caller;
@@ -125,7 +125,7 @@ impl<T: JsonSchema> Answer for OrJob<T> {
     }
 }
 
-impl<E: Endpoint<Answer = OrJob<T>>, T: JsonSchema> Asked<E> {
+impl<E: Endpoint<Answer = OrJob<T>>, T: JsonSchema> EndpointRequest<E> {
     /// Does `work`, or starts a job that does it where the request prefers that.
     pub(super) async fn maybe_later<F>(
         self,
@@ -151,7 +151,7 @@ impl<E: Endpoint<Answer = OrJob<T>>, T: JsonSchema> Asked<E> {
             job.status = if result.is_ok() { "succeeded" } else { "failed" }.to_owned();
             match result {
                 Ok(answer) => job.result = Some(answer),
-                Err(error) => job.error = Some(error.shown().into_owned()),
+                Err(error) => job.error = Some(error.shortened_message().into_owned()),
             }
         }));
         let job = job.lock().clone();
@@ -198,7 +198,7 @@ impl Endpoint for ListJobs {
     type Body = NoBody;
     type Answer = JobList;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         Ok(Reply::ok(JobList { jobs: asked.shared.jobs.of(&asked.caller) }))
     }
 }
@@ -224,7 +224,7 @@ impl Endpoint for GetJob {
     type Body = NoBody;
     type Answer = Job;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let wanted = &asked.path.job;
         let job = asked.shared.jobs.of(&asked.caller).into_iter().find(|job| job.id == *wanted);
         let shown: String = wanted.chars().take(80).collect();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::conditions::ASYNC;
-use super::endpoint::{Asked, Endpoint, NoBody, Nothing, Reply, Written};
+use super::endpoint::{Endpoint, EndpointRequest, NoBody, Nothing, RawJson, Reply};
 use super::jobs::OrJob;
 use super::problem::Failure;
 use crate::base::Lsn;
@@ -30,9 +30,9 @@ impl Endpoint for GetStatus {
     type Path = Nothing;
     type Query = Nothing;
     type Body = NoBody;
-    type Answer = Written<StatusAnswer>;
+    type Answer = RawJson<StatusAnswer>;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         Ok(Reply::ok(asked.tool("get_status", json!({})).await?))
     }
 }
@@ -58,7 +58,7 @@ impl Endpoint for Flush {
     type Body = NoBody;
     type Answer = Flushed;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let lsn = asked.shared.tools.flush(&asked.caller).await?;
         Ok(Reply::ok(Flushed { generation: lsn.0 }))
     }
@@ -132,7 +132,7 @@ impl Endpoint for Compact {
     type Body = NoBody;
     type Answer = OrJob<Compacted>;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         asked
             .maybe_later("compact", |shared, caller, _| async move {
                 let bytes = shared.tools.compact(&caller).await?;

@@ -87,7 +87,7 @@ impl Problem {
             r#type: format!("urn:cairn:problem:{}", error.code),
             title: error.code.description().to_owned(),
             status: status.as_u16(),
-            detail: error.shown().into_owned(),
+            detail: error.shortened_message().into_owned(),
             code: error.code.to_string(),
             fault: error.fault_word().to_owned(),
         }

@@ -3,7 +3,7 @@
 use axum::http::Method;
 use serde_json::{Map, Value};
 
-use super::endpoint::{Asked, Endpoint, NoBody, Nothing, Payload, Reply, Written, object};
+use super::endpoint::{Endpoint, EndpointRequest, NoBody, Nothing, Payload, RawJson, Reply, object};
 use super::problem::Failure;
 use crate::mcp::answers::SearchAnswer;
 use crate::mcp::{Arguments, arguments};
@@ -36,9 +36,9 @@ impl Endpoint for Search {
     type Path = Nothing;
     type Query = Nothing;
     type Body = ArgumentsOf<arguments::Search>;
-    type Answer = Written<SearchAnswer<'static>>;
+    type Answer = RawJson<SearchAnswer<'static>>;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let text = asked.shared.tools.search_as_text(asked.body.given, &asked.caller).await?;
         Ok(Reply::ok(text.into()))
     }
@@ -71,9 +71,9 @@ impl Endpoint for SearchByLink {
     type Path = Nothing;
     type Query = SearchQuery;
     type Body = NoBody;
-    type Answer = Written<SearchAnswer<'static>>;
+    type Answer = RawJson<SearchAnswer<'static>>;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let given = match serde_json::to_value(&asked.query) {
             Ok(Value::Object(fields)) => fields,
             _ => Map::new(),
@@ -95,9 +95,9 @@ impl Endpoint for FindSimilar {
     type Path = Nothing;
     type Query = Nothing;
     type Body = ArgumentsOf<arguments::FindSimilar>;
-    type Answer = Written<SearchAnswer<'static>>;
+    type Answer = RawJson<SearchAnswer<'static>>;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let given = Value::Object(asked.body.given.clone());
         Ok(Reply::ok(asked.tool("find_similar", given).await?))
     }

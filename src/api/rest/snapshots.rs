@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::conditions::ASYNC;
-use super::endpoint::{Asked, Endpoint, Json, NoBody, Nothing, Reply, Written};
+use super::endpoint::{Endpoint, EndpointRequest, Json, NoBody, Nothing, RawJson, Reply};
 use super::jobs::OrJob;
 use super::node::Anything;
 use super::problem::Failure;
@@ -34,9 +34,9 @@ impl Endpoint for ListSnapshots {
     type Path = Nothing;
     type Query = OfNode;
     type Body = NoBody;
-    type Answer = Written<ListSnapshotsAnswer>;
+    type Answer = RawJson<ListSnapshotsAnswer>;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         Ok(Reply::ok(asked.tool("list_snapshots", json!({"node": asked.query.node})).await?))
     }
 }
@@ -57,7 +57,7 @@ impl Endpoint for CreateSnapshot {
     type Body = Json<arguments::CreateSnapshot>;
     type Answer = OrJob<CreateSnapshotAnswer>;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let arguments = json!({"begin_anew": asked.body.0.begin_anew});
         asked.tool_maybe_later("create_snapshot", arguments).await
     }
@@ -79,7 +79,7 @@ impl Endpoint for RestoreSnapshot {
     type Body = Json<arguments::RestoreSnapshot>;
     type Answer = OrJob<RestoreSnapshotAnswer>;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let given = &asked.body.0;
         let arguments = json!({
             "node": given.node, "id": given.id, "to_lsn": given.to_lsn, "to_time": given.to_time,
@@ -115,7 +115,7 @@ impl Endpoint for VerifySnapshot {
     type Body = NoBody;
     type Answer = OrJob<Anything>;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let id = asked.query.id.clone();
         asked
             .maybe_later("verify_snapshot", |shared, caller, _| async move {
@@ -139,7 +139,7 @@ impl Endpoint for SnapshotSchedule {
     type Body = NoBody;
     type Answer = Anything;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         Ok(Reply::ok(fields(asked.shared.tools.snapshot_schedule(&asked.caller).await?)))
     }
 }
@@ -170,7 +170,7 @@ impl Endpoint for PruneSnapshots {
     type Body = NoBody;
     type Answer = Anything;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let PruneQuery { node, dry_run } = asked.query;
         Ok(Reply::ok(fields(asked.shared.tools.prune_snapshots(&asked.caller, node, dry_run).await?)))
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::collections::OfCollection;
-use super::endpoint::{Asked, Endpoint, File, Json, NoBody, Nothing, Reply};
+use super::endpoint::{Endpoint, EndpointRequest, File, Json, NoBody, Nothing, Reply};
 use super::problem::Failure;
 use crate::collection::{DocumentStatus, Folder, FolderOrigin, SourceOutcome};
 use crate::mcp::{SOURCES_PAGE, ToolError};
@@ -105,7 +105,7 @@ impl Endpoint for SyncSource {
     type Body = File;
     type Answer = SyncedSource;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let metadata: Map<String, Value> = match asked.query.metadata.as_deref().map(serde_json::from_str) {
             None => Map::new(),
             Some(Ok(Value::Object(metadata))) => metadata,
@@ -168,7 +168,7 @@ impl Endpoint for ListSources {
     type Body = NoBody;
     type Answer = SourcesPage;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let (query, collection) = (&asked.query, &asked.path.collection);
         let (prefix, limit) = (query.prefix.as_deref().unwrap_or_default(), query.limit.unwrap_or(SOURCES_PAGE));
         let listed = asked.shared.tools.sources(&asked.caller, collection, prefix, query.after.as_deref(), limit)?;
@@ -199,7 +199,7 @@ impl Endpoint for DeleteSource {
     type Body = NoBody;
     type Answer = DeletedSource;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let OfSource { collection, source } = asked.path;
         let deleted = asked.shared.tools.delete_source(&asked.caller, &collection, &source).await?;
         Ok(Reply::ok(DeletedSource { source, deleted: deleted.len() as u64 }))
@@ -251,7 +251,7 @@ impl Endpoint for ListFolders {
     type Body = NoBody;
     type Answer = Folders;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let folders = asked.shared.tools.folders(&asked.caller, &asked.path.collection)?;
         Ok(Reply::ok(Folders { folders: folders.into_iter().map(ListedFolder::from).collect() }))
     }
@@ -298,7 +298,7 @@ impl Endpoint for NoteFolder {
     type Body = Json<Origin>;
     type Answer = NotedFolder;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let OfFolder { collection, prefix } = asked.path;
         let Origin { host, path } = asked.body.0;
         let origin = FolderOrigin { host, path };

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::endpoint::{Asked, Endpoint, NoBody, Nothing, Payload, Reply, Written, media_type, object};
+use super::endpoint::{Endpoint, EndpointRequest, NoBody, Nothing, Payload, RawJson, Reply, media_type, object};
 use super::node::Anything;
 use super::problem::Failure;
 use crate::calls::{Operation, Scope};
@@ -39,7 +39,7 @@ impl Endpoint for ListTools {
     type Body = NoBody;
     type Answer = ToolList;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let permit = asked.shared.tools.enter(Operation::LIST_TOOLS, &asked.caller, &Scope::Every)?;
         let tools = asked.shared.catalog.tools(Context::within(&asked.caller, permit.as_ref())).await;
         if let Some(permit) = permit {
@@ -79,9 +79,9 @@ impl Endpoint for CallTool {
     type Path = OfTool;
     type Query = Nothing;
     type Body = ToolArguments;
-    type Answer = Written<Anything>;
+    type Answer = RawJson<Anything>;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let (shared, caller, name) = (&asked.shared, &asked.caller, &asked.path.tool);
         let arguments = asked.body.0;
         let text = if name == Tool::Search.name() {

@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::str::FromStr;
 
 use super::super::arguments::{self, Include, IncludeArgument};
-use super::super::{Place, ToolError, UNKNOWN_CURSOR, answers};
+use super::super::{DocumentRef, ToolError, UNKNOWN_CURSOR, answers};
 use super::inputs::cursor;
-use super::reading::{Reading, counted_passages};
+use super::reading::{ReadContext, counted_passages};
 use super::shapes::title_of;
 use crate::collection::{ChunkRef, DocumentRecord, Passage, PassageKey};
 use crate::retrieval::{
@@ -46,7 +46,7 @@ struct Piece {
     is_page: bool,
 }
 
-impl Reading<'_> {
+impl ReadContext<'_> {
     pub(super) fn fetch(&self, given: &arguments::Fetch) -> Result<answers::FetchAnswer, ToolError> {
         let (mut place, document) = self.find(&given.id, given.collection.as_deref())?;
         let total = document.chunks.len();
@@ -162,7 +162,7 @@ impl Reading<'_> {
 
     fn fetched(
         &self,
-        place: &Place,
+        place: &DocumentRef,
         document: &DocumentRecord,
         piece: &Piece,
         budget: usize,
@@ -194,7 +194,7 @@ impl Reading<'_> {
     /// An answer with the JSON around its text.
     fn around(
         &self,
-        place: &Place,
+        place: &DocumentRef,
         document: &DocumentRecord,
         piece: &Piece,
         text: String,
@@ -205,7 +205,7 @@ impl Reading<'_> {
         let neighbor = |ordinal: Option<usize>| -> Result<Option<answers::Neighbor>, ToolError> {
             let Some(ordinal) = ordinal.filter(|ordinal| *ordinal < total && !piece.is_page) else { return Ok(None) };
             let passage = self.passage_of(document, ordinal)?;
-            let id = Place { passage: Some(ordinal), ..place.clone() }.to_string();
+            let id = DocumentRef { passage: Some(ordinal), ..place.clone() }.to_string();
             let title = path(&passage).last().unwrap_or_default().to_owned();
             Ok(Some(answers::Neighbor { id, title }))
         };

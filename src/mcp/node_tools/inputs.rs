@@ -7,8 +7,8 @@ use base64::{DecodeError, Engine as _};
 use serde_json::Value;
 
 use super::super::arguments::{self, ConflictArgument, DetailArgument};
-use super::super::{ToolError, UNKNOWN_CURSOR, place};
-use super::reading::Reading;
+use super::super::{ToolError, UNKNOWN_CURSOR, document_ref};
+use super::reading::ReadContext;
 use crate::base::UnixMillis;
 use crate::collection::{Body, Conflict, DocumentInput, MediaType};
 use crate::retrieval::Filter;
@@ -100,7 +100,7 @@ pub(super) fn data_uri(uri: &str) -> Result<Body, ToolError> {
             .decode(data)
             .map_err(|error| ToolError::bad_argument(format!("the content of uri {}", not_base64(&error, data))))?
     } else {
-        place::decode(data).ok_or_else(|| ToolError::bad_argument("no percent-encoded text"))?.into_bytes()
+        document_ref::decode(data).ok_or_else(|| ToolError::bad_argument("no percent-encoded text"))?.into_bytes()
     };
     let mime = kind.split(';').next().filter(|mime| !mime.is_empty()).unwrap_or("text/plain");
     Ok(Body::Typed(media_type_of(mime)?, bytes))
@@ -113,7 +113,7 @@ pub(super) fn data_uri(uri: &str) -> Result<Body, ToolError> {
 /// # Errors
 /// What is wrong with it, with its id, which is empty when it has none.
 pub(super) fn input(
-    reading: &Reading<'_>,
+    reading: &ReadContext<'_>,
     given: arguments::NewDocument,
     content: Option<Body>,
     conflict: ConflictArgument,

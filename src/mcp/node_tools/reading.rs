@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::answers;
 use super::super::arguments::{self, Include, IncludeArgument, OrderArgument};
-use super::super::{Place, ToolError, UNKNOWN_CURSOR};
+use super::super::{DocumentRef, ToolError, UNKNOWN_CURSOR};
 use super::NodeTools;
 use super::shapes::summary;
 use crate::base::{Fault, Lsn, NodeId};
@@ -35,12 +35,12 @@ pub(super) fn counted_passages(total: usize) -> String {
 }
 
 /// What a call reads with. Nothing here waits for anything but the disk.
-pub(super) struct Reading<'a> {
+pub(super) struct ReadContext<'a> {
     pub(super) tools: &'a NodeTools,
     pub(super) access: Access<'a>,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> ReadContext<'a> {
     pub(super) fn new(tools: &'a NodeTools, access: Access<'a>) -> Self {
         Self { tools, access }
     }
@@ -51,9 +51,13 @@ impl<'a> Reading<'a> {
 
     /// The document that an id names: as a whole id first, then with its end as a passage's number, then by the end of its id,
     /// as documents are cited, where only one ends so.
-    pub(super) fn find(&self, id: &str, collection: Option<&str>) -> Result<(Place, Arc<DocumentRecord>), ToolError> {
+    pub(super) fn find(
+        &self,
+        id: &str,
+        collection: Option<&str>,
+    ) -> Result<(DocumentRef, Arc<DocumentRecord>), ToolError> {
         let unknown = || self.unknown(id, collection);
-        let lookup = |place: &Place| -> Result<Option<(Place, DocumentEntry)>, ToolError> {
+        let lookup = |place: &DocumentRef| -> Result<Option<(DocumentRef, DocumentEntry)>, ToolError> {
             let Some(info) = self.access.collection(&place.collection) else { return Ok(None) };
             let reached = self.reached(&info)?;
             let find = |id: &str| -> Result<Option<DocumentEntry>, ToolError> {
@@ -61,13 +65,13 @@ impl<'a> Reading<'a> {
                 Ok(found.filter(|entry| reached.has(entry.lsn)))
             };
             if let Some(entry) = find(&place.whole())? {
-                return Ok(Some((Place { document: place.whole(), passage: None, ..place.clone() }, entry)));
+                return Ok(Some((DocumentRef { document: place.whole(), passage: None, ..place.clone() }, entry)));
             }
             Ok(find(&place.document)?.map(|entry| (place.clone(), entry)))
         };
         let place = match collection {
-            Some(collection) => Place::within(collection, id),
-            None => Place::parse(id),
+            Some(collection) => DocumentRef::within(collection, id),
+            None => DocumentRef::parse(id),
         };
         let found = match place.as_ref().map(lookup).transpose()?.flatten() {
             Some(found) => Some(found),
@@ -76,13 +80,13 @@ impl<'a> Reading<'a> {
         let (place, entry) = found.ok_or_else(unknown)?;
         let document = self.access.passages().document(entry.lsn).map_err(SearchError::from)?;
         if let Some(time) = document.expires_at.filter(|_| !self.tools.library.is_current(&document)) {
-            let whole = Place { passage: None, ..place };
+            let whole = DocumentRef { passage: None, ..place };
             return Err(ToolError::not_found(format!("document '{whole}' expired at {time}; it is shown no more")));
         }
         let total = document.chunks.len();
         match place.passage {
             Some(passage) if passage >= total => {
-                let (whole, has) = (Place { passage: None, ..place }, counted_passages(total));
+                let (whole, has) = (DocumentRef { passage: None, ..place }, counted_passages(total));
                 Err(ToolError::not_found(format!("there is no passage '{id}': document '{whole}' has {has}")))
             }
             _ => Ok((place, document)),
@@ -105,7 +109,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Documents of a collection that an id may mean, at most `limit`. One that expired cannot be meant.
-    fn meant(&self, info: &Arc<CollectionInfo>, limit: usize) -> Option<(Vec<String>, usize)> {
+    fn candidate_ids(&self, info: &Arc<CollectionInfo>, limit: usize) -> Option<(Vec<String>, usize)> {
         let entries = self.access.list(info.id, None, "", limit).ok()?;
         let (reached, looked_at) = (self.reached(info).ok()?, entries.len());
         let is_shown =
@@ -116,7 +120,7 @@ impl<'a> Reading<'a> {
 
     /// What is meant by the end of an id: the one document whose id ends so. `None` where several do, or there are too many
     /// documents to know.
-    fn cited(&self, id: &str, collection: Option<&str>) -> Option<Place> {
+    fn cited(&self, id: &str, collection: Option<&str>) -> Option<DocumentRef> {
         let (document, passage) = match id.rsplit_once('#').map(|(document, number)| (document, number.parse())) {
             Some((document, Ok(number))) => (document, Some(number)),
             _ => (id, None),
@@ -132,10 +136,10 @@ impl<'a> Reading<'a> {
             if collection.is_some_and(|collection| info.name != collection) {
                 continue;
             }
-            let (ids, looked_at) = self.meant(&info, left + 1)?;
+            let (ids, looked_at) = self.candidate_ids(&info, left + 1)?;
             for own in ids {
                 if ends(&format!("{}/{own}", info.name)) {
-                    let place = Place { collection: info.name.clone(), document: own, passage };
+                    let place = DocumentRef { collection: info.name.clone(), document: own, passage };
                     is_ambiguous |= found.replace(place).is_some();
                 }
             }
@@ -145,10 +149,10 @@ impl<'a> Reading<'a> {
     }
 
     /// The document that an id names as a whole: what is done to it would be done to all of it.
-    pub(super) fn find_whole(&self, id: &str, done: &str) -> Result<(Place, Arc<DocumentRecord>), ToolError> {
+    pub(super) fn find_whole(&self, id: &str, done: &str) -> Result<(DocumentRef, Arc<DocumentRecord>), ToolError> {
         let (place, document) = self.find(id, None)?;
         if place.passage.is_some() {
-            let whole = Place { passage: None, ..place };
+            let whole = DocumentRef { passage: None, ..place };
             return Err(ToolError::bad_argument(format!(
                 "'{id}' is a passage; to {done} its whole document give '{whole}'"
             )));
@@ -181,7 +185,7 @@ impl<'a> Reading<'a> {
         let wanted_stem = wanted.last().map(|name| stem(name)).filter(|stem| stem.len() > 2);
         let (mut left, mut near) = (NEAR_LOOKED_AT, Vec::new());
         for info in collections {
-            let Some((ids, looked_at)) = self.meant(&info, left) else { continue };
+            let Some((ids, looked_at)) = self.candidate_ids(&info, left) else { continue };
             left -= looked_at;
             for document in ids {
                 let lower = document.to_lowercase();
@@ -192,7 +196,10 @@ impl<'a> Reading<'a> {
                     own_stem.len() > 2 && (own_stem.contains(wanted.as_str()) || wanted.contains(&own_stem))
                 });
                 if common > 0 || resembles {
-                    near.push((common, Place { collection: info.name.clone(), document, passage: None }.to_string()));
+                    near.push((
+                        common,
+                        DocumentRef { collection: info.name.clone(), document, passage: None }.to_string(),
+                    ));
                 }
             }
             if left == 0 {
@@ -339,7 +346,7 @@ impl<'a> Reading<'a> {
                 left = left.saturating_sub(tokens);
                 fits
             };
-            let place = Place { collection: info.name.clone(), document: id.clone(), passage: None };
+            let place = DocumentRef { collection: info.name.clone(), document: id.clone(), passage: None };
             match self.document_of(info, &id, entry.lsn) {
                 Ok(Some(document)) if self.tools.library.is_current(&document) => {
                     let summary = document_summary(&document, &place, include);
@@ -380,7 +387,7 @@ impl<'a> Reading<'a> {
     }
 }
 
-fn document_summary(document: &DocumentRecord, place: &Place, include: Include) -> answers::DocumentSummary {
+fn document_summary(document: &DocumentRecord, place: &DocumentRef, include: Include) -> answers::DocumentSummary {
     let (with_source, with_dates) = (include.has(IncludeArgument::Source), include.has(IncludeArgument::Dates));
     answers::DocumentSummary {
         id: place.to_string(),

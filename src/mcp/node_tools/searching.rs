@@ -8,12 +8,12 @@ use super::super::arguments::{self, FusionArgument, Include, IncludeArgument, Mo
 use super::super::direct::{LinkBlock, Rendered};
 use super::super::{Link, ToolAnswer, ToolError, answers};
 use super::inputs::{cursor, detail, filter};
-use super::reading::Reading;
-use super::shapes::{place_of, search_result, title_of};
+use super::reading::ReadContext;
+use super::shapes::{reference_to, search_result, title_of};
 use crate::base::NodeId;
 use crate::collection::PassageKey;
 use crate::retrieval::{
-    self, Asked, Fusion, Hit, Mode, SearchError, SearchRequest, Surroundings, price, price_of_json,
+    self, Fusion, Hit, Mode, PreparedSearch, SearchError, SearchRequest, Surroundings, price, price_of_json,
 };
 
 /// Tokens of `"text":""` and a comma; of the names around the results with `truncated` and a cursor; of the names in `searched`.
@@ -22,7 +22,7 @@ const TOKENS_OF_ENVELOPE: usize = 26;
 const TOKENS_OF_SEARCHED: usize = 40;
 
 /// A search as its caller put it.
-pub(super) struct Question {
+pub(super) struct SearchCall {
     pub(super) request: SearchRequest,
     view: View,
 }
@@ -37,14 +37,14 @@ struct View {
 
 /// What is known of a question without searching.
 #[expect(clippy::large_enum_variant, reason = "there is one for each search, on its stack")]
-pub(super) enum Known<'a> {
+pub(super) enum CacheLookup<'a> {
     /// The same was asked before, and nothing changed since.
-    Answer(Arc<Rendered>),
+    Hit(Arc<Rendered>),
     /// It has to be searched.
-    Nothing(Asked<'a>),
+    Miss(PreparedSearch<'a>),
 }
 
-impl Question {
+impl SearchCall {
     pub(super) fn of(given: arguments::Search) -> Result<Self, ToolError> {
         let filter = filter(given.filter.as_ref(), given.after.as_deref(), given.before.as_deref())?;
         let fusion = match (given.fusion, given.dense_weight) {
@@ -83,16 +83,16 @@ impl Question {
     }
 }
 
-impl<'a> Reading<'a> {
-    pub(super) fn known(&self, question: &Question) -> Result<Known<'a>, ToolError> {
+impl<'a> ReadContext<'a> {
+    pub(super) fn lookup(&self, question: &SearchCall) -> Result<CacheLookup<'a>, ToolError> {
         let asked = self.tools.retrieval.ask(self.access, &question.request)?;
         Ok(match self.tools.retrieval.remembered(&asked) {
-            Some(found) => Known::Answer(self.rendered(&found, &question.view)),
-            None => Known::Nothing(asked),
+            Some(found) => CacheLookup::Hit(self.rendered(&found, &question.view)),
+            None => CacheLookup::Miss(asked),
         })
     }
 
-    pub(super) fn search(&self, question: &Question, asked: &Asked<'_>) -> Result<Arc<Rendered>, ToolError> {
+    pub(super) fn search(&self, question: &SearchCall, asked: &PreparedSearch<'_>) -> Result<Arc<Rendered>, ToolError> {
         let found = self.with_surroundings(&question.view, |around| {
             self.tools.retrieval.answer(&question.request, asked, around)
         })?;
@@ -192,6 +192,6 @@ impl<'a> Reading<'a> {
 
 /// A passage as a resource.
 fn link(hit: &Hit, node: NodeId) -> Link {
-    let place = place_of(hit);
+    let place = reference_to(hit);
     Link { uri: place.uri(node), name: place.to_string(), title: title_of(hit.path()) }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::super::answers::{self, GpuCollection, GpuStatus, rounded};
 use super::super::arguments::{Include, IncludeArgument};
-use super::super::{ErrorCode, Place, ToolAnswer, ToolError};
+use super::super::{DocumentRef, ErrorCode, ToolAnswer, ToolError};
 use crate::base::{NodeId, with_causes};
 use crate::collection::{Access, CollectionInfo, DeviceState, Verdict};
 use crate::collection::{DocumentOutcome, DocumentStatus, EmbedError, WriteError};
@@ -71,8 +71,8 @@ pub(super) fn summary(info: &CollectionInfo) -> answers::CollectionSummary {
     }
 }
 
-pub(super) fn place_of(hit: &Hit) -> Place {
-    Place {
+pub(super) fn reference_to(hit: &Hit) -> DocumentRef {
+    DocumentRef {
         collection: hit.collection.clone(),
         document: hit.passage.document.id.clone(),
         passage: Some(hit.passage.ordinal),
@@ -87,7 +87,7 @@ pub(super) fn title_of<'a>(path: impl Iterator<Item = &'a str>) -> String {
 pub(super) fn search_result(hit: &Hit, include: Include, node: NodeId) -> answers::SearchResult<'_> {
     let document = &*hit.passage.document;
     let chunk = &document.chunks[hit.passage.ordinal];
-    let place = place_of(hit);
+    let place = reference_to(hit);
     let with = |wanted| include.has(wanted);
     answers::SearchResult {
         title: title_of(hit.path()),

@@ -313,7 +313,7 @@ impl NodeSnapshots {
     }
 
     /// Looks at the place where snapshots go, as long as an answer can wait for that.
-    async fn seen(&self) -> Health {
+    async fn current_health(&self) -> Health {
         let recent = |health: &Health| health.seen_seconds.is_some_and(|seconds| seconds < LOOK_AGAIN);
         let health = self.snapshots.health();
         if recent(&health) && self.snapshots.target().is_remote() {
@@ -330,7 +330,7 @@ impl NodeSnapshots {
     }
 
     pub(super) async fn status(&self) -> answers::SnapshotStatus {
-        let health = self.seen().await;
+        let health = self.current_health().await;
         answers::SnapshotStatus {
             target: health.target,
             scheduled: health.scheduled,

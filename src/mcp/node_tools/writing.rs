@@ -46,7 +46,7 @@ fn unreadable(error: &serde_json::Error) -> ToolError {
 }
 
 /// The answer to a write, unless nothing of it went in.
-fn settled(structured: Value) -> Result<ToolAnswer, ToolError> {
+fn answer_unless_refused(structured: Value) -> Result<ToolAnswer, ToolError> {
     let documents = structured["documents"].as_array().map(Vec::as_slice).unwrap_or_default();
     if documents.is_empty() || documents.iter().any(|document| document["status"] != FAILED) {
         return Ok(ToolAnswer::new(structured));
@@ -81,7 +81,7 @@ impl NodeTool for arguments::AddDocuments {
         }
         let documents = self.documents.into_iter().map(|document| Ok((document, None))).collect();
         let (conflict, key) = (self.on_conflict, self.idempotency_key.as_deref());
-        settled(written(call, self.collection, documents, conflict, key).await?)
+        answer_unless_refused(written(call, self.collection, documents, conflict, key).await?)
     }
 }
 

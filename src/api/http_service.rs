@@ -15,9 +15,9 @@ use hyper::body::Incoming;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 
+use super::access_control::AccessControl;
 use super::body::{Bodies, BodyError, SMALL};
 use super::connections::Connection;
-use super::guard::Guard;
 use super::holding::holding;
 use super::listener::Answers;
 use super::rest::node::CHANGES;
@@ -43,25 +43,25 @@ const LISTEN: &str = "subscriptions/listen";
 
 /// What answers the connections of the MCP and REST listener.
 #[derive(Clone)]
-pub struct Front {
+pub struct HttpService {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    guard: Arc<Guard>,
+    access: Arc<AccessControl>,
     bodies: Bodies,
     tools: Arc<NodeTools>,
     router: TowerToHyperService<Router>,
 }
 
-impl Front {
-    pub(super) fn new(guard: Guard, bodies: Bodies, tools: Arc<NodeTools>, router: Router) -> Self {
+impl HttpService {
+    pub(super) fn new(access: AccessControl, bodies: Bodies, tools: Arc<NodeTools>, router: Router) -> Self {
         let router = TowerToHyperService::new(router);
-        Self { shared: Arc::new(Shared { guard: Arc::new(guard), bodies, tools, router }) }
+        Self { shared: Arc::new(Shared { access: Arc::new(access), bodies, tools, router }) }
     }
 }
 
-impl Answers for Front {
+impl Answers for HttpService {
     fn answer(
         &self,
         request: Request<Incoming>,
@@ -92,15 +92,16 @@ impl Shared {
     async fn admit(&self, request: Request<Incoming>, connection: Arc<Connection>) -> Option<Response> {
         let (mut head, body) = request.into_parts();
         let is_empty = body.is_end_stream();
-        let refuse = |refused: Response| Some(if is_empty { refused } else { unread::tell(refused, &connection) });
+        let refuse =
+            |refused: Response| Some(if is_empty { refused } else { unread::close_connection(refused, &connection) });
         // Clients add the slash and take it away.
         if head.uri.path().strip_suffix('/') == Some(MCP) {
             head.uri = without_slash(&head.uri);
         }
         let subject = if head.uri.path() == AUTHORITY {
-            self.guard.check_names(&head).map(|()| None)
+            self.access.check_names(&head).map(|()| None)
         } else {
-            self.guard.check(&head).map(Some)
+            self.access.check(&head).map(Some)
         };
         let subject = match subject {
             Ok(subject) => subject,
@@ -117,13 +118,18 @@ impl Shared {
         connection.is_let_in();
         let received = match self.bodies.receive(body).await {
             Ok(received) => received,
-            Err(error) => return Some(unread::tell(refusal(&error), &connection)),
+            Err(error) => return Some(unread::close_connection(refusal(&error), &connection)),
         };
-        if !connection.answers() {
+        if !connection.start_answering() {
             return None;
         }
+<<<<<<< HEAD:src/api/front.rs
         let listens = head.headers.get(&METHOD).is_some_and(|method| method == LISTEN) || head.uri.path() == CHANGES;
         let place = match if listens { self.guard.listening() } else { self.guard.in_flight() } {
+=======
+        let listens = head.headers.get(&METHOD).is_some_and(|method| method == LISTEN);
+        let place = match if listens { self.access.listening() } else { self.access.in_flight() } {
+>>>>>>> 2586b53 (Names of search, MCP and the listeners say what they are):src/api/http_service.rs
             Ok(place) => place,
             Err(refused) => return Some(refused.into_response()),
         };

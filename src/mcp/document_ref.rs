@@ -6,7 +6,7 @@ use crate::base::NodeId;
 
 /// A document, or a passage of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct DocumentRef {
     /// Name of the collection.
     pub collection: String,
     /// Id of the document.
@@ -15,9 +15,9 @@ pub struct Place {
     pub passage: Option<usize>,
 }
 
-impl Place {
+impl DocumentRef {
     /// Parses an id as answers spell it, or an address. A trailing `#number` is taken for a passage; lookups first try
-    /// a document whose own id ends that way, through [`Place::whole`].
+    /// a document whose own id ends that way, through [`DocumentRef::whole`].
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let decoded;
@@ -65,7 +65,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for DocumentRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.collection, self.whole())
     }
@@ -113,16 +113,16 @@ mod tests {
             ("docs", "a b?c#d%e/ü.md", Some(0)),
             ("notes", "https://example.org/x?y=1", None),
         ] {
-            let place = Place { collection: collection.into(), document: document.into(), passage };
-            assert_eq!(Place::parse(&place.to_string()), Some(place.clone()));
-            assert_eq!(Place::parse(&place.uri(node)), Some(place));
+            let place = DocumentRef { collection: collection.into(), document: document.into(), passage };
+            assert_eq!(DocumentRef::parse(&place.to_string()), Some(place.clone()));
+            assert_eq!(DocumentRef::parse(&place.uri(node)), Some(place));
         }
     }
 
     #[test]
     fn what_is_no_place_is_refused() {
         for text in ["", "docs", "docs/", "/x", "ctx://node", "ctx://node/docs", "ctx://node/docs/%zz"] {
-            assert_eq!(Place::parse(text), None, "{text}");
+            assert_eq!(DocumentRef::parse(text), None, "{text}");
         }
     }
 }

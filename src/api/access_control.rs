@@ -26,7 +26,7 @@ use crate::mcp::{ErrorCode, ToolError};
 const LISTENING_MAX: usize = 2_048;
 
 /// The guard's settings and counters.
-pub(super) struct Guard {
+pub(super) struct AccessControl {
     authenticator: Authenticator,
     allowed_hosts: Hosts,
     cors: Option<Cors>,
@@ -38,17 +38,17 @@ pub(super) struct Guard {
 
 /// A place among the requests in flight, or among those that listen, until this is dropped.
 pub(super) struct InFlight {
-    guard: Arc<Guard>,
+    access: Arc<AccessControl>,
     listens: bool,
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         if self.listens {
-            self.guard.listening.fetch_sub(1, Ordering::Relaxed);
+            self.access.listening.fetch_sub(1, Ordering::Relaxed);
         } else {
-            self.guard.in_flight.fetch_sub(1, Ordering::Relaxed);
-            self.guard.metrics.requests_in_flight.dec();
+            self.access.in_flight.fetch_sub(1, Ordering::Relaxed);
+            self.access.metrics.requests_in_flight.dec();
         }
     }
 }
@@ -77,7 +77,7 @@ impl IntoResponse for Refused {
     }
 }
 
-impl Guard {
+impl AccessControl {
     pub(super) fn new(
         authenticator: Authenticator,
         allowed_hosts: Hosts,
@@ -116,7 +116,7 @@ impl Guard {
             return Err(Refused::Busy);
         }
         self.metrics.requests_in_flight.inc();
-        Ok(InFlight { guard: Arc::clone(self), listens: false })
+        Ok(InFlight { access: Arc::clone(self), listens: false })
     }
 
     /// A place for a request that listens for notifications: it is open for hours and does next to nothing, so it takes none of the
@@ -127,7 +127,7 @@ impl Guard {
             self.metrics.requests_shed.inc();
             return Err(Refused::Busy);
         }
-        Ok(InFlight { guard: Arc::clone(self), listens: true })
+        Ok(InFlight { access: Arc::clone(self), listens: true })
     }
 
     /// Whether the request says once, and with a name that is allowed, whom it is for, and whether a page that made it may.
@@ -191,9 +191,9 @@ fn host_of(authority: &str) -> &str {
 }
 
 /// The check of names alone, for a listener that asks for more route by route.
-pub(super) async fn check_names(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+pub(super) async fn check_names(State(access): State<Arc<AccessControl>>, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
-    match guard.check_names(&head) {
+    match access.check_names(&head) {
         Ok(()) => next.run(Request::from_parts(head, body)).await,
         Err(refused) => refused.into_response(),
     }
@@ -237,11 +237,18 @@ mod tests {
         Metrics::register(&registry, &crate::mcp::Metrics::register(&registry))
     }
 
+<<<<<<< HEAD:src/api/guard.rs
     fn guard() -> Guard {
         Guard::new(
             Authenticator::open(),
             Hosts::new(vec!["docs.example".to_owned()]),
             None,
+=======
+    fn access() -> AccessControl {
+        AccessControl::new(
+            Authenticator::open(),
+            Hosts::new(vec!["docs.example".to_owned()]),
+>>>>>>> 2586b53 (Names of search, MCP and the listeners say what they are):src/api/access_control.rs
             InFlightMax::new(1),
             unread(),
         )
@@ -250,10 +257,10 @@ mod tests {
     #[test]
     fn only_names_that_cannot_be_rebound_are_hosts() {
         for host in ["localhost", "localhost:7171", "127.0.0.1:7171", "[::1]:7171", "10.1.2.3", "docs.example:443"] {
-            assert!(guard().is_host_allowed(host), "{host}");
+            assert!(access().is_host_allowed(host), "{host}");
         }
         for host in ["evil.example", "evil.example:7171", "localhost.evil.example", ""] {
-            assert!(!guard().is_host_allowed(host), "{host}");
+            assert!(!access().is_host_allowed(host), "{host}");
         }
     }
 
@@ -261,10 +268,10 @@ mod tests {
     fn pages_of_other_sites_are_no_origins() {
         let own = Some("10.1.2.3:7171");
         for origin in ["http://localhost:3000", "http://127.0.0.1", "http://10.1.2.3:7171", "https://docs.example"] {
-            assert!(guard().is_origin_allowed(origin, own), "{origin}");
+            assert!(access().is_origin_allowed(origin, own), "{origin}");
         }
         for origin in ["http://evil.example", "null", "http://10.1.2.4:7171", "https://docs.example.evil"] {
-            assert!(!guard().is_origin_allowed(origin, own), "{origin}");
+            assert!(!access().is_origin_allowed(origin, own), "{origin}");
         }
     }
 }
