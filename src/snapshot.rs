@@ -512,7 +512,7 @@ pub enum FileError {
 }
 
 impl FileError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

@@ -43,7 +43,7 @@ pub enum StdioError {
 }
 
 impl StdioError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

@@ -449,7 +449,7 @@ fn remove_gone(
                 Ok(documents) => {
                     Report { detail: json!({"deleted": documents}), ..Report::new(source, Status::Deleted) }
                 }
-                // As for each that would follow; where nothing could be written before, it is said already.
+                // As for each that would follow; where nothing could be written before, it was reported already.
                 Err(failure) if failure.code == UNREACHABLE || failure.code_of_tool() == Some(ErrorCode::ReadOnly) => {
                     if !reports.iter().any(|report| report.status == Status::NotTried) {
                         refusals.push(format!("{failure}; the documents of files that are gone are kept"));

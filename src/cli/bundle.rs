@@ -37,7 +37,7 @@ Examples:
 The keys are minisign's: keys of `minisign -G` serve as well. Keep the secret key where bundles are made, and carry the public \
 key to the machines by another way than the bundles.")]
     Keygen {
-        /// File of the secret key; the public one goes beside it, with .pub for an ending
+        /// File of the secret key; the public one is written next to it, with the ending .pub
         #[arg(short, long, value_name = "KEY")]
         output: PathBuf,
         #[command(flatten)]

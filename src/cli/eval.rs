@@ -42,7 +42,7 @@ answer that says of itself that it is weak, and how many of the others.
 
 Measures, over all questions: nDCG@10 with linear gain, Recall@10, Recall@100 and MRR@10, for each way to search. The score of a document is that of its best passage.")]
 pub(super) struct Arguments {
-    /// Folders with questions and judgements, and folders that are searched beside them
+    /// Folders with questions and judgements, and folders that are searched together with them
     #[arg(value_name = "DIR", required = true)]
     directories: Vec<PathBuf>,
     /// Weight of meaning against words, 0 to 1 [default: as a search chooses it]

@@ -47,7 +47,7 @@ enum Action {
         #[arg(default_value = HELPER_ON_DISK, value_name = "FILE")]
         path: PathBuf,
     },
-    /// Measure exact searches, and the CPU's beside them
+    /// Measure exact searches on the GPU and on the CPU
     Bench {
         /// Vectors
         #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = output::whole::<u32>(1_000..=100_000_000))]

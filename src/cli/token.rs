@@ -75,7 +75,7 @@ fn make_file(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A time from now on; what is wrong with it is said with an example.
+/// A time from now on; an error shows an example.
 fn span(text: &str) -> Result<Span, String> {
     text.parse().map_err(|_| "expected a time from now on, such as 12h, 90d or 1y".to_owned())
 }

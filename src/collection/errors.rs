@@ -27,7 +27,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -103,7 +103,7 @@ pub enum WriteError {
         /// What is there.
         actual: Option<u64>,
     },
-    /// Others are being written, and there is no memory for this one beside them. Nothing was done.
+    /// Others are being written, and there is no memory left for this one. Nothing was done.
     #[error("the node has no memory left for this while others are adding documents; try again in a moment")]
     Busy,
     /// It needs more memory than there is even without other work. Nothing was done.
@@ -146,7 +146,7 @@ pub enum WriteError {
 }
 
 impl WriteError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

@@ -138,7 +138,7 @@ pub enum PrepareError {
 }
 
 impl PrepareError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

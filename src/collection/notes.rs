@@ -85,7 +85,7 @@ impl Library {
             Ok(Some(known)) if known == mark.0 => WriteError::StillUnread(reason),
             Ok(_) => {
                 let note = Operation::Note { collection: info.id, key, value: mark.0.to_vec() };
-                // On a full disk it is told once more.
+                // On a full disk it is reported again.
                 if let Err(error) = self.commit(vec![note], WaitFor::Durable).await {
                     tracing::debug!(%error, "a file that could not be read is not remembered");
                 }

@@ -93,7 +93,7 @@ pub struct ToolError {
     pub code: ErrorCode,
     /// For people and models: what was found and what to do.
     pub message: String,
-    /// Who can mend it.
+    /// Who can fix it.
     pub fault: Fault,
 }
 
@@ -133,7 +133,7 @@ impl ToolError {
         format!("{} … {}", &message[..at(half)], &message[at(count - half)..]).into()
     }
 
-    /// Who can mend it, as answers spell it.
+    /// Who can fix it, as answers spell it.
     #[must_use]
     pub const fn fault_word(&self) -> &'static str {
         match self.fault {

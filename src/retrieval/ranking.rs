@@ -252,7 +252,7 @@ impl Retrieval {
     }
 
     /// The passages of each collection that may be found: those that the filter admits and that have the query's phrases. Where no
-    /// collection has a phrase it is said so, and what has its words is found.
+    /// collection has a phrase the answer says so, and what has its words is found.
     fn admitted(
         &self,
         target: &Target<'_>,

@@ -109,7 +109,7 @@ impl State {
         data_dir.join("snapshots.json.damaged")
     }
 
-    /// What is written down; nothing when there is no file, or one that cannot be read, which [`Health`] tells until somebody has
+    /// What is written down; nothing when there is no file, or one that cannot be read, which [`Health`] reports until somebody has
     /// looked after it.
     #[must_use]
     pub fn read(data_dir: &Path) -> Self {
@@ -278,5 +278,5 @@ impl Health {
     }
 }
 
-/// Clocks of machines may differ by this many milliseconds before it is said.
+/// Clocks of machines may differ by this many milliseconds before it is reported.
 const CLOCK_TOLERANCE: i64 = 5 * 60 * 1_000;

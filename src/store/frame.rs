@@ -152,7 +152,7 @@ impl SegmentHeader {
             let is_one = half[..8] == *SEGMENT_MAGIC && !FORMATS.contains(&found);
             is_one.then(|| UnsupportedFormat { found, release: release_in(half) })
         };
-        // A future format may have another checksum; two identical copies are no accident.
+        // A future format may have another checksum; two identical copies cannot be a coincidence.
         match (unsupported(one), unsupported(copy)) {
             (Some(found), other) if Self::is_sound(one) || other.as_ref() == Some(&found) => {
                 HeaderCheck::Unsupported(found)

@@ -1,4 +1,5 @@
-//! What users read is plain English: the word list of CONTRIBUTING.md, held in messages, log lines, `--help` and the manual.
+//! Plain English: the word list of CONTRIBUTING.md, held in messages, log lines, `--help`, the manual, comments and format
+//! descriptions; and names in code that a search can find.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +9,8 @@ use crate::node::{CAIRN, clean, stdout};
 
 /// Words that the list replaces, each with what it may be a part of.
 const REPLACED: &[(&str, &[&str])] = &[
-    (" is no ", &["there is no ", "There is no ", " is no longer ", " is no more "]),
-    (" are no ", &["there are no ", "There are no ", " are no collections yet"]),
+    (" is no ", &["there is no ", "There is no ", " is no longer ", " is no more ", " is no faster"]),
+    (" are no ", &["there are no ", "There are no ", " are no collections yet", " are no longer ", " are no faster"]),
     ("whoever", &[]),
     ("Whoever", &[]),
     (" tells ", &[]),
@@ -26,14 +27,55 @@ const REPLACED: &[(&str, &[&str])] = &[
     ("in step", &["in steps"]),
 ];
 
+/// Words that comments and format descriptions replace in addition.
+const REPLACED_IN_COMMENTS: &[(&str, &[&str])] = &[
+    (" beside ", &[]),
+    (" stands for ", &[]),
+    (" stands in ", &[]),
+    (" it is said", &[]),
+    ("What the system said", &[]),
+    ("who can mend it", &[]),
+    ("Who can mend it", &[]),
+];
+
+/// Names in code that say nothing, have several meanings, or cannot be searched for; CONTRIBUTING.md says what to use.
+const BANNED_TYPES: &[&str] = &[
+    "Ahead", "Asked", "Asking", "Desk", "Door", "Doors", "Front", "Given", "Guard", "Held", "Kept", "Known", "Mending",
+    "Place", "Prepared", "Question", "Reading", "Seen", "Shown", "Told", "Turn", "Turns", "Wanted", "Weigh", "What",
+    "Wish",
+];
+const BANNED_FUNCTIONS: &[&str] = &[
+    "asked", "given", "goes", "held", "hold", "keep", "keeps", "kept", "known", "look", "looks", "meant", "own", "put",
+    "said", "say", "says", "see", "seen", "settle", "settled", "shown", "take", "taken", "takes", "tell", "tells",
+    "told",
+];
+const BANNED_MODULES: &[&str] = &["door", "doors", "front", "guard", "look", "near", "place", "turns"];
+
+/// Names above that stay, with the file and the reason.
+const NAMES_THAT_STAY: &[(&str, &str, &str)] = &[
+    ("put", "src/snapshot/bucket.rs", "the operation of an object store"),
+    ("put", "src/store/update.rs", "the operation of a key-value store"),
+    ("put", "src/gpu_helper/search.rs", "writes words into a buffer, as in `bytes::BufMut`"),
+    ("take", "src/store/record.rs", "consumes bytes, as in a parser's cursor"),
+    ("take", "src/gpu_helper/protocol.rs", "consumes bytes, as in a parser's cursor"),
+    ("take", "src/base/setting.rs", "consumes a value, as serde's visitors do"),
+];
+
+/// Parts whose names and comments have not been read for this yet.
+const NOT_YET: &[&str] = &["src/deploy", "src/cli/install", "src/cli/k3s"];
+
 /// The replaced words in a text.
 fn found(text: &str) -> Vec<&'static str> {
+    found_of(REPLACED, text)
+}
+
+fn found_of(replaced: &[(&'static str, &[&str])], text: &str) -> Vec<&'static str> {
     let spaced = format!(" {} ", text.replace('\n', " "));
     let stands_alone = |word: &str, parts: &[&str]| {
         let count = |part: &str| spaced.matches(part).count();
         count(word) > parts.iter().map(|part| count(part)).sum()
     };
-    REPLACED.iter().filter(|(word, parts)| stands_alone(word, parts)).map(|(word, _)| *word).collect()
+    replaced.iter().filter(|(word, parts)| stands_alone(word, parts)).map(|(word, _)| *word).collect()
 }
 
 fn files(directory: &Path, all: &mut Vec<PathBuf>) {
@@ -48,7 +90,7 @@ fn files(directory: &Path, all: &mut Vec<PathBuf>) {
 }
 
 fn is_of_tests(file: &Path) -> bool {
-    file.ends_with("tests.rs") || file.ends_with("models_test.rs") || file.iter().any(|part| part == "tests")
+    file.ends_with("tests.rs") || file.to_string_lossy().ends_with("_test.rs") || file.iter().any(|part| part == "tests")
 }
 
 /// The texts of a program, without those of its tests and of attributes for the compiler.
@@ -113,12 +155,103 @@ fn the_manual_is_plain_english() {
     let mut pages: Vec<PathBuf> = of_manual.filter(|path| path.extension().is_some_and(|end| end == "md")).collect();
     assert!(pages.len() > 20, "{} pages", pages.len());
     pages.extend(["README.md", "ARCHITECTURE.md"].map(|name| root.join(name)));
+    pages.extend(["store", "snapshot"].map(|part| root.join("src").join(part).join("FORMAT.md")));
     let mut wrong = Vec::new();
     for page in pages {
         let text = prose(&fs::read_to_string(&page).expect("readable"));
         wrong.extend(found(&text).into_iter().map(|word| format!("{}: '{word}'", page.display())));
     }
     assert!(wrong.is_empty(), "CONTRIBUTING.md has other words for these:\n{}", wrong.join("\n"));
+}
+
+/// The comments of a program: consecutive lines as one text, without code spans and blocks.
+fn comments(code: &str) -> Vec<(usize, String)> {
+    let mut texts: Vec<(usize, String)> = Vec::new();
+    let mut follows = false;
+    for (index, line) in code.lines().enumerate() {
+        let line = line.trim_start();
+        let text = ["///", "//!", "//"].iter().find_map(|mark| line.strip_prefix(mark));
+        match (text, texts.last_mut()) {
+            (Some(text), Some((_, last))) if follows => {
+                last.push('\n');
+                last.push_str(text.trim_start());
+            }
+            (Some(text), _) => texts.push((index + 1, text.trim_start().to_owned())),
+            (None, _) => {}
+        }
+        follows = text.is_some();
+    }
+    texts.into_iter().map(|(line, text)| (line, prose(&text))).collect()
+}
+
+/// The files of the program that have been read for plain English, with their path below the repository.
+fn files_read() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut all = Vec::new();
+    files(&root.join("src"), &mut all);
+    let named = all.iter().map(|file| {
+        let path = file.strip_prefix(root).expect("below the repository").to_str().expect("UTF-8").to_owned();
+        (path, fs::read_to_string(file).expect("readable"))
+    });
+    named.filter(|(path, _)| !NOT_YET.iter().any(|part| path.starts_with(part))).collect()
+}
+
+#[test]
+fn comments_are_plain_english() {
+    let read = files_read();
+    assert!(read.len() > 200, "{} files", read.len());
+    let mut wrong = Vec::new();
+    for (path, code) in read {
+        for (line, text) in comments(&code) {
+            let all = found(&text).into_iter().chain(found_of(REPLACED_IN_COMMENTS, &text));
+            wrong.extend(all.map(|word| format!("{path}:{line}: '{word}'")));
+        }
+    }
+    assert!(wrong.is_empty(), "CONTRIBUTING.md has other words for these:\n{}", wrong.join("\n"));
+}
+
+/// The names that a program defines: (`fn`, `type` or `mod`, name).
+fn defined(code: &str) -> Vec<(&'static str, &str)> {
+    let mut names = Vec::new();
+    for line in code.lines() {
+        let mut words = line.split_whitespace().peekable();
+        while words
+            .next_if(|word| word.starts_with("pub") || ["const", "async", "unsafe", "in"].contains(word))
+            .is_some()
+        {}
+        let sort = match words.next() {
+            Some("fn") => "fn",
+            Some("struct" | "enum" | "trait" | "type" | "union") => "type",
+            Some("mod") => "mod",
+            _ => continue,
+        };
+        let name = words.next().unwrap_or_default();
+        let end = name.find(|letter: char| !letter.is_alphanumeric() && letter != '_').unwrap_or(name.len());
+        names.push((sort, &name[..end]));
+    }
+    names
+}
+
+#[test]
+fn names_can_be_searched_for() {
+    let read = files_read();
+    let is_banned = |(sort, name): &(&str, &str)| match *sort {
+        "fn" => BANNED_FUNCTIONS.contains(name),
+        "type" => BANNED_TYPES.contains(name),
+        _ => BANNED_MODULES.contains(name),
+    };
+    let stays = |path: &str, name: &str| NAMES_THAT_STAY.iter().any(|(stay, file, _)| *stay == name && path == *file);
+    let mut wrong = Vec::new();
+    for (path, code) in read.iter().filter(|(path, _)| !is_of_tests(Path::new(path))) {
+        let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap_or(code);
+        let banned = defined(code).into_iter().filter(is_banned).filter(|(_, name)| !stays(path, name));
+        wrong.extend(banned.map(|(sort, name)| format!("{path}: {sort} {name}")));
+    }
+    assert!(wrong.is_empty(), "use the field's term for these, see CONTRIBUTING.md:\n{}", wrong.join("\n"));
+    for (name, file, _) in NAMES_THAT_STAY {
+        let code = read.iter().find(|(path, _)| path == file).map_or("", |(_, code)| code);
+        assert!(defined(code).iter().any(|(_, defined)| defined == name), "{file} has no {name} any more");
+    }
 }
 
 #[test]
@@ -158,6 +291,14 @@ fn words_are_found_and_parts_of_others_are_not() {
     assert_eq!(found("there is no file; it is no file"), [" is no "]);
     assert_eq!(found("it is rebuilt by itself"), ["by itself"]);
     assert_eq!(prose("a `b` c\n```\nd\n```\ne"), "a ` ` c\n` `\ne");
+    assert_eq!(
+        comments("/// one\n//  two `three`\nlet a = 1; // four\n// five"),
+        [(1, "one\ntwo ` `".to_owned()), (4, "five".to_owned())]
+    );
+    assert_eq!(
+        defined("pub(super) async fn tell(a: u8) {\n    struct Told;\nlet fn_name = 1;\npub mod turns;"),
+        [("fn", "tell"), ("type", "Told"), ("mod", "turns")]
+    );
     let code = "let a = 'x'; // \"is no text\"\nlet b: &'static str = \"one \\\n    two\"; f(\"three\");";
     assert_eq!(texts(code), ["one  two", "three"]);
 }

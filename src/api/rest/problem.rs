@@ -21,7 +21,7 @@ pub(crate) struct Problem {
     pub(crate) detail: String,
     /// A stable word for programs.
     pub(crate) code: String,
-    /// Who can mend it: `caller`, `environment` or `damage`.
+    /// Who can fix it: `caller`, `environment` or `damage`.
     pub(crate) fault: String,
 }
 

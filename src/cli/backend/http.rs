@@ -82,7 +82,7 @@ fn runtime() -> Result<&'static Handle, FetchError> {
 /// A request while it is put together.
 pub(super) struct RequestBuilder<'a> {
     agent: &'a Agent,
-    /// What is wrong with it is said when it is sent.
+    /// An error in it is reported when it is sent.
     request: Result<Request, FetchError>,
     timeout: Duration,
     is_read: bool,
