@@ -539,7 +539,7 @@ fn too_little(folder: &Path, needed: u64) -> Option<u64> {
     Some(stat.f_bavail.saturating_mul(stat.f_frsize)).filter(|free| *free < needed)
 }
 
-/// Beside the data directory where that can be made, else in it.
+/// Next to the data directory if it can be created there, otherwise in it.
 fn default_target(data_dir: &Path) -> PathBuf {
     let inside = data_dir.join("snapshots");
     let mut name = data_dir.file_name().unwrap_or_default().to_os_string();

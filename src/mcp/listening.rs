@@ -15,7 +15,7 @@ use rmcp::service::{Peer, RoleServer, SubscriptionContext, SubscriptionSink};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::server::{Server, left};
+use super::server::{Server, client_left};
 use super::{Context, Tool, ToolDefinition, ToolError};
 use crate::auth::Caller;
 use crate::calls::{Operation, Scope};

@@ -23,7 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ended;
 use super::listening::Session;
-use super::{Arguments, Catalog, Context, Link, Place, Progress, Tool, ToolAnswer, ToolError, listening, prompts};
+use super::{
+    Arguments, Catalog, Context, DocumentRef, Link, Progress, Tool, ToolAnswer, ToolError, listening, prompts,
+};
 use crate::auth::{Caller, Transport};
 use crate::base::{Fault, Lsn};
 use crate::calls::{Operation, Permit, Scope};

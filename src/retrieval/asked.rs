@@ -11,7 +11,7 @@ use crate::embed::EmbedError;
 use crate::index::vector::{DeviceAnswer, DeviceQuery};
 
 /// A question taken: the views it is asked of, and what its answer is remembered by.
-pub struct Asked<'a> {
+pub struct PreparedSearch<'a> {
     pub(super) access: Access<'a>,
     /// The caller's, within what the call reaches.
     pub(super) filter: Option<Filter>,
@@ -47,11 +47,11 @@ impl Embeddings {
 }
 
 /// A question that the GPU was asked: waiting for it takes no processor.
-pub struct AskedDevices {
+pub struct DeviceQueries {
     pub(super) questions: Vec<Option<DeviceQuery>>,
 }
 
-impl AskedDevices {
+impl DeviceQueries {
     /// Whether there is nothing to wait for.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -59,7 +59,7 @@ impl AskedDevices {
     }
 }
 
-impl Asked<'_> {
+impl PreparedSearch<'_> {
     /// Whether the GPU may be asked first.
     #[must_use]
     pub fn asks_device(&self, mode: Mode) -> bool {
@@ -67,8 +67,8 @@ impl Asked<'_> {
     }
 
     /// Takes over what the GPU found.
-    pub async fn with(&mut self, asked: AskedDevices) {
-        let AskedDevices { questions } = asked;
+    pub async fn with(&mut self, prepared: DeviceQueries) {
+        let DeviceQueries { questions } = prepared;
         let mut found = Vec::with_capacity(questions.len());
         // They have been asked one and all; none waits longer for those before it.
         for question in questions {
@@ -77,6 +77,6 @@ impl Asked<'_> {
                 None => None,
             });
         }
-        self.ahead.found = found;
+        self.precomputed.found = found;
     }
 }

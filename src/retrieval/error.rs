@@ -73,7 +73,7 @@ fn listed(names: &[String]) -> String {
 }
 
 impl SearchError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

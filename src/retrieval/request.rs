@@ -107,7 +107,7 @@ pub struct SearchRequest {
     pub cursor: Option<Cursor>,
     /// Only documents whose metadata matches.
     pub filter: Option<Filter>,
-    /// Tokens of the answer, its texts and what stands around them; `None` for the default.
+    /// Tokens of the answer, its texts and the JSON around them; `None` for the default.
     pub tokens_max: Option<usize>,
     /// Only hits with at least this score.
     pub min_score: Option<f32>,
@@ -115,8 +115,8 @@ pub struct SearchRequest {
     pub detail: Detail,
     /// How the halves are fused; `None` for the model's way.
     pub fusion: Option<Fusion>,
-    /// What the caller shows beside the texts, as a number of his own: it says apart answers that differ in nothing else, since it
-    /// decides what fits.
+    /// Identifies what the caller adds to the texts, as an arbitrary number: distinguishes answers that otherwise have
+    /// the same request, since it determines what fits.
     pub shown: u32,
 }
 

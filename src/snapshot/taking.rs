@@ -14,9 +14,10 @@ use crate::base::{Lsn, with_causes};
 const DAY: i64 = 24 * 60 * 60 * 1_000;
 
 impl Snapshots {
-    /// Opens the place for another snapshot: refuses one that is not what this node left there, and marks a new one.
+    /// Opens the target for another snapshot: refuses one that differs from what this node left there, and marks a new
+    /// one.
     ///
-    /// * `anew`: what is missing was given up.
+    /// * `anew`: missing snapshots were given up.
     pub(super) fn writable(
         &self,
         repository: &Repository,
@@ -52,7 +53,7 @@ impl Snapshots {
 
     /// Takes a snapshot of a running node.
     ///
-    /// * `anew`: snapshots that are missing were given up, and the place is taken as it is.
+    /// * `anew`: missing snapshots were given up, and the target is accepted as it is.
     ///
     /// # Errors
     /// See [`CreateError`].

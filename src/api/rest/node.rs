@@ -94,7 +94,7 @@ impl Endpoint for GetChanges {
     type Body = NoBody;
     type Answer = Flushed;
 
-    async fn answer(asked: Asked<Self>) -> Result<Reply<Self::Answer>, Failure> {
+    async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let ChangesQuery { known, wait_s } = asked.query;
         let wait = wait_s.unwrap_or_default();
         if wait > WAIT_SECONDS_MAX {

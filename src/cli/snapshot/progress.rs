@@ -44,7 +44,7 @@ pub(super) fn shown<T>(
         let bar = &bar;
         scope.spawn(move || {
             while waiting.recv_timeout(ASK_EVERY) == Err(RecvTimeoutError::Timeout) {
-                // Without an answer the bar stands still; the call itself tells what is wrong.
+                // Without an answer the bar stops; the call itself reports the error.
                 let Some(status) = node.peek() else { continue };
                 let under_way = status["snapshots"]["under_way"].as_array();
                 if let Some(now) = under_way.into_iter().flatten().find(|now| now["work"] == work) {

@@ -79,7 +79,7 @@ fn restore_file(common: &Common, arguments: &RestoreArguments, path: &std::path:
         let plan = desk.snapshots.plan(&target, &Whose::Any)?;
         return carry_out(common, &desk, plan);
     };
-    // Whoever named the file named its node.
+    // The given file determines the node.
     let wanted = json!({"id": imported.id, "node": "any", "confirm": "restore"});
     let done = call_shown(common, &node, Tool::RestoreSnapshot, wanted, "restore")?;
     tell_restored(common, &done)

@@ -155,7 +155,7 @@ fn content_of(reading: &Reading<'_>, given: &mut arguments::NewDocument) -> Resu
 }
 
 fn prepared(
-    reading: &Reading<'_>,
+    reading: &ReadContext<'_>,
     mut given: arguments::NewDocument,
     content: Option<Body>,
     conflict: ConflictArgument,

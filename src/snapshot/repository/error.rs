@@ -19,7 +19,7 @@ pub enum RepositoryError {
     Read {
         /// Which one.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A file or directory cannot be written.
@@ -27,7 +27,7 @@ pub enum RepositoryError {
     Write {
         /// Which one.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The bucket failed.
@@ -120,7 +120,7 @@ pub enum RepositoryError {
 }
 
 impl RepositoryError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
