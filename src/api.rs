@@ -9,8 +9,6 @@ mod admin;
 mod body;
 mod connections;
 mod cors;
-mod front;
-mod guard;
 mod handshake;
 mod holding;
 mod http_service;
@@ -48,7 +46,7 @@ use crate::task::{Drain, Readiness};
 pub use admin::Admin;
 pub use body::BodyLimits;
 pub use cors::{Origin, OriginError};
-pub use front::Front;
+pub use http_service::HttpService;
 pub use listener::{Limits, ListenError, Listener};
 pub use metrics::{Metrics, ServedMetrics};
 pub use settings::{AllowedHost, AllowedHostError, Hosts, InFlightMax, Service, Settings, Tls};
@@ -114,7 +112,7 @@ pub fn http_service(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, d
         .fallback(not_found)
         .method_not_allowed_fallback(other_method)
         .with_state(Shared { tools: Arc::clone(&tools), catalog, jobs: Arc::default(), stopping: drain.token() });
-    Front::new(guard, body::Bodies::new(config.bodies), tools, router)
+    HttpService::new(access, body::Bodies::new(config.bodies), tools, router)
 }
 
 fn mcp_config(config: &Config, drain: &Drain) -> rmcp::transport::streamable_http_server::StreamableHttpServerConfig {

@@ -9,7 +9,6 @@
 
 mod alike;
 mod answer_cache;
-mod asked;
 mod assembly;
 mod budget;
 mod cursor;
@@ -19,6 +18,7 @@ mod fusion;
 mod metrics;
 mod order;
 mod phrases;
+mod prepared;
 mod ranking;
 mod relevance;
 mod request;
@@ -38,20 +38,20 @@ use crate::index::vector::DeviceAnswer;
 use crate::task;
 
 use self::answer_cache::AnswerCache;
-use self::asked::{Ahead, Embeddings};
 use self::embedding_cache::EmbeddingCache;
+use self::prepared::{Embeddings, Precomputed};
 use self::ranking::{Ranking, Target};
 use self::request::{
     DEPTH_MAX, LONG, OFFSET_MAX, OTHER_DOCUMENTS, OWN_PASSAGES_MAX, PER_DOCUMENT, PER_DOCUMENT_LONG, QUERY_BYTES_MAX,
     in_range,
 };
-pub use asked::{Asked, AskedDevices};
 pub use assembly::{Hit, Surroundings, path};
 pub use budget::{prefix_priced, price, price_of_json};
 pub use cursor::Cursor;
 pub use error::SearchError;
 pub use fusion::{Candidate, Fusion, fuse};
 pub use metrics::Metrics;
+pub use prepared::{DeviceQueries, PreparedSearch};
 pub use request::{
     Config, Detail, LIMIT_MAX, LIST_TOKENS_MAX, Mode, SearchAnswer, SearchRequest, TOKENS_MAX, TOKENS_MIN,
     shown_metadata, updated_between,

@@ -237,18 +237,11 @@ mod tests {
         Metrics::register(&registry, &crate::mcp::Metrics::register(&registry))
     }
 
-<<<<<<< HEAD:src/api/guard.rs
-    fn guard() -> Guard {
-        Guard::new(
-            Authenticator::open(),
-            Hosts::new(vec!["docs.example".to_owned()]),
-            None,
-=======
     fn access() -> AccessControl {
         AccessControl::new(
             Authenticator::open(),
             Hosts::new(vec!["docs.example".to_owned()]),
->>>>>>> 2586b53 (Names of search, MCP and the listeners say what they are):src/api/access_control.rs
+            None,
             InFlightMax::new(1),
             unread(),
         )

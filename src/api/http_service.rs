@@ -75,14 +75,14 @@ impl Answers for HttpService {
 impl Shared {
     /// The answer; for a page of an allowed origin with what its browser asks for, also when it is a refusal.
     async fn answer(&self, request: Request<Incoming>, connection: Arc<Connection>) -> Option<Response> {
-        let Some((cors, asks)) = self.guard.cors().and_then(|cors| Some((cors, cors.asks(&request)?))) else {
+        let Some((cors, asks)) = self.access.cors().and_then(|cors| Some((cors, cors.asks(&request)?))) else {
             return self.admit(request, connection).await;
         };
         let response = if cors::is_preflight(&asks) {
             let (head, body) = request.into_parts();
             let response =
-                self.guard.check_names(&head).map_or_else(IntoResponse::into_response, |()| Response::default());
-            if body.is_end_stream() { response } else { unread::tell(response, &connection) }
+                self.access.check_names(&head).map_or_else(IntoResponse::into_response, |()| Response::default());
+            if body.is_end_stream() { response } else { unread::close_connection(response, &connection) }
         } else {
             self.admit(request, connection).await?
         };
@@ -123,13 +123,8 @@ impl Shared {
         if !connection.start_answering() {
             return None;
         }
-<<<<<<< HEAD:src/api/front.rs
         let listens = head.headers.get(&METHOD).is_some_and(|method| method == LISTEN) || head.uri.path() == CHANGES;
-        let place = match if listens { self.guard.listening() } else { self.guard.in_flight() } {
-=======
-        let listens = head.headers.get(&METHOD).is_some_and(|method| method == LISTEN);
         let place = match if listens { self.access.listening() } else { self.access.in_flight() } {
->>>>>>> 2586b53 (Names of search, MCP and the listeners say what they are):src/api/http_service.rs
             Ok(place) => place,
             Err(refused) => return Some(refused.into_response()),
         };

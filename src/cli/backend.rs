@@ -548,9 +548,9 @@ impl Backend {
     /// The position of the last write, where the node was found that has it; unlike [`Self::call`] this looks for no other node.
     /// Waits for another position as long as it is `known`, `wait` at most.
     pub(super) fn changed(&self, known: Option<Lsn>, wait: Duration) -> Option<Result<Lsn, Failure>> {
-        Some(match &*self.known()? {
-            Place::Remote(remote) => remote.changed(known, wait),
-            Place::Local(local) => {
+        Some(match &*self.resolved()? {
+            NodeHandle::Remote(remote) => remote.changed(known, wait),
+            NodeHandle::Local(local) => {
                 let caller = caller();
                 let changed = local.node().tools().changed(&caller, known, wait);
                 self.runtime().map_err(Failure::from).and_then(|runtime| runtime.block_on(changed).map_err(failure))

@@ -559,7 +559,7 @@ impl ServerHandler for Server {
 
 /// The collections that a resource's address names.
 fn scope_of(uri: &str) -> Scope<'static> {
-    Place::parse(uri).map_or(Scope::Every, |place| Scope::One(place.collection.into()))
+    DocumentRef::parse(uri).map_or(Scope::Every, |place| Scope::One(place.collection.into()))
 }
 
 /// Whether a request came over standard input: the listener writes the head of one that came over HTTP.

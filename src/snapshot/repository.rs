@@ -1,9 +1,9 @@
-//! Where snapshots are kept: a directory or a bucket, with or without encryption.
+//! Storage of snapshots: a directory or a bucket, with or without encryption.
 //!
-//! Invariants: a file has its name only when it is whole, was read back and, in a directory, is on stable storage. Segment files
-//! are named by their content, so one that is there with its length need not be written again. Files are streamed, never held
-//! in memory; only manifests are. The directory itself is made by [`Repository::begin`] and by nothing else: what is written into
-//! a place that has gone fails.
+//! Invariants: a file gets its name only when it is complete, was read back and, in a directory, is on stable storage.
+//! Segment files are named by their content, so one that exists with its length need not be written again. Files are
+//! streamed, never held in memory; only manifests are. The directory itself is created by [`Repository::begin`] only:
+//! writes to a target that has disappeared fail.
 
 mod error;
 mod files;
@@ -32,7 +32,7 @@ pub(super) const SEGMENTS: &str = "segments";
 const MANIFESTS: &str = "snapshots";
 const ENCRYPTED: &str = ".age";
 const PARTIAL: &str = ".partial-";
-/// What is being written for longer than this many milliseconds was given up.
+/// A partial file older than this many milliseconds was abandoned.
 const LEFTOVER_AGE: i64 = 24 * 60 * 60 * 1_000;
 /// Manifests are read into memory; a node with a million segments has one of 300 MiB.
 const MANIFEST_BYTES_MAX: u64 = 1 << 30;
@@ -79,15 +79,15 @@ pub struct Listed {
     pub manifest: Result<SnapshotManifest, RepositoryError>,
 }
 
-/// An open repository. Its calls block; bucket calls are carried out on the given runtime, so none may be made from one of
-/// its own tasks.
+/// An open repository. Its calls block; bucket calls run on the given runtime, so they must not be made from one of its
+/// tasks.
 pub struct Repository {
-    place: Place,
+    backend: Backend,
     key: Option<Key>,
     target: Target,
 }
 
-enum Place {
+enum Backend {
     Directory(PathBuf),
     Bucket(Bucket),
 }
@@ -104,15 +104,17 @@ impl Repository {
         runtime: &Handle,
     ) -> Result<Self, RepositoryError> {
         let key = key_file.map(Key::read).transpose()?;
-        let place = match target {
-            Target::Directory(path) => Place::Directory(path.clone()),
+        let backend = match target {
+            Target::Directory(path) => Backend::Directory(path.clone()),
             Target::Bucket(config) => {
                 let client = http.client().map_err(BucketError::from);
                 let opened = client.and_then(|client| Bucket::open(config, client, runtime.clone()));
-                Place::Bucket(opened.map_err(|source| RepositoryError::Bucket { name: config.bucket.clone(), source })?)
+                Backend::Bucket(
+                    opened.map_err(|source| RepositoryError::Bucket { name: config.bucket.clone(), source })?,
+                )
             }
         };
-        Ok(Self { place, key, target: target.clone() })
+        Ok(Self { backend, key, target: target.clone() })
     }
 
     /// Where it is.
@@ -139,7 +141,7 @@ impl Repository {
 
     /// Whether the place itself is there. A bucket says so when it is listed.
     pub(super) fn is_there(&self) -> Result<bool, RepositoryError> {
-        let Place::Directory(root) = &self.place else { return Ok(true) };
+        let Backend::Directory(root) = &self.backend else { return Ok(true) };
         match fs::metadata(root) {
             Ok(found) if found.is_dir() => Ok(true),
             Ok(_) => Err(RepositoryError::Read { path: root.clone(), source: io::ErrorKind::NotADirectory.into() }),
@@ -150,7 +152,7 @@ impl Repository {
 
     /// Makes the place, where it is a directory, and writes the marker.
     pub(super) fn begin(&self, marker: &Marker) -> Result<(), RepositoryError> {
-        if let Place::Directory(root) = &self.place {
+        if let Backend::Directory(root) = &self.backend {
             if !root.exists()
                 && let Some(mount_point) = super::mounts::unmounted(root)
             {
@@ -168,7 +170,7 @@ impl Repository {
         found.map(|bytes| Marker::decode(&bytes).map_err(wrong)).transpose()
     }
 
-    /// What the nodes say that write here.
+    /// The notes of the nodes that write here.
     pub(super) fn notes(&self) -> Result<Vec<Note>, RepositoryError> {
         let mut notes = Vec::new();
         for stored in self.list(NOTES)? {
@@ -181,7 +183,7 @@ impl Repository {
         Ok(notes)
     }
 
-    /// What one node says.
+    /// The note of one node.
     pub(super) fn note(&self, node: &str) -> Result<Option<Note>, RepositoryError> {
         let name = format!("{NOTES}/{node}.json");
         let wrong = |source| self.not_ours(&name, source);
@@ -199,8 +201,8 @@ impl Repository {
 
     /// A file that is read into memory; `None` when it is not there.
     fn read_small(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, RepositoryError> {
-        match &self.place {
-            Place::Directory(root) => {
+        match &self.backend {
+            Backend::Directory(root) => {
                 let path = root.join(name);
                 let read = File::open(&path).and_then(|file| {
                     let mut bytes = Vec::new();
@@ -211,7 +213,7 @@ impl Repository {
                     read => read.map(Some).map_err(|source| RepositoryError::Read { path, source }),
                 }
             }
-            Place::Bucket(bucket) => match self.asked(name, bucket.get(name, most)) {
+            Backend::Bucket(bucket) => match self.bucket_result(name, bucket.get(name, most)) {
                 Err(RepositoryError::Missing { .. }) => Ok(None),
                 read => read.map(Some),
             },
@@ -220,16 +222,16 @@ impl Repository {
 
     /// Writes a file from memory and reads it back.
     fn put_small(&self, folder: &str, name: &str, bytes: &[u8]) -> Result<(), RepositoryError> {
-        match &self.place {
-            Place::Directory(_) => self.place_file(folder, name, |partial| {
+        match &self.backend {
+            Backend::Directory(_) => self.place_file(folder, name, |partial| {
                 let mut file = create(partial)?;
                 file.write_all(bytes)?;
                 file.sync_all()?;
                 read_back(&file, partial, &Digest::of(bytes))
             }),
-            Place::Bucket(bucket) => {
+            Backend::Bucket(bucket) => {
                 let whole = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
-                self.asked(&whole, bucket.put(&whole, bytes.to_vec()))
+                self.bucket_result(&whole, bucket.put(&whole, bytes.to_vec()))
             }
         }
     }
@@ -238,8 +240,8 @@ impl Repository {
     ///
     /// * `digest`: that of the file.
     pub(super) fn put_segment(&self, name: &str, path: &Path, digest: &Digest) -> Result<(), RepositoryError> {
-        match (&self.place, &self.key) {
-            (Place::Directory(_), None) => self.place_file(SEGMENTS, name, |partial| {
+        match (&self.backend, &self.key) {
+            (Backend::Directory(_), None) => self.place_file(SEGMENTS, name, |partial| {
                 // A link costs nothing and shares the blocks, which were read just now; sealed segments are never changed.
                 if fs::hard_link(path, partial).is_ok() {
                     return Ok(());
@@ -247,15 +249,17 @@ impl Repository {
                 let file = copy(path, partial)?;
                 read_back(&file, partial, digest)
             }),
-            (Place::Directory(_), Some(key)) => self.place_file(SEGMENTS, name, |partial| {
+            (Backend::Directory(_), Some(key)) => self.place_file(SEGMENTS, name, |partial| {
                 let mut out = BufWriter::new(Hashing { out: create(partial)?, hasher: blake3::Hasher::new() });
                 key.encrypt(File::open(path)?, &mut out)?;
                 let Hashing { out: file, hasher } = out.into_inner().map_err(io::IntoInnerError::into_error)?;
                 file.sync_all()?;
                 read_back(&file, partial, &Digest(*hasher.finalize().as_bytes()))
             }),
-            (Place::Bucket(bucket), None) => self.asked(name, bucket.upload(&format!("{SEGMENTS}/{name}"), path)),
-            (Place::Bucket(bucket), Some(key)) => {
+            (Backend::Bucket(bucket), None) => {
+                self.bucket_result(name, bucket.upload(&format!("{SEGMENTS}/{name}"), path))
+            }
+            (Backend::Bucket(bucket), Some(key)) => {
                 let sealed = tempfile_beside(path, ENCRYPTED);
                 let encrypt = || -> io::Result<()> {
                     let mut out = BufWriter::new(create(&sealed)?);
@@ -263,8 +267,8 @@ impl Repository {
                     out.flush()
                 };
                 let encrypted = encrypt().map_err(|source| RepositoryError::Write { path: sealed.clone(), source });
-                let put =
-                    encrypted.and_then(|()| self.asked(name, bucket.upload(&format!("{SEGMENTS}/{name}"), &sealed)));
+                let put = encrypted
+                    .and_then(|()| self.bucket_result(name, bucket.upload(&format!("{SEGMENTS}/{name}"), &sealed)));
                 // Not there when it could not be made.
                 let _ = fs::remove_file(&sealed);
                 put
@@ -272,8 +276,8 @@ impl Repository {
         }
     }
 
-    /// Brings a segment file to `to`, which must have the digest of the manifest. One that is there already and has it
-    /// stays. `progress` is told the bytes.
+    /// Fetches a segment file to `to`; it must have the digest in the manifest. An existing file with that digest is
+    /// kept. `progress` is called with the bytes.
     pub(super) fn fetch_segment(
         &self,
         entry: &SegmentEntry,
@@ -312,12 +316,12 @@ impl Repository {
         let is_encrypted = name.ends_with(ENCRYPTED);
         let download = if is_encrypted { tempfile_beside(to, ENCRYPTED) } else { to.to_owned() };
         // Of a file that arrives encrypted nothing but its content stays.
-        let _leftover = (is_encrypted && matches!(self.place, Place::Bucket(_))).then(|| Leftover(&download));
-        let stored = match &self.place {
-            Place::Directory(root) => root.join(&whole),
-            Place::Bucket(bucket) => {
+        let _leftover = (is_encrypted && matches!(self.backend, Backend::Bucket(_))).then(|| Leftover(&download));
+        let stored = match &self.backend {
+            Backend::Directory(root) => root.join(&whole),
+            Backend::Bucket(bucket) => {
                 let most = if is_encrypted { encrypted_max(bytes) } else { bytes };
-                self.asked(&whole, bucket.download(&whole, &download, most))?;
+                self.bucket_result(&whole, bucket.download(&whole, &download, most))?;
                 download.clone()
             }
         };
@@ -436,21 +440,21 @@ impl Repository {
     }
 
     fn remove(&self, folder: &str, name: &str) -> Result<(), RepositoryError> {
-        match &self.place {
-            Place::Directory(root) => {
+        match &self.backend {
+            Backend::Directory(root) => {
                 let path = root.join(folder).join(name);
                 let removed = fs::remove_file(&path).and_then(|()| sync_dir(&root.join(folder)));
                 removed.map_err(|source| RepositoryError::Write { path, source })
             }
-            Place::Bucket(bucket) => self.asked(name, bucket.delete(&format!("{folder}/{name}"))),
+            Backend::Bucket(bucket) => self.bucket_result(name, bucket.delete(&format!("{folder}/{name}"))),
         }
     }
 
     /// The files of a folder. In a directory, leftovers of interrupted writes are removed on the way.
     fn list(&self, folder: &str) -> Result<Vec<Stored>, RepositoryError> {
-        let root = match &self.place {
-            Place::Bucket(bucket) => return self.asked(folder, bucket.list(folder)),
-            Place::Directory(root) => root.join(folder),
+        let root = match &self.backend {
+            Backend::Bucket(bucket) => return self.bucket_result(folder, bucket.list(folder)),
+            Backend::Directory(root) => root.join(folder),
         };
         let read = |source| RepositoryError::Read { path: root.clone(), source };
         let entries = match fs::read_dir(&root) {
@@ -462,7 +466,8 @@ impl Repository {
             let entry = entry.map_err(read)?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             let metadata = match entry.metadata() {
-                // Removed meanwhile by somebody else. What cannot be looked at for another reason must not seem to be gone.
+                // Removed meanwhile by another process. A file that cannot be accessed for another reason must not
+                // appear to be gone.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 metadata => metadata.map_err(read)?,
             };
@@ -479,14 +484,14 @@ impl Repository {
         Ok(found)
     }
 
-    /// Makes a file under a temporary name with `make`, which syncs it, then gives it its own.
+    /// Creates a file under a temporary name with `make`, which syncs it, then renames it.
     fn place_file(
         &self,
         folder: &str,
         name: &str,
         make: impl FnOnce(&Path) -> io::Result<()>,
     ) -> Result<(), RepositoryError> {
-        let Place::Directory(root) = &self.place else { unreachable!("buckets place objects themselves") };
+        let Backend::Directory(root) = &self.backend else { unreachable!("buckets place objects themselves") };
         let folder = root.join(folder);
         let path = folder.join(name);
         let place = || -> io::Result<()> {
@@ -505,7 +510,7 @@ impl Repository {
         place().map_err(|source| RepositoryError::Write { path: path.clone(), source })
     }
 
-    fn asked<T>(&self, name: &str, result: Result<T, BucketError>) -> Result<T, RepositoryError> {
+    fn bucket_result<T>(&self, name: &str, result: Result<T, BucketError>) -> Result<T, RepositoryError> {
         result.map_err(|source| match source {
             BucketError::NotFound => RepositoryError::Missing { name: name.to_owned() },
             source => RepositoryError::Bucket { name: name.to_owned(), source },
@@ -515,7 +520,7 @@ impl Repository {
     /// Whether the repository lies on the file system of `data_dir`.
     #[must_use]
     pub fn is_beside(&self, data_dir: &Path) -> bool {
-        let Place::Directory(root) = &self.place else { return false };
+        let Backend::Directory(root) = &self.backend else { return false };
         let device =
             |path: &Path| path.ancestors().find_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.dev());
         device(root) == device(data_dir)

@@ -14,10 +14,10 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::door::soon;
 use crate::kube_api::get_unverified;
 use crate::left_out::left_out;
 use crate::node::{clean, stderr, stdout};
+use crate::tls::wait_until;
 
 const STORE: &str = "http://127.0.0.1:2379";
 const STORE_PEERS: &str = "http://127.0.0.1:2380";
@@ -98,7 +98,7 @@ impl ApiServer {
             "--service-cluster-ip-range=10.43.0.0/16".to_owned(),
         ];
         this.spawn(&server, &options);
-        soon("the API server is ready", || {
+        wait_until("the API server is ready", || {
             for process in &mut this.processes {
                 if let Some(status) = process.try_wait().expect("it is ours") {
                     panic!("the API server or its store ended with {status}: {}", logs(this.folder.path()));

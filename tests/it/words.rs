@@ -90,7 +90,9 @@ fn files(directory: &Path, all: &mut Vec<PathBuf>) {
 }
 
 fn is_of_tests(file: &Path) -> bool {
-    file.ends_with("tests.rs") || file.to_string_lossy().ends_with("_test.rs") || file.iter().any(|part| part == "tests")
+    file.ends_with("tests.rs")
+        || file.to_string_lossy().ends_with("_test.rs")
+        || file.iter().any(|part| part == "tests")
 }
 
 /// The texts of a program, without those of its tests and of attributes for the compiler.

@@ -123,7 +123,7 @@ pub(super) fn input(
 }
 
 /// The content that comes with a document.
-fn content_of(reading: &Reading<'_>, given: &mut arguments::NewDocument) -> Result<Body, ToolError> {
+fn content_of(reading: &ReadContext<'_>, given: &mut arguments::NewDocument) -> Result<Body, ToolError> {
     match (given.text.take(), given.content_base64.take(), given.uri.take()) {
         (None, None, Some(uri)) if uri.starts_with("data:") => data_uri(&uri),
         (None, None, Some(uri)) if uri.starts_with("ctx://") => {

@@ -142,7 +142,7 @@ async fn written(
                 status: FAILED.to_owned(),
                 version: None,
                 passages: 0,
-                error: Some(error.shown().into_owned()),
+                error: Some(error.shortened_message().into_owned()),
                 code: Some(error.code.as_str().to_owned()),
                 warning: None,
             };

@@ -33,9 +33,9 @@ pub enum RepositoryError {
     /// The bucket failed.
     #[error("{name} in the bucket")]
     Bucket {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// What the service said.
+        /// The service's error.
         source: BucketError,
     },
     /// A file that a manifest names is not there.
@@ -49,9 +49,9 @@ pub enum RepositoryError {
     DigestMismatch {
         /// Its name.
         name: String,
-        /// What it should be.
+        /// The expected value.
         expected: String,
-        /// What it is.
+        /// The actual value.
         actual: Digest,
     },
     /// A manifest cannot be used.
@@ -72,13 +72,13 @@ pub enum RepositoryError {
         /// Why.
         source: MarkerError,
     },
-    /// What is there is not what this node put there.
+    /// The content is not what this node stored there.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// It is not clear whose snapshots are meant.
+    /// It is unclear whose snapshots are meant.
     #[error(transparent)]
     Whose(#[from] WhoseError),
-    /// What was removed is still there.
+    /// A removed file still exists.
     #[error("{target} still has {name} after it was removed")]
     NotRemoved {
         /// What.
@@ -106,7 +106,7 @@ pub enum RepositoryError {
     /// There is no such snapshot.
     #[error("there is no snapshot {id} in {target}; `cairn snapshot list` shows what there is")]
     NoSuchSnapshot {
-        /// What was asked for.
+        /// The requested name.
         id: String,
         /// Where.
         target: String,

@@ -22,12 +22,12 @@ pub struct PreparedSearch<'a> {
     pub(super) key: Option<Digest>,
     /// The defaults that the key is for.
     pub(super) defaults: Config,
-    pub(super) ahead: Ahead,
+    pub(super) precomputed: Precomputed,
 }
 
 /// What was done of a question ahead of answering it.
 #[derive(Default)]
-pub(super) struct Ahead {
+pub(super) struct Precomputed {
     pub(super) embeddings: Embeddings,
     /// What the GPU found in each collection; nothing, where it was not asked.
     pub(super) found: Vec<Option<DeviceAnswer>>,
