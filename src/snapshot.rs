@@ -19,7 +19,6 @@ mod create;
 mod crypt;
 mod host;
 mod listing;
-mod look;
 mod manifest;
 mod marker;
 mod mend;
@@ -57,8 +56,6 @@ pub use crypt::{Key, KeyError};
 use host::Shown;
 pub use host::{Host, NoProgress, Probe, Progress, REBUILDING, UnderWay};
 pub use listing::{ListingError, check_page};
-pub use look::TargetError;
-use look::{Look, Survey};
 pub use manifest::{
     Canary, CanaryAnswer, CollectionCount, EpochEntry, FORMAT, Kind, ManifestError, SegmentEntry, SnapshotManifest,
 };
@@ -130,15 +127,15 @@ pub struct Snapshots {
     restoring: Mutex<()>,
     under_way: Mutex<BTreeMap<&'static str, UnderWay>>,
     /// Locked while the target is checked.
-    looking: Mutex<()>,
+    checking: Mutex<()>,
     /// When that began.
-    look_began: Mutex<Option<UnixMillis>>,
-    looked: Mutex<Option<Look>>,
+    check_began: Mutex<Option<UnixMillis>>,
+    last_check: Mutex<Option<TargetCheck>>,
     failures: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 /// After this many milliseconds a place that did not answer a look is said not to.
-const LOOK_PATIENCE: i64 = 60_000;
+const CHECK_PATIENCE: i64 = 60_000;
 
 impl Snapshots {
     /// Nothing is opened or made yet.
@@ -153,9 +150,9 @@ impl Snapshots {
             writing: Mutex::default(),
             restoring: Mutex::default(),
             under_way: Mutex::default(),
-            looking: Mutex::default(),
-            look_began: Mutex::default(),
-            looked: Mutex::default(),
+            checking: Mutex::default(),
+            check_began: Mutex::default(),
+            last_check: Mutex::default(),
             failures: Mutex::default(),
         }
     }
@@ -202,7 +199,7 @@ impl Snapshots {
     }
 
     /// The node whose records the data directory holds.
-    fn own(&self) -> Option<String> {
+    fn node_id(&self) -> Option<String> {
         match crate::store::data_node(&self.config.data_dir) {
             Ok(node) => node.map(|node| node.to_string()),
             Err(error) => {
@@ -215,21 +212,22 @@ impl Snapshots {
     /// Looks at the place where snapshots go and compares it with what is remembered. Blocks as long as that place takes; while
     /// another thread looks, what was seen before is told.
     #[must_use]
-    pub fn look(&self) -> Health {
-        let Some(_looking) = self.looking.try_lock() else { return self.health() };
-        *self.look_began.lock() = Some(self.config.clock.now());
-        let own = self.own();
+    pub fn check_target(&self) -> Health {
+        let Some(_checking) = self.checking.try_lock() else { return self.health() };
+        *self.check_began.lock() = Some(self.config.clock.now());
+        let own = self.node_id();
         match self.repository() {
             // What was found is kept, and told below.
             Ok(repository) => drop(self.survey(&repository, own.as_deref())),
             Err(error) => self.saw(None, &Err(error), false),
         }
-        *self.look_began.lock() = None;
+        *self.check_began.lock() = None;
         self.health()
     }
 
     fn survey(&self, repository: &Repository, own: Option<&str>) -> Result<Survey, RepositoryError> {
-        let found = look::survey(repository, own, &State::read(&self.config.data_dir), self.config.target.is_some());
+        let found =
+            target_check::survey(repository, own, &State::read(&self.config.data_dir), self.config.target.is_some());
         self.saw(Some(repository), &found, true);
         found
     }
@@ -242,7 +240,7 @@ impl Snapshots {
             self.remember(|state| drop(state.targets.insert(self.target().key(), shipped.clone())));
         }
         let is_beside = repository.is_some_and(|repository| repository.is_beside(&self.config.data_dir));
-        let mut look = Look::new(found, is_beside, self.config.clock.now());
+        let mut look = TargetCheck::new(found, is_beside, self.config.clock.now());
         let access = match &self.config.target {
             Some(Target::Bucket(bucket)) => bucket.access_key_file.as_deref(),
             Some(Target::Directory(_)) | None => None,
@@ -252,7 +250,7 @@ impl Snapshots {
         if look.problem.is_some() {
             self.failed("look");
         }
-        *self.looked.lock() = Some(look);
+        *self.last_check.lock() = Some(look);
     }
 
     fn failed(&self, work: &'static str) {
@@ -268,7 +266,7 @@ impl Snapshots {
 
     /// The newest snapshot that this node took, whatever became of it: up to its end the log was shipped.
     #[must_use]
-    pub fn taken(&self) -> Option<Taken> {
+    pub fn last_taken(&self) -> Option<Taken> {
         State::read(&self.config.data_dir).created
     }
 
@@ -285,7 +283,7 @@ impl Snapshots {
     /// When the repository cannot be used, or `whose` matches no node.
     pub fn list(&self, whose: &Whose) -> Result<(Vec<Listed>, Vec<NodeSummary>), RepositoryError> {
         let repository = self.repository()?;
-        let own = self.own();
+        let own = self.node_id();
         let survey = self.survey(&repository, own.as_deref())?;
         let mut listed: Vec<Listed> = survey.names.into_iter().map(|named| repository.listed(named)).collect();
         let manifests: Vec<SnapshotManifest> =
@@ -303,11 +301,11 @@ impl Snapshots {
 
     /// The id of the newest snapshot, readable or not; an error when a newer one should be there.
     fn newest(&self, repository: &Repository, whose: &Whose) -> Result<String, RestoreError> {
-        let own = self.own();
+        let own = self.node_id();
         let survey = self.visible(repository, own.as_deref())?;
         let target = &RestoreTarget::Newest;
-        let wanted = restore::Wanted { target, whose, own: own.as_deref(), missing: &survey.missing };
-        let (node, id) = match survey.own().next().filter(|_| *whose == Whose::Own) {
+        let wanted = restore::RestoreRequest { target, whose, own: own.as_deref(), missing: &survey.missing };
+        let (node, id) = match survey.own_snapshots().next().filter(|_| *whose == Whose::Own) {
             Some(id) => (own.clone(), id.to_owned()),
             None => {
                 let found = wanted.snapshots(repository);
@@ -323,7 +321,7 @@ impl Snapshots {
     /// Looks at the place; an error when what is there is not this node's, or nothing of it is left.
     fn visible(&self, repository: &Repository, own: Option<&str>) -> Result<Survey, RepositoryError> {
         let mut survey = self.survey(repository, own)?;
-        let is_lost = !survey.missing.is_empty() && survey.own().next().is_none();
+        let is_lost = !survey.missing.is_empty() && survey.own_snapshots().next().is_none();
         match survey.trouble.take_if(|trouble| trouble.hides() || is_lost) {
             Some(trouble) => Err(trouble.into()),
             None => Ok(survey),
@@ -336,9 +334,9 @@ impl Snapshots {
     /// When the wanted state cannot be put together, or is older than what was wanted.
     pub fn plan(&self, target: &RestoreTarget, whose: &Whose) -> Result<RestorePlan, RestoreError> {
         let repository = self.repository()?;
-        let own = self.own();
+        let own = self.node_id();
         let survey = self.visible(&repository, own.as_deref())?;
-        let wanted = restore::Wanted { target, whose, own: own.as_deref(), missing: &survey.missing };
+        let wanted = restore::RestoreRequest { target, whose, own: own.as_deref(), missing: &survey.missing };
         let planned = restore::plan(&repository, &wanted, || Scratch::make(&self.config.data_dir));
         planned.map_err(|error| elsewhere(error, &survey, &repository))
     }
@@ -358,7 +356,7 @@ impl Snapshots {
     /// See [`RestoreError`]; the node's data is untouched.
     pub fn restore(&self, plan: RestorePlan, progress: &dyn Progress) -> Result<Restored, RestoreError> {
         let _restoring = self.restoring.lock();
-        let progress = &self.shown("restore", progress);
+        let progress = &self.track("restore", progress);
         let staged = restore::staging(&self.config.data_dir, &plan);
         let checked =
             restore::build(&self.repository()?, &*self.host, &plan, Staged { path: &staged, keep: true }, progress)?;
@@ -395,7 +393,7 @@ impl Snapshots {
     pub fn prune(&self, whose: &Whose, dry_run: bool) -> Result<Pruned, RepositoryError> {
         let _writing = self.writing.lock();
         let repository = self.repository()?;
-        let own = self.own();
+        let own = self.node_id();
         let mut survey = self.survey(&repository, own.as_deref())?;
         // While something is not as it should be, nothing is known to be superfluous.
         if let Some(trouble) = survey.trouble.take_if(|trouble| !matches!(trouble, TargetError::Mixed { .. })) {
@@ -452,7 +450,7 @@ impl Snapshots {
         let _writing = self.writing.lock();
         // Before anything is made for it.
         archive::peek(from)?;
-        let own = self.own();
+        let own = self.node_id();
         let repository = self.repository()?;
         let survey = self.writable(&repository, own.as_deref(), false)?;
         let scratch = Scratch::make(&self.config.data_dir).map_err(|error| match error {
@@ -472,25 +470,25 @@ impl Snapshots {
         self.under_way.lock().values().copied().collect()
     }
 
-    fn shown<'a>(&'a self, work: &'static str, to: &'a dyn Progress) -> Shown<'a> {
-        let shown = Shown { among: &self.under_way, work, to };
+    fn track<'a>(&'a self, work: &'static str, to: &'a dyn Progress) -> TrackedProgress<'a> {
+        let shown = TrackedProgress { among: &self.under_way, work, to };
         shown.report("preparing", 0, 0);
         shown
     }
 
-    /// What the last look found, and what failed. Nothing but the data directory is read: [`Self::look`] looks.
+    /// What the last look found, and what failed. Nothing but the data directory is read: [`Self::check_target`] looks.
     #[must_use]
     pub fn health(&self) -> Health {
         let (state, now) = (State::read(&self.config.data_dir), self.config.clock.now());
-        let mut looked = self.looked.lock().clone();
-        if let Some(began) = *self.look_began.lock()
-            && now.0 - began.0 > LOOK_PATIENCE
+        let mut last_check = self.last_check.lock().clone();
+        if let Some(began) = *self.check_began.lock()
+            && now.0 - began.0 > CHECK_PATIENCE
         {
             let problem = format!("{} has not answered for {} seconds", self.target(), (now.0 - began.0) / 1_000);
-            let time = looked.map_or(began, |look| look.time);
-            looked = Some(Look::blind(time, "unanswered", problem));
+            let time = last_check.map_or(began, |look| look.time);
+            last_check = Some(TargetCheck::blind(time, "unanswered", problem));
         }
-        Health::new(&state, looked.as_ref(), self.target().to_string(), self.config.target.is_some(), now)
+        Health::new(&state, last_check.as_ref(), self.target().to_string(), self.config.target.is_some(), now)
     }
 
     fn remember(&self, change: impl FnOnce(&mut State)) {

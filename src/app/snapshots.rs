@@ -259,7 +259,7 @@ impl Host for Opens {
 fn shipped_to(snapshots: &Snapshots) -> Lsn {
     let config = snapshots.config();
     let reach = i64::try_from(snapshots.live().retention.point_in_time.as_millis()).unwrap_or(i64::MAX);
-    match snapshots.taken() {
+    match snapshots.last_taken() {
         Some(taken) if config.clock.now().0.saturating_sub(taken.time.0) > reach => Lsn(u64::MAX),
         Some(taken) => taken.last,
         None => Lsn::ZERO,
@@ -273,7 +273,7 @@ pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, dr
     let lease = ships.then(|| node.library().lease("snapshots", shipped_to(&snapshots)).for_good());
     let (mut failing, mut trouble) = (false, None);
     let looking = Arc::clone(&snapshots);
-    let looked = tokio::task::spawn_blocking(move || looking.look());
+    let looked = tokio::task::spawn_blocking(move || looking.check_target());
     tokio::select! {
         () = drain.ordered() => return,
         looked = looked => {
@@ -309,7 +309,7 @@ pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, dr
             let shipped = if ships { working.ship(&*node).map(drop) } else { Ok(()) };
             drop(node);
             let proof = working.is_proof_due().then(|| working.verify(None, &NoProgress));
-            let health = if looks { working.look() } else { working.health() };
+            let health = if looks { working.check_target() } else { working.health() };
             (shipped, proof, health)
         });
         let done = tokio::select! {

@@ -250,7 +250,7 @@ fn examine(config: &Config, snapshots: &Snapshots) -> Result<Checkup, Failure> {
     let store_config = store::Config::new(config.data_dir.clone(), Arc::new(SystemClock));
     let (writer, reader, report) = store::open(store_config)?;
     let affected = scrub(&reader)?;
-    let backups = snapshots.look();
+    let backups = snapshots.check_target();
     let mut warnings = backups.warnings;
     match (backups.problem, backups.newest) {
         (Some(problem), _) => warnings.push(format!("snapshots: {problem}")),

@@ -38,20 +38,20 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         Verb::Keygen { path } => {
             Key::generate(path)?;
             let next = format!("set snapshot.encryption_key_file to {}, and keep a copy elsewhere", path.display());
-            say(common, &json!({"key_file": path}), &format!("wrote {}; {next}", path.display()))
+            print(common, &json!({"key_file": path}), &format!("wrote {}; {next}", path.display()))
         }
     }
 }
 
 /// What works without a node.
-struct Desk {
+struct LocalSnapshots {
     config: Config,
     snapshots: Snapshots,
     // Dropped last: the snapshots use it.
     _runtime: Runtime,
 }
 
-impl Desk {
+impl LocalSnapshots {
     fn open(common: &Common) -> Result<Self, Failure> {
         if common.url.is_some() {
             let hint = "snapshots are files: run this on the node's machine, or with its settings, without --url";
@@ -72,17 +72,17 @@ impl Desk {
 
     /// The same for verbs that need what is there already: on a wrong path nothing was lost, and nothing is there.
     fn existing(common: &Common) -> Result<Self, Failure> {
-        let desk = Self::open(common)?;
+        let local = Self::open(common)?;
         // One that is set may have been forgotten by this machine, not by its disk or bucket.
-        let has_target = match desk.snapshots.target() {
-            Target::Directory(path) => desk.config.snapshot.target.is_some() || path.exists(),
+        let has_target = match local.snapshots.target() {
+            Target::Directory(path) => local.config.snapshot.target.is_some() || path.exists(),
             Target::Bucket(_) => true,
         };
         // Nor can anything be said where this user may not look.
-        if !has_target || holds_node(&desk.config.data_dir).is_err() {
-            expect_node(&desk.config)?;
+        if !has_target || holds_node(&local.config.data_dir).is_err() {
+            expect_node(&local.config)?;
         }
-        Ok(desk)
+        Ok(local)
     }
 }
 
@@ -93,14 +93,14 @@ fn running(common: &Common) -> Result<Option<Backend>, Failure> {
     Backend::running(common.address(), config)
 }
 
-fn say(common: &Common, value: &Value, text: &str) -> Result<(), Failure> {
+fn print(common: &Common, value: &Value, text: &str) -> Result<(), Failure> {
     if common.json { output::json(value) } else { output::line(text) }
 }
 
 fn create(common: &Common, begin_anew: bool) -> Result<(), Failure> {
     // An older node knows no such argument.
     let arguments = if begin_anew { json!({"begin_anew": true}) } else { json!({}) };
-    let answer = call_shown(common, &common.backend()?, Tool::CreateSnapshot, arguments, "create")?;
+    let answer = call_with_progress(common, &common.backend()?, Tool::CreateSnapshot, arguments, "create")?;
     let text = format!(
         "{}: {} up to record {}, {} of it new, in {}",
         output::text(&answer, "id"),
@@ -109,7 +109,7 @@ fn create(common: &Common, begin_anew: bool) -> Result<(), Failure> {
         output::size(&answer, "new_bytes"),
         output::text(&answer, "target"),
     );
-    say(common, &answer, &text)?;
+    print(common, &answer, &text)?;
     for damage in answer["damage"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         eprintln!("the log was damaged before: {damage}");
     }
@@ -126,7 +126,7 @@ fn list(common: &Common, nodes: &Nodes) -> Result<(), Failure> {
             let arguments = nodes.named().map_or_else(|| json!({}), |node| json!({"node": node}));
             node.call(Tool::ListSnapshots, arguments)?
         }
-        None => snapshots_json(&Desk::existing(common)?.snapshots, &nodes.whose()?)?,
+        None => snapshots_json(&LocalSnapshots::existing(common)?.snapshots, &nodes.whose()?)?,
     };
     if common.json {
         output::json(&answer)?;
@@ -142,17 +142,17 @@ fn list(common: &Common, nodes: &Nodes) -> Result<(), Failure> {
 fn verify(common: &Common, id: Option<&str>) -> Result<(), Failure> {
     let newest = id.is_none();
     let value = match running(common)? {
-        Some(node) => shown(common, &node, "verify", || node.verify_snapshot(id))?,
+        Some(node) => with_progress(common, &node, "verify", || node.verify_snapshot(id))?,
         None => None,
     };
     let value = match value {
         Some(value) => value,
         None => {
-            let desk = Desk::existing(common)?;
+            let local = LocalSnapshots::existing(common)?;
             let bar = Bar::new(common);
-            let verified = desk.snapshots.verify(id, &bar);
+            let verified = local.snapshots.verify(id, &bar);
             bar.finish();
-            verified_json(&desk.snapshots, &verified?)
+            verified_json(&local.snapshots, &verified?)
         }
     };
     let id = output::text(&value, "id");
@@ -179,7 +179,7 @@ fn verify(common: &Common, id: Option<&str>) -> Result<(), Failure> {
         output::counted(number("canaries"), "question"),
         value["seconds"].as_f64().unwrap_or_default(),
     );
-    say(common, &value, &text)?;
+    print(common, &value, &text)?;
     // Asked about one, the answer is about that one; asked about the newest, it is whether the backups are good.
     match value["problem"].as_str().filter(|_| newest) {
         Some(problem) => Err(anyhow!("{problem}").into()),
@@ -188,30 +188,30 @@ fn verify(common: &Common, id: Option<&str>) -> Result<(), Failure> {
 }
 
 fn export(common: &Common, path: &std::path::Path, id: Option<&str>, nodes: &Nodes) -> Result<(), Failure> {
-    let desk = Desk::existing(common)?;
+    let local = LocalSnapshots::existing(common)?;
     let whose = nodes.whose()?;
     let bar = Bar::new(common);
     let id = match id {
         Some(id) => id.to_owned(),
-        None => desk.snapshots.newest_id(&whose)?,
+        None => local.snapshots.newest_id(&whose)?,
     };
     let to = output::file_at(path, || Ok(format!("{id}.{EXTENSION}")))?;
-    let exported = desk.snapshots.export(&id, &to, &bar);
+    let exported = local.snapshots.export(&id, &to, &bar);
     bar.finish();
     let (id, bytes) = exported?;
     let text = format!("{id}: {} in {}", ByteSize(bytes), to.display());
-    say(common, &json!({"id": id, "path": to, "bytes": bytes}), &text)
+    print(common, &json!({"id": id, "path": to, "bytes": bytes}), &text)
 }
 
 fn import(common: &Common, path: &std::path::Path) -> Result<(), Failure> {
-    let desk = Desk::open(common)?;
+    let local = LocalSnapshots::open(common)?;
     let bar = Bar::new(common);
-    let imported = desk.snapshots.import(path, &bar);
+    let imported = local.snapshots.import(path, &bar);
     bar.finish();
     let manifest = imported?;
-    let target = desk.snapshots.target().to_string();
+    let target = local.snapshots.target().to_string();
     let text = format!("{}: {} in {target}", manifest.id, ByteSize(manifest.bytes()));
-    say(common, &json!({"id": manifest.id, "target": target, "bytes": manifest.bytes()}), &text)
+    print(common, &json!({"id": manifest.id, "target": target, "bytes": manifest.bytes()}), &text)
 }
 
 fn prune(common: &Common, dry_run: bool, nodes: &Nodes) -> Result<(), Failure> {
@@ -221,7 +221,7 @@ fn prune(common: &Common, dry_run: bool, nodes: &Nodes) -> Result<(), Failure> {
     };
     let value = match value {
         Some(value) => value,
-        None => prune_json(&Desk::existing(common)?.snapshots, &nodes.whose()?, dry_run)?,
+        None => prune_json(&LocalSnapshots::existing(common)?.snapshots, &nodes.whose()?, dry_run)?,
     };
     let names = |field: &str| -> Vec<&str> {
         value[field].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
@@ -234,7 +234,7 @@ fn prune(common: &Common, dry_run: bool, nodes: &Nodes) -> Result<(), Failure> {
         output::size(&value, "bytes"),
         output::count(&value, "kept"),
     );
-    say(common, &value, &text)?;
+    print(common, &value, &text)?;
     let unreadable = names("unreadable");
     if !unreadable.is_empty() {
         let ids = unreadable.join(", ");
@@ -250,7 +250,7 @@ fn schedule(common: &Common) -> Result<(), Failure> {
     };
     let told = match told {
         Some(told) => told,
-        None => schedule_json(&Desk::existing(common)?.snapshots),
+        None => schedule_json(&LocalSnapshots::existing(common)?.snapshots),
     };
     if common.json {
         output::json(&told)?;

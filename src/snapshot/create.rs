@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use tokio::runtime::Handle;
 
-use super::look::Survey;
 use super::manifest::{Canary, CollectionCount, EpochEntry, FORMAT, Kind, SegmentEntry, SnapshotManifest};
 use super::repository::{Repository, RepositoryError, Stored, digest_of};
+use super::target_check::Survey;
 use super::{Probe, Progress};
 use std::sync::Arc;
 

@@ -81,7 +81,7 @@ pub(super) fn prune(repository: &Repository, pruning: Pruning<'_>) -> Result<Pru
     for node in nodes {
         let own: Vec<&SnapshotManifest> = manifests.iter().filter(|manifest| manifest.node == node).collect();
         match is_meant(node) {
-            true => kept.extend(keep(&own, retention, now)),
+            true => kept.extend(retained(&own, retention, now)),
             false => kept.extend(own.iter().map(|manifest| manifest.id.clone())),
         }
     }
@@ -129,7 +129,7 @@ pub(super) fn prune(repository: &Repository, pruning: Pruning<'_>) -> Result<Pru
 }
 
 /// Ids of the snapshots of one node that stay.
-fn keep(manifests: &[&SnapshotManifest], retention: &Retention, now: UnixMillis) -> HashSet<String> {
+fn retained(manifests: &[&SnapshotManifest], retention: &Retention, now: UnixMillis) -> HashSet<String> {
     let mut newest_first: Vec<&SnapshotManifest> = manifests.to_vec();
     newest_first.sort_by_key(|manifest| std::cmp::Reverse((manifest.created, manifest.last)));
     let window = i64::try_from(retention.point_in_time.as_millis()).unwrap_or(i64::MAX);
@@ -214,7 +214,7 @@ mod tests {
     fn kept(manifests: &[SnapshotManifest], retention: &Retention, now: i64) -> Vec<i64> {
         let all: Vec<&SnapshotManifest> = manifests.iter().collect();
         let mut days: Vec<i64> =
-            keep(&all, retention, UnixMillis(now * DAY)).iter().map(|id| id.parse().expect("a day")).collect();
+            retained(&all, retention, UnixMillis(now * DAY)).iter().map(|id| id.parse().expect("a day")).collect();
         days.sort_unstable();
         days
     }

@@ -102,7 +102,7 @@ pub enum RestoreError {
     #[error("the restored data failed its checks: {}", list(.problems))]
     Failed {
         /// At least one.
-        problems: Vec<Problem>,
+        problems: Vec<IntegrityProblem>,
     },
 }
 
@@ -119,20 +119,20 @@ impl RestoreError {
     }
 }
 
-fn list(problems: &[Problem]) -> String {
+fn list(problems: &[IntegrityProblem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct IntegrityProblem {
     /// The file of the repository, or the part of the snapshot.
     pub name: String,
     /// What is wrong.
     pub message: String,
 }
 
-impl std::fmt::Display for Problem {
+impl std::fmt::Display for IntegrityProblem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.name, self.message)
     }
@@ -180,11 +180,11 @@ pub struct Checked {
     /// Last record.
     pub last: Lsn,
     /// What is wrong; empty when all is well.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<IntegrityProblem>,
 }
 
 /// What is asked for, of whom, and what should be there.
-pub(super) struct Wanted<'a> {
+pub(super) struct RestoreRequest<'a> {
     pub(super) target: &'a RestoreTarget,
     pub(super) whose: &'a Whose,
     /// This node; `None` while its data directory holds nothing.
@@ -193,7 +193,7 @@ pub(super) struct Wanted<'a> {
     pub(super) missing: &'a [String],
 }
 
-impl Wanted<'_> {
+impl RestoreRequest<'_> {
     /// The node whose snapshots are meant, and those of them that can be read, newest first.
     pub(super) fn snapshots(
         &self,
@@ -247,7 +247,7 @@ impl Wanted<'_> {
 /// * `scratch`: makes a place for the one file that must be looked into for a time.
 pub(super) fn plan(
     repository: &Repository,
-    wanted: &Wanted<'_>,
+    wanted: &RestoreRequest<'_>,
     scratch: impl FnOnce() -> Result<Scratch, RestoreError>,
 ) -> Result<RestorePlan, RestoreError> {
     if let RestoreTarget::Snapshot(id) = wanted.target {
@@ -317,7 +317,7 @@ pub(super) fn whole(manifest: SnapshotManifest) -> Result<RestorePlan, RestoreEr
     let last = manifest.last;
     let segments = plan::cover(std::slice::from_ref(&manifest), &manifest, last).map_err(|missing| {
         let message = format!("record {missing} is in none of its segments");
-        RestoreError::Failed { problems: vec![Problem { name: manifest.id.clone(), message }] }
+        RestoreError::Failed { problems: vec![IntegrityProblem { name: manifest.id.clone(), message }] }
     })?;
     Ok(RestorePlan { manifest, last, segments })
 }
@@ -457,29 +457,29 @@ fn check_space(staged: &Path, plan: &RestorePlan) -> Result<(), RestoreError> {
     }
 }
 
-fn problem(name: &str, error: &dyn std::error::Error) -> Problem {
+fn problem(name: &str, error: &dyn std::error::Error) -> IntegrityProblem {
     let message = with_causes(error);
     // It already starts with the name.
     let message =
         message.strip_prefix(name).map_or(message.clone(), |rest| rest.trim_start_matches([':', ' ']).to_owned());
-    Problem { name: name.to_owned(), message }
+    IntegrityProblem { name: name.to_owned(), message }
 }
 
 /// Reads every frame; the number of readable ones.
-fn check(segment: &SegmentEntry, path: &Path, problems: &mut Vec<Problem>) -> io::Result<u64> {
+fn check(segment: &SegmentEntry, path: &Path, problems: &mut Vec<IntegrityProblem>) -> io::Result<u64> {
     let name = format!("segments/{}", segment.file);
     let report = match check_segment(path) {
         Ok(report) => report,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
         Err(error) => {
-            problems.push(Problem { name, message: error.to_string() });
+            problems.push(IntegrityProblem { name, message: error.to_string() });
             return Ok(0);
         }
     };
     let mut wrong = |what: &str, found: u64, expected: u64| {
         if found != expected {
             let message = format!("{what} is {found}, the manifest says {expected}");
-            problems.push(Problem { name: name.clone(), message });
+            problems.push(IntegrityProblem { name: name.clone(), message });
         }
     };
     wrong("the first record", report.first.0, segment.first.0);
@@ -504,7 +504,7 @@ fn rebuild(host: &dyn Host, plan: &RestorePlan, staged: Staged<'_>, progress: &d
         }
     };
     let mut wrong = |name: &str, message: String| {
-        checked.problems.push(Problem { name: name.to_owned(), message });
+        checked.problems.push(IntegrityProblem { name: name.to_owned(), message });
     };
     let library = node.library();
     let last = library.log().last();

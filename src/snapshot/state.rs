@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::look::{Elsewhere, Look, time_of};
 use super::manifest::{Kind, SnapshotManifest};
 use super::repository::{create_dirs, sync_dir};
+use super::target_check::{Elsewhere, TargetCheck, time_of};
 use crate::base::{Lsn, UnixMillis};
 
 /// A snapshot that was taken.
@@ -209,7 +209,13 @@ pub struct Health {
 }
 
 impl Health {
-    pub(super) fn new(state: &State, look: Option<&Look>, target: String, scheduled: bool, now: UnixMillis) -> Self {
+    pub(super) fn new(
+        state: &State,
+        look: Option<&TargetCheck>,
+        target: String,
+        scheduled: bool,
+        now: UnixMillis,
+    ) -> Self {
         let age = |time: UnixMillis| u64::try_from(now.0.saturating_sub(time.0)).unwrap_or_default() / 1_000;
         let newest = look.and_then(|look| look.newest.clone());
         let taken = newest.as_deref().and_then(|id| match &state.created {

@@ -116,7 +116,7 @@ pub(crate) fn verified_json(snapshots: &Snapshots, verified: &Verified) -> serde
 
 /// What is set and how it went, for REST and the command line; looks at the place, so it blocks.
 pub(crate) fn schedule_json(snapshots: &Snapshots) -> serde_json::Value {
-    let (health, told) = (snapshots.look(), snapshots.config());
+    let (health, told) = (snapshots.check_target(), snapshots.config());
     let live = snapshots.live();
     let (schedule, retention) = (&live.schedule, &live.retention);
     json!({
@@ -320,7 +320,7 @@ impl NodeSnapshots {
             return health;
         }
         let snapshots = Arc::clone(&self.snapshots);
-        let looking = tokio::task::spawn_blocking(move || snapshots.look());
+        let looking = tokio::task::spawn_blocking(move || snapshots.check_target());
         match tokio::time::timeout(LOOK_TIMEOUT, looking).await {
             Ok(Ok(health)) => health,
             Ok(Err(error)) => std::panic::resume_unwind(error.into_panic()),

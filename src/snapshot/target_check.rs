@@ -22,7 +22,7 @@ const NAMED: usize = 3;
 pub enum TargetError {
     /// The directory does not exist any more.
     #[error(
-        "{target} is gone. It held {}; is its disk mounted? To start over there: `cairn snapshot create --begin-anew`", held(*.count, .newest)
+        "{target} is gone. It held {}; is its disk mounted? To start over there: `cairn snapshot create --begin-anew`", snapshot_count(*.count, .newest)
     )]
     Gone {
         /// Where.
@@ -34,7 +34,7 @@ pub enum TargetError {
     },
     /// There is nothing in it.
     #[error(
-        "{target} is empty. It held {}; is its disk mounted? To start over there: `cairn snapshot create --begin-anew`", held(*.count, .newest)
+        "{target} is empty. It held {}; is its disk mounted? To start over there: `cairn snapshot create --begin-anew`", snapshot_count(*.count, .newest)
     )]
     Empty {
         /// Where.
@@ -148,7 +148,7 @@ pub enum TargetError {
     },
 }
 
-fn held(count: usize, newest: &str) -> String {
+fn snapshot_count(count: usize, newest: &str) -> String {
     match count {
         1 => format!("a snapshot of this node, {newest}"),
         count => format!("{count} snapshots of this node, the newest {newest}"),
@@ -268,7 +268,7 @@ impl Survey {
     }
 
     /// This node's snapshots that are there, newest first.
-    pub(super) fn own(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn own_snapshots(&self) -> impl Iterator<Item = &str> {
         let ours = self.shipped.as_ref().map(|shipped| &shipped.snapshots);
         self.names.iter().map(|named| named.id.as_str()).filter(move |id| ours.is_some_and(|ours| ours.contains(*id)))
     }
@@ -294,8 +294,8 @@ pub(super) fn survey(
     state: &State,
     is_set: bool,
 ) -> Result<Survey, RepositoryError> {
-    let mut survey = seen(repository, own, state)?;
-    if survey.trouble.is_none() && survey.own().next().is_none() {
+    let mut survey = inspect(repository, own, state)?;
+    if survey.trouble.is_none() && survey.own_snapshots().next().is_none() {
         survey.elsewhere = own.and_then(|own| state.elsewhere(own, &repository.target().key()));
         survey.trouble = survey.elsewhere.clone().filter(|_| !is_set).map(|elsewhere| elsewhere.missed(repository));
     }
@@ -310,7 +310,7 @@ impl Elsewhere {
     }
 }
 
-fn seen(repository: &Repository, own: Option<&str>, state: &State) -> Result<Survey, RepositoryError> {
+fn inspect(repository: &Repository, own: Option<&str>, state: &State) -> Result<Survey, RepositoryError> {
     let (target, key) = (repository.target().to_string(), repository.target().key());
     let remembered = own.and_then(|own| state.shipped(&key, own, None));
     let gone = |shipped: &Shipped, is_there: bool| {
@@ -368,7 +368,7 @@ fn seen(repository: &Repository, own: Option<&str>, state: &State) -> Result<Sur
     }
     missing.retain(|id| !there.contains(id.as_str()));
     survey.missing = missing.into_iter().rev().collect();
-    let newest = survey.own().next().map(str::to_owned);
+    let newest = survey.own_snapshots().next().map(str::to_owned);
     let newest = newest.and_then(|id| survey.names.iter().find(|named| named.id == id)).cloned();
     let newest = newest.filter(|named| !named.is_encrypted || !is_locked).map(|named| repository.listed(named));
     let mut trouble = None;
@@ -439,7 +439,7 @@ fn incomplete(manifest: &SnapshotManifest, segments: &[Stored]) -> Vec<String> {
 
 /// What the last look found, as status, readiness and metrics tell it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Look {
+pub struct TargetCheck {
     /// When it ended.
     pub time: UnixMillis,
     /// `ok`, `new` where nothing was ever put, or the name of the trouble.
@@ -464,7 +464,7 @@ pub struct Look {
     pub exposed: Vec<String>,
 }
 
-impl Look {
+impl TargetCheck {
     /// * `found`: what was seen, or why nothing was.
     pub(super) fn new(found: &Result<Survey, RepositoryError>, is_beside: bool, time: UnixMillis) -> Self {
         match found {
@@ -472,12 +472,12 @@ impl Look {
                 time,
                 state: match &survey.trouble {
                     Some(trouble) => trouble.name(),
-                    None if survey.own().next().is_none() => "new",
+                    None if survey.own_snapshots().next().is_none() => "new",
                     None => "ok",
                 },
                 problem: survey.trouble.as_ref().map(ToString::to_string),
-                newest: survey.own().next().map(str::to_owned),
-                snapshots: survey.own().count(),
+                newest: survey.own_snapshots().next().map(str::to_owned),
+                snapshots: survey.own_snapshots().count(),
                 missing: survey.missing.clone(),
                 elsewhere: survey.elsewhere.clone().map(|Elsewhere { newest, place }| (newest, place)),
                 sees: survey.trouble.as_ref().is_none_or(|trouble| !trouble.hides()),
