@@ -158,7 +158,21 @@ fn the_manual_is_plain_english() {
     assert!(pages.len() > 20, "{} pages", pages.len());
     pages.extend(["README.md", "ARCHITECTURE.md"].map(|name| root.join(name)));
     pages.extend(["store", "snapshot"].map(|part| root.join("src").join(part).join("FORMAT.md")));
+    let unreleased = |page: &str| {
+        let versions = page
+            .split("\n## [")
+            .filter(|version| version.lines().next().is_some_and(|line| line.ends_with("unreleased")));
+        versions.collect::<String>()
+    };
+    let changes = unreleased(&fs::read_to_string(root.join("CHANGELOG.md")).expect("readable"));
+    assert!(changes.len() > 1_000, "{changes}");
+    let rules = fs::read_to_string(root.join("CONTRIBUTING.md")).expect("readable");
+    // Without the table of words itself.
+    let rules: String = rules.lines().filter(|line| !line.starts_with('|')).map(|line| format!("{line}\n")).collect();
     let mut wrong = Vec::new();
+    for (page, text) in [("CHANGELOG.md", changes), ("CONTRIBUTING.md", rules)] {
+        wrong.extend(found(&prose(&text)).into_iter().map(|word| format!("{page}: '{word}'")));
+    }
     for page in pages {
         let text = prose(&fs::read_to_string(&page).expect("readable"));
         wrong.extend(found(&text).into_iter().map(|word| format!("{}: '{word}'", page.display())));
