@@ -65,7 +65,7 @@ pub const PASSAGES_PER_DOCUMENT_MAX: usize = 1 << 20;
 /// Longest id of a document, in bytes.
 pub const DOCUMENT_ID_BYTES_MAX: usize = 512;
 
-/// What a node's collections are told.
+/// The configuration of a node's collections.
 #[derive(Clone)]
 pub struct Config {
     /// Directory of the log and the views.
@@ -94,7 +94,7 @@ pub struct Config {
 
 #[cfg(test)]
 impl Config {
-    /// Small, in a directory of its own.
+    /// Small, in a separate directory.
     pub(crate) fn for_test(directory: &std::path::Path) -> Self {
         Self {
             data_dir: directory.to_owned(),
@@ -151,7 +151,7 @@ impl Library {
             clock: Arc::clone(&config.clock),
         })?;
         readiness.clear_reason("log");
-        // So that a full disk is known before somebody's write meets it. The refusal itself is nobody's.
+        // So that a full disk is detected before a write fails. The refusal itself is ignored.
         let _ = writer.check_room(0);
         let views = Arc::new(RwLock::new(views::open_all(&config, &reader)?));
         let upkeep = upkeep::Upkeep::start(Arc::clone(&views), readiness).map_err(OpenError::Thread)?;
@@ -216,7 +216,7 @@ impl Library {
         views.values().map(|views| views.applied()).min().unwrap_or_else(|| self.reader.last())
     }
 
-    /// What the log says of itself.
+    /// Facts about the log.
     #[must_use]
     pub fn log(&self) -> LogFacts<'_> {
         LogFacts::new(&self.reader)
@@ -235,7 +235,7 @@ impl Library {
         &self.config.data_dir
     }
 
-    /// Memory that the indexes take and cannot give back, in bytes.
+    /// Memory that the indexes cannot release, in bytes.
     #[must_use]
     pub fn index_bytes(&self) -> u64 {
         self.views.read().values().map(|views| views.vectors.memory_bytes() as u64).sum()
@@ -255,8 +255,7 @@ impl Library {
         self.config.memory.room_bytes(indexes)
     }
 
-    /// Has graphs looked at in the background that changed, or of whose questions more is known, since they were last
-    /// compared with a scan.
+    /// Schedules background recall checks of graphs that changed, or that have new queries, since their last check.
     pub fn look_at_recall(&self) {
         self.upkeep.schedule(&self.views);
     }
@@ -267,12 +266,12 @@ impl Library {
         self.config.gpu.as_ref()
     }
 
-    /// Lets the kernel have the mapped files of the vector indexes; what is needed comes back page by page.
+    /// Releases the mapped files of the vector indexes to the kernel; needed pages are read again.
     pub fn release_mapped(&self) {
         self.views.read().values().for_each(|views| views.vectors.release_mapped());
     }
 
-    /// Sets what remembered documents and passages may take from now on, in bytes.
+    /// Sets the size of the cache of documents and passages, in bytes.
     pub fn set_passage_cache_bytes(&self, bytes: u64) {
         self.passages.set_cache_bytes(bytes);
     }
@@ -289,7 +288,8 @@ impl Library {
         &self.config.models
     }
 
-    /// Keeps every record after `after` in the log, replaced or not, for a follower that has come as far as that; until the lease is dropped.
+    /// Keeps every record after `after` in the log, replaced or not, for a follower that has reached that position;
+    /// until the lease is dropped.
     ///
     /// * `name`: of the follower, for people.
     #[must_use]
@@ -297,7 +297,7 @@ impl Library {
         self.compactor.lease(name, after)
     }
 
-    /// Why a collection that is there has no read view; `None` when it is gone.
+    /// Why an existing collection has no read view; `None` when it was deleted.
     #[must_use]
     pub fn unindexed(&self, info: &CollectionInfo) -> Option<String> {
         let name = &self.reader.collection_by_id(info.id)?.name;

@@ -1,11 +1,12 @@
-//! Answering a question: both halves, fused, fitted into a token budget, remembered until the next write.
+//! Answering a query: both halves, fused, fitted into a token budget, cached until the next write.
 //!
 //! Invariants:
 //! * An answer says what was searched, how, and up to which position of the log. When one half cannot answer, the other
 //!   does, and the answer says so.
-//! * Equal requests on an unchanged collection give equal answers, from the cache or not; but for neighbours that its graph
-//!   misses, once the node has found out that it has to look further, or where the GPU answers one and the CPU the other.
-//! * Scores are from 0 to 1 and mean something within one answer only; the relevance of a passage means the same in every answer.
+//! * Equal requests on an unchanged collection give equal answers, cached or not; except for neighbours that its graph
+//!   misses, once a recall check has increased its candidates, or where the GPU answers one and the CPU the other.
+//! * Scores are from 0 to 1 and comparable within one answer only; the relevance of a passage is comparable across
+//!   answers.
 
 mod alike;
 mod answer_cache;
@@ -102,7 +103,7 @@ impl Retrieval {
         *self.config.read()
     }
 
-    /// Sets what remembered answers may take from now on.
+    /// Sets the size of the answer cache.
     pub fn set_cache_bytes(&self, bytes: u64) {
         self.cache.set_bytes(bytes);
     }
@@ -128,9 +129,9 @@ impl Retrieval {
         Ok(PreparedSearch { access, filter, searchers, left_out, key, defaults, precomputed: Precomputed::default() })
     }
 
-    /// Asks the GPU for the vector half of a question, where it searches; the answer goes into `asked`, see [`PreparedSearch::with`].
+    /// Sends the vector half of a query to the GPU, if it is used; the answer is added by [`PreparedSearch::with`].
     ///
-    /// * `request`: the one that was asked; [`Retrieval::embed`] was called for it.
+    /// * `request`: the original request; [`Retrieval::embed`] was called for it.
     ///
     /// # Errors
     /// As for [`Retrieval::answer`].
@@ -153,7 +154,7 @@ impl Retrieval {
                 continue;
             }
             let among = prepared.filter.as_ref().map(|filter| searcher.matching(filter)).transpose()?;
-            // Where there is none, the answer says so.
+            // If there is none, the answer says so.
             let embedding = prepared.precomputed.embeddings.of(&info.model).and_then(Result::ok);
             let embedding = embedding.filter(|embedding| embedding.len() == info.dimensions as usize);
             questions
@@ -162,10 +163,10 @@ impl Retrieval {
         Ok(DeviceQueries { questions })
     }
 
-    /// Embeds a question with the models of its collections, where its mode asks for meaning. This may wait for another machine, so call
-    /// it before a turn is taken. A model that fails is in the answer's reasons, or its error.
+    /// Embeds a query with the models of its collections, if its mode needs that. This may wait for another machine, so
+    /// call it before acquiring a compute permit. A model that fails becomes one of the answer's reasons, or its error.
     ///
-    /// * `request`: the one that was asked.
+    /// * `request`: the original request.
     pub async fn embed(&self, request: &SearchRequest, prepared: &mut PreparedSearch<'_>) {
         prepared.precomputed.embeddings =
             self.embeddings(words(&request.query), request.mode, &prepared.searchers).await;
@@ -195,7 +196,7 @@ impl Retrieval {
         self.metrics.search_cache_misses.inc();
         let target = Target::Text(words(&request.query));
         let answer = Arc::new(self.compose(&target, request, prepared, (None, surroundings))?);
-        // What was wrong may be right the next time; and the defaults may have changed on the way.
+        // The problem may be temporary; and the defaults may have changed meanwhile.
         let may_be_remembered = answer.mode_reason.is_none() && self.config() == prepared.defaults;
         if let Some(key) = prepared.key.filter(|_| may_be_remembered) {
             self.cache.insert(key, &answer);
@@ -258,11 +259,11 @@ impl Retrieval {
         Ok(Arc::new(answer))
     }
 
-    /// Ranks passages for a query without reading their texts: for evaluation. Blocks while a model is asked.
+    /// Ranks passages for a query without reading their texts: for evaluation. Blocks while a model answers.
     ///
     /// * `collections`: names; empty for all.
-    /// * `candidates`: how many are taken from each half.
-    /// * `fusion`: how the halves are fused; `None` for the model's way.
+    /// * `candidates`: how many are used from each half.
+    /// * `fusion`: how the halves are fused; `None` for the model's default.
     ///
     /// # Errors
     /// As for [`Retrieval::search`].
@@ -283,7 +284,7 @@ impl Retrieval {
             .ranked)
     }
 
-    /// Candidates per half that a search with the default limit takes.
+    /// Candidates from each half in a search with the default limit.
     #[must_use]
     pub fn default_candidates(&self) -> usize {
         self.config().candidates
@@ -321,7 +322,7 @@ impl Retrieval {
         let mut may_go_on = order.add(&ranked, depth, enough);
         let documents: u64 = searchers.iter().map(|searcher| searcher.collection().documents).sum();
         let other_depth = depth * OTHER_DOCUMENTS;
-        // One long document may hold all that is near: others are looked for before more of it is shown.
+        // One long document may contain all near passages: other documents are searched for before more of it is shown.
         while may_go_on && order.placed.len() < enough && depth < other_depth && (order.documents() as u64) < documents
         {
             depth *= 2;
@@ -385,7 +386,8 @@ impl Retrieval {
         Ok(AnswerLimits { limit, cursor, tokens_max })
     }
 
-    /// Passages that are taken from each half first; by the size of the first page, so that the order is that of all pages.
+    /// Passages used from each half at first; depends on the size of the first page, so that the order is the same for
+    /// all pages.
     ///
     /// * `own`: passages among them that will be left out.
     fn candidates(&self, wanted: &AnswerLimits, own: usize) -> usize {
@@ -435,7 +437,7 @@ fn searchers(access: Access<'_>, names: &[String]) -> Result<(Vec<Searcher>, Vec
     for info in &wanted {
         match access.searcher(info) {
             Some(searcher) => searchers.push(searcher),
-            // One that was just deleted is missed by nobody.
+            // A collection that was just deleted is not missed.
             None => left_out.extend(access.library().unindexed(info)),
         }
     }
@@ -453,7 +455,7 @@ fn has_meaning(query: &str) -> bool {
     query.contains(char::is_alphanumeric)
 }
 
-/// What of a query is looked at.
+/// The part of a query that is used.
 fn words(query: &str) -> &str {
     let mut end = query.len().min(QUERY_BYTES_MAX);
     while !query.is_char_boundary(end) {

@@ -1,17 +1,18 @@
-//! Snapshots: backups that are links or uploads of sealed log segments, their proof, and the way back.
+//! Snapshots: backups that are links or uploads of sealed log segments, their proof, and restoring them.
 //!
-//! A snapshot is a manifest that names segment files. Taking one copies only segments that the repository lacks, so it is
-//! also the incremental backup. The layout of a repository is in `snapshot/FORMAT.md`.
+//! A snapshot is a manifest that names segment files. Taking one copies only segments that the repository lacks, so it
+//! is also the incremental backup. `snapshot/FORMAT.md` describes the layout of a repository.
 //!
 //! Invariants:
 //! * A manifest is written after the segments that it names, and removed before them.
-//! * The node remembers what it put where (`state`), and looks whether it is there (`look`) before it says anything of it.
-//! * Nothing is believed: what is fetched has the manifest's digests, every frame is read, the views are rebuilt and
-//!   questions are asked again before a restore touches the node's data or a verification says yes.
-//! * A restore that fails or is interrupted leaves the node as it was; one that succeeds keeps the old data.
+//! * The node records what it stored where (`state`), and checks that it exists (`target_check`) before it reports
+//!   anything about it.
+//! * Nothing is trusted: fetched files have the manifest's digests, every frame is read, the views are rebuilt and
+//!   queries are run again before a restore changes the node's data or a verification succeeds.
+//! * A restore that fails or is interrupted leaves the node unchanged; one that succeeds keeps the old data.
 //!
-//! Calls block for as long as disks and networks take. They run on threads that may, and use the given runtime for the
-//! bucket and the write path.
+//! Calls block for as long as disks and networks take. They run on threads that may block, and use the given runtime
+//! for the bucket and the write path.
 
 mod archive;
 mod bucket;
@@ -73,7 +74,7 @@ use state::State;
 pub use state::{Health, Proof, Taken};
 pub use whose::{NodeSummary, Whose, WhoseError};
 
-/// What a node's snapshots are told.
+/// The configuration of a node's snapshots.
 #[derive(Clone)]
 pub struct Config {
     /// The node's data directory.
@@ -92,12 +93,12 @@ pub struct Config {
     pub clock: Arc<dyn Clock>,
 }
 
-/// What a node's snapshots are told again when its settings change.
+/// The settings of a node's snapshots that may change while it runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Live {
     /// When the log is shipped and proved.
     pub schedule: Schedule,
-    /// What is kept.
+    /// The retention.
     pub retention: Retention,
     /// The node's settings as text, for the manifests.
     pub configuration: String,
@@ -106,9 +107,9 @@ pub struct Live {
 /// What a restore built and scheduled.
 #[derive(Debug)]
 pub struct Restored {
-    /// What was done.
+    /// The restored state.
     pub plan: RestorePlan,
-    /// What was checked.
+    /// The checks.
     pub checked: Checked,
     /// Where the old data will be once the data directory is opened again.
     pub old_data: PathBuf,
@@ -121,7 +122,7 @@ pub struct Snapshots {
     host: Arc<dyn Host>,
     http: Http,
     runtime: Handle,
-    /// Held while a snapshot is taken or removed, so that a removal never meets a half-written one of this process.
+    /// Locked while a snapshot is taken or removed, so that a removal never meets a half-written one of this process.
     writing: Mutex<()>,
     /// Held while a restore is built.
     restoring: Mutex<()>,
@@ -134,7 +135,7 @@ pub struct Snapshots {
     failures: Mutex<BTreeMap<&'static str, u64>>,
 }
 
-/// After this many milliseconds a place that did not answer a look is said not to.
+/// After this many milliseconds a target that did not answer counts as unresponsive.
 const CHECK_PATIENCE: i64 = 60_000;
 
 impl Snapshots {
@@ -157,7 +158,7 @@ impl Snapshots {
         }
     }
 
-    /// What they were told at the start; see [`live`](Self::live) for what has changed since.
+    /// The initial configuration; see [`live`](Self::live) for later changes.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
@@ -209,15 +210,15 @@ impl Snapshots {
         }
     }
 
-    /// Looks at the place where snapshots go and compares it with what is remembered. Blocks as long as that place takes; while
-    /// another thread looks, what was seen before is told.
+    /// Checks the snapshot target and compares it with the record. Blocks as long as the target takes; while another
+    /// thread checks, returns the previous result.
     #[must_use]
     pub fn check_target(&self) -> Health {
         let Some(_checking) = self.checking.try_lock() else { return self.health() };
         *self.check_began.lock() = Some(self.config.clock.now());
         let own = self.node_id();
         match self.repository() {
-            // What was found is kept, and told below.
+            // The result is stored, and returned below.
             Ok(repository) => drop(self.survey(&repository, own.as_deref())),
             Err(error) => self.saw(None, &Err(error), false),
         }
@@ -341,7 +342,7 @@ impl Snapshots {
         planned.map_err(|error| elsewhere(error, &survey, &repository))
     }
 
-    /// Says what a restore of an exported file would do. The repository is not looked at; of the file only the manifest is.
+    /// The plan of restoring an exported file. The repository is not accessed; of the file only the manifest is read.
     ///
     /// # Errors
     /// When it is not such a file.
@@ -413,7 +414,7 @@ impl Snapshots {
             listed.iter().filter_map(|listed| listed.manifest.as_ref().ok()).cloned().collect();
         let nodes = whose::nodes(&manifests, &notes);
         let node = match whose::choose(whose, own.as_deref(), nodes, &target) {
-            // Without snapshots of its own there is nothing to remove but files that nobody needs.
+            // Without its own snapshots there is nothing to remove except unused files.
             Err(WhoseError::OthersOnly { own, .. }) => Some(own),
             node => node?,
         };
@@ -476,7 +477,8 @@ impl Snapshots {
         shown
     }
 
-    /// What the last look found, and what failed. Nothing but the data directory is read: [`Self::check_target`] looks.
+    /// The result of the last check, and failures. Reads only the data directory: [`Self::check_target`] checks the
+    /// target.
     #[must_use]
     pub fn health(&self) -> Health {
         let (state, now) = (State::read(&self.config.data_dir), self.config.clock.now());
@@ -520,7 +522,7 @@ impl FileError {
     }
 }
 
-/// Where there is none, but there is one in another place, it says so.
+/// If there is none, but there is one in another target, the message says so.
 fn elsewhere(error: RestoreError, survey: &Survey, repository: &Repository) -> RestoreError {
     match (error, &survey.elsewhere) {
         (RestoreError::Repository(RepositoryError::Empty { .. }), Some(elsewhere)) => {
@@ -530,8 +532,8 @@ fn elsewhere(error: RestoreError, survey: &Survey, repository: &Repository) -> R
     }
 }
 
-/// Bytes that an ordinary process may still write in `folder`, where they are fewer than `needed`. `None` also where they cannot be
-/// asked for: the write will tell.
+/// Bytes that an ordinary process may still write in `folder`, if fewer than `needed`. `None` also if that cannot be
+/// determined: the write will show.
 fn too_little(folder: &Path, needed: u64) -> Option<u64> {
     let stat = rustix::fs::statvfs(folder).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize)).filter(|free| *free < needed)

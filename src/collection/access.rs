@@ -1,4 +1,4 @@
-//! What a permit opens: the reads of the node's collections, and the way to their writes (`adding.rs`, `notes.rs`).
+//! The rights of a permit: reads of the node's collections, and the entry to their writes (`adding.rs`, `notes.rs`).
 //!
 //! Invariants: a collection beyond the permit's reach is not there, whatever is asked of it; a document beyond it is neither shown nor
 //! replaced nor deleted.
@@ -70,7 +70,7 @@ impl<'a> Access<'a> {
         self.library.reader.collection(name).filter(|info| self.permit.reach().admits(&info.name))
     }
 
-    /// What the catalog knows of a document; `None` when there is none of that id.
+    /// The catalog's entry for a document; `None` when the id is unknown.
     ///
     /// # Errors
     /// When the catalog cannot be read.

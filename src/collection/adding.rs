@@ -73,10 +73,10 @@ impl Access<'_> {
         if let Some(info) = self.collection(name) {
             return Ok((info, false));
         }
-        // What is put into it is waited for, should that have to be visible.
+        // If writes must be visible, callers wait for what is put into it.
         match self.create(name, "", None, WaitFor::Durable).await {
             Ok(info) => Ok((info, true)),
-            // Somebody else was quicker.
+            // Another caller was faster.
             Err(WriteError::CollectionExists { .. }) => Ok((self.existing(name)?, false)),
             Err(error) => Err(error),
         }
@@ -93,10 +93,10 @@ impl Access<'_> {
         Ok(info)
     }
 
-    /// Writes documents, all in one atomic batch; a document that cannot be taken is reported and left out.
+    /// Writes documents, all in one atomic batch; a rejected document is reported and left out.
     ///
     /// # Errors
-    /// When the collection is missing and is not to be made, or the log refuses. Nothing was written then.
+    /// When the collection is missing and must not be created, or the log refuses. Nothing was written then.
     pub async fn add(
         &self,
         collection: &str,
@@ -108,11 +108,11 @@ impl Access<'_> {
         Ok(addition.added(&written.outcomes, written.lsn))
     }
 
-    /// Like [`Access::add`], once for a key: within a day a repeated call is given the first one's answer and writes
-    /// nothing, also when both come at once, and whatever ends the node in between.
+    /// Like [`Access::add`], once for each key: within a day a repeated call gets the first one's answer and writes
+    /// nothing, even if both are concurrent, and however the node ends in between.
     ///
     /// * `key`: unique for its caller and at most [`store::NAME_BYTES_MAX`] bytes.
-    /// * `compose`: makes the answer, on the thread that writes.
+    /// * `compose`: creates the answer, on the writer's thread.
     ///
     /// # Errors
     /// As for [`Access::add`], or when an earlier answer cannot be read.
@@ -194,7 +194,7 @@ impl Access<'_> {
         if known.is_none() && !operations.is_empty() {
             let (made, created) = self.ensure_collection(collection).await?;
             if made.model != info.model {
-                // Somebody else made it meanwhile, and not as it was going to be.
+                // Another caller created it meanwhile, with different properties.
                 return Err(WriteError::CollectionExists { name: collection.to_owned() });
             }
             for operation in &mut operations {
@@ -207,12 +207,13 @@ impl Access<'_> {
         Ok((operations, addition, admission.write().await?))
     }
 
-    /// Brings the documents of one source (a file) in line with its content: new and changed ones are written, those
-    /// that the source no longer holds are deleted, in one atomic batch; a source without text holds none. Answers when that is on stable storage; searches
-    /// see it within about half a second, or after [`Access::flush`]. Sources of a collection that is searched meanwhile wait
-    /// until its graph has come near what was written, at most a second each.
+    /// Syncs the documents of one source (a file) with its content: new and changed ones are written, those that the
+    /// source no longer contains are deleted, in one atomic batch; a source without text has none. Returns when that is
+    /// on stable storage; searches see it within about half a second, or after [`Access::flush`]. Sources of a
+    /// collection that is being searched wait until its graph has nearly caught up, at most a second each.
     ///
-    /// * `source`: the file's path as the caller names it; also the id of its document, or the prefix of its records' ids.
+    /// * `source`: the file's path as the caller names it; also the id of its document, or the prefix of its records'
+    ///   ids.
     ///
     /// # Errors
     /// When the source cannot be read as documents, or the log refuses. Nothing was written then.
@@ -256,7 +257,7 @@ impl Access<'_> {
         }
         let keep = places.iter().map(|(id, _)| id.clone()).collect();
         operations.push(Operation::DeleteFromSource { collection: info.id, source: source.to_owned(), keep });
-        // Behind the others, so that their outcomes are in their places.
+        // After the others, so that their outcomes keep their positions.
         let forgotten = self.library.forget_unread(info.id, source)?;
         let notes = usize::from(forgotten.is_some());
         operations.extend(forgotten);
@@ -370,7 +371,7 @@ impl Access<'_> {
         Ok(self.library.reader.log_bytes())
     }
 
-    /// Deletes documents whose time has come, at most `limit`. Returns how many.
+    /// Deletes expired documents, at most `limit`. Returns how many.
     ///
     /// # Errors
     /// When the log refuses.
@@ -378,7 +379,7 @@ impl Access<'_> {
         let now = self.library.config.clock.now();
         let mut operations = Vec::new();
         for (collection, id) in self.library.reader.expired(now, limit)? {
-            // Of the version that was looked at: one that is written meanwhile may stay longer.
+            // Of the version that was checked: one written meanwhile may stay longer.
             let entry = self.library.reader.lookup(collection, &id)?;
             let expired = entry.filter(|entry| entry.expires_at.is_some_and(|time| time <= now));
             let if_version = expired.map(|entry| entry.version);
@@ -422,9 +423,10 @@ impl Library {
         documents.pop().ok_or_else(|| PrepareError::Empty.into())
     }
 
-    /// Has a source read, and embeds what comes while the rest is still being read. Returns its documents and what was odd.
+    /// Reads a source, and embeds the first parts while the rest is still being read. Returns its documents and any
+    /// warnings.
     ///
-    /// * `admission`: what is asked for more room for the documents; `None` where the caller asks.
+    /// * `admission`: grows with the documents; `None` if the caller does that.
     async fn read(
         &self,
         info: &Arc<CollectionInfo>,
@@ -467,7 +469,7 @@ impl Library {
         self.commit_held(operations, until, None).await
     }
 
-    /// * `held`: given back when searches see what was written.
+    /// * `held`: released when searches see the write.
     async fn commit_held(
         &self,
         operations: Vec<Operation>,

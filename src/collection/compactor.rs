@@ -1,8 +1,8 @@
 //! Compaction of the log: when it runs, and how far it may go.
 //!
-//! One thread, asleep until something was written, or until something that was deleted has to be gone from the log's files
-//! (`erase_within`): it wakes for that only while something is dead. Before it leaves records out, every view is checkpointed: a view that
-//! begins again behind a record that is gone would never learn what that record had replaced.
+//! One thread, asleep until something was written, or until deleted content must be erased from the log's files
+//! (`erase_within`): it only wakes for that while something is dead. Before it drops records, every view is
+//! checkpointed: a view that restarts after a dropped record would never learn what that record had replaced.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,9 +20,9 @@ use crate::base::{ByteSize, Lsn};
 use crate::store::{CollectionId, CompactError, CompactionLimits, Reader};
 use crate::task::{self, Readiness};
 
-/// Between two looks at a log that is being written into.
+/// Between two checks of a log that is being written.
 const PAUSE: Duration = Duration::from_secs(1);
-/// After this long nobody reads what was replaced any more.
+/// After this long nothing reads replaced segments any more.
 const RETIRED: Duration = Duration::from_secs(61);
 /// The longest sleep while something is dead: the clock may be set, and what could not be cleared out in time is tried again.
 const ERASURE_RETRY: Duration = Duration::from_secs(3_600);
@@ -97,7 +97,7 @@ impl Compactor {
             let _ended = StopOnDrop(&work.bell);
             work.run();
         })?;
-        // What an earlier run left to do.
+        // Work left by an earlier run.
         bell.ring();
         Ok(Self { bell, leases, sealer, thread: Mutex::new(Some(thread)) })
     }
@@ -113,7 +113,7 @@ impl Compactor {
         self.bell.clone()
     }
 
-    /// Keeps every record after `after`, whatever becomes of it, for as long as the lease lives.
+    /// Keeps every record after `after` as long as the lease lives.
     pub(super) fn lease(&self, name: &str, after: Lsn) -> Lease {
         self.leases.acquire(name, after, self.bell())
     }
@@ -138,7 +138,7 @@ impl Compactor {
     }
 }
 
-/// Lets nobody wait for a thread that has ended, however it did.
+/// Ensures that nothing waits for a thread that has ended for any reason.
 struct StopOnDrop<'a>(&'a CompactorBell);
 
 impl Drop for StopOnDrop<'_> {
@@ -201,10 +201,10 @@ impl CompactorThread {
         }
     }
 
-    /// How long to sleep at most; `None` while nothing is dead, or nothing has to go for its age.
+    /// Maximum time to sleep; `None` while nothing is dead, or nothing must be erased.
     ///
-    /// * `was_due`: something was due in the last round already. What is due now is held back then: by a lease, by damage, by the
-    ///   space that it takes.
+    /// * `was_due`: something was already due in the last round. It is held back then: by a lease, by damage, or by the
+    ///   space that it needs.
     fn sleep_limit(&self, was_due: bool) -> Option<Duration> {
         let left = self.time_to_erasure()?;
         Some(if left.is_zero() && was_due { ERASURE_RETRY } else { left.min(ERASURE_RETRY) })
@@ -214,7 +214,7 @@ impl CompactorThread {
         self.reader.time_to_erasure(self.sizes.erase_within?)
     }
 
-    /// Seals the segment that is being written when something in it is due and nobody holds it.
+    /// Seals the segment that is being written when something in it is due and no lease holds it.
     fn seal_what_is_due(&self, floor: Lsn) {
         let Some(erase_within) = self.sizes.erase_within else { return };
         if floor < self.reader.last() || !self.reader.is_active_due(erase_within) {
@@ -346,7 +346,7 @@ mod tests {
         library.close();
     }
 
-    /// Nobody rings: the compactor wakes when it is time.
+    /// There is no signal: the compactor wakes by its timer.
     #[tokio::test(flavor = "multi_thread")]
     async fn an_idle_node_wakes_for_what_is_due() {
         let directory = tempfile::tempdir().expect("a directory");

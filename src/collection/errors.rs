@@ -100,7 +100,7 @@ pub enum WriteError {
         id: String,
         /// What the caller expected; 0 for "must not exist".
         expected: u64,
-        /// What is there.
+        /// The actual version.
         actual: Option<u64>,
     },
     /// Others are being written, and there is no memory left for this one. Nothing was done.
@@ -112,9 +112,9 @@ pub enum WriteError {
          give the node more (memory.max_bytes, or the limit of its container or unit)"
     )]
     NoMemory {
-        /// What it would take.
+        /// The required memory.
         needed: ByteSize,
-        /// What there is.
+        /// The available memory.
         max: ByteSize,
     },
     /// The log refuses.

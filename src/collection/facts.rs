@@ -1,4 +1,5 @@
-//! What the log says of itself: sizes, position, state and damage; nothing of what documents hold, so no permit is asked for.
+//! Facts about the log: sizes, position, state and damage, but nothing of the documents' content, so no permit is
+//! needed.
 
 use tokio::sync::watch;
 
@@ -38,7 +39,7 @@ impl<'a> LogFacts<'a> {
         self.0.collections().len()
     }
 
-    /// Whether it takes writes.
+    /// Whether it accepts writes.
     #[must_use]
     pub fn state(&self) -> WriterState {
         self.0.state()
@@ -56,7 +57,7 @@ impl<'a> LogFacts<'a> {
         self.0.read_failure()
     }
 
-    /// What is damaged in it.
+    /// Its damage.
     #[must_use]
     pub fn damage(&self) -> Vec<Damage> {
         self.0.damage()

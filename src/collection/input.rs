@@ -1,4 +1,4 @@
-//! From what a caller gives to what the log takes: read elsewhere ([`crate::extraction`]), embedded and hashed here.
+//! From a caller's input to records of the log: parsed elsewhere ([`crate::extraction`]), embedded and hashed here.
 
 use std::sync::Arc;
 
@@ -20,12 +20,12 @@ use crate::task;
 const PREPARATION: &[u8] = b"cairn-preparation-3";
 /// Largest metadata of a document, as JSON.
 const METADATA_BYTES_MAX: usize = 64 << 10;
-/// Longest title, in bytes: it is indexed with each passage and comes with each answer.
+/// Longest title, in bytes: it is indexed and returned with each passage.
 const TITLE_BYTES_MAX: usize = 1_000;
 /// Longest address of an original, in bytes.
 const URL_BYTES_MAX: usize = 4 << 10;
 
-/// A document as a caller gives it.
+/// A document from a caller.
 #[derive(Debug, Clone, Default)]
 pub struct DocumentInput {
     /// Its id, unique in the collection; made from the URL or the content when absent.
@@ -44,7 +44,7 @@ pub struct DocumentInput {
     pub expires_at: Option<UnixMillis>,
     /// The version that must be there; `Some(0)`: none must be.
     pub if_version: Option<u64>,
-    /// What happens when the id is taken.
+    /// What happens when the id is in use.
     pub conflict: Conflict,
 }
 
@@ -80,7 +80,7 @@ impl Default for Body {
     }
 }
 
-/// What happens to a document whose id is taken.
+/// How to handle a document whose id is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Conflict {
     /// It replaces the old one.
@@ -153,7 +153,7 @@ impl PrepareError {
     }
 }
 
-/// What a source's documents remember of it: equal digests mean that nothing needs to be done.
+/// The digest of a source that its documents store: equal digests mean that nothing has to be done.
 pub(super) fn source_digest(
     source: &str,
     bytes: &[u8],
@@ -186,15 +186,15 @@ pub(super) fn source_request(source: &str, bytes: Vec<u8>, config: &Config, memo
     }
 }
 
-/// Refuses what a caller gives that is too long.
+/// Rejects input that is too long.
 pub(super) fn check(input: &DocumentInput) -> Result<(), PrepareError> {
     bounded("the title", input.title.as_deref(), TITLE_BYTES_MAX)?;
     bounded("the url", input.url.as_deref(), URL_BYTES_MAX)
 }
 
-/// Asks for the reading of a document; its body is taken out of it, and it has an id afterwards.
+/// The request to read a document; takes its body, and sets its id.
 ///
-/// * `memory_bytes_max`: what is set aside for it.
+/// * `memory_bytes_max`: the reserved memory.
 pub(super) fn document_request(input: &mut DocumentInput, config: &Config, memory_bytes_max: u64) -> Request {
     let named = input.id.clone();
     let (name, media_type, bytes) = match std::mem::take(&mut input.body) {
@@ -246,12 +246,12 @@ pub(super) struct Assembling {
     done: Vec<NewDocument>,
     /// Documents of a source without text.
     empty: u64,
-    /// What all of them take in memory, and what they may.
+    /// The memory of all of them, and its limit.
     taken: u64,
     memory_bytes_max: u64,
 }
 
-/// A document whose passages still come.
+/// A document whose passages are incomplete.
 struct Open {
     id: String,
     title: String,
@@ -259,7 +259,7 @@ struct Open {
     metadata: Vec<u8>,
     media_type: MediaType,
     language: Language,
-    /// Passages that are to come.
+    /// Passages still missing.
     left: u64,
     /// Where the last one ended.
     end: u64,
@@ -309,12 +309,12 @@ impl Assembling {
         self.add(passages)
     }
 
-    /// Bytes that what was taken so far takes in memory.
+    /// Memory of everything processed so far, in bytes.
     pub(super) fn memory_bytes(&self) -> u64 {
         self.taken
     }
 
-    /// The documents, once all of the answer was taken; of a source there may be none.
+    /// The documents, once the whole answer was processed; a source may have none.
     pub(super) fn finish(mut self) -> Result<Vec<NewDocument>, WriteError> {
         self.close()?;
         if self.announced != Some(self.done.len() as u64 + self.empty) {
@@ -380,7 +380,7 @@ impl Assembling {
         if passages == 0 {
             return match self.origin {
                 Origin::Document(_) => Err(PrepareError::Empty.into()),
-                // What was in it before is not in it any more.
+                // Its previous content is gone.
                 Origin::Source { .. } => {
                     self.empty += 1;
                     Ok(())
@@ -476,7 +476,7 @@ impl Assembling {
     }
 }
 
-/// What a document is, to tell whether it changed: all that is stored of it.
+/// The digest that detects changes of a document: covers everything stored about it.
 fn content_digest(open: &Open, sizes: &[u8], model: &[u8], expires_at: Option<UnixMillis>) -> Digest {
     let expires = expires_at.map_or_else(String::new, |time| time.0.to_string());
     let mut chunks = Vec::with_capacity(open.chunks.len() * 52);
@@ -506,8 +506,8 @@ fn bounded(what: &'static str, given: Option<&str>, limit: usize) -> Result<(), 
     }
 }
 
-/// What a passage is found by besides its text: `title > heading > heading`. Measured on documentation: worth 0.03 to
-/// 0.05 nDCG@10 on each half.
+/// Context in which a passage is found: `title > heading > heading`. Measured on documentation: worth 0.03 to 0.05
+/// nDCG@10 on each half.
 pub(super) fn context(title: &str, headings: &[String]) -> String {
     let mut context = title.to_owned();
     for heading in headings {
@@ -522,9 +522,9 @@ const INTRODUCTION_WORDS: usize = 12;
 /// A first line with fewer words is a heading, or a mark.
 const INTRODUCTION_WORDS_MIN: usize = 6;
 
-/// What the words of every passage but the first are found by besides their context: how the document begins, from its first
-/// passage, each word behind a space. Empty where there is no line of running text. Measured on documentation: worth .008 nDCG@10 on
-/// the lexical half and .017 together; by meaning it costs as much on other collections.
+/// Additional words by which every passage but the first is found: the beginning of the document, from its first
+/// passage, each word preceded by a space. Empty if there is no line of running text. Measured on documentation: worth
+/// .008 nDCG@10 on the lexical half and .017 combined; for the meaning it costs as much on other collections.
 pub(super) fn introduction_of(first: &str) -> String {
     let words = |line: &str| line.split_whitespace().take(INTRODUCTION_WORDS).map(str::to_owned).collect::<Vec<_>>();
     let line = first.lines().map(words).find(|words| words.len() >= INTRODUCTION_WORDS_MIN);

@@ -23,7 +23,7 @@ struct LeaseTable {
 }
 
 impl Leases {
-    /// The holder of the lowest position, and that position: every record after it stays. `None` where nobody holds a lease.
+    /// The holder of the lowest position, and that position: every later record stays. `None` without leases.
     pub(super) fn lowest(&self) -> Option<(String, Lsn)> {
         self.0.lock().leases.values().min_by_key(|(_, after)| *after).cloned()
     }

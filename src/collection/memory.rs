@@ -1,8 +1,9 @@
-//! What work on the collections takes in memory, and what it sets aside for it.
+//! The memory of work on the collections, and its reservations.
 //!
-//! Invariants: whatever grows with what a caller sends is set aside before it is taken up, and given back when searches see it. What
-//! a parser may take is set aside whole, since it is somebody else's bytes that decide how much it takes. Work that would not fit
-//! waits for the work before it; work that would not fit into an idle node is refused, and nothing of it is written.
+//! Invariants: memory that grows with a caller's input is reserved before the work starts, and released when searches
+//! see the result. A parser's limit is reserved completely, since untrusted bytes decide how much it needs. Work that
+//! does not fit waits for earlier work; work that would not fit into an idle node is refused, and nothing of it is
+//! written.
 
 use std::time::Duration;
 
@@ -13,26 +14,27 @@ use crate::base::ByteSize;
 use crate::store::{NewChunk, NewDocument};
 use crate::task::{self, MemoryBudget, MemoryReservation, ReserveError};
 
-/// How long work waits for the work before it. On a small board a file of the largest size takes about that long.
+/// How long work waits for earlier work. On a small board a file of the maximum size takes about that long.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long work that holds some waits for more. It keeps a parser and a place to compute meanwhile, and who is sent away sends it again.
+/// How long work with a reservation waits for more. It occupies a parser and a compute slot meanwhile, and a rejected
+/// caller retries.
 const GROWING_PATIENCE: Duration = Duration::from_secs(5);
-/// Memory that documents take between their parser and the log, for each byte of their source. Measured on records of
-/// 1.4 KB: 2.4; what takes more asks for more as it goes.
+/// Memory of documents between their parser and the log, for each byte of their source. Measured on records of 1.4 KB:
+/// 2.4; documents that need more reserve more on the way.
 const KEPT_PER_BYTE: u64 = 3;
-/// What any of them may take without being asked about.
+/// Memory that any of them may use without a reservation.
 const KEPT_LEAST: u64 = 2 << 20;
 /// The same in quarters from the log to the indexes, for each byte that was kept: encoded, in the catalog, and cut into words.
 const WRITTEN_PER_KEPT_QUARTERS: u64 = 9;
-/// What a parser has to have, besides its source, …
+/// Minimum memory of a parser, besides its source, …
 const PARSER_LEAST: u64 = 16 << 20;
 /// … and for each byte of it.
 const PARSED_PER_BYTE: u64 = 4;
 
-/// What the parts of a node may take in memory.
+/// Memory limits of the parts of a node.
 #[derive(Debug, Clone)]
 pub struct Memory {
-    /// What the indexes and [`Self::room`] may take together, in bytes.
+    /// The limit of the indexes and [`Self::budget`] together, in bytes.
     pub shared_bytes: u64,
     /// Memory for concurrent work, in addition to the other fields and the node's base.
     pub budget: MemoryBudget,
@@ -41,7 +43,7 @@ pub struct Memory {
     /// What each thread that writes a lexical index gathers before it writes, in bytes; at least
     /// [`WRITER_BYTES_MIN`](crate::index::lexical::WRITER_BYTES_MIN).
     pub writer_bytes: usize,
-    /// Threads that take texts apart while indexes catch up with the log.
+    /// Threads that analyse texts while indexes catch up with the log.
     pub catch_up_threads: usize,
 }
 
@@ -69,20 +71,20 @@ impl Memory {
         }
     }
 
-    /// What work may take at once where the indexes take `index_bytes`.
+    /// The memory for concurrent work if the indexes use `index_bytes`.
     #[must_use]
     pub fn room_bytes(&self, index_bytes: u64) -> u64 {
         self.shared_bytes.saturating_sub(index_bytes)
     }
 
-    /// What the catalog and the writer of an index take at any time, in bytes.
+    /// Memory that the catalog and the writer of an index always use, in bytes.
     #[must_use]
     pub fn standing_bytes(&self) -> u64 {
         self.catalog_bytes * CATALOG_TAKES + self.writer_bytes as u64
     }
 
-    /// Bytes that an open node takes which is fed with its log: its catalog, the writers of its indexes, and what is on its way to
-    /// them.
+    /// Memory of an open node while it processes its log: its catalog, the writers of its indexes, and data on its way
+    /// to them.
     #[must_use]
     pub fn opening_bytes(&self) -> u64 {
         let writers = self.writer_bytes as u64 * self.catch_up_threads.min(task::cores()) as u64;
@@ -90,17 +92,17 @@ impl Memory {
     }
 }
 
-/// What the catalog's engine takes for each byte of pages that it is allowed: it counts their contents alone. Measured with 2 to
-/// 32 MiB.
+/// Actual memory of the catalog's engine for each byte of its page cache: it counts only the pages' content. Measured
+/// with 2 to 32 MiB.
 const CATALOG_TAKES: u64 = 4;
 
 /// Room for something that is being added.
 #[derive(Debug)]
 pub(super) struct Admission {
     held: MemoryReservation,
-    /// What the documents take that came so far.
+    /// Memory of the documents received so far.
     kept: u64,
-    /// Of what is held, what its parsers may take, …
+    /// The parsers' part of the reservation, …
     parsers: u64,
     /// … and each of them.
     pub(super) parser_bytes_max: u64,
@@ -153,7 +155,7 @@ fn refusal(why: ReserveError) -> WriteError {
     }
 }
 
-/// What a document takes until it is in the log, in bytes.
+/// Memory of a document until it is in the log, in bytes.
 pub(super) fn kept_bytes(document: &NewDocument) -> u64 {
     let passage = |chunk: &NewChunk| passage_bytes(&chunk.body.text, &chunk.body.headings, chunk.body.embedding.len());
     let own = (document.id.len() + document.title.len() + document.metadata.len()) as u64 + DOCUMENT_BYTES;
@@ -168,6 +170,6 @@ pub(super) fn passage_bytes(text: &str, headings: &[String], dimensions: usize) 
     (text.len() + headings + dimensions * size_of::<f16>()) as u64 + PASSAGE_BYTES
 }
 
-/// What a document and a passage take here, besides their texts and vectors.
+/// Memory of a document and a passage besides their texts and vectors.
 pub(super) const DOCUMENT_BYTES: u64 = 512;
 const PASSAGE_BYTES: u64 = 256;

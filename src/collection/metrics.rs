@@ -1,4 +1,4 @@
-//! What is counted of collections and their log.
+//! Metrics of collections and their log.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -74,7 +74,7 @@ impl Metrics {
         }
     }
 
-    /// Sets what is read when somebody asks for it, such as sizes.
+    /// Sets values that are read on demand, such as sizes.
     pub fn observe(&self, library: &Library) {
         let log = library.log();
         self.log_lsn.set(log.last().0 as f64);

@@ -1,11 +1,11 @@
-//! What became of documents that were written.
+//! Outcomes of writing documents.
 
 use super::errors::WriteError;
 use super::input::PrepareError;
 use crate::base::Lsn;
 use crate::store::Outcome;
 
-/// What became of one document of a write.
+/// The outcome of one document of a write.
 #[derive(Debug)]
 pub struct DocumentOutcome {
     /// The document's id, or the name of the source when it could not be read.
@@ -27,24 +27,24 @@ pub enum DocumentStatus {
     Updated,
     /// It was there already, word for word.
     Unchanged,
-    /// It is gone.
+    /// It was deleted.
     Deleted,
-    /// It was not taken; the others of the same call were.
+    /// It was rejected; the others of the same call were not affected.
     Failed(WriteError),
 }
 
-/// What became of a source: a file, with the documents in it.
+/// The outcome of a source: a file, with its documents.
 #[derive(Debug)]
 pub struct SourceOutcome {
     /// One entry per document that was created, updated or deleted; unchanged ones are counted only.
     pub documents: Vec<DocumentOutcome>,
     /// Documents that were there already, word for word.
     pub unchanged: usize,
-    /// What was odd but did not stop anything, in words.
+    /// Warnings, in words.
     pub warnings: Vec<String>,
 }
 
-/// What is done about a collection that is not there.
+/// What to do if a collection does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
     /// It is made as soon as something is there to go in.
@@ -53,7 +53,7 @@ pub enum Missing {
     Refuse,
 }
 
-/// What became of the documents of one call.
+/// The outcomes of the documents of one call.
 #[derive(Debug)]
 pub struct Added {
     /// In the order of the call.
@@ -95,7 +95,7 @@ impl Addition {
     }
 }
 
-/// What a source lost.
+/// The documents that a source no longer contains.
 pub(super) fn deleted(outcome: Option<Outcome>) -> Vec<String> {
     match outcome {
         Some(Outcome::DeletedFromSource { ids }) => ids,

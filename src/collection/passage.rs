@@ -11,7 +11,7 @@ use crate::base::Lsn;
 use crate::ingest::estimate_tokens;
 use crate::store::{ChunkBody, DocumentRecord, ReadError, Reader};
 
-/// Memory for decoded documents and passages until somebody says how much.
+/// Initial memory for decoded documents and passages.
 const CACHE_BYTES: u64 = 24 << 20;
 
 /// Names a passage within the node: the LSN of its document's record and its place in the document.
@@ -99,7 +99,7 @@ impl PassageReader {
         Self { reader, cache: Cache::with_weighter(20_000, CACHE_BYTES, PassageWeighter) }
     }
 
-    /// Sets what the cache may take from now on; what is too much is forgotten.
+    /// Sets the size of the cache; surplus entries are evicted.
     pub fn set_cache_bytes(&self, bytes: u64) {
         self.cache.set_capacity(bytes);
     }

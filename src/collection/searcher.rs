@@ -120,7 +120,7 @@ impl Searcher {
         self.views.vectors.asks_device()
     }
 
-    /// Asks the GPU what [`Self::nearest`] asks the CPU; `None` where the CPU is to be asked. See
+    /// Sends the query of [`Self::nearest`] to the GPU; `None` if the CPU must answer. See
     /// [`crate::index::vector::VectorIndex::ask_device`].
     #[must_use]
     pub fn ask_device(&self, embedding: &[f32], limit: usize, among: Option<&Passages>) -> Option<DeviceQuery> {
@@ -128,7 +128,7 @@ impl Searcher {
         self.views.vectors.ask_device(view, embedding, limit, among.map(|among| among.rows(view)))
     }
 
-    /// The passages that the GPU found; `None` where the CPU is to be asked after all.
+    /// The passages that the GPU found; `None` if the CPU must answer after all.
     #[must_use]
     pub fn collect(&self, answer: &DeviceAnswer) -> Option<Vec<Neighbor>> {
         self.views.note_search();
@@ -147,7 +147,7 @@ impl Searcher {
         self.views.vectors.exact(&self.visible.vectors, embedding, passages.len(), Some(passages))
     }
 
-    /// What the embeddings of these passages are made of, in their order; see [`crate::embed::Embedder::run`]. Empty where there is none.
+    /// The pieces of these passages, in their order; see [`crate::embed::Embedder::run`]. Empty if there are none.
     pub fn runs(&self, passages: &[u64], found: impl FnMut(usize, &[u16])) {
         self.visible.vectors.pieces(passages, found);
     }
@@ -167,11 +167,12 @@ impl Searcher {
         self.words().matching(filter).map_err(|error| self.views.lexical.failure(error))
     }
 
-    /// The passages that have a phrase.
+    /// The passages that contain a phrase.
     ///
     /// * `text`: the phrase.
-    /// * `phrase`: looks for it in the pieces of a passage; `None` where the model does not know the order of words: all words will do.
-    /// * `among`: those that may be found.
+    /// * `phrase`: finds it in the pieces of a passage; `None` if the model does not know the order of words: then all
+    ///   words suffice.
+    /// * `among`: passages to choose from.
     ///
     /// # Errors
     /// When the index's files cannot be read.
@@ -199,7 +200,7 @@ impl Searcher {
         self.views.lexical.fields()
     }
 
-    /// How well the vector graph was found to do; `None` where there is none, or nobody has looked yet.
+    /// The measured recall of the vector graph; `None` if there is no graph, or it was never checked.
     #[must_use]
     pub fn recall(&self) -> Option<Recall> {
         self.views.vectors.recall()

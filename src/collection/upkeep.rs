@@ -1,8 +1,7 @@
-//! What is done in quiet moments: linking passages into graphs, merging lexical segments, checkpoints, a look at how well the
-//! graphs find.
+//! Maintenance in idle times: linking passages into graphs, merging lexical segments, checkpoints, recall checks.
 //!
-//! One thread, asleep until the indexer rings. It wakes for nothing on an idle node, and writes nothing that was not
-//! written into.
+//! One thread, asleep until the indexer signals. It never wakes on an idle node, and writes only to indexes that have
+//! changed.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,7 +16,7 @@ use super::views::{Merging, Views};
 use crate::store::CollectionId;
 use crate::task::{self, Readiness};
 
-/// Passages linked before looking whether there is something more urgent.
+/// Passages linked before checking for more urgent work.
 const LINK_STEP: usize = 256;
 /// How long nothing must be written before segments are merged and files are checkpointed.
 const QUIET: Duration = Duration::from_secs(3);
@@ -84,8 +83,9 @@ impl Upkeep {
         }
     }
 
-    /// Waits until the graph of a collection that is searched has come near what was written, or for a second: what it has not
-    /// reached is scanned by each search, and adding goes no slower if it waits for what has to be done in any case.
+    /// Waits until the graph of a searched collection has nearly caught up, for at most a second: each search scans the
+    /// rows that the graph has not reached, and adding is not slowed down by waiting for work that has to be done
+    /// anyway.
     pub(super) async fn let_graph_follow(&self, views: &Views) {
         let patience = tokio::time::sleep(LINKING_PATIENCE);
         tokio::pin!(patience);
@@ -103,7 +103,7 @@ impl Upkeep {
         }
     }
 
-    /// Rings when a graph is worth a look.
+    /// Signals when a graph is worth a check.
     pub(super) fn schedule(&self, views: &RwLock<HashMap<CollectionId, Arc<Views>>>) {
         if views.read().values().any(|view| view.vectors.is_recall_due()) {
             self.bell.ring();
@@ -121,7 +121,7 @@ impl Upkeep {
     }
 }
 
-/// Lets nobody wait for a thread that has ended, however it did.
+/// Ensures that nothing waits for a thread that has ended for any reason.
 struct StopOnDrop<'a>(&'a Bell);
 
 impl Drop for StopOnDrop<'_> {

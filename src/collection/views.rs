@@ -63,8 +63,8 @@ pub(super) struct Views {
     showing: Mutex<()>,
     lexical_applied: AtomicU64,
     vectors_applied: AtomicU64,
-    /// A failed index takes nothing more: a commit after the failure would claim what the index lacks, and the next start
-    /// would believe it.
+    /// A failed index accepts nothing more: a commit after the failure would claim records that the index lacks, and
+    /// the next start would trust it.
     lexical_failed: AtomicBool,
     vectors_failed: AtomicBool,
     broken: Mutex<Option<String>>,
@@ -112,12 +112,12 @@ impl Views {
         self.visible.store(Arc::new(IndexViews { lexical: self.lexical.searcher(), vectors: self.vectors.view() }));
     }
 
-    /// Notes that somebody searches.
+    /// Records that a search runs.
     pub(super) fn note_search(&self) {
         self.searched.store(self.now(), Ordering::Relaxed);
     }
 
-    /// Whether somebody searched within the last seconds.
+    /// Whether there was a search within the last seconds.
     pub(super) fn is_searched(&self) -> bool {
         let searched = self.searched.load(Ordering::Relaxed);
         searched != NEVER && self.now().saturating_sub(searched) < SEARCHED_MILLIS
@@ -356,10 +356,10 @@ impl Views {
     }
 }
 
-/// What went wrong in a call, in words. A panic counts: a record that no index can take is set aside with the index, and neither ends
-/// the thread that follows the log nor comes again at each start.
+/// The error of a call, in words. Includes panics: a record that an index cannot process disables the index, and
+/// neither ends the thread that follows the log nor recurs at each start.
 fn caught<E: std::error::Error + 'static>(call: impl FnOnce() -> Result<(), E>) -> Result<(), String> {
-    // The index takes nothing more after a failure, and its locks know of no poison.
+    // The index accepts nothing more after a failure, and its locks have no poisoning.
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(|error| with_causes(&error)),
         Err(panic) => Err(format!("it panicked: {}", task::words_of(&*panic))),
@@ -393,7 +393,7 @@ fn indexed_metadata(document: &DocumentRecord, bodies: &[Arc<ChunkBody>]) -> Map
     metadata
 }
 
-/// Opens the views of every collection and removes those of collections that are gone.
+/// Opens the views of every collection and removes those of deleted collections.
 pub(super) fn open_all(config: &Config, reader: &Reader) -> Result<HashMap<CollectionId, Arc<Views>>, OpenError> {
     let collections = reader.collections();
     for kind in ["lexical", "vectors"] {
@@ -421,8 +421,8 @@ fn boot_trust(config: &Config) -> vector::Trust {
     vector::Trust::Verify
 }
 
-/// A state of the log, and the collections with what they had then. It is looked at while nobody writes: an append is in the
-/// log before it is in the catalog, and what comes between two looks would pass for indexed.
+/// A state of the log, with its collections. Read while nothing is written: an append is in the log before it is in the
+/// catalog, and a write in between would count as indexed.
 pub(super) struct Position {
     last: Lsn,
     collections: Vec<Arc<CollectionInfo>>,
@@ -439,10 +439,10 @@ impl Position {
     }
 }
 
-/// Brings views that are behind up to `position`. Cost: proportional to the log from the first record that is missing.
+/// Updates views that are behind up to `position`. Cost: proportional to the log from the first missing record.
 ///
-/// * `threads_max`: those that take texts apart, at most.
-/// * `report`: told now and then which record they have come to, and which is the last.
+/// * `threads_max`: maximum threads that analyse texts.
+/// * `report`: called occasionally with the record that was reached, and the last one.
 pub(super) fn catch_up(
     views: &HashMap<CollectionId, Arc<Views>>,
     reader: &Reader,
@@ -497,7 +497,7 @@ pub(super) fn catch_up(
     }
 }
 
-/// What a change costs the indexes: its passages, or one for a removal.
+/// The cost of a change for the indexes: its passages, or one for a removal.
 pub(super) fn passages(change: &Change) -> usize {
     match &change.kind {
         ChangeKind::DocumentPut { bodies, .. } => bodies.len(),
@@ -601,7 +601,7 @@ pub(super) fn why_not_visible(
 ) -> Option<String> {
     let view = views.read().get(&collection).cloned();
     match view {
-        // It was deleted meanwhile, and nothing of it is to be found.
+        // It was deleted meanwhile, and must not be found.
         None if reader.collection_by_id(collection).is_none() => None,
         None => Some("its indexes cannot be made".to_owned()),
         Some(view) if view.has_failed() || view.applied() < last => {

@@ -46,11 +46,11 @@ const PENDING_PASSAGES: usize = 8_000;
 /// How long what bulk loads wrote may stay invisible.
 const PENDING_TIME: Duration = Duration::from_millis(500);
 
-/// Between two attempts to take up an index that failed, at first and at most.
+/// Time between two attempts to resume a failed index, at first and at most.
 const REPAIR_PAUSE: Duration = Duration::from_millis(500);
 const REPAIR_PAUSE_MAX: Duration = Duration::from_secs(300);
 
-/// What the caller of a write waits for.
+/// The event that the caller of a write waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WaitFor {
     /// It is on stable storage. Searches see it within about half a second, and say up to where they see.
@@ -64,7 +64,7 @@ pub(super) enum WaitFor {
 pub struct Written {
     /// One per operation, in order; none when the request was done before, see [`crate::store::Once`].
     pub outcomes: Vec<Outcome>,
-    /// The answer of a request that is to be done once.
+    /// The answer of a request that runs only once.
     pub answer: Option<Vec<u8>>,
     /// Everything up to here is on stable storage.
     pub lsn: Lsn,
@@ -103,24 +103,24 @@ type Reply = oneshot::Sender<Result<Written, WriteError>>;
 struct Group {
     changes: Vec<Change>,
     last: Lsn,
-    /// Those who wait until it is visible.
+    /// Callers that wait until it is visible.
     replies: Vec<VisibilityWaiter>,
     /// Memory for it.
     held: Vec<MemoryReservation>,
 }
 
-/// Somebody who waits until what was written is visible.
+/// A caller that waits until its write is visible.
 struct VisibilityWaiter {
     reply: Reply,
     written: Written,
     subject: WaitScope,
 }
 
-/// What somebody waits for to be visible.
+/// The writes that a caller waits for.
 enum WaitScope {
     /// Everything that was written before.
     All,
-    /// What was written to these collections.
+    /// Writes to these collections.
     These(Vec<CollectionId>),
 }
 
@@ -244,9 +244,9 @@ impl WriteQueue {
         }
     }
 
-    /// Writes, and waits. An empty request waits for everything that was written before it.
+    /// Writes, and waits. An empty request waits for everything written before it.
     ///
-    /// * `held`: memory for what is written; given back when it is visible.
+    /// * `held`: memory of the write; released when it is visible.
     pub(super) async fn write(
         &self,
         request: WriteRequest,
@@ -273,8 +273,8 @@ impl WriteQueue {
     }
 }
 
-/// The next job; `None` when there will be none. While there is none yet, what deleted collections have left in the catalog is removed,
-/// so that the compactor learns what of the log is dead.
+/// The next job; `None` when there will be none. While waiting, removes keys of deleted collections from the catalog,
+/// so that the compactor learns which records are dead.
 fn next_job(waiting: &mut mpsc::Receiver<Job>, writer: &mut Writer, swept: &CompactorBell) -> Option<Job> {
     loop {
         match waiting.try_recv() {
@@ -412,7 +412,7 @@ fn index(
                 repairs.note(views::follow(views, config, &group.changes));
                 count(&group.changes, metrics);
                 pending.add(group);
-                // Whatever else is waiting goes into the same commit of the indexes.
+                // All waiting groups are committed to the indexes together.
                 while pending.passages < PENDING_PASSAGES
                     && let Ok(next) = committed.try_recv()
                 {
@@ -440,7 +440,7 @@ fn index(
 /// The views by their collection.
 type ViewsById = RwLock<HashMap<CollectionId, Arc<Views>>>;
 
-/// What was applied to the indexes and is not visible yet.
+/// Changes that were applied to the indexes and are not visible yet.
 #[derive(Default)]
 struct Pending {
     /// Since when; `None` when there is nothing.
@@ -448,7 +448,7 @@ struct Pending {
     passages: usize,
     last: Lsn,
     replies: Vec<VisibilityWaiter>,
-    /// Memory for it; given back with the rest.
+    /// Memory of the changes; released with the rest.
     held: Vec<MemoryReservation>,
 }
 
@@ -470,7 +470,8 @@ impl Pending {
         self.since.map(|_| self.last)
     }
 
-    /// Answers those who wait, after everything was committed. What is not visible then is not called so.
+    /// Answers the waiting callers, after everything was committed. A write that is not visible then is not reported as
+    /// visible.
     fn answer(&mut self, views: &ViewsById, reader: &Reader, bell: &Bell) {
         let shown = std::mem::take(self);
         if shown.since.is_none() {
@@ -495,9 +496,9 @@ impl Pending {
 /// Takes up indexes that failed: at once, and then more and more seldom.
 #[derive(Default)]
 struct RepairSchedule {
-    /// Up to where the views are to be.
+    /// The position that the views should reach.
     reached: Lsn,
-    /// When to try; `None` when nothing is to be mended.
+    /// When to retry; `None` when nothing needs repair.
     due: Option<Instant>,
     pause: Duration,
 }
@@ -509,7 +510,7 @@ impl RepairSchedule {
         }
     }
 
-    /// How long until it is to be tried.
+    /// Time until the next attempt.
     fn time_left(&self) -> Option<Duration> {
         self.due.map(|due| due.saturating_duration_since(Instant::now()))
     }
@@ -582,7 +583,7 @@ mod tests {
         access.add("notes", Missing::Refuse, note("one")).await.expect("written");
         assert_eq!(library.write_failure(), None);
         clock.0.store(true, Ordering::SeqCst);
-        // The first one is on the way when the thread ends, the second one comes when it has ended.
+        // The first write is in progress when the thread ends, the second one arrives afterwards.
         for text in ["two", "three"] {
             let error = access.add("notes", Missing::Refuse, note(text)).await.expect_err("nobody writes");
             assert!(matches!(error, WriteError::Broken { .. }), "{error}");

@@ -11,7 +11,7 @@ use rustc_hash::FxHasher;
 
 /// Fewer words say too little to be called the same.
 const WORDS_MIN: usize = 20;
-/// Words that are looked at: a passage has fewer.
+/// Words that are compared: real passages have fewer.
 const WORDS_MAX: usize = 2_000;
 /// Words that may occur in only one of two texts without changing the content.
 const FILLERS: [&str; 12] = ["a", "an", "and", "the", "is", "are", "it", "its", "that", "which", "this", "also"];

@@ -36,7 +36,7 @@ impl AnswerCache {
         Self { answers, ids: AtomicU64::new(1) }
     }
 
-    /// Sets what the cache may take from now on; what is too much is forgotten.
+    /// Sets the size of the cache; surplus entries are evicted.
     pub(super) fn set_bytes(&self, bytes: u64) {
         if let Some(answers) = &self.answers {
             answers.set_capacity(bytes);

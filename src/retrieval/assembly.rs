@@ -23,7 +23,7 @@ const SHARE: usize = 2;
 pub struct Hit {
     /// The passage that was found, with its document.
     pub passage: Passage,
-    /// The passages that the result gives, by their places in the document: neighbours that were found too are part of it.
+    /// The passages in the result, by their positions in the document: neighbours that were found too are part of it.
     pub run: Range<usize>,
     /// Name of its collection.
     pub collection: String,
@@ -79,7 +79,7 @@ impl Surroundings<'_> {
     }
 }
 
-/// What an answer is to hold.
+/// The limits of a page.
 pub(super) struct PageLimits<'a> {
     pub(super) limit: usize,
     pub(super) offset: usize,
@@ -98,7 +98,7 @@ pub(super) struct Assembled {
     pub(super) next_offset: Option<usize>,
 }
 
-/// Fits a page of an order into the budget. The first result is always given.
+/// Fits a page of an order into the budget. The first result is always included.
 ///
 /// # Errors
 /// When a passage that was just read cannot be read again.
@@ -179,7 +179,7 @@ impl Fitting<'_> {
                 break;
             }
             spent += least;
-            // What is over the least is shared below.
+            // The remainder above the minimum is distributed below.
             room = room.saturating_sub(*around);
             kept += 1;
         }

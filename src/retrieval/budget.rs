@@ -1,15 +1,15 @@
-//! What a text costs the model that reads it.
+//! The cost of a text for the model that reads it.
 //!
-//! Budgets are in tokens of o200k, of which the vocabularies of other models are near. The count is an estimate that needs no
-//! vocabulary: it goes over the characters once, and every run of letters, digits or marks has a price.
+//! Budgets are in tokens of o200k; other models' vocabularies are similar. The count is an estimate that needs no
+//! vocabulary: it reads the characters once, and every run of letters, digits or marks has a price.
 //!
 //! Invariants: the estimate of the text of an answer is not below the count by o200k (measured on whole answers, see
-//! `docs/searching.md`; a single strange word may cost more than its price); it grows with the text, and never counts less than a
-//! token for four characters, so that a budget of tokens is one of characters too.
+//! `docs/searching.md`; a single unusual word may cost more than its price); it grows with the text, and is never less
+//! than a token for four characters, so that a budget of tokens also bounds characters.
 
 /// Prices are in hundredths of a token.
 const TOKEN: usize = 100;
-/// What is put on top, in hundredths, so that an answer seldom costs more than its estimate.
+/// A surcharge in hundredths, so that an answer rarely costs more than its estimate.
 const MARGIN: usize = 104;
 /// Maximum characters that a token represents.
 pub const TOKEN_CHARS_MAX: usize = 4;
@@ -56,7 +56,7 @@ impl Price {
         (self.hundredths * MARGIN).div_ceil(TOKEN * 100).max(self.chars.div_ceil(TOKEN_CHARS_MAX))
     }
 
-    /// Whether so many tokens are not enough for the text so far.
+    /// Whether the text so far exceeds this many tokens.
     fn is_over(&self, tokens: usize) -> bool {
         self.hundredths * MARGIN > tokens.saturating_mul(TOKEN * 100)
             || self.chars > tokens.saturating_mul(TOKEN_CHARS_MAX)
@@ -87,7 +87,7 @@ impl Price {
         match character {
             ' ' | '\u{a0}' => {
                 self.spaces += 1;
-                // One belongs to the word behind it; a run is a token of its own.
+                // A single one belongs to the word after it; a run is a separate token.
                 if self.spaces == 2 {
                     self.hundredths += 90;
                 } else if self.spaces > 2 {
@@ -187,7 +187,7 @@ impl Price {
     }
 }
 
-/// What the letters of a word add to the price of its beginning: the longer it is, the more tokens.
+/// The price that the letters of a word add to that of its beginning: the longer it is, the more tokens.
 #[inline]
 fn word(at_space: bool, letters: usize) -> usize {
     /// From this many letters on each costs the same.

@@ -23,7 +23,7 @@ pub enum Fusion {
 /// The scores of one passage.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Candidate {
-    /// What it is ranked by, 0 to 1.
+    /// The score for ranking, 0 to 1.
     pub score: f32,
     /// Cosine similarity to the query, when the vector half found it.
     pub dense: Option<f32>,
@@ -84,7 +84,7 @@ fn parts(list: &[(PassageKey, f32)], fusion: Option<Fusion>) -> Vec<f32> {
             scores.map(|score| if span > 0.0 { (score - low) / span } else { 1.0 }).collect()
         }
         Some(Fusion::ReciprocalRank { k }) => {
-            // Both lists' best would give 2 / (k + 1): scaled so that this is 1.
+            // A passage that is first in both lists would get 2 / (k + 1): scaled so that this is 1.
             let scale = (k + 1) as f32;
             (1..=list.len()).map(|rank| scale / (k as f32 + rank as f32)).collect()
         }

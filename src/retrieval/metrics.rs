@@ -1,4 +1,4 @@
-//! What is counted of searches.
+//! Metrics of searches.
 
 use crate::telemetry::{Counter, Registry};
 

@@ -31,7 +31,7 @@ const NEAR_MIN: f32 = 0.85;
 pub(super) struct Placed {
     pub(super) ranked: Ranked,
     pub(super) passage: Passage,
-    /// The passages that it gives, by their places in the document; the best one is among them.
+    /// The passages in it, by their positions in the document; the best one is among them.
     pub(super) run: Range<usize>,
     /// Ids within the node of passages of other documents that say the same, the first few.
     pub(super) also_in: Vec<String>,
@@ -68,13 +68,13 @@ pub(super) struct Rules<'a> {
     /// Passages of one document before those of the others.
     pub(super) per_document: usize,
     pub(super) min_score: Option<f32>,
-    /// Whether what says the same is folded; not where it is what is looked for.
+    /// Whether copies are folded; not if copies are what is searched for.
     pub(super) folds: bool,
     /// A document that is not to appear, in whichever version.
     pub(super) without: Option<&'a DocumentRecord>,
 }
 
-/// Results in their order, as far as it was looked.
+/// Results in order, as far as known.
 pub(super) struct Order<'a> {
     rules: Rules<'a>,
     searchers: &'a [Searcher],
@@ -249,7 +249,7 @@ impl<'a> Order<'a> {
             return Some(*place);
         }
         let same = self.compared.iter().find(|(other, place)| {
-            // Records of one file, and sections of one document, are told apart by what little they differ in.
+            // Records of one file, and sections of one document, often differ in few words.
             let shown = &self.placed[*place].passage.document;
             let is_one_file = document.source.is_some() && document.source == shown.source;
             document.lsn != shown.lsn

@@ -17,7 +17,7 @@ use crate::index::vector::DeviceAnswer;
 
 /// Characters of a query that a reason repeats.
 const SHOWN_CHARS_MAX: usize = 60;
-/// Reasons that one answer gives at most: the first ones say enough.
+/// Maximum reasons in one answer: the first ones suffice.
 const REASONS_MAX: usize = 4;
 /// Candidates of each collection whose pieces are scored: how close the words of the query are, and which window is
 /// best. nDCG@10 is the same from 16 to 40.
@@ -27,12 +27,12 @@ const LOOKED_AT_DENSE: usize = 64;
 /// The same of all collections together: each costs some microseconds.
 const LOOKED_AT_IN_ALL: usize = 160;
 
-/// What words that follow each other as in the query add to the score of a passage by its words, for each word of the query: in a query of
-/// two words the order is most of what is meant, in a long question little. A constant 0.2 is good for Wikipedia's paragraphs (nDCG@10
-/// .9158) and bad for documentation (.8986).
+/// The bonus for words that follow each other as in the query, for each word of the query: in a query of two words the
+/// order carries most of the meaning, in a long question little. A constant 0.2 is good for Wikipedia's paragraphs
+/// (nDCG@10 .9158) and bad for documentation (.8986).
 const NEAR_SHARE: f32 = 0.4;
 
-/// What a ranking looks for.
+/// The input of a ranking.
 pub(super) enum Target<'a> {
     /// The words and meaning of a text.
     Text(&'a str),
@@ -82,7 +82,7 @@ struct Halves {
     weights: Vec<f32>,
     /// Whether its model knows the language of each collection.
     known: Vec<bool>,
-    /// What a passage that has all words of the query would score in each collection.
+    /// The score in each collection of a passage that has all words of the query.
     totals: Vec<f32>,
 }
 
@@ -131,9 +131,9 @@ impl Halves {
 }
 
 impl Retrieval {
-    /// * `candidates`: how many are taken from each half.
-    /// * `fusion`: how the halves are fused; `None` for the model's way.
-    /// * `searchers`: the collections, the query's embeddings by their models, and what the GPU found in each.
+    /// * `candidates`: how many are used from each half.
+    /// * `fusion`: how the halves are fused; `None` for the model's default.
+    /// * `searchers`: the collections, the query's embeddings by their models, and the GPU's results in each.
     pub(super) fn ranking(
         &self,
         target: &Target<'_>,
@@ -184,7 +184,7 @@ impl Retrieval {
             if mode == Mode::Lexical || !has_meaning {
                 continue;
             }
-            // Who asks for the meaning alone gets what there is.
+            // A caller that requests the dense mode alone gets all results.
             if let (Target::Text(query), Some(model), Mode::Hybrid) = (target, model, mode)
                 && !model.has_known_word(query)
             {
@@ -219,8 +219,8 @@ impl Retrieval {
         Ok(fused(halves, mode, fusion, lsn))
     }
 
-    /// Scores the best candidates by their best window, too: what is further behind does not come to the top by it. Leaves the nearest
-    /// first.
+    /// Also scores the best candidates by their best window: candidates further down would not reach the top by it.
+    /// Leaves the nearest first.
     ///
     /// * `embeddings`: of the query by each model.
     fn look_closer(
@@ -310,7 +310,7 @@ fn by_words(halves: &mut Halves, place: usize, found: Result<Vec<LexicalHit>, Le
     }
 }
 
-/// What the vectors of a collection are asked.
+/// The query to the vectors of a collection.
 struct VectorQuery<'a> {
     embedding: &'a [f32],
     candidates: usize,

@@ -17,7 +17,7 @@ pub(super) const SNIPPET_CHARS: usize = 300;
 const LEAD_PART: usize = 3;
 /// Tokens of both ellipses.
 const ELLIPSES_TOKENS: usize = 3;
-/// Words of the query that are looked for.
+/// Words of the query that are matched.
 const WORDS_MAX: usize = 64;
 
 /// Snippets of passages for one query.
@@ -92,7 +92,7 @@ impl<'a> Snippets<'a> {
     }
 }
 
-/// How the words of a query begin in a language, ready to be looked for.
+/// Prefixes of the query's words in a language, ready to be matched.
 fn finders(query: &str, language: Language) -> Vec<Finder<'static>> {
     let words = beginnings(query, language, WORDS_MAX);
     words.iter().filter(|word| !word.is_empty()).map(|word| Finder::new(word).into_owned()).collect()

@@ -13,7 +13,7 @@ use crate::base::{ByteSize, Fault};
 
 /// Manifests are read into memory.
 const MANIFEST_BYTES_MAX: u64 = 1 << 30;
-/// What a tar archive is made of.
+/// The block size of a tar archive.
 const BLOCK: u64 = 512;
 /// The last part of an archive's name.
 pub const EXTENSION: &str = "cairn-snapshot";
@@ -53,7 +53,7 @@ pub enum ArchiveError {
         path: PathBuf,
         /// Its length, and that of the segment that is being copied.
         needed: ByteSize,
-        /// What an ordinary process may still write there.
+        /// Free space there for an ordinary process.
         free: ByteSize,
     },
     /// It is another kind of file.
@@ -75,7 +75,7 @@ pub enum ArchiveError {
     Content {
         /// The archive.
         path: PathBuf,
-        /// What was found.
+        /// The error found.
         what: String,
     },
 }
@@ -169,14 +169,14 @@ fn append(archive: &mut tar::Builder<BufWriter<File>>, name: &str, length: u64, 
     archive.append_data(&mut header, name, content)
 }
 
-/// The manifest of an archive; nothing else in it is looked at.
+/// The manifest of an archive; the rest is not read.
 pub(super) fn peek(from: &Path) -> Result<SnapshotManifest, ArchiveError> {
     let read = |source| ArchiveError::Read { path: from.to_owned(), source };
     let mut archive = tar::Archive::new(BufReader::new(File::open(from).map_err(read)?));
     first(&mut archive.entries().map_err(read)?, from)
 }
 
-/// An archive whose reading failed. What the library says of a damaged one repeats its content.
+/// Reading an archive failed. The library's message for a damaged one would repeat its content.
 fn torn(from: &Path, at: &str, source: io::Error) -> ArchiveError {
     match source.raw_os_error() {
         Some(_) => ArchiveError::Read { path: from.to_owned(), source },

@@ -1,10 +1,10 @@
 //! A bucket of an S3-compatible service.
 //!
-//! Invariants: every request and every pause within an answer has a deadline; refusals for overload, lost connections and
-//! time-outs are repeated with growing pauses. An object is visible when it is whole: large files go up in parts that the
-//! service puts together at the end, and the parts of a failed upload are given up. Nothing is stored because the service says
-//! so: every object is read back. Nothing is there because it is listed, or gone because it is not, before [`super::listing`] has
-//! looked at the page. No answer is kept in memory beyond a limit.
+//! Invariants: every request and every pause within an answer has a deadline; refusals for overload, lost connections
+//! and time-outs are retried with growing pauses. An object is visible only when complete: large files are uploaded in
+//! parts that the service joins at the end, and the parts of a failed upload are aborted. The service's confirmation is
+//! not trusted: every object is read back. Nothing counts as present or absent by a listing before [`super::listing`]
+//! has checked the page. No answer is held in memory beyond a limit.
 
 mod transport;
 
@@ -98,12 +98,12 @@ pub enum BucketError {
         /// Why.
         source: ListingError,
     },
-    /// What was stored is not there.
+    /// A stored object is missing.
     #[error("the service said that it stored {name}, and {found}")]
     NotKept {
         /// The object.
         name: String,
-        /// What it gave back.
+        /// The received digest.
         found: String,
     },
     /// The object is larger than anything of ours.
@@ -133,7 +133,7 @@ impl BucketError {
 
 impl From<object_store::Error> for BucketError {
     fn from(source: object_store::Error) -> Self {
-        // The page is looked at below the library, which passes our own error through.
+        // The page is checked below the library, which passes our own error through.
         let mut cause = source.source();
         while let Some(error) = cause {
             if let Some(listing) = error.downcast_ref::<ListingError>() {
@@ -245,7 +245,7 @@ impl Bucket {
         })
     }
 
-    /// Hands an object's bytes to `take` as they come, `most` of them.
+    /// Passes an object's bytes to `take` as they arrive, at most `most` of them.
     async fn read(
         &self,
         path: &Path,
@@ -370,7 +370,7 @@ impl Bucket {
     }
 }
 
-/// What was handed to the service.
+/// The data that was sent to the service.
 #[derive(Debug, Clone, Copy)]
 struct Sent {
     bytes: u64,

@@ -18,12 +18,12 @@ use crate::base::{Fault, Lsn, UnixMillis};
 use crate::collection::{Access, Library, WriteError};
 use crate::store::{SealedSegment, check_segment};
 
-/// How often a quiet moment is looked for, in which counts, answers and the end of the log belong together.
+/// How often to wait for a quiet moment in which counts, answers and the end of the log are consistent.
 const ATTEMPTS: usize = 5;
 /// Canaries of a snapshot.
 const CANARIES: usize = 16;
 
-/// Why no snapshot was taken. What there was before is untouched.
+/// Why no snapshot was taken. Existing ones are unaffected.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// The repository cannot be used.
@@ -72,7 +72,7 @@ pub struct Created {
     pub new_bytes: u64,
 }
 
-/// What the log's end was, and what belongs to that very moment.
+/// The end of the log, and the facts that belong to exactly that state.
 struct Moment {
     last: Lsn,
     counts: Option<Vec<CollectionCount>>,
@@ -157,7 +157,7 @@ fn moment(library: &Arc<Library>, node: &dyn Probe, kind: Kind, runtime: &Handle
     Ok(Moment { last: runtime.block_on(access.seal())?, counts: None, canaries: Vec::new() })
 }
 
-/// What the collections hold.
+/// The counts of the collections.
 pub(super) fn counts(access: Access<'_>) -> Vec<CollectionCount> {
     let collections = access.collections();
     let counts = collections.iter().map(|info| CollectionCount {
@@ -273,12 +273,12 @@ pub(super) fn id(created: UnixMillis, last: Lsn) -> String {
     format!("{}-{last}", stamp(created))
 }
 
-/// How far a snapshot is dated ahead, at most, to come after those of the seconds before it.
+/// How far a snapshot may be dated ahead to follow those of the seconds before it.
 const AHEAD_MILLIS: i64 = 60_000;
 
-/// The first second from `now` on that no id has and that comes after every id of the next minute. Ids sort by time, so two that
-/// are made within a second are told apart by it, and the later one is the newer one. Beyond that minute ids are those of a clock
-/// that was wrong.
+/// The first second from `now` on that no id uses and that follows every id of the next minute. Ids sort by time, so it
+/// distinguishes two snapshots within a second, and the later one is the newer one. Ids beyond that minute are from a
+/// wrong clock.
 fn free_second(now: UnixMillis, taken: &[&str]) -> UnixMillis {
     let horizon = stamp(UnixMillis(now.0 + AHEAD_MILLIS));
     let mut named = now;
@@ -307,7 +307,7 @@ mod tests {
         let next = |taken: &[&str]| stamp(free_second(now, taken));
         assert_eq!(next(&[]), "20260728T093000Z");
         assert_eq!(next(&["20260728T093000Z-7"]), "20260728T093001Z");
-        // The one of this second is gone, and one that came after it is not.
+        // The one of this second was removed, but not a later one.
         assert_eq!(next(&["20260728T093001Z-7"]), "20260728T093002Z");
         assert_eq!(next(&["20260728T092959Z-7", "20260728T093003Z-9"]), "20260728T093004Z");
         // A clock that ran a day ahead is not followed.

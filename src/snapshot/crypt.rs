@@ -1,8 +1,8 @@
-//! Encryption of a repository's files: the age format (<https://age-encryption.org/v1>) with one X25519 key of the operator,
-//! so that the `age` command opens the files and `age-keygen` makes keys.
+//! Encryption of a repository's files: the age format (<https://age-encryption.org/v1>) with one X25519 key of the
+//! operator, so that the `age` command can open the files and `age-keygen` can create keys.
 //!
-//! Invariants: no byte of plain text is handed out before its block's tag was checked; a file that was cut, extended or
-//! put together from others is refused. Memory: one block of 64 KiB, and the header's [`HEADER_MAX`] at most.
+//! Invariants: no plain text is returned before its block's tag was verified; a file that was truncated, extended or
+//! assembled from others is refused. Memory: one block of 64 KiB, and the header's [`HEADER_MAX`] at most.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -74,10 +74,10 @@ impl fmt::Debug for Key {
 }
 
 impl Key {
-    /// Reads a key file: comments, and the secret key in a line of its own.
+    /// Reads a key file: comments, and the secret key on a separate line.
     ///
     /// # Errors
-    /// When it cannot be read or holds no key.
+    /// When it cannot be read or contains no key.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
         let text = fs::read_to_string(path).map_err(|source| KeyError::Read { path: path.to_owned(), source })?;
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -85,7 +85,7 @@ impl Key {
         key.map(Self).ok_or_else(|| KeyError::Content { path: path.to_owned() })
     }
 
-    /// What should be said of a key file that others than its owner and group may read.
+    /// A warning about a key file that users other than its owner and group can read.
     #[must_use]
     pub fn exposure(path: &Path) -> Option<String> {
         use std::os::unix::fs::PermissionsExt as _;
@@ -112,8 +112,8 @@ impl Key {
     /// Encrypts everything that `plain` yields.
     pub(super) fn encrypt(&self, mut plain: impl Read, out: impl Write) -> io::Result<()> {
         let recipient = self.0.to_public();
-        // In our words: those of the crate bring translations into twenty languages into the program, and a macro that orders them
-        // by chance, so that no two builds were the same. A key of this kind is always taken.
+        // Our own type: the crate's errors include translations into twenty languages, and a macro that orders them
+        // randomly, so that no two builds are equal. A key of this kind is always accepted.
         let encryptor = Encryptor::with_recipients(std::iter::once(&recipient as &dyn age::Recipient))
             .map_err(|_| io::Error::other("nothing can be encrypted for this key"))?;
         let mut sealed = encryptor.wrap_output(out)?;

@@ -11,7 +11,7 @@ use quick_xml::events::Event;
 
 /// Pages of one listing; services put up to 1,000 names on one.
 pub(super) const PAGES_MAX: usize = 10_000;
-/// Pages in a row without a name on them; services that skip what was deleted give a few.
+/// Maximum consecutive pages without names; services that skip deleted objects return a few.
 pub(super) const EMPTY_PAGES_MAX: usize = 100;
 /// Names of one listing.
 pub(super) const NAMES_MAX: usize = 2_000_000;
@@ -23,7 +23,7 @@ const SHOWN: usize = 60;
 /// Why a listing was not believed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ListingError {
-    /// Somebody else answers at the address: a console, a proxy, a login page.
+    /// Something else answers at the address: a console, a proxy, a login page.
     #[error("what answers at this address is not a bucket: expected a listing, found {found}")]
     NotAListing {
         /// The beginning of what came.
@@ -32,7 +32,7 @@ pub enum ListingError {
     /// The answer stops in the middle, or is not well-formed.
     #[error("the listing is not whole: {what}")]
     NotWhole {
-        /// What is wrong with it.
+        /// The problem.
         what: String,
     },
     /// There is more, and no way to ask for it.
@@ -40,7 +40,7 @@ pub enum ListingError {
         "the listing is cut: the service says that there is more and gives no token to ask for it (Ceph before 14.2.5 does that)"
     )]
     NoToken,
-    /// The service goes round in circles.
+    /// The pages form a cycle.
     #[error("the service gives the same part of its listing again and again")]
     Repeats,
     /// The listing does not end.

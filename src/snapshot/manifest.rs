@@ -17,7 +17,7 @@ const HEX: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// Somebody asked for it.
+    /// Requested by a user.
     Manual,
     /// The day's.
     Scheduled,
@@ -77,7 +77,7 @@ pub struct SegmentEntry {
     pub first_time: UnixMillis,
     /// When its last record was written.
     pub last_time: UnixMillis,
-    /// Damaged places that were known when it was taken.
+    /// Damaged places that were known at that time.
     pub damage: u64,
 }
 
@@ -88,7 +88,7 @@ impl SegmentEntry {
     }
 }
 
-/// What a collection held.
+/// The counts of a collection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CollectionCount {
@@ -102,7 +102,7 @@ pub struct CollectionCount {
     pub model: String,
 }
 
-/// A question with the answer that the node gave when the snapshot was taken.
+/// A query with the node's answer at the time of the snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Canary {
@@ -148,7 +148,7 @@ pub struct SnapshotManifest {
     pub history: Vec<EpochEntry>,
     /// In LSN order, without gaps.
     pub segments: Vec<SegmentEntry>,
-    /// What the collections held; `None` when writing went on so fast that the counts belong to no one moment.
+    /// The counts of the collections; `None` when writes were too frequent for counts of a single state.
     pub counts: Option<Vec<CollectionCount>>,
     /// The embedding models in use.
     pub models: Vec<String>,
@@ -174,20 +174,20 @@ pub enum ManifestError {
         /// Its format.
         found: u16,
     },
-    /// A field holds what no node writes: the bytes are somebody else's.
+    /// A field contains something that no node writes: the file is foreign.
     #[error("{field} is '{}', expected {expected}", .found.escape_debug())]
     Field {
         /// Which one.
         field: &'static str,
-        /// What it holds.
+        /// Its value.
         found: String,
-        /// What it should be.
+        /// The expected form.
         expected: &'static str,
     },
     /// The bytes are those that were written, and no manifest.
     #[error("this is not a manifest")]
     Unreadable {
-        /// What the parser said.
+        /// The parser's error.
         source: serde_json::Error,
     },
 }
@@ -232,8 +232,8 @@ impl SnapshotManifest {
         Ok(manifest)
     }
 
-    /// Whether everything that becomes the name of a file, or is compared as an id, has the form that a node gives it: the
-    /// digest proves that nothing changed since it was written, and not who wrote it.
+    /// Whether everything that is used as a file name, or compared as an id, has the form that nodes use: the digest
+    /// proves that nothing changed since it was written, but not who wrote it.
     fn check(&self) -> Result<(), ManifestError> {
         let refuse = |field, found: &str, expected| {
             Err(ManifestError::Field { field, found: found.chars().take(100).collect(), expected })

@@ -24,7 +24,7 @@ pub enum MarkerError {
     /// It is something else.
     #[error("it is not what Cairn writes there")]
     Content {
-        /// What the parser said.
+        /// The parser's error.
         source: serde_json::Error,
     },
     /// A field holds what no node writes.
@@ -32,7 +32,7 @@ pub enum MarkerError {
     Field {
         /// Which one.
         field: &'static str,
-        /// What it holds.
+        /// Its content.
         found: String,
     },
     /// A newer build wrote it.

@@ -8,7 +8,7 @@ use super::restore::RestoreError;
 use crate::base::Lsn;
 use crate::store::{Epoch, Replacement, cover};
 
-/// What the snapshots had for one damaged stretch of the log.
+/// The segments that the snapshots had for one damaged range of the log.
 #[derive(Debug)]
 pub struct Mended {
     /// First record of the stretch and one past its last.
@@ -18,8 +18,8 @@ pub struct Mended {
 }
 
 impl Snapshots {
-    /// Fetches sound segments for stretches of the log into `into`, a directory that exists. A segment is only taken when
-    /// it was written in the same history as the stretch and every checksum in it is right.
+    /// Fetches sound segments for ranges of the log into `into`, an existing directory. A segment is only used when it
+    /// was written in the same epoch as the range and every checksum in it is valid.
     ///
     /// * `history`: that of the damaged log.
     ///
@@ -34,7 +34,7 @@ impl Snapshots {
         let repository = self.repository()?;
         let mut entries: Vec<SegmentEntry> = Vec::new();
         for listed in repository.snapshots()? {
-            // One that cannot be read has nothing to give; verification names it.
+            // An unreadable one has nothing to offer; verification reports it.
             let Ok(manifest) = listed.manifest else { continue };
             entries.extend(manifest.segments.into_iter().filter(|entry| entry.damage == 0 && belongs(entry, history)));
         }
@@ -42,7 +42,7 @@ impl Snapshots {
         entries.dedup_by(|left, right| left.file == right.file);
         let mut mended = Vec::new();
         for range in ranges {
-            // A segment of the repository may be damaged too: then another row is looked for without it.
+            // A segment of the repository may be damaged too: then another row is searched without it.
             let mut left = entries.clone();
             let row = loop {
                 let places: Vec<(Lsn, Lsn)> = left.iter().map(|entry| (entry.first, entry.end)).collect();

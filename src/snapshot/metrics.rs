@@ -1,4 +1,4 @@
-//! What is counted of snapshots.
+//! Metrics of snapshots.
 
 use std::sync::atomic::Ordering;
 
@@ -15,21 +15,21 @@ pub struct WorkLabels {
 /// The metrics of snapshots. Cloning gives another handle to the same counters.
 #[derive(Clone)]
 pub struct Metrics {
-    /// Seconds since the newest snapshot that is there; infinite when there is none.
+    /// Seconds since the newest existing snapshot; infinite when there is none.
     pub age: FloatGauge,
     /// Seconds since a snapshot was last proved; infinite when none was.
     pub verified_age: FloatGauge,
-    /// 1 when the place where snapshots go holds what this node put there; 0 when not, and before the first look.
+    /// 1 when the snapshot target contains what this node stored there; 0 when not, and before the first check.
     pub target_up: Gauge,
-    /// 1 when the last snapshot that was tried was taken, and when none was tried.
+    /// 1 when the last attempted snapshot succeeded, and before the first attempt.
     pub succeeded: Gauge,
-    /// Seconds since that place was looked at; infinite before the first look.
+    /// Seconds since the target was checked; infinite before the first check.
     pub target_seen_age: FloatGauge,
     /// Snapshots of this node that are there.
     pub snapshots: Gauge,
     /// Snapshots of this node that should be there and are not.
     pub missing: Gauge,
-    /// Snapshots, proofs and looks that failed, by kind.
+    /// Failed snapshots, proofs and checks, by kind.
     pub failures: Family<WorkLabels, Counter>,
 }
 
@@ -56,7 +56,7 @@ impl Metrics {
         }
     }
 
-    /// Sets what the last look found. It looks at no disk and no network that may not answer.
+    /// Sets the results of the last check. It accesses no disk or network that may not answer.
     pub fn observe(&self, snapshots: &Snapshots) {
         let health = snapshots.health();
         let age = |seconds: Option<u64>| seconds.map_or(f64::INFINITY, |seconds| seconds as f64);

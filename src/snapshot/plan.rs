@@ -14,7 +14,7 @@ fn agree(one: &SnapshotManifest, other: &SnapshotManifest, last: Lsn) -> bool {
     one.node == other.node && one.history_at(common) == other.history_at(common)
 }
 
-/// The segments of `manifests` that can take part in the state at `last` in the history of `target`.
+/// The segments of `manifests` that can be used for the state at `last` in the history of `target`.
 fn eligible<'a>(
     manifests: &'a [SnapshotManifest],
     target: &SnapshotManifest,
@@ -76,7 +76,7 @@ pub(super) fn with_position(manifests: &[SnapshotManifest], last: Lsn) -> Option
     reaching.min_by_key(|manifest| (manifest.last, manifest.created))
 }
 
-/// What is known of the position that belongs to a moment.
+/// What is known about the log position of a point in time.
 #[derive(Debug, PartialEq)]
 pub(super) enum Moment<'a> {
     /// It is this one.
@@ -87,7 +87,7 @@ pub(super) enum Moment<'a> {
     TooEarly,
 }
 
-/// The manifest that was taken next after `time`, the newest if none was, and the position of that moment in its history.
+/// The first manifest after `time`, or the newest, and the position of that time in its history.
 pub(super) fn at_time(manifests: &[SnapshotManifest], time: UnixMillis) -> Option<(&SnapshotManifest, Moment<'_>)> {
     let next = manifests.iter().filter(|manifest| manifest.created >= time).min_by_key(|manifest| manifest.created);
     let target = next.or_else(|| manifests.iter().max_by_key(|manifest| manifest.created))?;

@@ -9,7 +9,7 @@ use super::manifest::{Kind, SnapshotManifest};
 use super::repository::{Listed, Repository, RepositoryError};
 use crate::base::{UnixMillis, setting};
 
-/// Segments younger than this may belong to a snapshot that is being taken.
+/// Younger segments may belong to a snapshot in progress.
 const YOUNG: i64 = 60 * 60 * 1_000;
 const DAY: i64 = 24 * 60 * 60 * 1_000;
 
@@ -28,12 +28,12 @@ pub struct Retention {
     /// Bytes that the segments may have together; the oldest snapshots go first, the newest never does.
     #[serde(deserialize_with = "setting::optional_bytes::<_, 0>")]
     pub max_bytes: Option<u64>,
-    /// Everything younger than this is kept, so that every moment in it can be gone back to.
+    /// Everything younger than this is kept, so that every point in time within it can be restored.
     #[serde(deserialize_with = "setting::duration::<_, 0, { setting::ANY }>")]
     pub point_in_time: Duration,
 }
 
-/// What was removed, or would be.
+/// The removed files, or those that would be removed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
     /// Ids of snapshots.
@@ -48,7 +48,7 @@ pub struct Pruned {
     pub unreadable: Vec<String>,
 }
 
-/// What is to be pruned.
+/// What to prune.
 pub(super) struct Pruning<'a> {
     /// Every snapshot there is.
     pub(super) listed: Vec<Listed>,
@@ -59,11 +59,11 @@ pub(super) struct Pruning<'a> {
     pub(super) now: UnixMillis,
     /// Only says what would go.
     pub(super) dry_run: bool,
-    /// Told before a snapshot is removed, so that nobody misses it.
+    /// Called before a snapshot is removed, so that it is not reported as missing.
     pub(super) forget: &'a dyn Fn(&str),
 }
 
-/// Removes what the retention does not keep, and looks afterwards whether it is gone.
+/// Removes what the retention does not keep, and verifies afterwards that it is gone.
 pub(super) fn prune(repository: &Repository, pruning: Pruning<'_>) -> Result<Pruned, RepositoryError> {
     let Pruning { listed, node, retention, now, dry_run, forget } = pruning;
     let mut pruned = Pruned::default();
@@ -74,7 +74,7 @@ pub(super) fn prune(repository: &Repository, pruning: Pruning<'_>) -> Result<Pru
             Err(_) => pruned.unreadable.push(listed.id),
         }
     }
-    // Each node has a retention of its own, and others' snapshots are none of this one's business.
+    // Each node has its own retention, and leaves other nodes' snapshots alone.
     let is_meant = |other: &str| node.as_ref().is_none_or(|node| node == other);
     let nodes: HashSet<&str> = manifests.iter().map(|manifest| manifest.node.as_str()).collect();
     let mut kept = HashSet::new();

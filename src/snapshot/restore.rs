@@ -1,8 +1,7 @@
-//! Bringing a state of the log back, and proving that a snapshot can be: both fetch, check and rebuild.
+//! Restoring a state of the log, and proving that a snapshot can be restored: both fetch, check and rebuild.
 //!
-//! Invariants: everything is built and checked in a directory of its own. The node's data is touched only by the swap,
-//! which the next opening of the data directory carries out by renames; until then, whatever happens, the node is as it
-//! was.
+//! Invariants: everything is built and checked in a separate directory. The node's data is changed only by the swap,
+//! which the next opening of the data directory makes by renames; until then the node is unchanged, whatever happens.
 
 use std::fs;
 use std::io;
@@ -47,7 +46,7 @@ pub enum RestoreError {
     NewerMissing {
         /// The snapshot that should be there.
         missing: String,
-        /// The one that would be taken in its place.
+        /// The one that would be used instead.
         chosen: String,
         /// Where.
         target: String,
@@ -93,12 +92,12 @@ pub enum RestoreError {
     Space {
         /// Where.
         path: PathBuf,
-        /// What there is.
+        /// The available space.
         free: crate::base::ByteSize,
-        /// What there has to be.
+        /// The required space.
         needed: crate::base::ByteSize,
     },
-    /// What was built is not what the snapshot says.
+    /// The result differs from the snapshot's description.
     #[error("the restored data failed its checks: {}", list(.problems))]
     Failed {
         /// At least one.
@@ -128,7 +127,7 @@ fn list(problems: &[IntegrityProblem]) -> String {
 pub struct IntegrityProblem {
     /// The file of the repository, or the part of the snapshot.
     pub name: String,
-    /// What is wrong.
+    /// The problem.
     pub message: String,
 }
 
@@ -138,14 +137,14 @@ impl std::fmt::Display for IntegrityProblem {
     }
 }
 
-/// What a restore would do.
+/// The effect of a restore.
 #[derive(Debug, Clone)]
 pub struct RestorePlan {
     /// The snapshot whose history it follows.
     pub manifest: SnapshotManifest,
     /// The last record that it brings back; the end of the last whole batch at or before what was asked for.
     pub last: Lsn,
-    /// The files it takes.
+    /// The files it uses.
     pub segments: Vec<SegmentEntry>,
 }
 
@@ -162,7 +161,7 @@ impl RestorePlan {
     }
 }
 
-/// What was built and checked.
+/// The result of building and checking.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Checked {
     /// Segments.
@@ -179,11 +178,11 @@ pub struct Checked {
     pub canaries: usize,
     /// Last record.
     pub last: Lsn,
-    /// What is wrong; empty when all is well.
+    /// The problems; empty for a sound snapshot.
     pub problems: Vec<IntegrityProblem>,
 }
 
-/// What is asked for, of whom, and what should be there.
+/// The requested state, and the expected repository.
 pub(super) struct RestoreRequest<'a> {
     pub(super) target: &'a RestoreTarget,
     pub(super) whose: &'a Whose,
@@ -194,7 +193,7 @@ pub(super) struct RestoreRequest<'a> {
 }
 
 impl RestoreRequest<'_> {
-    /// The node whose snapshots are meant, and those of them that can be read, newest first.
+    /// The selected node, and its readable snapshots, newest first.
     pub(super) fn snapshots(
         &self,
         repository: &Repository,
@@ -228,7 +227,7 @@ impl RestoreRequest<'_> {
         chosen: &str,
     ) -> Result<(), RestoreError> {
         let own = self.missing.first().filter(|_| node.is_none() || node == self.own).cloned();
-        // What the node itself said last; it may have been another machine.
+        // The node's own last note; it may be from another machine.
         let note = node.map(|node| repository.note(node)).transpose()?.flatten();
         let promised = note.filter(|note| repository.ids().is_ok_and(|ids| !ids.contains(&note.newest)));
         match own.max(promised.map(|note| note.newest)).filter(|missing| missing.as_str() > chosen) {
@@ -242,9 +241,9 @@ impl RestoreRequest<'_> {
     }
 }
 
-/// Decides which files make the wanted state.
+/// Determines the files of the requested state.
 ///
-/// * `scratch`: makes a place for the one file that must be looked into for a time.
+/// * `scratch`: creates a directory for the one file that must be searched for a time.
 pub(super) fn plan(
     repository: &Repository,
     wanted: &RestoreRequest<'_>,
@@ -370,7 +369,7 @@ pub(super) fn build(
                 progress.report("fetching", done, total);
             });
             match arrived {
-                // Checking has ended early when it failed, which is told below.
+                // Checking has ended early when it failed, which is reported below.
                 Ok(()) => drop(fetched.send(segment)),
                 Err(error) if error.fault() == Fault::Damage => {
                     checked.problems.push(problem(&format!("segments/{}", segment.file), &error));
@@ -401,8 +400,8 @@ pub(super) fn build(
 /// How long what a restore that was interrupted has fetched is kept for the next attempt.
 const ATTEMPT_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Removes what restores that nobody took up again left in a data directory. Called by who has the directory open, so none is
-/// under way.
+/// Removes the remains of abandoned restores from a data directory. The caller has the directory open, so none is in
+/// progress.
 pub fn forget_old_attempts(data_dir: &Path) {
     let folder = data_dir.join("restore");
     let Ok(attempts) = fs::read_dir(&folder) else { return };
@@ -569,7 +568,7 @@ pub(super) fn staging(data_dir: &Path, plan: &RestorePlan) -> PathBuf {
     data_dir.join("restore").join(format!("{}-at-{}", plan.manifest.id, plan.last))
 }
 
-/// Writes down that the next opening of the data directory takes what was built. Returns where the old data will be.
+/// Schedules the built data for the next opening of the data directory. Returns where the old data will be.
 pub(super) fn swap(data_dir: &Path, staged: &Path, last: Lsn, now: UnixMillis) -> Result<PathBuf, RestoreError> {
     let mut id = format!("{}-{last}", stamp(now));
     while data_dir.join(format!("before-restore-{id}")).exists() {

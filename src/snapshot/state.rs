@@ -1,7 +1,7 @@
-//! What became of a node's snapshots, kept in `snapshots.json` of the data directory so that every process knows: memory, which
-//! says what has to be found and never what is there.
+//! The state of a node's snapshots, stored in `snapshots.json` of the data directory so that every process knows it: it
+//! says what must be found, never what exists.
 //!
-//! Invariants: changes of several processes do not undo each other; a change is on stable storage when it returns.
+//! Invariants: concurrent changes of several processes are all kept; a change is on stable storage when it returns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
@@ -48,7 +48,7 @@ pub struct Proof {
     pub time: UnixMillis,
 }
 
-/// What a node put into one place and did not remove.
+/// The snapshots that a node stored in one target and did not remove.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Shipped {
     /// The node: a restore may bring another one's data here.
@@ -78,13 +78,13 @@ impl Shipped {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct State {
-    /// The newest snapshot that was taken here.
+    /// The newest snapshot taken here.
     pub created: Option<Taken>,
     /// Why the last attempt at one failed.
     pub create_failure: Option<String>,
     /// The newest proof.
     pub verified: Option<Proof>,
-    /// What the last verification found wrong.
+    /// The problems found by the last verification.
     pub verify_failure: Option<String>,
     /// Whether that was wrong with the snapshot, and not with the attempt.
     pub is_unsound: bool,
@@ -92,7 +92,7 @@ pub struct State {
     pub verify_tried: Option<UnixMillis>,
     /// Day since 1970 of the last scheduled snapshot.
     pub scheduled: Option<i64>,
-    /// What was put where, by [`super::Target::key`].
+    /// The stored snapshots, by [`super::Target::key`].
     pub(super) targets: BTreeMap<String, Shipped>,
     /// Whether the file could not be read, now or before.
     #[serde(skip)]
@@ -104,13 +104,13 @@ impl State {
         data_dir.join("snapshots.json")
     }
 
-    /// Where a file that cannot be read goes.
+    /// An unreadable file is moved here.
     fn aside(data_dir: &Path) -> PathBuf {
         data_dir.join("snapshots.json.damaged")
     }
 
-    /// What is written down; nothing when there is no file, or one that cannot be read, which [`Health`] reports until somebody has
-    /// looked after it.
+    /// The stored state; empty when the file is missing or unreadable. [`Health`] reports the latter until someone has
+    /// dealt with it.
     #[must_use]
     pub fn read(data_dir: &Path) -> Self {
         let read = match fs::read(Self::path(data_dir)) {
@@ -173,20 +173,21 @@ impl State {
     }
 }
 
-/// How a node's snapshots are: what the last look at the place found. Ages are given only of what was seen there.
+/// The health of a node's snapshots: the result of the last check of the target. Ages are given only for snapshots that
+/// were seen there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Health {
     /// Where they go.
     pub target: String,
     /// Whether they are stored there automatically.
     pub scheduled: bool,
-    /// `ok`; `new` where nothing was put yet; `unknown` before the first look; else what is wrong, in a word.
+    /// `ok`; `new` if nothing was stored yet; `unknown` before the first check; otherwise the problem in a word.
     pub standing: &'static str,
-    /// What is wrong, in a sentence: with the place, else with the last snapshot or proof that was tried.
+    /// The problem in a sentence: of the target, otherwise of the last attempted snapshot or proof.
     pub problem: Option<String>,
     /// Whether the place was seen and holds what this node put there.
     pub is_there: bool,
-    /// Whether the last snapshot that was tried was taken; so where none was tried.
+    /// Whether the last attempted snapshot succeeded, or none was attempted.
     pub succeeded: bool,
     /// How many of this node's snapshots are there.
     pub snapshots: Option<usize>,
@@ -202,9 +203,9 @@ pub struct Health {
     pub verified: Option<String>,
     /// Seconds since then.
     pub verified_age_seconds: Option<u64>,
-    /// Seconds since the place was looked at.
+    /// Seconds since the target was checked.
     pub seen_seconds: Option<u64>,
-    /// What the operator should know besides.
+    /// Further notes for the operator.
     pub warnings: Vec<String>,
 }
 
@@ -226,7 +227,7 @@ impl Health {
         // A proof speaks for what is there: the snapshot itself, or later ones that have its files.
         let proof = state.verified.as_ref().filter(|proof| newest.is_some() && !is_missing(&proof.id));
         let mut warnings = look.map_or_else(Vec::new, |look| look.exposed.clone());
-        // Of a place that was not seen nobody knows on which disk it is.
+        // It is unknown on which disk a target is that was not seen.
         if look.is_some_and(|look| look.is_beside && look.sees) && (scheduled || newest.is_some()) {
             warnings.push(format!("{target} is on the disk of the data; a snapshot elsewhere survives that disk"));
         }
@@ -254,7 +255,7 @@ impl Health {
         let failed = state.verify_failure.iter().map(|failure| format!("the last verification failed: {failure}"));
         let found = failed.clone().filter(|_| state.is_unsound).map(|failure| ("unproved", failure));
         let mut failures = created.chain(found);
-        // What is wrong with the place is graver, and most often why the work fails.
+        // A problem with the target is more serious, and usually the cause of the failure.
         let (standing, problem) = match (look, place.clone()) {
             (Some(look), Some(problem)) => (look.state, Some(problem)),
             (look, _) => match failures.next() {

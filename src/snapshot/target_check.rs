@@ -1,8 +1,8 @@
-//! What is in the place where snapshots go, compared with what this node remembers to have put there.
+//! Compares the content of the snapshot target with what this node recorded to have stored there.
 //!
-//! Invariants: nothing that people are shown of backups (age, number, proof) comes from memory alone. Memory says what has to be
-//! there, a look says what is; where they differ, or where nothing could be seen, that is a trouble with a name, and no age is
-//! given. A look changes nothing in the repository.
+//! Invariants: nothing that is reported about backups (age, number, proof) comes from the record alone. The record says
+//! what must exist, a check says what does; if they differ, or nothing could be seen, that is a named problem, and no
+//! age is reported. A check changes nothing in the repository.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -50,7 +50,7 @@ pub enum TargetError {
          snapshot.target)? To begin here: `cairn snapshot create`"
     )]
     Elsewhere {
-        /// Where was looked.
+        /// The target that was checked.
         target: String,
         /// The node's newest snapshot.
         newest: String,
@@ -114,10 +114,10 @@ pub enum TargetError {
         target: String,
         /// The snapshot.
         id: String,
-        /// What is wrong with its manifest.
+        /// The problem of its manifest.
         why: String,
     },
-    /// What is there is encrypted, and what would be written is not.
+    /// The existing files are encrypted, but new ones would not be.
     #[error(
         "the snapshots in {target} are encrypted and no key is set, so the next one would be readable by everybody: set snapshot.encryption_key_file to their key, or snapshot.target to another place"
     )]
@@ -195,7 +195,7 @@ impl TargetError {
         }
     }
 
-    /// Whether it forbids another snapshot there. What is missing, cut or readable by others is a reason for one more.
+    /// Whether it forbids another snapshot there. Missing, truncated or exposed snapshots are a reason for one more.
     pub(super) fn forbids_writing(&self) -> bool {
         match self {
             Self::Gone { .. }
@@ -212,7 +212,7 @@ impl TargetError {
         }
     }
 
-    /// Whether it leaves nothing to be said of this node's snapshots.
+    /// Whether it prevents any statement about this node's snapshots.
     pub(super) fn hides(&self) -> bool {
         match self {
             Self::Gone { .. } | Self::Empty { .. } | Self::Foreign { .. } | Self::Unmounted { .. } => true,
@@ -227,7 +227,7 @@ impl TargetError {
     }
 }
 
-/// What was found in a repository.
+/// The content of a repository.
 pub(super) struct Survey {
     /// `None` in a new place and in one of release 0.1.0.
     pub(super) marker: Option<Marker>,
@@ -235,7 +235,7 @@ pub(super) struct Survey {
     pub(super) names: Vec<Named>,
     /// Every segment file.
     pub(super) segments: Vec<Stored>,
-    /// What this node has to find there; `None` before it wrote anything there.
+    /// The snapshots that this node must find there; `None` before it stored any.
     pub(super) shipped: Option<Shipped>,
     /// Whether that was learned just now, from the snapshots themselves.
     pub(super) is_learned: bool,
@@ -245,7 +245,7 @@ pub(super) struct Survey {
     pub(super) missing: Vec<String>,
     /// Where its newest is, when it has none here.
     pub(super) elsewhere: Option<Elsewhere>,
-    /// What is wrong.
+    /// The problem.
     pub(super) trouble: Option<TargetError>,
     /// Plain snapshots that are older than every encrypted one, or all of them while there is a key.
     plain: usize,
@@ -274,20 +274,21 @@ impl Survey {
     }
 }
 
-/// A snapshot in another place than the one that is looked at.
+/// A snapshot in a target other than the one that was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Elsewhere {
     pub(super) newest: String,
     pub(super) place: String,
 }
 
-/// Looks at a repository.
+/// Checks a repository.
 ///
-/// * `own`: the node's id; `None` while its data directory holds nothing.
-/// * `is_set`: whether the settings name the place. Without a setting, snapshots elsewhere mean that it was lost.
+/// * `own`: the node's id; `None` while its data directory is empty.
+/// * `is_set`: whether the settings name the target. Without a setting, snapshots elsewhere mean that the setting was
+///   lost.
 ///
 /// # Errors
-/// When nothing can be said, because the place does not answer.
+/// When nothing can be determined, because the target does not answer.
 pub(super) fn survey(
     repository: &Repository,
     own: Option<&str>,
@@ -303,7 +304,7 @@ pub(super) fn survey(
 }
 
 impl Elsewhere {
-    /// As what is wrong with the place that was looked at.
+    /// The problem of the checked target.
     pub(super) fn missed(self, repository: &Repository) -> TargetError {
         let Self { newest, place } = self;
         TargetError::Elsewhere { target: repository.target().to_string(), newest, other: place }
@@ -332,7 +333,7 @@ fn inspect(repository: &Repository, own: Option<&str>, state: &State) -> Result<
     if !repository.is_there()? {
         return Ok(nothing(false));
     }
-    // The listing first: it says best who answers.
+    // The listing first: it shows best what answers.
     let names = repository.names()?;
     let marker = repository.marker()?;
     if marker.is_none() && names.is_empty() {
@@ -409,14 +410,15 @@ fn inspect(repository: &Repository, own: Option<&str>, state: &State) -> Result<
     Ok(survey)
 }
 
-/// What a node that remembers nothing, or only its last snapshot, has in a repository: each manifest says whose it is.
+/// The snapshots in a repository of a node without a record, or with a record of only the last one: each manifest names
+/// its node.
 fn learn(repository: &Repository, survey: &Survey, own: &str) -> Shipped {
     let known = survey.shipped.as_ref();
     let mut shipped = Shipped::new(own, survey.marker.as_ref().map(|marker| marker.id.clone()));
     shipped.snapshots.extend(known.iter().flat_map(|known| &known.snapshots).cloned());
     shipped.is_encrypted = known.is_some_and(|known| known.is_encrypted);
     for named in &survey.names {
-        // One that cannot be read is nobody's; it is listed as such.
+        // An unreadable one belongs to no node; it is listed as such.
         if let Ok(manifest) = repository.listed(named.clone()).manifest
             && manifest.node == own
         {
@@ -437,7 +439,7 @@ fn incomplete(manifest: &SnapshotManifest, segments: &[Stored]) -> Vec<String> {
     wanted.filter(|entry| !is_whole(&entry.file, entry.bytes)).map(|entry| entry.file.clone()).collect()
 }
 
-/// What the last look found, as status, readiness and metrics tell it.
+/// The result of the last check, for status, readiness and metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetCheck {
     /// When it ended.
@@ -460,7 +462,7 @@ pub struct TargetCheck {
     pub is_beside: bool,
     /// Snapshots that are not encrypted though there is a key.
     pub plain: usize,
-    /// What should be said of the files that hold keys.
+    /// Warnings about key files.
     pub exposed: Vec<String>,
 }
 
@@ -512,14 +514,14 @@ impl TargetCheck {
         self.snapshots += 1;
         self.newest = Some(id.to_owned());
         self.elsewhere = None;
-        // A new one mends these.
+        // A new snapshot repairs these.
         if matches!(self.state, "new" | "elsewhere" | "incomplete" | "unreadable") {
             (self.state, self.problem) = ("ok", None);
         }
     }
 }
 
-/// When the snapshot of this id was taken, to the second; a second or more late when another had that second.
+/// When the snapshot with this id was taken, to the second; one or more seconds late if that second was taken.
 pub(super) fn time_of(id: &str) -> Option<UnixMillis> {
     let text = id.get(..16)?;
     let part = |range: std::ops::Range<usize>| text.get(range);

@@ -1,4 +1,4 @@
-//! Whose snapshots are meant, where several nodes write to one repository. Pure.
+//! Selects the node whose snapshots are used, if several nodes write to one repository. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::base::Fault;
 const DIGITS_MIN: usize = 4;
 const DIGITS_MAX: usize = 32;
 
-/// Whose snapshots are meant.
+/// Whose snapshots are used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Whose {
     /// This node's; where the data directory holds nothing yet, those of the only node there is.
@@ -66,28 +66,28 @@ impl fmt::Display for NodeSummary {
 /// Why no snapshot was chosen.
 #[derive(Debug, thiserror::Error)]
 pub enum WhoseError {
-    /// What was named cannot be a node.
+    /// The given text cannot be a node.
     #[error("'{}' is not a node: expected the first {DIGITS_MIN} to {DIGITS_MAX} digits of its id, or 'any'", .found.escape_debug())]
     NotANode {
-        /// What it is.
+        /// The text.
         found: String,
     },
     /// There is no such node.
     #[error("no node whose id begins with {named} has snapshots in {target}; there are: {}", list(.nodes))]
     NoSuchNode {
-        /// What was named.
+        /// The given id.
         named: String,
         /// Where.
         target: String,
-        /// Who has some.
+        /// The nodes that have snapshots.
         nodes: Vec<NodeSummary>,
     },
-    /// Several nodes begin so, or nothing says which of several is meant.
+    /// The id is ambiguous, or nothing says which of several nodes to use.
     #[error("{target} holds snapshots of several nodes: {}. Say whose are meant with --node and the beginning of its id", list(.nodes))]
     Several {
         /// Where.
         target: String,
-        /// Who.
+        /// The nodes.
         nodes: Vec<NodeSummary>,
     },
     /// There are snapshots, of other nodes.
@@ -99,7 +99,7 @@ pub enum WhoseError {
         target: String,
         /// This node.
         own: String,
-        /// Who has some.
+        /// The nodes that have snapshots.
         nodes: Vec<NodeSummary>,
     },
     /// The snapshot that was named is of another node.
@@ -157,9 +157,9 @@ pub(super) fn nodes(manifests: &[SnapshotManifest], notes: &[Note]) -> Vec<NodeS
     nodes.into_values().collect()
 }
 
-/// Which node is meant; `None` when it does not matter.
+/// The selected node; `None` when it does not matter.
 ///
-/// * `own`: this node; `None` while its data directory holds nothing.
+/// * `own`: this node; `None` while its data directory is empty.
 pub(super) fn choose(
     whose: &Whose,
     own: Option<&str>,

@@ -1,6 +1,6 @@
-//! The requests of a bucket's library, sent by the client of all of Cairn.
+//! The requests of a bucket's library, sent by the HTTP client of the rest of Cairn.
 //!
-//! Invariant: a page of a listing is looked at before the library sees it.
+//! Invariant: a page of a listing is checked before the library sees it.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -43,7 +43,7 @@ impl Http {
             return Ok(client);
         }
         let limits = Limits { answer: ANSWER_TIMEOUT, idle: STALL_TIMEOUT, total: None, body_bytes: u64::MAX };
-        // The library repeats by rules of its own, and the address is the operator's.
+        // The library has its own retry rules, and the operator configured the address.
         let (retries, breaker) = (Retries::OFF, BreakerConfig::OFF);
         let config = fetch::Config { limits, retries, breaker, redirects: 0, ..self.config.clone() };
         let made = Client::new(config, Reach::Anywhere, "snapshot", self.metrics.clone())?;
