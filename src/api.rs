@@ -52,17 +52,17 @@ pub use metrics::{Metrics, ServedMetrics};
 pub use settings::{AllowedHost, AllowedHostError, Hosts, InFlightMax, Service, Settings, Tls};
 pub use stdio::{StdioError, answer_stdio};
 
-/// What a refused client should wait, in seconds.
+/// The retry delay for a refused client, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
 
-/// What the MCP and REST listener is told.
+/// The configuration of the MCP and REST listener.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Its address.
     pub listen: SocketAddr,
     /// Whom it lets in.
     pub authenticator: Authenticator,
-    /// The authority of the certificate that it shows, PEM; `None` where there is none to hand out.
+    /// The authority of its certificate, PEM; `None` if there is none to publish.
     pub authority: Option<String>,
     /// Names allowed in `Host` and `Origin` besides loopback ones.
     pub allowed_hosts: Hosts,
@@ -76,7 +76,7 @@ pub struct Config {
     pub drain_timeout: Duration,
 }
 
-/// What the handlers share.
+/// The state shared by the handlers.
 #[derive(Clone)]
 pub(crate) struct Shared {
     tools: Arc<NodeTools>,
@@ -86,7 +86,7 @@ pub(crate) struct Shared {
     stopping: CancellationToken,
 }
 
-/// What answers at the MCP and REST listener.
+/// The service of the MCP and REST listener.
 pub fn http_service(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, drain: &Drain) -> HttpService {
     let catalog = Catalog::new(Arc::clone(&tools) as _, Vec::new());
     let server = Server::new(catalog.clone());
@@ -105,7 +105,7 @@ pub fn http_service(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, d
     let authority: Option<Arc<str>> = config.authority.as_deref().map(Arc::from);
     let router = rest::routes(Router::new())
         .route("/", get(greeting))
-        // Bodies come here whole, and within their limit.
+        // Bodies arrive here complete, and within their limit.
         .layer(DefaultBodyLimit::disable())
         .route("/mcp", any_service(service).layer(axum::middleware::from_fn(presence::watch)))
         .route(http_service::AUTHORITY, get(move || hand_out(authority.clone())))

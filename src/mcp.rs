@@ -1,13 +1,13 @@
-//! The Model Context Protocol face: tools, resources, prompts and completions over what the node knows. No sockets.
+//! The Model Context Protocol interface: tools, resources, prompts and completions over the node's content. No sockets.
 //!
-//! Owns the tools' names, arguments and answers; every other face (the command line, REST) calls the same tools.
-//! [`Server`] speaks the protocol through rmcp, in both eras: 2026-07-28 (stateless, `server/discover`) and the older
-//! `initialize` family. The tools come from a [`Catalog`] of [`ToolProvider`]s; the first is the node itself ([`NodeTools`]), or a running
-//! node reached over HTTP, which is how `cairn mcp` serves stdio.
+//! Owns the tools' names, arguments and answers; every other interface (the command line, REST) calls the same tools.
+//! [`Server`] implements the protocol with rmcp, in both eras: 2026-07-28 (stateless, `server/discover`) and the older
+//! `initialize` family. The tools come from a [`Catalog`] of [`ToolProvider`]s; the first is the node itself
+//! ([`NodeTools`]), or a running node reached over HTTP, which is how `cairn mcp` serves stdio.
 //!
 //! Invariants: lists have a fixed order; nothing here waits for a model or an index before it answers `initialize`,
-//! `server/discover` or a list; a mistake of the caller is a tool error with words that tell what to do, never a
-//! protocol error, except for a tool that does not exist.
+//! `server/discover` or a list; a caller's mistake is a tool error that says what to do, never a protocol error, except
+//! for a tool that does not exist.
 
 pub(crate) mod answers;
 pub(crate) mod arguments;
@@ -42,7 +42,7 @@ pub(crate) use schema::plain as plain_schema;
 pub use server::{Presence, Server, WithoutStream};
 pub(crate) use tools::listed;
 
-/// What is said of a cursor that no answer gave.
+/// The error for an invalid cursor.
 pub(crate) const UNKNOWN_CURSOR: &str =
     "the cursor is not valid here; pass the next_cursor of the previous answer to the same question";
 
@@ -55,7 +55,7 @@ pub trait Progress: Send + Sync {
     fn report(&self, done: u64, total: u64, message: &str);
 }
 
-/// For callers who do not want to know.
+/// For callers that need no progress.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoProgress;
 
@@ -63,7 +63,7 @@ impl Progress for NoProgress {
     fn report(&self, _done: u64, _total: u64, _message: &str) {}
 }
 
-/// What a tool answers.
+/// The answer of a tool.
 #[derive(Debug, Clone, Default)]
 pub struct ToolAnswer {
     /// Matches the tool's output schema, where it has one.

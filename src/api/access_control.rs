@@ -1,8 +1,8 @@
-//! What every request passes first: the check of its names (`Host` and `Origin`) and the door, and, once it has arrived whole, the
-//! limit of requests in flight.
+//! The checks of every request: first its names (`Host` and `Origin`) and its authentication, and, once it was received
+//! completely, the limit of requests in flight.
 //!
-//! Invariants: the first looks at a request's head alone, so that nothing of a stranger's body is waited for; a place in flight
-//! is held by what is being answered, never by what is still arriving.
+//! Invariants: the first checks only use a request's head, so that nothing waits for a stranger's body; a place in
+//! flight is held by a request that is being answered, never by one that is still arriving.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -119,8 +119,8 @@ impl AccessControl {
         Ok(InFlight { access: Arc::clone(self), listens: false })
     }
 
-    /// A place for a request that listens for notifications: it is open for hours and does next to nothing, so it takes none of the
-    /// places of requests that are answered.
+    /// A place for a request that listens for notifications: it is open for hours and does almost nothing, so it uses
+    /// none of the places of requests that are answered.
     pub(super) fn listening(self: &Arc<Self>) -> Result<InFlight, Refused> {
         let one_more = |held: usize| (held < LISTENING_MAX).then_some(held + 1);
         if self.listening.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_err() {
@@ -141,7 +141,7 @@ impl AccessControl {
             }
             (host, _) => host,
         };
-        // Where the request's line names whom it is for, the header is to be ignored; what is allowed is asked of both.
+        // If the request line names the host, the header must be ignored; both are checked against the allowed ones.
         let authority = head.uri.authority().map(Authority::as_str);
         let host = host.map(|host| host.to_str().unwrap_or("?"));
         for named in [host, authority].into_iter().flatten() {
@@ -170,7 +170,7 @@ impl AccessControl {
         self.allowed_hosts.contain(authority, host)
     }
 
-    /// A page may talk to the node when it comes from this machine, from the node itself, or from a listed name.
+    /// A page may access the node when it comes from this machine, from the node itself, or from a listed name.
     fn is_origin_allowed(&self, origin: &str, own: Option<&str>) -> bool {
         let Some((_, authority)) = origin.split_once("://") else { return false };
         let host = host_of(authority);

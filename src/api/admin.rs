@@ -33,8 +33,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Probes and scrapers are few.
 const CONNECTIONS_MAX: usize = 256;
 
-/// How long the threads that answer requests may do nothing else. Searches leave one of them free, so a busy node is asked
-/// and answers within milliseconds; what takes this long hangs.
+/// How long the threads that answer requests may be unresponsive. Searches leave one of them free, so a busy node
+/// answers within milliseconds; anything longer is a hang.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Damaged places that `/ready` names; `get_status` names them all.
@@ -64,14 +64,14 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Starts answering, before there is anything to be ready.
+    /// Starts answering, before the node is ready.
     ///
-    /// * `tls`: what is shown to clients; `None` speaks plain HTTP.
+    /// * `tls`: the certificate; `None` for plain HTTP.
     /// * `pulse`: of the runtime that answers requests.
-    /// * `limits`: those of the other listener; this one takes fewer connections.
+    /// * `limits`: those of the other listener; this one accepts fewer connections.
     ///
     /// # Errors
-    /// When the address cannot be had.
+    /// When the address cannot be bound.
     #[expect(clippy::too_many_arguments, reason = "what a listener is told, once")]
     pub fn start(
         listen: SocketAddr,
@@ -111,7 +111,7 @@ impl Admin {
         Ok(Self { address, watched, thread })
     }
 
-    /// Its address, with the port that was taken.
+    /// Its address, with the actual port.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -173,7 +173,7 @@ async fn health(State(shared): State<Shared>) -> Response {
     "ok\n".into_response()
 }
 
-/// Probes carry no token: they get the status. The reasons are for those who may know.
+/// Probes have no token: they get the status. The reasons require one.
 async fn ready(State(shared): State<Shared>, request: Request) -> Response {
     let reasons = super::not_ready(shared.watched.get().map(|watched| &*watched.library), &shared.readiness);
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -194,7 +194,7 @@ async fn ready(State(shared): State<Shared>, request: Request) -> Response {
                     "verified_age_seconds": health.verified_age_seconds,
                     "warnings": health.warnings,
                 });
-                // What is damaged is missed by those who ask for it; the rest is served.
+                // Damaged records affect only requests for them; everything else is served.
                 let damage = watched.library.log().damage();
                 detail["damage"] = damage.iter().take(DAMAGE_SHOWN).map(ToString::to_string).collect();
                 // Nor is one without its GPU slow to answer for it: the CPU does.

@@ -1,9 +1,9 @@
-//! Receiving the bodies of requests: bounded in size, in time and in speed, and all together in memory.
+//! Receives the bodies of requests: bounded in size, time and speed, and in total memory.
 //!
-//! Invariants: nothing of a body is read before its request was let in. A body that stops coming, or comes too slowly, ends its
-//! request. What large bodies take, whole or half sent, is counted against one budget until their requests are answered; a
-//! request that does not fit waits a moment, unread, and is refused. Small bodies are not counted: the number of connections bounds them,
-//! and a search must not wait for somebody's upload.
+//! Invariants: nothing of a body is read before its request was admitted. A body that stalls, or arrives too slowly,
+//! ends its request. Memory of large bodies, complete or partial, counts against one budget until their requests are
+//! answered; a request that does not fit waits a moment, unread, and is refused. Small bodies are not counted: the
+//! number of connections bounds them, and a search must not wait for another client's upload.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -33,9 +33,9 @@ pub struct BodyLimits {
     pub together_max: usize,
     /// How long a request waits, unread, for others to be answered when there is no room for its body.
     pub room_timeout: Duration,
-    /// How long a body may take.
+    /// Time limit of a body.
     pub timeout: Duration,
-    /// Bytes a second that must come of one, over ten seconds; 0 for any speed.
+    /// Minimum bytes a second of a body, over ten seconds; 0 for no minimum.
     pub rate_min: u64,
 }
 
@@ -96,7 +96,7 @@ impl Bodies {
         let mut pace = Pace::new(&self.limits, Instant::now());
         let mut collected = Vec::new();
         while let Some(data) = pace.next(&mut body).await? {
-            // Most bodies come in one piece.
+            // Most bodies arrive in one piece.
             if collected.is_empty() && announced == Some(data.len()) {
                 return Ok(Received { bytes: data, _room: room });
             }
@@ -115,8 +115,8 @@ impl Bodies {
         Ok(Received { bytes: collected.into(), _room: room })
     }
 
-    /// Sees to it that `room` is enough for so many bytes. What has some already does not wait for more: two would wait for
-    /// each other.
+    /// Ensures that `room` covers this many bytes. A body that already has some does not wait for more: two would
+    /// deadlock.
     async fn make_room(&self, room: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> Result<(), BodyError> {
         let full = || BodyError::NoRoom(self.limits.together_max);
         let has = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
@@ -137,7 +137,7 @@ impl Bodies {
     }
 }
 
-/// Whether a body comes fast enough.
+/// Whether a body arrives fast enough.
 struct Pace<'a> {
     limits: &'a BodyLimits,
     end: Instant,
@@ -150,12 +150,12 @@ impl<'a> Pace<'a> {
         Self { limits, end: now + limits.timeout, window_end: now + WINDOW, in_window: 0 }
     }
 
-    /// When to look next, at the latest.
+    /// When to check next, at the latest.
     fn due(&self) -> Instant {
         self.end.min(self.window_end)
     }
 
-    /// Counts what has come, and says whether it is enough.
+    /// Counts received bytes, and returns whether they are enough.
     fn goes_on(&mut self, now: Instant, bytes: usize) -> Result<(), BodyError> {
         self.in_window += bytes as u64;
         if now < self.due() {
@@ -210,7 +210,7 @@ mod tests {
         rate_min: 100,
     };
 
-    /// A body in pieces of so many bytes; one that is not complete waits for ever after the last.
+    /// A body in pieces of these sizes; an incomplete one waits for ever after the last.
     struct Pieces {
         pieces: VecDeque<usize>,
         announced: Option<u64>,
@@ -238,7 +238,7 @@ mod tests {
         }
     }
 
-    /// Whether pieces that come at these seconds, with this many bytes, are fast enough.
+    /// Whether pieces that arrive at these seconds, with this many bytes, are fast enough.
     fn is_fast_enough(limits: BodyLimits, pieces: impl IntoIterator<Item = (u64, usize)>) -> bool {
         let begin = Instant::now();
         let mut pace = Pace::new(&limits, begin);

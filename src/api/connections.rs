@@ -1,9 +1,10 @@
-//! The connections of a listener: how many there may be, and which of them make room for the next.
+//! The connections of a listener: their maximum, and which of them are closed for new ones.
 //!
-//! Invariants: a connection whose request is being answered is never given up; one that waits for its client is, when somebody
-//! else needs its place. Of those, the ones of which no request was ever let in go first, and among equals those of the address
-//! that has most, the longest waiting before the others: a peer that opens connections and says nothing takes places from itself,
-//! and not from who shares its address and has shown a token. Where many are of one kind, a few of another are not asked for room.
+//! Invariants: a connection whose request is being answered is never closed; one that waits for its client is, when
+//! another one needs its place. Among those, connections without any admitted request are closed first, and among
+//! equals those of the address with the most, the longest waiting first: a peer that opens connections and sends
+//! nothing takes places from itself, and not from others that share its address and have shown a token. If many are of
+//! one kind, a few of another kind are spared.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
-/// Connections given up at a time, at most: looking for them costs a look at all.
+/// Maximum connections closed at a time: searching for them reads all.
 const LOT: usize = 32;
 /// A peer with fewer connections of a kind has few.
 const MANY: usize = 8;
@@ -42,20 +43,20 @@ pub(super) struct Connections {
 pub(super) struct Connection {
     /// The other end's address.
     remote: IpAddr,
-    /// Who counts as one peer with others.
+    /// The peer it counts towards.
     peer: IpAddr,
     phase: AtomicU8,
     /// Since when it is in its phase, in milliseconds from the listener's start.
     since: AtomicU64,
     begun: Instant,
-    /// Bytes are on their way that nobody is going to read.
+    /// Bytes are arriving that will not be read.
     unread: AtomicBool,
     /// A request of it was let in.
     known: AtomicBool,
     task: OnceLock<AbortHandle>,
 }
 
-/// A connection's place; given back when it is dropped.
+/// An open connection; its place is released when this is dropped.
 pub(super) struct OpenConnection {
     connections: Arc<Connections>,
     number: u64,
@@ -75,7 +76,7 @@ impl Connections {
         })
     }
 
-    /// A place for a connection from `peer`. Where all are taken, others make room, and where none can, this waits.
+    /// A place for a connection from `peer`. If all are taken, others are closed, and if none can be, this waits.
     pub(super) async fn register(self: &Arc<Self>, peer: IpAddr) -> OpenConnection {
         let place = match Arc::clone(&self.places).try_acquire_owned() {
             Ok(place) => place,
@@ -135,7 +136,7 @@ impl Connections {
     }
 }
 
-/// Who counts as one peer: a network of IPv6 is usually one machine's.
+/// The unit that counts as one peer: an IPv6 network usually belongs to one machine.
 fn peer_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -173,12 +174,12 @@ impl Connection {
         let _ = self.task.set(task);
     }
 
-    /// A request has begun. `false`: the connection was given up, and nothing of it is to be answered.
+    /// A request has started. `false`: the connection was given up, and must not be answered.
     pub(super) fn start_receiving(&self) -> bool {
         self.transition(WAITING, RECEIVING)
     }
 
-    /// The request has arrived whole, or is refused. `false`: the connection was given up.
+    /// The request was received completely, or is refused. `false`: the connection was given up.
     pub(super) fn start_answering(&self) -> bool {
         self.transition(RECEIVING, ANSWERING)
     }
@@ -198,7 +199,7 @@ impl Connection {
         self.known.load(Ordering::Relaxed)
     }
 
-    /// Says that the client may still be sending what nobody is going to read.
+    /// Marks that the client may still be sending data that will not be read.
     pub(super) fn leave_unread(&self) {
         self.unread.store(true, Ordering::Relaxed);
     }
@@ -216,7 +217,7 @@ impl Connection {
         self.since.store(self.begun.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// Ends the connection unless it has gone on meanwhile.
+    /// Ends the connection unless its state has changed meanwhile.
     fn give_up(&self, phase: u8) -> bool {
         let given_up = self.transition(phase, GIVEN_UP);
         if given_up && let Some(task) = self.task.get() {

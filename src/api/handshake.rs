@@ -19,13 +19,14 @@ use crate::task::Drain;
 const CROWDED: u32 = 10;
 /// The first byte of every TLS connection: the record type of a handshake.
 const HANDSHAKE: u8 = 0x16;
-/// What is read of a plain request before it is answered: its head, if that is not too long.
+/// How much of a plain request is read before it is answered: its head, if that is not too long.
 const HEAD_BYTES_MAX: usize = 8 << 10;
-/// What is read of it afterwards. A connection that is closed on unread bytes is reset, and the answer may be lost with it.
+/// How much of it is read afterwards. A connection that is closed with unread bytes is reset, and the answer may be
+/// lost with it.
 const REST_BYTES_MAX: u64 = 1 << 20;
 const PLAIN: &str = "this listener speaks TLS: use https:// in place of http://; its authority is at /authority.pem\n";
 
-/// How long the next handshake may take.
+/// The time limit of the next handshake.
 pub(super) fn patience(usual: Duration, is_crowded: bool) -> Duration {
     if is_crowded { usual / CROWDED } else { usual }
 }

@@ -1,8 +1,8 @@
-//! Where the requests of a connection arrive: each is let in by its head, received, given a place among those in flight, and then
-//! answered: plain searches here, everything else by the router.
+//! The HTTP service of a connection: each request is admitted by its head, received, given a place in flight, and then
+//! answered: simple searches here, everything else by the router.
 //!
-//! Invariants: every request takes these steps once and in this order, whatever answers it. A client that sends its body slowly
-//! holds a connection and nothing else, for as long as its body comes.
+//! Invariants: every request takes these steps once and in this order, however it is answered. A client that sends its
+//! body slowly only occupies a connection until its body is complete.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ const MCP: &str = "/mcp";
 const TOOLS: &str = "/v1/tools/";
 /// Where a client gets what it has to trust before it can send a token in confidence.
 pub(super) const AUTHORITY: &str = "/authority.pem";
-/// What the protocol library wants every client to take.
+/// The types that the protocol library requires every client to accept.
 const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
@@ -41,7 +41,7 @@ const NAME: HeaderName = HeaderName::from_static("mcp-name");
 /// The method that listens for notifications.
 const LISTEN: &str = "subscriptions/listen";
 
-/// What answers the connections of the MCP and REST listener.
+/// The HTTP service of the MCP and REST listener.
 #[derive(Clone)]
 pub struct HttpService {
     shared: Arc<Shared>,
@@ -94,7 +94,7 @@ impl Shared {
         let is_empty = body.is_end_stream();
         let refuse =
             |refused: Response| Some(if is_empty { refused } else { unread::close_connection(refused, &connection) });
-        // Clients add the slash and take it away.
+        // Clients may add or omit the slash.
         if head.uri.path().strip_suffix('/') == Some(MCP) {
             head.uri = without_slash(&head.uri);
         }
@@ -108,7 +108,7 @@ impl Shared {
             Err(refused) => return refuse(refused.into_response()),
         };
         let Some(subject) = subject else {
-            // What comes with it is not looked at.
+            // Its body is ignored.
             let router = self.router.call(Request::from_parts(head, Body::empty()));
             return refuse(match router.await {
                 Ok(response) => response,
@@ -221,7 +221,7 @@ fn not_acceptable() -> Response {
     response
 }
 
-/// What a client takes.
+/// The types that a client accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Accepts {
     /// An answer in one piece, and one with messages before it.
@@ -265,7 +265,7 @@ impl Accepts {
     }
 }
 
-/// Whether a range's parameters say that it is not taken: `q=0`.
+/// Whether a range's parameters exclude it: `q=0`.
 fn is_excluded(parameters: &str) -> bool {
     parameters.split(';').filter_map(|parameter| parameter.split_once('=')).any(|(name, value)| {
         name.trim().eq_ignore_ascii_case("q") && value.trim().parse::<f32>().is_ok_and(|quality| quality == 0.0)

@@ -1,8 +1,8 @@
-//! Accepting connections: bounded in number and by the files that may be open, patient with slow clients for a while only, drained
-//! on a stop. With TLS or without.
+//! Accepts connections: bounded in number and by open files, with time limits for slow clients, drained on shutdown.
+//! With or without TLS.
 //!
-//! Invariants: a client that says nothing keeps nobody out: when there is no room its connection is the one that goes (see
-//! [`super::connections`]). Descriptors are left for the store, whatever comes.
+//! Invariants: a silent client never excludes others: when places run out its connection is closed (see
+//! [`super::connections`]). Descriptors are always left for the store.
 
 use std::convert::Infallible;
 use std::future::{Future, pending};
@@ -31,32 +31,33 @@ use crate::auth::Identity;
 use crate::base::Fault;
 use crate::task::{self, Drain};
 
-/// Connections that the kernel keeps until they are accepted. The usual 128 are a burst; who finds them taken waits a second.
+/// Connections that the kernel queues until they are accepted. The usual 128 are a burst; further clients wait a
+/// second.
 const WAITING_MAX: u32 = 4_096;
-/// Largest head of a request. Heads come before anybody has shown a token.
+/// Largest head of a request. Heads are read before authentication.
 const HEAD_BYTES_MAX: usize = 32 << 10;
 /// How long to wait after `accept` failed (no file descriptors, usually) before trying again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often the log says that there is no room.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What a listener gives its clients.
+/// The limits of a listener.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Connections at once, at least 1.
     pub connections_max: usize,
-    /// One past the highest descriptor that a connection may have. The kernel gives out the lowest that is free, so whatever else
-    /// is open counts too.
+    /// One past the highest descriptor that a connection may have. The kernel assigns the lowest free one, so all other
+    /// open files count too.
     pub descriptors_max: u64,
-    /// How long a client may take to send a request's head. Idle connections are closed after it too.
+    /// Time limit for a request's head. Idle connections are closed after it too.
     pub head_timeout: Duration,
-    /// How long a handshake may take; a tenth of it while more than half of the connections are taken.
+    /// Time limit of a handshake; a tenth of it while more than half of the connections are in use.
     pub handshake_timeout: Duration,
 }
 
-/// What answers the requests of a listener's connections.
+/// The service that answers the requests of a listener's connections.
 pub(super) trait Answers: Clone + Send + Sync + 'static {
-    /// The answer; `None` when the connection was given up before the request had arrived.
+    /// The answer; `None` when the connection was given up before the request was received.
     fn answer(
         &self,
         request: Request<Incoming>,
@@ -101,15 +102,15 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds `address`; port 0 takes a free one.
+    /// Binds `address`; port 0 means any free one.
     ///
     /// # Errors
-    /// When the address cannot be had.
+    /// When the address cannot be bound.
     pub async fn bind(address: SocketAddr) -> Result<Self, ListenError> {
         let failed = |source| ListenError { address, source };
         let listen = || {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-            // A node that starts again takes the port that it had, though old connections linger.
+            // A restarted node reuses its port, even if old connections linger.
             socket.set_reuseaddr(true)?;
             socket.bind(address)?;
             socket.listen(WAITING_MAX)
@@ -119,7 +120,7 @@ impl Listener {
         Ok(Self { listener, address })
     }
 
-    /// The address, with the port that was taken.
+    /// The address, with the actual port.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -212,7 +213,7 @@ impl Listener {
         };
         if u64::try_from(stream.as_raw_fd()).is_ok_and(|descriptor| descriptor >= descriptors_max) {
             crowd.warn("only as many files may still be opened as the store is to have");
-            // Where others make room this one may stay: what it takes is given back in a moment.
+            // If others are closed this one may stay: it only exceeds the limit for a moment.
             if connections.make_room() == 0 {
                 drop(stream);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -260,7 +261,7 @@ where
         let connection = Arc::clone(held.connection());
         let answers = answers.clone();
         async move {
-            // One that is given up ends within a moment, and answers nothing more.
+            // A connection that is given up ends within a moment, and answers nothing more.
             let answered = match connection.start_receiving() {
                 true => answers.answer(request, Arc::clone(&connection)).await,
                 false => None,

@@ -1,4 +1,4 @@
-//! What is counted of requests, and what the admin listener shows.
+//! Metrics of requests, and those that the admin listener serves.
 
 use crate::telemetry::{Counter, Gauge, Registry};
 use crate::{collection, mcp, snapshot};
@@ -25,7 +25,7 @@ impl Metrics {
     }
 }
 
-/// What `/metrics` shows, and what is looked at before.
+/// The metrics at `/metrics`, and the sources that update them first.
 #[derive(Clone)]
 pub struct ServedMetrics {
     /// All metrics.

@@ -12,7 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::mcp::Presence;
 
-/// The body of an answer, which somebody reads as long as it is there.
+/// The body of an answer, which is being read while it exists.
 struct Awaited {
     body: Body,
     _guard: DropGuard,

@@ -1,4 +1,4 @@
-//! What is said of a message that is none: the error object of JSON-RPC, for HTTP and stdio alike.
+//! Answers to invalid messages: the error object of JSON-RPC, for HTTP and stdio.
 
 use std::fmt;
 
@@ -58,12 +58,13 @@ pub(super) fn without_mark(message: &[u8]) -> &[u8] {
     message.strip_prefix(BYTE_ORDER_MARK).unwrap_or(message)
 }
 
-/// Whether a message is a request by its id, be it one that cannot be one. `null` counts: who sends it waits for an answer.
+/// Whether a message is a request because it has an id, even an invalid one. `null` counts: its sender waits for an
+/// answer.
 pub(super) fn has_id(message: &[u8]) -> bool {
     members(message).is_some_and(|members| members.id.is_some())
 }
 
-/// Whether nobody waits for an answer to a message: a notification, or an answer itself.
+/// Whether no answer to a message is expected: a notification, or an answer itself.
 pub(super) fn wants_no_answer(message: &[u8]) -> bool {
     members(message).is_some_and(|members| {
         let is_answer = members.result.is_some() || members.error.is_some();
@@ -71,7 +72,7 @@ pub(super) fn wants_no_answer(message: &[u8]) -> bool {
     })
 }
 
-/// A message that is larger than is taken.
+/// The error for a message that is too large.
 pub(super) fn too_large(id: Option<Value>, most: usize) -> Malformed {
     let most = crate::base::ByteSize(most as u64);
     let message = format!("the message is larger than {most} (server.request_bytes_max); send less at a time");
@@ -85,7 +86,7 @@ pub(super) fn too_many_values(message: &[u8]) -> Malformed {
     Malformed { id: finder.id().unwrap_or_default(), code: INVALID_REQUEST, message: values::too_many() }
 }
 
-/// What is wrong with a message that could not be read as one.
+/// The error for an unreadable message.
 pub(super) fn malformed(message: &[u8]) -> Malformed {
     let message = without_mark(message);
     let unread = |id, message| Malformed { id, code: PARSE_ERROR, message };
@@ -113,7 +114,7 @@ pub(super) fn malformed(message: &[u8]) -> Malformed {
                     let id = members.id.and_then(|id| echoed(id.get()));
                     refused(id.unwrap_or_default(), members.mistake())
                 }
-                // Whatever else could be wrong was looked at before.
+                // All other errors were checked before.
                 None => {
                     let error = serde_json::from_slice::<Members<'_>>(message).err();
                     let which = error.map(|error| format!(": {error}")).unwrap_or_default();
@@ -212,7 +213,7 @@ pub(super) fn echoed(id: &str) -> Option<Value> {
 }
 
 impl Members<'_> {
-    /// What is wrong with it, when something is.
+    /// Its error, if any.
     fn mistake(&self) -> String {
         let text = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
         let shown = |raw: &RawValue| {
@@ -251,7 +252,7 @@ impl Members<'_> {
 pub(super) struct IdFinder {
     depth: usize,
     text: Option<Text>,
-    /// What was read of a key or a value of the outermost object.
+    /// The part read of a key or a value of the outermost object.
     kept: Vec<u8>,
     is_key: bool,
     is_id: bool,
@@ -275,7 +276,7 @@ impl IdFinder {
         }
     }
 
-    /// What was found.
+    /// The result.
     pub(super) fn id(self) -> Option<Value> {
         self.found
     }

@@ -38,7 +38,7 @@ pub struct Settings {
     /// The service of Kubernetes in front of the node.
     #[serde(rename = "pod", deserialize_with = "service")]
     pub service: Option<Service>,
-    /// File with a token that is taken besides those of the data directory.
+    /// File with a token that is accepted in addition to those of the data directory.
     #[serde(deserialize_with = "setting::path")]
     pub token_file: Option<PathBuf>,
     /// Names allowed in `Host` and `Origin` besides the loopback ones and the address.
@@ -48,10 +48,10 @@ pub struct Settings {
     /// Largest request body.
     #[serde(deserialize_with = "setting::size::<_, { 64 << 10 }>")]
     pub request_bytes_max: ByteSize,
-    /// How long a request's body may take.
+    /// Time limit of a request's body.
     #[serde(deserialize_with = "setting::duration::<_, 1_000, DAY>")]
     pub body_timeout: Duration,
-    /// Bytes a second that must come of a body.
+    /// Minimum bytes a second of a body.
     #[serde(deserialize_with = "setting::size::<_, 0>")]
     pub body_rate_min: ByteSize,
     /// Bytes of the bodies that are being received and answered, together.
@@ -60,10 +60,10 @@ pub struct Settings {
     /// Connections at once.
     #[serde(deserialize_with = "setting::count::<_, 8, 1_000_000>")]
     pub connections_max: usize,
-    /// How long a client may take to send a request's head, or to send another request.
+    /// Time limit for a request's head, and for the next request.
     #[serde(deserialize_with = "setting::duration::<_, 1_000, DAY>")]
     pub head_timeout: Duration,
-    /// How long a TLS handshake may take.
+    /// Time limit of a TLS handshake.
     #[serde(deserialize_with = "setting::duration::<_, 1_000, DAY>")]
     pub handshake_timeout: Duration,
     /// Requests answered at once.
@@ -118,7 +118,7 @@ impl Tls {
 pub struct Service {
     /// What clients call it, and the pod's own name.
     pub names: Vec<Name>,
-    /// The one of them that means nobody else.
+    /// The name that cannot mean anyone else.
     pub full: String,
 }
 
@@ -155,7 +155,7 @@ fn service<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Service>
     })
 }
 
-/// A name as it comes in `Host` and `Origin`, without what those never or not always have: scheme, port, path.
+/// A name as in `Host` and `Origin`, without optional parts: scheme, port, path.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct AllowedHost(String);

@@ -1,5 +1,5 @@
-//! A connection's socket, with an end to what it waits for: a client that reads nothing is cut off, and one that is still sending
-//! what nobody reads gets its answer before the end.
+//! A connection's socket with time limits: a client that reads nothing is cut off, and one that is still sending unread
+//! data gets its answer before the end.
 
 use std::io;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::connections::Connection;
 
-/// How long a client may take to read anything of what it is sent.
+/// How long a client may take to read anything that is sent to it.
 const STALLED: Duration = Duration::from_secs(30);
 /// How long the rest of a refused request is read and thrown away. A connection that is closed on unread bytes is reset, and
 /// the answer may be lost with it.
@@ -32,7 +32,7 @@ pub(super) struct Socket {
 
 enum Closing {
     Open,
-    /// The answer is out; what still comes is thrown away.
+    /// The answer was sent; further data is discarded.
     Lingering {
         until: Pin<Box<Sleep>>,
         left: usize,
@@ -45,7 +45,7 @@ impl Socket {
         Self { stream, connection, stalled: None, closing: Closing::Open }
     }
 
-    /// What a write came to; an error when it has made no progress for too long.
+    /// The result of a write; an error when it has made no progress for too long.
     fn progress(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             self.stalled = None;

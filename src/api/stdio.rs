@@ -1,8 +1,8 @@
-//! MCP on standard input and output, for clients that start their servers themselves: a message a line.
+//! MCP on standard input and output, for clients that start their servers themselves: one message on each line.
 //!
-//! Invariants: every line that wants an answer gets one, be it too large, no JSON, or the last without a line feed. What is kept is
-//! bounded: a line by the size of a request, requests in flight by their number, and nothing is read while the client leaves its
-//! answers unread.
+//! Invariants: every line that expects an answer gets one, even if it is too large, invalid JSON, or the last without a
+//! line feed. Memory is bounded: a line by the maximum size of a request, requests in flight by their number, and
+//! nothing is read while the client leaves its answers unread.
 
 use std::io;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ const REQUESTS_MAX: u32 = 64;
 const ANSWERS_WAITING: usize = 8;
 /// A line's memory that is kept for the next one.
 const LINE_KEPT: usize = 1 << 20;
-/// How long the last answers may take to be read.
+/// How long the client may take to read the last answers.
 const CLOSING: Duration = Duration::from_secs(2);
 
 /// Why a conversation over standard input and output did not end as it should.
@@ -74,7 +74,7 @@ struct Pipe<R> {
     bytes_max: usize,
     /// The line that is being read.
     line: Vec<u8>,
-    /// Looks at a line that is too large as it goes by.
+    /// Scans a line that is too large while it is skipped.
     oversized: Option<IdFinder>,
     has_ended: bool,
     /// A request that was read and waits for its place.
@@ -149,7 +149,7 @@ impl<R: AsyncBufRead + Unpin + Send> Pipe<R> {
         }
     }
 
-    /// Reads the line as a message. `None` when there is nothing to hand on: an answer of our own may be owed.
+    /// Parses the line as a message. `None` when there is nothing to pass on: an answer of our own may be due.
     fn take_message(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         let line = self.line.trim_ascii();
         let message = if rpc::without_mark(line).is_empty() {
@@ -210,7 +210,7 @@ impl<R: AsyncBufRead + Unpin + Send> Transport<RoleServer> for Pipe<R> {
                 return message;
             }
             if self.has_ended {
-                // What was asked is answered before the end.
+                // Pending requests are answered before the end.
                 drop(self.places.acquire_many(REQUESTS_MAX).await);
                 return None;
             }
@@ -239,7 +239,7 @@ impl<R: AsyncBufRead + Unpin + Send> Transport<RoleServer> for Pipe<R> {
     }
 }
 
-/// Writes answers, each in a line, until there are no more or nobody reads them.
+/// Writes answers, each on a line, until there are no more or nobody reads them.
 async fn write(mut answers: mpsc::Receiver<Vec<u8>>, mut output: impl AsyncWrite + Unpin) {
     while let Some(mut line) = answers.recv().await {
         line.push(b'\n');

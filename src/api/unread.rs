@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::connections::Connection;
 
-/// Adds `Connection: close` to the answer of a request whose body nobody reads, and has the rest of it thrown away before the
+/// Adds `Connection: close` to the answer of a request whose body is not read, and discards the rest of it before the
 /// connection is closed: otherwise it would be reset, and the answer could be lost.
 pub(super) fn close_connection(mut response: Response, connection: &Connection) -> Response {
     connection.leave_unread();

@@ -14,13 +14,13 @@ use crate::auth::Caller;
 use crate::base::{Lsn, NodeId};
 use crate::calls::{Operation, Permit, Scope};
 
-/// What a provider's work becomes.
+/// The future of a provider's work.
 pub type Answering<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A call on its way to a provider.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
-    /// Who asks.
+    /// The caller.
     pub caller: &'a Caller,
     /// The call that contains this one, such as the list of resources, which calls the list of documents of each
     /// collection; `None` if it enters on its own.
@@ -45,7 +45,7 @@ impl<'a> Context<'a> {
 
 /// A source of tools.
 pub trait ToolProvider: Send + Sync + 'static {
-    /// What is known of a tool without asking anybody; `None` when this provider does not have it.
+    /// The facts about a tool, without a query; `None` when this provider does not have it.
     fn definition(&self, name: &str) -> Option<ToolDefinition>;
 
     /// Whether this provider has a tool, by the same knowledge; asked for each call.
@@ -105,7 +105,7 @@ impl Catalog {
         std::iter::once(node).chain(self.others.iter().map(|provider| &**provider))
     }
 
-    /// What is known of a tool; `None` when there is none of that name.
+    /// The facts about a tool; `None` when no tool has that name.
     #[must_use]
     pub fn definition(&self, name: &str) -> Option<ToolDefinition> {
         self.providers().find_map(|provider| provider.definition(name))
@@ -128,7 +128,7 @@ impl Catalog {
     /// Runs a tool.
     ///
     /// # Errors
-    /// `not_found` when there is none of that name, and whatever the tool answers.
+    /// `not_found` when no tool has that name, and the tool's own errors.
     pub async fn call(&self, name: &str, arguments: Arguments, context: Context<'_>) -> Result<ToolAnswer, ToolError> {
         match self.providers().find(|provider| provider.has(name)) {
             Some(provider) => provider.call(name, arguments, context).await,

@@ -1,9 +1,9 @@
 //! A search answered without the protocol library: the path that agents take thousands of times a second.
 //!
-//! Only a request in its plainest form is answered here: every field known, nothing optional in play, headers and body in
-//! agreement. Anything else gets `None` and goes the ordinary way, so the protocol's rules stay in one place. Both ways give the same
-//! bytes for the same request; a test compares them. The whole result is kept as text with the cached answer, so a repeated question
-//! costs a lookup and a copy.
+//! Only a request in its simplest form is answered here: every field known, nothing optional in use, headers and body
+//! in agreement. Anything else gets `None` and takes the ordinary path, so the protocol's rules stay in one place. Both
+//! paths give identical bytes for the same request; a test compares them. The whole result is stored as text with the
+//! cached answer, so a repeated query costs a lookup and a copy.
 
 use std::sync::Arc;
 
@@ -109,7 +109,7 @@ impl<'a> LinkBlock<'a> {
 }
 
 impl Rendered {
-    /// * `structured`: whether the answer comes as structured content too.
+    /// * `structured`: whether the answer also contains structured content.
     pub(super) fn new(answer: &SearchAnswer<'_>, links: Vec<Link>, structured: bool) -> Self {
         let write = "plain data serialises";
         let text = serde_json::to_string(answer).expect(write);

@@ -26,7 +26,7 @@ macro_rules! error_codes {
                 match self { $(Self::$name => $word,)* }
             }
 
-            /// What it means.
+            /// Its meaning.
             #[must_use]
             pub const fn description(self) -> &'static str {
                 match self { $(Self::$name => $description,)* }
@@ -97,7 +97,7 @@ pub struct ToolError {
     pub fault: Fault,
 }
 
-/// Characters of a message that are shown: what callers give is repeated in it, and may be of any length.
+/// Maximum characters of a message: it repeats input of callers, which may have any length.
 const MESSAGE_CHARS_MAX: usize = 1_000;
 
 impl ToolError {

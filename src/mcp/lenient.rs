@@ -1,7 +1,8 @@
-//! Reading arguments as they are meant: a deserializer over JSON that takes what models and client libraries send for a value where
-//! that can mean one thing only, and says of everything else which argument it is, what was found and what was expected.
+//! Lenient reading of arguments: a deserializer over JSON that accepts what models and client libraries send for a
+//! value if it can mean only one thing, and reports for everything else which argument it is, what was found and what
+//! was expected.
 //!
-//! | expected | taken as well |
+//! | expected | also accepted |
 //! |---|---|
 //! | a whole number | `5.0`, `"5"` |
 //! | a number | `"0.5"` |
@@ -33,14 +34,14 @@ pub(super) struct Mistake {
     pub(super) what: MistakeKind,
 }
 
-/// What is wrong there.
+/// The kind of mistake.
 #[derive(Debug)]
 pub(super) enum MistakeKind {
     /// In words that follow the place.
     Wrong(String),
-    /// What was found in the place of a number.
+    /// The value found in place of a number.
     NoNumber { found: String, expected: &'static str },
-    /// What was found in the place of one of several words; those that are taken, with their other names.
+    /// The value found in place of one of several words; the accepted ones, with their other names.
     NoChoice { found: String, known: &'static [&'static str] },
     /// A field that does not exist; all that do, with their other names.
     Unknown { field: String, known: &'static [&'static str] },
@@ -144,7 +145,7 @@ impl de::Error for Mistake {
     }
 }
 
-/// A value that somebody gave.
+/// A value from a caller.
 pub(super) struct RawValue(pub(super) Value);
 
 impl RawValue {
@@ -188,7 +189,7 @@ fn from_text(text: &str, opening: char) -> Option<Value> {
     text.trim_start().starts_with(opening).then(|| serde_json::from_str(text).ok()).flatten()
 }
 
-/// An object, also when it was given as JSON text; anything else stays as it is.
+/// An object, also when it was given as JSON text; anything else unchanged.
 pub(super) fn object_from_text(value: Value) -> Value {
     match &value {
         Value::String(text) => from_text(text, '{').unwrap_or(value),

@@ -21,7 +21,8 @@ use crate::auth::Caller;
 use crate::calls::{Operation, Scope};
 use crate::task;
 
-/// Between two looks. Agents ask again after a notification, so a flood of writes must not become a flood of questions.
+/// Time between two checks. Agents query again after a notification, so a flood of writes must not become a flood of
+/// queries.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Documents that one client can be notified of.
 const SUBSCRIBED_MAX: usize = 100;

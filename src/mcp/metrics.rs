@@ -1,4 +1,4 @@
-//! What is counted of reads.
+//! Metrics of reads.
 
 use crate::telemetry::{Counter, Histogram, Registry};
 

@@ -121,12 +121,13 @@ impl<'a> Call<'a> {
         self.tools.library.access(self.permit)
     }
 
-    /// What reads. Nothing in it waits for anything but the disk, so who uses it takes a turn first; see [`Call::read`].
+    /// The context of a read. It only waits for the disk, so its users acquire a compute permit first; see
+    /// [`Call::read`].
     fn reading(&self) -> ReadContext<'a> {
         ReadContext::new(self.tools, self.access())
     }
 
-    /// Whose a read is: who asks, and the collection, or collections, that it names.
+    /// The flow of a read: its caller, and the collection, or collections, that it names.
     fn flow(&self, subject: &impl Hash) -> Flow {
         let mut hasher = rustc_hash::FxHasher::default();
         subject.hash(&mut hasher);
@@ -149,7 +150,7 @@ pub struct NodeTools {
     retrieval: Retrieval,
     /// Answers of searches as text, by the answer's id and the filter's spelling.
     rendered: quick_cache::sync::Cache<(u64, String), Arc<Rendered>>,
-    /// Who may read: what looks into caches only needs no turn.
+    /// Limits reads: those that only use caches need no permit.
     compute: FairSemaphore,
     library: Arc<Library>,
     backups: NodeSnapshots,
@@ -172,7 +173,7 @@ impl ToolProvider for NodeTools {
             let shown = Tool::ALL.iter().zip(definitions());
             let shown = shown.filter(|(tool, _)| self.calls.shows(&tool.operation(), context.caller));
             let shown = shown.map(|(_, definition)| definition.clone()).collect();
-            // Where nobody can say what there is, the tools are what they are.
+            // If the collections are unknown, the tools are shown without them.
             let collections = self.dispatch(Tool::ListCollections, Arguments::new(), context).await;
             super::tools::listed(shown, &collections.unwrap_or_default().structured)
         })
@@ -225,7 +226,7 @@ impl NodeTools {
         Self { retrieval, rendered, compute, library, backups, readiness, metrics, calls }
     }
 
-    /// What the tools search.
+    /// The search behind the tools.
     #[must_use]
     pub fn retrieval(&self) -> &Retrieval {
         &self.retrieval
@@ -289,7 +290,7 @@ impl NodeTools {
 }
 
 impl Call<'_> {
-    /// What is remembered needs no turn.
+    /// A cached answer needs no permit.
     async fn search(&self, given: arguments::Search) -> Result<Arc<Rendered>, ToolError> {
         let question = SearchCall::of(given)?;
         let (retrieval, reading) = (&self.tools.retrieval, self.reading());

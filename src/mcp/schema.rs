@@ -34,13 +34,13 @@ pub(super) fn of<T: JsonSchema>(contract: Contract) -> JsonObject {
     }
 }
 
-/// The schema of `T` as a request gives it, without references.
+/// The schema of `T` as a request sends it, without references.
 pub(crate) fn plain<T: JsonSchema>() -> JsonObject {
     of::<T>(Contract::Deserialize)
 }
 
-/// The schema of `T`'s arguments as clients see it: what only experts set is taken, and not shown, since every session pays for
-/// what is shown.
+/// The schema of `T`'s arguments as clients see it: expert arguments are accepted but not shown, since every session
+/// pays for what is shown.
 pub(super) fn visible<T: JsonSchema>() -> JsonObject {
     let mut schema = of::<T>(Contract::Deserialize);
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {

@@ -596,19 +596,19 @@ pub(super) fn failure(error: &ToolError) -> CallToolResult {
     result
 }
 
-/// Whether somebody still waits for the answer of a request: the listener writes it into the request's head.
+/// Whether the client still waits for the answer of a request: the listener stores it in the request's head.
 #[derive(Debug, Clone)]
 pub struct Presence(CancellationToken);
 
 impl Presence {
-    /// * `left`: cancelled when nobody waits any more.
+    /// * `left`: cancelled when the client no longer waits.
     #[must_use]
     pub fn new(left: CancellationToken) -> Self {
         Self(left)
     }
 }
 
-/// Waits until the client has left or takes its request back.
+/// Waits until the client has left or cancels its request.
 pub(super) async fn client_left(context: &RequestContext<RoleServer>) {
     let head = context.extensions.get::<http::request::Parts>();
     match head.and_then(|head| head.extensions.get::<Presence>()) {
@@ -636,14 +636,14 @@ fn concluded<T>(permit: Option<Permit>, result: Result<T, ToolError>) -> Result<
     result.map_err(|error| protocol_error(&error))
 }
 
-/// Who made a request: the listener has written it into the request's head. Over stdio there is only this machine.
+/// The caller of a request: the listener has stored it in the request's head. Over stdio there is only this machine.
 fn caller(context: &RequestContext<RoleServer>) -> Caller {
     let head = context.extensions.get::<http::request::Parts>();
     let caller = head.and_then(|head| head.extensions.get::<Caller>().cloned());
     caller.unwrap_or_else(|| Caller::local(Transport::Stdio))
 }
 
-/// In a request's head: the client takes an answer in one piece only, so there are no messages before it.
+/// In a request's head: the client accepts only a single answer, so no messages may precede it.
 #[derive(Debug, Clone, Copy)]
 pub struct WithoutStream;
 
@@ -669,16 +669,16 @@ struct PeerProgress {
 /// The progress of several steps as one: the protocol wants it to grow with every message, and a step begins at 0.
 #[derive(Debug, Default)]
 struct Sum {
-    /// What the steps before came to.
+    /// The total of the previous steps.
     before: u64,
     /// How far this step is.
     done: u64,
-    /// What was told last.
+    /// The last reported value.
     told: Option<u64>,
 }
 
 impl Sum {
-    /// What to tell when a step is at `done`, and what is to be added to its total; `None` for nothing new.
+    /// The value to report when a step is at `done`, and the increase of its total; `None` for nothing new.
     fn add(&mut self, done: u64) -> Option<(u64, u64)> {
         if done < self.done {
             self.before += self.done;

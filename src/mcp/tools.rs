@@ -81,7 +81,7 @@ macro_rules! answer_schema {
     };
 }
 
-/// What a tool does to the node: hints for clients that ask before they act, and what policies go by.
+/// The effect of a tool on the node: hints for clients that ask before they act, and the basis of policies.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hints {
     pub(super) effect: Effect,
@@ -112,9 +112,9 @@ pub(super) fn definition(
     tool
 }
 
-/// The tools as clients see them: a search names the collections, so that nobody has to ask first.
+/// The tools as clients see them: the search tool names the collections, so that no call is needed to learn them.
 ///
-/// * `collections`: as list_collections answers.
+/// * `collections`: an answer of list_collections.
 pub(crate) fn listed(mut tools: Vec<ToolDefinition>, collections: &Value) -> Vec<ToolDefinition> {
     let named = named(collections["collections"].as_array().map(Vec::as_slice).unwrap_or_default());
     let search = tools.iter_mut().find(|tool| tool.name == "search");

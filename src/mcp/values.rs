@@ -1,18 +1,18 @@
-//! How many values a message may have. What is read of one is a tree, in which an empty list, two bytes in the message, takes a
-//! hundred; so they are counted before anything is read.
+//! The maximum number of values in a message. A parsed message is a tree, in which an empty list, two bytes in the
+//! message, needs a hundred; so they are counted before anything is parsed.
 
 use serde_json::Value;
 
 /// Values of one message. The largest call writes a thousand documents, so this is a hundred for each.
 pub const VALUES_MAX: usize = 100_000;
-/// Arguments that are texts whatever they look like: never read as JSON.
+/// Arguments that are always texts: never parsed as JSON.
 const TEXTS: &[&str] = &["text", "content"];
 
 /// Whether JSON has more than [`VALUES_MAX`] values: each follows an opening bracket or a comma. One pass; the parser
 /// detects invalid JSON.
 #[must_use]
 pub fn are_too_many(json: &[u8]) -> bool {
-    // Each takes a byte.
+    // Each needs a byte.
     json.len() > VALUES_MAX && count(json) > VALUES_MAX
 }
 
@@ -46,7 +46,7 @@ fn count(json: &[u8]) -> usize {
     count
 }
 
-/// What is said of such a message.
+/// The error for such a message.
 #[must_use]
 pub fn too_many() -> String {
     format!("the message has more than {VALUES_MAX} values; send less at a time")

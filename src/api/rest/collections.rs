@@ -96,7 +96,7 @@ impl Endpoint for DeleteCollection {
 
     async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let name = asked.path.collection.clone();
-        // Who names it in the address has named it.
+        // Naming it in the URL is the confirmation.
         Ok(Reply::ok(asked.tool("delete_collection", json!({"name": name, "confirm": name})).await?))
     }
 }

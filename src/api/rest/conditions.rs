@@ -14,7 +14,7 @@ pub(super) enum Expected {
     Version(u64),
 }
 
-/// What a request asks for by headers.
+/// The conditions in a request's headers.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Conditions {
     /// `If-Match`.

@@ -1,8 +1,8 @@
-//! A route as one type: its address, what it takes, what it answers and how. The router, the OpenAPI document and the client of the
-//! command line are made from it.
+//! A route as one type: its path, its input, its answer and its handler. The router, the OpenAPI document and the
+//! client of the command line are generated from it.
 //!
-//! Invariants: a path and a query are read by the names and types of their structs, a body by its media type; what is wrong with one is a
-//! problem with the argument's name in it.
+//! Invariants: paths and queries are parsed by the names and types of their structs, bodies by their media type; an
+//! error is a problem that names the argument.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -30,15 +30,15 @@ use crate::mcp::{Arguments, Context, ErrorCode, ToolAnswer, ToolError, arguments
 pub(crate) trait Endpoint: Sized + Send + Sync + 'static {
     /// Its method.
     const METHOD: Method;
-    /// Its path, with names in braces; `{*name}` takes the rest, slashes included.
+    /// Its path, with names in braces; `{*name}` matches the rest, including slashes.
     const PATH: &'static str;
     /// Its name in the OpenAPI document.
     const ID: &'static str;
     /// The group that it belongs to.
     const TAG: &'static str;
-    /// What it does, in a line.
+    /// A one-line summary.
     const SUMMARY: &'static str;
-    /// Statuses of answers that are not problems, each with when it comes.
+    /// Statuses of answers that are not problems, with their descriptions.
     const SUCCESS: &'static [(u16, &'static str)] = &[(200, "Done.")];
     /// Request headers that count, each with what it does.
     const HEADERS: &'static [(&'static str, &'static str)] = &[];
@@ -46,9 +46,9 @@ pub(crate) trait Endpoint: Sized + Send + Sync + 'static {
     type Path: Serialize + DeserializeOwned + JsonSchema + Send;
     /// The query parameters.
     type Query: Serialize + DeserializeOwned + JsonSchema + Send;
-    /// What comes with it.
+    /// The body of the request.
     type Body: Payload;
-    /// What goes back.
+    /// The body of the answer.
     type Answer: Answer;
 
     /// Answers a request.
@@ -152,7 +152,7 @@ impl<E: Endpoint> EndpointRequest<E> {
     }
 
     async fn call(&self, tool: &str, arguments: Value) -> Result<ToolAnswer, ToolError> {
-        // What is null was left out: the tool's default counts.
+        // Null means that it was left out: the tool's default applies.
         let arguments = match arguments {
             Value::Object(fields) => fields.into_iter().filter(|(_, value)| !value.is_null()).collect(),
             _ => Arguments::new(),
@@ -161,7 +161,7 @@ impl<E: Endpoint> EndpointRequest<E> {
     }
 }
 
-/// What comes with a request.
+/// The body of a request.
 pub(crate) trait Payload: Sized + Send {
     /// Reads it.
     ///
@@ -173,7 +173,7 @@ pub(crate) trait Payload: Sized + Send {
     fn describe(schemas: &mut SchemaGenerator) -> Option<(bool, Vec<(&'static str, Schema)>)>;
 }
 
-/// No body counts; what comes is not looked at.
+/// Without a body; any content is ignored.
 pub(crate) struct NoBody;
 
 impl Payload for NoBody {
@@ -199,7 +199,7 @@ impl Payload for File {
     }
 }
 
-/// A JSON object; the empty one where nothing comes and nothing in it is required.
+/// A JSON object; empty if there is no body and nothing in it is required.
 pub(crate) struct Json<T>(pub(super) T);
 
 impl<T: DeserializeOwned + JsonSchema + Send> Payload for Json<T> {
@@ -240,7 +240,7 @@ pub(super) fn object(headers: &HeaderMap, bytes: &Bytes) -> Result<Arguments, Fa
     }
 }
 
-/// What goes back.
+/// The body of an answer.
 pub(crate) trait Answer: Send {
     /// Its media type and content.
     fn write(self) -> Option<(&'static str, Vec<u8>)>;
@@ -317,7 +317,7 @@ impl<T> Reply<T> {
         Self { status: StatusCode::ACCEPTED, ..Self::ok(answer) }.with(header::LOCATION, location)
     }
 
-    /// What was asked for is as the client has it.
+    /// The client already has the current version.
     pub(super) fn not_modified(answer: T) -> Self {
         Self { status: StatusCode::NOT_MODIFIED, ..Self::ok(answer) }
     }
@@ -353,7 +353,7 @@ impl<T: Answer> Reply<T> {
     }
 }
 
-/// The names behind a `?` with their values; those that come several times have a list.
+/// The query parameters with their values; repeated ones have a list.
 fn query(text: &str) -> Map<String, Value> {
     let mut fields = Map::new();
     for (name, value) in form_urlencoded::parse(text.as_bytes()) {

@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document, made from the table of routes and the types of what they take and answer.
+//! The OpenAPI 3.1 document, generated from the table of routes and the types of their input and answers.
 
 use std::sync::LazyLock;
 

@@ -25,7 +25,7 @@ pub(crate) struct Problem {
     pub(crate) fault: String,
 }
 
-/// Why a request was not done, and with which status that is said.
+/// Why a request failed, and the status of that answer.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(super) error: ToolError,

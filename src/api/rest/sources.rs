@@ -1,4 +1,4 @@
-//! Sources: how `cairn add` hands files to a running node, and the folders that they came from.
+//! Sources: how `cairn add` sends files to a running node, and the folders that they came from.
 
 use axum::http::Method;
 use schemars::JsonSchema;

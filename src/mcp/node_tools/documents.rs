@@ -29,7 +29,7 @@ pub(crate) struct StoredDocument {
     pub(crate) url: Option<String>,
     /// Its whole text, as it was extracted.
     pub(crate) text: String,
-    /// What it was extracted from.
+    /// The format it was extracted from.
     pub(crate) media_type: String,
     pub(crate) metadata: Map<String, Value>,
     /// The file that it came from.
@@ -46,7 +46,7 @@ pub(crate) struct StoredDocument {
     pub(crate) passages: usize,
 }
 
-/// What a write expects to find.
+/// The state that a write expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Precondition {
     /// Anything.
@@ -67,7 +67,7 @@ impl NodeTools {
     /// A document with its whole text.
     ///
     /// # Errors
-    /// When there is none of that id, or it cannot be read.
+    /// When no document has that id, or it cannot be read.
     pub(crate) async fn document(
         &self,
         caller: &Caller,
@@ -98,12 +98,12 @@ impl NodeTools {
         ended(permit, result)
     }
 
-    /// Writes one document, in a collection that is made when it is missing.
+    /// Writes one document, in a collection that is created if missing.
     ///
-    /// * `content`: its text or bytes where they do not come with `given`.
+    /// * `content`: its text or bytes if they are not part of `given`.
     ///
     /// # Errors
-    /// `conflict` when `expected` is not what is there; see [`crate::collection::WriteError`].
+    /// `conflict` when the current state is not `expected`; see [`crate::collection::WriteError`].
     pub(crate) async fn put_document(
         &self,
         caller: &Caller,
@@ -138,7 +138,7 @@ impl NodeTools {
     /// Deletes one document.
     ///
     /// # Errors
-    /// `not_found` when there is none of that id, `conflict` when it is at another version.
+    /// `not_found` when no document has that id, `conflict` when it is at another version.
     pub(crate) async fn delete_document(
         &self,
         caller: &Caller,
@@ -157,7 +157,7 @@ impl NodeTools {
         ended(permit, result)
     }
 
-    /// Writes documents in one batch; one that cannot be taken is reported, the others are written.
+    /// Writes documents in one batch; rejected ones are reported, the others are written.
     ///
     /// * `documents`: each with its content where that comes apart from it; or why one of them cannot be read.
     /// * `key`: for the same documents again, within a day: nothing is written, and the answer is the first one.
@@ -179,7 +179,7 @@ impl NodeTools {
     }
 }
 
-/// What became of the only document of a call.
+/// The outcome of the only document of a call.
 fn single(collection: &str, outcome: Option<DocumentOutcome>) -> Result<DocumentResult, ToolError> {
     let outcome = outcome.ok_or_else(|| ToolError {
         code: ErrorCode::Internal,

@@ -19,7 +19,8 @@ const SECTION_TOKENS: usize = 2_000;
 /// Tokens of `"text":""`, `truncated` and a cursor.
 const TOKENS_OF_MEMBERS: usize = 24;
 
-/// Where a document is read on: a passage, and how much of it was given already, in bytes. As text `7` or `7.120`.
+/// Where reading a document continues: a passage, and how much of it was already returned, in bytes. As text `7` or
+/// `7.120`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Position {
     passage: usize,

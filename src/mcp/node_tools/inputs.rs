@@ -1,4 +1,4 @@
-//! From arguments to what the parts below take.
+//! From arguments to the types of the parts below.
 
 use std::str::FromStr;
 
@@ -14,7 +14,7 @@ use crate::collection::{Body, Conflict, DocumentInput, MediaType};
 use crate::retrieval::Filter;
 use crate::retrieval::{self, Detail, SearchError};
 
-/// A cursor as it came; `None` where an answer is to begin.
+/// A cursor as received; `None` for the first page.
 pub(super) fn cursor<T: FromStr>(text: Option<&str>) -> Result<Option<T>, ToolError> {
     let given = text.filter(|text| !text.is_empty());
     given.map(|text| text.parse().map_err(|_| ToolError::bad_argument(UNKNOWN_CURSOR))).transpose()
@@ -68,7 +68,7 @@ pub(super) fn deletes(filter: &Value, collection: &str) -> Result<(), ToolError>
     }
 }
 
-/// What is wrong with base64, in words.
+/// Why base64 is invalid, in words.
 fn not_base64(error: &DecodeError, content: &str) -> String {
     match error {
         DecodeError::InvalidByte(at, _) => {

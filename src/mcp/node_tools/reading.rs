@@ -1,4 +1,4 @@
-//! The tools that read: plain functions, called by who has a turn.
+//! The tools that read: plain functions, called under a compute permit.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub(super) fn counted_passages(total: usize) -> String {
     }
 }
 
-/// What a call reads with. Nothing here waits for anything but the disk.
+/// The context of a call that reads. It only waits for the disk.
 pub(super) struct ReadContext<'a> {
     pub(super) tools: &'a NodeTools,
     pub(super) access: Access<'a>,
@@ -108,7 +108,7 @@ impl<'a> ReadContext<'a> {
         Ok(self.access.reached(info).map_err(SearchError::from)?)
     }
 
-    /// Documents of a collection that an id may mean, at most `limit`. One that expired cannot be meant.
+    /// Documents of a collection that an id may refer to, at most `limit`; expired ones are excluded.
     fn candidate_ids(&self, info: &Arc<CollectionInfo>, limit: usize) -> Option<(Vec<String>, usize)> {
         let entries = self.access.list(info.id, None, "", limit).ok()?;
         let (reached, looked_at) = (self.reached(info).ok()?, entries.len());
@@ -118,8 +118,8 @@ impl<'a> ReadContext<'a> {
         Some((ids, looked_at))
     }
 
-    /// What is meant by the end of an id: the one document whose id ends so. `None` where several do, or there are too many
-    /// documents to know.
+    /// The document that the end of an id refers to: the only one whose id ends that way. `None` if there are several,
+    /// or too many documents to decide.
     fn cited(&self, id: &str, collection: Option<&str>) -> Option<DocumentRef> {
         let (document, passage) = match id.rsplit_once('#').map(|(document, number)| (document, number.parse())) {
             Some((document, Ok(number))) => (document, Some(number)),
@@ -128,7 +128,7 @@ impl<'a> ReadContext<'a> {
         if document.is_empty() || document.starts_with("ctx://") {
             return None;
         }
-        // The collection's own name may be said twice.
+        // The collection's name may be repeated.
         let ends = |own: &str| own == document || own.strip_suffix(document).is_some_and(|rest| rest.ends_with('/'));
         let mut found = None;
         let (mut left, mut is_ambiguous) = (NEAR_LOOKED_AT, false);
@@ -160,7 +160,7 @@ impl<'a> ReadContext<'a> {
         Ok((place, document))
     }
 
-    /// That there is no such document, and which there are that may be meant.
+    /// The error for a missing document, with similar ids.
     fn unknown(&self, id: &str, collection: Option<&str>) -> ToolError {
         let shown: String = id.chars().take(200).collect();
         let near = self.near(id, collection);

@@ -35,7 +35,7 @@ struct View {
     filter: Option<Value>,
 }
 
-/// What is known of a question without searching.
+/// The result of looking up a search in the cache.
 #[expect(clippy::large_enum_variant, reason = "there is one for each search, on its stack")]
 pub(super) enum CacheLookup<'a> {
     /// The same was asked before, and nothing changed since.

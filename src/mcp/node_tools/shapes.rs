@@ -1,4 +1,4 @@
-//! From what the parts below give to answers.
+//! From the types of the parts below to answers.
 
 use std::sync::Arc;
 

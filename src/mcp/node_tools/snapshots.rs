@@ -15,9 +15,9 @@ use crate::snapshot::{
 };
 use crate::task::Restart;
 
-/// A bucket that was looked at so many seconds ago is not looked at again for a status.
+/// A bucket that was checked less than this many seconds ago is not checked again for a status.
 const LOOK_AGAIN: u64 = 30;
-/// How long a status waits for a look.
+/// How long a status waits for a check.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The snapshots of a node, and the node as they see it.
@@ -26,7 +26,7 @@ pub struct NodeSnapshots {
     pub snapshots: Arc<Snapshots>,
     /// The node.
     pub node: Arc<dyn Probe>,
-    /// How the node starts again on restored data; `None` where nobody listens to that.
+    /// How the node restarts on restored data; `None` if nothing listens for that.
     pub restart: Option<Restart>,
 }
 
@@ -99,9 +99,9 @@ pub(crate) fn snapshots_json(snapshots: &Snapshots, whose: &Whose) -> Result<ser
     list(snapshots, whose).map(|answer| serde_json::to_value(answer).expect("answers are plain data"))
 }
 
-/// What a proof found, for REST and the command line.
+/// The result of a proof, for REST and the command line.
 ///
-/// * `snapshots`: those that it is one of; `problem` is what is wrong with the place where they go.
+/// * `snapshots`: the node's snapshots; `problem` is the problem of their target.
 pub(crate) fn verified_json(snapshots: &Snapshots, verified: &Verified) -> serde_json::Value {
     let checked = &verified.checked;
     let problems: Vec<serde_json::Value> =
@@ -114,7 +114,7 @@ pub(crate) fn verified_json(snapshots: &Snapshots, verified: &Verified) -> serde
     })
 }
 
-/// What is set and how it went, for REST and the command line; looks at the place, so it blocks.
+/// Settings and results, for REST and the command line; checks the target, so it blocks.
 pub(crate) fn schedule_json(snapshots: &Snapshots) -> serde_json::Value {
     let (health, told) = (snapshots.check_target(), snapshots.config());
     let live = snapshots.live();
@@ -244,7 +244,7 @@ impl NodeSnapshots {
         Ok(verified_json(&self.snapshots, &verified))
     }
 
-    /// What is set and how it went.
+    /// Settings and results.
     pub(super) async fn schedule(&self) -> serde_json::Value {
         let snapshots = Arc::clone(&self.snapshots);
         reported(&super::super::NoProgress, move |_| schedule_json(&snapshots)).await
@@ -296,7 +296,7 @@ impl NodeSnapshots {
             return Ok(answer);
         }
         let (snapshots, restart) = (Arc::clone(&self.snapshots), self.restart.clone());
-        // Done to its end even when the caller goes away: a restore that waits for some later start would surprise.
+        // Completed even if the caller disconnects: a restore that waits for some later start would be a surprise.
         let restored = reported(progress, move |reports| {
             let restored = snapshots.restore(plan, reports)?;
             // The node leaves time for the answer before it drains.

@@ -62,10 +62,10 @@ impl NodeTools {
 
     /// Names of a collection's sources that begin with `prefix`, after `after`, each with the number of its documents.
     ///
-    /// * `limit`: at most [`SOURCES_PAGE`] are given.
+    /// * `limit`: at most [`SOURCES_PAGE`] are returned.
     ///
     /// # Errors
-    /// When there is no such collection, or the catalog cannot be read.
+    /// When the collection does not exist, or the catalog cannot be read.
     pub fn sources(
         &self,
         caller: &Caller,
@@ -167,10 +167,10 @@ impl NodeTools {
         ended(permit, result)
     }
 
-    /// What is set for snapshots, and how it went.
+    /// The settings of snapshots, and their results.
     ///
     /// # Errors
-    /// When the caller may not know.
+    /// When the caller is not allowed to see them.
     pub async fn snapshot_schedule(&self, caller: &Caller) -> Result<Value, ToolError> {
         let permit = self.calls.enter(Operation::SNAPSHOT_SCHEDULE, caller, &Scope::Node)?;
         let schedule = self.backups.schedule().await;

@@ -16,12 +16,12 @@ use crate::retrieval::{SearchError, shown_metadata};
 
 /// Documents in one call.
 const DOCUMENTS_MAX: usize = 1_000;
-/// Documents whose reasons are given where nothing went in.
+/// Documents whose reasons are listed if nothing was written.
 const REASONS_MAX: usize = 5;
 /// Longest idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 256;
 
-/// What an answer is kept under: another caller's key, and one for another collection, is another key.
+/// The key of a stored answer: includes the caller and the collection.
 fn answer_key(caller: &Caller, collection: &str, key: &str) -> Result<String, ToolError> {
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
         let found = key.len();
@@ -190,7 +190,7 @@ impl NodeTool for arguments::UpdateDocument {
         let media_type = media_type_of(media_type)?;
         let (text, media_type) = match given.text {
             Some(text) => (text, media_type),
-            // What was extracted from a PDF or a page is text now, whatever it came from.
+            // Text extracted from a PDF or a page is plain text now, whatever its origin.
             None => {
                 let text = access.passages().text(&document, 0..document.chunks.len()).map_err(SearchError::from)?;
                 let kept = matches!(media_type, MediaType::Markdown | MediaType::SourceCode);
@@ -213,7 +213,7 @@ impl NodeTool for arguments::UpdateDocument {
             metadata,
             source: document.source.clone(),
             expires_at: document.expires_at,
-            // What was read must still be there, or somebody else's change would be lost.
+            // The version that was read must still be current, otherwise another client's change would be lost.
             if_version: Some(given.if_version.unwrap_or(document.version)),
             conflict: Conflict::Replace,
         };
