@@ -1,8 +1,8 @@
-//! The command line: one file a verb, text for people and JSON for programs.
+//! The command line: one file for each verb, text for people and JSON for programs.
 //!
-//! Invariants: standard output carries answers alone; everything else goes to standard error. Exit codes: 0 done, 1 failed,
-//! 2 usage, 3 not ready or unreachable, 4 backups that are not what they should be. A verb talks to the node that runs on the data directory, and opens the directory
-//! itself when none does.
+//! Invariants: standard output contains only answers; everything else goes to standard error. Exit codes: 0 done, 1
+//! failed, 2 usage, 3 not ready or unreachable, 4 backups are not as they should be. A verb talks to the node that runs
+//! on the data directory, and opens the directory itself when none does.
 
 /// The standard macro panics if nobody reads the stream any more (`cairn add … 2>&1 | head`): this one continues
 /// without it, for the work matters more than the message. Defined before the verbs, so that it replaces the standard
@@ -100,8 +100,8 @@ fn long(id: &'static str) -> &'static str {
     }
 }
 
-/// Stand in for options of every verb where they mean nothing: help does not list them there, and who gives one is told so
-/// ([`meaningless`]). Variables may name them: those are for the verbs that take them.
+/// Placeholders for global options where they are meaningless: help does not list them there, and using one is an error
+/// ([`meaningless`]). Variables may set them: those are for the verbs that use them.
 fn unlisted(ids: impl IntoIterator<Item = &'static str>) -> impl Iterator<Item = Arg> {
     // For the verbs below this one too.
     ids.into_iter().map(|id| Arg::new(id).long(long(id)).hide(true).global(true))
@@ -112,14 +112,14 @@ fn without_node() -> impl Iterator<Item = Arg> {
     unlisted(NODE)
 }
 
-/// The same for a verb that neither asks a node nor looks at its data.
+/// The same for a verb that neither calls a node nor accesses its data.
 fn on_its_own() -> impl Iterator<Item = Arg> {
     unlisted(NODE.into_iter().chain(PLACE))
 }
 
-/// The first option that was given to a verb which has no use for it, in words; `None`: all of them mean something.
+/// The first given option that is meaningless for the verb, in words; `None`: all of them are meaningful.
 ///
-/// * `command`, `matches`: after the command line was read.
+/// * `command`, `matches`: after the command line was parsed.
 fn meaningless(command: &clap::Command, matches: &ArgMatches) -> Option<String> {
     let (mut command, mut matches, mut verbs) = (command, matches, Vec::new());
     while let Some((verb, inner)) = matches.subcommand() {
@@ -151,7 +151,7 @@ fn meaningless(command: &clap::Command, matches: &ArgMatches) -> Option<String> 
     Some(format!("`cairn {}` has no use for --{}: {instead}", verbs.join(" "), long(id)))
 }
 
-/// What every verb takes.
+/// The options of every verb.
 #[derive(Clone, Args)]
 struct Common {
     /// Where everything is kept [default: /var/lib/cairn for root, else ~/.local/share/cairn]
@@ -252,7 +252,7 @@ enum Verb {
 impl Verb {
     /// Whether it asks a node, wherever that is.
     fn asks_a_node(&self) -> bool {
-        // Of a machine the doctor looks at more than the node; tokens lie in the data directory.
+        // The doctor checks more of a machine than the node; tokens are in the data directory.
         self.opens_data() && !matches!(self, Self::Serve(_) | Self::Doctor(_) | Self::Token(_))
     }
 
@@ -312,8 +312,8 @@ impl Failure {
         Self { code: 2, error: error.into() }
     }
 
-    /// That of a verb which is one call of a tool: what is wrong with an argument is wrong with the command line, and is said in its
-    /// words.
+    /// The failure of a verb that is one call of a tool: an invalid argument is a usage error, reported with the names
+    /// of the command line.
     fn of_command_line(self) -> Self {
         let Some(error) = self.error.downcast_ref::<ToolError>() else { return self };
         let code = if error.code == ErrorCode::BadArgument && self.code == 1 { 2 } else { self.code };
@@ -339,7 +339,7 @@ impl Failure {
         self.error.downcast_ref::<ToolError>().map(|error| error.code)
     }
 
-    /// In the shape of a tool's error. One that comes from a tool keeps its code and fault.
+    /// In the form of a tool's error. An error from a tool keeps its code and fault.
     fn as_tool_error(&self) -> ToolError {
         if let Some(error) = self.error.downcast_ref::<ToolError>() {
             return ToolError { message: self.to_string(), ..error.clone() };
@@ -353,11 +353,11 @@ impl Failure {
         ToolError { code, message: self.to_string(), fault: opening.unwrap_or(fault) }
     }
 
-    /// Says it: in words, and where JSON is wanted and no answer was given yet, as the answer.
+    /// Prints it: in words, and if JSON is requested and no answer was printed yet, as the answer.
     fn report(&self, json: bool) {
         eprintln!("cairn: {self}");
         if json && !output::is_answered() {
-            // It is said already, and nobody is there to be told that it cannot be said twice.
+            // It was printed already, and nobody reads a second message.
             let _ = output::json(&self.as_tool_error().to_json());
         }
     }
@@ -366,7 +366,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.error)?;
-        // An error that passes its cause through has the same words: said once.
+        // An error that passes its cause through has the same words: printed once.
         let mut said = self.error.to_string();
         for cause in self.error.chain().skip(1) {
             let text = cause.to_string();
@@ -385,8 +385,8 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
-/// The verb of the unit that adds the documents which an image left for its machines, and removes them. Not among the others: nobody
-/// else has a use for it.
+/// The verb of the unit that adds the documents which an image left for its machines, and removes them. Hidden: nobody
+/// else needs it.
 const ADD_WAITING: &str = "add-waiting";
 
 /// Does what the command line says, and says what went wrong.
@@ -438,7 +438,7 @@ fn without_empty(command: clap::Command) -> clap::Command {
         .mut_subcommands(without_empty)
 }
 
-/// The variable that an error is about, where no option was given that is wrong.
+/// The variable that an error is about, if no option is wrong.
 fn variable_of(error: &clap::Error) -> Option<String> {
     fn named(command: &clap::Command, option: &str, value: &str) -> Option<String> {
         let of = |argument: &Arg| {
@@ -492,7 +492,7 @@ fn misused(mut error: clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// What [`BoolishValueParser`] takes for yes.
+/// The values that [`BoolishValueParser`] accepts for yes.
 fn is_yes(text: &str) -> bool {
     ["y", "yes", "t", "true", "on", "1"].contains(&text.to_ascii_lowercase().as_str())
 }
@@ -595,7 +595,7 @@ impl Common {
         self.source(overrides.clone()).load().map_err(|error: ConfigError| Failure::usage(error))
     }
 
-    /// Where the settings come from.
+    /// The source of the settings.
     fn source(&self, overrides: Overrides) -> Source {
         // A variable that is not UTF-8 is none of ours; one with nothing in it is as one that is not set.
         let environment = std::env::vars_os()
@@ -615,13 +615,13 @@ impl Common {
         Backend::find(self.address(), config, stay, absent)
     }
 
-    /// Which node was named, and how to come in there.
+    /// The named node, and the credentials for it.
     fn address(&self) -> Address {
         Address { url: self.url.clone(), token: self.token.clone(), ca: self.ca.clone(), resolve: self.resolve }
     }
 }
 
-/// What derives from the log mends itself: nobody has to do anything about that.
+/// Derived data is repaired automatically: no action is needed.
 const COMMAND_LOGS: &str = "warn,cairn::collection=error,cairn::index=error,cairn::collection::writer=off";
 
 /// Verbs other than `serve` say what went wrong themselves, also of a write; the log is for warnings they cannot see, and people read

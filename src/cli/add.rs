@@ -30,7 +30,7 @@ use crate::mcp::ErrorCode;
 
 /// Files being read or written at once: enough to share each disk sync among several.
 const IN_FLIGHT: usize = 16;
-/// Files that may be gone from a folder before anybody is asked, however small it is.
+/// Files that may be missing from a folder without a question, however small it is.
 const GONE_UNASKED: usize = 10;
 
 #[derive(Debug, clap::Args)]
@@ -87,27 +87,27 @@ pub(super) struct Arguments {
     verbose: bool,
 }
 
-/// What an earlier add left below a prefix: each source with the number of its documents.
+/// Sources that an earlier add stored below a prefix, each with the number of its documents.
 struct EarlierSources {
     prefix: String,
     sources: Vec<(String, u64)>,
 }
 
 impl EarlierSources {
-    /// What the names below the prefix begin with.
+    /// The prefix of the names below it.
     fn below(&self) -> String {
         format!("{}/", self.prefix)
     }
 }
 
-/// What may become of the documents whose files are gone from a folder.
+/// What to do with the documents whose files are missing from a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum GoneFiles {
     /// They go.
     Delete,
-    /// They go when somebody says so: it looks like another folder of that name.
+    /// Deleted after confirmation: it looks like another folder with that name.
     Ask,
-    /// They stay: it looks like a disk that is not there.
+    /// Kept: it looks like a disk that is not mounted.
     Keep,
 }
 
@@ -130,7 +130,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         eprintln!("{note}");
     }
     let folders = origin::check(&backend, arguments, &walked)?;
-    // Before anything is written, so that new files do not hide how many are gone.
+    // Before anything is written, so that new files do not hide how many are missing.
     let known = earlier_sources(&backend, arguments, &walked, &folders)?;
     let mut problems = hold_emptied(arguments, &mut walked, &known);
     let bar = progress(common, walked.found.len());
@@ -178,11 +178,11 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
 /// Why nothing more can be written.
 struct Stop {
     reason: String,
-    /// The node refuses what takes room: what deletes is still done.
+    /// The node refuses writes that need space: deletes are still made.
     is_for_room: bool,
 }
 
-/// What the threads that read and write have in common.
+/// The state shared by the threads that read and write.
 struct Work<'a> {
     backend: &'a Backend,
     collection: &'a str,
@@ -206,12 +206,12 @@ impl Work<'_> {
         }
     }
 
-    /// What a failure says of a file, and of all that come after it.
+    /// What a failure means for a file, and for all later ones.
     fn failed(&self, file: &SourceFile, failure: &Failure) -> Report {
         let report = |status| Report { named: file.named, ..Report::new(file.source.clone(), status) };
         match failure.code_of_tool() {
             Some(ErrorCode::StillUnread) => report(Status::StillFailed).because(failure.to_string()),
-            // The same for every file: said once.
+            // The same for every file: reported once.
             code if failure.code == UNREACHABLE || code == Some(ErrorCode::ReadOnly) => {
                 let is_for_room = failure.code != UNREACHABLE;
                 self.stopped.lock().get_or_insert_with(|| Stop { reason: failure.to_string(), is_for_room });
@@ -273,7 +273,7 @@ fn read_metadata(pairs: &[String]) -> Result<Map<String, Value>, Failure> {
                 .split_once('=')
                 .filter(|(key, _)| !key.is_empty())
                 .ok_or_else(|| Failure::usage(anyhow!("--meta '{pair}': expected KEY=VALUE")))?;
-            // Numbers and booleans are what they look like; everything else is text.
+            // Numbers and booleans are recognised; everything else is text.
             let value = match serde_json::from_str::<Value>(value) {
                 Ok(value @ (Value::Number(_) | Value::Bool(_))) => value,
                 _ => Value::String(value.to_owned()),
@@ -303,7 +303,7 @@ fn progress(common: &Common, files: usize) -> ProgressBar {
     ProgressBar::new(files as u64).with_style(style.with_key("rate", output::rate))
 }
 
-/// Reads a whole file, at most `limit` bytes; an error when somebody wrote into it meanwhile.
+/// Reads a whole file, at most `limit` bytes; an error when it was written to meanwhile.
 fn read(path: &Path, limit: ByteSize) -> anyhow::Result<Vec<u8>> {
     // Without waiting for the other end, which a named pipe may never have.
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
@@ -347,8 +347,8 @@ fn earlier_sources(
     Ok(known)
 }
 
-/// Leaves files out that were not empty when they were added and are now, where that looks like a broken copy rather than like
-/// somebody's will, until somebody says so. Returns why.
+/// Skips files that were not empty when they were added and are now, if that looks like a broken copy rather than
+/// intention, until the user confirms. Returns why.
 fn hold_emptied(arguments: &Arguments, walked: &mut WalkResult, known: &[EarlierSources]) -> Vec<String> {
     let mut problems = Vec::new();
     for folder in known {
@@ -378,7 +378,7 @@ fn hold_emptied(arguments: &Arguments, walked: &mut WalkResult, known: &[Earlier
 }
 
 /// * `read`: files of the folder that could be read.
-/// * `known`: files that were there earlier, `gone` of them are not any more.
+/// * `known`: files that were there earlier, `gone` of them are missing now.
 fn judge(read: usize, known: usize, gone: usize) -> GoneFiles {
     match (read, gone) {
         (_, 0) => GoneFiles::Delete,

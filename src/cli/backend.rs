@@ -1,8 +1,9 @@
 //! Where a verb's work is done: by a running node over HTTP, or in this process on the data directory.
 //!
-//! Invariants: one process has the directory open, and the others reach it. Who keeps it for long answers on a loopback
-//! port and says so in `running.json`; who finds it taken waits for that file or for the lock. When the node behind a
-//! verb goes away, the next one is looked for and the call repeated, once: what has an id can be written or read again.
+//! Invariants: one process has the directory open, and the others reach it. A process that holds it for long answers on
+//! a loopback port and records that in `running.json`; one that finds it locked waits for that file or for the lock.
+//! When the node behind a verb disappears, the next one is searched for and the call repeated, once: everything with an
+//! id can be written or read again.
 
 mod absent;
 mod http;
@@ -42,15 +43,15 @@ pub(super) use remote::{Unavailable, prove};
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// How often to check whether it answers or has ended. There is no notification of either.
 const LOCK_POLL: Duration = Duration::from_millis(50);
-/// After how long somebody who waits is told what for.
+/// After how long a waiting user is told what for.
 const NOTE_AFTER: Duration = Duration::from_secs(1);
 
 /// Between two tries at a node that does not answer, at first and at last.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// After how long somebody who waits for room is told.
+/// After how long a user waiting for space is told.
 const BUSY_NOTE_AFTER: Duration = Duration::from_secs(5);
-/// How long a node that went away has to come back before its data directory is opened here.
+/// How long a node that disappeared has to return before its data directory is opened here.
 const TAKE_OVER_AFTER: Duration = Duration::from_secs(10);
 
 /// How long a verb keeps the data directory when it has to open it itself.
@@ -58,14 +59,14 @@ const TAKE_OVER_AFTER: Duration = Duration::from_secs(10);
 pub(super) enum Stay {
     /// For one answer: others wait.
     Brief,
-    /// For as long as its client or its files take: others are answered meanwhile.
+    /// For as long as its client or its files need: other processes get answers meanwhile.
     Long,
 }
 
 /// What happens where there is no node on the data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Absent {
-    /// It is said, and nothing is made.
+    /// An error is reported, and nothing is created.
     Refuse,
     /// One is made.
     Make,
@@ -76,7 +77,7 @@ pub(super) enum Absent {
 pub(super) struct Address {
     /// Where it is; `None`: on the data directory.
     pub(super) url: Option<String>,
-    /// What it is shown when it asks for a token.
+    /// The answer that it gets when it asks for a token.
     pub(super) token: Option<String>,
     /// The authority that an `https://` address is trusted for; `None`: those of the system.
     pub(super) ca: Option<PathBuf>,
@@ -84,7 +85,7 @@ pub(super) struct Address {
     pub(super) resolve: Option<IpAddr>,
 }
 
-/// Who does the work.
+/// The node that does the work.
 #[expect(clippy::large_enum_variant, reason = "there is one for each backend")]
 enum NodeHandle {
     /// A running node.
@@ -126,9 +127,9 @@ struct Silence {
 }
 
 impl Outage {
-    /// Another call was not answered. Since when none was, while that is to be waited for.
+    /// Records that another call was not answered. Returns since when none was, while the outage is tolerated.
     ///
-    /// * `asked`: when. A call of before the last silence's end belongs to that one.
+    /// * `asked`: the time of the call. A call from before the end of the last outage belongs to that one.
     fn goes_on(&self, failure: &Failure, is_gone: bool, patience: Duration, asked: Instant) -> Option<Instant> {
         if patience.is_zero() {
             return None;
@@ -175,9 +176,9 @@ impl NodeHandle {
     }
 }
 
-/// What is known of where the work is done.
+/// Which node does the work, if known.
 enum Resolution {
-    /// Nobody has looked yet.
+    /// Not resolved yet.
     Unknown,
     Found(Arc<NodeHandle>),
     /// The backend was closed.
@@ -192,14 +193,14 @@ impl Backend {
         Ok(backend)
     }
 
-    /// The same, looked for when it is needed first, and again as long as there is none.
+    /// The same, resolved when it is first needed, and again as long as there is none.
     pub(super) fn later(address: Address, config: Config, stay: Stay, absent: Absent) -> Self {
         let (runtime, resolution, resolving) = (OnceLock::new(), Mutex::new(Resolution::Unknown), Mutex::new(()));
         let (patience, outage) = (Duration::ZERO, Outage::default());
         Self { config, address, stay, absent, patience, outage, runtime, resolution, resolving }
     }
 
-    /// Waits this long for a node that goes away or has no room meanwhile, and then repeats what it was asked.
+    /// Waits this long for a node that disappears or is full meanwhile, and then repeats the request.
     pub(super) fn patient(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
@@ -263,7 +264,7 @@ impl Backend {
         )
     }
 
-    /// Largest request that a node with these settings takes.
+    /// Largest request that a node with these settings accepts.
     pub(super) fn request_bytes_max(&self) -> usize {
         self.config.server.request_bytes_max.as_usize()
     }
@@ -277,7 +278,7 @@ impl Backend {
         Ok(self.runtime.get_or_init(|| built))
     }
 
-    /// Where the work is done, as far as that was looked for.
+    /// The resolved node, if any.
     fn resolved(&self) -> Option<Arc<NodeHandle>> {
         match &*self.resolution.lock() {
             Resolution::Found(handle) => Some(Arc::clone(handle)),
@@ -301,7 +302,7 @@ impl Backend {
         }
     }
 
-    /// Keeps what was looked for.
+    /// Stores the resolved node.
     fn store_resolved(&self, handle: NodeHandle) -> Result<Arc<NodeHandle>, Failure> {
         let found = Arc::new(handle);
         match &mut *self.resolution.lock() {
@@ -314,8 +315,8 @@ impl Backend {
         }
     }
 
-    /// Does `work` at the node; when it turns out to be gone, looks for the next one and does it again there. One that was asked
-    /// to be patient with is waited for, and one that has no room too.
+    /// Does `work` at the node; if that has disappeared, resolves the next one and repeats it there. If patience was
+    /// requested, waits for a node that disappeared or is full.
     fn with_handle<T>(&self, mut work: impl FnMut(&NodeHandle) -> Result<T, Failure>) -> Result<T, Failure> {
         let (mut handle, mut pause, mut looked) = (self.handle()?, PAUSE_MIN, false);
         loop {
@@ -333,7 +334,7 @@ impl Backend {
             if may_pass && let Some(since) = self.outage.goes_on(&failure, is_gone, self.patience, asked) {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(PAUSE_MAX);
-                // An address is asked again as it is. Here another process may have taken over.
+                // A given address is retried unchanged. Here another process may have taken over.
                 if is_gone && self.address.url.is_none() {
                     handle = self.reconnect(&handle, since)?.unwrap_or(handle);
                 }
@@ -346,8 +347,8 @@ impl Backend {
         }
     }
 
-    /// The node that came back, or another in its place; `None` as long as there is none. The data directory is not opened here
-    /// at once: a service that starts again would find it taken.
+    /// The node that returned, or another one; `None` as long as there is none. The data directory is not opened here
+    /// immediately: a restarting service would find it locked.
     fn reconnect(&self, gone: &Arc<NodeHandle>, since: Instant) -> Result<Option<Arc<NodeHandle>>, Failure> {
         if since.elapsed() >= TAKE_OVER_AFTER {
             return self.next(gone).map(Some);
@@ -395,7 +396,8 @@ impl Backend {
         self.call(tool, arguments).map(drop)
     }
 
-    /// The status of a running node, if it has one to tell at once. Unlike [`Self::call`] it looks for no other node.
+    /// The status of a running node, if it answers immediately. Unlike [`Self::call`] it does not search for another
+    /// node.
     pub(super) fn peek(&self) -> Option<Value> {
         match &*self.resolved()? {
             NodeHandle::Remote(remote) => remote.peek(),
@@ -510,7 +512,7 @@ impl Backend {
         })
     }
 
-    /// What is set for snapshots and how it went, as a running node says.
+    /// The settings and results of snapshots, from a running node.
     pub(super) fn snapshot_schedule(&self) -> Result<Option<Value>, Failure> {
         self.with_handle(|handle| match handle {
             NodeHandle::Remote(remote) => remote.snapshot_schedule().map(Some),
@@ -566,8 +568,8 @@ impl Backend {
         }
     }
 
-    /// Answers those who wait and closes the files, if they are open here. Later calls are refused. Not for tasks of the
-    /// runtime: it blocks.
+    /// Answers waiting callers and closes the files, if they are open here. Later calls are refused. Not for tasks of
+    /// the runtime: it blocks.
     pub(super) fn close(&self) {
         self.end(Local::close);
     }
@@ -597,12 +599,12 @@ impl Drop for Backend {
     }
 }
 
-/// Who uses the command line on a data directory.
+/// The caller for the command line on a data directory.
 pub(super) fn caller() -> Caller {
     Caller::local(Transport::CommandLine)
 }
 
-/// What is listed of a collection; nothing when there is no such collection.
+/// The list of a collection's items; empty when the collection does not exist.
 fn none_if_missing<T>(listed: Result<Vec<T>, ToolError>) -> Result<Vec<T>, Failure> {
     match listed {
         Err(error) if error.code == ErrorCode::NotFound => Ok(Vec::new()),
@@ -610,7 +612,7 @@ fn none_if_missing<T>(listed: Result<Vec<T>, ToolError>) -> Result<Vec<T>, Failu
     }
 }
 
-/// A call's arguments. What was not given is left out: the tool's default counts.
+/// A call's arguments. Null ones are left out: the tool's defaults apply.
 fn without_nulls(arguments: Value) -> Arguments {
     match arguments {
         Value::Object(fields) => fields.into_iter().filter(|(_, value)| !value.is_null()).collect(),
@@ -622,7 +624,7 @@ fn stopping() -> Failure {
     Failure::unreachable(anyhow!("this process is stopping"))
 }
 
-/// Whether a data directory is somebody else's.
+/// Whether a data directory belongs to another user.
 fn is_denied(error: &OpenError) -> bool {
     let mut causes = anyhow::Chain::new(error);
     causes.any(|cause| {
@@ -642,7 +644,7 @@ fn failure(error: ToolError) -> Failure {
     }
 }
 
-/// A list of names as a tool takes it, or nothing.
+/// A list of names as tools accept it, or null.
 pub(super) fn names(names: &[String]) -> Value {
     if names.is_empty() { Value::Null } else { json!(names) }
 }

@@ -1,7 +1,7 @@
-//! `cairn bench`: what a node on this hardware can do, asked by its own documents.
+//! `cairn bench`: the performance of a node on this hardware, with queries from its own documents.
 //!
-//! Invariants: nothing is written to the node. Questions are words of its documents in an order of their own, so that they find
-//! something; a number makes each new, so that no answer comes from the cache, unless that is what is measured.
+//! Invariants: nothing is written to the node. Queries are words of its documents in a random order, so that they find
+//! something; a number makes each unique, so that no answer comes from the cache, unless that is measured.
 
 mod load;
 
@@ -91,7 +91,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     }
     let status = node.call(Tool::GetStatus, json!({}))?;
     let names = super::backend::names(&arguments.collections);
-    // What is wrong with the question is said before anything is measured.
+    // An error in the query is reported before anything is measured.
     node.call(Tool::Search, json!({"query": questions[0], "collections": names}))?;
     // Each client has a connection of its own.
     let all = usize::from(arguments.clients);
@@ -138,7 +138,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     report(common, &status, questions.len(), &rounds)
 }
 
-/// What became of a call.
+/// The outcome of a call.
 fn answer_of(outcome: Result<(), Failure>) -> Answer {
     match outcome {
         Ok(()) => Answer::Answered,

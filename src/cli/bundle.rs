@@ -162,7 +162,7 @@ fn create(common: &Common, arguments: &CreateArguments) -> Result<(), Failure> {
     let file = output::file_at(&arguments.output, name)?;
     let mut plan = Plan::new(executable)?;
     if let Some(file) = &arguments.configuration {
-        // A mistake is found here, where it can be mended, and not on a machine far away.
+        // A mistake is found here, where it can be fixed, and not on a distant machine.
         Config::load(Some(file), [], &Overrides::default()).map_err(|error: ConfigError| Failure::usage(error))?;
         plan.set_configuration(file);
     }

@@ -1,7 +1,8 @@
-//! `cairn completions`: the tab completions of a shell, with the names of the collections that there are.
+//! `cairn completions`: the tab completions of a shell, including the names of existing collections.
 //!
-//! The library writes what follows from the command line alone, also options that a verb refuses, which are taken out. Where a collection is named, its words are replaced by a question
-//! to the program: it makes no node, and says nothing where there is none.
+//! The library generates everything that follows from the command line, including options that a verb refuses, which
+//! are removed. Where a collection is named, its words are replaced by a call of the program: it creates no node, and
+//! prints nothing if there is none.
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
@@ -17,7 +18,7 @@ pub(super) fn run(shell: Shell) -> Result<(), Failure> {
 }
 
 fn script(shell: Shell) -> String {
-    // Into memory: the library panics where nobody reads the stream.
+    // Into memory: the library panics if nobody reads the stream.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "cairn", &mut script);
     let script = String::from_utf8_lossy(&script).into_owned();
@@ -57,7 +58,7 @@ fn bash(script: &str) -> String {
     out
 }
 
-/// The long options that a verb takes to refuse them.
+/// The long options that a verb only accepts in order to refuse them.
 fn refused_by<'a>(verbs: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut root = Cli::command();
     root.build();
@@ -77,7 +78,7 @@ fn without(line: &str, words: &[String]) -> String {
 
 fn zsh(script: &str) -> String {
     let mut out = String::with_capacity(script.len());
-    // What is refused has no description.
+    // Refused options have no description.
     for line in script.lines().filter(|line| !line.ends_with("=[]: :_default' \\")) {
         let is_collection = [":COLLECTION", ":collection -- ", ":name -- Name of the collection"]
             .iter()

@@ -1,4 +1,4 @@
-//! `cairn doctor`: what is wrong with a machine and with a node's data, what that affects, and mending it from a snapshot.
+//! `cairn doctor`: problems of a machine and of a node's data, their effects, and repairing the data from a snapshot.
 
 mod gpu;
 
@@ -41,10 +41,10 @@ pub(super) struct Arguments {
     device: Device,
 }
 
-/// What is known of the machine: all but its node.
+/// The findings about the machine, without its node.
 struct Machine {
     findings: Vec<Finding>,
-    /// Not looked at on another machine.
+    /// Skipped on another machine.
     gpu: Option<gpu::SelfTest>,
 }
 
@@ -114,7 +114,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     let mut checkup = match examine(&config, &snapshots) {
         Ok(checkup) => checkup,
         Err(failure) => {
-            // What the machine lacks may be why.
+            // Problems of the machine may be the cause.
             print_machine_only(common, &machine)?;
             return Err(failure);
         }
@@ -134,9 +134,9 @@ fn pods_node(common: &Common, config: &Config) -> Result<Option<Backend>, Failur
     Backend::running(common.address(), config.clone())
 }
 
-/// What is wrong with this machine.
+/// The problems of this machine.
 ///
-/// * `listens`: where a node that does not run is to listen.
+/// * `listens`: the configured addresses of a node that is not running.
 fn examined(config: &Config, listens: Vec<SocketAddr>) -> Vec<Finding> {
     let subject = checkup::Subject {
         data_dir: config.data_dir.clone(),
@@ -147,7 +147,7 @@ fn examined(config: &Config, listens: Vec<SocketAddr>) -> Vec<Finding> {
     checkup::examine(&Tree::machine(), &subject)
 }
 
-/// What is wrong with the processes that documents are read in.
+/// The problems of the processes that read documents.
 fn parsers() -> Option<Finding> {
     match extraction::probe() {
         Ok(protections) if protections.is_confined() => None,
@@ -163,7 +163,7 @@ fn parsers() -> Option<Finding> {
     }
 }
 
-/// What was found on the machine, and its GPU.
+/// The findings about the machine, and its GPU.
 fn machine_json(machine: &Machine) -> (Vec<Value>, Option<Value>) {
     let findings = machine.findings.iter();
     let findings =
@@ -180,7 +180,7 @@ fn print_machine(machine: &Machine) -> Result<(), Failure> {
     gpu.map_or(Ok(()), |words| output::line(&format!("gpu      {words}")))
 }
 
-/// What is found where no data can be looked at.
+/// The findings if no data is accessible.
 fn print_machine_only(common: &Common, machine: &Machine) -> Result<(), Failure> {
     if common.json {
         let (findings, gpu) = machine_json(machine);
@@ -189,7 +189,7 @@ fn print_machine_only(common: &Common, machine: &Machine) -> Result<(), Failure>
     print_machine(machine)
 }
 
-/// What a running node knows of itself.
+/// A running node's own findings.
 fn running(common: &Common, status: &Value, machine: &Machine) -> Result<(), Failure> {
     let texts = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
@@ -285,7 +285,7 @@ fn examine(config: &Config, snapshots: &Snapshots) -> Result<Checkup, Failure> {
     Ok(checkup)
 }
 
-/// Reads every record, so that damage that nobody has met yet is met now.
+/// Reads every record, so that undiscovered damage is found now.
 fn scrub(reader: &Reader) -> Result<Vec<store::Affected>, Failure> {
     for change in reader.changes_after(Lsn::ZERO) {
         match change {

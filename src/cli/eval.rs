@@ -93,7 +93,7 @@ impl Scope {
     }
 }
 
-/// What was measured on a folder.
+/// The measurements of a folder.
 struct Report<'a> {
     folder: &'a Folder,
     documents: usize,
@@ -215,7 +215,7 @@ fn measure(
     for query in &questions.queries {
         let judged = questions.judgements.get(&query._id).unwrap_or(&none);
         let start = Instant::now();
-        // The first ranks are measured as a search with default settings gives them, the deep ones from a deeper ranking.
+        // The first ranks are measured as in a search with default settings, the deep ones from a deeper ranking.
         let ranked = documents(&query.text, asked.candidates)?;
         let seconds = start.elapsed().as_secs_f64();
         sum.add(&ranked, &documents(&query.text, DEPTH * 4)?, judged, seconds);
@@ -309,7 +309,7 @@ fn show_table(rows: &[(Mode, Scope, Measures)], with_scope: bool) -> Result<(), 
     output::table(&header, &numbers, rows)
 }
 
-/// A column for each way to search, where there is something to tell.
+/// A column for each kind of search, if there are differences.
 fn show_weak(weak: &[(Scope, Weak)]) -> Result<(), Failure> {
     if weak.is_empty() {
         return Ok(());

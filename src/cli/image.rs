@@ -57,7 +57,7 @@ same libraries. The file appears under its name once it is whole.")]
     },
 }
 
-/// What the image is made of.
+/// The content of the image.
 #[derive(Debug, clap::Args)]
 struct Of {
     /// A static cairn for Linux [default: this program]
@@ -78,7 +78,7 @@ struct Of {
     gpu_root: PathBuf,
 }
 
-/// An image, and what is to be said of its libraries.
+/// An image, and notes on its libraries.
 struct Built {
     image: Image,
     gpu: Option<Libraries>,

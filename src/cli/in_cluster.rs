@@ -1,7 +1,7 @@
-//! The node that was installed into the cluster of this machine, for verbs that were told no other one.
+//! The node that was installed into this machine's cluster, for verbs without another target.
 //!
-//! Its data directory is a volume that the pod has open, so it is reached over the network: by its service's address, the token and the
-//! authority that the installation left in `/etc/cairn`.
+//! The pod has its data directory, a volume, open, so the node is reached over the network: by its service's address,
+//! and with the token and the authority that the installation stored in `/etc/cairn`.
 
 use std::fs;
 use std::path::Path;
@@ -41,7 +41,7 @@ fn is_unnamed(common: &Common, config: &Config) -> bool {
     if record.is_none_or(|record| record.platform != Platform::K3s || record.current.is_none()) {
         return false;
     }
-    // What runs here was started by somebody; what other users than root have is theirs.
+    // Processes started here belong to a user; users other than root have their own data.
     let is_root = rustix::process::geteuid().is_root();
     let has = |name: &str| config.data_dir.join(name).exists();
     !has("running.json") && (is_root || !has("log"))

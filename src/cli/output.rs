@@ -32,7 +32,7 @@ pub(super) fn json(value: &Value) -> Result<(), Failure> {
     line(&text)
 }
 
-/// Whether a verb has given its answer as JSON: another value behind it would make both unreadable.
+/// Whether a verb has printed its answer as JSON: a second value would make both unreadable.
 pub(super) fn is_answered() -> bool {
     ANSWERED.load(Ordering::Relaxed)
 }
@@ -49,7 +49,7 @@ pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     written(out.write_all(bytes).and_then(|()| out.flush()))
 }
 
-/// The file that a verb's result goes to, for what the user named: the file itself, or a folder for it.
+/// The file for a verb's result, from the path given by the user: the file itself, or a folder for it.
 ///
 /// * `name`: of the file in a folder.
 pub(super) fn file_at(path: &Path, name: impl FnOnce() -> Result<String, Failure>) -> Result<PathBuf, Failure> {
@@ -78,7 +78,7 @@ fn written(result: io::Result<()>) -> Result<(), Failure> {
     }
 }
 
-/// What the macros of this part write to standard error, where nobody may be reading.
+/// The macros of this part write to standard error with this, even if nobody reads it.
 pub(super) fn note(text: fmt::Arguments<'_>) {
     let mut out = io::stderr().lock();
     let text = text.to_string();
@@ -192,7 +192,7 @@ pub(super) fn whole<T: TryFrom<u64>>(
 /// An address to listen on.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     let hint = match text.rsplit_once(':') {
-        // The port alone is what other programs take.
+        // Other programs accept a bare port.
         None if text.parse::<u16>().is_ok() => {
             format!("; for this machine alone 127.0.0.1:{text}, for all networks 0.0.0.0:{text}")
         }

@@ -29,7 +29,7 @@ pub(super) fn go_on_as_owner(data_dir: &Path, answers: impl FnOnce() -> bool) ->
         return Ok(());
     }
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    // The file that runs, also where its owner may not look into the folder that it is in.
+    // The running file, even if its owner has no access to its folder.
     let mut command = Command::new("/proc/self/exe");
     // The default is another one for that user; --data-dir still counts more.
     command.arg0("cairn").args(arguments).env("CAIRN_DATA_DIR", data_dir);

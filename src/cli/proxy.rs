@@ -40,8 +40,8 @@ pub(super) struct Arguments {}
 pub(super) fn run(common: &Common, _: &Arguments) -> Result<(), Failure> {
     let config = common.load()?;
     quiet_logs(&config);
-    // Where there is no node yet the client is served all the same, and told by each call what to do: it would show no more than
-    // that its server ended. A wrong address is another matter.
+    // If there is no node yet the client is served anyway, and each call reports what to do: otherwise it would only
+    // show that its server ended. A wrong address is an error.
     let backend = Arc::new(Backend::later(common.address(), config, Stay::Long, Absent::Refuse));
     let node = match backend.node() {
         Ok(node) => Some(node),
@@ -64,7 +64,7 @@ pub(super) fn run(common: &Common, _: &Arguments) -> Result<(), Failure> {
     Ok(ended?)
 }
 
-/// Answers the client until it closes its end, or this process is told to stop.
+/// Answers the client until it closes its end, or this process is stopped.
 async fn speak(catalog: Catalog, request_bytes_max: usize) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
@@ -77,7 +77,7 @@ async fn speak(catalog: Catalog, request_bytes_max: usize) -> anyhow::Result<()>
 /// The tools of whichever node there is.
 struct Tools {
     backend: Arc<Backend>,
-    /// Empty as long as there is none.
+    /// Empty as long as there is no node.
     node: OnceLock<NodeId>,
     /// Positions of its log, once a client wants to be notified.
     following: OnceLock<watch::Receiver<Lsn>>,

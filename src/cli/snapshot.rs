@@ -59,7 +59,7 @@ impl LocalSnapshots {
         }
         let mut config = common.load()?;
         quiet_logs(&config);
-        // The node's own settings count, whatever this command was told.
+        // The node's own settings apply, whatever was passed to this command.
         if Backend::running(common.address(), config.clone())?.is_some()
             && let Some(place) = RunningNode::read(&config.data_dir).and_then(|running| running.snapshots)
         {
@@ -78,7 +78,7 @@ impl LocalSnapshots {
             Target::Directory(path) => local.config.snapshot.target.is_some() || path.exists(),
             Target::Bucket(_) => true,
         };
-        // Nor can anything be said where this user may not look.
+        // Nothing can be reported if this user has no access.
         if !has_target || holds_node(&local.config.data_dir).is_err() {
             expect_node(&local.config)?;
         }

@@ -1,4 +1,5 @@
-//! `cairn token`: the tokens that a node's clients show. Works on the data directory alone: nobody makes tokens over the network.
+//! `cairn token`: the tokens of a node's clients. Works on the data directory only: tokens cannot be created over the
+//! network.
 
 use std::path::{Path, PathBuf};
 
@@ -85,7 +86,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         return make_file(path);
     }
     let config = common.load()?;
-    // A token for a node that does not exist would open nothing, and nobody would notice.
+    // A token for a node that does not exist would be useless, and nobody would notice.
     expect_node(&config)?;
     let data_dir = config.data_dir;
     let now = SystemClock.now();

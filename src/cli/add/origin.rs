@@ -1,4 +1,4 @@
-//! Where a folder came from: another one of the same name would take its documents for gone.
+//! Where a folder came from: another one with the same name would treat its documents as missing.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::{Arguments, Failure};
 use crate::collection::{self, FolderOrigin};
 use crate::mcp::ErrorCode;
 
-/// What the host is called where its own name is another one with each start.
+/// The name used for a host whose own name changes with each start.
 const CONTAINER: &str = "a container";
 
 /// Where a folder is.
@@ -56,7 +56,7 @@ pub(super) fn check(
         }
         let noted = collection::Folder { prefix: folder.prefix.clone(), origin: here };
         match backend.note_folder(&arguments.collection, &noted) {
-            // Nothing else goes in either, and that is said of the files.
+            // Nothing else is written either, and that is reported for the files.
             Err(failure) if failure.code_of_tool() == Some(ErrorCode::ReadOnly) => {}
             noted => noted?,
         }
@@ -84,7 +84,7 @@ fn refused(collection: &str, folder: &Folder, before: &FolderOrigin, here: &Fold
     .into()
 }
 
-/// Prefixes below `folder` whose files came from elsewhere: what is not in the folder is not gone for them.
+/// Prefixes below `folder` whose files came from elsewhere: files missing from the folder are not deleted for them.
 pub(super) fn foreign(folder: &Folder, known: &[collection::Folder]) -> Vec<String> {
     let below = format!("{}/", folder.prefix);
     known

@@ -1,4 +1,4 @@
-//! What became of each file, as people and programs are told.
+//! The report on each file, for people and programs.
 
 use std::collections::BTreeSet;
 
@@ -10,13 +10,13 @@ use super::Arguments;
 use super::walk::WalkResult;
 use crate::ingest::FileKind;
 
-/// What became of a file.
+/// The outcome of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
     Created,
     Updated,
     Unchanged,
-    /// It is gone, or there is no text in it any more.
+    /// It was deleted, or no longer contains text.
     Deleted,
     /// Nothing that is read.
     Skipped(Kind),
@@ -67,7 +67,7 @@ impl Kind {
         }
     }
 
-    /// Whether somebody may miss what is in it.
+    /// Whether its content may be missed.
     fn has_text(self) -> bool {
         matches!(self, Self::File(kind) if kind.has_text())
     }
@@ -77,7 +77,7 @@ impl Kind {
 pub(super) struct Report {
     pub(super) source: String,
     pub(super) status: Status,
-    /// What the node says of it.
+    /// The node's answer.
     pub(super) detail: Value,
     pub(super) reason: Option<String>,
     /// Named by the user.
@@ -157,7 +157,7 @@ fn skipped_words(reports: &[Report]) -> Option<String> {
     let words = kinds.iter().map(|(kind, count, extensions)| {
         let name = kind.label(*count);
         let extensions: Vec<&str> = extensions.iter().map(String::as_str).collect();
-        // Which they are is what somebody who misses one looks for.
+        // Anyone who misses a file wants to know which ones they are.
         let which = if kind.has_text() { format!(" ({})", extensions.join(", ")) } else { String::new() };
         format!("{} {name}{which}", output::thousands(*count as u64))
     });

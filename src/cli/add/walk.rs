@@ -42,7 +42,7 @@ const DEAD_LINK: &str = "a link that leads nowhere";
 /// A file to be read.
 pub(super) struct SourceFile {
     pub(super) path: PathBuf,
-    /// What it is called in the collection.
+    /// Its name in the collection.
     pub(super) source: String,
     /// Named by the user, so its failure is one; found in a folder it may be skipped.
     pub(super) named: bool,
@@ -50,24 +50,24 @@ pub(super) struct SourceFile {
     pub(super) length: u64,
 }
 
-/// A folder that was read to the end: what is not there is gone.
+/// A folder that was read completely: files that were not found are deleted.
 pub(super) struct Folder {
     pub(super) prefix: String,
     /// Absolute, without links.
     pub(super) path: PathBuf,
 }
 
-/// What a walk found.
+/// The result of a walk.
 #[derive(Default)]
 pub(super) struct WalkResult {
     pub(super) found: Vec<SourceFile>,
     pub(super) reports: Vec<Report>,
     pub(super) complete: Vec<Folder>,
-    /// Prefixes below which something could not be read: nothing there counts as gone.
+    /// Prefixes below which something could not be read: nothing there counts as deleted.
     pub(super) unreadable: Vec<String>,
 }
 
-/// * `bar`: told how many files were found so far.
+/// * `bar`: shows how many files were found so far.
 pub(super) fn walk(arguments: &Arguments, bar: &ProgressBar) -> Result<WalkResult, Failure> {
     let mut walked = WalkResult::default();
     for path in &arguments.paths {
@@ -112,8 +112,8 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     anyhow!("cannot read {shown}: {error}").into()
 }
 
-/// Two files of one name: those that were named are a mistake to mend before anything is done; one in a folder is left out, for
-/// which name it has there is not this program's to decide.
+/// Two files with the same name: if they were given by name, that is an error to fix first; one in a folder is left
+/// out, since this program cannot decide which one the name belongs to.
 fn leave_out_twins(walked: &mut WalkResult) -> Result<(), Failure> {
     let WalkResult { found, reports, .. } = walked;
     let mut first: HashMap<&str, &Path> = HashMap::with_capacity(found.len());

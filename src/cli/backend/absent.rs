@@ -1,5 +1,5 @@
-//! What is said where no node is found, or one that this user may not open: where was looked, whose data is elsewhere, how to
-//! reach it.
+//! The message if no node is found, or one that this user may not open: where was searched, whose data is elsewhere,
+//! how to reach it.
 
 use std::fs;
 use std::io;
@@ -16,10 +16,10 @@ const SERVICE: &str = crate::deploy::shape::DATA_DIR;
 /// Names of users.
 const USERS: &str = "/etc/passwd";
 
-/// Whether there is a node's data in a directory.
+/// Whether a directory contains a node's data.
 ///
 /// # Errors
-/// Where this user may not look.
+/// When this user has no access.
 pub(in crate::cli) fn holds_node(data_dir: &Path) -> io::Result<bool> {
     // A restore that is not finished has no log yet.
     for name in ["log", "swap.json"] {
@@ -52,7 +52,7 @@ pub(super) fn no_node(data_dir: &Path) -> Failure {
     let mut lines = vec![format!("there is no node in {}: {found}", data_dir.display())];
     let is_root = rustix::process::geteuid().is_root();
     match service(data_dir, Path::new(SERVICE)) {
-        // Root looks there unless told otherwise.
+        // The default for root.
         Some(_) if is_root => lines.push(format!("the node of this machine has its data in {SERVICE}; leave --data-dir out")),
         Some(owner) => lines.push(format!(
             "the node of this machine has its data in {SERVICE}, which belongs to {owner}: use sudo, or --url https://ADDRESS:7171 with --token"
@@ -63,7 +63,7 @@ pub(super) fn no_node(data_dir: &Path) -> Failure {
     Failure::unreachable(anyhow!(lines.join("\n  ")))
 }
 
-/// The directory is somebody else's.
+/// The directory belongs to another user.
 pub(super) fn not_ours(data_dir: &Path) -> Failure {
     // The nearest folder that can be seen: its owner is whose the rest is.
     let nearest = data_dir.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?.uid())));
@@ -98,7 +98,7 @@ pub(in crate::cli) fn beside_service(data_dir: &Path) -> Option<String> {
     ))
 }
 
-/// Whose the data of this machine's service is; `None` where there is none, or it is the directory asked for.
+/// The owner of the data of this machine's service; `None` if there is none, or it is the requested directory.
 fn service(data_dir: &Path, place: &Path) -> Option<String> {
     let found = fs::metadata(place).ok()?;
     let is_node = match holds_node(place) {

@@ -52,7 +52,7 @@ impl Agent {
         }
         let config = fetch::Config {
             trust: self.trust.authorities(),
-            // A node at a fixed address is on this machine, or its name is known to nobody else.
+            // A node at a fixed address is on this machine, or its name is unknown elsewhere.
             proxy: if self.trust.address().is_some() { Proxy::none() } else { Proxy::from_environment() },
             connect_timeout: CONNECT_TIMEOUT,
             // The verbs repeat by rules of their own.

@@ -13,7 +13,7 @@ use crate::collection::OpenError;
 use crate::config::Config;
 use crate::task::{Drain, Readiness};
 
-/// How long to wait for the indexes to catch up with the log: rebuilding them takes minutes when there is much.
+/// How long to wait for the indexes to catch up with the log: rebuilding large ones takes minutes.
 const READY_PATIENCE: Duration = Duration::from_secs(600);
 
 /// A node in this process. Closed when dropped, on a thread that may block.

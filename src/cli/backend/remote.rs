@@ -31,9 +31,9 @@ use crate::mcp::{Arguments, ErrorCode, Tool, ToolError};
 
 /// How long to wait for what a node says of itself: a leftover's port may belong to anybody by now.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long to wait for an answer: a large file takes its time.
+/// How long to wait for an answer: a large file takes long.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
-/// How long to wait for a snapshot to be taken or brought back.
+/// How long to wait for taking or restoring a snapshot.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
 /// How long a file waits for a node that has no room for it, and between two attempts.
 const BUSY_PATIENCE: Duration = Duration::from_secs(600);
@@ -57,7 +57,7 @@ pub(super) struct Gone {
     source: FetchError,
 }
 
-/// Something between here and the node answers in its place, or the node says that it cannot answer now.
+/// A proxy answers in the node's place, or the node reports that it cannot answer now.
 #[derive(Debug, thiserror::Error)]
 #[error("the node at {base} is not available: {answer}")]
 pub(in crate::cli) struct Unavailable {
@@ -229,7 +229,7 @@ impl Remote {
         self.answer(request.send_json(arguments))
     }
 
-    /// The same for who wants to know the outcome only: a search's answer takes longer to read than the node to find it.
+    /// The same for callers that only need the outcome: parsing a search's answer takes longer than the search.
     pub(super) fn call_unread(&self, tool: Tool, arguments: &Arguments) -> Result<(), Failure> {
         let response = self.tool(tool.name()).unread().send_json(arguments).map_err(|error| self.failed(error))?;
         if response.status().is_success() { Ok(()) } else { self.answer(Ok(response)).map(drop) }
@@ -329,7 +329,7 @@ impl Remote {
         self.answer(request.timeout(SNAPSHOT_TIMEOUT).call())
     }
 
-    /// What is set for snapshots, and how it went.
+    /// The settings and results of snapshots.
     pub(super) fn snapshot_schedule(&self) -> Result<Value, Failure> {
         self.answer(self.request::<SnapshotSchedule>(&Nothing {}, &Nothing {}).call())
     }
@@ -370,9 +370,9 @@ impl Remote {
     }
 }
 
-/// Whether any client reaches a node at this address that trusts this authority and nobody else; why not, when it does not.
+/// Checks that any client that trusts only this authority can reach a node at this address.
 ///
-/// * `resolve`: where the host leads, for a name that only others know.
+/// * `resolve`: the address of the host, for a name that only other machines know.
 pub(in crate::cli) fn prove(url: &str, ca: Option<&Path>, resolve: Option<IpAddr>) -> Result<(), String> {
     let base = url.trim_end_matches('/').trim_end_matches("/mcp");
     let mut trust = ca.map_or(Ok(Trust::System), Trust::file).map_err(|error| format!("{error:#}"))?;
@@ -384,7 +384,7 @@ pub(in crate::cli) fn prove(url: &str, ca: Option<&Path>, resolve: Option<IpAddr
     answer.map(drop).map_err(|error| refused_certificate(&error).unwrap_or_else(|| error.to_string()))
 }
 
-/// Whether it is what somebody on the way says who does not reach the node.
+/// Whether this is the answer of a proxy that cannot reach the node.
 fn is_in_between(status: StatusCode) -> bool {
     matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
 }
@@ -404,7 +404,7 @@ fn port(base: &str) -> u16 {
     named.unwrap_or(if scheme == "https" { 443 } else { 80 })
 }
 
-/// Why a node's certificate was not taken, if that is what went wrong.
+/// Why a node's certificate was rejected, if that was the error.
 fn refused_certificate(error: &FetchError) -> Option<String> {
     match error {
         FetchError::Certificate { reason, .. } | FetchError::Tls { reason, .. } => Some(reason.clone()),

@@ -44,7 +44,7 @@ impl Trust {
         }
     }
 
-    /// Who vouches for the node.
+    /// The authorities that are trusted.
     pub(super) fn authorities(&self) -> fetch::Trust {
         match self {
             Self::System | Self::At(None, _) => fetch::Trust::System,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 pub(super) enum Answer {
     /// It was answered.
     Answered,
-    /// The node had too much to do, and said so.
+    /// The node was overloaded, and said so.
     Refused,
     /// Anything else.
     Failed,
@@ -26,7 +26,7 @@ pub(super) struct Load {
     pub(super) time: Duration,
 }
 
-/// What a load came to.
+/// The result of a load.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     /// Times of the calls that were answered, ascending.

@@ -12,14 +12,14 @@ use crate::task;
 
 /// Questions that are asked: matrices in several formats, with filters and removed rows. A GPU answers them within a second.
 const QUESTIONS: usize = 400;
-/// How long an answer may take; the first of a kind compiles its shader.
+/// Time limit of an answer; the first of each kind compiles its shader.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long all of it may take.
+/// Total time limit.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// What is to be done about one that is broken.
+/// The advice for a broken GPU.
 const ADVICE: &str = "searches are right on the CPU; try another version of the driver, then `cairn gpu selftest`";
 
-/// What was found.
+/// The result.
 #[derive(Debug)]
 pub(super) enum SelfTest {
     /// One that computes right.
@@ -35,7 +35,7 @@ pub(super) enum SelfTest {
 /// * `software`: a rasteriser on the CPU will do, for tests.
 pub(super) fn self_test(software: bool) -> SelfTest {
     let (sender, outcome) = mpsc::channel();
-    // A helper may take its full patience for every question. What is not awaited ends with the process.
+    // A helper may use its full patience for every query. If it is not awaited, it ends with the process.
     let asking = task::spawn_thread("gpu-selftest", move || drop(sender.send(ask(software))));
     if let Err(error) = asking {
         return SelfTest::Broken { what: format!("no thread for the GPU's self-test: {error}") };

@@ -17,10 +17,10 @@ use crate::collection::{Access, Body, DocumentInput, DocumentStatus, MediaType, 
 
 /// Documents written together.
 const BATCH: usize = 500;
-/// Longest name that a folder gives to its collection; a number may follow.
+/// Longest collection name derived from a folder; a number may follow.
 const NAME_MAX: usize = 50;
 
-/// A folder as it was given.
+/// A folder as given.
 pub(super) struct Folder {
     /// Of its collection.
     pub(super) name: String,
@@ -38,7 +38,7 @@ enum Documents {
     Files(PathBuf),
 }
 
-/// What is asked, and what is right.
+/// The queries, and the relevant documents.
 pub(super) struct Questions {
     pub(super) queries: Vec<QueryLine>,
     /// By the question's id.
@@ -133,7 +133,7 @@ fn name(path: &Path) -> String {
     if name.is_empty() { "folder".to_owned() } else { name.to_owned() }
 }
 
-/// The name, or the first of `name-2`, `name-3` … that nobody has.
+/// The name, or the first unused one of `name-2`, `name-3` ….
 fn free(name: &str, taken: &mut HashSet<String>) -> String {
     let mut found = name.to_owned();
     for number in 2.. {

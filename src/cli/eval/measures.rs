@@ -32,7 +32,7 @@ impl Measures {
         self.recall_at_100 += recall(deep, judged, super::DEPTH);
     }
 
-    /// The means, from the sums over so many questions.
+    /// The means, from the sums over this many queries.
     pub(super) fn over(self, questions: usize) -> Self {
         let count = questions.max(1) as f64;
         Self {
