@@ -274,7 +274,7 @@ where
     });
     let connection = watcher.watch(http.serve_connection(stream, service));
     if let Err(error) = connection.await {
-        tracing::debug!(%error, "a connection ended badly");
+        tracing::debug!(%error, "a connection failed");
     }
 }
 

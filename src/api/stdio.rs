@@ -38,7 +38,7 @@ pub enum StdioError {
     #[error("the client did not start with an MCP initialize request")]
     Begin(#[source] Box<ServerInitializeError>),
     /// The task that answers panicked.
-    #[error("the connection ended badly")]
+    #[error("the connection failed")]
     End(#[source] tokio::task::JoinError),
 }
 

@@ -161,7 +161,7 @@ impl Outage {
         }
         silences.ended = Some(Instant::now());
         if silences.present.take().is_some_and(|silence| silence.is_reported) {
-            eprintln!("{node} answers again; going on");
+            eprintln!("{node} answers again; continuing");
         }
     }
 }
@@ -258,7 +258,7 @@ impl Backend {
     fn held_by(&self, holder: Option<u32>) -> String {
         let end = holder.map_or_else(String::new, |pid| format!(" (kill {pid})"));
         format!(
-            "{} has {} open and answers nobody; try again when it has ended, or end it{end}",
+            "{} has {} open and does not answer; try again when it has ended, or end it{end}",
             process(holder),
             self.config.data_dir.display()
         )

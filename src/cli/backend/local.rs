@@ -80,7 +80,7 @@ impl Local {
         if let Some(answering) = self.answering.lock().take()
             && let Err(error) = self.runtime.block_on(answering.finish())
         {
-            tracing::error!(%error, "answering other processes ended badly");
+            tracing::error!(%error, "cannot answer other processes any more");
         }
         close(&self.node);
     }
