@@ -62,7 +62,7 @@ pub(super) enum WaitFor {
 /// A write that is done.
 #[derive(Debug)]
 pub struct Written {
-    /// One per operation, in order; none when the request was done before, see [`crate::store::Once`].
+    /// One per operation, in order; none when the request was done before, see [`crate::store::RunOnce`].
     pub outcomes: Vec<Outcome>,
     /// The answer of a request that runs only once.
     pub answer: Option<Vec<u8>>,
