@@ -34,6 +34,7 @@ mod scratch;
 mod settings;
 mod state;
 mod taking;
+mod target_check;
 mod whose;
 
 use std::collections::BTreeMap;
@@ -54,7 +55,7 @@ use bucket::Http;
 pub use bucket::{BucketConfig, BucketError};
 pub use create::{CreateError, Created};
 pub use crypt::{Key, KeyError};
-use host::Shown;
+use host::TrackedProgress;
 pub use host::{Host, NoProgress, Probe, Progress, REBUILDING, UnderWay};
 pub use listing::{ListingError, check_page};
 pub use manifest::{
@@ -67,11 +68,13 @@ pub use proving::Verified;
 pub use prune::{Pruned, Retention};
 pub use repository::{Listed, Repository, RepositoryError, Target};
 use restore::Staged;
-pub use restore::{Checked, Problem, RestoreError, RestorePlan, RestoreTarget, forget_old_attempts};
+pub use restore::{Checked, IntegrityProblem, RestoreError, RestorePlan, RestoreTarget, forget_old_attempts};
 use scratch::Scratch;
 pub use settings::{Destination, Schedule};
 use state::State;
 pub use state::{Health, Proof, Taken};
+pub use target_check::TargetError;
+use target_check::{Survey, TargetCheck};
 pub use whose::{NodeSummary, Whose, WhoseError};
 
 /// The configuration of a node's snapshots.
@@ -104,7 +107,7 @@ pub struct Live {
     pub configuration: String,
 }
 
-/// What a restore built and scheduled.
+/// The result of a restore, which is scheduled.
 #[derive(Debug)]
 pub struct Restored {
     /// The restored state.

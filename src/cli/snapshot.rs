@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use self::arguments::{Nodes, Verb};
-use self::progress::{Bar, call_shown, shown};
+use self::progress::{Bar, call_with_progress, with_progress};
 use self::restore::{drop_old, restore};
 use self::show::{show_list, show_schedule};
 use super::backend::{Backend, expect_node, holds_node};

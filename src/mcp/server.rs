@@ -212,7 +212,7 @@ impl Server {
         Err(ErrorData::invalid_params(message, Some(json!({"uri": uri}))))
     }
 
-    /// What the start of an argument can become.
+    /// Completions of an argument.
     async fn completions(
         &self,
         request: &CompleteRequestParams,
@@ -305,7 +305,7 @@ impl ServerHandler for Server {
             let _ = self.session.0.set(Arc::default());
             return Ok(result);
         }
-        // Without a session there is no stream that could notify these clients of changes.
+        // Without a session there is no stream to notify these clients of changes.
         if let Some(tools) = &mut result.capabilities.tools {
             tools.list_changed = None;
         }

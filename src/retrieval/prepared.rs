@@ -10,7 +10,7 @@ use crate::collection::{Access, Searcher};
 use crate::embed::EmbedError;
 use crate::index::vector::{DeviceAnswer, DeviceQuery};
 
-/// A question taken: the views it is asked of, and what its answer is remembered by.
+/// A prepared search: its views, and the cache key of its answer.
 pub struct PreparedSearch<'a> {
     pub(super) access: Access<'a>,
     /// The caller's, within what the call reaches.
@@ -25,11 +25,11 @@ pub struct PreparedSearch<'a> {
     pub(super) precomputed: Precomputed,
 }
 
-/// What was done of a question ahead of answering it.
+/// Results computed before the answer.
 #[derive(Default)]
 pub(super) struct Precomputed {
     pub(super) embeddings: Embeddings,
-    /// What the GPU found in each collection; nothing, where it was not asked.
+    /// The GPU's results in each collection; empty if it was not used.
     pub(super) found: Vec<Option<DeviceAnswer>>,
 }
 
@@ -46,7 +46,7 @@ impl Embeddings {
     }
 }
 
-/// A question that the GPU was asked: waiting for it takes no processor.
+/// Queries that were sent to the GPU: waiting for them needs no processor.
 pub struct DeviceQueries {
     pub(super) questions: Vec<Option<DeviceQuery>>,
 }

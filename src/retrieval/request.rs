@@ -8,21 +8,21 @@ use crate::base::{Lsn, setting};
 
 /// Most hits in one answer.
 pub const LIMIT_MAX: usize = 50;
-/// Fewest and most tokens of one answer: what an id with its title may take, and what clients accept.
+/// Minimum and maximum tokens of one answer: what an id with its title may need, and what clients accept.
 pub const TOKENS_MIN: usize = 100;
 /// See [`TOKENS_MIN`].
 pub const TOKENS_MAX: usize = 20_000;
 /// Most tokens of a list of documents, for programs that read it to its end.
 pub const LIST_TOKENS_MAX: usize = 200_000;
-/// Longest query that is looked at, in bytes; the rest is cut off.
+/// Longest query that is used, in bytes; the rest is cut off.
 pub(super) const QUERY_BYTES_MAX: usize = 8 << 10;
-/// Passages of a document that are looked past when its neighbours are wanted.
+/// Passages of a document that are skipped when its neighbours are wanted.
 pub(super) const OWN_PASSAGES_MAX: usize = 1_000;
 /// How deep a cursor can go.
 pub(super) const OFFSET_MAX: usize = 500;
-/// Candidates of each half behind which nothing is looked for.
+/// Maximum depth of candidates in each half.
 pub(super) const DEPTH_MAX: usize = 2 * (OFFSET_MAX + LIMIT_MAX);
-/// How many times deeper is looked for other documents than those that fill the first candidates.
+/// How many times deeper other documents are searched for when a few fill the first candidates.
 pub(super) const OTHER_DOCUMENTS: usize = 8;
 /// Passages of one document before those of the others, and in long answers.
 pub(super) const PER_DOCUMENT: usize = 2;
@@ -39,7 +39,7 @@ pub struct Config {
     /// Tokens per answer.
     #[serde(deserialize_with = "setting::count::<_, TOKENS_MIN, TOKENS_MAX>")]
     pub tokens_max: usize,
-    /// Candidates taken from each half.
+    /// Candidates of each half.
     #[serde(deserialize_with = "setting::count::<_, 10, 1_000>")]
     pub candidates: usize,
     /// Memory for remembered answers.
@@ -111,7 +111,7 @@ pub struct SearchRequest {
     pub tokens_max: Option<usize>,
     /// Only hits with at least this score.
     pub min_score: Option<f32>,
-    /// How much of a passage is given.
+    /// How much of a passage is returned.
     pub detail: Detail,
     /// How the halves are fused; `None` for the model's way.
     pub fusion: Option<Fusion>,
@@ -127,7 +127,7 @@ pub struct SearchAnswer {
     pub id: u64,
     /// Best first.
     pub hits: Vec<Hit>,
-    /// What was asked in the end.
+    /// The mode that was used.
     pub mode_used: Mode,
     /// Why it was not what the caller wanted.
     pub mode_reason: Option<String>,

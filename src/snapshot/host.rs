@@ -16,10 +16,10 @@ pub trait Probe: Send + Sync {
     /// Its collections.
     fn library(&self) -> &Arc<Library>;
 
-    /// The permit of a snapshot that is taken or checked: work of the node's own.
+    /// The permit for taking or checking a snapshot: the node's own work.
     fn permit(&self) -> Permit;
 
-    /// Up to `most` questions spread over the collections, taken from what is stored, with their answers.
+    /// Up to `most` queries spread over the collections, derived from their content, with their answers.
     fn canaries(&self, most: usize) -> Vec<Canary>;
 
     /// Asks the questions again. For each, as many passages as it had answers, by an exact scan, best first; or why not, in
@@ -34,10 +34,10 @@ pub trait Probe: Send + Sync {
 
 /// Opens nodes.
 pub trait Host: Send + Sync + 'static {
-    /// Opens a node on a data directory and waits until its views have followed the log.
+    /// Opens a node on a data directory and waits until its views have caught up with the log.
     ///
-    /// * `now`: what the node's clock says, so that documents which expired since are still there.
-    /// * `report`: told which record the views have come to, and which is the last.
+    /// * `now`: the node's clock, so that documents that expired since still exist.
+    /// * `report`: called with the record that the views have reached, and the last one.
     ///
     /// # Errors
     /// When it cannot be opened or does not become ready.
@@ -72,26 +72,26 @@ pub struct UnderWay {
 }
 
 /// Passes reports on, and shows them as [`Snapshots::under_way`] while it lives.
-pub(super) struct Shown<'a> {
+pub(super) struct TrackedProgress<'a> {
     pub(super) among: &'a Mutex<BTreeMap<&'static str, UnderWay>>,
     pub(super) work: &'static str,
     pub(super) to: &'a dyn Progress,
 }
 
-impl Progress for Shown<'_> {
+impl Progress for TrackedProgress<'_> {
     fn report(&self, step: &'static str, done: u64, total: u64) {
         self.among.lock().insert(self.work, UnderWay { work: self.work, step, done, total });
         self.to.report(step, done, total);
     }
 }
 
-impl Drop for Shown<'_> {
+impl Drop for TrackedProgress<'_> {
     fn drop(&mut self) {
         self.among.lock().remove(self.work);
     }
 }
 
-/// For callers who do not want to know.
+/// For callers that need no progress.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoProgress;
 

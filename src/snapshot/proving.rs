@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::repository::RepositoryError;
-use super::restore::{self, Checked, Problem, RestoreError, Staged};
+use super::restore::{self, Checked, IntegrityProblem, RestoreError, Staged};
 use super::scratch::Scratch;
 use super::state::{Proof, State};
 use super::{Progress, Snapshots, Whose};
@@ -14,21 +14,21 @@ use crate::base::{Fault, with_causes};
 pub struct Verified {
     /// The snapshot.
     pub id: String,
-    /// What was looked at and what was wrong.
+    /// The result and the problems.
     pub checked: Checked,
     /// How long it took.
     pub took: Duration,
 }
 
 impl Snapshots {
-    /// Proves a snapshot, the newest when none is named: fetches it, reads every frame, rebuilds the views and asks its
+    /// Proves a snapshot, by default the newest: fetches it, reads every frame, rebuilds the views and runs its
     /// canaries, in a directory that is removed afterwards.
     ///
     /// # Errors
-    /// When it cannot be tried. What is wrong with the snapshot is in the result.
+    /// When it cannot be tried. Problems of the snapshot are in the result.
     pub fn verify(&self, id: Option<&str>, progress: &dyn Progress) -> Result<Verified, RestoreError> {
         let start = std::time::Instant::now();
-        let verified = match self.try_verify(id, &self.shown("verify", progress)) {
+        let verified = match self.try_verify(id, &self.track("verify", progress)) {
             // Nothing was found out: there is nothing to prove.
             Err(
                 error
@@ -72,7 +72,8 @@ impl Snapshots {
         let manifest = match repository.snapshot(&id) {
             Ok(manifest) => manifest,
             Err(error @ RepositoryError::Manifest { .. }) if error.fault() == Fault::Damage => {
-                let problems = vec![Problem { name: format!("snapshots/{id}.json"), message: with_causes(&error) }];
+                let problems =
+                    vec![IntegrityProblem { name: format!("snapshots/{id}.json"), message: with_causes(&error) }];
                 return Ok((id, Checked { problems, ..Checked::default() }));
             }
             Err(error) => return Err(error.into()),

@@ -18,9 +18,10 @@ use tokio::runtime::Handle;
 
 use super::bucket::{Bucket, BucketError, Http};
 use super::crypt::{Key, OVERHEAD_MAX};
-use super::look::TargetError;
+
 use super::manifest::{ManifestError, SegmentEntry, SnapshotManifest, is_id};
 use super::marker::{self, MARKER, Marker, MarkerError, NOTES, Note};
+use super::target_check::TargetError;
 use crate::base::{Clock as _, Digest, SystemClock, UnixMillis};
 
 pub use self::error::RepositoryError;

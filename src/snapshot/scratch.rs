@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::RestoreError;
 use super::repository;
 
-/// A directory for one proof or look into a file, removed when dropped.
+/// A directory for one proof or search of a file, removed when dropped.
 pub(super) struct Scratch {
     pub(super) path: PathBuf,
 }
@@ -21,7 +21,7 @@ impl Scratch {
         let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let name = format!("{}-{random}", std::process::id());
         let folder = data_dir.join("verify");
-        // What a process that was killed left behind is of no use to anybody.
+        // The remains of a killed process are useless.
         for left in fs::read_dir(&folder).into_iter().flatten().flatten() {
             if is_abandoned(&left.path()) {
                 let _ = fs::remove_dir_all(left.path());

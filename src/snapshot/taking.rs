@@ -3,11 +3,11 @@
 use std::io;
 
 use super::create::{CreateError, Created};
-use super::look::{self, Survey};
 use super::manifest::{Kind, SnapshotManifest};
 use super::marker;
 use super::repository::{Repository, RepositoryError};
 use super::state::{Shipped, State, Taken};
+use super::target_check::{self, Survey};
 use super::{NoProgress, Probe, Progress, Snapshots, Whose, create, prune};
 use crate::base::{Lsn, with_causes};
 
@@ -26,12 +26,12 @@ impl Snapshots {
     ) -> Result<Survey, RepositoryError> {
         let mut state = State::read(&self.config.data_dir);
         if let Some(own) = own.filter(|_| anew) {
-            // Given up once there is something in its place, and no sooner. A key that was used stays necessary.
+            // Given up only once something has replaced it. A key that was used stays necessary.
             let key = self.target().key();
             let is_encrypted = state.shipped(&key, own, None).is_some_and(|shipped| shipped.is_encrypted);
             state.targets.insert(key, Shipped { is_encrypted, ..Shipped::new(own, None) });
         }
-        let found = look::survey(repository, own, &state, self.config.target.is_some());
+        let found = target_check::survey(repository, own, &state, self.config.target.is_some());
         self.saw(Some(repository), &found, !anew);
         let mut survey = found?;
         if let Some(trouble) = survey.trouble.take_if(|trouble| trouble.forbids_writing()) {
@@ -68,11 +68,11 @@ impl Snapshots {
         if node.library().log().last() == Lsn::ZERO {
             return Err(CreateError::Empty);
         }
-        let progress = &self.shown("create", progress);
+        let progress = &self.track("create", progress);
         let created = self.try_create(node, kind, anew, progress);
         if let Err(error) = &created {
             self.failed("create");
-            // What is wrong with the place is seen there, and over when it is over.
+            // A problem with the target is detected there, and ends there.
             if !matches!(error, CreateError::Repository(RepositoryError::Target(_))) {
                 self.remember(|state| state.create_failure = Some(with_causes(error)));
             }
@@ -109,12 +109,12 @@ impl Snapshots {
             // The snapshot is there; only a machine that remembers nothing would not miss it.
             tracing::warn!(error = with_causes(&error), "cannot record the newest snapshot in the repository");
         }
-        match self.looked.lock().as_mut() {
+        match self.last_check.lock().as_mut() {
             Some(look) => look.add(id, self.config.clock.now()),
-            None => unreachable!("the place was looked at above"),
+            None => unreachable!("the place was last_check at above"),
         }
         if anew {
-            // What the note of the last one had promised is given up by now.
+            // The entries in the last note are outdated by now.
             self.survey(&repository, Some(&own))?;
         }
         if kind == Kind::Shipped {
@@ -137,7 +137,7 @@ impl Snapshots {
         there.snapshots.insert(id.to_owned());
     }
 
-    /// Forgets a snapshot that is about to be removed: from then on nobody misses it.
+    /// Forgets a snapshot that is about to be removed, so that it is not reported as missing.
     pub(super) fn forget(&self, id: &str) {
         self.remember(|state| {
             if let Some(shipped) = state.targets.get_mut(&self.target().key()) {
@@ -146,26 +146,26 @@ impl Snapshots {
         });
     }
 
-    /// Removes shipped snapshots that the one just taken makes superfluous: one a minute would be 10,000 a week.
+    /// Removes shipped snapshots that the latest one makes superfluous: one each minute would be 10,000 a week.
     ///
-    /// * `survey`: what was there before.
+    /// * `survey`: the previous content.
     fn thin(&self, repository: &Repository, survey: &Survey, newest: &SnapshotManifest) -> Result<(), RepositoryError> {
-        for id in survey.own().filter(|id| **id < *newest.id) {
+        for id in survey.own_snapshots().filter(|id| **id < *newest.id) {
             let Ok(older) = repository.snapshot(id) else { continue };
             if older.kind != Kind::Shipped || !prune::replaces(newest, &older) {
-                // What lies before was looked at when this one was taken.
+                // Earlier ones were checked when this one was taken.
                 break;
             }
             self.forget(id);
             repository.remove_snapshot(id)?;
-            if let Some(look) = self.looked.lock().as_mut() {
+            if let Some(look) = self.last_check.lock().as_mut() {
                 look.snapshots -= 1;
             }
         }
         Ok(())
     }
 
-    /// Ships the log if it changed since the newest snapshot that is there. Returns what was taken.
+    /// Ships the log if it changed since the newest existing snapshot. Returns the snapshot taken.
     ///
     /// # Errors
     /// See [`CreateError`].
@@ -174,8 +174,8 @@ impl Snapshots {
         let state = State::read(&self.config.data_dir);
         let key = self.target().key();
         let is_shipped = state.created.as_ref().is_some_and(|taken| taken.last == last && taken.target == key);
-        // What was shipped and is not there any more, or not whole, is shipped again.
-        let is_there = self.looked.lock().as_ref().is_none_or(|look| {
+        // Shipped snapshots that are missing or incomplete are shipped again.
+        let is_there = self.last_check.lock().as_ref().is_none_or(|look| {
             let is_missing = |taken: &Taken| look.missing.contains(&taken.id);
             !matches!(look.state, "incomplete" | "unreadable") && !state.created.as_ref().is_some_and(is_missing)
         });

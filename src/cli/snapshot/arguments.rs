@@ -121,7 +121,7 @@ Then set snapshot.encryption_key_file to it. Keep a copy elsewhere: without the 
     },
 }
 
-/// Whose snapshots are meant.
+/// Whose snapshots are used.
 #[derive(Debug, clap::Args)]
 pub(super) struct Nodes {
     /// Another node: the first digits of its id, as `list --any` shows it
@@ -133,7 +133,7 @@ pub(super) struct Nodes {
 }
 
 impl Nodes {
-    /// As the tools take it.
+    /// In the form of the tools' argument.
     pub(super) fn named(&self) -> Option<&str> {
         if self.any { Some("any") } else { self.node.as_deref() }
     }

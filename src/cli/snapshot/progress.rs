@@ -15,21 +15,21 @@ use crate::snapshot::{Progress, REBUILDING};
 /// How often a node that works is asked how far it is.
 const ASK_EVERY: Duration = Duration::from_millis(250);
 
-/// Calls a tool that takes long, and shows how far the node says that it is.
+/// Calls a tool that takes long, and shows the progress that the node reports.
 ///
-/// * `work`: what the node's status calls it.
-pub(super) fn call_shown(
+/// * `work`: its name in the node's status.
+pub(super) fn call_with_progress(
     common: &Common,
     node: &Backend,
     tool: Tool,
     arguments: Value,
     work: &str,
 ) -> Result<Value, Failure> {
-    shown(common, node, work, || node.call(tool, arguments))
+    with_progress(common, node, work, || node.call(tool, arguments))
 }
 
 /// The same for any question.
-pub(super) fn shown<T>(
+pub(super) fn with_progress<T>(
     common: &Common,
     node: &Backend,
     work: &str,

@@ -7,8 +7,8 @@ use anyhow::anyhow;
 use serde_json::{Value, json};
 
 use super::arguments::RestoreArguments;
-use super::progress::{Bar, call_shown};
-use super::{Desk, say};
+use super::progress::{Bar, call_with_progress};
+use super::{LocalSnapshots, print};
 use crate::base::{ByteSize, Lsn};
 use crate::cli::backend::{Absent, Address, Backend, Stay};
 use crate::cli::{Common, Failure, output, quiet_logs};
@@ -16,12 +16,12 @@ use crate::mcp::Tool;
 use crate::snapshot::{EXTENSION, RestorePlan, RestoreTarget, Whose};
 
 pub(super) fn drop_old(common: &Common) -> Result<(), Failure> {
-    let removed = Desk::existing(common)?.snapshots.drop_old()?;
+    let removed = LocalSnapshots::existing(common)?.snapshots.drop_old()?;
     let text = match removed.len() {
         0 => "there is nothing from an earlier restore".to_owned(),
         _ => removed.iter().map(|path| format!("removed {}", path.display())).collect::<Vec<_>>().join("\n"),
     };
-    say(common, &json!({"removed": removed}), &text)
+    print(common, &json!({"removed": removed}), &text)
 }
 
 pub(super) fn restore(common: &Common, arguments: &RestoreArguments) -> Result<(), Failure> {
@@ -44,44 +44,44 @@ pub(super) fn restore(common: &Common, arguments: &RestoreArguments) -> Result<(
         (None, None, Some(time)) => RestoreTarget::Time(time),
         (None, None, None) => RestoreTarget::Newest,
     };
-    let desk = Desk::open(common)?;
-    let plan = desk.snapshots.plan(&target, &arguments.nodes.whose()?)?;
+    let local = LocalSnapshots::open(common)?;
+    let plan = local.snapshots.plan(&target, &arguments.nodes.whose()?)?;
     let text = plan_text(&plan);
     if arguments.dry_run {
-        return say(common, &plan_json(&plan), &text);
+        return print(common, &plan_json(&plan), &text);
     }
     if !arguments.yes {
-        confirm(&format!("{text}\nPut what is in {} aside and go back to this?", desk.config.data_dir.display()))?;
+        confirm(&format!("{text}\nPut what is in {} aside and go back to this?", local.config.data_dir.display()))?;
     }
-    carry_out(common, &desk, plan)
+    carry_out(common, &local, plan)
 }
 
-/// Goes back to what a file holds: nothing is done, not even among the snapshots, before it was said what.
+/// Restores the content of a file: nothing is changed, including snapshots, before the plan was shown.
 fn restore_file(common: &Common, arguments: &RestoreArguments, path: &std::path::Path) -> Result<(), Failure> {
-    let desk = Desk::open(common)?;
-    let plan = desk.snapshots.plan_file(path)?;
+    let local = LocalSnapshots::open(common)?;
+    let plan = local.snapshots.plan_file(path)?;
     let text = plan_text(&plan);
     if arguments.dry_run {
-        return say(common, &plan_json(&plan), &text);
+        return print(common, &plan_json(&plan), &text);
     }
-    let running = Backend::running(common.address(), desk.config.clone())?;
+    let running = Backend::running(common.address(), local.config.clone())?;
     if !arguments.yes {
         let then = if running.is_some() { " The node starts again at the end." } else { "" };
-        let place = desk.config.data_dir.display();
+        let place = local.config.data_dir.display();
         confirm(&format!("{text}\nPut what is in {place} aside and go back to this?{then}"))?;
     }
     let bar = Bar::new(common);
-    let imported = desk.snapshots.import(path, &bar);
+    let imported = local.snapshots.import(path, &bar);
     bar.finish();
     let imported = imported?;
     let Some(node) = running else {
         let target = RestoreTarget::Snapshot(imported.id);
-        let plan = desk.snapshots.plan(&target, &Whose::Any)?;
-        return carry_out(common, &desk, plan);
+        let plan = local.snapshots.plan(&target, &Whose::Any)?;
+        return carry_out(common, &local, plan);
     };
     // The given file determines the node.
     let wanted = json!({"id": imported.id, "node": "any", "confirm": "restore"});
-    let done = call_shown(common, &node, Tool::RestoreSnapshot, wanted, "restore")?;
+    let done = call_with_progress(common, &node, Tool::RestoreSnapshot, wanted, "restore")?;
     tell_restored(common, &done)
 }
 
@@ -95,16 +95,16 @@ fn plan_text(plan: &RestorePlan) -> String {
     )
 }
 
-/// Restores into the data directory, which nobody has open.
-fn carry_out(common: &Common, desk: &Desk, plan: RestorePlan) -> Result<(), Failure> {
+/// Restores into the data directory, which no process has open.
+fn carry_out(common: &Common, local: &LocalSnapshots, plan: RestorePlan) -> Result<(), Failure> {
     let mut value = plan_json(&plan);
     let bar = Bar::new(common);
-    let restored = desk.snapshots.restore(plan, &bar);
+    let restored = local.snapshots.restore(plan, &bar);
     bar.finish();
     let restored = restored?;
     // Opening the data directory carries the swap out.
     let backend =
-        Backend::find(Address { url: None, ..common.address() }, desk.config.clone(), Stay::Brief, Absent::Make)?;
+        Backend::find(Address { url: None, ..common.address() }, local.config.clone(), Stay::Brief, Absent::Make)?;
     let status = backend.call(Tool::GetStatus, json!({}))?;
     backend.close_soon();
     value["status"] = "restored".into();
@@ -117,7 +117,7 @@ fn carry_out(common: &Common, desk: &Desk, plan: RestorePlan) -> Result<(), Fail
         format!("; what was there is in {} until `cairn snapshot restore --drop-old`", path.display())
     });
     let documents = output::counted(status["documents"].as_u64().unwrap_or_default(), "document");
-    say(
+    print(
         common,
         &value,
         &format!("restored to record {}: {documents}{kept}", output::thousands(restored.checked.last.0)),
@@ -155,12 +155,12 @@ fn restore_running(common: &Common, node: &Backend, arguments: &RestoreArguments
         output::counted(plan["records_set_aside"].as_u64().unwrap_or_default(), "later record"),
     );
     if arguments.dry_run {
-        return say(common, &plan, &text);
+        return print(common, &plan, &text);
     }
     if !arguments.yes {
         confirm(&format!("{text}\nGo back to this? The node starts again at the end."))?;
     }
-    let done = call_shown(common, node, Tool::RestoreSnapshot, wanted(false), "restore")?;
+    let done = call_with_progress(common, node, Tool::RestoreSnapshot, wanted(false), "restore")?;
     tell_restored(common, &done)
 }
 
@@ -175,7 +175,7 @@ fn tell_restored(common: &Common, done: &Value) -> Result<(), Failure> {
         output::counted(done["documents"].as_u64().unwrap_or_default(), "document"),
         output::text(done, "old_data"),
     );
-    say(common, done, &text)
+    print(common, done, &text)
 }
 
 fn confirm(question: &str) -> Result<(), Failure> {

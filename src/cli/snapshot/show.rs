@@ -62,7 +62,7 @@ pub(super) fn show_list(answer: &Value) -> Result<(), Failure> {
         .chain(shows_node.then_some("node"))
         .chain(["kind", "time", "lsn", "size", "new", "verified"]);
     output::table(&titles.collect::<Vec<_>>(), &["lsn", "size", "new"], rows.collect())?;
-    // A column would be as wide as the longest of them. Those of one reason are told together.
+    // A column would be as wide as the longest of them. Those with the same reason are grouped.
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
     for snapshot in listed {
         let Some(problem) = snapshot["problem"].as_str() else { continue };

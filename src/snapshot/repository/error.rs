@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use super::super::bucket::BucketError;
 use super::super::crypt::KeyError;
-use super::super::look::TargetError;
 use super::super::manifest::ManifestError;
 use super::super::marker::MarkerError;
+use super::super::target_check::TargetError;
 use super::super::whose::WhoseError;
 use crate::base::{Digest, Fault};
 

@@ -64,7 +64,7 @@ pub(super) fn read_back(written: &File, path: &Path, digest: &Digest) -> io::Res
     }
 }
 
-/// A file that goes when this does, unless it was given another name.
+/// A file that is removed when this is dropped, unless it was renamed.
 pub(super) struct Leftover<'a>(pub(super) &'a Path);
 
 impl Drop for Leftover<'_> {
