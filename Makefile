@@ -241,7 +241,8 @@ fuzz: setup-fuzz ## Fuzz all that reads bytes of others: documents, segments, lo
 			segment|log) seeds=tests/data/store_v1/log ;;
 			manifest|archive|bundle) seeds= ;;
 		esac
-		RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CURDIR)/$(TARGET_DIR)/fuzz cargo fuzz run -O --fuzz-dir tests/fuzz -s none "$$target" \
+		# With names, for the traces of what is found.
+		RUSTC_BOOTSTRAP=1 CARGO_PROFILE_RELEASE_STRIP=none CARGO_TARGET_DIR=$(CURDIR)/$(TARGET_DIR)/fuzz cargo fuzz run -O --fuzz-dir tests/fuzz -s none "$$target" \
 			tests/fuzz/corpus/$$target $$seeds -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -timeout=20 -max_len=65536
 	done
 

@@ -424,6 +424,40 @@ fn unsafe_code_is_where_it_may_be() {
     assert_eq!(manifest["workspace"]["lints"]["rust"]["unsafe_code"].as_str(), Some("deny"));
 }
 
+/// Otherwise `make lint` checks every library twice, which takes minutes.
+#[test]
+fn the_fuzz_targets_are_built_of_the_same_libraries() {
+    let (own, fuzz): (toml::Table, toml::Table) = (
+        include_str!("../../Cargo.lock").parse().expect("Cargo.lock"),
+        include_str!("../fuzz/Cargo.lock").parse().expect("Cargo.lock"),
+    );
+    let packages = |lock: &toml::Table| -> BTreeSet<String> {
+        let packages = lock["package"].as_array().expect("packages").iter();
+        packages.map(|package| format!("{} {}", package["name"], package["version"]).replace('"', "")).collect()
+    };
+    let (own, fuzz) = (packages(&own), packages(&fuzz));
+    let of_fuzzing = ["arbitrary ", "cairn-fuzz ", "libfuzzer-sys "];
+    let others: Vec<&String> =
+        fuzz.difference(&own).filter(|package| of_fuzzing.iter().all(|name| !package.starts_with(name))).collect();
+    assert!(
+        others.is_empty(),
+        "tests/fuzz/Cargo.lock names {others:?}, Cargo.lock does not: copy Cargo.lock to tests/fuzz/Cargo.lock, and run \
+         `cargo metadata --manifest-path tests/fuzz/Cargo.toml`, which adds what only the fuzz targets need"
+    );
+    let release = |manifest: &str| -> toml::Table {
+        let manifest: toml::Table = manifest.parse().expect("Cargo.toml");
+        let mut release = manifest["profile"]["release"].as_table().expect("a profile").clone();
+        // Debug assertions of Cairn's own code.
+        release.remove("package");
+        release
+    };
+    assert_eq!(
+        release(include_str!("../../Cargo.toml")),
+        release(include_str!("../fuzz/Cargo.toml")),
+        "the profile `release` of tests/fuzz/Cargo.toml is that of Cargo.toml"
+    );
+}
+
 #[test]
 fn a_super_that_leaves_is_seen() {
     assert_eq!(leaves_part("use super::Lsn;", 1), Some(1), "out of src/part.rs");
