@@ -171,6 +171,15 @@ fn rendering_is_the_same_bytes_in_every_order() {
     assert_eq!(stdout(&render(&command.split(' ').collect::<Vec<_>>())), stdout(&one));
 }
 
+/// So the files can be the templates of a chart.
+#[test]
+fn helm_takes_nothing_in_them_for_its_own() {
+    for (name, arguments) in variants() {
+        let rendered = stdout(&render(arguments));
+        assert!(rendered.contains("kind: StatefulSet") && !rendered.contains("{{"), "{name}");
+    }
+}
+
 #[test]
 fn the_namespace_is_in_a_file_of_its_own() {
     for (name, arguments) in variants() {
