@@ -325,8 +325,8 @@ setup-test: $(VENV)/installed $(SCANNERS)/installed $(NPM)/released/installed $(
 	@$(call packages,age:age curl:curl openssl:openssl containerd:containerd skopeo:skopeo minisign:minisign file:file ip:iproute2 mount:mount \
 		groff:groff gs:ghostscript pdftotext:poppler-utils \
 		systemd-analyze:systemd systemd-sysusers:systemd systemd-tmpfiles:systemd unshare:util-linux)
-	# A GPU for the tests: Mesa's rasteriser.
-	if ! ls /usr/share/vulkan/icd.d/lvp_icd*.json >/dev/null 2>&1 || ! /sbin/ldconfig -p | grep -q 'libvulkan\.so\.1'; then
+	# A GPU for the tests: Mesa's rasteriser. grep reads to the end: with -q the other program can fail of a closed pipe.
+	if ! ls /usr/share/vulkan/icd.d/lvp_icd*.json >/dev/null 2>&1 || ! /sbin/ldconfig -p | grep 'libvulkan\.so\.1' >/dev/null; then
 		$(call packages,no-such-program:mesa-vulkan-drivers no-such-program:libvulkan1)
 	fi
 	$(call cargo_tool,cargo-nextest,$(CARGO_NEXTEST_VERSION))
