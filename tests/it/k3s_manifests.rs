@@ -1,7 +1,6 @@
 //! The manifests: shipped as they are rendered, taken by the node, and kept to the rules of everybody who checks such files.
 //!
-//! `UPDATE_EXPECT=1` rewrites what is shipped. What is not tested here is `kubectl apply --dry-run=client`: it asks a cluster for
-//! its types before it does anything, so it does not work without one.
+//! `UPDATE_EXPECT=1` rewrites what is shipped. A real API server gets them in [`crate::k3s_applied`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
