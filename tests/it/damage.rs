@@ -188,7 +188,7 @@ impl Store {
         fs::write(&damaged, &bytes).expect("written");
         let log = self.directory.path().join("log");
         if kind == "token.json" || kind == "tls" {
-            return door_case(&place, &log);
+            return credentials_case(&place, &log);
         }
         if kind == "segment" && position % 2 == 1 {
             // Everything derived is built from the damaged log.
@@ -297,7 +297,7 @@ fn is((text, ballast): &(Vec<String>, String), document: &Document) -> bool {
 /// A node whose token file is damaged lets nobody in: it names the file and ends, or knows no token that anybody has. One
 /// whose authority is damaged names it and ends; another certificate is made where the authority is sound. Whoever is
 /// answered is answered by a node that the authority vouches for.
-fn door_case(place: &Path, log: &Path) -> Result<bool, String> {
+fn credentials_case(place: &Path, log: &Path) -> Result<bool, String> {
     let started = Node::start(place, log, EVERYWHERE);
     let said = fs::read_to_string(log).unwrap_or_default();
     if tells_of_a_panic(&said) {
