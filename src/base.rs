@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 mod prefetch;
 pub mod setting;
+pub(crate) mod tree;
 
 pub use prefetch::prefetch;
 

@@ -12,13 +12,13 @@ mod problem;
 mod reader;
 #[cfg(test)]
 mod tests;
-mod tree;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::base::tree::{Node, Value};
 use crate::base::{ByteSize, setting};
 use crate::index::gpu::service as gpu;
 use crate::index::vector;
@@ -28,7 +28,6 @@ use crate::{api, extraction, fetch, ingest, retrieval, store, telemetry};
 use self::check::Checker;
 use self::layers::{Layers, SHOWN};
 use self::reader::{Keys, Reader, unknown};
-use self::tree::{Node, Value};
 
 pub use self::layers::Overrides;
 pub use self::live::{Changes, LIVE};

@@ -1,26 +1,26 @@
-//! Rules that involve more than one key. Types, ranges and unknown keys are checked when a key is read.
+//! Rules that more than one key is needed for. Types, ranges and unknown keys are found where a key is read.
 
 use super::Config;
-use super::problem::ConfigProblem;
-use super::tree::Node;
+use super::problem::Problem;
+use crate::base::tree::Node;
 
-/// Collects the rules that the settings break.
+/// Notes which rules the settings break.
 pub(super) struct Checker<'a> {
     settings: &'a Node,
-    problems: &'a mut Vec<ConfigProblem>,
+    problems: &'a mut Vec<Problem>,
 }
 
 impl<'a> Checker<'a> {
     /// * `settings`: where the values came from.
-    pub(super) fn new(settings: &'a Node, problems: &'a mut Vec<ConfigProblem>) -> Self {
+    pub(super) fn new(settings: &'a Node, problems: &'a mut Vec<Problem>) -> Self {
         Self { settings, problems }
     }
 
-    /// Adds a problem with the value of a key.
+    /// Notes a problem with the value of a key.
     fn refuse(&mut self, key: &str, message: impl Into<String>) {
         let path: Vec<String> = key.split('.').map(str::to_owned).collect();
         let origin = self.settings.at(&path).map_or_else(|| "default".to_owned(), |node| node.origin.to_string());
-        self.problems.push(ConfigProblem { key: key.to_owned(), origin, message: message.into() });
+        self.problems.push(Problem { key: key.to_owned(), origin, message: message.into() });
     }
 
     /// Checks settings whose values are valid one by one.

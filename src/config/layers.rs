@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use super::problem::ConfigProblem;
 use super::reader::{Keys, unknown};
-use super::tree::{Node, Origin, Value};
+use crate::base::tree::{Node, Origin, Value};
 
 /// The prefix of all variables of settings.
 const PREFIX: &str = "CAIRN_";

@@ -1,31 +1,15 @@
-//! Problems of settings.
+//! What is wrong with settings.
 
 use std::fmt;
 
 use crate::base::Fault;
+pub use crate::base::tree::Problem;
 
-/// A problem of the settings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigProblem {
-    /// Dotted key, such as `server.listen` or `models.0.name`; or the file for a problem of the whole file.
-    pub key: String,
-    /// Where the value came from: a file with the line, a variable, an option.
-    pub origin: String,
-    /// What was found and what was expected.
-    pub message: String,
-}
-
-impl fmt::Display for ConfigProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}): {}", self.key, self.origin, self.message)
-    }
-}
-
-/// All problems of the settings.
+/// Everything wrong with the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     /// At least one.
-    pub problems: Vec<ConfigProblem>,
+    pub problems: Vec<Problem>,
 }
 
 impl fmt::Display for ConfigError {

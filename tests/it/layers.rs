@@ -132,8 +132,8 @@ const ALLOWED_IN: &[(&str, &[&str])] = &[
     ("tower_http", &["api"]),
     ("age", &["snapshot"]),
     ("base64", &["auth", "mcp", "deploy"]),
-    // Of arguments and answers: the schemas of tools, and those of REST.
-    ("schemars", &["mcp", "api"]),
+    // Of arguments and answers: the schemas of tools, those of REST, and that of the manifests' settings.
+    ("schemars", &["mcp", "api", "deploy"]),
     ("multer", &["api"]),
     ("form_urlencoded", &["api"]),
     // `deploy`: the folders that a bundle takes documents from.
@@ -168,7 +168,7 @@ const ALLOWED_IN: &[(&str, &[&str])] = &[
     ("serde_yaml", &["ingest", "deploy"]),
     // `operator`: the same types, for a client.
     ("k8s_openapi", &["deploy", "operator"]),
-    ("strsim", &["deploy", "config"]),
+    ("strsim", &["base"]),
     // The key of a kubeconfig.
     ("secrecy", &["deploy"]),
     ("kube", &["deploy", "operator"]),
@@ -190,8 +190,8 @@ const ALLOWED_IN: &[(&str, &[&str])] = &[
     ("systemd_journal_logger", &["telemetry"]),
     ("sd_notify", &["app"]),
     ("rpassword", &["cli"]),
-    // `ingest`: front matter.
-    ("toml", &["config", "ingest"]),
+    // `base`: settings as a tree with lines. `ingest`: front matter.
+    ("toml", &["base", "config", "ingest"]),
     ("clap", &["cli"]),
     ("anyhow", &["app", "cli"]),
 ];

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::base::tree::nearest;
+
 /// Something that is added to the plain rendering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Variant {
@@ -60,7 +62,7 @@ impl FromStr for Variant {
 
     fn from_str(text: &str) -> Result<Self, VariantError> {
         Self::ALL.into_iter().find(|variant| variant.name() == text).ok_or_else(|| {
-            let nearest = nearest(text, Self::ALL.iter().map(|variant| variant.name()));
+            let nearest = nearest(text, Self::ALL.iter().map(|variant| variant.name())).map(str::to_owned);
             VariantError { found: text.to_owned(), nearest }
         })
     }
@@ -234,14 +236,6 @@ pub const KEYS: &[Key] = &[
     ),
 ];
 
-/// The name most like `text`, when one is like it at all.
-pub(super) fn nearest<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
-    let scored = names.map(|name| (strsim::jaro_winkler(text, name), name));
-    let best = scored.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
-    // Below this, names share letters by chance; clap uses the same border.
-    (best.0 > 0.7).then(|| best.1.to_owned())
-}
-
 /// ` (did you mean 'x'?)`, or nothing.
 pub(super) fn meant(nearest: Option<&str>) -> String {
     nearest.map(|nearest| format!(" (did you mean '{nearest}'?)")).unwrap_or_default()
@@ -254,8 +248,8 @@ mod tests {
     #[test]
     fn a_slip_is_told_from_nonsense() {
         let names = || KEYS.iter().map(|key| key.name);
-        assert_eq!(nearest("storage.sise", names()).as_deref(), Some("storage.size"));
-        assert_eq!(nearest("resources.mem", names()).as_deref(), Some("resources.memory"));
+        assert_eq!(nearest("storage.sise", names()), Some("storage.size"));
+        assert_eq!(nearest("resources.mem", names()), Some("resources.memory"));
         assert_eq!(nearest("zzz", names()), None);
         let error = "certmanager".parse::<Variant>().expect_err("unknown");
         assert_eq!(error.nearest.as_deref(), Some("cert-manager"));

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::SignedDuration;
 
-use super::super::keys::{CONFIG, KEYS, Key, Variant, nearest};
+use super::super::keys::{CONFIG, KEYS, Key, Variant};
 use super::super::sizes::NodeSize;
 use super::forms::{
     is_cidr, is_host, is_key, is_label_value, is_misread, is_object_name, is_resource, is_schedule, is_settled_image,
@@ -17,6 +17,7 @@ use super::{
     Monitoring, Options, Problem, Resources, Settings, Token, Tolerated,
 };
 use crate::base::ByteSize;
+use crate::base::tree::nearest;
 use crate::deploy::executable::Architecture;
 use crate::deploy::oci::Reference;
 use crate::deploy::shape::MCP_PORT;
@@ -71,7 +72,7 @@ impl Reader {
                     reader.given.insert(known.name, value.clone());
                 }
                 None => {
-                    let nearest = nearest(key, KEYS.iter().map(|known| known.name));
+                    let nearest = nearest(key, KEYS.iter().map(|known| known.name)).map(str::to_owned);
                     reader.problems.push(Problem::UnknownKey { key: key.clone(), nearest });
                 }
             }

@@ -1,7 +1,9 @@
-//! Settings as a tree of values that know their origin, and the layers that are merged into it.
+//! Settings as a tree of values that know where they came from, and the layers that are put into it.
 //!
-//! Invariants: a later layer replaces a value or a whole list; only tables are merged. A path into a list
-//! (`models.0.name`) changes one record of it, or appends one.
+//! Invariants: a later layer replaces a value or a whole list; only a table is merged. A path that goes into a list (`models.0.name`)
+//! changes one record of it, or appends one.
+
+mod read;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,11 +11,36 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use super::problem::ConfigProblem;
+pub(crate) use self::read::{Failure, What, read};
 
-/// The origin of a value.
+/// One thing wrong with the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Origin {
+pub struct Problem {
+    /// Dotted key, such as `server.listen` or `models.0.name`; or the file for a problem of the whole file.
+    pub key: String,
+    /// Where the value came from: a file with the line, a variable, an option.
+    pub origin: String,
+    /// What was found and what was expected.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.key, self.origin, self.message)
+    }
+}
+
+/// The name most like `text`, when one is like it at all.
+pub(crate) fn nearest<'a>(text: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = names.into_iter().map(|name| (strsim::jaro_winkler(text, name), name));
+    let best = scored.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    // Below this, names share letters by chance; clap uses the same border.
+    (best.0 > 0.7).then_some(best.1)
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
     /// The compiled-in defaults.
     Default,
     /// A line of a file.
@@ -32,31 +59,31 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A value and its origin.
+/// A value and where it came from.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Node {
-    pub(super) value: Value,
-    pub(super) origin: Origin,
+pub(crate) struct Node {
+    pub(crate) value: Value,
+    pub(crate) origin: Origin,
 }
 
 /// A value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Table(BTreeMap<String, Node>),
     List(Vec<Node>),
     /// Neither a table nor a list.
     Scalar(toml::Value),
-    /// A problem was found here and reported; the value is skipped.
+    /// A problem was found here and reported; the value is passed over.
     Refused,
 }
 
 impl Node {
-    pub(super) fn table(origin: Origin) -> Self {
+    pub(crate) fn table(origin: Origin) -> Self {
         Self { value: Value::Table(BTreeMap::new()), origin }
     }
 
-    /// A value with a single origin.
-    pub(super) fn of(value: toml::Value, origin: &Origin) -> Self {
+    /// A value that all came from one place.
+    pub(crate) fn of(value: toml::Value, origin: &Origin) -> Self {
         let value = match value {
             toml::Value::Table(table) => {
                 Value::Table(table.into_iter().map(|(key, value)| (key, Self::of(value, origin))).collect())
@@ -72,21 +99,17 @@ impl Node {
     /// * `file`: its name; `None` for the defaults.
     ///
     /// # Errors
-    /// Everything in it that is not TOML.
-    pub(super) fn parse(text: &str, file: Option<&str>) -> Result<Self, Vec<ConfigProblem>> {
+    /// Everything that is not TOML in it.
+    pub(crate) fn parse(text: &str, file: Option<&str>) -> Result<Self, Vec<Problem>> {
         let (table, errors) = DeTable::parse_recoverable(text);
         let lines = Lines { file: file.map(Arc::from), starts: line_starts(text) };
-        let mut problems: Vec<ConfigProblem> = errors
+        let mut problems: Vec<Problem> = errors
             .into_iter()
             .map(|error| {
                 let line = lines.number(error.span().map_or(0, |span| span.start));
                 let found: String = text.lines().nth(line - 1).unwrap_or_default().trim().chars().take(80).collect();
                 let (key, message) = (file.unwrap_or("default").to_owned(), error.message());
-                ConfigProblem {
-                    key,
-                    origin: format!("line {line}"),
-                    message: format!("'{found}' is not TOML: {message}"),
-                }
+                Problem { key, origin: format!("line {line}"), message: format!("'{found}' is not TOML: {message}") }
             })
             .collect();
         if !problems.is_empty() {
@@ -97,7 +120,7 @@ impl Node {
     }
 
     /// The value at a path.
-    pub(super) fn at(&self, path: &[String]) -> Option<&Self> {
+    pub(crate) fn at(&self, path: &[String]) -> Option<&Self> {
         path.iter().try_fold(self, |node, step| match &node.value {
             Value::Table(table) => table.get(step),
             Value::List(items) => items.get(step.parse::<usize>().ok()?),
@@ -105,7 +128,7 @@ impl Node {
         })
     }
 
-    pub(super) fn at_mut(&mut self, path: &[String]) -> Option<&mut Self> {
+    pub(crate) fn at_mut(&mut self, path: &[String]) -> Option<&mut Self> {
         path.iter().try_fold(self, |node, step| match &mut node.value {
             Value::Table(table) => table.get_mut(step),
             Value::List(items) => items.get_mut(step.parse::<usize>().ok()?),
@@ -113,8 +136,8 @@ impl Node {
         })
     }
 
-    /// Merges another layer over this one.
-    pub(super) fn merge(&mut self, layer: Self) {
+    /// Puts another layer over this one.
+    pub(crate) fn merge(&mut self, layer: Self) {
         match (&mut self.value, layer.value) {
             (Value::Table(own), Value::Table(others)) => {
                 for (key, other) in others {
@@ -131,18 +154,18 @@ impl Node {
         }
     }
 
-    /// Sets the value at a path. Creates missing tables and records on the way.
+    /// Puts a value at a path. Tables and records on the way are made where they are missing.
     ///
     /// # Errors
-    /// In words, when the path leads through a scalar, or past the end of a list.
-    pub(super) fn set(&mut self, path: &[&str], value: Self) -> Result<(), String> {
+    /// In words, when the path leads through something that is neither, or past the end of a list.
+    pub(crate) fn set(&mut self, path: &[&str], value: Self) -> Result<(), String> {
         let [step, rest @ ..] = path else {
             *self = value;
             return Ok(());
         };
         match &mut self.value {
             Value::Table(table) => {
-                // The first item of a list that does not exist yet creates it.
+                // What goes into a list that is not there yet begins it.
                 let is_list = rest.first().is_some_and(|next| next.parse::<usize>().is_ok());
                 let empty = if is_list { Value::List(Vec::new()) } else { Value::Table(BTreeMap::new()) };
                 let next = table.entry((*step).to_owned());
@@ -167,8 +190,8 @@ impl Node {
         }
     }
 
-    /// As TOML, without refused values.
-    pub(super) fn to_toml(&self) -> Option<toml::Value> {
+    /// As TOML, without what was refused.
+    pub(crate) fn to_toml(&self) -> Option<toml::Value> {
         match &self.value {
             Value::Table(table) => Some(toml::Value::Table(
                 table.iter().filter_map(|(key, node)| Some((key.clone(), node.to_toml()?))).collect(),
@@ -204,27 +227,21 @@ impl Lines {
     }
 }
 
-fn table_node(table: &DeTable<'_>, origin: Origin, lines: &Lines, problems: &mut Vec<ConfigProblem>) -> Node {
+fn table_node(table: &DeTable<'_>, origin: Origin, lines: &Lines, problems: &mut Vec<Problem>) -> Node {
     let mut node = BTreeMap::new();
     for (key, value) in table {
-        // A value with several lines is located at its key.
+        // A value of several lines is looked for where its key is.
         let origin = lines.origin(key.span().start);
         node.insert(key.get_ref().to_string(), value_node(key.get_ref(), value.get_ref(), origin, lines, problems));
     }
     Node { value: Value::Table(node), origin }
 }
 
-fn value_node(
-    key: &str,
-    value: &DeValue<'_>,
-    origin: Origin,
-    lines: &Lines,
-    problems: &mut Vec<ConfigProblem>,
-) -> Node {
+fn value_node(key: &str, value: &DeValue<'_>, origin: Origin, lines: &Lines, problems: &mut Vec<Problem>) -> Node {
     let scalar = match value {
         DeValue::Table(table) => return table_node(table, origin, lines, problems),
         DeValue::Array(items) => {
-            let item = |item: &toml::Spanned<DeValue<'_>>, problems: &mut Vec<ConfigProblem>| {
+            let item = |item: &toml::Spanned<DeValue<'_>>, problems: &mut Vec<Problem>| {
                 value_node(key, item.get_ref(), lines.origin(item.span().start), lines, problems)
             };
             return Node { value: Value::List(items.iter().map(|one| item(one, problems)).collect()), origin };
@@ -237,7 +254,7 @@ fn value_node(
     };
     let Some(scalar) = scalar else {
         let message = "the number is too large".to_owned();
-        problems.push(ConfigProblem { key: key.to_owned(), origin: origin.to_string(), message });
+        problems.push(Problem { key: key.to_owned(), origin: origin.to_string(), message });
         return Node { value: Value::Refused, origin };
     };
     Node { value: Value::Scalar(scalar), origin }
