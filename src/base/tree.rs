@@ -190,6 +190,19 @@ impl Node {
         }
     }
 
+    /// Takes out what is at a path below tables.
+    pub(crate) fn remove(&mut self, path: &[&str]) {
+        match (&mut self.value, path) {
+            (Value::Table(table), [step]) => drop(table.remove(*step)),
+            (Value::Table(table), [step, rest @ ..]) => {
+                if let Some(next) = table.get_mut(*step) {
+                    next.remove(rest);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// As TOML, without what was refused.
     pub(crate) fn to_toml(&self) -> Option<toml::Value> {
         match &self.value {

@@ -11,14 +11,19 @@ use clap::builder::{PossibleValue, TypedValueParser};
 use serde_json::{Value, json};
 
 use super::{Common, Failure, output};
+use crate::base::ByteSize;
 use crate::config::Config;
-use crate::deploy::k3s::{self, Assignment, KubeObject, NodeSize, Options, Rendered, Settings, Token, Variant};
+use crate::deploy::k3s::{
+    self, Assignment, ClientToken, KubeObject, NodeSize, Options, Rendered, Settings, ValuesFile, Variant,
+};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   cairn k3s render | kubectl apply -f -
-  cairn k3s render --node-size pi -o manifests/")]
+  cairn k3s render --node-size pi -o manifests/
+  cairn k3s render --values site.yaml -o manifests/
+  cairn k3s schema > cairn.schema.json")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -32,7 +37,17 @@ enum Verb {
         after_long_help = render_help()
     )]
     Render(RenderArguments),
+    /// Print the JSON Schema of the file that `cairn k3s render --values` reads
+    #[command(after_help = SCHEMA_EXAMPLES)]
+    Schema,
 }
+
+const SCHEMA_EXAMPLES: &str = "\
+Examples:
+  cairn k3s schema > cairn.schema.json
+
+An editor with a YAML language server completes and checks a file whose first line is
+  # yaml-language-server: $schema=cairn.schema.json";
 
 const RENDER_EXAMPLES: &str = "\
 Examples:
@@ -40,6 +55,7 @@ Examples:
   cairn k3s render --node-size auto -o /var/lib/rancher/k3s/server/manifests
   cairn k3s render --with ingress,cert-manager --set ingress.host=cairn.example.com
   cairn k3s render --set storage.size=64GiB --set config.search.limit=12
+  cairn k3s render --values site.yaml --set storage.class=longhorn
   cairn k3s render --kustomize -o base/
 
 Nothing is asked of a cluster, and nothing is applied. --help lists the keys of --set.";
@@ -47,7 +63,7 @@ Nothing is asked of a cluster, and nothing is applied. --help lists the keys of 
 /// The examples, and every key.
 fn render_help() -> String {
     let mut text = format!("{RENDER_EXAMPLES}\n\nKeys of --set:\n");
-    for key in k3s::KEYS {
+    for key in k3s::keys() {
         let default = if key.default.is_empty() { String::new() } else { format!(" [default: {}]", key.default) };
         text.push_str(&format!("  {}\n          {}{default}\n", key.name, key.about));
     }
@@ -68,6 +84,9 @@ struct RenderArguments {
     /// Add something: cert-manager, documents, external-secrets, gpu, ingress, loadbalancer, monitoring
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = VariantParser, hide_possible_values = true)]
     with: Vec<Variant>,
+    /// File of settings, YAML or, by its ending, TOML; other options win over it. `cairn k3s schema` prints what it may hold
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    values: Option<PathBuf>,
     /// Set a key
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<Assignment>,
@@ -111,12 +130,14 @@ impl TypedValueParser for VariantParser {
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.verb {
         Verb::Render(arguments) => render(common, arguments),
+        Verb::Schema => output::line(&serde_json::to_string_pretty(&k3s::schema()).context("a schema is JSON")?),
     }
 }
 
 fn render(common: &Common, arguments: &RenderArguments) -> Result<(), Failure> {
     let token = arguments.token_file.as_deref().map(read_token).transpose()?;
     let options = Options {
+        values: arguments.values.as_deref().map(read_values).transpose()?,
         size: arguments.node_size,
         with: arguments.with.iter().copied().collect(),
         set: arguments.set.clone(),
@@ -133,7 +154,7 @@ fn render(common: &Common, arguments: &RenderArguments) -> Result<(), Failure> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         rendered.write_into(folder)?;
     }
-    tell(common, arguments.output.as_deref(), &settings, &rendered)
+    show(common, arguments.output.as_deref(), &settings, &rendered)
 }
 
 /// Writes a base for Kustomize.
@@ -155,24 +176,29 @@ fn base(common: &Common, folder: &Path, settings: &Settings) -> Result<(), Failu
 /// is said at once.
 pub(super) fn checked(options: &Options) -> Result<Settings, Failure> {
     let (settings, problems) = Settings::draft(options);
-    let refused = match Config::read(&k3s::configuration(&settings), "rendered") {
+    let config_problems = match Config::read(&k3s::configuration(&settings), "rendered") {
         Ok(_) => Vec::new(),
         Err(error) => error.problems,
     };
-    if problems.is_empty() && refused.is_empty() {
+    if problems.is_empty() && config_problems.is_empty() {
         return Ok(settings);
     }
-    let own = refused.iter().map(|problem| format!("\n  {}{}: {}", k3s::CONFIG, problem.key, problem.message));
+    let own = config_problems.iter().map(|problem| format!("\n  {}{}: {}", k3s::CONFIG, problem.key, problem.message));
     let lines: Vec<String> = problems.iter().map(|problem| format!("\n  {problem}")).chain(own).collect();
     Err(Failure::usage(anyhow!("the manifests cannot be rendered:{}", lines.concat())))
 }
 
-fn read_token(path: &Path) -> Result<Token, Failure> {
+fn read_values(path: &Path) -> Result<ValuesFile, Failure> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(Token::new(text.trim()))
+    ValuesFile::parse(path, &text).map_err(Failure::usage)
 }
 
-fn tell(common: &Common, folder: Option<&Path>, settings: &Settings, rendered: &Rendered) -> Result<(), Failure> {
+fn read_token(path: &Path) -> Result<ClientToken, Failure> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(ClientToken::new(text.trim()))
+}
+
+fn show(common: &Common, folder: Option<&Path>, settings: &Settings, rendered: &Rendered) -> Result<(), Failure> {
     if common.json {
         let objects = [vec![k3s::namespace(settings)], k3s::objects(settings)];
         let files: Vec<Value> = rendered
@@ -211,5 +237,11 @@ pub(super) fn node_size(text: &str) -> Result<NodeSize, String> {
     if text != "auto" {
         return text.parse().map_err(|error: k3s::NodeSizeError| format!("{error}, or auto"));
     }
-    Ok(NodeSize::for_memory(super::install::memory()))
+    Ok(NodeSize::for_memory(memory()))
+}
+
+/// Memory of this machine.
+pub(super) fn memory() -> ByteSize {
+    let system = rustix::system::sysinfo();
+    ByteSize(system.totalram.saturating_mul(u64::from(system.mem_unit)))
 }

@@ -14,6 +14,8 @@ mod keys;
 mod network;
 mod settings;
 mod sizes;
+pub mod spec;
+mod values_file;
 mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,9 +33,13 @@ use serde::Serialize;
 use super::output::{self, OutputError};
 
 pub use self::configuration::configuration;
-pub use self::keys::{CONFIG, KEYS, Key, Variant, VariantError};
-pub use self::settings::{Assignment, AssignmentError, Options, Problem, Settings, SettingsError, Token};
+pub use self::keys::{CONFIG, Key, Variant, VariantError, keys, schema};
+pub use self::settings::{
+    Assignment, AssignmentError, ClientToken, Facts, Mistake, Options, Problem, Settings, SettingsError,
+};
 pub use self::sizes::{Cpu, CpuError, Defaults, NodeSize, NodeSizeError};
+pub use self::spec::Spec;
+pub use self::values_file::ValuesFile;
 
 /// The name of every object that needs no other.
 pub const NAME: &str = "cairn";
@@ -229,7 +235,7 @@ pub fn kustomize(settings: &Settings) -> Vec<(&'static str, String)> {
         "# A base: overlays may set `namespace:` and `namePrefix:`. The pod learns its own name and namespace, and the names of its Service\n\
          # follow from them.\napiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n- {NAMESPACE_FILE}\n- {MAIN_FILE}\n\
          configMapGenerator:\n- name: {NAME}\n  namespace: {}\n  files:\n  - {}\n  options:\n    labels:\n{}",
-        settings.namespace,
+        settings.namespace(),
         configuration::FILE,
         labels.concat(),
     );
@@ -255,16 +261,16 @@ pub fn objects(settings: &Settings) -> Vec<KubeObject> {
     let mut objects: Vec<KubeObject> =
         vec![workload::service_account(settings).into(), workload::config_map(settings, &configuration).into()];
     objects.extend(settings.token.iter().map(|token| workload::token_secret(settings, token).into()));
-    objects.extend(settings.external_secret.iter().map(|asked| custom::external_secret(settings, asked).into()));
-    if let Some(asked) = &settings.certificate {
-        if asked.issuer.is_none() {
+    let spec = &settings.spec;
+    objects.extend(spec.external_secrets.iter().map(|secret| custom::external_secret(settings, secret).into()));
+    if let Some(certificate) = &spec.cert_manager {
+        if certificate.issuer.is_none() {
             let (root, authority, issuer) = custom::authority(settings);
             objects.extend([root.into(), authority.into(), issuer.into()]);
         }
-        objects.push(custom::certificate(settings, asked).into());
+        objects.push(custom::certificate(settings, certificate).into());
     }
-    let own_class =
-        settings.gpu.iter().filter(|gpu| gpu.own_runtime_class).filter_map(|gpu| gpu.runtime_class.as_ref());
+    let own_class = spec.gpu.iter().filter(|gpu| *gpu.own_runtime_class).filter_map(|gpu| gpu.runtime_class());
     objects.extend(own_class.map(|name| workload::runtime_class(name).into()));
     // The policy before the pod: it should hold when the pod starts.
     objects.push(network::network_policy(settings).into());
@@ -272,18 +278,22 @@ pub fn objects(settings: &Settings) -> Vec<KubeObject> {
     objects.push(network::cluster_service(settings).into());
     objects.push(workload::stateful_set(settings, &configuration).into());
     objects.push(workload::disruption_budget(settings).into());
-    objects.extend(settings.load_balancer.iter().map(|asked| network::load_balancer(settings, asked).into()));
-    if let Some(asked) = &settings.ingress {
-        if asked.class == network::TRAEFIK && settings.is_tls() {
+    objects.extend(spec.loadbalancer.iter().map(|balancer| network::load_balancer(settings, balancer).into()));
+    if let Some(ingress) = &spec.ingress {
+        if ingress.class.as_str() == network::TRAEFIK && settings.is_tls() {
             objects.push(custom::servers_transport(settings).into());
         }
-        objects.push(network::ingress(settings, asked).into());
+        objects.push(network::ingress(settings, ingress).into());
     }
-    if let Some(asked) = &settings.monitoring {
-        objects.extend([custom::service_monitor(settings, asked).into(), custom::rules(settings, asked).into()]);
+    if let Some(monitoring) = &spec.monitoring {
+        let (monitor, rules) = (custom::service_monitor(settings, monitoring), custom::rules(settings, monitoring));
+        objects.extend([monitor.into(), rules.into()]);
     }
-    if let Some(asked) = &settings.documents {
-        objects.extend([documents::policy(settings, asked).into(), documents::job(settings, asked).into()]);
+    if let Some((documents, source)) =
+        spec.documents.as_ref().and_then(|documents| Some((documents, documents.source()?)))
+    {
+        objects.push(documents::policy(settings, source).into());
+        objects.push(documents::job(settings, documents, source).into());
     }
     objects
 }
@@ -336,7 +346,7 @@ fn selector() -> LabelSelector {
 fn metadata(settings: &Settings, name: &str, component: &str) -> ObjectMeta {
     ObjectMeta {
         name: Some(name.to_owned()),
-        namespace: Some(settings.namespace.clone()),
+        namespace: Some(settings.namespace().to_owned()),
         labels: Some(labels(component)),
         ..ObjectMeta::default()
     }

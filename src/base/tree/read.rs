@@ -139,7 +139,8 @@ impl<'de> Deserializer<'de> for At<'_> {
             Value::Scalar(other) => Err(de::Error::invalid_type(Unexpected::Other(other.type_str()), &visitor)),
             Value::List(items) => visitor.visit_seq(Items { items: items.iter().enumerate() }),
             Value::Table(table) => {
-                let keys = table.keys().map(String::as_str).collect();
+                let keys = table.iter().filter(|(_, node)| node.value != Value::Refused);
+                let keys = keys.map(|(key, _)| key.as_str()).collect();
                 visitor.visit_map(Fields { table, keys, at: 0 })
             }
             Value::Refused => Err(Failure::new(What::Missing)),

@@ -390,7 +390,7 @@ fn prepare(tree: &Tree, node: &ClusterNode, arguments: &Arguments) -> Result<Pre
             None => Token::random()?.reveal().to_owned(),
         };
         kept.push(ManagedFile { path: TOKEN.into(), mode: 0o600, bytes: format!("{token}\n").into_bytes() });
-        options.token = Some(k3s::Token::new(token));
+        options.token = Some(k3s::ClientToken::new(token));
     }
     let settings = checked(&options)?;
     let rendered = k3s::render(&settings);

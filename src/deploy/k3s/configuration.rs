@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use super::settings::{Settings, toml_text};
+use super::settings::Settings;
 use super::sizes::{log_bytes_max, quantity, snapshot_bytes_max};
 use super::workload::{BACKUP_KEY_DIR, TLS_DIR};
 use crate::base::ByteSize;
@@ -63,13 +63,13 @@ fn decided(settings: &Settings) -> BTreeMap<String, String> {
     let mut put = |key: &str, value: String| {
         values.insert(key.to_owned(), value);
     };
-    let listen = |port| toml_text(&SocketAddr::new(settings.address, port).to_string());
+    let listen = |port| toml_text(&SocketAddr::new(*settings.spec.address, port).to_string());
     put("node.data_dir", toml_text(DATA_DIR));
     put("server.listen", listen(MCP_PORT));
     put("admin.listen", listen(ADMIN_PORT));
-    // The names of the service follow from the pod's, which it is told as a variable.
+    // The names of the service follow from the pod's, which a variable holds.
     put("server.allowed_hosts", texts(&settings.hosts));
-    if settings.certificate.is_some() {
+    if settings.spec.cert_manager.is_some() {
         put("server.tls_certificate_file", toml_text(&format!("{TLS_DIR}/tls.crt")));
         put("server.tls_key_file", toml_text(&format!("{TLS_DIR}/tls.key")));
     } else {
@@ -88,15 +88,44 @@ fn decided(settings: &Settings) -> BTreeMap<String, String> {
     put("search.cache_bytes", size(defaults.cache));
     put("search.word_cache_bytes", size(ByteSize(defaults.cache.0 * 4)));
     put("store.max_bytes", size(log_bytes_max(settings.storage, settings.resources.memory.1)));
-    if settings.backup_claim.is_some() {
+    if settings.spec.backup.claim.is_some() {
         put("snapshot.target", toml_text(SNAPSHOTS_DIR));
     } else if settings.own("snapshot.target").is_none_or(str::is_empty) {
         put("snapshot.max_bytes", size(snapshot_bytes_max(settings.storage)));
     }
-    if settings.backup_secret.is_some() {
+    if settings.spec.backup.secret.is_some() {
         put("snapshot.s3_access_key_file", toml_text(&format!("{BACKUP_KEY_DIR}/access-key")));
     }
     values
+}
+
+/// A value as TOML: numbers, truth values, lists and quoted texts as they are, everything else as a text.
+pub(super) fn toml_value(text: &str) -> String {
+    let is_quoted = text.len() >= 2 && text.starts_with('"') && text.ends_with('"');
+    let is_bare = matches!(text, "true" | "false")
+        || text.parse::<i64>().is_ok()
+        || (text.starts_with('[') && text.ends_with(']'));
+    if is_quoted || is_bare { text.to_owned() } else { toml_text(text) }
+}
+
+/// A text as TOML writes it.
+fn toml_text(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// A value of a tree as TOML.
+pub(super) fn toml_of(value: &serde_json::Value) -> String {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => toml_text(text),
+        Value::Array(items) => format!("[{}]", items.iter().map(toml_of).collect::<Vec<_>>().join(", ")),
+        Value::Object(table) => {
+            let pairs = table.iter().map(|(key, value)| format!("{} = {}", toml_text(key), toml_of(value)));
+            format!("{{{}}}", pairs.collect::<Vec<_>>().join(", "))
+        }
+        Value::Null => toml_text(""),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+    }
 }
 
 fn size(size: ByteSize) -> String {

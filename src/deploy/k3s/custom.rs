@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde::Serialize;
 
-use super::settings::{Certificate as AskedCertificate, ExternalSecret as AskedSecret, Monitoring, Settings};
+use super::settings::Settings;
+use super::spec::{CertManager, ExternalSecrets, Monitoring};
 use super::{HEADLESS, NAME, TLS_SECRET, TOKEN_KEY, TOKEN_SECRET, metadata, selector_labels};
 
 /// An object whose type is an operator's.
@@ -114,7 +115,7 @@ pub(super) fn authority(settings: &Settings) -> (Issuer, Certificate, Issuer) {
         spec: CertificateSpec {
             common_name: Some("Cairn"),
             is_ca: Some(true),
-            // Clients are told to trust it once, so it has to last.
+            // Clients are configured to trust it once, so it has to last.
             duration: "87600h",
             renew_before: "720h",
             dns_names: Vec::new(),
@@ -128,8 +129,9 @@ pub(super) fn authority(settings: &Settings) -> (Issuer, Certificate, Issuer) {
     (issuer(ROOT, by_itself), root, issuer(NAME, by_authority))
 }
 
-pub(super) fn certificate(settings: &Settings, asked: &AskedCertificate) -> Certificate {
-    let issuer = asked.issuer.clone().unwrap_or_else(|| (NAME.to_owned(), "Issuer".to_owned()));
+pub(super) fn certificate(settings: &Settings, certificate: &CertManager) -> Certificate {
+    let named = certificate.issuer.as_ref().map(|name| (name.to_string(), certificate.issuer_kind.name().to_owned()));
+    let issuer = named.unwrap_or_else(|| (NAME.to_owned(), "Issuer".to_owned()));
     let hosts = settings.service_names().into_iter().chain(settings.hosts.iter().cloned());
     let (addresses, names) = hosts.partition(|host| host.parse::<std::net::IpAddr>().is_ok());
     Custom {
@@ -191,19 +193,26 @@ struct RemoteReference {
     property: Option<String>,
 }
 
-pub(super) fn external_secret(settings: &Settings, asked: &AskedSecret) -> ExternalSecret {
+pub(super) fn external_secret(settings: &Settings, secret: &ExternalSecrets) -> ExternalSecret {
     Custom {
         api_version: "external-secrets.io/v1",
         kind: "ExternalSecret",
         metadata: metadata(settings, TOKEN_SECRET, "token"),
         spec: ExternalSecretSpec {
             refresh_interval: "1h",
-            secret_store_ref: Reference { name: asked.store.clone(), kind: asked.store_kind.clone(), group: None },
+            secret_store_ref: Reference {
+                name: secret.store.to_string(),
+                kind: secret.store_kind.name().to_owned(),
+                group: None,
+            },
             // A store that is out of reach, or lost the entry, locks nobody out.
             target: SecretTarget { name: TOKEN_SECRET, creation_policy: "Owner", deletion_policy: "Retain" },
             data: vec![SecretEntry {
                 secret_key: TOKEN_KEY,
-                remote_ref: RemoteReference { key: asked.key.clone(), property: asked.property.clone() },
+                remote_ref: RemoteReference {
+                    key: secret.key.clone(),
+                    property: Some(secret.property.to_string()).filter(|property| !property.is_empty()),
+                },
             }],
         },
     }
@@ -258,12 +267,12 @@ struct Authorization {
     credentials: SecretKey,
 }
 
-pub(super) fn service_monitor(settings: &Settings, asked: &Monitoring) -> ServiceMonitor {
+pub(super) fn service_monitor(settings: &Settings, monitoring: &Monitoring) -> ServiceMonitor {
     let mut metadata = metadata(settings, NAME, "monitoring");
-    if let (Some(labels), Some(release)) = (&mut metadata.labels, &asked.release) {
-        labels.insert("release".to_owned(), release.clone());
+    if let (Some(labels), Some(release)) = (&mut metadata.labels, &monitoring.release) {
+        labels.insert("release".to_owned(), release.to_string());
     }
-    let tls = if settings.certificate.is_some() {
+    let tls = if settings.spec.cert_manager.is_some() {
         TlsConfig {
             server_name: Some(server_name(settings)),
             ca: Some(SecretOrConfigMap { secret: SecretKey { name: TLS_SECRET, key: "ca.crt" } }),
@@ -285,7 +294,7 @@ pub(super) fn service_monitor(settings: &Settings, asked: &Monitoring) -> Servic
             endpoints: vec![Endpoint {
                 port: "admin",
                 path: "/metrics",
-                interval: asked.interval.clone(),
+                interval: monitoring.interval.to_string(),
                 scheme: if settings.is_tls() { "https" } else { "http" },
                 tls_config: settings.is_tls().then_some(tls),
                 authorization: Authorization {
@@ -323,10 +332,10 @@ struct Rule {
 }
 
 /// The alerts that the manual names.
-pub(super) fn rules(settings: &Settings, asked: &Monitoring) -> PrometheusRule {
+pub(super) fn rules(settings: &Settings, monitoring: &Monitoring) -> PrometheusRule {
     let mut metadata = metadata(settings, NAME, "monitoring");
-    if let (Some(labels), Some(release)) = (&mut metadata.labels, &asked.release) {
-        labels.insert("release".to_owned(), release.clone());
+    if let (Some(labels), Some(release)) = (&mut metadata.labels, &monitoring.release) {
+        labels.insert("release".to_owned(), release.to_string());
     }
     let rule = |alert, expr: String, for_, severity, summary| Rule {
         alert,
@@ -335,7 +344,7 @@ pub(super) fn rules(settings: &Settings, asked: &Monitoring) -> PrometheusRule {
         labels: BTreeMap::from([("severity", severity)]),
         annotations: BTreeMap::from([("summary", summary)]),
     };
-    let namespace = &settings.namespace;
+    let namespace = settings.namespace();
     let here = format!("{{namespace=\"{namespace}\"}}");
     let rules = vec![
         rule(
@@ -394,7 +403,7 @@ pub struct ServersTransportSpec {
 }
 
 pub(super) fn servers_transport(settings: &Settings) -> ServersTransport {
-    let has_authority = settings.certificate.is_some();
+    let has_authority = settings.spec.cert_manager.is_some();
     Custom {
         api_version: "traefik.io/v1alpha1",
         kind: "ServersTransport",
@@ -410,5 +419,5 @@ pub(super) fn servers_transport(settings: &Settings) -> ServersTransport {
 
 /// The name that the certificate has in every variant.
 fn server_name(settings: &Settings) -> String {
-    format!("{NAME}.{}.svc", settings.namespace)
+    format!("{NAME}.{}.svc", settings.namespace())
 }

@@ -7,19 +7,18 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, JobSpec, JobTemplateSpec};
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, LocalObjectReference,
-    PersistentVolumeClaimVolumeSource, PodSpec, PodTemplateSpec, ResourceRequirements, Volume, VolumeMount,
+    ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, PersistentVolumeClaimVolumeSource, PodSpec,
+    PodTemplateSpec, ResourceRequirements, Volume, VolumeMount,
 };
-use k8s_openapi::api::networking::v1::{
-    IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyPeer, NetworkPolicySpec,
-};
+use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyPeer, NetworkPolicySpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
-use super::network::{MCP, dns, port_of};
-use super::settings::{DocumentSource, Documents, Settings};
+use super::network::{MCP, blocks, dns, port_of};
+use super::settings::Settings;
 use super::sizes::{TMP, quantity};
-use super::workload::{mount, mounted, pod_security, secret, security, tolerations};
+use super::spec::{DocumentSource, Documents, Git};
+use super::workload::{mount, mounted, pod_security, pull_secrets, secret, security, tolerations};
 use super::{
     AUTHORITY_CONFIG_MAP, AUTHORITY_KEY, DOCUMENTS, NAME, TLS_SECRET, TOKEN_KEY, TOKEN_SECRET, metadata, object_labels,
     selector,
@@ -43,19 +42,13 @@ fn own_labels() -> BTreeMap<String, String> {
 }
 
 /// What the job's pods reach.
-pub(super) fn policy(settings: &Settings, asked: &Documents) -> NetworkPolicy {
+pub(super) fn policy(settings: &Settings, source: DocumentSource<'_>) -> NetworkPolicy {
     let node = NetworkPolicyPeer { pod_selector: Some(selector()), ..NetworkPolicyPeer::default() };
     let mut egress =
         vec![dns(), NetworkPolicyEgressRule { to: Some(vec![node]), ports: Some(vec![port_of("TCP", MCP)]) }];
-    if let DocumentSource::Git { url, cidrs, .. } = &asked.from {
-        let block = |cidr: &String| NetworkPolicyPeer {
-            ip_block: Some(IPBlock { cidr: cidr.clone(), except: None }),
-            ..NetworkPolicyPeer::default()
-        };
-        egress.push(NetworkPolicyEgressRule {
-            to: Some(cidrs.iter().map(block).collect::<Vec<_>>()).filter(|blocks| !blocks.is_empty()),
-            ports: Some(vec![port_of("TCP", super::network::endpoint_port(url))]),
-        });
+    if let DocumentSource::Git(Git { url, cidr, .. }) = source {
+        let ports = Some(vec![port_of("TCP", super::network::endpoint_port(url))]);
+        egress.push(NetworkPolicyEgressRule { to: blocks(cidr), ports });
     }
     NetworkPolicy {
         metadata: labelled(settings),
@@ -73,11 +66,11 @@ fn labelled(settings: &Settings) -> ObjectMeta {
 }
 
 /// The job, as often as its schedule says.
-pub(super) fn job(settings: &Settings, asked: &Documents) -> CronJob {
+pub(super) fn job(settings: &Settings, documents: &Documents, source: DocumentSource<'_>) -> CronJob {
     let labels = Some(object_labels(DOCUMENTS, "documents"));
     let template = PodTemplateSpec {
         metadata: Some(ObjectMeta { labels: labels.clone(), ..ObjectMeta::default() }),
-        spec: Some(pod(settings, asked)),
+        spec: Some(pod(settings, documents, source)),
     };
     let job = JobSpec {
         active_deadline_seconds: Some(DEADLINE_SECONDS),
@@ -89,7 +82,7 @@ pub(super) fn job(settings: &Settings, asked: &Documents) -> CronJob {
     CronJob {
         metadata: labelled(settings),
         spec: Some(CronJobSpec {
-            schedule: asked.schedule.clone(),
+            schedule: documents.schedule.to_string(),
             // Two at once would each undo what the other did.
             concurrency_policy: Some("Forbid".to_owned()),
             successful_jobs_history_limit: Some(1),
@@ -104,10 +97,10 @@ pub(super) fn job(settings: &Settings, asked: &Documents) -> CronJob {
     }
 }
 
-fn pod(settings: &Settings, asked: &Documents) -> PodSpec {
-    let mut volumes = vec![source(asked), scratch(), secret("token", TOKEN_DIR, TOKEN_SECRET, false)];
-    // What to trust the node by: of its own authority only the cluster's API can tell, so somebody put it there.
-    let authority = match (settings.is_tls(), settings.certificate.is_some()) {
+fn pod(settings: &Settings, documents: &Documents, source: DocumentSource<'_>) -> PodSpec {
+    let mut volumes = vec![source_volume(source), scratch(), secret("token", TOKEN_DIR, TOKEN_SECRET, false)];
+    // What to trust the node by: its own authority is known to the cluster's API only, so somebody put it there.
+    let authority = match (settings.is_tls(), settings.spec.cert_manager.is_some()) {
         (false, _) => None,
         (true, true) => Some((secret("authority", AUTHORITY_DIR, TLS_SECRET, false), "ca.crt")),
         (true, false) => Some((
@@ -121,9 +114,9 @@ fn pod(settings: &Settings, asked: &Documents) -> PodSpec {
     let ca = authority.as_ref().map(|(_, key)| format!("{AUTHORITY_DIR}/{key}"));
     volumes.extend(authority.map(|(volume, _)| volume));
     let mut init = Vec::new();
-    if let DocumentSource::Git { url, image, branch, secret: credentials, .. } = &asked.from {
-        let (mut clone, mut all) = (git(url, image, branch.as_deref(), credentials.is_some()), Vec::new());
-        if let Some(name) = credentials {
+    if let DocumentSource::Git(repository) = source {
+        let (mut clone, mut all) = (git(repository), Vec::new());
+        if let Some(name) = &repository.secret {
             let (volume, mount) = secret("git", GIT_DIR, name, false);
             all.push(mount);
             volumes.push((volume, all[0].clone()));
@@ -140,31 +133,29 @@ fn pod(settings: &Settings, asked: &Documents) -> PodSpec {
         restart_policy: Some("Never".to_owned()),
         node_selector: Some(settings.node_selector.clone()).filter(|labels| !labels.is_empty()),
         tolerations: Some(tolerations(settings)).filter(|all| !all.is_empty()),
-        priority_class_name: settings.priority_class.clone(),
-        image_pull_secrets: Some(
-            settings.pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect::<Vec<_>>(),
-        )
-        .filter(|secrets| !secrets.is_empty()),
+        priority_class_name: settings.spec.priority_class.as_deref().cloned(),
+        image_pull_secrets: pull_secrets(settings),
         security_context: Some(pod_security(None)),
         init_containers: Some(init).filter(|init| !init.is_empty()),
-        containers: vec![add(settings, asked, ca, mounts)],
+        containers: vec![add(settings, documents, source, ca, mounts)],
         volumes: Some(volumes.into_iter().map(|(volume, _)| volume).collect()),
         ..PodSpec::default()
     }
 }
 
-fn source(asked: &Documents) -> (Volume, VolumeMount) {
-    let is_copy = matches!(asked.from, DocumentSource::Git { .. });
-    let (volume, mut mount) = mounted("documents", DIR, |volume| match &asked.from {
+fn source_volume(source: DocumentSource<'_>) -> (Volume, VolumeMount) {
+    let is_copy = matches!(source, DocumentSource::Git(_));
+    let (volume, mut mount) = mounted("documents", DIR, |volume| match source {
         DocumentSource::Claim(name) => {
-            let (claim_name, read_only) = (name.clone(), Some(true));
+            let (claim_name, read_only) = (name.to_owned(), Some(true));
             volume.persistent_volume_claim = Some(PersistentVolumeClaimVolumeSource { claim_name, read_only });
         }
         DocumentSource::ConfigMap(name) => {
-            volume.config_map = Some(ConfigMapVolumeSource { name: name.clone(), ..ConfigMapVolumeSource::default() });
+            let name = name.to_owned();
+            volume.config_map = Some(ConfigMapVolumeSource { name, ..ConfigMapVolumeSource::default() });
         }
-        DocumentSource::Git { size, .. } => {
-            let size_limit = Some(Quantity(quantity(*size)));
+        DocumentSource::Git(repository) => {
+            let size_limit = Some(Quantity(quantity(repository.size.get())));
             volume.empty_dir = Some(EmptyDirVolumeSource { size_limit, ..EmptyDirVolumeSource::default() });
         }
     });
@@ -180,23 +171,23 @@ fn scratch() -> (Volume, VolumeMount) {
 }
 
 /// Copies the repository, without a shell: what is in a setting is an argument, whatever it says.
-fn git(url: &str, image: &str, branch: Option<&str>, has_credentials: bool) -> Container {
+fn git(repository: &Git) -> Container {
     let mut arguments: Vec<String> = Vec::new();
-    if has_credentials {
+    if repository.secret.is_some() {
         arguments.extend(["-c".to_owned(), format!("credential.helper=store --file={GIT_DIR}/credentials")]);
     }
     arguments.extend(["clone", "--depth=1", "--single-branch"].map(str::to_owned));
-    arguments.extend(branch.map(|branch| format!("--branch={branch}")));
-    arguments.extend(["--".to_owned(), url.to_owned(), COPY.to_owned()]);
+    arguments.extend(repository.branch.iter().map(|branch| format!("--branch={}", **branch)));
+    arguments.extend(["--".to_owned(), repository.url.to_string(), COPY.to_owned()]);
     let variable =
         |name: &str, value: &str| EnvVar { name: name.to_owned(), value: Some(value.to_owned()), ..EnvVar::default() };
     Container {
         name: "clone".to_owned(),
-        image: Some(image.to_owned()),
+        image: Some(repository.image.to_string()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         command: Some(vec!["git".to_owned()]),
         args: Some(arguments),
-        // Nobody is there who could be asked for a password.
+        // Nobody is there who could enter a password.
         env: Some(vec![variable("HOME", "/tmp"), variable("GIT_TERMINAL_PROMPT", "0")]),
         resources: Some(resources(("50m", "1"), ("64Mi", "512Mi"), ("64Mi", "2Gi"))),
         security_context: Some(security()),
@@ -205,16 +196,22 @@ fn git(url: &str, image: &str, branch: Option<&str>, has_credentials: bool) -> C
 }
 
 /// Syncs the collection with the folder.
-fn add(settings: &Settings, asked: &Documents, ca: Option<String>, mounts: Vec<VolumeMount>) -> Container {
-    let base = if matches!(asked.from, DocumentSource::Git { .. }) { COPY } else { DIR };
-    let folder = if asked.path.is_empty() { base.to_owned() } else { format!("{base}/{}", asked.path) };
+fn add(
+    settings: &Settings,
+    documents: &Documents,
+    source: DocumentSource<'_>,
+    ca: Option<String>,
+    mounts: Vec<VolumeMount>,
+) -> Container {
+    let base = if matches!(source, DocumentSource::Git(_)) { COPY } else { DIR };
+    let folder = documents.path.as_ref().map_or_else(|| base.to_owned(), |path| format!("{base}/{}", **path));
     let variable =
         |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), ..EnvVar::default() };
     let scheme = if settings.is_tls() { "https" } else { "http" };
-    let mut variables = vec![variable("CAIRN_URL", format!("{scheme}://{NAME}.{}.svc:{MCP}", settings.namespace))];
+    let mut variables = vec![variable("CAIRN_URL", format!("{scheme}://{NAME}.{}.svc:{MCP}", settings.namespace()))];
     variables.extend(ca.map(|path| variable("CAIRN_CA", path)));
     variables.push(variable("CAIRN_TOKEN_FILE", format!("{TOKEN_DIR}/{TOKEN_KEY}")));
-    let arguments = ["add", "--yes", "--collection", &asked.collection, &folder].map(str::to_owned);
+    let arguments = ["add", "--yes", "--collection", &documents.collection, &folder].map(str::to_owned);
     Container {
         name: "add".to_owned(),
         image: Some(settings.image.clone()),

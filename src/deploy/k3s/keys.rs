@@ -1,8 +1,13 @@
-//! What `--with` and `--set` take: every key with its default and what it is for.
+//! What `--with` and `--set` take: every key with its default and what it is for, out of the schema of [`Spec`].
 
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::generate::SchemaSettings;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+use super::spec::Spec;
 use crate::base::tree::nearest;
 
 /// Something that is added to the plain rendering.
@@ -51,6 +56,18 @@ impl Variant {
     }
 }
 
+impl Serialize for Variant {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Variant {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -82,159 +99,109 @@ fn names() -> String {
     Variant::ALL.map(Variant::name).join(", ")
 }
 
-/// A setting of the rendering.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A setting of the rendering, as `--set` takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// What stands before the equals sign.
-    pub name: &'static str,
+    /// What precedes the equals sign.
+    pub name: String,
     /// Without this variant the key means nothing, and is refused.
     pub variant: Option<Variant>,
     /// What holds when it is not set; empty for nothing.
-    pub default: &'static str,
+    pub default: String,
     /// What it is for.
-    pub about: &'static str,
-}
-
-const fn key(name: &'static str, default: &'static str, about: &'static str) -> Key {
-    Key { name, variant: None, default, about }
-}
-
-const fn with(variant: Variant, name: &'static str, default: &'static str, about: &'static str) -> Key {
-    Key { name, variant: Some(variant), default, about }
+    pub about: String,
+    /// Where it is in a [`Spec`].
+    pub(super) path: Vec<String>,
+    /// Whether it takes several values, with commas between.
+    pub(super) is_list: bool,
+    /// Whether an empty text is a value, and not the default.
+    pub(super) takes_empty: bool,
+    /// The option that sets it, in the place of `--set`.
+    pub(super) option: Option<String>,
 }
 
 /// Settings of Cairn itself begin with this.
 pub const CONFIG: &str = "config.";
 
-/// Every key but Cairn's own settings, which are `config.SECTION.KEY`.
-pub const KEYS: &[Key] = &[
-    key("namespace", "cairn", "the namespace, of its own because removing the installation may remove it"),
-    key("address", "0.0.0.0", "what the pod listens on; `::` where the cluster has IPv6 only"),
-    key("hosts", "", "more names by which clients reach the node, with commas"),
-    key("cluster.domain", "cluster.local", "the cluster's own DNS domain"),
-    key("node.memory", "", "the node's memory such as 4GiB, instead of `--node-size`"),
-    key("node.name", "", "the only node that the pod may run on, by its label `kubernetes.io/hostname`"),
-    key("node.selector", "", "labels of the nodes that the pod may run on, such as `disk=ssd`, with commas"),
-    key("node.prefer", "", "labels of the nodes that the pod runs on rather than on others"),
-    key(
-        "node.arch",
-        "that of this program",
-        "the processor by the label `kubernetes.io/arch`; `any` for an image with several",
-    ),
-    key(
-        "tolerations",
-        "",
-        "taints that the pod bears, as KEY, KEY=VALUE or KEY=VALUE:EFFECT, with commas; `*` bears all of them",
-    ),
-    key("priority-class", "", "an existing PriorityClass"),
-    key("image.pull-secrets", "", "Secrets by which the registry of `--image` is asked, with commas"),
-    key("env", "", "more variables of the container, such as `HTTPS_PROXY=http://proxy:3128`, with commas"),
-    key("pod.annotations", "", "annotations of the pod as KEY=VALUE, with commas"),
-    key("service.annotations", "", "annotations of the Services that clients use"),
-    key("storage.size", "by node size", "the volume; cannot be changed once installed"),
-    key("storage.class", "", "StorageClass; empty: the cluster's default; cannot be changed once installed"),
-    key("resources.cpu", "by node size", "most processor time, such as 2 or 500m"),
-    key("resources.cpu-request", "by node size", "reserved processor time"),
-    key("resources.memory", "by node size", "most memory"),
-    key("resources.memory-request", "by node size", "reserved memory"),
-    key("resources.ephemeral", "by node size", "most disk outside the volume: the container's log and /tmp"),
-    key("resources.ephemeral-request", "by node size", "reserved disk outside the volume"),
-    key("backup.claim", "", "an existing PersistentVolumeClaim that snapshots are shipped to"),
-    key("backup.secret", "", "Secret whose key `access-key` holds the two lines of `snapshot.s3_access_key_file`"),
-    key("backup.cidr", "", "addresses of the S3 service; empty: any. For `config.snapshot.target=s3://…`"),
-    with(Variant::CertManager, "cert-manager.issuer", "", "an existing issuer; empty: an authority of its own"),
-    with(Variant::CertManager, "cert-manager.issuer-kind", "ClusterIssuer", "ClusterIssuer or Issuer"),
-    with(Variant::Documents, "documents.git", "", "a git repository, such as `https://git.example/site/manuals.git`"),
-    with(
-        Variant::Documents,
-        "documents.git.image",
-        "",
-        "an image with git for it, by its digest or a tag other than latest; Cairn's own has nothing but Cairn",
-    ),
-    with(Variant::Documents, "documents.git.branch", "", "its branch; empty: the default one"),
-    with(
-        Variant::Documents,
-        "documents.git.secret",
-        "",
-        "Secret whose key `credentials` is a line of git's credential store",
-    ),
-    with(Variant::Documents, "documents.git.cidr", "", "addresses of the git server; empty: any"),
-    with(Variant::Documents, "documents.git.size", "1GiB", "most room for the copy of the repository"),
-    with(
-        Variant::Documents,
-        "documents.claim",
-        "",
-        "an existing PersistentVolumeClaim with documents, in the place of a repository",
-    ),
-    with(
-        Variant::Documents,
-        "documents.config-map",
-        "",
-        "a ConfigMap whose keys are files, in the place of a repository",
-    ),
-    with(Variant::Documents, "documents.path", "", "a folder in it; empty: all of it"),
-    with(Variant::Documents, "documents.collection", "documents", "the collection that they go into"),
-    with(Variant::Documents, "documents.schedule", "*/15 * * * *", "when they are synced, as cron writes it"),
-    with(Variant::ExternalSecrets, "external-secrets.store", "", "the secret store to read from; has to be given"),
-    with(
-        Variant::ExternalSecrets,
-        "external-secrets.store-kind",
-        "ClusterSecretStore",
-        "ClusterSecretStore or SecretStore",
-    ),
-    with(Variant::ExternalSecrets, "external-secrets.key", "cairn", "what the token is called in the store"),
-    with(Variant::ExternalSecrets, "external-secrets.property", "token", "its property there; empty: the whole entry"),
-    with(Variant::Gpu, "gpu.count", "1", "GPUs"),
-    with(
-        Variant::Gpu,
-        "gpu.resource",
-        "nvidia.com/gpu",
-        "what the device plugin calls them, such as `gpu.intel.com/i915` or `amd.com/gpu`",
-    ),
-    with(
-        Variant::Gpu,
-        "gpu.group",
-        "",
-        "number of the group that may use /dev/dri/renderD*; NVIDIA's devices need none",
-    ),
-    with(
-        Variant::Gpu,
-        "gpu.runtime-class",
-        "nvidia",
-        "RuntimeClass; K3s makes `nvidia` where it finds the runtime; none by default where `gpu.resource` is not NVIDIA's",
-    ),
-    with(Variant::Gpu, "gpu.own-runtime-class", "false", "true renders the RuntimeClass too, where nothing makes it"),
-    with(Variant::Ingress, "ingress.host", "", "the name that clients use; has to be given"),
-    with(
-        Variant::Ingress,
-        "ingress.class",
-        "traefik",
-        "IngressClass; `traefik` and `nginx` are configured to speak TLS to the node",
-    ),
-    with(
-        Variant::Ingress,
-        "ingress.secret",
-        "",
-        "Secret with the certificate that clients see; empty: the ingress's default",
-    ),
-    with(Variant::Ingress, "ingress.path", "/", "what of the node is led out: `/mcp` is MCP alone, without REST"),
-    with(Variant::Ingress, "ingress.annotations", "", "annotations of the Ingress as KEY=VALUE, with commas"),
-    with(
-        Variant::LoadBalancer,
-        "loadbalancer.port",
-        "7171",
-        "port on the nodes; 80 and 443 belong to the ingress, 6443 to K3s",
-    ),
-    with(Variant::LoadBalancer, "loadbalancer.cidr", "", "addresses that may connect, with commas; empty: any"),
-    with(Variant::Monitoring, "monitoring.namespace", "monitoring", "the namespace that Prometheus runs in"),
-    with(Variant::Monitoring, "monitoring.interval", "60s", "how often it scrapes"),
-    with(
-        Variant::Monitoring,
-        "monitoring.release",
-        "",
-        "label `release` of the ServiceMonitor, by which Prometheus may choose",
-    ),
-];
+/// What the schema says of a key for us alone.
+const OWN_KEYWORDS: [&str; 4] = ["x-key", "x-option", "x-default", "x-empty"];
+
+/// Every key of `--set` but Cairn's own settings, which are `config.SECTION.KEY`: the fields of [`Spec`], in their order.
+#[must_use]
+pub fn keys() -> Vec<Key> {
+    all_keys().into_iter().filter(|key| key.option.is_none()).collect()
+}
+
+/// The same with what has an option of its own.
+pub(super) fn all_keys() -> Vec<Key> {
+    let mut keys = Vec::new();
+    collect(&raw_schema(), &mut Vec::new(), &mut keys);
+    keys
+}
+
+/// The JSON Schema (2020-12) of a [`Spec`], which a file of settings has to fulfil.
+#[must_use]
+pub fn schema() -> Value {
+    let mut schema = raw_schema();
+    publish(&mut schema);
+    schema["title"] = "Settings of cairn k3s render".into();
+    schema
+}
+
+fn raw_schema() -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    settings.into_generator().into_root_schema_for::<Spec>().to_value()
+}
+
+/// Takes out what is for us alone, and defaults that are nothing.
+fn publish(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            fields.retain(|name, _| !OWN_KEYWORDS.contains(&name.as_str()));
+            let is_group = fields.contains_key("properties");
+            if is_group || fields.get("default").is_some_and(Value::is_null) {
+                fields.remove("default");
+            }
+            fields.values_mut().for_each(publish);
+        }
+        Value::Array(items) => items.iter_mut().for_each(publish),
+        _ => {}
+    }
+}
+
+/// Notes the keys below a group.
+fn collect(schema: &Value, path: &mut Vec<String>, keys: &mut Vec<Key>) {
+    let Some(fields) = schema["properties"].as_object() else { return };
+    for (name, field) in fields {
+        path.push(name.clone());
+        if field["properties"].is_object() {
+            collect(field, path, keys);
+        } else if path[0] != CONFIG.trim_end_matches('.') {
+            keys.push(key(field, path));
+        }
+        path.pop();
+    }
+}
+
+fn key(field: &Value, path: &[String]) -> Key {
+    let text = |keyword: &str| field[keyword].as_str().map(str::to_owned);
+    let default = match &field["default"] {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Null | Value::Array(_) | Value::Object(_) => String::new(),
+    };
+    Key {
+        name: text("x-key").unwrap_or_else(|| path.join(".")),
+        variant: path[0].parse().ok(),
+        default: text("x-default").unwrap_or(default),
+        about: text("description").unwrap_or_default(),
+        path: path.to_vec(),
+        is_list: ["array", "object"].iter().any(|kind| field["type"] == *kind),
+        takes_empty: field["x-empty"] == true,
+        option: text("x-option"),
+    }
+}
 
 /// ` (did you mean 'x'?)`, or nothing.
 pub(super) fn meant(nearest: Option<&str>) -> String {
@@ -247,7 +214,8 @@ mod tests {
 
     #[test]
     fn a_slip_is_told_from_nonsense() {
-        let names = || KEYS.iter().map(|key| key.name);
+        let keys = keys();
+        let names = || keys.iter().map(|key| key.name.as_str());
         assert_eq!(nearest("storage.sise", names()), Some("storage.size"));
         assert_eq!(nearest("resources.mem", names()), Some("resources.memory"));
         assert_eq!(nearest("zzz", names()), None);
@@ -256,11 +224,24 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_a_variant_begins_with_its_name() {
-        for key in KEYS {
-            if let Some(variant) = key.variant {
-                assert!(key.name.starts_with(&format!("{variant}.")), "{}", key.name);
-            }
+    fn a_variant_is_a_group_that_need_not_be_there() {
+        let schema = raw_schema();
+        let optional = schema["properties"].as_object().expect("fields").iter();
+        let optional = optional.filter(|(_, field)| field["properties"].is_object() && field["type"].is_array());
+        let mut optional: Vec<&str> = optional.map(|(name, _)| name.as_str()).collect();
+        optional.sort_unstable();
+        assert_eq!(optional, Variant::ALL.map(Variant::name));
+        for key in keys() {
+            let is_known = key.variant.is_none_or(|variant| key.name.starts_with(&format!("{variant}.")));
+            assert!(is_known, "{}", key.name);
+            assert!(!key.about.is_empty(), "{} says nothing", key.name);
         }
+    }
+
+    #[test]
+    fn what_is_for_us_alone_is_in_no_schema_that_is_published() {
+        let text = schema().to_string();
+        assert!(!text.contains("\"x-"), "{text}");
+        assert!(text.contains("resources"), "{text}");
     }
 }

@@ -11,7 +11,8 @@ use k8s_openapi::api::networking::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::settings::{self, LoadBalancer, Settings};
+use super::settings::Settings;
+use super::spec::{self, LoadBalancer};
 use super::{HEADLESS, LOAD_BALANCER, NAME, metadata, selector, selector_labels};
 use crate::deploy::shape::{ADMIN_PORT, MCP_PORT};
 
@@ -22,13 +23,13 @@ pub(super) const MCP: u16 = MCP_PORT;
 /// Where clients of the cluster connect.
 pub(super) fn cluster_service(settings: &Settings) -> Service {
     let mut service = service(settings, NAME, "service", vec![port(settings, "mcp", MCP_PORT)]);
-    annotate(&mut service, settings.service_annotations.clone());
-    if let Some(ingress) = &settings.ingress
-        && ingress.class == TRAEFIK
+    annotate(&mut service, (*settings.spec.service.annotations).clone());
+    if let Some(ingress) = &settings.spec.ingress
+        && ingress.class.as_str() == TRAEFIK
         && settings.is_tls()
     {
         // Traefik takes these from the Service, not from the Ingress.
-        let transport = format!("{}-{NAME}@kubernetescrd", settings.namespace);
+        let transport = format!("{}-{NAME}@kubernetescrd", settings.namespace());
         annotate(
             &mut service,
             BTreeMap::from([
@@ -50,14 +51,15 @@ pub(super) fn headless_service(settings: &Settings) -> Service {
 }
 
 /// A port on the cluster's nodes.
-pub(super) fn load_balancer(settings: &Settings, asked: &LoadBalancer) -> Service {
+pub(super) fn load_balancer(settings: &Settings, balancer: &LoadBalancer) -> Service {
     let mut mcp = port(settings, "mcp", MCP_PORT);
-    mcp.port = i32::from(asked.port);
+    mcp.port = i32::from(*balancer.port);
     let mut service = service(settings, LOAD_BALANCER, "loadbalancer", vec![mcp]);
-    annotate(&mut service, settings.service_annotations.clone());
+    annotate(&mut service, (*settings.spec.service.annotations).clone());
     with_spec(service, |spec| {
         spec.type_ = Some("LoadBalancer".to_owned());
-        spec.load_balancer_source_ranges = Some(asked.cidrs.clone()).filter(|cidrs| !cidrs.is_empty());
+        spec.load_balancer_source_ranges = Some(balancer.cidr.iter().map(|cidr| cidr.to_string()).collect())
+            .filter(|cidrs: &Vec<_>| !cidrs.is_empty());
     })
 }
 
@@ -104,9 +106,9 @@ fn port(settings: &Settings, name: &str, number: u16) -> ServicePort {
 /// clusters without a network plugin that knows them not at all, so the token is asked for all the same.
 pub(super) fn network_policy(settings: &Settings) -> NetworkPolicy {
     // Clients behind a load balancer come with addresses of nodes or of their own, which no selector matches.
-    let clients = settings.load_balancer.is_none().then(|| vec![namespaces(LabelSelector::default())]);
+    let clients = settings.spec.loadbalancer.is_none().then(|| vec![namespaces(LabelSelector::default())]);
     let mut ingress = vec![NetworkPolicyIngressRule { from: clients, ports: Some(vec![port_of("TCP", MCP_PORT)]) }];
-    ingress.extend(settings.monitoring.iter().map(|monitoring| NetworkPolicyIngressRule {
+    ingress.extend(settings.spec.monitoring.iter().map(|monitoring| NetworkPolicyIngressRule {
         from: Some(vec![namespaces(named(&monitoring.namespace))]),
         ports: Some(vec![port_of("TCP", ADMIN_PORT)]),
     }));
@@ -136,17 +138,22 @@ pub(super) fn dns() -> NetworkPolicyEgressRule {
 fn egress(settings: &Settings) -> Vec<NetworkPolicyEgressRule> {
     let mut rules = vec![dns()];
     if settings.own("snapshot.target").is_some_and(|target| target.starts_with("s3://")) {
-        let block = |cidr: &String| NetworkPolicyPeer {
-            ip_block: Some(IPBlock { cidr: cidr.clone(), except: None }),
-            ..NetworkPolicyPeer::default()
-        };
         rules.push(NetworkPolicyEgressRule {
             // Names cannot be listed here, only addresses.
-            to: Some(settings.backup_cidrs.iter().map(block).collect::<Vec<_>>()).filter(|blocks| !blocks.is_empty()),
+            to: blocks(&settings.spec.backup.cidr),
             ports: Some(vec![port_of("TCP", endpoint_port(settings.own("snapshot.s3_endpoint").unwrap_or_default()))]),
         });
     }
     rules
+}
+
+/// Ranges of addresses; `None`, which is all, for none.
+pub(super) fn blocks(cidrs: &[spec::Cidr]) -> Option<Vec<NetworkPolicyPeer>> {
+    let block = |cidr: &spec::Cidr| NetworkPolicyPeer {
+        ip_block: Some(IPBlock { cidr: cidr.to_string(), except: None }),
+        ..NetworkPolicyPeer::default()
+    };
+    Some(cidrs.iter().map(block).collect::<Vec<_>>()).filter(|blocks| !blocks.is_empty())
 }
 
 /// The port of `https://host:port/…`; Amazon's without an endpoint.
@@ -178,9 +185,9 @@ pub(super) fn port_of(protocol: &str, port: u16) -> NetworkPolicyPort {
 /// The class that K3s brings.
 pub(super) const TRAEFIK: &str = "traefik";
 
-pub(super) fn ingress(settings: &Settings, asked: &settings::Ingress) -> Ingress {
+pub(super) fn ingress(settings: &Settings, ingress: &spec::Ingress) -> Ingress {
     let mut metadata = metadata(settings, NAME, "ingress");
-    if asked.class == "nginx" {
+    if ingress.class.as_str() == "nginx" {
         let mut annotations = BTreeMap::from([
             // Progress comes as a stream, and documents are larger than the megabyte that nginx takes.
             ("nginx.ingress.kubernetes.io/proxy-buffering".to_owned(), "off".to_owned()),
@@ -191,8 +198,8 @@ pub(super) fn ingress(settings: &Settings, asked: &settings::Ingress) -> Ingress
         }
         metadata.annotations = Some(annotations);
     }
-    if !asked.annotations.is_empty() {
-        metadata.annotations.get_or_insert_default().extend(asked.annotations.clone());
+    if !ingress.annotations.is_empty() {
+        metadata.annotations.get_or_insert_default().extend((*ingress.annotations).clone());
     }
     let backend = IngressBackend {
         service: Some(IngressServiceBackend {
@@ -201,16 +208,19 @@ pub(super) fn ingress(settings: &Settings, asked: &settings::Ingress) -> Ingress
         }),
         resource: None,
     };
-    let path = HTTPIngressPath { path: Some(asked.path.clone()), path_type: "Prefix".to_owned(), backend };
+    let path = HTTPIngressPath { path: Some(ingress.path.to_string()), path_type: "Prefix".to_owned(), backend };
     Ingress {
         metadata,
         spec: Some(IngressSpec {
-            ingress_class_name: Some(asked.class.clone()),
+            ingress_class_name: Some(ingress.class.to_string()),
             rules: Some(vec![IngressRule {
-                host: Some(asked.host.clone()),
+                host: Some(ingress.host.to_string()),
                 http: Some(HTTPIngressRuleValue { paths: vec![path] }),
             }]),
-            tls: Some(vec![IngressTLS { hosts: Some(vec![asked.host.clone()]), secret_name: asked.secret.clone() }]),
+            tls: Some(vec![IngressTLS {
+                hosts: Some(vec![ingress.host.to_string()]),
+                secret_name: ingress.secret.as_deref().cloned(),
+            }]),
             ..IngressSpec::default()
         }),
         ..Ingress::default()

@@ -1,22 +1,28 @@
-//! What is rendered: options as they come from outside, checked as a whole into settings that can only be valid.
+//! What is rendered: a [`Spec`] that was checked as a whole, with what follows from it.
+//!
+//! A spec comes out of the options of the command line and a file ([`draft`]), or from code. What its fields must fulfil together is checked
+//! by [`check`].
 
-mod forms;
-mod reader;
+mod check;
+mod draft;
+mod problem;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 use jiff::SignedDuration;
 
-use self::reader::Reader;
+use self::draft::Draft;
+pub use self::problem::{Mistake, Problem, SettingsError};
 use super::NAME;
-use super::keys::{Variant, meant};
+use super::keys::Variant;
 use super::sizes::{Cpu, NodeSize};
-
-pub(super) use self::forms::toml_text;
-use crate::base::{ByteSize, Fault};
+use super::spec::{Gpu, Host, ObjectName, Spec};
+use super::values_file::ValuesFile;
+use crate::base::ByteSize;
 
 /// The version that is rendered: that of this program.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -43,14 +49,16 @@ impl FromStr for Assignment {
     }
 }
 
-/// A text that is no assignment.
+/// A text that is not an assignment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("found '{0}', expected KEY=VALUE such as storage.size=16GiB")]
 pub struct AssignmentError(String);
 
-/// What is asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What a command line has.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Options {
+    /// A file of settings, below all that follows.
+    pub values: Option<ValuesFile>,
     /// How big the node is; `None`: small, or by the key `node.memory`.
     pub size: Option<NodeSize>,
     /// What is added.
@@ -62,14 +70,14 @@ pub struct Options {
     /// Its digest, `sha256:` and 64 hex digits. The image is then named by the digest alone.
     pub image_digest: Option<String>,
     /// A token that clients use, rendered as a Secret. Without it a Secret may be made by other means, before or after.
-    pub token: Option<Token>,
+    pub token: Option<ClientToken>,
 }
 
-/// A token; not shown by `Debug`.
+/// The token that clients use; not shown by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
+pub struct ClientToken(String);
 
-impl Token {
+impl ClientToken {
     /// Takes a text as a token.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
@@ -81,253 +89,56 @@ impl Token {
     }
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for ClientToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token")
+        f.write_str("ClientToken")
     }
 }
 
 /// What is rendered. Only valid settings can be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    pub(super) spec: Spec,
+    pub(super) token: Option<ClientToken>,
     pub(super) size: NodeSize,
     pub(super) image: String,
-    pub(super) token: Option<Token>,
-    pub(super) namespace: String,
-    pub(super) address: IpAddr,
-    /// Names by which clients reach the node besides those of its service.
+    /// Names by which clients reach the node in addition to those of its service, that of the Ingress among them.
     pub(super) hosts: Vec<String>,
-    /// The cluster's DNS domain.
-    pub(super) domain: String,
     /// On which nodes the pod runs, by their labels.
     pub(super) node_selector: BTreeMap<String, String>,
-    /// On which of them rather than on others.
-    pub(super) node_prefer: BTreeMap<String, String>,
-    pub(super) tolerations: Vec<Tolerated>,
-    pub(super) priority_class: Option<String>,
-    pub(super) pull_secrets: Vec<String>,
-    /// Variables of the container besides its own.
-    pub(super) environment: BTreeMap<String, String>,
-    pub(super) pod_annotations: BTreeMap<String, String>,
-    pub(super) service_annotations: BTreeMap<String, String>,
-    pub(super) documents: Option<Documents>,
     pub(super) storage: ByteSize,
-    pub(super) storage_class: Option<String>,
-    pub(super) resources: Resources,
-    pub(super) backup_claim: Option<String>,
-    pub(super) backup_secret: Option<String>,
-    pub(super) backup_cidrs: Vec<String>,
-    pub(super) certificate: Option<Certificate>,
-    pub(super) external_secret: Option<ExternalSecret>,
-    pub(super) gpu: Option<Gpu>,
-    pub(super) ingress: Option<Ingress>,
-    pub(super) load_balancer: Option<LoadBalancer>,
-    pub(super) monitoring: Option<Monitoring>,
-    /// Cairn's own settings that were asked for: key to value as TOML.
+    pub(super) resources: Bounds,
+    /// Cairn's own settings: key to value as TOML.
     pub(super) own: BTreeMap<String, String>,
     /// How long a stop waits for requests, which the pod's grace has to exceed.
     pub(super) drain_timeout: SignedDuration,
     /// The command that renders this.
-    pub(super) command: String,
+    pub(super) command: RenderCommand,
+}
+
+/// What an installation finds out, and a command line cannot know.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Digest of the image, `sha256:` and 64 hex digits.
+    pub image_digest: Option<String>,
+    /// The node of the cluster that has the image, by its label `kubernetes.io/hostname`.
+    pub node_name: Option<String>,
+    /// More names and addresses by which clients reach the node.
+    pub hosts: Vec<String>,
+    /// The token that clients use.
+    pub token: Option<ClientToken>,
 }
 
 /// Requests and limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Resources {
+pub(super) struct Bounds {
     pub(super) cpu: (Cpu, Cpu),
     pub(super) memory: (ByteSize, ByteSize),
     pub(super) ephemeral: (ByteSize, ByteSize),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Certificate {
-    /// An existing issuer, and its kind; `None`: an authority of its own.
-    pub(super) issuer: Option<(String, String)>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ExternalSecret {
-    pub(super) store: String,
-    pub(super) store_kind: String,
-    pub(super) key: String,
-    pub(super) property: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Gpu {
-    pub(super) count: u8,
-    pub(super) resource: String,
-    pub(super) group: Option<u32>,
-    pub(super) runtime_class: Option<String>,
-    pub(super) own_runtime_class: bool,
-}
-
-impl Gpu {
-    /// Whether a container toolkit brings the driver.
-    pub(super) fn is_nvidia(&self) -> bool {
-        self.resource.starts_with(NVIDIA)
-    }
-}
-
-/// What the resources of NVIDIA's device plugin begin with.
-const NVIDIA: &str = "nvidia.com/";
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Ingress {
-    pub(super) host: String,
-    pub(super) class: String,
-    pub(super) secret: Option<String>,
-    /// What is led to the node: this and what is below it.
-    pub(super) path: String,
-    pub(super) annotations: BTreeMap<String, String>,
-}
-
-/// A taint that the pod bears.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Tolerated {
-    /// `None`: every one.
-    pub(super) key: Option<String>,
-    /// `None`: whatever it is.
-    pub(super) value: Option<String>,
-    /// `None`: all effects.
-    pub(super) effect: Option<String>,
-}
-
-/// Documents that a job of the cluster keeps in sync.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Documents {
-    pub(super) from: DocumentSource,
-    pub(super) collection: String,
-    pub(super) schedule: String,
-    /// Within the source; empty for all of it.
-    pub(super) path: String,
-}
-
-/// Where they are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum DocumentSource {
-    Claim(String),
-    ConfigMap(String),
-    Git {
-        url: String,
-        image: String,
-        branch: Option<String>,
-        /// Secret with `.git-credentials`.
-        secret: Option<String>,
-        cidrs: Vec<String>,
-        size: ByteSize,
-    },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct LoadBalancer {
-    pub(super) port: u16,
-    pub(super) cidrs: Vec<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Monitoring {
-    pub(super) namespace: String,
-    pub(super) interval: String,
-    pub(super) release: Option<String>,
-}
-
-/// One thing that is wrong with what is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
-    /// A key that does not exist.
-    #[error("there is no key '{key}'{}; `cairn k3s render --help` lists all of them", meant(nearest.as_deref()))]
-    UnknownKey {
-        /// What was found.
-        key: String,
-        /// What was probably meant.
-        nearest: Option<String>,
-    },
-    /// A key of something that is not rendered.
-    #[error("{key} means nothing without `--with {variant}`")]
-    WithoutVariant {
-        /// The key.
-        key: &'static str,
-        /// What it belongs to.
-        variant: Variant,
-    },
-    /// A value that has to be given.
-    #[error("`--with {variant}` needs `--set {key}=…`: {about}")]
-    Missing {
-        /// The key.
-        key: &'static str,
-        /// What needs it.
-        variant: Variant,
-        /// What it is.
-        about: &'static str,
-    },
-    /// A value that the key cannot have.
-    #[error("{key} is '{found}', expected {expected}")]
-    Value {
-        /// The key, or the option.
-        key: String,
-        /// What was found.
-        found: String,
-        /// What was expected.
-        expected: String,
-    },
-    /// A token that cannot be one. Its value goes into no message.
-    #[error("the token of --token-file (not shown) cannot be used: expected {expected}")]
-    Token {
-        /// What was expected.
-        expected: &'static str,
-    },
-    /// A setting of Cairn's that the manifests decide.
-    #[error("config.{key} is decided by the manifests: {instead}")]
-    Decided {
-        /// The key.
-        key: String,
-        /// What to do.
-        instead: &'static str,
-    },
-}
-
-/// Everything that is wrong with what is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SettingsError {
-    /// At least one.
-    pub problems: Vec<Problem>,
-}
-
-impl fmt::Display for SettingsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the manifests cannot be rendered:")?;
-        self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
-    }
-}
-
-impl std::error::Error for SettingsError {}
-
-impl SettingsError {
-    /// Always whoever asked.
-    #[must_use]
-    pub fn fault(&self) -> Fault {
-        Fault::Caller
-    }
-}
-
-/// Settings of Cairn's that stand in more places than its configuration, and what to set instead.
-const DECIDED: &[(&str, &str)] = &[
-    ("node.data_dir", "the volume is mounted at /var/lib/cairn"),
-    ("server.listen", "set `address`; ports are those of the services"),
-    ("admin.listen", "set `address`; ports are those of the services"),
-    ("server.allowed_hosts", "set `hosts`"),
-    ("server.tls_names", "set `hosts`"),
-    ("server.pod", "it is the pod; set `hosts` for other names"),
-    ("log.format", "the container's output is one log, of lines of JSON"),
-    ("server.tls_certificate_file", "use `--with cert-manager`"),
-    ("server.tls_key_file", "use `--with cert-manager`"),
-    ("server.token_file", "it is the key `token` of the Secret `cairn-token`"),
-    ("snapshot.s3_access_key_file", "set `backup.secret`"),
-];
-
 impl Settings {
-    /// Checks what is asked for.
+    /// Checks what a command line has.
     ///
     /// # Errors
     /// Every problem found, unknown keys first.
@@ -336,19 +147,66 @@ impl Settings {
         if problems.is_empty() { Ok(settings) } else { Err(SettingsError { problems }) }
     }
 
-    /// Reads what is asked for as far as it can be: with problems for whoever looks for more of them elsewhere. Only without any of them
-    /// are the settings good for something.
+    /// Reads what a command line has as far as it can be: with problems, so that a caller can add others. Only without any of
+    /// them may the settings be used.
     #[must_use]
     pub fn draft(options: &Options) -> (Self, Vec<Problem>) {
-        let mut reader = Reader::new(options);
-        let settings = reader.settings(options);
-        (settings, reader.problems)
+        let mut draft = Draft::of(options);
+        let spec = draft.spec();
+        let settings = check::settings(&mut draft, spec, options.token.clone(), RenderCommand::of(options));
+        (settings, draft.problems)
+    }
+
+    /// Adds what an installation found out. All else stays as it was checked.
+    ///
+    /// # Errors
+    /// Every fact that cannot be rendered.
+    pub fn complete(&mut self, facts: Facts) -> Result<(), SettingsError> {
+        let Facts { image_digest, node_name, hosts, token } = facts;
+        let mut draft = Draft::default();
+        if let Some(digest) = image_digest {
+            self.spec.image.digest = Some(digest.clone());
+            self.image = check::image(&mut draft, &self.spec);
+            self.command.digest = Some(digest);
+        }
+        if let Some(name) = node_name {
+            check::fact::<ObjectName>(&mut draft, "node.name", &name);
+            self.node_selector.insert("kubernetes.io/hostname".to_owned(), name.clone());
+            self.command.set.insert("node.name".to_owned(), name);
+        }
+        if !hosts.is_empty() {
+            hosts.iter().for_each(|host| check::fact::<Host>(&mut draft, "hosts", host));
+            let named = self.spec.hosts.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let (own, of_ingress) = self.hosts.split_at(named.len().min(self.hosts.len()));
+            let mut all = [own, &hosts, of_ingress].concat();
+            let mut seen = BTreeSet::new();
+            all.retain(|host| seen.insert(host.clone()));
+            self.hosts = all;
+            self.command.set.insert("hosts".to_owned(), [named, hosts].concat().join(","));
+        }
+        if let Some(token) = token {
+            check::token(&mut draft, &self.spec, Some(&token));
+            self.token = Some(token);
+        }
+        let problems = draft.problems;
+        if problems.is_empty() { Ok(()) } else { Err(SettingsError { problems }) }
+    }
+
+    /// Checks a spec that comes from elsewhere than a command line.
+    ///
+    /// # Errors
+    /// Every problem found.
+    pub fn of(spec: Spec, token: Option<ClientToken>) -> Result<Self, SettingsError> {
+        let mut draft = Draft::default();
+        let settings = check::settings(&mut draft, spec, token, RenderCommand::default());
+        let problems = draft.problems;
+        if problems.is_empty() { Ok(settings) } else { Err(SettingsError { problems }) }
     }
 
     /// Which GPUs the image is for: `Some(true)` where the driver comes from NVIDIA's container toolkit; `None` for none.
     #[must_use]
     pub fn gpu_is_nvidia(&self) -> Option<bool> {
-        self.gpu.as_ref().map(Gpu::is_nvidia)
+        self.spec.gpu.as_ref().map(Gpu::is_nvidia)
     }
 
     /// The image as the pod names it.
@@ -360,7 +218,7 @@ impl Settings {
     /// The namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        &self.namespace
+        &self.spec.namespace
     }
 
     /// The class of node that resources follow.
@@ -377,7 +235,7 @@ impl Settings {
 
     /// The names of the service, which clients in the cluster use.
     pub(super) fn service_names(&self) -> Vec<String> {
-        let (namespace, domain) = (&self.namespace, &self.domain);
+        let (namespace, domain) = (self.namespace(), &*self.spec.cluster.domain);
         vec![
             NAME.to_owned(),
             format!("{NAME}.{namespace}"),
@@ -387,10 +245,28 @@ impl Settings {
         ]
     }
 
+    /// Whether the pod is bound to nodes by what was asked for.
+    #[must_use]
+    pub fn names_nodes(&self) -> bool {
+        self.spec.node.name.is_some() || !self.spec.node.selector.is_empty()
+    }
+
+    /// Whether the certificate is cert-manager's.
+    #[must_use]
+    pub fn has_certificate(&self) -> bool {
+        self.spec.cert_manager.is_some()
+    }
+
+    /// Whether the token comes from a store of secrets.
+    #[must_use]
+    pub fn has_external_token(&self) -> bool {
+        self.spec.external_secrets.is_some()
+    }
+
     /// Whether a job needs the node's own authority in a ConfigMap.
     #[must_use]
     pub fn needs_authority(&self) -> bool {
-        self.documents.is_some() && self.is_tls() && self.certificate.is_none()
+        self.spec.documents.is_some() && self.is_tls() && self.spec.cert_manager.is_none()
     }
 
     /// The size of the volume.
@@ -402,20 +278,19 @@ impl Settings {
     /// The class of the volume, where one was named.
     #[must_use]
     pub fn storage_class(&self) -> Option<&str> {
-        self.storage_class.as_deref()
+        self.spec.storage.class.as_deref().map(String::as_str)
     }
 
     /// The RuntimeClass that the pod needs and the manifests do not bring.
     #[must_use]
     pub fn runtime_class(&self) -> Option<&str> {
-        let gpu = self.gpu.as_ref().filter(|gpu| !gpu.own_runtime_class)?;
-        gpu.runtime_class.as_deref()
+        self.spec.gpu.as_ref().filter(|gpu| !*gpu.own_runtime_class)?.runtime_class()
     }
 
     /// The class of the Ingress, where there is one.
     #[must_use]
     pub fn ingress_class(&self) -> Option<&str> {
-        self.ingress.as_ref().map(|ingress| ingress.class.as_str())
+        self.spec.ingress.as_ref().map(|ingress| ingress.class.as_str())
     }
 
     /// A setting of Cairn's that was asked for, without its quotes.
@@ -426,13 +301,13 @@ impl Settings {
     /// The name under which an Ingress leads to the node, where one does.
     #[must_use]
     pub fn ingress_host(&self) -> Option<&str> {
-        self.ingress.as_ref().map(|ingress| ingress.host.as_str())
+        self.spec.ingress.as_ref().map(|ingress| ingress.host.as_str())
     }
 
     /// The port of the load balancer, where there is one.
     #[must_use]
     pub fn balanced_port(&self) -> Option<u16> {
-        self.load_balancer.as_ref().map(|balancer| balancer.port)
+        self.spec.loadbalancer.as_ref().map(|balancer| *balancer.port)
     }
 
     /// Whether the listeners speak TLS: they do on every address but loopback, unless that is turned off.
@@ -440,4 +315,49 @@ impl Settings {
     pub fn is_tls(&self) -> bool {
         self.own("server.tls") != Some("off")
     }
+}
+
+/// The command that renders the same: options in one order, whatever the order they came in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct RenderCommand {
+    values: Option<String>,
+    size: Option<NodeSize>,
+    with: BTreeSet<Variant>,
+    image: Option<String>,
+    digest: Option<String>,
+    set: BTreeMap<String, String>,
+}
+
+impl RenderCommand {
+    fn of(options: &Options) -> Self {
+        Self {
+            values: options.values.as_ref().map(|file| file.name().to_owned()),
+            size: options.size,
+            with: options.with.clone(),
+            image: options.image.clone(),
+            digest: options.image_digest.clone(),
+            set: options.set.iter().map(|one| (one.key.clone(), one.value.clone())).collect(),
+        }
+    }
+}
+
+impl fmt::Display for RenderCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("cairn k3s render")?;
+        self.values.iter().try_for_each(|name| write!(f, " --values {}", quoted(name)))?;
+        self.size.iter().try_for_each(|size| write!(f, " --node-size {size}"))?;
+        if !self.with.is_empty() {
+            let names: Vec<&str> = self.with.iter().map(|variant| variant.name()).collect();
+            write!(f, " --with {}", names.join(","))?;
+        }
+        self.image.iter().try_for_each(|image| write!(f, " --image {}", quoted(image)))?;
+        self.digest.iter().try_for_each(|digest| write!(f, " --image-digest {}", quoted(digest)))?;
+        self.set.iter().try_for_each(|(key, value)| write!(f, " --set {}", quoted(&format!("{key}={value}"))))
+    }
+}
+
+/// A word for a shell.
+fn quoted(text: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "._-/:=@,%+".contains(letter);
+    if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

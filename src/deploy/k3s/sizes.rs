@@ -24,7 +24,7 @@ pub enum NodeSize {
 /// What a node of a size is asked for, unless a setting says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Defaults {
-    /// Reserved processor time. Cairn idles at nothing, so this only settles who goes first under load.
+    /// Reserved processor time. Cairn idles at nothing, so this only decides who goes first under load.
     pub cpu_request: Cpu,
     /// Most processor time. Adding documents uses whatever it gets.
     pub cpu: Cpu,
@@ -32,7 +32,7 @@ pub struct Defaults {
     pub memory_request: ByteSize,
     /// Most memory. Also bounds the log, see `log_bytes_max`.
     pub memory: ByteSize,
-    /// Reserved space outside the volume: the container's log (kubelet keeps 50 MiB of it) and `/tmp`.
+    /// Reserved space outside the volume: the container's log (the kubelet retains 50 MiB of it) and `/tmp`.
     pub ephemeral_request: ByteSize,
     /// Most space outside the volume.
     pub ephemeral: ByteSize,
@@ -144,8 +144,8 @@ impl NodeSize {
 /// The log's limit for a volume and a memory limit: whichever is tighter of
 ///
 /// * an eighth of the volume, because K3s' own volumes enforce no size, and a full one is a full disk of the node. Of the eight
-///   parts the log takes one and its indexes half of one; the same again lies beside them during a proof or a restore, and once
-///   more in what a restore put aside; the rest holds what snapshots keep of records that were replaced since.
+///   parts the log takes one and its indexes half of one; the same again is next to them during a proof or a restore, and once
+///   more in what a restore put aside; the rest holds what snapshots retain of records that were replaced since.
 /// * the memory limit, because passages that make up 1 GiB of log (870,000) take about 0.8 GiB of memory.
 #[must_use]
 pub(super) fn log_bytes_max(storage: ByteSize, memory: ByteSize) -> ByteSize {
@@ -216,7 +216,7 @@ impl FromStr for Cpu {
     }
 }
 
-/// A text that is no processor time.
+/// A text that is not a processor time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is not a CPU quantity: expected cores such as 2 or 0.5, or thousandths such as 500m")]
 pub struct CpuError(String);
@@ -256,12 +256,12 @@ mod tests {
             assert!(defaults.cpu_request <= defaults.cpu, "{size}");
             assert!(defaults.memory_request <= defaults.memory, "{size}");
             assert!(defaults.ephemeral_request <= defaults.ephemeral, "{size}");
-            // 50 MiB: what kubelet keeps of a container's log.
+            // 50 MiB: what the kubelet retains of a container's log.
             assert!(TMP.0 + (50 << 20) <= defaults.ephemeral.0, "{size}");
             let log = log_bytes_max(defaults.storage, defaults.memory).0;
             assert!(log >= 256 << 20, "{size}");
             // 1 GiB of log holds 870,000 passages. A million of them take 520 MiB of memory, and no node takes more than 300 MiB
-            // besides, or half of what it may.
+            // in addition, or half of what it may.
             assert!(log / 1_000 * 870 >= defaults.passages << 10, "{size}");
             let graphs = defaults.passages * 545;
             assert!(graphs + (300 << 20).min(defaults.memory.0 / 2) <= defaults.memory.0, "{size}");

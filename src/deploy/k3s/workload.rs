@@ -22,8 +22,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::configuration::FILE;
-use super::settings::{Gpu, Settings, Token};
+use super::settings::{ClientToken, Settings};
 use super::sizes::{TMP, quantity};
+use super::spec::Gpu;
 use super::{NAME, TLS_SECRET, TOKEN_KEY, TOKEN_SECRET, labels, metadata, selector, selector_labels};
 use crate::base::{ByteSize, Digest};
 use crate::deploy::shape::{self, ADMIN_PORT, CONFIG_DIR, DATA_DIR, MCP_PORT, SNAPSHOTS_DIR};
@@ -46,7 +47,8 @@ pub(super) fn namespace(settings: &Settings) -> Namespace {
         labels.insert(format!("pod-security.kubernetes.io/{mode}"), "restricted".to_owned());
         labels.insert(format!("pod-security.kubernetes.io/{mode}-version"), "latest".to_owned());
     }
-    let metadata = ObjectMeta { name: Some(settings.namespace.clone()), labels: Some(labels), ..ObjectMeta::default() };
+    let metadata =
+        ObjectMeta { name: Some(settings.namespace().to_owned()), labels: Some(labels), ..ObjectMeta::default() };
     Namespace { metadata, ..Namespace::default() }
 }
 
@@ -67,7 +69,7 @@ pub(super) fn config_map(settings: &Settings, configuration: &str) -> ConfigMap 
     }
 }
 
-pub(super) fn token_secret(settings: &Settings, token: &Token) -> Secret {
+pub(super) fn token_secret(settings: &Settings, token: &ClientToken) -> Secret {
     Secret {
         metadata: metadata(settings, TOKEN_SECRET, "node"),
         type_: Some("Opaque".to_owned()),
@@ -104,7 +106,7 @@ pub(super) fn stateful_set(settings: &Settings, configuration: &str) -> Stateful
         service_name: Some(super::HEADLESS.to_owned()),
         selector: selector(),
         // With one pod there is no order to keep, and `OrderedReady` would never replace a pod that does not get ready: an
-        // upgrade that fails could not be taken back by the older manifest alone.
+        // upgrade that fails could not be rolled back by the older manifest alone.
         pod_management_policy: Some("Parallel".to_owned()),
         update_strategy: Some(StatefulSetUpdateStrategy {
             type_: Some("RollingUpdate".to_owned()),
@@ -131,7 +133,7 @@ pub(super) fn stateful_set(settings: &Settings, configuration: &str) -> Stateful
 }
 
 fn annotations(settings: &Settings, configuration: &str) -> BTreeMap<String, String> {
-    let mut annotations = settings.pod_annotations.clone();
+    let mut annotations = (*settings.spec.pod.annotations).clone();
     annotations.insert(CONFIGURATION.to_owned(), Digest::of(configuration.as_bytes()).to_string());
     annotations
 }
@@ -147,7 +149,7 @@ fn claim(settings: &Settings) -> PersistentVolumeClaim {
                 requests: Some(BTreeMap::from([("storage".to_owned(), Quantity(quantity(settings.storage)))])),
                 ..VolumeResourceRequirements::default()
             }),
-            storage_class_name: settings.storage_class.clone(),
+            storage_class_name: settings.storage_class().map(str::to_owned),
             volume_mode: Some("Filesystem".to_owned()),
             ..PersistentVolumeClaimSpec::default()
         }),
@@ -160,37 +162,43 @@ fn pod(settings: &Settings) -> PodSpec {
     // Its volume is the claim template's.
     mounts.insert(0, mount(CLAIM, DATA_DIR, false));
     let drain = settings.drain_timeout.as_secs();
-    let pull_secrets = settings.pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() });
     PodSpec {
         service_account_name: Some(NAME.to_owned()),
         automount_service_account_token: Some(false),
         // The variables of services would look like Cairn's own settings.
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(drain + shape::FLUSH.as_secs().cast_signed()),
-        runtime_class_name: settings.gpu.as_ref().and_then(|gpu| gpu.runtime_class.clone()),
+        runtime_class_name: settings.spec.gpu.as_ref().and_then(Gpu::runtime_class).map(str::to_owned),
         tolerations: Some(tolerations(settings)).filter(|tolerations| !tolerations.is_empty()),
         node_selector: Some(settings.node_selector.clone()).filter(|labels| !labels.is_empty()),
         affinity: affinity(settings),
-        priority_class_name: settings.priority_class.clone(),
-        image_pull_secrets: Some(pull_secrets.collect::<Vec<_>>()).filter(|secrets| !secrets.is_empty()),
-        security_context: Some(pod_security(settings.gpu.as_ref().and_then(|gpu| gpu.group))),
+        priority_class_name: settings.spec.priority_class.as_deref().cloned(),
+        image_pull_secrets: pull_secrets(settings),
+        security_context: Some(pod_security(settings.spec.gpu.as_ref().and_then(|gpu| gpu.group.as_deref().copied()))),
         containers: vec![container(settings, mounts)],
         volumes: Some(volumes),
         ..PodSpec::default()
     }
 }
 
+/// The Secrets by which the registry of the image is asked.
+pub(super) fn pull_secrets(settings: &Settings) -> Option<Vec<LocalObjectReference>> {
+    let names = settings.spec.image.pull_secrets.iter();
+    let secrets: Vec<_> = names.map(|name| LocalObjectReference { name: name.to_string() }).collect();
+    Some(secrets).filter(|secrets| !secrets.is_empty())
+}
+
 /// Taints that the pod bears: those that were named, and of nodes with a GPU, which are often closed to pods that need none.
 pub(super) fn tolerations(settings: &Settings) -> Vec<Toleration> {
-    let named = settings.tolerations.iter().map(|tolerated| Toleration {
+    let named = settings.spec.tolerations.iter().map(|tolerated| Toleration {
         key: tolerated.key.clone(),
         operator: Some(if tolerated.value.is_some() { "Equal" } else { "Exists" }.to_owned()),
         value: tolerated.value.clone(),
         effect: tolerated.effect.clone(),
         ..Toleration::default()
     });
-    let of_gpu = settings.gpu.iter().map(|gpu| Toleration {
-        key: Some(gpu.resource.clone()),
+    let of_gpu = settings.spec.gpu.iter().map(|gpu| Toleration {
+        key: Some(gpu.resource.to_string()),
         operator: Some("Exists".to_owned()),
         effect: Some("NoSchedule".to_owned()),
         ..Toleration::default()
@@ -205,7 +213,7 @@ fn affinity(settings: &Settings) -> Option<Affinity> {
         operator: "In".to_owned(),
         values: Some(vec![value.clone()]),
     };
-    let expressions: Vec<NodeSelectorRequirement> = settings.node_prefer.iter().map(expression).collect();
+    let expressions: Vec<NodeSelectorRequirement> = settings.spec.node.prefer.iter().map(expression).collect();
     if expressions.is_empty() {
         return None;
     }
@@ -272,7 +280,7 @@ fn container(settings: &Settings, mounts: Vec<VolumeMount>) -> Container {
         liveness_probe: Some(probe(settings, shape::ALIVE)),
         readiness_probe: Some(probe(settings, shape::READY)),
         security_context: Some(security()),
-        // The end of the log is the reason of a container that stops by itself.
+        // The end of the log is the reason of a container that stops on its own.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(mounts),
         ..Container::default()
@@ -296,11 +304,11 @@ fn environment(settings: &Settings) -> Vec<EnvVar> {
         variable("CAIRN_SERVER_TOKEN_FILE", format!("{TOKEN_DIR}/{TOKEN_KEY}")),
         of_pod("POD_NAME", "metadata.name"),
         of_pod("POD_NAMESPACE", "metadata.namespace"),
-        // As the pod is called where it runs: whoever gives objects another namespace or prefix changes no text.
-        variable("CAIRN_SERVER_POD", format!("$(POD_NAME).$(POD_NAMESPACE).svc.{}", settings.domain)),
+        // As the pod is called where it runs: anyone who gives objects another namespace or prefix changes no text.
+        variable("CAIRN_SERVER_POD", format!("$(POD_NAME).$(POD_NAMESPACE).svc.{}", *settings.spec.cluster.domain)),
     ];
-    variables.extend(settings.environment.iter().map(|(name, value)| variable(name, value.clone())));
-    if settings.gpu.as_ref().is_some_and(Gpu::is_nvidia) {
+    variables.extend(settings.spec.env.iter().map(|(name, value)| variable(name, value.clone())));
+    if settings.spec.gpu.as_ref().is_some_and(Gpu::is_nvidia) {
         // Vulkan's libraries come with `graphics`.
         variables.push(variable("NVIDIA_DRIVER_CAPABILITIES", "compute,graphics,utility".to_owned()));
     }
@@ -321,7 +329,7 @@ fn resources(settings: &Settings) -> ResourceRequirements {
     let requests = of(cpu.0.to_string(), memory.0, ephemeral.0);
     let mut limits = of(cpu.1.to_string(), memory.1, ephemeral.1);
     // A GPU is asked for by its limit; the request follows.
-    limits.extend(settings.gpu.iter().map(|gpu| (gpu.resource.clone(), Quantity(gpu.count.to_string()))));
+    limits.extend(settings.spec.gpu.iter().map(|gpu| (gpu.resource.to_string(), Quantity(gpu.count.to_string()))));
     ResourceRequirements { requests: Some(requests), limits: Some(limits), ..ResourceRequirements::default() }
 }
 
@@ -360,16 +368,16 @@ fn volumes(settings: &Settings) -> Vec<(Volume, VolumeMount)> {
         // The pod starts without the Secret: it then has the tokens that it made itself.
         secret("token", TOKEN_DIR, TOKEN_SECRET, true),
     ];
-    if settings.certificate.is_some() {
+    if settings.spec.cert_manager.is_some() {
         volumes.push(secret("tls", TLS_DIR, TLS_SECRET, false));
     }
-    if let Some(claim) = &settings.backup_claim {
+    if let Some(claim) = &settings.spec.backup.claim {
         volumes.push(mounted("snapshots", SNAPSHOTS_DIR, |volume| {
-            let claim_name = claim.clone();
+            let claim_name = claim.to_string();
             volume.persistent_volume_claim = Some(PersistentVolumeClaimVolumeSource { claim_name, read_only: None });
         }));
     }
-    if let Some(name) = &settings.backup_secret {
+    if let Some(name) = &settings.spec.backup.secret {
         volumes.push(secret("backup-key", BACKUP_KEY_DIR, name, false));
     }
     volumes

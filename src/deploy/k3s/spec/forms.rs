@@ -1,23 +1,9 @@
-//! The forms of texts: names, addresses, TOML.
+//! The forms of texts: names, addresses, schedules, images.
 
 use std::net::IpAddr;
 
-/// A value as TOML: numbers, truth values, lists and quoted texts as they are, everything else as a text.
-pub(super) fn toml_value(text: &str) -> String {
-    let is_quoted = text.len() >= 2 && text.starts_with('"') && text.ends_with('"');
-    let is_bare = matches!(text, "true" | "false")
-        || text.parse::<i64>().is_ok()
-        || (text.starts_with('[') && text.ends_with(']'));
-    if is_quoted || is_bare { text.to_owned() } else { toml_text(text) }
-}
-
-/// A text as TOML writes it.
-pub(in super::super) fn toml_text(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-}
-
 /// What YAML 1.1 reads as something else than a text, and Kubernetes with it, though newer YAML does not and nobody would quote it.
-pub(super) fn is_misread(text: &str) -> bool {
+pub(in crate::deploy::k3s) fn is_misread(text: &str) -> bool {
     let is_truth = ["y", "n", "yes", "no", "on", "off"].iter().any(|word| text.eq_ignore_ascii_case(word));
     is_truth || (text.contains('_') && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_'))
 }
@@ -98,7 +84,7 @@ pub(super) fn is_schedule(text: &str) -> bool {
 }
 
 /// An image that is the same tomorrow: by its digest, or by a tag other than `latest`.
-pub(super) fn is_settled_image(text: &str) -> bool {
+pub(super) fn is_pinned_image(text: &str) -> bool {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:@".contains(&byte));
     is_plain
         && match text.split_once('@') {
@@ -111,6 +97,43 @@ pub(super) fn is_settled_image(text: &str) -> bool {
                 !name.is_empty() && !tag.is_empty() && !tag.contains('/') && tag != "latest"
             }),
         }
+}
+
+/// A folder within another one, without slashes around it.
+pub(super) fn inside(text: &str) -> Option<String> {
+    let path = text.trim_matches('/');
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./ ".contains(&byte);
+    let is_good = path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+    (is_good && path.bytes().all(is_plain)).then(|| path.to_owned())
+}
+
+/// What of a node an Ingress serves.
+pub(super) fn is_ingress_path(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte);
+    text.starts_with('/') && text.bytes().all(is_plain)
+}
+
+/// Seconds or minutes as Prometheus writes them.
+pub(super) fn is_interval(text: &str) -> bool {
+    text.strip_suffix(['s', 'm']).and_then(|number| number.parse::<u32>().ok()).is_some_and(|number| number > 0)
+}
+
+/// The name of a collection.
+pub(super) fn is_collection(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    text.len() <= 64 && text.starts_with(|first: char| first.is_ascii_alphanumeric()) && text.bytes().all(is_inner)
+}
+
+/// The name of a branch.
+pub(super) fn is_branch(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
+    !text.starts_with('-') && text.bytes().all(is_inner)
+}
+
+/// A git repository over HTTP.
+pub(super) fn is_git_url(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"'\"\\`$".contains(&byte);
+    (text.starts_with("https://") || text.starts_with("http://")) && text.bytes().all(is_plain)
 }
 
 /// A name or an address.
@@ -164,12 +187,12 @@ mod tests {
     fn an_image_without_digest_or_tag_is_another_one_tomorrow() {
         let digest = format!("a.example/git@sha256:{}", "0f".repeat(32));
         for good in [digest.as_str(), "registry.example/git:2.50.1", "a.example:5000/git:1"] {
-            assert!(is_settled_image(good), "{good}");
+            assert!(is_pinned_image(good), "{good}");
         }
         for wrong in
             ["x", "a/git", "a.example:5000/git", "git:latest", "git@sha256:00", "git:", ":1", "git @1", &digest[..70]]
         {
-            assert!(!is_settled_image(wrong), "{wrong}");
+            assert!(!is_pinned_image(wrong), "{wrong}");
         }
     }
 }
