@@ -516,7 +516,7 @@ impl Cli {
                 && self.verb.opens_data()
                 && in_cluster::is_meant(&common, &config)
             {
-                common.data_dir = Some(install::cluster::data_here()?);
+                common.data_dir = Some(install::connection::data_here()?);
             }
         }
         let common = &common;

@@ -52,8 +52,11 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     let config = common.load()?;
     quiet_logs(&config);
     // Of another machine only its node can be asked.
-    let in_cluster =
-        if common.url.is_none() && in_cluster::is_meant(common, &config) { install::cluster::checkup() } else { None };
+    let in_cluster = if common.url.is_none() && in_cluster::is_meant(common, &config) {
+        install::connection::checkup()
+    } else {
+        None
+    };
     let is_in_cluster = in_cluster.is_some();
     let mut silent = None;
     let node = if is_in_cluster {

@@ -17,8 +17,8 @@ pub(super) fn name_it(common: &mut Common, config: &Config) -> Result<bool, Fail
     if common.url.is_some() || !is_unnamed(common, config) {
         return Ok(false);
     }
-    let Some(reach) = install::cluster::reached()? else { return Ok(false) };
-    let install::cluster::Reached { url, resolve, shown, ca, token } = reach;
+    let Some(access) = install::connection::node_access()? else { return Ok(false) };
+    let install::connection::NodeAccess { url, resolve, shown, ca, token } = access;
     eprintln!("(the node in this machine's cluster, {shown}; --url or --data-dir names another one)");
     common.url = Some(url);
     common.resolve = common.resolve.or(resolve);

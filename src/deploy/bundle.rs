@@ -14,7 +14,7 @@ mod key;
 mod reader;
 mod writer;
 
-pub use self::contents::{Contents, ContentsError, FORMAT, Member, Role};
+pub use self::contents::{Contents, ContentsError, FORMAT, Member, MemberRole};
 pub use self::key::{KeyError, KeyPair, LockedKey, PublicKey, SecretKey, SignatureError};
 pub use self::reader::{OpenError, Verified, list_unverified, open};
 pub use self::writer::{CreateError, Plan, Written};

@@ -6,7 +6,8 @@
 //! has a fixed order. The index names the one manifest twice, by tag and by digest, because Kubernetes finds an image by the
 //! name that it was imported under and no other.
 //!
-//! [`Image::of`] reads the executable once and knows every digest and size; [`Image::write_to`] reads it a second time. The
+//! [`Image::of`] reads the executable once and knows every digest and size, that of the program itself among them; [`Image::write_to`]
+//! reads it a second time. The
 //! memory in use does not depend on the executable's size.
 
 pub mod gpu;
@@ -22,12 +23,13 @@ pub use self::reference::{Reference, ReferenceError};
 use super::executable::{Architecture, Executable, ExecutableError, FileContent};
 use super::loader::Library;
 use super::output::{OutputError, check_space, write_whole};
+use super::release::Program;
 use super::sha256::{Sha256, Sha256Hasher};
 use super::shape::{ENVIRONMENT, PORTS, STOP_SIGNAL, USER};
 use super::tarball::{self, Entry, header, padded, padding};
-use crate::base::Fault;
+use crate::base::{Digest, Fault};
 
-/// Repository of the image that Cairn names by itself. The dot in its first part keeps others from looking for it in a
+/// Repository of the image that Cairn names on its own. The dot in its first part keeps others from looking for it in a
 /// public registry.
 pub const REPOSITORY: &str = "cairn.local/cairn";
 /// What starts when a container does.
@@ -56,7 +58,7 @@ const TYPE_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 /// Why an image was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// The file is no executable for an image.
+    /// The file is not an executable for an image.
     #[error(transparent)]
     Executable(#[from] ExecutableError),
     /// A file changed while the image was written.
@@ -77,7 +79,7 @@ pub enum ImageError {
 }
 
 impl ImageError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -142,18 +144,25 @@ struct Layer {
 impl Layer {
     /// Reads every member once.
     fn of(members: Vec<Member>) -> Result<Self, ImageError> {
+        Self::with_files(members, &mut io::sink())
+    }
+
+    /// The same; what is in its files goes to `files` too.
+    fn with_files(members: Vec<Member>, files: &mut impl Write) -> Result<Self, ImageError> {
         let mut layer = Self { members, blob: Blob::of(b"") };
         let mut hasher = Sha256Hasher::new();
-        let bytes = layer.write_unchecked(&mut hasher)?;
+        let bytes = layer.write_unchecked(&mut hasher, files)?;
         layer.blob = Blob { digest: hasher.finish(), bytes };
         Ok(layer)
     }
 
-    /// The layer of every image.
-    fn of_program(executable: Executable) -> Result<Self, ImageError> {
+    /// The layer of every image, and the program in it.
+    fn of_program(executable: Executable) -> Result<(Self, Program), ImageError> {
         let Executable { path, file, bytes, .. } = executable;
         let folder = |path: &str| Member::folder(path.to_owned());
-        Self::of(vec![
+        let mut hasher = blake3::Hasher::new();
+        let mut program = Program { path: path.clone(), bytes, digest: Digest([0; 32]) };
+        let members = vec![
             Member {
                 path: "cairn".to_owned(),
                 mode: 0o755,
@@ -167,13 +176,16 @@ impl Layer {
             folder("var/"),
             folder("var/lib/"),
             Member { mode: 0o700, owner: USER, ..folder("var/lib/cairn/") },
-        ])
+        ];
+        let layer = Self::with_files(members, &mut hasher)?;
+        program.digest = Digest(*hasher.finalize().as_bytes());
+        Ok((layer, program))
     }
 
     /// Writes it, and fails when it is not what was read before.
     fn write(&self, to: &mut impl Write) -> Result<(), ImageError> {
         let mut hasher = Sha256Hasher::new();
-        self.write_unchecked(&mut Both(&mut hasher, to))?;
+        self.write_unchecked(&mut Both(&mut hasher, to), &mut io::sink())?;
         if hasher.finish() == self.blob.digest {
             return Ok(());
         }
@@ -185,8 +197,8 @@ impl Layer {
         Err(ImageError::Changed { what: files.reduce(|_, _| "a library for GPUs".to_owned()).unwrap_or_default() })
     }
 
-    /// Writes it; returns its length.
-    fn write_unchecked(&self, to: &mut impl Write) -> Result<u64, ImageError> {
+    /// Writes it, and what is in its files to `files`; returns its length.
+    fn write_unchecked(&self, to: &mut impl Write, files: &mut impl Write) -> Result<u64, ImageError> {
         let mut written = 0;
         for member in &self.members {
             let entry =
@@ -194,7 +206,7 @@ impl Layer {
             let header = header(entry).map_err(ImageError::Write)?;
             to.write_all(&header).map_err(ImageError::Write)?;
             match &member.content {
-                MemberContent::File { path, file, bytes } => copy(path, file, *bytes, to)?,
+                MemberContent::File { path, file, bytes } => copy(path, file, *bytes, &mut Both(to, files))?,
                 MemberContent::Bytes(bytes) => to.write_all(bytes).map_err(ImageError::Write)?,
                 MemberContent::Nothing => {}
             }
@@ -234,6 +246,7 @@ impl Blob {
 pub struct Image {
     architecture: Architecture,
     reference: Reference,
+    program: Program,
     layers: Vec<Layer>,
     manifest: Blob,
     /// Members of the archive, sorted by path.
@@ -275,7 +288,8 @@ impl Image {
         let executable = Executable::open(executable)?;
         let architecture = executable.architecture;
         let environment = ENVIRONMENT.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        Ok(Self::assemble(architecture, reference, vec![Layer::of_program(executable)?], environment))
+        let (layer, program) = Layer::of_program(executable)?;
+        Ok(Self::assemble(architecture, reference, program, vec![layer], environment))
     }
 
     /// The image of an executable with a second layer, for GPUs.
@@ -287,13 +301,15 @@ impl Image {
         let architecture = executable.architecture;
         let environment = ENVIRONMENT.iter().map(|(name, value)| (*name, (*value).to_owned()));
         let environment = environment.chain(gpu::environment(architecture)).collect();
-        let layers = vec![Layer::of_program(executable)?, layer.layer(architecture)?];
-        Ok(Self::assemble(architecture, reference, layers, environment))
+        let (of_program, program) = Layer::of_program(executable)?;
+        let layers = vec![of_program, layer.layer(architecture)?];
+        Ok(Self::assemble(architecture, reference, program, layers, environment))
     }
 
     fn assemble(
         architecture: Architecture,
         reference: Reference,
+        program: Program,
         layers: Vec<Layer>,
         environment: Vec<(&'static str, String)>,
     ) -> Self {
@@ -326,7 +342,13 @@ impl Image {
         let blobs = layers.iter().enumerate();
         members.extend(blobs.map(|(at, layer)| (layer.blob.path(), Content::Layer(at, layer.blob.bytes))));
         members.sort_by(|(one, _), (other, _)| one.cmp(other));
-        Self { architecture, reference, layers, manifest: manifest_blob, members }
+        Self { architecture, reference, program, layers, manifest: manifest_blob, members }
+    }
+
+    /// The program in it.
+    #[must_use]
+    pub fn program(&self) -> &Program {
+        &self.program
     }
 
     /// The name with its tag.

@@ -57,19 +57,19 @@ pub enum Action {
     },
 }
 
-/// Something that stands in the way, or that should be known.
+/// An obstacle, or something that should be known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// What it is about, as a short name: `disk`, `port`, `clock`.
     pub about: &'static str,
-    /// Whether nothing can be done before it is mended.
+    /// Whether it has to be fixed before anything can be done.
     pub is_obstacle: bool,
     /// What was found, and what to do.
     pub message: String,
 }
 
 impl Finding {
-    /// Something that has to be mended first.
+    /// Something that has to be fixed first.
     #[must_use]
     pub fn obstacle(about: &'static str, message: impl Into<String>) -> Self {
         Self { about, is_obstacle: true, message: message.into() }
@@ -82,14 +82,14 @@ impl Finding {
     }
 }
 
-/// A folder that something will be written to besides the release's files.
+/// A folder that something will be written to in addition to the release's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Need {
     /// The folder.
     pub path: PathBuf,
     /// How much.
     pub bytes: u64,
-    /// For what, as it is told.
+    /// For what, as it is shown.
     pub what: &'static str,
 }
 
@@ -103,7 +103,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether nothing stands in the way.
+    /// Whether there is no obstacle.
     #[must_use]
     pub fn is_possible(&self) -> bool {
         self.findings.iter().all(|finding| !finding.is_obstacle)
@@ -118,10 +118,10 @@ impl Plan {
     /// Works out how `to` comes in the place of `from`.
     ///
     /// * `others`: releases whose files may be in place, as after an interrupted change.
-    /// * `needs`: what is written besides.
+    /// * `needs`: what is written in addition.
     ///
     /// # Errors
-    /// When the tree cannot be looked at.
+    /// When the tree cannot be read.
     pub fn make(
         tree: &Tree,
         to: &Release,
@@ -180,9 +180,9 @@ impl Plan {
     /// Adds files that are made where there are none, and never touched again.
     ///
     /// # Errors
-    /// When the tree cannot be looked at.
-    pub fn keep(&mut self, tree: &Tree, kept: &[ManagedFile]) -> Result<(), ReleaseError> {
-        for file in kept {
+    /// When the tree cannot be read.
+    pub fn add_lasting(&mut self, tree: &Tree, files: &[ManagedFile]) -> Result<(), ReleaseError> {
+        for file in files {
             let path = file.path.clone();
             self.actions.push(if tree.exists(&path)? {
                 Action::Keep { path }

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use cairn::base::UnixMillis;
 use cairn::deploy::OWN_EXECUTABLE;
-use cairn::deploy::bundle::{self, KeyPair, LockedKey, Plan, PublicKey, Role, SecretKey};
+use cairn::deploy::bundle::{self, KeyPair, LockedKey, MemberRole, Plan, PublicKey, SecretKey};
 use proptest::prelude::*;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -119,10 +119,13 @@ fn what_is_packed_comes_out_again() {
     let key = PublicKey::from_text_or_file(written["public_key"].as_str().expect("a key")).expect("a key");
     let bundle = bundle::open(&fixture.path("site.bundle"), &key).expect("good");
     for (role, packed) in [
-        (Role::Configuration, vec![("cairn.toml", "node.toml")]),
-        (Role::Documents, vec![("manual/deep/er.md", "manual/deep/er.md"), ("manual/start.md", "manual/start.md")]),
-        (Role::Image, vec![("nats.tar.gz", "nats.tar.gz")]),
-        (Role::Model, vec![("tiny/model.safetensors", "tiny/model.safetensors")]),
+        (MemberRole::Configuration, vec![("cairn.toml", "node.toml")]),
+        (
+            MemberRole::Documents,
+            vec![("manual/deep/er.md", "manual/deep/er.md"), ("manual/start.md", "manual/start.md")],
+        ),
+        (MemberRole::Image, vec![("nats.tar.gz", "nats.tar.gz")]),
+        (MemberRole::Model, vec![("tiny/model.safetensors", "tiny/model.safetensors")]),
     ] {
         let to = fixture.path("out").join(role.to_string());
         let files = bundle.extract(role, &to).expect("room");
@@ -131,7 +134,7 @@ fn what_is_packed_comes_out_again() {
             assert_eq!(fs::read(to.join(name)).expect("written"), fixture.read(source));
         }
     }
-    let program = bundle.extract(Role::Executable, &fixture.path("out")).expect("room");
+    let program = bundle.extract(MemberRole::Executable, &fixture.path("out")).expect("room");
     assert!(fs::read(&program[0]).expect("written") == fs::read(CAIRN).expect("readable"), "another program came out");
     let version = Command::new(&program[0]).arg("--version").output().expect("it runs");
     assert_eq!(stdout(&version), format!("cairn {}\n", env!("CARGO_PKG_VERSION")));
@@ -339,7 +342,7 @@ fn nothing_but_what_was_signed_is_written() {
     fs::write(&file, &altered).expect("written");
     let bundle = bundle::open(&file, key.public()).expect("the list is good");
     let to = folder.path().join("out");
-    let error = bundle.extract(Role::Documents, &to).expect_err("altered").to_string();
+    let error = bundle.extract(MemberRole::Documents, &to).expect_err("altered").to_string();
     assert_says(&error, &["page.md", "not what was signed"]);
     let mut folders = vec![to];
     while let Some(folder) = folders.pop() {

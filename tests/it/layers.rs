@@ -497,3 +497,48 @@ fn uses_are_seen_in_every_form() {
     assert!(names_crate("let a = sled::open(p);", "sled"));
     assert!(!names_crate("assled::open(); my::sled::open();", "sled"));
 }
+
+/// The modules of `cairn install`, each of which may use those before it.
+const INSTALL: &[&str] = &[
+    "arguments",
+    "choices",
+    "machine",
+    "lasting",
+    "staged",
+    "prepared",
+    "connection",
+    "service",
+    "pod",
+    "bundle",
+    "show",
+];
+
+#[test]
+fn an_installation_is_a_line() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/install");
+    let place = |name: &str| INSTALL.iter().position(|known| *known == name);
+    let mut wrong = Vec::new();
+    for file in files(&folder) {
+        let inside = file.strip_prefix(&folder).expect("a file below the folder");
+        let first = inside.iter().next().expect("a name").to_string_lossy();
+        let name = first.strip_suffix(".rs").unwrap_or(&first);
+        let Some(own) = place(name) else {
+            wrong.push(format!("{name} has no place in the line"));
+            continue;
+        };
+        let code = code(&fs::read_to_string(&file).expect("readable"));
+        // What is in a folder belongs to its module.
+        let is_module = inside.iter().count() == 1;
+        let start = if is_module { "super::" } else { "crate::cli::install::" };
+        for (at, _) in code.match_indices(start) {
+            let used = identifier(&code[at + start.len()..]).unwrap_or_default();
+            if place(&used).is_some_and(|other| other >= own) {
+                wrong.push(format!("{name} uses {used}, which is not before it"));
+            }
+        }
+        if is_module && code.contains("use super::{") {
+            wrong.push(format!("{name} uses the verbs themselves"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -1,4 +1,4 @@
-//! What `cairn install`, `rollback` and `uninstall` are told.
+//! The options of `cairn install`, `rollback` and `uninstall`.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;

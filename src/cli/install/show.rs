@@ -6,15 +6,29 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::TOKEN;
+use super::machine::TOKEN;
+use super::pod::PodAccess;
+use super::prepared::Prepared;
 use crate::api;
 use crate::base::ByteSize;
 use crate::cli::{Failure, output};
 use crate::deploy::shape::DATA_DIR;
-use crate::deploy::{Action, Changed, Finding, Plan, Release, Tree};
+use crate::deploy::{Action, Changed, Finding, Plan, Release};
+
+/// Shows what is going to be done; whether it can be. As JSON only where nothing else is shown in the end.
+pub(super) fn proposed(as_json: bool, is_dry_run: bool, prepared: &Prepared) -> Result<bool, Failure> {
+    let Prepared { plan, release, .. } = prepared;
+    let is_possible = plan.is_possible();
+    if !as_json {
+        show_plan(plan, release)?;
+    } else if is_dry_run || !is_possible {
+        output::json(&plan_json(plan, release))?;
+    }
+    Ok(is_possible)
+}
 
 /// The plan in words.
-pub(super) fn plan(plan: &Plan, release: &Release) -> Result<(), Failure> {
+fn show_plan(plan: &Plan, release: &Release) -> Result<(), Failure> {
     output::line(&format!("{} for {}", output::bold(&format!("Cairn {}", release.name)), release.platform))?;
     output::line("")?;
     for action in &plan.actions {
@@ -44,17 +58,17 @@ fn words(action: &Action) -> (&'static str, String, Option<u64>) {
 }
 
 /// The plan as JSON.
-pub(super) fn plan_json(plan: &Plan, release: &Release) -> Value {
+fn plan_json(plan: &Plan, release: &Release) -> Value {
     let actions: Vec<Value> = plan
         .actions
         .iter()
         .map(|action| {
             let (verb, what, bytes) = words(action);
-            let mut told = json!({"action": verb, "what": what});
+            let mut entry = json!({"action": verb, "what": what});
             if let Some(bytes) = bytes {
-                told["bytes"] = bytes.into();
+                entry["bytes"] = bytes.into();
             }
-            told
+            entry
         })
         .collect();
     let findings: Vec<Value> = plan.findings.iter().map(finding_json).collect();
@@ -72,11 +86,8 @@ fn changed_json(changed: &Changed) -> Value {
     json!({"current": changed.current, "previous": changed.previous, "snapshot": changed.snapshot})
 }
 
-/// What an installation came to, with what a client needs.
-pub(super) fn installed(as_json: bool, tree: &Tree, changed: &Changed, server: &api::Settings) -> Result<(), Failure> {
-    if !tree.is_machine() {
-        return staged(as_json, changed);
-    }
+/// What the installation of a service came to, with what a client needs.
+pub(super) fn service(as_json: bool, changed: &Changed, server: &api::Settings) -> Result<(), Failure> {
     let listen = server.listen;
     let scheme = if server.tls.covers(listen) { "https" } else { "http" };
     let url = format!("{scheme}://{}/mcp", SocketAddr::new(reachable(listen.ip()), listen.port()));
@@ -89,12 +100,12 @@ pub(super) fn installed(as_json: bool, tree: &Tree, changed: &Changed, server: &
     let authority = (is_own && authority.exists()).then_some(authority);
     let client = client(&url, token.as_deref());
     if as_json {
-        let mut told = changed_json(changed);
-        told["url"] = url.into();
-        told["token"] = token.into();
-        told["authority"] = authority.map_or(Value::Null, |path| path.display().to_string().into());
-        told["client"] = client;
-        return output::json(&told);
+        let mut answer = changed_json(changed);
+        answer["url"] = url.into();
+        answer["token"] = token.into();
+        answer["authority"] = authority.map_or(Value::Null, |path| path.display().to_string().into());
+        answer["client"] = client;
+        return output::json(&answer);
     }
     let mut lines = vec![("address", url)];
     lines.extend(token.map(|token| ("token", token)));
@@ -135,29 +146,16 @@ pub(super) fn staged(as_json: bool, changed: &Changed) -> Result<(), Failure> {
     output::line(&format!("{} is in place; it starts with the machine", changed.current))
 }
 
-/// How a node in a cluster is reached.
-pub(super) struct Told {
-    /// Address of MCP for clients.
-    pub(super) url: String,
-    /// Address of the service, for this machine.
-    pub(super) here: Option<String>,
-    pub(super) authority: Option<PathBuf>,
-    pub(super) token: Option<String>,
-    pub(super) namespace: String,
-    /// What is not as it should be.
-    pub(super) notes: Vec<String>,
-}
-
 /// What an installation into a cluster came to, with what a client needs.
-pub(super) fn in_cluster(as_json: bool, changed: &Changed, told: &Told) -> Result<(), Failure> {
-    let Told { url, here, authority, token, namespace, notes } = told;
+pub(super) fn pod(as_json: bool, changed: &Changed, access: &PodAccess) -> Result<(), Failure> {
+    let PodAccess { url, service, authority, token, namespace, notes } = access;
     let client = client(url, token.as_deref());
     let forward = format!("kubectl -n {namespace} port-forward service/cairn 7171");
     if as_json {
         let mut answer = changed_json(changed);
         for (name, value) in [
             ("url", json!(url)),
-            ("service", json!(here)),
+            ("service", json!(service)),
             ("token", json!(token)),
             ("authority", json!(authority)),
             ("port_forward", json!(forward)),
@@ -169,7 +167,7 @@ pub(super) fn in_cluster(as_json: bool, changed: &Changed, told: &Told) -> Resul
         return output::json(&answer);
     }
     let mut lines = vec![("address", url.clone())];
-    lines.extend(here.as_ref().map(|here| ("here", format!("{here}, or {forward}"))));
+    lines.extend(service.as_ref().map(|service| ("here", format!("{service}, or {forward}"))));
     lines.extend(token.clone().map(|token| ("token", token)));
     lines.extend(authority.as_deref().map(|path| ("authority", to_trust(path))));
     runs(changed, &lines, &client)?;
@@ -177,7 +175,7 @@ pub(super) fn in_cluster(as_json: bool, changed: &Changed, told: &Told) -> Resul
 }
 
 /// What a rollback came to.
-pub(super) fn changed(as_json: bool, changed: Option<&Changed>) -> Result<(), Failure> {
+pub(super) fn rolled_back(as_json: bool, changed: Option<&Changed>) -> Result<(), Failure> {
     if as_json {
         return output::json(&changed.map_or(json!({"current": null}), changed_json));
     }

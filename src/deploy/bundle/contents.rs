@@ -24,7 +24,7 @@ pub(super) const IMAGE_ENDINGS: &[&str] =
 /// What a member is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Role {
+pub enum MemberRole {
     /// The settings of the node.
     Configuration,
     /// Documents that the node gets, a folder each collection.
@@ -33,11 +33,11 @@ pub enum Role {
     Executable,
     /// Images of other servers.
     Image,
-    /// Models besides the built-in one.
+    /// Models in addition to the built-in one.
     Model,
 }
 
-impl Role {
+impl MemberRole {
     /// Every role.
     pub const ALL: [Self; 5] = [Self::Configuration, Self::Documents, Self::Executable, Self::Image, Self::Model];
 
@@ -62,7 +62,7 @@ impl Role {
     }
 }
 
-impl fmt::Display for Role {
+impl fmt::Display for MemberRole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Configuration => "configuration",
@@ -98,7 +98,7 @@ pub struct Member {
     /// Its path in the bundle.
     pub path: String,
     /// What it is for.
-    pub role: Role,
+    pub role: MemberRole,
     /// Its length.
     pub bytes: u64,
     /// Digest of its content.
@@ -126,7 +126,7 @@ pub enum ContentsError {
         /// The version found.
         found: u64,
     },
-    /// It is no JSON of this format.
+    /// It is not JSON of this format.
     #[error("bundle.json is not as the format says: {0}")]
     Json(String),
     /// A member must not be there, or not like this.
@@ -177,7 +177,7 @@ impl Contents {
     }
 
     /// The members of one role.
-    pub fn of(&self, role: Role) -> impl Iterator<Item = &Member> {
+    pub fn of(&self, role: MemberRole) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(move |member| member.role == role)
     }
 
@@ -206,11 +206,11 @@ impl Contents {
         if self.bytes() >= 1 << 62 {
             return Err(member("*", "sizes are out of all proportion"));
         }
-        if self.of(Role::Executable).count() == 1 { Ok(()) } else { Err(ContentsError::Executable) }
+        if self.of(MemberRole::Executable).count() == 1 { Ok(()) } else { Err(ContentsError::Executable) }
     }
 }
 
-fn check_path(path: &str, role: Role) -> Result<(), &'static str> {
+fn check_path(path: &str, role: MemberRole) -> Result<(), &'static str> {
     if path.len() > PATH_BYTES_MAX {
         return Err("has a path that is too long");
     }
@@ -231,10 +231,10 @@ fn check_path(path: &str, role: Role) -> Result<(), &'static str> {
         return Err("is not in the folder of its role");
     }
     let fits = match role {
-        Role::Executable => path == EXECUTABLE,
-        Role::Configuration => path == CONFIGURATION,
-        Role::Image => names.len() == 2 && IMAGE_ENDINGS.iter().any(|ending| path.ends_with(ending)),
-        Role::Documents | Role::Model => names.len() > 2,
+        MemberRole::Executable => path == EXECUTABLE,
+        MemberRole::Configuration => path == CONFIGURATION,
+        MemberRole::Image => names.len() == 2 && IMAGE_ENDINGS.iter().any(|ending| path.ends_with(ending)),
+        MemberRole::Documents | MemberRole::Model => names.len() > 2,
     };
     if fits { Ok(()) } else { Err("has a path that members of its role do not have") }
 }
@@ -264,7 +264,7 @@ mod as_text {
 mod tests {
     use super::*;
 
-    fn member(path: &str, role: Role) -> Member {
+    fn member(path: &str, role: MemberRole) -> Member {
         Member { path: path.to_owned(), role, bytes: 1, blake3: Digest::of(b"x"), sha256: Sha256::of(b"x") }
     }
 
@@ -281,11 +281,11 @@ mod tests {
     #[test]
     fn a_list_survives_json() {
         let whole = contents(vec![
-            member("configuration/cairn.toml", Role::Configuration),
-            member("documents/manual/a/b.md", Role::Documents),
-            member("executable/cairn", Role::Executable),
-            member("images/nats.tar.gz", Role::Image),
-            member("models/big/model.safetensors", Role::Model),
+            member("configuration/cairn.toml", MemberRole::Configuration),
+            member("documents/manual/a/b.md", MemberRole::Documents),
+            member("executable/cairn", MemberRole::Executable),
+            member("images/nats.tar.gz", MemberRole::Image),
+            member("models/big/model.safetensors", MemberRole::Model),
         ]);
         assert_eq!(Contents::decode(&whole.encode()), Ok(whole));
     }
@@ -303,7 +303,8 @@ mod tests {
             ("documents/a/b\n", "control"),
             ("documents/a\\b/c", "backslash"),
         ] {
-            let list = contents(vec![member(path, Role::Documents), member("executable/cairn", Role::Executable)]);
+            let list =
+                contents(vec![member(path, MemberRole::Documents), member("executable/cairn", MemberRole::Executable)]);
             let error = Contents::decode(&list.encode()).expect_err(path).to_string();
             assert!(error.contains(words), "{path}: {error}");
         }
@@ -311,8 +312,8 @@ mod tests {
 
     #[test]
     fn order_and_folders_are_checked() {
-        let program = || member("executable/cairn", Role::Executable);
-        let documents = |path| member(path, Role::Documents);
+        let program = || member("executable/cairn", MemberRole::Executable);
+        let documents = |path| member(path, MemberRole::Documents);
         for (members, words) in [
             (vec![documents("documents/a/b"), documents("documents/a/b"), program()], "twice"),
             (vec![program(), documents("documents/a/b")], "sorted"),

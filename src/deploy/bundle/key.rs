@@ -45,21 +45,21 @@ pub enum KeyError {
     /// It cannot be written.
     #[error(transparent)]
     Output(#[from] OutputError),
-    /// It is no secret key of minisign's format.
+    /// It is not a secret key of minisign's format.
     #[error("{path} is not a secret key; `cairn bundle keygen` and `minisign -G` make one")]
     Secret {
         /// Which one.
         path: PathBuf,
     },
-    /// It is no public key of minisign's format.
+    /// It is not a public key of minisign's format.
     #[error(
-        "{given:?} is not a public key; expected the .pub file of `cairn bundle keygen`, or its 56 characters that begin with RW"
+        "{found:?} is not a public key; expected the .pub file of `cairn bundle keygen`, or its 56 characters that begin with RW"
     )]
     Public {
-        /// What was given, shortened; of a file its name, for its content may be a secret.
-        given: String,
+        /// What was found, shortened; of a file its name, for its content may be a secret.
+        found: String,
     },
-    /// What was given looks like a file's name, and there is none.
+    /// It looks like the name of a file, and there is none.
     #[error("there is no file {path}, which was to hold a public key")]
     Missing {
         /// Its name.
@@ -71,7 +71,7 @@ pub enum KeyError {
         /// Which file.
         path: PathBuf,
     },
-    /// It is protected, and no password was given.
+    /// It is protected, and there is no password.
     #[error("{path} is protected by a password; give it with --password-file")]
     Locked {
         /// Which one.
@@ -89,7 +89,7 @@ pub enum KeyError {
 }
 
 impl KeyError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -117,7 +117,7 @@ pub enum SignatureError {
     Key {
         /// Id of the key that signed.
         found: String,
-        /// Id of the key that was given.
+        /// Id of the expected key.
         expected: String,
     },
     /// It is not of these bytes.
@@ -149,7 +149,7 @@ impl KeyPair {
         PublicKey(self.0.pk.clone())
     }
 
-    /// Writes the secret key to a file that only its owner can read, and the public one beside it, with `.pub` for an ending.
+    /// Writes the secret key to a file that only its owner can read, and the public one next to it, with `.pub` for an ending.
     /// Returns the name of the latter.
     ///
     /// # Errors
@@ -255,12 +255,12 @@ impl PublicKey {
     ///
     /// # Errors
     /// When it is neither.
-    pub fn from_text_or_file(given: &str) -> Result<Self, KeyError> {
-        if let Ok(key) = given.parse() {
+    pub fn from_text_or_file(found: &str) -> Result<Self, KeyError> {
+        if let Ok(key) = found.parse() {
             return Ok(key);
         }
-        let public = || KeyError::Public { given: given.chars().take(80).collect() };
-        let path = Path::new(given);
+        let public = || KeyError::Public { found: found.chars().take(80).collect() };
+        let path = Path::new(found);
         match read_small(path) {
             Ok(text) => {
                 let text = text.ok_or_else(public)?;
@@ -270,7 +270,7 @@ impl PublicKey {
             }
             Err(KeyError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 // A key has neither; base64 may have slashes.
-                let is_name = given.contains('.') || path.parent().is_some_and(Path::is_dir) && given.len() < 40;
+                let is_name = found.contains('.') || path.parent().is_some_and(Path::is_dir) && found.len() < 40;
                 Err(if is_name { KeyError::Missing { path: path.to_owned() } } else { public() })
             }
             // Longer than any name: it was to be the key itself.
@@ -316,7 +316,7 @@ impl FromStr for PublicKey {
 
     /// Reads a key alone, or a key's file with its comment.
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        let public = || KeyError::Public { given: text.lines().next().unwrap_or_default().chars().take(16).collect() };
+        let public = || KeyError::Public { found: text.lines().next().unwrap_or_default().chars().take(16).collect() };
         let mut lines = text.lines();
         let first = lines.next().unwrap_or_default();
         let line = if first.starts_with(COMMENT_PREFIX) { lines.next().unwrap_or_default() } else { first };

@@ -9,7 +9,7 @@ use super::super::executable::FileContent;
 use super::super::output::{OutputError, check_space_in, write_whole};
 use super::super::sha256::Sha256Hasher;
 use super::super::tarball::{self, BLOCK, END, Entry, header, padded, padding};
-use super::contents::{Contents, ContentsError, Member, Role};
+use super::contents::{Contents, ContentsError, Member, MemberRole};
 use super::key::{PublicKey, SignatureError};
 use super::{BUFFER_BYTES, CONTENTS, CONTENTS_BYTES_MAX, SIGNATURE, SIGNATURE_BYTES_MAX};
 use crate::base::{Digest, Fault};
@@ -81,7 +81,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -101,7 +101,7 @@ impl OpenError {
     }
 }
 
-/// A bundle whose list is signed by the key that was given, and as long as the list says. Its members are checked as they
+/// A bundle whose list is signed by the expected key, and as long as the list says. Its members are checked as they
 /// are read.
 #[derive(Debug)]
 pub struct Verified {
@@ -133,7 +133,7 @@ pub fn open(path: &Path, key: &PublicKey) -> Result<Verified, OpenError> {
 /// What a bundle says of itself, believed by nobody: for showing it to somebody who has no key at hand.
 ///
 /// # Errors
-/// See [`OpenError`]; the signature is not looked at.
+/// See [`OpenError`]; the signature is not checked.
 pub fn list_unverified(path: &Path) -> Result<Contents, OpenError> {
     Ok(Head::read(path)?.list(path)?.0)
 }
@@ -239,7 +239,7 @@ impl Verified {
     ///
     /// # Errors
     /// See [`OpenError`]. Files that were written before it stay: they are right.
-    pub fn extract(&self, role: Role, to: &Path) -> Result<Vec<PathBuf>, OpenError> {
+    pub fn extract(&self, role: MemberRole, to: &Path) -> Result<Vec<PathBuf>, OpenError> {
         let write = |path: &Path| {
             let path = path.to_owned();
             move |source| OutputError::Write { path, source }

@@ -10,7 +10,7 @@ use super::super::executable::{Architecture, Executable, ExecutableError};
 use super::super::output::{OutputError, check_space, write_whole};
 use super::super::sha256::Sha256Hasher;
 use super::super::tarball::{BLOCK, END, Entry, header, padded, padding};
-use super::contents::{CONFIGURATION, Contents, ContentsError, EXECUTABLE, FORMAT, IMAGE_ENDINGS, Member, Role};
+use super::contents::{CONFIGURATION, Contents, ContentsError, EXECUTABLE, FORMAT, IMAGE_ENDINGS, Member, MemberRole};
 use super::key::{KeyError, SecretKey};
 use super::reader::header_of;
 use super::{BUFFER_BYTES, CONTENTS, CONTENTS_BYTES_MAX, SIGNATURE};
@@ -70,7 +70,7 @@ pub enum CreateError {
 }
 
 impl CreateError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -93,7 +93,7 @@ pub struct Plan {
 #[derive(Debug)]
 struct Source {
     path: String,
-    role: Role,
+    role: MemberRole,
     from: Origin,
 }
 
@@ -117,18 +117,18 @@ impl Plan {
     /// A bundle with a program, which every bundle has.
     ///
     /// # Errors
-    /// When the file is no static executable for Linux.
+    /// When the file is not a static executable for Linux.
     pub fn new(executable: &Path) -> Result<Self, CreateError> {
         let executable = Executable::open(executable)?;
         let architecture = executable.architecture;
         let source =
-            Source { path: EXECUTABLE.to_owned(), role: Role::Executable, from: Origin::Executable(executable) };
+            Source { path: EXECUTABLE.to_owned(), role: MemberRole::Executable, from: Origin::Executable(executable) };
         Ok(Self { architecture, sources: vec![source] })
     }
 
     /// Adds the node's settings.
     pub fn set_configuration(&mut self, file: &Path) {
-        self.add(CONFIGURATION.to_owned(), Role::Configuration, file);
+        self.add(CONFIGURATION.to_owned(), MemberRole::Configuration, file);
     }
 
     /// Adds an image of another server, as K3s imports it.
@@ -141,7 +141,7 @@ impl Plan {
             let what = "has no ending that K3s imports (.tar, .tar.gz, .tgz, .tar.zst, .tzst, .tar.lz4, .tar.bz2, .tbz); name it so";
             return Err(CreateError::Name { path: file.to_owned(), what });
         }
-        self.add(format!("{}/{name}", Role::Image.folder()), Role::Image, file);
+        self.add(format!("{}/{name}", MemberRole::Image.folder()), MemberRole::Image, file);
         Ok(())
     }
 
@@ -150,7 +150,7 @@ impl Plan {
     /// # Errors
     /// When it cannot be read or has nothing in it.
     pub fn add_documents(&mut self, folder: &Path) -> Result<(), CreateError> {
-        self.add_folder(folder, Role::Documents, true)
+        self.add_folder(folder, MemberRole::Documents, true)
     }
 
     /// Adds a model's folder. Hidden files are left out.
@@ -158,10 +158,10 @@ impl Plan {
     /// # Errors
     /// When it cannot be read or has nothing in it.
     pub fn add_model(&mut self, folder: &Path) -> Result<(), CreateError> {
-        self.add_folder(folder, Role::Model, false)
+        self.add_folder(folder, MemberRole::Model, false)
     }
 
-    fn add_folder(&mut self, folder: &Path, role: Role, heeds_gitignore: bool) -> Result<(), CreateError> {
+    fn add_folder(&mut self, folder: &Path, role: MemberRole, heeds_gitignore: bool) -> Result<(), CreateError> {
         let name = |path: &Path, what| CreateError::Name { path: path.to_owned(), what };
         let root = folder.canonicalize().map_err(|source| CreateError::Read { path: folder.to_owned(), source })?;
         let below = format!("{}/{}", role.folder(), name_of(&root)?);
@@ -186,7 +186,7 @@ impl Plan {
         if self.sources.len() == before { Err(name(folder, "has no files in it")) } else { Ok(()) }
     }
 
-    fn add(&mut self, path: String, role: Role, from: &Path) {
+    fn add(&mut self, path: String, role: MemberRole, from: &Path) {
         self.sources.push(Source { path, role, from: Origin::File(from.to_owned()) });
     }
 

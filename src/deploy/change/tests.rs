@@ -1,4 +1,4 @@
-//! Changes on a tree of their own, with a machine that keeps count and can be cut off at any step.
+//! Changes on a tree of their own, with a machine that counts and can be cut off at any step.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ struct Machine {
     steps: Cell<usize>,
     /// The step before which the power goes.
     cut_before: Cell<Option<usize>>,
-    /// Releases that do not come up.
+    /// Releases that fail their checks.
     broken: RefCell<Vec<String>>,
     /// Format of the data.
     format: Cell<Option<u16>>,
@@ -206,8 +206,11 @@ fn the_first_release_runs_and_the_next_one_takes_its_place() {
     assert_eq!((&back.current, back.previous.as_ref()), (&first.current, Some(&second.current)));
     assert_eq!(site.placed()[Path::new("etc/systemd/system/cairn.service")], "unit of 1.0.0");
     site.install("3.0.0").expect("upgraded");
-    let kept = site.tree().list("/usr/local/lib/cairn").expect("readable");
-    assert!(!kept.contains(&second.current) && kept.contains(&first.current), "two releases are kept: {kept:?}");
+    let stored = site.tree().list("/usr/local/lib/cairn").expect("readable");
+    assert!(
+        !stored.contains(&second.current) && stored.contains(&first.current),
+        "two releases are stored: {stored:?}"
+    );
 }
 
 #[test]
@@ -323,8 +326,8 @@ fn files_that_others_changed_or_made_are_told_before() {
     tree.write("/etc/systemd/system/cairn.service", b"mine", 0o644).expect("written");
     tree.write("/etc/cairn.d/2.0.0.conf", b"mine", 0o644).expect("written");
     let plan = Plan::make(&tree, &second, Some(&first), &[], &executable, &[]).expect("made");
-    let told: Vec<(&str, bool)> = plan.findings.iter().map(|finding| (finding.about, finding.is_obstacle)).collect();
-    assert_eq!(told, [("changed", false), ("foreign", true)]);
+    let found: Vec<(&str, bool)> = plan.findings.iter().map(|finding| (finding.about, finding.is_obstacle)).collect();
+    assert_eq!(found, [("changed", false), ("foreign", true)]);
     assert!(!plan.is_possible());
 }
 
@@ -335,8 +338,8 @@ fn room_is_asked_for_before_the_first_write() {
     let needs = [Need { path: "/var/lib/cairn".into(), bytes: u64::MAX / 2, what: "data" }];
     fs::create_dir_all(site.directory.path().join("root")).expect("made");
     let plan = Plan::make(&site.tree(), &first, None, &[], &executable, &needs).expect("made");
-    let told = &plan.findings[0];
-    assert!(told.is_obstacle && told.message.contains("nothing was written"), "{}", told.message);
+    let finding = &plan.findings[0];
+    assert!(finding.is_obstacle && finding.message.contains("nothing was written"), "{}", finding.message);
     assert_eq!(site.placed(), BTreeMap::new());
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use cairn::base::UnixMillis;
-use cairn::deploy::bundle::{self, KeyPair, LockedKey, Plan, Role, SecretKey};
+use cairn::deploy::bundle::{self, KeyPair, LockedKey, Plan, MemberRole, SecretKey};
 use libfuzzer_sys::fuzz_target;
 
 use self::tiny_executable::tiny_executable;
@@ -68,7 +68,7 @@ fuzz_target!(|bytes: &[u8]| {
     listed.extend_from_slice(&fixture.whole[fixture.list..][..4 * BLOCK]);
     fs::write(&file, &listed).expect("memory for the file");
     if let Ok(contents) = bundle::list_unverified(&file) {
-        for role in Role::ALL {
+        for role in MemberRole::ALL {
             assert!(
                 contents.of(role).all(|member| member.path.split('/').all(|name| !matches!(name, "" | "." | "..")))
             );

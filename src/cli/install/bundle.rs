@@ -11,9 +11,12 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, anyhow};
 use serde_json::Value;
 
-use super::{Arguments, CONFIG, cluster, enable, need_root, tree_of};
+use super::arguments::Arguments;
+use super::connection;
+use super::machine::{CONFIG, need_root, tree_of};
+use super::staged::enable;
 use crate::cli::{Common, Failure};
-use crate::deploy::bundle::{self, PublicKey, Role, Verified};
+use crate::deploy::bundle::{self, MemberRole, PublicKey, Verified};
 use crate::deploy::shape::DOCUMENTS_DIR;
 use crate::deploy::{self, Architecture, Host, Tree};
 
@@ -41,44 +44,44 @@ pub(super) fn run(common: &Common, arguments: &Arguments, file: &Path) -> Result
         Unpacked::at(tree.locate(deploy::folder(&tree).join(UNPACKED))?)?
     };
     let folder = &unpacked.0;
-    bundle.extract(Role::Executable, folder)?;
+    bundle.extract(MemberRole::Executable, folder)?;
     if !arguments.dry_run {
-        settings(&tree, &bundle, folder)?;
+        place_settings(&tree, &bundle, folder)?;
     }
-    installed(common, arguments, folder)?;
+    run_installer(common, arguments, folder)?;
     if arguments.dry_run {
         return Ok(());
     }
-    remember(&tree, &key)?;
-    images(&tree, &bundle).map_err(|failure| Failure {
+    store_key(&tree, &key)?;
+    place_images(&tree, &bundle).map_err(|failure| Failure {
         error: failure.error.context("the node is installed, and images of the bundle were not placed"),
         ..failure
     })?;
     if !tree.is_machine() {
-        return leave(&tree, &bundle);
+        return stage_documents(&tree, &bundle);
     }
-    let reach = cluster::reach(&tree)?;
-    if reach.is_some() && bundle.contents().of(Role::Configuration).next().is_some() {
+    let variables = connection::variables(&tree)?;
+    if variables.is_some() && bundle.contents().of(MemberRole::Configuration).next().is_some() {
         eprintln!(
             "  the settings of the bundle are those of a service; in a cluster give them with --set config.SECTION.KEY=VALUE"
         );
     }
-    documents(&tree, &bundle, folder, reach)
+    add_documents(&tree, &bundle, folder, variables)
 }
 
-/// The key to believe: the one that was given, else the one of the first bundle.
-fn key(tree: &Tree, given: Option<&str>) -> Result<PublicKey, Failure> {
-    let kept = tree.locate(KEY)?;
-    match given {
-        Some(given) => Ok(PublicKey::from_text_or_file(given).map_err(Failure::usage)?),
-        None if kept.exists() => Ok(PublicKey::from_text_or_file(&kept.to_string_lossy())?),
+/// The key to believe: that of `--public-key`, else the one of the first bundle.
+fn key(tree: &Tree, argument: Option<&str>) -> Result<PublicKey, Failure> {
+    let stored = tree.locate(KEY)?;
+    match argument {
+        Some(argument) => Ok(PublicKey::from_text_or_file(argument).map_err(Failure::usage)?),
+        None if stored.exists() => Ok(PublicKey::from_text_or_file(&stored.to_string_lossy())?),
         None => Err(Failure::usage(anyhow!(
             "whose signature is to be believed? Give --public-key with the key that the bundle was made with; {KEY} keeps it for the next one"
         ))),
     }
 }
 
-fn remember(tree: &Tree, key: &PublicKey) -> Result<(), Failure> {
+fn store_key(tree: &Tree, key: &PublicKey) -> Result<(), Failure> {
     if !tree.exists(KEY)? {
         tree.make_folder("/etc/cairn", 0o755)?;
         tree.write(KEY, format!("untrusted comment: key of the bundles for this machine\n{key}\n").as_bytes(), 0o644)?;
@@ -93,7 +96,7 @@ fn refuse_foreign(bundle: &Verified) -> Result<(), Failure> {
         let own = std::env::consts::ARCH;
         return Err(anyhow!("the bundle is for {found}, and this machine is {own}; use the bundle for {own}").into());
     }
-    if bundle.contents().of(Role::Executable).next().is_none() {
+    if bundle.contents().of(MemberRole::Executable).next().is_none() {
         return Err(anyhow!("the bundle has no program").into());
     }
     Ok(())
@@ -129,11 +132,11 @@ impl Drop for Unpacked {
 }
 
 /// The settings that come along, where the machine has none.
-fn settings(tree: &Tree, bundle: &Verified, folder: &Path) -> Result<(), Failure> {
+fn place_settings(tree: &Tree, bundle: &Verified, folder: &Path) -> Result<(), Failure> {
     if tree.exists(CONFIG)? {
         return Ok(());
     }
-    if let Some(file) = bundle.extract(Role::Configuration, folder)?.first() {
+    if let Some(file) = bundle.extract(MemberRole::Configuration, folder)?.first() {
         let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         tree.make_folder("/etc/cairn", 0o755)?;
         tree.write(CONFIG, &bytes, 0o644)?;
@@ -142,7 +145,7 @@ fn settings(tree: &Tree, bundle: &Verified, folder: &Path) -> Result<(), Failure
 }
 
 /// Has the release install itself.
-fn installed(common: &Common, arguments: &Arguments, folder: &Path) -> Result<(), Failure> {
+fn run_installer(common: &Common, arguments: &Arguments, folder: &Path) -> Result<(), Failure> {
     let mut command = Command::new(folder.join("cairn"));
     command.arg("install").args(arguments.passed_on());
     if common.json {
@@ -160,8 +163,8 @@ fn installed(common: &Common, arguments: &Arguments, folder: &Path) -> Result<()
 }
 
 /// Puts the images of other servers where this machine's cluster imports them from.
-fn images(tree: &Tree, bundle: &Verified) -> Result<(), Failure> {
-    if bundle.contents().of(Role::Image).next().is_none() {
+fn place_images(tree: &Tree, bundle: &Verified) -> Result<(), Failure> {
+    if bundle.contents().of(MemberRole::Image).next().is_none() {
         return Ok(());
     }
     let Some(node) = Host::detect(tree)?.cluster else {
@@ -170,7 +173,7 @@ fn images(tree: &Tree, bundle: &Verified) -> Result<(), Failure> {
     };
     tree.make_folder(node.images(), 0o755)?;
     // Each appears under its name when it is whole: until then it has an ending that no server imports.
-    for path in bundle.extract(Role::Image, &tree.locate(node.images())?)? {
+    for path in bundle.extract(MemberRole::Image, &tree.locate(node.images())?)? {
         eprintln!("… placing {}", path.display());
     }
     Ok(())
@@ -178,13 +181,13 @@ fn images(tree: &Tree, bundle: &Verified) -> Result<(), Failure> {
 
 /// Leaves the documents that come along in an image, for its machines to add at their first start. A node that was made here would be
 /// the same one on each of them.
-fn leave(tree: &Tree, bundle: &Verified) -> Result<(), Failure> {
-    if bundle.contents().of(Role::Documents).next().is_none() {
+fn stage_documents(tree: &Tree, bundle: &Verified) -> Result<(), Failure> {
+    if bundle.contents().of(MemberRole::Documents).next().is_none() {
         return Ok(());
     }
     tree.make_folder(Path::new(DOCUMENTS_DIR).parent().unwrap_or(Path::new("/")), 0o755)?;
     let folder = tree.locate(DOCUMENTS_DIR)?;
-    let left = bundle.extract(Role::Documents, &folder)?;
+    let left = bundle.extract(MemberRole::Documents, &folder)?;
     enable(tree, deploy::systemd::DOCUMENTS_UNIT).map_err(|error| anyhow!(error))?;
     eprintln!("  {} documents are in {}; each machine adds them at its first start", left.len(), folder.display());
     Ok(())
@@ -192,21 +195,21 @@ fn leave(tree: &Tree, bundle: &Verified) -> Result<(), Failure> {
 
 /// Puts the documents that come along into the node, each folder into the collection of its name.
 ///
-/// * `reach`: variables by which the node is reached; `None` for the service of this machine.
-fn documents(
+/// * `variables`: by which the node is reached; `None` for the service of this machine.
+fn add_documents(
     tree: &Tree,
     bundle: &Verified,
     folder: &Path,
-    reach: Option<Vec<(&'static str, OsString)>>,
+    variables: Option<Vec<(&'static str, OsString)>>,
 ) -> Result<(), Failure> {
-    let reach = reach.unwrap_or_else(|| vec![("CAIRN_CONFIG", format!("-{CONFIG}").into())]);
-    if bundle.contents().of(Role::Documents).next().is_none() {
+    let variables = variables.unwrap_or_else(|| vec![("CAIRN_CONFIG", format!("-{CONFIG}").into())]);
+    if bundle.contents().of(MemberRole::Documents).next().is_none() {
         return Ok(());
     }
-    let folder = folder.join(Role::Documents.folder());
-    bundle.extract(Role::Documents, &folder)?;
+    let folder = folder.join(MemberRole::Documents.folder());
+    bundle.extract(MemberRole::Documents, &folder)?;
     for path in collections(&folder)? {
-        add(&deploy::command(tree), &path, &reach)?;
+        add_folder(&deploy::command(tree), &path, &variables)?;
     }
     Ok(())
 }
@@ -214,9 +217,9 @@ fn documents(
 /// Adds the documents that an image left, and removes what was added. Nothing to do where there are none.
 pub(in crate::cli) fn add_waiting(folder: &Path) -> Result<(), Failure> {
     let program = std::env::current_exe().context("cannot find the file that is running")?;
-    let reach = [("CAIRN_CONFIG", OsString::from(format!("-{CONFIG}")))];
+    let variables = [("CAIRN_CONFIG", OsString::from(format!("-{CONFIG}")))];
     for path in collections(folder)? {
-        add(&program, &path, &reach)?;
+        add_folder(&program, &path, &variables)?;
         fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     }
     fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
@@ -234,19 +237,21 @@ fn collections(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// Has a program add a folder to the collection of its name.
-fn add(program: &Path, path: &Path, reach: &[(&'static str, OsString)]) -> Result<(), Failure> {
+fn add_folder(program: &Path, path: &Path, variables: &[(&'static str, OsString)]) -> Result<(), Failure> {
     let name = path.file_name().unwrap_or_default();
     eprintln!("… adding documents to {}", name.to_string_lossy());
     let mut command = Command::new(program);
     command.args(["add", "--json", "--yes", "-c"]).arg(name).arg(path).stdin(Stdio::null());
-    command.envs(reach.iter().cloned());
+    command.envs(variables.iter().cloned());
     let output = command.output().context("cannot run the installed program")?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(anyhow!("the node runs, and documents of {} were not added: {said}", name.to_string_lossy()).into());
+        let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(
+            anyhow!("the node runs, and documents of {} were not added: {message}", name.to_string_lossy()).into()
+        );
     }
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    if let Some(count) = told["created"].as_u64() {
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    if let Some(count) = answer["created"].as_u64() {
         eprintln!("  {count} created");
     }
     Ok(())

@@ -5,22 +5,23 @@ use anyhow::Context as _;
 use crate::base::ByteSize;
 use crate::cli::Failure;
 use crate::deploy::cluster::{CLAIM, Cluster, Fit, Member, this_machine};
-use crate::deploy::k3s::{self, Assignment, Options, Settings, Variant};
+use crate::deploy::k3s::{self, Facts, Settings};
 use crate::deploy::{Action, ClusterNode, Finding, Tree};
 
-/// Binds the pod to the node that has the image, where the cluster has more than one, and says so.
-pub(super) fn choose(
+/// Binds the pod to the node that has the image, where the cluster has more than one, and says so; and finds the names by which clients will
+/// reach it.
+pub(super) fn place(
     tree: &Tree,
     node: &ClusterNode,
     cluster: &Cluster,
-    options: &mut Options,
+    settings: &Settings,
+    facts: &mut Facts,
 ) -> Result<Vec<Finding>, Failure> {
     let members = cluster.members()?;
     let here = this_machine(tree, node, &members)?;
     let data = cluster.node_of_data()?;
     let mut findings = Vec::new();
-    let is_asked = |key: &str| options.set.iter().any(|one| one.key == key && !one.value.is_empty());
-    if members.len() > 1 && !is_asked("node.name") && !is_asked("node.selector") {
+    if members.len() > 1 && !settings.names_nodes() {
         let Some(target) = data.clone().or_else(|| here.map(|here| here.hostname.clone())) else {
             let message = format!(
                 "the cluster has {} nodes, and none of them is recognised as this machine, which gets the image; give \
@@ -35,38 +36,34 @@ pub(super) fn choose(
             members.len()
         );
         findings.push(Finding::warning("node", message));
-        options.set.push(Assignment { key: "node.name".to_owned(), value: target });
+        facts.node_name = Some(target);
     }
     let mut hosts: Vec<String> = Vec::new();
-    if options.with.contains(&Variant::LoadBalancer) {
-        // Clients come by the nodes' addresses and names, and by what the balancer was given when it was there already.
+    if settings.balanced_port().is_some() {
+        // Clients come by the nodes' addresses and names, and by the address of a balancer that was there already.
         hosts.extend(members.iter().flat_map(|member| member.addresses.clone()));
         hosts.extend(cluster.balanced_address()?);
     }
-    if options.with.contains(&Variant::CertManager) {
+    if settings.has_certificate() {
         // A certificate of others has the address of the service once that is known; the node's own has it without.
         hosts.extend(cluster.service_address()?);
     }
-    if !hosts.is_empty() {
-        hosts.sort();
-        hosts.dedup();
-        let given = options.set.iter().rev().find(|one| one.key == "hosts").map(|one| one.value.clone());
-        let all: Vec<String> = given.into_iter().filter(|given| !given.is_empty()).chain(hosts).collect();
-        options.set.push(Assignment { key: "hosts".to_owned(), value: all.join(",") });
-    }
-    findings.extend(data.and_then(|data| elsewhere(tree, node, cluster, &members, here, &data, options)));
+    hosts.sort();
+    hosts.dedup();
+    facts.hosts = hosts;
+    findings.extend(data.and_then(|data| data_elsewhere(tree, node, cluster, &members, here, &data, facts)));
     Ok(findings)
 }
 
 /// What is to be done where the data is bound to another node than the image comes to.
-fn elsewhere(
+fn data_elsewhere(
     tree: &Tree,
     node: &ClusterNode,
     cluster: &Cluster,
     members: &[Member],
     here: Option<&Member>,
     data: &str,
-    options: &Options,
+    facts: &Facts,
 ) -> Option<Finding> {
     if here.is_none_or(|here| here.hostname == data) {
         return None;
@@ -79,7 +76,7 @@ fn elsewhere(
             format!("the data is on the node {data}, which is not in the cluster; bring it back, or, {empty}");
         return Some(Finding::obstacle("node", message));
     };
-    let digest = options.image_digest.as_deref().unwrap_or_default();
+    let digest = facts.image_digest.as_deref().unwrap_or_default();
     // With it a node takes images from the others.
     if !member.lacks(digest) || node.shares_images(tree) {
         return None;
@@ -93,10 +90,9 @@ fn elsewhere(
 }
 
 /// Whether the cluster has what the manifests need; and what is done to the volume.
-pub(super) fn needs(cluster: &Cluster, settings: &Settings) -> Result<(Vec<Finding>, Option<Action>), Failure> {
+pub(super) fn requirements(cluster: &Cluster, settings: &Settings) -> Result<(Vec<Finding>, Option<Action>), Failure> {
     let mut findings = Vec::new();
-    for needed in k3s::requirements(settings) {
-        let k3s::Requirement { version, kind, variant, from } = needed;
+    for k3s::Requirement { version, kind, variant, from } in k3s::requirements(settings) {
         if !cluster.knows(version, kind).context("cannot ask which kinds the cluster knows")? {
             let message = format!(
                 "the cluster does not know the kind {kind} of {version}, which `--with {variant}` needs: it comes with {from}. \
