@@ -1,9 +1,9 @@
 //! A change of what runs on a machine: install, upgrade, go back, remove. One transaction each.
 //!
 //! Invariants:
-//! * Every step can be done again, so whatever was interrupted is completed, or taken back, by the next call.
+//! * Every step can be done again, so whatever was interrupted is completed, or rolled back, by the next call.
 //! * The record says what was begun before anything is put in place, and what runs only after it answered.
-//! * A release that does not come up well is taken out again, and the one before runs with the same bytes as before; data
+//! * A release that fails its checks is removed again, and the one before runs with the same bytes as before; data
 //!   that the new one wrote in a format that the old one cannot read goes back to the snapshot that was proved before.
 
 use std::error::Error;
@@ -40,19 +40,19 @@ pub trait Runner {
     /// Ends it, so that nothing holds the data, until a release is started again.
     ///
     /// # Errors
-    /// When it goes on.
+    /// When it continues to run.
     fn stop(&mut self, release: &Release) -> Result<(), Cause>;
 
     /// Ends it for good, before its files are withdrawn. Data stays.
     ///
     /// # Errors
-    /// When it goes on.
+    /// When it continues to run.
     fn retire(&mut self, release: &Release) -> Result<(), Cause>;
 
     /// Ends a first installation that failed its checks: as [`Runner::retire`], and what it made in vain goes too.
     ///
     /// # Errors
-    /// When it goes on.
+    /// When it continues to run.
     fn abandon(&mut self, release: &Release) -> Result<(), Cause> {
         self.retire(release)
     }
@@ -99,7 +99,7 @@ pub trait Node {
     fn restore(&mut self, release: &Release, snapshot: &str) -> Result<(), Cause>;
 }
 
-/// Told what is being done.
+/// Shows what is being done.
 pub trait Report {
     /// A step begins.
     fn step(&self, what: &str);
@@ -143,7 +143,7 @@ pub enum ChangeError {
     /// Nothing is installed.
     #[error("Cairn is not installed {place}; `cairn install` does that")]
     NotInstalled {
-        /// Where it was looked for, as [`Tree::place`] says it.
+        /// Where it was expected, as [`Tree::place`] says it.
         place: String,
     },
     /// There is no release to go back to.
@@ -221,7 +221,7 @@ impl ChangeError {
         Self::NotInstalled { place: tree.place() }
     }
 
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -247,14 +247,14 @@ pub struct Change<'a> {
     pub runner: &'a mut dyn Runner,
     /// The node that runs.
     pub node: &'a mut dyn Node,
-    /// Told about each step.
+    /// Shows each step.
     pub report: &'a dyn Report,
 }
 
 impl Change<'_> {
     /// Installs a release, or upgrades to it.
     ///
-    /// * `choices`: what the operator chose, kept for upgrades.
+    /// * `choices`: what the operator chose, stored for upgrades.
     ///
     /// # Errors
     /// See [`ChangeError`].
@@ -275,9 +275,9 @@ impl Change<'_> {
         self.switch(record, to, Some(choices))
     }
 
-    /// Goes back to the release before, or takes back a change that was interrupted.
+    /// Rolls back to the release before, or rolls back a change that was interrupted.
     ///
-    /// Returns `None` when what was taken back was the first installation: nothing is installed then.
+    /// Returns `None` when what was rolled back was the first installation: nothing is installed then.
     ///
     /// * `restore_data`: whether the data goes back to the snapshot from before the upgrade, too, where the older release
     ///   cannot read it. What was written since is lost.
@@ -365,7 +365,7 @@ impl Change<'_> {
 
     /// Makes `to`, whose folder is there, the release that runs.
     ///
-    /// * `choices`: what was chosen for it; kept once it runs.
+    /// * `choices`: what was chosen for it; recorded once it runs.
     fn switch(
         &mut self,
         mut record: Installation,

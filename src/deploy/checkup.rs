@@ -1,7 +1,7 @@
 //! What is wrong with a machine, for `cairn doctor`: read from its files and its containerd, without changing anything.
 //!
-//! Invariants: each check looks at one thing and says what to do about it; what a machine does not have (a battery-backed clock, an
-//! SD card, a GPU) is not reported. A file that cannot be read is no finding: checks run as any user.
+//! Invariants: each check examines one thing and says what to do about it; what a machine does not have (a battery-backed clock, an
+//! SD card, a GPU) is not reported. A file that cannot be read is not a finding: checks run as any user.
 
 mod images;
 mod ports;
@@ -26,7 +26,7 @@ const FREE_FILES: u64 = 10_000;
 const WEAR_BYTES_A_DAY: u64 = 10 << 30;
 /// How long a machine has to be up before its writes say anything.
 const WEAR_UPTIME_SECONDS: f64 = 3_600.0;
-/// Files of the data directory whose owner is looked at.
+/// Files of the data directory whose owner is checked.
 const OWNED_FILES: usize = 20_000;
 const SECTOR_BYTES: u64 = 512;
 const DAY_SECONDS: f64 = 86_400.0;
@@ -34,7 +34,7 @@ const DAY_SECONDS: f64 = 86_400.0;
 /// What is checked.
 #[derive(Debug, Clone)]
 pub struct Subject {
-    /// Where the node keeps its data.
+    /// The node's data directory.
     pub data_dir: PathBuf,
     /// Where the node is to listen, when it does not run.
     pub listens: Vec<SocketAddr>,
@@ -47,7 +47,7 @@ pub struct Subject {
 /// Everything that is found on a machine, most urgent first.
 #[must_use]
 pub fn examine(tree: &Tree, subject: &Subject) -> Vec<Finding> {
-    // Of the cluster only where Cairn was installed into it: an ordinary node beside K3s has nothing to do with that.
+    // Of the cluster only where Cairn was installed into it: an ordinary node next to K3s has nothing to do with that.
     let is_in_cluster = Installation::read(tree).ok().flatten().is_some_and(|record| record.platform == Platform::K3s);
     let host = if is_in_cluster { Host::detect(tree).ok() } else { None };
     let cluster = host.as_ref().and_then(|host| host.cluster.as_ref());
@@ -152,10 +152,10 @@ fn volumes(tree: &Tree, subject: &Subject, cluster: Option<&ClusterNode>) -> Vec
 fn wear(tree: &Tree, subject: &Subject) -> Vec<Finding> {
     let mut findings = Vec::new();
     for name in tree.list("/sys/block").unwrap_or_default() {
-        let Some(told) = text(tree, format!("/sys/block/{name}/device/life_time")) else { continue };
+        let Some(life_time) = text(tree, format!("/sys/block/{name}/device/life_time")) else { continue };
         // Two numbers, one for each kind of cell: 0x01 is up to 10 % used, 0x0b is beyond what was promised.
         let used =
-            told.split_whitespace().filter_map(|word| u32::from_str_radix(word.trim_start_matches("0x"), 16).ok());
+            life_time.split_whitespace().filter_map(|word| u32::from_str_radix(word.trim_start_matches("0x"), 16).ok());
         match used.max().unwrap_or_default() {
             0..=7 => {}
             tenths @ 8..=10 => findings.push(Finding::warning(

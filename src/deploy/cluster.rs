@@ -1,7 +1,7 @@
 //! The K3s or RKE2 server of this machine: a node as a pod, brought by the folders that the server watches.
 //!
 //! The image archive goes to `agent/images`, the manifests go to `server/manifests`; the API is asked only whether both arrived, is
-//! told to stop the pod, and to remove what a manifest left behind. So an installation is complete on the disk, and a server that
+//! asked to stop the pod, and to remove what a manifest left behind. So an installation is complete on the disk, and a server that
 //! starts later applies it without anybody.
 //!
 //! Invariants: the server never sees half a file (see [`Tree`]), because it deletes what a shorter file does not name any more.
@@ -49,18 +49,18 @@ pub use self::volume::Fit;
 pub const POD: &str = "cairn-0";
 /// The claim to the node's data.
 pub const CLAIM: &str = "data-cairn-0";
-/// The oldest Kubernetes that keeps everything that the manifests say: claims that outlive their set, pods that have a volume for
+/// The oldest Kubernetes that honours everything that the manifests say: claims that outlive their set, pods that have a volume for
 /// themselves, evictions of unready pods.
 pub const VERSION_MIN: (u32, u32) = (1, 29);
 /// What a manifest says whose objects are to be removed.
 const NOTHING: &[u8] = b"# Removed by `cairn uninstall`.\n";
 /// What a manifest ends with that is to be applied although the server did so before.
 const AGAIN: &[u8] = b"# Applied again: the cluster does not hold what this file says.\n";
-/// Within which the server looks at its manifests some times, whatever patience there is for the pod.
+/// Within which the server reads its manifests several times, whatever patience there is for the pod.
 const PASSES: Duration = Duration::from_secs(90);
 /// How long the API may take to answer one question.
 const ANSWER: Duration = Duration::from_secs(20);
-/// Where K3s keeps what it knows of its manifests.
+/// Where K3s stores what it knows of its manifests.
 const ADDONS: &str = "kube-system";
 
 /// Why the API was no help.
@@ -93,7 +93,7 @@ pub enum ClusterError {
     Refused {
         /// What runs it.
         distribution: Distribution,
-        /// What was asked, as a verb.
+        /// What the request was, as a verb.
         action: &'static str,
         /// Its words.
         #[source]
@@ -155,23 +155,23 @@ impl Cluster {
             source: Box::new(source),
         };
         let distribution = node.distribution;
-        let told = Kubeconfig::read_from(kubeconfig).map_err(unreadable)?;
+        let kubeconfig = Kubeconfig::read_from(kubeconfig).map_err(unreadable)?;
         let config = runtime
-            .block_on(kube::Config::from_custom_kubeconfig(told, &KubeConfigOptions::default()))
+            .block_on(kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()))
             .map_err(unreadable)?;
         let unreachable = |source: Cause| ClusterError::Unreachable { distribution, unit: node.unit(), source };
-        let version = runtime.block_on(async {
+        let connected = runtime.block_on(async {
             let client = client::client(&config, ANSWER).map_err(unreachable)?;
-            let told = tokio::time::timeout(ANSWER, client.apiserver_version());
-            let told = told.await.map_err(|late| unreachable(late.into()))?;
-            told.map(|told| (client, told)).map_err(|error| unreachable(error.into()))
+            let version = tokio::time::timeout(ANSWER, client.apiserver_version());
+            let version = version.await.map_err(|late| unreachable(late.into()))?;
+            version.map(|version| (client, version)).map_err(|error| unreachable(error.into()))
         });
-        let (client, told) = version?;
-        if !is_new_enough(&told.major, &told.minor) {
-            return Err(ClusterError::TooOld { distribution, found: told.git_version });
+        let (client, version) = connected?;
+        if !is_new_enough(&version.major, &version.minor) {
+            return Err(ClusterError::TooOld { distribution, found: version.git_version });
         }
         let namespace = namespace.to_owned();
-        Ok(Self { client, runtime, node, namespace, version: told.git_version })
+        Ok(Self { client, runtime, node, namespace, version: version.git_version })
     }
 
     /// Version of Kubernetes, as `v1.33.1+k3s1`.
@@ -227,7 +227,7 @@ impl Cluster {
         Ok(service.and_then(|service| service.spec?.cluster_ip).filter(|address| address != "None"))
     }
 
-    /// Where the load balancer of `--with loadbalancer` answers, once it was given an address.
+    /// Where the load balancer of `--with loadbalancer` answers, once it has an address.
     ///
     /// # Errors
     /// See [`ClusterError`].
@@ -243,9 +243,9 @@ impl Cluster {
     /// # Errors
     /// See [`ClusterError`].
     pub fn trusted(&self) -> Result<Option<Trusted>, ClusterError> {
-        let given = self.ask("show the certificate", self.api::<Secret>().get_opt(TLS_SECRET))?;
-        let given = given.and_then(|secret| secret.data?.remove("ca.crt"));
-        if let Some(pem) = given.and_then(|bytes| String::from_utf8(bytes.0).ok()) {
+        let secret = self.ask("show the certificate", self.api::<Secret>().get_opt(TLS_SECRET))?;
+        let authority = secret.and_then(|secret| secret.data?.remove("ca.crt"));
+        if let Some(pem) = authority.and_then(|bytes| String::from_utf8(bytes.0).ok()) {
             return Ok(Some(Trusted { pem, is_own: false }));
         }
         let namespace = &self.namespace;
@@ -253,7 +253,7 @@ impl Cluster {
         let request = http::Request::get(path).body(Vec::new()).expect("a path of our own");
         match self.runtime.block_on(self.client.request_text(request)) {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-            told => told
+            response => response
                 .map(|pem| Some(Trusted { pem, is_own: true }))
                 .map_err(|error| self.refused("pass a request on to the node", error)),
         }
@@ -332,7 +332,7 @@ impl Cluster {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         match self.runtime.block_on(namespaces.delete(&self.namespace, &DeleteParams::default())) {
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
-            told => told.map(drop).map_err(|error| self.refused("delete the namespace", error)),
+            response => response.map(drop).map_err(|error| self.refused("delete the namespace", error)),
         }
     }
 
@@ -365,7 +365,7 @@ fn is_new_enough(major: &str, minor: &str) -> bool {
     number(major).zip(number(minor)).is_some_and(|version| version >= VERSION_MIN)
 }
 
-/// The name under which K3s keeps a manifest: its file's name up to the first dot.
+/// The name under which K3s stores a manifest: its file's name up to the first dot.
 fn addon_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.split('.').next().unwrap_or_default().to_owned()
@@ -395,7 +395,7 @@ impl<'a> Pods<'a> {
         release.files.iter().filter(move |file| file.path.parent() == Some(&folder))
     }
 
-    /// The end of waiting for the server to look at its manifests.
+    /// The end of waiting for the server to read its manifests.
     fn passes(&self) -> watch::Deadline {
         watch::Deadline::after(self.patience.max(PASSES))
     }
@@ -411,7 +411,7 @@ impl<'a> Pods<'a> {
 
     /// Waits until the cluster holds what a manifest says.
     ///
-    /// Of a file that went well last the server looks at the checksum only. So one that is put back after another one was applied in
+    /// Of a file that went well last the server compares the checksum only. So one that is put back after another one was applied in
     /// part, or whose objects somebody changed, is written with a line more, and then as it is.
     fn apply(&self, file: &ManagedFile, deadline: &watch::Deadline) -> Result<(), Cause> {
         let is_known = self.applied.get(&addon_name(&file.path)) == Some(&Sha256::of(&file.bytes).to_string());
@@ -430,7 +430,7 @@ impl<'a> Pods<'a> {
         let (addons, name) = (self.cluster.addons(), addon_name(manifest));
         match self.cluster.runtime.block_on(addons.delete(&name, &DeleteParams::default())) {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            told => told.map(drop).map_err(|error| self.cluster.refused("forget a manifest", error).into()),
+            response => response.map(drop).map_err(|error| self.cluster.refused("forget a manifest", error).into()),
         }
     }
 }
@@ -459,11 +459,11 @@ pub fn bring_image(tree: &Tree, release: &Release) -> Result<(), Cause> {
     if let Some(drivers) = &file.gpu_drivers {
         arguments.extend(["--gpu", "--gpu-drivers", drivers, "--gpu-root", &root]);
     }
-    let told = ask(&executable, &arguments, |_| {});
-    let told = told.map_err(|(_, cause)| cause)?;
-    if told["digest"] != file.digest.as_str() {
+    let answer = ask(&executable, &arguments, |_| {});
+    let answer = answer.map_err(|(_, cause)| cause)?;
+    if answer["digest"] != file.digest.as_str() {
         tree.remove(&partial)?;
-        let mut message = format!("the image of {} is {}, not {}", release.name, told["digest"], file.digest);
+        let mut message = format!("the image of {} is {}, not {}", release.name, answer["digest"], file.digest);
         if file.gpu_drivers.is_some() {
             message += ": its libraries are the machine's, and they have changed; `cairn install` with that release rebuilds it";
         }
@@ -528,7 +528,7 @@ impl Runner for Pods<'_> {
     fn abandon(&mut self, release: &Release) -> Result<(), Cause> {
         let is_in_vain = self.cluster.was_claimed_in_vain()?;
         self.retire(release)?;
-        // Bound to a node where the pod cannot run, it would keep every later pod from running.
+        // Bound to a node where the pod cannot run, it would prevent every later pod from running.
         if is_in_vain { self.remove_claim(&watch::Deadline::after(self.patience)) } else { Ok(()) }
     }
 
@@ -562,7 +562,7 @@ fn imports_while_running(version: &str) -> bool {
     }
 }
 
-/// Whether this K3s keeps a cache of imported archives where it finds one, and with it what protects their images. It keeps one
+/// Whether this K3s maintains a cache of imported archives where it finds one, and with it what protects their images. It maintains one
 /// since 1.33.1, and up to 1.33.13, 1.34.9, 1.35.6 and 1.36.2 the images in it lose their pins with every restart: the kubelet may
 /// then remove them from a full disk, and nothing brings them back.
 fn keeps_a_cache(version: &str) -> bool {

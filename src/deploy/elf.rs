@@ -84,7 +84,7 @@ pub(super) struct Elf {
     pub(super) interpreter: Option<String>,
     /// Libraries that it asks for, in its order.
     pub(super) needed: Vec<String>,
-    /// Folders that it wants them looked for in, before all others.
+    /// Folders that it wants searched before all others.
     pub(super) run_paths: Vec<String>,
 }
 
@@ -126,7 +126,7 @@ impl Elf {
             let pairs = dynamic.chunks_exact(16).map(|entry| (u64_at(entry, 0), u64_at(entry, 8)));
             pairs.take_while(|(tag, _)| *tag != DT_NULL)
         };
-        // It is told as an address; in the file it lies where the segment does that is loaded there.
+        // It is written as an address; in the file it lies where the segment does that is loaded there.
         let strings = entries().find(|(tag, _)| *tag == DT_STRTAB).and_then(|(_, address)| {
             let mut loaded = segments.iter().filter(|segment| segment.kind == PT_LOAD);
             let holder = loaded.find(|segment| {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever stands in a file, it is answered, and alike from memory and from a disk.
+        /// Whatever is in a file, it is answered, and alike from memory and from a disk.
         #[test]
         fn nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
             let _ = Elf::read(&bytes[..]);

@@ -77,7 +77,7 @@ impl fmt::Display for Architecture {
     }
 }
 
-/// Why a file is no executable that can run by itself.
+/// Why a file is not an executable that runs on its own.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecutableError {
     /// It cannot be read.
@@ -118,7 +118,7 @@ pub enum ExecutableError {
 }
 
 impl ExecutableError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -128,7 +128,7 @@ impl ExecutableError {
     }
 }
 
-/// A static executable, held open: what is read later is the file that was looked at, whatever its name means by then.
+/// A static executable, held open: what is read later is the file that was examined, whatever its name means by then.
 #[derive(Debug)]
 pub(super) struct Executable {
     pub(super) path: PathBuf,
@@ -210,7 +210,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever stands in a file, it is answered.
+        /// Whatever is in a file, it is answered.
         #[test]
         fn nothing_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..400)) {
             let _ = open(&bytes);

@@ -1,6 +1,6 @@
 //! What a machine is: a K3s or RKE2 server or agent, a machine with systemd, or neither.
 //!
-//! Invariants: only files are looked at, so an image that is being built is recognised like a running machine; a data
+//! Invariants: only files are read, so an image that is being built is recognised like a running machine; a data
 //! directory that was moved is found wherever its configuration says.
 
 use std::fmt;
@@ -20,7 +20,7 @@ pub enum Distribution {
 }
 
 impl Distribution {
-    /// Both, in the order in which they are looked for.
+    /// Both, in the order in which they are searched for.
     const ALL: [Self; 2] = [Self::K3s, Self::Rke2];
 
     /// The name of its program and its folders.
@@ -66,7 +66,7 @@ pub struct ClusterNode {
     pub distribution: Distribution,
     /// What it does.
     pub role: Role,
-    /// Where it keeps everything.
+    /// The folder with all its files.
     pub data_dir: PathBuf,
     /// How its administrator reaches the API; servers only.
     pub kubeconfig: PathBuf,
@@ -114,10 +114,10 @@ impl ClusterNode {
     pub fn shares_images(&self, tree: &Tree) -> bool {
         const KEY: &str = "embedded-registry";
         let command = unit(tree, self.unit()).ok().flatten().unwrap_or_default();
-        let is_told =
+        let is_in_command =
             command.split_whitespace().any(|word| word.trim_matches(['"', '\'']).starts_with("--embedded-registry"));
         let set = setting_of(tree, self.distribution.name(), KEY).ok().flatten();
-        is_told || set.is_some_and(|value| value.as_bool() == Some(true) || value.as_str() == Some("true"))
+        is_in_command || set.is_some_and(|value| value.as_bool() == Some(true) || value.as_str() == Some("true"))
     }
 }
 
@@ -174,7 +174,7 @@ fn cluster_node(tree: &Tree, distribution: Distribution) -> Result<Option<Cluste
     };
     let has_server = tree.exists(data_dir.join("server/manifests"))?;
     let has_agent = tree.exists(data_dir.join("agent"))?;
-    // Folders tell what ran; a unit tells what will, also before its first start.
+    // Folders show what ran; a unit shows what will, also before its first start.
     let role = match (server_unit.is_some(), agent_unit.is_some()) {
         (true, _) => Some(Role::Server),
         (false, true) => Some(Role::Agent),
@@ -190,7 +190,7 @@ fn unit(tree: &Tree, name: &str) -> Result<Option<String>, TreeError> {
     let units = UNIT_FOLDERS.iter().map(|folder| format!("{folder}/{name}.service"));
     for path in units.chain([format!("/etc/init.d/{name}")]) {
         if let Some(bytes) = tree.read(&path)? {
-            // A command may go on over several lines.
+            // A command may span several lines.
             return Ok(Some(String::from_utf8_lossy(&bytes).replace("\\\n", " ")));
         }
     }

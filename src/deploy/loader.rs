@@ -20,7 +20,7 @@ const INCLUDES_MAX: usize = 8;
 pub(super) struct Library {
     /// Where, as it is called in its tree.
     pub(super) path: PathBuf,
-    /// The open file: what is read later is what was looked at.
+    /// The open file: what is read later is what was examined.
     pub(super) file: File,
     pub(super) bytes: u64,
     elf: Elf,
@@ -64,20 +64,20 @@ impl<'a> Loader<'a> {
 
     /// Adds what a library asks for, and what that asks for, by name.
     ///
-    /// * `given`: names that are there without being looked for.
+    /// * `present`: names that are there without a search.
     pub(super) fn close(
         &self,
         libraries: &mut BTreeMap<String, Library>,
         name: &str,
         library: Library,
-        given: &[&str],
+        present: &[&str],
     ) -> Result<(), Missing> {
         let mut left = vec![(name.to_owned(), library)];
         while let Some((by, library)) = left.pop() {
             let own = library.own_folders();
             for name in &library.elf.needed {
                 let is_there = |known: &str| known == name;
-                let is_known = given.iter().any(|known| is_there(known)) || libraries.contains_key(name);
+                let is_known = present.iter().any(|known| is_there(known)) || libraries.contains_key(name);
                 if is_known || by == *name || left.iter().any(|(known, _)| is_there(known)) {
                     continue;
                 }
@@ -137,7 +137,7 @@ fn configured(tree: &Tree, path: &Path, includes: usize) -> Vec<PathBuf> {
     folders
 }
 
-/// Files that a pattern names, sorted; `*` stands for any letters in the last name.
+/// Files that a pattern names, sorted; `*` matches any letters in the last name.
 fn matching(tree: &Tree, pattern: &Path) -> Vec<PathBuf> {
     let (Some(folder), Some(wanted)) = (pattern.parent(), pattern.file_name().and_then(|name| name.to_str())) else {
         return Vec::new();

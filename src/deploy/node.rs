@@ -84,7 +84,7 @@ pub(super) fn ask(executable: &Path, arguments: &[&str], prepare: impl FnOnce(&m
     let failed =
         |message: String| Cause::from(format!("`{} {}` failed: {message}", executable.display(), arguments.join(" ")));
     let mut command = Command::new(executable);
-    // Neither settings nor credentials of whoever installs are the node's.
+    // Neither settings nor credentials of the person who installs are the node's.
     command.env_clear().env("CAIRN_JSON", "true").args(arguments).current_dir("/").stdin(Stdio::null());
     prepare(&mut command);
     let output = command.output().map_err(|error| (None, failed(error.to_string())))?;
@@ -96,7 +96,7 @@ pub(super) fn ask(executable: &Path, arguments: &[&str], prepare: impl FnOnce(&m
     serde_json::from_slice(&output.stdout).map_err(|error| (None, failed(format!("its answer is not JSON: {error}"))))
 }
 
-/// Takes a snapshot of a node that answers, and proves it; its id. `None` where nothing was ever written, so that there is nothing to keep.
+/// Takes a snapshot of a node that answers, and proves it; its id. `None` where nothing was ever written, so that there is nothing to protect.
 pub(super) fn secure(ask: impl Fn(&[&str]) -> Answer) -> Result<Option<String>, Cause> {
     if ask(&["status"]).is_ok_and(|status| status["lsn"] == 0) {
         return Ok(None);
@@ -169,12 +169,12 @@ mod tests {
             other => panic!("nothing else is asked of it: {other:?}"),
         });
         assert_eq!(empty.ok(), Some(None));
-        let kept = secure(|arguments| match arguments {
+        let snapshot = secure(|arguments| match arguments {
             ["status"] => Ok(json!({"lsn": 7})),
             ["snapshot", "create"] => Ok(json!({"id": "seven"})),
             ["snapshot", "verify", "seven"] => Ok(json!({})),
             other => panic!("{other:?}"),
         });
-        assert_eq!(kept.ok(), Some(Some("seven".to_owned())));
+        assert_eq!(snapshot.ok(), Some(Some("seven".to_owned())));
     }
 }

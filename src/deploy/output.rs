@@ -31,7 +31,7 @@ pub enum OutputError {
 }
 
 impl OutputError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -59,7 +59,7 @@ fn folder_of(path: &Path) -> &Path {
 /// Refuses a file that there is no room for.
 ///
 /// # Errors
-/// [`OutputError::Space`], or [`OutputError::Write`] when the folder cannot be asked.
+/// [`OutputError::Space`], or [`OutputError::Write`] when the folder cannot be read.
 pub(super) fn check_space(path: &Path, needed: u64) -> Result<(), OutputError> {
     check_space_in(folder_of(path), path, needed)
 }
@@ -104,7 +104,7 @@ pub(super) fn write_whole<T, E: From<OutputError>>(
     }
     let partial = partial(path);
     let result = (|| {
-        // Left by a run that was interrupted. Made anew, so that nobody else's file or link is written through.
+        // Left by a run that was interrupted. Made again, so that nobody else's file or link is written through.
         match fs::remove_file(&partial) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(write(error).into()),
             _ => {}

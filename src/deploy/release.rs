@@ -113,7 +113,7 @@ pub struct Release {
     pub platform: Platform,
     /// Newest format of the store that it reads.
     pub store_format: u16,
-    /// What it puts into the tree besides its folder.
+    /// What it puts into the tree in addition to its folder.
     pub files: Vec<ManagedFile>,
     /// What it runs from in a cluster.
     pub image: Option<ImageFile>,
@@ -173,7 +173,7 @@ pub enum ReleaseError {
 }
 
 impl ReleaseError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -284,7 +284,7 @@ impl Release {
             let blake3 = Digest::of(&file.bytes).to_string();
             entries.push(FileEntry { path: file.path.clone(), mode: file.mode, blake3 });
         }
-        let told = ReleaseFile {
+        let file = ReleaseFile {
             format: FORMAT,
             version: self.version.clone(),
             platform: self.platform,
@@ -292,9 +292,9 @@ impl Release {
             files: entries,
             image: self.image.clone(),
         };
-        let text = serde_json::to_vec_pretty(&told).expect("plain data serialises");
+        let text = serde_json::to_vec_pretty(&file).expect("plain data serialises");
         tree.write(partial.join("release.json"), &text, 0o644)?;
-        // What has the name is damaged, or was looked at above.
+        // What has the name is damaged, or was checked above.
         tree.remove_folder(self.folder(tree))?;
         tree.rename(partial, self.folder(tree))?;
         Ok(())
@@ -307,9 +307,9 @@ impl Release {
     pub fn load(tree: &Tree, name: &str) -> Result<Option<Self>, ReleaseError> {
         let folder = folder_of(tree, name);
         let path = folder.join("release.json");
-        let Some(told) = read_json::<ReleaseFile>(tree, &path)? else { return Ok(None) };
+        let Some(stored) = read_json::<ReleaseFile>(tree, &path)? else { return Ok(None) };
         let mut files = Vec::new();
-        for (number, entry) in told.files.into_iter().enumerate() {
+        for (number, entry) in stored.files.into_iter().enumerate() {
             let path = folder.join("files").join(number.to_string());
             let damaged = |problem: &str| ReleaseError::Damaged { path: path.clone(), problem: problem.to_owned() };
             let bytes = tree.read(&path)?.ok_or_else(|| damaged("it is missing"))?;
@@ -320,11 +320,11 @@ impl Release {
         }
         Ok(Some(Self {
             name: name.to_owned(),
-            version: told.version,
-            platform: told.platform,
-            store_format: told.store_format,
+            version: stored.version,
+            platform: stored.platform,
+            store_format: stored.store_format,
             files,
-            image: told.image,
+            image: stored.image,
         }))
     }
 
@@ -421,7 +421,7 @@ pub struct Installation {
     format: u16,
     /// How the node runs.
     pub platform: Platform,
-    /// The release that runs; `None` until the first one came up well.
+    /// The release that runs; `None` until the first one passed its checks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<String>,
     /// The release before, which `rollback` goes back to.
@@ -430,13 +430,13 @@ pub struct Installation {
     /// The proved snapshot from before the change from `previous` to `current`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
-    /// What was begun and neither finished nor taken back.
+    /// What was started and neither finished nor rolled back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<Pending>,
     /// Where the node is, when it is in a cluster and answered once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeAddress>,
-    /// What the operator chose, kept for upgrades: options by name.
+    /// What the operator chose, stored for upgrades: options by name.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub choices: serde_json::Map<String, serde_json::Value>,
 }

@@ -86,15 +86,15 @@ impl<'a> Systemd<'a> {
             return None;
         }
         // `systemd 252 (252.30-1~deb12u2)`
-        let told = run("systemctl", &["--version"]).ok()?;
-        told.split_whitespace().nth(1)?.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
+        let output = run("systemctl", &["--version"]).ok()?;
+        output.split_whitespace().nth(1)?.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
     }
 
     /// Whether the node runs as a service, or is about to: then its ports are its own.
     #[must_use]
     pub fn is_up() -> bool {
-        let told = run("systemctl", &["show", "--property", "ActiveState,SubState", UNIT]);
-        told.is_ok_and(|state| {
+        let output = run("systemctl", &["show", "--property", "ActiveState,SubState", UNIT]);
+        output.is_ok_and(|state| {
             let is = |line: &str| state.lines().any(|found| found == line);
             // Between two attempts to start, it holds no port, and something else may.
             !is("ActiveState=inactive") && !is("ActiveState=failed") && !is("SubState=auto-restart")

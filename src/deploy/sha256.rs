@@ -43,7 +43,7 @@ impl fmt::Debug for Sha256 {
     }
 }
 
-/// A digest in the making. As a [`Write`] it takes any number of bytes and keeps none.
+/// A digest in the making. As a [`Write`] it takes any number of bytes and stores none.
 pub(super) struct Sha256Hasher(Context);
 
 impl Sha256Hasher {

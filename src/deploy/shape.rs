@@ -10,7 +10,7 @@ use std::time::Duration;
 pub const USER: u32 = 65532;
 /// The user's name on a systemd host and in the image.
 pub const USER_NAME: &str = "cairn";
-/// Where a node keeps everything.
+/// The data directory of a node.
 pub const DATA_DIR: &str = "/var/lib/cairn";
 /// Where its snapshots go when they stay on the machine.
 pub const SNAPSHOTS_DIR: &str = "/var/lib/cairn-snapshots";

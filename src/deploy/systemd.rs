@@ -37,7 +37,7 @@ pub struct Machine<'a> {
     pub gpu: bool,
 }
 
-/// What a release puts onto such a machine, besides its own folder and the links to it.
+/// What a release puts onto such a machine, except for its own folder and the links to it.
 #[must_use]
 pub fn files(machine: Machine<'_>) -> Vec<ManagedFile> {
     let file = |path: &str, text: &str| {
@@ -71,7 +71,7 @@ pub fn documents(current: &Path) -> ManagedFile {
 /// Least memory that a limit leaves to the node.
 const MEMORY_LEAST: u64 = 256 << 20;
 
-/// The drop-in that keeps the node from taking the machine's memory: from half of it on the kernel slows the node down and takes
+/// The drop-in that prevents the node from taking the machine's memory: from half of it on the kernel slows the node down and takes
 /// page cache back, at three quarters it ends the node, and systemd starts it again.
 ///
 /// * `memory`: the machine's. Both limits are whole MiB and at least 256 MiB.

@@ -91,7 +91,7 @@ impl Tree {
         Self { prefix, ..self }
     }
 
-    /// Below which folder releases and the command are; as the installation was told, or wrote down.
+    /// Below which folder releases and the command are; as the options of the installation say, or its record.
     #[must_use]
     pub fn prefix(&self) -> &Path {
         &self.prefix

@@ -10,13 +10,13 @@ use crate::deploy::tree::Tree;
 
 /// Where both distributions have containerd listen.
 const SOCKET: &str = "/run/k3s/containerd/containerd.sock";
-/// Where containerd keeps what the kubelet uses.
+/// The namespace of containerd that the kubelet uses.
 const NAMESPACE: &str = "k8s.io";
-/// Where K3s and RKE2 keep containerd's command, below their data directory.
+/// Where K3s and RKE2 have containerd's command, below their data directory.
 const COMMANDS: [&str; 2] = ["data/current/bin/ctr", "bin/ctr"];
-/// What keeps the kubelet from removing an image when the disk is nearly full.
+/// What prevents the kubelet from removing an image when the disk is nearly full.
 const PIN: &str = "io.cri-containerd.pinned=pinned";
-/// What a containerd that is being asked may take, in ctr's spelling.
+/// How long containerd may take to answer, in ctr's spelling.
 const PATIENCE: [&str; 4] = ["--connect-timeout", "3s", "--timeout", "10s"];
 
 /// What threatens the image of the node that is installed here.
@@ -31,9 +31,9 @@ pub(super) fn check(tree: &Tree, node: &ClusterNode) -> Option<Finding> {
         );
         return Some(Finding::warning("image", message));
     }
-    match known(tree, node, &format!("{REPOSITORY}@{}", image.digest))? {
-        Known::Pinned => None,
-        Known::Unpinned => {
+    match import_state(tree, node, &format!("{REPOSITORY}@{}", image.digest))? {
+        ImportState::Pinned => None,
+        ImportState::Unpinned => {
             let cache = node.images().join(".cache.json");
             // Up to 1.33.13, 1.34.9, 1.35.6 and 1.36.2 a server that finds its cache does not pin what is in it again.
             let before = if exists(tree, &cache) {
@@ -49,7 +49,7 @@ pub(super) fn check(tree: &Tree, node: &ClusterNode) -> Option<Finding> {
             );
             Some(Finding::warning("image", message))
         }
-        Known::Not => {
+        ImportState::Missing => {
             let message = format!(
                 "containerd does not have the image of Cairn, so its pod cannot start; `touch {}` makes {} import it again",
                 image.path.display(),
@@ -60,14 +60,14 @@ pub(super) fn check(tree: &Tree, node: &ClusterNode) -> Option<Finding> {
     }
 }
 
-enum Known {
+enum ImportState {
     Pinned,
     Unpinned,
-    Not,
+    Missing,
 }
 
 /// What containerd says of an image; `None` where it cannot be asked.
-fn known(tree: &Tree, node: &ClusterNode, name: &str) -> Option<Known> {
+fn import_state(tree: &Tree, node: &ClusterNode, name: &str) -> Option<ImportState> {
     let command = COMMANDS.iter().map(|path| node.data_dir.join(path)).find(|path| exists(tree, path))?;
     let mut ctr = Command::new(tree.locate(command).ok()?);
     ctr.args(PATIENCE).args(["--namespace", NAMESPACE, "--address"]).arg(tree.locate(SOCKET).ok()?);
@@ -79,8 +79,8 @@ fn known(tree: &Tree, node: &ClusterNode, name: &str) -> Option<Known> {
     let table = String::from_utf8_lossy(&output.stdout);
     let line = table.lines().find(|line| line.split_whitespace().next() == Some(name));
     Some(match line {
-        Some(line) if line.contains(PIN) => Known::Pinned,
-        Some(_) => Known::Unpinned,
-        None => Known::Not,
+        Some(line) if line.contains(PIN) => ImportState::Pinned,
+        Some(_) => ImportState::Unpinned,
+        None => ImportState::Missing,
     })
 }

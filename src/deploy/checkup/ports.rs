@@ -70,7 +70,7 @@ fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
     let both = if one.is_ipv4() == other.is_ipv4() {
         one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified()
     } else {
-        // All of IPv6 are all of IPv4, too, unless whoever listens says otherwise.
+        // All of IPv6 are all of IPv4, too, unless the listener says otherwise.
         [one, other].iter().any(|address| address.is_ipv6() && address.ip().is_unspecified())
     };
     both && one.port() == other.port()

@@ -142,7 +142,7 @@ fn an_interrupted_change_is_named() {
 
 #[test]
 fn what_listens_where_the_node_is_to_is_named() {
-    // A socket of this test, as the kernel tells of it, on a machine whose node wants the same port on every address.
+    // A socket of this test, as the kernel lists it, on a machine whose node wants the same port on every address.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("bound").port();
     let wanted = [SocketAddr::from(([0, 0, 0, 0], port)), SocketAddr::from(([127, 0, 0, 2], port))];

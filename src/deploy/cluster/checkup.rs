@@ -1,6 +1,6 @@
 //! What the API knows to be wrong with the node of this machine's server, for `cairn doctor`.
 //!
-//! Invariants: nothing is changed. A question that is refused is no finding: not every account may ask everything.
+//! Invariants: nothing is changed. A question that is refused is not a finding: not every account may ask everything.
 
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -16,7 +16,7 @@ use crate::deploy::release::Release;
 use crate::deploy::sha256::Sha256;
 use crate::deploy::tree::Tree;
 
-/// Everything that the API tells.
+/// Everything that the API reports.
 ///
 /// * `release`: the one that is to run, where it is known.
 #[must_use]
@@ -55,8 +55,8 @@ fn manifests(cluster: &Cluster, tree: &Tree, release: &Release) -> Vec<Finding> 
 fn last_failure(cluster: &Cluster, addon: &str) -> Option<String> {
     let events: Api<Event> = Api::namespaced(cluster.client.clone(), ADDONS);
     let about = ListParams::default().fields(&format!("involvedObject.name={addon},involvedObject.kind=Addon"));
-    let told = cluster.ask("show events", events.list(&about)).ok()?;
-    let newest = told.items.into_iter().max_by_key(|event| {
+    let list = cluster.ask("show events", events.list(&about)).ok()?;
+    let newest = list.items.into_iter().max_by_key(|event| {
         let is_failure = event.reason.as_deref().unwrap_or_default().ends_with("Failed");
         // Times are whole seconds: of two in one, the failure came after the attempt.
         (event.last_timestamp.as_ref().map(|time| time.0), is_failure)

@@ -98,7 +98,7 @@ impl Cluster {
     }
 }
 
-/// Which of the nodes this machine is. By the name that K3s was told or takes from the machine; where that is none of theirs, by the
+/// Which of the nodes this machine is. By the name that K3s has in its settings or takes from the machine; where that is none of theirs, by the
 /// machine's id.
 ///
 /// # Errors

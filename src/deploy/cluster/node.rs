@@ -61,7 +61,7 @@ pub struct PodNode<'a> {
 impl<'a> PodNode<'a> {
     /// The node of a cluster.
     ///
-    /// * `authority`: the file in which this machine keeps what it trusts the node by. It is written whenever the node is asked.
+    /// * `authority`: the file in which this machine stores what it trusts the node by. It is written whenever the node is asked.
     /// * `patience`: how long it may take to be ready.
     #[must_use]
     pub fn new(
@@ -77,7 +77,7 @@ impl<'a> PodNode<'a> {
     /// How the command line reaches the node now: its address, what to trust, the token.
     ///
     /// # Errors
-    /// When the cluster does not tell.
+    /// When the cluster does not answer.
     pub fn reach(&self) -> Result<Reach, Cause> {
         let address = self.cluster.service_address()?.ok_or("the node's service has no address")?;
         let trusted = self.cluster.trusted()?;
@@ -135,7 +135,7 @@ impl Node for PodNode<'_> {
             return Ok(None);
         }
         match (secure(|arguments| self.ask(arguments)), folder) {
-            // A pod that does not answer may be what this change is to mend.
+            // A pod that does not answer may be what this change is to fix.
             (Err(silent), Some(folder)) => secure(|arguments| Self::ask_data(&folder, &current(self.tree), arguments))
                 .map_err(|cause| format!("{silent}; and without the pod: {cause}").into()),
             (secured, _) => secured,

@@ -83,13 +83,13 @@ impl Cluster {
     /// # Errors
     /// See [`ClusterError`].
     pub fn knows(&self, version: &str, kind: &str) -> Result<bool, ClusterError> {
-        let told = self.runtime.block_on(async {
+        let response = self.runtime.block_on(async {
             match version.split_once('/') {
                 Some(_) => self.client.list_api_group_resources(version).await,
                 None => self.client.list_core_api_resources(version).await,
             }
         });
-        match told {
+        match response {
             Ok(list) => Ok(list.resources.iter().any(|resource| resource.kind == kind)),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
             Err(error) => Err(self.refused("show the kinds that it knows", error)),
@@ -132,7 +132,7 @@ impl Cluster {
     }
 
     /// The first object of manifests that is missing, or, of the set, runs something else; `None` when there is none. Other
-    /// differences are those of whoever changes objects on their way in.
+    /// differences are those of programs that change objects on their way in.
     pub(super) fn first_astray(&self, entries: &[Entry]) -> Result<Option<String>, ClusterError> {
         const POD: &str = "/spec/template/spec/containers/0";
         for entry in entries {
@@ -178,7 +178,9 @@ impl Cluster {
             }
             match self.runtime.block_on(api.delete(&entry.name, &DeleteParams::default())) {
                 Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
-                told => told.map(drop).map_err(|error| self.refused("remove an object that was left", error))?,
+                response => {
+                    response.map(drop).map_err(|error| self.refused("remove an object that was left", error))?
+                }
             }
         }
         Ok(())

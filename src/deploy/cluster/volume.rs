@@ -1,7 +1,7 @@
 //! The claim to the data: whether it fits what is asked for, growing it, and taking it out again where it was made in vain.
 //!
 //! A set's claim template cannot be changed. Where another one is asked for, the set is removed without its pod and its claim, and made
-//! anew around them.
+//! again around them.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -133,7 +133,9 @@ impl Pods<'_> {
         self.grow(&wanted)?;
         match self.cluster.runtime.block_on(sets.delete(NAME, &DeleteParams::orphan())) {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
-            told => told.map(drop).map_err(|error| self.cluster.refused("remove the set without its pod", error))?,
+            response => {
+                response.map(drop).map_err(|error| self.cluster.refused("remove the set without its pod", error))?
+            }
         }
         let uid = live.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned);
         deadline.wait(
@@ -165,7 +167,7 @@ impl Pods<'_> {
         let claims = self.cluster.api::<PersistentVolumeClaim>();
         match self.cluster.runtime.block_on(claims.delete(CLAIM, &DeleteParams::default())) {
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
-            told => told.map(drop).map_err(|error| self.cluster.refused("remove the claim", error))?,
+            response => response.map(drop).map_err(|error| self.cluster.refused("remove the claim", error))?,
         }
         deadline.wait(
             || Ok(self.cluster.ask("show the claim", claims.get_opt(CLAIM))?.is_none().then_some(())),

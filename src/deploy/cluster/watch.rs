@@ -1,6 +1,6 @@
 //! Waiting for a cluster: until a manifest was applied, a pod is ready, a pod is gone.
 //!
-//! What is waited for is asked for again and again: a watch that breaks off has to be begun anew anyway, and K3s looks at its folders
+//! What is waited for is asked for again and again: a watch that breaks off has to be started again anyway, and K3s reads its folders
 //! every 15 seconds only. A failure that the cluster knows of ends the wait with its words.
 
 use std::cell::RefCell;
@@ -137,7 +137,7 @@ impl Pods<'_> {
         let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
         match self.cluster.runtime.block_on(self.cluster.api::<Pod>().delete(POD, &parameters)) {
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
-            told => told
+            response => response
                 .map(drop)
                 .map_err(|error| self.cluster.refused("remove the pod of the other release", error).into()),
         }

@@ -31,10 +31,10 @@ const ANNOUNCED: &[&str] = &["/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d
 const ANNOUNCING: &str = "usr/share/vulkan/icd.d";
 /// Mesa's rasteriser, which the helper refuses.
 const RASTERISER: &str = "lvp";
-/// Where the helper is looked for when the kernel executes nothing from memory, which nobody could put into a read-only root.
+/// Where the helper is found when the kernel executes nothing from memory, which nobody could put into a read-only root.
 const HELPER: &str = "usr/libexec/cairn-gpu";
 
-/// Variables that are set in a container with the layer, besides those of every container.
+/// Variables that are set in a container with the layer, in addition to those of every container.
 #[must_use]
 pub fn environment(architecture: Architecture) -> [(&'static str, String); 3] {
     [
@@ -112,7 +112,7 @@ pub enum GpuLayerError {
 }
 
 impl GpuLayerError {
-    /// Who can mend it.
+    /// Who can fix it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -289,7 +289,7 @@ fn add(
     Ok(())
 }
 
-/// Drivers by name, each with the files that announce it, in the loader's order. What is no announcement is passed over, as the
+/// Drivers by name, each with the files that announce it, in the loader's order. What is not an announcement is skipped, as the
 /// loader does.
 fn announced(tree: &Tree) -> Result<BTreeMap<String, Vec<Announced>>, TreeError> {
     let mut all: BTreeMap<String, Vec<Announced>> = BTreeMap::new();
@@ -445,9 +445,9 @@ mod tests {
         let collected = collect(&system(&[]), &named(&["radeon"])).unwrap();
         let announced = collected.members.iter().find(|member| member.path.contains("radeon_icd")).unwrap();
         let MemberContent::Bytes(bytes) = &announced.content else { panic!("no bytes") };
-        let told: Value = serde_json::from_slice(bytes).unwrap();
-        assert_eq!(told["ICD"]["library_path"], "/usr/lib/x86_64-linux-gnu/libvulkan_radeon.so");
-        assert_eq!(told["ICD"]["api_version"], "1.3.230");
+        let announcement: Value = serde_json::from_slice(bytes).unwrap();
+        assert_eq!(announcement["ICD"]["library_path"], "/usr/lib/x86_64-linux-gnu/libvulkan_radeon.so");
+        assert_eq!(announcement["ICD"]["api_version"], "1.3.230");
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Reference {
         Self { repository: REPOSITORY.to_owned(), tag: env!("CARGO_PKG_VERSION").to_owned() }
     }
 
-    /// The name of this release's own image for GPUs, which may lie beside the other one.
+    /// The name of this release's own image for GPUs, which may exist next to the other one.
     #[must_use]
     pub fn own_for_gpus() -> Self {
         Self { tag: format!("{}-gpu", env!("CARGO_PKG_VERSION")), ..Self::own() }
@@ -49,7 +49,7 @@ impl Reference {
         &self.repository
     }
 
-    /// What stands behind the colon.
+    /// What follows the colon.
     #[must_use]
     pub fn tag(&self) -> &str {
         &self.tag
