@@ -181,7 +181,7 @@ pub enum ChangeError {
     },
     /// The new release failed its checks and was rolled back.
     #[error("{name} failed its checks and was rolled back; {runs}")]
-    TakenBack {
+    RolledBack {
         /// The release.
         name: String,
         /// What runs instead.
@@ -194,7 +194,7 @@ pub enum ChangeError {
     #[error(
         "{name} failed its checks, and the previous release does not run either ({back}); `cairn rollback` tries again"
     )]
-    NotTakenBack {
+    RollbackFailed {
         /// The release.
         name: String,
         /// What went wrong on the way back.
@@ -232,9 +232,10 @@ impl ChangeError {
             | Self::NothingBefore { .. }
             | Self::DataTooNew { .. } => Fault::Caller,
             Self::ReleaseGone { .. } => Fault::Damage,
-            Self::NotSecured { .. } | Self::TakenBack { .. } | Self::NotTakenBack { .. } | Self::NotRemoved { .. } => {
-                Fault::Environment
-            }
+            Self::NotSecured { .. }
+            | Self::RolledBack { .. }
+            | Self::RollbackFailed { .. }
+            | Self::NotRemoved { .. } => Fault::Environment,
         }
     }
 }
@@ -289,7 +290,7 @@ impl Change<'_> {
         if let Some(pending) = record.pending.clone() {
             let begun = self.load(&pending.to)?;
             self.report.step(&format!("rolling back {}, which was started and not finished", pending.to));
-            self.back(&mut record, &begun).map_err(|back| ChangeError::NotTakenBack {
+            self.back(&mut record, &begun).map_err(|back| ChangeError::RollbackFailed {
                 name: pending.to.clone(),
                 back: with_causes(&*back),
                 source: "the change was interrupted".into(),
@@ -401,8 +402,8 @@ impl Change<'_> {
                 |from| format!("{} runs as before", from.name),
             );
             return Err(match self.back(&mut record, to) {
-                Ok(()) => ChangeError::TakenBack { name: to.name.clone(), runs, source },
-                Err(back) => ChangeError::NotTakenBack { name: to.name.clone(), back: with_causes(&*back), source },
+                Ok(()) => ChangeError::RolledBack { name: to.name.clone(), runs, source },
+                Err(back) => ChangeError::RollbackFailed { name: to.name.clone(), back: with_causes(&*back), source },
             });
         }
         if let Some(left) = &left {

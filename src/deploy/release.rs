@@ -504,17 +504,17 @@ impl Installation {
     /// See [`TreeError`].
     pub fn prune(&self, tree: &Tree) -> Result<Vec<String>, TreeError> {
         let pending = self.pending.as_ref().map(|pending| &pending.to);
-        let kept: Vec<&String> =
+        let retained: Vec<&String> =
             [self.current.as_ref(), self.previous.as_ref(), pending].into_iter().flatten().collect();
         let mut removed = Vec::new();
         for name in tree.list(folder(tree))? {
             let is_release = is_release(tree, &name)?;
-            let is_wanted = kept.contains(&&name) && !makes_its_image_again(tree, &name);
+            let is_wanted = retained.contains(&&name) && !makes_its_image_again(tree, &name);
             if is_release && self.current.as_ref() != Some(&name) && pending != Some(&name) && !is_wanted {
                 // A release makes it again from its executable.
                 remove_image(tree, &name)?;
             }
-            if (is_release && !kept.contains(&&name)) || (name.starts_with('.') && name.ends_with(".partial")) {
+            if (is_release && !retained.contains(&&name)) || (name.starts_with('.') && name.ends_with(".partial")) {
                 tree.remove_folder(folder_of(tree, &name))?;
                 removed.push(name);
             }

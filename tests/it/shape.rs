@@ -1,9 +1,13 @@
-//! The systemd units, which are not rendered, say of a node what `deploy::shape` says; `image.rs` holds the image to it.
+//! The systemd units, which are not rendered, and the manifests say of a node what `deploy::shape` says; `image.rs` holds the image to it.
 
 use std::fs;
 use std::path::Path;
 
-use cairn::deploy::shape::{CONFIG_DIR, DATA_DIR, DOCUMENTS_DIR, SNAPSHOTS_DIR, USER_NAME};
+use cairn::deploy::shape::{
+    self, ADMIN_PORT, CONFIG_DIR, DATA_DIR, DOCUMENTS_DIR, MCP_PORT, SNAPSHOTS_DIR, USER, USER_NAME,
+};
+use serde::Deserialize as _;
+use serde_json::{Value, json};
 
 fn text(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -29,4 +33,32 @@ fn units_say_what_the_shape_says() {
         }
     }
     assert!(text("systemd/cairn.service").contains(&format!("{CONFIG_DIR}/cairn.toml")));
+}
+
+#[test]
+fn manifests_say_what_the_shape_says() {
+    let manifests = text("k3s/cairn.yaml");
+    let mut objects = serde_yaml::Deserializer::from_str(&manifests).map(|one| Value::deserialize(one).expect("YAML"));
+    let set = objects.find(|object| object["kind"] == "StatefulSet").expect("a StatefulSet");
+    let pod = &set["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    for (found, expected) in [
+        (&pod["securityContext"]["runAsUser"], json!(USER)),
+        (&pod["securityContext"]["fsGroup"], json!(USER)),
+        (&container["ports"][0]["containerPort"], json!(MCP_PORT)),
+        (&container["ports"][1]["containerPort"], json!(ADMIN_PORT)),
+        (&container["volumeMounts"][0]["mountPath"], json!(DATA_DIR)),
+        (&container["volumeMounts"][1]["mountPath"], json!(CONFIG_DIR)),
+    ] {
+        assert_eq!(*found, expected, "{pod:#}");
+    }
+    for (name, probe) in
+        [("startupProbe", shape::STARTED), ("livenessProbe", shape::ALIVE), ("readinessProbe", shape::READY)]
+    {
+        let found = &container[name];
+        assert_eq!(found["httpGet"]["path"], probe.path, "{name}");
+        assert_eq!(found["periodSeconds"], probe.period.as_secs(), "{name}");
+        assert_eq!(found["timeoutSeconds"], probe.timeout.as_secs(), "{name}");
+        assert_eq!(found["failureThreshold"], probe.failures, "{name}");
+    }
 }

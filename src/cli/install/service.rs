@@ -101,7 +101,7 @@ fn first_settings(listen: SocketAddr) -> String {
     )
 }
 
-/// What prevents an installation on this machine, besides its files.
+/// What prevents an installation on this machine, apart from its files.
 fn machine_findings(listen: SocketAddr, admin: SocketAddr) -> Vec<Finding> {
     let mut findings: Vec<Finding> =
         root_finding("it writes below /usr/local, /etc and /var/lib, makes a user and starts a service")

@@ -223,7 +223,7 @@ fn the_power_may_go_between_any_two_steps_of_an_upgrade() {
         let was_cut = site.cut(step, |site| drop(site.install("2.0.0")));
         // Taken back, it is as it was; done again, it is complete.
         if step % 2 == 0 && Installation::read(&site.tree()).expect("whole").expect("there").pending.is_some() {
-            let back = site.change(|change| change.rollback(false)).expect("taken back").expect("the first runs");
+            let back = site.change(|change| change.rollback(false)).expect("rolled back").expect("the first runs");
             assert_eq!((back.current, site.placed()), (first.clone(), before), "step {step}");
         }
         let second = site.install("2.0.0").expect("upgraded");
@@ -246,7 +246,7 @@ fn the_power_may_go_between_any_two_steps_of_the_first_installation_and_of_the_r
         if step % 2 == 0
             && Installation::read(&site.tree()).expect("whole").is_some_and(|record| record.pending.is_some())
         {
-            assert_eq!(site.change(|change| change.rollback(false)).expect("taken back"), None, "nothing ran before");
+            assert_eq!(site.change(|change| change.rollback(false)).expect("rolled back"), None, "nothing ran before");
             assert_eq!(site.placed(), BTreeMap::new(), "step {step}");
         }
         site.install("1.0.0").expect("installed");
@@ -272,7 +272,7 @@ fn a_release_that_does_not_come_up_is_taken_back_with_its_data() {
     site.machine.broken.borrow_mut().push(second.name.clone());
     site.machine.writes.borrow_mut().insert(second.name.clone(), 2);
     let error = site.change(|change| change.install(&second, &executable, Map::new())).expect_err("broken");
-    assert!(matches!(&error, ChangeError::TakenBack { .. }), "{error}");
+    assert!(matches!(&error, ChangeError::RolledBack { .. }), "{error}");
     assert_eq!(site.placed(), before);
     assert_eq!(*site.machine.restored.borrow(), ["snapshot-in-format-1"], "the data was written in a newer format");
     assert_eq!(site.machine.running.borrow().as_ref(), Some(&first));

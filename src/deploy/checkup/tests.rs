@@ -82,12 +82,12 @@ fn a_cluster_without_a_default_route_is_named() {
                00000400 00000001 00000000 00000003 eth0\n";
     assert_eq!(Machine::with(&[K3S, INSTALLED, local, ("/proc/net/ipv6_route", six)]).found(), []);
     assert_eq!(Machine::with(&[local]).found(), [], "a service needs none");
-    assert_eq!(Machine::with(&[K3S, local]).found(), [], "nor does a node that is not in the cluster beside it");
+    assert_eq!(Machine::with(&[K3S, local]).found(), [], "nor does a node that is not in the cluster next to it");
 }
 
 #[test]
 fn a_worn_chip_is_named() {
-    let life = |told| [("/sys/block/mmcblk0/device/life_time", told)];
+    let life = |text| [("/sys/block/mmcblk0/device/life_time", text)];
     assert_finds(&life("0x02 0x09\n"), "wear", false, "mmcblk0 has used 90 %");
     assert_finds(&life("0x0b 0x01\n"), "wear", true, "replace it");
     assert_eq!(Machine::with(&life("0x01 0x01\n")).found(), []);
