@@ -183,7 +183,16 @@ pub(super) fn checked(options: &Options) -> Result<Settings, Failure> {
     if problems.is_empty() && config_problems.is_empty() {
         return Ok(settings);
     }
-    let own = config_problems.iter().map(|problem| format!("\n  {}{}: {}", k3s::CONFIG, problem.key, problem.message));
+    // Of the file where it is there, unless an option took its place.
+    let place = |key: &str| {
+        let is_set = options.set.iter().any(|one| one.key == key);
+        options.values.as_ref().filter(|_| !is_set)?.place(key)
+    };
+    let own = config_problems.iter().map(|problem| {
+        let key = format!("{}{}", k3s::CONFIG, problem.key);
+        let place = place(&key).map(|place| format!("{place}: ")).unwrap_or_default();
+        format!("\n  {place}{key}: {}", problem.message)
+    });
     let lines: Vec<String> = problems.iter().map(|problem| format!("\n  {problem}")).chain(own).collect();
     Err(Failure::usage(anyhow!("the manifests cannot be rendered:{}", lines.concat())))
 }
@@ -244,4 +253,25 @@ pub(super) fn node_size(text: &str) -> Result<NodeSize, String> {
 pub(super) fn memory() -> ByteSize {
     let system = rustix::system::sysinfo();
     ByteSize(system.totalram.saturating_mul(u64::from(system.mem_unit)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_of_cairns_own_settings_have_their_line_too() {
+        let text = "storage:\n  size: 10\nconfig:\n  search:\n    limit: 5000\n    languages: 3\n";
+        let values = ValuesFile::parse(Path::new("site.yaml"), text).expect("YAML");
+        let mut options = Options { values: Some(values), ..Options::default() };
+        let said = |options: &Options| checked(options).expect_err("problems").error.to_string();
+        let first = said(&options);
+        for expected in ["site.yaml:2: storage.size is '10'", "site.yaml:5: config.search.limit: found 5000"] {
+            assert!(first.contains(expected), "{expected} in {first}");
+        }
+        // An option is in no file.
+        options.set = vec!["config.search.limit=6000".parse().expect("an assignment")];
+        let second = said(&options);
+        assert!(second.contains("\n  config.search.limit: found 6000"), "{second}");
+    }
 }

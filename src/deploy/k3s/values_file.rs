@@ -77,8 +77,26 @@ impl ValuesFile {
         &self.tree
     }
 
+    /// Where a key is, as `FILE:LINE`; `None` where the file does not have it.
+    ///
+    /// * `key`: with dots between the names of tables.
+    #[must_use]
+    pub fn place(&self, key: &str) -> Option<String> {
+        self.place_of(&key.split('.').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    pub(super) fn place_of(&self, path: &[String]) -> Option<String> {
+        let name = &self.name;
+        Some(match &self.tree.at(path)?.origin {
+            Origin::Line { line: 0, .. } => {
+                self.line_of(path).map_or_else(|| name.to_string(), |line| format!("{name}:{line}"))
+            }
+            origin => origin.to_string(),
+        })
+    }
+
     /// The line of what is at a path, from 1.
-    pub(super) fn line_of(&self, path: &[String]) -> Option<usize> {
+    fn line_of(&self, path: &[String]) -> Option<usize> {
         let found = StepSeed(path).deserialize(serde_yaml::Deserializer::from_str(&self.yaml));
         found.err().and_then(|error| error.location()).map(|location| location.line())
     }

@@ -273,11 +273,7 @@ impl Draft {
         let length = (1..=path.len()).rev().find(|length| self.tree.at(&path[..*length]).is_some())?;
         let node = self.tree.at(&path[..length])?;
         match &node.origin {
-            Origin::Line { file, line: 0 } => {
-                let line = self.file.as_ref().and_then(|file| file.line_of(&path[..length]));
-                Some(line.map_or_else(|| file.to_string(), |line| format!("{file}:{line}")))
-            }
-            origin @ Origin::Line { .. } => Some(origin.to_string()),
+            Origin::Line { .. } => self.file.as_ref()?.place_of(&path[..length]),
             Origin::Default | Origin::Named(_) => None,
         }
     }
