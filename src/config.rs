@@ -31,7 +31,7 @@ use self::reader::{Keys, Reader, unknown};
 
 pub use self::layers::Overrides;
 pub use self::live::{Changes, LIVE};
-pub use self::problem::{ConfigError, ConfigProblem};
+pub use self::problem::{ConfigError, Problem};
 
 /// The defaults, as shipped.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -245,7 +245,7 @@ fn read_layers<T>(
             Err(mut found) => problems.append(&mut found),
         },
         Some((key, Err(message))) => {
-            problems.push(ConfigProblem { key, origin: "configuration file".to_owned(), message });
+            problems.push(Problem { key, origin: "configuration file".to_owned(), message });
         }
     }
     let mut layers = Layers { settings: &mut settings, defaults: &defaults, keys: &keys, problems: &mut problems };
@@ -271,10 +271,10 @@ fn keys_of<T>(defaults: &Node, compose: impl Fn(&mut Reader<'_>) -> T) -> Keys {
 }
 
 /// Records the sections that do not exist, and the keys that their section does not have.
-fn refuse_unknown(settings: &Node, keys: &Keys, problems: &mut Vec<ConfigProblem>) {
+fn refuse_unknown(settings: &Node, keys: &Keys, problems: &mut Vec<Problem>) {
     let Value::Table(sections) = &settings.value else { return };
     let mut refuse = |key: String, node: &Node, message: String| {
-        problems.push(ConfigProblem { key, origin: node.origin.to_string(), message: format!("{message}; {SHOWN}") });
+        problems.push(Problem { key, origin: node.origin.to_string(), message: format!("{message}; {SHOWN}") });
     };
     for (section, node) in sections {
         let known = keys.get(section);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-pub(crate) use self::read::{Failure, What, read};
+pub(crate) use self::read::{Failure, FailureKind, read};
 
 /// One thing wrong with the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use std::net::SocketAddr;
 
-use super::problem::ConfigProblem;
+use super::problem::Problem;
 use super::reader::{Keys, unknown};
 use crate::base::tree::{Node, Origin, Value};
 
@@ -32,7 +32,7 @@ pub(super) struct Layers<'a> {
     pub(super) settings: &'a mut Node,
     pub(super) defaults: &'a Node,
     pub(super) keys: &'a Keys,
-    pub(super) problems: &'a mut Vec<ConfigProblem>,
+    pub(super) problems: &'a mut Vec<Problem>,
 }
 
 impl Layers<'_> {
@@ -96,7 +96,7 @@ impl Layers<'_> {
         });
         let all: Vec<String> = all.collect();
         let message = unknown(name, all.iter().map(String::as_str)).replacen("such key", "such setting", 1);
-        self.problems.push(ConfigProblem {
+        self.problems.push(Problem {
             key: name.to_owned(),
             origin: "environment".to_owned(),
             message: format!("{message}; {SHOWN}"),
@@ -132,7 +132,7 @@ impl Layers<'_> {
                 self.insert(&steps, key, Node::of(value, &origin));
             }
             Err(message) => {
-                self.problems.push(ConfigProblem { key: key.to_owned(), origin: origin.to_string(), message })
+                self.problems.push(Problem { key: key.to_owned(), origin: origin.to_string(), message })
             }
         }
     }
@@ -140,7 +140,7 @@ impl Layers<'_> {
     fn insert(&mut self, path: &[&str], key: &str, value: Node) {
         let origin = value.origin.to_string();
         if let Err(message) = self.settings.set(path, value) {
-            self.problems.push(ConfigProblem { key: key.to_owned(), origin, message });
+            self.problems.push(Problem { key: key.to_owned(), origin, message });
         }
     }
 }

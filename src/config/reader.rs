@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
-use crate::base::tree::{Failure, Node, Value, What, nearest, read};
+use crate::base::tree::{Failure, Node, Value, FailureKind, nearest, read};
 
 /// The keys that settings have, by section: those of every struct that was read from it. `None` for a list of tables.
 pub(super) type Keys = BTreeMap<String, Option<BTreeSet<String>>>;
@@ -82,10 +82,10 @@ impl<'a> Reader<'a> {
         let found = self.settings.at(&path).map_or_else(|| "nothing".to_owned(), shown_value);
         let is_known = is_refused(self.settings, &path);
         let (message, is_missing) = match what {
-            What::Expected(expected) => (format!("found {found}, expected {expected}"), false),
-            What::Missing => ("is missing".to_owned(), true),
-            What::Unknown { known } => (unknown(path.last().map_or("", String::as_str), known.iter().copied()), false),
-            What::Said(message) => (message, false),
+            FailureKind::Expected(expected) => (format!("found {found}, expected {expected}"), false),
+            FailureKind::Missing => ("is missing".to_owned(), true),
+            FailureKind::Unknown { known } => (unknown(path.last().map_or("", String::as_str), known.iter().copied()), false),
+            FailureKind::Said(message) => (message, false),
         };
         if !is_known {
             self.problems.push(Problem { key: shown.join("."), origin, message });

@@ -31,12 +31,12 @@ pub(crate) fn read<T: DeserializeOwned>(node: &Node, fields: Option<&RefCell<BTr
 pub(crate) struct Failure {
     /// Where it is below what was read, innermost step first.
     pub(crate) path: Vec<String>,
-    pub(crate) what: What,
+    pub(crate) what: FailureKind,
 }
 
 /// What is wrong with a value.
 #[derive(Debug)]
-pub(crate) enum What {
+pub(crate) enum FailureKind {
     /// It is not this.
     Expected(String),
     /// A field of a record.
@@ -48,7 +48,7 @@ pub(crate) enum What {
 }
 
 impl Failure {
-    fn new(what: What) -> Self {
+    fn new(what: FailureKind) -> Self {
         Self { path: Vec::new(), what }
     }
 
@@ -83,23 +83,23 @@ fn in_words(expected: &dyn Expected) -> String {
 
 impl de::Error for Failure {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self::new(What::Said(message.to_string()))
+        Self::new(FailureKind::Said(message.to_string()))
     }
 
     fn invalid_type(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::new(What::Expected(in_words(expected)))
+        Self::new(FailureKind::Expected(in_words(expected)))
     }
 
     fn invalid_value(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::new(What::Expected(in_words(expected)))
+        Self::new(FailureKind::Expected(in_words(expected)))
     }
 
     fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Self {
-        Self::new(What::Expected(one_of(expected)))
+        Self::new(FailureKind::Expected(one_of(expected)))
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self::new(What::Missing).below(field)
+        Self::new(FailureKind::Missing).below(field)
     }
 }
 
@@ -143,7 +143,7 @@ impl<'de> Deserializer<'de> for At<'_> {
                 let keys = keys.map(|(key, _)| key.as_str()).collect();
                 visitor.visit_map(Fields { table, keys, at: 0 })
             }
-            Value::Refused => Err(Failure::new(What::Missing)),
+            Value::Refused => Err(Failure::new(FailureKind::Missing)),
         }
     }
 
@@ -165,12 +165,12 @@ impl<'de> Deserializer<'de> for At<'_> {
             shared.borrow_mut().extend(fields.iter().map(|field| (*field).to_owned()));
         }
         let Value::Table(table) = &self.node.value else {
-            return Err(Failure::new(What::Expected("a table".to_owned())));
+            return Err(Failure::new(FailureKind::Expected("a table".to_owned())));
         };
         let is_refused = |key: &str| table.get(key).is_none_or(|node| node.value == Value::Refused);
         let strange = table.keys().find(|key| !fields.contains(&key.as_str()) && !is_refused(key));
         match strange {
-            Some(key) if self.shared.is_none() => Err(Failure::new(What::Unknown { known: fields }).below(key.clone())),
+            Some(key) if self.shared.is_none() => Err(Failure::new(FailureKind::Unknown { known: fields }).below(key.clone())),
             _ => {
                 let keys = fields.iter().copied().filter(|field| !is_refused(field)).collect();
                 visitor.visit_map(Fields { table, keys, at: 0 })
@@ -186,7 +186,7 @@ impl<'de> Deserializer<'de> for At<'_> {
     ) -> Result<V::Value, Failure> {
         match &self.node.value {
             Value::Scalar(toml::Value::String(text)) => visitor.visit_enum(Word(text)),
-            _ => Err(Failure::new(What::Expected(one_of(variants)))),
+            _ => Err(Failure::new(FailureKind::Expected(one_of(variants)))),
         }
     }
 
@@ -217,15 +217,15 @@ impl<'de> VariantAccess<'de> for Word<'_> {
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, _: T) -> Result<T::Value, Failure> {
-        Err(Failure::new(What::Expected("a table".to_owned())))
+        Err(Failure::new(FailureKind::Expected("a table".to_owned())))
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, Failure> {
-        Err(Failure::new(What::Expected("a list".to_owned())))
+        Err(Failure::new(FailureKind::Expected("a list".to_owned())))
     }
 
     fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value, Failure> {
-        Err(Failure::new(What::Expected("a table".to_owned())))
+        Err(Failure::new(FailureKind::Expected("a table".to_owned())))
     }
 }
 
@@ -271,7 +271,7 @@ impl<'de> MapAccess<'de> for Fields<'_> {
         self.at += 1;
         match self.table.get(key) {
             Some(node) => seed.deserialize(At::inner(node)).map_err(|failure| failure.below(key)),
-            None => Err(Failure::new(What::Missing).below(key)),
+            None => Err(Failure::new(FailureKind::Missing).below(key)),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::super::keys::{CONFIG, Key, all_keys};
 use super::super::spec::{Configuration, Spec, is_misread};
 use super::super::values_file::ValuesFile;
 use super::{Assignment, Mistake, Options, Problem};
-use crate::base::tree::{Failure, Node, Origin, Value, What, nearest, read};
+use crate::base::tree::{Failure, Node, Origin, Value, FailureKind, nearest, read};
 
 /// Settings of Cairn's that are in more places than its configuration, and what to set instead.
 const DECIDED: &[(&str, &str)] = &[
@@ -194,18 +194,18 @@ impl Draft {
         let path: Vec<String> = failure.path.into_iter().rev().collect();
         let node = self.tree.at(&path);
         match failure.what {
-            What::Expected(expected) | What::Said(expected) => {
+            FailureKind::Expected(expected) | FailureKind::Said(expected) => {
                 let found = node.map_or_else(String::new, shown);
                 self.refuse_at(&path, &found, &expected)
             }
-            What::Unknown { .. } => {
+            FailureKind::Unknown { .. } => {
                 let key = path.join(".");
                 let names: Vec<String> = self.keys.iter().map(|key| key.path.join(".")).collect();
                 let nearest = nearest(&key, names.iter().map(String::as_str)).map(str::to_owned);
                 self.problem(self.place(&path), Mistake::UnknownKey { key, nearest });
                 self.put_aside(&path)
             }
-            What::Missing => {
+            FailureKind::Missing => {
                 // One that was refused was reported then.
                 if node.is_none() {
                     self.note_missing(&path);
