@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::embed::{self, Models};
 use crate::index::filter::Filter;
 use crate::index::lexical::Passages;
-use crate::snapshot::{self, Canary, CanaryAnswer, Health, Host, NoProgress, Probe, Snapshots};
+use crate::snapshot::{self, Canary, CanaryAnswer, CreateError, Health, Host, NoProgress, Probe, RestoreError, Snapshots, Verified};
 use crate::store;
 use crate::task::{self, Drain, MemoryBudget, MemoryReservation, Readiness, ReserveError};
 
@@ -321,30 +321,38 @@ pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, dr
             continue;
         };
         log_health(&health, &mut trouble);
-        match shipped {
-            Ok(()) => failing = false,
-            // Logged once, not every minute; the status keeps reporting it.
-            Err(_) if failing => {}
-            Err(error) => {
-                failing = true;
-                let error = anyhow::Error::from(error);
-                tracing::error!(error = format!("{error:#}"), "the log could not be shipped");
+        log_shipping(shipped, &mut failing);
+        if let Some(proof) = proof {
+            log_proof(proof);
+        }
+    }
+}
+
+/// Logs a failure once, not every minute; the status keeps reporting it.
+fn log_shipping(shipped: Result<(), CreateError>, failing: &mut bool) {
+    let has_failed = shipped.is_err();
+    if let Err(error) = shipped
+        && !*failing
+    {
+        let error = anyhow::Error::from(error);
+        tracing::error!(error = format!("{error:#}"), "the log could not be shipped");
+    }
+    *failing = has_failed;
+}
+
+fn log_proof(proof: Result<Verified, RestoreError>) {
+    match proof {
+        Ok(verified) if verified.checked.problems.is_empty() => {
+            tracing::info!(id = verified.id, took_ms = verified.took.as_millis() as u64, "a snapshot was proved");
+        }
+        Ok(verified) => {
+            for problem in verified.checked.problems {
+                tracing::error!(id = verified.id, %problem, "a snapshot is not what it should be");
             }
         }
-        match proof {
-            None => {}
-            Some(Ok(verified)) if verified.checked.problems.is_empty() => {
-                tracing::info!(id = verified.id, took_ms = verified.took.as_millis() as u64, "a snapshot was proved");
-            }
-            Some(Ok(verified)) => {
-                for problem in verified.checked.problems {
-                    tracing::error!(id = verified.id, %problem, "a snapshot is not what it should be");
-                }
-            }
-            Some(Err(error)) => {
-                let error = anyhow::Error::from(error);
-                tracing::error!(error = format!("{error:#}"), "no snapshot could be proved");
-            }
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            tracing::error!(error = format!("{error:#}"), "no snapshot could be proved");
         }
     }
 }

@@ -359,34 +359,9 @@ fn inspect(repository: &Repository, own: Option<&str>, state: &State) -> Result<
         survey.shipped = Some(learn(repository, &survey, own));
         survey.is_learned = true;
     }
-    let there: BTreeSet<&str> = survey.names.iter().map(|named| named.id.as_str()).collect();
-    let mut missing: BTreeSet<String> = survey.shipped.iter().flat_map(|shipped| &shipped.snapshots).cloned().collect();
-    let count = missing.len();
-    if let Some(own) = own
-        && let Some(note) = repository.note(own)?
-    {
-        missing.insert(note.newest);
-    }
-    missing.retain(|id| !there.contains(id.as_str()));
-    survey.missing = missing.into_iter().rev().collect();
-    let newest = survey.own_snapshots().next().map(str::to_owned);
-    let newest = newest.and_then(|id| survey.names.iter().find(|named| named.id == id)).cloned();
-    let newest = newest.filter(|named| !named.is_encrypted || !is_locked).map(|named| repository.listed(named));
-    let mut trouble = None;
-    match newest.map(|listed| (listed.id, listed.manifest)) {
-        None => {}
-        Some((id, Ok(manifest))) => {
-            let files = incomplete(&manifest, &survey.segments);
-            if !files.is_empty() {
-                trouble = Some(TargetError::Incomplete { target: target.clone(), id, files });
-            }
-            survey.newest = Some(manifest);
-        }
-        Some((_, Err(error @ (RepositoryError::Bucket { .. } | RepositoryError::Read { .. })))) => return Err(error),
-        Some((id, Err(error))) => {
-            trouble = Some(TargetError::Unreadable { target: target.clone(), id, why: with_causes(&error) });
-        }
-    }
+    let count = survey.shipped.as_ref().map_or(0, |shipped| shipped.snapshots.len());
+    survey.missing = missing(repository, &survey, own)?;
+    let trouble = read_newest(repository, &mut survey, is_locked)?;
     let oldest_encrypted = survey.names.iter().rev().find(|named| named.is_encrypted).map(|named| named.id.clone());
     let plain: Vec<&Named> = survey.names.iter().filter(|named| !named.is_encrypted).collect();
     let later: Vec<String> = plain
@@ -408,6 +383,43 @@ fn inspect(repository: &Repository, own: Option<&str>, state: &State) -> Result<
         trouble
     };
     Ok(survey)
+}
+
+/// Ids of this node's snapshots that should be there and are not, the newest first.
+fn missing(repository: &Repository, survey: &Survey, own: Option<&str>) -> Result<Vec<String>, RepositoryError> {
+    let mut missing: BTreeSet<String> = survey.shipped.iter().flat_map(|shipped| &shipped.snapshots).cloned().collect();
+    if let Some(own) = own
+        && let Some(note) = repository.note(own)?
+    {
+        missing.insert(note.newest);
+    }
+    let there: BTreeSet<&str> = survey.names.iter().map(|named| named.id.as_str()).collect();
+    missing.retain(|id| !there.contains(id.as_str()));
+    Ok(missing.into_iter().rev().collect())
+}
+
+/// Reads the manifest of this node's newest snapshot into the survey. Returns what is wrong with that snapshot.
+fn read_newest(
+    repository: &Repository,
+    survey: &mut Survey,
+    is_locked: bool,
+) -> Result<Option<TargetError>, RepositoryError> {
+    let newest = survey.own_snapshots().next().map(str::to_owned);
+    let newest = newest.and_then(|id| survey.names.iter().find(|named| named.id == id)).cloned();
+    let newest = newest.filter(|named| !named.is_encrypted || !is_locked).map(|named| repository.listed(named));
+    let target = || repository.target().to_string();
+    match newest.map(|listed| (listed.id, listed.manifest)) {
+        None => Ok(None),
+        Some((id, Ok(manifest))) => {
+            let files = incomplete(&manifest, &survey.segments);
+            survey.newest = Some(manifest);
+            Ok((!files.is_empty()).then(|| TargetError::Incomplete { target: target(), id, files }))
+        }
+        Some((_, Err(error @ (RepositoryError::Bucket { .. } | RepositoryError::Read { .. })))) => Err(error),
+        Some((id, Err(error))) => {
+            Ok(Some(TargetError::Unreadable { target: target(), id, why: with_causes(&error) }))
+        }
+    }
 }
 
 /// The snapshots in a repository of a node without a record, or with a record of only the last one: each manifest names

@@ -318,36 +318,10 @@ impl State {
                 self.open_block(BlockKind::Verbatim);
                 self.pre += 1;
             }
-            "ul" | "ol" | "dl" | "menu" => {
-                if self.lists.is_empty() && self.tables == 0 {
-                    self.open_block(BlockKind::List);
-                }
-                self.owe(Gap::Line);
-                let first = attribute(tag, "start").and_then(|start| start.trim().parse().ok()).unwrap_or(1);
-                self.lists.push((name == "ol").then_some(first));
-            }
-            "li" => {
-                self.owe(Gap::Line);
-                self.marker = match self.lists.last_mut() {
-                    Some(Some(next)) => {
-                        let given = attribute(tag, "value").and_then(|value| value.trim().parse().ok());
-                        let number = given.unwrap_or(*next);
-                        *next = number.saturating_add(1);
-                        Marker::Number(number)
-                    }
-                    _ => Marker::Bullet,
-                };
-            }
+            "ul" | "ol" | "dl" | "menu" => self.start_list(name == "ol", tag),
+            "li" => self.start_list_item(tag),
             "dt" | "dd" => self.owe(Gap::Line),
-            "table" => {
-                if self.tables == 0 && self.lists.is_empty() {
-                    self.open_block(BlockKind::Verbatim);
-                }
-                if self.tables == 0 {
-                    self.table = Table::default();
-                }
-                self.tables += 1;
-            }
+            "table" => self.start_table(),
             "thead" => {
                 self.table.in_head = true;
                 self.row();
@@ -360,35 +334,73 @@ impl State {
             "input" => self.input(tag),
             "textarea" | "button" | "label" | "output" | "meter" | "progress" => self.owe(Gap::Space),
             "sup" | "sub" => self.raise(name == "sup"),
-            "a" => {
-                if furniture::is_skip_link(tag) {
-                    self.skip_from(tag, Guess::Certain);
-                    return;
-                }
-                self.links += 1;
-                if let Some(raised) = &mut self.raised {
-                    raised.has_link = true;
-                }
-            }
+            "a" => self.start_link(tag),
             "math" => self.math(tag, complete),
-            "ruby" | "rb" | "rt" => {
-                self.end_ruby_text();
-                if name == "rt" && self.gap == Gap::None && !self.page.text.is_empty() {
-                    self.page.text.push('(');
-                    self.in_ruby_text = true;
-                }
+            "ruby" | "rb" | "rt" => self.start_ruby(name == "rt"),
+            _ => self.start_other(name, tag),
+        }
+    }
+
+    fn start_list(&mut self, is_numbered: bool, tag: &Tag) {
+        if self.lists.is_empty() && self.tables == 0 {
+            self.open_block(BlockKind::List);
+        }
+        self.owe(Gap::Line);
+        let first = attribute(tag, "start").and_then(|start| start.trim().parse().ok()).unwrap_or(1);
+        self.lists.push(is_numbered.then_some(first));
+    }
+
+    fn start_list_item(&mut self, tag: &Tag) {
+        self.owe(Gap::Line);
+        self.marker = match self.lists.last_mut() {
+            Some(Some(next)) => {
+                let given = attribute(tag, "value").and_then(|value| value.trim().parse().ok());
+                let number = given.unwrap_or(*next);
+                *next = number.saturating_add(1);
+                Marker::Number(number)
             }
-            _ => {
-                if matches!(name, "article" | "main" | "blockquote") {
-                    self.articles += 1;
-                }
-                if attribute(tag, "role") == Some("img") {
-                    self.description(attribute(tag, "aria-label"));
-                }
-                if is_block(name) {
-                    self.paragraph();
-                }
-            }
+            _ => Marker::Bullet,
+        };
+    }
+
+    fn start_table(&mut self) {
+        if self.tables == 0 && self.lists.is_empty() {
+            self.open_block(BlockKind::Verbatim);
+        }
+        if self.tables == 0 {
+            self.table = Table::default();
+        }
+        self.tables += 1;
+    }
+
+    fn start_link(&mut self, tag: &Tag) {
+        if furniture::is_skip_link(tag) {
+            self.skip_from(tag, Guess::Certain);
+            return;
+        }
+        self.links += 1;
+        if let Some(raised) = &mut self.raised {
+            raised.has_link = true;
+        }
+    }
+
+    fn start_ruby(&mut self, is_text: bool) {
+        self.end_ruby_text();
+        if is_text && self.gap == Gap::None && !self.page.text.is_empty() {
+            self.page.text.push('(');
+            self.in_ruby_text = true;
+        }
+    }
+
+    fn start_other(&mut self, name: &str, tag: &Tag) {
+        if matches!(name, "article" | "main" | "blockquote") {
+            self.articles += 1;
+        }
+        if attribute(tag, "role") == Some("img") {
+            self.description(attribute(tag, "aria-label"));
+        }
+        if is_block(name) {
+            self.paragraph();
         }
     }
 

@@ -100,6 +100,47 @@ pub(super) async fn add_each(
     serde_json::from_value(answer["documents"].take()).map_err(|error| unreadable(&error))
 }
 
+/// What the answer to a write needs besides its outcomes. Places are those of the documents in the call.
+struct Write {
+    collection: String,
+    /// Documents that cannot be read, with their ids.
+    refused: Vec<(usize, String, ToolError)>,
+    /// Documents that expired before they were written.
+    expired: Vec<(usize, UnixMillis)>,
+}
+
+impl Write {
+    fn answer(&self, added: Added) -> answers::WriteAnswer {
+        let Self { collection, refused, expired } = self;
+        let mut results: Vec<answers::DocumentResult> =
+            added.outcomes.iter().map(|outcome| document_result(collection, outcome)).collect();
+        for (place, id, error) in refused {
+            let result = answers::DocumentResult {
+                id: format!("{collection}/{id}"),
+                status: FAILED.to_owned(),
+                version: None,
+                passages: 0,
+                error: Some(error.shortened_message().into_owned()),
+                code: Some(error.code.as_str().to_owned()),
+                warning: None,
+            };
+            results.insert((*place).min(results.len()), result);
+        }
+        for (place, result) in results.iter_mut().enumerate() {
+            // One that has no id and got none.
+            if result.id.strip_prefix(collection) == Some("/") {
+                result.id = format!("documents[{place}]");
+            }
+        }
+        for (place, time) in expired {
+            if let Some(result) = results.get_mut(*place).filter(|result| result.status != FAILED) {
+                result.warning = Some(format!("it expired at {time}, which is past: it is not shown"));
+            }
+        }
+        write_answer(collection.clone(), results, added.lsn.0, added.collection_created)
+    }
+}
+
 /// The answer to a write of documents, also when nothing of it went in.
 async fn written(
     call: Call<'_>,
@@ -119,55 +160,24 @@ async fn written(
     let total = documents.len() as u64;
     progress.report(0, total, "reading documents");
     let mut inputs = Vec::with_capacity(documents.len());
-    let mut refused = Vec::new();
-    let mut over: Vec<(usize, UnixMillis)> = Vec::new();
+    let mut write = Write { collection: name.clone(), refused: Vec::new(), expired: Vec::new() };
     for (place, document) in documents.into_iter().enumerate() {
         match document.and_then(|(given, content)| input(&call.reading(), given, content, conflict)) {
             Ok(input) => {
-                over.extend(
-                    input.expires_at.filter(|time| !access.library().is_to_come(Some(*time))).map(|time| (place, time)),
-                );
+                let expired = input.expires_at.filter(|time| !access.library().is_to_come(Some(*time)));
+                write.expired.extend(expired.map(|time| (place, time)));
                 inputs.push(input);
             }
-            Err((id, error)) => refused.push((place, id, error)),
+            Err((id, error)) => write.refused.push((place, id, error)),
         }
     }
-    let collection = name.clone();
-    let compose = move |added: Added| {
-        let mut results: Vec<answers::DocumentResult> =
-            added.outcomes.iter().map(|outcome| document_result(&collection, outcome)).collect();
-        for (place, id, error) in &refused {
-            let result = answers::DocumentResult {
-                id: format!("{collection}/{id}"),
-                status: FAILED.to_owned(),
-                version: None,
-                passages: 0,
-                error: Some(error.shortened_message().into_owned()),
-                code: Some(error.code.as_str().to_owned()),
-                warning: None,
-            };
-            results.insert((*place).min(results.len()), result);
-        }
-        for (place, result) in results.iter_mut().enumerate() {
-            // One that has no id and got none.
-            if result.id.strip_prefix(&collection) == Some("/") {
-                result.id = format!("documents[{place}]");
-            }
-        }
-        for (place, time) in &over {
-            if let Some(result) = results.get_mut(*place).filter(|result| result.status != FAILED) {
-                result.warning = Some(format!("it expired at {time}, which is past: it is not shown"));
-            }
-        }
-        write_answer(collection.clone(), results, added.lsn.0, added.collection_created)
-    };
     let written = match key {
         None => {
-            let answer = compose(access.add(&name, Missing::Create, inputs).await?);
+            let answer = write.answer(access.add(&name, Missing::Create, inputs).await?);
             Ok(serde_json::to_value(answer).expect("answers are plain data"))
         }
         Some(key) => {
-            let as_text = move |added| serde_json::to_vec(&compose(added)).expect("answers are plain data");
+            let as_text = move |added| serde_json::to_vec(&write.answer(added)).expect("answers are plain data");
             repeated(&access.add_once(&name, Missing::Create, inputs, key, as_text).await?)
         }
     };
