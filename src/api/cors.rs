@@ -37,7 +37,7 @@ pub struct Origin(String);
 /// A text that no browser sends as an origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OriginError {
-    /// It stands for many.
+    /// It has a wildcard.
     #[error("found '{0}', expected origins such as https://app.example: list each one, there is no wildcard")]
     Wildcard(String),
     /// It is not an origin.

@@ -42,7 +42,7 @@ const REMOVAL: Duration = Duration::from_secs(300);
 
 /// What runs the node, and how clients reach it.
 enum Target {
-    Service(api::Settings),
+    Service(Box<api::Settings>),
     Pod(Box<Pod>),
 }
 
@@ -91,7 +91,7 @@ fn prepare(tree: &Tree, arguments: &Arguments) -> Result<(Prepared, Target), Fai
         return Err(Failure::usage(anyhow!("{hint} {}", machine::CONFIG)));
     }
     let (prepared, server) = service::prepare(tree, arguments)?;
-    Ok((prepared, Target::Service(server)))
+    Ok((prepared, Target::Service(Box::new(server))))
 }
 
 /// Does what was prepared.

@@ -138,7 +138,7 @@ impl Sink<'_> {
         }
     }
 
-    /// Notifies of what differs. What was not observed before is no change.
+    /// Notifies of what differs. A first observation reports nothing.
     async fn notify(self, before: &Observed, now: &Observed) -> Result<(), Gone> {
         if now.tools != before.tools {
             self.tools_changed().await?;
