@@ -16,7 +16,9 @@ use crate::config::Config;
 use crate::embed::{self, Models};
 use crate::index::filter::Filter;
 use crate::index::lexical::Passages;
-use crate::snapshot::{self, Canary, CanaryAnswer, CreateError, Health, Host, NoProgress, Probe, RestoreError, Snapshots, Verified};
+use crate::snapshot::{
+    self, Canary, CanaryAnswer, CreateError, Health, Host, NoProgress, Probe, RestoreError, Snapshots, Verified,
+};
 use crate::store;
 use crate::task::{self, Drain, MemoryBudget, MemoryReservation, Readiness, ReserveError};
 

@@ -95,7 +95,7 @@ impl Of {
         let executable = self.executable.as_deref().unwrap_or(Path::new(OWN_EXECUTABLE));
         let name = |own: fn() -> Reference| self.name.clone().unwrap_or_else(own);
         if !self.gpu {
-            return Ok(Built { image: Image::named(executable, name(Reference::own))?, gpu: None });
+            return Ok(Built { image: Image::named(executable, name(Reference::this_release))?, gpu: None });
         }
         let drivers = match &self.gpu_drivers[..] {
             [all] if all == "all" => Drivers::All,
@@ -108,7 +108,7 @@ impl Of {
             drivers: mem::take(&mut collected.drivers),
             notes: mem::take(&mut collected.notes),
         };
-        Ok(Built { image: Image::with_gpu(executable, name(Reference::own_for_gpus), collected)?, gpu: Some(gpu) })
+        Ok(Built { image: Image::with_gpu(executable, name(Reference::this_release_for_gpus), collected)?, gpu: Some(gpu) })
     }
 
     /// As K3s' folder of images has it: with the version, so that a new release is a new file.

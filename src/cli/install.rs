@@ -29,7 +29,7 @@ use self::connection::Connection;
 use self::lasting::{FirstFiles, write_missing};
 use self::machine::{below, confirm, confirm_path, lock, need_root, remaining_folders, reporter, show_step, tree_of};
 use self::pod::{Pod, PodAccess, publish_authority};
-use self::prepared::Prepared;
+use self::prepared::PreparedInstallation;
 use self::staged::{NoNode, Staged};
 use super::{Common, Failure};
 use crate::api;
@@ -78,7 +78,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
 }
 
 /// Works out what is going to be done, for what runs the node here.
-fn prepare(tree: &Tree, arguments: &Arguments) -> Result<(Prepared, Target), Failure> {
+fn prepare(tree: &Tree, arguments: &Arguments) -> Result<(PreparedInstallation, Target), Failure> {
     let host = Host::detect(tree)?;
     if platform(&host, arguments, tree)? == Platform::K3s {
         // An image is made before K3s ever ran on it.
@@ -97,8 +97,13 @@ fn prepare(tree: &Tree, arguments: &Arguments) -> Result<(Prepared, Target), Fai
 /// Does what was prepared.
 ///
 /// * `patience`: how long the node may take to be ready.
-fn change(tree: &Tree, prepared: &Prepared, target: &Target, patience: Duration) -> Result<Changed, Failure> {
-    let Prepared { release, program, lasting, choices, .. } = prepared;
+fn change(
+    tree: &Tree,
+    prepared: &PreparedInstallation,
+    target: &Target,
+    patience: Duration,
+) -> Result<Changed, Failure> {
+    let PreparedInstallation { release, program, lasting, choices, .. } = prepared;
     let first_files = FirstFiles::before(tree, lasting)?;
     if matches!(target, Target::Pod(_)) {
         // Before the manifests that carry the token.

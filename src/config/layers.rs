@@ -131,9 +131,7 @@ impl Layers<'_> {
                 let steps: Vec<&str> = path.iter().map(String::as_str).collect();
                 self.insert(&steps, key, Node::of(value, &origin));
             }
-            Err(message) => {
-                self.problems.push(Problem { key: key.to_owned(), origin: origin.to_string(), message })
-            }
+            Err(message) => self.problems.push(Problem { key: key.to_owned(), origin: origin.to_string(), message }),
         }
     }
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
-use crate::base::tree::{Failure, Node, Value, FailureKind, nearest, read};
+use crate::base::tree::{Failure, FailureKind, Node, Value, nearest, read};
 
 /// The keys that settings have, by section: those of every struct that was read from it. `None` for a list of tables.
 pub(super) type Keys = BTreeMap<String, Option<BTreeSet<String>>>;
@@ -84,7 +84,9 @@ impl<'a> Reader<'a> {
         let (message, is_missing) = match what {
             FailureKind::Expected(expected) => (format!("found {found}, expected {expected}"), false),
             FailureKind::Missing => ("is missing".to_owned(), true),
-            FailureKind::Unknown { known } => (unknown(path.last().map_or("", String::as_str), known.iter().copied()), false),
+            FailureKind::Unknown { known } => {
+                (unknown(path.last().map_or("", String::as_str), known.iter().copied()), false)
+            }
             FailureKind::Said(message) => (message, false),
         };
         if !is_known {

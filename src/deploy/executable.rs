@@ -85,7 +85,7 @@ pub enum ExecutableError {
     Read {
         /// Which one.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// It is something else.

@@ -277,7 +277,7 @@ impl Image {
     /// # Errors
     /// See [`ImageError`].
     pub fn of(executable: &Path) -> Result<Self, ImageError> {
-        Self::named(executable, Reference::own())
+        Self::named(executable, Reference::this_release())
     }
 
     /// The image of an executable under another name.

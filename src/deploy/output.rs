@@ -25,7 +25,7 @@ pub enum OutputError {
     Write {
         /// Which one.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }

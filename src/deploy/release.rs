@@ -166,7 +166,7 @@ pub enum ReleaseError {
     Executable {
         /// Where it is.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },

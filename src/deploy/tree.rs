@@ -22,7 +22,7 @@ pub struct TreeError {
     pub action: &'static str,
     /// The file, as people see it.
     pub path: PathBuf,
-    /// What the system said.
+    /// The system's error.
     #[source]
     pub source: io::Error,
 }
@@ -137,7 +137,7 @@ impl Tree {
     }
 
     /// A path as people see it.
-    fn shown(&self, path: &Path) -> PathBuf {
+    fn display_path(&self, path: &Path) -> PathBuf {
         if self.is_machine { path.to_owned() } else { self.root.join(path.strip_prefix("/").unwrap_or(path)) }
     }
 
@@ -169,7 +169,11 @@ impl Tree {
                         links += 1;
                         if links > LINKS_MAX {
                             let source = rustix::io::Errno::LOOP.into();
-                            return Err(TreeError { action: "follow the links of", path: self.shown(path), source });
+                            return Err(TreeError {
+                                action: "follow the links of",
+                                path: self.display_path(path),
+                                source,
+                            });
                         }
                         place.pop();
                         left.push(target);
@@ -195,7 +199,7 @@ impl Tree {
         match fs::read(self.locate(path)?) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if is_absent(&error) => Ok(None),
-            Err(source) => Err(TreeError { action: "read", path: self.shown(path), source }),
+            Err(source) => Err(TreeError { action: "read", path: self.display_path(path), source }),
         }
     }
 
@@ -213,7 +217,7 @@ impl Tree {
     /// When it cannot be read.
     pub fn list(&self, path: impl AsRef<Path>) -> Result<Vec<String>, TreeError> {
         let path = path.as_ref();
-        let failed = |source| TreeError { action: "read", path: self.shown(path), source };
+        let failed = |source| TreeError { action: "read", path: self.display_path(path), source };
         let entries = match fs::read_dir(self.locate(path)?) {
             Ok(entries) => entries,
             Err(error) if is_absent(&error) => return Ok(Vec::new()),
@@ -235,7 +239,7 @@ impl Tree {
     /// See [`TreeError`].
     pub fn make_folder(&self, path: impl AsRef<Path>, mode: u32) -> Result<(), TreeError> {
         let path = path.as_ref();
-        let failed = |source| TreeError { action: "make", path: self.shown(path), source };
+        let failed = |source| TreeError { action: "make", path: self.display_path(path), source };
         let place = self.locate(path)?;
         let missing: Vec<&Path> = place.ancestors().take_while(|folder| !folder.exists()).collect();
         for folder in missing.into_iter().rev() {
@@ -266,7 +270,7 @@ impl Tree {
         fill: impl FnOnce(&mut File) -> io::Result<()>,
     ) -> Result<(), TreeError> {
         let path = path.as_ref();
-        let failed = |source| TreeError { action: "write", path: self.shown(path), source };
+        let failed = |source| TreeError { action: "write", path: self.display_path(path), source };
         let place = self.locate(path)?;
         let partial = partial(&place);
         let write = || -> io::Result<()> {
@@ -300,7 +304,7 @@ impl Tree {
             fs::rename(&partial, &place)?;
             sync_parent(&place)
         };
-        link().map_err(|source| TreeError { action: "link", path: self.shown(path), source })
+        link().map_err(|source| TreeError { action: "link", path: self.display_path(path), source })
     }
 
     /// What a symbolic link says; `None` when there is no link.
@@ -323,7 +327,7 @@ impl Tree {
             Err(error) => Err(error),
             Ok(()) => sync_parent(&place),
         };
-        removed.map_err(|source| TreeError { action: "remove", path: self.shown(path), source })
+        removed.map_err(|source| TreeError { action: "remove", path: self.display_path(path), source })
     }
 
     /// Removes a folder with all that is in it. Fine when there is none.
@@ -338,7 +342,7 @@ impl Tree {
             Err(error) => Err(error),
             Ok(()) => sync_parent(&place),
         };
-        removed.map_err(|source| TreeError { action: "remove", path: self.shown(path), source })
+        removed.map_err(|source| TreeError { action: "remove", path: self.display_path(path), source })
     }
 
     /// Removes a folder that is empty; leaves any other.
@@ -358,7 +362,7 @@ impl Tree {
         let (old, new) = (self.locate_entry(from)?, self.locate_entry(to)?);
         fs::rename(old, &new).and_then(|()| sync_parent(&new)).map_err(|source| TreeError {
             action: "rename",
-            path: self.shown(from),
+            path: self.display_path(from),
             source,
         })
     }
@@ -369,7 +373,7 @@ impl Tree {
     /// When it cannot be asked.
     pub fn volume(&self, path: impl AsRef<Path>) -> Result<Volume, TreeError> {
         let path = path.as_ref();
-        let failed = |source| TreeError { action: "ask for the free space of", path: self.shown(path), source };
+        let failed = |source| TreeError { action: "ask for the free space of", path: self.display_path(path), source };
         let place = self.locate(path)?;
         let existing = place.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
         let device = fs::metadata(existing).map_err(failed)?.dev();

@@ -416,9 +416,7 @@ fn read_newest(
             Ok((!files.is_empty()).then(|| TargetError::Incomplete { target: target(), id, files }))
         }
         Some((_, Err(error @ (RepositoryError::Bucket { .. } | RepositoryError::Read { .. })))) => Err(error),
-        Some((id, Err(error))) => {
-            Ok(Some(TargetError::Unreadable { target: target(), id, why: with_causes(&error) }))
-        }
+        Some((id, Err(error))) => Ok(Some(TargetError::Unreadable { target: target(), id, why: with_causes(&error) })),
     }
 }
 

@@ -170,7 +170,9 @@ impl<'de> Deserializer<'de> for At<'_> {
         let is_refused = |key: &str| table.get(key).is_none_or(|node| node.value == Value::Refused);
         let strange = table.keys().find(|key| !fields.contains(&key.as_str()) && !is_refused(key));
         match strange {
-            Some(key) if self.shared.is_none() => Err(Failure::new(FailureKind::Unknown { known: fields }).below(key.clone())),
+            Some(key) if self.shared.is_none() => {
+                Err(Failure::new(FailureKind::Unknown { known: fields }).below(key.clone()))
+            }
             _ => {
                 let keys = fields.iter().copied().filter(|field| !is_refused(field)).collect();
                 visitor.visit_map(Fields { table, keys, at: 0 })

@@ -149,7 +149,7 @@ pub(in crate::cli) fn node_access() -> Result<Option<NodeAccess>, Failure> {
             return Err(Failure::unreachable(anyhow!(hint)));
         }
     };
-    let shown = node.address.map_or_else(|| node.url.clone(), |address| shown(&node.url, address));
+    let shown = node.address.map_or_else(|| node.url.clone(), |address| with_address(&node.url, address));
     let token = token.or_else(|| line_of(Path::new(TOKEN))).or_else(|| {
         // Of another store of secrets it is in the cluster only; a node that made its own has one for this machine's root.
         let connection = is_root.then(|| Connection::of(&tree, &record).ok()).flatten()?;
@@ -161,7 +161,7 @@ pub(in crate::cli) fn node_access() -> Result<Option<NodeAccess>, Failure> {
 }
 
 /// An address in the place of the name in a URL.
-fn shown(url: &str, address: IpAddr) -> String {
+fn with_address(url: &str, address: IpAddr) -> String {
     let (scheme, place) = url.split_once("://").unwrap_or(("https", url));
     let port = place.rsplit_once(':').map(|(_, port)| port);
     format!("{scheme}://{}", SocketAddr::new(address, port.and_then(|port| port.parse().ok()).unwrap_or(MCP_PORT)))

@@ -17,7 +17,7 @@ use super::choices::Choices;
 use super::connection::Connection;
 use super::lasting::token_file;
 use super::machine::TOKEN;
-use super::prepared::{Before, Prepared, own_program, root_finding};
+use super::prepared::{Before, PreparedInstallation, own_program, root_finding};
 use crate::auth::Token;
 use crate::cli::Failure;
 use crate::cli::image::collect;
@@ -51,7 +51,11 @@ struct PodImage {
 /// Works out the installation of a pod.
 ///
 /// * `node`: this machine in its cluster.
-pub(super) fn prepare(tree: &Tree, node: ClusterNode, arguments: &Arguments) -> Result<(Prepared, Pod), Failure> {
+pub(super) fn prepare(
+    tree: &Tree,
+    node: ClusterNode,
+    arguments: &Arguments,
+) -> Result<(PreparedInstallation, Pod), Failure> {
     if arguments.listen.is_some() {
         let hint = "--listen is for systemd; in a cluster set `address` and `loadbalancer.port` with --set";
         return Err(Failure::usage(anyhow!(hint)));
@@ -93,7 +97,7 @@ pub(super) fn prepare(tree: &Tree, node: ClusterNode, arguments: &Arguments) -> 
         add_steps(&mut plan, &mut before, &node, connection.as_ref(), &settings)?;
     }
     plan.findings.splice(0..0, before.findings);
-    Ok((Prepared { release, program, lasting, choices, plan }, Pod { node, settings, connection }))
+    Ok((PreparedInstallation { release, program, lasting, choices, plan }, Pod { node, settings, connection }))
 }
 
 /// Reaches the API; why it cannot be reached is an obstacle. `None` in a tree that is staged, too.
@@ -131,7 +135,7 @@ fn image(tree: &Tree, settings: &Settings) -> Result<(PodImage, Program), Failur
             match collect(tree, &drivers) {
                 Ok(layer) => {
                     let findings = layer.notes.iter().map(|note| Finding::warning("gpu", note.clone())).collect();
-                    let image = Image::with_gpu(&path, Reference::own_for_gpus(), layer)?;
+                    let image = Image::with_gpu(&path, Reference::this_release_for_gpus(), layer)?;
                     PodImage { image, gpu_drivers: Some(name.to_owned()), findings }
                 }
                 Err(failure) => {

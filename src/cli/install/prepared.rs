@@ -14,7 +14,7 @@ use crate::deploy::{Finding, Installation, ManagedFile, Need, Plan, Platform, Pr
 const DATA_BYTES: u64 = 256 << 20;
 
 /// What will be put onto the machine.
-pub(super) struct Prepared {
+pub(super) struct PreparedInstallation {
     pub(super) release: Release,
     pub(super) program: Program,
     /// Files that outlive releases.

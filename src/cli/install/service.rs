@@ -8,7 +8,7 @@ use super::arguments::Arguments;
 use super::choices::Choices;
 use super::lasting::{settings_file, token_file};
 use super::machine::{CONFIG, TOKEN};
-use super::prepared::{Before, Prepared, own_program, root_finding};
+use super::prepared::{Before, PreparedInstallation, own_program, root_finding};
 use crate::api;
 use crate::auth::Token;
 use crate::cli::Failure;
@@ -24,7 +24,7 @@ use crate::store;
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), MCP_PORT);
 
 /// Works out the installation of a service; also how clients reach it.
-pub(super) fn prepare(tree: &Tree, arguments: &Arguments) -> Result<(Prepared, api::Settings), Failure> {
+pub(super) fn prepare(tree: &Tree, arguments: &Arguments) -> Result<(PreparedInstallation, api::Settings), Failure> {
     let program = Program::at(&own_program()?)?;
     let mut before = Before::read(tree)?;
     let mut choices = Choices::of(before.record.as_ref())?;
@@ -56,7 +56,7 @@ pub(super) fn prepare(tree: &Tree, arguments: &Arguments) -> Result<(Prepared, a
     }
     before.note_record(Platform::Systemd);
     plan.findings.splice(0..0, before.findings);
-    Ok((Prepared { release, program, lasting, choices, plan }, config.server))
+    Ok((PreparedInstallation { release, program, lasting, choices, plan }, config.server))
 }
 
 /// The settings and the token that the machine gets where it has none.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::machine::TOKEN;
 use super::pod::PodAccess;
-use super::prepared::Prepared;
+use super::prepared::PreparedInstallation;
 use crate::api;
 use crate::base::ByteSize;
 use crate::cli::{Failure, output};
@@ -16,8 +16,8 @@ use crate::deploy::shape::DATA_DIR;
 use crate::deploy::{Action, Changed, Finding, Plan, Release};
 
 /// Shows what is going to be done; whether it can be. As JSON only where nothing else is shown in the end.
-pub(super) fn proposed(as_json: bool, is_dry_run: bool, prepared: &Prepared) -> Result<bool, Failure> {
-    let Prepared { plan, release, .. } = prepared;
+pub(super) fn proposed(as_json: bool, is_dry_run: bool, prepared: &PreparedInstallation) -> Result<bool, Failure> {
+    let PreparedInstallation { plan, release, .. } = prepared;
     let is_possible = plan.is_possible();
     if !as_json {
         show_plan(plan, release)?;

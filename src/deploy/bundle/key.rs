@@ -33,7 +33,7 @@ pub enum KeyError {
     Read {
         /// Which one.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A key that is there is not written over.

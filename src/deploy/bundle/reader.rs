@@ -22,7 +22,7 @@ pub enum OpenError {
     Read {
         /// Which one.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// It is something else, or its beginning is damaged.

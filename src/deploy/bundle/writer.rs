@@ -27,7 +27,7 @@ pub enum CreateError {
     Read {
         /// Which one.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A folder cannot be gone through.
@@ -230,7 +230,7 @@ impl Plan {
                 out.write_all(&header_of(member)).map_err(write)?;
                 let (bytes, blake3) = source.copy(|part| out.write_all(part).map_err(|error| write(error).into()))?;
                 if (bytes, blake3) != (member.bytes, member.blake3) {
-                    return Err(CreateError::Changed { path: source.shown().to_owned() });
+                    return Err(CreateError::Changed { path: source.path().to_owned() });
                 }
                 out.write_all(&END[..padding(bytes)]).map_err(write)?;
             }
@@ -241,7 +241,7 @@ impl Plan {
 }
 
 impl Source {
-    fn shown(&self) -> &Path {
+    fn path(&self) -> &Path {
         match &self.from {
             Origin::Executable(executable) => &executable.path,
             Origin::File(path) => path,
@@ -259,7 +259,7 @@ impl Source {
 
     /// Reads the file from its beginning to its end; its length and its digest.
     fn copy(&self, mut to: impl FnMut(&[u8]) -> Result<(), CreateError>) -> Result<(u64, Digest), CreateError> {
-        let read = |source| CreateError::Read { path: self.shown().to_owned(), source };
+        let read = |source| CreateError::Read { path: self.path().to_owned(), source };
         let file;
         let mut content: Box<dyn Read> = match &self.from {
             Origin::Executable(executable) => Box::new(executable.content()),

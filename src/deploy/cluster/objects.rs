@@ -37,7 +37,7 @@ impl Entry {
     }
 
     /// For people.
-    pub(super) fn shown(&self) -> String {
+    pub(super) fn label(&self) -> String {
         format!("{} {}", self.kind, self.name)
     }
 
@@ -64,14 +64,14 @@ pub(super) fn entries<'f>(files: impl Iterator<Item = &'f ManagedFile>) -> Vec<E
     entries
 }
 
-/// Whether `live` says everything that `wanted` says. The API adds defaults, and nothing else is in a list.
-pub(super) fn says(live: &Value, wanted: &Value) -> bool {
+/// Whether `live` has everything that `wanted` has. The API adds defaults, and nothing else is in a list.
+pub(super) fn includes(live: &Value, wanted: &Value) -> bool {
     match (live, wanted) {
         (Value::Object(live), Value::Object(wanted)) => {
-            wanted.iter().all(|(key, value)| live.get(key).is_some_and(|live| says(live, value)))
+            wanted.iter().all(|(key, value)| live.get(key).is_some_and(|live| includes(live, value)))
         }
         (Value::Array(live), Value::Array(wanted)) => {
-            live.len() == wanted.len() && live.iter().zip(wanted).all(|(live, wanted)| says(live, wanted))
+            live.len() == wanted.len() && live.iter().zip(wanted).all(|(live, wanted)| includes(live, wanted))
         }
         _ => live == wanted,
     }
@@ -123,9 +123,9 @@ impl Cluster {
     pub(super) fn first_unlike(&self, entries: &[Entry]) -> Result<Option<String>, ClusterError> {
         for entry in entries {
             match self.live(entry)? {
-                Some(live) if says(&live, &entry.object) => {}
-                Some(_) => return Ok(Some(format!("{} is otherwise", entry.shown()))),
-                None => return Ok(Some(format!("{} is missing", entry.shown()))),
+                Some(live) if includes(&live, &entry.object) => {}
+                Some(_) => return Ok(Some(format!("{} is otherwise", entry.label()))),
+                None => return Ok(Some(format!("{} is missing", entry.label()))),
             }
         }
         Ok(None)
@@ -136,17 +136,19 @@ impl Cluster {
     pub(super) fn first_astray(&self, entries: &[Entry]) -> Result<Option<String>, ClusterError> {
         const POD: &str = "/spec/template/spec/containers/0";
         for entry in entries {
-            let Some(live) = self.live(entry)? else { return Ok(Some(format!("{} is missing", entry.shown()))) };
+            let Some(live) = self.live(entry)? else { return Ok(Some(format!("{} is missing", entry.label()))) };
             let image = format!("{POD}/image");
             let devices = format!("{POD}/resources/limits");
             let settings = "/spec/template/metadata/annotations";
             let is_astray = |pointer: &str| match (entry.object.pointer(pointer), live.pointer(pointer)) {
-                (Some(wanted), Some(live)) => !says(live, wanted) || (pointer == devices && !says(wanted, live)),
+                (Some(wanted), Some(live)) => {
+                    !includes(live, wanted) || (pointer == devices && !includes(wanted, live))
+                }
                 (Some(_), None) => true,
                 (None, _) => false,
             };
             if entry.kind == "StatefulSet" && [image.as_str(), &devices, settings].into_iter().any(is_astray) {
-                return Ok(Some(format!("{} runs something else", entry.shown())));
+                return Ok(Some(format!("{} runs something else", entry.label())));
             }
         }
         Ok(None)
@@ -197,9 +199,9 @@ mod tests {
     fn what_the_api_adds_is_no_difference() {
         let wanted = json!({"spec": {"ports": [{"port": 7171}], "type": "ClusterIP"}});
         let live = json!({"spec": {"ports": [{"port": 7171, "protocol": "TCP"}], "type": "ClusterIP", "clusterIP": "10.43.0.7"}});
-        assert!(says(&live, &wanted));
-        assert!(!says(&wanted, &live));
-        assert!(!says(&json!({"spec": {"ports": [{"port": 7171}, {"port": 1}], "type": "ClusterIP"}}), &wanted));
+        assert!(includes(&live, &wanted));
+        assert!(!includes(&wanted, &live));
+        assert!(!includes(&json!({"spec": {"ports": [{"port": 7171}, {"port": 1}], "type": "ClusterIP"}}), &wanted));
     }
 
     #[test]
@@ -207,7 +209,7 @@ mod tests {
         let text = "# a comment\n---\napiVersion: v1\nkind: Service\nmetadata:\n  name: cairn\n  namespace: site\n---\napiVersion: apps/v1\n\
                     kind: StatefulSet\nmetadata:\n  name: cairn\n";
         let file = ManagedFile { path: "/m/cairn.yaml".into(), mode: 0o600, bytes: text.into() };
-        let found: Vec<String> = entries([&file].into_iter()).iter().map(Entry::shown).collect();
+        let found: Vec<String> = entries([&file].into_iter()).iter().map(Entry::label).collect();
         assert_eq!(found, ["Service cairn", "StatefulSet cairn"]);
     }
 }

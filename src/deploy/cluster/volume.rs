@@ -10,7 +10,7 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::objects::{entries, says};
+use super::objects::{entries, includes};
 use super::watch::{Deadline, containers};
 use super::{CLAIM, Cause, Cluster, ClusterError, NAME, POD, Pods};
 use crate::base::ByteSize;
@@ -19,7 +19,7 @@ use crate::deploy::release::Release;
 /// What of a set cannot be changed once it is there.
 const FIXED: [&str; 4] =
     ["/spec/volumeClaimTemplates", "/spec/serviceName", "/spec/podManagementPolicy", "/spec/selector"];
-/// Classes whose volumes are folders: they take what the disk has, whatever the claim says.
+/// Classes whose volumes are folders: they take what the disk has, whatever the claim includes.
 const FOLDERS: &str = "rancher.io/local-path";
 /// The mark of the class that claims get which name none.
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
@@ -123,7 +123,7 @@ impl Pods<'_> {
         let wanted = entries(self.manifests(release)).into_iter().find(|entry| entry.kind == "StatefulSet");
         let Some(wanted) = wanted.map(|entry| entry.object) else { return Ok(()) };
         let differs = |pointer: &str| match (live.pointer(pointer), wanted.pointer(pointer)) {
-            (Some(live), Some(wanted)) => !says(live, wanted),
+            (Some(live), Some(wanted)) => !includes(live, wanted),
             (live, wanted) => live != wanted,
         };
         let class = |set: &Value| set.pointer("/spec/volumeClaimTemplates/0/spec/storageClassName").cloned();

@@ -115,7 +115,7 @@ impl Pods<'_> {
                 *known.borrow_mut() = pod.as_ref().map_or_else(|| "there is no pod yet".to_owned(), state);
                 let (Some(set), Some(pod)) = (set, pod) else { return Ok(None) };
                 match (is_of_newest(&set, &pod), hopeless(&pod)) {
-                    // What is wrong with the pod of another release is no matter any more.
+                    // The problems of a pod of another release do not matter any more.
                     (Some(false), _) => self.remove(&pod)?,
                     (Some(true), Some(words)) => {
                         return Err(format!("the pod does not start: {words}{}", self.cluster.last_words()).into());

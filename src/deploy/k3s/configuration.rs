@@ -90,7 +90,7 @@ fn decided(settings: &Settings) -> BTreeMap<String, String> {
     put("store.max_bytes", size(log_bytes_max(settings.storage, settings.resources.memory.1)));
     if settings.spec.backup.claim.is_some() {
         put("snapshot.target", toml_text(SNAPSHOTS_DIR));
-    } else if settings.own("snapshot.target").is_none_or(str::is_empty) {
+    } else if settings.configured("snapshot.target").is_none_or(str::is_empty) {
         put("snapshot.max_bytes", size(snapshot_bytes_max(settings.storage)));
     }
     if settings.spec.backup.secret.is_some() {

@@ -1,6 +1,6 @@
 //! The job that keeps documents in sync: out of a git repository, a volume or a ConfigMap, by Cairn's own command line.
 //!
-//! Its pods are no less bounded than the node's: `restricted`, no rights in the cluster, and a policy that lets them reach the node, names,
+//! Its pods have the limits of the node's: `restricted`, no rights in the cluster, and a policy that lets them reach the node, names,
 //! and the git server, and nothing else. What clones a repository is an image of the operator's, because Cairn's has nothing but Cairn.
 
 use std::collections::BTreeMap;

@@ -87,7 +87,7 @@ impl FromStr for Variant {
 
 /// A text that names no variant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is nothing called '{found}' to add{}; expected some of {}", meant(nearest.as_deref()), names())]
+#[error("there is nothing called '{found}' to add{}; expected some of {}", did_you_mean(nearest.as_deref()), names())]
 pub struct VariantError {
     /// What was found.
     pub found: String,
@@ -204,7 +204,7 @@ fn key(field: &Value, path: &[String]) -> Key {
 }
 
 /// ` (did you mean 'x'?)`, or nothing.
-pub(super) fn meant(nearest: Option<&str>) -> String {
+pub(super) fn did_you_mean(nearest: Option<&str>) -> String {
     nearest.map(|nearest| format!(" (did you mean '{nearest}'?)")).unwrap_or_default()
 }
 

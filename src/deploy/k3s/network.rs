@@ -137,11 +137,14 @@ pub(super) fn dns() -> NetworkPolicyEgressRule {
 
 fn egress(settings: &Settings) -> Vec<NetworkPolicyEgressRule> {
     let mut rules = vec![dns()];
-    if settings.own("snapshot.target").is_some_and(|target| target.starts_with("s3://")) {
+    if settings.configured("snapshot.target").is_some_and(|target| target.starts_with("s3://")) {
         rules.push(NetworkPolicyEgressRule {
             // Names cannot be listed here, only addresses.
             to: blocks(&settings.spec.backup.cidr),
-            ports: Some(vec![port_of("TCP", endpoint_port(settings.own("snapshot.s3_endpoint").unwrap_or_default()))]),
+            ports: Some(vec![port_of(
+                "TCP",
+                endpoint_port(settings.configured("snapshot.s3_endpoint").unwrap_or_default()),
+            )]),
         });
     }
     rules

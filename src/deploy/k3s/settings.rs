@@ -294,7 +294,7 @@ impl Settings {
     }
 
     /// A setting of Cairn's that was asked for, without its quotes.
-    pub(super) fn own(&self, key: &str) -> Option<&str> {
+    pub(super) fn configured(&self, key: &str) -> Option<&str> {
         self.own.get(key).map(|value| value.trim_matches('"'))
     }
 
@@ -313,7 +313,7 @@ impl Settings {
     /// Whether the listeners speak TLS: they do on every address but loopback, unless that is turned off.
     #[must_use]
     pub fn is_tls(&self) -> bool {
-        self.own("server.tls") != Some("off")
+        self.configured("server.tls") != Some("off")
     }
 }
 

@@ -487,7 +487,8 @@ mod tests {
         let own = Architecture::of_this_machine().unwrap();
         let other = if own == Architecture::X86_64 { Architecture::Aarch64 } else { Architecture::X86_64 };
         collected.architecture = other;
-        let refused = Image::with_gpu(Path::new(OWN_EXECUTABLE), Reference::own_for_gpus(), collected).unwrap_err();
+        let refused =
+            Image::with_gpu(Path::new(OWN_EXECUTABLE), Reference::this_release_for_gpus(), collected).unwrap_err();
         assert!(matches!(
             refused,
             ImageError::Gpu(GpuLayerError::Architecture { image, machine }) if (image, machine) == (own, other)

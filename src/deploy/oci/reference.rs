@@ -33,14 +33,14 @@ pub enum ReferenceError {
 impl Reference {
     /// The name of this release's own image.
     #[must_use]
-    pub fn own() -> Self {
+    pub fn this_release() -> Self {
         Self { repository: REPOSITORY.to_owned(), tag: env!("CARGO_PKG_VERSION").to_owned() }
     }
 
     /// The name of this release's own image for GPUs, which may exist next to the other one.
     #[must_use]
-    pub fn own_for_gpus() -> Self {
-        Self { tag: format!("{}-gpu", env!("CARGO_PKG_VERSION")), ..Self::own() }
+    pub fn this_release_for_gpus() -> Self {
+        Self { tag: format!("{}-gpu", env!("CARGO_PKG_VERSION")), ..Self::this_release() }
     }
 
     /// Host and path.

@@ -18,7 +18,7 @@ use crate::deploy::oci::Reference;
 pub(super) fn settings(draft: &mut Draft, spec: Spec, token: Option<ClientToken>, command: RenderCommand) -> Settings {
     namespace(draft, &spec);
     let size = node_size(draft, &spec);
-    let own = draft.own(&spec.config);
+    let own = draft.configuration(&spec.config);
     backup(draft, &spec, &own);
     gpu(draft, &spec);
     documents(draft, spec.documents.as_ref());
@@ -116,7 +116,7 @@ fn gpu(draft: &mut Draft, spec: &Spec) {
 }
 
 pub(super) fn image(draft: &mut Draft, spec: &Spec) -> String {
-    let own = if spec.gpu.is_some() { Reference::own_for_gpus() } else { Reference::own() };
+    let own = if spec.gpu.is_some() { Reference::this_release_for_gpus() } else { Reference::this_release() };
     let digest = spec.image.digest.as_deref();
     let Some(image) = spec.image.name.as_deref() else { return pinned(draft, digest, own) };
     let (name, own_digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));

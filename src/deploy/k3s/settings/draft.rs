@@ -12,7 +12,7 @@ use super::super::keys::{CONFIG, Key, all_keys};
 use super::super::spec::{Configuration, Spec, is_misread};
 use super::super::values_file::ValuesFile;
 use super::{Assignment, Mistake, Options, Problem};
-use crate::base::tree::{Failure, Node, Origin, Value, FailureKind, nearest, read};
+use crate::base::tree::{Failure, FailureKind, Node, Origin, Value, nearest, read};
 
 /// Settings of Cairn's that are in more places than its configuration, and what to set instead.
 const DECIDED: &[(&str, &str)] = &[
@@ -56,7 +56,7 @@ impl Draft {
         }
         for variant in &options.with {
             if draft.tree.at(&[variant.name().to_owned()]).is_none() {
-                draft.put(&[variant.name()], Node::table(Origin::Named("--with".into())));
+                draft.set(&[variant.name()], Node::table(Origin::Named("--with".into())));
             }
         }
         let named = [
@@ -66,13 +66,13 @@ impl Draft {
         ];
         for (key, option, text) in named {
             let steps: Vec<&str> = key.split('.').collect();
-            text.into_iter().for_each(|text| draft.put(&steps, Node::of(text.into(), &Origin::Named(option.into()))));
+            text.into_iter().for_each(|text| draft.set(&steps, Node::of(text.into(), &Origin::Named(option.into()))));
         }
         options.set.iter().for_each(|assignment| draft.assign(assignment));
         draft
     }
 
-    fn put(&mut self, path: &[&str], value: Node) {
+    fn set(&mut self, path: &[&str], value: Node) {
         if let Err(message) = self.tree.set(path, value) {
             self.refuse(&path.join("."), "a value", &message);
         }
@@ -113,9 +113,9 @@ impl Draft {
         } else if known.is_list {
             let items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
             let items = items.map(|item| Node::of(item.into(), &origin)).collect();
-            self.put(&path, Node { value: Value::List(items), origin });
+            self.set(&path, Node { value: Value::List(items), origin });
         } else {
-            self.put(&path, Node::of(value.as_str().into(), &origin));
+            self.set(&path, Node::of(value.as_str().into(), &origin));
         }
     }
 
@@ -172,7 +172,7 @@ impl Draft {
     }
 
     /// Cairn's own settings: those of the spec, and over them those of `--set`.
-    pub(super) fn own(&mut self, configuration: &Configuration) -> BTreeMap<String, String> {
+    pub(super) fn configuration(&mut self, configuration: &Configuration) -> BTreeMap<String, String> {
         let mut own = BTreeMap::new();
         for (key, value) in flat(configuration) {
             let path: Vec<String> = CONFIG.split_terminator('.').chain(key.split('.')).map(str::to_owned).collect();
@@ -195,7 +195,7 @@ impl Draft {
         let node = self.tree.at(&path);
         match failure.what {
             FailureKind::Expected(expected) | FailureKind::Said(expected) => {
-                let found = node.map_or_else(String::new, shown);
+                let found = node.map_or_else(String::new, describe);
                 self.refuse_at(&path, &found, &expected)
             }
             FailureKind::Unknown { .. } => {
@@ -225,7 +225,7 @@ impl Draft {
             && key.name == group.join(".")
         {
             let parts = parts.iter().filter(|(_, node)| node.value != Value::Refused);
-            let parts: Vec<(String, String)> = parts.map(|(part, node)| (part.clone(), shown(node))).collect();
+            let parts: Vec<(String, String)> = parts.map(|(part, node)| (part.clone(), describe(node))).collect();
             for (part, found) in parts {
                 let path: Vec<String> = group.iter().cloned().chain([part]).collect();
                 self.refuse_at(&path, &found, &format!("nothing without {}", key.name));
@@ -328,7 +328,7 @@ fn texts_in(node: &Node, path: &[String]) -> Vec<Vec<String>> {
 }
 
 /// A value for a message.
-fn shown(node: &Node) -> String {
+fn describe(node: &Node) -> String {
     match &node.value {
         Value::Scalar(value) => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
         Value::Table(_) => "a table".to_owned(),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::super::keys::{Variant, meant};
+use super::super::keys::{Variant, did_you_mean};
 use crate::base::Fault;
 
 /// One thing that is wrong with what is asked for, and where.
@@ -31,7 +31,7 @@ pub enum Mistake {
         message: String,
     },
     /// A key that does not exist.
-    #[error("there is no key '{key}'{}; `cairn k3s render --help` lists all of them", meant(nearest.as_deref()))]
+    #[error("there is no key '{key}'{}; `cairn k3s render --help` lists all of them", did_you_mean(nearest.as_deref()))]
     UnknownKey {
         /// What was found.
         key: String,
