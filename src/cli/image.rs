@@ -108,7 +108,10 @@ impl Of {
             drivers: mem::take(&mut collected.drivers),
             notes: mem::take(&mut collected.notes),
         };
-        Ok(Built { image: Image::with_gpu(executable, name(Reference::this_release_for_gpus), collected)?, gpu: Some(gpu) })
+        Ok(Built {
+            image: Image::with_gpu(executable, name(Reference::this_release_for_gpus), collected)?,
+            gpu: Some(gpu),
+        })
     }
 
     /// As K3s' folder of images has it: with the version, so that a new release is a new file.

@@ -52,29 +52,29 @@ tools! {
         "Returns a document, or the section around a passage, by an id from search or list_documents.";
     FindSimilar "find_similar", "Find similar", arguments::FindSimilar => text, READS,
         "Finds passages of other documents that mean the same as one you have. Not for questions: search.";
-    ListCollections "list_collections", "List collections", arguments::ListCollections => ListCollectionsAnswer, READS,
+    ListCollections "list_collections", "List collections", arguments::ListCollections => answers::ListCollectionsAnswer, READS,
         "Lists the collections with purpose, size and last change.";
-    DescribeCollection "describe_collection", "Describe collection", arguments::DescribeCollection => DescribeCollectionAnswer, READS,
+    DescribeCollection "describe_collection", "Describe collection", arguments::DescribeCollection => answers::DescribeCollectionAnswer, READS,
         "Size, model and the metadata fields that a filter can ask for.";
     ListDocuments "list_documents", "List documents", arguments::ListDocuments => text, READS,
         "Lists ids and titles of a collection's documents. Not for finding what they say: search.";
-    AddDocuments "add_documents", "Add documents", arguments::AddDocuments => WriteAnswer, WRITES,
+    AddDocuments "add_documents", "Add documents", arguments::AddDocuments => answers::WriteAnswer, WRITES,
         "Adds or replaces documents in one atomic write. They are durable and can be found when it answers. One that cannot be taken is reported; the others are written.";
-    UpdateDocument "update_document", "Update document", arguments::UpdateDocument => WriteAnswer, WRITES,
+    UpdateDocument "update_document", "Update document", arguments::UpdateDocument => answers::WriteAnswer, WRITES,
         "Changes text, title, url or metadata of a document; what is left out stays. What came from a file is written over when that file is added again.";
-    DeleteDocuments "delete_documents", "Delete documents", arguments::DeleteDocuments => DeleteAnswer, DESTROYS,
+    DeleteDocuments "delete_documents", "Delete documents", arguments::DeleteDocuments => answers::DeleteAnswer, DESTROYS,
         "Deletes documents by id, or all that match a filter. Try dry_run first.";
-    CreateCollection "create_collection", "Create collection", arguments::CreateCollection => CollectionAnswer, WRITES,
+    CreateCollection "create_collection", "Create collection", arguments::CreateCollection => answers::CollectionAnswer, WRITES,
         "Creates a collection. add_documents does so automatically.";
-    DeleteCollection "delete_collection", "Delete collection", arguments::DeleteCollection => CollectionAnswer, DESTROYS,
+    DeleteCollection "delete_collection", "Delete collection", arguments::DeleteCollection => answers::CollectionAnswer, DESTROYS,
         "Deletes a collection with all its documents.";
-    GetStatus "get_status", "Status", arguments::GetStatus => StatusAnswer, READS,
+    GetStatus "get_status", "Status", arguments::GetStatus => answers::StatusAnswer, READS,
         "Version, readiness, sizes, whether writes are accepted, backups.";
-    CreateSnapshot "create_snapshot", "Create snapshot", arguments::CreateSnapshot => CreateSnapshotAnswer, WRITES,
+    CreateSnapshot "create_snapshot", "Create snapshot", arguments::CreateSnapshot => answers::CreateSnapshotAnswer, WRITES,
         "Backs up the whole node.";
-    ListSnapshots "list_snapshots", "List snapshots", arguments::ListSnapshots => ListSnapshotsAnswer, READS,
+    ListSnapshots "list_snapshots", "List snapshots", arguments::ListSnapshots => answers::ListSnapshotsAnswer, READS,
         "Lists backups, newest first, and what is missing.";
-    RestoreSnapshot "restore_snapshot", "Restore snapshot", arguments::RestoreSnapshot => RestoreSnapshotAnswer, DESTROYS,
+    RestoreSnapshot "restore_snapshot", "Restore snapshot", arguments::RestoreSnapshot => answers::RestoreSnapshotAnswer, DESTROYS,
         "Takes the whole node back to a backup, a position or a moment, and starts it again; what is there now is kept aside. Try dry_run first.";
 }
 

@@ -11,10 +11,10 @@ use crate::calls::Effect;
 const PURPOSE_CHARS: usize = 80;
 const NAMED_BYTES: usize = 400;
 
-/// The node's tools, one line each: variant, name, title, arguments and answer, hints, description. The arguments' type does the
+/// The node's tools, one line each: variant, name, title, arguments and answer (`text` for one without a schema), hints, description. The arguments' type does the
 /// work ([`super::node_tools::NodeTool`]).
 macro_rules! tools {
-    ($($name:ident $wire:literal, $title:literal, $arguments:ty => $answer:ident, $hints:ident, $description:literal;)*) => {
+    ($($name:ident $wire:literal, $title:literal, $arguments:ty => $($answer:ident)::+, $hints:ident, $description:literal;)*) => {
         /// A tool of the node.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Tool {
@@ -49,7 +49,7 @@ macro_rules! tools {
             $crate::mcp::tools::definition(
                 ($wire, $title, $description),
                 std::sync::Arc::new($crate::mcp::schema::visible::<$arguments>()),
-                answer_schema!($answer),
+                answer_schema!($($answer)::+),
                 $crate::mcp::tools::$hints,
             ),
         )*]);
@@ -74,10 +74,8 @@ macro_rules! answer_schema {
     (text) => {
         None
     };
-    ($answer:ident) => {
-        Some(std::sync::Arc::new($crate::mcp::schema::of::<$crate::mcp::answers::$answer>(
-            schemars::generate::Contract::Serialize,
-        )))
+    ($answer:path) => {
+        Some(std::sync::Arc::new($crate::mcp::schema::of::<$answer>(schemars::generate::Contract::Serialize)))
     };
 }
 
