@@ -179,7 +179,7 @@ fn garbage_ends_a_helper() {
         (header(2, 7, u32::MAX), "it is too long"),
         (header(2, 99, 0), "there is no such kind"),
         ([header(2, 7, 1), vec![0]].concat(), "bytes too many"),
-        (header(2, 5, 0), "it ends too wait_until"),
+        (header(2, 5, 0), "it ends too soon"),
     ] {
         let (mut ours, theirs) = UnixStream::pair().expect("a pair");
         let mut command = clean(Command::new(&program));
