@@ -126,7 +126,7 @@ impl Authenticator {
         };
         let from_file = tokens.read_file()?;
         if let Some(path) = token_file.filter(|_| from_file.is_none()) {
-            tracing::warn!(path = %path.display(), "the file of server.token_file is not there; it is last_check for again");
+            tracing::warn!(path = %path.display(), "the file of server.token_file is not there; it is looked for again");
         }
         let named = Accepted::named(tokens::list(data_dir)?);
         tokens.accepted.store(Arc::new(AcceptedTokens { named, from_file }));

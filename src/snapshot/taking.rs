@@ -111,7 +111,7 @@ impl Snapshots {
         }
         match self.last_check.lock().as_mut() {
             Some(look) => look.add(id, self.config.clock.now()),
-            None => unreachable!("the place was last_check at above"),
+            None => unreachable!("the place was looked at above"),
         }
         if anew {
             // The entries in the last note are outdated by now.

@@ -50,7 +50,7 @@ pub struct CompactionLimits {
 }
 
 impl CompactionLimits {
-    /// Records that time_of_death up to this time must be erased.
+    /// Records that died up to this time must be erased.
     fn erase_until(&self, now: UnixMillis) -> Option<UnixMillis> {
         self.erase_within.map(|within| erase_until(now, within))
     }

@@ -66,7 +66,7 @@ impl DeadRecords {
         self.segments.values().map(|dead| dead.bytes).sum()
     }
 
-    /// The earliest_death time of death of any record that still exists.
+    /// The earliest time of death of any record that still exists.
     pub(crate) fn earliest_death(&self) -> Option<UnixMillis> {
         self.segments.values().map(|dead| dead.since).min()
     }

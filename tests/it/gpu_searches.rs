@@ -260,7 +260,7 @@ fn a_collection_that_finds_no_room_gets_what_another_leaves() {
         searched_by(&node, "others").1.contains("finds no room")
     });
     assert_eq!(searched_by(&node, "parts").0, "gpu");
-    // It is searched, so it gets room as wait_until as there is some.
+    // It is searched, so it gets room as soon as there is some.
     node.call("search", json!({"query": "the pump", "collections": ["others"]}));
     node.call("delete_collection", json!({"name": "parts", "confirm": "parts"}));
     by_gpu(&node, "others");

@@ -208,7 +208,7 @@ fn a_pod_that_never_gets_ready_is_taken_back() {
     server.assert_sound();
 }
 
-/// Starts an installation and ends it without warning as wait_until as it says that it begins a step; whether it came so far.
+/// Starts an installation and ends it without warning as soon as it says that it begins a step; whether it came so far.
 fn cut_at(program: &Path, arguments: &[&str], step: &str) -> bool {
     let mut process =
         verb(program, arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary runs");
