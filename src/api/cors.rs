@@ -116,7 +116,7 @@ impl Cors {
 
     /// The response with the headers by which a browser decides.
     ///
-    /// * `response`: unless the page only asks what it may, before its request (preflight).
+    /// * `response`: an empty one where the page asks what it may before its request (preflight).
     pub(super) async fn dressed(&self, asks: Request<()>, response: Response) -> Response {
         match self.layer.layer(Answered(Some(response))).call(asks).await {
             Ok(response) => response,

@@ -78,15 +78,16 @@ impl Shared {
         let Some((cors, asks)) = self.access.cors().and_then(|cors| Some((cors, cors.asks(&request)?))) else {
             return self.admit(request, connection).await;
         };
-        let response = if cors::is_preflight(&asks) {
-            let (head, body) = request.into_parts();
-            let response =
-                self.access.check_names(&head).map_or_else(IntoResponse::into_response, |()| Response::default());
-            if body.is_end_stream() { response } else { unread::close_connection(response, &connection) }
-        } else {
-            self.admit(request, connection).await?
+        if !cors::is_preflight(&asks) {
+            let response = self.admit(request, connection).await?;
+            return Some(cors.dressed(asks, response).await);
+        }
+        let (head, body) = request.into_parts();
+        let response = match self.access.check_names(&head) {
+            Ok(()) => cors.dressed(asks, Response::default()).await,
+            Err(refused) => refused.into_response(),
         };
-        Some(cors.dressed(asks, response).await)
+        Some(if body.is_end_stream() { response } else { unread::close_connection(response, &connection) })
     }
 
     async fn admit(&self, request: Request<Incoming>, connection: Arc<Connection>) -> Option<Response> {

@@ -23,7 +23,7 @@ use crate::base::{ByteSize, Clock, Fault, Lsn, with_causes};
 /// The result of a group. All of it is on stable storage.
 #[derive(Debug)]
 pub struct Committed {
-    /// The outcomes of each request's operations; empty for a request that had already run, see [`RunOnce`].
+    /// The outcomes of each request's operations; empty for a request that had already run, see [`super::RunOnce`].
     pub outcomes: Vec<Vec<Outcome>>,
     /// The answer of each request that runs only once.
     pub answers: Vec<Option<Vec<u8>>>,

@@ -54,7 +54,7 @@ pub enum Operation {
     },
 }
 
-/// A document to write. The fields are those of [`DocumentRecord`].
+/// A document to write. The fields are those of [`super::DocumentRecord`].
 #[derive(Debug, Clone)]
 pub struct NewDocument {
     /// The collection to write to.

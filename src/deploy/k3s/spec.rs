@@ -1,6 +1,6 @@
 //! What a user asks for: the settings of the manifests, a struct for each group of keys.
 //!
-//! A field is everything that there is to know of a key: its name, its type with the values that it takes ([`values`]), its default, and,
+//! A field is everything that there is to know of a key: its name, its type with the values that it takes (`spec/values.rs`), its default, and,
 //! as its documentation, what `--help` shows. The keys of `--set`, the file of `--values`, and the JSON Schema follow ([`super::keys`]). So does the
 //! spec of a resource in a cluster, and code that has the settings from elsewhere fills the structs.
 //!

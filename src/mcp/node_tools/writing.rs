@@ -21,6 +21,9 @@ const REASONS_MAX: usize = 5;
 /// Longest idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 256;
 
+/// A document of a call, with its content where that comes apart from it.
+pub(crate) type Incoming = (NewDocument, Option<Body>);
+
 /// The key of a stored answer: includes the caller and the collection.
 fn answer_key(caller: &Caller, collection: &str, key: &str) -> Result<String, ToolError> {
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
@@ -91,7 +94,7 @@ impl NodeTool for arguments::AddDocuments {
 pub(super) async fn add_each(
     call: Call<'_>,
     collection: &str,
-    documents: Vec<Result<(NewDocument, Option<Body>), String>>,
+    documents: Vec<Result<Incoming, String>>,
     key: Option<&str>,
 ) -> Result<Vec<answers::DocumentResult>, ToolError> {
     let refused = |message| (String::new(), ToolError::bad_argument(message));
@@ -145,7 +148,7 @@ impl Write {
 async fn written(
     call: Call<'_>,
     name: String,
-    documents: Vec<Result<(NewDocument, Option<Body>), (String, ToolError)>>,
+    documents: Vec<Result<Incoming, (String, ToolError)>>,
     conflict: ConflictArgument,
     key: Option<&str>,
 ) -> Result<Value, ToolError> {
