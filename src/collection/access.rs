@@ -164,20 +164,30 @@ impl<'a> Access<'a> {
         Ok(None)
     }
 
-    /// Has a document written only if it replaces none, or one that the permit reaches: of the version that was looked at.
+    /// Has a document written only if it replaces none, or one that the permit reaches: the version that was looked at.
+    ///
+    /// * `reached`: what the permit reaches, kept for the next document of a call. It is determined when a document replaces one.
     ///
     /// # Errors
     /// As [`Self::check_reach`].
     pub(super) async fn pin_reach(
         &self,
         collection: &Arc<CollectionInfo>,
+        reached: &mut Option<Reached>,
         document: &mut store::NewDocument,
     ) -> Result<(), WriteError> {
-        if self.permit.reach().documents().is_some() {
-            self.check_reach(collection, [document.id.as_str()]).await?;
-            let version = self.lookup(collection.id, &document.id)?.map_or(0, |entry| entry.version);
-            document.if_version.get_or_insert(version);
+        if self.permit.reach().documents().is_none() {
+            return Ok(());
         }
+        let entry = self.lookup(collection.id, &document.id)?;
+        if let Some(entry) = &entry
+            && !reached.as_ref().is_some_and(|reached| reached.has(entry.lsn))
+        {
+            self.check_reach(collection, [document.id.as_str()]).await?;
+            *reached = Some(self.reached(collection)?);
+        }
+        // Of the entry that was looked at before the check: one that another call writes meanwhile is a conflict.
+        document.if_version.get_or_insert(entry.map_or(0, |entry| entry.version));
         Ok(())
     }
 

@@ -172,10 +172,10 @@ impl Access<'_> {
             (id, expected, self.library.prepare(info, input, most).await)
         });
         let mut preparing = futures_util::stream::iter(preparing).buffered(admission.width);
-        let mut kept = 0_u64;
+        let (mut kept, mut reached) = (0_u64, None);
         while let Some((id, expected, prepared)) = preparing.next().await {
             let prepared = match prepared {
-                Ok(mut document) => self.pin_reach(info, &mut document).await.map(|()| document),
+                Ok(mut document) => self.pin_reach(info, &mut reached, &mut document).await.map(|()| document),
                 refused => refused,
             };
             addition.documents.push(match prepared {
@@ -250,8 +250,9 @@ impl Access<'_> {
         };
         let mut places: Vec<(String, usize)> = Vec::new();
         let mut operations = Vec::new();
+        let mut reached = None;
         for mut document in documents {
-            self.pin_reach(&info, &mut document).await?;
+            self.pin_reach(&info, &mut reached, &mut document).await?;
             places.push((document.id.clone(), document.chunks.len()));
             operations.push(Operation::PutDocument(Box::new(document)));
         }

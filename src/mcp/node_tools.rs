@@ -44,6 +44,7 @@ pub use self::snapshots::NodeSnapshots;
 pub(crate) use self::snapshots::{prune_json, schedule_json, snapshots_json, verified_json};
 pub use self::sources::SOURCES_PAGE;
 pub(crate) use self::status::{gpu_json, problems};
+pub(crate) use self::writing::IncomingDocument;
 
 tools! {
     Search "search", "Search", arguments::Search => text, READS,

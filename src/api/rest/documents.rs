@@ -15,7 +15,7 @@ use super::problem::Failure;
 use crate::collection::{Body, MediaType};
 use crate::mcp::answers::{DocumentResult, ListDocumentsAnswer};
 use crate::mcp::arguments::{self, NewDocument};
-use crate::mcp::{ErrorCode, Precondition, StoredDocument, ToolError};
+use crate::mcp::{ErrorCode, IncomingDocument, Precondition, StoredDocument, ToolError};
 
 /// Documents that are written in one batch; more are written in several.
 const BATCH: usize = 1_000;
@@ -312,7 +312,7 @@ impl Endpoint for DeleteDocument {
 }
 
 /// Many documents: JSON lines, each a document; or a form with files.
-pub(crate) struct Many(Vec<Result<(NewDocument, Option<Body>), String>>);
+pub(crate) struct Many(Vec<Result<IncomingDocument, String>>);
 
 impl Payload for Many {
     async fn read(headers: &HeaderMap, bytes: Bytes) -> Result<Self, Failure> {
@@ -365,7 +365,7 @@ fn lines(bytes: &[u8]) -> Vec<Result<NewDocument, String>> {
 }
 
 /// The files of a form; the name of each is its id.
-async fn files(headers: &HeaderMap, bytes: Bytes) -> Result<Vec<Result<(NewDocument, Option<Body>), String>>, Failure> {
+async fn files(headers: &HeaderMap, bytes: Bytes) -> Result<Vec<Result<IncomingDocument, String>>, Failure> {
     let broken = |error: multer::Error| ToolError::bad_argument(format!("the form cannot be read: {error}"));
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let boundary = multer::parse_boundary(kind).map_err(broken)?;

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::inputs::input;
 use super::shapes::document_result;
+use super::writing::IncomingDocument;
 use super::{Call, NodeTools, Tool};
 use crate::auth::Caller;
 use crate::base::Fault;
@@ -168,7 +169,7 @@ impl NodeTools {
         &self,
         caller: &Caller,
         collection: &str,
-        documents: Vec<Result<(NewDocument, Option<Body>), String>>,
+        documents: Vec<Result<IncomingDocument, String>>,
         key: Option<&str>,
     ) -> Result<Vec<DocumentResult>, ToolError> {
         let permit = self.enter(Tool::AddDocuments, caller, collection)?;

@@ -22,7 +22,7 @@ const REASONS_MAX: usize = 5;
 const KEY_BYTES_MAX: usize = 256;
 
 /// A document of a call, with its content where that comes apart from it.
-pub(crate) type Incoming = (NewDocument, Option<Body>);
+pub(crate) type IncomingDocument = (NewDocument, Option<Body>);
 
 /// The key of a stored answer: includes the caller and the collection.
 fn answer_key(caller: &Caller, collection: &str, key: &str) -> Result<String, ToolError> {
@@ -94,7 +94,7 @@ impl NodeTool for arguments::AddDocuments {
 pub(super) async fn add_each(
     call: Call<'_>,
     collection: &str,
-    documents: Vec<Result<Incoming, String>>,
+    documents: Vec<Result<IncomingDocument, String>>,
     key: Option<&str>,
 ) -> Result<Vec<answers::DocumentResult>, ToolError> {
     let refused = |message| (String::new(), ToolError::bad_argument(message));
@@ -148,7 +148,7 @@ impl Write {
 async fn written(
     call: Call<'_>,
     name: String,
-    documents: Vec<Result<Incoming, (String, ToolError)>>,
+    documents: Vec<Result<IncomingDocument, (String, ToolError)>>,
     conflict: ConflictArgument,
     key: Option<&str>,
 ) -> Result<Value, ToolError> {

@@ -89,6 +89,25 @@ fn parsed<'de, D: Deserializer<'de>, T: FromStr>(
     text.parse().map_err(|_| D::Error::invalid_value(unexpected, &expected.to_string().as_str()))
 }
 
+/// The schema of a type that is written as a text or a number.
+macro_rules! schema {
+    ([$($generics:tt)*] $name:ty, $schema:tt) => {
+        impl<$($generics)*> JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    };
+}
+
 /// A type of values that is made from a text: what it holds, its schema, what is expected, and how it is read.
 macro_rules! values {
     ($($(#[$meta:meta])* $name:ident($inner:ty) $schema:tt $expected:literal $read:expr;)+) => {$(
@@ -127,19 +146,7 @@ macro_rules! values {
             }
         }
 
-        impl JsonSchema for $name {
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn schema_name() -> std::borrow::Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!($schema)
-            }
-        }
+        schema!([] $name, $schema);
     )+};
 }
 
@@ -268,25 +275,6 @@ impl<'de, const MIB: u64> Deserialize<'de> for AtLeast<MIB> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         parsed(deserializer, &Self::expected(), true)
     }
-}
-
-/// The schema of a type that is written as a text or a number.
-macro_rules! schema {
-    ([$($generics:tt)*] $name:ty, $schema:tt) => {
-        impl<$($generics)*> JsonSchema for $name {
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn schema_name() -> std::borrow::Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!($schema)
-            }
-        }
-    };
 }
 
 schema!([const MIB: u64] AtLeast<MIB>, {"type": ["string", "integer"], "examples": ["16GiB"]});
