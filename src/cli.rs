@@ -62,7 +62,7 @@ use crate::telemetry::{self, LogFormat};
 
 use self::backend::{Absent, Address, Backend, Stay, Unavailable};
 
-/// A context server for AI agents: keeps documents on this machine and answers searches over MCP.
+/// A context server for AI agents: stores documents on this machine and answers searches over MCP.
 #[derive(Parser)]
 #[command(name = "cairn", version, arg_required_else_help = true, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
@@ -75,16 +75,16 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   cairn serve                         start the node
-  cairn add docs/ -c manual           put a folder in, and keep it in sync
+  cairn add docs/ -c manual           add a folder and keep it in sync
   cairn search \"restore a backup\"     find passages, with citations
   cairn mcp                           speak MCP on standard input and output
 
 The data directory, configuration and addresses can also be set by CAIRN_* variables; see `cairn serve --print-config`.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not ready or not there, 4 the snapshots are not what they should be.";
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not ready or not found, 4 snapshots missing or failed.";
 
 /// Above the options that every verb has.
-const GLOBAL: &str = "Options of every verb";
+const GLOBAL: &str = "Global options";
 
 /// Which node is asked, and how.
 const NODE: [&str; 5] = ["url", "token", "token_file", "ca", "resolve"];
@@ -160,19 +160,19 @@ struct Common {
     /// Settings in TOML; see `cairn serve --print-config`
     #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Talk to the node at this address instead of the one on the data directory
+    /// Use the node at this address instead of the one on the data directory
     #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_URL", value_name = "URL")]
     url: Option<String>,
-    /// The node's token, for a node that asks for one
+    /// Token, for a node that requires one
     #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
-    /// The token, read from a file, as a mounted Secret is
+    /// File with the token, such as a mounted Secret
     #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Trust this authority of a node at an https:// address, a PEM file [default: those of the system]
+    /// Certificate authority to trust for an https:// address, a PEM file [default: those of the system]
     #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Connect to this address, whatever the host in --url is called
+    /// Connect to this address instead of resolving the host of --url
     #[arg(long, global = true, help_heading = GLOBAL, env = "CAIRN_RESOLVE", value_name = "ADDR")]
     resolve: Option<IpAddr>,
     /// Print JSON
@@ -191,7 +191,7 @@ enum Verb {
     Add(add::Arguments),
     /// Find passages
     Search(search::Arguments),
-    /// Print a document, or a passage with what surrounds it
+    /// Print a document, or a passage with its section
     Get(documents::GetArguments),
     /// List collections, or the documents of one
     Ls(documents::ListArguments),
@@ -202,19 +202,19 @@ enum Verb {
     /// Measure search quality on a folder with questions and judgements
     #[command(args(unlisted(NODE.into_iter().chain(["data_dir"]))))]
     Eval(eval::Arguments),
-    /// Measure what the node can answer on this hardware
+    /// Measure how many searches the node answers on this hardware
     Bench(bench::Arguments),
     /// List, self-test and benchmark GPUs
     #[command(args(on_its_own()))]
     Gpu(gpu::Arguments),
-    /// Back the node up, prove the backups, go back to one
+    /// Back up the node, verify the backups, restore one
     Snapshot(snapshot::Arguments),
-    /// Find damage, say what it affects, mend it from the snapshots
+    /// Find damage, report what it affects, repair it from snapshots
     Doctor(doctor::Arguments),
-    /// Make tokens for clients of this machine's node, list them, take them back
+    /// Create, list and revoke tokens for clients of this machine's node
     #[command(args(without_node()))]
     Token(token::Arguments),
-    /// Manifests for K3s
+    /// Render manifests for K3s
     #[command(args(on_its_own()))]
     K3s(k3s::Arguments),
     /// Show the node's status
@@ -228,19 +228,19 @@ enum Verb {
     /// Install the node on this machine, or upgrade it
     #[command(visible_alias = "upgrade", args(on_its_own()))]
     Install(install::Arguments),
-    /// Run the release from before the last upgrade again
+    /// Return to the release from before the last upgrade
     #[command(args(on_its_own()))]
     Rollback(install::RollbackArguments),
     /// Remove what was installed; data and snapshots stay
     #[command(args(on_its_own()))]
     Uninstall(install::UninstallArguments),
-    /// Print the tab completions of a shell
+    /// Print shell completions
     #[command(args(on_its_own()))]
     Completions {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page, or write one per verb into a folder
+    /// Print the manual page, or write one for each command into a folder
     #[command(args(on_its_own()))]
     Man {
         /// Folder for the pages

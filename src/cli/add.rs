@@ -36,9 +36,9 @@ const GONE_UNASKED: usize = 10;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  cairn add docs/ -c manual                 a folder; again after changes
+  cairn add docs/ -c manual                 a folder; run it again after changes
   cairn add report.pdf notes.md -c papers   single files
-  cairn add docs/ -c manual --dry-run       only say what would be read
+  cairn add docs/ -c manual --dry-run       only show what would be read
 
 A folder is kept in sync: new and changed files are written, unchanged ones are left alone, and documents whose files are \
 gone or empty are deleted (--keep leaves them). A folder is known by its name, and the collection remembers where it came from: \
@@ -46,40 +46,40 @@ another folder of the same name is refused, give it a --prefix of its own. Nothi
 be read, or with an empty --prefix; when more than half of a folder's files are gone, and more than 10, it asks first.
 
 Files listed in .gitignore and hidden files are left out. Markdown, text, HTML, saved web pages, mail, PDF, notebooks, SVG, source \
-code, JSON, JSON lines and CSV are read; what else a folder holds is skipped and summed up.
+code, JSON, JSON lines and CSV are read; what else a folder holds is skipped and counted.
 
-Exit code 1 means that something is not in that should be. A file of a folder that no parser can read counts once, until its bytes \
-change; it is still listed with -v. One that this user may not read counts each time, for nobody knows what is in it: let it be \
-read, or name it in .gitignore.")]
+Exit code 1 means that something that should be stored is not. A file of a folder that no parser can read counts once, until \
+its content changes; -v still lists it. A file that this user may not read counts each time, because its content is unknown: \
+make it readable, or name it in .gitignore.")]
 pub(super) struct Arguments {
     /// Files and folders
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Collection; made when there is none
+    /// Collection; created if it does not exist
     #[arg(short, long, env = "CAIRN_COLLECTION", default_value = "default")]
     collection: String,
-    /// Metadata for every document, for filters; may be given several times
+    /// Metadata for every document, for filters; may be repeated
     #[arg(long = "meta", value_name = "KEY=VALUE")]
     metadata: Vec<String>,
     /// Prefix of each path in document ids [default: the folder's name]
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
-    /// The folder was elsewhere before: remember this path for it
+    /// The folder has moved: remember its new path
     #[arg(long)]
     moved: bool,
-    /// Leave documents whose files are gone
+    /// Keep documents whose files are gone
     #[arg(long)]
     keep: bool,
-    /// Do not ask before many documents are deleted
+    /// Do not ask before deleting many documents
     #[arg(short, long)]
     yes: bool,
-    /// Delete what earlier files left even when nothing could be read
+    /// Delete documents whose files are gone even if nothing could be read
     #[arg(long, conflicts_with = "keep")]
     delete_all: bool,
-    /// Say what would be read, and stop
+    /// Show what would be read, and stop
     #[arg(long)]
     dry_run: bool,
-    /// How long to wait for a node that goes away or has no room
+    /// How long to wait for a node that restarts or is overloaded
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = super::output::duration)]
     wait: Duration,
     /// List unchanged and skipped files too

@@ -37,26 +37,26 @@ const TICKS: f64 = 100.0;
 Examples:
   cairn bench                          the node on this machine, 10 seconds each round
   cairn bench -c manual --seconds 3    one collection, quickly
-  cairn bench --questions asked.txt    a question a line instead of words of the documents
-  cairn bench --url https://node:7171  another machine: the network counts, the node's processor time is not seen
+  cairn bench --questions asked.txt    your own questions instead of words of the documents
+  cairn bench --url https://node:7171  another machine: includes the network, without the node's CPU time
 
-Rounds: one client at a time, then as much as the node answers, then 70 % of that at a constant rate, then four times as \
-much as it can answer, from 640 clients. At a constant rate a call's time counts from when it was due, so that waiting is \
-not left out; what was due while every client waited, until the time was over, is unsent.
+Rounds: one client at a time; as much as the node answers; 70 % of that at a constant rate; four times as much as it can \
+answer, from 640 clients. At a constant rate a call's time counts from when it was due, so waiting is included; calls that \
+were due while every client waited, until the time was over, are reported as unsent.
 
 Nothing is written to the node. Its other users wait meanwhile.")]
 pub(super) struct Arguments {
-    /// Collection to search; may be given several times [default: all]
+    /// Collection to search; may be repeated [default: all]
     #[arg(short, long = "collection", env = "CAIRN_COLLECTION")]
     collections: Vec<String>,
-    /// Seconds of each round
+    /// Length of each round, in seconds
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = output::whole::<u64>(1..=600))]
     seconds: u64,
-    /// Clients that call at once [default: 32]
+    /// Concurrent clients [default: 32]
     #[arg(long, default_value_t = 32, value_name = "N", hide_default_value = true,
           value_parser = output::whole::<u16>(1..=512))]
     clients: u16,
-    /// File with a question a line
+    /// File with one question per line
     #[arg(long, value_name = "FILE")]
     questions: Option<PathBuf>,
 }

@@ -17,7 +17,7 @@ use crate::deploy::bundle::{self, Contents, EXTENSION, KeyPair, LockedKey, Plan,
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  cairn bundle keygen -o site.key                     a key, and site.pub to verify with
+  cairn bundle keygen -o site.key                     a secret key, and site.pub to verify with
   cairn bundle create -o /media/stick/ --key site.key --documents manual/
   cairn bundle verify cairn-0.1.0.bundle --public-key site.pub
   cairn bundle list cairn-0.1.0.bundle")]
@@ -28,14 +28,14 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Make a key that signs bundles, and the public key that verifies them
+    /// Create a key that signs bundles, and the public key that verifies them
     #[command(after_help = "\
 Examples:
   cairn bundle keygen -o site.key
   cairn bundle keygen -o site.key --ask-password
 
-The keys are minisign's: keys of `minisign -G` serve as well. Keep the secret key where bundles are made, and carry the public \
-key to the machines by another way than the bundles.")]
+The keys are minisign's: keys of `minisign -G` serve as well. Keep the secret key where bundles are made, and bring the public \
+key to the machines separately from the bundles.")]
     Keygen {
         /// File of the secret key; the public one is written next to it, with the ending .pub
         #[arg(short, long, value_name = "KEY")]
@@ -43,7 +43,7 @@ key to the machines by another way than the bundles.")]
         #[command(flatten)]
         password: Password,
     },
-    /// Pack this program and what is named into one signed file
+    /// Pack this program, and what you name, into one signed file
     #[command(after_help = "\
 Examples:
   cairn bundle create -o /media/stick/ --key site.key
@@ -87,7 +87,7 @@ struct CreateArguments {
     /// Secret key of `cairn bundle keygen` or `minisign -G`
     #[arg(long, value_name = "KEY")]
     key: PathBuf,
-    /// File with the key's password; without it a terminal is asked
+    /// File with the key's password [default: ask on the terminal]
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
     /// A static cairn for Linux [default: this program]
@@ -99,7 +99,7 @@ struct CreateArguments {
     /// Folder of documents
     #[arg(long, value_name = "DIR")]
     documents: Vec<PathBuf>,
-    /// Settings of the node that gets the bundle, in TOML
+    /// Settings of the node to install, in TOML
     #[arg(id = "packed_config", long = "config", value_name = "FILE")]
     configuration: Option<PathBuf>,
     /// Image of another server, as K3s imports it (.tar, .tar.gz, .tar.zst, …)

@@ -18,24 +18,24 @@ enum Action {
     /// List the collections
     #[command(alias = "ls")]
     List,
-    /// Create one
+    /// Create a collection
     Create {
         /// 1 to 63 of a-z, 0-9, '-', '_' and '.'
         name: String,
-        /// What it is for; agents see it when they choose where to search
+        /// Purpose of the collection; agents read it to choose where to search
         #[arg(short, long, default_value = "")]
         description: String,
         /// Embedding model [default: the built-in one]
         #[arg(long)]
         model: Option<String>,
     },
-    /// Show its size, its model and the metadata that filters can ask for
+    /// Show a collection's size, model and metadata fields for filters
     Describe {
         /// Name of the collection
         #[arg(env = "CAIRN_COLLECTION", value_name = "COLLECTION")]
         name: String,
     },
-    /// Delete one, with its documents
+    /// Delete a collection and its documents
     #[command(alias = "rm")]
     Delete {
         /// Name of the collection

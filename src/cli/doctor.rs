@@ -27,14 +27,14 @@ const NAMED: usize = 1_000;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  cairn doctor            look at the machine, prove its GPU, read every record, name what is damaged and what that affects
-  cairn doctor --repair   put sound segments from the snapshots in the place of damaged ones
+  cairn doctor            check the machine, test its GPU, read every record, name damage and what it affects
+  cairn doctor --repair   replace damaged segments with copies from the snapshots
 
-The node must be stopped to read every byte; of a running node what it knows is told, and what is wrong with the machine.
+Stop the node to read every byte. For a running node, doctor reports what the node knows and what is wrong with the machine.
 
-Exit code 1 means that something is wrong.")]
+Exit code 1 means that a problem was found.")]
 pub(super) struct Arguments {
-    /// Replace damaged segments of the log by those of the snapshots
+    /// Replace damaged log segments with copies from the snapshots
     #[arg(long)]
     repair: bool,
     #[command(flatten)]

@@ -14,10 +14,10 @@ use crate::retrieval::{LIST_TOKENS_MAX, TOKENS_MAX, TOKENS_MIN};
 #[command(after_help = "\
 Examples:
   cairn get manual/install.md       the whole document
-  cairn get install.md              the same, where no other id ends so
+  cairn get install.md              the same, if no other id ends with it
   cairn get 'manual/install.md#4'   the section around its fifth passage")]
 pub(super) struct GetArguments {
-    /// An id that search or ls printed
+    /// An id from `cairn search` or `cairn ls`
     id: String,
     /// Stop after about this many tokens, 100 to 20,000 [default: everything]
     #[arg(long, value_name = "N", value_parser = output::whole::<usize>(TOKENS_MIN as u64..=TOKENS_MAX as u64))]
@@ -116,16 +116,16 @@ Examples:
   cairn rm manual/old.md manual/older.md
   cairn rm -c papers --filter '{\"year\": {\"lt\": 2000}}' --dry-run")]
 pub(super) struct RemoveArguments {
-    /// Ids of documents that ls printed; that of a passage is refused
+    /// Document ids from `cairn ls`; passage ids are refused
     #[arg(value_name = "ID", required_unless_present = "filter", conflicts_with = "filter")]
     ids: Vec<String>,
     /// Collection for --filter
     #[arg(short, long, env = "CAIRN_COLLECTION")]
     collection: Option<String>,
-    /// Delete every document whose metadata matches, as JSON; one that matches all is refused
+    /// Delete every document whose metadata matches, as JSON; a filter that matches everything is refused
     #[arg(short, long, value_name = "JSON", requires = "collection")]
     filter: Option<String>,
-    /// Say what would be deleted, and stop
+    /// Show what would be deleted, and stop
     #[arg(long)]
     dry_run: bool,
     /// Do not ask

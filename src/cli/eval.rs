@@ -32,23 +32,24 @@ DIR holds queries.jsonl ({\"_id\", \"text\"}), qrels.tsv (query-id, corpus-id, s
 documents: corpus.jsonl ({\"_id\", \"title\", \"text\"}) or a folder docs/, whose files are named by their paths in the \
 judgements. Everything is read into a temporary collection; the node and its data are not touched.
 
-Several folders become a collection each. Each one's questions are asked of its own collection alone, and of all of them at \
-once. A folder without questions, or any folder of files, is searched beside the others:
+Several folders become a collection each. The questions of each are asked of its own collection alone, and of all collections \
+at once. A folder without questions, or any folder of files, is searched beside the others:
 
   $ cairn eval questions/ ~/documents
 
-With unanswerable.jsonl ({\"_id\", \"text\"}), questions that no document answers, it is also measured how many of them get an \
-answer that says of itself that it is weak, and how many of the others.
+With unanswerable.jsonl ({\"_id\", \"text\"}), questions that no document answers, it also measures how many of them get an \
+answer marked as weak, and how many of the others do.
 
-Measures, over all questions: nDCG@10 with linear gain, Recall@10, Recall@100 and MRR@10, for each way to search. The score of a document is that of its best passage.")]
+Measures, over all questions: nDCG@10 with linear gain, Recall@10, Recall@100 and MRR@10, for each search mode. The score of a \
+document is that of its best passage.")]
 pub(super) struct Arguments {
     /// Folders with questions and judgements, and folders that are searched together with them
     #[arg(value_name = "DIR", required = true)]
     directories: Vec<PathBuf>,
-    /// Weight of meaning against words, 0 to 1 [default: as a search chooses it]
+    /// Weight of dense against lexical ranking, 0 to 1 [default: as a search chooses it]
     #[arg(long, value_name = "WEIGHT", value_parser = weight)]
     dense_weight: Option<f32>,
-    /// Candidates taken from each half [default: search.candidates]
+    /// Candidates from each ranking [default: search.candidates]
     #[arg(long, value_name = "N", value_parser = output::whole::<usize>(1..=10_000))]
     candidates: Option<usize>,
 }

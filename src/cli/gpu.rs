@@ -16,11 +16,11 @@ use crate::index::gpu::{Adapter, AdapterKind, Format, Gpu, HELPER_ON_DISK, helpe
 #[command(after_help = "\
 Examples:
   cairn gpu list                    what Vulkan finds on this machine
-  cairn gpu selftest                compare its answers with the definition
-  cairn gpu bench --rows 1000000    searches a second and bytes a second, beside this machine's CPU
-  cairn gpu extract                 put the helper at /usr/libexec/cairn-gpu, for hardened machines
+  cairn gpu selftest                compare its results with the exact definition
+  cairn gpu bench --rows 1000000    searches and bytes per second, compared with this machine's CPU
+  cairn gpu extract                 write the helper to /usr/libexec/cairn-gpu, for hardened machines
 
-The GPU is used by a program of its own, which is part of this file. It needs the Vulkan loader (libvulkan.so.1) and a driver.")]
+A separate helper program, which is part of this file, uses the GPU. It needs the Vulkan loader (libvulkan.so.1) and a driver.")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     action: Action,
@@ -28,9 +28,9 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// List the GPUs, best first; exit code 1 when there is none
+    /// List the GPUs, best first; exit code 1 if there is none
     List,
-    /// Ask random questions and compare the answers with the definition
+    /// Run random searches and compare the results with the exact definition
     Selftest {
         /// Questions, at least
         #[arg(long, default_value_t = 2_000, value_name = "N", value_parser = output::whole::<u32>(1..=10_000_000))]
@@ -41,7 +41,7 @@ enum Action {
         #[command(flatten)]
         device: Device,
     },
-    /// Write the helper's program to a file, for machines that execute nothing from memory (vm.memfd_noexec = 2)
+    /// Write the helper's program to a file, for machines that run no programs from memory (vm.memfd_noexec = 2)
     Extract {
         /// Where to; it is looked for at /usr/libexec/cairn-gpu
         #[arg(default_value = HELPER_ON_DISK, value_name = "FILE")]
@@ -52,13 +52,13 @@ enum Action {
         /// Vectors
         #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = output::whole::<u32>(1_000..=100_000_000))]
         rows: u32,
-        /// Numbers of a vector
+        /// Dimensions of a vector
         #[arg(long, default_value_t = 384, value_name = "N", value_parser = output::whole::<u32>(64..=4_096))]
         dimensions: u32,
-        /// Questions at once, up to 256
+        /// Batch sizes, up to 256
         #[arg(long, default_value = "1,8,64,256", value_delimiter = ',', value_name = "N,…", value_parser = output::whole::<u32>(1..=256))]
         batches: Vec<u32>,
-        /// How the GPU keeps the vectors
+        /// How the GPU stores the vectors
         #[arg(long, default_value = "halves,bytes", value_delimiter = ',', value_name = "FORMAT,…")]
         formats: Vec<VectorFormat>,
         #[command(flatten)]

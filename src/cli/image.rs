@@ -22,7 +22,7 @@ Examples:
   cairn image build -o .                                 write cairn-VERSION.tar here
   cairn image build -o - | ctr -n k8s.io images import -
   cairn image build -o . --gpu                           with a layer for GPUs, from this machine's libraries
-  cairn image inspect                                    what it would be: names, digest, size")]
+  cairn image inspect                                    show names, digest and size")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -40,8 +40,8 @@ Examples:
   cairn image build -o . --gpu                           for any GPU, with this machine's libraries
   cairn image build -o . --gpu --gpu-drivers none        for NVIDIA's, whose toolkit brings the driver
 
-One tar, OCI layout and docker archive at once. The same program gives the same bytes; with --gpu, the same program and the \
-same libraries. The file appears under its name once it is whole.")]
+One tar that is both an OCI layout and a Docker archive. The same program gives the same bytes; with --gpu, the same program \
+and libraries. The file gets its name once it is complete.")]
     Build {
         /// The file, a folder for it, or - for standard output
         #[arg(short, long, value_name = "FILE")]
@@ -49,7 +49,7 @@ same libraries. The file appears under its name once it is whole.")]
         #[command(flatten)]
         of: Of,
     },
-    /// Say what would be built, and write nothing
+    /// Show what would be built, and write nothing
     #[command(after_help = "Example:\n  cairn image inspect --json")]
     Inspect {
         #[command(flatten)]
@@ -67,7 +67,7 @@ struct Of {
     /// with --gpu cairn.local/cairn:VERSION-gpu]
     #[arg(long)]
     name: Option<Reference>,
-    /// Add a layer with what a GPU needs: C library, Vulkan loader and Mesa's drivers, as this machine has them
+    /// Add a layer with what a GPU needs: this machine's C library, Vulkan loader and Mesa drivers
     #[arg(long)]
     gpu: bool,
     /// Drivers in that layer: all for GPUs, none, or names such as intel,radeon

@@ -30,11 +30,11 @@ const NODE_PAUSE: Duration = Duration::from_secs(5);
 For clients that start their servers themselves:
   {\"mcpServers\": {\"cairn\": {\"command\": \"cairn\", \"args\": [\"mcp\"]}}}
 
-Any number of clients can do so at once, beside a running node (`cairn serve`) or without one: then the first has the data \
-directory open and answers the others, and when it ends another takes over.
+Any number of clients can do so at once, with or without a running node (`cairn serve`). Without one, the first client opens \
+the data directory and answers for the others; when it ends, another takes over.
 
-It makes no node: as long as there is none, each call says what to do (`cairn add PATH` and `cairn serve` make one), and the first \
-call after that finds it.")]
+It does not create a node: until there is one, each call says what to do (`cairn add PATH` and `cairn serve` create one), and \
+the first call after that uses it.")]
 pub(super) struct Arguments {}
 
 pub(super) fn run(common: &Common, _: &Arguments) -> Result<(), Failure> {

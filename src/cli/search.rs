@@ -16,10 +16,10 @@ pub(super) struct Arguments {
     /// A question or keywords
     #[arg(required = true, value_name = "QUERY")]
     query: Vec<String>,
-    /// Collection to search; may be given several times [default: all]
+    /// Collection to search; may be repeated [default: all]
     #[arg(short, long = "collection", env = "CAIRN_COLLECTION")]
     collections: Vec<String>,
-    /// Passages wanted, 1 to 50
+    /// Number of passages, 1 to 50
     #[arg(short = 'n', long, value_name = "N", value_parser = output::whole::<usize>(1..=LIMIT_MAX as u64))]
     limit: Option<usize>,
     /// hybrid, dense or lexical

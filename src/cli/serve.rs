@@ -28,13 +28,13 @@ pub(super) struct Arguments {
     /// Address of /health, /ready and /metrics [default: 127.0.0.1:9464]
     #[arg(long, env = "CAIRN_ADMIN", value_name = "ADDR", value_parser = output::address)]
     admin: Option<SocketAddr>,
-    /// Answer without a token on an address that other machines reach
+    /// Accept requests without a token on an address that other machines can reach
     #[arg(long)]
     allow_unauthenticated: bool,
     /// Set a setting, as SECTION.KEY=VALUE; may be repeated. LIST.0.KEY=VALUE sets a key of a list's first table
     #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
     set: Vec<(String, String)>,
-    /// Make a new token named `node` and print it; the old one is void. The others stay valid; see `cairn token`
+    /// Create a new token named `node` and print it; the previous one is revoked. Other tokens stay valid; see `cairn token`
     #[arg(long)]
     new_token: bool,
     /// Print every setting with its default and what it does, as a file for --config

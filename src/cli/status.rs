@@ -8,7 +8,7 @@ use crate::mcp::Tool;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit code 3 means that the node is not ready, exit code 4 that it serves and that its snapshots are not what they should be.")]
+Exit code 3 means that the node is not ready, exit code 4 that it serves but its snapshots are missing or failed.")]
 pub(super) struct Arguments {}
 
 pub(super) fn run(common: &Common, _: &Arguments) -> Result<(), Failure> {

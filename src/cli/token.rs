@@ -28,23 +28,23 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Make a token and print it, this once
+    /// Create a token and print it once
     #[command(after_help = "\
 Examples:
   cairn token create laptop
   cairn token create visitor --expires 90d
   CAIRN_TOKEN=$(cairn token create ci --json | jq -r .token)")]
     Create {
-        /// What to call it: letters, digits, '.', '_', '-' and '@'
+        /// Name of the token: letters, digits, '.', '_', '-' and '@'
         name: String,
-        /// How long it is good for, such as 12h, 90d or 1y [default: until it is revoked]
+        /// How long it is valid, such as 12h, 90d or 1y [default: until it is revoked]
         #[arg(long, value_name = "TIME", value_parser = span)]
         expires: Option<Span>,
     },
     /// Show all tokens, without the secrets
     #[command(after_help = "Example:\n  cairn token list --json")]
     List,
-    /// Make a token in a file of its own, unless it is there: for images, whose machines must not share one
+    /// Create a token in a file of its own, unless it exists: for images, whose machines must not share one
     #[command(args(unlisted(PLACE)), after_help = "Example:\n  cairn token file /etc/cairn/token")]
     File {
         /// The file, which `server.token_file` names

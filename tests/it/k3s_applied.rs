@@ -1,5 +1,5 @@
 //! The manifests on a real API server: each variant is taken without a warning, holds what was rendered, and changes nothing the second
-//! time; its pods pass Pod Security; Kustomize renames it without breaking it.
+//! time; its pods pass Pod Security; Kustomize renames it without breaking it; Helm installs it, upgrades it, rolls it back and removes it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -344,4 +344,63 @@ fn kustomize_moves_everything_to_another_name_and_namespace() {
             assert!(admitted.status.success(), "{}", stderr(&admitted));
         }
     }
+}
+
+/// The manual's recipe: the rendered files as templates of a chart, the namespace outside of it.
+#[test]
+fn helm_installs_upgrades_rolls_back_and_uninstalls_a_chart_of_the_rendered_files() {
+    let Some(server) = server() else { return };
+    let Some(helm) = program("helm") else { panic!("Helm is built with the API server: run `make setup-kube`") };
+    let run = |arguments: &[&str]| {
+        let output = server.command(&helm).args(arguments).args(["-n", "cairn"]).output().expect("helm runs");
+        assert!(output.status.success(), "helm {arguments:?}: {}", stderr(&output));
+        stdout(&output)
+    };
+    let chart = server.path("chart");
+    let templates = chart.join("templates");
+    fs::create_dir_all(&templates).expect("made");
+    fs::write(chart.join("Chart.yaml"), "apiVersion: v2\nname: cairn\nversion: 0.1.0\n").expect("written");
+    let path = chart.display().to_string();
+    let render = |more: &[&str]| {
+        let (folder, objects) = rendered(more, "cairn");
+        fs::copy(folder.path().join("cairn.yaml"), templates.join("cairn.yaml")).expect("copied");
+        server.apply(&folder.path().join("cairn-namespace.yaml"), &[]);
+        Objects(objects.0.into_iter().filter(|object| object["kind"] != "Namespace").collect())
+    };
+    let assert_held = |objects: &Objects| {
+        let held: Vec<Value> = objects
+            .0
+            .iter()
+            .map(|object| {
+                let [namespace, kind, name] = key(object);
+                let json = server.must(&["get", kind, name, "-n", namespace, "-o", "json"]);
+                serde_json::from_str(&json).expect("JSON")
+            })
+            .collect();
+        let mut found = Vec::new();
+        for (live, object) in held.iter().zip(&objects.0) {
+            lost(live, object, &key(object).join("/"), &mut found);
+        }
+        assert!(found.is_empty(), "{found:#?}");
+    };
+
+    let first = render(&[]);
+    run(&["upgrade", "--install", "cairn", &path]);
+    assert_held(&first);
+    let second = render(&["--set", "resources.memory=3GiB", "--with", "monitoring"]);
+    assert!(second.0.len() > first.0.len(), "another setting brings another object");
+    run(&["upgrade", "--install", "cairn", &path]);
+    assert_held(&second);
+    run(&["rollback", "cairn", "1"]);
+    assert_held(&first);
+
+    run(&["uninstall", "cairn"]);
+    let kinds: BTreeSet<&str> = second.0.iter().map(|object| text(&object["kind"])).collect();
+    let all = kinds.into_iter().collect::<Vec<_>>().join(",");
+    let left = server.must(&["get", &all, "-n", "cairn", "-o", "name"]);
+    // Kubernetes itself makes these in every namespace.
+    let ours = left.lines().filter(|name| !name.ends_with("/default") && !name.ends_with("/kube-root-ca.crt"));
+    assert_eq!(ours.collect::<Vec<_>>(), [] as [&str; 0]);
+    let namespace = server.must(&["get", "namespace", "cairn", "-o", "jsonpath={.status.phase}"]);
+    assert_eq!(namespace, "Active", "the namespace, and the data in it, stay");
 }

@@ -27,7 +27,7 @@ pub(in crate::cli) struct Arguments {
     /// Do not ask
     #[arg(long, short)]
     pub(super) yes: bool,
-    /// Say what would be done, and do nothing
+    /// Show what would be done, and do nothing
     #[arg(long)]
     pub(super) dry_run: bool,
     /// Put the files below this folder, and start nothing

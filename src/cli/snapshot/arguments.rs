@@ -11,10 +11,10 @@ use crate::snapshot::Whose;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  cairn snapshot create                                  back up, beside the data or where snapshot.target says
-  cairn snapshot list                                    what is there, and what should be there and is not
-  cairn snapshot verify                                  prove that the newest can be restored
-  cairn snapshot restore --to-time 2026-07-28T09:30:00Z  go back to a moment
+  cairn snapshot create                                  back up, next to the data or to snapshot.target
+  cairn snapshot list                                    list snapshots, and report missing ones
+  cairn snapshot verify                                  check that the newest can be restored
+  cairn snapshot restore --to-time 2026-07-28T09:30:00Z  restore a point in time
   cairn snapshot export /media/stick/                    the newest in one file")]
 pub(in crate::cli) struct Arguments {
     #[command(subcommand)]
@@ -23,16 +23,16 @@ pub(in crate::cli) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Take a snapshot; copies only what the last one does not have
+    /// Take a snapshot; copies only what the last one lacks
     #[command(after_help = "\
 Examples:
   cairn snapshot create --json
-  cairn snapshot create --begin-anew   on a new disk in the place of one that is lost
+  cairn snapshot create --begin-anew   on a new disk that replaces a lost one
 
-A place that is gone, empty, or holds another repository, though this node put snapshots there, is refused: its disk may \
-only not be mounted.")]
+A target that is missing, empty, or holds another repository, although this node stored snapshots there, is refused: its disk \
+may not be mounted.")]
     Create {
-        /// Go on without snapshots that are missing, and take the place where they went as it is now
+        /// Continue without missing snapshots, and accept the target as it is now
         #[arg(long)]
         begin_anew: bool,
     },
@@ -40,37 +40,36 @@ only not be mounted.")]
     #[command(after_help = "\
 Examples:
   cairn snapshot list
-  cairn snapshot list --any          those of other nodes too, in a repository that several share
+  cairn snapshot list --any          other nodes' snapshots too, in a shared repository
 
-Exit code 1 means that snapshots are missing, that the place where they go cannot be seen, or that the last one failed.")]
+Exit code 1 means that snapshots are missing, that the target cannot be reached, or that the last snapshot failed.")]
     List(Nodes),
-    /// Prove a snapshot: fetch it, check every byte, rebuild the indexes, ask its questions again
+    /// Verify a snapshot: fetch it, check every byte, rebuild the indexes, repeat its searches
     #[command(after_help = "\
 Examples:
   cairn snapshot verify
   cairn snapshot verify 20260728T093000Z-1234
 
-Exit code 1 means that the snapshot is not what it should be, every file with something wrong is named; or that a newer one \
-is missing.")]
+Exit code 1 means that the snapshot is damaged or incomplete (every affected file is named), or that a newer one is missing.")]
     Verify {
         /// Which one [default: the newest]
         id: Option<String>,
     },
-    /// Go back to a snapshot, a position of the log, or a moment
+    /// Restore a snapshot, a position of the log, or a point in time
     #[command(after_help = "\
 Examples:
   cairn snapshot restore --dry-run
   cairn snapshot restore 20260728T093000Z-1234 --yes
   cairn snapshot restore --to-time 2026-07-28T09:30:00Z
   cairn snapshot restore backup.cairn-snapshot
-  cairn snapshot restore --node 904ab9d5   another node's newest, in a repository that several share
+  cairn snapshot restore --node 904ab9d5   another node's newest, in a shared repository
   cairn snapshot restore --drop-old
 
-The old state is built and checked beside the data, then takes its place; until then nothing changes, also when it is \
-interrupted. A running node does it while it serves and starts again at the end. What was there before stays in \
-before-restore-… of the data directory until --drop-old.")]
+The restored state is built and checked next to the data, then replaces it; until then nothing changes, even if it is \
+interrupted. A running node keeps serving meanwhile and restarts at the end. The previous data stays in before-restore-… of \
+the data directory until --drop-old.")]
     Restore(RestoreArguments),
-    /// Write a snapshot to one file, for a disk that is carried
+    /// Write a snapshot to one file, for a removable disk
     #[command(
         after_help = "Examples:\n  cairn snapshot export /media/stick/\n  cairn snapshot export backup.cairn-snapshot --id 20260728T093000Z-1234"
     )]
@@ -83,30 +82,30 @@ before-restore-… of the data directory until --drop-old.")]
         #[command(flatten)]
         nodes: Nodes,
     },
-    /// Put the snapshot of a file among the others
+    /// Add the snapshot in a file to the repository
     #[command(after_help = "Example:\n  cairn snapshot import backup.cairn-snapshot && cairn snapshot restore")]
     Import {
         /// A file that `export` wrote
         path: PathBuf,
     },
-    /// Remove snapshots that the settings do not keep
+    /// Remove snapshots that the retention settings do not keep
     #[command(after_help = "\
 Examples:
   cairn snapshot prune --dry-run
-  cairn snapshot prune --node 904ab9d5   those of a node that is gone, by this node's settings
+  cairn snapshot prune --node 904ab9d5   those of a node that no longer exists, by this node's settings
 
-Nothing is removed while a snapshot that should be there is missing.")]
+Nothing is removed while an expected snapshot is missing.")]
     Prune {
-        /// Say what would be removed
+        /// Show what would be removed
         #[arg(long)]
         dry_run: bool,
         #[command(flatten)]
         nodes: Nodes,
     },
-    /// Show what runs when, and how it went
+    /// Show scheduled runs and their results
     #[command(after_help = "Example:\n  cairn snapshot schedule --json")]
     Schedule,
-    /// Make a key for an encrypted repository
+    /// Create a key for an encrypted repository
     #[command(
         args(crate::cli::on_its_own()),
         after_help = "\
@@ -127,7 +126,7 @@ pub(super) struct Nodes {
     /// Another node: the first digits of its id, as `list --any` shows it
     #[arg(long, value_name = "ID", conflicts_with = "any")]
     pub(super) node: Option<String>,
-    /// All nodes that write to the same place
+    /// All nodes that use the same repository
     #[arg(long)]
     pub(super) any: bool,
 }
@@ -148,19 +147,19 @@ pub(super) struct RestoreArguments {
     /// Id of a snapshot, or a file that `export` wrote [default: the newest snapshot]
     #[arg(conflicts_with_all = ["to_lsn", "to_time"])]
     pub(super) id: Option<String>,
-    /// Position of the log to go back to
+    /// Position of the log to restore
     #[arg(long, value_name = "LSN", conflicts_with = "to_time", value_parser = output::whole::<u64>(0..=u64::MAX))]
     pub(super) to_lsn: Option<u64>,
-    /// Moment to go back to, such as 2026-07-28T09:30:00Z
+    /// Point in time to restore, such as 2026-07-28T09:30:00Z
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub(super) to_time: Option<UnixMillis>,
-    /// Say what would be done
+    /// Show what would be done
     #[arg(long)]
     pub(super) dry_run: bool,
     /// Do not ask
     #[arg(long, short)]
     pub(super) yes: bool,
-    /// Remove what earlier restores put aside, and do nothing else
+    /// Remove data that earlier restores set aside, and do nothing else
     #[arg(long, conflicts_with_all = ["id", "to_lsn", "to_time", "yes", "dry_run"])]
     pub(super) drop_old: bool,
     #[command(flatten)]
