@@ -137,21 +137,21 @@ async fn hand_out(authority: Option<Arc<str>>) -> Response {
     match authority {
         Some(pem) => ([(header::CONTENT_TYPE, "application/x-pem-file")], pem.to_string()).into_response(),
         None => {
-            let message = "this node shows no certificate of an authority of its own";
+            let message = "this node does not use an authority of its own";
             error_response(&ToolError::not_found(message))
         }
     }
 }
 
 async fn other_method() -> Response {
-    let message = "this address is there and takes another method; the header Allow names it";
+    let message = "this address does not support the method; the header Allow lists those that it supports";
     let mut response = error_response(&ToolError::bad_argument(message));
     *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
     response
 }
 
 async fn not_found() -> Response {
-    let message = "there is nothing here; MCP is at /mcp, the tools are at /v1/tools/{name}";
+    let message = "not found; MCP is at /mcp, the tools are at /v1/tools/{name}";
     error_response(&ToolError::not_found(message))
 }
 

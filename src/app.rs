@@ -483,7 +483,7 @@ async fn run(
                 // The protocol library drops pending answers when the shutdown starts, and the requester of the restart
                 // waits for one.
                 tokio::time::sleep(RESTART_PAUSE).await;
-                tracing::info!("starting again on restored data");
+                tracing::info!("restarting on restored data");
                 break StopReason::Restarting(running.listen);
             }
             cause = settings.cause() => cause,

@@ -148,7 +148,7 @@ fn meaningless(command: &clap::Command, matches: &ArgMatches) -> Option<String> 
         (_, id) if NODE.contains(&id) => "it asks no node",
         _ => "it looks at no node's data or settings",
     };
-    Some(format!("`cairn {}` has no use for --{}: {instead}", verbs.join(" "), long(id)))
+    Some(format!("`cairn {}` does not use --{}: {instead}", verbs.join(" "), long(id)))
 }
 
 /// The options of every verb.

@@ -301,7 +301,7 @@ impl Library {
     #[must_use]
     pub fn unindexed(&self, info: &CollectionInfo) -> Option<String> {
         let name = &self.reader.collection_by_id(info.id)?.name;
-        Some(format!("collection '{name}' cannot be searched yet: its index is not made, which is tried again"))
+        Some(format!("collection '{name}' cannot be searched yet: its index could not be created; retrying"))
     }
 
     /// Collections whose index lacks what is written, by name, and why.
@@ -313,7 +313,7 @@ impl Library {
             let reason = match views.get(&info.id) {
                 Some(views) => views.broken()?,
                 // The log was followed past its creation.
-                None if followed > Some(info.id.0) => "it could not be made so far".to_owned(),
+                None if followed > Some(info.id.0) => "it could not be created so far".to_owned(),
                 None => return None,
             };
             Some((info.name.clone(), format!("{reason}; it is tried again, and rebuilt when the node is restarted")))

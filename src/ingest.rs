@@ -192,7 +192,7 @@ pub enum ParseError {
     Empty,
     /// Not UTF-8, and no other encoding makes it text.
     #[error(
-        "not text in an encoding that can be told: the first byte that is not UTF-8 is at offset {offset}; if you know the encoding, convert it with iconv -f ENCODING -t UTF-8"
+        "not text in a known encoding: the first byte that is not UTF-8 is at offset {offset}; if you know the encoding, convert it with iconv -f ENCODING -t UTF-8"
     )]
     NotUtf8 {
         /// First invalid byte, from 0.

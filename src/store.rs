@@ -164,7 +164,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The system's random source failed while creating the id of a new node.
-    #[error("no random numbers for a node id")]
+    #[error("cannot create a node id: the system's random source failed")]
     Random {
         /// The underlying error.
         source: getrandom::Error,

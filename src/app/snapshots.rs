@@ -345,16 +345,16 @@ fn log_shipping(shipped: Result<(), CreateError>, failing: &mut bool) {
 fn log_proof(proof: Result<Verified, RestoreError>) {
     match proof {
         Ok(verified) if verified.checked.problems.is_empty() => {
-            tracing::info!(id = verified.id, took_ms = verified.took.as_millis() as u64, "a snapshot was proved");
+            tracing::info!(id = verified.id, took_ms = verified.took.as_millis() as u64, "a snapshot was verified");
         }
         Ok(verified) => {
             for problem in verified.checked.problems {
-                tracing::error!(id = verified.id, %problem, "a snapshot is not what it should be");
+                tracing::error!(id = verified.id, %problem, "a snapshot failed verification");
             }
         }
         Err(error) => {
             let error = anyhow::Error::from(error);
-            tracing::error!(error = format!("{error:#}"), "no snapshot could be proved");
+            tracing::error!(error = format!("{error:#}"), "no snapshot could be verified");
         }
     }
 }
@@ -367,7 +367,7 @@ fn log_health(health: &Health, logged: &mut Option<String>) {
     }
     match problem {
         Some(problem) => tracing::error!(target = health.target, state = health.standing, "{problem}"),
-        None => tracing::info!(target = health.target, "the snapshots are where they should be"),
+        None => tracing::info!(target = health.target, "all expected snapshots are present"),
     }
     *logged = problem.cloned();
 }

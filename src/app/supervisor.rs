@@ -310,7 +310,7 @@ impl Machine {
                     if self.has_wrong_settings { "; the changed settings are not used, see the log" } else { "" };
                 format!("Answers MCP at {mcp}{not_ready}{settings}")
             }
-            Phase::Restarting => "Starting again on restored data".to_owned(),
+            Phase::Restarting => "Restarting on restored data".to_owned(),
             Phase::Stopping => "Stopping: finishing requests, writing the indexes".to_owned(),
         }
     }
@@ -376,7 +376,7 @@ mod tests {
         );
         assert_eq!(machine.apply(Event::Tick, &[]), [status(at)], "without a watchdog nobody asks for life");
         let restarting = machine.apply(Event::Restarting, &[]);
-        assert_eq!(restarting, [Effect::Reloading, status("Starting again on restored data")]);
+        assert_eq!(restarting, [Effect::Reloading, status("Restarting on restored data")]);
         assert_eq!(machine.apply(Event::Starting(Readiness::default()), &[]), [status("Starting")]);
         assert_eq!(machine.apply(serving(), &[]), [Effect::Ready, status(at)]);
         assert_eq!(machine.apply(Event::Stopping, &[])[0], Effect::Stopping);

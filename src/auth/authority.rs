@@ -186,7 +186,7 @@ fn authority(data_dir: &Path, directory: &Path, now: UnixMillis) -> Result<(Auth
             let (pem, key) = (certificate.pem().into_bytes(), key.serialize_pem().into_bytes());
             files::write(&key_file, &key)?;
             files::write(&file, &pem)?;
-            tracing::info!(path = %file.display(), "an authority for this node was made");
+            tracing::info!(path = %file.display(), "created an authority for this node");
             (pem, key)
         }
     };

@@ -47,7 +47,7 @@ pub enum IdentityError {
         what: String,
     },
     /// A certificate and its key cannot be used.
-    #[error("{path} cannot be resolver: {reason}")]
+    #[error("{path} cannot be used: {reason}")]
     Certificate {
         /// The certificate.
         path: PathBuf,
@@ -55,7 +55,7 @@ pub enum IdentityError {
         reason: String,
     },
     /// A certificate could not be made.
-    #[error("a certificate cannot be made")]
+    #[error("cannot create a certificate")]
     Make(#[from] rcgen::Error),
     /// The TLS library rejects its configuration.
     #[error("TLS cannot be set up")]

@@ -90,7 +90,7 @@ pub enum TokenError {
         name: String,
     },
     /// The maximum number of tokens exists.
-    #[error("there are {most} tokens, as many as a node keeps; revoke one first")]
+    #[error("there are already {most} tokens, the most a node keeps; revoke one first")]
     TooMany {
         /// The limit.
         most: usize,

@@ -134,7 +134,7 @@ operations! {
     FLUSH "flush" Read "Waits until searches see everything written before.";
     COMPACT "compact" Write "Clears dead records out of the log.";
     VERIFY_SNAPSHOT "verify_snapshot" Read "Proves a snapshot.";
-    SNAPSHOT_SCHEDULE "snapshot_schedule" Read "What is set for snapshots, and how it went.";
+    SNAPSHOT_SCHEDULE "snapshot_schedule" Read "Settings of snapshots, and their last results.";
     PRUNE_SNAPSHOTS "prune_snapshots" Destroy "Removes the snapshots that the settings do not retain.";
     EVALUATE "evaluate" Write "Measures the quality of searches.";
     SWEEP "sweep" Destroy "Removes expired documents.";

@@ -541,7 +541,7 @@ impl Backend {
         self.with_handle(|handle| match handle {
             NodeHandle::Remote(remote) => {
                 let status = remote.call(Tool::GetStatus.name(), &Map::new())?;
-                Ok(status["node"].as_str().unwrap_or_default().parse().context("the node does not tell its id")?)
+                Ok(status["node"].as_str().unwrap_or_default().parse().context("the node does not report its id")?)
             }
             NodeHandle::Local(local) => Ok(local.node().tools().node()),
         })

@@ -143,7 +143,7 @@ fn selftest(common: &Common, cases: usize, patience: Duration, device: &Device) 
     if report.wrong.is_empty() {
         return Ok(());
     }
-    Err(anyhow!("the GPU does not compute what it should; try another driver").into())
+    Err(anyhow!("the GPU computes wrong results; try another driver").into())
 }
 
 fn extract(path: &Path) -> Result<(), Failure> {

@@ -166,7 +166,7 @@ fn verify(common: &Common, id: Option<&str>) -> Result<(), Failure> {
             }
         }
         return Err(
-            anyhow!("snapshot {id} is not what it should be; take a new one with `cairn snapshot create`").into()
+            anyhow!("snapshot {id} failed verification; take a new one with `cairn snapshot create`").into()
         );
     }
     let number = |name: &str| value[name].as_u64().unwrap_or_default();

@@ -23,7 +23,7 @@ pub(super) fn run(common: &Common, _: &Arguments) -> Result<(), Failure> {
     match answer["ready"].as_bool() {
         Some(true) => match answer["snapshots"]["problem"].as_str() {
             // Said in its line already, and what to do about it.
-            Some(_) => Err(Failure::backups(anyhow!("the node serves; its snapshots are not what they should be"))),
+            Some(_) => Err(Failure::backups(anyhow!("the node serves; its snapshots are missing or failed"))),
             None => Ok(()),
         },
         _ => Err(Failure::unreachable(anyhow!("the node is not ready"))),

@@ -100,7 +100,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
                 return output::json(&answer);
             }
             output::line(token.reveal())?;
-            let until = named.expires.map_or_else(String::new, |time| format!(", good until {time}"));
+            let until = named.expires.map_or_else(String::new, |time| format!(", valid until {time}"));
             eprintln!("the token '{name}'{until}; it is not shown again");
             Ok(())
         }

@@ -296,7 +296,7 @@ impl Views {
                     self.lexical_failed.store(false, Ordering::Release);
                 }
                 Err(error) => {
-                    tracing::debug!(error = %with_causes(&error), "an index cannot be taken up again yet");
+                    tracing::debug!(error = %with_causes(&error), "an index cannot be resumed yet");
                     return false;
                 }
             }
@@ -341,12 +341,12 @@ impl Views {
         match lexical {
             Ok(done) => well &= done,
             Err(error) => {
-                tracing::warn!(%error, "no checkpoint of a lexical index; the next start may rebuild it");
+                tracing::warn!(%error, "cannot write a checkpoint of a lexical index; the next start may rebuild it");
                 well = false;
             }
         }
         if let Err(error) = self.vectors.checkpoint(Lsn(self.vectors_applied.load(Ordering::Acquire))) {
-            tracing::warn!(%error, "no checkpoint of a vector index; the next start may rebuild it");
+            tracing::warn!(%error, "cannot write a checkpoint of a vector index; the next start may rebuild it");
             well = false;
         }
         // Merged segments, and a matrix that was rewritten: what they replace is kept for as long as it is shown.
@@ -416,7 +416,7 @@ fn boot_trust(config: &Config) -> vector::Trust {
         return vector::Trust::SameBoot;
     }
     if let Err(error) = derived::write_mark(&mark, &boot) {
-        tracing::warn!(%error, "this boot cannot be remembered; the next start verifies the views");
+        tracing::warn!(%error, "cannot record this boot; the next start verifies the views");
     }
     vector::Trust::Verify
 }
@@ -530,7 +530,7 @@ pub(super) fn follow(
                     views.write().insert(info.id, Arc::new(view));
                 }
                 Err(error) => {
-                    tracing::error!(error = %with_causes(&error), collection = info.name, "no index for a new collection");
+                    tracing::error!(error = %with_causes(&error), collection = info.name, "cannot create the index of a new collection");
                     is_whole = false;
                 }
             },
@@ -603,7 +603,7 @@ pub(super) fn why_not_visible(
     match view {
         // It was deleted meanwhile, and must not be found.
         None if reader.collection_by_id(collection).is_none() => None,
-        None => Some("its indexes cannot be made".to_owned()),
+        None => Some("its indexes cannot be created".to_owned()),
         Some(view) if view.has_failed() || view.applied() < last => {
             Some(view.broken().unwrap_or_else(|| "its indexes are behind".to_owned()))
         }

@@ -286,7 +286,7 @@ fn next_job(waiting: &mut mpsc::Receiver<Job>, writer: &mut Writer, swept: &Comp
             Ok(true) => swept.ring(),
             Ok(false) => return waiting.blocking_recv(),
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "deleted collections cannot be cleared out");
+                tracing::error!(error = &error as &dyn std::error::Error, "cannot remove deleted collections");
                 return waiting.blocking_recv();
             }
         }

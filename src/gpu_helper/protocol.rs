@@ -44,7 +44,7 @@ pub enum ProtocolError {
         found: u16,
     },
     /// Its content is invalid.
-    #[error("a message of kind {kind} is not as it should be: {what}")]
+    #[error("a message of kind {kind} is invalid: {what}")]
     Malformed {
         /// Its kind.
         kind: u16,

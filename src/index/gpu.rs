@@ -68,7 +68,7 @@ pub enum GpuError {
         source: ProtocolError,
     },
     /// There is no memory for the vectors.
-    #[error("a file of memory cannot be made")]
+    #[error("cannot create an in-memory file")]
     Memory(#[source] io::Error),
     /// It reports a failure.
     #[error("{message}")]

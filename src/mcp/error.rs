@@ -36,9 +36,9 @@ macro_rules! error_codes {
 }
 
 error_codes! {
-    BadArgument "bad_argument" "An argument cannot be used; the message says what is expected.";
-    NotFound "not_found" "What was named does not exist.";
-    Conflict "conflict" "Something else is there already, or another version.";
+    BadArgument "bad_argument" "An argument is invalid; the message says what is expected.";
+    NotFound "not_found" "The named object does not exist.";
+    Conflict "conflict" "It exists already, or at another version.";
     Unauthorized "unauthorized" "The request has no valid token.";
     Forbidden "forbidden" "The caller may not do this.";
     ReadOnly "read_only" "The node does not accept writes.";

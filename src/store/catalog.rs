@@ -16,7 +16,7 @@
 //! | `S` collection, source | digest of the source's last document, number of documents |
 //! | `t` time, LSN of the answer record | answer key |
 //! | `u` | nothing: a large change is being made; one that finds it at its start has half of it |
-//! | `x` first LSN of a segment | bytes of dead records in it, more or less; time at which the first of them time_of_death |
+//! | `x` first LSN of a segment | bytes of dead records in it, more or less; when the first of them died |
 //! | `z` collection, document id | last version of a document that was deleted, LSN of its tombstone |
 //!
 //! Numbers in keys are big endian, so that keys sort by them; in values little endian. A source inside a key has each 0

@@ -10,7 +10,7 @@
 //! * Compaction and writers never wait for each other: no lock is held during I/O.
 //!
 //! Selection: a segment of which at least [`DEAD_MIN`] is dead, the worst first, with neighbours that are worth it as
-//! long as the result fits one segment; otherwise a segment in which something has been dead for too long, the earliest_death
+//! long as the result fits one segment; otherwise a segment in which something has been dead for too long, the one with the earliest death
 //! first; otherwise a row of small ones. At 30 % the log is at most 1 ÷ 0.7 = 1.43 times the live data, and each freed
 //! byte costs at most 0.7 ÷ 0.3 = 2.3 bytes of writing.
 
@@ -90,7 +90,7 @@ pub enum CompactError {
         source: io::Error,
     },
     /// The catalog failed.
-    #[error("the catalog does not tell what is alive")]
+    #[error("the catalog does not say which records are alive")]
     Catalog(#[from] CatalogError),
     /// It was asked to stop.
     #[error("compaction was stopped")]
@@ -184,7 +184,7 @@ struct Candidate {
     created: UnixMillis,
     bytes: u64,
     dead: u64,
-    /// When the first record that must be erased now time_of_death.
+    /// When the first record that must be erased now died.
     due: Option<UnixMillis>,
     usable: bool,
 }

@@ -14,7 +14,7 @@ use crate::base::{Lsn, UnixMillis};
 pub(crate) struct DeadStats {
     /// Bytes of dead records, approximately.
     pub(crate) bytes: u64,
-    /// When the first of them time_of_death.
+    /// When the first of them died.
     pub(crate) since: UnixMillis,
 }
 
@@ -81,7 +81,7 @@ impl DeadRecords {
 
     /// Subtracts what a compaction removed; it merged the segments into one with the first one's name.
     ///
-    /// * `cleared`: the values of the segments, by first LSN, when the compaction started. Records added since time_of_death at
+    /// * `cleared`: the values of the segments, by first LSN, when the compaction started. Records added since died at
     ///   `began` or later.
     pub(crate) fn clear(&mut self, cleared: impl Iterator<Item = (Lsn, u64)>, into: Lsn, began: UnixMillis) {
         let mut bytes = 0;

@@ -254,7 +254,7 @@ impl Reader {
         Ok(self.catalog.ask(|catalog| catalog.sources(collection, from, limit))?)
     }
 
-    /// At most `limit` documents whose expiry is `now` or before, earliest_death first.
+    /// At most `limit` documents whose expiry is `now` or before, earliest first.
     pub fn expired(&self, now: UnixMillis, limit: usize) -> Result<Vec<(CollectionId, String)>, ReadError> {
         Ok(self.catalog.ask(|catalog| catalog.expired(now, limit))?)
     }

@@ -1,7 +1,7 @@
 //! Decides whether the catalog on disk may be used, and brings it up to date with the log.
 //!
 //! `views/catalog.json` decides. It says either *clean*, with a digest of every file, or *dirty*, with the boot id of
-//! the machine. Clean and unchanged: used. Dirty and the machine has not restarted since: the process time_of_death, but the
+//! the machine. Clean and unchanged: used. Dirty and the machine has not restarted since: the process died, but the
 //! kernel had all its writes, so the catalog is used after every pair was read once. Anything else: deleted and
 //! rebuilt. In each case the record that the catalog applied last must be the one in the log.
 //!

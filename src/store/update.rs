@@ -232,7 +232,7 @@ impl<'a> Update<'a> {
         self.dead.push((lsn, self.now));
     }
 
-    /// When a version of a document time_of_death, given a record of the time `time` that names the version it replaced. If that
+    /// When a version of a document died, given a record of the time `time` that names the version it replaced. If that
     /// is a different version, compaction has dropped the ones in between: this one died with the next version, but no
     /// earlier than it was written. The estimate errs towards erasing too early rather than too late.
     fn time_of_death(&self, entry: &DocumentEntry, replaced: Option<Replaced>, time: UnixMillis) -> UnixMillis {

@@ -564,7 +564,7 @@ fn a_bucket_that_was_emptied_is_not_filled_anew_by_itself() {
     let node = TestNode::with(&all);
     note(&node, 1);
     // A round ends with the proof. What is removed within one may be written again by its last steps.
-    while !node.log().contains("a snapshot was proved") {
+    while !node.log().contains("a snapshot was verified") {
         std::thread::yield_now();
     }
     fs::remove_dir_all(bucket.folder().join("site")).expect("emptied");

@@ -341,7 +341,7 @@ impl Payload for Many {
             false,
             vec![
                 ("application/json", document),
-                ("application/x-ndjson", json_schema!({"type": "string", "description": "A document a line."})),
+                ("application/x-ndjson", json_schema!({"type": "string", "description": "One document per line."})),
                 ("multipart/form-data", form),
             ],
         ))
@@ -398,7 +398,7 @@ impl Answer for Results {
     }
 
     fn describe(_: &mut SchemaGenerator) -> Option<(&'static str, Schema)> {
-        let description = "What became of each document, as JSON, a line each, in their order.";
+        let description = "The result of each document as a line of JSON, in their order.";
         Some(("application/x-ndjson", json_schema!({"type": "string", "description": description})))
     }
 }

@@ -218,7 +218,7 @@ impl Endpoint for GetJob {
     const PATH: &'static str = "/v1/jobs/{job}";
     const ID: &'static str = "getJob";
     const TAG: &'static str = "Jobs";
-    const SUMMARY: &'static str = "How a job is doing, and its result";
+    const SUMMARY: &'static str = "Status and result of a job";
     type Path = OfJob;
     type Query = Nothing;
     type Body = NoBody;

@@ -66,7 +66,7 @@ fn document() -> Value {
             "schemas": definitions,
             "responses": {
                 "Problem": {
-                    "description": "It was not done; `code` and `detail` say why.",
+                    "description": "The request failed; `code` and `detail` say why.",
                     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
                 },
             },

@@ -71,7 +71,7 @@ impl Endpoint for RestoreSnapshot {
     const PATH: &'static str = "/v1/snapshots/restore";
     const ID: &'static str = "restoreSnapshot";
     const TAG: &'static str = "Snapshots";
-    const SUMMARY: &'static str = "Restore the whole node to a snapshot, a position or a moment; it starts again";
+    const SUMMARY: &'static str = "Restore the whole node to a snapshot, a position or a point in time; it restarts";
     const SUCCESS: &'static [(u16, &'static str)] = &[(200, "Restored, or planned."), (202, "A job restores it.")];
     const HEADERS: &'static [(&'static str, &'static str)] = &[ASYNC];
     type Path = Nothing;
@@ -106,7 +106,7 @@ impl Endpoint for VerifySnapshot {
     const PATH: &'static str = "/v1/snapshots/verify";
     const ID: &'static str = "verifySnapshot";
     const TAG: &'static str = "Snapshots";
-    const SUMMARY: &'static str = "Prove a snapshot: restore it aside, compare every digest, ask its questions again";
+    const SUMMARY: &'static str = "Verify a snapshot: restore it to a scratch directory, compare every digest, repeat its searches";
     const SUCCESS: &'static [(u16, &'static str)] =
         &[(200, "What was found; `ok` says whether it is whole."), (202, "A job does it.")];
     const HEADERS: &'static [(&'static str, &'static str)] = &[ASYNC];
@@ -133,7 +133,7 @@ impl Endpoint for SnapshotSchedule {
     const PATH: &'static str = "/v1/snapshots/schedule";
     const ID: &'static str = "snapshotSchedule";
     const TAG: &'static str = "Snapshots";
-    const SUMMARY: &'static str = "What is set for snapshots, and how it went";
+    const SUMMARY: &'static str = "Settings of snapshots, and their last results";
     type Path = Nothing;
     type Query = Nothing;
     type Body = NoBody;

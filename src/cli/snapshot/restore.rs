@@ -29,7 +29,7 @@ pub(super) fn restore(common: &Common, arguments: &RestoreArguments) -> Result<(
     quiet_logs(&config);
     let archive = arguments.id.as_ref().filter(|id| id.ends_with(&format!(".{EXTENSION}"))).map(PathBuf::from);
     if !arguments.dry_run && !arguments.yes && !io::stdin().is_terminal() {
-        let hint = "a restore puts aside what is there now; add --yes, or --dry-run to see what would be done";
+        let hint = "a restore sets the present data aside; add --yes, or --dry-run to see what would be done";
         return Err(Failure::usage(anyhow!(hint)));
     }
     if let Some(path) = archive {
@@ -51,7 +51,7 @@ pub(super) fn restore(common: &Common, arguments: &RestoreArguments) -> Result<(
         return print(common, &plan_json(&plan), &text);
     }
     if !arguments.yes {
-        confirm(&format!("{text}\nPut what is in {} aside and go back to this?", local.config.data_dir.display()))?;
+        confirm(&format!("{text}\nSet the data in {} aside and restore this?", local.config.data_dir.display()))?;
     }
     carry_out(common, &local, plan)
 }
@@ -66,9 +66,9 @@ fn restore_file(common: &Common, arguments: &RestoreArguments, path: &std::path:
     }
     let running = Backend::running(common.address(), local.config.clone())?;
     if !arguments.yes {
-        let then = if running.is_some() { " The node starts again at the end." } else { "" };
+        let then = if running.is_some() { " The node restarts at the end." } else { "" };
         let place = local.config.data_dir.display();
-        confirm(&format!("{text}\nPut what is in {place} aside and go back to this?{then}"))?;
+        confirm(&format!("{text}\nSet the data in {place} aside and restore this?{then}"))?;
     }
     let bar = Bar::new(common);
     let imported = local.snapshots.import(path, &bar);
@@ -158,7 +158,7 @@ fn restore_running(common: &Common, node: &Backend, arguments: &RestoreArguments
         return print(common, &plan, &text);
     }
     if !arguments.yes {
-        confirm(&format!("{text}\nGo back to this? The node starts again at the end."))?;
+        confirm(&format!("{text}\nRestore this? The node restarts at the end."))?;
     }
     let done = call_with_progress(common, node, Tool::RestoreSnapshot, wanted(false), "restore")?;
     tell_restored(common, &done)
@@ -166,7 +166,7 @@ fn restore_running(common: &Common, node: &Backend, arguments: &RestoreArguments
 
 fn tell_restored(common: &Common, done: &Value) -> Result<(), Failure> {
     let then = match output::text(done, "status") {
-        "restarting" => "the node starts again on it",
+        "restarting" => "the node restarts with it",
         _ => "it takes its place when the process that has the data directory open has ended",
     };
     let text = format!(

@@ -127,7 +127,7 @@ pub enum ContentsError {
         found: u64,
     },
     /// It is not JSON of this format.
-    #[error("bundle.json is not as the format says: {0}")]
+    #[error("bundle.json is invalid: {0}")]
     Json(String),
     /// A member must not be there, or not like this.
     #[error("member {path:?} {what}")]
@@ -204,7 +204,7 @@ impl Contents {
         }
         // Offsets are sums of these, so that no sum can overflow.
         if self.bytes() >= 1 << 62 {
-            return Err(member("*", "sizes are out of all proportion"));
+            return Err(member("*", "its sizes are implausible"));
         }
         if self.of(MemberRole::Executable).count() == 1 { Ok(()) } else { Err(ContentsError::Executable) }
     }

@@ -78,7 +78,7 @@ pub enum KeyError {
         path: PathBuf,
     },
     /// The password does not open it.
-    #[error("{path}: the password does not fit")]
+    #[error("wrong password for {path}")]
     Password {
         /// Which one.
         path: PathBuf,
@@ -122,7 +122,7 @@ pub enum SignatureError {
     },
     /// It is not of these bytes.
     #[error(
-        "its signature does not fit: it was altered after it was signed, or signed by somebody else in that key's name"
+        "its signature is invalid: it was altered after it was signed, or signed by somebody else in that key's name"
     )]
     Wrong,
 }
@@ -291,7 +291,7 @@ impl PublicKey {
         let lines: Vec<&str> = text.lines().collect();
         // The lengths of the two signatures in base64. The crate takes others for granted.
         if lines.len() != 4 || lines[1].len() != 100 || lines[3].len() != 88 {
-            return Err(SignatureError::Form("it has not the four lines"));
+            return Err(SignatureError::Form("it does not have four lines"));
         }
         let form = |_| SignatureError::Form("a line cannot be read");
         let signature = SignatureBox::from_string(text).map_err(form)?;
@@ -300,7 +300,7 @@ impl PublicKey {
             return Err(SignatureError::Form("it is not written as minisign writes it"));
         }
         if !COMMENTS.contains(&signature.untrusted_comment().map_err(form)?.as_str()) {
-            return Err(SignatureError::Form("its untrusted comment says what signatures do not say"));
+            return Err(SignatureError::Form("its untrusted comment is not that of a signature"));
         }
         if signature.keynum() != self.0.keynum() {
             return Err(SignatureError::Key { found: id(signature.keynum()), expected: self.id() });

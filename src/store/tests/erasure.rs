@@ -177,7 +177,7 @@ fn a_deleted_collection_goes_without_another_write() {
 }
 
 /// The version that replaced the one with the secret is itself replaced, and erased for its size, before the catalog is
-/// rebuilt: then nothing in the log says when the secret time_of_death.
+/// rebuilt: then nothing in the log says when the secret died.
 #[test]
 fn content_whose_successor_is_gone_goes_no_later() {
     let mut store = Timed::new();
