@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::base::tree::{Node, Value};
-use crate::base::{ByteSize, setting};
+use crate::base::{ByteSize, setting, small_file};
 use crate::index::gpu::service as gpu;
 use crate::index::vector;
 use crate::snapshot::{Destination, Retention, Schedule, Target};
@@ -147,7 +147,7 @@ impl Config {
         let read = |path: &Path| {
             let optional = optional(path);
             let path = optional.unwrap_or(path);
-            let text = match std::fs::read_to_string(path) {
+            let text = match small_file::read_to_string(path) {
                 Err(error) if optional.is_some() && error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
                 read => read.map_err(|error| error.to_string()),
             };

@@ -1,14 +1,11 @@
 //! Small files that only their owner can read: written completely or not at all, and read again only when they changed.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use crate::base::Fault;
-
-/// Largest file that is read here: a certificate with its chain has a few kilobytes.
-const BYTES_MAX: u64 = 1 << 20;
+use crate::base::{Fault, small_file};
 
 /// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,15 +33,7 @@ impl FileError {
 
 /// Reads a small file; `None` when it does not exist.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > BYTES_MAX {
-            return Err(io::Error::other(format!("it is larger than {BYTES_MAX} bytes")));
-        }
-        Ok(bytes)
-    };
-    match read() {
+    match small_file::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(FileError::at(path)(error)),

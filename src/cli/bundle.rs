@@ -9,7 +9,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{Common, Failure, output};
-use crate::base::{ByteSize, Clock as _, SystemClock};
+use crate::base::{ByteSize, Clock as _, SystemClock, small_file};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::deploy::OWN_EXECUTABLE;
 use crate::deploy::bundle::{self, Contents, EXTENSION, KeyPair, LockedKey, Plan, PublicKey, SecretKey};
@@ -266,7 +266,7 @@ fn secret_key(path: &Path, password_file: Option<&Path>) -> Result<SecretKey, Fa
 
 /// The first line of a file.
 fn password_in(file: &Path) -> Result<String, Failure> {
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let text = small_file::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     match text.lines().next().filter(|line| !line.is_empty()) {
         Some(line) => Ok(line.to_owned()),
         None => Err(anyhow!("{} holds no password; write one on its first line", file.display()).into()),

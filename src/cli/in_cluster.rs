@@ -3,12 +3,12 @@
 //! The pod has its data directory, a volume, open, so the node is reached over the network: by its service's address,
 //! and with the token and the authority that the installation stored in `/etc/cairn`.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
 
 use super::{Common, Failure, install};
+use crate::base::small_file;
 use crate::config::{Config, default_data_dir};
 use crate::deploy::{Installation, Platform, Tree};
 
@@ -49,12 +49,12 @@ fn is_unnamed(common: &Common, config: &Config) -> bool {
 
 /// A file's text without what surrounds it; `None` where it cannot be read.
 pub(super) fn line_of(path: &Path) -> Option<String> {
-    fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+    small_file::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 /// The token in a file that was named.
 pub(super) fn token_in(path: &Path) -> Result<String, Failure> {
-    let text = fs::read_to_string(path);
+    let text = small_file::read_to_string(path);
     let text = text.with_context(|| format!("cannot read the token in {}", path.display())).map_err(Failure::usage)?;
     let token = text.trim();
     if token.is_empty() {

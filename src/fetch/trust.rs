@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::FetchError;
+use crate::base::small_file;
 
 /// The cryptography of all of Cairn's TLS.
 #[must_use]
@@ -54,7 +55,7 @@ impl Authorities {
     /// [`FetchError::File`].
     pub fn read(path: &Path) -> Result<Self, FetchError> {
         let failed = |source| FetchError::File { path: path.to_owned(), source };
-        let pem = std::fs::read(path).map_err(|error| failed(error.into()))?;
+        let pem = small_file::read(path).map_err(|error| failed(error.into()))?;
         Self::from_pem(&pem).map_err(|error| failed(error.into()))
     }
 

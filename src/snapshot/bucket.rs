@@ -29,7 +29,7 @@ use tokio::time::{sleep, timeout};
 
 use super::listing::{EMPTY_PAGES_MAX, ListingError, NAMES_MAX, PAGES_MAX};
 use super::repository::Stored;
-use crate::base::{Digest, Fault, UnixMillis};
+use crate::base::{Digest, Fault, UnixMillis, small_file};
 use crate::fetch::{Client, FetchError};
 
 pub(super) use transport::Http;
@@ -396,7 +396,7 @@ fn access_key(config: &BucketConfig) -> Result<(String, String), BucketError> {
         let named = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
         return named("AWS_ACCESS_KEY_ID").zip(named("AWS_SECRET_ACCESS_KEY")).ok_or(BucketError::NoAccessKey);
     };
-    let text = fs::read_to_string(path).map_err(|source| BucketError::File { path: path.clone(), source })?;
+    let text = small_file::read_to_string(path).map_err(|source| BucketError::File { path: path.clone(), source })?;
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     match (lines.next(), lines.next(), lines.next()) {
         (Some(id), Some(secret), None) => Ok((id.to_owned(), secret.to_owned())),

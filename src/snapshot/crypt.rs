@@ -14,7 +14,7 @@ use age::secrecy::ExposeSecret as _;
 use age::x25519::Identity;
 use age::{Decryptor, Encryptor};
 
-use crate::base::Fault;
+use crate::base::{Fault, small_file};
 
 /// Longer headers are none of ours: one for a single key has 200 bytes. The library would read a header of any length.
 const HEADER_MAX: u64 = 64 << 10;
@@ -79,7 +79,7 @@ impl Key {
     /// # Errors
     /// When it cannot be read or contains no key.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
-        let text = fs::read_to_string(path).map_err(|source| KeyError::Read { path: path.to_owned(), source })?;
+        let text = small_file::read_to_string(path).map_err(|source| KeyError::Read { path: path.to_owned(), source })?;
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let key = lines.next().and_then(|line| line.parse().ok());
         key.map(Self).ok_or_else(|| KeyError::Content { path: path.to_owned() })

@@ -1,12 +1,12 @@
 //! Whom the command line trusts where a node speaks TLS.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::Context as _;
 
 use crate::auth;
+use crate::base::small_file;
 use crate::fetch::{self, Authorities, PemError};
 
 /// Whom a connection to a node trusts.
@@ -62,7 +62,7 @@ impl Trust {
 }
 
 fn authorities(path: &Path) -> anyhow::Result<Authorities> {
-    let pem = fs::read(path).with_context(|| format!("cannot read the authority {}", path.display()))?;
+    let pem = small_file::read(path).with_context(|| format!("cannot read the authority {}", path.display()))?;
     Authorities::from_pem(&pem).map_err(|error| match error {
         PemError::Syntax(_) => anyhow::Error::from(error).context(format!("{} is not a PEM file", path.display())),
         PemError::Missing { what } => anyhow::anyhow!("there is no {what} in {}", path.display()),

@@ -11,7 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use minisign::{SecretKeyBox, SignatureBox};
 
 use super::super::output::{OutputError, write_whole};
-use crate::base::Fault;
+use crate::base::{Fault, small_file};
 
 /// Length of the binary form of a secret key.
 const SECRET_KEY_BYTES: usize = 158;
@@ -19,7 +19,7 @@ const PUBLIC_KEY_BYTES: usize = 42;
 /// ENAMETOOLONG
 const NAME_TOO_LONG: i32 = 36;
 /// Key files are small; what is longer is something else.
-const KEY_FILE_BYTES_MAX: u64 = 4 << 10;
+const KEY_FILE_BYTES_MAX: usize = 4 << 10;
 const COMMENT_PREFIX: &str = "untrusted comment: ";
 /// What signatures of Cairn, minisign and rsign begin with. This line is not signed, so nothing else may stand there.
 const COMMENTS: [&str; 3] =
@@ -350,13 +350,13 @@ fn other(error: minisign::PError) -> KeyError {
     KeyError::Other(error.to_string())
 }
 
-/// The text of a file; `None` when it is too long or no text.
+/// The text of a file; `None` when it is too long for a key, or not text.
 fn read_small(path: &Path) -> Result<Option<String>, KeyError> {
-    let read = |source| KeyError::Read { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(read)?;
-    io::Read::read_to_end(&mut io::Read::take(file, KEY_FILE_BYTES_MAX + 1), &mut bytes).map_err(read)?;
-    Ok((bytes.len() as u64 <= KEY_FILE_BYTES_MAX).then(|| String::from_utf8(bytes).ok()).flatten())
+    match small_file::read_to_string(path) {
+        Ok(text) => Ok(Some(text).filter(|text| text.len() <= KEY_FILE_BYTES_MAX)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::FileTooLarge | io::ErrorKind::InvalidData) => Ok(None),
+        Err(source) => Err(KeyError::Read { path: path.to_owned(), source }),
+    }
 }
 
 #[cfg(test)]

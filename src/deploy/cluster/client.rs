@@ -13,6 +13,7 @@ use kube::config::AuthInfo;
 use secrecy::ExposeSecret as _;
 use tower_service::Service;
 
+use crate::base::small_file;
 use crate::deploy::change::Cause;
 use crate::fetch::{
     self, AnswerBody, Authorities, BreakerConfig, Client, ClientCertificate, FetchError, Limits, Proxy, Reach, Request,
@@ -64,7 +65,7 @@ fn certificate(user: &AuthInfo) -> Result<Option<ClientCertificate>, Cause> {
     let one = |data: Option<&str>, file: Option<&str>| match (data, file) {
         (Some(data), _) => STANDARD.decode(data.trim()).map(Some).map_err(Cause::from),
         (None, Some(file)) => {
-            std::fs::read(Path::new(file)).map(Some).map_err(|error| format!("{file}: {error}").into())
+            small_file::read(Path::new(file)).map(Some).map_err(|error| format!("{file}: {error}").into())
         }
         (None, None) => Ok(None),
     };
