@@ -1,6 +1,5 @@
 //! `cairn bundle`: one signed file for machines without a network.
 
-use std::fs;
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,6 @@
 //! Keys and signatures in minisign's format. Keys of minisign and rsign are taken as they are.
 
 use std::fmt;
-use std::fs;
 use std::io::{self, Cursor, Write as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
