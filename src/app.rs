@@ -55,6 +55,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 /// How long a restart waits for users of the closed log.
 const REOPEN_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a process that stands in for the node may take to hand the data directory over.
+const HANDOVER_PATIENCE: Duration = Duration::from_secs(10);
+/// How often to check whether the data directory is free. There is no notification of that.
+const LOCK_POLL: Duration = Duration::from_millis(50);
 /// Documents removed in one sweep.
 const SWEEP_DOCUMENTS: usize = 1_000;
 
@@ -512,7 +516,8 @@ async fn run(
     Ok(ended)
 }
 
-/// Opens the data directory. On a restart, waits for remaining users of the closed log.
+/// Opens the data directory. Waits for remaining users of the closed log after a restart, and at the first start for a process
+/// that stands in for the node to hand the directory over.
 fn open(
     config: &Config,
     readiness: Readiness,
@@ -521,15 +526,28 @@ fn open(
     is_first: bool,
 ) -> Result<Node, OpenError> {
     let start = Instant::now();
+    let mut request = None;
     loop {
         let (readiness, metrics) = (readiness.clone(), metrics.clone());
-        match Node::open(config, readiness, metrics, &Handle::current(), Some(restart.clone())) {
-            Err(OpenError::Store(store::OpenError::Locked { .. }))
-                if !is_first && start.elapsed() < REOPEN_PATIENCE =>
-            {
-                std::thread::sleep(Duration::from_millis(50));
-            }
+        let (pid, error) = match Node::open(config, readiness, metrics, &Handle::current(), Some(restart.clone())) {
+            Err(OpenError::Store(error @ store::OpenError::Locked { pid, .. })) => (pid, error),
             opened => return opened,
+        };
+        let patience = if is_first { HANDOVER_PATIENCE } else { REOPEN_PATIENCE };
+        // Another node stays where it is.
+        let is_node = is_first && RunningNode::read(&config.data_dir).is_some_and(|running| running.admin.is_some());
+        if is_node || start.elapsed() >= patience {
+            return Err(error.into());
+        }
+        if is_first && request.is_none() {
+            tracing::info!(pid, "another process has the data directory open; waiting for it to hand it over");
+            request = store::HandoverRequest::make(&config.data_dir)
+                .inspect_err(|error| tracing::warn!(%error, "cannot request the data directory"))
+                .ok();
+        }
+        // Opening it starts more than a look at the lock.
+        while start.elapsed() < patience && store::is_open(&config.data_dir) {
+            std::thread::sleep(LOCK_POLL);
         }
     }
 }

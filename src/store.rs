@@ -51,6 +51,7 @@ use parking_lot::Mutex;
 use self::append::{Limits, LogWriter};
 use self::disk::{Disk, RealDisk};
 use self::frame::Kinds;
+pub use self::lock::{HandoverRequest, holder, is_open};
 use self::lock::{Lock, LockError};
 use self::log::{Log, Opening};
 use self::trust::{CatalogStorage, PreviousManifest};
@@ -132,7 +133,7 @@ pub struct OpenReport {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it open.
-    #[error("{path} is held by {}", .pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}")))]
+    #[error("{path} is held by {}; use that node, or end the process", lock::holder(*.pid))]
     Locked {
         /// The lock file.
         path: PathBuf,

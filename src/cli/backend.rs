@@ -6,6 +6,7 @@
 //! id can be written or read again.
 
 mod absent;
+mod handover;
 mod http;
 mod local;
 mod remote;
@@ -53,6 +54,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const BUSY_NOTE_AFTER: Duration = Duration::from_secs(5);
 /// How long a node that disappeared has to return before its data directory is opened here.
 const TAKE_OVER_AFTER: Duration = Duration::from_secs(10);
+
+/// How long a change is waited for in this process.
+const LOCAL_CHANGE_WAIT: Duration = Duration::from_secs(1);
 
 /// How long a verb keeps the data directory when it has to open it itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,18 +242,23 @@ impl Backend {
             if self.absent == Absent::Refuse {
                 expect_node(&self.config)?;
             }
-            let holder = match Local::open(&self.config, self.runtime()?.handle(), self.stay) {
-                Ok(local) => return Ok(NodeHandle::Local(local)),
-                Err(OpenError::Store(store::OpenError::Locked { pid, .. })) => pid,
-                Err(error) if is_denied(&error) => return Err(absent::not_ours(&self.config.data_dir)),
-                Err(error) => return Err(error.into()),
+            let holder = if store::HandoverRequest::is_made(&self.config.data_dir) {
+                // A node is about to start on it.
+                None
+            } else {
+                match Local::open(&self.config, self.runtime()?.handle(), self.stay) {
+                    Ok(local) => return Ok(NodeHandle::Local(local)),
+                    Err(OpenError::Store(store::OpenError::Locked { pid, .. })) => pid,
+                    Err(error) if is_denied(&error) => return Err(absent::not_ours(&self.config.data_dir)),
+                    Err(error) => return Err(error.into()),
+                }
             };
             if start.elapsed() >= LOCK_PATIENCE {
                 return Err(Failure::unreachable(anyhow!(self.held_by(holder))));
             }
             if !is_reported && start.elapsed() >= NOTE_AFTER {
                 is_reported = true;
-                eprintln!("waiting for {}, which has {} open", process(holder), self.config.data_dir.display());
+                eprintln!("waiting for {}, which has {} open", store::holder(holder), self.config.data_dir.display());
             }
             std::thread::sleep(LOCK_POLL);
         }
@@ -259,7 +268,7 @@ impl Backend {
         let end = holder.map_or_else(String::new, |pid| format!(" (kill {pid})"));
         format!(
             "{} has {} open and does not answer; try again when it has ended, or end it{end}",
-            process(holder),
+            store::holder(holder),
             self.config.data_dir.display()
         )
     }
@@ -284,6 +293,10 @@ impl Backend {
             Resolution::Found(handle) => Some(Arc::clone(handle)),
             Resolution::Unknown | Resolution::Closed => None,
         }
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(*self.resolution.lock(), Resolution::Closed)
     }
 
     fn handle(&self) -> Result<Arc<NodeHandle>, Failure> {
@@ -330,7 +343,7 @@ impl Backend {
             };
             let is_gone = failure.error.is::<Gone>();
             // This process has no room for the moment either, when it adds much at once. One that stops has none any more.
-            let may_pass = is_gone || (failure.is_for_now() && !matches!(*self.resolution.lock(), Resolution::Closed));
+            let may_pass = is_gone || (failure.is_for_now() && !self.is_closed());
             if may_pass && let Some(since) = self.outage.goes_on(&failure, is_gone, self.patience, asked) {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(PAUSE_MAX);
@@ -360,7 +373,8 @@ impl Backend {
                 remote.map(|remote| self.store_resolved(NodeHandle::Remote(remote))).transpose()
             }
             Some(current) => Ok(Some(current)),
-            None => Err(stopping()),
+            None if self.is_closed() => Err(stopping()),
+            None => Ok(None),
         }
     }
 
@@ -370,7 +384,8 @@ impl Backend {
         match self.resolved() {
             Some(current) if Arc::ptr_eq(&current, gone) => self.store_resolved(self.resolve()?),
             Some(current) => Ok(current),
-            None => Err(stopping()),
+            None if self.is_closed() => Err(stopping()),
+            None => self.store_resolved(self.resolve()?),
         }
     }
 
@@ -554,7 +569,8 @@ impl Backend {
             NodeHandle::Remote(remote) => remote.changed(known, wait),
             NodeHandle::Local(local) => {
                 let caller = caller();
-                let changed = local.node().tools().changed(&caller, known, wait);
+                // Short: what waits here holds the data directory.
+                let changed = local.node().tools().changed(&caller, known, wait.min(LOCAL_CHANGE_WAIT));
                 self.runtime().map_err(Failure::from).and_then(|runtime| runtime.block_on(changed).map_err(failure))
             }
         })
@@ -630,10 +646,6 @@ fn is_denied(error: &OpenError) -> bool {
     causes.any(|cause| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
     })
-}
-
-fn process(pid: Option<u32>) -> String {
-    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }
 
 /// A tool's error with its exit code.

@@ -52,6 +52,8 @@ pub(super) fn run(common: &Common, _: &Arguments) -> Result<(), Failure> {
         Err(failure) => return Err(failure),
     };
     let node = node.map_or_else(OnceLock::new, OnceLock::from);
+    let making_way = Arc::downgrade(&backend);
+    task::spawn_thread("handover", move || Backend::make_way(&making_way))?;
     let provider = Arc::new(Tools { backend: Arc::clone(&backend), node, following: OnceLock::new() });
     let request_bytes_max = backend.request_bytes_max();
     if std::io::stdin().is_terminal() {

@@ -1,7 +1,8 @@
 //! Only one process at a time opens a data directory.
 //!
 //! Two locks are taken: the file `LOCK`, which names its holder, and the directory itself, because a removed lock file
-//! would no longer lock anything.
+//! would no longer lock anything. A third one, `LOCK.wanted`, asks the holder to release them: a process that only stands in
+//! for a node does so.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -11,6 +12,67 @@ use std::path::{Path, PathBuf};
 /// Name of the lock file in the data directory.
 const NAME: &str = "LOCK";
 const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+
+/// Name of the file that is locked by those who want the data directory.
+const WANTED: &str = "LOCK.wanted";
+
+/// Asks the process that holds a data directory to release it. In force until dropped, or until the process ends for any
+/// reason.
+#[derive(Debug)]
+pub struct HandoverRequest {
+    _file: File,
+}
+
+impl HandoverRequest {
+    /// Makes the request.
+    ///
+    /// # Errors
+    /// When the file cannot be created or locked.
+    pub fn make(data_dir: &Path) -> io::Result<Self> {
+        let file = open_private(&data_dir.join(WANTED))?;
+        // Several processes may want it.
+        file.lock_shared()?;
+        Ok(Self { _file: file })
+    }
+
+    /// Whether another process requests the data directory.
+    #[must_use]
+    pub fn is_made(data_dir: &Path) -> bool {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(NOFOLLOW);
+        // No file: nobody has wanted it so far.
+        let Ok(file) = options.open(data_dir.join(WANTED)) else { return false };
+        matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+    }
+}
+
+/// Whether a process has a data directory open.
+#[must_use]
+pub fn is_open(data_dir: &Path) -> bool {
+    let mut options = OpenOptions::new();
+    let Ok(file) = options.read(true).custom_flags(NOFOLLOW).open(data_dir.join(NAME)) else { return false };
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
+
+/// The process that holds a lock, for people: with its program and verb, such as `process 1234 (cairn mcp)`.
+#[must_use]
+pub fn holder(pid: Option<u32>) -> String {
+    let Some(pid) = pid else { return "another process".to_owned() };
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut words = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).filter(|word| !word.is_empty());
+    let Some(program) = words.next() else { return format!("process {pid}") };
+    let program = program.rsplit('/').next().unwrap_or_default().to_owned();
+    // The verb, and nothing more: the rest may hold a token.
+    let verb = words.next().filter(|word| word.bytes().all(|byte| byte.is_ascii_lowercase()));
+    let command = [program].into_iter().chain(verb.map(String::from)).collect::<Vec<_>>().join(" ");
+    format!("process {pid} ({})", command.escape_debug())
+}
+
+/// Opens or creates a file that only its owner can use. Links are not followed: their target would be overwritten.
+fn open_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(NOFOLLOW).open(path)
+}
 
 /// Held until dropped, or until the process ends for any reason.
 #[derive(Debug)]
@@ -41,11 +103,8 @@ impl Lock {
     }
 
     fn try_take(data_dir: &Path, path: &Path) -> io::Result<Result<Self, Option<u32>>> {
-        // Not truncated when opened: the content belongs to the holder until the lock is acquired. Links are not
-        // followed: their target would be overwritten.
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(NOFOLLOW);
-        let mut file = options.open(path)?;
+        // Not truncated when opened: the content belongs to the holder until the lock is acquired.
+        let mut file = open_private(path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -86,6 +145,18 @@ mod tests {
         }
         drop(lock);
         Lock::acquire(directory.path()).expect("free again");
+    }
+
+    #[test]
+    fn a_handover_is_requested_for_as_long_as_somebody_wants_it() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        assert!(!HandoverRequest::is_made(directory.path()));
+        let requests = [(); 2].map(|()| HandoverRequest::make(directory.path()).expect("made"));
+        for request in requests {
+            assert!(HandoverRequest::is_made(directory.path()));
+            drop(request);
+        }
+        assert!(!HandoverRequest::is_made(directory.path()));
     }
 
     #[test]

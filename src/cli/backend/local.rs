@@ -44,6 +44,13 @@ impl Local {
         &self.node
     }
 
+    /// Whether a call runs at the node.
+    pub(super) fn is_used(&self) -> bool {
+        // The sweep of a node that answers other processes has one, too.
+        let own = 1 + usize::from(self.answering.lock().is_some());
+        Arc::strong_count(&self.node) > own
+    }
+
     /// Waits for the indexes to catch up with the log: before, searches would miss what is there.
     pub(in crate::cli) fn wait_ready(&self) -> Result<(), Failure> {
         if self.node.wait_ready(NOTE_AFTER) {
