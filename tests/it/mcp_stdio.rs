@@ -269,13 +269,13 @@ fn two_clients_without_a_node_never_meet_a_locked_directory() {
 #[test]
 fn a_node_that_starts_gets_the_directory_from_a_client_that_has_it_open() {
     let directory = made();
-    let data_dir = directory.path().join("data");
-    let mut client = Client::initialized(&data_dir);
-    client.call("add_documents", json!({"collection": "notes", "documents": [note("before", "the pump hums")]}));
+    let data_dir = directory.path();
+    let mut client = Client::initialized(data_dir);
+    client.call("add_documents", note("before", "the pump hums"));
 
     let mut node = cairn()
         .args(["--json", "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
-        .arg(&data_dir)
+        .arg(data_dir)
         .stdout(Stdio::piped())
         .spawn()
         .expect("the binary starts");
@@ -283,15 +283,14 @@ fn a_node_that_starts_gets_the_directory_from_a_client_that_has_it_open() {
     BufReader::new(node.stdout.take().expect("a pipe")).read_line(&mut line).expect("readable");
     let ready: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: the node started with {line:?}"));
     // A call afterwards is the node's.
-    let added = json!({"collection": "notes", "documents": [note("after", "the valve leaks")]});
-    client.call("add_documents", added);
+    client.call("add_documents", note("after", "the valve leaks"));
     let url = ready["mcp"].as_str().expect("an address").trim_end_matches("/mcp").to_owned();
-    let listed = json_of(&run_on(&data_dir, &["--url", &url, "ls", "notes", "--json"]));
+    let listed = json_of(&run_on(data_dir, &["--url", &url, "ls", "notes", "--json"]));
     let ids: Vec<&str> = list(&listed["documents"]).iter().filter_map(|document| document["id"].as_str()).collect();
     assert_eq!(ids, ["notes/after", "notes/before"]);
 
     // A second node does not.
-    let refused = run_on(&data_dir, &["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let refused = run_on(data_dir, &["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     assert_eq!(refused.status.code(), Some(1));
     assert_says(&stderr(&refused), &["LOCK is held by process", "(cairn serve)"]);
     client.close();

@@ -360,6 +360,8 @@ fn read_small(path: &Path) -> Result<Option<String>, KeyError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn pair() -> (SecretKey, PublicKey) {
