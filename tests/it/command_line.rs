@@ -178,7 +178,7 @@ fn with_json_every_failure_is_json() {
     assert_says(&stdout(&by_variable), &["\"usage\"", "QUERY"]);
 }
 
-/// An option that a verb has no use for is refused, never left out in silence; what help lists is taken.
+/// An option that a verb does not use is refused, never left out in silence; what help lists is taken.
 #[test]
 fn what_help_does_not_list_is_refused() {
     let directory = tempfile::tempdir().expect("temporary directory");
@@ -196,7 +196,7 @@ fn what_help_does_not_list_is_refused() {
                 command.args(before).args(&verb).args(harmless(&verb, directory.path())).args(behind);
                 let output = command.stdin(Stdio::null()).output().expect("the binary runs");
                 assert_eq!(output.status.code(), Some(2), "{verb:?} {option}: {}", stderr(&output));
-                assert_says(&stderr(&output), &[&verb.join(" "), "no use for", option]);
+                assert_says(&stderr(&output), &[&verb.join(" "), "does not use", option]);
                 refused += 1;
             }
         }
