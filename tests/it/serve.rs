@@ -141,8 +141,8 @@ fn addresses_that_ask_for_what_cannot_be_are_answered_in_json() {
         ("POST", format!("{sources}/a.md?metadata=%5B%5D"), 400, "metadata is [], expected an object"),
         ("POST", format!("{sources}/a.md?metadata=no"), 400, "metadata is not JSON"),
         ("POST", format!("{}/v1/collections/files/folders/a", node.base()), 400, "not an object"),
-        ("GET", format!("{}/v1/tools/search", node.base()), 405, "another method"),
-        ("DELETE", format!("{}/v1/flush", node.base()), 405, "another method"),
+        ("GET", format!("{}/v1/tools/search", node.base()), 405, "does not support the method"),
+        ("DELETE", format!("{}/v1/flush", node.base()), 405, "does not support the method"),
     ] {
         let answer = node.request(method, &url, &[], (method == "POST").then_some(b"[]".as_slice()));
         let message = answer.json()["detail"].as_str().expect("words").to_owned();
