@@ -290,6 +290,7 @@ fn library_config(config: &Config, models: Arc<Models>, gpu: Option<GpuClient>) 
         words: Arc::new(WordCache::new(config.search.word_cache_bytes)),
         memory: memory::of_collections(config),
         clock: Arc::new(SystemClock),
+        followers: snapshots::followers(config),
     }
 }
 

@@ -90,6 +90,25 @@ pub struct Config {
     pub memory: Memory,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
+    /// Followers of the log that exist before it is opened; see [`Library::lease`].
+    pub followers: Vec<Follower>,
+}
+
+/// A follower of the log from its opening on. The first lease of its name takes over from it.
+#[derive(Clone)]
+pub struct Follower {
+    /// Its name, for people.
+    pub name: String,
+    /// The position that it has reached in a log with this history.
+    pub reached: Arc<dyn Fn(&[store::Epoch]) -> Lsn + Send + Sync>,
+}
+
+impl Follower {
+    /// One that has reached `after` in whatever log is opened.
+    #[must_use]
+    pub fn at(name: &str, after: Lsn) -> Self {
+        Self { name: name.to_owned(), reached: Arc::new(move |_| after) }
+    }
 }
 
 #[cfg(test)]
@@ -114,6 +133,7 @@ impl Config {
             words: Arc::new(WordCache::new(1 << 20)),
             memory: Memory::ample(),
             clock: Arc::new(crate::base::SystemClock),
+            followers: Vec::new(),
         }
     }
 }
@@ -161,8 +181,19 @@ impl Library {
             bytes_per_second: config.store.compaction_rate.0,
             erase_within: Some(config.store.erase_within).filter(|within| !within.is_zero()),
         };
-        let compactor = compactor::Compactor::start(Arc::clone(&reader), Arc::clone(&views), sizes, readiness, metrics)
-            .map_err(OpenError::Thread)?;
+        let history = reader.history();
+        let followers = config.followers.iter();
+        let leases: Vec<(String, Lsn)> =
+            followers.map(|follower| (follower.name.clone(), (follower.reached)(&history))).collect();
+        let compactor = compactor::Compactor::start(
+            Arc::clone(&reader),
+            Arc::clone(&views),
+            sizes,
+            leases::Leases::new(&leases),
+            readiness,
+            metrics,
+        )
+        .map_err(OpenError::Thread)?;
         let queue = WriteQueue::start(
             writer,
             config.clone(),
@@ -295,6 +326,18 @@ impl Library {
     #[must_use]
     pub fn lease(&self, name: &str, after: Lsn) -> Lease {
         self.compactor.lease(name, after)
+    }
+
+    /// The lease that holds records of the log: the name of its holder, and the position after which it holds them.
+    #[must_use]
+    pub fn log_holder(&self) -> Option<(String, Lsn)> {
+        self.compactor.holder()
+    }
+
+    /// For how long deleted content should have been erased from the log; zero when nothing is overdue.
+    #[must_use]
+    pub fn erasure_overdue(&self) -> std::time::Duration {
+        self.compactor.erasure_overdue()
     }
 
     /// Why an existing collection has no read view; `None` when it was deleted.

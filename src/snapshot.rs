@@ -141,6 +141,12 @@ pub struct Snapshots {
 /// After this many milliseconds a target that did not answer counts as unresponsive.
 const CHECK_PATIENCE: i64 = 60_000;
 
+/// The newest snapshot that the node of a data directory took; see [`Snapshots::last_taken`].
+#[must_use]
+pub fn last_taken(data_dir: &Path) -> Option<Taken> {
+    State::read(data_dir).created
+}
+
 impl Snapshots {
     /// Nothing is opened or made yet.
     #[must_use]
@@ -271,7 +277,7 @@ impl Snapshots {
     /// The newest snapshot that this node took, whatever became of it: up to its end the log was shipped.
     #[must_use]
     pub fn last_taken(&self) -> Option<Taken> {
-        State::read(&self.config.data_dir).created
+        last_taken(&self.config.data_dir)
     }
 
     /// The last proof, whatever became of the snapshot.

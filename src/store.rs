@@ -325,6 +325,7 @@ fn open_on(
         node: None,
         begin: Lsn::ZERO.next(),
         clean_shutdown: clean_shutdown.as_ref(),
+        sealed_to: Lsn::ZERO,
         now: clock.now(),
     };
     let (log, tail) = Log::open(Arc::clone(&disk), log_dir, &opening)?;

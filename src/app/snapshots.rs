@@ -11,15 +11,16 @@ use tokio::runtime::Handle;
 use super::{library_config, memory};
 use crate::base::{ByteSize, Clock, Lsn, SystemClock, UnixMillis};
 use crate::calls::{Calls, Operation, Permit};
-use crate::collection::{self, Access, CollectionInfo, Library, PassageKey, Searcher};
+use crate::collection::{self, Access, CollectionInfo, Follower, Library, PassageKey, Searcher};
 use crate::config::Config;
 use crate::embed::{self, Models};
 use crate::index::filter::Filter;
 use crate::index::lexical::Passages;
 use crate::snapshot::{
-    self, Canary, CanaryAnswer, CreateError, Health, Host, NoProgress, Probe, RestoreError, Snapshots, Verified,
+    self, Canary, CanaryAnswer, CreateError, Health, Host, NoProgress, Probe, RestoreError, Retention, Snapshots,
+    Taken, Verified,
 };
-use crate::store;
+use crate::store::{self, Epoch};
 use crate::task::{self, Drain, MemoryBudget, MemoryReservation, Readiness, ReserveError};
 
 /// Documents of a collection among which questions are chosen.
@@ -224,6 +225,7 @@ impl Host for Opens {
             memory: collection::Memory::least(),
             // The data being checked must not change.
             store: store::Settings { erase_within: Duration::ZERO, ..self.config.store.clone() },
+            followers: vec![Follower::at("check", Lsn::ZERO)],
             ..self.config.clone()
         };
         let needed = config.memory.opening_bytes();
@@ -258,21 +260,40 @@ impl Host for Opens {
 
 /// The position up to which the log was shipped: later records are not compacted before they are shipped, so that every
 /// point in time can be restored. A target that fails for longer than that period must not fill the disk.
-fn shipped_to(snapshots: &Snapshots) -> Lsn {
-    let config = snapshots.config();
-    let reach = i64::try_from(snapshots.live().retention.point_in_time.as_millis()).unwrap_or(i64::MAX);
-    match snapshots.last_taken() {
-        Some(taken) if config.clock.now().0.saturating_sub(taken.time.0) > reach => Lsn(u64::MAX),
-        Some(taken) => taken.last,
+fn shipped_to(snapshots: &Snapshots, history: &[Epoch]) -> Lsn {
+    shipped(snapshots.last_taken(), &snapshots.live().retention, snapshots.config().clock.now(), history)
+}
+
+fn shipped(taken: Option<Taken>, retention: &Retention, now: UnixMillis, history: &[Epoch]) -> Lsn {
+    let reach = i64::try_from(retention.point_in_time.as_millis()).unwrap_or(i64::MAX);
+    match taken {
+        Some(taken) if now.0.saturating_sub(taken.time.0) > reach => Lsn(u64::MAX),
+        Some(taken) => taken.reached_in(history),
         None => Lsn::ZERO,
     }
+}
+
+/// The name of the lease for what was not shipped.
+const LEASE: &str = "snapshots";
+
+/// The followers that the log of a node with these settings has from the start: compaction begins when it is opened, and
+/// a process without a schedule, such as `cairn mcp` on a data directory, must not drop what was not shipped either.
+pub(super) fn followers(config: &Config) -> Vec<Follower> {
+    if config.snapshot.target.is_none() {
+        return Vec::new();
+    }
+    let (data_dir, retention) = (config.data_dir.clone(), config.snapshot.retention.clone());
+    let reached =
+        move |history: &[Epoch]| shipped(snapshot::last_taken(&data_dir), &retention, SystemClock.now(), history);
+    vec![Follower { name: LEASE.to_owned(), reached: Arc::new(reached) }]
 }
 
 /// Ships, prunes, proves, and checks that shipped data still exists, until the shutdown starts. Work in progress is
 /// then abandoned: a partial upload is never visible.
 pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, drain: Drain) {
     let ships = snapshots.config().target.is_some();
-    let lease = ships.then(|| node.library().lease("snapshots", shipped_to(&snapshots)).for_good());
+    let history = node.library().log().history();
+    let lease = ships.then(|| node.library().lease(LEASE, shipped_to(&snapshots, &history)).for_good());
     let (mut failing, mut trouble) = (false, None);
     let looking = Arc::clone(&snapshots);
     let looked = tokio::task::spawn_blocking(move || looking.check_target());
@@ -291,7 +312,7 @@ pub(super) async fn schedule(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, dr
     let (mut rounds, mut changes) = (0_u32, snapshots.live_changes());
     loop {
         if let Some(lease) = &lease {
-            lease.keep_after(shipped_to(&snapshots));
+            lease.keep_after(shipped_to(&snapshots, &history));
         }
         let begun = tokio::time::Instant::now();
         loop {
@@ -366,8 +387,50 @@ fn log_health(health: &Health, logged: &mut Option<String>) {
         return;
     }
     match problem {
-        Some(problem) => tracing::error!(target = health.target, state = health.standing, "{problem}"),
-        None => tracing::info!(target = health.target, "all expected snapshots are present"),
+        Some(problem) => tracing::error!(place = health.target, state = health.standing, "{problem}"),
+        None => tracing::info!(place = health.target, "all expected snapshots are present"),
     }
     *logged = problem.cloned();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_shipped_is_held_from_the_opening_on() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let data_dir = directory.path().join("data");
+        std::fs::create_dir(&data_dir).expect("made");
+        let config = |settings: &str| {
+            let text = format!("[node]\ndata_dir = {:?}\n{settings}", data_dir.display().to_string());
+            Config::read(&text, "test").expect("valid")
+        };
+        let target = format!("[snapshot]\ntarget = {:?}\n", directory.path().join("backup").display().to_string());
+        let library = |config: &Config| library_config(config, Arc::new(Models::built_in()), None);
+        assert!(library(&config("")).followers.is_empty(), "nothing is shipped without a target");
+        let followers = library(&config(&target)).followers;
+        assert_eq!((followers.len(), followers[0].name.as_str()), (1, LEASE));
+        let reached = |history: &[Epoch]| (followers[0].reached)(history);
+        let first = [Epoch { id: 7, first: Lsn(1) }];
+        assert_eq!(reached(&first), Lsn::ZERO, "nothing was shipped so far");
+        let taken = |time: i64, epoch: Option<&str>| {
+            let taken = serde_json::json!(
+                {"id": "x", "time": time, "kind": "scheduled", "last": 70, "target": "x", "epoch": epoch}
+            );
+            let state = serde_json::json!({ "created": taken }).to_string();
+            std::fs::write(data_dir.join("snapshots.json"), state).expect("written");
+            assert!(snapshot::last_taken(&data_dir).is_some(), "a snapshot that was taken");
+        };
+        let now = SystemClock.now().0;
+        taken(now, Some("0000000000000007"));
+        assert_eq!(reached(&first), Lsn(70));
+        let restored = [first[0], Epoch { id: 8, first: Lsn(41) }];
+        assert_eq!(reached(&restored), Lsn(40), "others were written in the place of what was shipped");
+        assert_eq!(reached(&restored[1..]), Lsn::ZERO, "another log");
+        taken(now, None);
+        assert_eq!(reached(&first), Lsn::ZERO);
+        taken(0, None);
+        assert_eq!(reached(&first), Lsn(u64::MAX), "a target that fails for long does not fill the disk");
+    }
 }

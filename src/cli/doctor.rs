@@ -198,10 +198,16 @@ fn running(common: &Common, status: &Value, machine: &Machine) -> Result<(), Fai
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };
     let mut problems = texts(&status["damage"]);
+    let is_damaged = !problems.is_empty();
     problems.extend(status["writes_reason"].as_str().map(|reason| format!("writes are refused: {reason}")));
     let wrong = texts(&status["settings"]["problems"]);
     problems.extend(wrong.iter().map(|problem| format!("the changed settings are not used: {problem}")));
     let mut warnings = texts(&status["snapshots"]["warnings"]);
+    warnings.extend(status["erasure_overdue_seconds"].as_u64().map(|seconds| {
+        let holder = status["log_held_by"]["name"].as_str();
+        let reason = holder.map_or_else(|| "see docs/durability.md".to_owned(), |name| format!("{name} holds the log"));
+        format!("deleted content should have been erased {}: {reason}", super::snapshot::ago(seconds))
+    }));
     let restart = texts(&status["settings"]["restart"]);
     warnings
         .extend((!restart.is_empty()).then(|| format!("settings changed and need a restart: {}", restart.join(", "))));
@@ -221,10 +227,12 @@ fn running(common: &Common, status: &Value, machine: &Machine) -> Result<(), Fai
             )?;
         }
     }
-    if problems.is_empty() {
-        well(machine)
-    } else {
-        Err(anyhow!("the node has problems; stop it, then run `cairn doctor`").into())
+    match (problems.is_empty(), is_damaged) {
+        (true, _) => well(machine),
+        (false, true) => {
+            Err(anyhow!("the log is damaged; stop the node, then run `cairn doctor`: it names what is affected").into())
+        }
+        (false, false) => Err(anyhow!("the node has problems; fix what is listed above").into()),
     }
 }
 
@@ -290,14 +298,7 @@ fn examine(config: &Config, snapshots: &Snapshots) -> Result<Checkup, Failure> {
 
 /// Reads every record, so that undiscovered damage is found now.
 fn scrub(reader: &Reader) -> Result<Vec<store::Affected>, Failure> {
-    for change in reader.changes_after(Lsn::ZERO) {
-        match change {
-            Ok(_) => {}
-            // It is on the list of damage.
-            Err(error) if error.fault() != crate::base::Fault::Environment => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    reader.check_records()?;
     Ok(reader.affected(NAMED)?)
 }
 

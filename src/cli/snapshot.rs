@@ -22,7 +22,7 @@ use crate::mcp::{Tool, prune_json, schedule_json, snapshots_json, verified_json}
 use crate::snapshot::{EXTENSION, Key, Snapshots, Target};
 
 pub(super) use self::arguments::Arguments;
-pub(super) use self::show::{ago, under_way};
+pub(super) use self::show::{ago, span, under_way};
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.verb {
@@ -165,9 +165,7 @@ fn verify(common: &Common, id: Option<&str>) -> Result<(), Failure> {
                 output::line(&format!("{name}: {message}"))?;
             }
         }
-        return Err(
-            anyhow!("snapshot {id} failed verification; take a new one with `cairn snapshot create`").into()
-        );
+        return Err(anyhow!("snapshot {id} failed verification; take a new one with `cairn snapshot create`").into());
     }
     let number = |name: &str| value[name].as_u64().unwrap_or_default();
     let text = format!(

@@ -97,6 +97,14 @@ fn print_result(answer: &Value) -> Result<(), Failure> {
     if !settings("restart").is_empty() {
         line("settings", format!("changed and need a restart: {}", settings("restart").join(", ")))?;
     }
+    if let Some(seconds) = answer["erasure_overdue_seconds"].as_u64() {
+        let holder = &answer["log_held_by"];
+        let reason = match holder["name"].as_str() {
+            Some(name) => format!("{name} has not passed record {} of the log yet", holder["after_lsn"]),
+            None => "see docs/durability.md".to_owned(),
+        };
+        line("erasure", format!("overdue for {}: {reason}", super::snapshot::span(seconds)))?;
+    }
     for damage in answer["damage"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         line("damage", damage.to_owned())?;
     }

@@ -359,16 +359,18 @@ impl Access<'_> {
     /// little later; the segment that is being written is sealed for it.
     ///
     /// # Errors
-    /// When the log cannot be written or the node is stopping.
+    /// When the log cannot be written, some of it could not be read, or the node is stopping.
     pub async fn compact(&self) -> Result<u64, WriteError> {
+        let rounds = self.library.compactor.finished_rounds();
         self.flush().await?;
         if self.library.reader.is_active_worth_rewriting() {
             self.seal().await?;
         }
         let library = Arc::clone(self.library);
-        tokio::task::spawn_blocking(move || library.compactor.wait_until_idle())
+        tokio::task::spawn_blocking(move || library.compactor.wait_until_idle(rounds))
             .await
-            .map_err(|_| WriteError::Stopping)?;
+            .map_err(|_| WriteError::Stopping)?
+            .map_err(WriteError::Compact)?;
         Ok(self.library.reader.log_bytes())
     }
 

@@ -120,6 +120,9 @@ pub enum WriteError {
     /// The log refuses.
     #[error("{}", .0)]
     Commit(#[source] Arc<store::CommitError>),
+    /// The log could not be compacted completely.
+    #[error("dead records stay in the log for now")]
+    Compact(#[source] Arc<store::CompactError>),
     /// Stored data cannot be read.
     #[error(transparent)]
     Read(#[from] store::ReadError),
@@ -160,6 +163,7 @@ impl WriteError {
             | Self::NoMemory { .. } => Fault::Caller,
             Self::Prepare(error) | Self::StillUnread(error) => error.fault(),
             Self::Commit(error) => error.fault(),
+            Self::Compact(error) => error.fault(),
             Self::Read(error) => error.fault(),
             Self::Embed(error) => error.fault(),
             Self::Index(error) => error.fault(),

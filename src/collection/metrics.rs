@@ -21,6 +21,8 @@ pub struct Metrics {
     pub log_lsn: FloatGauge,
     /// Bytes of the log on disk.
     pub log_bytes: FloatGauge,
+    /// For how long deleted content should have been erased from the log.
+    pub erasure_overdue: FloatGauge,
     /// 1 while the node refuses writes.
     pub read_only: Gauge,
     /// Documents, by collection name.
@@ -53,6 +55,10 @@ impl Metrics {
             compaction_bytes: registry.counter("compaction_bytes", "Bytes of log segments that compaction wrote"),
             log_lsn: registry.float_gauge("log_lsn", "Position of the last acknowledged record"),
             log_bytes: registry.float_gauge("log_bytes", "Bytes of the log on disk"),
+            erasure_overdue: registry.float_gauge(
+                "erasure_overdue_seconds",
+                "For how long deleted content should have been erased from the log",
+            ),
             read_only: registry.gauge("read_only", "1 while writes are refused"),
             documents: registry.register("documents", "Documents in the collection", Family::default()),
             passages: registry.register("passages", "Passages in the collection", Family::default()),
@@ -79,6 +85,7 @@ impl Metrics {
         let log = library.log();
         self.log_lsn.set(log.last().0 as f64);
         self.log_bytes.set(log.bytes() as f64);
+        self.erasure_overdue.set(library.erasure_overdue().as_secs_f64());
         self.read_only.set(i64::from(!matches!(log.state(), WriterState::Writable)));
         let (hits, misses) = library.words().hits_and_misses();
         self.word_cache_hits.inner().store(hits, Ordering::Relaxed);

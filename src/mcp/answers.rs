@@ -341,6 +341,12 @@ pub(crate) struct StatusAnswer {
     pub log_bytes: u64,
     /// Damaged places in the log.
     pub damage: Vec<String>,
+    /// For how many seconds deleted content should have been erased from the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub erasure_overdue_seconds: Option<u64>,
+    /// Who still needs records of the log: they are not erased before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_held_by: Option<LogHolder>,
     /// Embedding models.
     pub models: Vec<ModelStatus>,
     pub data_dir: String,
@@ -348,6 +354,14 @@ pub(crate) struct StatusAnswer {
     pub snapshots: SnapshotStatus,
     /// Settings that changed while the node runs.
     pub settings: SettingsStatus,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct LogHolder {
+    /// Its name: snapshots for what was not shipped yet.
+    pub name: String,
+    /// It holds the records after this position.
+    pub after_lsn: u64,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]

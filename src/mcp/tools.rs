@@ -112,7 +112,7 @@ pub(super) fn definition(
 
 /// The tools as clients see them: the search tool names the collections, so that no call is needed to learn them.
 ///
-/// * `collections`: an answer of list_collections.
+/// * `collections`: an answer of `list_collections`.
 pub(crate) fn listed(mut tools: Vec<ToolDefinition>, collections: &Value) -> Vec<ToolDefinition> {
     let named = named(collections["collections"].as_array().map(Vec::as_slice).unwrap_or_default());
     let search = tools.iter_mut().find(|tool| tool.name == "search");

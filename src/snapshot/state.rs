@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::{Kind, SnapshotManifest};
+use super::manifest::{EpochEntry, Kind, SnapshotManifest};
 use super::repository::{create_dirs, sync_dir};
 use super::target_check::{Elsewhere, TargetCheck, time_of};
 use crate::base::{Lsn, UnixMillis};
+use crate::store::Epoch;
 
 /// A snapshot that was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,12 +31,25 @@ pub struct Taken {
     /// Where.
     #[serde(default)]
     pub target: String,
+    /// Epoch of the log in which it ends; `None` when it was taken before that was recorded.
+    #[serde(default)]
+    pub epoch: Option<String>,
 }
 
 impl Taken {
     pub(super) fn of(manifest: &SnapshotManifest, target: &str) -> Self {
         let SnapshotManifest { id, created, kind, last, .. } = manifest;
-        Self { id: id.clone(), time: *created, kind: *kind, last: *last, target: target.to_owned() }
+        let epoch = manifest.history_at(*last).last().map(|epoch| epoch.id.clone());
+        Self { id: id.clone(), time: *created, kind: *kind, last: *last, target: target.to_owned(), epoch }
+    }
+
+    /// How far the snapshots have followed the log with this history: records that were written in the place of others
+    /// after a restore were not shipped. [`Lsn::ZERO`] when that is unknown.
+    #[must_use]
+    pub fn reached_in(&self, history: &[Epoch]) -> Lsn {
+        let epochs: Vec<EpochEntry> = history.iter().copied().map(EpochEntry::from).collect();
+        let Some(at) = epochs.iter().position(|epoch| Some(&epoch.id) == self.epoch.as_ref()) else { return Lsn::ZERO };
+        epochs.get(at + 1).map_or(self.last, |next| self.last.min(Lsn(next.first.0.saturating_sub(1))))
     }
 }
 

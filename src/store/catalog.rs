@@ -436,6 +436,9 @@ pub(crate) struct Catalog {
     pub(crate) collections: RwLock<Arc<Collections>>,
     /// A call failed, so the files must not be marked as trustworthy.
     failed: AtomicBool,
+    /// Called before an update is applied, with its changes complete.
+    #[cfg(test)]
+    pub(crate) before_apply: parking_lot::Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 /// The catalog's position: the LSN applied last and that record's fingerprint.
@@ -455,7 +458,13 @@ impl Catalog {
             Ok(true)
         })?;
         let collections = RwLock::new(Arc::new(collections));
-        Ok(Self { tree: RwLock::new(Some(tree)), collections, failed: AtomicBool::new(false) })
+        Ok(Self {
+            tree: RwLock::new(Some(tree)),
+            collections,
+            failed: AtomicBool::new(false),
+            #[cfg(test)]
+            before_apply: parking_lot::Mutex::default(),
+        })
     }
 
     /// Makes a call and records whether it failed.

@@ -1,8 +1,10 @@
 //! Compaction: rewrites segments with many dead records without them.
 //!
 //! Invariants:
-//! * Only sealed, undamaged segments up to a floor that every follower has passed are touched. A record is dropped only
-//!   when the catalog says that something newer replaced it, and never if it is the last one of the log.
+//! * Only sealed, undamaged segments up to a floor that every follower has passed are touched, and a follower that is
+//!   added meanwhile counts up to the moment at which they are replaced. A record is dropped only when the catalog says
+//!   that something newer replaced it, and never if it is the last one of the log.
+//! * Damage in a segment holds back that segment and no other.
 //! * Tombstones stay until something replaces the deleted item.
 //! * A process that is killed at any point leaves the old segments, or the new one and some of the old ones, which the
 //!   next start removes: the new one is complete and durable before it takes the first one's name, and records which
@@ -14,6 +16,7 @@
 //! first; otherwise a row of small ones. At 30 % the log is at most 1 ÷ 0.7 = 1.43 times the live data, and each freed
 //! byte costs at most 0.7 ÷ 0.3 = 2.3 bytes of writing.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,10 +25,10 @@ use std::time::{Duration, Instant};
 use super::Reader;
 use super::catalog::{Catalog, CatalogError};
 use super::disk::DiskFile;
-use super::frame::{Compacted, SEGMENT_START, SegmentHeader};
+use super::frame::{Compacted, FrameHeader, SEGMENT_START, SegmentHeader};
 use super::frames::Frames;
-use super::log::{Log, ReadError, Segment, StoredFrame, segment_end, segment_path};
-use crate::base::{Lsn, UnixMillis};
+use super::log::{Log, ReadError, Segment, segment_end, segment_path};
+use crate::base::{Fault, Lsn, UnixMillis};
 
 /// Share of dead bytes from which a segment is rewritten, in percent.
 const DEAD_MIN: u64 = 30;
@@ -80,7 +83,12 @@ pub struct CompactionReport {
 pub enum CompactError {
     /// A record could not be read; its segment is left unchanged.
     #[error("a record cannot be read")]
-    Read(#[from] ReadError),
+    Read {
+        /// First record of that segment.
+        segment: Lsn,
+        /// The cause.
+        source: ReadError,
+    },
     /// The new segment could not be written.
     #[error("cannot write {path}")]
     Write {
@@ -92,9 +100,24 @@ pub enum CompactError {
     /// The catalog failed.
     #[error("the catalog does not say which records are alive")]
     Catalog(#[from] CatalogError),
+    /// The caller refused to replace the segments.
+    #[error("the records are held now")]
+    Held,
     /// It was asked to stop.
     #[error("compaction was stopped")]
     Stopped,
+}
+
+impl CompactError {
+    /// Who can fix it.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Read { source, .. } => source.fault(),
+            Self::Catalog(source) => source.fault(),
+            Self::Write { .. } | Self::Held | Self::Stopped => Fault::Environment,
+        }
+    }
 }
 
 impl Reader {
@@ -128,41 +151,79 @@ impl Reader {
     #[must_use]
     pub fn time_to_erasure(&self, erase_within: Duration) -> Option<Duration> {
         let earliest_death = self.log.dead.lock().earliest_death()?;
-        let left = earliest_death.0.saturating_sub(erase_until(self.clock.now(), erase_within).0);
-        Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
+        Some(millis(earliest_death.0.saturating_sub(erase_until(self.clock.now(), erase_within).0)))
+    }
+
+    /// Time until the first record that died after `after` must be erased; `None` when there is none.
+    #[must_use]
+    pub fn time_to_erasure_after(&self, after: UnixMillis, erase_within: Duration) -> Option<Duration> {
+        let death = self.log.dead.lock().earliest_death_after(after)?;
+        Some(millis(death.0.saturating_sub(erase_until(self.clock.now(), erase_within).0)))
+    }
+
+    /// For how long the first dead record should have been erased; zero when none is due.
+    #[must_use]
+    pub fn erasure_overdue(&self, erase_within: Duration) -> Duration {
+        let Some(death) = self.log.dead.lock().earliest_death() else { return Duration::ZERO };
+        millis(erase_until(self.clock.now(), erase_within).0.saturating_sub(death.0))
+    }
+
+    /// Records that died up to this time must be erased now.
+    #[must_use]
+    pub fn erase_until(&self, erase_within: Duration) -> UnixMillis {
+        erase_until(self.clock.now(), erase_within)
     }
 
     /// Whether [`Self::compact`] would find work; cheap.
+    ///
+    /// * `excluded`: as there.
     #[must_use]
-    pub fn wants_compaction(&self, limits: &CompactionLimits) -> bool {
-        !self.catalog.has_failed() && choose(&self.log, limits, self.clock.now()).is_some()
+    pub fn wants_compaction(&self, limits: &CompactionLimits, excluded: &BTreeSet<Lsn>) -> bool {
+        !self.catalog.has_failed() && choose(&self.log, limits, excluded, self.clock.now()).is_some()
     }
 
     /// Rewrites the segments that are most worth it. Each call does one step; call it until it returns `None`.
     ///
+    /// * `excluded`: segments to leave unchanged, by their first records: an earlier call could not read them.
     /// * `stop` is called after about every mebibyte; `true` cancels the work.
+    /// * `permit` is called just before the segments are replaced, with one past their last record. `None` cancels the
+    ///   work; what it returns is dropped when they are replaced.
     ///
     /// # Errors
-    /// When something cannot be read or written; nothing has changed then.
-    pub fn compact(
+    /// When something cannot be read or written, or `permit` refused; nothing has changed then.
+    pub fn compact<P>(
         &self,
         limits: &CompactionLimits,
+        excluded: &BTreeSet<Lsn>,
         stop: &dyn Fn(Duration) -> bool,
+        permit: &dyn Fn(Lsn) -> Option<P>,
     ) -> Result<Option<CompactionReport>, CompactError> {
         self.log.drop_retired();
         if self.catalog.has_failed() {
             return Ok(None);
         }
         let now = self.clock.now();
-        let Some(choice) = choose(&self.log, limits, now) else { return Ok(None) };
+        let Some(choice) = choose(&self.log, limits, excluded, now) else { return Ok(None) };
         let work = Work { log: &self.log, catalog: &self.catalog, now, limits, stop };
-        work.rewrite(&choice).map(Some)
+        work.rewrite(&choice, permit).map(Some)
     }
 
-    /// Forgets segments that were replaced longer ago than any request lasts.
-    pub fn drop_retired(&self) {
-        self.log.drop_retired();
+    /// Closes segments that were replaced longer ago than any request lasts. Returns the time until the next one can be
+    /// closed; `None` when none is left.
+    pub fn drop_retired(&self) -> Option<Duration> {
+        self.log.drop_retired()
     }
+
+    /// Whether segments that were replaced are open.
+    #[cfg(test)]
+    pub(crate) fn has_retired(&self) -> bool {
+        self.log.has_retired()
+    }
+}
+
+/// The time in milliseconds; zero for a negative one.
+fn millis(time: i64) -> Duration {
+    Duration::from_millis(u64::try_from(time).unwrap_or(0))
 }
 
 /// Adjacent segments that are merged into one.
@@ -174,6 +235,14 @@ struct MergePlan {
     created: UnixMillis,
     bytes: u64,
     dead: Vec<u64>,
+}
+
+impl MergePlan {
+    /// First record of the segment that contains `lsn`.
+    fn segment_of(&self, lsn: Lsn) -> Lsn {
+        let after = self.firsts.partition_point(|first| *first <= lsn);
+        self.firsts[after.saturating_sub(1)]
+    }
 }
 
 struct Candidate {
@@ -204,8 +273,14 @@ fn is_worth_rewriting(bytes: u64, dead: u64) -> bool {
     dead > 0 && dead.saturating_mul(100) >= bytes.saturating_mul(DEAD_MIN)
 }
 
-fn choose(log: &Log, limits: &CompactionLimits, now: UnixMillis) -> Option<MergePlan> {
+fn choose(log: &Log, limits: &CompactionLimits, excluded: &BTreeSet<Lsn>, now: UnixMillis) -> Option<MergePlan> {
     let erase_until = limits.erase_until(now);
+    // Also what was found only when a record was read: the frames of an indexed segment are not scanned at a start.
+    let damaged = log.damaged_segments();
+    let is_unreadable = |segment: &Segment| {
+        let first = segment.first;
+        segment.frames.is_damaged() || damaged.contains(&first) || excluded.contains(&first)
+    };
     let candidates: Vec<Candidate> = {
         let dead = log.dead.lock();
         let segments = log.segments.read();
@@ -223,7 +298,7 @@ fn choose(log: &Log, limits: &CompactionLimits, now: UnixMillis) -> Option<Merge
                 bytes: segment.end - SEGMENT_START,
                 dead: dead.bytes_in(segment.first),
                 due: dead.get(segment.first).map(|dead| dead.since).filter(|since| Some(*since) <= erase_until),
-                usable: adjoins && end.0 <= limits.floor.0.saturating_add(1) && !segment.frames.is_damaged(),
+                usable: adjoins && end.0 <= limits.floor.0.saturating_add(1) && !is_unreadable(segment),
             }
         };
         (0..sealed).map(candidate).collect()
@@ -319,15 +394,20 @@ impl Output {
 }
 
 impl Work<'_> {
-    fn rewrite(&self, choice: &MergePlan) -> Result<CompactionReport, CompactError> {
+    fn rewrite<P>(
+        &self,
+        choice: &MergePlan,
+        permit: &dyn Fn(Lsn) -> Option<P>,
+    ) -> Result<CompactionReport, CompactError> {
         let first = choice.firsts[0];
         let path = segment_path(&self.log.dir, first).with_extension("seg.tmp");
         let written = self.write(choice, path.clone());
-        if written.is_err() {
+        let permitted = written.and_then(|written| Ok((written, permit(choice.end).ok_or(CompactError::Held)?)));
+        if permitted.is_err() {
             // If it stays, the next start removes it.
             let _ = self.log.disk.remove(&path);
         }
-        let (output, compacted, dropped) = written?;
+        let ((output, compacted, dropped), _permit) = permitted?;
         self.swap(choice, &output, compacted)?;
         Ok(CompactionReport {
             first,
@@ -349,10 +429,15 @@ impl Work<'_> {
         let (mut dropped, mut moved) = (0, 0);
         let mut lsn = self.log.next_readable(first);
         while lsn < choice.end {
-            let stored = self.log.read_stored(lsn)?;
+            let unreadable = |source| CompactError::Read { segment: choice.segment_of(lsn), source };
+            let stored = self.log.read_stored(lsn).map_err(unreadable)?;
             let length = stored.bytes.len() as u64;
             moved += length;
-            if self.is_alive(&stored)? {
+            let is_alive = self.must_stay(&stored.header) || {
+                let payload = self.log.payload_of(&stored).map_err(unreadable)?;
+                self.catalog.refers(&stored.header, &payload, self.now)?
+            };
+            if is_alive {
                 output.lsns.push((lsn.0 - first.0) as u32);
                 output.offsets.push(u32::try_from(output.end / 8).expect("a segment is shorter than 32 GiB"));
                 output.pending.extend(&stored.bytes);
@@ -432,13 +517,9 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Whether a record must be kept. In doubt, yes.
-    fn is_alive(&self, frame: &StoredFrame) -> Result<bool, CompactError> {
-        let header = &frame.header;
+    /// Whether a record must be kept whatever the catalog says.
+    fn must_stay(&self, header: &FrameHeader) -> bool {
         // A record that a newer release wrote and marked as skippable can be judged only by that release.
-        if header.lsn >= self.log.last() || header.is_skipped() {
-            return Ok(true);
-        }
-        Ok(self.catalog.refers(header, &self.log.payload_of(frame)?, self.now)?)
+        header.lsn >= self.log.last() || header.is_skipped()
     }
 }

@@ -71,6 +71,11 @@ impl DeadRecords {
         self.segments.values().map(|dead| dead.since).min()
     }
 
+    /// The earliest time of death in the segments in which nothing died up to `time`.
+    pub(crate) fn earliest_death_after(&self, time: UnixMillis) -> Option<UnixMillis> {
+        self.segments.values().map(|dead| dead.since).filter(|since| *since > time).min()
+    }
+
     /// Adds a dead record of `bytes` bytes.
     pub(crate) fn add(&mut self, first: Lsn, bytes: u64, at: UnixMillis) {
         let dead = self.segments.entry(first).or_insert(DeadStats { bytes: 0, since: at });
@@ -94,10 +99,29 @@ impl DeadRecords {
         }
     }
 
-    /// The changes that the catalog needs; they count as written afterwards.
-    pub(crate) fn take_changed(&mut self) -> Vec<(Lsn, Option<DeadStats>)> {
-        let changed = std::mem::take(&mut self.changed);
-        changed.into_iter().map(|first| (first, self.get(first))).collect()
+    /// The values that the catalog needs once `records` (segment, bytes, time of death) were added, by segment.
+    pub(crate) fn values_with(
+        &self,
+        records: impl Iterator<Item = (Lsn, u64, UnixMillis)>,
+    ) -> Vec<(Lsn, Option<DeadStats>)> {
+        let mut values: BTreeMap<Lsn, Option<DeadStats>> =
+            self.changed.iter().map(|first| (*first, self.get(*first))).collect();
+        for (first, bytes, at) in records {
+            let value = values.entry(first).or_insert_with(|| self.get(first));
+            let dead = value.get_or_insert(DeadStats { bytes: 0, since: at });
+            dead.bytes += bytes;
+            dead.since = dead.since.min(at);
+        }
+        values.into_iter().collect()
+    }
+
+    /// The catalog has these values. Others remain to be written, such as those that a compaction changed meanwhile.
+    pub(crate) fn mark_written(&mut self, values: &[(Lsn, Option<DeadStats>)]) {
+        for (first, value) in values {
+            if self.get(*first) == *value {
+                self.changed.remove(first);
+            }
+        }
     }
 
     /// Whether the catalog needs a change.
@@ -118,11 +142,20 @@ mod tests {
         dead.add(Lsn(9), 5, UnixMillis(60));
         assert_eq!(dead.get(Lsn(1)), Some(DeadStats { bytes: 20, since: UnixMillis(40) }));
         assert_eq!((dead.earliest_death(), dead.bytes()), (Some(UnixMillis(40)), 25));
-        assert_eq!(dead.take_changed().len(), 2);
+        assert_eq!(dead.earliest_death_after(UnixMillis(40)), Some(UnixMillis(60)));
+        let written = dead.values_with(std::iter::empty());
+        assert_eq!(written.len(), 2);
+        dead.mark_written(&written);
+        assert!(!dead.is_changed());
+        let written = dead.values_with([(Lsn(9), 7, UnixMillis(80))].into_iter());
+        assert_eq!(written, [(Lsn(9), Some(DeadStats { bytes: 12, since: UnixMillis(60) }))]);
         dead.add(Lsn(9), 7, UnixMillis(80));
         dead.clear([(Lsn(1), 20), (Lsn(9), 5)].into_iter(), Lsn(1), UnixMillis(70));
         let left = DeadStats { bytes: 7, since: UnixMillis(70) };
-        assert_eq!(dead.take_changed(), [(Lsn(1), Some(left)), (Lsn(9), None)]);
+        dead.mark_written(&written);
+        let changed = dead.values_with(std::iter::empty());
+        assert_eq!(changed, [(Lsn(1), Some(left)), (Lsn(9), None)], "a compaction changed it before it was published");
+        dead.mark_written(&changed);
         assert!(!dead.is_changed());
         assert_eq!(DeadStats::decode(&left.encode()), Ok(left));
         let loaded = DeadRecords::load([(Lsn(1), left), (Lsn(9), left)].into(), |first| first == Lsn(1));

@@ -1,14 +1,16 @@
 //! A journal: entries next to the log, in a separate directory, for data other than documents (who did what, and when).
 //!
-//! It owns that directory: segments in the log's format, written and read by the log's code, a mark of its first entry,
+//! It owns that directory: segments in the log's format, written and read by the log's code, a mark of what must exist,
 //! and a lock. Its user defines kinds and payloads. It is synchronous and starts no thread; one [`Journal`] writes, any
 //! number of [`JournalReader`]s read.
 //!
 //! Invariants:
 //! * Entries for which [`Journal::sync`] returned are on stable storage. A crash keeps them, and the first few or none
 //!   of the later ones, each of them complete.
-//! * A torn tail is cut. Damage is reported and skipped, and so are entries that someone removed: the new first entry
-//!   is written down before anything in front of it is deleted.
+//! * A torn tail is cut. Damage is reported and skipped, and so are segments that someone removed, at the front and at
+//!   the end: the new first entry is written down before anything in front of it is deleted, and the start of each new
+//!   segment once it exists. Not noticed: entries that someone cuts off the end of the segment that is being written,
+//!   which looks like an interrupted append, and a directory that was replaced with its mark.
 //! * The entries waiting for the next sync are bounded.
 //!
 //! Left out: the catalog, because entries are read in order, and compaction, because entries are deleted from the
@@ -24,15 +26,15 @@ use super::append::{Append, AppendError, Compressor, Limits, LogWriter, Purpose}
 use super::disk::{Disk, RealDisk, checked_line, read_file, replace_file, text_in};
 use super::frame::{Kinds, PAYLOAD_MAX};
 use super::lock::Lock;
-use super::log::{Damage, Log, Opening, ReadError, remove_segment, segment_firsts};
+use super::log::{Damage, Log, Opening, ReadError};
 use super::{OpenError, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, create_dir};
 use crate::base::{ByteSize, Clock, Fault, Lsn, NodeId, UnixMillis, with_causes};
 
 /// Waiting entries are synced when they reach this size.
 const WAITING_BYTES_MAX: usize = 8 << 20;
-/// Name of the file that stores the first entry of the journal.
-const BEGIN: &str = "begin";
-const BEGIN_BYTES_MAX: u64 = 1 << 10;
+/// Name of the file that stores what must exist.
+const MARK: &str = "begin";
+const MARK_BYTES_MAX: u64 = 1 << 10;
 
 /// Configuration of a journal.
 #[derive(Clone)]
@@ -173,6 +175,42 @@ pub struct Journal {
     waiting: Option<Append>,
     /// Why writing has ended.
     failure: Option<String>,
+    /// The last segment in the mark.
+    marked: Lsn,
+}
+
+/// What must exist of a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    /// The first entry.
+    begin: Lsn,
+    /// First entry of the last segment; zero when unknown.
+    sealed_to: Lsn,
+}
+
+impl Mark {
+    /// Without a mark, entries from the first one on must exist.
+    const NONE: Self = Self { begin: Lsn(1), sealed_to: Lsn::ZERO };
+
+    /// The mark of the journal in `dir`. A damaged one counts as missing: missing entries are reported then.
+    fn read(disk: &dyn Disk, dir: &Path) -> Result<Self, OpenError> {
+        let path = dir.join(MARK);
+        let bytes = match read_file(disk, &path, MARK_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge) => Vec::new(),
+            // It is there: without it, what was cut would be reported as missing, and never be cut again.
+            Err(source) => return Err(OpenError::Read { path, source }),
+        };
+        let mut numbers = text_in(&bytes).unwrap_or_default().split(' ').map(|number| number.parse().ok().map(Lsn));
+        let Some(begin) = numbers.next().flatten() else { return Ok(Self::NONE) };
+        // Before segments were marked, the first entry was all of it.
+        Ok(Self { begin, sealed_to: numbers.next().flatten().unwrap_or(Lsn::ZERO) })
+    }
+
+    fn write(self, disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+        let line = checked_line(&format!("{} {}", self.begin.0, self.sealed_to.0));
+        replace_file(disk, &dir.join(MARK), line.as_bytes())
+    }
 }
 
 /// Reads a journal; cheap to clone.
@@ -207,15 +245,16 @@ impl Journal {
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             disk.sync_dir(parent).map_err(|source| OpenError::Directory { path: parent.to_owned(), source })?;
         }
-        let begin = begin_in(&*disk, &dir);
-        finish_cut(&*disk, &dir, begin)?;
-        let opening = Opening { kinds: Kinds::Any, node: Some(node), begin, clean_shutdown: None, now: clock.now() };
+        let Mark { begin, sealed_to } = Mark::read(&*disk, &dir)?;
+        let (kinds, node, now) = (Kinds::Any, Some(node), clock.now());
+        let opening = Opening { kinds, node, begin, clean_shutdown: None, sealed_to, now };
         let (log, tail) = Log::open(disk, dir, &opening)?;
         let report = JournalReport { begin, last: log.last(), torn_bytes: tail.torn, damage: log.damage() };
         let reader = JournalReader { log: Arc::new(log), _lock: lock.map(Arc::new) };
         let segment_bytes = segment_bytes.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
         let writer = LogWriter::new(Arc::clone(&reader.log), tail, Limits { segment_bytes, reserve_bytes, max_bytes });
-        let journal = Self { reader, writer, compressor: Compressor::new(), clock, waiting: None, failure: None };
+        let compressor = Compressor::new();
+        let journal = Self { reader, writer, compressor, clock, waiting: None, failure: None, marked: sealed_to };
         Ok((journal, report))
     }
 
@@ -259,8 +298,19 @@ impl Journal {
             }
             return Err(self.failed(error.into()));
         }
+        self.mark_segment();
         self.reader.log.announce();
         Ok(self.reader.last())
+    }
+
+    /// Writes down that a new segment was started. The entries are safe without it, so a failure is no error; the next
+    /// sync tries it again.
+    fn mark_segment(&mut self) {
+        let log = &self.reader.log;
+        let (begin, sealed_to) = (log.first_lsn(), log.active_first());
+        if sealed_to > begin.max(self.marked) && (Mark { begin, sealed_to }).write(&*log.disk, &log.dir).is_ok() {
+            self.marked = sealed_to;
+        }
     }
 
     /// Drops the entries that wait for a sync; later entries get their positions.
@@ -276,6 +326,7 @@ impl Journal {
         self.sync()?;
         let sealed = self.writer.seal(self.clock.now());
         sealed.map_err(|error| self.failed(error.into()))?;
+        self.mark_segment();
         Ok(self.reader.last())
     }
 
@@ -289,11 +340,12 @@ impl Journal {
         let log = Arc::clone(&self.reader.log);
         let begin = log.sealed_before(before);
         if begin > log.first_lsn() {
-            let path = log.dir.join(BEGIN);
-            let cut = replace_file(&*log.disk, &path, checked_line(&begin.0.to_string()).as_bytes())
-                .and_then(|()| log.cut_front(begin));
+            let sealed_to = log.active_first();
+            let cut = (Mark { begin, sealed_to }).write(&*log.disk, &log.dir).and_then(|()| log.cut_front(begin));
             // The next start removes what is left of the segments.
+            let path = log.dir.join(MARK);
             cut.map_err(|source| self.failed(JournalError::Write { path, source }))?;
+            self.marked = sealed_to;
         }
         Ok(begin)
     }
@@ -354,7 +406,14 @@ impl JournalReader {
         let (end, mut taken) = (self.last().next(), 0);
         while page.next < end && page.entries.len() + page.lost.len() < most && taken < bytes {
             let lsn = self.log.next_readable(page.next).min(end);
-            page.lost.extend(self.log.lost_between(page.next, lsn));
+            let lost = self.log.lost_between(page.next, lsn);
+            // Entries that were cut meanwhile are not lost.
+            let begin = self.first_lsn();
+            if page.next < begin {
+                page.next = begin;
+                continue;
+            }
+            page.lost.extend(lost);
             page.next = lsn;
             if lsn == end {
                 break;
@@ -378,27 +437,4 @@ impl JournalReader {
         }
         Ok(page)
     }
-}
-
-/// The first entry of a journal. A damaged mark counts as missing: missing entries are reported then.
-fn begin_in(disk: &dyn Disk, dir: &Path) -> Lsn {
-    let bytes = read_file(disk, &dir.join(BEGIN), BEGIN_BYTES_MAX).unwrap_or_default();
-    text_in(&bytes).and_then(|text| text.parse().ok()).map_or(Lsn::ZERO.next(), Lsn)
-}
-
-/// Removes the segments that an interrupted [`Journal::cut`] left.
-fn finish_cut(disk: &dyn Disk, dir: &Path, begin: Lsn) -> Result<(), OpenError> {
-    let names = disk.list(dir).map_err(|source| OpenError::Read { path: dir.to_owned(), source })?;
-    let firsts = segment_firsts(&names);
-    let mut is_changed = false;
-    for (first, next) in firsts.iter().zip(firsts.iter().skip(1)) {
-        if *next <= begin {
-            remove_segment(disk, dir, *first).map_err(|source| OpenError::Write { path: dir.to_owned(), source })?;
-            is_changed = true;
-        }
-    }
-    if is_changed {
-        disk.sync_dir(dir).map_err(|source| OpenError::Write { path: dir.to_owned(), source })?;
-    }
-    Ok(())
 }

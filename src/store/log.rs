@@ -6,7 +6,7 @@
 
 mod load;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -36,8 +36,12 @@ const DAMAGE_MAX: usize = 1000;
 const DAMAGE_BYTES_MAX: u64 = 1 << 20;
 /// Sealed segments kept open; 64 MiB each, so a log of 16 GiB never opens a file twice.
 const OPEN_FILES_MAX: usize = 256;
-/// Longest time between looking up a record and reading it: a request's, generously.
-const RETIRED_FOR: Duration = Duration::from_secs(60);
+/// Longest time between looking up a record and reading it: a request's, generously. Tests wait for it.
+const RETIRED_FOR: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 60 });
+/// The damage of a segment whose header has a sound copy: every record in it is readable.
+pub(crate) const HEADER_COPY_USED: &str = "segment header damaged, its copy is used";
+/// The damage of a segment whose file is not there.
+pub(crate) const SEGMENT_MISSING: &str = "segment missing";
 /// Index files are four or eight bytes a frame; this is far above any segment's.
 const INDEX_BYTES_MAX: u64 = 4 << 30;
 
@@ -325,11 +329,18 @@ impl Log {
         Lsn(self.begin.load(Ordering::Acquire))
     }
 
-    /// One past the last record of the sealed segments whose records are all before `before`.
+    /// First record of the segment that is being written.
+    pub(crate) fn active_first(&self) -> Lsn {
+        self.segments.read().last().expect("never empty").first
+    }
+
+    /// One past the last record of the sealed segments whose records are all before `before`; the first record that should
+    /// exist when there are none.
     pub(crate) fn sealed_before(&self, before: Lsn) -> Lsn {
         let segments = self.segments.read();
         let ends = segments.iter().skip(1).map(|segment| segment.first);
-        ends.take_while(|end| *end <= before).last().unwrap_or(segments[0].first).max(self.first_lsn())
+        // What is missing in front of the first segment was not cut, and remains missing.
+        ends.take_while(|end| *end <= before).last().map_or(self.first_lsn(), |end| end.max(self.first_lsn()))
     }
 
     /// Forgets the segments before `begin`, which must be the start of a segment, and removes their files.
@@ -374,6 +385,23 @@ impl Log {
             what: "the disk does not read it",
         }));
         all
+    }
+
+    /// Whether records are damaged or missing, as far as it is known.
+    pub(crate) fn has_lost_records(&self) -> bool {
+        self.damage.lock().iter().any(|damage| damage.what != HEADER_COPY_USED)
+    }
+
+    /// Segments with damage that makes records unreadable, by their first records, as far as it is known.
+    pub(crate) fn damaged_segments(&self) -> BTreeSet<Lsn> {
+        let damage = self.damage.lock();
+        let is_unreadable = |damage: &&Damage| ![HEADER_COPY_USED, SEGMENT_MISSING].contains(&damage.what);
+        let names: Vec<String> = damage
+            .iter()
+            .filter(is_unreadable)
+            .filter_map(|damage| Some(damage.path.file_name()?.to_str()?.to_owned()))
+            .collect();
+        segment_firsts(&names).into_iter().collect()
     }
 
     /// Stores which records are known to be damaged for the next start, which reads index files where they exist and
@@ -431,12 +459,13 @@ impl Log {
         if lsn == Lsn::ZERO || lsn > last {
             return Err(ReadError::Missing { lsn, last });
         }
-        if lsn < self.first_lsn() {
-            return Err(ReadError::Gone { lsn });
-        }
         let lost = ReadError::Lost { first: lsn, last: lsn };
         {
             let segments = self.segments.read();
+            // With the segments locked: a cut that removed some of them has moved the first record before.
+            if lsn < self.first_lsn() {
+                return Err(ReadError::Gone { lsn });
+            }
             let Some(segment) = segments.partition_point(|segment| segment.first <= lsn).checked_sub(1) else {
                 return Err(lost);
             };
@@ -503,9 +532,24 @@ impl Log {
         Some((segment.first, location.length))
     }
 
-    /// Forgets the segments that were replaced long enough ago; their space is freed with their last reader.
-    pub(crate) fn drop_retired(&self) {
-        self.retired.lock().retain(|old| old.since.elapsed() < RETIRED_FOR);
+    /// Closes the segments that were replaced long enough ago; their space is freed with their last reader. Returns the
+    /// time until the next one can be closed; `None` when none is left.
+    pub(crate) fn drop_retired(&self) -> Option<Duration> {
+        let (old, left) = {
+            let mut retired = self.retired.lock();
+            let (old, kept): (Vec<_>, Vec<_>) =
+                retired.drain(..).partition(|segment| segment.since.elapsed() >= RETIRED_FOR);
+            *retired = kept;
+            (old, retired.iter().map(|segment| RETIRED_FOR.saturating_sub(segment.since.elapsed())).min())
+        };
+        // Without the lock: closing a file that has no name any more takes as long as freeing its space.
+        drop(old);
+        left
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_retired(&self) -> bool {
+        !self.retired.lock().is_empty()
     }
 
     /// Keeps readers of these segments on their current files. Called before other files get their names. A segment

@@ -5,7 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::disk::{Disk, RealDisk};
-use super::log::{ReadError, segment_firsts, segment_path};
+use super::log::{Frame, ReadError, SEGMENT_MISSING, segment_firsts, segment_path};
+use super::record::{Record, decode_chunk, kind};
 use super::{DocumentRecord, Reader, SegmentReport, check_segment};
 use crate::base::Lsn;
 
@@ -58,6 +59,36 @@ impl Reader {
         Ok(found)
     }
 
+    /// Reads and decodes every record, also those that nothing refers to any more: afterwards [`Self::damage`] lists
+    /// everything that is damaged. Returns how many are readable.
+    ///
+    /// # Errors
+    /// When the disk fails, or only a newer release understands a record.
+    pub fn check_records(&self) -> Result<u64, ReadError> {
+        let mut readable = 0;
+        let mut lsn = self.log.next_readable(Lsn::ZERO.next());
+        while lsn <= self.last() {
+            match self.check_record(lsn) {
+                Ok(()) => readable += 1,
+                // It is on the list now.
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+            lsn = self.log.next_readable(lsn.next());
+        }
+        Ok(readable)
+    }
+
+    fn check_record(&self, lsn: Lsn) -> Result<(), ReadError> {
+        let Frame { header, payload } = self.log.read(lsn)?;
+        let decoded = match header.kind {
+            _ if header.is_skipped() => Ok(()),
+            kind::CHUNK => decode_chunk(&payload).map(drop),
+            number => Record::decode(number, lsn, header.time, &payload).map(drop),
+        };
+        decoded.map_err(|error| self.log.unreadable(lsn, error.0))
+    }
+
     /// How many chunks of a document are damaged.
     fn unreadable_chunks(&self, document: &DocumentRecord) -> Result<usize, ReadError> {
         let mut unreadable = 0;
@@ -82,7 +113,7 @@ impl Reader {
             if next < segment.first {
                 ranges.push((next, segment.first));
             }
-            if damage.iter().any(|place| place.path == segment.path && place.what != "segment missing") {
+            if damage.iter().any(|place| place.path == segment.path && place.what != SEGMENT_MISSING) {
                 ranges.push((segment.first, segment.end));
             }
             next = segment.end;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::disk::{Disk, DiskFile, RealDisk, checked_line, read_exact_at, replace_file, text_in};
 use super::frame::{END_OF_BATCH, FORMAT, FRAME_HEADER, FrameHeader, HeaderCheck, Kinds, SEGMENT_START, SegmentHeader};
 use super::frames::Frames;
-use super::log::{Damage, Log, segment_end, segment_firsts, segment_path};
+use super::log::{Damage, HEADER_COPY_USED, Log, segment_end, segment_firsts, segment_path};
 use super::segment::{self, BadRange, SegmentSpec, SparseScan, UNREADABLE};
 use crate::base::{Clock, Lsn, NodeId, SystemClock, UnixMillis};
 
@@ -186,8 +186,8 @@ pub fn check_segment(path: &Path) -> io::Result<SegmentReport> {
         })
         .collect();
     if segment.spare {
-        let what = "segment header damaged, its copy is used";
-        damage.push(Damage { path: path.to_owned(), offset: 0, length: SEGMENT_START / 2, records: None, what });
+        let (length, what) = (SEGMENT_START / 2, HEADER_COPY_USED);
+        damage.push(Damage { path: path.to_owned(), offset: 0, length, records: None, what });
     }
     let time = |frame: Option<&(Lsn, u64)>| match frame {
         Some((_, offset)) => segment.header_at(*offset).map(|header| header.time),

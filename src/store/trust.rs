@@ -8,6 +8,7 @@
 //! A start and stop without a write in between change nothing, except for the snapshot that sled writes at the first
 //! start after writes.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -371,10 +372,16 @@ fn apply_after(
             .map_err(|source| ReadError::Io { path: log.dir.clone(), source })?;
         let mut update = Update::new(catalog, log);
         let mut reached = Applied { lsn: applied, fingerprint: 0 };
+        let mut orphans = OrphanChunks::default();
         for batch in receiver {
             for Decoded { applied, time, record } in batch? {
-                if let Some(record) = record {
-                    update.apply(applied.lsn, time, &record, None)?;
+                match record {
+                    Replayed::Chunk => orphans.add_chunk(applied.lsn, time),
+                    Replayed::Skipped => {}
+                    Replayed::Record(record) => {
+                        orphans.remove_named(&record);
+                        update.apply(applied.lsn, time, &record, None)?;
+                    }
                 }
                 reached = applied;
                 if update.len() >= keys {
@@ -383,6 +390,10 @@ fn apply_after(
                 }
             }
         }
+        // Otherwise a record that cannot be read may refer to them; and an earlier run counted those before `applied`.
+        if applied == Lsn::ZERO && !log.has_lost_records() {
+            orphans.0.into_iter().for_each(|(lsn, written)| update.count_orphan(lsn, written));
+        }
         if reached.lsn > applied {
             write(update, reached)?;
         }
@@ -390,13 +401,42 @@ fn apply_after(
     })
 }
 
+/// Chunks to which no record that was replayed so far refers, with the time at which they were written. At the end of
+/// the log they are dead: compaction dropped every version of a document that had them, so nothing says when they died.
+/// The time at which they were written errs towards erasing too early rather than too late.
+#[derive(Default)]
+struct OrphanChunks(BTreeMap<Lsn, UnixMillis>);
+
+impl OrphanChunks {
+    fn add_chunk(&mut self, lsn: Lsn, written: UnixMillis) {
+        self.0.insert(lsn, written);
+    }
+
+    fn remove_named(&mut self, record: &Record) {
+        if let Record::DocumentPut(document) = record {
+            for chunk in &document.chunks {
+                self.0.remove(&chunk.lsn);
+            }
+        }
+    }
+}
+
 /// A decoded record, to be applied to the catalog.
 struct Decoded {
     /// The catalog's position after it.
     applied: Applied,
     time: UnixMillis,
-    /// `None` where the catalog stores only that the record exists.
-    record: Option<Record>,
+    record: Replayed,
+}
+
+/// What the catalog needs of a record.
+enum Replayed {
+    /// That it is a chunk.
+    Chunk,
+    /// That it exists.
+    Skipped,
+    /// All of it.
+    Record(Record),
 }
 
 /// Sends the records after `applied` in batches, until the last one, an error, or the receiver is dropped.
@@ -432,12 +472,13 @@ fn decode(log: &Log, lsn: Lsn) -> Result<(Decoded, usize), ReadError> {
     let (header, fingerprint) = log.header_and_fingerprint(lsn)?;
     let (applied, time) = (Applied { lsn, fingerprint }, header.time);
     if header.kind == kind::CHUNK || header.is_skipped() {
-        return Ok((Decoded { applied, time, record: None }, 0));
+        let record = if header.kind == kind::CHUNK { Replayed::Chunk } else { Replayed::Skipped };
+        return Ok((Decoded { applied, time, record }, 0));
     }
     let frame = log.read(lsn)?;
     let record =
         Record::decode(header.kind, lsn, time, &frame.payload).map_err(|error| log.unreadable(lsn, error.0))?;
-    Ok((Decoded { applied, time, record: Some(record) }, frame.payload.len()))
+    Ok((Decoded { applied, time, record: Replayed::Record(record) }, frame.payload.len()))
 }
 
 /// The files under `directory`, sorted by name.

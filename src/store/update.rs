@@ -10,6 +10,7 @@ use super::catalog::{
     Applied, Catalog, CatalogError, CollectionInfo, Collections, DocumentEntry, decode_note, decode_pair,
     decode_source, encode_note, encode_source, key, pair,
 };
+use super::dead::DeadStats;
 use super::frame::FrameHeader;
 use super::log::Log;
 use super::record::{
@@ -232,6 +233,11 @@ impl<'a> Update<'a> {
         self.dead.push((lsn, self.now));
     }
 
+    /// Counts a record as dead that no other record of the log refers to.
+    pub(crate) fn count_orphan(&mut self, lsn: Lsn, died: UnixMillis) {
+        self.dead.push((lsn, died));
+    }
+
     /// When a version of a document died, given a record of the time `time` that names the version it replaced. If that
     /// is a different version, compaction has dropped the ones in between: this one died with the next version, but no
     /// earlier than it was written. The estimate errs towards erasing too early rather than too late.
@@ -436,30 +442,46 @@ impl<'a> Update<'a> {
         Ok(())
     }
 
-    /// Adds the dead records to their segments' counts. The counts only guide compaction, so it does no harm that a
-    /// crash between a compaction and the next commit leaves some too high.
-    fn count_dead(&mut self) {
-        let mut dead = self.log.dead.lock();
-        for (lsn, at) in std::mem::take(&mut self.dead) {
-            if let Some((segment, bytes)) = self.log.extent(lsn) {
+    /// Adds the counts of dead records, as they will be, to the batch. The counts only guide compaction, so it does no
+    /// harm that a crash between a compaction and the next commit leaves some too high.
+    fn write_dead(&mut self) -> Vec<(Lsn, Option<DeadStats>)> {
+        let values = self.log.dead.lock().values_with(self.dead.iter().filter_map(|(lsn, at)| {
+            let (segment, bytes) = self.log.extent(*lsn)?;
+            Some((segment, bytes, *at))
+        }));
+        for (segment, dead) in &values {
+            match dead {
+                Some(dead) => self.put(key::dead(*segment), dead.encode()),
+                None => self.remove(key::dead(*segment)),
+            }
+        }
+        values
+    }
+
+    /// Adds the dead records to their segments' counts, once the catalog no longer refers to them: a compaction that
+    /// counted them before would keep them, and subtract them from the counts nevertheless.
+    ///
+    /// * `written`: the values in the catalog. A compaction may have changed some since.
+    fn publish_dead(log: &Log, records: Vec<(Lsn, UnixMillis)>, written: &[(Lsn, Option<DeadStats>)]) {
+        let mut dead = log.dead.lock();
+        for (lsn, at) in records {
+            // Looked up again: a compaction may have dropped it, or moved it to another segment.
+            if let Some((segment, bytes)) = log.extent(lsn) {
                 dead.add(segment, bytes, at);
             }
         }
-        let changed = dead.take_changed();
-        drop(dead);
-        for (segment, dead) in changed {
-            match dead {
-                Some(dead) => self.put(key::dead(segment), dead.encode()),
-                None => self.remove(key::dead(segment)),
-            }
-        }
+        dead.mark_written(written);
     }
 
     /// Writes everything to the catalog: readers see all of it or nothing, and a crash leaves all of it, nothing, or a
     /// catalog that is known to be unusable.
     pub(crate) fn finish(mut self, applied: Applied) -> Result<(), CatalogError> {
         let catalog = self.catalog;
-        catalog.with_tree(|tree| self.complete(tree, applied))?;
+        let written = catalog.with_tree(|tree| self.complete(tree, applied))?;
+        #[cfg(test)]
+        if let Some(call) = catalog.before_apply.lock().take() {
+            call();
+        }
         let batch = std::mem::take(&mut self.batch);
         if batch.len() <= BATCH_KEYS_MAX {
             catalog.with_tree(|tree| tree.apply(batch))?;
@@ -467,6 +489,7 @@ impl<'a> Update<'a> {
             catalog.with_tree_alone(|tree| tree.apply_in_steps(batch, key::UNFINISHED))?;
         }
         *catalog.collections.write() = self.collections;
+        Self::publish_dead(self.log, self.dead, &written);
         Ok(())
     }
 
@@ -474,16 +497,18 @@ impl<'a> Update<'a> {
     /// [`Tree::load`].
     pub(crate) fn load(mut self, applied: Applied) -> Result<(), CatalogError> {
         let catalog = self.catalog;
-        catalog.with_tree(|tree| {
-            self.complete(tree, applied)?;
-            tree.load(std::mem::take(&mut self.batch))
+        let written = catalog.with_tree(|tree| {
+            let written = self.complete(tree, applied)?;
+            tree.load(std::mem::take(&mut self.batch))?;
+            Ok(written)
         })?;
         *catalog.collections.write() = self.collections;
+        Self::publish_dead(self.log, self.dead, &written);
         Ok(())
     }
 
-    /// Adds the keys that every update writes.
-    fn complete(&mut self, tree: &Tree, applied: Applied) -> Result<(), CatalogError> {
+    /// Adds the keys that every update writes. Returns the counts of dead records among them.
+    fn complete(&mut self, tree: &Tree, applied: Applied) -> Result<Vec<(Lsn, Option<DeadStats>)>, CatalogError> {
         self.sweep(tree)?;
         for id in std::mem::take(&mut self.touched) {
             if let Some(info) = self.collections.by_id.get(&id) {
@@ -492,7 +517,6 @@ impl<'a> Update<'a> {
             }
         }
         self.put(key::APPLIED.to_vec(), pair(applied.lsn.0, applied.fingerprint));
-        self.count_dead();
-        Ok(())
+        Ok(self.write_dead())
     }
 }

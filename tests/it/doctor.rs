@@ -81,6 +81,30 @@ fn without_a_snapshot_doctor_says_so_and_changes_nothing() {
     assert!(shown.contains("affected notes/a"), "{shown}");
 }
 
+/// The answer for an idempotency key: no document refers to it, and neither a start nor a search reads it.
+#[test]
+fn damage_in_a_record_that_no_document_needs_is_named() {
+    let mut node = TestNode::start();
+    let notes = json!([{"id": "a", "text": "The pump is blue."}]);
+    let key = "key-of-a-retry-0815";
+    node.call("create_collection", json!({"name": "notes"}));
+    node.call("add_documents", json!({"collection": "notes", "documents": notes, "idempotency_key": key}));
+    node.call("create_snapshot", json!({}));
+    node.stop();
+    let segment = sealed(&node);
+    let mut bytes = fs::read(&segment).expect("readable");
+    let at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).expect("it is stored as it is");
+    bytes[at] ^= 1;
+    fs::remove_file(&segment).expect("removed");
+    fs::write(&segment, &bytes).expect("written");
+    let output = node.cairn(&["--json", "doctor"]);
+    assert_eq!(output.status.code(), Some(1));
+    let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((list(&found["problems"]).len(), list(&found["affected"]).len()), (1, 0), "{found}");
+    let repaired = json_of(&node.cairn(&["--json", "doctor", "--repair"]));
+    assert_eq!((list(&repaired["repairs"]).len(), list(&repaired["problems"]).len()), (1, 0), "{repaired}");
+}
+
 /// Mesa's rasteriser counts as a GPU where a test says so.
 #[test]
 fn doctor_proves_the_gpu() {

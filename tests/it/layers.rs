@@ -413,7 +413,7 @@ fn no_part_is_left_by_super() {
 #[test]
 fn unsafe_code_is_where_it_may_be() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let allowed = |file: &PathBuf| fs::read_to_string(file).expect("readable").contains("allow(unsafe_code)");
+    let allowed = |file: &PathBuf| changes_lint(&fs::read_to_string(file).expect("readable"), "unsafe_code");
     let found: Vec<String> = files(&root)
         .iter()
         .filter(|file| allowed(file))
@@ -422,6 +422,49 @@ fn unsafe_code_is_where_it_may_be() {
     assert_eq!(found, UNSAFE);
     let manifest: toml::Table = include_str!("../../Cargo.toml").parse().expect("Cargo.toml");
     assert_eq!(manifest["workspace"]["lints"]["rust"]["unsafe_code"].as_str(), Some("deny"));
+    let members = manifest["workspace"]["members"].as_array().expect("members").iter();
+    let folders = members.map(|member| member.as_str().expect("a folder"));
+    for folder in folders.chain(["."]) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join("Cargo.toml");
+        let manifest: toml::Table = fs::read_to_string(&path).expect("readable").parse().expect("a manifest");
+        let inherits = manifest.get("lints").and_then(|lints| lints.get("workspace")).and_then(toml::Value::as_bool);
+        assert_eq!(inherits, Some(true), "{}: [lints] workspace = true", path.display());
+    }
+}
+
+/// Whether an attribute names a lint, alone or in a list: `allow(…)`, `expect(…)`, `cfg_attr(…, allow(…))` and the like.
+fn changes_lint(text: &str, lint: &str) -> bool {
+    let code = code(text);
+    code.match_indices('#').any(|(at, _)| {
+        let rest = code[at + 1..].trim_start_matches('!').trim_start();
+        let Some(attribute) = rest.strip_prefix('[') else { return false };
+        let mut depth = 1;
+        let end = attribute.find(|letter: char| {
+            depth += i32::from(letter == '[') - i32::from(letter == ']');
+            depth == 0
+        });
+        attribute[..end.unwrap_or(attribute.len())]
+            .split(|letter: char| !letter.is_alphanumeric() && letter != '_')
+            .any(|word| word == lint)
+    })
+}
+
+#[test]
+fn a_lint_is_seen_in_every_attribute_that_changes_it() {
+    for text in [
+        "#![allow(unsafe_code)]",
+        "#[expect(unsafe_code, reason = \"it is [safe]\")]\nfn f() {}",
+        "#[allow(\n    dead_code,\n    unsafe_code,\n)]",
+        "#[cfg_attr(test, allow(unsafe_code))]",
+        "#![ warn( unsafe_code ) ]",
+    ] {
+        assert!(changes_lint(text, "unsafe_code"), "{text}");
+    }
+    for text in
+        ["// #![allow(unsafe_code)]", "let unsafe_code = 1;", "#[allow(unsafe_code_more)]\nfn f(unsafe_code: u8) {}"]
+    {
+        assert!(!changes_lint(text, "unsafe_code"), "{text}");
+    }
 }
 
 /// Otherwise `make lint` checks every library twice, which takes minutes.

@@ -157,6 +157,7 @@ fn wrong_settings_are_not_used_and_are_named_until_they_are_right() {
     let doctor = node.cairn(&["doctor"]);
     assert_eq!(doctor.status.code(), Some(1));
     assert_says(&stdout(&doctor), &["the changed settings are not used", &range]);
+    assert_says(&stderr(&doctor), &["fix what is listed above"]);
     settings.replace("[search]\nlimit = 4\n");
     until(&node, |state| state["problems"] == json!([]));
     assert_eq!(found(&node), 4);

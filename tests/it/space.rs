@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::node::{TestNode, list};
+use crate::node::{TestNode, assert_says, list, stdout};
 
 fn text(seed: &str) -> String {
     // Words that compression does not fold, in sentences that become passages.
@@ -180,4 +180,40 @@ fn what_was_deleted_leaves_the_log_in_time_however_little_it_is() {
     node.call("delete_collection", json!({"name": "catch-up", "confirm": "catch-up"}));
     assert_eq!(node.call("get_status", json!({}))["documents"], 200);
     assert!(!log_holds(&node, SECRET));
+}
+
+/// The place where snapshots go got nothing so far: what was not shipped may not be dropped, also not at a start.
+#[test]
+fn what_was_not_shipped_is_held_and_what_is_late_for_it_is_shown() {
+    let place = tempfile::tempdir().expect("temporary directory");
+    let target = place.path().join("backup");
+    let mut node = TestNode::with(&[
+        ("CAIRN_SNAPSHOT_TARGET", target.to_str().expect("UTF-8")),
+        ("CAIRN_SNAPSHOT_INTERVAL", "1h"),
+        ("CAIRN_STORE_ERASE_WITHIN", "1s"),
+    ]);
+    let secret = "The combination is 4711.";
+    node.add("notes", json!([{"id": "a", "text": secret}, {"id": "b", "text": "The valve is red."}]));
+    node.call("delete_documents", json!({"ids": ["notes/a"]}));
+    let status = loop {
+        let status = node.call("get_status", json!({}));
+        if status["erasure_overdue_seconds"].is_u64() {
+            break status;
+        }
+    };
+    assert_eq!(status["log_held_by"], json!({"name": "snapshots", "after_lsn": 0}), "{status}");
+    let shown = stdout(&node.cairn(&["status"]));
+    assert_says(&shown, &["erasure     overdue for ", "snapshots has not passed record 0 of the log"]);
+    let metrics = node.get(&format!("{}/metrics", node.admin)).text;
+    let overdue = metrics.lines().find_map(|line| line.strip_prefix("cairn_erasure_overdue_seconds "));
+    assert!(overdue.is_some_and(|value| value.parse::<f64>().is_ok_and(|seconds| seconds >= 1.0)), "{metrics}");
+    for _ in 0..2 {
+        compact(&node);
+        let log = fs::read_dir(node.data_dir().join("log")).expect("readable");
+        let mut files = log.map(|entry| fs::read(entry.expect("readable").path()).expect("readable"));
+        let is_held = files.any(|bytes| bytes.windows(secret.len()).any(|at| at == secret.as_bytes()));
+        assert!(is_held, "it was dropped before it was shipped");
+        node.stop();
+        node.restart();
+    }
 }

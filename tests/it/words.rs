@@ -224,6 +224,44 @@ fn comments_are_plain_english() {
     assert!(wrong.is_empty(), "CONTRIBUTING.md has other words for these:\n{}", wrong.join("\n"));
 }
 
+/// Files whose doc comments are the descriptions that clients get, in which code spans would be markup.
+const DESCRIPTIONS: &[&str] = &["src/mcp/answers.rs", "src/mcp/arguments.rs"];
+
+/// Words with underscores: names in code, which belong into code spans. Elsewhere a rename left them, in a sentence that
+/// was about the thing and not about its name. Targets of links, and keys after a dot, are names.
+fn names_in(text: &str) -> Vec<String> {
+    let mut without_links = String::new();
+    for (index, part) in text.split("](").enumerate() {
+        without_links.push_str(if index == 0 { part } else { part.split_once(')').map_or("", |(_, rest)| rest) });
+    }
+    let is_of_name = |letter: char| letter.is_alphanumeric() || ['_', '.', '/', ':', '-'].contains(&letter);
+    without_links
+        .split(|letter: char| !is_of_name(letter))
+        .map(|word| word.trim_end_matches(['.', ':']))
+        .filter(|word| {
+            let parts: Vec<&str> = word.split('_').collect();
+            let is_lower = |part: &&str| !part.is_empty() && part.chars().all(|letter| letter.is_ascii_lowercase());
+            parts.len() > 1 && parts.iter().all(is_lower)
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn names_in_comments_are_in_code_spans() {
+    let mut wrong = Vec::new();
+    for (path, code) in program_files() {
+        if DESCRIPTIONS.contains(&path.as_str()) {
+            continue;
+        }
+        for (line, text) in comments(&code) {
+            wrong.extend(names_in(&text).into_iter().map(|name| format!("{path}:{line}: {name}")));
+        }
+    }
+    assert!(wrong.is_empty(), "a name of code belongs into a code span; a word does not:\n{}", wrong.join("\n"));
+    assert_eq!(names_in("the last_record, [one](two_three) and vm.memfd_noexec; held_by."), ["last_record", "held_by"]);
+}
+
 /// The names that a program defines: (`fn`, `type` or `mod`, name).
 fn defined(code: &str) -> Vec<(&'static str, &str)> {
     let mut names = Vec::new();

@@ -49,7 +49,7 @@ fn grade(found: &RankedDocument, judged: &Judged) -> u32 {
     found.as_ref().and_then(|id| judged.get(id)).copied().unwrap_or_default()
 }
 
-/// nDCG at `depth` with linear gain, as trec_eval's `ndcg_cut`; 0 when nothing is relevant.
+/// nDCG at `depth` with linear gain, as `ndcg_cut` of `trec_eval`; 0 when nothing is relevant.
 fn ndcg(ranked: &[RankedDocument], judged: &Judged, depth: usize) -> f64 {
     let gain = |(place, grade): (usize, u32)| f64::from(grade) / ((place + 2) as f64).log2();
     let found: f64 = ranked.iter().take(depth).map(|found| grade(found, judged)).enumerate().map(gain).sum();

@@ -117,13 +117,18 @@ pub(super) fn show_schedule(told: &Value) -> Result<(), Failure> {
 
 /// `5 minutes ago`
 pub(in crate::cli) fn ago(seconds: u64) -> String {
+    format!("{} ago", span(seconds))
+}
+
+/// `5 minutes`
+pub(in crate::cli) fn span(seconds: u64) -> String {
     let (count, unit) = match seconds {
         0..120 => (seconds, "second"),
         120..7_200 => (seconds / 60, "minute"),
         7_200..172_800 => (seconds / 3_600, "hour"),
         _ => (seconds / 86_400, "day"),
     };
-    format!("{} ago", output::counted(count, unit))
+    output::counted(count, unit)
 }
 
 /// `create: copying, 40 %`

@@ -152,7 +152,9 @@ fn write_code(error: &WriteError) -> ErrorCode {
         WriteError::StillUnread(_) => ErrorCode::StillUnread,
         WriteError::Commit(error) if error.is_passing() => ErrorCode::Overloaded,
         WriteError::Commit(_) | WriteError::Broken { .. } => ErrorCode::ReadOnly,
-        WriteError::Read(_) | WriteError::Embed(_) | WriteError::Index(_) => ErrorCode::Internal,
+        WriteError::Compact(_) | WriteError::Read(_) | WriteError::Embed(_) | WriteError::Index(_) => {
+            ErrorCode::Internal
+        }
         WriteError::NotVisible { .. } => ErrorCode::NotVisible,
         WriteError::NoMemory { .. } => ErrorCode::BadArgument,
         WriteError::Busy | WriteError::Stopping => ErrorCode::Overloaded,

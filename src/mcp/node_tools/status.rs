@@ -49,6 +49,8 @@ impl NodeTools {
             lsn: log.last().0,
             log_bytes: log.bytes(),
             damage: log.damage().iter().map(ToString::to_string).collect(),
+            erasure_overdue_seconds: Some(self.library.erasure_overdue().as_secs()).filter(|seconds| *seconds > 0),
+            log_held_by: self.library.log_holder().map(|(name, after)| answers::LogHolder { name, after_lsn: after.0 }),
             models: models
                 .names()
                 .filter_map(|name| models.info(name))

@@ -12,7 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-use super::{Damage, INDEX_BYTES_MAX, Log, Segment, index_path, segment_firsts, segment_path};
+use super::{
+    Damage, HEADER_COPY_USED, INDEX_BYTES_MAX, Log, SEGMENT_MISSING, Segment, index_path, remove_segment,
+    segment_firsts, segment_path,
+};
 use crate::base::{Lsn, NodeId, UnixMillis};
 use crate::store::OpenError;
 use crate::store::disk::{Disk, DiskFile, RealDisk, read_file};
@@ -46,10 +49,20 @@ pub fn data_format(data_dir: &Path) -> io::Result<Option<u16>> {
 
 /// The newest format among the segments in one directory.
 fn format_in(dir: &Path) -> io::Result<Option<u16>> {
+    format_of(dir, segment_firsts(&RealDisk.list(dir)?))
+}
+
+/// The newest format among the segments with these first records.
+fn format_of(dir: &Path, firsts: Vec<Lsn>) -> io::Result<Option<u16>> {
     let mut newest = None;
-    for first in segment_firsts(&RealDisk.list(dir)?) {
+    for first in firsts {
         let mut bytes = [0; SEGMENT_START as usize];
-        RealDisk.open(&segment_path(dir, first), false)?.read_at(&mut bytes, 0)?;
+        let file = match RealDisk.open(&segment_path(dir, first), false) {
+            // Compacted in the meantime: the segment that replaced it has its format.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            file => file?,
+        };
+        file.read_at(&mut bytes, 0)?;
         let format = match SegmentHeader::check(&bytes) {
             HeaderCheck::Unsupported(format) => format.found,
             HeaderCheck::Good { header, .. } => header.format,
@@ -124,6 +137,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) begin: Lsn,
     /// What the previous run knew to be on the disk.
     pub(crate) clean_shutdown: Option<&'a CleanShutdown>,
+    /// The first record of a segment that was created: everything before it was on the disk. Zero when none is known.
+    pub(crate) sealed_to: Lsn,
     /// The time of new segments.
     pub(crate) now: UnixMillis,
 }
@@ -132,16 +147,16 @@ impl Log {
     /// Opens the log in `dir`, which exists, and creates it if necessary. Cuts a torn tail.
     pub(crate) fn open(disk: Arc<dyn Disk>, dir: PathBuf, opening: &Opening<'_>) -> Result<(Self, Tail), OpenError> {
         let names = disk.list(&dir).map_err(|source| OpenError::Read { path: dir.clone(), source })?;
-        // The unfinished output of an interrupted compaction.
-        for name in names.iter().filter(|name| name.ends_with(".seg.tmp")) {
-            let path = dir.join(name);
-            disk.remove(&path).map_err(|source| OpenError::Write { path, source })?;
-        }
         let firsts = segment_firsts(&names);
         let last = firsts.last().copied();
         let mut candidates = Vec::with_capacity(firsts.len());
         for first in firsts {
             candidates.push(Candidate::open(&*disk, &dir, first, Some(first) == last)?);
+        }
+        // From here on this release reads what is there. The unfinished output of an interrupted compaction:
+        for name in names.iter().filter(|name| name.ends_with(".seg.tmp")) {
+            let path = dir.join(name);
+            disk.remove(&path).map_err(|source| OpenError::Write { path, source })?;
         }
         // A segment is used only after its header was synced: without one, its creation was interrupted by a power cut.
         if let Some(unused) = candidates.pop_if(|candidate| !candidate.used) {
@@ -153,6 +168,7 @@ impl Log {
             }
         }
         remove_covered(&*disk, &dir, &mut candidates)?;
+        let cut = take_before(opening.begin, &mut candidates);
         let mut headers = candidates.iter().filter_map(|candidate| match candidate.header {
             HeaderCheck::Good { header, .. } => Some(header),
             HeaderCheck::Unsupported(_) | HeaderCheck::Bad => None,
@@ -186,8 +202,22 @@ impl Log {
             decompressors: Mutex::default(),
         };
         let last_shutdown = opening.clean_shutdown.filter(|clean_shutdown| clean_shutdown.node == log.node.to_string());
-        let tail =
-            log.load(candidates, opening, last_shutdown.map_or(Lsn::ZERO, |clean_shutdown| clean_shutdown.last))?;
+        let last = last_shutdown.map_or(Lsn::ZERO, |clean_shutdown| clean_shutdown.last);
+        let tail = log.load(candidates, opening, last.max(Lsn(opening.sealed_to.0.saturating_sub(1))))?;
+        if opening.sealed_to > Lsn::ZERO && !log.has_segment(opening.sealed_to) {
+            // It is unknown how many records it had.
+            let path = segment_path(&log.dir, opening.sealed_to);
+            log.report(Damage { path, offset: 0, length: 0, records: None, what: SEGMENT_MISSING });
+        }
+        // What an interrupted cut left, once the rest was read.
+        for first in &cut {
+            let removed = remove_segment(&*log.disk, &log.dir, *first);
+            removed.map_err(|source| OpenError::Write { path: segment_path(&log.dir, *first), source })?;
+        }
+        if !cut.is_empty() {
+            let synced = log.disk.sync_dir(&log.dir);
+            synced.map_err(|source| OpenError::Write { path: log.dir.clone(), source })?;
+        }
         log.announce();
         Ok((log, tail))
     }
@@ -267,7 +297,7 @@ impl Log {
             let segment = Segment { first, format, salt, epoch, created, compacted, end, frames, pinned: None };
             self.segments.write().push(segment);
         }
-        if next <= last_shutdown && !self.segments.read().is_empty() {
+        if next <= last_shutdown {
             self.report_missing(next, last_shutdown);
             next = last_shutdown.next();
         }
@@ -299,13 +329,8 @@ impl Log {
 
     /// The header of a segment; `None` where it is lost.
     fn check_header(&self, first: Lsn, path: &Path, header: &HeaderCheck) -> Result<Option<SegmentHeader>, OpenError> {
-        let damaged = |length| Damage {
-            path: path.to_owned(),
-            offset: 0,
-            length,
-            records: None,
-            what: "segment header damaged, its copy is used",
-        };
+        let damaged =
+            |length| Damage { path: path.to_owned(), offset: 0, length, records: None, what: HEADER_COPY_USED };
         match *header {
             HeaderCheck::Good { header, .. } if header.node != self.node => {
                 Err(OpenError::ForeignSegment { path: path.to_owned(), found: header.node, expected: self.node })
@@ -329,7 +354,7 @@ impl Log {
     /// No segment contains the records from `first` to `last`.
     fn report_missing(&self, first: Lsn, last: Lsn) {
         let (path, records) = (segment_path(&self.dir, first), Some((first, last)));
-        self.report(Damage { path, offset: 0, length: 0, records, what: "segment missing" });
+        self.report(Damage { path, offset: 0, length: 0, records, what: SEGMENT_MISSING });
     }
 
     fn read_index(&self, first: Lsn, after: Lsn, length: u64) -> Option<Frames> {
@@ -339,6 +364,18 @@ impl Log {
             Frames::Sparse { lsns, .. } => lsns.last().is_none_or(|last| first.0 + u64::from(*last) < after.0),
         })
     }
+}
+
+/// Takes the segments whose records are all before `begin` out of `candidates`; the last one stays. Returns their first
+/// records.
+fn take_before(begin: Lsn, candidates: &mut Vec<Candidate>) -> Vec<Lsn> {
+    if begin == Lsn::ZERO.next() {
+        // Nothing was cut.
+        return Vec::new();
+    }
+    let nexts = candidates.iter().skip(1).map(|candidate| candidate.first);
+    let count = nexts.take_while(|next| *next <= begin).count();
+    candidates.drain(..count).map(|candidate| candidate.first).collect()
 }
 
 /// Removes segments that an earlier compacted one covers: compaction was interrupted between the two.
@@ -363,4 +400,25 @@ fn remove_covered(disk: &dyn Disk, dir: &Path, candidates: &mut Vec<Candidate>) 
         disk.sync_dir(dir).map_err(|source| OpenError::Write { path: dir.to_owned(), source })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_that_was_compacted_after_it_was_listed_is_no_failure() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let header = SegmentHeader {
+            format: FORMAT,
+            node: NodeId([5; 16]),
+            first: Lsn(1),
+            created: UnixMillis(3),
+            salt: [9; 8],
+            epoch: 0,
+            compacted: None,
+        };
+        std::fs::write(segment_path(directory.path(), Lsn(1)), header.encode()).expect("written");
+        assert_eq!(format_of(directory.path(), vec![Lsn(1), Lsn(9)]).expect("read"), Some(FORMAT));
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::super::compact::{CompactError, CompactionLimits};
 use super::super::disk_test::Failure;
 use super::*;
 
@@ -21,7 +20,7 @@ fn limits(reader: &Reader) -> CompactionLimits {
 
 fn compact_all(reader: &Reader) -> Result<usize, CompactError> {
     let mut steps = 0;
-    while reader.compact(&limits(reader), &|_: Duration| false)?.is_some() {
+    while compact(reader, &limits(reader))?.is_some() {
         steps += 1;
         assert!(steps < 100, "compaction does not end");
     }
@@ -132,7 +131,7 @@ fn nothing_beyond_the_floor_is_left_out() {
     let all = changes(&reader);
     let half = Lsn(reader.last().0 / 2);
     let limits = CompactionLimits { floor: half, ..limits(&reader) };
-    while reader.compact(&limits, &|_: Duration| false).expect("compacted").is_some() {}
+    while compact(&reader, &limits).expect("compacted").is_some() {}
     let beyond = |changes: &[Change]| -> Vec<Lsn> {
         changes.iter().map(|change| change.lsn).filter(|lsn| *lsn > half).collect()
     };
@@ -253,4 +252,73 @@ fn a_row_of_small_segments_becomes_one() {
     assert_eq!(contents(&reader), expected);
     let segments = disk.paths().iter().filter(|path| path.extension().is_some_and(|kind| kind == "seg")).count();
     assert_eq!(segments, 2);
+}
+
+#[test]
+fn damage_holds_back_its_own_segment_alone() {
+    let disk = MemDisk::new();
+    let (writer, reader, _) = churned(&disk);
+    let expected = contents(&reader);
+    drop((writer, reader));
+    // In a record that is dead and in a segment with an index file: only reading the record shows it.
+    let damaged = disk.power_cut(|| true);
+    let segment = log::segment_path(Path::new("/data/log"), Lsn(1));
+    let mut bytes = damaged.bytes(&segment);
+    let dead = text(0, 0, 0);
+    let word = dead.split(' ').nth(40).expect("a word").as_bytes().to_vec();
+    let at = bytes.windows(word.len()).position(|window| window == word).expect("a passage is stored as it is");
+    bytes[at] ^= 1;
+    damaged.overwrite(&segment, bytes.clone());
+    let (mut writer, reader, report) = open_mem(&damaged).expect("opened");
+    assert_eq!(report.damage, []);
+    while writer.sweep().expect("swept") {}
+    let (mut excluded, mut steps) = (BTreeSet::new(), 0);
+    loop {
+        match reader.compact(&limits(&reader), &excluded, &|_| false, &|_| Some(())) {
+            Ok(Some(_)) => steps += 1,
+            Ok(None) => break,
+            Err(CompactError::Read { segment, source }) => {
+                assert_eq!((segment, source.is_damage()), (Lsn(1), true));
+                assert!(excluded.insert(segment), "it is tried once");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(steps > 0 && excluded.len() == 1, "{steps} steps, {excluded:?} excluded");
+    assert_eq!(compact_all(&reader).expect("it is known now, and left alone"), 0);
+    assert_eq!((damaged.bytes(&segment), contents(&reader)), (bytes, expected));
+    // The others have lost what was dead, as without the damage.
+    let (mut writer, sound, _) = open_mem(&disk).expect("opened");
+    while writer.sweep().expect("swept") {}
+    let first = sound.sealed_segments()[0].bytes;
+    compact_all(&sound).expect("compacted");
+    assert!(reader.log_bytes() < sound.log_bytes() + first + (4 << 10));
+}
+
+#[test]
+fn segments_are_replaced_only_with_permission() {
+    let disk = MemDisk::new();
+    let (_writer, reader, _) = churned(&disk);
+    let before: Vec<(PathBuf, Vec<u8>)> =
+        disk.paths().into_iter().map(|path| (path.clone(), disk.bytes(&path))).collect();
+    let asked = std::cell::Cell::new(Lsn::ZERO);
+    let refusal = reader.compact(&limits(&reader), &BTreeSet::new(), &|_| false, &|end| {
+        asked.set(end);
+        None::<()>
+    });
+    assert!(matches!(refusal, Err(CompactError::Held)), "{refusal:?}");
+    assert!(asked.get() > Lsn(1) && asked.get() <= reader.last().next());
+    let after: Vec<(PathBuf, Vec<u8>)> =
+        disk.paths().into_iter().map(|path| (path.clone(), disk.bytes(&path))).collect();
+    assert_eq!(after, before);
+    assert!(compact_all(&reader).expect("permitted") > 0);
+}
+
+#[test]
+fn replaced_segments_are_open_until_no_request_reads_them() {
+    let disk = MemDisk::new();
+    let (_writer, reader, _) = churned(&disk);
+    assert_eq!(reader.drop_retired(), None);
+    compact(&reader, &limits(&reader)).expect("compacted").expect("something to do");
+    assert!(reader.drop_retired().is_some_and(|left| left > Duration::ZERO), "they are left for a while");
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::super::compact::CompactionLimits;
 use super::*;
 
 const WITHIN: Duration = Duration::from_secs(10);
@@ -79,7 +78,7 @@ impl Timed {
     }
 
     fn compact_to(&self, limits: &CompactionLimits) -> usize {
-        let steps = (0..100).take_while(|_| self.reader.compact(limits, &|_| false).expect("compacted").is_some());
+        let steps = (0..100).take_while(|_| compact(&self.reader, limits).expect("compacted").is_some());
         let steps = steps.count();
         assert!(steps < 100, "compaction does not end");
         steps
@@ -118,7 +117,11 @@ fn deleted_content_is_gone_in_time_and_not_before() {
             store = store.restarted();
         }
         assert_eq!(store.reader.time_to_erasure(WITHIN), Some(Duration::ZERO));
-        assert!(!store.reader.wants_compaction(&CompactionLimits { erase_within: None, ..store.limits() }));
+        assert!(
+            !store
+                .reader
+                .wants_compaction(&CompactionLimits { erase_within: None, ..store.limits() }, &BTreeSet::new())
+        );
         assert_eq!((store.compact(), store.holds_secret()), (1, false));
         assert_eq!(store.reader.time_to_erasure(WITHIN), None, "nothing wakes for it any more");
         assert_eq!(store.documents(collection), 39);
@@ -196,6 +199,96 @@ fn content_whose_successor_is_gone_goes_no_later() {
     assert_eq!(store.documents(collection), 40);
 }
 
+/// Every version of a document that had the passage is gone from the log before the catalog is rebuilt: nothing in the
+/// log says that the passage is dead, or when it died.
+#[test]
+fn a_passage_of_which_every_document_is_gone_is_erased_after_a_rebuild() {
+    for is_damaged in [false, true] {
+        let mut store = Timed::new();
+        let collection = store.fill("docs");
+        store.at(1_000);
+        let filler = "between ".repeat(60);
+        run(&mut store.writer, put(document(collection, "d20", &[SECRET, &filler])));
+        store.writer.seal().expect("sealed");
+        store.at(11_000);
+        assert_eq!((store.compact(), store.holds_secret()), (1, true), "the first version goes, the passage is in use");
+        store.delete(collection, "d20");
+        store.writer.seal().expect("sealed");
+        assert!(store.compact() > 0, "the second version goes, of which most of its segment consists");
+        assert!(store.holds_secret());
+        if is_damaged {
+            // A record that cannot be read may be the one that refers to the passage.
+            let segments = store.reader.sealed_segments();
+            let mut bytes = store.disk.bytes(&segments[0].path);
+            let at = bytes.windows(7).position(|window| window == b"docs 39").expect("a passage is stored as it is");
+            bytes[at] ^= 1;
+            store.disk.overwrite(&segments[0].path, bytes);
+            store.disk.remove(&segments[0].path.with_extension("idx")).expect("removed");
+            let Timed { disk, clock, .. } = store;
+            let config = Config { clock: clock as Arc<dyn Clock>, ..config(Path::new("/data")) };
+            let (_writer, reader, report) =
+                open_on(Arc::new(disk), None, config, None, CatalogStorage::Memory).expect("opened");
+            assert_eq!((report.damage.len(), reader.dead_bytes()), (1, 0));
+            continue;
+        }
+        let store = store.restarted();
+        assert!(store.reader.dead_bytes() > 0);
+        store.at(22_000);
+        assert!(store.compact() > 0);
+        assert_eq!((store.holds_secret(), store.documents(collection)), (false, 39));
+        assert_eq!(store.restarted().reader.time_to_erasure(WITHIN), None);
+    }
+}
+
+/// The compaction sees the record alive, because the catalog does not have the deletion yet.
+#[test]
+fn what_dies_while_its_segment_is_compacted_is_not_forgotten() {
+    let mut store = Timed::new();
+    let collection = store.fill("docs");
+    for number in 0..18 {
+        store.delete(collection, &format!("d{number}"));
+    }
+    store.writer.seal().expect("sealed");
+    store.at(10_500);
+    let (reader, limits) = (Arc::clone(&store.reader), store.limits());
+    let (sender, done) = std::sync::mpsc::channel();
+    *store.reader.catalog.before_apply.lock() = Some(Box::new(move || {
+        let first = reader.sealed_segments()[0].first;
+        let report = compact(&reader, &limits).expect("compacted").expect("it is due");
+        sender.send((first, report)).expect("awaited");
+    }));
+    store.delete(collection, "d20");
+    let (first, report) = done.try_recv().expect("it was compacted meanwhile");
+    assert!(report.first == first && report.records_dropped >= 36, "{report:?}");
+    assert!(store.holds_secret());
+    store.writer.seal().expect("sealed");
+    store.at(20_500);
+    assert_eq!(store.reader.time_to_erasure(WITHIN), Some(Duration::ZERO));
+    assert!(store.compact() > 0 && !store.holds_secret());
+    assert_eq!(store.documents(collection), 21);
+}
+
+#[test]
+fn what_is_overdue_is_known_and_what_died_later_is_awaited() {
+    let mut store = Timed::new();
+    let collection = store.fill("docs");
+    assert_eq!(store.reader.erasure_overdue(WITHIN), Duration::ZERO, "nothing is dead");
+    store.at(1_000);
+    store.delete(collection, "d20");
+    store.writer.seal().expect("sealed");
+    store.fill("more");
+    store.at(4_000);
+    let more = store.reader.collection("more").expect("there").id;
+    store.delete(more, "d7");
+    store.at(11_000);
+    assert_eq!(store.reader.erasure_overdue(WITHIN), Duration::ZERO);
+    let tried = store.reader.erase_until(WITHIN);
+    assert_eq!(store.reader.time_to_erasure_after(tried, WITHIN), Some(Duration::from_secs(3)));
+    store.at(12_500);
+    assert_eq!(store.reader.erasure_overdue(WITHIN), Duration::from_millis(1_500));
+    assert_eq!(store.reader.time_to_erasure_after(UnixMillis(4_000), WITHIN), None);
+}
+
 #[test]
 fn the_catalog_on_disk_remembers_what_is_due_and_what_was_done() {
     let directory = tempfile::tempdir().expect("made");
@@ -225,9 +318,9 @@ fn the_catalog_on_disk_remembers_what_is_due_and_what_was_done() {
     let (writer, reader, report) = open();
     assert_eq!(report.catalog, ViewState::Trusted);
     clock.0.store(10_999, Ordering::SeqCst);
-    assert!(!reader.wants_compaction(&limits(&reader)));
+    assert!(!reader.wants_compaction(&limits(&reader), &BTreeSet::new()));
     clock.0.store(11_000, Ordering::SeqCst);
-    let done = reader.compact(&limits(&reader), &|_| false).expect("compacted").expect("it is due");
+    let done = compact(&reader, &limits(&reader)).expect("compacted").expect("it is due");
     assert_eq!(done.records_dropped, 2, "the document and its chunk");
     writer.close().expect("closed");
     drop(reader);

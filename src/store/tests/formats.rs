@@ -1,8 +1,6 @@
 //! Segments and records of other releases: they are refused by name when not understood, never changed, and never
 //! called damaged.
 
-use std::time::Duration;
-
 use super::super::compact::CompactionLimits;
 use super::super::frame::{END_OF_BATCH, FrameHeader, HeaderCheck, SEGMENT_START, SKIPPABLE, SegmentHeader};
 use super::*;
@@ -161,7 +159,7 @@ fn a_skippable_record_of_a_newer_release_is_kept_as_it_is() {
     let (floor, before) = (reader.last(), contents(&reader));
     let limits =
         CompactionLimits { floor, segment_bytes: 16 << 10, bytes_per_second: 0, reserve_bytes: 0, erase_within: None };
-    let compacted = reader.compact(&limits, &|_: Duration| false).expect("compacted").expect("something to do");
+    let compacted = compact(&reader, &limits).expect("compacted").expect("something to do");
     assert!(compacted.segments > 1 && compacted.records_dropped > 0, "{compacted:?}");
     assert_eq!([noted, last].map(|lsn| frame(&disk, &segment(1), lsn)), kept);
     let (_directory, file) = as_file(&disk, &segment(1));
@@ -202,7 +200,7 @@ fn a_segment_of_another_format_that_is_read_is_not_written_into() {
         reserve_bytes: 0,
         erase_within: None,
     };
-    while reader.compact(&limits, &|_: Duration| false).expect("compacted").is_some() {}
+    while compact(&reader, &limits).expect("compacted").is_some() {}
     assert_eq!(header_of(&disk, &segment(1)).format, 2);
     assert_eq!(header_of(&disk, &segment(last.next().0)).format, FORMAT);
     drop((writer, reader));

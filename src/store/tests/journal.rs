@@ -281,6 +281,131 @@ fn entries_that_somebody_removed_are_named_and_those_that_were_cut_off_are_not()
 }
 
 #[test]
+fn a_cut_hides_nothing_that_somebody_removed() {
+    let (disk, expected) = filled();
+    let begin = expected[0].0;
+    disk.remove(&log::segment_path(Path::new("/data/audit"), begin)).expect("there");
+    let (mut journal, report) = open_mem(&disk).expect("opened");
+    assert_eq!(report.damage[0].what, log::SEGMENT_MISSING);
+    for before in [Lsn(1), begin, begin.next()] {
+        assert_eq!(journal.cut(before).expect("cut"), begin, "there is nothing before {before} to cut");
+    }
+    drop(journal);
+    let (mut journal, again) = open_mem(&disk).expect("opened");
+    assert_eq!((again.begin, again.damage), (begin, report.damage));
+    // What is missing can be cut like everything else.
+    let cut = journal.cut(journal.reader().last()).expect("cut");
+    assert!(cut > begin);
+    drop(journal);
+    let (_, last) = open_mem(&disk).expect("opened");
+    assert_eq!((last.begin, last.damage), (cut, Vec::new()));
+}
+
+#[test]
+fn segments_that_somebody_removed_at_the_end_are_named_and_their_positions_are_not_used_again() {
+    let (disk, expected) = filled();
+    let last = expected.last().expect("filled").0;
+    let segments: Vec<PathBuf> =
+        disk.paths().into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "seg")).collect();
+    assert!(segments.len() > 2);
+    let first_of =
+        |path: &Path| -> u64 { path.file_stem().and_then(|name| name.to_str()?.parse().ok()).expect("a segment") };
+    let active = first_of(segments.last().expect("some"));
+    for removed in 1..=segments.len() {
+        let disk = disk.power_cut(|| true);
+        segments.iter().rev().take(removed).for_each(|path| disk.remove(path).expect("there"));
+        for opening in 0..2 {
+            let (mut journal, report) = open_mem(&disk).expect("opened");
+            let named = report.damage.iter().any(|damage| match damage.records {
+                Some((_, end)) => end.next() == Lsn(active),
+                None => damage.path == segments[segments.len() - 1],
+            });
+            assert!(named, "{removed} removed, opening {opening}: {:?}", report.damage);
+            assert_eq!(report.last.next(), Lsn(active), "what was sealed is not written again");
+            journal.append(KIND, b"later").expect("taken");
+            assert_eq!(journal.sync().expect("synced"), Lsn(active));
+            // As it was.
+            drop(journal);
+            if removed == 1 || opening == 1 {
+                break;
+            }
+            disk.remove(&log::segment_path(Path::new("/data/audit"), Lsn(active))).expect("there");
+        }
+    }
+    assert!(last >= Lsn(active));
+}
+
+#[test]
+fn a_mark_that_cannot_be_read_is_no_missing_mark_and_nothing_is_changed_before_the_format_is_known() {
+    let directory = tempfile::tempdir().expect("made");
+    let dir = directory.path().join("audit");
+    let (mut journal, _) = Journal::open(config(&dir)).expect("opened");
+    for _ in 0..3 {
+        journal.append(KIND, b"entry").expect("taken");
+        journal.rotate().expect("sealed");
+    }
+    drop(journal);
+    let names = || {
+        let mut names = RealDisk.list(&dir).expect("listed");
+        names.retain(|name| name.ends_with(".seg"));
+        names.sort();
+        names
+    };
+    let before = names();
+    let mark = dir.join("begin");
+    let whole = fs::read(&mark).expect("there is one");
+    // As an interrupted cut leaves it; and the last segment is of a newer release.
+    fs::write(&mark, disk::checked_line("3 4")).expect("written");
+    let segment = log::segment_path(&dir, Lsn(4));
+    let sound = fs::read(&segment).expect("read");
+    let mut newer = sound.clone();
+    (newer[8], newer[128 + 8]) = (9, 9);
+    fs::write(&segment, newer).expect("written");
+    fs::write(dir.join("00000000000000000001.seg.tmp"), b"").expect("written");
+    assert!(matches!(Journal::open(config(&dir)), Err(OpenError::Format { .. })));
+    assert_eq!(names(), before);
+    assert!(dir.join("00000000000000000001.seg.tmp").exists());
+    fs::write(&segment, sound).expect("written");
+    // A link is not followed: an error other than that there is none.
+    fs::remove_file(&mark).expect("removed");
+    std::os::unix::fs::symlink("nowhere", &mark).expect("linked");
+    assert!(matches!(Journal::open(config(&dir)), Err(OpenError::Read { path, .. }) if path == mark));
+    fs::remove_file(&mark).expect("removed");
+    fs::write(&mark, disk::checked_line("3")).expect("of a release that marked only the beginning");
+    let (journal, report) = Journal::open(config(&dir)).expect("opened");
+    assert_eq!((report.begin, report.last, report.damage), (Lsn(3), Lsn(3), Vec::new()));
+    assert_eq!(names(), before[2..], "the cut was finished");
+    drop(journal);
+    assert_eq!(disk::text_in(&whole), Some("1 4"));
+}
+
+/// A reader in the middle of a page, while another thread cuts.
+#[test]
+fn entries_that_are_cut_while_somebody_reads_are_not_lost() {
+    let disk = MemDisk::new();
+    let (mut journal, _) = open_mem(&disk).expect("opened");
+    let reader = journal.reader().clone();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    let page = reader.read(Lsn(1), 100, 1 << 20).expect("readable");
+                    assert_eq!(page.lost, []);
+                }
+            });
+        }
+        for _ in 0..2_000 {
+            journal.append(KIND, b"entry").expect("taken");
+            let last = journal.rotate().expect("sealed");
+            journal.cut(last).expect("cut");
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    assert_eq!(reader.damage(), []);
+}
+
+#[test]
 fn a_page_is_bounded_by_entries_and_by_bytes() {
     let disk = MemDisk::new();
     let (mut journal, _) = open_mem(&disk).expect("opened");
