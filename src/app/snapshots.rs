@@ -366,8 +366,8 @@ fn log_health(health: &Health, logged: &mut Option<String>) {
         return;
     }
     match problem {
-        Some(problem) => tracing::error!(target = health.target, state = health.standing, "{problem}"),
-        None => tracing::info!(target = health.target, "all expected snapshots are present"),
+        Some(problem) => tracing::error!(snapshot_target = health.target, state = health.standing, "{problem}"),
+        None => tracing::info!(snapshot_target = health.target, "all expected snapshots are present"),
     }
     *logged = problem.cloned();
 }
