@@ -37,7 +37,7 @@ use rmcp::transport::streamable_http_server::session::never::NeverSessionManager
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use self::rest::error_response;
+use self::rest::{error_response, error_response_as};
 use crate::auth::Authenticator;
 use crate::collection::Library;
 use crate::mcp::{Catalog, NodeTools, Server, ToolError};
@@ -51,9 +51,6 @@ pub use listener::{Limits, ListenError, Listener};
 pub use metrics::{Metrics, ServedMetrics};
 pub use settings::{AllowedHost, AllowedHostError, Hosts, InFlightMax, Service, Settings, Tls};
 pub use stdio::{StdioError, answer_stdio};
-
-/// The retry delay for a refused client, in seconds.
-const RETRY_AFTER_SECONDS: &str = "1";
 
 /// The configuration of the MCP and REST listener.
 #[derive(Debug, Clone)]
@@ -72,6 +69,8 @@ pub struct Config {
     pub bodies: BodyLimits,
     /// Requests answered at once.
     pub in_flight_max: InFlightMax,
+    /// Connections at once.
+    pub connections_max: usize,
     /// How long a stop waits for requests in flight.
     pub drain_timeout: Duration,
 }
@@ -100,6 +99,7 @@ pub fn http_service(config: &Config, tools: Arc<NodeTools>, metrics: &Metrics, d
         config.allowed_hosts.clone(),
         cors::Cors::new(&config.cors_origins),
         config.in_flight_max.clone(),
+        config.connections_max,
         metrics.clone(),
     );
     let authority: Option<Arc<str>> = config.authority.as_deref().map(Arc::from);
@@ -122,13 +122,17 @@ fn mcp_config(config: &Config, drain: &Drain) -> rmcp::transport::streamable_htt
         .with_json_response(true)
         .with_max_request_body_bytes(config.bodies.bytes_max)
         .with_cancellation_token(drain.token())
-        // Host and Origin are checked once for all routes, by the guard.
+        // Host and Origin are checked once for all routes, by the access control.
         .disable_allowed_hosts()
         .disable_allowed_origins()
 }
 
 async fn greeting() -> &'static str {
-    concat!("Cairn ", env!("CARGO_PKG_VERSION"), "\nMCP: POST /mcp\nTools: POST /v1/tools/{name}\n")
+    concat!(
+        "Cairn ",
+        env!("CARGO_PKG_VERSION"),
+        "\nMCP: POST /mcp\nREST: /v1, described by GET /v1/openapi.json\nTools: POST /v1/tools/{name}\n"
+    )
 }
 
 /// `GET /authority.pem`: the authority that clients have to trust. It is not proof of its own authenticity: compare its
@@ -145,13 +149,12 @@ async fn hand_out(authority: Option<Arc<str>>) -> Response {
 
 async fn other_method() -> Response {
     let message = "this address does not support the method; the header Allow lists those that it supports";
-    let mut response = error_response(&ToolError::bad_argument(message));
-    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-    response
+    error_response_as(&ToolError::bad_argument(message), StatusCode::METHOD_NOT_ALLOWED)
 }
 
 async fn not_found() -> Response {
-    let message = "not found; MCP is at /mcp, the tools are at /v1/tools/{name}";
+    let message =
+        "not found; MCP is at /mcp, the tools are at /v1/tools/{name}, and /v1/openapi.json describes all of /v1";
     error_response(&ToolError::not_found(message))
 }
 

@@ -150,7 +150,7 @@ impl Node {
             runtime.clone(),
         ));
         let node = Arc::new(snapshots::Collections::new(Arc::clone(&library), calls.clone()));
-        let backups = NodeSnapshots { snapshots: Arc::clone(&snapshots), node, restart };
+        let backups = NodeSnapshots::new(Arc::clone(&snapshots), node, restart);
         let compute = FairSemaphore::new(task::cores(), config.server.in_flight_max);
         let tools = Arc::new(NodeTools::new(
             retrieval,
@@ -223,6 +223,7 @@ impl Node {
         live: &Live,
         drain: &Drain,
     ) -> Answering {
+        let (limits, _) = limits::of_listeners(config);
         let server = api::Config {
             listen: listener.address(),
             authenticator: listener_auth.server.clone(),
@@ -231,11 +232,11 @@ impl Node {
             cors_origins: config.server.cors_origins.clone(),
             bodies: limits::of_bodies(config),
             in_flight_max: live.in_flight_max.clone(),
+            connections_max: limits.connections_max,
             drain_timeout: config.server.drain_timeout,
         };
         let service = api::http_service(&server, Arc::clone(&self.tools), &self.metrics.requests, drain);
         let tls = listener_auth.identity.clone().filter(|_| running.tls);
-        let (limits, _) = limits::of_listeners(config);
         let serving = task::spawn("serve", listener.serve(service, tls, limits, drain.clone(), server.drain_timeout));
         let sweeping = task::spawn("sweep", sweep(Arc::clone(self), drain.clone()));
         // Written last: a process that reads it gets an answer at the port.

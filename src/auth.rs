@@ -20,7 +20,7 @@ pub use authenticator::{AuthError, Authenticator, gives_token};
 pub use authority::{Authority, LOCAL_NAME, make_authority};
 pub use caller::{Caller, Subject, SubjectKind, Transport};
 pub use files::FileError;
-pub use identity::{CertificateFiles, Identity, IdentityError, Source, provider};
+pub use identity::{CertificateFiles, Identity, IdentityError, Source};
 pub use names::{Name, NameError};
 pub use token::{Token, TokenError};
 pub use tokens::{NODE, NamedToken, create, list, revoke, token_of_node};

@@ -350,7 +350,7 @@ impl Failure {
             UNREACHABLE => (ErrorCode::Unreachable, Fault::Environment),
             _ => (ErrorCode::Failed, Fault::Environment),
         };
-        ToolError { code, message: self.to_string(), fault: opening.unwrap_or(fault) }
+        ToolError::new(code, self.to_string(), opening.unwrap_or(fault))
     }
 
     /// Prints it: in words, and if JSON is requested and no answer was printed yet, as the answer.
@@ -486,7 +486,7 @@ fn misused(mut error: clap::Error) -> ExitCode {
         let text = error.render().to_string();
         let text = text.split("\n\nUsage:").next().unwrap_or_default().trim();
         let message = text.strip_prefix("error: ").unwrap_or(text).to_owned();
-        let error = ToolError { code: ErrorCode::Usage, message, fault: Fault::Caller };
+        let error = ToolError::new(ErrorCode::Usage, message, Fault::Caller);
         let _ = output::json(&error.to_json());
     }
     ExitCode::from(2)

@@ -63,7 +63,7 @@ pub struct Config {
     pub snapshot: Snapshot,
     /// How other machines are asked.
     pub fetch: fetch::Config,
-    /// Outgoing requests.
+    /// The format and the level of log lines.
     pub log: telemetry::Config,
     /// All settings as TOML, after merging the layers.
     pub effective: String,
@@ -148,12 +148,17 @@ impl Config {
             let optional = optional(path);
             let path = optional.unwrap_or(path);
             let text = match small_file::read_to_string(path) {
-                Err(error) if optional.is_some() && error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => match optional {
+                    Some(_) => Ok(String::new()),
+                    None => {
+                        Err("there is no such file; `cairn serve --print-config` prints one to begin with".to_owned())
+                    }
+                },
                 read => read.map_err(|error| error.to_string()),
             };
             (path.display().to_string(), text)
         };
-        Self::from_layers(file.map(read), environment, overrides)
+        Self::from_layers(file.map(read), environment, overrides, |config, checker| checker.check_here(config))
     }
 
     /// Checks the text of a file that will be read elsewhere.
@@ -163,17 +168,19 @@ impl Config {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn read(text: &str, origin: &str) -> Result<Self, ConfigError> {
-        Self::from_layers(Some((origin.to_owned(), Ok(text.to_owned()))), [], &Overrides::default())
+        Self::from_layers(Some((origin.to_owned(), Ok(text.to_owned()))), [], &Overrides::default(), |_, _| {})
     }
 
     fn from_layers(
         file: Option<(String, Result<String, String>)>,
         environment: impl IntoIterator<Item = (String, String)>,
         overrides: &Overrides,
+        check_here: impl FnOnce(&Self, &mut Checker<'_>),
     ) -> Result<Self, ConfigError> {
         let (mut config, settings) =
             read_layers(DEFAULTS, file, environment, overrides, Self::compose, |config, checker| {
                 checker.check(config);
+                check_here(config, checker);
             })?;
         config.effective = settings.to_string();
         if let Some(data_dir) = &overrides.data_dir {

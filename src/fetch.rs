@@ -217,13 +217,13 @@ impl Client {
             let again = body.again();
             let job = Job { method: &method, url: &url, headers: &headers, limits, deadline, is_repeatable };
             let answer = self.repeat(&job, body).await?;
+            // A client that follows no redirects returns them, wherever they lead.
+            if self.config.redirects == 0 {
+                return Ok(answer);
+            }
             let Some(next) = redirect::target(&answer)? else { return Ok(answer) };
             if followed == self.config.redirects {
-                return match self.config.redirects {
-                    // A client that follows no redirects returns them.
-                    0 => Ok(answer),
-                    _ => Err(redirect::refused(&url, &next, "it leads elsewhere too often")),
-                };
+                return Err(redirect::refused(&url, &next, "it leads elsewhere too often"));
             }
             let step = redirect::step(&method, answer.status, &url, &next, again)?;
             if step.is_other_origin {

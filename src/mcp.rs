@@ -33,7 +33,7 @@ pub use direct::Wire;
 pub use document_ref::DocumentRef;
 pub use error::{ErrorCode, ToolError};
 pub use metrics::Metrics;
-pub(crate) use node_tools::{IncomingDocument, Precondition, StoredDocument};
+pub(crate) use node_tools::{DocumentVersion, IncomingDocument, Precondition, StoredDocument, not_as_expected};
 pub use node_tools::{NodeSnapshots, NodeTools, SOURCES_PAGE};
 pub use node_tools::{Tool, definitions};
 pub(crate) use node_tools::{gpu_json, problems, prune_json, schedule_json, snapshots_json, verified_json};

@@ -178,4 +178,29 @@ mod tests {
             assert!(text.parse::<Filter>().is_err(), "{text}");
         }
     }
+
+    /// A field of these names would be in the object of a JSON line twice.
+    #[test]
+    fn no_field_has_the_name_of_one_that_every_line_has() {
+        fn check(folder: &std::path::Path) {
+            for entry in std::fs::read_dir(folder).expect("readable").map(|entry| entry.expect("readable").path()) {
+                if entry.is_dir() {
+                    check(&entry);
+                    continue;
+                }
+                if entry.extension().is_none_or(|extension| extension != "rs") {
+                    continue;
+                }
+                let code = std::fs::read_to_string(&entry).expect("readable");
+                for call in code.split("tracing::").skip(1).filter_map(|call| call.split_once("!(")) {
+                    let fields = call.1.split('"').next().unwrap_or_default();
+                    for name in ["timestamp", "level", "target", "message"] {
+                        let is_field = |field: &str| field.split('=').next().unwrap_or_default().trim() == name;
+                        assert!(!fields.split(',').any(is_field), "{}: {name} in {fields}", entry.display());
+                    }
+                }
+            }
+        }
+        check(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -22,16 +22,14 @@ use crate::auth::{AuthError, Authenticator, LOCAL_NAME, Subject};
 use crate::base::Fault;
 use crate::mcp::{ErrorCode, ToolError};
 
-/// Requests that listen for notifications at once: half of the connections of a node.
-const LISTENING_MAX: usize = 2_048;
-
-/// The guard's settings and counters.
+/// The access control's settings and counters.
 pub(super) struct AccessControl {
     authenticator: Authenticator,
     allowed_hosts: Hosts,
     cors: Option<Cors>,
     in_flight: AtomicUsize,
     listening: AtomicUsize,
+    listening_max: usize,
     in_flight_max: InFlightMax,
     metrics: Metrics,
 }
@@ -78,11 +76,13 @@ impl IntoResponse for Refused {
 }
 
 impl AccessControl {
+    /// * `connections_max`: half of the connections may listen for notifications at once.
     pub(super) fn new(
         authenticator: Authenticator,
         allowed_hosts: Hosts,
         cors: Option<Cors>,
         in_flight_max: InFlightMax,
+        connections_max: usize,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -91,6 +91,7 @@ impl AccessControl {
             cors,
             in_flight: AtomicUsize::new(0),
             listening: AtomicUsize::new(0),
+            listening_max: (connections_max / 2).max(1),
             in_flight_max,
             metrics,
         }
@@ -122,7 +123,7 @@ impl AccessControl {
     /// A place for a request that listens for notifications: it is open for hours and does almost nothing, so it uses
     /// none of the places of requests that are answered.
     pub(super) fn listening(self: &Arc<Self>) -> Result<InFlight, Refused> {
-        let one_more = |held: usize| (held < LISTENING_MAX).then_some(held + 1);
+        let one_more = |held: usize| (held < self.listening_max).then_some(held + 1);
         if self.listening.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_err() {
             self.metrics.requests_shed.inc();
             return Err(Refused::Busy);
@@ -206,9 +207,8 @@ pub(super) fn authorization(headers: &HeaderMap) -> Option<&str> {
 
 /// 401, with the way to do better.
 pub(super) fn unauthorized(refusal: AuthError) -> Response {
-    let error = ToolError { code: ErrorCode::Unauthorized, message: refusal.to_string(), fault: Fault::Caller };
+    let error = ToolError::new(ErrorCode::Unauthorized, refusal.to_string(), Fault::Caller);
     let mut response = super::error_response(&error);
-    *response.status_mut() = StatusCode::UNAUTHORIZED;
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"cairn\""));
     response
 }
@@ -222,9 +222,7 @@ fn forbidden(header: &str, value: &str) -> Response {
             _ => "name in server.allowed_hosts to allow it",
         }
     );
-    let mut response = super::error_response(&ToolError { code: ErrorCode::Forbidden, message, fault: Fault::Caller });
-    *response.status_mut() = StatusCode::FORBIDDEN;
-    response
+    super::error_response(&ToolError::new(ErrorCode::Forbidden, message, Fault::Caller))
 }
 
 #[cfg(test)]
@@ -243,8 +241,18 @@ mod tests {
             Hosts::new(vec!["docs.example".to_owned()]),
             None,
             InFlightMax::new(1),
+            16,
             unread(),
         )
+    }
+
+    #[test]
+    fn half_of_the_connections_may_listen() {
+        let access = Arc::new(access());
+        let held: Vec<_> = (0..9).map_while(|_| access.listening().ok()).collect();
+        assert_eq!(held.len(), 8, "of 16 connections");
+        drop(held);
+        assert!(access.listening().is_ok());
     }
 
     #[test]

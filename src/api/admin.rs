@@ -25,6 +25,7 @@ use super::{ListenError, Listener, access_control, unread};
 use crate::auth::{Authenticator, Identity};
 use crate::calls::{Calls, Operation};
 use crate::collection::Library;
+use crate::mcp::ToolError;
 use crate::snapshot::Snapshots;
 use crate::task::{self, Drain, Pulse, Readiness};
 
@@ -94,12 +95,15 @@ impl Admin {
             allowed_hosts,
             None,
             InFlightMax::new(usize::MAX),
+            CONNECTIONS_MAX,
             metrics.requests.clone(),
         );
         let router = Router::new()
             .route("/health", get(health))
             .route("/ready", get(ready))
             .route("/metrics", get(metrics_text))
+            .fallback(not_found)
+            .method_not_allowed_fallback(super::other_method)
             .layer(axum::middleware::from_fn_with_state(Arc::new(access), access_control::check_names))
             .with_state(Shared { authenticator, watched: Arc::clone(&watched), readiness, pulse, metrics });
         let thread = task::spawn_thread("admin", move || {
@@ -171,6 +175,12 @@ async fn health(State(shared): State<Shared>) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     }
     "ok\n".into_response()
+}
+
+async fn not_found() -> Response {
+    let message =
+        "not found; this listener has /health, /ready and /metrics, the other one has MCP and REST (server.listen)";
+    super::error_response(&ToolError::not_found(message))
 }
 
 /// Probes have no token: they get the status. The reasons require one.

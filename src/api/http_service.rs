@@ -21,16 +21,13 @@ use super::connections::Connection;
 use super::holding::holding;
 use super::listener::Answers;
 use super::rest::node::CHANGES;
-use super::{cors, error_response, rpc, unread};
+use super::{cors, error_response, error_response_as, rpc, unread};
 use crate::auth::{Caller, Transport};
 use crate::base::Fault;
 use crate::mcp::{ErrorCode, NodeTools, ToolError, Wire, WithoutStream, values};
-use crate::task::Busy;
 
 /// Where MCP is spoken.
 const MCP: &str = "/mcp";
-/// Where a tool's arguments are the whole message.
-const TOOLS: &str = "/v1/tools/";
 /// Where a client gets what it has to trust before it can send a token in confidence.
 pub(super) const AUTHORITY: &str = "/authority.pem";
 /// The types that the protocol library requires every client to accept.
@@ -124,11 +121,11 @@ impl Shared {
         if !connection.start_answering() {
             return None;
         }
-        let listens = head.headers.get(&METHOD).is_some_and(|method| method == LISTEN) || head.uri.path() == CHANGES;
-        let place = match if listens { self.access.listening() } else { self.access.in_flight() } {
-            Ok(place) => place,
-            Err(refused) => return Some(refused.into_response()),
-        };
+        let place =
+            match if listens(&head, &received.bytes) { self.access.listening() } else { self.access.in_flight() } {
+                Ok(place) => place,
+                Err(refused) => return Some(refused.into_response()),
+            };
         let caller = Caller::new(subject, Some(connection.remote()), Transport::Http);
         let response = self.answer_received(head, &received.bytes, caller).await;
         Some(holding(response, place))
@@ -136,13 +133,11 @@ impl Shared {
 
     async fn answer_received(&self, mut head: Parts, bytes: &Bytes, caller: Caller) -> Response {
         let is_call = head.uri.path() == MCP && head.method == Method::POST;
-        let is_message = is_call || head.uri.path().starts_with(TOOLS);
-        if is_message && values::are_too_many(bytes) {
-            let refused = || error_response(&ToolError::bad_argument(values::too_many()));
-            return if is_call { rpc_response(&rpc::too_many_values(bytes)) } else { refused() };
-        }
         if !is_call {
             return self.route(head, bytes, caller).await;
+        }
+        if values::are_too_many(bytes) {
+            return rpc_response(&rpc::too_many_values(bytes));
         }
         let bytes = &bytes.slice_ref(rpc::without_mark(bytes));
         let accepts = Accepts::of(&head.headers);
@@ -185,8 +180,21 @@ impl Shared {
         let wire = wire(headers)?;
         Some(match self.tools.search_directly(wire, bytes, caller).await? {
             Ok(answer) => super::json_response(StatusCode::OK, answer),
-            Err(Busy) => super::busy_response(),
+            Err(refused) => error_response(&refused),
         })
+    }
+}
+
+/// Whether a request only waits for notifications. The header alone does not decide: a request that claims to listen
+/// and does something else is one in flight.
+fn listens(head: &Parts, bytes: &[u8]) -> bool {
+    match (&head.method, head.uri.path()) {
+        (&Method::GET, CHANGES) => true,
+        // The protocol requires the header, so a message without it needs no second look.
+        (&Method::POST, MCP) => {
+            one(&head.headers, &METHOD) == Some(LISTEN) && rpc::method(bytes).is_some_and(|method| method == LISTEN)
+        }
+        _ => false,
     }
 }
 
@@ -206,9 +214,7 @@ fn refusal(error: &BodyError) -> Response {
         BodyError::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, ErrorCode::BadArgument, Fault::Caller),
         BodyError::Broken(_) => (StatusCode::BAD_REQUEST, ErrorCode::BadArgument, Fault::Caller),
     };
-    let mut response = error_response(&ToolError { code, message, fault });
-    *response.status_mut() = status;
-    response
+    error_response_as(&ToolError::new(code, message, fault), status)
 }
 
 fn rpc_response(error: &rpc::Malformed) -> Response {
@@ -217,9 +223,7 @@ fn rpc_response(error: &rpc::Malformed) -> Response {
 
 fn not_acceptable() -> Response {
     let message = "answers are application/json, which the request's Accept header leaves out";
-    let mut response = error_response(&ToolError::bad_argument(message));
-    *response.status_mut() = StatusCode::NOT_ACCEPTABLE;
-    response
+    error_response_as(&ToolError::bad_argument(message), StatusCode::NOT_ACCEPTABLE)
 }
 
 /// The types that a client accepts.
@@ -332,6 +336,22 @@ mod tests {
         for values in [&["text/event-stream"][..], &["text/html"], &["*/*, application/json;q=0"], &["*/*;q=0.0"]] {
             assert_eq!(accepts(values), Accepts::Neither, "{values:?}");
         }
+    }
+
+    #[test]
+    fn what_listens_says_so_in_its_path_or_its_body() {
+        let listens = |method: &str, path: &str, named: Option<&str>, body: &str| {
+            let request = Request::builder().method(method).uri(path);
+            let request = named.into_iter().fold(request, |request, named| request.header(METHOD, named));
+            listens(&request.body(()).expect("a request").into_parts().0, body.as_bytes())
+        };
+        let (listen, search) = (r#"{"method":"subscriptions/listen"}"#, r#"{"method":"tools/call"}"#);
+        assert!(listens("GET", "/v1/changes?known=1", None, ""));
+        assert!(listens("POST", "/mcp", Some(LISTEN), listen));
+        for (path, body) in [("/mcp", search), ("/mcp", ""), ("/v1/tools/search", listen), ("/v1/changes", listen)] {
+            assert!(!listens("POST", path, Some(LISTEN), body), "{path} {body}");
+        }
+        assert!(!listens("POST", "/mcp", None, listen) && !listens("POST", "/mcp", Some("tools/call"), listen));
     }
 
     #[test]

@@ -43,6 +43,6 @@ pub(super) async fn watch(mut request: Request, next: Next) -> Response {
     let left = CancellationToken::new();
     request.extensions_mut().insert(Presence::new(left.clone()));
     // Dropped with this future when the connection ends, or with the answer's body.
-    let access = left.drop_guard();
-    next.run(request).await.map(|body| Body::new(Awaited { body, _guard: access }))
+    let guard = left.drop_guard();
+    next.run(request).await.map(|body| Body::new(Awaited { body, _guard: guard }))
 }

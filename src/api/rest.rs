@@ -21,7 +21,7 @@ use serde_json::Value;
 use self::endpoint::{Endpoint, Schemas, mount, operation};
 use super::Shared;
 
-pub(crate) use self::problem::{Problem, error_response};
+pub(crate) use self::problem::{Problem, error_response, error_response_as};
 
 macro_rules! routes {
     ($($endpoint:ty,)*) => {

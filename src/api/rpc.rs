@@ -64,6 +64,11 @@ pub(super) fn has_id(message: &[u8]) -> bool {
     members(message).is_some_and(|members| members.id.is_some())
 }
 
+/// The method that a message names.
+pub(super) fn method(message: &[u8]) -> Option<String> {
+    serde_json::from_str(members(message)?.method?.get()).ok()
+}
+
 /// Whether no answer to a message is expected: a notification, or an answer itself.
 pub(super) fn wants_no_answer(message: &[u8]) -> bool {
     members(message).is_some_and(|members| {

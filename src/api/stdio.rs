@@ -201,7 +201,7 @@ impl<R: AsyncBufRead + Unpin + Send> Transport<RoleServer> for Pipe<R> {
             }
             drop(answer);
             if self.request.is_some() {
-                // OpenConnection until the request is answered, whatever becomes of the answer.
+                // Held until the request is answered, whatever becomes of the answer.
                 let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
                 let mut message = self.request.take();
                 if let Some(JsonRpcMessage::Request(request)) = &mut message {

@@ -387,8 +387,8 @@ fn log_health(health: &Health, logged: &mut Option<String>) {
         return;
     }
     match problem {
-        Some(problem) => tracing::error!(place = health.target, state = health.standing, "{problem}"),
-        None => tracing::info!(place = health.target, "all expected snapshots are present"),
+        Some(problem) => tracing::error!(snapshot_target = health.target, state = health.standing, "{problem}"),
+        None => tracing::info!(snapshot_target = health.target, "all expected snapshots are present"),
     }
     *logged = problem.cloned();
 }

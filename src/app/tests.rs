@@ -193,6 +193,7 @@ fn each_way_in_enters_once_and_sees_what_it_may() {
         (node.rest("POST", "/v1/compact", &json!({})), "compact ", true),
         (node.rest("GET", "/v1/snapshots/schedule", &json!({})), "snapshot_schedule ", true),
         (node.rest("POST", "/v1/snapshots/prune", &json!({})), "prune_snapshots ", true),
+        (node.rest("GET", "/v1/jobs", &json!({})), "list_jobs ", true),
     ];
     let mut expected = Vec::new();
     for (answer, entered, is_done) in &ways {

@@ -23,8 +23,8 @@ pub(super) const CHECK_INTERVAL_MS: u64 = 1_000;
 /// A shorter text in `server.token_file` is a mistake, or can be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
 /// Names of the subjects behind the token of this run and that of `server.token_file`.
-const LOCAL_TOKEN: &str = "local";
-const FILE_TOKEN: &str = "token_file";
+pub(super) const LOCAL_TOKEN: &str = "local";
+pub(super) const FILE_TOKEN: &str = "token_file";
 
 /// Why a request is not authenticated. Reveals nothing about valid tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -57,8 +57,58 @@ struct Tokens {
     started: Instant,
     /// When the files were last checked, in milliseconds since `started`.
     last_check: AtomicU64,
-    stamps: Mutex<[Stamp; 2]>,
+    checked: Mutex<[CheckedFile; 2]>,
     accepted: ArcSwap<AcceptedTokens>,
+}
+
+/// What is known of a file that others write.
+pub(super) struct CheckedFile<S = Stamp> {
+    /// Of the content that was read, or that is not what it has to be.
+    stamp: S,
+    /// Whether an error of the system is reported already.
+    is_reported: bool,
+}
+
+impl<S: PartialEq> CheckedFile<S> {
+    pub(super) fn new(stamp: S) -> Self {
+        Self { stamp, is_reported: false }
+    }
+
+    /// Whether the file is to be read.
+    pub(super) fn is_changed(&self, now: S) -> bool {
+        self.stamp != now
+    }
+
+    /// What was read; an error is reported once. A file that the system did not read is read again at the next check,
+    /// also when it has not changed by then: a revoked token must not stay because descriptors ran out for a moment.
+    ///
+    /// * `now`: the file's stamp before it was read.
+    /// * `is_unread`: whether an error is the system's, and not one of the content.
+    pub(super) fn record<T, E>(
+        &mut self,
+        now: S,
+        read: Result<T, E>,
+        is_unread: impl FnOnce(&E) -> bool,
+        report: impl FnOnce(&E),
+    ) -> Option<T> {
+        match read {
+            Ok(read) => {
+                *self = Self::new(now);
+                Some(read)
+            }
+            Err(error) if is_unread(&error) => {
+                if !std::mem::replace(&mut self.is_reported, true) {
+                    report(&error);
+                }
+                None
+            }
+            Err(error) => {
+                *self = Self::new(now);
+                report(&error);
+                None
+            }
+        }
+    }
 }
 
 #[derive(Default, Clone)]
@@ -121,7 +171,9 @@ impl Authenticator {
             clock,
             started: Instant::now(),
             last_check: AtomicU64::new(0),
-            stamps: Mutex::new([Stamp::of(&tokens::path(data_dir)), token_file.map_or(Stamp::NONE, Stamp::of)]),
+            checked: Mutex::new(
+                [Stamp::of(&tokens::path(data_dir)), token_file.map_or(Stamp::NONE, Stamp::of)].map(CheckedFile::new),
+            ),
             accepted: ArcSwap::default(),
         };
         let from_file = tokens.read_file()?;
@@ -183,33 +235,30 @@ impl Tokens {
 
     /// Reads the files that changed.
     fn reload(&self) {
-        let mut stamps = self.stamps.lock();
+        let mut checked = self.checked.lock();
+        let [named, from_file] = &mut *checked;
         let path = tokens::path(&self.data_dir);
         let now = [Stamp::of(&path), self.token_file.as_deref().map_or(Stamp::NONE, Stamp::of)];
-        if *stamps == now {
+        if !named.is_changed(now[0]) && !from_file.is_changed(now[1]) {
             return;
         }
+        let is_unread = |error: &TokenError| matches!(error, TokenError::File(_));
         let mut accepted = AcceptedTokens::clone(&self.accepted.load());
-        if stamps[0] != now[0] {
-            match tokens::list(&self.data_dir) {
-                Ok(named) => {
-                    tracing::info!(tokens = named.len(), "the node's tokens changed");
-                    accepted.named = Accepted::named(named);
-                }
-                Err(error) => not_reloaded(&error, &path),
+        if named.is_changed(now[0]) {
+            let report = |error: &TokenError| not_reloaded(error, &path);
+            if let Some(named) = named.record(now[0], tokens::list(&self.data_dir), is_unread, report) {
+                tracing::info!(tokens = named.len(), "the node's tokens changed");
+                accepted.named = Accepted::named(named);
             }
         }
-        if stamps[1] != now[1] {
-            match self.read_file() {
-                Ok(from_file) => {
-                    tracing::info!(is_there = from_file.is_some(), "the file of server.token_file changed");
-                    accepted.from_file = from_file;
-                }
-                Err(error) => not_reloaded(&error, self.token_file.as_deref().unwrap_or(&path)),
+        if from_file.is_changed(now[1]) {
+            let report = |error: &TokenError| not_reloaded(error, self.token_file.as_deref().unwrap_or(&path));
+            if let Some(from_file) = from_file.record(now[1], self.read_file(), is_unread, report) {
+                tracing::info!(is_there = from_file.is_some(), "the file of server.token_file changed");
+                accepted.from_file = from_file;
             }
         }
         self.accepted.store(Arc::new(accepted));
-        *stamps = now;
     }
 
     /// The token of `server.token_file`.
@@ -279,6 +328,22 @@ mod tests {
         assert_eq!(authenticator.authenticate(Some("Basic abc")), Err(AuthError::Missing));
         assert_eq!(authenticator.authenticate(None), Err(AuthError::Missing));
         assert_eq!(Authenticator::open().authenticate(None), Ok(Subject::local()));
+    }
+
+    #[test]
+    fn what_the_system_did_not_read_is_read_again() {
+        let file = tempfile::NamedTempFile::new().expect("temporary file");
+        let (mut checked, now) = (CheckedFile::new(Stamp::NONE), Stamp::of(file.path()));
+        let mut reports = 0;
+        let mut take = |checked: &mut CheckedFile, read: Result<(), bool>| {
+            checked.record(now, read, |is_unread| *is_unread, |_| reports += 1);
+            checked.is_changed(now)
+        };
+        assert!(take(&mut checked, Err(true)) && take(&mut checked, Err(true)), "it was not read");
+        assert!(!take(&mut checked, Ok(())));
+        let mut checked = CheckedFile::new(Stamp::NONE);
+        assert!(!take(&mut checked, Err(false)), "its content is no other the next time");
+        assert_eq!(reports, 2, "each is reported once");
     }
 
     #[test]

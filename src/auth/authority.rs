@@ -35,9 +35,10 @@ use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, FileLock};
-use super::identity::{IdentityError, provider};
+use super::identity::IdentityError;
 use super::names::Name;
 use crate::base::{Digest, RELEASED, UnixMillis};
+use crate::fetch::provider;
 
 /// The name under which the command line of this machine reaches the node, regardless of the certificate that others
 /// see. Names below `localhost` belong to nobody else (RFC 6761).

@@ -16,21 +16,15 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
-use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::authenticator::is_check_due;
+use super::authenticator::{CheckedFile, is_check_due};
 use super::authority::{self, Authority, Facts, LOCAL_NAME};
 use super::files::{self, FileError, Stamp};
 use super::names::Name;
 use crate::base::{Clock as _, Fault, SystemClock, UnixMillis, with_causes};
-
-/// The cryptography of all of Cairn's TLS.
-#[must_use]
-pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
+use crate::fetch::provider;
 
 /// Why a node cannot present an identity.
 #[derive(Debug, thiserror::Error)]
@@ -107,8 +101,8 @@ pub struct Identity {
     addresses_added: AtomicUsize,
     /// Whether the last renewal failed and was reported.
     renewal_failed: AtomicBool,
-    /// Stamps of the files when they were last read. Locked during a refresh.
-    stamps: Mutex<[Stamp; 2]>,
+    /// The files as they were last read. Locked during a refresh.
+    checked: Mutex<CheckedFile<[Stamp; 2]>>,
 }
 
 struct Certificates {
@@ -170,7 +164,7 @@ impl Identity {
             last_check: AtomicU64::new(0),
             addresses_added: AtomicUsize::new(0),
             renewal_failed: AtomicBool::new(false),
-            stamps: Mutex::new(stamps),
+            checked: Mutex::new(CheckedFile::new(stamps)),
         })
     }
 
@@ -217,7 +211,7 @@ impl Identity {
     }
 
     fn refresh_at(&self, address: IpAddr, now: UnixMillis) {
-        let mut stamps = self.stamps.lock();
+        let mut checked = self.checked.lock();
         let current = self.resolver.0.load_full();
         let lacking = Some(address).filter(|address| self.lacks(*address));
         if lacking.is_some() || !current.facts.are_good(self.source.names(), now) {
@@ -236,22 +230,19 @@ impl Identity {
             }
         }
         let now = self.source.stamps();
-        if *stamps == now {
+        if !checked.is_changed(now) {
             return;
         }
-        *stamps = now;
-        match self.source.read() {
-            Ok(from_files) => {
-                let current = self.resolver.0.load_full();
-                let certificates =
-                    Certificates { own: Arc::clone(&current.own), facts: current.facts.clone(), from_files };
-                self.resolver.0.store(Arc::new(certificates));
-                tracing::info!("the certificate was read again");
-            }
-            Err(error) => {
-                let error = with_causes(&error);
-                tracing::error!(%error, "cannot use the changed certificate; still using the previous one");
-            }
+        let is_unread = |error: &IdentityError| matches!(error, IdentityError::File(_));
+        let report = |error: &IdentityError| {
+            let error = with_causes(error);
+            tracing::error!(%error, "cannot use the changed certificate; still using the previous one");
+        };
+        if let Some(from_files) = checked.record(now, self.source.read(), is_unread, report) {
+            let current = self.resolver.0.load_full();
+            let certificates = Certificates { own: Arc::clone(&current.own), facts: current.facts.clone(), from_files };
+            self.resolver.0.store(Arc::new(certificates));
+            tracing::info!("the certificate was read again");
         }
     }
 }

@@ -77,6 +77,14 @@ pub enum TokenError {
         /// The given name.
         name: String,
     },
+    /// The name is that of a token which is not in the file.
+    #[error("a token cannot be named '{name}': that is how the log names {what}; choose another name")]
+    Reserved {
+        /// The name.
+        name: String,
+        /// The token that has it.
+        what: &'static str,
+    },
     /// A token with this name exists.
     #[error("there is a token named '{name}' already; revoke it first, or choose another name")]
     Exists {
@@ -113,6 +121,7 @@ impl TokenError {
             Self::Content { .. } => Fault::Damage,
             Self::Weak { .. }
             | Self::Name { .. }
+            | Self::Reserved { .. }
             | Self::Exists { .. }
             | Self::Unknown { .. }
             | Self::TooMany { .. } => Fault::Caller,

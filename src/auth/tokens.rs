@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::authenticator::{FILE_TOKEN, LOCAL_TOKEN};
 use super::files::{self, FileError, FileLock};
 use super::token::{Token, TokenError};
 use crate::base::{Digest, UnixMillis};
@@ -132,6 +133,11 @@ pub fn create(
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(is_name_letter) {
         return Err(TokenError::Name { name: name.to_owned() });
     }
+    let reserved =
+        [(LOCAL_TOKEN, "the command line on the node's own machine"), (FILE_TOKEN, "the token of server.token_file")];
+    if let Some((_, what)) = reserved.into_iter().find(|(reserved, _)| *reserved == name) {
+        return Err(TokenError::Reserved { name: name.to_owned(), what });
+    }
     let _lock = lock(data_dir)?;
     let mut tokens = list(data_dir)?;
     if tokens.iter().any(|token| token.name == name) {
@@ -186,6 +192,15 @@ pub fn token_of_node(data_dir: &Path, renew: bool, now: UnixMillis) -> Result<Op
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_other_tokens_are_refused() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        for name in ["local", "token_file"] {
+            let refused = create(directory.path(), name, UnixMillis(0), None);
+            assert!(matches!(refused, Err(TokenError::Reserved { .. })), "{name}");
+        }
+    }
 
     #[test]
     fn a_token_is_shown_once_and_kept_as_a_digest() {

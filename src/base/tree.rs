@@ -16,7 +16,8 @@ pub(crate) use self::read::{Failure, FailureKind, read};
 /// One thing wrong with the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Dotted key, such as `server.listen` or `models.0.name`; or the file for a problem of the whole file.
+    /// Dotted key, such as `server.listen` or `models.0.name`; the file for a problem of the whole file, `syntax` for text
+    /// that is not TOML.
     pub key: String,
     /// Where the value came from: a file with the line, a variable, an option.
     pub origin: String,
@@ -106,10 +107,11 @@ impl Node {
         let mut problems: Vec<Problem> = errors
             .into_iter()
             .map(|error| {
-                let line = lines.number(error.span().map_or(0, |span| span.start));
-                let found: String = text.lines().nth(line - 1).unwrap_or_default().trim().chars().take(80).collect();
-                let (key, message) = (file.unwrap_or("default").to_owned(), error.message());
-                Problem { key, origin: format!("line {line}"), message: format!("'{found}' is not TOML: {message}") }
+                let at = error.span().map_or(0, |span| span.start);
+                let line = text.lines().nth(lines.number(at) - 1).unwrap_or_default();
+                let found: String = line.trim().chars().take(80).collect();
+                let message = format!("'{found}' is not TOML: {}", error.message());
+                Problem { key: "syntax".to_owned(), origin: lines.origin(at).to_string(), message }
             })
             .collect();
         if !problems.is_empty() {

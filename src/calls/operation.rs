@@ -131,6 +131,7 @@ operations! {
     LIST_SOURCES "list_sources" Read "The files that were added.";
     LIST_FOLDERS "list_folders" Read "The folders that were added, and where they are.";
     NOTE_FOLDER "note_folder" Write "Remembers where a folder is.";
+    LIST_JOBS "list_jobs" Read "The long work that a caller started.";
     FLUSH "flush" Read "Waits until searches see everything written before.";
     COMPACT "compact" Write "Clears dead records out of the log.";
     VERIFY_SNAPSHOT "verify_snapshot" Read "Proves a snapshot.";

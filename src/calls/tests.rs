@@ -55,11 +55,11 @@ fn reach_only_ever_gets_narrower() {
     reach.narrow_to(["a".to_owned(), "b".to_owned()]);
     reach.narrow_to(["b".to_owned(), "c".to_owned()]);
     assert_eq!(["a", "b", "c"].map(|name| reach.admits(name)), [false, true, false]);
-    let (first, second) = (Filter::Exists("x".to_owned()), Filter::Exists("y".to_owned()));
+    let (first, second) = (Filter::Exists("x".into()), Filter::Exists("y".into()));
     reach.narrow_by(first.clone());
     reach.narrow_by(second.clone());
     assert_eq!(reach.documents(), Some(&Filter::And(vec![first.clone(), second])));
-    let asked = Filter::Exists("z".to_owned());
+    let asked = Filter::Exists("z".into());
     assert_eq!(Reach::default().filter(Some(&asked)), Some(asked.clone()));
     let mut one = Reach::default();
     one.narrow_by(first.clone());

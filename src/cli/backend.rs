@@ -130,6 +130,14 @@ struct Silence {
     is_reported: bool,
 }
 
+/// A time limit as people say it.
+fn in_words(limit: Duration) -> String {
+    match limit.as_secs() {
+        seconds @ ..120 => format!("{seconds} seconds"),
+        seconds => format!("{} minutes", seconds.div_ceil(60)),
+    }
+}
+
 impl Outage {
     /// Records that another call was not answered. Returns since when none was, while the outage is tolerated.
     ///
@@ -149,8 +157,7 @@ impl Outage {
         }
         if !silence.is_reported && (is_gone || waited >= BUSY_NOTE_AFTER) {
             silence.is_reported = true;
-            let minutes = patience.as_secs() / 60;
-            eprintln!("{}; waiting for it, {minutes} minutes at most", failure.error);
+            eprintln!("{}; waiting for it, {} at most", failure.error, in_words(patience));
         }
         Some(silence.since)
     }

@@ -154,9 +154,7 @@ impl ToolProvider for Tools {
                     Ok(ToolAnswer { links: links(&structured), ..ToolAnswer::new(structured) })
                 }
                 Ok(Err(failure)) => Err(tool_error(failure)),
-                Err(error) => {
-                    Err(ToolError { code: ErrorCode::Internal, message: error.to_string(), fault: Fault::Environment })
-                }
+                Err(error) => Err(ToolError::new(ErrorCode::Internal, error.to_string(), Fault::Environment)),
             }
         })
     }
@@ -185,7 +183,7 @@ fn follow(backend: &Weak<Backend>, positions: &watch::Sender<Lsn>) {
 /// The error of a tool as it was; anything else is between here and the node.
 fn tool_error(failure: Failure) -> ToolError {
     let message = failure.to_string();
-    failure.error.downcast().unwrap_or(ToolError { code: ErrorCode::Internal, message, fault: Fault::Environment })
+    failure.error.downcast().unwrap_or_else(|_| ToolError::new(ErrorCode::Internal, message, Fault::Environment))
 }
 
 /// Links that a node adds to the results of a search, if requested: REST has only the results.
@@ -214,8 +212,7 @@ mod tests {
 
     #[test]
     fn a_tools_error_comes_through_and_others_are_the_environments() {
-        let error =
-            ToolError { code: ErrorCode::Conflict, message: "version 3 is there".to_owned(), fault: Fault::Caller };
+        let error = ToolError::new(ErrorCode::Conflict, "version 3 is there", Fault::Caller);
         assert_eq!(tool_error(error.clone().into()), error);
         let unreachable = tool_error(Failure::unreachable(anyhow::anyhow!("nobody answers")));
         assert_eq!((unreachable.code, unreachable.fault), (ErrorCode::Internal, Fault::Environment));

@@ -96,9 +96,9 @@ pub enum PrepareError {
     /// It cannot be read.
     #[error(transparent)]
     Extract(#[from] ExtractError),
-    /// Its id is empty, too long or has control characters.
+    /// Its id is empty, too long, has control characters, or would be resolved in an address.
     #[error(
-        "'{id}' cannot be the id of a document: expected 1 to {DOCUMENT_ID_BYTES_MAX} bytes without control characters"
+        "'{id}' cannot be the id of a document: expected 1 to {DOCUMENT_ID_BYTES_MAX} bytes without control characters, and not . or .., which addresses resolve"
     )]
     BadId {
         /// The id, shortened.
@@ -114,7 +114,9 @@ pub enum PrepareError {
         found: usize,
     },
     /// A file with records where one document was expected.
-    #[error("the file holds {found} records, expected one document; add it as a file (`cairn add`) instead")]
+    #[error(
+        "the file holds {found} records, expected one document; write it as a file instead: `cairn add`, or POST /v1/collections/{{collection}}/sources/{{path}}"
+    )]
     ManyDocuments {
         /// How many it holds.
         found: usize,
@@ -370,7 +372,8 @@ impl Assembling {
                 (id, url)
             }
         };
-        if id.is_empty() || id.len() > DOCUMENT_ID_BYTES_MAX || id.chars().any(char::is_control) {
+        let is_long = id.len() > DOCUMENT_ID_BYTES_MAX;
+        if id.is_empty() || is_long || id.chars().any(char::is_control) || matches!(&*id, "." | "..") {
             return Err(PrepareError::BadId { id: id.chars().take(60).collect() }.into());
         }
         let metadata = serde_json::to_vec(&fields).expect("JSON serialises");

@@ -2,7 +2,9 @@
 
 use super::Config;
 use super::problem::Problem;
-use crate::base::tree::Node;
+use crate::base::tree::{Node, Value};
+use crate::base::with_causes;
+use crate::fetch;
 
 /// Notes which rules the settings break.
 pub(super) struct Checker<'a> {
@@ -41,6 +43,28 @@ impl<'a> Checker<'a> {
                 self.refuse(certificate, format!("is empty, and {key} is not: a key needs its certificate"));
             }
             (None, None) | (Some(_), Some(_)) => {}
+        }
+        if !self.text("fetch", "no_proxy").is_empty() && self.text("fetch", "proxy").is_empty() {
+            let message = "has no effect, because fetch.proxy is empty; with the proxy of HTTPS_PROXY and the like, name the hosts in NO_PROXY";
+            self.refuse("fetch.no_proxy", message);
+        }
+    }
+
+    /// Checks what settings need of the machine that they are for, if that is this one.
+    pub(super) fn check_here(&mut self, config: &Config) {
+        if let fetch::Trust::SystemAnd(path) = &config.fetch.trust
+            && let Err(error) = fetch::Authorities::read(path)
+        {
+            self.refuse("fetch.ca_file", with_causes(&error));
+        }
+    }
+
+    /// The text of a key; empty where it is none.
+    fn text(&self, section: &str, key: &str) -> &str {
+        let node = self.settings.at(&[section.to_owned(), key.to_owned()]);
+        match node.map(|node| &node.value) {
+            Some(Value::Scalar(toml::Value::String(text))) => text,
+            _ => "",
         }
     }
 }

@@ -90,8 +90,10 @@ pub enum FetchError {
     Certificate {
         /// The host.
         host: String,
-        /// The reason.
+        /// The reason, and what to do unless it is the authority.
         reason: String,
+        /// Whether only its authority is not known: naming that one helps.
+        is_unknown: bool,
     },
     /// The host speaks HTTP without TLS.
     #[error("{host} speaks plain HTTP, not TLS: use http://")]
@@ -305,14 +307,38 @@ fn of_dial(error: &DialError, host: String) -> FetchError {
 fn of_tls(error: &rustls::Error, host: String) -> FetchError {
     use rustls::{CertificateError, InvalidMessage};
     match error {
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            let reason = "the authority that signed it is not known to this machine".to_owned();
-            FetchError::Certificate { host, reason }
+        rustls::Error::InvalidCertificate(error) => {
+            let is_unknown = matches!(error, CertificateError::UnknownIssuer);
+            FetchError::Certificate { host, reason: of_certificate(error), is_unknown }
         }
-        rustls::Error::InvalidCertificate(reason) => FetchError::Certificate { host, reason: reason.to_string() },
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => FetchError::PlainHttp { host },
         other => FetchError::Tls { host, reason: other.to_string() },
     }
+}
+
+/// Why a certificate is not accepted, in words: most of the library's are names of its own.
+fn of_certificate(error: &rustls::CertificateError) -> String {
+    use rustls::CertificateError as Error;
+    let words = match error {
+        Error::UnknownIssuer => "the authority that signed it is not known to this machine",
+        Error::Expired | Error::ExpiredContext { .. } => "it has expired; renew it there",
+        Error::NotValidYet | Error::NotValidYetContext { .. } => {
+            "it is not valid yet; check the clocks of both machines"
+        }
+        Error::NotValidForName => "it is for other names; ask by one of them, or have it made for this one",
+        Error::Revoked => "its authority has revoked it; replace it there",
+        Error::BadSignature => "its signature is not that of the authority; make it again",
+        Error::BadEncoding => "it cannot be read as a certificate; replace it there",
+        Error::InvalidPurpose | Error::InvalidPurposeContext { .. } => {
+            "it is not for servers; have one made for server authentication"
+        }
+        Error::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "it is the certificate of an authority, not of a server; install one that the authority signed"
+        }
+        Error::Other(other) => return other.0.to_string(),
+        other => return other.to_string(),
+    };
+    words.to_owned()
 }
 
 /// Converts an error of the client library while an answer is read.
@@ -333,5 +359,34 @@ impl fmt::Display for Phase {
             Self::Body => "body",
             Self::Whole => "whole",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::{CertificateError, OtherError};
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_refused_in_words() {
+        let other = CertificateError::Other(OtherError(Arc::new(io::Error::other("CaUsedAsEndEntity"))));
+        for (error, beginning, is_unknown) in [
+            (CertificateError::Expired, "it has expired", false),
+            (CertificateError::UnknownIssuer, "the authority that signed it is not known", true),
+            (CertificateError::NotValidYet, "it is not valid yet", false),
+            (CertificateError::NotValidForName, "it is for other names", false),
+            (other, "it is the certificate of an authority", false),
+        ] {
+            match of_tls(&rustls::Error::InvalidCertificate(error), "host".to_owned()) {
+                FetchError::Certificate { reason, is_unknown: found, .. } => {
+                    assert!(reason.starts_with(beginning), "{reason}");
+                    assert_eq!(found, is_unknown, "{reason}");
+                }
+                other => panic!("{other}"),
+            }
+        }
     }
 }

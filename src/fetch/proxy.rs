@@ -10,6 +10,7 @@ use http::Uri;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
 use super::FetchError;
+use super::reach::plain_address;
 
 /// Which requests use which proxy.
 #[derive(Clone, Default)]
@@ -91,7 +92,7 @@ impl Proxy {
         let host = target.host()?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let is_here =
-            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
+            host == "localhost" || host.parse().is_ok_and(|address: IpAddr| plain_address(address).is_loopback());
         if is_here { None } else { matcher.intercept(target) }
     }
 }

@@ -69,7 +69,7 @@ impl HostList {
     }
 
     fn has_address(&self, address: IpAddr) -> bool {
-        self.networks.iter().any(|network| network.contains(&address) || network.contains(&address.to_canonical()))
+        self.networks.iter().any(|network| network.contains(&address) || network.contains(&plain_address(address)))
     }
 }
 
@@ -94,7 +94,9 @@ impl Reach {
                 let is_own = NEVER_PUBLIC
                     .iter()
                     .any(|name| host.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')));
-                if is_own { Err("it is not a host of the public Internet") } else { Ok(()) }
+                // A proxy would complete a name without a dot by its own domain.
+                let is_near = is_proxied && !host.contains('.');
+                if is_own || is_near { Err("it is not a host of the public Internet") } else { Ok(()) }
             }
             // A host that is not listed by name may resolve to a listed network.
             Self::Hosts(list) if list.has_name(&host) || (!is_proxied && !list.networks.is_empty()) => Ok(()),
@@ -110,8 +112,9 @@ impl Reach {
             Self::Public => Err("it is not a host of the public Internet"),
             Self::Hosts(list) if list.has_address(address) => Ok(()),
             Self::Hosts(list) if list.has_name(&plain(host)) => {
-                let is_own = address.to_canonical().is_loopback() && plain(host) != "localhost";
-                match is_own || is_never_meant(address.to_canonical()) {
+                let address = plain_address(address);
+                let is_own = address.is_loopback() && plain(host) != "localhost";
+                match is_own || is_never_meant(address) {
                     true => Err(
                         "its name leads to this machine or to a link-local address, which are allowed by address only",
                     ),
@@ -127,6 +130,21 @@ impl Reach {
 fn plain(host: &str) -> String {
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}
+
+/// The address that is reached: an IPv4 address within an IPv6 one (mapped, or translated by NAT64, RFC 6052) is the
+/// former.
+pub(super) fn plain_address(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) => match v6.segments() {
+            [0, 0, 0, 0, 0, 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
+                let [.., a, b, c, d] = v6.octets();
+                Ipv4Addr::new(a, b, c, d).into()
+            }
+            _ => address,
+        },
+        IpAddr::V4(_) => address,
+    }
 }
 
 /// Addresses that no host name has for a legitimate reason: metadata services are at link-local addresses.
@@ -170,28 +188,21 @@ const NOT_PUBLIC_V6: [([u16; 8], u8); 4] = [
     ([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20),
 ];
 
-/// Whether an address belongs to the public Internet. An IPv4 address within an IPv6 one (mapped, or translated by
-/// NAT64) is treated as the former.
+/// Whether an address belongs to the public Internet.
 fn is_public(address: IpAddr) -> bool {
-    match address {
+    match plain_address(address) {
         IpAddr::V4(address) => {
             let is_in = |(block, length): &([u8; 4], u8)| {
                 Ipv4Net::new(Ipv4Addr::from(*block), *length).is_ok_and(|block| block.contains(&address))
             };
             !NOT_PUBLIC_V4.iter().any(is_in)
         }
-        IpAddr::V6(address) => match address.segments() {
-            [0, 0, 0, 0, 0, 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
-                let [.., a, b, c, d] = address.octets();
-                is_public(Ipv4Addr::new(a, b, c, d).into())
-            }
-            segments => {
-                let is_in = |(block, length): &([u16; 8], u8)| {
-                    Ipv6Net::new(Ipv6Addr::from(*block), *length).is_ok_and(|block| block.contains(&address))
-                };
-                segments[0] & 0xe000 == 0x2000 && !NOT_PUBLIC_V6.iter().any(is_in)
-            }
-        },
+        IpAddr::V6(address) => {
+            let is_in = |(block, length): &([u16; 8], u8)| {
+                Ipv6Net::new(Ipv6Addr::from(*block), *length).is_ok_and(|block| block.contains(&address))
+            };
+            address.segments()[0] & 0xe000 == 0x2000 && !NOT_PUBLIC_V6.iter().any(is_in)
+        }
     }
 }
 
@@ -272,6 +283,9 @@ mod tests {
             assert!(Reach::Anywhere.check_host(host, false).is_ok(), "{host}");
         }
         assert!(Reach::Public.check_host("example.org", false).is_ok());
+        assert!(Reach::Public.check_host("example.org", true).is_ok());
+        assert!(Reach::Public.check_host("intranet.", false).is_ok(), "its address decides");
+        assert!(Reach::Public.check_host("intranet.", true).is_err(), "a proxy chooses the address");
         assert!(Reach::Public.check_host("notlocalhost", false).is_ok(), "its address decides");
     }
 
@@ -290,7 +304,16 @@ mod tests {
             allows("192.0.2.7", "192.0.2.7") && allows("[fd00::1]", "fd00::1") && allows("x.test", "::ffff:10.1.2.3")
         );
         // A name that is listed still must not reach this machine or a metadata service.
-        for own in ["127.0.0.1", "::1", "169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "0.0.0.0"] {
+        for own in [
+            "127.0.0.1",
+            "::1",
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "fe80::1",
+            "0.0.0.0",
+            "64:ff9b::7f00:1",
+            "64:ff9b::a9fe:a9fe",
+        ] {
             assert!(!allows("api.example.org", own), "{own}");
         }
         assert!(reach.check_host("other.test", true).is_err(), "a proxy would choose the address");

@@ -3,10 +3,11 @@
 use http::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, LOCATION, PROXY_AUTHORIZATION,
 };
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use url::Url;
 
 use super::body::Body;
+use super::proxy::without_password;
 use super::request::check_url;
 use super::{Answer, FetchError, authority};
 
@@ -24,11 +25,8 @@ pub(super) struct Step {
 pub(super) fn target(answer: &Answer) -> Result<Option<Url>, FetchError> {
     let leads = matches!(answer.status.as_u16(), 301 | 302 | 303 | 307 | 308);
     let Some(location) = answer.headers.get(LOCATION).filter(|_| leads) else { return Ok(None) };
-    let refused = |target: &str, reason| FetchError::Redirect {
-        host: authority(&answer.url),
-        target: target.chars().take(200).collect(),
-        reason,
-    };
+    let refused =
+        |target: &str, reason| FetchError::Redirect { host: authority(&answer.url), target: printable(target), reason };
     let text = location.to_str().map_err(|_| refused("…", "that is not an address"))?;
     let mut target = answer.url.join(text).map_err(|_| refused(text, "that is not an address"))?;
     // Credentials in a URL would be sent to the host that it names.
@@ -36,6 +34,12 @@ pub(super) fn target(answer: &Answer) -> Result<Option<Url>, FetchError> {
     let _ = target.set_password(None);
     check_url(&target).map_err(|_| refused(text, "that is not an http or https address"))?;
     Ok(Some(target))
+}
+
+/// A target for messages: without a password, and without a query, which may be signed.
+fn printable(target: &str) -> String {
+    let target = target.split(['?', '#']).next().unwrap_or_default();
+    without_password(target).chars().take(200).collect()
 }
 
 /// The request to the target.
@@ -65,9 +69,11 @@ pub(super) fn refused(from: &Url, to: &Url, reason: &'static str) -> FetchError 
     FetchError::Redirect { host: authority(from), target: authority(to), reason }
 }
 
-/// Removes what only the first host may see.
+/// Removes what only the first host may see: the usual headers, and those that were marked as sensitive.
 pub(super) fn drop_credentials(headers: &mut HeaderMap) {
-    for name in [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE] {
+    let marked = headers.iter().filter(|(_, value)| value.is_sensitive()).map(|(name, _)| name.clone());
+    let marked: Vec<HeaderName> = marked.collect();
+    for name in [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE].into_iter().chain(marked) {
         headers.remove(name);
     }
 }
@@ -76,5 +82,31 @@ pub(super) fn drop_credentials(headers: &mut HeaderMap) {
 pub(super) fn drop_body_headers(headers: &mut HeaderMap) {
     for name in [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING] {
         headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn another_origin_sees_no_secret() {
+        let mut headers = HeaderMap::new();
+        let mut secret = HeaderValue::from_static("key");
+        secret.set_sensitive(true);
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer x"));
+        headers.insert("x-api-key", secret);
+        headers.insert("accept", HeaderValue::from_static("*/*"));
+        drop_credentials(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+    }
+
+    #[test]
+    fn messages_show_no_credentials_of_a_target() {
+        assert_eq!(printable("ftp://user:secret@host/path?signature=abc#x"), "ftp://…@host/path");
+        assert_eq!(printable("/elsewhere"), "/elsewhere");
+        assert_eq!(printable(&"x".repeat(999)).len(), 200);
     }
 }

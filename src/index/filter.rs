@@ -12,6 +12,8 @@
 //! does, whether it is a value, an object or a list. A field exists when it is present and not null, whatever its
 //! value. Strings compare by Unicode code points, so RFC 3339 dates in one offset compare by time.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use crate::base::Fault;
@@ -21,6 +23,10 @@ const DEPTH_MAX: usize = 16;
 /// Longest text in a comparison, in bytes. The index stores only the beginning of longer texts, which is longer than
 /// this: so every comparison is correct.
 pub(super) const TEXT_BYTES_MAX: usize = 1_024;
+/// Longest name of a field, in bytes; no metadata has a longer one that anybody would filter by.
+const NAME_BYTES_MAX: usize = 1_024;
+/// Characters of a name in an error.
+const NAME_SHOWN: usize = 60;
 /// Maximum conditions in one filter, counting each value of an `in`.
 const CONDITIONS_MAX: usize = 1_000;
 
@@ -34,11 +40,11 @@ pub enum Filter {
     /// The part is false.
     Not(Box<Filter>),
     /// The field has this value.
-    Equals(String, Scalar),
+    Equals(Arc<str>, Scalar),
     /// The field's value is between the bounds. Both bounds are of one kind.
-    Range(String, Option<Bound>, Option<Bound>),
+    Range(Arc<str>, Option<Bound>, Option<Bound>),
     /// The field is present and not null.
-    Exists(String),
+    Exists(Arc<str>),
 }
 
 /// One end of a range: the value, and whether it is inclusive.
@@ -83,6 +89,32 @@ pub enum FilterError {
         operator: String,
         /// What is expected.
         expected: &'static str,
+    },
+    /// Bounds of different kinds.
+    #[error("'{operators}' on '{field}' take two numbers or two strings")]
+    MixedBounds {
+        /// The field.
+        field: String,
+        /// Both operators, as they were written.
+        operators: String,
+    },
+    /// A combination of filters that is not a list.
+    #[error(
+        "'{operator}' takes a list of filters, such as {{\"{operator}\": [{{\"team\": \"storage\"}}]}}, found {found}"
+    )]
+    NotAList {
+        /// `and` or `or`, as it was written.
+        operator: String,
+        /// The kind of value found.
+        found: &'static str,
+    },
+    /// A name that no field has.
+    #[error("the field name '{name}…' has {found} bytes, expected at most {NAME_BYTES_MAX}")]
+    LongName {
+        /// The beginning of the name.
+        name: String,
+        /// Its bytes.
+        found: usize,
     },
     /// Nested too deep or too long.
     #[error("the filter is too large: at most {DEPTH_MAX} levels and {CONDITIONS_MAX} conditions")]
@@ -173,39 +205,52 @@ fn object(value: &Value, depth: usize, left: &mut usize) -> Result<Filter, Filte
 
 fn list(operator: &str, value: &Value, depth: usize, left: &mut usize) -> Result<Vec<Filter>, FilterError> {
     let Value::Array(items) = value else {
-        return Err(bad(operator, operator, "a list of filters"));
+        return Err(FilterError::NotAList { operator: shortened(operator), found: kind(value) });
     };
     items.iter().map(|item| object(item, depth + 1, left)).collect()
 }
 
 fn field(name: &str, value: &Value, left: &mut usize) -> Result<Filter, FilterError> {
+    if name.len() > NAME_BYTES_MAX {
+        return Err(FilterError::LongName { name: shortened(name), found: name.len() });
+    }
+    // All conditions on it share its name.
+    let name = &Arc::from(name);
     match value {
         Value::Object(operators) => conditions(name, operators, left),
         Value::Array(_) => any_of(name, "in", value, left),
-        Value::Null => Ok(Filter::Not(Box::new(Filter::Exists(name.to_owned())))),
-        _ => Ok(Filter::Equals(name.to_owned(), scalar(name, "eq", value)?)),
+        Value::Null => Ok(not(Filter::Exists(Arc::clone(name)))),
+        _ => Ok(Filter::Equals(Arc::clone(name), scalar(name, "eq", value)?)),
     }
 }
 
-fn conditions(name: &str, operators: &Map<String, Value>, left: &mut usize) -> Result<Filter, FilterError> {
+/// The beginning of a text that may have any length.
+fn shortened(text: &str) -> String {
+    text.chars().take(NAME_SHOWN).collect()
+}
+
+fn conditions(name: &Arc<str>, operators: &Map<String, Value>, left: &mut usize) -> Result<Filter, FilterError> {
     let mut parts = Vec::new();
     let (mut lower, mut upper) = (None, None);
+    let bound = |operator: &str, value, is_inclusive| -> Result<_, FilterError> {
+        Ok(Some((shortened(operator), (ordered(name, operator, value)?, is_inclusive))))
+    };
     for (operator, value) in operators {
         match operator.trim_start_matches('$') {
-            "eq" => parts.push(Filter::Equals(name.to_owned(), scalar(name, operator, value)?)),
-            "ne" => parts.push(not(Filter::Equals(name.to_owned(), scalar(name, operator, value)?))),
+            "eq" => parts.push(Filter::Equals(Arc::clone(name), scalar(name, operator, value)?)),
+            "ne" => parts.push(not(Filter::Equals(Arc::clone(name), scalar(name, operator, value)?))),
             "in" => parts.push(any_of(name, operator, value, left)?),
             "nin" => parts.push(not(any_of(name, operator, value, left)?)),
-            "gt" => lower = Some((ordered(name, operator, value)?, false)),
-            "gte" => lower = Some((ordered(name, operator, value)?, true)),
-            "lt" => upper = Some((ordered(name, operator, value)?, false)),
-            "lte" => upper = Some((ordered(name, operator, value)?, true)),
+            "gt" => lower = bound(operator, value, false)?,
+            "gte" => lower = bound(operator, value, true)?,
+            "lt" => upper = bound(operator, value, false)?,
+            "lte" => upper = bound(operator, value, true)?,
             "exists" => match value {
-                Value::Bool(true) => parts.push(Filter::Exists(name.to_owned())),
-                Value::Bool(false) => parts.push(not(Filter::Exists(name.to_owned()))),
+                Value::Bool(true) => parts.push(Filter::Exists(Arc::clone(name))),
+                Value::Bool(false) => parts.push(not(Filter::Exists(Arc::clone(name)))),
                 _ => return Err(bad(name, operator, "true or false")),
             },
-            _ => return Err(FilterError::UnknownOperator { field: name.to_owned(), operator: operator.clone() }),
+            _ => return Err(FilterError::UnknownOperator { field: shortened(name), operator: shortened(operator) }),
         }
     }
     if lower.is_some() || upper.is_some() {
@@ -215,7 +260,15 @@ fn conditions(name: &str, operators: &Map<String, Value>, left: &mut usize) -> R
 }
 
 /// Both bounds as one kind of value: the one that the index compares.
-fn range(name: &str, lower: Option<Bound>, upper: Option<Bound>) -> Result<Filter, FilterError> {
+///
+/// * `lower`, `upper`: each with its operator.
+fn range(
+    name: &Arc<str>,
+    lower: Option<(String, Bound)>,
+    upper: Option<(String, Bound)>,
+) -> Result<Filter, FilterError> {
+    let (lower, first) = lower.map_or((None, String::new()), |(operator, bound)| (Some(bound), operator));
+    let (upper, second) = upper.map_or((None, String::new()), |(operator, bound)| (Some(bound), operator));
     let (lower, upper) = match (lower, upper) {
         (Some((Scalar::Integer(low), low_in)), Some((Scalar::Float(high), high_in))) => {
             (Some((Scalar::Float(low as f64), low_in)), Some((Scalar::Float(high), high_in)))
@@ -225,22 +278,25 @@ fn range(name: &str, lower: Option<Bound>, upper: Option<Bound>) -> Result<Filte
         }
         (Some((Scalar::Text(_), _)), Some((Scalar::Integer(_) | Scalar::Float(_), _)))
         | (Some((Scalar::Integer(_) | Scalar::Float(_), _)), Some((Scalar::Text(_), _))) => {
-            return Err(bad(name, "range", "two numbers or two strings"));
+            return Err(FilterError::MixedBounds {
+                field: shortened(name),
+                operators: format!("{first}' and '{second}"),
+            });
         }
         bounds => bounds,
     };
-    Ok(Filter::Range(name.to_owned(), lower, upper))
+    Ok(Filter::Range(Arc::clone(name), lower, upper))
 }
 
 fn not(filter: Filter) -> Filter {
     Filter::Not(Box::new(filter))
 }
 
-fn any_of(name: &str, operator: &str, value: &Value, left: &mut usize) -> Result<Filter, FilterError> {
+fn any_of(name: &Arc<str>, operator: &str, value: &Value, left: &mut usize) -> Result<Filter, FilterError> {
     let Value::Array(items) = value else { return Err(bad(name, operator, "a list of values")) };
     *left = left.checked_sub(items.len()).ok_or(FilterError::TooLarge)?;
     let parts: Result<Vec<_>, _> =
-        items.iter().map(|item| Ok(Filter::Equals(name.to_owned(), scalar(name, operator, item)?))).collect();
+        items.iter().map(|item| Ok(Filter::Equals(Arc::clone(name), scalar(name, operator, item)?))).collect();
     Ok(Filter::Or(parts?))
 }
 
@@ -266,7 +322,7 @@ fn scalar(name: &str, operator: &str, value: &Value) -> Result<Scalar, FilterErr
 }
 
 fn bad(field: &str, operator: &str, expected: &'static str) -> FilterError {
-    FilterError::BadValue { field: field.to_owned(), operator: operator.to_owned(), expected }
+    FilterError::BadValue { field: shortened(field), operator: shortened(operator), expected }
 }
 
 #[cfg(test)]
@@ -303,12 +359,30 @@ mod tests {
                 "unknown operator 'above' on 'year', expected one of eq, ne, in, nin, gt, gte, lt, lte, exists",
             ),
             (json!({"year": {"gt": true}}), "'gt' on 'year' takes a number or a string"),
-            (json!({"year": {"gt": 1, "lt": "2"}}), "'range' on 'year' takes two numbers or two strings"),
-            (json!({"or": {"a": 1}}), "'or' on 'or' takes a list of filters"),
+            (json!({"year": {"gt": 1, "lt": "2"}}), "'gt' and 'lt' on 'year' take two numbers or two strings"),
+            (
+                json!({"$or": {"a": 1}}),
+                "'$or' takes a list of filters, such as {\"$or\": [{\"team\": \"storage\"}]}, found an object",
+            ),
             (json!({"a": {"ne": "x".repeat(1_025)}}), "'ne' on 'a' takes a text of at most 1,024 bytes"),
         ] {
             assert_eq!(Filter::from_json(&filter).expect_err("invalid").to_string(), message);
         }
+    }
+
+    #[test]
+    fn names_are_bounded_shared_and_shown_in_part() {
+        let long = "n".repeat(NAME_BYTES_MAX + 1);
+        let error = Filter::from_json(&json!({ long.as_str(): [1, 2] })).expect_err("too long").to_string();
+        assert_eq!(error, format!("the field name '{}…' has 1025 bytes, expected at most 1024", &long[..NAME_SHOWN]));
+        let error = Filter::from_json(&json!({"a": { long.as_str(): 1 }})).expect_err("unknown").to_string();
+        assert!(error.len() < 200, "{error}");
+        let name = &long[1..];
+        let Ok(Filter::Or(parts)) = Filter::from_json(&json!({ name: (0..999).collect::<Vec<u32>>() })) else {
+            panic!("a list of values")
+        };
+        let [Filter::Equals(first, _), .., Filter::Equals(last, _)] = parts.as_slice() else { panic!("values") };
+        assert!(Arc::ptr_eq(first, last), "999 values share one name");
     }
 
     #[test]

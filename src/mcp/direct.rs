@@ -13,7 +13,6 @@ use serde_json::value::RawValue;
 use super::answers::SearchAnswer;
 use super::{Arguments, ErrorCode, Link, Tool, ToolAnswer, ToolError};
 use crate::auth::Caller;
-use crate::task::Busy;
 
 const MODERN: &str = "2026-07-28";
 const LEGACY: [&str; 2] = ["2025-11-25", "2025-06-18"];
@@ -150,7 +149,12 @@ impl super::NodeTools {
 
     /// The JSON-RPC response to `body`, if it is a search in its plainest form; `None` when it has to go the ordinary way. Where
     /// there is no room for it, it is refused: going the ordinary way would only cost more.
-    pub async fn search_directly(&self, wire: Wire<'_>, body: &[u8], caller: &Caller) -> Option<Result<Vec<u8>, Busy>> {
+    pub async fn search_directly(
+        &self,
+        wire: Wire<'_>,
+        body: &[u8],
+        caller: &Caller,
+    ) -> Option<Result<Vec<u8>, ToolError>> {
         let request: Request<'_> = serde_json::from_slice(body).ok()?;
         let Params { name, arguments, meta } = request.params;
         let is_search = request.jsonrpc == "2.0" && request.method == "tools/call" && name == Tool::Search.name();
@@ -168,7 +172,7 @@ impl super::NodeTools {
         let failure;
         let members = match &searched {
             Ok(rendered) => rendered.members.as_str(),
-            Err(error) if error.code == ErrorCode::Overloaded => return Some(Err(Busy)),
+            Err(error) if error.code == ErrorCode::Overloaded => return Some(Err(error.clone())),
             Err(error) => {
                 let mut result = super::server::failure(error);
                 // Written below, where it is due.

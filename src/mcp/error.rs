@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -95,29 +96,37 @@ pub struct ToolError {
     pub message: String,
     /// Who can fix it.
     pub fault: Fault,
+    /// When to try again, where that is known.
+    pub retry_after: Option<Duration>,
 }
 
 /// Maximum characters of a message: it repeats input of callers, which may have any length.
 const MESSAGE_CHARS_MAX: usize = 1_000;
 
 impl ToolError {
+    /// An error that says nothing about when to try again.
+    #[must_use]
+    pub fn new(code: ErrorCode, message: impl Into<String>, fault: Fault) -> Self {
+        Self { code, message: message.into(), fault, retry_after: None }
+    }
+
     /// An argument that cannot be used.
     #[must_use]
     pub fn bad_argument(message: impl Into<String>) -> Self {
-        Self { code: ErrorCode::BadArgument, message: message.into(), fault: Fault::Caller }
+        Self::new(ErrorCode::BadArgument, message, Fault::Caller)
     }
 
     /// Something that is not there.
     #[must_use]
     pub fn not_found(message: impl Into<String>) -> Self {
-        Self { code: ErrorCode::NotFound, message: message.into(), fault: Fault::Caller }
+        Self::new(ErrorCode::NotFound, message, Fault::Caller)
     }
 
     /// There is no room for the call now.
     #[must_use]
     pub fn overloaded() -> Self {
         let message = "the node is answering as many requests as it can; try again in a second";
-        Self { code: ErrorCode::Overloaded, message: message.to_owned(), fault: Fault::Environment }
+        Self::new(ErrorCode::Overloaded, message, Fault::Environment)
     }
 
     /// The message without its middle where it is long: the beginning says what is wrong, the end what to do.
@@ -153,11 +162,11 @@ impl ToolError {
 impl From<Refusal> for ToolError {
     fn from(refusal: Refusal) -> Self {
         let (message, fault) = (refusal.to_string(), refusal.fault());
-        let code = match refusal {
-            Refusal::Forbidden { .. } => ErrorCode::Forbidden,
-            Refusal::Limited { .. } => ErrorCode::Overloaded,
+        let (code, retry_after) = match refusal {
+            Refusal::Forbidden { .. } => (ErrorCode::Forbidden, None),
+            Refusal::Limited { retry_after, .. } => (ErrorCode::Overloaded, Some(retry_after)),
         };
-        Self { code, message, fault }
+        Self { retry_after, ..Self::new(code, message, fault) }
     }
 }
 

@@ -36,7 +36,7 @@ use crate::collection::{Access, Library};
 use crate::retrieval::Retrieval;
 use crate::task::{Busy, FairPermit, FairSemaphore, Flow, Readiness};
 
-pub(crate) use self::documents::{Precondition, StoredDocument};
+pub(crate) use self::documents::{DocumentVersion, Precondition, StoredDocument, not_as_expected};
 use self::reading::{RENDERED_MAX, ReadContext};
 use self::searching::{CacheLookup, SearchCall};
 use self::shapes::{answer, summary};

@@ -32,7 +32,9 @@ pub(super) fn are_too_many_in_texts(arguments: &Value) -> bool {
     texts(arguments) > VALUES_MAX
 }
 
-fn count(json: &[u8]) -> usize {
+/// Values of JSON: each follows an opening bracket or a comma.
+#[must_use]
+pub fn count(json: &[u8]) -> usize {
     let (mut count, mut is_text, mut is_escaped) = (0, false, false);
     for byte in json {
         match byte {

@@ -168,7 +168,7 @@ pub fn updated_between(after: Option<&str>, before: Option<&str>) -> Option<Filt
         }
     };
     let (lower, upper) = (after.and_then(|text| bound(text, true)), before.and_then(|text| bound(text, false)));
-    (lower.is_some() || upper.is_some()).then(|| Filter::Range("_updated_at".to_owned(), lower, upper))
+    (lower.is_some() || upper.is_some()).then(|| Filter::Range("_updated_at".into(), lower, upper))
 }
 
 /// Metadata as an answer shows it.

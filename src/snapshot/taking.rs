@@ -44,7 +44,7 @@ impl Snapshots {
             let marker = marker::Marker::new(id, self.config.clock.now());
             repository.begin(&marker)?;
             if !survey.names.is_empty() {
-                tracing::info!(place = %repository.target(), id = marker.id, "a repository of an earlier release was marked");
+                tracing::info!(snapshot_target = %repository.target(), id = marker.id, "a repository of an earlier release was marked");
             }
             survey.marker = Some(marker);
         }

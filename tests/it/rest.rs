@@ -73,15 +73,18 @@ fn a_document_is_a_resource_with_versions() {
     };
     assert_eq!(put(&[("if-match", "*")], "none").status, 412);
     let made = put(&[("if-none-match", "*")], "# Pump\n\nThe pump is blue.");
-    assert_eq!((made.status, made.header("location"), made.header("etag")), (201, path, "\"1\""), "{}", made.text);
+    assert_eq!((made.status, made.header("location")), (201, path), "{}", made.text);
+    // The collection's number, and the document's version in it.
+    let collection = made.header("etag").strip_prefix('"').and_then(|tag| tag.strip_suffix("-1\"")).expect("version 1");
+    let tag = |version: u64| format!("\"{collection}-{version}\"");
     assert_eq!(put(&[("if-none-match", "*")], "again").status, 412);
     assert_eq!(put(&[("if-match", "\"7\"")], "another").status, 412);
     let changed = put(&[("if-match", "\"1\"")], "# Pump\n\nThe pump is red.");
-    assert_eq!((changed.status, changed.header("etag"), &changed.json()["status"]), (200, "\"2\"", &json!("updated")));
+    assert_eq!((changed.status, changed.header("etag"), &changed.json()["status"]), (200, &*tag(2), &json!("updated")));
 
     let got = ask(&node, "GET", path, &[], "");
     let document = got.json();
-    assert_eq!((got.status, got.header("etag")), (200, "\"2\""));
+    assert_eq!((got.status, got.header("etag")), (200, &*tag(2)));
     assert_eq!((&document["id"], &document["metadata"]["site"]), (&json!("pumps/p1.md"), &json!("north")));
     assert_says(document["text"].as_str().expect("a text"), &["The pump is red."]);
     let known = ask(&node, "GET", path, &[("if-none-match", "\"2\"")], "");
@@ -89,8 +92,8 @@ fn a_document_is_a_resource_with_versions() {
 
     let patch = json!({"title": "Red pump", "metadata": {"site": null, "year": 2026}}).to_string();
     assert_eq!(ask(&node, "PATCH", path, &[JSON, ("if-match", "\"1\"")], &patch).status, 412);
-    let patched = ask(&node, "PATCH", path, &[JSON, ("if-match", "\"2\"")], &patch);
-    assert_eq!((patched.status, patched.header("etag")), (200, "\"3\""), "{}", patched.text);
+    let patched = ask(&node, "PATCH", path, &[JSON, ("if-match", &*tag(2))], &patch);
+    assert_eq!((patched.status, patched.header("etag")), (200, &*tag(3)), "{}", patched.text);
     let document = ask(&node, "GET", path, &[], "").json();
     assert_eq!((&document["title"], &document["metadata"]), (&json!("Red pump"), &json!({"year": 2026})));
 
@@ -110,6 +113,101 @@ fn a_document_is_a_resource_with_versions() {
         let gone = ask(&node, method, path, &[JSON], body);
         assert_eq!((gone.status, &gone.json()["code"]), (404, &json!("not_found")), "{method}");
     }
+}
+
+#[test]
+fn conditions_are_compared_as_the_standard_says() {
+    let node = TestNode::start();
+    let path = "/v1/collections/notes/documents/a";
+    let put = |headers: &[(&str, &str)], text: &str| {
+        let body = json!({ "text": text }).to_string();
+        ask(&node, "PUT", path, &[headers, &[JSON]].concat(), &body)
+    };
+    let first = put(&[], "The heron.").header("etag").to_owned();
+    let weak = format!("W/{first}");
+    let listed = format!("\"abc\", {first}");
+    for (tags, status) in [
+        (&*first, 304),
+        (&weak, 304),
+        (&listed, 304),
+        ("*", 304),
+        ("\"1\"", 304),
+        ("\"abc\"", 200),
+        ("\"abc\", \"2\"", 200),
+    ] {
+        let got = ask(&node, "GET", path, &[("if-none-match", tags)], "");
+        assert_eq!((got.status, got.header("etag")), (status, &*first), "{tags}");
+    }
+    // A weak tag allows no write, and what a request cannot check it does not ignore.
+    for tags in [&*weak, "\"abc\"", "W/\"1\"", "\"7-1\""] {
+        for (method, body) in [("PUT", "{\"text\": \"x\"}"), ("PATCH", "{\"title\": \"x\"}"), ("DELETE", "")] {
+            let refused = ask(&node, method, path, &[JSON, ("if-match", tags)], body);
+            assert_eq!(refused.status, 412, "{method} {tags}: {}", refused.text);
+        }
+    }
+    for (method, body) in [("PATCH", "{\"title\": \"x\"}"), ("DELETE", "")] {
+        let refused = ask(&node, method, path, &[JSON, ("if-none-match", "*")], body);
+        assert_eq!(refused.status, 400, "{method}");
+        assert_says(&refused.text, &["If-None-Match is for PUT"]);
+    }
+    assert_eq!(ask(&node, "GET", path, &[("if-match", "seven")], "").status, 200, "it is not read here");
+    assert_eq!(put(&[("if-match", &*listed)], "Two herons.").status, 200);
+
+    // A collection that is made again is another one, and versions begin again in it.
+    assert_eq!(ask(&node, "DELETE", "/v1/collections/notes", &[], "").status, 200);
+    let again = put(&[], "Another heron.");
+    assert_eq!(again.status, 201);
+    assert_ne!(again.header("etag"), first);
+    assert_eq!(put(&[("if-match", &*first)], "x").status, 412);
+    assert_eq!(ask(&node, "DELETE", path, &[("if-match", &*first)], "").status, 412);
+    assert_eq!(ask(&node, "DELETE", path, &[("if-match", again.header("etag"))], "").status, 204);
+}
+
+#[test]
+fn bodies_of_too_many_values_or_documents_are_refused_before_they_are_read() {
+    let node = TestNode::start();
+    let ndjson = ("content-type", "application/x-ndjson");
+    let path = "/v1/collections/notes/documents";
+    let many = ask(&node, "POST", path, &[ndjson], &"x\n".repeat(100_001));
+    assert_eq!(many.status, 400, "{}", many.text);
+    assert_says(&many.text, &["more than 100000 lines"]);
+    let part = "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nt\r\n";
+    let form = format!("{}--x--\r\n", part.repeat(100_001));
+    let many = ask(&node, "POST", path, &[("content-type", "multipart/form-data; boundary=x")], &form);
+    assert_eq!(many.status, 400, "{}", many.text);
+    assert_says(&many.text, &["more than 100000 files"]);
+    let filter = format!("{{\"query\": \"x\", \"filter\": {{\"a\": [{}1]}}}}", "{},".repeat(100_000));
+    let line = format!("{{\"id\": \"a\", \"text\": \"x\", \"metadata\": {{\"a\": [{}1]}}}}\n", "[],".repeat(100_000));
+    for path in ["/v1/search", "/v1/tools/search", "/v1/similar", "/v1/collections"] {
+        let refused = ask(&node, "POST", path, &[JSON], &filter);
+        assert_eq!(refused.status, 400, "{path}");
+        assert_says(&refused.text, &["more than 100000 values"]);
+    }
+    let refused = ask(&node, "POST", path, &[ndjson], &line);
+    assert_says(&refused.text, &["\"status\":\"failed\"", "line 1: the message has more than 100000 values"]);
+    assert_eq!(ask(&node, "GET", "/v1/collections/notes", &[], "").status, 404, "nothing was made");
+}
+
+#[test]
+fn names_that_clients_resolve_are_refused() {
+    let node = TestNode::start();
+    for (method, path) in [
+        ("PUT", "/v1/collections/notes/documents/.."),
+        ("PUT", "/v1/collections/notes/documents/%2E"),
+        ("POST", "/v1/collections/notes/sources/.."),
+    ] {
+        let refused = ask(&node, method, path, &[JSON], "{\"text\": \"x\"}");
+        assert_eq!(refused.status, 400, "{path}: {}", refused.text);
+        assert_says(&refused.text, &["in the path, which clients resolve"]);
+    }
+    let lines = "{\"id\": \"..\", \"text\": \"x\"}\n";
+    let ndjson = ("content-type", "application/x-ndjson");
+    let refused = ask(&node, "POST", "/v1/collections/notes/documents", &[ndjson], lines);
+    assert_says(&refused.text, &["'..' cannot be the id of a document"]);
+    // Within a name they are part of it, and its address says so.
+    let made = ask(&node, "PUT", "/v1/collections/notes/documents/a%2F..%2Fb", &[JSON], "{\"text\": \"x\"}");
+    assert_eq!((made.status, made.header("location")), (201, "/v1/collections/notes/documents/a%2F..%2Fb"));
+    assert_eq!(ask(&node, "GET", made.header("location"), &[], "").json()["id"], "a/../b");
 }
 
 #[test]
@@ -146,7 +244,8 @@ fn many_documents_are_written_with_a_result_for_each() {
 
 #[test]
 fn problems_say_what_they_are() {
-    let node = TestNode::start();
+    let node = TestNode::with(&[("CAIRN_SERVER_REQUEST_BYTES_MAX", "64KiB")]);
+    let large = "x".repeat(100_000);
     for (method, path, headers, body, status, code) in [
         ("GET", "/v1/collections/none", &[][..], "", 404, "not_found"),
         ("GET", "/v1/nothing", &[], "", 404, "not_found"),
@@ -155,6 +254,10 @@ fn problems_say_what_they_are() {
         ("POST", "/v1/search", &[("content-type", "text/csv")], "a,b", 415, "bad_argument"),
         ("PUT", "/v1/collections/a/documents/b", &[("content-type", "image/png")], "x", 415, "bad_argument"),
         ("PUT", "/v1/collections/a/documents/b", &[JSON, ("if-match", "seven")], "{}", 400, "bad_argument"),
+        ("DELETE", "/v1/status", &[], "", 405, "bad_argument"),
+        ("POST", "/mcp", &[JSON, ("accept", "text/html")], "{}", 406, "bad_argument"),
+        ("POST", "/v1/search", &[JSON], &large, 413, "bad_argument"),
+        ("GET", "/v1/collections/a/sources?limit=1001", &[], "", 400, "bad_argument"),
     ] {
         let answer = ask(&node, method, path, headers, body);
         let problem = answer.json();
@@ -187,6 +290,29 @@ fn long_work_can_be_left_to_a_job() {
     assert_eq!((&verified["ok"], &verified["id"]), (&json!(true), &job["result"]["id"]));
     assert_eq!(ask(&node, "GET", "/v1/jobs", &[], "").json()["jobs"][0]["id"], job["id"]);
     assert_eq!(ask(&node, "GET", "/v1/jobs/77", &[], "").status, 404);
+}
+
+#[test]
+fn a_job_fails_with_the_problem_that_the_request_would_have_had() {
+    let node = TestNode::start();
+    let later = ("prefer", "respond-async");
+    let path = "/v1/snapshots/verify?id=nope";
+    let now = ask(&node, "POST", path, &[], "");
+    let started = ask(&node, "POST", path, &[later], "");
+    assert_eq!(started.status, 202, "{}", started.text);
+    let job = loop {
+        let job = ask(&node, "GET", started.header("location"), &[], "").json();
+        if job["status"] != "running" {
+            break job;
+        }
+        std::thread::yield_now();
+    };
+    assert_eq!((&job["status"], &job["error"]), (&json!("failed"), &now.json()), "{job}");
+    // What is refused at once makes no job.
+    let refused = ask(&node, "POST", "/v1/snapshots/restore", &[later, JSON], "{\"confirm\": \"yes\"}");
+    assert_eq!(refused.status, 400, "{}", refused.text);
+    assert_says(&refused.text, &["confirm is 'yes'"]);
+    assert_eq!(ask(&node, "GET", "/v1/jobs", &[], "").json()["jobs"].as_array().map(Vec::len), Some(1));
 }
 
 #[test]

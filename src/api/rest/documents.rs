@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::collections::OfCollection;
-use super::conditions::{Conditions, Expected, IF_CHANGED, IF_MATCH, IF_NONE_MATCH, REPEATABLE};
+use super::conditions::{Conditions, IF_CHANGED, IF_MATCH, IF_NONE_MATCH, REPEATABLE, Tags};
 use super::endpoint::{
     Answer, Endpoint, EndpointRequest, Json, NoBody, Nothing, Payload, RawJson, Reply, media_type, object,
 };
@@ -15,10 +15,16 @@ use super::problem::Failure;
 use crate::collection::{Body, MediaType};
 use crate::mcp::answers::{DocumentResult, ListDocumentsAnswer};
 use crate::mcp::arguments::{self, NewDocument};
-use crate::mcp::{ErrorCode, IncomingDocument, Precondition, StoredDocument, ToolError};
+use crate::mcp::{
+    DocumentVersion, ErrorCode, IncomingDocument, Precondition, StoredDocument, ToolError, not_as_expected, values,
+};
 
 /// Documents that are written in one batch; more are written in several.
 const BATCH: usize = 1_000;
+/// Documents of one request.
+const DOCUMENTS_MAX: usize = 100_000;
+/// Characters of the reason why a line is not a document.
+const LINE_ERROR_CHARS: usize = 200;
 
 /// A document in a path.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -95,13 +101,8 @@ impl Endpoint for GetDocument {
 
     async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let OfDocument { collection, document } = &asked.path;
-        let stored = asked.shared.tools.document(&asked.caller, collection, document).await?;
-        let version = stored.version;
-        let known = match asked.conditions.if_none_match {
-            Some(Expected::Any) => true,
-            Some(Expected::Version(known)) => known == version,
-            None => false,
-        };
+        let (stored, version) = asked.shared.tools.document(&asked.caller, collection, document).await?;
+        let known = asked.conditions.if_none_match.is_some_and(|tags| tags.has(version));
         let reply = if known { Reply::not_modified(Unless(None)) } else { Reply::ok(Unless(Some(stored))) };
         Ok(reply.tagged(version))
     }
@@ -189,9 +190,8 @@ impl Endpoint for PutDocument {
         };
         let expected = precondition(&asked.conditions)?;
         let tools = &asked.shared.tools;
-        let written = tools.put_document(&asked.caller, collection, given, content, expected).await;
-        let written = written.map_err(|error| conditional(error, expected))?;
-        let version = written.version.unwrap_or_default();
+        let written = tools.put_document(&asked.caller, collection, given, content, &expected).await;
+        let (written, version) = written.map_err(|error| conditional(error, &expected))?;
         let location = GetDocument::url("", &asked.path, &Nothing {});
         let reply = if written.status == "created" { Reply::created(written, &location) } else { Reply::ok(written) };
         Ok(reply.tagged(version))
@@ -199,12 +199,12 @@ impl Endpoint for PutDocument {
 }
 
 fn precondition(conditions: &Conditions) -> Result<Precondition, Failure> {
-    Ok(match (conditions.if_match, conditions.if_none_match) {
+    Ok(match (&conditions.if_match, &conditions.if_none_match) {
         (None, None) => Precondition::None,
-        (Some(Expected::Any), None) => Precondition::Present,
-        (Some(Expected::Version(version)), None) => Precondition::Version(version),
-        (None, Some(Expected::Any)) => Precondition::Absent,
-        (None, Some(Expected::Version(_))) => {
+        (Some(Tags::Any), None) => Precondition::Present,
+        (Some(tags), None) => Precondition::OneOf(tags.strong()),
+        (None, Some(Tags::Any)) => Precondition::Absent,
+        (None, Some(Tags::List(_))) => {
             return Err(ToolError::bad_argument("If-None-Match of a write takes * only").into());
         }
         (Some(_), Some(_)) => {
@@ -214,10 +214,10 @@ fn precondition(conditions: &Conditions) -> Result<Precondition, Failure> {
 }
 
 /// What failed for its condition says so.
-fn conditional(error: ToolError, expected: Precondition) -> Failure {
+fn conditional(error: ToolError, expected: &Precondition) -> Failure {
     let is_missing =
-        error.code == ErrorCode::NotFound && matches!(expected, Precondition::Present | Precondition::Version(_));
-    if expected != Precondition::None && (error.code == ErrorCode::Conflict || is_missing) {
+        error.code == ErrorCode::NotFound && matches!(expected, Precondition::Present | Precondition::OneOf(_));
+    if *expected != Precondition::None && (error.code == ErrorCode::Conflict || is_missing) {
         return Failure::precondition(ToolError { code: ErrorCode::Conflict, ..error });
     }
     error.into()
@@ -262,22 +262,20 @@ impl Endpoint for PatchDocument {
         let expected = precondition(&asked.conditions)?;
         let OfDocument { collection, document } = &asked.path;
         let stored = asked.shared.tools.document(&asked.caller, collection, document).await;
-        let stored = stored.map_err(|error| conditional(error, expected))?;
-        let version = match expected {
-            Precondition::Version(version) => version,
-            _ => stored.version,
-        };
+        let (_, current) = stored.map_err(|error| conditional(error, &expected))?;
+        if !expected.admits(current) {
+            return Err(Failure::precondition(not_as_expected(collection, document)));
+        }
         let patch = &asked.body.0;
         let arguments = json!({
             "id": format!("{collection}/{document}"), "text": patch.text, "media_type": patch.media_type, "title": patch.title,
-            "url": patch.url, "metadata_patch": patch.metadata, "if_version": version,
+            "url": patch.url, "metadata_patch": patch.metadata, "if_version": current.version,
         });
         let answer = asked.tool_value("update_document", arguments).await;
-        let mut answer = answer.map_err(|error| conditional(error, expected))?;
-        let written: DocumentResult = serde_json::from_value(answer["documents"][0].take()).map_err(|error| {
-            ToolError { code: ErrorCode::Internal, message: error.to_string(), fault: crate::base::Fault::Damage }
-        })?;
-        let version = written.version.unwrap_or_default();
+        let mut answer = answer.map_err(|error| conditional(error, &expected))?;
+        let written: DocumentResult = serde_json::from_value(answer["documents"][0].take())
+            .map_err(|error| ToolError::new(ErrorCode::Internal, error.to_string(), crate::base::Fault::Damage))?;
+        let version = DocumentVersion { version: written.version.unwrap_or_default(), ..current };
         Ok(Reply::ok(written).tagged(version))
     }
 }
@@ -300,32 +298,27 @@ impl Endpoint for DeleteDocument {
 
     async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let expected = precondition(&asked.conditions)?;
-        let version = match expected {
-            Precondition::Version(version) => Some(version),
-            _ => None,
-        };
         let OfDocument { collection, document } = &asked.path;
-        let deleted = asked.shared.tools.delete_document(&asked.caller, collection, document, version).await;
-        deleted.map_err(|error| conditional(error, expected))?;
+        let deleted = asked.shared.tools.delete_document(&asked.caller, collection, document, &expected).await;
+        deleted.map_err(|error| conditional(error, &expected))?;
         Ok(Reply::no_content(Unless(None)))
     }
 }
 
-/// Many documents: JSON lines, each a document; or a form with files.
-pub(crate) struct Many(Vec<Result<IncomingDocument, String>>);
+/// Many documents: JSON lines, each a document; or a form with files. They are read a batch at a time, because a
+/// document takes many times the memory of its line.
+pub(crate) enum Many {
+    One(Box<NewDocument>),
+    Lines(Lines),
+    Files(std::vec::IntoIter<FormFile>),
+}
 
 impl Payload for Many {
     async fn read(headers: &HeaderMap, bytes: Bytes) -> Result<Self, Failure> {
         match media_type(headers).as_str() {
-            "application/x-ndjson" | "application/jsonl" => {
-                let documents = lines(&bytes).into_iter().map(|line| line.map(|document| (document, None)));
-                Ok(Self(documents.collect()))
-            }
-            "application/json" => {
-                let document = arguments::read(object(headers, &bytes)?)?;
-                Ok(Self(vec![Ok((document, None))]))
-            }
-            "multipart/form-data" => Ok(Self(files(headers, bytes).await?)),
+            "application/x-ndjson" | "application/jsonl" => Ok(Self::Lines(Lines::new(bytes)?)),
+            "application/json" => Ok(Self::One(Box::new(arguments::read(object(headers, &bytes)?)?))),
+            "multipart/form-data" => Ok(Self::Files(files(headers, bytes).await?.into_iter())),
             _ => Err(Failure::unsupported_of("application/x-ndjson, application/json, multipart/form-data")),
         }
     }
@@ -348,24 +341,120 @@ impl Payload for Many {
     }
 }
 
-/// The documents of JSON lines; blank ones are none.
-fn lines(bytes: &[u8]) -> Vec<Result<NewDocument, String>> {
-    let lines = bytes.split(|byte| *byte == b'\n').enumerate();
-    let lines = lines.filter(|(_, line)| !line.iter().all(u8::is_ascii_whitespace));
-    lines
-        .map(|(number, line)| {
-            let number = number + 1;
-            match serde_json::from_slice(line) {
-                Ok(Value::Object(fields)) => arguments::read(fields).map_err(|error| format!("line {number}: {error}")),
-                Ok(_) => Err(format!("line {number} is not an object; expected a document")),
-                Err(error) => Err(format!("line {number} is not JSON: {error}")),
+impl Many {
+    /// The documents of the next batch; none at the end.
+    fn next_batch(&mut self) -> Vec<Result<IncomingDocument, String>> {
+        match self {
+            Self::One(given) => {
+                let given = std::mem::take(&mut **given);
+                *self = Self::Files(Vec::new().into_iter());
+                vec![Ok((given, None))]
             }
-        })
-        .collect()
+            Self::Lines(lines) => {
+                lines.next_batch().into_iter().map(|line| line.map(|document| (document, None))).collect()
+            }
+            Self::Files(files) => files.by_ref().take(BATCH).map(FormFile::document).collect(),
+        }
+    }
 }
 
-/// The files of a form; the name of each is its id.
-async fn files(headers: &HeaderMap, bytes: Bytes) -> Result<Vec<Result<IncomingDocument, String>>, Failure> {
+/// That a body has more documents than one request may have.
+fn too_many(what: &str) -> Failure {
+    let message = format!("the body has more than {DOCUMENTS_MAX} {what}; send them in several requests");
+    ToolError::bad_argument(message).into()
+}
+
+/// JSON lines, each a document; blank ones are none.
+pub(crate) struct Lines {
+    bytes: Bytes,
+    /// Where the next line begins, and the number of the one before.
+    at: usize,
+    number: usize,
+}
+
+impl Lines {
+    fn new(bytes: Bytes) -> Result<Self, Failure> {
+        let mut lines = Self { bytes, at: 0, number: 0 };
+        for _ in 0..=DOCUMENTS_MAX {
+            if lines.next_line().is_none() {
+                return Ok(Self { at: 0, number: 0, ..lines });
+            }
+        }
+        Err(too_many("lines"))
+    }
+
+    /// The next line that is not blank, with its number.
+    fn next_line(&mut self) -> Option<(usize, Bytes)> {
+        while self.at < self.bytes.len() {
+            let rest = &self.bytes[self.at..];
+            let length = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+            let is_blank = rest[..length].iter().all(u8::is_ascii_whitespace);
+            let line = self.bytes.slice(self.at..self.at + length);
+            self.at += length + 1;
+            self.number += 1;
+            if !is_blank {
+                return Some((self.number, line));
+            }
+        }
+        None
+    }
+
+    /// As many documents as are written at once; fewer where they have many values.
+    fn next_batch(&mut self) -> Vec<Result<NewDocument, String>> {
+        let (mut batch, mut values) = (Vec::new(), 0);
+        while batch.len() < BATCH {
+            let before = (self.at, self.number);
+            let Some((number, line)) = self.next_line() else { break };
+            let count = values::count(&line);
+            if !batch.is_empty() && values + count > values::VALUES_MAX {
+                (self.at, self.number) = before;
+                break;
+            }
+            values += count;
+            batch.push(document_of(number, &line));
+        }
+        batch
+    }
+}
+
+/// The document of a line, or what is wrong with it.
+fn document_of(number: usize, line: &[u8]) -> Result<NewDocument, String> {
+    if values::are_too_many(line) {
+        return Err(format!("line {number}: {}", values::too_many()));
+    }
+    match serde_json::from_slice(line) {
+        Ok(Value::Object(fields)) => arguments::read(fields).map_err(|error| {
+            let shown: String = error.to_string().chars().take(LINE_ERROR_CHARS).collect();
+            format!("line {number}: {shown}")
+        }),
+        Ok(_) => Err(format!("line {number} is not an object; expected a document")),
+        Err(error) => {
+            // Its own place says line 1.
+            let (words, column) = (error.to_string(), error.column());
+            let words = words.split(" at line ").next().unwrap_or_default();
+            Err(format!("line {number} is not JSON: {words} at column {column}"))
+        }
+    }
+}
+
+/// A file of a form; its name is the document's id.
+pub(crate) struct FormFile {
+    name: String,
+    content: Bytes,
+}
+
+impl FormFile {
+    fn document(self) -> Result<IncomingDocument, String> {
+        let Self { name, content } = self;
+        if name.is_empty() {
+            return Err("a part of the form has no file name".to_owned());
+        }
+        Ok((NewDocument::named(&name), Some(Body::File { name, bytes: content.into() })))
+    }
+}
+
+/// The files of a form.
+async fn files(headers: &HeaderMap, bytes: Bytes) -> Result<Vec<FormFile>, Failure> {
     let broken = |error: multer::Error| ToolError::bad_argument(format!("the form cannot be read: {error}"));
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let boundary = multer::parse_boundary(kind).map_err(broken)?;
@@ -373,28 +462,36 @@ async fn files(headers: &HeaderMap, bytes: Bytes) -> Result<Vec<Result<IncomingD
     let mut form = multer::Multipart::new(whole, boundary);
     let mut files = Vec::new();
     while let Some(field) = form.next_field().await.map_err(broken)? {
+        if files.len() == DOCUMENTS_MAX {
+            return Err(too_many("files"));
+        }
         let name = field.file_name().or(field.name()).unwrap_or_default().to_owned();
-        let content = field.bytes().await.map_err(broken)?;
-        files.push(if name.is_empty() {
-            Err("a part of the form has no file name".to_owned())
-        } else {
-            Ok((NewDocument::named(&name), Some(Body::File { name, bytes: content.into() })))
-        });
+        files.push(FormFile { name, content: field.bytes().await.map_err(broken)? });
     }
     Ok(files)
 }
 
-/// What became of each document, a line each, in their order.
-pub(crate) struct Results(Vec<DocumentResult>);
+/// What became of each document, a line of JSON each, in their order.
+#[derive(Default)]
+pub(crate) struct Results(Vec<u8>);
+
+impl Results {
+    /// * `place`: of the first one among all of the request.
+    fn add(&mut self, batch: Vec<DocumentResult>, place: usize) {
+        for (at, mut result) in batch.into_iter().enumerate() {
+            // One without an id is named by its place in its batch.
+            if place > 0 && result.id == format!("documents[{at}]") {
+                result.id = format!("documents[{}]", place + at);
+            }
+            serde_json::to_writer(&mut self.0, &result).expect("answers are plain data");
+            self.0.push(b'\n');
+        }
+    }
+}
 
 impl Answer for Results {
     fn write(self) -> Option<(&'static str, Vec<u8>)> {
-        let mut content = Vec::new();
-        for result in &self.0 {
-            content.extend(serde_json::to_vec(result).expect("answers are plain data"));
-            content.push(b'\n');
-        }
-        Some(("application/x-ndjson", content))
+        Some(("application/x-ndjson", self.0))
     }
 
     fn describe(_: &mut SchemaGenerator) -> Option<(&'static str, Schema)> {
@@ -422,20 +519,24 @@ impl Endpoint for AddDocuments {
 
     async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let collection = &asked.path.collection;
-        let mut documents = asked.body.0;
-        if documents.is_empty() {
-            return Err(ToolError::bad_argument("there is no document in the body").into());
-        }
-        let (mut results, mut batch) = (Vec::with_capacity(documents.len()), 0usize);
-        while !documents.is_empty() {
-            let rest = documents.split_off(documents.len().min(BATCH));
+        let mut many = asked.body;
+        let (mut results, mut batch, mut place) = (Results::default(), 0usize, 0usize);
+        loop {
+            let documents = many.next_batch();
+            if documents.is_empty() {
+                break;
+            }
             // Each batch is one atomic write, so each has a key of its own.
             let key = asked.conditions.idempotency_key.as_ref().map(|key| format!("{key}/{batch}"));
+            let count = documents.len();
             let written = asked.shared.tools.add_bulk(&asked.caller, collection, documents, key.as_deref()).await;
-            results.extend(written?);
-            (documents, batch) = (rest, batch + 1);
+            results.add(written?, place);
+            (batch, place) = (batch + 1, place + count);
         }
-        Ok(Reply::ok(Results(results)))
+        if batch == 0 {
+            return Err(ToolError::bad_argument("there is no document in the body").into());
+        }
+        Ok(Reply::ok(results))
     }
 }
 
@@ -443,15 +544,38 @@ impl Endpoint for AddDocuments {
 mod tests {
     use super::*;
 
+    fn read(lines: &str) -> Vec<Vec<Result<NewDocument, String>>> {
+        let mut lines = Lines::new(Bytes::copy_from_slice(lines.as_bytes())).expect("not too many");
+        std::iter::from_fn(|| Some(lines.next_batch()).filter(|batch| !batch.is_empty())).collect()
+    }
+
     #[test]
     fn each_line_is_a_document_or_says_why_not() {
-        let read = lines(b"{\"id\": \"a\", \"text\": \"x\"}\n\n[1]\n{\"txt\": 1}\nnot JSON\n");
-        let told: Vec<_> = read.iter().map(|read| read.as_ref().map(|document| document.id.as_deref())).collect();
+        let batches =
+            read(&format!("{{\"id\": \"a\", \"text\": \"x\"}}\n\n[1]\n{{\"{}\": 1}}\nnot JSON\n", "t".repeat(9_999)));
+        let told: Vec<_> = batches[0].iter().map(|read| read.as_ref().map(|document| document.id.as_deref())).collect();
         assert_eq!(told[0], Ok(Some("a")));
-        for (place, beginning) in
-            [(1, "line 3 is not an object"), (2, "line 4: unknown argument 'txt'"), (3, "line 5 is not JSON")]
-        {
-            assert!(told[place].as_ref().is_err_and(|error| error.starts_with(beginning)), "{told:?}");
+        assert_eq!(told[3], Err(&"line 5 is not JSON: expected ident at column 2".to_owned()));
+        for (place, beginning) in [(1, "line 3 is not an object"), (2, "line 4: unknown argument 'ttt")] {
+            assert!(
+                told[place].as_ref().is_err_and(|error| error.starts_with(beginning) && error.len() < 300),
+                "{told:?}"
+            );
         }
+    }
+
+    #[test]
+    fn lines_come_in_batches_of_bounded_size() {
+        let sizes = |lines: &str| read(lines).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(sizes(&"{}\n".repeat(2_300)), [1_000, 1_000, 300]);
+        // Each has 40,001 values.
+        let wide = format!("{{\"metadata\": {{\"a\": [{}1]}}}}\n", "1,".repeat(39_998));
+        assert_eq!(sizes(&wide.repeat(5)), [2, 2, 1]);
+        let too_wide = format!("{{\"metadata\": [{}]}}\n{{}}\n", "[],".repeat(values::VALUES_MAX));
+        let batches = read(&too_wide);
+        assert!(batches[0][0].as_ref().is_err_and(|error| error.starts_with("line 1: the message has more than")));
+        assert_eq!(batches.iter().map(Vec::len).sum::<usize>(), 2);
+        assert!(Lines::new("x\n".repeat(DOCUMENTS_MAX).into()).is_ok());
+        assert!(Lines::new("x\n".repeat(DOCUMENTS_MAX + 1).into()).is_err());
     }
 }

@@ -19,12 +19,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::conditions::Conditions;
+use super::conditions::{Conditions, ETag};
 use super::problem::{Failure, problem};
 use crate::api::Shared;
 use crate::auth::Caller;
 use crate::base::Fault;
-use crate::mcp::{Arguments, Context, ErrorCode, ToolAnswer, ToolError, arguments};
+use crate::mcp::{Arguments, Context, DocumentVersion, ErrorCode, ToolAnswer, ToolError, arguments, values};
 
 /// A method with a path.
 pub(crate) trait Endpoint: Sized + Send + Sync + 'static {
@@ -94,8 +94,14 @@ fn text(value: Option<&Value>) -> String {
     }
 }
 
-/// Percent-encodes a part of an address (RFC 3986).
+/// Whether clients would resolve a segment of a path: `.` and `..` lead elsewhere (RFC 3986, 5.2.4), escaped or not.
+fn is_dots(segment: &str) -> bool {
+    matches!(segment, "." | "..")
+}
+
+/// Percent-encodes a part of an address (RFC 3986). Slashes stay only where no client resolves what is between them.
 fn encoded(part: &str, keeps_slashes: bool) -> String {
+    let keeps_slashes = keeps_slashes && !part.split('/').any(is_dots);
     let mut encoded = String::with_capacity(part.len());
     for byte in part.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || (byte == b'/' && keeps_slashes) {
@@ -144,10 +150,9 @@ impl<E: Endpoint> EndpointRequest<E> {
     /// # Errors
     /// See [`Self::tool`].
     pub(super) async fn tool_read<T: DeserializeOwned>(&self, tool: &str, arguments: Value) -> Result<T, ToolError> {
-        serde_json::from_value(self.tool_value(tool, arguments).await?).map_err(|error| ToolError {
-            code: ErrorCode::Internal,
-            message: format!("the answer of {tool} cannot be read: {error}"),
-            fault: Fault::Damage,
+        serde_json::from_value(self.tool_value(tool, arguments).await?).map_err(|error| {
+            let message = format!("the answer of {tool} cannot be read: {error}");
+            ToolError::new(ErrorCode::Internal, message, Fault::Damage)
         })
     }
 
@@ -229,6 +234,9 @@ pub(super) fn object(headers: &HeaderMap, bytes: &Bytes) -> Result<Arguments, Fa
     }
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Map::new());
+    }
+    if values::are_too_many(bytes) {
+        return Err(ToolError::bad_argument(values::too_many()).into());
     }
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(fields)) => Ok(fields),
@@ -328,8 +336,8 @@ impl<T> Reply<T> {
     }
 
     /// With the version of what it shows.
-    pub(super) fn tagged(self, version: u64) -> Self {
-        self.with(header::ETAG, &format!("\"{version}\""))
+    pub(super) fn tagged(self, version: DocumentVersion) -> Self {
+        self.with(header::ETAG, &ETag(version).to_string())
     }
 
     fn with(mut self, name: HeaderName, value: &str) -> Self {
@@ -391,8 +399,16 @@ async fn handle<E: Endpoint>(
             };
             Failure::from(ToolError::bad_argument(message))
         })?;
+        // A client that resolves them, as most do, has asked for something else already; and one that does not must not
+        // make what the others cannot reach.
+        for (name, value) in named(&path.0) {
+            if value.as_str().is_some_and(is_dots) {
+                let message = format!("{name} is {value} in the path, which clients resolve; expected another name");
+                return Err(ToolError::bad_argument(message).into());
+            }
+        }
         let query = arguments::read(query(head.uri.query().unwrap_or_default()))?;
-        let conditions = Conditions::read(&head.headers)?;
+        let conditions = Conditions::read(&head.headers, E::HEADERS)?;
         // It came whole, and within its limit.
         let bytes = axum::body::to_bytes(body, usize::MAX)
             .await
@@ -476,5 +492,22 @@ mod tests {
     fn addresses_are_encoded_where_they_have_to_be() {
         assert_eq!(encoded("a b/ü", false), "a%20b%2F%C3%BC");
         assert_eq!(encoded("a b/ü", true), "a%20b/%C3%BC");
+        // What a client would resolve is one segment.
+        assert_eq!(encoded("dir/../victim.md", true), "dir%2F..%2Fvictim.md");
+        assert_eq!(encoded("./a", true), ".%2Fa");
+        assert_eq!(encoded("a/..b/...", true), "a/..b/...");
+    }
+
+    #[test]
+    fn an_address_stays_within_its_collection() {
+        use super::super::sources::{DeleteSource, OfSource};
+        for source in ["dir/../../victim/sources/x", "a/.", "../a", "a/./b"] {
+            let path = OfSource { collection: "notes".to_owned(), source: source.to_owned() };
+            let address = DeleteSource::url("", &path, &Nothing {});
+            assert!(!address.split('/').any(is_dots), "{address}");
+            let last = address.strip_prefix("/v1/collections/notes/sources/").expect("of the collection");
+            let decoded = form_urlencoded::parse(last.as_bytes()).next().expect("a segment").0;
+            assert_eq!(decoded, source);
+        }
     }
 }

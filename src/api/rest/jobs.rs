@@ -1,11 +1,15 @@
 //! Long work that continues after its request was answered (`Prefer: respond-async`, RFC 7240).
 //!
-//! Invariants: jobs are in memory, the last hundred of them; only the caller who started a job sees it.
+//! Invariants: jobs are in memory, the last hundred of them; only the caller who started a job sees it. As many run as
+//! the node can do at once, and a few of each caller; one that runs is never forgotten, and one whose task ends has
+//! ended. A call that is refused at once is not a job.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
 
 use axum::http::Method;
 use parking_lot::Mutex;
@@ -14,15 +18,23 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::endpoint::{Answer, Endpoint, EndpointRequest, NoBody, Nothing, Reply};
-use super::problem::Failure;
+use super::problem::{Failure, Problem};
 use crate::api::Shared;
 use crate::auth::Caller;
-use crate::base::{Clock as _, SystemClock};
-use crate::mcp::{Context, NoProgress, Progress, ToolError};
+use crate::base::{Clock as _, Fault, SystemClock};
+use crate::calls::{Operation, Outcome, Scope};
+use crate::mcp::{Context, ErrorCode, NoProgress, NodeProvider as _, Progress, ToolError};
 use crate::task;
 
 /// Jobs that are remembered.
 const JOBS_MAX: usize = 100;
+/// Jobs that run at once, and those of one caller.
+const RUNNING_MAX: usize = 16;
+const RUNNING_OF_CALLER_MAX: usize = 4;
+/// When a caller may try again: jobs take seconds at least.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+/// The status of a job that has not ended.
+const RUNNING: &str = "running";
 
 /// A job as clients see it.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -49,9 +61,9 @@ pub(crate) struct Job {
     /// What the request would have been answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) result: Option<Value>,
-    /// Why it failed: what the request would have been answered.
+    /// Why it failed: the problem that the request would have been answered with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) error: Option<String>,
+    pub(crate) error: Option<Problem>,
 }
 
 /// The jobs of a node.
@@ -66,12 +78,40 @@ struct Started {
     job: Arc<Mutex<Job>>,
 }
 
+impl Started {
+    fn is_running(&self) -> bool {
+        self.job.lock().status == RUNNING
+    }
+}
+
 impl Jobs {
-    fn start(&self, operation: &str, caller: &Caller) -> Arc<Mutex<Job>> {
+    /// Makes a job, when there is room for another.
+    fn start(self: &Arc<Self>, operation: &str, caller: &Caller) -> Result<RunningJob, ToolError> {
+        let mut jobs = self.jobs.lock();
+        let running: Vec<u64> =
+            jobs.iter().filter(|started| started.is_running()).map(|started| started.caller).collect();
+        let own = running.iter().filter(|of| **of == caller.id()).count();
+        if own >= RUNNING_OF_CALLER_MAX || running.len() >= RUNNING_MAX {
+            let message = if own >= RUNNING_OF_CALLER_MAX {
+                format!("{own} of your jobs are running, which is as many as one caller may have; wait for one of them")
+            } else {
+                format!("{RUNNING_MAX} jobs are running, which is as many as the node runs; try again later")
+            };
+            let fault = if own >= RUNNING_OF_CALLER_MAX { Fault::Caller } else { Fault::Environment };
+            let refused = ToolError::new(ErrorCode::Overloaded, message, fault);
+            return Err(ToolError { retry_after: Some(RETRY_AFTER), ..refused });
+        }
+        while jobs.len() >= JOBS_MAX {
+            let ended = |started: &Started| !started.is_running();
+            let own = jobs.iter().position(|started| started.caller == caller.id() && ended(started));
+            // Those that run are fewer than those that are remembered.
+            let Some(place) = own.or_else(|| jobs.iter().position(ended)) else { break };
+            jobs.remove(place);
+        }
         let job = Arc::new(Mutex::new(Job {
             id: (self.next.fetch_add(1, Ordering::Relaxed) + 1).to_string(),
             operation: operation.to_owned(),
-            status: "running".to_owned(),
+            status: RUNNING.to_owned(),
             started_at: SystemClock.now().to_string(),
             ended_at: None,
             step: None,
@@ -80,18 +120,48 @@ impl Jobs {
             result: None,
             error: None,
         }));
-        let mut jobs = self.jobs.lock();
         jobs.push_back(Started { caller: caller.id(), job: Arc::clone(&job) });
-        while jobs.len() > JOBS_MAX {
-            jobs.pop_front();
-        }
-        job
+        Ok(RunningJob { jobs: Arc::clone(self), job })
+    }
+
+    /// Forgets a job that was refused before it began.
+    fn forget(&self, job: &Arc<Mutex<Job>>) {
+        self.jobs.lock().retain(|started| !Arc::ptr_eq(&started.job, job));
     }
 
     fn of(&self, caller: &Caller) -> Vec<Job> {
         let jobs = self.jobs.lock();
         let own = jobs.iter().rev().filter(|started| started.caller == caller.id());
         own.map(|started| started.job.lock().clone()).collect()
+    }
+}
+
+/// A job while it runs. Dropping it before it ended, as a task that panics does, ends it as failed.
+struct RunningJob {
+    jobs: Arc<Jobs>,
+    job: Arc<Mutex<Job>>,
+}
+
+impl RunningJob {
+    fn end(&self, result: Result<Value, ToolError>) {
+        let mut job = self.job.lock();
+        job.ended_at = Some(SystemClock.now().to_string());
+        job.step = None;
+        job.status = if result.is_ok() { "succeeded" } else { "failed" }.to_owned();
+        match result {
+            Ok(answer) => job.result = Some(answer),
+            Err(error) => job.error = Some(Problem::of(&error)),
+        }
+    }
+}
+
+impl Drop for RunningJob {
+    fn drop(&mut self) {
+        let is_running = self.job.lock().status == RUNNING;
+        if is_running {
+            let message = "the job ended without a result; the node's log says why";
+            self.end(Err(ToolError::new(ErrorCode::Internal, message, Fault::Damage)));
+        }
     }
 }
 
@@ -140,20 +210,21 @@ impl<E: Endpoint<Answer = OrJob<T>>, T: JsonSchema> EndpointRequest<E> {
             let answer = work(shared, caller, Box::new(NoProgress)).await?;
             return Ok(Reply::ok(OrJob::Done(answer, std::marker::PhantomData)));
         }
-        let job = shared.jobs.start(operation, &caller);
-        let working = work(shared, caller, Box::new(Noted(Arc::clone(&job))));
-        let ending = Arc::clone(&job);
-        drop(task::spawn("job", async move {
-            let result = working.await;
-            let mut job = ending.lock();
-            job.ended_at = Some(SystemClock.now().to_string());
-            job.step = None;
-            job.status = if result.is_ok() { "succeeded" } else { "failed" }.to_owned();
-            match result {
-                Ok(answer) => job.result = Some(answer),
-                Err(error) => job.error = Some(error.shortened_message().into_owned()),
+        let running = shared.jobs.start(operation, &caller)?;
+        let job = Arc::clone(&running.job);
+        let mut working = Box::pin(work(shared, caller, Box::new(Noted(Arc::clone(&job)))));
+        // A call enters, and looks at its arguments, before it waits for anything: what is refused is refused now.
+        match futures_util::poll!(working.as_mut()) {
+            Poll::Ready(Err(error)) => {
+                running.jobs.forget(&job);
+                return Err(error.into());
             }
-        }));
+            Poll::Ready(result) => running.end(result),
+            Poll::Pending => drop(task::spawn("job", async move {
+                let result = working.await;
+                running.end(result);
+            })),
+        }
         let job = job.lock().clone();
         let location = GetJob::url("", &OfJob { job: job.id.clone() }, &Nothing {});
         Ok(Reply::accepted(OrJob::Job(Box::new(job)), &location))
@@ -174,6 +245,18 @@ impl<E: Endpoint<Answer = OrJob<T>>, T: JsonSchema> EndpointRequest<E> {
             Ok(shared.catalog.call(tool, arguments, context).await?.structured)
         };
         self.maybe_later(tool, call).await
+    }
+}
+
+impl<E: Endpoint> EndpointRequest<E> {
+    /// The jobs that the caller started.
+    fn own_jobs(&self) -> Result<Vec<Job>, ToolError> {
+        let permit = self.shared.tools.enter(Operation::LIST_JOBS, &self.caller, &Scope::Node)?;
+        let jobs = self.shared.jobs.of(&self.caller);
+        if let Some(permit) = permit {
+            permit.end(Outcome::Done);
+        }
+        Ok(jobs)
     }
 }
 
@@ -199,7 +282,7 @@ impl Endpoint for ListJobs {
     type Answer = JobList;
 
     async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
-        Ok(Reply::ok(JobList { jobs: asked.shared.jobs.of(&asked.caller) }))
+        Ok(Reply::ok(JobList { jobs: asked.own_jobs()? }))
     }
 }
 
@@ -226,10 +309,59 @@ impl Endpoint for GetJob {
 
     async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let wanted = &asked.path.job;
-        let job = asked.shared.jobs.of(&asked.caller).into_iter().find(|job| job.id == *wanted);
+        let job = asked.own_jobs()?.into_iter().find(|job| job.id == *wanted);
         let shown: String = wanted.chars().take(80).collect();
         let unknown =
             || ToolError::not_found(format!("there is no job '{shown}'; a node forgets its jobs when it restarts"));
         Ok(Reply::ok(job.ok_or_else(unknown)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{Subject, SubjectKind, Transport};
+
+    fn caller(id: u64) -> Caller {
+        Caller::new(Arc::new(Subject::new(id, "x", SubjectKind::Token)), None, Transport::Http)
+    }
+
+    #[test]
+    fn a_few_jobs_run_at_once_and_fewer_of_a_caller() {
+        let jobs = Arc::new(Jobs::default());
+        let mut running = Vec::new();
+        for id in 0..4 {
+            running.extend((0..RUNNING_OF_CALLER_MAX).map(|_| jobs.start("x", &caller(id)).expect("room")));
+            let refused = jobs.start("x", &caller(id)).map(drop).expect_err("one too many");
+            assert_eq!((refused.code, refused.fault), (ErrorCode::Overloaded, Fault::Caller));
+        }
+        let refused = jobs.start("x", &caller(9)).map(drop).expect_err("all together");
+        assert_eq!((refused.code, refused.fault), (ErrorCode::Overloaded, Fault::Environment));
+        assert!(refused.retry_after.is_some());
+        running.pop().expect("one").end(Ok(Value::Null));
+        assert!(jobs.start("x", &caller(9)).is_ok());
+    }
+
+    #[test]
+    fn what_ended_goes_first_and_what_runs_stays() {
+        let jobs = Arc::new(Jobs::default());
+        let theirs = jobs.start("x", &caller(1)).expect("room");
+        theirs.end(Ok(Value::Null));
+        let long = jobs.start("long", &caller(2)).expect("room");
+        for _ in 0..2 * JOBS_MAX {
+            jobs.start("x", &caller(2)).expect("room").end(Ok(Value::Null));
+        }
+        assert_eq!(jobs.of(&caller(1)).len(), 1, "a caller takes the room of his own jobs");
+        let own = jobs.of(&caller(2));
+        assert_eq!((own.len(), own.last().map(|job| job.operation.as_str())), (JOBS_MAX - 1, Some("long")));
+        drop(long);
+    }
+
+    #[test]
+    fn a_job_whose_task_is_gone_has_failed() {
+        let jobs = Arc::new(Jobs::default());
+        drop(jobs.start("x", &caller(1)).expect("room"));
+        let job = jobs.of(&caller(1)).pop().expect("it is remembered");
+        assert_eq!((job.status.as_str(), job.error.map(|problem| problem.status)), ("failed", Some(500)));
     }
 }

@@ -11,9 +11,9 @@ use super::conditions::ASYNC;
 use super::endpoint::{Endpoint, EndpointRequest, NoBody, Nothing, RawJson, Reply};
 use super::jobs::OrJob;
 use super::problem::Failure;
-use crate::base::Lsn;
-use crate::mcp::ToolError;
+use crate::base::{Fault, Lsn};
 use crate::mcp::answers::StatusAnswer;
+use crate::mcp::{ErrorCode, ToolError};
 
 /// Where a request waits for a write, which takes it no place among those in flight.
 pub(in crate::api) const CHANGES: &str = "/v1/changes";
@@ -104,7 +104,10 @@ impl Endpoint for GetChanges {
         let changed = asked.shared.tools.changed(&asked.caller, known.map(Lsn), Duration::from_secs(wait));
         tokio::select! {
             changed = changed => Ok(Reply::ok(Flushed { generation: changed?.0 })),
-            () = asked.shared.stopping.cancelled() => Err(ToolError::overloaded().into()),
+            () = asked.shared.stopping.cancelled() => {
+                let message = "the node is stopping; ask again when it has started";
+                Err(ToolError::new(ErrorCode::Overloaded, message, Fault::Environment).into())
+            }
         }
     }
 }

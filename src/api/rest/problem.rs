@@ -9,7 +9,7 @@ use crate::base::Fault;
 use crate::mcp::{ErrorCode, ToolError};
 
 /// A problem as clients read it.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Problem {
     /// Names the kind of problem; `code` is its last part.
     pub(crate) r#type: String,
@@ -81,6 +81,11 @@ fn status_of(error: &ToolError) -> StatusCode {
 }
 
 impl Problem {
+    /// An error as clients read it, with the status of its code.
+    pub(super) fn of(error: &ToolError) -> Self {
+        Self::new(error, status_of(error))
+    }
+
     /// An error as clients read it.
     pub(crate) fn new(error: &ToolError, status: StatusCode) -> Self {
         Self {
@@ -94,24 +99,52 @@ impl Problem {
     }
 }
 
-fn respond(error: &ToolError, status: StatusCode) -> Response {
+/// An error as an answer with this status.
+pub(crate) fn error_response_as(error: &ToolError, status: StatusCode) -> Response {
     let problem = Problem::new(error, status);
     let content = serde_json::to_vec(&problem).expect("a problem is plain data");
     let mut response = Response::new(content.into());
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if error.code == ErrorCode::Overloaded {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(super::super::RETRY_AFTER_SECONDS));
+        let seconds = error.retry_after.map_or(1, |time| time.as_secs_f64().ceil().max(1.0) as u64);
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     response
 }
 
 /// A failure as an answer.
 pub(super) fn problem(failure: &Failure) -> Response {
-    respond(&failure.error, failure.status)
+    error_response_as(&failure.error, failure.status)
 }
 
 /// An error as an answer with the status of its code.
 pub(crate) fn error_response(error: &ToolError) -> Response {
-    respond(error, status_of(error))
+    error_response_as(error, status_of(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::calls::Refusal;
+
+    #[test]
+    fn a_client_learns_when_to_try_again() {
+        let after = |response: Response| {
+            let header =
+                response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().expect("text").to_owned());
+            (response.status().as_u16(), header)
+        };
+        let limited = |retry_after| {
+            let (caller, limit) = ("laptop".to_owned(), "60 calls a minute".to_owned());
+            error_response(&Refusal::Limited { caller, limit, retry_after }.into())
+        };
+        assert_eq!(after(limited(Duration::from_secs(60))), (429, Some("60".to_owned())));
+        assert_eq!(after(limited(Duration::from_millis(1_500))), (429, Some("2".to_owned())));
+        assert_eq!(after(limited(Duration::ZERO)), (429, Some("1".to_owned())));
+        assert_eq!(after(error_response(&ToolError::overloaded())), (503, Some("1".to_owned())));
+        assert_eq!(after(error_response(&ToolError::not_found("x"))), (404, None));
+    }
 }

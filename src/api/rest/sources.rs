@@ -171,6 +171,10 @@ impl Endpoint for ListSources {
     async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let (query, collection) = (&asked.query, &asked.path.collection);
         let (prefix, limit) = (query.prefix.as_deref().unwrap_or_default(), query.limit.unwrap_or(SOURCES_PAGE));
+        if !(1..=SOURCES_PAGE).contains(&limit) {
+            let message = format!("limit is {limit}, expected 1 to {SOURCES_PAGE}");
+            return Err(ToolError::bad_argument(message).into());
+        }
         let listed = asked.shared.tools.sources(&asked.caller, collection, prefix, query.after.as_deref(), limit)?;
         let listed = listed.into_iter().map(|(source, documents)| ListedSource { source, documents });
         Ok(Reply::ok(SourcesPage { sources: listed.collect() }))

@@ -93,17 +93,20 @@ impl Remote {
         }
         let remote = Self::new(base, trust, address.token.clone());
         match remote.greet(url) {
-            Err(Greeting::Distrusted(reason)) => {
+            Err(Greeting::Distrusted { reason, is_unknown }) => {
                 let distrusted = || {
+                    let advice = match is_unknown {
+                        true => "; copy tls/authority.pem from its data directory and name it with --ca (CAIRN_CA)",
+                        false => "",
+                    };
                     Failure::unreachable(anyhow!(
-                        "the certificate of the node at {url} is not trusted here: {reason}; copy tls/authority.pem from its \
-                         data directory and name it with --ca (CAIRN_CA)"
+                        "the certificate of the node at {url} is not trusted here: {reason}{advice}"
                     ))
                 };
                 let own = Self::by_own_name(base, address).ok_or_else(distrusted)?;
                 match own.greet(url) {
                     Ok(()) => Ok(own),
-                    Err(Greeting::Distrusted(_)) => Err(distrusted()),
+                    Err(Greeting::Distrusted { .. }) => Err(distrusted()),
                     Err(Greeting::Failed(failure)) => Err(failure),
                 }
             }
@@ -133,9 +136,10 @@ impl Remote {
             _ => nobody(),
         };
         let greeting = self.authorized(self.agent.get(&self.base)).timeout(PROBE_TIMEOUT);
-        let response = greeting.call().map_err(|error| match refused_certificate(&error) {
-            Some(reason) => Greeting::Distrusted(reason),
-            None => Greeting::Failed(silent(&error)),
+        let response = greeting.call().map_err(|error| match error {
+            FetchError::Certificate { reason, is_unknown, .. } => Greeting::Distrusted { reason, is_unknown },
+            FetchError::Tls { reason, .. } => Greeting::Distrusted { reason, is_unknown: false },
+            error => Greeting::Failed(silent(&error)),
         })?;
         let status = response.status();
         let other = || foreign(&format!("it says {status}"));
@@ -391,8 +395,12 @@ fn is_in_between(status: StatusCode) -> bool {
 
 /// Why a node was not greeted back.
 enum Greeting {
-    /// Its certificate is not trusted, for this reason.
-    Distrusted(String),
+    /// Its certificate is not trusted.
+    Distrusted {
+        reason: String,
+        /// Whether only its authority is not known here.
+        is_unknown: bool,
+    },
     /// Anything else.
     Failed(Failure),
 }
@@ -426,7 +434,7 @@ fn tool_error(answer: &Value) -> Option<ToolError> {
     if code == ErrorCode::Unauthorized {
         message.push_str(" (--token or CAIRN_TOKEN)");
     }
-    Some(ToolError { code, message, fault })
+    Some(ToolError::new(code, message, fault))
 }
 
 /// An address to connect to, for one to listen on: "all of this machine's" means this machine.
@@ -453,7 +461,7 @@ mod tests {
     fn errors_are_read_as_they_were_written() {
         for &code in ErrorCode::ALL {
             for fault in [Fault::Caller, Fault::Environment, Fault::Damage] {
-                let error = ToolError { code, message: "words".to_owned(), fault };
+                let error = ToolError::new(code, "words", fault);
                 let problem = serde_json::to_value(Problem::new(&error, StatusCode::BAD_REQUEST)).expect("plain data");
                 let read = tool_error(&problem).expect("an error");
                 assert_eq!((read.code, read.fault), (error.code, error.fault));

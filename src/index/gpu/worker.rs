@@ -427,7 +427,7 @@ impl Worker {
                 }
             }
             GpuError::Failed { failure: Failure::BadRequest, message } => {
-                tracing::warn!(message, "the GPU helper refuses a collection, which the CPU searches");
+                tracing::warn!(reason = message, "the GPU helper refuses a collection, which the CPU searches");
                 if let Some(member) = self.members.get(&id) {
                     member.seat.close(format!("the helper refuses it: {message}"));
                 }

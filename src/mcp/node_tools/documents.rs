@@ -5,13 +5,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::inputs::input;
+use super::reading::ReadContext;
 use super::shapes::document_result;
 use super::writing::IncomingDocument;
 use super::{Call, NodeTools, Tool};
 use crate::auth::Caller;
 use crate::base::Fault;
 use crate::calls::{Permit, Scope};
-use crate::collection::{Added, Body, DocumentOutcome, DocumentStatus, Missing};
+use crate::collection::{Added, Body, CollectionInfo, DocumentOutcome, DocumentStatus, Missing};
 use crate::mcp::answers::DocumentResult;
 use crate::mcp::arguments::{ConflictArgument, NewDocument};
 use crate::mcp::error::ended;
@@ -36,7 +37,7 @@ pub(crate) struct StoredDocument {
     /// The file that it came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) source: Option<String>,
-    /// Grows with each change; the number in its ETag.
+    /// Grows with each change; the end of its ETag.
     pub(crate) version: u64,
     /// When it last changed.
     pub(crate) updated_at: String,
@@ -47,8 +48,28 @@ pub(crate) struct StoredDocument {
     pub(crate) passages: usize,
 }
 
-/// The state that a write expects.
+/// A state of a document: its version, in its collection. A collection that was deleted and created again is another
+/// one, in which versions begin again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DocumentVersion {
+    /// The collection's id; `None` for any.
+    pub(crate) collection: Option<u64>,
+    pub(crate) version: u64,
+}
+
+impl DocumentVersion {
+    fn new(info: &CollectionInfo, version: u64) -> Self {
+        Self { collection: Some(info.id.0.0), version }
+    }
+
+    /// Whether this is the state of a document that is at `current`.
+    pub(crate) fn is_of(self, current: Self) -> bool {
+        self.version == current.version && self.collection.is_none_or(|id| Some(id) == current.collection)
+    }
+}
+
+/// The state that a write expects.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Precondition {
     /// Anything.
     None,
@@ -56,8 +77,26 @@ pub(crate) enum Precondition {
     Absent,
     /// A document of that id.
     Present,
-    /// This version.
-    Version(u64),
+    /// One of these.
+    OneOf(Vec<DocumentVersion>),
+}
+
+impl Precondition {
+    /// Whether a document that is at `current` is as expected.
+    pub(crate) fn admits(&self, current: DocumentVersion) -> bool {
+        match self {
+            Self::None | Self::Present => true,
+            Self::Absent => false,
+            Self::OneOf(versions) => versions.iter().any(|version| version.is_of(current)),
+        }
+    }
+}
+
+/// The error where a document is not as expected.
+pub(crate) fn not_as_expected(collection: &str, id: &str) -> ToolError {
+    let shown: String = id.chars().take(200).collect();
+    let message = format!("document '{collection}/{shown}' is at another version than If-Match names; read it again");
+    ToolError::new(ErrorCode::Conflict, message, Fault::Caller)
 }
 
 impl NodeTools {
@@ -74,13 +113,15 @@ impl NodeTools {
         caller: &Caller,
         collection: &str,
         id: &str,
-    ) -> Result<StoredDocument, ToolError> {
+    ) -> Result<(StoredDocument, DocumentVersion), ToolError> {
         let permit = self.enter(Tool::Fetch, caller, collection)?;
         let call = Call { tools: self, permit: &permit, progress: &NoProgress };
         let read = call.read(&collection, |reading| {
+            let info = reading.existing(collection)?;
             let document = reading.exactly(collection, id)?;
             let text = reading.access.passages().text(&document, 0..document.chunks.len());
-            Ok(StoredDocument {
+            let state = DocumentVersion::new(&info, document.version);
+            let stored = StoredDocument {
                 id: document.id.clone(),
                 collection: collection.to_owned(),
                 title: document.title.clone(),
@@ -93,7 +134,8 @@ impl NodeTools {
                 updated_at: document.updated.to_string(),
                 expires_at: document.expires_at.map(|time| time.to_string()),
                 passages: document.chunks.len(),
-            })
+            };
+            Ok((stored, state))
         });
         let result = read.await;
         ended(permit, result)
@@ -111,8 +153,8 @@ impl NodeTools {
         collection: &str,
         given: NewDocument,
         content: Option<Body>,
-        expected: Precondition,
-    ) -> Result<DocumentResult, ToolError> {
+        expected: &Precondition,
+    ) -> Result<(DocumentResult, DocumentVersion), ToolError> {
         let permit = self.enter(Tool::AddDocuments, caller, collection)?;
         let call = Call { tools: self, permit: &permit, progress: &NoProgress };
         let written = async {
@@ -121,16 +163,29 @@ impl NodeTools {
             let mut document = document.map_err(|(_, error)| error)?;
             let missing = match expected {
                 Precondition::None | Precondition::Absent => Missing::Create,
-                Precondition::Present | Precondition::Version(_) => Missing::Refuse,
+                Precondition::Present | Precondition::OneOf(_) => Missing::Refuse,
             };
             document.if_version = match expected {
                 Precondition::None => None,
                 Precondition::Absent => Some(0),
-                Precondition::Version(version) => Some(version),
-                Precondition::Present => Some(call.reading().exactly(collection, &id)?.version),
+                Precondition::Present | Precondition::OneOf(_) => {
+                    let info = call.reading().existing(collection)?;
+                    let current = call.reading().exactly(collection, &id)?.version;
+                    if !expected.admits(DocumentVersion::new(&info, current)) {
+                        return Err(not_as_expected(collection, &id));
+                    }
+                    Some(current)
+                }
             };
             let Added { mut outcomes, .. } = call.access().add(collection, missing, vec![document]).await?;
-            single(collection, outcomes.pop())
+            let result = single(collection, outcomes.pop())?;
+            let version = result.version.unwrap_or_default();
+            // It may have been deleted meanwhile.
+            let state = match call.access().collection(collection) {
+                Some(info) => DocumentVersion::new(&info, version),
+                None => DocumentVersion { collection: None, version },
+            };
+            Ok((result, state))
         };
         let result = written.await;
         ended(permit, result)
@@ -145,12 +200,19 @@ impl NodeTools {
         caller: &Caller,
         collection: &str,
         id: &str,
-        version: Option<u64>,
+        expected: &Precondition,
     ) -> Result<(), ToolError> {
         let permit = self.enter(Tool::DeleteDocuments, caller, collection)?;
         let call = Call { tools: self, permit: &permit, progress: &NoProgress };
         let deleted = async {
-            let document = call.read(&collection, |reading| reading.exactly(collection, id)).await?;
+            let read =
+                |reading: &ReadContext<'_>| Ok((reading.existing(collection)?, reading.exactly(collection, id)?));
+            let (info, document) = call.read(&collection, read).await?;
+            if !expected.admits(DocumentVersion::new(&info, document.version)) {
+                return Err(not_as_expected(collection, id));
+            }
+            // What was checked is what is deleted.
+            let version = matches!(expected, Precondition::OneOf(_)).then_some(document.version);
             let outcome = call.access().delete_at(collection, &document.id, version).await?;
             single(collection, Some(outcome)).map(drop)
         };
@@ -182,11 +244,8 @@ impl NodeTools {
 
 /// The outcome of the only document of a call.
 fn single(collection: &str, outcome: Option<DocumentOutcome>) -> Result<DocumentResult, ToolError> {
-    let outcome = outcome.ok_or_else(|| ToolError {
-        code: ErrorCode::Internal,
-        message: "nothing was written".to_owned(),
-        fault: Fault::Environment,
-    })?;
+    let nothing = || ToolError::new(ErrorCode::Internal, "nothing was written", Fault::Environment);
+    let outcome = outcome.ok_or_else(nothing)?;
     match outcome.status {
         DocumentStatus::Failed(error) => Err(error.into()),
         _ => Ok(document_result(collection, &outcome)),

@@ -130,13 +130,13 @@ impl From<SearchError> for ToolError {
             | SearchError::Dimensions { .. }
             | SearchError::NoIndex { .. } => ErrorCode::Internal,
         };
-        Self { code, message: with_causes(&error), fault }
+        Self::new(code, with_causes(&error), fault)
     }
 }
 
 impl From<WriteError> for ToolError {
     fn from(error: WriteError) -> Self {
-        Self { code: write_code(&error), message: with_causes(&error), fault: error.fault() }
+        Self::new(write_code(&error), with_causes(&error), error.fault())
     }
 }
 

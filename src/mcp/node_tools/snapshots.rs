@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::super::{ErrorCode, Progress, ToolError, answers, arguments};
 use crate::base::{Fault, Lsn, UnixMillis, with_causes};
@@ -28,6 +28,20 @@ pub struct NodeSnapshots {
     pub node: Arc<dyn Probe>,
     /// How the node restarts on restored data; `None` if nothing listens for that.
     pub restart: Option<Restart>,
+    /// Calls that wait for long work of another one.
+    queues: Queues,
+}
+
+/// Work of which one at a time can be done. Tasks wait for it, not threads: there are only so many for all calls.
+struct Queues {
+    create: Arc<Semaphore>,
+    verify: Arc<Semaphore>,
+    restore: Arc<Semaphore>,
+}
+
+/// Waits until the work may begin. The permit goes with the work and not with the call, which may be given up.
+async fn next_in(queue: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(queue).acquire_owned().await.ok()
 }
 
 impl From<CreateError> for ToolError {
@@ -65,7 +79,7 @@ impl From<RestoreError> for ToolError {
 fn failed(error: &dyn std::error::Error, fault: Fault) -> ToolError {
     let message = with_causes(error);
     let code = if fault == Fault::Caller { ErrorCode::BadArgument } else { ErrorCode::Internal };
-    ToolError { code, message, fault }
+    ToolError::new(code, message, fault)
 }
 
 /// Carries reports from a thread that works to the task that answers.
@@ -199,6 +213,13 @@ fn work(of: UnderWay) -> answers::SnapshotWork {
 }
 
 impl NodeSnapshots {
+    /// * `restart`: how the node restarts on restored data; `None` if nothing listens for that.
+    #[must_use]
+    pub fn new(snapshots: Arc<Snapshots>, node: Arc<dyn Probe>, restart: Option<Restart>) -> Self {
+        let one = || Arc::new(Semaphore::new(1));
+        Self { snapshots, node, restart, queues: Queues { create: one(), verify: one(), restore: one() } }
+    }
+
     pub(super) async fn create(
         &self,
         given: arguments::CreateSnapshot,
@@ -207,7 +228,12 @@ impl NodeSnapshots {
         let anew = given.begin_anew;
         let (snapshots, node) = (Arc::clone(&self.snapshots), Arc::clone(&self.node));
         let target = snapshots.target().to_string();
-        let created = reported(progress, move |reports| snapshots.create(&*node, Kind::Manual, anew, reports)).await?;
+        let permit = next_in(&self.queues.create).await;
+        let create = move |reports: &Reports| {
+            let _permit = permit;
+            snapshots.create(&*node, Kind::Manual, anew, reports)
+        };
+        let created = reported(progress, create).await?;
         let (manifest, problem) = (created.manifest, self.snapshots.health().problem);
         Ok(answers::CreateSnapshotAnswer {
             target,
@@ -239,8 +265,12 @@ impl NodeSnapshots {
     /// When it cannot be tried.
     pub(super) async fn verify(&self, id: Option<String>) -> Result<serde_json::Value, ToolError> {
         let snapshots = Arc::clone(&self.snapshots);
-        let verified = reported(&super::super::NoProgress, move |reports| snapshots.verify(id.as_deref(), reports));
-        let verified = verified.await?;
+        let permit = next_in(&self.queues.verify).await;
+        let verify = move |reports: &Reports| {
+            let _permit = permit;
+            snapshots.verify(id.as_deref(), reports)
+        };
+        let verified = reported(&super::super::NoProgress, verify).await?;
         Ok(verified_json(&self.snapshots, &verified))
     }
 
@@ -278,6 +308,7 @@ impl NodeSnapshots {
             )));
         }
         let whose = Whose::read(given.node.as_deref())?;
+        let permit = next_in(&self.queues.restore).await;
         let snapshots = Arc::clone(&self.snapshots);
         let plan = reported(progress, move |_| snapshots.plan(&target, &whose)).await?;
         let present = self.node.library().log().last();
@@ -298,6 +329,7 @@ impl NodeSnapshots {
         let (snapshots, restart) = (Arc::clone(&self.snapshots), self.restart.clone());
         // Completed even if the caller disconnects: a restore that waits for some later start would be a surprise.
         let restored = reported(progress, move |reports| {
+            let _permit = permit;
             let restored = snapshots.restore(plan, reports)?;
             // The node leaves time for the answer before it drains.
             restart.inspect(Restart::request);

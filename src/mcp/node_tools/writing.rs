@@ -41,11 +41,8 @@ fn repeated(answer: &[u8]) -> Result<Value, ToolError> {
 }
 
 fn unreadable(error: &serde_json::Error) -> ToolError {
-    ToolError {
-        code: ErrorCode::Internal,
-        message: format!("the answer kept for this idempotency_key cannot be read: {error}; give another key"),
-        fault: Fault::Damage,
-    }
+    let message = format!("the answer kept for this idempotency_key cannot be read: {error}; give another key");
+    ToolError::new(ErrorCode::Internal, message, Fault::Damage)
 }
 
 /// The answer to a write, unless nothing of it went in.
@@ -67,7 +64,7 @@ fn answer_unless_refused(structured: Value) -> Result<ToolAnswer, ToolError> {
     let codes: Vec<_> = documents.iter().map(|document| ErrorCode::named(&text(document, "code"))).collect();
     let code = codes[0].filter(|_| codes.iter().all(|code| *code == codes[0])).unwrap_or(ErrorCode::BadArgument);
     let message = format!("nothing was written: {}", reasons.join("; "));
-    Err(ToolError { code, message, fault: code.fault() })
+    Err(ToolError::new(code, message, code.fault()))
 }
 
 impl NodeTool for arguments::AddDocuments {
@@ -271,7 +268,7 @@ impl NodeTool for arguments::DeleteDocuments {
         let matched = targets.len();
         if let Some(expected) = given.expected_count.filter(|&expected| expected != matched) {
             let message = format!("{matched} documents match, expected_count is {expected}; nothing was deleted");
-            return Err(ToolError { code: ErrorCode::Conflict, message, fault: Fault::Caller });
+            return Err(ToolError::new(ErrorCode::Conflict, message, Fault::Caller));
         }
         let mut lsn = access.library().log().last().0;
         let mut results = Vec::new();
