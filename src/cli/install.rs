@@ -225,7 +225,11 @@ pub(super) fn uninstall(common: &Common, arguments: &UninstallArguments) -> Resu
         })??;
     }
     if let (true, Some(connection)) = (arguments.purge, &connection) {
-        show_step("deleting the namespace");
+        let others = connection.others(&tree)?;
+        show_step(&match &others[..] {
+            [] => "deleting the namespace".to_owned(),
+            others => format!("deleting the data; the namespace stays for {}", others.join(", ")),
+        });
         connection.purge(&tree, REMOVAL)?;
     }
     for path in &to_purge {

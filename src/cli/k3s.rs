@@ -75,7 +75,7 @@ fn render_help() -> String {
 
 #[derive(Debug, clap::Args)]
 struct RenderArguments {
-    /// Folder for cairn-namespace.yaml and cairn.yaml [default: standard output]
+    /// Folder for the two files, cairn-namespace.yaml and cairn.yaml for a node named cairn [default: standard output]
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Write a base for Kustomize into the folder

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::kube_api::Key;
 use crate::kube_server::{EMPTIER, NODE_IP, SERVICE_IP, Server, this_node};
@@ -158,6 +158,86 @@ fn a_pod_is_installed_upgraded_taken_back_and_removed() {
     writeln!(process.stdin.take().expect("a pipe"), "{}\n/etc/cairn", volume.display()).expect("typed");
     assert!(process.wait().expect("it ends").success());
     assert!(!server.has("namespaces", "cairn") && server.volumes().is_empty());
+    server.assert_sound();
+}
+
+/// Another node of the namespace, as far as it has data there.
+fn put_another_node(server: &Server) {
+    let labels = json!({"app.kubernetes.io/name": "cairn", "app.kubernetes.io/instance": "cairn"});
+    let claim =
+        json!({"metadata": {"labels": labels}, "spec": {"volumeName": "pvc-other", "storageClassName": "local-path"}});
+    let volume = json!({"metadata": {}, "spec": {"hostPath": {"path": server.path("storage/pvc-other")}}});
+    fs::create_dir(server.path("storage/pvc-other")).expect("made");
+    let mut objects = server.api.objects.lock();
+    objects.put(Key::new("namespaces", "", "cairn"), json!({"metadata": {}}));
+    objects.put(Key::new("persistentvolumes", "", "pvc-other"), volume);
+    objects.put(Key::new("persistentvolumeclaims", "cairn", "data-cairn-0"), claim);
+}
+
+#[test]
+fn a_node_with_a_name_of_its_own_is_installed_next_to_another_and_keeps_its_name() {
+    let Some(server) = Server::start(VERSION) else { return };
+    put_another_node(&server);
+    let named = ["--node-size", "small", "--set", "name=second", "--timeout", "60"];
+    let first = json_of(&run(Path::new(CAIRN), &[&["install", "--yes", "--json"], &named[..]].concat()));
+    assert_eq!(
+        (&first["url"], list(&first["notes"]).len()),
+        (&json!("https://second.cairn.svc:7171/mcp"), 0),
+        "{first}"
+    );
+    assert_eq!(first["port_forward"], "kubectl -n cairn port-forward service/second 7171");
+    assert_eq!(
+        server.manifests().into_keys().collect::<Vec<_>>(),
+        ["cairn-second-namespace.yaml", "cairn-second.yaml"],
+        "the files of another server's node have other names, and so have their Addons"
+    );
+    add(&server.path(""), &first);
+    assert!(finds(&first));
+
+    let before = server.manifests();
+    let second = install(&build(&server.path(""), "cairn-2"));
+    assert_eq!(second["previous"], first["current"], "the name is remembered");
+    assert!(second["snapshot"].is_string() && finds(&second), "{second}");
+    let renamed = run(Path::new(CAIRN), &["install", "--yes", "--set", "name=third"]);
+    assert_eq!(renamed.status.code(), Some(1), "{}", stdout(&renamed));
+    assert_says(&stdout(&renamed), &["the node is named second", "cannot move to third", "name=second"]);
+    let reset = run(Path::new(CAIRN), &["install", "--yes", "--set", "name="]);
+    assert_says(&stdout(&reset), &["the node is named second", "cannot move to cairn"]);
+    let moved = run(Path::new(CAIRN), &["install", "--yes", "--set", "namespace=site"]);
+    assert_says(&stdout(&moved), &["in namespace cairn", "cannot move to site", "namespace=cairn"]);
+    let back = json_of(&run(Path::new(CAIRN), &["rollback", "--yes", "--json", "--timeout", "60"]));
+    assert_eq!(back["current"], first["current"]);
+    assert_eq!(server.manifests(), before, "byte for byte");
+    assert!(finds(&first));
+
+    let doctor = run(Path::new(CAIRN), &["doctor", "--json"]);
+    let report: Value = serde_json::from_str(&stdout(&doctor)).expect("JSON");
+    let about: Vec<&str> = list(&report["machine"]).iter().filter_map(|found| found["about"].as_str()).collect();
+    assert!(about.contains(&"storage") && !about.contains(&"pod") && !about.contains(&"manifest"), "{report}");
+    assert_says(&report["machine"].to_string(), &["the claim data-second-0"]);
+    assert_eq!(json_of(&run(Path::new(CAIRN), &["status", "--json"]))["documents"], 1);
+
+    let volumes = server.volumes();
+    let own = volumes.iter().find(|path| !path.ends_with("pvc-other")).expect("a volume").display().to_string();
+    let mut purge = verb(Path::new(CAIRN), &["uninstall", "--yes", "--purge"]);
+    purge.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = purge.spawn().expect("the binary runs");
+    writeln!(process.stdin.take().expect("a pipe"), "{own}\n/etc/cairn").expect("typed");
+    let purged = process.wait_with_output().expect("it ends");
+    assert!(purged.status.success(), "{}", stderr(&purged));
+    assert_says(&stderr(&purged), &["the namespace stays for cairn"]);
+    for (plural, name) in [
+        ("statefulsets", "second"),
+        ("pods", "second-0"),
+        ("secrets", "second-token"),
+        ("persistentvolumeclaims", "data-second-0"),
+        ("addons", "cairn-second"),
+        ("addons", "cairn-second-namespace"),
+    ] {
+        assert!(!server.has(plural, name), "{plural}/{name}");
+    }
+    assert!(server.has("namespaces", "cairn") && server.has("persistentvolumeclaims", "data-cairn-0"));
+    assert_eq!(server.volumes(), [server.path("storage/pvc-other")], "the other node's data stays");
     server.assert_sound();
 }
 
@@ -389,10 +469,10 @@ fn with_several_nodes_the_pod_is_bound_to_the_one_with_the_image() {
 fn a_volume_on_another_node_is_told_before_the_first_write() {
     let Some(server) = Server::start(VERSION) else { return };
     server.add_node();
-    let namespace = serde_json::json!({"metadata": {}});
-    let claim = serde_json::json!({"metadata": {}, "spec": {"volumeName": "pvc-1", "storageClassName": "local-path"}});
-    let here = serde_json::json!([{"key": "kubernetes.io/hostname", "operator": "In", "values": [EMPTIER]}]);
-    let volume = serde_json::json!({"metadata": {}, "spec": {"hostPath": {"path": "/of/another/node"},
+    let namespace = json!({"metadata": {}});
+    let claim = json!({"metadata": {}, "spec": {"volumeName": "pvc-1", "storageClassName": "local-path"}});
+    let here = json!([{"key": "kubernetes.io/hostname", "operator": "In", "values": [EMPTIER]}]);
+    let volume = json!({"metadata": {}, "spec": {"hostPath": {"path": "/of/another/node"},
         "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": here}]}}}});
     {
         let mut objects = server.api.objects.lock();
@@ -410,7 +490,7 @@ fn a_volume_on_another_node_is_told_before_the_first_write() {
 fn a_volume_grows_where_its_class_lets_it_and_otherwise_the_plan_says_no() {
     let Some(server) = Server::start(VERSION) else { return };
     let class = |name: &str, grows: bool| {
-        let class = serde_json::json!({"metadata": {}, "provisioner": "csi.example", "allowVolumeExpansion": grows, "reclaimPolicy": "Delete"});
+        let class = json!({"metadata": {}, "provisioner": "csi.example", "allowVolumeExpansion": grows, "reclaimPolicy": "Delete"});
         server.api.objects.lock().put(Key::new("storageclasses", "", name), class);
     };
     class("grows", true);

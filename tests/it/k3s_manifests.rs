@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::k3s_own_rules::{OWN, POD_SECURITY};
-use crate::k3s_rules::{KUBE_LINTER, KUBE_SCORE, Objects, Rule, items, quantity, text};
+use crate::k3s_rules::{KUBE_LINTER, KUBE_SCORE, Objects, Rule, items, quantity, selects, text};
 use crate::node::{TestNode, assert_says, cairn, clean, json_of, run_on, stderr, stdout};
 
 /// What is shipped: folder below `k3s/`, and what it is rendered with.
@@ -210,6 +210,107 @@ fn the_node_takes_every_configuration() {
         let status = on(&["status"]);
         assert_eq!(status["ready"], true, "{name}");
     }
+}
+
+/// The names by which an object refers to others, and what a rendering says about addresses.
+fn references(value: &Value, found: &mut BTreeSet<String>) {
+    const NAMES: [&str; 3] = ["serviceAccountName", "serviceName", "secretName"];
+    const OBJECTS: [&str; 6] = ["configMap", "service", "issuerRef", "credentials", "secret", "target"];
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let name = if NAMES.contains(&key.as_str()) { value } else { &value["name"] };
+                if NAMES.contains(&key.as_str()) || OBJECTS.contains(&key.as_str()) {
+                    found.extend(name.as_str().map(str::to_owned));
+                }
+                if key == "rootCAsSecrets" || key == "dnsNames" {
+                    found.extend(items(value).map(text).map(str::to_owned));
+                }
+                if key == "serverName" || key.ends_with("serverstransport") {
+                    found.insert(text(value).to_owned());
+                }
+                references(value, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+        _ => {}
+    }
+}
+
+/// What selects pods, and for a ServiceMonitor Services, of these objects.
+fn selectors(objects: &Objects) -> Vec<(String, Value)> {
+    let pointers = ["/spec/selector/matchLabels", "/spec/podSelector/matchLabels", "/spec/selector"];
+    let of = |object: &Value| {
+        let selector = pointers.iter().find_map(|pointer| object.pointer(pointer))?;
+        Some((format!("{} {}", text(&object["kind"]), text(&object["metadata"]["name"])), selector.clone()))
+    };
+    let of_peers = objects.of_kind("NetworkPolicy").flat_map(|policy| {
+        let peers = items(&policy["spec"]["egress"]).flat_map(|rule| items(&rule["to"]));
+        let own = peers.filter(|peer| peer["namespaceSelector"].is_null() && !peer["podSelector"].is_null());
+        own.map(|peer| {
+            (format!("a peer of {}", policy["metadata"]["name"]), peer["podSelector"]["matchLabels"].clone())
+        })
+    });
+    objects.0.iter().filter_map(of).chain(of_peers).collect()
+}
+
+#[test]
+fn two_nodes_share_a_namespace_without_an_object_a_reference_or_a_selector_in_common() {
+    // What the operator named is the operator's, and what belongs to the cluster one of them brings.
+    let chosen = BTreeSet::from(["cairn.example.com", "cairn.example", "vault"].map(str::to_owned));
+    for (variant, arguments) in variants() {
+        let more: &[&str] = if variant == "everything" { &["--set", "gpu.own-runtime-class=false"] } else { &[] };
+        let first = objects(arguments);
+        let second = objects(&[arguments, more, &["--set", "name=second"]].concat());
+        assert_eq!(first.one("Namespace"), second.one("Namespace"), "{variant}: whichever file is applied last");
+        let keys = |objects: &Objects| -> BTreeSet<(String, String)> {
+            let of = |object: &Value| (text(&object["kind"]).to_owned(), text(&object["metadata"]["name"]).to_owned());
+            objects.0.iter().filter(|object| object["kind"] != "Namespace").map(of).collect()
+        };
+        let common: Vec<_> = keys(&first).intersection(&keys(&second)).cloned().collect();
+        assert!(common.is_empty(), "{variant}: {common:?}");
+        assert_eq!(keys(&second).len() + more.len() / 2, keys(&first).len(), "{variant}");
+        let of = |objects: &Objects| {
+            let mut found = BTreeSet::new();
+            objects.0.iter().for_each(|object| references(object, &mut found));
+            found
+        };
+        let (of_first, of_second) = (of(&first), of(&second));
+        assert!(of_first.contains("cairn-token") && of_second.contains("second-token"), "{variant}: {of_second:?}");
+        let common: Vec<_> = of_first.intersection(&of_second).filter(|name| !chosen.contains(*name)).collect();
+        assert!(common.is_empty(), "{variant}: {common:?}");
+        let labelled = |objects: &Objects| {
+            let templates = objects.0.iter().flat_map(|object| {
+                [object.pointer("/spec/template"), object.pointer("/spec/jobTemplate/spec/template"), Some(object)]
+            });
+            let labels = templates.flatten().map(|object| object["metadata"]["labels"].clone());
+            labels.filter(|labels| labels["app.kubernetes.io/component"] != "namespace").collect::<Vec<Value>>()
+        };
+        for (own, other) in [(&first, &second), (&second, &first)] {
+            for (label, selector) in selectors(own) {
+                assert!(
+                    labelled(own).iter().any(|labels| selects(&selector, labels)),
+                    "{variant}: {label} finds nothing"
+                );
+                assert!(
+                    !labelled(other).iter().any(|labels| selects(&selector, labels)),
+                    "{variant}: {label} {selector}"
+                );
+            }
+        }
+        let files = tempfile::tempdir().expect("temporary directory");
+        render_into(files.path(), arguments);
+        render_into(files.path(), &[arguments, &["--set", "name=second"]].concat());
+        let names = files_below(files.path());
+        assert_eq!(names.len(), 4, "{names:?}");
+    }
+    let job = objects(&["--with", "documents", "--set", "documents.claim=manuals", "--set", "name=second"]);
+    let container = &job.one("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
+    assert!(items(&container["env"]).any(|one| one["value"] == "https://second.cairn.svc:7171"), "{container}");
+    let base = tempfile::tempdir().expect("temporary directory");
+    render_into(base.path(), &["--kustomize", "--set", "name=second"]);
+    let text = fs::read_to_string(base.path().join("kustomization.yaml")).expect("rendered");
+    assert_says(&text, &["cairn-second-namespace.yaml", "- name: second\n", "instance: \"second\""]);
 }
 
 /// What the container's variable says where the pod has this name in this namespace.
@@ -731,6 +832,8 @@ fn mistakes_are_named_all_at_once_with_what_was_meant() {
     said(&["--set", "config.search.limit=[1"], &["config.search.limit"]);
     said(&["--set", "config.snapshot.target=/backup"], &["backup.claim"]);
     said(&["--set", "namespace=on"], &["namespace", "truth value"]);
+    said(&["--set", "name=site-token"], &["name is 'site-token'", "such as cairn-2", "not ending in", "token"]);
+    said(&["--set", "name=2nd"], &["name is '2nd'", "the first a letter"]);
     said(&["--image", "cairn"], &["--image", "cairn"]);
     said(&["--image", "registry.example/cairn:latest"], &["latest"]);
     said(&["--image-digest", "sha256:12"], &["--image-digest", "64 hex digits"]);

@@ -70,7 +70,17 @@ impl Choices {
 
     /// The namespace of the pod.
     pub(super) fn namespace(&self) -> &str {
-        self.set.get("namespace").filter(|name| !name.is_empty()).map_or(k3s::NAME, String::as_str)
+        self.name_at("namespace")
+    }
+
+    /// The name of the node in the cluster.
+    pub(super) fn name(&self) -> &str {
+        self.name_at("name")
+    }
+
+    /// What a key is set to whose default is the name of the program.
+    fn name_at(&self, key: &str) -> &str {
+        self.set.get(key).filter(|name| !name.is_empty()).map_or(k3s::PROGRAM, String::as_str)
     }
 
     /// As the record has them.
@@ -97,6 +107,6 @@ mod tests {
         assert_eq!(Value::Object(choices.to_record()), written);
         assert_eq!(choices.namespace(), "site");
         assert_eq!(Choices::default().to_record(), Map::new());
-        assert_eq!(Choices::default().namespace(), "cairn");
+        assert_eq!((Choices::default().namespace(), Choices::default().name()), ("cairn", "cairn"));
     }
 }

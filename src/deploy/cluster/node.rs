@@ -16,7 +16,7 @@ use super::super::node::{Answer, FormatOf, ask, current, secure, self_test};
 use super::super::release::{NodeAddress, Release};
 use super::super::shape::MCP_PORT;
 use super::super::tree::Tree;
-use super::{Cluster, NAME, Trusted};
+use super::{Cluster, Trusted};
 
 /// How the command line reaches a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl<'a> PodNode<'a> {
         let scheme = if trusted.is_some() { "https" } else { "http" };
         // A certificate that others issued has the service's name, and not the address that the cluster gave it.
         let name = match trusted.is_some_and(|trusted| !trusted.is_own) {
-            true => format!("{NAME}.{}.svc", self.cluster.namespace),
+            true => format!("{}.{}.svc", self.cluster.names.node(), self.cluster.namespace),
             false if address.contains(':') => format!("[{address}]"),
             false => address,
         };

@@ -17,8 +17,8 @@ use jiff::SignedDuration;
 
 use self::draft::Draft;
 pub use self::problem::{Mistake, Problem, SettingsError};
-use super::NAME;
 use super::keys::Variant;
+use super::names::ObjectNames;
 use super::sizes::{Cpu, NodeSize};
 use super::spec::{Gpu, Host, ObjectName, Spec};
 use super::values_file::ValuesFile;
@@ -221,6 +221,18 @@ impl Settings {
         &self.spec.namespace
     }
 
+    /// The name of the node.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// The names of the node's objects.
+    #[must_use]
+    pub fn names(&self) -> ObjectNames {
+        ObjectNames::of(self.name())
+    }
+
     /// The class of node that resources follow.
     #[must_use]
     pub fn size(&self) -> NodeSize {
@@ -236,12 +248,14 @@ impl Settings {
     /// The names of the service, which clients in the cluster use.
     pub(super) fn service_names(&self) -> Vec<String> {
         let (namespace, domain) = (self.namespace(), &*self.spec.cluster.domain);
+        let names = self.names();
+        let (name, pod, headless) = (names.node(), names.pod(), names.headless());
         vec![
-            NAME.to_owned(),
-            format!("{NAME}.{namespace}"),
-            format!("{NAME}.{namespace}.svc"),
-            format!("{NAME}.{namespace}.svc.{domain}"),
-            format!("{NAME}-0.{NAME}-headless.{namespace}.svc.{domain}"),
+            name.to_owned(),
+            format!("{name}.{namespace}"),
+            format!("{name}.{namespace}.svc"),
+            format!("{name}.{namespace}.svc.{domain}"),
+            format!("{pod}.{headless}.{namespace}.svc.{domain}"),
         ]
     }
 

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 
 use crate::base::ByteSize;
 use crate::cli::Failure;
-use crate::deploy::cluster::{CLAIM, Cluster, Fit, Member, this_machine};
+use crate::deploy::cluster::{Cluster, Fit, Member, this_machine};
 use crate::deploy::k3s::{self, Facts, Settings};
 use crate::deploy::{Action, ClusterNode, Finding, Tree};
 
@@ -68,9 +68,9 @@ fn data_elsewhere(
     if here.is_none_or(|here| here.hostname == data) {
         return None;
     }
-    let namespace = cluster.namespace();
+    let (namespace, claim) = (cluster.namespace(), cluster.names().claim());
     let empty =
-        format!("where nothing was ever written to it, remove its claim: kubectl -n {namespace} delete pvc {CLAIM}");
+        format!("where nothing was ever written to it, remove its claim: kubectl -n {namespace} delete pvc {claim}");
     let Some(member) = members.iter().find(|member| member.hostname == data) else {
         let message =
             format!("the data is on the node {data}, which is not in the cluster; bring it back, or, {empty}");
@@ -127,7 +127,8 @@ pub(super) fn requirements(cluster: &Cluster, settings: &Settings) -> Result<(Ve
             findings.push(Finding::warning("storage", message));
         }
         Fit::Grows(found) => {
-            let what = format!("let the volume grow from {found} to {wanted}: the claim {CLAIM} and its set");
+            let claim = cluster.names().claim();
+            let what = format!("let the volume grow from {found} to {wanted}: the claim {claim} and its set");
             action = Some(Action::Run { what });
         }
         Fit::TooSmall { found, class, is_folder } => {

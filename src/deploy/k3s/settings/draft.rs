@@ -25,7 +25,7 @@ const DECIDED: &[(&str, &str)] = &[
     ("log.format", "the container's output is one log, of lines of JSON"),
     ("server.tls_certificate_file", "use `--with cert-manager`"),
     ("server.tls_key_file", "use `--with cert-manager`"),
-    ("server.token_file", "it is the key `token` of the Secret `cairn-token`"),
+    ("server.token_file", "put the token into the Secret `NAME-token` under the key `token`, NAME being the setting `name`"),
     ("snapshot.s3_access_key_file", "set `backup.secret`"),
 ];
 

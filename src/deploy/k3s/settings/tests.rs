@@ -234,6 +234,7 @@ fn code_fills_the_structs_and_the_same_rules_hold() {
 fn defaults_are_those_of_the_manual() {
     let of = |name: &str| keys().into_iter().find(|key| key.name == name).map(|key| (key.default, key.variant));
     for (name, default, variant) in [
+        ("name", "cairn", None),
         ("namespace", "cairn", None),
         ("address", "0.0.0.0", None),
         ("hosts", "", None),
