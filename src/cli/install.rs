@@ -86,8 +86,9 @@ fn prepare(tree: &Tree, arguments: &Arguments) -> Result<(PreparedInstallation, 
         let (prepared, pod) = pod::prepare(tree, node, arguments)?;
         return Ok((prepared, Target::Pod(Box::new(pod))));
     }
-    if arguments.node_size.is_some() || !arguments.with.is_empty() || !arguments.set.is_empty() {
-        let hint = "--node-size, --with and --set are for K3s; under systemd the settings are in";
+    let has_values = arguments.values.is_some() || !arguments.set.is_empty();
+    if arguments.node_size.is_some() || !arguments.with.is_empty() || has_values {
+        let hint = "--node-size, --with, --values and --set are for K3s; under systemd the settings are in";
         return Err(Failure::usage(anyhow!("{hint} {}", machine::CONFIG)));
     }
     let (prepared, server) = service::prepare(tree, arguments)?;

@@ -144,6 +144,7 @@ fn render(common: &Common, arguments: &RenderArguments) -> Result<(), Failure> {
         image: arguments.image.clone(),
         image_digest: arguments.image_digest.clone(),
         token,
+        brings_image: false,
     };
     let settings = checked(&options)?;
     if let (true, Some(folder)) = (arguments.kustomize, &arguments.output) {
@@ -197,7 +198,8 @@ pub(super) fn checked(options: &Options) -> Result<Settings, Failure> {
     Err(Failure::usage(anyhow!("the manifests cannot be rendered:{}", lines.concat())))
 }
 
-fn read_values(path: &Path) -> Result<ValuesFile, Failure> {
+/// Reads the file of `--values`.
+pub(super) fn read_values(path: &Path) -> Result<ValuesFile, Failure> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     ValuesFile::parse(path, &text).map_err(Failure::usage)
 }

@@ -721,10 +721,14 @@ fn images_of_a_bundle_go_where_the_server_imports_them_from() {
         assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
     };
     fs::write(desk.path().join("nats.tar.gz"), "an image").expect("written");
+    fs::write(desk.path().join("site.yaml"), "namespace: site\n").expect("written");
     at_desk(&["bundle", "keygen", "-o", "site.key"]);
     at_desk(&["bundle", "create", "-o", "site.bundle", "--key", "site.key", "--image", "nats.tar.gz"]);
     let root = directory.path().to_string_lossy();
-    at_desk(&["install", "--bundle", "site.bundle", "--public-key", "site.pub", "--yes", "--root", &root]);
+    let values = ["--values", "site.yaml", "--yes", "--root", &root];
+    at_desk(&[&["install", "--bundle", "site.bundle", "--public-key", "site.pub"], &values[..]].concat());
+    let manifest = fs::read_to_string(directory.path().join("mnt/k3s/server/manifests/cairn.yaml")).expect("staged");
+    assert!(manifest.contains("namespace: site"), "the file is passed on to the program of the bundle");
     let images = directory.path().join("mnt/k3s/agent/images");
     assert_eq!(fs::read(images.join("nats.tar.gz")).expect("placed"), b"an image");
     let left: Vec<_> =
@@ -749,6 +753,77 @@ fn a_server_is_staged_into_an_image_that_is_being_built() {
     assert!(place("server/manifests/cairn-namespace.yaml").exists());
     assert!(place(&format!("agent/images/cairn-{release}.tar")).exists());
     assert_eq!(stage()["current"], release, "a second time changes nothing");
+}
+
+#[test]
+fn settings_come_from_a_file_too_and_the_newest_wins() {
+    let directory = moved_server();
+    let desk = tempfile::tempdir().expect("temporary directory");
+    let root = directory.path().to_string_lossy().into_owned();
+    let run_install = |arguments: &[&str]| {
+        let all = [&["install", "--yes", "--json", "--root", &root], arguments].concat();
+        verb(Path::new(CAIRN), &all).current_dir(desk.path()).output().expect("the binary runs")
+    };
+    let stage = |arguments: &[&str]| {
+        let staged = json_of(&run_install(arguments));
+        let main = fs::read_to_string(directory.path().join("mnt/k3s/server/manifests/cairn-second.yaml"));
+        (staged["current"].as_str().expect("a name").to_owned(), main.expect("staged"))
+    };
+    let write = |name: &str, text: &str| fs::write(desk.path().join(name), text).expect("written");
+    // Every problem at once, with file, line and key.
+    write("site.yaml", "name: second\nstorage:\n  size: 10\nimage:\n  name: registry.example/cairn:1\nhots: a\n");
+    let refused = run_install(&["--values", "site.yaml", "--set", "resources.cpu=lots"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    let problems = [
+        "site.yaml:3: storage.size is '10'",
+        "site.yaml:5: image.name is 'registry.example/cairn:1', expected nothing",
+        "site.yaml:6: there is no key 'hots' (did you mean 'hosts'?)",
+        "\n  resources.cpu is 'lots'",
+    ];
+    assert_says(&format!("{}{}", stdout(&refused), stderr(&refused)).replace("\\n", "\n"), &problems);
+    let absent = run_install(&["--values", "absent.yaml"]);
+    assert!(!absent.status.success() && stderr(&absent).contains("cannot read absent.yaml"), "{}", stderr(&absent));
+
+    write(
+        "site.yaml",
+        "name: second\nnode: {size: medium}\nstorage: {size: 64GiB}\nhosts: [a.example]\ningress: {host: b.example}\n",
+    );
+    let (first, main) = stage(&["--values", "site.yaml", "--set", "storage.size=32GiB", "--set", "env=A=1"]);
+    assert_says(
+        &main,
+        &[
+            "cairn k3s render --values site.yaml",
+            "for a node of size medium",
+            "storage: 32Gi",
+            "a.example",
+            "kind: Ingress",
+            "secretName: second-token",
+        ],
+    );
+    assert_eq!(stage(&[]).0, first, "what was chosen is remembered");
+    fs::create_dir(desk.path().join("elsewhere")).expect("made");
+    fs::copy(desk.path().join("site.yaml"), desk.path().join("elsewhere/site.yaml")).expect("copied");
+    let (moved, main) = stage(&["--values", "elsewhere/site.yaml", "--set", "storage.size=32GiB"]);
+    assert_eq!(moved, first, "wherever the file is: {main}");
+
+    // A new file takes the place of the one before, and its keys that of what was set; what was set for its variant goes with it.
+    stage(&["--set", "ingress.path=/mcp"]);
+    write("next.toml", "name = \"second\"\n[storage]\nsize = \"128GiB\"\n");
+    let (next, main) = stage(&["--values", "next.toml"]);
+    assert_ne!(next, first);
+    assert_says(&main, &["--values next.toml", "storage: 128Gi", "name: A\n"]);
+    assert!(!main.contains("a.example") && !main.contains("kind: Ingress"), "{main}");
+    let (_, main) = stage(&["--set", "storage.size="]);
+    assert!(!main.contains("storage: 128Gi"), "the default, whatever the file says: {main}");
+
+    let renamed = run_install(&["--values", "next.toml", "--set", "name=third"]);
+    assert_eq!(renamed.status.code(), Some(1), "{}", stdout(&renamed));
+    let systemd = verb(Path::new(CAIRN), &["install", "--for", "systemd", "--root", "image", "--values", "next.toml"])
+        .current_dir(desk.path())
+        .output()
+        .expect("the binary runs");
+    assert_eq!(systemd.status.code(), Some(2));
+    assert_says(&stderr(&systemd), &["--values", "for K3s", "/etc/cairn/cairn.toml"]);
 }
 
 #[test]

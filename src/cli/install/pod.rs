@@ -21,7 +21,7 @@ use super::prepared::{Before, PreparedInstallation, own_program, root_finding};
 use crate::auth::Token;
 use crate::cli::Failure;
 use crate::cli::image::collect;
-use crate::cli::k3s::checked;
+use crate::cli::k3s::{checked, read_values};
 use crate::deploy::k3s::{self, ClientToken, Facts, Settings};
 use crate::deploy::oci::gpu::Drivers;
 use crate::deploy::oci::{Image, Reference};
@@ -62,7 +62,8 @@ pub(super) fn prepare(
     let mut before = Before::read(tree)?;
     let installed = Choices::of(before.record.as_ref())?;
     let (installed_namespace, installed_name) = (installed.namespace().to_owned(), installed.name().to_owned());
-    let choices = installed.for_pod(arguments);
+    let values = arguments.values.as_deref().map(read_values).transpose()?;
+    let choices = installed.for_pod(arguments, values);
     let mut settings = checked(&choices.options())?;
     before.note_record(Platform::K3s);
     let connection = connect(tree, &node, &settings, &mut before)?;

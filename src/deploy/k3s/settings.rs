@@ -71,6 +71,8 @@ pub struct Options {
     pub image_digest: Option<String>,
     /// A token that clients use, rendered as a Secret. Without it a Secret may be made by other means, before or after.
     pub token: Option<ClientToken>,
+    /// Whether the caller brings the image, so that no other may be named.
+    pub brings_image: bool,
 }
 
 /// The token that clients use; not shown by `Debug`.
@@ -153,6 +155,9 @@ impl Settings {
     pub fn draft(options: &Options) -> (Self, Vec<Problem>) {
         let mut draft = Draft::of(options);
         let spec = draft.spec();
+        if options.brings_image {
+            check::no_image(&mut draft, &spec);
+        }
         let settings = check::settings(&mut draft, spec, options.token.clone(), RenderCommand::of(options));
         (settings, draft.problems)
     }
@@ -345,7 +350,7 @@ pub(super) struct RenderCommand {
 impl RenderCommand {
     fn of(options: &Options) -> Self {
         Self {
-            values: options.values.as_ref().map(|file| file.name().to_owned()),
+            values: options.values.as_ref().map(|file| file.argument().to_owned()),
             size: options.size,
             with: options.with.clone(),
             image: options.image.clone(),

@@ -97,7 +97,9 @@ impl Draft {
             self.problem(None, Mistake::UnknownKey { key: key.clone(), nearest });
             return;
         };
+        let is_reset = value.is_empty() && !known.takes_empty;
         if let Some(variant) = known.variant
+            && !is_reset
             && self.tree.at(&known.path[..1]).is_none()
         {
             self.problem(None, Mistake::WithoutVariant { key: known.name, variant });
@@ -105,7 +107,7 @@ impl Draft {
         }
         let origin = Origin::Named("--set".into());
         let path: Vec<&str> = known.path.iter().map(String::as_str).collect();
-        if value.is_empty() && !known.takes_empty {
+        if is_reset {
             // The default again, whatever a file says.
             self.tree.remove(&path);
         } else if is_misread(value) {
