@@ -178,11 +178,11 @@ fn at_node<T>(
 pub(super) fn rollback(common: &Common, arguments: &RollbackArguments) -> Result<(), Failure> {
     let tree = below(arguments.root.as_deref())?;
     if tree.is_machine() {
-        need_root("go back to another release")?;
+        need_root("roll back to another release")?;
     }
     let record = Installation::read(&tree)?.ok_or_else(|| ChangeError::not_installed(&tree))?;
     let question = match (&record.pending, &record.current, &record.previous) {
-        (Some(pending), _, _) => format!("Roll back {}, which was started and not finished?", pending.to),
+        (Some(pending), _, _) => format!("Roll back the unfinished change to {}?", pending.to),
         (None, Some(current), Some(previous)) => format!("Run {previous} instead of {current}?"),
         (None, current, None) => {
             let current = current.clone().unwrap_or_default();

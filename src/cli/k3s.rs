@@ -185,14 +185,14 @@ pub(super) fn checked(options: &Options) -> Result<Settings, Failure> {
         return Ok(settings);
     }
     // Of the file where it is there, unless an option took its place.
-    let place = |key: &str| {
+    let location = |key: &str| {
         let is_set = options.set.iter().any(|one| one.key == key);
-        options.values.as_ref().filter(|_| !is_set)?.place(key)
+        options.values.as_ref().filter(|_| !is_set)?.location(key)
     };
     let own = config_problems.iter().map(|problem| {
         let key = format!("{}{}", k3s::CONFIG, problem.key);
-        let place = place(&key).map(|place| format!("{place}: ")).unwrap_or_default();
-        format!("\n  {place}{key}: {}", problem.message)
+        let location = location(&key).map(|location| format!("{location}: ")).unwrap_or_default();
+        format!("\n  {location}{key}: {}", problem.message)
     });
     let lines: Vec<String> = problems.iter().map(|problem| format!("\n  {problem}")).chain(own).collect();
     Err(Failure::usage(anyhow!("the manifests cannot be rendered:{}", lines.concat())))

@@ -49,7 +49,7 @@ pub const VERSION_MIN: (u32, u32) = (1, 29);
 /// What a manifest says whose objects are to be removed.
 const NOTHING: &[u8] = b"# Removed by `cairn uninstall`.\n";
 /// What a manifest ends with that is to be applied although the server did so before.
-const AGAIN: &[u8] = b"# Applied again: the cluster does not hold what this file says.\n";
+const AGAIN: &[u8] = b"# Applied again: the cluster did not match this file.\n";
 /// Within which the server reads its manifests several times, whatever patience there is for the pod.
 const PASSES: Duration = Duration::from_secs(90);
 /// How long the API may take to answer one question.
@@ -61,7 +61,7 @@ const ADDONS: &str = "kube-system";
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// Its administrator's file cannot be read.
-    #[error("cannot read {path}, by which the API is reached{}", if *is_root { "" } else { "; run this as root" })]
+    #[error("cannot read the kubeconfig {path}{}", if *is_root { "" } else { "; run this as root" })]
     Kubeconfig {
         /// The file.
         path: PathBuf,
@@ -237,7 +237,7 @@ impl Cluster {
     pub fn balanced_address(&self) -> Result<Option<String>, ClusterError> {
         let service = self.ask("show the load balancer", self.api::<Service>().get_opt(&self.names.load_balancer()))?;
         let status = service.and_then(|service| service.status?.load_balancer?.ingress);
-        Ok(status.into_iter().flatten().find_map(|place| place.hostname.or(place.ip)))
+        Ok(status.into_iter().flatten().find_map(|ingress| ingress.hostname.or(ingress.ip)))
     }
 
     /// What clients have to trust: the certificate of the node's own authority, fetched through the API, which knows the pod; where
@@ -258,7 +258,7 @@ impl Cluster {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
             response => response
                 .map(|pem| Some(Trusted { pem, is_own: true }))
-                .map_err(|error| self.refused("pass a request on to the node", error)),
+                .map_err(|error| self.refused("forward a request to the node", error)),
         }
     }
 
@@ -334,7 +334,7 @@ impl Cluster {
     pub fn nodes_of_namespace(&self) -> Result<BTreeSet<String>, ClusterError> {
         let ours = ListParams::default().labels(&format!("{NAME_LABEL}={PROGRAM}"));
         let claims = self.ask("show the claims", self.api::<PersistentVolumeClaim>().list(&ours))?;
-        let sets = self.ask("show the sets", self.api::<StatefulSet>().list(&ours))?;
+        let sets = self.ask("show the StatefulSets", self.api::<StatefulSet>().list(&ours))?;
         let metadata =
             claims.items.into_iter().map(|claim| claim.metadata).chain(sets.items.into_iter().map(|set| set.metadata));
         Ok(metadata.filter_map(|metadata| metadata.labels?.remove(INSTANCE_LABEL)).collect())
@@ -386,8 +386,8 @@ impl Cluster {
         let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
         let volume = self.ask("show the volume", volumes.get_opt(&name))?;
         let spec = volume.and_then(|volume| volume.spec);
-        let path =
-            spec.and_then(|spec| spec.host_path.map(|place| place.path).or_else(|| spec.local.map(|place| place.path)));
+        let path = spec
+            .and_then(|spec| spec.host_path.map(|source| source.path).or_else(|| spec.local.map(|source| source.path)));
         Ok(path.map(PathBuf::from).filter(|path| path.is_dir()))
     }
 }
@@ -442,9 +442,13 @@ impl<'a> Pods<'a> {
     fn scale(&self, replicas: i32) -> Result<(), Cause> {
         let sets = self.cluster.api::<StatefulSet>();
         let wanted = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-        match self.cluster.runtime.block_on(sets.patch_scale(self.cluster.names.node(), &PatchParams::default(), &wanted)) {
+        match self.cluster.runtime.block_on(sets.patch_scale(
+            self.cluster.names.node(),
+            &PatchParams::default(),
+            &wanted,
+        )) {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            result => result.map(drop).map_err(|error| self.cluster.refused("scale the set", error).into()),
+            result => result.map(drop).map_err(|error| self.cluster.refused("scale the StatefulSet", error).into()),
         }
     }
 
@@ -482,8 +486,8 @@ impl<'a> Pods<'a> {
 /// When it cannot be written, or is not the image that the manifests name.
 pub fn bring_image(tree: &Tree, release: &Release) -> Result<(), Cause> {
     let Some(file) = &release.image else { return Err("the release has no image".into()) };
-    let place = tree.locate(&file.path)?;
-    if place.metadata().is_ok_and(|found| found.len() == file.bytes) {
+    let archive = tree.locate(&file.path)?;
+    if archive.metadata().is_ok_and(|found| found.len() == file.bytes) {
         return Ok(());
     }
     let folder = file.path.parent().unwrap_or(Path::new("/"));
@@ -537,7 +541,9 @@ impl Runner for Pods<'_> {
         for file in self.manifests(release) {
             self.apply(file, &deadline)?;
         }
-        let set = self.cluster.ask("show the set", self.cluster.api::<StatefulSet>().get_opt(self.cluster.names.node()))?;
+        let set = self
+            .cluster
+            .ask("show the StatefulSet", self.cluster.api::<StatefulSet>().get_opt(self.cluster.names.node()))?;
         // Stopped, by a change that was interrupted or by hand.
         if set.and_then(|set| set.spec?.replicas) == Some(0) {
             self.scale(1)?;

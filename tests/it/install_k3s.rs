@@ -397,7 +397,7 @@ fn what_was_applied_in_part_is_taken_back_whole() {
     });
     let doctor = run(Path::new(CAIRN), &["doctor"]);
     assert_eq!(doctor.status.code(), Some(1), "{}", stderr(&doctor));
-    assert_says(&stdout(&doctor), &["StatefulSet cairn runs something else", "cairn install"]);
+    assert_says(&stdout(&doctor), &["StatefulSet cairn has another image", "cairn install"]);
     let again = install(Path::new(CAIRN));
     assert_eq!((&again["current"], set()), (&first["current"], old));
     assert_eq!(server.manifests(), before, "byte for byte");
@@ -505,7 +505,7 @@ fn a_volume_grows_where_its_class_lets_it_and_otherwise_the_plan_says_no() {
     assert_eq!(size(), "8Gi");
     let grown = run(Path::new(CAIRN), &["install", "--yes", "--set", "storage.size=64GiB", "--timeout", "60"]);
     assert!(grown.status.success(), "{}", stderr(&grown));
-    assert_says(&stdout(&grown), &["let the volume grow from 8 GiB to 64 GiB"]);
+    assert_says(&stdout(&grown), &["grow the volume from 8 GiB to 64 GiB"]);
     assert_eq!(size(), "64Gi");
     assert!(finds(&first), "the data is that from before");
     // The set of the release before asked for less; it comes back around the same volume.
@@ -515,9 +515,10 @@ fn a_volume_grows_where_its_class_lets_it_and_otherwise_the_plan_says_no() {
     assert!(finds(&first));
     class("grows", false);
     let before = server.manifests();
-    for (wanted, words) in
-        [("storage.size=128GiB", "lets none grow to 128 GiB"), ("storage.class=other", "cannot change to another one")]
-    {
+    for (wanted, words) in [
+        ("storage.size=128GiB", "does not let it grow to 128 GiB"),
+        ("storage.class=other", "cannot change to another one"),
+    ] {
         let output = run(Path::new(CAIRN), &["install", "--yes", "--set", wanted]);
         assert_eq!(output.status.code(), Some(1), "{wanted}");
         assert_says(&stdout(&output), &[words, "snapshot restore"]);
@@ -894,7 +895,11 @@ fn where_usr_local_is_read_only_the_program_goes_to_opt() {
     assert_eq!(back["current"], first["current"]);
     assert!(finds(&first));
     let doctor = run(installed, &["doctor"]);
-    assert!(!stdout(&doctor).contains("is gone") && stdout(&doctor).contains("storage class"), "{}", stdout(&doctor));
+    assert!(
+        !stdout(&doctor).contains("is missing") && stdout(&doctor).contains("storage class"),
+        "{}",
+        stdout(&doctor)
+    );
     assert!(run(installed, &["uninstall", "--yes"]).status.success());
     assert!(!Path::new("/opt/cairn/lib/cairn").exists());
     server.assert_sound();

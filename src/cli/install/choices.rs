@@ -50,14 +50,14 @@ struct StoredValues {
 }
 
 impl Choices {
-    /// Those of what is installed, or was begun; none where nothing is.
+    /// Those of what is installed, or of an unfinished installation; none where nothing is.
     ///
     /// # Errors
     /// When the record has others than were ever written.
     pub(super) fn of(record: Option<&Installation>) -> Result<Self, Failure> {
         let Some(record) = record else { return Ok(Self::default()) };
         serde_json::from_value(Value::Object(record.chosen().clone())).map_err(|_| {
-            anyhow!("the choices in installation.json are damaged; uninstall, and install with the flags you want")
+            anyhow!("the choices in installation.json are damaged; run `cairn uninstall`, then install with the options that you want")
                 .into()
         })
     }

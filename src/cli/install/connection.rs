@@ -168,7 +168,7 @@ pub(in crate::cli) fn node_access() -> Result<Option<NodeAccess>, Failure> {
             (access.address(), access.token)
         }
         None => {
-            let hint = "Cairn was installed into this machine's cluster, and only root can ask where; run this with sudo, or give --url";
+            let hint = "Cairn was installed into this machine's cluster, and only root can look its address up; run this with sudo, or give --url";
             return Err(Failure::unreachable(anyhow!(hint)));
         }
     };
@@ -185,8 +185,8 @@ pub(in crate::cli) fn node_access() -> Result<Option<NodeAccess>, Failure> {
 
 /// An address in the place of the name in a URL.
 fn with_address(url: &str, address: IpAddr) -> String {
-    let (scheme, place) = url.split_once("://").unwrap_or(("https", url));
-    let port = place.rsplit_once(':').map(|(_, port)| port);
+    let (scheme, authority) = url.split_once("://").unwrap_or(("https", url));
+    let port = authority.rsplit_once(':').map(|(_, port)| port);
     format!("{scheme}://{}", SocketAddr::new(address, port.and_then(|port| port.parse().ok()).unwrap_or(MCP_PORT)))
 }
 

@@ -70,7 +70,7 @@ pub(super) fn prepare(
     let (PodImage { image, gpu_drivers, findings: of_image }, program) = image(tree, &settings)?;
     let mut facts = Facts { image_digest: Some(image.digest()), ..Facts::default() };
     if let Some(Connection { cluster, .. }) = &connection {
-        before.findings.extend(cluster_check::place(tree, &node, cluster, &settings, &mut facts)?);
+        before.findings.extend(cluster_check::placement(tree, &node, cluster, &settings, &mut facts)?);
     }
     let lasting = lasting(tree, &settings, &mut before, &mut facts)?;
     settings.complete(facts).map_err(Failure::usage)?;
@@ -140,8 +140,8 @@ fn image(tree: &Tree, settings: &Settings) -> Result<(PodImage, Program), Failur
                 }
                 Err(failure) => {
                     let message = format!(
-                        "the image has no layer for GPUs, and the node searches on the CPU: {failure}. Once that is fixed, `cairn install` \
-                         again brings an image with one"
+                        "the image has no layer for GPUs, and the node searches on the CPU: {failure}. Once that is fixed, run \
+                         `cairn install` again for an image with one"
                     );
                     plain(vec![Finding::warning("gpu", message)])?
                 }
@@ -247,8 +247,8 @@ fn late_import(cluster: &Cluster, node: &ClusterNode) -> Option<Finding> {
     (!cluster.imports_while_running()).then(|| {
         let (distribution, version, unit) = (node.distribution, cluster.version(), node.unit());
         let message = format!(
-            "{distribution} {version} imports images only when it starts: when this waits for the pod, restart it with systemctl \
-             restart {unit}"
+            "{distribution} {version} imports images only when it starts: while this command waits for the pod, run systemctl restart \
+             {unit}"
         );
         Finding::warning("image", message)
     })

@@ -130,7 +130,7 @@ fn to_trust(authority: &Path) -> String {
 fn runs(changed: &Changed, lines: &[(&str, String)], client: &Value) -> Result<(), Failure> {
     output::line(&format!("\n{} runs.", output::bold(&format!("Cairn {}", changed.current))))?;
     if let Some(previous) = &changed.previous {
-        output::line(&format!("`cairn rollback` goes back to {previous}."))?;
+        output::line(&format!("`cairn rollback` runs {previous} again."))?;
     }
     output::line("")?;
     lines.iter().try_for_each(|(label, text)| output::line(&format!("  {label:<11}{text}")))?;

@@ -67,8 +67,8 @@ fn restore_file(common: &Common, arguments: &RestoreArguments, path: &std::path:
     let running = Backend::running(common.address(), local.config.clone())?;
     if !arguments.yes {
         let then = if running.is_some() { " The node starts again at the end." } else { "" };
-        let place = local.config.data_dir.display();
-        confirm(&format!("{text}\nPut what is in {place} aside and go back to this?{then}"))?;
+        let data_dir = local.config.data_dir.display();
+        confirm(&format!("{text}\nPut what is in {data_dir} aside and go back to this?{then}"))?;
     }
     let bar = Bar::new(common);
     let imported = local.snapshots.import(path, &bar);

@@ -37,7 +37,7 @@ pub enum KeyError {
         source: io::Error,
     },
     /// A key that is there is not written over.
-    #[error("{path} exists; a key that is written over is lost, choose another name")]
+    #[error("{path} exists, and overwriting it would lose that key; choose another name")]
     Exists {
         /// Which one.
         path: PathBuf,
@@ -60,7 +60,7 @@ pub enum KeyError {
         found: String,
     },
     /// It looks like the name of a file, and there is none.
-    #[error("there is no file {path}, which was to hold a public key")]
+    #[error("there is no file {path} with a public key")]
     Missing {
         /// Its name.
         path: PathBuf,
@@ -78,7 +78,7 @@ pub enum KeyError {
         path: PathBuf,
     },
     /// The password does not open it.
-    #[error("{path}: the password does not fit")]
+    #[error("{path}: the password is wrong")]
     Password {
         /// Which one.
         path: PathBuf,
@@ -122,7 +122,7 @@ pub enum SignatureError {
     },
     /// It is not of these bytes.
     #[error(
-        "its signature does not fit: it was altered after it was signed, or signed by somebody else in that key's name"
+        "its signature does not match: it was altered after it was signed, or somebody else signed it in that key's name"
     )]
     Wrong,
 }

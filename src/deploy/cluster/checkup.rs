@@ -44,7 +44,7 @@ fn manifests(cluster: &Cluster, tree: &Tree, release: &Release) -> Vec<Finding> 
             findings.push(Finding::obstacle("manifest", message));
         } else if let Ok(Some(astray)) = cluster.first_astray(&entries([file].into_iter())) {
             let message =
-                format!("the cluster does not hold what {name} says: {astray}; `cairn install` has it applied again");
+                format!("the cluster does not match {name}: {astray}; `cairn install` has the file applied again");
             findings.push(Finding::obstacle("manifest", message));
         }
     }
@@ -95,7 +95,7 @@ fn imported(cluster: &Cluster, digest: &str) -> Option<Finding> {
     let is_known = lists.iter().flatten().any(has) || lists.iter().any(|list| list.len() >= LISTED) || lists.is_empty();
     (!is_known).then(|| {
         let message = format!(
-            "no node has the image {name}, so that the pod cannot start again; `cairn install` puts its archive where {} imports it",
+            "no node has the image {name}, so the pod cannot start again; `cairn install` puts its archive where {} imports it",
             cluster.node.distribution
         );
         Finding::obstacle("image", message)

@@ -124,7 +124,7 @@ impl Cluster {
         for entry in entries {
             match self.live(entry)? {
                 Some(live) if includes(&live, &entry.object) => {}
-                Some(_) => return Ok(Some(format!("{} is otherwise", entry.label()))),
+                Some(_) => return Ok(Some(format!("{} differs", entry.label()))),
                 None => return Ok(Some(format!("{} is missing", entry.label()))),
             }
         }
@@ -148,7 +148,7 @@ impl Cluster {
                 (None, _) => false,
             };
             if entry.kind == "StatefulSet" && [image.as_str(), &devices, settings].into_iter().any(is_astray) {
-                return Ok(Some(format!("{} runs something else", entry.label())));
+                return Ok(Some(format!("{} has another image, other devices or other settings", entry.label())));
             }
         }
         Ok(None)
@@ -180,9 +180,7 @@ impl Cluster {
             }
             match self.runtime.block_on(api.delete(&entry.name, &DeleteParams::default())) {
                 Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
-                response => {
-                    response.map(drop).map_err(|error| self.refused("remove an object that was left", error))?
-                }
+                response => response.map(drop).map_err(|error| self.refused("remove a leftover object", error))?,
             }
         }
         Ok(())

@@ -91,7 +91,7 @@ impl Cluster {
 
     /// Whether the claim was made by the set that is there, and nothing was ever written to its volume.
     pub(super) fn was_claimed_in_vain(&self) -> Result<bool, ClusterError> {
-        let set = self.ask("show the set", self.api::<StatefulSet>().get_opt(self.names.node()))?;
+        let set = self.ask("show the StatefulSet", self.api::<StatefulSet>().get_opt(self.names.node()))?;
         let claim = self.ask("show the claim", self.api::<PersistentVolumeClaim>().get_opt(&self.names.claim()))?;
         let (Some(set), Some(claim)) = (set, claim) else { return Ok(false) };
         // A claim from before holds what an earlier installation wrote.
@@ -118,7 +118,7 @@ impl Pods<'_> {
     /// Lets the set of a release come in the place of one that differs in what cannot be changed, and the claim grow.
     pub(super) fn make_room(&self, release: &Release, deadline: &Deadline) -> Result<(), Cause> {
         let (sets, name) = (self.cluster.api::<StatefulSet>(), self.cluster.names.node());
-        let Some(live) = self.cluster.ask("show the set", sets.get_opt(name))? else { return Ok(()) };
+        let Some(live) = self.cluster.ask("show the StatefulSet", sets.get_opt(name))? else { return Ok(()) };
         let live = serde_json::to_value(&live).expect("it came as JSON");
         let wanted = entries(self.manifests(release)).into_iter().find(|entry| entry.kind == "StatefulSet");
         let Some(wanted) = wanted.map(|entry| entry.object) else { return Ok(()) };
@@ -133,18 +133,18 @@ impl Pods<'_> {
         self.grow(&wanted)?;
         match self.cluster.runtime.block_on(sets.delete(name, &DeleteParams::orphan())) {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
-            response => {
-                response.map(drop).map_err(|error| self.cluster.refused("remove the set without its pod", error))?
-            }
+            response => response
+                .map(drop)
+                .map_err(|error| self.cluster.refused("remove the StatefulSet without its pod", error))?,
         }
         let uid = live.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned);
         deadline.wait(
             || {
-                let found = self.cluster.ask("show the set", sets.get_opt(name))?;
+                let found = self.cluster.ask("show the StatefulSet", sets.get_opt(name))?;
                 // The server may have made the new one already.
                 Ok(found.is_none_or(|found| found.metadata.uid != uid).then_some(()))
             },
-            || "the set did not go".to_owned(),
+            || "the StatefulSet was not deleted".to_owned(),
         )
     }
 
@@ -159,7 +159,7 @@ impl Pods<'_> {
         let wanted = Patch::Merge(json!({"spec": {"resources": {"requests": {"storage": text}}}}));
         let (claims, name) = (self.cluster.api::<PersistentVolumeClaim>(), self.cluster.names.claim());
         let grown = self.cluster.runtime.block_on(claims.patch(&name, &PatchParams::default(), &wanted));
-        grown.map(drop).map_err(|error| self.cluster.refused("let the claim grow", error).into())
+        grown.map(drop).map_err(|error| self.cluster.refused("enlarge the claim", error).into())
     }
 
     /// Removes the claim, and with it a volume that nothing was written to.
@@ -171,7 +171,7 @@ impl Pods<'_> {
         }
         deadline.wait(
             || Ok(self.cluster.ask("show the claim", claims.get_opt(&name))?.is_none().then_some(())),
-            || "the claim did not go".to_owned(),
+            || "the claim was not deleted".to_owned(),
         )
     }
 }

@@ -109,7 +109,7 @@ impl Pods<'_> {
         let known = RefCell::new(String::new());
         deadline.wait(
             || {
-                let set = self.cluster.ask("show the set", sets.get_opt(set_name))?;
+                let set = self.cluster.ask("show the StatefulSet", sets.get_opt(set_name))?;
                 if set.as_ref().is_some_and(is_rolled_out) {
                     return Ok(Some(()));
                 }
@@ -172,7 +172,7 @@ impl Pods<'_> {
         let name = &self.cluster.namespace;
         deadline.wait(
             || Ok(self.cluster.ask("show the namespace", namespaces.get_opt(name))?.is_none().then_some(())),
-            || format!("the namespace {name} did not go"),
+            || format!("the namespace {name} was not deleted"),
         )
     }
 
@@ -181,7 +181,7 @@ impl Pods<'_> {
         let (pods, name) = (self.cluster.api::<Pod>(), self.cluster.names.pod());
         deadline.wait(
             || Ok(self.cluster.ask("show the pod", pods.get_opt(&name))?.is_none().then_some(())),
-            || "the pod did not end".to_owned(),
+            || "the pod did not stop".to_owned(),
         )
     }
 }
@@ -214,7 +214,7 @@ fn is_of_newest(set: &StatefulSet, pod: &Pod) -> Option<bool> {
 impl Cluster {
     /// The checksum of what the server applied of a manifest last; `None` before it did for the first time.
     pub(super) fn applied_checksum(&self, addon: &str) -> Result<Option<String>, ClusterError> {
-        let addon = self.ask("show what it applied", self.addons().get_opt(addon))?;
+        let addon = self.ask("show which manifests it applied", self.addons().get_opt(addon))?;
         let checksum = addon.and_then(|addon| Some(addon.data.get("spec")?.get("checksum")?.as_str()?.to_owned()));
         Ok(checksum.filter(|checksum| !checksum.is_empty()))
     }

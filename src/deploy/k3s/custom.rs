@@ -143,7 +143,11 @@ pub(super) fn certificate(settings: &Settings, certificate: &CertManager) -> Cer
     }
 }
 
-fn certificate_spec(secret_name: String, (name, kind): (String, String), rotation_policy: &'static str) -> CertificateSpec {
+fn certificate_spec(
+    secret_name: String,
+    (name, kind): (String, String),
+    rotation_policy: &'static str,
+) -> CertificateSpec {
     CertificateSpec {
         secret_name,
         common_name: None,

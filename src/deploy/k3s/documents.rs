@@ -99,8 +99,7 @@ pub(super) fn job(settings: &Settings, documents: &Documents, source: DocumentSo
 
 fn pod(settings: &Settings, documents: &Documents, source: DocumentSource<'_>) -> PodSpec {
     let names = settings.names();
-    let mut volumes =
-        vec![source_volume(source), scratch(), secret("token", TOKEN_DIR, &names.token_secret(), false)];
+    let mut volumes = vec![source_volume(source), scratch(), secret("token", TOKEN_DIR, &names.token_secret(), false)];
     // What to trust the node by: its own authority is known to the cluster's API only, so somebody put it there.
     let authority = match (settings.is_tls(), settings.spec.cert_manager.is_some()) {
         (false, _) => None,

@@ -132,7 +132,9 @@ impl ObjectNames {
 
     /// Labels by which the pods of a program of this node are found.
     pub(super) fn labels_of_pods(&self, program: &str) -> BTreeMap<String, String> {
-        [(NAME_LABEL, program), (INSTANCE_LABEL, &self.0)].map(|(label, value)| (label.to_owned(), value.to_owned())).into()
+        [(NAME_LABEL, program), (INSTANCE_LABEL, &self.0)]
+            .map(|(label, value)| (label.to_owned(), value.to_owned()))
+            .into()
     }
 }
 
@@ -159,7 +161,18 @@ mod tests {
     #[test]
     fn names_of_two_nodes_never_meet() {
         let longest = "a".repeat(LENGTH_MAX);
-        let good = ["cairn", "cairn-2", "a", "b", "a-b", "second", "tokens", "token-2", "0-of".trim_start_matches("0-"), &longest];
+        let good = [
+            "cairn",
+            "cairn-2",
+            "a",
+            "b",
+            "a-b",
+            "second",
+            "tokens",
+            "token-2",
+            "0-of".trim_start_matches("0-"),
+            &longest,
+        ];
         let mut all = BTreeSet::new();
         let mut count = 0;
         for name in good {
@@ -197,7 +210,8 @@ mod tests {
         }
         let field = schema()["properties"]["name"].clone();
         assert_eq!(field["maxLength"], LENGTH_MAX);
-        let (pattern, refused) = (field["not"]["pattern"].as_str().expect("a pattern"), "site-x".parse::<InstanceName>());
+        let (pattern, refused) =
+            (field["not"]["pattern"].as_str().expect("a pattern"), "site-x".parse::<InstanceName>());
         assert!(refused.is_ok());
         for ending in ENDINGS {
             for name in [ending.to_owned(), format!("site-{ending}")] {

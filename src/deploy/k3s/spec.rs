@@ -22,8 +22,8 @@ pub(super) use self::forms::is_misread;
 use self::values::constant;
 pub use self::values::{
     Annotations, Arch, AtLeast, Branch, Cidr, Collection, Configuration, Environment, Flag, Folder, GitImage, GitUrl,
-    GpuCount, Group, Host, IngressPath, InstanceName, Interval, Labels, NodeMemory, NodePort, ObjectName, Property, Resource,
-    Schedule, SecretName, Toleration, UnspecifiedAddress, ValueError,
+    GpuCount, Group, Host, IngressPath, InstanceName, Interval, Labels, NodeMemory, NodePort, ObjectName, Property,
+    Resource, Schedule, SecretName, Toleration, UnspecifiedAddress, ValueError,
 };
 use super::sizes::{Cpu, NodeSize};
 

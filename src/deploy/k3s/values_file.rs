@@ -39,8 +39,8 @@ impl ValuesFile {
     /// When it is not YAML or TOML, with the line.
     pub fn parse(path: &Path, text: &str) -> Result<Self, SettingsError> {
         let name: Arc<str> = path.display().to_string().into();
-        let refused = |place: String, message: String| SettingsError {
-            problems: vec![Problem { place: Some(place), mistake: Mistake::Syntax { message } }],
+        let refused = |location: String, message: String| SettingsError {
+            problems: vec![Problem { location: Some(location), mistake: Mistake::Syntax { message } }],
         };
         if text.len() > BYTES_MAX {
             return Err(refused(
@@ -53,8 +53,8 @@ impl ValuesFile {
                 problems: problems
                     .into_iter()
                     .map(|problem| {
-                        let place = format!("{name}:{}", problem.origin.trim_start_matches("line "));
-                        Problem { place: Some(place), mistake: Mistake::Syntax { message: problem.message } }
+                        let location = format!("{name}:{}", problem.origin.trim_start_matches("line "));
+                        Problem { location: Some(location), mistake: Mistake::Syntax { message: problem.message } }
                     })
                     .collect(),
             })?;
@@ -121,11 +121,11 @@ impl ValuesFile {
     ///
     /// * `key`: with dots between the names of tables.
     #[must_use]
-    pub fn place(&self, key: &str) -> Option<String> {
-        self.place_of(&key.split('.').map(str::to_owned).collect::<Vec<_>>())
+    pub fn location(&self, key: &str) -> Option<String> {
+        self.location_of(&key.split('.').map(str::to_owned).collect::<Vec<_>>())
     }
 
-    pub(super) fn place_of(&self, path: &[String]) -> Option<String> {
+    pub(super) fn location_of(&self, path: &[String]) -> Option<String> {
         let name = &self.name;
         Some(match &self.tree.at(path)?.origin {
             Origin::Line { line: 0, .. } => {
@@ -200,7 +200,7 @@ impl<'de> Visitor<'de> for NodeSeed<'_> {
         let (mut table, mut seen) = (BTreeMap::new(), BTreeSet::new());
         while let Some(key) = pairs.next_key::<String>()? {
             if !seen.insert(key.clone()) {
-                return Err(de::Error::custom(format!("the key '{key}' is there twice")));
+                return Err(de::Error::custom(format!("the key '{key}' is set twice")));
             }
             if let Some(node) = pairs.next_value_seed(NodeSeed(self.0))? {
                 table.insert(key, node);

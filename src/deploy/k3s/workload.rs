@@ -22,10 +22,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::configuration::FILE;
+use super::names::{CLAIM_TEMPLATE, ObjectNames, PROGRAM};
 use super::settings::{ClientToken, Settings};
 use super::sizes::{TMP, quantity};
 use super::spec::Gpu;
-use super::names::{CLAIM_TEMPLATE, ObjectNames, PROGRAM};
 use super::{TOKEN_KEY, labels, metadata, selector};
 use crate::base::{ByteSize, Digest};
 use crate::deploy::shape::{self, ADMIN_PORT, CONFIG_DIR, DATA_DIR, MCP_PORT, SNAPSHOTS_DIR};
