@@ -404,9 +404,8 @@ fn remove_gone(
     // Two files of one name are there too, though one of them is not in.
     let failed = reports.iter().filter(|report| report.status == Status::Failed).map(|report| &report.source);
     let present: HashSet<String> = walked.found.iter().map(|file| &file.source).chain(failed).cloned().collect();
-    let is_out_of_reach = |source: &str| {
-        walked.unreadable.iter().any(|place| source == *place || source.starts_with(&format!("{place}/")))
-    };
+    let is_out_of_reach =
+        |source: &str| walked.unreadable.iter().any(|path| source == *path || source.starts_with(&format!("{path}/")));
     for folder in known {
         let EarlierSources { prefix: _, sources } = folder;
         let gone: Vec<&(String, u64)> =

@@ -82,7 +82,7 @@ fn zsh(script: &str) -> String {
     for line in script.lines().filter(|line| !line.ends_with("=[]: :_default' \\")) {
         let is_collection = [":COLLECTION", ":collection -- ", ":name -- Name of the collection"]
             .iter()
-            .any(|place| line.contains(place));
+            .any(|mark| line.contains(mark));
         out.push_str(&if is_collection { line.replace(":_default", ":_cairn_collections") } else { line.to_owned() });
         out.push('\n');
         // Behind the line that says whose completions these are.

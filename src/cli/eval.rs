@@ -277,8 +277,8 @@ fn print_result(common: &Common, reports: &[Report<'_>], ingest_seconds: f64) ->
         eprintln!("{}; read in {ingest_seconds:.1} s", report.totals());
         return Ok(());
     }
-    for (place, report) in reports.iter().filter(|report| !report.rows.is_empty()).enumerate() {
-        let gap = if place > 0 { "\n" } else { "" };
+    for (index, report) in reports.iter().filter(|report| !report.rows.is_empty()).enumerate() {
+        let gap = if index > 0 { "\n" } else { "" };
         output::line(&format!("{gap}{}", report.folder.name))?;
         show_table(&report.rows, true)?;
         show_weak(&report.weak)?;

@@ -178,7 +178,7 @@ fn print_result(common: &Common, Built { image, gpu }: &Built, file: Option<&Pat
 fn description(image: &Image, gpu: Option<&Libraries>, file: Option<&Path>) -> Value {
     let layers =
         image.layers().map(|layer| json!({"digest": format!("sha256:{}", layer.digest), "bytes": layer.bytes}));
-    let mut told = json!({
+    let mut description = json!({
         "name": image.reference().to_string(),
         "pinned": image.pinned(),
         "digest": image.digest(),
@@ -189,7 +189,7 @@ fn description(image: &Image, gpu: Option<&Libraries>, file: Option<&Path>) -> V
         "file": file,
     });
     if let Some(gpu) = gpu {
-        told["gpu"] = json!({"libraries": gpu.count, "drivers": gpu.drivers, "warnings": gpu.notes});
+        description["gpu"] = json!({"libraries": gpu.count, "drivers": gpu.drivers, "warnings": gpu.notes});
     }
-    told
+    description
 }

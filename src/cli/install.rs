@@ -86,8 +86,9 @@ fn prepare(tree: &Tree, arguments: &Arguments) -> Result<(PreparedInstallation, 
         let (prepared, pod) = pod::prepare(tree, node, arguments)?;
         return Ok((prepared, Target::Pod(Box::new(pod))));
     }
-    if arguments.node_size.is_some() || !arguments.with.is_empty() || !arguments.set.is_empty() {
-        let hint = "--node-size, --with and --set are for K3s; under systemd the settings are in";
+    let has_values = arguments.values.is_some() || !arguments.set.is_empty();
+    if arguments.node_size.is_some() || !arguments.with.is_empty() || has_values {
+        let hint = "--node-size, --with, --values and --set are for K3s; under systemd the settings are in";
         return Err(Failure::usage(anyhow!("{hint} {}", machine::CONFIG)));
     }
     let (prepared, server) = service::prepare(tree, arguments)?;
@@ -177,11 +178,11 @@ fn at_node<T>(
 pub(super) fn rollback(common: &Common, arguments: &RollbackArguments) -> Result<(), Failure> {
     let tree = below(arguments.root.as_deref())?;
     if tree.is_machine() {
-        need_root("go back to another release")?;
+        need_root("roll back to another release")?;
     }
     let record = Installation::read(&tree)?.ok_or_else(|| ChangeError::not_installed(&tree))?;
     let question = match (&record.pending, &record.current, &record.previous) {
-        (Some(pending), _, _) => format!("Roll back {}, which was started and not finished?", pending.to),
+        (Some(pending), _, _) => format!("Roll back the unfinished change to {}?", pending.to),
         (None, Some(current), Some(previous)) => format!("Run {previous} instead of {current}?"),
         (None, current, None) => {
             let current = current.clone().unwrap_or_default();
@@ -225,7 +226,11 @@ pub(super) fn uninstall(common: &Common, arguments: &UninstallArguments) -> Resu
         })??;
     }
     if let (true, Some(connection)) = (arguments.purge, &connection) {
-        show_step("deleting the namespace");
+        let others = connection.others(&tree)?;
+        show_step(&match &others[..] {
+            [] => "deleting the namespace".to_owned(),
+            others => format!("deleting the data; the namespace stays for {}", others.join(", ")),
+        });
         connection.purge(&tree, REMOVAL)?;
     }
     for path in &to_purge {

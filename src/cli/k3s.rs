@@ -75,7 +75,7 @@ fn render_help() -> String {
 
 #[derive(Debug, clap::Args)]
 struct RenderArguments {
-    /// Folder for cairn-namespace.yaml and cairn.yaml [default: standard output]
+    /// Folder for the two files, cairn-namespace.yaml and cairn.yaml for a node named cairn [default: standard output]
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Write a base for Kustomize into the folder
@@ -144,6 +144,7 @@ fn render(common: &Common, arguments: &RenderArguments) -> Result<(), Failure> {
         image: arguments.image.clone(),
         image_digest: arguments.image_digest.clone(),
         token,
+        brings_image: false,
     };
     let settings = checked(&options)?;
     if let (true, Some(folder)) = (arguments.kustomize, &arguments.output) {
@@ -184,20 +185,21 @@ pub(super) fn checked(options: &Options) -> Result<Settings, Failure> {
         return Ok(settings);
     }
     // Of the file where it is there, unless an option took its place.
-    let place = |key: &str| {
+    let location = |key: &str| {
         let is_set = options.set.iter().any(|one| one.key == key);
-        options.values.as_ref().filter(|_| !is_set)?.place(key)
+        options.values.as_ref().filter(|_| !is_set)?.location(key)
     };
     let own = config_problems.iter().map(|problem| {
         let key = format!("{}{}", k3s::CONFIG, problem.key);
-        let place = place(&key).map(|place| format!("{place}: ")).unwrap_or_default();
-        format!("\n  {place}{key}: {}", problem.message)
+        let location = location(&key).map(|location| format!("{location}: ")).unwrap_or_default();
+        format!("\n  {location}{key}: {}", problem.message)
     });
     let lines: Vec<String> = problems.iter().map(|problem| format!("\n  {problem}")).chain(own).collect();
     Err(Failure::usage(anyhow!("the manifests cannot be rendered:{}", lines.concat())))
 }
 
-fn read_values(path: &Path) -> Result<ValuesFile, Failure> {
+/// Reads the file of `--values`.
+pub(super) fn read_values(path: &Path) -> Result<ValuesFile, Failure> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     ValuesFile::parse(path, &text).map_err(Failure::usage)
 }

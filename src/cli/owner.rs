@@ -34,7 +34,7 @@ pub(super) fn go_on_as_owner(data_dir: &Path, answers: impl FnOnce() -> bool) ->
     // The default is another one for that user; --data-dir still counts more.
     command.arg0("cairn").args(arguments).env("CAIRN_DATA_DIR", data_dir);
     let error = command.gid(found.gid()).uid(found.uid()).exec();
-    let place = data_dir.display();
+    let shown = data_dir.display();
     let uid = found.uid();
-    Err(anyhow!(error).context(format!("{place} belongs to user {uid}, and this cannot continue as that user")).into())
+    Err(anyhow!(error).context(format!("{shown} belongs to user {uid}, and this cannot continue as that user")).into())
 }

@@ -60,7 +60,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         for line in wrapped(output::text(result, "text"), arguments.full) {
             output::line(&format!("    {line}"))?;
         }
-        output::line(&format!("    {}\n", output::dim(&place(result))))?;
+        output::line(&format!("    {}\n", output::dim(&source_line(result))))?;
     }
     if answer["weak"] == true {
         eprintln!("note: nothing fits well; what you ask for is probably not there");
@@ -89,18 +89,18 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
 }
 
 /// The location of a result, and its copies.
-fn place(result: &Value) -> String {
-    let mut place = output::text(result, "id").to_owned();
+fn source_line(result: &Value) -> String {
+    let mut source_line = output::text(result, "id").to_owned();
     let more = result["more_in_document"].as_u64().unwrap_or_default();
     let named = result["also_in"].as_array().map_or(0, Vec::len) as u64;
     let copies = named + result["more_copies"].as_u64().unwrap_or_default();
     if more > 0 {
-        place.push_str(&format!("  +{more} in this document"));
+        source_line.push_str(&format!("  +{more} in this document"));
     }
     if copies > 0 {
-        place.push_str(&format!("  also in {}", output::counted(copies, "other place")));
+        source_line.push_str(&format!("  also in {}", output::counted(copies, "other place")));
     }
-    place
+    source_line
 }
 
 /// Characters of a line of text, and of its prefix.

@@ -61,9 +61,9 @@ impl LocalSnapshots {
         quiet_logs(&config);
         // The node's own settings apply, whatever was passed to this command.
         if Backend::running(common.address(), config.clone())?.is_some()
-            && let Some(place) = RunningNode::read(&config.data_dir).and_then(|running| running.snapshots)
+            && let Some(snapshots) = RunningNode::read(&config.data_dir).and_then(|running| running.snapshots)
         {
-            (config.snapshot.target, config.snapshot.key_file) = (place.target, place.key_file);
+            (config.snapshot.target, config.snapshot.key_file) = (snapshots.target, snapshots.key_file);
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let snapshots = app::snapshots(&config, runtime.handle().clone());
@@ -242,20 +242,20 @@ fn prune(common: &Common, dry_run: bool, nodes: &Nodes) -> Result<(), Failure> {
 }
 
 fn schedule(common: &Common) -> Result<(), Failure> {
-    let told = match running(common)? {
+    let schedule = match running(common)? {
         Some(node) => node.snapshot_schedule()?,
         None => None,
     };
-    let told = match told {
-        Some(told) => told,
+    let schedule = match schedule {
+        Some(schedule) => schedule,
         None => schedule_json(&LocalSnapshots::existing(common)?.snapshots),
     };
     if common.json {
-        output::json(&told)?;
+        output::json(&schedule)?;
     } else {
-        show_schedule(&told)?;
+        show_schedule(&schedule)?;
     }
-    match told["problem"].as_str() {
+    match schedule["problem"].as_str() {
         Some(problem) => Err(anyhow!("{problem}").into()),
         None => Ok(()),
     }

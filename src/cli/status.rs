@@ -70,8 +70,8 @@ fn print_result(answer: &Value) -> Result<(), Failure> {
     let age = |name: &str| snapshots[name].as_u64().map(super::snapshot::ago);
     let newest = age("age_seconds").map(|age| format!("newest {age}"));
     let proved = age("verified_age_seconds").map_or_else(|| "none proved".to_owned(), |age| format!("proved {age}"));
-    let place = output::text(snapshots, "target");
-    let known = newest.map(|newest| format!("{newest}, {proved}, in {place}"));
+    let target = output::text(snapshots, "target");
+    let known = newest.map(|newest| format!("{newest}, {proved}, in {target}"));
     match (snapshots["problem"].as_str(), known) {
         (Some(problem), Some(known)) => {
             line("snapshots", format!("PROBLEM: {problem}"))?;
@@ -79,8 +79,10 @@ fn print_result(answer: &Value) -> Result<(), Failure> {
         }
         (Some(problem), None) => line("snapshots", format!("PROBLEM: {problem}"))?,
         (None, Some(known)) => line("snapshots", known)?,
-        (None, None) if snapshots["state"] == "unknown" => line("snapshots", format!("not looked for yet in {place}"))?,
-        (None, None) => line("snapshots", format!("none yet, in {place}"))?,
+        (None, None) if snapshots["state"] == "unknown" => {
+            line("snapshots", format!("not looked for yet in {target}"))?
+        }
+        (None, None) => line("snapshots", format!("none yet, in {target}"))?,
     }
     for work in snapshots["under_way"].as_array().into_iter().flatten() {
         line("", super::snapshot::under_way(work))?;

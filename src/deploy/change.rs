@@ -1,10 +1,10 @@
-//! A change of what runs on a machine: install, upgrade, go back, remove. One transaction each.
+//! A change of what runs on a machine: install, upgrade, roll back, remove. One transaction each.
 //!
 //! Invariants:
 //! * Every step can be done again, so whatever was interrupted is completed, or rolled back, by the next call.
 //! * The record says what was begun before anything is put in place, and what runs only after it answered.
 //! * A release that fails its checks is removed again, and the one before runs with the same bytes as before; data
-//!   that the new one wrote in a format that the old one cannot read goes back to the snapshot that was proved before.
+//!   that the new one wrote in a format that the old one cannot read is restored from the snapshot that was proved before.
 
 use std::error::Error;
 
@@ -141,19 +141,21 @@ pub enum ChangeError {
         wanted: Platform,
     },
     /// Nothing is installed.
-    #[error("Cairn is not installed {place}; `cairn install` does that")]
+    #[error("Cairn is not installed {location}; `cairn install` does that")]
     NotInstalled {
-        /// Where it was expected, as [`Tree::place`] says it.
-        place: String,
+        /// Where it was expected, as [`Tree::location`] says it.
+        location: String,
     },
-    /// There is no release to go back to.
-    #[error("there is no release before {current} to go back to")]
+    /// There is no release to roll back to.
+    #[error("there is no release before {current} to roll back to")]
     NothingBefore {
         /// The release that runs.
         current: String,
     },
     /// A record names a release that is gone.
-    #[error("release {name} is recorded and its folder is gone; run `cairn install` with the release that you want")]
+    #[error(
+        "release {name} is recorded, but its folder is missing; run `cairn install` with the release that you want"
+    )]
     ReleaseGone {
         /// Its name.
         name: String,
@@ -218,7 +220,7 @@ impl ChangeError {
     /// Nothing is installed in a tree.
     #[must_use]
     pub fn not_installed(tree: &Tree) -> Self {
-        Self::NotInstalled { place: tree.place() }
+        Self::NotInstalled { location: tree.location() }
     }
 
     /// Who can fix it.
@@ -289,7 +291,7 @@ impl Change<'_> {
         let mut record = Installation::read(self.tree)?.ok_or_else(|| ChangeError::not_installed(self.tree))?;
         if let Some(pending) = record.pending.clone() {
             let begun = self.load(&pending.to)?;
-            self.report.step(&format!("rolling back {}, which was started and not finished", pending.to));
+            self.report.step(&format!("rolling back the unfinished change to {}", pending.to));
             self.back(&mut record, &begun).map_err(|back| ChangeError::RollbackFailed {
                 name: pending.to.clone(),
                 back: with_causes(&*back),
@@ -303,7 +305,7 @@ impl Change<'_> {
         let to = self.load(&previous)?;
         let way = match &record.snapshot {
             Some(snapshot) => format!(
-                "`cairn rollback --restore-data` goes back to snapshot {snapshot} too; what was written since is lost"
+                "`cairn rollback --restore-data` also restores snapshot {snapshot}; what was written since is lost"
             ),
             None => "there is no snapshot from before the upgrade".to_owned(),
         };
@@ -441,7 +443,7 @@ impl Change<'_> {
         let snapshot = record.pending.as_ref().and_then(|pending| pending.snapshot.clone());
         match record.current.as_deref() {
             None => {
-                self.report.step("taking everything out again");
+                self.report.step("removing what was installed");
                 self.runner.abandon(to)?;
                 to.withdraw(self.tree)?;
                 self.runner.forget(to)?;
@@ -449,7 +451,7 @@ impl Change<'_> {
             }
             Some(name) => {
                 let from = self.load(name)?;
-                self.report.step(&format!("going back to {name}"));
+                self.report.step(&format!("rolling back to {name}"));
                 let format = self.node.data_format()?;
                 if let (Some(format), Some(snapshot)) = (format, snapshot)
                     && format > from.store_format

@@ -127,20 +127,21 @@ fn volumes(tree: &Tree, subject: &Subject, cluster: Option<&ClusterNode>) -> Vec
         if !seen.insert(volume.device) {
             continue;
         }
-        let place = folder.display();
+        let shown = folder.display();
         if volume.is_read_only {
             let message = format!(
-                "the file system of {place} is mounted read-only; after an error of the disk the kernel does that: see `dmesg`"
+                "the file system of {shown} is mounted read-only; after an error of the disk the kernel does that: see `dmesg`"
             );
             findings.push(Finding::obstacle("read-only", message));
         } else if volume.free_bytes < FREE_BYTES {
             let free = ByteSize(volume.free_bytes);
-            let message = format!("{free} are free where {place} is; make room, or set store.max_bytes lower");
+            let message =
+                format!("only {free} are free on the file system of {shown}; make room, or lower store.max_bytes");
             findings.push(Finding::warning("disk", message));
         }
         if let Some(files) = volume.free_files.filter(|files| *files < FREE_FILES) {
             let message = format!(
-                "the file system of {place} can hold {files} more files; `df -i` shows them, many small files use them up"
+                "the file system of {shown} can hold {files} more files; `df -i` shows them, many small files use them up"
             );
             findings.push(Finding::warning("inodes", message));
         }
@@ -164,7 +165,7 @@ fn wear(tree: &Tree, subject: &Subject) -> Vec<Finding> {
             )),
             _ => findings.push(Finding::obstacle(
                 "wear",
-                format!("the memory chip {name} is beyond its promised life; replace it, and keep snapshots elsewhere"),
+                format!("the memory chip {name} has exceeded its rated life; replace it, and keep snapshots elsewhere"),
             )),
         }
     }
@@ -235,7 +236,7 @@ fn installation(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(pending) = &record.pending {
         let message = format!(
-            "the change to release {} was begun and not finished: `cairn install` completes it, `cairn rollback` takes it back",
+            "the change to release {} did not finish: `cairn install` completes it, `cairn rollback` undoes it",
             pending.to
         );
         findings.push(Finding::obstacle("installation", message));
@@ -249,7 +250,7 @@ fn installation(tree: &Tree) -> Vec<Finding> {
             Ok(Some(_)) => {}
             Ok(None) => {
                 let message =
-                    format!("the folder of release {name} is gone; `cairn install` with that release writes it again");
+                    format!("the folder of release {name} is missing; `cairn install` with that release restores it");
                 findings.push(Finding::obstacle("installation", message));
             }
             Err(error) => findings.push(Finding::obstacle("installation", error.to_string())),
@@ -265,9 +266,9 @@ fn drift(tree: &Tree, release: &Release) -> Vec<Finding> {
         let message = match tree.read(&file.path) {
             Ok(Some(bytes)) if bytes == file.bytes => continue,
             Ok(Some(_)) => {
-                "was changed since Cairn put it there; an upgrade replaces it. Drop-ins and /etc/cairn/cairn.toml are kept"
+                "was changed after Cairn wrote it; an upgrade replaces it. Drop-ins and /etc/cairn/cairn.toml are kept"
             }
-            Ok(None) => "is gone; `cairn install` puts it back",
+            Ok(None) => "is missing; `cairn install` restores it",
             Err(_) => continue,
         };
         findings.push(Finding::warning("changed", format!("{} {message}", file.path.display())));

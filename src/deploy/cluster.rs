@@ -15,7 +15,7 @@ mod objects;
 mod volume;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,9 +31,7 @@ use tokio::runtime::Handle;
 
 use super::change::{Cause, Runner};
 use super::host::{ClusterNode, Distribution};
-use super::k3s::{
-    AUTHORITY_CONFIG_MAP, AUTHORITY_KEY, LOAD_BALANCER, NAME, NAMESPACE_FILE, TLS_SECRET, TOKEN_KEY, TOKEN_SECRET,
-};
+use super::k3s::{AUTHORITY_KEY, INSTANCE_LABEL, NAME_LABEL, ObjectNames, PROGRAM, TOKEN_KEY, is_namespace_file};
 use super::node::ask;
 use super::release::{ManagedFile, Release};
 use super::sha256::Sha256;
@@ -45,17 +43,13 @@ pub use self::node::{PodNode, Reach};
 use self::objects::entries;
 pub use self::volume::Fit;
 
-/// The node's pod: the first of its set.
-pub const POD: &str = "cairn-0";
-/// The claim to the node's data.
-pub const CLAIM: &str = "data-cairn-0";
 /// The oldest Kubernetes that honours everything that the manifests say: claims that outlive their set, pods that have a volume for
 /// themselves, evictions of unready pods.
 pub const VERSION_MIN: (u32, u32) = (1, 29);
 /// What a manifest says whose objects are to be removed.
 const NOTHING: &[u8] = b"# Removed by `cairn uninstall`.\n";
 /// What a manifest ends with that is to be applied although the server did so before.
-const AGAIN: &[u8] = b"# Applied again: the cluster does not hold what this file says.\n";
+const AGAIN: &[u8] = b"# Applied again: the cluster did not match this file.\n";
 /// Within which the server reads its manifests several times, whatever patience there is for the pod.
 const PASSES: Duration = Duration::from_secs(90);
 /// How long the API may take to answer one question.
@@ -67,7 +61,7 @@ const ADDONS: &str = "kube-system";
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// Its administrator's file cannot be read.
-    #[error("cannot read {path}, by which the API is reached{}", if *is_root { "" } else { "; run this as root" })]
+    #[error("cannot read the kubeconfig {path}{}", if *is_root { "" } else { "; run this as root" })]
     Kubeconfig {
         /// The file.
         path: PathBuf,
@@ -132,6 +126,7 @@ pub struct Cluster {
     runtime: Handle,
     node: ClusterNode,
     namespace: String,
+    names: ObjectNames,
     version: String,
 }
 
@@ -140,6 +135,7 @@ impl Cluster {
     ///
     /// * `kubeconfig`: the file, where it lies on this machine.
     /// * `namespace`: where the node is, or will be.
+    /// * `names`: what its objects are called there.
     ///
     /// # Errors
     /// See [`ClusterError`].
@@ -147,6 +143,7 @@ impl Cluster {
         node: ClusterNode,
         kubeconfig: &Path,
         namespace: &str,
+        names: ObjectNames,
         runtime: Handle,
     ) -> Result<Self, ClusterError> {
         let unreadable = |source| ClusterError::Kubeconfig {
@@ -171,7 +168,7 @@ impl Cluster {
             return Err(ClusterError::TooOld { distribution, found: version.git_version });
         }
         let namespace = namespace.to_owned();
-        Ok(Self { client, runtime, node, namespace, version: version.git_version })
+        Ok(Self { client, runtime, node, namespace, names, version: version.git_version })
     }
 
     /// Version of Kubernetes, as `v1.33.1+k3s1`.
@@ -184,6 +181,12 @@ impl Cluster {
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// The names of the node's objects.
+    #[must_use]
+    pub fn names(&self) -> &ObjectNames {
+        &self.names
     }
 
     fn refused(&self, action: &'static str, source: kube::Error) -> ClusterError {
@@ -223,7 +226,7 @@ impl Cluster {
     /// # Errors
     /// See [`ClusterError`].
     pub fn service_address(&self) -> Result<Option<String>, ClusterError> {
-        let service = self.ask("show the service", self.api::<Service>().get_opt(NAME))?;
+        let service = self.ask("show the service", self.api::<Service>().get_opt(self.names.node()))?;
         Ok(service.and_then(|service| service.spec?.cluster_ip).filter(|address| address != "None"))
     }
 
@@ -232,9 +235,9 @@ impl Cluster {
     /// # Errors
     /// See [`ClusterError`].
     pub fn balanced_address(&self) -> Result<Option<String>, ClusterError> {
-        let service = self.ask("show the load balancer", self.api::<Service>().get_opt(LOAD_BALANCER))?;
+        let service = self.ask("show the load balancer", self.api::<Service>().get_opt(&self.names.load_balancer()))?;
         let status = service.and_then(|service| service.status?.load_balancer?.ingress);
-        Ok(status.into_iter().flatten().find_map(|place| place.hostname.or(place.ip)))
+        Ok(status.into_iter().flatten().find_map(|ingress| ingress.hostname.or(ingress.ip)))
     }
 
     /// What clients have to trust: the certificate of the node's own authority, fetched through the API, which knows the pod; where
@@ -243,19 +246,19 @@ impl Cluster {
     /// # Errors
     /// See [`ClusterError`].
     pub fn trusted(&self) -> Result<Option<Trusted>, ClusterError> {
-        let secret = self.ask("show the certificate", self.api::<Secret>().get_opt(TLS_SECRET))?;
+        let secret = self.ask("show the certificate", self.api::<Secret>().get_opt(&self.names.tls_secret()))?;
         let authority = secret.and_then(|secret| secret.data?.remove("ca.crt"));
         if let Some(pem) = authority.and_then(|bytes| String::from_utf8(bytes.0).ok()) {
             return Ok(Some(Trusted { pem, is_own: false }));
         }
-        let namespace = &self.namespace;
-        let path = format!("/api/v1/namespaces/{namespace}/services/https:{NAME}:mcp/proxy/authority.pem");
+        let (namespace, name) = (&self.namespace, self.names.node());
+        let path = format!("/api/v1/namespaces/{namespace}/services/https:{name}:mcp/proxy/authority.pem");
         let request = http::Request::get(path).body(Vec::new()).expect("a path of our own");
         match self.runtime.block_on(self.client.request_text(request)) {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
             response => response
                 .map(|pem| Some(Trusted { pem, is_own: true }))
-                .map_err(|error| self.refused("pass a request on to the node", error)),
+                .map_err(|error| self.refused("forward a request to the node", error)),
         }
     }
 
@@ -264,14 +267,15 @@ impl Cluster {
     /// # Errors
     /// See [`ClusterError`].
     pub fn publish_authority(&self, pem: &str) -> Result<(), ClusterError> {
-        let labels = json!({"app.kubernetes.io/name": NAME, "app.kubernetes.io/managed-by": NAME});
+        let name = self.names.authority();
+        let labels = json!({NAME_LABEL: PROGRAM, INSTANCE_LABEL: self.names.node(), objects::MANAGED_BY: PROGRAM});
         let wanted = Patch::Apply(json!({
-            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": AUTHORITY_CONFIG_MAP, "labels": labels},
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": labels},
             "data": {AUTHORITY_KEY: pem},
         }));
         let maps = self.api::<ConfigMap>();
-        let parameters = PatchParams::apply(NAME).force();
-        let put = maps.patch(AUTHORITY_CONFIG_MAP, &parameters, &wanted);
+        let parameters = PatchParams::apply(PROGRAM).force();
+        let put = maps.patch(&name, &parameters, &wanted);
         self.ask("put the authority into a ConfigMap", put).map(drop)
     }
 
@@ -280,7 +284,7 @@ impl Cluster {
     /// # Errors
     /// See [`ClusterError`].
     pub fn token(&self) -> Result<Option<String>, ClusterError> {
-        let secret = self.ask("show the token", self.api::<Secret>().get_opt(TOKEN_SECRET))?;
+        let secret = self.ask("show the token", self.api::<Secret>().get_opt(&self.names.token_secret()))?;
         let token = secret.and_then(|secret| secret.data?.remove(TOKEN_KEY));
         Ok(token.and_then(|bytes| String::from_utf8(bytes.0).ok()).map(|token| token.trim().to_owned()))
     }
@@ -308,7 +312,7 @@ impl Cluster {
     /// # Errors
     /// See [`ClusterError`].
     pub fn has_data(&self) -> Result<bool, ClusterError> {
-        let claim = self.ask("show the claim", self.api::<PersistentVolumeClaim>().get_opt(CLAIM))?;
+        let claim = self.ask("show the claim", self.api::<PersistentVolumeClaim>().get_opt(&self.names.claim()))?;
         Ok(claim.and_then(|claim| claim.spec?.volume_name).is_some())
     }
 
@@ -318,10 +322,22 @@ impl Cluster {
     /// See [`ClusterError`].
     pub fn own_namespaces(&self) -> Result<Vec<String>, ClusterError> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let ours =
-            ListParams::default().labels(&format!("app.kubernetes.io/managed-by={NAME},app.kubernetes.io/name={NAME}"));
+        let ours = ListParams::default().labels(&format!("{}={PROGRAM},{NAME_LABEL}={PROGRAM}", objects::MANAGED_BY));
         let found = self.ask("show the namespaces", namespaces.list(&ours))?;
         Ok(found.items.into_iter().filter_map(|namespace| namespace.metadata.name).collect())
+    }
+
+    /// The nodes of the namespace, by the labels of their claims and sets.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub fn nodes_of_namespace(&self) -> Result<BTreeSet<String>, ClusterError> {
+        let ours = ListParams::default().labels(&format!("{NAME_LABEL}={PROGRAM}"));
+        let claims = self.ask("show the claims", self.api::<PersistentVolumeClaim>().list(&ours))?;
+        let sets = self.ask("show the StatefulSets", self.api::<StatefulSet>().list(&ours))?;
+        let metadata =
+            claims.items.into_iter().map(|claim| claim.metadata).chain(sets.items.into_iter().map(|set| set.metadata));
+        Ok(metadata.filter_map(|metadata| metadata.labels?.remove(INSTANCE_LABEL)).collect())
     }
 
     /// Deletes the namespace, and with it the claim to the data and whatever else is in it. The cluster does it in its own time.
@@ -336,6 +352,23 @@ impl Cluster {
         }
     }
 
+    /// Deletes what of the node no manifest has, apart from its claim: Secrets that others made for it, and its authority.
+    fn delete_leftovers(&self) -> Result<(), ClusterError> {
+        let names = &self.names;
+        let (secrets, maps) = (self.api::<Secret>(), self.api::<ConfigMap>());
+        let parameters = DeleteParams::default();
+        let deleted = |action, result: Result<(), kube::Error>| match result {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            result => result.map_err(|error| self.refused(action, error)),
+        };
+        for name in [names.token_secret(), names.tls_secret(), names.authority()] {
+            let result = self.runtime.block_on(secrets.delete(&name, &parameters)).map(drop);
+            deleted("delete a Secret of the node", result)?;
+        }
+        let result = self.runtime.block_on(maps.delete(&names.authority(), &parameters)).map(drop);
+        deleted("delete the authority's ConfigMap", result)
+    }
+
     /// Whether the server imports an archive that appears while it runs: since 1.32.0, 1.31.5, 1.30.9 and 1.29.13. Others do it when
     /// they start.
     #[must_use]
@@ -348,13 +381,13 @@ impl Cluster {
     /// # Errors
     /// See [`ClusterError`].
     pub fn data_folder(&self) -> Result<Option<PathBuf>, ClusterError> {
-        let claim = self.ask("show the claim", self.api::<PersistentVolumeClaim>().get_opt(CLAIM))?;
+        let claim = self.ask("show the claim", self.api::<PersistentVolumeClaim>().get_opt(&self.names.claim()))?;
         let Some(name) = claim.and_then(|claim| claim.spec?.volume_name) else { return Ok(None) };
         let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
         let volume = self.ask("show the volume", volumes.get_opt(&name))?;
         let spec = volume.and_then(|volume| volume.spec);
-        let path =
-            spec.and_then(|spec| spec.host_path.map(|place| place.path).or_else(|| spec.local.map(|place| place.path)));
+        let path = spec
+            .and_then(|spec| spec.host_path.map(|source| source.path).or_else(|| spec.local.map(|source| source.path)));
         Ok(path.map(PathBuf::from).filter(|path| path.is_dir()))
     }
 }
@@ -369,6 +402,12 @@ fn is_new_enough(major: &str, minor: &str) -> bool {
 fn addon_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.split('.').next().unwrap_or_default().to_owned()
+}
+
+/// Whether a manifest is the one with the Namespace: without it the server deletes that with all that is in it.
+fn has_namespace(file: &ManagedFile) -> bool {
+    let is_named_so = file.path.file_name().is_some_and(|name| is_namespace_file(&name.to_string_lossy()));
+    is_named_so || entries([file].into_iter()).iter().any(|entry| entry.kind == "Namespace")
 }
 
 /// Releases as pods of this machine's server.
@@ -403,9 +442,13 @@ impl<'a> Pods<'a> {
     fn scale(&self, replicas: i32) -> Result<(), Cause> {
         let sets = self.cluster.api::<StatefulSet>();
         let wanted = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-        match self.cluster.runtime.block_on(sets.patch_scale(NAME, &PatchParams::default(), &wanted)) {
+        match self.cluster.runtime.block_on(sets.patch_scale(
+            self.cluster.names.node(),
+            &PatchParams::default(),
+            &wanted,
+        )) {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            result => result.map(drop).map_err(|error| self.cluster.refused("scale the set", error).into()),
+            result => result.map(drop).map_err(|error| self.cluster.refused("scale the StatefulSet", error).into()),
         }
     }
 
@@ -443,8 +486,8 @@ impl<'a> Pods<'a> {
 /// When it cannot be written, or is not the image that the manifests name.
 pub fn bring_image(tree: &Tree, release: &Release) -> Result<(), Cause> {
     let Some(file) = &release.image else { return Err("the release has no image".into()) };
-    let place = tree.locate(&file.path)?;
-    if place.metadata().is_ok_and(|found| found.len() == file.bytes) {
+    let archive = tree.locate(&file.path)?;
+    if archive.metadata().is_ok_and(|found| found.len() == file.bytes) {
         return Ok(());
     }
     let folder = file.path.parent().unwrap_or(Path::new("/"));
@@ -498,7 +541,9 @@ impl Runner for Pods<'_> {
         for file in self.manifests(release) {
             self.apply(file, &deadline)?;
         }
-        let set = self.cluster.ask("show the set", self.cluster.api::<StatefulSet>().get_opt(NAME))?;
+        let set = self
+            .cluster
+            .ask("show the StatefulSet", self.cluster.api::<StatefulSet>().get_opt(self.cluster.names.node()))?;
         // Stopped, by a change that was interrupted or by hand.
         if set.and_then(|set| set.spec?.replicas) == Some(0) {
             self.scale(1)?;
@@ -513,7 +558,7 @@ impl Runner for Pods<'_> {
 
     fn retire(&mut self, release: &Release) -> Result<(), Cause> {
         let deadline = self.passes();
-        for file in self.manifests(release).filter(|file| !file.path.ends_with(NAMESPACE_FILE)) {
+        for file in self.manifests(release).filter(|file| !has_namespace(file)) {
             // A file that goes deletes nothing; one that names nothing any more does.
             if self.tree.exists(&file.path)? {
                 self.tree.write(&file.path, NOTHING, file.mode)?;
@@ -592,6 +637,19 @@ mod tests {
         }
         assert!(imports_while_running("v1.29.13+k3s1") && imports_while_running("v1.36.2+k3s1"));
         assert!(!imports_while_running("v1.31.4+k3s1") && !imports_while_running(""));
+    }
+
+    #[test]
+    fn the_file_with_the_namespace_is_known_by_its_name_and_by_what_is_in_it() {
+        let file = |path: &str, text: &str| ManagedFile { path: path.into(), mode: 0o600, bytes: text.into() };
+        let names = ObjectNames::of("second");
+        let namespace = "kind: Namespace\nmetadata:\n  name: site\n";
+        for path in [ObjectNames::of(PROGRAM).namespace_file(), names.namespace_file()] {
+            assert!(has_namespace(&file(&format!("/m/{path}"), "")), "{path}");
+        }
+        assert!(has_namespace(&file("/m/other.yaml", namespace)));
+        let main = format!("/m/{}", names.main_file());
+        assert!(!has_namespace(&file(&main, "kind: Service\nmetadata:\n  name: second\n")));
     }
 
     #[test]

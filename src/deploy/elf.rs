@@ -53,8 +53,8 @@ impl ReadAt for File {
 
 impl ReadAt for [u8] {
     fn part(&self, offset: u64, most: u64) -> io::Result<Vec<u8>> {
-        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(self.len());
-        Ok(self[place(offset)..place(offset.saturating_add(most))].to_vec())
+        let bounded = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(self.len());
+        Ok(self[bounded(offset)..bounded(offset.saturating_add(most))].to_vec())
     }
 }
 
@@ -135,12 +135,12 @@ impl Elf {
             (address - holder.address).checked_add(holder.offset)
         });
         let texts = |wanted: u64| -> Result<Vec<String>, ElfError> {
-            let places = entries().filter(|(tag, _)| *tag == wanted).map(|(_, place)| place);
-            let text = |place: u64| match strings.and_then(|start| start.checked_add(place)) {
-                Some(place) => text_at(file, place),
+            let offsets = entries().filter(|(tag, _)| *tag == wanted).map(|(_, offset)| offset);
+            let text = |offset: u64| match strings.and_then(|start| start.checked_add(offset)) {
+                Some(offset) => text_at(file, offset),
                 None => Err(ElfError::Kind("a damaged header")),
             };
-            places.map(text).collect()
+            offsets.map(text).collect()
         };
         let needed = texts(DT_NEEDED)?;
         // The older list counts only where there is no newer one.
@@ -171,8 +171,8 @@ impl From<&[u8]> for Segment {
 }
 
 /// The text at a place, which ends with a zero.
-fn text_at(file: &(impl ReadAt + ?Sized), place: u64) -> Result<String, ElfError> {
-    let bytes = file.part(place, TEXT_BYTES_MAX)?;
+fn text_at(file: &(impl ReadAt + ?Sized), offset: u64) -> Result<String, ElfError> {
+    let bytes = file.part(offset, TEXT_BYTES_MAX)?;
     let end = bytes.iter().position(|byte| *byte == 0).ok_or(ElfError::Kind("a damaged header"))?;
     String::from_utf8(bytes[..end].to_vec()).map_err(|_| ElfError::Kind("a name that is not UTF-8"))
 }
@@ -247,9 +247,9 @@ mod tests {
             rest in any::<prop::sample::Index>(),
         ) {
             let mut bytes = library(183, &["libc.so.6", "libvulkan.so.1"], Some("$ORIGIN"));
-            for (place, byte) in damage {
-                let place = place.index(bytes.len());
-                bytes[place] = byte;
+            for (index, byte) in damage {
+                let index = index.index(bytes.len());
+                bytes[index] = byte;
             }
             let _ = Elf::read(&bytes[..]);
             bytes.truncate(rest.index(bytes.len()));

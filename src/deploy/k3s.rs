@@ -11,6 +11,7 @@ mod configuration;
 pub mod custom;
 mod documents;
 mod keys;
+mod names;
 mod network;
 mod settings;
 mod sizes;
@@ -34,6 +35,7 @@ use super::output::{self, OutputError};
 
 pub use self::configuration::configuration;
 pub use self::keys::{CONFIG, Key, Variant, VariantError, keys, schema};
+pub use self::names::{INSTANCE_LABEL, NAME_LABEL, ObjectNames, PROGRAM, is_namespace_file};
 pub use self::settings::{
     Assignment, AssignmentError, ClientToken, Facts, Mistake, Options, Problem, Settings, SettingsError,
 };
@@ -41,37 +43,19 @@ pub use self::sizes::{Cpu, CpuError, Defaults, NodeSize, NodeSizeError};
 pub use self::spec::Spec;
 pub use self::values_file::ValuesFile;
 
-/// The name of every object that needs no other.
-pub const NAME: &str = "cairn";
-/// The Service that gives the pod its name in DNS.
-pub const HEADLESS: &str = "cairn-headless";
-/// The Service of `--with loadbalancer`.
-pub const LOAD_BALANCER: &str = "cairn-loadbalancer";
-/// The Secret with the token that clients use, and its key.
-pub const TOKEN_SECRET: &str = "cairn-token";
-/// See [`TOKEN_SECRET`].
+/// The key of the token in its Secret.
 pub const TOKEN_KEY: &str = "token";
-/// The Secret with the certificate of `--with cert-manager`.
-pub const TLS_SECRET: &str = "cairn-tls";
-/// The CronJob of `--with documents`.
-pub const DOCUMENTS: &str = "cairn-documents";
-/// The ConfigMap with the node's own authority, for pods that have to trust it, and its key. Who installs makes it: it is in no manifest,
-/// because the node makes its authority itself.
-pub const AUTHORITY_CONFIG_MAP: &str = "cairn-authority";
-/// See [`AUTHORITY_CONFIG_MAP`].
+/// The key of the node's own authority in its ConfigMap.
 pub const AUTHORITY_KEY: &str = "authority.pem";
-/// The file with the Namespace. It sorts before [`MAIN_FILE`], so K3s applies it first.
-pub const NAMESPACE_FILE: &str = "cairn-namespace.yaml";
-/// The file with everything else.
-pub const MAIN_FILE: &str = "cairn.yaml";
 
 /// The files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
-    /// [`NAMESPACE_FILE`]
+    /// [`ObjectNames::namespace_file`]
     pub namespace: String,
-    /// [`MAIN_FILE`]
+    /// [`ObjectNames::main_file`]
     pub main: String,
+    names: ObjectNames,
     /// Permissions of the latter: it may hold the token.
     main_mode: u32,
 }
@@ -79,8 +63,8 @@ pub struct Rendered {
 impl Rendered {
     /// The files by name, in the order in which they are applied.
     #[must_use]
-    pub fn files(&self) -> [(&'static str, &str); 2] {
-        [(NAMESPACE_FILE, &self.namespace), (MAIN_FILE, &self.main)]
+    pub fn files(&self) -> [(String, &str); 2] {
+        [(self.names.namespace_file(), &self.namespace), (self.names.main_file(), &self.main)]
     }
 
     /// Writes both into a folder, each whole or not at all: K3s may be watching, and deletes what a half-written file lacks.
@@ -89,7 +73,7 @@ impl Rendered {
     /// The file that could not be written; those before it were.
     pub fn write_into(&self, folder: &Path) -> Result<(), OutputError> {
         let files = self.files().into_iter().zip([0o644, self.main_mode]);
-        files.into_iter().try_for_each(|((name, text), mode)| write_file(folder, name, text, mode))
+        files.into_iter().try_for_each(|((name, text), mode)| write_file(folder, &name, text, mode))
     }
 }
 
@@ -213,13 +197,15 @@ pub fn render(settings: &Settings) -> Rendered {
         "What is taken out of this file is deleted from the cluster; the volume is not in it.",
     );
     let main_mode = if settings.token.is_some() { 0o600 } else { 0o644 };
-    Rendered { namespace, main, main_mode }
+    Rendered { namespace, main, names: settings.names(), main_mode }
 }
 
 /// The same as a base for Kustomize, by the names of files: with the settings in a file of their own, out of which Kustomize makes the
 /// ConfigMap. It is named by its content, so that a patch of the settings starts another pod, and what refers to it follows.
 #[must_use]
-pub fn kustomize(settings: &Settings) -> Vec<(&'static str, String)> {
+pub fn kustomize(settings: &Settings) -> Vec<(String, String)> {
+    let names = settings.names();
+    let (namespace_file, main_file) = (names.namespace_file(), names.main_file());
     let mut objects = objects(settings);
     objects.retain(|object| !matches!(object, KubeObject::ConfigMap(_)));
     for object in &mut objects {
@@ -230,31 +216,32 @@ pub fn kustomize(settings: &Settings) -> Vec<(&'static str, String)> {
         }
     }
     let labels: Vec<String> =
-        labels("node").iter().map(|(name, value)| format!("      {name}: \"{value}\"\n")).collect();
+        labels(&names, "node").iter().map(|(name, value)| format!("      {name}: \"{value}\"\n")).collect();
     let kustomization = format!(
         "# A base: overlays may set `namespace:` and `namePrefix:`. The pod learns its own name and namespace, and the names of its Service\n\
-         # follow from them.\napiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n- {NAMESPACE_FILE}\n- {MAIN_FILE}\n\
-         configMapGenerator:\n- name: {NAME}\n  namespace: {}\n  files:\n  - {}\n  options:\n    labels:\n{}",
+         # follow from them.\napiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n- {namespace_file}\n- {main_file}\n\
+         configMapGenerator:\n- name: {}\n  namespace: {}\n  files:\n  - {}\n  options:\n    labels:\n{}",
+        names.node(),
         settings.namespace(),
         configuration::FILE,
         labels.concat(),
     );
     let note = "`kubectl apply -k` takes the folder.";
     vec![
-        ("kustomization.yaml", kustomization),
-        (configuration::FILE, configuration(settings)),
-        (NAMESPACE_FILE, file(settings, &[namespace(settings)], note)),
-        (MAIN_FILE, file(settings, &objects, note)),
+        ("kustomization.yaml".to_owned(), kustomization),
+        (configuration::FILE.to_owned(), configuration(settings)),
+        (namespace_file, file(settings, &[namespace(settings)], note)),
+        (main_file, file(settings, &objects, note)),
     ]
 }
 
-/// The object of [`NAMESPACE_FILE`].
+/// The object of [`ObjectNames::namespace_file`].
 #[must_use]
 pub fn namespace(settings: &Settings) -> KubeObject {
     workload::namespace(settings).into()
 }
 
-/// The objects of [`MAIN_FILE`], in an order in which each finds what it needs.
+/// The objects of [`ObjectNames::main_file`], in an order in which each finds what it needs.
 #[must_use]
 pub fn objects(settings: &Settings) -> Vec<KubeObject> {
     let configuration = configuration(settings);
@@ -271,7 +258,7 @@ pub fn objects(settings: &Settings) -> Vec<KubeObject> {
         objects.push(custom::certificate(settings, certificate).into());
     }
     let own_class = spec.gpu.iter().filter(|gpu| *gpu.own_runtime_class).filter_map(|gpu| gpu.runtime_class());
-    objects.extend(own_class.map(|name| workload::runtime_class(name).into()));
+    objects.extend(own_class.map(|name| workload::runtime_class(settings, name).into()));
     // The policy before the pod: it should hold when the pod starts.
     objects.push(network::network_policy(settings).into());
     objects.push(network::headless_service(settings).into());
@@ -318,36 +305,31 @@ fn file(settings: &Settings, objects: &[KubeObject], note: &str) -> String {
 }
 
 /// Labels of every object. The version is among them, so nothing may be selected by all of them.
-fn labels(component: &str) -> BTreeMap<String, String> {
-    object_labels(NAME, component)
+fn labels(names: &ObjectNames, component: &str) -> BTreeMap<String, String> {
+    program_labels(names, PROGRAM, component)
 }
 
 /// The same of another program than the node.
-fn object_labels(name: &str, component: &str) -> BTreeMap<String, String> {
-    let mut labels = selector_labels();
-    labels.insert("app.kubernetes.io/name".to_owned(), name.to_owned());
+fn program_labels(names: &ObjectNames, program: &str, component: &str) -> BTreeMap<String, String> {
+    let mut labels = names.labels_of_pods(program);
     for (name, value) in
-        [("version", settings::VERSION), ("component", component), ("part-of", NAME), ("managed-by", NAME)]
+        [("version", settings::VERSION), ("component", component), ("part-of", PROGRAM), ("managed-by", PROGRAM)]
     {
         labels.insert(format!("app.kubernetes.io/{name}"), value.to_owned());
     }
     labels
 }
 
-/// Labels by which the pod is found. They can never change: a StatefulSet's selector is fixed.
-fn selector_labels() -> BTreeMap<String, String> {
-    ["name", "instance"].map(|name| (format!("app.kubernetes.io/{name}"), NAME.to_owned())).into()
+/// What finds the node's pod.
+fn selector(settings: &Settings) -> LabelSelector {
+    LabelSelector { match_labels: Some(settings.names().selector_labels()), ..LabelSelector::default() }
 }
 
-fn selector() -> LabelSelector {
-    LabelSelector { match_labels: Some(selector_labels()), ..LabelSelector::default() }
-}
-
-fn metadata(settings: &Settings, name: &str, component: &str) -> ObjectMeta {
+fn metadata(settings: &Settings, name: impl Into<String>, component: &str) -> ObjectMeta {
     ObjectMeta {
-        name: Some(name.to_owned()),
+        name: Some(name.into()),
         namespace: Some(settings.namespace().to_owned()),
-        labels: Some(labels(component)),
+        labels: Some(labels(&settings.names(), component)),
         ..ObjectMeta::default()
     }
 }

@@ -196,10 +196,10 @@ mod tests {
         ]);
         let tree = machine.tree();
         let loader = Loader::of(&tree, Architecture::X86_64);
-        let place = |name: &str| loader.find(name).map(|found| found.path.to_string_lossy().into_owned());
-        assert_eq!(place("liba.so").as_deref(), Some("/opt/last/liba.so"), "not one for another processor");
-        assert_eq!(place("libb.so").as_deref(), Some("/usr/lib64/libb.so"));
-        assert_eq!(place("libc.so"), None, "no script of a linker");
+        let path_of = |name: &str| loader.find(name).map(|found| found.path.to_string_lossy().into_owned());
+        assert_eq!(path_of("liba.so").as_deref(), Some("/opt/last/liba.so"), "not one for another processor");
+        assert_eq!(path_of("libb.so").as_deref(), Some("/usr/lib64/libb.so"));
+        assert_eq!(path_of("libc.so"), None, "no script of a linker");
         assert_eq!(
             Loader::of(&tree, Architecture::Aarch64).find("liba.so").unwrap().path,
             Path::new("/opt/lib/liba.so")

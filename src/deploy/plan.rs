@@ -213,14 +213,14 @@ impl Plan {
                 let was_changed = !before.contains(&found.as_slice());
                 if was_changed {
                     let message =
-                        format!("{} was changed since Cairn put it there; the change is lost", path.display());
+                        format!("{} was changed after Cairn wrote it; the change will be lost", path.display());
                     self.findings.push(Finding::warning("changed", message));
                 }
                 writes.push(Need { path: path.clone(), bytes, what: "files" });
                 self.actions.push(Action::Replace { path, bytes, was_changed });
             }
             Some(_) => {
-                let message = format!("{} is there and was not put there by Cairn; move it away first", path.display());
+                let message = format!("{} exists and was not written by Cairn; move it away first", path.display());
                 self.findings.push(Finding::obstacle("foreign", message));
             }
             None => {

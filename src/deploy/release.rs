@@ -1,8 +1,8 @@
 //! Releases on a machine, and the record of which one runs.
 //!
 //! A release is a folder of its own: the executable, every file that it puts elsewhere, and `release.json`, which names them.
-//! So going back needs nothing but the folder: the same bytes are put in place again. `installation.json` says which release
-//! runs, which one ran before, and which change was begun and not finished.
+//! So a rollback needs nothing but the folder: the same bytes are put in place again. `installation.json` says which release
+//! runs, which one ran before, and which change is unfinished.
 //!
 //! Invariants: a folder gets its name when it is complete; the name has the digest of all that is in it, so a folder never
 //! changes and two builds of one version never mix. The record is replaced whole.
@@ -392,7 +392,7 @@ fn folder_of(tree: &Tree, name: &str) -> PathBuf {
     folder(tree).join(name)
 }
 
-/// A change that was begun.
+/// A change that is not finished.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pending {
     /// The release that is to run.
@@ -424,7 +424,7 @@ pub struct Installation {
     /// The release that runs; `None` until the first one passed its checks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<String>,
-    /// The release before, which `rollback` goes back to.
+    /// The release before, which `rollback` runs again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,
     /// The proved snapshot from before the change from `previous` to `current`.
@@ -476,7 +476,7 @@ impl Installation {
         tree.write(record(tree), &text, 0o644)
     }
 
-    /// What the operator chose last, also for a change that was begun.
+    /// What the operator chose last, also for an unfinished change.
     #[must_use]
     pub fn chosen(&self) -> &serde_json::Map<String, serde_json::Value> {
         self.pending.as_ref().and_then(|pending| pending.choices.as_ref()).unwrap_or(&self.choices)

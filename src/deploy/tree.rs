@@ -121,7 +121,7 @@ impl Tree {
 
     /// Where it is, as the end of a sentence: "on this machine", or below which folder.
     #[must_use]
-    pub fn place(&self) -> String {
+    pub fn location(&self) -> String {
         let root = self.root.display();
         match (self.is_machine, self.root.exists()) {
             (true, _) => "on this machine".to_owned(),
@@ -152,20 +152,20 @@ impl Tree {
             return Ok(path.to_owned());
         }
         let mut left: Vec<PathBuf> = vec![path.to_owned()];
-        let (mut place, mut links) = (PathBuf::new(), 0);
+        let (mut resolved, mut links) = (PathBuf::new(), 0);
         while let Some(next) = left.pop() {
             let mut parts = next.components();
             let Some(part) = parts.next() else { continue };
             left.push(parts.as_path().to_owned());
             match part {
-                Component::RootDir | Component::Prefix(_) => place.clear(),
+                Component::RootDir | Component::Prefix(_) => resolved.clear(),
                 Component::CurDir => {}
                 Component::ParentDir => {
-                    place.pop();
+                    resolved.pop();
                 }
                 Component::Normal(name) => {
-                    place.push(name);
-                    if let Ok(target) = fs::read_link(self.root.join(&place)) {
+                    resolved.push(name);
+                    if let Ok(target) = fs::read_link(self.root.join(&resolved)) {
                         links += 1;
                         if links > LINKS_MAX {
                             let source = rustix::io::Errno::LOOP.into();
@@ -175,13 +175,13 @@ impl Tree {
                                 source,
                             });
                         }
-                        place.pop();
+                        resolved.pop();
                         left.push(target);
                     }
                 }
             }
         }
-        Ok(self.root.join(place))
+        Ok(self.root.join(resolved))
     }
 
     /// Where the entry itself lies: a link at the end of the path is not followed.
@@ -240,8 +240,8 @@ impl Tree {
     pub fn make_folder(&self, path: impl AsRef<Path>, mode: u32) -> Result<(), TreeError> {
         let path = path.as_ref();
         let failed = |source| TreeError { action: "make", path: self.display_path(path), source };
-        let place = self.locate(path)?;
-        let missing: Vec<&Path> = place.ancestors().take_while(|folder| !folder.exists()).collect();
+        let real_path = self.locate(path)?;
+        let missing: Vec<&Path> = real_path.ancestors().take_while(|folder| !folder.exists()).collect();
         for folder in missing.into_iter().rev() {
             match fs::DirBuilder::new().mode(mode).create(folder) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
@@ -271,8 +271,8 @@ impl Tree {
     ) -> Result<(), TreeError> {
         let path = path.as_ref();
         let failed = |source| TreeError { action: "write", path: self.display_path(path), source };
-        let place = self.locate(path)?;
-        let partial = partial(&place);
+        let real_path = self.locate(path)?;
+        let partial = partial(&real_path);
         let write = || -> io::Result<()> {
             remove_if_there(&partial)?;
             let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&partial)?;
@@ -280,8 +280,8 @@ impl Tree {
             file.set_permissions(fs::Permissions::from_mode(mode))?;
             fill(&mut file)?;
             file.sync_all()?;
-            fs::rename(&partial, &place)?;
-            sync_parent(&place)
+            fs::rename(&partial, &real_path)?;
+            sync_parent(&real_path)
         };
         write().map_err(|source| {
             // What is left of it takes room that may be what was missing.
@@ -296,13 +296,13 @@ impl Tree {
     /// See [`TreeError`].
     pub fn link(&self, path: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<(), TreeError> {
         let (path, target) = (path.as_ref(), target.as_ref());
-        let place = self.locate_entry(path)?;
-        let partial = partial(&place);
+        let real_path = self.locate_entry(path)?;
+        let partial = partial(&real_path);
         let link = || -> io::Result<()> {
             remove_if_there(&partial)?;
             std::os::unix::fs::symlink(target, &partial)?;
-            fs::rename(&partial, &place)?;
-            sync_parent(&place)
+            fs::rename(&partial, &real_path)?;
+            sync_parent(&real_path)
         };
         link().map_err(|source| TreeError { action: "link", path: self.display_path(path), source })
     }
@@ -321,11 +321,11 @@ impl Tree {
     /// See [`TreeError`].
     pub fn remove(&self, path: impl AsRef<Path>) -> Result<(), TreeError> {
         let path = path.as_ref();
-        let place = self.locate_entry(path)?;
-        let removed = match fs::remove_file(&place) {
+        let real_path = self.locate_entry(path)?;
+        let removed = match fs::remove_file(&real_path) {
             Err(error) if is_absent(&error) => return Ok(()),
             Err(error) => Err(error),
-            Ok(()) => sync_parent(&place),
+            Ok(()) => sync_parent(&real_path),
         };
         removed.map_err(|source| TreeError { action: "remove", path: self.display_path(path), source })
     }
@@ -336,20 +336,20 @@ impl Tree {
     /// See [`TreeError`].
     pub fn remove_folder(&self, path: impl AsRef<Path>) -> Result<(), TreeError> {
         let path = path.as_ref();
-        let place = self.locate_entry(path)?;
-        let removed = match fs::remove_dir_all(&place) {
+        let real_path = self.locate_entry(path)?;
+        let removed = match fs::remove_dir_all(&real_path) {
             Err(error) if is_absent(&error) => return Ok(()),
             Err(error) => Err(error),
-            Ok(()) => sync_parent(&place),
+            Ok(()) => sync_parent(&real_path),
         };
         removed.map_err(|source| TreeError { action: "remove", path: self.display_path(path), source })
     }
 
     /// Removes a folder that is empty; leaves any other.
     pub fn remove_if_empty(&self, path: impl AsRef<Path>) {
-        if let Ok(place) = self.locate_entry(path.as_ref()) {
+        if let Ok(real_path) = self.locate_entry(path.as_ref()) {
             // "Not empty" and "not there" are both fine.
-            let _ = fs::remove_dir(place);
+            let _ = fs::remove_dir(real_path);
         }
     }
 
@@ -374,8 +374,8 @@ impl Tree {
     pub fn volume(&self, path: impl AsRef<Path>) -> Result<Volume, TreeError> {
         let path = path.as_ref();
         let failed = |source| TreeError { action: "ask for the free space of", path: self.display_path(path), source };
-        let place = self.locate(path)?;
-        let existing = place.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+        let real_path = self.locate(path)?;
+        let existing = real_path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
         let device = fs::metadata(existing).map_err(failed)?.dev();
         let stat = rustix::fs::statvfs(existing).map_err(|error| failed(error.into()))?;
         Ok(Volume {
@@ -401,13 +401,13 @@ pub struct Volume {
 }
 
 /// A name that neither systemd nor K3s reads: K3s skips hidden files in its manifests and unknown endings among its images.
-fn partial(place: &Path) -> PathBuf {
-    let name = place.file_name().unwrap_or_default().to_string_lossy();
-    place.with_file_name(format!(".{name}.partial"))
+fn partial(real_path: &Path) -> PathBuf {
+    let name = real_path.file_name().unwrap_or_default().to_string_lossy();
+    real_path.with_file_name(format!(".{name}.partial"))
 }
 
-fn sync_parent(place: &Path) -> io::Result<()> {
-    File::open(place.parent().unwrap_or(Path::new("/")))?.sync_all()
+fn sync_parent(real_path: &Path) -> io::Result<()> {
+    File::open(real_path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

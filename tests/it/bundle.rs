@@ -197,7 +197,7 @@ fn a_password_protects_a_key() {
     let output = create(&[]);
     assert_eq!(output.status.code(), Some(1));
     assert_says(&stderr(&output), &["safe.key", "--password-file"]);
-    assert_says(&stderr(&create(&["--password-file", "wrong"])), &["wrong password"]);
+    assert_says(&stderr(&create(&["--password-file", "wrong"])), &["password is wrong"]);
     json_of(&create(&["--password-file", "password"]));
     json_of(&fixture.bundle(&["verify", "a.bundle", "--public-key", "safe.pub"]));
 }
@@ -244,7 +244,7 @@ fn each_damage_is_named() {
         &flip(place(b"Turn the key")),
         &["documents/manual/start.md", "is not what was signed", "copy the bundle again"],
     );
-    assert_says(&flip(place(b"\"created\"") + 2), &["signature is invalid", "altered"]);
+    assert_says(&flip(place(b"\"created\"") + 2), &["signature does not match", "altered"]);
 
     // Without its signature: the list alone, then what it lists.
     let signature = place(b"bundle.json.minisig");

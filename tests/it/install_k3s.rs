@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::kube_api::Key;
 use crate::kube_server::{EMPTIER, NODE_IP, SERVICE_IP, Server, this_node};
@@ -158,6 +158,86 @@ fn a_pod_is_installed_upgraded_taken_back_and_removed() {
     writeln!(process.stdin.take().expect("a pipe"), "{}\n/etc/cairn", volume.display()).expect("typed");
     assert!(process.wait().expect("it ends").success());
     assert!(!server.has("namespaces", "cairn") && server.volumes().is_empty());
+    server.assert_sound();
+}
+
+/// Another node of the namespace, as far as it has data there.
+fn put_another_node(server: &Server) {
+    let labels = json!({"app.kubernetes.io/name": "cairn", "app.kubernetes.io/instance": "cairn"});
+    let claim =
+        json!({"metadata": {"labels": labels}, "spec": {"volumeName": "pvc-other", "storageClassName": "local-path"}});
+    let volume = json!({"metadata": {}, "spec": {"hostPath": {"path": server.path("storage/pvc-other")}}});
+    fs::create_dir(server.path("storage/pvc-other")).expect("made");
+    let mut objects = server.api.objects.lock();
+    objects.put(Key::new("namespaces", "", "cairn"), json!({"metadata": {}}));
+    objects.put(Key::new("persistentvolumes", "", "pvc-other"), volume);
+    objects.put(Key::new("persistentvolumeclaims", "cairn", "data-cairn-0"), claim);
+}
+
+#[test]
+fn a_node_with_a_name_of_its_own_is_installed_next_to_another_and_keeps_its_name() {
+    let Some(server) = Server::start(VERSION) else { return };
+    put_another_node(&server);
+    let named = ["--node-size", "small", "--set", "name=second", "--timeout", "60"];
+    let first = json_of(&run(Path::new(CAIRN), &[&["install", "--yes", "--json"], &named[..]].concat()));
+    assert_eq!(
+        (&first["url"], list(&first["notes"]).len()),
+        (&json!("https://second.cairn.svc:7171/mcp"), 0),
+        "{first}"
+    );
+    assert_eq!(first["port_forward"], "kubectl -n cairn port-forward service/second 7171");
+    assert_eq!(
+        server.manifests().into_keys().collect::<Vec<_>>(),
+        ["cairn-second-namespace.yaml", "cairn-second.yaml"],
+        "the files of another server's node have other names, and so have their Addons"
+    );
+    add(&server.path(""), &first);
+    assert!(finds(&first));
+
+    let before = server.manifests();
+    let second = install(&build(&server.path(""), "cairn-2"));
+    assert_eq!(second["previous"], first["current"], "the name is remembered");
+    assert!(second["snapshot"].is_string() && finds(&second), "{second}");
+    let renamed = run(Path::new(CAIRN), &["install", "--yes", "--set", "name=third"]);
+    assert_eq!(renamed.status.code(), Some(1), "{}", stdout(&renamed));
+    assert_says(&stdout(&renamed), &["the node is named second", "cannot move to third", "name=second"]);
+    let reset = run(Path::new(CAIRN), &["install", "--yes", "--set", "name="]);
+    assert_says(&stdout(&reset), &["the node is named second", "cannot move to cairn"]);
+    let moved = run(Path::new(CAIRN), &["install", "--yes", "--set", "namespace=site"]);
+    assert_says(&stdout(&moved), &["in namespace cairn", "cannot move to site", "namespace=cairn"]);
+    let back = json_of(&run(Path::new(CAIRN), &["rollback", "--yes", "--json", "--timeout", "60"]));
+    assert_eq!(back["current"], first["current"]);
+    assert_eq!(server.manifests(), before, "byte for byte");
+    assert!(finds(&first));
+
+    let doctor = run(Path::new(CAIRN), &["doctor", "--json"]);
+    let report: Value = serde_json::from_str(&stdout(&doctor)).expect("JSON");
+    let about: Vec<&str> = list(&report["machine"]).iter().filter_map(|found| found["about"].as_str()).collect();
+    assert!(about.contains(&"storage") && !about.contains(&"pod") && !about.contains(&"manifest"), "{report}");
+    assert_says(&report["machine"].to_string(), &["the claim data-second-0"]);
+    assert_eq!(json_of(&run(Path::new(CAIRN), &["status", "--json"]))["documents"], 1);
+
+    let volumes = server.volumes();
+    let own = volumes.iter().find(|path| !path.ends_with("pvc-other")).expect("a volume").display().to_string();
+    let mut purge = verb(Path::new(CAIRN), &["uninstall", "--yes", "--purge"]);
+    purge.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = purge.spawn().expect("the binary runs");
+    writeln!(process.stdin.take().expect("a pipe"), "{own}\n/etc/cairn").expect("typed");
+    let purged = process.wait_with_output().expect("it ends");
+    assert!(purged.status.success(), "{}", stderr(&purged));
+    assert_says(&stderr(&purged), &["the namespace stays for cairn"]);
+    for (plural, name) in [
+        ("statefulsets", "second"),
+        ("pods", "second-0"),
+        ("secrets", "second-token"),
+        ("persistentvolumeclaims", "data-second-0"),
+        ("addons", "cairn-second"),
+        ("addons", "cairn-second-namespace"),
+    ] {
+        assert!(!server.has(plural, name), "{plural}/{name}");
+    }
+    assert!(server.has("namespaces", "cairn") && server.has("persistentvolumeclaims", "data-cairn-0"));
+    assert_eq!(server.volumes(), [server.path("storage/pvc-other")], "the other node's data stays");
     server.assert_sound();
 }
 
@@ -317,7 +397,7 @@ fn what_was_applied_in_part_is_taken_back_whole() {
     });
     let doctor = run(Path::new(CAIRN), &["doctor"]);
     assert_eq!(doctor.status.code(), Some(1), "{}", stderr(&doctor));
-    assert_says(&stdout(&doctor), &["StatefulSet cairn runs something else", "cairn install"]);
+    assert_says(&stdout(&doctor), &["StatefulSet cairn has another image", "cairn install"]);
     let again = install(Path::new(CAIRN));
     assert_eq!((&again["current"], set()), (&first["current"], old));
     assert_eq!(server.manifests(), before, "byte for byte");
@@ -389,10 +469,10 @@ fn with_several_nodes_the_pod_is_bound_to_the_one_with_the_image() {
 fn a_volume_on_another_node_is_told_before_the_first_write() {
     let Some(server) = Server::start(VERSION) else { return };
     server.add_node();
-    let namespace = serde_json::json!({"metadata": {}});
-    let claim = serde_json::json!({"metadata": {}, "spec": {"volumeName": "pvc-1", "storageClassName": "local-path"}});
-    let here = serde_json::json!([{"key": "kubernetes.io/hostname", "operator": "In", "values": [EMPTIER]}]);
-    let volume = serde_json::json!({"metadata": {}, "spec": {"hostPath": {"path": "/of/another/node"},
+    let namespace = json!({"metadata": {}});
+    let claim = json!({"metadata": {}, "spec": {"volumeName": "pvc-1", "storageClassName": "local-path"}});
+    let here = json!([{"key": "kubernetes.io/hostname", "operator": "In", "values": [EMPTIER]}]);
+    let volume = json!({"metadata": {}, "spec": {"hostPath": {"path": "/of/another/node"},
         "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": here}]}}}});
     {
         let mut objects = server.api.objects.lock();
@@ -410,7 +490,7 @@ fn a_volume_on_another_node_is_told_before_the_first_write() {
 fn a_volume_grows_where_its_class_lets_it_and_otherwise_the_plan_says_no() {
     let Some(server) = Server::start(VERSION) else { return };
     let class = |name: &str, grows: bool| {
-        let class = serde_json::json!({"metadata": {}, "provisioner": "csi.example", "allowVolumeExpansion": grows, "reclaimPolicy": "Delete"});
+        let class = json!({"metadata": {}, "provisioner": "csi.example", "allowVolumeExpansion": grows, "reclaimPolicy": "Delete"});
         server.api.objects.lock().put(Key::new("storageclasses", "", name), class);
     };
     class("grows", true);
@@ -425,7 +505,7 @@ fn a_volume_grows_where_its_class_lets_it_and_otherwise_the_plan_says_no() {
     assert_eq!(size(), "8Gi");
     let grown = run(Path::new(CAIRN), &["install", "--yes", "--set", "storage.size=64GiB", "--timeout", "60"]);
     assert!(grown.status.success(), "{}", stderr(&grown));
-    assert_says(&stdout(&grown), &["let the volume grow from 8 GiB to 64 GiB"]);
+    assert_says(&stdout(&grown), &["grow the volume from 8 GiB to 64 GiB"]);
     assert_eq!(size(), "64Gi");
     assert!(finds(&first), "the data is that from before");
     // The set of the release before asked for less; it comes back around the same volume.
@@ -435,9 +515,10 @@ fn a_volume_grows_where_its_class_lets_it_and_otherwise_the_plan_says_no() {
     assert!(finds(&first));
     class("grows", false);
     let before = server.manifests();
-    for (wanted, words) in
-        [("storage.size=128GiB", "lets none grow to 128 GiB"), ("storage.class=other", "cannot change to another one")]
-    {
+    for (wanted, words) in [
+        ("storage.size=128GiB", "does not let it grow to 128 GiB"),
+        ("storage.class=other", "cannot change to another one"),
+    ] {
         let output = run(Path::new(CAIRN), &["install", "--yes", "--set", wanted]);
         assert_eq!(output.status.code(), Some(1), "{wanted}");
         assert_says(&stdout(&output), &[words, "snapshot restore"]);
@@ -641,10 +722,14 @@ fn images_of_a_bundle_go_where_the_server_imports_them_from() {
         assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
     };
     fs::write(desk.path().join("nats.tar.gz"), "an image").expect("written");
+    fs::write(desk.path().join("site.yaml"), "namespace: site\n").expect("written");
     at_desk(&["bundle", "keygen", "-o", "site.key"]);
     at_desk(&["bundle", "create", "-o", "site.bundle", "--key", "site.key", "--image", "nats.tar.gz"]);
     let root = directory.path().to_string_lossy();
-    at_desk(&["install", "--bundle", "site.bundle", "--public-key", "site.pub", "--yes", "--root", &root]);
+    let values = ["--values", "site.yaml", "--yes", "--root", &root];
+    at_desk(&[&["install", "--bundle", "site.bundle", "--public-key", "site.pub"], &values[..]].concat());
+    let manifest = fs::read_to_string(directory.path().join("mnt/k3s/server/manifests/cairn.yaml")).expect("staged");
+    assert!(manifest.contains("namespace: site"), "the file is passed on to the program of the bundle");
     let images = directory.path().join("mnt/k3s/agent/images");
     assert_eq!(fs::read(images.join("nats.tar.gz")).expect("placed"), b"an image");
     let left: Vec<_> =
@@ -669,6 +754,77 @@ fn a_server_is_staged_into_an_image_that_is_being_built() {
     assert!(place("server/manifests/cairn-namespace.yaml").exists());
     assert!(place(&format!("agent/images/cairn-{release}.tar")).exists());
     assert_eq!(stage()["current"], release, "a second time changes nothing");
+}
+
+#[test]
+fn settings_come_from_a_file_too_and_the_newest_wins() {
+    let directory = moved_server();
+    let desk = tempfile::tempdir().expect("temporary directory");
+    let root = directory.path().to_string_lossy().into_owned();
+    let run_install = |arguments: &[&str]| {
+        let all = [&["install", "--yes", "--json", "--root", &root], arguments].concat();
+        verb(Path::new(CAIRN), &all).current_dir(desk.path()).output().expect("the binary runs")
+    };
+    let stage = |arguments: &[&str]| {
+        let staged = json_of(&run_install(arguments));
+        let main = fs::read_to_string(directory.path().join("mnt/k3s/server/manifests/cairn-second.yaml"));
+        (staged["current"].as_str().expect("a name").to_owned(), main.expect("staged"))
+    };
+    let write = |name: &str, text: &str| fs::write(desk.path().join(name), text).expect("written");
+    // Every problem at once, with file, line and key.
+    write("site.yaml", "name: second\nstorage:\n  size: 10\nimage:\n  name: registry.example/cairn:1\nhots: a\n");
+    let refused = run_install(&["--values", "site.yaml", "--set", "resources.cpu=lots"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    let problems = [
+        "site.yaml:3: storage.size is '10'",
+        "site.yaml:5: image.name is 'registry.example/cairn:1', expected nothing",
+        "site.yaml:6: there is no key 'hots' (did you mean 'hosts'?)",
+        "\n  resources.cpu is 'lots'",
+    ];
+    assert_says(&format!("{}{}", stdout(&refused), stderr(&refused)).replace("\\n", "\n"), &problems);
+    let absent = run_install(&["--values", "absent.yaml"]);
+    assert!(!absent.status.success() && stderr(&absent).contains("cannot read absent.yaml"), "{}", stderr(&absent));
+
+    write(
+        "site.yaml",
+        "name: second\nnode: {size: medium}\nstorage: {size: 64GiB}\nhosts: [a.example]\ningress: {host: b.example}\n",
+    );
+    let (first, main) = stage(&["--values", "site.yaml", "--set", "storage.size=32GiB", "--set", "env=A=1"]);
+    assert_says(
+        &main,
+        &[
+            "cairn k3s render --values site.yaml",
+            "for a node of size medium",
+            "storage: 32Gi",
+            "a.example",
+            "kind: Ingress",
+            "secretName: second-token",
+        ],
+    );
+    assert_eq!(stage(&[]).0, first, "what was chosen is remembered");
+    fs::create_dir(desk.path().join("elsewhere")).expect("made");
+    fs::copy(desk.path().join("site.yaml"), desk.path().join("elsewhere/site.yaml")).expect("copied");
+    let (moved, main) = stage(&["--values", "elsewhere/site.yaml", "--set", "storage.size=32GiB"]);
+    assert_eq!(moved, first, "wherever the file is: {main}");
+
+    // A new file takes the place of the one before, and its keys that of what was set; what was set for its variant goes with it.
+    stage(&["--set", "ingress.path=/mcp"]);
+    write("next.toml", "name = \"second\"\n[storage]\nsize = \"128GiB\"\n");
+    let (next, main) = stage(&["--values", "next.toml"]);
+    assert_ne!(next, first);
+    assert_says(&main, &["--values next.toml", "storage: 128Gi", "name: A\n"]);
+    assert!(!main.contains("a.example") && !main.contains("kind: Ingress"), "{main}");
+    let (_, main) = stage(&["--set", "storage.size="]);
+    assert!(!main.contains("storage: 128Gi"), "the default, whatever the file says: {main}");
+
+    let renamed = run_install(&["--values", "next.toml", "--set", "name=third"]);
+    assert_eq!(renamed.status.code(), Some(1), "{}", stdout(&renamed));
+    let systemd = verb(Path::new(CAIRN), &["install", "--for", "systemd", "--root", "image", "--values", "next.toml"])
+        .current_dir(desk.path())
+        .output()
+        .expect("the binary runs");
+    assert_eq!(systemd.status.code(), Some(2));
+    assert_says(&stderr(&systemd), &["--values", "for K3s", "/etc/cairn/cairn.toml"]);
 }
 
 #[test]
@@ -739,7 +895,11 @@ fn where_usr_local_is_read_only_the_program_goes_to_opt() {
     assert_eq!(back["current"], first["current"]);
     assert!(finds(&first));
     let doctor = run(installed, &["doctor"]);
-    assert!(!stdout(&doctor).contains("is gone") && stdout(&doctor).contains("storage class"), "{}", stdout(&doctor));
+    assert!(
+        !stdout(&doctor).contains("is missing") && stdout(&doctor).contains("storage class"),
+        "{}",
+        stdout(&doctor)
+    );
     assert!(run(installed, &["uninstall", "--yes"]).status.success());
     assert!(!Path::new("/opt/cairn/lib/cairn").exists());
     server.assert_sound();

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -149,9 +149,11 @@ fn rendered(arguments: &[&str], namespace: &str) -> (TempDir, Objects) {
     let folder = tempfile::tempdir().expect("temporary directory");
     let namespace = format!("namespace={namespace}");
     render_into(folder.path(), &[arguments, &["--set", &namespace]].concat());
-    let read = |name: &str| parse(&fs::read_to_string(folder.path().join(name)).expect("rendered"));
-    let objects = Objects([read("cairn-namespace.yaml"), read("cairn.yaml")].concat());
-    (folder, objects)
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder.path()).expect("readable").map(|entry| entry.expect("readable").path()).collect();
+    files.sort();
+    let objects = files.iter().flat_map(|file| parse(&fs::read_to_string(file).expect("rendered"))).collect();
+    (folder, Objects(objects))
 }
 
 #[test]
@@ -201,6 +203,43 @@ fn every_variant_is_taken_as_it_is_rendered_and_its_pods_are_admitted() {
     let all: Vec<Value> = wanted.iter().flat_map(pods).collect();
     assert!(all.len() > wanted.len(), "those of jobs are among them");
     let admitted = server.would_create(&all);
+    assert!(admitted.status.success() && stderr(&admitted).is_empty(), "{}", stderr(&admitted));
+}
+
+#[test]
+fn two_nodes_are_applied_into_one_namespace_and_neither_changes_the_other() {
+    let Some(server) = server() else { return };
+    let everything = variants().pop().expect("the last one").1;
+    // What belongs to the cluster one of them brings.
+    let more = ["--set", "name=second", "--set", "gpu.own-runtime-class=false"];
+    let (first_folder, first) = rendered(everything, "site");
+    let (second_folder, second) = rendered(&[everything, &more].concat(), "site");
+    let namespace = |folder: &TempDir, file: &str| server.apply(&folder.path().join(file), &[]);
+    let namespaces =
+        [namespace(&first_folder, "cairn-namespace.yaml"), namespace(&second_folder, "cairn-second-namespace.yaml")];
+    assert_eq!(namespaces[0].iter().map(version).next(), namespaces[1].iter().map(version).next(), "the same object");
+    let apply_first = || server.apply(&first_folder.path().join("cairn.yaml"), &[]);
+    let apply_second = || server.apply(&second_folder.path().join("cairn-second.yaml"), &[]);
+    let (held, of_second) = (apply_first(), apply_second());
+    assert_eq!((held.len(), of_second.len()), (first.0.len() - 1, second.0.len() - 1));
+    for (held, again) in [(&held, apply_first()), (&of_second, apply_second())] {
+        assert_eq!(
+            again.iter().map(version).collect::<Vec<_>>(),
+            held.iter().map(version).collect::<Vec<_>>(),
+            "nothing of it was changed by the other node"
+        );
+    }
+    // The server's own selection, by which Services and policies find pods.
+    for (name, others) in [("cairn", "second"), ("second", "cairn")] {
+        let label = format!("app.kubernetes.io/instance={name}");
+        let found = server.must(&["-n", "site", "get", "statefulsets,services,cronjobs", "-l", &label, "-o", "name"]);
+        assert!(found.lines().count() >= 5, "{found}");
+        let names = found.lines().filter_map(|line| line.rsplit('/').next());
+        for found in names {
+            assert!(found.starts_with(name) && !found.starts_with(others), "{found}");
+        }
+    }
+    let admitted = server.would_create(&[pods(&first), pods(&second)].concat());
     assert!(admitted.status.success() && stderr(&admitted).is_empty(), "{}", stderr(&admitted));
 }
 

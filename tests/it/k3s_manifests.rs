@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::k3s_own_rules::{OWN, POD_SECURITY};
-use crate::k3s_rules::{KUBE_LINTER, KUBE_SCORE, Objects, Rule, items, quantity, text};
+use crate::k3s_rules::{KUBE_LINTER, KUBE_SCORE, Objects, Rule, items, quantity, selects, text};
 use crate::node::{TestNode, assert_says, cairn, clean, json_of, run_on, stderr, stdout};
 
 /// What is shipped: folder below `k3s/`, and what it is rendered with.
@@ -210,6 +210,107 @@ fn the_node_takes_every_configuration() {
         let status = on(&["status"]);
         assert_eq!(status["ready"], true, "{name}");
     }
+}
+
+/// The names by which an object refers to others, and what a rendering says about addresses.
+fn references(value: &Value, found: &mut BTreeSet<String>) {
+    const NAMES: [&str; 3] = ["serviceAccountName", "serviceName", "secretName"];
+    const OBJECTS: [&str; 6] = ["configMap", "service", "issuerRef", "credentials", "secret", "target"];
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let name = if NAMES.contains(&key.as_str()) { value } else { &value["name"] };
+                if NAMES.contains(&key.as_str()) || OBJECTS.contains(&key.as_str()) {
+                    found.extend(name.as_str().map(str::to_owned));
+                }
+                if key == "rootCAsSecrets" || key == "dnsNames" {
+                    found.extend(items(value).map(text).map(str::to_owned));
+                }
+                if key == "serverName" || key.ends_with("serverstransport") {
+                    found.insert(text(value).to_owned());
+                }
+                references(value, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+        _ => {}
+    }
+}
+
+/// What selects pods, and for a ServiceMonitor Services, of these objects.
+fn selectors(objects: &Objects) -> Vec<(String, Value)> {
+    let pointers = ["/spec/selector/matchLabels", "/spec/podSelector/matchLabels", "/spec/selector"];
+    let of = |object: &Value| {
+        let selector = pointers.iter().find_map(|pointer| object.pointer(pointer))?;
+        Some((format!("{} {}", text(&object["kind"]), text(&object["metadata"]["name"])), selector.clone()))
+    };
+    let of_peers = objects.of_kind("NetworkPolicy").flat_map(|policy| {
+        let peers = items(&policy["spec"]["egress"]).flat_map(|rule| items(&rule["to"]));
+        let own = peers.filter(|peer| peer["namespaceSelector"].is_null() && !peer["podSelector"].is_null());
+        own.map(|peer| {
+            (format!("a peer of {}", policy["metadata"]["name"]), peer["podSelector"]["matchLabels"].clone())
+        })
+    });
+    objects.0.iter().filter_map(of).chain(of_peers).collect()
+}
+
+#[test]
+fn two_nodes_share_a_namespace_without_an_object_a_reference_or_a_selector_in_common() {
+    // What the operator named is the operator's, and what belongs to the cluster one of them brings.
+    let chosen = BTreeSet::from(["cairn.example.com", "cairn.example", "vault"].map(str::to_owned));
+    for (variant, arguments) in variants() {
+        let more: &[&str] = if variant == "everything" { &["--set", "gpu.own-runtime-class=false"] } else { &[] };
+        let first = objects(arguments);
+        let second = objects(&[arguments, more, &["--set", "name=second"]].concat());
+        assert_eq!(first.one("Namespace"), second.one("Namespace"), "{variant}: whichever file is applied last");
+        let keys = |objects: &Objects| -> BTreeSet<(String, String)> {
+            let of = |object: &Value| (text(&object["kind"]).to_owned(), text(&object["metadata"]["name"]).to_owned());
+            objects.0.iter().filter(|object| object["kind"] != "Namespace").map(of).collect()
+        };
+        let common: Vec<_> = keys(&first).intersection(&keys(&second)).cloned().collect();
+        assert!(common.is_empty(), "{variant}: {common:?}");
+        assert_eq!(keys(&second).len() + more.len() / 2, keys(&first).len(), "{variant}");
+        let of = |objects: &Objects| {
+            let mut found = BTreeSet::new();
+            objects.0.iter().for_each(|object| references(object, &mut found));
+            found
+        };
+        let (of_first, of_second) = (of(&first), of(&second));
+        assert!(of_first.contains("cairn-token") && of_second.contains("second-token"), "{variant}: {of_second:?}");
+        let common: Vec<_> = of_first.intersection(&of_second).filter(|name| !chosen.contains(*name)).collect();
+        assert!(common.is_empty(), "{variant}: {common:?}");
+        let labelled = |objects: &Objects| {
+            let templates = objects.0.iter().flat_map(|object| {
+                [object.pointer("/spec/template"), object.pointer("/spec/jobTemplate/spec/template"), Some(object)]
+            });
+            let labels = templates.flatten().map(|object| object["metadata"]["labels"].clone());
+            labels.filter(|labels| labels["app.kubernetes.io/component"] != "namespace").collect::<Vec<Value>>()
+        };
+        for (own, other) in [(&first, &second), (&second, &first)] {
+            for (label, selector) in selectors(own) {
+                assert!(
+                    labelled(own).iter().any(|labels| selects(&selector, labels)),
+                    "{variant}: {label} finds nothing"
+                );
+                assert!(
+                    !labelled(other).iter().any(|labels| selects(&selector, labels)),
+                    "{variant}: {label} {selector}"
+                );
+            }
+        }
+        let files = tempfile::tempdir().expect("temporary directory");
+        render_into(files.path(), arguments);
+        render_into(files.path(), &[arguments, &["--set", "name=second"]].concat());
+        let names = files_below(files.path());
+        assert_eq!(names.len(), 4, "{names:?}");
+    }
+    let job = objects(&["--with", "documents", "--set", "documents.claim=manuals", "--set", "name=second"]);
+    let container = &job.one("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
+    assert!(items(&container["env"]).any(|one| one["value"] == "https://second.cairn.svc:7171"), "{container}");
+    let base = tempfile::tempdir().expect("temporary directory");
+    render_into(base.path(), &["--kustomize", "--set", "name=second"]);
+    let text = fs::read_to_string(base.path().join("kustomization.yaml")).expect("rendered");
+    assert_says(&text, &["cairn-second-namespace.yaml", "- name: second\n", "instance: \"second\""]);
 }
 
 /// What the container's variable says where the pod has this name in this namespace.
@@ -731,6 +832,8 @@ fn mistakes_are_named_all_at_once_with_what_was_meant() {
     said(&["--set", "config.search.limit=[1"], &["config.search.limit"]);
     said(&["--set", "config.snapshot.target=/backup"], &["backup.claim"]);
     said(&["--set", "namespace=on"], &["namespace", "truth value"]);
+    said(&["--set", "name=site-token"], &["name is 'site-token'", "such as cairn-2", "not ending in", "token"]);
+    said(&["--set", "name=2nd"], &["name is '2nd'", "the first a letter"]);
     said(&["--image", "cairn"], &["--image", "cairn"]);
     said(&["--image", "registry.example/cairn:latest"], &["latest"]);
     said(&["--image-digest", "sha256:12"], &["--image-digest", "64 hex digits"]);
@@ -747,29 +850,78 @@ fn mistakes_are_named_all_at_once_with_what_was_meant() {
     );
 }
 
-proptest! {
-    /// Whatever is set, it is refused, or it ends up as one value in files that parse.
-    #[test]
-    fn no_value_breaks_out_of_its_place(key in 0..keys().len() + 1, value in "[ -~]{0,24}|[a-z0-9.:/,-]{1,16}|\\PC{0,8}") {
-        let key = keys().get(key).map_or("config.snapshot.s3_region".to_owned(), |key| key.name.clone());
-        let with = Variant::ALL.into_iter().collect();
-        let required = ["ingress.host=a.example", "external-secrets.store=vault"].map(|text| text.parse().expect("an assignment"));
-        let set = required.into_iter().chain([Assignment { key: key.clone(), value: value.clone() }]).collect();
-        let options = Options { with, set, ..Options::default() };
-        if let Ok(settings) = Settings::new(&options) {
-            let rendered = cairn::deploy::k3s::render(&settings);
-            let objects = Objects([rendered.namespace, rendered.main].iter().flat_map(|text| parse(text)).collect());
-            prop_assert_eq!(objects.0.len(), 1 + cairn::deploy::k3s::objects(&settings).len());
-            prop_assert_eq!(objects.one("ConfigMap")["data"].as_object().map(serde_json::Map::len), Some(1));
-            let own = configuration(&objects).parse::<toml::Table>();
-            if key.starts_with("config.") {
-                // A text in brackets or quotes is taken as TOML, and refused by the check of the whole when it is none.
-                let found = own.ok().map(|own| own["snapshot"]["s3_region"].clone());
-                prop_assert!(found.is_none_or(|found| found.is_array() || found.is_integer() || found.is_bool() || found.as_str().is_some()));
-            } else {
-                prop_assert!(own.is_ok());
-            }
+/// A value for a key, with every variant turned on and what these need: `None` where it is refused. Where it is taken, the files hold
+/// what was set and nothing else.
+fn rendered_with(key: &str, value: &str) -> Option<Settings> {
+    let assignment = |text: &str| text.parse::<Assignment>().expect("an assignment");
+    // Documents have one source.
+    let source: &[&str] = match key {
+        _ if key.starts_with("documents.git") => {
+            &["documents.git=https://git.example/a.git", "documents.git.image=registry.example/git:2.50.1"]
         }
+        "documents.config-map" => &[],
+        _ => &["documents.claim=manuals"],
+    };
+    let required = ["ingress.host=a.example", "external-secrets.store=vault"];
+    let mut set: Vec<Assignment> = required.iter().chain(source).map(|text| assignment(text)).collect();
+    set.push(Assignment { key: key.to_owned(), value: value.to_owned() });
+    let options = Options { with: Variant::ALL.into_iter().collect(), set, ..Options::default() };
+    let settings = Settings::new(&options).ok()?;
+    let rendered = cairn::deploy::k3s::render(&settings);
+    let found: Vec<Value> = [rendered.namespace, rendered.main].iter().flat_map(|text| parse(text)).collect();
+    let wanted = [vec![cairn::deploy::k3s::namespace(&settings)], cairn::deploy::k3s::objects(&settings)].concat();
+    let wanted: Vec<Value> = wanted.iter().map(|object| serde_json::to_value(object).expect("plain data")).collect();
+    assert_eq!(found, wanted, "{key}={value}: a reader of YAML sees other objects");
+    let own = configuration(&Objects(found)).parse::<toml::Table>();
+    if key.starts_with("config.") {
+        // A text in brackets or quotes is taken as TOML, and refused by the check of the whole when it is none.
+        let is_toml = value.starts_with('[') || value.starts_with('"');
+        let own = own.map(|own| own["snapshot"]["s3_region"].clone());
+        let is_value = own.as_ref().is_ok_and(|own| !own.is_str() || own.as_str() == Some(value));
+        assert!(is_value || is_toml, "{key}={value}: {own:?}");
+    } else {
+        assert!(own.is_ok(), "{key}={value}: {own:?}");
+    }
+    Some(settings)
+}
+
+/// Every key, and a setting of Cairn's own that takes any text.
+fn every_key() -> Vec<String> {
+    keys().into_iter().map(|key| key.name).chain(["config.snapshot.s3_region".to_owned()]).collect()
+}
+
+/// So the property below is about files, and not about refusals only.
+#[test]
+fn every_key_has_a_value_that_is_taken_together_with_all_variants() {
+    const VALUES: [&str; 17] = [
+        "second",
+        "8GiB",
+        "64MiB",
+        "2",
+        "::",
+        "10.0.0.0/8",
+        "disk=ssd",
+        "true",
+        "https://git.example/b.git",
+        "registry.example/git:2.51.0",
+        "@daily",
+        "60s",
+        "/mcp",
+        "Issuer",
+        "SecretStore",
+        "amd.com/gpu",
+        "7172",
+    ];
+    let refused: Vec<String> =
+        every_key().into_iter().filter(|key| !VALUES.iter().any(|value| rendered_with(key, value).is_some())).collect();
+    assert!(refused.is_empty(), "no value of this test suits {refused:?}");
+}
+
+proptest! {
+    /// Whatever is set, it is refused, or it ends up as one value in files that hold nothing else.
+    #[test]
+    fn no_value_breaks_out_of_its_place(key in 0..every_key().len(), value in "[ -~]{0,24}|[a-z0-9.:/,-]{1,16}|[a-z]{1,8}=[ -~]{0,12}|\\PC{0,8}") {
+        rendered_with(&every_key()[key], &value);
     }
 }
 

@@ -272,8 +272,10 @@ impl Controllers {
         let volumes: Vec<Key> =
             objects.iter().map(|(key, _)| key.clone()).filter(|key| key.plural == "persistentvolumes").collect();
         for key in volumes {
-            let claim = Key::new("persistentvolumeclaims", NAMESPACE, "data-cairn-0");
-            if objects.get(&claim).is_none_or(|claim| claim["spec"]["volumeName"] != key.name.as_str()) {
+            let is_of_claim = |(claim_key, claim): (&Key, &Value)| {
+                claim_key.plural == "persistentvolumeclaims" && claim["spec"]["volumeName"] == key.name.as_str()
+            };
+            if !objects.iter().any(is_of_claim) {
                 objects.remove(&key);
                 let _ = fs::remove_dir_all(self.root.join("storage").join(&key.name));
             }
@@ -297,7 +299,8 @@ impl Controllers {
 
     fn set(&self) {
         let mut objects = self.api.objects.lock();
-        let (key, pod_key) = (Key::new("statefulsets", NAMESPACE, "cairn"), Key::new("pods", NAMESPACE, "cairn-0"));
+        let names = NodeKeys::of(&objects);
+        let (key, pod_key) = (names.set.clone(), names.pod.clone());
         let pod = objects.get(&pod_key).cloned();
         let Some(set) = objects.get(&key).cloned() else {
             // Collected with its owner, unless it was left without one.
@@ -306,17 +309,17 @@ impl Controllers {
             }
             return;
         };
-        let owner = json!([{"kind": "StatefulSet", "name": "cairn", "uid": set["metadata"]["uid"]}]);
+        let owner = json!([{"kind": "StatefulSet", "name": key.name, "uid": set["metadata"]["uid"]}]);
         let mut hasher = DefaultHasher::new();
         set["spec"]["template"].to_string().hash(&mut hasher);
-        let revision = format!("cairn-{:x}", hasher.finish());
+        let revision = format!("{}-{:x}", key.name, hasher.finish());
         let wanted = set["spec"]["replicas"].as_u64().unwrap_or(1);
         let is_ready = pod.as_ref().is_some_and(|pod| pod["status"]["conditions"][0]["status"] == "True");
         let has = pod.as_ref().map(|pod| pod["metadata"]["labels"]["controller-revision-hash"].clone());
         let is_new = has.as_ref().is_some_and(|has| *has == revision.as_str());
         match &pod {
             None if wanted > 0 => {
-                claim(&mut objects, &set);
+                claim(&mut objects, names.claim, &set);
                 let mut pod = set["spec"]["template"].clone();
                 pod["metadata"]["labels"]["controller-revision-hash"] = revision.clone().into();
                 pod["metadata"]["ownerReferences"] = owner;
@@ -349,7 +352,7 @@ impl Controllers {
 
     /// Places the pod, the emptiest node first, and binds its claim there; why not, when no node will do.
     fn schedule(&self, objects: &mut Objects, pod: &Value) -> Result<String, String> {
-        let claim_key = Key::new("persistentvolumeclaims", NAMESPACE, "data-cairn-0");
+        let claim_key = NodeKeys::of(objects).claim;
         let claim = objects.get(&claim_key).cloned().unwrap_or_default();
         let volume = claim["spec"]["volumeName"].as_str().map(str::to_owned);
         let place = volume.as_deref().and_then(|name| objects.get(&Key::new("persistentvolumes", "", name)));
@@ -403,8 +406,12 @@ impl Controllers {
 
     /// What a kubelet does for the one pod.
     fn pod(&mut self) {
-        let key = Key::new("pods", NAMESPACE, "cairn-0");
-        let Some(pod) = self.api.objects.lock().get(&key).cloned() else { return };
+        let (key, pod) = {
+            let objects = self.api.objects.lock();
+            let key = NodeKeys::of(&objects).pod;
+            let Some(pod) = objects.get(&key).cloned() else { return };
+            (key, pod)
+        };
         if !pod["metadata"]["deletionTimestamp"].is_null() {
             if let Some(mut process) = self.process.take() {
                 // It may have ended by itself.
@@ -479,18 +486,25 @@ impl Controllers {
     fn spawn(&self, executable: &Path) -> Child {
         let objects = self.api.objects.lock();
         let (settings, token) = (self.root.join("store/cairn.toml"), self.root.join("store/token"));
-        let map = objects.get(&Key::new("configmaps", NAMESPACE, "cairn")).expect("applied before the set");
+        let pod_key = NodeKeys::of(&objects).pod;
+        let pod = objects.get(&pod_key).expect("it is being started");
+        let volume = |name: &str| {
+            let mut volumes = pod["spec"]["volumes"].as_array().expect("volumes").iter();
+            volumes.find(|volume| volume["name"] == name).expect("a volume")
+        };
+        let map = volume("config")["configMap"]["name"].as_str().expect("a name");
+        let map = objects.get(&Key::new("configmaps", NAMESPACE, map)).expect("applied before the set");
         fs::write(&settings, map["data"]["cairn.toml"].as_str().expect("settings")).expect("written");
-        if let Some(secret) = objects.get(&Key::new("secrets", NAMESPACE, "cairn-token")) {
+        let secret = volume("token")["secret"]["secretName"].as_str().expect("a name");
+        if let Some(secret) = objects.get(&Key::new("secrets", NAMESPACE, secret)) {
             let encoded = secret["data"]["token"].as_str().expect("a token");
             fs::write(&token, base64::prelude::BASE64_STANDARD.decode(encoded).expect("base64")).expect("written");
         }
         let log = File::options().create(true).append(true).open(self.root.join("pod.log")).expect("a log");
-        let pod = objects.get(&Key::new("pods", NAMESPACE, "cairn-0")).expect("it is being started");
         let mut variables: Vec<(String, String)> = Vec::new();
         for variable in pod["spec"]["containers"][0]["env"].as_array().into_iter().flatten() {
             let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
-                Some("metadata.name") => "cairn-0".to_owned(),
+                Some("metadata.name") => pod_key.name.clone(),
                 Some("metadata.namespace") => NAMESPACE.to_owned(),
                 Some(other) => panic!("the stand-in does not know {other}"),
                 None => variables
@@ -515,6 +529,30 @@ impl Controllers {
             .uid(USER)
             .spawn()
             .expect("the executable starts")
+    }
+}
+
+/// Where the objects of the one node are that runs here.
+struct NodeKeys {
+    set: Key,
+    pod: Key,
+    claim: Key,
+}
+
+impl NodeKeys {
+    /// By the name of its set, or of the pod that outlived it.
+    fn of(objects: &Objects) -> Self {
+        let named = |plural: &str| {
+            let mut keys = objects.iter().map(|(key, _)| key);
+            keys.find(|key| key.plural == plural && key.namespace == NAMESPACE).map(|key| key.name.clone())
+        };
+        let of_pod = || named("pods").and_then(|pod| pod.strip_suffix("-0").map(str::to_owned));
+        let name = named("statefulsets").or_else(of_pod).unwrap_or_else(|| "cairn".to_owned());
+        Self {
+            set: Key::new("statefulsets", NAMESPACE, &name),
+            pod: Key::new("pods", NAMESPACE, &format!("{name}-0")),
+            claim: Key::new("persistentvolumeclaims", NAMESPACE, &format!("data-{name}-0")),
+        }
     }
 }
 
@@ -546,8 +584,7 @@ fn apply_one(objects: &mut Objects, addon: &str, key: &Key, object: &Value) -> R
 }
 
 /// A claim out of the template, of the default class where it names none. Its volume comes with its pod.
-fn claim(objects: &mut Objects, set: &Value) {
-    let key = Key::new("persistentvolumeclaims", NAMESPACE, "data-cairn-0");
+fn claim(objects: &mut Objects, key: Key, set: &Value) {
     if objects.get(&key).is_none() {
         let mut claim = set["spec"]["volumeClaimTemplates"][0].clone();
         if claim["spec"]["storageClassName"].is_null() {

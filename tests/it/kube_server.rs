@@ -105,7 +105,10 @@ impl Server {
         // What DNS says in a cluster.
         write(
             "etc/hosts",
-            &format!("127.0.0.1 localhost\n{SERVICE_IP} cairn.cairn.svc.cluster.local cairn.cairn.svc\n"),
+            &format!(
+                "127.0.0.1 localhost\n{SERVICE_IP} cairn.cairn.svc.cluster.local cairn.cairn.svc second.cairn.svc.cluster.local \
+                 second.cairn.svc\n"
+            ),
         );
         write("etc/machine-id", "00000000000000000000000000000001\n");
         write("etc/systemd/system/k3s.service", "[Service]\nExecStart=/usr/local/bin/k3s server\n");

@@ -136,11 +136,11 @@ fn skipped(reports: &[Report]) -> Vec<(Kind, usize, BTreeSet<String>)> {
     let mut kinds: Vec<(Kind, usize, BTreeSet<String>)> = Vec::new();
     for report in reports {
         let Status::Skipped(kind) = report.status else { continue };
-        let place = kinds.iter().position(|(known, ..)| *known == kind).unwrap_or_else(|| {
+        let index = kinds.iter().position(|(known, ..)| *known == kind).unwrap_or_else(|| {
             kinds.push((kind, 0, BTreeSet::new()));
             kinds.len() - 1
         });
-        let (_, count, extensions) = &mut kinds[place];
+        let (_, count, extensions) = &mut kinds[index];
         *count += 1;
         if let Some((_, extension)) = report.source.rsplit('/').next().and_then(|name| name.rsplit_once('.')) {
             extensions.insert(extension.to_ascii_lowercase());

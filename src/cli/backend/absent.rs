@@ -72,17 +72,17 @@ pub(super) fn not_ours(data_dir: &Path) -> Failure {
     let own = user(rustix::process::geteuid().as_raw());
     // Some names are words: "nobody may not".
     let own = if own.starts_with("user ") { own } else { format!("user '{own}'") };
-    let place = data_dir.display();
+    let folder = data_dir.display();
     let is_missing = fs::metadata(data_dir).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
     Failure::unreachable(if is_missing {
         let nearest = nearest.display();
         anyhow!(
-            "there is no {place}, and {own} may not make it in {nearest}: --data-dir (CAIRN_DATA_DIR) names another place, \
+            "there is no {folder}, and {own} may not make it in {nearest}: --data-dir (CAIRN_DATA_DIR) names another place, \
              --url a node elsewhere"
         )
     } else {
         anyhow!(
-            "{place} belongs to {owner}, and {own} may not use it: use sudo, or reach its node with --url and --token \
+            "{folder} belongs to {owner}, and {own} may not use it: use sudo, or reach its node with --url and --token \
              (`sudo cairn token create NAME` makes one)"
         )
     })
@@ -99,9 +99,9 @@ pub(in crate::cli) fn beside_service(data_dir: &Path) -> Option<String> {
 }
 
 /// The owner of the data of this machine's service; `None` if there is none, or it is the requested directory.
-fn service(data_dir: &Path, place: &Path) -> Option<String> {
-    let found = fs::metadata(place).ok()?;
-    let is_node = match holds_node(place) {
+fn service(data_dir: &Path, folder: &Path) -> Option<String> {
+    let found = fs::metadata(folder).ok()?;
+    let is_node = match holds_node(folder) {
         Ok(is_node) => is_node,
         // Made for the service alone, so it is in use.
         Err(error) => error.kind() == io::ErrorKind::PermissionDenied,

@@ -88,8 +88,8 @@ impl Remote {
         }
         let base = url.trim_end_matches('/').trim_end_matches("/mcp");
         let mut trust = address.ca.as_deref().map_or(Ok(Trust::System), Trust::file).map_err(Failure::usage)?;
-        if let Some(place) = address.resolve {
-            trust = trust.at(SocketAddr::new(place, port(base)));
+        if let Some(resolved) = address.resolve {
+            trust = trust.at(SocketAddr::new(resolved, port(base)));
         }
         let remote = Self::new(base, trust, address.token.clone());
         match remote.greet(url) {
@@ -174,9 +174,9 @@ impl Remote {
     /// The same where the node shows a certificate without this address: it cannot know all that lead to it, such as that of a
     /// service in a cluster. Its own authority vouches for it by the name that every node has.
     fn by_own_name(base: &str, address: &Address) -> Option<Self> {
-        let place: SocketAddr = base.strip_prefix("https://")?.parse().ok()?;
-        let trust = Trust::node_authority(address.ca.as_deref()?, place).ok()?;
-        let own = Self::new(&format!("https://{LOCAL_NAME}:{}", place.port()), trust, address.token.clone());
+        let listener: SocketAddr = base.strip_prefix("https://")?.parse().ok()?;
+        let trust = Trust::node_authority(address.ca.as_deref()?, listener).ok()?;
+        let own = Self::new(&format!("https://{LOCAL_NAME}:{}", listener.port()), trust, address.token.clone());
         Some(Self { base_url: base.to_owned(), ..own })
     }
 
@@ -380,8 +380,8 @@ impl Remote {
 pub(in crate::cli) fn prove(url: &str, ca: Option<&Path>, resolve: Option<IpAddr>) -> Result<(), String> {
     let base = url.trim_end_matches('/').trim_end_matches("/mcp");
     let mut trust = ca.map_or(Ok(Trust::System), Trust::file).map_err(|error| format!("{error:#}"))?;
-    if let Some(place) = resolve {
-        trust = trust.at(SocketAddr::new(place, port(base)));
+    if let Some(resolved) = resolve {
+        trust = trust.at(SocketAddr::new(resolved, port(base)));
     }
     // A refusal for lack of a token proves that the node answers.
     let answer = Agent::new(trust, PROBE_TIMEOUT, ANSWER_BYTES_MAX).get(base).call();
@@ -407,8 +407,8 @@ enum Greeting {
 
 /// The port of a URL without a path.
 fn port(base: &str) -> u16 {
-    let (scheme, place) = base.split_once("://").unwrap_or(("http", base));
-    let named = place.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let (scheme, authority) = base.split_once("://").unwrap_or(("http", base));
+    let named = authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
     named.unwrap_or(if scheme == "https" { 443 } else { 80 })
 }
 

@@ -99,9 +99,9 @@ impl SelfTest {
     pub(super) fn as_json(&self) -> Value {
         match self {
             Self::Right { adapter, questions, .. } => {
-                let mut told = as_json(adapter);
-                told["questions"] = (*questions).into();
-                told
+                let mut report = as_json(adapter);
+                report["questions"] = (*questions).into();
+                report
             }
             Self::None { why } => json!({"name": null, "reason": why}),
             Self::Broken { what } => json!({"name": null, "problem": what}),

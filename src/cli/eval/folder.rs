@@ -151,8 +151,8 @@ fn json_lines<T: for<'de> Deserialize<'de>>(path: &Path) -> anyhow::Result<Vec<T
     for (number, line) in BufReader::new(file).lines().enumerate() {
         let line = line.with_context(|| format!("cannot read {}", path.display()))?;
         if !line.trim().is_empty() {
-            let place = || format!("{}, line {}", path.display(), number + 1);
-            items.push(serde_json::from_str(&line).with_context(place)?);
+            let location = || format!("{}, line {}", path.display(), number + 1);
+            items.push(serde_json::from_str(&line).with_context(location)?);
         }
     }
     Ok(items)

@@ -51,7 +51,7 @@ fn grade(found: &RankedDocument, judged: &Judged) -> u32 {
 
 /// nDCG at `depth` with linear gain, as `ndcg_cut` of `trec_eval`; 0 when nothing is relevant.
 fn ndcg(ranked: &[RankedDocument], judged: &Judged, depth: usize) -> f64 {
-    let gain = |(place, grade): (usize, u32)| f64::from(grade) / ((place + 2) as f64).log2();
+    let gain = |(rank, grade): (usize, u32)| f64::from(grade) / ((rank + 2) as f64).log2();
     let found: f64 = ranked.iter().take(depth).map(|found| grade(found, judged)).enumerate().map(gain).sum();
     let mut best: Vec<u32> = judged.values().copied().collect();
     best.sort_unstable_by(|left, right| right.cmp(left));
@@ -67,7 +67,7 @@ fn recall(ranked: &[RankedDocument], judged: &Judged, depth: usize) -> f64 {
 
 fn reciprocal_rank(ranked: &[RankedDocument], judged: &Judged, depth: usize) -> f64 {
     let first = ranked.iter().take(depth).position(|found| grade(found, judged) > 0);
-    first.map_or(0.0, |place| 1.0 / (place + 1) as f64)
+    first.map_or(0.0, |rank| 1.0 / (rank + 1) as f64)
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ Examples:
   cairn install --dry-run         show what would be done
   sudo cairn install --with loadbalancer --set storage.size=64GiB
                                   as a pod of the K3s server on this machine, with what `cairn k3s render` takes
+  sudo cairn install --values site.yaml --set name=second
+                                  the same with the settings of a file; --set wins over it
   cairn install --root image/     put the files into an image that is being built
   sudo cairn install --bundle site.bundle --public-key RW…
                                   everything from one signed file: program, settings, documents
@@ -58,6 +60,9 @@ pub(in crate::cli) struct Arguments {
     /// K3s: add something: cert-manager, documents, external-secrets, gpu, ingress, loadbalancer, monitoring [default: as installed]
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = VariantParser, hide_possible_values = true)]
     pub(super) with: Vec<Variant>,
+    /// K3s: file of settings, as for `cairn k3s render --values`; remembered for upgrades, until another one is given
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub(super) values: Option<PathBuf>,
     /// K3s: set a key of `cairn k3s render`; remembered for upgrades; KEY= resets it
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) set: Vec<Assignment>,
@@ -129,9 +134,11 @@ impl Arguments {
                 pass(name, None);
             }
         }
-        if let Some(root) = &self.root {
-            // The program of the bundle runs elsewhere.
-            pass("--root", Some(std::path::absolute(root).unwrap_or_else(|_| root.clone()).into()));
+        // The program of the bundle runs elsewhere.
+        for (name, path) in [("--root", &self.root), ("--values", &self.values)] {
+            if let Some(path) = path {
+                pass(name, Some(std::path::absolute(path).unwrap_or_else(|_| path.clone()).into()));
+            }
         }
         if let Some(prefix) = &self.prefix {
             pass("--prefix", Some(prefix.into()));

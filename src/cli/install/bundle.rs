@@ -34,7 +34,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, file: &Path) -> Result
     let key = key(&tree, arguments.public_key.as_deref())?;
     let bundle = bundle::open(file, &key)?;
     refuse_foreign(&bundle)?;
-    eprintln!("… comparing every byte of {} with what was signed", file.display());
+    eprintln!("… verifying every byte of {}", file.display());
     bundle.check()?;
     // A plan needs no more than a place of its own.
     let unpacked = if arguments.dry_run {
@@ -54,7 +54,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, file: &Path) -> Result
     }
     store_key(&tree, &key)?;
     place_images(&tree, &bundle).map_err(|failure| Failure {
-        error: failure.error.context("the node is installed, and images of the bundle were not placed"),
+        error: failure.error.context("the node is installed, but images of the bundle were not placed"),
         ..failure
     })?;
     if !tree.is_machine() {
@@ -76,7 +76,7 @@ fn key(tree: &Tree, argument: Option<&str>) -> Result<PublicKey, Failure> {
         Some(argument) => Ok(PublicKey::from_text_or_file(argument).map_err(Failure::usage)?),
         None if stored.exists() => Ok(PublicKey::from_text_or_file(&stored.to_string_lossy())?),
         None => Err(Failure::usage(anyhow!(
-            "whose signature is to be believed? Give --public-key with the key that the bundle was made with; {KEY} keeps it for the next one"
+            "there is no public key to verify the bundle with; give its author's with --public-key, and {KEY} stores it for the next bundle"
         ))),
     }
 }
@@ -247,7 +247,7 @@ fn add_folder(program: &Path, path: &Path, variables: &[(&'static str, OsString)
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(
-            anyhow!("the node runs, and documents of {} were not added: {message}", name.to_string_lossy()).into()
+            anyhow!("the node runs, but documents of {} were not added: {message}", name.to_string_lossy()).into()
         );
     }
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();

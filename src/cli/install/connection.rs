@@ -13,7 +13,7 @@ use super::machine::{AUTHORITY, TOKEN};
 use crate::app::RunningNode;
 use crate::cli::Failure;
 use crate::cli::in_cluster::line_of;
-use crate::deploy::k3s;
+use crate::deploy::k3s::{ObjectNames, PROGRAM};
 use crate::deploy::shape::MCP_PORT;
 use crate::deploy::{
     ChangeError, Cluster, ClusterError, ClusterNode, Finding, FormatOf, Host, Installation, Node, Platform, PodNode,
@@ -29,10 +29,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn open(tree: &Tree, node: ClusterNode, namespace: &str) -> Result<Self, Failure> {
+    /// * `name`: the node's, in the cluster.
+    pub(super) fn open(tree: &Tree, node: ClusterNode, namespace: &str, name: &str) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let kubeconfig = tree.locate(&node.kubeconfig)?;
-        let cluster = Cluster::connect(node, &kubeconfig, namespace, runtime.handle().clone());
+        let cluster = Cluster::connect(node, &kubeconfig, namespace, ObjectNames::of(name), runtime.handle().clone());
         match cluster {
             Ok(cluster) => Ok(Self { cluster, _runtime: runtime }),
             Err(error @ ClusterError::Unreachable { .. }) => Err(Failure::unreachable(error)),
@@ -44,19 +45,35 @@ impl Connection {
     pub(super) fn of(tree: &Tree, record: &Installation) -> Result<Self, Failure> {
         let node = server(tree)?
             .context("Cairn is installed here for k3s, and this machine is no longer a K3s or RKE2 server")?;
-        Self::open(tree, node, Choices::of(Some(record))?.namespace())
+        let choices = Choices::of(Some(record))?;
+        Self::open(tree, node, choices.namespace(), choices.name())
     }
 
-    /// The cluster that a node was left in whose record is gone: by the labels of its namespace. `None` where there is none.
+    /// The cluster that a node was left in whose record is gone: by the labels of its namespace and of its claim. `None` where there is
+    /// none.
     pub(super) fn left(tree: &Tree) -> Result<Option<Self>, Failure> {
         let Some(node) = server(tree)? else { return Ok(None) };
-        let connection = Self::open(tree, node.clone(), k3s::NAME)?;
+        let connection = Self::open(tree, node.clone(), PROGRAM, PROGRAM)?;
         let namespaces = connection.cluster.own_namespaces()?;
-        match &namespaces[..] {
-            [] => Ok(None),
-            [namespace] => Self::open(tree, node, namespace).map(Some),
+        let namespace = match &namespaces[..] {
+            [] => return Ok(None),
+            [namespace] => namespace,
+            several => {
+                return Err(anyhow!(
+                    "there are nodes in the namespaces {}, and no record says which one is meant; remove one with `kubectl delete namespace`",
+                    several.join(", ")
+                )
+                .into());
+            }
+        };
+        let connection = Self::open(tree, node.clone(), namespace, PROGRAM)?;
+        let names: Vec<String> = connection.cluster.nodes_of_namespace()?.into_iter().collect();
+        match &names[..] {
+            [] => Ok(Some(connection)),
+            [name] => Self::open(tree, node, namespace, name).map(Some),
             several => Err(anyhow!(
-                "there are nodes in the namespaces {}, and no record says which one is meant; remove one with `kubectl delete namespace`",
+                "the nodes {} are in the namespace {namespace}, and no record says which one is meant; remove one with `kubectl -n {namespace} \
+                 delete pvc data-NAME-0`",
                 several.join(", ")
             )
             .into()),
@@ -93,10 +110,16 @@ impl Connection {
         if !self.cluster.has_data()? {
             return Ok(None);
         }
-        Ok(Some(self.cluster.data_folder()?.unwrap_or_else(|| Path::new(cluster::CLAIM).to_owned())))
+        Ok(Some(self.cluster.data_folder()?.unwrap_or_else(|| PathBuf::from(self.cluster.names().claim()))))
     }
 
-    /// Deletes the namespace, and with it the data.
+    /// The other nodes of the namespace, which a removal leaves.
+    pub(super) fn others(&self, tree: &Tree) -> Result<Vec<String>, Failure> {
+        let others = Pods::new(&self.cluster, tree, Duration::ZERO).others().map_err(|error| anyhow!(error))?;
+        Ok(others.into_iter().collect())
+    }
+
+    /// Deletes the namespace, and with it the data; of a namespace with other nodes the data alone.
     pub(super) fn purge(&self, tree: &Tree, patience: Duration) -> Result<(), Failure> {
         Pods::new(&self.cluster, tree, patience).purge().map_err(|error| anyhow!(error).into())
     }
@@ -145,7 +168,7 @@ pub(in crate::cli) fn node_access() -> Result<Option<NodeAccess>, Failure> {
             (access.address(), access.token)
         }
         None => {
-            let hint = "Cairn was installed into this machine's cluster, and only root can ask where; run this with sudo, or give --url";
+            let hint = "Cairn was installed into this machine's cluster, and only root can look its address up; run this with sudo, or give --url";
             return Err(Failure::unreachable(anyhow!(hint)));
         }
     };
@@ -162,8 +185,8 @@ pub(in crate::cli) fn node_access() -> Result<Option<NodeAccess>, Failure> {
 
 /// An address in the place of the name in a URL.
 fn with_address(url: &str, address: IpAddr) -> String {
-    let (scheme, place) = url.split_once("://").unwrap_or(("https", url));
-    let port = place.rsplit_once(':').map(|(_, port)| port);
+    let (scheme, authority) = url.split_once("://").unwrap_or(("https", url));
+    let port = authority.rsplit_once(':').map(|(_, port)| port);
     format!("{scheme}://{}", SocketAddr::new(address, port.and_then(|port| port.parse().ok()).unwrap_or(MCP_PORT)))
 }
 
@@ -172,7 +195,8 @@ pub(in crate::cli) fn data_here() -> Result<PathBuf, Failure> {
     let tree = Tree::machine();
     let record = Installation::read(&tree)?.ok_or_else(|| ChangeError::not_installed(&tree))?;
     let choices = Choices::of(Some(&record))?;
-    let in_pod = format!("kubectl -n {} exec {} -- /cairn token create NAME", choices.namespace(), cluster::POD);
+    let pod = ObjectNames::of(choices.name()).pod();
+    let in_pod = format!("kubectl -n {} exec {pod} -- /cairn token create NAME", choices.namespace());
     let hint =
         || anyhow!("the node runs in this machine's cluster, and this account cannot see its data; use {in_pod}");
     if !rustix::process::geteuid().is_root() {

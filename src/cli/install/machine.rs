@@ -81,7 +81,7 @@ pub(super) fn below(root: Option<&Path>) -> Result<Tree, Failure> {
     match root {
         None => Ok(Tree::machine()),
         Some(root) if root.exists() && !root.is_dir() => {
-            let hint = "expected a folder, which may be one that is still to be made";
+            let hint = "expected a folder, which need not exist yet";
             Err(Failure::usage(anyhow!("--root {} is a file; {hint}", root.display())))
         }
         Some(root) => Ok(Tree::below(root)),
@@ -117,7 +117,7 @@ pub(super) fn lock(tree: &Tree) -> Result<Option<File>, Failure> {
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Err(Failure::unreachable(anyhow!(
-            "another `cairn install`, `rollback` or `uninstall` is at work; wait for it"
+            "another `cairn install`, `rollback` or `uninstall` is running; wait until it has ended"
         ))),
         Err(TryLockError::Error(error)) => Err(anyhow!(error).context(format!("cannot lock {LOCK}")).into()),
     }
@@ -140,12 +140,12 @@ pub(super) fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
 
 /// Has a path typed before what is in it is removed for ever.
 pub(super) fn confirm_path(path: &Path) -> Result<(), Failure> {
-    eprint!("Everything in {} will be gone. Type its path to remove it: ", path.display());
+    eprint!("Everything in {} will be deleted. Type its path to confirm: ", path.display());
     io::stderr().flush()?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     if Path::new(answer.trim()) == path {
         return Ok(());
     }
-    Err(anyhow!("nothing was removed: what was typed is not the path {}", path.display()).into())
+    Err(anyhow!("nothing was removed: the path that was typed is not {}", path.display()).into())
 }

@@ -21,13 +21,12 @@ use super::prepared::{Before, PreparedInstallation, own_program, root_finding};
 use crate::auth::Token;
 use crate::cli::Failure;
 use crate::cli::image::collect;
-use crate::cli::k3s::checked;
+use crate::cli::k3s::{checked, read_values};
 use crate::deploy::k3s::{self, ClientToken, Facts, Settings};
 use crate::deploy::oci::gpu::Drivers;
 use crate::deploy::oci::{Image, Reference};
 use crate::deploy::{
     self, Action, Cluster, ClusterNode, Finding, ImageFile, ManagedFile, Plan, Platform, Program, Release, Tree,
-    cluster,
 };
 use crate::store;
 
@@ -62,15 +61,16 @@ pub(super) fn prepare(
     }
     let mut before = Before::read(tree)?;
     let installed = Choices::of(before.record.as_ref())?;
-    let installed_namespace = installed.namespace().to_owned();
-    let choices = installed.for_pod(arguments);
+    let (installed_namespace, installed_name) = (installed.namespace().to_owned(), installed.name().to_owned());
+    let values = arguments.values.as_deref().map(read_values).transpose()?;
+    let choices = installed.for_pod(arguments, values);
     let mut settings = checked(&choices.options())?;
     before.note_record(Platform::K3s);
     let connection = connect(tree, &node, &settings, &mut before)?;
     let (PodImage { image, gpu_drivers, findings: of_image }, program) = image(tree, &settings)?;
     let mut facts = Facts { image_digest: Some(image.digest()), ..Facts::default() };
     if let Some(Connection { cluster, .. }) = &connection {
-        before.findings.extend(cluster_check::place(tree, &node, cluster, &settings, &mut facts)?);
+        before.findings.extend(cluster_check::placement(tree, &node, cluster, &settings, &mut facts)?);
     }
     let lasting = lasting(tree, &settings, &mut before, &mut facts)?;
     settings.complete(facts).map_err(Failure::usage)?;
@@ -92,7 +92,7 @@ pub(super) fn prepare(
     let mut plan = before.plan(tree, &release, &program, &lasting, &node.data_dir.join("storage"))?;
     before.note_prefix(tree);
     before.findings.extend(of_image);
-    note_namespace(&mut before, &installed_namespace, &settings);
+    note_fixed(&mut before, &installed_namespace, &installed_name, &settings);
     if tree.is_machine() {
         add_steps(&mut plan, &mut before, &node, connection.as_ref(), &settings)?;
     }
@@ -111,7 +111,7 @@ fn connect(
         return Ok(None);
     }
     before.findings.extend(root_finding("it writes below /usr/local, /etc and K3s' folders"));
-    match Connection::open(tree, node.clone(), settings.namespace()) {
+    match Connection::open(tree, node.clone(), settings.namespace(), settings.name()) {
         Ok(connection) => Ok(Some(connection)),
         Err(failure) => {
             before.findings.push(Finding::obstacle("api", failure.to_string()));
@@ -140,8 +140,8 @@ fn image(tree: &Tree, settings: &Settings) -> Result<(PodImage, Program), Failur
                 }
                 Err(failure) => {
                     let message = format!(
-                        "the image has no layer for GPUs, and the node searches on the CPU: {failure}. Once that is fixed, `cairn install` \
-                         again brings an image with one"
+                        "the image has no layer for GPUs, and the node searches on the CPU: {failure}. Once that is fixed, run \
+                         `cairn install` again for an image with one"
                     );
                     plain(vec![Finding::warning("gpu", message)])?
                 }
@@ -165,7 +165,7 @@ fn lasting(
             "the image has no token: each machine's own is made by kubectl -n {} exec {} -- /cairn token create NAME, and by \
              `cairn install` on the machine",
             settings.namespace(),
-            cluster::POD
+            settings.names().pod()
         );
         before.findings.push(Finding::warning("token", message));
         return Ok(Vec::new());
@@ -188,7 +188,7 @@ fn lasting(
 /// What the release puts into the tree: the manifests, which carry the token; in an image also what adds its documents.
 fn files(tree: &Tree, node: &ClusterNode, settings: &Settings) -> Vec<ManagedFile> {
     let rendered = k3s::render(settings);
-    let file = |(name, text): (&str, &str)| ManagedFile {
+    let file = |(name, text): (String, &str)| ManagedFile {
         path: node.manifests().join(name),
         mode: 0o600,
         bytes: text.as_bytes().to_vec(),
@@ -200,16 +200,22 @@ fn files(tree: &Tree, node: &ClusterNode, settings: &Settings) -> Vec<ManagedFil
     files
 }
 
-/// Notes where the node that is installed is in another namespace: its data cannot move.
-fn note_namespace(before: &mut Before, installed: &str, settings: &Settings) {
+/// Notes where the node that is installed is in another namespace, or has another name: its data cannot move.
+fn note_fixed(before: &mut Before, namespace: &str, name: &str, settings: &Settings) {
     let record = before.record.as_ref();
-    let is_pod = record.is_some_and(|record| record.platform == Platform::K3s && record.current.is_some());
-    let wanted = settings.namespace();
-    if is_pod && installed != wanted {
-        let message = format!(
-            "the node is in namespace {installed}, and its data cannot move to {wanted}; leave --set namespace away"
-        );
-        before.findings.push(Finding::obstacle("namespace", message));
+    if !record.is_some_and(|record| record.platform == Platform::K3s && record.current.is_some()) {
+        return;
+    }
+    for (key, installed, wanted, what) in [
+        ("namespace", namespace, settings.namespace(), format!("the node is in namespace {namespace}")),
+        ("name", name, settings.name(), format!("the node is named {name} in the cluster")),
+    ] {
+        if installed != wanted {
+            let message = format!(
+                "{what}, and its data cannot move to {wanted}; keep {key}={installed}, or run `cairn uninstall` first and install a new node"
+            );
+            before.findings.push(Finding::obstacle(key, message));
+        }
     }
 }
 
@@ -230,7 +236,7 @@ fn add_steps(
     let distribution = node.distribution;
     let steps = [
         format!("wait until {distribution} has applied the manifests"),
-        format!("wait until the pod {} of namespace {} is ready", cluster::POD, settings.namespace()),
+        format!("wait until the pod {} of namespace {} is ready", settings.names().pod(), settings.namespace()),
         "ask the node a question".to_owned(),
     ];
     plan.actions.extend(steps.map(|what| Action::Run { what }));
@@ -241,8 +247,8 @@ fn late_import(cluster: &Cluster, node: &ClusterNode) -> Option<Finding> {
     (!cluster.imports_while_running()).then(|| {
         let (distribution, version, unit) = (node.distribution, cluster.version(), node.unit());
         let message = format!(
-            "{distribution} {version} imports images only when it starts: when this waits for the pod, restart it with systemctl \
-             restart {unit}"
+            "{distribution} {version} imports images only when it starts: while this command waits for the pod, run systemctl restart \
+             {unit}"
         );
         Finding::warning("image", message)
     })

@@ -44,7 +44,7 @@ impl Before {
             self.findings.push(Finding::obstacle("platform", message));
         }
         if let Some(pending) = &record.pending {
-            let message = format!("the change to {} was begun and not finished; this completes it", pending.to);
+            let message = format!("the change to release {} did not finish; this completes it", pending.to);
             self.findings.push(Finding::warning("interrupted", message));
         }
     }
@@ -54,7 +54,7 @@ impl Before {
         let prefix = tree.prefix();
         if prefix != Path::new("/usr/local") {
             let message = format!(
-                "the program goes below {0}: run it as {0}/bin/cairn, or add {0}/bin to PATH",
+                "the program is installed below {0}: run it as {0}/bin/cairn, or add {0}/bin to PATH",
                 prefix.display()
             );
             self.findings.push(Finding::warning("prefix", message));

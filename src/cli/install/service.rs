@@ -123,7 +123,7 @@ fn machine_findings(listen: SocketAddr, admin: SocketAddr) -> Vec<Finding> {
         for (address, setting) in [(listen, "server.listen"), (admin, "admin.listen")] {
             if let Err(error) = TcpListener::bind(address) {
                 let message = format!(
-                    "cannot listen on {address} ({error}); end what uses it, or set another {setting} in {CONFIG}"
+                    "cannot listen on {address} ({error}); stop what uses it, or set another {setting} in {CONFIG}"
                 );
                 findings.push(Finding::obstacle("port", message));
             }

@@ -130,7 +130,7 @@ fn to_trust(authority: &Path) -> String {
 fn runs(changed: &Changed, lines: &[(&str, String)], client: &Value) -> Result<(), Failure> {
     output::line(&format!("\n{} runs.", output::bold(&format!("Cairn {}", changed.current))))?;
     if let Some(previous) = &changed.previous {
-        output::line(&format!("`cairn rollback` goes back to {previous}."))?;
+        output::line(&format!("`cairn rollback` runs {previous} again."))?;
     }
     output::line("")?;
     lines.iter().try_for_each(|(label, text)| output::line(&format!("  {label:<11}{text}")))?;
@@ -148,9 +148,8 @@ pub(super) fn staged(as_json: bool, changed: &Changed) -> Result<(), Failure> {
 
 /// What an installation into a cluster came to, with what a client needs.
 pub(super) fn pod(as_json: bool, changed: &Changed, access: &PodAccess) -> Result<(), Failure> {
-    let PodAccess { url, service, authority, token, namespace, notes } = access;
+    let PodAccess { url, service, authority, token, port_forward, notes } = access;
     let client = client(url, token.as_deref());
-    let forward = format!("kubectl -n {namespace} port-forward service/cairn 7171");
     if as_json {
         let mut answer = changed_json(changed);
         for (name, value) in [
@@ -158,7 +157,7 @@ pub(super) fn pod(as_json: bool, changed: &Changed, access: &PodAccess) -> Resul
             ("service", json!(service)),
             ("token", json!(token)),
             ("authority", json!(authority)),
-            ("port_forward", json!(forward)),
+            ("port_forward", json!(port_forward)),
             ("client", client),
             ("notes", json!(notes)),
         ] {
@@ -167,7 +166,7 @@ pub(super) fn pod(as_json: bool, changed: &Changed, access: &PodAccess) -> Resul
         return output::json(&answer);
     }
     let mut lines = vec![("address", url.clone())];
-    lines.extend(service.as_ref().map(|service| ("here", format!("{service}, or {forward}"))));
+    lines.extend(service.as_ref().map(|service| ("here", format!("{service}, or {port_forward}"))));
     lines.extend(token.clone().map(|token| ("token", token)));
     lines.extend(authority.as_deref().map(|path| ("authority", to_trust(path))));
     runs(changed, &lines, &client)?;

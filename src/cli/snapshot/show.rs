@@ -79,12 +79,12 @@ pub(super) fn show_list(answer: &Value) -> Result<(), Failure> {
     tell_others()
 }
 
-pub(super) fn show_schedule(told: &Value) -> Result<(), Failure> {
+pub(super) fn show_schedule(schedule: &Value) -> Result<(), Failure> {
     let line = |label: &str, value: String| output::line(&format!("{label:<12}{value}"));
-    let number = |name: &str| told[name].as_u64();
-    line("target", output::text(told, "target").to_owned())?;
-    if told["scheduled"] == true {
-        let every = output::count(told, "interval_seconds");
+    let number = |name: &str| schedule[name].as_u64();
+    line("target", output::text(schedule, "target").to_owned())?;
+    if schedule["scheduled"] == true {
+        let every = output::count(schedule, "interval_seconds");
         line("ships", format!("every {every} s, if the log changed"))?;
         line("snapshot", "the first one of each day, in UTC".to_owned())?;
     } else {
@@ -99,19 +99,19 @@ pub(super) fn show_schedule(told: &Value) -> Result<(), Failure> {
         "keeps",
         format!(
             "{} daily, {} weekly, {} monthly, all of the last {} h{cap}",
-            output::count(told, "daily"),
-            output::count(told, "weekly"),
-            output::count(told, "monthly"),
+            output::count(schedule, "daily"),
+            output::count(schedule, "weekly"),
+            output::count(schedule, "monthly"),
             number("point_in_time_seconds").unwrap_or_default() / 3_600
         ),
     )?;
-    let is_known = matches!(output::text(told, "state"), "ok" | "new" | "failing" | "unproved");
+    let is_known = matches!(output::text(schedule, "state"), "ok" | "new" | "failing" | "unproved");
     let none = if is_known { "none yet" } else { "unknown" };
     for (label, id, age) in [("newest", "newest", "age_seconds"), ("proved", "verified", "verified_age_seconds")] {
-        let known = told[id].as_str().zip(number(age));
+        let known = schedule[id].as_str().zip(number(age));
         line(label, known.map_or_else(|| none.to_owned(), |(id, age)| format!("{id}, {}", ago(age))))?;
     }
-    let warnings = told["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let warnings = schedule["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
     warnings.map(str::to_owned).try_for_each(|warning| line("warning", warning))
 }
 

@@ -121,7 +121,7 @@ impl Member {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ContentsError {
     /// It is of a version that this release does not know.
-    #[error("its format is {found} and this release reads {FORMAT}; take the release that wrote it, or a newer one")]
+    #[error("its format is {found} and this release reads {FORMAT}; use the release that wrote it, or a newer one")]
     Format {
         /// The version found.
         found: u64,
@@ -204,7 +204,7 @@ impl Contents {
         }
         // Offsets are sums of these, so that no sum can overflow.
         if self.bytes() >= 1 << 62 {
-            return Err(member("*", "its sizes are implausible"));
+            return Err(member("*", "its sizes are impossibly large"));
         }
         if self.of(MemberRole::Executable).count() == 1 { Ok(()) } else { Err(ContentsError::Executable) }
     }

@@ -36,7 +36,7 @@ pub enum KeyError {
         source: io::Error,
     },
     /// A key that is there is not written over.
-    #[error("{path} exists; a key that is written over is lost, choose another name")]
+    #[error("{path} exists, and overwriting it would lose that key; choose another name")]
     Exists {
         /// Which one.
         path: PathBuf,
@@ -59,7 +59,7 @@ pub enum KeyError {
         found: String,
     },
     /// It looks like the name of a file, and there is none.
-    #[error("there is no file {path}, which was to hold a public key")]
+    #[error("there is no file {path} with a public key")]
     Missing {
         /// Its name.
         path: PathBuf,
@@ -77,7 +77,7 @@ pub enum KeyError {
         path: PathBuf,
     },
     /// The password does not open it.
-    #[error("wrong password for {path}")]
+    #[error("{path}: the password is wrong")]
     Password {
         /// Which one.
         path: PathBuf,
@@ -121,7 +121,7 @@ pub enum SignatureError {
     },
     /// It is not of these bytes.
     #[error(
-        "its signature is invalid: it was altered after it was signed, or signed by somebody else in that key's name"
+        "its signature does not match: it was altered after it was signed, or somebody else signed it in that key's name"
     )]
     Wrong,
 }

@@ -226,11 +226,11 @@ impl Verified {
     /// # Errors
     /// [`OpenError::Member`] for the first member that is not what was signed.
     pub fn check(&self) -> Result<(), OpenError> {
-        for (member, at) in self.places() {
+        for (member, at) in self.positions() {
             self.copy(member, at, &mut io::sink(), Path::new(""))?;
         }
         let mut end = [0; END.len()];
-        self.read(&mut end, self.places().last().map_or(self.start, |(member, at)| at + place(member)))?;
+        self.read(&mut end, self.positions().last().map_or(self.start, |(member, at)| at + archived_bytes(member)))?;
         if end == END { Ok(()) } else { Err(self.wrong("the end of the archive", "was altered")) }
     }
 
@@ -248,7 +248,7 @@ impl Verified {
         let bytes = self.contents.of(role).map(|member| member.bytes).sum();
         check_space_in(to, to, bytes)?;
         let mut files = Vec::new();
-        for (member, at) in self.places().filter(|(member, _)| member.role == role) {
+        for (member, at) in self.positions().filter(|(member, _)| member.role == role) {
             let path = to.join(member.name());
             if let Some(folder) = path.parent() {
                 fs::create_dir_all(folder).map_err(write(folder))?;
@@ -260,11 +260,11 @@ impl Verified {
     }
 
     /// Each member with the place of its header.
-    fn places(&self) -> impl Iterator<Item = (&Member, u64)> {
+    fn positions(&self) -> impl Iterator<Item = (&Member, u64)> {
         let mut next = self.start;
         self.contents.members.iter().map(move |member| {
             let at = next;
-            next += place(member);
+            next += archived_bytes(member);
             (member, at)
         })
     }
@@ -319,6 +319,6 @@ impl Verified {
 }
 
 /// Bytes that a member takes with its header.
-fn place(member: &Member) -> u64 {
+fn archived_bytes(member: &Member) -> u64 {
     header_of(member).len() as u64 + tarball::padded(member.bytes)
 }

@@ -25,7 +25,7 @@ pub(super) fn check(tree: &Tree, node: &ClusterNode) -> Option<Finding> {
     let image = Release::load(tree, record.current.as_deref()?).ok().flatten()?.image?;
     if !exists(tree, &image.path) {
         let message = format!(
-            "{} is gone, so {} cannot import the image again when it was removed under disk pressure; `cairn install` puts it back",
+            "{} is gone, so {} cannot import the image again after the kubelet removes it under disk pressure; `cairn install` restores it",
             image.path.display(),
             node.distribution
         );

@@ -28,7 +28,7 @@ pub(super) fn check(tree: &Tree, wanted: &[SocketAddr]) -> Vec<Finding> {
         let taken = listeners.iter().find(|listener| is_same(listener.address, *wanted))?;
         let by = holder(tree, &taken.inode).unwrap_or_else(|| "another program".to_owned());
         let message = format!(
-            "{by} listens on {}, where the node is to listen ({wanted}): end it, or set another address in server.listen or \
+            "{by} listens on {}, where the node is to listen ({wanted}); stop it, or set another address in server.listen or \
              admin.listen",
             taken.address
         );
@@ -82,8 +82,8 @@ fn holder(tree: &Tree, inode: &str) -> Option<String> {
     let processes = tree.list("/proc").ok()?.into_iter().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
     for process in processes {
         let folder = format!("/proc/{process}");
-        let Ok(place) = tree.locate(format!("{folder}/fd")) else { continue };
-        let Ok(mut open) = fs::read_dir(place) else { continue };
+        let Ok(descriptors) = tree.locate(format!("{folder}/fd")) else { continue };
+        let Ok(mut open) = fs::read_dir(descriptors) else { continue };
         if open.any(|entry| {
             entry.is_ok_and(|entry| fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str() == link.as_str()))
         }) {

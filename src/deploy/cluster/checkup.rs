@@ -9,7 +9,7 @@ use kube::api::ListParams;
 
 use super::objects::entries;
 use super::watch::state;
-use super::{ADDONS, CLAIM, Cluster, NAME, POD, addon_name};
+use super::{ADDONS, Cluster, addon_name};
 use crate::deploy::oci::REPOSITORY;
 use crate::deploy::plan::Finding;
 use crate::deploy::release::Release;
@@ -44,7 +44,7 @@ fn manifests(cluster: &Cluster, tree: &Tree, release: &Release) -> Vec<Finding> 
             findings.push(Finding::obstacle("manifest", message));
         } else if let Ok(Some(astray)) = cluster.first_astray(&entries([file].into_iter())) {
             let message =
-                format!("the cluster does not hold what {name} says: {astray}; `cairn install` has it applied again");
+                format!("the cluster does not match {name}: {astray}; `cairn install` has the file applied again");
             findings.push(Finding::obstacle("manifest", message));
         }
     }
@@ -65,17 +65,19 @@ fn last_failure(cluster: &Cluster, addon: &str) -> Option<String> {
 }
 
 fn pod(cluster: &Cluster) -> Option<Finding> {
-    let pod = cluster.ask("show the pod", cluster.api::<Pod>().get_opt(POD)).ok()?;
+    let name = cluster.names.pod();
+    let pod = cluster.ask("show the pod", cluster.api::<Pod>().get_opt(&name)).ok()?;
     let namespace = &cluster.namespace;
     let Some(pod) = pod else {
-        let message = format!("there is no pod {POD}; `kubectl -n {namespace} describe statefulset {NAME}` says why");
+        let set = cluster.names.node();
+        let message = format!("there is no pod {name}; `kubectl -n {namespace} describe statefulset {set}` says why");
         return Some(Finding::obstacle("pod", message));
     };
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let is_ready = conditions.clone().any(|condition| condition.type_ == "Ready" && condition.status == "True");
     (!is_ready).then(|| {
         let words = state(&pod);
-        let message = format!("the pod is not ready: {words}; `kubectl -n {namespace} logs {POD}` shows its log");
+        let message = format!("the pod is not ready: {words}; `kubectl -n {namespace} logs {name}` shows its log");
         Finding::obstacle("pod", message)
     })
 }
@@ -93,7 +95,7 @@ fn imported(cluster: &Cluster, digest: &str) -> Option<Finding> {
     let is_known = lists.iter().flatten().any(has) || lists.iter().any(|list| list.len() >= LISTED) || lists.is_empty();
     (!is_known).then(|| {
         let message = format!(
-            "no node has the image {name}, so that the pod cannot start again; `cairn install` puts its archive where {} imports it",
+            "no node has the image {name}, so the pod cannot start again; `cairn install` puts its archive where {} imports it",
             cluster.node.distribution
         );
         Finding::obstacle("image", message)
@@ -101,13 +103,14 @@ fn imported(cluster: &Cluster, digest: &str) -> Option<Finding> {
 }
 
 fn reclaimed(cluster: &Cluster) -> Option<Finding> {
-    let claim = cluster.ask("show the claim", cluster.api::<PersistentVolumeClaim>().get_opt(CLAIM)).ok()??;
+    let claim_name = cluster.names.claim();
+    let claim = cluster.ask("show the claim", cluster.api::<PersistentVolumeClaim>().get_opt(&claim_name)).ok()??;
     let name = claim.spec?.storage_class_name?;
     let classes: Api<StorageClass> = Api::all(cluster.client.clone());
     let class = cluster.ask("show the storage class", classes.get_opt(&name)).ok()??;
     (class.reclaim_policy.as_deref().unwrap_or("Delete") == "Delete").then(|| {
         let message = format!(
-            "the storage class {name} deletes the data with the claim: deleting the claim {CLAIM} or the namespace {} deletes \
+            "the storage class {name} deletes the data with the claim: deleting the claim {claim_name} or the namespace {} deletes \
              the data; keep snapshots elsewhere (--set backup.claim=… or config.snapshot.target), or patch the volume's \
              persistentVolumeReclaimPolicy to Retain",
             cluster.namespace

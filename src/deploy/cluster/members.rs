@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use kube::Api;
 use kube::api::ListParams;
 
-use super::{CLAIM, Cluster, ClusterError};
+use super::{Cluster, ClusterError};
 use crate::deploy::host::ClusterNode;
 use crate::deploy::oci::REPOSITORY;
 use crate::deploy::tree::{Tree, TreeError};
@@ -86,7 +86,7 @@ impl Cluster {
     /// # Errors
     /// See [`ClusterError`].
     pub fn node_of_data(&self) -> Result<Option<String>, ClusterError> {
-        let claim = self.ask("show the claim", self.api::<PersistentVolumeClaim>().get_opt(CLAIM))?;
+        let claim = self.ask("show the claim", self.api::<PersistentVolumeClaim>().get_opt(&self.names.claim()))?;
         let Some(name) = claim.and_then(|claim| claim.spec?.volume_name) else { return Ok(None) };
         let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
         let volume = self.ask("show the volume", volumes.get_opt(&name))?;

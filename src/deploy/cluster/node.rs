@@ -16,7 +16,7 @@ use super::super::node::{Answer, FormatOf, ask, current, secure, self_test};
 use super::super::release::{NodeAddress, Release};
 use super::super::shape::MCP_PORT;
 use super::super::tree::Tree;
-use super::{Cluster, NAME, Trusted};
+use super::{Cluster, Trusted};
 
 /// How the command line reaches a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,15 +88,15 @@ impl<'a> PodNode<'a> {
             self.tree.write(&self.authority, pem.as_bytes(), 0o644)?;
         }
         let authority = trusted.as_ref().map(|_| self.authority.clone());
-        let (token, place) = (self.cluster.token()?, address.parse().ok());
+        let (token, resolved) = (self.cluster.token()?, address.parse().ok());
         let scheme = if trusted.is_some() { "https" } else { "http" };
         // A certificate that others issued has the service's name, and not the address that the cluster gave it.
         let name = match trusted.is_some_and(|trusted| !trusted.is_own) {
-            true => format!("{NAME}.{}.svc", self.cluster.namespace),
+            true => format!("{}.{}.svc", self.cluster.names.node(), self.cluster.namespace),
             false if address.contains(':') => format!("[{address}]"),
             false => address,
         };
-        Ok(Reach { url: format!("{scheme}://{name}:{MCP_PORT}"), address: place, authority, token })
+        Ok(Reach { url: format!("{scheme}://{name}:{MCP_PORT}"), address: resolved, authority, token })
     }
 
     /// Asks the pod.

@@ -13,11 +13,11 @@ use kube::discovery::{Scope, pinned_kind};
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::{Cluster, ClusterError, NAME};
+use super::{Cluster, ClusterError, PROGRAM};
 use crate::deploy::release::ManagedFile;
 
 /// The label that every object of Cairn's has.
-const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// An object of a manifest.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,7 +124,7 @@ impl Cluster {
         for entry in entries {
             match self.live(entry)? {
                 Some(live) if includes(&live, &entry.object) => {}
-                Some(_) => return Ok(Some(format!("{} is otherwise", entry.label()))),
+                Some(_) => return Ok(Some(format!("{} differs", entry.label()))),
                 None => return Ok(Some(format!("{} is missing", entry.label()))),
             }
         }
@@ -134,11 +134,11 @@ impl Cluster {
     /// The first object of manifests that is missing, or, of the set, runs something else; `None` when there is none. Other
     /// differences are those of programs that change objects on their way in.
     pub(super) fn first_astray(&self, entries: &[Entry]) -> Result<Option<String>, ClusterError> {
-        const POD: &str = "/spec/template/spec/containers/0";
+        const CONTAINER: &str = "/spec/template/spec/containers/0";
         for entry in entries {
             let Some(live) = self.live(entry)? else { return Ok(Some(format!("{} is missing", entry.label()))) };
-            let image = format!("{POD}/image");
-            let devices = format!("{POD}/resources/limits");
+            let image = format!("{CONTAINER}/image");
+            let devices = format!("{CONTAINER}/resources/limits");
             let settings = "/spec/template/metadata/annotations";
             let is_astray = |pointer: &str| match (entry.object.pointer(pointer), live.pointer(pointer)) {
                 (Some(wanted), Some(live)) => {
@@ -148,7 +148,7 @@ impl Cluster {
                 (None, _) => false,
             };
             if entry.kind == "StatefulSet" && [image.as_str(), &devices, settings].into_iter().any(is_astray) {
-                return Ok(Some(format!("{} runs something else", entry.label())));
+                return Ok(Some(format!("{} has another image, other devices or other settings", entry.label())));
             }
         }
         Ok(None)
@@ -173,16 +173,14 @@ impl Cluster {
                     .metadata
                     .labels
                     .as_ref()
-                    .is_some_and(|labels| labels.get(MANAGED_BY).is_some_and(|by| by == NAME))
+                    .is_some_and(|labels| labels.get(MANAGED_BY).is_some_and(|by| by == PROGRAM))
             };
             if !found.as_ref().is_some_and(is_ours) {
                 continue;
             }
             match self.runtime.block_on(api.delete(&entry.name, &DeleteParams::default())) {
                 Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
-                response => {
-                    response.map(drop).map_err(|error| self.refused("remove an object that was left", error))?
-                }
+                response => response.map(drop).map_err(|error| self.refused("remove a leftover object", error))?,
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::objects::{entries, includes};
 use super::watch::{Deadline, containers};
-use super::{CLAIM, Cause, Cluster, ClusterError, NAME, POD, Pods};
+use super::{Cause, Cluster, ClusterError, Pods};
 use crate::base::ByteSize;
 use crate::deploy::release::Release;
 
@@ -59,7 +59,7 @@ impl Cluster {
     /// See [`ClusterError`].
     pub fn fit(&self, storage: ByteSize, class: Option<&str>) -> Result<Fit, ClusterError> {
         let classes: Api<StorageClass> = Api::all(self.client.clone());
-        let claim = self.ask("show the claim", self.api::<PersistentVolumeClaim>().get_opt(CLAIM))?;
+        let claim = self.ask("show the claim", self.api::<PersistentVolumeClaim>().get_opt(&self.names.claim()))?;
         let Some(spec) = claim.and_then(|claim| claim.spec) else {
             let known = self.ask("show the storage classes", classes.list(&ListParams::default()))?.items;
             let is_default = |class: &StorageClass| {
@@ -91,15 +91,15 @@ impl Cluster {
 
     /// Whether the claim was made by the set that is there, and nothing was ever written to its volume.
     pub(super) fn was_claimed_in_vain(&self) -> Result<bool, ClusterError> {
-        let set = self.ask("show the set", self.api::<StatefulSet>().get_opt(NAME))?;
-        let claim = self.ask("show the claim", self.api::<PersistentVolumeClaim>().get_opt(CLAIM))?;
+        let set = self.ask("show the StatefulSet", self.api::<StatefulSet>().get_opt(self.names.node()))?;
+        let claim = self.ask("show the claim", self.api::<PersistentVolumeClaim>().get_opt(&self.names.claim()))?;
         let (Some(set), Some(claim)) = (set, claim) else { return Ok(false) };
         // A claim from before holds what an earlier installation wrote.
         let made = |time: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| time.map(|time| time.0);
         if made(claim.metadata.creation_timestamp) < made(set.metadata.creation_timestamp) {
             return Ok(false);
         }
-        let pod = self.ask("show the pod", self.api::<Pod>().get_opt(POD))?;
+        let pod = self.ask("show the pod", self.api::<Pod>().get_opt(&self.names.pod()))?;
         let has_run = pod.as_ref().is_some_and(|pod| {
             containers(pod).any(|container| {
                 let is_named = container.container_id.as_ref().is_some_and(|id| !id.is_empty());
@@ -117,8 +117,8 @@ impl Cluster {
 impl Pods<'_> {
     /// Lets the set of a release come in the place of one that differs in what cannot be changed, and the claim grow.
     pub(super) fn make_room(&self, release: &Release, deadline: &Deadline) -> Result<(), Cause> {
-        let sets = self.cluster.api::<StatefulSet>();
-        let Some(live) = self.cluster.ask("show the set", sets.get_opt(NAME))? else { return Ok(()) };
+        let (sets, name) = (self.cluster.api::<StatefulSet>(), self.cluster.names.node());
+        let Some(live) = self.cluster.ask("show the StatefulSet", sets.get_opt(name))? else { return Ok(()) };
         let live = serde_json::to_value(&live).expect("it came as JSON");
         let wanted = entries(self.manifests(release)).into_iter().find(|entry| entry.kind == "StatefulSet");
         let Some(wanted) = wanted.map(|entry| entry.object) else { return Ok(()) };
@@ -131,20 +131,20 @@ impl Pods<'_> {
             return Ok(());
         }
         self.grow(&wanted)?;
-        match self.cluster.runtime.block_on(sets.delete(NAME, &DeleteParams::orphan())) {
+        match self.cluster.runtime.block_on(sets.delete(name, &DeleteParams::orphan())) {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
-            response => {
-                response.map(drop).map_err(|error| self.cluster.refused("remove the set without its pod", error))?
-            }
+            response => response
+                .map(drop)
+                .map_err(|error| self.cluster.refused("remove the StatefulSet without its pod", error))?,
         }
         let uid = live.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned);
         deadline.wait(
             || {
-                let found = self.cluster.ask("show the set", sets.get_opt(NAME))?;
+                let found = self.cluster.ask("show the StatefulSet", sets.get_opt(name))?;
                 // The server may have made the new one already.
                 Ok(found.is_none_or(|found| found.metadata.uid != uid).then_some(()))
             },
-            || "the set did not go".to_owned(),
+            || "the StatefulSet was not deleted".to_owned(),
         )
     }
 
@@ -157,21 +157,21 @@ impl Pods<'_> {
             return Ok(());
         }
         let wanted = Patch::Merge(json!({"spec": {"resources": {"requests": {"storage": text}}}}));
-        let claims = self.cluster.api::<PersistentVolumeClaim>();
-        let grown = self.cluster.runtime.block_on(claims.patch(CLAIM, &PatchParams::default(), &wanted));
-        grown.map(drop).map_err(|error| self.cluster.refused("let the claim grow", error).into())
+        let (claims, name) = (self.cluster.api::<PersistentVolumeClaim>(), self.cluster.names.claim());
+        let grown = self.cluster.runtime.block_on(claims.patch(&name, &PatchParams::default(), &wanted));
+        grown.map(drop).map_err(|error| self.cluster.refused("enlarge the claim", error).into())
     }
 
     /// Removes the claim, and with it a volume that nothing was written to.
     pub(super) fn remove_claim(&self, deadline: &Deadline) -> Result<(), Cause> {
-        let claims = self.cluster.api::<PersistentVolumeClaim>();
-        match self.cluster.runtime.block_on(claims.delete(CLAIM, &DeleteParams::default())) {
+        let (claims, name) = (self.cluster.api::<PersistentVolumeClaim>(), self.cluster.names.claim());
+        match self.cluster.runtime.block_on(claims.delete(&name, &DeleteParams::default())) {
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
             response => response.map(drop).map_err(|error| self.cluster.refused("remove the claim", error))?,
         }
         deadline.wait(
-            || Ok(self.cluster.ask("show the claim", claims.get_opt(CLAIM))?.is_none().then_some(())),
-            || "the claim did not go".to_owned(),
+            || Ok(self.cluster.ask("show the claim", claims.get_opt(&name))?.is_none().then_some(())),
+            || "the claim was not deleted".to_owned(),
         )
     }
 }

@@ -4,6 +4,7 @@
 //! every 15 seconds only. A failure that the cluster knows of ends the wait with its words.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Event, Namespace, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Preconditions};
 
-use super::{ADDONS, Cause, Cluster, ClusterError, NAME, POD, Pods, Sha256, addon_name};
+use super::{ADDONS, Cause, Cluster, ClusterError, Pods, Sha256, addon_name};
 
 /// Between two questions.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -104,14 +105,15 @@ impl Pods<'_> {
     /// Waits until the pod of the newest revision is ready.
     pub(super) fn rolled_out(&self, deadline: &Deadline) -> Result<(), Cause> {
         let (sets, pods) = (self.cluster.api::<StatefulSet>(), self.cluster.api::<Pod>());
+        let (set_name, pod_name) = (self.cluster.names.node(), self.cluster.names.pod());
         let known = RefCell::new(String::new());
         deadline.wait(
             || {
-                let set = self.cluster.ask("show the set", sets.get_opt(NAME))?;
+                let set = self.cluster.ask("show the StatefulSet", sets.get_opt(set_name))?;
                 if set.as_ref().is_some_and(is_rolled_out) {
                     return Ok(Some(()));
                 }
-                let pod = self.cluster.ask("show the pod", pods.get_opt(POD))?;
+                let pod = self.cluster.ask("show the pod", pods.get_opt(&pod_name))?;
                 *known.borrow_mut() = pod.as_ref().map_or_else(|| "there is no pod yet".to_owned(), state);
                 let (Some(set), Some(pod)) = (set, pod) else { return Ok(None) };
                 match (is_of_newest(&set, &pod), hopeless(&pod)) {
@@ -135,7 +137,8 @@ impl Pods<'_> {
         }
         let preconditions = Some(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None });
         let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
-        match self.cluster.runtime.block_on(self.cluster.api::<Pod>().delete(POD, &parameters)) {
+        let name = self.cluster.names.pod();
+        match self.cluster.runtime.block_on(self.cluster.api::<Pod>().delete(&name, &parameters)) {
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
             response => response
                 .map(drop)
@@ -143,26 +146,42 @@ impl Pods<'_> {
         }
     }
 
-    /// Deletes the namespace, and with it the claim to the data, and waits until it is gone.
+    /// The other nodes of the namespace.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub fn others(&self) -> Result<BTreeSet<String>, Cause> {
+        let mut nodes = self.cluster.nodes_of_namespace()?;
+        nodes.remove(self.cluster.names.node());
+        Ok(nodes)
+    }
+
+    /// Deletes the namespace, and with it the claim to the data, and waits until it is gone. Where other nodes are in it, it stays, and
+    /// the claim goes with what else outlives an installation.
     ///
     /// # Errors
     /// When it does not go.
     pub fn purge(&self) -> Result<(), Cause> {
+        let deadline = Deadline::after(self.patience);
+        if !self.others()?.is_empty() {
+            self.cluster.delete_leftovers()?;
+            return self.remove_claim(&deadline);
+        }
         self.cluster.delete_namespace()?;
         let namespaces: Api<Namespace> = Api::all(self.cluster.client.clone());
         let name = &self.cluster.namespace;
-        Deadline::after(self.patience).wait(
+        deadline.wait(
             || Ok(self.cluster.ask("show the namespace", namespaces.get_opt(name))?.is_none().then_some(())),
-            || format!("the namespace {name} did not go"),
+            || format!("the namespace {name} was not deleted"),
         )
     }
 
     /// Waits until there is no pod.
     pub(super) fn gone(&self, deadline: &Deadline) -> Result<(), Cause> {
-        let pods = self.cluster.api::<Pod>();
+        let (pods, name) = (self.cluster.api::<Pod>(), self.cluster.names.pod());
         deadline.wait(
-            || Ok(self.cluster.ask("show the pod", pods.get_opt(POD))?.is_none().then_some(())),
-            || "the pod did not end".to_owned(),
+            || Ok(self.cluster.ask("show the pod", pods.get_opt(&name))?.is_none().then_some(())),
+            || "the pod did not stop".to_owned(),
         )
     }
 }
@@ -195,7 +214,7 @@ fn is_of_newest(set: &StatefulSet, pod: &Pod) -> Option<bool> {
 impl Cluster {
     /// The checksum of what the server applied of a manifest last; `None` before it did for the first time.
     pub(super) fn applied_checksum(&self, addon: &str) -> Result<Option<String>, ClusterError> {
-        let addon = self.ask("show what it applied", self.addons().get_opt(addon))?;
+        let addon = self.ask("show which manifests it applied", self.addons().get_opt(addon))?;
         let checksum = addon.and_then(|addon| Some(addon.data.get("spec")?.get("checksum")?.as_str()?.to_owned()));
         Ok(checksum.filter(|checksum| !checksum.is_empty()))
     }
@@ -217,7 +236,7 @@ impl Cluster {
     /// The end of the pod's log.
     fn last_words(&self) -> String {
         let lines = kube::api::LogParams { tail_lines: Some(10), ..kube::api::LogParams::default() };
-        let log = self.runtime.block_on(self.api::<Pod>().logs(POD, &lines)).unwrap_or_default();
+        let log = self.runtime.block_on(self.api::<Pod>().logs(&self.names.pod(), &lines)).unwrap_or_default();
         if log.trim().is_empty() { String::new() } else { format!("\n{}", log.trim()) }
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::settings::Settings;
 use super::spec::{CertManager, ExternalSecrets, Monitoring};
-use super::{HEADLESS, NAME, TLS_SECRET, TOKEN_KEY, TOKEN_SECRET, metadata, selector_labels};
+use super::{TOKEN_KEY, metadata};
 
 /// An object whose type is an operator's.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -91,17 +91,14 @@ pub struct IssuerSpec {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Authority {
-    secret_name: &'static str,
+    secret_name: String,
 }
-
-/// The issuer that signs nothing but the authority.
-const ROOT: &str = "cairn-self-signed";
-/// The authority, and the Secret that holds it.
-const AUTHORITY: &str = "cairn-authority";
 
 /// An authority that lives in the namespace, where no issuer is given: a certificate that signs itself, and an issuer that signs
 /// with it.
 pub(super) fn authority(settings: &Settings) -> (Issuer, Certificate, Issuer) {
+    let names = settings.names();
+    let (root_issuer, authority) = (names.self_signed_issuer(), names.authority());
     let issuer = |name: &str, spec| Custom {
         api_version: CERT_MANAGER,
         kind: "Issuer",
@@ -111,7 +108,7 @@ pub(super) fn authority(settings: &Settings) -> (Issuer, Certificate, Issuer) {
     let root = Custom {
         api_version: CERT_MANAGER,
         kind: "Certificate",
-        metadata: metadata(settings, AUTHORITY, "certificate"),
+        metadata: metadata(settings, authority.as_str(), "certificate"),
         spec: CertificateSpec {
             common_name: Some("Cairn"),
             is_ca: Some(true),
@@ -121,34 +118,38 @@ pub(super) fn authority(settings: &Settings) -> (Issuer, Certificate, Issuer) {
             dns_names: Vec::new(),
             ip_addresses: Vec::new(),
             usages: vec!["cert sign", "crl sign"],
-            ..certificate_spec(AUTHORITY, (ROOT.to_owned(), "Issuer".to_owned()), "Never")
+            ..certificate_spec(authority.clone(), (root_issuer.clone(), "Issuer".to_owned()), "Never")
         },
     };
     let by_itself = IssuerSpec { self_signed: Some(BTreeMap::new()), ca: None };
-    let by_authority = IssuerSpec { self_signed: None, ca: Some(Authority { secret_name: AUTHORITY }) };
-    (issuer(ROOT, by_itself), root, issuer(NAME, by_authority))
+    let by_authority = IssuerSpec { self_signed: None, ca: Some(Authority { secret_name: authority }) };
+    (issuer(&root_issuer, by_itself), root, issuer(names.node(), by_authority))
 }
 
 pub(super) fn certificate(settings: &Settings, certificate: &CertManager) -> Certificate {
     let named = certificate.issuer.as_ref().map(|name| (name.to_string(), certificate.issuer_kind.name().to_owned()));
-    let issuer = named.unwrap_or_else(|| (NAME.to_owned(), "Issuer".to_owned()));
+    let issuer = named.unwrap_or_else(|| (settings.name().to_owned(), "Issuer".to_owned()));
     let hosts = settings.service_names().into_iter().chain(settings.hosts.iter().cloned());
     let (addresses, names) = hosts.partition(|host| host.parse::<std::net::IpAddr>().is_ok());
     Custom {
         api_version: CERT_MANAGER,
         kind: "Certificate",
-        metadata: metadata(settings, NAME, "certificate"),
+        metadata: metadata(settings, settings.name(), "certificate"),
         spec: CertificateSpec {
             dns_names: names,
             ip_addresses: addresses,
-            ..certificate_spec(TLS_SECRET, issuer, "Always")
+            ..certificate_spec(settings.names().tls_secret(), issuer, "Always")
         },
     }
 }
 
-fn certificate_spec(secret: &str, (name, kind): (String, String), rotation_policy: &'static str) -> CertificateSpec {
+fn certificate_spec(
+    secret_name: String,
+    (name, kind): (String, String),
+    rotation_policy: &'static str,
+) -> CertificateSpec {
     CertificateSpec {
-        secret_name: secret.to_owned(),
+        secret_name,
         common_name: None,
         is_ca: None,
         duration: "2160h",
@@ -174,7 +175,7 @@ pub struct ExternalSecretSpec {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct SecretTarget {
-    name: &'static str,
+    name: String,
     creation_policy: &'static str,
     deletion_policy: &'static str,
 }
@@ -197,7 +198,7 @@ pub(super) fn external_secret(settings: &Settings, secret: &ExternalSecrets) -> 
     Custom {
         api_version: "external-secrets.io/v1",
         kind: "ExternalSecret",
-        metadata: metadata(settings, TOKEN_SECRET, "token"),
+        metadata: metadata(settings, settings.names().token_secret(), "token"),
         spec: ExternalSecretSpec {
             refresh_interval: "1h",
             secret_store_ref: Reference {
@@ -206,7 +207,11 @@ pub(super) fn external_secret(settings: &Settings, secret: &ExternalSecrets) -> 
                 group: None,
             },
             // A store that is out of reach, or lost the entry, locks nobody out.
-            target: SecretTarget { name: TOKEN_SECRET, creation_policy: "Owner", deletion_policy: "Retain" },
+            target: SecretTarget {
+                name: settings.names().token_secret(),
+                creation_policy: "Owner",
+                deletion_policy: "Retain",
+            },
             data: vec![SecretEntry {
                 secret_key: TOKEN_KEY,
                 remote_ref: RemoteReference {
@@ -256,7 +261,7 @@ struct SecretOrConfigMap {
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct SecretKey {
-    name: &'static str,
+    name: String,
     key: &'static str,
 }
 
@@ -268,14 +273,14 @@ struct Authorization {
 }
 
 pub(super) fn service_monitor(settings: &Settings, monitoring: &Monitoring) -> ServiceMonitor {
-    let mut metadata = metadata(settings, NAME, "monitoring");
+    let mut metadata = metadata(settings, settings.name(), "monitoring");
     if let (Some(labels), Some(release)) = (&mut metadata.labels, &monitoring.release) {
         labels.insert("release".to_owned(), release.to_string());
     }
     let tls = if settings.spec.cert_manager.is_some() {
         TlsConfig {
             server_name: Some(server_name(settings)),
-            ca: Some(SecretOrConfigMap { secret: SecretKey { name: TLS_SECRET, key: "ca.crt" } }),
+            ca: Some(SecretOrConfigMap { secret: SecretKey { name: settings.names().tls_secret(), key: "ca.crt" } }),
             insecure_skip_verify: None,
         }
     } else {
@@ -283,7 +288,7 @@ pub(super) fn service_monitor(settings: &Settings, monitoring: &Monitoring) -> S
         TlsConfig { server_name: None, ca: None, insecure_skip_verify: Some(true) }
     };
     // The headless Service: the other one has no port for it.
-    let mut labels = selector_labels();
+    let mut labels = settings.names().selector_labels();
     labels.insert("app.kubernetes.io/component".to_owned(), "headless".to_owned());
     Custom {
         api_version: "monitoring.coreos.com/v1",
@@ -299,7 +304,7 @@ pub(super) fn service_monitor(settings: &Settings, monitoring: &Monitoring) -> S
                 tls_config: settings.is_tls().then_some(tls),
                 authorization: Authorization {
                     kind: "Bearer",
-                    credentials: SecretKey { name: TOKEN_SECRET, key: TOKEN_KEY },
+                    credentials: SecretKey { name: settings.names().token_secret(), key: TOKEN_KEY },
                 },
             }],
         },
@@ -317,7 +322,7 @@ pub struct PrometheusRuleSpec {
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct RuleGroup {
-    name: &'static str,
+    name: String,
     rules: Vec<Rule>,
 }
 
@@ -333,7 +338,7 @@ struct Rule {
 
 /// The alerts that the manual names.
 pub(super) fn rules(settings: &Settings, monitoring: &Monitoring) -> PrometheusRule {
-    let mut metadata = metadata(settings, NAME, "monitoring");
+    let mut metadata = metadata(settings, settings.name(), "monitoring");
     if let (Some(labels), Some(release)) = (&mut metadata.labels, &monitoring.release) {
         labels.insert("release".to_owned(), release.to_string());
     }
@@ -344,12 +349,13 @@ pub(super) fn rules(settings: &Settings, monitoring: &Monitoring) -> PrometheusR
         labels: BTreeMap::from([("severity", severity)]),
         annotations: BTreeMap::from([("summary", summary)]),
     };
-    let namespace = settings.namespace();
+    let (namespace, service) = (settings.namespace(), settings.names().headless());
+    // Of all nodes of the namespace: what two rules say of one node is one alert.
     let here = format!("{{namespace=\"{namespace}\"}}");
     let rules = vec![
         rule(
             "CairnDown",
-            format!("absent(up{{namespace=\"{namespace}\",service=\"{HEADLESS}\"}} == 1)"),
+            format!("absent(up{{namespace=\"{namespace}\",service=\"{service}\"}} == 1)"),
             "5m",
             "critical",
             "Cairn does not answer its scrapes",
@@ -387,7 +393,7 @@ pub(super) fn rules(settings: &Settings, monitoring: &Monitoring) -> PrometheusR
         api_version: "monitoring.coreos.com/v1",
         kind: "PrometheusRule",
         metadata,
-        spec: PrometheusRuleSpec { groups: vec![RuleGroup { name: NAME, rules }] },
+        spec: PrometheusRuleSpec { groups: vec![RuleGroup { name: settings.name().to_owned(), rules }] },
     }
 }
 
@@ -397,7 +403,7 @@ pub(super) fn rules(settings: &Settings, monitoring: &Monitoring) -> PrometheusR
 pub struct ServersTransportSpec {
     server_name: String,
     #[serde(rename = "rootCAsSecrets", skip_serializing_if = "Vec::is_empty")]
-    root_cas_secrets: Vec<&'static str>,
+    root_cas_secrets: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     insecure_skip_verify: Option<bool>,
 }
@@ -407,10 +413,10 @@ pub(super) fn servers_transport(settings: &Settings) -> ServersTransport {
     Custom {
         api_version: "traefik.io/v1alpha1",
         kind: "ServersTransport",
-        metadata: metadata(settings, NAME, "ingress"),
+        metadata: metadata(settings, settings.name(), "ingress"),
         spec: ServersTransportSpec {
             server_name: server_name(settings),
-            root_cas_secrets: if has_authority { vec![TLS_SECRET] } else { Vec::new() },
+            root_cas_secrets: if has_authority { vec![settings.names().tls_secret()] } else { Vec::new() },
             // The node's own authority is in no Secret; between Traefik and the pod only the cluster listens.
             insecure_skip_verify: (!has_authority).then_some(true),
         },
@@ -419,5 +425,5 @@ pub(super) fn servers_transport(settings: &Settings) -> ServersTransport {
 
 /// The name that the certificate has in every variant.
 fn server_name(settings: &Settings) -> String {
-    format!("{NAME}.{}.svc", settings.namespace())
+    format!("{}.{}.svc", settings.name(), settings.namespace())
 }

@@ -19,10 +19,7 @@ use super::settings::Settings;
 use super::sizes::{TMP, quantity};
 use super::spec::{DocumentSource, Documents, Git};
 use super::workload::{mount, mounted, pod_security, pull_secrets, secret, security, tolerations};
-use super::{
-    AUTHORITY_CONFIG_MAP, AUTHORITY_KEY, DOCUMENTS, NAME, TLS_SECRET, TOKEN_KEY, TOKEN_SECRET, metadata, object_labels,
-    selector,
-};
+use super::{AUTHORITY_KEY, TOKEN_KEY, metadata, program_labels, selector};
 
 /// Where the documents are in the pod.
 const DIR: &str = "/documents";
@@ -34,16 +31,12 @@ const GIT_DIR: &str = "/run/secrets/git";
 /// How long a job may take: a first copy of a large repository, and embedding what is in it.
 const DEADLINE_SECONDS: i64 = 4 * 3_600;
 
-/// The labels by which the job's pods are found; those of the node's pod are others.
-fn own_labels() -> BTreeMap<String, String> {
-    [("name", DOCUMENTS), ("instance", NAME)]
-        .map(|(name, value)| (format!("app.kubernetes.io/{name}"), value.to_owned()))
-        .into()
-}
+/// The program of the job's pods, which no selector of the node's pod may find.
+const PROGRAM: &str = "cairn-documents";
 
 /// What the job's pods reach.
 pub(super) fn policy(settings: &Settings, source: DocumentSource<'_>) -> NetworkPolicy {
-    let node = NetworkPolicyPeer { pod_selector: Some(selector()), ..NetworkPolicyPeer::default() };
+    let node = NetworkPolicyPeer { pod_selector: Some(selector(settings)), ..NetworkPolicyPeer::default() };
     let mut egress =
         vec![dns(), NetworkPolicyEgressRule { to: Some(vec![node]), ports: Some(vec![port_of("TCP", MCP)]) }];
     if let DocumentSource::Git(Git { url, cidr, .. }) = source {
@@ -53,7 +46,10 @@ pub(super) fn policy(settings: &Settings, source: DocumentSource<'_>) -> Network
     NetworkPolicy {
         metadata: labelled(settings),
         spec: Some(NetworkPolicySpec {
-            pod_selector: Some(LabelSelector { match_labels: Some(own_labels()), ..LabelSelector::default() }),
+            pod_selector: Some(LabelSelector {
+                match_labels: Some(settings.names().labels_of_pods(PROGRAM)),
+                ..LabelSelector::default()
+            }),
             policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
             ingress: None,
             egress: Some(egress),
@@ -62,12 +58,16 @@ pub(super) fn policy(settings: &Settings, source: DocumentSource<'_>) -> Network
 }
 
 fn labelled(settings: &Settings) -> ObjectMeta {
-    ObjectMeta { labels: Some(object_labels(DOCUMENTS, "documents")), ..metadata(settings, DOCUMENTS, "documents") }
+    ObjectMeta { labels: Some(labels(settings)), ..metadata(settings, settings.names().documents(), "documents") }
+}
+
+fn labels(settings: &Settings) -> BTreeMap<String, String> {
+    program_labels(&settings.names(), PROGRAM, "documents")
 }
 
 /// The job, as often as its schedule says.
 pub(super) fn job(settings: &Settings, documents: &Documents, source: DocumentSource<'_>) -> CronJob {
-    let labels = Some(object_labels(DOCUMENTS, "documents"));
+    let labels = Some(labels(settings));
     let template = PodTemplateSpec {
         metadata: Some(ObjectMeta { labels: labels.clone(), ..ObjectMeta::default() }),
         spec: Some(pod(settings, documents, source)),
@@ -98,14 +98,15 @@ pub(super) fn job(settings: &Settings, documents: &Documents, source: DocumentSo
 }
 
 fn pod(settings: &Settings, documents: &Documents, source: DocumentSource<'_>) -> PodSpec {
-    let mut volumes = vec![source_volume(source), scratch(), secret("token", TOKEN_DIR, TOKEN_SECRET, false)];
+    let names = settings.names();
+    let mut volumes = vec![source_volume(source), scratch(), secret("token", TOKEN_DIR, &names.token_secret(), false)];
     // What to trust the node by: its own authority is known to the cluster's API only, so somebody put it there.
     let authority = match (settings.is_tls(), settings.spec.cert_manager.is_some()) {
         (false, _) => None,
-        (true, true) => Some((secret("authority", AUTHORITY_DIR, TLS_SECRET, false), "ca.crt")),
+        (true, true) => Some((secret("authority", AUTHORITY_DIR, &names.tls_secret(), false), "ca.crt")),
         (true, false) => Some((
             mounted("authority", AUTHORITY_DIR, |volume| {
-                let name = AUTHORITY_CONFIG_MAP.to_owned();
+                let name = names.authority();
                 volume.config_map = Some(ConfigMapVolumeSource { name, ..ConfigMapVolumeSource::default() });
             }),
             AUTHORITY_KEY,
@@ -127,7 +128,7 @@ fn pod(settings: &Settings, documents: &Documents, source: DocumentSource<'_>) -
     }
     let mounts = volumes.iter().filter(|(volume, _)| volume.name != "git").map(|(_, mount)| mount.clone()).collect();
     PodSpec {
-        service_account_name: Some(NAME.to_owned()),
+        service_account_name: Some(names.node().to_owned()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         restart_policy: Some("Never".to_owned()),
@@ -208,7 +209,8 @@ fn add(
     let variable =
         |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), ..EnvVar::default() };
     let scheme = if settings.is_tls() { "https" } else { "http" };
-    let mut variables = vec![variable("CAIRN_URL", format!("{scheme}://{NAME}.{}.svc:{MCP}", settings.namespace()))];
+    let url = format!("{scheme}://{}.{}.svc:{MCP}", settings.name(), settings.namespace());
+    let mut variables = vec![variable("CAIRN_URL", url)];
     variables.extend(ca.map(|path| variable("CAIRN_CA", path)));
     variables.push(variable("CAIRN_TOKEN_FILE", format!("{TOKEN_DIR}/{TOKEN_KEY}")));
     let arguments = ["add", "--yes", "--collection", &documents.collection, &folder].map(str::to_owned);

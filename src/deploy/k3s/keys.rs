@@ -87,7 +87,7 @@ impl FromStr for Variant {
 
 /// A text that names no variant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is nothing called '{found}' to add{}; expected some of {}", did_you_mean(nearest.as_deref()), names())]
+#[error("'{found}' is not a variant{}; expected any of {}", did_you_mean(nearest.as_deref()), names())]
 pub struct VariantError {
     /// What was found.
     pub found: String,

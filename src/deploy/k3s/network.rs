@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::settings::Settings;
 use super::spec::{self, LoadBalancer};
-use super::{HEADLESS, LOAD_BALANCER, NAME, metadata, selector, selector_labels};
+use super::{metadata, selector};
 use crate::deploy::shape::{ADMIN_PORT, MCP_PORT};
 
 const DNS_PORT: u16 = 53;
@@ -22,14 +22,14 @@ pub(super) const MCP: u16 = MCP_PORT;
 
 /// Where clients of the cluster connect.
 pub(super) fn cluster_service(settings: &Settings) -> Service {
-    let mut service = service(settings, NAME, "service", vec![port(settings, "mcp", MCP_PORT)]);
+    let mut service = service(settings, settings.name().to_owned(), "service", vec![port(settings, "mcp", MCP_PORT)]);
     annotate(&mut service, (*settings.spec.service.annotations).clone());
     if let Some(ingress) = &settings.spec.ingress
         && ingress.class.as_str() == TRAEFIK
         && settings.is_tls()
     {
         // Traefik takes these from the Service, not from the Ingress.
-        let transport = format!("{}-{NAME}@kubernetescrd", settings.namespace());
+        let transport = format!("{}-{}@kubernetescrd", settings.namespace(), settings.name());
         annotate(
             &mut service,
             BTreeMap::from([
@@ -44,7 +44,7 @@ pub(super) fn cluster_service(settings: &Settings) -> Service {
 /// The pod's own name in DNS, which a StatefulSet needs, and where metrics are scraped.
 pub(super) fn headless_service(settings: &Settings) -> Service {
     let ports = vec![port(settings, "mcp", MCP_PORT), port(settings, "admin", ADMIN_PORT)];
-    with_spec(service(settings, HEADLESS, "headless", ports), |spec| {
+    with_spec(service(settings, settings.names().headless(), "headless", ports), |spec| {
         spec.type_ = Some("ClusterIP".to_owned());
         spec.cluster_ip = Some("None".to_owned());
     })
@@ -54,7 +54,7 @@ pub(super) fn headless_service(settings: &Settings) -> Service {
 pub(super) fn load_balancer(settings: &Settings, balancer: &LoadBalancer) -> Service {
     let mut mcp = port(settings, "mcp", MCP_PORT);
     mcp.port = i32::from(*balancer.port);
-    let mut service = service(settings, LOAD_BALANCER, "loadbalancer", vec![mcp]);
+    let mut service = service(settings, settings.names().load_balancer(), "loadbalancer", vec![mcp]);
     annotate(&mut service, (*settings.spec.service.annotations).clone());
     with_spec(service, |spec| {
         spec.type_ = Some("LoadBalancer".to_owned());
@@ -63,11 +63,11 @@ pub(super) fn load_balancer(settings: &Settings, balancer: &LoadBalancer) -> Ser
     })
 }
 
-fn service(settings: &Settings, name: &str, component: &str, ports: Vec<ServicePort>) -> Service {
+fn service(settings: &Settings, name: String, component: &str, ports: Vec<ServicePort>) -> Service {
     Service {
         metadata: metadata(settings, name, component),
         spec: Some(ServiceSpec {
-            selector: Some(selector_labels()),
+            selector: Some(settings.names().selector_labels()),
             ports: Some(ports),
             // There is no other pod to go to. One that is not ready still answers searches, and takes the deletes that make
             // room on a full disk; without this nobody would reach it.
@@ -113,9 +113,9 @@ pub(super) fn network_policy(settings: &Settings) -> NetworkPolicy {
         ports: Some(vec![port_of("TCP", ADMIN_PORT)]),
     }));
     NetworkPolicy {
-        metadata: metadata(settings, NAME, "node"),
+        metadata: metadata(settings, settings.name(), "node"),
         spec: Some(NetworkPolicySpec {
-            pod_selector: Some(selector()),
+            pod_selector: Some(selector(settings)),
             policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
             ingress: Some(ingress),
             egress: Some(egress(settings)),
@@ -189,7 +189,7 @@ pub(super) fn port_of(protocol: &str, port: u16) -> NetworkPolicyPort {
 pub(super) const TRAEFIK: &str = "traefik";
 
 pub(super) fn ingress(settings: &Settings, ingress: &spec::Ingress) -> Ingress {
-    let mut metadata = metadata(settings, NAME, "ingress");
+    let mut metadata = metadata(settings, settings.name(), "ingress");
     if ingress.class.as_str() == "nginx" {
         let mut annotations = BTreeMap::from([
             // Progress comes as a stream, and documents are larger than the megabyte that nginx takes.
@@ -206,7 +206,7 @@ pub(super) fn ingress(settings: &Settings, ingress: &spec::Ingress) -> Ingress {
     }
     let backend = IngressBackend {
         service: Some(IngressServiceBackend {
-            name: NAME.to_owned(),
+            name: settings.name().to_owned(),
             port: Some(ServiceBackendPort { name: Some("mcp".to_owned()), number: None }),
         }),
         resource: None,

@@ -17,8 +17,8 @@ use jiff::SignedDuration;
 
 use self::draft::Draft;
 pub use self::problem::{Mistake, Problem, SettingsError};
-use super::NAME;
 use super::keys::Variant;
+use super::names::ObjectNames;
 use super::sizes::{Cpu, NodeSize};
 use super::spec::{Gpu, Host, ObjectName, Spec};
 use super::values_file::ValuesFile;
@@ -71,6 +71,8 @@ pub struct Options {
     pub image_digest: Option<String>,
     /// A token that clients use, rendered as a Secret. Without it a Secret may be made by other means, before or after.
     pub token: Option<ClientToken>,
+    /// Whether the caller brings the image, so that no other may be named.
+    pub brings_image: bool,
 }
 
 /// The token that clients use; not shown by `Debug`.
@@ -153,6 +155,9 @@ impl Settings {
     pub fn draft(options: &Options) -> (Self, Vec<Problem>) {
         let mut draft = Draft::of(options);
         let spec = draft.spec();
+        if options.brings_image {
+            check::no_image(&mut draft, &spec);
+        }
         let settings = check::settings(&mut draft, spec, options.token.clone(), RenderCommand::of(options));
         (settings, draft.problems)
     }
@@ -221,6 +226,18 @@ impl Settings {
         &self.spec.namespace
     }
 
+    /// The name of the node.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// The names of the node's objects.
+    #[must_use]
+    pub fn names(&self) -> ObjectNames {
+        ObjectNames::of(self.name())
+    }
+
     /// The class of node that resources follow.
     #[must_use]
     pub fn size(&self) -> NodeSize {
@@ -236,12 +253,14 @@ impl Settings {
     /// The names of the service, which clients in the cluster use.
     pub(super) fn service_names(&self) -> Vec<String> {
         let (namespace, domain) = (self.namespace(), &*self.spec.cluster.domain);
+        let names = self.names();
+        let (name, pod, headless) = (names.node(), names.pod(), names.headless());
         vec![
-            NAME.to_owned(),
-            format!("{NAME}.{namespace}"),
-            format!("{NAME}.{namespace}.svc"),
-            format!("{NAME}.{namespace}.svc.{domain}"),
-            format!("{NAME}-0.{NAME}-headless.{namespace}.svc.{domain}"),
+            name.to_owned(),
+            format!("{name}.{namespace}"),
+            format!("{name}.{namespace}.svc"),
+            format!("{name}.{namespace}.svc.{domain}"),
+            format!("{pod}.{headless}.{namespace}.svc.{domain}"),
         ]
     }
 
@@ -331,7 +350,7 @@ pub(super) struct RenderCommand {
 impl RenderCommand {
     fn of(options: &Options) -> Self {
         Self {
-            values: options.values.as_ref().map(|file| file.name().to_owned()),
+            values: options.values.as_ref().map(|file| file.argument().to_owned()),
             size: options.size,
             with: options.with.clone(),
             image: options.image.clone(),

@@ -22,8 +22,8 @@ pub(super) use self::forms::is_misread;
 use self::values::constant;
 pub use self::values::{
     Annotations, Arch, AtLeast, Branch, Cidr, Collection, Configuration, Environment, Flag, Folder, GitImage, GitUrl,
-    GpuCount, Group, Host, IngressPath, Interval, Labels, NodeMemory, NodePort, ObjectName, Property, Resource,
-    Schedule, SecretName, Toleration, UnspecifiedAddress, ValueError,
+    GpuCount, Group, Host, IngressPath, InstanceName, Interval, Labels, NodeMemory, NodePort, ObjectName, Property,
+    Resource, Schedule, SecretName, Toleration, UnspecifiedAddress, ValueError,
 };
 use super::sizes::{Cpu, NodeSize};
 
@@ -32,6 +32,8 @@ use super::sizes::{Cpu, NodeSize};
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 #[schemars(inline)]
 pub struct Spec {
+    /// the node's name, which its objects have; another one for each node of a namespace; cannot be changed once installed
+    pub name: InstanceName,
     /// the namespace, of its own because removing the installation may remove it
     pub namespace: ObjectName,
     /// what the pod listens on; `::` where the cluster has IPv6 only
@@ -89,7 +91,8 @@ pub struct Spec {
 impl Default for Spec {
     fn default() -> Self {
         Self {
-            namespace: constant(super::NAME),
+            name: constant(super::PROGRAM),
+            namespace: constant(super::PROGRAM),
             address: UnspecifiedAddress::default(),
             hosts: Vec::new(),
             cluster: Cluster::default(),

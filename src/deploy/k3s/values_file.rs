@@ -9,9 +9,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value as Json};
 
+use super::keys::all_keys;
 use super::settings::{Mistake, Problem, SettingsError};
-use crate::base::tree::{Node, Origin, Value};
+use crate::base::tree::{Node, Origin, Value, read};
 
 /// Largest file.
 const BYTES_MAX: usize = 256 << 10;
@@ -19,7 +21,10 @@ const BYTES_MAX: usize = 256 << 10;
 /// A file of settings, as it was written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ValuesFile {
+    /// As messages have it.
     name: Arc<str>,
+    /// As the command that renders the same has it.
+    argument: Arc<str>,
     tree: Node,
     /// Where lines are looked up in; empty where the tree has them.
     yaml: String,
@@ -34,8 +39,8 @@ impl ValuesFile {
     /// When it is not YAML or TOML, with the line.
     pub fn parse(path: &Path, text: &str) -> Result<Self, SettingsError> {
         let name: Arc<str> = path.display().to_string().into();
-        let refused = |place: String, message: String| SettingsError {
-            problems: vec![Problem { place: Some(place), mistake: Mistake::Syntax { message } }],
+        let refused = |location: String, message: String| SettingsError {
+            problems: vec![Problem { location: Some(location), mistake: Mistake::Syntax { message } }],
         };
         if text.len() > BYTES_MAX {
             return Err(refused(
@@ -48,12 +53,12 @@ impl ValuesFile {
                 problems: problems
                     .into_iter()
                     .map(|problem| {
-                        let place = format!("{name}:{}", problem.origin.trim_start_matches("line "));
-                        Problem { place: Some(place), mistake: Mistake::Syntax { message: problem.message } }
+                        let location = format!("{name}:{}", problem.origin.trim_start_matches("line "));
+                        Problem { location: Some(location), mistake: Mistake::Syntax { message: problem.message } }
                     })
                     .collect(),
             })?;
-            return Ok(Self { name, tree, yaml: String::new() });
+            return Ok(Self { argument: Arc::clone(&name), name, tree, yaml: String::new() });
         }
         // Its line is looked up when it is asked for.
         let origin = Origin::Line { file: Arc::clone(&name), line: 0 };
@@ -66,11 +71,46 @@ impl ValuesFile {
             Some(tree @ Node { value: Value::Table(_), .. }) => tree,
             Some(_) => return Err(refused(name.to_string(), "found no table, expected KEY: VALUE".to_owned())),
         };
-        Ok(Self { name, tree, yaml: text.to_owned() })
+        Ok(Self { argument: Arc::clone(&name), name, tree, yaml: text.to_owned() })
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    /// One whose settings were stored, by its name. Its lines are not known.
+    #[must_use]
+    pub fn stored(name: &str, settings: &Map<String, Json>) -> Self {
+        let name: Arc<str> = name.into();
+        let origin = Origin::Named(Arc::clone(&name));
+        let tree = NodeSeed(&origin).deserialize(&Json::Object(settings.clone())).ok().flatten();
+        let tree = tree.unwrap_or_else(|| Node::table(origin));
+        Self { argument: Arc::clone(&name), name, tree, yaml: String::new() }
+    }
+
+    /// What is in it, to be stored; nothing where it has what no setting takes, such as a date of TOML.
+    #[must_use]
+    pub fn settings(&self) -> Map<String, Json> {
+        read(&self.tree, None).unwrap_or_default()
+    }
+
+    /// With another name in the command that renders the same.
+    #[must_use]
+    pub fn with_argument(mut self, argument: &str) -> Self {
+        self.argument = argument.into();
+        self
+    }
+
+    pub(super) fn argument(&self) -> &str {
+        &self.argument
+    }
+
+    /// Whether it has a value for a key of `--set`, or for the group of a variant.
+    #[must_use]
+    pub fn sets(&self, key: &str) -> bool {
+        let known = all_keys().into_iter().find(|known| known.name == key);
+        let path = known.map_or_else(|| key.split('.').map(str::to_owned).collect(), |known| known.path);
+        // A list is set as a whole, with all that `LIST.0.KEY` names.
+        (1..=path.len()).any(|length| {
+            let node = self.tree.at(&path[..length]);
+            node.is_some_and(|node| length == path.len() || !matches!(node.value, Value::Table(_)))
+        })
     }
 
     pub(super) fn tree(&self) -> &Node {
@@ -81,11 +121,11 @@ impl ValuesFile {
     ///
     /// * `key`: with dots between the names of tables.
     #[must_use]
-    pub fn place(&self, key: &str) -> Option<String> {
-        self.place_of(&key.split('.').map(str::to_owned).collect::<Vec<_>>())
+    pub fn location(&self, key: &str) -> Option<String> {
+        self.location_of(&key.split('.').map(str::to_owned).collect::<Vec<_>>())
     }
 
-    pub(super) fn place_of(&self, path: &[String]) -> Option<String> {
+    pub(super) fn location_of(&self, path: &[String]) -> Option<String> {
         let name = &self.name;
         Some(match &self.tree.at(path)?.origin {
             Origin::Line { line: 0, .. } => {
@@ -160,7 +200,7 @@ impl<'de> Visitor<'de> for NodeSeed<'_> {
         let (mut table, mut seen) = (BTreeMap::new(), BTreeSet::new());
         while let Some(key) = pairs.next_key::<String>()? {
             if !seen.insert(key.clone()) {
-                return Err(de::Error::custom(format!("the key '{key}' is there twice")));
+                return Err(de::Error::custom(format!("the key '{key}' is set twice")));
             }
             if let Some(node) = pairs.next_value_seed(NodeSeed(self.0))? {
                 table.insert(key, node);
@@ -254,6 +294,20 @@ impl Visitor<'_> for KeySeed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stored_file_says_what_the_file_said() {
+        let text = "hosts: [a.example]\nconfig:\n  models: [{name: a}]\n  search: {limit: 3}\ndocuments:\n  git: {url: 'https://a.example/b'}\n";
+        let file = ValuesFile::parse(Path::new("dir/site.yaml"), text).expect("YAML").with_argument("site.yaml");
+        let stored = ValuesFile::stored("site.yaml", &file.settings());
+        assert_eq!((stored.settings(), stored.argument()), (file.settings(), file.argument()));
+        for set in ["hosts", "config.models.0.name", "config.search.limit", "documents", "documents.git"] {
+            assert!(file.sets(set) && stored.sets(set), "{set}");
+        }
+        for unset in ["name", "config.search.languages", "documents.git.branch", "ingress", "documents.claim"] {
+            assert!(!file.sets(unset) && !stored.sets(unset), "{unset}");
+        }
+    }
 
     #[test]
     fn a_line_is_that_of_the_key_or_the_item() {

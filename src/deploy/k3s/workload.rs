@@ -22,17 +22,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::configuration::FILE;
+use super::names::{CLAIM_TEMPLATE, ObjectNames, PROGRAM};
 use super::settings::{ClientToken, Settings};
 use super::sizes::{TMP, quantity};
 use super::spec::Gpu;
-use super::{NAME, TLS_SECRET, TOKEN_KEY, TOKEN_SECRET, labels, metadata, selector, selector_labels};
+use super::{TOKEN_KEY, labels, metadata, selector};
 use crate::base::{ByteSize, Digest};
 use crate::deploy::shape::{self, ADMIN_PORT, CONFIG_DIR, DATA_DIR, MCP_PORT, SNAPSHOTS_DIR};
 
 /// User, group and the group of volumes: `cairn` in the image.
 const USER: i64 = shape::USER as i64;
-/// The claim template; the volume of the pod is then called `data-cairn-0`.
-const CLAIM: &str = "data";
 /// The annotation with the digest of the settings.
 pub(super) const CONFIGURATION: &str = "cairn.local/configuration";
 const TOKEN_DIR: &str = "/run/secrets/cairn";
@@ -42,7 +41,8 @@ pub(super) const BACKUP_KEY_DIR: &str = "/run/secrets/cairn-backup";
 const SECRET_MODE: i32 = 0o440;
 
 pub(super) fn namespace(settings: &Settings) -> Namespace {
-    let mut labels = labels("namespace");
+    // The same for each node that is in it: the last file to be applied would change it otherwise.
+    let mut labels = labels(&ObjectNames::of(PROGRAM), "namespace");
     for mode in ["enforce", "audit", "warn"] {
         labels.insert(format!("pod-security.kubernetes.io/{mode}"), "restricted".to_owned());
         labels.insert(format!("pod-security.kubernetes.io/{mode}-version"), "latest".to_owned());
@@ -55,7 +55,7 @@ pub(super) fn namespace(settings: &Settings) -> Namespace {
 /// Cairn does not talk to the cluster, so its account has no rights and the pod gets no token for it.
 pub(super) fn service_account(settings: &Settings) -> ServiceAccount {
     ServiceAccount {
-        metadata: metadata(settings, NAME, "node"),
+        metadata: metadata(settings, settings.name(), "node"),
         automount_service_account_token: Some(false),
         ..ServiceAccount::default()
     }
@@ -63,7 +63,7 @@ pub(super) fn service_account(settings: &Settings) -> ServiceAccount {
 
 pub(super) fn config_map(settings: &Settings, configuration: &str) -> ConfigMap {
     ConfigMap {
-        metadata: metadata(settings, NAME, "node"),
+        metadata: metadata(settings, settings.name(), "node"),
         data: Some(BTreeMap::from([(FILE.to_owned(), configuration.to_owned())])),
         ..ConfigMap::default()
     }
@@ -71,7 +71,7 @@ pub(super) fn config_map(settings: &Settings, configuration: &str) -> ConfigMap 
 
 pub(super) fn token_secret(settings: &Settings, token: &ClientToken) -> Secret {
     Secret {
-        metadata: metadata(settings, TOKEN_SECRET, "node"),
+        metadata: metadata(settings, settings.names().token_secret(), "node"),
         type_: Some("Opaque".to_owned()),
         data: Some(BTreeMap::from([(TOKEN_KEY.to_owned(), ByteString(token.reveal().as_bytes().to_vec()))])),
         ..Secret::default()
@@ -81,10 +81,10 @@ pub(super) fn token_secret(settings: &Settings, token: &ClientToken) -> Secret {
 /// Lets the one pod be drained, also when it is not ready: refusing would block every drain of its node.
 pub(super) fn disruption_budget(settings: &Settings) -> PodDisruptionBudget {
     PodDisruptionBudget {
-        metadata: metadata(settings, NAME, "node"),
+        metadata: metadata(settings, settings.name(), "node"),
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(1)),
-            selector: Some(selector()),
+            selector: Some(selector(settings)),
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
             ..PodDisruptionBudgetSpec::default()
         }),
@@ -92,9 +92,10 @@ pub(super) fn disruption_budget(settings: &Settings) -> PodDisruptionBudget {
     }
 }
 
-pub(super) fn runtime_class(name: &str) -> RuntimeClass {
+pub(super) fn runtime_class(settings: &Settings, name: &str) -> RuntimeClass {
+    let labels = Some(labels(&settings.names(), "gpu"));
     RuntimeClass {
-        metadata: ObjectMeta { name: Some(name.to_owned()), labels: Some(labels("gpu")), ..ObjectMeta::default() },
+        metadata: ObjectMeta { name: Some(name.to_owned()), labels, ..ObjectMeta::default() },
         handler: name.to_owned(),
         ..RuntimeClass::default()
     }
@@ -103,8 +104,8 @@ pub(super) fn runtime_class(name: &str) -> RuntimeClass {
 pub(super) fn stateful_set(settings: &Settings, configuration: &str) -> StatefulSet {
     let spec = StatefulSetSpec {
         replicas: Some(1),
-        service_name: Some(super::HEADLESS.to_owned()),
-        selector: selector(),
+        service_name: Some(settings.names().headless()),
+        selector: selector(settings),
         // With one pod there is no order to keep, and `OrderedReady` would never replace a pod that does not get ready: an
         // upgrade that fails could not be rolled back by the older manifest alone.
         pod_management_policy: Some("Parallel".to_owned()),
@@ -119,7 +120,7 @@ pub(super) fn stateful_set(settings: &Settings, configuration: &str) -> Stateful
         }),
         template: PodTemplateSpec {
             metadata: Some(ObjectMeta {
-                labels: Some(labels("node")),
+                labels: Some(labels(&settings.names(), "node")),
                 // The pod reads its settings once, at its start, so other settings need another pod.
                 annotations: Some(annotations(settings, configuration)),
                 ..ObjectMeta::default()
@@ -129,7 +130,7 @@ pub(super) fn stateful_set(settings: &Settings, configuration: &str) -> Stateful
         volume_claim_templates: Some(vec![claim(settings)]),
         ..StatefulSetSpec::default()
     };
-    StatefulSet { metadata: metadata(settings, NAME, "node"), spec: Some(spec), ..StatefulSet::default() }
+    StatefulSet { metadata: metadata(settings, settings.name(), "node"), spec: Some(spec), ..StatefulSet::default() }
 }
 
 fn annotations(settings: &Settings, configuration: &str) -> BTreeMap<String, String> {
@@ -141,7 +142,11 @@ fn annotations(settings: &Settings, configuration: &str) -> BTreeMap<String, Str
 /// A claim template cannot be changed once installed, so nothing in it may follow the version.
 fn claim(settings: &Settings) -> PersistentVolumeClaim {
     PersistentVolumeClaim {
-        metadata: ObjectMeta { name: Some(CLAIM.to_owned()), labels: Some(selector_labels()), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(CLAIM_TEMPLATE.to_owned()),
+            labels: Some(settings.names().selector_labels()),
+            ..ObjectMeta::default()
+        },
         spec: Some(PersistentVolumeClaimSpec {
             // One pod at a time, also while a node that was lost comes back.
             access_modes: Some(vec!["ReadWriteOncePod".to_owned()]),
@@ -160,10 +165,10 @@ fn claim(settings: &Settings) -> PersistentVolumeClaim {
 fn pod(settings: &Settings) -> PodSpec {
     let (volumes, mut mounts): (Vec<Volume>, Vec<VolumeMount>) = volumes(settings).into_iter().unzip();
     // Its volume is the claim template's.
-    mounts.insert(0, mount(CLAIM, DATA_DIR, false));
+    mounts.insert(0, mount(CLAIM_TEMPLATE, DATA_DIR, false));
     let drain = settings.drain_timeout.as_secs();
     PodSpec {
-        service_account_name: Some(NAME.to_owned()),
+        service_account_name: Some(settings.name().to_owned()),
         automount_service_account_token: Some(false),
         // The variables of services would look like Cairn's own settings.
         enable_service_links: Some(false),
@@ -268,7 +273,7 @@ fn container(settings: &Settings, mounts: Vec<VolumeMount>) -> Container {
         ..ContainerPort::default()
     };
     Container {
-        name: NAME.to_owned(),
+        name: PROGRAM.to_owned(),
         image: Some(settings.image.clone()),
         // The image comes as a file. `Always` would ask a registry that a node without internet cannot reach.
         image_pull_policy: Some("IfNotPresent".to_owned()),
@@ -298,7 +303,7 @@ fn environment(settings: &Settings) -> Vec<EnvVar> {
         }),
         ..EnvVar::default()
     };
-    // Variables, not arguments, so that `kubectl exec cairn-0 -- /cairn status` sees them too.
+    // Variables, not arguments, so that `kubectl exec POD -- /cairn status` sees them too.
     let mut variables = vec![
         variable("CAIRN_CONFIG", format!("{CONFIG_DIR}/{FILE}")),
         variable("CAIRN_SERVER_TOKEN_FILE", format!("{TOKEN_DIR}/{TOKEN_KEY}")),
@@ -356,20 +361,21 @@ fn probe(settings: &Settings, question: shape::Probe) -> Probe {
 
 /// Volumes with where they are mounted, but for the data's.
 fn volumes(settings: &Settings) -> Vec<(Volume, VolumeMount)> {
+    let names = settings.names();
     let mut volumes = vec![
         mounted("config", CONFIG_DIR, |volume| {
-            volume.config_map =
-                Some(ConfigMapVolumeSource { name: NAME.to_owned(), ..ConfigMapVolumeSource::default() });
+            let name = names.node().to_owned();
+            volume.config_map = Some(ConfigMapVolumeSource { name, ..ConfigMapVolumeSource::default() });
         }),
         mounted("tmp", "/tmp", |volume| {
             let size_limit = Some(Quantity(quantity(TMP)));
             volume.empty_dir = Some(EmptyDirVolumeSource { size_limit, ..EmptyDirVolumeSource::default() });
         }),
         // The pod starts without the Secret: it then has the tokens that it made itself.
-        secret("token", TOKEN_DIR, TOKEN_SECRET, true),
+        secret("token", TOKEN_DIR, &names.token_secret(), true),
     ];
     if settings.spec.cert_manager.is_some() {
-        volumes.push(secret("tls", TLS_DIR, TLS_SECRET, false));
+        volumes.push(secret("tls", TLS_DIR, &names.tls_secret(), false));
     }
     if let Some(claim) = &settings.spec.backup.claim {
         volumes.push(mounted("snapshots", SNAPSHOTS_DIR, |volume| {

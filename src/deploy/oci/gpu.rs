@@ -240,8 +240,8 @@ impl Collected {
 
         let libraries = all.len() + 1;
         members.extend(all.into_iter().map(|(name, library)| {
-            let place = if name.contains('/') { inside(&name) } else { format!("{}/{name}", folder(architecture)) };
-            Member::library(place, library)
+            let path = if name.contains('/') { inside(&name) } else { format!("{}/{name}", folder(architecture)) };
+            Member::library(path, library)
         }));
         let folders: BTreeSet<String> = members.iter().flat_map(|member| folders_of(&member.path)).collect();
         members.extend(folders.into_iter().map(Member::folder));

@@ -9,7 +9,7 @@ use crate::cli::Failure;
 use crate::cli::backend::prove;
 use crate::cli::install::machine::AUTHORITY;
 use crate::deploy::cluster::this_machine;
-use crate::deploy::k3s::{self, Settings};
+use crate::deploy::k3s::Settings;
 use crate::deploy::shape::MCP_PORT;
 use crate::deploy::{Cluster, ClusterNode, Tree};
 
@@ -21,7 +21,8 @@ pub(in crate::cli::install) struct PodAccess {
     pub(in crate::cli::install) service: Option<String>,
     pub(in crate::cli::install) authority: Option<PathBuf>,
     pub(in crate::cli::install) token: Option<String>,
-    pub(in crate::cli::install) namespace: String,
+    /// The command that forwards a port of this machine to the node.
+    pub(in crate::cli::install) port_forward: String,
     /// What is not as it should be.
     pub(in crate::cli::install) notes: Vec<String>,
 }
@@ -54,7 +55,7 @@ impl PodAccess {
                 url
             }
             (None, None) => {
-                let url = format!("{scheme}://{}.{}.svc:{MCP_PORT}/mcp", k3s::NAME, settings.namespace());
+                let url = format!("{scheme}://{}.{}.svc:{MCP_PORT}/mcp", settings.name(), settings.namespace());
                 try_url(&url, resolve);
                 url
             }
@@ -63,8 +64,9 @@ impl PodAccess {
         if let Some(service) = &service {
             try_url(service, None);
         }
-        let (token, namespace) = (cluster.token()?, settings.namespace().to_owned());
-        Ok(Self { url, service, authority, token, namespace, notes })
+        let (namespace, name) = (settings.namespace(), settings.name());
+        let port_forward = format!("kubectl -n {namespace} port-forward service/{name} {MCP_PORT}");
+        Ok(Self { url, service, authority, token: cluster.token()?, port_forward, notes })
     }
 }
 

@@ -4,13 +4,13 @@ use anyhow::Context as _;
 
 use crate::base::ByteSize;
 use crate::cli::Failure;
-use crate::deploy::cluster::{CLAIM, Cluster, Fit, Member, this_machine};
+use crate::deploy::cluster::{Cluster, Fit, Member, this_machine};
 use crate::deploy::k3s::{self, Facts, Settings};
 use crate::deploy::{Action, ClusterNode, Finding, Tree};
 
 /// Binds the pod to the node that has the image, where the cluster has more than one, and says so; and finds the names by which clients will
 /// reach it.
-pub(super) fn place(
+pub(super) fn placement(
     tree: &Tree,
     node: &ClusterNode,
     cluster: &Cluster,
@@ -24,15 +24,15 @@ pub(super) fn place(
     if members.len() > 1 && !settings.names_nodes() {
         let Some(target) = data.clone().or_else(|| here.map(|here| here.hostname.clone())) else {
             let message = format!(
-                "the cluster has {} nodes, and none of them is recognised as this machine, which gets the image; give \
-                 --set node.name= with its label kubernetes.io/hostname, as `kubectl get nodes --show-labels` prints it",
+                "the cluster has {} nodes, and none of them is recognised as this machine, which gets the image; set \
+                 node.name to its label kubernetes.io/hostname, which `kubectl get nodes --show-labels` prints",
                 members.len()
             );
             return Ok(vec![Finding::obstacle("node", message)]);
         };
         let message = format!(
-            "the cluster has {} nodes, and the image comes to one of them: the pod is bound to {target} (--set node.name=… or \
-             node.selector=… chooses others, which need the image as a file)",
+            "the cluster has {} nodes, and only one of them gets the image, so the pod is bound to {target}; --set node.name=… or \
+             node.selector=… selects others, which need the image as a file",
             members.len()
         );
         findings.push(Finding::warning("node", message));
@@ -68,12 +68,12 @@ fn data_elsewhere(
     if here.is_none_or(|here| here.hostname == data) {
         return None;
     }
-    let namespace = cluster.namespace();
+    let (namespace, claim) = (cluster.namespace(), cluster.names().claim());
     let empty =
-        format!("where nothing was ever written to it, remove its claim: kubectl -n {namespace} delete pvc {CLAIM}");
+        format!("if nothing was ever written to it, delete its claim: kubectl -n {namespace} delete pvc {claim}");
     let Some(member) = members.iter().find(|member| member.hostname == data) else {
         let message =
-            format!("the data is on the node {data}, which is not in the cluster; bring it back, or, {empty}");
+            format!("the data is on the node {data}, which is not in the cluster; bring the node back, or, {empty}");
         return Some(Finding::obstacle("node", message));
     };
     let digest = facts.image_digest.as_deref().unwrap_or_default();
@@ -82,7 +82,7 @@ fn data_elsewhere(
         return None;
     }
     let message = format!(
-        "the data is on the node {data}, and the image comes to this machine: run `cairn image build -o cairn.tar`, put the file into \
+        "the data is on the node {data}, and this machine gets the image: run `cairn image build -o cairn.tar`, put the file into \
          {} on {data}, and run this again; or, {empty}",
         node.images().display()
     );
@@ -96,7 +96,7 @@ pub(super) fn requirements(cluster: &Cluster, settings: &Settings) -> Result<(Ve
         if !cluster.knows(version, kind).context("cannot ask which kinds the cluster knows")? {
             let message = format!(
                 "the cluster does not know the kind {kind} of {version}, which `--with {variant}` needs: it comes with {from}. \
-                 Bring that first, or leave {variant} away"
+                 Install that first, or leave {variant} out"
             );
             findings.push(Finding::obstacle("kind", message));
         }
@@ -105,7 +105,7 @@ pub(super) fn requirements(cluster: &Cluster, settings: &Settings) -> Result<(Ve
         && !cluster.has_runtime_class(class)?
     {
         let message = format!(
-            "the cluster has no RuntimeClass {class}, which `--with gpu` needs; --set gpu.own-runtime-class=true brings it, and \
+            "the cluster has no RuntimeClass {class}, which `--with gpu` needs; --set gpu.own-runtime-class=true makes it, and \
              --set gpu.runtime-class=… names another one"
         );
         findings.push(Finding::obstacle("runtime-class", message));
@@ -114,7 +114,7 @@ pub(super) fn requirements(cluster: &Cluster, settings: &Settings) -> Result<(Ve
         && !cluster.has_ingress_class(class)?
     {
         let message = format!(
-            "the cluster has no IngressClass {class}, so nobody may serve the Ingress; --set ingress.class=… names another one"
+            "the cluster has no IngressClass {class}, so nothing serves the Ingress; --set ingress.class=… names another one"
         );
         findings.push(Finding::warning("ingress-class", message));
     }
@@ -123,11 +123,12 @@ pub(super) fn requirements(cluster: &Cluster, settings: &Settings) -> Result<(Ve
     match cluster.fit(wanted, settings.storage_class())? {
         Fit::Fits => {}
         Fit::Larger(found) => {
-            let message = format!("the volume has {found} and keeps them: volumes cannot shrink to {wanted}");
+            let message = format!("the volume keeps its {found}: volumes cannot shrink to {wanted}");
             findings.push(Finding::warning("storage", message));
         }
         Fit::Grows(found) => {
-            let what = format!("let the volume grow from {found} to {wanted}: the claim {CLAIM} and its set");
+            let claim = cluster.names().claim();
+            let what = format!("grow the volume from {found} to {wanted}: the claim {claim} and its StatefulSet");
             action = Some(Action::Run { what });
         }
         Fit::TooSmall { found, class, is_folder } => {
@@ -145,7 +146,7 @@ pub(super) fn requirements(cluster: &Cluster, settings: &Settings) -> Result<(Ve
             findings.push(Finding::obstacle("storage", message));
         }
         Fit::NoDefault => {
-            let message = "the cluster has no default storage class, so that the volume would never come; name one with --set storage.class=…";
+            let message = "the cluster has no default storage class, so the volume would never be made; name one with --set storage.class=…";
             findings.push(Finding::obstacle("storage", message));
         }
     }
@@ -155,16 +156,16 @@ pub(super) fn requirements(cluster: &Cluster, settings: &Settings) -> Result<(Ve
 fn too_small(wanted: ByteSize, found: ByteSize, class: &str, is_folder: bool) -> String {
     if is_folder {
         format!(
-            "the volume has {found}, and the storage class {class} lets none grow to {wanted}. Its volumes are folders, which take what the \
-             disk has: leave storage.size as it was, and give --set config.store.max_bytes=… for a larger log"
+            "the volume has {found}, and the storage class {class} does not let it grow to {wanted}. Its volumes are folders, which may \
+             use the whole disk: leave storage.size as it was, and set config.store.max_bytes for a larger log"
         )
     } else {
-        format!("the volume has {found}, and the storage class {class} lets none grow to {wanted}; {}", to_move())
+        format!("the volume has {found}, and the storage class {class} does not let it grow to {wanted}; {}", to_move())
     }
 }
 
 /// The way to another volume.
 fn to_move() -> &'static str {
-    "to move, ship a snapshot elsewhere (--set backup.claim=… or config.snapshot.target=s3://…), `cairn uninstall --purge`, install with what \
-     you want, `cairn snapshot restore`"
+    "to move the data, ship a snapshot elsewhere (--set backup.claim=… or config.snapshot.target=s3://…), run `cairn uninstall --purge`, \
+     install with the settings that you want, and run `cairn snapshot restore`"
 }

@@ -115,6 +115,15 @@ fn gpu(draft: &mut Draft, spec: &Spec) {
     }
 }
 
+/// Refuses the name of an image where an installation brings its own.
+pub(super) fn no_image(draft: &mut Draft, spec: &Spec) {
+    for (key, found) in [("image.name", &spec.image.name), ("image.digest", &spec.image.digest)] {
+        if let Some(found) = found {
+            draft.refuse(key, found, "nothing: `cairn install` brings the image of its own release");
+        }
+    }
+}
+
 pub(super) fn image(draft: &mut Draft, spec: &Spec) -> String {
     let own = if spec.gpu.is_some() { Reference::this_release_for_gpus() } else { Reference::this_release() };
     let digest = spec.image.digest.as_deref();

@@ -25,7 +25,10 @@ const DECIDED: &[(&str, &str)] = &[
     ("log.format", "the container's output is one log, of lines of JSON"),
     ("server.tls_certificate_file", "use `--with cert-manager`"),
     ("server.tls_key_file", "use `--with cert-manager`"),
-    ("server.token_file", "it is the key `token` of the Secret `cairn-token`"),
+    (
+        "server.token_file",
+        "put the token into the Secret `NAME-token` under the key `token`, NAME being the setting `name`",
+    ),
     ("snapshot.s3_access_key_file", "set `backup.secret`"),
 ];
 
@@ -97,7 +100,9 @@ impl Draft {
             self.problem(None, Mistake::UnknownKey { key: key.clone(), nearest });
             return;
         };
+        let is_reset = value.is_empty() && !known.takes_empty;
         if let Some(variant) = known.variant
+            && !is_reset
             && self.tree.at(&known.path[..1]).is_none()
         {
             self.problem(None, Mistake::WithoutVariant { key: known.name, variant });
@@ -105,7 +110,7 @@ impl Draft {
         }
         let origin = Origin::Named("--set".into());
         let path: Vec<&str> = known.path.iter().map(String::as_str).collect();
-        if value.is_empty() && !known.takes_empty {
+        if is_reset {
             // The default again, whatever a file says.
             self.tree.remove(&path);
         } else if is_misread(value) {
@@ -121,7 +126,7 @@ impl Draft {
 
     /// Whether `config.KEY` may be set. The form only: whether there is such a setting is known to those who may read Cairn's
     /// configuration.
-    fn may_configure(&mut self, key: &str, value: &str, place: Option<String>) -> bool {
+    fn may_configure(&mut self, key: &str, value: &str, location: Option<String>) -> bool {
         let is_word =
             |word: &str| !word.is_empty() && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
         let is_index = |step: &str| step.parse::<u16>().is_ok();
@@ -135,9 +140,9 @@ impl Draft {
             _ => false,
         };
         if !has_form {
-            self.note(&format!("{CONFIG}{key}"), place, value, "a setting such as config.search.limit=10");
+            self.note(&format!("{CONFIG}{key}"), location, value, "a setting such as config.search.limit=10");
         } else if let Some((_, instead)) = DECIDED.iter().find(|(decided, _)| *decided == key) {
-            self.problem(place, Mistake::Decided { key: key.to_owned(), instead });
+            self.problem(location, Mistake::Decided { key: key.to_owned(), instead });
         } else {
             return true;
         }
@@ -176,8 +181,8 @@ impl Draft {
         let mut own = BTreeMap::new();
         for (key, value) in flat(configuration) {
             let path: Vec<String> = CONFIG.split_terminator('.').chain(key.split('.')).map(str::to_owned).collect();
-            let place = self.place(&path);
-            if self.may_configure(&key, &value, place) {
+            let location = self.location(&path);
+            if self.may_configure(&key, &value, location) {
                 own.insert(key, value);
             }
         }
@@ -202,7 +207,7 @@ impl Draft {
                 let key = path.join(".");
                 let names: Vec<String> = self.keys.iter().map(|key| key.path.join(".")).collect();
                 let nearest = nearest(&key, names.iter().map(String::as_str)).map(str::to_owned);
-                self.problem(self.place(&path), Mistake::UnknownKey { key, nearest });
+                self.problem(self.location(&path), Mistake::UnknownKey { key, nearest });
                 self.put_aside(&path)
             }
             FailureKind::Missing => {
@@ -232,8 +237,8 @@ impl Draft {
             }
             return;
         }
-        let place = self.place(group);
-        self.problem(place, Mistake::Missing { key: key.name, variant, about: key.about });
+        let location = self.location(group);
+        self.problem(location, Mistake::Missing { key: key.name, variant, about: key.about });
     }
 
     /// Has the next reading pass over what is at a path.
@@ -252,8 +257,8 @@ impl Draft {
         let is_item = path.last().is_some_and(|step| step.parse::<usize>().is_ok());
         let shown = if is_item { &path[..path.len() - 1] } else { path };
         let key = self.key_name(shown);
-        let place = self.place(path);
-        self.note(&key, place, found, expected);
+        let location = self.location(path);
+        self.note(&key, location, found, expected);
         self.put_aside(path)
     }
 
@@ -269,11 +274,11 @@ impl Draft {
     }
 
     /// Where the nearest value to a path is in the file.
-    fn place(&self, path: &[String]) -> Option<String> {
+    fn location(&self, path: &[String]) -> Option<String> {
         let length = (1..=path.len()).rev().find(|length| self.tree.at(&path[..*length]).is_some())?;
         let node = self.tree.at(&path[..length])?;
         match &node.origin {
-            Origin::Line { .. } => self.file.as_ref()?.place_of(&path[..length]),
+            Origin::Line { .. } => self.file.as_ref()?.location_of(&path[..length]),
             Origin::Default | Origin::Named(_) => None,
         }
     }
@@ -287,8 +292,8 @@ impl Draft {
             .iter()
             .find(|known| known.name == key)
             .map_or_else(|| key.split('.').map(str::to_owned).collect(), |known| known.path.clone());
-        let (key, place) = (self.key_name(&path), self.place(&path));
-        self.note(&key, place, found, expected);
+        let (key, location) = (self.key_name(&path), self.location(&path));
+        self.note(&key, location, found, expected);
     }
 
     /// Whether something is wrong with a group or a key of it.
@@ -303,13 +308,13 @@ impl Draft {
         })
     }
 
-    fn note(&mut self, key: &str, place: Option<String>, found: &str, expected: &str) {
+    fn note(&mut self, key: &str, location: Option<String>, found: &str, expected: &str) {
         let (key, found, expected) = (key.to_owned(), found.to_owned(), expected.to_owned());
-        self.problem(place, Mistake::Value { key, found, expected });
+        self.problem(location, Mistake::Value { key, found, expected });
     }
 
-    pub(super) fn problem(&mut self, place: Option<String>, mistake: Mistake) {
-        self.problems.push(Problem { place, mistake });
+    pub(super) fn problem(&mut self, location: Option<String>, mistake: Mistake) {
+        self.problems.push(Problem { location, mistake });
     }
 }
 

@@ -9,14 +9,14 @@ use crate::base::Fault;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The file and its line, where it is in a file.
-    pub place: Option<String>,
+    pub location: Option<String>,
     /// What is wrong.
     pub mistake: Mistake,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.place.iter().try_for_each(|place| write!(f, "{place}: "))?;
+        self.location.iter().try_for_each(|location| write!(f, "{location}: "))?;
         write!(f, "{}", self.mistake)
     }
 }
@@ -39,7 +39,7 @@ pub enum Mistake {
         nearest: Option<String>,
     },
     /// A key of something that is not rendered.
-    #[error("{key} means nothing without `--with {variant}`")]
+    #[error("{key} has no effect without `--with {variant}`")]
     WithoutVariant {
         /// The key.
         key: String,

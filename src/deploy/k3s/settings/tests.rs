@@ -179,10 +179,10 @@ documents:
 }
 
 #[test]
-fn a_file_that_is_none_says_where() {
+fn a_file_that_cannot_be_read_is_refused_with_its_place() {
     for (name, text, expected) in [
         ("a.yaml", "a: [1\n", "a.yaml"),
-        ("a.yaml", "a: 1\na: 2\n", "'a' is there twice"),
+        ("a.yaml", "a: 1\na: 2\n", "'a' is set twice"),
         ("a.yaml", "- 1\n", "KEY: VALUE"),
         ("a.yaml", "a: 99999999999999999999\n", "a.yaml:1"),
         ("a.toml", "a = [1\n", "a.toml:"),
@@ -234,6 +234,7 @@ fn code_fills_the_structs_and_the_same_rules_hold() {
 fn defaults_are_those_of_the_manual() {
     let of = |name: &str| keys().into_iter().find(|key| key.name == name).map(|key| (key.default, key.variant));
     for (name, default, variant) in [
+        ("name", "cairn", None),
         ("namespace", "cairn", None),
         ("address", "0.0.0.0", None),
         ("hosts", "", None),

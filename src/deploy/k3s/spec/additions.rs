@@ -150,7 +150,7 @@ pub struct ExternalSecrets {
 
 /// The entry of the store with the token.
 fn entry() -> String {
-    super::super::NAME.to_owned()
+    super::super::PROGRAM.to_owned()
 }
 
 /// The kind of a secret store.

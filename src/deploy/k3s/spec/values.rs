@@ -19,6 +19,7 @@ use super::forms::{
     is_label_value, is_object_name, is_pinned_image, is_resource, is_schedule, is_variable,
 };
 use crate::base::ByteSize;
+use crate::deploy::k3s::names::is_node_name;
 use crate::deploy::k3s::sizes::{Cpu, NodeSize};
 
 /// A text that is not a value of a type.
@@ -156,6 +157,14 @@ fn when(text: &str, has_form: fn(&str) -> bool) -> Option<String> {
 }
 
 values! {
+    /// The name of a node.
+    InstanceName(String) {
+        "type": "string", "pattern": "^[a-z]([-a-z0-9]*[a-z0-9])?$", "maxLength": 35,
+        "not": {"pattern": "(^|-)(authority|default|documents|headless|loadbalancer|namespace|self-signed|tls|token)$"},
+    }
+        "a name such as cairn-2: at most 35 lower-case letters, digits and '-', the first a letter, and not ending in authority, \
+         default, documents, headless, loadbalancer, namespace, self-signed, tls or token, as names of objects do"
+        |text| when(text, is_node_name);
     /// The name of an object of the cluster.
     ObjectName(String) {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$", "maxLength": 253}
         "a name of lower-case letters, digits, '-' and '.'" |text| when(text, is_object_name);
