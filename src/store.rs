@@ -204,6 +204,17 @@ pub enum OpenError {
         /// Its first record.
         first: Lsn,
     },
+    /// There is no segment, though the catalog says that there were records.
+    #[error(
+        "{path} has no segments, and node {node} had records in it: the log was lost, and nothing was changed. Put the files back, \
+         or restore a snapshot (`cairn snapshot list --any`); to start over with an empty node, choose another data directory"
+    )]
+    Lost {
+        /// The directory of the log.
+        path: PathBuf,
+        /// The node that wrote it.
+        node: String,
+    },
     /// No segment has a readable header, so the log cannot be read.
     #[error("{path}: the segment header and its copy are damaged, and there is no other segment")]
     Header {
@@ -245,7 +256,9 @@ impl OpenError {
             | Self::Random { .. }
             | Self::Format { .. }
             | Self::Unknown { .. } => Fault::Environment,
-            Self::ForeignSegment { .. } | Self::MisnamedSegment { .. } | Self::Header { .. } => Fault::Damage,
+            Self::ForeignSegment { .. } | Self::MisnamedSegment { .. } | Self::Header { .. } | Self::Lost { .. } => {
+                Fault::Damage
+            }
             Self::Replay { source } => source.fault(),
             Self::Catalog { source } => source.fault(),
         }
@@ -325,6 +338,7 @@ fn open_on(
         node: None,
         begin: Lsn::ZERO.next(),
         clean_shutdown: clean_shutdown.as_ref(),
+        previous: previous.node_with_records(),
         sealed_to: Lsn::ZERO,
         now: clock.now(),
     };

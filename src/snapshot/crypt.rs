@@ -79,7 +79,8 @@ impl Key {
     /// # Errors
     /// When it cannot be read or contains no key.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
-        let text = small_file::read_to_string(path).map_err(|source| KeyError::Read { path: path.to_owned(), source })?;
+        let text =
+            small_file::read_to_string(path).map_err(|source| KeyError::Read { path: path.to_owned(), source })?;
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let key = lines.next().and_then(|line| line.parse().ok());
         key.map(Self).ok_or_else(|| KeyError::Content { path: path.to_owned() })

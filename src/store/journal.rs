@@ -247,7 +247,7 @@ impl Journal {
         }
         let Mark { begin, sealed_to } = Mark::read(&*disk, &dir)?;
         let (kinds, node, now) = (Kinds::Any, Some(node), clock.now());
-        let opening = Opening { kinds, node, begin, clean_shutdown: None, sealed_to, now };
+        let opening = Opening { kinds, node, begin, clean_shutdown: None, previous: None, sealed_to, now };
         let (log, tail) = Log::open(disk, dir, &opening)?;
         let report = JournalReport { begin, last: log.last(), torn_bytes: tail.torn, damage: log.damage() };
         let reader = JournalReader { log: Arc::new(log), _lock: lock.map(Arc::new) };

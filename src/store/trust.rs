@@ -146,6 +146,14 @@ impl PreviousManifest {
         Self(parsed)
     }
 
+    /// The node, when its log had a record, or may have had one.
+    pub(crate) fn node_with_records(&self) -> Option<&str> {
+        let Ok(Manifest { node, state, .. }) = &self.0 else { return None };
+        // An empty log that is gone is no loss. While a node runs, the manifest does not say how far it came.
+        let is_empty = matches!(state, State::Clean { applied: Lsn::ZERO, .. });
+        (!is_empty).then_some(node)
+    }
+
     /// The state at the last run's shutdown; `None` when it was not clean. A log that ends earlier is damaged: nobody
     /// shuts down cleanly after a torn write.
     pub(crate) fn clean_shutdown(&self) -> Option<CleanShutdown> {

@@ -281,7 +281,8 @@ fn a_node_that_starts_gets_the_directory_from_a_client_that_has_it_open() {
         .expect("the binary starts");
     let mut line = String::new();
     BufReader::new(node.stdout.take().expect("a pipe")).read_line(&mut line).expect("readable");
-    let ready: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: the node started with {line:?}"));
+    let ready: Value =
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: the node started with {line:?}"));
     // A call afterwards is the node's.
     client.call("add_documents", note("after", "the valve leaks"));
     let url = ready["mcp"].as_str().expect("an address").trim_end_matches("/mcp").to_owned();

@@ -106,7 +106,8 @@ impl Endpoint for VerifySnapshot {
     const PATH: &'static str = "/v1/snapshots/verify";
     const ID: &'static str = "verifySnapshot";
     const TAG: &'static str = "Snapshots";
-    const SUMMARY: &'static str = "Verify a snapshot: restore it to a scratch directory, compare every digest, repeat its searches";
+    const SUMMARY: &'static str =
+        "Verify a snapshot: restore it to a scratch directory, compare every digest, repeat its searches";
     const SUCCESS: &'static [(u16, &'static str)] =
         &[(200, "What was found; `ok` says whether it is whole."), (202, "A job does it.")];
     const HEADERS: &'static [(&'static str, &'static str)] = &[ASYNC];

@@ -137,6 +137,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) begin: Lsn,
     /// What the previous run knew to be on the disk.
     pub(crate) clean_shutdown: Option<&'a CleanShutdown>,
+    /// The node whose records were here, when there were any: without a segment the log is lost, and not new.
+    pub(crate) previous: Option<&'a str>,
     /// The first record of a segment that was created: everything before it was on the disk. Zero when none is known.
     pub(crate) sealed_to: Lsn,
     /// The time of new segments.
@@ -152,6 +154,9 @@ impl Log {
         let mut candidates = Vec::with_capacity(firsts.len());
         for first in firsts {
             candidates.push(Candidate::open(&*disk, &dir, first, Some(first) == last)?);
+        }
+        if let Some(node) = opening.previous.filter(|_| !candidates.iter().any(|candidate| candidate.used)) {
+            return Err(OpenError::Lost { path: dir, node: node.to_owned() });
         }
         // From here on this release reads what is there. The unfinished output of an interrupted compaction:
         for name in names.iter().filter(|name| name.ends_with(".seg.tmp")) {

@@ -36,7 +36,7 @@ fn a_second_opener_is_told_who_holds_the_store() {
     let opened = open(config(directory.path())).expect("opened");
     let error = open(config(directory.path())).err().expect("held");
     assert!(matches!(&error, OpenError::Locked { pid: Some(pid), .. } if *pid == std::process::id()));
-    assert!(error.to_string().ends_with(&format!("LOCK is held by process {}", std::process::id())), "{error}");
+    assert!(error.to_string().contains(&format!("LOCK is held by process {} (", std::process::id())), "{error}");
     drop(opened);
     open(config(directory.path())).expect("free");
 }
@@ -343,4 +343,43 @@ proptest! {
             prop_assert_eq!(info.chunks, documents.iter().map(|(_, entry)| u64::from(entry.chunks)).sum::<u64>());
         }
     }
+}
+
+/// All that was stored is gone, and a node that begins anew would say that all is well.
+#[test]
+fn a_log_without_segments_is_lost_where_the_catalog_knows_of_records() {
+    for is_closed in [true, false] {
+        for is_emptied in [true, false] {
+            let directory = tempfile::tempdir().expect("temporary directory");
+            let (writer, reader) = filled(directory.path());
+            if is_closed {
+                writer.close().expect("closed");
+            } else {
+                drop(writer);
+            }
+            let node = reader.node().to_string();
+            drop(reader);
+            let log = directory.path().join("log");
+            for entry in fs::read_dir(&log).expect("listed") {
+                let path = entry.expect("entry").path();
+                if is_emptied { fs::write(path, "").expect("emptied") } else { fs::remove_file(path).expect("removed") }
+            }
+            let left = || fs::read_dir(&log).expect("listed").count();
+            let before = left();
+            let error = open(config(directory.path())).err().expect("refused");
+            assert!(matches!(&error, OpenError::Lost { node: lost, .. } if *lost == node), "{error}");
+            assert_eq!(left(), before, "nothing was changed");
+        }
+    }
+}
+
+#[test]
+fn an_empty_node_whose_log_is_gone_begins_anew() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let (writer, reader, _) = open_boot(directory.path(), BOOT);
+    writer.close().expect("closed");
+    drop(reader);
+    fs::remove_dir_all(directory.path().join("log")).expect("removed");
+    let (_, _, report) = open_boot(directory.path(), BOOT);
+    assert_eq!(report.last, Lsn::ZERO);
 }
