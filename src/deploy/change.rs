@@ -92,6 +92,14 @@ pub trait Node {
     /// When it cannot be read.
     fn data_format(&mut self) -> Result<Option<u16>, Cause>;
 
+    /// Checks that [`Node::restore`] will find a snapshot, while the node still runs.
+    ///
+    /// # Errors
+    /// When it will not, with what can be done instead.
+    fn check_restore(&mut self, _snapshot: &str) -> Result<(), Cause> {
+        Ok(())
+    }
+
     /// Brings the data of a stopped node back to a snapshot, by a release that reads it.
     ///
     /// # Errors
@@ -181,6 +189,17 @@ pub enum ChangeError {
         #[source]
         source: Cause,
     },
+    /// The snapshot from before the change could not be restored.
+    #[error("snapshot {snapshot} could not be restored, and the data is as it was; {runs}")]
+    NotRestored {
+        /// The snapshot.
+        snapshot: String,
+        /// What runs now.
+        runs: String,
+        /// What was wrong.
+        #[source]
+        source: Cause,
+    },
     /// The new release failed its checks and was rolled back.
     #[error("{name} failed its checks and was rolled back; {runs}")]
     RolledBack {
@@ -235,6 +254,7 @@ impl ChangeError {
             | Self::DataTooNew { .. } => Fault::Caller,
             Self::ReleaseGone { .. } => Fault::Damage,
             Self::NotSecured { .. }
+            | Self::NotRestored { .. }
             | Self::RolledBack { .. }
             | Self::RollbackFailed { .. }
             | Self::NotRemoved { .. } => Fault::Environment,
@@ -275,7 +295,7 @@ impl Change<'_> {
         self.check_format(to, way)?;
         self.report.step(&format!("writing release {}", to.name));
         to.store(self.tree, executable)?;
-        self.switch(record, to, Some(choices))
+        self.switch(record, to, Some(choices), None)
     }
 
     /// Rolls back to the release before, or rolls back a change that was interrupted.
@@ -309,18 +329,37 @@ impl Change<'_> {
             ),
             None => "there is no snapshot from before the upgrade".to_owned(),
         };
-        match (self.check_format(&to, &way), record.snapshot.clone()) {
+        let secured = match (self.check_format(&to, &way), record.snapshot.clone()) {
             (Err(ChangeError::DataTooNew { .. }), Some(snapshot)) if restore_data => {
-                let from = self.load(&current)?;
-                let failed = |source| ChangeError::NotRemoved { name: current.clone(), source };
-                self.report.running("stopping the node");
-                self.runner.stop(&from).map_err(failed)?;
-                self.report.running(&format!("restoring snapshot {snapshot}"));
-                self.node.restore(&to, &snapshot).map_err(|source| ChangeError::NotSecured { source })?;
+                self.restore(&current, &to, &snapshot)?;
+                Some(snapshot)
             }
-            (checked, _) => checked?,
-        }
-        self.switch(record, &to, None).map(Some)
+            (checked, _) => {
+                checked?;
+                None
+            }
+        };
+        self.switch(record, &to, None, secured).map(Some)
+    }
+
+    /// Stops the release that runs and brings the data back to a snapshot. Where that fails the release runs again.
+    fn restore(&mut self, current: &str, to: &Release, snapshot: &str) -> Result<(), ChangeError> {
+        let from = self.load(current)?;
+        let failed = |runs, source| ChangeError::NotRestored { snapshot: snapshot.to_owned(), runs, source };
+        let as_before = || format!("{current} runs as before");
+        self.node.check_restore(snapshot).map_err(|source| failed(as_before(), source))?;
+        self.report.running("stopping the node");
+        self.runner.stop(&from).map_err(|source| ChangeError::NotRemoved { name: current.to_owned(), source })?;
+        self.report.running(&format!("restoring snapshot {snapshot}"));
+        let Err(source) = self.node.restore(to, snapshot) else { return Ok(()) };
+        self.report.running("starting the node again");
+        let runs = match self.runner.start(&from).and_then(|()| self.node.self_test()) {
+            Ok(()) => as_before(),
+            Err(error) => {
+                format!("{current} does not run ({}); `cairn install` starts it again", with_causes(&*error))
+            }
+        };
+        Err(failed(runs, source))
     }
 
     /// Removes what was installed. Data and snapshots are not touched.
@@ -369,11 +408,14 @@ impl Change<'_> {
     /// Makes `to`, whose folder is there, the release that runs.
     ///
     /// * `choices`: what was chosen for it; recorded once it runs.
+    /// * `secured`: the snapshot that the data is at, where it was just restored: taking another one would have the release that ran
+    ///   open it.
     fn switch(
         &mut self,
         mut record: Installation,
         to: &Release,
         choices: Option<Map<String, Value>>,
+        secured: Option<String>,
     ) -> Result<Changed, ChangeError> {
         let from = match record.current.as_deref().map(|name| self.load(name)).transpose() {
             Err(error) if error.fault() == Fault::Damage => {
@@ -385,7 +427,7 @@ impl Change<'_> {
         // The same release again repairs what is in place; the release before stays what it was.
         let is_new = from.as_ref().is_none_or(|from| from.name != to.name);
         let begun = record.pending.take();
-        let mut snapshot = begun.as_ref().and_then(|begun| begun.snapshot.clone());
+        let mut snapshot = secured.or_else(|| begun.as_ref().and_then(|begun| begun.snapshot.clone()));
         if from.is_some() && is_new && snapshot.is_none() {
             self.report.running("taking a snapshot and proving it");
             snapshot = self.node.secure().map_err(|source| ChangeError::NotSecured { source })?;
@@ -456,6 +498,7 @@ impl Change<'_> {
                 if let (Some(format), Some(snapshot)) = (format, snapshot)
                     && format > from.store_format
                 {
+                    self.node.check_restore(&snapshot)?;
                     self.runner.stop(to)?;
                     self.report.running(&format!("restoring snapshot {snapshot}"));
                     self.node.restore(&from, &snapshot)?;

@@ -132,7 +132,7 @@ impl Plan {
     ) -> Result<Self, ReleaseError> {
         let mut plan = Self::default();
         let mut writes: Vec<Need> = needs.to_vec();
-        if to.is_stored(tree) {
+        if to.is_stored(tree, executable) {
             plan.actions.push(Action::Keep { path: to.executable(tree) });
         } else {
             plan.actions.push(Action::Create { path: to.executable(tree), bytes: executable.bytes });

@@ -9,8 +9,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::fs::{self, File};
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -161,6 +161,12 @@ pub enum ReleaseError {
         /// Its format.
         found: u16,
     },
+    /// The executable is another one than the release was planned with.
+    #[error("the executable {path} changed while it was being installed; nothing was changed, run this again")]
+    OtherExecutable {
+        /// Where it is.
+        path: PathBuf,
+    },
     /// The executable could not be read.
     #[error("cannot read the executable {path}")]
     Executable {
@@ -179,7 +185,7 @@ impl ReleaseError {
         match self {
             Self::Tree(error) => error.fault(),
             Self::Damaged { .. } => Fault::Damage,
-            Self::Newer { .. } | Self::Executable { .. } => Fault::Environment,
+            Self::Newer { .. } | Self::OtherExecutable { .. } | Self::Executable { .. } => Fault::Environment,
         }
     }
 }
@@ -203,17 +209,30 @@ impl Program {
     pub fn at(path: &Path) -> Result<Self, ReleaseError> {
         let failed = |source| ReleaseError::Executable { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(failed)?;
-        let (mut hasher, mut buffer, mut bytes) = (blake3::Hasher::new(), vec![0; 1 << 20], 0);
-        loop {
-            match file.read(&mut buffer).map_err(failed)? {
-                0 => break,
-                read => {
-                    hasher.update(&buffer[..read]);
-                    bytes += read as u64;
-                }
+        let (bytes, digest) = copy(&mut file, &mut io::sink()).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), bytes, digest })
+    }
+
+    /// Whether a file of a tree is this executable.
+    fn is_at(&self, tree: &Tree, path: &Path) -> bool {
+        let Ok(path) = tree.locate(path) else { return false };
+        let is_as_long = fs::metadata(&path).is_ok_and(|file| file.is_file() && file.len() == self.bytes);
+        is_as_long && Self::at(&path).is_ok_and(|found| found.digest == self.digest)
+    }
+}
+
+/// Copies an executable; how long it is, and its digest.
+fn copy(from: &mut impl io::Read, to: &mut impl io::Write) -> io::Result<(u64, Digest)> {
+    let (mut hasher, mut buffer, mut bytes) = (blake3::Hasher::new(), vec![0; 1 << 20], 0);
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok((bytes, Digest(*hasher.finalize().as_bytes()))),
+            read => {
+                hasher.update(&buffer[..read]);
+                to.write_all(&buffer[..read])?;
+                bytes += read as u64;
             }
         }
-        Ok(Self { path: path.to_owned(), bytes, digest: Digest(*hasher.finalize().as_bytes()) })
     }
 }
 
@@ -257,10 +276,11 @@ impl Release {
         self.folder(tree).join("cairn")
     }
 
-    /// Whether its folder is there and whole.
+    /// Whether its folder is there and whole, with this executable.
     #[must_use]
-    pub fn is_stored(&self, tree: &Tree) -> bool {
+    pub fn is_stored(&self, tree: &Tree, executable: &Program) -> bool {
         Self::load(tree, &self.name).ok().flatten().as_ref() == Some(self)
+            && executable.is_at(tree, &self.executable(tree))
     }
 
     /// Writes the folder, unless it is there.
@@ -268,7 +288,7 @@ impl Release {
     /// # Errors
     /// See [`ReleaseError`]; an incomplete folder has another name and is removed by the next attempt.
     pub fn store(&self, tree: &Tree, executable: &Program) -> Result<(), ReleaseError> {
-        if self.is_stored(tree) {
+        if self.is_stored(tree, executable) {
             return Ok(());
         }
         let partial = folder_of(tree, &format!(".{}.partial", self.name));
@@ -276,7 +296,16 @@ impl Release {
         tree.make_folder(partial.join("files"), 0o755)?;
         let mut source = File::open(&executable.path)
             .map_err(|source| ReleaseError::Executable { path: executable.path.clone(), source })?;
-        tree.write_with(partial.join("cairn"), 0o755, |file| io::copy(&mut source, file).map(drop))?;
+        let mut copied = None;
+        tree.write_with(partial.join("cairn"), 0o755, |file| {
+            copied = Some(copy(&mut source, file)?);
+            Ok(())
+        })?;
+        if copied != Some((executable.bytes, executable.digest)) {
+            tree.remove_folder(&partial)?;
+            tree.remove_if_empty(folder(tree));
+            return Err(ReleaseError::OtherExecutable { path: executable.path.clone() });
+        }
         let mut entries = Vec::new();
         for (number, file) in self.files.iter().enumerate() {
             // Secrets may be among them.

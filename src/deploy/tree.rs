@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
+use super::shape::CONFIG_DIR;
 use crate::base::Fault;
 
 /// Links followed in one path before it is given up, as the kernel does.
@@ -105,7 +106,7 @@ impl Tree {
         if self.prefix == Path::new(USUAL_PREFIX) {
             return self.remove(PREFIX);
         }
-        self.make_folder("/etc/cairn", 0o755)?;
+        self.make_folder(CONFIG_DIR, 0o755)?;
         self.write(PREFIX, format!("{}\n", self.prefix.display()).as_bytes(), 0o644)
     }
 
@@ -115,7 +116,7 @@ impl Tree {
     /// See [`TreeError`].
     pub(super) fn forget_prefix(&self) -> Result<(), TreeError> {
         self.remove(PREFIX)?;
-        self.remove_if_empty("/etc/cairn");
+        self.remove_if_empty(CONFIG_DIR);
         Ok(())
     }
 

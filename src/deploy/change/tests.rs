@@ -27,6 +27,8 @@ struct Machine {
     /// Format that the node writes once it runs, by release.
     writes: RefCell<BTreeMap<String, u16>>,
     restored: RefCell<Vec<String>>,
+    /// Whether snapshots cannot be restored.
+    has_lost_snapshots: Cell<bool>,
 }
 
 impl Machine {
@@ -41,7 +43,7 @@ struct Fake(Rc<Machine>, Tree);
 impl Runner for Fake {
     fn stage(&mut self, release: &Release) -> Result<(), Cause> {
         self.0.step();
-        assert!(release.is_stored(&self.1));
+        assert!(Release::load(&self.1, &release.name)?.as_ref() == Some(release));
         Ok(())
     }
 
@@ -87,6 +89,12 @@ impl Runner for Fake {
 impl Node for Fake {
     fn secure(&mut self) -> Result<Option<String>, Cause> {
         self.0.step();
+        // The release in place opens the data, and writes it in its format.
+        let in_place = self.1.link_target(current(&self.1))?;
+        let name = in_place.map(|path| path.display().to_string()).unwrap_or_default();
+        if let Some(format) = self.0.writes.borrow().get(&name) {
+            self.0.format.set(Some(*format));
+        }
         Ok(self.0.format.get().map(|format| format!("snapshot-in-format-{format}")))
     }
 
@@ -102,6 +110,9 @@ impl Node for Fake {
     fn restore(&mut self, release: &Release, snapshot: &str) -> Result<(), Cause> {
         self.0.step();
         assert!(self.0.running.borrow().is_none(), "nothing holds the data");
+        if self.0.has_lost_snapshots.get() {
+            return Err("there is no such snapshot".into());
+        }
         self.0.restored.borrow_mut().push(snapshot.to_owned());
         self.0.format.set(Some(release.store_format));
         Ok(())
@@ -314,6 +325,29 @@ fn going_back_over_a_change_of_format_needs_a_word_and_brings_the_snapshot_back(
     assert_eq!(site.machine.running.borrow().as_ref(), Some(&second.name), "nothing was changed");
     let back = site.change(|change| change.rollback(true)).expect("rolled back").expect("a release runs");
     assert_eq!((back.current, site.machine.format.get()), (first, Some(1)));
+    assert_eq!(back.snapshot.as_deref(), Some("snapshot-in-format-1"), "what was restored is what the data is at");
+}
+
+#[test]
+fn what_ran_runs_again_where_a_snapshot_cannot_be_restored() {
+    let site = Site::new();
+    site.install("1.0.0").expect("installed");
+    site.machine.format.set(Some(1));
+    let (second, executable) = site.release("2.0.0", 2);
+    site.machine.writes.borrow_mut().insert(second.name.clone(), 2);
+    site.change(|change| change.install(&second, &executable, Map::new())).expect("upgraded");
+    site.machine.has_lost_snapshots.set(true);
+    let error = site.change(|change| change.rollback(true)).expect_err("nothing to restore");
+    assert!(matches!(error, ChangeError::NotRestored { .. }), "{error}");
+    assert_eq!(error.fault(), Fault::Environment);
+    assert!(error.to_string().ends_with(&format!("{} runs as before", second.name)), "{error}");
+    assert_eq!(site.machine.running.borrow().as_ref(), Some(&second.name));
+    // One that does not come up again is told from one that does.
+    site.machine.broken.borrow_mut().push(second.name.clone());
+    let error = site.change(|change| change.rollback(true)).expect_err("nothing to restore");
+    assert!(error.to_string().contains("does not run (exited with code 1)"), "{error}");
+    let record = Installation::read(&site.tree()).expect("whole").expect("there");
+    assert_eq!((record.current, record.pending), (Some(second.name), None));
 }
 
 #[test]
@@ -355,4 +389,31 @@ fn a_damaged_release_is_named_and_written_anew() {
     Release::load(&site.tree(), &name).expect("whole again");
     fs::write(&file, "other").expect("written");
     site.install("2.0.0").expect("a damaged one is no reason to keep it");
+}
+
+#[test]
+fn an_executable_that_is_missing_or_damaged_is_written_anew() {
+    let site = Site::new();
+    let (release, executable) = site.release("1.0.0", 1);
+    let name = site.install("1.0.0").expect("installed").current;
+    let stored = site.directory.path().join("root/usr/local/lib/cairn").join(&name).join("cairn");
+    let damages: [fn(&Path) -> std::io::Result<()>; 3] =
+        [|path| fs::remove_file(path), |path| fs::write(path, ""), |path| fs::write(path, "executable 9.9.9")];
+    for damage in damages {
+        damage(&stored).expect("damaged");
+        let plan = Plan::make(&site.tree(), &release, Some(&release), &[], &executable, &[]).expect("made");
+        assert!(plan.changes_files(), "the plan says what is written");
+        site.install("1.0.0").expect("installed");
+        assert_eq!(fs::read_to_string(&stored).expect("there"), "executable 1.0.0");
+    }
+}
+
+#[test]
+fn an_executable_that_changes_after_it_was_planned_is_not_stored() {
+    let site = Site::new();
+    let (release, executable) = site.release("1.0.0", 1);
+    fs::write(&executable.path, "executable 9.9.9").expect("written");
+    let error = site.change(|change| change.install(&release, &executable, Map::new())).expect_err("another one");
+    assert!(error.to_string().contains("changed while"), "{error}");
+    assert_eq!(site.placed(), BTreeMap::new());
 }

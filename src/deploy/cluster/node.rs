@@ -107,6 +107,19 @@ impl<'a> PodNode<'a> {
         })
     }
 
+    /// The folder of the data, where it has a snapshot. What the pod shipped elsewhere, to a claim or to S3, only a pod reaches.
+    fn folder_with(&self, snapshot: &str) -> Result<PathBuf, Cause> {
+        let way = format!("restore it in a pod of the older release: cairn snapshot restore {snapshot}");
+        match self.cluster.data_folder()? {
+            None => Err(format!("the node's volume is not a folder on this machine; {way}").into()),
+            Some(folder) if has_snapshot(&folder, snapshot) => Ok(folder),
+            Some(folder) => {
+                let snapshots = folder.join(SNAPSHOTS);
+                Err(format!("snapshot {snapshot} is not in {}; {way}", snapshots.display()).into())
+            }
+        }
+    }
+
     /// Asks the data, without a pod.
     fn ask_data(folder: &Path, executable: &Path, arguments: &[&str]) -> Answer {
         // The folder is made by the cluster, what is in it by the node.
@@ -121,6 +134,16 @@ impl<'a> PodNode<'a> {
             }
         })
     }
+}
+
+/// Where a data directory has the manifests of its snapshots, unless they go elsewhere.
+const SNAPSHOTS: &str = "snapshots/snapshots";
+
+/// Whether a data directory has a snapshot. An encrypted one has another ending.
+fn has_snapshot(folder: &Path, snapshot: &str) -> bool {
+    let manifest = format!("{snapshot}.json");
+    let entries = fs::read_dir(folder.join(SNAPSHOTS)).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().starts_with(&manifest))
 }
 
 impl Node for PodNode<'_> {
@@ -154,15 +177,30 @@ impl Node for PodNode<'_> {
         }
     }
 
+    fn check_restore(&mut self, snapshot: &str) -> Result<(), Cause> {
+        self.folder_with(snapshot).map(drop)
+    }
+
     fn restore(&mut self, release: &Release, snapshot: &str) -> Result<(), Cause> {
-        let Some(folder) = self.cluster.data_folder()? else {
-            return Err(
-                "the node's volume is not a folder on this machine; restore the snapshot from inside a pod of the older \
-                        release: cairn snapshot restore"
-                    .into(),
-            );
-        };
+        let folder = self.folder_with(snapshot)?;
         let arguments = ["snapshot", "restore", snapshot, "--yes"];
         Self::ask_data(&folder, &release.executable(self.tree), &arguments).map(drop).map_err(|(_, cause)| cause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_that_went_elsewhere_is_not_in_the_data_directory() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        assert!(!has_snapshot(directory.path(), "one"), "there is none yet");
+        let folder = directory.path().join(SNAPSHOTS);
+        fs::create_dir_all(&folder).expect("made");
+        fs::write(folder.join("one.json"), "{}").expect("written");
+        fs::write(folder.join("two.json.age"), "x").expect("written");
+        let found = ["one", "two", "tw", "three"].map(|snapshot| has_snapshot(directory.path(), snapshot));
+        assert_eq!(found, [true, true, false, false]);
     }
 }
