@@ -149,6 +149,32 @@ fn what_a_bundle_brings_arrives_in_an_image() {
 }
 
 #[test]
+fn a_bundle_that_is_declined_leaves_no_settings() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let here = |arguments: &[&str]| {
+        let stdin = std::process::Stdio::null();
+        cairn().current_dir(directory.path()).args(arguments).stdin(stdin).output().expect("the binary runs")
+    };
+    fs::write(directory.path().join("node.toml"), "[search]\nlimit = 7\n").expect("written");
+    assert!(here(&["bundle", "keygen", "-o", "site.key"]).status.success());
+    let created = here(&["bundle", "create", "-o", "site.bundle", "--key", "site.key", "--config", "node.toml"]);
+    assert!(created.status.success(), "{}", stderr(&created));
+    let install = ["install", "--root", "image", "--bundle", "site.bundle", "--public-key", "site.pub"];
+    let image = directory.path().join("image");
+    // Nobody is there to agree.
+    let declined = here(&install);
+    assert_says(&stderr(&declined), &["pass --yes to confirm", "the release was not installed"]);
+    assert_eq!((declined.status.code(), tree(&image)), (Some(2), std::collections::BTreeMap::new()));
+    assert!(!image.join("etc/cairn").exists());
+    let installed = here(&[&install[..], &["--yes"]].concat());
+    assert!(installed.status.success(), "{}", stderr(&installed));
+    assert_says(&tree(&image)[Path::new("etc/cairn/cairn.toml")], &["limit = 7"]);
+    // What is installed is not touched by another one.
+    here(&install);
+    assert_says(&tree(&image)[Path::new("etc/cairn/cairn.toml")], &["limit = 7"]);
+}
+
+#[test]
 fn documents_of_an_image_are_added_once() {
     let node = crate::node::TestNode::start();
     let waiting = tempfile::tempdir().expect("temporary directory");

@@ -13,11 +13,13 @@ use serde_json::Value;
 
 use super::arguments::Arguments;
 use super::connection;
-use super::machine::{CONFIG, need_root, tree_of};
+use super::lasting::{FirstFiles, settings_file};
+use super::machine::{CONFIG, lock_bundle, need_root, tree_of};
 use super::staged::enable;
+use crate::base::small_file;
 use crate::cli::{Common, Failure};
 use crate::deploy::bundle::{self, MemberRole, PublicKey, Verified};
-use crate::deploy::shape::DOCUMENTS_DIR;
+use crate::deploy::shape::{CONFIG_DIR, DOCUMENTS_DIR};
 use crate::deploy::{self, Architecture, Host, Tree};
 
 /// The key that bundles for this machine are signed with, left by the first one.
@@ -32,6 +34,8 @@ pub(super) fn run(common: &Common, arguments: &Arguments, file: &Path) -> Result
         need_root("install from a bundle")?;
     }
     let key = key(&tree, arguments.public_key.as_deref())?;
+    // The release that it brings takes the lock of a change itself.
+    let _lock = if arguments.dry_run { None } else { lock_bundle(&tree)? };
     let bundle = bundle::open(file, &key)?;
     refuse_foreign(&bundle)?;
     eprintln!("… verifying every byte of {}", file.display());
@@ -45,10 +49,16 @@ pub(super) fn run(common: &Common, arguments: &Arguments, file: &Path) -> Result
     };
     let folder = &unpacked.0;
     bundle.extract(MemberRole::Executable, folder)?;
-    if !arguments.dry_run {
-        place_settings(&tree, &bundle, folder)?;
-    }
-    run_installer(common, arguments, folder)?;
+    let settings = [settings_file(String::new())];
+    let first_files = FirstFiles::before(&tree, if arguments.dry_run { &[] } else { &settings })?;
+    let installed = || {
+        if !arguments.dry_run {
+            place_settings(&tree, &bundle, folder)?;
+        }
+        run_installer(common, arguments, folder)
+    };
+    // Declined or failed, a first installation leaves no settings behind.
+    first_files.after(installed())?;
     if arguments.dry_run {
         return Ok(());
     }
@@ -83,7 +93,7 @@ fn key(tree: &Tree, argument: Option<&str>) -> Result<PublicKey, Failure> {
 
 fn store_key(tree: &Tree, key: &PublicKey) -> Result<(), Failure> {
     if !tree.exists(KEY)? {
-        tree.make_folder("/etc/cairn", 0o755)?;
+        tree.make_folder(CONFIG_DIR, 0o755)?;
         tree.write(KEY, format!("untrusted comment: key of the bundles for this machine\n{key}\n").as_bytes(), 0o644)?;
     }
     Ok(())
@@ -137,8 +147,8 @@ fn place_settings(tree: &Tree, bundle: &Verified, folder: &Path) -> Result<(), F
         return Ok(());
     }
     if let Some(file) = bundle.extract(MemberRole::Configuration, folder)?.first() {
-        let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        tree.make_folder("/etc/cairn", 0o755)?;
+        let bytes = small_file::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        tree.make_folder(CONFIG_DIR, 0o755)?;
         tree.write(CONFIG, &bytes, 0o644)?;
     }
     Ok(())

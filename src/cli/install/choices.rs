@@ -20,6 +20,9 @@ pub(super) struct Choices {
     /// systemd: where the node listens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) listen: Option<SocketAddr>,
+    /// systemd: whether the service may use the machine's GPU.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) gpu: bool,
     /// K3s: how big the node is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     node_size: Option<NodeSize>,
@@ -56,9 +59,22 @@ impl Choices {
     /// When the record has others than were ever written.
     pub(super) fn of(record: Option<&Installation>) -> Result<Self, Failure> {
         let Some(record) = record else { return Ok(Self::default()) };
-        serde_json::from_value(Value::Object(record.chosen().clone())).map_err(|_| {
-            anyhow!("the choices in installation.json are damaged; run `cairn uninstall`, then install with the options that you want")
-                .into()
+        Self::read(record.chosen())
+    }
+
+    /// Reads them as the record has them.
+    fn read(chosen: &Map<String, Value>) -> Result<Self, Failure> {
+        serde_json::from_value(Value::Object(chosen.clone())).map_err(|_| {
+            let variants = chosen.get("with").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+            let newer: Vec<&str> = variants.filter(|name| name.parse::<Variant>().is_err()).collect();
+            if newer.is_empty() {
+                return anyhow!("the choices in installation.json are damaged; run `cairn uninstall`, then install with the options that you want").into();
+            }
+            anyhow!(
+                "installation.json has {}, which this release does not know: a newer release wrote it; use that release, or a newer one",
+                newer.join(", ")
+            )
+            .into()
         })
     }
 
@@ -82,9 +98,12 @@ impl Choices {
         let has_size = values.as_ref().is_some_and(|file| file.sets("node.size") || file.sets("node.memory"));
         let of_machine = || (!has_size).then(|| node_size("auto").unwrap_or_default());
         self.node_size = arguments.node_size.or(self.node_size).or_else(of_machine);
-        let with: Vec<Variant> = arguments.with.iter().copied().chain(arguments.gpu.then_some(Variant::Gpu)).collect();
-        if !with.is_empty() {
-            self.with = with;
+        if !arguments.with.is_empty() {
+            self.with.clone_from(&arguments.with);
+        }
+        // A switch adds to what there is.
+        if arguments.gpu && !self.with.contains(&Variant::Gpu) {
+            self.with.push(Variant::Gpu);
         }
         // What was set for a variant that is not added any more means nothing.
         let is_added = |variant: Variant| {
@@ -160,6 +179,63 @@ mod tests {
         assert_eq!(Value::Object(choices.to_record()), written);
         assert_eq!((choices.namespace(), choices.name()), ("site", "second"));
         assert_eq!(Choices::default().to_record(), Map::new());
+        let service = serde_json::json!({"listen": "0.0.0.0:7171", "gpu": true});
+        let choices: Choices = serde_json::from_value(service.clone()).expect("choices");
+        assert!(choices.gpu);
+        assert_eq!(Value::Object(choices.to_record()), service);
         assert_eq!((Choices::default().namespace(), Choices::default().name()), ("cairn", "cairn"));
+    }
+
+    /// The options of a command line.
+    fn arguments(texts: &[&str]) -> Arguments {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            arguments: Arguments,
+        }
+        let line = <Line as clap::Parser>::try_parse_from([&["install"], texts].concat());
+        line.unwrap_or_else(|error| panic!("{error}")).arguments
+    }
+
+    fn keys(choices: &Choices) -> Vec<&str> {
+        choices.set.keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn the_switch_for_a_gpu_adds_to_what_was_chosen() {
+        let chosen = Choices::default().for_pod(&arguments(&["--with", "loadbalancer"]), None);
+        let chosen = chosen.for_pod(&arguments(&["--gpu"]), None);
+        assert_eq!(chosen.with, [Variant::LoadBalancer, Variant::Gpu]);
+        assert_eq!(chosen.clone().for_pod(&arguments(&["--gpu"]), None).with, chosen.with);
+        assert_eq!(
+            chosen.for_pod(&arguments(&["--with", "ingress", "--gpu"]), None).with,
+            [Variant::Ingress, Variant::Gpu]
+        );
+    }
+
+    #[test]
+    fn a_variant_can_be_dropped_with_what_was_set_for_it() {
+        let chosen = arguments(&["--with", "documents", "--set", "documents.config-map=x", "--set", "namespace=site"]);
+        let chosen = Choices::default().for_pod(&chosen, None);
+        assert_eq!(keys(&chosen), ["documents.config-map", "namespace"]);
+        let dropped = chosen.clone().for_pod(&arguments(&["--with", "loadbalancer"]), None);
+        assert_eq!(keys(&dropped), ["namespace"]);
+        assert!(k3s::Settings::new(&dropped.options()).is_ok());
+        let reset = ["--with", "loadbalancer", "--set", "documents.config-map="];
+        assert!(k3s::Settings::new(&chosen.clone().for_pod(&arguments(&reset), None).options()).is_ok());
+        // What this command line has is a mistake of it.
+        let set = ["--with", "loadbalancer", "--set", "documents.config-map=y"];
+        assert!(k3s::Settings::new(&chosen.for_pod(&arguments(&set), None).options()).is_err());
+    }
+
+    #[test]
+    fn what_a_newer_release_chose_is_told_from_damage() {
+        let said = |text: &str| {
+            let chosen: Map<String, Value> = serde_json::from_str(text).expect("JSON");
+            Choices::read(&chosen).expect_err("not ours").error.to_string()
+        };
+        let newer = said(r#"{"with": ["loadbalancer", "teleport"]}"#);
+        assert!(newer.contains("teleport") && newer.contains("newer release"), "{newer}");
+        assert!(said(r#"{"with": 3}"#).contains("damaged"));
     }
 }

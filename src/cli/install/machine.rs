@@ -21,6 +21,8 @@ pub(super) const AUTHORITY: &str = "/etc/cairn/authority.pem";
 const OTHER_PREFIX: &str = "/opt/cairn";
 /// Held by the process that changes what is installed.
 const LOCK: &str = "/run/cairn-install.lock";
+/// Held by the process that installs from a bundle, which has another one change what is installed.
+const BUNDLE_LOCK: &str = "/run/cairn-bundle.lock";
 
 /// Shows each step on standard error.
 struct Steps;
@@ -112,14 +114,28 @@ pub(super) fn lock(tree: &Tree) -> Result<Option<File>, Failure> {
     if !tree.is_machine() {
         return Ok(None);
     }
-    let file = File::options().create(true).truncate(false).write(true).open(LOCK);
-    let file = file.with_context(|| format!("cannot open {LOCK}"))?;
+    locked(Path::new(LOCK)).map(Some)
+}
+
+/// Refuses a second bundle until it is dropped: both would be unpacked in one place.
+pub(super) fn lock_bundle(tree: &Tree) -> Result<Option<File>, Failure> {
+    if !tree.is_machine() {
+        return Ok(None);
+    }
+    locked(Path::new(BUNDLE_LOCK)).map(Some)
+}
+
+fn locked(path: &Path) -> Result<File, Failure> {
+    let file = File::options().create(true).truncate(false).write(true).open(path);
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Failure::unreachable(anyhow!(
             "another `cairn install`, `rollback` or `uninstall` is running; wait until it has ended"
         ))),
-        Err(TryLockError::Error(error)) => Err(anyhow!(error).context(format!("cannot lock {LOCK}")).into()),
+        Err(TryLockError::Error(error)) => {
+            Err(anyhow!(error).context(format!("cannot lock {}", path.display())).into())
+        }
     }
 }
 

@@ -39,9 +39,10 @@ pub(super) fn prepare(tree: &Tree, arguments: &Arguments) -> Result<(PreparedIns
         before.findings.push(Finding::obstacle("listen", message));
     }
     choices.listen = Some(listen);
+    choices.gpu |= arguments.gpu;
     let lasting = lasting(tree, &mut before, first_settings)?;
     let current = deploy::current(tree);
-    let machine = deploy::systemd::Machine { current: &current, memory: memory(), gpu: arguments.gpu };
+    let machine = deploy::systemd::Machine { current: &current, memory: memory(), gpu: choices.gpu };
     let files = deploy::systemd::files(machine);
     let version = env!("CARGO_PKG_VERSION");
     let release = Release::new(&program, version, Platform::Systemd, store::FORMAT, files, None);
