@@ -11,7 +11,7 @@ use clap::builder::{PossibleValue, TypedValueParser};
 use serde_json::{Value, json};
 
 use super::{Common, Failure, output};
-use crate::base::ByteSize;
+use crate::base::{ByteSize, small_file};
 use crate::config::Config;
 use crate::deploy::k3s::{
     self, Assignment, ClientToken, KubeObject, NodeSize, Options, Rendered, Settings, ValuesFile, Variant,
@@ -58,7 +58,7 @@ Examples:
   cairn k3s render --values site.yaml --set storage.class=longhorn
   cairn k3s render --kustomize -o base/
 
-Nothing is asked of a cluster, and nothing is applied. --help lists the keys of --set.";
+No cluster is contacted, and nothing is applied. --help lists the keys of --set.";
 
 /// The examples, and every key.
 fn render_help() -> String {
@@ -68,7 +68,7 @@ fn render_help() -> String {
         text.push_str(&format!("  {}\n          {}{default}\n", key.name, key.about));
     }
     text.push_str(
-        "  config.SECTION.KEY\n          a setting of Cairn itself; `cairn serve --print-config` shows all of them",
+        "  config.SECTION.KEY\n          one of Cairn's own settings; `cairn serve --print-config` shows all of them",
     );
     text
 }
@@ -84,7 +84,7 @@ struct RenderArguments {
     /// Add something: cert-manager, documents, external-secrets, gpu, ingress, loadbalancer, monitoring
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = VariantParser, hide_possible_values = true)]
     with: Vec<Variant>,
-    /// File of settings, YAML or, by its ending, TOML; other options win over it. `cairn k3s schema` prints what it may hold
+    /// File of settings, YAML or, by its ending, TOML; other options override it. `cairn k3s schema` prints its JSON Schema
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     values: Option<PathBuf>,
     /// Set a key
@@ -97,7 +97,7 @@ struct RenderArguments {
     /// The image by name and tag [default: the one of this version]
     #[arg(long, value_name = "REF")]
     image: Option<String>,
-    /// The image's digest; it is then named by that alone, which no other image can take
+    /// Digest of the image; the pod then names the image by its digest alone
     #[arg(long, value_name = "sha256:HEX")]
     image_digest: Option<String>,
     /// File with a token for clients, rendered as a Secret [default: none; the node makes its own]
@@ -189,24 +189,35 @@ pub(super) fn checked(options: &Options) -> Result<Settings, Failure> {
         let is_set = options.set.iter().any(|one| one.key == key);
         options.values.as_ref().filter(|_| !is_set)?.location(key)
     };
-    let own = config_problems.iter().map(|problem| {
+    let own = config_problems.iter().take(k3s::PROBLEMS_MAX).map(|problem| {
+        if problem.key == "syntax" {
+            // The text as a whole: an option's value that is not TOML.
+            return format!("\n  the options `config.*`: {}", problem.message);
+        }
         let key = format!("{}{}", k3s::CONFIG, problem.key);
         let location = location(&key).map(|location| format!("{location}: ")).unwrap_or_default();
         format!("\n  {location}{key}: {}", problem.message)
     });
     let lines: Vec<String> = problems.iter().map(|problem| format!("\n  {problem}")).chain(own).collect();
-    Err(Failure::usage(anyhow!("the manifests cannot be rendered:{}", lines.concat())))
+    let more = config_problems.len().saturating_sub(k3s::PROBLEMS_MAX);
+    let more = if more == 0 { String::new() } else { format!("\n  and {more} more") };
+    Err(Failure::usage(anyhow!("the manifests cannot be rendered:{}{more}", lines.concat())))
 }
 
 /// Reads the file of `--values`.
 pub(super) fn read_values(path: &Path) -> Result<ValuesFile, Failure> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = text_of(path)?;
     ValuesFile::parse(path, &text).map_err(Failure::usage)
 }
 
 fn read_token(path: &Path) -> Result<ClientToken, Failure> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(ClientToken::new(text.trim()))
+    Ok(ClientToken::new(text_of(path)?.trim()))
+}
+
+/// Reads a file that an option names.
+fn text_of(path: &Path) -> Result<String, Failure> {
+    let text = small_file::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+    text.map_err(Failure::usage)
 }
 
 fn show(common: &Common, folder: Option<&Path>, settings: &Settings, rendered: &Rendered) -> Result<(), Failure> {
@@ -275,5 +286,33 @@ mod tests {
         options.set = vec!["config.search.limit=6000".parse().expect("an assignment")];
         let second = said(&options);
         assert!(second.contains("\n  config.search.limit: found 6000"), "{second}");
+    }
+
+    #[test]
+    fn a_value_that_is_not_toml_is_told_of_the_options() {
+        let set = vec!["config.server=[1".parse().expect("an assignment"), "config.search=[1]".parse().expect("one")];
+        let said = checked(&Options { set, ..Options::default() }).expect_err("not TOML").error.to_string();
+        assert!(said.contains("the options `config.*`: '[s"), "{said}");
+    }
+
+    #[test]
+    fn files_of_options_are_read_with_a_bound_and_are_the_callers() {
+        for path in ["/dev/zero", "/nonexistent/site.yaml"] {
+            let path = Path::new(path);
+            assert_eq!(read_values(path).expect_err("no file of settings").code, 2);
+            assert_eq!(read_token(path).expect_err("no token").code, 2);
+        }
+    }
+
+    #[test]
+    fn a_collection_for_documents_is_one_that_a_node_takes() {
+        let longest = "a".repeat(63);
+        for name in ["manuals", "a.b-c_1", "9", &longest, "Manuals", &format!("{longest}a"), "-a", "a b", "é"] {
+            let set = [format!("documents.collection={name}"), "documents.config-map=a".to_owned()];
+            let set = set.map(|text| text.parse().expect("an assignment")).into();
+            let options = Options { with: [Variant::Documents].into(), set, ..Options::default() };
+            let is_taken = Settings::new(&options).is_ok();
+            assert_eq!(is_taken, crate::collection::is_collection_name(name), "{name}");
+        }
     }
 }

@@ -37,7 +37,7 @@ pub use self::configuration::configuration;
 pub use self::keys::{CONFIG, Key, Variant, VariantError, keys, schema};
 pub use self::names::{INSTANCE_LABEL, NAME_LABEL, ObjectNames, PROGRAM, is_namespace_file};
 pub use self::settings::{
-    Assignment, AssignmentError, ClientToken, Facts, Mistake, Options, Problem, Settings, SettingsError,
+    Assignment, AssignmentError, ClientToken, Facts, Mistake, Options, PROBLEMS_MAX, Problem, Settings, SettingsError,
 };
 pub use self::sizes::{Cpu, CpuError, Defaults, NodeSize, NodeSizeError};
 pub use self::spec::Spec;

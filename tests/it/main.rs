@@ -35,6 +35,7 @@ mod k3s_applied;
 mod k3s_manifests;
 mod k3s_own_rules;
 mod k3s_rules;
+mod k3s_schema;
 mod kube_api;
 mod kube_apiserver;
 mod kube_controllers;

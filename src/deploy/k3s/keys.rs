@@ -197,9 +197,17 @@ fn key(field: &Value, path: &[String]) -> Key {
         default: text("x-default").unwrap_or(default),
         about: text("description").unwrap_or_default(),
         path: path.to_vec(),
-        is_list: ["array", "object"].iter().any(|kind| field["type"] == *kind),
+        is_list: ["array", "object"].iter().any(|kind| is_of_type(field, kind)),
         takes_empty: field["x-empty"] == true,
         option: text("x-option"),
+    }
+}
+
+/// Whether a schema takes values of a type.
+fn is_of_type(schema: &Value, kind: &str) -> bool {
+    match &schema["type"] {
+        Value::Array(kinds) => kinds.iter().any(|one| one == kind),
+        one => one == kind,
     }
 }
 

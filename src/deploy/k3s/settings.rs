@@ -16,7 +16,7 @@ use std::str::FromStr;
 use jiff::SignedDuration;
 
 use self::draft::Draft;
-pub use self::problem::{Mistake, Problem, SettingsError};
+pub use self::problem::{Mistake, PROBLEMS_MAX, Problem, SettingsError};
 use super::keys::Variant;
 use super::names::ObjectNames;
 use super::sizes::{Cpu, NodeSize};

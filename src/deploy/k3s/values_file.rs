@@ -1,8 +1,10 @@
 //! A file of settings for `--values`: YAML, or TOML by its ending, with the lines of what is in it.
 //!
-//! Invariants: a file is at most [`BYTES_MAX`] long, and what YAML repeats by aliases is bounded by its reader. A key that is empty (`null`) is
+//! Invariants: a file is at most [`BYTES_MAX`] long, nests at most [`DEPTH_MAX`] deep, and has at most [`VALUES_MAX`] values, those that
+//! aliases repeat among them: reading one takes bounded time and memory. A key that is empty (`null`) is
 //! as one that is not there; a key that is there twice is refused.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
@@ -17,6 +19,10 @@ use crate::base::tree::{Node, Origin, Value, read};
 
 /// Largest file.
 const BYTES_MAX: usize = 256 << 10;
+/// Deepest nesting of what is in brackets. The reader of YAML takes time by its square.
+const DEPTH_MAX: usize = 64;
+/// Most values: a hundred times what there are keys.
+const VALUES_MAX: usize = 20_000;
 
 /// A file of settings, as it was written.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,12 +66,18 @@ impl ValuesFile {
             })?;
             return Ok(Self { argument: Arc::clone(&name), name, tree, yaml: String::new() });
         }
+        if let Some(line) = too_deep(text) {
+            let message = format!("found brackets nested deeper than {DEPTH_MAX}, expected KEY: VALUE");
+            return Err(refused(format!("{name}:{line}"), message));
+        }
         // Its line is looked up when it is asked for.
         let origin = Origin::Line { file: Arc::clone(&name), line: 0 };
-        let read = NodeSeed(&origin).deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
-            let line = error.location().map(|location| format!(":{}", location.line())).unwrap_or_default();
-            refused(format!("{name}{line}"), format!("not a file of settings: {error}"))
-        })?;
+        let read = NodeSeed::new(&origin, &Cell::new(VALUES_MAX))
+            .deserialize(serde_yaml::Deserializer::from_str(text))
+            .map_err(|error| {
+                let line = error.location().map(|location| format!(":{}", location.line())).unwrap_or_default();
+                refused(format!("{name}{line}"), format!("not a file of settings: {error}"))
+            })?;
         let tree = match read {
             None => Node::table(origin),
             Some(tree @ Node { value: Value::Table(_), .. }) => tree,
@@ -79,7 +91,8 @@ impl ValuesFile {
     pub fn stored(name: &str, settings: &Map<String, Json>) -> Self {
         let name: Arc<str> = name.into();
         let origin = Origin::Named(Arc::clone(&name));
-        let tree = NodeSeed(&origin).deserialize(&Json::Object(settings.clone())).ok().flatten();
+        let tree =
+            NodeSeed::new(&origin, &Cell::new(VALUES_MAX)).deserialize(&Json::Object(settings.clone())).ok().flatten();
         let tree = tree.unwrap_or_else(|| Node::table(origin));
         Self { argument: Arc::clone(&name), name, tree, yaml: String::new() }
     }
@@ -142,13 +155,54 @@ impl ValuesFile {
     }
 }
 
+/// The line, from 1, in which brackets nest too deep for a file of settings. Those in quotes and comments do not count.
+fn too_deep(text: &str) -> Option<usize> {
+    let (mut depth, mut line, mut quote, mut is_comment, mut before) = (0_usize, 1, None, false, '\n');
+    for letter in text.chars() {
+        let begins_word = before.is_whitespace() || "[{,:-".contains(before);
+        match (letter, quote) {
+            ('\n', _) => {
+                line += 1;
+                is_comment = false;
+            }
+            _ if is_comment => {}
+            (_, Some(end)) => quote = (letter != end || (end == '"' && before == '\\')).then_some(end),
+            ('"' | '\'', None) if begins_word => quote = Some(letter),
+            ('#', None) if before.is_whitespace() => is_comment = true,
+            ('[' | '{', None) => depth += 1,
+            (']' | '}', None) => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return Some(line);
+        }
+        before = letter;
+    }
+    None
+}
+
 /// Reads any value; `None` for null.
-struct NodeSeed<'o>(&'o Origin);
+#[derive(Clone, Copy)]
+struct NodeSeed<'o> {
+    origin: &'o Origin,
+    /// How many more values may come.
+    left: &'o Cell<usize>,
+}
+
+impl<'o> NodeSeed<'o> {
+    fn new(origin: &'o Origin, left: &'o Cell<usize>) -> Self {
+        Self { origin, left }
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for NodeSeed<'_> {
     type Value = Option<Node>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Node>, D::Error> {
+        let left = self.left.get().checked_sub(1);
+        let left =
+            left.ok_or_else(|| de::Error::custom(format!("it has more than {VALUES_MAX} values, with repeated ones")))?;
+        self.left.set(left);
         deserializer.deserialize_any(self)
     }
 }
@@ -161,11 +215,11 @@ impl<'de> Visitor<'de> for NodeSeed<'_> {
     }
 
     fn visit_bool<E: de::Error>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(Some(Node::of(value.into(), self.0)))
+        Ok(Some(Node::of(value.into(), self.origin)))
     }
 
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(Some(Node::of(value.into(), self.0)))
+        Ok(Some(Node::of(value.into(), self.origin)))
     }
 
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
@@ -173,11 +227,11 @@ impl<'de> Visitor<'de> for NodeSeed<'_> {
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
-        Ok(Some(Node::of(value.into(), self.0)))
+        Ok(Some(Node::of(value.into(), self.origin)))
     }
 
     fn visit_str<E: de::Error>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(Some(Node::of(value.into(), self.0)))
+        Ok(Some(Node::of(value.into(), self.origin)))
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
@@ -190,10 +244,11 @@ impl<'de> Visitor<'de> for NodeSeed<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(NodeSeed(self.0))? {
-            list.extend(item);
+        while let Some(item) = items.next_element_seed(self)? {
+            // One that is empty is passed over, and the next one is where it is in the file.
+            list.push(item.unwrap_or_else(|| Node { value: Value::Refused, origin: self.origin.clone() }));
         }
-        Ok(Some(Node { value: Value::List(list), origin: self.0.clone() }))
+        Ok(Some(Node { value: Value::List(list), origin: self.origin.clone() }))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Self::Value, A::Error> {
@@ -202,11 +257,11 @@ impl<'de> Visitor<'de> for NodeSeed<'_> {
             if !seen.insert(key.clone()) {
                 return Err(de::Error::custom(format!("the key '{key}' is set twice")));
             }
-            if let Some(node) = pairs.next_value_seed(NodeSeed(self.0))? {
+            if let Some(node) = pairs.next_value_seed(self)? {
                 table.insert(key, node);
             }
         }
-        Ok(Some(Node { value: Value::Table(table), origin: self.0.clone() }))
+        Ok(Some(Node { value: Value::Table(table), origin: self.origin.clone() }))
     }
 }
 
@@ -311,8 +366,7 @@ mod tests {
 
     #[test]
     fn a_line_is_that_of_the_key_or_the_item() {
-        let text =
-            "# sizes\nstorage:\n  size: 1GiB\n\nhosts:\n- a.example\n- b.example\nconfig:\n  search: {limit: 3}\n";
+        let text = "# sizes\nstorage:\n  size: 1GiB\n\nhosts:\n- a.example\n- b.example\nconfig:\n  search: {limit: 3}\ntolerations:\n- a\n-\n- b\n";
         let file = ValuesFile::parse(Path::new("values.yaml"), text).expect("YAML");
         let line = |path: &str| file.line_of(&path.split('.').map(str::to_owned).collect::<Vec<_>>());
         for (path, expected) in [
@@ -321,9 +375,41 @@ mod tests {
             ("hosts.1", Some(7)),
             ("config.search.limit", Some(9)),
             ("hosts.2", None),
+            ("tolerations.2", Some(13)),
             ("nothing", None),
         ] {
             assert_eq!(line(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn brackets_count_where_yaml_counts_them() {
+        let deep = "[".repeat(DEPTH_MAX + 1);
+        assert_eq!(too_deep(&format!("a: 1\nb: {deep}")), Some(2));
+        assert_eq!(too_deep(&format!("a: {}", "[ # ]\n".repeat(DEPTH_MAX + 1))), Some(DEPTH_MAX + 1));
+        assert_eq!(too_deep(&"a: [\"]\", ']',".repeat(DEPTH_MAX + 1)), Some(1));
+        for good in [
+            format!("a: '{deep}'\nb: \"\\\"{deep}\"\n# {deep}\n"),
+            format!("a: {}", "[[]], ".repeat(DEPTH_MAX * 2)),
+            format!("a: it's {{}}\nb: {}", "[x]".repeat(DEPTH_MAX * 2)),
+        ] {
+            assert_eq!(too_deep(&good), None, "{good}");
+        }
+    }
+
+    #[test]
+    fn a_file_takes_bounded_time_and_memory() {
+        let items = vec!["x"; 20_000].join(",");
+        let repeated = vec!["*a"; 10_000].join(",");
+        let texts = [
+            (format!("hosts: &a [{items}]\nb: [{repeated}]\n"), "more than 20000 values"),
+            (format!("a: {}", "[".repeat(200_000)), "nested deeper than 64"),
+            (format!("a: {}", "{b: ".repeat(50_000)), "nested deeper than 64"),
+            (format!("a:\n  {}", "- ".repeat(100_000)), "not a file of settings"),
+        ];
+        for (text, expected) in texts {
+            let error = ValuesFile::parse(Path::new("a.yaml"), &text).expect_err("it is not bounded").to_string();
+            assert!(error.contains(expected), "{expected} in {error}");
         }
     }
 }

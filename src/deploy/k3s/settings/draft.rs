@@ -11,7 +11,7 @@ use super::super::configuration::{toml_of, toml_value};
 use super::super::keys::{CONFIG, Key, all_keys};
 use super::super::spec::{Configuration, Spec, is_misread};
 use super::super::values_file::ValuesFile;
-use super::{Assignment, Mistake, Options, Problem};
+use super::{Assignment, Mistake, Options, PROBLEMS_MAX, Problem};
 use crate::base::tree::{Failure, FailureKind, Node, Origin, Value, nearest, read};
 
 /// Settings of Cairn's that are in more places than its configuration, and what to set instead.
@@ -88,7 +88,7 @@ impl Draft {
             return;
         }
         if let Some(own) = key.strip_prefix(CONFIG) {
-            if self.may_configure(own, value, None) {
+            if self.may_configure(own, value, &[]) {
                 self.own.insert(own.to_owned(), toml_value(value));
             }
             return;
@@ -126,7 +126,9 @@ impl Draft {
 
     /// Whether `config.KEY` may be set. The form only: whether there is such a setting is known to those who may read Cairn's
     /// configuration.
-    fn may_configure(&mut self, key: &str, value: &str, location: Option<String>) -> bool {
+    ///
+    /// * `path`: where it is in the tree; empty for `--set`.
+    fn may_configure(&mut self, key: &str, value: &str, path: &[String]) -> bool {
         let is_word =
             |word: &str| !word.is_empty() && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
         let is_index = |step: &str| step.parse::<u16>().is_ok();
@@ -140,9 +142,14 @@ impl Draft {
             _ => false,
         };
         if !has_form {
-            self.note(&format!("{CONFIG}{key}"), location, value, "a setting such as config.search.limit=10");
+            self.note(
+                &format!("{CONFIG}{key}"),
+                self.location(path),
+                value,
+                "a setting such as config.search.limit=10",
+            );
         } else if let Some((_, instead)) = DECIDED.iter().find(|(decided, _)| *decided == key) {
-            self.problem(location, Mistake::Decided { key: key.to_owned(), instead });
+            self.problem(self.location(path), Mistake::Decided { key: key.to_owned(), instead });
         } else {
             return true;
         }
@@ -168,7 +175,7 @@ impl Draft {
             match read(&self.tree, None) {
                 Ok(spec) => return spec,
                 Err(failure) => {
-                    if !self.note_failure(failure) {
+                    if !self.note_failure(failure) || self.is_full() {
                         return Spec::default();
                     }
                 }
@@ -181,8 +188,7 @@ impl Draft {
         let mut own = BTreeMap::new();
         for (key, value) in flat(configuration) {
             let path: Vec<String> = CONFIG.split_terminator('.').chain(key.split('.')).map(str::to_owned).collect();
-            let location = self.location(&path);
-            if self.may_configure(&key, &value, location) {
+            if self.may_configure(&key, &value, &path) {
                 own.insert(key, value);
             }
         }
@@ -275,6 +281,9 @@ impl Draft {
 
     /// Where the nearest value to a path is in the file.
     fn location(&self, path: &[String]) -> Option<String> {
+        if self.is_full() {
+            return None;
+        }
         let length = (1..=path.len()).rev().find(|length| self.tree.at(&path[..*length]).is_some())?;
         let node = self.tree.at(&path[..length])?;
         match &node.origin {
@@ -304,7 +313,7 @@ impl Draft {
             | Mistake::Missing { key, .. }
             | Mistake::Value { key, .. }
             | Mistake::Decided { key, .. } => key.starts_with(group),
-            Mistake::Token { .. } | Mistake::Syntax { .. } => false,
+            Mistake::Token { .. } | Mistake::Syntax { .. } | Mistake::More => false,
         })
     }
 
@@ -314,7 +323,16 @@ impl Draft {
     }
 
     pub(super) fn problem(&mut self, location: Option<String>, mistake: Mistake) {
-        self.problems.push(Problem { location, mistake });
+        match self.problems.len() {
+            ..PROBLEMS_MAX => self.problems.push(Problem { location, mistake }),
+            PROBLEMS_MAX => self.problems.push(Problem { location: None, mistake: Mistake::More }),
+            _ => {}
+        }
+    }
+
+    /// Whether more problems would not be shown.
+    fn is_full(&self) -> bool {
+        self.problems.len() > PROBLEMS_MAX
     }
 }
 

@@ -1,9 +1,12 @@
 //! What is wrong with settings of the manifests.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use super::super::keys::{Variant, did_you_mean};
 use crate::base::Fault;
+
+/// Most problems that are looked for: each takes reading everything once more.
+pub const PROBLEMS_MAX: usize = 100;
 
 /// One thing that is wrong with what is asked for, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +20,11 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.location.iter().try_for_each(|location| write!(f, "{location}: "))?;
-        write!(f, "{}", self.mistake)
+        // What a file has goes to a terminal, and control characters would change what it shows.
+        self.mistake.to_string().chars().try_for_each(|letter| match letter.is_control() {
+            true => write!(f, "{}", letter.escape_debug()),
+            false => f.write_char(letter),
+        })
     }
 }
 
@@ -72,6 +79,9 @@ pub enum Mistake {
         /// What was expected.
         expected: &'static str,
     },
+    /// More problems than are shown.
+    #[error("there are more problems; fix these {PROBLEMS_MAX} first")]
+    More,
     /// A setting of Cairn's that the manifests decide.
     #[error("config.{key} is decided by the manifests: {instead}")]
     Decided {

@@ -172,6 +172,9 @@ documents:
         assert!(found.iter().any(|problem| problem.starts_with(expected)), "{expected} in {found:#?}");
     }
     assert_eq!(found.len(), 16, "{found:#?}");
+    let after_empty = problems(&of_file("site.yaml", "hosts:\n- a.example\n-\n- not good\n"));
+    assert_eq!(after_empty.len(), 1, "{after_empty:?}");
+    assert!(after_empty[0].starts_with("site.yaml:4: hosts is 'not good'"), "{after_empty:?}");
     let toml = problems(&of_file("site.toml", "[storage]\nsize = 10\nclas = \"a\"\n"));
     assert_eq!(toml.len(), 2, "{toml:#?}");
     assert!(toml.iter().any(|problem| problem.starts_with("site.toml:2: storage.size is '10'")), "{toml:#?}");
@@ -296,4 +299,39 @@ fn what_an_installation_finds_out_is_rendered_as_if_it_had_been_asked_for() {
     assert_eq!(render(&settings), render(&Settings::new(&options).expect("valid")));
     let short = Facts { token: Some(ClientToken::new("short")), ..Facts::default() };
     assert!(settings.complete(short).is_err());
+}
+
+#[test]
+fn of_very_many_problems_the_first_ones_are_shown() {
+    use std::fmt::Write as _;
+    let of = |line: fn(usize) -> String| {
+        let text = (0..2_000).fold(String::new(), |mut text, number| {
+            let _ = writeln!(text, "{}", line(number));
+            text
+        });
+        problems(&of_file("many.yaml", &text))
+    };
+    let prefixed = |first: &str, line: fn(usize) -> String| {
+        let lines = (0..2_000).map(line).collect::<Vec<_>>().join("\n");
+        problems(&of_file("many.yaml", &format!("{first}\n{lines}\n")))
+    };
+    let all = [
+        of(|number| format!("key-{number}: 1")),
+        prefixed("config:\n  Search:", |number| format!("    key_{number}: 1")),
+        prefixed("hosts:", |number| format!("- 'a b {number}'")),
+        prefixed("hosts:", |_| "- 'on'".to_owned()),
+    ];
+    for found in all {
+        assert_eq!(found.len(), PROBLEMS_MAX + 1, "{:#?}", &found[..3]);
+        assert!(found[0].starts_with("many.yaml:"), "{}", found[0]);
+        assert!(found[PROBLEMS_MAX].contains("there are more problems"), "{}", found[PROBLEMS_MAX]);
+    }
+}
+
+#[test]
+fn control_characters_of_a_file_are_shown_and_not_sent() {
+    let found = problems(&of_file("a.yaml", "namespace: \"a\\e[31mb\"\n\"k\\e]0;\\a\": 1\n"));
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.iter().all(|problem| !problem.contains(char::is_control)), "{found:?}");
+    assert!(found.iter().any(|problem| problem.contains("a\\u{1b}[31mb")), "{found:?}");
 }

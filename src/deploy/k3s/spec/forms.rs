@@ -115,13 +115,17 @@ pub(super) fn is_ingress_path(text: &str) -> bool {
 
 /// Seconds or minutes as Prometheus writes them.
 pub(super) fn is_interval(text: &str) -> bool {
-    text.strip_suffix(['s', 'm']).and_then(|number| number.parse::<u32>().ok()).is_some_and(|number| number > 0)
+    text.strip_suffix(['s', 'm']).is_some_and(|number| {
+        let digits = number.trim_start_matches('0');
+        (1..=9).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
-/// The name of a collection.
+/// The name of a collection, as a node takes it.
 pub(super) fn is_collection(text: &str) -> bool {
-    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    text.len() <= 64 && text.starts_with(|first: char| first.is_ascii_alphanumeric()) && text.bytes().all(is_inner)
+    let is_first = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_inner = |byte: u8| is_first(byte) || b"-_.".contains(&byte);
+    text.len() <= 63 && text.bytes().next().is_some_and(is_first) && text.bytes().all(is_inner)
 }
 
 /// The name of a branch.

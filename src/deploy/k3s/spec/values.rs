@@ -200,8 +200,8 @@ values! {
     Folder(String) {"type": "string"}
         "a folder such as docs/manual" inside;
     /// The name of a collection.
-    Collection(String) {"type": "string", "pattern": "^[A-Za-z0-9][-A-Za-z0-9_.]*$", "maxLength": 64}
-        "a name of letters, digits, '-', '_' and '.'" |text| when(text, is_collection);
+    Collection(String) {"type": "string", "pattern": "^[a-z0-9][-a-z0-9_.]*$", "maxLength": 63}
+        "at most 63 lower-case letters, digits, '-', '_' and '.', the first a letter or a digit" |text| when(text, is_collection);
     /// A schedule of cron.
     Schedule(String) {"type": "string", "examples": ["*/15 * * * *", "@daily"]}
         "minute, hour, day of the month, month and day of the week (0 to 6) such as */15 * * * *"
@@ -210,26 +210,29 @@ values! {
     Property(String) {"type": "string", "x-empty": true}
         "a property" |text| Some(text.to_owned());
     /// How many GPUs.
-    GpuCount(u8) {"type": "integer", "minimum": 1, "maximum": 16}
+    GpuCount(u8) {"type": ["integer", "string"], "minimum": 1, "maximum": 16, "pattern": "^([1-9]|1[0-6])$"}
         "a number from 1 to 16" |text| text.parse().ok().filter(|count| (1..=16).contains(count));
     /// What a device plugin calls its devices.
     Resource(String) {"type": "string", "examples": ["nvidia.com/gpu"]}
         "a name with its domain such as nvidia.com/gpu" |text| when(text, is_resource);
     /// The number of a group.
-    Group(u32) {"type": "integer", "minimum": 1, "maximum": 4_294_967_295_u32}
+    Group(u32) {"type": ["integer", "string"], "minimum": 1, "maximum": 4_294_967_295_u32, "pattern": "^[1-9][0-9]{0,9}$"}
         "a number above 0, as `stat -c %g /dev/dri/renderD128` prints it"
         |text| text.parse().ok().filter(|group| *group > 0);
     /// Whether or not.
-    Flag(bool) {"type": "boolean"}
+    Flag(bool) {"type": ["boolean", "string"], "enum": [true, false, "true", "false"]}
         "true or false" |text| text.parse().ok();
     /// What of a node is served: a path, and what is below it.
     IngressPath(String) {"type": "string", "pattern": "^/[-A-Za-z0-9/_.]*$"}
         "a path such as /mcp" |text| when(text, is_ingress_path);
     /// A port on the nodes of a cluster.
-    NodePort(u16) {"type": "integer", "minimum": 1024, "maximum": 65_535}
+    NodePort(u16) {
+        "type": ["integer", "string"], "minimum": 1024, "maximum": 65_535, "not": {"enum": [6443, "6443"]},
+        "pattern": "^(102[4-9]|10[3-9][0-9]|1[1-9][0-9]{2}|[2-9][0-9]{3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$",
+    }
         "a port from 1024 to 65535 other than 6443" |text| text.parse().ok().filter(|port| *port >= 1024 && *port != 6443);
     /// A time between two scrapes.
-    Interval(String) {"type": "string", "pattern": "^[0-9]+[sm]$"}
+    Interval(String) {"type": "string", "pattern": "^0*[1-9][0-9]{0,8}[sm]$"}
         "seconds or minutes such as 60s" |text| when(text, is_interval);
 }
 
@@ -290,9 +293,18 @@ schema!([const MIB: u64] AtLeast<MIB>, {"type": ["string", "integer"], "examples
 schema!([] Cpu, {"type": ["string", "number"], "examples": ["500m", 2]});
 schema!([] NodeSize, {"type": "string", "examples": ["pi", "small", "medium", "large", "4GiB"]});
 schema!([] Toleration, {"type": "string", "examples": ["edge=true:NoSchedule", "*"]});
-schema!([] Labels, {"type": "object", "additionalProperties": {"type": "string"}});
-schema!([] Annotations, {"type": "object", "additionalProperties": {"type": "string"}});
-schema!([] Environment, {"type": "object", "additionalProperties": {"type": "string"}});
+schema!([] Labels, {
+    "type": ["object", "array"], "additionalProperties": {"type": ["string", "number", "boolean"]},
+    "items": {"type": "string", "pattern": "="},
+});
+schema!([] Annotations, {
+    "type": ["object", "array"], "additionalProperties": {"type": ["string", "number", "boolean"]},
+    "items": {"type": "string", "pattern": "="},
+});
+schema!([] Environment, {
+    "type": ["object", "array"], "additionalProperties": {"type": ["string", "number", "boolean"]},
+    "items": {"type": "string", "pattern": "="},
+});
 schema!([] Configuration, {"type": "object", "additionalProperties": {"type": ["object", "array"]}});
 
 impl Serialize for Cpu {
@@ -319,7 +331,7 @@ impl<'de> Deserialize<'de> for NodeSize {
     }
 }
 
-/// A taint that the pod bears.
+/// A taint that the pod tolerates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Toleration {
     /// `None`: every one.
