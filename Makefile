@@ -37,7 +37,7 @@ export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 
 .PHONY: help
 help: ## List the tasks
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 18
 
 .PHONY: run
 run: setup-build ## Build, start a node, put Cairn's own manual in, search it; Ctrl-C stops it

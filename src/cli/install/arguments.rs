@@ -18,7 +18,7 @@ Examples:
   sudo cairn install --with loadbalancer --set storage.size=64GiB
                                   as a pod of the K3s server on this machine, with what `cairn k3s render` takes
   sudo cairn install --values site.yaml --set name=second
-                                  the same with the settings of a file; --set wins over it
+                                  the same with a file of settings; --set overrides it
   cairn install --root image/     put the files into an image that is being built
   sudo cairn install --bundle site.bundle --public-key RW…
                                   everything from one signed file: program, settings, documents
@@ -47,7 +47,7 @@ pub(in crate::cli) struct Arguments {
     /// Public key of the bundle, or a file with it [default: that of the first bundle]
     #[arg(long, value_name = "KEY", requires = "bundle")]
     pub(super) public_key: Option<String>,
-    /// Let the service use the machine's GPU
+    /// Let the node use the machine's GPU; remembered for upgrades
     #[arg(long)]
     pub(super) gpu: bool,
     /// Address of MCP and REST, for the first installation [default: 0.0.0.0:7171]
@@ -66,7 +66,7 @@ pub(in crate::cli) struct Arguments {
     /// K3s: set a key of `cairn k3s render`; remembered for upgrades; KEY= resets it
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) set: Vec<Assignment>,
-    /// How long the node may take to be ready, in seconds
+    /// Time limit for the node to become ready, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = crate::cli::output::whole::<u64>(1..=86_400))]
     pub(super) timeout: u64,
 }
@@ -82,8 +82,8 @@ pub(super) enum PlatformArgument {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  sudo cairn rollback                  run the release from before the last upgrade
-  sudo cairn rollback --restore-data   and bring its data back, where it cannot read the newer one's
+  sudo cairn rollback                  run the release that ran before the last upgrade
+  sudo cairn rollback --restore-data   and restore its data, where it cannot read the newer format
   cairn rollback --root image/         in an image that is being built
 
 After an interrupted installation this rolls back what was started.")]
@@ -91,14 +91,14 @@ pub(in crate::cli) struct RollbackArguments {
     /// Do not ask
     #[arg(long, short)]
     pub(super) yes: bool,
-    /// Go back in the image below this folder, where nothing runs
+    /// Roll back the image below this folder, where nothing runs
     #[arg(long, value_name = "DIR")]
     pub(super) root: Option<PathBuf>,
-    /// Go back to the snapshot from before the upgrade too, where the older release cannot read the data; what was written
+    /// Also restore the snapshot from before the upgrade, where the older release cannot read the data; what was written
     /// since is lost
     #[arg(long)]
     pub(super) restore_data: bool,
-    /// How long the node may take to be ready, in seconds
+    /// Time limit for the node to become ready, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = crate::cli::output::whole::<u64>(1..=86_400))]
     pub(super) timeout: u64,
 }
@@ -107,8 +107,8 @@ pub(in crate::cli) struct RollbackArguments {
 #[command(after_help = "\
 Examples:
   sudo cairn uninstall           stop the node and remove the program; data and snapshots stay
-  sudo cairn uninstall --purge   remove the data and the snapshots as well; asks for their paths
-  cairn uninstall --root image/  take it out of an image that is being built")]
+  sudo cairn uninstall --purge   also remove the data and the snapshots; asks for their paths
+  cairn uninstall --root image/  remove it from an image that is being built")]
 pub(in crate::cli) struct UninstallArguments {
     /// Do not ask whether to remove the program
     #[arg(long, short)]
@@ -116,7 +116,7 @@ pub(in crate::cli) struct UninstallArguments {
     /// Remove it from the image below this folder, where nothing runs
     #[arg(long, value_name = "DIR")]
     pub(super) root: Option<PathBuf>,
-    /// Remove the data, the snapshots and the settings too, after their paths were typed
+    /// Also remove the data, the snapshots and the settings, after their paths are typed
     #[arg(long)]
     pub(super) purge: bool,
 }

@@ -44,7 +44,7 @@ pub struct Spec {
     pub cluster: Cluster,
     /// the cluster's node that the pod runs on
     pub node: Node,
-    /// taints that the pod bears, as KEY, KEY=VALUE or KEY=VALUE:EFFECT, with commas; `*` bears all of them
+    /// taints that the pod tolerates, as KEY, KEY=VALUE or KEY=VALUE:EFFECT, with commas; `*` tolerates all of them
     pub tolerations: Vec<Toleration>,
     /// an existing PriorityClass
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,7 +84,7 @@ pub struct Spec {
     /// scraping by the Prometheus Operator
     #[serde(skip_serializing_if = "Option::is_none")]
     pub monitoring: Option<Monitoring>,
-    /// settings of Cairn itself, by section; `cairn serve --print-config` shows all of them
+    /// Cairn's own settings, by section; `cairn serve --print-config` shows all of them
     pub config: Configuration,
 }
 
@@ -155,12 +155,12 @@ group! {
         /// the node's memory such as 4GiB, instead of `--node-size`
         #[serde(skip_serializing_if = "Option::is_none")]
         pub memory: Option<NodeMemory>,
-        /// the only node that the pod may run on, by its label `kubernetes.io/hostname`
+        /// run the pod on this node only, by its label `kubernetes.io/hostname`
         #[serde(skip_serializing_if = "Option::is_none")]
         pub name: Option<ObjectName>,
         /// labels of the nodes that the pod may run on, such as `disk=ssd`, with commas
         pub selector: Labels,
-        /// labels of the nodes that the pod runs on rather than on others
+        /// labels of the nodes that are preferred for the pod
         pub prefer: Labels,
         /// the processor by the label `kubernetes.io/arch`; `any` for an image with several
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -181,7 +181,7 @@ group! {
         #[serde(skip_serializing_if = "Option::is_none")]
         #[schemars(extend("x-option" = "--image-digest"))]
         pub digest: Option<String>,
-        /// Secrets by which the registry of `--image` is asked, with commas
+        /// Secrets with the credentials used to pull `--image`, with commas
         pub pull_secrets: Vec<SecretName>,
     }
 }
@@ -208,7 +208,7 @@ group! {
     /// The volume.
     #[derive(Default)]
     Storage {
-        /// the volume; cannot be changed once installed
+        /// size of the volume; grows only where its class allows that
         #[serde(skip_serializing_if = "Option::is_none")]
         #[schemars(extend("x-default" = "by node size"))]
         pub size: Option<AtLeast<1024>>,
@@ -222,27 +222,27 @@ group! {
     /// What the pod may take of its node.
     #[derive(Default)]
     Resources {
-        /// most processor time, such as 2 or 500m
+        /// CPU limit, such as 2 or 500m
         #[serde(skip_serializing_if = "Option::is_none")]
         #[schemars(extend("x-default" = "by node size"))]
         pub cpu: Option<Cpu>,
-        /// reserved processor time
+        /// CPU request
         #[serde(skip_serializing_if = "Option::is_none")]
         #[schemars(extend("x-default" = "by node size"))]
         pub cpu_request: Option<Cpu>,
-        /// most memory
+        /// memory limit
         #[serde(skip_serializing_if = "Option::is_none")]
         #[schemars(extend("x-default" = "by node size"))]
         pub memory: Option<AtLeast<128>>,
-        /// reserved memory
+        /// memory request
         #[serde(skip_serializing_if = "Option::is_none")]
         #[schemars(extend("x-default" = "by node size"))]
         pub memory_request: Option<AtLeast<16>>,
-        /// most disk outside the volume: the container's log and /tmp
+        /// limit of ephemeral storage: the container's log and /tmp
         #[serde(skip_serializing_if = "Option::is_none")]
         #[schemars(extend("x-default" = "by node size"))]
         pub ephemeral: Option<AtLeast<96>>,
-        /// reserved disk outside the volume
+        /// request of ephemeral storage
         #[serde(skip_serializing_if = "Option::is_none")]
         #[schemars(extend("x-default" = "by node size"))]
         pub ephemeral_request: Option<AtLeast<1>>,

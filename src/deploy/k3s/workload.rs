@@ -186,14 +186,14 @@ fn pod(settings: &Settings) -> PodSpec {
     }
 }
 
-/// The Secrets by which the registry of the image is asked.
+/// The Secrets with the credentials used to pull the image.
 pub(super) fn pull_secrets(settings: &Settings) -> Option<Vec<LocalObjectReference>> {
     let names = settings.spec.image.pull_secrets.iter();
     let secrets: Vec<_> = names.map(|name| LocalObjectReference { name: name.to_string() }).collect();
     Some(secrets).filter(|secrets| !secrets.is_empty())
 }
 
-/// Taints that the pod bears: those that were named, and of nodes with a GPU, which are often closed to pods that need none.
+/// Taints that the pod tolerates: those that were named, and of nodes with a GPU, which are often closed to pods that need none.
 pub(super) fn tolerations(settings: &Settings) -> Vec<Toleration> {
     let named = settings.spec.tolerations.iter().map(|tolerated| Toleration {
         key: tolerated.key.clone(),

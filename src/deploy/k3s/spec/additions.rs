@@ -50,18 +50,18 @@ group! {
         /// a git repository
         #[serde(skip_serializing_if = "Option::is_none")]
         pub git: Option<Git>,
-        /// an existing PersistentVolumeClaim with documents, in the place of a repository
+        /// an existing PersistentVolumeClaim with documents, instead of a repository
         #[serde(skip_serializing_if = "Option::is_none")]
         pub claim: Option<ObjectName>,
-        /// a ConfigMap whose keys are files, in the place of a repository
+        /// a ConfigMap whose keys are files, instead of a repository
         #[serde(skip_serializing_if = "Option::is_none")]
         pub config_map: Option<ObjectName>,
         /// a folder in it; empty: all of it
         #[serde(skip_serializing_if = "Option::is_none")]
         pub path: Option<Folder>,
-        /// the collection that they go into
+        /// the collection for them
         pub collection: Collection,
-        /// when they are synced, as cron writes it
+        /// when they are synced, as a cron schedule
         pub schedule: Schedule,
     }
 }
@@ -120,7 +120,7 @@ pub struct Git {
     /// addresses of the git server; empty: any
     #[serde(default)]
     pub cidr: Vec<Cidr>,
-    /// most room for the copy of the repository
+    /// size limit of the copy of the repository
     #[serde(default = "copy_size")]
     pub size: AtLeast<16>,
 }
@@ -178,7 +178,7 @@ impl StoreKind {
 group! {
     /// A GPU.
     Gpu {
-        /// GPUs
+        /// number of GPUs
         pub count: GpuCount,
         /// what the device plugin calls them, such as `gpu.intel.com/i915` or `amd.com/gpu`
         pub resource: Resource,
@@ -233,7 +233,7 @@ pub struct Ingress {
     /// Secret with the certificate that clients see; empty: the ingress's default
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<ObjectName>,
-    /// what of the node is led out: `/mcp` is MCP alone, without REST
+    /// path prefix to expose: `/mcp` is MCP alone, without REST
     #[serde(default = "everything")]
     pub path: IngressPath,
     /// annotations of the Ingress as KEY=VALUE, with commas
