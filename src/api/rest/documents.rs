@@ -15,7 +15,7 @@ use super::problem::Failure;
 use crate::collection::{Body, MediaType};
 use crate::mcp::answers::{DocumentResult, ListDocumentsAnswer};
 use crate::mcp::arguments::{self, NewDocument};
-use crate::mcp::{ErrorCode, IncomingDocument, Precondition, StoredDocument, ToolError};
+use crate::mcp::{DocumentChange, ErrorCode, IncomingDocument, Precondition, RepeatKey, StoredDocument, ToolError};
 
 /// Documents that are written in one batch; more are written in several.
 const BATCH: usize = 1_000;
@@ -261,22 +261,14 @@ impl Endpoint for PatchDocument {
     async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let expected = precondition(&asked.conditions)?;
         let OfDocument { collection, document } = &asked.path;
-        let stored = asked.shared.tools.document(&asked.caller, collection, document).await;
-        let stored = stored.map_err(|error| conditional(error, expected))?;
-        let version = match expected {
-            Precondition::Version(version) => version,
-            _ => stored.version,
+        let DocumentPatch { text, media_type, title, url, metadata } = asked.body.0;
+        let if_version = match expected {
+            Precondition::Version(version) => Some(version),
+            Precondition::None | Precondition::Absent | Precondition::Present => None,
         };
-        let patch = &asked.body.0;
-        let arguments = json!({
-            "id": format!("{collection}/{document}"), "text": patch.text, "media_type": patch.media_type, "title": patch.title,
-            "url": patch.url, "metadata_patch": patch.metadata, "if_version": version,
-        });
-        let answer = asked.tool_value("update_document", arguments).await;
-        let mut answer = answer.map_err(|error| conditional(error, expected))?;
-        let written: DocumentResult = serde_json::from_value(answer["documents"][0].take()).map_err(|error| {
-            ToolError { code: ErrorCode::Internal, message: error.to_string(), fault: crate::base::Fault::Damage }
-        })?;
+        let change = DocumentChange { text, media_type, title, url, metadata_patch: metadata, if_version };
+        let changed = asked.shared.tools.patch_document(&asked.caller, collection, document, change).await;
+        let written = changed.map_err(|error| conditional(error, expected))?;
         let version = written.version.unwrap_or_default();
         Ok(Reply::ok(written).tagged(version))
     }
@@ -430,8 +422,8 @@ impl Endpoint for AddDocuments {
         while !documents.is_empty() {
             let rest = documents.split_off(documents.len().min(BATCH));
             // Each batch is one atomic write, so each has a key of its own.
-            let key = asked.conditions.idempotency_key.as_ref().map(|key| format!("{key}/{batch}"));
-            let written = asked.shared.tools.add_bulk(&asked.caller, collection, documents, key.as_deref()).await;
+            let key = asked.conditions.idempotency_key.as_deref().map(|key| RepeatKey { key, part: batch });
+            let written = asked.shared.tools.add_bulk(&asked.caller, collection, documents, key).await;
             results.extend(written?);
             (documents, batch) = (rest, batch + 1);
         }

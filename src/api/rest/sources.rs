@@ -171,7 +171,8 @@ impl Endpoint for ListSources {
     async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let (query, collection) = (&asked.query, &asked.path.collection);
         let (prefix, limit) = (query.prefix.as_deref().unwrap_or_default(), query.limit.unwrap_or(SOURCES_PAGE));
-        let listed = asked.shared.tools.sources(&asked.caller, collection, prefix, query.after.as_deref(), limit)?;
+        let listed =
+            asked.shared.tools.sources(&asked.caller, collection, prefix, query.after.as_deref(), limit).await?;
         let listed = listed.into_iter().map(|(source, documents)| ListedSource { source, documents });
         Ok(Reply::ok(SourcesPage { sources: listed.collect() }))
     }
@@ -252,7 +253,7 @@ impl Endpoint for ListFolders {
     type Answer = Folders;
 
     async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
-        let folders = asked.shared.tools.folders(&asked.caller, &asked.path.collection)?;
+        let folders = asked.shared.tools.folders(&asked.caller, &asked.path.collection).await?;
         Ok(Reply::ok(Folders { folders: folders.into_iter().map(ListedFolder::from).collect() }))
     }
 }

@@ -4,9 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::call::ReadContext;
 use super::inputs::input;
 use super::shapes::document_result;
-use super::writing::IncomingDocument;
+use super::writing::{DocumentChange, IncomingDocument, RepeatKey, read_copies, scope_of_write};
 use super::{Call, NodeTools, Tool};
 use crate::auth::Caller;
 use crate::base::Fault;
@@ -15,13 +16,13 @@ use crate::collection::{Added, Body, DocumentOutcome, DocumentStatus, Missing};
 use crate::mcp::answers::DocumentResult;
 use crate::mcp::arguments::{ConflictArgument, NewDocument};
 use crate::mcp::error::ended;
-use crate::mcp::{ErrorCode, NoProgress, ToolError};
+use crate::mcp::{DocumentRef, ErrorCode, NoProgress, ToolError};
 use crate::retrieval::{SearchError, shown_metadata};
 
 /// A document as it is stored.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct StoredDocument {
-    /// Unique in its collection.
+    /// Unique in its collection, and without its name: answers of tools and of writes have the name before it.
     pub(crate) id: String,
     pub(crate) collection: String,
     pub(crate) title: String,
@@ -113,11 +114,16 @@ impl NodeTools {
         content: Option<Body>,
         expected: Precondition,
     ) -> Result<DocumentResult, ToolError> {
-        let permit = self.enter(Tool::AddDocuments, caller, collection)?;
+        let scope = scope_of_write(collection, [&given].into_iter());
+        let permit = self.calls.enter(Tool::AddDocuments.operation(), caller, &scope)?;
+        drop(scope);
         let call = Call { tools: self, permit: &permit, progress: &NoProgress };
         let written = async {
             let id = given.id.clone().unwrap_or_default();
-            let document = input(&call.reading(), given, content, ConflictArgument::Replace);
+            let mut documents = [Ok((given, content))];
+            read_copies(call, collection, &mut documents).await?;
+            let [document] = documents;
+            let document = document.and_then(|(given, content)| input(given, content, ConflictArgument::Replace));
             let mut document = document.map_err(|(_, error)| error)?;
             let missing = match expected {
                 Precondition::None | Precondition::Absent => Missing::Create,
@@ -127,12 +133,40 @@ impl NodeTools {
                 Precondition::None => None,
                 Precondition::Absent => Some(0),
                 Precondition::Version(version) => Some(version),
-                Precondition::Present => Some(call.reading().exactly(collection, &id)?.version),
+                Precondition::Present => {
+                    let present = call.read(&collection, |reading| reading.exactly(collection, &id));
+                    Some(present.await?.version)
+                }
             };
             let Added { mut outcomes, .. } = call.access().add(collection, missing, vec![document]).await?;
             single(collection, outcomes.pop())
         };
         let result = written.await;
+        ended(permit, result)
+    }
+
+    /// Changes parts of one document.
+    ///
+    /// # Errors
+    /// `not_found` when no document has that id, `conflict` when it is at another version than `change` expects, or changes
+    /// meanwhile.
+    pub(crate) async fn patch_document(
+        &self,
+        caller: &Caller,
+        collection: &str,
+        id: &str,
+        change: DocumentChange,
+    ) -> Result<DocumentResult, ToolError> {
+        let permit = self.enter(Tool::UpdateDocument, caller, collection)?;
+        let call = Call { tools: self, permit: &permit, progress: &NoProgress };
+        let changed = async {
+            let place = DocumentRef { collection: collection.to_owned(), document: id.to_owned(), passage: None };
+            let subject = Some(collection.to_owned());
+            let find = |reading: &ReadContext<'_>| Ok((place, reading.exactly(collection, id)?));
+            let (_, outcome, _) = change.make(call, &subject, find).await?;
+            Ok(document_result(collection, &outcome))
+        };
+        let result = changed.await;
         ended(permit, result)
     }
 
@@ -170,9 +204,12 @@ impl NodeTools {
         caller: &Caller,
         collection: &str,
         documents: Vec<Result<IncomingDocument, String>>,
-        key: Option<&str>,
+        key: Option<RepeatKey<'_>>,
     ) -> Result<Vec<DocumentResult>, ToolError> {
-        let permit = self.enter(Tool::AddDocuments, caller, collection)?;
+        let read = documents.iter().filter_map(|document| document.as_ref().ok());
+        let scope = scope_of_write(collection, read.map(|(given, _)| given));
+        let permit = self.calls.enter(Tool::AddDocuments.operation(), caller, &scope)?;
+        drop(scope);
         let call = Call { tools: self, permit: &permit, progress: &NoProgress };
         let written = super::writing::add_each(call, collection, documents, key);
         let result = written.await;
