@@ -16,7 +16,7 @@ use crate::collection::{Body, MediaType};
 use crate::mcp::answers::{DocumentResult, ListDocumentsAnswer};
 use crate::mcp::arguments::{self, NewDocument};
 use crate::mcp::{
-    DocumentVersion, ErrorCode, IncomingDocument, Precondition, StoredDocument, ToolError, not_as_expected, values,
+    DocumentChange, ErrorCode, IncomingDocument, Precondition, RepeatKey, StoredDocument, ToolError, values,
 };
 
 /// Documents that are written in one batch; more are written in several.
@@ -261,21 +261,10 @@ impl Endpoint for PatchDocument {
     async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let expected = precondition(&asked.conditions)?;
         let OfDocument { collection, document } = &asked.path;
-        let stored = asked.shared.tools.document(&asked.caller, collection, document).await;
-        let (_, current) = stored.map_err(|error| conditional(error, &expected))?;
-        if !expected.admits(current) {
-            return Err(Failure::precondition(not_as_expected(collection, document)));
-        }
-        let patch = &asked.body.0;
-        let arguments = json!({
-            "id": format!("{collection}/{document}"), "text": patch.text, "media_type": patch.media_type, "title": patch.title,
-            "url": patch.url, "metadata_patch": patch.metadata, "if_version": current.version,
-        });
-        let answer = asked.tool_value("update_document", arguments).await;
-        let mut answer = answer.map_err(|error| conditional(error, &expected))?;
-        let written: DocumentResult = serde_json::from_value(answer["documents"][0].take())
-            .map_err(|error| ToolError::new(ErrorCode::Internal, error.to_string(), crate::base::Fault::Damage))?;
-        let version = DocumentVersion { version: written.version.unwrap_or_default(), ..current };
+        let DocumentPatch { text, media_type, title, url, metadata } = asked.body.0;
+        let change = DocumentChange { text, media_type, title, url, metadata_patch: metadata, if_version: None };
+        let changed = asked.shared.tools.patch_document(&asked.caller, collection, document, change, &expected).await;
+        let (written, version) = changed.map_err(|error| conditional(error, &expected))?;
         Ok(Reply::ok(written).tagged(version))
     }
 }
@@ -527,9 +516,9 @@ impl Endpoint for AddDocuments {
                 break;
             }
             // Each batch is one atomic write, so each has a key of its own.
-            let key = asked.conditions.idempotency_key.as_ref().map(|key| format!("{key}/{batch}"));
+            let key = asked.conditions.idempotency_key.as_deref().map(|key| RepeatKey { key, part: batch });
             let count = documents.len();
-            let written = asked.shared.tools.add_bulk(&asked.caller, collection, documents, key.as_deref()).await;
+            let written = asked.shared.tools.add_bulk(&asked.caller, collection, documents, key).await;
             results.add(written?, place);
             (batch, place) = (batch + 1, place + count);
         }
