@@ -97,7 +97,7 @@ pub fn admits(filter: &Filter, metadata: &Map<String, Value>) -> bool {
 
 fn matches_flat(filter: &Filter, flat: &BTreeMap<String, Vec<OwnedValue>>) -> bool {
     let any =
-        |name: &String, is_it: &dyn Fn(&OwnedValue) -> bool| flat.get(name).is_some_and(|own| own.iter().any(is_it));
+        |name: &str, is_it: &dyn Fn(&OwnedValue) -> bool| flat.get(name).is_some_and(|own| own.iter().any(is_it));
     match filter {
         Filter::And(parts) => parts.iter().all(|part| matches_flat(part, flat)),
         Filter::Or(parts) => parts.iter().any(|part| matches_flat(part, flat)),
@@ -120,8 +120,8 @@ fn matches_flat(filter: &Filter, flat: &BTreeMap<String, Vec<OwnedValue>>) -> bo
             })
         }
         Filter::Exists(name) => {
-            let is_below = |own: &String| own.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('.'));
-            flat.contains_key(name) || flat.keys().any(is_below)
+            let is_below = |own: &String| own.strip_prefix(&**name).is_some_and(|rest| rest.starts_with('.'));
+            flat.contains_key(&**name) || flat.keys().any(is_below)
         }
     }
 }

@@ -88,7 +88,7 @@ fn repeated(kept: &[u8], request: &Digest) -> Result<Value, ToolError> {
         _ => {
             let message = "this idempotency_key was used for other documents within a day, and nothing was written now; give each \
                            request a key of its own, and repeat it word for word";
-            Err(ToolError { code: ErrorCode::KeyReused, message: message.to_owned(), fault: Fault::Caller })
+            Err(ToolError::new(ErrorCode::KeyReused, message, Fault::Caller))
         }
     }
 }
