@@ -270,7 +270,8 @@ fn a_key_belongs_to_its_caller_and_its_collection() {
         let refused = send(token, "notes", "four");
         assert_eq!((refused.status, &refused.json()["code"]), (422, &json!("key_reused")), "{}", refused.text);
     }
-    node.refusal("fetch", json!({"id": "notes/four"}));
+    let (url, bearer) = (format!("{}/v1/collections/notes/documents/four", node.base()), format!("Bearer {first}"));
+    assert_eq!(node.request("GET", &url, &[("authorization", bearer.as_str())], None).status, 404);
 }
 
 #[test]
