@@ -96,8 +96,7 @@ pub fn admits(filter: &Filter, metadata: &Map<String, Value>) -> bool {
 }
 
 fn matches_flat(filter: &Filter, flat: &BTreeMap<String, Vec<OwnedValue>>) -> bool {
-    let any =
-        |name: &str, is_it: &dyn Fn(&OwnedValue) -> bool| flat.get(name).is_some_and(|own| own.iter().any(is_it));
+    let any = |name: &str, is_it: &dyn Fn(&OwnedValue) -> bool| flat.get(name).is_some_and(|own| own.iter().any(is_it));
     match filter {
         Filter::And(parts) => parts.iter().all(|part| matches_flat(part, flat)),
         Filter::Or(parts) => parts.iter().any(|part| matches_flat(part, flat)),
