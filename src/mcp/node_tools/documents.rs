@@ -51,17 +51,19 @@ pub(crate) struct StoredDocument {
 }
 
 /// A state of a document: its version, in its collection. A collection that was deleted and created again is another
-/// one, in which versions begin again.
+/// one, in which versions begin again; and so is one that was restored, in which they come again with another content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DocumentVersion {
-    /// The collection's id; `None` for any.
+    /// The collection's id, with that of the log's epoch; `None` for any.
     pub(crate) collection: Option<u64>,
     pub(crate) version: u64,
 }
 
 impl DocumentVersion {
-    fn new(info: &CollectionInfo, version: u64) -> Self {
-        Self { collection: Some(info.id.0.0), version }
+    /// * `epoch`: of the log.
+    fn new(info: &CollectionInfo, epoch: u64, version: u64) -> Self {
+        // Both are in it: ids are small numbers, epochs are random.
+        Self { collection: Some(info.id.0.0 ^ epoch), version }
     }
 
     /// Whether this is the state of a document that is at `current`.
@@ -114,7 +116,7 @@ impl ReadContext<'_> {
     ) -> Result<(Arc<DocumentRecord>, DocumentVersion), ToolError> {
         let info = self.existing(collection)?;
         let document = self.exactly(collection, id)?;
-        let state = DocumentVersion::new(&info, document.version);
+        let state = DocumentVersion::new(&info, self.tools.library.log().epoch(), document.version);
         if expected.admits(state) { Ok((document, state)) } else { Err(not_as_expected(collection, id)) }
     }
 }
@@ -140,7 +142,7 @@ impl NodeTools {
             let info = reading.existing(collection)?;
             let document = reading.exactly(collection, id)?;
             let text = reading.access.passages().text(&document, 0..document.chunks.len());
-            let state = DocumentVersion::new(&info, document.version);
+            let state = DocumentVersion::new(&info, self.library.log().epoch(), document.version);
             let stored = StoredDocument {
                 id: document.id.clone(),
                 collection: collection.to_owned(),
@@ -204,7 +206,7 @@ impl NodeTools {
             let version = result.version.unwrap_or_default();
             // It may have been deleted meanwhile.
             let state = match call.access().collection(collection) {
-                Some(info) => DocumentVersion::new(&info, version),
+                Some(info) => DocumentVersion::new(&info, self.library.log().epoch(), version),
                 None => DocumentVersion { collection: None, version },
             };
             Ok((result, state))

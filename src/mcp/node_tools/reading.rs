@@ -35,8 +35,8 @@ pub(super) fn counted_passages(total: usize) -> String {
 }
 
 impl ReadContext<'_> {
-    /// The document that an id names: as a whole id first, then with its end as a passage's number, then by the end of its id,
-    /// as documents are cited, where only one ends so.
+    /// The document that an id names: a passage of one first, then as a whole id, then by the end of its id, as documents are
+    /// cited, where only one ends so. Searches cite passages, so no document can take the place of another one's citation.
     pub(super) fn find(
         &self,
         id: &str,
@@ -46,9 +46,12 @@ impl ReadContext<'_> {
             Some(collection) => DocumentRef::within(collection, id),
             None => DocumentRef::parse(id),
         };
-        let found = match self.at(place.as_ref())? {
+        let found = match self.passage_at(place.as_ref())? {
             Some(found) => Some(found),
-            None => self.at(self.cited(id, collection).as_ref())?,
+            None => match self.at(place.as_ref())? {
+                Some(found) => Some(found),
+                None => self.at(self.cited(id, collection).as_ref())?,
+            },
         };
         self.visible_document(id, found.ok_or_else(|| self.unknown(id, collection))?)
     }
@@ -90,6 +93,19 @@ impl ReadContext<'_> {
             return Ok(Some((DocumentRef { document: place.whole(), passage: None, ..place.clone() }, entry)));
         }
         Ok(find(&place.document)?.map(|entry| (place.clone(), entry)))
+    }
+
+    /// The document at a place that names one of its passages, within reach.
+    fn passage_at(&self, place: Option<&DocumentRef>) -> Result<Option<(DocumentRef, DocumentEntry)>, ToolError> {
+        let Some((place, passage)) = place.and_then(|place| Some((place, place.passage?))) else { return Ok(None) };
+        let Some(info) = self.access.collection(&place.collection) else { return Ok(None) };
+        let entry = self.access.lookup(info.id, &place.document).map_err(SearchError::from)?;
+        let Some(entry) = entry else { return Ok(None) };
+        if !self.reached(&info)?.has(entry.lsn) || !self.tools.library.is_to_come(entry.expires_at) {
+            return Ok(None);
+        }
+        let document = self.access.passages().document(entry.lsn).map_err(SearchError::from)?;
+        Ok((passage < document.chunks.len()).then(|| (place.clone(), entry)))
     }
 
     /// A document that was found, if it may be shown and has the passage.
