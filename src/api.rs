@@ -22,6 +22,7 @@ mod socket;
 mod stdio;
 mod unread;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,6 +174,6 @@ pub(crate) fn not_ready(library: Option<&Library>, readiness: &Readiness) -> ser
     problems.into_iter().map(|(name, reason)| (name, reason.into())).collect()
 }
 
-fn ready_json(reasons: &serde_json::Map<String, Value>) -> Value {
+fn ready_json(reasons: &BTreeMap<String, String>) -> Value {
     json!({"ready": reasons.is_empty(), "reasons": reasons})
 }

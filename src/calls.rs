@@ -1,13 +1,15 @@
 //! The single entry point: every operation of the node starts with [`Calls::enter`] and runs under the [`Permit`] that
 //! it returns.
 //!
-//! Owns authorisation: [`Rule`]s decide on a call before it runs, may narrow its reach, and are notified when it ends.
-//! Policy, rate limits and the audit are rules. The node's reads and writes ([`crate::collection::Access`],
+//! Owns authorisation: [`Rule`]s decide on a call before it runs, may narrow its reach, and are notified when it ends. A
+//! node has none so far; policy, rate limits and the audit are meant to be rules. The node's reads and writes ([`crate::collection::Access`],
 //! [`crate::retrieval::Retrieval`]) require a permit, and only `enter` creates one, so an interface that forgets to
 //! call it does not compile.
 //!
 //! Invariants:
-//! * A call enters once, whatever the interface: MCP, REST, standard input, or the command line on a data directory.
+//! * A call enters once, whatever the interface: MCP, REST, standard input, or the command line on a data directory. Only
+//!   notifications, which last for hours, enter again before each look at what changed.
+//! * Rules decide by the collections that a call names, so where there are rules a call reaches no others.
 //! * A permit ends exactly once, with an outcome, even if its client leaves or its task panics.
 //! * Without rules, entering costs two reference counts and one clock read.
 
@@ -139,12 +141,20 @@ impl Calls {
 
     /// Starts a call.
     ///
-    /// * `scope`: the collections that it names. A permit does not reach others.
+    /// * `scope`: the collections that it names. Where there are rules, which decide by it, the permit does not reach
+    ///   others.
     ///
     /// # Errors
     /// When a rule refuses it.
     pub fn enter(&self, operation: Operation, caller: &Caller, scope: &Scope<'_>) -> Result<Permit, Refusal> {
         let mut permit = self.permit(operation, caller.clone());
+        if !self.shared.rules.is_empty() {
+            match scope {
+                Scope::Node | Scope::Every => {}
+                Scope::One(name) => permit.reach.narrow_to([name.clone().into_owned()]),
+                Scope::Many(names) => permit.reach.narrow_to(names.iter().cloned()),
+            }
+        }
         for rule in &self.shared.rules {
             let call = Call { operation: &permit.operation, caller, scope };
             if let Err(refusal) = rule.admit(&call, &mut permit.reach) {

@@ -33,10 +33,12 @@ pub use direct::Wire;
 pub use document_ref::DocumentRef;
 pub use error::{ErrorCode, ToolError};
 pub use metrics::Metrics;
-pub(crate) use node_tools::{DocumentVersion, IncomingDocument, Precondition, StoredDocument, not_as_expected};
+pub(crate) use node_tools::{
+    DocumentChange, DocumentVersion, IncomingDocument, Precondition, RepeatKey, StoredDocument,
+};
 pub use node_tools::{NodeSnapshots, NodeTools, SOURCES_PAGE};
 pub use node_tools::{Tool, definitions};
-pub(crate) use node_tools::{gpu_json, problems, prune_json, schedule_json, snapshots_json, verified_json};
+pub(crate) use node_tools::{gpu_json, problems, prune_json, schedule_json, shown_to, snapshots_json, verified_json};
 pub use rmcp::model::Tool as ToolDefinition;
 pub(crate) use schema::plain as plain_schema;
 pub use server::{Presence, Server, WithoutStream};

@@ -41,7 +41,7 @@ use crate::task;
 use self::answer_cache::AnswerCache;
 use self::embedding_cache::EmbeddingCache;
 use self::prepared::{Embeddings, Precomputed};
-use self::ranking::{Ranking, Target};
+use self::ranking::{Among, Ranking, Target};
 use self::request::{
     DEPTH_MAX, LONG, OFFSET_MAX, OTHER_DOCUMENTS, OWN_PASSAGES_MAX, PER_DOCUMENT, PER_DOCUMENT_LONG, QUERY_BYTES_MAX,
     in_range,
@@ -103,6 +103,12 @@ impl Retrieval {
         *self.config.read()
     }
 
+    /// Memory for remembered answers, as it was set at the start.
+    #[must_use]
+    pub fn cache_bytes(&self) -> u64 {
+        self.config().cache_bytes
+    }
+
     /// Sets the size of the answer cache.
     pub fn set_cache_bytes(&self, bytes: u64) {
         self.cache.set_bytes(bytes);
@@ -125,7 +131,9 @@ impl Retrieval {
         let (searchers, left_out) = searchers(access, &request.collections)?;
         let filter = access.permit().reach().filter(request.filter.as_ref());
         let defaults = self.config();
-        let key = self.cache.key(request, defaults, filter.as_ref(), &searchers).filter(|_| left_out.is_empty());
+        let is_narrowed = access.permit().reach().documents().is_some();
+        let key = self.cache.key(request, defaults, (filter.as_ref(), is_narrowed), &searchers);
+        let key = key.filter(|_| left_out.is_empty());
         Ok(PreparedSearch { access, filter, searchers, left_out, key, defaults, precomputed: Precomputed::default() })
     }
 
@@ -279,9 +287,8 @@ impl Retrieval {
         let (searchers, _) = searchers(access, collections)?;
         let embeddings = task::block_on(self.embeddings(query, mode, &searchers));
         let views = (&searchers[..], &embeddings, &[][..]);
-        Ok(self
-            .ranking(&Target::Text(query), mode, fusion, access.permit().reach().documents(), candidates, views)?
-            .ranked)
+        let among = Among::of(access, access.permit().reach().documents());
+        Ok(self.ranking(&Target::Text(query), mode, fusion, among, candidates, views)?.ranked)
     }
 
     /// Candidates from each half in a search with the default limit.
@@ -302,7 +309,7 @@ impl Retrieval {
         let AnswerLimits { limit, cursor, tokens_max } = wanted;
         // The passages of the document itself are its nearest neighbours; they must not be all there is.
         let own = without.map_or(0, |document| document.chunks.len().min(OWN_PASSAGES_MAX));
-        let filter = filter.as_ref();
+        let among = Among::of(*access, filter.as_ref());
         let per_document = if cursor.first >= LONG { PER_DOCUMENT_LONG } else { PER_DOCUMENT };
         let rules = order::Rules {
             per_document,
@@ -314,7 +321,7 @@ impl Retrieval {
         let mut depth = self.candidates(&wanted, own);
         let rank = |depth: usize, found: &[Option<DeviceAnswer>]| {
             let views = (&searchers[..], &precomputed.embeddings, found);
-            self.ranking(target, request.mode, request.fusion, filter, depth, views)
+            self.ranking(target, request.mode, request.fusion, among, depth, views)
         };
         let Ranking { ranked, mode_used, mut reasons, lsn } = rank(depth, &precomputed.found)?;
         // One more than is shown says whether there is more.

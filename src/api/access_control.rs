@@ -108,6 +108,11 @@ impl AccessControl {
         self.authenticator.authenticate(authorization(&head.headers)).map_err(Refused::Unknown)
     }
 
+    /// What authenticates the requests.
+    pub(super) fn authenticator(&self) -> &Authenticator {
+        &self.authenticator
+    }
+
     /// A place for a request that has arrived.
     pub(super) fn in_flight(self: &Arc<Self>) -> Result<InFlight, Refused> {
         let max = self.in_flight_max.get();

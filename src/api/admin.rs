@@ -22,8 +22,8 @@ use super::listener::{Answers, Limits};
 use super::metrics::ServedMetrics;
 use super::settings::{Hosts, InFlightMax};
 use super::{ListenError, Listener, access_control, unread};
-use crate::auth::{Authenticator, Identity};
-use crate::calls::{Calls, Operation};
+use crate::auth::{Authenticator, Caller, Identity, Transport};
+use crate::calls::{Calls, Operation, Outcome, Scope};
 use crate::collection::Library;
 use crate::mcp::ToolError;
 use crate::snapshot::Snapshots;
@@ -185,17 +185,27 @@ async fn not_found() -> Response {
 
 /// Probes have no token: they get the status. The reasons require one.
 async fn ready(State(shared): State<Shared>, request: Request) -> Response {
-    let reasons = super::not_ready(shared.watched.get().map(|watched| &*watched.library), &shared.readiness);
+    let watched = shared.watched.get();
+    let problems = crate::mcp::problems(watched.map(|watched| &*watched.library), &shared.readiness);
+    let reasons = &problems;
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     match shared.authenticator.authenticate(access_control::authorization(request.headers())) {
-        Ok(_) => {
-            let mut detail = super::ready_json(&reasons);
+        Ok(subject) => {
+            let caller = Caller::new(subject, None, Transport::Http);
+            let entered = watched.map(|watched| watched.calls.enter(Operation::OBSERVE, &caller, &Scope::Node));
+            let Ok(permit) = entered.transpose() else { return status.into_response() };
+            let access = watched.zip(permit.as_ref()).map(|(watched, permit)| watched.library.access(permit));
+            let shown = match access {
+                Some(access) => crate::mcp::shown_to(access, &problems),
+                None => problems,
+            };
+            let mut detail = super::ready_json(&shown);
             // The node runs on with the settings that it has.
             let settings = shared.readiness.settings();
             detail["settings"] = serde_json::json!({"restart": settings.restart, "problems": settings.problems});
             // Reported here, but a node without a backup serves as well as one with it: taking it out of service would
             // add an outage to a risk. Monitoring of backups uses the metrics.
-            if let Some(watched) = shared.watched.get() {
+            if let (Some(watched), Some(access)) = (watched, access) {
                 let health = watched.snapshots.health();
                 detail["snapshots"] = serde_json::json!({
                     "state": health.standing,
@@ -208,8 +218,10 @@ async fn ready(State(shared): State<Shared>, request: Request) -> Response {
                 let damage = watched.library.log().damage();
                 detail["damage"] = damage.iter().take(DAMAGE_SHOWN).map(ToString::to_string).collect();
                 // Nor is one without its GPU slow to answer for it: the CPU does.
-                let permit = watched.calls.internal_permit(Operation::OBSERVE);
-                detail["gpu"] = crate::mcp::gpu_json(watched.library.access(&permit));
+                detail["gpu"] = crate::mcp::gpu_json(access);
+            }
+            if let Some(permit) = permit {
+                permit.end(Outcome::Done);
             }
             super::json_response(status, detail.to_string())
         }

@@ -155,6 +155,8 @@ impl Shared {
             Accepts::Neither => return not_acceptable(),
         }
         head.headers.insert(header::ACCEPT, BOTH);
+        // A request that listens is open for hours, longer than its token may be valid.
+        head.extensions.insert(self.access.authenticator().clone());
         let is_json = head.headers.get(header::CONTENT_TYPE).is_some_and(is_json);
         let response = self.route(head, bytes, caller).await;
         match response.status() {

@@ -109,7 +109,7 @@ impl Memory {
                 if given.lock().replace(caches) == Some(caches) {
                     return;
                 }
-                tools.retrieval().set_cache_bytes(caches.answers);
+                tools.set_cache_bytes(caches.answers);
                 tools.retrieval().library().words().set_bytes(caches.words);
                 tools.retrieval().library().set_passage_cache_bytes(caches.passages);
             }

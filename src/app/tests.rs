@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::auth::{Caller, Transport};
 use crate::calls::{Call, EndedCall, Outcome, Reach, Refusal, Scope};
+use crate::collection::FolderOrigin;
 use crate::config::Overrides;
 use crate::index::filter::Filter;
-use crate::mcp::{Context, ToolProvider as _};
+use crate::mcp::{Context, ErrorCode, ToolError, ToolProvider as _};
 
 /// Hides a collection and documents from callers of one transport, and records which calls start and end.
 #[derive(Clone, Default)]
@@ -104,6 +105,19 @@ impl Watched {
         self.request("POST", "/mcp", "MCP-Protocol-Version: 2025-11-25\r\n", &message.to_string())
     }
 
+    /// A call of a tool by a caller that sees everything.
+    fn call_unhidden(&self, tool: &str, arguments: Value) -> Result<Value, ToolError> {
+        let Value::Object(arguments) = arguments else { unreachable!("it is an object") };
+        let here = Caller::local(Transport::CommandLine);
+        let called = self.node.tools().call(tool, arguments, Context::of(&here));
+        self.runtime.block_on(called).map(|answer| answer.structured)
+    }
+
+    fn stop(self) {
+        self.node.close();
+        self.runtime.shutdown_background();
+    }
+
     /// Calls that started and ended since the last time.
     fn taken(&self) -> Vec<String> {
         std::mem::take(&mut *self.notes.lock())
@@ -183,6 +197,35 @@ fn each_way_in_enters_once_and_sees_what_it_may() {
             false,
         ),
         (node.rest("DELETE", "/v1/collections/public/documents/draft", &json!({})), "delete_documents public", false),
+        // A change reads what it changes, in the same call.
+        (
+            node.rest("PATCH", "/v1/collections/public/documents/heron", &json!({"metadata": {"seen": 1}})),
+            "update_document public",
+            true,
+        ),
+        (
+            node.rest("PATCH", "/v1/collections/public/documents/heron", &json!({"metadata": {"draft": true}})),
+            "update_document public",
+            false,
+        ),
+        (
+            node.rest("PATCH", "/v1/collections/public/documents/draft", &json!({"title": "x"})),
+            "update_document public",
+            false,
+        ),
+        // What is copied is named, too.
+        (
+            node.rest("PUT", "/v1/collections/fresh/documents/copy", &json!({"uri": uri("public")})),
+            "add_documents fresh,public",
+            true,
+        ),
+        (
+            node.rest("PUT", "/v1/collections/fresh/documents/copy", &json!({"uri": uri("secrets")})),
+            "add_documents fresh,secrets",
+            false,
+        ),
+        // An id that names no collection may be of any.
+        (node.rest("POST", "/v1/tools/delete_documents", &json!({"ids": ["heron"]})), "delete_documents ", false),
         (node.rest("POST", "/v1/collections/public/sources/draft", &json!({})), "sync_source public", false),
         (
             node.rest("POST", "/v1/tools/delete_collection", &json!({"name": "public", "confirm": "public"})),
@@ -203,6 +246,12 @@ fn each_way_in_enters_once_and_sees_what_it_may() {
         expected.extend([(*entered).to_owned(), format!("{operation} {}", if *is_done { "done" } else { "failed" })]);
     }
     assert_eq!(node.taken(), expected);
+    // What is not there is not entered.
+    let unknown = node.mcp("tools/call", &call("nothing", json!({})));
+    assert!(unknown.contains("list_collections") && !unknown.contains("restore_snapshot"), "{unknown}");
+    let unknown = node.rest("POST", "/v1/tools/nothing", &json!({}));
+    assert!(unknown.contains("list_collections") && !unknown.contains("restore_snapshot"), "{unknown}");
+    assert_eq!(node.taken(), [""; 0]);
     let listed = node.rest("POST", "/v1/tools/list_collections", &json!({}));
     assert!(listed.contains("public") && !listed.contains("secrets"), "{listed}");
     let tools = node.mcp("tools/list", &json!({}));
@@ -219,6 +268,119 @@ fn each_way_in_enters_once_and_sees_what_it_may() {
         node.node.library().access(&permit).collections().iter().map(|info| info.name.clone()).collect::<Vec<_>>();
     assert_eq!(names, ["fresh", "public", "secrets"]);
     drop(permit);
-    node.node.close();
-    node.runtime.shutdown_background();
+    node.stop();
+}
+
+#[test]
+fn what_a_caller_does_not_see_shows_in_nothing() {
+    let node = Watched::start();
+    let here = Caller::local(Transport::CommandLine);
+    let origin = FolderOrigin { host: "h".to_owned(), path: "/there".to_owned() };
+    for (folder, draft) in [("plans", true), ("open", false)] {
+        let Value::Object(metadata) = json!({"draft": draft, "merger": 1}) else { unreachable!("it is an object") };
+        let source = format!("{folder}/merger.md");
+        let synced = node.node.tools().sync_source(&here, "public", &source, b"The merger of 2031.".to_vec(), metadata);
+        node.runtime.block_on(synced).expect("synced");
+        let noted = node.node.tools().note_folder(&here, "public", folder, &origin);
+        node.runtime.block_on(noted).expect("noted");
+    }
+    node.runtime.block_on(node.node.tools().flush(&here)).expect("flushed");
+    // Names of files and folders are ids.
+    let sources = node.rest("GET", "/v1/collections/public/sources", &json!({}));
+    assert!(sources.contains("open/merger.md") && !sources.contains("plans"), "{sources}");
+    let folders = node.rest("GET", "/v1/collections/public/folders", &json!({}));
+    assert!(folders.contains("open") && !folders.contains("plans"), "{folders}");
+    // Neither do errors give an id that the caller did not give.
+    for (method, path, body, says) in [
+        ("POST", "/v1/collections/public/folders/x", json!({"host": "h", "path": "/x"}), "all of collection 'public'"),
+        ("DELETE", "/v1/collections/public", json!({}), "all of collection 'public'"),
+        ("DELETE", "/v1/collections/public/sources/plans/merger.md", json!({}), "all of source 'plans/merger.md'"),
+    ] {
+        let refused = node.rest(method, path, &body);
+        assert!(refused.contains(says) && refused.contains("forbidden"), "{path}: {refused}");
+        assert!(!refused.contains("draft"), "{path}: {refused}");
+    }
+    let listed = node.rest("GET", "/v1/collections", &json!({}));
+    let listed: Value = serde_json::from_str(&listed).expect("JSON");
+    let public = &listed["collections"][0];
+    let shown = ["name", "documents", "passages", "bytes", "generation"].map(|field| public[field].clone());
+    assert_eq!(shown, [json!("public"), json!(2), json!(2), Value::Null, Value::Null], "{listed}");
+    let described = node.rest("GET", "/v1/collections/public", &json!({}));
+    let described: Value = serde_json::from_str(&described).expect("JSON");
+    assert_eq!((&described["documents"], &described["fields"]), (&json!(2), &json!([])), "{described}");
+    let status: Value = serde_json::from_str(&node.rest("GET", "/v1/status", &json!({}))).expect("JSON");
+    assert_eq!((&status["documents"], &status["passages"]), (&json!(2), &json!(2)), "{status}");
+    let misspelt = json!({"query": "herom reets", "mode": "lexical"});
+    let guessed = node.call_unhidden("search", misspelt.clone()).expect("searched").to_string();
+    assert!(guessed.contains("nothing has"), "{guessed}");
+    let guessed = node.rest("POST", "/v1/tools/search", &misspelt);
+    assert!(guessed.contains("public/heron") && !guessed.contains("nothing has"), "{guessed}");
+    // Nor do the node's problems, in `/ready` and `get_status`.
+    let there = Caller::local(Transport::Http);
+    let permit = node.node.calls().enter(Operation::OBSERVE, &there, &Scope::Node).expect("admitted");
+    let names = ["index of public", "index of secrets", "reads"];
+    let problems = names.map(|name| (name.to_owned(), "it is broken".to_owned())).into_iter().collect();
+    let shown = crate::mcp::shown_to(node.node.library().access(&permit), &problems);
+    assert_eq!(shown.keys().collect::<Vec<_>>(), ["another index", "index of public", "reads"]);
+    drop(permit);
+    node.stop();
+}
+
+#[test]
+fn a_caller_writes_only_what_it_will_see() {
+    let node = Watched::start();
+    let path = "/v1/tools/add_documents";
+    let add = |documents: Value| node.rest("POST", path, &json!({"collection": "public", "documents": documents}));
+    let refused = add(json!([{"id": "mine", "text": "x", "metadata": {"draft": true}}]));
+    assert!(refused.contains("forbidden") && refused.contains("you would not see it"), "{refused}");
+    node.call_unhidden("fetch", json!({"id": "public/mine"})).expect_err("not written");
+    // Two documents of one id in one call, as for anybody.
+    let twice = add(json!([{"id": "twice", "text": "one"}, {"id": "twice", "text": "two"}]));
+    assert!(twice.contains("\"created\":1") && twice.contains("\"updated\":1"), "{twice}");
+    // Many that are beyond reach cost one look.
+    let hidden: Vec<Value> = (0..200).map(|_| json!({"id": "draft", "text": "mine"})).collect();
+    let refused = add(json!(hidden));
+    assert!(refused.contains("you may not change document 'draft'"), "{refused}");
+    assert!(node.rest("DELETE", "/v1/collections/public/documents/twice", &json!({})).is_empty());
+    node.stop();
+}
+
+#[test]
+fn what_is_deleted_or_changed_is_named_in_full() {
+    let node = Watched::start();
+    let document = json!({"collection": "other", "documents": [{"id": "docs/plan.md", "text": "A plan."}]});
+    node.call_unhidden("add_documents", document).expect("added");
+    assert!(node.call_unhidden("fetch", json!({"id": "plan.md"})).is_ok(), "to read, the end of an id is enough");
+    for (tool, arguments) in
+        [("delete_documents", json!({"ids": ["plan.md"]})), ("update_document", json!({"id": "plan.md", "title": "x"}))]
+    {
+        let error = node.call_unhidden(tool, arguments).expect_err("not guessed");
+        assert_eq!(error.code, ErrorCode::NotFound);
+        assert!(error.message.contains("did you mean 'other/docs/plan.md'"), "{error}");
+    }
+    // Rules decided on what the id names, which is another collection.
+    for (tool, arguments) in [
+        ("fetch", json!({"id": "docs/plan.md"})),
+        ("delete_documents", json!({"ids": ["docs/plan.md"]})),
+        ("update_document", json!({"id": "docs/plan.md", "title": "x"})),
+    ] {
+        let error = node.call_unhidden(tool, arguments).expect_err("beyond what it names");
+        assert_eq!(error.code, ErrorCode::NotFound);
+        assert!(!error.message.contains("other"), "{error}");
+    }
+    node.stop();
+}
+
+#[test]
+fn a_key_is_of_one_request() {
+    let node = Watched::start();
+    let add = |text: &str| {
+        let documents = json!([{"id": "a", "text": text}]);
+        let arguments = json!({"collection": "keys", "idempotency_key": "k".repeat(256), "documents": documents});
+        node.call_unhidden("add_documents", arguments)
+    };
+    let first = add("one").expect("written");
+    assert_eq!(add("one").expect("repeated"), first);
+    assert_eq!(add("two").expect_err("another").code, ErrorCode::KeyReused);
+    node.stop();
 }

@@ -177,7 +177,7 @@ pub enum Scope<'a> {
     Every,
     /// One, which does not have to exist.
     One(Cow<'a, str>),
-    /// These, which do not have to exist. To most tools an empty list means [`Scope::Every`].
+    /// These, which do not have to exist.
     Many(Cow<'a, [String]>),
 }
 

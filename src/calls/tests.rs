@@ -31,7 +31,8 @@ fn a_call_is_decided_once_and_its_end_is_heard_once() {
     let calls = Calls::new(vec![Box::new(notes.clone())], Metrics::default());
     let caller = Caller::local(Transport::CommandLine);
     let permit = calls.enter(Operation::LIST_SOURCES, &caller, &Scope::One("notes".into())).expect("admitted");
-    assert!(permit.reach().admits("notes") && !permit.reach().admits("secrets"));
+    let reached = ["notes", "manual", "secrets"].map(|name| permit.reach().admits(name));
+    assert_eq!(reached, [true, false, false], "only what the call names");
     permit.end(Outcome::Done);
     drop(calls.enter(Operation::FLUSH, &caller, &Scope::Node).expect("admitted"));
     let refused = calls.enter(Operation::PRUNE_SNAPSHOTS, &caller, &Scope::Node).err().expect("refused");

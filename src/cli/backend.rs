@@ -467,7 +467,10 @@ impl Backend {
     pub(super) fn folders(&self, collection: &str) -> Result<Vec<Folder>, Failure> {
         self.with_handle(|handle| match handle {
             NodeHandle::Remote(remote) => remote.folders(collection),
-            NodeHandle::Local(local) => none_if_missing(local.node().tools().folders(&caller(), collection)),
+            NodeHandle::Local(local) => {
+                let caller = caller();
+                none_if_missing(self.runtime()?.block_on(local.node().tools().folders(&caller, collection)))
+            }
         })
     }
 
@@ -492,8 +495,10 @@ impl Backend {
             let page = self.with_handle(|handle| match handle {
                 NodeHandle::Remote(remote) => remote.sources(collection, prefix, after.as_deref()),
                 NodeHandle::Local(local) => {
+                    let caller = caller();
                     let tools = local.node().tools();
-                    none_if_missing(tools.sources(&caller(), collection, prefix, after.as_deref(), SOURCES_PAGE))
+                    let listed = tools.sources(&caller, collection, prefix, after.as_deref(), SOURCES_PAGE);
+                    none_if_missing(self.runtime()?.block_on(listed))
                 }
             })?;
             if page.is_empty() {

@@ -121,6 +121,13 @@ impl ToolProvider for Tools {
         definitions().iter().find(|tool| tool.name == name).cloned()
     }
 
+    fn names(&self, caller: &Caller) -> Vec<String> {
+        match self.backend.node_here() {
+            Some(node) => node.tools().names(caller),
+            None => definitions().iter().map(|tool| tool.name.to_string()).collect(),
+        }
+    }
+
     fn tools<'a>(&'a self, context: Context<'a>) -> Answering<'a, Vec<ToolDefinition>> {
         Box::pin(async move {
             if let Some(node) = self.backend.node_here() {

@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use super::access::Access;
+use super::access::{Access, LOOKS, Whole};
 use super::errors::WriteError;
 use super::input::{self, Assembling, DocumentInput, Origin, PrepareError};
 use super::memory::{self, Admission};
@@ -17,7 +17,7 @@ use super::outcomes::{
 };
 use super::writer::{WaitFor, Written};
 use super::{Library, is_collection_name};
-use crate::base::Lsn;
+use crate::base::{Fault, Lsn};
 use crate::embed::{DEFAULT_MODEL, Embedder};
 use crate::extraction::Request;
 use crate::store::{self, CollectionInfo, Operation, Outcome, RunOnce, WriteRequest};
@@ -88,8 +88,8 @@ impl Access<'_> {
     /// When there is none of that name.
     pub async fn delete_collection(&self, name: &str) -> Result<Arc<CollectionInfo>, WriteError> {
         let info = self.existing(name)?;
-        self.check_whole(&info).await?;
-        self.library.commit(vec![Operation::DeleteCollection { collection: info.id }], WaitFor::Visible).await?;
+        let delete = vec![Operation::DeleteCollection { collection: info.id }];
+        self.commit_whole(&info, Whole::Collection, delete, WaitFor::Visible, None).await?;
         Ok(info)
     }
 
@@ -103,7 +103,7 @@ impl Access<'_> {
         missing: Missing,
         inputs: Vec<DocumentInput>,
     ) -> Result<Added, WriteError> {
-        let (operations, addition, held) = self.addition(collection, missing, inputs).await?;
+        let (operations, addition, held) = self.addition(collection, missing, inputs, false).await?;
         let written = self.library.commit_held(operations, WaitFor::Visible, Some(held)).await?;
         Ok(addition.added(&written.outcomes, written.lsn))
     }
@@ -115,7 +115,8 @@ impl Access<'_> {
     /// * `compose`: creates the answer, on the writer's thread.
     ///
     /// # Errors
-    /// As for [`Access::add`], or when an earlier answer cannot be read.
+    /// As for [`Access::add`], when an earlier answer cannot be read, or when a document cannot be taken for a reason that passes: that is
+    /// not stored as the answer.
     pub async fn add_once(
         &self,
         collection: &str,
@@ -128,27 +129,27 @@ impl Access<'_> {
         if let Some(answer) = self.library.reader.remembered(&key)? {
             return Ok(answer);
         }
-        let (operations, addition, held) = self.addition(collection, missing, inputs).await?;
+        let (operations, addition, held) = self.addition(collection, missing, inputs, true).await?;
         let addition = Mutex::new(Some(addition));
         let compose = move |outcomes: &[Outcome], lsn: Lsn| {
             let addition = addition.lock().take().expect("called once");
             compose(addition.added(outcomes, lsn))
         };
-        let once = RunOnce { key, compose: Arc::new(compose) };
-        let written = self
-            .library
-            .queue
-            .write(WriteRequest { operations, once: Some(once) }, WaitFor::Visible, Some(held))
-            .await?;
+        let once = Some(RunOnce { key, compose: Arc::new(compose) });
+        let request = WriteRequest { operations, once, ..WriteRequest::default() };
+        let written = self.library.queue.write(request, WaitFor::Visible, Some(held)).await?;
         written.answer.ok_or(WriteError::Stopping)
     }
 
     /// Prepares documents to be written.
+    ///
+    /// * `is_kept`: whether the answer is kept, so that it may say nothing that passes.
     async fn addition(
         &self,
         collection: &str,
         missing: Missing,
         inputs: Vec<DocumentInput>,
+        is_kept: bool,
     ) -> Result<(Vec<Operation>, Addition, MemoryReservation), WriteError> {
         let known = self.collection(collection);
         let info = match (&known, missing) {
@@ -187,10 +188,13 @@ impl Access<'_> {
                     operations.push(Operation::PutDocument(Box::new(document)));
                     added
                 }
+                Err(error) if is_kept && error.fault() != Fault::Caller => return Err(error),
                 Err(error) => Err(failed(id, error)),
             });
         }
         drop(preparing);
+        // Before a collection is made for them: without room nothing is left behind.
+        let held = admission.write().await?;
         if known.is_none() && !operations.is_empty() {
             let (made, created) = self.ensure_collection(collection).await?;
             if made.model != info.model {
@@ -204,7 +208,7 @@ impl Access<'_> {
             }
             addition.collection_created = created;
         }
-        Ok((operations, addition, admission.write().await?))
+        Ok((operations, addition, held))
     }
 
     /// Syncs the documents of one source (a file) with its content: new and changed ones are written, those that the
@@ -225,7 +229,9 @@ impl Access<'_> {
         metadata: Map<String, Value>,
     ) -> Result<SourceOutcome, WriteError> {
         let info = self.existing(collection)?;
-        self.check_source(&info, source).await?;
+        // Before the work.
+        let whole = Whole::Source(source);
+        self.check_whole(&info, whole).await?;
         let digest = input::source_digest(source, bytes.as_ref(), &metadata, &info, &self.library.config);
         let known = self.library.reader.list_source(info.id, source, None, usize::MAX)?;
         if !known.is_empty() && known.iter().all(|(_, entry)| entry.source_digest == Some(digest)) {
@@ -263,7 +269,7 @@ impl Access<'_> {
         let notes = usize::from(forgotten.is_some());
         operations.extend(forgotten);
         let held = admission.write().await?;
-        let mut written = self.library.commit_held(operations, WaitFor::Durable, Some(held)).await?;
+        let mut written = self.commit_whole(&info, whole, operations, WaitFor::Durable, Some(held)).await?;
         written.outcomes.truncate(written.outcomes.len().saturating_sub(notes));
         let gone = deleted(written.outcomes.pop());
         let mut outcome = SourceOutcome { documents: Vec::new(), unchanged: 0, warnings };
@@ -285,14 +291,13 @@ impl Access<'_> {
     /// When the collection does not exist or the log refuses.
     pub async fn delete_source(&self, collection: &str, source: &str) -> Result<Vec<String>, WriteError> {
         let info = self.existing(collection)?;
-        self.check_source(&info, source).await?;
         let all = Operation::DeleteFromSource {
             collection: info.id,
             source: source.to_owned(),
             keep: std::collections::HashSet::new(),
         };
         let operations = [all].into_iter().chain(self.library.forget_unread(info.id, source)?).collect();
-        let mut written = self.library.commit(operations, WaitFor::Durable).await?;
+        let mut written = self.commit_whole(&info, Whole::Source(source), operations, WaitFor::Durable, None).await?;
         written.outcomes.truncate(1);
         Ok(deleted(written.outcomes.pop()))
     }
@@ -303,11 +308,11 @@ impl Access<'_> {
     /// When the collection does not exist or the log refuses. An unknown id is reported in its outcome.
     pub async fn delete(&self, collection: &str, ids: &[String]) -> Result<(Vec<DocumentOutcome>, Lsn), WriteError> {
         let info = self.existing(collection)?;
-        self.check_reach(&info, ids.iter().map(String::as_str)).await?;
-        let operations = ids
-            .iter()
-            .map(|id| Operation::DeleteDocument { collection: info.id, id: id.clone(), if_version: None })
-            .collect();
+        let (mut operations, mut reached) = (Vec::with_capacity(ids.len()), None);
+        for id in ids {
+            let if_version = self.pinned_version(&info, &mut reached, id).await?;
+            operations.push(Operation::DeleteDocument { collection: info.id, id: id.clone(), if_version });
+        }
         let written = self.library.commit(operations, WaitFor::Visible).await?;
         let outcomes = ids
             .iter()
@@ -330,11 +335,41 @@ impl Access<'_> {
         version: Option<u64>,
     ) -> Result<DocumentOutcome, WriteError> {
         let info = self.existing(collection)?;
-        self.check_reach(&info, [id]).await?;
-        let operation = Operation::DeleteDocument { collection: info.id, id: id.to_owned(), if_version: version };
+        let seen = self.pinned_version(&info, &mut None, id).await?;
+        if let (Some(expected), Some(actual)) = (version, seen)
+            && expected != actual
+        {
+            let outcome = Outcome::Conflict { actual: Some(actual).filter(|actual| *actual > 0) };
+            return Ok(document_outcome(collection, id.to_owned(), 0, version, &outcome));
+        }
+        let if_version = version.or(seen);
+        let operation = Operation::DeleteDocument { collection: info.id, id: id.to_owned(), if_version };
         let written = self.library.commit(vec![operation], WaitFor::Visible).await?;
         let outcome = written.outcomes.first().ok_or(WriteError::Stopping)?;
         Ok(document_outcome(collection, id.to_owned(), 0, version, outcome))
+    }
+
+    /// Commits operations on documents that they do not name, all of which the permit reaches: what is decided holds for the moment of
+    /// the write.
+    async fn commit_whole(
+        &self,
+        info: &Arc<CollectionInfo>,
+        whole: Whole<'_>,
+        mut operations: Vec<Operation>,
+        until: WaitFor,
+        mut held: Option<MemoryReservation>,
+    ) -> Result<Written, WriteError> {
+        for _ in 0..LOOKS {
+            let unless_changed = self.check_whole(info, whole).await?.map(|seen| (info.id, seen));
+            let again = if unless_changed.is_some() { operations.clone() } else { Vec::new() };
+            let request = WriteRequest { operations, once: None, unless_changed };
+            let written = self.library.queue.write(request, until, held.take()).await?;
+            if !written.outcomes.iter().all(|outcome| *outcome == Outcome::Overtaken) {
+                return Ok(written);
+            }
+            operations = again;
+        }
+        Err(WriteError::Overtaken { what: whole.name(info) })
     }
 
     /// Waits until everything written so far is visible to searches.
@@ -482,6 +517,6 @@ impl Library {
         if operations.is_empty() {
             return Ok(Written { outcomes: Vec::new(), answer: None, lsn: self.reader.last() });
         }
-        self.queue.write(WriteRequest { operations, once: None }, until, held).await
+        self.queue.write(WriteRequest { operations, ..WriteRequest::default() }, until, held).await
     }
 }

@@ -559,7 +559,6 @@ mod tests {
         library.access(&permit).compact().await.expect("a round");
         assert!(!holds_secret(directory.path()));
         library.access(&permit).create_collection("other", "", None).await.expect("created");
-        library.access(&permit).compact().await.expect("a round");
         let waiting = Arc::clone(&library);
         let wait = move || wait_until(&waiting, || !waiting.reader.has_retired());
         tokio::task::spawn_blocking(wait).await.expect("they were closed");

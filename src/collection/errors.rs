@@ -76,6 +76,24 @@ pub enum WriteError {
         /// The document's id.
         id: String,
     },
+    /// The call would replace or delete documents that it does not name, and the caller may not see all of them.
+    #[error("you may not change all of {what}")]
+    WholeOutOfReach {
+        /// The collection or source.
+        what: String,
+    },
+    /// The caller may not see the document that it would write.
+    #[error("you may not write document '{id}' with this metadata: you would not see it")]
+    WouldBeOutOfReach {
+        /// The document's id.
+        id: String,
+    },
+    /// Another call changed what this one was about to change. Nothing of it was done.
+    #[error("another call changed {what} at the same time, so this one left it as it is; try again")]
+    Overtaken {
+        /// The document, collection or source.
+        what: String,
+    },
     /// Which documents the caller may see cannot be read.
     #[error(transparent)]
     Index(#[from] LexicalError),
@@ -158,6 +176,9 @@ impl WriteError {
             | Self::BadName { .. }
             | Self::OutOfReach { .. }
             | Self::DocumentOutOfReach { .. }
+            | Self::WholeOutOfReach { .. }
+            | Self::WouldBeOutOfReach { .. }
+            | Self::Overtaken { .. }
             | Self::NoSuchDocument { .. }
             | Self::Conflict { .. }
             | Self::NoMemory { .. } => Fault::Caller,

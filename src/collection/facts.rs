@@ -69,6 +69,12 @@ impl<'a> LogFacts<'a> {
         self.0.sealed_segments()
     }
 
+    /// The present epoch: another one after each restore, so that positions and versions may come again with another content.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.0.epoch()
+    }
+
     /// Its epochs, oldest first.
     #[must_use]
     pub fn history(&self) -> Vec<Epoch> {

@@ -473,6 +473,7 @@ impl Assembling {
             expires_at,
             if_version,
             unless_exists,
+            looked_at: None,
             chunks: open.chunks,
         });
         Ok(())

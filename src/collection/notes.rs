@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::access::Access;
+use super::access::{Access, Reached, Whole};
 use super::writer::WaitFor;
 use super::{Library, PrepareError, WriteError};
 use crate::base::{Digest, Fault};
@@ -33,25 +33,41 @@ pub struct Folder {
 }
 
 impl Access<'_> {
-    /// The folders that were added to a collection, by prefix in byte order.
+    /// The folders that were added to a collection, by prefix in byte order: all of them where the permit reaches all documents, else
+    /// those with sources that it shows.
+    ///
+    /// * `reached`: of this collection.
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn folders(&self, collection: CollectionId) -> Result<Vec<Folder>, store::ReadError> {
+    pub fn folders(&self, collection: CollectionId, reached: &Reached) -> Result<Vec<Folder>, store::ReadError> {
         let notes = self.library.reader.notes(collection, FOLDER)?;
         let folder = |(key, value): (String, Vec<u8>)| {
             let prefix = key.strip_prefix(FOLDER)?.to_owned();
             Some(Folder { prefix, origin: serde_json::from_slice(&value).ok()? })
         };
-        Ok(notes.into_iter().filter_map(folder).collect())
+        let mut folders: Vec<Folder> = notes.into_iter().filter_map(folder).collect();
+        if reached.documents().is_some() {
+            let mut shown = Vec::with_capacity(folders.len());
+            for folder in folders {
+                let below = if folder.prefix.is_empty() { String::new() } else { format!("{}/", folder.prefix) };
+                if !self.sources(collection, reached, &below, None, 1)?.is_empty() {
+                    shown.push(folder);
+                }
+            }
+            folders = shown;
+        }
+        Ok(folders)
     }
 
     /// Remembers where a folder is, in place of what was known of its prefix.
     ///
     /// # Errors
-    /// When the collection does not exist, the texts are too long or the log refuses.
+    /// When the collection does not exist, the permit does not reach all of it, the texts are too long or the log refuses.
     pub async fn note_folder(&self, collection: &str, prefix: &str, origin: &FolderOrigin) -> Result<(), WriteError> {
-        let collection = self.existing(collection)?.id;
+        let info = self.existing(collection)?;
+        self.check_whole(&info, Whole::Collection).await?;
+        let collection = info.id;
         let value = serde_json::to_vec(origin).expect("two texts serialise");
         let note = Operation::Note { collection, key: format!("{FOLDER}{prefix}"), value };
         let written = self.library.commit(vec![note], WaitFor::Durable).await?;

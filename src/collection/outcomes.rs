@@ -103,6 +103,10 @@ pub(super) fn deleted(outcome: Option<Outcome>) -> Vec<String> {
     }
 }
 
+fn overtaken(id: &str) -> WriteError {
+    WriteError::Overtaken { what: format!("document '{id}'") }
+}
+
 pub(super) fn failed(id: String, error: WriteError) -> DocumentOutcome {
     DocumentOutcome { id, status: DocumentStatus::Failed(error), version: None, passages: 0 }
 }
@@ -130,7 +134,15 @@ pub(super) fn document_outcome(
             failed(id, error)
         }
         Outcome::Conflict { actual } => {
-            let error = WriteError::Conflict { id: id.clone(), expected: expected.unwrap_or_default(), actual };
+            let error = match expected {
+                Some(expected) => WriteError::Conflict { id: id.clone(), expected, actual },
+                // Of the version that was looked at.
+                None => overtaken(&id),
+            };
+            failed(id, error)
+        }
+        Outcome::Overtaken => {
+            let error = overtaken(&id);
             failed(id, error)
         }
         Outcome::NoSuchCollection => failed(id, WriteError::NoSuchCollection { name: collection.to_owned() }),

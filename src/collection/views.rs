@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::input::{context, introduction_of};
 use super::passage::{PassageKey, repeated_and_own};
 use super::{Config, OpenError};
-use crate::base::{Lsn, with_causes};
+use crate::base::{Lsn, UnixMillis, with_causes};
 use crate::embed::{DEFAULT_MODEL, Models};
 use crate::index::analysis::Language;
 use crate::index::derived;
@@ -192,7 +192,9 @@ impl Views {
     }
 
     fn add_lexical(&self, document: &DocumentRecord, bodies: &[Arc<ChunkBody>]) -> Result<(), LexicalError> {
-        let metadata = indexed_metadata(document, bodies);
+        let (own, kind, source) = (&document.metadata, &document.media_type, document.source.as_deref());
+        let language = bodies.first().map(|body| body.language.as_str());
+        let metadata = indexed_metadata(own, kind, document.updated, source, language);
         let media_type = MediaType::from_mime(&document.media_type).unwrap_or(MediaType::Text);
         let mut introduction = String::new();
         for (ordinal, (body, chunk)) in bodies.iter().zip(&document.chunks).enumerate() {
@@ -379,16 +381,25 @@ fn directory(config: &Config, kind: &str, id: CollectionId) -> std::path::PathBu
     config.data_dir.join("views").join(kind).join(id.0.to_string())
 }
 
-/// The document's metadata with what the node knows of it, under names that begin with an underscore.
-fn indexed_metadata(document: &DocumentRecord, bodies: &[Arc<ChunkBody>]) -> Map<String, Value> {
-    let mut metadata: Map<String, Value> = serde_json::from_slice(&document.metadata).unwrap_or_default();
-    metadata.insert("_media_type".to_owned(), document.media_type.clone().into());
-    metadata.insert("_updated_at".to_owned(), document.updated.to_string().into());
-    if let Some(source) = &document.source {
-        metadata.insert("_source".to_owned(), source.clone().into());
+/// A document's metadata with what the node knows of it, under names that begin with an underscore.
+///
+/// * `own`: the metadata that it came with, as JSON.
+/// * `language`: of its first passage.
+pub(super) fn indexed_metadata(
+    own: &[u8],
+    media_type: &str,
+    updated: UnixMillis,
+    source: Option<&str>,
+    language: Option<&str>,
+) -> Map<String, Value> {
+    let mut metadata: Map<String, Value> = serde_json::from_slice(own).unwrap_or_default();
+    metadata.insert("_media_type".to_owned(), media_type.into());
+    metadata.insert("_updated_at".to_owned(), updated.to_string().into());
+    if let Some(source) = source {
+        metadata.insert("_source".to_owned(), source.into());
     }
-    if let Some(language) = bodies.first().map(|body| &body.language).filter(|language| !language.is_empty()) {
-        metadata.insert("_language".to_owned(), language.clone().into());
+    if let Some(language) = language.filter(|language| !language.is_empty()) {
+        metadata.insert("_language".to_owned(), language.into());
     }
     metadata
 }
@@ -623,7 +634,7 @@ mod tests {
             model: DEFAULT_MODEL.to_owned(),
             dimensions: 256,
         };
-        let request = WriteRequest { operations: vec![Operation::CreateCollection(new)], once: None };
+        let request = WriteRequest { operations: vec![Operation::CreateCollection(new)], ..WriteRequest::default() };
         writer.commit(vec![request]).expect("durable");
     }
 

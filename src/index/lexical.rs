@@ -31,6 +31,7 @@ use tantivy::tokenizer::TextAnalyzer;
 use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, TantivyError, Term};
 
 use self::directory::UnsyncedDirectory;
+pub use self::filtering::admits;
 pub use self::impacts::WordCache;
 pub use self::matching::Passages;
 pub use self::searcher::{LexicalSearcher, Lookup, look_up};

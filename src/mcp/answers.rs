@@ -183,14 +183,17 @@ pub(crate) struct CollectionSummary {
     pub description: String,
     pub documents: u64,
     pub passages: u64,
-    /// Bytes of text.
-    pub bytes: u64,
+    /// Bytes of text; absent where the caller may not see every document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
     /// Embedding model.
     pub model: String,
     /// When something in it last changed.
-    pub updated_at: String,
-    /// Position of that change in the log: it grows with each change.
-    pub generation: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<String>,
+    /// Position of that change in the log: it grows with each change. Absent where the caller may not see every document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]

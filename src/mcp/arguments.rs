@@ -3,7 +3,7 @@
 
 use schemars::JsonSchema;
 use schemars::generate::Contract;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::lenient::{self, Mistake, MistakeKind, RawValue};
@@ -372,7 +372,7 @@ pub(crate) enum ConflictArgument {
     Fail,
 }
 
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewDocument {
     /// Default: the url, or a digest of the text.
@@ -412,6 +412,12 @@ impl NewDocument {
     /// A document of that id, without content so far.
     pub(crate) fn named(id: &str) -> Self {
         Self { id: Some(id.to_owned()), ..Self::default() }
+    }
+
+    /// The address of the document that it is a copy of; `None` where it has a content of its own.
+    pub(crate) fn copied_from(&self) -> Option<&str> {
+        let uri = self.uri.as_deref().filter(|uri| uri.starts_with("ctx://"))?;
+        (self.text.is_none() && self.content_base64.is_none()).then_some(uri)
     }
 }
 

@@ -53,6 +53,9 @@ pub trait ToolProvider: Send + Sync + 'static {
         self.definition(name).is_some()
     }
 
+    /// Names of the tools as this caller sees them, without a query.
+    fn names(&self, caller: &Caller) -> Vec<String>;
+
     /// The tools as this caller sees them.
     fn tools<'a>(&'a self, context: Context<'a>) -> Answering<'a, Vec<ToolDefinition>>;
 
@@ -132,14 +135,18 @@ impl Catalog {
     pub async fn call(&self, name: &str, arguments: Arguments, context: Context<'_>) -> Result<ToolAnswer, ToolError> {
         match self.providers().find(|provider| provider.has(name)) {
             Some(provider) => provider.call(name, arguments, context).await,
-            None => Err(self.unknown(name, context).await),
+            None => Err(self.unknown(name, context.caller)),
         }
     }
 
     /// That there is no such tool, and which there are.
-    pub async fn unknown(&self, name: &str, context: Context<'_>) -> ToolError {
-        let tools = self.tools(context).await;
-        let names: Vec<&str> = tools.iter().map(|tool| &*tool.name).collect();
+    #[must_use]
+    pub fn unknown(&self, name: &str, caller: &Caller) -> ToolError {
+        let mut names: Vec<String> = Vec::new();
+        for provider in self.providers() {
+            let more = provider.names(caller);
+            names.extend(more.into_iter().filter(|name| !names.contains(name)).collect::<Vec<_>>());
+        }
         ToolError::not_found(format!("there is no tool '{name}'; there are {}", names.join(", ")))
     }
 }

@@ -128,6 +128,13 @@ impl Rendered {
         Self { text, links, members }
     }
 
+    /// Bytes of memory.
+    pub(super) fn bytes(&self) -> u64 {
+        let links =
+            self.links.iter().map(|link| 128 + link.uri.len() + link.name.len() + link.title.len()).sum::<usize>();
+        (self.text.len() + self.members.len() + links) as u64
+    }
+
     /// The same for the ordinary way.
     pub(super) fn to_answer(&self) -> ToolAnswer {
         ToolAnswer {

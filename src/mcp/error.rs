@@ -45,6 +45,7 @@ error_codes! {
     ReadOnly "read_only" "The node does not accept writes.";
     Overloaded "overloaded" "The node has no capacity now; try again after the time in `Retry-After`.";
     NotVisible "not_visible" "The write is durable, but searches do not see it yet.";
+    KeyReused "key_reused" "The idempotency key was used for another request within a day.";
     StillUnread "still_unread" "The source cannot be read, and the same bytes could not be read before.";
     Internal "internal" "The node failed.";
     Usage "usage" "The command line is invalid.";
@@ -62,6 +63,7 @@ impl ErrorCode {
             | Self::Conflict
             | Self::Unauthorized
             | Self::Forbidden
+            | Self::KeyReused
             | Self::StillUnread
             | Self::Usage => Fault::Caller,
             Self::ReadOnly

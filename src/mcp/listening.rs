@@ -1,12 +1,15 @@
 //! Notifying clients of changes: the list of tools, the list of documents, single documents. Later versions of the protocol ask for it
 //! (`subscriptions/listen`); earlier ones are notified for as long as their session lasts, which only standard input and output have.
 //!
-//! Invariants: nothing is looked at before the log has grown, and then at most once in [`PAUSE`]; a client hears of a change, not of
-//! every one.
+//! Invariants:
+//! * Nothing is looked at before the log has grown, and then at most once in [`PAUSE`]; a client hears of a change, not of every one.
+//! * Each look is a call of its own, of a caller that is authenticated again: one that is not let in any more hears nothing more.
+//! * What cannot be looked at now is neither changed nor gone: it stays as it was known.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,10 +18,11 @@ use rmcp::service::{Peer, RoleServer, SubscriptionContext, SubscriptionSink};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::server::{Server, client_left};
-use super::{Context, Tool, ToolDefinition, ToolError};
+use super::error::ended;
+use super::server::{Server, caller_now, client_left};
+use super::{Context, ErrorCode, Tool, ToolDefinition, ToolError};
 use crate::auth::Caller;
-use crate::calls::{Operation, Scope};
+use crate::calls::{Operation, Permit, Scope};
 use crate::task;
 
 /// Time between two checks. Agents query again after a notification, so a flood of writes must not become a flood of
@@ -30,7 +34,8 @@ const SUBSCRIBED_MAX: usize = 100;
 /// Versions of documents by their addresses; `None` for what is not there.
 type Versions = BTreeMap<String, Option<u64>>;
 
-/// What a client has seen; `None` for a list that it has not, so that no change of it matters.
+/// What a client has seen, or what was observed now; `None` for a list that it has not seen, so that no change of it matters, or that could
+/// not be observed.
 #[derive(Default)]
 struct Observed {
     tools: Option<u64>,
@@ -40,6 +45,16 @@ struct Observed {
 }
 
 impl Observed {
+    /// What is known after this observation: what it lacks is as it was before.
+    fn after(self, mut before: Self) -> Self {
+        before.versions.extend(self.versions);
+        Self {
+            tools: self.tools.or(before.tools),
+            resources: self.resources.or(before.resources),
+            versions: before.versions,
+        }
+    }
+
     /// Makes all of it differ from what is observed next: what was written meanwhile may be in it already.
     fn doubt(&mut self) {
         (self.tools, self.resources) = (self.tools.map(|digest| !digest), self.resources.map(|digest| !digest));
@@ -58,6 +73,7 @@ struct Watched {
 #[derive(Default)]
 pub(super) struct Session {
     seen: Mutex<Observed>,
+    is_notified: AtomicBool,
     ended: CancellationToken,
 }
 
@@ -140,10 +156,10 @@ impl Sink<'_> {
 
     /// Notifies of what differs. A first observation reports nothing.
     async fn notify(self, before: &Observed, now: &Observed) -> Result<(), Gone> {
-        if now.tools != before.tools {
+        if now.tools.is_some() && now.tools != before.tools {
             self.tools_changed().await?;
         }
-        if now.resources != before.resources {
+        if now.resources.is_some() && now.resources != before.resources {
             self.resources_changed().await?;
         }
         for (uri, version) in &now.versions {
@@ -172,11 +188,14 @@ fn digest(value: &Value) -> u64 {
 }
 
 impl Server {
-    /// Notifies a client of changes until it leaves, or the node stops.
+    /// Notifies a client of changes until it leaves, it is not let in any more, or the node stops.
+    ///
+    /// * `permit`: for the first look.
     pub(super) async fn notify(
         &self,
         subscription: &SubscriptionContext,
-        context: Context<'_>,
+        caller: &Caller,
+        permit: Option<Permit>,
     ) -> Result<(), ErrorData> {
         let Some(mut changes) = self.catalog().node().changes() else { return Ok(()) };
         let (sink, accepted) = (Sink::Request(subscription.sink()), subscription.accepted());
@@ -188,42 +207,51 @@ impl Server {
         };
         let notifying = async {
             let begun = *changes.borrow_and_update();
-            let mut before = self.observe(&watched, context).await;
+            let mut before = self.observe(&watched, caller, permit).await;
             if begun != self.asked_at() {
                 before.doubt();
                 changes.mark_changed();
+            }
+            // Of those that could not be looked at, any version is news.
+            for uri in &watched.documents {
+                before.versions.entry(uri.clone()).or_insert(Some(u64::MAX));
             }
             // It ends when the log does.
             while changes.changed().await.is_ok() {
                 tokio::time::sleep(PAUSE).await;
                 changes.borrow_and_update();
-                let now = self.observe(&watched, context).await;
+                let caller = caller_now(subscription.request_context()).ok_or(Gone)?;
+                let permit = self.enter(Operation::LISTEN, &caller, &Scope::Every).map_err(|_| Gone)?;
+                let now = self.observe(&watched, &caller, permit).await;
                 sink.notify(&before, &now).await?;
-                before = now;
+                before = now.after(before);
             }
             Ok::<_, Gone>(())
         };
         tokio::select! {
             biased;
-            // A client that cannot be notified has left.
+            // A client that cannot be notified has left, or may not be here.
             _ = notifying => {}
             () = client_left(subscription.request_context()) => {}
         }
         Ok(())
     }
 
-    /// Notifies the client of a session of changes, until the session ends.
+    /// Notifies the client of a session of changes, until the session ends. Clients may say several times that they are ready.
     pub(super) fn notify_session(&self, session: &Arc<Session>, peer: Peer<RoleServer>, caller: Caller) {
+        if session.is_notified.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let Some(mut changes) = self.catalog().node().changes() else { return };
         changes.borrow_and_update();
         let (server, session, ended) = (self.clone(), Arc::clone(session), session.ended.clone());
         let notifying = async move {
-            let Ok(permit) = server.enter(Operation::LISTEN, &caller, &Scope::Every) else { return };
-            let (sink, context) = (Sink::Session(&peer), Context::within(&caller, permit.as_ref()));
+            let sink = Sink::Session(&peer);
             while changes.changed().await.is_ok() {
                 tokio::time::sleep(PAUSE).await;
                 changes.borrow_and_update();
-                let now = server.observe(&session.watched(), context).await;
+                let Ok(permit) = server.enter(Operation::LISTEN, &caller, &Scope::Every) else { break };
+                let now = server.observe(&session.watched(), &caller, permit).await;
                 let before = session.replace(&now);
                 if sink.notify(&before, &now).await.is_err() {
                     break;
@@ -241,14 +269,14 @@ impl Server {
     /// Subscribes the client of a session to a document.
     ///
     /// # Errors
-    /// When it has subscribed to as many as there may be.
+    /// When it has subscribed to as many as there may be, or the document cannot be looked at now.
     pub(super) async fn subscribe_session(
         &self,
         session: &Session,
         uri: String,
         context: Context<'_>,
     ) -> Result<(), ToolError> {
-        let version = self.version_of(&uri, context).await;
+        let version = self.version_of(&uri, context).await?;
         let subscribed = &mut session.seen.lock().versions;
         if subscribed.len() >= SUBSCRIBED_MAX && !subscribed.contains_key(&uri) {
             let message = format!("this client has subscribed to {SUBSCRIBED_MAX} documents, expected at most that");
@@ -260,32 +288,81 @@ impl Server {
 
     /// The client of a session is about to see the documents.
     pub(super) async fn session_sees_resources(&self, session: &Session, context: Context<'_>) {
-        let resources = self.resources_digest(context).await;
-        session.seen.lock().resources = Some(resources);
-    }
-
-    async fn resources_digest(&self, context: Context<'_>) -> u64 {
-        let listed = self.ask(Tool::ListCollections, json!({}), context).await.unwrap_or_default();
-        let collections = listed["collections"].as_array().into_iter().flatten();
-        digest(&collections.map(|info| json!([info["name"], info["generation"]])).collect())
-    }
-
-    async fn observe(&self, watched: &Watched, context: Context<'_>) -> Observed {
-        let mut observed = Observed::default();
-        if watched.tools {
-            observed.tools = Some(digest(&json!(self.catalog().tools(context).await)));
+        // What cannot be listed now has not been seen now.
+        if let Ok(resources) = self.resources_digest(context).await {
+            session.seen.lock().resources = Some(resources);
         }
-        if watched.resources {
-            observed.resources = Some(self.resources_digest(context).await);
+    }
+
+    async fn resources_digest(&self, context: Context<'_>) -> Result<u64, ToolError> {
+        let listed = self.ask(Tool::ListCollections, json!({}), context).await?;
+        let collections = listed["collections"].as_array().into_iter().flatten();
+        // A caller that may not see every document is not shown the generation.
+        let state = |info: &Value| json!([info["name"], info["generation"], info["documents"], info["updated_at"]]);
+        Ok(digest(&collections.map(state).collect()))
+    }
+
+    /// What is there now, in a call of its own.
+    async fn observe(&self, watched: &Watched, caller: &Caller, permit: Option<Permit>) -> Observed {
+        let context = Context::within(caller, permit.as_ref());
+        let mut observed = Observed::default();
+        if (watched.tools || watched.resources)
+            && let Ok(resources) = self.resources_digest(context).await
+        {
+            observed.resources = watched.resources.then_some(resources);
+            // The tools name the collections, and are listed without them where those cannot be.
+            if watched.tools {
+                observed.tools = Some(digest(&json!(self.catalog().tools(context).await)));
+            }
         }
         for uri in &watched.documents {
-            observed.versions.insert(uri.clone(), self.version_of(uri, context).await);
+            if let Ok(version) = self.version_of(uri, context).await {
+                observed.versions.insert(uri.clone(), version);
+            }
+        }
+        if let Some(permit) = permit {
+            let _ = ended(permit, Ok(()));
         }
         observed
     }
 
-    async fn version_of(&self, uri: &str, context: Context<'_>) -> Option<u64> {
+    /// The version of a document; `None` when it is not there.
+    async fn version_of(&self, uri: &str, context: Context<'_>) -> Result<Option<u64>, ToolError> {
         let arguments = json!({"id": uri, "max_tokens": crate::retrieval::TOKENS_MIN, "include": ["dates"]});
-        self.ask(Tool::Fetch, arguments, context).await.ok()?["version"].as_u64()
+        match self.ask(Tool::Fetch, arguments, context).await {
+            Ok(fetched) => Ok(fetched["version"].as_u64()),
+            Err(error) if error.code == ErrorCode::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_looked_at_stays_as_it_was_known() {
+        let versions = |versions: &[(&str, Option<u64>)]| -> Versions {
+            versions.iter().map(|(uri, version)| ((*uri).to_owned(), *version)).collect()
+        };
+        let known = [("a", Some(1)), ("b", None), ("c", Some(3))];
+        let before = Observed { tools: Some(1), resources: Some(2), versions: versions(&known) };
+        let now = Observed { tools: None, resources: Some(4), versions: versions(&[("b", Some(7)), ("c", None)]) };
+        let after = now.after(before);
+        assert_eq!((after.tools, after.resources), (Some(1), Some(4)));
+        assert_eq!(after.versions, versions(&[("a", Some(1)), ("b", Some(7)), ("c", None)]));
+    }
+
+    #[test]
+    fn a_session_keeps_what_it_saw_while_nothing_can_be_looked_at() {
+        let session = Session::default();
+        session.sees_tools(&[]);
+        session.seen.lock().versions.insert("a".to_owned(), Some(1));
+        let seen = session.seen.lock().tools;
+        let before = session.replace(&Observed::default());
+        assert_eq!((before.tools, before.versions), (None, Versions::new()), "nothing to compare");
+        let seen_now = session.seen.lock();
+        assert_eq!((seen_now.tools, seen_now.versions.get("a")), (seen, Some(&Some(1))));
     }
 }

@@ -3,6 +3,7 @@
 //! Owns the list of them: each line names the type of the arguments, and that type does the work ([`NodeTool`]). Everything else
 //! that faces ask of the node (sources, flush, snapshots, status) is here too, so that all of it enters at one place.
 
+mod call;
 mod documents;
 mod fetching;
 mod inputs;
@@ -15,7 +16,6 @@ mod status;
 mod writing;
 
 use std::future::Future;
-use std::hash::{Hash, Hasher as _};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -27,24 +27,24 @@ use tokio::sync::watch;
 use super::direct::Rendered;
 use super::error::ended;
 use super::metrics::Metrics;
-use super::{Answering, Arguments, Context, DocumentRef, NodeProvider, Progress, ToolAnswer, ToolError, ToolProvider};
+use super::{Answering, Arguments, Context, DocumentRef, NodeProvider, ToolAnswer, ToolError, ToolProvider};
 use super::{answers, arguments};
 use crate::auth::Caller;
 use crate::base::{Lsn, NodeId};
 use crate::calls::{Calls, Operation, Permit, Scope};
-use crate::collection::{Access, Library};
+use crate::collection::Library;
 use crate::retrieval::Retrieval;
-use crate::task::{Busy, FairPermit, FairSemaphore, Flow, Readiness};
+use crate::task::{FairPermit, FairSemaphore, Flow, Readiness};
 
-pub(crate) use self::documents::{DocumentVersion, Precondition, StoredDocument, not_as_expected};
-use self::reading::{RENDERED_MAX, ReadContext};
-use self::searching::{CacheLookup, SearchCall};
-use self::shapes::{answer, summary};
+use self::call::Call;
+pub(crate) use self::documents::{DocumentVersion, Precondition, StoredDocument};
+use self::searching::{RENDERED_MEAN, RenderedKey, RenderedWeighter};
+use self::shapes::answer;
 pub use self::snapshots::NodeSnapshots;
 pub(crate) use self::snapshots::{prune_json, schedule_json, snapshots_json, verified_json};
 pub use self::sources::SOURCES_PAGE;
-pub(crate) use self::status::{gpu_json, problems};
-pub(crate) use self::writing::IncomingDocument;
+pub(crate) use self::status::{gpu_json, problems, shown_to};
+pub(crate) use self::writing::{DocumentChange, IncomingDocument, RepeatKey};
 
 tools! {
     Search "search", "Search", arguments::Search => text, READS,
@@ -108,49 +108,11 @@ trait NodeTool: for<'de> Deserialize<'de> + JsonSchema + Send {
     fn run(self, call: Call<'_>) -> impl Future<Output = Result<ToolAnswer, ToolError>> + Send;
 }
 
-/// A call that has entered.
-#[derive(Clone, Copy)]
-struct Call<'a> {
-    tools: &'a NodeTools,
-    permit: &'a Permit,
-    progress: &'a dyn Progress,
-}
-
-impl<'a> Call<'a> {
-    /// The collections as far as the call reaches.
-    fn access(&self) -> Access<'a> {
-        self.tools.library.access(self.permit)
-    }
-
-    /// The context of a read. It only waits for the disk, so its users acquire a compute permit first; see
-    /// [`Call::read`].
-    fn reading(&self) -> ReadContext<'a> {
-        ReadContext::new(self.tools, self.access())
-    }
-
-    /// The flow of a read: its caller, and the collection, or collections, that it names.
-    fn flow(&self, subject: &impl Hash) -> Flow {
-        let mut hasher = rustc_hash::FxHasher::default();
-        subject.hash(&mut hasher);
-        Flow { principal: self.permit.caller().id(), subject: hasher.finish() }
-    }
-
-    /// Reads when it is the flow's turn, or refuses at once.
-    async fn read<T>(
-        &self,
-        subject: &impl Hash,
-        read: impl FnOnce(&ReadContext<'_>) -> Result<T, ToolError>,
-    ) -> Result<T, ToolError> {
-        let _permit = self.tools.compute_permit(self.flow(subject)).await?;
-        read(&self.reading())
-    }
-}
-
 /// The tools of this node.
 pub struct NodeTools {
     retrieval: Retrieval,
-    /// Answers of searches as text, by the answer's id and the filter's spelling.
-    rendered: quick_cache::sync::Cache<(u64, String), Arc<Rendered>>,
+    /// Answers of searches as text.
+    rendered: quick_cache::sync::Cache<RenderedKey, Arc<Rendered>, RenderedWeighter>,
     /// Limits reads: those that only use caches need no permit.
     compute: FairSemaphore,
     library: Arc<Library>,
@@ -167,6 +129,11 @@ impl ToolProvider for NodeTools {
 
     fn has(&self, name: &str) -> bool {
         Tool::named(name).is_some()
+    }
+
+    fn names(&self, caller: &Caller) -> Vec<String> {
+        let shown = Tool::ALL.iter().filter(|tool| self.calls.shows(&tool.operation(), caller));
+        shown.map(|tool| tool.name().to_owned()).collect()
     }
 
     fn tools<'a>(&'a self, context: Context<'a>) -> Answering<'a, Vec<ToolDefinition>> {
@@ -223,8 +190,18 @@ impl NodeTools {
         calls: Calls,
     ) -> Self {
         let library = Arc::clone(retrieval.library());
-        let rendered = quick_cache::sync::Cache::new(RENDERED_MAX);
-        Self { retrieval, rendered, compute, library, backups, readiness, metrics, calls }
+        let bytes = retrieval.cache_bytes();
+        let places = usize::try_from(bytes / RENDERED_MEAN).unwrap_or(usize::MAX);
+        let rendered = quick_cache::sync::Cache::with_weighter(places, bytes / 2, RenderedWeighter);
+        let tools = Self { retrieval, rendered, compute, library, backups, readiness, metrics, calls };
+        tools.set_cache_bytes(bytes);
+        tools
+    }
+
+    /// Sets the size of the caches of answers: one half is for the passages, one for the same as text.
+    pub fn set_cache_bytes(&self, bytes: u64) {
+        self.retrieval.set_cache_bytes(bytes - bytes / 2);
+        self.rendered.set_capacity(bytes / 2);
     }
 
     /// The search behind the tools.
@@ -290,34 +267,6 @@ impl NodeTools {
     }
 }
 
-impl Call<'_> {
-    /// A cached answer needs no permit.
-    async fn search(&self, given: arguments::Search) -> Result<Arc<Rendered>, ToolError> {
-        let question = SearchCall::of(given)?;
-        let (retrieval, reading) = (&self.tools.retrieval, self.reading());
-        match reading.lookup(&question)? {
-            CacheLookup::Hit(rendered) => Ok(rendered),
-            CacheLookup::Miss(mut asked) => {
-                // Before the turn: a model may be elsewhere.
-                retrieval.embed(&question.request, &mut asked).await;
-                let mut compute_permit = self.tools.compute_permit(self.flow(&question.request.collections)).await?;
-                if asked.asks_device(question.request.mode) {
-                    let devices = retrieval.ask_devices(&question.request, &asked)?;
-                    if !devices.is_empty() {
-                        // Others compute while the GPU does.
-                        let paused = compute_permit.pause();
-                        asked.with(devices).await;
-                        compute_permit = paused.resume().await.map_err(|Busy| ToolError::overloaded())?;
-                    }
-                }
-                let answer = reading.search(&question, &asked);
-                drop(compute_permit);
-                answer
-            }
-        }
-    }
-}
-
 impl NodeTool for arguments::Search {
     fn scope(&self) -> Scope<'_> {
         every_or(&self.collections)
@@ -331,11 +280,14 @@ impl NodeTool for arguments::Search {
 /// The collections that a search names: all, where it names none.
 fn every_or(names: &[String]) -> Scope<'_> {
     match names {
-        [] => Scope::Every,
+        names if names.is_empty() || names.iter().any(|name| name == ALL) => Scope::Every,
         [name] => Scope::One(name.into()),
         names => Scope::Many(names.into()),
     }
 }
+
+/// Names all collections.
+const ALL: &str = "*";
 
 /// The collection that an id names.
 fn collection_of(id: &str) -> Option<String> {
@@ -360,10 +312,12 @@ impl NodeTool for arguments::Fetch {
 impl NodeTool for arguments::FindSimilar {
     fn scope(&self) -> Scope<'_> {
         let own = collection_of(&self.id);
-        match (self.collections.as_slice(), own) {
-            ([], Some(own)) => Scope::One(own.into()),
-            ([], None) => Scope::Every,
-            (names, own) => Scope::Many(names.iter().cloned().chain(own).collect::<Vec<_>>().into()),
+        match (every_or(&self.collections), own) {
+            // The document may be anywhere.
+            (_, None) => Scope::Every,
+            (Scope::Every, Some(own)) if self.collections.is_empty() => Scope::One(own.into()),
+            (Scope::Every, Some(_)) => Scope::Every,
+            (_, Some(own)) => Scope::Many(self.collections.iter().cloned().chain([own]).collect::<Vec<_>>().into()),
         }
     }
 
@@ -379,7 +333,10 @@ impl NodeTool for arguments::ListCollections {
     }
 
     async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
-        let collections = call.access().collections().iter().map(|info| summary(info)).collect();
+        if call.is_narrowed() {
+            return call.read(&ALL, |reading| answer(reading.collections()?)).await;
+        }
+        let collections = call.access().collections().iter().map(|info| shapes::summary(info)).collect();
         answer(answers::ListCollectionsAnswer { collections })
     }
 }
@@ -426,7 +383,7 @@ impl NodeTool for arguments::DeleteCollection {
     }
 
     async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
-        call.reading().existing(&self.name)?;
+        call.read(&self.name, |reading| reading.existing(&self.name).map(drop)).await?;
         if self.confirm != self.name {
             let (name, found) = (&self.name, &self.confirm);
             return Err(ToolError::bad_argument(format!(

@@ -26,7 +26,7 @@ use super::listening::Session;
 use super::{
     Arguments, Catalog, Context, DocumentRef, Link, Progress, Tool, ToolAnswer, ToolError, listening, prompts,
 };
-use crate::auth::{Caller, Transport};
+use crate::auth::{Authenticator, Caller, Transport};
 use crate::base::{Fault, Lsn};
 use crate::calls::{Operation, Permit, Scope};
 use crate::retrieval::LIST_TOKENS_MAX;
@@ -403,9 +403,7 @@ impl ServerHandler for Server {
     async fn listen(&self, subscription: SubscriptionContext) -> Result<(), ErrorData> {
         let caller = caller(subscription.request_context());
         let permit = self.enter(Operation::LISTEN, &caller, &Scope::Every)?;
-        let notified = self.notify(&subscription, Context::within(&caller, permit.as_ref())).await;
-        done(permit);
-        notified
+        self.notify(&subscription, &caller, permit).await
     }
 
     async fn list_tools(
@@ -434,8 +432,7 @@ impl ServerHandler for Server {
     ) -> Result<CallToolResponse, ErrorData> {
         let caller = caller(&context);
         let Some(definition) = self.catalog.definition(&request.name) else {
-            let unknown = self.catalog.unknown(&request.name, Context::of(&caller)).await;
-            return Err(protocol_error(&unknown));
+            return Err(protocol_error(&self.catalog.unknown(&request.name, &caller)));
         };
         let arguments: Arguments = request.arguments.unwrap_or_default();
         let in_text = definition.output_schema.is_none() && !super::arguments::ask_structured(&arguments);
@@ -641,6 +638,17 @@ fn caller(context: &RequestContext<RoleServer>) -> Caller {
     let head = context.extensions.get::<http::request::Parts>();
     let caller = head.and_then(|head| head.extensions.get::<Caller>().cloned());
     caller.unwrap_or_else(|| Caller::local(Transport::Stdio))
+}
+
+/// The caller of a request that is open for long, authenticated again where its listener asks for tokens; `None` when the token was
+/// revoked or has expired. The listener has stored what authenticates in the request's head.
+pub(super) fn caller_now(context: &RequestContext<RoleServer>) -> Option<Caller> {
+    let known = caller(context);
+    let Some(head) = context.extensions.get::<http::request::Parts>() else { return Some(known) };
+    let Some(authenticator) = head.extensions.get::<Authenticator>() else { return Some(known) };
+    let authorization = head.headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let subject = authenticator.authenticate(authorization).ok()?;
+    Some(Caller::new(subject, known.remote(), known.transport()))
 }
 
 /// In a request's head: the client accepts only a single answer, so no messages may precede it.

@@ -3,13 +3,11 @@
 //! The key contains the position of each collection's last change, so a write invalidates it. An answer is not cached
 //! while its view is behind that position, nor beyond the first expiry of a document in it.
 
-use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use rustc_hash::FxHasher;
 
 use super::{Config, Filter, Fusion, SearchAnswer, SearchRequest};
 use crate::base::Digest;
@@ -50,26 +48,18 @@ impl AnswerCache {
     /// The key of a request on these views; `None` when its answer must not be kept.
     ///
     /// * `defaults`: what holds where the request does not say.
-    /// * `filter`: the request's, within what the call reaches. With `searchers` it says all that two callers may see apart.
+    /// * `filter`: the request's, within what the call reaches, and whether that is less than all. With `searchers` it says all that two
+    ///   callers may see apart.
     pub(super) fn key(
         &self,
         request: &SearchRequest,
         defaults: Config,
-        filter: Option<&Filter>,
+        (filter, is_narrowed): (Option<&Filter>, bool),
         searchers: &[Searcher],
     ) -> Option<Digest> {
         self.answers.as_ref()?;
-        let mut rest = FxHasher::default();
-        (request.mode, request.detail, request.limit, request.cursor, request.tokens_max, request.shown)
-            .hash(&mut rest);
-        (defaults.limit, defaults.tokens_max, defaults.candidates).hash(&mut rest);
-        request.min_score.map(f32::to_bits).hash(&mut rest);
-        match request.fusion {
-            None => 0u8.hash(&mut rest),
-            Some(Fusion::Convex { dense_weight }) => (1u8, dense_weight.to_bits()).hash(&mut rest),
-            Some(Fusion::ReciprocalRank { k }) => (2u8, k).hash(&mut rest),
-        }
         let filter = filter.map(|filter| format!("{filter:?}")).unwrap_or_default();
+        let given = numbers(request, defaults, is_narrowed);
         let mut views = Vec::with_capacity(searchers.len() * 16);
         for searcher in searchers {
             let info = searcher.collection();
@@ -79,8 +69,7 @@ impl AnswerCache {
             views.extend_from_slice(&info.id.0.0.to_le_bytes());
             views.extend_from_slice(&info.last_change.0.to_le_bytes());
         }
-        let rest = rest.finish().to_le_bytes();
-        Some(Digest::of_parts([request.query.as_bytes(), filter.as_bytes(), &views, &rest]))
+        Some(Digest::of_parts([request.query.as_bytes(), filter.as_bytes(), &views, given.as_flattened()]))
     }
 
     pub(super) fn get(&self, key: Digest, library: &Library) -> Option<Arc<SearchAnswer>> {
@@ -92,5 +81,88 @@ impl AnswerCache {
         if let Some(answers) = &self.answers {
             answers.insert(key, Arc::clone(answer));
         }
+    }
+}
+
+/// The settings of a request, and the defaults where it has none: what callers choose freely, so no hash that they could make equal for two
+/// requests.
+fn numbers(request: &SearchRequest, defaults: Config, is_narrowed: bool) -> [[u8; 8]; 16] {
+    let option = |value: Option<usize>| value.map_or([0, 0], |value| [1, value as u64]);
+    let bits = |value: Option<f32>| value.map_or([0, 0], |value| [1, u64::from(value.to_bits())]);
+    let (limit, tokens_max, min_score) = (option(request.limit), option(request.tokens_max), bits(request.min_score));
+    let cursor = request
+        .cursor
+        .map_or([u64::MAX, u64::MAX, 0], |cursor| [cursor.offset as u64, cursor.first as u64, u64::from(cursor.state)]);
+    let fusion = match request.fusion {
+        None => [0, 0],
+        Some(Fusion::Convex { dense_weight }) => [1, u64::from(dense_weight.to_bits())],
+        Some(Fusion::ReciprocalRank { k }) => [2, u64::from(k)],
+    };
+    let [defaults_limit, defaults_tokens] = [defaults.limit, defaults.tokens_max].map(|number| number as u64);
+    [
+        request.mode as u64 | u64::from(is_narrowed) << 8,
+        request.detail as u64,
+        limit[0],
+        limit[1],
+        tokens_max[0],
+        tokens_max[1],
+        min_score[0],
+        min_score[1],
+        cursor[0],
+        cursor[1],
+        // The state has 32 bits.
+        cursor[2] | u64::from(request.shown) << 32,
+        fusion[0],
+        fusion[1],
+        defaults_limit,
+        defaults_tokens,
+        defaults.candidates as u64,
+    ]
+    .map(u64::to_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Cursor, Detail, Mode};
+    use super::*;
+
+    #[test]
+    fn each_setting_is_part_of_the_key() {
+        let defaults = Config {
+            limit: 6,
+            tokens_max: 1_000,
+            candidates: 50,
+            cache_bytes: 0,
+            word_cache_bytes: 0,
+            passage_cache_bytes: 0,
+        };
+        let plain = SearchRequest::default;
+        let at = |offset, first, state| Some(Cursor { offset, first, state });
+        let requests = [
+            plain(),
+            SearchRequest { mode: Mode::Lexical, ..plain() },
+            SearchRequest { detail: Detail::Full, ..plain() },
+            SearchRequest { limit: Some(0), ..plain() },
+            SearchRequest { limit: Some(6), ..plain() },
+            SearchRequest { tokens_max: Some(6), ..plain() },
+            SearchRequest { min_score: Some(0.0), ..plain() },
+            SearchRequest { min_score: Some(0.5), ..plain() },
+            SearchRequest { cursor: at(0, 6, 0), ..plain() },
+            SearchRequest { cursor: at(6, 0, 0), ..plain() },
+            SearchRequest { cursor: at(0, 6, 1), ..plain() },
+            SearchRequest { shown: 1, ..plain() },
+            SearchRequest { shown: 1, cursor: at(0, 6, 1), ..plain() },
+            SearchRequest { fusion: Some(Fusion::ReciprocalRank { k: 0 }), ..plain() },
+            SearchRequest { fusion: Some(Fusion::Convex { dense_weight: 0.0 }), ..plain() },
+        ];
+        let mut keys: Vec<_> = requests.iter().map(|request| numbers(request, defaults, false)).collect();
+        keys.push(numbers(&plain(), defaults, true));
+        keys.push(numbers(&plain(), Config { limit: 7, ..defaults }, false));
+        keys.push(numbers(&plain(), Config { tokens_max: 7, ..defaults }, false));
+        keys.push(numbers(&plain(), Config { candidates: 51, ..defaults }, false));
+        let all = keys.len();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), all);
     }
 }

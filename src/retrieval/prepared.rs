@@ -1,6 +1,6 @@
-//! A question on its way: what was computed for it before it takes a permit to read.
+//! A question on its way: its views, and what was computed for it before it is answered.
 //!
-//! Invariant: embedding the query and asking a device happen here, while nothing of the node is held.
+//! Invariant: while a model or a device is waited for, no compute permit is held.
 
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ use super::{
     Candidate, Embeddings, Filter, Fusion, Mode, Ranked, Retrieval, SearchError, fuse, has_meaning, phrases, relevance,
 };
 use crate::base::{Lsn, with_causes};
-use crate::collection::{PassageKey, Searcher};
+use crate::collection::{Access, PassageKey, Searcher};
 use crate::embed::Proximity;
 use crate::index::lexical::{LexicalError, LexicalHit, Passages};
 use crate::index::vector::DeviceAnswer;
@@ -38,6 +38,22 @@ pub(super) enum Target<'a> {
     Text(&'a str),
     /// The neighbours of a passage.
     Embedding(Vec<f32>),
+}
+
+/// The documents that may be found.
+#[derive(Clone, Copy)]
+pub(super) struct Among<'a> {
+    /// The caller's filter, within what the call reaches.
+    filter: Option<&'a Filter>,
+    /// Whether the call reaches all documents of its collections: what no document has may be said only then.
+    is_all_reached: bool,
+}
+
+impl<'a> Among<'a> {
+    /// * `filter`: the caller's, within what the call reaches.
+    pub(super) fn of(access: Access<'_>, filter: Option<&'a Filter>) -> Self {
+        Self { filter, is_all_reached: access.permit().reach().documents().is_none() }
+    }
 }
 
 /// Everything a ranking found.
@@ -139,7 +155,7 @@ impl Retrieval {
         target: &Target<'_>,
         mode: Mode,
         fusion: Option<Fusion>,
-        filter: Option<&Filter>,
+        among: Among<'_>,
         candidates: usize,
         (searchers, embeddings, found): (&[Searcher], &Embeddings, &[Option<DeviceAnswer>]),
     ) -> Result<Ranking, SearchError> {
@@ -152,7 +168,7 @@ impl Retrieval {
         if !has_meaning && mode != Mode::Lexical {
             halves.reasons.add("there is no letter and no digit in the query".to_owned());
         }
-        let mut admitted = self.admitted(target, filter, searchers, &mut halves.reasons)?.into_iter();
+        let mut admitted = self.admitted(target, among.filter, searchers, &mut halves.reasons)?.into_iter();
         let mut lookups = match (target, mode) {
             (Target::Text(query), Mode::Hybrid | Mode::Lexical) => Searcher::look_up(searchers, query),
             _ => Vec::new(),
@@ -162,18 +178,19 @@ impl Retrieval {
             if let Some(reason) = searcher.broken().or_else(|| searcher.behind()) {
                 halves.reasons.add(reason);
             }
-            let among = admitted.next().flatten();
+            let passages = admitted.next().flatten();
             let model = self.library().models().get(&searcher.collection().model).ok();
             if let Some(lookup) = lookups.next() {
                 let found = lookup.and_then(|lookup| {
                     halves.totals[place] = lookup.total();
-                    for word in lookup.guessed() {
+                    // Where documents are hidden it would say which words they have.
+                    for word in lookup.guessed().filter(|_| among.is_all_reached) {
                         halves.reasons.add(format!("nothing has {}; words spelt alike were looked for", quoted(word)));
                     }
                     let words: Vec<&str> = lookup.words().collect();
                     let count = words.len();
                     let near = model.and_then(|model| model.proximity(&words));
-                    let mut found = searcher.lexical(lookup, candidates, among.as_deref())?;
+                    let mut found = searcher.lexical(lookup, candidates, passages.as_deref())?;
                     if let Some(near) = near {
                         score_proximity(searcher, &mut found, &*near, NEAR_SHARE / count as f32);
                     }
@@ -203,7 +220,7 @@ impl Retrieval {
                 },
             };
             let asked =
-                VectorQuery { embedding, candidates, among: among.as_deref(), among_words: mode == Mode::Hybrid };
+                VectorQuery { embedding, candidates, among: passages.as_deref(), among_words: mode == Mode::Hybrid };
             by_meaning(&mut halves, place, searcher, &asked, found.get(place).and_then(Option::as_ref));
         }
         if halves.by_words + halves.by_meaning == 0

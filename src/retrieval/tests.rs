@@ -149,3 +149,19 @@ fn a_remembered_answer_asks_no_model() {
     let again = fixture.search("worn pump", &["switched"], Mode::Hybrid).expect("an answer");
     assert_eq!((again.mode_reason.as_deref(), fixture.queries()), (None, asked));
 }
+
+#[test]
+fn what_a_model_cannot_do_now_is_not_stored_as_the_answer_to_a_key() {
+    let fixture = Fixture::new();
+    let add = || {
+        let body = Body::Text("The valve is new.".to_owned(), MediaType::Text);
+        let inputs = vec![DocumentInput { id: Some("valve".to_owned()), body, ..DocumentInput::default() }];
+        let answer = |_| b"the answer".to_vec();
+        block_on(fixture.access().add_once("switched", Missing::Refuse, inputs, "key".to_owned(), answer))
+    };
+    fixture.model.fail("connection refused");
+    assert_eq!(add().expect_err("nothing is written").fault(), Fault::Environment);
+    assert_eq!(fixture.access().remembered("key").expect("asked"), None);
+    fixture.model.answer(Answers::Vectors(64));
+    assert_eq!(add().expect("written"), b"the answer");
+}

@@ -266,6 +266,7 @@ impl Writer {
             answers: HashMap::new(),
             payload: Vec::new(),
             now,
+            began: Lsn::ZERO,
         };
         let mut outcomes = Vec::with_capacity(group.len());
         let mut answers = Vec::with_capacity(group.len());

@@ -303,7 +303,7 @@ impl Journal {
         Ok(self.reader.last())
     }
 
-    /// Writes down that a new segment was started. The entries are safe without it, so a failure is no error; the next
+    /// Writes down that a new segment was started. The entries are safe without it, so a failure is not an error; the next
     /// sync tries it again.
     fn mark_segment(&mut self) {
         let log = &self.reader.log;

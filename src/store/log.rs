@@ -37,7 +37,7 @@ const DAMAGE_BYTES_MAX: u64 = 1 << 20;
 /// Sealed segments kept open; 64 MiB each, so a log of 16 GiB never opens a file twice.
 const OPEN_FILES_MAX: usize = 256;
 /// Longest time between looking up a record and reading it: a request's, generously. Tests wait for it.
-const RETIRED_FOR: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 60 });
+const RETIRED_FOR: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 60 });
 /// The damage of a segment whose header has a sound copy: every record in it is readable.
 pub(crate) const HEADER_COPY_USED: &str = "segment header damaged, its copy is used";
 /// The damage of a segment whose file is not there.

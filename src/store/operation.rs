@@ -81,6 +81,9 @@ pub struct NewDocument {
     pub if_version: Option<u64>,
     /// If a document has the id, leave it unchanged.
     pub unless_exists: bool,
+    /// LSN of the version that the writer looked at, zero for none: another one that this request did not write is left
+    /// unchanged, see [`Outcome::Overtaken`]. `None` where nothing was looked at.
+    pub looked_at: Option<Lsn>,
     /// In the order of the document.
     pub chunks: Vec<NewChunk>,
 }
@@ -104,6 +107,9 @@ pub struct WriteRequest {
     pub operations: Vec<Operation>,
     /// Makes it safe to send the request again; `None` for a request that runs each time it is sent.
     pub once: Option<RunOnce>,
+    /// Nothing is done if this collection has changed after that position, see [`Outcome::Overtaken`]: for operations on
+    /// documents that they do not name.
+    pub unless_changed: Option<(CollectionId, Lsn)>,
 }
 
 /// Ensures that a request runs once in 24 hours: its answer is stored in the same batch as its effects, so that a crash
@@ -173,6 +179,8 @@ pub enum Outcome {
         /// Its current version, if it exists.
         actual: Option<u64>,
     },
+    /// Another request changed what the writer had looked at; nothing was done.
+    Overtaken,
     /// The collection does not exist; nothing was done.
     NoSuchCollection,
     /// These documents of the source were deleted.

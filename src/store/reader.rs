@@ -148,6 +148,12 @@ impl Reader {
         self.log.sealed_segments()
     }
 
+    /// The id of the present epoch of the log.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.log.epoch
+    }
+
     /// The epochs of the log, oldest first.
     #[must_use]
     pub fn history(&self) -> Vec<Epoch> {

@@ -366,7 +366,7 @@ mod tests {
     fn create(writer: &mut super::super::Writer, name: &str) {
         let new =
             NewCollection { name: name.to_owned(), description: String::new(), model: String::new(), dimensions: 3 };
-        let request = WriteRequest { operations: vec![Operation::CreateCollection(new)], once: None };
+        let request = WriteRequest { operations: vec![Operation::CreateCollection(new)], ..WriteRequest::default() };
         writer.commit(vec![request]).expect("committed");
     }
 

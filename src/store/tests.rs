@@ -87,6 +87,7 @@ fn document(collection: CollectionId, id: &str, texts: &[&str]) -> NewDocument {
         expires_at: None,
         if_version: None,
         unless_exists: false,
+        looked_at: None,
         chunks: texts
             .iter()
             .map(|text| NewChunk { range: 0..text.len() as u64, page: None, body: body(text) })
@@ -99,14 +100,14 @@ fn put(document: NewDocument) -> Operation {
 }
 
 fn request(operations: Vec<Operation>) -> WriteRequest {
-    WriteRequest { operations, once: None }
+    WriteRequest { operations, ..WriteRequest::default() }
 }
 
 /// A request that is to be done once; its answer is `answer`.
 fn once(key: &str, answer: &[u8], operations: Vec<Operation>) -> WriteRequest {
     let answer = answer.to_vec();
     let once = RunOnce { key: key.to_owned(), compose: Arc::new(move |_, _| answer.clone()) };
-    WriteRequest { operations, once: Some(once) }
+    WriteRequest { operations, once: Some(once), ..WriteRequest::default() }
 }
 
 fn create(name: &str) -> Operation {

@@ -163,10 +163,17 @@ fn a_document_is_found_by_the_end_of_its_id() {
     assert_says(&node.refusal("fetch", json!({"id": "stall.md"})), &["no document 'stall.md'", "install.md"]);
     let similar = node.call("find_similar", json!({"id": "reset.md"}));
     assert_eq!(hits(&similar), ["k0s/install.md"]);
-    node.call("update_document", json!({"id": "a/faq.md", "title": "Questions"}));
-    assert_eq!(node.call("fetch", json!({"id": "k3s/docs/a/faq.md"}))["title"], "Questions");
-    assert_eq!(node.call("delete_documents", json!({"ids": ["reset.md"]}))["documents"][0]["id"], "k0s/k0s/reset.md");
-    assert_says(&node.refusal("delete_documents", json!({"ids": ["install.md"]})), &["did you mean"]);
+    // What is changed or deleted is never guessed.
+    for (tool, arguments) in [
+        ("update_document", json!({"id": "a/faq.md", "title": "Questions"})),
+        ("update_document", json!({"id": "a/faq.md", "text": "Nothing."})),
+        ("delete_documents", json!({"ids": ["a/faq.md"]})),
+        ("delete_documents", json!({"ids": ["faq.md"], "dry_run": true})),
+    ] {
+        assert_says(&node.refusal(tool, arguments), &["did you mean", "k3s/docs/a/faq.md"]);
+    }
+    assert_eq!(node.call("fetch", json!({"id": "k3s/docs/a/faq.md"}))["text"], "What k3s says in docs/a/faq.md.");
+    assert_eq!(node.call("delete_documents", json!({"ids": ["k0s/k0s/reset.md"]}))["deleted"], 1);
 }
 
 #[test]

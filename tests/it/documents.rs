@@ -248,31 +248,48 @@ fn a_key_belongs_to_its_caller_and_its_collection() {
     let made = node.cairn_json(&["token", "create", "laptop", "--json"]);
     let laptop = made["token"].as_str().expect("shown this once").to_owned();
     wait_until("the new token", || status(&node, &laptop) == 200);
-    let add = |token: &str, collection: &str, text: &str| {
+    let send = |token: &str, collection: &str, text: &str| {
         let arguments = json!({
             "collection": collection, "idempotency_key": "1", "documents": [{"id": text, "text": text}],
         });
         let (url, bearer) = (format!("{}/v1/tools/add_documents", node.base()), format!("Bearer {token}"));
         let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
-        let answer = node.request("POST", &url, &headers, Some(arguments.to_string().as_bytes()));
+        node.request("POST", &url, &headers, Some(arguments.to_string().as_bytes()))
+    };
+    let add = |token: &str, collection: &str, text: &str| {
+        let answer = send(token, collection, text);
         assert_eq!(answer.status, 200, "{}", answer.text);
         texts(&answer.json()["documents"], "id")
     };
     assert_eq!(add(&first, "notes", "one"), ["notes/one"]);
     assert_eq!(add(&laptop, "notes", "two"), ["notes/two"], "another client counts from 1 too");
     assert_eq!(add(&first, "other", "three"), ["other/three"]);
-    assert_eq!(add(&first, "notes", "four"), ["notes/one"]);
-    assert_eq!(add(&laptop, "notes", "five"), ["notes/two"]);
+    assert_eq!(add(&first, "notes", "one"), ["notes/one"]);
+    // The same key for something else: what was not written is not answered as if it were.
+    for token in [&first, &laptop] {
+        let refused = send(token, "notes", "four");
+        assert_eq!((refused.status, &refused.json()["code"]), (422, &json!("key_reused")), "{}", refused.text);
+    }
+    let (url, bearer) = (format!("{}/v1/collections/notes/documents/four", node.base()), format!("Bearer {first}"));
+    assert_eq!(node.request("GET", &url, &[("authorization", bearer.as_str())], None).status, 404);
 }
 
 #[test]
 fn a_key_that_cannot_be_kept_is_refused() {
     let node = TestNode::start();
+    let url = format!("{}/v1/collections/notes/documents", node.base());
+    let post = |key: &str| {
+        let headers = [("idempotency-key", key), ("content-type", "application/json")];
+        node.request("POST", &url, &headers, Some(br#"{"id": "a", "text": "One."}"#))
+    };
     for key in ["".to_owned(), "k".repeat(257)] {
         let arguments =
             json!({"collection": "notes", "idempotency_key": key, "documents": [{"id": "a", "text": "One."}]});
         assert_says(&node.refusal("add_documents", arguments), &["idempotency_key", "1 to 256"]);
+        assert_eq!(post(&key).status, 400);
     }
+    let longest = post(&"k".repeat(256));
+    assert_eq!(longest.status, 200, "{}", longest.text);
 }
 
 #[test]
@@ -280,10 +297,11 @@ fn of_calls_with_one_key_at_once_a_single_one_writes() {
     let node = TestNode::start();
     let answers: Vec<Value> = std::thread::scope(|scope| {
         let calls: Vec<_> = (0..8)
-            .map(|caller| {
+            .map(|_| {
                 let node = &node;
                 scope.spawn(move || {
-                    let document = json!({"id": format!("from-{caller}"), "text": "Words."});
+                    // A text without an id, so that each write would make a document.
+                    let document = json!({"text": "Words."});
                     let key = "one-order";
                     node.call(
                         "add_documents",

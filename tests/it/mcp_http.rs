@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use serde_json::{Value, json};
 
 use crate::node::{Answer, LEGACY, MODERN, TestNode, assert_says, hits, list, modern_meta, modern_request, texts};
+use crate::tls::{OPEN, status, wait_until};
 
 /// The tools, in the order that clients have come to know.
 const TOOLS: [&str; 15] = [
@@ -760,6 +761,11 @@ struct Messages {
 
 impl Messages {
     fn open(node: &TestNode, method: &str, params: Value) -> Self {
+        Self::open_with(node, "", method, params)
+    }
+
+    /// * `more`: lines of the head.
+    fn open_with(node: &TestNode, more: &str, method: &str, params: Value) -> Self {
         let (headers, body) = modern_request(method, params);
         let body = body.to_string();
         let address = node.base().trim_start_matches("http://").to_owned();
@@ -767,7 +773,7 @@ impl Messages {
         let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let head = format!(
             "POST /mcp HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
-             Accept: application/json, text/event-stream\r\n{headers}Content-Length: {}\r\n\r\n",
+             Accept: application/json, text/event-stream\r\n{more}{headers}Content-Length: {}\r\n\r\n",
             body.len()
         );
         socket.write_all((head + &body).as_bytes()).expect("sent");
@@ -814,4 +820,32 @@ fn a_client_that_listens_hears_of_what_changed() {
     node.add("notes", json!([{"id": "a", "text": "alpha, changed"}]));
     let document = messages.until(&["notifications/resources/updated"]);
     assert_eq!(document["params"]["uri"], uri, "{document}");
+}
+
+#[test]
+fn notifications_end_with_their_token() {
+    let node = TestNode::with_arguments(&OPEN, &[("CAIRN_SERVER_TLS", "off")]);
+    let first = node.token.clone().expect("shown at the first start");
+    let made = node.cairn_json(&["token", "create", "laptop", "--json"]);
+    let laptop = made["token"].as_str().expect("shown this once").to_owned();
+    wait_until("the new token", || status(&node, &laptop) == 200);
+    let add = |text: &str| {
+        let arguments = json!({"collection": "notes", "documents": [{"id": "a", "text": text}]});
+        let (url, bearer) = (format!("{}/v1/tools/add_documents", node.base()), format!("Bearer {first}"));
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        let answer = node.request("POST", &url, &headers, Some(arguments.to_string().as_bytes()));
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    };
+    add("one");
+    let more = format!("Authorization: Bearer {laptop}\r\nConnection: close\r\n");
+    let params = json!({"notifications": {"resourcesListChanged": true}});
+    let mut messages = Messages::open_with(&node, &more, "subscriptions/listen", params);
+    messages.until(&["notifications/subscriptions/acknowledged"]);
+    add("two");
+    messages.until(&["notifications/resources/list_changed"]);
+    node.cairn_json(&["token", "revoke", "laptop", "--json"]);
+    wait_until("the refusal", || status(&node, &laptop) == 401);
+    add("three");
+    let rest: Vec<String> = messages.lines.map(|line| line.expect("readable")).collect();
+    assert!(!rest.iter().any(|line| line.contains("list_changed")), "{rest:?}");
 }

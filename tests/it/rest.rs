@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::node::{Answer, TestNode, assert_says};
+use crate::node::{Answer, TestNode, assert_says, json_of, run_on};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -336,4 +336,68 @@ fn the_other_resources_answer() {
     let tools = ask(&node, "GET", "/v1/tools", &[], "").json();
     assert!(tools["tools"].as_array().is_some_and(|tools| tools.iter().any(|tool| tool["name"] == "search")));
     assert_eq!(ask(&node, "DELETE", "/v1/collections/notes", &[], "").json()["documents"], 2);
+}
+
+/// The number of a passage may be the end of a document's id, too.
+#[test]
+fn no_document_takes_the_place_of_anothers_citation() {
+    let node = TestNode::start();
+    let put = |document: &str, text: &str| {
+        let path = format!("/v1/collections/notes/documents/{document}");
+        assert_eq!(ask(&node, "PUT", &path, &[("content-type", "text/plain")], text).status, 201);
+    };
+    put("guide.md", "The true text of the guide.");
+    put("guide.md%230", "Another text.");
+    let fetched = node.call("fetch", json!({"id": "notes/guide.md#0"}));
+    assert_says(&fetched.to_string(), &["The true text of the guide."]);
+    let other = ask(&node, "GET", "/v1/collections/notes/documents/guide.md%230", &[], "").json();
+    assert_eq!(other["text"], "Another text.");
+    // Where there is no such passage, it is the document.
+    put("lone.md%233", "A text of its own.");
+    assert_says(&node.call("fetch", json!({"id": "notes/lone.md#3"})).to_string(), &["A text of its own."]);
+}
+
+#[test]
+fn a_tag_from_before_a_restore_is_of_no_document() {
+    let mut node = TestNode::start();
+    let path = "/v1/collections/notes/documents/a";
+    let put = |node: &TestNode, text: &str| {
+        let answer = ask(node, "PUT", path, &[("content-type", "text/plain")], text);
+        answer.header("etag").to_owned()
+    };
+    put(&node, "The first.");
+    node.cairn_json(&["snapshot", "create", "--json"]);
+    let before = put(&node, "The second.");
+    node.stop();
+    json_of(&run_on(&node.data_dir(), &["snapshot", "restore", "--yes", "--json"]));
+    node.restart();
+    let after = put(&node, "Another second.");
+    assert_ne!(after, before);
+    assert_eq!(ask(&node, "GET", path, &[("if-none-match", &before)], "").status, 200);
+    assert_eq!(ask(&node, "PUT", path, &[("content-type", "text/plain"), ("if-match", &before)], "x").status, 412);
+    assert_eq!(ask(&node, "GET", path, &[("if-none-match", &after)], "").status, 304);
+}
+
+#[test]
+fn uploaded_files_keep_their_names_and_a_byte_order_mark_does_no_harm() {
+    let node = TestNode::start();
+    let path = "/v1/collections/notes/documents";
+    let part = |disposition: &str, text: &str| {
+        format!("--x\r\nContent-Disposition: form-data; name=\"file\"; {disposition}\r\n\r\n{text}\r\n")
+    };
+    let form = [
+        part("filename=\"_ber.txt\"; filename*=UTF-8''%c3%bcber%20uns&co.txt", "One."),
+        part("filename*=utf-8'de'%c3%a4hnlich.txt", "Two."),
+        "--x\r\nContent-Disposition: form-data; name=\"metadata\"\r\n\r\n{\"a\": 1}\r\n--x--\r\n".to_owned(),
+    ];
+    let uploaded = ask(&node, "POST", path, &[("content-type", "multipart/form-data; boundary=x")], &form.concat());
+    let results: Vec<Value> = uploaded.text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let ids: Vec<&str> = results.iter().filter_map(|result| result["id"].as_str()).collect();
+    assert_eq!(ids, ["notes/über uns&co.txt", "notes/ähnlich.txt", "documents[2]"]);
+    assert_says(results[2]["error"].as_str().expect("an error"), &["'metadata'", "is not a file"]);
+
+    let marked = "\u{feff}{\"id\": \"z\", \"text\": \"With a mark.\"}";
+    let added = ask(&node, "POST", path, &[("content-type", "application/x-ndjson")], &format!("{marked}\n"));
+    assert_eq!(added.json()["status"], "created", "{}", added.text);
+    assert_eq!(ask(&node, "PUT", &format!("{path}/z"), &[JSON], marked).status, 200);
 }

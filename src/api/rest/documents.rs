@@ -9,14 +9,14 @@ use serde_json::{Map, Value, json};
 use super::collections::OfCollection;
 use super::conditions::{Conditions, IF_CHANGED, IF_MATCH, IF_NONE_MATCH, REPEATABLE, Tags};
 use super::endpoint::{
-    Answer, Endpoint, EndpointRequest, Json, NoBody, Nothing, Payload, RawJson, Reply, media_type, object,
+    Answer, Endpoint, EndpointRequest, Json, NoBody, Nothing, Payload, RawJson, Reply, media_type, object, without_mark,
 };
 use super::problem::Failure;
 use crate::collection::{Body, MediaType};
 use crate::mcp::answers::{DocumentResult, ListDocumentsAnswer};
 use crate::mcp::arguments::{self, NewDocument};
 use crate::mcp::{
-    DocumentVersion, ErrorCode, IncomingDocument, Precondition, StoredDocument, ToolError, not_as_expected, values,
+    DocumentChange, ErrorCode, IncomingDocument, Precondition, RepeatKey, StoredDocument, ToolError, values,
 };
 
 /// Documents that are written in one batch; more are written in several.
@@ -261,21 +261,10 @@ impl Endpoint for PatchDocument {
     async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
         let expected = precondition(&asked.conditions)?;
         let OfDocument { collection, document } = &asked.path;
-        let stored = asked.shared.tools.document(&asked.caller, collection, document).await;
-        let (_, current) = stored.map_err(|error| conditional(error, &expected))?;
-        if !expected.admits(current) {
-            return Err(Failure::precondition(not_as_expected(collection, document)));
-        }
-        let patch = &asked.body.0;
-        let arguments = json!({
-            "id": format!("{collection}/{document}"), "text": patch.text, "media_type": patch.media_type, "title": patch.title,
-            "url": patch.url, "metadata_patch": patch.metadata, "if_version": current.version,
-        });
-        let answer = asked.tool_value("update_document", arguments).await;
-        let mut answer = answer.map_err(|error| conditional(error, &expected))?;
-        let written: DocumentResult = serde_json::from_value(answer["documents"][0].take())
-            .map_err(|error| ToolError::new(ErrorCode::Internal, error.to_string(), crate::base::Fault::Damage))?;
-        let version = DocumentVersion { version: written.version.unwrap_or_default(), ..current };
+        let DocumentPatch { text, media_type, title, url, metadata } = asked.body.0;
+        let change = DocumentChange { text, media_type, title, url, metadata_patch: metadata, if_version: None };
+        let changed = asked.shared.tools.patch_document(&asked.caller, collection, document, change, &expected).await;
+        let (written, version) = changed.map_err(|error| conditional(error, &expected))?;
         Ok(Reply::ok(written).tagged(version))
     }
 }
@@ -374,6 +363,7 @@ pub(crate) struct Lines {
 
 impl Lines {
     fn new(bytes: Bytes) -> Result<Self, Failure> {
+        let bytes = without_mark(bytes);
         let mut lines = Self { bytes, at: 0, number: 0 };
         for _ in 0..=DOCUMENTS_MAX {
             if lines.next_line().is_none() {
@@ -439,18 +429,36 @@ fn document_of(number: usize, line: &[u8]) -> Result<NewDocument, String> {
 
 /// A file of a form; its name is the document's id.
 pub(crate) struct FormFile {
-    name: String,
+    name: Result<String, String>,
     content: Bytes,
 }
 
 impl FormFile {
     fn document(self) -> Result<IncomingDocument, String> {
         let Self { name, content } = self;
-        if name.is_empty() {
-            return Err("a part of the form has no file name".to_owned());
-        }
+        let name = name?;
         Ok((NewDocument::named(&name), Some(Body::File { name, bytes: content.into() })))
     }
+}
+
+/// The name of a part's file; the extended form (RFC 5987) wins, as RFC 6266 says.
+fn file_name(field: &multer::Field<'_>) -> Option<String> {
+    let disposition = field.headers().get(header::CONTENT_DISPOSITION).and_then(|value| value.to_str().ok());
+    let extended = disposition.into_iter().flat_map(|value| value.split(';')).find_map(|parameter| {
+        let (name, value) = parameter.trim().split_once('=')?;
+        let (charset, value) = value.trim().trim_matches('"').split_once('\'')?;
+        let (_language, encoded) = value.split_once('\'')?;
+        (name.trim_end().eq_ignore_ascii_case("filename*") && charset.eq_ignore_ascii_case("utf-8")).then_some(encoded)
+    });
+    let name = match extended {
+        Some(encoded) => {
+            // Percent-encoded as a form's values are, in which three more characters have a meaning.
+            let value = encoded.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
+            form_urlencoded::parse(value.as_bytes()).next().map(|(name, _)| name.into_owned())
+        }
+        None => field.file_name().map(str::to_owned),
+    };
+    name.filter(|name| !name.is_empty() && !name.contains('\u{fffd}'))
 }
 
 /// The files of a form.
@@ -465,10 +473,27 @@ async fn files(headers: &HeaderMap, bytes: Bytes) -> Result<Vec<FormFile>, Failu
         if files.len() == DOCUMENTS_MAX {
             return Err(too_many("files"));
         }
-        let name = field.file_name().or(field.name()).unwrap_or_default().to_owned();
+        let name = file_name(&field).ok_or_else(|| {
+            let part: String = field.name().unwrap_or_default().chars().take(80).collect();
+            format!("the part '{part}' of the form is not a file, or its file name is not UTF-8")
+        });
         files.push(FormFile { name, content: field.bytes().await.map_err(broken)? });
     }
     Ok(files)
+}
+
+/// The results of a batch that failed as a whole, after others were written.
+fn not_written(collection: &str, ids: Vec<Option<String>>, error: &ToolError) -> Vec<DocumentResult> {
+    let failed = |(at, id): (usize, Option<String>)| DocumentResult {
+        id: id.map_or_else(|| format!("documents[{at}]"), |id| format!("{collection}/{id}")),
+        status: "failed".to_owned(),
+        version: None,
+        passages: 0,
+        error: Some(error.message.clone()),
+        code: Some(error.code.as_str().to_owned()),
+        warning: None,
+    };
+    ids.into_iter().enumerate().map(failed).collect()
 }
 
 /// What became of each document, a line of JSON each, in their order.
@@ -527,10 +552,16 @@ impl Endpoint for AddDocuments {
                 break;
             }
             // Each batch is one atomic write, so each has a key of its own.
-            let key = asked.conditions.idempotency_key.as_ref().map(|key| format!("{key}/{batch}"));
+            let key = asked.conditions.idempotency_key.as_deref().map(|key| RepeatKey { key, part: batch });
+            let ids: Vec<_> =
+                documents.iter().map(|read| read.as_ref().ok().and_then(|(given, _)| given.id.clone())).collect();
             let count = documents.len();
-            let written = asked.shared.tools.add_bulk(&asked.caller, collection, documents, key.as_deref()).await;
-            results.add(written?, place);
+            match asked.shared.tools.add_bulk(&asked.caller, collection, documents, key).await {
+                Ok(written) => results.add(written, place),
+                // Nothing was written so far.
+                Err(error) if batch == 0 => return Err(error.into()),
+                Err(error) => results.add(not_written(collection, ids, &error), place),
+            }
             (batch, place) = (batch + 1, place + count);
         }
         if batch == 0 {

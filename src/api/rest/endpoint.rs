@@ -228,6 +228,7 @@ pub(super) fn media_type(headers: &HeaderMap) -> String {
 /// # Errors
 /// When it is of another media type, not JSON, or not an object.
 pub(super) fn object(headers: &HeaderMap, bytes: &Bytes) -> Result<Arguments, Failure> {
+    let bytes = &without_mark(bytes.clone());
     let kind = media_type(headers);
     if !(bytes.is_empty() || kind.is_empty()) && kind != "application/json" && !kind.ends_with("+json") {
         return Err(Failure::unsupported("application/json"));
@@ -245,6 +246,14 @@ pub(super) fn object(headers: &HeaderMap, bytes: &Bytes) -> Result<Arguments, Fa
         )
         .into()),
         Err(error) => Err(ToolError::bad_argument(format!("the body is not JSON: {error}")).into()),
+    }
+}
+
+/// A body without the byte order mark that some programs write.
+pub(super) fn without_mark(bytes: Bytes) -> Bytes {
+    match bytes.strip_prefix(b"\xef\xbb\xbf") {
+        Some(rest) => bytes.slice_ref(rest),
+        None => bytes,
     }
 }
 

@@ -70,6 +70,7 @@ fn status_of(error: &ToolError) -> StatusCode {
     match (error.code, error.fault) {
         (ErrorCode::NotFound, _) => StatusCode::NOT_FOUND,
         (ErrorCode::Conflict, _) => StatusCode::CONFLICT,
+        (ErrorCode::KeyReused, _) => StatusCode::UNPROCESSABLE_ENTITY,
         (ErrorCode::Unauthorized, _) => StatusCode::UNAUTHORIZED,
         (ErrorCode::Forbidden, _) => StatusCode::FORBIDDEN,
         // Its own limit, not the node's.

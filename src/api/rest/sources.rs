@@ -175,7 +175,8 @@ impl Endpoint for ListSources {
             let message = format!("limit is {limit}, expected 1 to {SOURCES_PAGE}");
             return Err(ToolError::bad_argument(message).into());
         }
-        let listed = asked.shared.tools.sources(&asked.caller, collection, prefix, query.after.as_deref(), limit)?;
+        let listed =
+            asked.shared.tools.sources(&asked.caller, collection, prefix, query.after.as_deref(), limit).await?;
         let listed = listed.into_iter().map(|(source, documents)| ListedSource { source, documents });
         Ok(Reply::ok(SourcesPage { sources: listed.collect() }))
     }
@@ -256,7 +257,7 @@ impl Endpoint for ListFolders {
     type Answer = Folders;
 
     async fn answer(asked: EndpointRequest<Self>) -> Result<Reply<Self::Answer>, Failure> {
-        let folders = asked.shared.tools.folders(&asked.caller, &asked.path.collection)?;
+        let folders = asked.shared.tools.folders(&asked.caller, &asked.path.collection).await?;
         Ok(Reply::ok(Folders { folders: folders.into_iter().map(ListedFolder::from).collect() }))
     }
 }

@@ -94,7 +94,7 @@ impl Events {
         let mut steps = Vec::new();
         for (folder, name) in steps_to(path) {
             for above in folder.ancestors() {
-                // One that may not be read is not watched; it can hardly be moved by whoever writes the file.
+                // One that may not be read is not watched; it can hardly be moved by anyone who writes the file.
                 if let Ok(watch) = inotify::add_watch(&inotify, above, gone) {
                     steps.push(Step { watch, folder: above.to_owned(), name: None });
                 }

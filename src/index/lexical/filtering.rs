@@ -1,5 +1,6 @@
 //! Filters as tantivy queries over the metadata column.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -17,15 +18,20 @@ const VALUE_BYTES_MAX: usize = filter::TEXT_BYTES_MAX + 8;
 /// Metadata in the form of the index: nested objects flattened to dotted names, lists as several values, without nulls.
 /// The index treats a dot as a step into an object, so `a.b` finds `{"a": {"b": …}}` and `{"a.b": …}` alike.
 pub(super) fn indexable(metadata: &Map<String, Value>) -> BTreeMap<String, OwnedValue> {
-    let mut flat: BTreeMap<String, Vec<OwnedValue>> = BTreeMap::new();
-    for (name, value) in metadata {
-        flatten(name.clone(), value, &mut flat);
-    }
+    let flat = flat(metadata);
     let one_or_list = |mut values: Vec<OwnedValue>| match values.pop() {
         Some(only) if values.is_empty() => only,
         last => OwnedValue::Array(values.into_iter().chain(last).collect()),
     };
     flat.into_iter().map(|(name, values)| (name, one_or_list(values))).collect()
+}
+
+fn flat(metadata: &Map<String, Value>) -> BTreeMap<String, Vec<OwnedValue>> {
+    let mut flat = BTreeMap::new();
+    for (name, value) in metadata {
+        flatten(name.clone(), value, &mut flat);
+    }
+    flat
 }
 
 /// Represents a field that exists but has no comparable value. No filter uses dates.
@@ -81,6 +87,55 @@ pub(super) fn fields(index: &Index) -> Result<Vec<(String, &'static str)>, Tanti
         }
     }
     Ok(fields.into_iter().collect())
+}
+
+/// Whether an entry with this metadata would match `filter`, as [`query`] decides for the entries of the index.
+#[must_use]
+pub fn admits(filter: &Filter, metadata: &Map<String, Value>) -> bool {
+    matches_flat(filter, &flat(metadata))
+}
+
+fn matches_flat(filter: &Filter, flat: &BTreeMap<String, Vec<OwnedValue>>) -> bool {
+    let any = |name: &str, is_it: &dyn Fn(&OwnedValue) -> bool| flat.get(name).is_some_and(|own| own.iter().any(is_it));
+    match filter {
+        Filter::And(parts) => parts.iter().all(|part| matches_flat(part, flat)),
+        Filter::Or(parts) => parts.iter().any(|part| matches_flat(part, flat)),
+        Filter::Not(part) => !matches_flat(part, flat),
+        // As in the index, where a number with a fraction is never a whole one.
+        Filter::Equals(name, value) => any(name, &|own| match (own, value) {
+            (OwnedValue::I64(_), Scalar::Float(_)) => false,
+            _ => compared(own, value) == Some(Ordering::Equal),
+        }),
+        Filter::Range(_, None, None) => true,
+        Filter::Range(name, lower, upper) => {
+            let within = |own: &OwnedValue, bound: Option<&filter::Bound>, side: Ordering| {
+                bound.is_none_or(|(value, inclusive)| match compared(own, value) {
+                    Some(Ordering::Equal) => *inclusive,
+                    found => found == Some(side),
+                })
+            };
+            any(name, &|own| {
+                within(own, lower.as_ref(), Ordering::Greater) && within(own, upper.as_ref(), Ordering::Less)
+            })
+        }
+        Filter::Exists(name) => {
+            let is_below = |own: &String| own.strip_prefix(&**name).is_some_and(|rest| rest.starts_with('.'));
+            flat.contains_key(&**name) || flat.keys().any(is_below)
+        }
+    }
+}
+
+/// How a value of the metadata compares with one of a filter; `None` where they are of different kinds.
+fn compared(own: &OwnedValue, value: &Scalar) -> Option<Ordering> {
+    match (own, value) {
+        (OwnedValue::Str(own), Scalar::Text(value)) => Some(own.cmp(value)),
+        (OwnedValue::Bool(own), Scalar::Bool(value)) => Some(own.cmp(value)),
+        (OwnedValue::I64(own), Scalar::Integer(value)) => Some(own.cmp(value)),
+        (OwnedValue::I64(own), Scalar::Float(value)) => (*own as f64).partial_cmp(value),
+        (OwnedValue::F64(own), Scalar::Integer(value)) => own.partial_cmp(&(*value as f64)),
+        (OwnedValue::F64(own), Scalar::Float(value)) => own.partial_cmp(value),
+        _ => None,
+    }
 }
 
 /// The query that matches the same entries as `filter`. Its scores are meaningless.

@@ -64,14 +64,15 @@ fn texts<const N: usize>(texts: [&'static str; N]) -> [Sample; N] {
 
 #[test]
 fn filters_match_what_they_say() {
-    let (_directory, index) = index(&[
+    let samples = [
         Sample { text: "one", metadata: json!({"team": "storage", "year": 2024, "tags": ["a", "b"], "score": 1.5}) },
         Sample { text: "two", metadata: json!({"team": "network", "year": 2025, "draft": true, "score": 2}) },
         Sample {
             text: "three",
             metadata: json!({"owner": {"name": "ada", "since": "2025-05-01"}, "date": "2026-02-01", "e.mail": "x"}),
         },
-    ]);
+    ];
+    let (_directory, index) = index(&samples);
     for (filter, expected) in [
         (json!({"team": "storage"}), vec![1]),
         (json!({"team": {"ne": "storage"}}), vec![2, 3]),
@@ -83,6 +84,10 @@ fn filters_match_what_they_say() {
         (json!({"score": {"gte": 1.5, "lte": 2}}), vec![1, 2]),
         (json!({"draft": true}), vec![2]),
         (json!({"draft": {"exists": false}}), vec![1, 3]),
+        (json!({"owner": {"exists": true}}), vec![3]),
+        (json!({"own": {"exists": true}}), vec![]),
+        (json!({"score": {"gt": 1.5}}), vec![2]),
+        (json!({"team": {"gt": 3}}), vec![]),
         (json!({"owner.name": "ada"}), vec![3]),
         (json!({"e.mail": {"exists": true}}), vec![3]),
         (json!({"owner.since": {"gte": "2025-01-01"}}), vec![3]),
@@ -95,6 +100,11 @@ fn filters_match_what_they_say() {
         (json!({"nothing": 1}), vec![]),
     ] {
         assert_eq!(matching(&index, filter.clone()), expected, "{filter}");
+        // The same before it is in an index.
+        let read = Filter::from_json(&filter).expect("valid filter");
+        let admitted =
+            (1..).zip(&samples).filter(|(_, sample)| admits(&read, sample.metadata.as_object().expect("fields")));
+        assert_eq!(admitted.map(|(key, _)| key).collect::<Vec<u64>>(), expected, "{filter}");
     }
 }
 

@@ -1,28 +1,30 @@
 //! Single documents and many at once, as REST reads and writes them. Each is the same operation as the tool that does it.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::call::ReadContext;
 use super::inputs::input;
-use super::reading::ReadContext;
 use super::shapes::document_result;
-use super::writing::IncomingDocument;
+use super::writing::{DocumentChange, IncomingDocument, RepeatKey, read_copies, scope_of_write};
 use super::{Call, NodeTools, Tool};
 use crate::auth::Caller;
 use crate::base::Fault;
 use crate::calls::{Permit, Scope};
-use crate::collection::{Added, Body, CollectionInfo, DocumentOutcome, DocumentStatus, Missing};
+use crate::collection::{Added, Body, CollectionInfo, DocumentOutcome, DocumentRecord, DocumentStatus, Missing};
 use crate::mcp::answers::DocumentResult;
 use crate::mcp::arguments::{ConflictArgument, NewDocument};
 use crate::mcp::error::ended;
-use crate::mcp::{ErrorCode, NoProgress, ToolError};
+use crate::mcp::{DocumentRef, ErrorCode, NoProgress, ToolError};
 use crate::retrieval::{SearchError, shown_metadata};
 
 /// A document as it is stored.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct StoredDocument {
-    /// Unique in its collection.
+    /// Unique in its collection, and without its name: answers of tools and of writes have the name before it.
     pub(crate) id: String,
     pub(crate) collection: String,
     pub(crate) title: String,
@@ -49,17 +51,19 @@ pub(crate) struct StoredDocument {
 }
 
 /// A state of a document: its version, in its collection. A collection that was deleted and created again is another
-/// one, in which versions begin again.
+/// one, in which versions begin again; and so is one that was restored, in which they come again with another content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DocumentVersion {
-    /// The collection's id; `None` for any.
+    /// The collection's id, with that of the log's epoch; `None` for any.
     pub(crate) collection: Option<u64>,
     pub(crate) version: u64,
 }
 
 impl DocumentVersion {
-    fn new(info: &CollectionInfo, version: u64) -> Self {
-        Self { collection: Some(info.id.0.0), version }
+    /// * `epoch`: of the log.
+    fn new(info: &CollectionInfo, epoch: u64, version: u64) -> Self {
+        // Both are in it: ids are small numbers, epochs are random.
+        Self { collection: Some(info.id.0.0 ^ epoch), version }
     }
 
     /// Whether this is the state of a document that is at `current`.
@@ -93,10 +97,28 @@ impl Precondition {
 }
 
 /// The error where a document is not as expected.
-pub(crate) fn not_as_expected(collection: &str, id: &str) -> ToolError {
+fn not_as_expected(collection: &str, id: &str) -> ToolError {
     let shown: String = id.chars().take(200).collect();
     let message = format!("document '{collection}/{shown}' is at another version than If-Match names; read it again");
     ToolError::new(ErrorCode::Conflict, message, Fault::Caller)
+}
+
+impl ReadContext<'_> {
+    /// A document that is as expected, and its state.
+    ///
+    /// # Errors
+    /// `not_found`, or `conflict` when its state is another one.
+    fn as_expected(
+        &self,
+        collection: &str,
+        id: &str,
+        expected: &Precondition,
+    ) -> Result<(Arc<DocumentRecord>, DocumentVersion), ToolError> {
+        let info = self.existing(collection)?;
+        let document = self.exactly(collection, id)?;
+        let state = DocumentVersion::new(&info, self.tools.library.log().epoch(), document.version);
+        if expected.admits(state) { Ok((document, state)) } else { Err(not_as_expected(collection, id)) }
+    }
 }
 
 impl NodeTools {
@@ -120,7 +142,7 @@ impl NodeTools {
             let info = reading.existing(collection)?;
             let document = reading.exactly(collection, id)?;
             let text = reading.access.passages().text(&document, 0..document.chunks.len());
-            let state = DocumentVersion::new(&info, document.version);
+            let state = DocumentVersion::new(&info, self.library.log().epoch(), document.version);
             let stored = StoredDocument {
                 id: document.id.clone(),
                 collection: collection.to_owned(),
@@ -155,11 +177,16 @@ impl NodeTools {
         content: Option<Body>,
         expected: &Precondition,
     ) -> Result<(DocumentResult, DocumentVersion), ToolError> {
-        let permit = self.enter(Tool::AddDocuments, caller, collection)?;
+        let scope = scope_of_write(collection, [&given].into_iter());
+        let permit = self.calls.enter(Tool::AddDocuments.operation(), caller, &scope)?;
+        drop(scope);
         let call = Call { tools: self, permit: &permit, progress: &NoProgress };
         let written = async {
             let id = given.id.clone().unwrap_or_default();
-            let document = input(&call.reading(), given, content, ConflictArgument::Replace);
+            let mut documents = [Ok((given, content))];
+            read_copies(call, collection, &mut documents).await?;
+            let [document] = documents;
+            let document = document.and_then(|(given, content)| input(given, content, ConflictArgument::Replace));
             let mut document = document.map_err(|(_, error)| error)?;
             let missing = match expected {
                 Precondition::None | Precondition::Absent => Missing::Create,
@@ -169,12 +196,9 @@ impl NodeTools {
                 Precondition::None => None,
                 Precondition::Absent => Some(0),
                 Precondition::Present | Precondition::OneOf(_) => {
-                    let info = call.reading().existing(collection)?;
-                    let current = call.reading().exactly(collection, &id)?.version;
-                    if !expected.admits(DocumentVersion::new(&info, current)) {
-                        return Err(not_as_expected(collection, &id));
-                    }
-                    Some(current)
+                    let read = |reading: &ReadContext<'_>| reading.as_expected(collection, &id, expected);
+                    let (_, current) = call.read(&collection, read).await?;
+                    Some(current.version)
                 }
             };
             let Added { mut outcomes, .. } = call.access().add(collection, missing, vec![document]).await?;
@@ -182,12 +206,44 @@ impl NodeTools {
             let version = result.version.unwrap_or_default();
             // It may have been deleted meanwhile.
             let state = match call.access().collection(collection) {
-                Some(info) => DocumentVersion::new(&info, version),
+                Some(info) => DocumentVersion::new(&info, self.library.log().epoch(), version),
                 None => DocumentVersion { collection: None, version },
             };
             Ok((result, state))
         };
         let result = written.await;
+        ended(permit, result)
+    }
+
+    /// Changes parts of one document.
+    ///
+    /// # Errors
+    /// `not_found` when no document has that id, `conflict` when it is not as `expected`, or changes meanwhile.
+    pub(crate) async fn patch_document(
+        &self,
+        caller: &Caller,
+        collection: &str,
+        id: &str,
+        change: DocumentChange,
+        expected: &Precondition,
+    ) -> Result<(DocumentResult, DocumentVersion), ToolError> {
+        let permit = self.enter(Tool::UpdateDocument, caller, collection)?;
+        let call = Call { tools: self, permit: &permit, progress: &NoProgress };
+        let changed = async {
+            let place = DocumentRef { collection: collection.to_owned(), document: id.to_owned(), passage: None };
+            let subject = Some(collection.to_owned());
+            let mut state = None;
+            let find = |reading: &ReadContext<'_>| {
+                let (document, found) = reading.as_expected(collection, id, expected)?;
+                state = Some(found);
+                Ok((place, document))
+            };
+            let (_, outcome, _) = change.make(call, &subject, find).await?;
+            let result = document_result(collection, &outcome);
+            let (collection, version) = (state.and_then(|state| state.collection), result.version.unwrap_or_default());
+            Ok((result, DocumentVersion { collection, version }))
+        };
+        let result = changed.await;
         ended(permit, result)
     }
 
@@ -205,12 +261,8 @@ impl NodeTools {
         let permit = self.enter(Tool::DeleteDocuments, caller, collection)?;
         let call = Call { tools: self, permit: &permit, progress: &NoProgress };
         let deleted = async {
-            let read =
-                |reading: &ReadContext<'_>| Ok((reading.existing(collection)?, reading.exactly(collection, id)?));
-            let (info, document) = call.read(&collection, read).await?;
-            if !expected.admits(DocumentVersion::new(&info, document.version)) {
-                return Err(not_as_expected(collection, id));
-            }
+            let read = |reading: &ReadContext<'_>| reading.as_expected(collection, id, expected);
+            let (document, _) = call.read(&collection, read).await?;
             // What was checked is what is deleted.
             let version = matches!(expected, Precondition::OneOf(_)).then_some(document.version);
             let outcome = call.access().delete_at(collection, &document.id, version).await?;
@@ -232,9 +284,12 @@ impl NodeTools {
         caller: &Caller,
         collection: &str,
         documents: Vec<Result<IncomingDocument, String>>,
-        key: Option<&str>,
+        key: Option<RepeatKey<'_>>,
     ) -> Result<Vec<DocumentResult>, ToolError> {
-        let permit = self.enter(Tool::AddDocuments, caller, collection)?;
+        let read = documents.iter().filter_map(|document| document.as_ref().ok());
+        let scope = scope_of_write(collection, read.map(|(given, _)| given));
+        let permit = self.calls.enter(Tool::AddDocuments.operation(), caller, &scope)?;
+        drop(scope);
         let call = Call { tools: self, permit: &permit, progress: &NoProgress };
         let written = super::writing::add_each(call, collection, documents, key);
         let result = written.await;

@@ -5,8 +5,9 @@ use std::str::FromStr;
 
 use super::super::arguments::{self, Include, IncludeArgument};
 use super::super::{DocumentRef, ToolError, UNKNOWN_CURSOR, answers};
+use super::call::ReadContext;
 use super::inputs::cursor;
-use super::reading::{ReadContext, counted_passages};
+use super::reading::counted_passages;
 use super::shapes::title_of;
 use crate::collection::{ChunkRef, DocumentRecord, Passage, PassageKey};
 use crate::retrieval::{

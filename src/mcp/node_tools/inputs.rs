@@ -8,11 +8,10 @@ use serde_json::Value;
 
 use super::super::arguments::{self, ConflictArgument, DetailArgument};
 use super::super::{ToolError, UNKNOWN_CURSOR, document_ref};
-use super::reading::ReadContext;
 use crate::base::UnixMillis;
 use crate::collection::{Body, Conflict, DocumentInput, MediaType};
 use crate::retrieval::Filter;
-use crate::retrieval::{self, Detail, SearchError};
+use crate::retrieval::{self, Detail};
 
 /// A cursor as received; `None` for the first page.
 pub(super) fn cursor<T: FromStr>(text: Option<&str>) -> Result<Option<T>, ToolError> {
@@ -108,29 +107,23 @@ pub(super) fn data_uri(uri: &str) -> Result<Body, ToolError> {
 
 /// A document as it is written.
 ///
-/// * `content`: its text or bytes where they do not come with `given`.
+/// * `content`: its text or bytes where they do not come with `given`, or are copied from another document.
 ///
 /// # Errors
 /// What is wrong with it, with its id, which is empty when it has none.
 pub(super) fn input(
-    reading: &ReadContext<'_>,
     given: arguments::NewDocument,
     content: Option<Body>,
     conflict: ConflictArgument,
 ) -> Result<DocumentInput, (String, ToolError)> {
     let id = given.id.clone();
-    prepared(reading, given, content, conflict).map_err(|error| (id.unwrap_or_default(), error))
+    prepared(given, content, conflict).map_err(|error| (id.unwrap_or_default(), error))
 }
 
 /// The content that comes with a document.
-fn content_of(reading: &ReadContext<'_>, given: &mut arguments::NewDocument) -> Result<Body, ToolError> {
+fn content_of(given: &mut arguments::NewDocument) -> Result<Body, ToolError> {
     match (given.text.take(), given.content_base64.take(), given.uri.take()) {
         (None, None, Some(uri)) if uri.starts_with("data:") => data_uri(&uri),
-        (None, None, Some(uri)) if uri.starts_with("ctx://") => {
-            let (_, document) = reading.find(&uri, None)?;
-            let text = reading.access.passages().text(&document, 0..document.chunks.len());
-            Ok(Body::Text(text.map_err(SearchError::from)?, MediaType::Markdown))
-        }
         (None, None, Some(uri)) => {
             let shown: String = uri.chars().take(80).collect();
             Err(ToolError::bad_argument(format!(
@@ -155,14 +148,13 @@ fn content_of(reading: &ReadContext<'_>, given: &mut arguments::NewDocument) -> 
 }
 
 fn prepared(
-    reading: &ReadContext<'_>,
     mut given: arguments::NewDocument,
     content: Option<Body>,
     conflict: ConflictArgument,
 ) -> Result<DocumentInput, ToolError> {
     let body = match content {
         Some(content) => content,
-        None => content_of(reading, &mut given)?,
+        None => content_of(&mut given)?,
     };
     let expires_at = match given.expires_at.as_deref().map(str::parse::<UnixMillis>) {
         None => None,

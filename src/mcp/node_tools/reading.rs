@@ -7,10 +7,10 @@ use serde_json::Value;
 use super::super::answers;
 use super::super::arguments::{self, Include, IncludeArgument, OrderArgument};
 use super::super::{DocumentRef, ToolError, UNKNOWN_CURSOR};
-use super::NodeTools;
+use super::call::ReadContext;
 use super::shapes::summary;
-use crate::base::{Fault, Lsn, NodeId};
-use crate::collection::{Access, CollectionInfo, DocumentEntry, DocumentRecord, PassageKey, Reached, ReadError};
+use crate::base::{ByteSize, Fault, Lsn};
+use crate::collection::{CollectionInfo, DocumentEntry, DocumentRecord, PassageKey, ReadError};
 use crate::retrieval::{self, Filter, SearchError, price, price_of_json, shown_metadata};
 
 /// Tokens of a list of documents when the caller does not say.
@@ -22,8 +22,8 @@ pub(super) const PAGE_MAX: usize = 1_000;
 /// Documents whose ids are compared with one that does not exist, and how many of them are named.
 const NEAR_LOOKED_AT: usize = 10_000;
 const NEAR_MAX: usize = 5;
-/// Rendered answers that are cached in addition to the answers.
-pub(super) const RENDERED_MAX: usize = 1_024;
+/// Text that one call may copy from other documents.
+pub(super) const COPIED_BYTES_MAX: u64 = 64 << 20;
 
 /// A document's passages as their places.
 pub(super) fn counted_passages(total: usize) -> String {
@@ -34,50 +34,86 @@ pub(super) fn counted_passages(total: usize) -> String {
     }
 }
 
-/// The context of a call that reads. It only waits for the disk.
-pub(super) struct ReadContext<'a> {
-    pub(super) tools: &'a NodeTools,
-    pub(super) access: Access<'a>,
-}
-
-impl<'a> ReadContext<'a> {
-    pub(super) fn new(tools: &'a NodeTools, access: Access<'a>) -> Self {
-        Self { tools, access }
-    }
-
-    pub(super) fn node(&self) -> NodeId {
-        self.tools.library.log().node()
-    }
-
-    /// The document that an id names: as a whole id first, then with its end as a passage's number, then by the end of its id,
-    /// as documents are cited, where only one ends so.
+impl ReadContext<'_> {
+    /// The document that an id names: a passage of one first, then as a whole id, then by the end of its id, as documents are
+    /// cited, where only one ends so. Searches cite passages, so no document can take the place of another one's citation.
     pub(super) fn find(
         &self,
         id: &str,
         collection: Option<&str>,
     ) -> Result<(DocumentRef, Arc<DocumentRecord>), ToolError> {
-        let unknown = || self.unknown(id, collection);
-        let lookup = |place: &DocumentRef| -> Result<Option<(DocumentRef, DocumentEntry)>, ToolError> {
-            let Some(info) = self.access.collection(&place.collection) else { return Ok(None) };
-            let reached = self.reached(&info)?;
-            let find = |id: &str| -> Result<Option<DocumentEntry>, ToolError> {
-                let found = self.access.lookup(info.id, id).map_err(SearchError::from)?;
-                Ok(found.filter(|entry| reached.has(entry.lsn)))
-            };
-            if let Some(entry) = find(&place.whole())? {
-                return Ok(Some((DocumentRef { document: place.whole(), passage: None, ..place.clone() }, entry)));
-            }
-            Ok(find(&place.document)?.map(|entry| (place.clone(), entry)))
-        };
         let place = match collection {
             Some(collection) => DocumentRef::within(collection, id),
             None => DocumentRef::parse(id),
         };
-        let found = match place.as_ref().map(lookup).transpose()?.flatten() {
+        let found = match self.passage_at(place.as_ref())? {
             Some(found) => Some(found),
-            None => self.cited(id, collection).as_ref().map(lookup).transpose()?.flatten(),
+            None => match self.at(place.as_ref())? {
+                Some(found) => Some(found),
+                None => self.at(self.cited(id, collection).as_ref())?,
+            },
         };
-        let (place, entry) = found.ok_or_else(unknown)?;
+        self.visible_document(id, found.ok_or_else(|| self.unknown(id, collection))?)
+    }
+
+    /// The document that an id names in full: one that is changed or deleted is never guessed.
+    pub(super) fn find_named(&self, id: &str) -> Result<(DocumentRef, Arc<DocumentRecord>), ToolError> {
+        let found = self.at(DocumentRef::parse(id).as_ref())?;
+        self.visible_document(id, found.ok_or_else(|| self.unknown(id, None))?)
+    }
+
+    /// The text of the document that an address names, to be copied. A call may copy many, so no similar ids are looked for.
+    ///
+    /// * `left`: bytes of text that the call may still copy.
+    pub(super) fn copied(&self, uri: &str, left: &mut u64) -> Result<String, ToolError> {
+        let shown: String = uri.chars().take(200).collect();
+        let unknown =
+            || ToolError::not_found(format!("there is no document '{shown}'; expected one that search lists"));
+        let found = self.at(DocumentRef::parse(uri).as_ref())?;
+        let (_, document) = self.visible_document(uri, found.ok_or_else(unknown)?)?;
+        *left = left.checked_sub(document.text_bytes).ok_or_else(|| {
+            let max = ByteSize(COPIED_BYTES_MAX);
+            ToolError::bad_argument(format!(
+                "'{shown}' makes more than {max} of text to copy; copy it in a call of its own"
+            ))
+        })?;
+        Ok(self.access.passages().text(&document, 0..document.chunks.len()).map_err(SearchError::from)?)
+    }
+
+    /// The document at a place, within reach: whose whole id it is, or whose passage.
+    fn at(&self, place: Option<&DocumentRef>) -> Result<Option<(DocumentRef, DocumentEntry)>, ToolError> {
+        let Some(place) = place else { return Ok(None) };
+        let Some(info) = self.access.collection(&place.collection) else { return Ok(None) };
+        let reached = self.reached(&info)?;
+        let find = |id: &str| -> Result<Option<DocumentEntry>, ToolError> {
+            let found = self.access.lookup(info.id, id).map_err(SearchError::from)?;
+            Ok(found.filter(|entry| reached.has(entry.lsn)))
+        };
+        if let Some(entry) = find(&place.whole())? {
+            return Ok(Some((DocumentRef { document: place.whole(), passage: None, ..place.clone() }, entry)));
+        }
+        Ok(find(&place.document)?.map(|entry| (place.clone(), entry)))
+    }
+
+    /// The document at a place that names one of its passages, within reach.
+    fn passage_at(&self, place: Option<&DocumentRef>) -> Result<Option<(DocumentRef, DocumentEntry)>, ToolError> {
+        let Some((place, passage)) = place.and_then(|place| Some((place, place.passage?))) else { return Ok(None) };
+        let Some(info) = self.access.collection(&place.collection) else { return Ok(None) };
+        let entry = self.access.lookup(info.id, &place.document).map_err(SearchError::from)?;
+        let Some(entry) = entry else { return Ok(None) };
+        if !self.reached(&info)?.has(entry.lsn) || !self.tools.library.is_to_come(entry.expires_at) {
+            return Ok(None);
+        }
+        let document = self.access.passages().document(entry.lsn).map_err(SearchError::from)?;
+        Ok((passage < document.chunks.len()).then(|| (place.clone(), entry)))
+    }
+
+    /// A document that was found, if it may be shown and has the passage.
+    fn visible_document(
+        &self,
+        id: &str,
+        (place, entry): (DocumentRef, DocumentEntry),
+    ) -> Result<(DocumentRef, Arc<DocumentRecord>), ToolError> {
         let document = self.access.passages().document(entry.lsn).map_err(SearchError::from)?;
         if let Some(time) = document.expires_at.filter(|_| !self.tools.library.is_current(&document)) {
             let whole = DocumentRef { passage: None, ..place };
@@ -102,10 +138,6 @@ impl<'a> ReadContext<'a> {
         let shown: String = id.chars().take(200).collect();
         let unknown = || ToolError::not_found(format!("there is no document '{shown}' in collection '{collection}'"));
         Ok(self.access.passages().document(entry.ok_or_else(unknown)?.lsn).map_err(SearchError::from)?)
-    }
-
-    fn reached(&self, info: &Arc<CollectionInfo>) -> Result<Reached, ToolError> {
-        Ok(self.access.reached(info).map_err(SearchError::from)?)
     }
 
     /// Documents of a collection that an id may refer to, at most `limit`; expired ones are excluded.
@@ -150,7 +182,7 @@ impl<'a> ReadContext<'a> {
 
     /// The document that an id names as a whole: what is done to it would be done to all of it.
     pub(super) fn find_whole(&self, id: &str, done: &str) -> Result<(DocumentRef, Arc<DocumentRecord>), ToolError> {
-        let (place, document) = self.find(id, None)?;
+        let (place, document) = self.find_named(id)?;
         if place.passage.is_some() {
             let whole = DocumentRef { passage: None, ..place };
             return Err(ToolError::bad_argument(format!(
@@ -176,7 +208,11 @@ impl<'a> ReadContext<'a> {
     /// Ids that end as `id` does: what is cited, or remembered, is often the end of an id. The longer the common end the better;
     /// where none ends so, those whose name has the other's in it.
     fn near(&self, id: &str, collection: Option<&str>) -> Vec<String> {
-        let wanted = id.split('#').next().unwrap_or(id).trim_start_matches("ctx://").to_lowercase();
+        // Nobody cites an address from memory, and clients ask for many at once.
+        if id.starts_with("ctx://") {
+            return Vec::new();
+        }
+        let wanted = id.split('#').next().unwrap_or(id).to_lowercase();
         let wanted: Vec<&str> = wanted.split('/').filter(|part| !part.is_empty()).collect();
         let named = collection.or_else(|| id.split_once('/').map(|(name, _)| name));
         let mut collections = self.access.collections();
@@ -217,24 +253,51 @@ impl<'a> ReadContext<'a> {
         })
     }
 
+    /// The collections as far as the call reaches.
+    pub(super) fn collections(&self) -> Result<answers::ListCollectionsAnswer, ToolError> {
+        let collections = self.access.collections().iter().map(|info| self.summary(info)).collect::<Result<_, _>>()?;
+        Ok(answers::ListCollectionsAnswer { collections })
+    }
+
+    /// A collection in numbers: of the documents within reach.
+    fn summary(&self, info: &Arc<CollectionInfo>) -> Result<answers::CollectionSummary, ToolError> {
+        let reached = self.reached(info)?;
+        let Some(documents) = reached.documents() else { return Ok(summary(info)) };
+        let newest = match documents.iter().max().map(|lsn| self.access.passages().document(*lsn)).transpose() {
+            // It was replaced, and its record cleared out of the log, meanwhile.
+            Err(ReadError::Gone { .. }) => None,
+            found => found.map_err(SearchError::from)?,
+        };
+        Ok(answers::CollectionSummary {
+            documents: documents.len() as u64,
+            passages: reached.passages(),
+            bytes: None,
+            updated_at: newest.map(|document| document.updated.to_string()),
+            generation: None,
+            ..summary(info)
+        })
+    }
+
     pub(super) fn describe(
         &self,
         given: &arguments::DescribeCollection,
     ) -> Result<answers::DescribeCollectionAnswer, ToolError> {
         let info = self.existing(&given.collection)?;
         let searcher = self.access.searcher(&info);
+        // Names of fields, and work that is left, say something of documents beyond reach.
+        let is_all = self.reached(&info)?.documents().is_none();
         let fields = match &searcher {
-            Some(searcher) => searcher.fields().map_err(SearchError::from)?,
-            None => Vec::new(),
+            Some(searcher) if is_all => searcher.fields().map_err(SearchError::from)?,
+            _ => Vec::new(),
         };
         Ok(answers::DescribeCollectionAnswer {
-            summary: summary(&info),
+            summary: self.summary(&info)?,
             dimensions: info.dimensions,
             fields: fields
                 .into_iter()
                 .map(|(name, kind)| answers::FieldSummary { name, kind: kind.to_owned() })
                 .collect(),
-            unlinked: searcher.as_ref().map_or(0, |searcher| searcher.unlinked() as u64),
+            unlinked: searcher.as_ref().filter(|_| is_all).map_or(0, |searcher| searcher.unlinked() as u64),
             lsn: searcher.as_ref().map_or(0, |searcher| searcher.lsn().0),
             problem: searcher.and_then(|searcher| searcher.broken()),
         })
@@ -290,18 +353,17 @@ impl<'a> ReadContext<'a> {
         filter: Option<&Value>,
         prefix: &str,
     ) -> Result<Vec<(String, DocumentEntry)>, ToolError> {
-        let access = self.access;
+        let (access, reached) = (self.access, self.reached(info)?);
         let Some(filter) = filter else {
-            let reached = self.reached(info)?;
             let mut entries = access.list(info.id, None, prefix, usize::MAX).map_err(SearchError::from)?;
             entries.retain(|(_, entry)| reached.has(entry.lsn));
             return Ok(entries);
         };
         let mut entries = Vec::new();
         for id in self.matching_ids(info, filter)?.into_iter().filter(|id| id.starts_with(prefix)) {
-            if let Some(entry) = access.lookup(info.id, &id).map_err(SearchError::from)? {
-                entries.push((id, entry));
-            }
+            // Its newest version, which may have left the reach since it was indexed.
+            let entry = access.lookup(info.id, &id).map_err(SearchError::from)?;
+            entries.extend(entry.filter(|entry| reached.has(entry.lsn)).map(|entry| (id, entry)));
         }
         Ok(entries)
     }
@@ -375,11 +437,18 @@ impl<'a> ReadContext<'a> {
     }
 
     /// The record of a document that was listed; `None` when it was deleted since.
-    fn document_of(&self, info: &CollectionInfo, id: &str, lsn: Lsn) -> Result<Option<Arc<DocumentRecord>>, ReadError> {
+    fn document_of(
+        &self,
+        info: &Arc<CollectionInfo>,
+        id: &str,
+        lsn: Lsn,
+    ) -> Result<Option<Arc<DocumentRecord>>, ReadError> {
         match self.access.passages().document(lsn) {
             // It was replaced, and its record cleared out of the log, since it was listed.
             Err(ReadError::Gone { .. }) => {
                 let now = self.access.lookup(info.id, id)?;
+                // What was reached was determined before the list.
+                let now = now.filter(|entry| self.reached(info).is_ok_and(|reached| reached.has(entry.lsn)));
                 now.map(|entry| self.access.passages().document(entry.lsn)).transpose()
             }
             found => found.map(Some),

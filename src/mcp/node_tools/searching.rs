@@ -7,10 +7,11 @@ use serde_json::Value;
 use super::super::arguments::{self, FusionArgument, Include, IncludeArgument, ModeArgument};
 use super::super::direct::{LinkBlock, Rendered};
 use super::super::{Link, ToolAnswer, ToolError, answers};
+use super::NodeTools;
+use super::call::ReadContext;
 use super::inputs::{cursor, detail, filter};
-use super::reading::ReadContext;
 use super::shapes::{reference_to, search_result, title_of};
-use crate::base::NodeId;
+use crate::base::{Digest, NodeId};
 use crate::collection::PassageKey;
 use crate::retrieval::{
     self, Fusion, Hit, Mode, PreparedSearch, SearchError, SearchRequest, Surroundings, price, price_of_json,
@@ -35,13 +36,20 @@ struct View {
     filter: Option<Value>,
 }
 
-/// The result of looking up a search in the cache.
-#[expect(clippy::large_enum_variant, reason = "there is one for each search, on its stack")]
-pub(super) enum CacheLookup<'a> {
-    /// The same was asked before, and nothing changed since.
-    Hit(Arc<Rendered>),
-    /// It has to be searched.
-    Miss(PreparedSearch<'a>),
+/// Which answer a text is of: its id, and a digest of the filter in the spelling that it echoes.
+pub(super) type RenderedKey = (u64, Option<Digest>);
+
+/// About the bytes of an answer as text, twice.
+pub(super) const RENDERED_MEAN: u64 = 8 << 10;
+
+/// Weighs texts of answers in bytes.
+#[derive(Clone)]
+pub(super) struct RenderedWeighter;
+
+impl quick_cache::Weighter<RenderedKey, Arc<Rendered>> for RenderedWeighter {
+    fn weight(&self, _: &RenderedKey, rendered: &Arc<Rendered>) -> u64 {
+        rendered.bytes() + 128
+    }
 }
 
 impl SearchCall {
@@ -83,31 +91,28 @@ impl SearchCall {
     }
 }
 
-impl<'a> ReadContext<'a> {
-    pub(super) fn lookup(&self, question: &SearchCall) -> Result<CacheLookup<'a>, ToolError> {
-        let asked = self.tools.retrieval.ask(self.access, &question.request)?;
-        Ok(match self.tools.retrieval.remembered(&asked) {
-            Some(found) => CacheLookup::Hit(self.rendered(&found, &question.view)),
-            None => CacheLookup::Miss(asked),
-        })
+impl NodeTools {
+    /// An answer as text, rendered once for each spelling of its filter.
+    pub(super) fn rendered(&self, found: &retrieval::SearchAnswer, question: &SearchCall) -> Arc<Rendered> {
+        let view = &question.view;
+        // Filters that mean the same share an answer, and each echoes its own spelling.
+        let spelling = view.filter.as_ref().map(|filter| Digest::of(filter.to_string().as_bytes()));
+        let key = (found.id, spelling);
+        if let Some(rendered) = self.rendered.get(&key) {
+            return rendered;
+        }
+        let rendered = Arc::new(render(self.library.log().node(), found, view));
+        self.rendered.insert(key, Arc::clone(&rendered));
+        rendered
     }
+}
 
+impl ReadContext<'_> {
     pub(super) fn search(&self, question: &SearchCall, asked: &PreparedSearch<'_>) -> Result<Arc<Rendered>, ToolError> {
         let found = self.with_surroundings(&question.view, |around| {
             self.tools.retrieval.answer(&question.request, asked, around)
         })?;
-        Ok(self.rendered(&found, &question.view))
-    }
-
-    fn rendered(&self, found: &retrieval::SearchAnswer, view: &View) -> Arc<Rendered> {
-        // Filters that mean the same share an answer, and each echoes its own spelling.
-        let spelling = view.filter.as_ref().map(ToString::to_string).unwrap_or_default();
-        if let Some(rendered) = self.tools.rendered.get(&(found.id, spelling.clone())) {
-            return rendered;
-        }
-        let rendered = Arc::new(self.render(found, view));
-        self.tools.rendered.insert((found.id, spelling), Arc::clone(&rendered));
-        rendered
+        Ok(self.tools.rendered(&found, question))
     }
 
     pub(super) fn find_similar(&self, given: arguments::FindSimilar) -> Result<ToolAnswer, ToolError> {
@@ -131,7 +136,7 @@ impl<'a> ReadContext<'a> {
         let found = self.with_surroundings(&view, |around| {
             self.tools.retrieval.find_similar(self.access, &passage, place.passage.is_none(), &request, around)
         })?;
-        Ok(self.render(&found, &view).to_answer())
+        Ok(render(self.node(), &found, &view).to_answer())
     }
 
     /// Runs a search with the cost of its answer besides the texts.
@@ -161,33 +166,32 @@ impl<'a> ReadContext<'a> {
         let copies = if view.include.has(IncludeArgument::Structured) { 2 } else { 1 };
         search(&Surroundings { envelope: &envelope, hit: &around_hit, copies })
     }
+}
 
-    fn render(&self, found: &retrieval::SearchAnswer, view: &View) -> Rendered {
-        let node = self.node();
-        let results: Vec<_> = found.hits.iter().map(|hit| search_result(hit, view.include, node)).collect();
-        let links = match view.include.has(IncludeArgument::Links) {
-            true => found.hits.iter().map(|hit| link(hit, node)).collect(),
-            false => Vec::new(),
-        };
-        // An answer that is less than what was asked for says so, asked or not.
-        let says = view.include.has(IncludeArgument::Searched) || results.is_empty() || found.mode_reason.is_some();
-        let searched = says.then(|| answers::Searched {
-            collections: found.searched.clone(),
-            filter: view.filter.clone(),
-            mode: view.mode.as_str(),
-            mode_used: found.mode_used.as_str(),
-            mode_reason: found.mode_reason.clone(),
-            generation: found.lsn.0,
-        });
-        let answer = answers::SearchAnswer {
-            weak: found.weak,
-            results,
-            searched,
-            truncated: found.truncated,
-            next_cursor: found.next.map(|cursor| cursor.to_string()),
-        };
-        Rendered::new(&answer, links, view.include.has(IncludeArgument::Structured))
-    }
+fn render(node: NodeId, found: &retrieval::SearchAnswer, view: &View) -> Rendered {
+    let results: Vec<_> = found.hits.iter().map(|hit| search_result(hit, view.include, node)).collect();
+    let links = match view.include.has(IncludeArgument::Links) {
+        true => found.hits.iter().map(|hit| link(hit, node)).collect(),
+        false => Vec::new(),
+    };
+    // An answer that is less than what was asked for says so, asked or not.
+    let says = view.include.has(IncludeArgument::Searched) || results.is_empty() || found.mode_reason.is_some();
+    let searched = says.then(|| answers::Searched {
+        collections: found.searched.clone(),
+        filter: view.filter.clone(),
+        mode: view.mode.as_str(),
+        mode_used: found.mode_used.as_str(),
+        mode_reason: found.mode_reason.clone(),
+        generation: found.lsn.0,
+    });
+    let answer = answers::SearchAnswer {
+        weak: found.weak,
+        results,
+        searched,
+        truncated: found.truncated,
+        next_cursor: found.next.map(|cursor| cursor.to_string()),
+    };
+    Rendered::new(&answer, links, view.include.has(IncludeArgument::Structured))
 }
 
 /// A passage as a resource.

@@ -58,16 +58,17 @@ pub(super) fn write_answer(
     }
 }
 
+/// A collection in numbers: of all its documents.
 pub(super) fn summary(info: &CollectionInfo) -> answers::CollectionSummary {
     answers::CollectionSummary {
         name: info.name.clone(),
         description: info.description.clone(),
         documents: info.documents,
         passages: info.chunks,
-        bytes: info.text_bytes,
+        bytes: Some(info.text_bytes),
         model: info.model.clone(),
-        updated_at: info.last_change_time.to_string(),
-        generation: info.last_change.0,
+        updated_at: Some(info.last_change_time.to_string()),
+        generation: Some(info.last_change.0),
     }
 }
 
@@ -144,8 +145,13 @@ impl From<WriteError> for ToolError {
 fn write_code(error: &WriteError) -> ErrorCode {
     match error {
         WriteError::NoSuchCollection { .. } | WriteError::NoSuchDocument { .. } => ErrorCode::NotFound,
-        WriteError::CollectionExists { .. } | WriteError::Conflict { .. } => ErrorCode::Conflict,
-        WriteError::OutOfReach { .. } | WriteError::DocumentOutOfReach { .. } => ErrorCode::Forbidden,
+        WriteError::CollectionExists { .. } | WriteError::Conflict { .. } | WriteError::Overtaken { .. } => {
+            ErrorCode::Conflict
+        }
+        WriteError::OutOfReach { .. }
+        | WriteError::DocumentOutOfReach { .. }
+        | WriteError::WholeOutOfReach { .. }
+        | WriteError::WouldBeOutOfReach { .. } => ErrorCode::Forbidden,
         WriteError::BadName { .. } | WriteError::Embed(EmbedError::Unknown { .. }) | WriteError::Prepare(_) => {
             ErrorCode::BadArgument
         }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::super::ToolError;
 use super::super::error::ended;
-use super::NodeTools;
+use super::super::{NoProgress, ToolError};
+use super::{Call, NodeTools};
 use crate::auth::Caller;
 use crate::base::Lsn;
 use crate::calls::{Operation, Permit, Scope};
@@ -66,7 +66,7 @@ impl NodeTools {
     ///
     /// # Errors
     /// When the collection does not exist, or the catalog cannot be read.
-    pub fn sources(
+    pub async fn sources(
         &self,
         caller: &Caller,
         collection: &str,
@@ -75,14 +75,15 @@ impl NodeTools {
         limit: usize,
     ) -> Result<Vec<(String, u64)>, ToolError> {
         let permit = self.on(Operation::LIST_SOURCES, caller, collection)?;
-        let access = self.library.access(&permit);
-        let listed = || {
-            let info = access.collection(collection).ok_or_else(|| no_collection(collection))?;
-            let sources = access.sources(info.id, prefix, after, limit.clamp(1, SOURCES_PAGE));
+        let call = Call { tools: self, permit: &permit, progress: &NoProgress };
+        let listed = call.read(&collection, |reading| {
+            let info = reading.access.collection(collection).ok_or_else(|| no_collection(collection))?;
+            let (reached, limit) = (reading.reached(&info)?, limit.clamp(1, SOURCES_PAGE));
+            let sources = reading.access.sources(info.id, &reached, prefix, after, limit);
             let sources = sources.map_err(SearchError::from)?;
             Ok(sources.into_iter().map(|source| (source.source, source.documents)).collect())
-        };
-        let result = listed();
+        });
+        let result = listed.await;
         ended(permit, result)
     }
 
@@ -90,14 +91,15 @@ impl NodeTools {
     ///
     /// # Errors
     /// When there is no such collection, or the catalog cannot be read.
-    pub fn folders(&self, caller: &Caller, collection: &str) -> Result<Vec<Folder>, ToolError> {
+    pub async fn folders(&self, caller: &Caller, collection: &str) -> Result<Vec<Folder>, ToolError> {
         let permit = self.on(Operation::LIST_FOLDERS, caller, collection)?;
-        let access = self.library.access(&permit);
-        let listed = || {
-            let info = access.collection(collection).ok_or_else(|| no_collection(collection))?;
-            Ok(access.folders(info.id).map_err(SearchError::from)?)
-        };
-        let result = listed();
+        let call = Call { tools: self, permit: &permit, progress: &NoProgress };
+        let listed = call.read(&collection, |reading| {
+            let info = reading.access.collection(collection).ok_or_else(|| no_collection(collection))?;
+            let reached = reading.reached(&info)?;
+            Ok(reading.access.folders(info.id, &reached).map_err(SearchError::from)?)
+        });
+        let result = listed.await;
         ended(permit, result)
     }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::{ToolAnswer, ToolError, answers, arguments};
 use super::shapes::{self, answer};
-use super::{Call, NodeTool, NodeTools};
+use super::{ALL, Call, NodeTool, NodeTools};
 use crate::base::ByteSize;
 use crate::calls::Scope;
 use crate::collection::{Access, Library, WriterState};
@@ -18,17 +18,21 @@ impl NodeTool for arguments::GetStatus {
     }
 
     async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
-        answer(call.tools.status(call.access()).await)
+        let counts = match call.is_narrowed() {
+            true => call.read(&ALL, |reading| Ok(counts(&reading.collections()?.collections))).await?,
+            false => counts(&call.access().collections().iter().map(|info| shapes::summary(info)).collect::<Vec<_>>()),
+        };
+        answer(call.tools.status(call.access(), counts).await)
     }
 }
 
 impl NodeTools {
-    async fn status(&self, access: Access<'_>) -> answers::StatusAnswer {
+    async fn status(&self, access: Access<'_>, (documents, passages): (u64, u64)) -> answers::StatusAnswer {
         let snapshots = self.backups.status().await;
         let log = self.library.log();
         let settings = self.readiness.settings();
-        let collections = access.collections();
         let reasons = problems(Some(&self.library), &self.readiness);
+        let shown = shown_to(access, &reasons);
         let (writes, writes_reason) = match (self.library.write_failure(), log.state()) {
             (Some(reason), _) | (None, WriterState::ReadOnly { reason }) => ("read_only", Some(reason)),
             (None, WriterState::Writable) => ("writable", None),
@@ -40,12 +44,12 @@ impl NodeTools {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: log.node().to_string(),
             ready: reasons.is_empty(),
-            not_ready: reasons.into_iter().map(|(name, reason)| (name, reason.into())).collect(),
+            not_ready: shown.into_iter().map(|(name, reason)| (name, reason.into())).collect(),
             writes: writes.to_owned(),
             writes_reason,
-            collections: collections.len(),
-            documents: collections.iter().map(|info| info.documents).sum(),
-            passages: collections.iter().map(|info| info.chunks).sum(),
+            collections: access.collections().len(),
+            documents,
+            passages,
             lsn: log.last().0,
             log_bytes: log.bytes(),
             damage: log.damage().iter().map(ToString::to_string).collect(),
@@ -73,6 +77,29 @@ pub(crate) fn gpu_json(access: Access<'_>) -> Value {
     serde_json::to_value(shapes::gpu(access)).expect("answers are plain data")
 }
 
+/// How many documents and passages collections have.
+fn counts(collections: &[answers::CollectionSummary]) -> (u64, u64) {
+    let sum = |count: fn(&answers::CollectionSummary) -> u64| collections.iter().map(count).sum();
+    (sum(|info| info.documents), sum(|info| info.passages))
+}
+
+/// What names the index of a collection among the problems begins with this.
+const INDEX_OF: &str = "index of ";
+
+/// The problems as a call may see them: those of collections that it does not reach are not named.
+pub(crate) fn shown_to(access: Access<'_>, problems: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let is_hidden = |name: &str| {
+        let collection = name.strip_prefix(INDEX_OF);
+        collection.is_some_and(|collection| !access.permit().reach().admits(collection))
+    };
+    let mut shown = problems.clone();
+    shown.retain(|name, _| !is_hidden(name));
+    if shown.len() < problems.len() {
+        shown.insert("another index".to_owned(), "it is of a collection that you do not see".to_owned());
+    }
+    shown
+}
+
 /// Why the node is not ready, by name; empty when it is.
 ///
 /// * `library`: `None` until the log is open.
@@ -88,7 +115,7 @@ pub(crate) fn problems(library: Option<&Library>, readiness: &Readiness) -> BTre
     problems.extend(writes.map(|reason| ("writes".to_owned(), reason)));
     problems.extend(library.log().read_failure().map(|reason| ("reads".to_owned(), reason)));
     let indexes = library.index_problems().into_iter();
-    problems.extend(indexes.map(|(name, reason)| (format!("index of {name}"), reason)));
+    problems.extend(indexes.map(|(name, reason)| (format!("{INDEX_OF}{name}"), reason)));
     problems
 }
 

@@ -1,17 +1,22 @@
 //! The tools that write documents.
 
-use serde_json::Value;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
 
 use super::super::arguments::{self, ConflictArgument, NewDocument};
-use super::super::{ErrorCode, ToolAnswer, ToolError, answers};
+use super::super::{DocumentRef, ErrorCode, ToolAnswer, ToolError, answers};
+use super::call::ReadContext;
 use super::inputs::{deletes, input, media_type_of};
-use super::reading::PAGE_MAX;
+use super::reading::{COPIED_BYTES_MAX, PAGE_MAX};
 use super::shapes::{FAILED, answer, document_result, write_answer};
 use super::{Call, NodeTool, collection_of};
 use crate::auth::Caller;
-use crate::base::{Fault, UnixMillis};
+use crate::base::{Digest, Fault, Lsn, UnixMillis};
 use crate::calls::Scope;
-use crate::collection::{Added, Body, Conflict, DocumentInput, DocumentStatus, MediaType, Missing};
+use crate::collection::{
+    Added, Body, Conflict, DocumentInput, DocumentOutcome, DocumentRecord, DocumentStatus, MediaType, Missing,
+};
 use crate::retrieval::{SearchError, shown_metadata};
 
 /// Documents in one call.
@@ -24,20 +29,68 @@ const KEY_BYTES_MAX: usize = 256;
 /// A document of a call, with its content where that comes apart from it.
 pub(crate) type IncomingDocument = (NewDocument, Option<Body>);
 
-/// The key of a stored answer: includes the caller and the collection.
-fn answer_key(caller: &Caller, collection: &str, key: &str) -> Result<String, ToolError> {
-    if key.is_empty() || key.len() > KEY_BYTES_MAX {
-        let found = key.len();
-        return Err(ToolError::bad_argument(format!(
-            "idempotency_key has {found} bytes, expected 1 to {KEY_BYTES_MAX}: a UUID does"
-        )));
-    }
-    Ok(format!("{:016x}/{collection}/{key}", caller.id()))
+/// A document of a call, or its id and what is wrong with it.
+type ReceivedDocument = Result<IncomingDocument, (String, ToolError)>;
+
+/// What makes a call safe to repeat.
+#[derive(Clone, Copy)]
+pub(crate) struct RepeatKey<'a> {
+    /// The client's key.
+    pub(crate) key: &'a str,
+    /// Which of the writes of its request, from 0.
+    pub(crate) part: usize,
 }
 
-/// An answer that was kept.
-fn repeated(answer: &[u8]) -> Result<Value, ToolError> {
-    serde_json::from_slice(answer).map_err(|error| unreadable(&error))
+impl RepeatKey<'_> {
+    /// The key of the stored answer: includes the caller and the collection.
+    fn stored(self, caller: &Caller, collection: &str) -> Result<String, ToolError> {
+        let Self { key, part } = self;
+        if key.is_empty() || key.len() > KEY_BYTES_MAX {
+            let found = key.len();
+            return Err(ToolError::bad_argument(format!(
+                "idempotency_key has {found} bytes, expected 1 to {KEY_BYTES_MAX}: a UUID does"
+            )));
+        }
+        let key = Digest::of_parts([key.as_bytes(), &part.to_le_bytes()]);
+        Ok(format!("{:016x}/{collection}/{key}", caller.id()))
+    }
+}
+
+/// Identifies what a call writes.
+fn digest_of(documents: &[ReceivedDocument], conflict: ConflictArgument) -> Digest {
+    let of_content = |content: &Body| match content {
+        Body::Text(text, kind) => Digest::of_parts([&b"text"[..], kind.as_str().as_bytes(), text.as_bytes()]),
+        Body::Typed(kind, bytes) => Digest::of_parts([&b"typed"[..], kind.as_str().as_bytes(), bytes.as_slice()]),
+        Body::File { name, bytes } => Digest::of_parts([&b"file"[..], name.as_bytes(), bytes.as_slice()]),
+    };
+    let of_document = |document: &ReceivedDocument| match document {
+        Ok((given, content)) => {
+            let given = serde_json::to_vec(given).expect("plain data serialises");
+            let content = content.as_ref().map(of_content);
+            Digest::of_parts([given.as_slice(), content.as_ref().map_or(&[][..], |digest| &digest.0[..])])
+        }
+        Err((id, error)) => Digest::of_parts([id.as_bytes(), error.message.as_bytes()]),
+    };
+    let documents: Vec<Digest> = documents.iter().map(of_document).collect();
+    Digest::of_parts([&[conflict as u8][..]].into_iter().chain(documents.iter().map(|digest| &digest.0[..])))
+}
+
+/// An answer as it is kept, with what it is the answer to.
+fn stored_answer(request: &Digest, answer: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(&json!({"request": request.to_string(), "answer": answer})).expect("answers are plain data")
+}
+
+/// An answer that was kept, if it is to the same request.
+fn repeated(kept: &[u8], request: &Digest) -> Result<Value, ToolError> {
+    let mut kept: Value = serde_json::from_slice(kept).map_err(|error| unreadable(&error))?;
+    match kept["request"].as_str() {
+        Some(first) if first == request.to_string() => Ok(kept["answer"].take()),
+        _ => {
+            let message = "this idempotency_key was used for other documents within a day, and nothing was written now; give each \
+                           request a key of its own, and repeat it word for word";
+            Err(ToolError::new(ErrorCode::KeyReused, message, Fault::Caller))
+        }
+    }
 }
 
 fn unreadable(error: &serde_json::Error) -> ToolError {
@@ -69,7 +122,7 @@ fn answer_unless_refused(structured: Value) -> Result<ToolAnswer, ToolError> {
 
 impl NodeTool for arguments::AddDocuments {
     fn scope(&self) -> Scope<'_> {
-        Scope::One(self.collection.as_str().into())
+        scope_of_write(&self.collection, self.documents.iter())
     }
 
     async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
@@ -80,9 +133,23 @@ impl NodeTool for arguments::AddDocuments {
             )));
         }
         let documents = self.documents.into_iter().map(|document| Ok((document, None))).collect();
-        let (conflict, key) = (self.on_conflict, self.idempotency_key.as_deref());
+        let conflict = self.on_conflict;
+        let key = self.idempotency_key.as_deref().map(|key| RepeatKey { key, part: 0 });
         answer_unless_refused(written(call, self.collection, documents, conflict, key).await?)
     }
+}
+
+/// The collections of a write: the one that is written to, and those that are copied from.
+pub(super) fn scope_of_write<'a>(collection: &'a str, documents: impl Iterator<Item = &'a NewDocument>) -> Scope<'a> {
+    let copied = documents.filter_map(|document| collection_of(document.copied_from()?));
+    let mut names: Vec<String> = copied.filter(|name| name != collection).collect();
+    if names.is_empty() {
+        return Scope::One(collection.into());
+    }
+    names.push(collection.to_owned());
+    names.sort_unstable();
+    names.dedup();
+    Scope::Many(names.into())
 }
 
 /// Writes documents; what became of each, in their order.
@@ -92,7 +159,7 @@ pub(super) async fn add_each(
     call: Call<'_>,
     collection: &str,
     documents: Vec<Result<IncomingDocument, String>>,
-    key: Option<&str>,
+    key: Option<RepeatKey<'_>>,
 ) -> Result<Vec<answers::DocumentResult>, ToolError> {
     let refused = |message| (String::new(), ToolError::bad_argument(message));
     let documents = documents.into_iter().map(|document| document.map_err(refused)).collect();
@@ -141,33 +208,62 @@ impl Write {
     }
 }
 
+/// Reads the content of those documents that are copies of others, all of them under one compute permit.
+pub(super) async fn read_copies(
+    call: Call<'_>,
+    collection: &str,
+    documents: &mut [ReceivedDocument],
+) -> Result<(), ToolError> {
+    let is_copy = |document: &ReceivedDocument| matches!(document, Ok((given, None)) if given.copied_from().is_some());
+    if !documents.iter().any(is_copy) {
+        return Ok(());
+    }
+    let read = |reading: &ReadContext<'_>| {
+        let mut left = COPIED_BYTES_MAX;
+        for document in documents.iter_mut() {
+            let Ok((given, content @ None)) = document else { continue };
+            let Some(uri) = given.copied_from() else { continue };
+            match reading.copied(uri, &mut left) {
+                Ok(text) => *content = Some(Body::Text(text, MediaType::Markdown)),
+                Err(error) => *document = Err((given.id.take().unwrap_or_default(), error)),
+            }
+        }
+        Ok(())
+    };
+    call.read(&collection, read).await
+}
+
 /// The answer to a write of documents, also when nothing of it went in.
 async fn written(
     call: Call<'_>,
     name: String,
-    documents: Vec<Result<IncomingDocument, (String, ToolError)>>,
+    mut documents: Vec<ReceivedDocument>,
     conflict: ConflictArgument,
-    key: Option<&str>,
+    key: Option<RepeatKey<'_>>,
 ) -> Result<Value, ToolError> {
     let (access, progress) = (call.access(), call.progress);
-    let key = key.map(|key| answer_key(call.permit.caller(), &name, key)).transpose()?;
+    let key = key.map(|key| key.stored(call.permit.caller(), &name)).transpose()?;
+    let key = key.map(|key| (key, digest_of(&documents, conflict)));
     // Before the documents are read, and before a collection is made for them.
-    if let Some(key) = &key
+    if let Some((key, request)) = &key
         && let Some(answer) = access.remembered(key).map_err(SearchError::from)?
     {
-        return repeated(&answer);
+        return repeated(&answer, request);
     }
     let total = documents.len() as u64;
     progress.report(0, total, "reading documents");
+    read_copies(call, &name, &mut documents).await?;
     let mut inputs = Vec::with_capacity(documents.len());
     let mut write = Write { collection: name.clone(), refused: Vec::new(), expired: Vec::new() };
     for (place, document) in documents.into_iter().enumerate() {
-        match document.and_then(|(given, content)| input(&call.reading(), given, content, conflict)) {
+        match document.and_then(|(given, content)| input(given, content, conflict)) {
             Ok(input) => {
                 let expired = input.expires_at.filter(|time| !access.library().is_to_come(Some(*time)));
                 write.expired.extend(expired.map(|time| (place, time)));
                 inputs.push(input);
             }
+            // What the node could not do now is not stored as the answer for a day.
+            Err((_, error)) if key.is_some() && error.fault != Fault::Caller => return Err(error),
             Err((id, error)) => write.refused.push((place, id, error)),
         }
     }
@@ -176,9 +272,9 @@ async fn written(
             let answer = write.answer(access.add(&name, Missing::Create, inputs).await?);
             Ok(serde_json::to_value(answer).expect("answers are plain data"))
         }
-        Some(key) => {
-            let as_text = move |added| serde_json::to_vec(&write.answer(added)).expect("answers are plain data");
-            repeated(&access.add_once(&name, Missing::Create, inputs, key, as_text).await?)
+        Some((key, request)) => {
+            let to_keep = move |added| stored_answer(&request, &write.answer(added));
+            repeated(&access.add_once(&name, Missing::Create, inputs, key, to_keep).await?, &request)
         }
     };
     progress.report(total, total, "written");
@@ -191,24 +287,67 @@ impl NodeTool for arguments::UpdateDocument {
     }
 
     async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
-        let (given, access, reading) = (self, call.access(), call.reading());
-        let (place, document) = match given.text {
-            Some(_) => reading.find_whole(&given.id, "replace the text of")?,
-            None => reading.find(&given.id, None)?,
+        let Self { id, text, media_type, title, url, metadata_patch, if_version } = self;
+        let is_new_text = text.is_some();
+        let change = DocumentChange { text, media_type, title, url, metadata_patch, if_version };
+        let find = |reading: &ReadContext<'_>| match is_new_text {
+            true => reading.find_whole(&id, "replace the text of"),
+            false => reading.find_named(&id),
         };
-        let media_type = given.media_type.as_deref().unwrap_or(&document.media_type);
-        let media_type = media_type_of(media_type)?;
-        let (text, media_type) = match given.text {
+        let (collection, outcome, lsn) = change.make(call, &collection_of(&id), find).await?;
+        answer(write_answer(collection.clone(), vec![document_result(&collection, &outcome)], lsn.0, false))
+    }
+}
+
+/// What changes in a document; what is left out stays.
+#[derive(Debug, Default)]
+pub(crate) struct DocumentChange {
+    /// The whole new text, …
+    pub(crate) text: Option<String>,
+    /// … and its format.
+    pub(crate) media_type: Option<String>,
+    pub(crate) title: Option<String>,
+    pub(crate) url: Option<String>,
+    /// Fields to set; null removes one.
+    pub(crate) metadata_patch: Option<Map<String, Value>>,
+    /// The version that has to be there; `None` for the one that is read.
+    pub(crate) if_version: Option<u64>,
+}
+
+impl DocumentChange {
+    /// Changes the document that `find` finds. Returns its collection, its outcome, and up to where the write is.
+    ///
+    /// * `subject`: the collection, as far as the call names it.
+    pub(super) async fn make(
+        self,
+        call: Call<'_>,
+        subject: &Option<String>,
+        find: impl FnOnce(&ReadContext<'_>) -> Result<(DocumentRef, Arc<DocumentRecord>), ToolError>,
+    ) -> Result<(String, DocumentOutcome, Lsn), ToolError> {
+        let has_text = self.text.is_some();
+        let read = |reading: &ReadContext<'_>| {
+            let (place, document) = find(reading)?;
+            let old = match has_text {
+                true => String::new(),
+                false => {
+                    let text = reading.access.passages().text(&document, 0..document.chunks.len());
+                    text.map_err(SearchError::from)?
+                }
+            };
+            Ok((place.collection, document, old))
+        };
+        let (collection, document, old) = call.read(subject, read).await?;
+        let media_type = media_type_of(self.media_type.as_deref().unwrap_or(&document.media_type))?;
+        let (text, media_type) = match self.text {
             Some(text) => (text, media_type),
             // Text extracted from a PDF or a page is plain text now, whatever its origin.
             None => {
-                let text = access.passages().text(&document, 0..document.chunks.len()).map_err(SearchError::from)?;
                 let kept = matches!(media_type, MediaType::Markdown | MediaType::SourceCode);
-                (text, if kept { media_type } else { MediaType::Text })
+                (old, if kept { media_type } else { MediaType::Text })
             }
         };
         let mut metadata = shown_metadata(&document.metadata);
-        for (name, value) in given.metadata_patch.unwrap_or_default() {
+        for (name, value) in self.metadata_patch.unwrap_or_default() {
             if value.is_null() {
                 metadata.shift_remove(&name);
             } else {
@@ -218,51 +357,63 @@ impl NodeTool for arguments::UpdateDocument {
         let input = DocumentInput {
             id: Some(document.id.clone()),
             body: Body::Text(text, media_type),
-            title: Some(given.title.unwrap_or_else(|| document.title.clone())),
-            url: given.url.or_else(|| document.url.clone()),
+            title: Some(self.title.unwrap_or_else(|| document.title.clone())),
+            url: self.url.or_else(|| document.url.clone()),
             metadata,
             source: document.source.clone(),
             expires_at: document.expires_at,
             // The version that was read must still be current, otherwise another client's change would be lost.
-            if_version: Some(given.if_version.unwrap_or(document.version)),
+            if_version: Some(self.if_version.unwrap_or(document.version)),
             conflict: Conflict::Replace,
         };
-        let Added { mut outcomes, lsn, .. } = access.add(&place.collection, Missing::Refuse, vec![input]).await?;
+        let Added { mut outcomes, lsn, .. } = call.access().add(&collection, Missing::Refuse, vec![input]).await?;
         let outcome = outcomes.pop().ok_or_else(|| ToolError::not_found("nothing was written"))?;
-        if let DocumentStatus::Failed(error) = outcome.status {
-            return Err(error.into());
+        match outcome.status {
+            DocumentStatus::Failed(error) => Err(error.into()),
+            _ => Ok((collection, outcome, lsn)),
         }
-        let results = vec![document_result(&place.collection, &outcome)];
-        answer(write_answer(place.collection, results, lsn.0, false))
     }
 }
 
 impl NodeTool for arguments::DeleteDocuments {
     fn scope(&self) -> Scope<'_> {
-        match &self.collection {
-            Some(collection) => Scope::One(collection.into()),
-            None => Scope::Many(self.ids.iter().filter_map(|id| collection_of(id)).collect::<Vec<_>>().into()),
+        if let Some(collection) = &self.collection {
+            return Scope::One(collection.into());
+        }
+        let names: Option<Vec<String>> = self.ids.iter().map(|id| collection_of(id)).collect();
+        match names {
+            Some(mut names) if !names.is_empty() => {
+                names.sort_unstable();
+                names.dedup();
+                Scope::Many(names.into())
+            }
+            // An id may be of any collection where it names none.
+            _ => Scope::Every,
         }
     }
 
     async fn run(self, call: Call<'_>) -> Result<ToolAnswer, ToolError> {
-        let (given, access, reading) = (self, call.access(), call.reading());
-        let mut targets: Vec<(String, String)> = Vec::new();
-        match (&given.filter, &given.collection, given.ids.is_empty()) {
-            (None, None, false) => {
-                for id in &given.ids {
-                    let (place, document) = reading.find_whole(id, "delete")?;
-                    targets.push((place.collection, document.id.clone()));
+        let (given, access) = (self, call.access());
+        let find = |reading: &ReadContext<'_>| {
+            let mut targets: Vec<(String, String)> = Vec::new();
+            match (&given.filter, &given.collection, given.ids.is_empty()) {
+                (None, None, false) => {
+                    for id in &given.ids {
+                        let (place, document) = reading.find_whole(id, "delete")?;
+                        targets.push((place.collection, document.id.clone()));
+                    }
                 }
+                (Some(filter_json), Some(collection), true) => {
+                    let info = reading.existing(collection)?;
+                    deletes(filter_json, collection)?;
+                    let ids = reading.matching_ids(&info, filter_json)?;
+                    targets.extend(ids.into_iter().map(|id| (info.name.clone(), id)));
+                }
+                _ => return Err(ToolError::bad_argument("expected either ids, or collection and filter")),
             }
-            (Some(filter_json), Some(collection), true) => {
-                let info = reading.existing(collection)?;
-                deletes(filter_json, collection)?;
-                let ids = reading.matching_ids(&info, filter_json)?;
-                targets.extend(ids.into_iter().map(|id| (info.name.clone(), id)));
-            }
-            _ => return Err(ToolError::bad_argument("expected either ids, or collection and filter")),
-        }
+            Ok(targets)
+        };
+        let mut targets = call.read(&given.collection, find).await?;
         targets.sort();
         targets.dedup();
         let matched = targets.len();

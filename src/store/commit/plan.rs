@@ -28,12 +28,19 @@ pub(super) struct Plan<'a> {
     /// Reused for every payload.
     pub(super) payload: Vec<u8>,
     pub(super) now: UnixMillis,
+    /// LSN of the first record of the request that is being decided.
+    pub(super) began: Lsn,
 }
 
 impl Plan<'_> {
     /// Executes a request; returns its outcomes, and its answer if it runs only once.
     pub(super) fn request(&mut self, request: WriteRequest) -> Result<(Vec<Outcome>, Option<Vec<u8>>), CatalogError> {
-        let WriteRequest { operations, once } = request;
+        let WriteRequest { operations, once, unless_changed } = request;
+        self.began = self.append.next();
+        let last_change = |collection| self.update.collections.by_id.get(&collection).map(|info| info.last_change);
+        if unless_changed.is_some_and(|(collection, seen)| last_change(collection) > Some(seen)) {
+            return Ok((vec![Outcome::Overtaken; operations.len()], None));
+        }
         let Some(RunOnce { key, compose }) = once else { return Ok((self.operations(operations)?, None)) };
         if let Some(outcome) = too_large("answer key", key.len(), NAME_BYTES_MAX) {
             return Ok((vec![outcome; operations.len()], None));
@@ -115,8 +122,14 @@ impl Plan<'_> {
             return Ok(outcome);
         }
         let entry = self.update.document(collection, &new.id)?;
-        let actual = entry.as_ref().map(|entry| entry.version);
-        if let Some(entry) = entry.as_ref().filter(|_| new.unless_exists) {
+        let lsn = entry.as_ref().map_or(Lsn::ZERO, |entry| entry.lsn);
+        if new.looked_at.is_some_and(|looked_at| looked_at != lsn && lsn < self.began) {
+            return Ok(Outcome::Overtaken);
+        }
+        // One that has expired is not there for anybody, whether or not it was removed yet.
+        let shown = entry.as_ref().filter(|entry| entry.expires_at.is_none_or(|expiry| expiry > self.now));
+        let actual = shown.map(|entry| entry.version);
+        if let Some(entry) = shown.filter(|_| new.unless_exists) {
             return Ok(Outcome::Kept { version: entry.version, chunks: entry.chunks });
         }
         if new.if_version.is_some_and(|expected| expected != actual.unwrap_or(0)) {
@@ -146,7 +159,7 @@ impl Plan<'_> {
             source_digest: new.source_digest,
             content_digest: new.content_digest,
             media_type: new.media_type,
-            created: old.as_ref().map_or(self.now, |old| old.created),
+            created: old.as_ref().filter(|_| actual.is_some()).map_or(self.now, |old| old.created),
             updated: self.now,
             expires_at: new.expires_at,
             version,
@@ -157,7 +170,7 @@ impl Plan<'_> {
         let lsn = self.push(&Record::DocumentPut(Arc::clone(&document)), old)?;
         let replaced = document.replaced;
         self.changed(lsn, ChangeKind::DocumentPut { document, bodies, replaced });
-        Ok(match replaced {
+        Ok(match actual {
             Some(_) => Outcome::Updated { version, lsn },
             None => Outcome::Created { version, lsn },
         })

@@ -144,6 +144,73 @@ fn listings_are_paged_in_order() {
 }
 
 #[test]
+fn a_document_that_has_expired_is_not_there() {
+    let clock = TestClock::at(0);
+    let config = Config { clock: clock.clone(), ..config(Path::new("/data")) };
+    let disk = Arc::new(MemDisk::new());
+    let (mut writer, reader, _) = open_on(disk, None, config, None, CatalogStorage::Memory).expect("opened");
+    let collection = new_collection(&mut writer, "docs");
+    let versioned = |texts: &[&str], change: fn(&mut NewDocument)| {
+        let mut new = document(collection, "a", texts);
+        change(&mut new);
+        put(new)
+    };
+    run(&mut writer, versioned(&["1"], |new| new.expires_at = Some(UnixMillis(5))));
+    clock.0.store(5, Ordering::Relaxed);
+    assert_eq!(run(&mut writer, versioned(&["2"], |new| new.if_version = Some(1))), Outcome::Conflict { actual: None });
+    let created = run(&mut writer, versioned(&["2"], |new| new.if_version = Some(0)));
+    assert!(matches!(created, Outcome::Created { version: 2, .. }), "{created:?}");
+    let info = reader.collection_by_id(collection).expect("there");
+    assert_eq!((info.documents, reader.expired(UnixMillis(9), 9).expect("listed")), (1, Vec::new()));
+    run(&mut writer, versioned(&["3"], |new| new.expires_at = Some(UnixMillis(5))));
+    let written = run(&mut writer, versioned(&["4"], |new| new.unless_exists = true));
+    assert!(matches!(written, Outcome::Created { version: 4, .. }), "{written:?}");
+}
+
+#[test]
+fn only_what_was_looked_at_is_replaced() {
+    let (mut writer, reader, collection) = memory();
+    let over = |text: &str, lsn: Lsn| {
+        let mut new = document(collection, "a", &[text]);
+        new.looked_at = Some(lsn);
+        put(new)
+    };
+    // Twice in one request, of which the first makes it.
+    let both = writer.commit(vec![request(vec![over("1", Lsn::ZERO), over("2", Lsn::ZERO)])]).expect("committed");
+    assert!(
+        matches!(both.outcomes[0][..], [Outcome::Created { version: 1, .. }, Outcome::Updated { version: 2, .. }]),
+        "{:?}",
+        both.outcomes
+    );
+    let seen = reader.lookup(collection, "a").expect("looked up").expect("there").lsn;
+    // Two requests of one group that looked at the same.
+    let group = vec![request(vec![over("3", seen)]), request(vec![over("4", seen), over("5", seen)])];
+    let outcomes = writer.commit(group).expect("committed").outcomes;
+    assert!(matches!(outcomes[0][0], Outcome::Updated { version: 3, .. }), "{outcomes:?}");
+    assert_eq!(outcomes[1], [Outcome::Overtaken, Outcome::Overtaken]);
+    assert_eq!(run(&mut writer, over("6", Lsn::ZERO)), Outcome::Overtaken);
+}
+
+#[test]
+fn what_names_no_documents_is_done_only_on_what_was_looked_at() {
+    let (mut writer, reader, collection) = memory();
+    run(&mut writer, put(document(collection, "a", &["1"])));
+    let seen = reader.collection_by_id(collection).expect("there").last_change;
+    let delete = || WriteRequest {
+        operations: vec![Operation::DeleteCollection { collection }],
+        unless_changed: Some((collection, seen)),
+        ..WriteRequest::default()
+    };
+    // Another request of the same group comes first.
+    let group = vec![request(vec![put(document(collection, "b", &["2"]))]), delete()];
+    assert_eq!(writer.commit(group).expect("committed").outcomes[1], [Outcome::Overtaken]);
+    assert_eq!(writer.commit(vec![delete()]).expect("committed").outcomes[0], [Outcome::Overtaken]);
+    let seen = reader.collection_by_id(collection).expect("there").last_change;
+    let again = WriteRequest { unless_changed: Some((collection, seen)), ..delete() };
+    assert_eq!(writer.commit(vec![again]).expect("committed").outcomes[0], [Outcome::CollectionDeleted]);
+}
+
+#[test]
 fn a_document_that_is_to_stay_stays() {
     let (mut writer, reader, collection) = memory();
     let unless_exists = |text: &str| {
@@ -191,7 +258,11 @@ fn a_request_is_done_once_for_its_key() {
     let add = |text: &str| {
         let compose = |outcomes: &[Outcome], lsn: Lsn| format!("{outcomes:?} {lsn}").into_bytes();
         let once = RunOnce { key: "k".to_owned(), compose: Arc::new(compose) };
-        WriteRequest { operations: vec![put(document(collection, "a", &[text]))], once: Some(once) }
+        WriteRequest {
+            operations: vec![put(document(collection, "a", &[text]))],
+            once: Some(once),
+            ..WriteRequest::default()
+        }
     };
     let committed = writer.commit(vec![add("one"), add("two")]).expect("committed");
     assert_eq!(committed.outcomes[1], [], "not done again, not even within one group");

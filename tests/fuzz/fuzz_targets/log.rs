@@ -23,7 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = reader.affected(10);
     let [name, description, model] = ["fuzz", "", ""].map(str::to_owned);
     let create = Operation::CreateCollection(NewCollection { name, description, model, dimensions: 1 });
-    let written = writer.commit(vec![WriteRequest { operations: vec![create], once: None }]).is_ok();
+    let written = writer.commit(vec![WriteRequest { operations: vec![create], ..WriteRequest::default() }]).is_ok();
     let _ = writer.close();
     drop(reader);
     let (_writer, reader, _) = open().expect("what was opened once can be opened again");
