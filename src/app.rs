@@ -55,7 +55,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 /// How long a restart waits for users of the closed log.
 const REOPEN_PATIENCE: Duration = Duration::from_secs(30);
-/// How long a process that stands in for the node may take to hand the data directory over.
+/// How long a process that acts as the node may take to hand the data directory over.
 const HANDOVER_PATIENCE: Duration = Duration::from_secs(10);
 /// How often to check whether the data directory is free. There is no notification of that.
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -519,7 +519,7 @@ async fn run(
 }
 
 /// Opens the data directory. Waits for remaining users of the closed log after a restart, and at the first start for a process
-/// that stands in for the node to hand the directory over.
+/// that acts as the node to hand the directory over.
 fn open(
     config: &Config,
     readiness: Readiness,

@@ -1,8 +1,8 @@
 //! Only one process at a time opens a data directory.
 //!
 //! Two locks are taken: the file `LOCK`, which names its holder, and the directory itself, because a removed lock file
-//! would no longer lock anything. A third one, `LOCK.wanted`, asks the holder to release them: a process that only stands in
-//! for a node does so.
+//! would no longer lock anything. A third one, `LOCK.wanted`, asks the holder to release them: a process that only acts as
+//! a node does so.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};

@@ -149,7 +149,7 @@ impl PreviousManifest {
     /// The node, when its log had a record, or may have had one.
     pub(crate) fn node_with_records(&self) -> Option<&str> {
         let Ok(Manifest { node, state, .. }) = &self.0 else { return None };
-        // An empty log that is gone is no loss. While a node runs, the manifest does not say how far it came.
+        // The loss of an empty log loses nothing. While a node runs, the manifest does not say how far it came.
         let is_empty = matches!(state, State::Clean { applied: Lsn::ZERO, .. });
         (!is_empty).then_some(node)
     }

@@ -1,4 +1,4 @@
-//! Handing the data directory over: a process that stands in for the node makes room for a node that starts.
+//! Handing the data directory over: a process that acts as the node makes room for a node that starts.
 //!
 //! Invariants: a call that runs is waited for, for a while; calls that come meanwhile wait for the node; nothing is written to
 //! the directory after its lock was released.

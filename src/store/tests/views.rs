@@ -345,7 +345,7 @@ proptest! {
     }
 }
 
-/// All that was stored is gone, and a node that begins anew would say that all is well.
+/// All that was stored is gone, and a new, empty node would report that all is well.
 #[test]
 fn a_log_without_segments_is_lost_where_the_catalog_knows_of_records() {
     for is_closed in [true, false] {
