@@ -62,7 +62,7 @@ fn completions_are_scripts_that_their_shell_accepts() {
         let count = |word: &str| stdout(&output).lines().filter(|line| line.contains(word)).count();
         let (refused, taken) = match shell {
             "bash" => ("--new-token --print-config --url", "--new-token --print-config --data-dir"),
-            "zsh" => ("'--url=[]", "'--url=[Talk"),
+            "zsh" => ("'--url=[]", "'--url=[Use"),
             _ => ("subcommand serve\" -l url", "subcommand search\" -l url"),
         };
         assert!(count(refused) == 0 && count(taken) > 0, "{shell}: {}", stdout(&output));
