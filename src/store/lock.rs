@@ -63,7 +63,7 @@ pub fn holder(pid: Option<u32>) -> String {
     let Some(program) = words.next() else { return format!("process {pid}") };
     let program = program.rsplit('/').next().unwrap_or_default().to_owned();
     // The verb, and nothing more: the rest may hold a token.
-    let verb = words.next().filter(|word| word.bytes().all(|byte| byte.is_ascii_lowercase()));
+    let verb = words.find(|word| word != "--json").filter(|word| word.bytes().all(|byte| byte.is_ascii_lowercase()));
     let command = [program].into_iter().chain(verb.map(String::from)).collect::<Vec<_>>().join(" ");
     format!("process {pid} ({})", command.escape_debug())
 }
