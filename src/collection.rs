@@ -94,13 +94,16 @@ pub struct Config {
     pub followers: Vec<Follower>,
 }
 
+/// Up to which record of a history something has come.
+pub type ReachedPosition = Arc<dyn Fn(&[store::Epoch]) -> Lsn + Send + Sync>;
+
 /// A follower of the log from its opening on. The first lease of its name takes over from it.
 #[derive(Clone)]
 pub struct Follower {
     /// Its name, for people.
     pub name: String,
     /// The position that it has reached in a log with this history.
-    pub reached: Arc<dyn Fn(&[store::Epoch]) -> Lsn + Send + Sync>,
+    pub reached: ReachedPosition,
 }
 
 impl Follower {
