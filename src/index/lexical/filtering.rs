@@ -89,7 +89,7 @@ pub(super) fn fields(index: &Index) -> Result<Vec<(String, &'static str)>, Tanti
     Ok(fields.into_iter().collect())
 }
 
-/// Whether an entry with this metadata would match `filter`, as [`query`] decides for the entries of the index.
+/// Whether an entry with this metadata would match `filter`, as `query` decides for the entries of the index.
 #[must_use]
 pub fn admits(filter: &Filter, metadata: &Map<String, Value>) -> bool {
     matches_flat(filter, &flat(metadata))
