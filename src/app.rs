@@ -536,8 +536,10 @@ fn open(
             opened => return opened,
         };
         let patience = if is_first { HANDOVER_PATIENCE } else { REOPEN_PATIENCE };
-        // Another node stays where it is.
-        let is_node = is_first && RunningNode::read(&config.data_dir).is_some_and(|running| running.admin.is_some());
+        // Another node stays where it is. The file may be left over from one that died.
+        let is_node = is_first
+            && RunningNode::read(&config.data_dir)
+                .is_some_and(|running| running.admin.is_some() && pid.is_none_or(|pid| pid == running.pid));
         if is_node || start.elapsed() >= patience {
             return Err(error.into());
         }

@@ -139,10 +139,8 @@ impl NodeTools {
         let permit = self.enter(Tool::Fetch, caller, collection)?;
         let call = Call { tools: self, permit: &permit, progress: &NoProgress };
         let read = call.read(&collection, |reading| {
-            let info = reading.existing(collection)?;
-            let document = reading.exactly(collection, id)?;
+            let (document, state) = reading.as_expected(collection, id, &Precondition::None)?;
             let text = reading.access.passages().text(&document, 0..document.chunks.len());
-            let state = DocumentVersion::new(&info, self.library.log().epoch(), document.version);
             let stored = StoredDocument {
                 id: document.id.clone(),
                 collection: collection.to_owned(),

@@ -46,12 +46,12 @@ impl ReadContext<'_> {
             Some(collection) => DocumentRef::within(collection, id),
             None => DocumentRef::parse(id),
         };
-        let found = match self.passage_at(place.as_ref())? {
+        if let Some(found) = self.passage_at(place.as_ref())? {
+            return Ok(found);
+        }
+        let found = match self.at(place.as_ref())? {
             Some(found) => Some(found),
-            None => match self.at(place.as_ref())? {
-                Some(found) => Some(found),
-                None => self.at(self.cited(id, collection).as_ref())?,
-            },
+            None => self.at(self.cited(id, collection).as_ref())?,
         };
         self.visible_document(id, found.ok_or_else(|| self.unknown(id, collection))?)
     }
@@ -96,7 +96,7 @@ impl ReadContext<'_> {
     }
 
     /// The document at a place that names one of its passages, within reach.
-    fn passage_at(&self, place: Option<&DocumentRef>) -> Result<Option<(DocumentRef, DocumentEntry)>, ToolError> {
+    fn passage_at(&self, place: Option<&DocumentRef>) -> Result<Option<(DocumentRef, Arc<DocumentRecord>)>, ToolError> {
         let Some((place, passage)) = place.and_then(|place| Some((place, place.passage?))) else { return Ok(None) };
         let Some(info) = self.access.collection(&place.collection) else { return Ok(None) };
         let entry = self.access.lookup(info.id, &place.document).map_err(SearchError::from)?;
@@ -105,7 +105,7 @@ impl ReadContext<'_> {
             return Ok(None);
         }
         let document = self.access.passages().document(entry.lsn).map_err(SearchError::from)?;
-        Ok((passage < document.chunks.len()).then(|| (place.clone(), entry)))
+        Ok((passage < document.chunks.len()).then(|| (place.clone(), document)))
     }
 
     /// A document that was found, if it may be shown and has the passage.
