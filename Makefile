@@ -280,7 +280,7 @@ clean: ## Remove everything that was built or installed here
 .PHONY: setup
 setup: setup-build setup-test setup-kube ## Install what building and testing need
 
-# $(call packages,PROGRAM:PACKAGE …): installs the packages whose programs are missing.
+# $(call packages,PROGRAM:PACKAGE …): installs the packages whose programs are missing. PROGRAM is one that no smaller package has.
 define packages
 missing=()
 for pair in $(1); do command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair##*:}"); done
@@ -291,6 +291,13 @@ if [ $${#missing[@]} -gt 0 ]; then
 		echo "setup: these Debian packages are missing and could not be installed: $${missing[*]}. Install them, then run this again." >&2
 		exit 1
 	fi
+fi
+endef
+
+# A busybox that runs in images and in the emulated host, where there are no libraries: Debian's other one is linked to them.
+define static_busybox
+if ! { ldd "$$(command -v busybox)" 2>&1 || true; } | grep -E 'not a dynamic|statically linked' >/dev/null; then
+	$(call packages,no-such-program:busybox-static)
 fi
 endef
 
@@ -322,8 +329,9 @@ setup-build:
 
 .PHONY: setup-test
 setup-test: $(VENV)/installed $(SCANNERS)/installed $(NPM)/released/installed $(NPM)/coming/installed setup-guest
-	@$(call packages,age:age curl:curl openssl:openssl containerd:containerd skopeo:skopeo minisign:minisign file:file ip:iproute2 mount:mount \
-		groff:groff gs:ghostscript pdftotext:poppler-utils \
+	@# gropdf: groff itself is in Debian's groff-base too, which writes no PDF.
+	$(call packages,age:age curl:curl openssl:openssl containerd:containerd skopeo:skopeo minisign:minisign file:file ip:iproute2 mount:mount \
+		gropdf:groff gs:ghostscript pdftotext:poppler-utils \
 		systemd-analyze:systemd systemd-sysusers:systemd systemd-tmpfiles:systemd unshare:util-linux)
 	# A GPU for the tests: Mesa's rasteriser. grep reads to the end: with -q the other program can fail of a closed pipe.
 	if ! ls /usr/share/vulkan/icd.d/lvp_icd*.json >/dev/null 2>&1 || ! /sbin/ldconfig -p | grep 'libvulkan\.so\.1' >/dev/null; then
@@ -339,7 +347,8 @@ setup-kube:
 # What `make test-cluster` runs besides.
 .PHONY: setup-cluster
 setup-cluster:
-	@$(call packages,busybox:busybox-static containerd:containerd ip:iproute2 iptables:iptables mount:mount openssl:openssl \
+	@$(static_busybox)
+	$(call packages,containerd:containerd ip:iproute2 iptables:iptables mount:mount openssl:openssl \
 		sysctl:procps unshare:util-linux)
 	if [ ! -x /usr/lib/cni/bridge ]; then
 		$(call packages,no-such-program:containernetworking-plugins)
@@ -356,7 +365,8 @@ $(GUEST)/complete: tests/guest/build tests/guest/agent tests/guest/agent.service
 		echo "setup: the emulated host is left out, and with it the tests that need it: it takes root to make. Run: sudo make setup-guest" >&2
 		exit 0
 	fi
-	$(call packages,debootstrap:debootstrap busybox:busybox-static qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs)
+	$(static_busybox)
+	$(call packages,debootstrap:debootstrap qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs)
 	echo "setup: making the emulated host, which takes two minutes"
 	tests/guest/build $(GUEST)
 
