@@ -32,9 +32,7 @@ const MCP: &str = "/mcp";
 pub(super) const AUTHORITY: &str = "/authority.pem";
 /// The types that the protocol library requires every client to accept.
 const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
-const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
-const NAME: HeaderName = HeaderName::from_static("mcp-name");
 /// The method that listens for notifications.
 const LISTEN: &str = "subscriptions/listen";
 
@@ -141,7 +139,7 @@ impl Shared {
         }
         let bytes = &bytes.slice_ref(rpc::without_mark(bytes));
         let accepts = Accepts::of(&head.headers);
-        if may_be_plain(&head.headers, bytes)
+        if bytes.len() <= SMALL
             && accepts == Accepts::Both
             && let Some(response) = self.answer_plain(&head.headers, bytes, &caller).await
         {
@@ -240,15 +238,15 @@ enum Accepts {
 
 impl Accepts {
     fn of(headers: &HeaderMap) -> Self {
-        let takes = |kind: &str| {
-            let group = kind.split_once('/').map_or(kind, |(group, _)| group);
-            let mut best = None;
-            let mut is_empty = true;
-            for range in headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()) {
-                for range in range.split(',').map(str::trim).filter(|range| !range.is_empty()) {
-                    is_empty = false;
-                    let (name, parameters) = range.split_once(';').unwrap_or((range, ""));
-                    let name = name.trim();
+        let kinds = [("application/json", "application"), ("text/event-stream", "text")];
+        let mut best = [None; 2];
+        let mut is_empty = true;
+        for range in headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()) {
+            for range in range.split(',').map(str::trim).filter(|range| !range.is_empty()) {
+                is_empty = false;
+                let (name, parameters) = range.split_once(';').unwrap_or((range, ""));
+                let name = name.trim();
+                for (best, (kind, group)) in best.iter_mut().zip(kinds) {
                     // The more exactly it names the kind, the more it says.
                     let exactness = if name.eq_ignore_ascii_case(kind) {
                         3
@@ -259,15 +257,14 @@ impl Accepts {
                     } else {
                         continue;
                     };
-                    best = best.max(Some((exactness, !is_excluded(parameters))));
+                    *best = (*best).max(Some((exactness, !is_excluded(parameters))));
                 }
             }
-            is_empty || best.is_some_and(|(_, takes)| takes)
-        };
-        match (takes("application/json"), takes("text/event-stream")) {
-            (true, true) => Self::Both,
-            (true, false) => Self::Json,
-            (false, _) => Self::Neither,
+        }
+        match best.map(|best| is_empty || best.is_some_and(|(_, takes)| takes)) {
+            [true, true] => Self::Both,
+            [true, false] => Self::Json,
+            [false, _] => Self::Neither,
         }
     }
 }
@@ -284,19 +281,24 @@ fn is_json(content_type: &HeaderValue) -> bool {
     essence.is_ok_and(|essence| essence.eq_ignore_ascii_case("application/json"))
 }
 
-fn may_be_plain(headers: &HeaderMap, bytes: &[u8]) -> bool {
-    bytes.len() <= SMALL && one(headers, &header::CONTENT_TYPE) == Some("application/json")
-}
-
-/// The protocol's headers; `None` when one is repeated, not text, or of a kind that has to be checked.
+/// The protocol's headers of a message in JSON; `None` when one of them is repeated or not text, or when there is one that has to be
+/// checked. One pass, because a lookup for each costs a remembered answer more than its own.
 fn wire(headers: &HeaderMap) -> Option<Wire<'_>> {
-    let known = |name: &HeaderName| !headers.contains_key(name) || one(headers, name).is_some();
-    let checked_elsewhere =
-        headers.keys().any(|name| name.as_str().starts_with("mcp-param-") || name.as_str() == "mcp-session-id");
-    if checked_elsewhere || !known(&METHOD) || !known(&NAME) {
-        return None;
+    let (mut content_type, mut version, mut method, mut name) = (None, None, None, None);
+    for (header, value) in headers {
+        let known = match header.as_str() {
+            "content-type" => &mut content_type,
+            "mcp-protocol-version" => &mut version,
+            "mcp-method" => &mut method,
+            "mcp-name" => &mut name,
+            other if other.starts_with("mcp-param-") || other == "mcp-session-id" => return None,
+            _ => continue,
+        };
+        if known.replace(value.to_str().ok()?).is_some() {
+            return None;
+        }
     }
-    Some(Wire { version: one(headers, &VERSION)?, method: one(headers, &METHOD), name: one(headers, &NAME) })
+    (content_type == Some("application/json")).then_some(Wire { version: version?, method, name })
 }
 
 fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {

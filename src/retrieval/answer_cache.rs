@@ -59,17 +59,16 @@ impl AnswerCache {
     ) -> Option<Digest> {
         self.answers.as_ref()?;
         let filter = filter.map(|filter| format!("{filter:?}")).unwrap_or_default();
-        let given = numbers(request, defaults, is_narrowed);
-        let mut views = Vec::with_capacity(searchers.len() * 16);
+        let mut numbers = numbers(request, defaults, is_narrowed, searchers.len() * 16);
         for searcher in searchers {
             let info = searcher.collection();
             if searcher.lsn() < info.last_change || searcher.broken().is_some() {
                 return None;
             }
-            views.extend_from_slice(&info.id.0.0.to_le_bytes());
-            views.extend_from_slice(&info.last_change.0.to_le_bytes());
+            numbers.extend_from_slice(&info.id.0.0.to_le_bytes());
+            numbers.extend_from_slice(&info.last_change.0.to_le_bytes());
         }
-        Some(Digest::of_parts([request.query.as_bytes(), filter.as_bytes(), &views, given.as_flattened()]))
+        Some(Digest::of_parts([request.query.as_bytes(), filter.as_bytes(), &numbers]))
     }
 
     pub(super) fn get(&self, key: Digest, library: &Library) -> Option<Arc<SearchAnswer>> {
@@ -85,40 +84,54 @@ impl AnswerCache {
 }
 
 /// The settings of a request, and the defaults where it has none: what callers choose freely, so no hash that they could make equal for two
-/// requests.
-fn numbers(request: &SearchRequest, defaults: Config, is_narrowed: bool) -> [[u8; 8]; 16] {
-    let option = |value: Option<usize>| value.map_or([0, 0], |value| [1, value as u64]);
-    let bits = |value: Option<f32>| value.map_or([0, 0], |value| [1, u64::from(value.to_bits())]);
-    let (limit, tokens_max, min_score) = (option(request.limit), option(request.tokens_max), bits(request.min_score));
-    let cursor = request
-        .cursor
-        .map_or([u64::MAX, u64::MAX, 0], |cursor| [cursor.offset as u64, cursor.first as u64, u64::from(cursor.state)]);
-    let fusion = match request.fusion {
-        None => [0, 0],
-        Some(Fusion::Convex { dense_weight }) => [1, u64::from(dense_weight.to_bits())],
-        Some(Fusion::ReciprocalRank { k }) => [2, u64::from(k)],
-    };
-    let [defaults_limit, defaults_tokens] = [defaults.limit, defaults.tokens_max].map(|number| number as u64);
-    [
-        request.mode as u64 | u64::from(is_narrowed) << 8,
-        request.detail as u64,
-        limit[0],
-        limit[1],
-        tokens_max[0],
-        tokens_max[1],
-        min_score[0],
-        min_score[1],
-        cursor[0],
-        cursor[1],
-        // The state has 32 bits.
-        cursor[2] | u64::from(request.shown) << 32,
-        fusion[0],
-        fusion[1],
-        defaults_limit,
-        defaults_tokens,
-        defaults.candidates as u64,
-    ]
-    .map(u64::to_le_bytes)
+/// requests. There is space for `more` bytes.
+///
+/// Each number ends itself (LEB128), and what is left out is a byte of its own, so that no two requests give the same bytes. They are few:
+/// with the query they fit into two blocks of the hash, which costs a remembered answer less than anything else of its key.
+fn numbers(request: &SearchRequest, defaults: Config, is_narrowed: bool, more: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(32 + more);
+    bytes.extend([request.mode as u8, u8::from(is_narrowed), request.detail as u8]);
+    for value in [
+        request.limit.map(|limit| limit as u64),
+        request.tokens_max.map(|tokens| tokens as u64),
+        request.min_score.map(|score| u64::from(score.to_bits())),
+    ] {
+        bytes.push(u8::from(value.is_some()));
+        if let Some(value) = value {
+            number(&mut bytes, value);
+        }
+    }
+    bytes.push(u8::from(request.cursor.is_some()));
+    if let Some(cursor) = request.cursor {
+        for value in [cursor.offset as u64, cursor.first as u64, u64::from(cursor.state)] {
+            number(&mut bytes, value);
+        }
+    }
+    match request.fusion {
+        None => bytes.push(0),
+        Some(Fusion::Convex { dense_weight }) => {
+            bytes.push(1);
+            number(&mut bytes, u64::from(dense_weight.to_bits()));
+        }
+        Some(Fusion::ReciprocalRank { k }) => {
+            bytes.push(2);
+            number(&mut bytes, u64::from(k));
+        }
+    }
+    number(&mut bytes, u64::from(request.shown));
+    for value in [defaults.limit, defaults.tokens_max, defaults.candidates] {
+        number(&mut bytes, value as u64);
+    }
+    bytes
+}
+
+/// Appends a number in LEB128: seven bits a byte, the lowest first, the highest bit set in all but the last.
+fn number(bytes: &mut Vec<u8>, mut value: u64) {
+    while value > 0x7f {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
 }
 
 #[cfg(test)]
@@ -155,11 +168,11 @@ mod tests {
             SearchRequest { fusion: Some(Fusion::ReciprocalRank { k: 0 }), ..plain() },
             SearchRequest { fusion: Some(Fusion::Convex { dense_weight: 0.0 }), ..plain() },
         ];
-        let mut keys: Vec<_> = requests.iter().map(|request| numbers(request, defaults, false)).collect();
-        keys.push(numbers(&plain(), defaults, true));
-        keys.push(numbers(&plain(), Config { limit: 7, ..defaults }, false));
-        keys.push(numbers(&plain(), Config { tokens_max: 7, ..defaults }, false));
-        keys.push(numbers(&plain(), Config { candidates: 51, ..defaults }, false));
+        let mut keys: Vec<_> = requests.iter().map(|request| numbers(request, defaults, false, 0)).collect();
+        keys.push(numbers(&plain(), defaults, true, 0));
+        keys.push(numbers(&plain(), Config { limit: 7, ..defaults }, false, 0));
+        keys.push(numbers(&plain(), Config { tokens_max: 7, ..defaults }, false, 0));
+        keys.push(numbers(&plain(), Config { candidates: 51, ..defaults }, false, 0));
         let all = keys.len();
         keys.sort_unstable();
         keys.dedup();

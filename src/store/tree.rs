@@ -6,10 +6,16 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use parking_lot::RwLock;
 
 use super::CatalogError;
+
+/// Time until a flush that has not returned is repeated; each further repeat doubles it.
+const FLUSH_PAUSE: Duration = Duration::from_secs(1);
 
 /// New values by key, `None` for removal; applied together or not at all.
 pub(crate) type Batch = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
@@ -148,7 +154,7 @@ impl Tree {
     pub(crate) fn close(mut self) -> Result<(), CatalogError> {
         match &mut self {
             Self::Sled(tree) => match tree.0.take() {
-                Some(db) => fenced(move || db.flush().map(|_| ())),
+                Some(db) => flush_and_drop(db),
                 None => Ok(()),
             },
             Self::Memory(_) => Ok(()),
@@ -164,10 +170,43 @@ impl SledTree {
 
 impl Drop for SledTree {
     fn drop(&mut self) {
-        // sled syncs when dropped and panics if it cannot; here that only causes a rebuild at the next start.
-        let db = self.0.take();
-        let _ = catch_unwind(AssertUnwindSafe(move || drop(db)));
+        // An error only causes a rebuild at the next start.
+        let _ = self.0.take().map(flush_and_drop);
     }
+}
+
+/// Writes what is in memory and closes the files.
+fn flush_and_drop(db: sled::Db) -> Result<(), CatalogError> {
+    let flushed = repeated(FLUSH_PAUSE, || fenced(|| db.flush().map(|_| ())));
+    // sled flushes when dropped too, and panics if it cannot.
+    let dropped = fenced(move || {
+        drop(db);
+        Ok(())
+    });
+    flushed.and(dropped)
+}
+
+/// The first result of `flush`, which is called again, in another thread, as long as there is none: after `pause`, after twice as
+/// long, and so on.
+///
+/// In sled 0.34.7 a write that a flush waits for can fail without waking it (`exit_reservation` in logger.rs stores the error and notifies
+/// nobody). A second flush finds the error, returns it, and wakes the first.
+fn repeated<T: Send>(pause: Duration, flush: impl Fn() -> T + Sync) -> T {
+    thread::scope(|scope| {
+        let (sender, results) = mpsc::channel();
+        for doubling in 0..16 {
+            let (sender, flush) = (sender.clone(), &flush);
+            let flushing = move || drop(sender.send(flush()));
+            if thread::Builder::new().name("flush".to_owned()).spawn_scoped(scope, flushing).is_err() {
+                break;
+            }
+            if let Ok(result) = results.recv_timeout(pause * (1 << doubling)) {
+                return result;
+            }
+        }
+        // No more threads: one of the first returns, or this one does.
+        results.try_recv().unwrap_or_else(|_| flush())
+    })
 }
 
 /// Runs a call into sled and turns a panic into an error. sled's state in memory may be inconsistent afterwards; the
@@ -182,6 +221,8 @@ fn fenced<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, CatalogError> 
 
 #[cfg(test)]
 mod tests {
+    use parking_lot::{Condvar, Mutex};
+
     use super::*;
 
     fn each(check: impl Fn(&Tree)) {
@@ -205,6 +246,24 @@ mod tests {
             assert_eq!(keys(tree.pairs(b"b", b"b", 0).expect("scan")), [b""; 0]);
             assert_eq!((tree.get(b"bb").expect("get"), tree.get(b"bd").expect("get")), (None, Some(vec![2])));
         });
+    }
+
+    #[test]
+    fn a_flush_that_is_not_woken_by_an_error_is_woken_by_the_next() {
+        let (failed, woken) = (Mutex::new(false), Condvar::new());
+        // As sled does: the first waits for a write, which fails and wakes nobody.
+        let flush = || {
+            let mut failed = failed.lock();
+            if *failed {
+                woken.notify_all();
+            } else {
+                *failed = true;
+                woken.wait(&mut failed);
+            }
+            "failed"
+        };
+        assert_eq!(repeated(Duration::from_millis(1), flush), "failed");
+        assert_eq!(repeated(Duration::from_secs(600), || 7), 7, "a flush that returns is not repeated");
     }
 
     #[test]

@@ -16,6 +16,8 @@ const QUESTIONS: usize = 400;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Total time limit.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// How much longer a rasteriser may take for both: it shares the processors with everything else on the machine.
+const SOFTWARE_FACTOR: u32 = 10;
 /// The advice for a broken GPU.
 const ADVICE: &str = "searches are right on the CPU; try another version of the driver, then `cairn gpu selftest`";
 
@@ -35,17 +37,19 @@ pub(super) enum SelfTest {
 /// * `software`: a rasteriser on the CPU will do, for tests.
 pub(super) fn self_test(software: bool) -> SelfTest {
     let (sender, outcome) = mpsc::channel();
+    let factor = if software { SOFTWARE_FACTOR } else { 1 };
+    let (patience, deadline) = (PATIENCE * factor, DEADLINE * factor);
     // A helper may use its full patience for every query. If it is not awaited, it ends with the process.
-    let asking = task::spawn_thread("gpu-selftest", move || drop(sender.send(ask(software))));
+    let asking = task::spawn_thread("gpu-selftest", move || drop(sender.send(ask(software, patience))));
     if let Err(error) = asking {
         return SelfTest::Broken { what: format!("no thread for the GPU's self-test: {error}") };
     }
     let late =
-        |_| SelfTest::Broken { what: format!("its self-test took longer than {} s; {ADVICE}", DEADLINE.as_secs()) };
-    outcome.recv_timeout(DEADLINE).unwrap_or_else(late)
+        |_| SelfTest::Broken { what: format!("its self-test took longer than {} s; {ADVICE}", deadline.as_secs()) };
+    outcome.recv_timeout(deadline).unwrap_or_else(late)
 }
 
-fn ask(software: bool) -> SelfTest {
+fn ask(software: bool, patience: Duration) -> SelfTest {
     let started = Instant::now();
     let opened = Gpu::start().and_then(|mut gpu| gpu.open(software).map(|adapter| (gpu, adapter)));
     let (mut gpu, adapter) = match opened {
@@ -62,7 +66,7 @@ fn ask(software: bool) -> SelfTest {
         }
         Err(error) => return SelfTest::Broken { what: format!("{:#}; {ADVICE}", anyhow::Error::from(error)) },
     };
-    match selftest::run(&mut gpu, QUESTIONS, PATIENCE, |_| {}) {
+    match selftest::run(&mut gpu, QUESTIONS, patience, |_| {}) {
         Ok(report) => judged(adapter, &report, started.elapsed()),
         Err(error) => {
             SelfTest::Broken { what: format!("{}: {:#}; {ADVICE}", adapter.name, anyhow::Error::from(error)) }
